@@ -1,0 +1,5 @@
+"""`python -m ifdefault`."""
+
+from ifdefault.cli.main import main
+
+main()

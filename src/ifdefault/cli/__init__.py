@@ -1,0 +1,1 @@
+"""The command line: a table of subcommands, one small module each."""

@@ -1,0 +1,18 @@
+"""`ifdefault confirm`: keep what `apply --confirm` did."""
+
+from __future__ import annotations
+
+import click
+
+from ifdefault.cli.options import Options
+
+
+@click.command(short_help="keep what apply --confirm did")
+@click.pass_obj
+def command(options: Options) -> None:
+    """Keep what `apply --confirm` did. Exits 1 if nothing waits, or it was undone already."""
+    from ifdefault.host import guard
+    from ifdefault.host.store import Store
+
+    guard.confirm(Store(options.state_dir))
+    click.echo("kept")

@@ -1,0 +1,67 @@
+"""`ifdefault init`: find the uplinks of this host and write a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ifdefault.cli.options import Options
+from ifdefault.errors import HostError, Problem
+from ifdefault.host import discover
+from ifdefault.kernel.read import read_facts
+
+
+@click.command("init")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write to this file instead of the config file.",
+)
+@click.option("--print", "to_stdout", is_flag=True, help="Print the config, write nothing.")
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.pass_obj
+def command(options: Options, output: Path | None, to_stdout: bool, force: bool) -> None:
+    """Find the uplinks of this host and write a commented config.
+
+    Uplinks are interfaces with a default route, an IPv6 router, or a public address.
+    """
+    if output and to_stdout:
+        raise click.UsageError("-o and --print exclude each other")
+    facts = read_facts()
+    text = discover.render(facts)
+    if not text:
+        remedy = "bring them up first, or write [uplink.isp-a] by hand, see ifdefault.toml(5)"
+        what = f"no interface has a default route or a public address; seen: {discover.seen(facts)}"
+        raise HostError(Problem("no uplink", what, remedy))
+    if to_stdout:
+        click.echo(text, nl=False)
+        return
+    path = output or options.config
+    _write(path, text, force)
+    _tell(path, facts_uplinks=discover.find_uplinks(facts))
+
+
+def _write(path: Path, text: str, force: bool) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        what, remedy = "exists already", "--force replaces it, --print shows what would be written"
+        raise HostError(Problem(str(path), what, remedy)) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        remedy = "run as root, or write elsewhere with -o"
+        raise HostError(Problem(str(path), f"can't be written: {reason}", remedy)) from None
+
+
+def _tell(path: Path, facts_uplinks: tuple[discover.Candidate, ...]) -> None:
+    click.echo(f"wrote {path}:")
+    for index, uplink in enumerate(facts_uplinks):
+        missing = " and ".join(f"IPv{family}" for family in uplink.unknown)
+        note = f", no router known for {missing}: fill in gateways" if missing else ""
+        click.echo(f"  {discover.name(index)} on {uplink.interface}{note}")
+    click.echo("next: ifdefault check, ifdefault plan")

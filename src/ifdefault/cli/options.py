@@ -1,0 +1,12 @@
+"""The global options, as every subcommand gets them (`click.pass_obj`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    config: Path = Path("/etc/ifdefault/ifdefault.toml")
+    state_dir: Path = Path("/var/lib/ifdefault")

@@ -1,0 +1,42 @@
+"""`ifdefault plan`: exactly the operations that apply would perform."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ifdefault.cli.options import Options
+
+EXIT_CHANGES = 2  # as Terraform's -detailed-exitcode
+
+
+@click.command(short_help="show what apply would do")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there is something to do.")
+@click.option("--ruleset", is_flag=True, help="Show the nftables ruleset as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: bool) -> int:
+    """Show the operations that apply would perform, in their order, and touch nothing."""
+    from ifdefault.cli.report import operations_json, tell_pending, tell_problems
+    from ifdefault.host.apply import prepare
+    from ifdefault.host.store import Store
+    from ifdefault.plan.describe import describe
+
+    prepared = prepare(options.config, Store(options.state_dir))
+    if as_json:
+        click.echo(json.dumps(operations_json(prepared), indent=1))
+    else:
+        tell_problems(prepared.problems)
+        tell_pending(prepared.uplinks)
+        for operation in prepared.operations:
+            click.echo(describe(operation))
+        if ruleset and prepared.desired.nft:
+            click.echo(prepared.desired.nft, nl=False)
+        count = len(prepared.operations)
+        click.echo(f"{count} operations" if count else "nothing to do", err=True)
+    if any(not problem.warning for problem in prepared.problems):
+        return 1
+    return EXIT_CHANGES if detailed_exitcode and prepared.operations else 0
+
+

@@ -1,0 +1,246 @@
+"""The keys of the config file, as pydantic models: what each may hold, and how it is written.
+
+Rules: one field per key, with the description that the JSON Schema shows; defaults come from
+`model`, where they are stated once. What only several uplinks together can get wrong is in
+`config.cross`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from ifdefault.model import HostConfig, ReturnPath, TruthMode
+
+_HOST = HostConfig()
+_NAME = r"[a-z0-9][a-z0-9-]{0,30}"
+_MARK_BITS = 6
+_TABLES = 32  # one per uplink, and the normal default's
+
+
+def _reject(what: str, remedy: str) -> NoReturn:
+    raise PydanticCustomError("ifdefault", "{what}", {"what": what, "remedy": remedy})
+
+
+def _uplink_name(name: str) -> str:
+    if not re.fullmatch(_NAME, name):
+        _reject(
+            "not a name for an uplink",
+            "use up to 31 of a-z, 0-9 and -, beginning with a letter or digit",
+        )
+    return name
+
+
+def _interface(name: str) -> str:
+    # Linux: dev_valid_name() in net/core/dev.c
+    if not 0 < len(name.encode()) <= 15 or name in (".", "..") or re.search(r"[/:\s]", name):
+        _reject(
+            f'"{name}" can\'t be an interface', "use its name in `ip link`, at most 15 characters"
+        )
+    return name
+
+
+def _ip(text: str, example: str) -> IPv4Address | IPv6Address:
+    bare, slash, _ = text.partition("/")
+    bare, zone, _ = bare.partition("%")
+    try:
+        address = ip_address(bare)
+    except ValueError:
+        _reject(f'"{text}" is not an IP address', f'write it like "{example}"')
+    if slash:
+        _reject(f'"{text}" is a prefix', f'drop the length: "{bare}"')
+    if zone:
+        _reject(f'"{text}" has a zone', f'drop it: "{bare}", the interface is known')
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        _reject(f'"{text}" is an IPv4 address in IPv6', f'write "{address.ipv4_mapped}"')
+    if address.is_multicast or address.is_unspecified or address.is_loopback:
+        _reject(f'"{text}" is no host on a link', f'write it like "{example}"')
+    return address
+
+
+def _address(text: str) -> str:
+    address = _ip(text, "203.0.113.10")
+    if address.is_link_local:
+        _reject(f'"{text}" is link-local', "name addresses that the Internet can reach")
+    return str(address)
+
+
+def _gateway(text: str) -> str:
+    return str(_ip(text, "203.0.113.1"))
+
+
+def _one_per_family(gateways: tuple[str, ...]) -> tuple[str, ...]:
+    for family in (4, 6):
+        count = sum(ip_address(gateway).version == family for gateway in gateways)
+        if count > 1:
+            _reject(
+                f"{count} IPv{family} gateways",
+                "keep one, and make each further router an uplink of its own",
+            )
+    return gateways
+
+
+def _mac(text: str) -> str:
+    digits = re.sub(r"[:.-]", "", text).lower()
+    if not re.fullmatch(r"[0-9a-f]{12}", digits):
+        _reject(f'"{text}" is not a MAC address', 'write it like "00:00:5e:00:53:01"')
+    if int(digits[:2], 16) & 1 or not int(digits, 16):
+        _reject(f'"{text}" is no single router\'s MAC address', "see `ip neigh` for the router's")
+    return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
+
+
+def _mark_mask(value: Any) -> int:
+    remedy = f"use {_MARK_BITS} adjacent bits that nobody else marks, such as {_HOST.mark_mask:#x}"
+    mask = value
+    if isinstance(value, str) and re.fullmatch(r"0x[0-9A-Fa-f]{1,8}", value):
+        mask = int(value, 16)
+    if not isinstance(mask, int) or isinstance(mask, bool):
+        _reject(f"{toml(value)} is not a mask", remedy)
+    lowest = mask & -mask
+    if not 0 < mask < 1 << 32 or mask != lowest * ((1 << _MARK_BITS) - 1):
+        shown = value if isinstance(value, str) else f"{mask:#x}"
+        _reject(f"{shown} isn't {_MARK_BITS} adjacent bits", remedy)
+    return mask
+
+
+def _table_base(base: int) -> int:
+    last = base + _TABLES - 1
+    if base <= 255 and last >= 253:
+        _reject(
+            f"tables {base} to {last} hold the reserved ones, 253 to 255",
+            f"use 256 or more, such as {_HOST.table_base}",
+        )
+    return base
+
+
+def _udp_wildcard(value: Any) -> Literal["auto", "off"] | tuple[int, ...]:
+    if value in ("auto", "off"):
+        return value  # type: ignore[no-any-return]
+    ports = value if isinstance(value, list) else [None]
+    if all(type(port) is int and 0 < port < 65536 for port in ports):
+        return tuple(sorted(set(ports)))
+    _reject(f"{toml(value)} is no choice", 'use "auto", "off" or a list of ports such as [443]')
+
+
+def toml(value: Any) -> str:
+    """A value as its writer wrote it, more or less."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+Name = Annotated[
+    str, AfterValidator(_uplink_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"})
+]
+Interface = Annotated[str, AfterValidator(_interface), Field(min_length=1, max_length=15)]
+Address = Annotated[str, AfterValidator(_address)]
+Gateways = Annotated[
+    tuple[Annotated[str, AfterValidator(_gateway)], ...], AfterValidator(_one_per_family)
+]
+Mac = Annotated[str, AfterValidator(_mac)]
+MarkMask = Annotated[
+    int,
+    PlainValidator(_mark_mask),
+    WithJsonSchema({"type": ["integer", "string"], "default": f"{_HOST.mark_mask:#x}"}),
+]
+UdpWildcard = Annotated[
+    Literal["auto", "off"] | tuple[int, ...],
+    PlainValidator(_udp_wildcard),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["auto", "off"]},
+                {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}},
+            ]
+        }
+    ),
+]
+
+
+class _Keys(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UplinkKeys(_Keys):
+    """An uplink: an interface, or one router on it; what is left out is read from the kernel."""
+
+    interface: Interface = Field(description="network interface that leads to the provider")
+    addresses: tuple[Address, ...] = Field(
+        default=(), description="the host's addresses from this provider, without prefix length"
+    )
+    gateways: Gateways = Field(
+        default=(), description="the provider's router, at most one per family"
+    )
+    router_macs: tuple[Mac, ...] = Field(
+        default=(), description="MAC addresses the routers send from, beside those of the gateways"
+    )
+    rank: int = Field(
+        default=0,
+        strict=True,
+        ge=0,
+        le=1000,
+        description="the lowest rank carries the normal default",
+    )
+    weight: int = Field(
+        default=1,
+        strict=True,
+        ge=1,
+        le=1000,
+        description="among equal ranks the greatest weight does",
+    )
+
+
+class HostKeys(_Keys):
+    """What holds for the host as a whole."""
+
+    mark_mask: MarkMask = Field(
+        default=_HOST.mark_mask, description="six adjacent bits of the packet mark that are ours"
+    )
+    table_base: Annotated[int, AfterValidator(_table_base)] = Field(
+        default=_HOST.table_base,
+        strict=True,
+        ge=1,
+        le=(1 << 32) - _TABLES,
+        description="first of 32 route tables",
+    )
+    rule_priority: int = Field(
+        default=_HOST.rule_priority,
+        strict=True,
+        ge=100,
+        le=32000,
+        description="first priority of our policy rules",
+    )
+    interface_group: int = Field(
+        default=_HOST.interface_group,
+        strict=True,
+        ge=1,
+        le=(1 << 31) - 1,
+        description="link group that uplinks are put into",
+    )
+    truth_meter: TruthMode = Field(
+        default=_HOST.truth_meter,
+        description="what becomes of a packet that leaves by an uplink with another's source",
+    )
+    return_path: ReturnPath = Field(
+        default=_HOST.return_path, description="how replies find their uplink"
+    )
+    udp_wildcard: UdpWildcard = Field(
+        default=_HOST.udp_wildcard, description="UDP ports whose sockets are bound to no address"
+    )
+
+
+class File(_Keys):
+    """The whole config file."""
+
+    uplink: dict[Name, UplinkKeys] = Field(default={}, description="the uplinks, by name")
+    host: HostKeys = HostKeys()

@@ -1,0 +1,128 @@
+"""Where each key of a TOML text stands, which the standard library's parser doesn't tell.
+
+Rules: the text has already been parsed by tomllib, so nothing here checks it. A path names tables,
+keys and list items as tomllib's result does: `("uplink", "isp-a", "gateways", 1)`. Of a table that
+is named more than once, the first line counts.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+
+Path = tuple[str | int, ...]
+
+_TOKEN = re.compile(
+    r"""
+    (?P<blank> [\ \t\r]+ | \#[^\n]* )
+    | \"{3} (?: \\. | [^\\] )*? \"{3,5} | '{3} .*? '{3,5}  # may span lines
+    | " (?: \\. | [^"\\] )* " | ' [^']* '
+    | [][{}=,.\n]
+    | [^][{}=,.\s\#"']+
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def locate(text: str) -> dict[Path, int]:
+    """The line, from 1, of every table, key and list item of a valid TOML text."""
+    scan = _Scan(text)
+    scan.document()
+    return scan.lines
+
+
+def line_of(lines: dict[Path, int], path: Sequence[str | int]) -> int:
+    """The line of `path`, or of the nearest thing around it that has one."""
+    for length in range(len(path), 0, -1):
+        if line := lines.get(tuple(path[:length])):
+            return line
+    return 1
+
+
+class _Scan:
+    """One walk over the tokens; `lines` grows as keys are met."""
+
+    def __init__(self, text: str) -> None:
+        self.lines: dict[Path, int] = {}
+        self._tokens: list[tuple[str, int]] = []
+        line = 1
+        for match in _TOKEN.finditer(text):
+            if not match["blank"]:
+                self._tokens.append((match[0], line))
+            line += match[0].count("\n")
+        self._tokens.append(("", line))
+        self._at = 0
+
+    def document(self) -> None:
+        table: Path = ()
+        while self._peek():
+            if self._peek() == "\n":
+                self._take()
+            elif self._peek() == "[":
+                self._skip("[")
+                table = self._key(())
+                self._skip("]")
+            else:
+                self._pair(table)
+
+    def _pair(self, table: Path) -> None:
+        path = self._key(table)
+        self._skip("=")
+        self._value(path)
+
+    def _key(self, table: Path) -> Path:
+        """Read a dotted key and note the line of each of its parts."""
+        while True:
+            token, line = self._take()
+            table += (_name(token),)
+            self.lines.setdefault(table, line)
+            if self._peek() != ".":
+                return table
+            self._take()
+
+    def _value(self, path: Path) -> None:
+        if self._peek() == "[":
+            self._list(path)
+        elif self._peek() == "{":
+            self._inline_table(path)
+        else:  # a scalar: one token, or several, as in 1.5 and in 2026-01-01 00:00:00
+            while self._peek() not in ("", "\n", ",", "]", "}"):
+                self._take()
+
+    def _list(self, path: Path) -> None:
+        self._take()
+        index = 0
+        while True:
+            self._skip("\n", ",")
+            if self._peek() == "]":
+                break
+            self.lines[*path, index] = self._tokens[self._at][1]
+            self._value((*path, index))
+            index += 1
+        self._take()
+
+    def _inline_table(self, path: Path) -> None:
+        self._take()
+        while self._peek() != "}":
+            self._pair(path)
+            self._skip(",")
+        self._take()
+
+    def _peek(self) -> str:
+        return self._tokens[self._at][0]
+
+    def _take(self) -> tuple[str, int]:
+        self._at += 1
+        return self._tokens[self._at - 1]
+
+    def _skip(self, *tokens: str) -> None:
+        while self._peek() in tokens:
+            self._take()
+
+
+def _name(token: str) -> str:
+    """The key that a bare or quoted token stands for."""
+    if token[0] not in "\"'":
+        return token
+    return str(tomllib.loads(f"key = {token}")["key"])

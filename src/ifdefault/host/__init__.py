@@ -1,0 +1,1 @@
+"""The host as a whole: reading, planning and changing it in one transaction."""

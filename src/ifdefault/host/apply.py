@@ -1,0 +1,182 @@
+"""From config to kernel: prepare (read, plan, check), perform, verify; undo on any failure.
+
+Rules: nothing is touched before everything is checked. Undoing is planning too: back to what was
+ours before, by the same diff. This module does no I/O of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ifdefault.config import read as read_config
+from ifdefault.errors import HostError, KernelError, Problem
+from ifdefault.host import routers
+from ifdefault.host.store import State, Store
+from ifdefault.kernel import foreign, nft
+from ifdefault.kernel.perform import Performer
+from ifdefault.kernel.read import read_facts
+from ifdefault.model import (
+    Config,
+    Desired,
+    Facts,
+    Operation,
+    SetGroup,
+    SetSysctl,
+    Uplink,
+)
+from ifdefault.plan import conflicts, numbers
+from ifdefault.plan.desired import plan
+from ifdefault.plan.diff import diff, own_routes, own_rules
+
+Before = Callable[[Operation], None]
+
+
+def _ignore(_: Operation) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that is known before the first change."""
+
+    facts: Facts
+    state: State
+    uplinks: tuple[Uplink, ...]
+    desired: Desired
+    operations: tuple[Operation, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+def prepare(config_path: Path, store: Store) -> Prepared:
+    """Read config and kernel, and plan. ConfigError for the config's faults, all in one run."""
+    config = read_config(config_path)
+    return prepare_config(config, store)
+
+
+def prepare_config(config: Config, store: Store) -> Prepared:
+    state = store.load()
+    facts = routers.with_known_routers(config, read_facts(foreign.foreign_marks(nft.ruleset_json())))
+    names = [u.name for u in config.uplinks]
+    state.numbers = numbers.assign(names, state.numbers)
+    planned = plan(config, facts, state.numbers)
+    desired = with_originals(planned.desired, state, facts)
+    return Prepared(
+        facts,
+        state,
+        planned.uplinks,
+        desired,
+        diff(facts, desired, nft.digest, state.loaded),
+        (
+            *conflicts.find_conflicts(config, facts, planned.uplinks),
+            *foreign.networkd_problems(),
+        ),
+    )
+
+
+def prepare_down(store: Store) -> Prepared:
+    """What takes all of ours away. Needs no config."""
+    state, facts = store.load(), read_facts()
+    desired = with_originals(Desired(), state, facts)
+    return Prepared(facts, state, (), desired, diff(facts, desired, nft.digest))
+
+
+def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
+    """Add the originals of what is no longer wanted, where the kernel still holds our value."""
+    now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
+    sysctls, wanted_groups = dict(desired.sysctls), dict(desired.groups)
+    for name, (original, ours) in state.sysctls.items():
+        if now.get(name) == ours:
+            sysctls.setdefault(name, original)
+    for dev, (first, set_to) in state.groups.items():
+        if groups.get(dev) == set_to:
+            wanted_groups.setdefault(dev, first)
+    return replace(
+        desired, sysctls=tuple(sorted(sysctls.items())), groups=tuple(sorted(wanted_groups.items()))
+    )
+
+
+def snapshot(facts: Facts, state: State) -> Desired:
+    """What is ours in the kernel now, as something to come back to."""
+    now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
+    known = facts.nft is not None and facts.nft.digest == nft.digest(state.nft_text)
+    return Desired(
+        routes=own_routes(facts),
+        rules=own_rules(facts),
+        nft=state.nft_text if known else "",
+        sysctls=tuple((n, now[n]) for n in sorted(now)),
+        groups=tuple((dev, groups[dev]) for dev in sorted(groups)),
+    )
+
+
+def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
+    """Perform what was prepared, under the store's lock; verify it, or undo it and raise."""
+    errors = [p for p in prepared.problems if not p.warning]
+    if errors:
+        raise HostError(*errors)
+    if prepared.desired.nft:
+        nft.check(prepared.desired.nft)
+    came_from = snapshot(prepared.facts, prepared.state)
+    state = _with_new_originals(prepared)
+    store.save(state)
+    try:
+        _perform(prepared.operations, before)
+        facts = read_facts()
+        left = diff(facts, prepared.desired, nft.digest)
+        if left:
+            raise KernelError(Problem("verify", f"the kernel still differs: {left[0]}"))
+    except (KernelError, HostError) as error:
+        raise _undone(error, came_from, store) from error
+    state.nft_text = prepared.desired.nft
+    table = facts.nft
+    state.nft_digest, state.nft_listing = (table.digest, table.listing) if table else ("", "")
+    _forget_restored(state, facts)
+    store.save(state)
+
+
+def _perform(operations: tuple[Operation, ...], before: Before) -> None:
+    with Performer() as performer:
+        for operation in operations:
+            before(operation)
+            performer.perform(operation)
+
+
+def _with_new_originals(prepared: Prepared) -> State:
+    """The oldest value stays the original, whoever changed it since."""
+    state = prepared.state
+    for operation in prepared.operations:
+        match operation:
+            case SetSysctl(name, value, was):
+                first = state.sysctls.get(name, (was, value))[0]
+                state.sysctls[name] = (first, value)
+            case SetGroup(dev, group, was_group):
+                first_group = state.groups.get(dev, (was_group, group))[0]
+                state.groups[dev] = (first_group, group)
+    return state
+
+
+def _forget_restored(state: State, facts: Facts) -> None:
+    now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
+    state.sysctls = {n: v for n, v in state.sysctls.items() if now.get(n) != v[0]}
+    state.groups = {d: v for d, v in state.groups.items() if groups.get(d) != v[0]}
+
+
+def return_to(target: Desired, store: Store) -> None:
+    """Bring back an earlier state of ours (see `snapshot`)."""
+    facts = read_facts()
+    _perform(diff(facts, target, nft.digest), _ignore)
+    state, facts = store.load(), read_facts()
+    state.nft_text = target.nft
+    table = facts.nft
+    state.nft_digest, state.nft_listing = (table.digest, table.listing) if table else ("", "")
+    _forget_restored(state, facts)
+    store.save(state)
+
+
+def _undone(error: KernelError | HostError, came_from: Desired, store: Store) -> KernelError:
+    try:
+        return_to(came_from, store)
+    except (KernelError, HostError) as worse:
+        return KernelError(*error.problems, *worse.problems, "and undoing it failed as well")
+    return KernelError(*error.problems, "everything was put back as it was")

@@ -1,0 +1,175 @@
+"""Which interfaces of this host are uplinks, written as a config that works as it is.
+
+Rules: pure. An uplink has a default route, or a router of a global IPv6 prefix, or a public
+address on a link where a router can be. A private network, a bridge of containers and a VPN have
+none of these: a VPN keeps its default in a table of its own, or in halves. What the kernel knows
+is written as comments, so that the config follows when it changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ifdefault.model import FAMILIES, PROTOCOL, TABLE_MAIN, Address, Config, Facts, Family, Link
+from ifdefault.plan import prefixes
+from ifdefault.plan.resolve import kernel_default
+
+_PRIVATE = {  # RFC 1918, 6598, 3927; RFC 4193
+    4: ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),
+    6: ("fc00::/7",),
+}
+_DEFAULTS = Config(())
+_HEAD = """\
+# ifdefault: every connection is answered through the uplink it came in on.
+# Written by `ifdefault init`; all keys are in ifdefault.toml(5). What is commented out is what the
+# kernel says now, or the default: leave it so, and it is followed when it changes.
+"""
+_HOST = f"""
+# [host]
+# mark_mask = "{_DEFAULTS.host.mark_mask:#x}"  # six bits of the packet mark that nobody else uses
+# table_base = {_DEFAULTS.host.table_base}  # first of 32 route tables
+# rule_priority = {_DEFAULTS.host.rule_priority}  # first priority of the return path's rules
+# truth_meter = "{_DEFAULTS.host.truth_meter}"  # or "count", "off": packets with another uplink's source
+# udp_wildcard = "{_DEFAULTS.host.udp_wildcard}"  # or "off", [443]: UDP servers that bind no address
+"""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Candidate:
+    """An interface that leads to a provider. `gateways` holds what the kernel knows, by family;
+    "" needs none. `routers` are neighbours that say they are routers, with no default of theirs."""
+
+    interface: str
+    addresses: tuple[Address, ...] = ()
+    gateways: tuple[tuple[Family, str], ...] = ()
+    routers: tuple[str, ...] = ()
+
+    @property
+    def unknown(self) -> tuple[Family, ...]:
+        """The families that it has addresses of and no next hop for."""
+        known = {family for family, _ in self.gateways}
+        known |= {prefixes.family_of(router) for router in self.routers}
+        return tuple(f for f in FAMILIES if f not in known and self.of(f))
+
+    def of(self, family: Family) -> list[Address]:
+        return [address for address in self.addresses if address.family == family]
+
+
+def find_uplinks(facts: Facts) -> tuple[Candidate, ...]:
+    """The candidates; the one that carries the normal default now comes first."""
+    found = [c for link in facts.links if (c := _candidate(facts, link))]
+    return tuple(sorted(found, key=lambda candidate: _standing(facts, candidate.interface)))
+
+
+def _candidate(facts: Facts, link: Link) -> Candidate | None:
+    if link.loopback or not link.up:
+        return None
+    addresses = tuple(_lasting(facts, link.name))
+    gateways = tuple(_gateways(facts, link))
+    routers: tuple[str, ...] = ()
+    if not gateways:
+        if link.point_to_point or not any(_may_have_router(a) for a in addresses):
+            return None
+        if any(_private(a) for a in addresses):
+            return None
+        routers = tuple(
+            n.address
+            for n in facts.neighbours
+            if n.dev == link.name and n.router and any(a.family == n.family for a in addresses)
+        )[:1]
+    return Candidate(link.name, addresses, gateways, routers)
+
+
+def _lasting(facts: Facts, interface: str) -> Iterator[Address]:
+    """Addresses worth a name in the DNS: no link-local, temporary or deprecated ones."""
+    for address in facts.addresses:
+        passing = address.deprecated or (address.family == 6 and address.secondary)
+        if address.dev == interface and address.scope == 0 and not passing:
+            yield address
+
+
+def _gateways(facts: Facts, link: Link) -> Iterator[tuple[Family, str]]:
+    for family in FAMILIES:
+        route = kernel_default(facts, link.name, family, _DEFAULTS)
+        if route and (route.table == TABLE_MAIN or not link.point_to_point):
+            yield family, next(hop.gateway for hop in route.hops if hop.dev == link.name)
+
+
+def _may_have_router(address: Address) -> bool:
+    return address.prefixlen < prefixes.BITS[address.family]
+
+
+def _private(address: Address) -> bool:
+    family = address.family
+    return any(prefixes.contains(family, prefix, address.address) for prefix in _PRIVATE[family])
+
+
+def _standing(facts: Facts, interface: str) -> tuple[Any, ...]:
+    """The order in which main's defaults are taken, IPv4's first."""
+    metrics = []
+    for family in FAMILIES:
+        route = kernel_default(facts, interface, family, _DEFAULTS)
+        metrics.append((route is None, route.metric if route else 0))
+    return (*metrics, next(link.index for link in facts.links if link.name == interface))
+
+
+# --- the text ------------------------------------------------------------------------------
+
+
+def name(index: int) -> str:
+    """isp-a, isp-b, … isp-z, isp-27, …"""
+    return f"isp-{chr(ord('a') + index)}" if index < 26 else f"isp-{index + 1}"
+
+
+def render(facts: Facts) -> str:
+    """The config of this host's uplinks; "" if it has none."""
+    found = find_uplinks(facts)
+    if not found:
+        return ""
+    blocks = ["\n".join(_block(n, candidate)) for n, candidate in enumerate(found)]
+    return "\n".join([_HEAD, *(f"{block}\n" for block in blocks)]) + _HOST
+
+
+def _block(index: int, candidate: Candidate) -> Iterator[str]:
+    yield f"[uplink.{name(index)}]"
+    yield f"interface = {json.dumps(candidate.interface)}"
+    yield f"# addresses = {json.dumps([a.address for a in candidate.addresses])}"
+    known = [gateway for _, gateway in candidate.gateways if gateway]
+    missing = " and ".join(f"IPv{family}" for family in candidate.unknown)
+    if candidate.routers:
+        yield "# a router announces itself here, without a default route: this line names it"
+        yield f"gateways = {json.dumps([*known, *candidate.routers])}"
+    elif known and not missing:
+        yield f"# gateways = {json.dumps(known)}"
+    elif not missing:
+        yield "# no gateways: the link needs none"
+    if missing:
+        what = "it carries" if known else "the uplink is pending and carries"
+        yield f"# the kernel knows no router for {missing} here: until the line below names one,"
+        yield f"# {what} no {missing}. The address is a guess, ask the provider."
+        guesses = [_first_of(candidate.of(family)[0]) for family in candidate.unknown]
+        yield f"# gateways = {json.dumps([*known, *guesses])}"
+    yield f"# rank = {index}  # the lowest carries the normal default; all are 0 unless set"
+    yield "# weight = 1"
+
+
+def _first_of(address: Address) -> str:
+    """Where a provider's router often is: the first address of the prefix, if it isn't ours."""
+    first, _ = prefixes.network(f"{address.address}/{address.prefixlen}")
+    guess = prefixes.text(address.family, first + 1)
+    return guess if guess != address.address else prefixes.text(address.family, first + 2)
+
+
+def seen(facts: Facts) -> str:
+    """What there is where no uplink was found."""
+    words = []
+    for link in facts.links:
+        if link.loopback:
+            continue
+        own = [f"{a.address}/{a.prefixlen}" for a in facts.addresses if a.dev == link.name]
+        state = "" if link.up else " (down)"
+        words.append(f"{link.name}{state} with {', '.join(own) or 'no address'}")
+    return "; ".join(words) or "no interface but loopback"

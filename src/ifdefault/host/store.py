@@ -1,0 +1,107 @@
+"""What we must remember of this host, on disk: uplink numbers, and how things were before us.
+
+Rules: the file is replaced whole or not at all. Originals are written before the first change,
+and are the oldest value there was, never one of ours. One process changes a host at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ifdefault.errors import HostError, LockError, Problem
+from ifdefault.model import NftTable
+
+STATE, LOCK, PENDING = "state.json", "lock", "undo.json"
+
+
+@dataclass(slots=True)
+class State:
+    """`sysctls` and `groups` map a name to (original, ours)."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    sysctls: dict[str, tuple[str, str]] = field(default_factory=dict)
+    groups: dict[str, tuple[int, int]] = field(default_factory=dict)
+    nft_text: str = ""  # as loaded last
+    nft_digest: str = ""
+    nft_listing: str = ""
+
+    @property
+    def loaded(self) -> NftTable | None:
+        return NftTable(self.nft_digest, self.nft_listing) if self.nft_listing else None
+
+
+class Store:
+    """The state directory (/var/lib/ifdefault, but for tests and the lab)."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def load(self) -> State:
+        try:
+            told = json.loads((self.directory / STATE).read_text())
+        except FileNotFoundError:
+            return State()
+        except (OSError, ValueError) as error:
+            remedy = "mend or remove it (originals of sysctls would be forgotten)"
+            where = str(self.directory / STATE)
+            raise HostError(Problem(where, f"can't be read: {error}", remedy)) from error
+        told["sysctls"] = {k: tuple(v) for k, v in told["sysctls"].items()}
+        told["groups"] = {k: tuple(v) for k, v in told["groups"].items()}
+        return State(**told)
+
+    def save(self, state: State) -> None:
+        self.write(STATE, asdict(state))
+
+    def write(self, name: str, content: Any) -> None:
+        """Replace a file of ours, durably."""
+        target, fresh = self.directory / name, self.directory / f".{name}.new"
+        try:
+            with fresh.open("w") as file:
+                json.dump(content, file, indent=1, sort_keys=True)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(target)
+        except OSError as error:
+            raise HostError(Problem(str(target), f"can't be written: {error.strerror}")) from error
+
+    def read(self, name: str) -> Any:
+        """The content of a file of ours; None if there is none."""
+        try:
+            return json.loads((self.directory / name).read_text())
+        except FileNotFoundError:
+            return None
+
+    def remove(self, name: str) -> None:
+        (self.directory / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self, *, wait: bool = False) -> Iterator[None]:
+        """Be the only one that changes this host; LockError says who else does."""
+        try:
+            self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            file = (self.directory / LOCK).open("a+")
+        except OSError as error:
+            what = f"can't be used: {error.strerror}"
+            remedy = "run as root, or give --state-dir"
+            raise HostError(Problem(str(self.directory), what, remedy)) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another ifdefault"
+                remedy = "try again when it is done, or use --wait"
+                problem = Problem(str(self.directory / LOCK), f"held by {holder}", remedy)
+                raise LockError(problem) from None
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} ({' '.join(sys.argv[1:]) or 'ifdefault'})\n")
+            file.flush()
+            yield

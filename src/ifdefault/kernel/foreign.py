@@ -1,0 +1,244 @@
+"""What other programs do to rules, routes and marks that netlink doesn't tell.
+
+Rules: reads, never writes. The parsers are pure; they take what `nft -j list ruleset` and
+`iptables-save` print. systemd-networkd's settings are found as systemd does: networkd.conf(5).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ifdefault.errors import Problem
+from ifdefault.model import NFT_TABLE
+
+_WHOLE = 0xFFFFFFFF
+_TIMEOUT_S = 5
+
+Marks = Iterator[tuple[int, str]]  # (bits that a rule claims; all 32: overwrites the mark, where)
+
+
+# --- marks ---------------------------------------------------------------------------------
+
+
+def foreign_marks(ruleset_json: str) -> tuple[tuple[int, str], ...]:
+    """The bits of packet and connection marks that others' rulesets set or match.
+
+    nft shows the rules of iptables-nft as opaque `xt`, and those of the legacy iptables not at
+    all: only where there are such rules, the iptables programs are asked.
+    """
+    found = list(nft_marks(ruleset_json))
+    programs = ["iptables-save", "ip6tables-save"] if '"xt"' in ruleset_json else []
+    if any(_legacy_tables(f"/proc/net/{name}_tables_names") for name in ("ip", "ip6")):
+        programs += ["iptables-legacy-save", "ip6tables-legacy-save"]
+    for program in programs:
+        if path := shutil.which(program):
+            done = subprocess.run(
+                [path], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            )
+            found += iptables_marks(done.stdout, program.partition("-")[0])
+    return tuple(dict.fromkeys(found))
+
+
+def _legacy_tables(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def nft_marks(ruleset_json: str) -> Marks:
+    for entry in json.loads(ruleset_json)["nftables"]:
+        rule = entry.get("rule")
+        if not rule or (rule["family"], rule["table"]) == ("inet", NFT_TABLE):
+            continue
+        where = f"nft {rule['family']} {rule['table']} {rule['chain']}, handle {rule['handle']}"
+        for statement in rule["expr"]:
+            for bits in (*_set_by(statement), *_matched_by(statement)):
+                if bits:
+                    yield bits, where
+
+
+def _set_by(statement: dict[str, Any]) -> Iterator[int]:
+    mangle = statement.get("mangle")
+    if mangle and _is_mark(mangle["key"]):
+        changed = _changed(mangle["key"], mangle["value"])
+        value = _possible(mangle["value"])
+        yield changed
+        if changed == _WHOLE != value:
+            yield value
+
+
+def _matched_by(statement: dict[str, Any]) -> Iterator[int]:
+    match = statement.get("match")
+    if not match:
+        return
+    left = match["left"]
+    if _is_mark(left):
+        yield _possible(match["right"]) & _WHOLE
+    elif isinstance(left, dict) and "&" in left and _is_mark(left["&"][0]):
+        yield _possible(left["&"][1])
+
+
+def _is_mark(expression: Any) -> bool:
+    """Whether it is the mark of the packet or of its connection."""
+    if not isinstance(expression, dict):
+        return False
+    return any(expression.get(kind, {}).get("key") == "mark" for kind in ("meta", "ct"))
+
+
+def _changed(mark: Any, value: Any) -> int:
+    """The bits of a mark that `mark set VALUE` may change; all, if it doesn't build on the mark."""
+    if value == mark:
+        return 0
+    match value:
+        case {"&": [inner, int(mask)]}:
+            return _changed(mark, inner) | ~mask & _WHOLE
+        case {"|": [inner, other]} | {"^": [inner, other]}:
+            if _changed(mark, inner) == _WHOLE:
+                inner, other = other, inner
+            return _changed(mark, inner) | _possible(other)
+    return _WHOLE
+
+
+def _possible(value: Any) -> int:
+    """The bits that may be set in an expression's value."""
+    match value:
+        case int():
+            return value & _WHOLE
+        case {"&": [one, other]}:
+            return _possible(one) & _possible(other)
+        case {"|": [one, other]} | {"^": [one, other]}:
+            return _possible(one) | _possible(other)
+        case {"set": list(members)}:
+            bits = 0
+            for member in members:
+                bits |= _possible(member)
+            return bits
+        case {"range": [_, int(last)]}:
+            return (1 << last.bit_length()) - 1
+    return _WHOLE
+
+
+_IPTABLES_RULE = re.compile(r"-A (?P<chain>\S+) (?P<words>.*)")
+_IPTABLES_MARK = re.compile(
+    r"(?P<option>--(?:set-xmark|tproxy-mark|mark|nfmask|ctmask|restore-mark|save-mark))"
+    r"(?: (?P<value>0x[0-9a-f]+|\d+)(?:/(?P<mask>0x[0-9a-f]+|\d+))?)?"
+)
+
+
+def iptables_marks(saved: str, program: str) -> Marks:
+    """The same of what `iptables-save` prints; MARK, CONNMARK, TPROXY, and the matches."""
+    table = ""
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif rule := _IPTABLES_RULE.match(line):
+            where = f"{program} {table} {rule['chain']}"
+            masked = "mask " in rule["words"]
+            for found in _IPTABLES_MARK.finditer(rule["words"]):
+                for bits in _iptables_bits(found, masked):
+                    if bits:
+                        yield bits, where
+
+
+def _iptables_bits(found: re.Match[str], masked: bool) -> Iterator[int]:
+    """iptables(8): --set-xmark VALUE/MASK zeroes the bits of MASK, then XORs VALUE."""
+    value = int(found["value"] or "0", 0)
+    mask = int(found["mask"] or hex(_WHOLE), 0)
+    match found["option"]:
+        case "--restore-mark" | "--save-mark":
+            yield 0 if masked else _WHOLE
+        case "--nfmask" | "--ctmask":
+            yield value
+        case "--mark":
+            yield value if mask == _WHOLE else mask
+        case _:
+            yield mask | value
+            if mask == _WHOLE != value:
+                yield value
+
+
+# --- systemd-networkd ----------------------------------------------------------------------
+
+_FOREIGN = (
+    "ManageForeignRoutingPolicyRules",
+    "ManageForeignRoutes",
+    "ManageForeignNextHops",
+)
+_CONFIG_DIRS = ("etc/systemd", "run/systemd", "usr/local/lib/systemd", "usr/lib/systemd")
+_DROP_IN = "/etc/systemd/networkd.conf.d/ifdefault.conf"
+
+
+def networkd_problems(root: Path = Path("/")) -> tuple[Problem, ...]:
+    """What a running systemd-networkd would take away from us when it starts anew."""
+    if not _networkd_runs(root):
+        return ()
+    settings = _network_section(root)
+    manages = [key for key in _FOREIGN if settings.get(key, "yes").lower() not in _NO]
+    if not manages:
+        return ()
+    lines = " ".join(f"{key}=no" for key in manages)
+    return (
+        Problem(
+            "systemd-networkd",
+            "removes the rules and routes of others when it restarts",
+            f"write [Network] {lines}, a line each, to {_DROP_IN}, then restart it",
+        ),
+    )
+
+
+_NO = ("no", "n", "false", "f", "off", "0")  # systemd.syntax(7)
+
+
+def _networkd_runs(root: Path) -> bool:
+    if not (root / "run/systemd/netif").exists():  # spares the walk
+        return False
+    return any(_comm(path) == "systemd-network" for path in root.glob("proc/[0-9]*/comm"))
+
+
+def _comm(path: Path) -> str:
+    """A process's name, cut by the kernel after 15 characters."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _network_section(root: Path) -> dict[str, str]:
+    """The [Network] section as systemd puts it together.
+
+    The first networkd.conf counts; over it all drop-ins, in the order of their names; of several
+    with one name the first, by directory.
+    """
+    mains = [root / place / "networkd.conf" for place in _CONFIG_DIRS]
+    files = [path for path in mains if path.is_file()][:1]
+    drop_ins: dict[str, Path] = {}
+    for place in _CONFIG_DIRS:
+        for path in (root / place / "networkd.conf.d").glob("*.conf"):
+            drop_ins.setdefault(path.name, path)
+    files += [drop_ins[name] for name in sorted(drop_ins)]
+    settings: dict[str, str] = {}
+    for path in files:
+        for key, value in _pairs(path):
+            settings[key] = value or "yes"  # an empty value restores the default
+    return settings
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, str]]:
+    section = ""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in map(str.strip, lines):
+        if line.startswith("["):
+            section = line
+        elif section == "[Network]" and not line.startswith(("#", ";")):
+            key, _, value = line.partition("=")
+            yield key.strip(), value.strip()

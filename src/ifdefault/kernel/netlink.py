@@ -1,0 +1,136 @@
+"""A netlink socket: requests, acknowledgements and dumps (RFC 3549, linux/netlink.h).
+
+Rules: knows the framing alone, and nothing of what the messages say. Errors are OSError with the
+kernel's own words (extended acknowledgement) where it has any. Dumps that the kernel marks as
+inconsistent are read again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+NETLINK_ROUTE = 0
+NETLINK_SOCK_DIAG = 4
+NETLINK_NETFILTER = 12
+
+F_REQUEST, F_ACK, F_DUMP = 0x1, 0x4, 0x300
+F_REPLACE, F_EXCL, F_CREATE = 0x100, 0x200, 0x400
+_F_DUMP_INTR, _F_ACK_TLVS = 0x10, 0x200
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_RECEIVE_BYTES = 1 << 18
+_DUMP_TRIES = 8
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One attribute (linux/netlink.h, struct nlattr), padded to four bytes."""
+    head = _ATTRIBUTE.pack(len(payload) + 4, kind)
+    return head + payload + bytes(-len(payload) % 4)
+
+
+def attribute_u32(kind: int, value: int) -> bytes:
+    return attribute(kind, value.to_bytes(4, "little" if _LITTLE else "big"))
+
+
+def attributes(message: bytes, start: int) -> dict[int, bytes]:
+    """The attributes of a message from `start` on; of one that comes twice, the last."""
+    found: dict[int, bytes] = {}
+    while start + 4 <= len(message):
+        length, kind = _ATTRIBUTE.unpack_from(message, start)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = message[start + 4 : start + length]
+        start += (length + 3) & ~3
+    return found
+
+
+_LITTLE = struct.pack("=H", 1) == b"\x01\x00"
+
+
+def u32(payload: bytes | None, default: int = 0) -> int:
+    return default if payload is None else int(struct.unpack_from("=I", payload)[0])
+
+
+class Netlink:
+    """One socket of one protocol, in the network namespace of the thread that makes it."""
+
+    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
+        )
+        for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        self._sequence = 0
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def change(self, kind: int, body: bytes, flags: int = 0) -> None:
+        """Ask for a change and wait for the acknowledgement."""
+        self._send(kind, F_REQUEST | F_ACK | flags, body)
+        for _ in self._replies():
+            pass
+
+    def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
+        """Ask a question that has one answer."""
+        self._send(kind, F_REQUEST | F_ACK | flags, body)
+        answer = b""
+        for message in self._replies():
+            answer = answer or message
+        return answer
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """All objects of a kind, each without its netlink header."""
+        for _ in range(_DUMP_TRIES):
+            self._send(kind, F_REQUEST | F_DUMP, body)
+            self._interrupted = False
+            messages = list(self._replies())
+            if not self._interrupted:
+                return messages
+        raise OSError(4, "the kernel's tables changed too fast to be read")
+
+    def _send(self, kind: int, flags: int, body: bytes) -> None:
+        self._sequence += 1
+        header = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0)
+        self._socket.send(header + body)
+
+    def _replies(self) -> Iterator[bytes]:
+        while True:
+            packet = self._socket.recv(_RECEIVE_BYTES)
+            offset = 0
+            while offset < len(packet):
+                length, kind, flags, sequence, _ = _HEADER.unpack_from(packet, offset)
+                message = packet[offset + _HEADER.size : offset + length]
+                offset += (length + 3) & ~3
+                if sequence != self._sequence:
+                    continue  # the rest of an answer that was given up
+                if flags & _F_DUMP_INTR:
+                    self._interrupted = True
+                if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+                    _raise_refusal(message, flags)
+                    return
+                yield message
+
+
+def _raise_refusal(message: bytes, flags: int) -> None:
+    """Raise what an acknowledgement or the end of a dump says, unless it says 0."""
+    number = -int(struct.unpack_from("=i", message)[0]) if len(message) >= 4 else 0
+    if number <= 0:
+        return
+    words = os.strerror(number)
+    if flags & _F_ACK_TLVS and len(message) > 20:
+        told = attributes(message, 4 + _HEADER.size).get(1)
+        if told:
+            words = told.rstrip(b"\0").decode(errors="replace").rstrip(".")
+    raise OSError(number, words)

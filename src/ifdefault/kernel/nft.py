@@ -1,0 +1,125 @@
+"""nftables through libnftables: load, check, list.
+
+Rules: one call is one transaction of the kernel's. A handle acts in the network namespace of the
+thread that made it. The library is loaded when first used, so that commands which don't need it
+start fast and a host without it gets a sentence and not a traceback.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import json
+import re
+from typing import Any
+
+from ifdefault.errors import HostError, KernelError, Problem
+from ifdefault.model import NFT_TABLE, NftTable
+
+_STATELESS, _JSON, _TERSE = 1 << 2, 1 << 4, 1 << 11
+_DIGEST = re.compile(r'^\tcomment "(sha256:[0-9a-f]+)"$', re.MULTILINE)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libnftables.so.1")
+    except OSError:
+        remedy = "install nftables (on Debian and Ubuntu: apt install nftables)"
+        raise HostError(Problem("nftables", "libnftables.so.1 is missing", remedy)) from None
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    library.nft_ctx_get_output_buffer.restype = ctypes.c_char_p
+    library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
+    return library
+
+
+def run(command: str, *, output: int = 0, dry_run: bool = False) -> str:
+    """Run nft commands as one transaction and return what they print."""
+    library = _library()
+    context = ctypes.c_void_p(library.nft_ctx_new(0))
+    try:
+        library.nft_ctx_buffer_output(context)
+        library.nft_ctx_buffer_error(context)
+        library.nft_ctx_output_set_flags(context, output)
+        library.nft_ctx_set_dry_run(context, dry_run)
+        failed = library.nft_run_cmd_from_buffer(context, command.encode())
+        printed: bytes = library.nft_ctx_get_output_buffer(context)
+        if failed:
+            told: bytes = library.nft_ctx_get_error_buffer(context)
+            raise KernelError(Problem("nft", _first_error(told.decode(errors="replace"))))
+        return printed.decode(errors="replace")
+    finally:
+        library.nft_ctx_free(context)
+
+
+def _first_error(told: str) -> str:
+    for line in told.splitlines():
+        _, found, words = line.partition("Error: ")
+        if found:
+            return words.lower()
+    return told.strip() or "nft failed without a word"
+
+
+def digest(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _batch(text: str) -> str:
+    """What replaces our table by `text` in one transaction, marked with the text's digest.
+
+    nft 1.0.6 knows no `destroy`: adding first makes the deletion always succeed.
+    """
+    name = f"table inet {NFT_TABLE}"
+    if not text:
+        return f"add {name}\ndelete {name}\n"
+    marked = text.replace("{\n", f'{{\n\tcomment "{digest(text)}"\n', 1)
+    return f"add {name}\ndelete {name}\n{marked}"
+
+
+def load(text: str) -> None:
+    """Replace our table by `text`; "" deletes it."""
+    run(_batch(text))
+
+
+def check(text: str) -> None:
+    """Let the kernel check a ruleset without loading it; KernelError says what it refuses."""
+    run(_batch(text), dry_run=True)
+
+
+def ruleset_json() -> str:
+    """Every table of this host, ours too, as `nft -j list ruleset` prints it."""
+    return run("list ruleset", output=_JSON | _STATELESS)
+
+
+def read_table() -> NftTable | None:
+    """Our table as it stands; None if it isn't there."""
+    if f"table inet {NFT_TABLE}\n" not in run("list tables"):
+        return None
+    listing = run(f"list table inet {NFT_TABLE}", output=_STATELESS | _TERSE)
+    found = _DIGEST.search(listing)
+    return NftTable(found[1] if found else "", digest(listing))
+
+
+def read_counters() -> dict[str, tuple[int, int]]:
+    """Our named counters: name to (packets, bytes)."""
+    told = json.loads(run(f"list counters table inet {NFT_TABLE}", output=_JSON))
+    return {
+        found["name"]: (found["packets"], found["bytes"])
+        for entry in told["nftables"]
+        if (found := entry.get("counter"))
+    }
+
+
+def read_counted_set(name: str) -> dict[str, int]:
+    """The elements of one of our sets that packets fill: element to packets seen."""
+    told = json.loads(run(f"list set inet {NFT_TABLE} {name}", output=_JSON))
+    found: dict[str, int] = {}
+    for entry in told["nftables"]:
+        for element in entry.get("set", {}).get("elem", []):
+            inner: Any = element.get("elem", element) if isinstance(element, dict) else element
+            if isinstance(inner, dict):
+                found[str(inner["val"])] = inner.get("counter", {}).get("packets", 0)
+            else:
+                found[str(inner)] = 0
+    return found

@@ -1,0 +1,102 @@
+"""Performs operations: the one place from where the kernel is changed.
+
+Rules: one operation, one change; an error names the operation and the kernel's words. What is
+already as the operation wants it (gone, there) is no error: others may have been quicker.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ifdefault.errors import KernelError, Problem
+from ifdefault.kernel import conntrack, nft, rtnetlink, sysctl
+from ifdefault.kernel.netlink import F_CREATE, F_REPLACE, Netlink
+from ifdefault.kernel.read import read_links
+from ifdefault.model import (
+    AddRule,
+    DeleteRoute,
+    DeleteRule,
+    ForgetFlows,
+    LoadNft,
+    Operation,
+    PutRoute,
+    SetGroup,
+    SetSysctl,
+)
+
+_GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
+
+
+class Performer:
+    """Performs operations in the network namespace of the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._netlink = Netlink()
+        self._indexes = {link.name: link.index for link in read_links(self._netlink)}
+
+    def __enter__(self) -> Performer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._netlink.close()
+
+    def perform(self, operation: Operation) -> None:
+        """Perform one operation; KernelError if the kernel refuses it."""
+        try:
+            self._perform(operation)
+        except OSError as error:
+            words = f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"
+            raise KernelError(Problem(_name(operation), words)) from error
+        except KeyError as error:
+            raise KernelError(Problem(_name(operation), f"no interface {error}")) from error
+
+    def _perform(self, operation: Operation) -> None:
+        match operation:
+            case SetSysctl(name, value):
+                sysctl.write(name, value)
+            case SetGroup(dev, group):
+                body = rtnetlink.encode_group(self._indexes[dev], group)
+                self._netlink.change(rtnetlink.NEWLINK, body)
+            case PutRoute(route, _):
+                body = rtnetlink.encode_route(route, self._indexes)
+                self._netlink.change(rtnetlink.NEWROUTE, body, F_CREATE | F_REPLACE)
+            case DeleteRoute(route):
+                if all(hop.dev in self._indexes for hop in route.hops):
+                    body = rtnetlink.encode_route(route, self._indexes)
+                    self._unless_gone(rtnetlink.DELROUTE, body)
+            case AddRule(rule):
+                # without F_EXCL: the same rule may stand twice while a block is moved
+                self._netlink.change(rtnetlink.NEWRULE, rtnetlink.encode_rule(rule), F_CREATE)
+            case DeleteRule(rule):
+                self._unless_gone(rtnetlink.DELRULE, rtnetlink.encode_rule(rule))
+            case LoadNft(text):
+                nft.load(text)
+            case ForgetFlows(redirects, mask):
+                conntrack.forget_redirected(redirects, mask)
+
+    def _unless_gone(self, kind: int, body: bytes) -> None:
+        try:
+            self._netlink.change(kind, body)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+
+
+def _name(operation: Operation) -> str:
+    return type(operation).__name__
+
+
+def resolve_neighbour(address: str, dev: str) -> None:
+    """Let the kernel resolve a gateway's MAC now, as a packet to it would."""
+    with Netlink() as netlink:
+        indexes = {link.name: link.index for link in read_links(netlink)}
+        body = rtnetlink.encode_neighbour_use(address, indexes[dev])
+        netlink.change(rtnetlink.NEWNEIGH, body, F_CREATE)
+
+
+def ask_route(message: bytes) -> bytes:
+    """The kernel's answer to a route question (see rtnetlink.encode_question)."""
+    with Netlink() as netlink:
+        return netlink.ask(rtnetlink.GETROUTE, message)
+
+

@@ -1,0 +1,97 @@
+"""Facts of this network namespace, read once, whole.
+
+Rules: reads, never writes; nothing is judged here. The local table isn't listed: the addresses
+say the same. Sysctls are read for every interface that isn't loopback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ifdefault.errors import KernelError, Problem
+from ifdefault.kernel import nft, rtnetlink, sockets, sysctl
+from ifdefault.kernel.netlink import Netlink
+from ifdefault.model import (
+    FAMILIES,
+    TABLE_LOCAL,
+    Address,
+    Facts,
+    Link,
+    Neighbour,
+    Route,
+    Rule,
+)
+
+GLOBAL_SYSCTLS = (
+    "net/ipv4/tcp_fwmark_accept",
+    "net/ipv4/fwmark_reflect",
+    "net/ipv6/fwmark_reflect",
+    "net/ipv4/conf/all/rp_filter",
+    "net/ipv4/conf/all/src_valid_mark",
+    "net/ipv4/ip_local_port_range",
+)
+LINK_SYSCTLS = ("net/ipv4/conf/{}/rp_filter", "net/ipv4/conf/{}/src_valid_mark")
+
+
+def read_facts(foreign_marks: tuple[tuple[int, str], ...] = ()) -> Facts:
+    """All facts. What others' rulesets do with marks is read apart (kernel.foreign), given here."""
+    try:
+        with Netlink() as netlink:
+            links = read_links(netlink)
+            names = {link.index: link.name for link in links}
+            return Facts(
+                links=links,
+                addresses=tuple(_addresses(netlink, names)),
+                routes=tuple(_routes(netlink, names)),
+                rules=tuple(_rules(netlink)),
+                neighbours=read_neighbours(netlink, names),
+                sysctls=tuple(_sysctls(links)),
+                nft=nft.read_table(),
+                foreign_marks=foreign_marks,
+                wildcard_udp=sockets.wildcard_udp(),
+            )
+    except OSError as error:
+        raise KernelError(Problem("reading the kernel's tables", str(error))) from error
+
+
+def read_links(netlink: Netlink) -> tuple[Link, ...]:
+    found = netlink.dump(rtnetlink.GETLINK, rtnetlink.link_query())
+    return tuple(rtnetlink.decode_link(message) for message in found)
+
+
+def _addresses(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Address]:
+    for family in FAMILIES:
+        for message in netlink.dump(rtnetlink.GETADDR, rtnetlink.address_query(family)):
+            if address := rtnetlink.decode_address(message, names):
+                yield address
+
+
+def _routes(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Route]:
+    for family in FAMILIES:
+        for message in netlink.dump(rtnetlink.GETROUTE, rtnetlink.route_query(family)):
+            if rtnetlink.route_table(message) == TABLE_LOCAL:
+                continue
+            if route := rtnetlink.decode_route(message, names):
+                yield route
+
+
+def _rules(netlink: Netlink) -> Iterator[Rule]:
+    for family in FAMILIES:
+        for message in netlink.dump(rtnetlink.GETRULE, rtnetlink.rule_query(family)):
+            if rule := rtnetlink.decode_rule(message):
+                yield rule
+
+
+def read_neighbours(netlink: Netlink, names: rtnetlink.Names) -> tuple[Neighbour, ...]:
+    found = netlink.dump(rtnetlink.GETNEIGH, rtnetlink.neighbour_query())
+    decoded = (rtnetlink.decode_neighbour(message, names) for message in found)
+    return tuple(neighbour for neighbour in decoded if neighbour)
+
+
+def _sysctls(links: tuple[Link, ...]) -> Iterator[tuple[str, str]]:
+    of_links = (pattern.format(link.name) for link in links if not link.loopback
+                for pattern in LINK_SYSCTLS)
+    for name in (*GLOBAL_SYSCTLS, *of_links):
+        value = sysctl.read(name)
+        if value is not None:
+            yield name, value

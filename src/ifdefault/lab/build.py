@@ -1,0 +1,75 @@
+"""What lays a topology into namespaces: the lines for `ip -batch`. Pure.
+
+Rules: few processes, many lines. What describes a node can be laid again over itself (`replace`),
+so that a link which lost its routes gets them back the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ifdefault.lab.topology import NodeSpec, Topology
+
+# No DAD: a lab is there at once. No router advertisements but where a topology asks for them.
+DEFAULT_SYSCTLS = {
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.default.accept_ra": "0",
+}
+
+
+def namespace_lines(topology: Topology, netns: Callable[[str], str]) -> str:
+    return "".join(f"netns add {netns(node.name)}\n" for node in topology.nodes)
+
+
+def removal_lines(topology: Topology, netns: Callable[[str], str]) -> str:
+    return "".join(f"netns del {netns(node.name)}\n" for node in topology.nodes)
+
+
+def link_lines(topology: Topology, netns: Callable[[str], str]) -> str:
+    return "".join(
+        f"link add {left.dev} address {left.mac} netns {netns(left.node)} type veth "
+        f"peer name {right.dev} address {right.mac} netns {netns(right.node)}\n"
+        for left, right in topology.links
+    )
+
+
+def interface_lines(topology: Topology, node: NodeSpec) -> str:
+    """Make what only this node knows of, and bring everything up."""
+    ends = [end for pair in topology.links for end in pair if end.node == node.name]
+    lines = []
+    for bridge, ports in node.bridges:
+        # without snooping: neighbour discovery needs no querier to be heard at once
+        lines.append(f"link add {bridge} type bridge mcast_snooping 0")
+        lines += [f"link set {port} master {bridge}" for port in ports]
+    for name, parent_and_mac in node.macvlans:
+        parent, mac = parent_and_mac.split()
+        lines.append(f"link add link {parent} name {name} address {mac} type macvlan mode bridge")
+    lines += [f"tuntap add dev {name} mode tun" for name in node.tuns]
+    made = (*(name for name, _ in node.bridges), *(name for name, _ in node.macvlans), *node.tuns)
+    lines += [f"link set {dev} up" for dev in ("lo", *(end.dev for end in ends), *made)]
+    return "\n".join(lines) + "\n"
+
+
+def address_lines(node: NodeSpec) -> str:
+    """Addresses and routes; safe to lay again."""
+    lines = []
+    for dev, addresses in node.addresses:
+        for address in addresses:
+            nodad = " nodad" if ":" in address else ""
+            lines.append(f"address replace {address} dev {dev}{nodad}")
+    # two of one destination and metric are two routes only where the family appends them
+    lines += [f"route replace {route}" for route in node.routes if not route.startswith("-6 ")]
+    return "\n".join(lines) + "\n"
+
+
+def rule_lines(node: NodeSpec) -> str:
+    return "".join(f"rule add {rule}\n" for rule in node.rules if not rule.startswith("-6 "))
+
+
+def lines_v6(node: NodeSpec) -> str:
+    """What `ip` can't tell to be IPv6 by itself, marked "-6 " in the topology."""
+    routes = [f"route replace {r[3:]}" for r in node.routes if r.startswith("-6 ")]
+    rules = [f"rule add {r[3:]}" for r in node.rules if r.startswith("-6 ")]
+    return "".join(f"{line}\n" for line in routes + rules)

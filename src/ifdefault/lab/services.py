@@ -1,0 +1,183 @@
+"""Real servers in a node: nginx, caddy (HTTP/3), unbound, and the lab's own.
+
+Rules: each runs in the foreground with a config of its own inside the world's directory, and is
+ended with the world. A start returns when the server answers, not after a time.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+
+from ifdefault.errors import HostError, Problem
+from ifdefault.lab import ports
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import Node
+
+_START_S = 15.0
+
+
+def installed(program: str) -> bool:
+    return shutil.which(program) is not None
+
+
+def builtin(node: Node, *, http: bool = False) -> subprocess.Popen[str]:
+    """TCP echo and every kind of UDP socket on a node's addresses, HTTP where nginx isn't."""
+    addresses = node.world.topology.addresses(node.name)
+    command = [sys.executable, "-m", "ifdefault.lab.serve", *addresses, *["--http"] * http]
+    child = _start(node, "serve", command, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    if child.stdout.readline() != "ready\n":
+        raise HostError(f"the lab's own servers didn't start: {_said(node, 'serve')}")
+    return child
+
+
+def nginx(node: Node) -> subprocess.Popen[str]:
+    """A web server on port 80 that answers with the address that was asked."""
+    home = node.world.dir / f"nginx-{node.name}"
+    home.mkdir()
+    temporary = "".join(
+        f"  {kind}_temp_path {home}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = home / "nginx.conf"
+    config.write_text(
+        f"""\
+user root;
+worker_processes 2;
+daemon off;
+pid {home}/pid;
+error_log stderr warn;
+events {{
+  worker_connections 8192;
+}}
+http {{
+{temporary}\
+  access_log off;
+  server {{
+    listen {ports.HTTP} backlog=4096 reuseport;
+    listen [::]:{ports.HTTP} backlog=4096 reuseport ipv6only=on;
+    location = / {{
+      return 200 "$server_addr\\n";
+    }}
+    location / {{
+      root {home};
+    }}
+  }}
+}}
+""",
+        encoding="utf-8",
+    )
+    child = _start(node, "nginx", ["nginx", "-e", "stderr", "-p", str(home), "-c", str(config)])
+    return _answering(node, "nginx", child, socket.SOCK_STREAM, ports.HTTP)
+
+
+def caddy(node: Node, bind: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """A web server for HTTP/3 on UDP port 443, with a certificate of its own making.
+
+    Caddy 2.6 on a wildcard socket doesn't say which address to answer from: a naive one.
+    """
+    home = node.world.dir / f"caddy-{node.name}"
+    home.mkdir()
+    config = home / "Caddyfile"
+    config.write_text(
+        f"""\
+{{
+  admin off
+  auto_https disable_redirects
+  local_certs
+  skip_install_trust
+  default_sni www.example
+  https_port {ports.QUIC}
+  log {{
+    level ERROR
+  }}
+}}
+www.example {{
+{f"  bind {' '.join(bind)}" if bind else ""}
+  tls internal
+  respond "hello"
+}}
+""",
+        encoding="utf-8",
+    )
+    command = ["caddy", "run", "--config", str(config), "--adapter", "caddyfile"]
+    places = {"HOME": home, "XDG_DATA_HOME": home / "data", "XDG_CONFIG_HOME": home / "config"}
+    env = {name: str(path) for name, path in places.items()}
+    child = _start(node, "caddy", command, env=env)
+    return _answering(node, "caddy", child, socket.SOCK_DGRAM, ports.QUIC)
+
+
+def unbound(
+    node: Node, name: str, addresses: Iterable[str], listen: Sequence[str]
+) -> subprocess.Popen[str]:
+    """A resolver that hands out one record for each address of a name, in rotation."""
+    home = node.world.dir / f"unbound-{node.name}"
+    home.mkdir()
+    records = "".join(
+        f"  local-data: \"{name}. 5 IN {'AAAA' if ':' in address else 'A'} {address}\"\n"
+        for address in addresses
+    )
+    interfaces = "".join(f"  interface: {address}\n" for address in listen)
+    config = home / "unbound.conf"
+    config.write_text(
+        f"""\
+server:
+  username: ""
+  chroot: ""
+  directory: "{home}"
+  pidfile: "{home}/pid"
+  use-syslog: no
+  do-daemonize: no
+  verbosity: 0
+  rrset-roundrobin: yes
+  module-config: "iterator"
+  access-control: 0.0.0.0/0 allow
+  access-control: ::/0 allow
+{interfaces}\
+  local-zone: "{name}." static
+{records}\
+remote-control:
+  control-enable: no
+""",
+        encoding="utf-8",
+    )
+    child = _start(node, "unbound", ["unbound", "-d", "-p", "-c", str(config)])
+    return _answering(node, "unbound", child, socket.SOCK_DGRAM, 53)
+
+
+def _start(
+    node: Node,
+    name: str,
+    command: Sequence[str],
+    *,
+    stdout: int | None = None,
+    env: dict[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    if not installed(command[0]):
+        raise HostError(Problem("", f"{name} isn't installed", f"install the package {name}"))
+    with (node.world.dir / f"{name}-{node.name}.log").open("w") as log:
+        return node.popen(command, stdin=subprocess.DEVNULL, stdout=stdout or log, stderr=log, env=env)
+
+
+def _answering(
+    node: Node, name: str, child: subprocess.Popen[str], kind: int, port: int
+) -> subprocess.Popen[str]:
+    """Wait until somebody listens on a port, or the server ended."""
+    listing = ["ss", "-Hln", "-t" if kind == socket.SOCK_STREAM else "-u", f"sport = :{port}"]
+
+    def listens() -> bool:
+        if child.poll() is not None:
+            raise HostError(f"{name} didn't start: {_said(node, name)}")
+        return bool(node.run(listing).stdout.strip())
+
+    eventually(listens, _START_S, what=f"{name} listens")
+    return child
+
+
+def _said(node: Node, name: str) -> str:
+    text = (node.world.dir / f"{name}-{node.name}.log").read_text().strip()
+    return " / ".join(text.splitlines()[-3:]) or "it said nothing"

@@ -1,0 +1,243 @@
+"""Topologies: read `topologies/NAME.toml` into values.
+
+Rules: a file opens with its drawing, in comments. `extends` takes another file first: tables
+merge, lists append, everything else replaces; files whose name begins with "_" are only for that.
+A provider is a router between the core and its customers: its links, routes and source filter are
+derived here, once, so that a file says only what is particular.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from hashlib import sha256
+from importlib.resources import files
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from ifdefault.errors import ConfigError, Problem
+from ifdefault.lab.filters import source_filter
+
+_FILES = files("ifdefault.lab") / "topologies"
+_FORWARD = (("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"))
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class End:
+    """One end of a link."""
+
+    node: str
+    dev: str
+
+    @property
+    def mac(self) -> str:
+        """A MAC of its own, the same in every run, so that dumps can be compared."""
+        return "02:" + sha256(f"{self.node}.{self.dev}".encode()).digest()[:5].hex(":")
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class NodeSpec:
+    """A namespace: what `world` lays into it, in the order of these fields."""
+
+    name: str
+    sysctls: tuple[tuple[str, str], ...] = ()
+    bridges: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (bridge, ports)
+    macvlans: tuple[tuple[str, str], ...] = ()  # (interface, "PARENT MAC")
+    tuns: tuple[str, ...] = ()
+    addresses: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (interface, addresses)
+    routes: tuple[str, ...] = ()  # as `ip route replace` takes them; "-6 …" where it can't tell
+    rules: tuple[str, ...] = ()  # as `ip rule add` takes them; "-6 …" where it can't tell
+    nft: str = ""
+    scripts: tuple[tuple[str, str], ...] = ()  # shell, by name; "up" runs at once
+    radvd: str = ""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Provider:
+    """A router that forwards only what comes from its own prefixes (BCP 38)."""
+
+    name: str
+    number: int
+    prefixes: tuple[str, ...]
+    gateways: tuple[str, ...] = ()  # its addresses on the customers' interface, cust0
+    serves: tuple[str, ...] = ()  # clients that come in through this provider alone
+    routes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Target:
+    """An address of the host, and the provider whose prefix it is in."""
+
+    provider: str
+    family: int
+    address: str
+    sources: tuple[str, ...] = ()  # clients that come in through that provider; () for any
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Topology:
+    name: str
+    title: str
+    drawing: str
+    config: str  # the ifdefault.toml that fits
+    links: tuple[tuple[End, End], ...]
+    wires: tuple[tuple[End, End], ...]  # pairs of tun devices: no Ethernet, no neighbours
+    providers: tuple[Provider, ...]
+    nodes: tuple[NodeSpec, ...]
+    table: str  # the table it was parsed of, as JSON: another process parses it again
+
+    def node(self, name: str) -> NodeSpec:
+        return next(node for node in self.nodes if node.name == name)
+
+    def addresses(self, node: str) -> tuple[str, ...]:
+        """All addresses of a node that others can reach, without prefix lengths."""
+        texts = [text for _, many in self.node(node).addresses for text in many]
+        plain = [text.split()[0].split("/")[0] for text in texts]
+        return tuple(address for address in plain if not ip_address(address).is_link_local)
+
+    def targets(self, node: str = "host") -> tuple[Target, ...]:
+        """The addresses under which the world knows a node, in the order of its interfaces."""
+        return tuple(
+            Target(
+                provider.name,
+                ip_address(address).version,
+                address,
+                tuple(a for a in self.addresses("client") if _within(a, provider.serves)),
+            )
+            for provider in self.providers
+            for address in self.addresses(node)
+            if _within(address, provider.prefixes)
+        )
+
+
+def names() -> tuple[str, ...]:
+    """The topologies that there are."""
+    found = (entry.name.removesuffix(".toml") for entry in _FILES.iterdir())
+    return tuple(sorted(name for name in found if name[0] not in "_."))
+
+
+def load(name: str) -> Topology:
+    return parse(read(name))
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return the merged table of a topology file, with its `name` and `drawing`."""
+    path = _FILES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(names())
+        raise ConfigError(Problem("", f'no topology "{name}"', f"there are {known}"))
+    text = path.read_text(encoding="utf-8")
+    table = extend(tomllib.loads(text))
+    return table | {"name": name, "drawing": _drawing(text)}
+
+
+def extend(table: dict[str, Any]) -> dict[str, Any]:
+    """Put a table upon the one that it extends."""
+    base = table.get("extends")
+    return _merge(read(base), table) if base else table
+
+
+def parse(table: Mapping[str, Any]) -> Topology:
+    providers = tuple(
+        Provider(name=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+        for name, row in table.get("providers", {}).items()
+    )
+    nodes: dict[str, Any] = _merge(_provided(providers), table.get("nodes", {}))
+    links = [f"core.{p.name} {p.name}.core0" for p in providers] + table.get("links", [])
+    wires = _pairs(table.get("wires", []))
+    for end in (end for pair in wires for end in pair):
+        nodes = _merge(nodes, {end.node: {"tuns": [end.dev]}})
+    return Topology(
+        name=table["name"],
+        title=table["title"],
+        drawing=table["drawing"],
+        config=table.get("config", ""),
+        links=_pairs(links),
+        wires=wires,
+        providers=providers,
+        nodes=tuple(_node(name, row) for name, row in nodes.items()),
+        table=json.dumps(table),
+    )
+
+
+def _provided(providers: tuple[Provider, ...]) -> dict[str, Any]:
+    """The core, and a router for each provider."""
+    core: dict[str, Any] = {"addresses": {}, "routes": [], "rules": [], "sysctls": dict(_FORWARD)}
+    nodes: dict[str, Any] = {"core": core}
+    hops: dict[str, list[str]] = {}
+    for provider in providers:
+        near = (f"198.19.{provider.number}.1", f"2001:db8:ff:{provider.number}::1")
+        far = (f"198.19.{provider.number}.2", f"2001:db8:ff:{provider.number}::2")
+        lengths = ("/30", "/64")
+        core["addresses"][provider.name] = [a + n for a, n in zip(near, lengths, strict=True)]
+        table = 100 + provider.number
+        for prefix in provider.prefixes:
+            hops.setdefault(prefix, []).append(far[":" in prefix])
+        for prefix in provider.serves:
+            core["routes"].append(f"default via {far[':' in prefix]} table {table}")
+            core["rules"].append(f"from {prefix} lookup {table}")
+        nodes[provider.name] = {
+            "addresses": {
+                "core0": [a + n for a, n in zip(far, lengths, strict=True)],
+                "cust0": list(provider.gateways),
+            },
+            "routes": [f"default via {address}" for address in near] + list(provider.routes),
+            "sysctls": dict(_FORWARD)
+            | {
+                # a link that lost its carrier must come back as it was
+                "net.ipv6.conf.default.keep_addr_on_down": "1",
+                # routers announce themselves when they come up or change their MAC
+                "net.ipv4.conf.all.arp_notify": "1",
+                "net.ipv6.conf.all.ndisc_notify": "1",
+            },
+            "nft": source_filter(provider.prefixes, provider.serves),
+        }
+    for prefix, vias in hops.items():
+        core["routes"].append(prefix + "".join(f" nexthop via {via}" for via in vias))
+    return nodes
+
+
+def _node(name: str, row: Mapping[str, Any]) -> NodeSpec:
+    known = {field.name for field in fields(NodeSpec)}
+    if unknown := sorted(set(row) - known):
+        raise ConfigError(Problem(f"nodes.{name}", f"unknown key {unknown[0]}"))
+    return NodeSpec(name=name, **{key: _frozen(value) for key, value in row.items()})
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple((key, _frozen(item)) for key, item in value.items())
+    if isinstance(value, list):
+        return tuple(value)
+    return value if isinstance(value, str) else str(value)
+
+
+def _pairs(links: list[str]) -> tuple[tuple[End, End], ...]:
+    """Read "host.wan0 isp-a.cust0"."""
+    ends = [[End(*end.split(".", 1)) for end in link.split()] for link in links]
+    return tuple((left, right) for left, right in ends)
+
+
+def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in more.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(old, value)
+        elif isinstance(old, list) and isinstance(value, list):
+            merged[key] = old + value
+        else:
+            merged[key] = value
+    return merged
+
+
+def _drawing(text: str) -> str:
+    lines = text.splitlines()
+    head = lines[: next((i for i, s in enumerate(lines) if not s.startswith("#")), len(lines))]
+    return "\n".join(line[2:] for line in head)
+
+
+def _within(address: str, prefixes: tuple[str, ...]) -> bool:
+    return any(ip_address(address) in ip_network(prefix) for prefix in prefixes)

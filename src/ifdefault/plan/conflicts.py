@@ -1,0 +1,253 @@
+"""What on this host collides with us, or stands in our way.
+
+Rules: pure. What is foreign is named, never touched. An error means that apply would do harm or
+be undone; a warning, that something won't work as one may expect, or what apply does about it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+from ifdefault.errors import Problem
+from ifdefault.model import PROTOCOL, TABLE_MAIN, Config, Facts, Family, HostConfig, Rule, Uplink
+from ifdefault.plan import numbers, prefixes, wildcard
+from ifdefault.plan.describe import rule_text
+from ifdefault.plan.lookup import Flow, matches
+from ifdefault.plan.resolve import ready
+
+WHOLE_MARK = 0xFFFFFFFF
+
+_SOMEWHERE: dict[Family, str] = {4: "203.0.113.0", 6: "2001:db8::"}  # only a default leads there
+
+
+def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> tuple[Problem, ...]:
+    """Errors and warnings, in the order of the sections below."""
+    foreign = [rule for rule in facts.rules if rule.protocol != PROTOCOL and rule.priority]
+    return (
+        *_above_us(config, facts),
+        *_bypasses(foreign),
+        *_in_our_block(foreign, first_priority(config, facts)),
+        *_in_our_tables(foreign, facts, config.host),
+        *_on_our_marks(foreign, facts, config.host, uplinks),
+        *_on_whole_marks(foreign, facts, uplinks),
+        *_strict_filters(config, facts, uplinks),
+        *_unready(config.host, facts, uplinks),
+    )
+
+
+# --- others' rules that take what should be ours -------------------------------------------
+
+
+def first_priority(config: Config, facts: Facts) -> int:
+    """Where the return-path block stands: as configured, or lower, above what catches first."""
+    return next(_room(config, facts), config.host.rule_priority)
+
+
+def _room(config: Config, facts: Facts) -> Iterator[int]:
+    """The first priorities at which no foreign rule catches before the block ends."""
+    configured = config.host.rule_priority
+    lowest = min((r.priority for r in foreign_catchers(config, facts)), default=numbers.OUTGOING)
+    taken = {rule.priority for rule in facts.rules if rule.protocol != PROTOCOL}
+    for first in range(configured, numbers.LOWEST_BLOCK - 1, -numbers.BLOCK):
+        block = range(first, first + numbers.END + 1)
+        if block[-1] < lowest and (first == configured or taken.isdisjoint(block)):
+            yield first
+
+
+def foreign_catchers(config: Config, facts: Facts) -> tuple[Rule, ...]:
+    """Foreign rules before the end of the configured block that would take uplinks' replies."""
+    end = config.host.rule_priority + numbers.END
+    rules = [r for r in facts.rules if 0 < r.priority <= end and r.protocol != PROTOCOL]
+    addresses = set(_addresses(config, facts)) if rules else set()
+    return tuple(rule for rule in rules if catches_default(rule, facts, addresses))
+
+
+def _addresses(config: Config, facts: Facts) -> Iterator[str]:
+    for uplink in config.uplinks:
+        on_it = (a for a in facts.addresses if a.dev == uplink.interface and a.scope < 253)
+        yield from uplink.addresses or (a.address for a in on_it)
+
+
+def catches_default(rule: Rule, facts: Facts, addresses: Collection[str]) -> bool:
+    """Whether a rule sends unmarked packets from one of these addresses by a default of its own.
+
+    A protocol, a port or a user narrows it, but catches some replies all the same.
+    """
+    if rule.action in ("goto", "nop"):
+        return False
+    wide = rule
+    if not rule.invert:
+        wide = replace(rule, ip_proto=0, sport=(0, 0), dport=(0, 0), uids=(-1, -1))
+    somewhere = _SOMEWHERE[rule.family]
+    if not any(
+        matches(wide, Flow(rule.family, somewhere, address))
+        for address in addresses
+        if prefixes.family_of(address) == rule.family
+    ):
+        return False
+    return rule.action != "lookup" or _holds_default(rule, facts)
+
+
+def _holds_default(rule: Rule, facts: Facts) -> bool:
+    """Whether a lookup finds a default, or a VPN's halves of one, that isn't suppressed."""
+    groups = {link.name: link.group for link in facts.links}
+    for route in facts.routes:
+        if (route.family, route.table) != (rule.family, rule.table) or route.kind == "throw":
+            continue
+        length = prefixes.network(route.dst)[1]
+        short = rule.suppress_prefixlength < length <= numbers.SHORTEST_LOCAL[rule.family]
+        hidden = {groups.get(hop.dev, 0) for hop in route.hops} == {rule.suppress_ifgroup}
+        if short and not hidden:
+            return True
+    return False
+
+
+def _above_us(config: Config, facts: Facts) -> Iterator[Problem]:
+    room = next(_room(config, facts), None)
+    for rule in foreign_catchers(config, facts):
+        if room is not None:
+            remedy = "apply lays the return path above it"
+            yield Problem(_named(rule), "takes replies before the return path", remedy, True)
+        else:
+            above = numbers.LOWEST_BLOCK + numbers.END
+            what = "takes replies, and leaves no room for the return path above it"
+            yield Problem(_named(rule), what, f"give it a priority above {above}")
+
+
+def _bypasses(foreign: Sequence[Rule]) -> Iterator[Problem]:
+    for rule in foreign:
+        if (
+            rule.action == "lookup"
+            and rule.table == TABLE_MAIN
+            and rule.priority < numbers.OUTGOING
+            and rule.suppress_prefixlength < 0
+            and not rule.l3mdev
+            and (rule.invert or prefixes.network(rule.dst)[1] <= 1)
+        ):
+            yield Problem(
+                _named(rule),
+                "looks up main before the normal default",
+                "expect what it selects to keep to main's own default, whatever state that is in",
+                True,
+            )
+
+
+# --- our numbers ---------------------------------------------------------------------------
+
+
+def _in_our_block(foreign: Sequence[Rule], first: int) -> Iterator[Problem]:
+    taken = {rule.priority for rule in foreign}
+    starts = range(first - first % numbers.BLOCK, 0, -numbers.BLOCK)
+    free = (s for s in starts if taken.isdisjoint(range(s, s + numbers.END + 1)))
+    remedy = f"set host.rule_priority = {next(free, numbers.LOWEST_BLOCK)}"
+    for rule in foreign:
+        if first <= rule.priority <= first + numbers.END:
+            what = f"stands among our rules, {first} to {first + numbers.END}"
+            yield Problem(_named(rule), what, f"move it, or {remedy}")
+
+
+def _in_our_tables(foreign: Sequence[Rule], facts: Facts, host: HostConfig) -> Iterator[Problem]:
+    own = numbers.own_tables(host)
+    remedy = f"set host.table_base so that {len(own)} tables from there on are free"
+    for rule in foreign:
+        if rule.action == "lookup" and rule.table in own:
+            yield Problem(_named(rule), f"looks up table {rule.table}, one of ours", remedy)
+    others = [r for r in facts.routes if r.table in own and r.protocol != PROTOCOL]
+    for table, count in sorted(Counter(route.table for route in others).items()):
+        example = next(route for route in others if route.table == table)
+        what = f"holds {count} foreign route{'s'[: count > 1]}, such as {example.dst}"
+        yield Problem(f"table {table}", what, remedy)
+
+
+def _on_our_marks(
+    foreign: Sequence[Rule], facts: Facts, host: HostConfig, uplinks: Sequence[Uplink]
+) -> Iterator[Problem]:
+    remedy = f"set host.mark_mask = {_free_mask(foreign, facts):#x}"
+    own = host.mark_mask
+    for rule in foreign:
+        # a rule that compares the whole mark with a value outside ours leaves our bits alone
+        selects = rule.mark if rule.mask == WHOLE_MARK else rule.mask
+        if selects & own:
+            yield Problem(_named(rule), f"selects by bits of our mark mask {own:#x}", remedy)
+    for bits, where in facts.foreign_marks:
+        if bits == WHOLE_MARK:
+            if any(uplink.mechanism != "source" for uplink in uplinks):
+                what = "overwrites the whole packet mark, ours with it"
+                yield Problem(where, what, f"keep it off the bits {own:#x}", True)
+        elif bits & own:
+            yield Problem(where, f"uses bits {bits & own:#x} of our mark mask {own:#x}", remedy)
+
+
+def _free_mask(foreign: Sequence[Rule], facts: Facts) -> int:
+    """The highest six adjacent bits that nobody on this host uses, or the highest of all."""
+    taken = 0
+    for rule in foreign:
+        taken |= rule.mark if rule.mask == WHOLE_MARK else rule.mask
+    for bits, _ in facts.foreign_marks:
+        taken |= 0 if bits == WHOLE_MARK else bits
+    masks = [0x3F << shift for shift in range(26, -1, -1)]
+    return next((mask for mask in masks if not mask & taken), masks[0])
+
+
+def _on_whole_marks(
+    foreign: Sequence[Rule], facts: Facts, uplinks: Sequence[Uplink]
+) -> Iterator[Problem]:
+    """tcp_fwmark_accept copies the whole mark to the accepted socket, not just our bits."""
+    marked = [uplink for uplink in uplinks if uplink.mechanism == "mark"]
+    for rule in foreign:
+        if not marked or not rule.mark or rule.invert:
+            continue
+        setters = [where for bits, where in facts.foreign_marks if bits & rule.mark]
+        if setters:
+            yield Problem(
+                _named(rule),
+                f"would take the replies of connections that {setters[0]} marks, "
+                f"since uplink.{marked[0].name} needs tcp_fwmark_accept",
+                'give the uplinks different addresses, or set host.return_path = "conntrack"',
+            )
+
+
+# --- the host ------------------------------------------------------------------------------
+
+
+def _strict_filters(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
+    """The reverse-path filter asks whether an answer would leave where the packet came in.
+
+    Source rules answer it rightly. A mark counts with src_valid_mark only; what is forwarded has
+    neither. The greatest value of `all` and the interface holds (ip-sysctl.rst).
+    """
+    sysctls = dict(facts.sysctls)
+    redirects = bool(wildcard.ports(config, facts, 4)) and len(uplinks) > 1
+    forwards = sysctls.get("net/ipv4/ip_forward") == "1"
+    everywhere = sysctls.get("net/ipv4/conf/all/rp_filter", "0")
+    normal = next(ready(tuple(uplinks), 4), None)
+    for uplink in uplinks:
+        own = sysctls.get(f"net/ipv4/conf/{uplink.interface}/rp_filter", "0")
+        if uplink.pending or max(own, everywhere) != "1":
+            continue
+        dev = uplink.interface if own == "1" else "all"
+        where = f"sysctl net.ipv4.conf.{dev}.rp_filter"
+        if uplink.mechanism != "source" or redirects:
+            what = f"strict, would drop marked packets that come in over {uplink.interface}"
+            remedy = f"apply sets net.ipv4.conf.{uplink.interface}.src_valid_mark = 1"
+            yield Problem(where, what, remedy, True)
+        if forwards and uplink != normal:
+            what = f"strict, drops what is to be forwarded from {uplink.interface}"
+            yield Problem(where, what, "set it to 2, loose", True)
+
+
+def _unready(host: HostConfig, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
+    groups = {link.name: link.group for link in facts.links}
+    for uplink in uplinks:
+        if uplink.pending:
+            yield Problem(f"uplink.{uplink.name}", f"pending: {uplink.pending}", warning=True)
+        if (group := groups.get(uplink.interface, 0)) not in (0, host.interface_group):
+            what = f"{uplink.interface} is in link group {group}"
+            remedy = f"apply moves it to {host.interface_group}, and down back"
+            yield Problem(f"uplink.{uplink.name}", what, remedy, True)
+
+
+def _named(rule: Rule) -> str:
+    return f"ip{' -6' if rule.family == 6 else ''} rule {rule_text(rule)}"

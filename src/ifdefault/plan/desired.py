@@ -1,0 +1,276 @@
+"""What should be in the kernel: routes, rules, sysctls and link groups of all usable uplinks.
+
+Rules: the order of the policy rules is in docs/architecture.md, with what breaks otherwise. Every
+default of ours names its source, so that a shared LAN or a second prefix gets the right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ifdefault.errors import ConfigError, Problem
+from ifdefault.model import (
+    FAMILIES,
+    PROTOCOL,
+    TABLE_MAIN,
+    Config,
+    Desired,
+    Facts,
+    Family,
+    Hop,
+    Link,
+    Redirect,
+    Route,
+    Rule,
+    Uplink,
+)
+from ifdefault.plan import numbers, prefixes, resolve, ruleset, wildcard
+from ifdefault.plan.conflicts import first_priority
+
+_MARK_SYSCTLS = (
+    "net/ipv4/tcp_fwmark_accept",
+    "net/ipv4/fwmark_reflect",
+    "net/ipv6/fwmark_reflect",
+)
+_IPV6_METRIC = 1024  # what the kernel gives an IPv6 route without one
+_SCOPE_LINK = 253
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The uplinks as resolved, and what they need."""
+
+    uplinks: tuple[Uplink, ...]
+    desired: Desired
+
+
+def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
+    """ConfigError if two uplinks claim one address and nothing can tell them apart."""
+    uplinks = resolve.resolve(config, facts, numbering)
+    _refuse_indistinct(uplinks)
+    usable = tuple(u for u in uplinks if not u.pending)
+    routes = tuple(_routes(config, facts, usable))
+    rules = tuple(_rules(config, facts, usable))
+    ports = {family: wildcard.ports(config, facts, family) for family in FAMILIES}
+    redirects = tuple(_redirects(config, facts, usable, ports, routes, rules))
+    needs = ruleset.Needs(config.host, usable, ports, redirects)
+    if needs.marking():
+        rules = tuple(_rules(config, facts, usable, marking=True))
+    desired = Desired(
+        routes=routes,
+        rules=rules,
+        nft=ruleset.render(needs),
+        sysctls=tuple(_sysctls(facts, needs)),
+        groups=tuple(_groups(config, facts)),
+        redirects=redirects,
+        mark_mask=config.host.mark_mask,
+    )
+    return Plan(uplinks, desired)
+
+
+def _refuse_indistinct(uplinks: tuple[Uplink, ...]) -> None:
+    problems = []
+    for uplink in uplinks:
+        if uplink.pending or uplink.router_macs:
+            continue
+        for address, other in resolve.rivals_for_address(uplink, uplinks):
+            if any(u.name == other and u.interface == uplink.interface for u in uplinks):
+                what = f"{address} is {other}'s too, and no MAC of its router is known"
+                remedy = "set router_macs, or see why its gateway doesn't answer ARP or ND"
+                problems.append(Problem(f"uplink.{uplink.name}", what, remedy))
+    if problems:
+        raise ConfigError(*problems)
+
+
+# --- routes -------------------------------------------------------------------------------
+
+
+def _routes(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator[Route]:
+    links = {link.name: link for link in facts.links}
+    for uplink in usable:
+        for family in FAMILIES:
+            if uplink.gateway(family) is not None:
+                yield from _copies(facts, uplink, family, usable)
+                yield _default(config, facts, uplink, family)
+    for family in FAMILIES:
+        if carrier := _normal_default(links, usable, family):
+            route = _default(config, facts, carrier, family)
+            yield replace(route, table=numbers.default_table(config.host))
+
+
+def _normal_default(
+    links: dict[str, Link], usable: tuple[Uplink, ...], family: Family
+) -> Uplink | None:
+    """The uplink that carries the normal default: carrier first, then rank, then weight."""
+    candidates = list(resolve.ready(usable, family))
+    with_carrier = [u for u in candidates if links[u.interface].carrier]
+    return next(iter(with_carrier or candidates), None)
+
+
+def _copies(
+    facts: Facts, uplink: Uplink, family: Family, usable: tuple[Uplink, ...]
+) -> Iterator[Route]:
+    """Main's routes through the uplink but for defaults: its own prefix, and specific ones."""
+    others = [u for u in usable if u.interface == uplink.interface and u != uplink]
+    for route in facts.routes:
+        if (
+            route.family != family
+            or route.table != TABLE_MAIN
+            or route.dst == "default"
+            or route.kind != "unicast"
+            or route.from_prefix
+        ):
+            continue
+        hops = tuple(hop for hop in route.hops if hop.dev == uplink.interface)
+        if hops and not any(_belongs(route, other) for other in others):
+            yield replace(
+                route, table=uplink.table, hops=hops[:1], protocol=PROTOCOL, preference=""
+            )
+
+
+def _belongs(route: Route, uplink: Uplink) -> bool:
+    """Whether a route of a shared LAN is this uplink's: its prefix, or by way of its gateway."""
+    if route.hops[0].gateway:
+        return route.hops[0].gateway == uplink.gateway(route.family)
+    own = [a.address for a in uplink.addresses if a.family == route.family]
+    return any(prefixes.contains(route.family, route.dst, address) for address in own)
+
+
+def _default(config: Config, facts: Facts, uplink: Uplink, family: Family) -> Route:
+    gateway, source = uplink.gateway(family) or "", uplink.source(family) or ""
+    kernels = resolve.kernel_default(facts, uplink.interface, family, config)
+    return Route(
+        family=family,
+        table=uplink.table,
+        dst="default",
+        metric=_IPV6_METRIC if family == 6 else 0,
+        hops=(Hop(uplink.interface, gateway, _onlink(facts, uplink, family, gateway)),),
+        src=source,
+        scope=0 if gateway or family == 6 else _SCOPE_LINK,
+        protocol=PROTOCOL,
+        metrics=kernels.metrics if kernels else (),
+    )
+
+
+def _onlink(facts: Facts, uplink: Uplink, family: Family, gateway: str) -> bool:
+    """Whether the kernel must be told that the gateway is on the link, since no route says so."""
+    if not gateway or prefixes.is_link_local(gateway) and ":" in gateway:
+        return False
+    return not any(
+        route.family == family
+        and route.table == TABLE_MAIN
+        and route.dst != "default"
+        and any(hop.dev == uplink.interface and not hop.gateway for hop in route.hops)
+        and prefixes.contains(family, route.dst, gateway)
+        for route in facts.routes
+    )
+
+
+# --- rules --------------------------------------------------------------------------------
+
+
+def _rules(
+    config: Config, facts: Facts, usable: tuple[Uplink, ...], *, marking: bool = False
+) -> Iterator[Rule]:
+    for family in FAMILIES:
+        uplinks = list(resolve.ready(usable, family))
+        if uplinks:
+            yield from _return_path(config, facts, uplinks, family, marking=marking)
+            yield from _outgoing(config, uplinks, family)
+
+
+def _return_path(
+    config: Config, facts: Facts, uplinks: list[Uplink], family: Family, *, marking: bool
+) -> Iterator[Rule]:
+    base = first_priority(config, facts)
+    end = base + numbers.END
+
+    def rule(offset: int, **what: object) -> Rule:
+        return Rule(family=family, priority=base + offset, protocol=PROTOCOL, **what)  # type: ignore[arg-type]
+
+    for interface in sorted({u.interface for u in uplinks}):
+        yield rule(numbers.FROM_UPLINK, action="goto", goto=end, iif=interface)
+    yield rule(
+        numbers.LOCAL_ROUTES,
+        table=TABLE_MAIN,
+        suppress_prefixlength=numbers.SHORTEST_LOCAL[family],
+        suppress_ifgroup=config.host.interface_group,
+    )
+    by_number = sorted(uplinks, key=lambda u: u.number)
+    if marking:
+        for uplink in by_number:
+            mark, mask = uplink.arrival_mark, uplink.mark_mask
+            yield rule(numbers.ARRIVAL_MARK, table=uplink.table, mark=mark, mask=mask)
+    owner = {a.address: u for u in reversed(uplinks) for a in u.addresses if a.family == family}
+    for uplink in by_number:
+        for address in sorted(owner):
+            if owner[address] == uplink:
+                length = prefixes.BITS[family]
+                yield rule(numbers.SOURCE, table=uplink.table, src=f"{address}/{length}")
+    on = {u.interface: u for u in reversed(uplinks)}
+    for uplink in by_number:
+        if on[uplink.interface] == uplink:
+            yield rule(numbers.DEVICE, table=uplink.table, oif=uplink.interface)
+    yield rule(numbers.END, action="nop")
+
+
+def _outgoing(config: Config, uplinks: list[Uplink], family: Family) -> Iterator[Rule]:
+    blank = Rule(family=family, priority=numbers.OUTGOING, protocol=PROTOCOL)
+    for uplink in sorted(uplinks, key=lambda u: u.number):
+        yield replace(
+            blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask
+        )
+    yield replace(blank, table=TABLE_MAIN, suppress_prefixlength=0)
+    yield replace(blank, table=numbers.default_table(config.host))
+
+
+# --- the rest -----------------------------------------------------------------------------
+
+
+def _redirects(
+    config: Config,
+    facts: Facts,
+    usable: tuple[Uplink, ...],
+    ports: dict[Family, tuple[int, ...]],
+    routes: tuple[Route, ...],
+    rules: tuple[Rule, ...],
+) -> Iterator[Redirect]:
+    own = numbers.own_tables(config.host)
+    foreign_routes = tuple(r for r in facts.routes if r.table not in own)
+    foreign_rules = tuple(r for r in facts.rules if r.protocol != PROTOCOL)
+    grouped = replace(
+        facts,
+        links=tuple(
+            replace(link, group=dict(_groups(config, facts)).get(link.name, link.group))
+            for link in facts.links
+        ),
+    )
+    for family in FAMILIES:
+        if ports[family]:
+            # sorted() is stable: ours stand behind foreign rules of the same priority
+            merged = sorted((*foreign_rules, *rules), key=lambda r: r.priority)
+            yield from wildcard.redirects(
+                grouped, usable, family, foreign_routes + routes, tuple(merged)
+            )
+
+
+def _sysctls(facts: Facts, needs: ruleset.Needs) -> Iterator[tuple[str, str]]:
+    if any(u.mechanism == "mark" for u in needs.uplinks):
+        for name in _MARK_SYSCTLS:
+            yield name, "1"
+    if not needs.marking():
+        return
+    now = dict(facts.sysctls)
+    for interface in sorted({u.interface for u in needs.uplinks}):
+        # the maximum of `all` and the interface counts (kernel: ip-sysctl, rp_filter)
+        values = (now.get(f"net/ipv4/conf/{name}/rp_filter", "0") for name in ("all", interface))
+        if max(values) == "1":
+            yield f"net/ipv4/conf/{interface}/src_valid_mark", "1"
+
+
+def _groups(config: Config, facts: Facts) -> Iterator[tuple[str, int]]:
+    there = {link.name for link in facts.links}
+    for interface in sorted({u.interface for u in config.uplinks}):
+        if interface in there:
+            yield interface, config.host.interface_group

@@ -1,0 +1,171 @@
+"""From facts to desired: the operations, in an order that leaves no gap.
+
+Rules: new before old. Link groups, sysctls and routes come first, then the rules that lead to
+them, then nftables; what is no longer wanted goes in the reverse order. Only what is ours
+(protocol number, table, name) is ever replaced or deleted. diff(x, x) is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ifdefault.model import (
+    PROTOCOL,
+    AddRule,
+    DeleteRoute,
+    DeleteRule,
+    Desired,
+    Facts,
+    ForgetFlows,
+    LoadNft,
+    NftTable,
+    Operation,
+    PutRoute,
+    Route,
+    Rule,
+    SetGroup,
+    SetSysctl,
+)
+from ifdefault.plan.numbers import OUTGOING
+
+
+def diff(
+    facts: Facts,
+    desired: Desired,
+    nft_digest: Callable[[str], str],
+    loaded: NftTable | None = None,
+) -> tuple[Operation, ...]:
+    """The operations that make `facts` into `desired`.
+
+    `nft_digest` gives the digest under which a ruleset is known in the kernel; `loaded` is how
+    our table looked right after we loaded it, so that a stranger's edits are seen.
+    """
+    put, drop_routes = _routes(facts, desired)
+    add, drop_rules = _rules(facts, desired)
+    on, off = _settings(facts, desired)
+    return (
+        *on,
+        *put,
+        *add,
+        *_nft(facts, desired, nft_digest, loaded),
+        *drop_rules,
+        *drop_routes,
+        *off,
+    )
+
+
+def own_routes(facts: Facts) -> tuple[Route, ...]:
+    return tuple(r for r in facts.routes if r.protocol == PROTOCOL)
+
+
+def own_rules(facts: Facts) -> tuple[Rule, ...]:
+    return tuple(r for r in facts.rules if r.protocol == PROTOCOL)
+
+
+def _key(route: Route) -> tuple[int, int, str, int]:
+    return route.family, route.table, route.dst, route.metric
+
+
+def _routes(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operation]]:
+    there = {_key(route): route for route in own_routes(facts)}
+    wanted = {_key(route): route for route in desired.routes}
+    # on-link routes first: a gateway must be reachable when its route is added
+    ordered = sorted(wanted.values(), key=lambda r: (any(h.gateway for h in r.hops), r))
+    put: list[Operation] = [
+        PutRoute(route, there.get(_key(route)))
+        for route in ordered
+        if there.get(_key(route)) != route
+    ]
+    gone = [route for key, route in there.items() if key not in wanted]
+    gone.sort(key=lambda r: (not any(h.gateway for h in r.hops), r))
+    return put, [DeleteRoute(route) for route in gone]
+
+
+def _add_order(rule: Rule) -> int:
+    """Within a new block: the landing place first, then what protects local routes, then what
+    bends packets; the outgoing rules last, in the order in which they must stand."""
+    if rule.priority == OUTGOING:
+        return 6
+    if rule.action == "nop":
+        return 0
+    if rule.suppress_ifgroup >= 0:
+        return 1
+    if rule.action == "goto":
+        return 2
+    return 3 if rule.mask else 4 if rule.src else 5
+
+
+def _rules(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operation]]:
+    """At each priority the common beginning stays; the rest is added anew, then deleted.
+
+    The kernel puts a new rule behind those of its priority and deletes the first that matches,
+    so a rule that must move stands twice for a moment, and never not at all.
+    """
+    there, wanted = _by_priority(own_rules(facts)), _by_priority(desired.rules)
+    add: list[Rule] = []
+    drop: list[Rule] = []
+    for place in sorted(there.keys() | wanted.keys()):
+        old, new = there.get(place, []), wanted.get(place, [])
+        if place[1] == OUTGOING:
+            same = _common_beginning(old, new)
+            add += new[same:]
+            drop += old[same:]
+        else:  # rules of one priority exclude one another there: order doesn't matter
+            add += [rule for rule in new if rule not in old]
+            drop += [rule for rule in old if rule not in new] + _repeated(old)
+    add.sort(key=_add_order)
+    drop.sort(key=_add_order, reverse=True)
+    return [AddRule(rule) for rule in add], [DeleteRule(rule) for rule in drop]
+
+
+def _by_priority(rules: tuple[Rule, ...]) -> dict[tuple[int, int], list[Rule]]:
+    found: dict[tuple[int, int], list[Rule]] = {}
+    for rule in rules:
+        found.setdefault((rule.family, rule.priority), []).append(rule)
+    return found
+
+
+def _common_beginning(old: list[Rule], new: list[Rule]) -> int:
+    same = 0
+    for one, other in zip(old, new, strict=False):
+        if one != other:
+            break
+        same += 1
+    return same
+
+
+def _repeated(rules: list[Rule]) -> list[Rule]:
+    return [rule for place, rule in enumerate(rules) if rule in rules[:place]]
+
+
+def _nft(
+    facts: Facts,
+    desired: Desired,
+    nft_digest: Callable[[str], str],
+    loaded: NftTable | None,
+) -> Iterator[Operation]:
+    if not desired.nft:
+        if facts.nft is not None:
+            yield LoadNft("")
+        return
+    intact = facts.nft is not None and facts.nft.digest == nft_digest(desired.nft)
+    if intact and (loaded is None or loaded == facts.nft):
+        return
+    yield LoadNft(desired.nft)
+    if facts.nft is not None and desired.redirects:
+        yield ForgetFlows(desired.redirects, desired.mark_mask)
+
+
+def _settings(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operation]]:
+    """Sysctls and link groups: those to turn on come first, those to put back come last."""
+    now = dict(facts.sysctls)
+    groups = {link.name: link.group for link in facts.links}
+    on: list[Operation] = []
+    off: list[Operation] = []
+    for dev, group in desired.groups:
+        if dev in groups and groups[dev] != group:
+            (on if group else off).append(SetGroup(dev, group, groups[dev]))
+    for name, value in desired.sysctls:
+        if name in now and now[name] != value:
+            (on if value != "0" else off).append(SetSysctl(name, value, now[name]))
+    return on, off

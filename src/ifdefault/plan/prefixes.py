@@ -1,0 +1,49 @@
+"""Arithmetic on addresses and prefixes as text.
+
+Rules: an address is an integer here, a prefix a pair (first address, length); results are cached,
+since one plan asks for the same few again and again. ("default" is the prefix of length 0.)
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+
+from ifdefault.model import Family
+
+BITS: dict[int, int] = {4: 32, 6: 128}
+
+
+@functools.lru_cache(maxsize=65536)
+def number(address: str) -> int:
+    return int(ipaddress.ip_address(address))
+
+
+def text(family: Family, value: int) -> str:
+    if family == 4:
+        return str(ipaddress.IPv4Address(value))
+    return str(ipaddress.IPv6Address(value))
+
+
+@functools.lru_cache(maxsize=65536)
+def network(prefix: str) -> tuple[int, int]:
+    """A prefix as (first address, length)."""
+    if prefix in ("default", ""):
+        return 0, 0
+    address, _, length = prefix.partition("/")
+    bits = 128 if ":" in address else 32
+    size = int(length) if length else bits
+    return number(address) >> (bits - size) << (bits - size), size
+
+
+def family_of(address: str) -> Family:
+    return 6 if ":" in address else 4
+
+
+def contains(family: Family, prefix: str, address: str) -> bool:
+    first, length = network(prefix)
+    return first == number(address) >> (BITS[family] - length) << (BITS[family] - length)
+
+
+def is_link_local(address: str) -> bool:
+    return contains(6, "fe80::/10", address) if ":" in address else address.startswith("169.254.")

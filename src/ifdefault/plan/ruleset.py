@@ -1,0 +1,243 @@
+"""The text of our nftables table `inet ifdefault`.
+
+Chains, in the order in which a packet meets them:
+  arrival   prerouting, after conntrack: writes the arrival mark, only where something needs it
+  wildcard  prerouting, after others' DNAT: redirects to UDP sockets bound to no address
+  restore   output: gives replies of tracked flows their arrival mark back, and routes them again
+  truth     postrouting, after srcnat: the truth-meter
+
+Rules: no other bit of a mark than our mask is touched; nft 1.0.6 can't copy marks under a mask,
+hence one small chain with constants an uplink. ICMPv6 133-137 is never marked (neighbour
+discovery breaks). Nothing in the text depends on anything but the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ifdefault.model import FAMILIES, NFT_TABLE, Family, HostConfig, Redirect, Uplink
+from ifdefault.plan import prefixes
+
+UNKNOWN_MACS = "unknown_macs"  # routers on a shared LAN that no uplink names
+STRANGERS: dict[Family, str] = {4: "strangers_4", 6: "strangers_6"}  # sources that nobody owns
+SET_SIZE = 128  # elements that packets may add: outsiders must not fill memory
+
+_IP = {4: "ip", 6: "ip6"}
+_DISCOVERY = "icmpv6 type { 133, 134, 135, 136, 137 } return"
+# The truth-meter never judges sources that name no uplink, nor what stays on the link
+_EXEMPT = (
+    "ip saddr { 0.0.0.0/8, 169.254.0.0/16 } return",
+    "ip daddr { 224.0.0.0/4, 255.255.255.255 } return",
+    "ip6 saddr { ::, fe80::/10 } return",
+    "ip6 daddr { fe80::/10, ff00::/8 } return",
+    "udp sport { 67, 68, 546, 547 } return",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the ruleset is for: the usable uplinks, and the UDP ports to redirect by family."""
+
+    host: HostConfig
+    uplinks: tuple[Uplink, ...]
+    ports: dict[Family, tuple[int, ...]]
+    redirects: tuple[Redirect, ...]
+
+    def redirecting(self) -> list[Family]:
+        covered = {r.family for r in self.redirects}
+        return [f for f in FAMILIES if self.ports.get(f) and f in covered]
+
+    def marking(self) -> bool:
+        """Whether any packet gets an arrival mark."""
+        return bool(self.redirecting() or self.marked_interfaces())
+
+    def marked_interfaces(self) -> list[str]:
+        """Interfaces whose every packet is marked, since addresses don't tell uplinks apart."""
+        return sorted({u.interface for u in self.uplinks if u.mechanism != "source"})
+
+    def own(self, family: Family, interface: str = "") -> list[str]:
+        """The uplinks' addresses, or those of the uplinks on one interface."""
+        found = {
+            a.address
+            for u in self.uplinks
+            for a in u.addresses
+            if a.family == family and interface in ("", u.interface)
+        }
+        return sorted(found, key=prefixes.number)
+
+
+def meter(uplink: Uplink) -> str:
+    """The name of the counter of packets that the truth-meter caught leaving by this uplink."""
+    return f"misrouted_{uplink.number}"
+
+
+def render(needs: Needs) -> str:
+    """The whole table, or "" where no packet needs one."""
+    body = [*_arrival(needs), *_wildcard(needs), *_restore(needs), *_truth(needs)]
+    if not body:
+        return ""
+    return "\n".join([f"table inet {NFT_TABLE} {{", *(f"\t{line}" for line in body), "}", ""])
+
+
+def _chain(name: str, lines: Iterable[str], hook: str = "") -> list[str]:
+    head = [f"\ttype {hook}; policy accept;"] if hook else []
+    return [f"chain {name} {{", *head, *(f"\t{line}" for line in lines), "}"]
+
+
+def _set(values: Iterable[object]) -> str:
+    return "{ " + ", ".join(str(v) for v in values) + " }"
+
+
+def _names(interfaces: Iterable[str]) -> str:
+    return _set(f'"{name}"' for name in sorted(set(interfaces)))
+
+
+def _packet_set(name: str, kind: str) -> list[str]:
+    """A set that packets fill, with a counter an element."""
+    body = (f"type {kind}", f"size {SET_SIZE}", "flags dynamic", "counter")
+    return [f"set {name} {{", *(f"\t{line}" for line in body), "}"]
+
+
+# --- arrival ------------------------------------------------------------------------------
+
+
+def _arrival(needs: Needs) -> Iterator[str]:
+    if not needs.marking():
+        return
+    for uplink in needs.uplinks:
+        rest = ~uplink.mark_mask & 0xFFFFFFFF
+        bits = f"mark & {rest:#010x} | {uplink.arrival_mark:#010x}"
+        comment = f'comment "uplink.{uplink.name}"'
+        yield from _chain(f"mark_{uplink.number}", [f"meta mark set meta {bits} {comment}"])
+        keep = f"{_tracked(uplink)}ct mark set ct {bits}"
+        yield from _chain(f"arrive_{uplink.number}", [f"jump mark_{uplink.number}", keep])
+    marked = needs.marked_interfaces()
+    lines = []
+    if marked:
+        if any(_shared(needs, interface) for interface in marked):
+            yield from _packet_set(UNKNOWN_MACS, "ether_addr")
+        for interface in marked:
+            yield from _chain(f"from_{marked.index(interface)}", _by_router(needs, interface))
+        targets = (f'"{name}" : goto from_{n}' for n, name in enumerate(marked))
+        lines += [_DISCOVERY, f"iifname vmap {_set(targets)}"]
+    lines += _by_address(needs, {u.interface for u in needs.uplinks} - set(marked))
+    yield from _chain("arrival", lines, "filter hook prerouting priority mangle")
+
+
+def _tracked(uplink: Uplink) -> str:
+    """Which packets of an uplink have their mark kept in conntrack, as an nft match."""
+    if uplink.mechanism == "conntrack":
+        return "ct direction original "
+    return "meta l4proto udp "  # TCP and ICMP find back by tcp_fwmark_accept and fwmark_reflect
+
+
+def _shared(needs: Needs, interface: str) -> bool:
+    return sum(u.interface == interface for u in needs.uplinks) > 1
+
+
+def _by_router(needs: Needs, interface: str) -> Iterator[str]:
+    """Of a marked interface: which uplink a packet came in on."""
+    own = [u for u in needs.uplinks if u.interface == interface]
+    if len(own) == 1:
+        yield f"jump arrive_{own[0].number}"
+        return
+    for uplink in own:
+        if uplink.router_macs:
+            yield f"ether saddr {_set(uplink.router_macs)} goto arrive_{uplink.number}"
+    # neighbours on the LAN itself are no routers
+    for family in FAMILIES:
+        near = sorted(
+            {f"{a.address}/{a.prefixlen}" for u in own for a in u.addresses if a.family == family}
+        )
+        if near:
+            yield f"{_IP[family]} saddr {_set(_disjoint(family, near))} return"
+    yield f"update @{UNKNOWN_MACS} {{ ether saddr counter }}"
+
+
+def _disjoint(family: Family, cidrs: list[str]) -> list[str]:
+    """Prefixes without those that lie in another: nft refuses overlaps in one set."""
+    networks = sorted({prefixes.network(c) for c in cidrs}, key=lambda n: n[1])
+    kept: list[str] = []
+    for first, length in networks:
+        text = prefixes.text(family, first)
+        if not any(prefixes.contains(family, other, text) for other in kept):
+            kept.append(f"{text}/{length}")
+    return kept
+
+
+def _by_address(needs: Needs, interfaces: set[str]) -> Iterator[str]:
+    """Where addresses tell uplinks apart, only flows to redirected ports need a mark."""
+    for family in needs.redirecting():
+        owners = [
+            f"{a.address} : goto arrive_{u.number}"
+            for u in needs.uplinks
+            for a in sorted(u.addresses)
+            if u.interface in interfaces and a.family == family
+        ]
+        if owners:
+            match = f"iifname {_names(interfaces)} udp dport {_set(needs.ports[family])}"
+            yield f"{match} {_IP[family]} daddr vmap {_set(owners)}"
+
+
+# --- wildcard, restore --------------------------------------------------------------------
+
+
+def _wildcard(needs: Needs) -> Iterator[str]:
+    lines = []
+    for family in needs.redirecting():
+        ip = _IP[family]
+        answers = (
+            f"{r.first}-{r.last} : {r.address}" for r in needs.redirects if r.family == family
+        )
+        lines.append(
+            f"iifname {_names(u.interface for u in needs.uplinks)}"
+            f" udp dport {_set(needs.ports[family])} {ip} daddr {_set(needs.own(family))}"
+            f" socket wildcard 1 dnat {ip} to {ip} saddr map {_set(answers)}"
+        )
+    if lines:
+        yield from _chain("wildcard", lines, "nat hook prerouting priority dstnat + 10")
+
+
+def _restore(needs: Needs) -> Iterator[str]:
+    if not needs.marking():
+        return
+    every = all(u.mechanism == "conntrack" for u in needs.uplinks)
+    marks = (f"{u.arrival_mark:#010x} : jump mark_{u.number}" for u in needs.uplinks)
+    match = "ct direction reply" if every else "meta l4proto udp ct direction reply"
+    line = f"{match} ct mark & {needs.host.mark_mask:#010x} vmap {_set(marks)}"
+    yield from _chain("restore", [line], "route hook output priority mangle")
+
+
+# --- truth-meter --------------------------------------------------------------------------
+
+
+def _truth(needs: Needs) -> Iterator[str]:
+    if needs.host.truth_meter == "off" or not needs.uplinks:
+        return
+    first_on: dict[str, Uplink] = {}
+    for uplink in needs.uplinks:
+        first_on.setdefault(uplink.interface, uplink)
+    yield from _packet_set(STRANGERS[4], "ipv4_addr")
+    yield from _packet_set(STRANGERS[6], "ipv6_addr")
+    for uplink in first_on.values():
+        yield f"counter {meter(uplink)} {{ }}"
+    for interface, uplink in first_on.items():
+        yield from _chain(f"truth_{uplink.number}", _judge(needs, interface, meter(uplink)))
+    targets = (f'"{name}" : goto truth_{u.number}' for name, u in first_on.items())
+    line = f"oifname vmap {_set(targets)}"
+    yield from _chain("truth", [line], "filter hook postrouting priority srcnat + 10")
+
+
+def _judge(needs: Needs, interface: str, counter: str) -> Iterator[str]:
+    """What leaves by one interface: its own sources first, since that is nearly every packet."""
+    verdict = " drop" if needs.host.truth_meter == "drop" else " return"
+    for family in FAMILIES:
+        if own := needs.own(family, interface):
+            yield f"{_IP[family]} saddr {_set(own)} return"
+    yield from _EXEMPT
+    for family in FAMILIES:
+        others = [a for a in needs.own(family) if a not in needs.own(family, interface)]
+        if others:
+            yield f"{_IP[family]} saddr {_set(others)} counter name {counter}{verdict}"
+        yield f"update @{STRANGERS[family]} {{ {_IP[family]} saddr counter }}"

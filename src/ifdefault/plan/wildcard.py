@@ -1,0 +1,97 @@
+"""UDP servers that are bound to no address: which address the kernel would answer from.
+
+Such a socket, if it ignores IP_PKTINFO, answers from the address that the route to the client
+names, whatever address was asked. Packets to any other address of ours are therefore redirected
+to that one, and the reply gets its name back on the way out (conntrack).
+
+Rules: the answer is computed by the same lookup that `explain` uses, for every client there can
+be: the address space is cut where any route begins or ends, and each piece is asked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ifdefault.model import (
+    Config,
+    Facts,
+    Family,
+    Redirect,
+    Route,
+    Rule,
+    Uplink,
+)
+from ifdefault.plan import prefixes
+from ifdefault.plan.lookup import Fib, Flow
+
+# DHCP (67, 68, 546, 547), NetBIOS, SSDP, mDNS and LLMNR speak to their link alone
+_LINK_PROTOCOLS = {67, 68, 546, 547, 137, 138, 1900, 5353, 5355}
+_PORT_RANGE = "net/ipv4/ip_local_port_range"
+
+
+def ports(config: Config, facts: Facts, family: Family) -> tuple[int, ...]:
+    """The ports whose packets need redirecting. "auto" takes every UDP socket bound to no
+    address, but for link protocols and for clients' ports (ip_local_port_range)."""
+    setting = config.host.udp_wildcard
+    if setting == "off":
+        return ()
+    if setting != "auto":
+        return setting
+    low, _, high = dict(facts.sysctls).get(_PORT_RANGE, "32768 60999").partition(" ")
+    clients = range(int(low), int(high) + 1)
+    return tuple(
+        port
+        for of_family, port in facts.wildcard_udp
+        if of_family == family and port not in _LINK_PROTOCOLS and port not in clients
+    )
+
+
+def redirects(
+    facts: Facts,
+    uplinks: tuple[Uplink, ...],
+    family: Family,
+    routes: tuple[Route, ...],
+    rules: tuple[Rule, ...],
+) -> tuple[Redirect, ...]:
+    """Every client of a family, with the address that it is answered from; pieces where the
+    kernel has no answer are left out. Empty if the uplinks have but one address in all."""
+    own = {a.address for u in uplinks for a in u.addresses if a.family == family}
+    if len(own) < 2:
+        return ()
+    fib = Fib(facts, routes, rules)
+    found: list[Redirect] = []
+    for first, last in _pieces(family, routes, rules):
+        verdict = fib.lookup(Flow(family, dst=prefixes.text(family, first)))
+        if verdict.kind != "unicast" or not verdict.source:
+            continue
+        if found and found[-1].address == verdict.source and _adjoin(found[-1].last, first):
+            first = prefixes.number(found.pop().first)
+        found.append(
+            Redirect(
+                family,
+                prefixes.text(family, first),
+                prefixes.text(family, last),
+                verdict.source,
+            )
+        )
+    return tuple(found)
+
+
+def _adjoin(last: str, first: int) -> bool:
+    return prefixes.number(last) + 1 == first
+
+
+def _pieces(
+    family: Family, routes: tuple[Route, ...], rules: tuple[Rule, ...]
+) -> Iterator[tuple[int, int]]:
+    """The address space, cut at the borders of every route and rule."""
+    bits = prefixes.BITS[family]
+    borders = {0, 1 << bits}
+    spoken = [r.dst for r in routes if r.family == family]
+    spoken += [r.dst for r in rules if r.family == family and r.dst]
+    for prefix in set(spoken):
+        first, length = prefixes.network(prefix)
+        borders |= {first, first + (1 << (bits - length))}
+    ordered = sorted(borders)
+    for first, after in zip(ordered, ordered[1:], strict=False):
+        yield first, after - 1

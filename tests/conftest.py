@@ -1,0 +1,40 @@
+"""What all tests share: pytest's options, and that a skipped test is a failed one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TypeVar
+
+import hypothesis
+import pytest
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+# Runs repeat exactly, and a slow machine is no failure.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("ifdefault")
+    group.addoption("--golden-update", action="store_true", help="write tests/golden anew")
+    group.addoption("--keep", action="store_true", help="keep the lab's namespaces after a test")
+
+
+def fail_skip(report: Report) -> Report:
+    """Turn a skip into a failure: a test that can't run here must say so aloud (xfail stays)."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: {why}; a skip counts as a failure: make it able to run"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return fail_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return fail_skip((yield))

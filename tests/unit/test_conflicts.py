@@ -1,0 +1,249 @@
+"""What stands in our way on a host is named, with the rule it is, and what would be right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ifdefault.model import (
+    PROTOCOL,
+    Address,
+    Config,
+    Facts,
+    Hop,
+    HostConfig,
+    Link,
+    Route,
+    Rule,
+    UplinkConfig,
+)
+from ifdefault.plan.conflicts import catches_default, find_conflicts, first_priority
+from ifdefault.plan.resolve import resolve
+
+CONFIG = Config((UplinkConfig("isp-a", "wan0"), UplinkConfig("isp-b", "wan1")))
+HOST = Facts(
+    links=(Link(2, "wan0"), Link(3, "wan1"), Link(4, "lan0")),
+    addresses=(
+        Address(4, "wan0", "203.0.113.10", 24),
+        Address(4, "wan1", "198.51.100.10", 24),
+        Address(6, "wan1", "2001:db8:b::10", 64),
+        Address(4, "lan0", "192.168.1.1", 24),
+    ),
+    routes=(
+        Route(4, 254, "default", hops=(Hop("wan0", "203.0.113.1"),)),
+        Route(4, 254, "default", metric=9, hops=(Hop("wan1", "198.51.100.1"),)),
+        Route(6, 254, "default", hops=(Hop("wan1", "fe80::1"),)),
+    ),
+    rules=(Rule(4, 0, table=255, protocol=2), Rule(4, 32766, table=254, protocol=2)),
+)
+TUNNEL = (Route(4, 51820, "default", hops=(Hop("wg0"),)),)
+WG_QUICK = (
+    Rule(4, 4998, table=254, suppress_prefixlength=0, protocol=3),
+    Rule(4, 4999, table=51820, mark=0xCA6C, mask=0xFFFFFFFF, invert=True, protocol=3),
+)
+BYPASS = Rule(4, 5210, table=254, mark=0x80000, mask=0xFF0000, protocol=3)
+
+
+def told(facts: Facts, config: Config = CONFIG) -> list[str]:
+    """Each problem as a user reads it, warnings marked."""
+    names = {uplink.name: n for n, uplink in enumerate(config.uplinks, 1)}
+    found = find_conflicts(config, facts, resolve(config, facts, names))
+    return [f"{'warning: ' * problem.warning}{problem}" for problem in found]
+
+
+def with_rules(*rules: Rule, routes: tuple[Route, ...] = ()) -> Facts:
+    return replace(HOST, rules=HOST.rules + rules, routes=HOST.routes + routes)
+
+
+def host(**keys: Any) -> Config:
+    return replace(CONFIG, host=HostConfig(**keys))
+
+
+def test_plain_host_has_no_conflict() -> None:
+    assert told(HOST) == []
+
+
+def test_what_is_ours_is_no_conflict() -> None:
+    ours = Rule(4, 5030, table=1001, src="203.0.113.10/32", protocol=PROTOCOL)
+    route = Route(4, 1001, "default", hops=(Hop("wan0", "203.0.113.1"),), protocol=PROTOCOL)
+    assert told(with_rules(ours, routes=(route,))) == []
+
+
+def test_foreign_rule_in_our_block() -> None:
+    [line] = told(with_rules(Rule(4, 5020, table=77, dst="10.0.0.0/8", protocol=3)))
+    assert line == (
+        "ip rule pref 5020 from all to 10.0.0.0/8 lookup 77: stands among our rules, "
+        "5000 to 5050, move it, or set host.rule_priority = 4900"
+    )
+
+
+def test_foreign_rule_beside_the_normal_default_is_legal() -> None:
+    assert told(with_rules(Rule(4, 32765, table=77, dst="10.0.0.0/8", protocol=3))) == []
+
+
+def test_foreign_rule_and_routes_in_our_tables() -> None:
+    routes = tuple(Route(4, 1003, dst, protocol=4) for dst in ("10.0.0.0/8", "172.16.0.0/12"))
+    lines = told(with_rules(Rule(6, 200, table=1031, iif="lan0", protocol=3), routes=routes))
+    assert lines[0].startswith("ip -6 rule pref 200 from all iif lan0 lookup 1031: looks up table")
+    assert "table 1003: holds 2 foreign routes, such as 10.0.0.0/8, set host.table_base" in lines[1]
+    assert len(lines) == 2
+
+
+def test_tables_next_to_ours_are_free() -> None:
+    routes = tuple(Route(4, table, "10.0.0.0/8") for table in (999, 1032))
+    assert told(with_rules(routes=routes)) == []
+
+
+def test_foreign_mask_on_ours_names_a_free_one() -> None:
+    calico = Rule(4, 40, table=77, mark=0x10000, mask=0xFFFF0000, protocol=3)
+    [line] = told(with_rules(calico))
+    assert "selects by bits of our mark mask 0x3f000000, set host.mark_mask = 0xfc00" in line
+
+
+def test_whole_marks_beside_our_bits_are_no_conflict() -> None:
+    assert told(with_rules(Rule(4, 100, table=77, mark=1, mask=0xFFFFFFFF, protocol=3))) == []
+
+
+@pytest.mark.parametrize("bits", [0x01000000, 0x21000000])
+def test_foreign_ruleset_on_our_bits(bits: int) -> None:
+    [line] = told(replace(HOST, foreign_marks=((bits, "nft ip fw in, handle 4"),)))
+    assert line.startswith(f"nft ip fw in, handle 4: uses bits {bits:#x} of our mark mask")
+
+
+def test_overwritten_mark_matters_only_where_we_mark() -> None:
+    facts = replace(HOST, foreign_marks=((0xFFFFFFFF, "nft ip tproxy pre, handle 2"),))
+    assert told(facts) == []
+    lines = told(facts, host(return_path="conntrack"))
+    assert lines and all(line.startswith("warning: nft ip tproxy pre") for line in lines)
+
+
+def test_tproxy_and_copied_marks_are_refused() -> None:
+    facts = replace(
+        with_rules(Rule(4, 100, table=77, mark=1, mask=0xFFFFFFFF, protocol=3)),
+        foreign_marks=((1, "nft ip tproxy pre, handle 2"),),
+    )
+    assert told(facts) == []
+    [line] = told(facts, host(return_path="mark"))
+    assert "ip rule pref 100" in line
+    assert "connections that nft ip tproxy pre, handle 2 marks" in line
+    assert 'host.return_path = "conntrack"' in line
+
+
+# --- others' rules that catch or bypass a default ------------------------------------------
+
+
+def test_full_tunnel_started_after_us_moves_the_block_above_it() -> None:
+    facts = with_rules(*WG_QUICK, routes=TUNNEL)
+    assert first_priority(CONFIG, facts) == 4900
+    [line] = told(facts)
+    assert line == (
+        "warning: ip rule pref 4999 not from all fwmark 0xca6c/0xffffffff lookup 51820: "
+        "takes replies before the return path, apply lays the return path above it"
+    )
+
+
+def test_full_tunnel_below_us_is_left_alone() -> None:
+    below = [replace(rule, priority=32764 + n) for n, rule in enumerate(WG_QUICK)]
+    facts = with_rules(*below, routes=TUNNEL)
+    assert first_priority(CONFIG, facts) == 5000
+    assert told(facts) == []
+
+
+def test_block_skips_taken_priorities_and_returns_when_the_tunnel_goes() -> None:
+    neighbour = Rule(4, 4920, table=77, dst="10.0.0.0/8", protocol=3)
+    assert first_priority(CONFIG, with_rules(*WG_QUICK, neighbour, routes=TUNNEL)) == 4800
+    assert first_priority(CONFIG, with_rules(neighbour)) == 5000
+
+
+def test_no_room_above_a_catcher_is_an_error() -> None:
+    [line] = told(with_rules(Rule(4, 90, table=51820, protocol=3), routes=TUNNEL))
+    assert "leaves no room for the return path above it, give it a priority above 150" in line
+    assert not line.startswith("warning")
+
+
+@pytest.mark.parametrize(
+    ("rule", "routes", "catches"),
+    [
+        (Rule(4, 9, table=7), ("default",), True),
+        (Rule(4, 9, table=7), ("0.0.0.0/1", "128.0.0.0/1"), True),
+        (Rule(4, 9, table=7), ("10.0.0.0/8",), False),
+        (Rule(4, 9, table=7, suppress_prefixlength=0), ("default",), False),
+        (Rule(4, 9, table=7, suppress_prefixlength=0), ("0.0.0.0/1",), True),
+        (Rule(4, 9, table=7, src="198.51.100.0/24"), ("default",), True),
+        (Rule(4, 9, table=7, src="192.168.0.0/16"), ("default",), False),
+        (Rule(4, 9, table=7, src="192.168.0.0/16", invert=True), ("default",), True),
+        (Rule(4, 9, table=7, dst="10.0.0.0/8"), ("default",), False),
+        (Rule(4, 9, table=7, iif="lan0"), ("default",), False),
+        (Rule(4, 9, table=7, iif="lo"), ("default",), True),
+        (Rule(4, 9, table=7, oif="wg0"), ("default",), False),
+        (Rule(4, 9, table=7, mark=1, mask=1), ("default",), False),
+        (Rule(4, 9, table=7, mark=0, mask=1), ("default",), True),
+        (Rule(4, 9, table=7, mark=1, mask=1, invert=True), ("default",), True),
+        (Rule(4, 9, table=7, ip_proto=6, dport=(80, 80)), ("default",), True),
+        (Rule(4, 9, table=7, l3mdev=True), ("default",), False),
+        (Rule(4, 9, action="unreachable"), (), True),
+        (Rule(4, 9, action="goto", goto=40), (), False),
+        (Rule(6, 9, table=7), ("2000::/3",), True),
+        (Rule(6, 9, table=7), ("fc00::/7",), False),
+    ],
+)
+def test_catches_default(rule: Rule, routes: tuple[str, ...], catches: bool) -> None:
+    facts = replace(HOST, routes=tuple(Route(rule.family, 7, dst) for dst in routes))
+    addresses = ("203.0.113.10", "198.51.100.10", "2001:db8:b::10")
+    assert catches_default(rule, facts, addresses) is catches
+
+
+def test_bypass_of_the_normal_default_is_a_warning() -> None:
+    [line] = told(with_rules(BYPASS))
+    assert line.startswith(
+        "warning: ip rule pref 5210 from all fwmark 0x80000/0xff0000 lookup main: "
+        "looks up main before the normal default"
+    )
+
+
+# --- the host ------------------------------------------------------------------------------
+
+
+def test_strict_filter_is_no_matter_to_source_rules() -> None:
+    assert told(replace(HOST, sysctls=(("net/ipv4/conf/all/rp_filter", "1"),))) == []
+
+
+def test_strict_filter_and_marks() -> None:
+    facts = replace(HOST, sysctls=(("net/ipv4/conf/wan1/rp_filter", "1"),))
+    [line] = told(facts, host(return_path="mark"))
+    assert line == (
+        "warning: sysctl net.ipv4.conf.wan1.rp_filter: strict, would drop marked packets that "
+        "come in over wan1, apply sets net.ipv4.conf.wan1.src_valid_mark = 1"
+    )
+    loose = (("net/ipv4/conf/all/rp_filter", "2"), *facts.sysctls)
+    assert told(replace(facts, sysctls=loose), host(return_path="mark")) == []
+
+
+def test_strict_filter_and_naive_udp() -> None:
+    facts = replace(
+        HOST, sysctls=(("net/ipv4/conf/wan1/rp_filter", "1"),), wildcard_udp=((4, 4433),)
+    )
+    assert "src_valid_mark = 1" in "".join(told(facts))
+    assert told(facts, host(udp_wildcard="off")) == []
+
+
+def test_strict_filter_and_forwarding() -> None:
+    sysctls = (("net/ipv4/ip_forward", "1"), ("net/ipv4/conf/all/rp_filter", "1"))
+    [line] = told(replace(HOST, sysctls=sysctls))
+    assert "conf.all.rp_filter: strict, drops what is to be forwarded from wan1" in line
+
+
+def test_missing_interface_and_gateway_are_pending() -> None:
+    config = Config((UplinkConfig("isp-a", "wan0"), UplinkConfig("isp-c", "wan9")))
+    facts = replace(HOST, routes=())
+    lines = told(facts, config)
+    assert lines[0].startswith("warning: uplink.isp-a: pending: no gateway is known on wan0")
+    assert lines[1] == "warning: uplink.isp-c: pending: interface wan9 doesn't exist"
+
+
+def test_foreign_link_group_is_remembered() -> None:
+    facts = replace(HOST, links=(Link(2, "wan0", group=7), *HOST.links[1:]))
+    [line] = told(facts)
+    assert line == "warning: uplink.isp-a: wan0 is in link group 7, apply moves it to 171, and down back"

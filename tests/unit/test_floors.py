@@ -1,0 +1,159 @@
+"""The floors of the house (docs/architecture.md): who may import whom, and how large a module is.
+
+    model errors < config plan < kernel < host < daemon < cli        lab stands beside
+                   health dns    net
+
+A floor imports only what its row names. The pure ones also reach no clock, socket, file, log or
+randomness, since the standard library's modules that they may use are listed one by one.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[2] / "src" / "ifdefault"
+MAX_LINES = 400
+
+NOUNS = {"model", "errors"}
+ALLOWED: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "model": set(),
+    "config": NOUNS,
+    "plan": NOUNS,
+    "health": NOUNS,
+    "dns": NOUNS,
+    "kernel": NOUNS,
+    "net": NOUNS,
+    "lab": NOUNS,
+    "host": NOUNS | {"config", "plan", "kernel"},
+    "daemon": NOUNS | {"config", "plan", "health", "dns", "kernel", "net", "host"},
+    "cli": NOUNS | {"config", "plan", "health", "dns", "kernel", "net", "host", "daemon", "lab"},
+    "__main__": {"cli"},
+}
+PURE = NOUNS | {"config", "plan", "health", "dns"}
+PURE_STDLIB = set(
+    "__future__ abc base64 binascii bisect collections contextlib copy dataclasses difflib enum"
+    " fractions functools graphlib hashlib heapq hmac ipaddress itertools json keyword math"
+    " operator re string struct textwrap types typing unicodedata".split()
+)
+ALSO_STDLIB = {"config": {"pathlib", "tomllib"}}  # config reads one file, in `read`
+IMPURE_CALLS = {"open", "input", "print", "breakpoint", "__import__"}
+THIRD_PARTY = {
+    "pydantic": {"config", "daemon"},
+    "pydantic_core": {"config", "daemon"},
+    "click": {"cli"},
+    "aioquic": {"lab"},
+}
+
+
+def imports(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
+    """Line and absolute name of every import, those inside functions and `if`s too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: 1 - node.level or None] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            if name == "ifdefault":  # `from ifdefault import plan` names the floor last
+                yield from ((node.lineno, f"ifdefault.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, name
+
+
+def fault(floor: str, name: str) -> str:
+    """Say what would be right if `floor` must not import `name`; "" where it may."""
+    top, _, rest = name.partition(".")
+    if top == "ifdefault":
+        other = rest.partition(".")[0]
+        may = ALLOWED[floor]
+        if other in may | {floor, "", "__version__"}:
+            return ""
+        return f"{floor} may import of ours only {', '.join(sorted(may)) or 'nothing'}"
+    if top in sys.stdlib_module_names:
+        if floor not in PURE or top in PURE_STDLIB | ALSO_STDLIB.get(floor, set()):
+            return ""
+        return f"{floor} is pure: let kernel, net or host read it and hand it over as a value"
+    if top not in THIRD_PARTY:
+        return "it is no dependency of ours"
+    where = THIRD_PARTY[top]
+    return "" if floor in where else f"only {', '.join(sorted(where))} may"
+
+
+def problems(root: Path) -> Iterator[str]:
+    """Everything in the tree of modules under `root` that the floors forbid."""
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        floor, text = parts[0], path.read_text()
+        where = "/".join(("ifdefault", *parts)) + ".py"
+        if floor not in ALLOWED:
+            yield f"{where}: {floor} is on no floor; give it a row in ALLOWED, or move it"
+            continue
+        tree = ast.parse(text)
+        if not ast.get_docstring(tree):
+            yield f"{where}:1: no docstring; open with the module's job, then its rules"
+        if (lines := text.count("\n")) > MAX_LINES:
+            yield f"{where}: {lines} lines; split it where it does two jobs ({MAX_LINES} at most)"
+        for line, name in imports(tree, ".".join(("ifdefault", *parts[:-1]))):
+            if why := fault(floor, name):
+                yield f"{where}:{line}: imports {name}; {why}"
+        if floor in PURE - {"config"}:
+            for node in ast.walk(tree):
+                match node:
+                    case ast.Call(func=ast.Name(id=name)) if name in IMPURE_CALLS:
+                        yield f"{where}:{node.lineno}: calls {name}(); {floor} is pure"
+
+
+def test_the_house_stands_on_its_floors() -> None:
+    assert list(SRC.rglob("*.py")), f"no modules under {SRC}"
+    assert "\n".join(problems(SRC)) == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "found"),
+    [
+        ("plan/a.py", "import time", ":2: imports time; plan is pure"),
+        ("plan/a.py", "def f():\n    import socket", ":3: imports socket; plan is pure"),
+        ("plan/a.py", "from ifdefault.config import read", "plan may import of ours only errors"),
+        ("plan/a.py", "from ifdefault import kernel", "imports ifdefault.kernel"),
+        ("plan/a.py", "from ..kernel import nft", "imports ifdefault.kernel"),
+        ("plan/a.py", "from .. import host", "imports ifdefault.host"),
+        ("plan/a.py", "x = open('y')", "calls open(); plan is pure"),
+        ("plan/a.py", "from . import b\nfrom .b import c\nimport ifdefault.plan.d", ""),
+        ("plan/a.py", "from ifdefault import __version__, model\nfrom ..errors import Problem", ""),
+        ("plan/b/__init__.py", "from .. import a\nfrom . import c", ""),
+        ("config/a.py", "import pathlib, tomllib, pydantic", ""),
+        ("config/a.py", "from ifdefault.plan import x", "imports ifdefault.plan"),
+        ("model.py", "import os", "model is pure"),
+        ("kernel/a.py", "import ctypes, socket\nfrom ifdefault.model import Route", ""),
+        ("kernel/a.py", "from ifdefault.plan import x", "kernel may import of ours only"),
+        ("host/a.py", "from ifdefault.lab import up", "imports ifdefault.lab"),
+        ("host.py", "from .plan import x", ""),
+        ("lab/a.py", "import aioquic.asyncio, subprocess", ""),
+        ("lab/a.py", "from ifdefault.host import x", "lab may import of ours only errors, model"),
+        ("cli/a.py", "import click\nfrom ifdefault.lab import up", ""),
+        ("host/a.py", "import click", "only cli may"),
+        ("host/a.py", "import requests", "it is no dependency of ours"),
+        ("utils.py", "", "utils is on no floor"),
+        ("cli/long.py", "#\n" * 400, "401 lines; split it"),
+    ],
+)
+def test_a_fault_is_found(tmp_path: Path, module: str, code: str, found: str) -> None:
+    path = tmp_path / module
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'"""Its job."""\n{code}')
+    message = "\n".join(problems(tmp_path))
+    assert found in message
+    assert bool(found) == bool(message), message
+
+
+def test_a_missing_docstring_is_found(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("x = 1\n")
+    assert list(problems(tmp_path)) == [
+        "ifdefault/model.py:1: no docstring; open with the module's job, then its rules"
+    ]

@@ -1,0 +1,147 @@
+"""The hook of packaging/, called as each of its callers calls it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PACKAGING = Path(__file__).parents[2] / "packaging"
+HOOK = PACKAGING / "hooks" / "ifdefault"
+
+IFUPDOWN = {"IFACE": "wan0", "ADDRFAM": "inet", "METHOD": "static", "LOGICAL": "wan0"}
+PPP = {"PPP_IFACE": "ppp0", "PPP_TTY": "/dev/pts/1", "PPP_LOCAL": "192.0.2.1", "PPP_IPPARAM": "b"}
+NETWORKD = {"IFACE": "wan1", "OperationalState": "routable", "STATE": "routable", "json": "{}"}
+NM = {"DEVICE_IFACE": "wan0", "CONNECTION_ID": "isp-a"}
+CALLERS = {
+    "ifupdown up": (IFUPDOWN | {"MODE": "start", "PHASE": "post-up"}, []),
+    "ifupdown down": (IFUPDOWN | {"MODE": "stop", "PHASE": "post-down"}, []),
+    "ppp": (PPP, ["ppp0", "/dev/pts/1", "0", "192.0.2.1", "192.0.2.2", "b"]),
+    "networkd-dispatcher": (NETWORKD, []),
+    "NetworkManager": (NM | {"NM_DISPATCHER_ACTION": "dhcp4-change"}, ["wan0", "dhcp4-change"]),
+    "dhclient": ({"reason": "BOUND", "interface": "wan0", "new_ip_address": "192.0.2.1"}, []),
+    "by hand": ({}, []),
+}
+
+
+class Host:
+    """A folder of fake programs that note how they were called."""
+
+    def __init__(self, root: Path) -> None:
+        self.bin, self.config, self.calls = root / "bin", root / "ifdefault.toml", root / "calls"
+        self.bin.mkdir()
+        self.config.write_text("")
+        self.calls.write_text("")
+        self.fake("ifdefault")
+        self.fake("logger")
+        self.fake("systemctl", "echo 'System has not been booted with systemd' >&2; exit 1")
+
+    def fake(self, program: str, then: str = "") -> None:
+        path = self.bin / program
+        path.write_text(f'#!/bin/sh\necho "{program} $*" >>"{self.calls}"\n{then}\n')
+        path.chmod(0o755)
+
+    def unit(self, load: str, active: str) -> None:
+        self.fake(
+            "systemctl", f'[ "$1" != show ] || printf "LoadState={load}\nActiveState={active}\n"'
+        )
+
+    def call(self, environment: dict[str, str], arguments: list[str]) -> list[str]:
+        """What the hook called, `systemctl show` aside; it must end well and say nothing."""
+        path = f"{self.bin}:{os.defpath}"
+        run = subprocess.run(
+            [HOOK, *arguments],
+            env={"PATH": path, "IFDEFAULT_CONFIG": str(self.config)} | environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+        return [
+            c for c in self.calls.read_text().splitlines() if not c.startswith("systemctl show")
+        ]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_every_caller_gets_an_apply(host: Host, caller: str) -> None:
+    assert host.call(*CALLERS[caller]) == ["ifdefault apply"]
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_nothing_happens_without_a_config(host: Host, caller: str) -> None:
+    host.config.unlink()
+    assert host.call(*CALLERS[caller]) == []
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"IFACE": "lo", "PHASE": "post-up"},
+        {"DEVICE_IFACE": "wan0", "NM_DISPATCHER_ACTION": "pre-up"},
+        {"NM_DISPATCHER_ACTION": "connectivity-change"},
+        {"interface": "wan0", "reason": "PREINIT"},
+    ],
+)
+def test_what_changes_nothing_costs_nothing(host: Host, environment: dict[str, str]) -> None:
+    assert host.call(environment, []) == []
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_a_failing_apply_is_logged_and_fails_nobody(host: Host, caller: str) -> None:
+    host.fake("ifdefault", "echo 'no such thing' >&2; exit 2")
+    environment, _ = CALLERS[caller]
+    names = [
+        environment[k]
+        for k in ("IFACE", "PPP_IFACE", "DEVICE_IFACE", "interface")
+        if k in environment
+    ]
+    _, logged = host.call(*CALLERS[caller])
+    assert logged.endswith(f"after a change of {[*names, 'an interface'][0]} failed: no such thing")
+
+
+@pytest.mark.parametrize(
+    ("load", "active", "calls"),
+    [
+        ("loaded", "active", ["systemctl --no-block reload-or-restart ifdefault.service"]),
+        ("loaded", "activating", ["systemctl --no-block reload-or-restart ifdefault.service"]),
+        ("loaded", "failed", ["systemctl --no-block reload-or-restart ifdefault.service"]),
+        ("loaded", "inactive", []),
+        ("loaded", "deactivating", []),
+        ("not-found", "inactive", ["ifdefault apply"]),
+    ],
+)
+def test_the_unit_decides_where_it_is_installed(
+    host: Host, load: str, active: str, calls: list[str]
+) -> None:
+    host.unit(load, active)
+    assert host.call(*CALLERS["ifupdown up"]) == calls
+
+
+def test_events_are_taken_in_one_after_the_other(host: Host, tmp_path: Path) -> None:
+    busy = tmp_path / "busy"  # mkdir fails where another apply is still inside
+    host.fake("ifdefault", f'mkdir "{busy}" || echo overlap >>"{host.calls}"; rmdir "{busy}"')
+    environment = {"PATH": f"{host.bin}:{os.defpath}", "IFDEFAULT_CONFIG": str(host.config)}
+    hooks = [subprocess.Popen([HOOK], env=environment) for _ in range(8)]
+    assert [hook.wait(timeout=30) for hook in hooks] == [0] * 8
+    assert [c for c in host.calls.read_text().splitlines() if "systemctl" not in c] == [
+        "ifdefault apply"
+    ] * 8
+
+
+def test_run_parts_accepts_the_name() -> None:
+    assert re.fullmatch(r"[a-zA-Z0-9_-]+", HOOK.name)
+    assert os.access(HOOK, os.X_OK)
+
+
+def test_the_sourced_hook_lets_its_caller_go_on() -> None:
+    text = (PACKAGING / "hooks" / "dhclient").read_text()
+    script = text.replace("/usr/lib/ifdefault/hook", "false") + "\necho on"
+    assert subprocess.run(["sh", "-c", script], capture_output=True, text=True).stdout == "on\n"
