@@ -116,7 +116,8 @@ def test_overwritten_mark_matters_only_where_we_mark() -> None:
     facts = replace(HOST, foreign_marks=((0xFFFFFFFF, "nft ip tproxy pre, handle 2"),))
     assert told(facts) == []
     lines = told(facts, host(return_path="conntrack"))
-    assert lines and all(line.startswith("warning: nft ip tproxy pre") for line in lines)
+    assert lines
+    assert all(line.startswith("warning: nft ip tproxy pre") for line in lines)
 
 
 def test_tproxy_and_copied_marks_are_refused() -> None:
@@ -246,4 +247,7 @@ def test_missing_interface_and_gateway_are_pending() -> None:
 def test_foreign_link_group_is_remembered() -> None:
     facts = replace(HOST, links=(Link(2, "wan0", group=7), *HOST.links[1:]))
     [line] = told(facts)
-    assert line == "warning: uplink.isp-a: wan0 is in link group 7, apply moves it to 171, and down back"
+    assert (
+        line
+        == "warning: uplink.isp-a: wan0 is in link group 7, apply moves it to 171, and down back"
+    )

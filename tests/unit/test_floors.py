@@ -45,7 +45,7 @@ PURE_STDLIB = set(
 ALSO_STDLIB = {"config": {"pathlib", "tomllib"}}  # config reads one file, in `read`
 IMPURE_CALLS = {"open", "input", "print", "breakpoint", "__import__"}
 THIRD_PARTY = {
-    "pydantic": {"config", "daemon"},
+    "pydantic": {"config", "host", "daemon"},
     "pydantic_core": {"config", "daemon"},
     "click": {"cli"},
     "aioquic": {"lab"},

@@ -12,6 +12,8 @@ import pytest
 PACKAGING = Path(__file__).parents[2] / "packaging"
 HOOK = PACKAGING / "hooks" / "ifdefault"
 
+APPLY = "ifdefault apply --quiet --wait"
+
 IFUPDOWN = {"IFACE": "wan0", "ADDRFAM": "inet", "METHOD": "static", "LOGICAL": "wan0"}
 PPP = {"PPP_IFACE": "ppp0", "PPP_TTY": "/dev/pts/1", "PPP_LOCAL": "192.0.2.1", "PPP_IPPARAM": "b"}
 NETWORKD = {"IFACE": "wan1", "OperationalState": "routable", "STATE": "routable", "json": "{}"}
@@ -72,7 +74,7 @@ def host(tmp_path: Path) -> Host:
 
 @pytest.mark.parametrize("caller", CALLERS)
 def test_every_caller_gets_an_apply(host: Host, caller: str) -> None:
-    assert host.call(*CALLERS[caller]) == ["ifdefault apply"]
+    assert host.call(*CALLERS[caller]) == [APPLY]
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -115,7 +117,7 @@ def test_a_failing_apply_is_logged_and_fails_nobody(host: Host, caller: str) -> 
         ("loaded", "failed", ["systemctl --no-block reload-or-restart ifdefault.service"]),
         ("loaded", "inactive", []),
         ("loaded", "deactivating", []),
-        ("not-found", "inactive", ["ifdefault apply"]),
+        ("not-found", "inactive", [APPLY]),
     ],
 )
 def test_the_unit_decides_where_it_is_installed(
@@ -123,17 +125,6 @@ def test_the_unit_decides_where_it_is_installed(
 ) -> None:
     host.unit(load, active)
     assert host.call(*CALLERS["ifupdown up"]) == calls
-
-
-def test_events_are_taken_in_one_after_the_other(host: Host, tmp_path: Path) -> None:
-    busy = tmp_path / "busy"  # mkdir fails where another apply is still inside
-    host.fake("ifdefault", f'mkdir "{busy}" || echo overlap >>"{host.calls}"; rmdir "{busy}"')
-    environment = {"PATH": f"{host.bin}:{os.defpath}", "IFDEFAULT_CONFIG": str(host.config)}
-    hooks = [subprocess.Popen([HOOK], env=environment) for _ in range(8)]
-    assert [hook.wait(timeout=30) for hook in hooks] == [0] * 8
-    assert [c for c in host.calls.read_text().splitlines() if "systemctl" not in c] == [
-        "ifdefault apply"
-    ] * 8
 
 
 def test_run_parts_accepts_the_name() -> None:

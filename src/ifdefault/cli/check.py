@@ -1,6 +1,6 @@
 """`ifdefault check`: every problem of the config and of the host, in one run.
 
-Rules: nothing is touched. Problems go to stderr, the summary to stdout; `--json` prints all to
+Rules: nothing is changed. Problems go to stderr, the summary to stdout; `--json` prints all to
 stdout. The exit status is 2 if the config is at fault, 1 if the host is, 0 for warnings alone.
 """
 
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import click
 
 from ifdefault import config as config_file
 from ifdefault.cli.options import Options
+from ifdefault.cli.report import problems_json, tell_problems
 from ifdefault.errors import ConfigError, IfdefaultError, Problem
-from ifdefault.model import Config, Facts, Uplink
+from ifdefault.model import Config, Uplink
 
 
-@click.command("check")
-@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+@click.command("check", short_help="find what is wrong with the config, or stands in its way")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the config file instead.")
 @click.pass_obj
 def command(options: Options, as_json: bool, schema: bool) -> int:
@@ -27,14 +28,14 @@ def command(options: Options, as_json: bool, schema: bool) -> int:
     if schema:
         click.echo(json.dumps(config_file.json_schema(), indent=2))
         return 0
-    faults: list[Problem] = []
-    config = None
+    faults: tuple[Problem, ...] = ()
+    config: Config | None = None
     try:
         config = config_file.read(options.config)
     except ConfigError as error:
-        faults += error.problems
-    found, uplinks = examine(config)
-    found = sorted(found, key=lambda problem: problem.warning)
+        faults = error.problems
+    found, uplinks = _examine(options, config)
+    found.sort(key=lambda problem: problem.warning)
     if as_json:
         _print_json(faults, found, uplinks)
     else:
@@ -42,53 +43,35 @@ def command(options: Options, as_json: bool, schema: bool) -> int:
     return 2 if faults else int(any(not problem.warning for problem in found))
 
 
-def examine(config: Config | None) -> tuple[list[Problem], tuple[Uplink, ...]]:
-    """The host's problems, and the uplinks as they resolve; without a config, what needs none."""
-    from ifdefault.kernel import foreign, nft, read
+def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tuple[Uplink, ...]]:
+    """The host's problems and the uplinks as they resolve; without a config, what needs none."""
+    from ifdefault.host.apply import prepare_config
+    from ifdefault.host.store import Store
+    from ifdefault.kernel import foreign, nft
 
-    found = [*_rights(), *foreign.networkd_problems()]
+    found = list(_rights())
     try:
-        facts = read.read_facts(foreign.foreign_marks(nft.ruleset_json()))
+        if config is None:
+            nft.check("")
+            return [*found, *foreign.networkd_problems()], ()
+        prepared = prepare_config(config, Store(options.state_dir))
+        found += prepared.problems
+        nft.check(prepared.desired.nft)
     except IfdefaultError as error:
         return [*found, *error.problems], ()
-    if config is None:
-        return found, ()
-    from ifdefault.plan import conflicts, numbers
-    from ifdefault.plan.desired import plan
-
-    numbering = numbers.assign([uplink.name for uplink in config.uplinks], {})
-    try:
-        wanted = plan(config, facts, numbering)
-    except IfdefaultError as error:
-        return [*found, *error.problems], ()
-    found += conflicts.find_conflicts(config, facts, wanted.uplinks)
-    found += _missing(facts, wanted.desired.sysctls)
-    try:
-        nft.check(wanted.desired.nft)
-    except IfdefaultError as error:
-        found += error.problems
-    return found, wanted.uplinks
+    return found, prepared.uplinks
 
 
 def _rights() -> Iterator[Problem]:
     if os.geteuid():
         what = "only root sees all that is to be checked"
-        yield Problem("not root", what, "run `sudo ifdefault check`", warning=True)
+        yield Problem("not root", what, "run sudo ifdefault check", warning=True)
 
 
-def _missing(facts: Facts, sysctls: Sequence[tuple[str, str]]) -> Iterator[Problem]:
-    present = dict(facts.sysctls)
-    for name, value in sysctls:
-        if name not in present:
-            what = f"this kernel has none, and it is to be {value}"
-            yield Problem(f"sysctl {name.replace('/', '.')}", what, "use Linux 4.20 or newer")
-
-
-def _print(faults: Sequence[Problem], found: Sequence[Problem], uplinks: Sequence[Uplink]) -> None:
-    for problem in faults:
-        click.echo(problem, err=True)
-    for problem in found:
-        click.echo(f"{_severity(problem)}: {problem}", err=True)
+def _print(faults: tuple[Problem, ...], found: list[Problem], uplinks: tuple[Uplink, ...]) -> None:
+    for fault in faults:
+        click.echo(fault, err=True)
+    tell_problems(found)
     warnings = sum(problem.warning for problem in found)
     errors = len(faults) + len(found) - warnings
     counts = [_count(warnings, "warning")] if warnings else []
@@ -98,29 +81,19 @@ def _print(faults: Sequence[Problem], found: Sequence[Problem], uplinks: Sequenc
         click.echo("ok: " + ", ".join([_count(len(uplinks), "uplink"), *counts]))
 
 
-def _severity(problem: Problem) -> str:
-    return "warning" if problem.warning else "error"
-
-
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _print_json(
-    faults: Sequence[Problem], found: Sequence[Problem], uplinks: Sequence[Uplink]
+    faults: tuple[Problem, ...], found: list[Problem], uplinks: tuple[Uplink, ...]
 ) -> None:
-    problems = [
-        {"severity": _severity(p), "where": p.where, "what": p.what, "remedy": p.remedy}
-        for p in (*faults, *found)
-    ]
-    shown = [
-        {
-            "name": uplink.name,
-            "interface": uplink.interface,
-            "mechanism": uplink.mechanism,
-            "pending": uplink.pending,
-        }
-        for uplink in uplinks
-    ]
-    ok = all(problem["severity"] == "warning" for problem in problems)
-    click.echo(json.dumps({"ok": ok, "uplinks": shown, "problems": problems}, indent=2))
+    told = {
+        "ok": not faults and all(problem.warning for problem in found),
+        "uplinks": {
+            uplink.name: {"mechanism": uplink.mechanism, "pending": uplink.pending}
+            for uplink in uplinks
+        },
+        "problems": problems_json((*faults, *found)),
+    }
+    click.echo(json.dumps(told, indent=1))

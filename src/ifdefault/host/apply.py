@@ -21,6 +21,7 @@ from ifdefault.model import (
     Config,
     Desired,
     Facts,
+    Family,
     Operation,
     SetGroup,
     SetSysctl,
@@ -47,31 +48,35 @@ class Prepared:
     desired: Desired
     operations: tuple[Operation, ...]
     problems: tuple[Problem, ...] = ()
+    udp_ports: tuple[tuple[Family, int], ...] = ()  # those that are redirected
 
 
-def prepare(config_path: Path, store: Store) -> Prepared:
-    """Read config and kernel, and plan. ConfigError for the config's faults, all in one run."""
-    config = read_config(config_path)
-    return prepare_config(config, store)
+def prepare(config_path: Path, store: Store, *, thorough: bool = True) -> Prepared:
+    """Read config and kernel, and plan. ConfigError for the config's faults, all in one run.
+
+    `thorough` also looks for conflicts with others; without it nothing is read that the plan
+    itself doesn't need.
+    """
+    return prepare_config(read_config(config_path), store, thorough=thorough)
 
 
-def prepare_config(config: Config, store: Store) -> Prepared:
+def prepare_config(config: Config, store: Store, *, thorough: bool = True) -> Prepared:
     state = store.load()
-    facts = routers.with_known_routers(config, read_facts(foreign.foreign_marks(nft.ruleset_json())))
-    names = [u.name for u in config.uplinks]
-    state.numbers = numbers.assign(names, state.numbers)
+    problems: tuple[Problem, ...] = ()
+    if thorough:
+        facts = read_facts(foreign.foreign_marks(nft.ruleset_json()))
+        facts = routers.with_known_routers(config, facts)
+    else:
+        facts = read_facts()
+    state.numbers = numbers.assign([u.name for u in config.uplinks], state.numbers)
     planned = plan(config, facts, state.numbers)
     desired = with_originals(planned.desired, state, facts)
+    if thorough:
+        found = conflicts.find_conflicts(config, facts, planned.uplinks)
+        problems = (*found, *foreign.networkd_problems())
+    operations = diff(facts, desired, nft.digest, state.loaded)
     return Prepared(
-        facts,
-        state,
-        planned.uplinks,
-        desired,
-        diff(facts, desired, nft.digest, state.loaded),
-        (
-            *conflicts.find_conflicts(config, facts, planned.uplinks),
-            *foreign.networkd_problems(),
-        ),
+        facts, state, planned.uplinks, desired, operations, problems, planned.udp_ports
     )
 
 

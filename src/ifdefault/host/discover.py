@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ifdefault.model import FAMILIES, PROTOCOL, TABLE_MAIN, Address, Config, Facts, Family, Link
+from ifdefault.model import FAMILIES, TABLE_MAIN, Address, Config, Facts, Family, Link
 from ifdefault.plan import prefixes
 from ifdefault.plan.resolve import kernel_default
 
@@ -27,13 +27,16 @@ _HEAD = """\
 # Written by `ifdefault init`; all keys are in ifdefault.toml(5). What is commented out is what the
 # kernel says now, or the default: leave it so, and it is followed when it changes.
 """
-_HOST = f"""
+_RANK = """\
+# rank = 0  # the lowest rank carries the normal default
+# weight = 1  # among equal ranks the greatest weight does, then the first"""
+_HOST = """
 # [host]
-# mark_mask = "{_DEFAULTS.host.mark_mask:#x}"  # six bits of the packet mark that nobody else uses
-# table_base = {_DEFAULTS.host.table_base}  # first of 32 route tables
-# rule_priority = {_DEFAULTS.host.rule_priority}  # first priority of the return path's rules
-# truth_meter = "{_DEFAULTS.host.truth_meter}"  # or "count", "off": packets with another uplink's source
-# udp_wildcard = "{_DEFAULTS.host.udp_wildcard}"  # or "off", [443]: UDP servers that bind no address
+# mark_mask = "{0.mark_mask:#x}"  # six bits of the packet mark that nobody else uses
+# table_base = {0.table_base}  # first of 32 route tables
+# rule_priority = {0.rule_priority}  # first priority of the return path's rules
+# truth_meter = "{0.truth_meter}"  # packets with another uplink's source; or "count", "off"
+# udp_wildcard = "{0.udp_wildcard}"  # UDP servers that bind to no address; or "off", [443]
 """
 
 
@@ -130,7 +133,7 @@ def render(facts: Facts) -> str:
     if not found:
         return ""
     blocks = ["\n".join(_block(n, candidate)) for n, candidate in enumerate(found)]
-    return "\n".join([_HEAD, *(f"{block}\n" for block in blocks)]) + _HOST
+    return "\n".join([_HEAD, *(f"{block}\n" for block in blocks)]) + _HOST.format(_DEFAULTS.host)
 
 
 def _block(index: int, candidate: Candidate) -> Iterator[str]:
@@ -138,22 +141,23 @@ def _block(index: int, candidate: Candidate) -> Iterator[str]:
     yield f"interface = {json.dumps(candidate.interface)}"
     yield f"# addresses = {json.dumps([a.address for a in candidate.addresses])}"
     known = [gateway for _, gateway in candidate.gateways if gateway]
+    known += candidate.routers
     missing = " and ".join(f"IPv{family}" for family in candidate.unknown)
     if candidate.routers:
-        yield "# a router announces itself here, without a default route: this line names it"
-        yield f"gateways = {json.dumps([*known, *candidate.routers])}"
+        yield "# a router announces itself here without a default route, so this line names it"
+        yield f"gateways = {json.dumps(known)}"
     elif known and not missing:
         yield f"# gateways = {json.dumps(known)}"
     elif not missing:
         yield "# no gateways: the link needs none"
     if missing:
-        what = "it carries" if known else "the uplink is pending and carries"
-        yield f"# the kernel knows no router for {missing} here: until the line below names one,"
-        yield f"# {what} no {missing}. The address is a guess, ask the provider."
+        lacks = f"the uplink carries no {missing}" if known else "the uplink is pending"
+        yield f"# the kernel knows no router for {missing} here: until gateways names one,"
+        yield f"# {lacks}; the line below is a guess, ask the provider"
         guesses = [_first_of(candidate.of(family)[0]) for family in candidate.unknown]
         yield f"# gateways = {json.dumps([*known, *guesses])}"
-    yield f"# rank = {index}  # the lowest carries the normal default; all are 0 unless set"
-    yield "# weight = 1"
+    if not index:
+        yield _RANK
 
 
 def _first_of(address: Address) -> str:

@@ -34,7 +34,7 @@ def foreign_marks(ruleset_json: str) -> tuple[tuple[int, str], ...]:
     """
     found = list(nft_marks(ruleset_json))
     programs = ["iptables-save", "ip6tables-save"] if '"xt"' in ruleset_json else []
-    if any(_legacy_tables(f"/proc/net/{name}_tables_names") for name in ("ip", "ip6")):
+    if any(_text(Path(f"/proc/net/{name}_tables_names")) for name in ("ip", "ip6")):
         programs += ["iptables-legacy-save", "ip6tables-legacy-save"]
     for program in programs:
         if path := shutil.which(program):
@@ -43,13 +43,6 @@ def foreign_marks(ruleset_json: str) -> tuple[tuple[int, str], ...]:
             )
             found += iptables_marks(done.stdout, program.partition("-")[0])
     return tuple(dict.fromkeys(found))
-
-
-def _legacy_tables(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
 
 
 def nft_marks(ruleset_json: str) -> Marks:
@@ -183,29 +176,37 @@ def networkd_problems(root: Path = Path("/")) -> tuple[Problem, ...]:
     manages = [key for key in _FOREIGN if settings.get(key, "yes").lower() not in _NO]
     if not manages:
         return ()
-    lines = " ".join(f"{key}=no" for key in manages)
-    return (
-        Problem(
-            "systemd-networkd",
-            "removes the rules and routes of others when it restarts",
-            f"write [Network] {lines}, a line each, to {_DROP_IN}, then restart it",
-        ),
-    )
+    what = f"removes rules and routes of others when it restarts ({', '.join(manages)})"
+    lines = "\\n".join(["[Network]", *(f"{key}=no" for key in manages)])
+    remedy = f"printf '{lines}\\n' > {_DROP_IN}, and restart it"
+    return (Problem("systemd-networkd", what, remedy, warning=True),)
 
 
 _NO = ("no", "n", "false", "f", "off", "0")  # systemd.syntax(7)
 
 
 def _networkd_runs(root: Path) -> bool:
+    """Whether it runs, and in our network namespace: it manages no other."""
     if not (root / "run/systemd/netif").exists():  # spares the walk
         return False
-    return any(_comm(path) == "systemd-network" for path in root.glob("proc/[0-9]*/comm"))
+    ours = _link(root / "proc/self/ns/net")
+    for process in root.glob("proc/[0-9]*"):
+        if _text(process / "comm").strip() == "systemd-network":  # cut by the kernel
+            return _link(process / "ns/net") in ("", ours)
+    return False
 
 
-def _comm(path: Path) -> str:
-    """A process's name, cut by the kernel after 15 characters."""
+def _text(path: Path) -> str:
+    """Empty where there is none, or no longer."""
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _link(path: Path) -> str:
+    try:
+        return str(path.readlink())
     except OSError:
         return ""
 
@@ -232,11 +233,7 @@ def _network_section(root: Path) -> dict[str, str]:
 
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:
     section = ""
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return
-    for line in map(str.strip, lines):
+    for line in map(str.strip, _text(path).splitlines()):
         if line.startswith("["):
             section = line
         elif section == "[Network]" and not line.startswith(("#", ";")):

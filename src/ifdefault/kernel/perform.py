@@ -92,11 +92,3 @@ def resolve_neighbour(address: str, dev: str) -> None:
         indexes = {link.name: link.index for link in read_links(netlink)}
         body = rtnetlink.encode_neighbour_use(address, indexes[dev])
         netlink.change(rtnetlink.NEWNEIGH, body, F_CREATE)
-
-
-def ask_route(message: bytes) -> bytes:
-    """The kernel's answer to a route question (see rtnetlink.encode_question)."""
-    with Netlink() as netlink:
-        return netlink.ask(rtnetlink.GETROUTE, message)
-
-

@@ -29,6 +29,8 @@ GLOBAL_SYSCTLS = (
     "net/ipv4/conf/all/rp_filter",
     "net/ipv4/conf/all/src_valid_mark",
     "net/ipv4/ip_local_port_range",
+    "net/ipv4/ip_forward",
+    "net/ipv6/conf/all/forwarding",
 )
 LINK_SYSCTLS = ("net/ipv4/conf/{}/rp_filter", "net/ipv4/conf/{}/src_valid_mark")
 

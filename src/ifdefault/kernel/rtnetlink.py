@@ -44,7 +44,7 @@ _NEXTHOP = struct.Struct("=HBBi")
 
 _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 1, 8, 0x10, 0x80, 0x10000
 _RTNH_ONLINK = 4
-_RTM_F_CLONED = 0x200
+_RTM_F_CLONED, _RTM_F_LOOKUP_TABLE = 0x200, 0x1000
 _NTF_USE, _NTF_ROUTER = 1, 0x80
 _NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x80  # reachable stale delay probe permanent
 
@@ -95,6 +95,17 @@ def decode_link(message: bytes) -> Link:
     )
 
 
+def counters_query(index: int) -> bytes:
+    return _LINK.pack(0, 0, 0, index, 0, 0)
+
+
+def decode_counters(message: bytes) -> tuple[int, int, int, int]:
+    """Packets in, packets out, bytes in, bytes out (struct rtnl_link_stats64)."""
+    told = attributes(message, _LINK.size).get(23, bytes(32))
+    packets_in, packets_out, bytes_in, bytes_out = struct.unpack_from("=QQQQ", told)
+    return packets_in, packets_out, bytes_in, bytes_out
+
+
 def encode_group(index: int, group: int) -> bytes:
     return _LINK.pack(0, 0, 0, index, 0, 0) + attribute_u32(27, group)
 
@@ -134,12 +145,13 @@ def route_table(message: bytes) -> int:
     return message[4]
 
 
-def decode_route(message: bytes, names: Names) -> Route | None:
-    """A route, or None for what we neither use nor follow (caches, encapsulation, tos)."""
+def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route | None:
+    """A route, or None for what we neither use nor follow (encapsulation, tos, and caches but
+    for answers to a question)."""
     number, dst_len, src_len, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(message)
     family = _FAMILY.get(number)
     found = attributes(message, _ROUTE.size)
-    if family is None or tos or flags & _RTM_F_CLONED or 22 in found:
+    if family is None or tos or 22 in found or flags & _RTM_F_CLONED and not cached:
         return None
     source = found.get(7)
     return Route(
@@ -323,6 +335,37 @@ def encode_rule(rule: Rule) -> bytes:
     for kind, number in ((14, rule.suppress_prefixlength), (13, rule.suppress_ifgroup)):
         if number >= 0:
             body.append(attribute_u32(kind, number))
+    return b"".join(body)
+
+
+def encode_question(
+    dst: str,
+    src: str = "",
+    iif: int = 0,
+    oif: int = 0,
+    mark: int = 0,
+    ip_proto: int = 0,
+    ports: tuple[int, int] = (0, 0),
+) -> bytes:
+    """Ask where a packet would go (RTM_GETROUTE); the answer names the table as well."""
+    raw_dst, raw_src = packed(dst), packed(src) if src else b""
+    six = ":" in dst
+    family = socket.AF_INET6 if six else socket.AF_INET
+    flags = 0 if six else _RTM_F_LOOKUP_TABLE  # IPv6 names the table anyway, and refuses the flag
+    body = [
+        _ROUTE.pack(family, len(raw_dst) * 8, len(raw_src) * 8, 0, 0, 0, 0, 0, flags),
+        attribute(1, raw_dst),
+    ]
+    if raw_src:
+        body.append(attribute(2, raw_src))
+    for kind, number in ((3, iif), (4, oif), (16, mark)):
+        if number:
+            body.append(attribute_u32(kind, number))
+    if ip_proto in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+        body.append(attribute(27, bytes([ip_proto])))
+        for kind, port in zip((28, 29), ports, strict=True):
+            if port:
+                body.append(attribute(kind, struct.pack("!H", port)))
     return b"".join(body)
 
 

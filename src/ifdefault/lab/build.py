@@ -53,23 +53,26 @@ def interface_lines(topology: Topology, node: NodeSpec) -> str:
 
 
 def address_lines(node: NodeSpec) -> str:
-    """Addresses and routes; safe to lay again."""
-    lines = []
-    for dev, addresses in node.addresses:
-        for address in addresses:
-            nodad = " nodad" if ":" in address else ""
-            lines.append(f"address replace {address} dev {dev}{nodad}")
-    # two of one destination and metric are two routes only where the family appends them
-    lines += [f"route replace {route}" for route in node.routes if not route.startswith("-6 ")]
-    return "\n".join(lines) + "\n"
+    return "".join(
+        f"address replace {address} dev {dev}{' nodad' if ':' in address else ''}\n"
+        for dev, addresses in node.addresses
+        for address in addresses
+    )
 
 
-def rule_lines(node: NodeSpec) -> str:
-    return "".join(f"rule add {rule}\n" for rule in node.rules if not rule.startswith("-6 "))
+def route_lines(node: NodeSpec, option: str) -> str:
+    """The routes for one of the OPTIONS of `ip`; "" for those whose family it can tell."""
+    routes = (route for route in node.routes if _option(route) == option)
+    return "".join(f"route replace {route.removeprefix(option)}\n" for route in routes)
 
 
-def lines_v6(node: NodeSpec) -> str:
-    """What `ip` can't tell to be IPv6 by itself, marked "-6 " in the topology."""
-    routes = [f"route replace {r[3:]}" for r in node.routes if r.startswith("-6 ")]
-    rules = [f"rule add {r[3:]}" for r in node.rules if r.startswith("-6 ")]
-    return "".join(f"{line}\n" for line in routes + rules)
+def rule_lines(node: NodeSpec, option: str) -> str:
+    rules = (rule for rule in node.rules if _option(rule) == option)
+    return "".join(f"rule add {rule.removeprefix(option)}\n" for rule in rules)
+
+
+OPTIONS = ("", "-4", "-6")
+
+
+def _option(line: str) -> str:
+    return line[:2] if line[0] == "-" else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import cast
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
@@ -44,10 +43,9 @@ async def get(target: str, port: int, source: str = "") -> int:
     )
     loop = asyncio.get_running_loop()
     local = (source or ("::" if ":" in target else "0.0.0.0"), 0)
-    transport, protocol = await loop.create_datagram_endpoint(
+    transport, client = await loop.create_datagram_endpoint(
         lambda: _Client(QuicConnection(configuration=configuration)), local_addr=local
     )
-    client = cast(_Client, protocol)
     try:
         # as the socket will tell it of the answers: aioquic compares, and IPv6 has four parts
         client.connect((target, port, 0, 0) if ":" in target else (target, port))

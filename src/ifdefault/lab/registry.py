@@ -33,8 +33,9 @@ def claim(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:
-        remedy = f"use another name, or `ifdefault lab down {directory.name}`"
-        raise HostError(Problem("", f'there is a world "{directory.name}" already', remedy)) from None
+        name = directory.name
+        remedy = f"use another name, or `ifdefault lab down {name}`"
+        raise HostError(Problem("", f'there is a world "{name}" already', remedy)) from None
 
 
 def own(directory: Path) -> None:

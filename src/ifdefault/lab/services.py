@@ -118,7 +118,7 @@ def unbound(
     home = node.world.dir / f"unbound-{node.name}"
     home.mkdir()
     records = "".join(
-        f"  local-data: \"{name}. 5 IN {'AAAA' if ':' in address else 'A'} {address}\"\n"
+        f'  local-data: "{name}. 5 IN {"AAAA" if ":" in address else "A"} {address}"\n'
         for address in addresses
     )
     interfaces = "".join(f"  interface: {address}\n" for address in listen)
@@ -160,7 +160,7 @@ def _start(
     if not installed(command[0]):
         raise HostError(Problem("", f"{name} isn't installed", f"install the package {name}"))
     with (node.world.dir / f"{name}-{node.name}.log").open("w") as log:
-        return node.popen(command, stdin=subprocess.DEVNULL, stdout=stdout or log, stderr=log, env=env)
+        return node.popen(command, stdout=stdout or log, stderr=log, env=env)
 
 
 def _answering(

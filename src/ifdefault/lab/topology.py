@@ -47,8 +47,8 @@ class NodeSpec:
     macvlans: tuple[tuple[str, str], ...] = ()  # (interface, "PARENT MAC")
     tuns: tuple[str, ...] = ()
     addresses: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (interface, addresses)
-    routes: tuple[str, ...] = ()  # as `ip route replace` takes them; "-6 …" where it can't tell
-    rules: tuple[str, ...] = ()  # as `ip rule add` takes them; "-6 …" where it can't tell
+    routes: tuple[str, ...] = ()  # as `ip route replace` takes them; "-4 …", "-6 …" to force it
+    rules: tuple[str, ...] = ()  # as `ip rule add` takes them; "-6 …" for IPv6
     nft: str = ""
     scripts: tuple[tuple[str, str], ...] = ()  # shell, by name; "up" runs at once
     radvd: str = ""
@@ -99,17 +99,20 @@ class Topology:
 
     def targets(self, node: str = "host") -> tuple[Target, ...]:
         """The addresses under which the world knows a node, in the order of its interfaces."""
-        return tuple(
+        clients = self.addresses("client")
+        found = [
             Target(
                 provider.name,
                 ip_address(address).version,
                 address,
-                tuple(a for a in self.addresses("client") if _within(a, provider.serves)),
+                tuple(client for client in clients if _within(client, provider.serves)),
             )
             for provider in self.providers
             for address in self.addresses(node)
             if _within(address, provider.prefixes)
-        )
+        ]
+        # a second router of one provider leads to the same address again
+        return tuple({(it.address, it.sources): it for it in reversed(found)}.values())[::-1]
 
 
 def names() -> tuple[str, ...]:
@@ -140,10 +143,7 @@ def extend(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse(table: Mapping[str, Any]) -> Topology:
-    providers = tuple(
-        Provider(name=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
-        for name, row in table.get("providers", {}).items()
-    )
+    providers = tuple(_provider(*item) for item in table.get("providers", {}).items())
     nodes: dict[str, Any] = _merge(_provided(providers), table.get("nodes", {}))
     links = [f"core.{p.name} {p.name}.core0" for p in providers] + table.get("links", [])
     wires = _pairs(table.get("wires", []))
@@ -177,7 +177,8 @@ def _provided(providers: tuple[Provider, ...]) -> dict[str, Any]:
             hops.setdefault(prefix, []).append(far[":" in prefix])
         for prefix in provider.serves:
             core["routes"].append(f"default via {far[':' in prefix]} table {table}")
-            core["rules"].append(f"from {prefix} lookup {table}")
+            option = "-6 " if ":" in prefix else "-4 "
+            core["rules"].append(f"{option}from {prefix} lookup {table}")
         nodes[provider.name] = {
             "addresses": {
                 "core0": [a + n for a, n in zip(far, lengths, strict=True)],
@@ -199,19 +200,25 @@ def _provided(providers: tuple[Provider, ...]) -> dict[str, Any]:
     return nodes
 
 
+def _provider(name: str, row: Mapping[str, Any]) -> Provider:
+    return Provider(name, **_known(Provider, f"providers.{name}", row))
+
+
 def _node(name: str, row: Mapping[str, Any]) -> NodeSpec:
-    known = {field.name for field in fields(NodeSpec)}
-    if unknown := sorted(set(row) - known):
-        raise ConfigError(Problem(f"nodes.{name}", f"unknown key {unknown[0]}"))
-    return NodeSpec(name=name, **{key: _frozen(value) for key, value in row.items()})
+    sysctls = {key: str(value) for key, value in row.get("sysctls", {}).items()}
+    return NodeSpec(name, **_known(NodeSpec, f"nodes.{name}", {**row, "sysctls": sysctls}))
+
+
+def _known(kind: Any, where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    if unknown := sorted(set(row) - {field.name for field in fields(kind)}):
+        raise ConfigError(Problem(where, f'unknown key "{unknown[0]}"'))
+    return {key: _frozen(value) for key, value in row.items()}
 
 
 def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return tuple((key, _frozen(item)) for key, item in value.items())
-    if isinstance(value, list):
-        return tuple(value)
-    return value if isinstance(value, str) else str(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _pairs(links: list[str]) -> tuple[tuple[End, End], ...]:

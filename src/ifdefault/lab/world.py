@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -25,6 +25,7 @@ from ifdefault.lab.waiting import eventually
 
 T = TypeVar("T")
 Completed = subprocess.CompletedProcess[str]
+Stream = int | IO[str] | None
 
 _DUMP = """\
 ip -d address; ip -4 rule; ip -6 rule; ip -4 route show table all; ip -6 route show table all
@@ -45,13 +46,13 @@ class Node:
         argv: Sequence[str],
         *,
         check: bool = True,
-        input: str | None = None,
+        stdin: str | None = None,
         timeout_s: float = 120.0,
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         """Run a command here; with `check` a failure tells the command and what it said."""
         command = netns.argv(self.netns, argv)
-        done = _run(command, input=input, timeout=timeout_s, env=_environment(env))
+        done = _run(command, input=stdin, timeout=timeout_s, env=_environment(env))
         if check and done.returncode:
             raise CommandFailed(self.name, argv, done)
         return done
@@ -61,15 +62,19 @@ class Node:
         argv: Sequence[str],
         *,
         env: Mapping[str, str] | None = None,
-        **streams: int | IO[Any] | None,
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = None,
+        stderr: Stream = None,
     ) -> subprocess.Popen[str]:
         """Start a command here, which the world ends when it goes down."""
-        child = subprocess.Popen(
+        child: subprocess.Popen[str] = subprocess.Popen(
             netns.argv(self.netns, argv),
             text=True,
             env=_environment(env),
             start_new_session=True,  # the terminal's Ctrl-C is ours to handle
-            **streams,  # type: ignore[call-overload]
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
         )
         self.world.remember(child)
         return child
@@ -86,13 +91,13 @@ class Node:
         """Run a script that the topology has for this node."""
         return self.run(["sh", "-e", "-c", dict(self.spec.scripts)[name]])
 
-    def ip(self, lines: str, *family: str) -> None:
-        """Give lines to `ip -batch` here."""
-        if lines.strip():
-            _batch(["-n", self.netns, *family], lines)
+    def ip(self, lines: str, option: str = "") -> None:
+        """Give lines to `ip -batch` here; `option` is "-4" or "-6" where it can't tell."""
+        if lines:
+            _batch(["-n", self.netns, *option.split()], lines)
 
     def nft(self, text: str) -> None:
-        self.run(["nft", "-f", "-"], input=text)
+        self.run(["nft", "-f", "-"], stdin=text)
 
     def sysctl(self, name: str, value: str | int | None = None) -> str:
         """Set a sysctl, if a value is given; return what it was."""
@@ -109,6 +114,8 @@ class Node:
     def lay(self) -> None:
         """Lay this node's addresses and routes (again)."""
         self.ip(build.address_lines(self.spec))
+        for option in build.OPTIONS:
+            self.ip(build.route_lines(self.spec, option), option)
 
 
 class CommandFailed(AssertionError):
@@ -231,8 +238,9 @@ class World:
         for left, right in topology.wires:
             self._start_wire(self[left.node].netns, left.dev, self[right.node].netns, right.dev)
         for node in self:
-            node.ip(build.address_lines(node.spec) + build.rule_lines(node.spec))
-            node.ip(build.lines_v6(node.spec), "-6")
+            node.lay()
+            for option in build.OPTIONS:
+                node.ip(build.rule_lines(node.spec, option), option)
             if node.spec.nft:
                 node.nft(node.spec.nft)
             if late[node.name]:
@@ -280,28 +288,24 @@ class World:
     def _end_processes(self) -> None:
         for signal_number, patience_s in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
             for pid, _ in filter(self._runs, self._started):
-                with _already_gone():
+                with suppress(ProcessLookupError):  # gone in between
                     os.kill(pid, signal_number)
             try:
                 eventually(lambda: not any(map(self._runs, self._started)), patience_s)
                 break
             except TimeoutError:
                 continue
+        for child in self._children.values():
+            for stream in filter(None, (child.stdin, child.stdout, child.stderr)):
+                stream.close()
         self._started.clear()
+        self._children.clear()
 
     def _runs(self, process: tuple[int, int]) -> bool:
         pid, start = process
         if child := self._children.get(pid):
             return child.poll() is None
         return registry.start_time(pid) == start
-
-
-@contextmanager
-def _already_gone() -> Iterator[None]:
-    try:
-        yield
-    except ProcessLookupError:
-        pass
 
 
 def _run(command: list[str], **options: Any) -> Completed:

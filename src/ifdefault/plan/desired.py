@@ -43,6 +43,7 @@ class Plan:
 
     uplinks: tuple[Uplink, ...]
     desired: Desired
+    udp_ports: tuple[tuple[Family, int], ...] = ()  # those that are redirected
 
 
 def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
@@ -66,7 +67,8 @@ def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
         redirects=redirects,
         mark_mask=config.host.mark_mask,
     )
-    return Plan(uplinks, desired)
+    redirected = tuple((f, port) for f in needs.redirecting() for port in ports[f])
+    return Plan(uplinks, desired, redirected)
 
 
 def _refuse_indistinct(uplinks: tuple[Uplink, ...]) -> None:

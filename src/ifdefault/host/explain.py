@@ -1,0 +1,201 @@
+"""Which uplink a packet or connection takes, and why: by our own lookup, and by the kernel's.
+
+Rules: both are asked, and where they differ that is the answer. The mark that a reply will bear
+is worked out from the mechanism, as the nftables rules would set it.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from ifdefault.errors import ConfigError, Problem
+from ifdefault.host.apply import Prepared
+from ifdefault.kernel import ask
+from ifdefault.model import Family, Redirect, Uplink
+from ifdefault.plan import prefixes
+from ifdefault.plan.describe import route_text, rule_text, table_name
+from ifdefault.plan.lookup import Fib, Flow, Verdict
+
+PROTOCOLS = {
+    "tcp": socket.IPPROTO_TCP,
+    "udp": socket.IPPROTO_UDP,
+    "icmp": socket.IPPROTO_ICMP,
+    "icmp6": socket.IPPROTO_ICMPV6,
+}
+_FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a connection; address "" where the kernel shall choose."""
+
+    address: str
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    direction: str  # in, out, forwarded
+    arrival: str  # how it comes in, "" for out
+    uplink: str  # the uplink that it leaves by (for "in": that its answer leaves by), "" for none
+    hop: str
+    source: str
+    rule: str
+    route: str
+    mechanism: str
+    kernel: str  # "agrees", or what it says instead
+    agrees: bool
+
+
+def explain(
+    prepared: Prepared, protocol: str, source: End, target: End, iif: str = "", mark: int = 0
+) -> Explanation:
+    """Explain one packet or connection; ConfigError where the question makes no sense."""
+    family = _family(source, target)
+    local = {a.address for a in prepared.facts.addresses}
+    if target.address in local and source.address not in local:
+        return _incoming(prepared, family, PROTOCOLS[protocol], source, target)
+    flow = Flow(
+        family,
+        dst=target.address,
+        src=source.address,
+        mark=mark,
+        ip_proto=PROTOCOLS[protocol],
+        sport=source.port,
+        dport=target.port,
+    )
+    if source.address in local or not source.address:
+        return _judge(prepared, flow, "out", "", "")
+    iif = iif or _guess_interface(prepared, family, source.address)
+    flow = Flow(**{**_fields(flow), "iif": iif})
+    return _judge(prepared, flow, "forwarded", f"comes in over {iif}", "")
+
+
+def _fields(flow: Flow) -> dict[str, object]:
+    return {name: getattr(flow, name) for name in Flow.__dataclass_fields__}
+
+
+def _family(source: End, target: End) -> Family:
+    families = {prefixes.family_of(end.address) for end in (source, target) if end.address}
+    if len(families) != 1 or not target.address:
+        what = f"{source.address or 'any'} and {target.address} are of two families"
+        raise ConfigError(Problem("explain", what, "give two IPv4 or two IPv6 addresses"))
+    return families.pop()
+
+
+def _guess_interface(prepared: Prepared, family: Family, address: str) -> str:
+    """The interface that leads back to an address: where its packets come in, if all is well."""
+    verdict = Fib.of(prepared.facts).lookup(Flow(family, dst=address))
+    return verdict.hop.dev if verdict.hop else ""
+
+
+def _incoming(
+    prepared: Prepared, family: Family, ip_proto: int, source: End, target: End
+) -> Explanation:
+    """A connection to one of our addresses: what counts is the way of its answer."""
+    owners = [u for u in prepared.uplinks if target.address in {a.address for a in u.addresses}]
+    usable = [u for u in owners if not u.pending]
+    if not usable:
+        arrival, mechanism = f"no uplink owns {target.address}", ""
+    elif len(usable) > 1:
+        names = ", ".join(u.name for u in usable)
+        arrival = f"over any of {names}: they share {target.address}; as if over {usable[0].name}"
+        mechanism = f"{usable[0].mechanism}: {usable[0].why}"
+    else:
+        arrival = f"over {usable[0].name} ({usable[0].interface}), which owns {target.address}"
+        mechanism = f"{usable[0].mechanism}: {usable[0].why}"
+    answering, mark = target.address, 0
+    if usable and usable[0].mechanism != "source":
+        mark = usable[0].arrival_mark
+    redirect = _redirect(prepared, family, source) if usable and _naive(
+        prepared, family, ip_proto, target
+    ) else None
+    if redirect and redirect.address != target.address:
+        answering, mark = redirect.address, usable[0].arrival_mark
+        mechanism = (
+            f"conntrack: port {target.port} is bound to no address, redirected to {answering}"
+        )
+    flow = Flow(
+        family,
+        dst=source.address,
+        src=answering,
+        mark=mark,
+        ip_proto=ip_proto,
+        sport=target.port,
+        dport=source.port,
+    )
+    return _judge(prepared, flow, "in", arrival, mechanism)
+
+
+def _naive(prepared: Prepared, family: Family, ip_proto: int, target: End) -> bool:
+    return ip_proto == socket.IPPROTO_UDP and (family, target.port) in prepared.udp_ports
+
+
+def _redirect(prepared: Prepared, family: Family, source: End) -> Redirect | None:
+    client = prefixes.number(source.address)
+    for redirect in prepared.desired.redirects:
+        if redirect.family == family and (
+            prefixes.number(redirect.first) <= client <= prefixes.number(redirect.last)
+        ):
+            return redirect
+    return None
+
+
+def _judge(
+    prepared: Prepared, flow: Flow, direction: str, arrival: str, mechanism: str
+) -> Explanation:
+    verdict = Fib.of(prepared.facts).lookup(flow)
+    told = ask.route(
+        flow.dst,
+        flow.src,
+        iif=flow.iif,
+        oif=flow.oif,
+        mark=flow.mark,
+        ip_proto=flow.ip_proto,
+        ports=(flow.sport, flow.dport),
+    )
+    ours, kernels = _ours(verdict), _kernels(told)
+    agrees = ours == kernels
+    if flow.iif and dict(prepared.facts.sysctls).get(_FORWARDING[flow.family]) == "0":
+        # the kernel refuses before it looks
+        arrival += f", and goes no further: {_FORWARDING[flow.family]} is 0"
+        agrees = told.route is None
+    return Explanation(
+        direction=direction,
+        arrival=arrival,
+        uplink=_uplink_name(prepared.uplinks, verdict),
+        hop=ours,
+        source=flow.src or verdict.source,
+        rule=rule_text(verdict.rule) if verdict.rule else "no rule leads anywhere",
+        route=route_text(verdict.route) if verdict.route else "",
+        mechanism=mechanism,
+        kernel="agrees" if agrees else f"says {kernels}",
+        agrees=agrees,
+    )
+
+
+def _uplink_name(uplinks: tuple[Uplink, ...], verdict: Verdict) -> str:
+    if not verdict.hop or not verdict.route:
+        return ""
+    on_it = [u for u in uplinks if u.interface == verdict.hop.dev]
+    by_table = [u for u in on_it if u.table == verdict.route.table]
+    by_source = [u for u in on_it if verdict.source in {a.address for a in u.addresses}]
+    return next((u.name for u in (*by_table, *by_source, *on_it)), "")
+
+
+def _ours(verdict: Verdict) -> str:
+    if not verdict.hop or not verdict.route:
+        return verdict.kind
+    via = f"via {verdict.hop.gateway} " if verdict.hop.gateway else ""
+    return f"{via}dev {verdict.hop.dev} table {table_name(verdict.route.table)}"
+
+
+def _kernels(told: ask.Answer) -> str:
+    if told.route is None:
+        return told.refusal
+    if told.route.kind != "unicast":
+        return told.route.kind
+    hop = told.route.hops[0]
+    via = f"via {hop.gateway} " if hop.gateway else ""
+    return f"{via}dev {hop.dev} table {table_name(told.route.table)}"

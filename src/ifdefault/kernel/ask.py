@@ -1,0 +1,65 @@
+"""Single questions to the kernel: where a packet would go, what a link has carried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ifdefault.kernel import rtnetlink
+from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.read import read_links
+from ifdefault.model import Route
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Answer:
+    """The kernel's answer to a route question: a route, or its refusal in its own words."""
+
+    route: Route | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Traffic:
+    """What an interface has carried since it exists."""
+
+    packets_in: int = 0
+    packets_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+def route(
+    dst: str,
+    src: str = "",
+    iif: str = "",
+    oif: str = "",
+    mark: int = 0,
+    ip_proto: int = 0,
+    ports: tuple[int, int] = (0, 0),
+) -> Answer:
+    """Where would this packet go? `iif` asks for a packet that came in, not one of ours."""
+    with Netlink() as netlink:
+        names = {link.index: link.name for link in read_links(netlink)}
+        indexes = {name: index for index, name in names.items()}
+        question = rtnetlink.encode_question(
+            dst, src, indexes.get(iif, 0), indexes.get(oif, 0), mark, ip_proto, ports
+        )
+        try:
+            told = netlink.ask(rtnetlink.GETROUTE, question)
+        except OSError as error:
+            return Answer(refusal=(error.strerror or str(error)).lower())
+        return Answer(rtnetlink.decode_route(told, names, cached=True))
+
+
+def traffic(interfaces: frozenset[str]) -> dict[str, Traffic]:
+    """What each of these interfaces has carried."""
+    with Netlink() as netlink:
+        return {
+            link.name: Traffic(
+                *rtnetlink.decode_counters(
+                    netlink.ask(rtnetlink.GETLINK, rtnetlink.counters_query(link.index))
+                )
+            )
+            for link in read_links(netlink)
+            if link.name in interfaces
+        }
