@@ -63,11 +63,8 @@ def prepare(config_path: Path, store: Store, *, thorough: bool = True) -> Prepar
 def prepare_config(config: Config, store: Store, *, thorough: bool = True) -> Prepared:
     state = store.load()
     problems: tuple[Problem, ...] = ()
-    if thorough:
-        facts = read_facts(foreign.foreign_marks(nft.ruleset_json()))
-        facts = routers.with_known_routers(config, facts)
-    else:
-        facts = read_facts()
+    marks = foreign.foreign_marks(nft.ruleset_json()) if thorough else ()
+    facts = routers.with_known_routers(config, read_facts(marks))
     state.numbers = numbers.assign([u.name for u in config.uplinks], state.numbers)
     planned = plan(config, facts, state.numbers)
     desired = with_originals(planned.desired, state, facts)

@@ -214,8 +214,8 @@ class World:
         """The whole state of the world, for a failure report."""
         parts = [f"world {self.name} ({self.topology.name})\n{self.topology.drawing}"]
         for node in self:
-            done = node.run(["sh", "-c", f"set -x; {_DUMP}; true"], check=False)
-            parts.append(f"--- {node.name}\n{done.stdout}{done.stderr}")
+            done = node.run(["sh", "-c", f"exec 2>&1; set -x; {_DUMP}"], check=False)
+            parts.append(f"--- {node.name}\n{done.stdout}")
         return "\n".join(parts)
 
     def remember(self, child: subprocess.Popen[str]) -> None:

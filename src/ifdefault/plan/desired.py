@@ -125,7 +125,8 @@ def _copies(
         ):
             continue
         hops = tuple(hop for hop in route.hops if hop.dev == uplink.interface)
-        if hops and not any(_belongs(route, other) for other in others):
+        foreign = any(_belongs(route, other) for other in others)
+        if hops and (_belongs(route, uplink) or not foreign):
             yield replace(
                 route, table=uplink.table, hops=hops[:1], protocol=PROTOCOL, preference=""
             )

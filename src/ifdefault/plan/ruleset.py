@@ -151,6 +151,7 @@ def _by_router(needs: Needs, interface: str) -> Iterator[str]:
             {f"{a.address}/{a.prefixlen}" for u in own for a in u.addresses if a.family == family}
         )
         if near:
+            near += ["fe80::/10"] if family == 6 else []
             yield f"{_IP[family]} saddr {_set(_disjoint(family, near))} return"
     yield f"update @{UNKNOWN_MACS} {{ ether saddr counter }}"
 

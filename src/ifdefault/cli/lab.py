@@ -1,0 +1,183 @@
+"""`ifdefault lab`: make a multihomed world of network namespaces, look around in it, break it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from ifdefault.errors import ConfigError, HostError, Problem
+from ifdefault.lab import faults, netns, registry, rootless, services
+from ifdefault.lab.fitting import fit
+from ifdefault.lab.topology import load, names, read
+from ifdefault.lab.world import World
+
+_world = click.option(
+    "--world", "name", metavar="NAME", help="Which world; the only one unless told."
+)
+
+
+@click.group(name="lab")
+def command() -> None:
+    """Build a multihomed world in network namespaces, and try things there.
+
+    Clients, an Internet, providers that filter sources (BCP 38), the host, a private LAN. Nothing
+    of it touches this machine's own network. Without root it needs user namespaces.
+    """
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_(as_json: bool) -> None:
+    """Show the topologies that there are."""
+    titles = {name: str(read(name)["title"]) for name in names()}
+    if as_json:
+        click.echo(json.dumps(titles))
+        return
+    width = max(map(len, titles))
+    for name, title in titles.items():
+        click.echo(f"{name:<{width}}  {title}")
+
+
+@command.command()
+@click.argument("topology", required=False)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Build a world that fits this ifdefault.toml instead.",
+)
+@click.option("--name", metavar="NAME", help="What to call it; a random name unless told.")
+@click.option("--serve/--no-serve", default=True, help="Start the lab's own servers on the host.")
+def up(topology: str | None, config: Path | None, name: str | None, serve: bool) -> None:
+    """Build TOPOLOGY, or a world for one's own config, and leave it standing."""
+    if (topology is None) == (config is None):
+        raise click.UsageError("give one of TOPOLOGY and --config FILE")
+    spec = fit(_text(config), str(config)) if config else load(topology or "")
+    rootless.enter_held(start=True)
+    world = World.up(spec, name=name)
+    try:
+        if serve:
+            services.builtin(world["host"], http=True)
+    except BaseException:
+        world.down()
+        raise
+    click.echo(f"{spec.drawing}\n\nworld {world.name}: {spec.title}")
+    click.echo(f"nodes: {' '.join(world.nodes)}")
+    click.echo(f"look around: ifdefault lab shell --world {world.name} host")
+
+
+@command.command()
+@click.argument("worlds", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "every", is_flag=True, help="All worlds of this user.")
+def down(worlds: tuple[str, ...], every: bool) -> None:
+    """Take worlds away: the only one unless told."""
+    rootless.enter_held()
+    for name in registry.names() if every else worlds or [_only()]:
+        World.adopt(name).down()
+        click.echo(f"world {name} is gone")
+    rootless.end_holder()
+
+
+@command.command()
+@_world
+@click.argument("node", default="host")
+def shell(name: str | None, node: str) -> None:
+    """Open a shell in NODE, where `ifdefault` uses the world's own config and state."""
+    _execute(name, node, [os.environ.get("SHELL", "/bin/sh")])
+
+
+@command.command("exec", context_settings={"ignore_unknown_options": True})
+@_world
+@click.argument("node")
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
+def exec_(name: str | None, node: str, argv: tuple[str, ...]) -> None:
+    """Run a COMMAND in NODE."""
+    _execute(name, node, list(argv))
+
+
+@command.command()
+@_world
+@click.argument("fault", type=click.Choice(list(faults.FAULTS)))
+@click.argument("provider")
+@click.option("--amount", type=click.IntRange(0, 100), metavar="N", help="Percent of loss.")
+@click.option("--undo", is_flag=True, help="End it again.")
+def fault(name: str | None, fault: str, provider: str, amount: int | None, undo: bool) -> None:
+    """Let PROVIDER suffer a FAULT."""
+    world = _adopt(name)
+    if undo:
+        faults.undo(world, fault, provider)
+        click.echo(f"{provider}: {fault} is over")
+    else:
+        faults.inflict(world, fault, provider, amount)
+        click.echo(f"{provider}: {faults.FAULTS[fault].what}")
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--dump", is_flag=True, help="The whole state of every node as well.")
+def status(as_json: bool, dump: bool) -> None:
+    """Show the worlds that stand, and what their providers refused."""
+    if not rootless.capable() and not registry.names():
+        click.echo("[]" if as_json else "no world stands")
+        return
+    rootless.enter_held()
+    worlds = [World.adopt(name) for name in registry.names()]
+    if as_json:
+        click.echo(json.dumps([_facts(world) for world in worlds]))
+        return
+    for world in worlds:
+        refused = ", ".join(f"{name} {count}" for name, count in world.misrouted().items())
+        click.echo(f"{world.name}: {world.topology.name}; nodes: {' '.join(world.nodes)}")
+        click.echo(f"  packets refused for their source: {refused}")
+        if dump:
+            click.echo(world.dump())
+    if not worlds:
+        click.echo("no world stands")
+
+
+command.commands["fault"].epilog = "Faults: " + "; ".join(
+    f"{name}: {fault.what}" for name, fault in faults.FAULTS.items()
+)
+
+
+def _facts(world: World) -> dict[str, object]:
+    return {
+        "world": world.name,
+        "topology": world.topology.name,
+        "nodes": list(world.nodes),
+        "misrouted": world.misrouted(),
+        "config": str(world.config),
+    }
+
+
+def _adopt(name: str | None) -> World:
+    rootless.enter_held()
+    return World.adopt(name or _only())
+
+
+def _only() -> str:
+    found = registry.names()
+    if len(found) != 1:
+        remedy = f"choose one of {', '.join(found)}" if found else "make one with `lab up`"
+        raise HostError(Problem("", f"{len(found) or 'no'} worlds stand", remedy))
+    return found[0]
+
+
+def _execute(name: str | None, node: str, argv: list[str]) -> None:
+    world = _adopt(name)
+    if node not in world.nodes:
+        remedy = f"there are {', '.join(world.nodes)}"
+        raise HostError(Problem("", f'no node "{node}"', remedy))
+    os.environ["IFDEFAULT_CONFIG"] = str(world.config)
+    os.environ["IFDEFAULT_STATE_DIR"] = str(world.dir / "state")
+    os.execvp("ip", netns.argv(world[node].netns, argv))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(Problem(str(path), f"can't be read: {error}")) from None
