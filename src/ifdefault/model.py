@@ -300,12 +300,5 @@ class ForgetFlows:
 
 
 Operation = (
-    SetSysctl
-    | SetGroup
-    | PutRoute
-    | DeleteRoute
-    | AddRule
-    | DeleteRule
-    | LoadNft
-    | ForgetFlows
+    SetSysctl | SetGroup | PutRoute | DeleteRoute | AddRule | DeleteRule | LoadNft | ForgetFlows
 )

@@ -102,6 +102,12 @@ def test_foreign_mask_on_ours_names_a_free_one() -> None:
     assert "selects by bits of our mark mask 0x3f000000, set host.mark_mask = 0xfc00" in line
 
 
+def test_no_bits_left() -> None:
+    calico = Rule(4, 40, table=77, mark=0x10000, mask=0xFFFF0000, protocol=3)
+    wireguard = Rule(4, 41, table=77, mark=0xCA6C, mask=0xFFFFFFFF, protocol=3)
+    assert told(with_rules(calico, wireguard))[0].endswith("leave six adjacent bits free for us")
+
+
 def test_whole_marks_beside_our_bits_are_no_conflict() -> None:
     assert told(with_rules(Rule(4, 100, table=77, mark=1, mask=0xFFFFFFFF, protocol=3))) == []
 

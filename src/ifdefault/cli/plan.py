@@ -38,5 +38,3 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
     if any(not problem.warning for problem in prepared.problems):
         return 1
     return EXIT_CHANGES if detailed_exitcode and prepared.operations else 0
-
-

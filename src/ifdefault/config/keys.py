@@ -242,5 +242,7 @@ class HostKeys(_Keys):
 class File(_Keys):
     """The whole config file."""
 
+    model_config = ConfigDict(title="ifdefault.toml")
+
     uplink: dict[Name, UplinkKeys] = Field(default={}, description="the uplinks, by name")
     host: HostKeys = HostKeys()

@@ -63,7 +63,7 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of the config file, for editors that check TOML by it."""
     from ifdefault.config.keys import File
 
-    return {"title": "ifdefault.toml", **File.model_json_schema()}
+    return File.model_json_schema()
 
 
 def _judge(document: dict[str, Any]) -> tuple[Config, list[cross.Fault]]:

@@ -72,9 +72,7 @@ def prepare_config(config: Config, store: Store, *, thorough: bool = True) -> Pr
         found = conflicts.find_conflicts(config, facts, planned.uplinks)
         problems = (*found, *foreign.networkd_problems())
     operations = diff(facts, desired, nft.digest, state.loaded)
-    return Prepared(
-        facts, state, planned.uplinks, desired, operations, problems, planned.udp_ports
-    )
+    return Prepared(facts, state, planned.uplinks, desired, operations, problems, planned.udp_ports)
 
 
 def prepare_down(store: Store) -> Prepared:

@@ -7,7 +7,7 @@ is worked out from the mechanism, as the nftables rules would set it.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ifdefault.errors import ConfigError, Problem
 from ifdefault.host.apply import Prepared
@@ -68,12 +68,7 @@ def explain(
     if source.address in local or not source.address:
         return _judge(prepared, flow, "out", "", "")
     iif = iif or _guess_interface(prepared, family, source.address)
-    flow = Flow(**{**_fields(flow), "iif": iif})
-    return _judge(prepared, flow, "forwarded", f"comes in over {iif}", "")
-
-
-def _fields(flow: Flow) -> dict[str, object]:
-    return {name: getattr(flow, name) for name in Flow.__dataclass_fields__}
+    return _judge(prepared, replace(flow, iif=iif), "forwarded", f"comes in over {iif}", "")
 
 
 def _family(source: End, target: End) -> Family:
@@ -108,9 +103,11 @@ def _incoming(
     answering, mark = target.address, 0
     if usable and usable[0].mechanism != "source":
         mark = usable[0].arrival_mark
-    redirect = _redirect(prepared, family, source) if usable and _naive(
-        prepared, family, ip_proto, target
-    ) else None
+    redirect = (
+        _redirect(prepared, family, source)
+        if usable and _naive(prepared, family, ip_proto, target)
+        else None
+    )
     if redirect and redirect.address != target.address:
         answering, mark = redirect.address, usable[0].arrival_mark
         mechanism = (

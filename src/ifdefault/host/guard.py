@@ -89,7 +89,14 @@ def _desired(told: dict[str, object]) -> Desired:
 
 def _start(store: Store, token: str, seconds: int) -> None:
     """Start the guard and wait until it stands."""
-    own = [sys.executable, "-m", "ifdefault.host.guard", str(store.directory.absolute()), token, str(seconds)]
+    own = [
+        sys.executable,
+        "-m",
+        "ifdefault.host.guard",
+        str(store.directory.absolute()),
+        token,
+        str(seconds),
+    ]
     if _SYSTEMD.is_dir() and shutil.which("systemd-run") and _in_first_namespace():
         unit = f"ifdefault-undo-{token}"
         subprocess.run(

@@ -44,5 +44,3 @@ def with_known_routers(config: Config, facts: Facts) -> Facts:
             time.sleep(_STEP_S)  # resolution is the kernel's; there is nothing else to do
             neighbours = read_neighbours(netlink, names)
     return replace(facts, neighbours=neighbours)
-
-

@@ -95,7 +95,7 @@ def read_status(prepared: Prepared) -> Status:
         if has_table
         else {},
         unknown_macs=_counted(ruleset.UNKNOWN_MACS) if has_table else {},
-        redirected_udp=tuple(sorted({port for port in _redirected(prepared)})),
+        redirected_udp=tuple(sorted(set(_redirected(prepared)))),
         differs=tuple(describe(operation) for operation in prepared.operations),
     )
 

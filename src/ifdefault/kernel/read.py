@@ -91,8 +91,9 @@ def read_neighbours(netlink: Netlink, names: rtnetlink.Names) -> tuple[Neighbour
 
 
 def _sysctls(links: tuple[Link, ...]) -> Iterator[tuple[str, str]]:
-    of_links = (pattern.format(link.name) for link in links if not link.loopback
-                for pattern in LINK_SYSCTLS)
+    of_links = (
+        pattern.format(link.name) for link in links if not link.loopback for pattern in LINK_SYSCTLS
+    )
     for name in (*GLOBAL_SYSCTLS, *of_links):
         value = sysctl.read(name)
         if value is not None:

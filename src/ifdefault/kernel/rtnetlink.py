@@ -151,7 +151,7 @@ def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route
     number, dst_len, src_len, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(message)
     family = _FAMILY.get(number)
     found = attributes(message, _ROUTE.size)
-    if family is None or tos or 22 in found or flags & _RTM_F_CLONED and not cached:
+    if family is None or tos or 22 in found or (flags & _RTM_F_CLONED and not cached):
         return None
     source = found.get(7)
     return Route(
@@ -170,9 +170,7 @@ def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route
     )
 
 
-def _hops(
-    family: Family, found: dict[int, bytes], flags: int, names: Names
-) -> Iterator[Hop]:
+def _hops(family: Family, found: dict[int, bytes], flags: int, names: Names) -> Iterator[Hop]:
     if 9 in found:
         payload, offset = found[9], 0
         while offset + _NEXTHOP.size <= len(payload):
@@ -249,9 +247,7 @@ def _encode_gateway(family: Family, gateway: str) -> bytes:
 def _encode_hop(route: Route, hop: Hop, indexes: Indexes) -> bytes:
     via = _encode_gateway(route.family, hop.gateway)
     flags = _RTNH_ONLINK if hop.onlink else 0
-    return (
-        _NEXTHOP.pack(_NEXTHOP.size + len(via), flags, hop.weight - 1, indexes[hop.dev]) + via
-    )
+    return _NEXTHOP.pack(_NEXTHOP.size + len(via), flags, hop.weight - 1, indexes[hop.dev]) + via
 
 
 def rule_query(family: Family) -> bytes:

@@ -78,9 +78,7 @@ def undo(world: World, fault: str, provider: str) -> None:
 
 
 @contextmanager
-def suffering(
-    world: World, fault: str, provider: str, amount: int | None = None
-) -> Iterator[None]:
+def suffering(world: World, fault: str, provider: str, amount: int | None = None) -> Iterator[None]:
     """The fault holds for a block."""
     inflict(world, fault, provider, amount)
     try:

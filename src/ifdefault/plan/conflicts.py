@@ -164,7 +164,8 @@ def _in_our_tables(foreign: Sequence[Rule], facts: Facts, host: HostConfig) -> I
 def _on_our_marks(
     foreign: Sequence[Rule], facts: Facts, host: HostConfig, uplinks: Sequence[Uplink]
 ) -> Iterator[Problem]:
-    remedy = f"set host.mark_mask = {_free_mask(foreign, facts):#x}"
+    free = _free_mask(foreign, facts)
+    remedy = f"set host.mark_mask = {free:#x}" if free else "leave six adjacent bits free for us"
     own = host.mark_mask
     for rule in foreign:
         # a rule that compares the whole mark with a value outside ours leaves our bits alone
@@ -181,14 +182,14 @@ def _on_our_marks(
 
 
 def _free_mask(foreign: Sequence[Rule], facts: Facts) -> int:
-    """The highest six adjacent bits that nobody on this host uses, or the highest of all."""
+    """The highest six adjacent bits that nobody on this host uses; 0 if there are none."""
     taken = 0
     for rule in foreign:
         taken |= rule.mark if rule.mask == WHOLE_MARK else rule.mask
     for bits, _ in facts.foreign_marks:
         taken |= 0 if bits == WHOLE_MARK else bits
-    masks = [0x3F << shift for shift in range(26, -1, -1)]
-    return next((mask for mask in masks if not mask & taken), masks[0])
+    masks = (0x3F << shift for shift in range(26, -1, -1))
+    return next((mask for mask in masks if not mask & taken), 0)
 
 
 def _on_whole_marks(

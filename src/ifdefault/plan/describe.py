@@ -80,32 +80,22 @@ def route_text(route: Route) -> str:
 
 def rule_text(rule: Rule) -> str:
     """A rule as `ip rule` takes and shows it."""
-    words = [f"pref {rule.priority}"]
-    if rule.invert:
-        words.append("not")
-    words.append(f"from {rule.src or 'all'}")
-    if rule.dst:
-        words.append(f"to {rule.dst}")
-    if rule.mask:
-        words.append(f"fwmark {rule.mark:#x}/{rule.mask:#x}")
-    words += [f"{key} {name}" for key, name in (("iif", rule.iif), ("oif", rule.oif)) if name]
-    if rule.ip_proto:
-        words.append(f"ipproto {rule.ip_proto}")
-    for key, (low, high) in (("sport", rule.sport), ("dport", rule.dport)):
-        if high:
-            words.append(f"{key} {low}-{high}")
-    if rule.uids != (-1, -1):
-        words.append(f"uidrange {rule.uids[0]}-{rule.uids[1]}")
-    if rule.action == "lookup":
-        words.append(f"lookup {table_name(rule.table)}")
-    elif rule.action == "goto":
-        words.append(f"goto {rule.goto}")
-    else:
-        words.append(rule.action)
-    if rule.suppress_prefixlength >= 0:
-        words.append(f"suppress_prefixlength {rule.suppress_prefixlength}")
-    if rule.suppress_ifgroup >= 0:
-        words.append(f"suppress_ifgroup {rule.suppress_ifgroup}")
-    if rule.protocol == PROTOCOL:
-        words.append(f"proto {PROTOCOL}")
-    return " ".join(words)
+    action = {"lookup": f"lookup {table_name(rule.table)}", "goto": f"goto {rule.goto}"}
+    words = (
+        (True, f"pref {rule.priority}"),
+        (rule.invert, "not"),
+        (True, f"from {rule.src or 'all'}"),
+        (rule.dst, f"to {rule.dst}"),
+        (rule.mask, f"fwmark {rule.mark:#x}/{rule.mask:#x}"),
+        (rule.iif, f"iif {rule.iif}"),
+        (rule.oif, f"oif {rule.oif}"),
+        (rule.ip_proto, f"ipproto {rule.ip_proto}"),
+        (any(rule.sport), "sport {}-{}".format(*rule.sport)),
+        (any(rule.dport), "dport {}-{}".format(*rule.dport)),
+        (rule.uids != (-1, -1), "uidrange {}-{}".format(*rule.uids)),
+        (True, action.get(rule.action, rule.action)),
+        (rule.suppress_prefixlength >= 0, f"suppress_prefixlength {rule.suppress_prefixlength}"),
+        (rule.suppress_ifgroup >= 0, f"suppress_ifgroup {rule.suppress_ifgroup}"),
+        (rule.protocol == PROTOCOL, f"proto {PROTOCOL}"),
+    )
+    return " ".join(word for wanted, word in words if wanted)

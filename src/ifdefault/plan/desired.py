@@ -6,6 +6,7 @@ default of ours names its source, so that a shared LAN or a second prefix gets t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -158,7 +159,7 @@ def _default(config: Config, facts: Facts, uplink: Uplink, family: Family) -> Ro
 
 def _onlink(facts: Facts, uplink: Uplink, family: Family, gateway: str) -> bool:
     """Whether the kernel must be told that the gateway is on the link, since no route says so."""
-    if not gateway or prefixes.is_link_local(gateway) and ":" in gateway:
+    if not gateway or (":" in gateway and prefixes.contains(6, "fe80::/10", gateway)):
         return False
     return not any(
         route.family == family
@@ -187,43 +188,34 @@ def _return_path(
     config: Config, facts: Facts, uplinks: list[Uplink], family: Family, *, marking: bool
 ) -> Iterator[Rule]:
     base = first_priority(config, facts)
-    end = base + numbers.END
-
-    def rule(offset: int, **what: object) -> Rule:
-        return Rule(family=family, priority=base + offset, protocol=PROTOCOL, **what)  # type: ignore[arg-type]
-
+    rule = functools.partial(Rule, family=family, protocol=PROTOCOL)
     for interface in sorted({u.interface for u in uplinks}):
-        yield rule(numbers.FROM_UPLINK, action="goto", goto=end, iif=interface)
+        priority, landing = base + numbers.FROM_UPLINK, base + numbers.END
+        yield rule(priority=priority, action="goto", goto=landing, iif=interface)
     yield rule(
-        numbers.LOCAL_ROUTES,
+        priority=base + numbers.LOCAL_ROUTES,
         table=TABLE_MAIN,
         suppress_prefixlength=numbers.SHORTEST_LOCAL[family],
         suppress_ifgroup=config.host.interface_group,
     )
-    by_number = sorted(uplinks, key=lambda u: u.number)
     if marking:
-        for uplink in by_number:
-            mark, mask = uplink.arrival_mark, uplink.mark_mask
-            yield rule(numbers.ARRIVAL_MARK, table=uplink.table, mark=mark, mask=mask)
-    owner = {a.address: u for u in reversed(uplinks) for a in u.addresses if a.family == family}
-    for uplink in by_number:
-        for address in sorted(owner):
-            if owner[address] == uplink:
-                length = prefixes.BITS[family]
-                yield rule(numbers.SOURCE, table=uplink.table, src=f"{address}/{length}")
-    on = {u.interface: u for u in reversed(uplinks)}
-    for uplink in by_number:
-        if on[uplink.interface] == uplink:
-            yield rule(numbers.DEVICE, table=uplink.table, oif=uplink.interface)
-    yield rule(numbers.END, action="nop")
+        for u in uplinks:
+            priority = base + numbers.ARRIVAL_MARK
+            yield rule(priority=priority, table=u.table, mark=u.arrival_mark, mask=u.mark_mask)
+    # an address or interface that several uplinks share goes to the best of them
+    owners = {a.address: u for u in reversed(uplinks) for a in u.addresses if a.family == family}
+    for address, u in sorted(owners.items(), key=lambda item: item[1].number):
+        src = f"{address}/{prefixes.BITS[family]}"
+        yield rule(priority=base + numbers.SOURCE, table=u.table, src=src)
+    for interface, u in sorted({u.interface: u for u in reversed(uplinks)}.items()):
+        yield rule(priority=base + numbers.DEVICE, table=u.table, oif=interface)
+    yield rule(priority=base + numbers.END, action="nop")
 
 
 def _outgoing(config: Config, uplinks: list[Uplink], family: Family) -> Iterator[Rule]:
     blank = Rule(family=family, priority=numbers.OUTGOING, protocol=PROTOCOL)
     for uplink in sorted(uplinks, key=lambda u: u.number):
-        yield replace(
-            blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask
-        )
+        yield replace(blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask)
     yield replace(blank, table=TABLE_MAIN, suppress_prefixlength=0)
     yield replace(blank, table=numbers.default_table(config.host))
 

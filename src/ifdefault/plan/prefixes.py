@@ -43,7 +43,3 @@ def family_of(address: str) -> Family:
 def contains(family: Family, prefix: str, address: str) -> bool:
     first, length = network(prefix)
     return first == number(address) >> (BITS[family] - length) << (BITS[family] - length)
-
-
-def is_link_local(address: str) -> bool:
-    return contains(6, "fe80::/10", address) if ":" in address else address.startswith("169.254.")

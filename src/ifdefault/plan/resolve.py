@@ -151,9 +151,7 @@ def _gateway(
     return None
 
 
-def kernel_default(
-    facts: Facts, interface: str, family: Family, config: Config
-) -> Route | None:
+def kernel_default(facts: Facts, interface: str, family: Family, config: Config) -> Route | None:
     """The best default through an interface that others put there, main's first."""
     own = numbers.own_tables(config.host)
     found = [
@@ -176,8 +174,7 @@ def _router_macs(
     """What the config says and what the neighbour table says, together."""
     own = {gateway for _, gateway in gateways}
     known = {
-        n.mac for n in facts.neighbours
-        if n.dev == wanted.interface and n.address in own and n.mac
+        n.mac for n in facts.neighbours if n.dev == wanted.interface and n.address in own and n.mac
     }
     return tuple(sorted(known | set(wanted.router_macs)))
 

@@ -10,6 +10,7 @@ be: the address space is cut where any route begins or ends, and each piece is a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from ifdefault.model import (
@@ -93,5 +94,5 @@ def _pieces(
         first, length = prefixes.network(prefix)
         borders |= {first, first + (1 << (bits - length))}
     ordered = sorted(borders)
-    for first, after in zip(ordered, ordered[1:], strict=False):
+    for first, after in itertools.pairwise(ordered):
         yield first, after - 1

@@ -1,0 +1,278 @@
+"""The command line: quick, and every way to end a run tells what a person needs to know."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from ifdefault.cli import check, init, main
+from ifdefault.cli.options import Options
+from ifdefault.errors import ConfigError, HostError, KernelError, Problem
+from ifdefault.model import Address, Facts, Hop, Link, Route
+
+FACTS = Facts(
+    links=(Link(2, "wan0"),),
+    addresses=(Address(4, "wan0", "203.0.113.10", 24),),
+    routes=(Route(4, 254, "default", hops=(Hop("wan0", "203.0.113.1"),)),),
+)
+Install = Callable[[Callable[[Options], object]], None]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Let `ifdefault status` run a function."""
+
+    def put(function: Callable[[Options], object]) -> None:
+        module = types.ModuleType("ifdefault.cli.status")
+        module.command = click.command()(click.pass_obj(function))  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "ifdefault.cli.status", module)
+
+    return put
+
+
+def fails_with(error: BaseException) -> Callable[[Options], object]:
+    def command(_: Options) -> object:
+        raise error
+
+    return command
+
+
+def program(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+    )
+
+
+# --- the front -----------------------------------------------------------------------------
+
+
+def test_help_names_every_subcommand_and_imports_none() -> None:
+    code = (
+        "import sys; from ifdefault.cli.main import run; status = run(['-h'])\n"
+        "slow = [m for m in sys.modules if m.startswith(('ifdefault.', 'pydantic'))]\n"
+        "print(sorted(slow), status, file=sys.stderr)"
+    )
+    done = program("-c", code)
+    names = [line.split()[0] for line in done.stdout.partition("Subcommands:\n")[2].splitlines()]
+    assert names == "init check plan apply confirm down status explain lab demo".split()
+    assert done.stderr.split() == [
+        "['ifdefault.cli',", "'ifdefault.cli.main',", "'ifdefault.cli.options',",
+        "'ifdefault.errors']", "0",
+    ]  # fmt: skip
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["-V"]) == 0
+    assert capsys.readouterr().out.startswith("ifdefault 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["appyl"], 'no subcommand "appyl", the nearest is "apply"'),
+        (["zzz"], 'no subcommand "zzz"'),
+        (["--confg", "x"], "--confg"),
+        ([], "Subcommands:"),
+    ],
+)
+def test_usage_errors(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_options_reach_the_subcommand(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Options] = []
+    install(seen.append)
+    assert main.run(["-c", "/a", "--state-dir", "/b", "status"]) == 0
+    monkeypatch.setenv("IFDEFAULT_CONFIG", "/c")
+    assert main.run(["status"]) == 0
+    assert seen == [
+        Options(Path("/a"), Path("/b")),
+        Options(Path("/c"), Path("/var/lib/ifdefault")),
+    ]
+
+
+# --- how a run ends ------------------------------------------------------------------------
+
+
+def test_a_number_is_the_exit_status(install: Install) -> None:
+    install(lambda _: 7)
+    assert main.run(["status"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (
+            HostError(Problem("nftables", "missing", "install it"), "no root"),
+            1,
+            "ifdefault: nftables: missing, install it\nifdefault: no root\n",
+        ),
+        (ConfigError(Problem("f.toml:3: uplink.a", "no good")), 2, "f.toml:3: uplink.a: no good\n"),
+        (KeyboardInterrupt(), 130, "\n"),  # below the ^C that the terminal shows
+        (
+            ZeroDivisionError("by zero"),
+            70,
+            (
+                "ifdefault: internal error: ZeroDivisionError: by zero; please report it; "
+                "IFDEFAULT_DEBUG=1 shows the details\n"
+            ),
+        ),
+    ],
+)
+def test_errors(
+    error: BaseException,
+    status: int,
+    told: str,
+    install: Install,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    install(fails_with(error))
+    assert main.run(["status"]) == status
+    assert capsys.readouterr().err == told
+
+
+def test_debug_shows_the_traceback(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(fails_with(ZeroDivisionError()))
+    monkeypatch.setenv("IFDEFAULT_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main.run(["status"])
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_leaves_is_no_error(lines: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = (
+        "import click, sys, types; from ifdefault.cli.main import main\n"
+        "module = sys.modules['ifdefault.cli.status'] = types.ModuleType('status')\n"
+        f"module.command = click.command()(lambda: print('line\\n' * {lines}))\n"
+        "sys.argv[1:] = ['status']; main()"
+    )
+    try:
+        assert program("-c", code, stdout=writer).stderr == ""
+    finally:
+        os.close(writer)
+
+
+# --- init ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "read_facts", lambda: FACTS)
+
+
+@pytest.mark.usefixtures("facts")
+def test_init_writes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "new" / "ifdefault.toml"
+    assert main.run(["-c", str(path), "init"]) == 0
+    told = capsys.readouterr().out
+    assert f"wrote {path}" in told
+    assert "isp-a on wan0\n" in told
+    path.write_text("mine")
+    assert main.run(["-c", str(path), "init"]) == 1
+    assert "exists already, --force replaces it" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+    assert main.run(["init", "-o", str(path), "--force"]) == 0
+    assert 'interface = "wan0"' in path.read_text()
+
+
+@pytest.mark.usefixtures("facts")
+def test_init_print_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ifdefault.toml"
+    assert main.run(["-c", str(path), "init", "--print"]) == 0
+    assert 'interface = "wan0"' in capsys.readouterr().out
+    assert not path.exists()
+    assert main.run(["init", "--print", "-o", "x"]) == 2
+
+
+def test_init_without_uplink_tells_what_it_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lan = Facts(links=(Link(2, "lan0"),), addresses=(Address(4, "lan0", "10.0.0.1", 8),))
+    monkeypatch.setattr(init, "read_facts", lambda: lan)
+    assert main.run(["-c", str(tmp_path / "x"), "init"]) == 1
+    assert "seen: lan0 with 10.0.0.1/8, bring them up first" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+# --- check ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "f.toml"
+    path.write_text('[uplink.isp-a]\ninterface = "wan0"\nweight = 0\n')
+    return path
+
+
+def find(monkeypatch: pytest.MonkeyPatch, *problems: Problem) -> None:
+    monkeypatch.setattr(check, "_examine", lambda *_: (list(problems), ()))
+
+
+ERROR = Problem("table 1000", "holds a route", "move it")
+WARNING = Problem("ip rule 5", "catches", warning=True)
+
+
+def test_check_tells_config_and_host_in_one_run(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find(monkeypatch, WARNING, ERROR)
+    assert main.run(["-c", str(config_file), "check"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == (
+        f"{config_file}:3: uplink.isp-a.weight: 0 is too small, use 1 or more\n"
+        "error: table 1000: holds a route, move it\n"
+        "warning: ip rule 5: catches\n"
+        "2 errors, 1 warning\n"
+    )
+
+
+def test_check_exit_status_tells_who_is_at_fault(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config_file.write_text('[uplink.isp-a]\ninterface = "wan0"\n')
+    find(monkeypatch, WARNING)
+    assert main.run(["-c", str(config_file), "check"]) == 0
+    assert capsys.readouterr().out == "ok: 0 uplinks, 1 warning\n"
+    find(monkeypatch, WARNING, ERROR)
+    assert main.run(["-c", str(config_file), "check"]) == 1
+
+
+def test_check_json(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find(monkeypatch, WARNING)
+    assert main.run(["-c", str(config_file), "check", "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["ok"] is False
+    assert [problem["warning"] for problem in told["problems"]] == [False, True]
+    assert told["problems"][0]["where"] == f"{config_file}:3: uplink.isp-a.weight"
+
+
+def test_check_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["check", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "ifdefault.toml"
+
+
+def test_check_survives_a_kernel_that_refuses(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise KernelError(Problem("nft", "operation not permitted"))
+
+    monkeypatch.setattr("ifdefault.kernel.nft.check", refuse)
+    assert main.run(["-c", str(config_file), "check"]) == 2
+    told = capsys.readouterr().err
+    assert "weight: 0 is too small" in told
+    assert "error: nft: operation not permitted" in told
