@@ -57,13 +57,13 @@ def up(topology: str | None, config: Path | None, name: str | None, serve: bool)
         raise click.UsageError("give one of TOPOLOGY and --config FILE")
     spec = fit(_text(config), str(config)) if config else load(topology or "")
     rootless.enter_held(start=True)
-    world = World.up(spec, name=name)
     try:
-        if serve:
-            services.builtin(world["host"], http=True)
-    except BaseException:
-        world.down()
-        raise
+        with World.up(spec, name=name) as world:
+            if serve:
+                services.builtin(world["host"], http=True)
+            world.keep = True
+    finally:
+        rootless.end_holder()  # nothing to hold if that failed
     click.echo(f"{spec.drawing}\n\nworld {world.name}: {spec.title}")
     click.echo(f"nodes: {' '.join(world.nodes)}")
     click.echo(f"look around: ifdefault lab shell --world {world.name} host")
@@ -75,10 +75,12 @@ def up(topology: str | None, config: Path | None, name: str | None, serve: bool)
 def down(worlds: tuple[str, ...], every: bool) -> None:
     """Take worlds away: the only one unless told."""
     rootless.enter_held()
-    for name in registry.names() if every else worlds or [_only()]:
-        World.adopt(name).down()
-        click.echo(f"world {name} is gone")
-    rootless.end_holder()
+    try:
+        for name in registry.names() if every else worlds or [_only()]:
+            World.adopt(name).down()
+            click.echo(f"world {name} is gone")
+    finally:
+        rootless.end_holder()
 
 
 @command.command()

@@ -49,7 +49,7 @@ FAULTS = {
         "nothing is forwarded any more; the gateway itself still answers", _dropping(""), _PASS
     ),
     "loss": Fault(
-        "AMOUNT percent of all packets are lost, both ways",
+        "packets are lost, both ways: one in ten, or --amount percent",
         _dropping("numgen random mod 100 < {amount}"),
         _PASS,
         amount=10,

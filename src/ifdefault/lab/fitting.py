@@ -62,26 +62,31 @@ def _add(
     provider: dict[str, list[str]] = {"prefixes": [], "gateways": [], "routes": []}
     for family in _FAMILIES:
         addresses = _of(family, row.get("addresses", ()))
-        gateway = next(iter(_of(family, row.get("gateways", ()))), "")
-        if not gateway and (row.get("gateways") or (row.get("addresses") and not addresses)):
+        gateways = _of(family, row.get("gateways", ()))
+        if (row.get("addresses") or row.get("gateways")) and not (addresses or gateways):
             continue  # the config has the other family alone
-        made_up = _address(family, number, gateway)
-        for address in addresses or [made_up]:
+        addresses = addresses or [_nth(family, 10, gateways) or _made_up(family, number)]
+        gateways = gateways or [_nth(family, 1, addresses)]
+        for address in addresses:
             prefix = str(ip_interface(f"{address}/{_LENGTHS[family]}").network)
             if prefix not in provider["prefixes"]:
                 provider["prefixes"].append(prefix)
             host["addresses"].setdefault(dev, []).append(f"{address}/{_LENGTHS[family]}")
-        gateway = gateway or str(ip_interface(f"{made_up}/{_LENGTHS[family]}").network[1])
-        provider["gateways"].append(f"{gateway}/{_LENGTHS[family]}")
+        provider["gateways"].append(f"{gateways[0]}/{_LENGTHS[family]}")
         metric = 100 * number if family == 4 else 1024 * number
-        host["routes"].append(f"-{family} default via {gateway} dev {dev} onlink metric {metric}")
+        route = f"default via {gateways[0]} dev {dev} onlink metric {metric}"
+        host["routes"].append(f"-{family} {route}")
     table["providers"][uplink] = {"number": number, **provider}
 
 
-def _address(family: int, number: int, gateway: str) -> str:
-    """An address for the host: in the gateway's network if that can be one."""
-    if gateway and not ip_address(gateway).is_link_local:
-        return str(ip_interface(f"{gateway}/{_LENGTHS[family]}").network[10])
+def _nth(family: int, nth: int, neighbours: list[str]) -> str:
+    """An address beside others, "" where a link-local one doesn't tell the network."""
+    if not neighbours or ip_address(neighbours[0]).is_link_local:
+        return ""
+    return str(ip_interface(f"{neighbours[0]}/{_LENGTHS[family]}").network[nth])
+
+
+def _made_up(family: int, number: int) -> str:
     v4, v6 = _PREFIXES.get(number, (f"198.51.{number}", f"2001:db8:{number:x}00:"))
     return f"{v4}.10" if family == 4 else f"{v6}:10"
 

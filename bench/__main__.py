@@ -1,0 +1,65 @@
+"""`python -m bench [NAME…]`: run benches, keep their results, render the page.
+
+Rules: BENCHES is the table of all. A bench that fails stops nothing else, but the exit status
+says so; a target that isn't met is a figure, not a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from importlib import import_module
+
+from bench import render, results
+from bench.clock import say
+
+BENCHES = {
+    "connections": "10,000 connections over two uplinks",
+    "reapply": "100 re-applies under load",
+    "planner": "planning and applying, in process",
+    "processes": "whole processes",
+    "throughput": "connections per second and throughput beside a plain host",
+    "netlink": "our rtnetlink codec beside pyroute2",
+}
+
+
+def run(name: str) -> bool:
+    """Run one bench and keep what it found; return whether it came to an end."""
+    say(f"{name}: {BENCHES[name]}")
+    machine, start = results.read_machine(), time.monotonic()
+    try:
+        report: results.Report = import_module(f"bench.{name}").run()
+    except Exception as error:  # noqa: BLE001  # the other benches go on
+        say(f"{name}: failed: {type(error).__name__}: {error}")
+        return False
+    results.write(name, report, machine)
+    say(f"{name}: done in {time.monotonic() - start:.0f} s")
+    return True
+
+
+def summary(names: list[str]) -> str:
+    rows = [("bench", "figure", "measured", "target", "")]
+    for name in names:
+        if found := results.read(name):
+            rows += [(name, *render.figure_row(figure)) for figure in found[0].figures]
+    return render.text_table([[cell.replace("*", "") for cell in row] for row in rows])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
+    parser.add_argument("--render", action="store_true", help="only write docs/figures.md anew")
+    chosen = parser.parse_args()
+    names = chosen.names or list(BENCHES)
+    if unknown := set(names) - set(BENCHES):
+        parser.error(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+    failed = [] if chosen.render else [name for name in names if not run(name)]
+    render.PAGE.write_text(render.render(list(BENCHES)), encoding="utf-8")
+    if not chosen.render:
+        print(summary([name for name in names if name not in failed]))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""`ifdefault demo`: show on real traffic what this is for."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import click
+
+from ifdefault.lab import rootless
+from ifdefault.lab.story import COUNT, Row, Share, Story, tell
+from ifdefault.lab.topology import load
+
+_PROBLEM = """\
+A web host buys transit from two providers and has an address of each, no BGP. It has one
+default route, through isp-a. So what comes in through isp-b is answered through isp-a, and
+isp-a drops the answer: its source isn't one of isp-a's (BCP 38). Half of all visitors hang."""
+_TRICK = """\
+The trick (Paul Vixie, NANOG 1997): each uplink has a default route of its own, and every
+connection is answered through the uplink that it came in on."""
+
+_BY_SOURCE = re.compile(r" rule add .*from (?!all)")
+
+
+@click.command(name="demo")
+@click.option("--json", "as_json", is_flag=True, help="Print what was measured, as JSON.")
+def command(as_json: bool) -> int:
+    """Show on real traffic what this is for: the same clients before and after apply.
+
+    It runs in network namespaces of its own, with real servers where they are installed; without
+    root it needs user namespaces. The exit status is 0 if all was answered after apply, and
+    nothing misrouted.
+    """
+    rootless.enter_alone()
+    topology = load("two")
+    started = time.monotonic()
+
+    def progress(what: str) -> None:
+        click.secho(f"{time.monotonic() - started:5.1f} s  {what}", fg="cyan", err=True)
+
+    if not as_json:
+        click.echo(f"{_PROBLEM}\n\n{topology.drawing}\n")
+        sys.stdout.flush()
+    story = tell(topology, progress)
+    if as_json:
+        click.echo(json.dumps(asdict(story) | {"ok": story.ok}, ensure_ascii=False))
+    else:
+        click.echo("\n".join(_render(story)))
+    return 0 if story.ok else 1
+
+
+def _render(story: Story) -> Iterator[str]:
+    yield ""
+    yield from _table("before", story.before)
+    yield f"  of {COUNT} tries each; ok: answered; hung: not answered, or from a wrong address;"
+    yield "  mis: packets that the providers dropped, since their source isn't the provider's"
+    yield ""
+    yield _TRICK
+    yield ""
+    yield click.style("$ ifdefault plan", bold=True)
+    yield from _heart(story.plan.splitlines())
+    yield click.style("$ ifdefault apply && ifdefault status", bold=True)
+    yield story.status
+    yield ""
+    yield from _table("after", story.after)
+    if story.rotation:
+        yield ""
+        yield from _rotation(story.rotation)
+    yield ""
+    yield from story.notes
+    yield _verdict(story)
+
+
+def _heart(plan: Sequence[str]) -> Iterator[str]:
+    """The lines of a plan that are the trick itself; the others prepare and guard it."""
+    shown = [line for line in plan if " default via " in line or _BY_SOURCE.search(line)]
+    yield from shown
+    yield f"… and {len(plan) - len(shown)} more"
+
+
+def _table(title: str, rows: Sequence[Row]) -> Iterator[str]:
+    """A line for each kind, a group of columns for each uplink and family."""
+    columns = sorted({(row.uplink, row.family) for row in rows})
+    heads = [f"{uplink} IPv{family}" for uplink, family in columns]
+    yield click.style(f"{title:<12}", bold=True) + "".join(f"  {head:>14}" for head in heads)
+    yield f"{'':12}" + "    ok hung  mis" * len(columns)
+    for kind in dict.fromkeys(row.kind for row in rows):
+        by_column = {(row.uplink, row.family): row for row in rows if row.kind == kind}
+        yield f"{kind:<12}" + "".join(_cell(by_column[column]) for column in columns)
+
+
+def _cell(row: Row) -> str:
+    lost = row.tried - row.answered
+    ok = click.style(f"{row.answered or '·':>6}", fg="red" if lost else "green")
+    hung = click.style(f"{lost or '·':>5}", fg="red" if lost else None)
+    return (
+        ok + hung + click.style(f"{row.misrouted or '·':>5}", fg="red" if row.misrouted else None)
+    )
+
+
+def _rotation(shares: Sequence[Share]) -> Iterator[str]:
+    yield "A resolver hands out both addresses in turn; new connections rotate over the uplinks:"
+    total = sum(share.tried for share in shares)
+    for share in shares:
+        bar = "█" * round(40 * share.tried / total)
+        yield f"  {share.uplink:<8} {bar:<28} {share.tried:>4} tried, {share.answered:>4} answered"
+
+
+def _verdict(story: Story) -> str:
+    before, after = _lost(story.before), _lost(story.after)
+    tried = sum(row.tried for row in story.after)
+    text = (
+        f"{'all is well' if story.ok else 'NOT all is well'}: of {tried} tries {before} hung before"
+        f" and {after} after, {story.misrouted_after} packets misrouted after"
+    )
+    return click.style(text, fg="green" if story.ok else "red", bold=True)
+
+
+def _lost(rows: Sequence[Row]) -> int:
+    return sum(row.tried - row.answered for row in rows)

@@ -1,0 +1,186 @@
+"""The demo's story: the same clients before and after `ifdefault apply`, and DNS rotation.
+
+Rules: what it tells was measured in this run: answers by the clients, misrouted packets by the
+providers' own filters. Where a real server isn't installed the lab's own stands in, and the
+story says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from ifdefault.errors import HostError
+from ifdefault.lab import ports, services
+from ifdefault.lab.rotation import rotate
+from ifdefault.lab.topology import Target, Topology
+from ifdefault.lab.traffic import Tally, measure
+from ifdefault.lab.world import World
+
+COUNT = 20  # tries of each kind to each address
+VISITS = 1000  # connections by name
+_NAME = "www.example"
+_RESOLVER = "198.18.0.1"  # in the core, where a client's provider has it
+
+# How a provider sees the answers of each kind: (protocol, port), ICMP by type * 256 + code.
+_ANSWERS = {
+    "tcp": {("tcp", ports.TCP_ECHO)},
+    "http": {("tcp", ports.HTTP)},
+    "quic": {("udp", ports.QUIC)},
+    "udp-bound": {("udp", ports.UDP_BOUND)},
+    "udp-pktinfo": {("udp", ports.UDP_PKTINFO)},
+    "udp-naive": {("udp", ports.UDP_NAIVE)},
+    "icmp": {("icmp", 0), ("ipv6-icmp", 129 << 8)},
+    "rst": {("tcp", ports.CLOSED)},
+    "unreachable": {("icmp", 3 << 8 | 3), ("ipv6-icmp", 1 << 8 | 4)},
+}
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Row:
+    """What came of one kind of traffic to one address. `misrouted` is in packets."""
+
+    kind: str
+    uplink: str
+    family: int
+    tried: int
+    answered: int
+    hung: int
+    wrong: int  # answered from another address: no answer to a client
+    failed: int
+    misrouted: int
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Share:
+    """The connections that DNS rotation brought to one uplink."""
+
+    uplink: str
+    tried: int
+    answered: int
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Story:
+    topology: str
+    drawing: str
+    notes: tuple[str, ...]
+    before: tuple[Row, ...]
+    plan: str
+    status: str
+    after: tuple[Row, ...]
+    rotation: tuple[Share, ...]
+    misrouted_after: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was answered once `apply` had run, and nothing misrouted."""
+        rows: tuple[Row | Share, ...] = (*self.after, *self.rotation)
+        return self.misrouted_after == 0 and all(row.answered == row.tried for row in rows)
+
+
+Progress = Callable[[str], None]
+
+
+def tell(topology: Topology, progress: Progress) -> Story:
+    """Live through the story, and return what was measured."""
+    progress("building the world")
+    with World.up(topology) as world:
+        progress("starting the servers")
+        kinds, notes = _start_servers(world)
+        progress("clients, before: all that isp-a would drop hangs")
+        before = _act(world, kinds)
+        progress("ifdefault plan, ifdefault apply")
+        plan = _ifdefault(world, "plan")
+        _ifdefault(world, "apply")
+        status = _ifdefault(world, "status")
+        progress("the same clients, after")
+        baseline = sum(world.misrouted().values())
+        after = _act(world, kinds)
+        rotation: tuple[Share, ...] = ()
+        if services.installed("unbound"):
+            progress(f"{VISITS:,} connections by name")
+            rotation = _rotate(world)
+        else:
+            notes.append("unbound isn't installed: no rotation by a real resolver")
+        return Story(
+            topology=topology.name,
+            drawing=topology.drawing,
+            notes=tuple(notes),
+            before=before,
+            plan=plan,
+            status=status,
+            after=after,
+            rotation=rotation,
+            misrouted_after=sum(world.misrouted().values()) - baseline,
+        )
+
+
+def _start_servers(world: World) -> tuple[list[str], list[str]]:
+    """Return the kinds of traffic that there are servers for, and what is missing."""
+    host = world["host"]
+    kinds, notes = list(_ANSWERS), []
+    nginx = services.installed("nginx")
+    services.builtin(host, http=not nginx)
+    if nginx:
+        services.nginx(host)
+    else:
+        notes.append("nginx isn't installed: HTTP is answered by the lab's own server")
+    if services.installed("caddy") and find_spec("aioquic"):
+        services.caddy(host)
+    else:
+        kinds.remove("quic")
+        notes.append("no QUIC: it takes caddy and the Python package aioquic")
+    return kinds, notes
+
+
+def _act(world: World, kinds: list[str]) -> tuple[Row, ...]:
+    targets = world.topology.targets()
+    refused = _refused(world)
+    tallies = measure(world["client"], kinds, [t.address for t in targets], count=COUNT)
+    refused = _refused(world) - refused
+    by_address = {target.address: target for target in targets}
+    return tuple(_row(tally, by_address[tally.target], refused) for tally in tallies)
+
+
+def _row(tally: Tally, target: Target, refused: Counter[tuple[str, str, int]]) -> Row:
+    return Row(
+        kind=tally.kind,
+        uplink=target.provider,
+        family=target.family,
+        tried=tally.tried,
+        answered=tally.answered,
+        hung=tally.hung,
+        wrong=tally.wrong,
+        failed=sum(count for _, count in tally.errors),
+        misrouted=sum(refused[(target.address, *answer)] for answer in _ANSWERS[tally.kind]),
+    )
+
+
+def _refused(world: World) -> Counter[tuple[str, str, int]]:
+    """Packets that the providers refused, by source, protocol and port."""
+    counts: Counter[tuple[str, str, int]] = Counter()
+    for row in world.refusals():
+        counts[row.source, row.protocol, row.port] += row.packets
+    return counts
+
+
+def _ifdefault(world: World, subcommand: str) -> str:
+    done = world.ifdefault(subcommand)
+    if done.returncode:
+        raise HostError(f"ifdefault {subcommand}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout.rstrip()
+
+
+def _rotate(world: World) -> tuple[Share, ...]:
+    targets = world.topology.targets()
+    services.unbound(world["core"], _NAME, [t.address for t in targets], [_RESOLVER])
+    uplink = {target.address: target.provider for target in targets}
+    tried: Counter[str] = Counter()
+    answered: Counter[str] = Counter()
+    for share in rotate(world["client"], _RESOLVER, _NAME, count=VISITS):
+        tried[uplink[share.address]] += share.tried
+        answered[uplink[share.address]] += share.answered
+    return tuple(Share(name, tried[name], answered[name]) for name in sorted(tried))
