@@ -19,6 +19,7 @@ ReturnPath = Literal["auto", "source", "mark", "conntrack"]
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
 NFT_TABLE = "ifdefault"  # our one nftables table, family inet
+TABLE_DEFAULT = 253
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
 

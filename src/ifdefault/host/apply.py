@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from ifdefault.config import read as read_config
 from ifdefault.errors import HostError, KernelError, Problem
@@ -31,6 +32,7 @@ from ifdefault.plan import conflicts, numbers
 from ifdefault.plan.desired import plan
 from ifdefault.plan.diff import diff, own_routes, own_rules
 
+T = TypeVar("T")
 Before = Callable[[Operation], None]
 
 
@@ -86,11 +88,11 @@ def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
     """Add the originals of what is no longer wanted, where the kernel still holds our value."""
     now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
     sysctls, wanted_groups = dict(desired.sysctls), dict(desired.groups)
-    for name, (original, ours) in state.sysctls.items():
-        if now.get(name) == ours:
+    for name, (original, *ours) in state.sysctls.items():
+        if now.get(name) in ours:
             sysctls.setdefault(name, original)
-    for dev, (first, set_to) in state.groups.items():
-        if groups.get(dev) == set_to:
+    for dev, (first, *set_to) in state.groups.items():
+        if groups.get(dev) in set_to:
             wanted_groups.setdefault(dev, first)
     return replace(
         desired, sysctls=tuple(sorted(sysctls.items())), groups=tuple(sorted(wanted_groups.items()))
@@ -143,23 +145,31 @@ def _perform(operations: tuple[Operation, ...], before: Before) -> None:
 
 
 def _with_new_originals(prepared: Prepared) -> State:
-    """The oldest value stays the original, whoever changed it since."""
+    """The oldest value stays the original, whoever changed it since; what the kernel holds of
+    ours until the operation is done is ours as well."""
     state = prepared.state
     for operation in prepared.operations:
         match operation:
             case SetSysctl(name, value, was):
-                first = state.sysctls.get(name, (was, value))[0]
-                state.sysctls[name] = (first, value)
+                state.sysctls[name] = (*state.sysctls.get(name, (was,)), value)
             case SetGroup(dev, group, was_group):
-                first_group = state.groups.get(dev, (was_group, group))[0]
-                state.groups[dev] = (first_group, group)
+                state.groups[dev] = (*state.groups.get(dev, (was_group,)), group)
     return state
 
 
 def _forget_restored(state: State, facts: Facts) -> None:
-    now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
-    state.sysctls = {n: v for n, v in state.sysctls.items() if now.get(n) != v[0]}
-    state.groups = {d: v for d, v in state.groups.items() if groups.get(d) != v[0]}
+    state.sysctls = _settled(state.sysctls, dict(facts.sysctls))
+    state.groups = _settled(state.groups, {link.name: link.group for link in facts.links})
+
+
+def _settled(known: dict[str, tuple[T, ...]], now: dict[str, T]) -> dict[str, tuple[T, ...]]:
+    """Without what has its original again, and each with the one value of ours that it holds."""
+    kept = {}
+    for name, (first, *ours) in known.items():
+        value = now.get(name)
+        if value != first:
+            kept[name] = (first, value) if value in ours else (first, *ours)
+    return kept
 
 
 def return_to(target: Desired, store: Store) -> None:

@@ -24,11 +24,12 @@ STATE, LOCK, PENDING = "state.json", "lock", "undo.json"
 
 @dataclass(slots=True)
 class State:
-    """`sysctls` and `groups` map a name to (original, ours)."""
+    """`sysctls` and `groups` map a name to its original, then to the values of ours that the
+    kernel may hold: one, or more while a change is under way or was killed."""
 
     numbers: dict[str, int] = field(default_factory=dict)
-    sysctls: dict[str, tuple[str, str]] = field(default_factory=dict)
-    groups: dict[str, tuple[int, int]] = field(default_factory=dict)
+    sysctls: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
     nft_text: str = ""  # as loaded last
     nft_digest: str = ""
     nft_listing: str = ""

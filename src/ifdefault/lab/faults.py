@@ -25,14 +25,14 @@ class Fault:
     amount: int = 0  # unless told; 0 where there is nothing to tell
 
 
-def _dropping(match: str) -> str:
-    """Drop forwarded packets; the router's own answers still go out."""
+def _dropping(match: str, hook: str = "forward") -> str:
+    """Drop packets; those that are forwarded unless told, so the router's own still go out."""
     return f"""nft -f - <<'E'
 table inet fault
 delete table inet fault
 table inet fault {{{{
-  chain forward {{{{
-    type filter hook forward priority -10; policy accept;
+  chain {hook} {{{{
+    type filter hook {hook} priority -10; policy accept;
     {match} drop
   }}}}
 }}}}
@@ -59,6 +59,11 @@ FAULTS = {
     ),
     "no-outbound": Fault(
         "nothing that the host sends leaves, it still hears", _dropping('iifname "{dev}"'), _PASS
+    ),
+    "no-adverts": Fault(
+        "the router advertises itself no more, and says no goodbye; its default expires",
+        _dropping("icmpv6 type nd-router-advert", hook="output"),
+        _PASS,
     ),
     "router": Fault(
         "the router is replaced: same addresses, another MAC",

@@ -14,6 +14,8 @@ from ifdefault.errors import ConfigError, Problem
 from ifdefault.model import (
     FAMILIES,
     PROTOCOL,
+    TABLE_DEFAULT,
+    TABLE_LOCAL,
     TABLE_MAIN,
     Config,
     Desired,
@@ -192,12 +194,16 @@ def _return_path(
     for interface in sorted({u.interface for u in uplinks}):
         priority, landing = base + numbers.FROM_UPLINK, base + numbers.END
         yield rule(priority=priority, action="goto", goto=landing, iif=interface)
-    yield rule(
-        priority=base + numbers.LOCAL_ROUTES,
-        table=TABLE_MAIN,
+    local = functools.partial(
+        rule,
         suppress_prefixlength=numbers.SHORTEST_LOCAL[family],
         suppress_ifgroup=config.host.interface_group,
     )
+    # a packet with a mark of the VPN's own is its tunnel, and mustn't enter itself
+    others = ~config.host.mark_mask & 0xFFFFFFFF
+    for table in _vpn_tables(facts, family):
+        yield local(priority=base + numbers.VPN_ROUTES, table=table, mask=others)
+    yield local(priority=base + numbers.LOCAL_ROUTES, table=TABLE_MAIN)
     if marking:
         for u in uplinks:
             priority = base + numbers.ARRIVAL_MARK
@@ -210,6 +216,26 @@ def _return_path(
     for interface, u in sorted({u.interface: u for u in reversed(uplinks)}.items()):
         yield rule(priority=base + numbers.DEVICE, table=u.table, oif=interface)
     yield rule(priority=base + numbers.END, action="nop")
+
+
+def _vpn_tables(facts: Facts, family: Family) -> list[int]:
+    """Foreign tables that every packet looks up and that hold specific routes (Tailscale's 52):
+    a VPN's client that talks to an uplink's address must be answered through the VPN."""
+    specific = {
+        route.table
+        for route in facts.routes
+        if route.family == family
+        and route.protocol != PROTOCOL
+        and prefixes.network(route.dst)[1] > numbers.SHORTEST_LOCAL[family]
+    }
+    every_packet = {
+        rule.table
+        for rule in facts.rules
+        if rule.action == "lookup"
+        and rule.protocol != PROTOCOL
+        and Rule(family, rule.priority, table=rule.table, protocol=rule.protocol) == rule
+    }
+    return sorted(every_packet & specific - {TABLE_MAIN, TABLE_LOCAL, TABLE_DEFAULT})
 
 
 def _outgoing(config: Config, uplinks: list[Uplink], family: Family) -> Iterator[Rule]:

@@ -12,7 +12,7 @@ from ifdefault.model import HostConfig
 UPLINKS_MAX = 31
 
 # Offsets of the return-path block, from its first priority. What they are for: docs/architecture.md
-FROM_UPLINK, LOCAL_ROUTES, ARRIVAL_MARK, SOURCE, DEVICE, END = 0, 10, 20, 30, 40, 50
+FROM_UPLINK, VPN_ROUTES, LOCAL_ROUTES, ARRIVAL_MARK, SOURCE, DEVICE, END = 0, 5, 10, 20, 30, 40, 50
 BLOCK = 100  # a block moves by this much when a foreign rule gets above it
 LOWEST_BLOCK = 100
 
@@ -21,8 +21,9 @@ LOWEST_BLOCK = 100
 # keeps them apart.
 OUTGOING = 32765
 
-# Routes this short don't count as "the LAN's" (rule LOCAL_ROUTES): a VPN's halves. OpenVPN's are
-# 0/1 and 128/1; ::/3, 2000::/4 and 3000::/4. fc00::/7 is a legitimate route to a site.
+# Routes this short don't count as the LAN's or a VPN's own (LOCAL_ROUTES, VPN_ROUTES): they are a
+# full tunnel's halves. OpenVPN's are 0/1 and 128/1; ::/3, 2000::/4 and 3000::/4. fc00::/7 is a
+# legitimate route to a site.
 SHORTEST_LOCAL = {4: 7, 6: 6}
 
 

@@ -1,0 +1,113 @@
+"""`netlink`: our rtnetlink codec beside pyroute2's, on the same tables of the same host.
+
+Rules: pyroute2 is no dependency; it is installed into a temporary directory for this bench alone.
+Each side turns links, addresses, routes and rules of both families into its own objects.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+from bench import many
+from bench.clock import say, times_ms
+from bench.results import Figure, Report
+from bench.stats import median
+from bench.subject import Subject
+from ifdefault.errors import HostError
+from ifdefault.lab.world import World
+
+_IMPORTS = 9
+_HOW = """\
+Both read the links, addresses, routes and rules of a host with 31 uplinks and 16 addresses each
+after `apply`, IPv4 and IPv6, whole tables, into their own objects. *Import* is a whole process that
+imports the library and ends, less one that does nothing."""
+
+_OURS = """
+from ifdefault.kernel import rtnetlink as r
+from ifdefault.kernel.netlink import Netlink
+def dump():
+    with Netlink() as n:
+        links = [r.decode_link(m) for m in n.dump(r.GETLINK, r.link_query())]
+        names = {link.index: link.name for link in links}
+        found = list(links)
+        for f in (4, 6):
+            found += [r.decode_address(m, names) for m in n.dump(r.GETADDR, r.address_query(f))]
+            found += [r.decode_route(m, names) for m in n.dump(r.GETROUTE, r.route_query(f))]
+            found += [r.decode_rule(m) for m in n.dump(r.GETRULE, r.rule_query(f))]
+        return len(found)
+"""
+_PYROUTE2 = """
+import socket
+from pyroute2 import IPRoute
+def dump():
+    with IPRoute() as ip:
+        found = list(ip.get_links())
+        for f in (socket.AF_INET, socket.AF_INET6):
+            found += ip.get_addr(family=f)
+            found += ip.get_routes(family=f)
+            found += ip.get_rules(family=f)
+        return len(found)
+"""
+_TIMED = """
+import json, time
+samples = []
+for _ in range(9):
+    start = time.perf_counter_ns()
+    count = dump()
+    samples.append((time.perf_counter_ns() - start) / 1e6)
+print(json.dumps([count, samples[1:]]))
+"""
+
+
+def run() -> Report:
+    sides = {"ours": (_OURS, "")}
+    notes: tuple[str, ...] = ()
+    with tempfile.TemporaryDirectory() as place, World.up(many.topology(many.PER_FAMILY)) as world:
+        say("installing pyroute2 into a temporary directory")
+        if version := _install(place):
+            sides["pyroute2"] = (_PYROUTE2, place)
+            notes = (f"pyroute2 {version}",)
+        else:
+            notes = ("pyroute2 couldn't be installed here, so there is nothing to compare with",)
+        Subject(world).apply()
+        samples: dict[str, list[float]] = {}
+        figures = []
+        bare_ms = median(times_ms(lambda: _python("pass"), _IMPORTS))
+        for name, (text, path) in sides.items():
+            say(f"import and dump: {name}")
+            head = text.partition("def ")[0]
+            found = times_ms(lambda h=head, p=path: _python(h, p), _IMPORTS)  # type: ignore[misc]
+            samples[f"{name}, import"] = [ms - bare_ms for ms in found]
+            script, extra = text + _TIMED, path
+            told = world["host"].python(lambda s=script, e=extra: _python(s, e))  # type: ignore[misc]
+            count, samples[f"{name}, dump"] = json.loads(told)
+            figures += [
+                Figure(f"import, {name}", median(samples[f"{name}, import"]), "ms"),
+                Figure(f"dump, {name} ({count} objects)", median(samples[f"{name}, dump"]), "ms"),
+            ]
+    return Report("Our rtnetlink codec beside pyroute2", _HOW, tuple(figures), (), samples, notes)
+
+
+def _install(place: str) -> str:
+    """Install pyroute2; return its version, "" where that can't be."""
+    pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*pip, "--target", place, "pyroute2"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        return ""
+    return _python("import pyroute2; print(pyroute2.__version__)", place).strip()
+
+
+def _python(script: str, path: str = "") -> str:
+    env = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=env
+    )
+    if done.returncode:
+        raise HostError(f"a measured script failed: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout

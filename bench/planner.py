@@ -1,0 +1,126 @@
+"""`planner`: how long planning takes, pure, and applying, in process.
+
+Rules: planning is timed on made-up facts; applying on real interfaces, from reading the config to
+having verified the kernel, by the calls that `ifdefault apply` makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle, islice
+
+from bench import many
+from bench.clock import say, times_ms
+from bench.results import Figure, Report, Table
+from bench.stats import median, quantile
+from bench.subject import Applied, Subject, config
+from ifdefault.kernel.nft import digest
+from ifdefault.lab.topology import Topology, load
+from ifdefault.lab.world import World
+from ifdefault.model import Facts
+from ifdefault.plan import numbers
+from ifdefault.plan.desired import plan
+from ifdefault.plan.diff import diff
+
+PLAN_TARGET_MS = 20
+APPLY_TARGETS_MS = {2: 50, 31: 250}
+_PLANS = 60
+_UDP_PORTS = (443, 51820)
+_HOW = """\
+*Planning* is `plan()` on made-up facts of 31 uplinks with 8 IPv4 and 8 IPv6 addresses each.
+*Applying* is what `ifdefault apply` does, in process, from reading the config to having verified
+the kernel and saved the state, on real interfaces with IPv4 and IPv6: `first` begins with nothing
+of ours in the kernel, `change` moves the normal default to another uplink, `nothing` finds all as
+it should be. For 31 uplinks the interfaces are veths in one namespace."""
+
+
+def run() -> Report:
+    say("planning for 31 uplinks x 16 addresses")
+    samples: dict[str, list[float]] = {
+        "plan": _time_plan(many.facts()),
+        "plan, naive UDP": _time_plan(many.facts(udp_ports=_UDP_PORTS)),
+        "diff": _time_diff(many.facts()),
+    }
+    rows = []
+    worlds: tuple[tuple[int, Topology, Callable[[int], str], int], ...] = (
+        (2, load("two"), _two, 20),
+        (31, many.topology(), many.config_text, 12),
+    )
+    for uplinks, topology, text, count in worlds:
+        say(f"applying for {uplinks} uplinks")
+        for kind, applied in _time_apply(topology, text, count).items():
+            key = f"apply, {uplinks} uplinks, {kind}"
+            samples[key] = [one.total_ms for one in applied]
+            samples[f"{key}, prepare"] = [one.prepare_ms for one in applied]
+            samples[f"{key}, commit"] = [one.commit_ms for one in applied]
+            rows.append(_row(str(uplinks), kind, applied))
+    heads = ("uplinks", "", "operations", "prepare", "commit", "both, median", "both, p95")
+    return Report("Planning and applying", _HOW, _figures(samples), (Table("", heads, tuple(rows)),), samples)
+
+
+def _figures(samples: dict[str, list[float]]) -> tuple[Figure, ...]:
+    named = [
+        ("plan, 31 uplinks x 16 addresses", "plan", PLAN_TARGET_MS),
+        ("the same with two naive UDP ports", "plan, naive UDP", None),
+        ("diff against an unconfigured host", "diff", None),
+    ]
+    for uplinks, target in APPLY_TARGETS_MS.items():
+        for kind in ("first", "change", "nothing"):
+            key = f"apply, {uplinks} uplinks, {kind}"
+            named.append((key, key, target))
+    found = []
+    for what, key, target in named:
+        found.append(Figure(f"{what}, median", median(samples[key]), "ms", target))
+        found.append(Figure(f"{what}, p95", quantile(samples[key], 0.95), "ms", target))
+    return tuple(found)
+
+
+def _time_plan(facts: Facts) -> list[float]:
+    wanted = many.config()
+    numbering = numbers.assign([u.name for u in wanted.uplinks], {})
+    return times_ms(lambda: plan(wanted, facts, numbering), _PLANS, warm_up=3)
+
+
+def _time_diff(facts: Facts) -> list[float]:
+    wanted = many.config()
+    numbering = numbers.assign([u.name for u in wanted.uplinks], {})
+    desired = plan(wanted, facts, numbering).desired
+    return times_ms(lambda: diff(facts, desired, digest), _PLANS, warm_up=3)
+
+
+def _time_apply(
+    topology: Topology, text: Callable[[int], str], count: int
+) -> dict[str, list[Applied]]:
+    found: dict[str, list[Applied]] = {"first": [], "change": [], "nothing": []}
+    with World.up(topology) as world:
+        host = Subject(world)
+        host.apply(text(1))  # loads what is loaded lazily
+        for first in islice(cycle((2, 1)), count):
+            found["change"].append(host.apply(text(first)))
+            found["nothing"].append(host.apply())
+        for _ in range(count):
+            host.down()
+            found["first"].append(host.apply())
+        host.down()
+    return found
+
+
+def _two(first: int) -> str:
+    gateways = ["198.51.100.1", "2001:db8:b::1"]
+    return config(
+        [
+            {"name": "isp-a", "interface": "wan0", "rank": int(first != 1)},
+            {"name": "isp-b", "interface": "wan1", "rank": int(first != 2), "gateways": gateways},
+        ]
+    )
+
+
+def _row(uplinks: str, kind: str, applied: list[Applied]) -> tuple[str, ...]:
+    totals = [one.total_ms for one in applied]
+    parts = (
+        median([one.prepare_ms for one in applied]),
+        median([one.commit_ms for one in applied]),
+        median(totals),
+        quantile(totals, 0.95),
+    )
+    return uplinks, kind, str(applied[0].operations), *(f"{part:.1f} ms" for part in parts)

@@ -1,0 +1,105 @@
+"""`down` after `apply` leaves no trace.
+
+     client ── core ─┬─ isp-a ── wan0 ┬─ host       (shared-address: both behind one wan0)
+                     └─ isp-b ── wan1 ┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ifdefault.lab import services
+from ifdefault.lab.world import World
+from tests.net.conftest import LabWorld
+from tests.net.kernelstate import apply, differences, down, read_state
+
+
+def strict_filter(world: World) -> None:
+    """What a distribution may set, and what marks then need a sysctl for."""
+    world["host"].sysctl("net.ipv4.conf.wan0.rp_filter", 1)
+
+
+def naive_udp(world: World) -> None:
+    services.builtin(world["host"])
+
+
+def own_group(world: World) -> None:
+    world["host"].ip("link set wan0 group 7\n")
+
+
+def odd_sysctl(world: World) -> None:
+    world["host"].sysctl("net.ipv4.fwmark_reflect", 2)
+
+
+def nothing(world: World) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("topology", "arrange", "trace"),
+    [
+        ("two", nothing, "misrouted_2"),
+        ("two", own_group, "group 171"),
+        ("two", naive_udp, "dnat"),
+        ("shared-address", nothing, "net/ipv4/tcp_fwmark_accept = 1"),
+        ("shared-address", strict_filter, "net/ipv4/conf/wan0/src_valid_mark = 1"),
+        ("shared-address", odd_sysctl, "net/ipv4/fwmark_reflect = 1"),
+    ],
+)
+def test_down_leaves_everything_as_it_was(
+    lab_world: LabWorld, topology: str, arrange: Callable[[World], None], trace: str
+) -> None:
+    world = lab_world(topology)
+    arrange(world)
+    before = read_state(world["host"])
+    world.ifdefault("apply", check=True)
+    assert trace in "\n".join(differences(before, read_state(world["host"])))
+    world.ifdefault("down", check=True)
+    assert differences(before, read_state(world["host"])) == []
+    again = world.ifdefault("down", check=True)
+    assert (again.stdout, again.stderr) == ("", "nothing to do\n")
+
+
+def test_a_sysctl_that_someone_changed_since_is_left_alone(lab_world: LabWorld) -> None:
+    world = lab_world("shared-address")
+    before = read_state(world["host"])
+    apply(world)
+    world["host"].sysctl("net.ipv4.fwmark_reflect", 2)
+    down(world)
+    assert differences(before, read_state(world["host"])) == [
+        "- net/ipv4/fwmark_reflect = 0",
+        "+ net/ipv4/fwmark_reflect = 2",
+    ]
+
+
+def test_a_group_that_someone_changed_since_is_left_alone(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    apply(world)
+    world["host"].ip("link set wan0 group 9\n")
+    down(world)
+    assert "group 9 " in world["host"].run(["ip", "-o", "link", "show", "wan0"]).stdout
+
+
+def test_the_oldest_value_is_the_original(lab_world: LabWorld) -> None:
+    """Whatever happened between two applies, `down` goes back to before the first."""
+    world = lab_world("shared-address")
+    before = read_state(world["host"])
+    apply(world)
+    world["host"].sysctl("net.ipv4.fwmark_reflect", 0)
+    world["host"].ip("link set wan0 group 9\n")
+    apply(world)
+    down(world)
+    assert differences(before, read_state(world["host"])) == []
+
+
+def test_down_works_when_an_interface_is_gone(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    apply(world)
+    world["host"].ip("link del wan1\n")
+    down(world)
+    left = "\n".join(read_state(world["host"]))
+    assert "proto 171" not in left
+    assert "table inet ifdefault" not in left
+    assert "group 171" not in left
