@@ -236,8 +236,10 @@ class Desired:
     nft: str = ""  # the ruleset's text; "" for no table
     sysctls: tuple[tuple[str, str], ...] = ()
     groups: tuple[tuple[str, int], ...] = ()  # (interface, link group)
-    redirects: tuple[Redirect, ...] = ()  # part of `nft`, told apart for ForgetFlows
-    mark_mask: int = 0
+    # part of `nft`, told apart for ForgetFlows
+    redirects: tuple[Redirect, ...] = ()
+    udp_ports: tuple[tuple[Family, int], ...] = ()  # those that are redirected
+    udp_addresses: tuple[str, ...] = ()  # all of the uplinks', which are redirected to one another
 
 
 # --- how to get there ---------------------------------------------------------------------
@@ -293,11 +295,12 @@ class LoadNft:
 
 @dataclass(frozen=True, order=True, slots=True)
 class ForgetFlows:
-    """Delete the conntrack entries of redirected UDP flows whose answers would now come from
-    another address than the one they are redirected to (see plan.wildcard)."""
+    """Delete the conntrack entries of UDP flows to redirected ports whose answers would now come
+    from another address than the entry leads to, redirected or not (see plan.wildcard)."""
 
     redirects: tuple[Redirect, ...]
-    mask: int
+    ports: tuple[tuple[Family, int], ...]
+    addresses: tuple[str, ...]
 
 
 Operation = (

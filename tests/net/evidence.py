@@ -12,11 +12,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import ip_address
-from typing import Any
 
-from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node
 
 PORT = 7900  # nobody else's in the lab
@@ -24,15 +21,17 @@ TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 _WAIT_S = 5.0
 _ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 _OUTGOING = 4  # linux/if_packet.h
+_TALKING = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 _SO_MARK = 36  # asm-generic/socket.h
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Packet:
-    """A packet that a node saw; `out` tells that it left by `dev`."""
+    """A packet that a node saw; `out` tells that it left by `dev`. `protocol` is IP's."""
 
     dev: str
     out: bool
+    protocol: int
     src: str
     dst: str
 
@@ -46,13 +45,14 @@ class Tap:
 
     def packets(self) -> list[Packet]:
         """What was heard so far, in order."""
-        while True:
+        while self.sock.fileno() >= 0:
             try:
                 data, where = self.sock.recvfrom(128)
             except BlockingIOError:
-                return self.seen
-            if ends := _ends(where[1], data):
-                self.seen.append(Packet(where[0], where[2] == _OUTGOING, *ends))
+                break
+            if found := _read(where[1], data):
+                self.seen.append(Packet(where[0], where[2] == _OUTGOING, *found))
+        return self.seen
 
     def left_by(self, *, src: str = "", dst: str = "") -> set[str]:
         """The interfaces by which packets from and to these addresses left."""
@@ -76,14 +76,16 @@ def tapped(node: Node) -> Iterator[Tap]:
 
     with node.python(listen) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        yield Tap(sock)
+        tap = Tap(sock)
+        yield tap
+        tap.packets()
 
 
-def _ends(protocol: int, data: bytes) -> tuple[str, str] | None:
+def _read(protocol: int, data: bytes) -> tuple[int, str, str] | None:
     if protocol == _ETH_P_IP and len(data) >= 20:
-        return str(ip_address(data[12:16])), str(ip_address(data[16:20]))
+        return data[9], str(ip_address(data[12:16])), str(ip_address(data[16:20]))
     if protocol == _ETH_P_IPV6 and len(data) >= 40:
-        return str(ip_address(data[8:24])), str(ip_address(data[24:40]))
+        return data[6], str(ip_address(data[8:24])), str(ip_address(data[24:40]))
     return None
 
 
@@ -98,7 +100,7 @@ class Talk:
     client: Node
     server: Node
     asked: str
-    kind: int = TCP
+    kind: socket.SocketKind = TCP
     source: str = ""
     device: str = ""
     mark: int = 0
@@ -121,7 +123,7 @@ class Talk:
     def answered(self) -> bool:
         try:
             self()
-        except TimeoutError:
+        except OSError:  # TimeoutError is one
             return False
         return True
 
@@ -140,14 +142,16 @@ class Talk:
         return sock
 
     def _client(self) -> socket.socket:
-        sock = self._socket()
-        if self.device:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.device.encode())
-        if self.mark:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, self.mark)
-        if self.source:
-            sock.bind((self.source, 0))
-        sock.connect((self.asked, self.port))
+        with ExitStack() as unless_connected:
+            sock = unless_connected.enter_context(self._socket())
+            if self.device:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.device.encode())
+            if self.mark:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, self.mark)
+            if self.source:
+                sock.bind((self.source, 0))
+            sock.connect((self.asked, self.port))
+            unless_connected.pop_all()
         return sock
 
     def _stream(self, client: socket.socket, server: socket.socket, stack: ExitStack) -> str:
@@ -169,20 +173,12 @@ class Talk:
         return str(peer[0])
 
 
-def paths(node: Node, talks: dict[str, Talk]) -> dict[str, Any]:
-    """For each talk: whom the server saw, and what it made pass the node, in order."""
-    found: dict[str, Any] = {}
-    for name, talk in talks.items():
-        # an address that isn't resolved yet may cost a first packet, and a detour
-        eventually(partial(getattr, talk, "answered"), 20.0, what=name)
-        with tapped(node) as tap:
-            peer = talk()
-            found[name] = (peer, sorted({(p.dev, p.out, p.src, p.dst) for p in tap.packets()
-                                         if not _neighbourly(p)}))
-    return found
+Path = tuple[str, tuple[tuple[str, bool, str, str], ...]]
 
 
-def _neighbourly(packet: Packet) -> bool:
-    """Neighbour discovery, which comes when it likes."""
-    ends = ip_address(packet.src), ip_address(packet.dst)
-    return any(end.is_link_local or end.is_multicast for end in ends)
+def path(node: Node, talk: Talk) -> Path:
+    """Whom the server saw, and which interfaces of a node the packets of a talk took."""
+    with tapped(node) as tap:
+        peer = talk()
+        hops = {(p.dev, p.out, p.src, p.dst) for p in tap.packets() if p.protocol in _TALKING}
+        return peer, tuple(sorted(hops))

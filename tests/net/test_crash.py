@@ -88,8 +88,6 @@ def test_killed_in_mid_apply(lab_world: LabWorld, topology: str) -> None:
     assert steps > 30
     for step in range(steps + 1):
         commit_and_die(world, lambda store: prepare(world.config, store), step)
-        done = len(differences(before, read_state(world["host"]))) if step else 1
-        assert done, f"nothing was done before step {step}"
         down(world)
         assert differences(before, read_state(world["host"])) == [], f"killed before step {step}"
 
@@ -99,7 +97,7 @@ def test_apply_again_completes(lab_world: LabWorld, topology: str) -> None:
     apply(world)
     complete = read_state(world["host"])
     down(world)
-    for step in range(0, len(operations_left(world)) + 1, 3):
+    for step in range(0, len(operations_left(world)) + 1, 5):
         commit_and_die(world, lambda store: prepare(world.config, store), step)
         apply(world)
         assert operations_left(world) == ()
@@ -114,9 +112,9 @@ def test_killed_in_mid_change(lab_world: LabWorld, topology: str) -> None:
     other = other_config(world)
     apply(world)
     steps = len(operations_left(world, other))
-    for step in range(0, steps + 1, 4):
+    for step in range(0, steps + 1, 6):
         commit_and_die(world, lambda store: prepare_config(other, store), step)
-        wanted = (None, other)[step // 4 % 2]
+        wanted = (None, other)[step // 6 % 2]
         apply(world, wanted)
         assert operations_left(world, wanted) == ()
         commit_and_die(world, lambda store: prepare_config(other, store), step)
@@ -129,7 +127,7 @@ def test_killed_in_mid_down(lab_world: LabWorld, topology: str) -> None:
     world = lab_world(topology)
     before = read_state(world["host"])
     apply(world)
-    for step in range(0, len(operations_left(world, other_config(world))) // 2, 2):
+    for step in range(0, len(operations_left(world, other_config(world))) // 2, 4):
         commit_and_die(world, prepare_down, step)
         down(world)
         assert differences(before, read_state(world["host"])) == [], f"killed before step {step}"

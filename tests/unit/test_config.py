@@ -305,7 +305,7 @@ top = 1
 [a."b.c"]  # comment ]
 x = """
 [not.a.table]
-y = 1 """""
+y = 1 """"
 list = [ # [
   "one]", 'two #',
 

@@ -138,6 +138,14 @@ def test_tproxy_and_copied_marks_are_refused() -> None:
     assert 'host.return_path = "conntrack"' in line
 
 
+def test_copied_marks_leave_wireguards_inverted_rule_alone() -> None:
+    facts = replace(
+        with_rules(*WG_QUICK, routes=TUNNEL), foreign_marks=((0xCA6C, "nft ip wg-quick-wg0 pre"),)
+    )
+    lines = told(facts, host(return_path="mark"))
+    assert [line for line in lines if not line.startswith("warning: ")] == []
+
+
 # --- others' rules that catch or bypass a default ------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,8 @@ def command(as_json: bool) -> int:
     nothing misrouted.
     """
     rootless.enter_alone()
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # take the world away first
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     topology = load("two")
     started = time.monotonic()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from ifdefault.errors import ConfigError, HostError, Problem
+from ifdefault.errors import HostError, Problem
 from ifdefault.lab import faults, netns, registry, rootless, services
 from ifdefault.lab.fitting import fit
-from ifdefault.lab.topology import load, names, read
+from ifdefault.lab.topology import Topology, load, names, read
 from ifdefault.lab.world import World
 
 _world = click.option(
@@ -55,7 +55,7 @@ def up(topology: str | None, config: Path | None, name: str | None, serve: bool)
     """Build TOPOLOGY, or a world for one's own config, and leave it standing."""
     if (topology is None) == (config is None):
         raise click.UsageError("give one of TOPOLOGY and --config FILE")
-    spec = fit(_text(config), str(config)) if config else load(topology or "")
+    spec = _fit(config) if config else load(topology or "")
     rootless.enter_held(start=True)
     try:
         with World.up(spec, name=name) as world:
@@ -178,8 +178,7 @@ def _execute(name: str | None, node: str, argv: list[str]) -> None:
     os.execvp("ip", netns.argv(world[node].netns, argv))
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(Problem(str(path), f"can't be read: {error}")) from None
+def _fit(path: Path) -> Topology:
+    from ifdefault.config import read as read_config
+
+    return fit(read_config(path), path.read_text(encoding="utf-8"), str(path))

@@ -104,7 +104,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # the reader has left; without this the interpreter's last flush complains
+        # the reader has left, and the interpreter's last flush must not complain: "Note on SIGPIPE"
+        # in the documentation of Python's signal module
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:

@@ -22,13 +22,13 @@ from ifdefault.model import (
     Config,
     Desired,
     Facts,
-    Family,
     Operation,
     SetGroup,
     SetSysctl,
     Uplink,
 )
 from ifdefault.plan import conflicts, numbers
+from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import plan
 from ifdefault.plan.diff import diff, own_routes, own_rules
 
@@ -50,7 +50,6 @@ class Prepared:
     desired: Desired
     operations: tuple[Operation, ...]
     problems: tuple[Problem, ...] = ()
-    udp_ports: tuple[tuple[Family, int], ...] = ()  # those that are redirected
 
 
 def prepare(config_path: Path, store: Store, *, thorough: bool = True) -> Prepared:
@@ -74,7 +73,7 @@ def prepare_config(config: Config, store: Store, *, thorough: bool = True) -> Pr
         found = conflicts.find_conflicts(config, facts, planned.uplinks)
         problems = (*found, *foreign.networkd_problems())
     operations = diff(facts, desired, nft.digest, state.loaded)
-    return Prepared(facts, state, planned.uplinks, desired, operations, problems, planned.udp_ports)
+    return Prepared(facts, state, planned.uplinks, desired, operations, problems)
 
 
 def prepare_down(store: Store) -> Prepared:
@@ -130,6 +129,9 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
             raise KernelError(Problem("verify", f"the kernel still differs: {left[0]}"))
     except (KernelError, HostError) as error:
         raise _undone(error, came_from, store) from error
+    except BaseException:  # Ctrl-C, or a fault of our own
+        return_to(came_from, store)
+        raise
     state.nft_text = prepared.desired.nft
     table = facts.nft
     state.nft_digest, state.nft_listing = (table.digest, table.listing) if table else ("", "")
@@ -141,7 +143,15 @@ def _perform(operations: tuple[Operation, ...], before: Before) -> None:
     with Performer() as performer:
         for operation in operations:
             before(operation)
-            performer.perform(operation)
+            _perform_one(performer, operation)
+
+
+def _perform_one(performer: Performer, operation: Operation) -> None:
+    try:
+        performer.perform(operation)
+    except KernelError as error:
+        where = describe(operation).partition("  #")[0]
+        raise KernelError(*(replace(p, where=where) for p in error.problems)) from error
 
 
 def _with_new_originals(prepared: Prepared) -> State:
@@ -173,15 +183,26 @@ def _settled(known: dict[str, tuple[T, ...]], now: dict[str, T]) -> dict[str, tu
 
 
 def return_to(target: Desired, store: Store) -> None:
-    """Bring back an earlier state of ours (see `snapshot`)."""
+    """Bring back an earlier state of ours (see `snapshot`), as much of it as the kernel takes;
+    KernelError tells what it refused."""
     facts = read_facts()
-    _perform(diff(facts, target, nft.digest), _ignore)
+    there = {link.name for link in facts.links}
+    routes = tuple(r for r in target.routes if all(hop.dev in there for hop in r.hops))
+    refused: list[Problem] = []
+    with Performer() as performer:
+        for operation in diff(facts, replace(target, routes=routes), nft.digest):
+            try:
+                _perform_one(performer, operation)
+            except KernelError as error:
+                refused += error.problems
     state, facts = store.load(), read_facts()
     state.nft_text = target.nft
     table = facts.nft
     state.nft_digest, state.nft_listing = (table.digest, table.listing) if table else ("", "")
     _forget_restored(state, facts)
     store.save(state)
+    if refused:
+        raise KernelError(*refused)
 
 
 def _undone(error: KernelError | HostError, came_from: Desired, store: Store) -> KernelError:

@@ -126,7 +126,7 @@ def _incoming(
 
 
 def _naive(prepared: Prepared, family: Family, ip_proto: int, target: End) -> bool:
-    return ip_proto == socket.IPPROTO_UDP and (family, target.port) in prepared.udp_ports
+    return ip_proto == socket.IPPROTO_UDP and (family, target.port) in prepared.desired.udp_ports
 
 
 def _redirect(prepared: Prepared, family: Family, source: End) -> Redirect | None:

@@ -4,7 +4,8 @@ Rules: the guard stands before the first change is made. It is a process of its 
 session, without terminal, deaf to SIGHUP and SIGINT: the terminal's end, the end of the login and
 kill -9 of the command don't reach it. Where systemd runs, it is a unit of its own, since logind
 may kill what a login leaves behind. The file `undo.json` decides: who removes it under the lock
-has won, and it says which guard it belongs to.
+has won, and it says which guard it belongs to. Where no guard lives it is void: the host was
+restarted, and so has nothing to undo, or the command was killed before its first change.
 """
 
 from __future__ import annotations
@@ -16,36 +17,40 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from ifdefault.errors import HostError, Problem
-from ifdefault.host.apply import Prepared, commit, return_to, snapshot
+from ifdefault.host.apply import Before, Prepared, commit, return_to, snapshot
 from ifdefault.host.store import PENDING, Store
 from ifdefault.model import Desired
 
 _READY = b"ready\n"
 _SYSTEMD = Path("/run/systemd/system")
+_LOOK_S = 1.0  # how soon a guard that was called off notices
 
 
-def commit_on_probation(prepared: Prepared, store: Store, seconds: int) -> None:
+def commit_on_probation(
+    prepared: Prepared, store: Store, seconds: int, before: Before | None = None
+) -> None:
     """Commit what was prepared, with a guard that undoes it after `seconds` unless confirmed.
 
     The caller holds the store's lock. If the commit itself fails, the guard is called off.
     """
     token = secrets.token_hex(8)
-    before = snapshot(prepared.facts, prepared.state)
-    store.write(PENDING, {"token": token, "before": asdict(before)})
+    came_from = asdict(snapshot(prepared.facts, prepared.state))
+    store.write(PENDING, {"token": token, "before": came_from})
     try:
         _start(store, token, seconds)
-        commit(prepared, store)
+        commit(prepared, store, *filter(None, [before]))
     except BaseException:
         store.remove(PENDING)
         raise
 
 
 def refuse_unconfirmed(store: Store) -> None:
-    if store.read(PENDING) is not None:
+    if _waiting(store):
         what = "an apply waits for its confirmation"
         remedy = "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone"
         raise HostError(Problem(str(store.directory / PENDING), what, remedy))
@@ -54,10 +59,14 @@ def refuse_unconfirmed(store: Store) -> None:
 def confirm(store: Store) -> None:
     """Keep what was applied; HostError if there is nothing to keep."""
     with store.lock(wait=True):
-        if store.read(PENDING) is None:
+        if not _waiting(store):
             what = "nothing waits for a confirmation"
             raise HostError(Problem("confirm", what, "it may have been undone: see ifdefault plan"))
         store.remove(PENDING)
+
+
+def _waiting(store: Store) -> bool:
+    return store.read(PENDING) is not None and store.is_guarded()
 
 
 def call_off(store: Store) -> None:
@@ -69,16 +78,22 @@ def stand_guard(store: Store, token: str, seconds: int, ready_fd: int = -1) -> N
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     deadline = time.monotonic() + seconds
-    if ready_fd >= 0:
-        os.write(ready_fd, _READY)
-        os.close(ready_fd)
-    while (left := deadline - time.monotonic()) > 0:
-        time.sleep(left)  # it waits for nothing but the time
-    with store.lock(wait=True):
-        pending = store.read(PENDING)
-        if pending is not None and pending["token"] == token:
-            return_to(_desired(pending["before"]), store)
-            store.remove(PENDING)
+    with store.stand():
+        if ready_fd >= 0:
+            with suppress(BrokenPipeError):  # who started us was killed: undo all the same
+                os.write(ready_fd, _READY)
+            os.close(ready_fd)
+        while _is_mine(store, token) and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_S))  # it waits for nothing but the time
+        with store.lock(wait=True):
+            if _is_mine(store, token):
+                return_to(_desired(store.read(PENDING)["before"]), store)
+                store.remove(PENDING)
+
+
+def _is_mine(store: Store, token: str) -> bool:
+    pending = store.read(PENDING)
+    return pending is not None and pending["token"] == token
 
 
 def _desired(told: dict[str, object]) -> Desired:
@@ -99,9 +114,9 @@ def _start(store: Store, token: str, seconds: int) -> None:
     ]
     if _SYSTEMD.is_dir() and shutil.which("systemd-run") and _in_first_namespace():
         unit = f"ifdefault-undo-{token}"
-        subprocess.run(
-            ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "--", *own], check=True
-        )
+        # exec: done when the program runs, not when it is about to
+        options = ["--quiet", "--collect", "--property=Type=exec", f"--unit={unit}"]
+        subprocess.run(["systemd-run", *options, "--", *own], check=True)
         return
     read_fd, write_fd = os.pipe()
     with (store.directory / "undo.log").open("wb") as log:

@@ -95,7 +95,7 @@ def read_status(prepared: Prepared) -> Status:
         if has_table
         else {},
         unknown_macs=_counted(ruleset.UNKNOWN_MACS) if has_table else {},
-        redirected_udp=tuple(sorted(set(_redirected(prepared)))),
+        redirected_udp=tuple(sorted({port for _, port in desired.udp_ports})),
         differs=tuple(describe(operation) for operation in prepared.operations),
     )
 
@@ -129,9 +129,3 @@ def _counted(name: str) -> dict[str, int]:
         return nft.read_counted_set(name)
     except KernelError:
         return {}  # the ruleset has no such set: nothing needs it
-
-
-def _redirected(prepared: Prepared) -> set[int]:
-    if not prepared.desired.redirects:
-        return set()
-    return {port for _, port in prepared.udp_ports}

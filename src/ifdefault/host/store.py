@@ -19,7 +19,7 @@ from typing import Any
 from ifdefault.errors import HostError, LockError, Problem
 from ifdefault.model import NftTable
 
-STATE, LOCK, PENDING = "state.json", "lock", "undo.json"
+STATE, LOCK, PENDING, GUARD = "state.json", "lock", "undo.json", "guard"
 
 
 @dataclass(slots=True)
@@ -82,6 +82,21 @@ class Store:
 
     def remove(self, name: str) -> None:
         (self.directory / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def stand(self) -> Iterator[None]:
+        """Let others see that a guard lives; several may for a moment."""
+        with (self.directory / GUARD).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    def is_guarded(self) -> bool:
+        with (self.directory / GUARD).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
 
     @contextmanager
     def lock(self, *, wait: bool = False) -> Iterator[None]:

@@ -8,21 +8,31 @@ from __future__ import annotations
 import bisect
 import socket
 import struct
+from dataclasses import dataclass
 
 from ifdefault.kernel.netlink import NETLINK_NETFILTER, Netlink, attribute, attributes
 from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.model import Family, Redirect
 
 _GET, _DELETE = 0x101, 0x102
-_ORIGINAL, _REPLY, _MARK, _ID = 1, 2, 8, 12
-_IP, _PROTO, _PROTO_NUMBER = 1, 2, 1
+_ORIGINAL, _REPLY, _ID = 1, 2, 12
+_IP, _PROTO, _PROTO_NUMBER, _PROTO_DST_PORT = 1, 2, 1, 3
 _SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+_DST = {4: 2, 6: 4}
 _NESTED = 0x8000
 
 
-def forget_redirected(redirects: tuple[Redirect, ...], mask: int) -> int:
-    """Delete the UDP entries with a mark of ours that are answered from another address than the
-    one that `redirects` now gives their client; how many they were."""
+def forget_redirected(
+    redirects: tuple[Redirect, ...],
+    ports: tuple[tuple[Family, int], ...],
+    addresses: tuple[str, ...],
+) -> int:
+    """Delete the UDP entries from outside to one of these ports and addresses that are answered
+    from another of the addresses than `redirects` now gives their client; how many they were.
+
+    What others redirect elsewhere, to a container, stays theirs.
+    """
+    own = {packed(address) for address in addresses}
     deleted = 0
     with Netlink(NETLINK_NETFILTER) as netlink:
         for family in {r.family for r in redirects}:
@@ -34,26 +44,46 @@ def forget_redirected(redirects: tuple[Redirect, ...], mask: int) -> int:
             header = struct.pack("=BBH", AF[family], 0, 0)
             for message in netlink.dump(_GET, header):
                 found = attributes(message, 4)
-                if _is_stale(family, found, ranges, mask):
+                flow = _read(family, found)
+                if (
+                    flow is not None
+                    and (family, flow.port) in ports
+                    and {flow.asked, flow.answering} <= own
+                    and flow.answering != _answer(ranges, flow)
+                ):
                     body = header + attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
                     deleted += _delete(body + attribute(_ID, found[_ID]))
     return deleted
 
 
-def _is_stale(
-    family: Family, found: dict[int, bytes], ranges: list[tuple[bytes, bytes, bytes]], mask: int
-) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    client: bytes
+    asked: bytes
+    port: int
+    answering: bytes
+
+
+def _read(family: Family, found: dict[int, bytes]) -> _Flow | None:
+    """The UDP flow of an entry; None for other protocols."""
     original, reply = attributes(found[_ORIGINAL], 0), attributes(found[_REPLY], 0)
-    if attributes(original[_PROTO], 0)[_PROTO_NUMBER][0] != socket.IPPROTO_UDP:
-        return False
-    if not int.from_bytes(found.get(_MARK, b""), "big") & mask:
-        return False
-    client = attributes(original[_IP], 0)[_SOURCE[family]]
-    answering = attributes(reply[_IP], 0)[_SOURCE[family]]
-    place = bisect.bisect_right(ranges, client, key=lambda r: r[0]) - 1
-    if place < 0 or client > ranges[place][1]:
-        return False
-    return answering != ranges[place][2]
+    protocol, ip = attributes(original[_PROTO], 0), attributes(original[_IP], 0)
+    if protocol[_PROTO_NUMBER][0] != socket.IPPROTO_UDP:
+        return None
+    return _Flow(
+        client=ip[_SOURCE[family]],
+        asked=ip[_DST[family]],
+        port=int.from_bytes(protocol[_PROTO_DST_PORT], "big"),
+        answering=attributes(reply[_IP], 0)[_SOURCE[family]],
+    )
+
+
+def _answer(ranges: list[tuple[bytes, bytes, bytes]], flow: _Flow) -> bytes:
+    """The address that the client is answered from now; where none is known, as it was."""
+    place = bisect.bisect_right(ranges, flow.client, key=lambda r: r[0]) - 1
+    if place < 0 or flow.client > ranges[place][1]:
+        return flow.answering
+    return ranges[place][2]
 
 
 def _delete(body: bytes) -> int:

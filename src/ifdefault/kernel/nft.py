@@ -12,12 +12,14 @@ import functools
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from ifdefault.errors import HostError, KernelError, Problem
 from ifdefault.model import NFT_TABLE, NftTable
 
 _STATELESS, _JSON, _TERSE = 1 << 2, 1 << 4, 1 << 11
+_CAP_NET_ADMIN = 1 << 12  # linux/capability.h
 _DIGEST = re.compile(r'^\tcomment "(sha256:[0-9a-f]+)"$', re.MULTILINE)
 
 
@@ -34,9 +36,19 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+@functools.cache
+def _require_rights() -> None:
+    """libnftables would print a sentence of its own on stderr, and say nothing of use to us."""
+    capabilities = Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0]
+    if not int(capabilities, 16) & _CAP_NET_ADMIN:
+        what = "reading and changing rulesets needs CAP_NET_ADMIN"
+        raise HostError(Problem("nftables", what, "run as root"))
+
+
 def run(command: str, *, output: int = 0, dry_run: bool = False) -> str:
     """Run nft commands as one transaction and return what they print."""
     library = _library()
+    _require_rights()
     context = ctypes.c_void_p(library.nft_ctx_new(0))
     try:
         library.nft_ctx_buffer_output(context)

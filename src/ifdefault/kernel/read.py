@@ -6,9 +6,10 @@ say the same. Sysctls are read for every interface that isn't loopback.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 
-from ifdefault.errors import KernelError, Problem
+from ifdefault.errors import HostError, KernelError, Problem
 from ifdefault.kernel import nft, rtnetlink, sockets, sysctl
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.model import (
@@ -16,6 +17,7 @@ from ifdefault.model import (
     TABLE_LOCAL,
     Address,
     Facts,
+    Family,
     Link,
     Neighbour,
     Route,
@@ -61,27 +63,43 @@ def read_links(netlink: Netlink) -> tuple[Link, ...]:
     return tuple(rtnetlink.decode_link(message) for message in found)
 
 
-def _addresses(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Address]:
+def _of_families(netlink: Netlink, kind: int, query: Callable[[Family], bytes]) -> Iterator[bytes]:
+    """The objects of each family that the kernel has. Without IPv6 (ipv6.disable=1) it refuses
+    the question, or answers it with IPv4's objects."""
     for family in FAMILIES:
-        for message in netlink.dump(rtnetlink.GETADDR, rtnetlink.address_query(family)):
-            if address := rtnetlink.decode_address(message, names):
-                yield address
+        try:
+            found = netlink.dump(kind, query(family))
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+                raise
+            if family == 6 and sysctl.read("net/ipv6/conf/all/forwarding") is None:
+                continue
+            what = f"this kernel has no policy rules for IPv{family}"
+            remedy = "use one with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES"
+            raise HostError(Problem("kernel", what, remedy)) from error
+        for message in found:
+            if message[0] == rtnetlink.AF[family]:
+                yield message
+
+
+def _addresses(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Address]:
+    for message in _of_families(netlink, rtnetlink.GETADDR, rtnetlink.address_query):
+        if address := rtnetlink.decode_address(message, names):
+            yield address
 
 
 def _routes(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Route]:
-    for family in FAMILIES:
-        for message in netlink.dump(rtnetlink.GETROUTE, rtnetlink.route_query(family)):
-            if rtnetlink.route_table(message) == TABLE_LOCAL:
-                continue
-            if route := rtnetlink.decode_route(message, names):
-                yield route
+    for message in _of_families(netlink, rtnetlink.GETROUTE, rtnetlink.route_query):
+        if rtnetlink.route_table(message) == TABLE_LOCAL:
+            continue
+        if route := rtnetlink.decode_route(message, names):
+            yield route
 
 
 def _rules(netlink: Netlink) -> Iterator[Rule]:
-    for family in FAMILIES:
-        for message in netlink.dump(rtnetlink.GETRULE, rtnetlink.rule_query(family)):
-            if rule := rtnetlink.decode_rule(message):
-                yield rule
+    for message in _of_families(netlink, rtnetlink.GETRULE, rtnetlink.rule_query):
+        if rule := rtnetlink.decode_rule(message):
+            yield rule
 
 
 def read_neighbours(netlink: Netlink, names: rtnetlink.Names) -> tuple[Neighbour, ...]:

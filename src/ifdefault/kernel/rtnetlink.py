@@ -146,12 +146,14 @@ def route_table(message: bytes) -> int:
 
 
 def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route | None:
-    """A route, or None for what we neither use nor follow (encapsulation, tos, and caches but
-    for answers to a question)."""
+    """A route, or None for what we neither use nor follow (encapsulation, tos, caches but for
+    answers to a question, and routes that have expired: the kernel lists them for a while)."""
     number, dst_len, src_len, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(message)
     family = _FAMILY.get(number)
     found = attributes(message, _ROUTE.size)
     if family is None or tos or 22 in found or (flags & _RTM_F_CLONED and not cached):
+        return None
+    if 12 in found and struct.unpack_from("=IIi", found[12])[2] < 0:  # struct rta_cacheinfo
         return None
     source = found.get(7)
     return Route(

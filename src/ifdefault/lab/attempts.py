@@ -20,6 +20,7 @@ Attempt = Callable[[str, str], Awaitable[None]]  # (target, source or "")
 
 _ECHO = {4: (8, 0), 6: (128, 129)}  # request, reply (RFC 792, RFC 4443)
 _HEADER_V4_BYTES = 20
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python has no name for it
 _LINGER_NONE = struct.pack("ii", 1, 0)
 
 
@@ -153,13 +154,11 @@ def _socket(kind: int, target: str, source: str, protocol: int = 0) -> socket.so
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
     try:
         if source:
-            # a bound port is chosen at connect, when the other end is known: more flows fit
-            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            if kind == socket.SOCK_STREAM:
+                # a bound port is chosen at connect, when the other end is known: more flows fit
+                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
     except OSError:
         sock.close()
         raise
     return sock
-
-
-_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python has no name for it

@@ -23,10 +23,6 @@ def namespace_lines(topology: Topology, netns: Callable[[str], str]) -> str:
     return "".join(f"netns add {netns(node.name)}\n" for node in topology.nodes)
 
 
-def removal_lines(topology: Topology, netns: Callable[[str], str]) -> str:
-    return "".join(f"netns del {netns(node.name)}\n" for node in topology.nodes)
-
-
 def link_lines(topology: Topology, netns: Callable[[str], str]) -> str:
     return "".join(
         f"link add {left.dev} address {left.mac} netns {netns(left.node)} type veth "
@@ -63,12 +59,12 @@ def address_lines(node: NodeSpec) -> str:
 def route_lines(node: NodeSpec, option: str) -> str:
     """The routes for one of the OPTIONS of `ip`; "" for those whose family it can tell."""
     routes = (route for route in node.routes if _option(route) == option)
-    return "".join(f"route replace {route.removeprefix(option)}\n" for route in routes)
+    return "".join(f"route replace {route.removeprefix(option).strip()}\n" for route in routes)
 
 
 def rule_lines(node: NodeSpec, option: str) -> str:
     rules = (rule for rule in node.rules if _option(rule) == option)
-    return "".join(f"rule add {rule.removeprefix(option)}\n" for rule in rules)
+    return "".join(f"rule add {rule.removeprefix(option).strip()}\n" for rule in rules)
 
 
 OPTIONS = ("", "-4", "-6")

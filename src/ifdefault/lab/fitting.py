@@ -6,14 +6,13 @@ the kernel is made up from documentation prefixes. Uplinks that name one interfa
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from ifdefault.errors import ConfigError, Problem
 from ifdefault.lab.topology import Topology, extend, parse
+from ifdefault.model import FAMILIES, Config, UplinkConfig
 
 _PREFIXES = {  # where the config says nothing; RFC 5737 and RFC 3849
     1: ("203.0.113", "2001:db8:a:"),
@@ -21,29 +20,23 @@ _PREFIXES = {  # where the config says nothing; RFC 5737 and RFC 3849
     3: ("192.0.2", "2001:db8:c:"),
 }
 _LENGTHS = {4: 24, 6: 64}
-_FAMILIES = (4, 6)
+_NAME_MAX = 13  # IFNAMSIZ - 1, less "p-"
 
 
-def fit(text: str, name: str) -> Topology:
-    """Return a world for a config's text."""
-    try:
-        uplinks = tomllib.loads(text).get("uplink", {})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(Problem(name, f"not TOML: {error}")) from None
-    if not isinstance(uplinks, dict) or not all(isinstance(u, dict) for u in uplinks.values()):
-        raise ConfigError(Problem(name, "[uplink] must be a table of tables"))
-    if not uplinks:
-        raise ConfigError(Problem(name, "no uplink", "a config has at least one [uplink.NAME]"))
-    shared = Counter(row.get("interface") for row in uplinks.values())
+def fit(config: Config, text: str, name: str) -> Topology:
+    """Return a world for a config; `text` and `name` are those of its file."""
+    uplinks = config.uplinks
+    shared = Counter(uplink.interface for uplink in uplinks)
     table: dict[str, Any] = {"extends": "_internet", "config": text, "links": [], "providers": {}}
     host: dict[str, Any] = {"addresses": {}, "routes": []}
     lans: dict[str, list[str]] = {}
-    for number, (uplink, row) in enumerate(uplinks.items(), start=1):
-        _add(table, host, uplink, number, row)
-        if shared[row["interface"]] == 1:
-            table["links"].append(f"{uplink}.cust0 host.{row['interface']}")
+    for number, uplink in enumerate(uplinks, start=1):
+        node = _node(uplink.name, number)
+        table["providers"][node] = _provider(uplink, number, host)
+        if shared[uplink.interface] == 1:
+            table["links"].append(f"{node}.cust0 host.{uplink.interface}")
         else:
-            lans.setdefault(row["interface"], []).append(uplink)
+            lans.setdefault(uplink.interface, []).append(node)
     table["nodes"] = {"host": host} | {
         f"lan{number}": _lan(table, number, dev, members)
         for number, (dev, members) in enumerate(lans.items())
@@ -52,18 +45,19 @@ def fit(text: str, name: str) -> Topology:
     return parse(extend(table))
 
 
-def _add(
-    table: dict[str, Any], host: dict[str, Any], uplink: str, number: int, row: Mapping[str, Any]
-) -> None:
-    """Add one uplink's provider, and its side of the host."""
-    where = f"uplink.{uplink}.interface"
-    if not isinstance(dev := row.get("interface"), str):
-        raise ConfigError(Problem(where, "missing", "the name of a network interface"))
-    provider: dict[str, list[str]] = {"prefixes": [], "gateways": [], "routes": []}
-    for family in _FAMILIES:
-        addresses = _of(family, row.get("addresses", ()))
-        gateways = _of(family, row.get("gateways", ()))
-        if (row.get("addresses") or row.get("gateways")) and not (addresses or gateways):
+def _node(uplink: str, number: int) -> str:
+    """A provider is called as its uplink, if that can be part of an interface's name."""
+    taken = uplink in ("client", "core", "host") or uplink.startswith("lan")
+    return f"isp-{number}" if taken or len(uplink) > _NAME_MAX else uplink
+
+
+def _provider(uplink: UplinkConfig, number: int, host: dict[str, Any]) -> dict[str, Any]:
+    """The provider of an uplink; its side of the host is added to `host`."""
+    provider: dict[str, Any] = {"number": number, "prefixes": [], "gateways": []}
+    for family in FAMILIES:
+        addresses = _of(family, uplink.addresses)
+        gateways = _of(family, uplink.gateways)
+        if (uplink.addresses or uplink.gateways) and not (addresses or gateways):
             continue  # the config has the other family alone
         addresses = addresses or [_nth(family, 10, gateways) or _made_up(family, number)]
         gateways = gateways or [_nth(family, 1, addresses)]
@@ -71,12 +65,13 @@ def _add(
             prefix = str(ip_interface(f"{address}/{_LENGTHS[family]}").network)
             if prefix not in provider["prefixes"]:
                 provider["prefixes"].append(prefix)
-            host["addresses"].setdefault(dev, []).append(f"{address}/{_LENGTHS[family]}")
+            own = host["addresses"].setdefault(uplink.interface, [])
+            own.append(f"{address}/{_LENGTHS[family]}")
         provider["gateways"].append(f"{gateways[0]}/{_LENGTHS[family]}")
         metric = 100 * number if family == 4 else 1024 * number
-        route = f"default via {gateways[0]} dev {dev} onlink metric {metric}"
+        route = f"default via {gateways[0]} dev {uplink.interface} onlink metric {metric}"
         host["routes"].append(f"-{family} {route}")
-    table["providers"][uplink] = {"number": number, **provider}
+    return provider
 
 
 def _nth(family: int, nth: int, neighbours: list[str]) -> str:
@@ -92,25 +87,24 @@ def _made_up(family: int, number: int) -> str:
 
 
 def _lan(table: dict[str, Any], number: int, dev: str, members: list[str]) -> dict[str, Any]:
+    """A bridge between the host and several providers."""
     ports = ["host", *members]
-    ends = [f"host.{dev}", *(f"{uplink}.cust0" for uplink in members)]
+    ends = [f"host.{dev}", *(f"{node}.cust0" for node in members)]
     table["links"] += [f"{end} lan{number}.p-{p}" for end, p in zip(ends, ports, strict=True)]
     return {"bridges": {"br0": [f"p-{port}" for port in ports]}}
 
 
-def _of(family: int, addresses: Any) -> list[str]:
-    found = [ip_interface(address).ip for address in addresses]
-    return [str(address) for address in found if address.version == family]
+def _of(family: int, addresses: Iterable[str]) -> list[str]:
+    return [address for address in addresses if ip_address(address).version == family]
 
 
-def _draw(uplinks: Mapping[str, Mapping[str, Any]]) -> str:
-    width = max(map(len, uplinks))
-    devs = [str(row.get("interface", "")) for row in uplinks.values()]
-    longest = max(map(len, devs))
-    rows = [f"{n:<{width}} ── {d:<{longest}}" for n, d in zip(uplinks, devs, strict=True)]
-    middle = len(rows) // 2
+def _draw(uplinks: Sequence[UplinkConfig]) -> str:
+    name = max(len(uplink.name) for uplink in uplinks)
+    dev = max(len(uplink.interface) for uplink in uplinks)
     lines = []
-    for number, row in enumerate(rows):
-        head, tail = ("client ── core ─", " host") if number == middle else (" " * 16, "")
-        lines.append(f"{head}┤ {row} ├{tail}")
+    for number, uplink in enumerate(uplinks):
+        middle = number == len(uplinks) // 2
+        head = "client ── core ─" if middle else " " * 16
+        row = f"{uplink.name:<{name}} ── {uplink.interface:<{dev}}"
+        lines.append(f"{head}┤ {row} ├{' host' if middle else ''}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from ifdefault.errors import HostError
+from ifdefault.errors import HostError, Problem
 from ifdefault.lab import build, filters, netns, registry
 from ifdefault.lab.topology import NodeSpec, Topology, parse
 from ifdefault.lab.waiting import eventually
@@ -118,8 +119,8 @@ class Node:
             self.ip(build.route_lines(self.spec, option), option)
 
 
-class CommandFailed(AssertionError):
-    """A command in a node failed; a test shows what it said."""
+class CommandFailed(HostError):
+    """A command in a node failed."""
 
     def __init__(self, node: str, argv: Sequence[str], done: Completed) -> None:
         said = (done.stderr + done.stdout).strip()
@@ -227,6 +228,7 @@ class World:
 
     def _build(self) -> None:
         topology = self.topology
+        _check_programs(topology)
         self.config.write_text(topology.config, encoding="utf-8")
         self._save()
         _batch([], build.namespace_lines(topology, self.netns))
@@ -306,6 +308,16 @@ class World:
         if child := self._children.get(pid):
             return child.poll() is None
         return registry.start_time(pid) == start
+
+
+def _check_programs(topology: Topology) -> None:
+    needed = {"ip": "iproute2", "nft": "nftables"}
+    if any(node.radvd for node in topology.nodes):
+        needed["radvd"] = "radvd"
+    for program, package in needed.items():
+        if not shutil.which(program):
+            remedy = f"install the package {package}"
+            raise HostError(Problem("", f"the lab needs the program {program}", remedy))
 
 
 def _run(command: list[str], **options: Any) -> Completed:

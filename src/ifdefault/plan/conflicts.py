@@ -30,6 +30,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_bypasses(foreign),
         *_in_our_block(foreign, first_priority(config, facts)),
         *_in_our_tables(foreign, facts, config.host),
+        *_under_our_name(facts),
         *_on_our_marks(foreign, facts, config.host, uplinks),
         *_on_whole_marks(foreign, facts, uplinks),
         *_strict_filters(config, facts, uplinks),
@@ -159,6 +160,12 @@ def _in_our_tables(foreign: Sequence[Rule], facts: Facts, host: HostConfig) -> I
         example = next(route for route in others if route.table == table)
         what = f"holds {count} foreign route{'s'[: count > 1]}, such as {example.dst}"
         yield Problem(f"table {table}", what, remedy)
+
+
+def _under_our_name(facts: Facts) -> Iterator[Problem]:
+    if facts.nft is not None and not facts.nft.digest:
+        remedy = "rename it, or delete it if nobody needs it"
+        yield Problem(f"nft table inet {NFT_TABLE}", "isn't ours, and has our name", remedy)
 
 
 def _on_our_marks(

@@ -7,7 +7,7 @@ default of ours names its source, so that a shared LAN or a second prefix gets t
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ifdefault.errors import ConfigError, Problem
@@ -46,7 +46,6 @@ class Plan:
 
     uplinks: tuple[Uplink, ...]
     desired: Desired
-    udp_ports: tuple[tuple[Family, int], ...] = ()  # those that are redirected
 
 
 def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
@@ -54,7 +53,7 @@ def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
     uplinks = resolve.resolve(config, facts, numbering)
     _refuse_indistinct(uplinks)
     usable = tuple(u for u in uplinks if not u.pending)
-    routes = tuple(_routes(config, facts, usable))
+    routes = _distinct(_routes(config, facts, usable))
     rules = tuple(_rules(config, facts, usable))
     ports = {family: wildcard.ports(config, facts, family) for family in FAMILIES}
     redirects = tuple(_redirects(config, facts, usable, ports, routes, rules))
@@ -68,10 +67,10 @@ def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
         sysctls=tuple(_sysctls(facts, needs)),
         groups=tuple(_groups(config, facts)),
         redirects=redirects,
-        mark_mask=config.host.mark_mask,
+        udp_ports=tuple((f, port) for f in needs.redirecting() for port in ports[f]),
+        udp_addresses=tuple(a for f in needs.redirecting() for a in needs.own(f)),
     )
-    redirected = tuple((f, port) for f in needs.redirecting() for port in ports[f])
-    return Plan(uplinks, desired, redirected)
+    return Plan(uplinks, desired)
 
 
 def _refuse_indistinct(uplinks: tuple[Uplink, ...]) -> None:
@@ -89,6 +88,14 @@ def _refuse_indistinct(uplinks: tuple[Uplink, ...]) -> None:
 
 
 # --- routes -------------------------------------------------------------------------------
+
+
+def _distinct(routes: Iterable[Route]) -> tuple[Route, ...]:
+    """A table holds one route of ours for a destination and metric: the kernel's first."""
+    found: dict[tuple[int, int, str, int], Route] = {}
+    for route in routes:
+        found.setdefault((route.family, route.table, route.dst, route.metric), route)
+    return tuple(sorted(found.values()))
 
 
 def _routes(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator[Route]:
@@ -127,12 +134,11 @@ def _copies(
             or route.from_prefix
         ):
             continue
-        hops = tuple(hop for hop in route.hops if hop.dev == uplink.interface)
+        hops = [replace(hop, weight=1) for hop in route.hops if hop.dev == uplink.interface]
         foreign = any(_belongs(route, other) for other in others)
         if hops and (_belongs(route, uplink) or not foreign):
-            yield replace(
-                route, table=uplink.table, hops=hops[:1], protocol=PROTOCOL, preference=""
-            )
+            copy = replace(route, table=uplink.table, protocol=PROTOCOL, preference="")
+            yield replace(copy, hops=tuple(hops[:1]))
 
 
 def _belongs(route: Route, uplink: Uplink) -> bool:
@@ -151,7 +157,7 @@ def _default(config: Config, facts: Facts, uplink: Uplink, family: Family) -> Ro
         table=uplink.table,
         dst="default",
         metric=_IPV6_METRIC if family == 6 else 0,
-        hops=(Hop(uplink.interface, gateway, _onlink(facts, uplink, family, gateway)),),
+        hops=(Hop(uplink.interface, gateway, _onlink(facts, uplink, gateway)),),
         src=source,
         scope=0 if gateway or family == 6 else _SCOPE_LINK,
         protocol=PROTOCOL,
@@ -159,10 +165,11 @@ def _default(config: Config, facts: Facts, uplink: Uplink, family: Family) -> Ro
     )
 
 
-def _onlink(facts: Facts, uplink: Uplink, family: Family, gateway: str) -> bool:
+def _onlink(facts: Facts, uplink: Uplink, gateway: str) -> bool:
     """Whether the kernel must be told that the gateway is on the link, since no route says so."""
     if not gateway or (":" in gateway and prefixes.contains(6, "fe80::/10", gateway)):
         return False
+    family = prefixes.family_of(gateway)  # IPv4 may go by an IPv6 next hop
     return not any(
         route.family == family
         and route.table == TABLE_MAIN

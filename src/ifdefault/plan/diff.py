@@ -7,6 +7,7 @@ them, then nftables; what is no longer wanted goes in the reverse order. Only wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from ifdefault.model import (
@@ -111,8 +112,10 @@ def _rules(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operat
             add += new[same:]
             drop += old[same:]
         else:  # rules of one priority exclude one another there: order doesn't matter
-            add += [rule for rule in new if rule not in old]
-            drop += [rule for rule in old if rule not in new] + _repeated(old)
+            here, stay = set(old), set(new)
+            add += [rule for rule in new if rule not in here]
+            drop += [rule for rule in old if rule not in stay]
+            drop += _repeated([rule for rule in old if rule in stay])
     add.sort(key=_add_order)
     drop.sort(key=_add_order, reverse=True)
     return [AddRule(rule) for rule in add], [DeleteRule(rule) for rule in drop]
@@ -126,16 +129,20 @@ def _by_priority(rules: tuple[Rule, ...]) -> dict[tuple[int, int], list[Rule]]:
 
 
 def _common_beginning(old: list[Rule], new: list[Rule]) -> int:
+    """How many rules may stay where they are. One that is there again further on may not: to
+    delete that would delete this."""
     same = 0
     for one, other in zip(old, new, strict=False):
-        if one != other:
+        if one != other or one in old[same + 1 :]:
             break
         same += 1
     return same
 
 
 def _repeated(rules: list[Rule]) -> list[Rule]:
-    return [rule for place, rule in enumerate(rules) if rule in rules[:place]]
+    extra = Counter(rules)
+    extra.subtract(set(rules))
+    return list(extra.elements())
 
 
 def _nft(
@@ -145,26 +152,29 @@ def _nft(
     loaded: NftTable | None,
 ) -> Iterator[Operation]:
     if not desired.nft:
-        if facts.nft is not None:
+        if facts.nft is not None and facts.nft.digest:  # one without is a stranger's
             yield LoadNft("")
         return
     intact = facts.nft is not None and facts.nft.digest == nft_digest(desired.nft)
     if intact and (loaded is None or loaded == facts.nft):
         return
     yield LoadNft(desired.nft)
-    if facts.nft is not None and desired.redirects:
-        yield ForgetFlows(desired.redirects, desired.mark_mask)
+    if desired.redirects:
+        # the first time, too: the host may have tracked flows before us
+        yield ForgetFlows(desired.redirects, desired.udp_ports, desired.udp_addresses)
 
 
 def _settings(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operation]]:
     """Sysctls and link groups: those to turn on come first, those to put back come last."""
     now = dict(facts.sysctls)
     groups = {link.name: link.group for link in facts.links}
+    # a rule of ours looks for this group; any other is an interface's own, put back
+    ours = {rule.suppress_ifgroup for rule in desired.rules}
     on: list[Operation] = []
     off: list[Operation] = []
     for dev, group in desired.groups:
         if dev in groups and groups[dev] != group:
-            (on if group else off).append(SetGroup(dev, group, groups[dev]))
+            (on if group in ours else off).append(SetGroup(dev, group, groups[dev]))
     for name, value in desired.sysctls:
         if name in now and now[name] != value:
             (on if value != "0" else off).append(SetSysctl(name, value, now[name]))

@@ -2,7 +2,8 @@
 
 Rules: follows net/core/fib_rules.c and ip-rule(8): rules in order, goto, invert and suppressors;
 in a table the longest prefix, then the lowest metric. Multipath picks the first hop: the kernel's
-hash isn't modelled. The local table is derived from the host's addresses.
+hash isn't modelled. The local table is derived from the host's addresses. A flow with an oif is
+that of a socket bound to the device.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from ifdefault.model import TABLE_LOCAL, Address, Facts, Family, Hop, Route, Rule
 from ifdefault.plan import prefixes
 
+_PREFERENCES = ("high", "", "low")
 _REFUSALS = ("blackhole", "unreachable", "prohibit")
 
 
@@ -52,11 +54,9 @@ class Fib:
     def __init__(self, facts: Facts, routes: tuple[Route, ...], rules: tuple[Rule, ...]) -> None:
         self._rules = rules
         self._groups = {link.name: link.group for link in facts.links}
-        self._local = {(a.family, a.address) for a in facts.addresses}
-        self._by_dev: dict[tuple[Family, str], list[Address]] = defaultdict(list)
-        for a in facts.addresses:
-            if a.scope < 253 and not a.tentative:
-                self._by_dev[a.family, a.dev].append(a)
+        self._places = {(rule.family, rule.priority) for rule in rules}
+        self._local = {(a.family, a.address): a.dev for a in facts.addresses}
+        self._sources = Sources(facts)
         self._tables: dict[tuple[Family, int], dict[int, dict[int, list[Route]]]] = {}
         for route in routes:
             first, length = prefixes.network(route.dst)
@@ -76,16 +76,23 @@ class Fib:
             if not matches(rule, flow):
                 continue
             if rule.action == "goto":
-                skip_to = rule.goto
+                if (rule.family, rule.goto) in self._places:  # else unresolved, and passed over
+                    skip_to = rule.goto
             elif rule.action in _REFUSALS:
                 return Verdict(rule.action, rule)
             elif rule.action == "lookup" and (verdict := self._in_table(rule, flow)):
                 return verdict
+        if flow.family == 4 and flow.oif and not flow.iif:
+            # "apparently, routing tables are wrong; assume that the destination is on link"
+            # (net/ipv4/route.c, ip_route_output_key_hash_rcu)
+            hop = Hop(flow.oif)
+            return Verdict("unicast", hop=hop, source=flow.src or self._sources.of_hop(4, hop))
         return Verdict("unreachable")
 
     def _in_table(self, rule: Rule, flow: Flow) -> Verdict | None:
         if rule.table == TABLE_LOCAL:
-            return Verdict("local", rule) if (flow.family, flow.dst) in self._local else None
+            dev = self._local.get((flow.family, flow.dst), "")
+            return Verdict("local", rule) if dev and flow.oif in ("", dev) else None
         route, hop = self._best(rule.table, flow)
         if route is None:
             return None
@@ -98,7 +105,10 @@ class Fib:
             group = self._groups.get(hop.dev, 0)
             if group == rule.suppress_ifgroup:
                 return None
-        return Verdict("unicast", rule, route, hop, flow.src or self._source(route, hop, flow.dst))
+        source = flow.src or route.src
+        if hop and not source:
+            source = self._sources.of_hop(flow.family, hop, flow.dst)
+        return Verdict("unicast", rule, route, hop, source)
 
     def _best(self, table: int, flow: Flow) -> tuple[Route | None, Hop | None]:
         lengths = self._tables.get((flow.family, table))
@@ -107,7 +117,7 @@ class Fib:
         bits, value = prefixes.BITS[flow.family], prefixes.number(flow.dst)
         for length in sorted(lengths, reverse=True):
             candidates = lengths[length].get(value >> (bits - length) << (bits - length), ())
-            for route in sorted(candidates, key=lambda r: (-_specific(r), r.metric)):
+            for route in sorted(candidates, key=_rank):
                 if route.kind == "throw":
                     return None, None
                 if route.from_prefix and not _from(route.from_prefix, flow):
@@ -119,23 +129,55 @@ class Fib:
                         return route, hop
         return None, None
 
-    def _source(self, route: Route, hop: Hop | None, dst: str) -> str:
-        """The route's own source, else the device's address nearest to the next hop."""
-        if route.src or hop is None:
-            return route.src
-        own = self._by_dev.get((route.family, hop.dev), [])
-        target = hop.gateway or dst
-        for address in own:
-            prefix = f"{address.address}/{address.prefixlen}"
-            if prefixes.family_of(target) == route.family and prefixes.contains(
-                route.family, prefix, target
-            ):
-                return address.address
-        return own[0].address if own else ""
+
+class Sources:
+    """Which address the kernel picks where neither the packet nor the route names one."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._links = [link.name for link in facts.links]
+        self._own: dict[tuple[Family, str], list[Address]] = defaultdict(list)
+        for a in facts.addresses:
+            if a.scope < 253 and not a.tentative:
+                self._own[a.family, a.dev].append(a)
+
+    def of_hop(self, family: Family, hop: Hop, dst: str = "") -> str:
+        return self._of_hop_4(hop) if family == 4 else self._of_hop_6(hop, dst)
+
+    def _of_hop_4(self, hop: Hop) -> str:
+        """inet_select_addr: of the device, by the gateway's subnet; else of any device."""
+        for dev in (hop.dev, *self._links):
+            own = [a for a in self._own.get((4, dev), ()) if not a.secondary]
+            if own:
+                via = hop.gateway if dev == hop.dev and ":" not in hop.gateway else ""
+                return next((a for a in own if via and _meets(a, via)), own[0]).address
+        return ""
+
+    def _of_hop_6(self, hop: Hop, dst: str) -> str:
+        """ipv6_dev_get_saddr (RFC 6724), of the rules those that hosts like ours can tell."""
+
+        def score(a: Address) -> tuple[bool, bool, bool, bool, int]:
+            far = prefixes.number(a.address) ^ prefixes.number(dst or a.address)
+            common = min(128 - far.bit_length(), a.prefixlen)
+            label = _unique_local(a.address) == _unique_local(dst)
+            return not a.deprecated, a.dev == hop.dev, label, not a.secondary, common
+
+        every = [a for (family, _), own in self._own.items() if family == 6 for a in own]
+        return max(every, key=score).address if every else ""
 
 
-def _specific(route: Route) -> int:
-    return prefixes.network(route.from_prefix)[1] if route.from_prefix else 0
+def _meets(address: Address, gateway: str) -> bool:
+    subnet = f"{address.peer or address.address}/{address.prefixlen}"
+    return prefixes.contains(address.family, subnet, gateway)
+
+
+def _unique_local(address: str) -> bool:
+    return bool(address) and prefixes.contains(6, "fc00::/7", address)
+
+
+def _rank(route: Route) -> tuple[int, int, int]:
+    """Among routes to one prefix: the narrowest source, the lowest metric, RFC 4191's order."""
+    source = prefixes.network(route.from_prefix)[1]
+    return -source, route.metric, _PREFERENCES.index(route.preference)
 
 
 def _from(prefix: str, flow: Flow) -> bool:
@@ -147,7 +189,7 @@ def matches(rule: Rule, flow: Flow) -> bool:
     found = (
         (not rule.iif or rule.iif == (flow.iif or "lo"))
         and (not rule.oif or rule.oif == flow.oif)
-        and (not rule.mask or flow.mark & rule.mask == rule.mark)
+        and (not rule.mask or (flow.mark ^ rule.mark) & rule.mask == 0)
         and (not rule.src or (bool(flow.src) and _inside(flow, rule.src, flow.src)))
         and (not rule.dst or _inside(flow, rule.dst, flow.dst))
         and (not rule.ip_proto or rule.ip_proto == flow.ip_proto)

@@ -101,7 +101,10 @@ def _addresses(wanted: UplinkConfig, config: Config, facts: Facts) -> tuple[Addr
     if wanted.addresses:
         by_text = {a.address: a for a in usable}
         return tuple(by_text[text] for text in wanted.addresses if text in by_text)
-    of_interface = [a for a in usable if a.dev == wanted.interface]
+    of_interface = sorted(
+        (a for a in usable if a.dev == wanted.interface),
+        key=lambda a: (a.family, prefixes.number(a.address)),
+    )
     rivals = [u for u in config.uplinks if u.interface == wanted.interface and u != wanted]
     if not rivals:
         return tuple(of_interface)
@@ -165,7 +168,12 @@ def kernel_default(facts: Facts, interface: str, family: Family, config: Config)
         and route.table not in own
         and any(hop.dev == interface for hop in route.hops)
     ]
-    return min(found, key=lambda r: (r.table != TABLE_MAIN, r.metric), default=None)
+    order = {"high": 0, "": 1, "low": 2}  # RFC 4191
+    return min(
+        found,
+        key=lambda r: (r.table != TABLE_MAIN, r.metric, order[r.preference], r),
+        default=None,
+    )
 
 
 def _router_macs(

@@ -170,15 +170,16 @@ def _disjoint(family: Family, cidrs: list[str]) -> list[str]:
 def _by_address(needs: Needs, interfaces: set[str]) -> Iterator[str]:
     """Where addresses tell uplinks apart, only flows to redirected ports need a mark."""
     for family in needs.redirecting():
-        owners = [
-            f"{a.address} : goto arrive_{u.number}"
-            for u in needs.uplinks
-            for a in sorted(u.addresses)
+        owners = {  # of two that share an address, the first
+            a.address: u.number
+            for u in reversed(needs.uplinks)
+            for a in u.addresses
             if u.interface in interfaces and a.family == family
-        ]
+        }
         if owners:
             match = f"iifname {_names(interfaces)} udp dport {_set(needs.ports[family])}"
-            yield f"{match} {_IP[family]} daddr vmap {_set(owners)}"
+            ways = (f"{a} : goto arrive_{owners[a]}" for a in sorted(owners, key=prefixes.number))
+            yield f"{match} {_IP[family]} daddr vmap {_set(ways)}"
 
 
 # --- wildcard, restore --------------------------------------------------------------------
@@ -233,12 +234,13 @@ def _truth(needs: Needs) -> Iterator[str]:
 def _judge(needs: Needs, interface: str, counter: str) -> Iterator[str]:
     """What leaves by one interface: its own sources first, since that is nearly every packet."""
     verdict = " drop" if needs.host.truth_meter == "drop" else " return"
+    own = {family: needs.own(family, interface) for family in FAMILIES}
     for family in FAMILIES:
-        if own := needs.own(family, interface):
-            yield f"{_IP[family]} saddr {_set(own)} return"
+        if own[family]:
+            yield f"{_IP[family]} saddr {_set(own[family])} return"
     yield from _EXEMPT
     for family in FAMILIES:
-        others = [a for a in needs.own(family) if a not in needs.own(family, interface)]
+        others = [a for a in needs.own(family) if a not in set(own[family])]
         if others:
             yield f"{_IP[family]} saddr {_set(others)} counter name {counter}{verdict}"
         yield f"update @{STRANGERS[family]} {{ {_IP[family]} saddr counter }}"

@@ -1,0 +1,196 @@
+"""`throughput`: what each mechanism costs, beside the same host single-homed and unconfigured.
+
+Rules: one world, one server, one client; in each round every case runs once, in an order drawn
+anew, and is compared with the plain host of its own round, which runs twice. The uplinks are the
+same in every case; the plain host has no default but through isp-a, and nothing of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+from bench.clock import say
+from bench.peer import mwan3_shaped
+from bench.results import Figure, Report, Table
+from bench.stats import median, paired, quantile
+from bench.subject import Subject, config
+from ifdefault.errors import HostError
+from ifdefault.lab import ports, services
+from ifdefault.lab.serve import open_udp
+from ifdefault.lab.topology import load
+from ifdefault.lab.traffic import measure
+from ifdefault.lab.world import World
+
+TARGET_RATIO = 0.98
+ROUNDS = 12
+_CONNECTIONS_S = 2
+_STREAM_S = 1
+_PLAIN = ("plain", "plain, again")
+_HOW = f"""\
+The lab's world `two`: client, Internet, two providers, the host with nginx (2 workers), all on the
+same cores. *Connections per second* is wrk for {_CONNECTIONS_S} s, 2 threads, 64 connections at a
+time, one request each (`Connection: close`). *Throughput* is iperf3, one TCP stream from the host
+to the client for {_STREAM_S} s. {ROUNDS} rounds after one that doesn't count; every case once a
+round in random order, set up by `ifdefault apply` and taken away by `down` before the next. A
+*ratio* compares a case with the mean of the two runs of the plain host in the same round; the
+table has its median, the quartiles, and the ratio of the medians over all rounds. IPv4 to isp-a's
+address unless the case says otherwise."""
+
+Setting = Callable[[Subject], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`setting` brings the host into the state to measure and back; `target` is asked."""
+
+    name: str
+    setting: Setting
+    target: str = "203.0.113.10"
+
+
+@contextmanager
+def _applied(subject: Subject, **host: object) -> Iterator[None]:
+    uplinks: list[dict[str, object]] = [
+        {"name": "isp-a", "interface": "wan0"},
+        {
+            "name": "isp-b",
+            "interface": "wan1",
+            "rank": 1,
+            "gateways": ["198.51.100.1", "2001:db8:b::1"],
+        },
+    ]
+    subject.apply(config(uplinks, **host))
+    try:
+        yield
+    finally:
+        subject.down()
+
+
+def _ours(**host: object) -> Setting:
+    return lambda subject: _applied(subject, **host)
+
+
+@contextmanager
+def _with_naive_udp(subject: Subject) -> Iterator[None]:
+    """The default mode on a host where something listens on 0.0.0.0 by UDP."""
+    with subject.node.enter():
+        sock = open_udp("0.0.0.0", ports.UDP_NAIVE)
+    with sock, _applied(subject):
+        yield
+
+
+@contextmanager
+def _mwan3(subject: Subject) -> Iterator[None]:
+    with mwan3_shaped(subject.node):
+        yield
+
+
+CASES = (
+    Case("plain", lambda _: nullcontext()),
+    Case("plain, again", lambda _: nullcontext()),
+    Case("default mode", _ours()),
+    Case("default mode, to isp-b", _ours(), "198.51.100.10"),
+    Case("default mode, truth-meter off", _ours(truth_meter="off")),
+    Case("arrival marks", _ours(return_path="mark")),
+    Case("conntrack marks", _ours(return_path="conntrack")),
+    Case("a naive UDP socket", _with_naive_udp),
+    Case("shaped like mwan3", _mwan3),
+)
+_MUST_HOLD = ("default mode",)
+
+
+def run() -> Report:
+    return measure_cases(CASES, ROUNDS)
+
+
+def measure_cases(cases: Sequence[Case], rounds: int) -> Report:
+    rates: dict[str, list[float]] = {case.name: [] for case in cases}
+    speeds: dict[str, list[float]] = {case.name: [] for case in cases}
+    chance = random.Random(1)
+    with World.up(load("two")) as world:
+        _prepare(world)
+        subject = Subject(world)
+        for number in range(rounds + 1):  # the first warms up
+            say(f"round {number} of {rounds}" if number else "a round to warm up")
+            for case in chance.sample(cases, len(cases)):
+                with case.setting(subject):
+                    rate, speed = _measure(world, case)
+                if number:
+                    rates[case.name].append(rate)
+                    speeds[case.name].append(speed)
+    tables, figures = [], []
+    for what, unit, found in (
+        ("Connections per second", "/s", rates),
+        ("Throughput", "Gbit/s", speeds),
+    ):
+        ratios = _ratios(found)
+        tables.append(_table(what, unit, found, ratios))
+        figures += [
+            Figure(f"{what}, {name}: ratio to the plain host", value, "ratio", target, at_least=True)
+            for name in found
+            if name not in _PLAIN
+            for value in [median(ratios[name])]
+            for target in [TARGET_RATIO if name in _MUST_HOLD else None]
+        ]
+    samples = {"connections_per_s": rates, "gbit_per_s": speeds}
+    return Report("Connections per second and throughput", _HOW, tuple(figures), tuple(tables), samples)
+
+
+def _prepare(world: World) -> None:
+    host, client = world["host"], world["client"]
+    services.nginx(host)
+    host.popen(["iperf3", "-s", "-p", "5201"], stdout=-3)
+    # single-homed: no second default, whose gateway ifdefault's config names instead
+    host.ip("route del default via 198.51.100.1\n", "-4")
+    host.ip("route del default via 2001:db8:b::1\n", "-6")
+    client.sysctl("net.ipv4.ip_local_port_range", "1024 65535")
+    with _applied(Subject(world), return_path="conntrack"):
+        # loads the module; thousands of short connections must not fill its table
+        host.sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait", 2)
+        targets = [case.target for case in CASES]
+        if not all(tally.ok for tally in measure(client, ["http"], targets)):
+            raise HostError("the host doesn't answer, so there is nothing to measure")
+
+
+def _measure(world: World, case: Case) -> tuple[float, float]:
+    """Connections per second, and Gbit/s."""
+    client = world["client"]
+    command = ["wrk", "-t2", "-c64", f"-d{_CONNECTIONS_S}s", "-H", "Connection: close"]
+    said = client.run([*command, f"http://{case.target}/"]).stdout
+    if "Non-2xx" in said or "Socket errors" in said:
+        say(f"{case.name}: {said.partition('Socket errors')[2].splitlines()[0]}")
+    rate = next(float(line.split()[1]) for line in said.splitlines() if "Requests/sec" in line)
+    command = ["iperf3", "-c", case.target, "-R", "-J", "-t", str(_STREAM_S)]
+    told = json.loads(client.run(command).stdout)
+    return rate, told["end"]["sum_received"]["bits_per_second"] / 1e9
+
+
+def _ratios(found: dict[str, list[float]]) -> dict[str, list[float]]:
+    plain = [sum(pair) / 2 for pair in zip(*(found[name] for name in _PLAIN), strict=True)]
+    ratios = {name: paired(samples, plain) for name, samples in found.items()}
+    # how far two runs of the very same thing are apart: the noise of all the others
+    ratios[_PLAIN[1]] = paired(found[_PLAIN[1]], found[_PLAIN[0]])
+    return ratios
+
+
+def _table(
+    what: str, unit: str, found: dict[str, list[float]], ratios: dict[str, list[float]]
+) -> Table:
+    base = median(found["plain"] + found["plain, again"])
+    digits = 0 if unit == "/s" else 2
+    rows = tuple(
+        (
+            name,
+            f"{median(samples):,.{digits}f} {unit}",
+            f"{median(ratios[name]):.3f}",
+            f"{quantile(ratios[name], 0.25):.3f}-{quantile(ratios[name], 0.75):.3f}",
+            f"{median(samples) / base:.3f}",
+        )
+        for name, samples in found.items()
+    )
+    heads = ("", "median", "ratio, paired", "quartiles", "ratio of medians")
+    return Table(f"{what} (`plain, again` beside `plain`: the noise)", heads, rows)

@@ -1,0 +1,243 @@
+"""`apply --confirm`: undone by itself unless confirmed, whatever becomes of who ran it.
+
+     client ── core ─┬─ isp-a ── wan0 ┬─ host
+                     └─ isp-b ── wan1 ┘
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from ifdefault.host import guard
+from ifdefault.host.apply import prepare
+from ifdefault.host.store import LOCK, PENDING
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
+from ifdefault.model import Operation
+from tests.net.conftest import LabWorld
+from tests.net.kernelstate import State, apply, differences, operations_left, read_state, store_of
+
+SOON, LATE = "1", "600"
+PATIENCE_S = 30.0
+
+
+def eventually_undone(world: World, before: State) -> None:
+    store = store_of(world)
+    eventually(lambda: store.read(PENDING) is None, PATIENCE_S, what="undone")
+    assert differences(before, read_state(world["host"])) == []
+
+
+def guards(world: World) -> list[int]:
+    """Processes that guard this world."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode().split("\0")
+        except OSError:
+            continue  # it has ended
+        if "ifdefault.host.guard" in command and str(world.dir / "state") in command:
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture
+def world(lab_world: LabWorld) -> Iterator[World]:
+    made = lab_world("two")
+    yield made
+    store_of(made).remove(PENDING)
+    eventually(lambda: not guards(made), PATIENCE_S, what="no guard is left")
+
+
+def test_undone_by_itself(world: World) -> None:
+    before = read_state(world["host"])
+    done = world.ifdefault("apply", "--confirm", SOON, check=True)
+    assert "undone in 1 s unless you run: ifdefault confirm" in done.stderr
+    eventually_undone(world, before)
+    assert world.ifdefault("confirm").returncode == 1
+
+
+def test_undone_to_what_was_applied_before(world: World) -> None:
+    apply(world)
+    before = read_state(world["host"])
+    text = world.config.read_text()
+    world.config.write_text(text + "\n[host]\ntable_base = 2000\ninterface_group = 9\n")
+    world.ifdefault("apply", "--confirm", SOON, check=True)
+    eventually_undone(world, before)
+    world.config.write_text(text)
+    assert operations_left(world) == ()
+
+
+def test_kept_after_confirm(world: World) -> None:
+    world.ifdefault("apply", "--confirm", LATE, check=True)
+    assert len(guards(world)) == 1
+    assert world.ifdefault("confirm", check=True).stdout == "kept\n"
+    eventually(lambda: not guards(world), PATIENCE_S, what="the guard has ended")
+    assert operations_left(world) == ()
+    again = world.ifdefault("confirm")
+    assert again.returncode == 1
+    assert "nothing waits for a confirmation" in again.stderr
+
+
+def test_a_second_apply_is_refused_while_one_waits(world: World) -> None:
+    world.ifdefault("apply", "--confirm", LATE, check=True)
+    for options in ([], ["--confirm", LATE]):
+        second = world.ifdefault("apply", *options)
+        assert second.returncode == 1
+        assert "an apply waits for its confirmation, run ifdefault confirm" in second.stderr
+    assert len(guards(world)) == 1
+
+
+def test_one_from_before_a_reboot_waits_for_nothing(world: World) -> None:
+    """The kernel has forgotten what it would undo, and a boot hook's apply must not be refused."""
+    world.ifdefault("apply", "--confirm", LATE, check=True)
+    store = store_of(world)
+    store.write(PENDING, store.read(PENDING) | {"token": "", "boot": "another"})
+    assert world.ifdefault("confirm").returncode == 1
+    world.ifdefault("apply", check=True)
+
+
+def test_down_calls_it_off(world: World) -> None:
+    before = read_state(world["host"])
+    world.ifdefault("apply", "--confirm", LATE, check=True)
+    world.ifdefault("down", check=True)
+    assert differences(before, read_state(world["host"])) == []
+    eventually(lambda: not guards(world), PATIENCE_S, what="the guard has ended")
+    world.ifdefault("apply", check=True)
+
+
+def test_nothing_to_do_needs_no_confirmation(world: World) -> None:
+    apply(world)
+    world.ifdefault("apply", "--confirm", LATE, check=True)
+    assert guards(world) == []
+    assert world.ifdefault("confirm").returncode == 1
+
+
+@dataclass(frozen=True)
+class Login:
+    """A shell on a terminal of its own, as sshd starts it."""
+
+    shell: subprocess.Popen[str]
+    terminal_fd: int
+
+
+def log_in(world: World, script: str) -> Login:
+    terminal_fd, own_fd = os.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    shell = subprocess.Popen(
+        ["ip", "netns", "exec", world["host"].netns, "sh", "-c", script],
+        stdin=own_fd,
+        stdout=own_fd,
+        stderr=own_fd,
+        text=True,
+        start_new_session=True,
+        preexec_fn=take_terminal,
+    )
+    os.close(own_fd)
+    return Login(shell, terminal_fd)
+
+
+def hang_up(login: Login) -> None:
+    os.killpg(login.shell.pid, signal.SIGHUP)
+
+
+def kill_all(login: Login) -> None:
+    os.killpg(login.shell.pid, signal.SIGKILL)
+
+
+def close_terminal(login: Login) -> None:
+    os.close(login.terminal_fd)
+
+
+def read_terminal(login: Login, until: str) -> str:
+    said = ""
+    while until not in said:
+        said += os.read(login.terminal_fd, 4096).decode()
+    return said
+
+
+@pytest.mark.parametrize(
+    ("end", "left_open"), [(hang_up, True), (kill_all, True), (close_terminal, False)]
+)
+def test_undone_when_the_login_ends(
+    world: World, end: Callable[[Login], None], left_open: bool
+) -> None:
+    before = read_state(world["host"])
+    # the shell stays: its end is what is tested
+    login = log_in(world, f"{shlex.join(world.command)} apply -q --confirm 2 && echo done; cat")
+    try:
+        read_terminal(login, "done")
+        assert login.shell.poll() is None
+        end(login)
+        assert login.shell.wait(PATIENCE_S) in (-signal.SIGHUP, -signal.SIGKILL)
+    finally:
+        if left_open:
+            os.close(login.terminal_fd)
+    eventually_undone(world, before)
+
+
+def test_undone_when_the_foreground_is_killed_at_once(world: World) -> None:
+    """kill -9 as soon as the guard's file is there: before, in or after the changes."""
+    before = read_state(world["host"])
+    child = world["host"].popen([*world.command, "apply", "-q", "--confirm", SOON])
+    eventually(lambda: store_of(world).read(PENDING), PATIENCE_S, poll_s=0.001, what="it waits")
+    child.kill()
+    child.wait(PATIENCE_S)
+    if not guards(world):  # so early that nobody guards, and nothing is done
+        store_of(world).remove(PENDING)
+    eventually_undone(world, before)
+
+
+@pytest.mark.parametrize("step", [0, 20, 38])
+def test_undone_when_the_foreground_is_killed_in_mid_apply(world: World, step: int) -> None:
+    before = read_state(world["host"])
+    assert step < len(operations_left(world))
+    with world["host"].enter():
+        child = os.fork()
+        if not child:
+            try:
+                _apply_and_die(world, step)
+            finally:
+                os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    assert len(guards(world)) == 1
+    eventually_undone(world, before)
+
+
+def _apply_and_die(world: World, step: int) -> None:
+    steps = count()
+
+    def before(_: Operation) -> None:
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    store = store_of(world)
+    with store.lock():
+        guard.commit_on_probation(prepare(world.config, store), store, 2, before)
+
+
+def test_the_guard_waits_for_the_lock(world: World) -> None:
+    """Undoing never meets another ifdefault's changes half-way."""
+    before = read_state(world["host"])
+    store = store_of(world)
+    with store.lock():
+        pass
+    done = world.ifdefault("apply", "--confirm", SOON, check=True)
+    assert done.returncode == 0
+    eventually_undone(world, before)
+    assert (store.directory / LOCK).exists()

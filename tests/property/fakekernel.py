@@ -1,0 +1,139 @@
+"""A kernel made of facts: it performs operations as the real one does, and refuses what it would.
+
+Rules: a new rule stands behind those of its priority, and the first equal one is deleted; a route
+replaces that of its family, table, destination and metric. What a sound plan never asks for (a
+stranger's route replaced, a rule deleted that isn't there) is refused here, though the kernel
+would let it pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ifdefault.kernel import nft
+from ifdefault.model import (
+    PROTOCOL,
+    TABLE_MAIN,
+    AddRule,
+    Config,
+    DeleteRoute,
+    DeleteRule,
+    Desired,
+    Facts,
+    ForgetFlows,
+    LoadNft,
+    NftTable,
+    Operation,
+    PutRoute,
+    Route,
+    Rule,
+    SetGroup,
+    SetSysctl,
+)
+from ifdefault.plan import numbers, prefixes
+from ifdefault.plan.desired import Plan, plan
+from ifdefault.plan.diff import diff
+
+
+class Refused(AssertionError):
+    """The kernel, or good manners, would not let this pass."""
+
+
+def perform(facts: Facts, operation: Operation) -> Facts:
+    """The facts after one operation."""
+    match operation:
+        case SetSysctl(name, value, was):
+            now = dict(facts.sysctls)
+            _insist(now.get(name) == was, operation)
+            return replace(facts, sysctls=tuple((now | {name: value}).items()))
+        case SetGroup(dev, group, was):
+            _insist(any(link.name == dev and link.group == was for link in facts.links), operation)
+            links = (replace(k, group=group) if k.name == dev else k for k in facts.links)
+            return replace(facts, links=tuple(links))
+        case PutRoute(route, _):
+            _insist(_acceptable(facts, route), operation)
+            kept = tuple(r for r in facts.routes if _key(r) != _key(route))
+            replaced = set(facts.routes) - set(kept)
+            _insist(all(r.protocol == PROTOCOL for r in replaced), operation)
+            return replace(facts, routes=(*kept, route))
+        case DeleteRoute(route):
+            _insist(route.protocol == PROTOCOL and route in facts.routes, operation)
+            return replace(facts, routes=tuple(r for r in facts.routes if r != route))
+        case AddRule(rule):
+            _insist(rule.action != "goto" or rule.goto > rule.priority, operation)
+            return replace(facts, rules=_with_rule(facts.rules, rule))
+        case DeleteRule(rule):
+            _insist(rule.protocol == PROTOCOL and rule in facts.rules, operation)
+            first = facts.rules.index(rule)
+            return replace(facts, rules=facts.rules[:first] + facts.rules[first + 1 :])
+        case LoadNft(text):
+            table = NftTable(nft.digest(text), f"listing of {nft.digest(text)}")
+            return replace(facts, nft=table if text else None)
+        case ForgetFlows():
+            return facts
+
+
+def _insist(sound: bool, operation: Operation) -> None:
+    if not sound:
+        raise Refused(str(operation))
+
+
+def _key(route: Route) -> tuple[int, int, str, int]:
+    return route.family, route.table, route.dst, route.metric
+
+
+def _with_rule(rules: tuple[Rule, ...], new: Rule) -> tuple[Rule, ...]:
+    """Both families stand in one tuple, IPv4 first, each in its kernel order."""
+    behind = sum((r.family, r.priority) <= (new.family, new.priority) for r in rules)
+    return (*rules[:behind], new, *rules[behind:])
+
+
+def _acceptable(facts: Facts, route: Route) -> bool:
+    """Whether the route's devices are up, its source is ours and its next hop can be reached."""
+    up = {link.name for link in facts.links if link.up}
+    known = {a.address for a in facts.addresses if not a.tentative}
+    if not all(hop.dev in up for hop in route.hops) or (route.src and route.src not in known):
+        return False
+    return all(
+        hop.onlink or not hop.gateway or _on_link(facts, route, hop.gateway, hop.dev)
+        for hop in route.hops
+    )
+
+
+def _on_link(facts: Facts, route: Route, gateway: str, dev: str) -> bool:
+    family = prefixes.family_of(gateway)
+    if family == 6 and prefixes.is_link_local(gateway):
+        return True
+    return any(
+        r.family == family
+        and r.table in (TABLE_MAIN, route.table)
+        and any(hop.dev == dev and not hop.gateway for hop in r.hops)
+        and prefixes.contains(family, r.dst, gateway)
+        for r in facts.routes
+    )
+
+
+# --- whole plans --------------------------------------------------------------------------
+
+
+def planned(config: Config, facts: Facts, known: dict[str, int] | None = None) -> Plan:
+    return plan(config, facts, numbers.assign([u.name for u in config.uplinks], known or {}))
+
+
+def operations(facts: Facts, desired: Desired) -> tuple[Operation, ...]:
+    return diff(facts, desired, nft.digest)
+
+
+def steps(facts: Facts, todo: Iterable[Operation]) -> Iterable[Facts]:
+    """The facts before the first operation, and after each."""
+    yield facts
+    for operation in todo:
+        facts = perform(facts, operation)
+        yield facts
+
+
+def settle(facts: Facts, desired: Desired) -> Facts:
+    """The facts after all operations."""
+    *_, last = steps(facts, operations(facts, desired))
+    return last

@@ -1,0 +1,222 @@
+"""What holds of every plan, on every host: see tests/property/hosts.py.
+
+Rules: the kernel here is tests/property/fakekernel.py, which performs one operation at a time.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TypeVar
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ifdefault.host.apply import snapshot
+from ifdefault.host.store import State
+from ifdefault.model import FAMILIES, PROTOCOL, Config, Facts, Operation, Rule
+from ifdefault.plan.desired import Plan
+from ifdefault.plan.diff import own_rules
+from ifdefault.plan.lookup import Fib, Flow
+from tests.property import hosts
+from tests.property.fakekernel import operations, planned, settle, steps
+from tests.property.hosts import Scene
+
+T = TypeVar("T")
+Way = tuple[str, str]  # device, gateway
+
+each_scene = given(hosts.scenes())
+
+
+def numbers_of(plan: Plan) -> dict[str, int]:
+    return {uplink.name: uplink.number for uplink in plan.uplinks}
+
+
+def changed(scene: Scene) -> tuple[Plan, Facts, Plan, tuple[Operation, ...]]:
+    """The first plan, the host after it and as it has become since, and the change to come."""
+    first = planned(scene.config, scene.facts)
+    settled = settle(scene.facts, first.desired)
+    strangers = tuple(rule for rule in scene.later.rules if rule.protocol != PROTOCOL)
+    rules = sorted((*strangers, *own_rules(settled)), key=lambda r: (r.family, r.priority))
+    since = tuple(route for route in scene.later.routes if route not in settled.routes)
+    now = replace(settled, routes=settled.routes + since, rules=tuple(rules))
+    second = planned(scene.edited, now, numbers_of(first))
+    return first, now, second, operations(now, second.desired)
+
+
+@each_scene
+def test_reaches_what_is_desired(scene: Scene) -> None:
+    first, now, second, _ = changed(scene)
+    for plan, before in ((first, scene.facts), (second, now)):
+        after = settle(before, plan.desired)
+        assert operations(after, plan.desired) == ()
+        assert sorted(own_rules(after)) == sorted(plan.desired.rules)
+        assert planned(scene.edited if plan is second else scene.config, after,
+                       numbers_of(first)).desired == plan.desired  # fmt: skip
+
+
+@each_scene
+def test_outgoing_rules_keep_their_order(scene: Scene) -> None:
+    """The one place where the order of rules at one priority counts."""
+    _, now, second, _ = changed(scene)
+    after = settle(now, second.desired)
+
+    def last(rules: tuple[Rule, ...]) -> list[Rule]:
+        return [r for r in rules if r.priority == 32765 and r.protocol == PROTOCOL]
+
+    assert last(after.rules) == last(second.desired.rules)
+
+
+@each_scene
+def test_inverse_restores(scene: Scene) -> None:
+    """Back to an earlier state of ours, and back to nothing."""
+    first, now, second, todo = changed(scene)
+    *_, after = steps(now, todo)
+    state = State(nft_text=first.desired.nft)
+    for before, target in (
+        (now, snapshot(now, state)),
+        (replace(now, **_bare(scene)), snapshot(scene.facts, State())),
+    ):
+        restored = settle(after, target)
+        assert restored.rules == before.rules
+        assert sorted(restored.routes) == sorted(before.routes)
+        assert dict(restored.sysctls) == dict(before.sysctls)
+        assert restored.links == before.links
+        assert restored.nft == before.nft
+
+
+def _bare(scene: Scene) -> dict[str, object]:
+    later = scene.later
+    return {"rules": later.rules, "routes": later.routes, "sysctls": later.sysctls,
+            "links": later.links, "nft": None}  # fmt: skip
+
+
+@each_scene
+def test_foreign_survives(scene: Scene) -> None:
+    _, now, _, todo = changed(scene)
+    for facts in steps(now, todo):
+        assert [r for r in facts.rules if r.protocol != PROTOCOL] == [
+            r for r in now.rules if r.protocol != PROTOCOL
+        ]
+        assert {r for r in facts.routes if r.protocol != PROTOCOL} == {
+            r for r in now.routes if r.protocol != PROTOCOL
+        }
+    groups = {link.name for link in facts.links if link.group}
+    assert groups <= {u.interface for u in scene.config.uplinks}
+
+
+@given(hosts.scenes(), st.randoms(use_true_random=False))
+def test_input_order_does_not_matter(scene: Scene, rng: random.Random) -> None:
+    """But for wildcard sockets: there the answer hangs on the kernel's own order of addresses."""
+    facts = replace(scene.facts, wildcard_udp=())
+
+    def mixed(values: tuple[T, ...]) -> tuple[T, ...]:
+        return tuple(rng.sample(values, len(values)))
+
+    other = replace(
+        facts,
+        links=mixed(facts.links),
+        addresses=mixed(facts.addresses),
+        routes=mixed(facts.routes),
+        neighbours=mixed(facts.neighbours),
+    )
+    assert planned(scene.config, other) == planned(scene.config, facts)
+
+
+# --- every step in between ----------------------------------------------------------------
+
+
+def ways_of_replies(plan: Plan) -> dict[Flow, Way]:
+    """By which way each address of an uplink must answer a far client."""
+    owners: dict[str, int] = {}
+    usable = [uplink for uplink in plan.uplinks if not uplink.pending]
+    for uplink in usable:
+        for address in uplink.addresses:
+            owners[address.address] = owners.get(address.address, 0) + 1
+    found: dict[Flow, Way] = {}
+    for uplink in usable:
+        for address in uplink.addresses:
+            gateway = uplink.gateway(address.family)
+            if gateway is None:
+                continue
+            family = address.family
+            flow = Flow(family, hosts.FAR[family], address.address)
+            if uplink.mechanism != "source":
+                found[replace(flow, mark=uplink.arrival_mark)] = uplink.interface, gateway
+            if owners[address.address] == 1:
+                found[flow] = uplink.interface, gateway
+    return found
+
+
+def private_ways(facts: Facts) -> dict[Flow, Way]:
+    """Where packets to the LAN and to a VPN's own networks go, whatever their source."""
+    found: dict[Flow, Way] = {}
+    for family in FAMILIES:
+        sources = [a.address for a in facts.addresses if a.family == family]
+        gateway = "192.168.1.9" if family == 4 else "fd00:1::9"
+        for source in ("", *sources):
+            found[Flow(family, hosts.LAN[family], source)] = "lan0", ""
+            found[Flow(family, hosts.BEHIND_LAN[family], source)] = "lan0", gateway
+            if any(rule.table == 52 for rule in facts.rules):
+                found[Flow(family, hosts.BEHIND_VPN[family], source)] = "vpn0", ""
+    return found
+
+
+def way(fib: Fib, flow: Flow) -> Way | None:
+    hop = fib.lookup(flow).hop
+    return (hop.dev, hop.gateway) if hop else None
+
+
+def assert_never_worse(states: list[Facts], ways: dict[Flow, Way]) -> None:
+    """What goes its right way keeps going it, and in the end all does."""
+    fibs = [Fib.of(facts) for facts in states]
+    for flow, right in ways.items():
+        rights = [way(fib, flow) == right for fib in fibs]
+        assert rights[-1], (flow, right)
+        assert rights == sorted(rights), (flow, right, rights.index(True))
+
+
+@settings(max_examples=60)
+@each_scene
+def test_first_apply_opens_no_gap(scene: Scene) -> None:
+    plan = planned(scene.config, scene.facts)
+    states = list(steps(scene.facts, operations(scene.facts, plan.desired)))
+    assert_never_worse(states, ways_of_replies(plan) | private_ways(scene.facts))
+
+
+@settings(max_examples=60)
+@each_scene
+def test_change_opens_no_gap(scene: Scene) -> None:
+    first, now, second, todo = changed(scene)
+    after = ways_of_replies(second)
+    same = {f: w for f, w in ways_of_replies(first).items() if after.get(f) == w}
+    assert_never_worse(list(steps(now, todo)), same | private_ways(now))
+
+
+@settings(max_examples=60)
+@each_scene
+def test_down_keeps_the_host_reachable(scene: Scene) -> None:
+    """The LAN stays the LAN, and who has a default keeps one."""
+    settled = settle(scene.facts, planned(scene.config, scene.facts).desired)
+    states = list(steps(settled, operations(settled, snapshot(scene.facts, State()))))
+    assert_never_worse(states, private_ways(scene.facts))
+    for family in FAMILIES:
+        flow = Flow(family, hosts.FAR[family])
+        if way(Fib.of(scene.facts), flow):
+            assert all(way(Fib.of(facts), flow) for facts in states)
+
+
+# --- what is written ----------------------------------------------------------------------
+
+
+@each_scene
+def test_marks_stay_inside_the_mask(scene: Scene) -> None:
+    plan = planned(scene.config, scene.facts)
+    mask = scene.config.host.mark_mask
+    assert all(rule.mask in (0, mask) for rule in plan.desired.rules)
+    assert all(rule.mark & ~mask == 0 for rule in plan.desired.rules)
+    for line in plan.desired.nft.splitlines():
+        if "mark set" in line:
+            kept, bits = line.split("& ")[1].split(" ")[0:3:2]
+            assert int(kept, 16) == ~mask & 0xFFFFFFFF
+            assert int(bits, 16) & ~mask == 0
