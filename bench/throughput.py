@@ -8,10 +8,14 @@ same in every case; the plain host has no default but through isp-a, and nothing
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.clock import say
 from bench.peer import mwan3_shaped
@@ -23,7 +27,7 @@ from ifdefault.lab import ports, services
 from ifdefault.lab.serve import open_udp
 from ifdefault.lab.topology import load
 from ifdefault.lab.traffic import measure
-from ifdefault.lab.world import World
+from ifdefault.lab.world import Node, World
 
 TARGET_RATIO = 0.98
 ROUNDS = 12
@@ -34,7 +38,9 @@ _HOW = f"""\
 The lab's world `two`: client, Internet, two providers, the host with nginx (2 workers), all on the
 same cores. *Connections per second* is wrk for {_CONNECTIONS_S} s, 2 threads, 64 connections at a
 time, one request each (`Connection: close`). *Throughput* is iperf3, one TCP stream from the host
-to the client for {_STREAM_S} s. {ROUNDS} rounds after one that doesn't count; every case once a
+to the client for {_STREAM_S} s. *Processor time a connection* is what client, server and the kernel
+on their behalf spend: the part that other work on the machine disturbs least; lower is better.
+{ROUNDS} rounds after one that doesn't count; every case once a
 round in random order, set up by `ifdefault apply` and taken away by `down` before the next. A
 *ratio* compares a case with the mean of the two runs of the plain host in the same round; the
 table has its median, the quartiles, and the ratio of the medians over all rounds. IPv4 to isp-a's
@@ -101,6 +107,12 @@ CASES = (
     Case("shaped like mwan3", _mwan3),
 )
 _MUST_HOLD = ("default mode",)
+# what is measured (fields of Sample), its unit, and the target of its ratio
+_MEASURES = {
+    "per_s": ("Connections per second", "/s", TARGET_RATIO),
+    "cpu_us": ("Processor time a connection", "µs", None),
+    "gbit_per_s": ("Throughput", "Gbit/s", TARGET_RATIO),
+}
 
 
 def run() -> Report:
@@ -108,42 +120,43 @@ def run() -> Report:
 
 
 def measure_cases(cases: Sequence[Case], rounds: int) -> Report:
-    rates: dict[str, list[float]] = {case.name: [] for case in cases}
-    speeds: dict[str, list[float]] = {case.name: [] for case in cases}
+    samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
     chance = random.Random(1)
     with World.up(load("two")) as world:
-        _prepare(world)
+        workers = _workers(_prepare(world))
         subject = Subject(world)
         for number in range(rounds + 1):  # the first warms up
             say(f"round {number} of {rounds}" if number else "a round to warm up")
             for case in chance.sample(cases, len(cases)):
                 with case.setting(subject):
-                    rate, speed = _measure(world, case)
+                    sample = _measure(world, workers, case)
                 if number:
-                    rates[case.name].append(rate)
-                    speeds[case.name].append(speed)
-    tables, figures = [], []
-    for what, unit, found in (
-        ("Connections per second", "/s", rates),
-        ("Throughput", "Gbit/s", speeds),
-    ):
+                    samples[case.name].append(sample)
+    return _report(samples)
+
+
+def _report(samples: dict[str, list[Sample]]) -> Report:
+    tables, figures, kept = [], [], {}
+    for measure, (what, unit, target) in _MEASURES.items():
+        found = {name: [getattr(one, measure) for one in many] for name, many in samples.items()}
         ratios = _ratios(found)
         tables.append(_table(what, unit, found, ratios))
-        figures += [
-            Figure(f"{what}, {name}: ratio to the plain host", value, "ratio", target, at_least=True)
-            for name in found
-            if name not in _PLAIN
-            for value in [median(ratios[name])]
-            for target in [TARGET_RATIO if name in _MUST_HOLD else None]
-        ]
-    samples = {"connections_per_s": rates, "gbit_per_s": speeds}
-    return Report("Connections per second and throughput", _HOW, tuple(figures), tuple(tables), samples)
+        kept[measure] = found
+        for name in found:
+            if name not in _PLAIN:
+                wanted = target if name in _MUST_HOLD else None
+                what_of = f"{what}, {name}: ratio to the plain host"
+                figures.append(Figure(what_of, median(ratios[name]), "ratio", wanted, at_least=True))
+    title = "Connections per second and throughput"
+    return Report(title, _HOW, tuple(figures), tuple(tables), kept)
 
 
-def _prepare(world: World) -> None:
+def _prepare(world: World) -> subprocess.Popen[str]:
+    """Start the servers and see that they answer; return the web server."""
     host, client = world["host"], world["client"]
-    services.nginx(host)
-    host.popen(["iperf3", "-s", "-p", "5201"], stdout=-3)
+    server = services.nginx(host)
+    null = subprocess.DEVNULL
+    host.popen(["iperf3", "-s"], stdout=null, stderr=null)
     # single-homed: no second default, whose gateway ifdefault's config names instead
     host.ip("route del default via 198.51.100.1\n", "-4")
     host.ip("route del default via 2001:db8:b::1\n", "-6")
@@ -154,19 +167,55 @@ def _prepare(world: World) -> None:
         targets = [case.target for case in CASES]
         if not all(tally.ok for tally in measure(client, ["http"], targets)):
             raise HostError("the host doesn't answer, so there is nothing to measure")
+    return server
 
 
-def _measure(world: World, case: Case) -> tuple[float, float]:
-    """Connections per second, and Gbit/s."""
-    client = world["client"]
+@dataclass(frozen=True, slots=True)
+class Sample:
+    per_s: float  # connections
+    cpu_us: float  # processor time a connection takes, of client, kernel and server together
+    gbit_per_s: float
+
+
+def _measure(world: World, server: Sequence[int], case: Case) -> Sample:
     command = ["wrk", "-t2", "-c64", f"-d{_CONNECTIONS_S}s", "-H", "Connection: close"]
-    said = client.run([*command, f"http://{case.target}/"]).stdout
-    if "Non-2xx" in said or "Socket errors" in said:
-        say(f"{case.name}: {said.partition('Socket errors')[2].splitlines()[0]}")
-    rate = next(float(line.split()[1]) for line in said.splitlines() if "Requests/sec" in line)
+    before_ns = _cpu_ns(server)
+    said, client_ns = _run_timed(world["client"], [*command, f"http://{case.target}/"])
+    spent_ns = client_ns + _cpu_ns(server) - before_ns
+    found = _WRK.search(said)
+    if not found or "Socket errors" in said or "Non-2xx" in said:
+        raise HostError(f"{case.name}: not every request was answered: {said}")
     command = ["iperf3", "-c", case.target, "-R", "-J", "-t", str(_STREAM_S)]
-    told = json.loads(client.run(command).stdout)
-    return rate, told["end"]["sum_received"]["bits_per_second"] / 1e9
+    told = json.loads(world["client"].run(command).stdout)
+    speed = told["end"]["sum_received"]["bits_per_second"] / 1e9
+    return Sample(float(found["rate"]), spent_ns / 1000 / int(found["requests"]), speed)
+
+
+def _run_timed(node: Node, command: Sequence[str]) -> tuple[str, int]:
+    """Run a command; what it said, and its processor time in ns."""
+    child = node.popen(command, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    said = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.stdout.close()
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return said, int((usage.ru_utime + usage.ru_stime) * 1e9)
+
+
+def _cpu_ns(pids: Sequence[int]) -> int:
+    """Processor time so far, with what the kernel did for packets meanwhile (schedstat)."""
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids)
+
+
+def _workers(server: subprocess.Popen[str]) -> list[int]:
+    """The server's workers, and the kernel's own threads for packets that had to wait."""
+    own = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    names = ((path, path.read_text()) for path in Path("/proc").glob("[0-9]*/comm"))
+    kernel = [path.parent.name for path, name in names if name.startswith("ksoftirqd/")]
+    return [int(pid) for pid in (*own, *kernel)]
+
+
+_WRK = re.compile(r"(?P<requests>\d+) requests in .*Requests/sec: +(?P<rate>[\d.]+)", re.DOTALL)
 
 
 def _ratios(found: dict[str, list[float]]) -> dict[str, list[float]]:
@@ -181,7 +230,7 @@ def _table(
     what: str, unit: str, found: dict[str, list[float]], ratios: dict[str, list[float]]
 ) -> Table:
     base = median(found["plain"] + found["plain, again"])
-    digits = 0 if unit == "/s" else 2
+    digits = {"/s": 0, "µs": 1}.get(unit, 2)
     rows = tuple(
         (
             name,
@@ -193,4 +242,4 @@ def _table(
         for name, samples in found.items()
     )
     heads = ("", "median", "ratio, paired", "quartiles", "ratio of medians")
-    return Table(f"{what} (`plain, again` beside `plain`: the noise)", heads, rows)
+    return Table(f"{what} (`plain, again` beside `plain` is the noise)", heads, rows)

@@ -96,3 +96,8 @@ def operations_left(world: World, config: Config | None = None) -> tuple[Operati
     return world["host"].python(
         lambda: prepare_config(config or read_config(world.config), store_of(world)).operations
     )
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    waiting = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return any(words[1] == "->" and words[5] == str(pid) for words in waiting)

@@ -1,7 +1,7 @@
 """`apply --confirm`: undone by itself unless confirmed, whatever becomes of who ran it.
 
-     client ── core ─┬─ isp-a ── wan0 ┬─ host
-                     └─ isp-b ── wan1 ┘
+client ── core ─┬─ isp-a ── wan0 ┬─ host
+                └─ isp-b ── wan1 ┘
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import signal
 import subprocess
 import termios
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -22,12 +21,21 @@ import pytest
 
 from ifdefault.host import guard
 from ifdefault.host.apply import prepare
-from ifdefault.host.store import LOCK, PENDING
+from ifdefault.host.store import PENDING
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model import Operation
 from tests.net.conftest import LabWorld
-from tests.net.kernelstate import State, apply, differences, operations_left, read_state, store_of
+from tests.net.kernelstate import (
+    State,
+    apply,
+    differences,
+    down,
+    operations_left,
+    read_state,
+    store_of,
+    waits_for_a_lock,
+)
 
 SOON, LATE = "1", "600"
 PATIENCE_S = 30.0
@@ -102,8 +110,9 @@ def test_a_second_apply_is_refused_while_one_waits(world: World) -> None:
 def test_one_from_before_a_reboot_waits_for_nothing(world: World) -> None:
     """The kernel has forgotten what it would undo, and a boot hook's apply must not be refused."""
     world.ifdefault("apply", "--confirm", LATE, check=True)
-    store = store_of(world)
-    store.write(PENDING, store.read(PENDING) | {"token": "", "boot": "another"})
+    [lives] = guards(world)
+    os.kill(lives, signal.SIGKILL)
+    eventually(lambda: not guards(world), PATIENCE_S, what="no guard lives")
     assert world.ifdefault("confirm").returncode == 1
     world.ifdefault("apply", check=True)
 
@@ -197,47 +206,53 @@ def test_undone_when_the_foreground_is_killed_at_once(world: World) -> None:
     eventually(lambda: store_of(world).read(PENDING), PATIENCE_S, poll_s=0.001, what="it waits")
     child.kill()
     child.wait(PATIENCE_S)
-    if not guards(world):  # so early that nobody guards, and nothing is done
-        store_of(world).remove(PENDING)
-    eventually_undone(world, before)
+    # too early, and nobody guards: but then nothing was done, and nothing waits
+    eventually(lambda: not world.ifdefault("apply").returncode, PATIENCE_S, what="accepted")
+    down(world)
+    assert differences(before, read_state(world["host"])) == []
 
 
 @pytest.mark.parametrize("step", [0, 20, 38])
 def test_undone_when_the_foreground_is_killed_in_mid_apply(world: World, step: int) -> None:
     before = read_state(world["host"])
     assert step < len(operations_left(world))
-    with world["host"].enter():
-        child = os.fork()
-        if not child:
-            try:
-                _apply_and_die(world, step)
-            finally:
-                os._exit(1)
+    child = fork_apply(world, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
     assert len(guards(world)) == 1
     eventually_undone(world, before)
 
 
-def _apply_and_die(world: World, step: int) -> None:
+def test_the_guard_waits_for_the_lock(world: World) -> None:
+    """Undoing never gets between another ifdefault's operations."""
+    before = read_state(world["host"])
+    child = fork_apply(world, 20, signal.pause)
+    eventually(lambda: any(map(waits_for_a_lock, guards(world))), PATIENCE_S, what="it waits")
+    assert differences(before, read_state(world["host"]))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    eventually_undone(world, before)
+
+
+def fork_apply(world: World, step: int, at_step: Callable[[], object]) -> int:
+    """`apply --confirm 2` in a process of its own, which does something before an operation."""
+    with world["host"].enter():
+        child = os.fork()
+        if not child:
+            try:
+                _apply(world, step, at_step)
+            finally:
+                os._exit(1)
+    return child
+
+
+def _apply(world: World, step: int, at_step: Callable[[], object]) -> None:
     steps = count()
 
     def before(_: Operation) -> None:
         if next(steps) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+            at_step()
 
     store = store_of(world)
     with store.lock():
         guard.commit_on_probation(prepare(world.config, store), store, 2, before)
-
-
-def test_the_guard_waits_for_the_lock(world: World) -> None:
-    """Undoing never meets another ifdefault's changes half-way."""
-    before = read_state(world["host"])
-    store = store_of(world)
-    with store.lock():
-        pass
-    done = world.ifdefault("apply", "--confirm", SOON, check=True)
-    assert done.returncode == 0
-    eventually_undone(world, before)
-    assert (store.directory / LOCK).exists()

@@ -1,7 +1,7 @@
 """kill -9 in the middle: at every step, `down` still leaves no trace, and `apply` still completes.
 
-     client ── core ─┬─ isp-a ── wan0 ┬─ host       (shared-address: both behind one wan0)
-                     └─ isp-b ── wan1 ┘
+client ── core ─┬─ isp-a ── wan0 ┬─ host       (shared-address: both behind one wan0)
+                └─ isp-b ── wan1 ┘
 """
 
 from __future__ import annotations

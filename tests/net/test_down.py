@@ -1,7 +1,7 @@
 """`down` after `apply` leaves no trace.
 
-     client ── core ─┬─ isp-a ── wan0 ┬─ host       (shared-address: both behind one wan0)
-                     └─ isp-b ── wan1 ┘
+client ── core ─┬─ isp-a ── wan0 ┬─ host       (shared-address: both behind one wan0)
+                └─ isp-b ── wan1 ┘
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """SYN cookies: what the host forgets between SYN and ACK, the kernel finds again with its mark.
 
-                    ┌─ isp-a ── wan0 ┐
-    client ── core ─┤                ├ host, net.ipv4.tcp_syncookies = 2: for every connection
-                    └─ isp-b ── wan1 ┘
+                ┌─ isp-a ── wan0 ┐
+client ── core ─┤                ├ host, net.ipv4.tcp_syncookies = 2: for every connection
+                └─ isp-b ── wan1 ┘
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def _acceptable(facts: Facts, route: Route) -> bool:
 
 def _on_link(facts: Facts, route: Route, gateway: str, dev: str) -> bool:
     family = prefixes.family_of(gateway)
-    if family == 6 and prefixes.is_link_local(gateway):
+    if family == 6 and prefixes.contains(6, "fe80::/10", gateway):
         return True
     return any(
         r.family == family

@@ -1,9 +1,11 @@
-"""One HTTP/3 request with aioquic, which is imported only where QUIC is asked for."""
+"""HTTP/3 requests with aioquic, which is imported only where QUIC is asked for."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
@@ -19,22 +21,28 @@ class _Client(QuicConnectionProtocol):
     def __init__(self, connection: QuicConnection) -> None:
         super().__init__(connection)
         self._http = H3Connection(connection)
-        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._statuses: dict[int, asyncio.Future[int]] = {}
 
-    def request(self) -> None:
+    def request(self) -> asyncio.Future[int]:
+        """Send `GET /`; the future is its status."""
         stream = self._quic.get_next_available_stream_id()
+        self._statuses[stream] = asyncio.get_running_loop().create_future()
         head = {":method": "GET", ":scheme": "https", ":authority": SERVER_NAME, ":path": "/"}
         self._http.send_headers(stream, [(k.encode(), v.encode()) for k, v in head.items()], True)
         self.transmit()
+        return self._statuses[stream]
 
     def quic_event_received(self, event: QuicEvent) -> None:
         for answer in self._http.handle_event(event):
-            if isinstance(answer, HeadersReceived) and not self.status.done():
-                self.status.set_result(int(dict(answer.headers)[b":status"]))
+            if isinstance(answer, HeadersReceived):
+                status = self._statuses.pop(answer.stream_id, None)
+                if status and not status.done():
+                    status.set_result(int(dict(answer.headers)[b":status"]))
 
 
-async def get(target: str, port: int, source: str = "") -> int:
-    """Return the status of `GET /` by HTTP/3; the certificate is the lab's own, nobody knows it."""
+@asynccontextmanager
+async def connected(target: str, port: int, source: str = "") -> AsyncIterator[_Client]:
+    """A connection for a block; the certificate is the lab's own, nobody knows it."""
     configuration = QuicConfiguration(
         is_client=True,
         alpn_protocols=H3_ALPN,
@@ -50,8 +58,13 @@ async def get(target: str, port: int, source: str = "") -> int:
         # as the socket will tell it of the answers: aioquic compares, and IPv6 has four parts
         client.connect((target, port, 0, 0) if ":" in target else (target, port))
         await client.wait_connected()
-        client.request()
-        return await client.status
+        yield client
     finally:
         client.close()
         transport.close()
+
+
+async def get(target: str, port: int, source: str = "") -> int:
+    """Return the status of one `GET /` over a connection of its own."""
+    async with connected(target, port, source) as client:
+        return await client.request()

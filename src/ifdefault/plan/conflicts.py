@@ -11,7 +11,17 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from ifdefault.errors import Problem
-from ifdefault.model import PROTOCOL, TABLE_MAIN, Config, Facts, Family, HostConfig, Rule, Uplink
+from ifdefault.model import (
+    NFT_TABLE,
+    PROTOCOL,
+    TABLE_MAIN,
+    Config,
+    Facts,
+    Family,
+    HostConfig,
+    Rule,
+    Uplink,
+)
 from ifdefault.plan import numbers, prefixes, wildcard
 from ifdefault.plan.describe import rule_text
 from ifdefault.plan.lookup import Flow, matches

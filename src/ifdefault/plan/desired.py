@@ -7,6 +7,7 @@ default of ours names its source, so that a shared LAN or a second prefix gets t
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -58,8 +59,9 @@ def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
     ports = {family: wildcard.ports(config, facts, family) for family in FAMILIES}
     redirects = tuple(_redirects(config, facts, usable, ports, routes, rules))
     needs = ruleset.Needs(config.host, usable, ports, redirects)
-    if needs.marking():
-        rules = tuple(_rules(config, facts, usable, marking=True))
+    if not needs.marking():
+        unused = {u.arrival_mark for u in usable}
+        rules = tuple(rule for rule in rules if rule.mark not in unused)
     desired = Desired(
         routes=routes,
         rules=rules,
@@ -75,12 +77,10 @@ def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
 
 def _refuse_indistinct(uplinks: tuple[Uplink, ...]) -> None:
     problems = []
-    for uplink in uplinks:
-        if uplink.pending or uplink.router_macs:
-            continue
-        for address, other in resolve.rivals_for_address(uplink, uplinks):
-            if any(u.name == other and u.interface == uplink.interface for u in uplinks):
-                what = f"{address} is {other}'s too, and no MAC of its router is known"
+    for address, owners in resolve.shared_addresses(uplinks).items():
+        for uplink, other in itertools.permutations(owners, 2):
+            if not uplink.router_macs and other.interface == uplink.interface:
+                what = f"{address} is {other.name}'s too, and no MAC of its router is known"
                 remedy = "set router_macs, or see why its gateway doesn't answer ARP or ND"
                 problems.append(Problem(f"uplink.{uplink.name}", what, remedy))
     if problems:
@@ -100,10 +100,18 @@ def _distinct(routes: Iterable[Route]) -> tuple[Route, ...]:
 
 def _routes(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator[Route]:
     links = {link.name: link for link in facts.links}
+    specific = [
+        route
+        for route in facts.routes
+        if route.table == TABLE_MAIN
+        and route.dst != "default"
+        and route.kind == "unicast"
+        and not route.from_prefix
+    ]
     for uplink in usable:
         for family in FAMILIES:
             if uplink.gateway(family) is not None:
-                yield from _copies(facts, uplink, family, usable)
+                yield from _copies(specific, uplink, family, usable)
                 yield _default(config, facts, uplink, family)
     for family in FAMILIES:
         if carrier := _normal_default(links, usable, family):
@@ -121,24 +129,22 @@ def _normal_default(
 
 
 def _copies(
-    facts: Facts, uplink: Uplink, family: Family, usable: tuple[Uplink, ...]
+    specific: list[Route], uplink: Uplink, family: Family, usable: tuple[Uplink, ...]
 ) -> Iterator[Route]:
     """Main's routes through the uplink but for defaults: its own prefix, and specific ones."""
     others = [u for u in usable if u.interface == uplink.interface and u != uplink]
-    for route in facts.routes:
-        if (
-            route.family != family
-            or route.table != TABLE_MAIN
-            or route.dst == "default"
-            or route.kind != "unicast"
-            or route.from_prefix
-        ):
+    for route in specific:
+        hops = [hop for hop in route.hops if hop.dev == uplink.interface]
+        if route.family != family or not hops:
             continue
-        hops = [replace(hop, weight=1) for hop in route.hops if hop.dev == uplink.interface]
-        foreign = any(_belongs(route, other) for other in others)
-        if hops and (_belongs(route, uplink) or not foreign):
-            copy = replace(route, table=uplink.table, protocol=PROTOCOL, preference="")
-            yield replace(copy, hops=tuple(hops[:1]))
+        if _belongs(route, uplink) or not any(_belongs(route, other) for other in others):
+            yield replace(
+                route,
+                table=uplink.table,
+                hops=(replace(hops[0], weight=1),),
+                protocol=PROTOCOL,
+                preference="",
+            )
 
 
 def _belongs(route: Route, uplink: Uplink) -> bool:
@@ -183,18 +189,16 @@ def _onlink(facts: Facts, uplink: Uplink, gateway: str) -> bool:
 # --- rules --------------------------------------------------------------------------------
 
 
-def _rules(
-    config: Config, facts: Facts, usable: tuple[Uplink, ...], *, marking: bool = False
-) -> Iterator[Rule]:
+def _rules(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator[Rule]:
     for family in FAMILIES:
         uplinks = list(resolve.ready(usable, family))
         if uplinks:
-            yield from _return_path(config, facts, uplinks, family, marking=marking)
+            yield from _return_path(config, facts, uplinks, family)
             yield from _outgoing(config, uplinks, family)
 
 
 def _return_path(
-    config: Config, facts: Facts, uplinks: list[Uplink], family: Family, *, marking: bool
+    config: Config, facts: Facts, uplinks: list[Uplink], family: Family
 ) -> Iterator[Rule]:
     base = first_priority(config, facts)
     rule = functools.partial(Rule, family=family, protocol=PROTOCOL)
@@ -211,10 +215,9 @@ def _return_path(
     for table in _vpn_tables(facts, family):
         yield local(priority=base + numbers.VPN_ROUTES, table=table, mask=others)
     yield local(priority=base + numbers.LOCAL_ROUTES, table=TABLE_MAIN)
-    if marking:
-        for u in uplinks:
-            priority = base + numbers.ARRIVAL_MARK
-            yield rule(priority=priority, table=u.table, mark=u.arrival_mark, mask=u.mark_mask)
+    for u in uplinks:
+        priority = base + numbers.ARRIVAL_MARK
+        yield rule(priority=priority, table=u.table, mark=u.arrival_mark, mask=u.mark_mask)
     # an address or interface that several uplinks share goes to the best of them
     owners = {a.address: u for u in reversed(uplinks) for a in u.addresses if a.family == family}
     for address, u in sorted(owners.items(), key=lambda item: item[1].number):

@@ -161,8 +161,10 @@ class Sources:
             label = _unique_local(a.address) == _unique_local(dst)
             return not a.deprecated, a.dev == hop.dev, label, not a.secondary, common
 
-        every = [a for (family, _), own in self._own.items() if family == 6 for a in own]
-        return max(every, key=score).address if every else ""
+        own = [a for a in self._own.get((6, hop.dev), ()) if not a.deprecated]
+        if not own:
+            own = [a for (family, _), some in self._own.items() if family == 6 for a in some]
+        return max(own, key=score).address if own else ""
 
 
 def _meets(address: Address, gateway: str) -> bool:

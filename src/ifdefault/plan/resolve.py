@@ -32,7 +32,8 @@ def resolve(config: Config, facts: Facts, numbering: Mapping[str, int]) -> tuple
         _resolve_one(wanted, config, facts, links.get(wanted.interface), numbering[wanted.name])
         for wanted in config.uplinks
     )
-    return tuple(_with_mechanism(uplink, found, config) for uplink in found)
+    shared = shared_addresses(found)
+    return tuple(_with_mechanism(uplink, shared, config) for uplink in found)
 
 
 def ready(uplinks: tuple[Uplink, ...], family: Family | None = None) -> Iterator[Uplink]:
@@ -97,14 +98,11 @@ def _addresses(wanted: UplinkConfig, config: Config, facts: Facts) -> tuple[Addr
     Where several uplinks share an interface, an address belongs to the one whose gateway is in
     the address's prefix.
     """
-    usable = [a for a in facts.addresses if a.scope < 253 and not a.tentative]
     if wanted.addresses:
-        by_text = {a.address: a for a in usable}
+        by_text = {a.address: a for a in facts.addresses if _usable(a)}
         return tuple(by_text[text] for text in wanted.addresses if text in by_text)
-    of_interface = sorted(
-        (a for a in usable if a.dev == wanted.interface),
-        key=lambda a: (a.family, prefixes.number(a.address)),
-    )
+    of_interface = [a for a in facts.addresses if a.dev == wanted.interface and _usable(a)]
+    of_interface.sort(key=lambda a: (a.family, prefixes.number(a.address)))
     rivals = [u for u in config.uplinks if u.interface == wanted.interface and u != wanted]
     if not rivals:
         return tuple(of_interface)
@@ -119,6 +117,10 @@ def _addresses(wanted: UplinkConfig, config: Config, facts: Facts) -> tuple[Addr
             for g in wanted.gateways
         )
     )
+
+
+def _usable(address: Address) -> bool:
+    return address.scope < 253 and not address.tentative
 
 
 def _source(addresses: tuple[Address, ...], family: Family, gateway: str | None) -> str | None:
@@ -160,8 +162,8 @@ def kernel_default(facts: Facts, interface: str, family: Family, config: Config)
     found = [
         route
         for route in facts.routes
-        if route.family == family
-        and route.dst == "default"
+        if route.dst == "default"
+        and route.family == family
         and route.kind == "unicast"
         and not route.from_prefix
         and route.protocol != PROTOCOL
@@ -187,23 +189,26 @@ def _router_macs(
     return tuple(sorted(known | set(wanted.router_macs)))
 
 
-def rivals_for_address(uplink: Uplink, uplinks: tuple[Uplink, ...]) -> Iterator[tuple[str, str]]:
-    """(address, other uplink) for each address that another usable uplink claims as well."""
-    own = {a.address for a in uplink.addresses}
-    for other in uplinks:
-        if other.name != uplink.name and not other.pending:
-            for address in sorted(own & {a.address for a in other.addresses}):
-                yield address, other.name
+def shared_addresses(uplinks: tuple[Uplink, ...]) -> dict[str, list[Uplink]]:
+    """Each address that several usable uplinks claim, with all of them."""
+    claims: dict[str, list[Uplink]] = {}
+    for uplink in uplinks:
+        if not uplink.pending:
+            for address in uplink.addresses:
+                claims.setdefault(address.address, []).append(uplink)
+    return {address: claims[address] for address in claims if len(claims[address]) > 1}
 
 
-def _with_mechanism(uplink: Uplink, uplinks: tuple[Uplink, ...], config: Config) -> Uplink:
+def _with_mechanism(uplink: Uplink, shared: dict[str, list[Uplink]], config: Config) -> Uplink:
     """Pick the cheapest mechanism that is right."""
     if uplink.pending:
         return uplink
     if config.host.return_path != "auto":
         why = "host.return_path says so"
         return replace(uplink, mechanism=config.host.return_path, why=why)
-    for address, other in rivals_for_address(uplink, uplinks):
-        why = f"{address} is {other}'s too, so only the arrival tells them apart"
-        return replace(uplink, mechanism="mark", why=why)
+    for address, owners in shared.items():
+        for other in owners:
+            if uplink in owners and other != uplink:
+                why = f"{address} is {other.name}'s too, so only the arrival tells them apart"
+                return replace(uplink, mechanism="mark", why=why)
     return replace(uplink, why="its addresses tell it apart")

@@ -21,6 +21,7 @@ from ifdefault.plan import prefixes
 
 UNKNOWN_MACS = "unknown_macs"  # routers on a shared LAN that no uplink names
 STRANGERS: dict[Family, str] = {4: "strangers_4", 6: "strangers_6"}  # sources that nobody owns
+OWNED: dict[Family, str] = {4: "owned_4", 6: "owned_6"}  # the uplinks' addresses
 SET_SIZE = 128  # elements that packets may add: outsiders must not fill memory
 
 _IP = {4: "ip", 6: "ip6"}
@@ -58,12 +59,8 @@ class Needs:
 
     def own(self, family: Family, interface: str = "") -> list[str]:
         """The uplinks' addresses, or those of the uplinks on one interface."""
-        found = {
-            a.address
-            for u in self.uplinks
-            for a in u.addresses
-            if a.family == family and interface in ("", u.interface)
-        }
+        there = [u for u in self.uplinks if interface in ("", u.interface)]
+        found = {a.address for u in there for a in u.addresses if a.family == family}
         return sorted(found, key=prefixes.number)
 
 
@@ -95,7 +92,10 @@ def _names(interfaces: Iterable[str]) -> str:
 
 def _packet_set(name: str, kind: str) -> list[str]:
     """A set that packets fill, with a counter an element."""
-    body = (f"type {kind}", f"size {SET_SIZE}", "flags dynamic", "counter")
+    return _named_set(name, f"type {kind}", f"size {SET_SIZE}", "flags dynamic", "counter")
+
+
+def _named_set(name: str, *body: str) -> list[str]:
     return [f"set {name} {{", *(f"\t{line}" for line in body), "}"]
 
 
@@ -220,8 +220,11 @@ def _truth(needs: Needs) -> Iterator[str]:
     first_on: dict[str, Uplink] = {}
     for uplink in needs.uplinks:
         first_on.setdefault(uplink.interface, uplink)
-    yield from _packet_set(STRANGERS[4], "ipv4_addr")
-    yield from _packet_set(STRANGERS[6], "ipv6_addr")
+    for family in FAMILIES:
+        yield from _packet_set(STRANGERS[family], f"ipv{family}_addr")
+        if owned := needs.own(family):
+            elements = f"elements = {_set(owned)}"
+            yield from _named_set(OWNED[family], f"type ipv{family}_addr", elements)
     for uplink in first_on.values():
         yield f"counter {meter(uplink)} {{ }}"
     for interface, uplink in first_on.items():
@@ -240,7 +243,6 @@ def _judge(needs: Needs, interface: str, counter: str) -> Iterator[str]:
             yield f"{_IP[family]} saddr {_set(own[family])} return"
     yield from _EXEMPT
     for family in FAMILIES:
-        others = [a for a in needs.own(family) if a not in set(own[family])]
-        if others:
-            yield f"{_IP[family]} saddr {_set(others)} counter name {counter}{verdict}"
+        if any(u.interface != interface for u in needs.uplinks) and needs.own(family):
+            yield f"{_IP[family]} saddr @{OWNED[family]} counter name {counter}{verdict}"
         yield f"update @{STRANGERS[family]} {{ {_IP[family]} saddr counter }}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ifdefault.model import (
     Config,
@@ -23,7 +24,7 @@ from ifdefault.model import (
     Uplink,
 )
 from ifdefault.plan import prefixes
-from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.lookup import Fib, Flow, matches
 
 # DHCP (67, 68, 546, 547), NetBIOS, SSDP, mDNS and LLMNR speak to their link alone
 _LINK_PROTOCOLS = {67, 68, 546, 547, 137, 138, 1900, 5353, 5355}
@@ -59,7 +60,7 @@ def redirects(
     own = {a.address for u in uplinks for a in u.addresses if a.family == family}
     if len(own) < 2:
         return ()
-    fib = Fib(facts, routes, rules)
+    fib = Fib(facts, routes, tuple(r for r in rules if _concerns(r, family)))
     found: list[Redirect] = []
     for first, last in _pieces(family, routes, rules):
         verdict = fib.lookup(Flow(family, dst=prefixes.text(family, first)))
@@ -76,6 +77,14 @@ def redirects(
             )
         )
     return tuple(found)
+
+
+def _concerns(rule: Rule, family: Family) -> bool:
+    """Whether a rule can match a packet of no source and no mark, to wherever it goes."""
+    anywhere = replace(rule, dst="") if rule.dst else rule
+    return rule.family == family and (
+        rule.invert or matches(anywhere, Flow(family, "0.0.0.0" if family == 4 else "::"))
+    )
 
 
 def _adjoin(last: str, first: int) -> bool:

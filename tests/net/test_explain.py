@@ -1,0 +1,112 @@
+"""`explain` says what the kernel does: where a packet goes, by which rule, and why.
+
+in: client ──> host, and its answer;  out: host ──> client;  forwarded: content ──> client
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ifdefault.host.apply import prepare
+from ifdefault.host.explain import End, Explanation, explain
+from ifdefault.host.store import Store
+from ifdefault.lab import ports
+from ifdefault.lab.topology import names
+from ifdefault.lab.world import World
+from tests.net import answers
+from tests.net.conftest import LabWorld
+
+# addresses that lead somewhere else: clients, the providers' own, private and unknown ones
+ELSEWHERE = (
+    "198.18.1.10 198.18.2.10 203.0.113.1 203.0.113.77 198.51.100.77 192.168.1.10 172.17.0.2 "
+    "10.20.0.5 100.100.0.2 192.0.2.1 2001:db8:f:1::10 2001:db8:f:2::10 2001:db8:a::77 "
+    "2001:db8:b::77 fd00:1::10 fd7a::2 fd00:17::2 2001:db8:dead::1"
+).split()
+
+
+@pytest.mark.parametrize("topology", names())
+def test_our_lookup_agrees_with_the_kernels(lab_world: LabWorld, topology: str) -> None:
+    """In and out, for every address of the host, before and after VPN and containers."""
+    world = lab_world(topology)
+    answers.apply(world)
+    asked = _all_pairs(world)
+    assert len(asked) > 20
+    assert [found for found in asked if not found.agrees] == []
+
+
+@pytest.mark.parametrize("topology", ["containers", "vpn"])
+def test_forwarded_packets(lab_world: LabWorld, topology: str) -> None:
+    world = lab_world(topology)
+    answers.apply(world)
+    sources = {"containers": ("br0", "172.17.0.2", "fd00:17::2"), "vpn": ("vpn0", "10.20.0.1", "")}
+    iif, *senders = sources[topology]
+    for sender in filter(None, senders):
+        for target in ("198.18.1.10", "2001:db8:f:1::10"):
+            if (":" in sender) == (":" in target):
+                found = _ask(world, sender, target, "--iif", iif)
+                assert (found["direction"], found["uplink"]) == ("forwarded", "isp-a")
+                back = _ask(world, target, sender, "--iif", "wan1")
+                assert back["direction"] == "forwarded"
+                assert f"dev {iif} " in back["hop"]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_foreign_rule_that_takes_the_packet_is_named(lab_world: LabWorld, family: int) -> None:
+    world = lab_world("two")
+    answers.apply(world)
+    client = {4: "198.18.2.10", 6: "2001:db8:f:2::10"}[family]
+    host = {4: "198.51.100.10", 6: "2001:db8:b::10"}[family]
+    network = {4: "198.18.2.0/24", 6: "2001:db8:f:2::/64"}[family]
+    gateway = {4: "203.0.113.1", 6: "2001:db8:a::1"}[family]
+    ours = _ask(world, client, host)
+    assert (ours["uplink"], ours["rule"].split()[:2]) == ("isp-b", ["pref", "5030"])
+    world["host"].ip(f"rule add pref 50 to {network} lookup 77\n")
+    world["host"].ip(f"route add default via {gateway} table 77\n")
+    theirs = _ask(world, client, host)
+    assert theirs["rule"] == f"pref 50 from all to {network} lookup 77"
+    assert theirs["hop"] == f"via {gateway} dev wan0 table 77"
+    assert theirs["uplink"] == "isp-a"
+
+
+def test_a_naive_udp_port_is_explained(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    answers.serve(world)
+    answers.apply(world)
+    told = {
+        port: _ask(world, "198.18.1.10", "198.51.100.10", protocol="udp", port=port)
+        for port in (ports.UDP_BOUND, ports.UDP_NAIVE)
+    }
+    assert told[ports.UDP_BOUND]["mechanism"] == "source: its addresses tell it apart"
+    assert "redirected to 203.0.113.10" in told[ports.UDP_NAIVE]["mechanism"]
+    assert {found["uplink"] for found in told.values()} == {"isp-b"}
+
+
+def _ask(
+    world: World, source: str, target: str, *more: str, protocol: str = "tcp", port: int = 443
+) -> dict[str, Any]:
+    """What the program says; its exit status tells whether the kernel agrees."""
+    ends = [f"[{source}]:4321", f"[{target}]:{port}"]
+    told = world.ifdefault("explain", protocol, *ends, *more, "--json", check=True).stdout
+    found: dict[str, Any] = json.loads(told)
+    return found
+
+
+def _all_pairs(world: World) -> list[Explanation]:
+    own = world.topology.addresses("host")
+
+    def every() -> list[Explanation]:
+        prepared = prepare(world.config, Store(world.dir / "state"), thorough=False)
+        found = []
+        for address in (*own, ""):
+            for other in ELSEWHERE:
+                if other in own or (address and (":" in address) != (":" in other)):
+                    continue
+                found.append(explain(prepared, "tcp", End(address, 443), End(other, 4321)))
+                if address:
+                    found.append(explain(prepared, "tcp", End(other, 4321), End(address, 443)))
+        return found
+
+    return world["host"].python(every)

@@ -1,0 +1,137 @@
+"""The truth-meter: what leaves by an uplink with another uplink's source is counted, and dropped.
+
+host 198.51.100.10 (B) ── a foreign rule ──> wan0 (A) ── isp-a refuses it, as real ones do
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
+from tests.net import answers
+from tests.net.conftest import LabWorld
+
+A, B = {4: "203.0.113.10", 6: "2001:db8:a::10"}, {4: "198.51.100.10", 6: "2001:db8:b::10"}
+CLIENT = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}
+GATEWAY_A = {4: "203.0.113.1", 6: "2001:db8:a::1"}
+STRANGER = {4: "192.0.2.77", 6: "2001:db8:77::1"}
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+PACKETS = 7
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    ("mode", "counted", "left"),
+    [("drop", PACKETS, 0), ("count", PACKETS, PACKETS), ("off", 0, PACKETS)],
+)
+def test_what_is_forced_out_of_the_wrong_uplink(
+    lab_world: LabWorld, family: int, mode: str, counted: int, left: int
+) -> None:
+    world = lab_world("two")
+    answers.configure(world, f'[host]\ntruth_meter = "{mode}"')
+    _force_b_out_of_a(world, family)
+    answers.apply(world)
+    _send(world, B[family], CLIENT[family], 9000)
+    eventually(lambda: _refused(world) == left, what="refused by isp-a")
+    assert _misrouted(world) == {"isp-a": counted, "isp-b": 0}
+    assert answers.status(world)["strangers"] == {}
+
+
+@FAMILIES
+def test_a_mark_of_the_applications_own_is_judged_too(lab_world: LabWorld, family: int) -> None:
+    """SO_MARK with the mark of "chosen: A" moves B's packets; a device-bound socket doesn't ask."""
+    world = lab_world("two")
+    answers.apply(world)
+    _send(world, B[family], CLIENT[family], 9000, device="wan0")
+    assert _misrouted(world) == {"isp-a": 0 if _kept(world) else PACKETS, "isp-b": 0}
+    assert _refused(world) == 0
+
+
+@FAMILIES
+def test_sources_that_nobody_owns_are_named_and_pass(lab_world: LabWorld, family: int) -> None:
+    world = lab_world("two")
+    length = {4: 32, 6: 128}[family]
+    world["host"].ip(f"address add {STRANGER[family]}/{length} dev lo\n")
+    answers.apply(world)
+    _send(world, STRANGER[family], CLIENT[family], 9000)
+    eventually(lambda: _refused(world) == PACKETS, what="it reached isp-a")
+    assert answers.status(world)["strangers"] == {STRANGER[family]: PACKETS}
+    assert f"{STRANGER[family]} ({PACKETS} p)" in world.ifdefault("status").stdout
+    assert _misrouted(world) == {"isp-a": 0, "isp-b": 0}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "port"),
+    [
+        (B[4], "224.0.0.251", 5353),
+        (B[6], "ff02::fb", 5353),
+        (B[4], "255.255.255.255", 67),
+        (B[4], GATEWAY_A[4], 67),  # a lease is renewed by unicast
+        (B[6], "fe80::1", 9000),
+    ],
+)
+def test_what_stays_on_the_link_is_exempt(
+    lab_world: LabWorld, source: str, target: str, port: int
+) -> None:
+    world = lab_world("two")
+    family = 6 if ":" in source else 4
+    _force_b_out_of_a(world, family)
+    world["isp-a"].ip("address add fe80::1/64 dev cust0 nodad\n")
+    answers.apply(world)
+    sent = _sent(world)
+    _send(world, source, target, 68 if port == 67 else port, port, device="wan0")
+    assert _sent(world) >= sent + PACKETS
+    found = answers.status(world)
+    assert found["strangers"] == {}
+    assert _misrouted(world) == {"isp-a": 0, "isp-b": 0}
+
+
+def test_duplicate_address_detection_is_exempt(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    answers.apply(world)
+    host = world["host"]
+    host.sysctl("net.ipv6.conf.wan0.accept_dad", 1)
+    host.ip("address add 2001:db8:a::99/48 dev wan0\n")
+
+    def settled() -> bool:
+        return "tentative" not in host.run(["ip", "-6", "address", "show", "dev", "wan0"]).stdout
+
+    eventually(settled, answers.PATIENCE_S)
+    assert answers.status(world)["strangers"] == {}
+    assert _misrouted(world) == {"isp-a": 0, "isp-b": 0}
+
+
+def _force_b_out_of_a(world: World, family: int) -> None:
+    """A rule of somebody else's, above ours."""
+    world["host"].ip(f"-{family}"[:0] + f"rule add pref 100 from {B[family]} lookup 77\n")
+    world["host"].ip(f"route add default via {GATEWAY_A[family]} table 77\n")
+
+
+def _send(
+    world: World, source: str, target: str, port: int, target_port: int = 9000, device: str = ""
+) -> None:
+    """Send PACKETS datagrams from a source; with a device by that one, without asking a rule."""
+    with closing(answers.udp_socket(world["host"], source, port, SO_BROADCAST=1)) as sock:
+        if device:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        for _ in range(PACKETS):
+            sock.sendto(b"hello", (target, target_port))
+
+
+def _misrouted(world: World) -> dict[str, int]:
+    """What the truth-meter has counted, by the uplink that was left by."""
+    return {row["name"]: row["misrouted"] for row in answers.status(world)["uplinks"]}
+
+
+def _refused(world: World) -> int:
+    return world.misrouted()["isp-a"]
+
+
+def _sent(world: World) -> int:
+    """Packets that the host has sent over wan0."""
+    return int(world["host"].python(Path("/sys/class/net/wan0/statistics/tx_packets").read_text))

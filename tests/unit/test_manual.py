@@ -1,0 +1,249 @@
+"""The manual against the program: every subcommand, option and key is there, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+from pydantic import BaseModel
+
+from ifdefault import config
+from ifdefault.cli.main import SUBCOMMANDS, cli
+from ifdefault.cli.options import Options
+from ifdefault.config.keys import HostKeys, UplinkKeys, toml
+from ifdefault.host import store
+
+ROOT = Path(__file__).parents[2]
+PROGRAM, KEYS = ROOT / "man/ifdefault.8", ROOT / "man/ifdefault.toml.5"
+README = (ROOT / "README.md").read_text()
+MODELS: dict[str, type[BaseModel]] = {"UPLINK KEYS": UplinkKeys, "HOST KEYS": HostKeys}
+
+
+# --- reading mdoc --------------------------------------------------------------------------
+
+
+def sections(text: str, macro: str) -> dict[str, str]:
+    """The text below each `.Sh` or `.Ss` heading, up to the next of its kind or above it."""
+    ends = r"^\.Sh |\Z" if macro == "Sh" else r"^\.S[hs] |\Z"
+    found = re.findall(rf"^\.{macro} (.+?)\n(.*?)(?={ends})", text, re.MULTILINE | re.DOTALL)
+    return dict(found)
+
+
+def flags(text: str) -> set[str]:
+    """Every `Fl x` and `Fl -long` on macro lines, as typed."""
+    macros = re.findall(r"^\.[A-Z].*", text, re.MULTILINE)
+    return {f"-{name}" for line in macros for name in re.findall(r"\bFl ([\w-]+)", line)}
+
+
+def listed(text: str) -> set[str]:
+    """The options that a section's lists define."""
+    return flags("\n".join(re.findall(r"^\.It Fl .*", text, re.MULTILINE)))
+
+
+def plain(line: str) -> str:
+    return line.replace(r"\(dq", '"')
+
+
+def toml_blocks(text: str) -> list[str]:
+    return re.findall(r'^\.\\" toml\n\.Bd [^\n]+\n(.*?)^\.Ed', text, re.MULTILINE | re.DOTALL)
+
+
+# --- the program ---------------------------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every subcommand, and those of groups as `lab up`."""
+    for name in SUBCOMMANDS:
+        command = import_module(f"ifdefault.cli.{name}").command
+        yield name, command
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {sub}", inner) for sub, inner in command.commands.items())
+
+
+def options(command: click.Command) -> set[str]:
+    found = (p for p in command.params if isinstance(p, click.Option))
+    return {name for option in found for name in (*option.opts, *option.secondary_opts)}
+
+
+COMMANDS = dict(commands())
+MANUAL = PROGRAM.read_text()
+SUBCOMMAND_PAGES = sections(sections(MANUAL, "Sh")["SUBCOMMANDS"], "Ss")
+
+
+def test_every_subcommand_has_its_section_and_no_other_is_there() -> None:
+    assert list(SUBCOMMAND_PAGES) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_section_lists_exactly_its_options(name: str) -> None:
+    assert listed(SUBCOMMAND_PAGES[name]) == options(COMMANDS[name])
+
+
+def test_global_options() -> None:
+    told = listed(sections(MANUAL, "Sh")["DESCRIPTION"])
+    assert told - {"-h", "--help"} == options(cli)
+
+
+def test_no_option_is_spoken_of_that_there_is_not() -> None:
+    known = options(cli).union(*map(options, COMMANDS.values()), {"-h", "--help"})
+    assert flags(MANUAL) <= known
+    assert flags(KEYS.read_text()) <= known
+
+
+def test_synopsis_has_each_subcommand_with_its_options() -> None:
+    lines = sections(MANUAL, "Sh")["SYNOPSIS"]
+    entries = dict(re.findall(r"^\.Cm (\w+)\n(.*?)(?=^\.Nm|\Z)", lines, re.MULTILINE | re.DOTALL))
+    assert list(entries) == list(SUBCOMMANDS)
+    for name, entry in entries.items():
+        told, known = flags(entry), options(COMMANDS[name])
+        assert told <= known
+        for option in COMMANDS[name].params:
+            assert not isinstance(option, click.Option) or told & set(option.opts), (name, option)
+
+
+def test_environment_and_files() -> None:
+    pages = sections(MANUAL, "Sh")
+    names = {p.envvar for p in cli.params if p.envvar} | {"IFDEFAULT_DEBUG"}
+    assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
+    state = Options().state_dir
+    kept = {store.STATE, store.LOCK, store.PENDING, store.GUARD, "undo.log"}
+    files = {str(state / name) for name in kept}
+    told = set(re.findall(r"^\.It Pa (\S+)", pages["FILES"], re.MULTILINE))
+    assert told == files | {str(Options().config)}
+
+
+def test_exit_statuses() -> None:
+    from ifdefault.cli import main, plan
+    from ifdefault.errors import ConfigError, HostError
+
+    used = {0, HostError.exit_status, ConfigError.exit_status, plan.EXIT_CHANGES}
+    used |= {main.EXIT_INTERNAL, main.EXIT_INTERRUPTED}
+    told = re.findall(r"^\.It (\d+)$", sections(MANUAL, "Sh")["EXIT STATUS"], re.MULTILINE)
+    assert told == [str(status) for status in sorted(used)]
+
+
+# --- the keys ------------------------------------------------------------------------------
+
+
+def entries(section: str) -> dict[str, tuple[str, str]]:
+    """Key to what its line says of the type, and to the text below."""
+    text = sections(KEYS.read_text(), "Sh")[section]
+    found = re.findall(
+        r"^\.It Ic (\w+) Pq ([^\n]+)\n(.*?)(?=^\.It |^\.El)", text, re.MULTILINE | re.DOTALL
+    )
+    return {key: (plain(kind), below) for key, kind, below in found}
+
+
+@pytest.mark.parametrize("section", MODELS)
+def test_every_key_is_there_with_its_default_and_no_other(section: str) -> None:
+    fields = MODELS[section].model_fields
+    assert list(entries(section)) == list(fields)
+    for key, (kind, _) in entries(section).items():
+        field = fields[key]
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        shown = f'"{default:#x}"' if key == "mark_mask" else toml(default)
+        assert kind.endswith("required" if field.is_required() else f"default: {shown}"), key
+
+
+@pytest.mark.parametrize("section", MODELS)
+def test_bounds_are_those_of_the_parser(section: str) -> None:
+    models = config.json_schema()["$defs"]
+    properties = models[MODELS[section].__name__]["properties"]
+    for key, (kind, _) in entries(section).items():
+        if "minimum" in properties[key]:
+            bounds = f"{properties[key]['minimum']} to {properties[key]['maximum']}, "
+            assert kind.startswith(bounds), key
+        for choice in properties[key].get("enum", []):
+            assert f'"{choice}"' in plain(entries(section)[key][1]), key
+
+
+@pytest.mark.parametrize("section", MODELS)
+def test_every_key_has_an_example_that_parses(section: str) -> None:
+    for key, (_, below) in entries(section).items():
+        (example,) = re.findall(r"^\.Dl (.+)", below, re.MULTILINE)
+        line = plain(example)
+        assert line.startswith(f"{key} = ")
+        head = '[uplink.x]\ninterface = "wan0"\n' if key != "interface" else "[uplink.x]\n"
+        table = "[host]\n" if section == "HOST KEYS" else ""
+        parsed = config.parse(f"{head}{table}{line}\n", "example")
+        noun = parsed.host if table else parsed.uplinks[0]
+        assert getattr(noun, key) != MODELS[section].model_fields[key].default
+
+
+@pytest.mark.parametrize(
+    "text", [*toml_blocks(KEYS.read_text()), *re.findall(r"```toml\n(.*?)```", README, re.DOTALL)]
+)
+def test_every_config_parses(text: str) -> None:
+    assert config.parse(text, "example").uplinks
+
+
+def test_no_config_goes_untested() -> None:
+    text = KEYS.read_text()
+    assert text.count("\n[uplink.") == sum(b.count("\n[uplink.") + 1 for b in toml_blocks(text))
+
+
+# --- both pages ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [PROGRAM, KEYS], ids=lambda page: page.name)
+def test_a_page_is_ascii_of_known_shape(page: Path) -> None:
+    text = page.read_bytes().decode("ascii")
+    macros = re.findall(r"^\.(D[dt]|Os|Sh NAME)", text, re.MULTILINE)
+    assert macros == ["Dd", "Dt", "Os", "Sh NAME"]
+    for begin, end in (("Bl", "El"), ("Bd", "Ed"), ("Po", "Pc"), ("Rs", "Re")):
+        count = [len(re.findall(rf"^\.{name}\b", text, re.MULTILINE)) for name in (begin, end)]
+        assert count[0] == count[1], begin
+    for kind in ("Sh", "Ss"):  # a heading that begins with a macro's name loses it
+        assert not re.findall(rf"^\.{kind} (?:An|At|In|No|On|Os|Of|Or)\b", text, re.MULTILINE)
+    for heading in re.findall(r"^\.Sx (.+?)(?: \.)?$", text, re.MULTILINE):
+        assert re.search(rf"^\.S[hs] {re.escape(heading)}$", text, re.MULTILINE), heading
+
+
+@pytest.mark.parametrize("page", [PROGRAM, KEYS], ids=lambda page: page.name)
+def test_a_page_renders_without_warnings(page: Path) -> None:
+    """By whichever formatter is here; the shape is tested without one as well."""
+    renderers = (["mandoc", "-T", "utf8", "-W", "warning"], ["groff", "-mdoc", "-ww", "-Tutf8"])
+    for renderer in renderers:
+        if shutil.which(renderer[0]):
+            done = subprocess.run([*renderer, page], capture_output=True, text=True, check=True)
+            assert done.stderr == ""
+            shown = re.sub("\x1b\\[[\\d;]*m|.\b", "", done.stdout)  # bold and underlined
+            assert "\nNAME\n" in shown
+
+
+# --- the README ----------------------------------------------------------------------------
+
+
+def test_readme_names_commands_that_there_are() -> None:
+    usage = subprocess.run([ROOT / "dev"], capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"\./dev (\w+)", README)) <= set(re.findall(r"^  (\w\S*) ", usage, re.M))
+    assert "./dev demo" in README
+    assert "./dev test" in README
+    for name, rest in re.findall(r"\bifdefault ((?:lab )?[a-z]+)\b([^`\n#]*)", shell_lines()):
+        assert name in COMMANDS
+        assert set(re.findall(r"--?[a-z][\w-]*", rest)) <= options(COMMANDS[name])
+
+
+def shell_lines() -> str:
+    """Its shell blocks and its inline code."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    return "\n".join([*blocks, *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", README)])
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    made_later = {"docs/figures.md"}  # by ./dev bench
+    links = set(re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text())) - made_later
+    assert [link for link in sorted(links) if not (ROOT / link).exists()] == []
+
+
+def test_the_changelog_speaks_of_this_version() -> None:
+    from ifdefault import __version__
+
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
