@@ -39,7 +39,7 @@ def run(name: str) -> bool:
 
 
 def summary(names: list[str]) -> str:
-    rows = [("bench", "figure", "measured", "target", "")]
+    rows: list[tuple[str, ...]] = [("bench", "figure", "measured", "target", "")]
     for name in names:
         if found := results.read(name):
             rows += [(name, *render.figure_row(figure)) for figure in found[0].figures]

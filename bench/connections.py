@@ -58,7 +58,9 @@ def run() -> Report:
             _send(world, kind, "naive UDP redirected")
             for kind in ("tcp", "http", "udp-naive", "udp-dual", "quic")
         ]
-    return Report("Connections", _HOW, _figures(rows), _tables(rows), {"rows": list(map(asdict, rows))})
+    return Report(
+        "Connections", _HOW, _figures(rows), _tables(rows), {"rows": list(map(asdict, rows))}
+    )
 
 
 def _send(world: World, kind: str, circumstance: str) -> Row:
@@ -118,4 +120,4 @@ def _tables(rows: Sequence[Row]) -> tuple[Table, ...]:
         )
         for row in rows
     )
-    return (Table("", heads, cells),)
+    return (Table("By kind:", heads, cells),)

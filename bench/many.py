@@ -1,8 +1,8 @@
 """A host with as many uplinks as we number, 31, with 16 addresses each: as facts, and as a world.
 
-    host.up1 ── peer.up1   198.18.1.10-17/24, 2001:db8:1::10-17/64
-     …                       …
-    host.up31 ─ peer.up31  198.18.31.10-17/24, 2001:db8:1f::10-17/64
+host.up1 ── peer.up1   198.18.1.10-17/24, 2001:db8:1::10-17/64
+ …                       …
+host.up31 ─ peer.up31  198.18.31.10-17/24, 2001:db8:1f::10-17/64
 """
 
 from __future__ import annotations

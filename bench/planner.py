@@ -55,19 +55,25 @@ def run() -> Report:
             samples[f"{key}, commit"] = [one.commit_ms for one in applied]
             rows.append(_row(str(uplinks), kind, applied))
     heads = ("uplinks", "", "operations", "prepare", "commit", "both, median", "both, p95")
-    return Report("Planning and applying", _HOW, _figures(samples), (Table("", heads, tuple(rows)),), samples)
+    return Report(
+        "Planning and applying",
+        _HOW,
+        _figures(samples),
+        (Table("Its stages:", heads, tuple(rows)),),
+        samples,
+    )
 
 
 def _figures(samples: dict[str, list[float]]) -> tuple[Figure, ...]:
-    named = [
+    named: list[tuple[str, str, int | None]] = [
         ("plan, 31 uplinks x 16 addresses", "plan", PLAN_TARGET_MS),
         ("the same with two naive UDP ports", "plan, naive UDP", None),
         ("diff against an unconfigured host", "diff", None),
     ]
-    for uplinks, target in APPLY_TARGETS_MS.items():
+    for uplinks, apply_ms in APPLY_TARGETS_MS.items():
         for kind in ("first", "change", "nothing"):
             key = f"apply, {uplinks} uplinks, {kind}"
-            named.append((key, key, target))
+            named.append((key, key, apply_ms))
     found = []
     for what, key, target in named:
         found.append(Figure(f"{what}, median", median(samples[key]), "ms", target))

@@ -24,7 +24,7 @@ from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
 
 _APPLIES = 100
-_EVERY_S = 0.01
+_EVERY_S = 0.005
 _PAUSE_S = 0.1
 _STAYING = ("isp-a", "isp-b")
 _HOW = f"""\
@@ -106,16 +106,12 @@ def _configs(**host: object) -> list[str]:
         ]
         if third:
             gateways = ["192.0.2.1", "2001:db8:c::1"]
-            uplinks.append(
-                {"name": "isp-c", "interface": "wan2", "rank": 2, "gateways": gateways}
-            )
+            uplinks.append({"name": "isp-c", "interface": "wan2", "rank": 2, "gateways": gateways})
         found.append(config(uplinks, **host))
     return found
 
 
-def _start(
-    world: World, node: str, targets: list[str], kinds: list[str]
-) -> subprocess.Popen[str]:
+def _start(world: World, node: str, targets: list[str], kinds: list[str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "bench.load", *targets, f"--every={_EVERY_S}"]
     command += [f"--kind={kind}" for kind in kinds]
     child = world[node].popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -159,4 +155,4 @@ def _tables(runs: list[Run]) -> tuple[Table, ...]:
         for series in runs
         for row in series.counts
     )
-    return (Table("", heads, rows),)
+    return (Table("By address; the last two of each series are from the host out:", heads, rows),)

@@ -137,16 +137,18 @@ def measure_cases(cases: Sequence[Case], rounds: int) -> Report:
 
 def _report(samples: dict[str, list[Sample]]) -> Report:
     tables, figures, kept = [], [], {}
-    for measure, (what, unit, target) in _MEASURES.items():
-        found = {name: [getattr(one, measure) for one in many] for name, many in samples.items()}
+    for field, (what, unit, target) in _MEASURES.items():
+        found = {name: [getattr(one, field) for one in many] for name, many in samples.items()}
         ratios = _ratios(found)
         tables.append(_table(what, unit, found, ratios))
-        kept[measure] = found
+        kept[field] = found
         for name in found:
             if name not in _PLAIN:
                 wanted = target if name in _MUST_HOLD else None
                 what_of = f"{what}, {name}: ratio to the plain host"
-                figures.append(Figure(what_of, median(ratios[name]), "ratio", wanted, at_least=True))
+                figures.append(
+                    Figure(what_of, median(ratios[name]), "ratio", wanted, at_least=True)
+                )
     title = "Connections per second and throughput"
     return Report(title, _HOW, tuple(figures), tuple(tables), kept)
 

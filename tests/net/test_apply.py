@@ -37,7 +37,7 @@ T = TypeVar("T")
 KINDS = ["tcp", "icmp", "rst", "udp-bound", "udp-pktinfo"]
 STAYING = ["203.0.113.10", "2001:db8:a::10", "198.51.100.10", "2001:db8:b::10"]
 REAPPLIES = 100
-PACE_S = 0.001
+PACE_S = 0.01
 PATIENCE_S = 30.0
 
 
@@ -252,7 +252,7 @@ def connect_on_and_on(world: World, over: Event) -> list[Tally]:
     tallies: list[Tally] = []
     while not over.is_set():
         tallies += measure(
-            world["client"], KINDS, STAYING, count=50, concurrency=2, timeout_s=PATIENCE_S
+            world["client"], KINDS, STAYING, count=20, concurrency=1, timeout_s=PATIENCE_S
         )
     return tallies
 

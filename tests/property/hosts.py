@@ -193,6 +193,8 @@ def wg_quick(main_first: int) -> tuple[Rule, ...]:
     )  # fmt: skip
 
 
+_TUNNEL = tuple(Route(f, 51820, "default", 1024 * (f == 6), hops=(Hop("vpn0"),)) for f in FAMILIES)
+
 FOREIGN: dict[str, tuple[tuple[Route, ...], tuple[Rule, ...]]] = {
     "tailscale": (
         _routes_to("vpn0", 52, "100.100.0.0/16", "fd7a::/48"),
@@ -211,8 +213,8 @@ FOREIGN: dict[str, tuple[tuple[Route, ...], tuple[Rule, ...]]] = {
         + _routes_to("vpn0", TABLE_MAIN, "::/3", "2000::/4", "3000::/4", "fc00::/7"),
         (),
     ),
-    "wg-quick": (_routes_to("vpn0", 51820, "default") , wg_quick(32764)),
-    "wg-quick above": (_routes_to("vpn0", 51820, "default"), wg_quick(4998)),
+    "wg-quick": (_TUNNEL, wg_quick(32764)),
+    "wg-quick above": (_TUNNEL, wg_quick(4998)),
     "site": (
         _routes_to("vpn0", 77, "10.77.0.0/16"),
         (Rule(4, 1000, table=77, dst="10.77.0.0/16", protocol=STATIC),),

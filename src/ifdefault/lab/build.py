@@ -25,7 +25,7 @@ def namespace_lines(topology: Topology, netns: Callable[[str], str]) -> str:
 
 def link_lines(topology: Topology, netns: Callable[[str], str]) -> str:
     return "".join(
-        f"link add {left.dev} address {left.mac} netns {netns(left.node)} type veth "
+        f"link add name {left.dev} address {left.mac} netns {netns(left.node)} type veth "
         f"peer name {right.dev} address {right.mac} netns {netns(right.node)}\n"
         for left, right in topology.links
     )

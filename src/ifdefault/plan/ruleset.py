@@ -121,7 +121,7 @@ def _arrival(needs: Needs) -> Iterator[str]:
             yield from _chain(f"from_{marked.index(interface)}", _by_router(needs, interface))
         targets = (f'"{name}" : goto from_{n}' for n, name in enumerate(marked))
         lines += [_DISCOVERY, f"iifname vmap {_set(targets)}"]
-    lines += _by_address(needs, {u.interface for u in needs.uplinks} - set(marked))
+    lines += _by_address(needs, [u for u in needs.uplinks if u.interface not in marked])
     yield from _chain("arrival", lines, "filter hook prerouting priority mangle")
 
 
@@ -154,6 +154,8 @@ def _by_router(needs: Needs, interface: str) -> Iterator[str]:
             near += ["fe80::/10"] if family == 6 else []
             yield f"{_IP[family]} saddr {_set(_disjoint(family, near))} return"
     yield f"update @{UNKNOWN_MACS} {{ ether saddr counter }}"
+    # an unknown router: the source rule is right wherever one uplink alone has the address
+    yield from _by_address(needs, own)
 
 
 def _disjoint(family: Family, cidrs: list[str]) -> list[str]:
@@ -167,19 +169,17 @@ def _disjoint(family: Family, cidrs: list[str]) -> list[str]:
     return kept
 
 
-def _by_address(needs: Needs, interfaces: set[str]) -> Iterator[str]:
+def _by_address(needs: Needs, uplinks: list[Uplink]) -> Iterator[str]:
     """Where addresses tell uplinks apart, only flows to redirected ports need a mark."""
+    interfaces = _names(u.interface for u in uplinks)
     for family in needs.redirecting():
-        owners = {  # of two that share an address, the first
-            a.address: u.number
-            for u in reversed(needs.uplinks)
-            for a in u.addresses
-            if u.interface in interfaces and a.family == family
-        }
-        if owners:
-            match = f"iifname {_names(interfaces)} udp dport {_set(needs.ports[family])}"
-            ways = (f"{a} : goto arrive_{owners[a]}" for a in sorted(owners, key=prefixes.number))
-            yield f"{match} {_IP[family]} daddr vmap {_set(ways)}"
+        owners = {a.address: u for u in reversed(uplinks) for a in u.addresses}
+        targets = [
+            f"{a} : goto arrive_{owners[a].number}" for a in needs.own(family) if a in owners
+        ]
+        if targets:
+            match = f"iifname {interfaces} udp dport {_set(needs.ports[family])}"
+            yield f"{match} {_IP[family]} daddr vmap {_set(targets)}"
 
 
 # --- wildcard, restore --------------------------------------------------------------------
