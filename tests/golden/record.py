@@ -95,9 +95,7 @@ def steady(facts: Facts) -> Facts:
     lasting = [a for a in facts.addresses if a.scope < 253 or not a.address.startswith("fe80:")]
     return replace(
         facts,
-        links=tuple(
-            replace(link, index=n, mac=macs[link.mac]) for n, link in enumerate(links, 1)
-        ),
+        links=tuple(replace(link, index=n, mac=macs[link.mac]) for n, link in enumerate(links, 1)),
         addresses=tuple(lasting),
         routes=tuple(sorted(facts.routes)),
         neighbours=(),

@@ -95,15 +95,16 @@ def serve(world: World) -> None:
     services.builtin(world["host"])
 
 
-def udp_socket(node: Node, address: str = "", port: int = 0, **options: int) -> socket.socket:
-    """A UDP socket in a node; options by their names: SO_MARK=1."""
+def udp_socket(node: Node, address: str = "", port: int = 0, **options: int | str) -> socket.socket:
+    """A UDP socket in a node; options by their names: SO_MARK=1, SO_BINDTODEVICE="wan0"."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with node.enter():
         sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.settimeout(PATIENCE_S)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     for name, value in options.items():
-        sock.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+        raw = value if isinstance(value, int) else value.encode()
+        sock.setsockopt(socket.SOL_SOCKET, getattr(socket, name), raw)
     sock.bind((address, port))
     return sock
 

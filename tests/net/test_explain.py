@@ -63,7 +63,7 @@ def test_a_foreign_rule_that_takes_the_packet_is_named(lab_world: LabWorld, fami
     gateway = {4: "203.0.113.1", 6: "2001:db8:a::1"}[family]
     ours = _ask(world, client, host)
     assert (ours["uplink"], ours["rule"].split()[:2]) == ("isp-b", ["pref", "5030"])
-    world["host"].ip(f"rule add pref 50 to {network} lookup 77\n")
+    world["host"].ip(f"rule add pref 50 to {network} lookup 77\n", f"-{family}")
     world["host"].ip(f"route add default via {gateway} table 77\n")
     theirs = _ask(world, client, host)
     assert theirs["rule"] == f"pref 50 from all to {network} lookup 77"

@@ -26,6 +26,7 @@ from tests.property.hosts import Scene
 T = TypeVar("T")
 Way = tuple[str, str]  # device, gateway
 
+
 def last_before_main(rules: tuple[Rule, ...]) -> list[Rule]:
     """Those where order counts: elsewhere rules of one priority exclude one another."""
     return [rule for rule in rules if rule.priority == numbers.OUTGOING]

@@ -1,7 +1,7 @@
 """Where packets go on a planned host: the routing cases of the design, one row each.
 
-    wan0  isp-a  203.0.113.10, 2001:db8:a::10       lan0  192.168.1.0/24, fd00:1::/64
-    wan1  isp-b  198.51.100.10, 2001:db8:b::10      vpn0  a VPN, where a case has one
+wan0  isp-a  203.0.113.10, 2001:db8:a::10       lan0  192.168.1.0/24, fd00:1::/64
+wan1  isp-b  198.51.100.10, 2001:db8:b::10      vpn0  a VPN, where a case has one
 """
 
 from __future__ import annotations

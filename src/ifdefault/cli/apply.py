@@ -48,14 +48,13 @@ def command(
 
 
 def _tell(prepared: Prepared, confirm_s: int | None, *, quiet: bool, as_json: bool) -> None:
-    from ifdefault.cli.report import operations_json, tell_pending, tell_problems
+    from ifdefault.cli.report import operations_json, tell_problems
     from ifdefault.plan.describe import describe
 
     if as_json:
         click.echo(json.dumps(operations_json(prepared), indent=1))
         return
     tell_problems(prepared.problems)
-    tell_pending(prepared.uplinks)
     if quiet:
         return
     for operation in prepared.operations:

@@ -18,7 +18,7 @@ EXIT_CHANGES = 2  # as Terraform's -detailed-exitcode
 @click.pass_obj
 def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: bool) -> int:
     """Show the operations that apply would perform, in their order, and touch nothing."""
-    from ifdefault.cli.report import operations_json, tell_pending, tell_problems
+    from ifdefault.cli.report import operations_json, tell_problems
     from ifdefault.host.apply import prepare
     from ifdefault.host.store import Store
     from ifdefault.plan.describe import describe
@@ -28,7 +28,6 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
         click.echo(json.dumps(operations_json(prepared), indent=1))
     else:
         tell_problems(prepared.problems)
-        tell_pending(prepared.uplinks)
         for operation in prepared.operations:
             click.echo(describe(operation))
         if ruleset and prepared.desired.nft:

@@ -10,19 +10,12 @@ import click
 if TYPE_CHECKING:
     from ifdefault.errors import Problem
     from ifdefault.host.apply import Prepared
-    from ifdefault.model import Uplink
 
 
 def tell_problems(problems: Iterable[Problem]) -> None:
     """Errors and warnings, on stderr."""
     for problem in problems:
         click.echo(f"{'warning' if problem.warning else 'error'}: {problem}", err=True)
-
-
-def tell_pending(uplinks: Iterable[Uplink]) -> None:
-    for uplink in uplinks:
-        if uplink.pending:
-            click.echo(f"uplink {uplink.name} is pending: {uplink.pending}", err=True)
 
 
 def problems_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:

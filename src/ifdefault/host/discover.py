@@ -57,6 +57,12 @@ class Candidate:
         known |= {prefixes.family_of(router) for router in self.routers}
         return tuple(f for f in FAMILIES if f not in known and self.of(f))
 
+    @property
+    def shared(self) -> bool:
+        """Whether it may be a LAN with routers of several providers: it has several prefixes."""
+        nets = {prefixes.network(f"{a.address}/{a.prefixlen}") for a in self.of(4)}
+        return len(nets) > 1
+
     def of(self, family: Family) -> list[Address]:
         return [address for address in self.addresses if address.family == family]
 
@@ -140,8 +146,11 @@ def _block(index: int, candidate: Candidate) -> Iterator[str]:
     yield f"[uplink.{name(index)}]"
     yield f"interface = {json.dumps(candidate.interface)}"
     yield f"# addresses = {json.dumps([a.address for a in candidate.addresses])}"
-    known = [gateway for _, gateway in candidate.gateways if gateway]
-    known += candidate.routers
+    if candidate.shared:
+        yield "# it has several prefixes: if several providers' routers are on this LAN, write an"
+        yield "# uplink for each, with its addresses and gateways"
+    found = (gateway for _, gateway in candidate.gateways if gateway)
+    known = list(dict.fromkeys((*found, *candidate.routers)))
     missing = " and ".join(f"IPv{family}" for family in candidate.unknown)
     if candidate.routers:
         yield "# a router announces itself here without a default route, so this line names it"

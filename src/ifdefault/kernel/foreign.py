@@ -178,7 +178,7 @@ def networkd_problems(root: Path = Path("/")) -> tuple[Problem, ...]:
         return ()
     what = f"removes rules and routes of others when it restarts ({', '.join(manages)})"
     lines = "\\n".join(["[Network]", *(f"{key}=no" for key in manages)])
-    remedy = f"printf '{lines}\\n' > {_DROP_IN}, and restart it"
+    remedy = f"printf '{lines}\\n' | install -Dm644 /dev/stdin {_DROP_IN}, and restart it"
     return (Problem("systemd-networkd", what, remedy, warning=True),)
 
 

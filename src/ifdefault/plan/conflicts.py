@@ -45,6 +45,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_on_whole_marks(foreign, facts, uplinks),
         *_strict_filters(config, facts, uplinks),
         *_unready(config.host, facts, uplinks),
+        *_missing_addresses(config, facts, uplinks),
     )
 
 
@@ -247,7 +248,8 @@ def _strict_filters(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> 
             continue
         dev = uplink.interface if own == "1" else "all"
         where = f"sysctl net.ipv4.conf.{dev}.rp_filter"
-        if uplink.mechanism != "source" or redirects:
+        mended = sysctls.get(f"net/ipv4/conf/{uplink.interface}/src_valid_mark") == "1"
+        if not mended and (uplink.mechanism != "source" or redirects):
             what = f"strict, would drop marked packets that come in over {uplink.interface}"
             remedy = f"apply sets net.ipv4.conf.{uplink.interface}.src_valid_mark = 1"
             yield Problem(where, what, remedy, True)
@@ -265,6 +267,18 @@ def _unready(host: HostConfig, facts: Facts, uplinks: Sequence[Uplink]) -> Itera
             what = f"{uplink.interface} is in link group {group}"
             remedy = f"apply moves it to {host.interface_group}, and down back"
             yield Problem(f"uplink.{uplink.name}", what, remedy, True)
+
+
+def _missing_addresses(
+    config: Config, facts: Facts, uplinks: Sequence[Uplink]
+) -> Iterator[Problem]:
+    usable = {uplink.name for uplink in uplinks if not uplink.pending}
+    there = {address.address for address in facts.addresses}
+    for wanted in config.uplinks:
+        missing = [address for address in wanted.addresses if address not in there]
+        if missing and wanted.name in usable:
+            what = f"the host hasn't {', '.join(missing)}, the others are used"
+            yield Problem(f"uplink.{wanted.name}.addresses", what, warning=True)
 
 
 def _named(rule: Rule) -> str:

@@ -69,6 +69,15 @@ class Fib:
 
     def lookup(self, flow: Flow) -> Verdict:
         """The first rule that yields a route decides."""
+        verdict = self._by_rules(flow)
+        if verdict.kind in _REFUSALS and flow.family == 4 and flow.oif and not flow.iif:
+            # "apparently, routing tables are wrong; assume that the destination is on link"
+            # (net/ipv4/route.c, ip_route_output_key_hash_rcu)
+            hop = Hop(flow.oif)
+            return Verdict("unicast", hop=hop, source=flow.src or self._sources.of_hop(4, hop))
+        return verdict
+
+    def _by_rules(self, flow: Flow) -> Verdict:
         skip_to = -1
         for rule in self._rules:
             if rule.family != flow.family or rule.priority < skip_to:
@@ -82,11 +91,6 @@ class Fib:
                 return Verdict(rule.action, rule)
             elif rule.action == "lookup" and (verdict := self._in_table(rule, flow)):
                 return verdict
-        if flow.family == 4 and flow.oif and not flow.iif:
-            # "apparently, routing tables are wrong; assume that the destination is on link"
-            # (net/ipv4/route.c, ip_route_output_key_hash_rcu)
-            hop = Hop(flow.oif)
-            return Verdict("unicast", hop=hop, source=flow.src or self._sources.of_hop(4, hop))
         return Verdict("unreachable")
 
     def _in_table(self, rule: Rule, flow: Flow) -> Verdict | None:

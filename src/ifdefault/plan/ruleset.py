@@ -222,7 +222,7 @@ def _truth(needs: Needs) -> Iterator[str]:
         first_on.setdefault(uplink.interface, uplink)
     for family in FAMILIES:
         yield from _packet_set(STRANGERS[family], f"ipv{family}_addr")
-        if owned := needs.own(family):
+        if len(first_on) > 1 and (owned := needs.own(family)):
             elements = f"elements = {_set(owned)}"
             yield from _named_set(OWNED[family], f"type ipv{family}_addr", elements)
     for uplink in first_on.values():
@@ -243,6 +243,6 @@ def _judge(needs: Needs, interface: str, counter: str) -> Iterator[str]:
             yield f"{_IP[family]} saddr {_set(own[family])} return"
     yield from _EXEMPT
     for family in FAMILIES:
-        if any(u.interface != interface for u in needs.uplinks) and needs.own(family):
+        if set(needs.own(family)) - set(own[family]):
             yield f"{_IP[family]} saddr @{OWNED[family]} counter name {counter}{verdict}"
         yield f"update @{STRANGERS[family]} {{ {_IP[family]} saddr counter }}"

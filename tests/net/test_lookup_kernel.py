@@ -1,0 +1,120 @@
+"""Our lookup and the kernel's agree, on every kind of host, asked at random.
+
+client ── core ── isp-… ── wan… host vpn0, tun0, lan0
+
+Rules: only local sources (the kernel refuses others), and questions that `ip route get` can ask:
+with IPv6 it takes an oif for a hint if there is a source as well, where a bound socket insists.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ifdefault.host.apply import commit, prepare
+from ifdefault.host.store import Store
+from ifdefault.kernel import ask
+from ifdefault.kernel.read import read_facts
+from ifdefault.lab.world import World
+from ifdefault.model import Facts
+from ifdefault.plan.lookup import Fib, Flow
+from tests.net.conftest import LabWorld
+
+QUESTIONS = 300
+ARRIVAL_B, CHOSEN_B = 0x02000000, 0x22000000
+MARKS = (0, 0, ARRIVAL_B, CHOSEN_B, 0x80000, 51820, CHOSEN_B | 0x80000)
+TARGETS = {
+    4: ("192.168.1.10", "203.0.113.77", "198.51.100.77", "198.18.1.10", "8.8.8.8", "100.100.0.2",
+        "10.20.3.4", "10.8.0.1", "203.0.113.10", "192.0.2.77", "172.31.0.1"),
+    6: ("fd00:1::10", "2001:db8:a::77", "2001:db8:b::77", "2001:db8:f:1::10", "2a00::1", "fd7a::2",
+        "fd00:8::1", "2001:db8:a::10", "2001:db8:c::77", "fd99::1"),
+}  # fmt: skip
+
+
+def script(name: str) -> Callable[[World], None]:
+    return lambda world: world["host"].script(name) and None
+
+
+def nothing(_: World) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("topology", "before", "after"),
+    [
+        ("two", nothing, nothing),
+        ("three", nothing, nothing),
+        ("vpn", nothing, nothing),
+        ("shared-lan", nothing, nothing),
+        ("same-gateway", nothing, nothing),
+        ("linklocal", nothing, nothing),
+        ("p2p", nothing, nothing),
+        ("many-addresses", nothing, nothing),
+        ("fulltunnel-wg", script("vpn_up"), nothing),
+        ("fulltunnel-wg", nothing, script("vpn_up")),
+        ("fulltunnel-openvpn", script("vpn_up"), nothing),
+    ],
+)
+def test_lookup_agrees_with_the_kernel(
+    lab_world: LabWorld,
+    topology: str,
+    before: Callable[[World], None],
+    after: Callable[[World], None],
+) -> None:
+    world = lab_world(topology)
+    before(world)
+    world["host"].python(lambda: _apply(world.config, world.dir / "state"))
+    after(world)
+    facts, answers = world["host"].python(_ask_all)
+    ours = Fib.of(facts)
+    differing = [f"{flow}: {told} {ours.lookup(flow)}" for flow, told in answers
+                 if _ours(ours, flow) != told]  # fmt: skip
+    assert len(answers) == QUESTIONS
+    assert differing == []
+
+
+def _apply(config: Path, state: Path) -> None:
+    store = Store(state)
+    with store.lock():
+        commit(prepare(config, store), store)
+
+
+def _ask_all() -> tuple[Facts, list[tuple[Flow, str]]]:
+    facts = read_facts()
+    flows = _flows(facts, random.Random(20))
+    return facts, [(flow, _kernels(flow)) for flow, _ in zip(flows, range(QUESTIONS), strict=False)]
+
+
+def _flows(facts: Facts, rng: random.Random) -> Iterator[Flow]:
+    own = [a for a in facts.addresses if a.scope < 253]
+    devices = [link.name for link in facts.links if not link.loopback]
+    while True:
+        family = rng.choice((4, 6))
+        sources = ["", "", *(a.address for a in own if a.family == family)]
+        flow = Flow(
+            family, rng.choice(TARGETS[family]), rng.choice(sources), mark=rng.choice(MARKS)
+        )  # type: ignore[arg-type]
+        if rng.random() < 0.3 and (family == 4 or not flow.src):
+            flow = Flow(flow.family, flow.dst, flow.src, oif=rng.choice(devices), mark=flow.mark)
+        yield flow
+
+
+def _kernels(flow: Flow) -> str:
+    """Device, gateway and source of the kernel's answer, or that there is none."""
+    told = ask.route(flow.dst, flow.src, oif=flow.oif, mark=flow.mark)
+    if told.route is None or told.route.kind == "unreachable":
+        return "none"
+    if told.route.kind == "local":
+        return "local"
+    hop = told.route.hops[0]
+    return f"{hop.dev} {hop.gateway} {flow.src or told.route.src}"
+
+
+def _ours(fib: Fib, flow: Flow) -> str:
+    verdict = fib.lookup(flow)
+    if verdict.hop is None:
+        return "local" if verdict.kind == "local" else "none"
+    return f"{verdict.hop.dev} {verdict.hop.gateway} {verdict.source}"

@@ -1,0 +1,167 @@
+"""Routes, rules and groups survive the way to the kernel and back.
+
+core ── isp-a ── wan0 host lan0 ── content     (topology "one"; only the host is used)
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from ifdefault.errors import KernelError
+from ifdefault.kernel.perform import Performer
+from ifdefault.kernel.read import read_facts
+from ifdefault.lab.world import Node
+from ifdefault.model import (
+    PROTOCOL,
+    AddRule,
+    DeleteRoute,
+    DeleteRule,
+    Facts,
+    Hop,
+    Operation,
+    PutRoute,
+    Route,
+    Rule,
+    SetGroup,
+    SetSysctl,
+)
+from tests.net.conftest import LabWorld
+
+A4, A6 = "203.0.113.10", "2001:db8:a::10"
+ROUTES = [
+    Route(4, 1001, "default", hops=(Hop("wan0", "203.0.113.1"),), src=A4),
+    Route(4, 1000, "default", 7, hops=(Hop("wan0", "198.51.100.1", onlink=True),), src=A4),
+    Route(4, 1001, "203.0.113.0/24", hops=(Hop("wan0"),), src=A4, scope=253),
+    Route(4, 1001, "0.0.0.0/1", hops=(Hop("wan0"),), scope=253),
+    Route(4, 1001, "10.0.0.0/8", hops=(Hop("wan0", "fe80::1"),)),
+    Route(4, 1001, "10.1.0.0/16", hops=(Hop("wan0", "203.0.113.1"), Hop("lan0", "192.168.1.9", weight=3))),
+    Route(4, 1001, "10.2.0.0/16", hops=(Hop("wan0", "203.0.113.1"),), metrics=((2, 1400), (8, 1360), (11, 20))),
+    Route(4, 200, "10.3.0.0/16", kind="blackhole"),
+    Route(4, 1001, "10.4.0.0/16", kind="throw"),
+    Route(6, 1001, "default", 1024, hops=(Hop("wan0", "2001:db8:a::1"),), src=A6),
+    Route(6, 1001, "default", 1025, hops=(Hop("wan0", "fe80::1"),), src=A6, preference="low"),
+    Route(6, 1001, "::/3", 256, hops=(Hop("wan0"),)),
+    Route(6, 1001, "2001:db8:e::/48", 1024, hops=(Hop("wan0", "2001:db8:b::1", onlink=True),)),
+    Route(6, 1001, "2001:db8:d::/48", 5, hops=(Hop("wan0", "2001:db8:a::1"), Hop("lan0", "fd00:1::9", weight=2))),
+    Route(6, 1001, "2001:db8:c::/48", 1024, hops=(Hop("wan0", "2001:db8:a::1"),), metrics=((2, 1280), (10, 32))),
+    Route(6, 1001, "2001:db8:9::/48", 1024, kind="blackhole", hops=(Hop("lo"),)),
+]  # fmt: skip
+RULES = [
+    Rule(4, 5000, "goto", goto=5050, iif="wan0"),
+    Rule(4, 5010, table=254, suppress_prefixlength=7, suppress_ifgroup=171),
+    Rule(4, 5020, table=1001, mark=0x01000000, mask=0x3F000000),
+    Rule(4, 5021, table=52, mask=0xC0FFFFFF, suppress_prefixlength=0),
+    Rule(4, 5030, table=1001, src=f"{A4}/32"),
+    Rule(4, 5031, table=200, dst="10.0.0.0/8", invert=True),
+    Rule(4, 5040, table=1001, oif="wan0"),
+    Rule(4, 5050, "nop"),
+    Rule(4, 5060, "unreachable", mark=1, mask=0xFFFFFFFF),
+    Rule(6, 5030, table=1001, src=f"{A6}/128", dst="2001:db8::/32"),
+    Rule(6, 5061, "prohibit", iif="gone0"),
+    Rule(6, 5062, "blackhole", src="fd00::/8"),
+]
+FOREIGN_RULES = {
+    "pref 100 from all ipproto tcp dport 80-90 lookup 7": Rule(
+        4, 100, table=7, ip_proto=6, dport=(80, 90)
+    ),
+    "pref 101 from all ipproto udp sport 53 lookup 7": Rule(
+        4, 101, table=7, ip_proto=17, sport=(53, 53)
+    ),
+    "pref 102 from all uidrange 10-20 lookup 7": Rule(4, 102, table=7, uids=(10, 20)),
+    "pref 103 from 10.0.0.0/8 tos 0x10 lookup 7": Rule(4, 103, table=7, src="10.0.0.0/8", tos=16),
+    "pref 104 not from all fwmark 51820 lookup 51820": Rule(
+        4, 104, table=51820, mark=51820, mask=0xFFFFFFFF, invert=True
+    ),
+    "pref 105 from all l3mdev": Rule(4, 105, l3mdev=True),
+}
+
+
+@pytest.fixture
+def host(lab_world: LabWorld) -> Node:
+    return lab_world("one")["host"]
+
+
+def performed(host: Node, *operations: Operation) -> Facts:
+    """The facts of the host after these."""
+
+    def inside() -> Facts:
+        with Performer() as performer:
+            for operation in operations:
+                performer.perform(operation)
+        return read_facts()
+
+    return host.python(inside)
+
+
+def ours(route: Route) -> Route:
+    return Route(**{f: getattr(route, f) for f in Route.__slots__} | {"protocol": PROTOCOL})
+
+
+def ours_too(rule: Rule) -> Rule:
+    return Rule(**{f: getattr(rule, f) for f in Rule.__slots__} | {"protocol": PROTOCOL})
+
+
+def test_routes(host: Node) -> None:
+    before = host.python(read_facts).routes
+    wanted = [ours(route) for route in ROUTES]
+    facts = performed(host, *(PutRoute(route) for route in wanted))
+    assert sorted(set(facts.routes) - set(before)) == sorted(wanted)
+    facts = performed(host, *(DeleteRoute(route) for route in reversed(wanted)))
+    assert facts.routes == before
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_route_is_replaced(host: Node, family: int) -> None:
+    """By what is on-link, or by way of another router, under the same metric."""
+    first = next(ours(r) for r in ROUTES if (r.family, r.dst) == (family, "default"))
+    for hop in (Hop("wan0"), Hop("lan0"), first.hops[0]):
+        other = Route(first.family, 1001, "default", first.metric, hops=(hop,), protocol=PROTOCOL,
+                      scope=0 if hop.gateway or family == 6 else 253)  # fmt: skip
+        facts = performed(host, PutRoute(first), PutRoute(other))
+        found = [r for r in facts.routes if r.table == 1001 and r.family == family]
+        assert found == [other]
+
+
+def test_rules(host: Node) -> None:
+    before = host.python(read_facts).rules
+    wanted = [ours_too(rule) for rule in RULES]
+    facts = performed(host, *(AddRule(rule) for rule in wanted))
+    assert [rule for rule in facts.rules if rule not in before] == wanted
+    assert performed(host, *(DeleteRule(rule) for rule in wanted)).rules == before
+
+
+def test_equal_rules_stand_twice_and_the_first_goes(host: Node) -> None:
+    one, other = (Rule(4, 32765, table=table, protocol=PROTOCOL) for table in (1000, 1001))
+    facts = performed(host, AddRule(one), AddRule(other), AddRule(one), DeleteRule(one))
+    assert [rule for rule in facts.rules if rule.priority == 32765] == [other, one]
+
+
+@pytest.mark.parametrize("text", FOREIGN_RULES)
+def test_foreign_rule_is_understood(host: Node, text: str) -> None:
+    host.run(["ip", "rule", "add", *text.split()])
+    found = [rule for rule in host.python(read_facts).rules if 100 <= rule.priority < 200]
+    wanted = FOREIGN_RULES[text]
+    assert [
+        Rule(**{f: getattr(r, f) for f in Rule.__slots__} | {"protocol": 0}) for r in found
+    ] == [wanted]
+
+
+def test_group_and_sysctl(host: Node) -> None:
+    name = "net/ipv4/conf/wan0/rp_filter"
+    facts = performed(host, SetGroup("wan0", 171, 0), SetSysctl(name, "2", "0"))
+    assert {link.name: link.group for link in facts.links} == {"lo": 0, "wan0": 171, "lan0": 0}
+    assert dict(facts.sysctls)[name] == "2"
+
+
+def test_what_is_gone_needs_no_deleting(host: Node) -> None:
+    before = host.python(read_facts)
+    gone = ours(Route(4, 1001, "10.0.0.0/8", hops=(Hop("gone0"),)))
+    operations = (DeleteRule(ours_too(RULES[0])), DeleteRoute(ours(ROUTES[0])), DeleteRoute(gone))
+    assert performed(host, *operations).routes == before.routes
+
+
+def test_refusal_is_told_in_the_kernels_words(host: Node) -> None:
+    with pytest.raises(KernelError, match=r"PutRoute: .*gateway.* \(ENETUNREACH\)"):
+        performed(host, PutRoute(ours(Route(4, 1001, "default", hops=(Hop("wan0", "9.9.9.9"),)))))
+    with pytest.raises(KernelError, match="no interface 'gone0'"):
+        performed(host, PutRoute(ours(Route(4, 1001, "default", hops=(Hop("gone0"),)))))
