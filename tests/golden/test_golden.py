@@ -1,4 +1,4 @@
-"""What we would do to each of these hosts: plan.txt and ruleset.nft, from config.toml and facts.json.
+"""What we would do to these hosts: plan.txt and ruleset.nft, from config.toml and facts.json.
 
 Rules: a case is a folder; one without config.toml is that of the example of its name in
 docs/examples. `--golden-update` writes plans and rulesets anew; record.py makes the facts.

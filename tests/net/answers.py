@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ifdefault.lab import services
@@ -95,8 +96,13 @@ def serve(world: World) -> None:
     services.builtin(world["host"])
 
 
-def udp_socket(node: Node, address: str = "", port: int = 0, **options: int | str) -> socket.socket:
-    """A UDP socket in a node; options by their names: SO_MARK=1, SO_BINDTODEVICE="wan0"."""
+def udp_socket(
+    node: Node,
+    address: str = "",
+    port: int = 0,
+    options: Mapping[str, int | str] = MappingProxyType({}),
+) -> socket.socket:
+    """A UDP socket in a node; options by their names, as {"SO_MARK": 1}."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with node.enter():
         sock = socket.socket(family, socket.SOCK_DGRAM)

@@ -69,6 +69,7 @@ def test_a_foreign_rule_that_takes_the_packet_is_named(lab_world: LabWorld, fami
     assert theirs["rule"] == f"pref 50 from all to {network} lookup 77"
     assert theirs["hop"] == f"via {gateway} dev wan0 table 77"
     assert theirs["uplink"] == "isp-a"
+    assert theirs["astray"].startswith("this is isp-b's packet")
 
 
 def test_a_naive_udp_port_is_explained(lab_world: LabWorld) -> None:
@@ -87,10 +88,12 @@ def test_a_naive_udp_port_is_explained(lab_world: LabWorld) -> None:
 def _ask(
     world: World, source: str, target: str, *more: str, protocol: str = "tcp", port: int = 443
 ) -> dict[str, Any]:
-    """What the program says; its exit status tells whether the kernel agrees."""
+    """What the program says; its exit status tells whether the kernel agrees, and all is well."""
     ends = [f"[{source}]:4321", f"[{target}]:{port}"]
-    told = world.ifdefault("explain", protocol, *ends, *more, "--json", check=True).stdout
-    found: dict[str, Any] = json.loads(told)
+    done = world.ifdefault("explain", protocol, *ends, *more, "--json")
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["agrees"]
+    assert done.returncode == (1 if found["astray"] else 0)
     return found
 
 

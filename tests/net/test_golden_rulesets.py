@@ -1,6 +1,6 @@
 """The kernel takes every golden ruleset.
 
-    core ── isp-a ── wan0 host     (topology "one"; only the host is used)
+core ── isp-a ── wan0 host     (topology "one"; only the host is used)
 """
 
 from __future__ import annotations

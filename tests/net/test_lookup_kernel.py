@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from ifdefault.host.store import Store
 from ifdefault.kernel import ask
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.world import World
-from ifdefault.model import Facts
+from ifdefault.model import FAMILIES, Facts
 from ifdefault.plan.lookup import Fib, Flow
 from tests.net.conftest import LabWorld
 
@@ -35,7 +36,10 @@ TARGETS = {
 
 
 def script(name: str) -> Callable[[World], None]:
-    return lambda world: world["host"].script(name) and None
+    def run(world: World) -> None:
+        world["host"].script(name)
+
+    return run
 
 
 def nothing(_: World) -> None:
@@ -92,13 +96,12 @@ def _flows(facts: Facts, rng: random.Random) -> Iterator[Flow]:
     own = [a for a in facts.addresses if a.scope < 253]
     devices = [link.name for link in facts.links if not link.loopback]
     while True:
-        family = rng.choice((4, 6))
+        family = rng.choice(FAMILIES)
         sources = ["", "", *(a.address for a in own if a.family == family)]
-        flow = Flow(
-            family, rng.choice(TARGETS[family]), rng.choice(sources), mark=rng.choice(MARKS)
-        )  # type: ignore[arg-type]
+        dst, src = rng.choice(TARGETS[family]), rng.choice(sources)
+        flow = Flow(family, dst, src, mark=rng.choice(MARKS))
         if rng.random() < 0.3 and (family == 4 or not flow.src):
-            flow = Flow(flow.family, flow.dst, flow.src, oif=rng.choice(devices), mark=flow.mark)
+            flow = replace(flow, oif=rng.choice(devices))
         yield flow
 
 

@@ -27,23 +27,25 @@ from ifdefault.model import (
 )
 from tests.net.conftest import LabWorld
 
+NEXT_4, NEXT_6 = Hop("wan0", "203.0.113.1"), Hop("wan0", "2001:db8:a::1")
+TUNED_4, TUNED_6 = ((2, 1400), (8, 1360), (11, 20)), ((2, 1280), (10, 32))  # RTAX_…
 A4, A6 = "203.0.113.10", "2001:db8:a::10"
 ROUTES = [
-    Route(4, 1001, "default", hops=(Hop("wan0", "203.0.113.1"),), src=A4),
+    Route(4, 1001, "default", hops=(NEXT_4,), src=A4),
     Route(4, 1000, "default", 7, hops=(Hop("wan0", "198.51.100.1", onlink=True),), src=A4),
     Route(4, 1001, "203.0.113.0/24", hops=(Hop("wan0"),), src=A4, scope=253),
     Route(4, 1001, "0.0.0.0/1", hops=(Hop("wan0"),), scope=253),
     Route(4, 1001, "10.0.0.0/8", hops=(Hop("wan0", "fe80::1"),)),
-    Route(4, 1001, "10.1.0.0/16", hops=(Hop("wan0", "203.0.113.1"), Hop("lan0", "192.168.1.9", weight=3))),
-    Route(4, 1001, "10.2.0.0/16", hops=(Hop("wan0", "203.0.113.1"),), metrics=((2, 1400), (8, 1360), (11, 20))),
+    Route(4, 1001, "10.1.0.0/16", hops=(NEXT_4, Hop("lan0", "192.168.1.9", weight=3))),
+    Route(4, 1001, "10.2.0.0/16", hops=(NEXT_4,), metrics=TUNED_4),
     Route(4, 200, "10.3.0.0/16", kind="blackhole"),
     Route(4, 1001, "10.4.0.0/16", kind="throw"),
-    Route(6, 1001, "default", 1024, hops=(Hop("wan0", "2001:db8:a::1"),), src=A6),
+    Route(6, 1001, "default", 1024, hops=(NEXT_6,), src=A6),
     Route(6, 1001, "default", 1025, hops=(Hop("wan0", "fe80::1"),), src=A6, preference="low"),
     Route(6, 1001, "::/3", 256, hops=(Hop("wan0"),)),
     Route(6, 1001, "2001:db8:e::/48", 1024, hops=(Hop("wan0", "2001:db8:b::1", onlink=True),)),
-    Route(6, 1001, "2001:db8:d::/48", 5, hops=(Hop("wan0", "2001:db8:a::1"), Hop("lan0", "fd00:1::9", weight=2))),
-    Route(6, 1001, "2001:db8:c::/48", 1024, hops=(Hop("wan0", "2001:db8:a::1"),), metrics=((2, 1280), (10, 32))),
+    Route(6, 1001, "2001:db8:d::/48", 5, hops=(NEXT_6, Hop("lan0", "fd00:1::9", weight=2))),
+    Route(6, 1001, "2001:db8:c::/48", 1024, hops=(NEXT_6,), metrics=TUNED_6),
     Route(6, 1001, "2001:db8:9::/48", 1024, kind="blackhole", hops=(Hop("lo"),)),
 ]  # fmt: skip
 RULES = [

@@ -25,6 +25,7 @@ from ifdefault.model import (
     HostConfig,
     Link,
     Neighbour,
+    ReturnPath,
     Route,
     Rule,
     UplinkConfig,
@@ -40,9 +41,9 @@ KERNEL, BOOT, STATIC = 2, 3, 4  # rtnetlink protocols
 _ALL_MARK = 0xFFFFFFFF
 _RULES = tuple(
     Rule(family, priority, table=table, protocol=KERNEL)
-    for family, last in ((4, 32767), (6, 32766))
+    for family in FAMILIES
     for priority, table in ((0, 255), (32766, 254), (32767, 253))
-    if priority <= last
+    if family == 4 or priority < 32767
 )
 
 
@@ -80,13 +81,17 @@ def _prefix(family: Family, number: int) -> str:
     return f"203.0.113.{32 * number}/27" if family == 4 else f"2001:db8:{number}::/64"
 
 
+_FAMILIES: list[tuple[Family, ...]] = [(4,), (6,), (4, 6), (4, 6)]
+_WAYS: list[ReturnPath] = ["auto", "auto", "source", "mark", "conntrack"]
+
+
 @st.composite
 def _shapes(draw: st.DrawFn) -> tuple[Shape, ...]:
     found: list[Shape] = []
     for number in range(draw(st.integers(1, 4))):
         kinds = ["own", "own", "point-to-point"] + ["shared"] * (number > 0)
         kind = draw(st.sampled_from(kinds)) if number else "own"
-        families = draw(st.sampled_from([(4,), (6,), (4, 6), (4, 6)]))
+        families = draw(st.sampled_from(_FAMILIES))
         twin = kind == "shared" and families == found[0].families and draw(st.booleans())
         found.append(
             Shape(
@@ -268,7 +273,7 @@ def scenes(draw: st.DrawFn) -> Scene:
     if draw(st.booleans()):
         facts = replace(facts, wildcard_udp=((4, 53), (6, 443)))
     uplinks = tuple(_uplink(shape, sharing) for shape in shapes)
-    ways = st.sampled_from(["auto", "auto", "source", "mark", "conntrack"])
+    ways = st.sampled_from(_WAYS)
     host = HostConfig(mark_mask=draw(st.sampled_from(MASKS)), return_path=draw(ways))
     stay = draw(st.sets(st.integers(0, len(uplinks) - 1), min_size=1))
     # the first of a shared LAN stays: without it, its prefix would be the others'

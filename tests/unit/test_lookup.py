@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ifdefault.model import (
+    FAMILIES,
     TABLE_MAIN,
     Address,
     Config,
@@ -71,9 +72,9 @@ HOST = Facts(
     ),
     rules=tuple(
         Rule(family, priority, table=table, protocol=2)
-        for family, last in ((4, 32767), (6, 32766))
+        for family in FAMILIES
         for priority, table in ((0, 255), (32766, 254), (32767, 253))
-        if priority <= last
+        if family == 4 or priority < 32767
     ),
 )
 
@@ -191,9 +192,10 @@ def bare(*routes: Route, rules: tuple[Rule, ...] = (), facts: Facts = HOST) -> F
 
 def test_goto_nowhere_is_passed_over() -> None:
     route = Route(4, TABLE_MAIN, "default", hops=(Hop("wan0"),))
-    assert goes(bare(route, rules=(Rule(4, 5, "goto", goto=40000),)), Flow(4, FAR[4])) == "wan0"
-    assert goes(Fib(HOST, (route,), (Rule(4, 5, "goto", goto=9), Rule(4, 6, table=TABLE_MAIN),
-                                     Rule(4, 9, "nop"))), Flow(4, FAR[4])) == "unreachable"  # fmt: skip
+    flow = Flow(4, FAR[4])
+    assert goes(bare(route, rules=(Rule(4, 5, "goto", goto=40000),)), flow) == "wan0"
+    there = (Rule(4, 5, "goto", goto=9), Rule(4, 6, table=TABLE_MAIN), Rule(4, 9, "nop"))
+    assert goes(Fib(HOST, (route,), there), flow) == "unreachable"
 
 
 def test_throw_goes_on_with_the_next_rule() -> None:
@@ -263,6 +265,13 @@ def test_source_that_the_kernel_picks(family: Family, gateway: str, dst: str, so
     route = Route(family, TABLE_MAIN, "default", hops=(Hop("wan0", gateway),))
     there = bare(route, facts=replace(HOST, addresses=ADDRESSES))
     assert there.lookup(Flow(family, dst)).source == source
+
+
+def test_source_of_a_socket_that_talks_to_its_own_host() -> None:
+    """Bound to another device than the address's, and so past the local table."""
+    route = Route(6, TABLE_MAIN, "default", hops=(Hop("wan1"),))
+    verdict = bare(route).lookup(Flow(6, A[6], oif="wan1"))
+    assert (verdict.hop, verdict.source) == (Hop("wan1"), A[6])
 
 
 def test_source_of_a_device_without_address() -> None:

@@ -53,7 +53,8 @@ def command(
 ) -> int:
     """Explain a packet or connection from SOURCE to TARGET: in, out or forwarded.
 
-    Both our own lookup and the kernel are asked. Exits 1 if they differ.
+    Both our own lookup and the kernel are asked. Exits 1 if they differ, or if the
+    packet leaves by an uplink that its source doesn't belong to.
 
     \b
     ifdefault explain tcp 192.0.2.7:1234 198.51.100.10:443
@@ -79,9 +80,10 @@ def command(
             ("route", found.route),
             ("mechanism", found.mechanism),
             ("the kernel", found.kernel),
+            ("astray", f"{found.astray}: run ifdefault apply" if found.astray else ""),
         )
         click.echo(f"direction       {found.direction}")
         for name, value in rows:
             if value:
                 click.echo(f"{name:<15} {value}")
-    return 0 if found.agrees else 1
+    return 0 if found.agrees and not found.astray else 1

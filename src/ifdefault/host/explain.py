@@ -7,6 +7,7 @@ is worked out from the mechanism, as the nftables rules would set it.
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ifdefault.errors import ConfigError, Problem
@@ -46,6 +47,7 @@ class Explanation:
     mechanism: str
     kernel: str  # "agrees", or what it says instead
     agrees: bool
+    astray: str = ""  # why it leaves by the wrong uplink
 
 
 def explain(
@@ -66,7 +68,8 @@ def explain(
         dport=target.port,
     )
     if source.address in local or not source.address:
-        return _judge(prepared, flow, "out", "", "")
+        owners = _owners(prepared, source.address)
+        return _judge(prepared, flow, "out", "", "", owners)
     iif = iif or _guess_interface(prepared, family, source.address)
     return _judge(prepared, replace(flow, iif=iif), "forwarded", f"comes in over {iif}", "")
 
@@ -89,58 +92,62 @@ def _incoming(
     prepared: Prepared, family: Family, ip_proto: int, source: End, target: End
 ) -> Explanation:
     """A connection to one of our addresses: what counts is the way of its answer."""
-    owners = [u for u in prepared.uplinks if target.address in {a.address for a in u.addresses}]
-    usable = [u for u in owners if not u.pending]
-    if not usable:
-        arrival, mechanism = f"no uplink owns {target.address}", ""
-    elif len(usable) > 1:
-        names = ", ".join(u.name for u in usable)
-        arrival = f"over any of {names}: they share {target.address}; as if over {usable[0].name}"
-        mechanism = f"{usable[0].mechanism}: {usable[0].why}"
-    else:
-        arrival = f"over {usable[0].name} ({usable[0].interface}), which owns {target.address}"
-        mechanism = f"{usable[0].mechanism}: {usable[0].why}"
-    answering, mark = target.address, 0
-    if usable and usable[0].mechanism != "source":
-        mark = usable[0].arrival_mark
-    redirect = (
-        _redirect(prepared, family, source)
-        if usable and _naive(prepared, family, ip_proto, target)
-        else None
-    )
-    if redirect and redirect.address != target.address:
-        answering, mark = redirect.address, usable[0].arrival_mark
-        mechanism = (
-            f"conntrack: port {target.port} is bound to no address, redirected to {answering}"
-        )
-    flow = Flow(
+    answer = Flow(
         family,
         dst=source.address,
-        src=answering,
-        mark=mark,
+        src=target.address,
         ip_proto=ip_proto,
         sport=target.port,
         dport=source.port,
     )
-    return _judge(prepared, flow, "in", arrival, mechanism)
+    owners = _owners(prepared, target.address)
+    if not owners:
+        return _judge(prepared, answer, "in", f"no uplink owns {target.address}", "")
+    uplink = owners[0]
+    arrival = f"over {uplink.name} ({uplink.interface}), which owns {target.address}"
+    if len(owners) > 1:
+        names = ", ".join(u.name for u in owners)
+        arrival = f"over any of {names}: they share {target.address}; as if over {uplink.name}"
+    redirect = _redirect(prepared, family, ip_proto, source, target)
+    if redirect and redirect.address != target.address:
+        answer = replace(answer, src=redirect.address, mark=uplink.arrival_mark)
+        why = f"port {target.port} is bound to no address, redirected to {redirect.address}"
+        return _judge(prepared, answer, "in", arrival, f"conntrack: {why}", owners)
+    if uplink.mechanism != "source":
+        answer = replace(answer, mark=uplink.arrival_mark)
+    why = f"{uplink.mechanism}: {uplink.why}"
+    return _judge(prepared, answer, "in", arrival, why, owners)
 
 
-def _naive(prepared: Prepared, family: Family, ip_proto: int, target: End) -> bool:
-    return ip_proto == socket.IPPROTO_UDP and (family, target.port) in prepared.desired.udp_ports
+def _owners(prepared: Prepared, address: str) -> list[Uplink]:
+    """The usable uplinks that an address belongs to."""
+    return [
+        u for u in prepared.uplinks if not u.pending and address in {a.address for a in u.addresses}
+    ]
 
 
-def _redirect(prepared: Prepared, family: Family, source: End) -> Redirect | None:
+def _redirect(
+    prepared: Prepared, family: Family, ip_proto: int, source: End, target: End
+) -> Redirect | None:
+    """The redirect that a packet to a naive UDP socket meets."""
+    ports = prepared.desired.udp_ports
+    if ip_proto != socket.IPPROTO_UDP or (family, target.port) not in ports:
+        return None
     client = prefixes.number(source.address)
     for redirect in prepared.desired.redirects:
-        if redirect.family == family and (
-            prefixes.number(redirect.first) <= client <= prefixes.number(redirect.last)
-        ):
+        first, last = prefixes.number(redirect.first), prefixes.number(redirect.last)
+        if redirect.family == family and first <= client <= last:
             return redirect
     return None
 
 
 def _judge(
-    prepared: Prepared, flow: Flow, direction: str, arrival: str, mechanism: str
+    prepared: Prepared,
+    flow: Flow,
+    direction: str,
+    arrival: str,
+    mechanism: str,
+    owners: Sequence[Uplink] = (),
 ) -> Explanation:
     verdict = Fib.of(prepared.facts).lookup(flow)
     told = ask.route(
@@ -158,10 +165,14 @@ def _judge(
         # the kernel refuses before it looks
         arrival += f", and goes no further: {_FORWARDING[flow.family]} is 0"
         agrees = told.route is None
+    uplink = _uplink_name(prepared.uplinks, verdict)
+    astray = ""
+    if uplink and owners and uplink not in {u.name for u in owners}:
+        astray = f"this is {owners[0].name}'s packet, {uplink}'s provider may drop it"
     return Explanation(
         direction=direction,
         arrival=arrival,
-        uplink=_uplink_name(prepared.uplinks, verdict),
+        uplink=uplink,
         hop=ours,
         source=flow.src or verdict.source,
         rule=rule_text(verdict.rule) if verdict.rule else "no rule leads anywhere",
@@ -169,6 +180,7 @@ def _judge(
         mechanism=mechanism,
         kernel="agrees" if agrees else f"says {kernels}",
         agrees=agrees,
+        astray=astray,
     )
 
 

@@ -290,6 +290,11 @@ def _sysctls(facts: Facts, needs: ruleset.Needs) -> Iterator[tuple[str, str]]:
     if any(u.mechanism == "mark" for u in needs.uplinks):
         for name in _MARK_SYSCTLS:
             yield name, "1"
+    elif not any(rule.mask and rule.protocol != PROTOCOL for rule in facts.rules):
+        # errors about redirected flows are looked up by their mark; where others route by marks of
+        # their own, theirs would be reflected, too, and a path's MTU stays unknown rather
+        for family in needs.redirecting():
+            yield f"net/ipv{family}/fwmark_reflect", "1"
     if not needs.marking():
         return
     now = dict(facts.sysctls)

@@ -143,6 +143,7 @@ class Sources:
         for a in facts.addresses:
             if a.scope < 253 and not a.tentative:
                 self._own[a.family, a.dev].append(a)
+        self._here_6 = {a.address for a in facts.addresses if a.family == 6}
 
     def of_hop(self, family: Family, hop: Hop, dst: str = "") -> str:
         return self._of_hop_4(hop) if family == 4 else self._of_hop_6(hop, dst)
@@ -165,6 +166,8 @@ class Sources:
             label = _unique_local(a.address) == _unique_local(dst)
             return not a.deprecated, a.dev == hop.dev, label, not a.secondary, common
 
+        if dst in self._here_6:
+            return dst
         own = [a for a in self._own.get((6, hop.dev), ()) if not a.deprecated]
         if not own:
             own = [a for (family, _), some in self._own.items() if family == 6 for a in some]

@@ -113,7 +113,7 @@ def _arrival(needs: Needs) -> Iterator[str]:
         keep = f"{_tracked(uplink)}ct mark set ct {bits}"
         yield from _chain(f"arrive_{uplink.number}", [f"jump mark_{uplink.number}", keep])
     marked = needs.marked_interfaces()
-    lines = []
+    lines = [_errors(needs)]
     if marked:
         if any(_shared(needs, interface) for interface in marked):
             yield from _packet_set(UNKNOWN_MACS, "ether_addr")
@@ -123,6 +123,19 @@ def _arrival(needs: Needs) -> Iterator[str]:
         lines += [_DISCOVERY, f"iifname vmap {_set(targets)}"]
     lines += _by_address(needs, [u for u in needs.uplinks if u.interface not in marked])
     yield from _chain("arrival", lines, "filter hook prerouting priority mangle")
+
+
+def _errors(needs: Needs) -> str:
+    """Errors about a flow bear its mark: the MTU of a path must be learned for its uplink, and
+    by the address in the error alone a redirected flow would be another uplink's (see
+    fwmark_reflect)."""
+    return f"meta l4proto {{ icmp, ipv6-icmp }} ct state related {_by_flow(needs)}"
+
+
+def _by_flow(needs: Needs) -> str:
+    """Give a packet the mark that its flow has."""
+    marks = (f"{u.arrival_mark:#010x} : jump mark_{u.number}" for u in needs.uplinks)
+    return f"ct mark & {needs.host.mark_mask:#010x} vmap {_set(marks)}"
 
 
 def _tracked(uplink: Uplink) -> str:
@@ -205,9 +218,8 @@ def _restore(needs: Needs) -> Iterator[str]:
     if not needs.marking():
         return
     every = all(u.mechanism == "conntrack" for u in needs.uplinks)
-    marks = (f"{u.arrival_mark:#010x} : jump mark_{u.number}" for u in needs.uplinks)
     match = "ct direction reply" if every else "meta l4proto udp ct direction reply"
-    line = f"{match} ct mark & {needs.host.mark_mask:#010x} vmap {_set(marks)}"
+    line = f"{match} {_by_flow(needs)}"
     yield from _chain("restore", [line], "route hook output priority mangle")
 
 

@@ -1,0 +1,135 @@
+"""The nftables text: only what is needed, and nothing that another's packets could suffer from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ifdefault.model import Address, HostConfig, Redirect, Uplink
+from ifdefault.plan import numbers
+from ifdefault.plan.ruleset import Needs, render
+
+HOST = HostConfig()
+
+
+def uplink(number: int, interface: str, *addresses: str, mechanism: str = "source") -> Uplink:
+    return Uplink(
+        name=f"isp-{number}",
+        number=number,
+        interface=interface,
+        table=1000 + number,
+        arrival_mark=numbers.arrival_mark(HOST, number),
+        chosen_mark=numbers.chosen_mark(HOST, number),
+        mark_mask=HOST.mark_mask,
+        addresses=tuple(
+            Address(6 if ":" in a else 4, interface, a, 64 if ":" in a else 24) for a in addresses
+        ),
+        mechanism=mechanism,
+    )
+
+
+A = uplink(1, "wan0", "203.0.113.10", "2001:db8:a::10")
+B = uplink(2, "wan1", "198.51.100.10")
+REDIRECT = Redirect(4, "0.0.0.0", "255.255.255.255", "203.0.113.10")
+
+
+def text(*uplinks: Uplink, host: HostConfig = HOST, udp: bool = False) -> str:
+    redirects = (REDIRECT,) if udp else ()
+    return render(Needs(host, uplinks, {4: (53, 443), 6: ()} if udp else {}, redirects))
+
+
+def chain(ruleset: str, name: str) -> list[str]:
+    """The lines of a chain, [] if there is none."""
+    _, found, rest = ruleset.partition(f"chain {name} {{\n")
+    return [line.strip() for line in rest.partition("\n\t}")[0].splitlines()] if found else []
+
+
+def test_source_rules_need_no_mark_and_no_conntrack() -> None:
+    ruleset = text(A, B)
+    assert "mark" not in ruleset
+    assert "ct " not in ruleset
+    assert "hook prerouting" not in ruleset
+
+
+def test_nothing_needed_is_nothing() -> None:
+    assert text() == ""
+    assert text(A, B, host=replace(HOST, truth_meter="off")) == ""
+
+
+@pytest.mark.parametrize(("mode", "verdict"), [("drop", "drop"), ("count", "return")])
+def test_truth_meter_judges_others_sources_alone(mode: str, verdict: str) -> None:
+    host = replace(HOST, truth_meter=mode)  # type: ignore[arg-type]
+    judged = chain(text(A, B, host=host), "truth_1")
+    assert judged[0] == "ip saddr { 203.0.113.10 } return"
+    exempt = judged.index("udp sport { 67, 68, 546, 547 } return")
+    owned = judged.index(f"ip saddr @owned_4 counter name misrouted_1 {verdict}")
+    assert exempt < owned < judged.index("update @strangers_4 { ip saddr counter }")
+    assert not any("owned_6" in line for line in judged)  # A owns all of them
+
+
+def test_truth_meter_of_one_interface_has_no_others() -> None:
+    shared = replace(B, interface="wan0")
+    assert "owned" not in text(A, shared)
+    assert "saddr { 198.51.100.10, 203.0.113.10 } return" in text(A, shared)
+
+
+def test_neighbour_discovery_is_never_marked() -> None:
+    ruleset = text(replace(A, mechanism="mark"), B)
+    arrival = chain(ruleset, "arrival")
+    spared = arrival.index("icmpv6 type { 133, 134, 135, 136, 137 } return")
+    assert spared < arrival.index('iifname vmap { "wan0" : goto from_0 }')
+
+
+def test_marks_keep_foreign_bits() -> None:
+    assert chain(text(replace(A, mechanism="mark")), "mark_1") == [
+        'meta mark set meta mark & 0xc0ffffff | 0x01000000 comment "uplink.isp-1"'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "tracked", "restored"),
+    [
+        ("mark", "meta l4proto udp ct mark set", "meta l4proto udp ct direction reply"),
+        ("conntrack", "ct direction original ct mark set", "ct direction reply"),
+    ],
+)
+def test_what_conntrack_is_asked_for(mechanism: str, tracked: str, restored: str) -> None:
+    ruleset = text(replace(A, mechanism=mechanism))
+    assert chain(ruleset, "arrive_1")[1].startswith(tracked)
+    assert chain(ruleset, "restore")[1].startswith(restored)
+
+
+def test_routers_on_one_lan() -> None:
+    """By MAC; a neighbour is no router, whichever prefix it is in, and nft refuses overlaps."""
+    macs = ("02:00:00:00:00:01", "02:00:00:00:00:02")
+    first = replace(A, mechanism="mark", router_macs=macs[:1])
+    narrow = replace(Address(4, "wan0", "203.0.113.200", 25))
+    second = replace(B, interface="wan0", mechanism="mark", router_macs=macs[1:])
+    second = replace(second, addresses=(*second.addresses, narrow))
+    assert chain(text(first, second), "from_0") == [
+        f"ether saddr {{ {macs[0]} }} goto arrive_1",
+        f"ether saddr {{ {macs[1]} }} goto arrive_2",
+        "ip saddr { 203.0.113.0/24, 198.51.100.0/24 } return",
+        "ip6 saddr { fe80::/10, 2001:db8:a::/64 } return",
+        "update @unknown_macs { ether saddr counter }",
+    ]
+
+
+def test_naive_udp() -> None:
+    ruleset = text(A, B, udp=True)
+    assert chain(ruleset, "wildcard")[1] == (
+        'iifname { "wan0", "wan1" } udp dport { 53, 443 } ip daddr { 198.51.100.10, 203.0.113.10 }'
+        " socket wildcard 1 dnat ip to ip saddr map { 0.0.0.0-255.255.255.255 : 203.0.113.10 }"
+    )
+    assert chain(ruleset, "arrival")[-1] == (
+        'iifname { "wan0", "wan1" } udp dport { 53, 443 } ip daddr vmap'
+        " { 198.51.100.10 : goto arrive_2, 203.0.113.10 : goto arrive_1 }"
+    )
+    assert chain(text(A, B), "arrival") == []
+
+
+def test_address_of_two_uplinks_is_marked_once() -> None:
+    """nft refuses a map with one key twice; `return_path = "source"` lets it come to that."""
+    twin = uplink(2, "wan0", "203.0.113.10")
+    assert "{ 203.0.113.10 : goto arrive_1 }" in text(A, twin, udp=True)

@@ -1,0 +1,114 @@
+"""Which address a UDP socket that is bound to none answers from, client by client."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from ifdefault.model import TABLE_MAIN, Config, Facts, Family, Hop, HostConfig, Redirect, Route
+from ifdefault.plan import prefixes, wildcard
+from ifdefault.plan.lookup import Fib, Flow
+from tests.property import hosts
+from tests.property.fakekernel import planned, settle
+from tests.unit.test_lookup import CONFIG, HOST
+
+NAIVE = replace(HOST, wildcard_udp=((4, 53), (6, 53)))
+
+
+def redirects(facts: Facts, family: Family = 4) -> tuple[Redirect, ...]:
+    found = planned(CONFIG, facts).desired.redirects
+    return tuple(r for r in found if r.family == family)
+
+
+def answer(found: tuple[Redirect, ...], client: str) -> str:
+    """The address that a client is answered from; "" if it isn't redirected."""
+    value = prefixes.number(client)
+    for r in found:
+        if prefixes.number(r.first) <= value <= prefixes.number(r.last):
+            return r.address
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("client", "address"),
+    [
+        ("192.0.2.99", "203.0.113.10"),  # the normal default
+        ("0.0.0.1", "203.0.113.10"),
+        ("255.255.255.254", "203.0.113.10"),
+        ("198.51.100.77", "198.51.100.10"),  # a neighbour on B's link
+        ("198.51.101.0", "203.0.113.10"),
+        ("192.168.1.10", "192.168.1.1"),
+        ("2001:db8:ffff::99", "2001:db8:a::10"),
+        ("2001:db8:b::77", "2001:db8:b::10"),
+        ("fd00:1::10", "fd00:1::1"),
+    ],
+)
+def test_answer(client: str, address: str) -> None:
+    assert answer(redirects(NAIVE, prefixes.family_of(client)), client) == address
+
+
+@pytest.mark.parametrize("foreign", [(), *((name,) for name in hosts.FOREIGN)])
+@pytest.mark.parametrize("family", [4, 6])
+def test_answers_are_those_of_the_host_as_applied(foreign: tuple[str, ...], family: Family) -> None:
+    """At every border, and one beside it, the applied host would say the same."""
+    facts = hosts.with_foreign(NAIVE, *foreign)
+    desired = planned(CONFIG, facts).desired
+    fib = Fib.of(settle(facts, desired))
+    found = tuple(r for r in desired.redirects if r.family == family)
+    assert found
+    for r in found:
+        for client in (r.first, r.last):
+            assert fib.lookup(Flow(family, client)).source == r.address
+
+
+def test_pieces_adjoin_and_differ() -> None:
+    for family in (4, 6):
+        found = [r for r in planned(CONFIG, NAIVE).desired.redirects if r.family == family]
+        for one, other in itertools.pairwise(found):
+            assert prefixes.number(one.last) < prefixes.number(other.first)
+            adjoin = prefixes.number(one.last) + 1 == prefixes.number(other.first)
+            assert not adjoin or one.address != other.address
+
+
+def test_where_the_kernel_has_no_answer_nothing_is_redirected() -> None:
+    hole = Route(4, TABLE_MAIN, "10.0.0.0/8", kind="blackhole")
+    found = redirects(replace(NAIVE, routes=(*NAIVE.routes, hole)))
+    assert answer(found, "10.1.1.1") == ""
+    assert answer(found, "11.1.1.1") == "203.0.113.10"
+
+
+def test_one_address_needs_no_redirect() -> None:
+    one = Config(CONFIG.uplinks[:1])
+    assert planned(one, NAIVE).desired.redirects == ()
+
+
+@pytest.mark.parametrize(
+    ("setting", "ports"),
+    [("auto", (53, 443)), ("off", ()), ((443, 8443), (443, 8443))],
+)
+def test_ports(setting: object, ports: tuple[int, ...]) -> None:
+    config = replace(CONFIG, host=HostConfig(udp_wildcard=setting))  # type: ignore[arg-type]
+    sockets: tuple[tuple[Family, int], ...] = (
+        (4, 53), (4, 68), (4, 443), (4, 5353), (4, 40000), (6, 99),
+    )  # fmt: skip
+    assert wildcard.ports(config, replace(HOST, wildcard_udp=sockets), 4) == ports
+
+
+def test_clients_ports_are_the_hosts_own() -> None:
+    facts = replace(
+        HOST,
+        wildcard_udp=((4, 40000), (4, 1500)),
+        sysctls=(("net/ipv4/ip_local_port_range", "1024 2000"),),
+    )
+    assert wildcard.ports(CONFIG, facts, 4) == (40000,)
+
+
+def test_a_moving_default_moves_the_answers() -> None:
+    reranked = Config((replace(CONFIG.uplinks[0], rank=1), CONFIG.uplinks[1]))
+    found = planned(reranked, NAIVE).desired.redirects
+    assert answer(tuple(r for r in found if r.family == 4), "192.0.2.99") == "198.51.100.10"
+    assert Hop("wan1", "198.51.100.1") in {
+        hop for r in planned(reranked, NAIVE).desired.routes if r.table == 1000 for hop in r.hops
+    }
