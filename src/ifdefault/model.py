@@ -45,7 +45,7 @@ class HostConfig:
     """The `[host]` of the config."""
 
     mark_mask: int = 0x3F000000  # six adjacent bits: one for the kind, five for the uplink
-    table_base: int = 1000  # table of uplink n is base + n; base itself is the normal default
+    table_base: int = 1000  # table of uplink n is base + n
     rule_priority: int = 5000  # first priority of the return-path block; it may move below
     interface_group: int = 171  # the link group that marks uplinks for suppress_ifgroup
     truth_meter: TruthMode = "drop"

@@ -131,12 +131,12 @@ def exchange(sock: socket.socket, target: str, port: int, count: int = 1, size: 
     return right
 
 
-def answered(sock: socket.socket, target: str, port: int) -> bool:
-    """Whether one datagram is echoed soon; what came late of earlier ones is thrown away."""
+def answered(sock: socket.socket, target: str, port: int, size: int = 64) -> bool:
+    """Whether one datagram is echoed soon; a lost or too large one isn't."""
     sock.settimeout(BRIEF_S)
     try:
-        return exchange(sock, target, port) == 1
-    except TimeoutError:
+        return exchange(sock, target, port, 1, size) == 1
+    except (TimeoutError, OSError):  # the path's MTU may be learned just now: EMSGSIZE
         return False
 
 

@@ -71,14 +71,21 @@ def test_an_interface_that_does_not_exist_yet(lab_world: LabWorld) -> None:
     assert world.ifdefault("status").returncode == 0
 
 
-@pytest.mark.parametrize("command", ["plan", "check", "status", "apply", "down"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("plan", "check", "status", "apply", "down", "init"),
+        "apply --confirm 1",
+        "explain tcp 192.0.2.1:1234 198.51.100.10:80",
+    ],
+)
 def test_without_rights(lab_world: LabWorld, command: str) -> None:
     world = lab_world("two")
     apply(world)
     before = read_state(world["host"])
     # without capabilities root is as helpless as anybody, and that can be tested without root too
     powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *world.command]
-    assert_sentence(world["host"].run([*powerless, command], check=False), 1, "root")
+    assert_sentence(world["host"].run([*powerless, *command.split()], check=False), 1, "root")
     assert differences(before, read_state(world["host"])) == []
 
 
@@ -166,6 +173,20 @@ def test_without_libnftables(
         "ifdefault: nftables: libnftables.so.1 is missing,"
         " install nftables (on Debian and Ubuntu: apt install nftables)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("state.json", "{]"), ("state.json", '{"numbers": 3}'), ("undo.json", "{]")],
+)
+def test_a_broken_state(lab_world: LabWorld, name: str, content: str) -> None:
+    world = lab_world("two")
+    store = store_of(world)
+    with store.lock():
+        (store.directory / name).write_text(content)
+    before = read_state(world["host"])
+    assert_sentence(world.ifdefault("apply"), 1, str(store.directory / name), "mend or remove it")
+    assert differences(before, read_state(world["host"])) == []
 
 
 def test_two_instances_at_once(lab_world: LabWorld) -> None:

@@ -212,10 +212,10 @@ def test_undone_when_the_foreground_is_killed_at_once(world: World) -> None:
     assert differences(before, read_state(world["host"])) == []
 
 
-@pytest.mark.parametrize("step", [0, 20, 38])
+@pytest.mark.parametrize("step", [0, 20, -1])
 def test_undone_when_the_foreground_is_killed_in_mid_apply(world: World, step: int) -> None:
     before = read_state(world["host"])
-    assert step < len(operations_left(world))
+    step %= len(operations_left(world))
     child = fork_apply(world, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL

@@ -36,12 +36,12 @@ def apply(world: World) -> None:
 
 
 def talks(
-    client: str, server: str, asked: Iterable[str], world: World, **options: int
+    client: str, server: str, asked: Iterable[str], world: World, *, mark: int = 0
 ) -> Iterator[Talk]:
     """A TCP and a UDP talk for each address."""
     for address in asked:
         for kind in (TCP, UDP):
-            yield Talk(world[client], world[server], address, kind, **options)
+            yield Talk(world[client], world[server], address, kind, mark=mark)
 
 
 def told(world: World, wanted: Iterable[Talk]) -> dict[str, Path]:
@@ -66,11 +66,14 @@ def forwarding(world: World) -> None:
     world["host"].sysctl("net.ipv6.conf.all.forwarding", 1)
 
 
-def route_prefixes(world: World, via: str, *, server: str, dev: str) -> tuple[str, ...]:
+def route_prefixes(
+    world: World, via: str, *, server: str, dev: str, table: str = "main"
+) -> tuple[str, ...]:
     """Let a provider route a prefix to the host, and the host to a server behind it: no NAT."""
     v4, v6 = {"isp-a": ("203.0.113", "2001:db8:a"), "isp-b": ("198.51.100", "2001:db8:b")}[via]
     world[via].ip(f"route add {v4}.128/25 via {v4}.10\nroute add {v6}:77::/64 via {v6}::10\n")
-    world["host"].ip(f"route add {v4}.128/25 dev {dev}\nroute add {v6}:77::/64 dev {dev}\n")
+    for prefix in (f"{v4}.128/25", f"{v6}:77::/64"):
+        world["host"].ip(f"route add {prefix} dev {dev} table {table}\n")
     world[server].ip(
         f"address add {v4}.130/32 dev {dev}\naddress add {v6}:77::2/128 dev {dev} nodad\n"
     )
@@ -87,8 +90,18 @@ table inet user {
 """
 
 
-def test_the_lan_keeps_its_paths(lab_world: LabWorld) -> None:
+MODES = ("auto", "mark", "conntrack")
+
+
+def choose(world: World, mode: str) -> None:
+    with world.config.open("a") as config:
+        config.write(f'\n[host]\nreturn_path = "{mode}"\n')
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_lan_keeps_its_paths(lab_world: LabWorld, mode: str) -> None:
     world = lab_world("two")
+    choose(world, mode)
     forwarding(world)
     world["host"].nft(MASQUERADE)
     routed = route_prefixes(world, "isp-a", server="content", dev="lan0")
@@ -104,19 +117,20 @@ def test_the_lan_keeps_its_paths(lab_world: LabWorld) -> None:
     )
 
 
-def test_the_users_own_rule_for_a_prefix_of_the_second_uplink_keeps_working(
-    lab_world: LabWorld,
+@pytest.mark.parametrize("mode", MODES)
+def test_the_users_own_rules_for_a_prefix_of_the_second_uplink_keep_working(
+    lab_world: LabWorld, mode: str
 ) -> None:
+    """Main knows nothing of it: an arrival mark would bounce what is forwarded back out."""
     world = lab_world("two")
+    choose(world, mode)
     forwarding(world)
-    routed = route_prefixes(world, "isp-b", server="content", dev="lan0")
-    for option, prefix, via in (
-        ("-4", "198.51.100.128/25", "198.51.100.1"),
-        ("-6", "2001:db8:b:77::/64", "2001:db8:b::1"),
-    ):
+    routed = route_prefixes(world, "isp-b", server="content", dev="lan0", table="8")
+    for option, via in (("-4", "198.51.100.1"), ("-6", "2001:db8:b::1")):
         world["host"].ip(f"route add default via {via} table 7\n", option)
-        world["host"].ip(f"rule add pref 30000 from {prefix} lookup 7\n", option)
-        world["host"].ip(f"rule add pref 29999 to {prefix} lookup main\n", option)
+        world["host"].ip("rule add pref 30000 iif wan1 lookup 8\n", option)
+    world["host"].ip("rule add pref 30001 from 198.51.100.128/25 lookup 7\n", "-4")
+    world["host"].ip("rule add pref 30001 from 2001:db8:b:77::/64 lookup 7\n", "-6")
     assert_kept(world, talks("client", "content", routed, world))
 
 
@@ -138,8 +152,10 @@ def test_specific_routes_keep_their_uplink_and_their_lan(lab_world: LabWorld) ->
     )
 
 
-def test_containers_keep_their_paths(lab_world: LabWorld) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_containers_keep_their_paths(lab_world: LabWorld, mode: str) -> None:
     world = lab_world("containers")
+    choose(world, mode)
     web, client, host = world["web"], world["client"], world["host"]
     published = [
         Talk(client, web, asked, bound=bound, port=8080, listens=7000)
@@ -158,8 +174,10 @@ def test_containers_keep_their_paths(lab_world: LabWorld) -> None:
     assert path(host, published[0])[0] == CLIENT[0]
 
 
-def test_a_vpn_with_specific_routes_keeps_its_paths(lab_world: LabWorld) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_a_vpn_with_specific_routes_keeps_its_paths(lab_world: LabWorld, mode: str) -> None:
     world = lab_world("vpn")
+    choose(world, mode)
     routed = route_prefixes(world, "isp-a", server="peer", dev="vpn0")
     assert_kept(
         world,

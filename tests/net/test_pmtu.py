@@ -54,12 +54,8 @@ def test_large_datagrams_get_through(lab_world: LabWorld, topology: str, port: i
     for target in world.topology.targets():
         with closing(answers.udp_socket(world["client"], _client(world, target))) as sock:
 
-            def large(sock: socket.socket = sock, target: Target = target) -> bool:
-                sock.settimeout(answers.BRIEF_S)
-                try:
-                    return answers.exchange(sock, target.address, port, 1, 1400) == 1
-                except (TimeoutError, OSError):  # the client learns it, too: EMSGSIZE
-                    return False
+            def large(sock: socket.socket = sock, address: str = target.address) -> bool:
+                return answers.answered(sock, address, port, 1400)
 
             eventually(large, answers.PATIENCE_S, what=f"1400 bytes to {target.address}")
     assert set(world.misrouted().values()) == {0}
@@ -123,3 +119,21 @@ def _unreachable_from(world: World, target: Target, client: str) -> str:
             data = data[20:] if target.family == 4 else data
             if (data[0], data[1]) == UNREACHABLE[target.family] and own in data:
                 return str(peer[0])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_outgoing_socket_bound_to_nothing_learns_it(lab_world: LabWorld, family: int) -> None:
+    """It takes the normal default, and its errors name the address that this gave it."""
+    world = lab_world("two")
+    services.builtin(world["client"])
+    answers.apply(world)
+    _narrow(world)
+    target = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}[family]
+    anywhere = {4: "0.0.0.0", 6: "::"}[family]
+    with closing(answers.udp_socket(world["host"], anywhere)) as sock:
+
+        def large() -> bool:
+            return answers.answered(sock, target, ports.UDP_BOUND, 1400)
+
+        eventually(large, answers.PATIENCE_S, what="1400 bytes and back")
+    assert set(world.misrouted().values()) == {0}

@@ -1,8 +1,10 @@
 """What the host's own programs choose, they get: a device, an address, a mark, or nothing.
 
          ┌─ isp-a ── wan0 ┐
-client ──┤                ├ host     a server at the client says whom it sees,
-         └─ isp-b ── wan1 ┘          a packet socket at the host where it left
+client ──┼─ isp-b ── wan1 ┤ host     a server at the client says whom it sees,
+         └─ isp-c ── wan2 ┘          a packet socket at the host where it left
+
+Main has a default by each of the first two, and none by the third.
 """
 
 from __future__ import annotations
@@ -16,14 +18,18 @@ from tests.net.conftest import LabWorld
 from tests.net.evidence import TCP, UDP, Talk, tapped
 
 CLIENT = ("198.18.1.10", "2001:db8:f:1::10")
-OWN = {"wan0": ("203.0.113.10", "2001:db8:a::10"), "wan1": ("198.51.100.10", "2001:db8:b::10")}
-CHOSEN = {"wan0": 0x21000000, "wan1": 0x22000000}
+OWN = {
+    "wan0": ("203.0.113.10", "2001:db8:a::10"),
+    "wan1": ("198.51.100.10", "2001:db8:b::10"),
+    "wan2": ("192.0.2.10", "2001:db8:c::10"),
+}
+CHOSEN = {"wan0": 0x21000000, "wan1": 0x22000000, "wan2": 0x23000000}
 KINDS = (TCP, UDP)
 
 
 @pytest.fixture
 def world(lab_world: LabWorld) -> World:
-    world = lab_world("two")
+    world = lab_world("three")
     assert world.ifdefault("apply").returncode == 0
     return world
 
@@ -67,7 +73,9 @@ def test_the_normal_default_follows_the_rank_and_main_stays(world: World) -> Non
     listings = ["ip -4 route show table main".split(), "ip -6 route show table main".split()]
     before = [host.run(listing).stdout for listing in listings]
     config = world.config.read_text()
-    world.config.write_text(config.replace('"wan0"', '"wan0"\nrank = 1'))
+    world.config.write_text(
+        config.replace('"wan0"', '"wan0"\nrank = 1').replace('"wan2"', '"wan2"\nrank = 2')
+    )
     assert world.ifdefault("apply").returncode == 0
     for target in CLIENT:
         assert not list(leaves(world, "wan1", target))

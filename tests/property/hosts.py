@@ -279,7 +279,9 @@ def scenes(draw: st.DrawFn) -> Scene:
     # the first of a shared LAN stays: without it, its prefix would be the others'
     kept = [u for n, u in enumerate(uplinks) if n in stay or (sharing and u.interface == "wan0")]
     reranked = tuple(replace(u, rank=draw(st.integers(0, 2))) for u in kept)
-    edited = Config(reranked, replace(host, return_path=draw(ways)))
+    # another priority moves the whole block
+    place = draw(st.sampled_from([5000, 5000, 3000]))
+    edited = Config(reranked, replace(host, return_path=draw(ways), rule_priority=place))
     calm = not any(rule.table == 51820 for rule in facts.rules)
     later = with_foreign(facts, "wg-quick above") if calm and draw(st.booleans()) else facts
     return Scene(facts, Config(uplinks, host), later, edited)

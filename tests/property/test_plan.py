@@ -178,12 +178,22 @@ def assert_never_worse(states: list[Facts], ways: dict[Flow, Way]) -> None:
         assert rights == sorted(rights), (flow, right, rights.index(True))
 
 
+def assert_nothing_third(states: list[Facts], plan: Plan) -> None:
+    """Outgoing packets, marked for an uplink or not, go as before or as after."""
+    fibs = [Fib.of(facts) for facts in states]
+    marks = (0, *(uplink.chosen_mark for uplink in plan.uplinks))
+    for flow in (Flow(family, hosts.FAR[family], mark=m) for family in FAMILIES for m in marks):
+        ways = [way(fib, flow) for fib in fibs]
+        assert set(ways) <= {ways[0], ways[-1]}, (flow, ways)
+
+
 @settings(max_examples=60)
 @each_scene
 def test_first_apply_opens_no_gap(scene: Scene) -> None:
     plan = planned(scene.config, scene.facts)
     states = list(steps(scene.facts, operations(scene.facts, plan.desired)))
     assert_never_worse(states, ways_of_replies(plan) | private_ways(scene.facts))
+    assert_nothing_third(states, plan)
 
 
 @settings(max_examples=60)
@@ -192,7 +202,9 @@ def test_change_opens_no_gap(scene: Scene) -> None:
     first, now, second, todo = changed(scene)
     after = ways_of_replies(second)
     same = {f: w for f, w in ways_of_replies(first).items() if after.get(f) == w}
-    assert_never_worse(list(steps(now, todo)), same | private_ways(now))
+    states = list(steps(now, todo))
+    assert_never_worse(states, same | private_ways(now))
+    assert_nothing_third(states, second)
 
 
 @settings(max_examples=60)

@@ -250,4 +250,3 @@ def test_default_keeps_the_kernels_metrics() -> None:
     tuned = replace(VIA_A, metrics=((2, 1400),))
     desired = planned(replace(HOST, routes=(tuned, CONNECTED_A)), A)
     assert routes_of(desired, 1)["default"].metrics == ((2, 1400),)
-    assert routes_of(desired, 0)["default"].metrics == ((2, 1400),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from ifdefault.errors import HostError, Problem
 from ifdefault.lab import faults, netns, registry, rootless, services
 from ifdefault.lab.fitting import fit
 from ifdefault.lab.topology import Topology, load, names, read
-from ifdefault.lab.world import World
+from ifdefault.lab.world import CommandFailed, World
 
 _world = click.option(
     "--world", "name", metavar="NAME", help="Which world; the only one unless told."
@@ -126,14 +127,15 @@ def status(as_json: bool, dump: bool) -> None:
         click.echo("[]" if as_json else "no world stands")
         return
     rootless.enter_held()
-    worlds = [World.adopt(name) for name in registry.names()]
+    worlds = _standing()
     if as_json:
         click.echo(json.dumps([_facts(world) for world in worlds]))
         return
     for world in worlds:
-        refused = ", ".join(f"{name} {count}" for name, count in world.misrouted().items())
+        refused = _refused(world)
+        counts = ", ".join(f"{name} {count}" for name, count in refused.items())
         click.echo(f"{world.name}: {world.topology.name}; nodes: {' '.join(world.nodes)}")
-        click.echo(f"  packets refused for their source: {refused}")
+        click.echo(f"  packets refused for their source: {counts}" if refused else f"  {_PARTIAL}")
         if dump:
             click.echo(world.dump())
     if not worlds:
@@ -145,12 +147,32 @@ command.commands["fault"].epilog = "Faults: " + "; ".join(
 )
 
 
+_PARTIAL = "not whole: somebody is building it, or was killed; `lab down` takes it away"
+
+
+def _standing() -> list[World]:
+    """All worlds but those that somebody takes away meanwhile."""
+    worlds = []
+    for name in registry.names():
+        with suppress(HostError):
+            worlds.append(World.adopt(name))
+    return worlds
+
+
+def _refused(world: World) -> dict[str, int]:
+    """Packets refused by provider; none if the world isn't whole."""
+    try:
+        return world.misrouted()
+    except CommandFailed:
+        return {}
+
+
 def _facts(world: World) -> dict[str, object]:
     return {
         "world": world.name,
         "topology": world.topology.name,
         "nodes": list(world.nodes),
-        "misrouted": world.misrouted(),
+        "misrouted": _refused(world),
         "config": str(world.config),
     }
 

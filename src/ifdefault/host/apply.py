@@ -126,7 +126,7 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
         facts = read_facts()
         left = diff(facts, prepared.desired, nft.digest)
         if left:
-            raise KernelError(Problem("verify", f"the kernel still differs: {left[0]}"))
+            raise KernelError(_unlike(left))
     except (KernelError, HostError) as error:
         raise _undone(error, came_from, store) from error
     except BaseException:  # Ctrl-C, or a fault of our own
@@ -188,9 +188,10 @@ def return_to(target: Desired, store: Store) -> None:
     facts = read_facts()
     there = {link.name for link in facts.links}
     routes = tuple(r for r in target.routes if all(hop.dev in there for hop in r.hops))
+    target = replace(target, routes=routes)
     refused: list[Problem] = []
     with Performer() as performer:
-        for operation in diff(facts, replace(target, routes=routes), nft.digest):
+        for operation in diff(facts, target, nft.digest):
             try:
                 _perform_one(performer, operation)
             except KernelError as error:
@@ -201,8 +202,14 @@ def return_to(target: Desired, store: Store) -> None:
     state.nft_digest, state.nft_listing = (table.digest, table.listing) if table else ("", "")
     _forget_restored(state, facts)
     store.save(state)
+    if left := diff(facts, target, nft.digest):
+        refused.append(_unlike(left))
     if refused:
         raise KernelError(*refused)
+
+
+def _unlike(left: tuple[Operation, ...]) -> Problem:
+    return Problem("verify", f"the kernel still differs, it lacks: {describe(left[0])}")
 
 
 def _undone(error: KernelError | HostError, came_from: Desired, store: Store) -> KernelError:

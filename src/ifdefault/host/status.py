@@ -5,13 +5,14 @@ Rules: reads and compares, never mends. What differs is what `apply` would do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ifdefault.errors import KernelError
 from ifdefault.host.apply import Prepared
 from ifdefault.kernel import ask, nft
 from ifdefault.kernel.ask import Traffic
-from ifdefault.model import FAMILIES, PROTOCOL, Family, Route, Uplink
+from ifdefault.model import FAMILIES, PROTOCOL, Family
 from ifdefault.plan import ruleset
 from ifdefault.plan.describe import describe
 
@@ -70,12 +71,7 @@ def read_status(prepared: Prepared) -> Status:
     carriers = {link.name: link.carrier for link in facts.links}
     return Status(
         applied=has_table or any(rule.protocol == PROTOCOL for rule in facts.rules),
-        defaults=tuple(
-            _default(route, prepared.uplinks, route in facts.routes)
-            for family in FAMILIES
-            for route in sorted(desired.routes, key=lambda r: (r.table in _normal(prepared), r))
-            if route.family == family and route.dst == "default"
-        ),
+        defaults=tuple(default for family in FAMILIES for default in _defaults(prepared, family)),
         uplinks=tuple(
             UplinkStatus(
                 name=u.name,
@@ -100,28 +96,36 @@ def read_status(prepared: Prepared) -> Status:
     )
 
 
-def _normal(prepared: Prepared) -> set[int]:
-    """The table of the normal default: the one that is no uplink's."""
-    return {r.table for r in prepared.desired.routes} - {u.table for u in prepared.uplinks}
-
-
-def _default(route: Route, uplinks: tuple[Uplink, ...], holds: bool) -> Default:
-    owner = next((u for u in uplinks if u.table == route.table), None)
-    carrier = owner or next(
-        u
-        for u in uplinks
-        if u.interface == route.hops[0].dev and u.source(route.family) == route.src
-    )
-    return Default(
-        destination=f"default:{owner.interface}" if owner else "default",
-        uplink=carrier.name,
-        gateway=route.hops[0].gateway or "on link",
-        source=route.src,
-        table=route.table,
-        mark=f"{owner.arrival_mark:#x}" if owner else "",
-        family=route.family,
-        holds=holds,
-    )
+def _defaults(prepared: Prepared, family: Family) -> Iterator[Default]:
+    """Each uplink's own default, then the normal one, which is that of the best uplink."""
+    facts, desired = prepared.facts, prepared.desired
+    routes = {r.table: r for r in desired.routes if r.family == family and r.dst == "default"}
+    owners = {u.table: u for u in prepared.uplinks}
+    for table, route in sorted(routes.items()):
+        owner = owners[table]
+        yield Default(
+            destination=f"default:{owner.interface}",
+            uplink=owner.name,
+            gateway=route.hops[0].gateway or "on link",
+            source=route.src,
+            table=table,
+            mark=f"{owner.arrival_mark:#x}",
+            family=family,
+            holds=route in facts.routes,
+        )
+    normal = [r for r in desired.rules if r.family == family and r.table in routes][-1:]
+    for rule in normal:
+        route, holds = routes[rule.table], rule in facts.rules
+        yield Default(
+            destination="default",
+            uplink=owners[rule.table].name,
+            gateway=route.hops[0].gateway or "on link",
+            source=route.src,
+            table=rule.table,
+            mark="",
+            family=family,
+            holds=holds and route in facts.routes,
+        )
 
 
 def _counted(name: str) -> dict[str, int]:

@@ -46,17 +46,15 @@ class Store:
         self.directory = directory
 
     def load(self) -> State:
-        try:
-            told = json.loads((self.directory / STATE).read_text())
-        except FileNotFoundError:
+        told = self.read(STATE)
+        if told is None:
             return State()
-        except (OSError, ValueError) as error:
-            remedy = "mend or remove it (originals of sysctls would be forgotten)"
-            where = str(self.directory / STATE)
-            raise HostError(Problem(where, f"can't be read: {error}", remedy)) from error
-        told["sysctls"] = {k: tuple(v) for k, v in told["sysctls"].items()}
-        told["groups"] = {k: tuple(v) for k, v in told["groups"].items()}
-        return State(**told)
+        try:
+            told["sysctls"] = {k: tuple(v) for k, v in told["sysctls"].items()}
+            told["groups"] = {k: tuple(v) for k, v in told["groups"].items()}
+            return State(**told)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise self._unreadable(STATE, f"has an unknown form: {error!r}") from error
 
     def save(self, state: State) -> None:
         self.write(STATE, asdict(state))
@@ -79,6 +77,14 @@ class Store:
             return json.loads((self.directory / name).read_text())
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            raise self._unreadable(name, f"can't be read: {error}") from error
+
+    def _unreadable(self, name: str, what: str) -> HostError:
+        remedy = "mend or remove it"
+        if name == STATE:
+            remedy += " (originals of sysctls and link groups would be forgotten)"
+        return HostError(Problem(str(self.directory / name), what, remedy))
 
     def remove(self, name: str) -> None:
         (self.directory / name).unlink(missing_ok=True)

@@ -108,7 +108,8 @@ def _start_holder() -> int:
     registry.own(registry.root())
     for name in registry.names():  # of a holder that is no more, and its namespaces with it
         registry.forget(name)
-    script = f"{_PREPARE}echo ready; exec sleep infinity"
+    # it outlives us: who reads our stderr to its end must not wait for it
+    script = f"{_PREPARE}echo ready; exec sleep infinity >/dev/null 2>&1"
     child = subprocess.Popen(
         [*_UNSHARE, "sh", "-c", script],
         stdin=subprocess.DEVNULL,

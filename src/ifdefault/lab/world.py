@@ -271,18 +271,27 @@ class World:
 
     def _start_wire(self, *ends: str) -> None:
         command = [sys.executable, "-m", "ifdefault.lab.wire", *ends]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        with self._log("wire") as log:
+            child = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
         self.remember(child)
         assert child.stdout is not None
         if child.stdout.readline() != "ready\n":
-            raise HostError("a wire between two tun devices can't be laid, see above")
+            said = (self.dir / "wire.log").read_text().strip().rpartition("\n")[2]
+            raise HostError(f"a wire between two tun devices can't be laid: {said}")
 
     def _start_radvd(self, node: Node) -> None:
         config = self.dir / f"radvd-{node.name}.conf"
         config.write_text(node.spec.radvd, encoding="utf-8")
         pid_file = self.dir / f"radvd-{node.name}.pid"
-        log = ["-m", "logfile", "-l", str(self.dir / f"radvd-{node.name}.log")]
-        node.popen(["radvd", "-n", "-C", str(config), "-p", str(pid_file), *log])
+        command = ["radvd", "-n", "-C", str(config), "-p", str(pid_file), "-m", "stderr"]
+        with self._log(f"radvd-{node.name}") as log:
+            node.popen(command, stdout=log, stderr=log)
+
+    def _log(self, name: str) -> IO[str]:
+        """A file for what a process of ours says: our own stderr isn't its to keep open."""
+        return (self.dir / f"{name}.log").open("w")
 
     def _save(self) -> None:
         registry.write(self.name, {"topology": self.topology.table, "processes": self._started})

@@ -20,6 +20,17 @@ from ifdefault.model import (
 )
 
 _TABLE_NAMES = {TABLE_MAIN: "main", 255: "local", 253: "default"}
+_METRICS = {
+    2: "mtu",
+    3: "window",
+    7: "cwnd",
+    8: "advmss",
+    9: "reordering",
+    10: "hoplimit",
+    11: "initcwnd",
+    14: "initrwnd",
+    15: "quickack",
+}  # RTAX_… of linux/rtnetlink.h
 
 
 def describe(operation: Operation) -> str:
@@ -30,9 +41,9 @@ def describe(operation: Operation) -> str:
             return f"ip link set dev {dev} group {group}  # was {was}"
         case PutRoute(route, was):
             verb = "replace" if was else "add"
-            return f"ip{_six(route.family)} route {verb} {route_text(route)}"
+            return f"ip{_family(route)} route {verb} {route_text(route)}"
         case DeleteRoute(route):
-            return f"ip{_six(route.family)} route del {route_text(route)}"
+            return f"ip{_family(route)} route del {route_text(route)}"
         case AddRule(rule):
             return f"ip{_six(rule.family)} rule add {rule_text(rule)}"
         case DeleteRule(rule):
@@ -47,6 +58,12 @@ def describe(operation: Operation) -> str:
 
 def _six(family: int) -> str:
     return " -6" if family == 6 else ""
+
+
+def _family(route: Route) -> str:
+    """`ip` takes the family from the addresses, and mistakes that of `via inet6`."""
+    across = route.family == 4 and any(":" in hop.gateway for hop in route.hops)
+    return " -4" if across else _six(route.family)
 
 
 def table_name(table: int) -> str:
@@ -72,6 +89,7 @@ def route_text(route: Route) -> str:
         words.append(f"src {route.src}")
     if route.metric:
         words.append(f"metric {route.metric}")
+    words += [f"{_METRICS[kind]} {value}" for kind, value in route.metrics if kind in _METRICS]
     words.append(f"table {table_name(route.table)}")
     if route.protocol == PROTOCOL:
         words.append(f"proto {PROTOCOL}")

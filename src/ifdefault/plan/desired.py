@@ -23,7 +23,6 @@ from ifdefault.model import (
     Facts,
     Family,
     Hop,
-    Link,
     Redirect,
     Route,
     Rule,
@@ -99,7 +98,6 @@ def _distinct(routes: Iterable[Route]) -> tuple[Route, ...]:
 
 
 def _routes(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator[Route]:
-    links = {link.name: link for link in facts.links}
     specific = [
         route
         for route in facts.routes
@@ -113,19 +111,6 @@ def _routes(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterato
             if uplink.gateway(family) is not None:
                 yield from _copies(specific, uplink, family, usable)
                 yield _default(config, facts, uplink, family)
-    for family in FAMILIES:
-        if carrier := _normal_default(links, usable, family):
-            route = _default(config, facts, carrier, family)
-            yield replace(route, table=numbers.default_table(config.host))
-
-
-def _normal_default(
-    links: dict[str, Link], usable: tuple[Uplink, ...], family: Family
-) -> Uplink | None:
-    """The uplink that carries the normal default: carrier first, then rank, then weight."""
-    candidates = list(resolve.ready(usable, family))
-    with_carrier = [u for u in candidates if links[u.interface].carrier]
-    return next(iter(with_carrier or candidates), None)
 
 
 def _copies(
@@ -194,7 +179,7 @@ def _rules(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator
         uplinks = list(resolve.ready(usable, family))
         if uplinks:
             yield from _return_path(config, facts, uplinks, family)
-            yield from _outgoing(config, uplinks, family)
+            yield from _outgoing(facts, uplinks, family)
 
 
 def _return_path(
@@ -248,12 +233,20 @@ def _vpn_tables(facts: Facts, family: Family) -> list[int]:
     return sorted(every_packet & specific - {TABLE_MAIN, TABLE_LOCAL, TABLE_DEFAULT})
 
 
-def _outgoing(config: Config, uplinks: list[Uplink], family: Family) -> Iterator[Rule]:
+def _outgoing(facts: Facts, uplinks: list[Uplink], family: Family) -> Iterator[Rule]:
+    """The normal default is the carrier's own table: a path's MTU is learned for the route that
+    leads back to its source, and must hold for sockets that have no source yet."""
     blank = Rule(family=family, priority=numbers.OUTGOING, protocol=PROTOCOL)
     for uplink in sorted(uplinks, key=lambda u: u.number):
         yield replace(blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask)
     yield replace(blank, table=TABLE_MAIN, suppress_prefixlength=0)
-    yield replace(blank, table=numbers.default_table(config.host))
+    yield replace(blank, table=_carrier(facts, uplinks).table)
+
+
+def _carrier(facts: Facts, uplinks: list[Uplink]) -> Uplink:
+    """The uplink that carries the normal default: carrier first, then rank, then weight."""
+    carriers = {link.name for link in facts.links if link.carrier}
+    return next((u for u in uplinks if u.interface in carriers), uplinks[0])
 
 
 # --- the rest -----------------------------------------------------------------------------

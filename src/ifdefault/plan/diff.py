@@ -110,7 +110,8 @@ def _rules(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operat
         if place[1] == OUTGOING:
             same = _common_beginning(old, new)
             add += new[same:]
-            drop += old[same:]
+            # from behind: a mark must not meet the old default before its own new rule
+            drop += reversed(old[same:])
         else:  # rules of one priority exclude one another there: order doesn't matter
             here, stay = set(old), set(new)
             add += [rule for rule in new if rule not in here]

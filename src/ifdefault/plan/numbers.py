@@ -62,10 +62,5 @@ def table(host: HostConfig, number: int) -> int:
     return host.table_base + number
 
 
-def default_table(host: HostConfig) -> int:
-    """The table of the normal default."""
-    return host.table_base
-
-
 def own_tables(host: HostConfig) -> range:
     return range(host.table_base, host.table_base + UPLINKS_MAX + 1)
