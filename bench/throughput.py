@@ -1,8 +1,9 @@
 """`throughput`: what each mechanism costs, beside the same host single-homed and unconfigured.
 
-Rules: one world, one server, one client; in each round every case runs once, in an order drawn
-anew, and is compared with the plain host of its own round, which runs twice. The uplinks are the
-same in every case; the plain host has no default but through isp-a, and nothing of ours.
+Rules: in each round every case runs once, in an order drawn anew, and is compared with the plain
+host of its own round, which runs twice. Two equal worlds: the plain host must never have had a
+policy rule, since a kernel that once had one looks routes up more slowly for good (IPv4 splits its
+local and main tables and keeps them apart). The plain host has no default but through isp-a.
 """
 
 from __future__ import annotations
@@ -35,26 +36,39 @@ _CONNECTIONS_S = 2
 _STREAM_S = 1
 _PLAIN = ("plain", "plain, again")
 _HOW = f"""\
-The lab's world `two`: client, Internet, two providers, the host with nginx (2 workers), all on the
-same cores. *Connections per second* is wrk for {_CONNECTIONS_S} s, 2 threads, 64 connections at a
-time, one request each (`Connection: close`). *Throughput* is iperf3, one TCP stream from the host
-to the client for {_STREAM_S} s. *Processor time a connection* is what client, server and the kernel
-on their behalf spend: the part that other work on the machine disturbs least; lower is better.
-{ROUNDS} rounds after one that doesn't count; every case once a
-round in random order, set up by `ifdefault apply` and taken away by `down` before the next. A
-*ratio* compares a case with the mean of the two runs of the plain host in the same round; the
-table has its median, the quartiles, and the ratio of the medians over all rounds. IPv4 to isp-a's
-address unless the case says otherwise."""
+The lab's world `two`, twice: client, Internet, two providers and the host with nginx (2 workers),
+all on the same cores. `plain` is a host that never had a rule of ours; all else is measured on the
+other, set up by `ifdefault apply` and taken away by `down` before the next. *Connections per
+second* is wrk for {_CONNECTIONS_S} s, 2 threads, 64 connections at a time, one request each
+(`Connection: close`). *Throughput* is iperf3, one TCP stream from the host to the client for
+{_STREAM_S} s. *Processor time a connection* is what client, server and the kernel on their behalf
+spend: the part that other work on the machine disturbs least; lower is better. {ROUNDS} rounds
+after one that doesn't count, every case once a round in random order. A *ratio* compares a case
+with the mean of the two runs of the plain host in the same round; the table has its median, the
+quartiles, and the ratio of the medians over all rounds. IPv4, to isp-a's address unless the case
+says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    per_s: float  # connections
+    cpu_us: float  # processor time a connection takes, of client, kernel and server together
+    gbit_per_s: float
+    unanswered: int  # of all connections
+
 
 Setting = Callable[[Subject], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`setting` brings the host into the state to measure and back; `target` is asked."""
+    """`setting` brings the host into the state to measure and back; `target` is asked.
+
+    Without a setting it is the host that was never touched.
+    """
 
     name: str
-    setting: Setting
+    setting: Setting | None = None
     target: str = "203.0.113.10"
 
 
@@ -96,8 +110,9 @@ def _mwan3(subject: Subject) -> Iterator[None]:
 
 
 CASES = (
-    Case("plain", lambda _: nullcontext()),
-    Case("plain, again", lambda _: nullcontext()),
+    Case("plain"),
+    Case("plain, again"),
+    Case("after `down`", lambda _: nullcontext()),
     Case("default mode", _ours()),
     Case("default mode, to isp-b", _ours(), "198.51.100.10"),
     Case("default mode, truth-meter off", _ours(truth_meter="off")),
@@ -122,14 +137,13 @@ def run() -> Report:
 def measure_cases(cases: Sequence[Case], rounds: int) -> Report:
     samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
     chance = random.Random(1)
-    with World.up(load("two")) as world:
-        workers = _workers(_prepare(world))
-        subject = Subject(world)
+    with World.up(load("two")) as untouched, World.up(load("two")) as world:
+        plain, host = Site(untouched), Site(world)
+        host.settle()
         for number in range(rounds + 1):  # the first warms up
             say(f"round {number} of {rounds}" if number else "a round to warm up")
             for case in chance.sample(cases, len(cases)):
-                with case.setting(subject):
-                    sample = _measure(world, workers, case)
+                sample = host.measure(case) if case.setting else plain.measure(case)
                 if number:
                     samples[case.name].append(sample)
     return _report(samples)
@@ -155,47 +169,49 @@ def _report(samples: dict[str, list[Sample]]) -> Report:
     return Report(title, _HOW, tuple(figures), tuple(tables), kept)
 
 
-def _prepare(world: World) -> subprocess.Popen[str]:
-    """Start the servers and see that they answer; return the web server."""
-    host, client = world["host"], world["client"]
-    server = services.nginx(host)
-    null = subprocess.DEVNULL
-    host.popen(["iperf3", "-s"], stdout=null, stderr=null)
-    # single-homed: no second default, whose gateway ifdefault's config names instead
-    host.ip("route del default via 198.51.100.1\n", "-4")
-    host.ip("route del default via 2001:db8:b::1\n", "-6")
-    client.sysctl("net.ipv4.ip_local_port_range", "1024 65535")
-    with _applied(Subject(world), return_path="conntrack"):
-        # loads the module; thousands of short connections must not fill its table
-        host.sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait", 2)
-        targets = [case.target for case in CASES]
-        if not all(tally.ok for tally in measure(client, ["http"], targets)):
-            raise HostError("the host doesn't answer, so there is nothing to measure")
-    return server
+class Site:
+    """A world with its servers, single-homed."""
 
+    def __init__(self, world: World) -> None:
+        self.client, self.subject = world["client"], Subject(world)
+        host = world["host"]
+        self.server = _workers(services.nginx(host))
+        null = subprocess.DEVNULL
+        host.popen(["iperf3", "-s"], stdout=null, stderr=null)
+        # single-homed: no second default, whose gateway ifdefault's config names instead
+        host.ip("route del default via 198.51.100.1\n", "-4")
+        host.ip("route del default via 2001:db8:b::1\n", "-6")
+        self.client.sysctl("net.ipv4.ip_local_port_range", "1024 65535")
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    per_s: float  # connections
-    cpu_us: float  # processor time a connection takes, of client, kernel and server together
-    gbit_per_s: float
-    unanswered: int  # of all connections
+    def settle(self) -> None:
+        """See that the host answers, and give conntrack room."""
+        with _applied(self.subject, return_path="conntrack"):
+            # loads the module; thousands of short connections must not fill its table
+            self.subject.node.sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait", 2)
+            targets = [case.target for case in CASES]
+            if not all(tally.ok for tally in measure(self.client, ["http"], targets)):
+                raise HostError("the host doesn't answer, so there is nothing to measure")
 
+    def measure(self, case: Case) -> Sample:
+        with case.setting(self.subject) if case.setting else nullcontext():
+            return self._measure(case)
 
-def _measure(world: World, server: Sequence[int], case: Case) -> Sample:
-    command = ["wrk", "-t2", "-c64", f"-d{_CONNECTIONS_S}s", "-H", "Connection: close"]
-    before_ns = _cpu_ns(server)
-    said, client_ns = _run_timed(world["client"], [*command, f"http://{case.target}/"])
-    spent_ns = client_ns + _cpu_ns(server) - before_ns
-    found = _WRK.search(said)
-    if not found:
-        raise HostError(f"{case.name}: wrk said {said!r}")
-    command = ["iperf3", "-c", case.target, "-R", "-J", "-t", str(_STREAM_S)]
-    told = json.loads(world["client"].run(command).stdout)
-    speed = told["end"]["sum_received"]["bits_per_second"] / 1e9
-    errors = _WRK_ERRORS.search(said)
-    unanswered = sum(map(int, re.findall(r"\d+", errors[0]))) if errors else 0
-    return Sample(float(found["rate"]), spent_ns / 1000 / int(found["requests"]), speed, unanswered)
+    def _measure(self, case: Case) -> Sample:
+        command = ["wrk", "-t2", "-c64", f"-d{_CONNECTIONS_S}s", "-H", "Connection: close"]
+        before_ns = _cpu_ns(self.server)
+        said, client_ns = _run_timed(self.client, [*command, f"http://{case.target}/"])
+        spent_ns = client_ns + _cpu_ns(self.server) - before_ns
+        found = _WRK.search(said)
+        if not found:
+            raise HostError(f"{case.name}: wrk said {said!r}")
+        command = ["iperf3", "-c", case.target, "-R", "-J", "-t", str(_STREAM_S)]
+        told = json.loads(self.client.run(command).stdout)
+        speed = told["end"]["sum_received"]["bits_per_second"] / 1e9
+        errors = _WRK_ERRORS.search(said)
+        unanswered = sum(map(int, re.findall(r"\d+", errors[0]))) if errors else 0
+        return Sample(
+            float(found["rate"]), spent_ns / 1000 / int(found["requests"]), speed, unanswered
+        )
 
 
 def _run_timed(node: Node, command: Sequence[str]) -> tuple[str, int]:

@@ -18,7 +18,9 @@ from typing import Any
 from ifdefault.errors import HostError, KernelError, Problem
 from ifdefault.model import NFT_TABLE, NftTable
 
-_STATELESS, _JSON, _TERSE = 1 << 2, 1 << 4, 1 << 11
+_STATELESS, _JSON = 1 << 2, 1 << 4
+# the elements of a set that packets fill
+_FILLED = re.compile(r"(\t\tflags dynamic\n(?:\t\t\w+\n)*)\t\telements = \{[^}]*\}\n")
 _CAP_NET_ADMIN = 1 << 12  # linux/capability.h
 _DIGEST = re.compile(r'^\tcomment "(sha256:[0-9a-f]+)"$', re.MULTILINE)
 
@@ -108,9 +110,9 @@ def read_table() -> NftTable | None:
     """Our table as it stands; None if it isn't there."""
     if f"table inet {NFT_TABLE}\n" not in run("list tables"):
         return None
-    listing = run(f"list table inet {NFT_TABLE}", output=_STATELESS | _TERSE)
+    listing = run(f"list table inet {NFT_TABLE}", output=_STATELESS)
     found = _DIGEST.search(listing)
-    return NftTable(found[1] if found else "", digest(listing))
+    return NftTable(found[1] if found else "", digest(_FILLED.sub(r"\1", listing)))
 
 
 def read_counters() -> dict[str, tuple[int, int]]:

@@ -179,7 +179,7 @@ def _rules(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator
         uplinks = list(resolve.ready(usable, family))
         if uplinks:
             yield from _return_path(config, facts, uplinks, family)
-            yield from _outgoing(facts, uplinks, family)
+            yield from _outgoing(config, facts, uplinks, family)
 
 
 def _return_path(
@@ -233,14 +233,18 @@ def _vpn_tables(facts: Facts, family: Family) -> list[int]:
     return sorted(every_packet & specific - {TABLE_MAIN, TABLE_LOCAL, TABLE_DEFAULT})
 
 
-def _outgoing(facts: Facts, uplinks: list[Uplink], family: Family) -> Iterator[Rule]:
+def _outgoing(
+    config: Config, facts: Facts, uplinks: list[Uplink], family: Family
+) -> Iterator[Rule]:
     """The normal default is the carrier's own table: a path's MTU is learned for the route that
-    leads back to its source, and must hold for sockets that have no source yet."""
+    leads back to its source, and must hold for sockets that have no source yet. It asks for the
+    absence of a choice, since the kernel takes a rule without a mark for any when it deletes."""
     blank = Rule(family=family, priority=numbers.OUTGOING, protocol=PROTOCOL)
     for uplink in sorted(uplinks, key=lambda u: u.number):
         yield replace(blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask)
     yield replace(blank, table=TABLE_MAIN, suppress_prefixlength=0)
-    yield replace(blank, table=_carrier(facts, uplinks).table)
+    unchosen = numbers.chosen_mark(config.host, 0)
+    yield replace(blank, table=_carrier(facts, uplinks).table, mask=unchosen)
 
 
 def _carrier(facts: Facts, uplinks: list[Uplink]) -> Uplink:

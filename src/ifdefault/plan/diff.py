@@ -44,12 +44,14 @@ def diff(
     put, drop_routes = _routes(facts, desired)
     add, drop_rules = _rules(facts, desired)
     on, off = _settings(facts, desired)
+    nft = tuple(_nft(facts, desired, nft_digest, loaded))
     return (
         *on,
         *put,
         *add,
-        *_nft(facts, desired, nft_digest, loaded),
+        *nft,
         *drop_rules,
+        *_forgetting(desired, nft),
         *drop_routes,
         *off,
     )
@@ -160,8 +162,12 @@ def _nft(
     if intact and (loaded is None or loaded == facts.nft):
         return
     yield LoadNft(desired.nft)
-    if desired.redirects:
-        # the first time, too: the host may have tracked flows before us
+
+
+def _forgetting(desired: Desired, nft: tuple[Operation, ...]) -> Iterator[Operation]:
+    """Right after the last rule has moved the default, since the kernel then answers from another
+    address; the first time, too: the host may have tracked flows before us."""
+    if nft and desired.redirects:
         yield ForgetFlows(desired.redirects, desired.udp_ports, desired.udp_addresses)
 
 
