@@ -31,7 +31,7 @@ from ifdefault.lab.traffic import measure
 from ifdefault.lab.world import Node, World
 
 TARGET_RATIO = 0.98
-ROUNDS = 12
+ROUNDS = 10
 _CONNECTIONS_S = 2
 _STREAM_S = 1
 _PLAIN = ("plain", "plain, again")

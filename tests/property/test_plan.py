@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifdefault.host.apply import snapshot
-from ifdefault.host.store import State
+from ifdefault.host.store import Ruleset
 from ifdefault.model import FAMILIES, PROTOCOL, Facts, Operation, Rule
 from ifdefault.plan import numbers
 from ifdefault.plan.desired import Plan
@@ -79,10 +79,10 @@ def test_inverse_restores(scene: Scene) -> None:
     """Back to an earlier state of ours, and back to nothing."""
     first, now, _, todo = changed(scene)
     *_, after = steps(now, todo)
-    state = State(nft_text=first.desired.nft)
+    ruleset = Ruleset(text=first.desired.nft)
     for before, target in (
-        (now, snapshot(now, state)),
-        (scene.later, snapshot(scene.facts, State())),
+        (now, snapshot(now, ruleset)),
+        (scene.later, snapshot(scene.facts, Ruleset())),
     ):
         restored = settle(after, target)
         assert sorted(restored.rules) == sorted(before.rules)
@@ -212,7 +212,7 @@ def test_change_opens_no_gap(scene: Scene) -> None:
 def test_down_keeps_the_host_reachable(scene: Scene) -> None:
     """The LAN stays the LAN, and who has a default keeps one."""
     settled = settle(scene.facts, planned(scene.config, scene.facts).desired)
-    states = list(steps(settled, operations(settled, snapshot(scene.facts, State()))))
+    states = list(steps(settled, operations(settled, snapshot(scene.facts, Ruleset()))))
     assert_never_worse(states, private_ways(scene.facts))
     for family in FAMILIES:
         flow = Flow(family, hosts.FAR[family])

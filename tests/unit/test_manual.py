@@ -112,7 +112,7 @@ def test_environment_and_files() -> None:
     names = {p.envvar for p in cli.params if p.envvar} | {"IFDEFAULT_DEBUG"}
     assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
     state = Options().state_dir
-    kept = {store.STATE, store.LOCK, store.PENDING, store.GUARD, "undo.log"}
+    kept = {store.STATE, store.RULESET, store.LOCK, store.PENDING, store.GUARD, "undo.log"}
     files = {str(state / name) for name in kept}
     told = set(re.findall(r"^\.It Pa (\S+)", pages["FILES"], re.MULTILINE))
     assert told == files | {str(Options().config)}

@@ -14,7 +14,7 @@ from typing import TypeVar
 from ifdefault.config import read as read_config
 from ifdefault.errors import HostError, KernelError, Problem
 from ifdefault.host import routers
-from ifdefault.host.store import State, Store
+from ifdefault.host.store import Ruleset, State, Store
 from ifdefault.kernel import foreign, nft
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
@@ -22,6 +22,8 @@ from ifdefault.model import (
     Config,
     Desired,
     Facts,
+    LoadNft,
+    NftTable,
     Operation,
     SetGroup,
     SetSysctl,
@@ -46,6 +48,7 @@ class Prepared:
 
     facts: Facts
     state: State
+    ruleset: Ruleset  # as loaded last
     uplinks: tuple[Uplink, ...]
     desired: Desired
     operations: tuple[Operation, ...]
@@ -72,15 +75,17 @@ def prepare_config(config: Config, store: Store, *, thorough: bool = True) -> Pr
     if thorough:
         found = conflicts.find_conflicts(config, facts, planned.uplinks)
         problems = (*found, *foreign.networkd_problems())
-    operations = diff(facts, desired, nft.digest, state.loaded)
-    return Prepared(facts, state, planned.uplinks, desired, operations, problems)
+    ruleset = store.load_ruleset()
+    operations = diff(facts, desired, nft.digest, ruleset.table)
+    return Prepared(facts, state, ruleset, planned.uplinks, desired, operations, problems)
 
 
 def prepare_down(store: Store) -> Prepared:
     """What takes all of ours away. Needs no config."""
     state, facts = store.load(), read_facts()
     desired = with_originals(Desired(), state, facts)
-    return Prepared(facts, state, (), desired, diff(facts, desired, nft.digest))
+    operations = diff(facts, desired, nft.digest)
+    return Prepared(facts, state, store.load_ruleset(), (), desired, operations)
 
 
 def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
@@ -98,14 +103,14 @@ def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
     )
 
 
-def snapshot(facts: Facts, state: State) -> Desired:
+def snapshot(facts: Facts, ruleset: Ruleset) -> Desired:
     """What is ours in the kernel now, as something to come back to."""
     now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
-    known = facts.nft is not None and facts.nft.digest == nft.digest(state.nft_text)
+    known = facts.nft is not None and facts.nft.digest == nft.digest(ruleset.text)
     return Desired(
         routes=own_routes(facts),
         rules=own_rules(facts),
-        nft=state.nft_text if known else "",
+        nft=ruleset.text if known else "",
         sysctls=tuple((n, now[n]) for n in sorted(now)),
         groups=tuple((dev, groups[dev]) for dev in sorted(groups)),
     )
@@ -116,9 +121,9 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
     errors = [p for p in prepared.problems if not p.warning]
     if errors:
         raise HostError(*errors)
-    if prepared.desired.nft:
+    if any(isinstance(operation, LoadNft) for operation in prepared.operations):
         nft.check(prepared.desired.nft)
-    came_from = snapshot(prepared.facts, prepared.state)
+    came_from = snapshot(prepared.facts, prepared.ruleset)
     state = _with_new_originals(prepared)
     store.save(state)
     try:
@@ -132,11 +137,7 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
     except BaseException:  # Ctrl-C, or a fault of our own
         return_to(came_from, store)
         raise
-    state.nft_text = prepared.desired.nft
-    table = facts.nft
-    state.nft_digest, state.nft_listing = (table.digest, table.listing) if table else ("", "")
-    _forget_restored(state, facts)
-    store.save(state)
+    _note(store, state, facts, prepared.desired)
 
 
 def _perform(operations: tuple[Operation, ...], before: Before) -> None:
@@ -167,9 +168,13 @@ def _with_new_originals(prepared: Prepared) -> State:
     return state
 
 
-def _forget_restored(state: State, facts: Facts) -> None:
+def _note(store: Store, state: State, facts: Facts, target: Desired) -> None:
+    """Remember how things stand after a change."""
+    table = facts.nft or NftTable()
+    store.save_ruleset(Ruleset(target.nft, table.digest, table.listing))
     state.sysctls = _settled(state.sysctls, dict(facts.sysctls))
     state.groups = _settled(state.groups, {link.name: link.group for link in facts.links})
+    store.save(state)
 
 
 def _settled(known: dict[str, tuple[T, ...]], now: dict[str, T]) -> dict[str, tuple[T, ...]]:
@@ -196,12 +201,8 @@ def return_to(target: Desired, store: Store) -> None:
                 _perform_one(performer, operation)
             except KernelError as error:
                 refused += error.problems
-    state, facts = store.load(), read_facts()
-    state.nft_text = target.nft
-    table = facts.nft
-    state.nft_digest, state.nft_listing = (table.digest, table.listing) if table else ("", "")
-    _forget_restored(state, facts)
-    store.save(state)
+    facts = read_facts()
+    _note(store, store.load(), facts, target)
     if left := diff(facts, target, nft.digest):
         refused.append(_unlike(left))
     if refused:

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from typing import Any
 from ifdefault.errors import HostError, LockError, Problem
 from ifdefault.model import NftTable
 
-STATE, LOCK, PENDING, GUARD = "state.json", "lock", "undo.json", "guard"
+STATE, RULESET, LOCK = "state.json", "ruleset.json", "lock"
+PENDING, GUARD = "undo.json", "guard"
 
 
 @dataclass(slots=True)
@@ -30,13 +32,20 @@ class State:
     numbers: dict[str, int] = field(default_factory=dict)
     sysctls: dict[str, tuple[str, ...]] = field(default_factory=dict)
     groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    nft_text: str = ""  # as loaded last
-    nft_digest: str = ""
-    nft_listing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """Our nftables table as loaded last, and how the kernel listed it then. If this is lost, the
+    table is loaded again."""
+
+    text: str = ""
+    digest: str = ""
+    listing: str = ""
 
     @property
-    def loaded(self) -> NftTable | None:
-        return NftTable(self.nft_digest, self.nft_listing) if self.nft_listing else None
+    def table(self) -> NftTable | None:
+        return NftTable(self.digest, self.listing) if self.listing else None
 
 
 class Store:
@@ -44,6 +53,7 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._on_disk: State | None = None
 
     def load(self) -> State:
         told = self.read(STATE)
@@ -52,21 +62,34 @@ class Store:
         try:
             told["sysctls"] = {k: tuple(v) for k, v in told["sysctls"].items()}
             told["groups"] = {k: tuple(v) for k, v in told["groups"].items()}
+            self._on_disk = State(**deepcopy(told))
             return State(**told)
         except (AttributeError, KeyError, TypeError) as error:
             raise self._unreadable(STATE, f"has an unknown form: {error!r}") from error
 
     def save(self, state: State) -> None:
-        self.write(STATE, asdict(state))
+        if state != self._on_disk:
+            self.write(STATE, asdict(state))
+            self._on_disk = deepcopy(state)
 
-    def write(self, name: str, content: Any) -> None:
-        """Replace a file of ours, durably."""
+    def load_ruleset(self) -> Ruleset:
+        try:
+            return Ruleset(**(self.read(RULESET) or {}))
+        except (HostError, TypeError):
+            return Ruleset()
+
+    def save_ruleset(self, ruleset: Ruleset) -> None:
+        self.write(RULESET, asdict(ruleset), durable=False)
+
+    def write(self, name: str, content: Any, *, durable: bool = True) -> None:
+        """Replace a file of ours whole."""
         target, fresh = self.directory / name, self.directory / f".{name}.new"
         try:
             with fresh.open("w") as file:
                 json.dump(content, file, indent=1, sort_keys=True)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             fresh.replace(target)
         except OSError as error:
             raise HostError(Problem(str(target), f"can't be written: {error.strerror}")) from error

@@ -59,8 +59,7 @@ def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
     redirects = tuple(_redirects(config, facts, usable, ports, routes, rules))
     needs = ruleset.Needs(config.host, usable, ports, redirects)
     if not needs.marking():
-        unused = {u.arrival_mark for u in usable}
-        rules = tuple(rule for rule in rules if rule.mark not in unused)
+        rules = tuple(rule for rule in rules if not _is_for_marks(rule, usable))
     desired = Desired(
         routes=routes,
         rules=rules,
@@ -211,6 +210,11 @@ def _return_path(
     for interface, u in sorted({u.interface: u for u in reversed(uplinks)}.items()):
         yield rule(priority=base + numbers.DEVICE, table=u.table, oif=interface)
     yield rule(priority=base + numbers.END, action="nop")
+
+
+def _is_for_marks(rule: Rule, usable: tuple[Uplink, ...]) -> bool:
+    """Whether a rule is there for arrival marks alone: it costs every lookup."""
+    return rule.action == "goto" or rule.mark in {u.arrival_mark for u in usable}
 
 
 def _vpn_tables(facts: Facts, family: Family) -> list[int]:
