@@ -14,7 +14,7 @@ from typing import Literal
 Family = Literal[4, 6]
 FAMILIES: tuple[Family, Family] = (4, 6)
 
-TruthMode = Literal["drop", "count", "off"]
+TruthMode = Literal["auto", "drop", "count", "off"]
 ReturnPath = Literal["auto", "source", "mark", "conntrack"]
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
@@ -48,7 +48,7 @@ class HostConfig:
     table_base: int = 1000  # table of uplink n is base + n
     rule_priority: int = 5000  # first priority of the return-path block; it may move below
     interface_group: int = 171  # the link group that marks uplinks for suppress_ifgroup
-    truth_meter: TruthMode = "drop"
+    truth_meter: TruthMode = "auto"
     return_path: ReturnPath = "auto"
     udp_wildcard: Literal["auto", "off"] | tuple[int, ...] = "auto"
 

@@ -33,6 +33,10 @@ def odd_sysctl(world: World) -> None:
     world["host"].sysctl("net.ipv4.fwmark_reflect", 2)
 
 
+def forwarding(world: World) -> None:
+    world["host"].sysctl("net.ipv4.ip_forward", 1)
+
+
 def nothing(world: World) -> None:
     pass
 
@@ -40,7 +44,8 @@ def nothing(world: World) -> None:
 @pytest.mark.parametrize(
     ("topology", "arrange", "trace"),
     [
-        ("two", nothing, "misrouted_2"),
+        ("two", nothing, "lookup 1002"),
+        ("two", forwarding, "misrouted_2"),
         ("two", own_group, "group 171"),
         ("two", naive_udp, "dnat"),
         ("shared-address", nothing, "net/ipv4/tcp_fwmark_accept = 1"),

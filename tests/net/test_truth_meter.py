@@ -28,10 +28,10 @@ PACKETS = 7
 @FAMILIES
 @pytest.mark.parametrize(
     ("mode", "counted", "left"),
-    [("drop", PACKETS, 0), ("count", PACKETS, PACKETS), ("off", 0, PACKETS)],
+    [("drop", PACKETS, 0), ("count", PACKETS, PACKETS), ("off", None, PACKETS)],
 )
 def test_what_is_forced_out_of_the_wrong_uplink(
-    lab_world: LabWorld, family: int, mode: str, counted: int, left: int
+    lab_world: LabWorld, family: int, mode: str, counted: int | None, left: int
 ) -> None:
     world = lab_world("two")
     answers.configure(world, f'[host]\ntruth_meter = "{mode}"')
@@ -41,7 +41,7 @@ def test_what_is_forced_out_of_the_wrong_uplink(
     world["host"].ip(f"route add default via {GATEWAY_A[family]} table 77\n")
     _send(world, B[family], CLIENT[family], 9000)
     eventually(lambda: _refused(world) == left, what="refused by isp-a")
-    assert _misrouted(world) == {"isp-a": counted, "isp-b": 0}
+    assert _misrouted(world) == {"isp-a": counted, "isp-b": counted and 0}
     assert answers.status(world)["strangers"] == {}
 
 
@@ -54,7 +54,7 @@ def test_what_an_application_forces(
     lab_world: LabWorld, family: int, option: str, value: int | str, caught: int
 ) -> None:
     """B's address and A's device: dropped. With the mark of "chosen: A" the source rule wins."""
-    world = lab_world("two")
+    world = _metered(lab_world)
     answers.apply(world)
     _send(world, B[family], CLIENT[family], 9000, 9000, {option: value})
     assert _misrouted(world) == {"isp-a": caught, "isp-b": 0}
@@ -62,8 +62,24 @@ def test_what_an_application_forces(
 
 
 @FAMILIES
-def test_sources_that_nobody_owns_are_named_and_pass(lab_world: LabWorld, family: int) -> None:
+@pytest.mark.parametrize(
+    ("option", "value"), [("SO_MARK", 0x21000000), ("SO_BINDTODEVICE", "wan0")]
+)
+def test_without_the_meter_a_rule_holds_a_source(
+    lab_world: LabWorld, family: int, option: str, value: int | str
+) -> None:
+    """On a plain host nothing judges packets as they leave, and none leaves by the wrong uplink."""
     world = lab_world("two")
+    world["host"].sysctl("net.ipv4.ip_forward", 0)
+    answers.apply(world)
+    assert _misrouted(world) == {"isp-a": None, "isp-b": None}
+    _send(world, B[family], CLIENT[family], 9000, 9000, {option: value})
+    assert _refused(world) == 0
+
+
+@FAMILIES
+def test_sources_that_nobody_owns_are_named_and_pass(lab_world: LabWorld, family: int) -> None:
+    world = _metered(lab_world)
     length = {4: 32, 6: 128}[family]
     world["host"].ip(f"address add {STRANGER[family]}/{length} dev lo\n")
     answers.apply(world)
@@ -87,7 +103,7 @@ def test_sources_that_nobody_owns_are_named_and_pass(lab_world: LabWorld, family
 def test_what_stays_on_the_link_is_exempt(
     lab_world: LabWorld, source: str, target: str, port: int
 ) -> None:
-    world = lab_world("two")
+    world = _metered(lab_world)
     world["isp-a"].ip("address add fe80::1/64 dev cust0 nodad\n")
     answers.apply(world)
     sent = _sent(world)
@@ -100,7 +116,7 @@ def test_what_stays_on_the_link_is_exempt(
 
 
 def test_duplicate_address_detection_is_exempt(lab_world: LabWorld) -> None:
-    world = lab_world("two")
+    world = _metered(lab_world)
     answers.apply(world)
     host = world["host"]
     host.sysctl("net.ipv6.conf.wan0.accept_dad", 1)
@@ -114,6 +130,13 @@ def test_duplicate_address_detection_is_exempt(lab_world: LabWorld) -> None:
     assert _misrouted(world) == {"isp-a": 0, "isp-b": 0}
 
 
+def _metered(lab_world: LabWorld) -> World:
+    """A host whose packets are judged as they leave."""
+    world = lab_world("two")
+    answers.configure(world, '[host]\ntruth_meter = "drop"')
+    return world
+
+
 def _send(
     world: World,
     source: str,
@@ -122,15 +145,15 @@ def _send(
     to_port: int = 9000,
     options: Mapping[str, int | str] = MappingProxyType({}),
 ) -> None:
-    """Send PACKETS datagrams from a source; what is dropped on its way out is refused."""
+    """Send PACKETS datagrams from a source; what is dropped on its way out, or has none, is refused."""
     options = {"SO_BROADCAST": 1, **options}
     with closing(answers.udp_socket(world["host"], source, port, options)) as sock:
         for _ in range(PACKETS):
-            with suppress(PermissionError):
+            with suppress(OSError):
                 sock.sendto(b"hello", (target, to_port))
 
 
-def _misrouted(world: World) -> dict[str, int]:
+def _misrouted(world: World) -> dict[str, int | None]:
     """What the truth-meter has counted, by the uplink that was left by."""
     return {row["name"]: row["misrouted"] for row in answers.status(world)["uplinks"]}
 

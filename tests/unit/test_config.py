@@ -167,7 +167,10 @@ interface = "lan0"
         ("rule_priority = 32001", "32001 is too much, use 32000 or less"),
         ("interface_group = 0", "0 is too small, use 1 or more"),
         ('interface_group = "1"', "not a whole number, write it without quotes or point"),
-        ('truth_meter = "dorp"', '"dorp" is no choice, use one of "drop", "count" or "off"'),
+        (
+            'truth_meter = "dorp"',
+            '"dorp" is no choice, use one of "auto", "drop", "count" or "off"',
+        ),
         ("return_path = true", "true is no choice, use one of"),
         ("udp_wildcard = [0]", "[0] is no choice"),
         ("udp_wildcard = [true]", "[true] is no choice"),

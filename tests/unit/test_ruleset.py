@@ -69,9 +69,16 @@ def test_truth_meter_judges_others_sources_alone(mode: str, verdict: str) -> Non
 
 
 def test_truth_meter_of_one_interface_has_no_others() -> None:
-    shared = replace(B, interface="wan0")
-    assert "owned" not in text(A, shared)
-    assert "saddr { 198.51.100.10, 203.0.113.10 } return" in text(A, shared)
+    shared, host = replace(B, interface="wan0"), replace(HOST, truth_meter="drop")
+    assert "owned" not in text(A, shared, host=host)
+    assert "saddr { 198.51.100.10, 203.0.113.10 } return" in text(A, shared, host=host)
+
+
+def test_truth_meter_only_where_something_may_bend_a_packet() -> None:
+    assert text(A, B) == ""
+    forwarding = Needs(HOST, (A, B), {}, (), forwards=True)
+    assert "chain truth" in render(forwarding)
+    assert "chain truth" in text(replace(A, mechanism="mark"), replace(B, mechanism="mark"))
 
 
 def test_neighbour_discovery_is_never_marked() -> None:

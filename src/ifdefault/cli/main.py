@@ -92,6 +92,8 @@ def cli(ctx: click.Context, config: Path, state_dir: Path) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit status."""
+    # pydantic asks every installed distribution for plugins, which takes longer than our planning
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         status = cli.main(arguments, prog_name="ifdefault", standalone_mode=False)
         sys.stdout.flush()

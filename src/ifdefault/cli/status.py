@@ -66,7 +66,7 @@ def _lines(status: Status) -> list[str]:
             u.interface + ("" if u.carrier else " (no carrier)"),
             f"{u.traffic.packets_in} p",
             f"{u.traffic.packets_out} p",
-            f"{u.misrouted} p",
+            "-" if u.misrouted is None else f"{u.misrouted} p",
             u.mechanism,
             " ".join(u.addresses),
         )

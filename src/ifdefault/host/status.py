@@ -45,7 +45,8 @@ class UplinkStatus:
     mechanism: str
     why: str
     traffic: Traffic
-    misrouted: int  # packets that would have left here from another uplink's address
+    # packets that would have left here from another uplink's address; None where none are judged
+    misrouted: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def read_status(prepared: Prepared) -> Status:
                 mechanism=u.mechanism,
                 why=u.why,
                 traffic=carried.get(u.interface, Traffic()),
-                misrouted=counters.get(ruleset.meter(u), (0, 0))[0],
+                misrouted=counters.get(ruleset.meter(u), (0, 0))[0] if counters else None,
             )
             for u in prepared.uplinks
         ),

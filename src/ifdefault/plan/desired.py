@@ -36,6 +36,7 @@ _MARK_SYSCTLS = (
     "net/ipv4/fwmark_reflect",
     "net/ipv6/fwmark_reflect",
 )
+_FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _IPV6_METRIC = 1024  # what the kernel gives an IPv6 route without one
 _SCOPE_LINK = 253
 
@@ -57,9 +58,9 @@ def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
     rules = tuple(_rules(config, facts, usable))
     ports = {family: wildcard.ports(config, facts, family) for family in FAMILIES}
     redirects = tuple(_redirects(config, facts, usable, ports, routes, rules))
-    needs = ruleset.Needs(config.host, usable, ports, redirects)
-    if not needs.marking():
-        rules = tuple(rule for rule in rules if not _is_for_marks(rule, usable))
+    forwards = any(dict(facts.sysctls).get(name) == "1" for name in _FORWARDING)
+    needs = ruleset.Needs(config.host, usable, ports, redirects, forwards)
+    rules = tuple(rule for rule in rules if _is_needed(rule, needs))
     desired = Desired(
         routes=routes,
         rules=rules,
@@ -207,14 +208,20 @@ def _return_path(
     for address, u in sorted(owners.items(), key=lambda item: item[1].number):
         src = f"{address}/{prefixes.BITS[family]}"
         yield rule(priority=base + numbers.SOURCE, table=u.table, src=src)
+        yield rule(priority=base + numbers.SOURCE_END, action="unreachable", src=src)
     for interface, u in sorted({u.interface: u for u in reversed(uplinks)}.items()):
         yield rule(priority=base + numbers.DEVICE, table=u.table, oif=interface)
     yield rule(priority=base + numbers.END, action="nop")
 
 
-def _is_for_marks(rule: Rule, usable: tuple[Uplink, ...]) -> bool:
-    """Whether a rule is there for arrival marks alone: it costs every lookup."""
-    return rule.action == "goto" or rule.mark in {u.arrival_mark for u in usable}
+def _is_needed(rule: Rule, needs: ruleset.Needs) -> bool:
+    """Without arrival marks nothing looks for them; with the truth-meter, or where it is switched
+    off, no source ends at its own uplink. Every rule costs every lookup."""
+    if rule.action == "goto" or rule.mark in {u.arrival_mark for u in needs.uplinks}:
+        return needs.marking()
+    if rule.action == "unreachable":
+        return needs.host.truth_meter == "auto" and not needs.metering()
+    return True
 
 
 def _vpn_tables(facts: Facts, family: Family) -> list[int]:

@@ -88,13 +88,15 @@ def _add_order(rule: Rule) -> int:
     """Within a new block: the landing place first, then what protects local routes, then what
     bends packets; the outgoing rules last, in the order in which they must stand."""
     if rule.priority == OUTGOING:
-        return 6
+        return 7
     if rule.action == "nop":
         return 0
     if rule.suppress_ifgroup >= 0:
         return 1
     if rule.action == "goto":
         return 2
+    if rule.action == "unreachable":
+        return 6
     return 3 if rule.mask else 4 if rule.src else 5
 
 

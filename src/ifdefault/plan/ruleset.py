@@ -44,6 +44,7 @@ class Needs:
     uplinks: tuple[Uplink, ...]
     ports: dict[Family, tuple[int, ...]]
     redirects: tuple[Redirect, ...]
+    forwards: bool = False  # whether the host forwards packets of others
 
     def redirecting(self) -> list[Family]:
         covered = {r.family for r in self.redirects}
@@ -52,6 +53,13 @@ class Needs:
     def marking(self) -> bool:
         """Whether any packet gets an arrival mark."""
         return bool(self.redirecting() or self.marked_interfaces())
+
+    def metering(self) -> bool:
+        """Whether packets are judged as they leave. By itself only where something may bend them
+        after their route was chosen by their source: a hook costs every packet, and the rules
+        hold the host's own packets as well."""
+        mode = self.host.truth_meter
+        return mode in ("drop", "count") or (mode == "auto" and (self.forwards or self.marking()))
 
     def marked_interfaces(self) -> list[str]:
         """Interfaces whose every packet is marked, since addresses don't tell uplinks apart."""
@@ -227,7 +235,7 @@ def _restore(needs: Needs) -> Iterator[str]:
 
 
 def _truth(needs: Needs) -> Iterator[str]:
-    if needs.host.truth_meter == "off" or not needs.uplinks:
+    if not needs.uplinks or not needs.metering():
         return
     first_on: dict[str, Uplink] = {}
     for uplink in needs.uplinks:
@@ -248,7 +256,7 @@ def _truth(needs: Needs) -> Iterator[str]:
 
 def _judge(needs: Needs, interface: str, counter: str) -> Iterator[str]:
     """What leaves by one interface: its own sources first, since that is nearly every packet."""
-    verdict = " drop" if needs.host.truth_meter == "drop" else " return"
+    verdict = " return" if needs.host.truth_meter == "count" else " drop"
     own = {family: needs.own(family, interface) for family in FAMILIES}
     for family in FAMILIES:
         if own[family]:
