@@ -143,7 +143,7 @@ class Rule:
     dport: tuple[int, int] = (0, 0)
     uids: tuple[int, int] = (-1, -1)
     tos: int = 0
-    l3mdev: bool = False
+    unfollowed: bool = False  # selects by what we don't follow: VRF, tunnel id, DSCP, flow label
     protocol: int = 0
 
 

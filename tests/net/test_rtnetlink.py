@@ -74,7 +74,7 @@ FOREIGN_RULES = {
     "pref 104 not from all fwmark 51820 lookup 51820": Rule(
         4, 104, table=51820, mark=51820, mask=0xFFFFFFFF, invert=True
     ),
-    "pref 105 from all l3mdev": Rule(4, 105, l3mdev=True),
+    "pref 105 from all l3mdev": Rule(4, 105, unfollowed=True),
 }
 
 

@@ -145,7 +145,7 @@ def _send(
     to_port: int = 9000,
     options: Mapping[str, int | str] = MappingProxyType({}),
 ) -> None:
-    """Send PACKETS datagrams from a source; what is dropped on its way out, or has none, is refused."""
+    """Send PACKETS datagrams from a source; what is dropped or has no way out is refused."""
     options = {"SO_BROADCAST": 1, **options}
     with closing(answers.udp_socket(world["host"], source, port, options)) as sock:
         for _ in range(PACKETS):

@@ -197,7 +197,7 @@ def test_no_room_above_a_catcher_is_an_error() -> None:
         (Rule(4, 9, table=7, mark=0, mask=1), ("default",), True),
         (Rule(4, 9, table=7, mark=1, mask=1, invert=True), ("default",), True),
         (Rule(4, 9, table=7, ip_proto=6, dport=(80, 80)), ("default",), True),
-        (Rule(4, 9, table=7, l3mdev=True), ("default",), False),
+        (Rule(4, 9, table=7, unfollowed=True), ("default",), False),
         (Rule(4, 9, action="unreachable"), (), True),
         (Rule(4, 9, action="goto", goto=40), (), False),
         (Rule(6, 9, table=7), ("2000::/3",), True),

@@ -19,12 +19,16 @@ from ifdefault.kernel import foreign, nft
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
 from ifdefault.model import (
+    AddRule,
     Config,
     Desired,
     Facts,
     LoadNft,
     NftTable,
     Operation,
+    PutRoute,
+    Route,
+    Rule,
     SetGroup,
     SetSysctl,
     Uplink,
@@ -127,7 +131,7 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
     state = _with_new_originals(prepared)
     store.save(state)
     try:
-        _perform(prepared.operations, before)
+        _perform(prepared, before)
         facts = read_facts()
         left = diff(facts, prepared.desired, nft.digest)
         if left:
@@ -140,19 +144,31 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
     _note(store, state, facts, prepared.desired)
 
 
-def _perform(operations: tuple[Operation, ...], before: Before) -> None:
+def _perform(prepared: Prepared, before: Before) -> None:
     with Performer() as performer:
-        for operation in operations:
+        for operation in prepared.operations:
             before(operation)
-            _perform_one(performer, operation)
+            _perform_one(performer, operation, _key(operation, prepared.uplinks))
 
 
-def _perform_one(performer: Performer, operation: Operation) -> None:
+def _perform_one(performer: Performer, operation: Operation, key: str = "") -> None:
     try:
         performer.perform(operation)
     except KernelError as error:
-        where = describe(operation).partition("  #")[0]
+        where = key + describe(operation).partition("  #")[0]
         raise KernelError(*(replace(p, where=where) for p in error.problems)) from error
+
+
+def _key(operation: Operation, uplinks: tuple[Uplink, ...]) -> str:
+    """The config's name for what an operation is about, as the head of a message."""
+    match operation:
+        case PutRoute(Route(table=table)) | AddRule(Rule(table=table)):
+            found = [u.name for u in uplinks if u.table == table]
+        case SetGroup(dev=dev):
+            found = [u.name for u in uplinks if u.interface == dev]
+        case _:
+            found = []
+    return f"uplink.{found[0]}: " if found else ""
 
 
 def _with_new_originals(prepared: Prepared) -> State:

@@ -10,16 +10,23 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from ifdefault.kernel.netlink import NETLINK_NETFILTER, Netlink, attribute, attributes
+from ifdefault.kernel.netlink import (
+    NETLINK_NETFILTER,
+    Netlink,
+    attribute,
+    attribute_u32,
+    attributes,
+)
 from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.model import Family, Redirect
 
 _GET, _DELETE = 0x101, 0x102
-_ORIGINAL, _REPLY, _ID = 1, 2, 12
+_ORIGINAL, _REPLY, _ID, _FILTER = 1, 2, 12, 25
 _IP, _PROTO, _PROTO_NUMBER, _PROTO_DST_PORT = 1, 2, 1, 3
 _SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
 _DST = {4: 2, 6: 4}
 _NESTED = 0x8000
+_FILTER_PROTO_NUMBER, _FILTER_PROTO_DST_PORT = 1 << 3, 1 << 5
 
 
 def forget_redirected(
@@ -42,38 +49,40 @@ def forget_redirected(
                 if r.family == family
             )
             header = struct.pack("=BBH", AF[family], 0, 0)
-            for message in netlink.dump(_GET, header):
-                found = attributes(message, 4)
-                flow = _read(family, found)
-                if (
-                    flow is not None
-                    and (family, flow.port) in ports
-                    and {flow.asked, flow.answering} <= own
-                    and flow.answering != _answer(ranges, flow)
-                ):
-                    body = header + attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
-                    deleted += _delete(body + attribute(_ID, found[_ID]))
+            for port in (port for of_family, port in ports if of_family == family):
+                for message in netlink.dump(_GET, header + _udp_to(port)):
+                    found = attributes(message, 4)
+                    flow = _read(family, found)
+                    stale = flow.answering != _answer(ranges, flow)
+                    if stale and {flow.asked, flow.answering} <= own:
+                        body = header + attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
+                        deleted += _delete(body + attribute(_ID, found[_ID]))
     return deleted
+
+
+def _udp_to(port: int) -> bytes:
+    """Let the kernel pick the entries: there may be very many others (Linux 5.8)."""
+    protocol = attribute(_PROTO_NUMBER, bytes([socket.IPPROTO_UDP]))
+    protocol += attribute(_PROTO_DST_PORT, struct.pack("!H", port))
+    wanted = attribute_u32(1, _FILTER_PROTO_NUMBER | _FILTER_PROTO_DST_PORT)
+    return attribute(_FILTER | _NESTED, wanted) + attribute(
+        _ORIGINAL | _NESTED, attribute(_PROTO | _NESTED, protocol)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
     client: bytes
     asked: bytes
-    port: int
     answering: bytes
 
 
-def _read(family: Family, found: dict[int, bytes]) -> _Flow | None:
-    """The UDP flow of an entry; None for other protocols."""
+def _read(family: Family, found: dict[int, bytes]) -> _Flow:
     original, reply = attributes(found[_ORIGINAL], 0), attributes(found[_REPLY], 0)
-    protocol, ip = attributes(original[_PROTO], 0), attributes(original[_IP], 0)
-    if protocol[_PROTO_NUMBER][0] != socket.IPPROTO_UDP:
-        return None
+    ip = attributes(original[_IP], 0)
     return _Flow(
         client=ip[_SOURCE[family]],
         asked=ip[_DST[family]],
-        port=int.from_bytes(protocol[_PROTO_DST_PORT], "big"),
         answering=attributes(reply[_IP], 0)[_SOURCE[family]],
     )
 

@@ -191,7 +191,8 @@ def _hop(
     if 5 in found:
         gateway = _text(family, found[5])
     elif 18 in found:  # RTA_VIA: a gateway of the other family (RFC 5549)
-        gateway = _text(_FAMILY[int.from_bytes(found[18][:2], "little")], found[18][2:])
+        (number,) = struct.unpack_from("=H", found[18])
+        gateway = _text(_FAMILY[number], found[18][2:])
     return Hop(names.get(index, f"if{index}"), gateway, bool(flags & _RTNH_ONLINK), weight)
 
 
@@ -291,7 +292,7 @@ def decode_rule(message: bytes) -> Rule | None:
         dport=pair(24, "=HH", (0, 0)),
         uids=pair(20, "=II", (-1, -1)),
         tos=tos,
-        l3mdev=bool(found.get(19, b"\0")[0]),
+        unfollowed=bool(found.get(19, b"\0")[0]) or not found.keys().isdisjoint((12, 25, 26)),
         protocol=found[21][0] if 21 in found else 0,
     )
 

@@ -135,7 +135,7 @@ def _bypasses(foreign: Sequence[Rule]) -> Iterator[Problem]:
             and rule.table == TABLE_MAIN
             and rule.priority < numbers.OUTGOING
             and rule.suppress_prefixlength < 0
-            and not rule.l3mdev
+            and not rule.unfollowed
             and (rule.invert or prefixes.network(rule.dst)[1] <= 1)
         ):
             yield Problem(

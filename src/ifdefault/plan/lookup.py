@@ -206,7 +206,7 @@ def matches(rule: Rule, flow: Flow) -> bool:
         and _in_range(rule.dport, flow.dport)
         and (rule.uids == (-1, -1) or rule.uids[0] <= flow.uid <= rule.uids[1])
         and not rule.tos
-        and not rule.l3mdev
+        and not rule.unfollowed
     )
     return found != rule.invert
 
