@@ -26,7 +26,6 @@ _IP, _PROTO, _PROTO_NUMBER, _PROTO_DST_PORT = 1, 2, 1, 3
 _SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
 _DST = {4: 2, 6: 4}
 _NESTED = 0x8000
-_FILTER_PROTO_NUMBER, _FILTER_PROTO_DST_PORT = 1 << 3, 1 << 5
 
 
 def forget_redirected(
@@ -40,7 +39,7 @@ def forget_redirected(
     What others redirect elsewhere, to a container, stays theirs.
     """
     own = {packed(address) for address in addresses}
-    deleted = 0
+    stale: list[bytes] = []
     with Netlink(NETLINK_NETFILTER) as netlink:
         for family in {r.family for r in redirects}:
             ranges = sorted(
@@ -49,40 +48,42 @@ def forget_redirected(
                 if r.family == family
             )
             header = struct.pack("=BBH", AF[family], 0, 0)
-            for port in (port for of_family, port in ports if of_family == family):
-                for message in netlink.dump(_GET, header + _udp_to(port)):
-                    found = attributes(message, 4)
-                    flow = _read(family, found)
-                    stale = flow.answering != _answer(ranges, flow)
-                    if stale and {flow.asked, flow.answering} <= own:
-                        body = header + attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
-                        deleted += _delete(body + attribute(_ID, found[_ID]))
-    return deleted
+            for message in netlink.dump(_GET, header + _UDP_ALONE):
+                found = attributes(message, 4)
+                flow = _read(family, found)
+                if (
+                    (family, flow.port) in ports
+                    and flow.answering != _answer(ranges, flow)
+                    and {flow.asked, flow.answering} <= own
+                ):
+                    original = attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
+                    stale.append(header + original + attribute(_ID, found[_ID]))
+        netlink.cast(_DELETE, stale)  # one that ended by itself is refused, which is well
+    return len(stale)
 
 
-def _udp_to(port: int) -> bytes:
-    """Let the kernel pick the entries: there may be very many others (Linux 5.8)."""
-    protocol = attribute(_PROTO_NUMBER, bytes([socket.IPPROTO_UDP]))
-    protocol += attribute(_PROTO_DST_PORT, struct.pack("!H", port))
-    wanted = attribute_u32(1, _FILTER_PROTO_NUMBER | _FILTER_PROTO_DST_PORT)
-    return attribute(_FILTER | _NESTED, wanted) + attribute(
-        _ORIGINAL | _NESTED, attribute(_PROTO | _NESTED, protocol)
-    )
+# the kernel picks the UDP entries: there may be very many others (CTA_FILTER, Linux 5.8)
+_UDP_ALONE = attribute(_FILTER | _NESTED, attribute_u32(1, 1 << 3)) + attribute(
+    _ORIGINAL | _NESTED,
+    attribute(_PROTO | _NESTED, attribute(_PROTO_NUMBER, bytes([socket.IPPROTO_UDP]))),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
     client: bytes
     asked: bytes
+    port: int
     answering: bytes
 
 
 def _read(family: Family, found: dict[int, bytes]) -> _Flow:
     original, reply = attributes(found[_ORIGINAL], 0), attributes(found[_REPLY], 0)
-    ip = attributes(original[_IP], 0)
+    protocol, ip = attributes(original[_PROTO], 0), attributes(original[_IP], 0)
     return _Flow(
         client=ip[_SOURCE[family]],
         asked=ip[_DST[family]],
+        port=int.from_bytes(protocol[_PROTO_DST_PORT], "big"),
         answering=attributes(reply[_IP], 0)[_SOURCE[family]],
     )
 
@@ -93,13 +94,3 @@ def _answer(ranges: list[tuple[bytes, bytes, bytes]], flow: _Flow) -> bytes:
     if place < 0 or flow.client > ranges[place][1]:
         return flow.answering
     return ranges[place][2]
-
-
-def _delete(body: bytes) -> int:
-    # a socket of its own: the dump may still be coming in on the other
-    with Netlink(NETLINK_NETFILTER) as netlink:
-        try:
-            netlink.change(_DELETE, body)
-        except FileNotFoundError:
-            return 0  # it ended by itself
-    return 1

@@ -25,6 +25,7 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _RECEIVE_BYTES = 1 << 18
 _DUMP_TRIES = 8
+_CAST_MESSAGES = 100
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -82,6 +83,12 @@ class Netlink:
         for _ in self._replies():
             pass
 
+    def cast(self, kind: int, bodies: list[bytes]) -> None:
+        """Ask for many changes at once. What the kernel refuses is passed over."""
+        for first in range(0, len(bodies), _CAST_MESSAGES):
+            batch = (self._message(kind, F_REQUEST, b) for b in bodies[first:][:_CAST_MESSAGES])
+            self._socket.send(b"".join(batch))
+
     def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
         """Ask a question that has one answer."""
         self._send(kind, F_REQUEST | F_ACK | flags, body)
@@ -101,9 +108,12 @@ class Netlink:
         raise OSError(4, "the kernel's tables changed too fast to be read")
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
+        self._socket.send(self._message(kind, flags, body))
+
+    def _message(self, kind: int, flags: int, body: bytes) -> bytes:
         self._sequence += 1
         header = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0)
-        self._socket.send(header + body)
+        return header + body + bytes(-len(body) % 4)
 
     def _replies(self) -> Iterator[bytes]:
         while True:
