@@ -240,6 +240,7 @@ class Desired:
     redirects: tuple[Redirect, ...] = ()
     udp_ports: tuple[tuple[Family, int], ...] = ()  # those that are redirected
     udp_addresses: tuple[str, ...] = ()  # all of the uplinks', which are redirected to one another
+    mark_mask: int = 0
 
 
 # --- how to get there ---------------------------------------------------------------------
@@ -301,6 +302,7 @@ class ForgetFlows:
     redirects: tuple[Redirect, ...]
     ports: tuple[tuple[Family, int], ...]
     addresses: tuple[str, ...]
+    mask: int
 
 
 Operation = (

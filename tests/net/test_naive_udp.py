@@ -17,7 +17,7 @@ from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 
-A, B = "203.0.113.10", "198.51.100.10"
+A, B, C = "203.0.113.10", "198.51.100.10", "192.0.2.10"
 NAIVE = ["udp-naive", "udp-dual"]
 EACH = pytest.mark.parametrize(
     ("client", "target"), [("198.18.1.10", B), ("2001:db8:f:1::10", "2001:db8:b::10")]
@@ -118,9 +118,11 @@ def test_dhcp_and_clients_ports_are_never_redirected(lab_world: LabWorld) -> Non
     assert redirected == {ports.UDP_PKTINFO, ports.UDP_NAIVE, ports.UDP_DUAL, 9000}
 
 
-def test_when_the_default_moves_running_flows_follow(lab_world: LabWorld) -> None:
-    """Exactly those are forgotten whose answers would come from another address now."""
-    world = _world(lab_world)
+@pytest.mark.parametrize("change", ["the default moves", "its uplink goes"])
+def test_running_flows_follow(lab_world: LabWorld, change: str) -> None:
+    """Exactly those are forgotten whose answers would come from another address now: none while
+    the normal default moves, since answers keep to the first uplink's address."""
+    world = _world(lab_world, "three")
     client = world["client"]
     # a client whose answers come from B's address in any case
     world["host"].ip("route add 198.18.2.0/24 via 198.51.100.1\n")
@@ -129,17 +131,19 @@ def test_when_the_default_moves_running_flows_follow(lab_world: LabWorld) -> Non
         flows = {
             (source, target): stack.enter_context(closing(answers.udp_socket(client, source)))
             for source in ("198.18.1.10", "198.18.2.10")
-            for target in (A, B)
+            for target in (C, B)
         }
         for (_, target), sock in flows.items():
             assert answers.exchange(sock, target, ports.UDP_NAIVE, 50) == 50
             assert answers.exchange(sock, target, ports.UDP_BOUND, 50) == 50
         was = _flows(world)
-        world.config.write_text(
-            world.topology.config.replace('interface = "wan0"', 'interface = "wan0"\nrank = 1')
-        )
+        moves = change == "the default moves"
+        text = world.topology.config
+        without_a = text[text.index("[uplink.isp-b]") :]
+        reranked = text.replace('interface = "wan0"', 'interface = "wan0"\nrank = 1')
+        world.config.write_text(reranked if moves else without_a)
         answers.apply(world)
-        stay = {key for key in was if key[0] == "198.18.2.10" or key[2] != ports.UDP_NAIVE}
+        stay = {key for key in was if moves or key[0] == "198.18.2.10" or key[2] != ports.UDP_NAIVE}
         assert {key for key, id_ in _flows(world).items() if was[key] == id_} == stay
         before = world.misrouted()
         for (_, target), sock in flows.items():

@@ -21,7 +21,7 @@ from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.model import Family, Redirect
 
 _GET, _DELETE = 0x101, 0x102
-_ORIGINAL, _REPLY, _ID, _FILTER = 1, 2, 12, 25
+_ORIGINAL, _REPLY, _MARK, _ID, _FILTER = 1, 2, 8, 12, 25
 _IP, _PROTO, _PROTO_NUMBER, _PROTO_DST_PORT = 1, 2, 1, 3
 _SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
 _DST = {4: 2, 6: 4}
@@ -32,11 +32,12 @@ def forget_redirected(
     redirects: tuple[Redirect, ...],
     ports: tuple[tuple[Family, int], ...],
     addresses: tuple[str, ...],
+    mask: int,
 ) -> int:
     """Delete the UDP entries from outside to one of these ports and addresses that are answered
-    from another of the addresses than `redirects` now gives their client; how many they were.
+    from another address than `redirects` now gives their client; how many they were.
 
-    What others redirect elsewhere, to a container, stays theirs.
+    What others redirect elsewhere, to a container, bears no mark of ours and stays theirs.
     """
     own = {packed(address) for address in addresses}
     stale: list[bytes] = []
@@ -54,7 +55,8 @@ def forget_redirected(
                 if (
                     (family, flow.port) in ports
                     and flow.answering != _answer(ranges, flow)
-                    and {flow.asked, flow.answering} <= own
+                    and flow.asked in own
+                    and (flow.answering == flow.asked or flow.mark & mask)
                 ):
                     original = attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
                     stale.append(header + original + attribute(_ID, found[_ID]))
@@ -75,6 +77,7 @@ class _Flow:
     asked: bytes
     port: int
     answering: bytes
+    mark: int
 
 
 def _read(family: Family, found: dict[int, bytes]) -> _Flow:
@@ -85,6 +88,7 @@ def _read(family: Family, found: dict[int, bytes]) -> _Flow:
         asked=ip[_DST[family]],
         port=int.from_bytes(protocol[_PROTO_DST_PORT], "big"),
         answering=attributes(reply[_IP], 0)[_SOURCE[family]],
+        mark=int.from_bytes(found.get(_MARK, b""), "big"),
     )
 
 

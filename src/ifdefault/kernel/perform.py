@@ -71,8 +71,8 @@ class Performer:
                 self._unless_gone(rtnetlink.DELRULE, rtnetlink.encode_rule(rule))
             case LoadNft(text):
                 nft.load(text)
-            case ForgetFlows(redirects, ports, addresses):
-                conntrack.forget_redirected(redirects, ports, addresses)
+            case ForgetFlows(redirects, ports, addresses, mask):
+                conntrack.forget_redirected(redirects, ports, addresses, mask)
 
     def _unless_gone(self, kind: int, body: bytes) -> None:
         try:

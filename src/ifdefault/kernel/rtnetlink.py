@@ -41,6 +41,7 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _RULE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _NEXTHOP = struct.Struct("=HBBi")
+_U32 = struct.Struct("=I")
 
 _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 1, 8, 0x10, 0x80, 0x10000
 _RTNH_ONLINK = 4
@@ -304,37 +305,27 @@ def _signed(value: int) -> int:
 def encode_rule(rule: Rule) -> bytes:
     """Encodes the selectors that we use ourselves; a rule with any other is never ours to write."""
     (dst, dst_len), (src, src_len) = _split(rule.dst), _split(rule.src)
-    body = [
-        _RULE.pack(
-            AF[rule.family],
-            dst_len,
-            src_len,
-            rule.tos,
-            rule.table if rule.table < 256 else 0,
-            0,
-            0,
-            _ACTION_NUMBERS[rule.action],
-            2 if rule.invert else 0,
-        ),
-        attribute_u32(6, rule.priority),
-        attribute(21, bytes([rule.protocol])),
-    ]
-    if rule.action == "lookup":
-        body.append(attribute_u32(15, rule.table))
-    if rule.action == "goto":
-        body.append(attribute_u32(4, rule.goto))
-    for kind, raw in ((1, dst), (2, src)):
-        if raw:
-            body.append(attribute(kind, raw))
-    for kind, name in ((3, rule.iif), (17, rule.oif)):
-        if name:
-            body.append(attribute(kind, name.encode() + b"\0"))
-    if rule.mask:
-        body += [attribute_u32(10, rule.mark), attribute_u32(16, rule.mask)]
-    for kind, number in ((14, rule.suppress_prefixlength), (13, rule.suppress_ifgroup)):
-        if number >= 0:
-            body.append(attribute_u32(kind, number))
-    return b"".join(body)
+    family, action = AF[rule.family], _ACTION_NUMBERS[rule.action]
+    table, invert = rule.table if rule.table < 256 else 0, 2 if rule.invert else 0
+    head = _RULE.pack(family, dst_len, src_len, rule.tos, table, 0, 0, action, invert)
+    parts = (
+        (True, 6, _U32.pack(rule.priority)),
+        (True, 21, bytes([rule.protocol])),
+        (rule.action == "lookup", 15, _U32.pack(rule.table)),
+        (rule.action == "goto", 4, _U32.pack(rule.goto)),
+        (dst, 1, dst),
+        (src, 2, src),
+        (rule.iif, 3, rule.iif.encode() + b"\0"),
+        (rule.oif, 17, rule.oif.encode() + b"\0"),
+        (rule.mask, 10, _U32.pack(rule.mark)),
+        (rule.mask, 16, _U32.pack(rule.mask)),
+        (rule.ip_proto, 22, bytes([rule.ip_proto])),
+        (any(rule.sport), 23, struct.pack("=HH", *rule.sport)),
+        (any(rule.dport), 24, struct.pack("=HH", *rule.dport)),
+        (rule.suppress_prefixlength >= 0, 14, _U32.pack(rule.suppress_prefixlength & 0xFFFFFFFF)),
+        (rule.suppress_ifgroup >= 0, 13, _U32.pack(rule.suppress_ifgroup & 0xFFFFFFFF)),
+    )
+    return head + b"".join(attribute(kind, payload) for wanted, kind, payload in parts if wanted)
 
 
 def encode_question(

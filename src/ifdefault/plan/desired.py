@@ -55,9 +55,12 @@ def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
     _refuse_indistinct(uplinks)
     usable = tuple(u for u in uplinks if not u.pending)
     routes = _distinct(_routes(config, facts, usable))
-    rules = tuple(_rules(config, facts, usable))
-    ports = {family: wildcard.ports(config, facts, family) for family in FAMILIES}
-    redirects = tuple(_redirects(config, facts, usable, ports, routes, rules))
+    ports = {
+        family: wildcard.ports(config, facts, family) if wildcard.concerns(usable, family) else ()
+        for family in FAMILIES
+    }
+    rules = tuple(_rules(config, facts, usable, ports))
+    redirects = tuple(_redirects(config, facts, ports, routes, rules))
     forwards = any(dict(facts.sysctls).get(name) == "1" for name in _FORWARDING)
     needs = ruleset.Needs(config.host, usable, ports, redirects, forwards)
     rules = tuple(rule for rule in rules if _is_needed(rule, needs))
@@ -70,6 +73,7 @@ def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
         redirects=redirects,
         udp_ports=tuple((f, port) for f in needs.redirecting() for port in ports[f]),
         udp_addresses=tuple(a for f in needs.redirecting() for a in needs.own(f)),
+        mark_mask=config.host.mark_mask,
     )
     return Plan(uplinks, desired)
 
@@ -174,12 +178,17 @@ def _onlink(facts: Facts, uplink: Uplink, gateway: str) -> bool:
 # --- rules --------------------------------------------------------------------------------
 
 
-def _rules(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator[Rule]:
+def _rules(
+    config: Config,
+    facts: Facts,
+    usable: tuple[Uplink, ...],
+    naive: dict[Family, tuple[int, ...]],
+) -> Iterator[Rule]:
     for family in FAMILIES:
         uplinks = list(resolve.ready(usable, family))
         if uplinks:
             yield from _return_path(config, facts, uplinks, family)
-            yield from _outgoing(config, facts, uplinks, family)
+            yield from _outgoing(config, facts, uplinks, family, naive[family])
 
 
 def _return_path(
@@ -245,15 +254,26 @@ def _vpn_tables(facts: Facts, family: Family) -> list[int]:
 
 
 def _outgoing(
-    config: Config, facts: Facts, uplinks: list[Uplink], family: Family
+    config: Config,
+    facts: Facts,
+    uplinks: list[Uplink],
+    family: Family,
+    naive: tuple[int, ...],
 ) -> Iterator[Rule]:
     """The normal default is the carrier's own table: a path's MTU is learned for the route that
     leads back to its source, and must hold for sockets that have no source yet. It asks for the
-    absence of a choice, since the kernel takes a rule without a mark for any when it deletes."""
+    absence of a choice, since the kernel takes a rule without a mark for any when it deletes.
+
+    Naive UDP servers keep to one uplink's address while the default moves: no flow of theirs can
+    be redirected anew at the very moment at which the kernel answers from elsewhere."""
     blank = Rule(family=family, priority=numbers.OUTGOING, protocol=PROTOCOL)
-    for uplink in sorted(uplinks, key=lambda u: u.number):
+    by_number = sorted(uplinks, key=lambda u: u.number)
+    for uplink in by_number:
         yield replace(blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask)
     yield replace(blank, table=TABLE_MAIN, suppress_prefixlength=0)
+    for port in naive:
+        udp = replace(blank, ip_proto=wildcard.IP_PROTO, sport=(port, port))
+        yield replace(udp, table=by_number[0].table)
     unchosen = numbers.chosen_mark(config.host, 0)
     yield replace(blank, table=_carrier(facts, uplinks).table, mask=unchosen)
 
@@ -270,7 +290,6 @@ def _carrier(facts: Facts, uplinks: list[Uplink]) -> Uplink:
 def _redirects(
     config: Config,
     facts: Facts,
-    usable: tuple[Uplink, ...],
     ports: dict[Family, tuple[int, ...]],
     routes: tuple[Route, ...],
     rules: tuple[Rule, ...],
@@ -289,8 +308,9 @@ def _redirects(
         if ports[family]:
             # sorted() is stable: ours stand behind foreign rules of the same priority
             merged = sorted((*foreign_rules, *rules), key=lambda r: r.priority)
+            port = ports[family][0]  # the rules are the same for each
             yield from wildcard.redirects(
-                grouped, usable, family, foreign_routes + routes, tuple(merged)
+                grouped, port, family, foreign_routes + routes, tuple(merged)
             )
 
 

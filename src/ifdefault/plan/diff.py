@@ -170,7 +170,8 @@ def _forgetting(desired: Desired, nft: tuple[Operation, ...]) -> Iterator[Operat
     """Right after the last rule has moved the default, since the kernel then answers from another
     address; the first time, too: the host may have tracked flows before us."""
     if nft and desired.redirects:
-        yield ForgetFlows(desired.redirects, desired.udp_ports, desired.udp_addresses)
+        ports, addresses = desired.udp_ports, desired.udp_addresses
+        yield ForgetFlows(desired.redirects, ports, addresses, desired.mark_mask)
 
 
 def _settings(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operation]]:

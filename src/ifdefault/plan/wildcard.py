@@ -11,7 +11,7 @@ be: the address space is cut where any route begins or ends, and each piece is a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ifdefault.model import (
@@ -28,6 +28,7 @@ from ifdefault.plan.lookup import Fib, Flow, matches
 
 # DHCP (67, 68, 546, 547), NetBIOS, SSDP, mDNS and LLMNR speak to their link alone
 _LINK_PROTOCOLS = {67, 68, 546, 547, 137, 138, 1900, 5353, 5355}
+IP_PROTO = 17  # UDP's
 _PORT_RANGE = "net/ipv4/ip_local_port_range"
 
 
@@ -48,22 +49,21 @@ def ports(config: Config, facts: Facts, family: Family) -> tuple[int, ...]:
     )
 
 
+def concerns(uplinks: Iterable[Uplink], family: Family) -> bool:
+    """Whether such a socket can answer wrongly: not if the uplinks have but one address in all."""
+    return len({a.address for u in uplinks for a in u.addresses if a.family == family}) > 1
+
+
 def redirects(
-    facts: Facts,
-    uplinks: tuple[Uplink, ...],
-    family: Family,
-    routes: tuple[Route, ...],
-    rules: tuple[Rule, ...],
+    facts: Facts, port: int, family: Family, routes: tuple[Route, ...], rules: tuple[Rule, ...]
 ) -> tuple[Redirect, ...]:
-    """Every client of a family, with the address that it is answered from; pieces where the
-    kernel has no answer are left out. Empty if the uplinks have but one address in all."""
-    own = {a.address for u in uplinks for a in u.addresses if a.family == family}
-    if len(own) < 2:
-        return ()
-    fib = Fib(facts, routes, tuple(r for r in rules if _concerns(r, family)))
+    """Every client of a family, with the address that it is answered from by a socket on `port`;
+    pieces where the kernel has no answer are left out."""
+    blank = Flow(family, "0.0.0.0" if family == 4 else "::", ip_proto=IP_PROTO, sport=port)
+    fib = Fib(facts, routes, tuple(r for r in rules if _may_match(r, blank)))
     found: list[Redirect] = []
     for first, last in _pieces(family, routes, rules):
-        verdict = fib.lookup(Flow(family, dst=prefixes.text(family, first)))
+        verdict = fib.lookup(replace(blank, dst=prefixes.text(family, first)))
         if verdict.kind != "unicast" or not verdict.source:
             continue
         if found and found[-1].address == verdict.source and _adjoin(found[-1].last, first):
@@ -79,12 +79,10 @@ def redirects(
     return tuple(found)
 
 
-def _concerns(rule: Rule, family: Family) -> bool:
+def _may_match(rule: Rule, flow: Flow) -> bool:
     """Whether a rule can match a packet of no source and no mark, to wherever it goes."""
     anywhere = replace(rule, dst="") if rule.dst else rule
-    return rule.family == family and (
-        rule.invert or matches(anywhere, Flow(family, "0.0.0.0" if family == 4 else "::"))
-    )
+    return rule.family == flow.family and (rule.invert or matches(anywhere, flow))
 
 
 def _adjoin(last: str, first: int) -> bool:
