@@ -6,10 +6,11 @@ interpolated between the two nearest samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
-__all__ = ["median", "paired", "quantile"]
+__all__ = ["median", "paired", "quantile", "uncertainty"]
 
 
 def quantile(samples: Sequence[float], part: float) -> float:
@@ -19,6 +20,11 @@ def quantile(samples: Sequence[float], part: float) -> float:
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def uncertainty(samples: Sequence[float]) -> float:
+    """How far the median may be off: half a box plot's notch (McGill, Tukey, Larsen, 1978)."""
+    return 1.57 * (quantile(samples, 0.75) - quantile(samples, 0.25)) / math.sqrt(len(samples))
 
 
 def paired(samples: Sequence[float], base: Sequence[float]) -> list[float]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from bench.clock import say
 from bench.peer import mwan3_shaped
 from bench.results import Figure, Report, Table
-from bench.stats import median, paired, quantile
+from bench.stats import median, paired, quantile, uncertainty
 from bench.subject import Subject, config
 from ifdefault.errors import HostError
 from ifdefault.lab import ports, services
@@ -162,13 +162,10 @@ def _report(samples: dict[str, list[Sample]]) -> Report:
         ratios = _ratios(found)
         tables.append(_table(what, unit, found, ratios))
         kept[field] = found
-        noise = ratios[_PLAIN[1]]
-        apart = quantile(noise, 0.75) - quantile(noise, 0.25)
-        if target and apart > 2 * (1 - target):
-            notes.append(
-                f"{what}: the machine was too busy to judge by this run: half of all pairs of the"
-                f" plain host with itself lie {apart:.2f} apart."
-            )
+        if target:
+            certain = max(uncertainty(ratios[name]) for name in (*_MUST_HOLD, _PLAIN[1]))
+            busy = ", which is too much to judge by" if certain > 1 - target else ""
+            notes.append(f"{what}: the medians are certain to ±{certain:.3f}{busy}.")
         for name in found:
             if name not in _PLAIN:
                 wanted = target if name in _MUST_HOLD else None
