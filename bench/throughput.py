@@ -31,8 +31,8 @@ from ifdefault.lab.traffic import measure
 from ifdefault.lab.world import Node, World
 
 TARGET_RATIO = 0.98
-ROUNDS = 30
-_EVERY = 3  # rounds from one that measures all cases to the next; the others, what must hold
+ROUNDS = 60
+_EVERY = 6  # rounds from one that measures all cases to the next; the others, what must hold
 _CONNECTIONS_S = 1
 _STREAM_S = 1
 _PLAIN = ("plain", "plain, again")
@@ -45,7 +45,7 @@ second* is wrk for {_CONNECTIONS_S} s, 2 threads, 64 connections at a time, one 
 {_STREAM_S} s. *Processor time a connection* is what client, server and the kernel on their behalf
 spend: the part that other work on the machine disturbs least; lower is better. {ROUNDS} rounds
 after one that doesn't count, in random order; what must hold is measured in each, the other cases
-in every {_EVERY}rd. A *ratio* compares a case
+in every {_EVERY}th. A *ratio* compares a case
 with the mean of the two runs of the plain host in the same round; the table has its median, the
 quartiles, and the ratio of the medians over all rounds. IPv4, to isp-a's address unless the case
 says otherwise."""
