@@ -31,21 +31,22 @@ from ifdefault.lab.traffic import measure
 from ifdefault.lab.world import Node, World
 
 TARGET_RATIO = 0.98
-ROUNDS = 60
-_EVERY = 6  # rounds from one that measures all cases to the next; the others, what must hold
+BLOCKS, ROUNDS = 5, 8
+_EVERY = 4  # rounds from one that measures all cases to the next; the others, what must hold
 _CONNECTIONS_S = 1
 _STREAM_S = 1
 _PLAIN = ("plain", "plain, again")
 _HOW = f"""\
-The lab's world `two`, twice: client, Internet, two providers and the host with nginx (2 workers),
-all on the same cores. `plain` is a host that never had a rule of ours; all else is measured on the
-other, set up by `ifdefault apply` and taken away by `down` before the next. *Connections per
-second* is wrk for {_CONNECTIONS_S} s, 2 threads, 64 connections at a time, one request each
+The lab's world `two`: client, Internet, two providers and the host with nginx (2 workers), all on
+the same cores. It stands twice: `plain` is a host that never had a rule of ours; all else is
+measured on the other, set up by `ifdefault apply` and taken away by `down` before the next. The
+pair is built anew {BLOCKS} times, since equal worlds differ a little. *Connections per second* is
+wrk for {_CONNECTIONS_S} s, 2 threads, 64 connections at a time, one request each
 (`Connection: close`). *Throughput* is iperf3, one TCP stream from the host to the client for
 {_STREAM_S} s. *Processor time a connection* is what client, server and the kernel on their behalf
-spend: the part that other work on the machine disturbs least; lower is better. {ROUNDS} rounds
-after one that doesn't count, in random order; what must hold is measured in each, the other cases
-in every {_EVERY}th. A *ratio* compares a case
+spend: the part that other work on the machine disturbs least; lower is better. {ROUNDS} rounds in
+each pair of worlds, after one that doesn't count, in random order; what must hold, and the
+truth-meter, is measured in each, the other cases in every {_EVERY}th. A *ratio* compares a case
 with the mean of the two runs of the plain host in the same round; the table has its median, the
 quartiles, and the ratio of the medians over all rounds. IPv4, to isp-a's address unless the case
 says otherwise."""
@@ -124,6 +125,8 @@ CASES = (
     Case("shaped like mwan3", _mwan3),
 )
 _MUST_HOLD = ("default mode",)
+# what a decision rests on is measured as often
+_OFTEN = (*_PLAIN, *_MUST_HOLD, "truth-meter on")
 # what is measured (fields of Sample), its unit, and the target of its ratio
 _MEASURES = {
     "per_s": ("Connections per second", "/s", TARGET_RATIO),
@@ -133,24 +136,28 @@ _MEASURES = {
 
 
 def run() -> Report:
-    return measure_cases(CASES, ROUNDS)
-
-
-def measure_cases(cases: Sequence[Case], rounds: int) -> Report:
-    samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
+    samples: dict[str, list[Sample]] = {case.name: [] for case in CASES}
     chance = random.Random(1)
+    for block in range(BLOCKS):
+        say(f"worlds {block + 1} of {BLOCKS}")
+        measure_cases(CASES, samples, chance)
+    return _report(samples)
+
+
+def measure_cases(
+    cases: Sequence[Case], samples: dict[str, list[Sample]], chance: random.Random
+) -> None:
+    """Add a block's samples to those of each case."""
     with World.up(load("two")) as untouched, World.up(load("two")) as world:
         plain, host = Site(untouched), Site(world)
         host.settle()
-        for number in range(rounds + 1):  # the first warms up
-            say(f"round {number} of {rounds}" if number else "a round to warm up")
+        for number in range(ROUNDS + 1):  # the first warms up
             for case in chance.sample(cases, len(cases)):
-                if number % _EVERY and case.name not in (*_PLAIN, *_MUST_HOLD):
+                if (number % _EVERY or not number) and case.name not in _OFTEN:
                     continue
                 sample = host.measure(case) if case.setting else plain.measure(case)
                 if number:
                     samples[case.name].append(sample)
-    return _report(samples)
 
 
 def _report(samples: dict[str, list[Sample]]) -> Report:
