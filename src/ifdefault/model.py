@@ -16,6 +16,7 @@ FAMILIES: tuple[Family, Family] = (4, 6)
 
 TruthMode = Literal["auto", "drop", "count", "off"]
 ReturnPath = Literal["auto", "source", "mark", "conntrack"]
+ProbeKind = Literal["icmp", "tcp", "http", "https", "dns"]
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
 NFT_TABLE = "ifdefault"  # our one nftables table, family inet
@@ -25,6 +26,27 @@ TABLE_LOCAL = 255
 
 
 # --- what the owner wants -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Probe:
+    """A question to a target beyond the gateway, written as a URL: `icmp://192.0.2.1`,
+    `tcp://example.net:443`, `https://example.net/health`, `dns://192.0.2.53/example.net`."""
+
+    kind: ProbeKind
+    host: str  # an address or a name
+    port: int = 0
+    path: str = ""  # http: path and query; dns: the name that is asked for
+    statuses: tuple[int, ...] = ()  # http: those that count as an answer; () is any below 400
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = f":{self.port}" if self.port not in (0, _PORTS.get(self.kind)) else ""
+        slash = "/" if self.kind == "dns" and self.path else ""
+        return f"{self.kind}://{host}{port}{slash}{self.path}"
+
+
+_PORTS = {"http": 80, "https": 443, "dns": 53}
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -38,6 +60,7 @@ class UplinkConfig:
     router_macs: tuple[str, ...] = ()
     rank: int = 0  # the lowest rank carries the normal default
     weight: int = 1  # among equal ranks the greatest weight does
+    probes: tuple[Probe, ...] | None = None  # None: those of [health]
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -54,9 +77,52 @@ class HostConfig:
 
 
 @dataclass(frozen=True, order=True, slots=True)
+class HealthConfig:
+    """The `[health]` of the config: what is probed, and how it is judged."""
+
+    probes: tuple[Probe, ...] = tuple(
+        Probe("icmp", address)
+        for address in (
+            # public resolvers of four operators, anycast, in both families
+            *("1.1.1.1", "8.8.8.8", "9.9.9.9", "208.67.222.222"),
+            *("2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe", "2620:119:35::35"),
+        )
+    )
+    rounds_per_s: float = 2.0  # probe rounds of a path when all is quiet
+    false_alarm_days: float = 60.0  # mean time between false alarms of one path
+    recover_s: float = 2.5  # how long answers must come before a path is up again
+    damp_s: float = 60.0  # the longest such time, of one that flaps
+    degraded_loss: float = 0.1  # share of rounds; 0 never
+    degraded_rtt_ms: float = 0.0  # 0 never
+    on_down: Literal["free", "keep"] = "free"  # outgoing connections of a dead uplink
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class DaemonConfig:
+    """The `[daemon]` of the config."""
+
+    user: str = "ifdefault"  # who hears the Internet
+    hook_user: str = "ifdefault-hook"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class HookConfig:
+    """The `[hooks]` of the config: an executable for each event, "" for none."""
+
+    up: str = ""
+    degraded: str = ""
+    down: str = ""
+    default: str = ""  # the normal default moved
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, order=True, slots=True)
 class Config:
     uplinks: tuple[UplinkConfig, ...]
     host: HostConfig = HostConfig()
+    health: HealthConfig = HealthConfig()
+    daemon: DaemonConfig = DaemonConfig()
+    hooks: HookConfig = HookConfig()
 
 
 # --- what the host is ---------------------------------------------------------------------

@@ -1,0 +1,88 @@
+"""More nouns: how the uplinks fare (Health), and what follows from it (Decision).
+
+Rules: as in `model`. A *path* is an uplink in one family, since one may die without the other.
+Times are seconds of the monotonic clock, always given, never asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ifdefault.model import Family
+
+PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as observed
+Forced = Literal["auto", "up", "down", "drain"]  # as the operator wants it
+Verdict = Literal["answered", "lost", "wrong", "local"]  # the fate of one probe
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Ask:
+    """Send one probe now. `seq` is unique among those of its path that may still be answered;
+    `target` is the probe's index in the path's list of targets, GATEWAY the gateway itself."""
+
+    seq: int
+    target: int
+    timeout_s: float
+
+
+GATEWAY = -1
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Transition:
+    """A path changed its state. `at_s` is monotonic; `cause` is for people."""
+
+    at_s: float
+    uplink: str
+    family: Family
+    was: PathState
+    state: PathState
+    cause: str
+
+    def __str__(self) -> str:
+        return f"{self.uplink} IPv{self.family}: {self.was} -> {self.state} ({self.cause})"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class TargetHealth:
+    """One target of a path. `note` is "" or what is remarkable: it never answered, is silent …"""
+
+    probe: str
+    answered: int = 0
+    lost: int = 0
+    rtt_ms: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Health:
+    """A path, which is an uplink in one family, as it is judged. Times are monotonic seconds."""
+
+    uplink: str
+    family: Family
+    state: PathState
+    since_s: float
+    cause: str
+    loss_ratio: float = 0.0
+    rtt_ms: float = 0.0
+    gateway: Literal["answers", "silent", "unknown"] = "unknown"
+    bursting: bool = False
+    until_s: float = 0.0  # recovering: when it will be up if all goes well
+    targets: tuple[TargetHealth, ...] = ()
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Decision:
+    """Which uplinks to use. `order`: all of a family, best first; the first carries the normal
+    default. `usable`: those among them that may be given flows and be named in the DNS, never
+    none (fail static). Both by family."""
+
+    order: tuple[tuple[Family, tuple[str, ...]], ...] = ()
+    usable: tuple[tuple[Family, tuple[str, ...]], ...] = ()
+
+    def ranking(self, family: Family) -> tuple[str, ...]:
+        return dict(self.order).get(family, ())
+
+    def usable_in(self, family: Family) -> tuple[str, ...]:
+        return dict(self.usable).get(family, ())
