@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from ifdefault import config
 from ifdefault.config.lines import line_of, locate
 from ifdefault.errors import ConfigError
-from ifdefault.model import Config, HostConfig, UplinkConfig
+from ifdefault.model import (
+    Config,
+    DaemonConfig,
+    HealthConfig,
+    HookConfig,
+    HostConfig,
+    Probe,
+    UplinkConfig,
+)
 
 UPLINK = '[uplink.isp-a]\ninterface = "wan0"\n'
 
@@ -55,6 +63,7 @@ def test_every_key() -> None:
         router_macs = ["00-00-5E-00-53-01", "0000.5e00.5302", "00:00:5e:00:53:03"]
         rank = 2
         weight = 1000
+        probes = ["tcp://example.net:443"]
         [host]
         mark_mask = "0x0000fc00"
         table_base = 256
@@ -63,6 +72,24 @@ def test_every_key() -> None:
         truth_meter = "count"
         return_path = "conntrack"
         udp_wildcard = [4433, 443, 443]
+        [health]
+        probes = ["icmp://[2001:DB8::1]"]
+        rounds_per_s = 1
+        false_alarm_days = 30
+        recover_s = 0
+        damp_s = 0.5
+        degraded_loss = 0
+        degraded_rtt_ms = 150.5
+        on_down = "keep"
+        [daemon]
+        user = "_probe"
+        hook_user = 65534
+        [hooks]
+        up = "/usr/local/sbin/on-up"
+        degraded = "/bin/d"
+        down = "/bin/e"
+        default = "/bin/f"
+        timeout_s = 300
     """
     uplink = UplinkConfig(
         "lan-1",
@@ -72,9 +99,15 @@ def test_every_key() -> None:
         ("00:00:5e:00:53:01", "00:00:5e:00:53:02", "00:00:5e:00:53:03"),
         2,
         1000,
+        (Probe("tcp", "example.net", 443),),
     )
-    host = HostConfig(0xFC00, 256, 100, 1, "count", "conntrack", (443, 4433))
-    assert config.parse(text, "f.toml") == Config((uplink,), host)
+    assert config.parse(text, "f.toml") == Config(
+        (uplink,),
+        HostConfig(0xFC00, 256, 100, 1, "count", "conntrack", (443, 4433)),
+        HealthConfig((Probe("icmp", "2001:db8::1"),), 1.0, 30.0, 0.0, 0.5, 0.0, 150.5, "keep"),
+        DaemonConfig("_probe", "65534"),
+        HookConfig("/usr/local/sbin/on-up", "/bin/d", "/bin/e", "/bin/f", 300.0),
+    )
 
 
 @pytest.mark.parametrize("mask", ["0x3f", '"0x3f"', "63", "0xfc000000"])
@@ -99,6 +132,39 @@ def test_uplinks_that_share_all_but_their_routers() -> None:
         router_macs = ["00:00:5e:00:53:01"]
     """
     assert len(config.parse(text, "f.toml").uplinks) == 3
+
+
+@pytest.mark.parametrize(
+    ("written", "probe"),
+    [
+        ('"icmp://192.0.2.1"', Probe("icmp", "192.0.2.1")),
+        ('"ICMP://Example.NET./"', Probe("icmp", "example.net")),
+        ('"icmp://[2001:DB8:0::1]"', Probe("icmp", "2001:db8::1")),
+        ('"tcp://[2001:db8::1]:25"', Probe("tcp", "2001:db8::1", 25)),
+        ('"http://a.example"', Probe("http", "a.example", 80, "/")),
+        ('"http://a.example:81?q=1"', Probe("http", "a.example", 81, "/?q=1")),
+        ('"https://a.example/Ok?q=%20"', Probe("https", "a.example", 443, "/Ok?q=%20")),
+        (
+            '{ url = "http://a.example/ok", status = [204, 200, 204] }',
+            Probe("http", "a.example", 80, "/ok", (200, 204)),
+        ),
+        ('"dns://192.0.2.53"', Probe("dns", "192.0.2.53", 53)),
+        ('"dns://192.0.2.53:5353/_x.Net."', Probe("dns", "192.0.2.53", 5353, "_x.net")),
+    ],
+)
+def test_probes(written: str, probe: Probe) -> None:
+    parsed = config.parse(f"{UPLINK}probes = [{written}]", "f.toml")
+    assert parsed.uplinks[0].probes == (probe,)
+    again = config.parse(f'{UPLINK}probes = ["{probe}"]', "f.toml").uplinks[0].probes
+    assert again == (Probe(probe.kind, probe.host, probe.port, probe.path),)
+
+
+def test_no_probes_are_not_the_same_as_none_told() -> None:
+    text = f"{UPLINK}[uplink.b]\ninterface = 'wan1'\nprobes = []\n[health]\nprobes = []"
+    parsed = config.parse(text, "f.toml")
+    assert [uplink.probes for uplink in parsed.uplinks] == [None, ()]
+    assert parsed.health.probes == ()
+    assert config.parse(UPLINK, "f.toml").health == HealthConfig()
 
 
 # --- what is wrong -------------------------------------------------------------------------
@@ -211,6 +277,108 @@ def test_uplink_keys(line: str, told: str) -> None:
     [problem] = errors(f"{UPLINK}{line}")
     assert problem.startswith("f.toml:3: uplink.isp-a.")
     assert told in problem
+
+
+@pytest.mark.parametrize(
+    ("probe", "told"),
+    [
+        ('"192.0.2.1"', '"192.0.2.1" is no probe, write it like "icmp://192.0.2.1"'),
+        ('"2001:db8::1"', 'write it like "icmp://[2001:db8::1]"'),
+        ('"a.example:443"', 'write it like "tcp://example.net:443"'),
+        ('""', '"" is no probe, write it like "icmp://192.0.2.1"'),
+        ('"ftp://a.example"', "ftp is no kind of probe, use one of icmp, tcp, http, https, dns"),
+        ('"icmp://2001:db8::1"', "has more colons than a port takes, write it in brackets"),
+        ('"icmp://[a.example]"', "is neither an address nor a name"),
+        ('"icmp://a.example:7"', "ICMP has no ports"),
+        ('"icmp://a.example/x"', 'icmp has no path, write it like "icmp://192.0.2.1"'),
+        ('"icmp://"', "names no host"),
+        ('"icmp://fe80::1"', "more colons"),
+        ('"icmp://[fe80::1%wan0]"', "is not beyond an uplink, name a host of the Internet"),
+        ('"icmp://127.0.0.1"', "is not beyond an uplink"),
+        ('"http://localhost/"', "is not beyond an uplink"),
+        ('"icmp://0.0.0.0"', "is no host"),
+        ('"icmp://[::ffff:192.0.2.1]"', 'is an IPv4 address in IPv6, write "icmp://192.0.2.1'),
+        ('"tcp://a.example"', 'has no port, write it like "tcp://example.net:443"'),
+        ('"tcp://a.example:"', "has no port"),
+        ('"tcp://a.example:0"', "0 is no port, use 1 to 65535"),
+        ('"tcp://a.example:65536"', "65536 is no port, use 1 to 65535"),
+        ('"tcp://a.example:x"', "x is no port"),
+        ('"tcp://a.example:25/x"', "tcp has no path"),
+        ('"https://me@a.example/"', "names a user, a probe logs in nowhere"),
+        ('"https://a.example/#x"', "a server never sees what follows #, drop it"),
+        ('"https://a.example/a b"', "has blanks or foreign letters, use at most 1000"),
+        ('"https://münchen.example/"', "others as %20 or xn--"),
+        (f'"https://a.example/{"x" * 1000}"', "is too long"),
+        ('"icmp://a..example"', "a..example is neither an address nor a name"),
+        ('"icmp://-a.example"', "is neither an address nor a name"),
+        (f'"icmp://{"a" * 64}.example"', "is neither an address nor a name"),
+        (f'"icmp://{"a." * 127}aa"', "is neither an address nor a name"),
+        ('"icmp://192.0.2"', "192.0.2 is neither an address nor a name"),
+        ('"dns://192.0.2.53/a..b"', '"a..b" is no name to ask for'),
+        ("3", 'not a text, write it like "icmp://192.0.2.1"'),
+        ('{ url = "icmp://192.0.2.1", status = [200] }', "icmp has no status, drop it, or ask by"),
+        ('{ url = "http://a.example", status = [99] }', ".status[0]: 99 is too small, use 100 or"),
+        ('{ url = "http://a.example", status = [600] }', ".status[0]: 600 is too much, use 599"),
+        ('{ url = "http://a.example", stat = [200] }', ".stat: unknown key, the nearest is status"),
+        ("{ status = [200] }", '.url: missing, write what to ask, as in url = "https://'),
+        ('"icmp://192.0.2.1", "icmp://192.0.2.1/"', '"icmp://192.0.2.1" is named more than once'),
+    ],
+)
+def test_probes_that_cannot_be_asked(probe: str, told: str) -> None:
+    [problem] = errors(f"{UPLINK}probes = [\n{probe}]")
+    assert problem.startswith(
+        ("f.toml:4: uplink.isp-a.probes[0]", "f.toml:3: uplink.isp-a.probes:")
+    )
+    assert told in problem
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[health]\nrounds_per_s = 0", "0 is too small, use 0.1 or more"),
+        ("[health]\nrounds_per_s = 2.5", "2.5 is too much, use 2 or less"),
+        ("[health]\nfalse_alarm_days = 0.5", "0.5 is too small, use 1 or more"),
+        ("[health]\nfalse_alarm_days = 3651", "3651 is too much, use 3650 or less"),
+        ("[health]\nrecover_s = -1", "-1 is too small, use 0 or more"),
+        ("[health]\nrecover_s = true", "not a number, write it without quotes"),
+        ("[health]\ndamp_s = '3'", "not a number, write it without quotes"),
+        ("[health]\ndamp_s = 1", "1 is less than recover_s, 2.5, use 2.5 or more"),
+        ("[health]\nrecover_s = 100.5", "damp_s: 60 is less than recover_s, 100.5, use 100.5"),
+        ("[health]\ndamp_s = inf", "not a finite number"),
+        ("[health]\ndegraded_loss = 10", "10 is too much, use 0.9 or less"),
+        ("[health]\ndegraded_loss = nan", "not a finite number"),
+        ("[health]\ndegraded_rtt_ms = -0.1", "-0.1 is too small, use 0 or more"),
+        ("[health]\ndegraded_rtt_ms = 10001", "10001 is too much, use 10000 or less"),
+        (f"[health]\ndegraded_rtt_ms = {'9' * 400}", "not a number"),
+        ("[health]\non_down = 'kill'", '"kill" is no choice, use one of "free" or "keep"'),
+        ("[health]\nprobe = []", "unknown key, the nearest is probes"),
+        ("[daemon]\nuser = 'a b'", '"a b" is no user, use a name or a number'),
+        ("[daemon]\nuser = true", "true is no user"),
+        ("[daemon]\nuser = 0", '"0" may do too much for what hears the Internet, use a user of'),
+        ("[daemon]\nhook_user = ''", '"" is no user'),
+        ("[hooks]\nup = 'hook'", '"hook" is no absolute path, write it like "/'),
+        ("[hooks]\ndown = '/usr/'", '"/usr/" is no file'),
+        ("[hooks]\nupp = '/a'", "unknown key, the nearest is up"),
+        ("[hooks]\ntimeout_s = 0", "0 is too small, use 0.1 or more"),
+        ("[hook]\nup = '/a'", "hook: unknown key, the nearest is hooks"),
+    ],
+)
+def test_keys_of_the_daemon(line: str, told: str) -> None:
+    [problem] = errors(f"{line}\n{UPLINK}")
+    assert problem.startswith("f.toml:")
+    assert told in problem
+
+
+def test_uplinks_and_the_daemon_are_judged_in_one_run() -> None:
+    text = f"{UPLINK}probes = ['x']\n[health]\nprobes = ['y']\nrecover_s = -1\ndamp_s = 0\n"
+    told = errors(f"{text}[hooks]\nup = 3\n[demon]")
+    assert [problem.split()[0] + problem.split()[1] for problem in told] == [
+        "f.toml:3:uplink.isp-a.probes[0]:",
+        "f.toml:5:health.probes[0]:",
+        "f.toml:6:health.recover_s:",
+        "f.toml:9:hooks.up:",
+        "f.toml:10:demon:",
+    ]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "wan 0", "..", "abcdefghijklmnop", "ä" * 8])
@@ -377,9 +545,16 @@ def test_schema_knows_the_keys() -> None:
     uplink: dict[str, Any] = schema["$defs"]["UplinkKeys"]
     assert uplink["required"] == ["interface"]
     assert set(uplink["properties"]) == {
-        "interface", "addresses", "gateways", "router_macs", "rank", "weight",
+        "interface", "addresses", "gateways", "router_macs", "rank", "weight", "probes",
     }  # fmt: skip
-    assert set(schema["$defs"]["HostKeys"]["properties"]) == set(HostConfig.__slots__)
+    for keys, noun in (
+        ("HostKeys", HostConfig),
+        ("HealthKeys", HealthConfig),
+        ("DaemonKeys", DaemonConfig),
+        ("HookKeys", HookConfig),
+    ):
+        assert set(schema["$defs"][keys]["properties"]) == set(noun.__slots__)
+    assert schema["$defs"]["HealthKeys"]["properties"]["probes"]["default"][0] == "icmp://1.1.1.1"
     assert uplink["additionalProperties"] is False
 
 

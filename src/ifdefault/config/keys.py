@@ -1,27 +1,27 @@
 """The keys of the config file, as pydantic models: what each may hold, and how it is written.
 
 Rules: one field per key, with the description that the JSON Schema shows; defaults come from
-`model`, where they are stated once. What only several uplinks together can get wrong is in
-`config.cross`.
+`model`, where they are stated once. The daemon's tables are in `config.watch`. What only several
+uplinks together can get wrong is in `config.cross`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     PlainValidator,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError
 
+from ifdefault.config.base import Keys, reject, toml
+from ifdefault.config.probes import Probes
+from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
 from ifdefault.model import HostConfig, ReturnPath, TruthMode
 
 _HOST = HostConfig()
@@ -30,13 +30,9 @@ _MARK_BITS = 6
 _TABLES = 32  # one per uplink, and the normal default's
 
 
-def _reject(what: str, remedy: str) -> NoReturn:
-    raise PydanticCustomError("ifdefault", "{what}", {"what": what, "remedy": remedy})
-
-
 def _uplink_name(name: str) -> str:
     if not re.fullmatch(_NAME, name):
-        _reject(
+        reject(
             "not a name for an uplink",
             "use up to 31 of a-z, 0-9 and -, beginning with a letter or digit",
         )
@@ -46,7 +42,7 @@ def _uplink_name(name: str) -> str:
 def _interface(name: str) -> str:
     # Linux: dev_valid_name() in net/core/dev.c
     if not 0 < len(name.encode()) <= 15 or name in (".", "..") or re.search(r"[/:\s]", name):
-        _reject(
+        reject(
             f'"{name}" can\'t be an interface', "use its name in `ip link`, at most 15 characters"
         )
     return name
@@ -58,22 +54,22 @@ def _ip(text: str, example: str) -> IPv4Address | IPv6Address:
     try:
         address = ip_address(bare)
     except ValueError:
-        _reject(f'"{text}" is not an IP address', f'write it like "{example}"')
+        reject(f'"{text}" is not an IP address', f'write it like "{example}"')
     if slash:
-        _reject(f'"{text}" is a prefix', f'drop the length: "{bare}"')
+        reject(f'"{text}" is a prefix', f'drop the length: "{bare}"')
     if zone:
-        _reject(f'"{text}" has a zone', f'drop it: "{bare}", the interface is known')
+        reject(f'"{text}" has a zone', f'drop it: "{bare}", the interface is known')
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        _reject(f'"{text}" is an IPv4 address in IPv6', f'write "{address.ipv4_mapped}"')
+        reject(f'"{text}" is an IPv4 address in IPv6', f'write "{address.ipv4_mapped}"')
     if address.is_multicast or address.is_unspecified or address.is_loopback:
-        _reject(f'"{text}" is no host on a link', f'write it like "{example}"')
+        reject(f'"{text}" is no host on a link', f'write it like "{example}"')
     return address
 
 
 def _address(text: str) -> str:
     address = _ip(text, "203.0.113.10")
     if address.is_link_local:
-        _reject(f'"{text}" is link-local', "name addresses that the Internet can reach")
+        reject(f'"{text}" is link-local', "name addresses that the Internet can reach")
     return str(address)
 
 
@@ -85,7 +81,7 @@ def _one_per_family(gateways: tuple[str, ...]) -> tuple[str, ...]:
     for family in (4, 6):
         count = sum(ip_address(gateway).version == family for gateway in gateways)
         if count > 1:
-            _reject(
+            reject(
                 f"{count} IPv{family} gateways",
                 "keep one, and make each further router an uplink of its own",
             )
@@ -95,9 +91,9 @@ def _one_per_family(gateways: tuple[str, ...]) -> tuple[str, ...]:
 def _mac(text: str) -> str:
     digits = re.sub(r"[:.-]", "", text).lower()
     if not re.fullmatch(r"[0-9a-f]{12}", digits):
-        _reject(f'"{text}" is not a MAC address', 'write it like "00:00:5e:00:53:01"')
+        reject(f'"{text}" is not a MAC address', 'write it like "00:00:5e:00:53:01"')
     if int(digits[:2], 16) & 1 or not int(digits, 16):
-        _reject(f'"{text}" is no single router\'s MAC address', "see `ip neigh` for the router's")
+        reject(f'"{text}" is no single router\'s MAC address', "see `ip neigh` for the router's")
     return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
 
 
@@ -107,18 +103,18 @@ def _mark_mask(value: Any) -> int:
     if isinstance(value, str) and re.fullmatch(r"0x[0-9A-Fa-f]{1,8}", value):
         mask = int(value, 16)
     if not isinstance(mask, int) or isinstance(mask, bool):
-        _reject(f"{toml(value)} is not a mask", remedy)
+        reject(f"{toml(value)} is not a mask", remedy)
     lowest = mask & -mask
     if not 0 < mask < 1 << 32 or mask != lowest * ((1 << _MARK_BITS) - 1):
         shown = value if isinstance(value, str) else f"{mask:#x}"
-        _reject(f"{shown} isn't {_MARK_BITS} adjacent bits", remedy)
+        reject(f"{shown} isn't {_MARK_BITS} adjacent bits", remedy)
     return mask
 
 
 def _table_base(base: int) -> int:
     last = base + _TABLES - 1
     if base <= 255 and last >= 253:
-        _reject(
+        reject(
             f"tables {base} to {last} hold the reserved ones, 253 to 255",
             f"use 256 or more, such as {_HOST.table_base}",
         )
@@ -129,14 +125,9 @@ def _udp_wildcard(value: Any) -> Literal["auto", "off"] | tuple[int, ...]:
     if value in ("auto", "off"):
         return value  # type: ignore[no-any-return]
     ports = value if isinstance(value, list) else [None]
-    if all(type(port) is int and 0 < port < 65536 for port in ports):
-        return tuple(sorted(set(ports)))
-    _reject(f"{toml(value)} is no choice", 'use "auto", "off" or a list of ports such as [443]')
-
-
-def toml(value: Any) -> str:
-    """A value as its writer wrote it, more or less."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if not all(type(port) is int and 0 < port < 65536 for port in ports):
+        reject(f"{toml(value)} is no choice", 'use "auto", "off" or a list of ports such as [443]')
+    return tuple(sorted(set(ports)))
 
 
 Name = Annotated[
@@ -167,11 +158,7 @@ UdpWildcard = Annotated[
 ]
 
 
-class _Keys(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class UplinkKeys(_Keys):
+class UplinkKeys(Keys):
     """An uplink: an interface, or one router on it; what is left out is read from the kernel."""
 
     interface: Interface = Field(description="network interface that leads to the provider")
@@ -198,9 +185,12 @@ class UplinkKeys(_Keys):
         le=1000,
         description="among equal ranks the greatest weight does",
     )
+    probes: Probes | None = Field(
+        default=None, description="targets beyond the gateway, instead of those of [health]"
+    )
 
 
-class HostKeys(_Keys):
+class HostKeys(Keys):
     """What holds for the host as a whole."""
 
     mark_mask: MarkMask = Field(
@@ -239,10 +229,13 @@ class HostKeys(_Keys):
     )
 
 
-class File(_Keys):
+class File(Keys):
     """The whole config file."""
 
     model_config = ConfigDict(title="ifdefault.toml")
 
     uplink: dict[Name, UplinkKeys] = Field(default={}, description="the uplinks, by name")
     host: HostKeys = HostKeys()
+    health: HealthKeys = Field(default_factory=HealthKeys)
+    daemon: DaemonKeys = DaemonKeys()
+    hooks: HookKeys = HookKeys()

@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from ifdefault.config import cross, lines
 from ifdefault.errors import ConfigError, Problem
-from ifdefault.model import Config, HostConfig, UplinkConfig
+from ifdefault.model import (
+    Config,
+    DaemonConfig,
+    HealthConfig,
+    HookConfig,
+    HostConfig,
+    UplinkConfig,
+)
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
 _TOML_REMEDIES = {
@@ -76,13 +82,20 @@ def _judge(document: dict[str, Any]) -> tuple[Config, list[cross.Fault]]:
         file = File.model_validate(document)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=True)
-        found = [_fault(detail) for detail in details]
+        found = [_fault(detail, document) for detail in details]
         file = File.model_validate(_sound(document, (detail["loc"] for detail in details)))
-    uplinks = tuple(UplinkConfig(name, **keys.model_dump()) for name, keys in file.uplink.items())
+    uplinks = tuple(UplinkConfig(name, **dict(keys)) for name, keys in file.uplink.items())
     found += cross.faults(uplinks)
     if not document.get("uplink") and document.keys() <= File.model_fields.keys():
         found.append((("uplink",), "no uplink", 'add [uplink.isp-a] and interface = "…" below it'))
-    return Config(uplinks, HostConfig(**file.host.model_dump())), found
+    config = Config(
+        uplinks,
+        HostConfig(**dict(file.host)),
+        HealthConfig(**dict(file.health)),
+        DaemonConfig(**dict(file.daemon)),
+        HookConfig(**dict(file.hooks)),
+    )
+    return config, found
 
 
 def _sound(document: Mapping[str, Any], locs: Iterable[lines.Path]) -> dict[str, Any]:
@@ -97,15 +110,25 @@ def _sound(document: Mapping[str, Any], locs: Iterable[lines.Path]) -> dict[str,
     }
 
 
-def _fault(detail: ErrorDetails) -> cross.Fault:
+def _fault(detail: ErrorDetails, document: Any) -> cross.Fault:
     path = tuple(part for part in detail["loc"] if part != "[key]")
     what, remedy = _wording(path, detail["type"], detail.get("ctx", {}), detail["input"])
-    return path, what, remedy
+    return _written(path, document), what, remedy
+
+
+def _written(path: lines.Path, document: Any) -> lines.Path:
+    """The path without what nobody wrote: a bare probe is a table only to pydantic."""
+    for depth, part in enumerate(path):
+        if not isinstance(document, dict | list):
+            return path[:depth]
+        inside = part in document if isinstance(document, dict) else True
+        document = document[part] if inside else {}  # type: ignore[index]
+    return path
 
 
 def _wording(path: lines.Path, kind: str, bound: Mapping[str, Any], value: Any) -> tuple[str, str]:
     """What is wrong and what would be right, of one of pydantic's errors."""
-    from ifdefault.config.keys import toml
+    from ifdefault.config.base import toml
 
     match kind:
         case "ifdefault":
@@ -113,20 +136,30 @@ def _wording(path: lines.Path, kind: str, bound: Mapping[str, Any], value: Any) 
         case "extra_forbidden":
             return "unknown key", _nearest(path)
         case "missing":
-            return "missing", "name the network interface that leads to the provider"
+            return "missing", _MISSING[path[-1]]
         case "literal_error":
             expected = bound["expected"].replace("'", '"')
             return f"{toml(value)} is no choice", f"use one of {expected}"
         case "greater_than_equal" | "string_too_short":
-            return f"{toml(value)} is too small", f"use {min(bound.values())} or more"
+            return f"{toml(value)} is too small", f"use {_shown(min(bound.values()))} or more"
         case "less_than_equal" | "string_too_long":
-            return f"{toml(value)} is too much", f"use {min(bound.values())} or less"
-        case "int_type" | "string_type" | "tuple_type" | "dict_type" | "model_type":
+            return f"{toml(value)} is too much", f"use {_shown(min(bound.values()))} or less"
+        case _ if kind in _TYPES:
             return "not " + _TYPES[kind][0], "write " + _TYPES[kind][1]
     return kind.replace("_", " "), ""
 
 
+def _shown(bound: float) -> str:
+    return str(int(bound) if bound == int(bound) else bound)
+
+
+_MISSING: dict[Any, str] = {
+    "interface": "name the network interface that leads to the provider",
+    "url": 'write what to ask, as in url = "https://example.net/health"',
+}
 _TYPES = {
+    "float_type": ("a number", "it without quotes"),
+    "finite_number": ("a finite number", "one"),
     "int_type": ("a whole number", "it without quotes or point"),
     "string_type": ("a text", 'it in "double quotes"'),
     "tuple_type": ("a list", 'it in brackets: ["…"]'),
@@ -143,17 +176,23 @@ def _nearest(path: lines.Path) -> str:
 
 
 def _keys_beside(path: lines.Path) -> Iterable[str]:
-    from ifdefault.config.keys import File, HostKeys, UplinkKeys
+    from ifdefault.config.keys import File, UplinkKeys
+    from ifdefault.config.probes import ProbeKeys
 
-    models: dict[Any, type[BaseModel]] = {"uplink": UplinkKeys, "host": HostKeys}
-    model = models[path[0]] if len(path) > 1 else File
-    return model.model_fields
+    if len(path) == 1:
+        return File.model_fields
+    if any(isinstance(part, int) for part in path):  # a list's only tables are probes
+        return ProbeKeys.model_fields
+    if path[0] == "uplink":
+        return UplinkKeys.model_fields
+    table: Any = File.model_fields[str(path[0])].annotation
+    return table.model_fields  # type: ignore[no-any-return]
 
 
 def _problem(filename: str, line: int, fault: cross.Fault) -> Problem:
     path, what, remedy = fault
-    key = re.sub(r"\.(\d+)$", r"[\1]", ".".join(map(str, path)))
-    return Problem(f"{filename}:{line}: {key}", what, remedy)
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return Problem(f"{filename}:{line}: {key[1:]}", what, remedy)
 
 
 def _not_toml(message: str, text: str, filename: str) -> Problem:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from ifdefault.config import read as read_config
 from ifdefault.errors import HostError, KernelError, Problem
 from ifdefault.host import routers
+from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Ruleset, State, Store
 from ifdefault.kernel import foreign, nft
 from ifdefault.kernel.perform import Performer
@@ -37,6 +38,7 @@ from ifdefault.plan import conflicts, numbers
 from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import plan
 from ifdefault.plan.diff import diff, own_routes, own_rules
+from ifdefault.vitals import Decision
 
 T = TypeVar("T")
 Before = Callable[[Operation], None]
@@ -59,22 +61,37 @@ class Prepared:
     problems: tuple[Problem, ...] = ()
 
 
-def prepare(config_path: Path, store: Store, *, thorough: bool = True) -> Prepared:
+def prepare(
+    config_path: Path, store: Store, *, thorough: bool = True, decision: Decision | None = None
+) -> Prepared:
     """Read config and kernel, and plan. ConfigError for the config's faults, all in one run.
 
     `thorough` also looks for conflicts with others; without it nothing is read that the plan
-    itself doesn't need.
+    itself doesn't need. `decision` is the running daemon's, if one runs.
     """
-    return prepare_config(read_config(config_path), store, thorough=thorough)
+    config = read_config(config_path)
+    return prepare_config(config, store, thorough=thorough, decision=decision)
 
 
-def prepare_config(config: Config, store: Store, *, thorough: bool = True) -> Prepared:
+def prepare_config(
+    config: Config,
+    store: Store,
+    *,
+    thorough: bool = True,
+    decision: Decision | None = None,
+    routers_seen: RoutersSeen | None = None,
+) -> Prepared:
+    """The same of a config that was read. With `routers_seen` no router is waited for."""
     state = store.load()
     problems: tuple[Problem, ...] = ()
     marks = foreign.foreign_marks(nft.ruleset_json()) if thorough else ()
-    facts = routers.with_known_routers(config, read_facts(marks))
+    facts = read_facts(marks)
+    if routers_seen is None:
+        facts = routers.with_known_routers(config, facts)
+    else:
+        facts = routers_seen.completed(config, facts)
     state.numbers = numbers.assign([u.name for u in config.uplinks], state.numbers)
-    planned = plan(config, facts, state.numbers)
+    planned = plan(config, facts, state.numbers, decision)
     desired = with_originals(planned.desired, state, facts)
     if thorough:
         found = conflicts.find_conflicts(config, facts, planned.uplinks)
@@ -142,6 +159,25 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
         return_to(came_from, store)
         raise
     _note(store, state, facts, prepared.desired)
+
+
+def converge(prepared: Prepared, store: Store) -> tuple[Problem, ...]:
+    """Perform what was prepared, as far as the kernel takes it; return what it refused.
+
+    For a daemon, which sees the kernel's every change and plans again: a link that dies meanwhile
+    must not keep the default from moving away from it, and nothing is undone.
+    """
+    state = _with_new_originals(prepared)
+    store.save(state)
+    refused: list[Problem] = []
+    with Performer() as performer:
+        for operation in prepared.operations:
+            try:
+                _perform_one(performer, operation, _key(operation, prepared.uplinks))
+            except (KernelError, HostError) as error:
+                refused += error.problems
+    _note(store, state, read_facts(), prepared.desired)
+    return tuple(refused)
 
 
 def _perform(prepared: Prepared, before: Before) -> None:

@@ -1,6 +1,7 @@
 """Routers on a LAN that several uplinks share: their MACs must be known before we plan.
 
-Rules: the kernel resolves, by its own ARP and ND; we ask it to and wait, at most a second.
+Rules: the kernel resolves, by its own ARP and ND; we ask it to and wait, at most a second. A
+daemon doesn't wait: it remembers, so that a router that died is still told apart.
 """
 
 from __future__ import annotations
@@ -11,29 +12,37 @@ from dataclasses import replace
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.perform import resolve_neighbour
 from ifdefault.kernel.read import read_links, read_neighbours
-from ifdefault.model import Config, Facts
+from ifdefault.model import Config, Facts, Neighbour
 
 _WAIT_S = 1.0
 _STEP_S = 0.02
 
 
+class RoutersSeen:
+    """The MACs that the gateways of shared interfaces had last."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], Neighbour] = {}
+
+    def completed(self, config: Config, facts: Facts) -> Facts:
+        """Facts whose neighbours include these gateways, as the kernel knows or knew them."""
+        if not _missing(config, facts, ()):
+            return facts  # no uplinks share an interface
+        if not self._seen:  # the first time there is nothing to remember
+            facts = with_known_routers(config, facts)
+        self._seen |= {(n.dev, n.address): n for n in facts.neighbours if n.mac}
+        missing = _missing(config, facts, facts.neighbours)
+        _resolve(missing)
+        lost = tuple(self._seen[key] for key in sorted(missing & self._seen.keys()))
+        return replace(facts, neighbours=(*facts.neighbours, *lost))
+
+
 def with_known_routers(config: Config, facts: Facts) -> Facts:
     """Facts whose neighbours include the gateways of shared interfaces, where they answer."""
-    interfaces = [u.interface for u in config.uplinks]
-    there = {link.name for link in facts.links if link.up}
-    missing = {
-        (u.interface, gateway)
-        for u in config.uplinks
-        if interfaces.count(u.interface) > 1 and u.interface in there
-        for gateway in u.gateways
-    } - {(n.dev, n.address) for n in facts.neighbours if n.mac}
+    missing = _missing(config, facts, facts.neighbours)
     if not missing:
         return facts
-    for dev, gateway in sorted(missing):
-        try:
-            resolve_neighbour(gateway, dev)
-        except OSError:
-            continue  # the plan says what it lacks
+    _resolve(missing)
     neighbours = facts.neighbours
     deadline = time.monotonic() + _WAIT_S
     with Netlink() as netlink:
@@ -44,3 +53,23 @@ def with_known_routers(config: Config, facts: Facts) -> Facts:
             time.sleep(_STEP_S)  # resolution is the kernel's; there is nothing else to do
             neighbours = read_neighbours(netlink, names)
     return replace(facts, neighbours=neighbours)
+
+
+def _missing(config: Config, facts: Facts, known: tuple[Neighbour, ...]) -> set[tuple[str, str]]:
+    """The gateways of shared interfaces, as (interface, address), whose MAC isn't among these."""
+    interfaces = [u.interface for u in config.uplinks]
+    there = {link.name for link in facts.links if link.up}
+    return {
+        (u.interface, gateway)
+        for u in config.uplinks
+        if interfaces.count(u.interface) > 1 and u.interface in there
+        for gateway in u.gateways
+    } - {(n.dev, n.address) for n in known if n.mac}
+
+
+def _resolve(gateways: set[tuple[str, str]]) -> None:
+    for dev, gateway in sorted(gateways):
+        try:
+            resolve_neighbour(gateway, dev)
+        except OSError:
+            continue  # the plan says what it lacks

@@ -22,16 +22,19 @@ from ifdefault.model import NftTable
 
 STATE, RULESET, LOCK = "state.json", "ruleset.json", "lock"
 PENDING, GUARD = "undo.json", "guard"
+HEALTH = "health.json"
 
 
 @dataclass(slots=True)
 class State:
     """`sysctls` and `groups` map a name to its original, then to the values of ours that the
-    kernel may hold: one, or more while a change is under way or was killed."""
+    kernel may hold: one, or more while a change is under way or was killed. `forced` is what the
+    operator wants of an uplink, whatever is observed."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     sysctls: dict[str, tuple[str, ...]] = field(default_factory=dict)
     groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    forced: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

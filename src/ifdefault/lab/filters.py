@@ -13,7 +13,6 @@ from typing import Any
 # addressed to this router's own MAC: on a shared LAN the others' broadcasts are heard as well
 _FROM_CUSTOMER = 'iifname "cust*" meta pkttype host'
 _EXEMPT = {4: ("0.0.0.0", "169.254.0.0/16"), 6: ("::", "fe80::/10")}
-_UNROUTED = {4: ("224.0.0.0/4", "169.254.0.0/16"), 6: ("ff00::/8", "fe80::/10")}
 _WORD = {4: "ip", 6: "ip6"}
 
 
@@ -28,19 +27,18 @@ class Misrouted:
     packets: int
 
 
-def source_filter(prefixes: Iterable[str], serves: Iterable[str] = ()) -> str:
+def source_filter(prefixes: Iterable[str], others: Iterable[str] = ()) -> str:
     """Return the nft table `bcp38` of a provider's router.
 
-    `serves`: where two providers announce the same address the source can't tell; then a packet
-    to a client that comes in through the other provider is the misrouted one.
+    `others`: where two providers announce the same address the source can't tell; then a packet
+    to a client that comes in through another provider is the misrouted one.
     """
     lines = []
     for family, word in _WORD.items():
         own = ", ".join((*_EXEMPT[family], *_of(family, prefixes)))
         lines.append(f"{_FROM_CUSTOMER} {word} saddr != {{ {own} }} goto misrouted")
-        if clients := _of(family, serves):
-            served = ", ".join((*_UNROUTED[family], *_of(family, prefixes), *clients))
-            lines.append(f"{_FROM_CUSTOMER} {word} daddr != {{ {served} }} goto misrouted")
+        if clients := ", ".join(_of(family, others)):
+            lines.append(f"{_FROM_CUSTOMER} {word} daddr {{ {clients} }} goto misrouted")
     rules = "\n    ".join(lines)
     return f"""\
 table inet bcp38

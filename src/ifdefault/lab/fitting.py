@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
+from ifdefault.lab import internet
 from ifdefault.lab.topology import Topology, extend, parse
 from ifdefault.model import FAMILIES, Config, UplinkConfig
 
@@ -41,8 +42,19 @@ def fit(config: Config, text: str, name: str) -> Topology:
         f"lan{number}": _lan(table, number, dev, members)
         for number, (dev, members) in enumerate(lans.items())
     }
+    table["nodes"]["core"] = {"addresses": {"lo": _targets(config, table["providers"])}}
     table |= {"name": "config", "title": f"a world that fits {name}", "drawing": _draw(uplinks)}
     return parse(extend(table))
+
+
+def _targets(config: Config, providers: dict[str, Any]) -> list[str]:
+    """The targets of the config's own probes, but for those inside a provider's network."""
+    probes = (*config.health.probes, *(p for u in config.uplinks for p in u.probes or ()))
+    networks = [ip_network(prefix) for row in providers.values() for prefix in row["prefixes"]]
+    found = [ip_interface(text) for text in internet.targets(probes)]
+    inside = {target for target in found for network in networks if target.ip in network}
+    there = {ip_interface(text) for text in internet.targets()} | inside
+    return [str(target) for target in found if target not in there]
 
 
 def _node(uplink: str, number: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from importlib.resources import files
@@ -18,6 +18,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from ifdefault.errors import ConfigError, Problem
+from ifdefault.lab import internet
 from ifdefault.lab.filters import source_filter
 
 _FILES = files("ifdefault.lab") / "topologies"
@@ -164,7 +165,14 @@ def parse(table: Mapping[str, Any]) -> Topology:
 
 def _provided(providers: tuple[Provider, ...]) -> dict[str, Any]:
     """The core, and a router for each provider."""
-    core: dict[str, Any] = {"addresses": {}, "routes": [], "rules": [], "sysctls": dict(_FORWARD)}
+    core: dict[str, Any] = {
+        "addresses": {"lo": internet.targets()},
+        "routes": [],
+        "rules": [],
+        "sysctls": dict(_FORWARD) | internet.SYSCTLS,
+    }
+    if providers:
+        core["nft"] = internet.returns((p.name, p.number) for p in providers)
     nodes: dict[str, Any] = {"core": core}
     hops: dict[str, list[str]] = {}
     for provider in providers:
@@ -175,10 +183,11 @@ def _provided(providers: tuple[Provider, ...]) -> dict[str, Any]:
         table = 100 + provider.number
         for prefix in provider.prefixes:
             hops.setdefault(prefix, []).append(far[":" in prefix])
+        core["routes"] += [f"default via {address} table {table}" for address in far]
+        core["rules"] += [f"{o} fwmark {provider.number} lookup {table}" for o in ("-4", "-6")]
         for prefix in provider.serves:
-            core["routes"].append(f"default via {far[':' in prefix]} table {table}")
-            option = "-6 " if ":" in prefix else "-4 "
-            core["rules"].append(f"{option}from {prefix} lookup {table}")
+            option = "-6" if ":" in prefix else "-4"
+            core["rules"].append(f"{option} from {prefix} lookup {table}")
         nodes[provider.name] = {
             "addresses": {
                 "core0": [a + n for a, n in zip(far, lengths, strict=True)],
@@ -193,11 +202,16 @@ def _provided(providers: tuple[Provider, ...]) -> dict[str, Any]:
                 "net.ipv4.conf.all.arp_notify": "1",
                 "net.ipv6.conf.all.ndisc_notify": "1",
             },
-            "nft": source_filter(provider.prefixes, provider.serves),
+            "nft": source_filter(provider.prefixes, _served_by_others(provider, providers)),
         }
     for prefix, vias in hops.items():
         core["routes"].append(prefix + "".join(f" nexthop via {via}" for via in vias))
     return nodes
+
+
+def _served_by_others(provider: Provider, providers: Iterable[Provider]) -> list[str]:
+    served = {prefix for other in providers for prefix in other.serves}
+    return sorted(served.difference(provider.serves))
 
 
 def _provider(name: str, row: Mapping[str, Any]) -> Provider:

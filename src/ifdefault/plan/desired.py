@@ -30,6 +30,7 @@ from ifdefault.model import (
 )
 from ifdefault.plan import numbers, prefixes, resolve, ruleset, wildcard
 from ifdefault.plan.conflicts import first_priority
+from ifdefault.vitals import Decision
 
 _MARK_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
@@ -49,8 +50,14 @@ class Plan:
     desired: Desired
 
 
-def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
-    """ConfigError if two uplinks claim one address and nothing can tell them apart."""
+def plan(
+    config: Config,
+    facts: Facts,
+    numbering: dict[str, int],
+    decision: Decision | None = None,
+) -> Plan:
+    """ConfigError if two uplinks claim one address and nothing can tell them apart. Without a
+    decision, which takes health, the best uplink is that of carrier, rank and weight."""
     uplinks = resolve.resolve(config, facts, numbering)
     _refuse_indistinct(uplinks)
     usable = tuple(u for u in uplinks if not u.pending)
@@ -59,7 +66,8 @@ def plan(config: Config, facts: Facts, numbering: dict[str, int]) -> Plan:
         family: wildcard.ports(config, facts, family) if wildcard.concerns(usable, family) else ()
         for family in FAMILIES
     }
-    rules = tuple(_rules(config, facts, usable, ports))
+    decision = decision or _undecided(facts, usable)
+    rules = tuple(_rules(config, facts, usable, ports, decision))
     redirects = tuple(_redirects(config, facts, ports, routes, rules))
     forwards = any(dict(facts.sysctls).get(name) == "1" for name in _FORWARDING)
     needs = ruleset.Needs(config.host, usable, ports, redirects, forwards)
@@ -183,12 +191,15 @@ def _rules(
     facts: Facts,
     usable: tuple[Uplink, ...],
     naive: dict[Family, tuple[int, ...]],
+    decision: Decision,
 ) -> Iterator[Rule]:
     for family in FAMILIES:
-        uplinks = list(resolve.ready(usable, family))
+        order = {name: place for place, name in enumerate(decision.ranking(family))}
+        ready = resolve.ready(usable, family)  # those that the decision doesn't know come last
+        uplinks = sorted(ready, key=lambda u: order.get(u.name, len(order)))
         if uplinks:
             yield from _return_path(config, facts, uplinks, family)
-            yield from _outgoing(config, facts, uplinks, family, naive[family])
+            yield from _outgoing(config, uplinks, family, naive[family], decision)
 
 
 def _return_path(
@@ -212,7 +223,7 @@ def _return_path(
     for u in uplinks:
         priority = base + numbers.ARRIVAL_MARK
         yield rule(priority=priority, table=u.table, mark=u.arrival_mark, mask=u.mark_mask)
-    # an address or interface that several uplinks share goes to the best of them
+    # an address or interface that several uplinks share goes to the best of them, as decided
     owners = {a.address: u for u in reversed(uplinks) for a in u.addresses if a.family == family}
     for address, u in sorted(owners.items(), key=lambda item: item[1].number):
         src = f"{address}/{prefixes.BITS[family]}"
@@ -255,33 +266,38 @@ def _vpn_tables(facts: Facts, family: Family) -> list[int]:
 
 def _outgoing(
     config: Config,
-    facts: Facts,
     uplinks: list[Uplink],
     family: Family,
     naive: tuple[int, ...],
+    decision: Decision,
 ) -> Iterator[Rule]:
     """The normal default is the carrier's own table: a path's MTU is learned for the route that
     leads back to its source, and must hold for sockets that have no source yet. It asks for the
     absence of a choice, since the kernel takes a rule without a mark for any when it deletes.
 
-    Naive UDP servers keep to one uplink's address while the default moves: no flow of theirs can
-    be redirected anew at the very moment at which the kernel answers from elsewhere."""
+    Naive UDP servers keep to one uplink's address while the default moves, as long as that uplink
+    is usable: no flow of theirs can be redirected anew at the very moment at which the kernel
+    answers from elsewhere."""
     blank = Rule(family=family, priority=numbers.OUTGOING, protocol=PROTOCOL)
     by_number = sorted(uplinks, key=lambda u: u.number)
     for uplink in by_number:
         yield replace(blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask)
     yield replace(blank, table=TABLE_MAIN, suppress_prefixlength=0)
+    usable = decision.usable_in(family)
+    steady = next((u for u in by_number if u.name in usable), by_number[0])
     for port in naive:
         udp = replace(blank, ip_proto=wildcard.IP_PROTO, sport=(port, port))
-        yield replace(udp, table=by_number[0].table)
+        yield replace(udp, table=steady.table)
     unchosen = numbers.chosen_mark(config.host, 0)
-    yield replace(blank, table=_carrier(facts, uplinks).table, mask=unchosen)
+    yield replace(blank, table=uplinks[0].table, mask=unchosen)
 
 
-def _carrier(facts: Facts, uplinks: list[Uplink]) -> Uplink:
-    """The uplink that carries the normal default: carrier first, then rank, then weight."""
+def _undecided(facts: Facts, usable: tuple[Uplink, ...]) -> Decision:
+    """What can be decided without a look at the uplinks' health: carrier, then rank and weight."""
     carriers = {link.name for link in facts.links if link.carrier}
-    return next((u for u in uplinks if u.interface in carriers), uplinks[0])
+    order = sorted(resolve.ready(usable), key=lambda u: u.interface not in carriers)
+    names = tuple(u.name for u in order)
+    return Decision(tuple((f, names) for f in FAMILIES), tuple((f, names) for f in FAMILIES))
 
 
 # --- the rest -----------------------------------------------------------------------------

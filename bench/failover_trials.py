@@ -1,0 +1,174 @@
+"""Trials of a failover: cut one uplink, see when the system acts; mend it, see when it returns.
+
+Rules: all times are of the monotonic clock. A fault counts from just before the command that makes
+it, so its own few milliseconds are part of every figure; its end from just before the command that
+ends it. What moved before there was a fault is a false alarm, and is counted as such.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+from bench.clock import say
+from bench.observer import Watch
+from ifdefault.kernel import nft
+from ifdefault.lab.topology import load
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import Node, World
+
+_HOLD_S = 1.0  # how long a fault goes on after it was acted upon, and the calm before the next
+_BEGIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """What to look at: `watch`'s `key`, which has the value `intact` while nothing is wrong."""
+
+    watch: Watch
+    key: str
+    intact: str
+
+
+Start = Callable[[World], Sequence[Gauge]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A way in which an uplink dies, laid at its provider's router."""
+
+    name: str
+    begin: Callable[[Node], None]
+    end: Callable[[Node], None]
+
+
+def _drop(node: Node) -> None:
+    rules = "chain forward { type filter hook forward priority -20; policy drop; }; "
+    node.python(partial(nft.run, f"add table inet cut {{ {rules}}}"))
+
+
+def _pass(node: Node) -> None:
+    node.python(partial(nft.run, "delete table inet cut"))
+
+
+def _unplug(node: Node) -> None:
+    node.ip("link set cust0 down\n")
+
+
+def _plug(node: Node) -> None:
+    node.ip("link set cust0 up\n")
+    node.lay()  # a link that went down took its routes along
+
+
+BLACKHOLE = Cut("blackhole", _drop, _pass)
+CARRIER = Cut("carrier", _unplug, _plug)
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A system with settings, and how it is tried. A fault begins at a random place within
+    `period_s`, after a calm of `calm_s`. `again` is done between two trials."""
+
+    name: str
+    settings: str
+    pace: str  # what it sends to find out, an uplink, when all is well
+    start: Start
+    period_s: float = 1.0
+    calm_s: float = _HOLD_S
+    down_s: float = 30.0  # no trial waits longer for it to act
+    up_s: float = 60.0
+    again: Callable[[World], None] = field(default=lambda world: None)
+    prepare: Callable[[World], None] = field(default=lambda world: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One fault. By gauge: how long until the system acted and until it was as before; None if
+    it never did so in the time that it had."""
+
+    down_s: tuple[float | None, ...]
+    up_s: tuple[float | None, ...]
+    false_alarms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Trials one after another, in a world of their own."""
+
+    system: System
+    cut: Cut
+    trials: int
+
+
+def intact(*gauges: Gauge) -> Sequence[Gauge]:
+    """The gauges, when all of them say that nothing is wrong."""
+    for gauge in gauges:
+        eventually(partial(_is_intact, gauge), _BEGIN_S, what=f"{gauge.key} is {gauge.intact}")
+    return gauges
+
+
+def _is_intact(gauge: Gauge) -> bool:
+    return gauge.watch.value(gauge.key) == gauge.intact
+
+
+def run(jobs: Sequence[Job], worlds: int) -> dict[tuple[str, str, str], list[Trial]]:
+    """All trials by (system, settings, fault), in so many worlds at a time; the first begin first."""
+    found: dict[tuple[str, str, str], list[Trial]] = {}
+    with ThreadPoolExecutor(worlds) as pool:
+        futures: list[tuple[Job, Future[list[Trial]]]] = [
+            (job, pool.submit(_series, job)) for job in jobs
+        ]
+        for job, future in futures:
+            key = (job.system.name, job.system.settings, job.cut.name)
+            found.setdefault(key, []).extend(future.result())
+    return found
+
+
+def _series(job: Job) -> list[Trial]:
+    system, trials = job.system, []
+    with World.up(load("two")) as world:
+        system.prepare(world)
+        gauges = system.start(world)
+        for number in range(job.trials):
+            if number:
+                system.again(world)
+            trials.append(_trial(world["isp-a"], system, job.cut, gauges))
+    told = ", ".join("never" if t is None else f"{t:.2f}" for trial in trials for t in trial.down_s)
+    say(f"{system.name} ({system.settings}), {job.cut.name}: {told} s")
+    return trials
+
+
+def _trial(provider: Node, system: System, cut: Cut, gauges: Sequence[Gauge]) -> Trial:
+    intact(*gauges)
+    calm_since_s = time.monotonic()
+    time.sleep(system.calm_s + random.uniform(0, system.period_s))  # the fault's random place
+    false_alarms = sum(_alarms(gauge, calm_since_s) for gauge in gauges)
+    intact(*gauges)
+    cut_s = time.monotonic()
+    cut.begin(provider)
+    down_s = _when(gauges, lambda gauge, value: value != gauge.intact, cut_s, system.down_s)
+    time.sleep(_HOLD_S)
+    mend_s = time.monotonic()
+    cut.end(provider)
+    up_s = _when(gauges, lambda gauge, value: value == gauge.intact, mend_s, system.up_s)
+    return Trial(down_s, up_s, false_alarms)
+
+
+def _alarms(gauge: Gauge, since_s: float) -> int:
+    """How often the system acted without a cause."""
+    seen = gauge.watch.seen(gauge.key)
+    return sum(sight.at_s > since_s and sight.value != gauge.intact for sight in seen)
+
+
+def _when(
+    gauges: Sequence[Gauge], wanted: Callable[[Gauge, str], bool], since_s: float, timeout_s: float
+) -> tuple[float | None, ...]:
+    times_s = []
+    for gauge in gauges:
+        found = gauge.watch.when(gauge.key, partial(wanted, gauge), since_s, timeout_s)
+        times_s.append(None if found is None else found - since_s)
+    return tuple(times_s)

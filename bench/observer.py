@@ -1,0 +1,201 @@
+"""What the world can see of a failover, with the time at which it could be seen.
+
+`python -m bench.observer route ADDRESS…` tells by which interface this host would reach each
+address; `python -m bench.observer dns SERVER PORT NAME` tells which addresses a name has. Both
+print "ready", and then a line `[monotonic seconds, key, value]` for each change.
+
+Rules: nothing is asked of the program under measurement, only of the kernel (which also says when
+to look again) and of DNS servers, whose very job it is to answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ifdefault.errors import HostError
+from ifdefault.kernel import rtnetlink
+from ifdefault.kernel.netlink import Netlink, attributes, u32
+from ifdefault.lab.world import Node
+
+# What the kernel tells of itself; when nothing is told, it is asked all the same.
+_GROUPS = (1, 7, 8, 11, 19)  # rtnetlink's: link, IPv4 route, IPv4 rule, IPv6 route, IPv6 rule
+_LOOK_S = 0.02
+_QUERY_S = 0.01
+_PATIENCE_S = 0.25  # for an answer of a server on the same machine
+_RTA_OIF = 4
+_RTM_BODY = 12
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Sight:
+    """From this time on, what is asked for had this value."""
+
+    at_s: float
+    value: str
+
+
+class Watch:
+    """An observer at work in a node, and all that it saw."""
+
+    def __init__(self, node: Node, *arguments: str) -> None:
+        command = [sys.executable, "-m", "bench.observer", *arguments]
+        self._seen: dict[str, list[Sight]] = {}
+        self._changed = threading.Condition()
+        self._child = node.popen(command, stdout=subprocess.PIPE)
+        assert self._child.stdout is not None
+        if self._child.stdout.readline() != "ready\n":
+            raise HostError(f"{node.name}: the observer didn't start")
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._child.stdout is not None
+        with suppress(ValueError):  # closed, as the world goes down
+            for line in self._child.stdout:
+                at_s, key, value = json.loads(line)
+                with self._changed:
+                    self._seen.setdefault(key, []).append(Sight(at_s, value))
+                    self._changed.notify_all()
+
+    def close(self) -> None:
+        self._child.terminate()
+        self._child.wait(10)
+
+    def seen(self, key: str) -> list[Sight]:
+        with self._changed:
+            return list(self._seen.get(key, []))
+
+    def value(self, key: str) -> str:
+        seen = self.seen(key)
+        return seen[-1].value if seen else ""
+
+    def when(
+        self, key: str, wanted: Callable[[str], bool], since_s: float, timeout_s: float
+    ) -> float | None:
+        """When the value was first as wanted at or after `since_s`; None if it never was."""
+
+        def first() -> Sight | None:
+            seen = self._seen.get(key, [])
+            current = [sight for sight in seen if sight.at_s <= since_s][-1:]
+            later = [sight for sight in seen if sight.at_s > since_s]
+            return next((sight for sight in current + later if wanted(sight.value)), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: first() is not None, timeout_s)
+            found = first()
+        return None if found is None else max(found.at_s, since_s)
+
+
+# --- the observer's own process --------------------------------------------------------------
+
+
+def _tell(key: str, value: str) -> None:
+    print(json.dumps([time.monotonic(), key, value]), flush=True)
+
+
+def _tell_changes(values: Iterator[dict[str, str]]) -> None:
+    known: dict[str, str] = {}
+    for found in values:
+        for key, value in found.items():
+            if known.get(key) != value:
+                known[key] = value
+                _tell(key, value)
+
+
+def routes(addresses: Sequence[str]) -> Iterator[dict[str, str]]:
+    """By which interface this host would reach each address, whenever that may have changed."""
+    events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    events.bind((0, sum(1 << (group - 1) for group in _GROUPS)))
+    events.setblocking(False)
+    questions = {address: rtnetlink.encode_question(address) for address in addresses}
+    with Netlink() as netlink:
+        while True:
+            yield {address: _interface(netlink, body) for address, body in questions.items()}
+            select.select([events], [], [], _LOOK_S)
+            with suppress(BlockingIOError):
+                while True:
+                    _drain(events)
+
+
+def _drain(events: socket.socket) -> None:
+    try:
+        events.recv(1 << 16)
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:  # too many to be told one by one: look, as we do
+            raise
+
+
+def _interface(netlink: Netlink, question: bytes) -> str:
+    try:
+        answer = netlink.ask(rtnetlink.GETROUTE, question)
+        return socket.if_indextoname(u32(attributes(answer, _RTM_BODY).get(_RTA_OIF)))
+    except OSError:
+        return ""
+
+
+def names(server: str, port: int, name: str) -> Iterator[dict[str, str]]:
+    """Which IPv4 addresses a name has, every few milliseconds."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect((server, port))
+    sock.settimeout(_PATIENCE_S)
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+    while True:
+        number = random.randrange(1 << 16)
+        start = time.monotonic()
+        with suppress(OSError):
+            head = struct.pack("!HHHHHH", number, 0, 1, 0, 0, 0)
+            sock.send(head + labels + b"\0" + struct.pack("!HH", 1, 1))
+            answer = sock.recv(4096)
+            while answer[:2] != number.to_bytes(2):
+                answer = sock.recv(4096)
+            yield {name: " ".join(sorted(_addresses(answer)))}
+        time.sleep(max(0.0, start + _QUERY_S - time.monotonic()))
+
+
+def _addresses(answer: bytes) -> Iterator[str]:
+    """The A records of an answer to one question."""
+    _, flags, _, count, _, _ = struct.unpack_from("!HHHHHH", answer)
+    if flags & 15:
+        return
+    place = _after_name(answer, 12) + 4
+    for _ in range(count):
+        place = _after_name(answer, place)
+        kind, _, _, length = struct.unpack_from("!HHIH", answer, place)
+        place += 10
+        if kind == 1:
+            yield socket.inet_ntoa(answer[place : place + 4])
+        place += length
+
+
+def _after_name(message: bytes, place: int) -> int:
+    while message[place]:
+        if message[place] >= 0xC0:
+            return place + 2
+        place += message[place] + 1
+    return place + 1
+
+
+def main() -> None:
+    kind, *arguments = sys.argv[1:]
+    print("ready", flush=True)
+    if kind == "route":
+        _tell_changes(routes(arguments))
+    else:
+        server, port, name = arguments
+        _tell_changes(names(server, int(port), name))
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        main()

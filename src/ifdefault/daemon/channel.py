@@ -1,0 +1,211 @@
+"""The channel between engine and face: packets with messages, and the sockets that go with some.
+
+Rules: sending never waits. While the peer reads too slowly messages queue, and when the queue is
+full the oldest that may be dropped is dropped and told (`dropped`); a peer for which even that
+doesn't help is given up. Whatever ends the channel, the end of the peer or a word that is no
+message, is told once (`ended`), with its cause. A descriptor that no message asked for is closed.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic
+
+from ifdefault.daemon.messages import (
+    MAX_BYTES,
+    BadMessage,
+    M,
+    Message,
+    Outcome,
+    Send,
+    decode,
+    encode,
+    wants_socket,
+)
+
+QUEUE = 1024
+_TURN = 64  # packets read at one wake-up: others want their turn
+# One descriptor at most; CMSG_SPACE would have room for two.
+_ANCILLARY_BYTES = socket.CMSG_LEN(4)
+_DROPPABLE = (Send, Outcome)  # they tell of a moment; all others of what lasts
+_SHORT = {errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}  # of our host, for now
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a channel."""
+    kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    return socket.socketpair(socket.AF_UNIX, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    message: Message
+    packet: bytes
+    fds: tuple[int, ...]  # our own duplicates
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+
+
+class Channel(Generic[M]):
+    """One end, on the running loop. `hear` gets each message, with its socket if it wants one and
+    one came (it may not: this process may have too many open); the socket is the hearer's.
+
+    `allowed` are the types to be heard; with `sockets` False none is ever received.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        allowed: Sequence[type[M]],
+        hear: Callable[[M, socket.socket | None], None],
+        ended: Callable[[str], None],
+        *,
+        sockets: bool = False,
+        dropped: Callable[[Message], None] = lambda message: None,
+    ) -> None:
+        self._sock = sock
+        self._allowed = frozenset(allowed)
+        self._hear, self._ended, self._dropped = hear, ended, dropped
+        self._ancillary = _ANCILLARY_BYTES if sockets else 0
+        self._queue: deque[_Waiting] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._open = True
+        self.drops = 0
+        sock.setblocking(False)
+        self._loop.add_reader(sock, self._read)
+
+    # --- sending --------------------------------------------------------------------------
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send, or queue. The descriptors stay the caller's. No word once the channel ended."""
+        packet = encode(message)
+        if not self._open or (not self._queue and self._put(message, packet, fds)):
+            return
+        if not self._queue:
+            self._loop.add_writer(self._sock, self._flush)
+        try:
+            own = tuple([os.dup(fd) for fd in fds])
+        except OSError:
+            self._drop(message)
+            return
+        self._queue.append(_Waiting(message, packet, own))
+        if len(self._queue) > QUEUE:
+            self._drop_oldest()
+
+    def _put(self, message: Message, packet: bytes, fds: Sequence[int]) -> bool:
+        """Whether nothing more is to be done for this packet; else it must wait."""
+        try:
+            if fds:
+                socket.send_fds(self._sock, [packet], fds, socket.MSG_NOSIGNAL)
+            else:
+                self._sock.send(packet, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _SHORT and isinstance(message, _DROPPABLE):
+                self._drop(message)
+            else:
+                self._end(_words(error))
+        return True
+
+    def _flush(self) -> None:
+        while self._queue:
+            waiting = self._queue.popleft()
+            if not self._put(waiting.message, waiting.packet, waiting.fds):
+                self._queue.appendleft(waiting)
+                return
+            waiting.close()
+        if self._open:
+            self._loop.remove_writer(self._sock)
+
+    def _drop_oldest(self) -> None:
+        for place, waiting in enumerate(self._queue):
+            if isinstance(waiting.message, _DROPPABLE):
+                del self._queue[place]
+                waiting.close()
+                self._drop(waiting.message)
+                return
+        self._end("it doesn't read what it is told")
+
+    def _drop(self, message: Message) -> None:
+        self.drops += 1
+        self._dropped(message)
+
+    # --- hearing --------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        for _ in range(_TURN):
+            if not self._open:
+                return
+            try:
+                packet, ancillary, _, _ = self._sock.recvmsg(
+                    MAX_BYTES + 1, self._ancillary, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._end(_words(error))
+                return
+            fds = _descriptors(ancillary)
+            try:
+                self._take(packet, fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    def _take(self, packet: bytes, fds: array.array[int]) -> None:
+        """Hear one packet. What is left in `fds` nobody wanted."""
+        if not packet:
+            self._end("it closed the channel")
+            return
+        try:
+            message = decode(packet, self._allowed)
+        except BadMessage as error:
+            self._end(f"it sent what is no message: {error}")
+            return
+        sock = None
+        if fds and wants_socket(message):
+            with suppress(OSError):  # no socket at all
+                sock = socket.socket(fileno=fds[0])
+                fds.pop(0)
+                sock.setblocking(False)
+        self._hear(message, sock)
+
+    # --- the end --------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End it from this side, silently."""
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+            while self._queue:
+                self._queue.popleft().close()
+
+    def _end(self, cause: str) -> None:
+        if self._open:
+            self.close()
+            self._ended(cause)
+
+
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno or 0).lower()
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> array.array[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return fds

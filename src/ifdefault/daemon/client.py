@@ -1,0 +1,94 @@
+"""Asking the engine, over its control socket.
+
+Rules: blocking, for the command line; asyncio isn't loaded here, it would take longer than the
+answer. What can't be asked is a HostError, NotRunning where there is no engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ifdefault.errors import HostError, Problem
+
+SOCKET = "control.sock"
+LONGEST_PATH = 107  # sun_path, but for its final zero
+LONGEST_REPLY = 16 * 1024 * 1024
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
+
+
+class NotRunning(HostError):
+    """No engine listens in this run directory."""
+
+
+def ask(run_dir: Path, request: dict[str, Any], timeout_s: float = 30.0) -> dict[str, Any]:
+    """The engine's reply, whether it is "ok" or not; NotRunning where there is no engine."""
+    path = str(run_dir / SOCKET)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout_s)
+        try:
+            _connect(sock, path)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may have refused already
+                sock.sendall(json.dumps(request).encode() + b"\n")
+            with sock.makefile("rb") as file:
+                line = file.readline(LONGEST_REPLY)
+            reply = json.loads(line)
+        except TimeoutError:
+            what = f"the daemon doesn't answer in {timeout_s:g} s"
+            raise HostError(Problem(path, what, "see its log")) from None
+        except OSError as error:
+            what = f"the daemon can't be asked: {(error.strerror or str(error)).lower()}"
+            raise HostError(Problem(path, what)) from error
+        except ValueError:
+            what = "the daemon hung up" if not line else "the daemon's answer makes no sense"
+            raise HostError(Problem(path, what, "see its log")) from None
+    if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
+        raise HostError(Problem(path, "the daemon's answer makes no sense", "see its log"))
+    return reply
+
+
+def is_running(run_dir: Path) -> bool:
+    return listener(run_dir / SOCKET) != ""
+
+
+def _connect(sock: socket.socket, path: str) -> None:
+    try:
+        if len(os.fsencode(path)) > LONGEST_PATH:
+            raise FileNotFoundError  # there can't be one
+        sock.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        remedy = "start it: systemctl start ifdefault, or ifdefault run"
+        raise NotRunning(Problem("", "no daemon runs", remedy)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who asks, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def listener(path: Path) -> str:
+    """The pid of who listens, "" where nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return ""
+        except OSError:
+            return "unknown"  # EAGAIN: it has more clients than it takes
+        return str(credentials(sock).pid)
+
+
+def credentials(sock: Any) -> Peer:
+    told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return Peer(*_CREDENTIALS.unpack(told))

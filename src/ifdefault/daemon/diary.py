@@ -1,0 +1,59 @@
+"""What happened, for `ifdefault events`, and what must survive a restart of the engine.
+
+Rules: a line each, also to the log, with both states and the cause. What is kept on disk holds for
+this boot alone, since its times are monotonic; if it is lost, everything is learned again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path as FilePath
+from typing import Any
+
+from ifdefault.daemon.standing import Event
+from ifdefault.errors import IfdefaultError
+from ifdefault.health.path import Memory
+from ifdefault.host.store import HEALTH, Store
+from ifdefault.model import Family
+
+KEPT = 500
+_BOOT = FilePath("/proc/sys/kernel/random/boot_id")
+_log = logging.getLogger("ifdefault")
+
+
+class Diary:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._boot = _BOOT.read_text().strip()
+        self._events: deque[Event] = deque(maxlen=KEPT)
+
+    def note(self, kind: str, text: str, uplink: str = "", level: int = logging.INFO) -> None:
+        """Tell the log, and remember; the wall clock is for people alone."""
+        self._events.append(Event(time.time(), kind, uplink, text))
+        _log.log(level, "%s", text)
+
+    def recent(self, limit: int) -> list[dict[str, Any]]:
+        return [asdict(event) for event in list(self._events)[-limit:]] if limit else []
+
+    def load(self) -> dict[tuple[str, Family], Memory]:
+        """The paths' memories, and into the diary its earlier events."""
+        try:
+            told = self._store.read(HEALTH) or {}
+            self._events.extend(Event(**event) for event in told.get("events", ()))
+            if told.get("boot") != self._boot:
+                return {}
+            return {(p["uplink"], p["family"]): Memory(**p["memory"]) for p in told["paths"]}
+        except (IfdefaultError, AttributeError, KeyError, TypeError, ValueError) as error:
+            _log.warning("%s is passed over: %s", self._store.directory / HEALTH, error)
+            return {}
+
+    def save(self, memories: dict[tuple[str, Family], Memory]) -> None:
+        paths = [
+            {"uplink": name, "family": family, "memory": asdict(memory)}
+            for (name, family), memory in memories.items()
+        ]
+        told = {"boot": self._boot, "paths": paths, "events": [asdict(e) for e in self._events]}
+        self._store.write(HEALTH, told, durable=False)

@@ -1,0 +1,70 @@
+"""Evidence from the traffic itself: connections that progress, or stall, and what links carry.
+
+Rules: it may vouch for a path or accuse it, and never decides: outsiders can open half a
+connection and fall silent. It looks less often where looking is dear: at most one part in fifty
+of a core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ifdefault.health.path import Path
+from ifdefault.kernel.signs import Counters, Sign, Signs
+from ifdefault.vitals import Transition
+
+_LOOK_S = 0.3
+_COST_SHARE = 50
+_RATES_S = 2.0
+_MANY = 3  # connections that must stall together: one alone has its own reasons
+
+
+class Evidence:
+    def __init__(self) -> None:
+        self._signs = Signs()
+        self._counters = Counters(())
+        self._looked_s = 0.0
+        self._carried: dict[str, tuple[int, int]] = {}
+        self._carried_s = 0.0
+        self.rates: dict[str, tuple[float, float]] = {}  # uplink: bit/s in, out
+
+    def look(self, now: float, paths: Mapping[str, Path]) -> tuple[tuple[Transition, ...], float]:
+        """Look at the host's connections, by the local address of each path; return what follows,
+        and when to look again."""
+        told: list[Transition] = []
+        for address, sign in self._signs.look(now).items():
+            path = paths.get(address)
+            if path is None:
+                continue
+            if sign.progressed:
+                told += path.vouch(now, self._looked_s)  # some time since then
+            elif accusation := _accusation(sign):
+                path.accuse(now, accusation)
+        self._looked_s = now
+        return tuple(told), now + max(_LOOK_S, _COST_SHARE * self._signs.cost_s)
+
+    def measure(self, now: float, interfaces: Mapping[str, str]) -> None:
+        """Refresh `rates`; `interfaces` maps uplinks to theirs."""
+        if now - self._carried_s < _RATES_S:
+            return
+        if set(interfaces.values()) != set(self._counters.interfaces):
+            self._counters = Counters(tuple(sorted(set(interfaces.values()))))
+        carried = {dev: (t.bytes_in, t.bytes_out) for dev, t in self._counters.read().items()}
+        span_s = now - self._carried_s
+        self.rates = {
+            name: (
+                8 * (carried[dev][0] - self._carried[dev][0]) / span_s,
+                8 * (carried[dev][1] - self._carried[dev][1]) / span_s,
+            )
+            for name, dev in interfaces.items()
+            if dev in carried and dev in self._carried
+        }
+        self._carried, self._carried_s = carried, now
+
+
+def _accusation(sign: Sign) -> str:
+    if sign.stalled >= _MANY and 2 * sign.stalled >= sign.sockets:
+        return f"{sign.stalled} of {sign.sockets} TCP connections stall"
+    if sign.half_open_unanswered >= _MANY and 2 * sign.half_open_unanswered >= sign.half_open:
+        return f"{sign.half_open_unanswered} of {sign.half_open} SYN-ACKs unanswered"
+    return ""

@@ -1,0 +1,132 @@
+"""Keeps the kernel as planned: at the start, when the decision changes, and when others interfere.
+
+Rules: every change is planned from what the kernel holds at that moment, so that what others did
+meanwhile is followed or put back, whichever is right. Repairs are paced (`fights`); a new decision
+never waits. While `held` says why, nothing is changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ifdefault.daemon.fights import Fights
+from ifdefault.errors import IfdefaultError, LockError, Problem
+from ifdefault.host.apply import (
+    Prepared,
+    commit,
+    converge,
+    prepare_config,
+    prepare_down,
+)
+from ifdefault.host.routers import RoutersSeen
+from ifdefault.host.store import Store
+from ifdefault.kernel import sockets, sysctl
+from ifdefault.model import Config, Uplink
+from ifdefault.plan.describe import describe
+from ifdefault.vitals import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What one look at the kernel led to."""
+
+    operations: tuple[str, ...] = ()
+    refused: tuple[Problem, ...] = ()
+    fought: tuple[str, ...] = ()
+    again_s: float = 0.0  # when to look again, 0 if nothing is left to do
+
+
+_RETRY_S = 0.1  # after a refusal, or while another ifdefault changes the host
+_RETRY_LONGEST_S = 10.0
+
+
+class Keeper:
+    def __init__(self, config: Config, store: Store) -> None:
+        self.config = config
+        self.held = ""
+        self.fights = Fights()
+        self._store = store
+        self._routers = RoutersSeen()
+        self._retry_s = _RETRY_S
+        self._prepared: Prepared | None = None
+
+    @property
+    def prepared(self) -> Prepared:
+        assert self._prepared is not None, "adopt() comes first"
+        return self._prepared
+
+    @property
+    def uplinks(self) -> tuple[Uplink, ...]:
+        return self.prepared.uplinks
+
+    def look(self) -> Prepared:
+        """Plan without changing anything."""
+        self._prepared = self._prepare(self.config, None, thorough=False)
+        return self._prepared
+
+    def adopt(self, config: Config, decision: Decision | None) -> Prepared:
+        """Bring the kernel to a config, or leave it as it was and raise."""
+        with self._store.lock(wait=True):
+            prepared = self._prepare(config, decision, thorough=True)
+            commit(prepared, self._store)
+        self.config, self._prepared, self.held = config, prepared, ""
+        return prepared
+
+    def take_down(self) -> Prepared:
+        """Take all of ours out of the kernel and rest."""
+        with self._store.lock(wait=True):
+            prepared = prepare_down(self._store)
+            commit(prepared, self._store)
+        self.held = "taken down by ifdefault down, until ifdefault apply"
+        return prepared
+
+    def keep(self, now: float, decision: Decision | None, *, decided: bool) -> Kept:
+        """Look at the kernel and mend what differs; `decided` if a decision asks for it."""
+        if self.held:
+            return Kept()
+        try:
+            with self._store.lock():
+                return self._keep(now, decision, decided)
+        except LockError:
+            return Kept(again_s=now + _RETRY_S)  # another ifdefault changes the host just now
+        except IfdefaultError as error:  # a ConfigError, too: two uplinks have come to be alike
+            return Kept(refused=error.problems, again_s=now + self._later())
+
+    def _keep(self, now: float, decision: Decision | None, decided: bool) -> Kept:
+        prepared = self._prepare(self.config, decision, thorough=False)
+        self._prepared = prepared
+        operations = tuple(describe(operation) for operation in prepared.operations)
+        if not operations:
+            return Kept()
+        if not decided and not self.fights.may_repair(now):
+            return Kept(again_s=self.fights.until_s)
+        refused = converge(prepared, self._store)
+        fought = () if decided else self.fights.note(now, operations)
+        if not refused:
+            self._retry_s = _RETRY_S
+            return Kept(operations, (), fought)
+        return Kept(operations, refused, fought, now + self._later())
+
+    def _later(self) -> float:
+        self._retry_s = min(2 * self._retry_s, _RETRY_LONGEST_S)
+        return self._retry_s
+
+    def _prepare(self, config: Config, decision: Decision | None, *, thorough: bool) -> Prepared:
+        return prepare_config(
+            config,
+            self._store,
+            thorough=thorough,
+            decision=decision,
+            routers_seen=self._routers,
+        )
+
+    def differs_silently(self) -> bool:
+        """Whether something changed of which the kernel sends no word: sysctls that we set, UDP
+        sockets that are bound to no address."""
+        if self.held:
+            return False
+        desired, facts = self.prepared.desired, self.prepared.facts
+        if any(sysctl.read(name) not in (value, None) for name, value in desired.sysctls):
+            return True
+        auto = self.config.host.udp_wildcard == "auto"
+        return auto and sockets.wildcard_udp() != facts.wildcard_udp

@@ -1,0 +1,157 @@
+"""What the operator asks of the engine, over the control socket or by a signal.
+
+Rules: a new config is taken whole or refused whole, and the old one goes on. What is asked for
+an uplink is on disk before it is answered, and so outlives a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from ifdefault.config import read as read_config
+from ifdefault.daemon.control import Confirm, Down, Events, Peer, Reload, Request, SetUplink, Status
+from ifdefault.daemon.standing import Standing
+from ifdefault.errors import HostError, IfdefaultError, Problem
+from ifdefault.host.apply import Prepared
+from ifdefault.plan.describe import describe
+from ifdefault.vitals import Decision, Forced
+
+if TYPE_CHECKING:
+    from ifdefault.daemon.engine import Engine
+
+
+class Operator:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._probation: asyncio.TimerHandle | None = None
+
+    async def answer(self, request: Request, peer: Peer) -> dict[str, Any]:
+        match request:
+            case Status():
+                return {"standing": self.standing().to_json()}
+            case Events(limit):
+                return {"events": self._engine.diary.recent(limit)}
+            case SetUplink(name, state):
+                return self._force(name, state)
+            case Reload(confirm_s):
+                return self.reload(confirm_s)
+            case Confirm():
+                return self._confirm()
+            case Down():
+                return self._down()
+
+    def standing(self) -> Standing:
+        engine = self._engine
+        now = time.monotonic()
+        left = f"undone in {self._probation.when() - now:.0f} s unless confirmed" if self._probation else ""
+        return Standing(
+            pid=os.getpid(),
+            up_s=now - engine.started_s,
+            now_s=now,
+            config=str(engine.config_path),
+            health=engine.paths.health(),
+            decision=engine.decision or Decision(),
+            forced=dict(engine.forced),
+            held=engine.keeper.held or left,
+            fights=engine.keeper.fights.told(now),
+            problems=(*engine.refused, *engine.outpost.problems),
+            rates=dict(engine.evidence.rates),
+        )
+
+    # --- an uplink's forced state ---------------------------------------------------------
+
+    def load_forced(self) -> dict[str, Forced]:
+        known = get_args(Forced)
+        told = self._engine.store.load().forced
+        return {name: cast(Forced, state) for name, state in told.items() if state in known}
+
+    def _force(self, name: str, state: Forced) -> dict[str, Any]:
+        engine = self._engine
+        names = [u.name for u in engine.keeper.config.uplinks]
+        if name not in names:
+            raise HostError(Problem("", f'no uplink "{name}"', f"there are {', '.join(names)}"))
+        was = engine.forced.get(name, "auto")
+        with engine.store.lock(wait=True):
+            kept = engine.store.load()
+            kept.forced = {k: v for k, v in {**kept.forced, name: state}.items() if v != "auto"}
+            engine.store.save(kept)
+        engine.forced = self.load_forced()
+        if was != state:
+            engine.diary.note("uplink", f"{name}: forced {was} -> {state} by the operator", name)
+            if state == "down":
+                engine.free_forced(name)
+            engine.decide()
+        return {"uplink": name, "was": was, "state": state}
+
+    # --- the config -----------------------------------------------------------------------
+
+    def reload_by_signal(self) -> None:
+        try:
+            self.reload()
+        except IfdefaultError as error:
+            for problem in error.problems:
+                self._engine.diary.note("reload", f"refused: {problem}", level=logging.ERROR)
+
+    def reload(self, confirm_s: int | None = None) -> dict[str, Any]:
+        """Take the config file in, whole or not at all."""
+        engine = self._engine
+        if self._probation is not None:
+            remedy = "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone"
+            raise HostError(Problem("reload", "an apply waits for its confirmation", remedy))
+        engine.notifier.reloading()
+        try:
+            before = engine.keeper.config
+            prepared = engine.adopt(read_config(engine.config_path))
+        finally:
+            engine.notifier.ready()
+        if confirm_s is not None and prepared.operations:
+            loop = asyncio.get_running_loop()
+            self._probation = loop.call_later(confirm_s, self._undo, before)
+        engine.diary.note("reload", f"config taken in, {len(prepared.operations)} operations")
+        return _told(prepared)
+
+    def _undo(self, before: Any) -> None:
+        self._probation = None
+        try:
+            self._engine.adopt(before)
+            self._engine.diary.note("reload", "not confirmed: the config before is in force again")
+        except IfdefaultError as error:
+            for problem in error.problems:
+                self._engine.diary.note("reload", f"undoing: {problem}", level=logging.ERROR)
+
+    def _confirm(self) -> dict[str, Any]:
+        if self._probation is None:
+            what = "nothing waits for a confirmation"
+            raise HostError(Problem("confirm", what, "it may have been undone: see ifdefault plan"))
+        self._call_off()
+        return {}
+
+    def _down(self) -> dict[str, Any]:
+        self._call_off()
+        prepared = self._engine.keeper.take_down()
+        self._engine.diary.note("down", "all of ours was taken out of the kernel")
+        return _told(prepared)
+
+    def _call_off(self) -> None:
+        if self._probation is not None:
+            self._probation.cancel()
+            self._probation = None
+
+
+def _told(prepared: Prepared) -> dict[str, Any]:
+    ready = sum(not u.pending for u in prepared.uplinks)
+    return {
+        "operations": [describe(operation) for operation in prepared.operations],
+        "pending": {u.name: u.pending for u in prepared.uplinks if u.pending},
+        "problems": [
+            {"where": p.where, "what": p.what, "remedy": p.remedy, "warning": p.warning}
+            for p in prepared.problems
+        ],
+        "ready": ready,
+        "uplinks": len(prepared.uplinks),
+        "ruleset": prepared.desired.nft,
+    }

@@ -1,0 +1,10 @@
+"""How an uplink fares, judged from what is seen of it, and which uplinks to use.
+
+Rules: pure: `now` (monotonic seconds) is an argument, probes are asked for and never sent. `line`
+knows what losses are normal, `target` one target, `path` the state machine, `decision` the choice.
+"""
+
+from ifdefault.health.decision import Candidate, decide
+from ifdefault.health.path import TRANSITIONS, Memory, Path
+
+__all__ = ["TRANSITIONS", "Candidate", "Memory", "Path", "decide"]

@@ -1,0 +1,131 @@
+"""What losses a line normally shows, and how far a run of lost rounds goes beyond them.
+
+The judge is a CUSUM test: the sum over a run of losses of the log-likelihood ratio of "the line is
+dead" (every round is lost) against "this is how the line is". An answer is impossible on a dead
+line, so it ends the run and the sum. A normal line loses a round after an answered one with a
+probability that is counted, and goes on losing with a probability that depends on how long it has
+been losing already. Both are counted per line, beginning with a prior: single losses, bursts, and
+a mixture of them are told apart without a model of either.
+
+Rules: the sum crosses `threshold` on a line that is up once in `days` on average, if its losses
+are as learned (Lorden, 1971: the mean time between false alarms of a CUSUM test is at least
+exp(threshold) rounds). Only losses that ended teach; what was judged to be an outage doesn't.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+# A round after an answered one is lost: what a line with nothing known is given, in how many
+# rounds, and what even the cleanest line is given.
+FIRST = 0.01
+FIRST_ROUNDS = 200
+FIRST_LEAST = 0.005
+# Two memories, in rounds: the longer is precise, the shorter takes in a line that gets worse. The
+# greater of the two counts.
+SLOW_ROUNDS = 20_000
+FAST_ROUNDS = 600
+
+# A round after a lost one is lost too: the least for any line, and the weight of the prior, in
+# losses. Small, so that a few bursts teach it before it has cried wolf often.
+NEXT_LEAST = 0.14
+NEXT_MOST = 0.98
+NEXT_WEIGHT = 3.0
+NEXT_MEMORY = 4000.0  # losses
+NEXT_MEMORY_S = 7 * 86400.0
+# The nth loss after the first falls into a bin by the length of n in bits: 1, 2-3, 4-7 … 32 and on.
+BINS = 6
+
+_FLAT = (0.0,) * (2 * BINS)
+
+
+def threshold(days: float, rounds_per_s: float) -> float:
+    """The sum at which a line is taken for dead, for a mean of `days` between false alarms."""
+    return max(6.0, math.log(days * 86400.0 * rounds_per_s))
+
+
+class Line:
+    """The normal losses of one line, learned."""
+
+    __slots__ = ("_at_s", "_ended", "_fast", "_fast_n", "_lasted", "_slow", "_slow_n", "_steps")
+
+    def __init__(self, learned: Sequence[float] = ()) -> None:
+        self._slow = self._fast = FIRST
+        self._slow_n = self._fast_n = float(FIRST_ROUNDS)
+        self._at_s = 0.0
+        counts: Sequence[float] = _FLAT
+        if len(learned) == 5 + 2 * BINS and all(0 <= value < math.inf for value in learned):
+            self._slow, self._fast = min(learned[0], 1.0), min(learned[2], 1.0)
+            self._slow_n = min(max(learned[1], FIRST_ROUNDS), SLOW_ROUNDS)
+            self._fast_n = min(max(learned[3], FIRST_ROUNDS), FAST_ROUNDS)
+            self._at_s = learned[4]
+            counts = learned[5:]
+        self._lasted, self._ended = list(counts[:BINS]), list(counts[BINS:])
+        self._steps: list[float] = []
+        self._weigh()
+
+    def learned(self) -> tuple[float, ...]:
+        """All that a later Line needs to go on."""
+        first = (self._slow, self._slow_n, self._fast, self._fast_n, self._at_s)
+        return (*first, *self._lasted, *self._ended)
+
+    @property
+    def first(self) -> float:
+        """The probability that a round is lost if the one before was answered."""
+        return min(max(self._slow, self._fast, FIRST_LEAST), 0.95)
+
+    def weight(self, nth: int) -> float:
+        """The log-likelihood ratio of the nth loss in a row, from 0."""
+        if nth == 0:
+            return -math.log(self.first)
+        return self._steps[min(nth.bit_length(), BINS) - 1]
+
+    def answered(self, rounds: int = 1) -> None:
+        """So many rounds were answered, each after an answered one."""
+        if rounds == 1:
+            self._count_first(0.0)
+            return
+        # The same in one step: counting a 0 multiplies by 1 - 1/n, n growing up to its limit.
+        for name, limit in (("_slow", SLOW_ROUNDS), ("_fast", FAST_ROUNDS)):
+            n = getattr(self, f"{name}_n")
+            growing = min(rounds, max(0, limit - int(n)))
+            share = n / (n + growing) * (1 - 1 / limit) ** (rounds - growing)
+            setattr(self, name, getattr(self, name) * share)
+            setattr(self, f"{name}_n", n + growing)
+
+    def ended(self, now: float, losses: int) -> None:
+        """An answer ended a run of so many lost rounds, on a line that was up all the time."""
+        self._count_first(1.0)
+        self._age(now)
+        for nth in range(1, losses):
+            self._lasted[min(nth.bit_length(), BINS) - 1] += 1
+        self._ended[min(losses.bit_length(), BINS) - 1] += 1
+        self._weigh()
+
+    def _count_first(self, lost: float) -> None:
+        if self._slow_n < SLOW_ROUNDS:
+            self._slow_n += 1
+        if self._fast_n < FAST_ROUNDS:
+            self._fast_n += 1
+        self._slow += (lost - self._slow) / self._slow_n
+        self._fast += (lost - self._fast) / self._fast_n
+
+    def _age(self, now: float) -> None:
+        """Forget, by time, and where much was counted also by count."""
+        fade = math.exp(min(0.0, self._at_s - now) / NEXT_MEMORY_S)
+        self._at_s = now
+        for bin_ in range(BINS):
+            total = self._lasted[bin_] + self._ended[bin_]
+            keep = fade if total < NEXT_MEMORY else fade * NEXT_MEMORY / total
+            self._lasted[bin_] *= keep
+            self._ended[bin_] *= keep
+
+    def _weigh(self) -> None:
+        """Weigh each bin; its prior is the bin before, since losses that last tend to last on."""
+        share, self._steps = NEXT_LEAST, []
+        least = max(NEXT_LEAST, self.first)
+        for lasted, ended in zip(self._lasted, self._ended, strict=True):
+            share = (lasted + NEXT_WEIGHT * share) / (lasted + ended + NEXT_WEIGHT)
+            share = min(max(share, least), NEXT_MOST)
+            self._steps.append(-math.log(share))

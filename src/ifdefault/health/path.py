@@ -1,0 +1,434 @@
+"""A path (an uplink in one family) as a state machine: evidence in, transitions out.
+
+Rules: TRANSITIONS holds every step there is. Three things bring a path down: rounds lost beyond
+what the line normally loses, its carrier, and, only where no target beyond the gateway is
+configured, the gateway. All else is suspicion: it asks sooner, and decides nothing. Local errors,
+probes that weren't sent or of which nothing was heard, and times at which nobody called aren't
+evidence. Nothing but answers from beyond brings a path up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ifdefault.health.asking import OVERDUE_S, Asker, Pace, Sent
+from ifdefault.health.line import Line, threshold
+from ifdefault.health.quality import Quality
+from ifdefault.health.target import Target
+from ifdefault.model import Family, HealthConfig
+from ifdefault.vitals import GATEWAY, Ask, Health, PathState, Transition, Verdict
+
+TRANSITIONS: dict[PathState, dict[PathState, str]] = {
+    "unproven": {
+        "up": "something beyond the gateway answered, or traffic flows",
+        "down": "no carrier; no gateway, where that is all there is",
+    },
+    "up": {
+        "degraded": "loss or delay beyond the limits",
+        "down": "rounds lost, no carrier; no gateway, where that is all there is",
+    },
+    "degraded": {
+        "up": "loss and delay well within the limits",
+        "down": "as from up",
+    },
+    "down": {
+        "recovering": "an answer, or traffic flows",
+        "unproven": "the carrier is back, and nothing ever answered",
+    },
+    "recovering": {
+        "up": "half of all rounds or more were answered for the time of the hold",
+        "down": "as from up",
+    },
+}
+
+# The first of the lost rounds is unanswered for at least so long before a path is down, whatever
+# the sum says: a queue that fills delays answers by as much within two rounds.
+PATIENCE_S = 0.42
+PATIENCE_RTTS = 1.2  # or so many of the slowest round trips lately, which
+PATIENCE_MOST_S = 1.2
+SLOWEST_FADE = 0.999  # … fade with each answer
+EXCESS_FADE = 0.98
+
+ACCUSED_AGAIN_S = 10.0  # one cause starts no two bursts within that
+PROOF_S = 3.0  # with the carrier back, answers are looked for at the pace of a burst
+FLAP_S = 600.0  # each further failure within that time doubles the hold
+LONG_DOWN_S = 600.0
+GAP_S = 1.0  # the caller was away
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Memory:
+    """What a path takes along into the next process: numbers, strings and tuples only. `seen`:
+    the targets that answered, and their round trip; `falls_s`: when it went down lately."""
+
+    state: PathState = "unproven"
+    since_s: float = 0.0
+    cause: str = ""
+    line: tuple[float, ...] = ()
+    seen: tuple[tuple[str, float], ...] = ()
+    falls_s: tuple[float, ...] = ()
+
+
+class Path:
+    """One path. Call `asks` and `tick` at `wake_s`, which every input may have moved."""
+
+    __slots__ = (
+        *("_accused", "_accused_s", "_answers", "_asker", "_cause", "_clear_s", "_config"),
+        *("_falls_s", "_hold_s", "_line", "_link", "_losses", "_neighbour", "_now", "_proof_s"),
+        *("_quality", "_run", "_since_s", "_slowest_s", "_state", "_sum", "_threshold", "_until_s"),
+        *("family", "uplink"),
+    )
+
+    def __init__(
+        self,
+        uplink: str,
+        family: Family,
+        targets: Sequence[str],
+        config: HealthConfig,
+        now: float,
+        memory: Memory | None = None,
+        presumed: PathState = "unproven",
+        has_gateway: bool = True,
+    ) -> None:
+        """`memory` is what an earlier process knew; without it `presumed` is the state to begin
+        with, and unless it is "unproven", silence of the targets counts from the beginning."""
+        kept = memory or Memory(presumed, now)
+        seen = dict(kept.seen)
+        known = memory is None and presumed != "unproven"
+        beyond = [
+            Target(at, probe, known or probe in seen, seen.get(probe, 0.0))
+            for at, probe in enumerate(targets)
+        ]
+        gateway = Target(GATEWAY, "gateway") if has_gateway else None
+        self.uplink, self.family = uplink, family
+        self._config = config
+        self._now = self._since_s = now
+        self._asker = Asker(beyond, gateway, 1 / config.rounds_per_s, now)
+        self._line = Line(kept.line)
+        self._quality = Quality(config)
+        self._threshold = threshold(config.false_alarm_days, config.rounds_per_s)
+        self._link, self._neighbour = True, True
+        # suspicion: when the lost rounds were sent, and how far they go beyond what is normal
+        self._run: list[float] = []
+        self._sum = 0.0
+        self._clear_s = -math.inf  # when the latest probe that was answered was sent
+        self._slowest_s = 0.0
+        self._accused: dict[str, float] = {}  # by cause, when it may accuse again
+        self._accused_s = math.inf
+        # recovery
+        self._proof_s = -math.inf
+        self._until_s = self._hold_s = 0.0
+        self._answers = self._losses = 0
+        self._falls_s = tuple(at for at in kept.falls_s if now - FLAP_S < at <= now)
+        self._state: PathState = kept.state
+        self._cause = kept.cause
+        if memory and kept.since_s <= now:  # else it is of an earlier boot
+            self._since_s = kept.since_s
+        if kept.state == "recovering":
+            self._hold(now)
+
+    # --- asking ---------------------------------------------------------------------------
+
+    @property
+    def wake_s(self) -> float:
+        """When `asks` and `tick` must be called next, at the latest; infinite without carrier."""
+        if not self._link:
+            return math.inf
+        wake_s = self._asker.wake_s()
+        if self._state == "recovering":
+            return min(wake_s, self._until_s)
+        if self._sum >= self._threshold:
+            return min(wake_s, self._run[0] + self._patience_s)
+        return wake_s
+
+    def asks(self, now: float) -> tuple[Ask, ...]:
+        """The probes to send now."""
+        now = self._at(now)
+        if not self._link:
+            return ()
+        wake_s = self.wake_s
+        if now < wake_s:
+            return ()
+        if now > wake_s + GAP_S:
+            self._resume(now)
+        self._asker.forget(now)
+        return tuple(self._asker.asks(now, self._pace(now)))
+
+    def tick(self, now: float) -> tuple[Transition, ...]:
+        """Let time pass: a hold that ends, patience that ends."""
+        now = self._at(now)
+        if self._state == "recovering" and now >= self._until_s:
+            return self._end_hold(now)
+        if self._sum >= self._threshold:
+            return self._judge(now)
+        return ()
+
+    def _pace(self, now: float) -> Pace:
+        match self._state:
+            case "down" if now < self._proof_s:
+                return "burst"
+            case "down":
+                return "waiting" if now - self._since_s < LONG_DOWN_S else "waiting long"
+            case "unproven":
+                return "quiet"
+        if self._run or self._accused_s <= now:
+            return "burst"
+        return "waiting" if self._state == "recovering" else "quiet"
+
+    # --- evidence -------------------------------------------------------------------------
+
+    def observe(
+        self, now: float, seq: int, verdict: Verdict, rtt_us: int = 0
+    ) -> tuple[Transition, ...]:
+        """A probe's fate. Some time after "lost" it may still come to be "answered"."""
+        now = self._at(now)
+        sent = self._asker.take(seq)
+        if sent is None or verdict == "local":
+            return ()
+        if verdict == "answered":
+            return self._answered(now, sent, rtt_us / 1e6)
+        if sent.lost:
+            self._asker.await_late(seq, sent)
+            return ()
+        if verdict == "lost":
+            # Whoever tells it so late was held up: it may not have read an answer that came.
+            if now > sent.at_s + sent.timeout_s + OVERDUE_S:
+                return ()
+            self._asker.await_late(seq, sent)
+        sent.target.wrong = verdict == "wrong"
+        return self._lost(now, sent)
+
+    def _answered(self, now: float, sent: Sent, rtt_s: float) -> tuple[Transition, ...]:
+        target, asker = sent.target, self._asker
+        was_good = target.good
+        excess_s = target.hear(sent.at_s, rtt_s)
+        asker.excess_s = max(asker.excess_s * EXCESS_FADE, 1.25 * excess_s)
+        if target.good != was_good:
+            asker.sort()
+        if target not in asker.judges:
+            return ()
+        self._slowest_s = max(self._slowest_s * SLOWEST_FADE, rtt_s)
+        if sent.pace == "quiet" and not sent.lost:
+            if not self._run:
+                self._line.answered()
+            self._quality.count(0.0, rtt_s)
+        if self._state == "recovering":
+            self._answers += 1
+        return self._alive(now, sent.at_s, late=sent.lost, cause=f"{target.probe} answers")
+
+    def _alive(self, now: float, at_s: float, late: bool, cause: str) -> tuple[Transition, ...]:
+        """What was sent at `at_s` was answered: nothing lost until then condemns the path."""
+        self._clear_s = max(self._clear_s, at_s)
+        if self._run and self._run[0] <= at_s:
+            self._clear(now, at_s, late)
+        if self._accused_s <= at_s:
+            self._accused_s = math.inf
+        match self._state:
+            case "unproven":
+                return self._step(now, "up", cause)
+            case "down" if self._link:
+                self._hold(now)
+                return self._step(now, "recovering", cause)
+            case "up" | "degraded":
+                return self._grade(now)
+        return ()
+
+    def _clear(self, now: float, at_s: float, late: bool) -> None:
+        """End the run of losses, but for those that were sent after `at_s`."""
+        left = [sent_s for sent_s in self._run if sent_s > at_s]
+        ended = len(self._run) - len(left) - late  # a late answer is no loss
+        if ended and self._state != "recovering":
+            self._line.ended(now, ended)
+        self._run = left
+        self._sum = sum(map(self._line.weight, range(len(left))))
+
+    def _lost(self, now: float, sent: Sent) -> tuple[Transition, ...]:
+        target, asker = sent.target, self._asker
+        aside = target.miss(sent.at_s, self._clear_s, self._quality.loss_ratio)
+        if sent.pace is None:  # no round
+            if target is asker.gateway and target.proven and target.row >= 2:
+                self.accuse(now, "the gateway is silent")
+            return ()
+        if aside and target.good and len(asker.good) > 1:
+            target.aside = True
+            target.due_s = now
+            asker.sort()
+        if self._state == "recovering":
+            self._losses += 1
+        elif sent.pace == "quiet":
+            self._quality.count(1.0, 0.0)
+        if self._state in ("down", "unproven"):
+            return ()
+        if sent.at_s <= self._clear_s:  # another, sent later, was answered meanwhile
+            if self._state != "recovering":
+                self._line.ended(now, 1)
+            return self._grade(now)
+        self._run.append(sent.at_s)
+        self._sum += self._line.weight(len(self._run) - 1)
+        if len(self._run) == 1:
+            asker.hurry(now)
+        return self._judge(now)
+
+    def _judge(self, now: float) -> tuple[Transition, ...]:
+        if self._sum < self._threshold or now < self._run[0] + self._patience_s:
+            return ()
+        first_s, rounds = self._run[0], len(self._run)
+        cause = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
+        gateway = self._asker.gateway
+        if gateway and self._asker.beyond:
+            if gateway.heard_s >= first_s:
+                cause += ", the gateway answers"
+            elif gateway.proven and gateway.lost_s >= first_s:
+                cause += ", the gateway is silent too"
+        return self._fall(now, cause)
+
+    @property
+    def _patience_s(self) -> float:
+        return max(PATIENCE_S, min(PATIENCE_RTTS * self._slowest_s, PATIENCE_MOST_S))
+
+    def _grade(self, now: float) -> tuple[Transition, ...]:
+        """Up or degraded, by loss and delay."""
+        worse = self._quality.worse
+        if self._state == "up" and worse:
+            return self._step(now, "degraded", worse)
+        if self._state == "degraded" and not worse:
+            return self._step(now, "up", f"loss {self._quality.loss_ratio:.0%}")
+        return ()
+
+    # --- other evidence -------------------------------------------------------------------
+
+    def link(self, now: float, up: bool) -> tuple[Transition, ...]:
+        """Carrier, and whether the interface is administratively up."""
+        now = self._at(now)
+        if up == self._link:
+            return ()
+        self._link = up
+        self._asker.drop_all(now)
+        if not up:
+            return self._fall(now, "carrier lost")
+        self._proof_s = now + PROOF_S
+        if not self._asker.good and not self._vouched():
+            return self._step(now, "unproven", "carrier is back")
+        return ()
+
+    def neighbour(self, now: float, reachable: bool) -> tuple[Transition, ...]:
+        """The gateway's ARP or neighbour discovery, succeeded or failed."""
+        now = self._at(now)
+        self._neighbour = reachable
+        if self._asker.beyond:
+            if not reachable:
+                self.accuse(now, "the gateway is unreachable")
+            return ()
+        if not reachable:
+            return self._fall(now, "gateway unreachable")
+        return self._alive(now, now, late=False, cause="the gateway is reachable")
+
+    def accuse(self, now: float, cause: str) -> None:
+        """Something looks wrong: ask at the pace of a burst until an answer clears it."""
+        now = self._at(now)
+        if self._state in ("down", "unproven") or now < self._accused.get(cause, -math.inf):
+            return
+        self._accused[cause] = now + ACCUSED_AGAIN_S
+        self._accused_s = min(self._accused_s, now)
+        self._asker.hurry(now)
+
+    def vouch(self, now: float, at_s: float | None = None) -> tuple[Transition, ...]:
+        """The path carried traffic both ways (ACK progress) at `at_s`, or now. Whoever looks from
+        time to time knows it only of the time of his last look."""
+        now = self._at(now)
+        at_s = now if at_s is None else min(at_s, now)
+        if self._link:
+            self._asker.spare(now, at_s)
+            return self._alive(now, at_s, late=False, cause="traffic flows")
+        return ()
+
+    def _at(self, now: float) -> float:
+        """Time never goes back."""
+        self._now = max(self._now, now)
+        return self._now
+
+    def _resume(self, now: float) -> None:
+        """Nobody called for a while, so the machine slept or was busy: what was lost then says
+        nothing of the line."""
+        self._asker.drop_all(now)
+        self._run, self._sum = [], 0.0
+        self._accused_s = math.inf
+        if self._state == "recovering":
+            self._hold(now)
+
+    # --- states ---------------------------------------------------------------------------
+
+    def _step(self, now: float, state: PathState, cause: str) -> tuple[Transition, ...]:
+        was = self._state
+        assert state in TRANSITIONS[was], f"{was} -> {state}"
+        self._state, self._since_s, self._cause = state, now, cause
+        return (Transition(now, self.uplink, self.family, was, state, cause),)
+
+    def _fall(self, now: float, cause: str) -> tuple[Transition, ...]:
+        self._run, self._sum = [], 0.0
+        self._accused_s = math.inf
+        if self._state == "down":
+            return ()
+        self._falls_s = (*(at for at in self._falls_s if now - at < FLAP_S), now)
+        return self._step(now, "down", cause)
+
+    def _hold(self, now: float) -> None:
+        """Begin to hold: longer for a path that failed several times lately."""
+        config, falls = self._config, sum(now - at < FLAP_S for at in self._falls_s)
+        damped_s = min(config.recover_s * 2.0 ** min(max(0, falls - 1), 30), config.damp_s)
+        self._hold_s = max(config.recover_s, damped_s)
+        self._until_s = now + self._hold_s
+        self._answers = self._losses = 0
+
+    def _end_hold(self, now: float) -> tuple[Transition, ...]:
+        proven = self._answers or not self._asker.good
+        if proven and self._answers >= self._losses:
+            self._quality.reset()
+            return self._step(now, "up", f"answers for {self._hold_s:g} s")
+        self._hold(now)
+        return ()
+
+    def _vouched(self) -> bool:
+        """Whether it has been up with nothing that answers probes."""
+        return False
+
+    # --- told -----------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        asker, now = self._asker, self._now
+        heard = [target.rtt_s for target in asker.good if target.rtt_s]
+        return Health(
+            uplink=self.uplink,
+            family=self.family,
+            state=self._state,
+            since_s=self._since_s,
+            cause=self._cause,
+            loss_ratio=1.0 if self._state == "down" else self._quality.loss_ratio,
+            rtt_ms=sum(heard) / len(heard) * 1000 if heard else 0.0,
+            gateway=self._gateway_health(),
+            bursting=self._link and self._pace(now) == "burst",
+            until_s=self._until_s if self._state == "recovering" else 0.0,
+            targets=tuple(target.health(now) for target in asker.beyond),
+        )
+
+    def _gateway_health(self) -> Literal["answers", "silent", "unknown"]:
+        gateway = self._asker.gateway
+        if gateway is None:
+            return "unknown"
+        if not self._neighbour or (gateway.proven and gateway.row >= 2):
+            return "silent"
+        return "answers" if gateway.proven else "unknown"
+
+    def memory(self) -> Memory:
+        judges = self._asker.judges
+        return Memory(
+            self._state,
+            self._since_s,
+            self._cause,
+            self._line.learned(),
+            tuple((target.probe, target.rtt_s) for target in judges if target.proven),
+            self._falls_s,
+        )

@@ -1,0 +1,86 @@
+"""What came of a question, and whose fault it is where nothing did.
+
+Rules: an errno that the kernel gives at once, before a packet left, is our own host's ("local")
+and says nothing of the path; one that comes later came from the network. A refusal counts as an
+answer only from the target itself: a gateway that has lost its provider refuses as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from dataclasses import dataclass
+
+from ifdefault.vitals import Verdict
+
+_QUEUED = ((socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25))  # IP_RECVERR, IPV6_RECVERR
+_ERROR = struct.Struct("=IBBBxII")  # linux/errqueue.h, struct sock_extended_err
+_ICMP = (2, 3)  # its origins: ICMP, ICMPv6
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The fate of one probe. `detail` is for people, and may hold what a server said."""
+
+    verdict: Verdict
+    rtt_us: int = 0
+    detail: str = ""
+
+
+class Fault(Exception):
+    """No answer will come of this probe; the verdict says whose fault that is."""
+
+    def __init__(self, verdict: Verdict, detail: str) -> None:
+        super().__init__(detail)
+        self.answer = Answer(verdict, 0, detail)
+
+
+def us_since(start_ns: int) -> int:
+    return (time.monotonic_ns() - start_ns) // 1000
+
+
+def words(code: int | None) -> str:
+    return os.strerror(code or 0).lower()
+
+
+def local(error: OSError) -> Answer:
+    """What to say when the kernel refused to send."""
+    return Answer("local", 0, words(error.errno))
+
+
+def want_errors(sock: socket.socket) -> None:
+    """Let the kernel tell which router an ICMP error came from (ip(7), IP_RECVERR)."""
+    level, option = _QUEUED[sock.family == socket.AF_INET6]
+    sock.setsockopt(level, option, 1)
+
+
+def raise_error(sock: socket.socket, code: int, target: str) -> None:
+    """Raise what an error of the network means; return if the target itself refused."""
+    offender = _offender(sock)
+    if offender == target or (not offender and code == errno.ECONNREFUSED):
+        return
+    raise Fault("lost", words(code) + (f", says {offender}" if offender else ""))
+
+
+def _offender(sock: socket.socket) -> str:
+    """Who sent the ICMP error that the socket failed by; "" if it was none."""
+    try:
+        _, ancillary, _, _ = sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)
+    except OSError:
+        return ""
+    for level, kind, data in ancillary:
+        if (level, kind) in _QUEUED and len(data) >= _ERROR.size and data[4] in _ICMP:
+            return _read_address(data[_ERROR.size :])
+    return ""
+
+
+def _read_address(data: bytes) -> str:
+    family = struct.unpack_from("=H", data)[0] if len(data) >= 2 else 0
+    if family == socket.AF_INET and len(data) >= 8:
+        return socket.inet_ntop(family, data[4:8])
+    if family == socket.AF_INET6 and len(data) >= 24:
+        return socket.inet_ntop(family, data[8:24])
+    return ""

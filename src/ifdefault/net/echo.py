@@ -1,0 +1,166 @@
+"""ICMP echo on a raw socket that somebody with the right to made.
+
+Rules: a raw socket hears every echo reply of the host, and outsiders may send more: the kernel
+drops all that doesn't begin with our token (classic BPF), so that a flood neither wakes us nor
+pushes out an answer. An answer must come from the target, with the number that this one probe
+drew. A probe is lost only after the socket was read once more: being slow ourselves condemns
+nobody. What comes within LATE_S after that is told as answered.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ifdefault.model import Family
+from ifdefault.net.answer import Answer, local
+
+LATE_S = 3.0
+_REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
+_ICMP = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence (RFC 792, 4443)
+_BODY = struct.Struct("!8s8sIQ")  # token, number drawn, path, seq
+_PACKET_BYTES = _ICMP.size + _BODY.size
+_RECEIVE_BYTES = 256  # an IPv4 header with options, and the packet
+_TURN, _TO_THE_END = 64, 4096  # packets read at one wake-up; before a probe is given up
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+
+
+@dataclass(slots=True)
+class _Asked:
+    seq: int
+    address: bytes
+    number: bytes
+    sent_ns: int
+    lost: bool = False
+    timer: asyncio.TimerHandle | None = None
+
+
+class Echo:
+    """The probes of one path. Calls `report(seq, answer)`; owns the socket."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        family: Family,
+        path: int,
+        report: Callable[[int, Answer], None],
+    ) -> None:
+        self._sock, self._family, self._path, self._report = sock, family, path, report
+        self._af = socket.AF_INET if family == 4 else socket.AF_INET6
+        self._token = os.urandom(8)
+        self._identifier = int.from_bytes(os.urandom(2), "big")
+        self._asked: dict[int, _Asked] = {}  # by the sequence number on the wire
+        self._loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        with suppress(OSError):  # then we look at each ourselves
+            _attach(sock, _filter(family, self._token))
+        self._loop.add_reader(sock, self._read, _TURN)
+
+    def close(self) -> None:
+        """Forget what is asked, and close the socket."""
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+        for asked in self._asked.values():
+            if asked.timer:
+                asked.timer.cancel()
+        self._asked.clear()
+
+    def ask(self, seq: int, address: str, timeout_s: float) -> None:
+        """Send one probe; its fate is reported once, and once more if the answer is late."""
+        on_wire = seq & 0xFFFF
+        if on_wire in self._asked:  # 65,536 ago
+            self._forget(on_wire)
+        number = os.urandom(8)
+        packet = self._packet(on_wire, _BODY.pack(self._token, number, self._path, seq))
+        sent_ns = time.monotonic_ns()
+        try:
+            target = socket.inet_pton(self._af, address)
+            self._sock.sendto(packet, (address, 0))
+        except OSError as error:
+            self._report(seq, local(error))
+            return
+        asked = self._asked[on_wire] = _Asked(seq, target, number, sent_ns)
+        asked.timer = self._loop.call_later(timeout_s, self._give_up, on_wire)
+
+    def _packet(self, on_wire: int, body: bytes) -> bytes:
+        kind, checksum = _REQUEST[self._family], 0
+        if self._family == 4:  # the kernel makes ICMPv6's
+            head = _ICMP.pack(kind, 0, 0, self._identifier, on_wire)
+            total = sum(struct.unpack(f"!{_PACKET_BYTES // 2}H", head + body))
+            total = (total & 0xFFFF) + (total >> 16)
+            checksum = ~(total + (total >> 16)) & 0xFFFF
+        return _ICMP.pack(kind, 0, checksum, self._identifier, on_wire) + body
+
+    def _give_up(self, on_wire: int) -> None:
+        self._read(_TO_THE_END)
+        asked = self._asked.get(on_wire)
+        if asked is not None:
+            asked.lost = True
+            asked.timer = self._loop.call_later(LATE_S, self._forget, on_wire)
+            self._report(asked.seq, Answer("lost", 0, "no answer"))
+
+    def _forget(self, on_wire: int) -> None:
+        asked = self._asked.pop(on_wire, None)
+        if asked is not None and asked.timer:
+            asked.timer.cancel()
+
+    def _read(self, most: int) -> None:
+        for _ in range(most):
+            try:
+                data, sender = self._sock.recvfrom(_RECEIVE_BYTES)
+            except OSError:  # nothing more, or an error of the device, which reading clears
+                return
+            if self._family == 4:
+                self._take(data[12:16], data[(data[0] & 15) * 4 :] if data else b"")
+            else:
+                self._take(socket.inet_pton(self._af, sender[0].partition("%")[0]), data)
+
+    def _take(self, sender: bytes, packet: bytes) -> None:
+        """Take in one packet, of whatever origin."""
+        if len(packet) < _PACKET_BYTES:
+            return
+        kind, _, _, identifier, on_wire = _ICMP.unpack_from(packet)
+        token, number, _, _ = _BODY.unpack_from(packet, _ICMP.size)
+        asked = self._asked.get(on_wire)
+        if (
+            asked is not None
+            and (kind, identifier) == (_REPLY[self._family], self._identifier)
+            and (token, number) == (self._token, asked.number)
+            and sender == asked.address
+        ):
+            rtt_us = (time.monotonic_ns() - asked.sent_ns) // 1000
+            self._forget(on_wire)
+            self._report(asked.seq, Answer("answered", rtt_us, "late" if asked.lost else ""))
+
+
+def _filter(family: Family, token: bytes) -> bytes:
+    """A program that keeps ICMP packets whose body begins with the token.
+
+    It sees IPv4 from the IP header on, ICMPv6 from the ICMP header on.
+    """
+    first, second = struct.unpack("!II", token)
+    at = _ICMP.size
+    load = 0x40 if family == 4 else 0x20  # a word, indexed by X or absolute
+    program = [
+        (0xB1, 0, 0, 0),  # X = length of the IPv4 header
+        (load, 0, 0, at),
+        (0x15, 0, 3, first),  # equal, or skip 3
+        (load, 0, 0, at + 4),
+        (0x15, 0, 1, second),
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep
+        (0x06, 0, 0, 0),  # drop
+    ]
+    return b"".join(struct.pack("=HBBI", *step) for step in program[family == 6 :])
+
+
+def _attach(sock: socket.socket, program: bytes) -> None:
+    steps = array.array("B", program)
+    address, length = steps.buffer_info()
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length // 8, address))

@@ -1,0 +1,149 @@
+"""HTTP(S): does a server answer a GET with the status that is expected?
+
+Rules: the status line is all that is read, within 8 KiB, and no redirect is followed. A server
+that is reached and says something else, has another's certificate, refuses or hangs up, is
+"wrong": so does a captive portal. Certificates are checked against the system's authorities.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import Any
+
+from ifdefault import __version__
+from ifdefault.net import tcp
+from ifdefault.net.answer import Answer, Fault, us_since, words
+
+_MOST_BYTES = 8192
+_STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
+_INTERIM = re.compile(rb"HTTP/1\.[0-9] 1[0-9]{2}.*?\r?\n\r?\n", re.DOTALL)  # 100, 103: RFC 8297
+_PORTS = {False: 80, True: 443}
+
+
+async def probe(
+    sock: socket.socket,
+    address: str,
+    port: int,
+    host: str,
+    path: str,
+    statuses: Collection[int],
+    *,
+    secure: bool,
+) -> Answer:
+    start_ns = time.monotonic_ns()
+    if not await tcp.connect(sock, address, port):
+        raise Fault("wrong", "refused")
+    try:
+        stream = await _tls(sock, host) if secure else Plain(sock)
+        await stream.send(_request(host, port, path, secure=secure))
+        status = await _status(stream)
+    except ssl.SSLCertVerificationError as error:
+        raise Fault("wrong", f"certificate: {error.verify_message}") from None
+    except ssl.SSLError as error:
+        raise Fault("wrong", f"TLS: {error.reason or error}") from None
+    except ConnectionError as error:
+        raise Fault("wrong", words(error.errno)) from None
+    except OSError as error:
+        raise Fault("lost", words(error.errno)) from None
+    if status not in statuses if statuses else status >= 400:
+        expected = " or ".join(map(str, sorted(statuses)[:5])) or "one below 400"
+        raise Fault("wrong", f"status {status}, expected {expected}")
+    return Answer("answered", us_since(start_ns), f"status {status}")
+
+
+def _request(host: str, port: int, path: str, *, secure: bool) -> bytes:
+    name = f"[{host}]" if ":" in host else host
+    name += f":{port}" if port != _PORTS[secure] else ""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: ifdefault/{__version__}\r\n"
+        "Accept: */*\r\nConnection: close\r\n\r\n"
+    ).encode("ascii")
+
+
+async def _status(stream: Plain) -> int:
+    """The status of the final response."""
+    got = b""
+    while len(got) < _MOST_BYTES:
+        data = await stream.receive()
+        got += data
+        while interim := _INTERIM.match(got):
+            got = got[interim.end() :]
+        if (found := _STATUS.match(got)) and found[1][0] != b"1"[0]:
+            return int(found[1])
+        if not data:
+            raise Fault("wrong", "hung up" if got else "hung up without a word")
+        if not got.startswith(b"HTTP/1."[: len(got)]):
+            raise Fault("wrong", "not HTTP")
+    raise Fault("wrong", f"no status in {_MOST_BYTES} bytes")
+
+
+class Plain:
+    """A connection's bytes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+
+    async def send(self, data: bytes) -> None:
+        await self._loop.sock_sendall(self._sock, data)
+
+    async def receive(self) -> bytes:
+        return await self._loop.sock_recv(self._sock, _MOST_BYTES)
+
+
+class _Tls(Plain):
+    """The same within TLS (ssl, "Memory BIO support")."""
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        super().__init__(sock)
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        # as bytes: a str would need the IDNA codec, which may not be readable any more
+        self._tls = _context().wrap_bio(self._in, self._out, server_hostname=name.encode())
+
+    async def handshake(self) -> None:
+        await self._until_done(self._tls.do_handshake)
+
+    async def send(self, data: bytes) -> None:
+        await self._until_done(self._tls.write, data)
+
+    async def receive(self) -> bytes:
+        try:
+            return bytes(await self._until_done(self._tls.read, _MOST_BYTES))
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+
+    async def _until_done(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        while True:
+            try:
+                result = step(*arguments)
+            except ssl.SSLWantReadError:
+                await self._flush()
+                if data := await super().receive():
+                    self._in.write(data)
+                else:
+                    self._in.write_eof()
+                continue
+            await self._flush()
+            return result
+
+    async def _flush(self) -> None:
+        if data := self._out.read():
+            await super().send(data)
+
+
+async def _tls(sock: socket.socket, name: str) -> Plain:
+    stream = _Tls(sock, name)
+    await stream.handshake()
+    return stream
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    """Made when first needed: the authorities cost some megabytes."""
+    return ssl.create_default_context()

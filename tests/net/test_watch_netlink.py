@@ -1,0 +1,215 @@
+"""The watcher tells what matters, once, and nothing of the noise.
+
+core ── isp-a ── wan0 host lan0 ── content     (topology "one"; only the host is watched)
+
+Where nothing is to be told, something that is follows it and must come alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Iterator
+from select import select
+
+import pytest
+
+from ifdefault.kernel.watch import (
+    Changed,
+    Event,
+    LinkChanged,
+    NeighbourChanged,
+    Overrun,
+    Watch,
+)
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import Node, World
+from tests.net.conftest import LabWorld
+
+MARKERS = (f"rule add pref {n} lookup 7 protocol 171\n" for n in itertools.count(200))
+MARKER = Changed("rule", ours=True)
+GATEWAY, MAC = "203.0.113.77", "02:00:00:00:00:77"
+TABLE = "table inet {} {{ chain c {{ }}; }}"
+
+
+@pytest.fixture
+def world(lab_world: LabWorld) -> World:
+    world = lab_world("one")
+    # duplicate address detection would change addresses meanwhile
+    eventually(lambda: "tentative" not in world["host"].run(["ip", "address"]).stdout)
+    return world
+
+
+@pytest.fixture
+def host(world: World) -> Node:
+    return world["host"]
+
+
+@pytest.fixture
+def watch(host: Node) -> Iterator[Watch]:
+    with host.python(Watch) as watch:
+        yield watch
+
+
+def told(watch: Watch, until: Event) -> list[Event]:
+    """What comes up to an event, waited for as the engine does."""
+    found: list[Event] = []
+
+    def seen() -> bool:
+        ready, _, _ = select(watch.sockets, [], [], 5)
+        assert ready, f"{until} never came; only {found}"
+        found.extend(watch.read())
+        return until in found
+
+    eventually(seen)
+    return found
+
+
+def told_of(watch: Watch, host: Node, lines: str) -> list[Event]:
+    """What these lines for `ip` bring about."""
+    host.ip(lines + next(MARKERS))
+    return [event for event in told(watch, MARKER) if event != MARKER]
+
+
+def index(host: Node, dev: str) -> int:
+    return host.python(lambda: socket.if_nametoindex(dev))
+
+
+def test_nothing_happens(watch: Watch) -> None:
+    assert watch.read() == []
+
+
+def test_links(watch: Watch, host: Node) -> None:
+    wan0 = index(host, "wan0")
+    assert LinkChanged("wan0", wan0) in told_of(watch, host, "link set wan0 down\n")
+    host.ip("link set wan0 up\n")
+    up = LinkChanged("wan0", wan0, up=True, carrier=True)
+    assert up in told(watch, up)
+    assert told_of(watch, host, "link set wan0 group 171\n") == [up]
+
+
+def test_carrier(watch: Watch, world: World) -> None:
+    wan0 = index(world["host"], "wan0")
+    world["isp-a"].ip("link set cust0 down\n")
+    lost = LinkChanged("wan0", wan0, up=True, carrier=False)
+    assert lost in told(watch, lost)
+
+
+def test_a_link_comes_is_renamed_and_goes(watch: Watch, host: Node) -> None:
+    came = told_of(watch, host, "link add spare0 type veth peer name spare1\n")
+    number = index(host, "spare0")
+    assert LinkChanged("spare0", number) in came
+    assert told_of(watch, host, "link set spare0 name spare7\n") == [LinkChanged("spare7", number)]
+    gone = told_of(watch, host, "link del spare7\n")
+    assert LinkChanged("spare7", number, gone=True) in gone
+
+
+def test_the_last_word_on_a_link_is_the_last(watch: Watch, host: Node) -> None:
+    wan0 = index(host, "wan0")
+    events = told_of(watch, host, "link set wan0 down\nlink set wan0 up\n" * 3)
+    of_wan0 = [event for event in events if isinstance(event, LinkChanged) and event.index == wan0]
+    assert of_wan0[-1].up
+    assert len(of_wan0) == len(set(of_wan0))
+
+
+def test_a_link_that_changes_nothing_is_no_news(watch: Watch, host: Node) -> None:
+    assert told_of(watch, host, "link set wan0 alias news\nlink set wan0 txqueuelen 99\n") == []
+
+
+def test_a_bridge_port_that_leaves_is_no_link_that_goes(watch: Watch, host: Node) -> None:
+    told_of(watch, host, "link add br9 type bridge\nlink set lan0 master br9\n")
+    events = told_of(watch, host, "link set lan0 nomaster\n")
+    assert not any(isinstance(event, LinkChanged) and event.gone for event in events)
+
+
+def test_addresses(watch: Watch, host: Node) -> None:
+    assert Changed("address") in told_of(watch, host, "address add 203.0.113.99/24 dev wan0\n")
+    assert Changed("address") in told_of(watch, host, "address del 203.0.113.99/24 dev wan0\n")
+
+
+def test_a_lifetime_that_is_prolonged_is_no_news(watch: Watch, host: Node) -> None:
+    host.ip("address add 2001:db8:a::99/64 dev wan0 nodad valid_lft 900 preferred_lft 900\n")
+    told(watch, Changed("address"))
+    told_of(watch, host, "")
+    longer = "address change 2001:db8:a::99/64 dev wan0 valid_lft 950 preferred_lft 950\n"
+    assert Changed("address") not in told_of(watch, host, longer)
+    old = "address change 2001:db8:a::99/64 dev wan0 valid_lft 950 preferred_lft 0\n"
+    assert Changed("address") in told_of(watch, host, old)
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_routes_rules_and_nexthops(watch: Watch, host: Node, ours: bool) -> None:
+    protocol = "protocol 171" if ours else "protocol 99"
+    route = f"route {{}} 10.9.0.0/16 via 203.0.113.1 table 7 {protocol}\n"
+    rule = f"rule {{}} pref 101 lookup 7 {protocol}\n"
+    nexthop = f"nexthop {{}} id 7 via 203.0.113.1 dev wan0 {protocol}\n"
+    for verb in ("add", "del"):
+        host.ip("".join(line.format(verb) for line in (route, rule)))
+        host.ip(nexthop.format(verb) if verb == "add" else "nexthop del id 7\n")
+        kinds = ("route", "rule", "nexthop")
+        wanted = {Changed(kind, ours) for kind in kinds}  # type: ignore[arg-type]
+        found: set[Event] = set()
+        while not wanted <= found:
+            found.update(told(watch, Changed("nexthop", ours)))
+        assert found == wanted
+
+
+def test_ipv6_routes_and_rules(watch: Watch, host: Node) -> None:
+    host.ip("route add 2001:db8:9::/48 via 2001:db8:a::1 protocol 171\n")
+    told(watch, Changed("route", ours=True))
+    host.ip("rule add pref 102 lookup 7 protocol 99\n", "-6")
+    told(watch, Changed("rule"))
+
+
+@pytest.mark.parametrize(("table", "ours"), [("ifdefault", True), ("ifdefault2", False)])
+def test_rulesets(watch: Watch, host: Node, table: str, ours: bool) -> None:
+    of_table = f"add rule inet {table} c accept", f"delete table inet {table}"
+    for text in (TABLE.format(table), *of_table):
+        host.nft(text)
+        assert told(watch, Changed("nft", ours)) == [Changed("nft", ours)]
+
+
+def test_neighbours(watch: Watch, host: Node) -> None:
+    def becomes(state: str) -> list[Event]:
+        return told_of(watch, host, f"neighbour replace {GATEWAY} dev wan0 {state}\n")
+
+    there = NeighbourChanged("wan0", GATEWAY, True, MAC)
+    assert becomes(f"lladdr {MAC} nud reachable") == [there]
+    assert becomes(f"lladdr {MAC} nud stale") == []
+    assert becomes("nud failed") == [NeighbourChanged("wan0", GATEWAY, False)]
+    assert becomes("nud incomplete") == []
+    assert becomes("nud failed") == []
+    moved = MAC.replace("77", "78")
+    assert becomes(f"lladdr {moved} nud reachable") == [
+        NeighbourChanged("wan0", GATEWAY, True, moved)
+    ]
+    gone = told_of(watch, host, f"neighbour del {GATEWAY} dev wan0\n")
+    assert gone[-1] == NeighbourChanged("wan0", GATEWAY, None)
+
+
+def test_neighbours_elsewhere_are_passed_over(watch: Watch, host: Node) -> None:
+    watch.interfaces = frozenset({"lan0"})
+    line = f"neighbour replace {GATEWAY} dev {{}} lladdr {MAC} nud reachable\n"
+    assert told_of(watch, host, line.format("wan0")) == []
+    assert told_of(watch, host, line.format("lan0")) == [
+        NeighbourChanged("lan0", GATEWAY, True, MAC)
+    ]
+
+
+def test_thousands_of_foreign_routes_are_few_events(watch: Watch, host: Node) -> None:
+    lines = (f"route add 10.{n >> 8}.{n & 255}.0/24 via 203.0.113.1\n" for n in range(5000))
+    host.ip("".join(lines))
+    found = told_of(watch, host, "")
+    assert set(found) == {Changed("route")}
+    assert len(found) <= 10  # one for each read
+
+
+def test_an_overrun_is_told_and_what_changed_meanwhile(watch: Watch, host: Node) -> None:
+    for sock in watch.sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    lines = "".join(f"route add 10.9.{n}.0/24 via 203.0.113.1\n" for n in range(250))
+    host.ip(lines + "link set lan0 down\n")
+    found = told(watch, Overrun())
+    assert found.count(Overrun()) == 1
+    assert LinkChanged("lan0", index(host, "lan0")) in found
+    assert told_of(watch, host, "link set lan0 up\n")  # it goes on

@@ -1,0 +1,467 @@
+"""The control socket: who may ask what, and that no client can do harm to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ifdefault.daemon import client, control
+from ifdefault.daemon.client import NotRunning, Peer, ask, is_running
+from ifdefault.daemon.control import Control, Request
+from ifdefault.daemon.standing import Event, Standing
+from ifdefault.errors import ConfigError, HostError, Problem
+from ifdefault.lab.waiting import eventually
+from ifdefault.vitals import Decision, Health, TargetHealth
+
+STATUS: dict[str, Any] = {"do": "status"}
+DOWN: dict[str, Any] = {"do": "down"}
+NOBODY = 65534
+
+
+class Engine:
+    """A control socket in a loop of its own, with answers as told."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.path = run_dir / client.SOCKET
+        self.asked: list[tuple[Request, Peer]] = []
+        self.fails: Exception | None = None
+        self.waits: asyncio.Event | None = None
+        self.faults: list[dict[str, Any]] = []
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
+        self.control = Control(run_dir, self)
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+
+    async def answer(self, request: Request, peer: Peer) -> dict[str, Any]:
+        self.asked.append((request, peer))
+        if self.waits:
+            await self.waits.wait()
+        if self.fails:
+            raise self.fails
+        return {"told": type(request).__name__}
+
+    def start(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.control.start(), self.loop).result(10)
+
+    def release(self) -> None:
+        assert self.waits is not None
+        self.loop.call_soon_threadsafe(self.waits.set)
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.control.close(), self.loop).result(10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        return ask(self.run_dir, request, 10.0)
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(10)
+        sock.connect(str(self.path))
+        return sock
+
+    def tell(self, data: bytes) -> list[dict[str, Any]]:
+        """Send anything, close our half, and return all replies until the other hangs up."""
+        with self.connect() as sock:
+            try:
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it had enough before we were done
+            return [json.loads(line) for line in received(sock).splitlines()]
+
+
+def received(sock: socket.socket) -> bytes:
+    told = b""
+    try:
+        while data := sock.recv(65536):
+            told += data
+    except ConnectionResetError:
+        pass  # it hung up with something of ours unread
+    return told
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine(tmp_path / "run")
+    engine.start()
+    yield engine
+    engine.close()
+    assert engine.faults == []
+
+
+# --- asking --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "parsed"),
+    [
+        (STATUS, control.Status()),
+        ({"do": "events", "limit": 5}, control.Events(5)),
+        ({"do": "uplink", "name": "a", "state": "drain"}, control.SetUplink("a", "drain")),
+        ({"do": "reload", "confirm_s": None}, control.Reload(None)),
+        ({"do": "reload", "confirm_s": 60}, control.Reload(60)),
+        ({"do": "confirm"}, control.Confirm()),
+        (DOWN, control.Down()),
+    ],
+)
+def test_requests(engine: Engine, request_: dict[str, Any], parsed: Request) -> None:
+    assert engine.ask(request_) == {"ok": True, "told": type(parsed).__name__}
+    assert engine.asked == [(parsed, Peer(os.getpid(), os.geteuid(), os.getegid()))]
+
+
+def test_several_requests_on_one_connection(engine: Engine) -> None:
+    line = json.dumps(STATUS).encode() + b"\n"
+    assert [reply["ok"] for reply in engine.tell(3 * line)] == [True, True, True]
+
+
+def test_an_error_of_the_engine_is_told_with_its_exit_status(engine: Engine) -> None:
+    engine.fails = ConfigError(Problem("f.toml:3: uplink.a", "no good", "better"))
+    assert engine.ask({"do": "reload", "confirm_s": None}) == {
+        "ok": False,
+        "exit_status": 2,
+        "problems": [
+            {"where": "f.toml:3: uplink.a", "what": "no good", "remedy": "better", "warning": False}
+        ],
+    }
+
+
+def test_a_fault_of_the_engine_is_told_and_logged(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.fails = ZeroDivisionError("by zero")
+    reply = engine.ask(STATUS)
+    assert reply["problems"][0]["what"] == "internal error: ZeroDivisionError: by zero"
+    assert "ZeroDivisionError" in caplog.text
+    engine.fails = None
+    assert engine.ask(STATUS)["ok"]
+
+
+def test_a_client_that_leaves_meanwhile_is_no_fault(engine: Engine) -> None:
+    engine.waits = asyncio.Event()
+    with engine.connect() as sock:
+        sock.sendall(b'{"do": "status"}\n')
+        eventually(lambda: engine.asked)
+    engine.release()
+    assert engine.ask(STATUS)["ok"]
+
+
+def test_an_engine_that_does_not_answer(engine: Engine) -> None:
+    engine.waits = asyncio.Event()
+    with pytest.raises(HostError, match=r"the daemon doesn't answer in 0\.1 s, see its log"):
+        ask(engine.run_dir, STATUS, 0.1)
+    engine.release()
+
+
+# --- who may what --------------------------------------------------------------------------
+
+
+def ask_as_nobody(pipe: Connection) -> None:
+    """A process of its own: become another user, be told the directory and what to ask."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    run_dir, requests = pipe.recv()
+    pipe.send([ask(run_dir, request, 10.0) for request in requests])
+
+
+def replies_to_nobody(requests: list[dict[str, Any]]) -> tuple[Engine, list[dict[str, Any]]]:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=ask_as_nobody, args=(theirs,))
+    child.start()  # before there are threads
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        engine = Engine(Path(folder) / "run")
+        engine.start()
+        ours.send((engine.run_dir, requests))
+        assert ours.poll(10)
+        replies = ours.recv()
+        child.join(10)
+        engine.close()
+    return engine, replies
+
+
+def test_others_may_look_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked by a process of another user, where we may become one."""
+    requests = [
+        STATUS,
+        {"do": "events", "limit": 1},
+        {"do": "uplink", "name": "a", "state": "down"},
+        {"do": "reload", "confirm_s": None},
+        {"do": "confirm"},
+        DOWN,
+    ]
+    if os.geteuid() == 0 and can_become(NOBODY):
+        engine, replies = replies_to_nobody(requests)
+    else:
+        monkeypatch.setattr(control, "credentials", lambda _: Peer(1, NOBODY, NOBODY))
+        engine = Engine(tmp_path / "run")
+        engine.start()
+        replies = [engine.ask(request) for request in requests]
+        engine.close()
+    assert [reply["ok"] for reply in replies] == [True, True, False, False, False, False]
+    for reply in replies[2:]:
+        told = str(Problem(**reply["problems"][0]))
+        assert told == f"permission: uid {NOBODY} may only look, run as root"
+    assert [type(request).__name__ for request, _ in engine.asked] == ["Status", "Events"]
+    assert {peer.uid for _, peer in engine.asked} == {NOBODY}
+
+
+def can_become(uid: int) -> bool:
+    """Whether this user namespace has the user at all."""
+    mapped = Path("/proc/self/uid_map").read_text().splitlines()
+    spans = [(int(first), int(count)) for first, _, count in map(str.split, mapped)]
+    return any(first <= uid < first + count for first, count in spans)
+
+
+def test_the_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> None:
+    assert stat.S_IMODE(engine.path.stat().st_mode) == 0o666
+    assert stat.S_IMODE(engine.run_dir.stat().st_mode) & 0o022 == 0
+
+
+# --- garbage -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"\n", 'not JSON, send {"do": "status"}'),
+        (b"GET / HTTP/1.1\n", "not JSON"),
+        (b"\xff\xfe\n", "not JSON"),
+        (b"[" * 60000 + b"\n", "not JSON"),
+        (b"9" * 5000 + b"\n", "not JSON"),
+        (b"[]\n", 'says nothing to "do"'),
+        (b'{"do": ["status"]}\n', 'says nothing to "do"'),
+        (b'{"do": "explode"}\n', '"explode" is nothing to do, use one of status, events, uplink'),
+        (b'{"do": "status", "x": 1}\n', "send status with nothing else"),
+        (b'{"do": "events"}\n', "send events with limit as they must be"),
+        (b'{"do": "events", "limit": true}\n', "of an unknown form"),
+        (b'{"do": "events", "limit": 0}\n', "of an unknown form"),
+        (b'{"do": "uplink", "name": "a", "state": "sideways"}\n', "of an unknown form"),
+        (b'{"do": "uplink", "name": {}, "state": "up"}\n', "of an unknown form"),
+        (b'{"do": "reload", "confirm_s": -1}\n', "of an unknown form"),
+        (b'{"do": "reload", "confirm_s": 1e9}\n', "of an unknown form"),
+        (b'{"do": "status"}', "cut off, end it with a newline"),
+        (b"x" * (control.LONGEST_REQUEST + 10), "longer than 65536 bytes"),
+    ],
+)
+def test_garbage_is_answered_and_hung_up_on(engine: Engine, line: bytes, told: str) -> None:
+    [reply] = engine.tell(line + (b'{"do": "status"}\n' if line.endswith(b"\n") else b""))
+    assert reply["ok"] is False
+    assert told in str(Problem(**reply["problems"][0]))
+    assert engine.asked == []
+    assert engine.ask(STATUS)["ok"]
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_NEARLY = st.fixed_dictionaries(
+    {"do": st.sampled_from(["status", "events", "uplink", "reload", "confirm", "down"]) | _JSON},
+    optional=dict.fromkeys(("limit", "name", "state", "confirm_s", "x"), _JSON),
+)
+
+
+@given(
+    st.binary(max_size=300)
+    | st.binary(max_size=300).map(lambda data: data + b"\n")
+    | (_JSON | _NEARLY).map(lambda value: json.dumps(value).encode() + b"\n")
+)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nothing_that_is_sent_does_harm(engine: Engine, data: bytes) -> None:
+    for reply in engine.tell(data):
+        assert isinstance(reply["ok"], bool)
+    assert engine.faults == []
+    assert engine.ask(STATUS)["ok"]
+
+
+def test_a_slow_client_is_hung_up_on_and_keeps_nobody(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "PATIENCE_S", 0.1)
+    with engine.connect() as slow, engine.connect() as slower:
+        slow.sendall(b'{"do": ')
+        assert engine.ask(STATUS)["ok"]
+        for sock in (slow, slower):
+            assert "nothing came in 0.1 s, send it in one go" in str(
+                Problem(**json.loads(received(sock))["problems"][0])
+            )
+
+
+def test_a_client_that_takes_no_reply_is_hung_up_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "PATIENCE_S", 0.1)
+    engine.fails = HostError("x" * 1_000_000)
+    with engine.connect() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.sendall(b'{"do": "status"}\n')
+        eventually(lambda: engine.asked)
+        eventually(lambda: not engine.control._clients)
+        assert len(received(deaf)) < 1_000_000
+    engine.fails = None
+    assert engine.ask(STATUS)["ok"]
+
+
+def test_too_many_clients_are_refused_politely(engine: Engine) -> None:
+    with ExitStack() as stack:
+        many = [stack.enter_context(engine.connect()) for _ in range(control.MOST_CLIENTS)]
+        eventually(lambda: len(engine.control._clients) == control.MOST_CLIENTS)
+        refused = engine.ask(STATUS)
+        assert str(Problem(**refused["problems"][0])) == "control: 32 others are asking, try again"
+        many[0].close()
+        eventually(lambda: engine.ask(STATUS)["ok"])
+        many[1].sendall(b'{"do": "status"}\n')  # who is in is answered
+        assert json.loads(many[1].recv(4096))["ok"]
+
+
+# --- one engine ----------------------------------------------------------------------------
+
+
+def test_a_second_engine_is_refused(engine: Engine) -> None:
+    second = Engine(engine.run_dir)
+    with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}, stop it first"):
+        second.start()
+    second.close()
+    assert engine.ask(STATUS)["ok"]
+    (engine.run_dir / control.LOCK).unlink()  # by somebody who cleans up
+    third = Engine(engine.run_dir)
+    with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}, stop it first"):
+        third.start()
+    third.close()
+    assert engine.ask(STATUS)["ok"]
+
+
+def test_what_a_dead_engine_left_is_replaced(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, os, pathlib, sys\n"
+        "from ifdefault.daemon.control import Control\n"
+        "async def main():\n"
+        "    await Control(pathlib.Path(sys.argv[1]), None).start()\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "asyncio.run(main())"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path]).returncode == -9
+    assert (tmp_path / client.SOCKET).is_socket()
+    assert not is_running(tmp_path)
+    engine = Engine(tmp_path)
+    engine.start()
+    assert engine.ask(STATUS)["ok"]
+    engine.close()
+
+
+def test_closing_leaves_no_socket_and_ends_conversations(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    engine.start()
+    assert is_running(tmp_path)
+    with engine.connect() as sock:
+        eventually(lambda: engine.control._clients)
+        engine.close()
+        assert received(sock) == b""
+    assert not engine.path.exists()
+    assert not is_running(tmp_path)
+    with pytest.raises(NotRunning, match="no daemon runs, start it"):
+        engine.ask(STATUS)
+    assert engine.faults == []
+
+
+def test_a_file_in_the_way_is_not_ours_to_remove(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    engine.path.write_text("mine")
+    with pytest.raises(HostError, match="is no socket, remove it"):
+        engine.start()
+    engine.close()
+    assert engine.path.read_text() == "mine"
+
+
+def test_run_dirs_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for run_dir, told in (
+        (tmp_path / "file" / "run", "can't be used: not a directory, run as root, or give"),
+        (tmp_path / ("x" * 100), "too long for a socket"),
+    ):
+        engine = Engine(run_dir)
+        with pytest.raises(HostError, match=told):
+            engine.start()
+        engine.close()
+        with pytest.raises(NotRunning):
+            engine.ask(STATUS)
+
+
+@pytest.mark.parametrize("answer", [b"", b"garbage\n", b"[]\n", b'{"ok": 1}\n'])
+def test_an_engine_that_talks_nonsense(tmp_path: Path, answer: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(tmp_path / client.SOCKET))
+        server.listen()
+
+        def serve() -> None:
+            conn, _ = server.accept()
+            with conn:
+                conn.recv(4096)
+                conn.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(HostError, match=r"makes no sense|hung up"):
+            ask(tmp_path, STATUS, 10.0)
+        thread.join(10)
+
+
+# --- what is told --------------------------------------------------------------------------
+
+
+def test_standing_and_event_come_through_json() -> None:
+    standing = Standing(
+        pid=7,
+        up_s=1.5,
+        now_s=100.25,
+        config="/etc/x",
+        health=(
+            Health("a", 4, "down", 90.0, "4 rounds", 0.5, 12.5, "silent", True, 0.0,
+                   (TargetHealth("icmp://192.0.2.1", 3, 4, 1.5, "silent"),)),
+        ),
+        decision=Decision(((4, ("b", "a")),), ((4, ("b",)),)),
+        forced={"a": "drain"},
+        held="down",
+        fights=("a rule",),
+        problems=("x doesn't resolve",),
+        rates={"a": (1.0, 2.0)},
+    )  # fmt: skip
+    assert Standing.from_json(json.loads(json.dumps(standing.to_json()))) == standing
+    event = Event(1e9, "path", "a", "a IPv4: up -> down (x)")
+    assert Event.from_json(json.loads(json.dumps(event.to_json()))) == event
+    with pytest.raises(ValueError):
+        Event.from_json({"at": "when"})
+
+
+def test_who_asks_loads_no_asyncio() -> None:
+    code = (
+        "import sys, ifdefault.daemon.client; assert not {'asyncio', 'pydantic'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
