@@ -1,4 +1,4 @@
-"""`failover`: an uplink dies; how long until the host, or a name, has left it, and until it is back.
+"""`failover`: an uplink dies; how long until the host, or a name, has left it, and is back.
 
 Rules: what counts is what can be seen from outside the system under measurement: where the kernel
 would send a packet, or which addresses a DNS server names. A trial begins at a random place between
@@ -7,20 +7,94 @@ two probes. Slow systems run in worlds beside one another, and beside the quick 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from dataclasses import asdict, replace
 
-from bench import daemon, peers_monitors
-from bench.failover_trials import BLACKHOLE, CARRIER, Cut, Job, System, Trial, run as run_jobs
-from bench.peers_monitors import DEVICE, FAR
+from bench.daemon import Daemon, two_uplinks
+from bench.failover_trials import (
+    BLACKHOLE,
+    CARRIER,
+    Cut,
+    Gauge,
+    Job,
+    System,
+    Trial,
+    Trials,
+    watch_idly,
+)
+from bench.failover_trials import run as run_jobs
+from bench.observer import Watch
+from bench.peers_monitors import DEVICE, FAR, gdnsd, keepalived, lsm, powerdns
 from bench.results import Figure, Report, Table
 from bench.stats import median, quantile
 from ifdefault.lab import faults
 from ifdefault.lab.world import World
 
-_US = "ifdefault"
-_WORLDS = 4  # at a time, beside the slow peers'
+_WORLDS = 5  # at a time, beside the slow peers'
+_LOSS = 1  # per cent
+_DELAY_MS = 25  # each way
+_CALM_S = 10.0
+_VIGIL_S = 300.0
+_HOW = f"""\
+The lab's world `two`. At a random moment the provider of the first uplink forwards nothing any
+more, both ways, while its router still answers (*blackhole*), or the link loses its carrier.
+*Down* is the time from just before the command that does this until the kernel's answer to "by
+which interface to the client?" has moved to the other uplink, or until the answer of the DNS
+server has lost the dead address; *up* the time from just before the command that ends it until all
+is as before. The kernel is asked at each of its own notifications, and every 20 ms; the DNS server
+every 10 ms.
+
+**ifdefault** runs with its default settings, but for ranks that say which uplink comes first: one
+ICMP probe each 500 ms a path, that is for each uplink and family, and bursts when one is lost.
+Each trial gives a figure for IPv4 and one for IPv6; the daemon is started afresh before each,
+since it lets an uplink that failed lately wait longer, and is tried after {_CALM_S:g} s of quiet.
+The peers run on and on; lsm and keepalived as configured here are IPv4 only.
+
+**lsm** pings the client over each uplink; its event script deletes the default by the first
+uplink, and puts it back. **keepalived**: a VRRP instance on the first uplink's interface, without
+a peer, holds the default as a virtual route; a `track_script` pings over that interface. **gdnsd**
+(`multifo`, `tcp_connect`) and **PowerDNS** (`ifportup` with `selector='all'`) run on the client,
+outside, as monitors of a name's addresses do, and check port 80 of both of the host's addresses.
+How long resolvers keep an old answer comes on top for these two. Apart from keepalived and
+ifdefault none looks at the carrier. *Steady* settings are the quickest at which a lone lost packet
+doesn't count as a failure; *false alarms* are how often a system acted in {_VIGIL_S / 60:g}
+minutes in which nothing happened, at {_LOSS} % loss in each direction."""
+
+
+class _Ours:
+    """ifdefault in any number of worlds."""
+
+    def __init__(self) -> None:
+        self._daemons: dict[str, Daemon] = {}
+
+    def start(self, world: World) -> Sequence[Gauge]:
+        self._daemons[world.name] = daemon = Daemon(world, two_uplinks())
+        daemon.start()
+        watch = Watch(world["host"], "route", *FAR)
+        return [Gauge(watch, far, DEVICE) for far in FAR]
+
+    def again(self, world: World) -> None:
+        self._daemons[world.name].start_afresh()
+
+
+def _lossy(world: World) -> None:
+    for provider in ("isp-a", "isp-b"):
+        faults.inflict(world, "loss", provider, _LOSS)
+
+
+def _distant(world: World) -> None:
+    for provider in ("isp-a", "isp-b"):
+        faults.inflict(world, "delay", provider, _DELAY_MS)
+
+
+_ours = _Ours()
+_US = System(
+    "ifdefault", "default", "2/s", _ours.start, calm_s=_CALM_S, up_s=30.0, again=_ours.again
+)
+_US_LOSSY = replace(_US, settings=f"default, {_LOSS} % loss", prepare=_lossy)
+_US_DISTANT = replace(_US, settings=f"default, RTT {2 * _DELAY_MS} ms", prepare=_distant)
+
 _PING = f"exec ping -q -n -c 1 -W 1 -I {DEVICE} {FAR[0]}\n"
 _THREE_PINGS = f"""\
 for far in 198.18.1.10 198.18.1.11 198.18.2.10; do
@@ -28,3 +102,121 @@ for far in 198.18.1.10 198.18.1.11 198.18.2.10; do
 done
 exit 1
 """
+_QUICK_LSM = lsm(interval_ms=100, timeout_ms=300, max_successive_pkts_lost=4)
+_FAST_VRRP = "version 3\n  advert_int 0.1"
+
+_LSM = System("lsm", "default", "1/s", lsm(), up_s=150.0)
+_GDNSD = System("gdnsd", "default", "0.1/s", gdnsd(), period_s=10.0, down_s=150.0, up_s=300.0)
+_PEERS = (
+    System("lsm", "steady: each 100 ms, 4 in a row", "10/s", _QUICK_LSM),
+    System("keepalived", "default: each 1 s, one target", "1/s", keepalived(_PING)),
+    System(
+        "keepalived",
+        "steady: each 1 s, three targets in turn, 0.3 s each; advert_int 0.1",
+        "1/s",
+        keepalived(_THREE_PINGS, advert=_FAST_VRRP, rise=2),
+    ),
+    System(
+        "gdnsd",
+        "quickest: each 2 s, timeout 1 s, 1 failure",
+        "0.5/s",
+        gdnsd(interval=2, timeout=1, down_thresh=1, ok_thresh=1, up_thresh=2),
+        period_s=2.0,
+    ),
+    System(
+        "gdnsd",
+        "steady: each 3 s, timeout 2 s, 1 failure",
+        "0.33/s",
+        gdnsd(interval=3, timeout=2, down_thresh=1, ok_thresh=1, up_thresh=2),
+        period_s=3.0,
+    ),
+    System("PowerDNS", "default: each 5 s, timeout 2 s", "0.2/s", powerdns(), period_s=5.0),
+    System("PowerDNS", "quickest: each 1 s, timeout 1 s", "1/s", powerdns(interval_s=1, timeout=1)),
+    System("PowerDNS", "steady: each 1 s, timeout 2 s", "1/s", powerdns(interval_s=1)),
+)
+
+
+def run() -> Report:
+    ours = [Job(_US, BLACKHOLE, 5)] * 10 + [Job(_US, CARRIER, 4)] * 5
+    ours += [Job(_US_DISTANT, BLACKHOLE, 4)] * 5 + [Job(_US_LOSSY, BLACKHOLE, 4)] * 5
+    slow = [Job(_GDNSD, BLACKHOLE, 1)] * 3 + [Job(_LSM, BLACKHOLE, 2)] * 3
+    peers = [Job(system, BLACKHOLE, 5) for system in _PEERS] * 2
+    peers += [Job(system, CARRIER, 5) for system in _PEERS]
+    watched = [replace(system, prepare=_lossy) for system in (*_PEERS, _LSM, _GDNSD, _US)]
+    with ThreadPoolExecutor(2) as pool:
+        slowly = pool.submit(run_jobs, slow, len(slow))
+        found = run_jobs(ours, _WORLDS)
+        alarms = pool.submit(watch_idly, watched, _VIGIL_S)
+        found.update(run_jobs(peers, _WORLDS))
+        found.update(slowly.result())
+        false_alarms = alarms.result()
+    samples = {
+        "trials": {" | ".join(key): list(map(asdict, trials)) for key, trials in found.items()},
+        "false alarms": false_alarms,
+    }
+    return Report("Failover", _HOW, tuple(_figures(found)), _tables(found, false_alarms), samples)
+
+
+def _known(times: Sequence[float | None]) -> list[float]:
+    return [time for time in times if time is not None]
+
+
+def _downs(trials: Sequence[Trial]) -> list[float]:
+    return _known([time for trial in trials for time in trial.down_s])
+
+
+def _ups(trials: Sequence[Trial]) -> list[float]:
+    return _known([time for trial in trials for time in trial.up_s])
+
+
+def _figures(found: Trials) -> Iterator[Figure]:
+    for system in (_US, _US_DISTANT, _US_LOSSY):
+        trials = found[system.title, BLACKHOLE.name]
+        of, down_s = f"{system.settings}, blackhole: ", _downs(trials)
+        yield Figure(f"{of}trials", len(trials))
+        yield Figure(f"{of}down, median", median(down_s), "s", 0.8)
+        yield Figure(f"{of}down, p95", quantile(down_s, 0.95), "s", 1.2)
+        yield Figure(f"{of}down, longest", max(down_s), "s")
+        yield from _others(of, trials)
+    trials = found[_US.title, CARRIER.name]
+    of, down_s = f"{_US.settings}, carrier: ", _downs(trials)
+    yield Figure(f"{of}trials", len(trials))
+    yield Figure(f"{of}down, median", median(down_s) * 1000, "ms")
+    yield Figure(f"{of}down, longest", max(down_s) * 1000, "ms", 100)
+    yield from _others(of, trials)
+
+
+def _others(of: str, trials: Sequence[Trial]) -> Iterator[Figure]:
+    never = sum(time is None for trial in trials for time in (*trial.down_s, *trial.up_s))
+    yield Figure(f"{of}recovery, shortest", min(_ups(trials)), "s", 2, at_least=True)
+    yield Figure(f"{of}recovery, longest", max(_ups(trials)), "s", 5)
+    yield Figure(f"{of}never moved, or never returned", never, target=0)
+    yield Figure(f"{of}false alarms", sum(trial.false_alarms for trial in trials), target=0)
+
+
+def _tables(found: Trials, false_alarms: dict[str, int]) -> tuple[Table, ...]:
+    systems = (_US, _US_DISTANT, _US_LOSSY, _LSM, _PEERS[0], *_PEERS[1:3], _GDNSD, *_PEERS[3:])
+    heads = ("system", "settings", "probes", "trials", "down, median", "longest", "up, median")
+    told = (*heads, "longest", "false alarms")
+    return (
+        Table(
+            "Blackhole, in seconds:", told, tuple(_rows(systems, BLACKHOLE, found, false_alarms))
+        ),
+        Table("Carrier lost, in seconds:", told[:-1], tuple(_rows(systems, CARRIER, found))),
+    )
+
+
+def _rows(
+    systems: Sequence[System], cut: Cut, found: Trials, false_alarms: dict[str, int] | None = None
+) -> Iterator[tuple[str, ...]]:
+    for system in systems:
+        if trials := found.get((system.title, cut.name)):
+            times = [*_spread(_downs(trials)), *_spread(_ups(trials))]
+            alarms = [] if false_alarms is None else [str(false_alarms.get(system.title, ""))]
+            yield system.name, system.settings, system.pace, str(len(trials)), *times, *alarms
+
+
+def _spread(times: Sequence[float]) -> tuple[str, str]:
+    if not times:
+        return "never", "never"
+    return f"{median(times):.2f}", f"{max(times):.2f}"

@@ -84,6 +84,10 @@ class System:
     again: Callable[[World], None] = field(default=lambda world: None)
     prepare: Callable[[World], None] = field(default=lambda world: None)
 
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.settings}"
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -104,6 +108,13 @@ class Job:
     trials: int
 
 
+Trials = dict[tuple[str, str], list[Trial]]  # by the title of the system, and the fault
+
+
+def intact_at_first(system: System, world: World) -> Sequence[Gauge]:
+    return intact(*system.start(world))
+
+
 def intact(*gauges: Gauge) -> Sequence[Gauge]:
     """The gauges, when all of them say that nothing is wrong."""
     for gauge in gauges:
@@ -115,30 +126,45 @@ def _is_intact(gauge: Gauge) -> bool:
     return gauge.watch.value(gauge.key) == gauge.intact
 
 
-def run(jobs: Sequence[Job], worlds: int) -> dict[tuple[str, str, str], list[Trial]]:
-    """All trials by (system, settings, fault), in so many worlds at a time; the first begin first."""
-    found: dict[tuple[str, str, str], list[Trial]] = {}
+def run(jobs: Sequence[Job], worlds: int) -> Trials:
+    """All trials, in so many worlds at a time; the first jobs begin first."""
+    found: Trials = {}
     with ThreadPoolExecutor(worlds) as pool:
         futures: list[tuple[Job, Future[list[Trial]]]] = [
             (job, pool.submit(_series, job)) for job in jobs
         ]
         for job, future in futures:
-            key = (job.system.name, job.system.settings, job.cut.name)
-            found.setdefault(key, []).extend(future.result())
+            found.setdefault((job.system.title, job.cut.name), []).extend(future.result())
     return found
+
+
+def watch_idly(systems: Sequence[System], seconds: float) -> dict[str, int]:
+    """By name and settings: how often each acted while nothing happened, all at the same time."""
+
+    def count(system: System) -> int:
+        with World.up(load("two")) as world:
+            system.prepare(world)
+            gauges = intact_at_first(system, world)
+            since_s = time.monotonic()
+            time.sleep(seconds)
+            return sum(_alarms(gauge, since_s) for gauge in gauges)
+
+    with ThreadPoolExecutor(len(systems)) as pool:
+        counts = list(pool.map(count, systems))
+    return {system.title: number for system, number in zip(systems, counts, strict=True)}
 
 
 def _series(job: Job) -> list[Trial]:
     system, trials = job.system, []
     with World.up(load("two")) as world:
         system.prepare(world)
-        gauges = system.start(world)
+        gauges = intact_at_first(system, world)
         for number in range(job.trials):
             if number:
                 system.again(world)
             trials.append(_trial(world["isp-a"], system, job.cut, gauges))
     told = ", ".join("never" if t is None else f"{t:.2f}" for trial in trials for t in trial.down_s)
-    say(f"{system.name} ({system.settings}), {job.cut.name}: {told} s")
+    say(f"{system.title}, {job.cut.name}: {told} s")
     return trials
 
 

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.failover_trials import Gauge, Start, intact
+from bench.failover_trials import Gauge, Start
 from bench.observer import Watch
 from bench.subject import Subject
 from ifdefault.errors import HostError
@@ -99,9 +99,7 @@ vrrp_instance uplink {{
 """
 
 
-def keepalived(
-    script: str, *, advert: str = "", **settings: int
-) -> Start:
+def keepalived(script: str, *, advert: str = "", **settings: int) -> Start:
     """keepalived holds the default as a virtual route while it can ping beyond the uplink."""
 
     def start(world: World) -> Sequence[Gauge]:
@@ -235,11 +233,10 @@ def _lay_worst(world: World) -> None:
 
 
 def _default_of(world: World) -> Sequence[Gauge]:
-    """Both defaults stand: the first uplink's wins."""
     watch = Watch(world["host"], "route", FAR[0])
-    return intact(Gauge(watch, FAR[0], DEVICE))
+    return (Gauge(watch, FAR[0], DEVICE),)
 
 
 def _answers_of(world: World, port: int) -> Sequence[Gauge]:
     watch = Watch(world["client"], "dns", "127.0.0.1", str(port), NAME)
-    return intact(Gauge(watch, NAME, " ".join(sorted(ADDRESSES.values()))))
+    return (Gauge(watch, NAME, " ".join(sorted(ADDRESSES.values()))),)

@@ -212,4 +212,7 @@ def test_an_overrun_is_told_and_what_changed_meanwhile(watch: Watch, host: Node)
     found = told(watch, Overrun())
     assert found.count(Overrun()) == 1
     assert LinkChanged("lan0", index(host, "lan0")) in found
+    for sock in watch.sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    watch.read()
     assert told_of(watch, host, "link set lan0 up\n")  # it goes on

@@ -381,7 +381,8 @@ def test_closing_leaves_no_socket_and_ends_conversations(tmp_path: Path) -> None
     engine.start()
     assert is_running(tmp_path)
     with engine.connect() as sock:
-        eventually(lambda: engine.control._clients)
+        sock.sendall(b'{"do": "status"}\n')
+        assert json.loads(sock.recv(4096))["ok"]
         engine.close()
         assert received(sock) == b""
     assert not engine.path.exists()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from ifdefault.cli.options import Options
-
-if TYPE_CHECKING:
-    from ifdefault.host.apply import Prepared
 
 
 @click.command(short_help="bring the kernel to what the config says")
@@ -30,8 +26,19 @@ def command(
 ) -> None:
     """Check, perform the operations that `plan` shows, re-read, and undo all if anything fails.
 
-    Running it again takes in what has changed: an address, a gateway, a router's MAC.
+    Running it again takes in what has changed: an address, a gateway, a router's MAC. Where the
+    daemon runs, it does the work.
     """
+    from ifdefault.cli import engine, report
+
+    told = engine.change(options, {"do": "reload", "confirm_s": confirm_s})
+    if told is None:
+        told = _apply(options, confirm_s, wait=wait)
+    report.tell_applied(told, confirm_s, quiet=quiet, as_json=as_json)
+
+
+def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> dict[str, Any]:
+    from ifdefault.cli.report import operations_json
     from ifdefault.host import guard
     from ifdefault.host.apply import commit, prepare
     from ifdefault.host.store import Store
@@ -44,24 +51,4 @@ def command(
             commit(prepared, store)
         else:
             guard.commit_on_probation(prepared, store, confirm_s)
-    _tell(prepared, confirm_s, quiet=quiet, as_json=as_json)
-
-
-def _tell(prepared: Prepared, confirm_s: int | None, *, quiet: bool, as_json: bool) -> None:
-    from ifdefault.cli.report import operations_json, tell_problems
-    from ifdefault.plan.describe import describe
-
-    if as_json:
-        click.echo(json.dumps(operations_json(prepared), indent=1))
-        return
-    tell_problems(prepared.problems)
-    if quiet:
-        return
-    for operation in prepared.operations:
-        click.echo(describe(operation))
-    count = len(prepared.operations)
-    ready = sum(not u.pending for u in prepared.uplinks)
-    done = f"{count} operations performed" if count else "nothing to do"
-    click.echo(f"{done}; {ready} of {len(prepared.uplinks)} uplinks in use", err=True)
-    if confirm_s and count:
-        click.echo(f"undone in {confirm_s} s unless you run: ifdefault confirm", err=True)
+    return operations_json(prepared)

@@ -45,7 +45,9 @@ def command(options: Options, as_json: bool, schema: bool) -> int:
 
 def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tuple[Uplink, ...]]:
     """The host's problems and the uplinks as they resolve; without a config, what needs none."""
+    from ifdefault.cli import engine
     from ifdefault.host.apply import prepare_config
+    from ifdefault.host.readiness import find_lacks
     from ifdefault.host.store import Store
     from ifdefault.kernel import foreign, nft
 
@@ -54,8 +56,9 @@ def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tu
         if config is None:
             nft.check("")
             return [*found, *foreign.networkd_problems()], ()
-        prepared = prepare_config(config, Store(options.state_dir))
-        found += prepared.problems
+        decision = engine.decision(options)
+        prepared = prepare_config(config, Store(options.state_dir), decision=decision)
+        found += [*prepared.problems, *find_lacks(config, prepared.uplinks)]
         nft.check(prepared.desired.nft)
     except IfdefaultError as error:
         return [*found, *error.problems], ()

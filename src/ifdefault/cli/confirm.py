@@ -11,8 +11,11 @@ from ifdefault.cli.options import Options
 @click.pass_obj
 def command(options: Options) -> None:
     """Keep what `apply --confirm` did. Exits 1 if nothing waits, or it was undone already."""
-    from ifdefault.host import guard
-    from ifdefault.host.store import Store
+    from ifdefault.cli import engine
 
-    guard.confirm(Store(options.state_dir))
+    if engine.change(options, {"do": "confirm"}) is None:
+        from ifdefault.host import guard
+        from ifdefault.host.store import Store
+
+        guard.confirm(Store(options.state_dir))
     click.echo("kept")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -16,23 +17,35 @@ from ifdefault.cli.options import Options
 def command(options: Options, wait: bool, as_json: bool) -> None:
     """Remove our rules, routes and nftables table, and put sysctls and link groups back.
 
-    Needs no config. A waiting `apply --confirm` is called off.
+    Needs no config. A waiting `apply --confirm` is called off. Where the daemon runs, it does the
+    work, and then rests until `apply`, `reload` or its restart.
     """
+    from ifdefault.cli import engine
+
+    told = engine.change(options, {"do": "down"})
+    rests = told is not None
+    if told is None:
+        told = _down(options, wait=wait)
+    if as_json:
+        click.echo(json.dumps({k: v for k, v in told.items() if k != "ok"}, indent=1))
+        return
+    for operation in told["operations"]:
+        click.echo(operation)
+    if not told["operations"]:
+        click.echo("nothing to do", err=True)
+    if rests:
+        click.echo("the daemon rests until you run: ifdefault apply", err=True)
+
+
+def _down(options: Options, *, wait: bool) -> dict[str, Any]:
     from ifdefault.cli.report import operations_json
     from ifdefault.host import guard
     from ifdefault.host.apply import commit, prepare_down
     from ifdefault.host.store import Store
-    from ifdefault.plan.describe import describe
 
     store = Store(options.state_dir)
     with store.lock(wait=wait):
         prepared = prepare_down(store)
         commit(prepared, store)
         guard.call_off(store)
-    if as_json:
-        click.echo(json.dumps(operations_json(prepared), indent=1))
-        return
-    for operation in prepared.operations:
-        click.echo(describe(operation))
-    if not prepared.operations:
-        click.echo("nothing to do", err=True)
+    return operations_json(prepared)

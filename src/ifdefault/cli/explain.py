@@ -62,11 +62,17 @@ def command(
     """
     from dataclasses import asdict
 
+    from ifdefault.cli import engine
     from ifdefault.host.apply import prepare
     from ifdefault.host.explain import End, explain
     from ifdefault.host.store import Store
 
-    prepared = prepare(options.config, Store(options.state_dir), thorough=False)
+    prepared = prepare(
+        options.config,
+        Store(options.state_dir),
+        thorough=False,
+        decision=engine.decision(options),
+    )
     found = explain(prepared, protocol, End(*source), End(*target), iif, mark)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))

@@ -197,7 +197,7 @@ def _execute(name: str | None, node: str, argv: list[str]) -> None:
         raise HostError(Problem("", f'no node "{node}"', remedy))
     os.environ["IFDEFAULT_CONFIG"] = str(world.config)
     os.environ["IFDEFAULT_STATE_DIR"] = str(world.dir / "state")
-    os.execvp("ip", netns.argv(world[node].netns, argv))
+    os.execvpe("ip", netns.argv(world[node].netns, argv), world[node].environment())
 
 
 def _fit(path: Path) -> Topology:

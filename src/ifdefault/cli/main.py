@@ -26,7 +26,11 @@ SUBCOMMANDS = {
     "apply": "bring the kernel to what the config says",
     "confirm": "keep what apply --confirm did",
     "down": "take all that is ours out of the kernel",
-    "status": "show the interface defaults, and whether they hold",
+    "run": "be the daemon: judge the uplinks, move the default, mend the kernel",
+    "reload": "let the daemon take in a changed config",
+    "uplink": "show or force the state of an uplink",
+    "status": "show the uplinks and the interface defaults, and whether they hold",
+    "events": "show what the daemon saw and did lately",
     "explain": "tell which uplink a packet takes, and why",
     "lab": "build a multihomed world in network namespaces",
     "demo": "show on real traffic what this is for",
@@ -83,11 +87,20 @@ def _nearest(name: str) -> str:
     metavar="DIR",
     help="Where numbers and original sysctls are kept.",
 )
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    default=Options().run_dir,
+    envvar="IFDEFAULT_RUN_DIR",
+    show_default=True,
+    metavar="DIR",
+    help="Where the daemon listens.",
+)
 @click.version_option(__version__, "-V", "--version", message="ifdefault %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, config: Path, state_dir: Path) -> None:
+def cli(ctx: click.Context, config: Path, state_dir: Path, run_dir: Path) -> None:
     """Answer every connection through the uplink that it came in on."""
-    ctx.obj = Options(config, state_dir)
+    ctx.obj = Options(config, state_dir, run_dir)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

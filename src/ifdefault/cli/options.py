@@ -10,3 +10,4 @@ from pathlib import Path
 class Options:
     config: Path = Path("/etc/ifdefault/ifdefault.toml")
     state_dir: Path = Path("/var/lib/ifdefault")
+    run_dir: Path = Path("/run/ifdefault")

@@ -17,13 +17,17 @@ EXIT_CHANGES = 2  # as Terraform's -detailed-exitcode
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: bool) -> int:
-    """Show the operations that apply would perform, in their order, and touch nothing."""
+    """Show the operations that apply would perform, in their order, and touch nothing.
+
+    Where the daemon runs, what it has decided is followed.
+    """
+    from ifdefault.cli import engine
     from ifdefault.cli.report import operations_json, tell_problems
     from ifdefault.host.apply import prepare
     from ifdefault.host.store import Store
     from ifdefault.plan.describe import describe
 
-    prepared = prepare(options.config, Store(options.state_dir))
+    prepared = prepare(options.config, Store(options.state_dir), decision=engine.decision(options))
     if as_json:
         click.echo(json.dumps(operations_json(prepared), indent=1))
     else:

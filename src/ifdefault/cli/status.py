@@ -1,64 +1,135 @@
-"""`ifdefault status`: the interface defaults, as the talk's netstat showed them."""
+"""`ifdefault status`: the interface defaults, as the talk's netstat showed them, and how the
+uplinks fare, as the daemon judges them.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.report import table
 
 if TYPE_CHECKING:
+    from ifdefault.daemon.standing import Standing
     from ifdefault.host.status import Status
 
 _WATCH_S = 1.0
+_HOME, _REST_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"  # ECMA-48: CUP, EL, ED
+_NO_DAEMON = "no daemon runs: nothing is probed"
 
 
-@click.command(short_help="show the interface defaults, and whether they hold")
+@click.command(short_help="show the uplinks and the interface defaults, and whether they hold")
 @click.option("--watch", is_flag=True, help="Show it again every second, until interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(options: Options, watch: bool, as_json: bool) -> int:
-    """Show each interface's default and what it carries, and compare all with the kernel.
+    """Show each interface's default and what it carries, compare all with the kernel, and show
+    how the daemon judges each uplink.
 
-    Exits 1 if the kernel differs from the config, or an uplink is pending.
+    Exits 1 if the kernel differs from the config, an uplink is pending or down, or the daemon
+    can't do its work.
     """
+    if watch and not as_json and sys.stdout.isatty():
+        click.clear()
     while True:
-        status = _read(options)
-        if watch and not as_json:
-            click.clear()
-        click.echo(_as_json(status) if as_json else "\n".join(_lines(status)))
+        seen = _look(options)
+        if as_json:
+            click.echo(_as_json(seen))
+        elif watch and sys.stdout.isatty():
+            _draw(_lines(seen))
+        else:
+            click.echo("\n".join(_lines(seen)))
         if not watch:
-            return 0 if status.holds else 1
+            return 0 if seen.is_well else 1
         time.sleep(_WATCH_S)  # the pace of the display
 
 
-def _read(options: Options) -> Status:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    status: Status
+    standing: Standing | None
+    silence: str = ""  # why a daemon says nothing that runs
+
+    @property
+    def is_well(self) -> bool:
+        from ifdefault.cli import fare
+
+        ails = self.standing is not None and fare.ails(self.standing)
+        return self.status.holds and not ails and not self.silence
+
+
+def _look(options: Options) -> _Seen:
+    from ifdefault.cli import engine
+    from ifdefault.errors import HostError
     from ifdefault.host.apply import prepare
     from ifdefault.host.status import read_status
     from ifdefault.host.store import Store
 
-    return read_status(prepare(options.config, Store(options.state_dir), thorough=False))
+    standing, silence = None, ""
+    try:
+        standing = engine.standing(options)
+    except HostError as error:
+        silence = str(error)
+    decision = standing.decision if standing else None
+    store = Store(options.state_dir)
+    status = read_status(prepare(options.config, store, thorough=False, decision=decision))
+    return _Seen(status, standing, silence)
 
 
-def _as_json(status: Status) -> str:
+def _draw(lines: Sequence[str]) -> None:
+    """Over what was there, without clearing it first, which would flicker; as much as fits."""
+    columns, rows = shutil.get_terminal_size()
+    shown = [line[:columns] + _REST_OF_LINE for line in lines[: rows - 1]]
+    click.echo(_HOME + "\n".join([*shown, _REST]), nl=False)
+
+
+def _as_json(seen: _Seen) -> str:
     from dataclasses import asdict
 
-    return json.dumps({**asdict(status), "holds": status.holds}, indent=1)
+    daemon = seen.standing.to_json() if seen.standing else None
+    holds = seen.status.holds
+    return json.dumps({**asdict(seen.status), "holds": holds, "daemon": daemon}, indent=1)
 
 
-def _lines(status: Status) -> list[str]:
+def _lines(seen: _Seen) -> list[str]:
+    return [*_defaults(seen.status), "", *_fare(seen), *_rest(seen.status)]
+
+
+def _fare(seen: _Seen) -> list[str]:
+    from ifdefault.cli import fare
+
+    if seen.standing:
+        return fare.lines(seen.standing)
+    return [f"the daemon says nothing: {seen.silence}" if seen.silence else _NO_DAEMON]
+
+
+def _defaults(status: Status) -> list[str]:
     if not status.applied:
-        return ["not applied: run ifdefault apply", *_pending(status)]
+        return ["not applied: run ifdefault apply"]
     heads = ("Destination", "Gateway", "Source", "Mark", "Table", "Uplink", "")
     rows = [
         (d.destination, d.gateway, d.source, d.mark, str(d.table), d.uplink, "" if d.holds else "!")
         for d in status.defaults
     ]
-    lines = [*_table(heads, rows), ""]
+    return table(heads, rows)
+
+
+def _rest(status: Status) -> list[str]:
+    """What each uplink carries, and all that isn't as it should be."""
+    if not status.applied:
+        return _pending(status)
+    return ["", *_traffic(status), *_pending(status), *_oddities(status)]
+
+
+def _traffic(status: Status) -> list[str]:
     heads = ("Uplink", "Interface", "In", "Out", "Misrouted", "By", "Addresses")
     rows = [
         (
@@ -73,8 +144,11 @@ def _lines(status: Status) -> list[str]:
         for u in status.uplinks
         if not u.pending
     ]
-    lines += _table(heads, rows)
-    lines += _pending(status)
+    return table(heads, rows)
+
+
+def _oddities(status: Status) -> list[str]:
+    lines: list[str] = []
     if status.redirected_udp:
         ports = ", ".join(map(str, status.redirected_udp))
         lines += ["", f"UDP sockets bound to no address on port {ports}: redirected by conntrack,"]
@@ -94,11 +168,3 @@ def _lines(status: Status) -> list[str]:
 
 def _pending(status: Status) -> list[str]:
     return [f"{u.name:<10} pending: {u.pending}" for u in status.uplinks if u.pending]
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[n]) for row in (heads, *rows)) for n in range(len(heads))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (heads, *rows)
-    ]

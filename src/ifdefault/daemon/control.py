@@ -217,6 +217,8 @@ class Control:
         task = asyncio.current_task()
         assert task is not None
         try:
+            if not self._inode:  # we closed while it came
+                return
             if len(self._clients) >= MOST_CLIENTS:
                 what = f"{MOST_CLIENTS} others are asking"
                 await _reply(writer, refusal(HostError(Problem("control", what, "try again"))))

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from ifdefault.config import read as read_config
-from ifdefault.daemon import log
+from ifdefault.daemon import freeing, log
 from ifdefault.daemon.control import Control
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.evidence import Evidence
 from ifdefault.daemon.hooks import Hooks
 from ifdefault.daemon.keeper import Keeper
+from ifdefault.daemon.messages import Message
 from ifdefault.daemon.notify import Notifier
 from ifdefault.daemon.operator import Operator
 from ifdefault.daemon.outpost import Outpost
@@ -74,8 +75,10 @@ class Engine:
         self._fault: BaseException | None = None
         self._loop.set_exception_handler(self._failed)
         with Watch() as self._watch:
-            self.outpost = Outpost(self.keeper.config.daemon, self.diary, self._heard)
-            self.paths = Paths(self.outpost.post)
+            self.paths = Paths(self._post)
+            self.outpost = Outpost(
+                self.keeper.config.daemon, self.diary, self._heard, self.paths.resolved
+            )
             self.evidence = Evidence()
             self.hooks = Hooks(self.keeper.config)
             self.notifier = Notifier()
@@ -101,7 +104,7 @@ class Engine:
         self._loop.add_signal_handler(signal.SIGHUP, self.operator.reload_by_signal)
         for sock in self._watch.sockets:
             self._loop.add_reader(sock, self._on_kernel)
-        await self.outpost.start(self.paths.rebind)
+        self.outpost.start(self._face_started)
         self.follow()
         self.decide()
         self.diary.note("engine", f"started, {len(self.keeper.uplinks)} uplinks")
@@ -123,6 +126,15 @@ class Engine:
         self._fault = error or RuntimeError(str(context.get("message")))
         self._stop.set()
 
+    # --- the face -------------------------------------------------------------------------
+
+    def _post(self, message: Message, fds: tuple[int, ...]) -> None:
+        self.outpost.post(message, fds)
+
+    def _face_started(self) -> None:
+        self.paths.rebind()
+        self._ask_now.set()
+
     # --- from evidence to decision --------------------------------------------------------
 
     def _heard(self, path: int, seq: int, verdict: Any, rtt_us: int) -> None:
@@ -140,9 +152,7 @@ class Engine:
                     told += self.paths.link(now, event.name, live)
                 case NeighbourChanged():
                     if event.reachable is not None:
-                        told += self.paths.neighbour(
-                            now, event.dev, event.address, event.reachable
-                        )
+                        told += self.paths.neighbour(now, event.dev, event.address, event.reachable)
                     if not event.mac:
                         continue  # a MAC may tell two uplinks apart
                 case Changed("nft", ours=False):
@@ -196,9 +206,7 @@ class Engine:
         if not self.paths.memories:
             return None
         prepared = self.keeper.look()
-        self.paths.follow(
-            time.monotonic(), self.keeper.config, prepared.uplinks, prepared.facts
-        )
+        self.paths.follow(time.monotonic(), self.keeper.config, prepared.uplinks, prepared.facts)
         self.decision = self._decided()
         return self.decision
 
@@ -288,13 +296,15 @@ class Engine:
         self._unfreed |= {(name, family) for family in FAMILIES}
 
     async def _free(self, uplink: Uplink, family: Family) -> None:
-        others = {a.address for u in self.keeper.uplinks if u.name != uplink.name for a in u.addresses}
-        own = [a.address for a in uplink.addresses if a.family == family]
-        addresses = tuple(a for a in own if a not in others)
         begun_s = time.monotonic()
-        freed = await asyncio.to_thread(
-            free, addresses, (uplink.chosen_mark,), uplink.mark_mask
-        )
+        assert self.decision is not None
+        its = freeing.ends(self.keeper.prepared, self.decision, uplink, family)
+        try:
+            freed = await asyncio.to_thread(free, its.addresses, its.marks, its.mask, its.spared)
+        except OSError as error:
+            text = f"{uplink.name} IPv{family}: nothing freed: {error.strerror or error}"
+            self.diary.note("freed", text, uplink.name, logging.WARNING)
+            return
         if freed.sockets or freed.flows:
             took_ms = (time.monotonic() - begun_s) * 1000
             text = (

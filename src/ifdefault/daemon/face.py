@@ -165,6 +165,8 @@ async def _probe(message: Send, sock: socket.socket) -> Answer:
             return fault.answer
         except OSError as error:
             return local(error)
+        except ValueError as error:  # what ssl thinks of a name
+            return Answer("local", 0, str(error))
 
 
 async def _catch_up(probe: asyncio.Task[Answer], late_s: float) -> None:

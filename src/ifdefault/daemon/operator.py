@@ -47,7 +47,11 @@ class Operator:
     def standing(self) -> Standing:
         engine = self._engine
         now = time.monotonic()
-        left = f"undone in {self._probation.when() - now:.0f} s unless confirmed" if self._probation else ""
+        left = (
+            f"undone in {self._probation.when() - now:.0f} s unless confirmed"
+            if self._probation
+            else ""
+        )
         return Standing(
             pid=os.getpid(),
             up_s=now - engine.started_s,
@@ -100,7 +104,9 @@ class Operator:
         """Take the config file in, whole or not at all."""
         engine = self._engine
         if self._probation is not None:
-            remedy = "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone"
+            remedy = (
+                "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone"
+            )
             raise HostError(Problem("reload", "an apply waits for its confirmation", remedy))
         engine.notifier.reloading()
         try:

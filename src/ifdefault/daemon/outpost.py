@@ -1,8 +1,8 @@
 """The engine's end of the face: starts it, speaks to it, and starts it again when it dies.
 
-Rules: the engine never waits for the face. What the face says is taken only as far as it is one
-of the messages it may send; one that says anything else is ended, and a new one started. While
-there is none nothing is asked, so that nothing is held against any uplink.
+Rules: the engine never waits for the face. One that says what it may not, or answers no ping, is
+ended, and a new one started. While there is none nothing is asked, so that nothing is held against
+any uplink.
 """
 
 from __future__ import annotations
@@ -10,28 +10,127 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterable
+from itertools import count
 
-from ifdefault.daemon.channel import Channel
+from ifdefault.daemon import privileges
 from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.messages import (
-    Message,
-    Outcome,
-    Ping,
-    Pong,
-    Resolve,
-    Resolved,
-)
-from ifdefault.daemon.spawn import Face, start_face
+from ifdefault.daemon.messages import Message, Outcome, Ping, Pong, Resolve, Resolved, Send
+from ifdefault.daemon.spawn import Backoff, Face, start_face
 from ifdefault.errors import HostError
 from ifdefault.model import DaemonConfig
+from ifdefault.vitals import Verdict
 
 _RESOLVE_S = 300.0  # a name's addresses are asked for so often
 _RESOLVE_AGAIN_S = 15.0  # while it has none
-_PING_S = 1.0
-_DEAF_S = 5.0  # a face that answers no ping for so long is ended
-_RESTART_S, _RESTART_LONGEST_S = 0.1, 30.0
+_PING_S = 2.0
+_DEAF_S = 6.0
 
-Hear = Callable[[int, int, Any, int], None]
+Hear = Callable[[int, int, Verdict, int], None]
+ResolvedTo = Callable[[str, tuple[str, ...], str], None]
+
+
+class Outpost:
+    def __init__(
+        self, config: DaemonConfig, diary: Diary, hear: Hear, resolved: ResolvedTo
+    ) -> None:
+        self._diary, self._hear_outcome, self._resolved = diary, hear, resolved
+        *self._user, self._warning = privileges.choose_user(config.user)
+        self._face: Face | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._tokens = count(1)
+        self._pinged_s = 0.0
+        self._heard_s = 0.0
+        self._asked_names: dict[str, float] = {}  # when to ask again
+        self.starts = 0
+
+    @property
+    def ready(self) -> bool:
+        return self._face is not None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        restarts = self.starts - 1
+        found = [f"daemon.user: {self._warning}"] if self._warning else []
+        if not self.ready:
+            found.append("the face doesn't run, nothing is probed")
+        elif restarts > 0:
+            found.append(f"the face was restarted {restarts} times")
+        return tuple(found)
+
+    def start(self, started: Callable[[], None]) -> None:
+        """Keep a face running from now on; `started` is called for each new one."""
+        if self._warning:
+            self._diary.note("face", f"daemon.user: {self._warning}", level=logging.WARNING)
+        self._task = asyncio.create_task(self._keep_running(started))
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def post(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Tell the face, if there is one."""
+        if self._face is not None:
+            self._face.send(message, fds)
+
+    def resolve(self, hosts: Iterable[str]) -> None:
+        """See to it that these names' addresses are known, and stay fresh."""
+        now = time.monotonic()
+        for host in hosts:
+            if self.ready and now >= self._asked_names.get(host, 0.0):
+                self._asked_names[host] = now + _RESOLVE_AGAIN_S
+                self.post(Resolve(host))
+
+    def answers(self, now: float) -> bool:
+        """Whether the face lives, as far as one knows; ends one that doesn't answer."""
+        face = self._face
+        if face is None:
+            return self._task is not None and not self._task.done()
+        if now - self._pinged_s > _PING_S:
+            self._pinged_s = now
+            face.send(Ping(next(self._tokens)))
+        if now - self._heard_s > _DEAF_S:
+            self._heard_s = now
+            face.kill("it answers no more")
+        return True
+
+    async def _keep_running(self, started: Callable[[], None]) -> None:
+        backoff = Backoff()
+        while True:
+            await asyncio.sleep(backoff.wait_s(time.monotonic()))
+            ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            try:
+                face = await start_face(
+                    (self._user[0], self._user[1]), self._hear, ended.set_result, self._dropped
+                )
+            except HostError as error:
+                self._diary.note("face", str(error), level=logging.ERROR)
+                continue
+            now = time.monotonic()
+            backoff.started(now)
+            self._face, self._heard_s, self._pinged_s = face, now, now
+            self._asked_names.clear()
+            self.starts += 1
+            try:
+                started()
+                cause = await ended
+            finally:
+                self._face = None
+                face.close()
+            self._diary.note("face", f"the face ended: {cause}", level=logging.ERROR)
+
+    def _hear(self, message: Outcome | Resolved | Pong) -> None:
+        self._heard_s = time.monotonic()
+        match message:
+            case Outcome(path, seq, verdict, rtt_us):
+                self._hear_outcome(path, seq, verdict, rtt_us)
+            case Resolved(host, addresses, error):
+                if addresses:
+                    self._asked_names[host] = self._heard_s + _RESOLVE_S
+                self._resolved(host, addresses, error)
+
+    def _dropped(self, message: Message) -> None:
+        """What the face was too slow to take was never asked."""
+        if isinstance(message, Send):
+            self._hear_outcome(message.path, message.seq, "local", 0)

@@ -259,9 +259,7 @@ def _targets(config: Config, name: str, family: Family) -> tuple[Probe, ...]:
     """The uplink's own probes, else those of all: names, and addresses of this family."""
     own = next((u.probes for u in config.uplinks if u.name == name), None)
     probes = config.health.probes if own is None else own
-    return tuple(
-        p for p in probes if not _is_address(p.host) or (":" in p.host) == (family == 6)
-    )
+    return tuple(p for p in probes if not _is_address(p.host) or (":" in p.host) == (family == 6))
 
 
 def _place(uplink: Uplink, family: Family) -> Place | None:

@@ -102,6 +102,17 @@ class Asker:
         if gateway and (gateway.proven or not gateway.lost):
             self._gateway_s = min(self._gateway_s, max(now, gateway.last_s + SPACING_S))
 
+    def calm(self) -> None:
+        """A burst is over: back to the quiet pace."""
+        last_s = max((target.last_s for target in self._good), default=self.round_s)
+        self.round_s = max(self.round_s, last_s + self._quiet_s)
+
+    def set_aside(self, target: Target, now: float) -> None:
+        """Its silence means nothing any more; it is asked now and then."""
+        target.aside = True
+        target.due_s = now
+        self.sort()
+
     def spare(self, now: float, at_s: float) -> None:
         """The path is known to have carried traffic at `at_s`: a quiet round may be saved, but
         never two in a row."""

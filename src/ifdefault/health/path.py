@@ -4,7 +4,7 @@ Rules: TRANSITIONS holds every step there is. Three things bring a path down: ro
 what the line normally loses, its carrier, and, only where no target beyond the gateway is
 configured, the gateway. All else is suspicion: it asks sooner, and decides nothing. Local errors,
 probes that weren't sent or of which nothing was heard, and times at which nobody called aren't
-evidence. Nothing but answers from beyond brings a path up.
+evidence. Nothing but what came from beyond brings a path up.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal
 from ifdefault.health.asking import OVERDUE_S, Asker, Pace, Sent
 from ifdefault.health.line import Line, threshold
 from ifdefault.health.quality import Quality
+from ifdefault.health.suspicion import Suspicion
 from ifdefault.health.target import Target
 from ifdefault.model import Family, HealthConfig
 from ifdefault.vitals import GATEWAY, Ask, Health, PathState, Transition, Verdict
@@ -28,7 +29,7 @@ TRANSITIONS: dict[PathState, dict[PathState, str]] = {
     },
     "up": {
         "degraded": "loss or delay beyond the limits",
-        "down": "rounds lost, no carrier; no gateway, where that is all there is",
+        "down": "rounds lost; no carrier; no gateway, where that is all there is",
     },
     "degraded": {
         "up": "loss and delay well within the limits",
@@ -39,20 +40,12 @@ TRANSITIONS: dict[PathState, dict[PathState, str]] = {
         "unproven": "the carrier is back, and nothing ever answered",
     },
     "recovering": {
-        "up": "half of all rounds or more were answered for the time of the hold",
+        "up": "half of the rounds or more were answered while it was held",
         "down": "as from up",
     },
 }
 
-# The first of the lost rounds is unanswered for at least so long before a path is down, whatever
-# the sum says: a queue that fills delays answers by as much within two rounds.
-PATIENCE_S = 0.42
-PATIENCE_RTTS = 1.2  # or so many of the slowest round trips lately, which
-PATIENCE_MOST_S = 1.2
-SLOWEST_FADE = 0.999  # … fade with each answer
-EXCESS_FADE = 0.98
-
-ACCUSED_AGAIN_S = 10.0  # one cause starts no two bursts within that
+EXCESS_FADE = 0.98  # of how late answers come, with each answer
 PROOF_S = 3.0  # with the carrier back, answers are looked for at the pace of a burst
 FLAP_S = 600.0  # each further failure within that time doubles the hold
 LONG_DOWN_S = 600.0
@@ -76,10 +69,9 @@ class Path:
     """One path. Call `asks` and `tick` at `wake_s`, which every input may have moved."""
 
     __slots__ = (
-        *("_accused", "_accused_s", "_answers", "_asker", "_cause", "_clear_s", "_config"),
-        *("_falls_s", "_hold_s", "_line", "_link", "_losses", "_neighbour", "_now", "_proof_s"),
-        *("_quality", "_run", "_since_s", "_slowest_s", "_state", "_sum", "_threshold", "_until_s"),
-        *("family", "uplink"),
+        *("_answers", "_asker", "_cause", "_config", "_falls_s", "_hold_s", "_line", "_link"),
+        *("_losses", "_neighbour", "_now", "_proof_s", "_quality", "_since_s", "_state"),
+        *("_suspicion", "_until_s", "family", "uplink"),
     )
 
     def __init__(
@@ -109,16 +101,9 @@ class Path:
         self._asker = Asker(beyond, gateway, 1 / config.rounds_per_s, now)
         self._line = Line(kept.line)
         self._quality = Quality(config)
-        self._threshold = threshold(config.false_alarm_days, config.rounds_per_s)
+        highest = threshold(config.false_alarm_days, config.rounds_per_s)
+        self._suspicion = Suspicion(self._line, highest)
         self._link, self._neighbour = True, True
-        # suspicion: when the lost rounds were sent, and how far they go beyond what is normal
-        self._run: list[float] = []
-        self._sum = 0.0
-        self._clear_s = -math.inf  # when the latest probe that was answered was sent
-        self._slowest_s = 0.0
-        self._accused: dict[str, float] = {}  # by cause, when it may accuse again
-        self._accused_s = math.inf
-        # recovery
         self._proof_s = -math.inf
         self._until_s = self._hold_s = 0.0
         self._answers = self._losses = 0
@@ -129,6 +114,8 @@ class Path:
             self._since_s = kept.since_s
         if kept.state == "recovering":
             self._hold(now)
+        if kept.state == "down" and not self._asker.good:
+            self._state = "unproven"  # it was down for its carrier, or has other targets now
 
     # --- asking ---------------------------------------------------------------------------
 
@@ -137,24 +124,19 @@ class Path:
         """When `asks` and `tick` must be called next, at the latest; infinite without carrier."""
         if not self._link:
             return math.inf
-        wake_s = self._asker.wake_s()
-        if self._state == "recovering":
-            return min(wake_s, self._until_s)
-        if self._sum >= self._threshold:
-            return min(wake_s, self._run[0] + self._patience_s)
-        return wake_s
+        also_s = self._until_s if self._state == "recovering" else math.inf
+        return min(self._asker.wake_s(), self._suspicion.deadline_s, also_s)
 
     def asks(self, now: float) -> tuple[Ask, ...]:
         """The probes to send now."""
         now = self._at(now)
-        if not self._link:
-            return ()
         wake_s = self.wake_s
         if now < wake_s:
             return ()
         if now > wake_s + GAP_S:
             self._resume(now)
         self._asker.forget(now)
+        self._suspicion.let_go(now)
         return tuple(self._asker.asks(now, self._pace(now)))
 
     def tick(self, now: float) -> tuple[Transition, ...]:
@@ -162,9 +144,7 @@ class Path:
         now = self._at(now)
         if self._state == "recovering" and now >= self._until_s:
             return self._end_hold(now)
-        if self._sum >= self._threshold:
-            return self._judge(now)
-        return ()
+        return self._judge(now)
 
     def _pace(self, now: float) -> Pace:
         match self._state:
@@ -174,11 +154,11 @@ class Path:
                 return "waiting" if now - self._since_s < LONG_DOWN_S else "waiting long"
             case "unproven":
                 return "quiet"
-        if self._run or self._accused_s <= now:
+        if self._suspicion.stands(now):
             return "burst"
         return "waiting" if self._state == "recovering" else "quiet"
 
-    # --- evidence -------------------------------------------------------------------------
+    # --- evidence: probes -----------------------------------------------------------------
 
     def observe(
         self, now: float, seq: int, verdict: Verdict, rtt_us: int = 0
@@ -190,14 +170,13 @@ class Path:
             return ()
         if verdict == "answered":
             return self._answered(now, sent, rtt_us / 1e6)
-        if sent.lost:
-            self._asker.await_late(seq, sent)
-            return ()
         if verdict == "lost":
             # Whoever tells it so late was held up: it may not have read an answer that came.
             if now > sent.at_s + sent.timeout_s + OVERDUE_S:
                 return ()
             self._asker.await_late(seq, sent)
+        if sent.lost:
+            return ()
         sent.target.wrong = verdict == "wrong"
         return self._lost(now, sent)
 
@@ -210,22 +189,22 @@ class Path:
             asker.sort()
         if target not in asker.judges:
             return ()
-        self._slowest_s = max(self._slowest_s * SLOWEST_FADE, rtt_s)
+        self._suspicion.time(rtt_s)
         if sent.pace == "quiet" and not sent.lost:
-            if not self._run:
+            if not self._suspicion.run:
                 self._line.answered()
             self._quality.count(0.0, rtt_s)
         if self._state == "recovering":
             self._answers += 1
-        return self._alive(now, sent.at_s, late=sent.lost, cause=f"{target.probe} answers")
+        return self._alive(now, sent.at_s, sent.lost, f"{target.probe} answers")
 
     def _alive(self, now: float, at_s: float, late: bool, cause: str) -> tuple[Transition, ...]:
-        """What was sent at `at_s` was answered: nothing lost until then condemns the path."""
-        self._clear_s = max(self._clear_s, at_s)
-        if self._run and self._run[0] <= at_s:
-            self._clear(now, at_s, late)
-        if self._accused_s <= at_s:
-            self._accused_s = math.inf
+        """What was sent at `at_s` came through: nothing lost until then condemns the path."""
+        suspicion = self._suspicion
+        stood = suspicion.stands(now)
+        suspicion.answer(now, at_s, late=late, teaches=self._state != "recovering")
+        if stood and not suspicion.stands(now):
+            self._asker.calm()
         match self._state:
             case "unproven":
                 return self._step(now, "up", cause)
@@ -236,46 +215,35 @@ class Path:
                 return self._grade(now)
         return ()
 
-    def _clear(self, now: float, at_s: float, late: bool) -> None:
-        """End the run of losses, but for those that were sent after `at_s`."""
-        left = [sent_s for sent_s in self._run if sent_s > at_s]
-        ended = len(self._run) - len(left) - late  # a late answer is no loss
-        if ended and self._state != "recovering":
-            self._line.ended(now, ended)
-        self._run = left
-        self._sum = sum(map(self._line.weight, range(len(left))))
-
     def _lost(self, now: float, sent: Sent) -> tuple[Transition, ...]:
-        target, asker = sent.target, self._asker
-        aside = target.miss(sent.at_s, self._clear_s, self._quality.loss_ratio)
-        if sent.pace is None:  # no round
-            if target is asker.gateway and target.proven and target.row >= 2:
+        target, asker, suspicion = sent.target, self._asker, self._suspicion
+        if sent.pace is None:  # no round: it means nothing, but for the gateway a closer look
+            target.miss(sent.at_s, math.inf)
+            if target is asker.gateway and target.proven and target.row == 2:
                 self.accuse(now, "the gateway is silent")
             return ()
-        if aside and target.good and len(asker.good) > 1:
-            target.aside = True
-            target.due_s = now
-            asker.sort()
-        if self._state == "recovering":
-            self._losses += 1
-        elif sent.pace == "quiet":
-            self._quality.count(1.0, 0.0)
+        target.miss(sent.at_s, suspicion.clear_s)
+        if len(asker.good) > 1 and target.good and target.is_odd(self._quality.loss_ratio):
+            asker.set_aside(target, now)
         if self._state in ("down", "unproven"):
             return ()
-        if sent.at_s <= self._clear_s:  # another, sent later, was answered meanwhile
+        if self._state == "recovering":
+            self._losses += sent.at_s >= self._until_s - self._hold_s
+        elif sent.pace == "quiet":
+            self._quality.count(1.0, 0.0)
+        if sent.at_s <= suspicion.clear_s:  # one that was sent later has been answered
             if self._state != "recovering":
                 self._line.ended(now, 1)
             return self._grade(now)
-        self._run.append(sent.at_s)
-        self._sum += self._line.weight(len(self._run) - 1)
-        if len(self._run) == 1:
+        suspicion.lose(sent.at_s)
+        if len(suspicion.run) == 1:
             asker.hurry(now)
         return self._judge(now)
 
     def _judge(self, now: float) -> tuple[Transition, ...]:
-        if self._sum < self._threshold or now < self._run[0] + self._patience_s:
+        if now < self._suspicion.deadline_s:
             return ()
-        first_s, rounds = self._run[0], len(self._run)
+        first_s, rounds = self._suspicion.run[0], len(self._suspicion.run)
         cause = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
         gateway = self._asker.gateway
         if gateway and self._asker.beyond:
@@ -284,10 +252,6 @@ class Path:
             elif gateway.proven and gateway.lost_s >= first_s:
                 cause += ", the gateway is silent too"
         return self._fall(now, cause)
-
-    @property
-    def _patience_s(self) -> float:
-        return max(PATIENCE_S, min(PATIENCE_RTTS * self._slowest_s, PATIENCE_MOST_S))
 
     def _grade(self, now: float) -> tuple[Transition, ...]:
         """Up or degraded, by loss and delay."""
@@ -298,7 +262,7 @@ class Path:
             return self._step(now, "up", f"loss {self._quality.loss_ratio:.0%}")
         return ()
 
-    # --- other evidence -------------------------------------------------------------------
+    # --- evidence: all else ---------------------------------------------------------------
 
     def link(self, now: float, up: bool) -> tuple[Transition, ...]:
         """Carrier, and whether the interface is administratively up."""
@@ -310,9 +274,7 @@ class Path:
         if not up:
             return self._fall(now, "carrier lost")
         self._proof_s = now + PROOF_S
-        if not self._asker.good and not self._vouched():
-            return self._step(now, "unproven", "carrier is back")
-        return ()
+        return () if self._asker.good else self._step(now, "unproven", "carrier is back")
 
     def neighbour(self, now: float, reachable: bool) -> tuple[Transition, ...]:
         """The gateway's ARP or neighbour discovery, succeeded or failed."""
@@ -329,33 +291,33 @@ class Path:
     def accuse(self, now: float, cause: str) -> None:
         """Something looks wrong: ask at the pace of a burst until an answer clears it."""
         now = self._at(now)
-        if self._state in ("down", "unproven") or now < self._accused.get(cause, -math.inf):
-            return
-        self._accused[cause] = now + ACCUSED_AGAIN_S
-        self._accused_s = min(self._accused_s, now)
-        self._asker.hurry(now)
+        judged = self._asker.good and self._state not in ("down", "unproven")
+        if judged and self._suspicion.accuse(now, cause):
+            self._asker.hurry(now)
 
     def vouch(self, now: float, at_s: float | None = None) -> tuple[Transition, ...]:
-        """The path carried traffic both ways (ACK progress) at `at_s`, or now. Whoever looks from
-        time to time knows it only of the time of his last look."""
+        """The path carried traffic both ways (ACK progress) at `at_s`, or now. Who looks from time
+        to time and finds progress knows it only for the time of the look before."""
         now = self._at(now)
         at_s = now if at_s is None else min(at_s, now)
-        if self._link:
+        if not self._link:
+            return ()
+        found = self._alive(now, at_s, late=False, cause="traffic flows")
+        if self._pace(now) == "quiet":
             self._asker.spare(now, at_s)
-            return self._alive(now, at_s, late=False, cause="traffic flows")
-        return ()
+        return found
 
     def _at(self, now: float) -> float:
         """Time never goes back."""
-        self._now = max(self._now, now)
+        if now > self._now:
+            self._now = now
         return self._now
 
     def _resume(self, now: float) -> None:
-        """Nobody called for a while, so the machine slept or was busy: what was lost then says
+        """Nobody called for a while: the machine slept, or was busy. What was lost then says
         nothing of the line."""
         self._asker.drop_all(now)
-        self._run, self._sum = [], 0.0
-        self._accused_s = math.inf
+        self._suspicion.reset()
         if self._state == "recovering":
             self._hold(now)
 
@@ -368,8 +330,7 @@ class Path:
         return (Transition(now, self.uplink, self.family, was, state, cause),)
 
     def _fall(self, now: float, cause: str) -> tuple[Transition, ...]:
-        self._run, self._sum = [], 0.0
-        self._accused_s = math.inf
+        self._suspicion.reset()
         if self._state == "down":
             return ()
         self._falls_s = (*(at for at in self._falls_s if now - at < FLAP_S), now)
@@ -390,10 +351,6 @@ class Path:
             return self._step(now, "up", f"answers for {self._hold_s:g} s")
         self._hold(now)
         return ()
-
-    def _vouched(self) -> bool:
-        """Whether it has been up with nothing that answers probes."""
-        return False
 
     # --- told -----------------------------------------------------------------------------
 
@@ -423,12 +380,11 @@ class Path:
         return "answers" if gateway.proven else "unknown"
 
     def memory(self) -> Memory:
-        judges = self._asker.judges
         return Memory(
             self._state,
             self._since_s,
             self._cause,
             self._line.learned(),
-            tuple((target.probe, target.rtt_s) for target in judges if target.proven),
+            tuple((target.probe, target.rtt_s) for target in self._asker.judges if target.proven),
             self._falls_s,
         )

@@ -65,13 +65,16 @@ class Target:
         self.rtt_s += off_s / 8
         return off_s
 
-    def miss(self, sent_s: float, heard_s: float, loss_ratio: float) -> bool:
-        """Note a loss; return whether the target should be set aside. `heard_s`: when the latest
-        probe that anyone answered was sent. Losses count once between two answers of others."""
+    def miss(self, sent_s: float, heard_s: float) -> None:
+        """Note a loss. `heard_s`: when the latest was sent that anyone answered; losses count for
+        the `row` only once between two answers of others."""
         self.lost += 1
         if self.row == 0 or heard_s > self.lost_s:
             self.row += 1
         self.lost_s = max(self.lost_s, sent_s)
+
+    def is_odd(self, loss_ratio: float) -> bool:
+        """Whether it is silent while others answer, on a line that normally loses so much."""
         return self.row >= ASIDE_LOSSES and loss_ratio**self.row < ASIDE_CHANCE
 
     def health(self, now: float) -> TargetHealth:

@@ -1,15 +1,20 @@
 """Connection tracking entries (linux/netfilter/nfnetlink_conntrack.h): find and delete.
 
-Rules: deletes exactly the entries that it was asked for, by their own tuple and id.
+Rules: deletes exactly the entries that it was asked for, by their own tuple and id, or by the
+kernel's own filter where that can be relied upon.
 """
 
 from __future__ import annotations
 
 import bisect
+import errno
 import socket
 import struct
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ifdefault.kernel import sysctl
 from ifdefault.kernel.netlink import (
     NETLINK_NETFILTER,
     Netlink,
@@ -17,11 +22,11 @@ from ifdefault.kernel.netlink import (
     attribute_u32,
     attributes,
 )
-from ifdefault.kernel.rtnetlink import AF, packed
-from ifdefault.model import Family, Redirect
+from ifdefault.kernel.rtnetlink import AF, BITS, packed
+from ifdefault.model import FAMILIES, Family, Redirect
 
 _GET, _DELETE = 0x101, 0x102
-_ORIGINAL, _REPLY, _MARK, _ID, _FILTER = 1, 2, 8, 12, 25
+_ORIGINAL, _REPLY, _MARK, _ID, _ZONE, _MARK_MASK, _FILTER = 1, 2, 8, 12, 18, 21, 25
 _IP, _PROTO, _PROTO_NUMBER, _PROTO_DST_PORT = 1, 2, 1, 3
 _SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
 _DST = {4: 2, 6: 4}
@@ -69,6 +74,89 @@ _UDP_ALONE = attribute(_FILTER | _NESTED, attribute_u32(1, 1 << 3)) + attribute(
     _ORIGINAL | _NESTED,
     attribute(_PROTO | _NESTED, attribute(_PROTO_NUMBER, bytes([socket.IPPROTO_UDP]))),
 )
+
+
+_COUNT = "net/netfilter/nf_conntrack_count"
+_DELETED_AT_ONCE = 1000
+
+
+def forget_outgoing(addresses: Sequence[str], marks: Sequence[int] = (), mask: int = 0) -> int:
+    """Delete the entries whose answers come to one of these addresses (the host's own outgoing
+    flows, and those that it masquerades), or whose mark under `mask` is one of `marks`. How many
+    went; others that ended or began meanwhile count in.
+
+    Flows to the addresses stay: their answers go elsewhere. Flows of the host to itself don't;
+    unless redirected they are tracked anew with their next packet.
+    """
+    before = _count()
+    if not before:  # so that this doesn't load a module where nothing is tracked
+        return 0
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        for mark in marks:
+            pair = (_MARK, mark), (_MARK_MASK, mask)
+            # a mask must be there, or all goes; a kernel that is built without marks refuses it
+            body = b"".join(attribute(kind, value.to_bytes(4, "big")) for kind, value in pair)
+            netlink.change(_DELETE, bytes(4) + body)
+        listed = [packed(address) for address in addresses]
+        for address in tuple(listed):
+            if len(address) == 4 and _flush(netlink, address):
+                listed.remove(address)
+        for family in FAMILIES:
+            if of_family := [a for a in listed if len(a) * 8 == BITS[family]]:
+                _delete_listed(netlink, family, of_family)
+    return max(0, before - _count())
+
+
+def _flush(netlink: Netlink, address: bytes) -> bool:
+    """Delete by the kernel's filter; False where it has none for this.
+
+    Linux 6.11 has (CTA_FILTER in IPCTNL_MSG_CT_DELETE). Older ones ignore the filter, look for the
+    one entry of the tuple, and refuse one without a protocol. Not for IPv6: there Linux (6.18 at
+    least) compares the wrong way round, and would delete all but what we want.
+    """
+    try:
+        netlink.change(_DELETE, _to_address(4, address))
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        return False
+    return True
+
+
+def _to_address(family: Family, address: bytes) -> bytes:
+    """The filter for the entries that are answered to an address."""
+    ip = attribute(_IP | _NESTED, attribute(_DST[family], address))
+    picked = attribute(_FILTER | _NESTED, attribute_u32(2, 1 << 1))  # REPLY_FLAGS: CTA_IP_DST
+    return struct.pack("=BBH", AF[family], 0, 0) + picked + attribute(_REPLY | _NESTED, ip)
+
+
+def _delete_listed(netlink: Netlink, family: Family, addresses: list[bytes]) -> None:
+    """List all entries of a family, and delete those that are answered to one of the addresses."""
+    header = struct.pack("=BBH", AF[family], 0, 0)
+    wanted = [attribute(_DST[family], address) for address in addresses]
+    found: list[bytes] = []
+    with Netlink(NETLINK_NETFILTER) as listing:
+        for message in listing.stream(_GET, header):
+            # the original tuple comes first, then the reply's: most entries cost no more than this
+            reply = 4 + (_length(message, 4) + 3 & ~3)
+            end = reply + _length(message, reply)
+            if all(message.find(one, reply, end) < 0 for one in wanted):
+                continue
+            rest = attributes(message, end)
+            zone = attribute(_ZONE, rest[_ZONE]) if _ZONE in rest else b""
+            found.append(header + message[4:reply] + attribute(_ID, rest[_ID]) + zone)
+            if len(found) == _DELETED_AT_ONCE:
+                netlink.cast(_DELETE, found)
+                found.clear()
+    netlink.cast(_DELETE, found)
+
+
+def _length(message: bytes, at: int) -> int:
+    return int.from_bytes(message[at : at + 2], sys.byteorder)
+
+
+def _count() -> int:
+    return int(sysctl.read(_COUNT) or 0)
 
 
 @dataclass(frozen=True, slots=True)

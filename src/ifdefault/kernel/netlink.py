@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
@@ -89,6 +89,19 @@ class Netlink:
             batch = (self._message(kind, F_REQUEST, b) for b in bodies[first:][:_CAST_MESSAGES])
             self._socket.send(b"".join(batch))
 
+    def change_many(self, kind: int, bodies: Sequence[bytes]) -> int:
+        """Ask for many changes at once and wait; how many of them the kernel has made."""
+        made = 0
+        for first in range(0, len(bodies), _CAST_MESSAGES):  # the answers must find room, too
+            batch = bodies[first : first + _CAST_MESSAGES]
+            self._socket.send(b"".join(self._message(kind, F_REQUEST | F_ACK, b) for b in batch))
+            awaited = len(batch)
+            while awaited:
+                for _, _, _, acknowledgement in _messages(self._socket.recv(_RECEIVE_BYTES)):
+                    awaited -= 1
+                    made += not any(acknowledgement[:4])
+        return made
+
     def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
         """Ask a question that has one answer."""
         self._send(kind, F_REQUEST | F_ACK | flags, body)
@@ -107,6 +120,12 @@ class Netlink:
                 return messages
         raise OSError(4, "the kernel's tables changed too fast to be read")
 
+    def stream(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """As `dump`, one after the other as they come, for tables too large to be kept. What
+        changes meanwhile may be missed. Who breaks off closes the socket."""
+        self._send(kind, F_REQUEST | F_DUMP, body)
+        return self._replies()
+
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._socket.send(self._message(kind, flags, body))
 
@@ -117,12 +136,7 @@ class Netlink:
 
     def _replies(self) -> Iterator[bytes]:
         while True:
-            packet = self._socket.recv(_RECEIVE_BYTES)
-            offset = 0
-            while offset < len(packet):
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(packet, offset)
-                message = packet[offset + _HEADER.size : offset + length]
-                offset += (length + 3) & ~3
+            for kind, flags, sequence, message in _messages(self._socket.recv(_RECEIVE_BYTES)):
                 if sequence != self._sequence:
                     continue  # the rest of an answer that was given up
                 if flags & _F_DUMP_INTR:
@@ -131,6 +145,15 @@ class Netlink:
                     _raise_refusal(message, flags)
                     return
                 yield message
+
+
+def _messages(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Type, flags, sequence number and body of each message."""
+    offset = 0
+    while offset < len(packet):
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(packet, offset)
+        yield kind, flags, sequence, packet[offset + _HEADER.size : offset + length]
+        offset += (length + 3) & ~3
 
 
 def _raise_refusal(message: bytes, flags: int) -> None:

@@ -2,7 +2,8 @@
 
 Rules: one directory a world, for its owner alone, with `world.json` in it. Root's are under /run;
 without root they are under the temporary directory, which a user namespace still sees when it has
-laid a /run of its own over the machine's.
+laid a /run of its own over the machine's. Several processes may serve one world: what each adds
+is a file of its own, so that none overwrites another's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,28 @@ def write(name: str, state: dict[str, Any]) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(state))
     fresh.rename(path)
+
+
+def add(name: str, kind: str, entry: str, text: str) -> None:
+    """Note something of a world: a process that it ends, a fault that somebody suffers."""
+    directory = root() / name / kind
+    directory.mkdir(exist_ok=True)
+    fresh = root() / name / f"{entry}.new"
+    fresh.write_text(text)
+    fresh.rename(directory / entry)
+
+
+def entries(name: str, kind: str) -> dict[str, str]:
+    """All that was noted of one kind, and isn't removed yet."""
+    found = {}
+    for path in sorted((root() / name / kind).glob("*")):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            found[path.name] = path.read_text()
+    return found
+
+
+def remove(name: str, kind: str, entry: str) -> None:
+    (root() / name / kind / entry).unlink(missing_ok=True)
 
 
 def start_time(pid: int) -> int:

@@ -24,8 +24,13 @@ _MTU_MAX = 65536
 def open_tun(netns: str, dev: str) -> int:
     """Attach to a tun device that is there already; it has a carrier from now on."""
     with entered(netns):
-        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", dev.encode(), _IFF_TUN | _IFF_NO_PI))
+        return attach_tun(dev)
+
+
+def attach_tun(dev: str) -> int:
+    """The same where we are; a device that isn't there yet is made, for as long as we live."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", dev.encode(), _IFF_TUN | _IFF_NO_PI))
     return fd
 
 

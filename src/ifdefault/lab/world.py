@@ -1,7 +1,7 @@
 """A world: a topology that stands, in network namespaces of its own.
 
 Rules: whatever happens, what was made is taken away: every namespace is named `ifd-WORLD-NODE`,
-every process is remembered by its id and start time, and a state file lets another process take
+every process is remembered by its id and start time, and the registry lets another process take
 the world over (`World.adopt`). We end only what we started.
 """
 
@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,11 @@ T = TypeVar("T")
 Completed = subprocess.CompletedProcess[str]
 Stream = int | IO[str] | None
 
+_PROCESSES = "processes"  # the kind of the registry's entries "PID START"
+_REAP_S = 3.0
+_DAEMON = "daemon"
+_DAEMON_START_S = 20.0
+_LOG_LINES = 200
 _DUMP = """\
 ip -d address; ip -4 rule; ip -6 rule; ip -4 route show table all; ip -6 route show table all
 ip neighbour; nft list ruleset; ss -tuanp"""
@@ -53,7 +59,7 @@ class Node:
     ) -> Completed:
         """Run a command here; with `check` a failure tells the command and what it said."""
         command = netns.argv(self.netns, argv)
-        done = _run(command, input=stdin, timeout=timeout_s, env=_environment(env))
+        done = _run(command, input=stdin, timeout=timeout_s, env=self.environment(env))
         if check and done.returncode:
             raise CommandFailed(self.name, argv, done)
         return done
@@ -71,7 +77,7 @@ class Node:
         child: subprocess.Popen[str] = subprocess.Popen(
             netns.argv(self.netns, argv),
             text=True,
-            env=_environment(env),
+            env=self.environment(env),
             start_new_session=True,  # the terminal's Ctrl-C is ours to handle
             stdin=stdin,
             stdout=stdout,
@@ -79,6 +85,10 @@ class Node:
         )
         self.world.remember(child)
         return child
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What commands here find: a daemon and its clients meet in the world's directory."""
+        return {**os.environ, "IFDEFAULT_RUN_DIR": str(self.world.run_dir), **(more or {})}
 
     def enter(self) -> AbstractContextManager[None]:
         """Put the calling thread here for a block; sockets made in it stay here."""
@@ -136,9 +146,9 @@ class World:
         self.topology = topology
         self.dir = registry.root() / name
         self.config = self.dir / "ifdefault.toml"
+        self.run_dir = self.dir / "run"
         self.keep = False
         self._children: dict[int, subprocess.Popen[str]] = {}
-        self._started: list[tuple[int, int]] = []
         self.nodes = {spec.name: Node(self, spec) for spec in topology.nodes}
 
     @classmethod
@@ -156,9 +166,7 @@ class World:
     def adopt(cls, name: str) -> World:
         """Take over a world that another process made."""
         state = registry.read(name)
-        world = cls(name, parse(json.loads(state["topology"])))
-        world._started = [(pid, start) for pid, start in state["processes"]]
-        return world
+        return cls(name, parse(json.loads(state["topology"])))
 
     def __enter__(self) -> World:
         return self
@@ -178,7 +186,7 @@ class World:
 
     def down(self) -> None:
         """End our processes, remove our namespaces, forget the world; safe to call twice."""
-        self._end_processes()
+        self.end()
         for spec in self.topology.nodes:
             # one at a time: a batch would stop at the first that is gone already
             if (netns.RUN / self.netns(spec.name)).exists():
@@ -193,6 +201,21 @@ class World:
     def command(self) -> list[str]:
         head = [sys.executable, "-m", "ifdefault", "-c", str(self.config)]
         return [*head, "--state-dir", str(self.dir / "state")]
+
+    def daemon(self, *options: str, node: str = "host") -> subprocess.Popen[str]:
+        """Start `ifdefault run` on a node; return when it listens on its control socket."""
+        argv = [*self.command, "run", *options]
+        with self._log(_DAEMON, "a") as log:
+            child = self[node].popen(argv, stdout=log, stderr=log)
+
+        def listens() -> bool:
+            if (status := child.poll()) is not None:
+                said = self._said(_DAEMON)
+                raise CommandFailed(node, argv, Completed(argv, status, stdout=said, stderr=""))
+            return _accepts(self.run_dir / "control.sock")
+
+        eventually(listens, _DAEMON_START_S, what=f"the daemon listens ({self.dir}/daemon.log)")
+        return child
 
     def misrouted(self) -> dict[str, int]:
         """Packets that each provider refused because their source isn't its own."""
@@ -217,12 +240,36 @@ class World:
         for node in self:
             done = node.run(["sh", "-c", f"exec 2>&1; set -x; {_DUMP}"], check=False)
             parts.append(f"--- {node.name}\n{done.stdout}")
+        if said := self._said(_DAEMON):
+            parts.append(f"--- {_DAEMON}.log\n{said}")
         return "\n".join(parts)
 
-    def remember(self, child: subprocess.Popen[str]) -> None:
+    def remember(self, child: subprocess.Popen[str], what: str = "") -> None:
+        """Have a process ended with the world; `what` names it for `end`."""
         self._children[child.pid] = child
-        self._started.append((child.pid, registry.start_time(child.pid)))
-        self._save()
+        if start := registry.start_time(child.pid):
+            registry.add(self.name, _PROCESSES, f"{child.pid} {start}", what)
+
+    def end(self, what: str | None = None) -> None:
+        """End the processes that are remembered as `what`, whoever started them; None for all."""
+        known = registry.entries(self.name, _PROCESSES)
+        ended = [entry for entry, text in known.items() if what in (None, text)]
+        for signal_number, patience_s in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
+            for entry in filter(_runs, ended):
+                with suppress(ProcessLookupError):  # gone in between
+                    os.kill(_pid(entry), signal_number)
+            try:
+                eventually(lambda: not any(map(_runs, ended)), patience_s)
+                break
+            except TimeoutError:
+                continue
+        for entry in ended:
+            registry.remove(self.name, _PROCESSES, entry)
+        for pid in [*self._children] if what is None else map(_pid, ended):
+            if child := self._children.pop(pid, None):
+                child.wait(_REAP_S)
+                for stream in filter(None, (child.stdin, child.stdout, child.stderr)):
+                    stream.close()
 
     # --- making and ending ---------------------------------------------------------------
 
@@ -230,7 +277,7 @@ class World:
         topology = self.topology
         _check_programs(topology)
         self.config.write_text(topology.config, encoding="utf-8")
-        self._save()
+        registry.write(self.name, {"topology": topology.table})
         _batch([], build.namespace_lines(topology, self.netns))
         # before there are links: what they inherit must be there when they are made
         late = {node.name: self._set_sysctls(node, must_exist=False) for node in self}
@@ -278,7 +325,7 @@ class World:
         self.remember(child)
         assert child.stdout is not None
         if child.stdout.readline() != "ready\n":
-            said = (self.dir / "wire.log").read_text().strip().rpartition("\n")[2]
+            said = self._said("wire").rpartition("\n")[2]
             raise HostError(f"a wire between two tun devices can't be laid: {said}")
 
     def _start_radvd(self, node: Node) -> None:
@@ -289,34 +336,25 @@ class World:
         with self._log(f"radvd-{node.name}") as log:
             node.popen(command, stdout=log, stderr=log)
 
-    def _log(self, name: str) -> IO[str]:
+    def _log(self, name: str, mode: str = "w") -> IO[str]:
         """A file for what a process of ours says: our own stderr isn't its to keep open."""
-        return (self.dir / f"{name}.log").open("w")
+        return (self.dir / f"{name}.log").open(mode)
 
-    def _save(self) -> None:
-        registry.write(self.name, {"topology": self.topology.table, "processes": self._started})
+    def _said(self, name: str) -> str:
+        """The end of such a file, "" if there is none."""
+        with suppress(FileNotFoundError):
+            text = (self.dir / f"{name}.log").read_text(errors="replace")
+            return "\n".join(text.splitlines()[-_LOG_LINES:])
+        return ""
 
-    def _end_processes(self) -> None:
-        for signal_number, patience_s in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
-            for pid, _ in filter(self._runs, self._started):
-                with suppress(ProcessLookupError):  # gone in between
-                    os.kill(pid, signal_number)
-            try:
-                eventually(lambda: not any(map(self._runs, self._started)), patience_s)
-                break
-            except TimeoutError:
-                continue
-        for child in self._children.values():
-            for stream in filter(None, (child.stdin, child.stdout, child.stderr)):
-                stream.close()
-        self._started.clear()
-        self._children.clear()
 
-    def _runs(self, process: tuple[int, int]) -> bool:
-        pid, start = process
-        if child := self._children.get(pid):
-            return child.poll() is None
-        return registry.start_time(pid) == start
+def _pid(entry: str) -> int:
+    return int(entry.split()[0])
+
+
+def _runs(entry: str) -> bool:
+    pid, start = map(int, entry.split())
+    return registry.start_time(pid) == start
 
 
 def _check_programs(topology: Topology) -> None:
@@ -327,6 +365,13 @@ def _check_programs(topology: Topology) -> None:
         if not shutil.which(program):
             remedy = f"install the package {package}"
             raise HostError(Problem("", f"the lab needs the program {program}", remedy))
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock, suppress(OSError):
+        sock.connect(str(path))
+        return True
+    return False
 
 
 def _run(command: list[str], **options: Any) -> Completed:
@@ -344,7 +389,3 @@ def _failed_line(said: str, lines: str) -> str:
     number = said.strip().rpartition(":")[2]
     line = lines.splitlines()[int(number) - 1] if number.isdigit() else ""
     return f"{' '.join(said.split())} ({line})"
-
-
-def _environment(env: Mapping[str, str] | None) -> dict[str, str] | None:
-    return {**os.environ, **env} if env else None

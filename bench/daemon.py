@@ -1,0 +1,102 @@
+"""The daemon under measurement, as a process of its own on a lab's host.
+
+Rules: it is started as a user starts it, `ifdefault run`, with the state and run directories of its
+world. What it says of itself is asked for over its control socket, as `ifdefault status` does.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bench.subject import config
+from ifdefault.daemon import client
+from ifdefault.errors import HostError
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
+
+_START_S = 60.0
+_END_S = 20.0
+
+
+class Daemon:
+    """`ifdefault run` on the host of a world."""
+
+    def __init__(self, world: World, text: str) -> None:
+        self.world = world
+        self.state_dir = world.dir / "state"
+        self.run_dir = world.dir / "run"
+        self._child: subprocess.Popen[str] | None = None
+        self._starts = 0
+        world.config.write_text(text, encoding="utf-8")
+
+    def start(self, *, wait: bool = True) -> None:
+        self._starts += 1
+        with (self.world.dir / f"daemon-{self._starts}.log").open("w") as log:
+            command = [*self.world.command, "--run-dir", str(self.run_dir), "run"]
+            self._child = self.world["host"].popen(command, stdout=log, stderr=log)
+        if wait:
+            eventually(self.is_well, _START_S, what="every path is up", poll_s=0.1)
+
+    def stop(self) -> None:
+        assert self._child is not None
+        self._child.terminate()
+        self._child.wait(_END_S)
+
+    def start_afresh(self) -> None:
+        """Begin as on a host where it never ran: an uplink that died a while ago is watched for
+        longer before it is trusted again, and each trial is to be the first."""
+        self.stop()
+        shutil.rmtree(self.state_dir, ignore_errors=True)
+        self.start()
+
+    def ask(self, what: str = "status", **more: Any) -> dict[str, Any]:
+        reply = client.ask(self.run_dir, {"do": what, **more}, timeout_s=10)
+        if not reply["ok"]:
+            raise HostError("; ".join(str(problem) for problem in reply["problems"]))
+        return reply
+
+    def states(self) -> dict[tuple[str, int], str]:
+        """The state of each path, as the daemon sees it."""
+        health = self.ask()["standing"]["health"]
+        return {(path["uplink"], path["family"]): path["state"] for path in health}
+
+    def is_well(self) -> bool:
+        """Whether it runs and every path is up."""
+        if self._child is None or self._child.poll() is not None:
+            raise HostError(f"the daemon ended: {self.said()}")
+        with suppress(client.NotRunning):
+            states = self.states()
+            return bool(states) and set(states.values()) == {"up"}
+        return False
+
+    def said(self, lines: int = 5) -> str:
+        text = (self.world.dir / f"daemon-{self._starts}.log").read_text().strip()
+        return " / ".join(text.splitlines()[-lines:]) or "it said nothing"
+
+    def pids(self) -> list[int]:
+        """The engine and all that it started, the face first among them."""
+        assert self._child is not None
+        found = [self._child.pid]
+        for pid in found:
+            tasks = Path(f"/proc/{pid}/task").glob("*/children")
+            found += [int(child) for task in tasks for child in task.read_text().split()]
+        return found
+
+
+def two_uplinks() -> str:
+    """The world `two` with default settings, but for an order: the first carries the default."""
+    return config(
+        [
+            {"name": "isp-a", "interface": "wan0"},
+            {
+                "name": "isp-b",
+                "interface": "wan1",
+                "gateways": ["198.51.100.1", "2001:db8:b::1"],
+                "rank": 1,
+            },
+        ]
+    )

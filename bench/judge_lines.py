@@ -1,0 +1,117 @@
+"""Lines that lose packets, for the judges to look at.
+
+Rules: a line is asked for each probe once, in the order of sending. `spare` foretells how many of
+the next probes it will answer, so that nobody need simulate them one by one; `skip` takes them as
+asked. Seeded: the same seed is the same line, if it is asked at the same times.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Line(Protocol):
+    def lost(self, at_s: float) -> bool:
+        """The fate of a probe that is sent at `at_s`."""
+
+    def spare(self, at_s: float, every_s: float) -> int:
+        """How many probes, one every `every_s` from `at_s` on, will all be answered."""
+
+    def skip(self, probes: int) -> None:
+        """So many of them were sent."""
+
+
+class Independent:
+    """Each probe is lost with the same probability, whatever became of the others."""
+
+    def __init__(self, ratio: float, seed: int) -> None:
+        self._random = random.Random(seed).random
+        self._log = math.log1p(-ratio) if ratio else 0.0
+        self._left = self._draw()
+
+    def _draw(self) -> int:
+        return int(math.log(1.0 - self._random()) / self._log) if self._log else 10**12
+
+    def lost(self, at_s: float) -> bool:
+        if self._left:
+            self._left -= 1
+            return False
+        self._left = self._draw()
+        return True
+
+    def spare(self, at_s: float, every_s: float) -> int:
+        return self._left
+
+    def skip(self, probes: int) -> None:
+        self._left -= probes
+
+
+class Bursts:
+    """Gilbert-Elliott with total loss in bursts and none between them: lengths and gaps are
+    exponential."""
+
+    def __init__(self, mean_s: float, every_s: float, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._mean_s, self._gap_s = mean_s, every_s - mean_s
+        self._end_s = 0.0
+        self._next()
+
+    def _next(self) -> None:
+        self._start_s = self._end_s + self._random.expovariate(1 / self._gap_s)
+        self._end_s = self._start_s + self._random.expovariate(1 / self._mean_s)
+
+    def lost(self, at_s: float) -> bool:
+        while at_s >= self._end_s:
+            self._next()
+        return at_s >= self._start_s
+
+    def spare(self, at_s: float, every_s: float) -> int:
+        while at_s >= self._end_s:
+            self._next()
+        return max(0, math.ceil((self._start_s - at_s) / every_s))
+
+    def skip(self, probes: int) -> None:
+        pass
+
+
+class Dying:
+    """A line until it dies."""
+
+    def __init__(self, line: Line, dies_s: float) -> None:
+        self._line, self._dies_s = line, dies_s
+
+    def lost(self, at_s: float) -> bool:
+        return at_s >= self._dies_s or self._line.lost(at_s)
+
+    def spare(self, at_s: float, every_s: float) -> int:
+        alive = max(0, math.ceil((self._dies_s - at_s) / every_s))
+        return min(alive, self._line.spare(at_s, every_s))
+
+    def skip(self, probes: int) -> None:
+        self._line.skip(probes)
+
+
+BURST_S, BURST_EVERY_S = 0.2, 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A kind of line. `name` is for tables."""
+
+    key: str
+    name: str
+    make: Callable[[int], Line]
+    ratio: float = 0.0  # independent loss
+
+
+CASES = (
+    Case("0", "no loss", lambda seed: Independent(0.0, seed)),
+    Case("1", "1 % loss", lambda seed: Independent(0.01, seed), 0.01),
+    Case("5", "5 % loss", lambda seed: Independent(0.05, seed), 0.05),
+    Case("20", "20 % loss", lambda seed: Independent(0.2, seed), 0.2),
+    Case("bursts", "bursts", lambda seed: Bursts(BURST_S, BURST_EVERY_S, seed)),
+)

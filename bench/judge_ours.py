@@ -1,0 +1,146 @@
+"""Our Path on a simulated line: the same object that the daemon drives, on a clock of our own.
+
+Rules: four targets, no gateway, one round trip. `run` may leap over quiet rounds that the line
+will answer, when nothing is in flight and nothing suspected: what these rounds would do to the
+path is computed in one step (a test holds it against going through them).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass, field
+
+from bench.judge_lines import Case, Dying, Line
+from ifdefault.health import Memory, Path
+from ifdefault.health.line import FAST_ROUNDS, SLOW_ROUNDS
+from ifdefault.health.quality import LEAVE
+from ifdefault.health.target import MARGIN_S
+from ifdefault.model import HealthConfig
+from ifdefault.vitals import PathState, Transition
+
+DAY_S = 86400.0
+RTT_S = 0.03
+TARGETS = ("a", "b", "c", "d")
+LEAST_LEAP = 4
+WARM_UP_S = 60.0
+
+
+@dataclass(slots=True)
+class Run:
+    """A path on a line."""
+
+    line: Line
+    rtt_s: float = RTT_S
+    config: HealthConfig = field(default_factory=HealthConfig)
+    memory: Memory | None = None
+    leaps: bool = True
+    path: Path = field(init=False)
+    asked: int = 0
+    _heap: list[tuple[float, int, bool]] = field(default_factory=list)
+    _state: PathState = "unproven"
+
+    def __post_init__(self) -> None:
+        self.path = Path("uplink", 4, TARGETS, self.config, 0.0, self.memory, has_gateway=False)
+
+    def run(self, until_s: float, *, first_fall: bool = False) -> list[Transition]:
+        """All transitions until then, or until the path goes down."""
+        path, heap, line = self.path, self._heap, self.line
+        rtt_us = int(self.rtt_s * 1e6)
+        found: list[Transition] = []
+        while True:
+            wake_s = path.wake_s
+            steps: tuple[Transition, ...]
+            if heap and heap[0][0] <= wake_s:
+                now, seq, lost = heapq.heappop(heap)
+                steps = path.observe(now, seq, "lost" if lost else "answered", rtt_us)
+            else:
+                if self.leaps and not heap:
+                    wake_s = self._leap(wake_s, until_s)
+                now = wake_s
+                if now >= until_s:
+                    return found
+                for ask in path.asks(now):
+                    self.asked += 1
+                    lost = line.lost(now)
+                    heapq.heappush(
+                        heap, (now + (ask.timeout_s if lost else self.rtt_s), ask.seq, lost)
+                    )
+                steps = path.tick(now)
+            if steps:
+                found += steps
+                self._state = steps[-1].state
+                if first_fall and self._state == "down":
+                    return found
+
+    def _leap(self, wake_s: float, until_s: float) -> float:
+        """Leap over answered rounds, and return the new time to wake."""
+        path, asker = self.path, self.path._asker
+        every_s = 1 / self.config.rounds_per_s
+        if self._state not in ("up", "degraded") or asker.round_s != wake_s or path._suspicion.run:
+            return wake_s
+        rounds = min(self.line.spare(wake_s, every_s), int((until_s - wake_s) / every_s) + 1)
+        if rounds < LEAST_LEAP or not self._is_settled():
+            return wake_s
+        quality, learned = path._quality, path._line
+        quick, slow = (step for step in quality._steps)
+        quick_then = quality._quick * (1 - quick) ** rounds
+        slow_then = quality._slow * (1 - slow) ** rounds
+        limit = self.config.degraded_loss * LEAVE
+        if quality.worse and quick_then <= limit and slow_then <= limit:
+            return wake_s  # it would cease to be degraded on the way
+        quality._quick, quality._slow = quick_then, slow_then
+        learned._slow, learned._slow_n = fade(learned._slow, learned._slow_n, SLOW_ROUNDS, rounds)
+        learned._fast, learned._fast_n = fade(learned._fast, learned._fast_n, FAST_ROUNDS, rounds)
+        self.line.skip(rounds)
+        self.asked += rounds
+        asker.round_s += rounds * every_s
+        path._suspicion.clear_s = asker.round_s - every_s
+        return path.wake_s
+
+    def _is_settled(self) -> bool:
+        """Whether further answers change nothing in how long the path waits."""
+        asker = self.path._asker
+        return asker.excess_s < MARGIN_S / 2 and all(
+            target.good and 4 * target.var_s < MARGIN_S / 2 and target.row == 0
+            for target in asker.judges
+        )
+
+
+def fade(share: float, n: float, limit: int, rounds: int) -> tuple[float, float]:
+    """A running mean of `n` values, at most `limit`, after so many zeros."""
+    growing = min(rounds, max(0, limit - int(n)))
+    return share * n / (n + growing) * (1 - 1 / limit) ** (rounds - growing), n + growing
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What came of a long time on a line that was up throughout."""
+
+    days: float
+    falls_s: tuple[float, ...]
+    rounds: int
+    memory: Memory
+
+
+def watch(case: Case, days: float, seed: int) -> Watched:
+    """Count the false alarms of a path that begins without any memory."""
+    run = Run(case.make(seed))
+    found = run.run(days * DAY_S)
+    falls = tuple(step.at_s for step in found if step.state == "down")
+    return Watched(days, falls, run.asked, run.path.memory())
+
+
+def delay_s(
+    case: Case, seed: int, part: float, rtt_s: float = RTT_S, learned: Memory | None = None
+) -> float:
+    """How long it takes to notice that the line died, `part` of a second after a minute; without
+    what was `learned`, five minutes. NaN if it was down already."""
+    alive_s = WARM_UP_S if learned else 5 * WARM_UP_S
+    dies_s = alive_s + part
+    memory = learned and Memory("up", 0.0, "", learned.line, learned.seen)
+    run = Run(Dying(case.make(seed), dies_s), rtt_s, memory=memory)
+    run.run(dies_s)
+    if run._state not in ("up", "degraded"):
+        return math.nan
+    return run.run(dies_s + 600, first_fall=True)[-1].at_s - dies_s

@@ -1,0 +1,60 @@
+"""What the running engine says, and what it is told to do, for the subcommands.
+
+Rules: where an engine runs it alone changes the kernel, so that a subcommand asks it instead of
+doing the work itself. Its refusals are the same errors, with the same exit status, as ours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ifdefault.cli.options import Options
+from ifdefault.errors import ConfigError, HostError, Problem
+
+if TYPE_CHECKING:
+    from ifdefault.daemon.standing import Standing
+    from ifdefault.vitals import Decision
+
+CHANGE_S = 120.0  # a thousand operations take seconds; it may wait for another ifdefault
+LOOK_S = 5.0
+
+
+def ask(options: Options, request: dict[str, Any], timeout_s: float = LOOK_S) -> dict[str, Any]:
+    """The engine's answer; NotRunning where there is no engine, its refusal as our error."""
+    from ifdefault.daemon import client
+
+    reply = client.ask(options.run_dir, request, timeout_s)
+    if not reply["ok"]:
+        problems = [Problem(**problem) for problem in reply.get("problems", ())]
+        kind = ConfigError if reply.get("exit_status") == ConfigError.exit_status else HostError
+        raise kind(*problems)
+    return reply
+
+
+def change(options: Options, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Let the engine do it; None where there is none, so that we do it ourselves."""
+    from ifdefault.daemon.client import NotRunning
+
+    try:
+        return ask(options, request, CHANGE_S)
+    except NotRunning:
+        return None
+
+
+def standing(options: Options) -> Standing | None:
+    """How the engine says that it stands; None where there is none."""
+    from ifdefault.daemon.client import NotRunning
+
+    try:
+        told = ask(options, {"do": "status"})["standing"]
+    except NotRunning:
+        return None
+    from ifdefault.daemon.standing import Standing
+
+    return Standing.from_json(told)
+
+
+def decision(options: Options) -> Decision | None:
+    """What the engine has decided, which a plan must follow; None where there is none."""
+    stands = standing(options)
+    return stands.decision if stands else None

@@ -1,0 +1,67 @@
+"""`ifdefault events`: what the daemon saw and did lately, a line each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+
+from ifdefault.cli.options import Options
+
+_LOOK_S = 0.5  # how soon a new event is shown
+_MOST = 10_000
+
+
+@click.command(short_help="show what the daemon saw and did lately")
+@click.option(
+    "-n",
+    "--number",
+    type=click.IntRange(1, _MOST),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="How many to show.",
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on showing new ones, until interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+@click.pass_obj
+def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
+    """Show the latest transitions, moves of the default, repairs and reloads, oldest first."""
+    from ifdefault.cli import engine
+
+    events = engine.ask(options, {"do": "events", "limit": number})["events"]
+    _show(events, as_json)
+    while follow:
+        time.sleep(_LOOK_S)  # the pace of the display
+        fresh = list(_after(events[-1] if events else None, options))
+        _show(fresh, as_json)
+        events += fresh
+
+
+def _after(last: dict[str, Any] | None, options: Options) -> Iterator[dict[str, Any]]:
+    """What happened since; nothing while no daemon runs, since another may follow it."""
+    from ifdefault.cli import engine
+    from ifdefault.daemon.client import NotRunning
+
+    for limit in (20, _MOST):
+        try:
+            told = engine.ask(options, {"do": "events", "limit": limit})["events"]
+        except NotRunning:
+            return
+        if last is None or last in told or len(told) < limit:
+            break
+    yield from told[told.index(last) + 1 :] if last in told else told
+
+
+def _show(events: list[dict[str, Any]], as_json: bool) -> None:
+    for event in events:
+        if as_json:
+            click.echo(json.dumps(event))
+        else:
+            at = datetime.fromtimestamp(event["at"]).astimezone()
+            when = at.isoformat(timespec="milliseconds")
+            click.echo(f"{when}  {event['kind']:<8}  {event['text']}")

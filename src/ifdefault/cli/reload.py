@@ -1,0 +1,21 @@
+"""`ifdefault reload`: the daemon takes in a changed config, or refuses it whole."""
+
+from __future__ import annotations
+
+import click
+
+from ifdefault.cli.options import Options
+
+
+@click.command(short_help="let the daemon take in a changed config")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(options: Options, quiet: bool, as_json: bool) -> None:
+    """Let the daemon take in a changed config. If anything is wrong with it, it is refused whole,
+    with all errors, and the old one goes on.
+    """
+    from ifdefault.cli import engine, report
+
+    told = engine.ask(options, {"do": "reload", "confirm_s": None}, engine.CHANGE_S)
+    report.tell_applied(told, None, quiet=quiet, as_json=as_json)

@@ -1,0 +1,25 @@
+"""`ifdefault run`: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+import click
+
+from ifdefault.cli.options import Options
+
+
+@click.command(short_help="be the daemon: judge the uplinks, move the default, mend the kernel")
+@click.option("-v", "--verbose", is_flag=True, help="Log more than what changed.")
+@click.pass_obj
+def command(options: Options, verbose: bool) -> int:
+    """Apply the config, then watch: probe the uplinks, move the default away from a dead one,
+    put back what others delete, follow addresses and routers that change.
+
+    Stays in the foreground until SIGTERM, which leaves the kernel as it is; SIGHUP takes in a
+    changed config.
+    """
+    from ifdefault.config import read as read_config
+
+    read_config(options.config)  # all that is wrong with it, before anything else is loaded
+    from ifdefault.daemon.engine import run
+
+    return run(options.config, options.state_dir, options.run_dir, verbose=verbose)

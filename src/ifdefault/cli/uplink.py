@@ -1,0 +1,68 @@
+"""`ifdefault uplink`: what the operator wants of an uplink, whatever is observed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from ifdefault.cli.options import Options
+from ifdefault.errors import HostError, Problem
+from ifdefault.vitals import Forced
+
+if TYPE_CHECKING:
+    from ifdefault.daemon.standing import Standing
+
+
+@click.command(short_help="show or force the state of an uplink")
+@click.argument("name", required=False)
+@click.argument("state", required=False, type=click.Choice(get_args(Forced)))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(options: Options, name: str | None, state: str | None, as_json: bool) -> None:
+    """Force an uplink: "up" and "down" whatever is observed, "drain" to give it nothing new, and
+    "auto" to let the daemon judge again. Kept across restarts; shown without a state.
+    """
+    from ifdefault.cli import engine
+
+    if state:
+        told = engine.ask(options, {"do": "uplink", "name": name, "state": state}, engine.CHANGE_S)
+        changed = {key: told[key] for key in ("uplink", "was", "state")}
+        if as_json:
+            click.echo(json.dumps(changed, indent=1))
+        elif told["was"] == state:
+            click.echo(f"{name}: {state} already", err=True)
+        else:
+            click.echo(f"{name}: {told['was']} -> {state}")
+        return
+    standing = engine.standing(options)
+    if standing is None:
+        raise HostError(Problem("", "no daemon runs", "`ifdefault run` judges the uplinks"))
+    _show(standing, name, as_json)
+
+
+def _show(standing: Standing, name: str | None, as_json: bool) -> None:
+    from ifdefault.cli.report import table
+
+    names = list(dict.fromkeys([h.uplink for h in standing.health] + sorted(standing.forced)))
+    if name and name not in names:
+        raise HostError(Problem("", f'no uplink "{name}"', f"there are {', '.join(names)}"))
+    shown = [name] if name else names
+    seen = {
+        uplink: {h.family: h.state for h in standing.health if h.uplink == uplink}
+        for uplink in shown
+    }
+    if as_json:
+        told = {u: {"forced": standing.forced.get(u, "auto"), "observed": seen[u]} for u in shown}
+        click.echo(json.dumps(told, indent=1))
+        return
+    rows = [
+        (
+            uplink,
+            standing.forced.get(uplink, "auto"),
+            ", ".join(f"IPv{family} {state}" for family, state in seen[uplink].items()),
+        )
+        for uplink in shown
+    ]
+    click.echo("\n".join(table(("Uplink", "Forced", "Observed"), rows)))

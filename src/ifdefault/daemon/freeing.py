@@ -1,0 +1,53 @@
+"""What hangs on a dead uplink: which addresses and marks, and what is to be spared.
+
+Rules: only its own. An address that another uplink shares tells nothing, and a mark tells nothing
+while the uplink still works in the other family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ifdefault.host.apply import Prepared
+from ifdefault.model import FAMILIES, TABLE_MAIN, Family, Uplink
+from ifdefault.vitals import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The arguments of `kernel.free.free`."""
+
+    addresses: tuple[str, ...]
+    marks: tuple[int, ...]
+    mask: int
+    spared: tuple[str, ...]  # prefixes that are reached by no uplink
+
+
+def ends(prepared: Prepared, decision: Decision, uplink: Uplink, family: Family) -> Ends:
+    others = {a.address for u in prepared.uplinks if u.name != uplink.name for a in u.addresses}
+    own = (a.address for a in uplink.addresses if a.family == family)
+    dead = all(uplink.name not in decision.usable_in(f) for f in FAMILIES)
+    return Ends(
+        addresses=tuple(a for a in own if a not in others),
+        marks=(uplink.chosen_mark,) if dead else (),
+        mask=uplink.mark_mask,
+        spared=tuple(sorted({*_nearby(prepared, family), *_local(prepared, family)})),
+    )
+
+
+def _nearby(prepared: Prepared, family: Family) -> list[str]:
+    """Networks behind other interfaces: LANs, bridges, tunnels."""
+    interfaces = {u.interface for u in prepared.uplinks}
+    return [
+        route.dst
+        for route in prepared.facts.routes
+        if route.table == TABLE_MAIN
+        and route.family == family
+        and route.dst != "default"
+        and route.hops
+        and not any(hop.dev in interfaces for hop in route.hops)
+    ]
+
+
+def _local(prepared: Prepared, family: Family) -> list[str]:
+    return [a.address for a in prepared.facts.addresses if a.family == family]

@@ -1,0 +1,97 @@
+"""What speaks against a path at present: a run of lost rounds, or an accusation.
+
+Rules: a run is condemned when it goes beyond what the line normally loses *and* its first round is
+overdue by any delay that is to be expected. An answer clears what was sent until then. An
+accusation asks for a closer look, and is forgotten; it condemns nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ifdefault.health.line import Line
+
+# The first of the lost rounds is unanswered for at least so long, whatever the sum says: a queue
+# that fills may delay answers by as much from one round to the next.
+PATIENCE_S = 0.42
+PATIENCE_RTTS = 1.2  # or for so many of the slowest round trips lately, which
+PATIENCE_MOST_S = 1.2
+SLOWEST_FADE = 0.999  # … fade with each answer
+
+ACCUSED_S = 3.0  # it is forgotten, if nothing comes of it
+ACCUSED_AGAIN_S = 10.0  # one cause starts no two bursts within that
+STALE_S = 5.0  # a run that nothing was heard of since
+
+
+class Suspicion:
+    """`run` holds when the lost rounds were sent; `clear_s` is when the latest was sent that got
+    an answer."""
+
+    __slots__ = (
+        *("_accused_s", "_again_s", "_slowest_s", "_sum", "_threshold"),
+        *("clear_s", "line", "run"),
+    )
+
+    def __init__(self, line: Line, threshold: float) -> None:
+        self.line = line
+        self.run: list[float] = []
+        self.clear_s = -math.inf
+        self._sum = 0.0
+        self._threshold = threshold
+        self._slowest_s = 0.0
+        self._accused_s = -math.inf
+        self._again_s: dict[str, float] = {}
+
+    def stands(self, now: float) -> bool:
+        return bool(self.run) or now < self._accused_s + ACCUSED_S
+
+    @property
+    def deadline_s(self) -> float:
+        """From when on the path is down, if nothing is heard: infinite while too little is lost."""
+        if self._sum < self._threshold:
+            return math.inf
+        slow_s = min(PATIENCE_RTTS * self._slowest_s, PATIENCE_MOST_S)
+        return self.run[0] + max(PATIENCE_S, slow_s)
+
+    def lose(self, at_s: float) -> None:
+        """A round that was sent at `at_s` was lost."""
+        self._sum += self.line.weight(len(self.run))
+        self.run.append(at_s)
+
+    def answer(self, now: float, at_s: float, *, late: bool, teaches: bool) -> None:
+        """Something that was sent at `at_s` was answered; `late`: after it had been taken for
+        lost, which is no loss to learn from."""
+        if at_s > self.clear_s:
+            self.clear_s = at_s
+        if self._accused_s <= at_s:
+            self._accused_s = -math.inf
+        if not self.run or self.run[0] > at_s:
+            return
+        left = [sent_s for sent_s in self.run if sent_s > at_s]
+        ended = len(self.run) - len(left) - late
+        if ended and teaches:
+            self.line.ended(now, ended)
+        self.run = left
+        self._sum = sum(map(self.line.weight, range(len(left))))
+
+    def time(self, rtt_s: float) -> None:
+        """An answer took so long."""
+        self._slowest_s = max(self._slowest_s * SLOWEST_FADE, rtt_s)
+
+    def accuse(self, now: float, cause: str) -> bool:
+        """Look closer for `cause`; False if that was done lately."""
+        if now < self._again_s.get(cause, -math.inf):
+            return False
+        self._again_s[cause] = now + ACCUSED_AGAIN_S
+        if now >= self._accused_s + ACCUSED_S:
+            self._accused_s = now
+        return True
+
+    def let_go(self, now: float) -> None:
+        """Forget a run that nothing was heard of since: it would ask in a burst for ever."""
+        if self.run and now > self.run[-1] + STALE_S:
+            self.reset()
+
+    def reset(self) -> None:
+        self.run, self._sum = [], 0.0
+        self._accused_s = -math.inf

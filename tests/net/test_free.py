@@ -1,0 +1,303 @@
+"""What hangs on a dead uplink is let go of: outgoing sockets and flows, and nobody else's.
+
+                ┌─ isp-a ── wan0 ┐   isp-a is the dead one
+client ── core ─┤                ├ host
+                └─ isp-b ── wan1 ┘
+
+The host doesn't ask whether it is dead, so all connections here can stay alive, and each that is
+still there must still carry data.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pytest
+
+from ifdefault.kernel import conntrack
+from ifdefault.kernel.free import Freed, free
+from ifdefault.kernel.netlink import NETLINK_NETFILTER, Netlink, attributes
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import Node, World
+from tests.net import answers
+from tests.net.conftest import LabWorld
+
+PORT = 7901
+DEAD, OTHER = ("203.0.113.10", "2001:db8:a::10"), ("198.51.100.10", "2001:db8:b::10")
+CLIENT = ("198.18.1.10", "2001:db8:f:1::10")
+CHOSEN, MASK = 0x21000000, 0x3F000000
+_SO_MARK = 36
+TRACKED = """\
+table inet tracked {
+  chain output { type filter hook output priority 0; ct state new accept; }
+  chain input { type filter hook input priority 0; ct state new accept; }
+}
+"""
+
+
+@dataclass(slots=True)
+class Pair:
+    """Both ends of a connection: the host's, and its peer's."""
+
+    ours: socket.socket
+    theirs: socket.socket
+
+    @property
+    def alive(self) -> bool:
+        try:
+            self.ours.send(b"still there?")
+            return self.theirs.recv(64) == b"still there?"
+        except ConnectionError:
+            return False
+
+
+@dataclass(slots=True)
+class Wires:
+    """Makes connections from and to the host of a world."""
+
+    world: World
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def listen(self, node: str, address: str, port: int = PORT) -> socket.socket:
+        def make() -> socket.socket:
+            sock = socket.socket(_family(address), socket.SOCK_STREAM)
+            sock.settimeout(answers.PATIENCE_S)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if address == "::":
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.bind((address, port))
+            sock.listen()
+            return sock
+
+        return self.stack.enter_context(self.world[node].python(make))
+
+    def connect(
+        self, node: str, listener: socket.socket, target: str, **options: str | int
+    ) -> Pair:
+        """`options`: source, port, mark, family (6 for a mapped address)."""
+
+        def make() -> socket.socket:
+            mapped = "::ffff:" if options.get("family") == 6 and ":" not in target else ""
+            sock = socket.socket(_family(mapped + target), socket.SOCK_STREAM)
+            sock.settimeout(answers.PATIENCE_S)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if "mark" in options:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, int(options["mark"]))
+            if "source" in options:
+                sock.bind((mapped + str(options["source"]), int(options.get("port", 0))))
+            sock.connect((mapped + target, listener.getsockname()[1]))
+            return sock
+
+        near = self.stack.enter_context(self.world[node].python(make))
+        far = self.stack.enter_context(listener.accept()[0])
+        far.settimeout(answers.PATIENCE_S)
+        return Pair(near, far) if node == "host" else Pair(far, near)
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+@pytest.fixture
+def world(lab_world: LabWorld) -> World:
+    world = lab_world("two")
+    answers.apply(world)
+    return world
+
+
+@pytest.fixture
+def host(world: World) -> Node:
+    return world["host"]
+
+
+@pytest.fixture
+def wires(world: World) -> Iterator[Wires]:
+    wires = Wires(world)
+    with wires.stack:
+        yield wires
+
+
+def freed(host: Node, **options: object) -> Freed:
+    arguments = {"addresses": DEAD, **options}
+    return host.python(lambda: free(**arguments))  # type: ignore[arg-type]
+
+
+# --- sockets ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of", [0, 1], ids=["IPv4", "IPv6"])
+def test_outgoing_sockets_by_their_address(host: Node, wires: Wires, of: int) -> None:
+    server = wires.listen("client", CLIENT[of])
+    doomed = [wires.connect("host", server, CLIENT[of], source=DEAD[of]) for _ in range(3)]
+    spared = [wires.connect("host", server, CLIENT[of], source=OTHER[of]) for _ in range(3)]
+    assert freed(host) == Freed(sockets=3)
+    with pytest.raises(ConnectionAbortedError):
+        doomed[0].ours.send(b"still there?")
+    assert not any(pair.alive for pair in doomed)
+    assert all(pair.alive for pair in spared)
+    assert freed(host) == Freed()
+
+
+def test_a_mapped_address_is_the_address(host: Node, wires: Wires) -> None:
+    server = wires.listen("client", CLIENT[0])
+    doomed = wires.connect("host", server, CLIENT[0], source=DEAD[0], family=6)
+    spared = wires.connect("host", server, CLIENT[0], source=OTHER[0], family=6)
+    assert freed(host) == Freed(sockets=1)
+    assert (doomed.alive, spared.alive) == (False, True)
+
+
+def test_sockets_that_still_connect(world: World, host: Node) -> None:
+    world["client"].nft(f"table inet t {{ chain c {{ type filter hook input priority 0;\n"
+                        f"tcp dport {PORT} drop\n}}\n}}\n")  # fmt: skip
+    with host.python(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as sock:
+        sock.setblocking(False)
+        sock.bind((DEAD[0], 0))
+        sock.connect_ex((CLIENT[0], PORT))
+        assert freed(host) == Freed(sockets=1)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def test_outgoing_sockets_by_their_mark(host: Node, wires: Wires) -> None:
+    for of in (0, 1):
+        server = wires.listen("client", CLIENT[of])
+        doomed = wires.connect("host", server, CLIENT[of], mark=CHOSEN | 0x80)
+        spared = wires.connect("host", server, CLIENT[of], mark=CHOSEN + 0x01000000)
+        unmarked = wires.connect("host", server, CLIENT[of], source=OTHER[of])
+        assert freed(host, addresses=(), marks=(CHOSEN,), mask=MASK) == Freed(sockets=1)
+        assert [pair.alive for pair in (doomed, spared, unmarked)] == [False, True, True]
+
+
+@pytest.mark.parametrize("bound", [*DEAD, "0.0.0.0", "::"])
+def test_inbound_connections_stay(host: Node, wires: Wires, bound: str) -> None:
+    """Whose local port has a listener, on their address or on any."""
+    server = wires.listen("host", bound)
+    targets = {"0.0.0.0": DEAD[:1], "::": DEAD}.get(bound, (bound,))
+    inbound = [wires.connect("client", server, target) for target in targets]
+    for target in targets:
+        of = ":" in target
+        far = wires.listen("client", CLIENT[of])
+        doomed = wires.connect("host", far, CLIENT[of], source=target)
+        assert freed(host) == Freed(sockets=1)
+        assert not doomed.alive
+    assert all(pair.alive for pair in inbound)
+
+
+def test_a_listener_elsewhere_makes_no_socket_inbound(host: Node, wires: Wires) -> None:
+    wires.listen("host", OTHER[0], 7950)
+    far = wires.listen("client", CLIENT[0])
+    doomed = wires.connect("host", far, CLIENT[0], source=DEAD[0], port=7950)
+    assert freed(host) == Freed(sockets=1)
+    assert not doomed.alive
+
+
+def test_more_listeners_than_the_kernel_is_asked_to_check(host: Node, wires: Wires) -> None:
+    servers = [wires.listen("host", "0.0.0.0", 20000 + n) for n in range(510)]
+    inbound = [wires.connect("client", server, DEAD[0]) for server in servers[-2:]]
+    assert freed(host) == Freed()
+    assert all(pair.alive for pair in inbound)
+
+
+def test_what_is_reached_without_the_uplink_is_spared(host: Node, wires: Wires) -> None:
+    """The host talks to itself by its public name, and to its LAN."""
+    own = wires.listen("host", DEAD[0])
+    to_itself = wires.connect("host", own, DEAD[0], source=DEAD[0])
+    lan = wires.listen("content", "192.168.1.10")
+    to_lan = wires.connect("host", lan, "192.168.1.10")
+    far = wires.listen("client", CLIENT[0])
+    doomed = wires.connect("host", far, CLIENT[0], source=DEAD[0])
+    addresses = (*DEAD, "192.168.1.1")
+    spared = (*DEAD, "192.168.1.0/24", "fd00:1::/64")
+    assert freed(host, addresses=addresses, spared=spared) == Freed(sockets=1)
+    assert [pair.alive for pair in (to_itself, to_lan, doomed)] == [True, True, False]
+    assert freed(host, addresses=addresses) == Freed(sockets=2)
+    assert not to_lan.alive
+
+
+@pytest.mark.parametrize(("mark", "mask"), [(0, MASK), (0x40000000, MASK), (CHOSEN, 0)])
+def test_a_mark_that_may_be_anybodys_is_refused(mark: int, mask: int) -> None:
+    with pytest.raises(ValueError):
+        free((), (mark,), mask)
+
+
+# --- tracked flows ---------------------------------------------------------------------------
+
+
+def flows(host: Node) -> set[tuple[str, str]]:
+    """Source and destination of all tracked UDP flows."""
+
+    def read() -> set[tuple[str, str]]:
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            return set(filter(None, map(_ends, netlink.dump(0x101, bytes(4)))))
+
+    return host.python(read)
+
+
+def _ends(message: bytes) -> tuple[str, str] | None:
+    original = attributes(attributes(message, 4)[1], 0)
+    if attributes(original[2], 0)[1] != bytes([socket.IPPROTO_UDP]):
+        return None
+    ip = attributes(original[1], 0)
+    first = 1 if message[0] == socket.AF_INET else 3
+    source, target = (socket.inet_ntop(message[0], ip[kind]) for kind in (first, first + 1))
+    return source, target
+
+
+@pytest.fixture
+def tracking(world: World) -> Node:
+    """Outgoing and inbound flows on both uplinks, in both families, and a LAN's masqueraded."""
+    host = world["host"]
+    host.nft(TRACKED)
+    host.sysctl("net.ipv4.ip_forward", 1)
+    host.nft("table ip lan { chain c { type nat hook postrouting priority srcnat;\n"
+             f"ip saddr 192.168.1.0/24 oifname wan0 snat to {DEAD[0]}\n}}\n}}\n")  # fmt: skip
+    for own in (DEAD, OTHER):
+        for of in (0, 1):
+            send(host, own[of], CLIENT[of])
+            send(world["client"], CLIENT[of], own[of])
+    send(world["content"], "192.168.1.10", CLIENT[0])
+    eventually(lambda: len(flows(host)) == 9, what="tracked flows")
+    return host
+
+
+def send(node: Node, source: str, target: str) -> None:
+    with answers.udp_socket(node, source) as sock:
+        sock.sendto(b"anybody?", (target, PORT))
+
+
+STAY = {
+    *((OTHER[of], CLIENT[of]) for of in (0, 1)),
+    *((CLIENT[of], own[of]) for own in (DEAD, OTHER) for of in (0, 1)),
+}
+
+
+def test_flows_that_are_answered_to_a_dead_address(tracking: Node) -> None:
+    assert ("192.168.1.10", CLIENT[0]) in flows(tracking)
+    assert freed(tracking) == Freed(flows=3)
+    assert flows(tracking) == STAY
+    assert freed(tracking) == Freed()
+
+
+def test_a_kernel_without_the_filter(tracking: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux before 6.11 refuses it: an unknown attribute is as one that it doesn't know."""
+    monkeypatch.setattr(conntrack, "_FILTER", 63)
+    monkeypatch.setattr(conntrack, "_DELETED_AT_ONCE", 1)
+    assert freed(tracking) == Freed(flows=3)
+    assert flows(tracking) == STAY
+
+
+def test_flows_by_their_mark(world: World) -> None:
+    host = world["host"]
+    marks = (CHOSEN, CHOSEN | 0x81, CHOSEN + 0x01000000, 0)
+    host.nft("table inet marks { chain output { type filter hook output priority 1;\n"
+             "ct mark set meta mark\n}\n}\n")  # fmt: skip
+    for mark in marks:
+        with answers.udp_socket(host, OTHER[0], options={"SO_MARK": mark}) as sock:
+            sock.sendto(b"anybody?", (CLIENT[0], PORT + mark % 251))
+    assert freed(host, addresses=(), marks=(CHOSEN,), mask=MASK) == Freed(flows=2)
+
+
+def test_nothing_is_asked_of_a_host_that_tracks_nothing(world: World) -> None:
+    assert freed(world["host"]) == Freed()
