@@ -27,19 +27,13 @@ class Daemon:
 
     def __init__(self, world: World, text: str) -> None:
         self.world = world
-        self.state_dir = world.dir / "state"
-        self.run_dir = world.dir / "run"
         self._child: subprocess.Popen[str] | None = None
-        self._starts = 0
         world.config.write_text(text, encoding="utf-8")
 
-    def start(self, *, wait: bool = True) -> None:
-        self._starts += 1
-        with (self.world.dir / f"daemon-{self._starts}.log").open("w") as log:
-            command = [*self.world.command, "--run-dir", str(self.run_dir), "run"]
-            self._child = self.world["host"].popen(command, stdout=log, stderr=log)
-        if wait:
-            eventually(self.is_well, _START_S, what="every path is up", poll_s=0.1)
+    def start(self) -> None:
+        """Return when every path is up."""
+        self._child = self.world.daemon()
+        eventually(self.is_well, _START_S, what="every path is up", poll_s=0.1)
 
     def stop(self) -> None:
         assert self._child is not None
@@ -50,11 +44,11 @@ class Daemon:
         """Begin as on a host where it never ran: an uplink that died a while ago is watched for
         longer before it is trusted again, and each trial is to be the first."""
         self.stop()
-        shutil.rmtree(self.state_dir, ignore_errors=True)
+        shutil.rmtree(self.world.dir / "state", ignore_errors=True)
         self.start()
 
     def ask(self, what: str = "status", **more: Any) -> dict[str, Any]:
-        reply = client.ask(self.run_dir, {"do": what, **more}, timeout_s=10)
+        reply = client.ask(self.world.run_dir, {"do": what, **more}, timeout_s=10)
         if not reply["ok"]:
             raise HostError("; ".join(str(problem) for problem in reply["problems"]))
         return reply
@@ -73,9 +67,9 @@ class Daemon:
             return bool(states) and set(states.values()) == {"up"}
         return False
 
-    def said(self, lines: int = 5) -> str:
-        text = (self.world.dir / f"daemon-{self._starts}.log").read_text().strip()
-        return " / ".join(text.splitlines()[-lines:]) or "it said nothing"
+    def said(self) -> str:
+        """The end of its log."""
+        return " / ".join((self.world.dir / "daemon.log").read_text().strip().splitlines()[-5:])
 
     def pids(self) -> list[int]:
         """The engine and all that it started, the face first among them."""

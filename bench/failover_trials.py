@@ -21,7 +21,7 @@ from ifdefault.lab.topology import load
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 
-_HOLD_S = 1.0  # how long a fault goes on after it was acted upon, and the calm before the next
+_HOLD_S = 1.0  # how long at least a fault goes on, and the calm before it
 _BEGIN_S = 60.0
 
 
@@ -70,8 +70,8 @@ CARRIER = Cut("carrier", _unplug, _plug)
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A system with settings, and how it is tried. A fault begins at a random place within
-    `period_s`, after a calm of `calm_s`. `again` is done between two trials."""
+    """A system with settings, and how it is tried. A fault begins and ends at a random place
+    within `period_s`, after a calm of `calm_s`. `again` is done between two trials."""
 
     name: str
     settings: str
@@ -177,7 +177,7 @@ def _trial(provider: Node, system: System, cut: Cut, gauges: Sequence[Gauge]) ->
     cut_s = time.monotonic()
     cut.begin(provider)
     down_s = _when(gauges, lambda gauge, value: value != gauge.intact, cut_s, system.down_s)
-    time.sleep(_HOLD_S)
+    time.sleep(_HOLD_S + random.uniform(0, system.period_s))
     mend_s = time.monotonic()
     cut.end(provider)
     up_s = _when(gauges, lambda gauge, value: value == gauge.intact, mend_s, system.up_s)

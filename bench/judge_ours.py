@@ -42,6 +42,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.path = Path("uplink", 4, TARGETS, self.config, 0.0, self.memory, has_gateway=False)
+        self._state = self.path.health().state
 
     def run(self, until_s: float, *, first_fall: bool = False) -> list[Transition]:
         """All transitions until then, or until the path goes down."""
@@ -141,6 +142,6 @@ def delay_s(
     memory = learned and Memory("up", 0.0, "", learned.line, learned.seen)
     run = Run(Dying(case.make(seed), dies_s), rtt_s, memory=memory)
     run.run(dies_s)
-    if run._state not in ("up", "degraded"):
+    if run.path.health().state not in ("up", "degraded"):
         return math.nan
     return run.run(dies_s + 600, first_fall=True)[-1].at_s - dies_s

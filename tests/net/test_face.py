@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,7 +20,7 @@ from typing import Any
 import pytest
 
 from ifdefault.daemon import privileges
-from ifdefault.daemon.messages import Bind, Message, Outcome, Ping, Pong, Resolve, Send, Unbind
+from ifdefault.daemon.messages import Bind, Message, Outcome, Ping, Pong, Send, Unbind
 from ifdefault.daemon.spawn import Face, start_face
 from ifdefault.kernel import probing
 from ifdefault.lab import ports, services
@@ -117,11 +116,10 @@ async def talking(world: World) -> AsyncIterator[Talk]:
         if not talk.ends:
             await talk.settled()  # it lives
             talk.face.close()
-            await until(lambda: talk.ends, "its end")
-            assert talk.ends == ["closed, exit status 0"]
+            assert await talk.face.over() == "closed, exit status 0"
     finally:
         talk.face.kill("the test is over")
-        await until(lambda: talk.ends, "its end")
+        await talk.face.over()
 
 
 @contextmanager

@@ -136,7 +136,11 @@ def test_the_house_stands_on_its_floors() -> None:
         ("host/a.py", "from ifdefault.lab import up", "imports ifdefault.lab"),
         ("host.py", "from .plan import x", ""),
         ("lab/a.py", "import aioquic.asyncio, subprocess", ""),
-        ("lab/a.py", "from ifdefault.host import x", "lab may import of ours only errors, model, vitals"),
+        (
+            "lab/a.py",
+            "from ifdefault.host import x",
+            "lab may import of ours only errors, model, vitals",
+        ),
         ("cli/a.py", "import click\nfrom ifdefault.lab import up", ""),
         ("host/a.py", "import click", "only cli may"),
         ("host/a.py", "import requests", "it is no dependency of ours"),

@@ -46,10 +46,16 @@ class Host:
         path.write_text(f'#!/bin/sh\necho "{program} $*" >>"{self.calls}"\n{then}\n')
         path.chmod(0o755)
 
-    def unit(self, load: str, active: str) -> None:
-        self.fake(
-            "systemctl", f'[ "$1" != show ] || printf "LoadState={load}\nActiveState={active}\n"'
+    def units(self, **active: str) -> None:
+        """Install units, `daemon` and `once`, each in such an ActiveState."""
+        names = {"daemon": "ifdefault.service", "once": "ifdefault-once.service"}
+        known = "".join(
+            f"{names[unit]}) echo LoadState=loaded; echo ActiveState={state} ;;\n"
+            for unit, state in active.items()
         )
+        absent = "*) echo LoadState=not-found; echo ActiveState=inactive ;;"
+        self.fake("systemctl", f'[ "$1" != show ] || for unit; do :; done\n'
+                  f'[ "$1" != show ] || case $unit in\n{known}{absent}\nesac')  # fmt: skip
 
     def call(self, environment: dict[str, str], arguments: list[str]) -> list[str]:
         """What the hook called, `systemctl show` aside; it must end well and say nothing."""
@@ -109,21 +115,33 @@ def test_a_failing_apply_is_logged_and_fails_nobody(host: Host, caller: str) -> 
     assert logged.endswith(f"after a change of {[*names, 'an interface'][0]} failed: no such thing")
 
 
+RELOAD = "systemctl --no-block reload-or-restart ifdefault-once.service"
+
+
 @pytest.mark.parametrize(
-    ("load", "active", "calls"),
+    ("units", "calls"),
     [
-        ("loaded", "active", ["systemctl --no-block reload-or-restart ifdefault.service"]),
-        ("loaded", "activating", ["systemctl --no-block reload-or-restart ifdefault.service"]),
-        ("loaded", "failed", ["systemctl --no-block reload-or-restart ifdefault.service"]),
-        ("loaded", "inactive", []),
-        ("loaded", "deactivating", []),
-        ("not-found", "inactive", [APPLY]),
+        ({"once": "active"}, [RELOAD]),
+        ({"once": "reloading"}, [RELOAD]),
+        ({"once": "activating"}, [RELOAD]),
+        ({"once": "failed"}, [RELOAD]),
+        ({"once": "inactive"}, []),
+        ({"once": "deactivating"}, []),
+        ({"daemon": "active"}, []),
+        ({"daemon": "reloading"}, []),
+        ({"daemon": "activating"}, []),
+        ({"daemon": "failed"}, []),
+        ({"daemon": "inactive"}, []),
+        ({"daemon": "active", "once": "inactive"}, []),
+        ({"daemon": "active", "once": "active"}, []),
+        ({"daemon": "inactive", "once": "active"}, [RELOAD]),
+        ({}, [APPLY]),
     ],
 )
-def test_the_unit_decides_where_it_is_installed(
-    host: Host, load: str, active: str, calls: list[str]
+def test_the_unit_decides_where_one_is_installed(
+    host: Host, units: dict[str, str], calls: list[str]
 ) -> None:
-    host.unit(load, active)
+    host.units(**units)
     assert host.call(*CALLERS["ifupdown up"]) == calls
 
 

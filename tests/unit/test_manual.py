@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -16,13 +17,23 @@ from pydantic import BaseModel
 from ifdefault import config
 from ifdefault.cli.main import SUBCOMMANDS, cli
 from ifdefault.cli.options import Options
-from ifdefault.config.keys import HostKeys, UplinkKeys, toml
+from ifdefault.config.base import toml
+from ifdefault.config.keys import HostKeys, UplinkKeys
+from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
+from ifdefault.daemon import client, control
 from ifdefault.host import store
+from ifdefault.model import Config, HealthConfig
 
 ROOT = Path(__file__).parents[2]
 PROGRAM, KEYS = ROOT / "man/ifdefault.8", ROOT / "man/ifdefault.toml.5"
 README = (ROOT / "README.md").read_text()
-MODELS: dict[str, type[BaseModel]] = {"UPLINK KEYS": UplinkKeys, "HOST KEYS": HostKeys}
+MODELS: dict[str, type[BaseModel]] = {
+    "UPLINK KEYS": UplinkKeys,
+    "HOST KEYS": HostKeys,
+    "HEALTH KEYS": HealthKeys,
+    "DAEMON KEYS": DaemonKeys,
+    "HOOKS KEYS": HookKeys,
+}
 
 
 # --- reading mdoc --------------------------------------------------------------------------
@@ -112,8 +123,10 @@ def test_environment_and_files() -> None:
     names = {p.envvar for p in cli.params if p.envvar} | {"IFDEFAULT_DEBUG"}
     assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
     state = Options().state_dir
-    kept = {store.STATE, store.RULESET, store.LOCK, store.PENDING, store.GUARD, "undo.log"}
+    kept = {store.STATE, store.RULESET, store.HEALTH, store.LOCK}
+    kept |= {store.PENDING, store.GUARD, "undo.log"}
     files = {str(state / name) for name in kept}
+    files |= {str(Options().run_dir / name) for name in (client.SOCKET, control.LOCK)}
     told = set(re.findall(r"^\.It Pa (\S+)", pages["FILES"], re.MULTILINE))
     assert told == files | {str(Options().config)}
 
@@ -146,9 +159,27 @@ def test_every_key_is_there_with_its_default_and_no_other(section: str) -> None:
     assert list(entries(section)) == list(fields)
     for key, (kind, _) in entries(section).items():
         field = fields[key]
-        default = list(field.default) if isinstance(field.default, tuple) else field.default
-        shown = f'"{default:#x}"' if key == "mark_mask" else toml(default)
+        shown = default_of(key, field.default)
         assert kind.endswith("required" if field.is_required() else f"default: {shown}"), key
+
+
+def default_of(key: str, default: object) -> str:
+    match default:
+        case None:
+            return "those of health"
+        case int() if key == "mark_mask":
+            return f'"{default:#x}"'
+        case float():
+            return f"{default:g}"
+        case tuple() if default:
+            return "the resolvers below"
+    return toml(list(default) if isinstance(default, tuple) else default)
+
+
+def test_default_probes_are_named() -> None:
+    _, below = entries("HEALTH KEYS")["probes"]
+    (block,) = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed", below, re.MULTILINE | re.DOTALL)
+    assert sorted(block.split()) == sorted(str(probe) for probe in HealthConfig().probes)
 
 
 @pytest.mark.parametrize("section", MODELS)
@@ -170,9 +201,10 @@ def test_every_key_has_an_example_that_parses(section: str) -> None:
         line = plain(example)
         assert line.startswith(f"{key} = ")
         head = '[uplink.x]\ninterface = "wan0"\n' if key != "interface" else "[uplink.x]\n"
-        table = "[host]\n" if section == "HOST KEYS" else ""
-        parsed = config.parse(f"{head}{table}{line}\n", "example")
-        noun = parsed.host if table else parsed.uplinks[0]
+        table = section.split()[0].lower()
+        table_head = "" if table == "uplink" else f"[{table}]\n"
+        parsed = config.parse(f"{head}{table_head}{line}\n", "example")
+        noun = parsed.uplinks[0] if table == "uplink" else getattr(parsed, table)
         assert getattr(noun, key) != MODELS[section].model_fields[key].default
 
 
@@ -181,6 +213,15 @@ def test_every_key_has_an_example_that_parses(section: str) -> None:
 )
 def test_every_config_parses(text: str) -> None:
     assert config.parse(text, "example").uplinks
+
+
+def test_the_config_that_says_everything_says_the_defaults() -> None:
+    everything = toml_blocks(sections(KEYS.read_text(), "Sh")["EXAMPLES"])[-1]
+    parsed = config.parse(everything, "example")
+    assert Config(parsed.uplinks) == replace(
+        parsed, health=replace(parsed.health, probes=HealthConfig().probes)
+    )
+    assert sorted(parsed.health.probes) == sorted(HealthConfig().probes)
 
 
 def test_no_config_goes_untested() -> None:

@@ -54,7 +54,7 @@ def test_users(tmp_path: Path) -> None:
         ),
     ]
     assert (
-        lacks(replace(PLAIN, daemon=DaemonConfig("4711", "root"), hooks=HookConfig(up=str(hook))))
+        lacks(replace(PLAIN, daemon=DaemonConfig("4711", "4712"), hooks=HookConfig(up=str(hook))))
         == []
     )
 
@@ -65,7 +65,7 @@ def test_hooks(tmp_path: Path) -> None:
         path.write_text("#!/bin/sh\n")
         path.chmod(mode)
     hooks = HookConfig(str(tmp_path / "none"), str(tmp_path), str(plain), str(loose))
-    assert lacks(replace(PLAIN, daemon=DaemonConfig(hook_user="root"), hooks=hooks)) == [
+    assert lacks(replace(PLAIN, daemon=DaemonConfig(hook_user="4712"), hooks=hooks)) == [
         (
             f"hooks.up: {tmp_path}/none can't be run: no such file or directory, name an "
             "executable file"

@@ -63,10 +63,10 @@ def _role(path: Health, standing: Standing) -> str:
 
 def remarks(standing: Standing) -> Iterator[str]:
     """Whatever isn't as one would wish it."""
-    told = [("held", standing.held)] if standing.held else []
-    told += [("others interfere", fight) for fight in standing.fights]
-    told += [("daemon", problem) for problem in standing.problems]
-    told += [
+    if standing.held:
+        yield f"held: {standing.held}"
+    yield from (*standing.fights, *standing.problems)
+    told = [
         (f"{path.uplink} IPv{path.family}", f"{target.probe} {target.note}")
         for path in standing.health
         for target in path.targets

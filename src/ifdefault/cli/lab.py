@@ -105,16 +105,24 @@ def exec_(name: str | None, node: str, argv: tuple[str, ...]) -> None:
 @_world
 @click.argument("fault", type=click.Choice(list(faults.FAULTS)))
 @click.argument("provider")
-@click.option("--amount", type=click.IntRange(0, 100), metavar="N", help="Percent of loss.")
+@click.option("--amount", type=int, metavar="N", help="How much, in the fault's own unit.")
+@click.option("--every", type=float, metavar="SECONDS", help="How often, of bursts.")
 @click.option("--undo", is_flag=True, help="End it again.")
-def fault(name: str | None, fault: str, provider: str, amount: int | None, undo: bool) -> None:
-    """Let PROVIDER suffer a FAULT."""
+def fault(
+    name: str | None,
+    fault: str,
+    provider: str,
+    amount: int | None,
+    every: float | None,
+    undo: bool,
+) -> None:
+    """Let PROVIDER suffer a FAULT; it may suffer several at once."""
     world = _adopt(name)
     if undo:
         faults.undo(world, fault, provider)
         click.echo(f"{provider}: {fault} is over")
     else:
-        faults.inflict(world, fault, provider, amount)
+        faults.inflict(world, fault, provider, amount, every)
         click.echo(f"{provider}: {faults.FAULTS[fault].what}")
 
 
@@ -136,6 +144,8 @@ def status(as_json: bool, dump: bool) -> None:
         counts = ", ".join(f"{name} {count}" for name, count in refused.items())
         click.echo(f"{world.name}: {world.topology.name}; nodes: {' '.join(world.nodes)}")
         click.echo(f"  packets refused for their source: {counts}" if refused else f"  {_PARTIAL}")
+        for provider, suffered in _suffered(world).items():
+            click.echo(f"  {provider} suffers {', '.join(suffered)}")
         if dump:
             click.echo(world.dump())
     if not worlds:
@@ -167,12 +177,19 @@ def _refused(world: World) -> dict[str, int]:
         return {}
 
 
+def _suffered(world: World) -> dict[str, tuple[str, ...]]:
+    """The faults of those providers that suffer any."""
+    found = {p.name: faults.suffered(world, p.name) for p in world.topology.providers}
+    return {provider: suffered for provider, suffered in found.items() if suffered}
+
+
 def _facts(world: World) -> dict[str, object]:
     return {
         "world": world.name,
         "topology": world.topology.name,
         "nodes": list(world.nodes),
         "misrouted": _refused(world),
+        "faults": _suffered(world),
         "config": str(world.config),
     }
 

@@ -46,8 +46,7 @@ def _user(value: Any) -> str:
 
 def _unprivileged(name: str) -> str:
     if name == "root" or name.strip("0") == "":
-        what = f"{toml(name)} may do too much for what hears the Internet"
-        reject(what, f'use a user of its own, such as "{_DAEMON.user}"')
+        reject(f"{toml(name)} may do everything", "use a user that may do nothing else")
     return name
 
 
@@ -62,6 +61,7 @@ def _executable(path: str) -> str:
 User = Annotated[
     str,
     PlainValidator(_user),
+    AfterValidator(_unprivileged),
     WithJsonSchema({"type": ["string", "integer"], "pattern": f"^({_USER})$"}),
 ]
 Executable = Annotated[str, AfterValidator(_executable)]
@@ -108,9 +108,7 @@ class HealthKeys(Keys):
 class DaemonKeys(Keys):
     """Who the daemon's processes are."""
 
-    user: Annotated[User, AfterValidator(_unprivileged)] = Field(
-        default=_DAEMON.user, description="the user that hears the Internet"
-    )
+    user: User = Field(default=_DAEMON.user, description="the user that hears the Internet")
     hook_user: User = Field(default=_DAEMON.hook_user, description="the user that runs hooks")
 
 

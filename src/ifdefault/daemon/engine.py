@@ -264,6 +264,7 @@ class Engine:
         now = time.monotonic()
         told = self.paths.follow(now, self.keeper.config, prepared.uplinks, prepared.facts)
         self.outpost.resolve(self.paths.hosts())
+        self.evidence.follow(prepared.facts)
         self._watch.interfaces = frozenset(u.interface for u in prepared.uplinks)
         self._take(told)
         for family in FAMILIES:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ifdefault.health.path import Path
-from ifdefault.kernel.signs import Counters, Sign, Signs
+from ifdefault.kernel.ask import Counters
+from ifdefault.kernel.signs import Sign, Signs
+from ifdefault.model import TABLE_MAIN, Facts
 from ifdefault.vitals import Transition
 
 _LOOK_S = 0.3
@@ -24,9 +26,24 @@ class Evidence:
         self._signs = Signs()
         self._counters = Counters(())
         self._looked_s = 0.0
+        self._on_link: tuple[str, ...] = ()
         self._carried: dict[str, tuple[int, int]] = {}
         self._carried_s = 0.0
         self.rates: dict[str, tuple[float, float]] = {}  # uplink: bit/s in, out
+
+    def follow(self, facts: Facts) -> None:
+        """Peers on the host's own links tell nothing of what is beyond them."""
+        on_link = tuple(
+            route.dst
+            for route in facts.routes
+            if route.table == TABLE_MAIN
+            and route.dst != "default"
+            and route.hops
+            and not any(hop.gateway for hop in route.hops)
+        )
+        if on_link != self._on_link:
+            self._on_link = on_link
+            self._signs.leave_out(on_link)
 
     def look(self, now: float, paths: Mapping[str, Path]) -> tuple[tuple[Transition, ...], float]:
         """Look at the host's connections, by the local address of each path; return what follows,
@@ -47,9 +64,10 @@ class Evidence:
         """Refresh `rates`; `interfaces` maps uplinks to theirs."""
         if now - self._carried_s < _RATES_S:
             return
-        if set(interfaces.values()) != set(self._counters.interfaces):
-            self._counters = Counters(tuple(sorted(set(interfaces.values()))))
         carried = {dev: (t.bytes_in, t.bytes_out) for dev, t in self._counters.read().items()}
+        if carried.keys() != set(interfaces.values()):  # others, or one that was made anew
+            self._counters.close()
+            self._counters = Counters(interfaces.values())
         span_s = now - self._carried_s
         self.rates = {
             name: (

@@ -18,7 +18,7 @@ from collections.abc import Coroutine
 from concurrent.futures.thread import ThreadPoolExecutor
 from typing import Any, NoReturn
 
-from ifdefault.daemon import privileges
+from ifdefault.daemon import log, privileges
 from ifdefault.daemon.channel import Channel
 from ifdefault.daemon.messages import (
     MAX_ADDRESSES,
@@ -197,6 +197,7 @@ async def _run(sock: socket.socket) -> None:
 def main() -> NoReturn:
     fd, uid, gid = map(int, sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is the engine's to obey
+    log.set_up()
     sock = socket.socket(fileno=fd)
     privileges.drop(uid, gid, limit=True)
     asyncio.run(_run(sock))

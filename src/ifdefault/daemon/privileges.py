@@ -5,7 +5,8 @@ while it has but one thread. (In the child between fork and exec only async-sign
 run, which Python's `preexec_fn` isn't; and the bounding set can be emptied only with rights.)
 Whoever started it looks afterwards in /proc whether anything was left (`left_over`).
 
-`python -m ifdefault.daemon.privileges UID GID COMMAND…` runs a command without rights.
+`python -m ifdefault.daemon.privileges UID GID COMMAND…` runs a command without rights, and with no
+environment but PATH and IFDEFAULT_….
 """
 
 from __future__ import annotations
@@ -127,8 +128,10 @@ def _clear_capabilities() -> None:
 def main() -> NoReturn:
     uid, gid, *command = sys.argv[1:]
     drop(int(uid), int(gid))
+    env = {k: v for k, v in os.environ.items() if k == "PATH" or k.startswith("IFDEFAULT_")}
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, which is inherited
     try:
-        os.execv(command[0], command)
+        os.execve(command[0], command, env)
     except OSError as error:
         print(f"{command[0]}: {os.strerror(error.errno or 0).lower()}", file=sys.stderr)
         os._exit(126)

@@ -33,7 +33,10 @@ _LEAN = {"MALLOC_ARENA_MAX": "2"}  # threads that wait for resolvers need no mem
 
 
 class Child:
-    """A process of ours. `ended(status)` is called once, on the loop; negative is a signal's."""
+    """A process of ours. `ended(status)` is called once, on the loop; negative is a signal's.
+
+    With `session` it has a session, and thus a process group, of its own.
+    """
 
     def __init__(
         self,
@@ -56,18 +59,25 @@ class Child:
             start_new_session=session,
         )
         self.pid = self._process.pid
-        self._ended, self._session, self._over = ended, session, False
+        self._ended, self._session = ended, session
+        self._over = self._doomed = False
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._reap)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Signal it, and with a session of its own all that is in its group; not once it ended."""
+        """Signal it and its group; when it ends, what is left of the group ends with it."""
+        self._doomed = True
         if not self._over:
-            with suppress(ProcessLookupError):
-                (os.killpg if self._session else os.kill)(self.pid, number)
+            self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            (os.killpg if self._session else os.kill)(self.pid, number)
 
     def _reap(self) -> None:
+        if self._doomed and self._session:
+            self._signal(signal.SIGKILL)  # before the id is free for others
         status = self._process.wait()
         self._over = True
         self._loop.remove_reader(self._pidfd)
@@ -98,12 +108,14 @@ class Face:
     ) -> None:
         self._uid, self._hear_message, self._ended = uid, hear, ended
         self._cause = ""
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self._over: asyncio.Future[str] = loop.create_future()
         ours, theirs = channel.pair()
         with theirs:
             command = python("ifdefault.daemon.face", theirs.fileno(), uid, gid)
             try:
-                self._child = Child(command, _environment(), self._reaped, fds=[theirs.fileno()])
+                self._child = Child(command, environment(), self._reaped, fds=[theirs.fileno()])
             except BaseException:
                 ours.close()
                 raise
@@ -121,10 +133,15 @@ class Face:
         self._channel.send(message, fds)
 
     def close(self) -> None:
-        """End it: it goes by itself when the channel does, or is made to. Tells `ended`."""
+        """End it: it goes by itself when the channel does, or is made to. `ended` isn't told."""
+        self._ended = lambda cause: None
         self._cause = self._cause or "closed"
         self._channel.close()
         asyncio.get_running_loop().call_later(_GRACE_S, self._child.kill)
+
+    async def over(self) -> str:
+        """Wait until it has ended; why."""
+        return await asyncio.shield(self._over)
 
     def kill(self, cause: str) -> None:
         """End one that misbehaves."""
@@ -154,10 +171,11 @@ class Face:
     def _reaped(self, status: int) -> None:
         self._channel.close()
         cause = ", ".join(filter(None, (self._cause, told(status))))
-        if not self.ready.done():
-            self.ready.set_exception(HostError(f"the face didn't start: {cause}"))
-        else:
+        self._over.set_result(cause)
+        if self.ready.done():
             self._ended(cause)
+        else:
+            self.ready.set_exception(HostError(f"the face didn't start: {cause}"))
 
 
 async def start_face(
@@ -179,7 +197,9 @@ async def start_face(
         face.kill(f"not ready after {READY_S:g} s")
         await face.ready
     except asyncio.CancelledError:
-        face.kill("we end ourselves")
+        face.ready.cancel()
+        face.kill("nobody waits for it any more")
+        face.close()
         raise
     return face
 
@@ -203,6 +223,7 @@ class Backoff:
         return wait_s
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """What a process of ours is told: as little as its Python needs, and nothing of the user's."""
     passed = {name: os.environ[name] for name in _PASSED + _PASSED_TLS if name in os.environ}
     return {"PATH": _PATH} | passed | _LEAN

@@ -91,16 +91,13 @@ class Netlink:
 
     def change_many(self, kind: int, bodies: Sequence[bytes]) -> int:
         """Ask for many changes at once and wait; how many of them the kernel has made."""
-        made = 0
-        for first in range(0, len(bodies), _CAST_MESSAGES):  # the answers must find room, too
-            batch = bodies[first : first + _CAST_MESSAGES]
-            self._socket.send(b"".join(self._message(kind, F_REQUEST | F_ACK, b) for b in batch))
-            awaited = len(batch)
-            while awaited:
-                for _, _, _, acknowledgement in _messages(self._socket.recv(_RECEIVE_BYTES)):
-                    awaited -= 1
-                    made += not any(acknowledgement[:4])
-        return made
+        answers = self._batch(kind, F_REQUEST | F_ACK, bodies)
+        return sum(not any(acknowledgement[:4]) for _, acknowledgement in answers)
+
+    def ask_many(self, kind: int, bodies: Sequence[bytes]) -> list[bytes]:
+        """Ask many questions at once; the answers in order, b"" for what was refused."""
+        answers = self._batch(kind, F_REQUEST, bodies)
+        return [b"" if told == _NLMSG_ERROR else answer for told, answer in answers]
 
     def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
         """Ask a question that has one answer."""
@@ -125,6 +122,17 @@ class Netlink:
         changes meanwhile may be missed. Who breaks off closes the socket."""
         self._send(kind, F_REQUEST | F_DUMP, body)
         return self._replies()
+
+    def _batch(self, kind: int, flags: int, bodies: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+        """The one message that answers each: type and body."""
+        for first in range(0, len(bodies), _CAST_MESSAGES):  # the answers must find room, too
+            batch = bodies[first : first + _CAST_MESSAGES]
+            self._socket.send(b"".join(self._message(kind, flags, body) for body in batch))
+            awaited = len(batch)
+            while awaited:
+                for told, _, _, answer in _messages(self._socket.recv(_RECEIVE_BYTES)):
+                    awaited -= 1
+                    yield told, answer
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._socket.send(self._message(kind, flags, body))

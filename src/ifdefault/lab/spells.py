@@ -1,38 +1,53 @@
 """What comes and goes: `python -m ifdefault.lab.spells`, a fault in spells, until ended.
 
-Rules: it runs where the fault is, and says nothing. A spell begins and ends by shell scripts,
-which know its length as $MS. Whoever ends this program ends the spell as well: it can't.
+Rules: it runs where the fault is. A spell begins and ends by shell scripts, which know its length
+as $MS; none is broken off, and no spell outlasts this program.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
+import signal
 import subprocess
-import time
+from dataclasses import dataclass
+
+_ENDING = {signal.SIGTERM, signal.SIGINT}
 
 
-def repeat(begin: str, end: str, lasts_s: float, rests_s: float, *, at_random: bool) -> None:
-    """Spell after spell; at random both times are exponential, and these are their means."""
+@dataclass(frozen=True, slots=True)
+class Spells:
+    """At random both times are exponential, and these are their means."""
 
-    def draw(mean_s: float) -> float:
-        return random.expovariate(1 / mean_s) if at_random else mean_s
+    begin: str
+    end: str
+    lasts_s: float
+    rests_s: float
+    at_random: bool
 
-    print("ready", flush=True)
-    while True:
-        spell_s = draw(lasts_s)
-        _act(begin, spell_s)
-        time.sleep(spell_s)
-        _act(end, spell_s)
-        time.sleep(draw(rests_s))
+    def repeat(self) -> None:
+        """Spell after spell, the first one now, until we are told to end."""
+        over = False
+        while not over:
+            spell_s = self._draw(self.lasts_s)
+            _act(self.begin, spell_s)
+            over = _ended_within(spell_s)
+            _act(self.end, spell_s)
+            over = over or _ended_within(self._draw(self.rests_s))
+
+    def _draw(self, mean_s: float) -> float:
+        return random.expovariate(1 / mean_s) if self.at_random else mean_s
 
 
 def _act(script: str, spell_s: float) -> None:
     env = {**os.environ, "MS": str(max(1, round(spell_s * 1000)))}
     if script:
         subprocess.run(["sh", "-e", "-c", script], check=True, env=env)
+
+
+def _ended_within(time_s: float) -> bool:
+    return signal.sigtimedwait(_ENDING, time_s) is not None
 
 
 def main() -> None:
@@ -43,10 +58,10 @@ def main() -> None:
     parser.add_argument("--rests", type=float, required=True, metavar="SECONDS")
     parser.add_argument("--at-random", action="store_true")
     chosen = parser.parse_args()
-    with contextlib.suppress(KeyboardInterrupt):
-        repeat(
-            chosen.begin, chosen.end, chosen.lasts, chosen.rests, at_random=chosen.at_random
-        )
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    print("ready", flush=True)
+    times = (chosen.lasts, chosen.rests)
+    Spells(chosen.begin, chosen.end, *times, at_random=chosen.at_random).repeat()
 
 
 if __name__ == "__main__":

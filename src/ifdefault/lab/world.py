@@ -72,8 +72,9 @@ class Node:
         stdin: Stream = subprocess.DEVNULL,
         stdout: Stream = None,
         stderr: Stream = None,
+        what: str = "",
     ) -> subprocess.Popen[str]:
-        """Start a command here, which the world ends when it goes down."""
+        """Start a command here, which the world ends when it goes down; `what` is for `end`."""
         child: subprocess.Popen[str] = subprocess.Popen(
             netns.argv(self.netns, argv),
             text=True,
@@ -83,7 +84,7 @@ class Node:
             stdout=stdout,
             stderr=stderr,
         )
-        self.world.remember(child)
+        self.world.remember(child, what)
         return child
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -122,11 +123,11 @@ class Node:
 
         return self.python(change)
 
-    def lay(self) -> None:
-        """Lay this node's addresses and routes (again)."""
-        self.ip(build.address_lines(self.spec))
-        for option in build.OPTIONS:
-            self.ip(build.route_lines(self.spec, option), option)
+    def lay(self, spec: NodeSpec | None = None, *, routes: bool = True) -> None:
+        """Lay this node's addresses and routes (again), or those of another spec."""
+        self.ip(build.address_lines(spec or self.spec))
+        for option in build.OPTIONS if routes else ():
+            self.ip(build.route_lines(spec or self.spec, option), option)
 
 
 class CommandFailed(HostError):

@@ -1,0 +1,93 @@
+"""Echo requests at a steady pace, and exactly which of them were lost: `python -m bench.echoes`.
+
+Prints "ready", sends to each ADDRESS until its standard input ends, waits for what is under way,
+and prints as JSON, by address, how many were sent, and when those were sent that got no answer
+(monotonic seconds).
+
+Rules: one socket a family; a late answer is an answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import struct
+import sys
+import time
+
+from ifdefault.lab.attempts import checksum
+
+_GRACE_S = 3.0
+_IPV4_HEADER = 20
+
+
+class Echo:
+    """Asks one address, and remembers what isn't answered yet."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.six = ":" in address
+        self.sent = 0
+        self.waiting: dict[int, float] = {}
+        self.tag = os.urandom(8)
+        family = socket.AF_INET6 if self.six else socket.AF_INET
+        protocol = socket.IPPROTO_ICMPV6 if self.six else socket.IPPROTO_ICMP
+        self.sock = socket.socket(family, socket.SOCK_RAW, protocol)
+        self.sock.setblocking(False)
+        self.sock.connect((address, 0))  # else it would hear the answers to all others
+
+    def ask(self) -> None:
+        self.sent += 1
+        body = self.tag + struct.pack("!I", self.sent)
+        head = struct.pack("!BBHHH", 128 if self.six else 8, 0, 0, 1, self.sent & 0xFFFF)
+        message = head + body
+        if not self.six:
+            message = message[:2] + checksum(message).to_bytes(2) + message[4:]
+        self.waiting[self.sent] = time.monotonic()
+        try:
+            self.sock.send(message)
+        except OSError:
+            pass  # what can't be sent is lost
+
+    def hear(self) -> None:
+        try:
+            data = self.sock.recv(2048)[0 if self.six else _IPV4_HEADER :]
+        except OSError:
+            return  # an ICMP error about one of ours
+        if data[0] == (129 if self.six else 0) and data[8:16] == self.tag:
+            self.waiting.pop(struct.unpack_from("!I", data, 16)[0], None)
+
+
+async def _ask_all(addresses: list[str], every_s: float) -> list[Echo]:
+    echoes = [Echo(address) for address in addresses]
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, stop.set)
+    for echo in echoes:
+        loop.add_reader(echo.sock, echo.hear)
+    print("ready", flush=True)
+    due_s = time.monotonic()
+    while not stop.is_set():
+        for echo in echoes:
+            echo.ask()
+        due_s = max(due_s + every_s, time.monotonic())
+        await asyncio.sleep(due_s - time.monotonic())
+    await asyncio.sleep(_GRACE_S)
+    return echoes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("addresses", nargs="+", metavar="ADDRESS")
+    parser.add_argument("--every", type=float, default=0.01, metavar="SECONDS")
+    chosen = parser.parse_args()
+    echoes = asyncio.run(_ask_all(chosen.addresses, chosen.every))
+    found = {e.address: {"sent": e.sent, "lost": sorted(e.waiting.values())} for e in echoes}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

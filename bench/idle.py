@@ -1,0 +1,144 @@
+"""`idle`: what the daemon costs a host on which nothing happens.
+
+Rules: processor time and memory are the kernel's own account (/proc) of the engine and of all that
+it started. Nothing else runs in the world, and no bench beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.clock import say
+from bench.daemon import Daemon
+from bench.results import Figure, Report, Table
+from bench.subject import config
+from ifdefault.lab.topology import Topology, extend, parse
+from ifdefault.lab.world import World
+from ifdefault.plan.numbers import UPLINKS_MAX
+
+_CALM_S = 15.0  # until its start is over
+_SPAN_S = 60.0
+_HOW = f"""\
+The lab's Internet with so many providers, each an uplink with IPv4 and IPv6; `ifdefault run` with
+its default settings, {_CALM_S:g} s after every path is up, for {_SPAN_S:g} s in which nothing
+happens. *Processor* is what engine and face took together, in user and kernel mode, as a share of
+one core. *Resident* counts the libraries that both share twice, *proportional* (PSS) once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one process."""
+
+    name: str
+    processor_ratio: float
+    rss_mib: float
+    pss_mib: float
+
+
+def topology(uplinks: int) -> Topology:
+    """A host with so many providers.
+
+    client ── core ── isp-1 … isp-N ── up1 … upN host    100.64.N.0/24, 2001:db8:100+N::/48
+    """
+    numbers = range(1, uplinks + 1)
+    providers = {
+        f"isp-{n}": {
+            "number": n,
+            "prefixes": [f"100.64.{n}.0/24", f"2001:db8:{256 + n:x}::/48"],
+            "gateways": [f"100.64.{n}.1/24", f"2001:db8:{256 + n:x}::1/48"],
+        }
+        for n in numbers
+    }
+    addresses = {f"up{n}": [f"100.64.{n}.10/24", f"2001:db8:{256 + n:x}::10/48"] for n in numbers}
+    routes = [
+        route
+        for n in numbers
+        for route in (
+            f"-4 default via 100.64.{n}.1 metric {100 + n}",
+            f"-6 default via 2001:db8:{256 + n:x}::1 metric {100 + n}",
+        )
+    ]
+    return parse(
+        extend(
+            {
+                "extends": "_internet",
+                "name": f"idle-{uplinks}",
+                "title": f"{uplinks} providers",
+                "drawing": "",
+                "links": [f"isp-{n}.cust0 host.up{n}" for n in numbers],
+                "providers": providers,
+                "nodes": {"host": {"addresses": addresses, "routes": routes}},
+            }
+        )
+    )
+
+
+def run() -> Report:
+    costs = {uplinks: _measure(uplinks) for uplinks in (4, UPLINKS_MAX)}
+    figures = []
+    for uplinks, targets in ((4, (1.0, 110.0)), (UPLINKS_MAX, (8.0, None))):
+        spent, rss, pss = (
+            sum(getattr(cost, key) for cost in costs[uplinks])
+            for key in ("processor_ratio", "rss_mib", "pss_mib")
+        )
+        of = f"{uplinks} uplinks: "
+        figures += [
+            Figure(f"{of}processor", round(spent * 100, 3), "% of one core", targets[0]),
+            Figure(f"{of}resident memory", round(rss, 1), "MiB", targets[1]),
+            Figure(f"{of}proportional memory", round(pss, 1), "MiB"),
+        ]
+    heads = ("", "process", "processor", "resident", "proportional")
+    rows = tuple(
+        (
+            f"{uplinks} uplinks",
+            cost.name,
+            f"{cost.processor_ratio:.2%}",
+            f"{cost.rss_mib:.1f} MiB",
+            f"{cost.pss_mib:.1f} MiB",
+        )
+        for uplinks, found in costs.items()
+        for cost in found
+    )
+    samples = {str(uplinks): list(map(asdict, found)) for uplinks, found in costs.items()}
+    table = Table("By process:", heads, rows)
+    return Report("Idle", _HOW, tuple(figures), (table,), samples)
+
+
+def _measure(uplinks: int) -> list[Cost]:
+    say(f"{uplinks} uplinks")
+    with World.up(topology(uplinks)) as world:
+        names = [(f"isp-{n}", f"up{n}") for n in range(1, uplinks + 1)]
+        daemon = Daemon(world, config({"name": n, "interface": dev} for n, dev in names))
+        daemon.start()
+        time.sleep(_CALM_S)
+        pids = daemon.pids()
+        before, start_s = [_ticks(pid) for pid in pids], time.monotonic()
+        time.sleep(_SPAN_S)
+        span_s, after = time.monotonic() - start_s, [_ticks(pid) for pid in pids]
+        per_s = os.sysconf("SC_CLK_TCK")
+        return [
+            Cost(_name(pid), (now - then) / per_s / span_s, *_memory_mib(pid))
+            for pid, then, now in zip(pids, before, after, strict=True)
+        ]
+
+
+def _ticks(pid: int) -> int:
+    """Processor time, with that of children that it has reaped (hooks)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15]))
+
+
+def _memory_mib(pid: int) -> tuple[float, float]:
+    found = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        key, _, value = line.partition(":")
+        found[key] = int(value.split()[0]) / 1024
+    return found["Rss"], found["Pss"]
+
+
+def _name(pid: int) -> str:
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    return "face" if any("face" in word for word in command) else "engine"

@@ -1,0 +1,246 @@
+"""`repair`: others delete what is ours, or an uplink is renumbered; how long until all is right.
+
+Rules: the bench deletes as another program would, and then asks the kernel again and again for
+what it deleted; the daemon is asked nothing. A renumbered uplink counts as right when a client
+beyond it is answered from the new address.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.clock import say
+from bench.daemon import Daemon, two_uplinks
+from bench.results import Figure, Report
+from bench.stats import median, quantile
+from ifdefault.kernel import nft, rtnetlink
+from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.read import read_links
+from ifdefault.lab.attempts import checksum
+from ifdefault.lab.topology import load
+from ifdefault.lab.world import Node, World
+from ifdefault.model import FAMILIES, NFT_TABLE, PROTOCOL, Route, Rule
+
+_TRIALS = 24
+_RENUMBERINGS = 12
+_LIMIT_S = 15.0
+_APART_S = 0.8  # between two deletions; of the same thing rarely enough to be no fight
+_LOOK_S = 0.001
+_PING_S = 0.005
+_SYSCTL = Path("/proc/sys/net/ipv4/tcp_fwmark_accept")
+_RENUMBERED = {
+    "isp-a": ("wan0", "203.0.113.{}/24", "2001:db8:a::{}/48", "203.0.113.1", 0),
+    "isp-b": (
+        "wan1",
+        "198.51.100.{}/24",
+        "2001:db8:b::{}/48",
+        "198.51.100.1",
+        "2001:db8:b::1",
+        100,
+    ),
+}
+_HOW = f"""\
+*Deleted*: the lab's world `shared-address`, where the daemon needs marks, so that every sort of
+thing of ours is there. In turn, {_TRIALS} times each, {_APART_S:g} s apart: a rule of ours or a
+route of ours, picked at random, is deleted over netlink, our nft table is deleted,
+`tcp_fwmark_accept` is set to 0. The time is from just before the deletion until the kernel, asked
+each millisecond, has it all as before: all rules in their order, all our routes, the table with
+the same contents, the value.
+
+*Renumbered*: the lab's world `two`; in turn one of both uplinks gets other addresses, as a DHCP
+client would do it: old ones deleted, new ones added, main's default laid again. The time is from
+just before that until the client, which sends an echo request each {_PING_S * 1000:g} ms, is
+answered from the new address, for IPv4 and IPv6, {_RENUMBERINGS} times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What somebody does to us: `look` tells how things are, `do` breaks it."""
+
+    name: str
+    look: Callable[[Netlink], object]
+    do: Callable[[Netlink], None]
+
+
+def run() -> Report:
+    samples = _deletions()
+    samples.update(_renumberings())
+    figures = []
+    for name, times_s in samples.items():
+        limit_s = 1.0 if name.startswith("renumbered") else 0.5
+        figures += [
+            Figure(f"{name}: trials", len(times_s)),
+            Figure(f"{name}: median", median(times_s) * 1000, "ms"),
+            Figure(f"{name}: p95", quantile(times_s, 0.95) * 1000, "ms"),
+            Figure(f"{name}: longest", max(times_s) * 1000, "ms", limit_s * 1000),
+        ]
+    return Report("Self-repair", _HOW, tuple(figures), samples=samples)
+
+
+# --- what others delete ----------------------------------------------------------------------
+
+
+def _deletions() -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {harm.name: [] for harm in _HARMS}
+    with World.up(load("shared-address")) as world:
+        daemon = Daemon(world, world.topology.config)
+        daemon.start()
+
+        def work() -> None:
+            with Netlink() as netlink:
+                for _ in range(_TRIALS):
+                    for harm in _HARMS:
+                        time.sleep(random.uniform(_APART_S, 1.5 * _APART_S))
+                        found[harm.name].append(_until_mended(netlink, harm))
+
+        world["host"].python(work)
+    for name, times_s in found.items():
+        say(f"{name}: {max(times_s) * 1000:.0f} ms at most")
+    return found
+
+
+def _until_mended(netlink: Netlink, harm: Harm) -> float:
+    before = harm.look(netlink)
+    start_s = time.monotonic()
+    harm.do(netlink)
+    while harm.look(netlink) != before and time.monotonic() < start_s + _LIMIT_S:
+        time.sleep(_LOOK_S)
+    return time.monotonic() - start_s
+
+
+def _rules(netlink: Netlink) -> list[bytes]:
+    """All rules as the kernel tells them, in its order."""
+    queries = [rtnetlink.rule_query(family) for family in FAMILIES]
+    return [message for query in queries for message in netlink.dump(rtnetlink.GETRULE, query)]
+
+
+def _our_rules(netlink: Netlink) -> list[Rule]:
+    decoded = map(rtnetlink.decode_rule, _rules(netlink))
+    return [rule for rule in decoded if rule and rule.protocol == PROTOCOL]
+
+
+def _delete_rule(netlink: Netlink) -> None:
+    rule = random.choice(_our_rules(netlink))
+    netlink.change(rtnetlink.DELRULE, rtnetlink.encode_rule(rule))
+
+
+def _our_routes(netlink: Netlink) -> set[Route]:
+    names = {link.index: link.name for link in read_links(netlink)}
+    found = set()
+    for family in FAMILIES:
+        for message in netlink.dump(rtnetlink.GETROUTE, rtnetlink.route_query(family)):
+            route = rtnetlink.decode_route(message, names)
+            if route and route.protocol == PROTOCOL:
+                found.add(route)
+    return found
+
+
+def _delete_route(netlink: Netlink) -> None:
+    indexes = {link.name: link.index for link in read_links(netlink)}
+    route = random.choice(sorted(_our_routes(netlink)))
+    netlink.change(rtnetlink.DELROUTE, rtnetlink.encode_route(route, indexes))
+
+
+def _delete_table(_: Netlink) -> None:
+    nft.run(f"delete table inet {NFT_TABLE}")
+
+
+def _set_back(_: Netlink) -> None:
+    _SYSCTL.write_text("0")
+
+
+_HARMS = (
+    Harm("a rule deleted", _rules, _delete_rule),
+    Harm("a route deleted", _our_routes, _delete_route),
+    Harm(
+        "our nft table deleted",
+        lambda _: nft.read_table(),
+        _delete_table,
+    ),
+    Harm(
+        "a sysctl set back",
+        lambda _: _SYSCTL.read_text(),
+        _set_back,
+    ),
+)
+
+
+# --- another address -------------------------------------------------------------------------
+
+
+def _renumberings() -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {f"renumbered, IPv{family}": [] for family in FAMILIES}
+    with World.up(load("two")) as world:
+        daemon = Daemon(world, two_uplinks())
+        daemon.start()
+        numbers = dict.fromkeys(_RENUMBERED, 10)
+        for trial in range(_RENUMBERINGS):
+            time.sleep(random.uniform(2, 3))
+            provider = list(_RENUMBERED)[trial % len(_RENUMBERED)]
+            start_s = time.monotonic()
+            numbers[provider], addresses = _renumber(world["host"], provider, numbers[provider])
+            answered = world["client"].python(partial(_first_answers, addresses, start_s))
+            for family, at_s in zip(FAMILIES, answered, strict=True):
+                found[f"renumbered, IPv{family}"].append(at_s - start_s)
+    return found
+
+
+def _renumber(host: Node, provider: str, old: int) -> tuple[int, list[str]]:
+    """Give an uplink other addresses, as a DHCP client does; return them."""
+    dev, four, six, gateway, metric = _RENUMBERED[provider]
+    new = 30 - old
+    lines = [f"address del {text.format(old)} dev {dev}" for text in (four, six)]
+    lines += [f"address add {four.format(new)} dev {dev}"]
+    lines += [f"address add {six.format(new)} dev {dev} nodad"]
+    lines += [f"route replace default via {gateway} dev {dev} metric {metric}"]
+    host.ip("\n".join(lines) + "\n")
+    return new, [text.format(new).partition("/")[0] for text in (four, six)]
+
+
+def _first_answers(addresses: Sequence[str], start_s: float) -> list[float]:
+    """Ping until each has answered; when that was."""
+    answered: dict[str, float] = {}
+    with _pingers(addresses) as pingers:
+        while len(answered) < len(addresses) and time.monotonic() < start_s + _LIMIT_S:
+            for sock, address in pingers.items():
+                if address not in answered:
+                    with suppress(OSError):  # unreachable as yet
+                        sock.sendto(_request(":" in address), (address, 0))
+            for sock in select.select(list(pingers), [], [], _PING_S)[0]:
+                data, (sender, *_) = sock.recvfrom(2048)
+                address = pingers[sock]
+                reply = data[0] == 129 if ":" in address else data[20] == 0
+                if sender == address and reply:
+                    answered.setdefault(address, time.monotonic())
+    return [answered.get(address, start_s + _LIMIT_S) for address in addresses]
+
+
+@contextmanager
+def _pingers(addresses: Sequence[str]) -> Iterator[dict[socket.socket, str]]:
+    found = {}
+    for address in addresses:
+        six = ":" in address
+        family = socket.AF_INET6 if six else socket.AF_INET
+        protocol = socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP
+        found[socket.socket(family, socket.SOCK_RAW, protocol)] = address
+    try:
+        yield found
+    finally:
+        for sock in found:
+            sock.close()
+
+
+def _request(six: bool) -> bytes:
+    """An echo request; the kernel fills in the checksum of IPv6."""
+    message = struct.pack("!BBHHH", 128 if six else 8, 0, 0, os.getpid() & 0xFFFF, 1)
+    return message if six else message[:2] + checksum(message).to_bytes(2) + message[4:]

@@ -1,0 +1,152 @@
+"""The daemon's own life: it starts beside what is there, is killed, comes back, takes a new config.
+
+                ┌─ isp-a ── wan0 ┐
+client ── core ─┤                ├ host
+                └─ isp-b ── wan1 ┘
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from ifdefault.lab import faults, services
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
+from tests.net import answers, watched
+from tests.net.conftest import LabWorld
+from tests.net.kernelstate import differences, read_state
+from tests.net.watched import await_default, await_states, events, ours, standing, start
+
+
+def _children(pid: int) -> list[int]:
+    told = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in told.split()]
+
+
+def test_kill_9_changes_nothing_and_a_restart_adopts(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    services.builtin(world["host"])
+    daemon = world.daemon()
+    await_states(world, ["up"])
+    with faults.suffering(world, "blackhole", "isp-a"):
+        await_default(world, "wan1")
+        before, faces = ours(world), _children(daemon.pid)
+        daemon.kill()
+        daemon.wait()
+        assert ours(world) == before
+        eventually(
+            lambda: not any(Path(f"/proc/{pid}").exists() for pid in faces), what="the face ends"
+        )
+        world.daemon()
+        assert ours(world) == before
+        await_states(world, ["up"], "isp-b")
+        assert watched.states(world)["isp-a", 4] == "down", "what was known is known still"
+        assert ours(world) == before
+    await_default(world, "wan0")
+
+
+def test_sigterm_leaves_the_kernel_and_down_takes_all(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    before = read_state(world["host"])
+    daemon = world.daemon()
+    await_states(world, ["up"])
+    laid = ours(world)
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(watched.PATIENCE_S) == 0
+    assert ours(world) == laid
+    world.ifdefault("down", check=True)
+    assert differences(before, read_state(world["host"])) == []
+
+
+def test_down_under_the_daemon_rests_until_apply(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    before = read_state(world["host"])
+    start(world)
+    laid = ours(world)
+    world.ifdefault("down", check=True)
+    assert differences(before, read_state(world["host"])) == []
+    with faults.suffering(world, "blackhole", "isp-a"):
+        await_states(world, ["down"], "isp-a")
+        assert differences(before, read_state(world["host"])) == []
+        assert "down" in standing(world).held
+    await_states(world, ["up"])
+    world.ifdefault("apply", check=True)
+    assert ours(world) == laid
+
+
+def test_only_one_runs(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    start(world)
+    done = world.ifdefault("run")
+    assert done.returncode == 1
+    assert "another engine runs" in done.stderr
+
+
+def test_reload_takes_a_config_whole_or_not_at_all(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    start(world)
+    before, good = ours(world), world.config.read_text()
+    world.config.write_text(good + "\n[uplink.isp-c]\ninterfaces = 1\n\n[host]\nmark_mask = 7\n")
+    done = world.ifdefault("reload")
+    assert done.returncode == 2
+    assert "interfaces" in done.stderr
+    assert "mark_mask" in done.stderr
+    assert ours(world) == before
+    world.config.write_text(good.replace('"wan0"', '"wan0"\nrank = 5'))
+    assert world.ifdefault("reload").returncode == 0
+    await_default(world, "wan1")
+    assert events(world, "reload")
+
+
+def test_apply_on_probation_is_undone_unless_confirmed(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    start(world)
+    good = world.config.read_text()
+    world.config.write_text(good.replace('"wan0"', '"wan0"\nrank = 5'))
+    world.ifdefault("apply", "--confirm", "2", check=True)
+    await_default(world, "wan1")
+    await_default(world, "wan0")
+    world.ifdefault("apply", "--confirm", "60", check=True)
+    assert "unless confirmed" in standing(world).held
+    world.ifdefault("confirm", check=True)
+    assert not standing(world).held
+    assert watched.leaves_by(world) == "wan1"
+
+
+def test_a_face_that_dies_is_replaced_and_condemns_nobody(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    daemon = world.daemon()
+    await_states(world, ["up"])
+    (face,) = _children(daemon.pid)
+    os.kill(face, signal.SIGSTOP)
+    eventually(lambda: _children(daemon.pid) not in ([], [face]), 30.0, what="another face")
+    await_states(world, ["up"])
+    asked = _answered(world)
+    eventually(lambda: _answered(world) > asked, watched.PATIENCE_S, what="it asks again")
+    assert not [text for text in events(world, "path") if "-> down" in text]
+
+
+def _answered(world: World) -> int:
+    return sum(target.answered for h in standing(world).health for target in h.targets)
+
+
+def test_targets_that_cant_answer_are_named_and_not_held_against_the_uplink(
+    lab_world: LabWorld,
+) -> None:
+    world = lab_world("two")
+    probes = '["icmp://198.18.1.10", "icmp://198.18.77.77", "tcp://nowhere.invalid:80"]'
+    answers.configure(world, f"[health]\nprobes = {probes}\n")
+    world.daemon()
+    eventually(
+        lambda: watched.states(world).get(("isp-a", 4)) == "up", watched.PATIENCE_S, what="up"
+    )
+    eventually(
+        lambda: any("nowhere.invalid" in problem for problem in standing(world).problems),
+        watched.PATIENCE_S,
+        what="the name is told",
+    )
+    shown = world.ifdefault("status").stdout
+    assert "198.18.77.77" in shown
+    assert "nowhere.invalid" in shown

@@ -1,0 +1,75 @@
+"""What the network tests of the daemon share: a host that it keeps, and what it says of itself.
+
+Rules: where the default goes is asked of the kernel, and never of the daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ifdefault.daemon.client import ask
+from ifdefault.daemon.standing import Standing
+from ifdefault.kernel.read import read_facts
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
+from ifdefault.model import PROTOCOL, Route, Rule
+
+FAR = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}  # the client
+PATIENCE_S = 20.0  # other tests may have the machine
+
+
+def standing(world: World) -> Standing:
+    reply = ask(world.run_dir, {"do": "status"})
+    return Standing.from_json(reply["standing"])
+
+
+def request(world: World, **what: Any) -> dict[str, Any]:
+    return ask(world.run_dir, what)
+
+
+def states(world: World) -> dict[tuple[str, int], str]:
+    return {(h.uplink, h.family): h.state for h in standing(world).health}
+
+
+def events(world: World, kind: str = "") -> list[str]:
+    told = ask(world.run_dir, {"do": "events", "limit": 500})["events"]
+    return [event["text"] for event in told if kind in ("", event["kind"])]
+
+
+def leaves_by(world: World, family: int = 4) -> str:
+    """The interface that a new connection of the host takes."""
+    said = world["host"].run(["ip", "route", "get", FAR[family]]).stdout.split()
+    return said[said.index("dev") + 1]
+
+
+def start(world: World) -> None:
+    """The daemon runs, and all paths that answer are known to."""
+    world.daemon()
+    await_states(world, ["up"])
+
+
+def await_states(world: World, wanted: Iterable[str], uplink: str = "") -> None:
+    """Until all paths, or all of an uplink, are in one of these states."""
+
+    def are() -> bool:
+        found = [state for (name, _), state in states(world).items() if uplink in ("", name)]
+        return bool(found) and all(state in wanted for state in found)
+
+    eventually(are, PATIENCE_S, what=f"{uplink or 'all'} {wanted}")
+
+
+def await_default(world: World, dev: str) -> None:
+    families = (4, 6)
+    eventually(
+        lambda: all(leaves_by(world, family) == dev for family in families),
+        PATIENCE_S,
+        what=f"the default goes by {dev}",
+    )
+
+
+def ours(world: World) -> tuple[tuple[Rule, ...], tuple[Route, ...]]:
+    """Our rules and routes, as the kernel holds them."""
+    facts = world["host"].python(read_facts)
+    rules = tuple(rule for rule in facts.rules if rule.protocol == PROTOCOL)
+    return rules, tuple(route for route in facts.routes if route.protocol == PROTOCOL)
