@@ -20,6 +20,12 @@ BENCHES = {
     "planner": "planning and applying, in process",
     "processes": "whole processes",
     "throughput": "connections per second and throughput beside a plain host",
+    "free": "letting go of a dead uplink's connections",
+    "failover": "an uplink dies and returns, beside lsm, keepalived, gdnsd and PowerDNS",
+    "repair": "what others delete, and other addresses",
+    "chaos": "random faults over three uplinks",
+    "idle": "what the daemon costs when nothing happens",
+    "judge": "false alarms and delay of the judge, simulated",
     "netlink": "our rtnetlink codec beside pyroute2",
 }
 

@@ -15,13 +15,34 @@ import json
 import os
 import socket
 import struct
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 
+from ifdefault.errors import HostError
 from ifdefault.lab.attempts import checksum
+from ifdefault.lab.world import Node
 
 _GRACE_S = 3.0
 _IPV4_HEADER = 20
+
+
+class Echoes:
+    """Echo requests from a node, in a process of their own."""
+
+    def __init__(self, node: Node, addresses: Sequence[str], *, every_s: float) -> None:
+        command = [sys.executable, "-m", "bench.echoes", *addresses, f"--every={every_s}"]
+        self._child = node.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._child.stdout is not None
+        if self._child.stdout.readline() != "ready\n":
+            raise HostError(f"{node.name}: the echo requests didn't start")
+
+    def stop(self) -> dict[str, tuple[int, list[float]]]:
+        """By address: how many were sent, and when those were sent that got no answer."""
+        told, _ = self._child.communicate(timeout=60)
+        return {address: (row["sent"], row["lost"]) for address, row in json.loads(told).items()}
 
 
 class Echo:
@@ -47,10 +68,8 @@ class Echo:
         if not self.six:
             message = message[:2] + checksum(message).to_bytes(2) + message[4:]
         self.waiting[self.sent] = time.monotonic()
-        try:
+        with suppress(OSError):  # what can't be sent is lost
             self.sock.send(message)
-        except OSError:
-            pass  # what can't be sent is lost
 
     def hear(self) -> None:
         try:

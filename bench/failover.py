@@ -46,10 +46,10 @@ is as before. The kernel is asked at each of its own notifications, and every 20
 every 10 ms.
 
 **ifdefault** runs with its default settings, but for ranks that say which uplink comes first: one
-ICMP probe each 500 ms a path, that is for each uplink and family, and bursts when one is lost.
-Each trial gives a figure for IPv4 and one for IPv6; the daemon is started afresh before each,
-since it lets an uplink that failed lately wait longer, and is tried after {_CALM_S:g} s of quiet.
-The peers run on and on; lsm and keepalived as configured here are IPv4 only.
+ICMP probe each 500 ms a path, that is for each uplink and family, and bursts when one is lost. A
+trial's time is that of IPv4 or of IPv6, whichever took longer; the daemon is started afresh before
+each, since it lets an uplink that failed lately wait longer, and is tried after {_CALM_S:g} s of
+quiet. The peers run on and on; lsm and keepalived as configured here are IPv4 only.
 
 **lsm** pings the client over each uplink; its event script deletes the default by the first
 uplink, and puts it back. **keepalived**: a VRRP instance on the first uplink's interface, without
@@ -88,12 +88,21 @@ def _distant(world: World) -> None:
         faults.inflict(world, "delay", provider, _DELAY_MS)
 
 
+def _distant_and_lossy(world: World) -> None:
+    _distant(world)
+    _lossy(world)
+
+
 _ours = _Ours()
 _US = System(
     "ifdefault", "default", "2/s", _ours.start, calm_s=_CALM_S, up_s=30.0, again=_ours.again
 )
-_US_LOSSY = replace(_US, settings=f"default, {_LOSS} % loss", prepare=_lossy)
 _US_DISTANT = replace(_US, settings=f"default, RTT {2 * _DELAY_MS} ms", prepare=_distant)
+_US_LOSSY = replace(
+    _US,
+    settings=f"default, RTT {2 * _DELAY_MS} ms, {_LOSS} % loss",
+    prepare=_distant_and_lossy,
+)
 
 _PING = f"exec ping -q -n -c 1 -W 1 -I {DEVICE} {FAR[0]}\n"
 _THREE_PINGS = f"""\
@@ -157,16 +166,17 @@ def run() -> Report:
     return Report("Failover", _HOW, tuple(_figures(found)), _tables(found, false_alarms), samples)
 
 
-def _known(times: Sequence[float | None]) -> list[float]:
-    return [time for time in times if time is not None]
+def _last(times: Sequence[tuple[float | None, ...]]) -> list[float]:
+    """When the last gauge of each trial had moved; without those where one never did."""
+    return [max(filter(None, trial)) for trial in times if None not in trial]
 
 
 def _downs(trials: Sequence[Trial]) -> list[float]:
-    return _known([time for trial in trials for time in trial.down_s])
+    return _last([trial.down_s for trial in trials])
 
 
 def _ups(trials: Sequence[Trial]) -> list[float]:
-    return _known([time for trial in trials for time in trial.up_s])
+    return _last([trial.up_s for trial in trials])
 
 
 def _figures(found: Trials) -> Iterator[Figure]:
@@ -187,8 +197,9 @@ def _figures(found: Trials) -> Iterator[Figure]:
 
 
 def _others(of: str, trials: Sequence[Trial]) -> Iterator[Figure]:
-    never = sum(time is None for trial in trials for time in (*trial.down_s, *trial.up_s))
-    yield Figure(f"{of}recovery, shortest", min(_ups(trials)), "s", 2, at_least=True)
+    never = sum(None in (*trial.down_s, *trial.up_s) for trial in trials)
+    first = min(time for trial in trials for time in trial.up_s if time is not None)
+    yield Figure(f"{of}recovery, shortest", first, "s", 2, at_least=True)
     yield Figure(f"{of}recovery, longest", max(_ups(trials)), "s", 5)
     yield Figure(f"{of}never moved, or never returned", never, target=0)
     yield Figure(f"{of}false alarms", sum(trial.false_alarms for trial in trials), target=0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,18 +99,19 @@ BURST_S, BURST_EVERY_S = 0.2, 600.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A kind of line. `name` is for tables."""
+    """A kind of line: independent loss of this ratio, or bursts. `name` is for tables."""
 
-    key: str
     name: str
-    make: Callable[[int], Line]
-    ratio: float = 0.0  # independent loss
+    ratio: float = 0.0
+    bursts: bool = False
+
+    def make(self, seed: int) -> Line:
+        if self.bursts:
+            return Bursts(BURST_S, BURST_EVERY_S, seed)
+        return Independent(self.ratio, seed)
 
 
-CASES = (
-    Case("0", "no loss", lambda seed: Independent(0.0, seed)),
-    Case("1", "1 % loss", lambda seed: Independent(0.01, seed), 0.01),
-    Case("5", "5 % loss", lambda seed: Independent(0.05, seed), 0.05),
-    Case("20", "20 % loss", lambda seed: Independent(0.2, seed), 0.2),
-    Case("bursts", "bursts", lambda seed: Bursts(BURST_S, BURST_EVERY_S, seed)),
-)
+CLEAN = Case("no loss")
+ONE_PERCENT = Case("1 % loss", 0.01)
+BURSTY = Case("bursts", bursts=True)
+CASES = (CLEAN, ONE_PERCENT, Case("5 % loss", 0.05), Case("20 % loss", 0.2), BURSTY)

@@ -17,13 +17,14 @@ cost on top isn't counted, so a peer fares rather better here than in life. A re
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from bench.judge_lines import Line
-from bench.judge_ours import RTT_S
+from bench.judge_lines import Case, Dying, Line
+from bench.judge_ours import DAY_S, RTT_S
 
 
 class Rule(Protocol):
@@ -33,8 +34,8 @@ class Rule(Protocol):
     @property
     def settings(self) -> str: ...
 
-    def falls(self, line: Line, until_s: float, start_s: float) -> Iterator[float]:
-        """When it calls the line dead; it begins at `start_s`."""
+    def falls(self, line: Line, until_s: float) -> Iterator[float]:
+        """When it calls the line dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +54,30 @@ class Dpinger:
             f" of {self.period_s:g} s"
         )
 
-    def falls(self, line: Line, until_s: float, start_s: float) -> Iterator[float]:
+    def falls(self, line: Line, until_s: float) -> Iterator[float]:
         size = round((self.period_s + self.loss_s) / self.send_s)
         young = round(self.loss_s / self.send_s)  # too young to be lost
         checks = max(1, round(self.alert_s / self.send_s))
         sent: deque[bool] = deque([False] * size, size)  # True is lost
-        lost = decay = count = 0
-        at_s = start_s
+        old = size - young
+        lost = fresh = decay = count = 0  # fresh: too young to be lost, and won't be answered
+        at_s = 0.0
         while at_s < until_s:
-            if not lost and not decay and not any(sent):
-                if (spare := line.spare(at_s, self.send_s)) > checks:
-                    spare -= spare % checks
+            if not (lost or fresh or decay):
+                spare = line.spare(at_s, self.send_s) // checks * checks
+                if spare > checks:
                     line.skip(spare)
                     at_s += spare * self.send_s
                     continue
-            # the one that leaves the array, the one that is old enough to be lost, the new one
-            lost += sent[size - young] - sent[0]
-            sent.append(line.lost(at_s))
+            ages, new = sent[old], line.lost(at_s)
+            lost += ages - sent[0]
+            fresh += new - ages
+            sent.append(new)
             at_s += self.send_s
             count += 1
             if count % checks:
                 continue
-            # The youngest: whatever isn't answered yet counts neither way.
-            received = size - lost - sum(sent[i] for i in range(size - young, size))
+            received = size - lost - fresh
             if lost * 100 // max(1, lost + received) > self.percent:
                 if decay == 0:
                     yield at_s
@@ -99,28 +101,29 @@ class Lsm:
             f" row or {self.among} of 100"
         )
 
-    def falls(self, line: Line, until_s: float, start_s: float) -> Iterator[float]:
+    def falls(self, line: Line, until_s: float) -> Iterator[float]:
         window = 100
         young = int(self.timeout_s / self.interval_s)
         sent: deque[bool] = deque([False] * window, window)
+        old = window - young
         down = False
-        lost = row = good = count = 0
+        lost = fresh = row = good = count = 0
         checks = max(1, round(1.0 / self.interval_s))
-        at_s = start_s
+        at_s = 0.0
         while at_s < until_s:
-            if not lost and not down and not any(sent):
-                if (spare := line.spare(at_s, self.interval_s)) > checks:
-                    spare -= spare % checks
+            if not (lost or fresh or down):
+                spare = line.spare(at_s, self.interval_s) // checks * checks
+                if spare > checks:
                     line.skip(spare)
                     at_s += spare * self.interval_s
                     row = 0
                     continue
-            lost += sent[window - young] - sent[0] if young else -sent[0]
-            before = sent[-1]  # the one sent before the last counts as missing while it waits
-            row = row + 1 if before else 0
-            good = 0 if before else good + 1
-            sent.append(line.lost(at_s))
-            lost += sent[-1] if not young else 0
+            # The one sent before the last counts as missing while it waits.
+            row, good = (row + 1, 0) if sent[-1] else (0, good + 1)
+            ages, new = sent[old], line.lost(at_s)
+            lost += ages - sent[0]
+            fresh += new - ages
+            sent.append(new)
             at_s += self.interval_s
             count += 1
             if count % checks:
@@ -149,22 +152,17 @@ class Mwan3:
             f" than {self.reliability} of {self.targets}"
         )
 
-    def falls(self, line: Line, until_s: float, start_s: float) -> Iterator[float]:
+    def falls(self, line: Line, until_s: float) -> Iterator[float]:
         full = self.down + self.up
-        score, at_s = full, start_s
+        score, at_s = full, 0.0
         turn_s = self.interval_s + self.reliability * RTT_S
         while at_s < until_s:
             if score == full:
-                # A turn takes `reliability` pings; their times within it don't matter to a line
-                # that answers them all.
-                spare = line.spare(at_s, min(RTT_S, turn_s)) // self.reliability
-                calm = min(spare, int(line.spare(at_s, turn_s)))
-                if calm > 1 and _is_memoryless(line):
-                    line.skip(spare * self.reliability)
-                    at_s += spare * turn_s
+                turns = line.spare(at_s, turn_s / self.reliability) // self.reliability
+                if turns > 1:
+                    line.skip(turns * self.reliability)
+                    at_s += turns * turn_s
                     continue
-                if calm > 1:
-                    at_s += (calm - 1) * turn_s
             answered = asked = 0
             while asked < self.targets and answered < self.reliability:
                 asked += 1
@@ -181,7 +179,60 @@ class Mwan3:
                     yield at_s
                     score = 0
             else:
-                score = score + 1
-                if score > self.up:
+                score += 1
+                if score >= self.up:  # it was up, or is again
                     score = full
             at_s += self.interval_s
+
+
+DEFAULTS: tuple[Rule, ...] = (Dpinger(), Lsm(), Mwan3())
+
+# From hasty to patient. Which of them is the best for a line shows when it is watched.
+SWEEP: tuple[Rule, ...] = (
+    *(
+        Dpinger(0.1, 0.3, period_s, percent, 0.1)
+        for period_s, percent in ((1, 20), (2, 20), (2, 40), (5, 20), (5, 40), (10, 40), (20, 30))
+    ),
+    *(
+        Lsm(0.1, 0.3, in_a_row, among)
+        for in_a_row, among in ((3, 15), (5, 15), (7, 30), (10, 60), (15, 60), (30, 60))
+    ),
+    *(
+        Mwan3(1, 1, down, 5, 1, targets)
+        for down, targets in ((1, 1), (2, 1), (1, 4), (2, 4), (3, 4))
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Alarms:
+    """`days` is less than asked for where there were ENOUGH of them before."""
+
+    days: float
+    falls: int
+
+    @property
+    def per_30_days(self) -> float:
+        return self.falls / self.days * 30
+
+
+ENOUGH = 300
+
+
+def watch(rule: Rule, case: Case, days: float, seed: int) -> Alarms:
+    """Count the false alarms on a line that is up throughout."""
+    falls = 0
+    for at_s in rule.falls(case.make(seed), days * DAY_S):
+        falls += 1
+        if falls == ENOUGH:
+            return Alarms(at_s / DAY_S, falls)
+    return Alarms(days, falls)
+
+
+def delay_s(rule: Rule, case: Case, seed: int, part: float) -> float:
+    """How long it takes to notice that the line died after five minutes; NaN if it was taken for
+    dead already."""
+    dies_s = 300.0 + part * 30.0
+    line = Dying(case.make(seed), dies_s)
+    falls = rule.falls(line, dies_s + 600.0)
+    return next((at_s - dies_s for at_s in falls if at_s > dies_s), math.nan)

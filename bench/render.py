@@ -36,6 +36,8 @@ def _section(name: str, report: Report, machine: Machine) -> Iterator[str]:
     yield f"## {report.title}"
     yield f"\n{report.how}\n"
     yield from _markdown(FIGURE_HEADS, map(figure_row, report.figures))
+    if report.image:
+        yield f"\n![{report.title}]({report.image})"
     for table in report.tables:
         yield f"\n{table.title}\n"
         yield from _markdown(table.heads, table.rows)

@@ -37,16 +37,15 @@ _LIMIT_S = 15.0
 _APART_S = 0.8  # between two deletions; of the same thing rarely enough to be no fight
 _LOOK_S = 0.001
 _PING_S = 0.005
+_OUTGOING = 32765  # the priority of the rules for what goes out, whose order matters
 _SYSCTL = Path("/proc/sys/net/ipv4/tcp_fwmark_accept")
 _RENUMBERED = {
-    "isp-a": ("wan0", "203.0.113.{}/24", "2001:db8:a::{}/48", "203.0.113.1", 0),
+    "isp-a": ("wan0", "203.0.113.{}/24", "2001:db8:a::{}/48", "via 203.0.113.1 dev wan0 metric 0"),
     "isp-b": (
         "wan1",
         "198.51.100.{}/24",
         "2001:db8:b::{}/48",
-        "198.51.100.1",
-        "2001:db8:b::1",
-        100,
+        "via 198.51.100.1 dev wan1 metric 100",
     ),
 }
 _HOW = f"""\
@@ -118,15 +117,21 @@ def _until_mended(netlink: Netlink, harm: Harm) -> float:
     return time.monotonic() - start_s
 
 
-def _rules(netlink: Netlink) -> list[bytes]:
-    """All rules as the kernel tells them, in its order."""
+def _rules(netlink: Netlink) -> list[Rule]:
+    """All rules in the kernel's order. In the block of the return path those of one priority
+    exclude each other, so that their order says nothing."""
     queries = [rtnetlink.rule_query(family) for family in FAMILIES]
-    return [message for query in queries for message in netlink.dump(rtnetlink.GETRULE, query)]
+    told = [message for query in queries for message in netlink.dump(rtnetlink.GETRULE, query)]
+    found = [rule for rule in map(rtnetlink.decode_rule, told) if rule]
+    return sorted(found, key=lambda rule: (rule.family, rule.priority, _place(rule)))
+
+
+def _place(rule: Rule) -> str:
+    return str(rule) if rule.priority < _OUTGOING else ""
 
 
 def _our_rules(netlink: Netlink) -> list[Rule]:
-    decoded = map(rtnetlink.decode_rule, _rules(netlink))
-    return [rule for rule in decoded if rule and rule.protocol == PROTOCOL]
+    return [rule for rule in _rules(netlink) if rule.protocol == PROTOCOL]
 
 
 def _delete_rule(netlink: Netlink) -> None:
@@ -197,12 +202,12 @@ def _renumberings() -> dict[str, list[float]]:
 
 def _renumber(host: Node, provider: str, old: int) -> tuple[int, list[str]]:
     """Give an uplink other addresses, as a DHCP client does; return them."""
-    dev, four, six, gateway, metric = _RENUMBERED[provider]
+    dev, four, six, default = _RENUMBERED[provider]
     new = 30 - old
     lines = [f"address del {text.format(old)} dev {dev}" for text in (four, six)]
     lines += [f"address add {four.format(new)} dev {dev}"]
     lines += [f"address add {six.format(new)} dev {dev} nodad"]
-    lines += [f"route replace default via {gateway} dev {dev} metric {metric}"]
+    lines += [f"route replace default {default}"]
     host.ip("\n".join(lines) + "\n")
     return new, [text.format(new).partition("/")[0] for text in (four, six)]
 

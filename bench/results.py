@@ -52,6 +52,7 @@ class Report:
     tables: tuple[Table, ...] = ()
     samples: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    image: str = ""  # a file in docs/
 
 
 @dataclass(frozen=True, slots=True)

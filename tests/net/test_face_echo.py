@@ -160,7 +160,7 @@ def test_a_flood_of_answers_doesnt_wake_it(lab_world: LabWorld, family: Family) 
     def came() -> int:
         """Echo replies that the host's kernel has seen."""
         name, file = {4: ("InEchoReps", "snmp"), 6: ("Icmp6InEchoReplies", "snmp6")}[family]
-        text = world["host"].python(Path(f"/proc/net/{file}").read_text)
+        text = world["host"].python(Path(f"/proc/thread-self/net/{file}").read_text)
         if family == 6:
             return int(text.partition(name)[2].split()[0])
         names, values = (row.split() for row in text.splitlines() if row.startswith("Icmp:"))

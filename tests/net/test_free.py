@@ -10,10 +10,9 @@ still there must still carry data.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -24,81 +23,17 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 from tests.net import answers
 from tests.net.conftest import LabWorld
+from tests.net.wires import PORT, Wires
 
-PORT = 7901
 DEAD, OTHER = ("203.0.113.10", "2001:db8:a::10"), ("198.51.100.10", "2001:db8:b::10")
 CLIENT = ("198.18.1.10", "2001:db8:f:1::10")
 CHOSEN, MASK = 0x21000000, 0x3F000000
-_SO_MARK = 36
 TRACKED = """\
 table inet tracked {
   chain output { type filter hook output priority 0; ct state new accept; }
   chain input { type filter hook input priority 0; ct state new accept; }
 }
 """
-
-
-@dataclass(slots=True)
-class Pair:
-    """Both ends of a connection: the host's, and its peer's."""
-
-    ours: socket.socket
-    theirs: socket.socket
-
-    @property
-    def alive(self) -> bool:
-        try:
-            self.ours.send(b"still there?")
-            return self.theirs.recv(64) == b"still there?"
-        except ConnectionError:
-            return False
-
-
-@dataclass(slots=True)
-class Wires:
-    """Makes connections from and to the host of a world."""
-
-    world: World
-    stack: ExitStack = field(default_factory=ExitStack)
-
-    def listen(self, node: str, address: str, port: int = PORT) -> socket.socket:
-        def make() -> socket.socket:
-            sock = socket.socket(_family(address), socket.SOCK_STREAM)
-            sock.settimeout(answers.PATIENCE_S)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if address == "::":
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.bind((address, port))
-            sock.listen()
-            return sock
-
-        return self.stack.enter_context(self.world[node].python(make))
-
-    def connect(
-        self, node: str, listener: socket.socket, target: str, **options: str | int
-    ) -> Pair:
-        """`options`: source, port, mark, family (6 for a mapped address)."""
-
-        def make() -> socket.socket:
-            mapped = "::ffff:" if options.get("family") == 6 and ":" not in target else ""
-            sock = socket.socket(_family(mapped + target), socket.SOCK_STREAM)
-            sock.settimeout(answers.PATIENCE_S)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if "mark" in options:
-                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, int(options["mark"]))
-            if "source" in options:
-                sock.bind((mapped + str(options["source"]), int(options.get("port", 0))))
-            sock.connect((mapped + target, listener.getsockname()[1]))
-            return sock
-
-        near = self.stack.enter_context(self.world[node].python(make))
-        far = self.stack.enter_context(listener.accept()[0])
-        far.settimeout(answers.PATIENCE_S)
-        return Pair(near, far) if node == "host" else Pair(far, near)
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 @pytest.fixture
@@ -149,15 +84,15 @@ def test_a_mapped_address_is_the_address(host: Node, wires: Wires) -> None:
     assert (doomed.alive, spared.alive) == (False, True)
 
 
-def test_sockets_that_still_connect(world: World, host: Node) -> None:
-    world["client"].nft(f"table inet t {{ chain c {{ type filter hook input priority 0;\n"
-                        f"tcp dport {PORT} drop\n}}\n}}\n")  # fmt: skip
-    with host.python(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as sock:
-        sock.setblocking(False)
-        sock.bind((DEAD[0], 0))
-        sock.connect_ex((CLIENT[0], PORT))
+def test_sockets_that_still_connect(world: World, host: Node, wires: Wires) -> None:
+    world["client"].nft(f"""table inet deaf {{
+      chain c {{ type filter hook input priority 0; tcp dport {PORT} drop; }}
+    }}
+    """)
+    with wires.asking("host", CLIENT[0]) as sock:
+        assert sock.getsockname()[0] == DEAD[0]
         assert freed(host) == Freed(sockets=1)
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNABORTED
 
 
 def test_outgoing_sockets_by_their_mark(host: Node, wires: Wires) -> None:
@@ -251,8 +186,11 @@ def tracking(world: World) -> Node:
     host = world["host"]
     host.nft(TRACKED)
     host.sysctl("net.ipv4.ip_forward", 1)
-    host.nft("table ip lan { chain c { type nat hook postrouting priority srcnat;\n"
-             f"ip saddr 192.168.1.0/24 oifname wan0 snat to {DEAD[0]}\n}}\n}}\n")  # fmt: skip
+    host.nft(f"""table ip lan {{
+      chain c {{ type nat hook postrouting priority srcnat;
+                 ip saddr 192.168.1.0/24 oifname wan0 snat to {DEAD[0]}; }}
+    }}
+    """)
     for own in (DEAD, OTHER):
         for of in (0, 1):
             send(host, own[of], CLIENT[of])
@@ -291,8 +229,10 @@ def test_a_kernel_without_the_filter(tracking: Node, monkeypatch: pytest.MonkeyP
 def test_flows_by_their_mark(world: World) -> None:
     host = world["host"]
     marks = (CHOSEN, CHOSEN | 0x81, CHOSEN + 0x01000000, 0)
-    host.nft("table inet marks { chain output { type filter hook output priority 1;\n"
-             "ct mark set meta mark\n}\n}\n")  # fmt: skip
+    host.nft("""table inet marks {
+      chain c { type filter hook output priority 1; ct mark set meta mark; }
+    }
+    """)
     for mark in marks:
         with answers.udp_socket(host, OTHER[0], options={"SO_MARK": mark}) as sock:
             sock.sendto(b"anybody?", (CLIENT[0], PORT + mark % 251))

@@ -114,6 +114,34 @@ def test_a_visit_to_a_world(name: str) -> None:
     assert_gone(name)
 
 
+def assert_faults_come_and_go(program: Program, name: str) -> None:
+    """By commands alone: nobody is there in between but the world and its processes."""
+    own = ("lab", "fault", "--world", name)
+    told = program(*own, "blackhole", "isp-a").stdout
+    assert told.startswith("isp-a: nothing is forwarded any more")
+    program(*own, "bursts", "isp-a", "--amount", "50", "--every", "2.5")
+    assert worlds(program)[name]["faults"] == {"isp-a": ["blackhole", "bursts"]}
+    assert "isp-a suffers blackhole, bursts\n" in program("lab", "status").stdout
+
+    def answers() -> bool:
+        ping = ("ping", "-nc1", "-W1", "1.1.1.1")
+        command = ("lab", "exec", "--world", name, "host", "--", *ping)
+        return program(*command, check=False).returncode == 0
+
+    assert not answers()
+    for fault in ("blackhole", "bursts"):
+        assert f"{fault} is over" in program(*own, fault, "isp-a", "--undo").stdout
+    assert worlds(program)[name]["faults"] == {}
+    assert answers()
+    wrong = program(*own, "loss", "isp-a", "--amount", "100", check=False)
+    assert 'no amount of "loss": 100, give 1 to 99 (percent)' in wrong.stderr
+
+
+def test_faults_as_commands(name: str) -> None:
+    run("lab", "up", "one", "--name", name)
+    assert_faults_come_and_go(run, name)
+
+
 @pytest.mark.parametrize("topology", ["p2p", "v6only"])
 def test_who_pipes_lab_up_need_not_wait_for_its_processes(name: str, topology: str) -> None:
     """Wires, radvd and servers outlive `lab up`, and keep none of its output open."""
@@ -221,6 +249,7 @@ def without_root(nobody: Nobody) -> None:
     try:
         assert "mine" not in registry.names()
         assert_apply_helps(nobody, (nobody.python, *PROGRAM), "mine")
+        assert_faults_come_and_go(nobody, "mine")
     finally:
         nobody("lab", "down", "mine")
     assert nobody("lab", "status").stdout == "no world stands\n"

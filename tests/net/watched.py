@@ -14,6 +14,7 @@ from ifdefault.kernel.read import read_facts
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model import PROTOCOL, Route, Rule
+from tests.net import answers
 
 FAR = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}  # the client
 PATIENCE_S = 20.0  # other tests may have the machine
@@ -43,8 +44,10 @@ def leaves_by(world: World, family: int = 4) -> str:
     return said[said.index("dev") + 1]
 
 
-def start(world: World) -> None:
-    """The daemon runs, and all paths that answer are known to."""
+def start(world: World, more: str = "") -> None:
+    """The daemon runs with some more [health] keys, and all paths that answer are known to. They
+    return soon after a failure: how long they are held is `health`'s own to test."""
+    answers.configure(world, f"[health]\nrecover_s = 0.3\n{more}")
     world.daemon()
     await_states(world, ["up"])
 
@@ -68,8 +71,8 @@ def await_default(world: World, dev: str) -> None:
     )
 
 
-def ours(world: World) -> tuple[tuple[Rule, ...], tuple[Route, ...]]:
+def ours(world: World) -> tuple[list[Rule], list[Route]]:
     """Our rules and routes, as the kernel holds them."""
     facts = world["host"].python(read_facts)
-    rules = tuple(rule for rule in facts.rules if rule.protocol == PROTOCOL)
-    return rules, tuple(route for route in facts.routes if route.protocol == PROTOCOL)
+    rules = sorted(rule for rule in facts.rules if rule.protocol == PROTOCOL)
+    return rules, sorted(route for route in facts.routes if route.protocol == PROTOCOL)

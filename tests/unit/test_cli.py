@@ -62,7 +62,12 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
     )
     done = program("-c", code)
     names = [line.split()[0] for line in done.stdout.partition("Subcommands:\n")[2].splitlines()]
-    assert names == "init check plan apply confirm down status explain lab demo".split()
+    assert (
+        names
+        == (
+            "init check plan apply confirm down run reload uplink status events explain lab demo"
+        ).split()
+    )
     assert done.stderr.split() == [
         "['ifdefault.cli',", "'ifdefault.cli.main',", "'ifdefault.cli.options',",
         "'ifdefault.errors']", "0",
@@ -91,12 +96,13 @@ def test_usage_errors(arguments: list[str], told: str, capsys: pytest.CaptureFix
 def test_options_reach_the_subcommand(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Options] = []
     install(seen.append)
-    assert main.run(["-c", "/a", "--state-dir", "/b", "status"]) == 0
+    assert main.run(["-c", "/a", "--state-dir", "/b", "--run-dir", "/d", "status"]) == 0
     monkeypatch.setenv("IFDEFAULT_CONFIG", "/c")
+    monkeypatch.setenv("IFDEFAULT_RUN_DIR", "/e")
     assert main.run(["status"]) == 0
     assert seen == [
-        Options(Path("/a"), Path("/b")),
-        Options(Path("/c"), Path("/var/lib/ifdefault")),
+        Options(Path("/a"), Path("/b"), Path("/d")),
+        Options(Path("/c"), Path("/var/lib/ifdefault"), Path("/e")),
     ]
 
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from ifdefault.daemon import client, control
 from ifdefault.daemon.client import NotRunning, Peer, ask, is_running
 from ifdefault.daemon.control import Control, Request
-from ifdefault.daemon.standing import Event, Standing
+from ifdefault.daemon.standing import Standing
 from ifdefault.errors import ConfigError, HostError, Problem
 from ifdefault.lab.waiting import eventually
 from ifdefault.vitals import Decision, Health, TargetHealth
@@ -437,7 +437,7 @@ def test_an_engine_that_talks_nonsense(tmp_path: Path, answer: bytes) -> None:
 # --- what is told --------------------------------------------------------------------------
 
 
-def test_standing_and_event_come_through_json() -> None:
+def test_standing_comes_through_json() -> None:
     standing = Standing(
         pid=7,
         up_s=1.5,
@@ -455,10 +455,16 @@ def test_standing_and_event_come_through_json() -> None:
         rates={"a": (1.0, 2.0)},
     )  # fmt: skip
     assert Standing.from_json(json.loads(json.dumps(standing.to_json()))) == standing
-    event = Event(1e9, "path", "a", "a IPv4: up -> down (x)")
-    assert Event.from_json(json.loads(json.dumps(event.to_json()))) == event
-    with pytest.raises(ValueError):
-        Event.from_json({"at": "when"})
+    bare = Standing(1, 2.0, 3.0, "x")
+    assert Standing.from_json(json.loads(json.dumps(bare.to_json()))) == bare
+    for broken in (
+        {},
+        {"pid": 7},
+        standing.to_json() | {"x": 1},
+        standing.to_json() | {"health": 3},
+    ):
+        with pytest.raises(ValueError, match="not a standing"):
+            Standing.from_json(broken)
 
 
 def test_who_asks_loads_no_asyncio() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from ifdefault.config import parse
-from ifdefault.lab.fitting import fit
+from ifdefault.lab.fitting import fit, many
 from ifdefault.lab.topology import Topology
+from ifdefault.lab.topology import parse as parse_topology
 
 
 def fitting(text: str) -> Topology:
@@ -58,3 +61,34 @@ def test_an_uplink_whose_name_cannot_be_a_node() -> None:
     names = ("host", "a-very-long-name-of-an-uplink", "isp-a")
     topology = fitting("".join(f'[uplink.{n}]\ninterface = "if-{n[:3]}"\n' for n in names))
     assert [provider.name for provider in topology.providers] == ["isp-1", "isp-2", "isp-a"]
+
+
+def test_the_targets_of_all_probes_answer() -> None:
+    config = """
+    [health]
+    probes = ["icmp://1.1.1.1", "tcp://example.net:443", "https://198.18.7.7/", "dns://203.0.113.53/x"]
+    [uplink.x]
+    interface = "eth0"
+    addresses = ["203.0.113.77"]
+    probes = ["icmp://[2001:db8:7::7]"]
+    [uplink.y]
+    interface = "eth1"
+    """
+    internet = addresses(fitting(config), "core", "lo")
+    assert {"1.1.1.1/32", "9.9.9.9/32", "2620:fe::fe/128"} <= set(internet)
+    assert internet[-2:] == ("198.18.7.7/32", "2001:db8:7::7/128")
+    assert len(set(internet)) == len(internet)
+    assert not any("203.0.113.53" in text for text in internet)  # the provider's own network
+
+
+def test_as_many_uplinks_as_there_can_be() -> None:
+    topology = many(31)
+    config = parse(topology.config, "ifdefault.toml")
+    assert len(config.uplinks) == 31
+    targets = topology.targets()
+    assert {(t.provider, t.family) for t in targets} == {
+        (uplink.name, family) for uplink in config.uplinks for family in (4, 6)
+    }
+    prefixes = [prefix for provider in topology.providers for prefix in provider.prefixes]
+    assert len(set(prefixes)) == len(prefixes) == 62
+    assert parse_topology(json.loads(topology.table)) == topology

@@ -11,6 +11,7 @@ from ifdefault.config import parse as parse_config
 from ifdefault.errors import ConfigError
 from ifdefault.lab import build
 from ifdefault.lab.topology import Target, Topology, load, names, parse
+from ifdefault.model import HealthConfig
 
 DOCUMENTATION = [
     ip_network(prefix)
@@ -56,6 +57,13 @@ def test_every_uplink_has_a_target_within_documentation_prefixes(topology: Topol
 
 def test_another_process_reads_the_same_topology(topology: Topology) -> None:
     assert parse(json.loads(topology.table)) == topology
+
+
+def test_every_world_has_what_is_probed_by_default(topology: Topology) -> None:
+    answering = topology.addresses("core")
+    assert {probe.host for probe in HealthConfig().probes} <= set(answering)
+    assert len(set(answering)) == len(answering)
+    assert not set(answering) & {target.address for target in topology.targets()}
 
 
 def test_two_uplinks() -> None:

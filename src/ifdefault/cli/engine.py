@@ -51,7 +51,12 @@ def standing(options: Options) -> Standing | None:
         return None
     from ifdefault.daemon.standing import Standing
 
-    return Standing.from_json(told)
+    try:
+        return Standing.from_json(told)
+    except ValueError as error:
+        what = f"the daemon speaks otherwise than we do: {error}"
+        remedy = "restart it, it may be of another version"
+        raise HostError(Problem("", what, remedy)) from None
 
 
 def decision(options: Options) -> Decision | None:

@@ -88,7 +88,8 @@ def _draw(lines: Sequence[str]) -> None:
     """Over what was there, without clearing it first, which would flicker; as much as fits."""
     columns, rows = shutil.get_terminal_size()
     shown = [line[:columns] + _REST_OF_LINE for line in lines[: rows - 1]]
-    click.echo(_HOME + "\n".join([*shown, _REST]), nl=False)
+    sys.stdout.write(_HOME + "\n".join([*shown, _REST]))
+    sys.stdout.flush()
 
 
 def _as_json(seen: _Seen) -> str:

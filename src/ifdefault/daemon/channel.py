@@ -115,7 +115,7 @@ class Channel(Generic[M]):
             if error.errno in _SHORT and isinstance(message, _DROPPABLE):
                 self._drop(message)
             else:
-                self._end(_words(error))
+                self._end(_cause(error))
         return True
 
     def _flush(self) -> None:
@@ -154,7 +154,7 @@ class Channel(Generic[M]):
             except BlockingIOError:
                 return
             except OSError as error:
-                self._end(_words(error))
+                self._end(_cause(error))
                 return
             fds = _descriptors(ancillary)
             try:
@@ -166,7 +166,7 @@ class Channel(Generic[M]):
     def _take(self, packet: bytes, fds: array.array[int]) -> None:
         """Hear one packet. What is left in `fds` nobody wanted."""
         if not packet:
-            self._end("it closed the channel")
+            self._end("")
             return
         try:
             message = decode(packet, self._allowed)
@@ -199,8 +199,8 @@ class Channel(Generic[M]):
             self._ended(cause)
 
 
-def _words(error: OSError) -> str:
-    return os.strerror(error.errno or 0).lower()
+def _cause(error: OSError) -> str:
+    return "" if isinstance(error, ConnectionError) else os.strerror(error.errno or 0).lower()
 
 
 def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> array.array[int]:

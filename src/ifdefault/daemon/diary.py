@@ -19,7 +19,7 @@ from ifdefault.health.path import Memory
 from ifdefault.host.store import HEALTH, Store
 from ifdefault.model import Family
 
-KEPT = 500
+KEPT, KEPT_ON_DISK = 500, 100
 _BOOT = FilePath("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("ifdefault")
 
@@ -55,5 +55,6 @@ class Diary:
             {"uplink": name, "family": family, "memory": asdict(memory)}
             for (name, family), memory in memories.items()
         ]
-        told = {"boot": self._boot, "paths": paths, "events": [asdict(e) for e in self._events]}
+        events = [asdict(event) for event in list(self._events)[-KEPT_ON_DISK:]]
+        told = {"boot": self._boot, "paths": paths, "events": events}
         self._store.write(HEALTH, told, durable=False)

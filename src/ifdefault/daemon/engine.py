@@ -67,6 +67,7 @@ class Engine:
         self._carrier: dict[Family, str] = {}
         self.refused: tuple[str, ...] = ()
         self._asking_until_s = 0.0
+        self._save_timer: asyncio.Handle | None = None
 
     async def run(self) -> int:
         self._loop = asyncio.get_running_loop()
@@ -98,7 +99,7 @@ class Engine:
     async def _serve(self) -> None:
         self.forced = self.operator.load_forced()
         self.paths.memories = self.diary.load()
-        self.keeper.adopt(self.keeper.config, self._first_decision())
+        self.keeper.adopt(self.keeper.config, self._first_decision)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, self.operator.reload_by_signal)
@@ -167,6 +168,8 @@ class Engine:
         told = tuple(transitions)
         if not told:
             return
+        if self._save_timer is None:  # a kill may come at any time
+            self._save_timer = self._loop.call_soon(self._save)
         for change in told:
             worse = change.state in ("down", "degraded")
             level = logging.WARNING if worse else logging.INFO
@@ -187,7 +190,7 @@ class Engine:
 
     def decide(self) -> None:
         """Decide anew, and bring the kernel to it at once if that changes anything."""
-        decision = self._decided()
+        decision = self._decided(self.keeper.prepared)
         if decision != self.decision:
             self.decision = decision
             self.keep(decided=True)
@@ -195,26 +198,24 @@ class Engine:
 
     def adopt(self, config: Config) -> Prepared:
         """Take in another config, or raise and go on with the one that is."""
-        prepared = self.keeper.adopt(config, self.decision)
+        prepared = self.keeper.adopt(config, self._decided)
+        self.decision = self._decided(prepared)
         self.hooks.config = config
         self.follow()
         self.decide()
         return prepared
 
-    def _first_decision(self) -> Decision | None:
-        """What the earlier engine left, so that adopting moves nothing; None if there was none."""
-        if not self.paths.memories:
-            return None
-        prepared = self.keeper.look()
-        self.paths.follow(time.monotonic(), self.keeper.config, prepared.uplinks, prepared.facts)
-        self.decision = self._decided()
-        return self.decision
+    def _first_decision(self, prepared: Prepared) -> Decision:
+        """With what the earlier engine knew, so that adopting what it left moves nothing."""
+        facts, uplinks = prepared.facts, prepared.uplinks
+        self.paths.follow(time.monotonic(), self.keeper.config, uplinks, facts)
+        return self._decided(prepared)
 
-    def _decided(self) -> Decision:
+    def _decided(self, prepared: Prepared) -> Decision:
         now = time.monotonic()
         candidates = []
-        carriers = {k.name for k in self.keeper.prepared.facts.links if k.carrier}
-        for uplink in self.keeper.uplinks:
+        carriers = {link.name for link in prepared.facts.links if link.carrier}
+        for uplink in prepared.uplinks:
             for family in FAMILIES:
                 if uplink.pending or uplink.gateway(family) is None:
                     continue
@@ -374,6 +375,9 @@ class Engine:
             self._save()
 
     def _save(self) -> None:
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save_timer = None
         try:
             self.diary.save({key: track.path.memory() for key, track in self.paths})
         except IfdefaultError as error:

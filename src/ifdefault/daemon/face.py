@@ -10,6 +10,7 @@ imports before it becomes a user who may not be able to read it. Must stay small
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -190,8 +191,11 @@ def resolve(host: str) -> tuple[str, ...]:
     return tuple(a for a in plain if a in v4 or a in v6)
 
 
-async def _run(sock: socket.socket) -> None:
-    await Face(sock).over
+async def _run(sock: socket.socket) -> int:
+    cause = await Face(sock).over
+    if cause:
+        logging.getLogger(__name__).error("the channel to the engine failed: %s", cause)
+    return 1 if cause else 0
 
 
 def main() -> NoReturn:
@@ -200,8 +204,8 @@ def main() -> NoReturn:
     log.set_up()
     sock = socket.socket(fileno=fd)
     privileges.drop(uid, gid, limit=True)
-    asyncio.run(_run(sock))
-    os._exit(0)  # a thread may still wait for a resolver
+    status = asyncio.run(_run(sock))
+    os._exit(status)  # a thread may still wait for a resolver
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ never waits. While `held` says why, nothing is changed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ifdefault.daemon.fights import Fights
@@ -59,14 +60,11 @@ class Keeper:
     def uplinks(self) -> tuple[Uplink, ...]:
         return self.prepared.uplinks
 
-    def look(self) -> Prepared:
-        """Plan without changing anything."""
-        self._prepared = self._prepare(self.config, None, thorough=False)
-        return self._prepared
-
-    def adopt(self, config: Config, decision: Decision | None) -> Prepared:
-        """Bring the kernel to a config, or leave it as it was and raise."""
+    def adopt(self, config: Config, decide: Callable[[Prepared], Decision | None]) -> Prepared:
+        """Bring the kernel to a config, or leave it as it was and raise. `decide` is shown what
+        uplinks that config has."""
         with self._store.lock(wait=True):
+            decision = decide(self._prepare(config, None, thorough=False))
             prepared = self._prepare(config, decision, thorough=True)
             commit(prepared, self._store)
         self.config, self._prepared, self.held = config, prepared, ""

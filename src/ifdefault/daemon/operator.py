@@ -62,7 +62,7 @@ class Operator:
             forced=dict(engine.forced),
             held=engine.keeper.held or left,
             fights=engine.keeper.fights.told(now),
-            problems=(*engine.refused, *engine.outpost.problems),
+            problems=(*engine.refused, *engine.outpost.problems, *engine.paths.problems),
             rates=dict(engine.evidence.rates),
         )
 

@@ -50,7 +50,7 @@ class Paths:
         self._numbers: dict[int, Key] = {}
         self._next = 0
         self._addresses: dict[str, tuple[str, ...]] = {}  # of targets that go by name
-        self.unresolved: dict[str, str] = {}
+        self._unresolved: dict[str, str] = {}
         self.memories: dict[Key, Memory] = {}
 
     def __iter__(self) -> Iterator[tuple[Key, Track]]:
@@ -67,6 +67,15 @@ class Paths:
         """Names that must be resolved."""
         probes = (probe for track in self._tracks.values() for probe in track.targets)
         return {probe.host for probe in probes if not _is_address(probe.host)}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        hosts = self.hosts()
+        return tuple(
+            f"probe target {host} doesn't resolve: {error}"
+            for host, error in sorted(self._unresolved.items())
+            if host in hosts
+        )
 
     # --- which paths there are ------------------------------------------------------------
 
@@ -218,9 +227,9 @@ class Paths:
         """A name's addresses; what was known stays if there are none now."""
         if addresses:
             self._addresses[host] = addresses
-            self.unresolved.pop(host, None)
+            self._unresolved.pop(host, None)
         else:
-            self.unresolved[host] = error
+            self._unresolved[host] = error
 
     def _address(self, host: str, family: Family) -> str:
         known = (host,) if _is_address(host) else self._addresses.get(host, ())

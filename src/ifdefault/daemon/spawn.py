@@ -108,9 +108,9 @@ class Face:
     ) -> None:
         self._uid, self._hear_message, self._ended = uid, hear, ended
         self._cause = ""
-        loop = asyncio.get_running_loop()
-        self.ready: asyncio.Future[None] = loop.create_future()
-        self._over: asyncio.Future[str] = loop.create_future()
+        self._loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+        self._over: asyncio.Future[str] = self._loop.create_future()
         ours, theirs = channel.pair()
         with theirs:
             command = python("ifdefault.daemon.face", theirs.fileno(), uid, gid)
@@ -121,7 +121,7 @@ class Face:
                 raise
         self.pid = self._child.pid
         self._channel: Channel[ToEngine] = Channel(
-            ours, TO_ENGINE, self._hear, self._give_up, dropped=dropped
+            ours, TO_ENGINE, self._hear, self._channel_ended, dropped=dropped
         )
 
     @property
@@ -137,7 +137,7 @@ class Face:
         self._ended = lambda cause: None
         self._cause = self._cause or "closed"
         self._channel.close()
-        asyncio.get_running_loop().call_later(_GRACE_S, self._child.kill)
+        self._loop.call_later(_GRACE_S, self._child.kill)
 
     async def over(self) -> str:
         """Wait until it has ended; why."""
@@ -145,13 +145,21 @@ class Face:
 
     def kill(self, cause: str) -> None:
         """End one that misbehaves."""
-        self._give_up(cause)
+        self._cause = self._cause or cause
+        self._channel.close()
+        self._child.kill()
+
+    def _channel_ended(self, cause: str) -> None:
+        if cause:
+            self.kill(cause)
+        else:  # it is about to end; its status says more
+            self._loop.call_later(_GRACE_S, self.kill, "it closed the channel")
 
     def _hear(self, message: ToEngine, _: object) -> None:
         if isinstance(message, Ready):
             self._verify()
         elif not self.ready.done():
-            self._give_up("it spoke before it was ready")
+            self.kill("it spoke before it was ready")
         else:
             self._hear_message(message)
 
@@ -159,14 +167,9 @@ class Face:
         """Believe /proc alone."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         if left := privileges.left_over(status, self._uid):
-            self._give_up(f"it kept rights: {', '.join(left)}")
+            self.kill(f"it kept rights: {', '.join(left)}")
         elif not self.ready.done():
             self.ready.set_result(None)
-
-    def _give_up(self, cause: str) -> None:
-        self._cause = self._cause or cause
-        self._channel.close()
-        self._child.kill()
 
     def _reaped(self, status: int) -> None:
         self._channel.close()

@@ -1,18 +1,16 @@
 """What the engine tells of itself: how it stands (Standing), and what happened (Event).
 
-Rules: as in `model`. `to_json` makes what goes over the control socket, `from_json` is its inverse;
-the engine only dumps, so that pydantic is loaded by who asks.
+Rules: as in `model`. `to_json` makes what goes over the control socket, `from_json` is its inverse.
+It knows the form by heart: pydantic would take longer than all else that asking needs.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from ifdefault.vitals import Decision, Forced, Health
-
-T = TypeVar("T")
-
+from ifdefault.model import Family
+from ifdefault.vitals import Decision, Forced, Health, TargetHealth
 
 _NOTHING = Decision()
 
@@ -37,8 +35,22 @@ class Standing:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, told: Any) -> Standing:
-        return _read(cls, told)
+    def from_json(cls, told: dict[str, Any]) -> Standing:
+        """What it was before `to_json`; ValueError for anything of another form."""
+        try:
+            decision = {key: _by_family(of) for key, of in told["decision"].items()}
+            return cls(
+                **told
+                | {
+                    "health": tuple(map(_health, told["health"])),
+                    "decision": Decision(**decision),
+                    "fights": tuple(told["fights"]),
+                    "problems": tuple(told["problems"]),
+                    "rates": {name: tuple(pair) for name, pair in told["rates"].items()},
+                }
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"not a standing: {error!r}") from None
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -50,16 +62,11 @@ class Event:
     uplink: str  # "" where it is about none
     text: str
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, told: Any) -> Event:
-        return _read(cls, told)
+def _health(told: dict[str, Any]) -> Health:
+    targets = tuple(TargetHealth(**target) for target in told["targets"])
+    return Health(**told | {"targets": targets})
 
 
-def _read(noun: type[T], told: Any) -> T:
-    """A noun as it was before `to_json`; ValueError for anything else."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(noun).validate_python(told)
+def _by_family(told: list[Any]) -> tuple[tuple[Family, tuple[str, ...]], ...]:
+    return tuple((family, tuple(names)) for family, names in told)

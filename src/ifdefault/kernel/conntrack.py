@@ -131,27 +131,32 @@ def _to_address(family: Family, address: bytes) -> bytes:
 
 
 def _delete_listed(netlink: Netlink, family: Family, addresses: list[bytes]) -> None:
-    """List all entries of a family, and delete those that are answered to one of the addresses."""
+    """List all entries of a family, and delete those that are answered to one of the addresses,
+    each by its reply's tuple, which holds the address.
+
+    An entry opens with its original tuple and its reply's, each with source and destination first;
+    looking no further is what makes this quick where most are others'.
+    """
     header = struct.pack("=BBH", AF[family], 0, 0)
-    wanted = [attribute(_DST[family], address) for address in addresses]
+    wanted = {attribute(_DST[family], address) for address in addresses}
+    size = 4 + BITS[family] // 8
+    at = 4 + 4 + size  # of the destination, behind two nests and the source
     found: list[bytes] = []
     with Netlink(NETLINK_NETFILTER) as listing:
         for message in listing.stream(_GET, header):
-            # the original tuple comes first, then the reply's: most entries cost no more than this
-            reply = 4 + (_length(message, 4) + 3 & ~3)
-            end = reply + _length(message, reply)
-            if all(message.find(one, reply, end) < 0 for one in wanted):
-                continue
-            rest = attributes(message, end)
-            zone = attribute(_ZONE, rest[_ZONE]) if _ZONE in rest else b""
-            found.append(header + message[4:reply] + attribute(_ID, rest[_ID]) + zone)
-            if len(found) == _DELETED_AT_ONCE:
+            reply = 4 + _u16(message, 4)
+            if message[reply + at : reply + at + size] in wanted:
+                end = reply + _u16(message, reply)
+                # the zone, of those that aren't in the usual one, is next
+                zone = message[end : end + 8] if _u16(message, end + 2) == _ZONE else b""
+                found.append(header + message[reply:end] + zone)
+            if len(found) >= _DELETED_AT_ONCE:
                 netlink.cast(_DELETE, found)
                 found.clear()
     netlink.cast(_DELETE, found)
 
 
-def _length(message: bytes, at: int) -> int:
+def _u16(message: bytes, at: int) -> int:
     return int.from_bytes(message[at : at + 2], sys.byteorder)
 
 

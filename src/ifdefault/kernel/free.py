@@ -65,13 +65,12 @@ def _destroy(
         for message in _dump(netlink, sockdiag.CONNECTED, program):
             port, source = _end(message)
             if listeners.isdisjoint(((port, source), (port, sockdiag.ANYWHERE))):
-                doomed.append(sockdiag.destroy(message))
+                doomed.append(sockdiag.one(message))
         return netlink.change_many(sockdiag.DESTROY, doomed)
 
 
 def _dump(netlink: Netlink, states: Sequence[int], program: bytes = b"") -> list[bytes]:
-    queries = (sockdiag.query(af, states, program) for af in sockdiag.AFS)
-    return [message for query in queries for message in netlink.dump(sockdiag.BY_FAMILY, query)]
+    return netlink.dump(sockdiag.BOTH, sockdiag.query_both(states, program))
 
 
 def _end(message: bytes) -> tuple[int, bytes]:

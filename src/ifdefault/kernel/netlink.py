@@ -67,6 +67,7 @@ class Netlink:
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._sequence = 0
+        self._buffer = bytearray(_RECEIVE_BYTES)  # kept: a fresh one costs more than the call
 
     def __enter__(self) -> Netlink:
         return self
@@ -89,9 +90,9 @@ class Netlink:
             batch = (self._message(kind, F_REQUEST, b) for b in bodies[first:][:_CAST_MESSAGES])
             self._socket.send(b"".join(batch))
 
-    def change_many(self, kind: int, bodies: Sequence[bytes]) -> int:
+    def change_many(self, kind: int, bodies: Sequence[bytes], flags: int = 0) -> int:
         """Ask for many changes at once and wait; how many of them the kernel has made."""
-        answers = self._batch(kind, F_REQUEST | F_ACK, bodies)
+        answers = self._batch(kind, F_REQUEST | F_ACK | flags, bodies)
         return sum(not any(acknowledgement[:4]) for _, acknowledgement in answers)
 
     def ask_many(self, kind: int, bodies: Sequence[bytes]) -> list[bytes]:
@@ -130,7 +131,7 @@ class Netlink:
             self._socket.send(b"".join(self._message(kind, flags, body) for body in batch))
             awaited = len(batch)
             while awaited:
-                for told, _, _, answer in _messages(self._socket.recv(_RECEIVE_BYTES)):
+                for told, _, _, answer in _messages(self._receive()):
                     awaited -= 1
                     yield told, answer
 
@@ -142,9 +143,13 @@ class Netlink:
         header = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0)
         return header + body + bytes(-len(body) % 4)
 
+    def _receive(self) -> bytes:
+        with memoryview(self._buffer) as view:
+            return bytes(view[: self._socket.recv_into(view)])
+
     def _replies(self) -> Iterator[bytes]:
         while True:
-            for kind, flags, sequence, message in _messages(self._socket.recv(_RECEIVE_BYTES)):
+            for kind, flags, sequence, message in _messages(self._receive()):
                 if sequence != self._sequence:
                     continue  # the rest of an answer that was given up
                 if flags & _F_DUMP_INTR:

@@ -8,8 +8,9 @@ read, the same ones each time as long as they live.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ifdefault.kernel import sockdiag
 from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink, attributes, u32
@@ -26,12 +27,15 @@ class Sign:
     half_open_unanswered: int = 0  # of them: the SYN-ACK was sent again
 
 
-SOCKETS_MAX = 2000  # of a family
+SOCKETS_MAX = 2000
+WALK_S = 1.0
+_FEW = 100
 STALLED_MS = 200
 MEMORY_S = 2.0  # progress since a look that is longer ago tells nothing of now
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _STATES = (sockdiag.ESTABLISHED, sockdiag.SYN_RECEIVED)
-# struct tcp_info: retransmits and backoff, unacked, last_ack_recv; bytes acked and received
+_RETRANS = 3  # in struct inet_diag_msg
+# in struct tcp_info; the last: bytes acked and received
 _RETRANSMITS, _BACKOFF, _UNACKED, _LAST_ACK, _BYTES = 2, 4, 24, 56, slice(120, 136)
 _SOCKETS, _PROGRESSED, _STALLED, _HALF_OPEN, _UNANSWERED = range(5)
 
@@ -39,16 +43,18 @@ _SOCKETS, _PROGRESSED, _STALLED, _HALF_OPEN, _UNANSWERED = range(5)
 class Signs:
     """In the network namespace of the thread that makes it, which must be the one that looks.
 
-    After each look `cost_s` tells how long it took, `whole` whether all sockets were read.
+    The kernel's table of sockets is walked about once a second, which costs most; while sockets
+    are few, looks in between ask for the known ones alone. After each look `cost_s` tells how long
+    it took, `whole` whether all sockets were read.
     """
 
     def __init__(self, on_link: Sequence[str] = (), sockets_max: int = SOCKETS_MAX) -> None:
         self.cost_s = 0.0
         self.whole = True
         self._max = sockets_max
-        self._seen: dict[bytes, bytes] = {}
-        self._looked_s = float("-inf")
-        self._texts: dict[bytes, str] = {}
+        self._looked_s = self._walked_s = float("-inf")
+        self._moved: dict[bytes, bytes] = {}  # of each socket, by its cookie
+        self._known: list[bytes] = []  # requests for each of them
         self._netlink = Netlink(NETLINK_SOCK_DIAG)
         self.leave_out(on_link)
 
@@ -64,64 +70,61 @@ class Signs:
     def leave_out(self, on_link: Sequence[str]) -> None:
         """From now on leave out peers in these prefixes, and on loopback."""
         program = sockdiag.program((), [sockdiag.is_to(p) for p in (*_LOOPBACK, *on_link)])
-        self._queries = [
-            sockdiag.query(af, _STATES, program, sockdiag.TCP_INFO) for af in sockdiag.AFS
-        ]
+        self._query = sockdiag.query_both(_STATES, program, sockdiag.TCP_INFO)
+        self._walked_s = float("-inf")
 
     def look(self, now: float) -> dict[str, Sign]:
         """What there is now, by local address."""
         start_s = time.perf_counter()
         recent = now - self._looked_s <= MEMORY_S
+        moved = self._moved if recent else {}
         # a socket that we didn't know has come about since, which is progress, too
         newcomer = b"" if recent and self.whole else None
-        known = self._seen if recent else {}
-        self._looked_s, self._seen, self.whole = now, {}, True
-        tallies: dict[bytes, list[int]] = {}
-        for query in self._queries:
-            self._read(query, known, newcomer, tallies)
-        found = {self._text(address): Sign(*tally) for address, tally in tallies.items()}
+        self._looked_s, self._moved = now, {}
+        if self.whole and now - self._walked_s < WALK_S and len(self._known) <= _FEW:
+            messages = self._netlink.ask_many(sockdiag.BY_FAMILY, self._known)
+            found = self._count(filter(None, messages), moved, newcomer)
+        else:
+            self._walked_s, self._known, self.whole = now, [], True
+            found = self._count(self._walk(), moved, newcomer)
         self.cost_s = time.perf_counter() - start_s
         return found
 
-    def _read(
-        self,
-        query: bytes,
-        known: dict[bytes, bytes],
-        newcomer: bytes | None,
-        tallies: dict[bytes, list[int]],
-    ) -> None:
-        left = self._max
-        for message in self._netlink.stream(sockdiag.BY_FAMILY, query):
-            if not left:
-                self.whole = False
-                self._netlink.close()  # who breaks off asks anew by another socket
-                self._netlink = Netlink(NETLINK_SOCK_DIAG)
-                return
-            left -= 1
+    def _walk(self) -> Iterator[bytes]:
+        messages = self._netlink.stream(sockdiag.BOTH, self._query)
+        for message in islice(messages, self._max):
+            self._known.append(sockdiag.one(message, sockdiag.TCP_INFO))
+            yield message
+        if next(messages, None):
+            self.whole = False
+            self._netlink.close()  # the rest isn't wanted
+            self._netlink = Netlink(NETLINK_SOCK_DIAG)
+
+    def _count(
+        self, messages: Iterable[bytes], moved: dict[bytes, bytes], newcomer: bytes | None
+    ) -> dict[str, Sign]:
+        tallies: dict[bytes, list[int]] = {}
+        for message in messages:
+            state = message[1]
+            if state not in _STATES:
+                continue
             address = sockdiag.local_address(message)
             tally = tallies.get(address)
             if tally is None:
                 tally = tallies[address] = [0] * 5
-            if message[1] == sockdiag.SYN_RECEIVED:
+            if state == sockdiag.SYN_RECEIVED:
                 tally[_HALF_OPEN] += 1
-                tally[_UNANSWERED] += message[3] > 0  # idiag_retrans
+                tally[_UNANSWERED] += message[_RETRANS] > 0
                 continue
             info = attributes(message, sockdiag.MESSAGE_BYTES).get(sockdiag.TCP_INFO, b"")
             if len(info) < _BYTES.stop:
                 continue
-            cookie, moved = message[sockdiag.COOKIE], info[_BYTES]
-            self._seen[cookie] = moved
+            cookie, now_moved = message[sockdiag.COOKIE], info[_BYTES]
+            self._moved[cookie] = now_moved
             tally[_SOCKETS] += 1
-            tally[_PROGRESSED] += known.get(cookie, newcomer) not in (moved, None)
+            tally[_PROGRESSED] += moved.get(cookie, newcomer) not in (now_moved, None)
             tally[_STALLED] += _stalled(info)
-
-    def _text(self, address: bytes) -> str:
-        text = self._texts.get(address)
-        if text is None:
-            if len(self._texts) > self._max:
-                self._texts.clear()
-            text = self._texts[address] = sockdiag.text(address)
-        return text
+        return {sockdiag.text(address): Sign(*tally) for address, tally in tallies.items()}
 
 
 def _stalled(info: bytes) -> bool:

@@ -79,7 +79,7 @@ FAULTS = {
         _drop("forward", 'oifname != "delay0" numgen random mod 100 < AMOUNT drop'),
         amount=10,
         unit="percent",
-        most=100,
+        most=99,  # all is "blackhole"
     ),
     "bursts": Fault(
         "everything is lost, both ways, in bursts of 200 or --amount ms on average, one in 10"

@@ -1,4 +1,4 @@
-"""A topology that fits a user's own config: a provider for each uplink. Pure.
+"""A topology that fits a user's own config, or a count of uplinks: a provider for each. Pure.
 
 Rules: what the config says of interfaces, gateways and addresses comes true; what it leaves to
 the kernel is made up from documentation prefixes. Uplinks that name one interface share a LAN.
@@ -26,6 +26,17 @@ _NAME_MAX = 13  # IFNAMSIZ - 1, less "p-"
 
 def fit(config: Config, text: str, name: str) -> Topology:
     """Return a world for a config; `text` and `name` are those of its file."""
+    return _build(config, text, name="config", title=f"a world that fits {name}")
+
+
+def many(count: int) -> Topology:
+    """Return a world with so many uplinks, `isp-1` on `wan1` and so on, in both families."""
+    uplinks = tuple(UplinkConfig(f"isp-{n}", f"wan{n}") for n in range(1, count + 1))
+    text = "\n".join(f'[uplink.{it.name}]\ninterface = "{it.interface}"\n' for it in uplinks)
+    return _build(Config(uplinks), text, name="many", title=f"{count} uplinks")
+
+
+def _build(config: Config, text: str, *, name: str, title: str) -> Topology:
     uplinks = config.uplinks
     shared = Counter(uplink.interface for uplink in uplinks)
     table: dict[str, Any] = {"extends": "_internet", "config": text, "links": [], "providers": {}}
@@ -43,7 +54,7 @@ def fit(config: Config, text: str, name: str) -> Topology:
         for number, (dev, members) in enumerate(lans.items())
     }
     table["nodes"]["core"] = {"addresses": {"lo": _targets(config, table["providers"])}}
-    table |= {"name": "config", "title": f"a world that fits {name}", "drawing": _draw(uplinks)}
+    table |= {"name": name, "title": title, "drawing": _draw(uplinks)}
     return parse(extend(table))
 
 

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -213,7 +214,7 @@ class World:
             if (status := child.poll()) is not None:
                 said = self._said(_DAEMON)
                 raise CommandFailed(node, argv, Completed(argv, status, stdout=said, stderr=""))
-            return _accepts(self.run_dir / "control.sock")
+            return _listener(self.run_dir / "control.sock") == child.pid
 
         eventually(listens, _DAEMON_START_S, what=f"the daemon listens ({self.dir}/daemon.log)")
         return child
@@ -368,11 +369,13 @@ def _check_programs(topology: Topology) -> None:
             raise HostError(Problem("", f"the lab needs the program {program}", remedy))
 
 
-def _accepts(path: Path) -> bool:
+def _listener(path: Path) -> int:
+    """The process that listens on a socket, 0 if none does."""
     with socket.socket(socket.AF_UNIX) as sock, suppress(OSError):
         sock.connect(str(path))
-        return True
-    return False
+        pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
+    return 0
 
 
 def _run(command: list[str], **options: Any) -> Completed:

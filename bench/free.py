@@ -1,0 +1,202 @@
+"""`free`: how long it takes to let go of all that hangs on a dead uplink.
+
+Rules: real TCP sockets, both ends; tracked flows are put into the kernel's table by ctnetlink, as
+many of another uplink beside them, and inbound ones. After each round everything that should have
+stayed is counted.
+"""
+
+from __future__ import annotations
+
+import resource
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+from bench.clock import say, time_ms
+from bench.results import Figure, Report, Table
+from bench.stats import median
+from bench.subject import Subject
+from ifdefault.kernel import sockdiag, sysctl
+from ifdefault.kernel.free import Freed, free
+from ifdefault.kernel.netlink import (
+    F_CREATE,
+    NETLINK_NETFILTER,
+    NETLINK_SOCK_DIAG,
+    Netlink,
+    attribute,
+)
+from ifdefault.kernel.rtnetlink import AF, packed
+from ifdefault.lab.topology import load
+from ifdefault.lab.world import Node, World
+from ifdefault.model import FAMILIES, Family
+
+TARGET_MS = 200
+_SOCKETS, _FLOWS, _INBOUND, _ROUNDS = 1000, 25_000, 500, 12
+_DEAD = {4: "203.0.113.10", 6: "2001:db8:a::10"}
+_OTHER = {4: "198.51.100.10", 6: "2001:db8:b::10"}
+_CLIENT = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}
+_PORT = 7902
+_HOW = f"""\
+On the lab's world `two`, {_SOCKETS:,} outgoing TCP sockets and {_FLOWS:,} tracked flows of one
+uplink are let go of, {_ROUNDS} times, beside as many of the other, and {_INBOUND} inbound
+connections and as many flows to the first. *Left* counts what should have gone; *touched* what
+should have stayed and didn't. IPv6 flows are listed and deleted one by one, since Linux's own
+filter compares IPv6 addresses the wrong way round."""
+
+# tracks, and judges nothing
+_TRACKED = """\
+table inet tracked {
+  chain output { type filter hook output priority 0; ct state new accept; }
+  chain input { type filter hook input priority 0; ct state new accept; }
+}
+"""
+Pairs = list[tuple[socket.socket, socket.socket]]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    ms: float
+    freed: Freed
+    left: int
+    touched: int
+
+
+def run() -> Report:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    figures: list[Figure] = []
+    rows = []
+    samples: dict[str, list[float]] = {}
+    for family in FAMILIES:
+        with World.up(load("two")) as world:
+            Subject(world).apply()
+            world["host"].nft(_TRACKED)
+            say(f"IPv{family}: {_SOCKETS:,} sockets and {_FLOWS:,} flows, {_ROUNDS} rounds")
+            rounds = list(_rounds(world, family))
+        times = samples[f"IPv{family}"] = [one.ms for one in rounds]
+        name = f"{_SOCKETS:,} sockets and {_FLOWS:,} flows, IPv{family}"
+        figures += [
+            Figure(f"{name}, median", median(times), "ms", TARGET_MS),
+            Figure(f"{name}, longest", max(times), "ms", TARGET_MS),
+            Figure(f"IPv{family}: touched", sum(one.touched for one in rounds), target=0),
+            Figure(f"IPv{family}: left", sum(one.left for one in rounds), target=0),
+        ]
+        rows.append(_row(family, rounds))
+    heads = ("", "sockets", "flows", "fastest", "median", "longest")
+    return Report(
+        "Freeing a dead uplink's connections",
+        _HOW,
+        tuple(figures),
+        (Table("A round, in the median:", heads, tuple(rows)),),
+        samples,
+    )
+
+
+def _row(family: Family, rounds: list[Round]) -> tuple[str, ...]:
+    times = [one.ms for one in rounds]
+    went = (
+        median([one.freed.sockets for one in rounds]),
+        median([one.freed.flows for one in rounds]),
+    )
+    found = (f"{part:.1f} ms" for part in (min(times), median(times), max(times)))
+    return f"IPv{family}", *(f"{number:,.0f}" for number in went), *found
+
+
+def _rounds(world: World, family: Family) -> Iterator[Round]:
+    host, client = world["host"], world["client"]
+    with ExitStack() as stack:
+        there = stack.enter_context(_server(client, _CLIENT[family], family))
+        here = stack.enter_context(_server(host, _DEAD[family], family))
+        _connect(stack, host, there, _OTHER[family], _CLIENT[family], _SOCKETS)
+        _connect(stack, client, here, _CLIENT[family], _DEAD[family], _INBOUND)
+        host.python(lambda: _track(_OTHER[family], _CLIENT[family], _FLOWS))
+        host.python(lambda: _track(_CLIENT[family], _DEAD[family], _INBOUND))
+        for number in range(_ROUNDS + 1):
+            with ExitStack() as doomed:
+                stays = host.python(_tracked), host.python(_connected)
+                _connect(doomed, host, there, _DEAD[family], _CLIENT[family], _SOCKETS)
+                host.python(lambda: _track(_DEAD[family], _CLIENT[family], _FLOWS))
+                found = host.python(_free)
+                now = host.python(_tracked), host.python(_connected)
+            surplus = [is_ - was for is_, was in zip(now, stays, strict=True)]
+            left = sum(max(0, one) for one in surplus)
+            touched = sum(max(0, -one) for one in surplus)
+            if number:  # the first loads what is loaded lazily
+                yield Round(*found, left, touched)
+
+
+def _free() -> tuple[float, Freed]:
+    freed: list[Freed] = []
+    ms = time_ms(lambda: freed.append(free(tuple(_DEAD.values()))))
+    return ms, freed[0]
+
+
+def _server(node: Node, address: str, family: Family) -> socket.socket:
+    return node.python(
+        lambda: socket.create_server((address, _PORT), family=AF[family], backlog=_SOCKETS)
+    )
+
+
+def _connect(
+    stack: ExitStack, node: Node, server: socket.socket, source: str, target: str, count: int
+) -> None:
+    """Connections of a node to a server, which stay until the stack is unwound."""
+
+    def make() -> None:
+        for _ in range(count):
+            near = socket.create_connection((target, _PORT), source_address=(source, 0))
+            stack.enter_context(closing(near))
+            stack.enter_context(closing(server.accept()[0]))
+
+    node.python(make)
+
+
+def _connected() -> int:
+    """TCP connections of both uplinks' addresses."""
+    wanted = [sockdiag.is_from(a) for own in (_DEAD, _OTHER) for a in own.values()]
+    query = sockdiag.query_both((sockdiag.ESTABLISHED,), sockdiag.program(wanted, ()))
+    with Netlink(NETLINK_SOCK_DIAG) as netlink:
+        return len(netlink.dump(sockdiag.BOTH, query))
+
+
+def _tracked() -> int:
+    return int(sysctl.read("net/netfilter/nf_conntrack_count") or 0)
+
+
+# --- flows by ctnetlink (linux/netfilter/nfnetlink_conntrack.h) ------------------------------
+
+_NEW, _NESTED = 0x100, 0x8000
+_ORIGINAL, _REPLY, _STATUS, _TIMEOUT = 1, 2, 3, 7
+_CONFIRMED, _TIMEOUT_S = 8, 3600
+
+
+def _track(source: str, target: str, count: int) -> None:
+    """Put UDP flows into the table, as if they had been seen."""
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        flows = [_flow(source, target, number) for number in range(count)]
+        made = netlink.change_many(_NEW, flows, F_CREATE)
+    if made != count:
+        raise OSError(f"the kernel took {made} of {count} flows")
+
+
+def _flow(source: str, target: str, number: int) -> bytes:
+    ports = 1024 + number % 60_000, 5000 + number // 60_000
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    return (
+        struct.pack("=BBH", family, 0, 0)
+        + _tuple(_ORIGINAL, source, target, ports)
+        + _tuple(_REPLY, target, source, (ports[1], ports[0]))
+        + attribute(_STATUS, struct.pack("!I", _CONFIRMED))
+        + attribute(_TIMEOUT, struct.pack("!I", _TIMEOUT_S))
+    )
+
+
+def _tuple(kind: int, source: str, target: str, ports: tuple[int, int]) -> bytes:
+    first = 3 if ":" in source else 1  # CTA_IP_V6_SRC, CTA_IP_V4_SRC
+    ip = attribute(first, packed(source)) + attribute(first + 1, packed(target))
+    protocol = attribute(1, bytes([socket.IPPROTO_UDP])) + b"".join(
+        attribute(2 + place, struct.pack("!H", port)) for place, port in enumerate(ports)
+    )
+    return attribute(kind | _NESTED, attribute(1 | _NESTED, ip) + attribute(2 | _NESTED, protocol))

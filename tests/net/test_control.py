@@ -1,0 +1,161 @@
+"""What the subcommands say while the daemon runs, and that nobody disturbs it at its socket.
+
+                ┌─ isp-a ── wan0 ┐
+client ── core ─┤                ├ host, with `ifdefault run`
+                └─ isp-b ── wan1 ┘
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import random
+import re
+import socket
+import subprocess
+from contextlib import ExitStack, suppress
+from itertools import chain
+
+from ifdefault.daemon.client import SOCKET
+from ifdefault.daemon.standing import Standing
+from ifdefault.lab import faults
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
+from tests.net import watched
+from tests.net.conftest import LabWorld
+from tests.net.watched import PATIENCE_S, await_default, await_states, standing, start
+
+
+def test_status_tells_how_the_uplinks_fare(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    start(world)
+    done = world.ifdefault("status")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert carriers(done.stdout) == {"isp-a IPv4", "isp-a IPv6"}
+    with faults.suffering(world, "blackhole", "isp-a"):
+        await_states(world, ["down"], "isp-a")
+        await_default(world, "wan1")
+        done = world.ifdefault("status")
+        assert done.returncode == 1
+        assert carriers(done.stdout) == {"isp-b IPv4", "isp-b IPv6"}
+        assert re.search(
+            r"^isp-a +IPv4 +down +\d.*nothing new +.* rounds lost in ", done.stdout, re.M
+        )
+        assert "the kernel differs" not in done.stdout
+        told = json.loads(world.ifdefault("status", "--json").stdout)
+        assert told["holds"]
+        assert Standing.from_json(told["daemon"]).decision.ranking(4) == ("isp-b", "isp-a")
+        # what the daemon decided is what is planned, explained and checked
+        assert world.ifdefault("plan", "--detailed-exitcode").returncode == 0
+        assert "wan1" in world.ifdefault("explain", "tcp", "any", "198.18.1.10:80").stdout
+        assert world.ifdefault("check").returncode == 0
+    await_states(world, ["up"])
+    await_default(world, "wan0")
+    told_again = world.ifdefault("events", "-n", "100").stdout
+    for text in ("isp-a IPv4: up -> down", "default IPv6: isp-a -> isp-b", "recovering -> up"):
+        assert text in told_again
+    assert all(
+        re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d  \w+ +\S", line)
+        for line in told_again.splitlines()
+    )
+
+
+def carriers(text: str) -> set[str]:
+    """The paths that carry the normal default, by the table that status prints."""
+    found, uplink = set(), ""
+    for line in text.splitlines():
+        if match := re.match(r"(\S*) +(IPv[46]) +(.*)", line):
+            uplink = match[1] or uplink
+            if "  default  " in f"{match[3]}  ":
+                found.add(f"{uplink} {match[2]}")
+    return found
+
+
+def test_status_without_a_daemon_says_so(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    world.ifdefault("apply", check=True)
+    done = world.ifdefault("status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no daemon runs: nothing is probed\n" in done.stdout
+    assert json.loads(world.ifdefault("status", "--json").stdout)["daemon"] is None
+    done = world.ifdefault("uplink", "isp-a", "drain")
+    assert done.returncode == 1
+    assert done.stderr.startswith("ifdefault: no daemon runs, start it")
+
+
+def test_events_follow_shows_them_as_they_happen(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    start(world)
+    command = [*world.command, "events", "--follow", "--json"]
+    child = world["host"].popen(command, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    first = json.loads(child.stdout.readline())
+    assert first["kind"]
+    assert world.ifdefault("uplink", "isp-a", "drain", check=True).stdout == (
+        "isp-a: auto -> drain\n"
+    )
+    texts = (json.loads(line)["text"] for line in child.stdout)
+    assert any("isp-a: forced auto -> drain" in text for text in texts)
+    child.terminate()
+    child.wait()
+    child.stdout.close()
+    assert re.search(r"^isp-a +IPv4 +up \(forced drain\)", world.ifdefault("status").stdout, re.M)
+    assert "drain" in world.ifdefault("uplink", "isp-a").stdout
+    assert world.ifdefault("uplink", "isp-c", "up").returncode == 1
+
+
+def test_watch_draws_on_a_terminal_without_clearing_it(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    start(world)
+    ours, theirs = pty.openpty()
+    child = world["host"].popen([*world.command, "status", "--watch"], stdout=theirs)
+    os.close(theirs)
+    shown = ""
+    while shown.count("\x1b[H") < 4:
+        shown += os.read(ours, 65536).decode(errors="replace")
+    child.terminate()
+    child.wait()
+    os.close(ours)
+    assert shown.count("\x1b[2J") <= 1  # before the first one
+    assert shown.count("\x1b[J") >= 3
+    assert "isp-b" in shown
+
+
+def test_garbage_and_crowds_disturb_nobody(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    daemon = world.daemon()
+    await_states(world, ["up"])
+    before, at = standing(world), random.Random(7)
+    with ExitStack() as stack:
+        for size in chain(range(1, 60), (100_000, 200_000)):
+            sock = stack.enter_context(connected(world))
+            sock.settimeout(PATIENCE_S)
+            try:
+                sock.sendall(at.randbytes(size) + b"\n")
+            except (BrokenPipeError, ConnectionResetError):
+                continue  # it was refused before it was done
+    crowd = [connected(world) for _ in range(64)]
+    eventually(lambda: refused_or_closed(crowd), PATIENCE_S, what="the crowd is sent away")
+    for sock in crowd:
+        sock.close()
+    eventually(lambda: world.ifdefault("uplink").returncode == 0, PATIENCE_S)
+    assert daemon.poll() is None
+    assert set(watched.states(world).values()) == {"up"}
+    assert standing(world).problems == before.problems
+
+
+def connected(world: World) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.connect(str(world.run_dir / SOCKET))
+    return sock
+
+
+def refused_or_closed(crowd: list[socket.socket]) -> bool:
+    """Whether each that is beyond the limit was told so."""
+    told = 0
+    for sock in crowd:
+        sock.setblocking(False)
+        with suppress(BlockingIOError):
+            told += b"others are asking" in sock.recv(4096, socket.MSG_PEEK)
+    return told >= len(crowd) - 32

@@ -1,0 +1,194 @@
+"""What the host's own connections tell of its uplinks, and what its interfaces have carried.
+
+                ┌─ isp-a ── wan0 ┐
+client ── core ─┤                ├ host lan0 ── content
+                └─ isp-b ── wan1 ┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from ifdefault.kernel import ask
+from ifdefault.kernel.signs import MEMORY_S, WALK_S, Sign, Signs
+from ifdefault.lab import faults
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
+from tests.net import answers
+from tests.net.conftest import LabWorld
+from tests.net.wires import PORT, Wires
+
+A, B = ("203.0.113.10", "2001:db8:a::10"), ("198.51.100.10", "2001:db8:b::10")
+CLIENT = ("198.18.1.10", "2001:db8:f:1::10")
+LAN = ("192.168.1.0/24", "fd00:1::/64")
+STEP_S = WALK_S / 3
+
+
+@pytest.fixture
+def world(lab_world: LabWorld) -> World:
+    world = lab_world("two")
+    answers.apply(world)
+    return world
+
+
+@pytest.fixture
+def wires(world: World) -> Iterator[Wires]:
+    wires = Wires(world)
+    with wires.stack:
+        yield wires
+
+
+@pytest.fixture
+def signs(world: World) -> Iterator[Signs]:
+    with world["host"].python(lambda: Signs(LAN)) as signs:
+        yield signs
+
+
+def acknowledged(signs: Signs, address: str, number: int) -> None:
+    """Look until so many sockets have been seen to move; an ACK may take its time."""
+    seen: list[int] = []
+
+    def enough() -> bool:
+        seen.append(signs.look(len(seen) * STEP_S / 9).get(address, Sign()).progressed)
+        return sum(seen) >= number
+
+    eventually(enough)
+    assert sum(seen) == number
+
+
+def test_nothing_there(signs: Signs) -> None:
+    assert signs.look(0.0) == {}
+    assert signs.look(STEP_S) == {}
+
+
+def test_sockets_by_their_own_address(signs: Signs, wires: Wires) -> None:
+    servers = [wires.listen("client", address) for address in CLIENT]
+    for of, server in enumerate(servers):
+        for own in (A[of], B[of]):
+            wires.connect("host", server, CLIENT[of], source=own)
+            wires.connect("host", server, CLIENT[of], source=own)
+        inbound = wires.listen("host", B[of])
+        wires.connect("client", inbound, B[of])
+    wires.connect("host", servers[0], CLIENT[0], source=A[0], family=6)  # as ::ffff:203.0.113.10
+    found = signs.look(0.0)
+    assert found == {
+        A[0]: Sign(sockets=3),
+        A[1]: Sign(sockets=2),
+        B[0]: Sign(sockets=3),
+        B[1]: Sign(sockets=3),
+    }
+    assert signs.whole
+    assert 0 < signs.cost_s < 1
+
+
+def test_what_stays_near_tells_nothing(signs: Signs, wires: Wires) -> None:
+    for near, own in (("127.0.0.1", "127.0.0.1"), ("::1", "::1")):
+        wires.connect("host", wires.listen("host", own), near)
+    for near in ("192.168.1.10", "fd00:1::10"):
+        wires.connect("host", wires.listen("content", near), near)
+    assert signs.look(0.0) == {}
+    signs.leave_out(())
+    assert signs.look(STEP_S).keys() == {"192.168.1.1", "fd00:1::1"}
+
+
+@pytest.mark.parametrize("of", [0, 1], ids=["IPv4", "IPv6"])
+def test_progress(signs: Signs, wires: Wires, of: int) -> None:
+    server = wires.listen("client", CLIENT[of])
+    moving, still = (wires.connect("host", server, CLIENT[of], source=A[of]) for _ in range(2))
+    elsewhere = wires.connect("host", server, CLIENT[of], source=B[of])
+    assert signs.look(0.0)[A[of]] == Sign(sockets=2)
+    assert signs.look(0.0)[A[of]] == Sign(sockets=2)
+    moving.ours.send(b"to them")  # what is acknowledged
+    acknowledged(signs, A[of], 1)
+    still.theirs.send(b"to us")  # what comes in
+    acknowledged(signs, A[of], 1)
+    assert signs.look(STEP_S)[B[of]] == Sign(sockets=1)
+    assert elsewhere.alive
+
+
+def test_a_new_connection_is_progress(signs: Signs, wires: Wires) -> None:
+    server = wires.listen("client", CLIENT[0])
+    wires.connect("host", server, CLIENT[0], source=A[0])
+    signs.look(0.0)
+    wires.connect("host", server, CLIENT[0], source=A[0])
+    assert signs.look(WALK_S)[A[0]] == Sign(sockets=2, progressed=1)
+    assert signs.look(WALK_S + STEP_S)[A[0]] == Sign(sockets=2)
+
+
+def test_a_connection_that_has_gone_is_forgotten(signs: Signs, wires: Wires) -> None:
+    server = wires.listen("client", CLIENT[0])
+    pair = wires.connect("host", server, CLIENT[0], source=A[0])
+    assert signs.look(0.0)[A[0]].sockets == 1
+    pair.ours.close()
+    assert signs.look(STEP_S) == {}
+    assert signs.look(2 * STEP_S) == {}
+
+
+def test_progress_since_long_ago_tells_nothing_of_now(signs: Signs, wires: Wires) -> None:
+    server = wires.listen("client", CLIENT[0])
+    pair = wires.connect("host", server, CLIENT[0], source=A[0])
+    signs.look(0.0)
+    assert pair.alive
+    wires.connect("host", server, CLIENT[0], source=A[0])
+    assert signs.look(MEMORY_S * 1.1)[A[0]] == Sign(sockets=2)
+
+
+def test_stalled(signs: Signs, wires: Wires, world: World) -> None:
+    server = wires.listen("client", CLIENT[0])
+    hanging, idle = (wires.connect("host", server, CLIENT[0], source=A[0]) for _ in range(2))
+    fine = wires.connect("host", server, CLIENT[0], source=B[0])
+    at = count()
+    assert not signs.look(next(at) * STEP_S)[A[0]].stalled
+    with faults.suffering(world, "blackhole", "isp-a"):
+        hanging.ours.send(b"anybody?")
+        assert fine.alive
+        eventually(lambda: signs.look(next(at) * STEP_S)[A[0]].stalled == 1)
+        assert signs.look(next(at) * STEP_S)[B[0]].stalled == 0
+    eventually(lambda: signs.look(next(at) * STEP_S)[A[0]].stalled == 0)
+    assert idle.alive
+
+
+def test_half_open(signs: Signs, wires: Wires, world: World) -> None:
+    """A client that never hears the host's SYN-ACK, as one that forged its address."""
+    world["client"].nft(f"""table inet deaf {{
+      chain c {{ type filter hook input priority 0; tcp sport {PORT} drop; }}
+    }}
+    """)
+    wires.listen("host", A[0])
+    with wires.asking("client", A[0]):
+        at = count()
+        eventually(lambda: signs.look(next(at) * STEP_S).get(A[0]) == Sign(half_open=1))
+        again = Sign(half_open=1, half_open_unanswered=1)
+        eventually(lambda: signs.look(next(at) * STEP_S).get(A[0]) == again)
+
+
+def test_of_very_many_some_are_read(world: World, wires: Wires) -> None:
+    server = wires.listen("client", CLIENT[0])
+    pairs = [wires.connect("host", server, CLIENT[0], source=A[0]) for _ in range(8)]
+    with world["host"].python(lambda: Signs(sockets_max=5)) as signs:
+        for step in range(3):
+            # the socket is made anew, which must happen where the host is
+            found = world["host"].python(lambda s=step: signs.look(s * STEP_S))  # type: ignore[misc]
+            assert found == {A[0]: Sign(sockets=5)}
+            assert not signs.whole
+        assert all(pair.alive for pair in pairs)
+        moved = world["host"].python(lambda: signs.look(3 * STEP_S))
+        assert moved[A[0]].progressed
+        pairs[0].ours.close()
+
+
+def test_counters(world: World) -> None:
+    host = world["host"]
+    with host.python(lambda: ask.Counters(["wan0", "wan1", "gone0"])) as counters:
+        before = counters.read()
+        assert before.keys() == {"wan0", "wan1"}
+        host.run(["ping", "-n", "-c", "1", "-W", "5", "-I", A[0], CLIENT[0]])
+        after = counters.read()
+        assert after == host.python(lambda: ask.traffic(frozenset({"wan0", "wan1"})))
+        assert after["wan0"].packets_out > before["wan0"].packets_out
+        assert after["wan0"].bytes_in - before["wan0"].bytes_in >= 98
+        host.ip("link del wan1\n")
+        assert counters.read().keys() == {"wan0"}

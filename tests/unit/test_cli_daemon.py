@@ -1,0 +1,381 @@
+"""The subcommands that speak with the daemon: what they ask, and what they make of its answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ifdefault.cli import engine, fare, main, status
+from ifdefault.cli.options import Options
+from ifdefault.daemon import client
+from ifdefault.daemon.client import NotRunning
+from ifdefault.daemon.standing import Standing
+from ifdefault.errors import ConfigError, HostError, Problem
+from ifdefault.host.status import Status
+from ifdefault.vitals import Decision, Health, TargetHealth
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+
+TOLD = {
+    "ok": True,
+    "operations": ["ip rule add …"],
+    "pending": {"isp-c": "no address"},
+    "problems": [{"where": "rule 5", "what": "catches", "remedy": "", "warning": True}],
+    "ruleset": "",
+    "ready": 2,
+    "uplinks": 3,
+}
+STANDING = Standing(
+    pid=7,
+    up_s=100.0,
+    now_s=1000.0,
+    config="/etc/ifdefault/ifdefault.toml",
+    health=(
+        Health("isp-a", 4, "down", 996.0, "4 rounds lost in 310 ms", 0.5, 12.3, "answers"),
+        Health("isp-a", 6, "up", 700.0, "icmp://[2001:db8::1] answers", 0.004, 30.0, "silent"),
+        Health(
+            "isp-b", 4, "recovering", 999.0, "traffic flows", until_s=1001.5,
+            targets=(TargetHealth("icmp://192.0.2.1", note="never answered"),),
+        ),
+    ),
+    decision=Decision(
+        order=((4, ("isp-b", "isp-a")), (6, ("isp-a",))),
+        usable=((4, ("isp-b",)), (6, ("isp-a",))),
+    ),
+    forced={"isp-b": "drain"},
+    held="undone in 5 s unless confirmed",
+    fights=("another program keeps undoing: ip rule add …",),
+    problems=("example.net doesn't resolve",),
+    rates={"isp-a": (1_250_000.0, 0.0)},
+)  # fmt: skip
+
+
+class Daemon:
+    """Instead of a daemon: remembers what it is asked, and answers as told."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.answer: Answer = lambda _: TOLD
+
+    def __call__(self, run_dir: Path, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        assert run_dir == Path("/run/x")
+        assert timeout_s > 1
+        self.asked.append(request)
+        return self.answer(request)
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    monkeypatch.setenv("IFDEFAULT_RUN_DIR", "/run/x")
+    daemon = Daemon()
+    monkeypatch.setattr(client, "ask", daemon)
+    return daemon
+
+
+def refuse(_: dict[str, Any]) -> dict[str, Any]:
+    problems = [{"where": "f.toml:3: uplink.a", "what": "no good", "remedy": "", "warning": False}]
+    return {"ok": False, "problems": problems, "exit_status": ConfigError.exit_status}
+
+
+def absent(_: dict[str, Any]) -> dict[str, Any]:
+    raise NotRunning(Problem("", "no daemon runs", "start it"))
+
+
+# --- who does the work ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["apply"], {"do": "reload", "confirm_s": None}),
+        (["apply", "--wait", "--confirm", "60"], {"do": "reload", "confirm_s": 60}),
+        (["reload"], {"do": "reload", "confirm_s": None}),
+        (["down"], {"do": "down"}),
+        (["confirm"], {"do": "confirm"}),
+    ],
+)
+def test_where_a_daemon_runs_it_does_the_work(
+    daemon: Daemon,
+    arguments: list[str],
+    asked: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main.run(arguments) == 0
+    assert daemon.asked == [asked]
+    told = capsys.readouterr()
+    assert told.out == ("kept\n" if arguments == ["confirm"] else "ip rule add …\n")
+    if "--confirm" in arguments:
+        assert told.err == (
+            "warning: rule 5: catches\n"
+            "1 operations performed; 2 of 3 uplinks in use\n"
+            "undone in 60 s unless you run: ifdefault confirm\n"
+        )
+    if arguments == ["down"]:
+        assert told.err == "the daemon rests until you run: ifdefault apply\n"
+
+
+@pytest.mark.parametrize("name", ["apply", "reload", "down"])
+def test_json_is_the_same_as_without_a_daemon(
+    daemon: Daemon, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run([name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {k: v for k, v in TOLD.items() if k != "ok"}
+    assert len(daemon.asked) == 1
+
+
+@pytest.mark.parametrize("name", ["apply", "reload"])
+def test_a_refused_config_is_told_as_check_tells_it(
+    daemon: Daemon, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answer = refuse
+    assert main.run([name]) == 2
+    assert capsys.readouterr().err == "f.toml:3: uplink.a: no good\n"
+
+
+@pytest.mark.parametrize("arguments", [["reload"], ["uplink"], ["uplink", "a", "up"], ["events"]])
+def test_what_only_a_daemon_can_do(
+    daemon: Daemon, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answer = absent
+    assert main.run(arguments) == 1
+    assert capsys.readouterr().err.startswith("ifdefault: no daemon runs, ")
+
+
+@pytest.mark.parametrize("name", ["plan", "check", "explain", "status"])
+def test_a_plan_follows_what_the_daemon_decided(
+    daemon: Daemon, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    daemon.answer = lambda _: {"ok": True, "standing": STANDING.to_json()}
+    config = tmp_path / "f.toml"
+    config.write_text('[uplink.a]\ninterface = "wan0"\n')
+    monkeypatch.setenv("IFDEFAULT_CONFIG", str(config))
+    seen: list[object] = []
+
+    def prepare(*_: object, decision: Decision | None, **__: object) -> None:
+        seen.append(decision)
+        raise HostError("enough")
+
+    for function in ("prepare", "prepare_config"):
+        monkeypatch.setattr(f"ifdefault.host.apply.{function}", prepare)
+    arguments = ["tcp", "any", "192.0.2.1:80"] if name == "explain" else []
+    assert main.run([name, *arguments]) == 1
+    daemon.answer = absent
+    assert main.run([name, *arguments]) == 1
+    assert seen == [STANDING.decision, None]
+
+
+# --- run -----------------------------------------------------------------------------------
+
+
+def test_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[tuple[object, ...]] = []
+
+    def run(*arguments: object, verbose: bool) -> int:
+        calls.append((*arguments, verbose))
+        return 3
+
+    module = types.ModuleType("ifdefault.daemon.engine")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ifdefault.daemon.engine", module)
+    config = tmp_path / "f.toml"
+    config.write_text('[uplink.a]\ninterface = "wan0"\n')
+    where = ["-c", str(config), "--state-dir", "/s", "--run-dir", "/r"]
+    assert main.run([*where, "run", "-v"]) == 3
+    assert calls == [(config, Path("/s"), Path("/r"), True)]
+    config.write_text("[uplink.a]\n")
+    assert main.run([*where, "run"]) == 2  # before anything of the daemon runs
+    assert len(calls) == 1
+
+
+# --- uplink --------------------------------------------------------------------------------
+
+
+def test_uplink_forces(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    reply = {"ok": True, "uplink": "isp-a", "was": "auto", "state": "drain"}
+    daemon.answer = lambda _: reply
+    assert main.run(["uplink", "isp-a", "drain"]) == 0
+    assert daemon.asked == [{"do": "uplink", "name": "isp-a", "state": "drain"}]
+    assert capsys.readouterr().out == "isp-a: auto -> drain\n"
+    reply["was"] = "drain"
+    assert main.run(["uplink", "isp-a", "drain"]) == 0
+    assert capsys.readouterr() == ("", "isp-a: drain already\n")
+    assert main.run(["uplink", "isp-a", "drain", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"uplink": "isp-a", "was": "drain", "state": "drain"}
+
+
+def test_uplink_shows(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answer = lambda _: {"ok": True, "standing": STANDING.to_json()}
+    assert main.run(["uplink"]) == 0
+    assert capsys.readouterr().out == (
+        "Uplink  Forced  Observed\n"
+        "isp-a   auto    IPv4 down, IPv6 up\n"
+        "isp-b   drain   IPv4 recovering\n"
+    )
+    assert main.run(["uplink", "isp-b", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"isp-b": {"forced": "drain", "observed": {"4": "recovering"}}}
+    assert main.run(["uplink", "isp-c"]) == 1
+    assert capsys.readouterr().err == 'ifdefault: no uplink "isp-c", there are isp-a, isp-b\n'
+    assert main.run(["uplink", "isp-a", "sideways"]) == 2
+    assert daemon.asked == 3 * [{"do": "status"}]
+
+
+# --- events --------------------------------------------------------------------------------
+
+
+def event(n: int) -> dict[str, Any]:
+    return {"at": 1_700_000_000.25 + n, "kind": "path", "uplink": "a", "text": f"event {n}"}
+
+
+def test_events(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answer = lambda request: {"ok": True, "events": [event(n) for n in (1, 2)]}
+    assert main.run(["events", "-n", "2"]) == 0
+    assert daemon.asked == [{"do": "events", "limit": 2}]
+    lines = capsys.readouterr().out.splitlines()
+    when = r"2023-11-1\dT\d\d:\d\d:\d1\.250[+-]\d\d:\d\d"
+    assert re.fullmatch(rf"{when}  path      event 1", lines[0])
+    assert len(lines) == 2
+    assert main.run(["events", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told == [event(1), event(2)]
+
+
+def test_events_follow_from_daemon_to_daemon(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each look brings what is new: nothing, one, none without a daemon, more than it asked for."""
+    history = iter([[1], [1], [1, 2], None, [*range(1, 41)], [*range(1, 41)]])
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            there = next(history)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+        if there is None:
+            raise NotRunning("no daemon runs")
+        return {"ok": True, "events": [event(n) for n in there][-request["limit"] :]}
+
+    daemon.answer = answer
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    assert main.run(["events", "--follow", "--json"]) == 130
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told == [event(n) for n in range(1, 41)]
+
+
+# --- status --------------------------------------------------------------------------------
+
+
+def test_how_the_uplinks_fare() -> None:
+    lines = [re.sub("  +", "|", line) for line in fare.lines(STANDING)]
+    assert lines == [
+        "Uplink|State|Since|Loss|RTT|In|Out|Carries|Cause",
+        "isp-a|IPv4|down|4.0s|50 %|12.3 ms|1.25 Mbit/s|0 bit/s|nothing new|4 rounds lost in 310 ms",
+        "|IPv6|up|5m00s|0.4 %|30.0 ms|default|icmp://[2001:db8::1] answers",
+        "isp-b|IPv4|recovering (forced drain, up in 1.5s)|1.0s|0.0 %|-|default|traffic flows",
+        "held: undone in 5 s unless confirmed",
+        "another program keeps undoing: ip rule add …",
+        "example.net doesn't resolve",
+        "isp-b IPv4: icmp://192.0.2.1 never answered",
+        "isp-a IPv6: its gateway is silent",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (-1, "0.0s"), (0.04, "0.0s"), (9.94, "9.9s"), (9.96, "10s"), (59.4, "59s"),
+        (59.6, "1m00s"), (192, "3m12s"), (3599.7, "1h00m"), (7500, "2h05m"), (356400, "4d3h"),
+    ],
+)  # fmt: skip
+def test_ages(seconds: float, told: str) -> None:
+    assert fare.age(seconds) == told
+
+
+@pytest.mark.parametrize(
+    ("bits", "told"),
+    [
+        (0, "0 bit/s"), (940, "940 bit/s"), (999.6, "1 kbit/s"), (1_250_000, "1.25 Mbit/s"),
+        (999_600, "1 Mbit/s"), (10_000_000_000, "10 Gbit/s"), (123_456_000, "123 Mbit/s"),
+    ],
+)  # fmt: skip
+def test_rates(bits: float, told: str) -> None:
+    assert fare.rate(bits) == told
+
+
+WELL = Status(True, (), (), {}, {}, (), ())
+QUIET = Standing(1, 1.0, 1.0, "x", (Health("a", 4, "up", 0.0, ""),))
+
+
+@pytest.mark.parametrize(
+    ("standing", "silence", "is_well"),
+    [
+        (None, "", True),
+        (None, "the daemon doesn't answer in 5 s", False),
+        (QUIET, "", True),
+        (Standing(1, 1.0, 1.0, "x", held="why"), "", False),
+        (Standing(1, 1.0, 1.0, "x", fights=("what",)), "", False),
+        (Standing(1, 1.0, 1.0, "x", (Health("a", 4, "down", 0.0, ""),)), "", False),
+    ],
+)
+def test_exit_status_of_status(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    standing: Standing | None,
+    silence: str,
+    is_well: bool,
+) -> None:
+    seen = status._Seen(WELL, standing, silence)
+    monkeypatch.setattr(status, "_look", lambda _: seen)
+    assert main.run(["status"]) == (0 if is_well else 1)
+    told = capsys.readouterr().out
+    assert ("no daemon runs: nothing is probed\n" in told) == (standing is None and not silence)
+    assert f"the daemon says nothing: {silence}\n" in told or not silence
+    assert main.run(["status", "--json"]) == (0 if is_well else 1)
+    daemon = json.loads(capsys.readouterr().out)["daemon"]
+    assert (Standing.from_json(daemon) if daemon else None) == standing
+
+
+def test_a_daemon_that_is_mute_hides_nothing_else(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mute(_: dict[str, Any]) -> dict[str, Any]:
+        raise HostError("the daemon doesn't answer in 5 s")
+
+    daemon.answer = mute
+    monkeypatch.setattr("ifdefault.host.apply.prepare", lambda *_, **__: None)
+    monkeypatch.setattr("ifdefault.host.status.read_status", lambda _: WELL)
+    seen = status._look(Options(run_dir=Path("/run/x")))
+    assert seen == status._Seen(WELL, None, "the daemon doesn't answer in 5 s")
+
+
+def test_watch_draws_over_what_was_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: (5, 3))
+    status._draw(["1234567", "2", "3", "4"])
+    assert capsys.readouterr().out == "\x1b[H12345\x1b[K\n2\x1b[K\n\x1b[J"
+
+
+def test_what_an_engine_refuses_is_our_error(daemon: Daemon) -> None:
+    options = Options(run_dir=Path("/run/x"))
+    daemon.answer = refuse
+    with pytest.raises(ConfigError, match=r"f\.toml:3: uplink\.a: no good"):
+        engine.ask(options, {"do": "status"})
+    daemon.answer = lambda _: {"ok": False, "problems": []}
+    with pytest.raises(HostError):
+        engine.change(options, {"do": "down"})
+
+
+def test_an_engine_of_another_version(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    told = STANDING.to_json() | {"mood": "good"}
+    daemon.answer = lambda _: {"ok": True, "standing": told}
+    assert main.run(["uplink"]) == 1
+    assert "restart it, it may be of another version" in capsys.readouterr().err

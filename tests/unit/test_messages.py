@@ -1,0 +1,215 @@
+"""What is a message between engine and face, and what isn't."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from ifdefault.daemon.messages import (
+    DETAIL_CHARS,
+    MAX_ADDRESSES,
+    MAX_BYTES,
+    TO_ENGINE,
+    TO_FACE,
+    BadMessage,
+    Bind,
+    Message,
+    Outcome,
+    Ping,
+    Pong,
+    Ready,
+    Resolve,
+    Resolved,
+    Send,
+    Unbind,
+    decode,
+    encode,
+    printable,
+    wants_socket,
+)
+
+ALL = (*TO_FACE, *TO_ENGINE)
+ICMP = Send(1, 2, "icmp", "192.0.2.1", 0, "192.0.2.1", "", (), 500)
+HTTP = Send(1, 2, "http", "2001:db8::1", 80, "example.net", "/a?b=c", (200, 204), 500)
+DNS = Send(1, 2, "dns", "192.0.2.53", 53, "192.0.2.53", "example.net", (), 500)
+SAMPLES: tuple[Message, ...] = (
+    Bind(7, 6),
+    Unbind(7),
+    ICMP,
+    HTTP,
+    DNS,
+    Resolve("example.net"),
+    Ping(1),
+    Outcome(1, 2, "wrong", 0, "status 503, erwartet: “200”"),
+    Resolved("example.net", ("192.0.2.1", "2001:db8::1")),
+    Resolved("example.net", (), "name or service not known"),
+    Pong((1 << 63) - 1),
+    Ready(4711),
+)
+
+
+def fields_of(message: Message) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(encode(message))
+    return told
+
+
+def refused(packet: bytes | dict[str, Any]) -> str:
+    """Why a packet is no message."""
+    data = packet if isinstance(packet, bytes) else json.dumps(packet).encode()
+    with pytest.raises(BadMessage) as caught:
+        decode(data, ALL)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("message", SAMPLES)
+def test_there_and_back(message: Message) -> None:
+    packet = encode(message)
+    assert decode(packet, ALL) == message
+    assert packet.isascii()
+
+
+def test_each_type_goes_one_way() -> None:
+    assert not set(TO_FACE) & set(TO_ENGINE)
+    assert {type(message) for message in SAMPLES} == set(ALL)
+    for message in SAMPLES:
+        wrong = TO_ENGINE if type(message) in TO_FACE else TO_FACE
+        with pytest.raises(BadMessage, match="of no known type"):
+            decode(encode(message), wrong)
+
+
+@pytest.mark.parametrize("message", SAMPLES)
+def test_no_field_may_be_missing_or_surplus(message: Message) -> None:
+    told = fields_of(message)
+    for name in told:
+        assert refused({k: v for k, v in told.items() if k != name})
+    assert "not exactly the fields" in refused(told | {"more": 1})
+    assert refused(told | {"type": "Nothing"}) == "of no known type"
+    assert refused(told | {"type": ["Send"]}) == "of no known type"
+
+
+@pytest.mark.parametrize("message", SAMPLES)
+def test_each_field_has_its_type(message: Message) -> None:
+    told = fields_of(message)
+    for field in fields(message):
+        good = told[field.name]
+        bad: Any
+        for bad in (None, True, 1.0, [], {}, "", "x\n", [[]], -1, 1 << 63, 1 << 200):
+            if bad == good and type(bad) is type(good):
+                continue
+            if (bad == [] and isinstance(good, list)) or (bad == "" and isinstance(good, str)):
+                continue  # may be right; what may not be empty is below
+            assert f"{type(message).__name__}" in refused(told | {field.name: bad})
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        (ICMP, {"path": 1 << 31}),
+        (ICMP, {"kind": "udp"}),
+        (ICMP, {"port": 1}),
+        (ICMP, {"timeout_ms": 0}),
+        (ICMP, {"timeout_ms": 60_001}),
+        (ICMP, {"address": "example.net"}),
+        (ICMP, {"address": "192.0.2.01"}),
+        (ICMP, {"address": "2001:DB8::1"}),
+        (ICMP, {"address": "fe80::1%wan0"}),
+        (ICMP, {"address": "192.0.2.1\x00"}),
+        (ICMP, {"address": "\ud800"}),
+        (ICMP, {"host": "a b"}),
+        (ICMP, {"host": "a" * 254}),
+        (HTTP, {"port": 0}),
+        (HTTP, {"port": 65536}),
+        (HTTP, {"host": ""}),
+        (HTTP, {"host": "example.net\r\nX: y"}),
+        (HTTP, {"query": ""}),
+        (HTTP, {"query": "/a b"}),
+        (HTTP, {"query": "/\r\n"}),
+        (HTTP, {"query": "/ä"}),
+        (HTTP, {"query": "/" * 1001}),
+        (HTTP, {"statuses": [99]}),
+        (HTTP, {"statuses": [600]}),
+        (HTTP, {"statuses": [True]}),
+        (HTTP, {"statuses": ["200"]}),
+        (HTTP, {"statuses": [200] * 501}),
+        (Bind(1, 4), {"family": 5}),
+        (Bind(1, 4), {"family": True}),
+        (Resolve("a"), {"host": ""}),
+        (Resolve("a"), {"host": "ä"}),
+        (Outcome(1, 2, "lost"), {"verdict": "up"}),
+        (Outcome(1, 2, "lost"), {"rtt_us": 3_600_000_001}),
+        (Outcome(1, 2, "lost"), {"detail": "a\nb"}),
+        (Outcome(1, 2, "lost"), {"detail": "\x1b[2J"}),
+        (Outcome(1, 2, "lost"), {"detail": "a" * (DETAIL_CHARS + 1)}),
+        (Resolved("a", ()), {"addresses": ["192.0.2.1"] * (MAX_ADDRESSES + 1)}),
+        (Resolved("a", ()), {"addresses": ["localhost"]}),
+        (Resolved("a", ()), {"addresses": [["192.0.2.1"]]}),
+        (Resolved("a", ()), {"addresses": "192.0.2.1"}),
+        (Ready(1), {"pid": 0}),
+    ],
+)
+def test_what_is_out_of_bounds(message: Message, change: dict[str, Any]) -> None:
+    told = fields_of(message)
+    assert decode(json.dumps(told).encode(), ALL) == message
+    refused(told | change)
+    with pytest.raises(BadMessage):  # nor would it be sent
+        encode(replace(message, **change))
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"",
+        b" ",
+        b"null",
+        b"[]",
+        b'"Ping"',
+        b'{"type":"Ping","token":1',
+        b'{"type":"Ping","token":1}x',
+        b'{"type":"Ping","token":1}{"type":"Ping","token":1}',
+        b'{"type":"Ping","token":1,"token":2}',
+        b'{"type":"Pong","type":"Ping","token":2}',
+        b'{"type":"Ping","token":NaN}',
+        b'{"type":"Ping","token":Infinity}',
+        b'{"type":"Ping","token":1e0}',
+        b'{"type":"Ping","token":%s}' % (b"9" * 5000),
+        b'{"type":"Ping","token":1,"\xff":1}',
+        b'\xef\xbb\xbf{"type":"Ping","token":1}',
+        '{"type":"Ping","token":1}'.encode("utf-16"),
+        b'{"type":"Ping","token":1}'.ljust(MAX_BYTES + 1),
+        b"[" * MAX_BYTES,
+        b'{"a":' * (MAX_BYTES // 5),
+        b'{"type":"Ping","token":' + b"[" * 4000 + b"]" * 4000 + b"}",
+    ],
+)
+def test_what_is_no_message_at_all(packet: bytes) -> None:
+    refused(packet)
+
+
+def test_the_largest_fit() -> None:
+    detail = "\U0001f600" * DETAIL_CHARS
+    most = (1 << 63) - 1
+    long_name = "a" * 253
+    address = "2001:db8:1111:2222:3333:4444:5555:6666"
+    for message in (
+        replace(HTTP, seq=most, host=long_name, query="/" + '"' * 999, statuses=(599,) * 500),
+        Outcome((1 << 31) - 1, most, "answered", 3_600_000_000, detail),
+        Resolved(long_name, (address,) * MAX_ADDRESSES, detail),
+    ):
+        assert len(encode(message)) <= MAX_BYTES
+        assert decode(encode(message), ALL) == message
+
+
+def test_what_comes_with_a_socket() -> None:
+    assert wants_socket(Bind(1, 4))
+    assert wants_socket(HTTP)
+    assert not any(wants_socket(m) for m in (ICMP, Unbind(1), Ping(1), Outcome(1, 2, "lost")))
+
+
+def test_texts_of_any_origin_become_printable() -> None:
+    assert printable("a\r\n b\x1b[2J\u202e\ud800c\x00") == "a b [2J c"
+    assert printable("x" * 10_000) == "x" * DETAIL_CHARS
+    assert printable("", 5) == ""
+    encode(Outcome(1, 2, "lost", 0, printable("\n" * 9000 + "ä" * 500)))

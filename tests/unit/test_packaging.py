@@ -1,0 +1,75 @@
+"""The units and users of packaging/ against the program that they are for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+
+from ifdefault.cli.main import SUBCOMMANDS
+from ifdefault.cli.options import Options
+from ifdefault.errors import ConfigError
+from ifdefault.model import DaemonConfig
+
+PACKAGING = Path(__file__).parents[2] / "packaging"
+UNITS = sorted(PACKAGING.glob("*.service"))
+
+
+def settings(unit: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key, value in re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.MULTILINE):
+        found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_commands_that_there_are(unit: Path) -> None:
+    lines = [v for k, values in settings(unit).items() if k.startswith("Exec") for v in values]
+    assert lines
+    for line in lines:
+        program, name, *rest = line.split()
+        assert (program, name in SUBCOMMANDS) == ("ifdefault", True)
+        command = import_module(f"ifdefault.cli.{name}").command
+        known = {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
+        assert set(rest) <= known
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_is_sound(unit: Path, tmp_path: Path) -> None:
+    """By systemd itself where it is here; what a unit must not say is tested without it too."""
+    said = settings(unit)
+    assert not {"PrivateUsers", "PrivateNetwork", "ProtectKernelTunables"} & said.keys()
+    assert said["StateDirectory"] == [Options().state_dir.name]
+    if shutil.which("systemd-analyze"):
+        text = re.sub(r"^Documentation=.*\n", "", unit.read_text(), flags=re.MULTILINE)
+        copy = tmp_path / unit.name
+        copy.write_text(re.sub(r"=ifdefault\b(?= )", "=/bin/true", text))
+        command = ["systemd-analyze", "verify", "--man=no", str(copy)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert [line for line in done.stderr.splitlines() if unit.name in line] == []
+
+
+def test_the_daemon_has_the_rights_that_it_needs_and_no_more() -> None:
+    said = settings(PACKAGING / "ifdefault.service")
+    needed = "CAP_NET_ADMIN CAP_NET_RAW CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL"
+    assert said["CapabilityBoundingSet"] == [needed]
+    assert said["Type"] == ["notify"]
+    assert said["RuntimeDirectory"] == [Options().run_dir.name]
+    assert said["RestartPreventExitStatus"] == [str(ConfigError.exit_status)]
+    assert "ExecStop" not in said  # the kernel's state outlives it
+
+
+def test_users_are_those_of_the_config() -> None:
+    text = (PACKAGING / "ifdefault.sysusers").read_text()
+    users = re.findall(r'^u\s+(\S+)\s+-\s+"[^":]+"$', text, re.MULTILINE)
+    default = DaemonConfig()
+    assert users == [default.user, default.hook_user]
+    if shutil.which("systemd-sysusers"):
+        command = ["systemd-sysusers", "--dry-run", str(PACKAGING / "ifdefault.sysusers")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr.count("not a valid")) == (0, 0)
