@@ -31,22 +31,23 @@ _SEED = int(os.environ.get("CHAOS_SEED", "1997"))
 _DEVICES = {"isp-a": "wan0", "isp-b": "wan1", "isp-c": "wan2"}
 _AMOUNTS = {"loss": 20}  # per cent; the others as the lab has them
 _AT_ONCE = 2  # of three
-_PAUSE_S = 4.0  # on average, between a fault and the next
-_SHORTEST_S, _LASTING_S, _LONGEST_S = 5.0, 12.0, 30.0
+_PAUSE_S = 6.0  # on average, between a fault and the next
+_SHORTEST_S, _MORE_S, _LONGEST_S = 5.0, 7.0, 30.0
 _CALM_S = 10.0
 _ASK_S = 0.5
 _TURN_S = 0.05
-_DEAD, _IMPAIRED = (
+_DEAD, _IMPAIRED, _FLAPPING = (
     ", ".join(f"`{fault}`" for fault, kind in KINDS.items() if kind == wanted)
-    for wanted in ("dead", "impaired")
+    for wanted in ("dead", "impaired", "flapping")
 )
 _HOW = f"""\
 The lab's world `three`, `ifdefault run` with default settings and ranks in the order of the
 uplinks. For {_MINUTES:g} minutes random faults (seed {_SEED}) come and go on one or two of the
-three uplinks at a time: each {_SHORTEST_S:g} to {_LONGEST_S:g} s long, around {_LASTING_S:g} s,
-{_PAUSE_S:g} s apart. *Dead*: {_DEAD}. *Impaired*: {_IMPAIRED}. Meanwhile the kernel's default is
-watched as in `failover`, for IPv4 and IPv6; the daemon is asked for its states each {_ASK_S:g} s;
-and the client sends 100 echo requests a second to each of the host's six addresses.
+three uplinks at a time: each {_SHORTEST_S:g} to {_LONGEST_S:g} s long, {_SHORTEST_S + _MORE_S:g} s
+on average, {_PAUSE_S:g} s apart. *Dead*: {_DEAD}. *Impaired*: {_IMPAIRED}. *Flapping*, which is
+neither: {_FLAPPING}. Meanwhile the kernel's default is watched as in `failover`, for IPv4 and
+IPv6; the daemon is asked for its states each {_ASK_S:g} s; and the client sends 100 echo requests
+a second to each of the host's six addresses.
 {chaos_verdict.HOW}"""
 
 
@@ -81,7 +82,7 @@ def _config() -> str:
             "name": name,
             "interface": dev,
             "rank": rank,
-            "gateways": list(load("three").providers[rank].gateways),
+            "gateways": [g.partition("/")[0] for g in load("three").providers[rank].gateways],
         }
         for rank, (name, dev) in enumerate(_DEVICES.items())
     )
@@ -102,8 +103,8 @@ def _trouble(world: World, daemon: Daemon, record: Record) -> None:
         if next_s <= now < end_s and len(active) < _AT_ONCE:
             provider = random.choice([name for name in _DEVICES if name not in active])
             fault = random.choice(list(KINDS))
-            lasting_s = random.expovariate(1 / _LASTING_S)
-            due_s = now + min(max(lasting_s, _SHORTEST_S), _LONGEST_S)
+            lasting_s = _SHORTEST_S + random.expovariate(1 / _MORE_S)
+            due_s = now + min(lasting_s, _LONGEST_S)
             active[provider] = (fault, time.monotonic(), due_s)
             faults.inflict(world, fault, provider, _AMOUNTS.get(fault))
             next_s = time.monotonic() + random.expovariate(1 / _PAUSE_S)

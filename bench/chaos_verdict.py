@@ -22,8 +22,8 @@ KINDS = {
     "loss": "impaired",
     "bursts": "impaired",
     "delay": "impaired",
-    "flapping": "impaired",
-    "flapping-beyond": "impaired",
+    "flapping": "flapping",
+    "flapping-beyond": "flapping",
 }
 BOUND_S = 1.2
 _WELL = ("up", "degraded")
@@ -104,11 +104,11 @@ def figures(record: Record) -> tuple[Figure, ...]:
         Figure("… whose line was clean, left after: median", _or_0(median, clean), "s", 0.8),
         Figure("… p95", _or_0(lambda s: quantile(s, 0.95), clean), "s", BOUND_S),
         Figure("… longest", max(clean, default=0), "s", BOUND_S),
-        Figure("… impaired a while before, left after: longest", max(after, default=0), "s"),
+        Figure("… impaired or flapping a while before: longest", max(after, default=0), "s"),
         Figure("moved to an uplink that was dead", _moves_to_dead(record), target=0),
         Figure("dead, and not called down: longest", _called_late(record), "s"),
         Figure("false alarms: intact uplinks called down", len(alarms), target=0),
-        Figure("impaired uplinks called down", _downs_while_impaired(record)),
+        Figure("impaired uplinks (loss, bursts, delay) called down", _downs_while_impaired(record)),
         Figure("packets to untouched uplinks", sent),
         Figure("… lost", lost, target=0),
         Figure("from a fault's end to up again, median", _or_0(median, waits), "s"),
@@ -193,13 +193,13 @@ def _downs(record: Record) -> list[State]:
 
 
 def _touched(
-    record: Record, provider: str, at_s: float, before_s: float = 0.0, *, dead: bool | None = None
+    record: Record, provider: str, at_s: float, before_s: float = 0.0, kinds: Sequence[str] = ()
 ) -> bool:
     """Whether something was wrong with an uplink at a time, with a margin on either side."""
     return any(
         spell.provider == provider
         and spell.begin_s - before_s <= at_s <= spell.end_s + _MARGIN_S
-        and dead in (None, spell.dead)
+        and (not kinds or KINDS[spell.fault] in kinds)
         for spell in record.spells
     )
 
@@ -212,8 +212,8 @@ def false_alarms(record: Record) -> Iterator[State]:
 
 def _downs_while_impaired(record: Record) -> int:
     return sum(
-        _touched(record, state.uplink, state.since_s, dead=False)
-        and not _touched(record, state.uplink, state.since_s, dead=True)
+        _touched(record, state.uplink, state.since_s, kinds=["impaired"])
+        and not _touched(record, state.uplink, state.since_s, kinds=["dead", "flapping"])
         for state in _downs(record)
     )
 

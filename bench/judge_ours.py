@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from bench.judge_lines import Case, Dying, Line
 from ifdefault.health import Memory, Path
 from ifdefault.health.line import FAST_ROUNDS, SLOW_ROUNDS
-from ifdefault.health.quality import LEAVE
+from ifdefault.health.quality import LEAVE_QUICK, LEAVE_SLOW
 from ifdefault.health.target import MARGIN_S
 from ifdefault.model import HealthConfig
 from ifdefault.vitals import PathState, Transition
@@ -87,8 +87,8 @@ class Run:
         quick, slow = (step for step in quality._steps)
         quick_then = quality._quick * (1 - quick) ** rounds
         slow_then = quality._slow * (1 - slow) ** rounds
-        limit = self.config.degraded_loss * LEAVE
-        if quality.worse and quick_then <= limit and slow_then <= limit:
+        limit = self.config.degraded_loss
+        if quality.worse and quick_then <= limit * LEAVE_QUICK and slow_then <= limit * LEAVE_SLOW:
             return wake_s  # it would cease to be degraded on the way
         quality._quick, quality._slow = quick_then, slow_then
         learned._slow, learned._slow_n = fade(learned._slow, learned._slow_n, SLOW_ROUNDS, rounds)

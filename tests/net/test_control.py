@@ -16,8 +16,9 @@ import socket
 import subprocess
 from contextlib import ExitStack, suppress
 from itertools import chain
+from pathlib import Path
 
-from ifdefault.daemon.client import SOCKET
+from ifdefault.daemon.client import SOCKET, is_running
 from ifdefault.daemon.standing import Standing
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually
@@ -25,6 +26,8 @@ from ifdefault.lab.world import World
 from tests.net import watched
 from tests.net.conftest import LabWorld
 from tests.net.watched import PATIENCE_S, await_default, await_states, standing, start
+
+PACKAGING = Path(__file__).parents[2] / "packaging"
 
 
 def test_status_tells_how_the_uplinks_fare(lab_world: LabWorld) -> None:
@@ -120,6 +123,25 @@ def test_watch_draws_on_a_terminal_without_clearing_it(lab_world: LabWorld) -> N
     assert shown.count("\x1b[2J") <= 1  # before the first one
     assert shown.count("\x1b[J") >= 3
     assert "isp-b" in shown
+
+
+def test_the_rights_of_its_unit_are_enough(lab_world: LabWorld) -> None:
+    """Those in CapabilityBoundingSet=, and no way to gain others."""
+    unit = (PACKAGING / "ifdefault.service").read_text()
+    (line,) = re.findall(r"^CapabilityBoundingSet=(.+)$", unit, re.MULTILINE)
+    rights = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in line.split())])
+    world = lab_world("two")
+    confined = ["setpriv", "--nnp", "--inh-caps=-all", f"--bounding-set={rights}", "--"]
+    child = world["host"].popen([*confined, *world.command, "run"], stderr=subprocess.DEVNULL)
+    eventually(lambda: is_running(world.run_dir), PATIENCE_S)
+    await_states(world, ["up"])
+    with faults.suffering(world, "blackhole", "isp-a"):
+        await_default(world, "wan1")
+    await_default(world, "wan0")
+    world.ifdefault("down", check=True)
+    assert not any(watched.ours(world))
+    child.terminate()
+    assert child.wait(PATIENCE_S) == 0
 
 
 def test_garbage_and_crowds_disturb_nobody(lab_world: LabWorld) -> None:

@@ -28,7 +28,7 @@ from tests.net.conftest import LabWorld
 BEYOND = {4: "1.1.1.1", 6: "2606:4700:4700::1111"}
 GATEWAY = {4: "203.0.113.1", 6: "2001:db8:a::1"}
 FAMILIES = (4, 6)
-SILENCE_S = 0.3  # no answer takes so long here
+SILENCE_S = 0.5  # no answer takes so long here
 
 
 class Echo:
@@ -312,8 +312,8 @@ def test_delay_takes_its_time_each_way(lab_world: LabWorld, name: str) -> None:
         eventually(partial(answers, client, own[family]), what="an answer")
     with suffering(world, "delay", "isp-a", amount=50):
         for family in FAMILIES:
-            assert 100 <= rtt_ms(host, BEYOND[family]) < 140
-            assert 100 <= rtt_ms(client, own[family]) < 140
+            assert 100 <= rtt_ms(host, BEYOND[family]) < 200
+            assert 100 <= rtt_ms(client, own[family]) < 200
     assert rtt_ms(host, BEYOND[4]) < 50
     assert not sum(world.misrouted().values())
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import itertools
 import socket
+import struct
 from collections.abc import Iterator
 from select import select
 
 import pytest
 
+from ifdefault.kernel import rtnetlink
+from ifdefault.kernel.netlink import attribute
 from ifdefault.kernel.watch import (
     Changed,
     Event,
@@ -114,6 +117,13 @@ def test_the_last_word_on_a_link_is_the_last(watch: Watch, host: Node) -> None:
 
 def test_a_link_that_changes_nothing_is_no_news(watch: Watch, host: Node) -> None:
     assert told_of(watch, host, "link set wan0 alias news\nlink set wan0 txqueuelen 99\n") == []
+
+
+def test_a_wireless_event_is_no_news(watch: Watch, host: Node) -> None:
+    """It comes as a link without anything but its name; no driver here sends any."""
+    head = struct.pack("=BBHiII", 0, 0, 1, index(host, "wan0"), 0x11043, 0)
+    event = head + attribute(3, b"wan0\0") + attribute(11, bytes(8))
+    assert watch._routing(rtnetlink.NEWLINK, event) is None
 
 
 def test_a_bridge_port_that_leaves_is_no_link_that_goes(watch: Watch, host: Node) -> None:

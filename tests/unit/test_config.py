@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -330,6 +331,34 @@ def test_probes_that_cannot_be_asked(probe: str, told: str) -> None:
         ("f.toml:4: uplink.isp-a.probes[0]", "f.toml:3: uplink.isp-a.probes:")
     )
     assert told in problem
+
+
+_URLS = st.text(max_size=20) | st.builds(
+    "{}://{}{}{}".format,
+    st.sampled_from(["icmp", "tcp", "http", "https", "dns", "x"]),
+    st.sampled_from(["192.0.2.1", "[2001:db8::1]", "[fe80::1%a]", "a.example", ""])
+    | st.text("ab.-_[]%:@1", max_size=12),
+    st.sampled_from(["", ":80", ":0", ":"]) | st.text(":0123456789", max_size=7),
+    st.sampled_from(["", "/", "/a?b=c", "/#", "?x"]) | st.text("/?#ab.% ", max_size=8),
+)
+
+
+@given(_URLS)
+def test_any_text_is_a_probe_or_one_error(url: str) -> None:
+    text = f"{UPLINK}probes = [{json.dumps(url)}]"
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return  # a lone surrogate, or DEL
+    try:
+        probes = config.parse(text, "f.toml").uplinks[0].probes
+    except ConfigError as error:
+        [problem] = error.problems
+        assert problem.remedy, problem
+        return
+    assert probes is not None
+    again = config.parse(f"{UPLINK}probes = [{json.dumps(str(probes[0]))}]", "f.toml")
+    assert again.uplinks[0].probes == probes
 
 
 @pytest.mark.parametrize(

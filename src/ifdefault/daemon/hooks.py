@@ -81,6 +81,10 @@ class Hooks:
         if len(self._waiting) > WAITING:
             self._log.warning("%s is dropped: %d others wait", self._waiting.popleft(), WAITING)
 
+    @property
+    def busy(self) -> bool:
+        return bool(self._running or self._waiting)
+
     async def close(self) -> None:
         """End those that run; those that wait are forgotten."""
         self._waiting.clear()
@@ -98,7 +102,9 @@ class Hooks:
             try:
                 self._running[call.key] = _Run(call, self._log, self._ended)
             except OSError as error:
-                self._log.warning("%s can't be run: %s", call, error.strerror)
+                self._log.warning(
+                    "%s can't be run: %s", call, os.strerror(error.errno or 0).lower()
+                )
                 continue
             self._idle.clear()
 

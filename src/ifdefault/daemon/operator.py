@@ -54,15 +54,15 @@ class Operator:
         )
         return Standing(
             pid=os.getpid(),
-            up_s=now - engine.started_s,
+            up_s=now - engine.governor.started_s,
             now_s=now,
             config=str(engine.config_path),
             health=engine.paths.health(),
-            decision=engine.decision or Decision(),
-            forced=dict(engine.forced),
-            held=engine.keeper.held or left,
-            fights=engine.keeper.fights.told(now),
-            problems=(*engine.refused, *engine.outpost.problems, *engine.paths.problems),
+            decision=engine.governor.decision or Decision(),
+            forced=dict(engine.governor.forced),
+            held=engine.governor.keeper.held or left,
+            fights=engine.governor.keeper.fights.told(now),
+            problems=(*engine.governor.refused, *engine.outpost.problems, *engine.paths.problems),
             rates=dict(engine.evidence.rates),
         )
 
@@ -75,20 +75,17 @@ class Operator:
 
     def _force(self, name: str, state: Forced) -> dict[str, Any]:
         engine = self._engine
-        names = [u.name for u in engine.keeper.config.uplinks]
+        names = [u.name for u in engine.governor.keeper.config.uplinks]
         if name not in names:
             raise HostError(Problem("", f'no uplink "{name}"', f"there are {', '.join(names)}"))
-        was = engine.forced.get(name, "auto")
+        was = engine.governor.forced.get(name, "auto")
         with engine.store.lock(wait=True):
             kept = engine.store.load()
             kept.forced = {k: v for k, v in {**kept.forced, name: state}.items() if v != "auto"}
             engine.store.save(kept)
-        engine.forced = self.load_forced()
         if was != state:
             engine.diary.note("uplink", f"{name}: forced {was} -> {state} by the operator", name)
-            if state == "down":
-                engine.free_forced(name)
-            engine.decide()
+            engine.governor.force(self.load_forced())
         return {"uplink": name, "was": was, "state": state}
 
     # --- the config -----------------------------------------------------------------------
@@ -110,8 +107,8 @@ class Operator:
             raise HostError(Problem("reload", "an apply waits for its confirmation", remedy))
         engine.notifier.reloading()
         try:
-            before = engine.keeper.config
-            prepared = engine.adopt(read_config(engine.config_path))
+            before = engine.governor.keeper.config
+            prepared = engine.governor.adopt(read_config(engine.config_path))
         finally:
             engine.notifier.ready()
         if confirm_s is not None and prepared.operations:
@@ -123,7 +120,7 @@ class Operator:
     def _undo(self, before: Any) -> None:
         self._probation = None
         try:
-            self._engine.adopt(before)
+            self._engine.governor.adopt(before)
             self._engine.diary.note("reload", "not confirmed: the config before is in force again")
         except IfdefaultError as error:
             for problem in error.problems:
@@ -138,7 +135,7 @@ class Operator:
 
     def _down(self) -> dict[str, Any]:
         self._call_off()
-        prepared = self._engine.keeper.take_down()
+        prepared = self._engine.governor.keeper.take_down()
         self._engine.diary.note("down", "all of ours was taken out of the kernel")
         return _told(prepared)
 

@@ -72,12 +72,8 @@ def drop(uid: int, gid: int, *, limit: bool = False) -> None:
     _limit(resource.RLIMIT_CORE, 0)  # a core would hold what the process knew
     if limit:
         _limit(resource.RLIMIT_NOFILE, _FILES)
-    for capability in range(64):
-        held = _libc.prctl(_CAPBSET_READ, capability, 0, 0, 0)
-        if held < 0:  # beyond the kernel's last one
-            break
-        if held:
-            _prctl(_CAPBSET_DROP, capability)
+    if os.geteuid() == 0:  # whoever else has no right to begin with
+        _empty_bounding_set()
     _prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
     if uid != KEEP:
         if limit:
@@ -103,6 +99,15 @@ def left_over(status: str, uid: int) -> tuple[str, ...]:
         if "0" in told["Gid"].split() or told["Groups"].strip():
             found.append("groups")
     return tuple(found)
+
+
+def _empty_bounding_set() -> None:
+    for capability in range(64):
+        held = _libc.prctl(_CAPBSET_READ, capability, 0, 0, 0)
+        if held < 0:  # beyond the kernel's last one
+            break
+        if held:
+            _prctl(_CAPBSET_DROP, capability)
 
 
 def _limit(what: int, most: int) -> None:

@@ -25,6 +25,7 @@ BACKGROUND_S = 10.0
 PATIENT_ASKS = 10
 GATEWAY_S: dict[Pace, float] = {"quiet": 5.0, "burst": 0.2, "waiting": 1.0, "waiting long": 1.0}
 GATEWAY_MUTE_S = 60.0  # it doesn't answer pings at all
+SLACK = 0.2  # of a quiet interval
 LATE_S = 3.0  # how long after its timeout an answer is still known
 OVERDUE_S = 1.0  # after its timeout: a probe of which nothing was heard is nobody's loss
 
@@ -45,8 +46,8 @@ class Asker:
     it: them, or the gateway alone where nothing else is to be asked."""
 
     __slots__ = (
-        *("_background_s", "_gateway_s", "_good", "_quiet_s", "_seq", "_sent", "beyond"),
-        *("excess_s", "gateway", "judges", "round_s"),
+        *("_background_s", "_gateway_s", "_good", "_quiet_s", "_seq", "_sent", "_slack_s"),
+        *("beyond", "excess_s", "gateway", "judges", "round_s"),
     )
 
     def __init__(
@@ -59,6 +60,7 @@ class Asker:
         self.round_s = now
         self._quiet_s = quiet_s
         self._gateway_s = self._background_s = now
+        self._slack_s = 0.0
         self._seq = 0
         self._sent: dict[int, Sent] = {}
         self._good: list[Target] = []
@@ -91,6 +93,7 @@ class Asker:
 
     def hurry(self, now: float) -> None:
         """A burst begins: the next round at once, and all others are asked too."""
+        self._slack_s = 0.0
         if self._good:
             oldest = min(self._good, key=_last)
             self.round_s = min(self.round_s, max(now, oldest.last_s + SPACING_S))
@@ -115,7 +118,8 @@ class Asker:
 
     def spare(self, now: float, at_s: float) -> None:
         """The path is known to have carried traffic at `at_s`: a quiet round may be saved, but
-        never two in a row."""
+        never two in a row. The one after waits a little, for what is known next."""
+        self._slack_s = self._quiet_s * SLACK
         last_s = max((target.last_s for target in self._good), default=now)
         self.round_s = max(self.round_s, min(at_s + self._quiet_s, last_s + 2 * self._quiet_s))
 
@@ -159,7 +163,8 @@ class Asker:
         if target.last_s + SPACING_S <= now:
             self._ask(found, target, now, pace if self._good else None)
             target = min(pool, key=_last)
-            every_s = self._every_s(pace)
+            every_s = self._every_s(pace) + self._slack_s
+            self._slack_s = 0.0
         else:
             every_s = 0.0
         self.round_s = max(now + every_s, target.last_s + SPACING_S)

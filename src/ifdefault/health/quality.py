@@ -2,7 +2,7 @@
 
 Rules: only rounds at the quiet pace count, since those of a burst follow a loss and would tell too
 much of it. A limit is passed by much quickly (20 s), by little slowly (60 s), and left only when
-half of it is undercut.
+it is undercut by far.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ifdefault.model import HealthConfig
 QUICK_S = 20.0
 SLOW_S = 60.0
 MUCH = 1.5
-LEAVE = 0.5
+LEAVE_QUICK, LEAVE_SLOW = 0.5, 0.75
 LEAVE_RTT = 0.8
 
 
@@ -48,7 +48,7 @@ class Quality:
 
     def _why(self) -> str:
         limit, limit_s = self._limit, self._limit_s
-        quick, slow = (LEAVE, LEAVE) if self.worse else (MUCH, 1.0)
+        quick, slow = (LEAVE_QUICK, LEAVE_SLOW) if self.worse else (MUCH, 1.0)
         if limit and (self._quick > limit * quick or self._slow > limit * slow):
             return f"loss {max(self._quick, self._slow):.0%}"
         if limit_s and self._rtt_s > limit_s * (LEAVE_RTT if self.worse else 1.0):

@@ -1,0 +1,234 @@
+"""From transitions to a decision, and from the decision to the kernel.
+
+    transitions ──> decide ──> keep (keeper ── kernel) ──> follow ──> transitions …
+                      └─────> free what hangs on the dead
+
+Rules: all of it happens in the turn of the loop that brought the transition. Following what the
+kernel holds may bring transitions of its own, and so ends where nothing changes any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from ifdefault.daemon import freeing
+from ifdefault.daemon.diary import Diary
+from ifdefault.daemon.hooks import Hooks
+from ifdefault.daemon.keeper import Keeper
+from ifdefault.daemon.paths import Paths
+from ifdefault.health.decision import Candidate, decide
+from ifdefault.host.apply import Prepared
+from ifdefault.kernel.free import free
+from ifdefault.model import FAMILIES, Config, Family, Uplink
+from ifdefault.vitals import Decision, Forced, Transition
+
+_SETTLE_S = 1.0  # a start's first answers come in any order, which is no reason to move
+_SHARE = 4  # of the time at most one part in so many goes into looking at the kernel
+_TOLD = 3  # operations that a line of the log names
+
+
+class Governor:
+    """`followed` is called when uplinks were taken in as they are now, `changed` after each
+    transition."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        paths: Paths,
+        diary: Diary,
+        hooks: Hooks,
+        followed: Callable[[Prepared], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.keeper, self._paths, self._diary, self._hooks = keeper, paths, diary, hooks
+        self._followed, self._changed = followed, changed
+        self._loop = asyncio.get_running_loop()
+        self.started_s = time.monotonic()
+        self.kept_s = 0.0  # when the kernel was looked at last
+        self.decision: Decision | None = None
+        self.forced: dict[str, Forced] = {}
+        self.refused: tuple[str, ...] = ()
+        self._carrier: dict[Family, str] = {}
+        self._usable: dict[str, Uplink] = {}  # uplinks as they were when they could be used last
+        self._unfreed: set[tuple[str, Family]] = set()
+        self._frees: set[asyncio.Task[None]] = set()
+        self._keep_cost_s = 0.0
+        self._keep_at_s = float("inf")
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._frees, return_exceptions=True)
+
+    # --- deciding -------------------------------------------------------------------------
+
+    def take(self, transitions: Iterable[Transition]) -> None:
+        """Tell what changed, and decide anew."""
+        told = tuple(transitions)
+        if not told:
+            return
+        for change in told:
+            worse = change.state in ("down", "degraded")
+            level = logging.WARNING if worse else logging.INFO
+            self._diary.note("path", str(change), change.uplink, level)
+            self._hooks.fire(
+                change.state,
+                uplink=change.uplink,
+                family=str(change.family),
+                was=change.was,
+                state=change.state,
+                cause=change.cause,
+            )
+            if change.state == "down":
+                self._unfreed.add((change.uplink, change.family))
+            else:
+                self._unfreed.discard((change.uplink, change.family))
+        self._changed()
+        self.decide()
+
+    def force(self, forced: dict[str, Forced]) -> None:
+        """The operator's word changed; what hangs on an uplink forced down is freed as well."""
+        for name, state in forced.items():
+            if state == "down" and self.forced.get(name) != "down":
+                self._unfreed |= {(name, family) for family in FAMILIES}
+        self.forced = forced
+        self.decide()
+
+    def decide(self) -> None:
+        """Decide anew, and bring the kernel to it at once if that changes anything."""
+        decision = self._decided(self.keeper.prepared)
+        if decision != self.decision:
+            self.decision = decision
+            self.keep(decided=True)
+        self._free_dead()
+
+    @property
+    def settled(self) -> bool:
+        return time.monotonic() - self.started_s > _SETTLE_S
+
+    def _decided(self, prepared: Prepared) -> Decision:
+        carriers = {link.name for link in prepared.facts.links if link.carrier}
+        candidates = []
+        for uplink in prepared.uplinks:
+            for family in FAMILIES:
+                if uplink.pending or uplink.gateway(family) is None:
+                    continue
+                state = self._paths.state(uplink.name, family)
+                if state == "unproven" and not self.settled:
+                    state = "up"
+                candidates.append(
+                    Candidate(
+                        uplink=uplink.name,
+                        family=family,
+                        rank=uplink.rank,
+                        weight=uplink.weight,
+                        carrier=uplink.interface in carriers,
+                        state=state,
+                        forced=self.forced.get(uplink.name, "auto"),
+                    )
+                )
+        return decide(candidates, self.decision)
+
+    # --- to the kernel, and what it tells -------------------------------------------------
+
+    def adopt(self, config: Config) -> Prepared:
+        """Take in a config, or raise and go on with the one that is. The first time, with what
+        the earlier engine knew, so that adopting what it left moves nothing."""
+        decide = self._first_decision if self.decision is None else self._decided
+        prepared = self.keeper.adopt(config, decide)
+        self.decision = self._decided(prepared)
+        self._hooks.config = config
+        self.follow()
+        self.decide()
+        return prepared
+
+    def _first_decision(self, prepared: Prepared) -> Decision:
+        facts, uplinks = prepared.facts, prepared.uplinks
+        self._paths.follow(time.monotonic(), self.keeper.config, uplinks, facts)
+        return self._decided(prepared)
+
+    def look_at(self, at_s: float) -> None:
+        """Look at the kernel at a time, but never so often that we do nothing else."""
+        at_s = max(at_s, self.kept_s + _SHARE * self._keep_cost_s)
+        if at_s < self._keep_at_s:
+            self._keep_at_s = at_s
+            self._loop.call_at(at_s, self._keep_if_due)
+
+    def _keep_if_due(self) -> None:
+        if time.monotonic() >= self._keep_at_s - 0.001:
+            self.keep()
+
+    def keep(self, *, decided: bool = False) -> None:
+        """Look at the kernel now, mend what differs, and follow what changed."""
+        begun_s = time.monotonic()
+        self._keep_at_s = float("inf")
+        kept = self.keeper.keep(begun_s, self.decision, decided=decided)
+        self.kept_s = time.monotonic()
+        self._keep_cost_s = self.kept_s - begun_s
+        if kept.operations and not decided:
+            rest = len(kept.operations) - _TOLD
+            more = f" and {rest} more" if rest > 0 else ""
+            self._diary.note("repair", f"put right: {'; '.join(kept.operations[:_TOLD])}{more}")
+        for operation in kept.fought:
+            text = f"another program keeps undoing: {operation}"
+            self._diary.note("repair", text, level=logging.WARNING)
+        refused = tuple(str(problem) for problem in kept.refused)
+        if refused != self.refused:
+            self.refused = refused
+            for text in refused:
+                self._diary.note("repair", f"the kernel refused: {text}", level=logging.WARNING)
+        if kept.again_s:
+            self.look_at(kept.again_s)
+        self.follow()
+
+    def follow(self) -> None:
+        """Take in uplinks as they are now; tell where the normal default went."""
+        prepared = self.keeper.prepared
+        self._usable |= {u.name: u for u in prepared.uplinks if not u.pending}
+        self._followed(prepared)
+        now = time.monotonic()
+        told = self._paths.follow(now, self.keeper.config, prepared.uplinks, prepared.facts)
+        self.take(told)
+        for family in FAMILIES:
+            order = self.decision.ranking(family) if self.decision else ()
+            name, was = (order[0] if order else ""), self._carrier.get(family, "")
+            if name and name != was:
+                self._carrier[family] = name
+                text = f"default IPv{family}: {was or 'none'} -> {name}"
+                self._diary.note("default", text, name)
+                self._hooks.fire("default", uplink=name, family=str(family), was=was, state=name)
+
+    # --- freeing --------------------------------------------------------------------------
+
+    def _free_dead(self) -> None:
+        """Free what hangs on dead uplinks, once others can take over."""
+        if self.keeper.held or self.decision is None:
+            return
+        for name, family in sorted(self._unfreed):
+            usable = self.decision.usable_in(family)
+            if not usable or name in usable:
+                continue  # fail static: there is nowhere to go
+            self._unfreed.discard((name, family))
+            uplink = self._usable.get(name)
+            if uplink and self.keeper.config.health.on_down == "free":
+                task = asyncio.create_task(self._free(uplink, family, self.decision))
+                self._frees.add(task)
+                task.add_done_callback(self._frees.discard)
+
+    async def _free(self, uplink: Uplink, family: Family, decision: Decision) -> None:
+        begun_s = time.monotonic()
+        its = freeing.ends(self.keeper.prepared, decision, uplink, family)
+        try:
+            freed = await asyncio.to_thread(free, its.addresses, its.marks, its.mask, its.spared)
+        except OSError as error:
+            text = f"{uplink.name} IPv{family}: nothing freed: {error.strerror or error}"
+            self._diary.note("freed", text, uplink.name, logging.WARNING)
+            return
+        if freed.sockets or freed.flows:
+            took_ms = (time.monotonic() - begun_s) * 1000
+            text = (
+                f"{uplink.name} IPv{family}: freed {freed.sockets} TCP connections and"
+                f" {freed.flows} tracked flows in {took_ms:.0f} ms"
+            )
+            self._diary.note("freed", text, uplink.name)
