@@ -25,7 +25,16 @@ _HOW = f"""\
 The lab's Internet with so many providers, each an uplink with IPv4 and IPv6; `ifdefault run` with
 its default settings, {_CALM_S:g} s after every path is up, for {_SPAN_S:g} s in which nothing
 happens. *Processor* is what engine and face took together, in user and kernel mode, as a share of
-one core. *Resident* counts the libraries that both share twice, *proportional* (PSS) once."""
+one core. *Probes* are counted by who answers them. *Resident* counts the libraries that both share
+twice, *proportional* (PSS) once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """With so many uplinks: the costs, and how many probes a path sent in a second."""
+
+    costs: list[Cost]
+    probes_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +86,11 @@ def topology(uplinks: int) -> Topology:
 
 
 def run() -> Report:
-    costs = {uplinks: _measure(uplinks) for uplinks in (4, UPLINKS_MAX)}
+    found = {uplinks: _measure(uplinks) for uplinks in (4, UPLINKS_MAX)}
     figures = []
     for uplinks, targets in ((4, (1.0, 110.0)), (UPLINKS_MAX, (8.0, None))):
         spent, rss, pss = (
-            sum(getattr(cost, key) for cost in costs[uplinks])
+            sum(getattr(cost, key) for cost in found[uplinks].costs)
             for key in ("processor_ratio", "rss_mib", "pss_mib")
         )
         of = f"{uplinks} uplinks: "
@@ -89,6 +98,7 @@ def run() -> Report:
             Figure(f"{of}processor", round(spent * 100, 3), "% of one core", targets[0]),
             Figure(f"{of}resident memory", round(rss, 1), "MiB", targets[1]),
             Figure(f"{of}proportional memory", round(pss, 1), "MiB"),
+            Figure(f"{of}probes of a path", found[uplinks].probes_per_s, "a second"),
         ]
     heads = ("", "process", "processor", "resident", "proportional")
     rows = tuple(
@@ -99,15 +109,15 @@ def run() -> Report:
             f"{cost.rss_mib:.1f} MiB",
             f"{cost.pss_mib:.1f} MiB",
         )
-        for uplinks, found in costs.items()
-        for cost in found
+        for uplinks, told in found.items()
+        for cost in told.costs
     )
-    samples = {str(uplinks): list(map(asdict, found)) for uplinks, found in costs.items()}
+    samples = {str(uplinks): asdict(told) for uplinks, told in found.items()}
     table = Table("By process:", heads, rows)
     return Report("Idle", _HOW, tuple(figures), (table,), samples)
 
 
-def _measure(uplinks: int) -> list[Cost]:
+def _measure(uplinks: int) -> Found:
     say(f"{uplinks} uplinks")
     with World.up(topology(uplinks)) as world:
         names = [(f"isp-{n}", f"up{n}") for n in range(1, uplinks + 1)]
@@ -115,14 +125,30 @@ def _measure(uplinks: int) -> list[Cost]:
         daemon.start()
         time.sleep(_CALM_S)
         pids = daemon.pids()
-        before, start_s = [_ticks(pid) for pid in pids], time.monotonic()
+        before, asked, start_s = [_ticks(pid) for pid in pids], _asked(world), time.monotonic()
         time.sleep(_SPAN_S)
         span_s, after = time.monotonic() - start_s, [_ticks(pid) for pid in pids]
+        probes = (_asked(world) - asked) / span_s / (2 * uplinks)
         per_s = os.sysconf("SC_CLK_TCK")
-        return [
+        costs = [
             Cost(_name(pid), (now - then) / per_s / span_s, *_memory_mib(pid))
             for pid, then, now in zip(pids, before, after, strict=True)
         ]
+        return Found(costs, probes)
+
+
+def _asked(world: World) -> int:
+    """How many echo requests have come to the core, which answers for the targets."""
+
+    def read() -> int:
+        four = Path("/proc/thread-self/net/snmp").read_text().splitlines()
+        heads, values = (line.split() for line in four if line.startswith("Icmp:"))
+        six = dict(
+            line.split() for line in Path("/proc/thread-self/net/snmp6").read_text().splitlines()
+        )
+        return int(values[heads.index("InEchos")]) + int(six["Icmp6InEchos"])
+
+    return world["core"].python(read)
 
 
 def _ticks(pid: int) -> int:

@@ -336,5 +336,8 @@ def test_what_is_forgotten_is_not_told(lab_world: LabWorld) -> None:
             assert (await talk.ask("icmp", CLIENT[4], path=2, timeout_ms=BRIEF_MS)).path == 2
             told = [(m.path, m.verdict) for m in talk.heard if isinstance(m, Outcome)]
             assert told == [(2, "lost")]
+            seq = talk.send("icmp", CLIENT[4], path=2)
+            talk.bind(2, 4)
+            assert (await talk.outcome(seq)).detail == "bound anew"
 
     asyncio.run(main())

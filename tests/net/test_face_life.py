@@ -46,6 +46,19 @@ def test_it_is_small(lab_world: LabWorld) -> None:
     asyncio.run(main())
 
 
+def test_what_it_is_made_of() -> None:
+    script = "import sys, ifdefault.daemon.face; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "ifdefault.net.echo" in loaded
+    heavy = {"pydantic", "pydantic_core", "click", "cryptography"}
+    assert not loaded & heavy
+    ours = {name.split(".")[1] for name in loaded if name.startswith("ifdefault.")}
+    assert ours == {"daemon", "net", "model", "vitals"}
+
+
 def test_it_ends_with_its_channel_and_not_by_ctrl_c(lab_world: LabWorld) -> None:
     async def main() -> None:
         async with talking(lab_world("one")) as talk:

@@ -17,6 +17,7 @@ import pytest
 
 from ifdefault.kernel import rtnetlink
 from ifdefault.kernel.netlink import attribute
+from ifdefault.kernel.perform import resolve_neighbour
 from ifdefault.kernel.watch import (
     Changed,
     Event,
@@ -109,9 +110,11 @@ def test_a_link_comes_is_renamed_and_goes(watch: Watch, host: Node) -> None:
 
 def test_the_last_word_on_a_link_is_the_last(watch: Watch, host: Node) -> None:
     wan0 = index(host, "wan0")
-    events = told_of(watch, host, "link set wan0 down\nlink set wan0 up\n" * 3)
+    lines = "link set wan0 down\n", "link set wan0 up\n"
+    events = told_of(watch, host, "".join(lines) * 3 + lines[0])
     of_wan0 = [event for event in events if isinstance(event, LinkChanged) and event.index == wan0]
-    assert of_wan0[-1].up
+    assert any(event.up for event in of_wan0)
+    assert not of_wan0[-1].up
     assert len(of_wan0) == len(set(of_wan0))
 
 
@@ -135,6 +138,11 @@ def test_a_bridge_port_that_leaves_is_no_link_that_goes(watch: Watch, host: Node
 def test_addresses(watch: Watch, host: Node) -> None:
     assert Changed("address") in told_of(watch, host, "address add 203.0.113.99/24 dev wan0\n")
     assert Changed("address") in told_of(watch, host, "address del 203.0.113.99/24 dev wan0\n")
+
+
+def test_routes_that_come_with_an_address_are_no_news(watch: Watch, host: Node) -> None:
+    lines = "address add 203.0.113.98/32 dev wan0\n"
+    assert told_of(watch, host, lines) == [Changed("address")]
 
 
 def test_a_lifetime_that_is_prolonged_is_no_news(watch: Watch, host: Node) -> None:
@@ -193,8 +201,18 @@ def test_neighbours(watch: Watch, host: Node) -> None:
     assert becomes(f"lladdr {moved} nud reachable") == [
         NeighbourChanged("wan0", GATEWAY, True, moved)
     ]
+    assert becomes("nud incomplete") == []
     gone = told_of(watch, host, f"neighbour del {GATEWAY} dev wan0\n")
     assert gone[-1] == NeighbourChanged("wan0", GATEWAY, None)
+
+
+@pytest.mark.parametrize("address", ["203.0.113.77", "2001:db8:a::77"])
+def test_a_neighbour_that_doesnt_answer(watch: Watch, host: Node, address: str) -> None:
+    family = "ipv6" if ":" in address else "ipv4"
+    host.sysctl(f"net.{family}.neigh.wan0.retrans_time_ms", 20)
+    host.python(lambda: resolve_neighbour(address, "wan0"))
+    silent = NeighbourChanged("wan0", address, False)
+    assert silent in told(watch, silent)
 
 
 def test_neighbours_elsewhere_are_passed_over(watch: Watch, host: Node) -> None:

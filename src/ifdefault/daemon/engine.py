@@ -55,7 +55,6 @@ class Engine:
         self._stop = asyncio.Event()
         self._ask_now = asyncio.Event()
         self._asking_until_s = 0.0
-        self._save_soon: asyncio.Handle | None = None
         self._fault: BaseException | None = None
         self.diary = Diary(self.store)
         self.paths = Paths(self._post)
@@ -69,7 +68,7 @@ class Engine:
             self.diary,
             self._hooks,
             self._followed,
-            self._changed,
+            self._save,
         )
         self._operator = Operator(self)
 
@@ -168,12 +167,6 @@ class Engine:
         self.evidence.follow(prepared.facts)
         self._wake_asking()
 
-    def _changed(self) -> None:
-        """A kill may come at any time: what is known is saved in the next turn of the loop."""
-        self._wake_asking()
-        if self._save_soon is None:
-            self._save_soon = self._loop.call_soon(self._save)
-
     # --- chores ---------------------------------------------------------------------------
 
     def _wake_asking(self) -> None:
@@ -228,9 +221,6 @@ class Engine:
             self._save()
 
     def _save(self) -> None:
-        if self._save_soon is not None:
-            self._save_soon.cancel()
-            self._save_soon = None
         try:
             self.diary.save({key: track.path.memory() for key, track in self.paths})
         except IfdefaultError as error:

@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Coroutine
 from concurrent.futures.thread import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NoReturn
 
 from ifdefault.daemon import log, privileges
@@ -64,28 +65,30 @@ class Face:
             case Send():
                 self._ask(message, sock)
             case Bind():
-                self._unbind(message.path)
-                if sock is not None:
-                    path = message.path
-                    report = self._reporter(path)
-                    self._echoes[path] = Echo(sock, message.family, path, report)
+                self._bind(message, sock)
             case Unbind():
                 self._unbind(message.path)
-                for task in [t for t, path in self._asks.items() if path == message.path]:
-                    task.cancel()
             case Resolve():
                 self._resolve(message.host)
             case Ping():
                 self._channel.send(Pong(message.token))
 
+    def _bind(self, message: Bind, sock: socket.socket | None) -> None:
+        path = message.path
+        if before := self._echoes.pop(path, None):
+            for seq in before.close():
+                self._report(path, seq, Answer("local", 0, "bound anew"))
+        if sock is not None:
+            report = partial(self._report, path)
+            self._echoes[path] = Echo(sock, message.family, path, report)
+
     def _unbind(self, path: int) -> None:
         if echo := self._echoes.pop(path, None):
             echo.close()
+        for task in [task for task, its in self._asks.items() if its == path]:
+            task.cancel()
 
     # --- asking ---------------------------------------------------------------------------
-
-    def _reporter(self, path: int) -> Any:
-        return lambda seq, answer: self._report(path, seq, answer)
 
     def _report(self, path: int, seq: int, answer: Answer) -> None:
         rtt_us, detail = min(answer.rtt_us, 3_600_000_000), printable(answer.detail)

@@ -31,8 +31,8 @@ _TOLD = 3  # operations that a line of the log names
 
 
 class Governor:
-    """`followed` is called when uplinks were taken in as they are now, `changed` after each
-    transition."""
+    """`followed` is called when uplinks were taken in as they are now; `save` before anything is
+    done about a transition, so that whoever starts after a kill knows why it was done."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class Governor:
         diary: Diary,
         hooks: Hooks,
         followed: Callable[[Prepared], None],
-        changed: Callable[[], None],
+        save: Callable[[], None],
     ) -> None:
         self.keeper, self._paths, self._diary, self._hooks = keeper, paths, diary, hooks
-        self._followed, self._changed = followed, changed
+        self._followed, self._save = followed, save
         self._loop = asyncio.get_running_loop()
         self.started_s = time.monotonic()
         self.kept_s = 0.0  # when the kernel was looked at last
@@ -84,7 +84,7 @@ class Governor:
                 self._unfreed.add((change.uplink, change.family))
             else:
                 self._unfreed.discard((change.uplink, change.family))
-        self._changed()
+        self._save()
         self.decide()
 
     def force(self, forced: dict[str, Forced]) -> None:

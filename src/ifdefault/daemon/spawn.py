@@ -165,7 +165,11 @@ class Face:
 
     def _verify(self) -> None:
         """Believe /proc alone."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError as error:  # hidden: proc(5), hidepid; systemd.exec(5), ProtectProc
+            self.kill(f"its rights can't be seen: {error.filename}: {error.strerror}")
+            return
         if left := privileges.left_over(status, self._uid):
             self.kill(f"it kept rights: {', '.join(left)}")
         elif not self.ready.done():

@@ -76,7 +76,7 @@ _NFT_GROUPS = (7,)  # NFNLGRP_NFTABLES
 _HEADER = struct.Struct("=IHHII")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _DELLINK, _NEWADDR, _DELADDR, _DELNEIGH, _NEWNEXTHOP = 17, 20, 21, 29, 104
-_UNSPEC, _GROUP = 0, 27
+_GROUP = 27
 _ADDRESS_FLAGS = 0x01 | 0x04 | 0x08 | 0x20 | 0x40  # those that rtnetlink's decoder reads
 _USABLE, _FAILED = 0x02 | 0x04 | 0x08 | 0x10 | 0x80, 0x20  # as rtnetlink's decoder has it
 _NEWGEN = 15  # tells that a transaction has ended, and nothing of what was in it
@@ -181,9 +181,7 @@ class Watch:
         return None
 
     def _link(self, gone: bool, message: bytes) -> Event | None:
-        if message[0] != _UNSPEC:  # a bridge speaks of its port
-            return None
-        if _GROUP not in attributes(message, 16):  # a wireless event, with nothing else in it
+        if _GROUP not in attributes(message, 16):  # a wireless event, or a bridge's on its port
             return None
         link = rtnetlink.decode_link(message)
         if gone:

@@ -63,14 +63,14 @@ class Echo:
             _attach(sock, _filter(family, self._token))
         self._loop.add_reader(sock, self._read, _TURN)
 
-    def close(self) -> None:
-        """Forget what is asked, and close the socket."""
+    def close(self) -> tuple[int, ...]:
+        """Forget what is asked, and close the socket; the seqs that weren't reported."""
         self._loop.remove_reader(self._sock)
         self._sock.close()
-        for asked in self._asked.values():
-            if asked.timer:
-                asked.timer.cancel()
-        self._asked.clear()
+        unreported = tuple(asked.seq for asked in self._asked.values() if not asked.lost)
+        for on_wire in [*self._asked]:
+            self._forget(on_wire)
+        return unreported
 
     def ask(self, seq: int, address: str, timeout_s: float) -> None:
         """Send one probe; its fate is reported once, and once more if the answer is late."""
