@@ -152,6 +152,17 @@ def test_what_is_reached_without_the_uplink_is_spared(host: Node, wires: Wires) 
     assert not to_lan.alive
 
 
+def test_link_local_addresses_are_passed_over(world: World, host: Node, wires: Wires) -> None:
+    listing = "ip -6 -o address show dev lan0 scope link".split()
+    own, far = (
+        world[node].run(listing).stdout.split()[3].partition("/")[0] for node in ("host", "content")
+    )
+    server = wires.listen("content", "::")
+    pair = wires.connect("host", server, f"{far}%lan0", source=f"{own}%lan0")
+    assert freed(host, addresses=(own,)) == Freed()
+    assert pair.alive
+
+
 @pytest.mark.parametrize(("mark", "mask"), [(0, MASK), (0x40000000, MASK), (CHOSEN, 0)])
 def test_a_mark_that_may_be_anybodys_is_refused(mark: int, mask: int) -> None:
     with pytest.raises(ValueError):

@@ -64,7 +64,10 @@ def test_fail_static() -> None:
     assert usable(*down, last=last) == "cab"
     assert order(*down) == "abc"
     # what the operator took out isn't used even then, unless nothing else is there
-    assert usable(down[0], replace(B, forced="drain"), last=last) == "a"
+    assert usable(down[0], replace(B, forced="down"), last=last) == "a"
+    assert usable(down[0], replace(B, forced="drain", state="down"), last=last) == "a"
+    # but what is drained works, and so is better than what is dead
+    assert usable(down[0], replace(B, forced="drain"), last=last) == "b"
     assert usable(replace(A, forced="down"), replace(B, forced="down"), last=last) == "ab"
 
 

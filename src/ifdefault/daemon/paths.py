@@ -103,7 +103,7 @@ class Paths:
                     live = live and now - track.asleep_s < _GRACE_S
                 else:
                     self._wake(track, place)
-                told += track.path.link(now, live)
+                told += track.path.link(now, live, uplink.pending or "carrier lost")
         return tuple(told)
 
     def renumbering(self, now: float) -> bool:

@@ -2,7 +2,7 @@
 targets whose silence means nothing.
 
 Rules: a round asks one target, the one among the good that was asked longest ago. No target is
-asked more than once in SPACING_S, whatever the pace. What wasn't sent can't be lost: a schedule
+asked more than once in its `spacing_s`, whatever the pace. What wasn't sent can't be lost: a schedule
 that was missed is taken up again, never made up for.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-from ifdefault.health.target import SPACING_S, Target
+from ifdefault.health.target import ALONE_SPACING_S, Target
 from ifdefault.vitals import Ask
 
 Pace = Literal["quiet", "burst", "waiting", "waiting long"]
@@ -56,6 +56,8 @@ class Asker:
         self.beyond = tuple(beyond)
         self.gateway = gateway
         self.judges = self.beyond or ((gateway,) if gateway else ())
+        if gateway and not beyond:
+            gateway.spacing_s = ALONE_SPACING_S
         self.excess_s = 0.0  # by how much answers came late, lately
         self.round_s = now
         self._quiet_s = quiet_s
@@ -96,14 +98,14 @@ class Asker:
         self._slack_s = 0.0
         if self._good:
             oldest = min(self._good, key=_last)
-            self.round_s = min(self.round_s, max(now, oldest.last_s + SPACING_S))
+            self.round_s = min(self.round_s, max(now, oldest.last_s + oldest.spacing_s))
         for target in self.judges:
             if not target.good:
-                target.due_s = max(now, target.last_s + SPACING_S)
+                target.due_s = max(now, target.last_s + target.spacing_s)
                 self._background_s = min(self._background_s, target.due_s)
         gateway = self.gateway
         if gateway and (gateway.proven or not gateway.lost):
-            self._gateway_s = min(self._gateway_s, max(now, gateway.last_s + SPACING_S))
+            self._gateway_s = min(self._gateway_s, max(now, gateway.last_s + gateway.spacing_s))
 
     def calm(self) -> None:
         """A burst is over: back to the quiet pace."""
@@ -144,7 +146,8 @@ class Asker:
         """Whatever was sent says nothing any more; begin anew."""
         self._sent.clear()
         self.round_s = now
-        self._gateway_s = max(now, self.gateway.last_s + SPACING_S) if self.gateway else now
+        gateway = self.gateway
+        self._gateway_s = max(now, gateway.last_s + gateway.spacing_s) if gateway else now
 
     def _ask(self, found: list[Ask], target: Target, now: float, pace: Pace | None) -> None:
         self._seq += 1
@@ -160,14 +163,14 @@ class Asker:
             self.round_s = math.inf
             return
         target = min(pool, key=_last)
-        if target.last_s + SPACING_S <= now:
+        if target.last_s + target.spacing_s <= now:
             self._ask(found, target, now, pace if self._good else None)
             target = min(pool, key=_last)
             every_s = self._every_s(pace) + self._slack_s
             self._slack_s = 0.0
         else:
             every_s = 0.0
-        self.round_s = max(now + every_s, target.last_s + SPACING_S)
+        self.round_s = max(now + every_s, target.last_s + target.spacing_s)
 
     def _every_s(self, pace: Pace) -> float:
         match pace:
@@ -183,14 +186,14 @@ class Asker:
         for target in self.judges:
             if target.good or target.due_s > now:
                 continue
-            if target.last_s + SPACING_S <= now:
+            if target.last_s + target.spacing_s <= now:
                 self._ask(found, target, now, None)
             new = not target.proven and target.lost < PATIENT_ASKS
             target.due_s = now + (FIRST_BACKGROUND_S if new else BACKGROUND_S)
         self.sort()
 
     def _ask_gateway(self, found: list[Ask], gateway: Target, now: float, pace: Pace) -> None:
-        if gateway.last_s + SPACING_S <= now:
+        if gateway.last_s + gateway.spacing_s <= now:
             self._ask(found, gateway, now, None)
         mute = not gateway.proven and gateway.lost >= PATIENT_ASKS
         every_s = GATEWAY_MUTE_S if mute else GATEWAY_S[pace]

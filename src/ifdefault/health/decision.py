@@ -19,10 +19,10 @@ _OBSERVED: dict[PathState, int] = {
     "degraded": 0,
     "unproven": 1,
     "recovering": 2,
-    "down": 3,
+    "down": 4,
 }
-_FORCED: dict[Forced, int] = {"up": 0, "drain": 4, "down": 5}
-_DOWN = 3
+_FORCED: dict[Forced, int] = {"up": 0, "drain": 3, "down": 6}
+_DRAINED, _DOWN, _DRAINED_DOWN = 3, 4, 5
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -39,8 +39,10 @@ class Candidate:
 
     @property
     def place(self) -> int:
-        """Its class: 0 is best; from 3 on it isn't to be used."""
-        return _FORCED.get(self.forced, _OBSERVED[self.state])
+        """Its class: 0 is best; from _DRAINED on it isn't to be used. What is drained still works,
+        and so comes before what is dead."""
+        place = _FORCED.get(self.forced, _OBSERVED[self.state])
+        return _DRAINED_DOWN if place == _DRAINED and self.state == "down" else place
 
     @property
     def key(self) -> tuple[int, bool, int, bool, int]:
@@ -52,7 +54,8 @@ def decide(candidates: Sequence[Candidate], last: Decision | None) -> Decision:
     """Order the candidates of each family, best first, and tell which may be used.
 
     `usable` are those that are up, degraded, forced up, or unproven; else those that recover; else
-    (fail static) all that the operator didn't take out; else all. It opens the order."""
+    those that are drained but work; else (fail static) all that the operator didn't take out; else
+    all. It opens the order."""
     order: list[tuple[Family, tuple[str, ...]]] = []
     usable: list[tuple[Family, tuple[str, ...]]] = []
     for family in FAMILIES:
@@ -74,4 +77,4 @@ def decide(candidates: Sequence[Candidate], last: Decision | None) -> Decision:
 def _as_before(ranked: list[Candidate], names: Sequence[str]) -> list[Candidate]:
     """In the last order, new ones behind; but what the operator took out stays last."""
     place = {name: at for at, name in enumerate(names)}
-    return sorted(ranked, key=lambda c: (max(c.place, _DOWN), place.get(c.uplink, len(place))))
+    return sorted(ranked, key=lambda c: (c.place, place.get(c.uplink, len(place))))

@@ -27,13 +27,14 @@ FIRST_LEAST = 0.005
 SLOW_ROUNDS = 20_000
 FAST_ROUNDS = 600
 
-# A round after a lost one is lost too: the least for any line, and the weight of the prior, in
-# losses. Small, so that a few bursts teach it before it has cried wolf often.
+# A round after a lost one is lost too: the least and the most for any line, and the weight of the
+# prior, in losses: small, so that a few bursts teach it before it has cried wolf often. With bursts
+# of 200 ms it is 0.78. Half a day is the shortest memory with which they don't cry wolf too often.
 NEXT_LEAST = 0.14
-NEXT_MOST = 0.98
+NEXT_MOST = 0.85
 NEXT_WEIGHT = 3.0
 NEXT_MEMORY = 4000.0  # losses
-NEXT_MEMORY_S = 7 * 86400.0
+NEXT_MEMORY_S = 12 * 3600.0
 # The nth loss after the first falls into a bin by the length of n in bits: 1, 2-3, 4-7 … 32 and on.
 BINS = 6
 

@@ -264,15 +264,15 @@ class Path:
 
     # --- evidence: all else ---------------------------------------------------------------
 
-    def link(self, now: float, up: bool) -> tuple[Transition, ...]:
-        """Carrier, and whether the interface is administratively up."""
+    def link(self, now: float, up: bool, cause: str = "carrier lost") -> tuple[Transition, ...]:
+        """Carrier, and whether the interface can be used at all; `cause` if it can't."""
         now = self._at(now)
         if up == self._link:
             return ()
         self._link = up
         self._asker.drop_all(now)
         if not up:
-            return self._fall(now, "carrier lost")
+            return self._fall(now, cause)
         self._proof_s = now + PROOF_S
         return () if self._asker.good else self._step(now, "unproven", "carrier is back")
 

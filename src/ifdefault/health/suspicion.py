@@ -1,7 +1,7 @@
 """What speaks against a path at present: a run of lost rounds, or an accusation.
 
 Rules: a run is condemned when it goes beyond what the line normally loses *and* its first round is
-overdue by any delay that is to be expected. An answer clears what was sent until then. An
+overdue by any delay that is to be expected; after LONGEST_S in any case. An answer clears what was sent until then. An
 accusation asks for a closer look, and is forgotten; it condemns nothing.
 """
 
@@ -17,6 +17,9 @@ PATIENCE_S = 0.42
 PATIENCE_RTTS = 1.2  # or for so many of the slowest round trips lately, which
 PATIENCE_MOST_S = 1.2
 SLOWEST_FADE = 0.999  # … fade with each answer
+
+LONGEST_S = 3.0  # so long a silence, of several rounds, is normal for no line, whatever it showed
+LONGEST_ROUNDS = 7
 
 ACCUSED_S = 3.0  # it is forgotten, if nothing comes of it
 ACCUSED_AGAIN_S = 10.0  # one cause starts no two bursts within that
@@ -48,10 +51,12 @@ class Suspicion:
     @property
     def deadline_s(self) -> float:
         """From when on the path is down, if nothing is heard: infinite while too little is lost."""
-        if self._sum < self._threshold:
-            return math.inf
-        slow_s = min(PATIENCE_RTTS * self._slowest_s, PATIENCE_MOST_S)
-        return self.run[0] + max(PATIENCE_S, slow_s)
+        if self._sum >= self._threshold:
+            slow_s = min(PATIENCE_RTTS * self._slowest_s, PATIENCE_MOST_S)
+            return self.run[0] + max(PATIENCE_S, slow_s)
+        if len(self.run) >= LONGEST_ROUNDS:
+            return self.run[0] + LONGEST_S
+        return math.inf
 
     def lose(self, at_s: float) -> None:
         """A round that was sent at `at_s` was lost."""

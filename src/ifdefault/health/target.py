@@ -10,6 +10,8 @@ import math
 from ifdefault.vitals import GATEWAY, TargetHealth
 
 SPACING_S = 0.2  # between two probes to one target: gateways and public resolvers police more
+# the gateway where it is all there is: IPv4 and IPv6 share what it allows
+ALONE_SPACING_S = 0.5
 UNKNOWN_TIMEOUT_S = 1.0
 LEAST_TIMEOUT_S = 0.04
 MOST_TIMEOUT_S = 1.0
@@ -25,7 +27,7 @@ class Target:
 
     __slots__ = (
         *("answered", "aside", "due_s", "heard_s", "index", "last_s", "lost", "lost_s"),
-        *("probe", "proven", "row", "rtt_s", "var_s", "wrong"),
+        *("probe", "proven", "row", "rtt_s", "spacing_s", "var_s", "wrong"),
     )
 
     def __init__(self, index: int, probe: str, proven: bool = False, rtt_s: float = 0.0) -> None:
@@ -37,6 +39,7 @@ class Target:
         self.answered = self.lost = self.row = 0
         self.rtt_s, self.var_s = rtt_s, rtt_s / 2  # RFC 6298, 2.2; 0 is unknown
         self.last_s = self.lost_s = self.heard_s = -math.inf
+        self.spacing_s = SPACING_S
         self.due_s = -math.inf  # aside, or not proven yet: when it is asked again
 
     @property

@@ -33,10 +33,12 @@ def free(
     flows that have one of these source addresses, or one of `marks` under `mask`.
 
     `spared`: prefixes that are reached without the uplink (the host's own addresses, its LANs);
-    sockets connected to them stay.
+    sockets connected to them stay. Link-local addresses are passed over, since the same one may be
+    there on another link.
     """
     if any(not mark or mark & ~mask for mark in marks):
         raise ValueError("a mark of 0, or one with bits outside the mask, may be anybody's")
+    addresses = [address for address in addresses if not address.startswith("fe80:")]
     if not addresses and not marks:
         return Freed()
     return Freed(
