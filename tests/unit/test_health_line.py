@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ifdefault.health.line import FIRST_LEAST, NEXT_LEAST, Line, threshold
+from ifdefault.health.line import FIRST_LEAST, NEXT_LEAST, NEXT_MOST, Line, threshold
 
 
 def rounds_to(line: Line, limit: float) -> int:
@@ -60,8 +60,8 @@ def test_single_losses_do_not_hide_bursts() -> None:
             line.answered()
         line.ended(at, 10 if at % 50 == 0 else 1)
     assert math.exp(-line.weight(1)) == NEXT_LEAST
-    assert math.exp(-line.weight(2)) > 0.9
-    assert math.exp(-line.weight(6)) > 0.9
+    assert math.exp(-line.weight(2)) == pytest.approx(NEXT_MOST)
+    assert math.exp(-line.weight(6)) == pytest.approx(NEXT_MOST)
 
 
 def test_bursts_are_forgotten() -> None:
