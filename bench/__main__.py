@@ -26,6 +26,7 @@ BENCHES = {
     "chaos": "random faults over three uplinks",
     "idle": "what the daemon costs when nothing happens",
     "judge": "false alarms and delay of the judge, simulated",
+    "faults24": "days of faults on three uplinks, simulated",
     "netlink": "our rtnetlink codec beside pyroute2",
 }
 

@@ -13,14 +13,16 @@ import multiprocessing
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from bench.clock import say
 from bench.results import Figure, Report, Table
-from bench.stats import median, quantile
+from bench.stats import quantile
 from ifdefault.health import Candidate, Path, decide
+from ifdefault.health.suspicion import LONGEST_S
 from ifdefault.model import HealthConfig
-from ifdefault.vitals import GATEWAY, Ask, Decision, Transition, Verdict
+from ifdefault.vitals import GATEWAY, Ask, Decision, PathState, Transition, Verdict
 
 DAY_S = 86400.0
 DAYS = 4  # each with faults of its own
@@ -38,9 +40,11 @@ LOSS = 0.2
 BURST_S, BURST_EVERY_S = 0.2, 20.0
 FLAP_S = 6.0  # mean of each half
 
-NOTICED_S = 1.2  # a death, on a line that hasn't shown bursts of loss lately
-NOTICED_LATE_S = 4.0  # on one that has
-BACK_S = 1.0  # after the hold
+NOTICED_S = 1.2  # a death, on a line that hasn't shown bursts of loss
+NOTICED_LATE_S = LONGEST_S + 0.7  # on one that has
+ANSWERS_S = 1.0
+BACK_S = 5.0
+IN_FLIGHT_S = 0.3  # what is heard so late may have been sent before
 _HOW = f"""\
 Three uplinks for {DAYS} x 24 simulated hours. Each is healthy for {HEALTHY_S / 60:g} minutes on
 average, then one of these, equally often: a black hole ({FAULTS_S["black hole"]:g} s on average),
@@ -48,8 +52,10 @@ its carrier lost ({FAULTS_S["carrier"]:g} s), {LOSS:.0%} loss ({FAULTS_S["loss"]
 total loss ({BURST_S * 1000:g} ms, one in {BURST_EVERY_S:g} s, for {FAULTS_S["bursts"]:g} s), a
 round trip of {SLOW_RTT_S * 1000:g} ms instead of {RTT_S * 1000:g} ({FAULTS_S["delay"]:g} s), or
 flapping between black hole and life ({FLAP_S:g} s each, for {FAULTS_S["flapping"]:g} s); all times
-are exponential. The daemon's own paths and decision run on it. *Noticed*: from death to `down`, of
-deaths that lasted so long. *Back*: from life to `up`, beyond the hold that damping asks for."""
+are exponential. The daemon's own paths and decision run on it. An uplink is *dead* without carrier
+or in a black hole, and alive otherwise, bursts of loss included. A line that shows bursts, or deaths
+too short to be noticed, is given more time afterwards, for some hours, yet never more than
+{LONGEST_S:g} s of silence."""
 
 
 class Phase(NamedTuple):
@@ -149,14 +155,17 @@ class Uplink:
 class Day:
     """What came of a day."""
 
-    noticed_s: list[float] = field(default_factory=list)  # from a clean life
-    noticed_late_s: list[float] = field(default_factory=list)  # where bursts were seen before
-    unnoticed: int = 0  # deaths that were over before
-    back_s: list[float] = field(default_factory=list)
+    noticed_s: list[float] = field(default_factory=list)  # deaths on lines that had shown no bursts
+    noticed_late_s: list[float] = field(default_factory=list)  # on those that had
+    overlooked_s: list[float] = field(default_factory=list)  # how long others lasted
+    answers_s: list[float] = field(default_factory=list)  # from life to `recovering`
+    first_back_s: list[float] = field(default_factory=list)  # from life to `up`, not damped
+    fell_in_bursts: int = 0
+    fell_alive: int = 0
     wrong_s: list[float] = field(default_factory=list)  # the default on a dead uplink, others alive
-    false_alarms: int = 0
+    deaths: int = 0
     transitions: int = 0
-    decisions: int = 0
+    moves: int = 0  # of the default
 
 
 def run() -> Report:
@@ -181,7 +190,7 @@ def live(seed: int, seconds: float = DAY_S) -> Day:
         day.transitions += len(found)
         if found:
             before, decision = decision, decide(_candidates(uplinks), decision)
-            day.decisions += before.ranking(4)[0] != decision.ranking(4)[0]
+            day.moves += before.ranking(4)[0] != decision.ranking(4)[0]
         wrong = _is_wrong(uplinks, decision)
         if wrong and math.isnan(wrong_from_s):
             wrong_from_s = now
@@ -189,7 +198,7 @@ def live(seed: int, seconds: float = DAY_S) -> Day:
             day.wrong_s.append(now - wrong_from_s)
             wrong_from_s = math.nan
     for uplink in uplinks:
-        _hold_against_truth(day, uplink, seconds)
+        _hold_against_truth(day, uplink)
     return day
 
 
@@ -207,26 +216,98 @@ def _is_wrong(uplinks: list[Uplink], decision: Decision) -> bool:
     return first in dead and alive
 
 
-def _hold_against_truth(day: Day, uplink: Uplink, until_s: float) -> None:
+class Life(NamedTuple):
+    """A time in which an uplink was dead, or alive, all along."""
+
+    from_s: float
+    to_s: float
+    dead: bool
+    bursts: tuple[tuple[float, float], ...]  # of loss, in it
+    burst_before: bool
+
+
+def _lives(truth: list[Phase]) -> Iterator[Life]:
+    """Join what is alike; the last, unfinished, isn't told."""
+    from_s, bursts, seen = 0.0, list[tuple[float, float]](), False
+    for phase, after in pairwise(truth):
+        if phase.kind == "burst":
+            bursts.append((phase.from_s, after.from_s))
+        if phase.dead != after.dead:
+            yield Life(from_s, after.from_s, phase.dead, tuple(bursts), seen)
+            # a short death teaches as a burst of loss does
+            short = phase.dead and after.from_s - from_s < NOTICED_S
+            seen = seen or bool(bursts) or short
+            from_s, bursts = after.from_s, []
+
+
+def _hold_against_truth(day: Day, uplink: Uplink) -> None:
     """Compare each death and each return to life with what the path said."""
-    steps = [step for step in uplink.steps if step.state in ("down", "up") or step.was == "up"]
-    bursts = False
-    ends = [phase.from_s for phase in uplink.truth[1:]]
-    for phase, end_s in zip(uplink.truth, ends, strict=False):
-        bursts = bursts or phase.kind == "burst"
-        inside = [step for step in steps if phase.from_s <= step.at_s < end_s]
-        before = [step for step in steps if step.at_s < phase.from_s]
-        state = before[-1].state if before else "unproven"
+    for life in _lives(uplink.truth):
+        state: PathState = "unproven"
+        inside = []
+        for step in uplink.steps:
+            if step.at_s < life.from_s:
+                state = step.state
+            elif step.at_s < life.to_s:
+                inside.append(step)
         falls = [step.at_s for step in inside if step.state == "down"]
-        if phase.dead and state in ("up", "degraded"):
-            if not falls:
-                day.unnoticed += 1
+        if life.dead:
+            day.deaths += 1
+            if state not in ("up", "degraded"):
+                continue  # it wasn't used anyway
+            if falls:
+                noticed = day.noticed_late_s if life.burst_before else day.noticed_s
+                noticed.append(falls[0] - life.from_s)
             else:
-                (day.noticed_late_s if bursts else day.noticed_s).append(falls[0] - phase.from_s)
-        if not phase.dead:
-            # What falls just after a return to life had died before, as far as could be seen.
-            day.false_alarms += sum(at > phase.from_s + NOTICED_S for at in falls)
+                day.overlooked_s.append(life.to_s - life.from_s)
+            continue
+        for at_s in falls:
+            if at_s < life.from_s + IN_FLIGHT_S:
+                continue  # the losses were those of the death before
+            burst = any(a <= at_s <= b + IN_FLIGHT_S for a, b in life.bursts)
+            day.fell_in_bursts += burst
+            day.fell_alive += not burst
+        if state == "down" and inside:
+            day.answers_s.append(inside[0].at_s - life.from_s)
+            healed = [step for step in inside[1:2] if step.state == "up"]
+            if healed and healed[0].cause == f"answers for {HealthConfig().recover_s:g} s":
+                day.first_back_s.append(healed[0].at_s - life.from_s)
 
 
 def _report(days: list[Day]) -> Report:
-    raise NotImplementedError
+    def all_of(name: str) -> list[float]:
+        return [value for day in days for value in getattr(day, name)]
+
+    noticed, late = all_of("noticed_s"), all_of("noticed_late_s")
+    overlooked, answers = all_of("overlooked_s"), all_of("answers_s")
+    back, wrong = all_of("first_back_s"), all_of("wrong_s")
+    limits: list[tuple[str, list[float], float | None]] = [
+        ("a death noticed, line without bursts before", noticed, NOTICED_S),
+        ("a death noticed, line with bursts before", late, NOTICED_LATE_S),
+        ("the longest death that was overlooked", overlooked, NOTICED_LATE_S),
+        ("the first answer after a return to life", answers, ANSWERS_S),
+        ("back up where nothing is damped", back, BACK_S),
+        ("the default on a dead uplink while another is up", wrong, NOTICED_LATE_S),
+    ]
+    figures = [
+        *(Figure(f"{what}, longest", max(found), "s", limit) for what, found, limit in limits),
+        Figure("fell in a burst of loss, times a day", sum(d.fell_in_bursts for d in days) / DAYS),
+        Figure(
+            "fell while alive otherwise, times in all", sum(d.fell_alive for d in days), target=0
+        ),
+    ]
+    rows = [
+        (what, str(len(found)), *(f"{quantile(found, part):.2f} s" for part in (0.5, 0.95, 1)))
+        for what, found, _ in limits
+    ]
+    counts = (
+        f"{sum(day.deaths for day in days)} deaths, {sum(day.transitions for day in days)}"
+        f" transitions; the default moved {sum(day.moves for day in days)} times."
+    )
+    return Report(
+        "Simulated days of faults",
+        _HOW,
+        tuple(figures),
+        (Table(f"{counts} How long:", ("", "times", "median", "p95", "longest"), tuple(rows)),),
+        {what: [round(value, 3) for value in found] for what, found, _ in limits},
+    )

@@ -66,7 +66,9 @@ class Wires:
                 sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, int(options["mark"]))
             if "source" in options:
                 sock.bind((mapped + str(options["source"]), int(options.get("port", 0))))
-            sock.connect((mapped + target, listener.getsockname()[1]))
+            # a link-local address ("fe80::1%lan0") tells its interface by this alone
+            found = socket.getaddrinfo(mapped + target, listener.getsockname()[1])
+            sock.connect(found[0][4])
             return sock
 
         near = self.stack.enter_context(self.world[node].python(make))

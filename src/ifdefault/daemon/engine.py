@@ -33,6 +33,7 @@ from ifdefault.daemon.operator import Operator
 from ifdefault.daemon.outpost import Outpost
 from ifdefault.daemon.paths import Paths
 from ifdefault.errors import IfdefaultError
+from ifdefault.host import guard
 from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Store
 from ifdefault.kernel.watch import Changed, LinkChanged, NeighbourChanged, Watch
@@ -91,6 +92,7 @@ class Engine:
     async def _serve(self) -> None:
         self.governor.forced = self._operator.load_forced()
         self.paths.memories = self.diary.load()
+        guard.refuse_unconfirmed(self.store)
         self.governor.adopt(self._config)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
