@@ -53,8 +53,8 @@ total loss ({BURST_S * 1000:g} ms, one in {BURST_EVERY_S:g} s, for {FAULTS_S["bu
 round trip of {SLOW_RTT_S * 1000:g} ms instead of {RTT_S * 1000:g} ({FAULTS_S["delay"]:g} s), or
 flapping between black hole and life ({FLAP_S:g} s each, for {FAULTS_S["flapping"]:g} s); all times
 are exponential. The daemon's own paths and decision run on it. An uplink is *dead* without carrier
-or in a black hole, and alive otherwise, bursts of loss included. A line that shows bursts, or deaths
-too short to be noticed, is given more time afterwards, for some hours, yet never more than
+or in a black hole, and alive otherwise, bursts of loss included. A line that shows bursts, or
+deaths too short to be noticed, is given more time afterwards, for some hours, yet never more than
 {LONGEST_S:g} s of silence."""
 
 
@@ -284,14 +284,17 @@ def _report(days: list[Day]) -> Report:
     limits: list[tuple[str, list[float], float | None]] = [
         ("a death noticed, line without bursts before", noticed, NOTICED_S),
         ("a death noticed, line with bursts before", late, NOTICED_LATE_S),
-        ("the longest death that was overlooked", overlooked, NOTICED_LATE_S),
+        ("a death overlooked", overlooked, NOTICED_LATE_S),
         ("the first answer after a return to life", answers, ANSWERS_S),
         ("back up where nothing is damped", back, BACK_S),
         ("the default on a dead uplink while another is up", wrong, NOTICED_LATE_S),
     ]
     figures = [
         *(Figure(f"{what}, longest", max(found), "s", limit) for what, found, limit in limits),
-        Figure("fell in a burst of loss, times a day", sum(d.fell_in_bursts for d in days) / DAYS),
+        Figure(
+            "fell in a burst of loss, times a day on all three",
+            sum(d.fell_in_bursts for d in days) / DAYS,
+        ),
         Figure(
             "fell while alive otherwise, times in all", sum(d.fell_alive for d in days), target=0
         ),

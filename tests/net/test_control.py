@@ -135,6 +135,11 @@ def test_the_rights_of_its_unit_are_enough(lab_world: LabWorld) -> None:
     child = world["host"].popen([*confined, *world.command, "run"], stderr=subprocess.DEVNULL)
     eventually(lambda: is_running(world.run_dir), PATIENCE_S)
     await_states(world, ["up"])
+    wanted = sum(1 << _NUMBERS[name[1:]] for name in rights.split(",")[1:])
+    assert _rights(child.pid, "CapEff") == _rights(child.pid, "CapBnd") == wanted
+    (face,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert _rights(face, name) == 0
     with faults.suffering(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
     await_default(world, "wan0")
@@ -142,6 +147,16 @@ def test_the_rights_of_its_unit_are_enough(lab_world: LabWorld) -> None:
     assert not any(watched.ours(world))
     child.terminate()
     assert child.wait(PATIENCE_S) == 0
+
+
+_NUMBERS = {"setgid": 6, "setuid": 7, "setpcap": 8, "kill": 5, "net_admin": 12, "net_raw": 13}
+
+
+def _rights(pid: int | str, which: str) -> int:
+    """A process's capabilities, as the kernel tells them (linux/capability.h)."""
+    told = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = re.findall(rf"^{which}:\s+([0-9a-f]+)$", told, re.MULTILINE)
+    return int(mask, 16)
 
 
 def test_garbage_and_crowds_disturb_nobody(lab_world: LabWorld) -> None:

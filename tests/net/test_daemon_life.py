@@ -150,3 +150,39 @@ def test_targets_that_cant_answer_are_named_and_not_held_against_the_uplink(
     shown = world.ifdefault("status").stdout
     assert "198.18.77.77" in shown
     assert "nowhere.invalid" in shown
+
+
+def test_hooks_run_as_a_user_that_can_read_no_key(lab_world: LabWorld, tmp_path: Path) -> None:
+    world = lab_world("two")
+    key, told = world.dir / "state" / "key", tmp_path / "told"
+    tmp_path.chmod(0o755)
+    told.touch()
+    told.chmod(0o666)
+    hook = tmp_path / "hook"
+    hook.write_text(
+        "#!/bin/sh\n"
+        f"exec >>{told} 2>&1\n"
+        f'echo "$IFDEFAULT_EVENT $IFDEFAULT_UPLINK $IFDEFAULT_FAMILY $(id -u) $(cat {key})"\n'
+    )
+    hook.chmod(0o755)
+    hung = tmp_path / "hung"
+    hung.write_text("#!/bin/sh\nexec sleep 1000\n")
+    hung.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    hooks = f'[hooks]\ndefault = "{hook}"\ndown = "{hung}"\ntimeout_s = 0.5\n'
+    answers.configure(world, f"[health]\nrecover_s = 0.3\n{hooks}")
+    key.parent.mkdir()
+    key.write_text("secret")
+    key.chmod(0o600)
+    world.daemon()
+    await_states(world, ["up"])
+    with faults.suffering(world, "blackhole", "isp-a"):
+        await_default(world, "wan1")  # which waits for no hook
+    await_default(world, "wan0")
+    eventually(lambda: told.read_text().count("isp-a") >= 4, watched.PATIENCE_S, what="told")
+    said = told.read_text()
+    assert "default isp-b 4 65534 \n" in said
+    assert "secret" not in said
+    log = (world.dir / "daemon.log").read_text
+    eventually(lambda: "hung" in log(), watched.PATIENCE_S, what="the hung one is logged")

@@ -118,6 +118,17 @@ def test_a_new_connection_is_progress(signs: Signs, wires: Wires) -> None:
     assert signs.look(WALK_S + STEP_S)[A[0]] == Sign(sockets=2)
 
 
+def test_a_new_connection_that_is_older_than_the_last_look(signs: Signs, wires: Wires) -> None:
+    """Looks between two walks miss it; by then its path may be dead."""
+    server = wires.listen("client", CLIENT[0])
+    wires.connect("host", server, CLIENT[0], source=A[0])
+    signs.look(0.0)
+    wires.connect("host", server, CLIENT[0], source=A[0])
+    assert signs.look(0.0)[A[0]] == Sign(sockets=1)
+    signs.leave_out(LAN)  # walks at the next look, which is no later
+    assert signs.look(0.0)[A[0]] == Sign(sockets=2)
+
+
 def test_a_connection_that_has_gone_is_forgotten(signs: Signs, wires: Wires) -> None:
     server = wires.listen("client", CLIENT[0])
     pair = wires.connect("host", server, CLIENT[0], source=A[0])

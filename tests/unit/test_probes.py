@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
+import subprocess
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -14,6 +16,14 @@ from ifdefault.net import dns, http, tcp
 from ifdefault.net.answer import Answer, Fault
 
 HERE = "127.0.0.1"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _loopback() -> None:
+    """In a network namespace of our own nobody has switched it on yet."""
+    with datagrams() as sock:
+        if sock.connect_ex((HERE, 9)) == errno.ENETUNREACH:
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 def stream() -> socket.socket:
@@ -191,7 +201,7 @@ def serve_dns(answers: Callable[[bytes], list[bytes]], name: str = "example.net"
             server.bind((HERE, 0))
             server.setblocking(False)
             asking = asyncio.create_task(dns.probe(sock, HERE, server.getsockname()[1], name))
-            query, where = await loop.sock_recvfrom(server, 512)
+            query, where = await asyncio.wait_for(loop.sock_recvfrom(server, 512), 10)
             for packet in answers(query):
                 await loop.sock_sendto(server, packet, where)
             return await asyncio.wait_for(asking, 10)

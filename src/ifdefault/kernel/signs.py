@@ -78,15 +78,15 @@ class Signs:
         start_s = time.perf_counter()
         recent = now - self._looked_s <= MEMORY_S
         moved = self._moved if recent else {}
-        # a socket that we didn't know has come about since, which is progress, too
-        newcomer = b"" if recent and self.whole else None
+        # a socket that we didn't know has come about lately: progress, too, if after the last look
+        since_ms = (now - self._looked_s) * 1000 if recent and self.whole else 0.0
         self._looked_s, self._moved = now, {}
         if self.whole and now - self._walked_s < WALK_S and len(self._known) <= _FEW:
             messages = self._netlink.ask_many(sockdiag.BY_FAMILY, self._known)
-            found = self._count(filter(None, messages), moved, newcomer)
+            found = self._count(filter(None, messages), moved, since_ms)
         else:
             self._walked_s, self._known, self.whole = now, [], True
-            found = self._count(self._walk(), moved, newcomer)
+            found = self._count(self._walk(), moved, since_ms)
         self.cost_s = time.perf_counter() - start_s
         return found
 
@@ -101,7 +101,7 @@ class Signs:
             self._netlink = Netlink(NETLINK_SOCK_DIAG)
 
     def _count(
-        self, messages: Iterable[bytes], moved: dict[bytes, bytes], newcomer: bytes | None
+        self, messages: Iterable[bytes], moved: dict[bytes, bytes], since_ms: float
     ) -> dict[str, Sign]:
         tallies: dict[bytes, list[int]] = {}
         for message in messages:
@@ -122,7 +122,10 @@ class Signs:
             cookie, now_moved = message[sockdiag.COOKIE], info[_BYTES]
             self._moved[cookie] = now_moved
             tally[_SOCKETS] += 1
-            tally[_PROGRESSED] += moved.get(cookie, newcomer) not in (now_moved, None)
+            if cookie in moved:
+                tally[_PROGRESSED] += moved[cookie] != now_moved
+            else:
+                tally[_PROGRESSED] += u32(info[_LAST_ACK:]) < since_ms
             tally[_STALLED] += _stalled(info)
         return {sockdiag.text(address): Sign(*tally) for address, tally in tallies.items()}
 
