@@ -52,14 +52,16 @@ each, since it lets an uplink that failed lately wait longer, and is tried after
 quiet. The peers run on and on; lsm and keepalived as configured here are IPv4 only.
 
 **lsm** pings the client over each uplink; its event script deletes the default by the first
-uplink, and puts it back. **keepalived**: a VRRP instance on the first uplink's interface, without
-a peer, holds the default as a virtual route; a `track_script` pings over that interface. **gdnsd**
-(`multifo`, `tcp_connect`) and **PowerDNS** (`ifportup` with `selector='all'`) run on the client,
-outside, as monitors of a name's addresses do, and check port 80 of both of the host's addresses.
-How long resolvers keep an old answer comes on top for these two. Apart from keepalived and
-ifdefault none looks at the carrier. *Steady* settings are the quickest at which a lone lost packet
-doesn't count as a failure; *false alarms* are how often a system acted in {_VIGIL_S / 60:g}
-minutes in which nothing happened, at {_LOSS} % loss in each direction."""
+uplink, and puts it back (a worse one stays, for lsm's own sockets). **keepalived**: a VRRP
+instance on the first uplink's interface, without a peer, holds the default as a virtual route; a
+`track_script` pings over that interface. **gdnsd** (`multifo`, `tcp_connect`) and **PowerDNS**
+(`ifportup` with `selector='all'`) run on the client, outside, as monitors of a name's addresses
+do, and check port 80 of both of the host's addresses. How long resolvers keep an old answer comes
+on top for these two. Apart from keepalived and ifdefault none looks at the carrier; when it is
+lost, the provider's router soon tells gdnsd and PowerDNS that the host is unreachable. *Steady*
+settings are the quickest we found at which a lone lost packet isn't yet a failure (a TCP
+connection needs its second SYN, after 1 s); *false alarms* are how often a system acted in
+{_VIGIL_S / 60:g} minutes in which nothing happened, at {_LOSS} % loss in each direction."""
 
 
 class _Ours:
@@ -114,8 +116,16 @@ exit 1
 _QUICK_LSM = lsm(interval_ms=100, timeout_ms=300, max_successive_pkts_lost=4)
 _FAST_VRRP = "version 3\n  advert_int 0.1"
 
-_LSM = System("lsm", "default", "1/s", lsm(), up_s=150.0)
-_GDNSD = System("gdnsd", "default", "0.1/s", gdnsd(), period_s=10.0, down_s=150.0, up_s=300.0)
+_LSM = System("lsm", "default: each 1 s, 7 in a row", "1/s", lsm(), up_s=150.0)
+_GDNSD = System(
+    "gdnsd",
+    "default: each 10 s, 10 failures",
+    "0.1/s",
+    gdnsd(),
+    period_s=10.0,
+    down_s=150.0,
+    up_s=300.0,
+)
 _PEERS = (
     System("lsm", "steady: each 100 ms, 4 in a row", "10/s", _QUICK_LSM),
     System("keepalived", "default: each 1 s, one target", "1/s", keepalived(_PING)),

@@ -133,8 +133,12 @@ def run(jobs: Sequence[Job], worlds: int) -> Trials:
         futures: list[tuple[Job, Future[list[Trial]]]] = [
             (job, pool.submit(_series, job)) for job in jobs
         ]
-        for job, future in futures:
-            found.setdefault((job.system.title, job.cut.name), []).extend(future.result())
+        try:
+            for job, future in futures:
+                found.setdefault((job.system.title, job.cut.name), []).extend(future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return found
 
 

@@ -36,7 +36,7 @@ _WORST = f"default via {GATEWAY} dev {DEVICE} metric 200"
 
 _LSM_SCRIPT = f"""\
 #!/bin/sh
-# $1: the new state; $2: the connection's name; $16: the time
+# $1: the new state; $2: the connection's name
 [ "$2" = {PROVIDER} ] || exit 0
 case $1 in
     down) ip route del {_BEST} ;;

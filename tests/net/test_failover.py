@@ -37,6 +37,18 @@ def test_the_default_leaves_a_dead_uplink_and_returns(lab_world: LabWorld, fault
     assert told == [text for text in told if "unproven -> up" in text], "isp-b never failed"
 
 
+@pytest.mark.parametrize("topology", ["shared-address", "vrrp", "p2p", "linklocal", "v6only"])
+def test_uplinks_of_each_kind_are_judged(lab_world: LabWorld, topology: str) -> None:
+    """By probes that leave by them, even where one address and interface serves both."""
+    world = lab_world(topology)
+    start(world)
+    with faults.suffering(world, "blackhole", "isp-b"):
+        await_states(world, ["down"], "isp-b")
+        assert set(standing(world).decision.usable_in(6)) == {"isp-a"}
+    await_states(world, ["up"])
+    assert not [text for text in events(world, "path") if "isp-a" in text and "-> down" in text]
+
+
 def test_a_family_may_die_alone(lab_world: LabWorld) -> None:
     world = lab_world("two")
     start(world)

@@ -284,6 +284,8 @@ def test_traffic_of_before_does_not_clear() -> None:
     world.path.vouch(world.now, at_s=died)
     (step,) = world.run(0.5)
     assert step.state == "down"
+    world.run(0.5)
+    assert world.path.vouch(world.now, at_s=step.at_s) == ()
 
 
 def test_nobody_called_for_a_while() -> None:

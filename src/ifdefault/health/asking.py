@@ -2,8 +2,8 @@
 targets whose silence means nothing.
 
 Rules: a round asks one target, the one among the good that was asked longest ago. No target is
-asked more than once in its `spacing_s`, whatever the pace. What wasn't sent can't be lost: a schedule
-that was missed is taken up again, never made up for.
+asked more than once in its `spacing_s`, whatever the pace. What wasn't sent can't be lost: a
+schedule that was missed is taken up again, never made up for.
 """
 
 from __future__ import annotations

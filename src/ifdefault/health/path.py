@@ -300,7 +300,7 @@ class Path:
         to time and finds progress knows it only for the time of the look before."""
         now = self._at(now)
         at_s = now if at_s is None else min(at_s, now)
-        if not self._link:
+        if not self._link or (self._state == "down" and at_s <= self._since_s):
             return ()
         found = self._alive(now, at_s, late=False, cause="traffic flows")
         if self._pace(now) == "quiet":

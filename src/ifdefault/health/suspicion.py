@@ -1,8 +1,8 @@
 """What speaks against a path at present: a run of lost rounds, or an accusation.
 
 Rules: a run is condemned when it goes beyond what the line normally loses *and* its first round is
-overdue by any delay that is to be expected; after LONGEST_S in any case. An answer clears what was sent until then. An
-accusation asks for a closer look, and is forgotten; it condemns nothing.
+overdue by any delay that is to be expected; after LONGEST_S in any case. An answer clears what was
+sent until then. An accusation asks for a closer look, and is forgotten; it condemns nothing.
 """
 
 from __future__ import annotations
