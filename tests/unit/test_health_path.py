@@ -205,6 +205,18 @@ def test_delay_that_jumps_is_not_loss() -> None:
     assert world.run(60) == []
 
 
+def test_late_answers_are_no_losses_to_learn_from() -> None:
+    world = up(rtt_s=0.02)
+    before = world.path.memory().line
+    world.rtt_s = 0.2
+    world.run(1)
+    assert sum(target.lost for target in world.path.health().targets) > 1
+    world.run(60)
+    after = world.path.memory().line
+    assert after[0] < before[0]
+    assert after[5:] == before[5:]
+
+
 def test_late_answers_repair_a_path_that_was_called_down() -> None:
     world = up(rtt_s=0.02)
     world.rtt_s = 0.7  # more than the patience with a line so quick
@@ -245,7 +257,8 @@ def test_an_accusation_starts_a_burst_that_an_answer_ends() -> None:
     assert world.path.health().bursting
     assert world.run(1) == []
     assert not world.path.health().bursting
-    assert len(world.rounds(start)) <= 4
+    first, second, *_ = world.rounds(start)
+    assert second - first >= 0.5
 
 
 def test_one_cause_accuses_once_in_a_while() -> None:
@@ -286,6 +299,42 @@ def test_traffic_of_before_does_not_clear() -> None:
     assert step.state == "down"
     world.run(0.5)
     assert world.path.vouch(world.now, at_s=step.at_s) == ()
+
+
+def test_what_is_told_too_late_condemns_nothing() -> None:
+    """The face was held up: it tells of losses that it should have told of a second before."""
+    world = up()
+    for _ in range(30):
+        world.now = world.path.wake_s
+        for ask in world.path.asks(world.now):
+            told_s = world.now + ask.timeout_s + 1.01
+            assert world.path.observe(told_s, ask.seq, "lost") == ()
+            world.now = told_s
+    assert not world.path.health().bursting
+
+
+def test_a_burst_of_which_nothing_is_heard_comes_to_an_end() -> None:
+    world = up()
+    world.black_out()
+    world.run(0.3)
+    assert world.path.health().bursting
+    world.fate = lambda _now, _ask: "local"
+    assert world.run(6) == []
+    start = world.now
+    world.run(10)
+    assert len(world.rounds(start)) <= 21
+
+
+def test_a_machine_that_slept_in_the_middle_of_a_burst() -> None:
+    world = up()
+    world.black_out()
+    world.run(0.8)  # all but decided
+    assert world.state == "up"
+    world.now += 60
+    assert world.path.tick(world.now) == ()
+    assert world.run(0.3) == []
+    world.heal()
+    assert world.run(30) == []
 
 
 def test_nobody_called_for_a_while() -> None:
@@ -448,6 +497,18 @@ def test_a_path_that_flaps_is_held_longer_each_time() -> None:
     assert healed.at_s - recovering.at_s == pytest.approx(2.5)
 
 
+def test_a_hold_of_no_time_does_not_spin() -> None:
+    world = up(config=HealthConfig(recover_s=0, damp_s=0))
+    fail(world)
+    world.black_out()
+    world.path.vouch(world.now)
+    assert world.state == "recovering"
+    assert world.path.wake_s > world.now
+    assert states(world.run(3)) == ["down"]
+    world.heal()
+    assert states(world.run(1)) == ["recovering", "up"]
+
+
 def test_too_few_answers_hold_on() -> None:
     world = up()
     fail(world)
@@ -485,6 +546,8 @@ def test_delay_degrades_where_a_limit_is_set() -> None:
     world.rtt_s = 0.15
     (step,) = world.run(90)
     assert step.cause.startswith("round trip 1")
+    world.rtt_s = 0.09
+    assert world.run(300) == []
     world.rtt_s = 0.02
     assert states(world.run(90)) == ["up"]
 

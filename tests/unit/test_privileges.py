@@ -86,3 +86,10 @@ def test_one_that_gave_up_all() -> None:
 )
 def test_one_that_kept_something(was: str, is_now: str, found: str) -> None:
     assert left_over(STATUS.replace(was, is_now), 990) == (found,)
+
+
+def test_a_user_by_number() -> None:
+    nobody = pwd.getpwnam("nobody")
+    assert choose_user(str(nobody.pw_uid)) == (nobody.pw_uid, nobody.pw_gid, "")
+    assert choose_user("0")[2]
+    assert choose_user("4000000000")[2]

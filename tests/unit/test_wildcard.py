@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from ifdefault.model import TABLE_MAIN, Config, Facts, Family, HostConfig, Redirect, Route
-from ifdefault.plan import prefixes, wildcard
+from ifdefault.plan import numbers, prefixes, wildcard
+from ifdefault.plan.desired import plan
 from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.vitals import Decision
 from tests.property import hosts
 from tests.property.fakekernel import planned, settle
 from tests.unit.test_lookup import CONFIG, HOST
@@ -111,3 +113,14 @@ def test_answers_stay_where_they_are_while_the_default_moves() -> None:
     of_four = tuple(r for r in desired.redirects if r.family == 4)
     assert answer(of_four, "192.0.2.99") == "203.0.113.10"
     assert [r.table for r in desired.rules if r.family == 4][-1] == 1002
+
+
+def test_the_address_moves_only_when_its_uplink_is_not_usable() -> None:
+    """A drain or a failure of the first uplink moves it; another's rank doesn't."""
+    names = tuple(u.name for u in CONFIG.uplinks)
+    numbering = numbers.assign(names, {})
+    moved = Decision(((4, names[::-1]),), ((4, names),))
+    dead = Decision(((4, names[::-1]),), ((4, names[1:]),))
+    for decision, address in ((moved, "203.0.113.10"), (dead, "198.51.100.10")):
+        found = plan(CONFIG, NAIVE, numbering, decision).desired.redirects
+        assert answer(tuple(r for r in found if r.family == 4), "192.0.2.99") == address

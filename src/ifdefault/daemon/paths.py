@@ -50,6 +50,7 @@ class Paths:
         self._numbers: dict[int, Key] = {}
         self._next = 0
         self._addresses: dict[str, tuple[str, ...]] = {}  # of targets that go by name
+        self._own: frozenset[str] = frozenset()  # the host's, which answer whatever is dead
         self._unresolved: dict[str, str] = {}
         self.memories: dict[Key, Memory] = {}
 
@@ -86,6 +87,7 @@ class Paths:
         uplinks = tuple(uplinks)
         told: list[Transition] = []
         links = {link.name: link for link in facts.links}
+        self._own = frozenset(a.address for a in facts.addresses)
         known = {u.name for u in uplinks}
         for key in [key for key in self._tracks if key[0] not in known]:
             self._sleep(now, self._tracks[key])
@@ -233,7 +235,8 @@ class Paths:
 
     def _address(self, host: str, family: Family) -> str:
         known = (host,) if _is_address(host) else self._addresses.get(host, ())
-        return next((a for a in known if (":" in a) == (family == 6)), "")
+        fit = (a for a in known if (":" in a) == (family == 6) and a not in self._own)
+        return next(fit, "")
 
     # --- other evidence -------------------------------------------------------------------
 

@@ -32,10 +32,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def choose_user(name: str) -> tuple[int, int, str]:
-    """Uid and gid of a user, or of nobody, with a warning, where that one can't be."""
+    """Uid and gid of a user, by name or number, or of nobody, with a warning, where that one can't
+    be."""
     try:
-        entry = pwd.getpwnam(name)
-    except (KeyError, ValueError):
+        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except (KeyError, ValueError, OverflowError):
         why = f"there is no user {name}"
     else:
         if entry.pw_uid and entry.pw_gid:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ifdefault.health.asking import OVERDUE_S, Asker, Pace, Sent
+from ifdefault.health.asking import OVERDUE_S, WAITING_S, Asker, Pace, Sent
 from ifdefault.health.line import Line, threshold
 from ifdefault.health.quality import Quality
 from ifdefault.health.suspicion import Suspicion
@@ -130,11 +130,8 @@ class Path:
     def asks(self, now: float) -> tuple[Ask, ...]:
         """The probes to send now."""
         now = self._at(now)
-        wake_s = self.wake_s
-        if now < wake_s:
+        if now < self._look(now):
             return ()
-        if now > wake_s + GAP_S:
-            self._resume(now)
         self._asker.forget(now)
         self._suspicion.let_go(now)
         return tuple(self._asker.asks(now, self._pace(now)))
@@ -142,6 +139,7 @@ class Path:
     def tick(self, now: float) -> tuple[Transition, ...]:
         """Let time pass: a hold that ends, patience that ends."""
         now = self._at(now)
+        self._look(now)
         if self._state == "recovering" and now >= self._until_s:
             return self._end_hold(now)
         return self._judge(now)
@@ -228,7 +226,7 @@ class Path:
         if self._state in ("down", "unproven"):
             return ()
         if self._state == "recovering":
-            self._losses += sent.at_s >= self._until_s - self._hold_s
+            self._losses += 1
         elif sent.pace == "quiet":
             self._quality.count(1.0, 0.0)
         if sent.at_s <= suspicion.clear_s:  # one that was sent later has been answered
@@ -313,13 +311,17 @@ class Path:
             self._now = now
         return self._now
 
-    def _resume(self, now: float) -> None:
-        """Nobody called for a while: the machine slept, or was busy. What was lost then says
-        nothing of the line."""
+    def _look(self, now: float) -> float:
+        """When something is due. If that was long ago, the machine slept, or was busy: what was
+        lost meanwhile says nothing of the line."""
+        wake_s = self.wake_s
+        if now <= wake_s + GAP_S:
+            return wake_s
         self._asker.drop_all(now)
         self._suspicion.reset()
         if self._state == "recovering":
             self._hold(now)
+        return now
 
     # --- states ---------------------------------------------------------------------------
 
@@ -340,7 +342,7 @@ class Path:
         """Begin to hold: longer for a path that failed several times lately."""
         config, falls = self._config, sum(now - at < FLAP_S for at in self._falls_s)
         damped_s = min(config.recover_s * 2.0 ** min(max(0, falls - 1), 30), config.damp_s)
-        self._hold_s = max(config.recover_s, damped_s)
+        self._hold_s = max(config.recover_s, damped_s, WAITING_S)
         self._until_s = now + self._hold_s
         self._answers = self._losses = 0
 

@@ -62,7 +62,9 @@ def raise_error(sock: socket.socket, code: int, target: str) -> None:
     offender = _offender(sock)
     if offender == target or (not offender and code == errno.ECONNREFUSED):
         return
-    raise Fault("lost", words(code) + (f", says {offender}" if offender else ""))
+    # what hangs on a dead uplink is destroyed by this host itself (kernel.free), probes as well
+    verdict: Verdict = "local" if code == errno.ECONNABORTED else "lost"
+    raise Fault(verdict, words(code) + (f", says {offender}" if offender else ""))
 
 
 def _offender(sock: socket.socket) -> str:

@@ -1,0 +1,49 @@
+"""A decision of the daemon in the plan: it ranks the uplinks, and nothing else changes."""
+
+from __future__ import annotations
+
+from ifdefault.model import FAMILIES, Desired, Facts
+from ifdefault.plan import numbers
+from ifdefault.plan.desired import plan
+from ifdefault.plan.numbers import OUTGOING
+from ifdefault.vitals import Decision
+from tests.unit.test_lookup import CONFIG, HOST
+
+NAMES = tuple(u.name for u in CONFIG.uplinks)
+NUMBERS = numbers.assign(NAMES, {})
+
+
+def planned(decision: Decision | None, facts: Facts = HOST) -> Desired:
+    return plan(CONFIG, facts, NUMBERS, decision).desired
+
+
+def default(desired: Desired, family: int) -> int:
+    """The table that the normal default leads to."""
+    outgoing = [r for r in desired.rules if (r.family, r.priority) == (family, OUTGOING)]
+    return outgoing[-1].table
+
+
+def test_it_ranks_each_family_alone() -> None:
+    decision = Decision(((4, NAMES[::-1]), (6, NAMES)))
+    desired = planned(decision)
+    assert default(desired, 4) == 1000 + NUMBERS[NAMES[-1]]
+    assert default(desired, 6) == 1000 + NUMBERS[NAMES[0]]
+
+
+def test_only_the_default_moves() -> None:
+    """The return path is laid whatever is dead: connections may come in all the same."""
+    one = planned(Decision(tuple((f, NAMES) for f in FAMILIES)))
+    other = planned(Decision(tuple((f, NAMES[::-1]) for f in FAMILIES)))
+    assert one.routes == other.routes
+    assert {r for r in one.rules if r.priority != OUTGOING} == {
+        r for r in other.rules if r.priority != OUTGOING
+    }
+
+
+def test_an_uplink_that_it_does_not_know_comes_last() -> None:
+    desired = planned(Decision(((4, NAMES[1:]),)))
+    assert default(desired, 4) == 1000 + NUMBERS[NAMES[1]]
+
+
+def test_without_one_carrier_and_rank_decide() -> None:
+    assert planned(None) == planned(Decision(tuple((f, NAMES) for f in FAMILIES)))

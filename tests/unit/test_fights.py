@@ -1,0 +1,50 @@
+"""What others undo is put back, and a fight is held back from, ever longer."""
+
+from __future__ import annotations
+
+from ifdefault.daemon.fights import LONGEST_HOLD_S, ROUNDS, Fights
+
+RULE = "ip rule add pref 5050 from all nop proto 171"
+
+
+def test_a_few_repairs_are_no_fight() -> None:
+    fights = Fights()
+    for n in range(ROUNDS - 1):
+        assert fights.note(n * 0.1, [RULE]) == ()
+    assert fights.may_repair(1.0)
+    assert fights.told(1.0) == ()
+
+
+def test_the_same_thing_now_and_then_is_no_fight() -> None:
+    fights = Fights()
+    for n in range(100):
+        assert fights.note(n * 60.0, [RULE]) == ()
+
+
+def test_different_things_are_no_fight() -> None:
+    fights = Fights()
+    for n in range(100):
+        assert fights.note(n * 0.1, [f"{RULE} {n}"]) == ()
+
+
+def test_a_fight_is_fought_ever_less_often() -> None:
+    fights, now, repairs = Fights(), 0.0, []
+    while now < 3600.0:  # somebody deletes it at once, each time
+        if fights.may_repair(now):
+            fights.note(now, [RULE])
+            repairs.append(now)
+        now += 0.1
+    assert len([at for at in repairs if at < 10.0]) <= ROUNDS + 4
+    assert len([at for at in repairs if at > 1800.0]) <= 1800 / LONGEST_HOLD_S + 1
+    assert RULE in fights.told(now)[0]
+
+
+def test_peace_is_noticed() -> None:
+    fights = Fights()
+    for n in range(ROUNDS):
+        fights.note(n * 0.1, [RULE])
+    assert not fights.may_repair(ROUNDS * 0.1)
+    assert fights.may_repair(10.0)
+    assert fights.note(300.0, [RULE]) == ()
+    assert fights.may_repair(300.0)
+    assert fights.told(600.0) == ()
