@@ -170,7 +170,7 @@ def test_hooks_run_as_a_user_that_can_read_no_key(lab_world: LabWorld, tmp_path:
     hung.chmod(0o755)
     for parent in tmp_path.parents[:2]:
         parent.chmod(0o755)
-    hooks = f'[hooks]\ndefault = "{hook}"\ndown = "{hung}"\ntimeout_s = 0.5\n'
+    hooks = f'[hooks]\ndefault = "{hook}"\ndown = "{hung}"\ntimeout_s = 2.0\n'
     answers.configure(world, f"[health]\nrecover_s = 0.3\n{hooks}")
     key.parent.mkdir()
     key.write_text("secret")
