@@ -30,6 +30,7 @@ _MINUTES = float(os.environ.get("CHAOS_MINUTES", "30"))
 _SEED = int(os.environ.get("CHAOS_SEED", "1997"))
 _DEVICES = {"isp-a": "wan0", "isp-b": "wan1", "isp-c": "wan2"}
 _AMOUNTS = {"loss": 20}  # per cent; the others as the lab has them
+_WEIGHTS = [2 if kind == "dead" else 1 for kind in KINDS.values()]
 _AT_ONCE = 2  # of three
 _PAUSE_S = 6.0  # on average, between a fault and the next
 _SHORTEST_S, _MORE_S, _LONGEST_S = 5.0, 7.0, 30.0
@@ -102,7 +103,7 @@ def _trouble(world: World, daemon: Daemon, record: Record) -> None:
                 del active[provider]
         if next_s <= now < end_s and len(active) < _AT_ONCE:
             provider = random.choice([name for name in _DEVICES if name not in active])
-            fault = random.choice(list(KINDS))
+            (fault,) = random.choices(list(KINDS), _WEIGHTS)
             lasting_s = _SHORTEST_S + random.expovariate(1 / _MORE_S)
             due_s = now + min(lasting_s, _LONGEST_S)
             active[provider] = (fault, time.monotonic(), due_s)

@@ -30,11 +30,12 @@ _WELL = ("up", "degraded")
 _MARGIN_S = 1.0
 _MEMORY_S = 60.0  # so long after it was impaired, a line's judge may be patient yet
 HOW = f"""\
-An uplink *left late* is dead and still the default {BOUND_S:g} s later; those that were impaired
-in the {_MEMORY_S:g} s before are counted apart, since the judge has learnt to be patient with
-them. A *false alarm* is an uplink that went down though nothing was wrong with it, nor had been
-for {_MARGIN_S:g} s. *Untouched* is an uplink at any time at which nothing is wrong with it, with
-{_MARGIN_S:g} s before and after: of its packets none may be lost."""
+An uplink that dies while it carries the default has to be *left* within {BOUND_S:g} s. Its line
+was *clean* if it wasn't impaired or flapping in the {_MEMORY_S:g} s before: the judge has learnt
+to be patient with one that was. States are as the daemon told them, each half a second. A *false
+alarm* is an uplink that went down though nothing was wrong with it, nor had been for {_MARGIN_S:g}
+s. *Untouched* is an uplink at any time at which nothing is wrong with it, with {_MARGIN_S:g} s
+before and after: of its packets none may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +94,21 @@ class Leaving:
 
 def figures(record: Record) -> tuple[Figure, ...]:
     leavings = list(_leavings(record))
+    left = [it.left_s for it in leavings]
     clean = [it.left_s for it in leavings if it.clean]
-    after = [it.left_s for it in leavings if not it.clean]
     alarms = list(false_alarms(record))
     lost, sent = _untouched(record)
     waits = _waits(record)
     return (
         Figure("faults", len(record.spells)),
-        Figure("default on an uplink that died", len(leavings)),
-        Figure("… whose line was clean, left after: median", _or_0(median, clean), "s", 0.8),
-        Figure("… p95", _or_0(lambda s: quantile(s, 0.95), clean), "s", BOUND_S),
-        Figure("… longest", max(clean, default=0), "s", BOUND_S),
-        Figure("… impaired or flapping a while before: longest", max(after, default=0), "s"),
+        Figure("default on an uplink that died", len(left)),
+        Figure("… left after: median", _or_0(median, left), "s", 0.8),
+        Figure("… p95", _or_0(lambda s: quantile(s, 0.95), left), "s", BOUND_S),
+        Figure("… longest", max(left, default=0), "s"),
+        Figure("… of those whose line was clean", len(clean)),
+        Figure("… longest of these", max(clean, default=0), "s", BOUND_S),
         Figure("moved to an uplink that was dead", _moves_to_dead(record), target=0),
-        Figure("dead, and not called down: longest", _called_late(record), "s"),
+        Figure("dead, and called up or degraded: longest", _called_late(record), "s"),
         Figure("false alarms: intact uplinks called down", len(alarms), target=0),
         Figure("impaired uplinks (loss, bursts, delay) called down", _downs_while_impaired(record)),
         Figure("packets to untouched uplinks", sent),
@@ -178,12 +180,12 @@ def _moves_to_dead(record: Record) -> int:
 
 
 def _called_late(record: Record) -> float:
-    """The longest for which a dead uplink was said to be anything but down."""
+    """The longest for which a dead uplink was said to be well."""
     longest_s = 0.0
     for spell in filter(lambda spell: spell.dead, record.spells):
         for state in record.states:
             inside = spell.begin_s < state.at_s < spell.end_s
-            if state.uplink == spell.provider and inside and state.state != "down":
+            if state.uplink == spell.provider and inside and state.state in _WELL:
                 longest_s = max(longest_s, state.at_s - spell.begin_s)
     return longest_s
 

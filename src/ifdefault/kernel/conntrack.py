@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ifdefault.kernel import sysctl
@@ -77,7 +78,7 @@ _UDP_ALONE = attribute(_FILTER | _NESTED, attribute_u32(1, 1 << 3)) + attribute(
 
 
 _COUNT = "net/netfilter/nf_conntrack_count"
-_DELETED_AT_ONCE = 1000
+_DELETED_AT_ONCE = 2000
 
 
 def forget_outgoing(addresses: Sequence[str], marks: Sequence[int] = (), mask: int = 0) -> int:
@@ -142,7 +143,8 @@ def _delete_listed(netlink: Netlink, family: Family, addresses: list[bytes]) -> 
     size = 4 + BITS[family] // 8
     at = 4 + 4 + size  # of the destination, behind two nests and the source
     found: list[bytes] = []
-    with Netlink(NETLINK_NETFILTER) as listing:
+    # the kernel lists and deletes on two cores
+    with Netlink(NETLINK_NETFILTER) as listing, ThreadPoolExecutor(1) as deleting:
         for message in listing.stream(_GET, header):
             reply = 4 + _u16(message, 4)
             if message[reply + at : reply + at + size] in wanted:
@@ -151,9 +153,9 @@ def _delete_listed(netlink: Netlink, family: Family, addresses: list[bytes]) -> 
                 zone = message[end : end + 8] if _u16(message, end + 2) == _ZONE else b""
                 found.append(header + message[reply:end] + zone)
             if len(found) >= _DELETED_AT_ONCE:
-                netlink.cast(_DELETE, found)
-                found.clear()
-    netlink.cast(_DELETE, found)
+                deleting.submit(netlink.cast, _DELETE, found)
+                found = []
+        deleting.submit(netlink.cast, _DELETE, found).result()
 
 
 def _u16(message: bytes, at: int) -> int:

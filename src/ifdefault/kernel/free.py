@@ -7,6 +7,7 @@ port has a listener is inbound. What is another uplink's is never touched.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ifdefault.kernel import conntrack, sockdiag
@@ -41,10 +42,9 @@ def free(
     addresses = [address for address in addresses if not address.startswith("fe80:")]
     if not addresses and not marks:
         return Freed()
-    return Freed(
-        _destroy(addresses, marks, mask, spared),
-        conntrack.forget_outgoing(addresses, marks, mask),
-    )
+    with ThreadPoolExecutor(1) as beside:
+        flows = beside.submit(conntrack.forget_outgoing, addresses, marks, mask)
+        return Freed(_destroy(addresses, marks, mask, spared), flows.result())
 
 
 def _destroy(
