@@ -32,7 +32,7 @@ _DEVICES = {"isp-a": "wan0", "isp-b": "wan1", "isp-c": "wan2"}
 _AMOUNTS = {"loss": 20}  # per cent; the others as the lab has them
 _WEIGHTS = [2 if kind == "dead" else 1 for kind in KINDS.values()]
 _AT_ONCE = 2  # of three
-_PAUSE_S = 6.0  # on average, between a fault and the next
+_PAUSE_S = 9.0  # on average, between a fault and the next
 _SHORTEST_S, _MORE_S, _LONGEST_S = 5.0, 7.0, 30.0
 _CALM_S = 10.0
 _ASK_S = 0.5
@@ -44,11 +44,12 @@ _DEAD, _IMPAIRED, _FLAPPING = (
 _HOW = f"""\
 The lab's world `three`, `ifdefault run` with default settings and ranks in the order of the
 uplinks. For {_MINUTES:g} minutes random faults (seed {_SEED}) come and go on one or two of the
-three uplinks at a time: each {_SHORTEST_S:g} to {_LONGEST_S:g} s long, {_SHORTEST_S + _MORE_S:g} s
-on average, {_PAUSE_S:g} s apart. *Dead*: {_DEAD}. *Impaired*: {_IMPAIRED}. *Flapping*, which is
-neither: {_FLAPPING}. Meanwhile the kernel's default is watched as in `failover`, for IPv4 and
-IPv6; the daemon is asked for its states each {_ASK_S:g} s; and the client sends 100 echo requests
-a second to each of the host's six addresses.
+three uplinks at a time, rather on those that carry the default, rather on those that carry the
+default: each {_SHORTEST_S:g} to {_LONGEST_S:g} s long, {_SHORTEST_S + _MORE_S:g} s on average,
+{_PAUSE_S:g} s apart. *Dead*: {_DEAD}. *Impaired*: {_IMPAIRED}. *Flapping*, which is neither:
+{_FLAPPING}. Meanwhile the kernel's default is watched as in `failover`, for IPv4 and IPv6; the
+daemon is asked for its states each {_ASK_S:g} s; and the client sends 100 echo requests a second
+to each of the host's six addresses.
 {chaos_verdict.HOW}"""
 
 
@@ -62,7 +63,7 @@ def run() -> Report:
         time.sleep(_CALM_S)
         echoes = Echoes(world["client"], list(targets), every_s=0.01)
         record = Record(_DEVICES)
-        _trouble(world, daemon, record)
+        _trouble(world, daemon, watch, record)
         time.sleep(_CALM_S)
         for address, (sent, lost) in echoes.stop().items():
             record.streams.append(Stream(address, targets[address], sent, tuple(lost)))
@@ -89,7 +90,7 @@ def _config() -> str:
     )
 
 
-def _trouble(world: World, daemon: Daemon, record: Record) -> None:
+def _trouble(world: World, daemon: Daemon, watch: Watch, record: Record) -> None:
     """Lay and end faults, and ask the daemon, until the time is over."""
     end_s = time.monotonic() + _MINUTES * 60
     active: dict[str, tuple[str, float, float]] = {}  # provider: fault, begun, due to end
@@ -102,7 +103,10 @@ def _trouble(world: World, daemon: Daemon, record: Record) -> None:
                 record.spells.append(Spell(provider, fault, begun_s, time.monotonic()))
                 del active[provider]
         if next_s <= now < end_s and len(active) < _AT_ONCE:
-            provider = random.choice([name for name in _DEVICES if name not in active])
+            carrying = {watch.value(far) for far in FAR}
+            free = [name for name in _DEVICES if name not in active]
+            weights = [2 if _DEVICES[name] in carrying else 1 for name in free]
+            (provider,) = random.choices(free, weights)
             (fault,) = random.choices(list(KINDS), _WEIGHTS)
             lasting_s = _SHORTEST_S + random.expovariate(1 / _MORE_S)
             due_s = now + min(lasting_s, _LONGEST_S)

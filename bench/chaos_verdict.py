@@ -28,14 +28,15 @@ KINDS = {
 BOUND_S = 1.2
 _WELL = ("up", "degraded")
 _MARGIN_S = 1.0
+_KNOWN_S = 2.0  # so long after it was dead, an uplink may not be known to live
 _MEMORY_S = 60.0  # so long after it was impaired, a line's judge may be patient yet
 HOW = f"""\
-An uplink that dies while it carries the default has to be *left* within {BOUND_S:g} s. Its line
-was *clean* if it wasn't impaired or flapping in the {_MEMORY_S:g} s before: the judge has learnt
-to be patient with one that was. States are as the daemon told them, each half a second. A *false
-alarm* is an uplink that went down though nothing was wrong with it, nor had been for {_MARGIN_S:g}
-s. *Untouched* is an uplink at any time at which nothing is wrong with it, with {_MARGIN_S:g} s
-before and after: of its packets none may be lost."""
+An uplink that dies while it carries the default has to be *left* within {BOUND_S:g} s, if another
+has been alive for {_KNOWN_S:g} s. Its line was *clean* if it wasn't impaired or flapping in the
+{_MEMORY_S:g} s before: the judge has learnt to be patient with one that was. States are as the
+daemon told them, each half a second. A *false alarm* is an uplink that went down though nothing
+was wrong with it, nor had been for {_MARGIN_S:g} s. *Untouched* is an uplink at any time at which
+nothing is wrong with it, with {_MARGIN_S:g} s before and after: of its packets none may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,12 @@ def figures(record: Record) -> tuple[Figure, ...]:
     return (
         Figure("faults", len(record.spells)),
         Figure("default on an uplink that died", len(left)),
-        Figure("… left after: median", _or_0(median, left), "s", 0.8),
-        Figure("… p95", _or_0(lambda s: quantile(s, 0.95), left), "s", BOUND_S),
-        Figure("… longest", max(left, default=0), "s"),
+        Figure("… left after, all: median", _or_0(median, left), "s"),
+        Figure("… all: p95", _or_0(lambda s: quantile(s, 0.95), left), "s"),
+        Figure("… all: longest", max(left, default=0), "s"),
         Figure("… of those whose line was clean", len(clean)),
-        Figure("… longest of these", max(clean, default=0), "s", BOUND_S),
+        Figure("… clean: median", _or_0(median, clean), "s", 0.8),
+        Figure("… clean: longest", max(clean, default=0), "s", BOUND_S),
         Figure("moved to an uplink that was dead", _moves_to_dead(record), target=0),
         Figure("dead, and called up or degraded: longest", _called_late(record), "s"),
         Figure("false alarms: intact uplinks called down", len(alarms), target=0),
@@ -157,10 +159,21 @@ def _leavings(record: Record) -> Iterator[Leaving]:
             for other in record.spells
         )
         for seen in record.defaults.values():
-            if _at(seen, spell.begin_s) == dev:
+            if _at(seen, spell.begin_s) == dev and _has_refuge(record, spell):
                 later = (s.at_s for s in seen if s.at_s > spell.begin_s and s.value != dev)
                 left_s = min(next(later, spell.end_s), spell.end_s) - spell.begin_s
                 yield Leaving(spell.fault, left_s, clean)
+
+
+def _has_refuge(record: Record, spell: Spell) -> bool:
+    """Whether there was another uplink to go to, and it had been alive for long enough."""
+    first_s, last_s = spell.begin_s - _KNOWN_S, spell.begin_s + BOUND_S
+    gone = {
+        other.provider
+        for other in record.spells
+        if KINDS[other.fault] != "impaired" and other.end_s > first_s and other.begin_s < last_s
+    }
+    return bool(set(record.devices) - gone - {spell.provider})
 
 
 def _at(seen: Sequence[Sight], at_s: float) -> str:

@@ -152,24 +152,21 @@ def test_targets_that_cant_answer_are_named_and_not_held_against_the_uplink(
     assert "nowhere.invalid" in shown
 
 
-def test_hooks_run_as_a_user_that_can_read_no_key(lab_world: LabWorld, tmp_path: Path) -> None:
+def test_hooks_run_as_a_user_that_can_read_no_key(lab_world: LabWorld) -> None:
     world = lab_world("two")
-    key, told = world.dir / "state" / "key", tmp_path / "told"
-    tmp_path.chmod(0o755)
+    key, told = world.dir / "state" / "key", world.dir / "told"
     told.touch()
     told.chmod(0o666)
-    hook = tmp_path / "hook"
+    hook = world.dir / "hook"
     hook.write_text(
         "#!/bin/sh\n"
         f"exec >>{told} 2>&1\n"
         f'echo "$IFDEFAULT_EVENT $IFDEFAULT_UPLINK $IFDEFAULT_FAMILY $(id -u) $(cat {key})"\n'
     )
     hook.chmod(0o755)
-    hung = tmp_path / "hung"
+    hung = world.dir / "hung"
     hung.write_text("#!/bin/sh\nexec sleep 1000\n")
     hung.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
     hooks = f'[hooks]\ndefault = "{hook}"\ndown = "{hung}"\ntimeout_s = 2.0\n'
     answers.configure(world, f"[health]\nrecover_s = 0.3\n{hooks}")
     key.parent.mkdir()

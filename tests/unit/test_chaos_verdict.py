@@ -35,7 +35,7 @@ def missed(found: Record) -> list[str]:
 
 def test_a_failover_in_time_contradicts_nothing() -> None:
     assert missed(record()) == []
-    assert measured(record())["… left after: median"] == 0.5
+    assert measured(record())["… clean: median"] == 0.5
     assert measured(record())["from a fault's end to up again, median"] == 3.0
     assert measured(record())["dead, and called up or degraded: longest"] == 0.0
 
@@ -43,19 +43,26 @@ def test_a_failover_in_time_contradicts_nothing() -> None:
 def test_a_dead_uplink_that_keeps_the_default_is_late() -> None:
     late = record()
     late.defaults["far"][1] = Sight(101.5, "wan1")
-    assert "… longest of these" in missed(late)
+    assert "… clean: longest" in missed(late)
     never = record()
     never.defaults["far"][1:] = []
-    assert measured(never)["… longest"] == 10.0
+    assert measured(never)["… clean: longest"] == 10.0
 
 
 def test_one_that_was_lossy_before_is_counted_apart() -> None:
     late = record()
     late.defaults["far"][1] = Sight(101.5, "wan1")
     late.spells.append(Spell("isp-a", "loss", 70.0, 85.0))
-    assert "… longest of these" not in missed(late)
-    assert measured(late)["… longest"] == 1.5
+    assert "… clean: longest" not in missed(late)
+    assert measured(late)["… all: longest"] == 1.5
     assert measured(late)["… of those whose line was clean"] == 0
+
+
+def test_without_another_uplink_nothing_is_late() -> None:
+    alone = record()
+    alone.defaults["far"][1:] = []
+    alone.spells.append(Spell("isp-b", "gateway", 90.0, 99.0))
+    assert measured(alone)["default on an uplink that died"] == 0
 
 
 def test_a_move_to_a_dead_uplink_is_found() -> None:

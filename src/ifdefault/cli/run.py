@@ -8,7 +8,9 @@ from ifdefault.cli.options import Options
 
 
 @click.command(short_help="be the daemon: judge the uplinks, move the default, mend the kernel")
-@click.option("-v", "--verbose", is_flag=True, help="Log more than what changed.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Log each operation, and each probe without answer."
+)
 @click.pass_obj
 def command(options: Options, verbose: bool) -> int:
     """Apply the config, then watch: probe the uplinks, move the default away from a dead one,

@@ -149,9 +149,8 @@ class Engine:
         look = False
         for event in self._watch.read():
             match event:
-                case LinkChanged():
-                    live = event.up and event.carrier and not event.gone
-                    told += self.paths.link(now, event.name, live)
+                case LinkChanged(name=dev):
+                    told += self.paths.link(now, dev, why_not(event))
                 case NeighbourChanged():
                     if event.reachable is not None:
                         told += self.paths.neighbour(now, event.dev, event.address, event.reachable)
@@ -192,10 +191,16 @@ class Engine:
         """Look at the traffic itself."""
         while True:
             now = time.monotonic()
-            told, next_s = self.evidence.look(now, self.paths.by_address())
-            self.governor.take(told)
             uplinks = self.governor.keeper.uplinks
-            self.evidence.measure(now, {u.name: u.interface for u in uplinks})
+            try:
+                told, next_s = self.evidence.look(now, self.paths.by_address())
+                self.evidence.measure(now, {u.name: u.interface for u in uplinks})
+            except OSError as error:  # a kernel without sock_diag, or short of memory
+                text = f"the host's own connections can't be seen: {error.strerror or error}"
+                self.diary.note("engine", text, level=logging.WARNING)
+                await asyncio.sleep(_SAVE_S)
+                continue
+            self.governor.take(told)
             self._wake_asking()
             await asyncio.sleep(max(0.0, next_s - time.monotonic()))
 
@@ -227,6 +232,15 @@ class Engine:
             self.diary.save({key: track.path.memory() for key, track in self.paths})
         except IfdefaultError as error:
             self.diary.note("engine", str(error), level=logging.WARNING)
+
+
+def why_not(link: LinkChanged) -> str:
+    """Why nothing goes over a link; "" if something may."""
+    if link.gone:
+        return f"interface {link.name} is gone"
+    if not link.up:
+        return f"interface {link.name} is down"
+    return "" if link.carrier else "carrier lost"
 
 
 def run(config_path: Path, state_dir: Path, run_dir: Path, *, verbose: bool = False) -> int:

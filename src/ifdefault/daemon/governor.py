@@ -27,6 +27,7 @@ from ifdefault.vitals import Decision, Forced, Transition
 
 _SETTLE_S = 1.0  # a start's first answers come in any order, which is no reason to move
 _SHARE = 4  # of the time at most one part in so many goes into looking at the kernel
+_log = logging.getLogger("ifdefault")
 _TOLD = 3  # operations that a line of the log names
 
 
@@ -166,6 +167,8 @@ class Governor:
         kept = self.keeper.keep(begun_s, self.decision, decided=decided)
         self.kept_s = time.monotonic()
         self._keep_cost_s = self.kept_s - begun_s
+        for operation in kept.operations:
+            _log.debug("performed: %s", operation)
         if kept.operations and not decided:
             rest = len(kept.operations) - _TOLD
             more = f" and {rest} more" if rest > 0 else ""

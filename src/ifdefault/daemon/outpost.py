@@ -26,6 +26,7 @@ _RESOLVE_AGAIN_S = 15.0  # while it has none
 _PING_S = 2.0
 _DEAF_S = 6.0
 
+_log = logging.getLogger("ifdefault")
 Hear = Callable[[int, int, Verdict, int], None]
 ResolvedTo = Callable[[str, tuple[str, ...], str], None]
 
@@ -123,7 +124,9 @@ class Outpost:
     def _hear(self, message: Outcome | Resolved | Pong) -> None:
         self._heard_s = time.monotonic()
         match message:
-            case Outcome(path, seq, verdict, rtt_us):
+            case Outcome(path, seq, verdict, rtt_us, detail):
+                if verdict != "answered":
+                    _log.debug("path %d, probe %d: %s (%s)", path, seq, verdict, detail)
                 self._hear_outcome(path, seq, verdict, rtt_us)
             case Resolved(host, addresses, error):
                 if addresses:

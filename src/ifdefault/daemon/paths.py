@@ -240,9 +240,10 @@ class Paths:
 
     # --- other evidence -------------------------------------------------------------------
 
-    def link(self, now: float, dev: str, live: bool) -> tuple[Transition, ...]:
-        found = (t for t in self._tracks.values() if t.place and t.place.dev == dev)
-        return tuple(change for track in found for change in track.path.link(now, live))
+    def link(self, now: float, dev: str, why_not: str) -> tuple[Transition, ...]:
+        """A link changed; `why_not` tells why nothing goes over it, "" if something may."""
+        found = (t.path for t in self._tracks.values() if t.place and t.place.dev == dev)
+        return tuple(step for path in found for step in path.link(now, not why_not, why_not))
 
     def neighbour(
         self, now: float, dev: str, address: str, reachable: bool
