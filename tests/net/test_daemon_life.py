@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from ifdefault.lab import faults, services
 from ifdefault.lab.waiting import eventually
@@ -152,19 +156,27 @@ def test_targets_that_cant_answer_are_named_and_not_held_against_the_uplink(
     assert "nowhere.invalid" in shown
 
 
-def test_hooks_run_as_a_user_that_can_read_no_key(lab_world: LabWorld) -> None:
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """A directory that other users can enter, which pytest's own isn't."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_hooks_run_as_a_user_that_can_read_no_key(lab_world: LabWorld, everybodys: Path) -> None:
     world = lab_world("two")
-    key, told = world.dir / "state" / "key", world.dir / "told"
+    key, told = world.dir / "state" / "key", everybodys / "told"
     told.touch()
     told.chmod(0o666)
-    hook = world.dir / "hook"
+    hook = everybodys / "hook"
     hook.write_text(
         "#!/bin/sh\n"
         f"exec >>{told} 2>&1\n"
         f'echo "$IFDEFAULT_EVENT $IFDEFAULT_UPLINK $IFDEFAULT_FAMILY $(id -u) $(cat {key})"\n'
     )
     hook.chmod(0o755)
-    hung = world.dir / "hung"
+    hung = everybodys / "hung"
     hung.write_text("#!/bin/sh\nexec sleep 1000\n")
     hung.chmod(0o755)
     hooks = f'[hooks]\ndefault = "{hook}"\ndown = "{hung}"\ntimeout_s = 2.0\n'
