@@ -44,12 +44,12 @@ _DEAD, _IMPAIRED, _FLAPPING = (
 _HOW = f"""\
 The lab's world `three`, `ifdefault run` with default settings and ranks in the order of the
 uplinks. For {_MINUTES:g} minutes random faults (seed {_SEED}) come and go on one or two of the
-three uplinks at a time, rather on those that carry the default, rather on those that carry the
-default: each {_SHORTEST_S:g} to {_LONGEST_S:g} s long, {_SHORTEST_S + _MORE_S:g} s on average,
-{_PAUSE_S:g} s apart. *Dead*: {_DEAD}. *Impaired*: {_IMPAIRED}. *Flapping*, which is neither:
-{_FLAPPING}. Meanwhile the kernel's default is watched as in `failover`, for IPv4 and IPv6; the
-daemon is asked for its states each {_ASK_S:g} s; and the client sends 100 echo requests a second
-to each of the host's six addresses.
+three uplinks at a time, rather on those that carry the default: each {_SHORTEST_S:g} to
+{_LONGEST_S:g} s long, {_SHORTEST_S + _MORE_S:g} s on average, {_PAUSE_S:g} s apart. *Dead*:
+{_DEAD}. *Impaired*: {_IMPAIRED}. *Flapping*, which is neither: {_FLAPPING}. Meanwhile the kernel's
+default is watched as in `failover`, for IPv4 and IPv6; the daemon is asked for its states each
+{_ASK_S:g} s; and the client sends 100 echo requests a second to each of the host's six
+addresses.
 {chaos_verdict.HOW}"""
 
 
