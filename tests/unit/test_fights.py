@@ -11,7 +11,7 @@ def test_a_few_repairs_are_no_fight() -> None:
     fights = Fights()
     for n in range(ROUNDS - 1):
         assert fights.note(n * 0.1, [RULE]) == ()
-    assert fights.may_repair(1.0)
+    assert not fights.holds(1.0, [RULE])
     assert fights.told(1.0) == ()
 
 
@@ -30,7 +30,7 @@ def test_different_things_are_no_fight() -> None:
 def test_a_fight_is_fought_ever_less_often() -> None:
     fights, now, repairs = Fights(), 0.0, []
     while now < 3600.0:  # somebody deletes it at once, each time
-        if fights.may_repair(now):
+        if not fights.holds(now, [RULE]):
             fights.note(now, [RULE])
             repairs.append(now)
         now += 0.1
@@ -43,8 +43,10 @@ def test_peace_is_noticed() -> None:
     fights = Fights()
     for n in range(ROUNDS):
         fights.note(n * 0.1, [RULE])
-    assert not fights.may_repair(ROUNDS * 0.1)
-    assert fights.may_repair(10.0)
+    assert fights.holds(ROUNDS * 0.1, [RULE])
+    # what else is to be done doesn't wait for the end of a fight
+    assert not fights.holds(ROUNDS * 0.1, [RULE, "another"])
+    assert not fights.holds(10.0, [RULE])
     assert fights.note(300.0, [RULE]) == ()
-    assert fights.may_repair(300.0)
+    assert not fights.holds(300.0, [RULE])
     assert fights.told(600.0) == ()

@@ -25,6 +25,7 @@ from typing import IO, Any, Protocol, get_args
 from ifdefault.daemon.client import LONGEST_PATH, SOCKET, credentials, listener
 from ifdefault.daemon.client import Peer as Peer  # whom an Answerer is told of
 from ifdefault.errors import HostError, IfdefaultError, Problem
+from ifdefault.host.store import private
 from ifdefault.vitals import Forced
 
 LOCK = "engine.lock"
@@ -162,7 +163,7 @@ class Control:
             )
         try:
             run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-            lock = (run_dir / LOCK).open("a+")
+            lock = private(run_dir / LOCK)
         except OSError as error:
             what = f"can't be used: {(error.strerror or str(error)).lower()}"
             raise HostError(

@@ -9,17 +9,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, get_args
 
 from ifdefault.daemon.standing import Event
 from ifdefault.errors import IfdefaultError
 from ifdefault.health.path import Memory
+from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import HEALTH, Store
-from ifdefault.model import Family
+from ifdefault.model import Family, Neighbour
+from ifdefault.vitals import PathState
 
 KEPT, KEPT_ON_DISK = 500, 100
+Key = tuple[str, Family]
 _BOOT = FilePath("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("ifdefault")
 
@@ -38,23 +42,31 @@ class Diary:
     def recent(self, limit: int) -> list[dict[str, Any]]:
         return [asdict(event) for event in list(self._events)[-limit:]] if limit else []
 
-    def load(self) -> dict[tuple[str, Family], Memory]:
-        """The paths' memories, and into the diary its earlier events."""
+    def load(self, routers: RoutersSeen) -> dict[Key, Memory]:
+        """The paths' memories, the routers' MACs, and into the diary its earlier events."""
         try:
             told = self._store.read(HEALTH) or {}
             self._events.extend(Event(**event) for event in told.get("events", ()))
             if told.get("boot") != self._boot:
                 return {}
-            return {(p["uplink"], p["family"]): Memory(**p["memory"]) for p in told["paths"]}
+            seen = (Neighbour(**each) for each in told["routers"])
+            routers.known |= {(each.dev, each.address): each for each in seen}
+            memories = {(p["uplink"], p["family"]): Memory(**p["memory"]) for p in told["paths"]}
         except (IfdefaultError, AttributeError, KeyError, TypeError, ValueError) as error:
             _log.warning("%s is passed over: %s", self._store.directory / HEALTH, error)
             return {}
+        known = get_args(PathState)  # another version may have others
+        return {key: memory for key, memory in memories.items() if memory.state in known}
 
-    def save(self, memories: dict[tuple[str, Family], Memory]) -> None:
+    def save(self, memories: Mapping[Key, Memory], routers: RoutersSeen) -> None:
         paths = [
             {"uplink": name, "family": family, "memory": asdict(memory)}
             for (name, family), memory in memories.items()
         ]
-        events = [asdict(event) for event in list(self._events)[-KEPT_ON_DISK:]]
-        told = {"boot": self._boot, "paths": paths, "events": events}
+        told = {
+            "boot": self._boot,
+            "paths": paths,
+            "routers": [asdict(neighbour) for neighbour in routers.known.values()],
+            "events": [asdict(event) for event in list(self._events)[-KEPT_ON_DISK:]],
+        }
         self._store.write(HEALTH, told, durable=False)

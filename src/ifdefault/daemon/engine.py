@@ -32,7 +32,7 @@ from ifdefault.daemon.notify import Notifier
 from ifdefault.daemon.operator import Operator
 from ifdefault.daemon.outpost import Outpost
 from ifdefault.daemon.paths import Paths
-from ifdefault.errors import IfdefaultError
+from ifdefault.errors import ConfigError, HostError, IfdefaultError
 from ifdefault.host import guard
 from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Store
@@ -91,9 +91,12 @@ class Engine:
 
     async def _serve(self) -> None:
         self.governor.forced = self._operator.load_forced()
-        self.paths.memories = self.diary.load()
         guard.refuse_unconfirmed(self.store)
-        self.governor.adopt(self._config)
+        self.paths.memories = self.diary.load(self.governor.keeper.routers)
+        try:
+            self.governor.adopt(self._config)
+        except ConfigError as error:  # of what the host is now, which may pass: to be tried again
+            raise HostError(*error.problems) from error
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._operator.reload_by_signal)
@@ -108,6 +111,7 @@ class Engine:
         ]
         await self._stop.wait()
         self.notifier.stopping()
+        self.diary.note("engine", "stopped; what was laid stays")
         for task in chores:
             task.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
@@ -136,7 +140,8 @@ class Engine:
         self.outpost.post(message, fds)
 
     def _face_started(self) -> None:
-        self.paths.rebind()
+        self.governor.settle()
+        self.paths.rebind(time.monotonic())
         self._ask_now.set()
 
     def _heard(self, path: int, seq: int, verdict: Verdict, rtt_us: int) -> None:
@@ -178,9 +183,11 @@ class Engine:
         """Ask what is due on every path."""
         while True:
             now = time.monotonic()
-            if self.outpost.ready:
+            # while we rest there may be no way out that is the uplink's own
+            asking = self.outpost.ready and not self.governor.keeper.held
+            if asking:
                 self.governor.take(self.paths.ask(now))
-            self._asking_until_s = self.paths.wake_s if self.outpost.ready else now + 0.1
+            self._asking_until_s = self.paths.wake_s if asking else now + 0.1
             self._ask_now.clear()
             delay_s = max(0.0, min(self._asking_until_s - time.monotonic(), 1.0))
             timer = self._loop.call_later(delay_s, self._ask_now.set)
@@ -211,7 +218,8 @@ class Engine:
         while True:
             await asyncio.sleep(_SILENT_S)
             now = time.monotonic()
-            if governor.keeper.differs_silently() or now - governor.kept_s > _BACKSTOP_S:
+            backstop = now - governor.kept_s > _BACKSTOP_S
+            if backstop or (not governor.refused and governor.keeper.differs_silently()):
                 governor.look_at(now)
             if not settled:
                 settled = governor.settled
@@ -229,7 +237,7 @@ class Engine:
 
     def _save(self) -> None:
         try:
-            self.diary.save({key: track.path.memory() for key, track in self.paths})
+            self.diary.save(self.paths.remembered(), self.governor.keeper.routers)
         except IfdefaultError as error:
             self.diary.note("engine", str(error), level=logging.WARNING)
 

@@ -81,8 +81,9 @@ class Evidence:
 
 
 def _accusation(sign: Sign) -> str:
+    """The same words each time: one cause starts no burst again and again."""
     if sign.stalled >= _MANY and 2 * sign.stalled >= sign.sockets:
-        return f"{sign.stalled} of {sign.sockets} TCP connections stall"
+        return "TCP connections stall"
     if sign.half_open_unanswered >= _MANY and 2 * sign.half_open_unanswered >= sign.half_open:
-        return f"{sign.half_open_unanswered} of {sign.half_open} SYN-ACKs unanswered"
+        return "SYN-ACKs stay unanswered"
     return ""

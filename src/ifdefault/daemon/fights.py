@@ -21,8 +21,9 @@ class Fights:
         self._until_s = 0.0
         self._over_what: dict[str, float] = {}  # operation, when it was fought over last
 
-    def may_repair(self, now: float) -> bool:
-        return now >= self._until_s
+    def holds(self, now: float, operations: Iterable[str]) -> bool:
+        """Whether to wait with these: they are what is fought over, and nothing else."""
+        return now < self._until_s and all(each in self._over_what for each in operations)
 
     @property
     def until_s(self) -> float:

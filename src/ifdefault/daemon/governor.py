@@ -48,6 +48,7 @@ class Governor:
         self._followed, self._save = followed, save
         self._loop = asyncio.get_running_loop()
         self.started_s = time.monotonic()
+        self.settling_s = float("inf")  # until when the first answers come in any order
         self.kept_s = 0.0  # when the kernel was looked at last
         self.decision: Decision | None = None
         self.forced: dict[str, Forced] = {}
@@ -55,6 +56,7 @@ class Governor:
         self._carrier: dict[Family, str] = {}
         self._usable: dict[str, Uplink] = {}  # uplinks as they were when they could be used last
         self._unfreed: set[tuple[str, Family]] = set()
+        self._owed = False  # a decision that didn't reach the kernel yet
         self._frees: set[asyncio.Task[None]] = set()
         self._keep_cost_s = 0.0
         self._keep_at_s = float("inf")
@@ -101,12 +103,17 @@ class Governor:
         decision = self._decided(self.keeper.prepared)
         if decision != self.decision:
             self.decision = decision
-            self.keep(decided=True)
+            self._owed = True
+            self.keep()
         self._free_dead()
+
+    def settle(self) -> None:
+        """Probes are asked from now on: soon it is known what answers."""
+        self.settling_s = min(self.settling_s, time.monotonic() + _SETTLE_S)
 
     @property
     def settled(self) -> bool:
-        return time.monotonic() - self.started_s > _SETTLE_S
+        return time.monotonic() > self.settling_s
 
     def _decided(self, prepared: Prepared) -> Decision:
         carriers = {link.name for link in prepared.facts.links if link.carrier}
@@ -136,18 +143,24 @@ class Governor:
     def adopt(self, config: Config) -> Prepared:
         """Take in a config, or raise and go on with the one that is. The first time, with what
         the earlier engine knew, so that adopting what it left moves nothing."""
-        decide = self._first_decision if self.decision is None else self._decided
+        early: list[Transition] = []
+
+        def decide(prepared: Prepared) -> Decision:
+            if self.decision is None:
+                now, facts = time.monotonic(), prepared.facts
+                early.extend(self._paths.follow(now, config, prepared.uplinks, facts))
+            return self._decided(prepared)
+
         prepared = self.keeper.adopt(config, decide)
-        self.decision = self._decided(prepared)
+        self.decision, self._owed = self._decided(prepared), False
         self._hooks.config = config
+        # what died before us may have been left hanging
+        dead = {key for key, _ in self._paths if self._paths.state(*key) == "down"}
+        self._unfreed |= dead
         self.follow()
+        self.take(early)
         self.decide()
         return prepared
-
-    def _first_decision(self, prepared: Prepared) -> Decision:
-        facts, uplinks = prepared.facts, prepared.uplinks
-        self._paths.follow(time.monotonic(), self.keeper.config, uplinks, facts)
-        return self._decided(prepared)
 
     def look_at(self, at_s: float) -> None:
         """Look at the kernel at a time, but never so often that we do nothing else."""
@@ -160,13 +173,15 @@ class Governor:
         if time.monotonic() >= self._keep_at_s - 0.001:
             self.keep()
 
-    def keep(self, *, decided: bool = False) -> None:
+    def keep(self) -> None:
         """Look at the kernel now, mend what differs, and follow what changed."""
         begun_s = time.monotonic()
         self._keep_at_s = float("inf")
+        decided = self._owed
         kept = self.keeper.keep(begun_s, self.decision, decided=decided)
         self.kept_s = time.monotonic()
         self._keep_cost_s = self.kept_s - begun_s
+        self._owed = decided and not kept.looked
         for operation in kept.operations:
             _log.debug("performed: %s", operation)
         if kept.operations and not decided:
@@ -183,7 +198,9 @@ class Governor:
                 self._diary.note("repair", f"the kernel refused: {text}", level=logging.WARNING)
         if kept.again_s:
             self.look_at(kept.again_s)
-        self.follow()
+        if kept.looked:
+            self.follow()
+            self._free_dead()
 
     def follow(self) -> None:
         """Take in uplinks as they are now; tell where the normal default went."""
@@ -196,19 +213,29 @@ class Governor:
         for family in FAMILIES:
             order = self.decision.ranking(family) if self.decision else ()
             name, was = (order[0] if order else ""), self._carrier.get(family, "")
-            if name and name != was:
+            if name and name != was and not self._owed and not self.keeper.held:
                 self._carrier[family] = name
                 text = f"default IPv{family}: {was or 'none'} -> {name}"
                 self._diary.note("default", text, name)
-                self._hooks.fire("default", uplink=name, family=str(family), was=was, state=name)
+                if was:  # else we have just started, and nothing moved
+                    fields = {"uplink": name, "family": str(family), "was": was, "state": name}
+                    self._hooks.fire("default", **fields)
+
+    def take_down(self) -> Prepared:
+        """Take all of ours away and rest."""
+        self._unfreed.clear()
+        return self.keeper.take_down()
 
     # --- freeing --------------------------------------------------------------------------
 
     def _free_dead(self) -> None:
         """Free what hangs on dead uplinks, once others can take over."""
-        if self.keeper.held or self.decision is None:
+        if self.keeper.held or self.decision is None or self._owed:
             return
         for name, family in sorted(self._unfreed):
+            if "down" not in (self.forced.get(name), self._paths.state(name, family)):
+                self._unfreed.discard((name, family))  # it was forced down, and isn't any more
+                continue
             usable = self.decision.usable_in(family)
             if not usable or name in usable:
                 continue  # fail static: there is nowhere to go

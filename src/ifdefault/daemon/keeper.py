@@ -29,8 +29,9 @@ from ifdefault.vitals import Decision
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What one look at the kernel led to."""
+    """What one look at the kernel led to. Where it couldn't be `looked` at, nothing is new."""
 
+    looked: bool = True
     operations: tuple[str, ...] = ()
     refused: tuple[Problem, ...] = ()
     fought: tuple[str, ...] = ()
@@ -47,7 +48,7 @@ class Keeper:
         self.held = ""
         self.fights = Fights()
         self._store = store
-        self._routers = RoutersSeen()
+        self.routers = RoutersSeen()
         self._retry_s = _RETRY_S
         self._prepared: Prepared | None = None
 
@@ -80,30 +81,33 @@ class Keeper:
 
     def keep(self, now: float, decision: Decision | None, *, decided: bool) -> Kept:
         """Look at the kernel and mend what differs; `decided` if a decision asks for it."""
-        if self.held:
-            return Kept()
         try:
             with self._store.lock():
                 return self._keep(now, decision, decided)
         except LockError:
-            return Kept(again_s=now + _RETRY_S)  # another ifdefault changes the host just now
+            return Kept(False, again_s=now + _RETRY_S)  # another ifdefault changes the host
         except IfdefaultError as error:  # a ConfigError, too: two uplinks have come to be alike
-            return Kept(refused=error.problems, again_s=now + self._later())
+            return Kept(False, refused=error.problems, again_s=now + self._later())
+        except (OSError, KeyError) as error:  # short of memory or files; an interface just gone
+            problem = Problem("the kernel", f"can't be read or changed: {error}")
+            return Kept(False, refused=(problem,), again_s=now + self._later())
 
     def _keep(self, now: float, decision: Decision | None, decided: bool) -> Kept:
         prepared = self._prepare(self.config, decision, thorough=False)
         self._prepared = prepared
         operations = tuple(describe(operation) for operation in prepared.operations)
-        if not operations:
+        if self.held:
             return Kept()
-        if not decided and not self.fights.may_repair(now):
+        if not operations:
+            self._retry_s = _RETRY_S
+            return Kept()
+        if not decided and self.fights.holds(now, operations):
             return Kept(again_s=self.fights.until_s)
         refused = converge(prepared, self._store)
-        fought = () if decided else self.fights.note(now, operations)
-        if not refused:
-            self._retry_s = _RETRY_S
-            return Kept(operations, (), fought)
-        return Kept(operations, refused, fought, now + self._later())
+        if refused:  # no fight: the kernel itself won't have it
+            return Kept(True, operations, refused, (), now + self._later())
+        self._retry_s = _RETRY_S
+        return Kept(True, operations, (), () if decided else self.fights.note(now, operations))
 
     def _later(self) -> float:
         self._retry_s = min(2 * self._retry_s, _RETRY_LONGEST_S)
@@ -115,7 +119,7 @@ class Keeper:
             self._store,
             thorough=thorough,
             decision=decision,
-            routers_seen=self._routers,
+            routers_seen=self.routers,
         )
 
     def differs_silently(self) -> bool:
@@ -126,5 +130,9 @@ class Keeper:
         desired, facts = self.prepared.desired, self.prepared.facts
         if any(sysctl.read(name) not in (value, None) for name, value in desired.sysctls):
             return True
-        auto = self.config.host.udp_wildcard == "auto"
-        return auto and sockets.wildcard_udp() != facts.wildcard_udp
+        if self.config.host.udp_wildcard != "auto":
+            return False
+        try:
+            return sockets.wildcard_udp() != facts.wildcard_udp
+        except OSError:
+            return False  # short of memory or files: we look again soon

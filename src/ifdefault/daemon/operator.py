@@ -17,11 +17,14 @@ from ifdefault.daemon.control import Confirm, Down, Events, Peer, Reload, Reques
 from ifdefault.daemon.standing import Standing
 from ifdefault.errors import HostError, IfdefaultError, Problem
 from ifdefault.host.apply import Prepared
+from ifdefault.model import Config
 from ifdefault.plan.describe import describe
 from ifdefault.vitals import Decision, Forced
 
 if TYPE_CHECKING:
     from ifdefault.daemon.engine import Engine
+
+_UNDO_AGAIN_S = 1.0
 
 
 class Operator:
@@ -76,7 +79,7 @@ class Operator:
     def _force(self, name: str, state: Forced) -> dict[str, Any]:
         engine = self._engine
         names = [u.name for u in engine.governor.keeper.config.uplinks]
-        if name not in names:
+        if name not in names and (state != "auto" or name not in engine.governor.forced):
             raise HostError(Problem("", f'no uplink "{name}"', f"there are {', '.join(names)}"))
         was = engine.governor.forced.get(name, "auto")
         with engine.store.lock(wait=True):
@@ -107,24 +110,32 @@ class Operator:
             raise HostError(Problem("reload", "an apply waits for its confirmation", remedy))
         engine.notifier.reloading()
         try:
-            before = engine.governor.keeper.config
+            before, held = engine.governor.keeper.config, engine.governor.keeper.held
             prepared = engine.governor.adopt(read_config(engine.config_path))
         finally:
             engine.notifier.ready()
         if confirm_s is not None and prepared.operations:
             loop = asyncio.get_running_loop()
-            self._probation = loop.call_later(confirm_s, self._undo, before)
+            self._probation = loop.call_later(confirm_s, self._undo, before, bool(held))
+        if before.daemon.user != engine.governor.keeper.config.daemon.user:
+            engine.diary.note("reload", "daemon.user is taken in at the next start")
         engine.diary.note("reload", f"config taken in, {len(prepared.operations)} operations")
         return _told(prepared)
 
-    def _undo(self, before: Any) -> None:
-        self._probation = None
+    def _undo(self, before: Config, held: bool) -> None:
+        """Back to what was before `apply --confirm`; until that succeeds, again and again."""
+        governor, diary = self._engine.governor, self._engine.diary
         try:
-            self._engine.governor.adopt(before)
-            self._engine.diary.note("reload", "not confirmed: the config before is in force again")
-        except IfdefaultError as error:
-            for problem in error.problems:
-                self._engine.diary.note("reload", f"undoing: {problem}", level=logging.ERROR)
+            governor.adopt(before)
+            if held:
+                governor.take_down()
+        except (IfdefaultError, OSError) as error:
+            diary.note("reload", f"undoing, will be tried again: {error}", level=logging.ERROR)
+            loop = asyncio.get_running_loop()
+            self._probation = loop.call_later(_UNDO_AGAIN_S, self._undo, before, held)
+            return
+        self._probation = None
+        diary.note("reload", "not confirmed: all is as it was before")
 
     def _confirm(self) -> dict[str, Any]:
         if self._probation is None:
@@ -134,8 +145,8 @@ class Operator:
         return {}
 
     def _down(self) -> dict[str, Any]:
+        prepared = self._engine.governor.take_down()
         self._call_off()
-        prepared = self._engine.governor.keeper.take_down()
         self._engine.diary.note("down", "all of ours was taken out of the kernel")
         return _told(prepared)
 

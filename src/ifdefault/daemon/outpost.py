@@ -105,7 +105,7 @@ class Outpost:
                 face = await start_face(
                     (self._user[0], self._user[1]), self._hear, ended.set_result, self._dropped
                 )
-            except HostError as error:
+            except (HostError, OSError) as error:  # OSError: no process or file to be had
                 self._diary.note("face", str(error), level=logging.ERROR)
                 continue
             now = time.monotonic()

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from ifdefault.daemon.messages import Bind, Message, Send, Unbind
 from ifdefault.health.path import Memory, Path
 from ifdefault.kernel import probing
-from ifdefault.model import FAMILIES, Config, Facts, Family, Probe, Uplink
+from ifdefault.model import (
+    FAMILIES,
+    Config,
+    Facts,
+    Family,
+    HealthConfig,
+    Link,
+    Probe,
+    Uplink,
+)
 from ifdefault.vitals import GATEWAY, Ask, Health, PathState, Transition, Verdict
 
 Key = tuple[str, Family]
@@ -28,6 +37,7 @@ class Place:
 
     address: str
     dev: str
+    index: int  # of the interface: one of the same name may be another
     mark: int
     gateway: str
 
@@ -39,6 +49,8 @@ class Track:
     number: int  # the path's in messages to the face
     path: Path
     targets: tuple[Probe, ...]
+    terms: HealthConfig
+    has_gateway: bool
     place: Place | None = None  # None: asleep
     asleep_s: float = 0.0  # since when
 
@@ -94,18 +106,20 @@ class Paths:
             del self._numbers[self._tracks.pop(key).number]
         for uplink in uplinks:
             for family in FAMILIES:
-                place = _place(uplink, family)
+                link = links.get(uplink.interface)
+                place = _place(uplink, family, link)
                 track = self._track(now, config, uplink, family, create=place is not None)
                 if track is None:
                     continue
-                link = links.get(uplink.interface)
                 live = link is not None and link.up and link.carrier
-                if place is None:
-                    self._sleep(now, track)
-                    live = live and now - track.asleep_s < _GRACE_S
+                cause = "carrier lost"
+                if place is not None:
+                    self._wake(now, track, place)
                 else:
-                    self._wake(track, place)
-                told += track.path.link(now, live, uplink.pending or "carrier lost")
+                    self._sleep(now, track)
+                    cause = uplink.pending or f"no IPv{family} address or gateway"
+                    live = live and now - track.asleep_s < _GRACE_S
+                told += track.path.link(now, live, cause)
         return tuple(told)
 
     def renumbering(self, now: float) -> bool:
@@ -117,34 +131,28 @@ class Paths:
         self, now: float, config: Config, uplink: Uplink, family: Family, *, create: bool
     ) -> Track | None:
         key = (uplink.name, family)
-        targets = _targets(config, uplink.name, family)
+        targets, terms = _targets(config, uplink.name, family), config.health
         track = self._tracks.get(key)
-        if track is not None and track.targets == targets:
-            return track
-        if track is not None:  # other targets: judged by them alone from now on
-            self._sleep(now, track)
-            memory: Memory | None = track.path.memory()
-        else:
-            memory = self.memories.pop(key, None)
         if track is None and not create:
             return None
-        self._next += 1
-        path = Path(
-            uplink.name,
-            family,
-            [str(probe) for probe in targets],
-            config.health,
-            now,
-            memory,
-            has_gateway=bool(uplink.gateway(family)),
-        )
-        if track is not None:
+        has_gateway = bool(uplink.gateway(family))
+        if track is None:
+            memory = self.memories.pop(key, None)
+        else:
+            has_gateway = has_gateway if create else track.has_gateway
+            if (track.targets, track.terms, track.has_gateway) == (targets, terms, has_gateway):
+                return track
+            self._sleep(now, track)
+            memory = track.path.memory()  # judged on other terms from now on
             del self._numbers[track.number]
-        self._tracks[key] = Track(self._next, path, targets, asleep_s=now)
-        self._numbers[self._next] = key
-        return self._tracks[key]
+        self._next += 1
+        probes = [str(probe) for probe in targets]
+        path = Path(*key, probes, terms, now, memory, has_gateway=has_gateway)
+        track = Track(self._next, path, targets, terms, has_gateway, asleep_s=now)
+        self._tracks[key], self._numbers[self._next] = track, key
+        return track
 
-    def _wake(self, track: Track, place: Place) -> None:
+    def _wake(self, now: float, track: Track, place: Place) -> None:
         if track.place == place:
             return
         track.place = place
@@ -153,19 +161,20 @@ class Paths:
             with probing.icmp_socket(family, place.address, place.dev, place.mark) as sock:
                 self._post(Bind(track.number, family), (sock.fileno(),))
         except OSError:
-            track.place = None  # not there yet (an address that is still tentative): tried again
+            # not there yet, or gone again: tried again soon, see `renumbering`
+            track.place, track.asleep_s = None, now
 
     def _sleep(self, now: float, track: Track) -> None:
         if track.place is not None:
             track.place, track.asleep_s = None, now
             self._post(Unbind(track.number), ())
 
-    def rebind(self) -> None:
+    def rebind(self, now: float) -> None:
         """A new face has come: it knows nothing yet."""
         for track in self._tracks.values():
             place, track.place = track.place, None
             if place is not None:
-                self._wake(track, place)
+                self._wake(now, track, place)
 
     # --- asking, and hearing --------------------------------------------------------------
 
@@ -238,6 +247,10 @@ class Paths:
         fit = (a for a in known if (":" in a) == (family == 6) and a not in self._own)
         return next(fit, "")
 
+    def remembered(self) -> dict[Key, Memory]:
+        """What is to be kept of each path, also of those that aren't there at present."""
+        return self.memories | {key: track.path.memory() for key, track in self._tracks.items()}
+
     # --- other evidence -------------------------------------------------------------------
 
     def link(self, now: float, dev: str, why_not: str) -> tuple[Transition, ...]:
@@ -275,10 +288,10 @@ def _targets(config: Config, name: str, family: Family) -> tuple[Probe, ...]:
     return tuple(p for p in probes if not _is_address(p.host) or (":" in p.host) == (family == 6))
 
 
-def _place(uplink: Uplink, family: Family) -> Place | None:
+def _place(uplink: Uplink, family: Family, link: Link | None) -> Place | None:
     address, gateway = uplink.source(family), uplink.gateway(family)
-    if uplink.pending or address is None or gateway is None:
+    if uplink.pending or address is None or gateway is None or link is None:
         return None
     # only where addresses don't tell uplinks apart are there rules for this mark
     mark = 0 if uplink.mechanism == "source" else uplink.arrival_mark
-    return Place(address, uplink.interface, mark, gateway)
+    return Place(address, uplink.interface, link.index, mark, gateway)

@@ -22,18 +22,23 @@ class RoutersSeen:
     """The MACs that the gateways of shared interfaces had last."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, str], Neighbour] = {}
+        self.known: dict[tuple[str, str], Neighbour] = {}
+        self._awaited: set[tuple[str, str]] = set()
 
     def completed(self, config: Config, facts: Facts) -> Facts:
         """Facts whose neighbours include these gateways, as the kernel knows or knew them."""
-        if not _missing(config, facts, ()):
+        gateways = _missing(config, facts, ())
+        if not gateways:
             return facts  # no uplinks share an interface
-        if not self._seen:  # the first time there is nothing to remember
+        fresh = _missing(config, facts, facts.neighbours) - self.known.keys() - self._awaited
+        if fresh:  # once each: there is nothing to remember yet
+            self._awaited |= fresh
             facts = with_known_routers(config, facts)
-        self._seen |= {(n.dev, n.address): n for n in facts.neighbours if n.mac}
-        missing = _missing(config, facts, facts.neighbours)
+        told = {(n.dev, n.address): n for n in facts.neighbours if n.mac}
+        self.known |= {key: told[key] for key in gateways & told.keys()}
+        missing = gateways - told.keys()
         _resolve(missing)
-        lost = tuple(self._seen[key] for key in sorted(missing & self._seen.keys()))
+        lost = tuple(self.known[key] for key in sorted(missing & self.known.keys()))
         return replace(facts, neighbours=(*facts.neighbours, *lost))
 
 
@@ -71,5 +76,5 @@ def _resolve(gateways: set[tuple[str, str]]) -> None:
     for dev, gateway in sorted(gateways):
         try:
             resolve_neighbour(gateway, dev)
-        except OSError:
-            continue  # the plan says what it lacks
+        except (OSError, KeyError):
+            continue  # the plan says what it lacks; KeyError: the interface has just gone

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ifdefault.errors import HostError, LockError, Problem
 from ifdefault.model import NftTable
@@ -118,12 +118,12 @@ class Store:
     @contextmanager
     def stand(self) -> Iterator[None]:
         """Let others see that a guard lives; several may for a moment."""
-        with (self.directory / GUARD).open("a") as file:
+        with private(self.directory / GUARD) as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             yield
 
     def is_guarded(self) -> bool:
-        with (self.directory / GUARD).open("a") as file:
+        with private(self.directory / GUARD) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -135,7 +135,7 @@ class Store:
         """Be the only one that changes this host; LockError says who else does."""
         try:
             self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            file = (self.directory / LOCK).open("a+")
+            file = private(self.directory / LOCK)
         except OSError as error:
             what = f"can't be used: {error.strerror}"
             remedy = "run as root, or give --state-dir"
@@ -153,3 +153,10 @@ class Store:
             file.write(f"pid {os.getpid()} ({' '.join(sys.argv[1:]) or 'ifdefault'})\n")
             file.flush()
             yield
+
+
+def private(path: Path) -> IO[str]:
+    """Open a lock's file, which nobody else may open: to lock it takes no right to write."""
+    file = open(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+    os.fchmod(file.fileno(), 0o600)
+    return file
