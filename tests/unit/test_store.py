@@ -1,0 +1,21 @@
+"""Locks are nobody else's to hold: to lock a file takes no right but to open it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ifdefault.host.store import GUARD, LOCK, Store
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_lock_files_are_private(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / LOCK).touch(0o644)  # an earlier version's
+    with store.lock(), store.stand():
+        assert mode(tmp_path / LOCK) == 0o600
+        assert mode(tmp_path / GUARD) == 0o600
+        assert store.is_guarded()
+    assert not store.is_guarded()
