@@ -113,14 +113,14 @@ def test_reload_takes_a_config_whole_or_not_at_all(lab_world: LabWorld) -> None:
 def test_reload_takes_in_how_uplinks_are_judged(lab_world: LabWorld) -> None:
     world = lab_world("two")
     start(world)
-    answers.configure(world, "[health]\nrecover_s = 600\ndamp_s = 600\n")
+    answers.configure(world, "[health]\nrecover_s = 300\ndamp_s = 300\n")
     assert world.ifdefault("reload").returncode == 0
     assert set(watched.states(world).values()) == {"up"}, "what was known is known still"
     with faults.suffering(world, "carrier", "isp-a"):
         await_states(world, ["down"], "isp-a")
     await_states(world, ["recovering"], "isp-a")
     told = standing(world)
-    assert all(h.until_s > told.now_s + 300 for h in told.health if h.state == "recovering")
+    assert all(h.until_s > told.now_s + 100 for h in told.health if h.state == "recovering")
 
 
 def test_apply_on_probation_is_undone_unless_confirmed(lab_world: LabWorld) -> None:
