@@ -118,6 +118,12 @@ class Asker:
         target.due_s = now
         self.sort()
 
+    def pardon(self) -> None:
+        """The path itself was dead: what its targets lost meanwhile was its fault."""
+        for target in self.judges:
+            target.aside, target.row = False, 0
+        self.sort()
+
     def spare(self, now: float, at_s: float) -> None:
         """The path is known to have carried traffic at `at_s`: a quiet round may be saved, but
         never two in a row. The one after waits a little, for what is known next."""

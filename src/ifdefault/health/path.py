@@ -335,6 +335,7 @@ class Path:
         self._suspicion.reset()
         if self._state == "down":
             return ()
+        self._asker.pardon()
         self._falls_s = (*(at for at in self._falls_s if now - at < FLAP_S), now)
         return self._step(now, "down", cause)
 
