@@ -73,7 +73,7 @@ def run() -> Report:
         "spells": list(map(asdict, record.spells)),
         "defaults": {far: list(map(asdict, seen)) for far, seen in record.defaults.items()},
         "states": list(map(asdict, chaos_verdict.changes(record.states))),
-        "lost": {stream.address: stream.lost for stream in record.streams},
+        "lost": chaos_verdict.lost_untouched(record),
     }
     found = chaos_verdict.figures(record)
     return Report("Chaos", _HOW, found, chaos_verdict.tables(record), samples)

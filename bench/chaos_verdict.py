@@ -233,13 +233,19 @@ def _downs_while_impaired(record: Record) -> int:
     )
 
 
+def lost_untouched(record: Record) -> dict[str, list[float]]:
+    """When packets to each address were lost though its uplink was untouched."""
+    return {
+        stream.address: [
+            at_s for at_s in stream.lost if not _touched(record, stream.provider, at_s, _MARGIN_S)
+        ]
+        for stream in record.streams
+    }
+
+
 def _untouched(record: Record) -> tuple[int, int]:
     """How many packets to untouched uplinks were lost, and of how many."""
-    lost = sum(
-        not _touched(record, stream.provider, at_s, _MARGIN_S)
-        for stream in record.streams
-        for at_s in stream.lost
-    )
+    lost = sum(map(len, lost_untouched(record).values()))
     if not record.states:
         return lost, 0
     span_s = record.states[-1].at_s - record.states[0].at_s

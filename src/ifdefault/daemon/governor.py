@@ -145,18 +145,17 @@ class Governor:
         the earlier engine knew, so that adopting what it left moves nothing."""
         early: list[Transition] = []
 
-        def decide(prepared: Prepared) -> Decision:
+        def decided(prepared: Prepared) -> Decision:
             if self.decision is None:
                 now, facts = time.monotonic(), prepared.facts
                 early.extend(self._paths.follow(now, config, prepared.uplinks, facts))
             return self._decided(prepared)
 
-        prepared = self.keeper.adopt(config, decide)
+        prepared = self.keeper.adopt(config, decided)
         self.decision, self._owed = self._decided(prepared), False
         self._hooks.config = config
         # what died before us may have been left hanging
-        dead = {key for key, _ in self._paths if self._paths.state(*key) == "down"}
-        self._unfreed |= dead
+        self._unfreed |= {key for key, _ in self._paths if self._paths.state(*key) == "down"}
         self.follow()
         self.take(early)
         self.decide()
