@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ifdefault.zones import DnsConfig
+
 Family = Literal[4, 6]
 FAMILIES: tuple[Family, Family] = (4, 6)
 
@@ -61,6 +63,7 @@ class UplinkConfig:
     rank: int = 0  # the lowest rank carries the normal default
     weight: int = 1  # among equal ranks the greatest weight does
     probes: tuple[Probe, ...] | None = None  # None: those of [health]
+    public: tuple[str, ...] = ()  # what the DNS is to say instead of `addresses`, or DISCOVER
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -123,6 +126,7 @@ class Config:
     health: HealthConfig = HealthConfig()
     daemon: DaemonConfig = DaemonConfig()
     hooks: HookConfig = HookConfig()
+    dns: DnsConfig = DnsConfig()
 
 
 # --- what the host is ---------------------------------------------------------------------

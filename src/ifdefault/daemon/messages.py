@@ -8,22 +8,55 @@ What is not exactly a message is a BadMessage. Standard library alone: the face 
 from __future__ import annotations
 
 import json
-import re
-import socket
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
-from typing import Any, NoReturn, TypeVar, get_args
+from collections.abc import Collection
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
+from ifdefault.daemon.fields import (
+    TEXT_CHARS,
+    Check,
+    address,
+    hexadecimal,
+    list_of,
+    number,
+    row,
+    telling,
+    text,
+    word,
+)
 from ifdefault.model import FAMILIES, Family, ProbeKind
 from ifdefault.vitals import Verdict
+from ifdefault.zones import Policy
 
 MAX_BYTES = 8192
-DETAIL_CHARS = 200
+DETAIL_CHARS = TEXT_CHARS
 MAX_ADDRESSES = 16
+MAX_RDATA = 3500  # bytes of a name's static records together: they fit one packet
+MAX_TEXTS = 64
+Transport = Literal["udp", "tcp"]
+Asked = Literal["A", "AAAA", "NS", "SOA"]
 
 
 class BadMessage(Exception):
     """A packet that is no message, or a message that must not be sent."""
+
+
+# --- what a field may hold ----------------------------------------------------------------
+
+_PATH, _COUNT = number(0, (1 << 31) - 1), number(0, (1 << 63) - 1)
+_NAME = r"[A-Za-z0-9._:-]{1,253}"  # a name, or an address in either family
+_ADDRESS, _LABEL = address, text(r"[a-z0-9][a-z0-9-]{0,30}")  # of an uplink
+_DOMAIN = text(r"(?:(?:\*|[a-z0-9_-]{1,63})(?:\.[a-z0-9_-]{1,63})*)?")  # "" is the root
+_FILE = text(r"(?:/[^\0\n]{1,1000})?")
+_MARK = number(0, (1 << 32) - 1)
+_HOST, _PATHNAME = text(_NAME), text(r"/[!-~]{0,1000}")
+_WEIGHT, _TYPE = number(1, 1000), number(1, 65535)
+_PORT, _TTL = number(1, 65535), number(1, (1 << 31) - 1)
+
+
+def held(check: Check, default: Any = MISSING) -> Any:
+    """A field whose value passed a check."""
+    return field(default=default, metadata={"check": check})
 
 
 # --- engine to face -----------------------------------------------------------------------
@@ -33,15 +66,15 @@ class BadMessage(Exception):
 class Bind:
     """A path's ICMP socket, which comes with it, in place of the one before."""
 
-    path: int
-    family: Family
+    path: int = held(_PATH)
+    family: Family = held(word(*FAMILIES))
 
 
 @dataclass(frozen=True, slots=True)
 class Unbind:
     """Forget a path, and what it still waits for."""
 
-    path: int
+    path: int = held(_PATH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +84,118 @@ class Send:
     `query`: http(s) the path, dns the name; `statuses` () is any below 400, as in `model.Probe`.
     """
 
-    path: int
-    seq: int
-    kind: ProbeKind
-    address: str
-    port: int
-    host: str
-    query: str
-    statuses: tuple[int, ...]
-    timeout_ms: int
+    path: int = held(_PATH)
+    seq: int = held(_COUNT)
+    kind: ProbeKind = held(word(*get_args(ProbeKind)))
+    address: str = held(_ADDRESS)
+    port: int = held(number(0, 65535))
+    host: str = held(text(f"({_NAME})?"))
+    query: str = held(text(r"[!-~]{0,1000}"))
+    statuses: tuple[int, ...] = held(list_of(number(100, 599), 500))
+    timeout_ms: int = held(number(1, 60_000))
 
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    host: str
+    host: str = held(_HOST)
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    token: int
+    token: int = held(_COUNT)
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Answer DNS on a socket, which comes with it: one for each address and transport. `arrivals`
+    tell by which uplink a packet with a mark came; mark 0 is any."""
+
+    number: int = held(_PATH)
+    transport: Transport = held(word(*get_args(Transport)))
+    address: str = held(_ADDRESS)
+    arrivals: tuple[tuple[int, str], ...] = held(list_of(row(_MARK, _LABEL), 31))
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisten:
+    number: int = held(_PATH)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneHead:
+    """A zone of the set that is being told; its names follow, as ZoneName, and at last ZoneEnd."""
+
+    zone: str = held(_DOMAIN)
+    serial: int = held(_MARK)
+    contact: str = held(_DOMAIN)
+    nameservers: tuple[str, ...] = held(list_of(_DOMAIN, MAX_TEXTS))
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneName:
+    """A name of the zone that was told last. `addresses`: uplink, address, weight; `records`: type
+    and RDATA. See zones.Published."""
+
+    name: str = held(_DOMAIN)
+    policy: Policy = held(word(*get_args(Policy)))
+    ttl: int = held(_TTL)
+    addresses: tuple[tuple[str, str, int], ...] = held(
+        list_of(row(_LABEL, _ADDRESS, _WEIGHT), MAX_TEXTS)
+    )
+    records: tuple[tuple[int, str], ...] = held(
+        list_of(row(_TYPE, hexadecimal(MAX_RDATA)), MAX_TEXTS)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneEnd:
+    """All zones are told: answer by them from now on, and by nothing told before. `secondaries`:
+    address, port, key file; `rate_limit` as in zones.ServerConfig."""
+
+    secondaries: tuple[tuple[str, int, str], ...] = held(
+        list_of(row(_ADDRESS, _PORT, _FILE), MAX_TEXTS)
+    )
+    rate_limit: int = held(number(0, 1_000_000))
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Change a name's addresses at a server (RFC 2136), over the TCP socket that comes with it:
+    `remove` those, `add` these. `key` is the path of a TSIG key, "" for none."""
+
+    number: int = held(_COUNT)
+    address: str = held(_ADDRESS)
+    port: int = held(_PORT)
+    key: str = held(_FILE)
+    zone: str = held(_DOMAIN)
+    name: str = held(_DOMAIN)
+    ttl: int = held(_TTL)
+    add: tuple[str, ...] = held(list_of(_ADDRESS, MAX_TEXTS))
+    remove: tuple[str, ...] = held(list_of(_ADDRESS, MAX_TEXTS))
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Ask a DNS server, over the UDP socket that comes with it; Reply tells what it said."""
+
+    number: int = held(_COUNT)
+    address: str = held(_ADDRESS)
+    port: int = held(_PORT)
+    name: str = held(_DOMAIN)
+    wanted: Asked = held(word(*get_args(Asked)))
+    recurse: bool = held(word(False, True))
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Ask a web server for a text that is an address, over the TCP socket that comes with it."""
+
+    number: int = held(_COUNT)
+    address: str = held(_ADDRESS)
+    port: int = held(_PORT)
+    host: str = held(_HOST)
+    path: str = held(_PATHNAME)
+    secure: bool = held(word(False, True))
 
 
 # --- face to engine -----------------------------------------------------------------------
@@ -79,36 +205,70 @@ class Ping:
 class Outcome:
     """The fate of one Send. After `lost` there may come an `answered`, if the answer was late."""
 
-    path: int
-    seq: int
-    verdict: Verdict
-    rtt_us: int = 0
-    detail: str = ""  # for people
+    path: int = held(_PATH)
+    seq: int = held(_COUNT)
+    verdict: Verdict = held(word(*get_args(Verdict)))
+    rtt_us: int = held(number(0, 3_600_000_000), 0)
+    detail: str = held(telling, "")  # for people
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """A name's addresses, both families, in the resolver's order; else why there are none."""
 
-    host: str
-    addresses: tuple[str, ...]
-    error: str = ""
+    host: str = held(_HOST)
+    addresses: tuple[str, ...] = held(list_of(_ADDRESS, MAX_ADDRESSES))
+    error: str = held(telling, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of an Update, a Query or a Fetch. `error` "" is success; else whose word it is is
+    in it. `texts`: addresses, names of servers, or a serial, as was asked for; `ttl` the least."""
+
+    number: int = held(_COUNT)
+    error: str = held(telling)
+    texts: tuple[str, ...] = held(list_of(text(r"[!-~]{1,255}"), MAX_TEXTS), ())
+    ttl: int = held(_MARK, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How many queries were answered since the last Served, by uplink; and a secondary's word on
+    a NOTIFY, or what it did, a line each, for the diary."""
+
+    queries: tuple[tuple[str, int], ...] = held(list_of(row(_LABEL, _COUNT), 31))
+    events: tuple[str, ...] = held(list_of(telling, 16))
 
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    token: int
+    token: int = held(_COUNT)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """The face has given up its rights and listens."""
 
-    pid: int
+    pid: int = held(number(1, (1 << 31) - 1))
 
 
-ToFace = Bind | Unbind | Send | Resolve | Ping
-ToEngine = Outcome | Resolved | Pong | Ready
+ToFace = (
+    Bind
+    | Unbind
+    | Send
+    | Resolve
+    | Ping
+    | Listen
+    | Unlisten
+    | ZoneHead
+    | ZoneName
+    | ZoneEnd
+    | Update
+    | Query
+    | Fetch
+)
+ToEngine = Outcome | Resolved | Reply | Served | Pong | Ready
 Message = ToFace | ToEngine
 TO_FACE: tuple[type[ToFace], ...] = get_args(ToFace)
 TO_ENGINE: tuple[type[ToEngine], ...] = get_args(ToEngine)
@@ -117,7 +277,7 @@ M = TypeVar("M", bound=Message)
 
 def encode(message: Message) -> bytes:
     """The packet of a message that the other side will take."""
-    values = {name: getattr(message, name) for name in _FIELDS[type(message)]}
+    values = {name: getattr(message, name) for name in _CHECKS[type(message)]}
     _check(type(message), values)
     packet: bytes = _encode({"type": type(message).__name__, **values}).encode("ascii")
     return packet
@@ -144,7 +304,8 @@ def decode(packet: bytes, allowed: Collection[type[M]]) -> M:
 
 def wants_socket(message: Message) -> bool:
     """Whether a socket comes with this message."""
-    return isinstance(message, Bind) or (isinstance(message, Send) and message.kind != "icmp")
+    alone = isinstance(message, Bind | Listen | Update | Query | Fetch)
+    return alone or (isinstance(message, Send) and message.kind != "icmp")
 
 
 def printable(text: str, most: int = DETAIL_CHARS) -> str:
@@ -153,106 +314,15 @@ def printable(text: str, most: int = DETAIL_CHARS) -> str:
     return " ".join(shown.split())[:most]
 
 
-# --- what each field may hold -------------------------------------------------------------
-
-_Check = Callable[[Any], Any]  # returns the value as the message holds it, or raises ValueError
-
-
-def _number(low: int, high: int) -> _Check:
-    def check(value: Any) -> int:
-        if type(value) is int and low <= value <= high:  # not isinstance: a bool is an int
-            return value
-        raise ValueError(f"not a number from {low} to {high}")
-
-    return check
-
-
-def _word(*words: Any) -> _Check:
-    def check(value: Any) -> Any:
-        if type(value) in (int, str) and value in words:
-            return value
-        raise ValueError("none of those that there are")
-
-    return check
-
-
-def _text(pattern: str) -> _Check:
-    matches = re.compile(pattern).fullmatch
-
-    def check(value: Any) -> str:
-        if type(value) is str and matches(value):
-            return value
-        raise ValueError("not such a text")
-
-    return check
-
-
-def _telling(value: Any) -> str:
-    if type(value) is str and len(value) <= DETAIL_CHARS and value.isprintable():
-        return value
-    raise ValueError(f"not a printable text of at most {DETAIL_CHARS} characters")
-
-
-def _address(value: Any) -> str:
-    if type(value) is str:
-        family = socket.AF_INET6 if ":" in value else socket.AF_INET
-        try:
-            if socket.inet_ntop(family, socket.inet_pton(family, value)) == value:
-                return value
-        except (OSError, ValueError):  # ValueError: a NUL, or no ASCII
-            pass
-    raise ValueError("not an address in canonical form")
-
-
-def _list(check: _Check, most: int) -> _Check:
-    def check_all(values: Any) -> tuple[Any, ...]:
-        if type(values) in (list, tuple) and len(values) <= most:
-            return tuple([check(value) for value in values])
-        raise ValueError(f"not a list of at most {most}")
-
-    return check_all
-
-
-_PATH, _COUNT = _number(0, (1 << 31) - 1), _number(0, (1 << 63) - 1)
-_NAME = r"[A-Za-z0-9._:-]{1,253}"  # a name, or an address in either family
-_FIELDS: dict[type, dict[str, _Check]] = {
-    Bind: {"path": _PATH, "family": _word(*FAMILIES)},
-    Unbind: {"path": _PATH},
-    Send: {
-        "path": _PATH,
-        "seq": _COUNT,
-        "kind": _word(*get_args(ProbeKind)),
-        "address": _address,
-        "port": _number(0, 65535),
-        "host": _text(f"({_NAME})?"),
-        "query": _text(r"[!-~]{0,1000}"),
-        "statuses": _list(_number(100, 599), 500),
-        "timeout_ms": _number(1, 60_000),
-    },
-    Resolve: {"host": _text(_NAME)},
-    Ping: {"token": _COUNT},
-    Outcome: {
-        "path": _PATH,
-        "seq": _COUNT,
-        "verdict": _word(*get_args(Verdict)),
-        "rtt_us": _number(0, 3_600_000_000),
-        "detail": _telling,
-    },
-    Resolved: {
-        "host": _text(_NAME),
-        "addresses": _list(_address, MAX_ADDRESSES),
-        "error": _telling,
-    },
-    Pong: {"token": _COUNT},
-    Ready: {"pid": _number(1, (1 << 31) - 1)},
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*TO_FACE, *TO_ENGINE)}
+_CHECKS: dict[type, dict[str, Check]] = {
+    kind: {each.name: each.metadata["check"] for each in fields(kind)} for kind in _KINDS.values()
 }
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in _FIELDS}
-assert all([*checks] == [f.name for f in fields(kind)] for kind, checks in _FIELDS.items())
 
 
 def _check(kind: type, values: dict[str, Any]) -> None:
     """Put each value into the form that the message holds it in; BadMessage if any has none."""
-    checks = _FIELDS[kind]
+    checks = _CHECKS[kind]
     if values.keys() != checks.keys():
         raise BadMessage(f"{kind.__name__}: not exactly the fields {', '.join(checks)}")
     for name, check in checks.items():
