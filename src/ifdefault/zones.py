@@ -7,6 +7,7 @@ may be "*". TTLs are seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import Literal
 
 # How a name's addresses are handed out:
@@ -39,7 +40,7 @@ class NameConfig:
     name: str
     policy: Policy = "rotate"
     ttl: int = 30
-    uplinks: tuple[str, ...] = ()  # () is all
+    uplinks: tuple[str, ...] | None = None  # None is all, () none
     records: tuple[Record, ...] = ()
 
 
@@ -108,6 +109,15 @@ class DnsConfig:
 
 
 @dataclass(frozen=True, order=True, slots=True)
+class Offer:
+    """What an uplink brings into the DNS: at most one address a family, as the Internet sees it."""
+
+    uplink: str
+    weight: int = 1
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, order=True, slots=True)
 class Handed:
     """An address as it is handed out."""
 
@@ -117,7 +127,7 @@ class Handed:
 
     @property
     def family(self) -> Literal[4, 6]:
-        return 6 if ":" in self.address else 4
+        return family_of(self.address)
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -142,6 +152,24 @@ class Zone:
     contact: str
     nameservers: tuple[str, ...]
     names: tuple[Published, ...]
+
+
+def family_of(address: str) -> Literal[4, 6]:
+    return 6 if ":" in address else 4
+
+
+# RFC 1918, RFC 6598, RFC 3927, RFC 4193
+_PRIVATE = tuple(
+    map(
+        ip_network,
+        "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 169.254.0.0/16 fc00::/7".split(),
+    )
+)
+
+
+def is_private(address: str) -> bool:
+    """Whether the Internet can't reach it. (Documentation prefixes count as the Internet's.)"""
+    return any(ip_address(address) in network for network in _PRIVATE)
 
 
 def within(name: str, zone: str) -> bool:

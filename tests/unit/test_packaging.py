@@ -56,7 +56,8 @@ def test_a_unit_is_sound(unit: Path, tmp_path: Path) -> None:
 
 def test_the_daemon_has_the_rights_that_it_needs_and_no_more() -> None:
     said = settings(PACKAGING / "ifdefault.service")
-    needed = "CAP_NET_ADMIN CAP_NET_RAW CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL"
+    network = "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE"
+    needed = f"{network} CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL"
     assert said["CapabilityBoundingSet"] == [needed]
     assert said["Type"] == ["notify"]
     assert said["RuntimeDirectory"] == [Options().run_dir.name]

@@ -2,7 +2,7 @@
 
     netlink events ─┐
     face's outcomes ┼─> paths ── transitions ──> governor ──> kernel, diary, hooks
-    traffic itself ─┘
+    traffic itself ─┘                             └───> publisher ──> DNS
 
 Rules: one thread, and nothing in it waits for anything outside. The engine ends without touching
 the kernel: what it laid stays, and the next engine adopts it.
@@ -24,14 +24,17 @@ from ifdefault.daemon import log
 from ifdefault.daemon.control import Control
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.evidence import Evidence
+from ifdefault.daemon.exchanges import Exchanges
 from ifdefault.daemon.governor import Governor
 from ifdefault.daemon.hooks import Hooks
 from ifdefault.daemon.keeper import Keeper
 from ifdefault.daemon.messages import Message
+from ifdefault.daemon.nameserver import Nameserver
 from ifdefault.daemon.notify import Notifier
 from ifdefault.daemon.operator import Operator
 from ifdefault.daemon.outpost import Outpost
 from ifdefault.daemon.paths import Paths
+from ifdefault.daemon.publisher import Publisher
 from ifdefault.errors import ConfigError, HostError, IfdefaultError
 from ifdefault.host import guard
 from ifdefault.host.apply import Prepared
@@ -59,7 +62,17 @@ class Engine:
         self._fault: BaseException | None = None
         self.diary = Diary(self.store)
         self.paths = Paths(self._post)
-        self.outpost = Outpost(self._config.daemon, self.diary, self._heard, self.paths.resolved)
+        self._exchanges = Exchanges(self._post)
+        self._nameserver = Nameserver(self.store, self._post, self.diary)
+        self.publisher = Publisher(self.diary, [self._nameserver])
+        self.outpost = Outpost(
+            self._config.daemon,
+            self.diary,
+            self._heard,
+            self.paths.resolved,
+            self._exchanges.hear,
+            self.publisher.hear,
+        )
         self.evidence = Evidence()
         self.notifier = Notifier()
         self._hooks = Hooks(self._config)
@@ -69,6 +82,7 @@ class Engine:
             self.diary,
             self._hooks,
             self._followed,
+            self._publish,
             self._save,
         )
         self._operator = Operator(self)
@@ -83,6 +97,7 @@ class Engine:
         finally:
             await control.close()
             await self._hooks.close()
+            await self.publisher.close()
             await self.outpost.close()
             await self.governor.close()
         if self._fault is not None:
@@ -102,7 +117,7 @@ class Engine:
         self._loop.add_signal_handler(signal.SIGHUP, self._operator.reload_by_signal)
         for sock in self._watch.sockets:
             self._loop.add_reader(sock, self._on_kernel)
-        self.outpost.start(self._face_started)
+        self.outpost.start(self._face_started, self._face_ended)
         self.diary.note("engine", f"started, {len(self.governor.keeper.uplinks)} uplinks")
         self.notifier.ready()
         chores = [
@@ -142,7 +157,12 @@ class Engine:
     def _face_started(self) -> None:
         self.governor.settle()
         self.paths.rebind(time.monotonic())
+        self.publisher.face_started()
         self._ask_now.set()
+
+    def _face_ended(self) -> None:
+        self._exchanges.forget()
+        self.publisher.face_ended()
 
     def _heard(self, path: int, seq: int, verdict: Verdict, rtt_us: int) -> None:
         self.governor.take(self.paths.hear(time.monotonic(), path, seq, verdict, rtt_us))
@@ -172,6 +192,15 @@ class Engine:
         self._watch.interfaces = frozenset(u.interface for u in prepared.uplinks)
         self.evidence.follow(prepared.facts)
         self._wake_asking()
+
+    def _publish(self) -> None:
+        """Let the DNS say what follows from the decision."""
+        keeper, decision = self.governor.keeper, self.governor.decision
+        if decision is not None:
+            ways = self.paths.ways(decision)
+            health = self.paths.health()
+            now = time.monotonic()
+            self.publisher.take(now, keeper.config, keeper.uplinks, decision, health, ways)
 
     # --- chores ---------------------------------------------------------------------------
 
@@ -226,6 +255,8 @@ class Engine:
                 governor.decide()
             if self.paths.renumbering(now):
                 governor.follow()
+            if self._nameserver.unwell:
+                self._publish()
             self.outpost.resolve(self.paths.hosts())
             if self.outpost.answers(now):
                 self.notifier.alive(now)

@@ -32,8 +32,9 @@ _TOLD = 3  # operations that a line of the log names
 
 
 class Governor:
-    """`followed` is called when uplinks were taken in as they are now; `save` before anything is
-    done about a transition, so that whoever starts after a kill knows why it was done."""
+    """`followed` is called when uplinks were taken in as they are now, `decided` when the decision,
+    or what it was made of, may have changed; `save` before anything is done about a transition, so
+    that whoever starts after a kill knows why it was done."""
 
     def __init__(
         self,
@@ -42,10 +43,11 @@ class Governor:
         diary: Diary,
         hooks: Hooks,
         followed: Callable[[Prepared], None],
+        decided: Callable[[], None],
         save: Callable[[], None],
     ) -> None:
         self.keeper, self._paths, self._diary, self._hooks = keeper, paths, diary, hooks
-        self._followed, self._save = followed, save
+        self._followed, self._tell_decided, self._save = followed, decided, save
         self._loop = asyncio.get_running_loop()
         self.started_s = time.monotonic()
         self.settling_s = float("inf")  # until when the first answers come in any order
@@ -105,6 +107,7 @@ class Governor:
             self.decision = decision
             self._owed = True
             self.keep()
+        self._tell_decided()
         self._free_dead()
 
     def settle(self) -> None:
@@ -219,6 +222,7 @@ class Governor:
                 if was:  # else we have just started, and nothing moved
                     fields = {"uplink": name, "family": str(family), "was": was, "state": name}
                     self._hooks.fire("default", **fields)
+        self._tell_decided()
 
     def take_down(self) -> Prepared:
         """Take all of ours away and rest."""

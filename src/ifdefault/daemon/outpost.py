@@ -15,8 +15,18 @@ from itertools import count
 
 from ifdefault.daemon import privileges
 from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.messages import Message, Outcome, Ping, Pong, Resolve, Resolved, Send
-from ifdefault.daemon.spawn import Backoff, Face, start_face
+from ifdefault.daemon.messages import (
+    Message,
+    Outcome,
+    Ping,
+    Pong,
+    Reply,
+    Resolve,
+    Resolved,
+    Send,
+    Served,
+)
+from ifdefault.daemon.spawn import Backoff, Face, Heard, start_face
 from ifdefault.errors import HostError
 from ifdefault.model import DaemonConfig
 from ifdefault.vitals import Verdict
@@ -33,9 +43,16 @@ ResolvedTo = Callable[[str, tuple[str, ...], str], None]
 
 class Outpost:
     def __init__(
-        self, config: DaemonConfig, diary: Diary, hear: Hear, resolved: ResolvedTo
+        self,
+        config: DaemonConfig,
+        diary: Diary,
+        hear: Hear,
+        resolved: ResolvedTo,
+        replied: Callable[[Reply], None],
+        served: Callable[[Served], None],
     ) -> None:
         self._diary, self._hear_outcome, self._resolved = diary, hear, resolved
+        self._replied, self._served = replied, served
         *self._user, self._warning = privileges.choose_user(config.user)
         self._face: Face | None = None
         self._task: asyncio.Task[None] | None = None
@@ -59,11 +76,12 @@ class Outpost:
             found.append(f"the face was restarted {restarts} times")
         return tuple(found)
 
-    def start(self, started: Callable[[], None]) -> None:
-        """Keep a face running from now on; `started` is called for each new one."""
+    def start(self, started: Callable[[], None], ended: Callable[[], None]) -> None:
+        """Keep a face running from now on; `started` is called for each new one, `ended` when it
+        is gone."""
         if self._warning:
             self._diary.note("face", f"daemon.user: {self._warning}", level=logging.WARNING)
-        self._task = asyncio.create_task(self._keep_running(started))
+        self._task = asyncio.create_task(self._keep_running(started, ended))
 
     async def close(self) -> None:
         if self._task is not None:
@@ -96,7 +114,7 @@ class Outpost:
             face.kill("it answers no more")
         return True
 
-    async def _keep_running(self, started: Callable[[], None]) -> None:
+    async def _keep_running(self, started: Callable[[], None], gone: Callable[[], None]) -> None:
         backoff = Backoff()
         while True:
             await asyncio.sleep(backoff.wait_s(time.monotonic()))
@@ -119,9 +137,10 @@ class Outpost:
             finally:
                 self._face = None
                 face.close()
+                gone()
             self._diary.note("face", f"the face ended: {cause}", level=logging.ERROR)
 
-    def _hear(self, message: Outcome | Resolved | Pong) -> None:
+    def _hear(self, message: Heard) -> None:
         self._heard_s = time.monotonic()
         match message:
             case Outcome(path, seq, verdict, rtt_us, detail):
@@ -132,6 +151,12 @@ class Outpost:
                 if addresses:
                     self._asked_names[host] = self._heard_s + _RESOLVE_S
                 self._resolved(host, addresses, error)
+            case Reply():
+                self._replied(message)
+            case Served():
+                self._served(message)
+            case Pong():
+                pass  # it was heard, which is what it is for
 
     def _dropped(self, message: Message) -> None:
         """What the face was too slow to take was never asked."""

@@ -23,7 +23,7 @@ from ifdefault.model import (
     Probe,
     Uplink,
 )
-from ifdefault.vitals import GATEWAY, Ask, Health, PathState, Transition, Verdict
+from ifdefault.vitals import GATEWAY, Ask, Decision, Health, PathState, Transition, Verdict
 
 Key = tuple[str, Family]
 Post = Callable[[Message, tuple[int, ...]], None]
@@ -40,6 +40,17 @@ class Place:
     index: int  # of the interface: one of the same name may be another
     mark: int
     gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where else something may leave from: an uplink in one family."""
+
+    uplink: str
+    family: Family
+    address: str
+    dev: str
+    mark: int
 
 
 @dataclass(slots=True)
@@ -266,6 +277,17 @@ class Paths:
             for track in self._tracks.values()
             if track.place and (track.place.dev, track.place.gateway) == (dev, address)
             for change in track.path.neighbour(now, reachable)
+        )
+
+    def ways(self, decision: Decision) -> tuple[Way, ...]:
+        """All that may be used now, the best first; none of those that are asleep."""
+        return tuple(
+            Way(name, family, track.place.address, track.place.dev, track.place.mark)
+            for family in FAMILIES
+            for name in decision.ranking(family)
+            if name in decision.usable_in(family)
+            and (track := self._tracks.get((name, family)))
+            and track.place
         )
 
     def by_address(self) -> dict[str, Path]:

@@ -18,7 +18,17 @@ from pathlib import Path
 
 from ifdefault.daemon import channel, privileges
 from ifdefault.daemon.channel import Channel
-from ifdefault.daemon.messages import TO_ENGINE, Message, Outcome, Pong, Ready, Resolved, ToEngine
+from ifdefault.daemon.messages import (
+    TO_ENGINE,
+    Message,
+    Outcome,
+    Pong,
+    Ready,
+    Reply,
+    Resolved,
+    Served,
+    ToEngine,
+)
 from ifdefault.errors import HostError
 
 READY_S = 10.0
@@ -29,6 +39,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What the face may know of our environment: its Python, its authorities, its log.
 _PASSED = ("LANG", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "JOURNAL_STREAM")
 _PASSED_TLS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF")
+Heard = Outcome | Resolved | Reply | Served | Pong
 _LEAN = {"MALLOC_ARENA_MAX": "2"}  # threads that wait for resolvers need no memory of their own
 
 
@@ -102,7 +113,7 @@ class Face:
         self,
         uid: int,
         gid: int,
-        hear: Callable[[Outcome | Resolved | Pong], None],
+        hear: Callable[[Heard], None],
         ended: Callable[[str], None],
         dropped: Callable[[Message], None],
     ) -> None:
@@ -187,7 +198,7 @@ class Face:
 
 async def start_face(
     user: tuple[int, int],
-    hear: Callable[[Outcome | Resolved | Pong], None],
+    hear: Callable[[Heard], None],
     ended: Callable[[str], None],
     dropped: Callable[[Message], None] = lambda message: None,
 ) -> Face:

@@ -7,12 +7,52 @@ It knows the form by heart: pydantic would take longer than all else that asking
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ifdefault.model import Family
 from ifdefault.vitals import Decision, Forced, Health, TargetHealth
+from ifdefault.zones import Policy
 
 _NOTHING = Decision()
+OutletKind = Literal["server", "update", "provider", "exec"]
+OutletState = Literal["current", "pending", "failing"]
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Named:
+    """What the DNS is to say of a name, since when. `addresses`: (uplink, address)."""
+
+    name: str
+    policy: Policy
+    ttl: int
+    addresses: tuple[tuple[str, str], ...]
+    since_s: float
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class OutletStanding:
+    """One place where names are published, and whether it says what it is to say. `detail` is
+    what is being done, or the server's own words; `seen`: addresses as read back."""
+
+    kind: OutletKind
+    where: str  # address of a server, a provider, a program
+    zone: str
+    name: str  # "" where it is about the whole zone
+    state: OutletState
+    since_s: float
+    detail: str = ""
+    seen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class DnsStanding:
+    """All names, and all places where they are published. `queries`: answered by the embedded
+    server since the engine started, by the uplink that they came in by."""
+
+    names: tuple[Named, ...] = ()
+    outlets: tuple[OutletStanding, ...] = ()
+    problems: tuple[str, ...] = ()
+    queries: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +70,7 @@ class Standing:
     fights: tuple[str, ...] = ()  # what others keep changing
     problems: tuple[str, ...] = ()  # names that don't resolve, a face that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
+    dns: DnsStanding = DnsStanding()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,6 +88,7 @@ class Standing:
                     "fights": tuple(told["fights"]),
                     "problems": tuple(told["problems"]),
                     "rates": {name: tuple(pair) for name, pair in told["rates"].items()},
+                    "dns": _dns(told["dns"]),
                 }
             )
         except (AttributeError, KeyError, TypeError) as error:
@@ -66,6 +108,19 @@ class Event:
 def _health(told: dict[str, Any]) -> Health:
     targets = tuple(TargetHealth(**target) for target in told["targets"])
     return Health(**told | {"targets": targets})
+
+
+def _dns(told: dict[str, Any]) -> DnsStanding:
+    return DnsStanding(
+        tuple(Named(**each | {"addresses": _pairs(each["addresses"])}) for each in told["names"]),
+        tuple(OutletStanding(**o | {"seen": tuple(o["seen"])}) for o in told["outlets"]),
+        tuple(told["problems"]),
+        _pairs(told["queries"]),
+    )
+
+
+def _pairs(told: list[Any]) -> tuple[Any, ...]:
+    return tuple(map(tuple, told))
 
 
 def _by_family(told: list[Any]) -> tuple[tuple[Family, tuple[str, ...]], ...]:

@@ -1,0 +1,183 @@
+"""What the DNS is to say, from moment to moment, and the outlets that say it.
+
+    decision, uplinks, states ──> publish ──> nameserver (embedded), updates (RFC 2136), programs
+
+Rules: one decision feeds all; an outlet that fails holds up no other. What an uplink offered stays
+known while it is away, so that a name whose uplinks are all gone keeps its last addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from ifdefault.daemon.diary import Diary
+from ifdefault.daemon.messages import Served
+from ifdefault.daemon.paths import Way
+from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding
+from ifdefault.dns.publish import publish
+from ifdefault.model import FAMILIES, Config, Family, Uplink
+from ifdefault.vitals import Decision, Health
+from ifdefault.zones import DISCOVER, DnsConfig, Offer, Published, family_of, is_private
+
+_TOLD = 3  # names that one event is told of, each by itself
+
+
+class Outlet(Protocol):
+    """A way out. It takes what is to be said and sees to it, in its own time."""
+
+    def take(
+        self,
+        now: float,
+        config: Config,
+        uplinks: Sequence[Uplink],
+        offers: Sequence[Offer],
+        published: Sequence[Published],
+        ways: Sequence[Way],
+    ) -> None:
+        """Called whenever anything of it may have changed, so mostly nothing has."""
+
+    def face_started(self) -> None:
+        """A new face is there, which knows nothing."""
+
+    def face_ended(self) -> None:
+        """It is gone, with all that it had."""
+
+    def standings(self) -> Iterable[OutletStanding]:
+        """How each place stands."""
+
+    async def close(self) -> None:
+        """End what is under way."""
+
+
+class Publisher:
+    def __init__(self, diary: Diary, outlets: Sequence[Outlet]) -> None:
+        self._diary = diary
+        self._outlets = tuple(outlets)
+        self._offers: dict[str, Offer] = {}
+        self._published: tuple[Published, ...] = ()
+        self._since: dict[str, float] = {}  # by name
+        self._problems: tuple[str, ...] = ()
+        self.discovered: dict[tuple[str, Family], str] = {}  # public addresses that were found out
+        self._queries: dict[str, int] = {}
+
+    def take(
+        self,
+        now: float,
+        config: Config,
+        uplinks: Sequence[Uplink],
+        decision: Decision,
+        health: Iterable[Health],
+        ways: Sequence[Way],
+    ) -> None:
+        """Publish what follows from this."""
+        offers = self._offer(config, uplinks)
+        doubted = {path.uplink for path in health if path.state == "degraded"}
+        published = publish(config.dns, offers, decision, doubted)
+        self._note(now, published)
+        self._published = published
+        for outlet in self._outlets:
+            outlet.take(now, config, uplinks, offers, published, ways)
+
+    def face_started(self) -> None:
+        for outlet in self._outlets:
+            outlet.face_started()
+
+    def face_ended(self) -> None:
+        for outlet in self._outlets:
+            outlet.face_ended()
+
+    def hear(self, served: Served) -> None:
+        """What the embedded server did."""
+        for uplink, queries in served.queries:
+            self._queries[uplink] = self._queries.get(uplink, 0) + queries
+        for event in served.events:
+            self._diary.note("dns", event)
+
+    async def close(self) -> None:
+        for outlet in self._outlets:
+            await outlet.close()
+
+    # --- what uplinks offer ---------------------------------------------------------------
+
+    def _offer(self, config: Config, uplinks: Sequence[Uplink]) -> tuple[Offer, ...]:
+        public = {each.name: each.public for each in config.uplinks}
+        problems: list[str] = []
+        known = {uplink.name for uplink in uplinks}
+        self._offers = {name: offer for name, offer in self._offers.items() if name in known}
+        for uplink in uplinks if config.dns != DnsConfig() else ():
+            found = [
+                address
+                for family in FAMILIES
+                if (address := self._public(uplink, family, public[uplink.name]))
+            ]
+            fit = tuple(address for address in found if not is_private(address))
+            problems += [
+                f"uplink.{uplink.name}: the Internet can't reach {address}, so that no name leads"
+                f' there: set public, to "{DISCOVER}" or to what it is seen as'
+                for address in found
+                if address not in fit
+            ]
+            before = self._offers.get(uplink.name)
+            if fit or before is None or not uplink.pending:
+                self._offers[uplink.name] = Offer(uplink.name, uplink.weight, fit)
+            else:
+                self._offers[uplink.name] = replace(before, weight=uplink.weight)
+        self._problems = tuple(problems)
+        return tuple(self._offers[uplink.name] for uplink in uplinks if uplink.name in self._offers)
+
+    def _public(self, uplink: Uplink, family: Family, public: tuple[str, ...]) -> str:
+        """What an uplink's address is seen as; "" if it has none, or it isn't known yet."""
+        own = uplink.source(family) or ""
+        if DISCOVER in public:
+            return self.discovered.get((uplink.name, family), "") if own else ""
+        return next((address for address in public if family_of(address) == family), own)
+
+    # --- told -----------------------------------------------------------------------------
+
+    def _note(self, now: float, published: Sequence[Published]) -> None:
+        """Tell what changed, and since when it is so."""
+        before = {each.name: each for each in self._published}
+        told: list[str] = []
+        for each in published:
+            was = before.get(each.name)
+            if was == each:
+                continue
+            self._since[each.name] = now
+            if was is not None and (text := _change(was, each)):
+                told.append(f"{each.name}: {text}")
+        self._since = {each.name: self._since[each.name] for each in published}
+        rest = len(told) - _TOLD
+        for text in told[:_TOLD]:
+            self._diary.note("dns", text)
+        if rest > 0:
+            self._diary.note("dns", f"and {rest} more names likewise")
+
+    def standing(self) -> DnsStanding:
+        return DnsStanding(
+            tuple(
+                Named(
+                    each.name,
+                    each.policy,
+                    each.ttl,
+                    tuple((handed.uplink, handed.address) for handed in each.addresses),
+                    self._since[each.name],
+                )
+                for each in self._published
+            ),
+            tuple(standing for outlet in self._outlets for standing in outlet.standings()),
+            self._problems,
+            tuple(sorted(self._queries.items())),
+        )
+
+
+def _change(was: Published, now: Published) -> str:
+    """What became of the addresses, for people: "-203.0.113.10 (isp-a), TTL 30 -> 5"."""
+    old = {handed.address: handed.uplink for handed in was.addresses}
+    new = {handed.address: handed.uplink for handed in now.addresses}
+    parts = [f"-{address} ({old[address]})" for address in old if address not in new]
+    parts += [f"+{address} ({new[address]})" for address in new if address not in old]
+    if was.ttl != now.ttl:
+        parts.append(f"TTL {was.ttl} -> {now.ttl}")
+    return ", ".join(parts)

@@ -1,0 +1,112 @@
+"""From the decision to what the DNS is to say: names with the addresses of uplinks that work.
+
+Rules: a name never loses its last address of a family: if none of its uplinks is usable, all of
+them are named (fail static). Withdrawal and return are the same step, since nothing is remembered.
+The names of the embedded server's name servers lead to their uplinks, dead or alive, as the
+delegation at the parent does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ifdefault.model import FAMILIES, Family
+from ifdefault.vitals import Decision
+from ifdefault.zones import (
+    DnsConfig,
+    Handed,
+    NameConfig,
+    Offer,
+    Published,
+    ServerConfig,
+    Zone,
+    within,
+    zone_of,
+)
+
+DOUBTED_TTL_S = 5  # while an uplink of the name is degraded: it may have to be withdrawn
+NAMESERVER_TTL_S = 3600  # as long-lived as the delegation itself
+
+
+def publish(
+    config: DnsConfig, offers: Sequence[Offer], decision: Decision, doubted: Collection[str]
+) -> tuple[Published, ...]:
+    """What to say of each name. `doubted` are uplinks that work badly."""
+    return tuple(_name(name, offers, decision, doubted) for name in config.names)
+
+
+def _name(
+    name: NameConfig, offers: Sequence[Offer], decision: Decision, doubted: Collection[str]
+) -> Published:
+    mine = [o for o in offers if name.uplinks is None or o.uplink in name.uplinks]
+    in_doubt = any(offer.uplink in doubted for offer in mine)
+    addresses: list[Handed] = []
+    for family in FAMILIES:
+        found = [handed for offer in mine for handed in _handed(offer, family)]
+        usable = decision.usable_in(family)
+        kept = [handed for handed in found if handed.uplink in usable] or found
+        place = {uplink: at for at, uplink in enumerate(decision.ranking(family))}
+        kept.sort(key=lambda handed: place.get(handed.uplink, len(place)))
+        addresses += kept[:1] if name.policy == "failover" else kept
+    ttl = min(name.ttl, DOUBTED_TTL_S) if in_doubt else name.ttl
+    return Published(name.name, name.policy, ttl, tuple(addresses), name.records)
+
+
+def _handed(offer: Offer, family: Family) -> list[Handed]:
+    found = [Handed(offer.uplink, address, offer.weight) for address in offer.addresses]
+    return [handed for handed in found if handed.family == family]
+
+
+# --- the embedded server's zones ----------------------------------------------------------
+
+
+def serve(
+    server: ServerConfig, published: Sequence[Published], offers: Sequence[Offer]
+) -> tuple[Zone, ...]:
+    """The zones whole, but for their serial, which is 0."""
+    return tuple(_zone(zone, server, published, offers) for zone in server.zones)
+
+
+def _zone(
+    zone: str, server: ServerConfig, published: Sequence[Published], offers: Sequence[Offer]
+) -> Zone:
+    own = tuple(
+        Published(
+            nameserver(offer.uplink, zone),
+            "rotate",
+            NAMESERVER_TTL_S,
+            tuple(handed for family in FAMILIES for handed in _handed(offer, family)),
+        )
+        for offer in offers
+        if offer.addresses
+    )
+    return Zone(
+        zone,
+        0,
+        server.contact or f"hostmaster.{zone}",
+        (*(each.name for each in own), *server.nameservers),
+        (*(each for each in published if zone_of(each.name, server.zones) == zone), *own),
+    )
+
+
+def nameserver(uplink: str, zone: str) -> str:
+    """The name of the name server that is reached by an uplink."""
+    return f"ns-{uplink}.{zone}"
+
+
+def held(published: Sequence[Published], zone: str) -> tuple[Published, ...]:
+    """Those names that are in a zone."""
+    return tuple(each for each in published if not zone or within(each.name, zone))
+
+
+# --- serials ------------------------------------------------------------------------------
+
+
+def next_serial(last: int | None, now_s: float) -> int:
+    """The serial after `last`: the time where that is later by RFC 1982, else one more. So it only
+    grows, though the clock may jump, and though `last` may be forgotten. `now_s`: the epoch's."""
+    clock = int(now_s) % (1 << 32)
+    if last is None:
+        return clock or 1
+    ahead = (clock - last) % (1 << 32)
+    return clock if 0 < ahead < 1 << 31 else (last + 1) % (1 << 32) or 1

@@ -1,0 +1,156 @@
+"""What the DNS is to say, from what uplinks offer and what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from ifdefault.dns.publish import DOUBTED_TTL_S, nameserver, next_serial, publish, serve
+from ifdefault.vitals import Decision
+from ifdefault.zones import (
+    DnsConfig,
+    NameConfig,
+    Offer,
+    Policy,
+    Published,
+    ServerConfig,
+    is_private,
+    zone_of,
+)
+
+A = Offer("isp-a", 3, ("203.0.113.10", "2001:db8:a::10"))
+B = Offer("isp-b", 1, ("198.51.100.10", "2001:db8:b::10"))
+C = Offer("isp-c", 1, ("192.0.2.10",))
+ALL = (A, B, C)
+
+
+def decided(*usable: str, rest: Sequence[str] = ()) -> Decision:
+    order = (*usable, *rest)
+    return Decision(((4, order), (6, order)), ((4, usable), (6, usable)))
+
+
+def say(
+    decision: Decision,
+    policy: Policy = "rotate",
+    uplinks: tuple[str, ...] | None = None,
+    doubted: Sequence[str] = (),
+    offers: Sequence[Offer] = ALL,
+) -> Published:
+    config = DnsConfig((NameConfig("www.example", policy, 30, uplinks),))
+    (published,) = publish(config, offers, decision, doubted)
+    return published
+
+
+def addresses(published: Published) -> list[str]:
+    return [handed.address for handed in published.addresses]
+
+
+def test_all_that_work_are_named_the_best_first() -> None:
+    said = say(decided("isp-b", "isp-a", "isp-c"))
+    v4, v6 = ["198.51.100.10", "203.0.113.10", "192.0.2.10"], ["2001:db8:b::10", "2001:db8:a::10"]
+    assert addresses(said) == v4 + v6
+    assert [handed.weight for handed in said.addresses] == [1, 3, 1, 1, 3]
+
+
+def test_a_dead_uplink_is_withdrawn_and_comes_back_as_it_was() -> None:
+    before = say(decided("isp-a", "isp-b", "isp-c"))
+    during = say(decided("isp-b", "isp-c", rest=["isp-a"]))
+    assert addresses(during) == ["198.51.100.10", "192.0.2.10", "2001:db8:b::10"]
+    assert say(decided("isp-a", "isp-b", "isp-c")) == before
+
+
+def test_families_are_apart() -> None:
+    order = ("isp-a", "isp-b", "isp-c")
+    decision = Decision(((4, order), (6, order)), ((4, ("isp-b",)), (6, ("isp-a",))))
+    assert addresses(say(decision)) == ["198.51.100.10", "2001:db8:a::10"]
+
+
+@pytest.mark.parametrize("policy", ["rotate", "weighted", "arrival", "arrival-only"])
+def test_the_last_address_is_never_withdrawn(policy: Policy) -> None:
+    said = say(decided("isp-b", rest=["isp-a", "isp-c"]), policy, ("isp-a", "isp-c"))
+    assert addresses(said) == ["203.0.113.10", "192.0.2.10", "2001:db8:a::10"]
+
+
+def test_failover_names_the_best_alone() -> None:
+    assert addresses(say(decided("isp-b", "isp-a"), "failover")) == [
+        "198.51.100.10",
+        "2001:db8:b::10",
+    ]
+    dead = say(decided("isp-b", rest=["isp-a", "isp-c"]), "failover", ("isp-c", "isp-a"))
+    assert addresses(dead) == ["203.0.113.10", "2001:db8:a::10"]  # fail static, and still one
+
+
+def test_the_ttl_drops_while_one_of_its_uplinks_works_badly() -> None:
+    every = decided("isp-a", "isp-b", "isp-c")
+    assert say(every, doubted=["isp-a"]).ttl == DOUBTED_TTL_S
+    assert say(every, doubted=["isp-a"], uplinks=("isp-b",)).ttl == 30
+    assert say(every).ttl == 30
+
+
+def test_a_name_without_uplinks_has_no_address() -> None:
+    assert addresses(say(decided("isp-a"), uplinks=())) == []
+
+
+def test_an_uplink_that_nothing_is_decided_about_comes_last() -> None:
+    assert addresses(say(Decision(), offers=(A, C))) == [
+        "203.0.113.10",
+        "192.0.2.10",
+        "2001:db8:a::10",
+    ]
+
+
+def test_zones_hold_their_names_and_a_name_server_for_each_uplink() -> None:
+    server = ServerConfig(("example", "deep.example"), nameservers=("ns.other.test",))
+    names = tuple(Published(name, "rotate", 30) for name in ("www.example", "a.deep.example"))
+    outer, inner = serve(server, (*names, Published("else.test", "rotate", 30)), (A, C))
+    assert [zone.zone for zone in (outer, inner)] == ["example", "deep.example"]
+    assert outer.nameservers == ("ns-isp-a.example", "ns-isp-c.example", "ns.other.test")
+    assert outer.contact == "hostmaster.example"
+    assert [each.name for each in outer.names] == [
+        "www.example",
+        nameserver("isp-a", "example"),
+        nameserver("isp-c", "example"),
+    ]
+    assert inner.names[0].name == "a.deep.example"
+    glue = outer.names[1]
+    assert addresses(glue) == ["203.0.113.10", "2001:db8:a::10"]
+
+
+def test_glue_stays_whatever_is_dead() -> None:
+    """The parent's delegation names it as well, and a resolver steers around it by itself."""
+    server = ServerConfig(("example",))
+    assert serve(server, (), ALL) == serve(server, (), ALL)
+    (zone,) = serve(server, (say(decided("isp-b")),), ALL)
+    assert len(zone.nameservers) == 3
+
+
+@pytest.mark.parametrize(
+    ("last", "now_s", "expected"),
+    [
+        (None, 1_700_000_000.9, 1_700_000_000),
+        (1_700_000_000, 1_700_000_001.0, 1_700_000_001),
+        (1_700_000_000, 1_700_000_000.0, 1_700_000_001),  # twice in a second
+        (1_700_000_000, 1_600_000_000.0, 1_700_000_001),  # the clock went back
+        (4_294_967_295, 5.0, 5),  # round the corner is later, RFC 1982
+        (4_294_967_295, 3_000_000_000.0, 1),  # and 0 is passed over
+        (None, 0.0, 1),
+    ],
+)
+def test_a_serial_only_grows(last: int | None, now_s: float, expected: int) -> None:
+    assert next_serial(last, now_s) == expected
+
+
+def test_the_closest_zone_holds_a_name() -> None:
+    zones = ("example", "deep.example", "ample")
+    assert zone_of("a.deep.example", zones) == "deep.example"
+    assert zone_of("deep.example", zones) == "deep.example"
+    assert zone_of("notdeep.example", zones) == "example"
+    assert zone_of("example.test", zones) == ""
+
+
+def test_what_the_internet_reaches() -> None:
+    for address in ("10.1.2.3", "172.31.0.1", "192.168.1.1", "100.64.0.1", "fd00::1"):
+        assert is_private(address)
+    for address in ("203.0.113.10", "2001:db8::1", "172.32.0.1", "100.128.0.1"):
+        assert not is_private(address)
