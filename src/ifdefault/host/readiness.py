@@ -5,6 +5,7 @@ Rules: warnings, since nothing of it stands in the way of the return path; looks
 
 from __future__ import annotations
 
+import importlib.util
 import pwd
 import stat
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from ifdefault.errors import Problem
+from ifdefault.kernel import listening
 from ifdefault.model import FAMILIES, Config, DaemonConfig, Probe, Uplink
+from ifdefault.zones import DISCOVER, DnsConfig, is_private
 
 _DEFAULT = DaemonConfig()
 
@@ -22,6 +25,10 @@ def find_lacks(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
     yield from _users(config)
     yield from _hooks(config)
     yield from _targets(config, uplinks)
+    if config.dns != DnsConfig():
+        yield from _secrets(config)
+        yield from _publishers(config)
+        yield from _published(config, uplinks)
 
 
 def _users(config: Config) -> Iterator[Problem]:
@@ -92,3 +99,63 @@ def _may_be(probe: Probe, family: int) -> bool:
         return ip_address(probe.host).version == family
     except ValueError:
         return True  # a name may have addresses of both
+
+
+# --- the DNS ------------------------------------------------------------------------------
+
+
+def _secrets(config: Config) -> Iterator[Problem]:
+    """Keys and tokens are the face's to read, and nobody else's."""
+    dns = config.dns
+    found = [("dns.server.secondaries", each.key) for each in dns.server.secondaries]
+    found += [("dns.update", each.key) for update in dns.updates for each in update.servers]
+    found += [("dns.provider", each.credentials) for each in dns.providers]
+    for where, path in dict.fromkeys((where, path) for where, path in found if path):
+        if lack := _unfit_secret(Path(path), config.daemon.user):
+            yield Problem(where, f"{path} {lack[0]}", lack[1], warning=True)
+
+
+def _unfit_secret(path: Path, user: str) -> tuple[str, str] | None:
+    try:
+        status = path.stat()
+    except OSError as error:
+        return f"can't be read: {(error.strerror or str(error)).lower()}", "write it there"
+    if status.st_mode & 0o077:
+        return "may be read by others", f"chmod 0400 {path}"
+    if _exists(user) and status.st_uid != (int(user) if user.isdigit() else _uid(user)):
+        return f"isn't {user}'s, who needs it", f"chown {user} {path}"
+    return None
+
+
+def _uid(user: str) -> int:
+    return pwd.getpwnam(user).pw_uid
+
+
+def _publishers(config: Config) -> Iterator[Problem]:
+    for each in config.dns.execs:
+        if lack := _lack(Path(each.program)):
+            yield Problem("dns.exec", f"{each.program} {lack[0]}", lack[1], warning=True)
+    if config.dns.providers and importlib.util.find_spec("lexicon") is None:
+        remedy = "install ifdefault[providers]"
+        yield Problem("dns.provider", "dns-lexicon isn't installed", remedy, warning=True)
+
+
+def _published(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
+    """What names would lead to, and who holds the port there."""
+    public = {uplink.name: uplink.public for uplink in config.uplinks}
+    server = config.dns.server
+    for uplink in uplinks:
+        for family in FAMILIES:
+            address = uplink.source(family)
+            if not address:
+                continue
+            if is_private(address) and not public[uplink.name]:
+                what = f"the Internet can't reach {address}, so that no name leads there"
+                remedy = f'set public, to "{DISCOVER}" or to what it is seen as'
+                yield Problem(f"uplink.{uplink.name}", what, remedy, warning=True)
+            for transport in ("udp", "tcp") if server.zones else ():
+                holder = listening.holder(transport, address, server.port)
+                if holder and not holder.startswith("ifdefault "):
+                    what = f"port {server.port} of {address} ({transport}) is taken by {holder}"
+                    remedy = "stop it, or let it listen elsewhere"
+                    yield Problem("dns.server.port", what, remedy, warning=True)

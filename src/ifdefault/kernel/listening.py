@@ -16,6 +16,7 @@ from pathlib import Path
 from ifdefault.kernel.rtnetlink import AF
 from ifdefault.zones import family_of
 
+FACE = "ifdefault.daemon.face"  # in the command line of whoever holds such sockets for us
 _BUFFER_BYTES = 1 << 20
 _BACKLOG = 1024
 _SO_RCVBUFFORCE, _SO_RCVMARK = 33, 75  # asm-generic/socket.h; Python has no names for them
@@ -65,15 +66,20 @@ def holder(kind: str, address: str, port: int) -> str:
     """Which process holds a port, as "named (pid 123)"; "" if none can be found. `kind`: tcp, udp.
 
     A process of another network namespace, or whose files may not be seen, isn't found."""
-    inodes = set(_inodes(kind, address, port))
-    for entry in Path("/proc").iterdir() if inodes else ():
-        if not entry.name.isdigit():
-            continue
+    sockets = {f"socket:[{inode}]" for inode in _inodes(kind, address, port)}
+    for entry in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
-            links = {os.readlink(fd) for fd in (entry / "fd").iterdir()}
-            if links & {f"socket:[{inode}]" for inode in inodes}:
-                return f"{(entry / 'comm').read_text().strip()} (pid {entry.name})"
+            if sockets.intersection(_open_files(entry)):
+                ours = FACE in (entry / "cmdline").read_text()
+                name = "ifdefault" if ours else (entry / "comm").read_text().strip()
+                return f"{name} (pid {entry.name})"
     return ""
+
+
+def _open_files(entry: Path) -> Iterator[str]:
+    for fd in (entry / "fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            yield os.readlink(fd)
 
 
 def _inodes(kind: str, address: str, port: int) -> Iterator[str]:
