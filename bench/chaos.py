@@ -31,6 +31,7 @@ _SEED = int(os.environ.get("CHAOS_SEED", "1997"))
 _DEVICES = {"isp-a": "wan0", "isp-b": "wan1", "isp-c": "wan2"}
 _AMOUNTS = {"loss": 20}  # per cent; the others as the lab has them
 _WEIGHTS = [2 if kind == "dead" else 1 for kind in KINDS.values()]
+_DEATHS = [int(kind == "dead") for kind in KINDS.values()]  # alone, in the first half
 _AT_ONCE = 2  # of three
 _PAUSE_S = 9.0  # on average, between a fault and the next
 _SHORTEST_S, _MORE_S, _LONGEST_S = 5.0, 7.0, 30.0
@@ -46,10 +47,10 @@ The lab's world `three`, `ifdefault run` with default settings and ranks in the 
 uplinks. For {_MINUTES:g} minutes random faults (seed {_SEED}) come and go on one or two of the
 three uplinks at a time, rather on those that carry the default: each {_SHORTEST_S:g} to
 {_LONGEST_S:g} s long, {_SHORTEST_S + _MORE_S:g} s on average, {_PAUSE_S:g} s apart. *Dead*:
-{_DEAD}. *Impaired*: {_IMPAIRED}. *Flapping*, which is neither: {_FLAPPING}. Meanwhile the kernel's
-default is watched as in `failover`, for IPv4 and IPv6; the daemon is asked for its states each
-{_ASK_S:g} s; and the client sends 100 echo requests a second to each of the host's six
-addresses.
+{_DEAD}. *Impaired*: {_IMPAIRED}. *Flapping*, which is neither: {_FLAPPING}. In the first half of
+the time there are deaths alone, in the second all. Meanwhile the kernel's default is watched as in
+`failover`, for IPv4 and IPv6; the daemon is asked for its states each {_ASK_S:g} s; and the client
+sends 100 echo requests a second to each of the host's six addresses.
 {chaos_verdict.HOW}"""
 
 
@@ -93,7 +94,8 @@ def _config() -> str:
 
 def _trouble(world: World, daemon: Daemon, watch: Watch, record: Record) -> None:
     """Lay and end faults, and ask the daemon, until the time is over."""
-    end_s = time.monotonic() + _MINUTES * 60
+    half_s = time.monotonic() + _MINUTES * 30
+    end_s = half_s + _MINUTES * 30
     active: dict[str, tuple[str, float, float]] = {}  # provider: fault, begun, due to end
     next_s = ask_s = told_s = time.monotonic()
     while active or time.monotonic() < end_s:
@@ -108,7 +110,7 @@ def _trouble(world: World, daemon: Daemon, watch: Watch, record: Record) -> None
             free = [name for name in _DEVICES if name not in active]
             weights = [2 if _DEVICES[name] in carrying else 1 for name in free]
             (provider,) = random.choices(free, weights)
-            (fault,) = random.choices(list(KINDS), _WEIGHTS)
+            (fault,) = random.choices(list(KINDS), _DEATHS if now < half_s else _WEIGHTS)
             lasting_s = _SHORTEST_S + random.expovariate(1 / _MORE_S)
             due_s = now + min(lasting_s, _LONGEST_S)
             active[provider] = (fault, time.monotonic(), due_s)

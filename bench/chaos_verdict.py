@@ -29,11 +29,12 @@ BOUND_S = 1.2
 _WELL = ("up", "degraded")
 _MARGIN_S = 1.0
 _KNOWN_S = 2.0  # so long after it was dead, an uplink may not be known to live
-_MEMORY_S = 60.0  # so long after it was impaired, a line's judge may be patient yet
+PATIENT_S = 3.7  # the bound on a line that showed bursts, as in faults24
 HOW = f"""\
 An uplink that dies while it carries the default has to be *left* within {BOUND_S:g} s, if another
-has been alive for {_KNOWN_S:g} s. Its line was *clean* if it wasn't impaired or flapping in the
-{_MEMORY_S:g} s before: the judge has learnt to be patient with one that was. States are as the
+has been alive for {_KNOWN_S:g} s. That holds on a *clean* line, one that hadn't been impaired or
+flapping before: with those that had the judge is more patient for half a day, since bursts of loss
+and deaths of such a length look alike, and leaves them within {PATIENT_S:g} s. States are as the
 daemon told them, each half a second. A *false alarm* is an uplink that went down though nothing
 was wrong with it, nor had been for {_MARGIN_S:g} s. *Untouched* is an uplink at any time at which
 nothing is wrong with it, with {_MARGIN_S:g} s before and after: of its packets none may be lost."""
@@ -97,6 +98,7 @@ def figures(record: Record) -> tuple[Figure, ...]:
     leavings = list(_leavings(record))
     left = [it.left_s for it in leavings]
     clean = [it.left_s for it in leavings if it.clean]
+    patient = [it.left_s for it in leavings if not it.clean]
     alarms = list(false_alarms(record))
     lost, sent = _untouched(record)
     waits = _waits(record)
@@ -108,7 +110,10 @@ def figures(record: Record) -> tuple[Figure, ...]:
         Figure("… all: longest", max(left, default=0), "s"),
         Figure("… of those whose line was clean", len(clean)),
         Figure("… clean: median", _or_0(median, clean), "s", 0.8),
+        Figure("… clean: p95", _or_0(lambda s: quantile(s, 0.95), clean), "s", BOUND_S),
         Figure("… clean: longest", max(clean, default=0), "s", BOUND_S),
+        Figure("… of the others: median", _or_0(median, patient), "s"),
+        Figure("… of the others: longest", max(patient, default=0), "s", PATIENT_S),
         Figure("moved to an uplink that was dead", _moves_to_dead(record), target=0),
         Figure("dead, and called up or degraded: longest", _called_late(record), "s"),
         Figure("false alarms: intact uplinks called down", len(alarms), target=0),
@@ -153,9 +158,7 @@ def _leavings(record: Record) -> Iterator[Leaving]:
     for spell in filter(lambda spell: spell.dead, record.spells):
         dev = record.devices[spell.provider]
         clean = not any(
-            other.provider == spell.provider
-            and not other.dead
-            and 0 <= spell.begin_s - other.end_s < _MEMORY_S
+            other.provider == spell.provider and not other.dead and other.begin_s < spell.begin_s
             for other in record.spells
         )
         for seen in record.defaults.values():

@@ -223,6 +223,20 @@ def test_late_answers_repair_a_path_that_was_called_down() -> None:
     assert states(world.run(20)) == ["down", "recovering", "up"]
 
 
+def test_what_waited_for_a_dead_gateway_tells_nothing_of_delay() -> None:
+    """Probes are held while its MAC is asked for, once a second, and answered all at once."""
+    world = up(rtt_s=0.02)
+    world.run(300)
+    back_s = world.now + 30.0
+    world.fate = lambda now, _: "lost" if now < back_s - 1.5 else max(0.02, back_s - now)
+    world.run(60)
+    assert world.seen[-1].state == "up"
+    world.fate = lambda _now, _ask: "lost"
+    died = world.now
+    (step,) = world.run(5)
+    assert step.at_s - died < 1.0
+
+
 def test_a_slow_line_is_given_its_time() -> None:
     world = up(rtt_s=0.6)
     assert world.run(300) == []

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from ifdefault.daemon.standing import Event
 from ifdefault.errors import IfdefaultError
-from ifdefault.health.path import Memory
+from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import HEALTH, Store
 from ifdefault.model import Family, Neighbour

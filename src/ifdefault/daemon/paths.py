@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ifdefault.daemon.messages import Bind, Message, Send, Unbind
-from ifdefault.health.path import Memory, Path
+from ifdefault.health.path import Path
+from ifdefault.health.states import Memory
 from ifdefault.kernel import probing
 from ifdefault.model import (
     FAMILIES,

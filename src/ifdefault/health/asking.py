@@ -26,6 +26,7 @@ PATIENT_ASKS = 10
 GATEWAY_S: dict[Pace, float] = {"quiet": 5.0, "burst": 0.2, "waiting": 1.0, "waiting long": 1.0}
 GATEWAY_MUTE_S = 60.0  # it doesn't answer pings at all
 SLACK = 0.2  # of a quiet interval
+EXCESS_FADE = 0.98  # of how late answers come, with each answer
 LATE_S = 3.0  # how long after its timeout an answer is still known
 OVERDUE_S = 1.0  # after its timeout: a probe of which nothing was heard is nobody's loss
 
@@ -130,6 +131,10 @@ class Asker:
         self._slack_s = self._quiet_s * SLACK
         last_s = max((target.last_s for target in self._good), default=now)
         self.round_s = max(self.round_s, min(at_s + self._quiet_s, last_s + 2 * self._quiet_s))
+
+    def time(self, target: Target, rtt_s: float) -> None:
+        """An answer of a target took so long."""
+        self.excess_s = max(self.excess_s * EXCESS_FADE, 1.25 * target.time(rtt_s))
 
     def take(self, seq: int) -> Sent | None:
         """The probe of this number, which is forgotten; None if it is unknown."""

@@ -11,65 +11,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from ifdefault.health.asking import OVERDUE_S, WAITING_S, Asker, Pace, Sent
 from ifdefault.health.line import Line, threshold
 from ifdefault.health.quality import Quality
+from ifdefault.health.states import TRANSITIONS, Memory
 from ifdefault.health.suspicion import Suspicion
 from ifdefault.health.target import Target
 from ifdefault.model import Family, HealthConfig
 from ifdefault.vitals import GATEWAY, Ask, Health, PathState, Transition, Verdict
 
-TRANSITIONS: dict[PathState, dict[PathState, str]] = {
-    "unproven": {
-        "up": "something beyond the gateway answered, or traffic flows",
-        "down": "no carrier; no gateway, where that is all there is",
-    },
-    "up": {
-        "degraded": "loss or delay beyond the limits",
-        "down": "rounds lost; no carrier; no gateway, where that is all there is",
-    },
-    "degraded": {
-        "up": "loss and delay well within the limits",
-        "down": "as from up",
-    },
-    "down": {
-        "recovering": "an answer, or traffic flows",
-        "unproven": "the carrier is back, and nothing ever answered",
-    },
-    "recovering": {
-        "up": "half of the rounds or more were answered while it was held",
-        "down": "as from up",
-    },
-}
-
-EXCESS_FADE = 0.98  # of how late answers come, with each answer
 PROOF_S = 3.0  # with the carrier back, answers are looked for at the pace of a burst
 FLAP_S = 600.0  # each further failure within that time doubles the hold
 LONG_DOWN_S = 600.0
 GAP_S = 1.0  # the caller was away
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Memory:
-    """What a path takes along into the next process: numbers, strings and tuples only. `seen`:
-    the targets that answered, and their round trip; `falls_s`: when it went down lately."""
-
-    state: PathState = "unproven"
-    since_s: float = 0.0
-    cause: str = ""
-    line: tuple[float, ...] = ()
-    seen: tuple[tuple[str, float], ...] = ()
-    falls_s: tuple[float, ...] = ()
-
-
 class Path:
     """One path. Call `asks` and `tick` at `wake_s`, which every input may have moved."""
 
     __slots__ = (
-        *("_answers", "_asker", "_cause", "_config", "_falls_s", "_hold_s", "_line", "_link"),
+        *(
+            "_alive_s",
+            "_answers",
+            "_asker",
+            "_cause",
+            "_config",
+            "_falls_s",
+            "_hold_s",
+            "_line",
+            "_link",
+        ),
         *("_losses", "_neighbour", "_now", "_proof_s", "_quality", "_since_s", "_state"),
         *("_suspicion", "_until_s", "family", "uplink"),
     )
@@ -106,6 +79,8 @@ class Path:
         self._link, self._neighbour = True, True
         self._proof_s = -math.inf
         self._until_s = self._hold_s = 0.0
+        # what was sent before may have waited, a second or more, for a dead gateway's MAC
+        self._alive_s = -math.inf
         self._answers = self._losses = 0
         self._falls_s = tuple(at for at in kept.falls_s if now - FLAP_S < at <= now)
         self._state: PathState = kept.state
@@ -181,13 +156,15 @@ class Path:
     def _answered(self, now: float, sent: Sent, rtt_s: float) -> tuple[Transition, ...]:
         target, asker = sent.target, self._asker
         was_good = target.good
-        excess_s = target.hear(sent.at_s, rtt_s)
-        asker.excess_s = max(asker.excess_s * EXCESS_FADE, 1.25 * excess_s)
+        target.hear(sent.at_s)
+        early = sent.at_s < self._alive_s
+        if not early:
+            asker.time(target, rtt_s)
         if target.good != was_good:
             asker.sort()
         if target not in asker.judges:
             return ()
-        self._suspicion.time(rtt_s)
+        self._suspicion.time(rtt_s, early=early)
         if sent.pace == "quiet" and not sent.lost:
             if not self._suspicion.run:
                 self._line.answered()
@@ -199,6 +176,7 @@ class Path:
     def _alive(self, now: float, at_s: float, late: bool, cause: str) -> tuple[Transition, ...]:
         """What was sent at `at_s` came through: nothing lost until then condemns the path."""
         suspicion = self._suspicion
+        self._alive_s = min(self._alive_s, now)
         stood = suspicion.stands(now)
         suspicion.answer(now, at_s, late=late, teaches=self._state != "recovering")
         if stood and not suspicion.stands(now):
@@ -336,6 +314,7 @@ class Path:
         if self._state == "down":
             return ()
         self._asker.pardon()
+        self._alive_s = math.inf
         self._falls_s = (*(at for at in self._falls_s if now - at < FLAP_S), now)
         return self._step(now, "down", cause)
 

@@ -31,7 +31,7 @@ class Suspicion:
     an answer."""
 
     __slots__ = (
-        *("_accused_s", "_again_s", "_slowest_s", "_sum", "_threshold"),
+        *("_accused_s", "_again_s", "_early_s", "_slowest_s", "_sum", "_threshold"),
         *("clear_s", "line", "run"),
     )
 
@@ -42,6 +42,7 @@ class Suspicion:
         self._sum = 0.0
         self._threshold = threshold
         self._slowest_s = 0.0
+        self._early_s = math.inf
         self._accused_s = -math.inf
         self._again_s: dict[str, float] = {}
 
@@ -52,7 +53,8 @@ class Suspicion:
     def deadline_s(self) -> float:
         """From when on the path is down, if nothing is heard: infinite while too little is lost."""
         if self._sum >= self._threshold:
-            slow_s = min(PATIENCE_RTTS * self._slowest_s, PATIENCE_MOST_S)
+            early_s = self._early_s if self._early_s < math.inf else 0.0
+            slow_s = min(PATIENCE_RTTS * max(self._slowest_s, early_s), PATIENCE_MOST_S)
             return self.run[0] + max(PATIENCE_S, slow_s)
         if len(self.run) >= LONGEST_ROUNDS:
             return self.run[0] + LONGEST_S
@@ -79,9 +81,15 @@ class Suspicion:
         self.run = left
         self._sum = sum(map(self.line.weight, range(len(left))))
 
-    def time(self, rtt_s: float) -> None:
-        """An answer took so long."""
-        self._slowest_s = max(self._slowest_s * SLOWEST_FADE, rtt_s)
+    def time(self, rtt_s: float, *, early: bool) -> None:
+        """An answer took so long. `early`: it was asked for while the path was down, and may have
+        waited for that to end. Of several such answers the quickest counts, until there are others.
+        """
+        if early:
+            self._early_s = min(self._early_s, rtt_s)
+        else:
+            self._slowest_s = max(self._slowest_s * SLOWEST_FADE, rtt_s)
+            self._early_s = math.inf
 
     def accuse(self, now: float, cause: str) -> bool:
         """Look closer for `cause`; False if that was done lately."""

@@ -53,13 +53,16 @@ class Target:
         least = self.rtt_s + max(4 * self.var_s, excess_s, MARGIN_S)
         return min(max(least, LEAST_TIMEOUT_S), MOST_TIMEOUT_S)
 
-    def hear(self, sent_s: float, rtt_s: float) -> float:
-        """Note an answer; return by how much it came later than usual."""
+    def hear(self, sent_s: float) -> None:
+        """Note an answer."""
         self.answered += 1
         self.row = 0
         self.proven, self.aside, self.wrong = True, False, False
         if sent_s > self.heard_s:
             self.heard_s = sent_s
+
+    def time(self, rtt_s: float) -> float:
+        """Note how long an answer took; return by how much it came later than usual."""
         if not self.rtt_s:
             self.rtt_s, self.var_s = rtt_s, rtt_s / 2
             return 0.0
