@@ -61,6 +61,7 @@ def nothing(_: World) -> None:
 
 CASES: dict[str, tuple[str, Callable[[World], None]]] = {
     "two": ("two", nothing),
+    "dns": ("two", nothing),
     "three": ("three", no_ipv4),
     "shared-lan": ("shared-lan", nothing),
     "shared-address": ("shared-address", nothing),

@@ -537,6 +537,44 @@ last = 1
     assert line_of(at, ("nowhere",)) == 1
 
 
+def test_lines_of_lists_of_tables() -> None:
+    text = """\
+[[dns.name]]
+name = "a"
+[[dns.name]] # [
+records = ["x",
+  "y"]
+[dns.server]
+port = 1
+[[dns.name.deep.er]]
+k = 1
+[[dns.name.deep.er]]
+k = 2
+[[ "dns" . 'name' ]]
+ttl = 1
+[[dns.name.deep.er]]
+k = 3
+"""
+    expected: dict[tuple[str | int, ...], int] = {
+        ("dns", "name"): 1,
+        ("dns", "name", 0): 1,
+        ("dns", "name", 0, "name"): 2,
+        ("dns", "name", 1): 3,
+        ("dns", "name", 1, "records", 1): 5,
+        ("dns", "server", "port"): 7,
+        ("dns", "name", 1, "deep", "er", 0, "k"): 9,
+        ("dns", "name", 1, "deep", "er", 1): 10,
+        ("dns", "name", 1, "deep", "er", 1, "k"): 11,
+        ("dns", "name", 2): 12,
+        ("dns", "name", 2, "ttl"): 13,
+        ("dns", "name", 2, "deep", "er", 0, "k"): 15,
+    }
+    tomllib.loads(text)
+    at = locate(text)
+    assert {path: at.get(path) for path in expected} == expected
+    assert line_of(at, ("dns", "name", 1, "ttl")) == 3
+
+
 def _list(items: list[str]) -> str:
     return "[ " + ", # ]\n".join(items) + " ]"
 
@@ -576,6 +614,7 @@ def test_schema_knows_the_keys() -> None:
     assert uplink["required"] == ["interface"]
     assert set(uplink["properties"]) == {
         "interface", "addresses", "gateways", "router_macs", "rank", "weight", "probes",
+        "public",
     }  # fmt: skip
     for keys, noun in (
         ("HostKeys", HostConfig),

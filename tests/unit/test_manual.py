@@ -13,12 +13,21 @@ from pathlib import Path
 import click
 import pytest
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from ifdefault import config
 from ifdefault.cli.main import SUBCOMMANDS, cli
 from ifdefault.cli.options import Options
 from ifdefault.config.base import toml
 from ifdefault.config.keys import HostKeys, UplinkKeys
+from ifdefault.config.naming import (
+    DnsKeys,
+    ExecKeys,
+    NameKeys,
+    ProviderKeys,
+    ServerKeys,
+    UpdateKeys,
+)
 from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
 from ifdefault.daemon import client, control
 from ifdefault.host import store
@@ -33,6 +42,22 @@ MODELS: dict[str, type[BaseModel]] = {
     "HEALTH KEYS": HealthKeys,
     "DAEMON KEYS": DaemonKeys,
     "HOOKS KEYS": HookKeys,
+    "DNS KEYS": DnsKeys,
+    "DNS NAME KEYS": NameKeys,
+    "DNS SERVER KEYS": ServerKeys,
+    "DNS UPDATE KEYS": UpdateKeys,
+    "DNS PROVIDER KEYS": ProviderKeys,
+    "DNS EXEC KEYS": ExecKeys,
+}
+REQUIRED = {  # what else stands in a table that an example is in
+    "interface": '"wan9"',
+    "name": '"www.example.com"',
+    "zone": '"example.com"',
+    "servers": '["192.0.2.1"]',
+    "provider": '"cloudflare"',
+    "credentials": '"/c"',
+    "program": '"/p"',
+    "zones": '["example.com"]',
 }
 
 
@@ -153,9 +178,15 @@ def entries(section: str) -> dict[str, tuple[str, str]]:
     return {key: (plain(kind), below) for key, kind, below in found}
 
 
+def keys_of(section: str) -> dict[str, FieldInfo]:
+    """Those of a table but for the tables in it, which have sections of their own."""
+    fields = MODELS[section].model_fields
+    return {k: v for k, v in fields.items() if f"{section[:-5]} {k.upper()} KEYS" not in MODELS}
+
+
 @pytest.mark.parametrize("section", MODELS)
 def test_every_key_is_there_with_its_default_and_no_other(section: str) -> None:
-    fields = MODELS[section].model_fields
+    fields = keys_of(section)
     assert list(entries(section)) == list(fields)
     for key, (kind, _) in entries(section).items():
         field = fields[key]
@@ -166,7 +197,7 @@ def test_every_key_is_there_with_its_default_and_no_other(section: str) -> None:
 def default_of(key: str, default: object) -> str:
     match default:
         case None:
-            return "those of health"
+            return "all" if key == "uplinks" else "those of health"
         case int() if key == "mark_mask":
             return f'"{default:#x}"'
         case float():
@@ -195,17 +226,26 @@ def test_bounds_are_those_of_the_parser(section: str) -> None:
 
 
 @pytest.mark.parametrize("section", MODELS)
-def test_every_key_has_an_example_that_parses(section: str) -> None:
+def test_every_key_has_an_example_that_says_something(section: str) -> None:
     for key, (_, below) in entries(section).items():
         (example,) = re.findall(r"^\.Dl (.+)", below, re.MULTILINE)
         line = plain(example)
         assert line.startswith(f"{key} = ")
-        head = '[uplink.x]\ninterface = "wan0"\n' if key != "interface" else "[uplink.x]\n"
-        table = section.split()[0].lower()
-        table_head = "" if table == "uplink" else f"[{table}]\n"
-        parsed = config.parse(f"{head}{table_head}{line}\n", "example")
-        noun = parsed.uplinks[0] if table == "uplink" else getattr(parsed, table)
-        assert getattr(noun, key) != MODELS[section].model_fields[key].default
+        assert config_with(section, {key: line}) != config_with(section, {}), key
+
+
+def config_with(section: str, told: dict[str, str]) -> Config:
+    """A config that has these lines in the section's table, and what it must have."""
+    table = section.removesuffix(" KEYS").lower().replace(" ", ".")
+    needed = [key for key, field in MODELS[section].model_fields.items() if field.is_required()]
+    needed += ["zones"] * (table == "dns.server")
+    lines = {key: f"{key} = {REQUIRED[key]}" for key in needed} | told
+    head = f"[[{table}]]" if set(needed) & {"name", "zone", "program"} else f"[{table}]"
+    head = "[uplink.isp-a]" if table == "uplink" else f'[uplink.isp-a]\ninterface = "wan0"\n{head}'
+    others = '[uplink.isp-b]\ninterface = "wan1"\n'
+    if table == "dns.name":
+        others += '[dns.server]\nzones = ["example.com", "example.net"]\n'
+    return config.parse("\n".join([head, *lines.values(), others]), "example")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ Rules: a refusal names what is wrong and what would be right; `config.parse` add
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 
@@ -25,3 +26,42 @@ def reject(what: str, remedy: str) -> NoReturn:
 def toml(value: Any) -> str:
     """A value as its writer wrote it, more or less."""
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def number(default: float, least: float, most: float, description: str) -> Any:
+    return Field(
+        default=default,
+        strict=True,
+        ge=least,
+        le=most,
+        allow_inf_nan=False,
+        description=description,
+    )
+
+
+def ip(text: str, example: str, *, loopback: bool = False) -> IPv4Address | IPv6Address:
+    """The address of one host."""
+    bare, slash, _ = text.partition("/")
+    bare, zone, _ = bare.partition("%")
+    try:
+        address = ip_address(bare)
+    except ValueError:
+        reject(f'"{text}" is not an IP address', f'write it like "{example}"')
+    if slash:
+        reject(f'"{text}" is a prefix', f'drop the length: "{bare}"')
+    if zone:
+        reject(f'"{text}" has a zone', f'drop it: "{bare}", the interface is known')
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        reject(f'"{text}" is an IPv4 address in IPv6', f'write "{address.ipv4_mapped}"')
+    if address.is_multicast or address.is_unspecified or (address.is_loopback and not loopback):
+        reject(f'"{text}" is no host on a link', f'write it like "{example}"')
+    return address
+
+
+def absolute(path: str, example: str, *, required: bool = False) -> str:
+    """The path of a file; "" is none."""
+    if (path or required) and not path.startswith("/"):
+        reject(f"{toml(path)} is no absolute path", f'write it like "{example}"')
+    if not path.isprintable() or len(path) > 1000 or path.endswith("/"):
+        reject(f"{toml(path)} is no file", f'write it like "{example}"')
+    return path

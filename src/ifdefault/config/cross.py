@@ -1,4 +1,4 @@
-"""What only several uplinks together can get wrong.
+"""What only several uplinks together can get wrong; for the DNS, see `config.crossdns`.
 
 Rules: pure; sees uplinks whose own keys are sound. Where both uplinks are at fault the problem
 stands at the later one and names the earlier.

@@ -1,28 +1,31 @@
 """The keys of the config file, as pydantic models: what each may hold, and how it is written.
 
 Rules: one field per key, with the description that the JSON Schema shows; defaults come from
-`model`, where they are stated once. The daemon's tables are in `config.watch`. What only several
-uplinks together can get wrong is in `config.cross`.
+`model`, where they are stated once. The daemon's tables are in `config.watch`, those of the DNS in
+`config.naming`. What only several tables together can get wrong is in `config.cross`.
 """
 
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
     WithJsonSchema,
 )
 
-from ifdefault.config.base import Keys, reject, toml
+from ifdefault.config.base import Keys, ip, reject, toml
+from ifdefault.config.naming import DnsKeys
 from ifdefault.config.probes import Probes
 from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
 from ifdefault.model import HostConfig, ReturnPath, TruthMode
+from ifdefault.zones import DISCOVER
 
 _HOST = HostConfig()
 _NAME = r"[a-z0-9][a-z0-9-]{0,30}"
@@ -48,44 +51,44 @@ def _interface(name: str) -> str:
     return name
 
 
-def _ip(text: str, example: str) -> IPv4Address | IPv6Address:
-    bare, slash, _ = text.partition("/")
-    bare, zone, _ = bare.partition("%")
-    try:
-        address = ip_address(bare)
-    except ValueError:
-        reject(f'"{text}" is not an IP address', f'write it like "{example}"')
-    if slash:
-        reject(f'"{text}" is a prefix', f'drop the length: "{bare}"')
-    if zone:
-        reject(f'"{text}" has a zone', f'drop it: "{bare}", the interface is known')
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        reject(f'"{text}" is an IPv4 address in IPv6', f'write "{address.ipv4_mapped}"')
-    if address.is_multicast or address.is_unspecified or address.is_loopback:
-        reject(f'"{text}" is no host on a link', f'write it like "{example}"')
-    return address
-
-
 def _address(text: str) -> str:
-    address = _ip(text, "203.0.113.10")
+    address = ip(text, "203.0.113.10")
     if address.is_link_local:
         reject(f'"{text}" is link-local', "name addresses that the Internet can reach")
     return str(address)
 
 
 def _gateway(text: str) -> str:
-    return str(_ip(text, "203.0.113.1"))
+    return str(ip(text, "203.0.113.1"))
 
 
-def _one_per_family(gateways: tuple[str, ...]) -> tuple[str, ...]:
+def _one_per_family(hosts: tuple[str, ...], kind: str, remedy: str) -> tuple[str, ...]:
     for family in (4, 6):
-        count = sum(ip_address(gateway).version == family for gateway in gateways)
+        count = sum(ip_address(host).version == family for host in hosts)
         if count > 1:
-            reject(
-                f"{count} IPv{family} gateways",
-                "keep one, and make each further router an uplink of its own",
-            )
-    return gateways
+            reject(f"{count} IPv{family} {kind}", remedy)
+    return hosts
+
+
+def _gateways(gateways: tuple[str, ...]) -> tuple[str, ...]:
+    remedy = "keep one, and make each further router an uplink of its own"
+    return _one_per_family(gateways, "gateways", remedy)
+
+
+def _spelled(value: Any) -> Any:
+    if value == DISCOVER:
+        return (DISCOVER,)
+    if isinstance(value, str):
+        reject(f"{toml(value)} is no choice", f'use "{DISCOVER}", or a list of addresses')
+    return value
+
+
+def _public(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    if DISCOVER not in addresses:
+        return _one_per_family(addresses, "addresses", "keep the one that the DNS is to name")
+    if len(addresses) > 1:
+        reject(f'"{DISCOVER}" beside addresses', f'name all, or write public = "{DISCOVER}"')
+    return addresses
 
 
 def _mac(text: str) -> str:
@@ -136,7 +139,18 @@ Name = Annotated[
 Interface = Annotated[str, AfterValidator(_interface), Field(min_length=1, max_length=15)]
 Address = Annotated[str, AfterValidator(_address)]
 Gateways = Annotated[
-    tuple[Annotated[str, AfterValidator(_gateway)], ...], AfterValidator(_one_per_family)
+    tuple[Annotated[str, AfterValidator(_gateway)], ...], AfterValidator(_gateways)
+]
+Public = Annotated[
+    tuple[
+        Annotated[str, AfterValidator(lambda text: text if text == DISCOVER else _address(text))],
+        ...,
+    ],
+    BeforeValidator(_spelled),
+    AfterValidator(_public),
+    WithJsonSchema(
+        {"anyOf": [{"const": DISCOVER}, {"type": "array", "items": {"type": "string"}}]}
+    ),
 ]
 Mac = Annotated[str, AfterValidator(_mac)]
 MarkMask = Annotated[
@@ -187,6 +201,9 @@ class UplinkKeys(Keys):
     )
     probes: Probes | None = Field(
         default=None, description="targets beyond the gateway, instead of those of [health]"
+    )
+    public: Public = Field(
+        default=(), description="what the DNS says instead of the addresses: behind a NAT"
     )
 
 
@@ -239,3 +256,4 @@ class File(Keys):
     health: HealthKeys = Field(default_factory=HealthKeys)
     daemon: DaemonKeys = DaemonKeys()
     hooks: HookKeys = HookKeys()
+    dns: DnsKeys = DnsKeys()

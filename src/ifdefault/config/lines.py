@@ -1,8 +1,9 @@
 """Where each key of a TOML text stands, which the standard library's parser doesn't tell.
 
 Rules: the text has already been parsed by tomllib, so nothing here checks it. A path names tables,
-keys and list items as tomllib's result does: `("uplink", "isp-a", "gateways", 1)`. Of a table that
-is named more than once, the first line counts.
+keys and list items as tomllib's result does: `("uplink", "isp-a", "gateways", 1)`, and
+`("dns", "name", 1, "ttl")` below the second `[[dns.name]]`. Of a table that is named more than
+once, the first line counts.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class _Scan:
 
     def __init__(self, text: str) -> None:
         self.lines: dict[Path, int] = {}
+        self._tables: dict[Path, int] = {}  # how many a list of tables has so far
         self._tokens: list[tuple[str, int]] = []
         line = 1
         for match in _TOKEN.finditer(text):
@@ -60,11 +62,24 @@ class _Scan:
             if self._peek() == "\n":
                 self._take()
             elif self._peek() == "[":
-                self._skip("[")
-                table = self._key(())
-                self._skip("]")
+                table = self._header()
             else:
                 self._pair(table)
+
+    def _header(self) -> Path:
+        """Read `[table]`, or `[[table]]`, which is a further one of its list."""
+        self._take()
+        _, line = self._tokens[self._at]
+        one_of_many = self._peek() == "["
+        self._skip("[")
+        table = self._key(())
+        self._skip("]")
+        if one_of_many:
+            count = self._tables.get(table, 0)
+            self._tables[table] = count + 1
+            table = (*table, count)
+            self.lines[table] = line
+        return table
 
     def _pair(self, table: Path) -> None:
         path = self._key(table)
@@ -80,6 +95,8 @@ class _Scan:
             if self._peek() != ".":
                 return table
             self._take()
+            if count := self._tables.get(table):  # the list's last table is meant
+                table = (*table, count - 1)
 
     def _value(self, path: Path) -> None:
         if self._peek() == "[":

@@ -1,6 +1,6 @@
 """TOML text -> Config, or a ConfigError with every problem in it.
 
-Rules: one run finds all: each key is judged alone, then the uplinks that are sound are judged
+Rules: one run finds all: each key is judged alone, then the tables that are sound are judged
 together. What is reported names the file, the line, the key, what is wrong and what would be
 right, in the order of the file.
 """
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ifdefault.config import cross, lines
 from ifdefault.errors import ConfigError, Problem
@@ -75,17 +76,25 @@ def json_schema() -> dict[str, Any]:
 def _judge(document: dict[str, Any]) -> tuple[Config, list[cross.Fault]]:
     from pydantic import ValidationError
 
+    from ifdefault.config import crossdns
     from ifdefault.config.keys import File
+    from ifdefault.config.naming import dns_config
 
     found: list[cross.Fault] = []
+    unsound: set[lines.Path] = set()
     try:
         file = File.model_validate(document)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=True)
         found = [_fault(detail, document) for detail in details]
-        file = File.model_validate(_sound(document, (detail["loc"] for detail in details)))
+        unsound = {_unsound(detail["loc"]) for detail in details}
+        file = File.model_validate(_sound(document, unsound))
     uplinks = tuple(UplinkConfig(name, **dict(keys)) for name, keys in file.uplink.items())
     found += cross.faults(uplinks)
+    dns = dns_config(file.dns)
+    known = crossdns.Known(dns, uplinks, _uplink_names(document), unsound)
+    for path, what, remedy in crossdns.faults(known):
+        found.append((_as_counted(path, unsound), what, remedy))
     if not document.get("uplink") and document.keys() <= File.model_fields.keys():
         found.append((("uplink",), "no uplink", 'add [uplink.isp-a] and interface = "…" below it'))
     config = Config(
@@ -94,20 +103,47 @@ def _judge(document: dict[str, Any]) -> tuple[Config, list[cross.Fault]]:
         HealthConfig(**dict(file.health)),
         DaemonConfig(**dict(file.daemon)),
         HookConfig(**dict(file.hooks)),
+        dns,
     )
     return config, found
 
 
-def _sound(document: Mapping[str, Any], locs: Iterable[lines.Path]) -> dict[str, Any]:
-    """The document without what is wrong: an uplink goes whole, else whole top-level tables."""
-    bad = {loc[: 2 if loc[0] == "uplink" else 1] for loc in locs}
-    return {
-        key: {name: value for name, value in table.items() if (key, name) not in bad}
-        if key == "uplink"
-        else table
-        for key, table in document.items()
-        if (key,) not in bad
-    }
+def _uplink_names(document: Mapping[str, Any]) -> Collection[str]:
+    uplinks = document.get("uplink")
+    return uplinks.keys() if isinstance(uplinks, dict) else ()
+
+
+def _unsound(loc: lines.Path) -> lines.Path:
+    """What is left out for a fault: the smallest that the rest can be judged without."""
+    match loc:
+        case ("dns", "name", int(), "policy" | "ttl", *_):
+            return loc[:4]
+        case ("dns", "server", _, *_) | ("dns", str(), int(), *_):
+            return loc[:3]
+        case ("dns" | "uplink", _, *_):
+            return loc[:2]
+    return loc[:1]
+
+
+def _sound(value: Any, unsound: Collection[lines.Path], at: lines.Path = ()) -> Any:
+    """The document without what is unsound."""
+    if isinstance(value, dict):
+        return {
+            k: _sound(v, unsound, (*at, k)) for k, v in value.items() if (*at, k) not in unsound
+        }
+    if isinstance(value, list):
+        items = enumerate(value)
+        return [_sound(v, unsound, (*at, n)) for n, v in items if (*at, n) not in unsound]
+    return value
+
+
+def _as_counted(path: lines.Path, unsound: Collection[lines.Path]) -> lines.Path:
+    """The path in the document, of one in what is sound of it."""
+    match path:
+        case ("dns", table, int(nth), *rest):
+            there = (n for n in count() if ("dns", table, n) not in unsound)
+            return ("dns", table, next(islice(there, nth, None)), *rest)
+    return path
 
 
 def _fault(detail: ErrorDetails, document: Any) -> cross.Fault:
@@ -119,9 +155,9 @@ def _fault(detail: ErrorDetails, document: Any) -> cross.Fault:
 def _written(path: lines.Path, document: Any) -> lines.Path:
     """The path without what nobody wrote: a bare probe is a table only to pydantic."""
     for depth, part in enumerate(path):
-        if not isinstance(document, dict | list):
+        if not isinstance(document, list if isinstance(part, int) else dict):
             return path[:depth]
-        inside = part in document if isinstance(document, dict) else True
+        inside = isinstance(part, int) or part in document
         document = document[part] if inside else {}  # type: ignore[index]
     return path
 
@@ -144,6 +180,10 @@ def _wording(path: lines.Path, kind: str, bound: Mapping[str, Any], value: Any) 
             return f"{toml(value)} is too small", f"use {_shown(min(bound.values()))} or more"
         case "less_than_equal" | "string_too_long":
             return f"{toml(value)} is too much", f"use {_shown(min(bound.values()))} or less"
+        case "too_long":
+            return f"{bound['actual_length']} of them", f"keep at most {bound['max_length']}"
+        case "tuple_type" if isinstance(value, dict) and path in _LISTS:
+            return "a table alone", f"write [[{'.'.join(map(str, path))}]], there may be several"
         case _ if kind in _TYPES:
             return "not " + _TYPES[kind][0], "write " + _TYPES[kind][1]
     return kind.replace("_", " "), ""
@@ -153,9 +193,17 @@ def _shown(bound: float) -> str:
     return str(int(bound) if bound == int(bound) else bound)
 
 
+_LISTS = {("dns", table) for table in ("name", "update", "provider", "exec")}  # of tables
 _MISSING: dict[Any, str] = {
+    "address": 'name the server, as in address = "192.0.2.53"',
+    "credentials": "name the file with the provider's options",
     "interface": "name the network interface that leads to the provider",
+    "name": 'write it whole, as in name = "www.example.net"',
+    "program": "name an executable by its absolute path",
+    "provider": 'name it as dns-lexicon does, as in provider = "powerdns"',
+    "servers": 'name those that take updates, as in servers = ["192.0.2.53"]',
     "url": 'write what to ask, as in url = "https://example.net/health"',
+    "zone": 'name it, as in zone = "example.net"',
 }
 _TYPES = {
     "float_type": ("a number", "it without quotes"),
@@ -176,17 +224,23 @@ def _nearest(path: lines.Path) -> str:
 
 
 def _keys_beside(path: lines.Path) -> Iterable[str]:
+    """The keys that are known in the table where the path's last part stands."""
     from ifdefault.config.keys import File, UplinkKeys
-    from ifdefault.config.probes import ProbeKeys
 
-    if len(path) == 1:
-        return File.model_fields
-    if any(isinstance(part, int) for part in path):  # a list's only tables are probes
-        return ProbeKeys.model_fields
-    if path[0] == "uplink":
-        return UplinkKeys.model_fields
-    table: Any = File.model_fields[str(path[0])].annotation
+    table: Any = File
+    if len(path) > 2 and path[0] == "uplink":
+        table, path = UplinkKeys, path[2:]
+    for part in path[:-1]:
+        if isinstance(part, str):
+            table = _table_in(table.model_fields[part].annotation)
     return table.model_fields  # type: ignore[no-any-return]
+
+
+def _table_in(annotation: Any) -> Any:
+    """The keys of the table, or of the tables of the list, that a key holds."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next(filter(None, map(_table_in, get_args(annotation))), None)
 
 
 def _problem(filename: str, line: int, fault: cross.Fault) -> Problem:

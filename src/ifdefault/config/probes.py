@@ -32,7 +32,7 @@ _AUTHORITY = re.compile(r"(?P<host>\[[^]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
-def _probe(url: str) -> Probe:
+def parse_url(url: str) -> Probe:
     """Parse one URL; each kind takes only what it can ask for."""
     found = _URL.fullmatch(url)
     if not found:
@@ -140,7 +140,7 @@ class ProbeKeys(Keys):
 def _as_probe(url: Any) -> Probe:
     if not isinstance(url, str):
         reject("not a text", f'write it like "{_EXAMPLES["icmp"]}"')
-    return _probe(url)
+    return parse_url(url)
 
 
 def _joined(keys: ProbeKeys) -> Probe:

@@ -10,23 +10,12 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
-from ifdefault.config.base import Keys, reject, toml
+from ifdefault.config.base import Keys, absolute, number, reject, toml
 from ifdefault.config.probes import Probes
 from ifdefault.model import DaemonConfig, HealthConfig, HookConfig
 
 _HEALTH, _DAEMON, _HOOKS = HealthConfig(), DaemonConfig(), HookConfig()
 _USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?|[0-9]{1,10}"  # useradd(8), or a uid
-
-
-def _number(default: float, least: float, most: float, description: str) -> Any:
-    return Field(
-        default=default,
-        strict=True,
-        ge=least,
-        le=most,
-        allow_inf_nan=False,
-        description=description,
-    )
 
 
 def _not_below_recover(damp_s: float, info: ValidationInfo) -> float:
@@ -50,21 +39,13 @@ def _unprivileged(name: str) -> str:
     return name
 
 
-def _executable(path: str) -> str:
-    if path and not path.startswith("/"):
-        reject(f"{toml(path)} is no absolute path", 'write it like "/usr/local/sbin/on-down"')
-    if "\0" in path or path.endswith("/"):
-        reject(f"{toml(path)} is no file", 'write it like "/usr/local/sbin/on-down"')
-    return path
-
-
 User = Annotated[
     str,
     PlainValidator(_user),
     AfterValidator(_unprivileged),
     WithJsonSchema({"type": ["string", "integer"], "pattern": f"^({_USER})$"}),
 ]
-Executable = Annotated[str, AfterValidator(_executable)]
+Executable = Annotated[str, AfterValidator(lambda path: absolute(path, "/usr/local/sbin/on-down"))]
 
 
 class HealthKeys(Keys):
@@ -75,13 +56,13 @@ class HealthKeys(Keys):
         description="targets beyond the gateway, asked by every uplink",
         json_schema_extra={"default": [str(probe) for probe in _HEALTH.probes]},
     )
-    rounds_per_s: float = _number(
+    rounds_per_s: float = number(
         _HEALTH.rounds_per_s, 0.1, 2, "probe rounds of a path when all is quiet"
     )
-    false_alarm_days: float = _number(
+    false_alarm_days: float = number(
         _HEALTH.false_alarm_days, 1, 3650, "mean time between false alarms of one path"
     )
-    recover_s: float = _number(
+    recover_s: float = number(
         _HEALTH.recover_s, 0, 300, "how long answers must come before a path is up again"
     )
     damp_s: Annotated[float, AfterValidator(_not_below_recover)] = Field(
@@ -93,10 +74,10 @@ class HealthKeys(Keys):
         validate_default=True,
         description="the longest such time, of a path that flaps",
     )
-    degraded_loss: float = _number(
+    degraded_loss: float = number(
         _HEALTH.degraded_loss, 0, 0.9, "share of lost rounds that makes a path degraded; 0: never"
     )
-    degraded_rtt_ms: float = _number(
+    degraded_rtt_ms: float = number(
         _HEALTH.degraded_rtt_ms, 0, 10000, "delay that makes a path degraded; 0: never"
     )
     on_down: Literal["free", "keep"] = Field(
@@ -119,4 +100,4 @@ class HookKeys(Keys):
     degraded: Executable = Field(default=_HOOKS.degraded, description="it is degraded")
     down: Executable = Field(default=_HOOKS.down, description="it is down")
     default: Executable = Field(default=_HOOKS.default, description="the normal default moved")
-    timeout_s: float = _number(_HOOKS.timeout_s, 0.1, 300, "after so long a hook is killed")
+    timeout_s: float = number(_HOOKS.timeout_s, 0.1, 300, "after so long a hook is killed")

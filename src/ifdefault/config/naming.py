@@ -1,0 +1,277 @@
+"""The keys of the DNS: [dns] and the tables below it.
+
+Rules: as in `config.keys`. Names come out in lower case, without the final dot. A text that stands
+for a table with nothing else in it is the same as that table. Whether a file exists, and whether a
+provider is known, is the host's matter. What names, zones and uplinks can only get wrong together
+is in `config.cross`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from ifdefault.config.base import Keys, absolute, ip, number, reject, toml
+from ifdefault.config.probes import parse_url
+from ifdefault.config.records import MOST_RECORDS, bounded, record
+from ifdefault.zones import (
+    DnsConfig,
+    Endpoint,
+    ExecConfig,
+    NameConfig,
+    Policy,
+    ProviderConfig,
+    ServerConfig,
+    UpdateConfig,
+)
+
+MOST_NAMES = 256
+MOST_SERVERS = 32  # with our own they fit one of our messages
+_SERVER = ServerConfig()
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_WITH_PORT = re.compile(r"([0-9.]+|\[.*\]):([0-9]+)")
+DISCOVER_EXAMPLE = "dns://208.67.222.222/myip.opendns.com"
+
+
+# --- texts --------------------------------------------------------------------------------
+
+
+def _domain(text: str) -> str:
+    name = text.lower().removesuffix(".")
+    if not name.isascii():
+        reject(f"{toml(text)} has foreign letters", "write it as the DNS does, xn--…")
+    labels = name.split(".")
+    sound = len(name) <= 253 and all(map(_LABEL.fullmatch, labels))
+    if not sound or labels[-1].isdigit():  # RFC 3696, 2: else it would be an address
+        reject(f"{toml(text)} is no name", 'write it like "www.example.net"')
+    return name
+
+
+def _name(text: str) -> str:
+    """A domain name; its first label may be "*"."""
+    return f"*.{_domain(text[2:])}" if text.startswith("*.") else _domain(text)
+
+
+def _contact(text: str) -> str:
+    """A mailbox as the SOA has it: the first label is what stands before the @ (RFC 1035, 8)."""
+    local, at, domain = text.partition("@")
+    if at and not re.fullmatch(_LABEL, local.lower()):
+        remedy = 'use one without a dot and other signs there, like "hostmaster@example.net"'
+        reject(f"{toml(text)} has more than a word before the @", remedy)
+    return _domain(f"{local}.{domain}" if at else text) if text else ""
+
+
+def _discover(url: str) -> str:
+    if not re.match(r"(dns|https?)://", url, re.IGNORECASE):
+        reject(f'"{url}" is nobody to ask', f'write it like "{DISCOVER_EXAMPLE}", or https://…')
+    probe = parse_url(url)
+    if not probe.path:
+        reject(f'"{url}" has no name to ask for', f'write it like "{DISCOVER_EXAMPLE}"')
+    return str(probe)
+
+
+def _ttl(value: Any) -> Any:
+    if value == 0 and type(value) is int:
+        reject("a TTL of 0 has every visitor ask each time", "use 1 or more, such as 30")
+    return value
+
+
+def _endpoint_address(text: str) -> str:
+    return str(ip(text, "192.0.2.53", loopback=True))
+
+
+Domain = Annotated[str, AfterValidator(_domain)]
+Ttl = Annotated[int, Field(strict=True, ge=1, le=86400), BeforeValidator(_ttl)]
+KeyFile = Annotated[
+    str, AfterValidator(lambda path: absolute(path, "/etc/ifdefault/keys/update.key"))
+]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+
+
+def _credentials(path: str) -> str:
+    return absolute(path, "/etc/ifdefault/keys/powerdns.toml", required=True)
+
+
+def _program(path: str) -> str:
+    return absolute(path, "/usr/local/sbin/publish", required=True)
+
+
+def _distinct(uplinks: Sequence[str] | None) -> tuple[str, ...] | None:
+    for name in uplinks or ():
+        if cast(Sequence[str], uplinks).count(name) > 1:
+            reject(f"{toml(name)} is named more than once", "name it once")
+    return None if uplinks is None else tuple(uplinks)
+
+
+# --- servers to talk to -------------------------------------------------------------------
+
+
+class EndpointKeys(Keys):
+    """A DNS server, by its address."""
+
+    address: Annotated[str, AfterValidator(_endpoint_address)]
+    port: Port = 53
+    key: KeyFile = ""
+
+
+def _spelled(value: Any) -> Any:
+    """A bare address is short for a table with nothing else in it."""
+    if isinstance(value, str) and (found := _WITH_PORT.fullmatch(value)):
+        shown = f'{{ address = "{found[1].strip("[]")}", port = {found[2]} }}'
+        reject(f"{toml(value)} is an address and a port", f"write {shown}")
+    return {"address": value} if not isinstance(value, dict) else value
+
+
+def _alone(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+    at = [(endpoint.address, endpoint.port) for endpoint in endpoints]
+    for n, where in enumerate(at):
+        if where in at[:n]:
+            reject(f'"{where[0]}" is named more than once', "name it once, or with another port")
+    return tuple(endpoints)
+
+
+def _some(servers: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+    if not servers:
+        reject("no server", "name one that takes updates of the zone")
+    return tuple(servers)
+
+
+_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "examples": ["192.0.2.53", "2001:db8::53"]},
+        {
+            "type": "object",
+            "required": ["address"],
+            "additionalProperties": False,
+            "properties": {
+                "address": {"type": "string"},
+                "port": {"type": "integer", "minimum": 1, "maximum": 65535, "default": 53},
+                "key": {"type": "string", "default": ""},
+            },
+        },
+    ]
+}
+_Item = Annotated[
+    EndpointKeys,
+    BeforeValidator(_spelled),
+    AfterValidator(lambda keys: Endpoint(**dict(keys))),
+    WithJsonSchema(_SCHEMA),
+]
+Endpoints = Annotated[tuple[_Item, ...], Field(max_length=MOST_SERVERS), AfterValidator(_alone)]
+
+
+# --- the tables ---------------------------------------------------------------------------
+
+
+class NameKeys(Keys):
+    """A name that leads to this host."""
+
+    name: Annotated[str, AfterValidator(_name)] = Field(description="the name; *.NAME is any below")
+    policy: Policy = Field(default="rotate", description="how its addresses are handed out")
+    ttl: Ttl = Field(default=NameConfig("").ttl, description="how long others may keep an answer")
+    uplinks: Annotated[tuple[str, ...] | None, AfterValidator(_distinct)] = Field(
+        default=None, description="the uplinks whose addresses it gets; all, if not said"
+    )
+    records: Annotated[
+        tuple[Annotated[str, AfterValidator(record)], ...],
+        Field(max_length=MOST_RECORDS),
+        AfterValidator(bounded),
+    ] = Field(default=(), description="further records: TYPE and data, as in a zone file")
+
+
+class ServerKeys(Keys):
+    """The embedded server, and the zones that it is asked for."""
+
+    zones: tuple[Domain, ...] = Field(default=(), description="zones delegated to this host")
+    contact: Annotated[str, AfterValidator(_contact)] = Field(
+        default=_SERVER.contact, description="mailbox of who answers for the zones"
+    )
+    nameservers: tuple[Domain, ...] = Field(
+        default=(),
+        max_length=MOST_SERVERS,
+        description="further name servers of the zones, by name",
+    )
+    secondaries: Endpoints = Field(
+        default=(), description="servers that may transfer the zones, and are notified"
+    )
+    port: Port = Field(default=_SERVER.port, description="UDP and TCP port that is listened on")
+    rate_limit: int = Field(
+        default=_SERVER.rate_limit,
+        strict=True,
+        ge=0,
+        le=1000000,
+        description="answers a second to one network without a cookie; 0: any number",
+    )
+
+
+class UpdateKeys(Keys):
+    """A zone on others' servers, by dynamic updates."""
+
+    zone: Domain = Field(description="the zone")
+    servers: Annotated[Endpoints, AfterValidator(_some)] = Field(
+        description="its servers, by address"
+    )
+    key: KeyFile = Field(default="", description="TSIG key for those without one of their own")
+
+
+class ProviderKeys(Keys):
+    """A zone at a provider, by its API."""
+
+    zone: Domain = Field(description="the zone")
+    provider: str = Field(
+        min_length=1, max_length=40, description="the provider, as dns-lexicon names it"
+    )
+    credentials: Annotated[str, AfterValidator(_credentials)] = Field(
+        description="TOML file with the provider's options"
+    )
+    timeout_s: float = number(
+        ProviderConfig("", "", "").timeout_s, 1, 600, "after so long an attempt is given up"
+    )
+
+
+class ExecKeys(Keys):
+    """A program that publishes names however it likes."""
+
+    program: Annotated[str, AfterValidator(_program)] = Field(
+        description="an executable, by its absolute path"
+    )
+    zone: Annotated[str, AfterValidator(lambda text: text and _domain(text))] = Field(
+        default="", description="the zone whose names it gets; empty: all names"
+    )
+    timeout_s: float = number(ExecConfig("").timeout_s, 0.1, 600, "after so long it is killed")
+
+
+class DnsKeys(Keys):
+    """What the DNS is to say of this host, and through whom."""
+
+    discover: tuple[Annotated[str, AfterValidator(_discover)], ...] = Field(
+        default=(), description="who tells an uplink's public address; URLs of dns, http or https"
+    )
+    name: tuple[NameKeys, ...] = Field(default=(), max_length=MOST_NAMES, description="the names")
+    server: ServerKeys = ServerKeys()
+    update: tuple[UpdateKeys, ...] = Field(
+        default=(), description="zones on others' servers (RFC 2136)"
+    )
+    provider: tuple[ProviderKeys, ...] = Field(default=(), description="zones at providers")
+    exec: tuple[ExecKeys, ...] = Field(default=(), description="programs that publish")
+
+
+def dns_config(keys: DnsKeys) -> DnsConfig:
+    return DnsConfig(
+        tuple(NameConfig(**dict(each)) for each in keys.name),
+        ServerConfig(**dict(keys.server)),
+        tuple(map(_update, keys.update)),
+        tuple(ProviderConfig(**dict(each)) for each in keys.provider),
+        tuple(ExecConfig(**dict(each)) for each in keys.exec),
+        keys.discover,
+    )
+
+
+def _update(keys: UpdateKeys) -> UpdateConfig:
+    servers = cast(Sequence[Endpoint], keys.servers)
+    return UpdateConfig(
+        keys.zone, tuple(Endpoint(s.address, s.port, s.key or keys.key) for s in servers)
+    )
