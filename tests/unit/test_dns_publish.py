@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ifdefault.dns.publish import DOUBTED_TTL_S, nameserver, next_serial, publish, serve
+from ifdefault.dns.publish import DOUBTED_TTL_S, held, nameserver, next_serial, publish, serve
 from ifdefault.vitals import Decision
 from ifdefault.zones import (
     DnsConfig,
@@ -15,6 +15,7 @@ from ifdefault.zones import (
     Policy,
     Published,
     ServerConfig,
+    UpdateConfig,
     is_private,
     zone_of,
 )
@@ -102,8 +103,9 @@ def test_an_uplink_that_nothing_is_decided_about_comes_last() -> None:
 
 def test_zones_hold_their_names_and_a_name_server_for_each_uplink() -> None:
     server = ServerConfig(("example", "deep.example"), nameservers=("ns.other.test",))
+    config = DnsConfig(server=server)
     names = tuple(Published(name, "rotate", 30) for name in ("www.example", "a.deep.example"))
-    outer, inner = serve(server, (*names, Published("else.test", "rotate", 30)), (A, C))
+    outer, inner = serve(config, (*names, Published("else.test", "rotate", 30)), (A, C))
     assert [zone.zone for zone in (outer, inner)] == ["example", "deep.example"]
     assert outer.nameservers == ("ns-isp-a.example", "ns-isp-c.example", "ns.other.test")
     assert outer.contact == "hostmaster.example"
@@ -117,11 +119,19 @@ def test_zones_hold_their_names_and_a_name_server_for_each_uplink() -> None:
     assert addresses(glue) == ["203.0.113.10", "2001:db8:a::10"]
 
 
+def test_a_delegated_zone_has_its_own_names() -> None:
+    config = DnsConfig(
+        server=ServerConfig(("www.example",)), updates=(UpdateConfig("example", ()),)
+    )
+    names = tuple(Published(name, "rotate", 30) for name in ("www.example", "mail.example"))
+    assert [each.name for each in held(config, names, "example")] == ["mail.example"]
+    assert [each.name for each in held(config, names, "www.example")] == ["www.example"]
+
+
 def test_glue_stays_whatever_is_dead() -> None:
     """The parent's delegation names it as well, and a resolver steers around it by itself."""
-    server = ServerConfig(("example",))
-    assert serve(server, (), ALL) == serve(server, (), ALL)
-    (zone,) = serve(server, (say(decided("isp-b")),), ALL)
+    config = DnsConfig(server=ServerConfig(("example",)))
+    (zone,) = serve(config, (say(decided("isp-b")),), ALL)
     assert len(zone.nameservers) == 3
 
 

@@ -18,9 +18,7 @@ from ifdefault.zones import (
     NameConfig,
     Offer,
     Published,
-    ServerConfig,
     Zone,
-    within,
     zone_of,
 )
 
@@ -61,14 +59,14 @@ def _handed(offer: Offer, family: Family) -> list[Handed]:
 
 
 def serve(
-    server: ServerConfig, published: Sequence[Published], offers: Sequence[Offer]
+    config: DnsConfig, published: Sequence[Published], offers: Sequence[Offer]
 ) -> tuple[Zone, ...]:
     """The zones whole, but for their serial, which is 0."""
-    return tuple(_zone(zone, server, published, offers) for zone in server.zones)
+    return tuple(_zone(zone, config, published, offers) for zone in config.server.zones)
 
 
 def _zone(
-    zone: str, server: ServerConfig, published: Sequence[Published], offers: Sequence[Offer]
+    zone: str, config: DnsConfig, published: Sequence[Published], offers: Sequence[Offer]
 ) -> Zone:
     own = tuple(
         Published(
@@ -83,9 +81,9 @@ def _zone(
     return Zone(
         zone,
         0,
-        server.contact or f"hostmaster.{zone}",
-        (*(each.name for each in own), *server.nameservers),
-        (*(each for each in published if zone_of(each.name, server.zones) == zone), *own),
+        config.server.contact or f"hostmaster.{zone}",
+        (*(each.name for each in own), *config.server.nameservers),
+        (*held(config, published, zone), *own),
     )
 
 
@@ -94,9 +92,9 @@ def nameserver(uplink: str, zone: str) -> str:
     return f"ns-{uplink}.{zone}"
 
 
-def held(published: Sequence[Published], zone: str) -> tuple[Published, ...]:
-    """Those names that are in a zone."""
-    return tuple(each for each in published if not zone or within(each.name, zone))
+def held(config: DnsConfig, published: Sequence[Published], zone: str) -> tuple[Published, ...]:
+    """The names that belong to a zone: a delegated zone inside it has its own."""
+    return tuple(each for each in published if zone_of(each.name, config.zones) == zone)
 
 
 # --- serials ------------------------------------------------------------------------------

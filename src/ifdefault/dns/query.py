@@ -1,0 +1,153 @@
+"""What a query asks, as it came off the wire.
+
+Rules: everything is read, to the last byte, before anything is believed; what is wrong ends in a
+`fault`, never in an exception. Strict, as Knot and NSD are: no pointer in the question, nothing
+behind the last record, no answer in a query, and a second OPT, or one with an owner, is a fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ifdefault.dns import wire
+
+NSID, COOKIE = 3, 10  # EDNS options
+CLIENT_COOKIE, LEAST_COOKIE, MOST_COOKIE = 8, 16, 40  # bytes (RFC 7873, 4)
+_DO = 0x8000
+_TSIG_TIMES = 10  # bytes of time, fudge and length of the MAC, behind the algorithm
+
+
+@dataclass(frozen=True, slots=True)
+class Edns:
+    """An OPT record (RFC 6891). `cookie` b"" is none; `alone`: it holds no option but a cookie."""
+
+    size: int
+    version: int
+    wants_dnssec: bool
+    wants_nsid: bool
+    cookie: bytes
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query. `question` is as it came, b"" if there is none to be read; `name` is that in lower
+    case; `serial` that of an IXFR's client; `refusal` the TSIG record that refuses its TSIG."""
+
+    flags: int
+    name: bytes = b""
+    type: int = 0
+    class_: int = 0
+    question: bytes = b""
+    edns: Edns | None = None
+    serial: int | None = None
+    refusal: bytes = b""
+    fault: int = wire.NOERROR
+
+    @property
+    def opcode(self) -> int:
+        return (self.flags & wire.OPCODE) >> 11
+
+
+def parse(message: bytes) -> Asked | None:
+    """What is asked; None if nothing is: it is no whole header, or a response."""
+    if len(message) < wire.HEADER.size:
+        return None
+    _, flags, questions, answers, authorities, others = wire.HEADER.unpack_from(message)
+    if flags & wire.QR:
+        return None
+    if flags & wire.OPCODE:
+        return Asked(flags)  # its sections may mean anything
+    name, kind, class_, end = b"", 0, 0, wire.HEADER.size
+    question = b""
+    try:
+        if questions > 1:
+            raise wire.BadWire("more than one question")
+        if questions:
+            name, kind, class_, end = _question(message)
+            question = message[wire.HEADER.size : end]
+        if answers or (authorities and kind != wire.IXFR):
+            raise wire.BadWire("an answer in a query")
+        serial, end = _serial(message, authorities, end)
+        edns, refusal = _additional(message, others, end)
+    except wire.BadWire:
+        return Asked(flags, name, kind, class_, question, fault=wire.FORMERR)
+    return Asked(flags, name, kind, class_, question, edns, serial, refusal)
+
+
+def _question(message: bytes) -> tuple[bytes, int, int, int]:
+    start = at = wire.HEADER.size
+    try:
+        while size := message[at]:
+            if size > wire.MOST_LABEL:
+                raise wire.BadWire("a pointer in a question")
+            at += 1 + size
+        at += 1
+        if at - start > wire.MOST_NAME or at + 4 > len(message):
+            raise wire.BadWire("no whole question")
+        kind, class_ = wire.TWO.unpack_from(message, at)
+    except IndexError:
+        raise wire.BadWire("a name without an end") from None
+    return message[start:at].lower(), kind, class_, at + 4
+
+
+def _serial(message: bytes, count: int, at: int) -> tuple[int | None, int]:
+    """The serial in the SOA that an IXFR's client has (RFC 1995, 3)."""
+    serial = None
+    for _ in range(count):
+        _, kind, _, _, rdata, at = wire.read_record(message, at)
+        if kind == wire.SOA and len(rdata) > wire.SOA_TIMES:
+            serial = int.from_bytes(rdata[-wire.SOA_TIMES :][:4], "big")
+    return serial, at
+
+
+def _additional(message: bytes, count: int, at: int) -> tuple[Edns | None, bytes]:
+    edns, refusal = None, b""
+    for _ in range(count):
+        if refusal:
+            raise wire.BadWire("something behind a TSIG")
+        start = at
+        owner, kind, class_, ttl, rdata, at = wire.read_record(message, at)
+        if kind == wire.OPT:
+            if edns or message[start]:  # by its byte: a pointer to a root is none
+                raise wire.BadWire("a second OPT, or one with an owner")
+            edns = _edns(class_, ttl, rdata)
+        elif kind == wire.TSIG:
+            if class_ != wire.ANY or ttl:
+                raise wire.BadWire("no TSIG")
+            refusal = _refusal(owner, rdata)
+    if at != len(message):
+        raise wire.BadWire("something behind the end")
+    return edns, refusal
+
+
+def _edns(size: int, ttl: int, rdata: bytes) -> Edns:
+    cookie, wants_nsid, count, at = b"", False, 0, 0
+    while at < len(rdata):
+        if at + 4 > len(rdata):
+            raise wire.BadWire("half an option")
+        code, length = wire.TWO.unpack_from(rdata, at)
+        value = rdata[at + 4 : at + 4 + length]
+        if len(value) < length:
+            raise wire.BadWire("half an option")
+        at += 4 + length
+        count += 1
+        wants_nsid |= code == NSID
+        if code == COOKIE and not cookie:  # of several the first counts (RFC 7873, 5.2)
+            if length != CLIENT_COOKIE and not LEAST_COOKIE <= length <= MOST_COOKIE:
+                raise wire.BadWire("no cookie")
+            cookie = value
+    alone = count == bool(cookie)
+    version, flags = ttl >> 16 & 0xFF, ttl & 0xFFFF
+    return Edns(size, version, bool(flags & _DO), wants_nsid, cookie, alone)
+
+
+def _refusal(owner: bytes, rdata: bytes) -> bytes:
+    """The TSIG that says that a key isn't known, unsigned (RFC 8945, 5.2.1 and 5.3.2)."""
+    _, at = wire.read_name(rdata, 0)
+    end = at + _TSIG_TIMES + int.from_bytes(rdata[at + 8 : at + _TSIG_TIMES], "big")
+    if len(rdata) < end + 6 or len(rdata) != end + 6 + int.from_bytes(rdata[end + 4 :][:2], "big"):
+        raise wire.BadWire("no TSIG")
+    error = wire.BADKEY.to_bytes(2, "big")
+    told = rdata[: at + 8] + b"\0\0" + rdata[end : end + 2] + error + b"\0\0"
+    return owner + wire.FIXED.pack(wire.TSIG, wire.ANY, 0, len(told)) + told

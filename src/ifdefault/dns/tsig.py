@@ -1,0 +1,179 @@
+"""Transaction signatures (RFC 8945): the last record of a message, which proves who sent it.
+
+Rules: the time is the epoch's, an argument. MACs are whole, neither shortened nor taken so. The
+name servers' messages are signed each; so are all messages of a zone transfer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ifdefault.dns import wire
+
+BADSIG, BADKEY, BADTIME = 16, 17, 18
+FUDGE_S = 300  # RFC 8945, 10
+_HASHES = {
+    "hmac-sha1": hashlib.sha1,
+    "hmac-sha224": hashlib.sha224,
+    "hmac-sha256": hashlib.sha256,
+    "hmac-sha384": hashlib.sha384,
+    "hmac-sha512": hashlib.sha512,
+}
+_TIMES: Final = struct.Struct("!HIH")  # seconds in 48 bits, fudge
+_TAIL: Final = struct.Struct("!3H")  # original ID, error, length of what follows
+_OWNER: Final = struct.Struct("!HI")  # class, TTL
+
+
+class Key(Protocol):
+    """`name` and `algorithm` in lower case, without a final dot."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def secret(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A TSIG record; the names in wire form."""
+
+    owner: bytes
+    algorithm: bytes
+    signed_s: int
+    fudge_s: int
+    mac: bytes
+    id: int
+    error: int = 0
+    other: bytes = b""
+
+    def names(self, key: Key) -> bool:
+        return self.owner == wire.encode_name(key.name)
+
+
+def split(message: bytes) -> tuple[bytes, Signature | None]:
+    """A message as it was before it was signed, and its signature; BadWire if it isn't whole."""
+    if len(message) < wire.HEADER.size:
+        raise wire.BadWire("no whole header")
+    _, flags, questions, *counts = wire.HEADER.unpack_from(message)
+    at = wire.HEADER.size
+    for _ in range(questions):
+        _, at = wire.read_name(message, at)
+        at += wire.TWO.size
+    start, kind, owner, rdata = at, 0, b"", b""
+    for _ in range(sum(counts)):
+        start = at
+        owner, kind, _, _, rdata, at = wire.read_record(message, at)
+    if kind != wire.TSIG or not counts[2]:
+        return message, None
+    if at != len(message):
+        raise wire.BadWire("something behind the end")
+    signature = _read(owner, rdata)
+    head = wire.HEADER.pack(signature.id, flags, questions, *counts[:2], counts[2] - 1)
+    return head + message[wire.HEADER.size : start], signature
+
+
+def _read(owner: bytes, rdata: bytes) -> Signature:
+    algorithm, at = wire.read_name(rdata, 0)
+    try:
+        high, low, fudge_s = _TIMES.unpack_from(rdata, at)
+        at += _TIMES.size
+        (size,) = struct.unpack_from("!H", rdata, at)
+        mac, at = rdata[at + 2 : at + 2 + size], at + 2 + size
+        number, error, others = _TAIL.unpack_from(rdata, at)
+    except struct.error:
+        raise wire.BadWire("no TSIG") from None
+    other = rdata[at + _TAIL.size :]
+    if len(mac) != size or len(other) != others:
+        raise wire.BadWire("no TSIG")
+    return Signature(owner, algorithm, high << 32 | low, fudge_s, mac, number, error, other)
+
+
+def judge(plain: bytes, signature: Signature, key: Key, now: float, asked: bytes = b"") -> int:
+    """What is wrong with the signature of a message, 0 if nothing is. `asked`: the MAC of the
+    query, if this is its answer."""
+    if not signature.names(key) or signature.algorithm != wire.encode_name(key.algorithm):
+        return BADKEY
+    if not hmac.compare_digest(_mac(key, asked, plain, signature), signature.mac):
+        return BADSIG
+    return 0 if abs(signature.signed_s - now) <= signature.fudge_s else BADTIME
+
+
+class Signer:
+    """Signs messages one after another: a query, or all answers to one, whose MAC is `asked`."""
+
+    def __init__(self, key: Key, asked: bytes = b"") -> None:
+        self._key, self.mac = key, asked
+        self._first = True
+        self._names = wire.encode_name(key.name), wire.encode_name(key.algorithm)
+
+    @property
+    def extra_bytes(self) -> int:
+        """How much longer a message gets."""
+        mac = hashlib.new(self._key.algorithm.removeprefix("hmac-")).digest_size
+        fixed = wire.FIXED.size + _TIMES.size + 2 + _TAIL.size
+        return sum(map(len, self._names)) + fixed + mac
+
+    def sign(self, message: bytes, now: float, error: int = 0, other: bytes = b"") -> bytes:
+        (number,) = struct.unpack_from("!H", message)
+        unsigned = Signature(*self._names, int(now), FUDGE_S, b"", number, error, other)
+        self.mac = _mac(self._key, self.mac, message, unsigned, first=self._first)
+        self._first = False
+        return append(message, unsigned, self.mac)
+
+
+def append(message: bytes, signature: Signature, mac: bytes = b"") -> bytes:
+    rdata = (
+        signature.algorithm
+        + _times(signature)
+        + len(mac).to_bytes(2, "big")
+        + mac
+        + _TAIL.pack(signature.id, signature.error, len(signature.other))
+        + signature.other
+    )
+    record = signature.owner + wire.FIXED.pack(wire.TSIG, wire.ANY, 0, len(rdata)) + rdata
+    count = int.from_bytes(message[10:12], "big") + 1
+    return message[:10] + count.to_bytes(2, "big") + message[12:] + record
+
+
+def refuse(plain: bytes, signature: Signature, key: Key, error: int, now: float) -> bytes:
+    """The answer to a query whose signature isn't right (RFC 8945, 5.3.2)."""
+    number, flags, questions, *_ = wire.HEADER.unpack_from(plain)
+    at = wire.HEADER.size
+    for _ in range(questions):
+        at = wire.read_name(plain, at)[1] + wire.TWO.size
+    flags = wire.QR | flags & (wire.OPCODE | wire.RD) | wire.NOTAUTH
+    answer = wire.HEADER.pack(number, flags, questions, 0, 0, 0) + plain[wire.HEADER.size : at]
+    if error == BADTIME:  # by what it was signed with, so that the client can tell its clock
+        other = int(now).to_bytes(6, "big")
+        return Signer(key, signature.mac).sign(answer, signature.signed_s, error, other)
+    return append(
+        answer,
+        Signature(signature.owner, signature.algorithm, int(now), FUDGE_S, b"", number, error),
+    )
+
+
+def _times(signature: Signature) -> bytes:
+    high, low = divmod(signature.signed_s, 1 << 32)
+    return _TIMES.pack(high, low, signature.fudge_s)
+
+
+def _mac(key: Key, prior: bytes, plain: bytes, told: Signature, *, first: bool = True) -> bytes:
+    """Over the MAC before, the message as it was before, and the record's other fields (RFC 8945,
+    4.3); of all messages but the first of several only over the times."""
+    digest = hmac.new(key.secret, digestmod=_HASHES[key.algorithm])
+    if prior:
+        digest.update(len(prior).to_bytes(2, "big") + prior)
+    digest.update(told.id.to_bytes(2, "big") + plain[2:])
+    if first:
+        digest.update(told.owner + _OWNER.pack(wire.ANY, 0) + told.algorithm)
+    digest.update(_times(told))
+    if first:
+        digest.update(told.error.to_bytes(2, "big") + len(told.other).to_bytes(2, "big"))
+        digest.update(told.other)
+    return digest.digest()

@@ -1,0 +1,181 @@
+"""Whatever comes in: one answer at most, to the one who asked, readable, and not too large."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import dns.message
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import dns_fuzz
+from ifdefault.dns.answer import Responder
+from ifdefault.dns.query import parse
+from ifdefault.dns.shape import LEAST_UDP, MOST_UDP
+from ifdefault.dns.table import Table
+from ifdefault.zones import Handed, Policy
+from tests.unit.dnszones import (
+    CLIENT,
+    COOKIE,
+    NAMES,
+    NSID,
+    SECRET,
+    ZONE,
+    ask,
+    asking,
+    option,
+    published,
+    query,
+    responder,
+    texts,
+    zone,
+)
+
+CORPUS = dns_fuzz.corpus()
+LABELS = [name.name.removesuffix(ZONE).rstrip(".").replace("*", "q") for name in NAMES]
+KINDS = st.sampled_from("A AAAA NS SOA TXT CAA HTTPS SVCB CNAME ANY MX PTR".split())
+UPLINKS = st.sampled_from(["isp-a", "isp-b", "isp-c", ""])
+SERVER = responder(nsid=b"host-1")
+
+
+def check(server: Responder, wire: bytes, uplink: str = "isp-a") -> None:
+    answer = server.udp(wire, CLIENT, uplink, 0.0)
+    asked = parse(wire)
+    assert (answer is None) == (asked is None)
+    if answer is None or asked is None:
+        return
+    size = asked.edns.size if asked.edns else LEAST_UDP
+    assert len(answer) <= max(LEAST_UDP, min(size, MOST_UDP))
+    assert answer[:2] == wire[:2]
+    assert answer[12:].startswith(asked.question)
+    read = dns.message.from_wire(answer, keyring=False)
+    assert len(read.question) == bool(asked.question)
+    for message in server.tcp(wire, CLIENT, uplink, 0.0, may_transfer=True):
+        dns.message.from_wire(message, keyring=False)
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes(wire: bytes) -> None:
+    check(SERVER, wire)
+
+
+@given(st.sampled_from(CORPUS), st.binary(max_size=40), st.integers(0, 100), st.integers(0, 40))
+def test_any_bytes_in_a_query(wire: bytes, put: bytes, at: int, over: int) -> None:
+    check(SERVER, wire[:at] + put + wire[at + over :])
+
+
+@pytest.mark.parametrize("wire", CORPUS, ids=lambda wire: wire.hex()[:24])
+def test_the_corpus(wire: bytes) -> None:
+    for _ in range(3):  # as new, by its shape, to the byte
+        check(SERVER, wire)
+
+
+@given(
+    st.sampled_from(LABELS),
+    KINDS,
+    UPLINKS,
+    st.none() | st.integers(0, 65535),
+    st.booleans(),
+    st.sampled_from([b"", b"12345678", b"1" * 24]),
+    st.lists(st.sampled_from([NSID, 8, 65001]), max_size=2),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_remembered_is_what_would_be_said_anew(
+    label: str,
+    kind: str,
+    uplink: str,
+    payload: int | None,
+    wants_dnssec: bool,
+    cookie: bytes,
+    codes: list[int],
+    random: object,
+) -> None:
+    """But for the turn, which is the same after a whole cycle."""
+    options = [option(code) for code in codes] + ([option(COOKIE, cookie)] if cookie else [])
+    edns = {"use_edns": 0, "payload": payload, "options": options} if payload is not None else {}
+    asked = asking(label, kind, want_dnssec=wants_dnssec and payload is not None, **edns)
+    wire = asked.to_wire()
+    new = responder(nsid=b"host-1")
+    found = Counter(says(new, wire, uplink) for _ in range(4))
+    again = responder(nsid=b"host-1")
+    expected: Counter[bytes | None] = Counter()
+    for _ in range(4):  # each turn by a memory that is empty
+        again._forget()
+        expected[says(again, wire, uplink)] += 1
+    assert found == expected
+    mixed = wire[:12] + wire[12:].replace(b"example", b"eXamPLe")
+    check(new, mixed, uplink)
+
+
+def says(server: Responder, wire: bytes, uplink: str) -> bytes | None:
+    return server.udp(wire, CLIENT, uplink, 0.0)
+
+
+@given(
+    st.sampled_from(["rotate", "weighted", "failover", "arrival", "arrival-only"]),
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), min_size=1, max_size=5),
+    st.sampled_from("abcd"),
+    st.sampled_from(["A", "AAAA"]),
+)
+def test_policies_over_a_cycle(
+    policy: Policy, drawn: list[tuple[str, int]], uplink: str, kind: str
+) -> None:
+    form = "192.0.2.{}" if kind == "A" else "2001:db8::{}"
+    handed = [Handed(up, form.format(n), weight) for n, (up, weight) in enumerate(drawn, 1)]
+    everything = [each.address for each in handed]
+    theirs = {each.address for each in handed if each.uplink == uplink}
+    server = Responder(Table.build([zone(published("", policy, handed))]), secret=SECRET)
+    turns = sum(w for _, w in drawn) if policy == "weighted" else 60  # 1…5 divide it
+    found = [texts(ask(server, asking("", kind), uplink).answer) for _ in range(turns)]
+    firsts = Counter(said[0] for said in found)
+    match policy:
+        case "rotate":
+            assert set(firsts.values()) == {turns // len(handed)}
+            assert all(sorted(said) == sorted(everything) for said in found)
+        case "weighted":
+            assert firsts == {each.address: each.weight for each in handed}
+            assert all(len(said) == 1 for said in found)
+        case "failover":
+            assert found == [everything] * turns
+        case "arrival":
+            first = theirs or set(everything)
+            assert set(firsts) == first
+            assert len(set(firsts.values())) == 1
+            assert all(set(said[: len(theirs)]) == theirs for said in found)
+            assert all(sorted(said) == sorted(everything) for said in found)
+        case "arrival-only":
+            assert all(set(said) == (theirs or set(everything)) for said in found)
+
+
+def test_mutated_queries() -> None:
+    """The bench, in short."""
+    found = dns_fuzz.fuzz(4000, seed=1)
+    assert found.wrong == {}
+    assert found.anything <= 1.5
+    assert found.read >= 6
+    assert {"0", "1", "3", "4", "5", "none"} <= set(found.codes)
+
+
+def test_the_judge_of_mutated_queries_sees_what_is_wrong() -> None:
+    asked = query(ZONE).to_wire()
+    good = SERVER.udp(asked, CLIENT, "", 0.0)
+    assert good is not None
+    found = dns_fuzz.Found()
+    dns_fuzz.judge(found, asked, good)
+    dns_fuzz.judge(found, asked, None)
+    assert found.wrong == {}
+    dns_fuzz.judge(found, asked, b"??" + good[2:])
+    dns_fuzz.judge(found, asked, asked)
+    dns_fuzz.judge(found, asked, good[:13] + b"?" + good[14:])
+    dns_fuzz.judge(found, asked, good + bytes(512))
+    dns_fuzz.judge(found, good, good)
+    assert sorted(found.wrong) == [
+        "an answer to what is no query",
+        "another ID",
+        "another question",
+        "no response",
+        "too large",
+    ]
+    dns_fuzz.read(found, asked, good[:-1])
+    assert found.wrong["unreadable: TrailingJunk"] + found.wrong.total() > 5

@@ -1,0 +1,104 @@
+"""Whatever befalls updates, what a server says at last is what is to be there, and others' records
+are as others left them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ifdefault.dns.update import DOUBT_S, Change, Course
+
+OURS = [f"203.0.113.{number}" for number in range(4)]
+THEIRS = [f"192.0.2.{number}" for number in range(4)]
+FATES = ("done", "refused", "lost", "done, unheard", "late")
+
+
+@dataclass
+class Server:
+    """Its records; what it is still to carry out, and when."""
+
+    records: set[str] = field(default_factory=set)
+    late: list[tuple[float, Change]] = field(default_factory=list)
+
+    def carry_out(self, change: Change) -> None:
+        assert not {*change.add, *change.remove} & set(THEIRS)
+        self.records -= set(change.remove)
+        self.records |= set(change.add)
+
+    def catch_up(self, now: float) -> None:
+        for due in sorted(each for each in self.late if each[0] <= now):
+            self.late.remove(due)
+            self.carry_out(due[1])
+
+
+def say(course: Course, server: Server, now: float, fate: str, delay_s: float) -> None:
+    change = course.change()
+    match fate:
+        case "done":
+            server.carry_out(change)
+            course.taken(now, change)
+            return
+        case "done, unheard":
+            server.carry_out(change)
+        case "late":
+            server.late.append((now + delay_s, change))
+    if fate != "refused":
+        course.doubt(now)
+    course.failed(now, 1)
+
+
+def go_on(course: Course, server: Server, until_s: float, fates: list[str]) -> None:
+    """Do what is due, in its time; what is sent meets these fates, and then is done."""
+    now = -inf
+    while (now := max(now, min(course.due_s, course.look_s))) <= until_s:
+        server.catch_up(now)
+        if course.due_s <= now:
+            say(course, server, now, fates.pop() if fates else "done", DOUBT_S / 2)
+        else:
+            seen = set(server.records)
+            fits = not (course.wanted ^ seen) & set(OURS)
+            course.looked(now, seen, all_fit=fits)
+    server.catch_up(until_s)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["want", "crash", "theirs", "taken away", "ways"]),
+        st.sets(st.sampled_from(OURS)),
+        st.sets(st.sampled_from(THEIRS)),
+        st.floats(0, 200),
+        st.lists(st.sampled_from(FATES), max_size=4),
+    ),
+    max_size=12,
+)
+
+
+@given(STEPS)
+def test_at_last_it_is_right(steps: list[tuple[str, set[str], set[str], float, list[str]]]) -> None:
+    server, course, now = Server(), Course(), 0.0
+    theirs: set[str] = set()
+    course.want(now, OURS[:1], 30)
+    for what, ours, others, wait_s, fates in steps:
+        match what:
+            case "want":
+                course.want(now, ours, 30)
+            case "crash":  # in the middle of an update, or not
+                say(course, server, now, fates[0] if fates else "done", wait_s)
+                wanted, course = course.wanted, Course(course.ours)
+                course.doubt(now)
+                course.want(now, wanted, 30)
+            case "theirs":
+                server.records = server.records - set(THEIRS) | others
+                theirs = others
+            case "taken away":
+                server.records -= ours
+            case "ways":
+                course.retry(now)
+        now += wait_s
+        go_on(course, server, now, fates)
+    go_on(course, server, now + 3 * DOUBT_S + 1200, [])
+    assert server.records == course.wanted | theirs
+    assert course.ours == course.wanted
