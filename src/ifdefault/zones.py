@@ -104,6 +104,12 @@ class DnsConfig:
     execs: tuple[ExecConfig, ...] = ()
     discover: tuple[str, ...] = ()
 
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """Every zone that some server has; a name belongs to the closest of them."""
+        updated = (update.zone for update in self.updates)
+        return (*self.server.zones, *updated, *(each.zone for each in self.providers))
+
 
 # --- what the DNS is to say ---------------------------------------------------------------
 

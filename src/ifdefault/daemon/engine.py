@@ -23,6 +23,7 @@ from ifdefault.config import read as read_config
 from ifdefault.daemon import log
 from ifdefault.daemon.control import Control
 from ifdefault.daemon.diary import Diary
+from ifdefault.daemon.discovery import Discovery
 from ifdefault.daemon.evidence import Evidence
 from ifdefault.daemon.exchanges import Exchanges
 from ifdefault.daemon.governor import Governor
@@ -34,12 +35,15 @@ from ifdefault.daemon.notify import Notifier
 from ifdefault.daemon.operator import Operator
 from ifdefault.daemon.outpost import Outpost
 from ifdefault.daemon.paths import Paths
+from ifdefault.daemon.programs import Programs
 from ifdefault.daemon.publisher import Publisher
+from ifdefault.daemon.updates import Updates
 from ifdefault.errors import ConfigError, HostError, IfdefaultError
 from ifdefault.host import guard
 from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Store
 from ifdefault.kernel.watch import Changed, LinkChanged, NeighbourChanged, Watch
+from ifdefault.model import Family
 from ifdefault.vitals import Transition, Verdict
 
 _DEBOUNCE_S = 0.015  # kernel events come in groups
@@ -64,12 +68,15 @@ class Engine:
         self.paths = Paths(self._post)
         self._exchanges = Exchanges(self._post)
         self._nameserver = Nameserver(self.store, self._post, self.diary)
-        self.publisher = Publisher(self.diary, [self._nameserver])
+        self._updates = Updates(self._exchanges, self.store, self.diary)
+        self.discovery = Discovery(self._exchanges, self.diary, self.store, self._seen_as)
+        programs = Programs(self.diary, self.store)
+        self.publisher = Publisher(self.diary, [self._nameserver, self._updates, programs])
         self.outpost = Outpost(
             self._config.daemon,
             self.diary,
             self._heard,
-            self.paths.resolved,
+            self._resolved,
             self._exchanges.hear,
             self.publisher.hear,
         )
@@ -97,6 +104,7 @@ class Engine:
         finally:
             await control.close()
             await self._hooks.close()
+            await self.discovery.close()
             await self.publisher.close()
             await self.outpost.close()
             await self.governor.close()
@@ -200,7 +208,17 @@ class Engine:
             ways = self.paths.ways(decision)
             health = self.paths.health()
             now = time.monotonic()
+            self.discovery.follow(keeper.config, ways)
             self.publisher.take(now, keeper.config, keeper.uplinks, decision, health, ways)
+
+    def _seen_as(self, name: str, family: Family, address: str) -> None:
+        """Others see an uplink's address as this one."""
+        self.publisher.discovered[name, family] = address
+        self._loop.call_soon(self._publish)
+
+    def _resolved(self, host: str, addresses: tuple[str, ...], error: str) -> None:
+        for each in (self.paths, self._updates, self.discovery):
+            each.resolved(host, addresses, error)
 
     # --- chores ---------------------------------------------------------------------------
 
@@ -257,7 +275,8 @@ class Engine:
                 governor.follow()
             if self._nameserver.unwell:
                 self._publish()
-            self.outpost.resolve(self.paths.hosts())
+            for each in (self.paths, self._updates, self.discovery):
+                self.outpost.resolve(each.hosts())
             if self.outpost.answers(now):
                 self.notifier.alive(now)
 

@@ -22,19 +22,29 @@ from typing import Any, NoReturn
 
 from ifdefault.daemon import log, privileges
 from ifdefault.daemon.channel import Channel
+from ifdefault.daemon.errands import Errands
+from ifdefault.daemon.face_dns import FaceDns
 from ifdefault.daemon.messages import (
     MAX_ADDRESSES,
     TO_FACE,
     Bind,
+    Fetch,
+    Listen,
     Outcome,
     Ping,
     Pong,
+    Query,
     Ready,
     Resolve,
     Resolved,
     Send,
     ToFace,
     Unbind,
+    Unlisten,
+    Update,
+    ZoneEnd,
+    ZoneHead,
+    ZoneName,
     printable,
 )
 from ifdefault.net import dns, http, tcp
@@ -54,6 +64,8 @@ class Face:
         self._asks: dict[asyncio.Task[None], int] = {}  # each with its path
         self._names: set[asyncio.Task[None]] = set()
         self._resolvers = ThreadPoolExecutor(_RESOLVERS)
+        self._dns = FaceDns(self._channel.send)
+        self._errands = Errands(self._channel.send)
         self._channel.send(Ready(os.getpid()))
 
     def _end(self, cause: str) -> None:
@@ -70,6 +82,10 @@ class Face:
                 self._unbind(message.path)
             case Resolve():
                 self._resolve(message.host)
+            case Listen() | Unlisten() | ZoneHead() | ZoneName() | ZoneEnd():
+                self._dns.hear(message, sock)
+            case Update() | Query() | Fetch():
+                self._errands.take(message, sock)
             case Ping():
                 self._channel.send(Pong(message.token))
 

@@ -78,7 +78,7 @@ class Nameserver:
         ways: Sequence[Way],
     ) -> None:
         server = config.dns.server
-        wanted = serve(server, published, offers)
+        wanted = serve(config.dns, published, offers)
         told = tuple(replace(zone, serial=0) for zone in self._zones)
         if wanted != told or server != self._server:
             self._zones = self._numbered(wanted)

@@ -67,7 +67,7 @@ class Operator:
             fights=engine.governor.keeper.fights.told(now),
             problems=(*engine.governor.refused, *engine.outpost.problems, *engine.paths.problems),
             rates=dict(engine.evidence.rates),
-            dns=engine.publisher.standing(),
+            dns=engine.publisher.standing(problems=engine.discovery.problems),
         )
 
     # --- an uplink's forced state ---------------------------------------------------------

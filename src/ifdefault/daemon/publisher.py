@@ -154,7 +154,8 @@ class Publisher:
         if rest > 0:
             self._diary.note("dns", f"and {rest} more names likewise")
 
-    def standing(self) -> DnsStanding:
+    def standing(self, *, problems: Iterable[str] = ()) -> DnsStanding:
+        """How it all stands; `problems` are others' that belong to it."""
         return DnsStanding(
             tuple(
                 Named(
@@ -167,7 +168,7 @@ class Publisher:
                 for each in self._published
             ),
             tuple(standing for outlet in self._outlets for standing in outlet.standings()),
-            self._problems,
+            (*self._problems, *problems),
             tuple(sorted(self._queries.items())),
         )
 

@@ -1,7 +1,7 @@
 """HTTP(S): does a server answer a GET with the status that is expected?
 
-Rules: the status line is all that is read, within 8 KiB, and no redirect is followed. A server
-that is reached and says something else, has another's certificate, refuses or hangs up, is
+Rules: the status line is all that a probe reads, within 8 KiB, and no redirect is followed. A
+server that is reached and says something else, has another's certificate, refuses or hangs up, is
 "wrong": so does a captive portal. Certificates are checked against the system's authorities.
 """
 
@@ -12,15 +12,17 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from ifdefault import __version__
 from ifdefault.net import tcp
 from ifdefault.net.answer import Answer, Fault, us_since, words
 
-_MOST_BYTES = 8192
+T = TypeVar("T")
+
+MOST_BYTES = 8192
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.[0-9] 1[0-9]{2}.*?\r?\n\r?\n", re.DOTALL)  # 100, 103: RFC 8297
 _PORTS = {False: 80, True: 443}
@@ -37,12 +39,31 @@ async def probe(
     secure: bool,
 ) -> Answer:
     start_ns = time.monotonic_ns()
+    status = await get(sock, address, port, host, path, _status, secure=secure)
+    if status not in statuses if statuses else status >= 400:
+        expected = " or ".join(map(str, sorted(statuses)[:5])) or "one below 400"
+        raise Fault("wrong", f"status {status}, expected {expected}")
+    return Answer("answered", us_since(start_ns), f"status {status}")
+
+
+async def get(
+    sock: socket.socket,
+    address: str,
+    port: int,
+    host: str,
+    path: str,
+    read: Callable[[Plain], Awaitable[T]],
+    *,
+    secure: bool,
+    version: str = "1.1",
+) -> T:
+    """Ask, and return what `read` makes of the response; Fault if that is nothing."""
     if not await tcp.connect(sock, address, port):
         raise Fault("wrong", "refused")
     try:
         stream = await _tls(sock, host) if secure else Plain(sock)
-        await stream.send(_request(host, port, path, secure=secure))
-        status = await _status(stream)
+        await stream.send(_request(host, port, path, version, secure=secure))
+        return await read(stream)
     except ssl.SSLCertVerificationError as error:
         raise Fault("wrong", f"certificate: {error.verify_message}") from None
     except ssl.SSLError as error:
@@ -51,17 +72,13 @@ async def probe(
         raise Fault("wrong", words(error.errno)) from None
     except OSError as error:
         raise Fault("lost", words(error.errno)) from None
-    if status not in statuses if statuses else status >= 400:
-        expected = " or ".join(map(str, sorted(statuses)[:5])) or "one below 400"
-        raise Fault("wrong", f"status {status}, expected {expected}")
-    return Answer("answered", us_since(start_ns), f"status {status}")
 
 
-def _request(host: str, port: int, path: str, *, secure: bool) -> bytes:
+def _request(host: str, port: int, path: str, version: str, *, secure: bool) -> bytes:
     name = f"[{host}]" if ":" in host else host
     name += f":{port}" if port != _PORTS[secure] else ""
     return (
-        f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: ifdefault/{__version__}\r\n"
+        f"GET {path} HTTP/{version}\r\nHost: {name}\r\nUser-Agent: ifdefault/{__version__}\r\n"
         "Accept: */*\r\nConnection: close\r\n\r\n"
     ).encode("ascii")
 
@@ -69,7 +86,7 @@ def _request(host: str, port: int, path: str, *, secure: bool) -> bytes:
 async def _status(stream: Plain) -> int:
     """The status of the final response."""
     got = b""
-    while len(got) < _MOST_BYTES:
+    while len(got) < MOST_BYTES:
         data = await stream.receive()
         got += data
         while interim := _INTERIM.match(got):
@@ -80,7 +97,7 @@ async def _status(stream: Plain) -> int:
             raise Fault("wrong", "hung up" if got else "hung up without a word")
         if not got.startswith(b"HTTP/1."[: len(got)]):
             raise Fault("wrong", "not HTTP")
-    raise Fault("wrong", f"no status in {_MOST_BYTES} bytes")
+    raise Fault("wrong", f"no status in {MOST_BYTES} bytes")
 
 
 class Plain:
@@ -94,7 +111,7 @@ class Plain:
         await self._loop.sock_sendall(self._sock, data)
 
     async def receive(self) -> bytes:
-        return await self._loop.sock_recv(self._sock, _MOST_BYTES)
+        return await self._loop.sock_recv(self._sock, MOST_BYTES)
 
 
 class _Tls(Plain):
@@ -114,7 +131,7 @@ class _Tls(Plain):
 
     async def receive(self) -> bytes:
         try:
-            return bytes(await self._until_done(self._tls.read, _MOST_BYTES))
+            return bytes(await self._until_done(self._tls.read, MOST_BYTES))
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
 

@@ -1,0 +1,25 @@
+"""The envoy: a process without any right that brings a name's addresses to a provider.
+
+`python -m ifdefault.daemon.envoy UID GID`, started by `programs`; all else is `net.provider`.
+
+Rules: it gives up its rights before it reads the credentials, which are its user's to read, or
+hears a word of the provider. As in the face, what it imports it imports before.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import NoReturn
+
+from ifdefault.daemon import privileges
+from ifdefault.net import provider
+
+
+def main() -> NoReturn:
+    uid, gid = map(int, sys.argv[1:])
+    provider.main(partial(privileges.drop, uid, gid))
+
+
+if __name__ == "__main__":
+    main()

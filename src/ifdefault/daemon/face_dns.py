@@ -1,0 +1,167 @@
+"""The face's name server: what the engine tells of it, put together.
+
+    Listen, Unlisten ──> net.nameserver ──> sockets <── net.transfers (NOTIFY)
+    ZoneHead, ZoneName …, ZoneEnd ──> dns.table ──> dns.answer, dns.secondaries
+
+Rules: zones are swapped whole. A secondary whose key can't be read is no secondary, until it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from ifdefault.daemon.messages import (
+    Listen,
+    Served,
+    Unlisten,
+    ZoneEnd,
+    ZoneHead,
+    ZoneName,
+    printable,
+)
+from ifdefault.dns.answer import Responder
+from ifdefault.dns.cookies import SECRET_BYTES
+from ifdefault.dns.limiter import Limiter
+from ifdefault.dns.secondaries import Guard
+from ifdefault.dns.table import Table
+from ifdefault.net import keys
+from ifdefault.net.keys import Key
+from ifdefault.net.nameserver import Nameserver
+from ifdefault.net.transfers import Notifier, Secondary
+from ifdefault.zones import Handed, Published, Record, Zone
+
+_SERVED_S = 1.0
+_READ_AGAIN_S = 10.0  # keys that can't be read
+_MOST_EVENTS, _MOST_WAITING = 16, 256  # at once, as Served takes them; until then
+
+Order: TypeAlias = Listen | Unlisten | ZoneHead | ZoneName | ZoneEnd
+
+
+class FaceDns:
+    """On the running loop. `report` gets a Served each second in which there was one to tell."""
+
+    def __init__(self, report: Callable[[Served], None]) -> None:
+        self._report = report
+        self._server = Nameserver(lambda packet, client: self._notifier.hear(packet, client))
+        self._notifier = Notifier(self._server.ways, self._tell)
+        self._secret = os.urandom(SECRET_BYTES)
+        self._responder: Responder | None = None
+        self._telling: list[Zone] = []  # what has been told of the next set
+        self._serials: dict[str, int] = {}
+        self._end = ZoneEnd((), 0)
+        self._secondaries: tuple[Secondary, ...] = ()
+        self._faults: dict[str, str] = {}  # by the file of a key
+        self._read_again_s = 0.0
+        self._events: list[str] = []
+        self._tick()
+
+    def hear(self, order: Order, sock: socket.socket | None) -> None:
+        match order:
+            case Listen(number, transport, _, arrivals):
+                if sock is not None:
+                    self._server.listen(number, transport, sock, arrivals)
+            case Unlisten(number):
+                self._server.unlisten(number)
+            case ZoneHead(zone, serial, contact, nameservers):
+                self._telling.append(Zone(zone, serial, contact, nameservers, ()))
+            case ZoneName():
+                if self._telling:
+                    last = self._telling.pop()
+                    names = (*last.names, _published(order))
+                    self._telling.append(replace(last, names=names))
+            case ZoneEnd():
+                zones, self._telling = self._telling, []
+                self._swap(zones, order)
+
+    # --- zones ----------------------------------------------------------------------------
+
+    def _swap(self, zones: Sequence[Zone], end: ZoneEnd) -> None:
+        """Answer by these zones, and tell the secondaries of what is new in them."""
+        table = Table.build(zones)
+        if self._responder is None or end.rate_limit != self._end.rate_limit:
+            limiter = Limiter(end.rate_limit) if end.rate_limit else None
+            nsid = socket.gethostname().encode()
+            self._responder = Responder(table, secret=self._secret, nsid=nsid, limiter=limiter)
+            self._set_clock()
+        else:
+            self._responder.table = table
+        self._end = end
+        self._admit()
+        fresh = [zone for zone in zones if self._serials.get(zone.zone) != zone.serial]
+        self._serials = {zone.zone: zone.serial for zone in zones}
+        self._notify(fresh)
+
+    def _notify(self, zones: Sequence[Zone]) -> None:
+        for zone in zones:
+            named = Counter(handed.uplink for each in zone.names for handed in each.addresses)
+            uplinks = [uplink for uplink, _ in named.most_common()]  # those that work most of all
+            for secondary in self._secondaries:
+                self._notifier.tell(secondary, zone.zone, zone.serial, uplinks)
+
+    # --- secondaries ----------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Read the keys, and answer accordingly."""
+        if self._responder is None:
+            return
+        faults, known = self._faults, dict[str, Key]()
+        self._faults = {}
+        for path in {path for _, _, path in self._end.secondaries if path}:
+            try:
+                known[path] = keys.read(path)
+            except keys.BadKey as error:
+                self._faults[path] = str(error)
+                if faults.get(path) != str(error):
+                    self._tell(f"secondaries with this key get no zone: {error}")
+        self._read_again_s = time.monotonic() + _READ_AGAIN_S
+        admitted: dict[str, list[Key | None]] = {}
+        secondaries = []
+        for address, port, path in self._end.secondaries:
+            may = admitted.setdefault(address, [])
+            if path not in self._faults:
+                key = known.get(path)
+                may.append(key)
+                secondaries.append(Secondary(address, port, key))
+        self._secondaries = tuple(secondaries)
+        guarded = Guard(self._responder, admitted, self._tell) if admitted else self._responder
+        self._server.answer(guarded)
+
+    # --- telling --------------------------------------------------------------------------
+
+    def _tell(self, event: str) -> None:
+        if len(self._events) < _MOST_WAITING:
+            self._events.append(printable(event))
+
+    def _tick(self) -> None:
+        """Once a second."""
+        asyncio.get_running_loop().call_later(_SERVED_S, self._tick)
+        self._set_clock()
+        if self._faults and time.monotonic() > self._read_again_s:
+            self._admit()
+        served = self._server.queries
+        if served or self._events:
+            events, self._events = self._events[:_MOST_EVENTS], self._events[_MOST_EVENTS:]
+            self._report(Served(tuple(sorted(served.items())), tuple(events)))
+            served.clear()
+
+    def _set_clock(self) -> None:
+        """Cookies and signatures tell Unix time; all else goes by a clock that never jumps."""
+        if self._responder is not None:
+            self._responder.epoch_offset_s = time.time() - time.monotonic()
+
+
+def _published(told: ZoneName) -> Published:
+    return Published(
+        told.name,
+        told.policy,
+        told.ttl,
+        tuple(Handed(*each) for each in told.addresses),
+        tuple(Record(kind, bytes.fromhex(rdata), "") for kind, rdata in told.records),
+    )

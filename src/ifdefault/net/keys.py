@@ -1,0 +1,99 @@
+"""TSIG keys, read from the files that `tsig-keygen` writes, as BIND's config holds them:
+
+    key "name" { algorithm hmac-sha256; secret "base64"; };
+
+Rules: a file holds one key. Secrets are never shown. What is wrong with a file is a BadKey, which
+names it and says what would be right.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from dataclasses import dataclass, field
+
+from ifdefault.errors import HostError, Problem
+
+# RFC 8945, 6, without HMAC-MD5, which must not be used; each with the length of its MAC
+ALGORITHMS = {
+    "hmac-sha1": 20,
+    "hmac-sha224": 28,
+    "hmac-sha256": 32,
+    "hmac-sha384": 48,
+    "hmac-sha512": 64,
+}
+_MOST_BYTES = 1 << 16
+_REMEDY = 'write what tsig-keygen says: key "NAME" { algorithm hmac-sha256; secret "…"; };'
+_SKIPPED = r"(?:\s|//[^\n]*|\#[^\n]*|/\*.*?\*/)+"
+_TOKEN = re.compile(rf'{_SKIPPED}|"([^"\n]*)"|([{{}};])|([^\s"{{}};]+)', re.S)
+_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
+
+
+class BadKey(HostError):
+    """A key's file can't be used."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Key:
+    """`name` is canonical text: lower case, without the final dot."""
+
+    name: str
+    algorithm: str
+    secret: bytes = field(repr=False)
+
+
+def read(path: str) -> Key:
+    """The key in a file; whoever reads it needs no right but to read it."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(_MOST_BYTES)
+    except FileNotFoundError:
+        raise BadKey(Problem(path, "there is no such file", _REMEDY)) from None
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise BadKey(Problem(path, why, "let it be owned by daemon.user, mode 0400")) from None
+    return parse(text, path)
+
+
+def parse(text: str, where: str) -> Key:
+    """The key that a text holds; `where` is its file."""
+    try:
+        name, statements = _statement(list(_tokens(text)))
+        if not _NAME.fullmatch(name := name.lower()) or len(name) > 253:
+            raise ValueError(f"{name!r} is no name of a key")
+        algorithm = statements["algorithm"].lower().rstrip(".")
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"{algorithm} isn't one of {', '.join(ALGORITHMS)}")
+        secret = base64.b64decode(statements["secret"], validate=True)
+        if not secret:
+            raise ValueError("the secret is empty")
+    except KeyError as error:
+        raise BadKey(Problem(where, f"it has no {error.args[0]}", _REMEDY)) from None
+    except ValueError as error:  # binascii.Error is one: what it says might tell of the secret
+        why = str(error) if type(error) is ValueError else "the secret isn't base64"
+        raise BadKey(Problem(where, why, _REMEDY)) from None
+    return Key(name.rstrip("."), algorithm, secret)
+
+
+def _tokens(text: str) -> list[str]:
+    found, at = [], 0
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            raise ValueError("it isn't a key")
+        at = token.end()
+        found += [part for part in token.groups() if part is not None]
+    return found
+
+
+def _statement(tokens: list[str]) -> tuple[str, dict[str, str]]:
+    """The name, and what stands within the braces."""
+    match tokens:
+        case ["key", name, "{", *inner, "}", ";"] | ["key", name, "{", *inner, "}"]:
+            if "}" in inner:
+                raise ValueError("it holds more than one key")
+            if len(inner) % 3 or any(end != ";" for end in inner[2::3]):
+                raise ValueError("within the braces something is missing")
+            return name, dict(zip(inner[::3], inner[1::3], strict=True))
+    raise ValueError("it isn't a key")

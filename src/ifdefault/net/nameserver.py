@@ -1,0 +1,171 @@
+"""The embedded name server's sockets: UDP here, TCP by `streams`.
+
+Rules: it knows what a query is by its socket alone, whoever answers knows the rest. Answers that
+the kernel won't take are lost, as any packet may be. Until there is something to answer with,
+queries wait in their sockets.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Literal, Protocol
+
+from ifdefault.model import Family
+from ifdefault.net.streams import Streams
+from ifdefault.net.turns import Turns
+
+_PACKETS = 16  # of one socket, before another has its turn
+_QUERY_BYTES = 2048  # what is longer is cut, and so answered as what it is: no query
+_SO_MARK = 36  # asm-generic/socket.h
+_ANCILLARY_BYTES = socket.CMSG_SPACE(4)
+Arrivals = Sequence[tuple[int, str]]
+
+
+class Answers(Protocol):
+    """Who knows what to say. `now` is monotonic; nothing is said to what is no query."""
+
+    def udp(self, query: bytes, client: str, uplink: str, now: float) -> bytes | None: ...
+    def tcp(self, query: bytes, client: str, uplink: str, now: float) -> tuple[bytes, ...]: ...
+
+
+class Nameserver:
+    """`unanswered` gets what came by UDP and wasn't answered, and from whom."""
+
+    def __init__(self, unanswered: Callable[[bytes, str], None]) -> None:
+        self.queries: Counter[str] = Counter()  # answered, by uplink
+        self._unanswered = unanswered
+        self._answers: Answers | None = None
+        self._turns = Turns()
+        self._streams = Streams(self._turns, self._answer_tcp)
+        self._sockets: dict[int, tuple[socket.socket, Arrivals]] = {}
+
+    def listen(
+        self,
+        number: int,
+        transport: Literal["udp", "tcp"],
+        sock: socket.socket,
+        arrivals: Arrivals,
+    ) -> None:
+        """Answer on a socket, which is ours from now on. `arrivals` as in messages.Listen."""
+        self.unlisten(number)
+        self._sockets[number] = sock, arrivals
+        if self._answers is not None:
+            self._start(sock, arrivals)
+
+    def unlisten(self, number: int) -> None:
+        if number in self._sockets:
+            sock, _ = self._sockets.pop(number)
+            if self._answers is not None:
+                self._turns.remove(sock)
+            sock.close()
+
+    def answer(self, answers: Answers) -> None:
+        """By these from now on."""
+        first, self._answers = self._answers is None, answers
+        for sock, arrivals in self._sockets.values() if first else ():
+            self._start(sock, arrivals)
+
+    def close(self) -> None:
+        for number in list(self._sockets):
+            self.unlisten(number)
+        self._streams.close()
+        self._turns.close()
+
+    def ways(self, family: Family) -> list[tuple[str, socket.socket]]:
+        """The UDP sockets of a family, each with its uplink."""
+        af = socket.AF_INET6 if family == 6 else socket.AF_INET
+        return [
+            (arrivals[0][1], sock)
+            for sock, arrivals in self._sockets.values()
+            if (sock.family, sock.type) == (af, socket.SOCK_DGRAM) and arrivals
+        ]
+
+    def _start(self, sock: socket.socket, arrivals: Arrivals) -> None:
+        marks = dict(arrivals)
+        first = next(iter(marks.values()), "")
+        if sock.type == socket.SOCK_STREAM:
+            call = partial(self._streams.accept, sock, partial(_by_its_mark, marks, first))
+        elif len(marks) > 1:
+            call = partial(self._drain_marked, sock, marks, first)
+        else:
+            call = partial(self._drain, sock, first)
+        self._turns.add(sock, call)
+
+    # --- UDP ------------------------------------------------------------------------------
+
+    def _drain(self, sock: socket.socket, uplink: str) -> None:
+        if self._answers is None:
+            return
+        answer_udp, receive, send = self._answers.udp, sock.recvfrom, sock.sendto
+        answered = 0
+        for _ in range(_PACKETS):
+            try:
+                query, client = receive(_QUERY_BYTES)
+            except OSError:  # nothing more, or an error, which reading clears
+                break
+            answer = answer_udp(query, client[0], uplink, time.monotonic())
+            if answer is None:
+                self._unanswered(query, client[0])
+                continue
+            try:
+                send(answer, client)
+            except OSError:
+                continue
+            answered += 1
+        self.queries[uplink] += answered
+
+    def _drain_marked(self, sock: socket.socket, marks: Mapping[int, str], first: str) -> None:
+        if self._answers is None:
+            return
+        for _ in range(_PACKETS):
+            try:
+                query, ancillary, _, client = sock.recvmsg(_QUERY_BYTES, _ANCILLARY_BYTES)
+            except OSError:
+                return
+            uplink = _arrival(marks, _told(ancillary), first)
+            answer = self._answers.udp(query, client[0], uplink, time.monotonic())
+            if answer is None:
+                self._unanswered(query, client[0])
+                continue
+            self.queries[uplink] += 1
+            with suppress(OSError):
+                sock.sendto(answer, client)
+
+    # --- TCP ------------------------------------------------------------------------------
+
+    def _answer_tcp(self, query: bytes, client: str, uplink: str) -> tuple[bytes, ...]:
+        if self._answers is None:
+            return ()
+        answers = self._answers.tcp(query, client, uplink, time.monotonic())
+        self.queries[uplink] += bool(answers)
+        return answers
+
+
+def _told(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, _SO_MARK):
+            return int.from_bytes(data[:4], sys.byteorder)
+    return 0
+
+
+def _by_its_mark(marks: Mapping[int, str], first: str, sock: socket.socket) -> str:
+    """The uplink that a TCP connection came in by (sysctl tcp_fwmark_accept)."""
+    if len(marks) < 2:
+        return first
+    return _arrival(marks, sock.getsockopt(socket.SOL_SOCKET, _SO_MARK), first)
+
+
+def _arrival(marks: Mapping[int, str], mark: int, first: str) -> str:
+    """The uplink that a mark tells. Bits that aren't ours may be anything."""
+    if uplink := marks.get(mark):
+        return uplink
+    ours = 0
+    for each in marks:
+        ours |= each
+    return marks.get(mark & ours, first)

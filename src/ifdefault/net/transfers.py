@@ -1,0 +1,117 @@
+"""NOTIFY (RFC 1996): telling secondaries that a zone has changed, until they say that they heard.
+
+Rules: from the server's own sockets, since they leave by their uplinks and the answer comes back to
+them; each time by another uplink. A newer serial takes the place of an older one. Only what went
+wrong is told: what a secondary does then shows that it heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ifdefault.dns import tsig, wire
+from ifdefault.dns.client import code_name
+from ifdefault.model import Family
+from ifdefault.net.keys import Key
+from ifdefault.zones import family_of
+
+_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # after each time
+_NOTIFY = 4 << 11  # the opcode, in a header's flags
+
+Ways = Callable[[Family], Iterable[tuple[str, socket.socket]]]  # each with its uplink
+
+
+@dataclass(frozen=True, slots=True)
+class Secondary:
+    address: str
+    port: int
+    key: Key | None = None
+
+
+@dataclass(slots=True)
+class _Notice:
+    """One secondary, one zone. `uplinks`: the best first."""
+
+    secondary: Secondary
+    zone: str
+    serial: int
+    uplinks: Sequence[str]
+    number: int
+    tries: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+    def __str__(self) -> str:
+        return f"NOTIFY of {self.zone}, serial {self.serial}"
+
+
+class Notifier:
+    """`ways` are the sockets that there are, `told` is called with what went wrong."""
+
+    def __init__(self, ways: Ways, told: Callable[[str], None]) -> None:
+        self._ways, self._told = ways, told
+        self._notices: dict[tuple[str, int, str], _Notice] = {}  # by address, port and zone
+
+    def tell(self, secondary: Secondary, zone: str, serial: int, uplinks: Sequence[str]) -> None:
+        """Say that a zone has a new serial. `uplinks` are those to try first."""
+        place = (secondary.address, secondary.port, zone)
+        self._forget(place)
+        number = int.from_bytes(os.urandom(2), "big")
+        notice = self._notices[place] = _Notice(secondary, zone, serial, uplinks, number)
+        self._send(notice)
+
+    def hear(self, packet: bytes, client: str) -> None:
+        """A packet that is no query; perhaps it answers one of ours."""
+        if len(packet) < wire.HEADER.size:
+            return
+        number, flags, *_ = wire.HEADER.unpack_from(packet)
+        if flags & (wire.QR | wire.OPCODE) != wire.QR | _NOTIFY:
+            return
+        for place, notice in self._notices.items():
+            if (notice.number, notice.secondary.address) == (number, client):
+                if code := flags & 15:
+                    self._told(f"secondary {client}: {code_name(code)} is its answer to {notice}")
+                self._forget(place)
+                return
+
+    def close(self) -> None:
+        for place in list(self._notices):
+            self._forget(place)
+
+    def _forget(self, place: tuple[str, int, str]) -> None:
+        notice = self._notices.pop(place, None)
+        if notice is not None and notice.timer is not None:
+            notice.timer.cancel()
+
+    def _send(self, notice: _Notice) -> None:
+        secondary = notice.secondary
+        if notice.tries == len(_WAITS_S):
+            self._forget((secondary.address, secondary.port, notice.zone))
+            self._told(f"secondary {secondary.address}: no answer to {notice}")
+            return
+        ways = sorted(self._ways(family_of(secondary.address)), key=lambda way: _rank(notice, way))
+        if ways:
+            _, sock = ways[notice.tries % len(ways)]
+            with suppress(OSError):  # the next one goes another way
+                sock.sendto(_message(notice), (secondary.address, secondary.port))
+        loop = asyncio.get_running_loop()
+        notice.timer = loop.call_later(_WAITS_S[notice.tries], self._send, notice)
+        notice.tries += 1
+
+
+def _rank(notice: _Notice, way: tuple[str, socket.socket]) -> int:
+    uplink, _ = way
+    known = uplink in notice.uplinks
+    return notice.uplinks.index(uplink) if known else len(notice.uplinks)
+
+
+def _message(notice: _Notice) -> bytes:
+    head = wire.HEADER.pack(notice.number, _NOTIFY | wire.AA, 1, 0, 0, 0)
+    message = head + wire.encode_name(notice.zone) + wire.TWO.pack(wire.SOA, wire.IN)
+    key = notice.secondary.key
+    return tsig.Signer(key).sign(message, time.time()) if key else message

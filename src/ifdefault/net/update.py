@@ -1,0 +1,91 @@
+"""RFC 2136: have a server change a name's addresses, over TCP, signed if there is a key.
+
+Rules: what is asked for is done, or its fate is not known, when this ends early: whatever the
+kernel still holds of it is thrown away (RST), so that it can't arrive after what is sent later.
+The answer to what was signed must be; what a server won't do is a `NoReply`, in its own words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import Sequence
+
+from ifdefault.dns import client, tsig
+from ifdefault.dns.wire import BadWire
+from ifdefault.net import keys
+from ifdefault.net.answer import words
+from ifdefault.net.query import NoReply, number
+
+WITHIN_S = 5.0
+_BY_RST = struct.pack("=ii", 1, 0)  # SO_LINGER
+_FAULTS = {tsig.BADSIG: "BADSIG", tsig.BADKEY: "BADKEY", tsig.BADTIME: "BADTIME", 22: "BADTRUNC"}
+
+
+async def send(
+    sock: socket.socket,
+    address: str,
+    port: int,
+    key_path: str,
+    zone: str,
+    name: str,
+    ttl: int,
+    add: Sequence[str],
+    remove: Sequence[str],
+) -> None:
+    """Remove these, add those; NoReply unless the server says that it did."""
+    try:
+        key = keys.read(key_path) if key_path else None
+    except keys.BadKey as error:
+        raise NoReply(f"this host: {error}") from None
+    order = client.update(number(), zone, name, ttl, add, remove)
+    signer = tsig.Signer(key) if key else None
+    message = signer.sign(order, time.time()) if signer else order
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            told = await _exchange(sock, address, port, message)
+        code = client.read_code(told, order)
+        plain, signature = tsig.split(told)
+    except TimeoutError:
+        raise NoReply(f"{address}: no answer in {WITHIN_S:g} s") from None
+    except OSError as error:
+        raise NoReply(f"{address}: {words(error.errno)}") from None
+    except (BadWire, EOFError) as error:
+        raise NoReply(f"{address}: {error}") from None
+    if code is None:
+        raise NoReply(f"{address}: its answer is to something else")
+    if code == client.YXRRSET:
+        raise NoReply(f"{name} is a CNAME at {address}")
+    if code:
+        fault = f" ({_fault(signature.error)})" if signature and signature.error else ""
+        raise NoReply(f"{address} refuses: {client.code_name(code)}{fault}")
+    if key and signer:
+        if signature is None:
+            raise NoReply(f"{address}: its answer isn't signed")
+        if wrong := tsig.judge(plain, signature, key, time.time(), signer.mac):
+            raise NoReply(f"{address}: its answer is signed wrongly ({_fault(wrong)})")
+
+
+def _fault(code: int) -> str:
+    return _FAULTS.get(code, f"TSIG error {code}")
+
+
+async def _exchange(sock: socket.socket, address: str, port: int, message: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _BY_RST)
+    await loop.sock_connect(sock, (address, port))
+    await loop.sock_sendall(sock, len(message).to_bytes(2, "big") + message)
+    size = int.from_bytes(await _read(sock, 2), "big")
+    return await _read(sock, size)
+
+
+async def _read(sock: socket.socket, size: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < size:
+        if not (part := await loop.sock_recv(sock, size - len(data))):
+            raise EOFError("it closed the connection without an answer")
+        data += part
+    return data

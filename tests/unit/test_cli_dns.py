@@ -1,0 +1,305 @@
+"""`ifdefault dns`: what is published, what the parent is to say, and how a check is told."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ifdefault.cli import dnscheck, fare, main, names, status
+from ifdefault.daemon import client
+from ifdefault.daemon.client import NotRunning
+from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding, Standing
+from ifdefault.dns.survey import Question, Reply, Rrset
+from ifdefault.errors import HostError, Problem
+from ifdefault.host.status import Status
+from ifdefault.model import Address, Config, Uplink, UplinkConfig
+from ifdefault.vitals import Decision
+from ifdefault.zones import DISCOVER, DnsConfig, NameConfig, ServerConfig
+
+A, A6, B = "203.0.113.10", "2001:db8:a::10", "198.51.100.10"
+ZONE = "www.example.net"
+TOLD = DnsStanding(
+    (
+        Named(ZONE, "rotate", 30, (("isp-a", A), ("isp-b", B), ("isp-a", A6)), 940.0),
+        Named("empty.example.org", "failover", 5, (), 999.5),
+    ),
+    (
+        OutletStanding("server", f"{A} and 2 more", ZONE, "", "current", 940.0),
+        OutletStanding(
+            "update", "192.0.2.53", "example.org", "empty.example.org", "failing", 988.0,
+            "NOTAUTH (BADKEY)", (A,),
+        ),
+        OutletStanding("exec", "/usr/local/sbin/publish", "", "", "pending", 999.0),
+    ),
+    ("uplink.isp-c: its public address isn't known yet",),
+    (("isp-a", 1200), ("isp-b", 7)),
+)  # fmt: skip
+STANDING = Standing(1, 100.0, 1000.0, "f.toml", dns=TOLD)
+BRIEF = [
+    "Name|Policy|TTL|Since|Leads to",
+    f"{ZONE}|rotate|30|1m00s|isp-a {A} {A6}, isp-b {B}",
+    "empty.example.org|failover|5|0.5s|no address",
+    "update 192.0.2.53, empty.example.org: failing for 12s: NOTAUTH (BADKEY)",
+    "exec /usr/local/sbin/publish, any name: pending for 1.0s",
+    "uplink.isp-c: its public address isn't known yet",
+]
+
+
+def piped(lines: list[str]) -> list[str]:
+    return [re.sub("  +", "|", line) for line in lines]
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a daemon answers; while it says nothing there is none."""
+    answer: dict[str, Any] = {}
+
+    def ask(*_: object) -> dict[str, Any]:
+        if not answer:
+            raise NotRunning(Problem("", "no daemon runs", "start it"))
+        return answer
+
+    monkeypatch.setattr(client, "ask", ask)
+    return answer
+
+
+# --- what is published --------------------------------------------------------------------
+
+
+def test_dns_shows_all_of_it(daemon: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    daemon |= {"ok": True, "standing": STANDING.to_json()}
+    assert main.run(["dns"]) == 1  # something fails
+    assert piped(capsys.readouterr().out.splitlines()) == [
+        *BRIEF[:3],
+        "",
+        "Published by|Of|State|Since|There|Detail",
+        f"server|{A} and 2 more|{ZONE}|current|1m00s",
+        f"update|192.0.2.53|empty.example.org|failing|12s|{A}|NOTAUTH (BADKEY)",
+        "exec|/usr/local/sbin/publish|any name|pending|1.0s",
+        "",
+        "queries answered: isp-a 1200, isp-b 7",
+        "",
+        "uplink.isp-c: its public address isn't known yet",
+    ]
+    assert main.run(["dns", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["now_s"] == 1000
+    assert told["outlets"][1]["detail"] == "NOTAUTH (BADKEY)"
+    well = replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[:1]))
+    daemon["standing"] = well.to_json()
+    assert main.run(["dns"]) == 0
+    daemon["standing"] = replace(STANDING, dns=DnsStanding()).to_json()
+    assert main.run(["dns"]) == 0
+    assert "nothing is published: the config has no [dns]\n" in capsys.readouterr().out
+
+
+def test_dns_needs_a_daemon(daemon: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["dns"]) == 1
+    assert capsys.readouterr().err == (
+        "ifdefault: no daemon runs, `ifdefault run` publishes the names\n"
+    )
+
+
+def test_status_is_brief_and_says_nothing_without_names() -> None:
+    assert piped(names.brief(STANDING)) == BRIEF
+    assert names.brief(replace(STANDING, dns=DnsStanding())) == []
+    many = tuple(Named(f"{n}.example", "rotate", 30, (), 1.0) for n in range(13))
+    told = names.brief(replace(STANDING, dns=DnsStanding(many)))
+    assert told[-1] == "and 3 more: ifdefault dns"
+    assert len(told) == 12
+
+
+def test_a_name_that_cant_be_published_ails_the_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = status._Seen(Status(True, (), (), {}, {}, (), ()), STANDING)
+    monkeypatch.setattr(status, "_look", lambda _: seen)
+    assert main.run(["status"]) == 1
+    shown = piped(capsys.readouterr().out.splitlines())
+    at = shown.index(BRIEF[0])
+    assert shown[at - 1 : at + len(BRIEF)] == ["", *BRIEF]
+    assert not fare.ails(replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[::2])))
+
+
+# --- what this host is to the DNS ---------------------------------------------------------
+
+
+def uplink(name: str, number: int, *sources: str, pending: str = "") -> Uplink:
+    own = tuple(
+        Address(6 if ":" in source else 4, f"wan{number}", source, 24) for source in sources
+    )
+    return Uplink(
+        name, number, f"wan{number}", 1000 + number, 0, 0, 0,
+        addresses=own, sources=tuple((a.family, a.address) for a in own), pending=pending,
+    )  # fmt: skip
+
+
+UPLINKS = (uplink("isp-a", 1, A, A6), uplink("isp-b", 2, "192.168.1.10"))
+
+
+def config(public_b: tuple[str, ...] = (B,)) -> Config:
+    uplinks = (UplinkConfig("isp-a", "wan1"), UplinkConfig("isp-b", "wan2", public=public_b))
+    names = (NameConfig(ZONE, ttl=30),)
+    return Config(uplinks, dns=DnsConfig(names, ServerConfig(zones=(ZONE,))))
+
+
+def test_offers_are_what_the_internet_sees() -> None:
+    host = dnscheck.look(config(), UPLINKS, None)
+    assert [offer.addresses for offer in host.offers] == [(A, A6), (B,)]
+    assert host.local == {A: A, A6: A6, B: "192.168.1.10"}
+    assert host.truth.own == {A: "isp-a", A6: "isp-a", B: "isp-b", "192.168.1.10": "isp-b"}
+    assert host.ways == {4: ("isp-a", "isp-b"), 6: ("isp-a",)}
+    assert host.problems == ()
+    # private, and nothing said of what it is seen as
+    assert dnscheck.look(config(()), UPLINKS, None).offers[1].addresses == ()
+
+
+def test_what_is_discovered_the_daemon_knows() -> None:
+    host = dnscheck.look(config((DISCOVER,)), UPLINKS, None)
+    assert [str(problem) for problem in host.problems] == [
+        (
+            "uplink.isp-b: its public IPv4 address isn't known, the daemon finds it out, and "
+            "tells it as long as a name leads there"
+        )
+    ]
+    host = dnscheck.look(config((DISCOVER,)), UPLINKS, STANDING)
+    assert (host.problems, host.offers[1].addresses) == ((), (B,))
+    assert host.truth.published[ZONE] == {A, A6, B}
+
+
+def test_ways_are_those_that_work() -> None:
+    decision = Decision(usable=((4, ("isp-b",)), (6, ())))
+    standing = replace(STANDING, decision=decision)
+    assert dnscheck.look(config(), UPLINKS, standing).ways == {4: ("isp-b",), 6: ()}
+    gone = tuple(replace(u, pending="no gateway") for u in UPLINKS)
+    assert dnscheck.look(config(), gone, None).ways == {4: ("",), 6: ("",)}
+
+
+def test_without_dns_there_is_nothing_to_check() -> None:
+    with pytest.raises(HostError, match=r"the config has no \[dns\]"):
+        dnscheck.look(replace(config(), dns=DnsConfig()), UPLINKS, None)
+
+
+# --- what the parent is to say ------------------------------------------------------------
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> dnscheck.Host:
+    host = dnscheck.look(config(), UPLINKS, None)
+    monkeypatch.setattr(dnscheck, "read", lambda _: host)
+    return host
+
+
+@pytest.mark.usefixtures("host")
+def test_delegation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["dns", "delegation"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        "; www.example.net: for the zone above it",
+        "www.example.net.          3600 IN NS   ns-isp-a.www.example.net.",
+        "www.example.net.          3600 IN NS   ns-isp-b.www.example.net.",
+        f"ns-isp-a.www.example.net. 3600 IN A    {A}",
+        f"ns-isp-a.www.example.net. 3600 IN AAAA {A6}",
+        f"ns-isp-b.www.example.net. 3600 IN A    {B}",
+    ]
+    assert main.run(["dns", "delegation", "WWW.Example.net.", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[ZONE][-1] == [f"ns-isp-b.{ZONE}", "A", B]
+    assert main.run(["dns", "delegation", "example.net"]) == 1
+    assert capsys.readouterr().err == (
+        'ifdefault: "example.net" is no zone of the embedded server, there are www.example.net\n'
+    )
+
+
+# --- check --------------------------------------------------------------------------------
+
+
+def say(q: Question) -> Reply:
+    """A DNS in which one server has everything, for example all but what is right."""
+    soa = Rrset("www.example.net", 60, "SOA", ("a. b. 1 1 1 1 1",))
+    if q.tcp:
+        return Reply("no answer")
+    if q.name == "www.example.net" and q.type == "SOA":
+        return Reply(authoritative=True, answer=(soa,), took_ms=1.25)
+    if q.type in ("A", "CNAME") and q.name == "shop.example":
+        return Reply(authoritative=True, answer=(Rrset(q.name, 5, "CNAME", (ZONE,)),), took_ms=2.0)
+    return Reply(authoritative=True, authority=(soa,))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Question]:
+    asked: list[Question] = []
+
+    def ask(question: Question) -> Reply:
+        asked.append(question)
+        return say(question)
+
+    monkeypatch.setattr(dnscheck, "asker", lambda _: ask)
+    return asked
+
+
+@pytest.mark.usefixtures("host")
+def test_check_tells_the_way_and_what_is_wrong(
+    asked: list[Question], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["dns", "check", "--root", "198.18.0.53"]) == 1
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [
+        ZONE,
+        "  .  198.18.0.53 over isp-a in 1.2 ms: SOA a. b. 1 1 1 1 1",
+        "  at 198.18.0.53  isp-a: UDP 1.2 ms, no answer; isp-b: UDP 1.2 ms, no answer",
+        f"  at ns-isp-a.{ZONE} ({A})  this host: UDP 1.2 ms, no answer",
+        f"  at ns-isp-a.{ZONE} ({A6})  this host: UDP 1.2 ms, no answer",
+        f"  at ns-isp-b.{ZONE} ({B})  this host: UDP 1.2 ms, no answer",
+    ]
+    assert told.err.splitlines()[-1] == (
+        f"error: {ZONE}: it has no address, the daemon publishes it: see `ifdefault dns`"
+    )
+    assert asked[0] == Question("198.18.0.53", ZONE, "SOA", "isp-a")
+
+
+@pytest.mark.usefixtures("host")
+def test_check_of_a_name_that_is_not_ours(
+    asked: list[Question], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["dns", "check", "--root", "2001:db8::53", "Shop.example."]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [
+        "shop.example",
+        f"  .  2001:db8::53 over isp-a in 2.0 ms: CNAME {ZONE}",
+    ]
+    assert told.err == ""
+    assert {question.name for question in asked} == {"shop.example"}
+
+
+@pytest.mark.usefixtures("host", "asked")
+def test_check_json_and_one_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["dns", "check", "--root", "198.18.0.53", ZONE, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], told["aliases"]) == (False, [])
+    (zone,) = told["zones"]
+    assert zone["steps"][0]["address"] == "198.18.0.53"
+    assert {each["uplink"] for each in zone["asked"]} == {"isp-a", "isp-b", ""}
+    assert zone["asked"][0]["reply"]["authoritative"]
+    assert told["problems"][0].keys() == {"where", "what", "remedy", "warning"}
+
+
+def test_check_begins_at_the_roots_of_the_internet(
+    host: dnscheck.Host, asked: list[Question]
+) -> None:
+    assert main.run(["dns", "check"]) == 1
+    assert asked[0].address == "198.41.0.4"
+    assert host.config.dns.names[0].name == asked[0].name
+
+
+def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text("[uplink.a]\n")
+    assert main.run(["-c", str(path), "dns", "check"]) == 2
+    assert main.run(["dns", "check", "--root", "a.root-servers.net"]) == 2
+    assert "does not appear to be an IPv4 or IPv6 address" in capsys.readouterr().err
+    assert main.run(["dns", "chekc"]) == 2

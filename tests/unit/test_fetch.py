@@ -1,0 +1,57 @@
+"""An address in a web server's response, and all that is none."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ifdefault.net.answer import Fault
+from ifdefault.net.fetch import read
+
+OK = b"HTTP/1.1 200 OK\r\nServer: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("response", "address"),
+    [
+        (OK + b"\r\n203.0.113.10", "203.0.113.10"),
+        (OK + b"\r\n 203.0.113.10 \r\n", "203.0.113.10"),
+        (OK + b"Content-Length: 13\r\n\r\n203.0.113.10\n", "203.0.113.10"),
+        (b"HTTP/1.0 200\r\n\r\n2001:DB8:0::10", "2001:db8::10"),
+    ],
+)
+def test_an_address(response: bytes, address: str) -> None:
+    assert read(response) == address
+
+
+@pytest.mark.parametrize(
+    ("response", "why"),
+    [
+        (b"", "not HTTP"),
+        (b"SSH-2.0\r\n\r\n203.0.113.10", "not HTTP"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n203.0.113.10", "not HTTP"),
+        (b"HTTP/1.1 302 Found\r\n\r\n203.0.113.10", "status 302"),
+        (OK + b"\r\n", 'its answer is no address: ""'),
+        (OK, "its answer is cut short"),
+        (OK + b"content-length: 13\r\n\r\n203.0.113.1", "its answer is cut short"),
+        (OK + b"\r\n203.0.113.10, 10.0.0.1", 'its answer is no address: "203.0.113.10, 10.0.0.1"'),
+        (OK + b"\r\n203.0.113.010", 'its answer is no address: "203.0.113.010"'),
+        (OK + b"\r\n<html>" + b"x" * 99, f'its answer is no address: "<html>{"x" * 34}"'),
+        (OK + b"\r\n203.0.113.10\0", 'its answer is no address: "203.0.113.10\0"'),
+        (OK + b"\r\n\xff\xfe", 'its answer is no address: "\ufffd\ufffd"'),
+    ],
+)
+def test_no_address(response: bytes, why: str) -> None:
+    with pytest.raises(Fault) as caught:
+        read(response)
+    assert caught.value.answer.detail == why
+
+
+@given(st.binary(max_size=40))
+def test_no_body_whatever_does_harm(body: bytes) -> None:
+    try:
+        text = read(OK + b"\r\n" + body)
+    except Fault:
+        return
+    assert text.encode() in (body.strip(), body.strip().lower()) or ":" in text

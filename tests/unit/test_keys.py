@@ -1,0 +1,67 @@
+"""Files of TSIG keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ifdefault.net import keys
+from ifdefault.net.keys import BadKey, Key
+
+WRITTEN = 'key "tsig-key" {\n\talgorithm hmac-sha256;\n\tsecret "c2VjcmV0";\n};\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WRITTEN,
+        'key tsig-key. { secret "c2VjcmV0"; algorithm "HMAC-SHA256."; };',
+        "key TSIG-key{algorithm hmac-sha256;secret c2VjcmV0;}",
+        f"# of the secondary\n// its key\n/* for\nexample */{WRITTEN}# end",
+    ],
+)
+def test_a_key_is_read(text: str) -> None:
+    assert keys.parse(text, "/k") == Key("tsig-key", "hmac-sha256", b"secret")
+
+
+def test_a_secret_with_slashes() -> None:
+    assert keys.parse("key k { algorithm hmac-sha1; secret /+//AAA=; };", "").secret[:1] == b"\xff"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "it isn't a key"),
+        ("hello", "it isn't a key"),
+        ('key "k', "it isn't a key"),
+        ("key k { algorithm hmac-sha256; };", "it has no secret"),
+        ("key k { secret c2VjcmV0; };", "it has no algorithm"),
+        ("key k { algorithm hmac-md5; secret c2VjcmV0; };", "hmac-md5 isn't one of hmac-sha1, "),
+        ("key k { algorithm hmac-sha256; secret c2VjcmV; };", "the secret isn't base64"),
+        ('key k { algorithm hmac-sha256; secret ""; };', "the secret is empty"),
+        ("key k { algorithm hmac-sha256 secret c2VjcmV0; };", "within the braces something is"),
+        ("key a..b { algorithm hmac-sha256; secret c2VjcmV0; };", "'a..b' is no name of a key"),
+        (WRITTEN + WRITTEN, "it holds more than one key"),
+    ],
+)
+def test_what_is_wrong_is_told(text: str, what: str) -> None:
+    with pytest.raises(BadKey) as error:
+        keys.parse(text, "/etc/ifdefault/k")
+    assert str(error.value).startswith(f"/etc/ifdefault/k: {what}")
+    assert "write what tsig-keygen says" in str(error.value)
+    assert "c2VjcmV" not in str(error.value).replace("secret", "")
+
+
+def test_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "k"
+    with pytest.raises(BadKey, match="there is no such file, write what tsig-keygen says"):
+        keys.read(str(path))
+    path.write_text(WRITTEN)
+    assert keys.read(str(path)).secret == b"secret"
+    with pytest.raises(BadKey, match="is a directory, let it be owned by"):
+        keys.read(str(tmp_path))
+
+
+def test_a_secret_is_not_shown() -> None:
+    assert "secret" not in repr(keys.parse(WRITTEN, ""))

@@ -1,0 +1,184 @@
+"""NOTIFY: by which ways, how often, and when it is enough."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.opcode
+import dns.rcode
+import dns.tsig
+import pytest
+
+from ifdefault.model import Family
+from ifdefault.net import transfers
+from ifdefault.net.keys import Key
+from ifdefault.net.transfers import Notifier, Secondary
+
+ADDRESS = "192.0.2.53"
+SECONDARY = Secondary(ADDRESS, 5353)
+KEY = Key("k.example", "hmac-sha256", b"secret")
+AGAIN_S = 0.001
+
+
+class Way:
+    """A socket that remembers what it was to send, and where."""
+
+    def __init__(self, uplink: str, sent: list[tuple[str, bytes, tuple[str, int]]]) -> None:
+        self.uplink, self.sent, self.broken = uplink, sent, False
+
+    def sendto(self, data: bytes, where: tuple[str, int]) -> None:
+        self.sent.append((self.uplink, data, where))
+        if self.broken:
+            raise OSError(101, "network is unreachable")
+
+
+class Stage:
+    """A notifier with ways that go nowhere."""
+
+    def __init__(self, *uplinks: str) -> None:
+        self.sent: list[tuple[str, bytes, tuple[str, int]]] = []
+        self.told: list[str] = []
+        self.ways = [Way(uplink, self.sent) for uplink in uplinks]
+        self.notifier = Notifier(self._ways, self.told.append)
+
+    def _ways(self, family: Family) -> Iterator[tuple[str, socket.socket]]:
+        found: Any = [(way.uplink, way) for way in self.ways if family == 4]
+        return iter(found)
+
+    @property
+    def uplinks(self) -> list[str]:
+        return [uplink for uplink, _, _ in self.sent]
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.sent) < count:
+                await asyncio.sleep(0)
+
+    async def until_told(self) -> None:
+        async with asyncio.timeout(10):
+            while not self.told:
+                await asyncio.sleep(0)
+
+    def answer(self, rcode: dns.rcode.Rcode = dns.rcode.NOERROR, client: str = ADDRESS) -> None:
+        reply = dns.message.make_response(dns.message.from_wire(self.sent[-1][1]))
+        reply.set_rcode(rcode)
+        self.notifier.hear(reply.to_wire(), client)
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "_WAITS_S", (AGAIN_S,) * 5)
+
+
+def test_the_message() -> None:
+    async def main() -> None:
+        stage = Stage("isp-a")
+        stage.notifier.tell(SECONDARY, "www.example", 7, [])
+        ((_, data, where),) = stage.sent
+        stage.notifier.close()
+        message = dns.message.from_wire(data)
+        assert where == (ADDRESS, 5353)
+        assert message.opcode() == dns.opcode.NOTIFY
+        assert message.flags & dns.flags.AA
+        assert str(message.question[0]) == "www.example. IN SOA"
+
+    asyncio.run(main())
+
+
+def test_it_is_signed_if_there_is_a_key() -> None:
+    async def main() -> None:
+        stage = Stage("isp-a")
+        stage.notifier.tell(Secondary(ADDRESS, 53, KEY), "www.example", 7, [])
+        stage.notifier.close()
+        key = dns.tsig.Key(KEY.name, KEY.secret, KEY.algorithm)
+        assert dns.message.from_wire(stage.sent[0][1], keyring=key).had_tsig
+
+    asyncio.run(main())
+
+
+def test_each_time_by_another_way_and_then_no_more() -> None:
+    async def main() -> None:
+        stage = Stage("isp-a", "isp-b", "isp-c")
+        stage.ways[1].broken = True
+        stage.notifier.tell(SECONDARY, "www.example", 7, ["isp-b", "isp-c"])
+        await stage.until_told()
+        assert stage.uplinks == ["isp-b", "isp-c", "isp-a", "isp-b", "isp-c"]
+        assert stage.told == [f"secondary {ADDRESS}: no answer to NOTIFY of www.example, serial 7"]
+
+    asyncio.run(main())
+
+
+def test_an_answer_is_enough() -> None:
+    async def main() -> None:
+        stage = Stage("isp-a")
+        other = Secondary("192.0.2.54", 53)
+        stage.notifier.tell(SECONDARY, "www.example", 7, [])
+        stage.answer(client="192.0.2.54")  # not the one that was told
+        stage.answer()
+        stage.notifier.tell(other, "www.example", 7, [])
+        await stage.until_told()
+        assert [where[0] for _, _, where in stage.sent] == [ADDRESS] + [other.address] * 5
+        assert all(ADDRESS not in event for event in stage.told)
+
+    asyncio.run(main())
+
+
+def test_a_refusal_is_told_and_is_enough() -> None:
+    async def main() -> None:
+        stage = Stage("isp-a")
+        stage.notifier.tell(SECONDARY, "www.example", 7, [])
+        stage.answer(dns.rcode.REFUSED)
+        stage.answer(dns.rcode.REFUSED)
+        assert stage.told == [
+            f"secondary {ADDRESS}: REFUSED is its answer to NOTIFY of www.example, serial 7"
+        ]
+
+    asyncio.run(main())
+
+
+def test_a_newer_serial_takes_its_place() -> None:
+    async def main() -> None:
+        stage = Stage("isp-a")
+        stage.notifier.tell(SECONDARY, "www.example", 7, [])
+        stage.notifier.tell(SECONDARY, "other.example", 3, [])
+        stage.notifier.tell(SECONDARY, "www.example", 8, [])
+        async with asyncio.timeout(10):
+            while len(stage.told) < 2:
+                await asyncio.sleep(0)
+        assert sorted(event.rpartition("of ")[2] for event in stage.told) == [
+            "other.example, serial 3",
+            "www.example, serial 8",
+        ]
+        assert len(stage.sent) == 11
+
+    asyncio.run(main())
+
+
+def test_without_a_way_it_waits_for_one() -> None:
+    async def main() -> None:
+        stage = Stage()
+        stage.notifier.tell(Secondary("2001:db8::53", 53), "www.example", 7, [])
+        stage.notifier.tell(SECONDARY, "www.example", 7, [])
+        stage.ways.append(Way("isp-a", stage.sent))
+        await stage.until(1)
+        stage.notifier.close()
+        assert stage.uplinks == ["isp-a"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("packet", [b"", b"\0" * 11, b"\0" * 12, b"\xff" * 40])
+def test_any_packet_may_come(packet: bytes) -> None:
+    async def main() -> None:
+        stage = Stage("isp-a")
+        stage.notifier.tell(SECONDARY, "www.example", 7, [])
+        stage.notifier.hear(packet, ADDRESS)
+        await stage.until_told()
+        assert len(stage.sent) == 5
+
+    asyncio.run(main())
