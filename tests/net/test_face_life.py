@@ -53,10 +53,10 @@ def test_what_it_is_made_of() -> None:
     )
     loaded = set(done.stdout.split())
     assert "ifdefault.net.echo" in loaded
-    heavy = {"pydantic", "pydantic_core", "click", "cryptography"}
+    heavy = {"pydantic", "pydantic_core", "click", "cryptography", "dns", "lexicon"}
     assert not loaded & heavy
     ours = {name.split(".")[1] for name in loaded if name.startswith("ifdefault.")}
-    assert ours == {"daemon", "net", "model", "vitals"}
+    assert ours == {"daemon", "net", "dns", "model", "vitals", "zones", "errors"}
 
 
 def test_it_ends_with_its_channel_and_not_by_ctrl_c(lab_world: LabWorld) -> None:

@@ -166,6 +166,7 @@ class Engine:
         self.governor.settle()
         self.paths.rebind(time.monotonic())
         self.publisher.face_started()
+        self.discovery.face_started()
         self._ask_now.set()
 
     def _face_ended(self) -> None:

@@ -186,6 +186,7 @@ class Updates:
             if mark.state == "current":
                 self._mark(zone, job, server, "pending", "")
         job.task = asyncio.create_task(self._keep(zone, job))
+        job.task.add_done_callback(_tell_fault)
 
     def _end(self, job: _Job) -> None:
         if job.task is not None and not job.task.done():
@@ -344,6 +345,13 @@ class Updates:
             if self._unsaved != str(error):
                 self._unsaved = str(error)
                 self._diary.note("dns", f"dns.update: {error}", level=logging.ERROR)
+
+
+def _tell_fault(task: asyncio.Task[None]) -> None:
+    """A fault of our own is the engine's to know."""
+    if not task.cancelled() and (error := task.exception()):
+        context = {"message": "an update failed by our own fault", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _words(server: Endpoint, error: str) -> str:

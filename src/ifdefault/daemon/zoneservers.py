@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from ifdefault.daemon import fields
 from ifdefault.daemon.exchanges import Exchanges
 from ifdefault.daemon.paths import Way
 from ifdefault.dns.update import CALM_S, choose, fitting
@@ -78,7 +79,8 @@ class ZoneServers:
     async def _ask(self, server: Endpoint, way: Way, host: str) -> tuple[str, ...]:
         v4 = await self._exchanges.query(way, server, host, "A")
         v6 = await self._exchanges.query(way, server, host, "AAAA")
-        return (*v4.texts, *v6.texts) or self._addresses.get(host, ())
+        found = tuple(filter(_can_be_asked, (*v4.texts, *v6.texts)))
+        return found or self._addresses.get(host, ())
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -88,3 +90,11 @@ class ZoneServers:
     def resolved(self, host: str, addresses: tuple[str, ...]) -> None:
         if addresses and host in self._addresses:
             self._addresses[host] = addresses
+
+
+def _can_be_asked(text: str) -> bool:
+    """Whether an address that a zone holds is one for messages: an IPv4-mapped one isn't."""
+    try:
+        return bool(fields.address(text))
+    except ValueError:
+        return False
