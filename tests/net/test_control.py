@@ -149,7 +149,15 @@ def test_the_rights_of_its_unit_are_enough(lab_world: LabWorld) -> None:
     assert child.wait(PATIENCE_S) == 0
 
 
-_NUMBERS = {"setgid": 6, "setuid": 7, "setpcap": 8, "kill": 5, "net_admin": 12, "net_raw": 13}
+_NUMBERS = {
+    "kill": 5,
+    "setgid": 6,
+    "setuid": 7,
+    "setpcap": 8,
+    "net_bind_service": 10,
+    "net_admin": 12,
+    "net_raw": 13,
+}
 
 
 def _rights(pid: int | str, which: str) -> int:

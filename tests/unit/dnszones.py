@@ -80,6 +80,7 @@ def option(code: int, value: bytes = b"") -> dns.edns.Option:
 
 
 def query(name: str, kind: str = "A", **options: Any) -> dns.message.Message:
+    options.setdefault("id", 4711)  # tests are known by their parameters
     return dns.message.make_query(dns.name.from_text(name), kind, **options)
 
 

@@ -302,4 +302,7 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main.run(["-c", str(path), "dns", "check"]) == 2
     assert main.run(["dns", "check", "--root", "a.root-servers.net"]) == 2
     assert "does not appear to be an IPv4 or IPv6 address" in capsys.readouterr().err
+    for name in ("a..b", "b\u00fccher.example", "a b", "x" * 64, ".".join(["x"] * 128)):
+        assert main.run(["dns", "check", name]) == 2
+        assert "is no name, write it as the DNS does" in capsys.readouterr().err
     assert main.run(["dns", "chekc"]) == 2

@@ -72,4 +72,4 @@ def test_without_root_it_says_what_to_run(bare: Path, command: str) -> None:
 def test_elsewhere_than_on_debian_it_names_the_programs(bare: Path) -> None:
     run = dev(bare, "demo", path=f"{bare}/bin")
     assert run.returncode == 1
-    assert "install what provides venv nft ip ping nginx caddy unbound radvd" in run.stderr
+    assert "install what provides venv nft ip ping nginx caddy unbound named radvd" in run.stderr

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dns.message
 import pytest
@@ -140,8 +141,7 @@ async def asked(answer: Answers, *, wanted: str = "A", recurse: bool = False) ->
     """Ask a server that answers each packet with these."""
 
     class Server(asyncio.DatagramProtocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.DatagramTransport)
+        def connection_made(self, transport: Any) -> None:
             self.transport = transport
 
         def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
@@ -216,7 +216,7 @@ def test_a_closed_port() -> None:
             sock.setblocking(False)
             await query.ask(sock, HOME, port, "www.example.net", "A", recurse=False)
 
-    with pytest.raises(NoReply, match="127.0.0.1: connection refused"):
+    with pytest.raises(NoReply, match=r"127\.0\.0\.1: connection refused"):
         asyncio.run(main())
 
 

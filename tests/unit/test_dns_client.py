@@ -20,7 +20,9 @@ def answer(asked: bytes, *records: str, flags: int = dns.flags.AA, rcode: int = 
     response = dns.message.make_response(dns.message.from_wire(asked))
     response.flags |= flags
     response.set_rcode(dns.rcode.from_text(str(rcode)))
-    response.answer += [dns.rrset.from_text(*record.split(" ", 4)) for record in records]
+    for record in records:
+        owner, ttl, class_, kind, rdata = record.split(" ", 4)
+        response.answer.append(dns.rrset.from_text(owner, int(ttl), class_, kind, rdata))
     return bytes(response.to_wire())
 
 

@@ -417,7 +417,7 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
         (
             lambda net: net.local.update({"isp-b": "network is unreachable"}),
             [
-                ("warning: this host: this host: network is unreachable over isp-b: "
+                ("warning: this host: network is unreachable over isp-b: "
                 f"{HOSTER} couldn't be asked")
             ],
         ),

@@ -161,3 +161,15 @@ def test_serials(serial: int, other: int, newer: bool) -> None:
 def test_portions() -> None:
     records = tuple(bytes(size) for size in (16000, 300, 300, 17000, 5))
     assert [[len(r) for r in p] for p in portions(records)] == [[16000, 300], [300], [17000], [5]]
+
+
+def test_a_large_zone_is_transferred_in_several_messages() -> None:
+    names = [published(f"n{n}", records=[("TXT", f'"{"x" * 250}"')]) for n in range(200)]
+    server = responder(*names)
+    asked = asking("", "AXFR", use_edns=0)
+    messages = server.tcp(asked.to_wire(), CLIENT, "isp-a", 0.0, may_transfer=True)
+    assert len(messages) > 3
+    read = [dns.message.from_wire(wire) for wire in messages]
+    assert [bool(one.question) for one in read] == [True] + [False] * (len(read) - 1)
+    assert {one.id for one in read} == {asked.id}
+    assert sum(len(rrset) for one in read for rrset in one.answer) >= 203

@@ -139,9 +139,9 @@ def test_what_a_server_is_asked(host: str, name: str) -> None:
 
 
 def test_a_usual_port_isnt_named() -> None:
-    assert b"Host: a\r\n" in http._request("a", 80, "/", secure=False)
-    assert b"Host: a\r\n" in http._request("a", 443, "/", secure=True)
-    assert b"Host: a:80\r\n" in http._request("a", 80, "/", secure=True)
+    assert b"Host: a\r\n" in http._request("a", 80, "/", "1.1", secure=False)
+    assert b"Host: a\r\n" in http._request("a", 443, "/", "1.1", secure=True)
+    assert b"Host: a:80\r\n" in http._request("a", 80, "/", "1.1", secure=True)
 
 
 # --- DNS ----------------------------------------------------------------------------------

@@ -7,16 +7,16 @@ import socket
 import time
 from contextlib import ExitStack
 
-from ifdefault.net.turns import IDLE, READ, TURN_S, WRITE, Turns
+from ifdefault.net.turns import IDLE, READ, WRITE, Turns
 
-_LONG_S = TURN_S / 2
+_TURN_S, _LONG_S = 0.002, 0.001
 
 
 def test_all_get_theirs_while_others_wait() -> None:
     """Thirty sockets are always ready, and a turn has time for two or three of them."""
 
     async def main() -> None:
-        turns, calls = Turns(), [0] * 30
+        turns, calls = Turns(_TURN_S), [0] * 30
         with ExitStack() as stack:
             for n in range(len(calls)):
                 ours, theirs = map(stack.enter_context, socket.socketpair())
@@ -42,7 +42,7 @@ def test_all_get_theirs_while_others_wait() -> None:
 
 def test_what_a_socket_is_called_for() -> None:
     async def main() -> None:
-        turns, calls = Turns(), []
+        turns, calls = Turns(_TURN_S), list[int]()
         ours, theirs = socket.socketpair()
         with ours, theirs:
             turns.add(ours, lambda: calls.append(1))

@@ -20,9 +20,11 @@ def lines(standing: Standing) -> list[str]:
 
 
 def ails(standing: Standing) -> bool:
-    """Whether somebody should look: an uplink is down, or the engine can't do its work."""
+    """Whether somebody should look: an uplink is down, a name can't be published, or the engine
+    can't do its work."""
     is_down = any(path.state == "down" for path in standing.health)
-    return is_down or bool(standing.held or standing.fights)
+    is_stuck = any(outlet.state == "failing" for outlet in standing.dns.outlets)
+    return is_down or is_stuck or bool(standing.held or standing.fights)
 
 
 def _rows(standing: Standing) -> Iterator[Sequence[str]]:

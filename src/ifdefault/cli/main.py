@@ -30,6 +30,7 @@ SUBCOMMANDS = {
     "reload": "let the daemon take in a changed config",
     "uplink": "show or force the state of an uplink",
     "status": "show the uplinks and the interface defaults, and whether they hold",
+    "dns": "show what is published in the DNS, and check that it is so",
     "events": "show what the daemon saw and did lately",
     "explain": "tell which uplink a packet takes, and why",
     "lab": "build a multihomed world in network namespaces",

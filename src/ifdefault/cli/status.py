@@ -34,8 +34,8 @@ def command(options: Options, watch: bool, as_json: bool) -> int:
     """Show each interface's default and what it carries, compare all with the kernel, and show
     how the daemon judges each uplink.
 
-    Exits 1 if the kernel differs from the config, an uplink is pending or down, or the daemon
-    can't do its work.
+    Exits 1 if the kernel differs from the config, an uplink is pending or down, a name can't be
+    published, or the daemon can't do its work.
     """
     if watch and not as_json and sys.stdout.isatty():
         click.clear()
@@ -101,7 +101,7 @@ def _as_json(seen: _Seen) -> str:
 
 
 def _lines(seen: _Seen) -> list[str]:
-    return [*_defaults(seen.status), "", *_fare(seen), *_rest(seen.status)]
+    return [*_defaults(seen.status), "", *_fare(seen), *_names(seen), *_rest(seen.status)]
 
 
 def _fare(seen: _Seen) -> list[str]:
@@ -110,6 +110,13 @@ def _fare(seen: _Seen) -> list[str]:
     if seen.standing:
         return fare.lines(seen.standing)
     return [f"the daemon says nothing: {seen.silence}" if seen.silence else _NO_DAEMON]
+
+
+def _names(seen: _Seen) -> list[str]:
+    from ifdefault.cli import names
+
+    lines = names.brief(seen.standing) if seen.standing else []
+    return ["", *lines] if lines else []
 
 
 def _defaults(status: Status) -> list[str]:

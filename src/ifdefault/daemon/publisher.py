@@ -9,17 +9,17 @@ known while it is away, so that a name whose uplinks are all gone keeps its last
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.messages import Served
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding
+from ifdefault.dns.offer import offer, seen_as
 from ifdefault.dns.publish import publish
-from ifdefault.model import FAMILIES, Config, Family, Uplink
+from ifdefault.model import Config, Family, Uplink
 from ifdefault.vitals import Decision, Health
-from ifdefault.zones import DISCOVER, DnsConfig, Offer, Published, family_of, is_private
+from ifdefault.zones import DISCOVER, DnsConfig, Offer, Published
 
 _TOLD = 3  # names that one event is told of, each by itself
 
@@ -102,37 +102,27 @@ class Publisher:
     # --- what uplinks offer ---------------------------------------------------------------
 
     def _offer(self, config: Config, uplinks: Sequence[Uplink]) -> tuple[Offer, ...]:
+        if config.dns == DnsConfig():
+            return ()
         public = {each.name: each.public for each in config.uplinks}
         problems: list[str] = []
-        known = {uplink.name for uplink in uplinks}
-        self._offers = {name: offer for name, offer in self._offers.items() if name in known}
-        for uplink in uplinks if config.dns != DnsConfig() else ():
-            found = [
-                address
-                for family in FAMILIES
-                if (address := self._public(uplink, family, public[uplink.name]))
-            ]
-            fit = tuple(address for address in found if not is_private(address))
+        before, self._offers = self._offers, {}
+        for uplink in uplinks:
+            name = uplink.name
+            found = {key[1]: text for key, text in self.discovered.items() if key[0] == name}
+            seen = seen_as(uplink, public[name], found)
+            offered = offer(uplink, seen)
             problems += [
-                f"uplink.{uplink.name}: the Internet can't reach {address}, so that no name leads"
+                f"uplink.{name}: the Internet can't reach {address}, so that no name leads"
                 f' there: set public, to "{DISCOVER}" or to what it is seen as'
-                for address in found
-                if address not in fit
+                for address in seen.values()
+                if address and address not in offered.addresses
             ]
-            before = self._offers.get(uplink.name)
-            if fit or before is None or not uplink.pending:
-                self._offers[uplink.name] = Offer(uplink.name, uplink.weight, fit)
-            else:
-                self._offers[uplink.name] = replace(before, weight=uplink.weight)
+            if uplink.pending and name in before and not offered.addresses:
+                offered = before[name]  # it is away; whether that counts is decided elsewhere
+            self._offers[name] = offered
         self._problems = tuple(problems)
-        return tuple(self._offers[uplink.name] for uplink in uplinks if uplink.name in self._offers)
-
-    def _public(self, uplink: Uplink, family: Family, public: tuple[str, ...]) -> str:
-        """What an uplink's address is seen as; "" if it has none, or it isn't known yet."""
-        own = uplink.source(family) or ""
-        if DISCOVER in public:
-            return self.discovered.get((uplink.name, family), "") if own else ""
-        return next((address for address in public if family_of(address) == family), own)
+        return tuple(self._offers.values())
 
     # --- told -----------------------------------------------------------------------------
 

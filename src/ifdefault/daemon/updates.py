@@ -330,12 +330,10 @@ class Updates:
         before = self._remembered()
         fresh = {zone: dict(names) for zone, names in before.items()}
         for zone in self._zones.values():
-            for job in zone.jobs.values():
-                fresh.setdefault(zone.name, {})[job.name] = sorted(job.course.ours)
-        fresh = {
-            zone: {name: ours for name, ours in names.items() if ours}
-            for zone, names in fresh.items()
-        }
+            its = fresh.setdefault(zone.name, {})
+            its |= {job.name: sorted(job.course.ours) for job in zone.jobs.values()}
+            fresh[zone.name] = {name: ours for name, ours in its.items() if ours}
+        fresh = {zone: names for zone, names in fresh.items() if names}
         if fresh == before:
             return
         try:

@@ -15,6 +15,7 @@ from ifdefault.dns.survey import Alias, Exchange, Found, Reply, Server
 from ifdefault.errors import Problem
 from ifdefault.zones import NameConfig, within
 
+_HERE = "this host: "
 _CNAME, _ADDRESSES = 5, (1, 28)
 _LONG_S = 24 * 3600  # of a delegation: many parents set a day or two
 _LONG_LINK_S = 3600  # of a CNAME
@@ -194,7 +195,7 @@ def _servers(found: Found) -> Iterator[Problem]:
         for question, reply in asked:
             if reply.is_local:
                 over = f" over {question.uplink}" if question.uplink else ""
-                many = local.setdefault(f"{reply.error}{over}", [])
+                many = local.setdefault(f"{reply.error.removeprefix(_HERE)}{over}", [])
                 many += [server.address] if server.address not in many else []
         yield from _server(found, server, [(q, r) for q, r in asked if not r.is_local])
     for error, addresses in local.items():

@@ -20,6 +20,7 @@ from ifdefault.model import Family
 from ifdefault.net.streams import Streams
 from ifdefault.net.turns import Turns
 
+TURN_S = 0.002
 _PACKETS = 16  # of one socket, before another has its turn
 _QUERY_BYTES = 2048  # what is longer is cut, and so answered as what it is: no query
 _SO_MARK = 36  # asm-generic/socket.h
@@ -41,8 +42,8 @@ class Nameserver:
         self.queries: Counter[str] = Counter()  # answered, by uplink
         self._unanswered = unanswered
         self._answers: Answers | None = None
-        self._turns = Turns()
-        self._streams = Streams(self._turns, self._answer_tcp)
+        self._turns = Turns(TURN_S)
+        self._streams = Streams(self._answer_tcp)
         self._sockets: dict[int, tuple[socket.socket, Arrivals]] = {}
 
     def listen(
@@ -62,7 +63,7 @@ class Nameserver:
         if number in self._sockets:
             sock, _ = self._sockets.pop(number)
             if self._answers is not None:
-                self._turns.remove(sock)
+                self._turns_of(sock).remove(sock)
             sock.close()
 
     def answer(self, answers: Answers) -> None:
@@ -90,12 +91,14 @@ class Nameserver:
         marks = dict(arrivals)
         first = next(iter(marks.values()), "")
         if sock.type == socket.SOCK_STREAM:
-            call = partial(self._streams.accept, sock, partial(_by_its_mark, marks, first))
+            self._streams.listen(sock, partial(_by_its_mark, marks, first))
         elif len(marks) > 1:
-            call = partial(self._drain_marked, sock, marks, first)
+            self._turns.add(sock, partial(self._drain_marked, sock, marks, first))
         else:
-            call = partial(self._drain, sock, first)
-        self._turns.add(sock, call)
+            self._turns.add(sock, partial(self._drain, sock, first))
+
+    def _turns_of(self, sock: socket.socket) -> Turns:
+        return self._streams.turns if sock.type == socket.SOCK_STREAM else self._turns
 
     # --- UDP ------------------------------------------------------------------------------
 

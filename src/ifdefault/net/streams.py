@@ -18,27 +18,31 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 
 from ifdefault.net.turns import IDLE, READ, WRITE, Turns
 
 MOST, MOST_OF_A_NETWORK = 1000, 100
+TURN_S = 0.001  # half of what UDP has: a flood over TCP shall not silence it
 IDLE_S, SHORT_IDLE_S = 10.0, 2.0  # the latter while more than half of MOST are there
 _SWEEP_S = 1.0
 _ACCEPTS = 8  # before another socket has its turn
 _CHUNK_BYTES = 4096  # read at once; a longer query isn't one
 _BATCH_BYTES = 4096  # of answers, before they are sent
 _PROGRESS_BYTES = 1 << 15  # of a transfer, that count as an exchange
-_BUFFER_BYTES = 1 << 15  # the kernel's, of what isn't taken yet
+_BUFFER_BYTES = 1 << 14  # the kernel's, each way, which would grow to megabytes
 _PAUSE_S = 0.2  # for the host to have descriptors and memory again
 _BY_RST = struct.pack("=ii", 1, 0)  # SO_LINGER
 Answer = Callable[[bytes, str, str], tuple[bytes, ...]]  # query, client, uplink
+UplinkOf = Callable[[socket.socket], str]  # by which a connection came in
 
 
 class Streams:
     """All connections. `answer` says nothing to what is no query, which ends the connection."""
 
-    def __init__(self, turns: Turns, answer: Answer) -> None:
-        self.turns, self.answer = turns, answer
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.turns = Turns(TURN_S)  # for listeners too
         # each from the longest idle on
         self._all: dict[_Stream, None] = {}
         self._networks: dict[bytes, dict[_Stream, None]] = {}
@@ -52,9 +56,15 @@ class Streams:
             self.end(stream)
         if self._timer is not None:
             self._timer.cancel()
+        self.turns.close()
 
-    def accept(self, listener: socket.socket, uplink_of: Callable[[socket.socket], str]) -> None:
-        """Take what connects to a listener."""
+    def listen(self, listener: socket.socket, uplink_of: UplinkOf) -> None:
+        """Serve who connects to a listener."""
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # connections inherit them
+            listener.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+        self.turns.add(listener, partial(self._accept, listener, uplink_of))
+
+    def _accept(self, listener: socket.socket, uplink_of: UplinkOf) -> None:
         for _ in range(_ACCEPTS):
             try:
                 sock, peer = listener.accept()
@@ -67,7 +77,6 @@ class Streams:
                 continue  # that one has gone already
             try:
                 sock.setblocking(False)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
                 uplink = uplink_of(sock)
             except OSError:
                 sock.close()
@@ -76,8 +85,8 @@ class Streams:
 
     def _pause(self, listener: socket.socket) -> None:
         """This host has no descriptor or memory left: make room, and don't ask all the time."""
-        if self._all:
-            self.end(next(iter(self._all)))
+        for stream in list(islice(self._all, _ACCEPTS)):
+            self.end(stream)
         self.turns.change(listener, IDLE)
         loop = asyncio.get_running_loop()
         loop.call_later(_PAUSE_S, partial(self._resume, listener))

@@ -13,14 +13,15 @@ import socket
 import time
 from collections.abc import Callable
 
-TURN_S = 0.002
 READ, WRITE, IDLE = select.EPOLLIN, select.EPOLLOUT, 0
 
 
 class Turns:
-    """On the running loop. `change` to WRITE has a socket called again as soon as it may write."""
+    """On the running loop, `turn_s` at a time. `change` to WRITE has a socket called again as soon
+    as it may write."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn_s: float) -> None:
+        self._turn_s = turn_s
         self._epoll = select.epoll()
         self._calls: dict[int, Callable[[], None]] = {}
         asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._turn)
@@ -42,7 +43,7 @@ class Turns:
         self._epoll.close()
 
     def _turn(self) -> None:
-        end_s = time.monotonic() + TURN_S
+        end_s = time.monotonic() + self._turn_s
         while time.monotonic() < end_s:
             # one at a time: of several those that the time isn't enough for would be the same ones
             ready = self._epoll.poll(0, 1)

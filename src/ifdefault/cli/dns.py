@@ -1,0 +1,115 @@
+"""`ifdefault dns`: what the DNS is to say, where it is published, and whether it holds outside."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+from ifdefault.cli.options import Options
+from ifdefault.errors import HostError, Problem
+
+if TYPE_CHECKING:
+    from ifdefault.daemon.standing import Standing
+
+
+@click.group(invoke_without_command=True, subcommand_metavar="[COMMAND [ARGUMENTS]…]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> int:
+    """Show what is published, where, and since when, as the daemon says.
+
+    Exits 1 if it can't be published somewhere.
+    """
+    if ctx.invoked_subcommand:
+        return 0
+    from ifdefault.cli import engine, names
+
+    standing = engine.standing(ctx.obj)
+    if standing is None:
+        raise HostError(Problem("", "no daemon runs", "`ifdefault run` publishes the names"))
+    click.echo(_as_json(standing) if as_json else "\n".join(names.whole(standing)))
+    return int(any(outlet.state == "failing" for outlet in standing.dns.outlets))
+
+
+def _as_json(standing: Standing) -> str:
+    from dataclasses import asdict
+
+    return json.dumps({"now_s": standing.now_s, **asdict(standing.dns)}, indent=1)
+
+
+@command.command()
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A root server to begin at, instead of the Internet's; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def check(options: Options, names: tuple[str, ...], roots: tuple[str, ...], as_json: bool) -> int:
+    """Follow the delegation of each zone from the root, ask every server of it over every uplink,
+    and tell what is wrong.
+
+    Unless NAMEs are given all names of the config are checked; a NAME that isn't there is followed
+    to where it leads.
+    """
+    from ifdefault.cli import dnscheck
+    from ifdefault.cli.report import tell_problems
+
+    begin, only = _addresses(roots), [_name(text) for text in names]
+    host = dnscheck.read(options)
+    checked = dnscheck.check(host, dnscheck.asker(host), begin, only)
+    if as_json:
+        click.echo(json.dumps(dnscheck.to_json(checked), indent=1))
+    else:
+        click.echo("\n".join(dnscheck.lines(checked)))
+        tell_problems(checked.problems)
+    return 0 if checked.is_well else 1
+
+
+def _name(text: str) -> str:
+    name = text.lower().removesuffix(".")
+    if not re.fullmatch(r"[a-z0-9_*-]{1,63}(\.[a-z0-9_-]{1,63})*", name) or len(name) > 253:
+        raise click.UsageError(f'"{text}" is no name, write it as the DNS does')
+    return name
+
+
+def _addresses(texts: tuple[str, ...]) -> list[str]:
+    from ipaddress import ip_address
+
+    try:
+        return [str(ip_address(text)) for text in texts]
+    except ValueError as error:
+        raise click.UsageError(f"--root: {error}") from None
+
+
+@command.command()
+@click.argument("zones", nargs=-1, metavar="[ZONE]…")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def delegation(options: Options, zones: tuple[str, ...], as_json: bool) -> int:
+    """Print what the parent of each zone of ours is to have: its NS records, and glue."""
+    from ifdefault.cli import dnscheck
+    from ifdefault.dns.delegation import delegate, zone_file
+
+    host = dnscheck.read(options)
+    ours = {zone.zone: zone for zone in host.wanted if zone.embedded}
+    given = [_name(zone) for zone in zones] or list(ours)
+    if unknown := [zone for zone in given if zone not in ours]:
+        there = f"there are {', '.join(ours)}" if ours else "set zones in [dns.server]"
+        raise HostError(Problem("", f'"{unknown[0]}" is no zone of the embedded server', there))
+    if not given:
+        raise HostError(Problem("", "the embedded server has no zone", "set zones in [dns.server]"))
+    if as_json:
+        told = {zone: delegate(ours[zone]) for zone in given}
+        click.echo(json.dumps(told, indent=1))
+    else:
+        for zone in given:
+            click.echo(f"; {zone}: for the zone above it")
+            click.echo("\n".join(zone_file(delegate(ours[zone]))))
+    return 0

@@ -1,0 +1,80 @@
+"""How the names fare, as `status` and `dns` show it: what is published, and where it isn't.
+
+Rules: as in `fare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ifdefault.cli.fare import age
+from ifdefault.cli.report import table
+from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding, Standing
+
+_MOST = 10  # names that `status` shows
+_NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")
+_OUTLETS = ("Published by", "", "Of", "State", "Since", "There", "Detail")
+
+
+def brief(standing: Standing) -> list[str]:
+    """For `status`: the names, and whatever isn't as it should be; nothing without [dns]."""
+    told = standing.dns
+    lines = _names(standing, told.names[:_MOST]) if told.names else []
+    if (rest := len(told.names) - _MOST) > 0:
+        lines.append(f"and {rest} more: ifdefault dns")
+    for outlet in told.outlets:
+        if outlet.state != "current":
+            detail = f": {outlet.detail}" if outlet.detail else ""
+            since = age(standing.now_s - outlet.since_s)
+            where = f"{outlet.kind} {outlet.where}, {_of(outlet)}"
+            lines.append(f"{where}: {outlet.state} for {since}{detail}")
+    return lines + list(told.problems)
+
+
+def whole(standing: Standing) -> list[str]:
+    """For `dns`: all of it."""
+    told = standing.dns
+    if told == DnsStanding():
+        return ["nothing is published: the config has no [dns]"]
+    lines = _names(standing, told.names)
+    if told.outlets:
+        rows = [_outlet(standing, outlet) for outlet in told.outlets]
+        lines += ["", *table(_OUTLETS, rows)]
+    if told.queries:
+        counted = ", ".join(f"{uplink} {queries}" for uplink, queries in told.queries)
+        lines += ["", f"queries answered: {counted}"]
+    if told.problems:
+        lines += ["", *told.problems]
+    return lines
+
+
+def _names(standing: Standing, names: Sequence[Named]) -> list[str]:
+    rows = [
+        (
+            each.name,
+            each.policy,
+            str(each.ttl),
+            age(standing.now_s - each.since_s),
+            ", ".join(_by_uplink(each)) or "no address",
+        )
+        for each in names
+    ]
+    return table(_NAMES, rows)
+
+
+def _by_uplink(named: Named) -> Iterator[str]:
+    """ "isp-a 203.0.113.10 2001:db8:a::10", the best uplink first."""
+    found: dict[str, list[str]] = {}
+    for uplink, address in named.addresses:
+        found.setdefault(uplink, []).append(address)
+    return (f"{uplink} {' '.join(addresses)}" for uplink, addresses in found.items())
+
+
+def _of(outlet: OutletStanding) -> str:
+    return outlet.name or outlet.zone or "any name"
+
+
+def _outlet(standing: Standing, outlet: OutletStanding) -> Sequence[str]:
+    since = age(standing.now_s - outlet.since_s)
+    seen = " ".join(outlet.seen)
+    return outlet.kind, outlet.where, _of(outlet), outlet.state, since, seen, outlet.detail

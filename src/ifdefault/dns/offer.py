@@ -1,0 +1,28 @@
+"""What an uplink brings into the DNS: its addresses, as the Internet sees them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ifdefault.model import FAMILIES, Family, Uplink
+from ifdefault.zones import DISCOVER, Offer, family_of, is_private
+
+
+def seen_as(
+    uplink: Uplink, public: Sequence[str], discovered: Mapping[Family, str]
+) -> dict[Family, str]:
+    """Of each family that the uplink has, what the source of its default is seen as: `public` of
+    the config has the first word. "" where that is to be discovered, and isn't yet."""
+    found: dict[Family, str] = {}
+    given = {family_of(address): address for address in public if address != DISCOVER}
+    for family in FAMILIES:
+        if own := uplink.source(family):
+            else_ = discovered.get(family, "") if DISCOVER in public else own
+            found[family] = given.get(family, else_)
+    return found
+
+
+def offer(uplink: Uplink, seen: Mapping[Family, str]) -> Offer:
+    """Those among its addresses that the Internet can reach."""
+    fit = (address for address in seen.values() if address and not is_private(address))
+    return Offer(uplink.name, uplink.weight, tuple(fit))
