@@ -72,12 +72,6 @@ class Nameserver:
         for sock, arrivals in self._sockets.values() if first else ():
             self._start(sock, arrivals)
 
-    def close(self) -> None:
-        for number in list(self._sockets):
-            self.unlisten(number)
-        self._streams.close()
-        self._turns.close()
-
     def ways(self, family: Family) -> list[tuple[str, socket.socket]]:
         """The UDP sockets of a family, each with its uplink."""
         af = socket.AF_INET6 if family == 6 else socket.AF_INET

@@ -1,0 +1,248 @@
+"""DNS over TCP: what clients may do, and what they can't do to others.
+
+client ── core ─┬─ isp-a ── wan0 ┐
+                └─ isp-b ── wan1 ┴ host     the face serves; clients are sockets of this process
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import dns.message
+import pytest
+
+from ifdefault.lab.world import World
+from ifdefault.net import streams
+from tests.net.conftest import LabWorld
+from tests.net.dns_cases import ZONE, A, B, zone
+from tests.net.served import Server, serving, until
+
+PROMPT_S = 1.0
+MOST_GROWTH_KB = 24 * 1024
+
+
+def query(name: str = ZONE, kind: str = "A") -> bytes:
+    message = dns.message.make_query(name, kind, use_edns=False).to_wire()
+    return struct.pack("!H", len(message)) + message
+
+
+def connect(world: World, source: str = "198.18.1.10", target: str = A) -> socket.socket:
+    with world["client"].enter():
+        sock = socket.socket()
+    sock.settimeout(10)
+    sock.bind((source, 0))
+    sock.connect((target, 53))
+    return sock
+
+
+def receive(sock: socket.socket) -> dns.message.Message:
+    (size,) = struct.unpack("!H", _exactly(sock, 2))
+    return dns.message.from_wire(_exactly(sock, size))
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = sock.recv(size - len(data))
+        assert part, "the server closed the connection"
+        data += part
+    return data
+
+
+def ended(sock: socket.socket) -> bool:
+    """Whether the server has closed a connection, or aborted it."""
+    sock.setblocking(False)
+    try:
+        while data := sock.recv(65536):
+            assert data
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+    return True
+
+
+@contextmanager
+def many_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_answers_come_in_order(lab_world: LabWorld) -> None:
+    """Many queries in one packet, and one in many."""
+    world = lab_world("two")
+
+    def talk() -> None:
+        with connect(world) as sock:
+            names = [f"n{n}.wild.{ZONE}" for n in range(300)]
+            sock.sendall(b"".join(query(name) for name in names))
+            told = [str(receive(sock).question[0].name) for _ in names]
+            assert told == [f"{name}." for name in names]
+            for byte in query():
+                sock.sendall(bytes([byte]))
+            assert len(receive(sock).answer[0]) == 2
+            sock.sendall(query(f"long.{ZONE}", "TXT") * 50)
+            sock.shutdown(socket.SHUT_WR)
+            assert all(len(receive(sock).answer[0]) == 10 for _ in range(50))
+            assert sock.recv(1) == b""
+
+    async def main() -> None:
+        async with serving(world) as server:
+            server.publish(zone())
+            await asyncio.to_thread(talk)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\0\0",
+        b"\0\5hello",
+        struct.pack("!H", 60_000) + bytes(10_000),
+        b"\0\x0c\0\1\x84\0\0\0\0\0\0\0\0\0",  # a response
+    ],
+)
+def test_what_is_no_query_ends_the_connection(lab_world: LabWorld, sent: bytes) -> None:
+    world = lab_world("two")
+
+    async def main() -> None:
+        async with serving(world) as server:
+            server.publish(zone())
+            with connect(world) as sock:
+                sock.sendall(sent)
+                await until(lambda: ended(sock), "the end")
+            assert len(await server.short(f"+tcp @{A} {ZONE} A")) == 2
+
+    asyncio.run(main())
+
+
+def test_an_idle_connection_is_ended(lab_world: LabWorld) -> None:
+    """What counts is the last exchange, not the last byte."""
+    world = lab_world("two")
+
+    async def main() -> None:
+        async with serving(world) as server:
+            server.publish(zone())
+            with connect(world) as silent, connect(world) as slow, connect(world) as live:
+                start_s = time.monotonic()
+                drops = iter(b"\x0f\xff" + bytes(1000))  # a long query
+                over: dict[str, float] = {}
+                while len(over) < 2:
+                    assert time.monotonic() < start_s + 4 * streams.IDLE_S
+                    for name, sock in (("silent", silent), ("slow", slow)):
+                        if name not in over and ended(sock):
+                            over[name] = time.monotonic() - start_s
+                    if "slow" not in over:
+                        _drip(slow, next(drops))
+                    await asyncio.to_thread(_ask, live)
+                    await asyncio.sleep(0.3)
+                assert all(streams.IDLE_S - 1 <= s <= streams.IDLE_S + 4 for s in over.values())
+                await asyncio.to_thread(_ask, live)
+
+    asyncio.run(main())
+
+
+def _drip(sock: socket.socket, byte: int) -> None:
+    with suppress(OSError):
+        sock.send(bytes([byte]))
+
+
+def _ask(sock: socket.socket) -> None:
+    sock.settimeout(10)
+    sock.sendall(query())
+    assert receive(sock).answer
+
+
+def test_a_thousand_slow_clients_harm_nobody(lab_world: LabWorld) -> None:
+    """Half of them send a byte a second, half never read what they ask for."""
+    world = lab_world("two")
+    networks = [f"198.18.{n}.10" for n in range(1, 15)]
+    for source in networks[2:]:
+        world["client"].ip(f"address add {source}/16 dev net0")
+    per_network = streams.MOST // 10
+
+    async def main() -> None:
+        async with serving(world) as server:
+            server.publish(zone())
+            await _answered_promptly(server)
+            before_kb = _rss_kb(server.face.pid)
+            with many_files(), ExitStack() as stack:
+                slow = [
+                    stack.enter_context(connect(world, source))
+                    for _ in range(per_network)
+                    for source in networks[:10]
+                ]
+                for round_ in range(4):
+                    for n, sock in enumerate(slow):
+                        _harass(sock, reads=n % 2 == 0, byte=query()[round_])
+                    await _answered_promptly(server)
+                grown_kb = _rss_kb(server.face.pid) - before_kb
+                assert grown_kb < MOST_GROWTH_KB
+                # the server is full, and nobody is turned away for that
+                more = [stack.enter_context(connect(world, s)) for s in networks[10:] * 10]
+                for sock in more:
+                    await asyncio.to_thread(_ask, sock)
+                await _answered_promptly(server)
+                await until(lambda: all(map(ended, slow)), "the end of all that are slow")
+
+    asyncio.run(main())
+
+
+def _harass(sock: socket.socket, *, reads: bool, byte: int) -> None:
+    sock.setblocking(False)
+    with suppress(OSError):  # ended already, or its buffers are full
+        if reads:
+            sock.send(bytes([byte]))
+        else:
+            sock.send(query(f"long.{ZONE}", "TXT") * 200)
+
+
+async def _answered_promptly(server: Server) -> None:
+    for asked in (f"+tcp @{A} {ZONE} A", f"@{A} {ZONE} A", f"+tcp @{B} {ZONE} A"):
+        start_s = time.monotonic()
+        assert len(await server.short(asked)) == 2
+        assert time.monotonic() - start_s < PROMPT_S
+
+
+def _rss_kb(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def test_one_network_cannot_take_it_all(lab_world: LabWorld) -> None:
+    """Its own longest idle connection makes room for its next; others keep theirs."""
+    world = lab_world("two")
+
+    async def main() -> None:
+        async with serving(world) as server:
+            server.publish(zone())
+            with many_files(), ExitStack() as stack:
+                other = stack.enter_context(connect(world, "198.18.2.10"))
+                await asyncio.to_thread(_ask, other)
+                mine = [
+                    stack.enter_context(connect(world, "198.18.1.10"))
+                    for _ in range(streams.MOST_OF_A_NETWORK)
+                ]
+                for sock in mine:
+                    await asyncio.to_thread(_ask, sock)
+                for sock in mine[:10]:
+                    await asyncio.to_thread(_ask, sock)
+                new = [stack.enter_context(connect(world, "198.18.1.11")) for _ in range(5)]
+                for sock in new:
+                    await asyncio.to_thread(_ask, sock)
+                assert [ended(sock) for sock in mine] == [10 <= n < 15 for n in range(len(mine))]
+                await asyncio.to_thread(_ask, other)
+
+    asyncio.run(main())
