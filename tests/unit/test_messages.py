@@ -12,6 +12,8 @@ from ifdefault.daemon.messages import (
     DETAIL_CHARS,
     MAX_ADDRESSES,
     MAX_BYTES,
+    MAX_RDATA,
+    MAX_TEXTS,
     TO_ENGINE,
     TO_FACE,
     BadMessage,
@@ -234,3 +236,13 @@ def test_texts_of_any_origin_become_printable() -> None:
     assert printable("x" * 10_000) == "x" * DETAIL_CHARS
     assert printable("", 5) == ""
     encode(Outcome(1, 2, "lost", 0, printable("\n" * 9000 + "ä" * 500)))
+
+
+def test_the_largest_that_the_config_allows_fits() -> None:
+    """31 uplinks in both families, all static records, and as many secondaries as there may be."""
+    name, address = ".".join(["a" * 63] * 3 + ["b" * 61]), "2001:db8:1111:2222:3333:4444:5555:6666"
+    rows = tuple((f"{n:02d}" + "u" * 29, address, 1000) for n in range(MAX_TEXTS))
+    records = ((65535, "ff" * MAX_RDATA), *((65535, ""),) * (MAX_TEXTS - 1))
+    encode(ZoneName(name, "arrival-only", (1 << 31) - 1, rows, records))
+    encode(ZoneHead(name, (1 << 32) - 1, name, (name,) * MAX_TEXTS))
+    encode(ZoneEnd(((address, 65535, "/" + "ä" * 254),) * 32, 1_000_000))

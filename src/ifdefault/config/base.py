@@ -62,6 +62,6 @@ def absolute(path: str, example: str, *, required: bool = False) -> str:
     """The path of a file; "" is none."""
     if (path or required) and not path.startswith("/"):
         reject(f"{toml(path)} is no absolute path", f'write it like "{example}"')
-    if not path.isprintable() or len(path) > 1000 or path.endswith("/"):
+    if not path.isprintable() or len(path) > 255 or path.endswith("/"):
         reject(f"{toml(path)} is no file", f'write it like "{example}"')
     return path

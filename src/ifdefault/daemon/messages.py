@@ -28,7 +28,7 @@ from ifdefault.model import FAMILIES, Family, ProbeKind
 from ifdefault.vitals import Verdict
 from ifdefault.zones import Policy
 
-MAX_BYTES = 8192
+MAX_BYTES = 65536  # the largest that the config allows fits, which a test makes sure of
 DETAIL_CHARS = TEXT_CHARS
 MAX_ADDRESSES = 16
 MAX_RDATA = 3500  # bytes of a name's static records together: they fit one packet
@@ -47,7 +47,7 @@ _PATH, _COUNT = number(0, (1 << 31) - 1), number(0, (1 << 63) - 1)
 _NAME = r"[A-Za-z0-9._:-]{1,253}"  # a name, or an address in either family
 _ADDRESS, _LABEL = address, text(r"[a-z0-9][a-z0-9-]{0,30}")  # of an uplink
 _DOMAIN = text(r"(?:(?:\*|[a-z0-9_-]{1,63})(?:\.[a-z0-9_-]{1,63})*)?")  # "" is the root
-_FILE = text(r"(?:/[^\0\n]{1,1000})?")
+_FILE = text(r"(?:/[^\0\n]{1,254})?")
 _MARK = number(0, (1 << 32) - 1)
 _HOST, _PATHNAME = text(_NAME), text(r"/[!-~]{0,1000}")
 _WEIGHT, _TYPE = number(1, 1000), number(1, 65535)
@@ -280,6 +280,8 @@ def encode(message: Message) -> bytes:
     values = {name: getattr(message, name) for name in _CHECKS[type(message)]}
     _check(type(message), values)
     packet: bytes = _encode({"type": type(message).__name__, **values}).encode("ascii")
+    if len(packet) > MAX_BYTES:
+        raise BadMessage(f"{type(message).__name__}: more than {MAX_BYTES} bytes")
     return packet
 
 
