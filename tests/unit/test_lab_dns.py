@@ -99,7 +99,7 @@ def test_the_fate_of_visitors() -> None:
 
 @pytest.mark.parametrize(
     ("last_failed_s", "return_s", "ok"),
-    [(None, 3.0, True), (4.9, 3.0, True), (5.1, 3.0, False), (2.0, None, False)],
+    [(None, 3.0, True), (5.4, 3.0, True), (5.6, 3.0, False), (2.0, None, False)],
 )
 def test_when_an_outage_went_well(
     last_failed_s: float | None, return_s: float | None, ok: bool

@@ -89,7 +89,6 @@ class Stage:
         store = Store(directory)
         self.diary = Diary(store)
         self.updates = Updates(cast(Exchanges, servers), store, self.diary)
-        self.now = 0.0
 
     def remembered(self) -> Any:
         return json.loads(self.file.read_text()) if self.file.exists() else {}
@@ -326,7 +325,7 @@ def test_the_zone_s_other_servers_are_looked_at(tmp_path: Path) -> None:
         await stage.until(lambda: stage.states().get((TWO.address, WWW)) == "failing")
         assert set(stage.states()) == {(ONE.address, WWW), (TWO.address, WWW)}
         assert stage.events() == [f"dns.update {ZONE} at {TWO.address}: failing (REFUSED)"]
-        assert not stage.updates.hosts()
+        assert stage.updates.hosts() == (hosts[1],)  # it may be elsewhere some day
 
     tell(tmp_path, servers, story)
 

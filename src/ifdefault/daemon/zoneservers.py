@@ -17,6 +17,7 @@ from ifdefault.dns.update import CALM_S, choose, fitting
 from ifdefault.zones import Endpoint, UpdateConfig
 
 _SILENT_S = 60.0  # a server that gave no answer isn't the first to be tried for so long
+_MOST = 32  # servers that are looked at besides the configured ones
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})+")
 Pair = tuple[Endpoint, Way]
 
@@ -28,6 +29,7 @@ class ZoneServers:
         self._silent_s: dict[Pair, float] = {}
         self._addresses: dict[str, tuple[str, ...]] = {}  # of each host in the NS set
         self._found_s = float("-inf")
+        self.unknown: tuple[str, ...] = ()  # hosts whose addresses the resolver is to find
 
     # --- whom to tell ---------------------------------------------------------------------
 
@@ -55,7 +57,7 @@ class ZoneServers:
         listed = {Endpoint(a) for its in self._addresses.values() for a in its}
         known = {(server.address, server.port) for server in self.config.servers}
         more = sorted(each for each in listed if (each.address, each.port) not in known)
-        for server in (*self.config.servers, *more):
+        for server in (*self.config.servers, *more[:_MOST]):
             if fit := fitting(server, ways):
                 yield server, fit
 
@@ -74,21 +76,17 @@ class ZoneServers:
             if found is None:
                 self._found_s = before_s
         if found is not None:
-            self._addresses = found
+            self.unknown = tuple(host for host, addresses in found.items() if not addresses)
+            known = {host: self._addresses.get(host, ()) for host in self.unknown}
+            self._addresses = found | known
 
     async def _ask(self, server: Endpoint, way: Way, host: str) -> tuple[str, ...]:
         v4 = await self._exchanges.query(way, server, host, "A")
         v6 = await self._exchanges.query(way, server, host, "AAAA")
-        found = tuple(filter(_can_be_asked, (*v4.texts, *v6.texts)))
-        return found or self._addresses.get(host, ())
-
-    @property
-    def unknown(self) -> tuple[str, ...]:
-        """Hosts whose addresses the resolver is to find."""
-        return tuple(host for host, addresses in self._addresses.items() if not addresses)
+        return tuple(filter(_can_be_asked, (*v4.texts, *v6.texts)))
 
     def resolved(self, host: str, addresses: tuple[str, ...]) -> None:
-        if addresses and host in self._addresses:
+        if addresses and host in self.unknown:
             self._addresses[host] = addresses
 
 

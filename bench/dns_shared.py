@@ -1,0 +1,195 @@
+"""`dns_shared`: two hosts share one name by RFC 2136; what is there when they have come to rest?
+
+Rules: the hosts are processes in different namespaces, with the daemon's own code for updates and
+a memory of their own. What is right is known, since the bench tells each host what to say.
+DNS_SHARED_STEPS and DNS_SHARED_SEED say how many steps, and which.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.query
+
+from bench import peers_dns
+from bench.clock import say
+from bench.results import Figure, Report, Table
+from bench.stats import median
+from bench.updating import Saying
+from ifdefault.daemon.paths import Way
+from ifdefault.lab.topology import ZONE, load
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
+from ifdefault.zones import Endpoint
+
+_STEPS = int(os.environ.get("DNS_SHARED_STEPS", "1000"))
+_SEED = int(os.environ.get("DNS_SHARED_SEED", "1997"))
+_LOOKED_AT = 100  # steps between two rests
+_PAUSE_S = 0.04  # at most, between two steps
+_TTLS = (30, 5)
+_SERVER = peers_dns.OUTSIDE[0]
+_THEIRS = "192.0.2.99"  # of neither host
+_SERVERS: dict[str, Callable[[World], None]] = {
+    "BIND": peers_dns.bind_updated,
+    "Knot": peers_dns.knot_updated,
+}
+_ROOT = Path(__file__).parents[1]
+_HOW = f"""\
+The lab's world `two`, with BIND, then Knot, in the core. Two hosts, each a process in a namespace
+of its own with four addresses, two of each family, say one name's A and AAAA records by RFC 2136
+with TSIG. In each of {_STEPS} steps (seed {_SEED}) one of them, at random, loses or gets back an
+address, or changes the TTL, up to {_PAUSE_S * 1000:g} ms after the step before, so that updates of
+both meet; after one step in 50 that host is killed (SIGKILL), whatever it is doing, and starts anew
+with what it has on disk. A record of somebody else's stands at the name as well. After every
+{_LOOKED_AT} steps both hosts come to rest, and the server is asked for the set."""
+
+
+@dataclass(slots=True)
+class Host:
+    """A host: what it has, and the process that says so."""
+
+    world: World
+    node: str
+    ways: tuple[Way, ...]
+    own: tuple[str, ...]
+    key: str
+    ttl: int = 30
+    up: set[str] = field(default_factory=set)
+    kills: int = 0
+    child: Any = None
+
+    def start(self) -> None:
+        state = self.world.dir / f"updating-{self.node}"
+        command = [sys.executable, "-m", "bench.updating", str(state)]
+        env = {"PYTHONPATH": os.pathsep.join((str(_ROOT), *sys.path))}
+        pipe = subprocess.PIPE
+        self.child = self.world[self.node].popen(command, stdin=pipe, stdout=pipe, env=env)
+        self.say()
+
+    def say(self) -> None:
+        servers = {ZONE: [Endpoint(_SERVER, 53, self.key)]}
+        self._tell(Saying(servers, {ZONE: sorted(self.up)}, self.ways, self.ttl).to_line())
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.wait()
+        self.kills += 1
+        self.start()
+
+    def rest(self) -> None:
+        """Return when all that it says is there, and seen to be."""
+        self._tell("settle\n")
+        said = self.child.stdout.readline().strip()
+        if said != "settled":
+            raise RuntimeError(f"{self.node} doesn't come to rest: {said}")
+
+    def _tell(self, line: str) -> None:
+        self.child.stdin.write(line)
+        self.child.stdin.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What was there when both hosts rested."""
+
+    steps: int
+    wanted: tuple[str, ...]
+    found: tuple[str, ...]
+    took_s: float  # until they rested
+
+    @property
+    def wrong(self) -> bool:
+        return self.wanted != self.found
+
+
+def run() -> Report:
+    figures: list[Figure] = []
+    rows: list[tuple[str, ...]] = []
+    samples: dict[str, Any] = {}
+    for name, start in _SERVERS.items():
+        rests, kills = _share(name, start)
+        samples[name] = {"kills": kills, "rests": list(map(asdict, rests))}
+        figures += [
+            Figure(f"steps, {name}", rests[-1].steps, "", _STEPS, at_least=True),
+            Figure(f"wrong record sets, {name}", sum(rest.wrong for rest in rests), "", 0),
+        ]
+        took_s = [rest.took_s for rest in rests]
+        seen = (f"{len(rests)}", f"{kills}", f"{median(took_s):.2f} s", f"{max(took_s):.2f} s")
+        rows.append((name, str(rests[-1].steps), *seen))
+    heads = ("server", "steps", "rests", "kills", "until at rest, median", "longest")
+    table = Table("Each server:", heads, tuple(rows))
+    return Report("Two hosts share a name", _HOW, tuple(figures), (table,), samples)
+
+
+def _share(name: str, start: Callable[[World], None]) -> tuple[list[Rest], int]:
+    """All steps at one server: the rests, and how often a host was killed."""
+    dice = random.Random(_SEED)
+    with World.up(load("two")) as world, peers_dns.key_file() as key:
+        start(world)
+        eventually(lambda: _ask(world, "SOA"), 20, what="the zone is loaded")
+        _add_theirs(world)
+        hosts = _hosts(world, str(key))
+        for host in hosts:
+            host.start()
+        rests = []
+        for step in range(1, _STEPS + 1):
+            host = dice.choice(hosts)
+            if dice.random() < 0.1:
+                host.ttl = dice.choice(_TTLS)
+            else:
+                host.up ^= {dice.choice(host.own)}
+                host.up = host.up or {dice.choice(host.own)}  # never the last one
+            host.say()
+            time.sleep(dice.uniform(0, _PAUSE_S))
+            if dice.random() < 0.02:
+                host.kill()
+            if step % _LOOKED_AT == 0 or step == _STEPS:
+                rests.append(_rest(world, hosts, step))
+                say(f"{name}: {step} steps, {sum(rest.wrong for rest in rests)} wrong")
+        return rests, sum(host.kills for host in hosts)
+
+
+def _hosts(world: World, key: str) -> tuple[Host, Host]:
+    first = ("203.0.113.10", "198.51.100.10", "2001:db8:a::10", "2001:db8:b::10")
+    second = ("203.0.113.20", "198.51.100.20", "2001:db8:a::20", "2001:db8:b::20")
+    ways = (Way("isp-a", 4, first[0], "wan0", 0), Way("isp-b", 4, first[1], "wan1", 0))
+    far = (Way("isp-c", 4, "198.18.1.10", "net0", 0), Way("isp-d", 4, "198.18.1.11", "net0", 0))
+    return (
+        Host(world, "host", ways, first, key, up=set(first)),
+        Host(world, "client", far, second, key, up=set(second)),
+    )
+
+
+def _rest(world: World, hosts: tuple[Host, Host], step: int) -> Rest:
+    start_s = time.monotonic()
+    for host in hosts:
+        host.rest()
+    took_s = time.monotonic() - start_s
+    wanted = sorted(hosts[0].up | hosts[1].up | {_THEIRS})
+    found = sorted(_ask(world, "A") + _ask(world, "AAAA"))
+    return Rest(step, tuple(wanted), tuple(found), took_s)
+
+
+def _ask(world: World, kind: str) -> list[str]:
+    def ask() -> list[str]:
+        query = dns.message.make_query(ZONE, kind, flags=dns.flags.Flag(0))
+        answer = dns.query.udp(query, _SERVER, timeout=5)
+        return [str(each) for rrset in answer.answer for each in rrset]
+
+    return world["core"].python(ask)
+
+
+def _add_theirs(world: World) -> None:
+    key = f"hmac-sha256:{peers_dns.KEY_NAME}:{peers_dns.SECRET}"
+    lines = f"server {_SERVER}\nzone {ZONE}\nupdate add {ZONE} 30 A {_THEIRS}\nsend\n"
+    world["core"].run(["nsupdate", "-y", key], stdin=lines)

@@ -1,0 +1,148 @@
+"""`python -m bench.updating STATE_DIR`: the outlet for dynamic updates, with a face of its own.
+
+Rules: the daemon's own code, without what decides. Each line on stdin is a JSON object, a `Saying`
+in its fields; "settle" in its place is answered by "settled" when all places are current, or by
+what each says when they aren't in time. Ends with stdin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ifdefault.daemon import privileges
+from ifdefault.daemon.diary import Diary
+from ifdefault.daemon.exchanges import Exchanges
+from ifdefault.daemon.messages import Message, Reply
+from ifdefault.daemon.paths import Way
+from ifdefault.daemon.spawn import Face, start_face
+from ifdefault.daemon.standing import OutletStanding
+from ifdefault.daemon.updates import Updates
+from ifdefault.host.store import Store
+from ifdefault.model import Config
+from ifdefault.zones import DnsConfig, Endpoint, Handed, Published, UpdateConfig
+
+SETTLE_S = 30.0
+_POLL_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """What is to be said where, and by which ways."""
+
+    servers: Mapping[str, Sequence[Endpoint]]  # by zone
+    names: Mapping[str, Sequence[str]]
+    ways: Sequence[Way]
+    ttl: int = 30
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Saying:
+        servers = {z: [Endpoint(**each) for each in its] for z, its in told["servers"].items()}
+        return cls(servers, told["names"], [Way(**way) for way in told["ways"]], told["ttl"])
+
+    def to_line(self) -> str:
+        return json.dumps(asdict(self)) + "\n"
+
+
+class Outlet:
+    """An Updates that runs, with what the engine has around it."""
+
+    def __init__(self, state: Path) -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        store = Store(state)
+        self.diary = Diary(store)
+        self.exchanges = Exchanges(self._post)
+        self.updates = Updates(self.exchanges, store, self.diary)
+        self.face: Face | None = None
+
+    def say(self, saying: Saying) -> None:
+        updates = tuple(
+            UpdateConfig(zone, tuple(servers)) for zone, servers in saying.servers.items()
+        )
+        published = tuple(
+            Published(name, "rotate", saying.ttl, tuple(Handed("isp", a) for a in addresses))
+            for name, addresses in saying.names.items()
+        )
+        config = Config((), dns=DnsConfig(updates=updates))
+        self.updates.take(time.monotonic(), config, (), (), published, tuple(saying.ways))
+
+    def standing(self, name: str = "", where: str = "") -> list[OutletStanding]:
+        return [
+            each
+            for each in self.updates.standings()
+            if name in ("", each.name) and where in ("", each.where)
+        ]
+
+    def events(self) -> list[str]:
+        return [event["text"] for event in self.diary.recent(500) if event["kind"] == "dns"]
+
+    async def settled(self, patience_s: float = SETTLE_S) -> bool:
+        """Wait until all places are current."""
+        deadline_s = time.monotonic() + patience_s
+        while {each.state for each in self.updates.standings()} != {"current"}:
+            if time.monotonic() > deadline_s:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
+
+    async def start_face(self) -> None:
+        uid, gid, _ = privileges.choose_user("nobody")
+        self.face = await start_face((uid, gid), self._hear, self._face_ended)
+        self.updates.face_started()
+
+    async def close(self) -> None:
+        await self.updates.close()
+        if self.face is not None:
+            self.face.close()
+            await self.face.over()
+
+    def _post(self, message: Message, fds: tuple[int, ...]) -> None:
+        if self.face is not None:
+            self.face.send(message, fds)
+
+    def _hear(self, message: object) -> None:
+        if isinstance(message, Reply):
+            self.exchanges.hear(message)
+
+    def _face_ended(self, _: str) -> None:
+        self.face = None
+        self.exchanges.forget()
+
+
+@asynccontextmanager
+async def running(state: Path) -> AsyncIterator[Outlet]:
+    """One whose sockets are made in the namespace of the calling thread."""
+    outlet = Outlet(state)
+    try:
+        await outlet.start_face()
+        yield outlet
+    finally:
+        await outlet.close()
+
+
+def as_text(standings: Iterable[OutletStanding]) -> str:
+    return "; ".join(f"{s.name} at {s.where}: {s.state} ({s.detail}): {s.seen}" for s in standings)
+
+
+async def main(state: Path) -> None:
+    reader = asyncio.StreamReader(limit=1 << 20)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    async with running(state) as outlet:
+        while line := await reader.readline():
+            if line == b"settle\n":
+                well = await outlet.settled()
+                print("settled" if well else as_text(outlet.standing()), flush=True)
+            else:
+                outlet.say(Saying.from_json(json.loads(line)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))

@@ -1,0 +1,477 @@
+"""Dynamic updates, at a real BIND, Knot and PowerDNS.
+
+                ┌─ isp-a ── wan0 ┐
+client ── core ─┤                ├ host     the outlet is this process's, its face a real one;
+        server  └─ isp-b ── wan1 ┘          the server is in the core, a secondary at the client
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.query
+import pytest
+
+from bench import peers_dns
+from bench.updating import Outlet, Saying, running
+from ifdefault.daemon.paths import Way
+from ifdefault.daemon.updates import UPDATES
+from ifdefault.dns import update
+from ifdefault.lab import services
+from ifdefault.lab.topology import ZONE
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
+from ifdefault.zones import Endpoint
+from tests.net.conftest import LabWorld
+from tests.net.test_face import clear, lay, until
+
+A, B, A6 = "203.0.113.10", "198.51.100.10", "2001:db8:a::10"
+RENUMBERED, OTHER = "203.0.113.77", "192.0.2.99"
+WAN0, WAN1 = Way("isp-a", 4, A, "wan0", 0), Way("isp-b", 4, B, "wan1", 0)
+WAN0_V6 = Way("isp-a", 6, A6, "wan0", 0)
+WAYS = (WAN0, WAN1, WAN0_V6)
+SERVER, SERVER_V6 = peers_dns.OUTSIDE
+CLIENT = "198.18.1.10"
+WWW = f"www.{ZONE}"
+_SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")  # Debian's
+
+
+def powerdns(world: World) -> None:
+    """PowerDNS, which lets a key change the zone."""
+    core = peers_dns.settle_outside(world)
+    home = services.home_of(core, "pdns")
+    with closing(sqlite3.connect(home / "db")) as database:
+        database.executescript(_SCHEMA.read_text())
+    settings = {
+        "launch": "gsqlite3",
+        "gsqlite3-database": home / "db",
+        "local-address": ", ".join(peers_dns.OUTSIDE),
+        "socket-dir": home,
+        "dnsupdate": "yes",
+        "allow-dnsupdate-from": "0.0.0.0/0, ::/0",
+        "security-poll-suffix": "",  # it would ask the Internet for news of itself
+    }
+    text = "".join(f"{key}={value}\n" for key, value in settings.items())
+    (home / "pdns.conf").write_text(text, encoding="utf-8")
+    for line in (
+        f"create-zone {ZONE} {peers_dns.NAMESERVER}",
+        f"add-record {ZONE} ns A {SERVER}",
+        f"import-tsig-key {peers_dns.KEY_NAME} hmac-sha256 {peers_dns.SECRET}",
+        f"set-meta {ZONE} TSIG-ALLOW-DNSUPDATE {peers_dns.KEY_NAME}",
+    ):
+        core.run(["pdnsutil", f"--config-dir={home}", *line.split()])
+    command = ["pdns_server", f"--config-dir={home}", "--daemon=no", "--guardian=no"]
+    child = services.start(core, "pdns_server", command)
+    services.answering(core, "pdns_server", child, socket.SOCK_DGRAM, 53, SERVER_V6)
+
+
+SERVERS: dict[str, Callable[[World], None]] = {
+    "bind": peers_dns.bind_updated,
+    "knot": peers_dns.knot_updated,
+    "powerdns": powerdns,
+}
+ROOT = Path(__file__).parents[2]
+PROMPT_S = 0.5  # from the decision to the answers
+QUANTUM_S = 1.0  # so long Knot 3.2 may put off an update that comes just after another one
+
+
+@pytest.fixture
+def key() -> Iterator[Path]:
+    with peers_dns.key_file() as path:
+        yield path
+
+
+@pytest.fixture(params=SERVERS)
+def world(request: pytest.FixtureRequest, lab_world: LabWorld) -> World:
+    """One with a server that takes updates."""
+    made = lab_world("two")
+    SERVERS[request.param](made)
+    await_zone(made)
+    return made
+
+
+def saying(
+    key: Path | str,
+    names: Mapping[str, Sequence[str]],
+    *,
+    servers: Sequence[str] = (SERVER,),
+    ways: Sequence[Way] = WAYS,
+    ttl: int = 30,
+    zone: str = ZONE,
+) -> Saying:
+    return Saying({zone: [Endpoint(a, 53, str(key)) for a in servers]}, names, ways, ttl)
+
+
+def await_zone(world: World, server: str = SERVER) -> None:
+    """Until a server has loaded its zone, which is after it listens."""
+
+    def loaded() -> bool:
+        question = dns.message.make_query(ZONE, "SOA")
+        return bool(dns.query.udp(question, server, timeout=5).answer)
+
+    eventually(lambda: world["client"].python(loaded), 20, what="the zone is loaded")
+
+
+def keep(world: World, story: Callable[[Outlet], Coroutine[Any, Any, None]]) -> None:
+    """Tell a story of an outlet at the host."""
+
+    async def main() -> None:
+        async with running(world.dir / "state") as outlet:
+            await story(outlet)
+
+    with world["host"].enter():
+        asyncio.run(main())
+
+
+def records(world: World, name: str = WWW, server: str = SERVER) -> dict[str, int]:
+    """The addresses that a server has of a name, with their TTLs."""
+
+    def ask() -> dict[str, int]:
+        found: dict[str, int] = {}
+        for kind in ("A", "AAAA"):
+            question = dns.message.make_query(name, kind, flags=dns.flags.Flag(0))
+            answer = dns.query.udp(question, server, timeout=5)
+            found |= {str(each): rrset.ttl for rrset in answer.answer for each in rrset}
+        return found
+
+    return world["client"].python(ask)
+
+
+async def say_it(world: World, name: str, addresses: set[str], server: str = SERVER) -> None:
+    """Until a server says just this of a name."""
+    found: dict[str, int] = {}
+    for _ in range(2000):
+        found = await asyncio.to_thread(records, world, name, server)
+        if set(found) == addresses:
+            return
+        await asyncio.sleep(0.005)
+    assert set(found) == addresses
+
+
+def change(world: World, *lines: str) -> None:
+    """What somebody else does at the server, by nsupdate."""
+    text = "\n".join((f"server {SERVER}", f"zone {ZONE}", *lines, "send", ""))
+    key = f"hmac-sha256:{peers_dns.KEY_NAME}:{peers_dns.SECRET}"
+    world["client"].run(["nsupdate", "-v", "-y", key], stdin=text)
+
+
+def failing(outlet: Outlet, detail: str, where: str = SERVER) -> bool:
+    return any(s.state == "failing" and s.detail == detail for s in outlet.standing(where=where))
+
+
+# --- what is said -------------------------------------------------------------------------
+
+
+def test_an_address_is_added_withdrawn_and_returns(world: World, key: Path) -> None:
+    is_knot = (world.dir / "knot-core").exists()
+    change(world, f"update add {WWW} 60 A {OTHER}", f"update add {WWW} 60 TXT theirs")
+
+    async def story(outlet: Outlet) -> None:
+        loop = asyncio.get_running_loop()
+        for addresses in ([A, B, A6], [B], [A, B, A6], [RENUMBERED, B]):
+            start_s = loop.time()
+            outlet.say(saying(key, {WWW: addresses}))
+            await say_it(world, WWW, {OTHER, *addresses})
+            assert loop.time() - start_s < PROMPT_S + QUANTUM_S * is_knot
+            assert await outlet.settled()
+            (standing,) = outlet.standing(WWW, SERVER)
+            assert set(standing.seen) == {OTHER, *addresses}
+            assert standing.detail.startswith("serial ")
+        assert not outlet.events()
+
+    keep(world, story)
+
+
+def test_over_ipv6_without_ipv4(world: World, key: Path) -> None:
+    async def story(outlet: Outlet) -> None:
+        outlet.say(saying(key, {WWW: [A]}, servers=[SERVER_V6], ways=[WAN0_V6]))
+        assert await outlet.settled()
+        await say_it(world, WWW, {A})
+
+    keep(world, story)
+
+
+def test_the_ttl_follows_alone(world: World, key: Path) -> None:
+    async def story(outlet: Outlet) -> None:
+        for ttl in (30, 5, 30):
+            outlet.say(saying(key, {WWW: [A, A6]}, ttl=ttl))
+            assert await outlet.settled()
+            wanted = {A: ttl, A6: ttl}
+            assert await asyncio.to_thread(records, world) == wanted
+
+    keep(world, story)
+
+
+def test_a_name_that_is_published_no_more_is_withdrawn(world: World, key: Path) -> None:
+    async def story(outlet: Outlet) -> None:
+        outlet.say(saying(key, {WWW: [A], ZONE: [A]}))
+        assert await outlet.settled()
+        outlet.say(saying(key, {ZONE: [A]}))
+        await say_it(world, WWW, set())
+        await until(lambda: not outlet.standing(WWW), "nothing is left to see to")
+        outlet.say(saying(key, {ZONE: []}))  # nothing is known any more: what is there stays
+        outlet.say(saying(key, {ZONE: [], WWW: [B]}))
+        await say_it(world, WWW, {B})
+        await say_it(world, ZONE, {A})
+
+    keep(world, story)
+
+
+def test_what_somebody_deletes_is_put_back(
+    world: World, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "CALM_S", 0.2)
+
+    async def story(outlet: Outlet) -> None:
+        outlet.say(saying(key, {WWW: [A, B]}))
+        assert await outlet.settled()
+        await asyncio.to_thread(change, world, f"update delete {WWW} A {A}")
+        await say_it(world, WWW, {A, B})
+        told = f"dns.update {ZONE} at {SERVER}: {WWW}: {A} was gone"
+        await until(lambda: outlet.events() == [told], "it is told")
+
+    keep(world, story)
+
+
+def test_two_hosts_share_a_name(world: World, key: Path) -> None:
+    async def story(outlet: Outlet) -> None:
+        async with running(world.dir / "other") as other:
+            theirs = ["203.0.113.20", "198.51.100.20"]
+            for ours, of_them in (([A, B], theirs), ([B], theirs), ([A], theirs[1:])):
+                outlet.say(saying(key, {WWW: ours}))
+                other.say(saying(key, {WWW: of_them}))
+                assert await outlet.settled()
+                assert await other.settled()
+                await say_it(world, WWW, {*ours, *of_them})
+
+    keep(world, story)
+
+
+# --- servers that refuse ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wrong", "fault"), [("secret", "BADSIG"), ("name", "BADKEY")])
+def test_a_wrong_key_is_named_and_tried_until_it_is_right(
+    world: World, key: Path, wrong: str, fault: str
+) -> None:
+    right, said = key.read_text(), f"NOTAUTH ({fault})"
+    if (world.dir / "pdns-core").exists():
+        said = "REFUSED"  # that is all it says
+    changed = {"secret": peers_dns.SECRET, "name": peers_dns.KEY_NAME}[wrong]
+    key.write_text(right.replace(changed, changed[::-1]))
+
+    async def story(outlet: Outlet) -> None:
+        outlet.say(saying(key, {WWW: [A]}))
+        await until(lambda: failing(outlet, said), "it is refused")
+        key.write_text(right)
+        assert await outlet.settled()
+        where = f"dns.update {ZONE} at {SERVER}"
+        assert outlet.events() == [f"{where}: failing ({said})", f"{where}: current again"]
+
+    keep(world, story)
+
+
+def test_words_of_servers(world: World, key: Path) -> None:
+    """No key where one is asked for; a zone that isn't there; a key that can't be read."""
+
+    async def story(outlet: Outlet) -> None:
+        outlet.say(saying("", {WWW: [A]}))
+        await until(lambda: any(s.state == "failing" for s in outlet.standing()), "refused")
+        assert outlet.standing()[0].detail in ("REFUSED", "NOTAUTH")
+        outlet.say(saying(key, {"www.other.test": [A]}, zone="other.test"))
+        await until(lambda: failing(outlet, "NOTAUTH"), "not its zone")
+        key.chmod(0)
+        outlet.say(saying(key, {WWW: [A]}))
+        lacking = f"this host: {key}: permission denied, let it be owned by daemon.user, mode 0400"
+        await until(lambda: failing(outlet, lacking), "the key")
+
+    keep(world, story)
+
+
+def test_a_cname_is_in_the_way_of_its_own_name_alone(world: World, key: Path) -> None:
+    change(world, f"update add {WWW} 60 CNAME elsewhere.example.")
+
+    async def story(outlet: Outlet) -> None:
+        outlet.say(saying(key, {WWW: [A], ZONE: [A]}))
+        await until(lambda: failing(outlet, f"{WWW} is a CNAME at {SERVER}"), "a CNAME")
+        await say_it(world, ZONE, {A})
+        await until(lambda: outlet.standing(ZONE)[0].state == "current", "the other is well")
+        await asyncio.to_thread(change, world, f"update delete {WWW} CNAME")
+        assert await outlet.settled()
+
+    keep(world, story)
+
+
+# --- servers that can't be reached --------------------------------------------------------
+
+
+def test_another_server_takes_it(world: World, key: Path) -> None:
+    """One refuses connections, one is silent."""
+
+    async def story(outlet: Outlet) -> None:
+        outlet.say(saying(key, {WWW: [A]}, servers=[CLIENT, SERVER]))
+        await say_it(world, WWW, {A})
+        await until(lambda: failing(outlet, "connection refused", CLIENT), "it doesn't listen")
+        lay(world["client"], "input", "tcp dport 53 drop")
+        outlet.say(saying(key, {ZONE: [A]}, servers=[CLIENT, SERVER]))
+        await say_it(world, ZONE, {A})
+        outlet.say(saying(key, {ZONE: [B]}, servers=[CLIENT, SERVER]))
+        await say_it(world, ZONE, {B})
+
+    keep(world, story)
+
+
+def test_a_server_behind_a_dead_uplink(world: World, key: Path) -> None:
+    """Another way is tried by itself, and at once when that is the only one."""
+
+    async def story(outlet: Outlet) -> None:
+        loop = asyncio.get_running_loop()
+        lay(world["isp-a"], "forward", "drop")
+        outlet.say(saying(key, {WWW: [A, B]}))
+        await until(lambda: failing(outlet, "no answer in 5 s"), "it is tried by the dead one")
+        await say_it(world, WWW, {A, B})
+        assert await outlet.settled()
+        outlet.say(saying(key, {WWW: [A]}))
+        start_s = loop.time()
+        outlet.say(saying(key, {WWW: [B]}, ways=[WAN1]))
+        await say_it(world, WWW, {B})
+        assert loop.time() - start_s < PROMPT_S + QUANTUM_S
+        # what was on its way over the dead one doesn't come after all
+        clear(world["isp-a"])
+        assert await outlet.settled()
+        await say_it(world, WWW, {B})
+
+    keep(world, story)
+
+
+def test_no_way_is_no_server_s_fault(world: World, key: Path) -> None:
+    async def story(outlet: Outlet) -> None:
+        outlet.say(saying(key, {WWW: [A]}, ways=[WAN0_V6]))
+        await until(lambda: failing(outlet, "no uplink that works leads to it"), "no way")
+        outlet.say(saying(key, {WWW: [A]}))
+        await say_it(world, WWW, {A})
+
+    keep(world, story)
+
+
+def test_a_face_that_dies_takes_nothing_with_it(world: World, key: Path) -> None:
+    async def story(outlet: Outlet) -> None:
+        lay(world["core"], "input", "tcp dport 53 drop")
+        outlet.say(saying(key, {WWW: [A]}))
+        assert outlet.face
+        outlet.face.kill("for a test")
+        await until(
+            lambda: outlet.standing()[0].detail.startswith("this host: the face"), "it is told"
+        )
+        clear(world["core"])
+        await outlet.start_face()
+        await say_it(world, WWW, {A})
+        assert await outlet.settled()
+
+    keep(world, story)
+
+
+# --- a host that dies ---------------------------------------------------------------------
+
+
+class Other:
+    """An outlet in a process of its own, to be killed."""
+
+    def __init__(self, world: World) -> None:
+        command = [sys.executable, "-m", "bench.updating", str(world.dir / "state")]
+        env = {"PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
+        pipe = subprocess.PIPE
+        self.child = world["host"].popen(command, stdin=pipe, stdout=pipe, env=env)
+
+    def tell(self, line: str) -> None:
+        assert self.child.stdin
+        self.child.stdin.write(line)
+        self.child.stdin.flush()
+
+    def settled(self) -> str:
+        self.tell("settle\n")
+        assert self.child.stdout
+        return self.child.stdout.readline().strip()
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.wait()
+
+
+@pytest.mark.parametrize("moment", ["remembered", "said"])
+def test_a_killed_engine_leaves_nothing_stale(world: World, key: Path, moment: str) -> None:
+    """It is killed as soon as what it will say is on disk, or as soon as it is there; its host is
+    renumbered meanwhile."""
+    file = world.dir / "state" / UPDATES
+    for number in range(20, 24):
+        address = f"203.0.113.{number}"
+        other = Other(world)
+        other.tell(saying(key, {WWW: [address], f"{number}.{ZONE}": [address]}).to_line())
+
+        def at_the_moment(address: str = address) -> bool:
+            if moment == "said":
+                return address in records(world)
+            return file.exists() and address in json.loads(file.read_text())[ZONE][WWW]
+
+        eventually(at_the_moment, 20, poll_s=0.001)
+        other.kill()
+    last = Other(world)
+    last.tell(saying(key, {WWW: [A]}).to_line())
+    assert last.settled() == "settled"
+    eventually(lambda: set(records(world)) == {A})
+    for number in range(20, 24):
+        eventually(lambda number=number: not records(world, f"{number}.{ZONE}"))  # type: ignore[misc]
+
+
+# --- all servers of a zone ----------------------------------------------------------------
+
+
+def test_each_server_of_the_zone_is_looked_at(lab_world: LabWorld, key: Path) -> None:
+    """A secondary that follows, is silent, and follows again; it is in the NS set alone."""
+    world = lab_world("two")
+    core = peers_dns.settle_outside(world)
+    more = (
+        f'{{ type primary; file "zone"; allow-update {{ key "{peers_dns.KEY_NAME}"; }};'
+        f" notify explicit; also-notify {{ {CLIENT}; }}; notify-delay 0;"
+        f" notify-source {SERVER}; }}"
+    )
+    apex = f"{peers_dns.apex(10)}@ 3600 NS ns2.{ZONE}.\nns2 3600 A {CLIENT}\n"
+    peers_dns.bind(core, peers_dns.OUTSIDE, 53, f"$ORIGIN {ZONE}.\n{apex}", more, peers_dns.KEY)
+    await_zone(world)
+    secondary = f'{{ type secondary; primaries {{ {SERVER}; }}; file "copy"; }}'
+    peers_dns.bind(world["client"], [CLIENT], 53, "", secondary)
+
+    async def story(outlet: Outlet) -> None:
+        def places() -> dict[str, str]:
+            return {each.where: each.state for each in outlet.standing(WWW)}
+
+        both = {SERVER: "current", CLIENT: "current", SERVER_V6: "current"}
+        outlet.say(saying(key, {WWW: [A]}))
+        await until(lambda: places() == both, "all say it")
+        lay(world["client"], "input", f"ip saddr {{ {A}, {B} }} udp dport 53 drop")
+        outlet.say(saying(key, {WWW: [B]}))
+        await until(lambda: places() == both | {CLIENT: "failing"}, "it is silent")
+        assert failing(outlet, "no answer in 2 s", CLIENT)
+        clear(world["client"])
+        await until(lambda: places() == both, "it speaks")
+        (told,) = outlet.standing(WWW, CLIENT)
+        assert told.seen == (B,)
+        where = f"dns.update {ZONE} at {CLIENT}"
+        assert outlet.events() == [
+            f"{where}: failing (no answer in 2 s)",
+            f"{where}: current again",
+        ]
+
+    keep(world, story)
