@@ -1,8 +1,9 @@
 """What the world can see of a failover, with the time at which it could be seen.
 
 `python -m bench.observer route ADDRESS…` tells by which interface this host would reach each
-address; `python -m bench.observer dns SERVER PORT NAME` tells which addresses a name has. Both
-print "ready", and then a line `[monotonic seconds, key, value]` for each change.
+address; `python -m bench.observer dns SERVER PORT NAME [SECONDS]` tells which addresses a name has,
+asked so often. Both print "ready", and then a line `[monotonic seconds, key, value]` for each
+change.
 
 Rules: nothing is asked of the program under measurement, only of the kernel (which also says when
 to look again) and of DNS servers, whose very job it is to answer.
@@ -144,7 +145,7 @@ def _interface(netlink: Netlink, question: bytes) -> str:
         return ""
 
 
-def names(server: str, port: int, name: str) -> Iterator[dict[str, str]]:
+def names(server: str, port: int, name: str, every_s: float) -> Iterator[dict[str, str]]:
     """Which IPv4 addresses a name has, every few milliseconds."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect((server, port))
@@ -160,7 +161,7 @@ def names(server: str, port: int, name: str) -> Iterator[dict[str, str]]:
             while answer[:2] != number.to_bytes(2):
                 answer = sock.recv(4096)
             yield {name: " ".join(sorted(_addresses(answer)))}
-        time.sleep(max(0.0, start + _QUERY_S - time.monotonic()))
+        time.sleep(max(0.0, start + every_s - time.monotonic()))
 
 
 def _addresses(answer: bytes) -> Iterator[str]:
@@ -192,8 +193,8 @@ def main() -> None:
     if kind == "route":
         _tell_changes(routes(arguments))
     else:
-        server, port, name = arguments
-        _tell_changes(names(server, int(port), name))
+        server, port, name, *every_s = arguments
+        _tell_changes(names(server, int(port), name, float(every_s[0]) if every_s else _QUERY_S))
 
 
 if __name__ == "__main__":

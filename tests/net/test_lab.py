@@ -160,9 +160,21 @@ gateways = ["203.0.113.65"]
 
 [uplink.fibre]
 interface = "enp2s0"
+
+[[dns.name]]
+name = "www.example.net"
+
+[dns.server]
+zones = ["www.example.net"]
 """)
     told = run("lab", "up", "--config", str(config), "--name", name).stdout
     assert "cable" in told
+    servers = ("ns-cable.www.example.net", "ns-fibre.www.example.net")
+    assert f"www.example.net is delegated to {' '.join(servers)}; a resolver is 198.18.0.1" in told
+    dig = ("lab", "exec", "--world", name, "client", "--", "dig")
+    assert "203.0.113.77\n" in run(*dig, "@198.18.0.1", "static.example.net").stdout
+    told = run(*dig, "+norecurse", "@198.18.0.54", "www.example.net").stdout
+    assert all(f"NS\t{server}." in told for server in servers)
     assert worlds(run)[name]["misrouted"] == {"cable": 0, "fibre": 0}
     host = ("lab", "exec", "--world", name, "host", "--")
     run(*host, *OWN, "apply")
@@ -245,11 +257,13 @@ def nobody() -> Iterator[Nobody]:
 
 
 def without_root(nobody: Nobody) -> None:
-    nobody("lab", "up", "two", "--name", "mine")
+    nobody("lab", "up", "two", "--name", "mine", "--dns")
     try:
         assert "mine" not in registry.names()
         assert_apply_helps(nobody, (nobody.python, *PROGRAM), "mine")
         assert_faults_come_and_go(nobody, "mine")
+        dig = ("lab", "exec", "client", "--", "dig", "+short", "@198.18.0.1", "static.example")
+        assert nobody(*dig).stdout.split()[0] in ("203.0.113.10", "198.51.100.10")
     finally:
         nobody("lab", "down", "mine")
     assert nobody("lab", "status").stdout == "no world stands\n"
@@ -279,3 +293,10 @@ def test_the_demo_shows_what_hung_answered() -> None:
     assert {row["uplink"] for row in told["after"]} == {"isp-a", "isp-b"}
     assert all(row["answered"] == row["tried"] and not row["misrouted"] for row in told["after"])
     assert told["misrouted_after"] == 0
+    static, ours = told["outage"]["static"], told["outage"]["ours"]
+    assert 0 < ours["failed"] < static["failed"]
+    assert ours["last_failed_s"] < static["last_failed_s"]
+    assert ours["return_s"] > 0
+    said = " ".join(text for _, _, text in told["outage"]["events"])
+    assert "isp-a IPv4: up -> down" in said
+    assert "www.example: -203.0.113.10 (isp-a)" in said

@@ -144,6 +144,7 @@ def test_glue_stays_whatever_is_dead() -> None:
         (1_700_000_000, 1_600_000_000.0, 1_700_000_001),  # the clock went back
         (4_294_967_295, 5.0, 5),  # round the corner is later, RFC 1982
         (4_294_967_295, 3_000_000_000.0, 1),  # and 0 is passed over
+        ((1 << 31) + 1, 0.0, (1 << 31) + 2),  # passed over here as well
         (None, 0.0, 1),
     ],
 )

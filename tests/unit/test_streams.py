@@ -22,7 +22,7 @@ _ROOM = 10
 def few_descriptors() -> Iterator[None]:
     """This process may open a few more, no matter how many it has."""
     used = {int(name) for name in os.listdir("/proc/self/fd")}
-    free = [number for number in range(max(used) + _ROOM + 1) if number not in used]
+    free = [number for number in range(max(used) + _ROOM + 2) if number not in used]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free[_ROOM], hard))
     try:

@@ -13,8 +13,10 @@ from dataclasses import asdict
 import click
 
 from ifdefault.lab import rootless
+from ifdefault.lab.outage import PER_S, SPAN_S, Fate, Outage, Span
 from ifdefault.lab.story import COUNT, Row, Share, Story, tell
 from ifdefault.lab.topology import load
+from ifdefault.lab.visits import CONNECT_S
 
 _PROBLEM = """\
 A web host buys transit from two providers and has an address of each, no BGP. It has one
@@ -24,17 +26,25 @@ _TRICK = """\
 The trick (Paul Vixie, NANOG 1997): each uplink has a default route of its own, and every
 connection is answered through the uplink that it came in on."""
 
+_OTHER_HALF = """\
+The talk's other half: DNS hands out the addresses of both uplinks. When a provider dies, a name
+that goes on naming it leads half of all visitors nowhere, and a name that `ifdefault` serves
+leads them to the uplink that works."""
+
 _BY_SOURCE = re.compile(r" rule add .*from (?!all)")
+_BARS = "·▁▂▃▄▅▆▇█"
+_TOLD = ("path", "dns")  # kinds of events
 
 
 @click.command(name="demo")
 @click.option("--json", "as_json", is_flag=True, help="Print what was measured, as JSON.")
 def command(as_json: bool) -> int:
-    """Show on real traffic what this is for: the same clients before and after apply.
+    """Show on real traffic what this is for: the same clients before and after apply, and
+    visitors by name when a provider dies.
 
     It runs in network namespaces of its own, with real servers where they are installed; without
-    root it needs user namespaces. The exit status is 0 if all was answered after apply, and
-    nothing misrouted.
+    root it needs user namespaces. The exit status is 0 if all was answered after apply, nothing
+    misrouted, and visitors went on when the provider had died.
     """
     rootless.enter_alone()
     for ending in (signal.SIGTERM, signal.SIGHUP):  # take the world away first
@@ -73,6 +83,9 @@ def _render(story: Story) -> Iterator[str]:
     if story.rotation:
         yield ""
         yield from _rotation(story.rotation)
+    if story.outage:
+        yield ""
+        yield from _outage(story.outage)
     yield ""
     yield from story.notes
     yield _verdict(story)
@@ -111,6 +124,47 @@ def _rotation(shares: Sequence[Share]) -> Iterator[str]:
     for share in shares:
         bar = "█" * round(40 * share.tried / total)
         yield f"  {share.uplink:<8} {bar:<28} {share.tried:>4} tried, {share.answered:>4} answered"
+
+
+def _outage(outage: Outage) -> Iterator[str]:
+    yield _OTHER_HALF
+    yield ""
+    pace = f"     {PER_S:g} connections a second by each name"
+    yield click.style("$ ifdefault run", bold=True) + pace
+    yield from _timeline(outage)
+    for what, fate in (("in a static zone", outage.static), ("served by us", outage.ours)):
+        yield f"  {fate.name:<14}  {what}: {_fate(fate, outage)}"
+    yield ""
+    yield click.style("$ ifdefault events", bold=True) + "     seconds after the cut"
+    yield from (f"{at:7.3f}  {text}" for at, kind, text in outage.events if kind in _TOLD)
+
+
+def _timeline(outage: Outage) -> Iterator[str]:
+    """A bar for each span: how many of the connections that were begun in it were answered."""
+    begin_s = outage.static.spans[0].at_s
+    cut, mend = (round((at_s - begin_s) / SPAN_S) for at_s in (0.0, outage.dead_s))
+    told = f"┌ {outage.provider} forwards nothing "
+    head = " " * cut + told.ljust(mend - cut - 7, "─") + f" {outage.dead_s:.1f} s ┐"
+    yield f"  {'':<14}  {head}"
+    for fate in (outage.static, outage.ours):
+        yield f"  {fate.name:<14}  " + "".join(map(_bar, fate.spans))
+
+
+def _bar(span: Span) -> str:
+    bar = _BARS[round((len(_BARS) - 1) * span.answered / span.tried)]
+    return click.style(bar, fg="green" if span.answered == span.tried else "red")
+
+
+def _fate(fate: Fate, outage: Outage) -> str:
+    if fate.last_failed_s is None:
+        return f"of {fate.tried} connections none failed"
+    over = outage.dead_s - fate.last_failed_s < CONNECT_S  # a second SYN may get through
+    until = (
+        f"until {outage.provider} was back"
+        if over
+        else f"the last {fate.last_failed_s:.1f} s after the cut"
+    )
+    return f"of {fate.tried} connections {fate.failed} failed, {until}"
 
 
 def _verdict(story: Story) -> str:

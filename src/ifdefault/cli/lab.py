@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ifdefault.errors import HostError, Problem
-from ifdefault.lab import faults, netns, registry, rootless, services
+from ifdefault.lab import dns, faults, netns, registry, rootless, services
 from ifdefault.lab.fitting import fit
 from ifdefault.lab.topology import Topology, load, names, read
 from ifdefault.lab.world import CommandFailed, World
@@ -52,22 +52,42 @@ def list_(as_json: bool) -> None:
 )
 @click.option("--name", metavar="NAME", help="What to call it; a random name unless told.")
 @click.option("--serve/--no-serve", default=True, help="Start the lab's own servers on the host.")
-def up(topology: str | None, config: Path | None, name: str | None, serve: bool) -> None:
+@click.option(
+    "--dns/--no-dns",
+    "with_dns",
+    default=None,
+    help="Start a root, a parent that delegates the host's zones to it, and a resolver; unless"
+    " told, if the config serves zones.",
+)
+def up(
+    topology: str | None,
+    config: Path | None,
+    name: str | None,
+    serve: bool,
+    with_dns: bool | None,
+) -> None:
     """Build TOPOLOGY, or a world for one's own config, and leave it standing."""
     if (topology is None) == (config is None):
         raise click.UsageError("give one of TOPOLOGY and --config FILE")
-    spec = _fit(config) if config else load(topology or "")
+    spec, serves = _fit(config) if config else (load(topology or ""), False)
+    with_dns = serves if with_dns is None else with_dns
     rootless.enter_held(start=True)
     try:
         with World.up(spec, name=name) as world:
             if serve:
                 services.builtin(world["host"], http=True)
+            if with_dns:
+                dns.start(world)
             world.keep = True
     finally:
         rootless.end_holder()  # nothing to hold if that failed
     click.echo(f"{spec.drawing}\n\nworld {world.name}: {spec.title}")
     click.echo(f"nodes: {' '.join(world.nodes)}")
     click.echo(f"look around: ifdefault lab shell --world {world.name} host")
+    if with_dns:
+        for each in spec.delegations():
+            servers = " ".join(name for name, _ in each.nameservers)
+            click.echo(f"{each.zone} is delegated to {servers}; a resolver is {dns.RESOLVER[0]}")
 
 
 @command.command()
@@ -217,7 +237,10 @@ def _execute(name: str | None, node: str, argv: list[str]) -> None:
     os.execvpe("ip", netns.argv(world[node].netns, argv), world[node].environment())
 
 
-def _fit(path: Path) -> Topology:
+def _fit(path: Path) -> tuple[Topology, bool]:
+    """A world for a config, and whether that serves zones."""
     from ifdefault.config import read as read_config
 
-    return fit(read_config(path), path.read_text(encoding="utf-8"), str(path))
+    config = read_config(path)
+    text = path.read_text(encoding="utf-8")
+    return fit(config, text, str(path)), bool(config.dns.server.zones)

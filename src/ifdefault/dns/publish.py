@@ -107,4 +107,4 @@ def next_serial(last: int | None, now_s: float) -> int:
     if last is None:
         return clock or 1
     ahead = (clock - last) % (1 << 32)
-    return clock if 0 < ahead < 1 << 31 else (last + 1) % (1 << 32) or 1
+    return clock if clock and 0 < ahead < 1 << 31 else (last + 1) % (1 << 32) or 1

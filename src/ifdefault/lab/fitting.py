@@ -2,6 +2,7 @@
 
 Rules: what the config says of interfaces, gateways and addresses comes true; what it leaves to
 the kernel is made up from documentation prefixes. Uplinks that name one interface share a LAN.
+The zones of the embedded server are those that the lab's DNS leaves to the host.
 """
 
 from __future__ import annotations
@@ -45,10 +46,14 @@ def _build(config: Config, text: str, *, name: str, title: str) -> Topology:
     for number, uplink in enumerate(uplinks, start=1):
         node = _node(uplink.name, number)
         table["providers"][node] = _provider(uplink, number, host)
+        if node != uplink.name:
+            table["providers"][node]["uplink"] = uplink.name
         if shared[uplink.interface] == 1:
             table["links"].append(f"{node}.cust0 host.{uplink.interface}")
         else:
             lans.setdefault(uplink.interface, []).append(node)
+    if config.dns.server.zones:
+        table["zones"] = list(config.dns.server.zones)
     table["nodes"] = {"host": host} | {
         f"lan{number}": _lan(table, number, dev, members)
         for number, (dev, members) in enumerate(lans.items())

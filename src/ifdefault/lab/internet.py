@@ -59,7 +59,8 @@ _UDP_MAP = """\
     timeout 30s
   }}
 """
-_QUESTION = "    meta nfproto ipv{0} update @udp{0} {{ udp sport : meta mark }}\n"
+# What comes from port 53 answers the core's own resolver, and is no question.
+_QUESTION = "    meta nfproto ipv{0} udp sport != 53 update @udp{0} {{ udp sport : meta mark }}\n"
 _ANSWER = "    meta nfproto ipv{0} meta mark 0 meta mark set udp dport map @udp{0}\n"
 
 

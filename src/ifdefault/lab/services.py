@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ifdefault.errors import HostError, Problem
 from ifdefault.lab import ports
@@ -18,6 +19,7 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node
 
 _START_S = 15.0
+_PACKAGES = {"named": "bind9"}  # Debian's, where they aren't called as the program
 
 
 def installed(program: str) -> bool:
@@ -28,7 +30,7 @@ def builtin(node: Node, *, http: bool = False) -> subprocess.Popen[str]:
     """TCP echo and every kind of UDP socket on a node's addresses, HTTP where nginx isn't."""
     addresses = node.world.topology.addresses(node.name)
     command = [sys.executable, "-m", "ifdefault.lab.serve", *addresses, *["--http"] * http]
-    child = _start(node, "serve", command, stdout=subprocess.PIPE)
+    child = start(node, "serve", command, stdout=subprocess.PIPE)
     assert child.stdout is not None
     if child.stdout.readline() != "ready\n":
         raise HostError(f"the lab's own servers didn't start: {_said(node, 'serve')}")
@@ -36,9 +38,8 @@ def builtin(node: Node, *, http: bool = False) -> subprocess.Popen[str]:
 
 
 def nginx(node: Node) -> subprocess.Popen[str]:
-    """A web server on port 80 that answers with the address that was asked."""
-    home = node.world.dir / f"nginx-{node.name}"
-    home.mkdir()
+    """A web server on port 80 that answers with the address that was asked; `/you` with yours."""
+    home = home_of(node, "nginx")
     temporary = "".join(
         f"  {kind}_temp_path {home}/{kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -63,6 +64,9 @@ http {{
     location = / {{
       return 200 "$server_addr\\n";
     }}
+    location = /you {{
+      return 200 "$remote_addr\\n";
+    }}
     location / {{
       root {home};
     }}
@@ -71,8 +75,8 @@ http {{
 """,
         encoding="utf-8",
     )
-    child = _start(node, "nginx", ["nginx", "-e", "stderr", "-p", str(home), "-c", str(config)])
-    return _answering(node, "nginx", child, socket.SOCK_STREAM, ports.HTTP)
+    child = start(node, "nginx", ["nginx", "-e", "stderr", "-p", str(home), "-c", str(config)])
+    return answering(node, "nginx", child, socket.SOCK_STREAM, ports.HTTP)
 
 
 def caddy(node: Node, bind: Sequence[str] = ()) -> subprocess.Popen[str]:
@@ -80,8 +84,7 @@ def caddy(node: Node, bind: Sequence[str] = ()) -> subprocess.Popen[str]:
 
     Caddy 2.6 on a wildcard socket doesn't say which address to answer from: a naive one.
     """
-    home = node.world.dir / f"caddy-{node.name}"
-    home.mkdir()
+    home = home_of(node, "caddy")
     config = home / "Caddyfile"
     config.write_text(
         f"""\
@@ -107,20 +110,24 @@ www.example {{
     command = ["caddy", "run", "--config", str(config), "--adapter", "caddyfile"]
     places = {"HOME": home, "XDG_DATA_HOME": home / "data", "XDG_CONFIG_HOME": home / "config"}
     env = {name: str(path) for name, path in places.items()}
-    child = _start(node, "caddy", command, env=env)
-    return _answering(node, "caddy", child, socket.SOCK_DGRAM, ports.QUIC)
+    child = start(node, "caddy", command, env=env)
+    return answering(node, "caddy", child, socket.SOCK_DGRAM, ports.QUIC)
 
 
 def unbound(
     node: Node, name: str, addresses: Iterable[str], listen: Sequence[str]
 ) -> subprocess.Popen[str]:
     """A resolver that hands out one record for each address of a name, in rotation."""
-    home = node.world.dir / f"unbound-{node.name}"
-    home.mkdir()
     records = "".join(
         f'  local-data: "{name}. 5 IN {"AAAA" if ":" in address else "A"} {address}"\n'
         for address in addresses
     )
+    return resolver(node, listen, f'  local-zone: "{name}." static\n{records}')
+
+
+def resolver(node: Node, listen: Sequence[str], lines: str) -> subprocess.Popen[str]:
+    """unbound, with more lines of its `server:` clause."""
+    home = home_of(node, "unbound")
     interfaces = "".join(f"  interface: {address}\n" for address in listen)
     config = home / "unbound.conf"
     config.write_text(
@@ -133,23 +140,28 @@ server:
   use-syslog: no
   do-daemonize: no
   verbosity: 0
-  rrset-roundrobin: yes
   module-config: "iterator"
   access-control: 0.0.0.0/0 allow
   access-control: ::/0 allow
 {interfaces}\
-  local-zone: "{name}." static
-{records}\
+{lines}\
 remote-control:
   control-enable: no
 """,
         encoding="utf-8",
     )
-    child = _start(node, "unbound", ["unbound", "-d", "-p", "-c", str(config)])
-    return _answering(node, "unbound", child, socket.SOCK_DGRAM, 53)
+    child = start(node, "unbound", ["unbound", "-d", "-p", "-c", str(config)])
+    return answering(node, "unbound", child, socket.SOCK_DGRAM, 53, listen[0])
 
 
-def _start(
+def home_of(node: Node, name: str) -> Path:
+    """A directory of a server's own."""
+    home = node.world.dir / f"{name}-{node.name}"
+    home.mkdir()
+    return home
+
+
+def start(
     node: Node,
     name: str,
     command: Sequence[str],
@@ -157,17 +169,25 @@ def _start(
     stdout: int | None = None,
     env: dict[str, str] | None = None,
 ) -> subprocess.Popen[str]:
-    if not installed(command[0]):
-        raise HostError(Problem("", f"{name} isn't installed", f"install the package {name}"))
+    """Start a server; what it says goes into a log of its own."""
+    if not installed(program := command[0]):
+        package = _PACKAGES.get(program, program)
+        raise HostError(Problem("", f"{program} isn't installed", f"install the package {package}"))
     with (node.world.dir / f"{name}-{node.name}.log").open("w") as log:
         return node.popen(command, stdout=stdout or log, stderr=log, env=env)
 
 
-def _answering(
-    node: Node, name: str, child: subprocess.Popen[str], kind: int, port: int
+def answering(
+    node: Node,
+    name: str,
+    child: subprocess.Popen[str],
+    kind: int,
+    port: int,
+    address: str = "",
 ) -> subprocess.Popen[str]:
-    """Wait until somebody listens on a port, or the server ended."""
-    listing = ["ss", "-Hln", "-t" if kind == socket.SOCK_STREAM else "-u", f"sport = :{port}"]
+    """Wait until somebody listens on a port, of one address if it is given, or the server ended."""
+    where = f"src [{address}]:{port}" if address else f"sport = :{port}"
+    listing = ["ss", "-Hln", "-t" if kind == socket.SOCK_STREAM else "-u", where]
 
     def listens() -> bool:
         if child.poll() is not None:

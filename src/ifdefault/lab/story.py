@@ -1,4 +1,4 @@
-"""The demo's story: the same clients before and after `ifdefault apply`, and DNS rotation.
+"""The demo's story: the same clients before and after `ifdefault apply`; then a provider dies.
 
 Rules: what it tells was measured in this run: answers by the clients, misrouted packets by the
 providers' own filters. Where a real server isn't installed the lab's own stands in, and the
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from ifdefault.errors import HostError
-from ifdefault.lab import ports, services
+from ifdefault.lab import dns, outage, ports, services
 from ifdefault.lab.rotation import rotate
 from ifdefault.lab.topology import Target, Topology
 from ifdefault.lab.traffic import Tally, measure
@@ -21,8 +21,6 @@ from ifdefault.lab.world import World
 
 COUNT = 20  # tries of each kind to each address
 VISITS = 1000  # connections by name
-_NAME = "www.example"
-_RESOLVER = "198.18.0.1"  # in the core, where a client's provider has it
 
 # How a provider sees the answers of each kind: (protocol, port), ICMP by type * 256 + code.
 _ANSWERS = {
@@ -72,13 +70,16 @@ class Story:
     status: str
     after: tuple[Row, ...]
     rotation: tuple[Share, ...]
+    outage: outage.Outage | None
     misrouted_after: int
 
     @property
     def ok(self) -> bool:
-        """Whether everything was answered once `apply` had run, and nothing misrouted."""
+        """Whether everything was answered once `apply` had run, nothing misrouted, and visitors
+        went on when a provider had died."""
         rows: tuple[Row | Share, ...] = (*self.after, *self.rotation)
-        return self.misrouted_after == 0 and all(row.answered == row.tried for row in rows)
+        answered = all(row.answered == row.tried for row in rows)
+        return answered and self.misrouted_after == 0 and (self.outage is None or self.outage.ok)
 
 
 Progress = Callable[[str], None]
@@ -100,11 +101,13 @@ def tell(topology: Topology, progress: Progress) -> Story:
         baseline = sum(world.misrouted().values())
         after = _act(world, kinds)
         rotation: tuple[Share, ...] = ()
-        if services.installed("unbound"):
+        suffered = None
+        if dns.installed():
             progress(f"{VISITS:,} connections by name")
             rotation = _rotate(world)
+            suffered = _suffer(world, progress)
         else:
-            notes.append("unbound isn't installed: no rotation by a real resolver")
+            notes.append("no connections by name: they take BIND (named) and unbound")
         return Story(
             topology=topology.name,
             drawing=topology.drawing,
@@ -114,6 +117,7 @@ def tell(topology: Topology, progress: Progress) -> Story:
             status=status,
             after=after,
             rotation=rotation,
+            outage=suffered,
             misrouted_after=sum(world.misrouted().values()) - baseline,
         )
 
@@ -175,12 +179,19 @@ def _ifdefault(world: World, subcommand: str) -> str:
 
 
 def _rotate(world: World) -> tuple[Share, ...]:
-    targets = world.topology.targets()
-    services.unbound(world["core"], _NAME, [t.address for t in targets], [_RESOLVER])
-    uplink = {target.address: target.provider for target in targets}
+    dns.start(world, static_ttl_s=outage.TTL_S)
+    uplink = {target.address: target.provider for target in world.topology.targets()}
     tried: Counter[str] = Counter()
     answered: Counter[str] = Counter()
-    for share in rotate(world["client"], _RESOLVER, _NAME, count=VISITS):
+    for share in rotate(world["client"], dns.RESOLVER[0], outage.STATIC, count=VISITS):
         tried[uplink[share.address]] += share.tried
         answered[uplink[share.address]] += share.answered
     return tuple(Share(name, tried[name], answered[name]) for name in sorted(tried))
+
+
+def _suffer(world: World, progress: Progress) -> outage.Outage:
+    progress("ifdefault run, with a name in the DNS")
+    outage.configure(world)
+    world.daemon()
+    outage.await_well(world)
+    return outage.suffer(world, progress)

@@ -22,6 +22,7 @@ from ifdefault.lab import internet
 from ifdefault.lab.filters import source_filter
 
 _FILES = files("ifdefault.lab") / "topologies"
+ZONE = "www.example"  # what the host is for, unless a topology says otherwise
 _FORWARD = (("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"))
 
 
@@ -65,6 +66,15 @@ class Provider:
     gateways: tuple[str, ...] = ()  # its addresses on the customers' interface, cust0
     serves: tuple[str, ...] = ()  # clients that come in through this provider alone
     routes: tuple[str, ...] = ()
+    uplink: str = ""  # what the host's config calls it, where it can't be the name of a node
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Delegation:
+    """A zone that its parent leaves to others. `nameservers`: (name, addresses)."""
+
+    zone: str
+    nameservers: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -87,6 +97,7 @@ class Topology:
     wires: tuple[tuple[End, End], ...]  # pairs of tun devices: no Ethernet, no neighbours
     providers: tuple[Provider, ...]
     nodes: tuple[NodeSpec, ...]
+    zones: tuple[str, ...]  # delegated to the host
     table: str  # the table it was parsed of, as JSON: another process parses it again
 
     def node(self, name: str) -> NodeSpec:
@@ -114,6 +125,20 @@ class Topology:
         ]
         # a second router of one provider leads to the same address again
         return tuple({(it.address, it.sources): it for it in reversed(found)}.values())[::-1]
+
+    def delegations(self) -> tuple[Delegation, ...]:
+        """What the parents of the host's zones say of them: a name server on each uplink."""
+        addresses: dict[str, list[str]] = {}
+        names = {provider.name: provider.uplink or provider.name for provider in self.providers}
+        for target in self.targets():
+            addresses.setdefault(names[target.provider], []).append(target.address)
+        return tuple(
+            Delegation(
+                zone,
+                tuple((f"ns-{uplink}.{zone}", tuple(own)) for uplink, own in addresses.items()),
+            )
+            for zone in self.zones
+        )
 
 
 def names() -> tuple[str, ...]:
@@ -159,6 +184,7 @@ def parse(table: Mapping[str, Any]) -> Topology:
         wires=wires,
         providers=providers,
         nodes=tuple(_node(name, row) for name, row in nodes.items()),
+        zones=tuple(table.get("zones", (ZONE,))),
         table=json.dumps(table),
     )
 

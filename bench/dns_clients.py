@@ -1,0 +1,313 @@
+"""`dns_clients`: visitors by name, through a resolver, while a provider dies and comes back.
+
+Rules: what counts is what became of the visitors. All variants have the same host, the same
+resolver, the same TTL and the same outage, which begins at a random place in the life of what the
+resolver has cached.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from bench import peers_dns
+from bench.clock import say
+from bench.daemon import Daemon, two_uplinks
+from bench.failover_trials import BLACKHOLE, Cut
+from bench.results import Figure, Report, Table
+from bench.stats import median
+from bench.subject import Subject
+from ifdefault.kernel import nft
+from ifdefault.lab import dns, lookup, services
+from ifdefault.lab.topology import ZONE, load
+from ifdefault.lab.visits import CONNECT_S, Visit, Visits
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import Node, World
+
+TTL_S = 10
+PER_S = 100.0
+_PROVIDER = "isp-a"
+_CALM_S = 3.0
+_DEAD_S = 20.0
+_HEALED_S = 25.0
+_WORLDS = 2
+_TRIALS = 3
+_STATIC = f"{dns.STATIC}.example"
+_HOW = f"""\
+The lab's world `two`, with a root zone and the zone above ours served by BIND and a resolver,
+unbound, between clients and host, all in the core, and unbound with its default settings but for
+those that are named. A client makes {PER_S:g} new TCP connections a second, every second one by
+IPv4, the others by IPv6; each asks the resolver anew, takes the first address of the answer, and
+has *failed* if nothing was echoed within {CONNECT_S:g} s. All TTLs are {TTL_S} s. The trials begin
+{_CALM_S:g} to {_CALM_S + TTL_S:g} s after the first visit; then the provider of the first uplink
+forwards nothing for {_DEAD_S:g} s, while its router still answers (*blackhole*), or drops TCP and
+UDP alone (*unseen*: our probes, ICMP, go on).
+
+**ifdefault** serves the zone itself, on both uplinks' addresses, which the parent zone names as its
+two name servers; its daemon runs with default settings. *Rotate* and *arrival* are policies; with
+`arrival` all addresses are named, those of the uplink that the resolver's question came in by
+first, and unbound hands them out in turn all the same; with `arrival-only` they alone are named,
+and which they are is for the resolver to choose: unbound takes a name server that was silent for
+dead for up to 900 s (`infra-host-ttl`), unless it may not become that patient
+(`infra-cache-max-rtt`).
+The other variants have our return path on the host (`ifdefault apply`, no daemon), so that both
+addresses answer. **Round robin** is both addresses as static records in the parent zone. **gdnsd**
+(`multifo`) and **PowerDNS** (`ifportup`, `selector='all'`) serve the zone at the quickest settings
+that we found, from a server of their own in the core, beyond both providers: on the host they could
+not see what visitors see, since whoever connects to an address of his own host never leaves it.
+They connect to port 80 of each address.
+
+*Detected* is the time from just before the command that cuts until the daemon calls the slower of
+the two families down. *Last failure* is when the last connection that failed was begun. unbound
+counts whole seconds, so it may keep an answer for up to one longer than its TTL. *Back* is the time
+from just before the command that ends the outage until an address of that uplink is visited
+again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """`serve` makes `visited` resolve; the daemon, if it is ours."""
+
+    name: str
+    settings: str
+    serve: Callable[[World], Daemon | None]
+    visited: str = ZONE
+    at_once: bool = True  # whether an answer has the addresses of all uplinks
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.settings}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one outage did to the visitors. Times are seconds after the cut, or after the end."""
+
+    visits: int
+    failed: int
+    detected_s: float | None
+    last_failed_s: float
+    back_s: float | None
+    by_second: list[tuple[int, int, int]]  # after the cut: begun, failed
+
+
+def _ours(policy: str, **options: str) -> Callable[[World], Daemon]:
+    """`options` are the resolver's."""
+
+    def serve(world: World) -> Daemon:
+        dns.start(world, options={key.replace("_", "-"): text for key, text in options.items()})
+        text = f'[[dns.name]]\nname = "{ZONE}"\npolicy = "{policy}"\nttl = {TTL_S}\n'
+        text += f'[dns.server]\nzones = ["{ZONE}"]\n'
+        daemon = Daemon(world, f"{two_uplinks()}\n{text}")
+        daemon.start()
+        return daemon
+
+    return serve
+
+
+def _static(world: World) -> None:
+    Subject(world).apply()
+    dns.start(world, static_ttl_s=TTL_S)
+
+
+def _gdnsd(world: World) -> None:
+    Subject(world).apply()
+    peers_dns.gdnsd_watching(
+        world, TTL_S, interval=2, timeout=1, down_thresh=1, ok_thresh=1, up_thresh=2
+    )
+    dns.start(world, delegations=peers_dns.DELEGATED)
+
+
+def _powerdns(world: World) -> None:
+    Subject(world).apply()
+    peers_dns.powerdns_watching(world, TTL_S, interval_s=1, timeout_s=1)
+    dns.start(world, delegations=peers_dns.DELEGATED)
+
+
+_UNSEEN_RULE = "meta l4proto { tcp, udp } drop"
+
+
+def _drop_unseen(node: Node) -> None:
+    hook = "type filter hook forward priority -20; policy accept;"
+    text = f"add table inet cut {{ chain forward {{ {hook} {_UNSEEN_RULE}; }}; }}"
+    node.python(partial(nft.run, text))
+
+
+UNSEEN = Cut("unseen", _drop_unseen, BLACKHOLE.end)
+_ROTATE = Variant("ifdefault", "rotate", _ours("rotate"))
+_ARRIVAL = Variant("ifdefault", "arrival", _ours("arrival"))
+_ARRIVAL_ONLY = Variant("ifdefault", "arrival-only", _ours("arrival-only"), at_once=False)
+_ARRIVAL_AGAIN = Variant(
+    "ifdefault",
+    "arrival-only, unbound's infra-cache-max-rtt 400 ms",
+    _ours("arrival-only", infra_cache_max_rtt="400"),
+    at_once=False,
+)
+_PLAIN = Variant("round robin", "static records", _static, _STATIC)
+_GDNSD = Variant("gdnsd", "each 2 s, timeout 1 s, 1 failure", _gdnsd)
+_POWERDNS = Variant("PowerDNS", "each 1 s, timeout 1 s", _powerdns)
+_OURS = (_ROTATE, _ARRIVAL, _ARRIVAL_ONLY, _ARRIVAL_AGAIN)
+_BLACKHOLE = (*_OURS, _GDNSD, _POWERDNS, _PLAIN)
+_UNSEEN = (_ROTATE, _ARRIVAL_ONLY)
+
+Found = dict[tuple[str, str], list[Outcome]]
+
+
+def run() -> Report:
+    jobs = [(variant, BLACKHOLE) for variant in _BLACKHOLE for _ in range(_TRIALS)]
+    jobs += [(variant, UNSEEN) for variant in _UNSEEN]
+    found: Found = {}
+    with ThreadPoolExecutor(_WORLDS) as pool:
+        outcomes = pool.map(lambda job: attempt(*job), jobs)
+        for (variant, cut), outcome in zip(jobs, outcomes, strict=True):
+            found.setdefault((variant.title, cut.name), []).append(outcome)
+    samples = {" | ".join(key): list(map(asdict, some)) for key, some in found.items()}
+    return Report(
+        "Visitors by name, while a provider dies", _HOW, tuple(_figures(found)), _tables(found),
+        samples,
+    )  # fmt: skip
+
+
+def attempt(variant: Variant, cut: Cut) -> Outcome:
+    """One outage in a world of its own."""
+    with World.up(load("two")) as world:
+        services.builtin(world["host"])
+        services.nginx(world["host"])
+        daemon = variant.serve(world)
+        _await_addresses(world, variant)
+        visits = Visits(world["client"], dns.RESOLVER[0], [variant.visited], per_s=PER_S)
+        time.sleep(_CALM_S + random.uniform(0, TTL_S))
+        cut_s = time.monotonic()
+        cut.begin(world[_PROVIDER])
+        time.sleep(_DEAD_S)
+        detected_s = _detected(daemon)
+        mend_s = time.monotonic()
+        cut.end(world[_PROVIDER])
+        time.sleep(_HEALED_S)
+        begun = visits.stop()
+        addresses = {t.address for t in world.topology.targets() if t.provider == _PROVIDER}
+    outcome = judge(begun, addresses, cut_s, mend_s, detected_s)
+    say(f"{variant.title}, {cut.name}: {outcome.failed} of {outcome.visits} failed")
+    return outcome
+
+
+def _await_addresses(world: World, variant: Variant) -> None:
+    """Until the resolver has addresses of both families, and of both uplinks."""
+    all_of_them = {target.address for target in world.topology.targets()}
+
+    def resolves() -> bool:
+        ask = partial(lookup.resolve_both, dns.RESOLVER[0], variant.visited)
+        found = set(world["core"].python(ask))
+        return found == all_of_them if variant.at_once else len({":" in it for it in found}) == 2
+
+    eventually(resolves, 60.0, what=f"{variant.visited} resolves", poll_s=0.2)
+
+
+def _detected(daemon: Daemon | None) -> float | None:
+    """When the daemon called both paths down, on the monotonic clock."""
+    if daemon is None:
+        return None
+    health = daemon.ask()["standing"]["health"]
+    down = [path for path in health if path["uplink"] == _PROVIDER and path["state"] == "down"]
+    return max(float(path["since_s"]) for path in down) if len(down) == 2 else None
+
+
+def judge(
+    begun: Sequence[Visit],
+    addresses: set[str],
+    cut_s: float,
+    mend_s: float,
+    detected_s: float | None,
+) -> Outcome:
+    failed = [visit for visit in begun if not visit.ok]
+    back = [visit.at_s for visit in begun if visit.at_s > mend_s and visit.address in addresses]
+    seconds: dict[int, list[Visit]] = {}
+    for visit in begun:
+        seconds.setdefault(int((visit.at_s - cut_s) // 1), []).append(visit)
+    return Outcome(
+        visits=len(begun),
+        failed=len(failed),
+        detected_s=None if detected_s is None else detected_s - cut_s,
+        last_failed_s=max((visit.at_s for visit in failed), default=cut_s) - cut_s,
+        back_s=min(back) - mend_s if back else None,
+        by_second=[
+            (second, len(some), sum(not visit.ok for visit in some))
+            for second, some in sorted(seconds.items())
+        ],
+    )
+
+
+# --- told -----------------------------------------------------------------------------------
+
+
+def _figures(found: Found) -> Iterator[Figure]:
+    for variant in _OURS:
+        trials = found[variant.title, BLACKHOLE.name]
+        of = f"{variant.title}, blackhole: "
+        yield Figure(f"{of}trials", len(trials))
+        yield Figure(f"{of}failed connections, median", median([t.failed for t in trials]))
+        seen = [t for t in trials if t.detected_s is not None]
+        after = max(t.last_failed_s - (t.detected_s or 0.0) for t in trials)
+        yield Figure(f"{of}last failure after detection, longest", after, "s", TTL_S + 1)
+        yield Figure(f"{of}outages that weren't detected", len(trials) - len(seen), target=0)
+        never = sum(t.back_s is None for t in trials)
+        wanted = 0 if variant.at_once else None  # else it is for the resolver to choose
+        yield Figure(f"{of}not back on both uplinks", never, target=wanted)
+    for variant in (_GDNSD, _POWERDNS, _PLAIN):
+        trials = found[variant.title, BLACKHOLE.name]
+        failed = median([t.failed for t in trials])
+        yield Figure(f"{variant.title}, blackhole: failed connections, median", failed)
+    for variant in _UNSEEN:
+        (trial,) = found[variant.title, UNSEEN.name]
+        yield Figure(f"{variant.title}, unseen: failed connections", trial.failed)
+
+
+def _tables(found: Found) -> tuple[Table, ...]:
+    counts, times = ("outages", "connections", "failed"), ("detected", "last failure", "back")
+    heads = ("", "settings", *counts, *times)
+    spans = [*range(-1, int(_DEAD_S) + 1), int(_DEAD_S) + 5, int(_DEAD_S) + 10]
+    shares = ("", "settings", *(f"{second} s" for second in spans))
+    return (
+        Table("Blackhole; medians:", heads, tuple(_rows(_BLACKHOLE, BLACKHOLE, found))),
+        Table("Unseen by our probes:", heads, tuple(_rows(_UNSEEN, UNSEEN, found))),
+        Table(
+            "Blackhole; failed connections in a second, in per cent, by seconds after the cut:",
+            shares,
+            tuple(_course(_BLACKHOLE, found, spans)),
+        ),
+    )
+
+
+def _rows(variants: Sequence[Variant], cut: Cut, found: Found) -> Iterator[tuple[str, ...]]:
+    for variant in variants:
+        trials = found[variant.title, cut.name]
+        detected = [t.detected_s for t in trials if t.detected_s is not None]
+        back = [t.back_s for t in trials if t.back_s is not None]
+        yield (
+            variant.name,
+            variant.settings,
+            str(len(trials)),
+            f"{median([t.visits for t in trials]):.0f}",
+            f"{median([t.failed for t in trials]):.0f}",
+            f"{median(detected):.2f} s" if detected else "",
+            f"{median([t.last_failed_s for t in trials]):.1f} s",
+            f"{median(back):.1f} s" if back else "never",
+        )
+
+
+def _course(
+    variants: Sequence[Variant], found: Found, spans: Sequence[int]
+) -> Iterator[tuple[str, ...]]:
+    for variant in variants:
+        trials = found[variant.title, BLACKHOLE.name]
+        begun, failed = dict.fromkeys(spans, 0), dict.fromkeys(spans, 0)
+        for second, some, bad in (row for trial in trials for row in trial.by_second):
+            if second in begun:
+                begun[second] += some
+                failed[second] += bad
+        shares = [100 * failed[s] / begun[s] if begun[s] else 0.0 for s in spans]
+        yield variant.name, variant.settings, *(f"{share:.0f}" for share in shares)

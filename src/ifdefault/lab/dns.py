@@ -1,0 +1,153 @@
+"""The Internet's DNS, in the core: a root, the parents of the host's zones, and a resolver.
+
+    client ──> unbound ──┬─> "."            root.lab     BIND
+                         ├─> "example"      parent.lab   BIND: delegates www.example to
+                         └─> "www.example"  ns-isp-a.www.example, ns-isp-b.www.example: the host
+
+Rules: the resolver starts at that root and knows nothing else. Each parent has a name `static` as
+well: all of the host's addresses, whatever becomes of them. Nothing is signed.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+from ifdefault.lab import lookup, services
+from ifdefault.lab.topology import Delegation
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import Node, World
+
+ROOT = ("198.18.0.53", "2001:db8:f::53")
+PARENT = ("198.18.0.54", "2001:db8:f::54")
+RESOLVER = ("198.18.0.1", "2001:db8:f::1")  # where a client's provider has it
+STATIC = "static"
+_START_S = 15.0
+
+# a name that isn't there yet is asked for again after 1 s
+_SOA = "SOA root.lab. hostmaster.lab. 1 7200 1800 259200 1"
+_NAMED = """\
+options {{
+  directory "{home}";
+  pid-file none;
+  session-keyfile "{home}/session.key";
+  managed-keys-directory "{home}";
+  listen-on {{ {root4}; {parent4}; }};
+  listen-on-v6 {{ {root6}; {parent6}; }};
+  recursion no;
+  dnssec-validation no;
+  notify no;
+}};
+controls {{ }};
+view root {{
+  match-destinations {{ {root4}; {root6}; }};
+  zone "." {{ type primary; file "root.zone"; }};
+}};
+view parents {{
+  match-destinations {{ {parent4}; {parent6}; }};
+{zones}}};
+"""
+_HINTS = """\
+. 3600 NS root.lab.
+root.lab. 3600 A {0}
+root.lab. 3600 AAAA {1}
+"""
+
+
+def installed() -> bool:
+    return services.installed("named") and services.installed("unbound")
+
+
+def start(
+    world: World,
+    *,
+    delegations: Sequence[Delegation] = (),
+    static_ttl_s: int = 5,
+    options: Mapping[str, str] | None = None,
+) -> None:
+    """Start all of it; `options` are of unbound's `server:` clause. Returns when the names
+    `static` resolve."""
+    delegations = tuple(delegations) or world.topology.delegations()
+    addresses = sorted({target.address for target in world.topology.targets()})
+    zones = render_zones(delegations, addresses, static_ttl_s)
+    core = world["core"]
+    named(core, zones)
+    unbound(core, options or {})
+    for name in (f"{STATIC}.{parent}" for parent in zones if parent):
+        if any(name == each.zone for each in delegations):
+            continue  # the host's own, and to be served yet
+        ask = partial(lookup.resolve_both, RESOLVER[0], name)
+        eventually(partial(core.python, ask), _START_S, what=f"{name} resolves")
+
+
+def named(node: Node, zones: Mapping[str, str]) -> subprocess.Popen[str]:
+    """BIND, with a root and the zones below it, each on addresses of its own."""
+    home = services.home_of(node, "named")
+    clauses = []
+    for number, (zone, text) in enumerate(zones.items()):
+        file = f"{number}.zone" if zone else "root.zone"
+        (home / file).write_text(text, encoding="utf-8")
+        if zone:
+            clauses.append(f'  zone "{zone}" {{ type primary; file "{file}"; }};\n')
+    places = dict(zip(("root4", "root6", "parent4", "parent6"), ROOT + PARENT, strict=True))
+    config = home / "named.conf"
+    config.write_text(_NAMED.format(home=home, zones="".join(clauses), **places), encoding="utf-8")
+    child = services.start(node, "named", ["named", "-g", "-n", "1", "-c", str(config)])
+    return services.answering(node, "named", child, socket.SOCK_DGRAM, 53, PARENT[1])
+
+
+def unbound(node: Node, options: Mapping[str, str]) -> subprocess.Popen[str]:
+    """A resolver that starts at our root, and keeps an answer for as long as it may."""
+    hints = node.world.dir / "root.hints"
+    hints.write_text(_HINTS.format(*ROOT), encoding="utf-8")
+    known = {
+        "root-hints": f'"{hints}"',
+        "rrset-roundrobin": "yes",
+        "cache-min-ttl": "0",
+        "prefetch": "no",
+    }
+    lines = "".join(f"  {key}: {value}\n" for key, value in {**known, **options}.items())
+    return services.resolver(node, RESOLVER, lines)
+
+
+def render_zones(
+    delegations: Sequence[Delegation], addresses: Iterable[str], ttl_s: int
+) -> dict[str, str]:
+    """The root, called "", and every parent, as zone files."""
+    delegated = {each.zone for each in delegations}
+    # a zone below another one of the host's is that one's own to delegate
+    outer = [each for each in delegations if not _above(each.zone) & delegated]
+    parents: dict[str, list[str]] = {}
+    for each in outer:
+        parents.setdefault(each.zone.partition(".")[2], []).extend(_delegate(each))
+    root = _records("root.lab.", ROOT, 3600) + _records("parent.lab.", PARENT, 3600)
+    root += parents.pop("", [])
+    root += [f"{parent}. 3600 NS parent.lab." for parent in parents]
+    zones = {"": _zone("", "root.lab.", root)}
+    for parent, lines in parents.items():
+        name = f"{STATIC}.{parent}"
+        static = [] if name in delegated else _records(f"{name}.", addresses, ttl_s)
+        zones[parent] = _zone(parent, "parent.lab.", lines + static)
+    return zones
+
+
+def _above(name: str) -> set[str]:
+    labels = name.split(".")
+    return {".".join(labels[at:]) for at in range(1, len(labels))}
+
+
+def _delegate(delegation: Delegation) -> list[str]:
+    lines = []
+    for name, addresses in delegation.nameservers:
+        lines += [f"{delegation.zone}. 3600 NS {name}.", *_records(f"{name}.", addresses, 3600)]
+    return lines
+
+
+def _records(name: str, addresses: Iterable[str], ttl_s: int) -> list[str]:
+    return [f"{name} {ttl_s} {'AAAA' if ':' in it else 'A'} {it}" for it in addresses]
+
+
+def _zone(name: str, server: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"{name}. 3600 {_SOA}", f"{name}. 3600 NS {server}", *lines, ""])
