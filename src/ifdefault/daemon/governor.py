@@ -106,6 +106,7 @@ class Governor:
         if decision != self.decision:
             self.decision = decision
             self._owed = True
+            self._tell_decided()  # the DNS first: it is told in no time, and others do the rest
             self.keep()
         self._tell_decided()
         self._free_dead()
