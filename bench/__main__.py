@@ -26,6 +26,8 @@ BENCHES = {
     "dns_failover": "from a dead uplink to the DNS: embedded, BIND, Knot",
     "dns_shared": "two hosts share one name by RFC 2136, at BIND and Knot",
     "dns_speed": "answers per second beside BIND, Knot and gdnsd, and our probes meanwhile",
+    "dns_fuzz": "the DNS server under a million mutated queries",
+    "dns_conformance": "what dig and kdig get of the DNS server",
     "repair": "what others delete, and other addresses",
     "chaos": "random faults over three uplinks",
     "idle": "what the daemon costs when nothing happens",

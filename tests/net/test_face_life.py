@@ -143,6 +143,7 @@ def test_a_descriptor_that_nobody_asked_for_is_closed(lab_world: LabWorld) -> No
                     Send(1, 7, "tcp", CLIENT[4], 80, "", "", (), PATIENT_MS), [null.fileno()]
                 )
             assert (await talk.outcome(7)).verdict == "local"  # no socket at all
+            await talk.settled()  # it is told before it is closed
             assert descriptors(talk.face.pid) == before
 
     asyncio.run(main())
