@@ -27,23 +27,24 @@ from ifdefault.dns.shape import LEAST_UDP, LEVER, MOST_TCP, MOST_UDP
 from ifdefault.dns.wire import ANY, MAILA, MAILB, RRSIG, SIG
 from tests.unit.dnszones import NAMES, SECRET, zone
 
-CORPUS = Path(__file__).parents[1] / "tests" / "corpus" / "dns_queries.txt"
+CORPUS = Path(__file__).parents[1] / "tests" / "corpus"
 COUNT, SEED, BATCH, SAMPLE = 1_000_000, 4, 2_000, 500
 _ANYTHING = (ANY, RRSIG, SIG, MAILA, MAILB)
 _CLIENTS = ("192.0.2.7", "198.51.100.99", "2001:db8:c::7", "fe80::1%wan0")
 _UPLINKS = ("isp-a", "isp-b", "")
 _TELLING = (0, 1, 12, 41, 63, 64, 127, 128, 192, 250, 251, 252, 255)
 _HOW = """\
-Queries in the form that dig, kdig, unbound and BIND send (`tests/corpus/dns_queries.txt`), each
-mutated by one to four of: bits, bytes, lengths and types that mean something, pieces lost, doubled,
-or from another query, counts in the header, letters' case, an OPT record of random options. Over
-UDP, with and without a limit on clients, and each tenth over TCP as well. No client has a good
-cookie. *Amplification* is the answer's bytes to the query's; *for anything* are the types ANY,
-RRSIG, SIG, MAILA and MAILB."""
+Queries that dig, kdig and unbound were heard to send (`tests/corpus/dns_captured.txt`), and more in
+the form of theirs and BIND's (`dns_queries.txt`), each mutated by one to four of: bits, bytes,
+lengths and types that mean something, pieces lost, doubled, or from another query, counts in the
+header, letters' case, an OPT record of random options. Over UDP, with and without a limit on
+clients, and each tenth over TCP as well. No client has a good cookie. *Amplification* is the
+answer's bytes to the query's; *for anything* are the types ANY, RRSIG, SIG, MAILA and MAILB."""
 
 
 def corpus() -> list[bytes]:
-    lines = CORPUS.read_text(encoding="utf-8").splitlines()
+    files = sorted(CORPUS.glob("dns_*.txt"))
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     texts = (line.partition("#")[0].strip() for line in lines)
     return [bytes.fromhex(text) for text in texts if text]
 

@@ -16,6 +16,7 @@ import os
 import signal
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from ifdefault.vitals import Transition, Verdict
 _DEBOUNCE_S = 0.015  # kernel events come in groups
 _SILENT_S = 0.3  # how often what tells no news is looked at
 _SAVE_S = 60.0
+_NICE = -10  # it needs little and that at once, however busy the host is
 _BACKSTOP_S = 30.0  # the kernel is looked at so often without any event
 
 
@@ -310,4 +312,7 @@ def run(config_path: Path, state_dir: Path, run_dir: Path, *, verbose: bool = Fa
 
     log.set_up(verbose=verbose)
     os.umask(0o022)
+    with suppress(OSError):  # who may not do it goes on as it is
+        if os.getpriority(os.PRIO_PROCESS, 0) == 0:  # else somebody has decided
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     return asyncio.run(live())

@@ -71,6 +71,8 @@ def drop(uid: int, gid: int, *, limit: bool = False) -> None:
     `limit` bounds files and threads too, as befits what talks to strangers.
     """
     _limit(resource.RLIMIT_CORE, 0)  # a core would hold what the process knew
+    if os.getpriority(os.PRIO_PROCESS, 0) < 0:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)  # the engine's alone
     if limit:
         _limit(resource.RLIMIT_NOFILE, _FILES)
     if os.geteuid() == 0:  # whoever else has no right to begin with

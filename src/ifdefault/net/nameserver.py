@@ -17,6 +17,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from ifdefault.model import Family
+from ifdefault.net.batch import Batch
 from ifdefault.net.streams import Streams
 from ifdefault.net.turns import Turns
 
@@ -42,6 +43,7 @@ class Nameserver:
         self.queries: Counter[str] = Counter()  # answered, by uplink
         self._unanswered = unanswered
         self._answers: Answers | None = None
+        self._batch = Batch(_PACKETS, _QUERY_BYTES)
         self._turns = Turns(TURN_S)
         self._streams = Streams(self._answer_tcp)
         self._sockets: dict[int, tuple[socket.socket, Arrivals]] = {}
@@ -99,23 +101,15 @@ class Nameserver:
     def _drain(self, sock: socket.socket, uplink: str) -> None:
         if self._answers is None:
             return
-        answer_udp, receive, send = self._answers.udp, sock.recvfrom, sock.sendto
-        answered = 0
-        for _ in range(_PACKETS):
-            try:
-                query, client = receive(_QUERY_BYTES)
-            except OSError:  # nothing more, or an error, which reading clears
-                break
-            answer = answer_udp(query, client[0], uplink, time.monotonic())
-            if answer is None:
-                self._unanswered(query, client[0])
-                continue
-            try:
-                send(answer, client)
-            except OSError:
-                continue
-            answered += 1
-        self.queries[uplink] += answered
+        answer_udp, now = self._answers.udp, time.monotonic()
+
+        def answer(query: bytes, client: str) -> bytes | None:
+            said = answer_udp(query, client, uplink, now)
+            if said is None:
+                self._unanswered(query, client)
+            return said
+
+        self.queries[uplink] += self._batch.exchange(sock, answer)[1]
 
     def _drain_marked(self, sock: socket.socket, marks: Mapping[int, str], first: str) -> None:
         if self._answers is None:
