@@ -29,7 +29,7 @@ from ifdefault.config.naming import (
     UpdateKeys,
 )
 from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
-from ifdefault.daemon import client, control
+from ifdefault.daemon import client, control, discovery, nameserver, programs, updates
 from ifdefault.host import store
 from ifdefault.model import Config, HealthConfig
 
@@ -150,9 +150,11 @@ def test_environment_and_files() -> None:
     state = Options().state_dir
     kept = {store.STATE, store.RULESET, store.HEALTH, store.LOCK}
     kept |= {store.PENDING, store.GUARD, "undo.log"}
+    kept |= {nameserver.SERIALS, updates.UPDATES, programs.PROGRAMS, discovery.DISCOVERED}
     files = {str(state / name) for name in kept}
     files |= {str(Options().run_dir / name) for name in (client.SOCKET, control.LOCK)}
-    told = set(re.findall(r"^\.It Pa (\S+)", pages["FILES"], re.MULTILINE))
+    lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
+    told = {str(state / path) for line in lines for path in line.split(" , ")}
     assert told == files | {str(Options().config)}
 
 
