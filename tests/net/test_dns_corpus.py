@@ -38,7 +38,7 @@ def hear(node: Node) -> socket.socket:
 
 def queries(tap: socket.socket) -> set[bytes]:
     """What came to UDP port 53 meanwhile."""
-    found = set()
+    found: set[bytes] = set()
     while True:
         try:
             packet, _ = tap.recvfrom(65536)
@@ -48,7 +48,6 @@ def queries(tap: socket.socket) -> set[bytes]:
         protocol = packet[9] if packet[0] >> 4 == 4 else packet[6]
         if protocol == socket.IPPROTO_UDP and packet[head + 2 : head + 4] == b"\0\x35":
             found.add(constant(packet[head + 8 :]))
-    return found
 
 
 def constant(query: bytes) -> bytes:
