@@ -20,7 +20,7 @@ from ifdefault.config.probes import parse_url
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.exchanges import Exchanges
 from ifdefault.daemon.messages import Asked, Reply
-from ifdefault.daemon.paths import Way
+from ifdefault.daemon.paths import Way, is_address
 from ifdefault.errors import HostError
 from ifdefault.host.store import Store
 from ifdefault.model import FAMILIES, Config, Family, Probe
@@ -50,7 +50,7 @@ class Discovery:
     def hosts(self) -> set[str]:
         """Names that must be resolved."""
         wanted = self._services if self._asked else ()
-        return {service.host for service in wanted if not _is_address(service.host)}
+        return {service.host for service in wanted if not is_address(service.host)}
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ class Discovery:
 
     async def _answer(self, way: Way, service: Probe) -> tuple[str, str]:
         """The address that a service says, or why none; neither where it can't be asked so."""
-        known = (service.host,) if _is_address(service.host) else self._addresses.get(service.host)
+        known = (service.host,) if is_address(service.host) else self._addresses.get(service.host)
         if known is None:
             return "", self._unresolved.get(service.host, "its name isn't resolved yet")
         fit = [address for address in known if family_of(address) == way.family]
@@ -195,7 +195,3 @@ def is_sound(text: str, family: Family) -> bool:
     for_itself = address.is_loopback or address.is_unspecified or address.is_link_local
     never = for_itself or address.is_multicast or address.is_reserved
     return address.version == family and not never and not is_private(text)
-
-
-def _is_address(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()

@@ -91,7 +91,7 @@ class Paths:
     def hosts(self) -> set[str]:
         """Names that must be resolved."""
         probes = (probe for track in self._tracks.values() for probe in track.targets)
-        return {probe.host for probe in probes if not _is_address(probe.host)}
+        return {probe.host for probe in probes if not is_address(probe.host)}
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -255,7 +255,7 @@ class Paths:
             self._unresolved[host] = error
 
     def _address(self, host: str, family: Family) -> str:
-        known = (host,) if _is_address(host) else self._addresses.get(host, ())
+        known = (host,) if is_address(host) else self._addresses.get(host, ())
         fit = (a for a in known if (":" in a) == (family == 6) and a not in self._own)
         return next(fit, "")
 
@@ -300,7 +300,8 @@ class Paths:
         return {address: paths[0] for address, paths in found.items() if len(paths) == 1}
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether a probe's host is an address, and no name."""
     return ":" in host or host.replace(".", "").isdigit()
 
 
@@ -308,7 +309,7 @@ def _targets(config: Config, name: str, family: Family) -> tuple[Probe, ...]:
     """The uplink's own probes, else those of all: names, and addresses of this family."""
     own = next((u.probes for u in config.uplinks if u.name == name), None)
     probes = config.health.probes if own is None else own
-    return tuple(p for p in probes if not _is_address(p.host) or (":" in p.host) == (family == 6))
+    return tuple(p for p in probes if not is_address(p.host) or (":" in p.host) == (family == 6))
 
 
 def _place(uplink: Uplink, family: Family, link: Link | None) -> Place | None:
