@@ -28,6 +28,7 @@ KINDS = {
 BOUND_S = 1.2
 _WELL = ("up", "degraded")
 _MARGIN_S = 1.0
+_ENDING_S = 0.1  # the command that ends a fault takes so long, and it is over before that returns
 _KNOWN_S = 2.0  # so long after it was dead, an uplink may not be known to live
 PATIENT_S = 3.7  # the bound on a line that showed bursts, as in faults24
 HOW = f"""\
@@ -186,7 +187,7 @@ def _at(seen: Sequence[Sight], at_s: float) -> str:
 def _moves_to_dead(record: Record) -> int:
     """How often the default moved to an uplink that had been dead for longer than the bound."""
     return sum(
-        spell.begin_s + BOUND_S < sight.at_s < spell.end_s
+        spell.begin_s + BOUND_S < sight.at_s < spell.end_s - _ENDING_S
         and sight.value == record.devices[spell.provider]
         for spell in record.spells
         if spell.dead

@@ -26,7 +26,7 @@ from ifdefault.daemon.spawn import Face, start_face
 from ifdefault.daemon.standing import OutletStanding
 from ifdefault.daemon.updates import Updates
 from ifdefault.host.store import Store
-from ifdefault.model import Config
+from ifdefault.wanted import Config
 from ifdefault.zones import DnsConfig, Endpoint, Handed, Published, UpdateConfig
 
 SETTLE_S = 30.0

@@ -9,124 +9,15 @@ interfaces go by name. `family` is 4 or 6. Nothing here reads a clock, a file or
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from ifdefault.zones import DnsConfig
-
-Family = Literal[4, 6]
-FAMILIES: tuple[Family, Family] = (4, 6)
-
-TruthMode = Literal["auto", "drop", "count", "off"]
-ReturnPath = Literal["auto", "source", "mark", "conntrack"]
-ProbeKind = Literal["icmp", "tcp", "http", "https", "dns"]
+from ifdefault.wanted import Family
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
-NFT_TABLE = "ifdefault"  # our one nftables table, family inet
+NFT_TABLE = "ifdefault"  # our nftables table, family inet
+FORWARD_TABLE = "ifdefault_forward"  # the forwarded services, which may be many
 TABLE_DEFAULT = 253
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
-
-
-# --- what the owner wants -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Probe:
-    """A question to a target beyond the gateway, written as a URL: `icmp://192.0.2.1`,
-    `tcp://example.net:443`, `https://example.net/health`, `dns://192.0.2.53/example.net`."""
-
-    kind: ProbeKind
-    host: str  # an address or a name
-    port: int = 0
-    path: str = ""  # http: path and query; dns: the name that is asked for
-    statuses: tuple[int, ...] = ()  # http: those that count as an answer; () is any below 400
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = f":{self.port}" if self.port not in (0, _PORTS.get(self.kind)) else ""
-        slash = "/" if self.kind == "dns" and self.path else ""
-        return f"{self.kind}://{host}{port}{slash}{self.path}"
-
-
-_PORTS = {"http": 80, "https": 443, "dns": 53}
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class UplinkConfig:
-    """One `[uplink.NAME]` of the config; empty tuples mean "read it from the kernel"."""
-
-    name: str
-    interface: str
-    addresses: tuple[str, ...] = ()
-    gateways: tuple[str, ...] = ()
-    router_macs: tuple[str, ...] = ()
-    rank: int = 0  # the lowest rank carries the normal default
-    weight: int = 1  # among equal ranks the greatest weight does
-    probes: tuple[Probe, ...] | None = None  # None: those of [health]
-    public: tuple[str, ...] = ()  # what the DNS is to say instead of `addresses`, or DISCOVER
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class HostConfig:
-    """The `[host]` of the config."""
-
-    mark_mask: int = 0x3F000000  # six adjacent bits: one for the kind, five for the uplink
-    table_base: int = 1000  # table of uplink n is base + n
-    rule_priority: int = 5000  # first priority of the return-path block; it may move below
-    interface_group: int = 171  # the link group that marks uplinks for suppress_ifgroup
-    truth_meter: TruthMode = "auto"
-    return_path: ReturnPath = "auto"
-    udp_wildcard: Literal["auto", "off"] | tuple[int, ...] = "auto"
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class HealthConfig:
-    """The `[health]` of the config: what is probed, and how it is judged."""
-
-    probes: tuple[Probe, ...] = tuple(
-        Probe("icmp", address)
-        for address in (
-            # public resolvers of four operators, anycast, in both families
-            *("1.1.1.1", "8.8.8.8", "9.9.9.9", "208.67.222.222"),
-            *("2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe", "2620:119:35::35"),
-        )
-    )
-    rounds_per_s: float = 2.0  # probe rounds of a path when all is quiet
-    false_alarm_days: float = 60.0  # mean time between false alarms of one path
-    recover_s: float = 2.5  # how long answers must come before a path is up again
-    damp_s: float = 60.0  # the longest such time, of one that flaps
-    degraded_loss: float = 0.1  # share of rounds; 0 never
-    degraded_rtt_ms: float = 0.0  # 0 never
-    on_down: Literal["free", "keep"] = "free"  # outgoing connections of a dead uplink
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class DaemonConfig:
-    """The `[daemon]` of the config."""
-
-    user: str = "ifdefault"  # who hears the Internet
-    hook_user: str = "ifdefault-hook"
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class HookConfig:
-    """The `[hooks]` of the config: an executable for each event, "" for none."""
-
-    up: str = ""
-    degraded: str = ""
-    down: str = ""
-    default: str = ""  # the normal default moved
-    timeout_s: float = 10.0
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Config:
-    uplinks: tuple[UplinkConfig, ...]
-    host: HostConfig = HostConfig()
-    health: HealthConfig = HealthConfig()
-    daemon: DaemonConfig = DaemonConfig()
-    hooks: HookConfig = HookConfig()
-    dns: DnsConfig = DnsConfig()
 
 
 # --- what the host is ---------------------------------------------------------------------
@@ -246,6 +137,8 @@ class Facts:
     neighbours: tuple[Neighbour, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()  # those that we may set or must know
     nft: NftTable | None = None  # None: our table isn't there
+    services: NftTable | None = None  # likewise FORWARD_TABLE
+    hook: str = ""  # digest of our hook on connect(); "" where there is none
     foreign_marks: tuple[tuple[int, str], ...] = ()  # (bits, where) that others' rulesets touch
     wildcard_udp: tuple[tuple[Family, int], ...] = ()  # (family, port) of sockets bound to any
 
@@ -277,6 +170,7 @@ class Uplink:
     mechanism: str = "source"  # source | mark | conntrack
     why: str = ""  # why this mechanism
     pending: str = ""
+    routed: tuple[str, ...] = ()  # prefixes that the provider routes to the host
 
     def gateway(self, family: Family) -> str | None:
         """The next hop of this family's default; "" means on-link, None that there is none."""
@@ -298,12 +192,32 @@ class Redirect:
 
 
 @dataclass(frozen=True, order=True, slots=True)
+class Hook:
+    """What the cgroup program on connect() does with this network namespace's own sockets that
+    have no mark and aren't bound: it gives them a chosen mark.
+
+    `marks`, by family: that many slots, each drawn with the same likelihood; none: no balance.
+    `spared`: what outgoing rules select, left alone. `cgroups`: (path, mark) of whose processes
+    all sockets get a mark.
+    """
+
+    mask: int
+    marks: tuple[tuple[Family, tuple[int, ...]], ...] = ()
+    sticky: bool = False  # the slot is drawn by the destination address
+    udp: bool = False
+    spared: tuple[Rule, ...] = ()
+    cgroups: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, order=True, slots=True)
 class Desired:
     """All that we put into the kernel. `rules` are in the order in which they must stand."""
 
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
     nft: str = ""  # the ruleset's text; "" for no table
+    services: str = ""  # likewise of FORWARD_TABLE
+    hook: Hook | None = None
     sysctls: tuple[tuple[str, str], ...] = ()
     groups: tuple[tuple[str, int], ...] = ()  # (interface, link group)
     # part of `nft`, told apart for ForgetFlows
@@ -359,9 +273,17 @@ class DeleteRule:
 
 @dataclass(frozen=True, order=True, slots=True)
 class LoadNft:
-    """Replace our nft table by `text` in one transaction; "" deletes it."""
+    """Replace one of our nft tables by `text` in one transaction; "" deletes it."""
 
     text: str
+    table: str = NFT_TABLE
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class PutHook:
+    """Lay the hook on connect(), or replace it; None takes it away."""
+
+    hook: Hook | None
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -376,5 +298,13 @@ class ForgetFlows:
 
 
 Operation = (
-    SetSysctl | SetGroup | PutRoute | DeleteRoute | AddRule | DeleteRule | LoadNft | ForgetFlows
+    SetSysctl
+    | SetGroup
+    | PutRoute
+    | DeleteRoute
+    | AddRule
+    | DeleteRule
+    | LoadNft
+    | PutHook
+    | ForgetFlows
 )

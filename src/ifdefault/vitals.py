@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ifdefault.model import Family
+from ifdefault.wanted import Family
 
 PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as observed
 Forced = Literal["auto", "up", "down", "drain"]  # as the operator wants it
@@ -76,10 +76,12 @@ class Health:
 class Decision:
     """Which uplinks to use. `order`: all of a family, best first; the first carries the normal
     default. `usable`: those among them that may be given flows and be named in the DNS, never
-    none (fail static). Both by family."""
+    none (fail static). Both by family. `gone`: (address, port) of content servers that failed
+    their check and are given no new connections."""
 
     order: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     usable: tuple[tuple[Family, tuple[str, ...]], ...] = ()
+    gone: tuple[tuple[str, int], ...] = ()
 
     def ranking(self, family: Family) -> tuple[str, ...]:
         return dict(self.order).get(family, ())

@@ -28,7 +28,8 @@ from ifdefault.errors import KernelError
 from ifdefault.lab import ports, services
 from ifdefault.lab.traffic import Tally, measure
 from ifdefault.lab.world import World
-from ifdefault.model import Config, Operation
+from ifdefault.model import Operation
+from ifdefault.wanted import Config
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import apply, differences, operations_left, read_state
 

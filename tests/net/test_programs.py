@@ -24,7 +24,7 @@ from ifdefault.daemon.standing import OutletStanding
 from ifdefault.host.store import Store
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.model import Config, DaemonConfig
+from ifdefault.wanted import Config, DaemonConfig
 from ifdefault.zones import DnsConfig, Handed, NameConfig, ProviderConfig, Published
 from tests.net.conftest import LabWorld
 from tests.net.test_face import stopped

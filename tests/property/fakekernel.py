@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from ifdefault.kernel import nft
 from ifdefault.model import (
+    NFT_TABLE,
     PROTOCOL,
     TABLE_MAIN,
     AddRule,
-    Config,
     DeleteRoute,
     DeleteRule,
     Desired,
@@ -25,15 +25,17 @@ from ifdefault.model import (
     LoadNft,
     NftTable,
     Operation,
+    PutHook,
     PutRoute,
     Route,
     Rule,
     SetGroup,
     SetSysctl,
 )
-from ifdefault.plan import numbers, prefixes
+from ifdefault.plan import hook, numbers, prefixes
 from ifdefault.plan.desired import Plan, plan
 from ifdefault.plan.diff import diff
+from ifdefault.wanted import Config
 
 
 class Refused(AssertionError):
@@ -67,9 +69,13 @@ def perform(facts: Facts, operation: Operation) -> Facts:
             _insist(rule.protocol == PROTOCOL and rule in facts.rules, operation)
             first = facts.rules.index(rule)
             return replace(facts, rules=facts.rules[:first] + facts.rules[first + 1 :])
-        case LoadNft(text):
-            table = NftTable(nft.digest(text), f"listing of {nft.digest(text)}")
-            return replace(facts, nft=table if text else None)
+        case LoadNft(text, name):
+            table = NftTable(nft.digest(text), f"listing of {nft.digest(text)}") if text else None
+            if name == NFT_TABLE:
+                return replace(facts, nft=table)
+            return replace(facts, services=table)
+        case PutHook(wanted):
+            return replace(facts, hook=hook.digest(wanted) if wanted else "")
         case ForgetFlows():
             return facts
 

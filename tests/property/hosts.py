@@ -14,22 +14,8 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from ifdefault.model import (
-    FAMILIES,
-    TABLE_MAIN,
-    Address,
-    Config,
-    Facts,
-    Family,
-    Hop,
-    HostConfig,
-    Link,
-    Neighbour,
-    ReturnPath,
-    Route,
-    Rule,
-    UplinkConfig,
-)
+from ifdefault.model import TABLE_MAIN, Address, Facts, Hop, Link, Neighbour, Route, Rule
+from ifdefault.wanted import FAMILIES, Config, Family, HostConfig, ReturnPath, UplinkConfig
 
 FAR: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8:ffff::99"}
 LAN: dict[Family, str] = {4: "192.168.1.10", 6: "fd00:1::10"}

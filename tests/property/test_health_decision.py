@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.health import Candidate, decide
-from ifdefault.model import FAMILIES
 from ifdefault.vitals import Decision, Forced, PathState
+from ifdefault.wanted import FAMILIES
 
 candidate = st.builds(
     Candidate,

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from ifdefault.health import TRANSITIONS, Memory, Path
 from ifdefault.health.target import SPACING_S
-from ifdefault.model import HealthConfig
 from ifdefault.vitals import GATEWAY, PathState, Transition, Verdict
+from ifdefault.wanted import HealthConfig
 
 VERDICTS: tuple[Verdict, ...] = ("answered", "lost", "wrong", "local")
 CAUSES = ("sockets stall", "half-open connections")

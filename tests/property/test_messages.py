@@ -30,8 +30,8 @@ from ifdefault.daemon.messages import (
     encode,
     printable,
 )
-from ifdefault.model import FAMILIES
 from ifdefault.vitals import Verdict
+from ifdefault.wanted import FAMILIES
 
 ALL = (*TO_FACE, *TO_ENGINE)
 

@@ -17,8 +17,9 @@ from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding, Standi
 from ifdefault.dns.survey import Question, Reply, Rrset
 from ifdefault.errors import HostError, Problem
 from ifdefault.host.status import Status
-from ifdefault.model import Address, Config, Uplink, UplinkConfig
+from ifdefault.model import Address, Uplink
 from ifdefault.vitals import Decision
+from ifdefault.wanted import Config, UplinkConfig
 from ifdefault.zones import DISCOVER, DnsConfig, NameConfig, ServerConfig
 
 A, A6, B = "203.0.113.10", "2001:db8:a::10", "198.51.100.10"

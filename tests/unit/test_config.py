@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ifdefault import config
 from ifdefault.config.lines import line_of, locate
 from ifdefault.errors import ConfigError
-from ifdefault.model import (
+from ifdefault.wanted import (
     Config,
     DaemonConfig,
     HealthConfig,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ifdefault.dns.offer import offer, seen_as
-from ifdefault.model import Family, Uplink
+from ifdefault.model import Uplink
+from ifdefault.wanted import Family
 from ifdefault.zones import DISCOVER, Offer
 
 OWN: tuple[tuple[Family, str], ...] = ((4, "192.168.1.2"), (6, "2001:db8:a::10"))

@@ -11,7 +11,7 @@ from ifdefault.config import parse as parse_config
 from ifdefault.errors import ConfigError
 from ifdefault.lab import build
 from ifdefault.lab.topology import Target, Topology, load, names, parse
-from ifdefault.model import HealthConfig
+from ifdefault.wanted import HealthConfig
 
 DOCUMENTATION = [
     ip_network(prefix)

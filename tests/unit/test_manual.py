@@ -31,7 +31,7 @@ from ifdefault.config.naming import (
 from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
 from ifdefault.daemon import client, control, discovery, nameserver, programs, updates
 from ifdefault.host import store
-from ifdefault.model import Config, HealthConfig
+from ifdefault.wanted import Config, HealthConfig
 
 ROOT = Path(__file__).parents[2]
 PROGRAM, KEYS = ROOT / "man/ifdefault.8", ROOT / "man/ifdefault.toml.5"
@@ -148,7 +148,7 @@ def test_environment_and_files() -> None:
     names = {p.envvar for p in cli.params if p.envvar} | {"IFDEFAULT_DEBUG"}
     assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
     state = Options().state_dir
-    kept = {store.STATE, store.RULESET, store.HEALTH, store.LOCK}
+    kept = {store.STATE, *store.RULESETS.values(), store.HEALTH, store.LOCK}
     kept |= {store.PENDING, store.GUARD, "undo.log"}
     kept |= {nameserver.SERIALS, updates.UPDATES, programs.PROGRAMS, discovery.DISCOVERED}
     files = {str(state / name) for name in kept}

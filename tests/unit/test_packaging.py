@@ -14,7 +14,7 @@ import pytest
 from ifdefault.cli.main import SUBCOMMANDS
 from ifdefault.cli.options import Options
 from ifdefault.errors import ConfigError
-from ifdefault.model import DaemonConfig
+from ifdefault.wanted import DaemonConfig
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 UNITS = sorted(PACKAGING.glob("*.service"))

@@ -17,7 +17,7 @@ from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.programs import PROGRAMS, RUNNING, Programs
 from ifdefault.daemon.standing import OutletStanding
 from ifdefault.host.store import Store
-from ifdefault.model import Config, DaemonConfig
+from ifdefault.wanted import Config, DaemonConfig
 from ifdefault.zones import DnsConfig, ExecConfig, Handed, NameConfig, Published
 
 A, B, C = "203.0.113.10", "198.51.100.10", "203.0.113.20"

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ifdefault.host.readiness import find_lacks
-from ifdefault.model import (
+from ifdefault.model import Uplink
+from ifdefault.wanted import (
     Config,
     DaemonConfig,
     Family,
     HealthConfig,
     HookConfig,
     Probe,
-    Uplink,
     UplinkConfig,
 )
 

@@ -10,7 +10,8 @@ import pytest
 
 from ifdefault.host.readiness import find_lacks
 from ifdefault.kernel import listening
-from ifdefault.model import Config, DaemonConfig, Uplink, UplinkConfig
+from ifdefault.model import Uplink
+from ifdefault.wanted import Config, DaemonConfig, UplinkConfig
 from ifdefault.zones import (
     DISCOVER,
     DnsConfig,

@@ -11,19 +11,17 @@ from ifdefault.model import (
     PROTOCOL,
     TABLE_MAIN,
     Address,
-    Config,
     Desired,
     Facts,
     Hop,
-    HostConfig,
     Link,
     Neighbour,
     Route,
     Uplink,
-    UplinkConfig,
 )
 from ifdefault.plan import numbers
 from ifdefault.plan.desired import plan
+from ifdefault.wanted import Config, HostConfig, UplinkConfig
 
 A, B = UplinkConfig("isp-a", "wan0"), UplinkConfig("isp-b", "wan1")
 GATEWAY_A = "203.0.113.1"

@@ -20,7 +20,7 @@ from ifdefault.daemon.paths import Way
 from ifdefault.daemon.updates import UPDATES, Updates
 from ifdefault.dns import update
 from ifdefault.host.store import Store
-from ifdefault.model import Config
+from ifdefault.wanted import Config
 from ifdefault.zones import DnsConfig, Endpoint, Handed, Published, UpdateConfig
 
 ZONE, WWW = "example.net", "www.example.net"

@@ -16,7 +16,8 @@ from ifdefault import config as config_file
 from ifdefault.cli.options import Options
 from ifdefault.cli.report import problems_json, tell_problems
 from ifdefault.errors import ConfigError, IfdefaultError, Problem
-from ifdefault.model import Config, Uplink
+from ifdefault.model import FORWARD_TABLE, Uplink
+from ifdefault.wanted import Config
 
 
 @click.command("check", short_help="find what is wrong with the config, or stands in its way")
@@ -60,6 +61,7 @@ def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tu
         prepared = prepare_config(config, Store(options.state_dir), decision=decision)
         found += [*prepared.problems, *find_lacks(config, prepared.uplinks)]
         nft.check(prepared.desired.nft)
+        nft.check(prepared.desired.services, FORWARD_TABLE)
     except IfdefaultError as error:
         return [*found, *error.problems], ()
     return found, prepared.uplinks

@@ -19,7 +19,8 @@ from ifdefault.dns.roots import ROOTS
 from ifdefault.dns.survey import Alias, Asking, Found, Question, Reply, Server, Step, Survey
 from ifdefault.dns.verdict import Truth, judge, judge_alias
 from ifdefault.errors import HostError, Problem
-from ifdefault.model import FAMILIES, Config, Uplink
+from ifdefault.model import Uplink
+from ifdefault.wanted import FAMILIES, Config
 from ifdefault.zones import DnsConfig, Offer, family_of
 
 if TYPE_CHECKING:

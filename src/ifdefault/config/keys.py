@@ -24,7 +24,7 @@ from ifdefault.config.base import Keys, ip, reject, toml
 from ifdefault.config.naming import DnsKeys
 from ifdefault.config.probes import Probes
 from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
-from ifdefault.model import HostConfig, ReturnPath, TruthMode
+from ifdefault.wanted import HostConfig, ReturnPath, TruthMode
 from ifdefault.zones import DISCOVER
 
 _HOST = HostConfig()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ifdefault.config import cross, lines
 from ifdefault.errors import ConfigError, Problem
-from ifdefault.model import (
+from ifdefault.wanted import (
     Config,
     DaemonConfig,
     HealthConfig,

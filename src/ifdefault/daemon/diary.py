@@ -19,8 +19,9 @@ from ifdefault.errors import IfdefaultError
 from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import HEALTH, Store
-from ifdefault.model import Family, Neighbour
+from ifdefault.model import Neighbour
 from ifdefault.vitals import PathState
+from ifdefault.wanted import Family
 
 KEPT, KEPT_ON_DISK = 500, 100
 Key = tuple[str, Family]

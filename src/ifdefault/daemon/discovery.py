@@ -23,7 +23,7 @@ from ifdefault.daemon.messages import Asked, Reply
 from ifdefault.daemon.paths import Way, is_address
 from ifdefault.errors import HostError
 from ifdefault.host.store import Store
-from ifdefault.model import FAMILIES, Config, Family, Probe
+from ifdefault.wanted import FAMILIES, Config, Family, Probe
 from ifdefault.zones import DISCOVER, Endpoint, family_of, is_private
 
 DISCOVERED = "discovered.json"

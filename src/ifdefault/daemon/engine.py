@@ -44,11 +44,11 @@ from ifdefault.host import guard
 from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Store
 from ifdefault.kernel.watch import Changed, LinkChanged, NeighbourChanged, Watch
-from ifdefault.model import Family
 from ifdefault.vitals import Transition, Verdict
+from ifdefault.wanted import Family
 
 _DEBOUNCE_S = 0.015  # kernel events come in groups
-_SILENT_S = 0.3  # how often what tells no news is looked at
+_SILENT_S = 0.4  # how often what tells no news is looked at
 _SAVE_S = 60.0
 _NICE = -10  # it needs little and that at once, however busy the host is
 _BACKSTOP_S = 30.0  # the kernel is looked at so often without any event
@@ -177,7 +177,8 @@ class Engine:
 
     def _heard(self, path: int, seq: int, verdict: Verdict, rtt_us: int) -> None:
         self.governor.take(self.paths.hear(time.monotonic(), path, seq, verdict, rtt_us))
-        self._wake_asking()
+        if self.paths.wake_of_s(path) < self._asking_until_s:
+            self._ask_now.set()
 
     def _on_kernel(self) -> None:
         now = time.monotonic()

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ifdefault.host.apply import Prepared
-from ifdefault.model import FAMILIES, TABLE_MAIN, Family, Uplink
+from ifdefault.model import TABLE_MAIN, Uplink
 from ifdefault.vitals import Decision
+from ifdefault.wanted import FAMILIES, Family
 
 
 @dataclass(frozen=True, slots=True)

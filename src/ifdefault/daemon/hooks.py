@@ -16,7 +16,7 @@ from ifdefault.daemon import privileges
 from ifdefault.daemon.messages import printable
 from ifdefault.daemon.runs import LINE_CHARS, Order, Runs, stripped
 from ifdefault.errors import Problem
-from ifdefault.model import Config
+from ifdefault.wanted import Config
 
 RUNNING, WAITING = 8, 64
 FIELDS = ("uplink", "family", "was", "state", "cause")

@@ -22,9 +22,10 @@ from ifdefault.host.apply import (
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
 from ifdefault.kernel import sockets, sysctl
-from ifdefault.model import Config, Uplink
+from ifdefault.model import Uplink
 from ifdefault.plan.describe import describe
 from ifdefault.vitals import Decision
+from ifdefault.wanted import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Keeper:
         self.routers = RoutersSeen()
         self._retry_s = _RETRY_S
         self._prepared: Prepared | None = None
+        self._sysctls = sysctl.Watched(())
 
     @property
     def prepared(self) -> Prepared:
@@ -128,8 +130,12 @@ class Keeper:
         if self.held:
             return False
         desired, facts = self.prepared.desired, self.prepared.facts
-        if any(sysctl.read(name) not in (value, None) for name, value in desired.sysctls):
-            return True
+        if self._sysctls.wanted != desired.sysctls or self._sysctls.differ():
+            differs = any(sysctl.read(n) not in (value, None) for n, value in desired.sysctls)
+            self._sysctls.close()
+            self._sysctls = sysctl.Watched(desired.sysctls)
+            if differs:
+                return True
         if self.config.host.udp_wildcard != "auto":
             return False
         try:

@@ -1,8 +1,9 @@
 """What engine and face say to each other: one JSON object a packet.
 
-Rules: whoever reads believes nothing: types, ranges, lengths and alphabets are checked here, on
-both sides, and every text is printable, so that none needs a second look in a log or a request.
-What is not exactly a message is a BadMessage. Standard library alone: the face must stay small.
+Rules: whoever reads believes nothing: types, ranges, lengths and alphabets are checked as a packet
+is read, on either side, and every text is printable, so that none needs a second look in a log or
+a request. What is not exactly a message is a BadMessage. Standard library alone: the face must
+stay small.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from ifdefault.daemon.fields import (
     text,
     word,
 )
-from ifdefault.model import FAMILIES, Family, ProbeKind
 from ifdefault.vitals import Verdict
+from ifdefault.wanted import FAMILIES, Family, ProbeKind
 from ifdefault.zones import Policy
 
 MAX_BYTES = 65536  # the largest that the config allows fits, which a test makes sure of
@@ -276,12 +277,12 @@ M = TypeVar("M", bound=Message)
 
 
 def encode(message: Message) -> bytes:
-    """The packet of a message that the other side will take."""
-    values = {name: getattr(message, name) for name in _CHECKS[type(message)]}
-    _check(type(message), values)
-    packet: bytes = _encode({"type": type(message).__name__, **values}).encode("ascii")
+    """The packet of a message. Whether it is a sound one is for the other side to say."""
+    kind = type(message)
+    values = {name: getattr(message, name) for name in _CHECKS[kind]}
+    packet: bytes = _encode({"type": kind.__name__, **values}).encode("ascii")
     if len(packet) > MAX_BYTES:
-        raise BadMessage(f"{type(message).__name__}: more than {MAX_BYTES} bytes")
+        raise BadMessage(f"{kind.__name__}: more than {MAX_BYTES} bytes")
     return packet
 
 

@@ -31,7 +31,8 @@ from ifdefault.dns.publish import next_serial, serve
 from ifdefault.errors import IfdefaultError
 from ifdefault.host.store import Store
 from ifdefault.kernel import listening
-from ifdefault.model import Config, Uplink
+from ifdefault.model import Uplink
+from ifdefault.wanted import Config
 from ifdefault.zones import Offer, Published, ServerConfig, Zone
 
 SERIALS = "serials.json"

@@ -17,9 +17,9 @@ from ifdefault.daemon.control import Confirm, Down, Events, Peer, Reload, Reques
 from ifdefault.daemon.standing import Standing
 from ifdefault.errors import HostError, IfdefaultError, Problem
 from ifdefault.host.apply import Prepared
-from ifdefault.model import Config
 from ifdefault.plan.describe import describe
 from ifdefault.vitals import Decision, Forced
+from ifdefault.wanted import Config
 
 if TYPE_CHECKING:
     from ifdefault.daemon.engine import Engine

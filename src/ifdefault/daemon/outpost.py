@@ -28,8 +28,8 @@ from ifdefault.daemon.messages import (
 )
 from ifdefault.daemon.spawn import Backoff, Face, Heard, start_face
 from ifdefault.errors import HostError
-from ifdefault.model import DaemonConfig
 from ifdefault.vitals import Verdict
+from ifdefault.wanted import DaemonConfig
 
 _RESOLVE_S = 300.0  # a name's addresses are asked for so often
 _RESOLVE_AGAIN_S = 15.0  # while it has none

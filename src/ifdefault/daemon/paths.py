@@ -14,17 +14,9 @@ from ifdefault.daemon.messages import Bind, Message, Send, Unbind
 from ifdefault.health.path import Path
 from ifdefault.health.states import Memory
 from ifdefault.kernel import probing
-from ifdefault.model import (
-    FAMILIES,
-    Config,
-    Facts,
-    Family,
-    HealthConfig,
-    Link,
-    Probe,
-    Uplink,
-)
+from ifdefault.model import Facts, Link, Uplink
 from ifdefault.vitals import GATEWAY, Ask, Decision, Health, PathState, Transition, Verdict
+from ifdefault.wanted import FAMILIES, Config, Family, HealthConfig, Probe
 
 Key = tuple[str, Family]
 Post = Callable[[Message, tuple[int, ...]], None]
@@ -195,6 +187,12 @@ class Paths:
         """When `ask` must be called next."""
         due = (t.path.wake_s for t in self._tracks.values() if t.place is not None)
         return min(due, default=float("inf"))
+
+    def wake_of_s(self, number: int) -> float:
+        """The same, of one path."""
+        key = self._numbers.get(number)
+        track = self._tracks[key] if key else None
+        return track.path.wake_s if track and track.place is not None else float("inf")
 
     def ask(self, now: float) -> tuple[Transition, ...]:
         """Send what is due."""

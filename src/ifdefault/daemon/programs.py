@@ -30,7 +30,8 @@ from ifdefault.daemon.standing import OutletStanding, OutletState
 from ifdefault.dns.publish import held
 from ifdefault.errors import HostError, Problem
 from ifdefault.host.store import Store
-from ifdefault.model import FAMILIES, Config, Uplink
+from ifdefault.model import Uplink
+from ifdefault.wanted import FAMILIES, Config
 from ifdefault.zones import ExecConfig, Offer, ProviderConfig, Published, family_of, within
 
 PROGRAMS = "programs.json"

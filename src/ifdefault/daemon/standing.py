@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ifdefault.model import Family
 from ifdefault.vitals import Decision, Forced, Health, TargetHealth
+from ifdefault.wanted import Family
 from ifdefault.zones import Policy
 
 _NOTHING = Decision()
@@ -79,12 +79,13 @@ class Standing:
     def from_json(cls, told: dict[str, Any]) -> Standing:
         """What it was before `to_json`; ValueError for anything of another form."""
         try:
-            decision = {key: _by_family(of) for key, of in told["decision"].items()}
+            decided = told["decision"]
+            decision = {key: _by_family(decided[key]) for key in ("order", "usable")}
             return cls(
                 **told
                 | {
                     "health": tuple(map(_health, told["health"])),
-                    "decision": Decision(**decision),
+                    "decision": Decision(**decided | decision | {"gone": _pairs(decided["gone"])}),
                     "fights": tuple(told["fights"]),
                     "problems": tuple(told["problems"]),
                     "rates": {name: tuple(pair) for name, pair in told["rates"].items()},

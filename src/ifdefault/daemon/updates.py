@@ -30,7 +30,8 @@ from ifdefault.dns.publish import held
 from ifdefault.dns.update import Course, fitting, wrong
 from ifdefault.errors import IfdefaultError
 from ifdefault.host.store import Store
-from ifdefault.model import Config, Uplink
+from ifdefault.model import Uplink
+from ifdefault.wanted import Config
 from ifdefault.zones import Endpoint, Offer, Published, UpdateConfig
 
 UPDATES = "updates.json"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ifdefault.model import FAMILIES, Family, Uplink
+from ifdefault.model import Uplink
+from ifdefault.wanted import FAMILIES, Family
 from ifdefault.zones import DISCOVER, Offer, family_of, is_private
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ifdefault.model import FAMILIES, Family
 from ifdefault.vitals import Decision
+from ifdefault.wanted import FAMILIES, Family
 from ifdefault.zones import (
     DnsConfig,
     Handed,

@@ -20,8 +20,9 @@ from ifdefault.kernel import foreign, nft
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
 from ifdefault.model import (
+    FORWARD_TABLE,
+    NFT_TABLE,
     AddRule,
-    Config,
     Desired,
     Facts,
     LoadNft,
@@ -39,6 +40,7 @@ from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import plan
 from ifdefault.plan.diff import diff, own_routes, own_rules
 from ifdefault.vitals import Decision
+from ifdefault.wanted import Config
 
 T = TypeVar("T")
 Before = Callable[[Operation], None]
@@ -46,6 +48,9 @@ Before = Callable[[Operation], None]
 
 def _ignore(_: Operation) -> None:
     pass
+
+
+_NONE = Ruleset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Prepared:
     desired: Desired
     operations: tuple[Operation, ...]
     problems: tuple[Problem, ...] = ()
+    services: Ruleset = _NONE  # as loaded last
 
 
 def prepare(
@@ -96,9 +102,9 @@ def prepare_config(
     if thorough:
         found = conflicts.find_conflicts(config, facts, planned.uplinks)
         problems = (*found, *foreign.networkd_problems())
-    ruleset = store.load_ruleset()
-    operations = diff(facts, desired, nft.digest, ruleset.table)
-    return Prepared(facts, state, ruleset, planned.uplinks, desired, operations, problems)
+    ruleset, services = store.load_ruleset(), store.load_ruleset(FORWARD_TABLE)
+    operations = diff(facts, desired, nft.digest, ruleset.table, services.table)
+    return Prepared(facts, state, ruleset, planned.uplinks, desired, operations, problems, services)
 
 
 def prepare_down(store: Store) -> Prepared:
@@ -106,7 +112,8 @@ def prepare_down(store: Store) -> Prepared:
     state, facts = store.load(), read_facts()
     desired = with_originals(Desired(), state, facts)
     operations = diff(facts, desired, nft.digest)
-    return Prepared(facts, state, store.load_ruleset(), (), desired, operations)
+    services = store.load_ruleset(FORWARD_TABLE)
+    return Prepared(facts, state, store.load_ruleset(), (), desired, operations, services=services)
 
 
 def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
@@ -124,17 +131,23 @@ def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
     )
 
 
-def snapshot(facts: Facts, ruleset: Ruleset) -> Desired:
+def snapshot(facts: Facts, ruleset: Ruleset, services: Ruleset = _NONE) -> Desired:
     """What is ours in the kernel now, as something to come back to."""
     now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
-    known = facts.nft is not None and facts.nft.digest == nft.digest(ruleset.text)
     return Desired(
         routes=own_routes(facts),
         rules=own_rules(facts),
-        nft=ruleset.text if known else "",
+        nft=_known(facts.nft, ruleset),
+        services=_known(facts.services, services),
         sysctls=tuple((n, now[n]) for n in sorted(now)),
         groups=tuple((dev, groups[dev]) for dev in sorted(groups)),
     )
+
+
+def _known(there: NftTable | None, ruleset: Ruleset) -> str:
+    """The text of a table that stands, if it is the one that we loaded last."""
+    known = there is not None and there.digest == nft.digest(ruleset.text)
+    return ruleset.text if known else ""
 
 
 def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
@@ -142,9 +155,10 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
     errors = [p for p in prepared.problems if not p.warning]
     if errors:
         raise HostError(*errors)
-    if any(isinstance(operation, LoadNft) for operation in prepared.operations):
-        nft.check(prepared.desired.nft)
-    came_from = snapshot(prepared.facts, prepared.ruleset)
+    for operation in prepared.operations:
+        if isinstance(operation, LoadNft):
+            nft.check(operation.text, operation.table)
+    came_from = snapshot(prepared.facts, prepared.ruleset, prepared.services)
     state = _with_new_originals(prepared)
     store.save(state)
     try:
@@ -222,8 +236,12 @@ def _with_new_originals(prepared: Prepared) -> State:
 
 def _note(store: Store, state: State, facts: Facts, target: Desired) -> None:
     """Remember how things stand after a change."""
-    table = facts.nft or NftTable()
-    store.save_ruleset(Ruleset(target.nft, table.digest, table.listing))
+    for name, text, there in (
+        (NFT_TABLE, target.nft, facts.nft),
+        (FORWARD_TABLE, target.services, facts.services),
+    ):
+        found = there or NftTable()
+        store.save_ruleset(Ruleset(text, found.digest, found.listing), name)
     state.sysctls = _settled(state.sysctls, dict(facts.sysctls))
     state.groups = _settled(state.groups, {link.name: link.group for link in facts.links})
     store.save(state)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from ifdefault.errors import ConfigError, Problem
 from ifdefault.host.apply import Prepared
 from ifdefault.kernel import ask
-from ifdefault.model import Family, Redirect, Uplink
+from ifdefault.model import Redirect, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.lookup import Fib, Flow, Verdict
+from ifdefault.wanted import Family
 
 PROTOCOLS = {
     "tcp": socket.IPPROTO_TCP,

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ifdefault.errors import Problem
 from ifdefault.kernel import listening
-from ifdefault.model import FAMILIES, Config, DaemonConfig, Probe, Uplink
+from ifdefault.model import Uplink
+from ifdefault.wanted import FAMILIES, Config, DaemonConfig, Probe
 from ifdefault.zones import DISCOVER, DnsConfig, is_private
 
 _DEFAULT = DaemonConfig()

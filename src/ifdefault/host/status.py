@@ -12,9 +12,10 @@ from ifdefault.errors import KernelError
 from ifdefault.host.apply import Prepared
 from ifdefault.kernel import ask, nft
 from ifdefault.kernel.ask import Traffic
-from ifdefault.model import FAMILIES, PROTOCOL, Family
+from ifdefault.model import PROTOCOL
 from ifdefault.plan import ruleset
 from ifdefault.plan.describe import describe
+from ifdefault.wanted import FAMILIES, Family
 
 
 @dataclass(frozen=True, slots=True)

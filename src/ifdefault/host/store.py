@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ifdefault.errors import HostError, LockError, Problem
-from ifdefault.model import NftTable
+from ifdefault.model import FORWARD_TABLE, NFT_TABLE, NftTable
 
-STATE, RULESET, LOCK = "state.json", "ruleset.json", "lock"
+STATE, LOCK = "state.json", "lock"
+RULESETS = {NFT_TABLE: "ruleset.json", FORWARD_TABLE: "services.json"}
 PENDING, GUARD = "undo.json", "guard"
 HEALTH = "health.json"
 
@@ -39,8 +40,8 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """Our nftables table as loaded last, and how the kernel listed it then. If this is lost, the
-    table is loaded again."""
+    """A nftables table of ours as loaded last, and how the kernel listed it then. If this is lost,
+    the table is loaded again."""
 
     text: str = ""
     digest: str = ""
@@ -75,14 +76,15 @@ class Store:
             self.write(STATE, asdict(state))
             self._on_disk = deepcopy(state)
 
-    def load_ruleset(self) -> Ruleset:
+    def load_ruleset(self, table: str = NFT_TABLE) -> Ruleset:
         try:
-            return Ruleset(**(self.read(RULESET) or {}))
+            return Ruleset(**(self.read(RULESETS[table]) or {}))
         except (HostError, TypeError):
             return Ruleset()
 
-    def save_ruleset(self, ruleset: Ruleset) -> None:
-        self.write(RULESET, asdict(ruleset), durable=False)
+    def save_ruleset(self, ruleset: Ruleset, table: str = NFT_TABLE) -> None:
+        if ruleset != self.load_ruleset(table):  # that of the services may be large
+            self.write(RULESETS[table], asdict(ruleset), durable=False)
 
     def write(self, name: str, content: Any, *, durable: bool = True) -> None:
         """Replace a file of ours whole."""

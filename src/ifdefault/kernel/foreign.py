@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ifdefault.errors import Problem
-from ifdefault.model import NFT_TABLE
+from ifdefault.model import FORWARD_TABLE, NFT_TABLE
 
 _WHOLE = 0xFFFFFFFF
 _TIMEOUT_S = 5
@@ -48,7 +48,7 @@ def foreign_marks(ruleset_json: str) -> tuple[tuple[int, str], ...]:
 def nft_marks(ruleset_json: str) -> Marks:
     for entry in json.loads(ruleset_json)["nftables"]:
         rule = entry.get("rule")
-        if not rule or (rule["family"], rule["table"]) == ("inet", NFT_TABLE):
+        if not rule or (rule["family"] == "inet" and rule["table"] in (NFT_TABLE, FORWARD_TABLE)):
             continue
         where = f"nft {rule['family']} {rule['table']} {rule['chain']}, handle {rule['handle']}"
         for statement in rule["expr"]:

@@ -18,7 +18,7 @@ from typing import Any
 from ifdefault.errors import HostError, KernelError, Problem
 from ifdefault.model import NFT_TABLE, NftTable
 
-_STATELESS, _JSON = 1 << 2, 1 << 4
+_STATELESS, _JSON, _TERSE = 1 << 2, 1 << 4, 1 << 11
 # the elements of a set that packets fill
 _FILLED = re.compile(r"(\t\tflags dynamic\n(?:\t\t\w+\n)*)\t\telements = \{[^}]*\}\n")
 _CAP_NET_ADMIN = 1 << 12  # linux/capability.h
@@ -79,26 +79,26 @@ def digest(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _batch(text: str) -> str:
-    """What replaces our table by `text` in one transaction, marked with the text's digest.
+def _batch(text: str, table: str) -> str:
+    """What replaces a table of ours by `text` in one transaction, marked with the text's digest.
 
     nft 1.0.6 knows no `destroy`: adding first makes the deletion always succeed.
     """
-    name = f"table inet {NFT_TABLE}"
+    name = f"table inet {table}"
     if not text:
         return f"add {name}\ndelete {name}\n"
     marked = text.replace("{\n", f'{{\n\tcomment "{digest(text)}"\n', 1)
     return f"add {name}\ndelete {name}\n{marked}"
 
 
-def load(text: str) -> None:
-    """Replace our table by `text`; "" deletes it."""
-    run(_batch(text))
+def load(text: str, table: str = NFT_TABLE) -> None:
+    """Replace a table of ours by `text`; "" deletes it."""
+    run(_batch(text, table))
 
 
-def check(text: str) -> None:
+def check(text: str, table: str = NFT_TABLE) -> None:
     """Let the kernel check a ruleset without loading it; KernelError says what it refuses."""
-    run(_batch(text), dry_run=True)
+    run(_batch(text, table), dry_run=True)
 
 
 def ruleset_json() -> str:
@@ -106,11 +106,12 @@ def ruleset_json() -> str:
     return run("list ruleset", output=_JSON | _STATELESS)
 
 
-def read_table() -> NftTable | None:
-    """Our table as it stands; None if it isn't there."""
-    if f"table inet {NFT_TABLE}\n" not in run("list tables"):
+def read_table(name: str = NFT_TABLE, *, terse: bool = False) -> NftTable | None:
+    """A table of ours as it stands; None if it isn't there. `terse`: without looking at what its
+    sets and maps hold."""
+    if f"table inet {name}\n" not in run("list tables"):
         return None
-    listing = run(f"list table inet {NFT_TABLE}", output=_STATELESS)
+    listing = run(f"list table inet {name}", output=_STATELESS | (_TERSE if terse else 0))
     found = _DIGEST.search(listing)
     return NftTable(found[1] if found else "", digest(_FILLED.sub(r"\1", listing)))
 

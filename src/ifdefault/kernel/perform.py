@@ -19,6 +19,7 @@ from ifdefault.model import (
     ForgetFlows,
     LoadNft,
     Operation,
+    PutHook,
     PutRoute,
     SetGroup,
     SetSysctl,
@@ -69,8 +70,10 @@ class Performer:
                 self._netlink.change(rtnetlink.NEWRULE, rtnetlink.encode_rule(rule), F_CREATE)
             case DeleteRule(rule):
                 self._unless_gone(rtnetlink.DELRULE, rtnetlink.encode_rule(rule))
-            case LoadNft(text):
-                nft.load(text)
+            case LoadNft(text, table):
+                nft.load(text, table)
+            case PutHook():
+                raise NotImplementedError
             case ForgetFlows(redirects, ports, addresses, mask):
                 conntrack.forget_redirected(redirects, ports, addresses, mask)
 

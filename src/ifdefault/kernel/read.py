@@ -12,17 +12,8 @@ from collections.abc import Callable, Iterator
 from ifdefault.errors import HostError, KernelError, Problem
 from ifdefault.kernel import nft, rtnetlink, sockets, sysctl
 from ifdefault.kernel.netlink import Netlink
-from ifdefault.model import (
-    FAMILIES,
-    TABLE_LOCAL,
-    Address,
-    Facts,
-    Family,
-    Link,
-    Neighbour,
-    Route,
-    Rule,
-)
+from ifdefault.model import FORWARD_TABLE, TABLE_LOCAL, Address, Facts, Link, Neighbour, Route, Rule
+from ifdefault.wanted import FAMILIES, Family
 
 GLOBAL_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
@@ -34,7 +25,12 @@ GLOBAL_SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/ipv6/conf/all/forwarding",
 )
-LINK_SYSCTLS = ("net/ipv4/conf/{}/rp_filter", "net/ipv4/conf/{}/src_valid_mark")
+LINK_SYSCTLS = (
+    "net/ipv4/conf/{}/rp_filter",
+    "net/ipv4/conf/{}/src_valid_mark",
+    "net/ipv4/neigh/{}/unres_qlen_bytes",
+    "net/ipv6/neigh/{}/unres_qlen_bytes",
+)
 
 
 def read_facts(foreign_marks: tuple[tuple[int, str], ...] = ()) -> Facts:
@@ -51,6 +47,7 @@ def read_facts(foreign_marks: tuple[tuple[int, str], ...] = ()) -> Facts:
                 neighbours=read_neighbours(netlink, names),
                 sysctls=tuple(_sysctls(links)),
                 nft=nft.read_table(),
+                services=nft.read_table(FORWARD_TABLE, terse=True),
                 foreign_marks=foreign_marks,
                 wildcard_udp=sockets.wildcard_udp(),
             )

@@ -12,7 +12,8 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from ifdefault.kernel.netlink import attribute, attribute_u32, attributes, u32
-from ifdefault.model import Address, Family, Hop, Link, Neighbour, Route, Rule
+from ifdefault.model import Address, Hop, Link, Neighbour, Route, Rule
+from ifdefault.wanted import Family
 
 NEWLINK, GETLINK = 16, 18
 GETADDR = 22

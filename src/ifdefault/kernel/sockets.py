@@ -6,7 +6,7 @@ import socket
 import struct
 
 from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink, attributes
-from ifdefault.model import Family
+from ifdefault.wanted import Family
 
 _SOCK_DIAG_BY_FAMILY = 20
 _UNCONNECTED = 1 << 7  # UDP's idle state is TCP_CLOSE

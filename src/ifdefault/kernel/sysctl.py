@@ -5,6 +5,9 @@ Rules: the path form, since interface names may hold dots. A missing one reads a
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 _ROOT = Path("/proc/sys")
@@ -19,3 +22,26 @@ def read(name: str) -> str | None:
 
 def write(name: str, value: str) -> None:
     (_ROOT / name).write_text(value)
+
+
+class Watched:
+    """Sysctls that should have certain values, kept open: looking at them costs next to nothing."""
+
+    def __init__(self, wanted: Iterable[tuple[str, str]]) -> None:
+        self.wanted = tuple(wanted)
+        self._open: list[tuple[int, bytes]] = []
+        for name, value in self.wanted:
+            with suppress(OSError):  # gone with its interface
+                fd = os.open(_ROOT / name, os.O_RDONLY | os.O_CLOEXEC)
+                self._open.append((fd, b"\t".join(value.encode().split())))
+
+    def differ(self) -> bool:
+        """Whether one has another value, or went away since."""
+        try:
+            return any(os.pread(fd, 128, 0).rstrip() != value for fd, value in self._open)
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.pop()[0])

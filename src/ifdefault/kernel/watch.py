@@ -24,7 +24,7 @@ from ifdefault.kernel.netlink import (
     u32,
 )
 from ifdefault.kernel.read import read_links
-from ifdefault.model import NFT_TABLE, PROTOCOL, TABLE_LOCAL, Link
+from ifdefault.model import FORWARD_TABLE, NFT_TABLE, PROTOCOL, TABLE_LOCAL, Link
 
 Kind = Literal["address", "route", "rule", "nexthop", "nft"]
 
@@ -80,7 +80,10 @@ _GROUP = 27
 _ADDRESS_FLAGS = 0x01 | 0x04 | 0x08 | 0x20 | 0x40  # those that rtnetlink's decoder reads
 _USABLE, _FAILED = 0x02 | 0x04 | 0x08 | 0x10 | 0x80, 0x20  # as rtnetlink's decoder has it
 _NEWGEN = 15  # tells that a transaction has ended, and nothing of what was in it
-_OWN_TABLE = struct.pack("=HH", 4 + len(NFT_TABLE) + 1, 1) + NFT_TABLE.encode() + b"\0"
+_OWN_TABLES = tuple(
+    struct.pack("=HH", 4 + len(name) + 1, 1) + name.encode() + b"\0"
+    for name in (NFT_TABLE, FORWARD_TABLE)
+)
 
 
 class Watch:
@@ -254,4 +257,4 @@ def _filtering(kind: int, message: bytes) -> Event | None:
     """Every object's first attribute is its table's name (linux/netfilter/nf_tables.h)."""
     if kind & 0xFF == _NEWGEN:
         return None
-    return Changed("nft", message.startswith(_OWN_TABLE, 4))
+    return Changed("nft", message.startswith(_OWN_TABLES, 4))

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from ifdefault.dns import tsig, wire
 from ifdefault.dns.client import code_name
-from ifdefault.model import Family
 from ifdefault.net.keys import Key
+from ifdefault.wanted import Family
 from ifdefault.zones import family_of
 
 _WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # after each time

@@ -11,21 +11,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from ifdefault.errors import Problem
-from ifdefault.model import (
-    NFT_TABLE,
-    PROTOCOL,
-    TABLE_MAIN,
-    Config,
-    Facts,
-    Family,
-    HostConfig,
-    Rule,
-    Uplink,
-)
+from ifdefault.model import FORWARD_TABLE, NFT_TABLE, PROTOCOL, TABLE_MAIN, Facts, Rule, Uplink
 from ifdefault.plan import numbers, prefixes, wildcard
 from ifdefault.plan.describe import rule_text
 from ifdefault.plan.lookup import Flow, matches
 from ifdefault.plan.resolve import ready
+from ifdefault.wanted import Config, Family, HostConfig
 
 WHOLE_MARK = 0xFFFFFFFF
 
@@ -174,9 +165,10 @@ def _in_our_tables(foreign: Sequence[Rule], facts: Facts, host: HostConfig) -> I
 
 
 def _under_our_name(facts: Facts) -> Iterator[Problem]:
-    if facts.nft is not None and not facts.nft.digest:
-        remedy = "rename it, or delete it if nobody needs it"
-        yield Problem(f"nft table inet {NFT_TABLE}", "isn't ours, and has our name", remedy)
+    for name, there in ((NFT_TABLE, facts.nft), (FORWARD_TABLE, facts.services)):
+        if there is not None and not there.digest:
+            remedy = "rename it, or delete it if nobody needs it"
+            yield Problem(f"nft table inet {name}", "isn't ours, and has our name", remedy)
 
 
 def _on_our_marks(

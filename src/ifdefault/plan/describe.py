@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ifdefault.model import (
-    NFT_TABLE,
     PROTOCOL,
     TABLE_MAIN,
     AddRule,
@@ -12,6 +11,7 @@ from ifdefault.model import (
     ForgetFlows,
     LoadNft,
     Operation,
+    PutHook,
     PutRoute,
     Route,
     Rule,
@@ -48,10 +48,12 @@ def describe(operation: Operation) -> str:
             return f"ip{_six(rule.family)} rule add {rule_text(rule)}"
         case DeleteRule(rule):
             return f"ip{_six(rule.family)} rule del {rule_text(rule)}"
-        case LoadNft(text):
+        case LoadNft(text, table):
             if text:
-                return f"nft replace table inet {NFT_TABLE}  # {text.count(chr(10))} lines"
-            return f"nft delete table inet {NFT_TABLE}"
+                return f"nft replace table inet {table}  # {text.count(chr(10))} lines"
+            return f"nft delete table inet {table}"
+        case PutHook(hook):
+            return f"bpf {'put' if hook else 'remove'} ifdefault  # cgroup hooks on connect()"
         case ForgetFlows():
             return "conntrack -D -p udp  # redirected flows whose answers come from elsewhere now"
 

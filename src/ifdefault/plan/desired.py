@@ -13,30 +13,31 @@ from dataclasses import dataclass, replace
 
 from ifdefault.errors import ConfigError, Problem
 from ifdefault.model import (
-    FAMILIES,
     PROTOCOL,
     TABLE_DEFAULT,
     TABLE_LOCAL,
     TABLE_MAIN,
-    Config,
     Desired,
     Facts,
-    Family,
     Hop,
     Redirect,
     Route,
     Rule,
     Uplink,
 )
-from ifdefault.plan import numbers, prefixes, resolve, ruleset, wildcard
+from ifdefault.plan import hook, numbers, prefixes, resolve, ruleset, services, wildcard
 from ifdefault.plan.conflicts import first_priority
 from ifdefault.vitals import Decision
+from ifdefault.wanted import FAMILIES, Config, Family
 
 _MARK_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
     "net/ipv4/fwmark_reflect",
     "net/ipv6/fwmark_reflect",
 )
+# What may wait for a gateway's MAC, in bytes. The kernel sends echo replies of all interfaces from
+# one socket, which a silent gateway's queue would fill (132 kB; by default the queue takes 213 kB).
+_UNRESOLVED = 16384
 _FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _IPV6_METRIC = 1024  # what the kernel gives an IPv6 route without one
 _SCOPE_LINK = 253
@@ -76,6 +77,8 @@ def plan(
         routes=routes,
         rules=rules,
         nft=ruleset.render(needs),
+        services=services.render(config.forwards, usable, decision.gone),
+        hook=hook.wanted(config, usable, decision),
         sysctls=tuple(_sysctls(facts, needs)),
         groups=tuple(_groups(config, facts)),
         redirects=redirects,
@@ -331,6 +334,12 @@ def _redirects(
 
 
 def _sysctls(facts: Facts, needs: ruleset.Needs) -> Iterator[tuple[str, str]]:
+    now = dict(facts.sysctls)
+    for interface in sorted({u.interface for u in needs.uplinks}):
+        for family in FAMILIES:
+            name = f"net/ipv{family}/neigh/{interface}/unres_qlen_bytes"
+            if int(now.get(name, "0")) >= _UNRESOLVED:  # less is the owner's business
+                yield name, str(_UNRESOLVED)
     if any(u.mechanism == "mark" for u in needs.uplinks):
         for name in _MARK_SYSCTLS:
             yield name, "1"
@@ -341,7 +350,6 @@ def _sysctls(facts: Facts, needs: ruleset.Needs) -> Iterator[tuple[str, str]]:
             yield f"net/ipv{family}/fwmark_reflect", "1"
     if not needs.marking():
         return
-    now = dict(facts.sysctls)
     for interface in sorted({u.interface for u in needs.uplinks}):
         # the maximum of `all` and the interface counts (kernel: ip-sysctl, rp_filter)
         values = (now.get(f"net/ipv4/conf/{name}/rp_filter", "0") for name in ("all", interface))

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from ifdefault.model import (
+    FORWARD_TABLE,
+    NFT_TABLE,
     PROTOCOL,
     AddRule,
     DeleteRoute,
@@ -21,12 +23,14 @@ from ifdefault.model import (
     LoadNft,
     NftTable,
     Operation,
+    PutHook,
     PutRoute,
     Route,
     Rule,
     SetGroup,
     SetSysctl,
 )
+from ifdefault.plan import hook
 from ifdefault.plan.numbers import OUTGOING
 
 
@@ -35,21 +39,26 @@ def diff(
     desired: Desired,
     nft_digest: Callable[[str], str],
     loaded: NftTable | None = None,
+    services: NftTable | None = None,
 ) -> tuple[Operation, ...]:
     """The operations that make `facts` into `desired`.
 
-    `nft_digest` gives the digest under which a ruleset is known in the kernel; `loaded` is how
-    our table looked right after we loaded it, so that a stranger's edits are seen.
+    `nft_digest` gives the digest under which a ruleset is known in the kernel; `loaded` and
+    `services` are how our tables looked right after we loaded them, so that a stranger's edits
+    are seen.
     """
     put, drop_routes = _routes(facts, desired)
     add, drop_rules = _rules(facts, desired)
     on, off = _settings(facts, desired)
-    nft = tuple(_nft(facts, desired, nft_digest, loaded))
+    nft = tuple(_nft(NFT_TABLE, desired.nft, facts.nft, nft_digest, loaded))
+    forward = tuple(_nft(FORWARD_TABLE, desired.services, facts.services, nft_digest, services))
     return (
         *on,
         *put,
         *add,
         *nft,
+        *forward,
+        *_hook(facts, desired),
         *drop_rules,
         *_forgetting(desired, nft),
         *drop_routes,
@@ -151,19 +160,26 @@ def _repeated(rules: list[Rule]) -> list[Rule]:
 
 
 def _nft(
-    facts: Facts,
-    desired: Desired,
+    name: str,
+    text: str,
+    there: NftTable | None,
     nft_digest: Callable[[str], str],
     loaded: NftTable | None,
 ) -> Iterator[Operation]:
-    if not desired.nft:
-        if facts.nft is not None and facts.nft.digest:  # one without is a stranger's
-            yield LoadNft("")
+    if not text:
+        if there is not None and there.digest:  # one without is a stranger's
+            yield LoadNft("", name)
         return
-    intact = facts.nft is not None and facts.nft.digest == nft_digest(desired.nft)
-    if intact and (loaded is None or loaded == facts.nft):
+    intact = there is not None and there.digest == nft_digest(text)
+    if intact and (loaded is None or loaded == there):
         return
-    yield LoadNft(desired.nft)
+    yield LoadNft(text, name)
+
+
+def _hook(facts: Facts, desired: Desired) -> Iterator[Operation]:
+    """A hook is known by its digest, which the kernel keeps beside it."""
+    if facts.hook != (hook.digest(desired.hook) if desired.hook else ""):
+        yield PutHook(desired.hook)
 
 
 def _forgetting(desired: Desired, nft: tuple[Operation, ...]) -> Iterator[Operation]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ifdefault.model import HostConfig
+from ifdefault.wanted import HostConfig
 
 UPLINKS_MAX = 31
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 
-from ifdefault.model import Family
+from ifdefault.wanted import Family
 
 BITS: dict[int, int] = {4: 32, 6: 128}
 

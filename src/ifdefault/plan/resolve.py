@@ -9,20 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ifdefault.model import (
-    FAMILIES,
-    PROTOCOL,
-    TABLE_MAIN,
-    Address,
-    Config,
-    Facts,
-    Family,
-    Link,
-    Route,
-    Uplink,
-    UplinkConfig,
-)
+from ifdefault.model import PROTOCOL, TABLE_MAIN, Address, Facts, Link, Route, Uplink
 from ifdefault.plan import numbers, prefixes
+from ifdefault.wanted import FAMILIES, Config, Family, UplinkConfig
 
 
 def resolve(config: Config, facts: Facts, numbering: Mapping[str, int]) -> tuple[Uplink, ...]:
@@ -58,6 +47,7 @@ def _resolve_one(
         mark_mask=host.mark_mask,
         rank=wanted.rank,
         weight=wanted.weight,
+        routed=wanted.routed,
     )
     if link is None:
         return replace(blank, pending=f"interface {wanted.interface} doesn't exist")

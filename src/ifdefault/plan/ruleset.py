@@ -13,18 +13,17 @@ discovery breaks). Nothing in the text depends on anything but the plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ifdefault.model import FAMILIES, NFT_TABLE, Family, HostConfig, Redirect, Uplink
+from ifdefault.model import NFT_TABLE, Redirect, Uplink
 from ifdefault.plan import prefixes
+from ifdefault.plan.nfttext import IP, chain, named_set, names, packet_set, table, values
+from ifdefault.wanted import FAMILIES, Family, HostConfig
 
 UNKNOWN_MACS = "unknown_macs"  # routers on a shared LAN that no uplink names
 STRANGERS: dict[Family, str] = {4: "strangers_4", 6: "strangers_6"}  # sources that nobody owns
 OWNED: dict[Family, str] = {4: "owned_4", 6: "owned_6"}  # the uplinks' addresses
-SET_SIZE = 128  # elements that packets may add: outsiders must not fill memory
-
-_IP = {4: "ip", 6: "ip6"}
 _DISCOVERY = "icmpv6 type { 133, 134, 135, 136, 137 } return"
 # The truth-meter never judges sources that name no uplink, nor what stays on the link
 _EXEMPT = (
@@ -82,29 +81,7 @@ def render(needs: Needs) -> str:
     body = [*_arrival(needs), *_wildcard(needs), *_restore(needs), *_truth(needs)]
     if not body:
         return ""
-    return "\n".join([f"table inet {NFT_TABLE} {{", *(f"\t{line}" for line in body), "}", ""])
-
-
-def _chain(name: str, lines: Iterable[str], hook: str = "") -> list[str]:
-    head = [f"\ttype {hook}; policy accept;"] if hook else []
-    return [f"chain {name} {{", *head, *(f"\t{line}" for line in lines), "}"]
-
-
-def _set(values: Iterable[object]) -> str:
-    return "{ " + ", ".join(str(v) for v in values) + " }"
-
-
-def _names(interfaces: Iterable[str]) -> str:
-    return _set(f'"{name}"' for name in sorted(set(interfaces)))
-
-
-def _packet_set(name: str, kind: str) -> list[str]:
-    """A set that packets fill, with a counter an element."""
-    return _named_set(name, f"type {kind}", f"size {SET_SIZE}", "flags dynamic", "counter")
-
-
-def _named_set(name: str, *body: str) -> list[str]:
-    return [f"set {name} {{", *(f"\t{line}" for line in body), "}"]
+    return table(NFT_TABLE, body)
 
 
 # --- arrival ------------------------------------------------------------------------------
@@ -117,20 +94,20 @@ def _arrival(needs: Needs) -> Iterator[str]:
         rest = ~uplink.mark_mask & 0xFFFFFFFF
         bits = f"mark & {rest:#010x} | {uplink.arrival_mark:#010x}"
         comment = f'comment "uplink.{uplink.name}"'
-        yield from _chain(f"mark_{uplink.number}", [f"meta mark set meta {bits} {comment}"])
+        yield from chain(f"mark_{uplink.number}", [f"meta mark set meta {bits} {comment}"])
         keep = f"{_tracked(uplink)}ct mark set ct {bits}"
-        yield from _chain(f"arrive_{uplink.number}", [f"jump mark_{uplink.number}", keep])
+        yield from chain(f"arrive_{uplink.number}", [f"jump mark_{uplink.number}", keep])
     marked = needs.marked_interfaces()
     lines = [_errors(needs)]
     if marked:
         if any(_shared(needs, interface) for interface in marked):
-            yield from _packet_set(UNKNOWN_MACS, "ether_addr")
+            yield from packet_set(UNKNOWN_MACS, "ether_addr")
         for interface in marked:
-            yield from _chain(f"from_{marked.index(interface)}", _by_router(needs, interface))
+            yield from chain(f"from_{marked.index(interface)}", _by_router(needs, interface))
         targets = (f'"{name}" : goto from_{n}' for n, name in enumerate(marked))
-        lines += [_DISCOVERY, f"iifname vmap {_set(targets)}"]
+        lines += [_DISCOVERY, f"iifname vmap {values(targets)}"]
     lines += _by_address(needs, [u for u in needs.uplinks if u.interface not in marked])
-    yield from _chain("arrival", lines, "filter hook prerouting priority mangle")
+    yield from chain("arrival", lines, "filter hook prerouting priority mangle")
 
 
 def _errors(needs: Needs) -> str:
@@ -143,7 +120,7 @@ def _errors(needs: Needs) -> str:
 def _by_flow(needs: Needs) -> str:
     """Give a packet the mark that its flow has."""
     marks = (f"{u.arrival_mark:#010x} : jump mark_{u.number}" for u in needs.uplinks)
-    return f"ct mark & {needs.host.mark_mask:#010x} vmap {_set(marks)}"
+    return f"ct mark & {needs.host.mark_mask:#010x} vmap {values(marks)}"
 
 
 def _tracked(uplink: Uplink) -> str:
@@ -165,7 +142,7 @@ def _by_router(needs: Needs, interface: str) -> Iterator[str]:
         return
     for uplink in own:
         if uplink.router_macs:
-            yield f"ether saddr {_set(uplink.router_macs)} goto arrive_{uplink.number}"
+            yield f"ether saddr {values(uplink.router_macs)} goto arrive_{uplink.number}"
     # neighbours on the LAN itself are no routers
     for family in FAMILIES:
         near = sorted(
@@ -173,7 +150,7 @@ def _by_router(needs: Needs, interface: str) -> Iterator[str]:
         )
         if near:
             near += ["fe80::/10"] if family == 6 else []
-            yield f"{_IP[family]} saddr {_set(_disjoint(family, near))} return"
+            yield f"{IP[family]} saddr {values(_disjoint(family, near))} return"
     yield f"update @{UNKNOWN_MACS} {{ ether saddr counter }}"
     # an unknown router: the source rule is right wherever one uplink alone has the address
     yield from _by_address(needs, own)
@@ -192,15 +169,15 @@ def _disjoint(family: Family, cidrs: list[str]) -> list[str]:
 
 def _by_address(needs: Needs, uplinks: list[Uplink]) -> Iterator[str]:
     """Where addresses tell uplinks apart, only flows to redirected ports need a mark."""
-    interfaces = _names(u.interface for u in uplinks)
+    interfaces = names(u.interface for u in uplinks)
     for family in needs.redirecting():
         owners = {a.address: u for u in reversed(uplinks) for a in u.addresses}
         targets = [
             f"{a} : goto arrive_{owners[a].number}" for a in needs.own(family) if a in owners
         ]
         if targets:
-            match = f"iifname {interfaces} udp dport {_set(needs.ports[family])}"
-            yield f"{match} {_IP[family]} daddr vmap {_set(targets)}"
+            match = f"iifname {interfaces} udp dport {values(needs.ports[family])}"
+            yield f"{match} {IP[family]} daddr vmap {values(targets)}"
 
 
 # --- wildcard, restore --------------------------------------------------------------------
@@ -209,17 +186,17 @@ def _by_address(needs: Needs, uplinks: list[Uplink]) -> Iterator[str]:
 def _wildcard(needs: Needs) -> Iterator[str]:
     lines = []
     for family in needs.redirecting():
-        ip = _IP[family]
+        ip = IP[family]
         answers = (
             f"{r.first}-{r.last} : {r.address}" for r in needs.redirects if r.family == family
         )
         lines.append(
-            f"iifname {_names(u.interface for u in needs.uplinks)}"
-            f" udp dport {_set(needs.ports[family])} {ip} daddr {_set(needs.own(family))}"
-            f" socket wildcard 1 dnat {ip} to {ip} saddr map {_set(answers)}"
+            f"iifname {names(u.interface for u in needs.uplinks)}"
+            f" udp dport {values(needs.ports[family])} {ip} daddr {values(needs.own(family))}"
+            f" socket wildcard 1 dnat {ip} to {ip} saddr map {values(answers)}"
         )
     if lines:
-        yield from _chain("wildcard", lines, "nat hook prerouting priority dstnat + 10")
+        yield from chain("wildcard", lines, "nat hook prerouting priority dstnat + 10")
 
 
 def _restore(needs: Needs) -> Iterator[str]:
@@ -228,7 +205,7 @@ def _restore(needs: Needs) -> Iterator[str]:
     every = all(u.mechanism == "conntrack" for u in needs.uplinks)
     match = "ct direction reply" if every else "meta l4proto udp ct direction reply"
     line = f"{match} {_by_flow(needs)}"
-    yield from _chain("restore", [line], "route hook output priority mangle")
+    yield from chain("restore", [line], "route hook output priority mangle")
 
 
 # --- truth-meter --------------------------------------------------------------------------
@@ -241,17 +218,17 @@ def _truth(needs: Needs) -> Iterator[str]:
     for uplink in needs.uplinks:
         first_on.setdefault(uplink.interface, uplink)
     for family in FAMILIES:
-        yield from _packet_set(STRANGERS[family], f"ipv{family}_addr")
+        yield from packet_set(STRANGERS[family], f"ipv{family}_addr")
         if len(first_on) > 1 and (owned := needs.own(family)):
-            elements = f"elements = {_set(owned)}"
-            yield from _named_set(OWNED[family], f"type ipv{family}_addr", elements)
+            elements = f"elements = {values(owned)}"
+            yield from named_set(OWNED[family], f"type ipv{family}_addr", elements)
     for uplink in first_on.values():
         yield f"counter {meter(uplink)} {{ }}"
     for interface, uplink in first_on.items():
-        yield from _chain(f"truth_{uplink.number}", _judge(needs, interface, meter(uplink)))
+        yield from chain(f"truth_{uplink.number}", _judge(needs, interface, meter(uplink)))
     targets = (f'"{name}" : goto truth_{u.number}' for name, u in first_on.items())
-    line = f"oifname vmap {_set(targets)}"
-    yield from _chain("truth", [line], "filter hook postrouting priority srcnat + 10")
+    line = f"oifname vmap {values(targets)}"
+    yield from chain("truth", [line], "filter hook postrouting priority srcnat + 10")
 
 
 def _judge(needs: Needs, interface: str, counter: str) -> Iterator[str]:
@@ -260,9 +237,9 @@ def _judge(needs: Needs, interface: str, counter: str) -> Iterator[str]:
     own = {family: needs.own(family, interface) for family in FAMILIES}
     for family in FAMILIES:
         if own[family]:
-            yield f"{_IP[family]} saddr {_set(own[family])} return"
+            yield f"{IP[family]} saddr {values(own[family])} return"
     yield from _EXEMPT
     for family in FAMILIES:
         if set(needs.own(family)) - set(own[family]):
-            yield f"{_IP[family]} saddr @{OWNED[family]} counter name {counter}{verdict}"
-        yield f"update @{STRANGERS[family]} {{ {_IP[family]} saddr counter }}"
+            yield f"{IP[family]} saddr @{OWNED[family]} counter name {counter}{verdict}"
+        yield f"update @{STRANGERS[family]} {{ {IP[family]} saddr counter }}"

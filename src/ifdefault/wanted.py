@@ -1,0 +1,179 @@
+"""The nouns of what the owner of a host wants: the config, as values.
+
+Rules: as in `model`, which tells of them too; every default is stated here, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ifdefault.zones import DnsConfig
+
+Family = Literal[4, 6]
+FAMILIES: tuple[Family, Family] = (4, 6)
+TruthMode = Literal["auto", "drop", "count", "off"]
+ReturnPath = Literal["auto", "source", "mark", "conntrack"]
+ProbeKind = Literal["icmp", "tcp", "http", "https", "dns"]
+Transport = Literal["tcp", "udp"]
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Probe:
+    """A question to a target beyond the gateway, written as a URL: `icmp://192.0.2.1`,
+    `tcp://example.net:443`, `https://example.net/health`, `dns://192.0.2.53/example.net`."""
+
+    kind: ProbeKind
+    host: str  # an address or a name
+    port: int = 0
+    path: str = ""  # http: path and query; dns: the name that is asked for
+    statuses: tuple[int, ...] = ()  # http: those that count as an answer; () is any below 400
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = f":{self.port}" if self.port not in (0, _PORTS.get(self.kind)) else ""
+        slash = "/" if self.kind == "dns" and self.path else ""
+        return f"{self.kind}://{host}{port}{slash}{self.path}"
+
+
+_PORTS = {"http": 80, "https": 443, "dns": 53}
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class UplinkConfig:
+    """One `[uplink.NAME]` of the config; empty tuples mean "read it from the kernel"."""
+
+    name: str
+    interface: str
+    addresses: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    router_macs: tuple[str, ...] = ()
+    rank: int = 0  # the lowest rank carries the normal default
+    weight: int = 1  # among equal ranks the greatest weight does
+    probes: tuple[Probe, ...] | None = None  # None: those of [health]
+    public: tuple[str, ...] = ()  # what the DNS is to say instead of `addresses`, or DISCOVER
+    routed: tuple[str, ...] = ()  # prefixes that this provider routes to the host
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class HostConfig:
+    """The `[host]` of the config."""
+
+    mark_mask: int = 0x3F000000  # six adjacent bits: one for the kind, five for the uplink
+    table_base: int = 1000  # table of uplink n is base + n
+    rule_priority: int = 5000  # first priority of the return-path block; it may move below
+    interface_group: int = 171  # the link group that marks uplinks for suppress_ifgroup
+    truth_meter: TruthMode = "auto"
+    return_path: ReturnPath = "auto"
+    udp_wildcard: Literal["auto", "off"] | tuple[int, ...] = "auto"
+    forwarded: Literal["follow", "off"] = "follow"  # answers to what others' rules forward
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class HealthConfig:
+    """The `[health]` of the config: what is probed, and how it is judged."""
+
+    probes: tuple[Probe, ...] = tuple(
+        Probe("icmp", address)
+        for address in (
+            # public resolvers of four operators, anycast, in both families
+            *("1.1.1.1", "8.8.8.8", "9.9.9.9", "208.67.222.222"),
+            *("2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe", "2620:119:35::35"),
+        )
+    )
+    rounds_per_s: float = 2.0  # probe rounds of a path when all is quiet
+    false_alarm_days: float = 60.0  # mean time between false alarms of one path
+    recover_s: float = 2.5  # how long answers must come before a path is up again
+    damp_s: float = 60.0  # the longest such time, of one that flaps
+    degraded_loss: float = 0.1  # share of rounds; 0 never
+    degraded_rtt_ms: float = 0.0  # 0 never
+    on_down: Literal["free", "keep"] = "free"  # outgoing connections of a dead uplink
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class DaemonConfig:
+    """The `[daemon]` of the config."""
+
+    user: str = "ifdefault"  # who hears the Internet
+    hook_user: str = "ifdefault-hook"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class HookConfig:
+    """The `[hooks]` of the config: an executable for each event, "" for none."""
+
+    up: str = ""
+    degraded: str = ""
+    down: str = ""
+    default: str = ""  # the normal default moved
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Ports:
+    """Ports of one transport protocol, `first` to `last`; one port where they are equal."""
+
+    transport: Transport
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        more = f"-{self.last}" if self.last != self.first else ""
+        return f"{self.transport}:{self.first}{more}"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Content:
+    """A content server behind the host. `port` 0: that which the client asked for. `weight` 0: it
+    drains, which is to say that it gets no new connections."""
+
+    address: str
+    port: int = 0
+    weight: int = 1
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class ForwardConfig:
+    """One `[[forward]]` of the config: a service that content servers behind the host offer."""
+
+    listen: tuple[Ports, ...]
+    to: tuple[Content, ...]  # for each family those of its addresses
+    uplinks: tuple[str, ...] = ()  # those whose addresses it is offered on; () all
+    check: str = "tcp"  # "tcp": connect; "off"; else the path to GET, "/health"
+    gone: Literal["next", "reset"] = "next"  # what becomes of the share of a server that is gone
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class OutgoingRule:
+    """One `[[outgoing.rule]]`: what it selects leaves by the first of `via` that is usable; by the
+    last of them if none is. Selectors that are empty select everything; `cgroups` stands alone."""
+
+    via: tuple[str, ...]
+    to: tuple[str, ...] = ()  # prefixes
+    transport: Transport | None = None  # None: any protocol
+    ports: tuple[tuple[int, int], ...] = ()  # destination ports, with a transport
+    users: tuple[int, ...] = ()  # uids of the host's own sockets
+    cgroups: tuple[str, ...] = ()  # paths below the root of the cgroup v2 hierarchy: "/a/b"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class OutgoingConfig:
+    """The `[outgoing]` of the config."""
+
+    mode: Literal["failover", "balance"] = "failover"
+    sticky: bool = False  # balance: one uplink a destination address
+    udp: bool = False  # balance UDP flows as well
+    masquerade: tuple[str, ...] = ()  # interfaces of LANs that go out with an uplink's address
+    rules: tuple[OutgoingRule, ...] = ()
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Config:
+    uplinks: tuple[UplinkConfig, ...]
+    host: HostConfig = HostConfig()
+    health: HealthConfig = HealthConfig()
+    daemon: DaemonConfig = DaemonConfig()
+    hooks: HookConfig = HookConfig()
+    dns: DnsConfig = DnsConfig()
+    forwards: tuple[ForwardConfig, ...] = ()
+    outgoing: OutgoingConfig = OutgoingConfig()
