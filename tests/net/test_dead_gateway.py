@@ -18,12 +18,14 @@ import time
 import pytest
 
 from ifdefault.lab.attempts import checksum
+from ifdefault.lab.topology import End
 from ifdefault.lab.world import World
 from ifdefault.wanted import Family
 from tests.net.conftest import LabWorld
-from tests.net.kernelstate import apply
+from tests.net.kernelstate import apply, down
 
 MANY, SOME = 600, 20
+KERNELS_OWN = 212992
 MUTE = """
 table arp mute { chain in { type filter hook input priority 0; iifname "wan0" drop; }; }
 table ip6 mute {
@@ -38,16 +40,24 @@ table ip6 mute {
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_other_uplink_loses_nothing(lab_world: LabWorld, family: Family) -> None:
     world = lab_world("two")
+    name = f"net.ipv{family}.neigh.wan0.unres_qlen_bytes"
+    world["host"].sysctl(name, KERNELS_OWN)  # the lab's is as small as ours
     apply(world)
+    assert int(world["host"].sysctl(name)) < KERNELS_OWN
     dead, living = (
         next(t.address for t in world.topology.targets() if (t.provider, t.family) == key)
         for key in (("isp-a", family), ("isp-b", family))
     )
     assert pings(world, living, SOME) == SOME
+    known = f"neigh replace {dead} lladdr {End('host', 'wan0').mac} dev cust0 nud permanent"
+    world["isp-a"].ip(f"{known}\n")
     world["host"].nft(MUTE)
     world["host"].run(["ip", "neigh", "flush", "dev", "wan0", "nud", "all"], check=False)
     assert pings(world, dead, MANY, patience_s=0.0) == 0
+    assert "INCOMPLETE" in world["host"].run(["ip", "neigh", "show", "dev", "wan0"]).stdout
     assert pings(world, living, SOME) == SOME
+    down(world)
+    assert int(world["host"].sysctl(name)) == KERNELS_OWN
 
 
 def pings(world: World, address: str, count: int, patience_s: float = 1.0) -> int:

@@ -16,6 +16,10 @@ DEFAULT_SYSCTLS = {
     "net.ipv4.conf.default.rp_filter": "0",
     "net.ipv6.conf.default.accept_dad": "0",
     "net.ipv6.conf.default.accept_ra": "0",
+    # What waits for a MAC at another node still counts against the socket that sent it, which no
+    # wire out there would do: the kernel's one for all echo replies would soon be full.
+    "net.ipv4.neigh.default.unres_qlen_bytes": "16384",
+    "net.ipv6.neigh.default.unres_qlen_bytes": "16384",
 }
 
 
