@@ -16,11 +16,19 @@ DEFAULT_SYSCTLS = {
     "net.ipv4.conf.default.rp_filter": "0",
     "net.ipv6.conf.default.accept_dad": "0",
     "net.ipv6.conf.default.accept_ra": "0",
-    # What waits for a MAC at another node still counts against the socket that sent it, which no
-    # wire out there would do: the kernel's one for all echo replies would soon be full.
-    "net.ipv4.neigh.default.unres_qlen_bytes": "16384",
-    "net.ipv6.neigh.default.unres_qlen_bytes": "16384",
 }
+_UNRESOLVED = "16384"
+
+
+def link_sysctls(topology: Topology, node: str) -> dict[str, str]:
+    """What waits for a MAC at another node still counts against the socket that sent it, as it
+    never would out there: the host's one for all echo replies would soon be full."""
+    ends = (end for pair in topology.links for end in pair if node == end.node != "host")
+    return {
+        f"net/ipv{family}/neigh/{end.dev}/unres_qlen_bytes": _UNRESOLVED
+        for end in ends
+        for family in (4, 6)
+    }
 
 
 def namespace_lines(topology: Topology, netns: Callable[[str], str]) -> str:

@@ -304,7 +304,8 @@ class World:
 
     def _set_sysctls(self, node: Node, *, must_exist: bool) -> bool:
         """Return whether some aren't there yet: those of interfaces that are still to come."""
-        wanted = build.DEFAULT_SYSCTLS | dict(node.spec.sysctls)
+        wanted = build.DEFAULT_SYSCTLS | build.link_sysctls(self.topology, node.name)
+        wanted |= dict(node.spec.sysctls)
 
         def write() -> bool:
             missing = False
