@@ -42,7 +42,7 @@ class Subject:
         def work() -> Applied:
             found: list[Prepared] = []
             with self.store.lock():
-                prepare_ms = time_ms(lambda: found.append(self._prepare()))
+                prepare_ms = time_ms(lambda: found.append(self.prepare()))
                 commit_ms = time_ms(lambda: commit(found[0], self.store))
             return Applied(prepare_ms, commit_ms, len(found[0].operations))
 
@@ -55,7 +55,7 @@ class Subject:
 
         self.node.python(work)
 
-    def _prepare(self) -> Prepared:
+    def prepare(self) -> Prepared:
         return prepare(self.world.config, self.store)
 
 

@@ -138,9 +138,12 @@ class Facts:
     sysctls: tuple[tuple[str, str], ...] = ()  # those that we may set or must know
     nft: NftTable | None = None  # None: our table isn't there
     services: NftTable | None = None  # likewise FORWARD_TABLE
-    hook: str = ""  # digest of our hook on connect(); "" where there is none
+    hook: Hook | None = None  # ours on connect()
     foreign_marks: tuple[tuple[int, str], ...] = ()  # (bits, where) that others' rulesets touch
     wildcard_udp: tuple[tuple[Family, int], ...] = ()  # (family, port) of sockets bound to any
+    # read only where conflicts are looked for:
+    listening: tuple[tuple[str, str, int], ...] = ()  # (transport, address, port) of servers
+    dropping: tuple[tuple[str, str, str], ...] = ()  # (family, table, chain) at forward, by policy
 
 
 # --- what should be -----------------------------------------------------------------------
@@ -197,8 +200,8 @@ class Hook:
     have no mark and aren't bound: it gives them a chosen mark.
 
     `marks`, by family: that many slots, each drawn with the same likelihood; none: no balance.
-    `spared`: what outgoing rules select, left alone. `cgroups`: (path, mark) of whose processes
-    all sockets get a mark.
+    `spared`: what outgoing rules select, left alone. `cgroups`: (path, IPv4's mark, IPv6's mark) of
+    whose processes all sockets get a mark, those that the deepest such cgroup names; 0 is none.
     """
 
     mask: int
@@ -206,7 +209,7 @@ class Hook:
     sticky: bool = False  # the slot is drawn by the destination address
     udp: bool = False
     spared: tuple[Rule, ...] = ()
-    cgroups: tuple[tuple[str, int], ...] = ()
+    cgroups: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, order=True, slots=True)

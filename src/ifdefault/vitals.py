@@ -14,6 +14,7 @@ from ifdefault.wanted import Family
 PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as observed
 Forced = Literal["auto", "up", "down", "drain"]  # as the operator wants it
 Verdict = Literal["answered", "lost", "wrong", "local"]  # the fate of one probe
+ContentState = Literal["unproven", "up", "gone"]
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -70,6 +71,18 @@ class Health:
     bursting: bool = False
     until_s: float = 0.0  # recovering: when it will be up if all goes well
     targets: tuple[TargetHealth, ...] = ()
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class ContentHealth:
+    """A content server behind the host, as its check judges it."""
+
+    address: str
+    port: int
+    was: ContentState
+    state: ContentState
+    since_s: float
+    cause: str
 
 
 @dataclass(frozen=True, order=True, slots=True)

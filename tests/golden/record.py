@@ -32,6 +32,11 @@ def strict(world: World) -> None:
     world["host"].sysctl("net.ipv4.conf.all.rp_filter", 1)
 
 
+def forwarding(world: World) -> None:
+    world["host"].sysctl("net.ipv4.ip_forward", 1)
+    world["host"].sysctl("net.ipv6.conf.all.forwarding", 1)
+
+
 def no_ipv4(world: World) -> None:
     world["host"].ip("address del 192.0.2.10/24 dev wan2\n")
 
@@ -62,6 +67,7 @@ def nothing(_: World) -> None:
 CASES: dict[str, tuple[str, Callable[[World], None]]] = {
     "two": ("two", nothing),
     "dns": ("two", nothing),
+    "outgoing": ("two", nothing),
     "three": ("three", no_ipv4),
     "shared-lan": ("shared-lan", nothing),
     "shared-address": ("shared-address", nothing),
@@ -76,6 +82,11 @@ CASES: dict[str, tuple[str, Callable[[World], None]]] = {
     "wg-quick-after": ("fulltunnel-wg", wg_quick_after_apply),
     "uplink-removed": ("three", _apply),
     "strict-rp-filter": ("two", strict),
+    "forward": ("lan", nothing),
+    "containers": ("containers", nothing),
+    "docker": ("docker", strict),
+    "balanced-lan": ("lan", nothing),
+    "routed": ("two", forwarding),
 }
 ROUTERS = (
     Neighbour(4, "wan0", "203.0.113.1", "00:00:5e:00:01:01"),  # VRRP's virtual MAC

@@ -1,4 +1,5 @@
-"""What we would do to these hosts: plan.txt and ruleset.nft, from config.toml and facts.json.
+"""What we would do to these hosts: plan.txt, ruleset.nft, and services.nft where there are any,
+from config.toml and facts.json.
 
 Rules: a case is a folder; one without config.toml is that of the example of its name in
 docs/examples. `--golden-update` writes plans and rulesets anew; record.py makes the facts.
@@ -37,7 +38,8 @@ def planned(case: str) -> dict[str, str]:
     known = numbers.assign([uplink.name for uplink in config.uplinks], {})
     desired = plan(config, facts, known).desired
     lines = [describe(operation) for operation in diff(facts, desired, nft.digest)]
-    return {"plan.txt": "\n".join([*lines, ""]), "ruleset.nft": desired.nft}
+    found = {"plan.txt": "\n".join([*lines, ""]), "ruleset.nft": desired.nft}
+    return found | ({"services.nft": desired.services} if config.forwards else {})
 
 
 @pytest.mark.parametrize("case", CASES)

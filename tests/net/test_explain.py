@@ -1,6 +1,7 @@
 """`explain` says what the kernel does: where a packet goes, by which rule, and why.
 
-in: client ──> host, and its answer;  out: host ──> client;  forwarded: content ──> client
+in: client ──> host (──> web1), and its answer;  out: host ──> client
+forwarded: content ──> client
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ def test_forwarded_packets(lab_world: LabWorld, topology: str) -> None:
             if (":" in sender) == (":" in target):
                 found = _ask(world, sender, target, "--iif", iif)
                 assert (found["direction"], found["uplink"]) == ("forwarded", "isp-a")
+                assert "is answered over that uplink" in found["mechanism"]
+                answer = _ask(world, sender, target, "--iif", iif, "--mark", "0x2000000")
+                assert (answer["uplink"], answer["mechanism"]) == ("isp-b", "")
                 back = _ask(world, target, sender, "--iif", "wan1")
                 assert back["direction"] == "forwarded"
                 assert f"dev {iif} " in back["hop"]
@@ -85,11 +89,75 @@ def test_a_naive_udp_port_is_explained(lab_world: LabWorld) -> None:
     assert {found["uplink"] for found in told.values()} == {"isp-b"}
 
 
+WEBS = "10.0.0.10:80 (50 %), 10.0.0.11:80 (50 %)"
+
+
+def test_a_service_is_explained(lab_world: LabWorld) -> None:
+    """Who serves it, and that the answer leaves by the uplink that the question came in on."""
+    world = lab_world("lan")
+    answers.apply(world)
+    for host, uplink in (("203.0.113.10", "isp-a"), ("198.51.100.10", "isp-b")):
+        found = _ask(world, "198.18.1.10", host, port=80)
+        assert (found["direction"], found["uplink"]) == ("in", uplink)
+        assert found["goes_to"] == f"forward tcp:80: {WEBS}"
+        assert found["source"] == f"{host}, as which 10.0.0.10 answers"
+        assert found["mechanism"].startswith(f"follow: the connection bears {uplink}'s arrival")
+    udp = _ask(world, "2001:db8:f:1::10", "2001:db8:b::10", protocol="udp")
+    assert udp["uplink"] == "isp-b"
+    assert udp["goes_to"] == "forward tcp:443, udp:443: [fd00:10::10]:443"
+    ranged = _ask(world, "198.18.1.10", "198.51.100.10", port=7005)
+    assert ranged["goes_to"] == "forward tcp:7000-7010, udp:7000-7010: 10.0.0.11:7005"
+    assert _ask(world, "198.18.1.10", "198.51.100.10", port=81)["goes_to"] == ""
+    hairpin = _ask(world, "10.0.0.20", "198.51.100.10", port=80)
+    assert (hairpin["uplink"], hairpin["goes_to"]) == ("", f"forward tcp:80: {WEBS}")
+    assert hairpin["mechanism"].startswith("hairpin: ")
+    own = _ask(world, "203.0.113.10", "198.51.100.10", port=80)
+    assert own["goes_to"] == f"forward tcp:80: {WEBS}"
+    assert "dev lan0 " in own["hop"]
+
+
+def test_the_way_out_of_a_lan_is_explained(lab_world: LabWorld) -> None:
+    world = lab_world("lan")
+    rule = '[[outgoing.rule]]\nto = ["198.18.2.0/24"]\nvia = ["isp-b"]\n'
+    answers.configure(world, rule)
+    answers.apply(world)
+    out = _ask(world, "10.0.0.20", "198.18.1.10")
+    assert (out["direction"], out["uplink"]) == ("forwarded", "isp-a")
+    assert out["source"] == "203.0.113.10, as which 10.0.0.20 goes out"
+    assert out["mechanism"].startswith("masquerade: it stays on isp-a, ")
+    ruled = _ask(world, "10.0.0.20", "198.18.2.10")
+    assert ruled["uplink"] == "isp-b"
+    assert ruled["source"] == "198.51.100.10, as which 10.0.0.20 goes out"
+    assert ruled["mechanism"] == "outgoing.rule: what it selects leaves by isp-b"
+    near = _ask(world, "10.0.0.20", "10.0.0.10")
+    assert (near["uplink"], near["mechanism"], near["source"]) == ("", "", "10.0.0.20")
+
+
+def test_the_choice_of_an_outgoing_connections_uplink_is_explained(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    more = 'weight = 3\n[outgoing]\nmode = "balance"\n[[outgoing.rule]]\n'
+    more += 'transport = "tcp"\nports = ["25"]\nvia = ["isp-a"]\n'
+    more += '[[outgoing.rule]]\nto = ["198.18.2.0/24"]\nusers = [4711]\nvia = ["isp-a"]\n'
+    answers.configure(world, more)
+    answers.apply(world)
+    drawn = _ask(world, "any", "198.18.2.10")
+    assert drawn["mechanism"].startswith("balance: isp-b 75 %, isp-a 25 %, drawn for each conn")
+    assert (drawn["uplink"], drawn["source"]) == ("isp-b", "198.51.100.10")
+    mail = _ask(world, "any", "198.18.2.10", port=25)
+    assert mail["mechanism"] == "outgoing.rule: what it selects leaves by isp-a"
+    whose = _ask(world, "any", "198.18.2.10", "--user", "4711")
+    assert (whose["uplink"], whose["mechanism"]) == ("isp-a", mail["mechanism"])
+    plain = _ask(world, "any", "198.18.2.10", protocol="udp")
+    assert (plain["uplink"], plain["mechanism"]) == ("isp-b", "")
+    bound = _ask(world, "203.0.113.10", "198.18.2.10")
+    assert (bound["uplink"], bound["mechanism"]) == ("isp-a", "")
+
+
 def _ask(
     world: World, source: str, target: str, *more: str, protocol: str = "tcp", port: int = 443
 ) -> dict[str, Any]:
     """What the program says; its exit status tells whether the kernel agrees, and all is well."""
-    ends = [f"[{source}]:4321", f"[{target}]:{port}"]
+    ends = [source if source == "any" else f"[{source}]:4321", f"[{target}]:{port}"]
     done = world.ifdefault("explain", protocol, *ends, *more, "--json")
     found: dict[str, Any] = json.loads(done.stdout)
     assert found["agrees"]

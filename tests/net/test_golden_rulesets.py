@@ -11,17 +11,22 @@ from pathlib import Path
 import pytest
 
 from ifdefault.kernel import nft
+from ifdefault.model import FORWARD_TABLE, NFT_TABLE
 from tests.net.conftest import LabWorld
 
-RULESETS = sorted((Path(__file__).parents[1] / "golden").glob("*/ruleset.nft"))
+GOLDEN = Path(__file__).parents[1] / "golden"
+RULESETS = sorted(GOLDEN.glob("*/ruleset.nft"))
+SERVICES = sorted(GOLDEN.glob("*/services.nft"))
 
 
 def test_kernel_takes_every_ruleset(lab_world: LabWorld) -> None:
     """One world for all: a check loads nothing."""
     host = lab_world("one")["host"]
-    for ruleset in RULESETS:
-        text = ruleset.read_text(encoding="utf-8")
-        host.python(functools.partial(nft.check, text))
+    assert SERVICES
+    for files, table in ((RULESETS, NFT_TABLE), (SERVICES, FORWARD_TABLE)):
+        for ruleset in files:
+            text = ruleset.read_text(encoding="utf-8")
+            host.python(functools.partial(nft.check, text, table))
     assert host.run(["nft", "list", "tables"]).stdout == ""
 
 

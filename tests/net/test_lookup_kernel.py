@@ -23,11 +23,27 @@ from ifdefault.lab.world import World
 from ifdefault.model import Facts
 from ifdefault.plan.lookup import Fib, Flow
 from ifdefault.wanted import FAMILIES
+from tests.net import answers
 from tests.net.conftest import LabWorld
 
 QUESTIONS = 300
 ARRIVAL_B, CHOSEN_B = 0x02000000, 0x22000000
 MARKS = (0, 0, ARRIVAL_B, CHOSEN_B, 0x80000, 51820, CHOSEN_B | 0x80000)
+USERS = (0, 1000)
+OUTGOING = """
+[[outgoing.rule]]
+via = ["isp-b"]
+transport = "tcp"
+ports = ["20-25"]
+[[outgoing.rule]]
+via = ["isp-b"]
+users = [1000]
+to = ["198.18.0.0/15", "2000::/3"]
+[[outgoing.rule]]
+via = ["isp-a"]
+transport = "udp"
+to = ["8.8.8.0/24", "2001:db8:b::/48"]
+"""
 TARGETS = {
     4: ("192.168.1.10", "203.0.113.77", "198.51.100.77", "198.18.1.10", "8.8.8.8", "100.100.0.2",
         "10.20.3.4", "10.8.0.1", "203.0.113.10", "192.0.2.77", "172.31.0.1"),
@@ -47,10 +63,15 @@ def nothing(_: World) -> None:
     pass
 
 
+def outgoing(world: World) -> None:
+    answers.configure(world, OUTGOING)
+
+
 @pytest.mark.parametrize(
     ("topology", "before", "after"),
     [
         ("two", nothing, nothing),
+        ("two", outgoing, nothing),
         ("three", nothing, nothing),
         ("vpn", nothing, nothing),
         ("shared-lan", nothing, nothing),
@@ -61,6 +82,8 @@ def nothing(_: World) -> None:
         ("fulltunnel-wg", script("vpn_up"), nothing),
         ("fulltunnel-wg", nothing, script("vpn_up")),
         ("fulltunnel-openvpn", script("vpn_up"), nothing),
+        ("fulltunnel-openvpn", outgoing, script("vpn_up")),
+        ("fulltunnel-wg", outgoing, script("vpn_up")),
     ],
 )
 def test_lookup_agrees_with_the_kernel(
@@ -100,7 +123,9 @@ def _flows(facts: Facts, rng: random.Random) -> Iterator[Flow]:
         family = rng.choice(FAMILIES)
         sources = ["", "", *(a.address for a in own if a.family == family)]
         dst, src = rng.choice(TARGETS[family]), rng.choice(sources)
-        flow = Flow(family, dst, src, mark=rng.choice(MARKS))
+        proto = rng.choice((1 if family == 4 else 58, 6, 17))
+        port, uid = rng.choice((25, 443)) if proto in (6, 17) else 0, rng.choice(USERS)
+        flow = Flow(family, dst, src, "", "", rng.choice(MARKS), proto, 0, port, uid)
         if rng.random() < 0.3 and (family == 4 or not flow.src):
             flow = replace(flow, oif=rng.choice(devices))
         yield flow
@@ -108,7 +133,8 @@ def _flows(facts: Facts, rng: random.Random) -> Iterator[Flow]:
 
 def _kernels(flow: Flow) -> str:
     """Device, gateway and source of the kernel's answer, or that there is none."""
-    told = ask.route(flow.dst, flow.src, oif=flow.oif, mark=flow.mark)
+    ports = flow.sport, flow.dport
+    told = ask.route(flow.dst, flow.src, "", flow.oif, flow.mark, flow.ip_proto, ports, flow.uid)
     if told.route is None or told.route.kind == "unreachable":
         return "none"
     if told.route.kind == "local":

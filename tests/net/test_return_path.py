@@ -15,9 +15,10 @@ from tests.net import answers
 from tests.net.conftest import LabWorld
 
 SINGLE_HOMED = ("one",)
+FORWARDING = {"lan"}  # what is asked there isn't the host's own: see test_forward
 
 
-@pytest.mark.parametrize("topology", names())
+@pytest.mark.parametrize("topology", sorted({*names()} - FORWARDING))
 def test_every_kind_of_traffic_is_answered_on_every_address(
     lab_world: LabWorld, topology: str
 ) -> None:

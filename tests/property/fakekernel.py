@@ -1,9 +1,10 @@
 """A kernel made of facts: it performs operations as the real one does, and refuses what it would.
 
-Rules: a new rule stands behind those of its priority, and the first equal one is deleted; a route
-replaces that of its family, table, destination and metric. What a sound plan never asks for (a
-stranger's route replaced, a rule deleted that isn't there) is refused here, though the kernel
-would let it pass.
+Rules: a new rule stands behind those of its priority, and the first that has all that is named is
+deleted; a route replaces that of its family, table, destination and metric; to forward sets another
+sysctl. What a sound plan never
+asks for (a stranger's route replaced, another rule deleted than the one that is meant) is refused
+here, though the kernel would let it pass.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from ifdefault.model import (
     SetGroup,
     SetSysctl,
 )
-from ifdefault.plan import hook, numbers, prefixes
+from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.desired import Plan, plan
 from ifdefault.plan.diff import diff
+from ifdefault.plan.follow import FORWARDING
+from ifdefault.plan.settings import REDIRECTS
 from ifdefault.wanted import Config
 
 
@@ -47,8 +50,9 @@ def perform(facts: Facts, operation: Operation) -> Facts:
     match operation:
         case SetSysctl(name, value, was):
             now = dict(facts.sysctls)
-            _insist(now.get(name) == was, operation)
-            return replace(facts, sysctls=tuple((now | {name: value}).items()))
+            _insist(now.get(name) == was or name == REDIRECTS, operation)
+            with_it = {REDIRECTS: str(1 - int(value))} if name == FORWARDING[4] else {}
+            return replace(facts, sysctls=tuple((now | {name: value} | with_it).items()))
         case SetGroup(dev, group, was):
             _insist(any(link.name == dev and link.group == was for link in facts.links), operation)
             links = (replace(k, group=group) if k.name == dev else k for k in facts.links)
@@ -67,7 +71,8 @@ def perform(facts: Facts, operation: Operation) -> Facts:
             return replace(facts, rules=_with_rule(facts.rules, rule))
         case DeleteRule(rule):
             _insist(rule.protocol == PROTOCOL and rule in facts.rules, operation)
-            first = facts.rules.index(rule)
+            first = next(n for n, other in enumerate(facts.rules) if _deletes(rule, other))
+            _insist(facts.rules[first] == rule, operation)
             return replace(facts, rules=facts.rules[:first] + facts.rules[first + 1 :])
         case LoadNft(text, name):
             table = NftTable(nft.digest(text), f"listing of {nft.digest(text)}") if text else None
@@ -75,7 +80,7 @@ def perform(facts: Facts, operation: Operation) -> Facts:
                 return replace(facts, nft=table)
             return replace(facts, services=table)
         case PutHook(wanted):
-            return replace(facts, hook=hook.digest(wanted) if wanted else "")
+            return replace(facts, hook=wanted)
         case ForgetFlows():
             return facts
 
@@ -93,6 +98,20 @@ def _with_rule(rules: tuple[Rule, ...], new: Rule) -> tuple[Rule, ...]:
     """Both families stand in one tuple, IPv4 first, each in its kernel order."""
     behind = sum((r.family, r.priority) <= (new.family, new.priority) for r in rules)
     return (*rules[:behind], new, *rules[behind:])
+
+
+_ALWAYS = ("family", "priority", "action")  # what the kernel always compares
+
+
+def _deletes(rule: Rule, other: Rule) -> bool:
+    """Whether the kernel takes `other` for this one where it deletes: what a rule doesn't select by
+    is anything to it (net/core/fib_rules.c, rule_find)."""
+    blank = Rule(rule.family, rule.priority)
+    return all(
+        getattr(rule, name) == getattr(other, name)
+        or (name not in _ALWAYS and getattr(rule, name) == getattr(blank, name))
+        for name in Rule.__slots__
+    )
 
 
 def _acceptable(facts: Facts, route: Route) -> bool:

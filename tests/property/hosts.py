@@ -11,15 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from hypothesis import strategies as st
 
 from ifdefault.model import TABLE_MAIN, Address, Facts, Hop, Link, Neighbour, Route, Rule
-from ifdefault.wanted import FAMILIES, Config, Family, HostConfig, ReturnPath, UplinkConfig
+from ifdefault.wanted import (
+    FAMILIES,
+    Config,
+    Family,
+    HostConfig,
+    OutgoingConfig,
+    OutgoingRule,
+    ReturnPath,
+    Transport,
+    UplinkConfig,
+)
 
 FAR: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8:ffff::99"}
 LAN: dict[Family, str] = {4: "192.168.1.10", 6: "fd00:1::10"}
 BEHIND_LAN: dict[Family, str] = {4: "172.16.5.1", 6: "fd00:5::1"}
+ROUTED: dict[Family, str] = {4: "198.51.{}.0/24", 6: "2001:db8:{}00::/40"}  # by a shape's number
 BEHIND_VPN: dict[Family, str] = {4: "100.100.0.2", 6: "fd7a::2"}
 MASKS = (0x3F000000, 0x3F, 0xFC000000)
 KERNEL, BOOT, STATIC = 2, 3, 4  # rtnetlink protocols
@@ -130,7 +142,12 @@ def _facts(shapes: Sequence[Shape]) -> Facts:
             ("net/ipv4/fwmark_reflect", "0"),
             ("net/ipv6/fwmark_reflect", "0"),
             ("net/ipv4/conf/all/rp_filter", "1"),
+            ("net/ipv4/conf/all/accept_redirects", "1"),
+            ("net/ipv4/ip_forward", "0"),
+            ("net/ipv6/conf/all/forwarding", "0"),
             *((f"net/ipv4/conf/wan{n}/src_valid_mark", "0") for n in range(4)),
+            *((f"net/ipv4/conf/wan{n}/rp_filter", str(n % 3)) for n in range(4)),
+            *((f"net/ipv6/conf/wan{n}/accept_ra", str(n % 3)) for n in range(4)),
         ),
     )
 
@@ -238,7 +255,41 @@ def _uplink(shape: Shape, sharing: bool) -> UplinkConfig:
         router_macs=(f"02:00:00:00:01:{shape.number:02x}",) if sharing else (),
         rank=shape.rank,
         weight=shape.weight,
+        routed=tuple(ROUTED[f].format(shape.number) for f in shape.families if shape.count > 1),
     )
+
+
+_SELECTED = [f"{FAR[4]}/32", "192.0.2.0/24", f"{FAR[6]}/128", "0.0.0.0/0", "2001:db8::/32"]
+_TRANSPORTS: list[Transport | None] = [None, "tcp", "udp"]
+
+
+@st.composite
+def _outgoing_rules(draw: st.DrawFn, names: Sequence[str]) -> tuple[OutgoingRule, ...]:
+    """Such that one often selects all that another does, and more."""
+    found = []
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2, 3]))):
+        to = draw(st.lists(st.sampled_from(_SELECTED), max_size=2, unique=True))
+        transport = draw(st.sampled_from(_TRANSPORTS))
+        ports = draw(st.sampled_from([(), ((25, 25),), ((25, 25), (8000, 8099))]))
+        users = draw(st.sampled_from([(), (1000,), (0, 1000)]))
+        if to or transport or users:
+            via = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
+            ports = ports if transport else ()
+            found.append(OutgoingRule(tuple(via), tuple(to), transport, ports, users))
+    return tuple(found)
+
+
+def _forwarding(facts: Facts) -> Facts:
+    """The same host, forwarding by itself."""
+    changed = {
+        "net/ipv4/ip_forward": "1",
+        "net/ipv6/conf/all/forwarding": "1",
+        "net/ipv4/conf/all/accept_redirects": "0",
+    }
+    return replace(facts, sysctls=tuple((dict(facts.sysctls) | changed).items()))
+
+
+_MODES: list[Literal["failover", "balance"]] = ["failover", "balance"]
 
 
 @dataclass(frozen=True)
@@ -267,7 +318,19 @@ def scenes(draw: st.DrawFn) -> Scene:
     reranked = tuple(replace(u, rank=draw(st.integers(0, 2))) for u in kept)
     # another priority moves the whole block
     place = draw(st.sampled_from([5000, 5000, 3000]))
-    edited = Config(reranked, replace(host, return_path=draw(ways), rule_priority=place))
+    rules = st.builds(
+        lambda rules, masquerade, mode: OutgoingConfig(mode, masquerade=masquerade, rules=rules),
+        _outgoing_rules([u.name for u in uplinks]),
+        st.sampled_from([(), (), ("lan0",)]),
+        st.sampled_from(_MODES),
+    )
+    if draw(st.booleans()):
+        facts = _forwarding(facts)
+    edited = Config(
+        reranked,
+        replace(host, return_path=draw(ways), rule_priority=place),
+        outgoing=draw(rules),
+    )
     calm = not any(rule.table == 51820 for rule in facts.rules)
     later = with_foreign(facts, "wg-quick above") if calm and draw(st.booleans()) else facts
-    return Scene(facts, Config(uplinks, host), later, edited)
+    return Scene(facts, Config(uplinks, host, outgoing=draw(rules)), later, edited)

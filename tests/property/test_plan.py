@@ -5,6 +5,7 @@ Rules: the kernel here is tests/property/fakekernel.py, which performs one opera
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 from typing import TypeVar
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from ifdefault.host.apply import snapshot
 from ifdefault.host.store import Ruleset
 from ifdefault.model import PROTOCOL, Facts, Operation, Rule
-from ifdefault.plan import numbers
+from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.desired import Plan
 from ifdefault.plan.diff import own_rules
 from ifdefault.plan.lookup import Fib, Flow
@@ -146,7 +147,16 @@ def ways_of_replies(plan: Plan) -> dict[Flow, Way]:
             flow = Flow(family, hosts.FAR[family], address.address)
             if uplink.mechanism != "source":
                 found[replace(flow, mark=uplink.arrival_mark)] = uplink.interface, gateway
+            if f"chain adopt_{uplink.number} " in plan.desired.nft:
+                behind = Flow(family, hosts.FAR[family], hosts.LAN[family], "lan0")
+                found[replace(behind, mark=uplink.arrival_mark)] = uplink.interface, gateway
             if owners[address.address] == 1:
+                found[flow] = uplink.interface, gateway
+        for prefix in uplink.routed:
+            family = prefixes.family_of(prefix)
+            if (gateway := uplink.gateway(family)) is not None:
+                inside = prefixes.text(family, prefixes.network(prefix)[0] + 1)
+                flow = Flow(family, hosts.FAR[family], inside, "lan0")
                 found[flow] = uplink.interface, gateway
     return found
 
@@ -180,10 +190,13 @@ def assert_never_worse(states: list[Facts], ways: dict[Flow, Way]) -> None:
 
 
 def assert_nothing_third(states: list[Facts], plan: Plan) -> None:
-    """Outgoing packets, marked for an uplink or not, go as before or as after."""
+    """Outgoing packets, marked for an uplink or not, selected by a rule or not, go as before or as
+    after."""
     fibs = [Fib.of(facts) for facts in states]
     marks = (0, *(uplink.chosen_mark for uplink in plan.uplinks))
-    for flow in (Flow(family, hosts.FAR[family], mark=m) for family in FAMILIES for m in marks):
+    kinds = ((0, 0, 0), (6, 25, 0), (17, 8000, 1000))  # protocol, port, user
+    for family, mark, (ip_proto, port, uid) in itertools.product(FAMILIES, marks, kinds):
+        flow = Flow(family, hosts.FAR[family], mark=mark, ip_proto=ip_proto, dport=port, uid=uid)
         ways = [way(fib, flow) for fib in fibs]
         assert set(ways) <= {ways[0], ways[-1]}, (flow, ways)
 

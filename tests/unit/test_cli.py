@@ -65,8 +65,8 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
     assert (
         names
         == (
-            "init check plan apply confirm down run reload uplink status dns events explain lab"
-            " demo"
+            "init check plan apply confirm down run reload uplink status dns events exec"
+                " explain lab demo"
         ).split()
     )
     assert done.stderr.split() == [

@@ -7,6 +7,7 @@ import re
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ifdefault.daemon import client
 from ifdefault.daemon.client import NotRunning
 from ifdefault.daemon.standing import Standing
 from ifdefault.errors import ConfigError, HostError, Problem
+from ifdefault.host.behind import Behind, ServiceStatus
 from ifdefault.host.status import Status
 from ifdefault.vitals import Decision, Health, TargetHealth
 
@@ -341,6 +343,12 @@ def test_exit_status_of_status(
     assert main.run(["status", "--json"]) == (0 if is_well else 1)
     daemon = json.loads(capsys.readouterr().out)["daemon"]
     assert (Standing.from_json(daemon) if daemon else None) == standing
+
+
+def test_a_service_without_a_server_is_nothing_well() -> None:
+    service = ServiceStatus("tcp:443", (), (), 0, ("tcp:443 IPv4",))
+    assert status._Seen(WELL, QUIET).is_well
+    assert not status._Seen(replace(WELL, behind=Behind((service,))), QUIET).is_well
 
 
 def test_a_daemon_that_is_mute_hides_nothing_else(

@@ -242,7 +242,7 @@ interface = "lan0"
         ("udp_wildcard = [0]", "[0] is no choice"),
         ("udp_wildcard = [true]", "[true] is no choice"),
         ("mark_maks = 1", "unknown key, the nearest is mark_mask"),
-        ("zzz = 1", "unknown key, known here are interface_group, mark_mask, return_path"),
+        ("zzz = 1", "unknown key, known here are forwarded, interface_group, mark_mask"),
     ],
 )
 def test_host_keys(line: str, told: str) -> None:
@@ -614,7 +614,7 @@ def test_schema_knows_the_keys() -> None:
     assert uplink["required"] == ["interface"]
     assert set(uplink["properties"]) == {
         "interface", "addresses", "gateways", "router_macs", "rank", "weight", "probes",
-        "public",
+        "public", "routed",
     }  # fmt: skip
     for keys, noun in (
         ("HostKeys", HostConfig),

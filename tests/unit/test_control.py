@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from ifdefault.daemon import client, control
 from ifdefault.daemon.client import NotRunning, Peer, ask, is_running
 from ifdefault.daemon.control import Control, Request
-from ifdefault.daemon.standing import Standing
+from ifdefault.daemon.standing import ContentStanding, Standing
 from ifdefault.errors import ConfigError, HostError, Problem
 from ifdefault.lab.waiting import eventually
 from ifdefault.vitals import Decision, Health, TargetHealth
@@ -120,6 +120,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         (STATUS, control.Status()),
         ({"do": "events", "limit": 5}, control.Events(5)),
         ({"do": "uplink", "name": "a", "state": "drain"}, control.SetUplink("a", "drain")),
+        ({"do": "exec", "uplink": "a", "netns": 1 << 32}, control.Exec("a", 1 << 32)),
         ({"do": "reload", "confirm_s": None}, control.Reload(None)),
         ({"do": "reload", "confirm_s": 60}, control.Reload(60)),
         ({"do": "confirm"}, control.Confirm()),
@@ -203,7 +204,9 @@ def replies_to_nobody(requests: list[dict[str, Any]]) -> tuple[Engine, list[dict
     return engine, replies
 
 
-def test_others_may_look_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_may_look_and_move_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asked by a process of another user, where we may become one."""
     requests = [
         STATUS,
@@ -212,6 +215,7 @@ def test_others_may_look_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyP
         {"do": "reload", "confirm_s": None},
         {"do": "confirm"},
         DOWN,
+        {"do": "exec", "uplink": "a", "netns": 1},
     ]
     if os.geteuid() == 0 and can_become(NOBODY):
         engine, replies = replies_to_nobody(requests)
@@ -221,11 +225,11 @@ def test_others_may_look_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyP
         engine.start()
         replies = [engine.ask(request) for request in requests]
         engine.close()
-    assert [reply["ok"] for reply in replies] == [True, True, False, False, False, False]
-    for reply in replies[2:]:
+    assert [reply["ok"] for reply in replies] == [True, True, False, False, False, False, True]
+    for reply in replies[2:-1]:
         told = str(Problem(**reply["problems"][0]))
         assert told == f"permission: uid {NOBODY} may only look, run as root"
-    assert [type(request).__name__ for request, _ in engine.asked] == ["Status", "Events"]
+    assert [type(request).__name__ for request, _ in engine.asked] == ["Status", "Events", "Exec"]
     assert {peer.uid for _, peer in engine.asked} == {NOBODY}
 
 
@@ -261,6 +265,7 @@ def test_the_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> N
         (b'{"do": "events", "limit": 0}\n', "of an unknown form"),
         (b'{"do": "uplink", "name": "a", "state": "sideways"}\n', "of an unknown form"),
         (b'{"do": "uplink", "name": {}, "state": "up"}\n', "of an unknown form"),
+        (b'{"do": "exec", "uplink": "a", "netns": -1}\n', "of an unknown form"),
         (b'{"do": "reload", "confirm_s": -1}\n', "of an unknown form"),
         (b'{"do": "reload", "confirm_s": 1e9}\n', "of an unknown form"),
         (b'{"do": "status"}', "cut off, end it with a newline"),
@@ -447,12 +452,13 @@ def test_standing_comes_through_json() -> None:
             Health("a", 4, "down", 90.0, "4 rounds", 0.5, 12.5, "silent", True, 0.0,
                    (TargetHealth("icmp://192.0.2.1", 3, 4, 1.5, "silent"),)),
         ),
-        decision=Decision(((4, ("b", "a")),), ((4, ("b",)),)),
+        decision=Decision(((4, ("b", "a")),), ((4, ("b",)),), (("10.0.0.10", 443),)),
         forced={"a": "drain"},
         held="down",
         fights=("a rule",),
         problems=("x doesn't resolve",),
         rates={"a": (1.0, 2.0)},
+        contents=(ContentStanding("tcp:443", "10.0.0.10", 443, "gone", 99.0, "no answer"),),
     )  # fmt: skip
     assert Standing.from_json(json.loads(json.dumps(standing.to_json()))) == standing
     bare = Standing(1, 2.0, 3.0, "x")
@@ -462,6 +468,7 @@ def test_standing_comes_through_json() -> None:
         {"pid": 7},
         standing.to_json() | {"x": 1},
         standing.to_json() | {"health": 3},
+        standing.to_json() | {"contents": [{"port": 1}]},
     ):
         with pytest.raises(ValueError, match="not a standing"):
             Standing.from_json(broken)

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from ifdefault.kernel.foreign import iptables_marks, networkd_problems, nft_marks
+from ifdefault.kernel.foreign import (
+    dropping_chains,
+    iptables_marks,
+    networkd_problems,
+    nft_marks,
+)
 
 META: dict[str, Any] = {"meta": {"key": "mark"}}
 CT: dict[str, Any] = {"ct": {"key": "mark"}}
@@ -53,6 +58,23 @@ def put(value: object, key: dict[str, Any] = META) -> dict[str, Any]:
 )
 def test_nft(expression: dict[str, Any], bits: set[int]) -> None:
     assert in_nft(expression) == bits
+
+
+@pytest.mark.parametrize(
+    ("chain", "found"),
+    [
+        ({"family": "ip", "hook": "forward", "policy": "drop"}, True),
+        ({"family": "inet", "hook": "forward", "policy": "drop"}, True),
+        ({"family": "inet", "hook": "forward", "policy": "accept"}, False),
+        ({"family": "inet", "hook": "input", "policy": "drop"}, False),
+        ({"family": "bridge", "hook": "forward", "policy": "drop"}, False),
+        ({"family": "inet"}, False),
+    ],
+)
+def test_dropping_chains(chain: dict[str, str], found: bool) -> None:
+    named = {"table": "filter", "name": "FORWARD", **chain}
+    told = json.dumps({"nftables": [{"metainfo": {}}, {"chain": named}]})
+    assert dropping_chains(told) == ((chain["family"], "filter", "FORWARD"),) * found
 
 
 def test_our_own_table_is_not_foreign() -> None:

@@ -19,6 +19,7 @@ from ifdefault import config
 from ifdefault.cli.main import SUBCOMMANDS, cli
 from ifdefault.cli.options import Options
 from ifdefault.config.base import toml
+from ifdefault.config.behind import ForwardKeys, OutgoingKeys, RuleKeys
 from ifdefault.config.keys import HostKeys, UplinkKeys
 from ifdefault.config.naming import (
     DnsKeys,
@@ -48,6 +49,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "DNS UPDATE KEYS": UpdateKeys,
     "DNS PROVIDER KEYS": ProviderKeys,
     "DNS EXEC KEYS": ExecKeys,
+    "FORWARD KEYS": ForwardKeys,
+    "OUTGOING KEYS": OutgoingKeys,
+    "OUTGOING RULE KEYS": RuleKeys,
 }
 REQUIRED = {  # what else stands in a table that an example is in
     "interface": '"wan9"',
@@ -58,6 +62,10 @@ REQUIRED = {  # what else stands in a table that an example is in
     "credentials": '"/c"',
     "program": '"/p"',
     "zones": '["example.com"]',
+    "listen": '"tcp:80"',
+    "to": '"10.0.0.1"',
+    "via": '["isp-a"]',
+    "transport": '"udp"',
 }
 
 
@@ -198,8 +206,10 @@ def test_every_key_is_there_with_its_default_and_no_other(section: str) -> None:
 
 def default_of(key: str, default: object) -> str:
     match default:
+        case None | () if key in ("uplinks", "transport"):
+            return "all" if key == "uplinks" else "any"
         case None:
-            return "all" if key == "uplinks" else "those of health"
+            return "those of health"
         case int() if key == "mark_mask":
             return f'"{default:#x}"'
         case float():
@@ -241,8 +251,11 @@ def config_with(section: str, told: dict[str, str]) -> Config:
     table = section.removesuffix(" KEYS").lower().replace(" ", ".")
     needed = [key for key, field in MODELS[section].model_fields.items() if field.is_required()]
     needed += ["zones"] * (table == "dns.server")
+    needed += ["transport"] * (table == "outgoing.rule" and "cgroups" not in told)
     lines = {key: f"{key} = {REQUIRED[key]}" for key in needed} | told
-    head = f"[[{table}]]" if set(needed) & {"name", "zone", "program"} else f"[{table}]"
+    head = (
+        f"[[{table}]]" if set(needed) & {"name", "zone", "program", "to", "via"} else f"[{table}]"
+    )
     head = "[uplink.isp-a]" if table == "uplink" else f'[uplink.isp-a]\ninterface = "wan0"\n{head}'
     others = '[uplink.isp-b]\ninterface = "wan1"\n'
     if table == "dns.name":

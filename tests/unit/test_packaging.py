@@ -65,6 +65,27 @@ def test_the_daemon_has_the_rights_that_it_needs_and_no_more() -> None:
     assert "ExecStop" not in said  # the kernel's state outlives it
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_the_drop_in_adds_what_the_hook_needs(unit: Path, tmp_path: Path) -> None:
+    """systemd takes the union of both."""
+    said = settings(PACKAGING / "balance.conf")
+    assert said == {
+        "CapabilityBoundingSet": ["CAP_BPF CAP_SYS_ADMIN CAP_DAC_OVERRIDE"],
+        "SystemCallFilter": ["bpf"],
+        "ProtectControlGroups": ["no"],
+    }
+    assert said.keys() < settings(unit).keys()
+    if shutil.which("systemd-analyze"):
+        copy = tmp_path / unit.name
+        copy.write_text(re.sub(r"=ifdefault\b(?= )", "=/bin/true", unit.read_text()))
+        drop_in = tmp_path / f"{unit.name}.d/balance.conf"
+        drop_in.parent.mkdir()
+        drop_in.write_text((PACKAGING / "balance.conf").read_text())
+        command = ["systemd-analyze", "verify", "--man=no", str(copy)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert [line for line in done.stderr.splitlines() if tmp_path.name in line] == []
+
+
 def test_users_are_those_of_the_config() -> None:
     text = (PACKAGING / "ifdefault.sysusers").read_text()
     users = re.findall(r'^u\s+(\S+)\s+-\s+"[^":]+"$', text, re.MULTILINE)

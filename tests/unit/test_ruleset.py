@@ -98,7 +98,7 @@ def test_marks_keep_foreign_bits() -> None:
 @pytest.mark.parametrize(
     ("mechanism", "tracked", "restored"),
     [
-        ("mark", "meta l4proto udp ct mark set", "meta l4proto udp ct direction reply"),
+        ("mark", "meta l4proto udp ct direction original ct", "meta l4proto udp ct direction reply"),
         ("conntrack", "ct direction original ct mark set", "ct direction reply"),
     ],
 )
@@ -118,7 +118,7 @@ def test_routers_on_one_lan() -> None:
     assert chain(text(first, second), "from_0") == [
         f"ether saddr {{ {macs[0]} }} goto arrive_1",
         f"ether saddr {{ {macs[1]} }} goto arrive_2",
-        "ip saddr { 203.0.113.0/24, 198.51.100.0/24 } return",
+        "ip saddr { 198.51.100.0/24, 203.0.113.0/24 } return",
         "ip6 saddr { fe80::/10, 2001:db8:a::/64 } return",
         "update @unknown_macs { ether saddr counter }",
     ]

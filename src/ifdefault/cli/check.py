@@ -59,7 +59,8 @@ def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tu
             return [*found, *foreign.networkd_problems()], ()
         decision = engine.decision(options)
         prepared = prepare_config(config, Store(options.state_dir), decision=decision)
-        found += [*prepared.problems, *find_lacks(config, prepared.uplinks)]
+        found += config_file.placed(options.config, prepared.problems)
+        found += find_lacks(config, prepared.uplinks)
         nft.check(prepared.desired.nft)
         nft.check(prepared.desired.services, FORWARD_TABLE)
     except IfdefaultError as error:

@@ -40,6 +40,7 @@ def _read_mark(_: click.Context, __: click.Parameter, text: str) -> int:
 @click.argument("target", callback=_read_end)
 @click.option("--iif", default="", metavar="DEV", help="The interface of a forwarded packet.")
 @click.option("--mark", callback=_read_mark, default="0", help="Its mark, as 0x1 or 1.")
+@click.option("--user", "uid", type=int, default=0, metavar="UID", help="Whose socket sends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(
@@ -49,6 +50,7 @@ def command(
     target: tuple[str, int],
     iif: str,
     mark: int,
+    uid: int,
     as_json: bool,
 ) -> int:
     """Explain a packet or connection from SOURCE to TARGET: in, out or forwarded.
@@ -73,13 +75,14 @@ def command(
         thorough=False,
         decision=engine.decision(options),
     )
-    found = explain(prepared, protocol, End(*source), End(*target), iif, mark)
+    found = explain(prepared, protocol, End(*source), End(*target), iif, mark, uid)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:
         leaves = "is answered by" if found.direction == "in" else "leaves by"
         rows = (
             ("arrives", found.arrival),
+            ("goes to", found.goes_to),
             (leaves, f"{found.uplink or 'no uplink'}: {found.hop}"),
             ("source", found.source),
             ("rule", found.rule),

@@ -35,7 +35,7 @@ def command(options: Options, watch: bool, as_json: bool) -> int:
     how the daemon judges each uplink.
 
     Exits 1 if the kernel differs from the config, an uplink is pending or down, a name can't be
-    published, or the daemon can't do its work.
+    published, a service has no content server left, or the daemon can't do its work.
     """
     if watch and not as_json and sys.stdout.isatty():
         click.clear()
@@ -60,9 +60,10 @@ class _Seen:
 
     @property
     def is_well(self) -> bool:
-        from ifdefault.cli import fare
+        from ifdefault.cli import behind, fare
 
         ails = self.standing is not None and fare.ails(self.standing)
+        ails = ails or behind.ails(self.status.behind)
         return self.status.holds and not ails and not self.silence
 
 
@@ -101,7 +102,8 @@ def _as_json(seen: _Seen) -> str:
 
 
 def _lines(seen: _Seen) -> list[str]:
-    return [*_defaults(seen.status), "", *_fare(seen), *_names(seen), *_rest(seen.status)]
+    status = seen.status
+    return [*_defaults(status), "", *_fare(seen), *_names(seen), *_behind(seen), *_rest(status)]
 
 
 def _fare(seen: _Seen) -> list[str]:
@@ -116,6 +118,13 @@ def _names(seen: _Seen) -> list[str]:
     from ifdefault.cli import names
 
     lines = names.brief(seen.standing) if seen.standing else []
+    return ["", *lines] if lines else []
+
+
+def _behind(seen: _Seen) -> list[str]:
+    from ifdefault.cli import behind
+
+    lines = behind.lines(seen.status.behind, seen.standing)
     return ["", *lines] if lines else []
 
 

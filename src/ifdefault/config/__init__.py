@@ -4,6 +4,6 @@ Rules: pydantic is imported when a config is read, not before: it takes longer t
 else that the command line needs.
 """
 
-from ifdefault.config.parse import json_schema, parse, read
+from ifdefault.config.parse import json_schema, parse, placed, read
 
-__all__ = ["json_schema", "parse", "read"]
+__all__ = ["json_schema", "parse", "placed", "read"]

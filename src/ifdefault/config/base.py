@@ -6,10 +6,11 @@ Rules: a refusal names what is wrong and what would be right; `config.parse` add
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NoReturn
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Annotated, Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 
@@ -56,6 +57,33 @@ def ip(text: str, example: str, *, loopback: bool = False) -> IPv4Address | IPv6
     if address.is_multicast or address.is_unspecified or (address.is_loopback and not loopback):
         reject(f'"{text}" is no host on a link', f'write it like "{example}"')
     return address
+
+
+def prefix(text: str, example: str) -> str:
+    """A prefix in its canonical form; an address is one as well."""
+    bare = text.partition("/")[0]
+    try:
+        network, address = ip_network(text, strict=False), ip_address(bare)
+    except ValueError:
+        reject(f"{toml(text)} is no prefix", f'write it like "{example}"')
+    if network.network_address != address:
+        reject(f"{toml(text)} has bits behind its length", f'write "{network}"')
+    mapped = isinstance(address, IPv6Address) and address.ipv4_mapped
+    if mapped or network.is_multicast or network.is_loopback or network.is_link_local:
+        reject(f"{toml(text)} isn't beyond an uplink", f'write it like "{example}"')
+    return str(network)
+
+
+def _interface(name: str) -> str:
+    # Linux: dev_valid_name() in net/core/dev.c
+    if not 0 < len(name.encode()) <= 15 or name in (".", "..") or re.search(r"[/:\s]", name):
+        reject(
+            f'"{name}" can\'t be an interface', "use its name in `ip link`, at most 15 characters"
+        )
+    return name
+
+
+Interface = Annotated[str, AfterValidator(_interface), Field(min_length=1, max_length=15)]
 
 
 def absolute(path: str, example: str, *, required: bool = False) -> str:

@@ -1,8 +1,9 @@
 """The keys of the config file, as pydantic models: what each may hold, and how it is written.
 
 Rules: one field per key, with the description that the JSON Schema shows; defaults come from
-`model`, where they are stated once. The daemon's tables are in `config.watch`, those of the DNS in
-`config.naming`. What only several tables together can get wrong is in `config.cross`.
+`wanted`, where they are stated once. The daemon's tables are in `config.watch`, those of the DNS in
+`config.naming`, and of what lies behind the host in `config.behind`. What only several tables
+together can get wrong is in `config.cross`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from ifdefault.config.base import Keys, ip, reject, toml
+from ifdefault.config.base import Interface, Keys, ip, prefix, reject, toml
+from ifdefault.config.behind import ForwardKeys, OutgoingKeys
 from ifdefault.config.naming import DnsKeys
 from ifdefault.config.probes import Probes
 from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
@@ -38,15 +40,6 @@ def _uplink_name(name: str) -> str:
         reject(
             "not a name for an uplink",
             "use up to 31 of a-z, 0-9 and -, beginning with a letter or digit",
-        )
-    return name
-
-
-def _interface(name: str) -> str:
-    # Linux: dev_valid_name() in net/core/dev.c
-    if not 0 < len(name.encode()) <= 15 or name in (".", "..") or re.search(r"[/:\s]", name):
-        reject(
-            f'"{name}" can\'t be an interface', "use its name in `ip link`, at most 15 characters"
         )
     return name
 
@@ -89,6 +82,13 @@ def _public(addresses: tuple[str, ...]) -> tuple[str, ...]:
     if len(addresses) > 1:
         reject(f'"{DISCOVER}" beside addresses', f'name all, or write public = "{DISCOVER}"')
     return addresses
+
+
+def _routed(text: str) -> str:
+    routed = prefix(text, "2001:db8:b:100::/56")
+    if routed.endswith("/0"):
+        reject(f"{toml(text)} is everything", "name what the provider routes to this host")
+    return routed
 
 
 def _mac(text: str) -> str:
@@ -136,7 +136,6 @@ def _udp_wildcard(value: Any) -> Literal["auto", "off"] | tuple[int, ...]:
 Name = Annotated[
     str, AfterValidator(_uplink_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"})
 ]
-Interface = Annotated[str, AfterValidator(_interface), Field(min_length=1, max_length=15)]
 Address = Annotated[str, AfterValidator(_address)]
 Gateways = Annotated[
     tuple[Annotated[str, AfterValidator(_gateway)], ...], AfterValidator(_gateways)
@@ -205,6 +204,9 @@ class UplinkKeys(Keys):
     public: Public = Field(
         default=(), description="what the DNS says instead of the addresses: behind a NAT"
     )
+    routed: tuple[Annotated[str, AfterValidator(_routed)], ...] = Field(
+        default=(), description="prefixes that the provider routes to this host"
+    )
 
 
 class HostKeys(Keys):
@@ -244,6 +246,10 @@ class HostKeys(Keys):
     udp_wildcard: UdpWildcard = Field(
         default=_HOST.udp_wildcard, description="UDP ports whose sockets are bound to no address"
     )
+    forwarded: Literal["follow", "off"] = Field(
+        default=_HOST.forwarded,
+        description="whether answers to what is forwarded keep to the uplink that it came in on",
+    )
 
 
 class File(Keys):
@@ -257,3 +263,7 @@ class File(Keys):
     daemon: DaemonKeys = DaemonKeys()
     hooks: HookKeys = HookKeys()
     dns: DnsKeys = DnsKeys()
+    forward: tuple[ForwardKeys, ...] = Field(
+        default=(), description="services that content servers behind the host offer"
+    )
+    outgoing: OutgoingKeys = OutgoingKeys()

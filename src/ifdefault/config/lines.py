@@ -41,6 +41,11 @@ def line_of(lines: dict[Path, int], path: Sequence[str | int]) -> int:
     return 1
 
 
+def key(path: Path) -> str:
+    """A path as people write it: "forward[0].to[1]"."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
+
+
 class _Scan:
     """One walk over the tokens; `lines` grows as keys are met."""
 

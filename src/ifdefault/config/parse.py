@@ -2,14 +2,15 @@
 
 Rules: one run finds all: each key is judged alone, then the tables that are sound are judged
 together. What is reported names the file, the line, the key, what is wrong and what would be
-right, in the order of the file.
+right, in the order of the file. Who the users of the host are, only `read` knows.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import count, islice
 from pathlib import Path
@@ -49,21 +50,54 @@ def read(path: Path) -> Config:
     except UnicodeDecodeError as error:
         problem = Problem(str(path), f"byte {error.start} isn't UTF-8", "save the file as UTF-8")
     else:
-        return parse(text, str(path))
+        return parse(text, str(path), _uid_of)
     raise ConfigError(problem)
 
 
-def parse(text: str, filename: str) -> Config:
+def _uid_of(user: str) -> int | None:
+    import pwd
+
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def _nobody(_: str) -> None:
+    return None
+
+
+def parse(text: str, filename: str, uid_of: Callable[[str], int | None] = _nobody) -> Config:
+    """`uid_of` knows the users that the text may name."""
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(_not_toml(str(error), text, filename)) from None
-    config, found = _judge(document)
+    at: dict[lines.Path, int] = {}
+
+    def line_of(path: lines.Path) -> int:
+        at.update(at or lines.locate(text))
+        return lines.line_of(at, path)
+
+    config, found = _judge(document, line_of, uid_of)
     if found:
-        at = lines.locate(text)
-        placed = sorted((lines.line_of(at, fault[0]), n) for n, fault in enumerate(found))
+        placed = sorted((line_of(fault[0]), n) for n, fault in enumerate(found))
         raise ConfigError(*(_problem(filename, line, found[n]) for line, n in placed))
     return config
+
+
+def placed(path: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """A host's problems; those about a key of the config, "forward[0].to[1]", with its line."""
+    found = tuple(problems)
+    if not found:
+        return ()
+    at = {lines.key(place): line for place, line in lines.locate(path.read_text("utf-8")).items()}
+
+    def where(key: str) -> str:
+        line = at.get(key) or at.get(key.rpartition("[")[0])  # one of a list may stand alone
+        return f"{path}:{line}: {key}" if line else key
+
+    return tuple(replace(problem, where=where(problem.where)) for problem in found)
 
 
 def json_schema() -> dict[str, Any]:
@@ -73,10 +107,14 @@ def json_schema() -> dict[str, Any]:
     return File.model_json_schema()
 
 
-def _judge(document: dict[str, Any]) -> tuple[Config, list[cross.Fault]]:
+def _judge(
+    document: dict[str, Any],
+    line_of: Callable[[lines.Path], int],
+    uid_of: Callable[[str], int | None],
+) -> tuple[Config, list[cross.Fault]]:
     from pydantic import ValidationError
 
-    from ifdefault.config import crossdns
+    from ifdefault.config import behind, crossbehind, crossdns
     from ifdefault.config.keys import File
     from ifdefault.config.naming import dns_config
 
@@ -91,10 +129,27 @@ def _judge(document: dict[str, Any]) -> tuple[Config, list[cross.Fault]]:
         file = File.model_validate(_sound(document, unsound))
     uplinks = tuple(UplinkConfig(name, **dict(keys)) for name, keys in file.uplink.items())
     found += cross.faults(uplinks)
-    dns = dns_config(file.dns)
-    known = crossdns.Known(dns, uplinks, _uplink_names(document), unsound)
-    for path, what, remedy in crossdns.faults(known):
-        found.append((_as_counted(path, unsound), what, remedy))
+    dns, names = dns_config(file.dns), _uplink_names(document)
+
+    def written(path: lines.Path) -> lines.Path:
+        return _written(_as_counted(path, unsound), document)
+
+    forwards = tuple(map(behind.forward, file.forward))
+    beyond = crossbehind.Known(
+        forwards,
+        file.outgoing.rule,
+        file.outgoing.masquerade,
+        file.host.forwarded,
+        dns.server,
+        uplinks,
+        names,
+        unsound,
+        lambda path: line_of(written(path)),
+        uid_of,
+    )
+    known = crossdns.Known(dns, uplinks, names, unsound)
+    for path, what, remedy in (*crossdns.faults(known), *crossbehind.faults(beyond)):
+        found.append((written(path), what, remedy))
     if not document.get("uplink") and document.keys() <= File.model_fields.keys():
         found.append((("uplink",), "no uplink", 'add [uplink.isp-a] and interface = "…" below it'))
     config = Config(
@@ -104,6 +159,8 @@ def _judge(document: dict[str, Any]) -> tuple[Config, list[cross.Fault]]:
         DaemonConfig(**dict(file.daemon)),
         HookConfig(**dict(file.hooks)),
         dns,
+        forwards,
+        behind.outgoing(file.outgoing, uid_of),
     )
     return config, found
 
@@ -120,7 +177,9 @@ def _unsound(loc: lines.Path) -> lines.Path:
             return loc[:4]
         case ("dns", "server", _, *_) | ("dns", str(), int(), *_):
             return loc[:3]
-        case ("dns" | "uplink", _, *_):
+        case ("forward", int(), "check" | "gone", *_) | ("outgoing", "rule", int(), *_):
+            return loc[:3]
+        case ("dns" | "uplink" | "host" | "forward" | "outgoing", _, *_):
             return loc[:2]
     return loc[:1]
 
@@ -140,10 +199,14 @@ def _sound(value: Any, unsound: Collection[lines.Path], at: lines.Path = ()) -> 
 def _as_counted(path: lines.Path, unsound: Collection[lines.Path]) -> lines.Path:
     """The path in the document, of one in what is sound of it."""
     match path:
-        case ("dns", table, int(nth), *rest):
-            there = (n for n in count() if ("dns", table, n) not in unsound)
-            return ("dns", table, next(islice(there, nth, None)), *rest)
-    return path
+        case ("dns" | "outgoing", str(), int(nth), *rest):
+            list_: lines.Path = path[:2]
+        case ("forward", int(nth), *rest):
+            list_ = path[:1]
+        case _:
+            return path
+    there = (n for n in count() if (*list_, n) not in unsound)
+    return (*list_, next(islice(there, nth, None)), *rest)
 
 
 def _fault(detail: ErrorDetails, document: Any) -> cross.Fault:
@@ -193,21 +256,29 @@ def _shown(bound: float) -> str:
     return str(int(bound) if bound == int(bound) else bound)
 
 
-_LISTS = {("dns", table) for table in ("name", "update", "provider", "exec")}  # of tables
+_LISTS = {  # of tables
+    *(("dns", table) for table in ("name", "update", "provider", "exec")),
+    ("forward",),
+    ("outgoing", "rule"),
+}
 _MISSING: dict[Any, str] = {
     "address": 'name the server, as in address = "192.0.2.53"',
     "credentials": "name the file with the provider's options",
     "interface": "name the network interface that leads to the provider",
+    "listen": 'name ports that clients ask for, as in listen = "tcp:443"',
     "name": 'write it whole, as in name = "www.example.net"',
     "program": "name an executable by its absolute path",
     "provider": 'name it as dns-lexicon does, as in provider = "powerdns"',
     "servers": 'name those that take updates, as in servers = ["192.0.2.53"]',
+    "to": 'name the content servers, as in to = ["10.0.0.10"]',
     "url": 'write what to ask, as in url = "https://example.net/health"',
+    "via": 'name uplinks in the order of preference, as in via = ["isp-a"]',
     "zone": 'name it, as in zone = "example.net"',
 }
 _TYPES = {
     "float_type": ("a number", "it without quotes"),
     "finite_number": ("a finite number", "one"),
+    "bool_type": ("true or false", "one of them without quotes"),
     "int_type": ("a whole number", "it without quotes or point"),
     "string_type": ("a text", 'it in "double quotes"'),
     "tuple_type": ("a list", 'it in brackets: ["…"]'),
@@ -245,8 +316,7 @@ def _table_in(annotation: Any) -> Any:
 
 def _problem(filename: str, line: int, fault: cross.Fault) -> Problem:
     path, what, remedy = fault
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return Problem(f"{filename}:{line}: {key[1:]}", what, remedy)
+    return Problem(f"{filename}:{line}: {lines.key(path)}", what, remedy)
 
 
 def _not_toml(message: str, text: str, filename: str) -> Problem:

@@ -72,8 +72,16 @@ class Down:
     pass
 
 
-Request = Status | Events | SetUplink | Reload | Confirm | Down
-_ANYBODYS = (Status, Events)
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """The peer, and what it starts, is to leave by an uplink from now on."""
+
+    uplink: str
+    netns: int  # the inode of the network namespace that it is in
+
+
+Request = Status | Events | SetUplink | Reload | Confirm | Down | Exec
+_ANYBODYS = (Status, Events, Exec)  # what a process does with itself is its own business
 
 
 class Answerer(Protocol):
@@ -114,6 +122,10 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 31
 
 
+def _is_inode(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1 << 64
+
+
 def _is_state(value: Any) -> bool:
     return isinstance(value, str) and value in get_args(Forced)
 
@@ -129,6 +141,7 @@ _FORMS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], bool]]]] =
     "reload": (Reload, {"confirm_s": _is_probation}),
     "confirm": (Confirm, {}),
     "down": (Down, {}),
+    "exec": (Exec, {"uplink": _is_name, "netns": _is_inode}),
 }
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ifdefault.config import read as read_config
-from ifdefault.daemon import log
+from ifdefault.daemon import contents, log
 from ifdefault.daemon.control import Control
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.discovery import Discovery
@@ -68,6 +68,7 @@ class Engine:
         self._fault: BaseException | None = None
         self.diary = Diary(self.store)
         self.paths = Paths(self._post)
+        self.contents = contents.Contents(self._post, self.diary, lambda: self.governor.decide())
         self._exchanges = Exchanges(self._post)
         self._nameserver = Nameserver(self.store, self._post, self.diary)
         self._updates = Updates(self._exchanges, self.store, self.diary)
@@ -93,6 +94,7 @@ class Engine:
             self._followed,
             self._publish,
             self._save,
+            lambda: self.contents.gone,
         )
         self._operator = Operator(self)
 
@@ -175,9 +177,15 @@ class Engine:
         self._exchanges.forget()
         self.publisher.face_ended()
 
-    def _heard(self, path: int, seq: int, verdict: Verdict, rtt_us: int) -> None:
-        self.governor.take(self.paths.hear(time.monotonic(), path, seq, verdict, rtt_us))
-        if self.paths.wake_of_s(path) < self._asking_until_s:
+    def _heard(self, path: int, seq: int, verdict: Verdict, rtt_us: int, detail: str) -> None:
+        now = time.monotonic()
+        if path == contents.NUMBER:
+            self.contents.hear(now, seq, verdict, detail)
+            wake_s = self.contents.wake_s
+        else:
+            self.governor.take(self.paths.hear(now, path, seq, verdict, rtt_us))
+            wake_s = self.paths.wake_of_s(path)
+        if wake_s < self._asking_until_s:
             self._ask_now.set()
 
     def _on_kernel(self) -> None:
@@ -203,6 +211,7 @@ class Engine:
     def _followed(self, prepared: Prepared) -> None:
         self._watch.interfaces = frozenset(u.interface for u in prepared.uplinks)
         self.evidence.follow(prepared.facts)
+        self.contents.follow(time.monotonic(), self.governor.keeper.config)
         self._wake_asking()
 
     def _publish(self) -> None:
@@ -227,7 +236,7 @@ class Engine:
     # --- chores ---------------------------------------------------------------------------
 
     def _wake_asking(self) -> None:
-        if self.paths.wake_s < self._asking_until_s:
+        if min(self.paths.wake_s, self.contents.wake_s) < self._asking_until_s:
             self._ask_now.set()
 
     async def _asking(self) -> None:
@@ -238,7 +247,9 @@ class Engine:
             asking = self.outpost.ready and not self.governor.keeper.held
             if asking:
                 self.governor.take(self.paths.ask(now))
-            self._asking_until_s = self.paths.wake_s if asking else now + 0.1
+                self.contents.ask(now)
+            wake_s = min(self.paths.wake_s, self.contents.wake_s)
+            self._asking_until_s = wake_s if asking else now + 0.1
             self._ask_now.clear()
             delay_s = max(0.0, min(self._asking_until_s - time.monotonic(), 1.0))
             timer = self._loop.call_later(delay_s, self._ask_now.set)
@@ -272,6 +283,8 @@ class Engine:
             backstop = now - governor.kept_s > _BACKSTOP_S
             if backstop or (not governor.refused and governor.keeper.differs_silently()):
                 governor.look_at(now)
+            if not governor.refused and governor.keeper.groups_changed():
+                governor.replan()
             if not settled:
                 settled = governor.settled
                 governor.decide()

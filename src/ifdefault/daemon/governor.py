@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from ifdefault.daemon import freeing
 from ifdefault.daemon.diary import Diary
@@ -35,7 +36,7 @@ _TOLD = 3  # operations that a line of the log names
 class Governor:
     """`followed` is called when uplinks were taken in as they are now, `decided` when the decision,
     or what it was made of, may have changed; `save` before anything is done about a transition, so
-    that whoever starts after a kill knows why it was done."""
+    that whoever starts after a kill knows why it was done. `gone` names content servers."""
 
     def __init__(
         self,
@@ -46,9 +47,11 @@ class Governor:
         followed: Callable[[Prepared], None],
         decided: Callable[[], None],
         save: Callable[[], None],
+        gone: Callable[[], tuple[tuple[str, int], ...]],
     ) -> None:
         self.keeper, self._paths, self._diary, self._hooks = keeper, paths, diary, hooks
         self._followed, self._tell_decided, self._save = followed, decided, save
+        self._gone = gone
         self._loop = asyncio.get_running_loop()
         self.started_s = time.monotonic()
         self.settling_s = float("inf")  # until when the first answers come in any order
@@ -141,7 +144,7 @@ class Governor:
                         forced=self.forced.get(uplink.name, "auto"),
                     )
                 )
-        return decide(candidates, self.decision)
+        return replace(decide(candidates, self.decision), gone=self._gone())
 
     # --- to the kernel, and what it tells -------------------------------------------------
 
@@ -165,6 +168,11 @@ class Governor:
         self.take(early)
         self.decide()
         return prepared
+
+    def replan(self) -> None:
+        """Bring the kernel to what was just asked for, or follows from it; it is no repair."""
+        self._owed = True
+        self.keep()
 
     def look_at(self, at_s: float) -> None:
         """Look at the kernel at a time, but never so often that we do nothing else."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ifdefault.daemon.fights import Fights
 from ifdefault.errors import IfdefaultError, LockError, Problem
+from ifdefault.host import runs
 from ifdefault.host.apply import (
     Prepared,
     commit,
@@ -21,7 +22,7 @@ from ifdefault.host.apply import (
 )
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
-from ifdefault.kernel import sockets, sysctl
+from ifdefault.kernel import cgroups, sockets, sysctl
 from ifdefault.model import Uplink
 from ifdefault.plan.describe import describe
 from ifdefault.vitals import Decision
@@ -53,6 +54,7 @@ class Keeper:
         self._retry_s = _RETRY_S
         self._prepared: Prepared | None = None
         self._sysctls = sysctl.Watched(())
+        self._groups: tuple[int, ...] = ()  # the numbers of those control groups that have rules
 
     @property
     def prepared(self) -> Prepared:
@@ -71,6 +73,7 @@ class Keeper:
             prepared = self._prepare(config, decision, thorough=True)
             commit(prepared, self._store)
         self.config, self._prepared, self.held = config, prepared, ""
+        self._groups = self._find_groups()
         return prepared
 
     def take_down(self) -> Prepared:
@@ -97,6 +100,7 @@ class Keeper:
     def _keep(self, now: float, decision: Decision | None, decided: bool) -> Kept:
         prepared = self._prepare(self.config, decision, thorough=False)
         self._prepared = prepared
+        self._groups = self._find_groups()
         operations = tuple(describe(operation) for operation in prepared.operations)
         if self.held:
             return Kept()
@@ -110,6 +114,16 @@ class Keeper:
             return Kept(True, operations, refused, (), now + self._later())
         self._retry_s = _RETRY_S
         return Kept(True, operations, (), () if decided else self.fights.note(now, operations))
+
+    def groups_changed(self) -> bool:
+        """Whether control groups that have rules came or went, which is nobody's interference."""
+        if self.held:
+            return False
+        return runs.sweep(self.prepared.state) or self._groups != self._find_groups()
+
+    def _find_groups(self) -> tuple[int, ...]:
+        hook = self.prepared.desired.hook
+        return tuple(cgroups.number(path) for path, *_ in hook.cgroups) if hook else ()
 
     def _later(self) -> float:
         self._retry_s = min(2 * self._retry_s, _RETRY_LONGEST_S)

@@ -13,9 +13,20 @@ import time
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from ifdefault.config import read as read_config
-from ifdefault.daemon.control import Confirm, Down, Events, Peer, Reload, Request, SetUplink, Status
+from ifdefault.daemon.control import (
+    Confirm,
+    Down,
+    Events,
+    Exec,
+    Peer,
+    Reload,
+    Request,
+    SetUplink,
+    Status,
+)
 from ifdefault.daemon.standing import Standing
 from ifdefault.errors import HostError, IfdefaultError, Problem
+from ifdefault.host import runs
 from ifdefault.host.apply import Prepared
 from ifdefault.plan.describe import describe
 from ifdefault.vitals import Decision, Forced
@@ -46,6 +57,8 @@ class Operator:
                 return self._confirm()
             case Down():
                 return self._down()
+            case Exec(uplink, netns):
+                return self._exec(peer, uplink, netns)
 
     def standing(self) -> Standing:
         engine = self._engine
@@ -68,6 +81,7 @@ class Operator:
             problems=(*engine.governor.refused, *engine.outpost.problems, *engine.paths.problems),
             rates=dict(engine.evidence.rates),
             dns=engine.publisher.standing(problems=engine.discovery.problems),
+            contents=engine.contents.standing(),
         )
 
     # --- an uplink's forced state ---------------------------------------------------------
@@ -150,6 +164,20 @@ class Operator:
         self._call_off()
         self._engine.diary.note("down", "all of ours was taken out of the kernel")
         return _told(prepared)
+
+    def _exec(self, peer: Peer, name: str, netns: int) -> dict[str, Any]:
+        engine = self._engine
+        keeper = engine.governor.keeper
+        if keeper.held:
+            raise HostError(Problem("exec", f"the daemon rests: {keeper.held}"))
+        if netns != os.stat("/proc/self/ns/net").st_ino:
+            what = "this is another network namespace than the daemon's"
+            raise HostError(Problem("exec", what, "give the --run-dir of its own"))
+        uplink = runs.find_uplink(keeper.uplinks, name)
+        path = runs.enter(engine.store, peer.pid, peer.uid, name, engine.governor.replan)
+        text = f"process {peer.pid} of uid {peer.uid} keeps to {name}"
+        engine.diary.note("exec", text, uplink.name)
+        return {"cgroup": path}
 
     def _call_off(self) -> None:
         if self._probation is not None:

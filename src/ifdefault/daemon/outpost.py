@@ -37,7 +37,7 @@ _PING_S = 2.0
 _DEAF_S = 6.0
 
 _log = logging.getLogger("ifdefault")
-Hear = Callable[[int, int, Verdict, int], None]
+Hear = Callable[[int, int, Verdict, int, str], None]
 ResolvedTo = Callable[[str, tuple[str, ...], str], None]
 
 
@@ -146,7 +146,7 @@ class Outpost:
             case Outcome(path, seq, verdict, rtt_us, detail):
                 if verdict != "answered":
                     _log.debug("path %d, probe %d: %s (%s)", path, seq, verdict, detail)
-                self._hear_outcome(path, seq, verdict, rtt_us)
+                self._hear_outcome(path, seq, verdict, rtt_us, detail)
             case Resolved(host, addresses, error):
                 if addresses:
                     self._asked_names[host] = self._heard_s + _RESOLVE_S
@@ -161,4 +161,4 @@ class Outpost:
     def _dropped(self, message: Message) -> None:
         """What the face was too slow to take was never asked."""
         if isinstance(message, Send):
-            self._hear_outcome(message.path, message.seq, "local", 0)
+            self._hear_outcome(message.path, message.seq, "local", 0, "")

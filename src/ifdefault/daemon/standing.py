@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ifdefault.vitals import Decision, Forced, Health, TargetHealth
+from ifdefault.vitals import ContentState, Decision, Forced, Health, TargetHealth
 from ifdefault.wanted import Family
 from ifdefault.zones import Policy
 
@@ -55,6 +55,18 @@ class DnsStanding:
     queries: tuple[tuple[str, int], ...] = ()
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class ContentStanding:
+    """A content server of a forwarded service, as its check judges it."""
+
+    forward: str  # what the service listens on: "tcp:443, udp:443"
+    address: str
+    port: int
+    state: ContentState
+    since_s: float
+    cause: str
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How all uplinks fare, and what the engine makes of it. Times are monotonic seconds."""
@@ -71,6 +83,7 @@ class Standing:
     problems: tuple[str, ...] = ()  # names that don't resolve, a face that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
     dns: DnsStanding = DnsStanding()
+    contents: tuple[ContentStanding, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,6 +103,7 @@ class Standing:
                     "problems": tuple(told["problems"]),
                     "rates": {name: tuple(pair) for name, pair in told["rates"].items()},
                     "dns": _dns(told["dns"]),
+                    "contents": tuple(ContentStanding(**each) for each in told["contents"]),
                 }
             )
         except (AttributeError, KeyError, TypeError) as error:

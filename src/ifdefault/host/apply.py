@@ -6,17 +6,18 @@ ours before, by the same diff. This module does no I/O of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ifdefault.config import placed
 from ifdefault.config import read as read_config
 from ifdefault.errors import HostError, KernelError, Problem
-from ifdefault.host import routers
+from ifdefault.host import routers, runs
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Ruleset, State, Store
-from ifdefault.kernel import foreign, nft
+from ifdefault.kernel import foreign, hook, nft, sockets
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
 from ifdefault.model import (
@@ -28,6 +29,7 @@ from ifdefault.model import (
     LoadNft,
     NftTable,
     Operation,
+    PutHook,
     PutRoute,
     Route,
     Rule,
@@ -50,7 +52,7 @@ def _ignore(_: Operation) -> None:
     pass
 
 
-_NONE = Ruleset()
+_NONE, _NO_CONFIG, _UNDECIDED = Ruleset(), Config(()), Decision()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Prepared:
     operations: tuple[Operation, ...]
     problems: tuple[Problem, ...] = ()
     services: Ruleset = _NONE  # as loaded last
+    config: Config = _NO_CONFIG
+    decision: Decision = _UNDECIDED  # the running daemon's
 
 
 def prepare(
@@ -76,7 +80,8 @@ def prepare(
     itself doesn't need. `decision` is the running daemon's, if one runs.
     """
     config = read_config(config_path)
-    return prepare_config(config, store, thorough=thorough, decision=decision)
+    prepared = prepare_config(config, store, thorough=thorough, decision=decision)
+    return replace(prepared, problems=placed(config_path, prepared.problems))
 
 
 def prepare_config(
@@ -89,9 +94,11 @@ def prepare_config(
 ) -> Prepared:
     """The same of a config that was read. With `routers_seen` no router is waited for."""
     state = store.load()
+    config = runs.with_runs(config, state)
     problems: tuple[Problem, ...] = ()
-    marks = foreign.foreign_marks(nft.ruleset_json()) if thorough else ()
-    facts = read_facts(marks)
+    facts = read_facts()
+    if thorough:
+        facts = _with_others(facts)
     if routers_seen is None:
         facts = routers.with_known_routers(config, facts)
     else:
@@ -101,10 +108,48 @@ def prepare_config(
     desired = with_originals(planned.desired, state, facts)
     if thorough:
         found = conflicts.find_conflicts(config, facts, planned.uplinks)
-        problems = (*found, *foreign.networkd_problems())
+        problems = (*found, *foreign.networkd_problems(), *_hook_problems(desired))
     ruleset, services = store.load_ruleset(), store.load_ruleset(FORWARD_TABLE)
     operations = diff(facts, desired, nft.digest, ruleset.table, services.table)
-    return Prepared(facts, state, ruleset, planned.uplinks, desired, operations, problems, services)
+    return Prepared(
+        facts,
+        state,
+        ruleset,
+        planned.uplinks,
+        desired,
+        operations,
+        problems,
+        services,
+        config,
+        decision or _UNDECIDED,
+    )
+
+
+def _with_others(facts: Facts) -> Facts:
+    """Add what conflicts with others are told by."""
+    ruleset = nft.ruleset_json()
+    return replace(
+        facts,
+        foreign_marks=foreign.foreign_marks(ruleset),
+        listening=sockets.listening(),
+        dropping=foreign.dropping_chains(ruleset),
+    )
+
+
+def _hook_problems(desired: Desired) -> Iterator[Problem]:
+    if desired.hook is not None and (why := hook.unavailable()):
+        balances = bool(desired.hook.marks)
+        where = "outgoing.mode" if balances else "outgoing.rule"
+        yield Problem(where, why, 'or set mode to "failover"' if balances else "or name no cgroups")
+
+
+def lay_hook(config: Config, store: Store) -> None:
+    """Bring the hook to what config and state say, and what it needs; all else stays as it is."""
+    with store.lock(wait=True), Performer() as performer:
+        for operation in prepare_config(config, store, thorough=False).operations:
+            match operation:
+                case PutHook() | AddRule(Rule(action="unreachable", src="")):
+                    _perform_one(performer, operation)
 
 
 def prepare_down(store: Store) -> Prepared:
@@ -139,6 +184,7 @@ def snapshot(facts: Facts, ruleset: Ruleset, services: Ruleset = _NONE) -> Desir
         rules=own_rules(facts),
         nft=_known(facts.nft, ruleset),
         services=_known(facts.services, services),
+        hook=facts.hook,
         sysctls=tuple((n, now[n]) for n in sorted(now)),
         groups=tuple((dev, groups[dev]) for dev in sorted(groups)),
     )
@@ -244,6 +290,7 @@ def _note(store: Store, state: State, facts: Facts, target: Desired) -> None:
         store.save_ruleset(Ruleset(text, found.digest, found.listing), name)
     state.sysctls = _settled(state.sysctls, dict(facts.sysctls))
     state.groups = _settled(state.groups, {link.name: link.group for link in facts.links})
+    runs.sweep(state)
     store.save(state)
 
 

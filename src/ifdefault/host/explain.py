@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ifdefault.errors import ConfigError, Problem
+from ifdefault.host import passing
 from ifdefault.host.apply import Prepared
+from ifdefault.host.passing import Passage
 from ifdefault.kernel import ask
 from ifdefault.model import Redirect, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.lookup import Fib, Flow, Verdict
+from ifdefault.plan.services import Target
 from ifdefault.wanted import Family
 
 PROTOCOLS = {
@@ -49,16 +52,30 @@ class Explanation:
     kernel: str  # "agrees", or what it says instead
     agrees: bool
     astray: str = ""  # why it leaves by the wrong uplink
+    goes_to: str = ""  # the service that it is for, and who serves it
 
 
 def explain(
-    prepared: Prepared, protocol: str, source: End, target: End, iif: str = "", mark: int = 0
+    prepared: Prepared,
+    protocol: str,
+    source: End,
+    target: End,
+    iif: str = "",
+    mark: int = 0,
+    uid: int = 0,
 ) -> Explanation:
-    """Explain one packet or connection; ConfigError where the question makes no sense."""
+    """Explain one packet or connection; ConfigError where the question makes no sense. `uid` is
+    of the user whose socket sends it."""
     family = _family(source, target)
     local = {a.address for a in prepared.facts.addresses}
-    if target.address in local and source.address not in local:
-        return _incoming(prepared, family, PROTOCOLS[protocol], source, target)
+    is_ours = source.address in local or not source.address
+    service = passing.service(prepared, protocol, target.address, target.port)
+    if target.address in local and not is_ours:
+        if service and service.servers:
+            return _served(prepared, PROTOCOLS[protocol], source, target, service)
+        told = passing.service_text(prepared, service) if service else ""
+        found = _incoming(prepared, family, PROTOCOLS[protocol], source, target)
+        return replace(found, goes_to=told)
     flow = Flow(
         family,
         dst=target.address,
@@ -67,12 +84,40 @@ def explain(
         ip_proto=PROTOCOLS[protocol],
         sport=source.port,
         dport=target.port,
+        uid=uid,
     )
-    if source.address in local or not source.address:
-        owners = _owners(prepared, source.address)
-        return _judge(prepared, flow, "out", "", "", owners)
-    iif = iif or _guess_interface(prepared, family, source.address)
-    return _judge(prepared, replace(flow, iif=iif), "forwarded", f"comes in over {iif}", "")
+    if is_ours:
+        return _outgoing(prepared, flow, service)
+    flow = replace(flow, iif=iif or _guess_interface(prepared, family, source.address))
+    passage = Passage(flow) if mark else passing.from_behind(prepared, flow)
+    return _passed(prepared, passage, "forwarded", f"comes in over {flow.iif}")
+
+
+def _outgoing(prepared: Prepared, flow: Flow, service: Target | None) -> Explanation:
+    """A packet of the host's own."""
+    if service and service.servers:
+        server = service.servers[0]
+        flow = replace(flow, dst=server.address, dport=server.port)
+        found = _judge(prepared, flow, "out", "", "")
+        return replace(found, goes_to=passing.service_text(prepared, service))
+    if flow.src or flow.mark:
+        return _judge(prepared, flow, "out", "", "", _owners(prepared, flow.src))
+    return _passed(prepared, passing.chosen(prepared, flow), "out", "")
+
+
+def _passed(prepared: Prepared, passage: Passage, direction: str, arrival: str) -> Explanation:
+    """Where a flow goes that may be given an uplink of its own, if it leaves by one at all."""
+    flow = passage.flow
+    found = _judge(prepared, flow, direction, arrival, passage.why)
+    uplink = next((u for u in prepared.uplinks if u.name == found.uplink), None)
+    if uplink is None or flow.mark not in (0, uplink.chosen_mark):
+        return replace(found, mechanism="")
+    if own := passing.translated(prepared, flow, uplink):
+        why = (
+            passage.why or f"masquerade: it stays on {uplink.name}, whatever becomes of the default"
+        )
+        return replace(found, source=f"{own}, as which {flow.src} goes out", mechanism=why)
+    return found
 
 
 def _family(source: End, target: End) -> Family:
@@ -120,6 +165,36 @@ def _incoming(
     return _judge(prepared, answer, "in", arrival, why, owners)
 
 
+def _served(
+    prepared: Prepared, ip_proto: int, source: End, target: End, service: Target
+) -> Explanation:
+    """A connection to a service: its answer comes from behind the host."""
+    uplink, server = _owners(prepared, target.address)[0], service.servers[0]
+    answer = Flow(
+        prefixes.family_of(target.address),
+        dst=source.address,
+        src=server.address,
+        iif=_guess_interface(prepared, prefixes.family_of(server.address), server.address),
+        ip_proto=ip_proto,
+        sport=server.port,
+        dport=source.port,
+    )
+    arrives_by = _guess_interface(prepared, answer.family, source.address)
+    if arrives_by in {u.interface for u in prepared.uplinks}:
+        arrival = f"over {uplink.name} ({uplink.interface}), which owns {target.address}"
+        why = f"follow: the connection bears {uplink.name}'s arrival mark {uplink.arrival_mark:#x}"
+        answer, owners = replace(answer, mark=uplink.arrival_mark), [uplink]
+    else:
+        arrival, owners = f"comes in over {arrives_by}", []
+        why = "hairpin: the client's address is replaced, so that the answer comes back here"
+    found = _judge(prepared, answer, "in", arrival, why, owners)
+    return replace(
+        found,
+        source=f"{target.address}, as which {server.address} answers",
+        goes_to=passing.service_text(prepared, service),
+    )
+
+
 def _owners(prepared: Prepared, address: str) -> list[Uplink]:
     """The usable uplinks that an address belongs to."""
     return [
@@ -159,13 +234,14 @@ def _judge(
         mark=flow.mark,
         ip_proto=flow.ip_proto,
         ports=(flow.sport, flow.dport),
+        uid=flow.uid,
     )
     ours, kernels = _ours(verdict), _kernels(told)
     agrees = ours == kernels
     if flow.iif and dict(prepared.facts.sysctls).get(_FORWARDING[flow.family]) == "0":
-        # the kernel refuses before it looks
         arrival += f", and goes no further: {_FORWARDING[flow.family]} is 0"
-        agrees = told.route is None
+        # IPv4 refuses before it looks, IPv6 only when it has a packet
+        agrees = agrees if flow.family == 6 else told.route is None
     uplink = _uplink_name(prepared.uplinks, verdict)
     astray = ""
     if uplink and owners and uplink not in {u.name for u in owners}:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 from ifdefault.errors import KernelError
 from ifdefault.host.apply import Prepared
+from ifdefault.host.behind import Behind, read_behind
 from ifdefault.kernel import ask, nft
 from ifdefault.kernel.ask import Traffic
 from ifdefault.model import PROTOCOL
 from ifdefault.plan import ruleset
 from ifdefault.plan.describe import describe
 from ifdefault.wanted import FAMILIES, Family
+
+_NOTHING = Behind()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Status:
     unknown_macs: dict[str, int]
     redirected_udp: tuple[int, ...]  # ports of sockets bound to no address, which cost conntrack
     differs: tuple[str, ...]
+    behind: Behind = _NOTHING
 
     @property
     def holds(self) -> bool:
@@ -95,6 +99,7 @@ def read_status(prepared: Prepared) -> Status:
         unknown_macs=_counted(ruleset.UNKNOWN_MACS) if has_table else {},
         redirected_udp=tuple(sorted({port for _, port in desired.udp_ports})),
         differs=tuple(describe(operation) for operation in prepared.operations),
+        behind=read_behind(prepared),
     )
 
 

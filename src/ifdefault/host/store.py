@@ -30,12 +30,14 @@ HEALTH = "health.json"
 class State:
     """`sysctls` and `groups` map a name to its original, then to the values of ours that the
     kernel may hold: one, or more while a change is under way or was killed. `forced` is what the
-    operator wants of an uplink, whatever is observed."""
+    operator wants of an uplink, whatever is observed. `runs` maps the control group of a command to
+    the uplink that it keeps to (see host.runs)."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     sysctls: dict[str, tuple[str, ...]] = field(default_factory=dict)
     groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
     forced: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,13 +38,14 @@ def route(
     mark: int = 0,
     ip_proto: int = 0,
     ports: tuple[int, int] = (0, 0),
+    uid: int = 0,
 ) -> Answer:
     """Where would this packet go? `iif` asks for a packet that came in, not one of ours."""
     with Netlink() as netlink:
         names = {link.index: link.name for link in read_links(netlink)}
         indexes = {name: index for index, name in names.items()}
         question = rtnetlink.encode_question(
-            dst, src, indexes.get(iif, 0), indexes.get(oif, 0), mark, ip_proto, ports
+            dst, src, indexes.get(iif, 0), indexes.get(oif, 0), mark, ip_proto, ports, uid
         )
         try:
             told = netlink.ask(rtnetlink.GETROUTE, question)

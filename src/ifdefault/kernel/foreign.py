@@ -45,6 +45,18 @@ def foreign_marks(ruleset_json: str) -> tuple[tuple[int, str], ...]:
     return tuple(dict.fromkeys(found))
 
 
+def dropping_chains(ruleset_json: str) -> tuple[tuple[str, str, str], ...]:
+    """(family, table, chain) of those at the hook forward that drop by their policy."""
+    chains = (entry.get("chain", {}) for entry in json.loads(ruleset_json)["nftables"])
+    return tuple(
+        (chain["family"], chain["table"], chain["name"])
+        for chain in chains
+        if chain.get("hook") == "forward"
+        and chain.get("policy") == "drop"
+        and chain["family"] in ("ip", "ip6", "inet")
+    )
+
+
 def nft_marks(ruleset_json: str) -> Marks:
     for entry in json.loads(ruleset_json)["nftables"]:
         rule = entry.get("rule")

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from ifdefault.errors import HostError, KernelError, Problem
+from ifdefault.kernel import nftlink
 from ifdefault.model import NFT_TABLE, NftTable
 
 _STATELESS, _JSON, _TERSE = 1 << 2, 1 << 4, 1 << 11
 # the elements of a set that packets fill
 _FILLED = re.compile(r"(\t\tflags dynamic\n(?:\t\t\w+\n)*)\t\telements = \{[^}]*\}\n")
 _CAP_NET_ADMIN = 1 << 12  # linux/capability.h
-_DIGEST = re.compile(r'^\tcomment "(sha256:[0-9a-f]+)"$', re.MULTILINE)
+_DIGEST = "sha256:"  # how the comment of a table of ours begins
 
 
 @functools.cache
@@ -75,8 +76,9 @@ def _first_error(told: str) -> str:
     return told.strip() or "nft failed without a word"
 
 
+@functools.lru_cache(maxsize=4)  # the same few large texts, plan after plan
 def digest(text: str) -> str:
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:32]
+    return _DIGEST + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _batch(text: str, table: str) -> str:
@@ -102,23 +104,28 @@ def check(text: str, table: str = NFT_TABLE) -> None:
 
 
 def ruleset_json() -> str:
-    """Every table of this host, ours too, as `nft -j list ruleset` prints it."""
-    return run("list ruleset", output=_JSON | _STATELESS)
+    """Every table of this host, ours too, as `nft -j list ruleset` prints it, without the elements
+    of named sets."""
+    return run("list ruleset", output=_JSON | _STATELESS | _TERSE)
 
 
 def read_table(name: str = NFT_TABLE, *, terse: bool = False) -> NftTable | None:
     """A table of ours as it stands; None if it isn't there. `terse`: without looking at what its
     sets and maps hold."""
-    if f"table inet {name}\n" not in run("list tables"):
+    _require_rights()
+    comment = nftlink.comment(name)
+    if comment is None:
         return None
-    listing = run(f"list table inet {name}", output=_STATELESS | (_TERSE if terse else 0))
-    found = _DIGEST.search(listing)
-    return NftTable(found[1] if found else "", digest(_FILLED.sub(r"\1", listing)))
+    if terse:
+        listing = nftlink.outline(name)
+    else:
+        listing = digest(_FILLED.sub(r"\1", run(f"list table inet {name}", output=_STATELESS)))
+    return NftTable(comment if comment.startswith(_DIGEST) else "", listing)
 
 
-def read_counters() -> dict[str, tuple[int, int]]:
-    """Our named counters: name to (packets, bytes)."""
-    told = json.loads(run(f"list counters table inet {NFT_TABLE}", output=_JSON))
+def read_counters(table: str = NFT_TABLE) -> dict[str, tuple[int, int]]:
+    """The named counters of a table of ours: name to (packets, bytes)."""
+    told = json.loads(run(f"list counters table inet {table}", output=_JSON))
     return {
         found["name"]: (found["packets"], found["bytes"])
         for entry in told["nftables"]

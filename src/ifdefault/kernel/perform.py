@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 
 from ifdefault.errors import KernelError, Problem
-from ifdefault.kernel import conntrack, nft, rtnetlink, sysctl
+from ifdefault.kernel import conntrack, hook, nft, rtnetlink, sysctl
 from ifdefault.kernel.netlink import F_CREATE, F_REPLACE, Netlink
 from ifdefault.kernel.read import read_links
 from ifdefault.model import (
@@ -72,8 +72,8 @@ class Performer:
                 self._unless_gone(rtnetlink.DELRULE, rtnetlink.encode_rule(rule))
             case LoadNft(text, table):
                 nft.load(text, table)
-            case PutHook():
-                raise NotImplementedError
+            case PutHook(wanted):
+                hook.put(wanted)
             case ForgetFlows(redirects, ports, addresses, mask):
                 conntrack.forget_redirected(redirects, ports, addresses, mask)
 

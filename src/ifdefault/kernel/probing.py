@@ -40,6 +40,11 @@ def stream_socket(family: Family, address: str, dev: str, mark: int = 0) -> sock
     return _bound(_ports_late(_socket(family, socket.SOCK_STREAM)), address, dev, mark)
 
 
+def unbound_socket(family: Family) -> socket.socket:
+    """A TCP socket to connect to what lies behind the host: it leaves as the host's own do."""
+    return _buffered(_socket(family, socket.SOCK_STREAM))
+
+
 def datagram_socket(family: Family, address: str, dev: str, mark: int = 0) -> socket.socket:
     """A UDP socket to connect."""
     return _bound(_ports_late(_socket(family, socket.SOCK_DGRAM)), address, dev, mark)
@@ -55,11 +60,16 @@ def _ports_late(sock: socket.socket) -> socket.socket:
     return sock
 
 
+def _buffered(sock: socket.socket) -> socket.socket:
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+    return sock
+
+
 def _bound(sock: socket.socket, address: str, dev: str, mark: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, dev.encode())
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+        _buffered(sock)
         if mark:
             sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
         if sock.family == socket.AF_INET:

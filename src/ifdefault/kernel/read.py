@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Iterator
 
 from ifdefault.errors import HostError, KernelError, Problem
-from ifdefault.kernel import nft, rtnetlink, sockets, sysctl
+from ifdefault.kernel import hook, nft, rtnetlink, sockets, sysctl
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.model import FORWARD_TABLE, TABLE_LOCAL, Address, Facts, Link, Neighbour, Route, Rule
 from ifdefault.wanted import FAMILIES, Family
@@ -21,6 +21,7 @@ GLOBAL_SYSCTLS = (
     "net/ipv6/fwmark_reflect",
     "net/ipv4/conf/all/rp_filter",
     "net/ipv4/conf/all/src_valid_mark",
+    "net/ipv4/conf/all/accept_redirects",
     "net/ipv4/ip_local_port_range",
     "net/ipv4/ip_forward",
     "net/ipv6/conf/all/forwarding",
@@ -28,13 +29,14 @@ GLOBAL_SYSCTLS = (
 LINK_SYSCTLS = (
     "net/ipv4/conf/{}/rp_filter",
     "net/ipv4/conf/{}/src_valid_mark",
+    "net/ipv6/conf/{}/accept_ra",
     "net/ipv4/neigh/{}/unres_qlen_bytes",
     "net/ipv6/neigh/{}/unres_qlen_bytes",
 )
 
 
-def read_facts(foreign_marks: tuple[tuple[int, str], ...] = ()) -> Facts:
-    """All facts. What others' rulesets do with marks is read apart (kernel.foreign), given here."""
+def read_facts() -> Facts:
+    """All facts that a plan needs."""
     try:
         with Netlink() as netlink:
             links = read_links(netlink)
@@ -48,7 +50,7 @@ def read_facts(foreign_marks: tuple[tuple[int, str], ...] = ()) -> Facts:
                 sysctls=tuple(_sysctls(links)),
                 nft=nft.read_table(),
                 services=nft.read_table(FORWARD_TABLE, terse=True),
-                foreign_marks=foreign_marks,
+                hook=hook.read(),
                 wildcard_udp=sockets.wildcard_udp(),
             )
     except OSError as error:

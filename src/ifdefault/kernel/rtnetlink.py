@@ -323,6 +323,7 @@ def encode_rule(rule: Rule) -> bytes:
         (rule.ip_proto, 22, bytes([rule.ip_proto])),
         (any(rule.sport), 23, struct.pack("=HH", *rule.sport)),
         (any(rule.dport), 24, struct.pack("=HH", *rule.dport)),
+        (rule.uids != (-1, -1), 20, b"".join(_U32.pack(uid & 0xFFFFFFFF) for uid in rule.uids)),
         (rule.suppress_prefixlength >= 0, 14, _U32.pack(rule.suppress_prefixlength & 0xFFFFFFFF)),
         (rule.suppress_ifgroup >= 0, 13, _U32.pack(rule.suppress_ifgroup & 0xFFFFFFFF)),
     )
@@ -337,6 +338,7 @@ def encode_question(
     mark: int = 0,
     ip_proto: int = 0,
     ports: tuple[int, int] = (0, 0),
+    uid: int = 0,
 ) -> bytes:
     """Ask where a packet would go (RTM_GETROUTE); the answer names the table as well."""
     raw_dst, raw_src = packed(dst), packed(src) if src else b""
@@ -346,14 +348,16 @@ def encode_question(
     body = [
         _ROUTE.pack(family, len(raw_dst) * 8, len(raw_src) * 8, 0, 0, 0, 0, 0, flags),
         attribute(1, raw_dst),
+        attribute_u32(25, uid),
     ]
     if raw_src:
         body.append(attribute(2, raw_src))
     for kind, number in ((3, iif), (4, oif), (16, mark)):
         if number:
             body.append(attribute_u32(kind, number))
-    if ip_proto in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+    if ip_proto:  # else IPv4 takes it for UDP
         body.append(attribute(27, bytes([ip_proto])))
+    if ip_proto in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
         for kind, port in zip((28, 29), ports, strict=True):
             if port:
                 body.append(attribute(kind, struct.pack("!H", port)))

@@ -1,4 +1,4 @@
-"""Which UDP sockets are bound to no address (sock_diag(7), linux/inet_diag.h)."""
+"""Which sockets listen, and which of UDP to no address (sock_diag(7), linux/inet_diag.h)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink, attributes
 from ifdefault.wanted import Family
 
 _SOCK_DIAG_BY_FAMILY = 20
-_UNCONNECTED = 1 << 7  # UDP's idle state is TCP_CLOSE
+_UNCONNECTED, _LISTEN = 1 << 7, 1 << 10  # UDP's idle state is TCP_CLOSE
+_SERVERS = (("tcp", socket.IPPROTO_TCP, _LISTEN), ("udp", socket.IPPROTO_UDP, _UNCONNECTED))
 _V6ONLY = 11  # INET_DIAG_SKV6ONLY
 _ADDRESS_AT, _INTERFACE_AT, _MESSAGE_BYTES = 8, 40, 72
 
@@ -29,6 +30,26 @@ def wildcard_udp(netlink: Netlink | None = None) -> tuple[tuple[Family, int], ..
     finally:
         if netlink is None:
             own.close()
+    return tuple(sorted(found))
+
+
+def listening() -> tuple[tuple[str, str, int], ...]:
+    """(transport, address, port) of each socket that hears from anybody and is bound to no
+    interface. A dual-stack socket counts for both families."""
+    found: set[tuple[str, str, int]] = set()
+    with Netlink(NETLINK_SOCK_DIAG) as netlink:
+        for transport, number, states in _SERVERS:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                query = struct.pack("=BBBxI48x", family, number, 0, states)
+                for message in netlink.dump(_SOCK_DIAG_BY_FAMILY, query):
+                    if any(message[_INTERFACE_AT : _INTERFACE_AT + 4]):
+                        continue
+                    port = int.from_bytes(message[4:6], "big")
+                    size = 4 if family == socket.AF_INET else 16
+                    raw = message[_ADDRESS_AT : _ADDRESS_AT + size]
+                    found.add((transport, socket.inet_ntop(family, raw), port))
+                    if any(family == 4 for family, _ in _read(message)):
+                        found.add((transport, "0.0.0.0", port))
     return tuple(sorted(found))
 
 

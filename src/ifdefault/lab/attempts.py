@@ -44,16 +44,32 @@ async def try_tcp(target: str, source: str) -> None:
 
 async def try_http(target: str, source: str) -> None:
     """One request; the lab's web servers answer with the address that was asked."""
+    answer, _ = await _get("/", target, source)
+    if target not in answer:
+        raise Wrong
+
+
+async def try_you(target: str, source: str) -> None:
+    """One request; the lab's nginx answers with the client's address as it sees it."""
+    answer, own = await _get("/you", target, source)
+    if own != answer.split()[-1]:
+        raise Wrong
+
+
+async def _get(path: str, target: str, source: str) -> tuple[str, str]:
+    """The answer to a request, and our own address; Wrong if it isn't OK."""
     sock = _socket(socket.SOCK_STREAM, target, source)
     with closing(sock):
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, (target, ports.HTTP))
-        await loop.sock_sendall(sock, b"GET / HTTP/1.1\r\nHost: www\r\nConnection: close\r\n\r\n")
+        request = f"GET {path} HTTP/1.1\r\nHost: www\r\nConnection: close\r\n\r\n"
+        await loop.sock_sendall(sock, request.encode())
         answer = b""
         while chunk := await loop.sock_recv(sock, 4096):
             answer += chunk
-        if b" 200 " not in answer or target.encode() not in answer:
+        if b" 200 " not in answer:
             raise Wrong
+        return answer.decode(), sock.getsockname()[0]
 
 
 async def try_rst(target: str, source: str) -> None:
@@ -131,6 +147,7 @@ async def try_quic(target: str, source: str) -> None:
 KINDS: dict[str, Attempt] = {
     "tcp": try_tcp,
     "http": try_http,
+    "you": try_you,
     "quic": try_quic,
     "udp-bound": try_udp(ports.UDP_BOUND),
     "udp-pktinfo": try_udp(ports.UDP_PKTINFO),

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
-from aioquic.h3.events import HeadersReceived
+from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import QuicEvent
@@ -22,6 +22,8 @@ class _Client(QuicConnectionProtocol):
         super().__init__(connection)
         self._http = H3Connection(connection)
         self._statuses: dict[int, asyncio.Future[int]] = {}
+        self.body = b""
+        self.ended = asyncio.Event()  # an answer came to its end
 
     def request(self) -> asyncio.Future[int]:
         """Send `GET /`; the future is its status."""
@@ -38,6 +40,10 @@ class _Client(QuicConnectionProtocol):
                 status = self._statuses.pop(answer.stream_id, None)
                 if status and not status.done():
                     status.set_result(int(dict(answer.headers)[b":status"]))
+            if isinstance(answer, DataReceived):
+                self.body += answer.data
+            if isinstance(answer, HeadersReceived | DataReceived) and answer.stream_ended:
+                self.ended.set()
 
 
 @asynccontextmanager
@@ -68,3 +74,12 @@ async def get(target: str, port: int, source: str = "") -> int:
     """Return the status of one `GET /` over a connection of its own."""
     async with connected(target, port, source) as client:
         return await client.request()
+
+
+async def read(target: str, port: int, source: str = "") -> str:
+    """Return the body of one `GET /` over a connection of its own."""
+    async with connected(target, port, source) as client:
+        if (status := await client.request()) != 200:
+            raise OSError(f"it answered {status}")
+        await client.ended.wait()
+        return client.body.decode().strip()

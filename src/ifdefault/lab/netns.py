@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+
+from ifdefault.errors import HostError
+from ifdefault.kernel import hook
 
 T = TypeVar("T")
 
@@ -46,6 +50,14 @@ def call(netns: str, func: Callable[[], T]) -> T:
 def argv(netns: str, command: Sequence[str]) -> list[str]:
     """The command line that runs another one inside a namespace, under the same process id."""
     return ["ip", "netns", "exec", netns, *command]
+
+
+def delete(netns: str) -> None:
+    """Remove a namespace that may be gone already, and what its host has laid that outlives it."""
+    if (RUN / netns).exists():
+        with suppress(OSError, HostError):  # no cgroup v2, or no right to it
+            call(netns, hook.remove)
+        subprocess.run(["ip", "netns", "del", netns], capture_output=True, check=False)
 
 
 def _setns(fd: int) -> None:

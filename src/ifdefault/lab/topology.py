@@ -1,7 +1,8 @@
 """Topologies: read `topologies/NAME.toml` into values.
 
 Rules: a file opens with its drawing, in comments. `extends` takes another file first: tables
-merge, lists append, everything else replaces; files whose name begins with "_" are only for that.
+merge, lists append, everything else replaces, and `without` names nodes that aren't taken over;
+files whose name begins with "_" are only for that.
 A provider is a router between the core and its customers: its links, routes and source filter are
 derived here, once, so that a file says only what is particular.
 """
@@ -165,7 +166,18 @@ def read(name: str) -> dict[str, Any]:
 def extend(table: dict[str, Any]) -> dict[str, Any]:
     """Put a table upon the one that it extends."""
     base = table.get("extends")
-    return _merge(read(base), table) if base else table
+    return _merge(_without(read(base), table.get("without", [])), table) if base else table
+
+
+def _without(table: dict[str, Any], gone: list[str]) -> dict[str, Any]:
+    """A table less some nodes, and the links to them."""
+    nodes = {name: row for name, row in table.get("nodes", {}).items() if name not in gone}
+    links = [pair for pair in table.get("links", []) if not _nodes(pair).intersection(gone)]
+    return table | {"nodes": nodes, "links": links}
+
+
+def _nodes(link: str) -> set[str]:
+    return {end.partition(".")[0] for end in link.split()}
 
 
 def parse(table: Mapping[str, Any]) -> Topology:

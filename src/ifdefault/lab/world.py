@@ -190,9 +190,7 @@ class World:
         """End our processes, remove our namespaces, forget the world; safe to call twice."""
         self.end()
         for spec in self.topology.nodes:
-            # one at a time: a batch would stop at the first that is gone already
-            if (netns.RUN / self.netns(spec.name)).exists():
-                _run(["ip", "netns", "del", self.netns(spec.name)])
+            netns.delete(self.netns(spec.name))
         registry.forget(self.name)
 
     def ifdefault(self, *arguments: str, node: str = "host", check: bool = False) -> Completed:

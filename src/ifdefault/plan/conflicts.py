@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ifdefault.errors import Problem
 from ifdefault.model import FORWARD_TABLE, NFT_TABLE, PROTOCOL, TABLE_MAIN, Facts, Rule, Uplink
-from ifdefault.plan import numbers, prefixes, wildcard
+from ifdefault.plan import conflicts_forward, follow, numbers, prefixes, wildcard
 from ifdefault.plan.describe import rule_text
 from ifdefault.plan.lookup import Flow, matches
 from ifdefault.plan.resolve import ready
@@ -37,6 +37,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_strict_filters(config, facts, uplinks),
         *_unready(config.host, facts, uplinks),
         *_missing_addresses(config, facts, uplinks),
+        *conflicts_forward.find(config, facts, uplinks),
     )
 
 
@@ -240,6 +241,11 @@ def _strict_filters(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> 
             continue
         dev = uplink.interface if own == "1" else "all"
         where = f"sysctl net.ipv4.conf.{dev}.rp_filter"
+        if follow.follows(config, facts):
+            what = f"strict, drops what comes in over {uplink.interface} and is forwarded"
+            remedy = f"apply sets net.ipv4.conf.{uplink.interface}.rp_filter = 2, loose"
+            yield Problem(where, what, remedy, True)
+            continue
         mended = sysctls.get(f"net/ipv4/conf/{uplink.interface}/src_valid_mark") == "1"
         if not mended and (uplink.mechanism != "source" or redirects):
             what = f"strict, would drop marked packets that come in over {uplink.interface}"

@@ -25,20 +25,22 @@ from ifdefault.model import (
     Rule,
     Uplink,
 )
-from ifdefault.plan import hook, numbers, prefixes, resolve, ruleset, services, wildcard
+from ifdefault.plan import (
+    follow,
+    hook,
+    numbers,
+    outgoing,
+    prefixes,
+    resolve,
+    ruleset,
+    services,
+    settings,
+    wildcard,
+)
 from ifdefault.plan.conflicts import first_priority
 from ifdefault.vitals import Decision
 from ifdefault.wanted import FAMILIES, Config, Family
 
-_MARK_SYSCTLS = (
-    "net/ipv4/tcp_fwmark_accept",
-    "net/ipv4/fwmark_reflect",
-    "net/ipv6/fwmark_reflect",
-)
-# What may wait for a gateway's MAC, in bytes. The kernel sends echo replies of all interfaces from
-# one socket, which a silent gateway's queue would fill (132 kB; by default the queue takes 213 kB).
-_UNRESOLVED = 16384
-_FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _IPV6_METRIC = 1024  # what the kernel gives an IPv6 route without one
 _SCOPE_LINK = 253
 
@@ -70,16 +72,18 @@ def plan(
     decision = decision or _undecided(facts, usable)
     rules = tuple(_rules(config, facts, usable, ports, decision))
     redirects = tuple(_redirects(config, facts, ports, routes, rules))
-    forwards = any(dict(facts.sysctls).get(name) == "1" for name in _FORWARDING)
-    needs = ruleset.Needs(config.host, usable, ports, redirects, forwards)
+    on_connect = hook.wanted(config, usable, decision)
+    passing = follow.passing(config, facts, usable, on_connect)
+    forwards = bool(passing) or follow.forwards(facts)
+    needs = ruleset.Needs(config.host, usable, ports, redirects, forwards, passing)
     rules = tuple(rule for rule in rules if _is_needed(rule, needs))
     desired = Desired(
         routes=routes,
         rules=rules,
         nft=ruleset.render(needs),
         services=services.render(config.forwards, usable, decision.gone),
-        hook=hook.wanted(config, usable, decision),
-        sysctls=tuple(_sysctls(facts, needs)),
+        hook=on_connect,
+        sysctls=tuple(settings.sysctls(facts, needs)),
         groups=tuple(_groups(config, facts)),
         redirects=redirects,
         udp_ports=tuple((f, port) for f in needs.redirecting() for port in ports[f]),
@@ -203,6 +207,8 @@ def _rules(
         if uplinks:
             yield from _return_path(config, facts, uplinks, family)
             yield from _outgoing(config, uplinks, family, naive[family], decision)
+        if any(rule.family == family for rule in facts.rules):
+            yield from _no_other_way(config, facts, family)
 
 
 def _return_path(
@@ -232,6 +238,10 @@ def _return_path(
         src = f"{address}/{prefixes.BITS[family]}"
         yield rule(priority=base + numbers.SOURCE, table=u.table, src=src)
         yield rule(priority=base + numbers.SOURCE_END, action="unreachable", src=src)
+    for u in uplinks:
+        for src in (prefix for prefix in u.routed if prefixes.family_of(prefix) == family):
+            yield rule(priority=base + numbers.ROUTED, table=u.table, src=src)
+            yield rule(priority=base + numbers.SOURCE_END, action="unreachable", src=src)
     for interface, u in sorted({u.interface: u for u in reversed(uplinks)}.items()):
         yield rule(priority=base + numbers.DEVICE, table=u.table, oif=interface)
     yield rule(priority=base + numbers.END, action="nop")
@@ -240,9 +250,11 @@ def _return_path(
 def _is_needed(rule: Rule, needs: ruleset.Needs) -> bool:
     """Without arrival marks nothing looks for them; with the truth-meter, or where it is switched
     off, no source ends at its own uplink. Every rule costs every lookup."""
-    if rule.action == "goto" or rule.mark in {u.arrival_mark for u in needs.uplinks}:
+    if rule.action == "goto":  # what is followed gets no mark where it comes in
         return needs.marking()
-    if rule.action == "unreachable":
+    if rule.mark in {u.arrival_mark for u in needs.uplinks}:
+        return needs.marking() or needs.passing is not None
+    if rule.action == "unreachable" and rule.src:
         return needs.host.truth_meter == "auto" and not needs.metering()
     return True
 
@@ -285,14 +297,31 @@ def _outgoing(
     by_number = sorted(uplinks, key=lambda u: u.number)
     for uplink in by_number:
         yield replace(blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask)
-    yield replace(blank, table=TABLE_MAIN, suppress_prefixlength=0)
     usable = decision.usable_in(family)
     steady = next((u for u in by_number if u.name in usable), by_number[0])
-    for port in naive:
-        udp = replace(blank, ip_proto=wildcard.IP_PROTO, sport=(port, port))
-        yield replace(udp, table=steady.table)
+    udp = replace(blank, table=steady.table, ip_proto=wildcard.IP_PROTO)
+    servers = [replace(udp, sport=(port, port)) for port in naive]
+    owned = outgoing.rules(config, uplinks, decision, family)
+    if owned:  # which a server's answer to a port that one of them selects must not meet
+        yield from servers
+    yield from owned
+    yield replace(blank, table=TABLE_MAIN, suppress_prefixlength=0)
+    if not owned:
+        yield from servers
+    for prefix in sorted({p for u in uplinks for p in u.routed if prefixes.family_of(p) == family}):
+        # what nobody here has would go back to the provider, and come again (RFC 7084, 4.2)
+        yield replace(blank, action="unreachable", dst=prefix)
     unchosen = numbers.chosen_mark(config.host, 0)
     yield replace(blank, table=uplinks[0].table, mask=unchosen)
+
+
+def _no_other_way(config: Config, facts: Facts, family: Family) -> Iterator[Rule]:
+    """What a control group's uplink has no way for takes none, instead of main's default. It stands
+    before the source rules: where IPv6 finds no route it picks a source and looks again."""
+    if any(rule.cgroups for rule in config.outgoing.rules):
+        priority = first_priority(config, facts) + numbers.NOWHERE
+        mark, mask = numbers.chosen_mark(config.host, 0), config.host.mark_mask
+        yield Rule(family, priority, "unreachable", mark=mark, mask=mask, protocol=PROTOCOL)
 
 
 def _undecided(facts: Facts, usable: tuple[Uplink, ...]) -> Decision:
@@ -331,30 +360,6 @@ def _redirects(
             yield from wildcard.redirects(
                 grouped, port, family, foreign_routes + routes, tuple(merged)
             )
-
-
-def _sysctls(facts: Facts, needs: ruleset.Needs) -> Iterator[tuple[str, str]]:
-    now = dict(facts.sysctls)
-    for interface in sorted({u.interface for u in needs.uplinks}):
-        for family in FAMILIES:
-            name = f"net/ipv{family}/neigh/{interface}/unres_qlen_bytes"
-            if int(now.get(name, "0")) >= _UNRESOLVED:  # less is the owner's business
-                yield name, str(_UNRESOLVED)
-    if any(u.mechanism == "mark" for u in needs.uplinks):
-        for name in _MARK_SYSCTLS:
-            yield name, "1"
-    elif not any(rule.mask and rule.protocol != PROTOCOL for rule in facts.rules):
-        # errors about redirected flows are looked up by their mark; where others route by marks of
-        # their own, theirs would be reflected, too, and a path's MTU stays unknown rather
-        for family in needs.redirecting():
-            yield f"net/ipv{family}/fwmark_reflect", "1"
-    if not needs.marking():
-        return
-    for interface in sorted({u.interface for u in needs.uplinks}):
-        # the maximum of `all` and the interface counts (kernel: ip-sysctl, rp_filter)
-        values = (now.get(f"net/ipv4/conf/{name}/rp_filter", "0") for name in ("all", interface))
-        if max(values) == "1":
-            yield f"net/ipv4/conf/{interface}/src_valid_mark", "1"
 
 
 def _groups(config: Config, facts: Facts) -> Iterator[tuple[str, int]]:

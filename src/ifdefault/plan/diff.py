@@ -1,8 +1,8 @@
 """From facts to desired: the operations, in an order that leaves no gap.
 
 Rules: new before old. Link groups, sysctls and routes come first, then the rules that lead to
-them, then nftables; what is no longer wanted goes in the reverse order. Only what is ours
-(protocol number, table, name) is ever replaced or deleted. diff(x, x) is empty.
+them, then nftables, then forwarding; what is no longer wanted goes in the reverse order. Only what
+is ours (protocol number, table, name) is ever replaced or deleted. diff(x, x) is empty.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from ifdefault.model import (
     SetGroup,
     SetSysctl,
 )
-from ifdefault.plan import hook
+from ifdefault.plan.follow import FORWARDING
 from ifdefault.plan.numbers import OUTGOING
+from ifdefault.plan.settings import REDIRECTS
 
 
 def diff(
@@ -50,14 +51,17 @@ def diff(
     put, drop_routes = _routes(facts, desired)
     add, drop_rules = _rules(facts, desired)
     on, off = _settings(facts, desired)
+    opened, shut = _forwarding(facts, desired)
     nft = tuple(_nft(NFT_TABLE, desired.nft, facts.nft, nft_digest, loaded))
     forward = tuple(_nft(FORWARD_TABLE, desired.services, facts.services, nft_digest, services))
     return (
+        *shut,
         *on,
         *put,
         *add,
         *nft,
         *forward,
+        *opened,
         *_hook(facts, desired),
         *drop_rules,
         *_forgetting(desired, nft),
@@ -177,8 +181,7 @@ def _nft(
 
 
 def _hook(facts: Facts, desired: Desired) -> Iterator[Operation]:
-    """A hook is known by its digest, which the kernel keeps beside it."""
-    if facts.hook != (hook.digest(desired.hook) if desired.hook else ""):
+    if facts.hook != desired.hook:
         yield PutHook(desired.hook)
 
 
@@ -202,6 +205,22 @@ def _settings(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Ope
         if dev in groups and groups[dev] != group:
             (on if group in ours else off).append(SetGroup(dev, group, groups[dev]))
     for name, value in desired.sysctls:
-        if name in now and now[name] != value:
-            (on if value != "0" else off).append(SetSysctl(name, value, now[name]))
+        if name in now and now[name] != value and name not in FORWARDING.values():
+            lower = value in ("0", "1") and value < now[name]
+            (off if lower else on).append(SetSysctl(name, value, now[name]))
+    return on, off
+
+
+def _forwarding(facts: Facts, desired: Desired) -> tuple[list[Operation], list[Operation]]:
+    """The host forwards only while there is a fence, and while its uplinks are told to accept
+    routers' advertisements all the same: else it would forget the defaults that it learned."""
+    now, wanted = dict(facts.sysctls), dict(desired.sysctls)
+    on: list[Operation] = []
+    off: list[Operation] = []
+    for name in FORWARDING.values():
+        value = wanted.get(name, "")
+        if name in now and value and value != now[name]:
+            (off if value == "0" else on).append(SetSysctl(name, value, now[name]))
+            if name == FORWARDING[4] and value == "0" == wanted.get(REDIRECTS, now.get(REDIRECTS)):
+                off.append(SetSysctl(REDIRECTS, "0", now[REDIRECTS]))  # the kernel made it 1
     return on, off

@@ -12,8 +12,8 @@ from ifdefault.wanted import HostConfig
 UPLINKS_MAX = 31
 
 # Offsets of the return-path block, from its first priority. What they are for: docs/architecture.md
-FROM_UPLINK, VPN_ROUTES, LOCAL_ROUTES, ARRIVAL_MARK = 0, 5, 10, 20
-SOURCE, SOURCE_END, DEVICE, END = 30, 35, 40, 50
+FROM_UPLINK, VPN_ROUTES, LOCAL_ROUTES, NOWHERE, ARRIVAL_MARK = 0, 5, 10, 15, 20
+SOURCE, ROUTED, SOURCE_END, DEVICE, END = 30, 32, 35, 40, 50
 BLOCK = 100  # a block moves by this much when a foreign rule gets above it
 LOWEST_BLOCK = 100
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+from collections.abc import Iterable
 
 from ifdefault.wanted import Family
 
@@ -43,3 +44,14 @@ def family_of(address: str) -> Family:
 def contains(family: Family, prefix: str, address: str) -> bool:
     first, length = network(prefix)
     return first == number(address) >> (BITS[family] - length) << (BITS[family] - length)
+
+
+def disjoint(family: Family, cidrs: Iterable[str]) -> list[str]:
+    """Prefixes without those that lie in another: nft refuses overlaps in one set."""
+    networks = sorted({network(c) for c in cidrs}, key=lambda n: (n[1], n[0]))
+    kept: list[str] = []
+    for first, length in networks:
+        address = text(family, first)
+        if not any(contains(family, other, address) for other in kept):
+            kept.append(f"{address}/{length}" if length < BITS[family] else address)
+    return kept

@@ -2,6 +2,7 @@
 
 Chains, in the order in which a packet meets them:
   arrival   prerouting, after conntrack: writes the arrival mark, only where something needs it
+  keep, follow, leave   keep forwarded flows to their uplink (see plan.follow)
   wildcard  prerouting, after others' DNAT: redirects to UDP sockets bound to no address
   restore   output: gives replies of tracked flows their arrival mark back, and routes them again
   truth     postrouting, after srcnat: the truth-meter
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ifdefault.model import NFT_TABLE, Redirect, Uplink
-from ifdefault.plan import prefixes
+from ifdefault.plan import follow, prefixes
 from ifdefault.plan.nfttext import IP, chain, named_set, names, packet_set, table, values
 from ifdefault.wanted import FAMILIES, Family, HostConfig
 
@@ -44,6 +45,7 @@ class Needs:
     ports: dict[Family, tuple[int, ...]]
     redirects: tuple[Redirect, ...]
     forwards: bool = False  # whether the host forwards packets of others
+    passing: follow.Passing | None = None  # which of them are followed
 
     def redirecting(self) -> list[Family]:
         covered = {r.family for r in self.redirects}
@@ -70,6 +72,13 @@ class Needs:
         found = {a.address for u in there for a in u.addresses if a.family == family}
         return sorted(found, key=prefixes.number)
 
+    def sources(self, family: Family, interface: str = "") -> list[str]:
+        """What the uplinks may be left by with: their addresses, and prefixes routed to them."""
+        there = [u for u in self.uplinks if interface in ("", u.interface)]
+        routed = {p for u in there for p in u.routed if prefixes.family_of(p) == family}
+        own = self.own(family, interface)
+        return prefixes.disjoint(family, (*routed, *own)) if routed else own
+
 
 def meter(uplink: Uplink) -> str:
     """The name of the counter of packets that the truth-meter caught leaving by this uplink."""
@@ -78,7 +87,14 @@ def meter(uplink: Uplink) -> str:
 
 def render(needs: Needs) -> str:
     """The whole table, or "" where no packet needs one."""
-    body = [*_arrival(needs), *_wildcard(needs), *_restore(needs), *_truth(needs)]
+    body = [
+        *_marks(needs),
+        *_arrival(needs),
+        *follow.render(needs.uplinks, needs.passing),
+        *_wildcard(needs),
+        *_restore(needs),
+        *_truth(needs),
+    ]
     if not body:
         return ""
     return table(NFT_TABLE, body)
@@ -87,15 +103,19 @@ def render(needs: Needs) -> str:
 # --- arrival ------------------------------------------------------------------------------
 
 
+def _marks(needs: Needs) -> Iterator[str]:
+    """Small chains that mark a packet, for others to jump to."""
+    for uplink in needs.uplinks if needs.marking() or needs.passing else ():
+        bits = follow.bits(uplink, uplink.arrival_mark)
+        comment = f'comment "uplink.{uplink.name}"'
+        yield from chain(f"mark_{uplink.number}", [f"meta mark set meta {bits} {comment}"])
+
+
 def _arrival(needs: Needs) -> Iterator[str]:
     if not needs.marking():
         return
     for uplink in needs.uplinks:
-        rest = ~uplink.mark_mask & 0xFFFFFFFF
-        bits = f"mark & {rest:#010x} | {uplink.arrival_mark:#010x}"
-        comment = f'comment "uplink.{uplink.name}"'
-        yield from chain(f"mark_{uplink.number}", [f"meta mark set meta {bits} {comment}"])
-        keep = f"{_tracked(uplink)}ct mark set ct {bits}"
+        keep = f"{_tracked(uplink)}ct mark set ct {follow.bits(uplink, uplink.arrival_mark)}"
         yield from chain(f"arrive_{uplink.number}", [f"jump mark_{uplink.number}", keep])
     marked = needs.marked_interfaces()
     lines = [_errors(needs)]
@@ -125,9 +145,12 @@ def _by_flow(needs: Needs) -> str:
 
 def _tracked(uplink: Uplink) -> str:
     """Which packets of an uplink have their mark kept in conntrack, as an nft match."""
+    # those that a LAN behind the host began have a mark of their own
+    only = "ct direction original "
     if uplink.mechanism == "conntrack":
-        return "ct direction original "
-    return "meta l4proto udp "  # TCP and ICMP find back by tcp_fwmark_accept and fwmark_reflect
+        return only
+    # TCP and ICMP find back by tcp_fwmark_accept and fwmark_reflect
+    return f"meta l4proto udp {only}"
 
 
 def _shared(needs: Needs, interface: str) -> bool:
@@ -150,21 +173,10 @@ def _by_router(needs: Needs, interface: str) -> Iterator[str]:
         )
         if near:
             near += ["fe80::/10"] if family == 6 else []
-            yield f"{IP[family]} saddr {values(_disjoint(family, near))} return"
+            yield f"{IP[family]} saddr {values(prefixes.disjoint(family, near))} return"
     yield f"update @{UNKNOWN_MACS} {{ ether saddr counter }}"
     # an unknown router: the source rule is right wherever one uplink alone has the address
     yield from _by_address(needs, own)
-
-
-def _disjoint(family: Family, cidrs: list[str]) -> list[str]:
-    """Prefixes without those that lie in another: nft refuses overlaps in one set."""
-    networks = sorted({prefixes.network(c) for c in cidrs}, key=lambda n: n[1])
-    kept: list[str] = []
-    for first, length in networks:
-        text = prefixes.text(family, first)
-        if not any(prefixes.contains(family, other, text) for other in kept):
-            kept.append(f"{text}/{length}")
-    return kept
 
 
 def _by_address(needs: Needs, uplinks: list[Uplink]) -> Iterator[str]:
@@ -219,9 +231,10 @@ def _truth(needs: Needs) -> Iterator[str]:
         first_on.setdefault(uplink.interface, uplink)
     for family in FAMILIES:
         yield from packet_set(STRANGERS[family], f"ipv{family}_addr")
-        if len(first_on) > 1 and (owned := needs.own(family)):
+        if len(first_on) > 1 and (owned := needs.sources(family)):
+            flags = ("flags interval",) if any("/" in source for source in owned) else ()
             elements = f"elements = {values(owned)}"
-            yield from named_set(OWNED[family], f"type ipv{family}_addr", elements)
+            yield from named_set(OWNED[family], f"type ipv{family}_addr", *flags, elements)
     for uplink in first_on.values():
         yield f"counter {meter(uplink)} {{ }}"
     for interface, uplink in first_on.items():
@@ -234,12 +247,12 @@ def _truth(needs: Needs) -> Iterator[str]:
 def _judge(needs: Needs, interface: str, counter: str) -> Iterator[str]:
     """What leaves by one interface: its own sources first, since that is nearly every packet."""
     verdict = " return" if needs.host.truth_meter == "count" else " drop"
-    own = {family: needs.own(family, interface) for family in FAMILIES}
+    own = {family: needs.sources(family, interface) for family in FAMILIES}
     for family in FAMILIES:
         if own[family]:
             yield f"{IP[family]} saddr {values(own[family])} return"
     yield from _EXEMPT
     for family in FAMILIES:
-        if set(needs.own(family)) - set(own[family]):
+        if set(needs.sources(family)) - set(own[family]):
             yield f"{IP[family]} saddr @{OWNED[family]} counter name {counter}{verdict}"
         yield f"update @{STRANGERS[family]} {{ {IP[family]} saddr counter }}"

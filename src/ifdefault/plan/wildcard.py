@@ -33,13 +33,18 @@ def ports(config: Config, facts: Facts, family: Family) -> tuple[int, ...]:
         return ()
     if setting != "auto":
         return setting
-    low, _, high = dict(facts.sysctls).get(_PORT_RANGE, "32768 60999").partition(" ")
-    clients = range(int(low), int(high) + 1)
+    clients = client_ports(facts)
     return tuple(
         port
         for of_family, port in facts.wildcard_udp
         if of_family == family and port not in _LINK_PROTOCOLS and port not in clients
     )
+
+
+def client_ports(facts: Facts) -> range:
+    """From which the kernel takes those of sockets that name none."""
+    low, _, high = dict(facts.sysctls).get(_PORT_RANGE, "32768 60999").partition(" ")
+    return range(int(low), int(high) + 1)
 
 
 def concerns(uplinks: Iterable[Uplink], family: Family) -> bool:

@@ -1,0 +1,303 @@
+"""Calls that learn by which address they are seen: `python -m bench.calls`.
+
+    serve PORT               tells everybody his own address by TCP and UDP, and echoes the rest
+    ask KIND PORT TARGET…    new calls, each of which compares what it is told with what it is
+    hold PORT COUNT TARGET…  TCP connections that stay; each line of input asks if they still do
+
+Rules: a call is answered when an address came; whether that is its own is another question. Each
+is a flow of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import socket
+import struct
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from itertools import cycle, islice
+
+from ifdefault.errors import HostError
+from ifdefault.lab import services
+from ifdefault.lab.serve import drain, open_udp
+from ifdefault.lab.traffic import judge
+from ifdefault.lab.world import Node
+
+Seen = tuple[str, str]  # the address that the server saw, and the caller's own
+_LINE = 128
+_ALIVE_S = 5.0
+_END_S = 30.0
+_AT_ONCE = 64
+_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python has no name for it
+_LINGER_NONE = struct.pack("ii", 1, 0)
+
+
+@dataclass(slots=True)
+class Answers:
+    """What came of all calls of one kind to one target."""
+
+    kind: str
+    target: str
+    tried: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)  # by the address that was told
+    other: int = 0  # told another address than the caller's
+
+    @property
+    def answered(self) -> int:
+        return sum(self.seen.values())
+
+
+# --- from a bench -------------------------------------------------------------------------
+
+
+def serve(node: Node, port: int, *, name: str = "calls") -> None:
+    command = [sys.executable, "-m", "bench.calls", "serve", str(port)]
+    child = services.start(node, name, command, stdout=subprocess.PIPE)
+    _expect(child, "ready")
+
+
+def ask(
+    node: Node,
+    kind: str,
+    port: int,
+    targets: Iterable[str],
+    *,
+    count: int,
+    concurrency: int = 50,
+    sources: Iterable[str] = (),
+    timeout_s: float = 5.0,
+) -> list[Answers]:
+    """Make `count` calls to each target; all targets at once."""
+    command = [sys.executable, "-m", "bench.calls", "ask", kind, str(port), *targets]
+    command += [f"--source={source}" for source in sources]
+    command += [f"--count={count}", f"--concurrency={concurrency}", f"--timeout={timeout_s}"]
+    limit_s = 60 + timeout_s * (2 + count / concurrency)
+    return [Answers(**row) for row in json.loads(node.run(command, timeout_s=limit_s).stdout)]
+
+
+class Held:
+    """TCP connections that a node holds."""
+
+    def __init__(self, node: Node, port: int, targets: Iterable[str], count: int) -> None:
+        command = [sys.executable, "-m", "bench.calls", "hold", str(port), str(count), *targets]
+        self._child = node.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        _expect(self._child, "ready")
+
+    def look(self) -> dict[str, tuple[int, int]]:
+        """By the address that the server sees: how many there were, and how many of them no
+        longer echo."""
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._child.stdin.write("\n")
+        self._child.stdin.flush()
+        told = json.loads(self._child.stdout.readline())
+        return {address: (held, broken) for address, (held, broken) in told.items()}
+
+    def end(self) -> None:
+        self._child.communicate(timeout=_END_S)
+
+
+def _expect(child: subprocess.Popen[str], word: str) -> None:
+    assert child.stdout is not None
+    if (said := child.stdout.readline().strip()) != word:
+        raise HostError(f"bench.calls said {said!r} instead of {word!r}")
+
+
+# --- the server ---------------------------------------------------------------------------
+
+
+def _tell_udp(sock: socket.socket) -> None:
+    data, peer = sock.recvfrom(_LINE)
+    sock.sendto(data + f" {peer[0]}".encode(), peer)
+
+
+async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        writer.write(f"{writer.get_extra_info('peername')[0]}\n".encode())
+        while data := await reader.read(4096):
+            writer.write(data)
+        writer.close()
+
+
+async def _serve(port: int) -> None:
+    loop = asyncio.get_running_loop()
+    for address in ("0.0.0.0", "::"):
+        await asyncio.start_server(_tell, address, port, backlog=4096)
+        loop.add_reader(sock := open_udp(address, port), drain, sock, _tell_udp)
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+# --- the callers --------------------------------------------------------------------------
+
+
+def _open(kind: int, target: str, source: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    if kind == socket.SOCK_STREAM:
+        sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        # thousands of calls would leave as many ports in TIME_WAIT
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+    if source:
+        sock.bind((source, 0))
+    return sock
+
+
+async def _tcp(target: str, port: int, source: str) -> Seen:
+    with closing(_open(socket.SOCK_STREAM, target, source)) as sock:
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, (target, port))
+        told = (await loop.sock_recv(sock, _LINE)).decode().strip()
+        return told, sock.getsockname()[0]
+
+
+async def _http(target: str, port: int, source: str) -> Seen:
+    with closing(_open(socket.SOCK_STREAM, target, source)) as sock:
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, (target, port))
+        await loop.sock_sendall(
+            sock, b"GET /you HTTP/1.1\r\nHost: www\r\nConnection: close\r\n\r\n"
+        )
+        answer = b""
+        while chunk := await loop.sock_recv(sock, 4096):
+            answer += chunk
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if b" 200 " not in head.partition(b"\r\n")[0]:
+            raise OSError(f"it answered {head[:20]!r}")
+        return body.decode().strip(), sock.getsockname()[0]
+
+
+async def _udp(target: str, port: int, source: str) -> Seen:
+    with closing(_open(socket.SOCK_DGRAM, target, source)) as sock:
+        loop = asyncio.get_running_loop()
+        nonce = os.urandom(8).hex()
+        await loop.sock_connect(sock, (target, port))
+        await loop.sock_sendall(sock, nonce.encode())
+        echoed, _, told = (await loop.sock_recv(sock, _LINE)).decode().partition(" ")
+        if echoed != nonce:
+            raise OSError("the answer is another's")
+        return told, sock.getsockname()[0]
+
+
+async def _quic(target: str, port: int, source: str) -> Seen:
+    from ifdefault.lab.http3 import read
+
+    return await read(target, port, source), source
+
+
+KINDS: dict[str, Callable[[str, int, str], Awaitable[Seen]]] = {
+    "tcp": _tcp,
+    "http": _http,
+    "udp": _udp,
+    "quic": _quic,
+}
+
+
+async def _ask(kind: str, target: str, chosen: argparse.Namespace) -> Answers:
+    found, failed, seen = Answers(kind, target), Counter[str](), Counter[str]()
+
+    async def call(_: str, source: str) -> None:
+        told, own = await KINDS[kind](target, chosen.port, source)
+        seen[told] += 1
+        found.other += told != own
+
+    async def work(sources: Iterator[str]) -> None:
+        for source in sources:
+            found.tried += 1
+            outcome = await judge(call, target, source, chosen.timeout)
+            if outcome != "answered":
+                failed[outcome] += 1
+
+    own = [source for source in chosen.source if (":" in source) == (":" in target)]
+    pending = islice(cycle(own or [""]), chosen.count)
+    await asyncio.gather(*(work(pending) for _ in range(min(chosen.count, chosen.concurrency))))
+    found.failed, found.seen = dict(failed), dict(seen)
+    return found
+
+
+async def _ask_all(chosen: argparse.Namespace) -> None:
+    found = await asyncio.gather(*(_ask(chosen.kind, t, chosen) for t in chosen.targets))
+    print(json.dumps([asdict(answers) for answers in found]))
+
+
+@dataclass(slots=True)
+class _Kept:
+    seen: str
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def is_broken(self) -> bool:
+        nonce = os.urandom(8)
+        try:
+            self.writer.write(nonce)
+            async with asyncio.timeout(_ALIVE_S):
+                return await self.reader.readexactly(len(nonce)) != nonce
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return True
+
+
+async def _keep(target: str, port: int) -> _Kept:
+    reader, writer = await asyncio.open_connection(target, port)
+    return _Kept((await reader.readline()).decode().strip(), reader, writer)
+
+
+async def _hold(port: int, count: int, targets: Sequence[str]) -> None:
+    kept: list[_Kept] = []
+    goals = list(islice(cycle(targets), count))
+    for first in range(0, count, _AT_ONCE):
+        some = goals[first : first + _AT_ONCE]
+        kept += await asyncio.gather(*(_keep(target, port) for target in some))
+    print("ready", flush=True)
+    loop = asyncio.get_running_loop()
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        broken = await asyncio.gather(*(one.is_broken() for one in kept))
+        counts: dict[str, list[int]] = {}
+        for one, is_broken in zip(kept, broken, strict=True):
+            row = counts.setdefault(one.seen, [0, 0])
+            row[0] += 1
+            row[1] += is_broken
+        print(json.dumps(counts), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serving = commands.add_parser("serve")
+    serving.add_argument("port", type=int)
+    asking = commands.add_parser("ask")
+    asking.add_argument("kind", choices=sorted(KINDS))
+    asking.add_argument("port", type=int)
+    asking.add_argument("targets", nargs="+", metavar="TARGET")
+    asking.add_argument("--source", action="append", default=[], metavar="ADDRESS")
+    asking.add_argument("--count", type=int, default=20)
+    asking.add_argument("--concurrency", type=int, default=50)
+    asking.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS")
+    holding = commands.add_parser("hold")
+    holding.add_argument("port", type=int)
+    holding.add_argument("count", type=int)
+    holding.add_argument("targets", nargs="+", metavar="TARGET")
+    chosen = parser.parse_args()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError):  # each call holds a descriptor
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(KeyboardInterrupt):
+        if chosen.command == "serve":
+            asyncio.run(_serve(chosen.port))
+        elif chosen.command == "ask":
+            asyncio.run(_ask_all(chosen))
+        else:
+            asyncio.run(_hold(chosen.port, chosen.count, chosen.targets))
+
+
+if __name__ == "__main__":
+    main()

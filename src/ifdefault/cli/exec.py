@@ -1,0 +1,84 @@
+"""`ifdefault exec`: run a command whose connections all leave by one uplink."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from ifdefault.cli.options import Options
+from ifdefault.errors import HostError, Problem
+
+_NOT_FOUND, _NOT_RUN = 127, 126  # as env(1) and shells have it
+
+
+@click.command(
+    short_help="run a command whose connections all leave by one uplink",
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+    options_metavar="",
+)
+@click.argument("uplink")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def command(options: Options, uplink: str, command: tuple[str, ...]) -> int:
+    """Run a command whose connections all leave by UPLINK, and those of what it starts.
+
+    Anybody may, where the daemon runs. The exit status is the command's.
+    """
+    argv = list(command[1:] if command[:1] == ("--",) else command)
+    if not argv:
+        raise click.UsageError(f"no command, try: ifdefault exec {uplink} -- COMMAND")
+    from ifdefault.cli import engine
+    from ifdefault.daemon.client import NotRunning
+
+    request = {"do": "exec", "uplink": uplink, "netns": _netns()}
+    try:
+        engine.ask(options, request, engine.CHANGE_S)
+    except NotRunning as error:
+        if os.geteuid():
+            remedy = f"{error.problems[0].remedy}; or run this as root"
+            raise HostError(Problem("", "no daemon runs", remedy)) from None
+        _enter(options, uplink)
+    return _become(argv)
+
+
+def _netns() -> int:
+    return Path("/proc/self/ns/net").stat().st_ino
+
+
+def _enter(options: Options, name: str) -> None:
+    """Do ourselves what the daemon would."""
+    from ifdefault.config import read
+    from ifdefault.host import apply, runs
+    from ifdefault.host.store import Store
+
+    config, store = read(options.config), Store(options.state_dir)
+    with store.lock(wait=True):
+        prepared = apply.prepare_config(config, store, thorough=False)
+    uplink = runs.find_uplink(prepared.uplinks, name)
+    if not any(rule.mark == uplink.chosen_mark for rule in prepared.facts.rules):
+        raise HostError(Problem(f"uplink.{name}", "isn't applied", "run ifdefault apply first"))
+    runs.enter(store, os.getpid(), os.geteuid(), name, lambda: apply.lay_hook(config, store))
+
+
+def _become(argv: list[str]) -> int:
+    """Be the command, as it would be without us."""
+    # Python ignores these, and what is ignored stays so
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    if os.environ.get("PYDANTIC_DISABLE_PLUGINS") == "__all__":  # of cli.main
+        del os.environ["PYDANTIC_DISABLE_PLUGINS"]
+    try:
+        _execute(argv)
+    except OSError as error:
+        what = f"{argv[0]}: {(error.strerror or str(error)).lower()}"
+        click.echo(f"ifdefault: {what}", err=True)
+        return _NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else _NOT_RUN
+
+
+def _execute(argv: list[str]) -> NoReturn:
+    os.execvp(argv[0], argv)

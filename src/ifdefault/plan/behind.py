@@ -1,0 +1,52 @@
+"""Which content servers a service has, as `status` and the daemon tell of them.
+
+Rules: a server is known by (address, port), as in `vitals.Decision.gone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from ifdefault.plan import services
+from ifdefault.plan.prefixes import family_of
+from ifdefault.wanted import Content, Family, ForwardConfig, Ports
+
+Server = tuple[str, int]
+
+
+def checks(forwards: Iterable[ForwardConfig]) -> dict[Server, str]:
+    """What is to be checked, and how: "tcp", or the path to GET, which asks for more and so goes
+    before it."""
+    told = sorted(services.contents(forwards), key=lambda c: c.check == "tcp", reverse=True)
+    return {(c.address, c.port): c.check for c in told}
+
+
+def places(forward: ForwardConfig) -> list[Server]:
+    """Where the servers of a service are checked."""
+    return [(c.address, c.port) for c in services.contents([forward])]
+
+
+def pool(forward: ForwardConfig, ports: Ports, family: Family) -> dict[Server, Content]:
+    """Who has a share of the new connections in one family, by where it is checked."""
+    mine = (c for c in forward.to if c.weight and family_of(c.address) == family)
+    return {(c.address, c.port or ports.first): c for c in mine}
+
+
+def stranded(forward: ForwardConfig, gone: Collection[Server]) -> Iterator[tuple[Ports, Family]]:
+    """What of a service has servers, and none that is left."""
+    families = sorted({family_of(c.address) for c in forward.to})
+    for ports in forward.listen:
+        for family in families:
+            servers = pool(forward, ports, family)
+            if servers and all(server in gone for server in servers):
+                yield ports, family
+
+
+def title(forward: ForwardConfig) -> str:
+    """What people call a service: "tcp:443, udp:443"."""
+    return ", ".join(map(str, forward.listen))
+
+
+def server_text(server: Server) -> str:
+    address, port = server
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

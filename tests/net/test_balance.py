@@ -1,0 +1,185 @@
+"""The host's own connections are shared out among the uplinks, and answers aren't.
+
+                ┌─ isp-a ── wan0 ┐   weight 3
+client ── core ─┤                ├ host
+                └─ isp-b ── wan1 ┘   weight 1
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections import Counter
+
+import pytest
+
+from ifdefault.kernel import hook
+from ifdefault.lab import services
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
+from ifdefault.wanted import FAMILIES, Family
+from tests.net import answers, kernelstate, watched
+from tests.net.conftest import LabWorld
+from tests.net.farend import AF, BALANCE, SO_MARK, A, B, configure, far
+
+
+def assert_shared(seen: Counter[str], family: Family, share: float = 0.75) -> None:
+    """Within five standard deviations, so that one run in a million fails."""
+    count = sum(seen.values())
+    assert set(seen) == {A[family], B[family]}
+    most = 5 * (count * share * (1 - share)) ** 0.5
+    assert abs(seen[A[family]] - share * count) < most, seen
+
+
+def test_connections_are_shared_by_weight(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    configure(world)
+    kernelstate.apply(world)
+    assert kernelstate.operations_left(world) == ()
+    with far(world) as ends:
+        for family in FAMILIES:
+            assert_shared(ends.connect(500, family), family)
+        assert_shared(ends.connect(500, mapped=True), 4)
+    assert world.misrouted() == {"isp-a": 0, "isp-b": 0}
+    kernelstate.down(world)
+    assert world["host"].python(hook.read) is None
+    assert world["host"].run(["ip", "rule"]).stdout.count("\n") == 3
+
+
+def test_what_has_decided_for_itself_is_left_alone(lab_world: LabWorld) -> None:
+    """Bound and marked sockets, those to the LAN and to the host itself, and those in another
+    network namespace. Datagrams, too, unless they are asked for."""
+    world = lab_world("two")
+    configure(world)
+    kernelstate.apply(world)
+    host = world["host"]
+    with far(world) as ends:
+        for family in FAMILIES:
+            assert set(ends.connect(40, family, bound=B[family])) == {B[family]}
+        # a mark of nobody's: the normal default
+        assert set(ends.connect(40, mark=1)) == {A[4]}
+    stream, datagram = socket.SOCK_STREAM, socket.SOCK_DGRAM
+    assert host.python(lambda: marks(stream, "198.18.1.10")) - {0}
+    assert host.python(lambda: marks(stream, "127.0.0.1", "169.254.1.1", "::1", "fe80::1")) == {0}
+    assert host.python(lambda: marks(datagram, "198.18.1.10", "2001:db8:f:1::10")) == {0}
+    assert world["core"].python(lambda: marks(stream, "198.18.1.10")) == {0}
+
+
+def test_rules_come_before_the_balance(lab_world: LabWorld) -> None:
+    """Also for an IPv4 destination that is written as IPv6's. Datagrams are shared if asked for."""
+    world = lab_world("two")
+    rule = '[[outgoing.rule]]\nto = ["198.18.1.0/24"]\ntransport = "tcp"\nvia = ["isp-b"]\n'
+    configure(world, f"{BALANCE}udp = true\n{rule}")
+    kernelstate.apply(world)
+    assert kernelstate.operations_left(world) == ()
+    with far(world) as ends:
+        assert set(ends.connect(40)) == {B[4]}
+        assert set(ends.connect(40, mapped=True)) == {B[4]}
+        assert_shared(ends.connect(200, 6), 6)
+    found = world["host"].python(lambda: marks(socket.SOCK_DGRAM, "198.18.1.10"))
+    assert len(found - {0}) == 2
+
+
+def marks(kind: socket.SocketKind, *addresses: str) -> set[int]:
+    """Which marks sockets have that were told to connect."""
+    found = set()
+    for address in addresses:
+        for _ in range(20):
+            with socket.socket(AF[6 if ":" in address else 4], kind) as sock:
+                sock.setblocking(False)
+                sock.connect_ex((address, 9))
+                found.add(sock.getsockopt(socket.SOL_SOCKET, SO_MARK))
+    return found
+
+
+@pytest.mark.parametrize("topology", ["two", "shared-address"])
+def test_the_return_path_holds(lab_world: LabWorld, topology: str) -> None:
+    """Listeners don't know of the hook: every answer leaves by the uplink that was asked."""
+    world = lab_world(topology)
+    answers.configure(world, f"{BALANCE}udp = true\n")
+    services.builtin(world["host"])
+    answers.apply(world)
+    answers.assert_answered(world)
+    assert world["host"].python(hook.read) is not None
+
+
+def test_a_destination_keeps_to_its_uplink(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    configure(world, f"{BALANCE}sticky = true\n")
+    kernelstate.apply(world)
+    addresses = [f"198.18.1.{n}" for n in range(100, 140)]
+    world["client"].ip("\n".join(f"address add {a}/32 dev lo" for a in addresses))
+    world["core"].ip("\n".join(f"route add {a} via 198.18.1.10" for a in addresses))
+    with far(world) as ends:
+        for family in FAMILIES:
+            assert len(ends.connect(50, family)) == 1
+        found = [ends.connect(3, to=address) for address in addresses]
+    assert all(len(seen) == 1 for seen in found)
+    assert {source for seen in found for source in seen} == {A[4], B[4]}
+
+
+def test_a_member_leaves_and_returns(lab_world: LabWorld) -> None:
+    """The connections of the others live on, and all is shared as before."""
+    world = lab_world("two")
+    configure(world)
+    world.daemon()
+    with far(world) as ends:
+        eventually(lambda: len(ends.connect(20)) == 2, what="both have some")
+        held = [sock for sock in ends.kept if sock.getsockname()[0] == A[4]]
+        assert held
+        theirs = {sock.getpeername(): sock for sock in ends.kept}
+        before = world["host"].python(hook.read)
+        watched.request(world, do="uplink", name="isp-b", state="down")
+        assert set(ends.connect(100)) == {A[4]}
+        watched.request(world, do="uplink", name="isp-b", state="auto")
+        eventually(lambda: world["host"].python(hook.read) == before, what="as it was")
+        assert_shared(ends.connect(400), 4)
+        for sock in held:
+            sock.send(b"alive")
+            assert theirs[sock.getsockname()].recv(9) == b"alive"
+
+
+def test_it_outlives_the_daemon(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    configure(world)
+    child = world.daemon()
+    before = eventually(lambda: programs(world), what="it is laid")
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    with far(world) as ends:
+        assert_shared(ends.connect(200), 4)
+        world.daemon()
+        watched.await_states(world, ["up"])
+        assert programs(world) == before  # adopted, not laid anew
+        assert_shared(ends.connect(200), 4)
+        # what somebody takes away is put back
+        world["host"].python(hook.remove)
+        watched.request(world, do="reload", confirm_s=None)
+        assert_shared(ends.connect(200), 4)
+    world.ifdefault("down", check=True)
+    assert programs(world) == []
+
+
+def programs(world: World) -> list[int]:
+    """The ids of the programs that are laid."""
+
+    def find() -> list[int]:
+        return [each.program for each in hook.find()]
+
+    return world["host"].python(find)
+
+
+def test_a_host_without_the_rights_is_told_so(lab_world: LabWorld) -> None:
+    """By check, by its key; nothing is touched by apply."""
+    world = lab_world("two")
+    configure(world)
+    before = kernelstate.read_state(world["host"])
+    rights = "--bounding-set=-sys_admin,-bpf"
+    for name in ("check", "apply"):
+        command = ["setpriv", rights, "--inh-caps=-all", *world.command, name]
+        done = world["host"].run(command, check=False)
+        assert done.returncode == 1
+        told = [line for line in done.stderr.splitlines() if "outgoing.mode" in line]
+        assert len(told) == 1, done.stderr
+        assert told[0].endswith(', or set mode to "failover"')
+    assert kernelstate.differences(before, kernelstate.read_state(world["host"])) == []

@@ -1,0 +1,280 @@
+"""Services of content servers on a LAN: on every address of every uplink, and from behind.
+
+                ┌─ isp-a ── wan0 ┐                 ┌─ web1: nginx, caddy
+client ── core ─┤                ├ host lan0 ─ lan ┼─ web2: nginx, echoes on 7000-7004
+                └─ isp-b ── wan1 ┘                 └─ desk, a client
+
+Health is given here: what servers the daemon finds gone is tested with the daemon.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+
+from ifdefault.config import parse
+from ifdefault.host.apply import commit, prepare_config
+from ifdefault.host.store import Store
+from ifdefault.kernel import nft
+from ifdefault.lab import ports, services
+from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import Node, World
+from ifdefault.model import FORWARD_TABLE
+from ifdefault.vitals import Decision
+from ifdefault.wanted import FAMILIES, Config, Content, ForwardConfig, Ports
+from tests.net import answers
+from tests.net.conftest import LabWorld
+
+WEB1, WEB2 = ("10.0.0.10", "fd00:10::10"), ("10.0.0.11", "fd00:10::11")
+ECHOES = ["tcp", "udp-bound", "udp-pktinfo", "udp-naive", "udp-dual"]
+FAR = ["198.51.100.10", "2001:db8:b::10"]  # not where the normal default goes
+REFUSED_S = 1.0
+HTTP = Ports("tcp", ports.HTTP, ports.HTTP)
+NAMES = ("isp-a", "isp-b")
+
+
+@pytest.fixture
+def world(lab_world: LabWorld) -> World:
+    """With a web server on each content server, and the echoes on the second."""
+    found = lab_world("lan")
+    for name in ("web1", "web2"):
+        services.nginx(found[name])
+    services.builtin(found["web2"])
+    return found
+
+
+def shared(*weights: int, gone: str = "next", listen: tuple[Ports, ...] = (HTTP,)) -> ForwardConfig:
+    """A service of both servers, in both families."""
+    to = tuple(
+        Content(address, weight=weight)
+        for addresses, weight in zip((WEB1, WEB2), weights, strict=True)
+        for address in addresses
+    )
+    return ForwardConfig(listen, to, gone=gone)  # type: ignore[arg-type]
+
+
+def lay(world: World, *forwards: ForwardConfig, gone: tuple[tuple[str, int], ...] = ()) -> float:
+    """Apply the topology's uplinks with these services; how long that took, in seconds."""
+    config = Config(parse(world.topology.config, "ifdefault.toml").uplinks, forwards=forwards)
+    every = tuple((family, NAMES) for family in FAMILIES)
+    store = Store(world.dir / "state")
+
+    def run() -> float:
+        with store.lock():
+            started = time.perf_counter()
+            commit(prepare_config(config, store, decision=Decision(every, every, gone)), store)
+            took = time.perf_counter() - started
+            again = prepare_config(config, store, decision=Decision(every, every, gone))
+        assert again.operations == ()
+        return took
+
+    return world["host"].python(run)
+
+
+@contextmanager
+def connected(node: Node, target: str, port: int = ports.HTTP) -> Iterator[socket.socket]:
+    with node.enter():
+        sock = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET)
+    with sock:
+        sock.settimeout(answers.PATIENCE_S)
+        sock.connect((target, port))
+        yield sock
+
+
+def server_of(sock: socket.socket) -> str:
+    """Which server answers on a connection, which it keeps open."""
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: www\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"\n") or b"\r\n\r\n" not in answer:
+        answer += sock.recv(4096)
+    return answer.decode().split()[-1]
+
+
+def draws(world: World, target: str, count: int) -> Counter[str]:
+    """Who serves so many new connections; "" where they are refused."""
+    found: Counter[str] = Counter()
+    for _ in range(count):
+        server = ""
+        with suppress(ConnectionRefusedError), connected(world["client"], target) as sock:
+            server = server_of(sock)
+        found[server] += 1
+    return found
+
+
+def test_all_kinds_of_traffic_on_every_address(world: World) -> None:
+    """The content server sees the client's own address."""
+    services.caddy(world["web1"])
+    answers.apply(world)
+    answers.assert_answered(world, ["you", "quic", *ECHOES, "icmp"])
+    assert not any(uplink["misrouted"] for uplink in answers.status(world)["uplinks"])
+
+
+def test_connections_in_thousands(world: World) -> None:
+    lay(world, shared(1, 1))
+    answers.assert_answered(world, ["you"], count=1000)
+
+
+@pytest.mark.parametrize("node", ["desk", "host"])
+def test_hairpin(world: World, node: str) -> None:
+    answers.apply(world)
+    answers.assert_answered(world, ECHOES, node=node)
+
+
+def test_weights(world: World) -> None:
+    lay(world, shared(3, 1))
+    for target, one, two in zip(FAR, WEB1, WEB2, strict=True):
+        found = draws(world, target, 200)
+        assert found.total() == 200 == found[one] + found[two]
+        assert 120 <= found[one] <= 180  # five times the deviation
+
+
+def test_drained_servers_keep_what_they_have(world: World) -> None:
+    lay(world, shared(0, 1))
+    with ExitStack() as stack:
+        running = [stack.enter_context(connected(world["client"], target)) for target in FAR]
+        assert [server_of(sock) for sock in running] == [*WEB2]
+        lay(world, shared(1, 0))
+        for target, server in zip(FAR, WEB1, strict=True):
+            assert draws(world, target, 20) == {server: 20}
+        assert [server_of(sock) for sock in running] == [*WEB2]
+
+
+def test_a_service_on_one_uplink(world: World) -> None:
+    forward = ForwardConfig((HTTP,), (Content(WEB1[0]), Content(WEB1[1])), uplinks=("isp-b",))
+    lay(world, forward)
+    answers.assert_answered(world, ["you"], FAR)
+    near = sorted(set(answers.addresses(world)) - set(FAR))
+    assert [draws(world, target, 5) for target in near] == [{"": 5}] * len(near)
+
+
+def test_the_next_server_takes_the_share_of_one_that_is_gone(world: World) -> None:
+    gone = tuple((address, ports.HTTP) for address in WEB1)
+    lay(world, shared(1, 1), gone=gone)
+    for target, server in zip(FAR, WEB2, strict=True):
+        assert draws(world, target, 20) == {server: 20}
+
+
+def test_without_a_server_clients_are_refused_at_once(world: World) -> None:
+    """By the uplink that they came in on, TCP and UDP."""
+    echoes = Ports("udp", ports.UDP_BOUND, ports.UDP_BOUND)
+    lay(world, shared(1, 1), gone=tuple((a, ports.HTTP) for a in (*WEB1, *WEB2)))
+    before = world.misrouted()
+    for node, targets in (("client", answers.addresses(world)), ("desk", FAR), ("host", FAR)):
+        for target in targets:
+            started = time.monotonic()
+            with pytest.raises(ConnectionRefusedError), connected(world[node], target):
+                pass
+            assert time.monotonic() - started < REFUSED_S
+    assert refusals(world) == len(answers.addresses(world)) + 2 * len(FAR)
+    gone = tuple((a, echoes.first) for a in (*WEB1, *WEB2))
+    lay(world, shared(1, 1, listen=(echoes,)), gone=gone)
+    for target in answers.addresses(world):
+        with answers.udp_socket(world["client"], "::" if ":" in target else "") as sock:
+            sock.connect((target, echoes.first))
+            sock.send(b"anybody?")
+            with pytest.raises(ConnectionRefusedError):
+                sock.recv(64)
+    assert world.misrouted() == before
+
+
+def refusals(world: World) -> int:
+    """How many were counted, of the first service."""
+    read = functools.partial(nft.read_counters, FORWARD_TABLE)
+    return world["host"].python(read)["refused_0"][0]
+
+
+def test_the_share_of_a_gone_server_may_be_refused(world: World) -> None:
+    lay(world, shared(1, 1, gone="reset"), gone=tuple((a, ports.HTTP) for a in WEB1))
+    for target, server in zip(FAR, WEB2, strict=True):
+        found = draws(world, target, 100)
+        assert found.total() == 100 == found[server] + found[""]
+        assert 25 <= found[server] <= 75
+
+
+def test_a_datagram_flow_that_is_served_stays_served(world: World) -> None:
+    """Until it is answered all its packets are new to conntrack, but the lot is drawn once."""
+    mute = Ports("udp", 7005, 7005)
+    forward = shared(1, 1, gone="reset", listen=(mute,))
+    lay(world, forward, gone=tuple((a, mute.first) for a in WEB1))
+    with (
+        answers.udp_socket(world["web2"], "", mute.first) as server,
+        answers.udp_socket(world["client"]) as client,
+    ):
+        server.settimeout(answers.BRIEF_S)
+
+        def arrives() -> bool:
+            client.sendto(b"hello", (FAR[0], mute.first))
+            try:
+                return bool(server.recv(64))
+            except TimeoutError:
+                return False
+
+        eventually(arrives, answers.PATIENCE_S, what="a datagram is served")
+        server.settimeout(answers.PATIENCE_S)
+        assert all(arrives() for _ in range(20))
+
+
+def test_thousands_of_services(world: World) -> None:
+    """All of them stand, and nothing is planned anew; any of them answers."""
+    first, count = 10000, 10000
+    forwards = tuple(
+        ForwardConfig((Ports("tcp", port, port),), tuple(Content(a, ports.HTTP) for a in WEB1))
+        for port in range(first, first + count)
+    )
+    lay(world, *forwards)
+    for target, server in zip(FAR, WEB1, strict=True):
+        for port in (first, first + count // 3, first + count - 1):
+            with connected(world["client"], target, port) as sock:
+                assert server_of(sock) == server
+
+
+def test_a_strangers_edit_is_mended(world: World) -> None:
+    """And what he does to another table is none of our business."""
+    lay(world, shared(1, 1))
+    world["host"].nft("flush chain inet ifdefault_forward offer\n")
+    answers.assert_none_answered(world, ["you"], FAR)
+    lay(world, shared(1, 1))
+    answers.assert_answered(world, ["you"], FAR)
+    read = functools.partial(nft.read_table, FORWARD_TABLE, terse=True)
+    before = world["host"].python(read)
+    world["host"].nft("table inet other {\n chain forward {\n counter\n }\n}\n")
+    assert world["host"].python(read) == before
+
+
+def test_a_port_that_a_program_holds_is_an_error(world: World) -> None:
+    services.nginx(world["host"])
+    done = world.ifdefault("check", "--json")
+    found = {problem["where"]: problem for problem in json.loads(done.stdout)["problems"]}
+    assert done.returncode == 1
+    line = world.topology.config.splitlines().index('listen = "tcp:80"') + 1
+    [told] = [found[where] for where in found if where.startswith(f"{world.config}:{line}: ")]
+    assert told["what"].startswith("a program of this host listens on tcp port 80 of every address")
+
+
+def test_a_firewall_that_drops_what_is_forwarded_is_named(world: World) -> None:
+    """Its remedy, as it is told, lets the services through."""
+    world["host"].nft(FIREWALL)
+    answers.apply(world)
+    answers.assert_none_answered(world, ["tcp"], FAR)
+    found = json.loads(world.ifdefault("check", "--json").stdout)["problems"]
+    [told] = [problem for problem in found if problem["where"] == "nft inet fw forward"]
+    assert told["warning"]
+    for command in told["remedy"].split("`")[1::2]:
+        world["host"].run(command.split())
+    answers.assert_answered(world, ["you", "tcp"], FAR)
+
+
+FIREWALL = """
+table inet fw {
+  chain forward {
+    type filter hook forward priority filter; policy drop;
+  }
+}
+"""

@@ -1,0 +1,88 @@
+"""What `status` shows of what lies behind the host, and of what goes out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from ifdefault.cli import behind
+from ifdefault.daemon.standing import ContentStanding, Standing
+from ifdefault.host.behind import Behind, Kept, ServerStatus, ServiceStatus
+
+WEB1, WEB2, DRAINED = ("10.0.0.10", 443), ("10.0.0.11", 8443), ("10.0.0.12", 443)
+SERVICE = ServiceStatus(
+    "tcp:443, udp:443",
+    ("isp-a",),
+    (
+        ServerStatus("10.0.0.10", 0, 1, (WEB1,), ()),
+        ServerStatus("10.0.0.11", 8443, 3, (WEB2,), (WEB2,)),
+        ServerStatus("10.0.0.12", 0, 0, (DRAINED,), ()),
+    ),
+    12,
+    (),
+)
+PLAIN = ServiceStatus("tcp:8000-8099", (), (ServerStatus("fd00::10", 0, 1, (), ()),), 0, ())
+STANDING = Standing(
+    pid=1,
+    up_s=1.0,
+    now_s=100.0,
+    config="x",
+    contents=(
+        ContentStanding("tcp:443, udp:443", *WEB1, "up", 40.0, "answers"),
+        ContentStanding("tcp:443, udp:443", *WEB2, "gone", 96.8, "connection refused"),
+        ContentStanding("tcp:443, udp:443", *DRAINED, "unproven", 99.0, "not checked yet"),
+    ),
+)
+
+
+def test_services_and_their_servers() -> None:
+    shown = behind.lines(Behind((SERVICE, PLAIN)), STANDING)
+    assert [re.split("  +", line) for line in shown] == [
+        ["Forwards", "To", "Weight", "State", "Since", "Refused", "Cause"],
+        ["tcp:443, udp:443 on isp-a", "10.0.0.10:443", "1", "up", "1m00s", "12 p", "answers"],
+        ["", "10.0.0.11:8443", "3", "gone", "3.2s", "connection refused"],
+        ["", "10.0.0.12:443", "drains", "unproven", "1.0s", "not checked yet"],
+        ["tcp:8000-8099", "fd00::10", "1", "unchecked"],
+    ]
+
+
+def test_without_a_daemon() -> None:
+    lines = behind.lines(Behind((SERVICE,)), None)
+    assert [line.split()[-1] for line in lines[1:]] == ["p", "gone", "-"]
+
+
+def test_a_service_without_a_server() -> None:
+    stranded = replace(SERVICE, stranded=("tcp:443 IPv4",))
+    assert behind.ails(Behind((PLAIN, stranded)))
+    assert not behind.ails(Behind((PLAIN, SERVICE)))
+    shown = behind.lines(Behind((stranded,)), STANDING)
+    assert shown[-1] == "tcp:443 IPv4: no content server is left"
+
+
+def test_of_many_services_those_are_shown_that_want_for_something() -> None:
+    many = tuple(replace(PLAIN, listen=f"tcp:{port}") for port in range(1, 41))
+    stranded = replace(PLAIN, listen="tcp:99", stranded=("tcp:99 IPv6",))
+    shown = behind.lines(Behind((*many, SERVICE, stranded)), STANDING)
+    firsts = [line.split()[0] for line in shown[1:] if not line.startswith(" ")]
+    assert firsts[:3] == ["tcp:99", "tcp:443,", "tcp:1"]
+    assert "and 32 more services" in shown
+
+
+def test_what_goes_out() -> None:
+    found = Behind(
+        follows=True,
+        balance={"IPv4": {"isp-a": 75, "isp-b": 25}},
+        masquerade=("lan0", "lan1"),
+        kept=(
+            Kept("/a/ifdefault-isp-b", ("isp-b", "isp-b"), True),
+            Kept("/b", ("isp-a", ""), False),
+        ),
+    )
+    assert behind.lines(found, None) == [
+        "balance IPv4: isp-a 75 %, isp-b 25 %",
+        "masqueraded: lan0, lan1",
+        "cgroup /a/ifdefault-isp-b: isp-b, ifdefault exec",
+        "cgroup /b: IPv4 isp-a, IPv6 any",
+        "forwarded: answers leave by the uplink that the question came in on",
+    ]
+    assert behind.lines(Behind(), None) == []

@@ -1,0 +1,183 @@
+"""A content server's life as its judge sees it, and which servers there are to judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ifdefault.health import contents
+from ifdefault.health.contents import Contents, Server
+from ifdefault.plan import behind
+from ifdefault.vitals import ContentHealth, Verdict
+from ifdefault.wanted import Content, ForwardConfig, Ports
+
+WEB1, WEB2 = ("10.0.0.10", 443), ("10.0.0.11", 8443)
+RTT_S = 0.01
+STEP_S = 1e-6
+
+
+class Lan:
+    """Answers what the judge asks: `fate` says how, "mute" not at all."""
+
+    def __init__(self, *servers: Server) -> None:
+        self.now = 1000.0
+        self.judge = Contents()
+        self.judge.follow(self.now, servers)
+        self.fate: Callable[[Server], str] = lambda _: "answered"
+        self.asked: list[tuple[float, Server]] = []
+
+    def run(self, seconds: float) -> list[tuple[float, ContentHealth]]:
+        """Let time pass, and tell what changed when."""
+        until_s, changes = self.now + seconds, []
+        while (wake_s := max(self.judge.wake_s, self.now)) <= until_s:
+            self.now = wake_s
+            for seq, server in self.judge.asks(self.now):
+                self.asked.append((self.now, server))
+                fate = self.fate(server)
+                if fate == "mute":
+                    continue
+                took_s = contents.TIMEOUT_S if fate == "lost" else RTT_S
+                verdict: Verdict = fate  # type: ignore[assignment]
+                if changed := self.judge.observe(self.now + took_s, seq, verdict, fate):
+                    changes.append((self.now + took_s, changed))
+            self.now += STEP_S
+        self.now = until_s
+        return changes
+
+    def gone(self) -> list[Server]:
+        return list(self.judge.gone)
+
+    def states(self) -> list[str]:
+        return [health.state for health in self.judge.health().values()]
+
+
+def test_a_server_that_answers_is_asked_every_two_seconds() -> None:
+    lan = Lan(WEB1, WEB2)
+    assert lan.states() == ["unproven", "unproven"]
+    changes = lan.run(20.5)
+    assert [(c.was, c.state) for _, c in changes] == [("unproven", "up")] * 2
+    assert len(lan.asked) == 2 * 11
+    assert lan.gone() == []
+
+
+@pytest.mark.parametrize("failure", ["lost", "wrong"])
+def test_the_second_failure_in_a_row_tells_that_it_is_gone(failure: str) -> None:
+    lan = Lan(WEB1, WEB2)
+    lan.run(10.5)
+    lan.fate = lambda server: failure if server == WEB1 else "answered"
+    begun_s = lan.now
+    ((at_s, gone),) = lan.run(30)
+    assert (gone.address, gone.port, gone.was, gone.state) == (*WEB1, "up", "gone")
+    assert gone.cause == failure
+    assert at_s - begun_s < contents.INTERVAL_S + contents.AGAIN_S + 2 * contents.TIMEOUT_S
+    assert lan.gone() == [WEB1]
+
+
+def test_one_failure_is_none() -> None:
+    lan = Lan(WEB1)
+    lan.run(10.5)
+    fates = iter(["lost", "answered"] * 20)
+    lan.fate = lambda _: next(fates)
+    assert lan.run(30) == []
+    assert lan.states() == ["up"]
+
+
+def test_two_answers_in_a_row_bring_it_back() -> None:
+    lan = Lan(WEB1)
+    lan.fate = lambda _: "lost"
+    lan.run(10.5)
+    fates = iter(["answered", "lost", "answered", "answered"])
+    lan.fate = lambda _: next(fates, "answered")
+    before = len(lan.asked)
+    ((_, back),) = lan.run(30)
+    assert (back.was, back.state) == ("gone", "up")
+    times = [at_s for at_s, _ in lan.asked[before : before + 4]]
+    assert times[1] - times[0] == pytest.approx(contents.HOLD_S, abs=0.1)
+    assert times[3] - times[2] == pytest.approx(contents.HOLD_S, abs=0.1)
+    assert lan.gone() == []
+
+
+@pytest.mark.parametrize("fate", ["local", "mute"])
+def test_what_went_wrong_on_our_own_side_is_no_evidence(fate: str) -> None:
+    lan = Lan(WEB1, WEB2)
+    lan.fate = lambda server: fate if server == WEB1 else "lost"
+    lan.run(30)
+    assert lan.gone() == [WEB2]
+    before = len(lan.asked)
+    lan.fate = lambda server: "answered" if server == WEB2 else fate
+    lan.run(30)
+    assert lan.gone() == []
+    assert [server for _, server in lan.asked[before:]].count(WEB1) > 5, "it is asked again"
+
+
+def test_a_late_outcome_is_nobodys() -> None:
+    lan = Lan(WEB1)
+    ((seq, _),) = lan.judge.asks(lan.now)
+    assert lan.judge.observe(lan.now, seq, "lost", "") is None
+    assert lan.judge.observe(lan.now, seq, "lost", "") is None, "told twice"
+    lan.now += contents.AGAIN_S
+    ((seq, _),) = lan.judge.asks(lan.now)
+    lan.judge.follow(lan.now, [WEB2])
+    assert lan.judge.observe(lan.now, seq, "lost", "") is None, "dropped meanwhile"
+    assert lan.gone() == []
+
+
+def test_servers_come_and_go() -> None:
+    lan = Lan(WEB1)
+    lan.fate = lambda server: "lost" if server == WEB1 else "answered"
+    lan.run(10.5)
+    lan.judge.follow(lan.now, [WEB2, WEB1])
+    assert lan.gone() == [WEB1], "what is known stays"
+    lan.run(1)
+    assert sorted(lan.states()) == ["gone", "up"]
+    lan.judge.follow(lan.now, [WEB2])
+    assert lan.gone() == []
+    lan.judge.follow(lan.now, [])
+    assert lan.judge.wake_s == float("inf")
+
+
+def test_many_servers_are_asked_less_often() -> None:
+    many = [("10.1.0.1", port) for port in range(1, 5001)]
+    lan = Lan(*many)
+    lan.run(60)
+    assert len(lan.asked) <= 60 / contents.PACE_S + 1
+    lan.run(2 * lan.judge.interval_s)
+    assert {server for _, server in lan.asked} == set(many)
+
+
+# --- which there are -----------------------------------------------------------------------
+
+HTTPS, QUIC, RANGE = Ports("tcp", 443, 443), Ports("udp", 443, 443), Ports("tcp", 8000, 8099)
+
+
+def forward(*listen: Ports, check: str = "tcp", to: tuple[Content, ...] = ()) -> ForwardConfig:
+    return ForwardConfig(listen, to or (Content("10.0.0.10"),), check=check)
+
+
+@pytest.mark.parametrize(
+    ("forwards", "found"),
+    [
+        ([forward(HTTPS)], {WEB1: "tcp"}),
+        ([forward(HTTPS, check="off")], {}),
+        ([forward(HTTPS, QUIC)], {WEB1: "tcp"}),
+        ([forward(QUIC)], {}),  # nothing to connect to
+        ([forward(RANGE)], {("10.0.0.10", 8000): "tcp"}),
+        ([forward(HTTPS, to=(Content(*WEB2, weight=0),))], {WEB2: "tcp"}),
+        ([forward(HTTPS, check="/a"), forward(HTTPS)], {WEB1: "/a"}),
+        ([forward(HTTPS), forward(HTTPS, check="/a")], {WEB1: "/a"}),
+        ([forward(HTTPS, check="off"), forward(HTTPS)], {WEB1: "tcp"}),
+    ],
+)
+def test_what_is_checked(forwards: list[ForwardConfig], found: dict[Server, str]) -> None:
+    assert behind.checks(forwards) == found
+
+
+def test_who_shares_the_work() -> None:
+    one, two, drained = Content(*WEB1), Content(*WEB2), Content("10.0.0.12", weight=0)
+    both = forward(HTTPS, to=(one, two, drained, Content("fd00::10")))
+    assert behind.pool(both, HTTPS, 4) == {WEB1: one, WEB2: two}
+    assert behind.pool(both, HTTPS, 6) == {("fd00::10", 443): Content("fd00::10")}
+    assert list(behind.stranded(both, {WEB1})) == []
+    assert list(behind.stranded(both, {WEB1, WEB2})) == [(HTTPS, 4)]
+    assert list(behind.stranded(forward(HTTPS, to=(drained,)), {WEB1})) == [], "as was wanted"

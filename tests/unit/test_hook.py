@@ -1,0 +1,171 @@
+"""The hook on connect(): whose the slots are, what the hook is for, and its instructions."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ifdefault.kernel import bytecode
+from ifdefault.model import Hook, Rule, Uplink
+from ifdefault.plan import hook
+from ifdefault.plan.hook import SLOTS, slots
+from ifdefault.vitals import Decision
+from ifdefault.wanted import Config, Family, OutgoingConfig, OutgoingRule, UplinkConfig
+
+NAMES = ("a", "b", "c")
+BALANCE = OutgoingConfig(mode="balance")
+weights = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 100), min_size=1, max_size=8)
+
+
+def uplink(name: str, *, rank: int = 0, families: tuple[Family, ...] = (4, 6)) -> Uplink:
+    number = NAMES.index(name) + 1
+    gateways = tuple((family, "") for family in families)
+    return Uplink(
+        name, number, f"wan{number}", 1000 + number, number, 0x20 + number, 0x3F, rank,
+        gateways=gateways,
+    )  # fmt: skip
+
+
+def config(outgoing: OutgoingConfig, *, weights: tuple[int, ...] = (1, 1, 1)) -> Config:
+    uplinks = (UplinkConfig(n, "x", weight=w) for n, w in zip(NAMES, weights, strict=True))
+    return Config(tuple(uplinks), outgoing=outgoing)
+
+
+def decision(four: str, six: str = "") -> Decision:
+    usable: tuple[tuple[Family, tuple[str, ...]], ...] = ((4, tuple(four)), (6, tuple(six or four)))
+    return Decision(usable, usable)
+
+
+UPLINKS = tuple(uplink(name) for name in NAMES)
+
+# --- slots ---------------------------------------------------------------------------------
+
+
+@given(weights)
+def test_shares_are_the_weights(weights: dict[str, int]) -> None:
+    owners = slots(weights, weights)
+    assert len(owners) == SLOTS
+    for name, weight in weights.items():
+        # Sainte-Laguë's method may miss by more than one slot only where others are too small to
+        # have theirs
+        exact = SLOTS * weight / sum(weights.values())
+        assert abs(owners.count(name) - exact) <= 1 + sum(
+            1 for other in weights.values() if SLOTS * other / sum(weights.values()) < 2
+        )
+
+
+@given(weights, st.data())
+def test_who_leaves_costs_the_others_nothing(weights: dict[str, int], data: st.DataObject) -> None:
+    gone = data.draw(st.sampled_from(sorted(weights)))
+    if len(weights) == 1:
+        weights["z"] = 1
+    before, after = slots(weights, weights), slots(weights, set(weights) - {gone})
+    assert gone not in after
+    assert all(b in (a, gone) for b, a in zip(before, after, strict=True))
+    assert slots(weights, weights) == before
+
+
+@given(st.fixed_dictionaries({name: st.integers(1, 9) for name in "abc"}), st.permutations("abc"))
+def test_two_of_three_leave_one_after_the_other(weights: dict[str, int], order: list[str]) -> None:
+    there, before = set("abc"), slots(weights, "abc")
+    for gone in order[:2]:
+        there.remove(gone)
+        after = slots(weights, there)
+        assert all(b in (a, gone) for b, a in zip(before, after, strict=True))
+        before = after
+    assert set(before) == there
+
+
+# --- the hook that a config needs ----------------------------------------------------------
+
+
+def test_none_is_needed_for_the_normal_default_alone() -> None:
+    assert hook.wanted(config(OutgoingConfig()), UPLINKS, decision("abc")) is None
+    rule = OutgoingRule(("a",), to=("192.0.2.0/24",))
+    plain = config(OutgoingConfig(rules=(rule,)))
+    assert hook.wanted(plain, UPLINKS, decision("abc")) is None
+
+
+def test_members_are_the_usable_of_the_lowest_rank() -> None:
+    uplinks = (uplink("a", rank=1), uplink("b"), uplink("c", families=(4,)))
+    ranked = config(BALANCE)
+    ranked = replace(
+        ranked, uplinks=tuple(replace(u, rank=int(u.name == "a")) for u in ranked.uplinks)
+    )
+    found = hook.wanted(ranked, uplinks, decision("abc"))
+    assert found is not None
+    assert {f: set(marks) for f, marks in found.marks} == {4: {0x22, 0x23}, 6: {0x22}}
+    alone = hook.wanted(ranked, uplinks, decision("a"))
+    assert alone is not None
+    assert {f: set(marks) for f, marks in alone.marks} == {4: {0x21}, 6: {0x21}}
+
+
+def test_a_group_leaves_by_the_first_usable_in_each_family() -> None:
+    rules = (
+        OutgoingRule(("c", "b"), cgroups=("/x",)),
+        OutgoingRule(("a",), cgroups=("/x", "/y")),
+        OutgoingRule(("b", "c"), cgroups=("/z",)),
+    )
+    uplinks = (*UPLINKS[:2], uplink("c", families=(4,)))
+    found = hook.wanted(config(OutgoingConfig(rules=rules)), uplinks, decision("ac", "ab"))
+    assert found is not None
+    assert found.cgroups == (("/x", 0x23, 0x22), ("/y", 0x21, 0x21), ("/z", 0x23, 0x22))
+    assert (found.marks, found.spared) == ((), ())
+    # none is usable: the last that has the family
+    found = hook.wanted(config(OutgoingConfig(rules=rules)), uplinks, decision("a"))
+    assert found is not None
+    assert found.cgroups[0] == ("/x", 0x22, 0x22)
+
+
+def test_what_rules_select_is_spared() -> None:
+    rule = OutgoingRule(("a",), to=("192.0.2.0/24",), transport="tcp", ports=((25, 25),))
+    found = hook.wanted(
+        config(replace(BALANCE, rules=(rule,), sticky=True)), UPLINKS, decision("abc")
+    )
+    assert found is not None
+    assert found.sticky
+    assert [(r.dst, r.ip_proto, r.dport) for r in found.spared] == [("192.0.2.0/24", 6, (25, 25))]
+
+
+# --- instructions --------------------------------------------------------------------------
+
+MARKS: tuple[tuple[Family, tuple[int, ...]], ...] = ((4, (1,) * SLOTS), (6, (2,) * SLOTS))
+SPARED = (
+    Rule(4, 1, dst="192.0.2.0/24", ip_proto=6, dport=(25, 26), uids=(1000, 1000)),
+    Rule(6, 1, dst="2001:db8::/33"),
+    Rule(4, 1, ip_proto=132),
+)
+HOOKS = {
+    "plain": Hook(0x3F, MARKS),
+    "all": Hook(0x3F, MARKS, True, True, SPARED, (("/a", 1, 2),)),
+    "groups": Hook(0x3F, cgroups=(("/a", 1, 2),)),
+}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_programs_end_and_jump_within(name: str) -> None:
+    """The kernel's verifier sees the rest, in the network tests."""
+    programs = [bytecode.connect(HOOKS[name], family, 1, 3, 4) for family in (4, 6)]
+    for code in (*programs, bytecode.sock_create(1, 4)):
+        assert len(code) % 8 == 0
+        found = [struct.unpack_from("=BBhi", code, at) for at in range(0, len(code), 8)]
+        assert found[-1][0] == 0x95
+        for at, (op, _, off, _) in enumerate(found):
+            if op & 7 in (5, 6) and op not in (0x85, 0x95):
+                assert at < at + 1 + off < len(found), "forward, and never out"
+
+
+def test_what_may_change_in_place_is_in_no_instruction() -> None:
+    one = HOOKS["all"]
+    other = replace(
+        one, marks=tuple((f, (7,) * SLOTS) for f, _ in MARKS), cgroups=(("/b", 3, 4), ("/c", 5, 6))
+    )
+    for family in (4, 6):
+        code = bytecode.connect(one, family, 1, 3, 4)
+        assert code == bytecode.connect(other, family, 1, 3, 4)
+        for changed in ({"sticky": False}, {"udp": False}, {"spared": ()}, {"cgroups": ()}):
+            assert code != bytecode.connect(replace(one, **changed), family, 1, 3, 4)
