@@ -71,12 +71,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Held connections of a node: `held` of the uplink that lived, and those `broken` of them."""
+    """Held connections of a node: `held` of the uplink that lived, and `broken` of them."""
 
     when: str
     node: str
     held: int
     broken: int
+    failed: int  # to be opened, of both uplinks
 
 
 def run() -> Report:
@@ -154,7 +155,8 @@ class Site:
     def _look(self, when: str, held: dict[str, calls.Held], living: str) -> Iterator[Kept]:
         for node, some in held.items():
             found = [pair for a, pair in some.look().items() if self.owners.get(a) == living]
-            yield Kept(when, node, sum(n for n, _ in found), sum(broken for _, broken in found))
+            whole, broken = sum(n for n, _ in found), sum(number for _, number in found)
+            yield Kept(when, node, whole, broken, some.failed)
 
     def _wait(self, provider: str, state: str, limit_s: float) -> None:
         def is_so() -> bool:
@@ -187,6 +189,9 @@ def _figures(rows: list[Row], kept: list[Kept], misrouted: int) -> Iterable[Figu
     yield Figure("wrong source", sum(row.wrong for row in rows), target=0)
     yield Figure("packets misrouted", misrouted, target=0)
     yield Figure("Held connections of the uplink that lived", sum(one.held for one in kept))
+    yield Figure(
+        "not opened, of those of both uplinks, at most", max(one.failed for one in kept), target=0
+    )
     yield Figure("broken", sum(one.broken for one in kept), target=0)
 
 
@@ -209,6 +214,9 @@ def _tables(rows: list[Row], kept: list[Kept]) -> Iterator[Table]:
     )
     yield Table(
         "Held connections of the uplink that lived:",
-        ("", "of", "held", "broken"),
-        tuple((one.when, _NODES[one.node], f"{one.held:,}", f"{one.broken:,}") for one in kept),
+        ("", "of", "held", "not opened, of both", "broken"),
+        tuple(
+            (one.when, _NODES[one.node], *(f"{n:,}" for n in (one.held, one.failed, one.broken)))
+            for one in kept
+        ),
     )

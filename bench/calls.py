@@ -91,7 +91,7 @@ class Held:
     def __init__(self, node: Node, port: int, targets: Iterable[str], count: int) -> None:
         command = [sys.executable, "-m", "bench.calls", "hold", str(port), str(count), *targets]
         self._child = node.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        _expect(self._child, "ready")
+        self.failed = int(_expect(self._child, "ready"))  # to be opened at all
 
     def look(self) -> dict[str, tuple[int, int]]:
         """By the address that the server sees: how many there were, and how many of them no
@@ -107,10 +107,13 @@ class Held:
         self._child.communicate(timeout=_END_S)
 
 
-def _expect(child: subprocess.Popen[str], word: str) -> None:
+def _expect(child: subprocess.Popen[str], word: str) -> str:
+    """What it says after that word."""
     assert child.stdout is not None
-    if (said := child.stdout.readline().strip()) != word:
+    said, _, rest = child.stdout.readline().strip().partition(" ")
+    if said != word:
         raise HostError(f"bench.calls said {said!r} instead of {word!r}")
+    return rest
 
 
 # --- the server ---------------------------------------------------------------------------
@@ -246,9 +249,14 @@ class _Kept:
             return True
 
 
-async def _keep(target: str, port: int) -> _Kept:
-    reader, writer = await asyncio.open_connection(target, port)
-    return _Kept((await reader.readline()).decode().strip(), reader, writer)
+async def _keep(target: str, port: int) -> _Kept | None:
+    """None if it can't be opened."""
+    try:
+        async with asyncio.timeout(_ALIVE_S):
+            reader, writer = await asyncio.open_connection(target, port)
+            return _Kept((await reader.readline()).decode().strip(), reader, writer)
+    except (OSError, TimeoutError):
+        return None
 
 
 async def _hold(port: int, count: int, targets: Sequence[str]) -> None:
@@ -256,8 +264,8 @@ async def _hold(port: int, count: int, targets: Sequence[str]) -> None:
     goals = list(islice(cycle(targets), count))
     for first in range(0, count, _AT_ONCE):
         some = goals[first : first + _AT_ONCE]
-        kept += await asyncio.gather(*(_keep(target, port) for target in some))
-    print("ready", flush=True)
+        kept += filter(None, await asyncio.gather(*(_keep(target, port) for target in some)))
+    print(f"ready {count - len(kept)}", flush=True)
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
         broken = await asyncio.gather(*(one.is_broken() for one in kept))

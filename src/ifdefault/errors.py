@@ -18,6 +18,7 @@ class Problem:
     what: str
     remedy: str = ""
     warning: bool = False
+    blocks: bool = True  # an error that keeps apply from all else as well
 
     def __str__(self) -> str:
         head = f"{self.where}: " if self.where else ""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 from collections import Counter
 
 import pytest
 
+from ifdefault.daemon.client import is_running
 from ifdefault.kernel import hook
 from ifdefault.lab import services
 from ifdefault.lab.waiting import eventually
@@ -169,17 +171,24 @@ def programs(world: World) -> list[int]:
     return world["host"].python(find)
 
 
-def test_a_host_without_the_rights_is_told_so(lab_world: LabWorld) -> None:
-    """By check, by its key; nothing is touched by apply."""
+def test_without_the_rights_the_normal_default_takes_all(lab_world: LabWorld) -> None:
+    """Which check names by its key, and the daemon in its status; all else is laid."""
     world = lab_world("two")
     configure(world)
-    before = kernelstate.read_state(world["host"])
-    rights = "--bounding-set=-sys_admin,-bpf"
-    for name in ("check", "apply"):
-        command = ["setpriv", rights, "--inh-caps=-all", *world.command, name]
-        done = world["host"].run(command, check=False)
-        assert done.returncode == 1
-        told = [line for line in done.stderr.splitlines() if "outgoing.mode" in line]
-        assert len(told) == 1, done.stderr
-        assert told[0].endswith(', or set mode to "failover"')
-    assert kernelstate.differences(before, kernelstate.read_state(world["host"])) == []
+    powerless = ["setpriv", "--bounding-set=-sys_admin,-bpf", "--inh-caps=-all", *world.command]
+    done = world["host"].run([*powerless, "check"])
+    told = [line for line in done.stderr.splitlines() if "outgoing.mode" in line]
+    assert len(told) == 1, done.stderr
+    assert "no hook on connect()" in told[0]
+    child = world["host"].popen([*powerless, "run"], stderr=subprocess.DEVNULL)
+    eventually(lambda: is_running(world.run_dir), watched.PATIENCE_S)
+    watched.await_states(world, ["up"])
+    said = watched.standing(world).problems
+    assert sum("no hook on connect()" in text for text in said) == 1
+    assert world["host"].python(hook.read) is None
+    with far(world) as ends:
+        assert set(ends.connect(40)) == {A[4]}
+    child.terminate()
+    child.wait()
+    world.daemon()
+    eventually(lambda: programs(world), what="it is laid by who may")

@@ -37,6 +37,15 @@ def forwarding(world: World) -> None:
     world["host"].sysctl("net.ipv4.ip_forward", 1)
 
 
+def hardened(world: World) -> None:
+    """To forward and not to, the kernel sets it itself."""
+    world["host"].sysctl("net.ipv4.conf.all.accept_redirects", 0)
+
+
+def advertisements(world: World) -> None:
+    world["host"].sysctl("net.ipv6.conf.wan1.accept_ra", 1)
+
+
 def nothing(world: World) -> None:
     pass
 
@@ -51,6 +60,11 @@ def nothing(world: World) -> None:
         ("shared-address", nothing, "net/ipv4/tcp_fwmark_accept = 1"),
         ("shared-address", strict_filter, "net/ipv4/conf/wan0/src_valid_mark = 1"),
         ("shared-address", odd_sysctl, "net/ipv4/fwmark_reflect = 1"),
+        ("docker", nothing, "chain follow"),
+        ("containers", strict_filter, "net/ipv4/conf/wan0/rp_filter = 2"),
+        ("lan", nothing, "net/ipv4/ip_forward = 1"),
+        ("lan", hardened, "snat"),
+        ("lan", advertisements, "net/ipv6/conf/wan1/accept_ra = 2"),
     ],
 )
 def test_down_leaves_everything_as_it_was(

@@ -1,10 +1,9 @@
 """A kernel made of facts: it performs operations as the real one does, and refuses what it would.
 
 Rules: a new rule stands behind those of its priority, and the first that has all that is named is
-deleted; a route replaces that of its family, table, destination and metric; to forward sets another
-sysctl. What a sound plan never
-asks for (a stranger's route replaced, another rule deleted than the one that is meant) is refused
-here, though the kernel would let it pass.
+deleted; a route replaces that of its family, table, destination and metric; a host that forwards
+IPv4 takes no redirects. What a sound plan never asks for (a stranger's route replaced, another rule
+deleted than the one that is meant) is refused here, though the kernel would let it pass.
 """
 
 from __future__ import annotations

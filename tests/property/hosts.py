@@ -31,7 +31,7 @@ from ifdefault.wanted import (
 FAR: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8:ffff::99"}
 LAN: dict[Family, str] = {4: "192.168.1.10", 6: "fd00:1::10"}
 BEHIND_LAN: dict[Family, str] = {4: "172.16.5.1", 6: "fd00:5::1"}
-ROUTED: dict[Family, str] = {4: "198.51.{}.0/24", 6: "2001:db8:{}00::/40"}  # by a shape's number
+ROUTED: dict[Family, str] = {4: "198.51.{}.0/24", 6: "2001:db8:f{}00::/40"}  # by a shape's number
 BEHIND_VPN: dict[Family, str] = {4: "100.100.0.2", 6: "fd7a::2"}
 MASKS = (0x3F000000, 0x3F, 0xFC000000)
 KERNEL, BOOT, STATIC = 2, 3, 4  # rtnetlink protocols

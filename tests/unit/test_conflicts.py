@@ -236,8 +236,13 @@ def test_strict_filter_and_naive_udp() -> None:
 
 def test_strict_filter_and_forwarding() -> None:
     sysctls = (("net/ipv4/ip_forward", "1"), ("net/ipv4/conf/all/rp_filter", "1"))
-    [line] = told(replace(HOST, sysctls=sysctls))
+    facts = replace(HOST, sysctls=sysctls)
+    [line] = told(facts, host(forwarded="off"))
     assert "conf.all.rp_filter: strict, drops what is to be forwarded from wan1" in line
+    lines = told(facts)
+    assert "drops what comes in over wan0 and is forwarded" in lines[0]
+    assert "apply sets net.ipv4.conf.wan1.rp_filter = 2, loose" in lines[1]
+    assert len(lines) == 2
 
 
 def test_missing_interface_and_gateway_are_pending() -> None:

@@ -160,6 +160,8 @@ class Governor:
             return self._decided(prepared)
 
         prepared = self.keeper.adopt(config, decided)
+        for problem in prepared.lacks:
+            self._diary.note("config", str(problem), level=logging.WARNING)
         self.decision, self._owed = self._decided(prepared), False
         self._hooks.config = config
         # what died before us may have been left hanging

@@ -8,7 +8,7 @@ never waits. While `held` says why, nothing is changed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ifdefault.daemon.fights import Fights
 from ifdefault.errors import IfdefaultError, LockError, Problem
@@ -71,6 +71,9 @@ class Keeper:
         with self._store.lock(wait=True):
             decision = decide(self._prepare(config, None, thorough=False))
             prepared = self._prepare(config, decision, thorough=True)
+            if self._prepared is None:  # at boot a service's fault mustn't keep us from all else
+                spared = tuple(p for p in prepared.problems if not p.where.startswith("forward["))
+                prepared = replace(prepared, problems=spared)
             commit(prepared, self._store)
         self.config, self._prepared, self.held = config, prepared, ""
         self._groups = self._find_groups()

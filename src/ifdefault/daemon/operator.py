@@ -78,7 +78,12 @@ class Operator:
             forced=dict(engine.governor.forced),
             held=engine.governor.keeper.held or left,
             fights=engine.governor.keeper.fights.told(now),
-            problems=(*engine.governor.refused, *engine.outpost.problems, *engine.paths.problems),
+            problems=(
+                *map(str, engine.governor.keeper.prepared.lacks),
+                *engine.governor.refused,
+                *engine.outpost.problems,
+                *engine.paths.problems,
+            ),
             rates=dict(engine.evidence.rates),
             dns=engine.publisher.standing(problems=engine.discovery.problems),
             contents=engine.contents.standing(),

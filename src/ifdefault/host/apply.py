@@ -69,6 +69,7 @@ class Prepared:
     services: Ruleset = _NONE  # as loaded last
     config: Config = _NO_CONFIG
     decision: Decision = _UNDECIDED  # the running daemon's
+    lacks: tuple[Problem, ...] = ()  # what the config wants and this host, or process, can't do
 
 
 def prepare(
@@ -106,9 +107,12 @@ def prepare_config(
     state.numbers = numbers.assign([u.name for u in config.uplinks], state.numbers)
     planned = plan(config, facts, state.numbers, decision)
     desired = with_originals(planned.desired, state, facts)
+    lacks = tuple(_lacks(desired))
+    if lacks:
+        desired = replace(desired, hook=None)
     if thorough:
         found = conflicts.find_conflicts(config, facts, planned.uplinks)
-        problems = (*found, *foreign.networkd_problems(), *_hook_problems(desired))
+        problems = (*found, *foreign.networkd_problems(), *lacks)
     ruleset, services = store.load_ruleset(), store.load_ruleset(FORWARD_TABLE)
     operations = diff(facts, desired, nft.digest, ruleset.table, services.table)
     return Prepared(
@@ -122,6 +126,7 @@ def prepare_config(
         services,
         config,
         decision or _UNDECIDED,
+        lacks,
     )
 
 
@@ -136,11 +141,12 @@ def _with_others(facts: Facts) -> Facts:
     )
 
 
-def _hook_problems(desired: Desired) -> Iterator[Problem]:
+def _lacks(desired: Desired) -> Iterator[Problem]:
+    """Warnings: what can't be shared out takes the normal default, and nothing else suffers."""
     if desired.hook is not None and (why := hook.unavailable()):
-        balances = bool(desired.hook.marks)
-        where = "outgoing.mode" if balances else "outgoing.rule"
-        yield Problem(where, why, 'or set mode to "failover"' if balances else "or name no cgroups")
+        where = "outgoing.mode" if desired.hook.marks else "outgoing.rule"
+        what = f"the normal default takes all, as there can be no hook on connect(): {why}"
+        yield Problem(where, what, warning=True)
 
 
 def lay_hook(config: Config, store: Store) -> None:
@@ -198,7 +204,7 @@ def _known(there: NftTable | None, ruleset: Ruleset) -> str:
 
 def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
     """Perform what was prepared, under the store's lock; verify it, or undo it and raise."""
-    errors = [p for p in prepared.problems if not p.warning]
+    errors = [p for p in prepared.problems if p.blocks and not p.warning]
     if errors:
         raise HostError(*errors)
     for operation in prepared.operations:

@@ -32,7 +32,7 @@ def root() -> int:
             return os.open(mounted, _DIRECTORY)
         return _detached()
     except OSError as error:
-        what = f"there is no cgroup v2 hierarchy ({(error.strerror or str(error)).lower()})"
+        what = f"no cgroup v2 hierarchy is to be seen ({(error.strerror or str(error)).lower()})"
         remedy = "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified"
         raise HostError(Problem("cgroup v2", what, remedy)) from error
 

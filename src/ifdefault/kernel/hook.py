@@ -58,14 +58,12 @@ def read() -> Hook | None:
 
 def put(hook: Hook | None) -> None:
     """Lay the hook, or replace it by this one; None takes it away. OSError if the kernel won't."""
-    if hook is None:
-        return remove()
     old = find()
     with ExitStack() as stack:
-        if not _update(stack, old, hook):
-            _attach(stack, hook)
+        if hook is None or not _update(stack, old, hook):
+            if hook is not None:
+                _attach(stack, hook)
             _detach(old)
-    return None
 
 
 def remove() -> None:
@@ -78,24 +76,29 @@ def find() -> list[Attached]:
 
 
 def unavailable() -> str:
-    """Why there can't be a hook here; "" if there can."""
+    """Why this process can't lay a hook; "" if it can."""
     try:
-        root = cgroups.root()
-        list(bpf.attached(root, bpf.CONNECT4))
-        with ExitStack() as stack:
-            blank = tuple((family, (0,) * bytecode.SLOTS) for family in FAMILIES)
-            _load(stack, Hook(mask=0, marks=blank, cgroups=(("/", 0, 0),)), 0)
-            with suppress(FileNotFoundError):
-                os.close(bpf.program_by_id(0))
+        _try()
     except HostError as error:
         return error.problems[0].what
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            return "CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN are needed"
+            return "it takes CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, see packaging/balance.conf"
         if error.errno in (errno.ENOSYS, errno.EINVAL):
             return f"this kernel lacks what it takes, Linux 5.8 with CONFIG_CGROUP_BPF ({error})"
         return f"the kernel refuses it: {error.strerror or error}"
     return ""
+
+
+@functools.cache  # of what succeeds
+def _try() -> None:
+    """All that it takes, but for attaching."""
+    list(bpf.attached(cgroups.root(), bpf.CONNECT4))
+    with suppress(FileNotFoundError):
+        os.close(bpf.program_by_id(0))
+    with ExitStack() as stack:
+        blank = tuple((family, (0,) * bytecode.SLOTS) for family in FAMILIES)
+        _load(stack, Hook(mask=0, marks=blank, cgroups=(("/", 0, 0),)), 0)
 
 
 # --- which are ours -----------------------------------------------------------------------

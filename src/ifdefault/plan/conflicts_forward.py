@@ -66,35 +66,38 @@ def _holders(
 
 def _strayed_servers(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
     """Content servers that aren't behind this host: forwarding would loop, or go to a provider."""
-    faults: dict[str, tuple[str, str]] = {}
+    faults: dict[str, tuple[str, str, bool]] = {}
     fib = Fib.of(facts)
     for number, forward in enumerate(config.forwards):
         for place, server in enumerate(forward.to):
             address = server.address
             if address not in faults:
                 faults[address] = _fault(address, fib, uplinks)
-            what, remedy = faults[address]
+            what, remedy, blocks = faults[address]
             if what:
                 where = f"forward[{number}].to[{place}]"
-                yield Problem(where, f"{address} {what}", remedy)
+                yield Problem(where, f"{address} {what}", remedy, blocks=blocks)
 
 
-def _fault(address: str, fib: Fib, uplinks: Sequence[Uplink]) -> tuple[str, str]:
-    """What is wrong with a server's address, and what would be right; "" for nothing."""
+def _fault(address: str, fib: Fib, uplinks: Sequence[Uplink]) -> tuple[str, str, bool]:
+    """What is wrong with a server's address, and what would be right; "" for nothing. A network
+    that isn't there may come, and mustn't keep the uplinks waiting."""
     family = prefixes.family_of(address)
     verdict = fib.lookup(Flow(family, address))
     behind = {u.interface: u.name for u in uplinks}
     if verdict.kind == "local":
-        return "is this host itself, a loop", "let the program listen on the uplinks' addresses"
+        what = "is this host itself, a loop"
+        return what, "let the program listen on the uplinks' addresses", True
     if verdict.kind != "unicast" or verdict.route is None or verdict.hop is None:
-        return "is on no network that this host knows", "give it a route, or correct the address"
+        what = "is on no network that this host knows"
+        return what, "give it a route, or correct the address", False
     if prefixes.network(verdict.route.dst)[1] <= numbers.SHORTEST_LOCAL[family]:
         what = "is on no network that this host knows, only a default leads there"
-        return what, "give it a route, or correct the address"
+        return what, "give it a route, or correct the address", False
     if uplink := behind.get(verdict.hop.dev):
         what = f"is outside, behind uplink.{uplink}"
-        return what, "name servers on a network behind this host"
-    return "", ""
+        return what, "name servers on a network behind this host", True
+    return "", "", False
 
 
 def _dropping_chains(config: Config, facts: Facts) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ REDIRECTS = "net/ipv4/conf/all/accept_redirects"
 _MARKS = ("net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect")
 # What may wait for a gateway's MAC, in bytes. The kernel sends echo replies of all interfaces from
 # one socket, which a silent gateway's queue would fill (132 kB; by default the queue takes 213 kB).
-_UNRESOLVED = 16384
+_UNRESOLVED = 32768
 
 
 def sysctls(facts: Facts, needs: Needs) -> Iterator[tuple[str, str]]:
