@@ -199,14 +199,14 @@ class Hook:
     """What the cgroup program on connect() does with this network namespace's own sockets that
     have no mark and aren't bound: it gives them a chosen mark.
 
-    `marks`, by family: that many slots, each drawn with the same likelihood; none: no balance.
+    `marks`, by family: that many slots, which are taken in turn; none: no balance.
     `spared`: what outgoing rules select, left alone. `cgroups`: (path, IPv4's mark, IPv6's mark) of
     whose processes all sockets get a mark, those that the deepest such cgroup names; 0 is none.
     """
 
     mask: int
     marks: tuple[tuple[Family, tuple[int, ...]], ...] = ()
-    sticky: bool = False  # the slot is drawn by the destination address
+    sticky: bool = False  # the slot is told by the destination address
     udp: bool = False
     spared: tuple[Rule, ...] = ()
     cgroups: tuple[tuple[str, int, int], ...] = ()

@@ -26,11 +26,9 @@ from tests.net.farend import AF, BALANCE, SO_MARK, A, B, configure, far
 
 
 def assert_shared(seen: Counter[str], family: Family, share: float = 0.75) -> None:
-    """Within five standard deviations, so that one run in a million fails."""
-    count = sum(seen.values())
+    """To the connection, or nearly: slots are taken in turn, wherever one begins."""
     assert set(seen) == {A[family], B[family]}
-    most = 5 * (count * share * (1 - share)) ** 0.5
-    assert abs(seen[A[family]] - share * count) < most, seen
+    assert abs(seen[A[family]] - share * sum(seen.values())) <= 3, seen
 
 
 def test_connections_are_shared_by_weight(lab_world: LabWorld) -> None:

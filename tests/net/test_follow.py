@@ -359,11 +359,12 @@ def test_a_balanced_lan(lab_world: LabWorld, more: str) -> None:
 LAN = ("10.0.0.", "fd00:10::")
 
 
-def test_nobody_comes_in_but_to_what_is_offered(lab_world: LabWorld) -> None:
+@pytest.mark.parametrize("mode", ["auto", "conntrack"])
+def test_nobody_comes_in_but_to_what_is_offered(lab_world: LabWorld, mode: str) -> None:
     """The host forwards since we told it to: a neighbour could send to its LAN, and doesn't get
     through; a prefix that is routed to it is let in, and goes out as it is."""
     world = lab_world("lan")
-    route_prefixes(world, "desk", ("lan0", "eth0"))
+    route_prefixes(world, "desk", ("lan0", "eth0"), f'[host]\nreturn_path = "{mode}"')
     for prefix, own in (("10.0.0.0/24", HOST_A[0]), ("fd00:10::/64", HOST_A[1])):
         far = ("198.19.1.2", "2001:db8:ff:1::2")[":" in prefix]
         world["core"].ip(f"route add {prefix} via {far}\n")

@@ -73,19 +73,23 @@ def test_a_masqueraded_lan() -> None:
     assert f"{out} ipv6 snat ip6 to {marks} {{ 0x21000000 : 2001:db8:a::10 }}" in leave
 
 
-def test_the_fence_is_before_what_adopts() -> None:
-    came = chain(text(LAN), "came")
-    fences = [n for n, line in enumerate(came) if line.endswith("counter drop")]
-    adopting = [n for n, line in enumerate(came) if "adopt_" in line]
-    assert len(fences) == 2
-    assert max(fences) < min(adopting)
+def test_the_fence_is_before_what_looks_at_marks() -> None:
+    follow = chain(text(LAN), "follow")
+    assert follow[1] == ('ct state new iifname { "wan0", "wan1" } oifname { "lan0" } jump fence')
+    assert chain(text(LAN), "fence") == [
+        "ct status & dnat != 0 return",
+        "meta ipsec exists return",
+        "counter drop",
+    ]
 
 
 def test_routed_prefixes_pass_the_fence_and_keep_their_source() -> None:
     routed = (replace(TWO[0], routed=("2001:db8:b:100::/56",)), TWO[1])
     ruleset = text(LAN, routed)
-    fence = next(line for line in chain(ruleset, "came") if "ip6 daddr != " in line)
-    assert "ip6 daddr != { 2001:db8:b:100::/56 } ct state new" in fence
+    assert chain(ruleset, "fence")[2:] == [
+        "ip6 daddr { 2001:db8:b:100::/56 } return",
+        "counter drop",
+    ]
     snat = next(line for line in chain(ruleset, "leave") if "snat ip6" in line)
     assert "ip6 saddr != { 2001:db8:b:100::/56 } snat" in snat
     assert "ip6 saddr { 2001:db8:b:100::/56, 2001:db8:a::10 } return" in chain(ruleset, "truth_1")

@@ -23,10 +23,11 @@ from ifdefault.wanted import Family
 SLOTS = 256  # a family
 FIRST_SLOT: dict[Family, int] = {4: 0, 6: SLOTS}
 NEVER = 2 * SLOTS
+TURNS_AT = 4 * NEVER  # bytes: behind the slots, a counter a family
 LEVELS = 12  # how deep a cgroup with an uplink of its own may be
 
 # linux/bpf.h: helpers …
-_LOOKUP, _RANDOM, _UID, _SETSOCKOPT, _NETNS_COOKIE, _ANCESTOR = 1, 7, 15, 49, 122, 123
+_LOOKUP, _UID, _SETSOCKOPT, _NETNS_COOKIE, _ANCESTOR = 1, 15, 49, 122, 123
 # … struct bpf_sock_addr …
 _IP4, _IP6, _PORT, _TYPE, _SOCKET = 4, (8, 12, 16, 20), 24, 32, 64
 # … and struct bpf_sock
@@ -289,17 +290,30 @@ def _spare_one(p: Program, rule: Rule) -> None:
 
 
 def _draw(p: Program, hook: Hook, state: int, family: Family) -> None:
-    """Put into r2 the mark of a slot: any, or always the same for one destination."""
+    """Put into r2 the mark of a slot: the next, or always the same for one destination."""
     if hook.sticky:
         _hash(p, family)
     else:
-        p.call(_RANDOM)
+        _take_turn(p, state)
     p.put(0x54, 0, imm=SLOTS - 1)
     p.put(0x0F, 0, 8)
     p.put(0x67, 0, imm=2)
     p.wide(1, state, 2)
     p.put(0x0F, 1, 0)
     p.load(2, 1, 0)
+
+
+def _take_turn(p: Program, state: int) -> None:
+    """Put into r0 how many have come before, in this family. Two at the very same time may get one
+    turn, which is no harm, and cheaper than to keep them apart."""
+    p.wide(1, state, 2)
+    p.move(2, 8)
+    p.put(0x77, 2, imm=6)  # from the family's first slot to its counter
+    p.put(0x0F, 1, 2)
+    p.load(0, 1, TURNS_AT)
+    p.put(0xBC, 2, 0)
+    p.put(0x04, 2, imm=1)
+    p.put(0x63, 1, 2, TURNS_AT)
 
 
 def _hash(p: Program, family: Family) -> None:

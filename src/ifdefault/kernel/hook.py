@@ -32,6 +32,8 @@ _MOST_CGROUPS = 1024
 _NETNS_COOKIE = 71  # SO_NETNS_COOKIE, asm-generic/socket.h
 _FIRST = struct.pack("=I", 0)  # the key of a map that has one value
 _SLOTS = struct.Struct(f"={len(FAMILIES) * bytecode.SLOTS}I")
+_TURNS = bytes(4 * len(FAMILIES))  # which the programs count
+_TEXT_AT = _SLOTS.size + len(_TURNS)
 _LENGTH, _ID, _MARKS = struct.Struct("=I"), struct.Struct("=Q"), struct.Struct("=II")
 # what stands, and isn't whole, or isn't what this version would make
 _OTHER = Hook(mask=0)
@@ -162,7 +164,7 @@ def _held(stack: ExitStack, found: list[Attached]) -> tuple[Hook, str]:
     """The hook that programs were made for, and the digest of their instructions."""
     try:
         state, size = _map(stack, found, _STATE)
-        return _decode(bpf.lookup(state, _FIRST, size))
+        return _decode(bpf.lookup(state, _FIRST, size)[_TEXT_AT:])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return _OTHER, ""  # of another version
 
@@ -178,9 +180,8 @@ def _marks_by_id(hook: Hook) -> dict[bytes, bytes]:
 
 @functools.lru_cache(2)
 def _decode(value: bytes) -> tuple[Hook, str]:
-    (length,) = _LENGTH.unpack_from(value, _SLOTS.size)
-    text = value[_SLOTS.size + _LENGTH.size :][:length]
-    told = json.loads(text)
+    (length,) = _LENGTH.unpack_from(value)
+    told = json.loads(value[_LENGTH.size :][:length])
     fields = {key: _tuples(each) for key, each in told["hook"].items()}
     spared = ({key: _tuples(each) for key, each in rule.items()} for rule in fields.pop("spared"))
     return Hook(**fields, spared=tuple(Rule(**rule) for rule in spared)), told["code"]
@@ -194,7 +195,7 @@ def _encode(hook: Hook) -> bytes:
     marks = dict(hook.marks)
     slots = [mark for family in FAMILIES for mark in marks.get(family, (0,) * bytecode.SLOTS)]
     text = json.dumps({"hook": asdict(hook), "code": _code(hook)}, separators=(",", ":")).encode()
-    return _SLOTS.pack(*slots) + _LENGTH.pack(len(text)) + text
+    return _SLOTS.pack(*slots) + _TURNS + _LENGTH.pack(len(text)) + text
 
 
 @functools.lru_cache(4)

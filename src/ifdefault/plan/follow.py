@@ -97,7 +97,7 @@ def render(uplinks: Sequence[Uplink], passing: Passing | None) -> Iterator[str]:
     if passing:
         yield from _goals(uplinks, passing)
         yield from _keep(uplinks, passing)
-        yield from _came(uplinks, passing)
+        yield from _came(uplinks)
         yield from _follow(uplinks, passing)
         yield from _leave(uplinks, passing)
 
@@ -181,8 +181,13 @@ def _follow(uplinks: Sequence[Uplink], passing: Passing) -> Iterator[str]:
     lines = []
     outside = _interfaces(uplinks)
     if passing.lans:
+        yield from chain("fence", _fence(uplinks))
         clamp = "tcp flags syn / syn,rst tcp option maxseg size set rt mtu"
-        lines += [f"{way} {outside} {clamp}" for way in ("iifname", "oifname")]
+        lines = [
+            # before all else: packets may bear marks of ours as they come in
+            f"ct state new iifname {outside} oifname {names(passing.lans)} jump fence",
+            *(f"{way} {outside} {clamp}" for way in ("iifname", "oifname")),
+        ]
     lines += [
         f"ct mark & {uplinks[0].mark_mask:#010x} != 0 return",
         f"iifname {outside} goto came",
@@ -195,12 +200,22 @@ def _follow(uplinks: Sequence[Uplink], passing: Passing) -> Iterator[str]:
     yield from chain("follow", lines, "filter hook forward priority mangle")
 
 
-def _came(uplinks: Sequence[Uplink], passing: Passing) -> Iterator[str]:
-    """The first of a flow that came in over an uplink."""
+def _fence(uplinks: Sequence[Uplink]) -> Iterator[str]:
+    """We make a router of the host, for nobody but those that services and masquerading let in;
+    what came out of IPsec was let in by its policy."""
+    yield "ct status & dnat != 0 return"
+    yield "meta ipsec exists return"
+    for family in FAMILIES:
+        if routed := _routed(uplinks, family):
+            yield f"{IP[family]} daddr {values(routed)} return"
+    yield "counter drop"
+
+
+def _came(uplinks: Sequence[Uplink]) -> Iterator[str]:
+    """Of a flow that has no mark yet, a packet that came in over an uplink."""
     chains, ways = _ways(uplinks, "adopt", "from_router", _by_router)
     yield from chains
-    found = [*_fence(uplinks, passing), *_by_address(uplinks), f"iifname vmap {ways}"]
-    yield from chain("came", found)
+    yield from chain("came", [*_by_address(uplinks), f"iifname vmap {ways}"])
 
 
 def _ways(
@@ -223,19 +238,6 @@ def _ways(
             chains += chain(target, told(own))
         ways.append(f'"{interface}" : goto {target}')
     return chains, values(ways)
-
-
-def _fence(uplinks: Sequence[Uplink], passing: Passing) -> Iterator[str]:
-    """We make a router of the host, for nobody but those that services and masquerading let in;
-    what came out of IPsec was let in by its policy."""
-    if not passing.lans:
-        return
-    for family in FAMILIES:
-        routed = _routed(uplinks, family)
-        yield (
-            f"oifname {names(passing.lans)} {_other_than(family, 'daddr', routed)}"
-            " ct state new ct status & dnat == 0 meta ipsec missing counter drop"
-        )
 
 
 def _by_address(uplinks: Sequence[Uplink]) -> Iterator[str]:
@@ -277,9 +279,10 @@ def _leave(uplinks: Sequence[Uplink], passing: Passing) -> Iterator[str]:
         ip = IP[family]
         sources = [f"{u.chosen_mark:#010x} : {s}" for u in uplinks if (s := u.source(family))]
         if passing.masquerade and sources:
+            routed = _routed(uplinks, family)
             lines.append(
                 f"iifname {names(passing.masquerade)} oifname {outside}"
-                f" {_other_than(family, 'saddr', _routed(uplinks, family))}"
+                f" {f'{ip} saddr != {values(routed)}' if routed else f'meta nfproto ipv{family}'}"
                 f" snat {ip} to ct mark & {mask:#010x} map {values(sources)}"
             )
         own = sorted(_owners(uplinks, family), key=prefixes.number)
@@ -312,10 +315,3 @@ def _owners(uplinks: Iterable[Uplink], family: Family) -> dict[str, list[int]]:
 def _routed(uplinks: Iterable[Uplink], family: Family) -> list[str]:
     of_family = {p for u in uplinks for p in u.routed if prefixes.family_of(p) == family}
     return prefixes.disjoint(family, of_family)
-
-
-def _other_than(family: Family, which: str, routed: Sequence[str]) -> str:
-    """A match for a family's packets without those of prefixes that are routed to the host."""
-    if not routed:
-        return f"meta nfproto ipv{family}"
-    return f"{IP[family]} {which} != {values(routed)}"
