@@ -35,14 +35,12 @@ _HOW = f"""\
 The lab's world `lan` with `ifdefault run`, `[outgoing] mode = "balance"`, weights 3 and 1, and a
 LAN that is masqueraded. {_MANY:,} new TCP connections in each family, from the host itself and from
 a client on the LAN, to a server beyond the providers, which tells each the address that it sees.
-*Off* is the distance of isp-a's share from its 75 %; each connection is drawn by itself, so chance
-alone has a standard deviation of 0.43 points, and moves the ratio by 2.3 %. Then each provider in
-turn goes silent behind its router ({_FAULT}), while {_HELD} connections of each node and family are
-held: as soon as the daemon calls its paths down, {_WHILE_DEAD:,} new connections each, and as many
-held ones; when they are up again, {_MANY:,} new ones. *Broken* is a connection of the uplink that
-lived whose bytes are no longer echoed; *wrong source* an address that isn't the caller's own (the
-host's), or isn't the host's at all (the LAN's); *misrouted* counts packets refused by the
-providers' own source filters."""
+*Off* is how far the ratio is from 3:1. Then each provider in turn goes silent behind its router
+({_FAULT}), while {_HELD} connections of each node and family are held: as soon as the daemon calls
+its paths down, {_WHILE_DEAD:,} new connections each, and as many held ones; when they are up again,
+{_MANY:,} new ones. *Broken* is a connection of the uplink that lived whose bytes are no longer
+echoed; *wrong source* an address that isn't the caller's own (the host's), or isn't the host's at
+all (the LAN's); *misrouted* counts packets refused by the providers' own source filters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +57,14 @@ class Row:
     why: dict[str, int] = field(default_factory=dict)
 
     @property
-    def share(self) -> float:
-        return self.taken.get("isp-a", 0) / max(1, sum(self.taken.values()))
+    def ratio(self) -> float:
+        """How many times as many took isp-a as isp-b."""
+        return self.taken["isp-a"] / max(1, self.taken["isp-b"])
 
     @property
     def off(self) -> float:
-        """In percentage points."""
-        whole = sum(_WEIGHTS.values())
-        return abs(self.share - _WEIGHTS["isp-a"] / whole) * 100
+        """How far that is from the weights', in per cent of theirs."""
+        return abs(self.ratio * _WEIGHTS["isp-b"] / _WEIGHTS["isp-a"] - 1) * 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,7 @@ class Site:
                         wrong += number
                 failed = answers.tried - answers.answered
                 row = Row(when, node, family, answers.tried, failed, wrong, taken, answers.failed)
-                say(f"{when}, {_NODES[node]}, IPv{family}: {row.share:.2%} by isp-a")
+                say(f"{when}, {_NODES[node]}, IPv{family}: {row.ratio:.2f}:1")
                 rows.append(row)
         return rows
 
@@ -173,14 +171,8 @@ def _figures(rows: list[Row], kept: list[Kept], misrouted: int) -> Iterable[Figu
     well = [row for row in rows if row.when == "all is well"]
     back = [row for row in rows if row.when.endswith("back")]
     for row in well:
-        name = f"isp-a's share, {_NODES[row.node]}, IPv{row.family}: off 75 %"
-        yield Figure(name, row.off, "points", _TARGET)
-    yield Figure(
-        "isp-a's share, after a return, the worst: off 75 %",
-        max(row.off for row in back),
-        "points",
-        _TARGET,
-    )
+        yield Figure(f"{_NODES[row.node]}, IPv{row.family}: off", row.off, "%", _TARGET)
+    yield Figure("after a return, the worst: off", max(row.off for row in back), "%", _TARGET)
     dead = [row for row in rows if row.when.endswith("dead")]
     strays = sum(row.taken[row.when.split()[0]] for row in dead)
     yield Figure("New connections, all", sum(row.tried for row in rows))
@@ -205,9 +197,7 @@ def _tables(rows: list[Row], kept: list[Kept]) -> Iterator[Table]:
                 _NODES[row.node],
                 f"IPv{row.family}",
                 *(f"{n:,}" for n in (row.tried, row.failed, row.wrong, *row.taken.values())),
-                f"{row.taken['isp-a'] / row.taken['isp-b']:.2f}:1"
-                if all(row.taken.values())
-                else "",
+                f"{row.ratio:.3f}:1" if all(row.taken.values()) else "",
             )
             for row in rows
         ),

@@ -238,6 +238,22 @@ def test_uplinks_that_share_an_interface(lab_world: LabWorld, base: str) -> None
     assert world.misrouted() == before
 
 
+def test_segments_fit_the_uplink(lab_world: LabWorld) -> None:
+    """isp-b's link is narrow, and the content server and its client don't know: what they agree on
+    fits it (with TCP's timestamps, 12 bytes less)."""
+    world = lab_world("lan")
+    world["host"].ip(f"link set wan1 mtu {MTU}\n")
+    apply(world)
+    with lines() as opened:
+        for asked, bound, headers in (
+            (HOST_B[0], "10.0.0.11", 40),
+            (HOST_B[1], "fd00:10::11", 60),
+        ):
+            line = opened(world["client"], world["web2"], asked, bound=bound, port=7005)
+            agreed = line.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            assert agreed == MTU - headers - 12
+
+
 # --- prefixes that a provider routes to the host ----------------------------------------------
 
 ROUTED = ("198.51.100.130", "2001:db8:b:77::2")

@@ -66,7 +66,7 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
         names
         == (
             "init check plan apply confirm down run reload uplink status dns events exec"
-                " explain lab demo"
+            " explain lab demo"
         ).split()
     )
     assert done.stderr.split() == [

@@ -98,7 +98,11 @@ def test_marks_keep_foreign_bits() -> None:
 @pytest.mark.parametrize(
     ("mechanism", "tracked", "restored"),
     [
-        ("mark", "meta l4proto udp ct direction original ct", "meta l4proto udp ct direction reply"),
+        (
+            "mark",
+            "meta l4proto udp ct direction original ct",
+            "meta l4proto udp ct direction reply",
+        ),
         ("conntrack", "ct direction original ct mark set", "ct direction reply"),
     ],
 )

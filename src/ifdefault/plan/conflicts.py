@@ -32,7 +32,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_in_our_block(foreign, first_priority(config, facts)),
         *_in_our_tables(foreign, facts, config.host),
         *_under_our_name(facts),
-        *_on_our_marks(foreign, facts, config.host, uplinks),
+        *_on_our_marks(foreign, facts, config, uplinks),
         *_on_whole_marks(foreign, facts, uplinks),
         *_strict_filters(config, facts, uplinks),
         *_unready(config.host, facts, uplinks),
@@ -173,19 +173,20 @@ def _under_our_name(facts: Facts) -> Iterator[Problem]:
 
 
 def _on_our_marks(
-    foreign: Sequence[Rule], facts: Facts, host: HostConfig, uplinks: Sequence[Uplink]
+    foreign: Sequence[Rule], facts: Facts, config: Config, uplinks: Sequence[Uplink]
 ) -> Iterator[Problem]:
     free = _free_mask(foreign, facts)
     remedy = f"set host.mark_mask = {free:#x}" if free else "leave six adjacent bits free for us"
-    own = host.mark_mask
+    own = config.host.mark_mask
     for rule in foreign:
         # a rule that compares the whole mark with a value outside ours leaves our bits alone
         selects = rule.mark if rule.mask == WHOLE_MARK else rule.mask
         if selects & own:
             yield Problem(_named(rule), f"selects by bits of our mark mask {own:#x}", remedy)
+    marked = follow.follows(config, facts) or any(u.mechanism != "source" for u in uplinks)
     for bits, where in facts.foreign_marks:
         if bits == WHOLE_MARK:
-            if any(uplink.mechanism != "source" for uplink in uplinks):
+            if marked:
                 what = "overwrites the whole packet mark, ours with it"
                 yield Problem(where, what, f"keep it off the bits {own:#x}", True)
         elif bits & own:

@@ -148,9 +148,8 @@ def _draw(uplinks: Sequence[Uplink], hook: Hook) -> Iterator[str]:
     for family, marks in hook.marks:
         slots = [owners[mark] for mark in marks]
         lot = f"jhash {IP[family]} daddr mod {len(slots)} seed {_SEED:#x}"
-        if not hook.sticky:  # where each slot is doesn't matter
-            slots.sort()
-            lot = f"meta nfproto ipv{family} numgen random mod {len(slots)}"
+        if not hook.sticky:
+            lot = f"meta nfproto ipv{family} numgen inc mod {len(slots)}"
         yield f"{lot} vmap {values(_runs(slots))}"
 
 
@@ -185,7 +184,7 @@ def _follow(uplinks: Sequence[Uplink], passing: Passing) -> Iterator[str]:
         clamp = "tcp flags syn / syn,rst tcp option maxseg size set rt mtu"
         lines = [
             # before all else: packets may bear marks of ours as they come in
-            f"ct state new iifname {outside} oifname {names(passing.lans)} jump fence",
+            f"ct state new,invalid iifname {outside} oifname {names(passing.lans)} jump fence",
             *(f"{way} {outside} {clamp}" for way in ("iifname", "oifname")),
         ]
     lines += [
