@@ -47,7 +47,7 @@ class Engine:
     def _post(self, message: Message, fds: tuple[int, ...]) -> None:
         assert isinstance(message, Send)
         assert len(fds) == 1
-        assert decode(encode(message), TO_FACE) == message
+        assert decode(encode(message), TO_FACE) == [message]
         self.sent.append(message)
 
     def _decide(self) -> None:

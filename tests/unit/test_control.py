@@ -143,7 +143,13 @@ def test_an_error_of_the_engine_is_told_with_its_exit_status(engine: Engine) -> 
         "ok": False,
         "exit_status": 2,
         "problems": [
-            {"where": "f.toml:3: uplink.a", "what": "no good", "remedy": "better", "warning": False}
+            {
+                "where": "f.toml:3: uplink.a",
+                "what": "no good",
+                "remedy": "better",
+                "warning": False,
+                "blocks": True,
+            }
         ],
     }
 

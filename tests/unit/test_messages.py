@@ -14,6 +14,7 @@ from ifdefault.daemon.messages import (
     MAX_BYTES,
     MAX_RDATA,
     MAX_TEXTS,
+    MAX_TOGETHER,
     TO_ENGINE,
     TO_FACE,
     BadMessage,
@@ -90,7 +91,7 @@ def refused(packet: bytes | dict[str, Any]) -> str:
 @pytest.mark.parametrize("message", SAMPLES)
 def test_there_and_back(message: Message) -> None:
     packet = encode(message)
-    assert decode(packet, ALL) == message
+    assert decode(packet, ALL) == [message]
     assert packet.isascii()
 
 
@@ -175,7 +176,7 @@ def test_each_field_has_its_type(message: Message) -> None:
 )
 def test_what_is_out_of_bounds(message: Message, change: dict[str, Any]) -> None:
     told = fields_of(message)
-    assert decode(json.dumps(told).encode(), ALL) == message
+    assert decode(json.dumps(told).encode(), ALL) == [message]
     refused(told | change)
     with pytest.raises(BadMessage):
         decode(encode(replace(message, **change)), ALL)
@@ -222,7 +223,7 @@ def test_the_largest_fit() -> None:
         Resolved(long_name, (address,) * MAX_ADDRESSES, detail),
     ):
         assert len(encode(message)) <= MAX_BYTES
-        assert decode(encode(message), ALL) == message
+        assert decode(encode(message), ALL) == [message]
 
 
 def test_what_comes_with_a_socket() -> None:
@@ -246,3 +247,15 @@ def test_the_largest_that_the_config_allows_fits() -> None:
     encode(ZoneName(name, "arrival-only", (1 << 31) - 1, rows, records))
     encode(ZoneHead(name, (1 << 32) - 1, name, (name,) * MAX_TEXTS))
     encode(ZoneEnd(((address, 65535, "/" + "ä" * 254),) * 32, 1_000_000))
+
+
+def test_several_in_one_packet() -> None:
+    messages = [Outcome(1, seq, "answered", seq) for seq in range(MAX_TOGETHER)]
+    assert decode(encode(*messages), ALL) == messages
+    too_many = encode(*messages, Outcome(2, 1, "lost"))
+    for packet in (too_many, b"[]", b"[[]]", encode(*messages)[:-1]):
+        with pytest.raises(BadMessage):
+            decode(packet, ALL)
+    one_wrong = encode(*messages[1:], Outcome(1, 1, "lost", -1))
+    with pytest.raises(BadMessage, match=r"Outcome\.rtt_us"):  # all or none
+        decode(one_wrong, ALL)

@@ -1,9 +1,10 @@
 """The channel between engine and face: packets with messages, and the sockets that go with some.
 
-Rules: sending never waits. While the peer reads too slowly messages queue, and when the queue is
-full the oldest that may be dropped is dropped and told (`dropped`); a peer for which even that
-doesn't help is given up. Whatever ends the channel, the end of the peer or a word that is no
-message, is told once (`ended`), with its cause. A descriptor that no message asked for is closed.
+Rules: sending never waits. Outcomes that one turn of the loop brought go in one packet. While the
+peer reads too slowly messages queue, and when the queue is full the oldest that may be dropped is
+dropped and told (`dropped`); a peer for which even that doesn't help is given up. Whatever ends the
+channel, the end of the peer or a word that is no message, is told once (`ended`), with its cause. A
+descriptor that no message asked for is closed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Generic
 
 from ifdefault.daemon.messages import (
     MAX_BYTES,
+    MAX_TOGETHER,
     BadMessage,
     M,
     Message,
@@ -32,7 +34,7 @@ from ifdefault.daemon.messages import (
 )
 
 QUEUE = 1024
-_TURN = 64  # packets read at one wake-up: others want their turn
+_TURN = 64  # messages read at one wake-up: others want their turn
 # One descriptor at most; CMSG_SPACE would have room for two.
 _ANCILLARY_BYTES = socket.CMSG_LEN(4)
 _DROPPABLE = (Send, Outcome)  # they tell of a moment; all others of what lasts
@@ -78,6 +80,7 @@ class Channel(Generic[M]):
         self._hear, self._ended, self._dropped = hear, ended, dropped
         self._ancillary = _ANCILLARY_BYTES if sockets else 0
         self._queue: deque[_Waiting] = deque()
+        self._together: list[Message] = []
         self._loop = asyncio.get_running_loop()
         self._open = True
         self.drops = 0
@@ -88,8 +91,30 @@ class Channel(Generic[M]):
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send, or queue. The descriptors stay the caller's. No word once the channel ended."""
+        if isinstance(message, Outcome):
+            if not self._together:
+                self._loop.call_soon(self._send_together)
+            self._together.append(message)
+            if len(self._together) < MAX_TOGETHER:
+                return
+            self._send_together()
+            return
+        self._send_together()  # what was said before goes before
         packet = encode(message)
-        if not self._open or (not self._queue and self._put(message, packet, fds)):
+        if self._open and (self._queue or not self._put([message], packet, fds)):
+            self._wait(message, packet, fds)
+
+    def _send_together(self) -> None:
+        messages, self._together = self._together, []
+        if not messages or not self._open:
+            return
+        if self._queue or not self._put(messages, encode(*messages), ()):
+            for message in messages:
+                self._wait(message, encode(message), ())
+
+    def _wait(self, message: Message, packet: bytes, fds: Sequence[int]) -> None:
+        """Queue what the peer is too slow for."""
+        if not self._open:
             return
         if not self._queue:
             self._loop.add_writer(self._sock, self._flush)
@@ -102,7 +127,7 @@ class Channel(Generic[M]):
         if len(self._queue) > QUEUE:
             self._drop_oldest()
 
-    def _put(self, message: Message, packet: bytes, fds: Sequence[int]) -> bool:
+    def _put(self, messages: Sequence[Message], packet: bytes, fds: Sequence[int]) -> bool:
         """Whether nothing more is to be done for this packet; else it must wait."""
         try:
             if fds:
@@ -112,8 +137,9 @@ class Channel(Generic[M]):
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno in _SHORT and isinstance(message, _DROPPABLE):
-                self._drop(message)
+            if error.errno in _SHORT and all(isinstance(m, _DROPPABLE) for m in messages):
+                for message in messages:
+                    self._drop(message)
             else:
                 self._end(_cause(error))
         return True
@@ -121,7 +147,7 @@ class Channel(Generic[M]):
     def _flush(self) -> None:
         while self._queue:
             waiting = self._queue.popleft()
-            if not self._put(waiting.message, waiting.packet, waiting.fds):
+            if not self._put([waiting.message], waiting.packet, waiting.fds):
                 self._queue.appendleft(waiting)
                 return
             waiting.close()
@@ -144,9 +170,8 @@ class Channel(Generic[M]):
     # --- hearing --------------------------------------------------------------------------
 
     def _read(self) -> None:
-        for _ in range(_TURN):
-            if not self._open:
-                return
+        heard = 0
+        while self._open and heard < _TURN:
             try:
                 packet, ancillary, _, _ = self._sock.recvmsg(
                     MAX_BYTES + 1, self._ancillary, socket.MSG_CMSG_CLOEXEC
@@ -158,28 +183,32 @@ class Channel(Generic[M]):
                 return
             fds = _descriptors(ancillary)
             try:
-                self._take(packet, fds)
+                heard += self._take(packet, fds)
             finally:
                 for fd in fds:
                     os.close(fd)
 
-    def _take(self, packet: bytes, fds: array.array[int]) -> None:
-        """Hear one packet. What is left in `fds` nobody wanted."""
+    def _take(self, packet: bytes, fds: array.array[int]) -> int:
+        """Hear one packet, of so many messages. What is left in `fds` nobody wanted."""
         if not packet:
             self._end("")
-            return
+            return 0
         try:
-            message = decode(packet, self._allowed)
+            messages = decode(packet, self._allowed)
         except BadMessage as error:
             self._end(f"it sent what is no message: {error}")
-            return
-        sock = None
-        if fds and wants_socket(message):
-            with suppress(OSError):  # no socket at all
-                sock = socket.socket(fileno=fds[0])
-                fds.pop(0)
-                sock.setblocking(False)
-        self._hear(message, sock)
+            return 0
+        for message in messages:
+            if not self._open:  # the one before ended it
+                break
+            sock = None
+            if fds and wants_socket(message):
+                with suppress(OSError):  # no socket at all
+                    sock = socket.socket(fileno=fds[0])
+                    fds.pop(0)
+                    sock.setblocking(False)
+            self._hear(message, sock)
+        return len(messages)
 
     # --- the end --------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from ifdefault.host.apply import (
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
 from ifdefault.kernel import cgroups, sockets, sysctl
+from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
 from ifdefault.model import Uplink
 from ifdefault.plan.describe import describe
 from ifdefault.vitals import Decision
@@ -54,6 +55,8 @@ class Keeper:
         self._retry_s = _RETRY_S
         self._prepared: Prepared | None = None
         self._sysctls = sysctl.Watched(())
+        self._netlink: Netlink | None = None
+        self._turn = False
         self._groups: tuple[int, ...] = ()  # the numbers of those control groups that have rules
 
     @property
@@ -155,7 +158,16 @@ class Keeper:
                 return True
         if self.config.host.udp_wildcard != "auto":
             return False
+        self._turn = not self._turn  # a server that starts is in no such hurry
         try:
-            return sockets.wildcard_udp() != facts.wildcard_udp
-        except OSError:
-            return False  # short of memory or files: we look again soon
+            return self._turn and sockets.wildcard_udp(self._diag()) != facts.wildcard_udp
+        except OSError:  # short of memory or files: we look again soon
+            if self._netlink is not None:
+                self._netlink.close()
+                self._netlink = None
+            return False
+
+    def _diag(self) -> Netlink:
+        if self._netlink is None:
+            self._netlink = Netlink(NETLINK_SOCK_DIAG)
+        return self._netlink

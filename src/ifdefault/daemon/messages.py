@@ -1,4 +1,4 @@
-"""What engine and face say to each other: one JSON object a packet.
+"""What engine and face say to each other: a packet is a JSON object, or a list of some.
 
 Rules: whoever reads believes nothing: types, ranges, lengths and alphabets are checked as a packet
 is read, on either side, and every text is printable, so that none needs a second look in a log or
@@ -32,6 +32,7 @@ from ifdefault.zones import Policy
 MAX_BYTES = 65536  # the largest that the config allows fits, which a test makes sure of
 DETAIL_CHARS = TEXT_CHARS
 MAX_ADDRESSES = 16
+MAX_TOGETHER = 32  # messages in a packet
 MAX_RDATA = 3500  # bytes of a name's static records together: they fit one packet
 MAX_TEXTS = 64
 Transport = Literal["udp", "tcp"]
@@ -276,24 +277,35 @@ TO_ENGINE: tuple[type[ToEngine], ...] = get_args(ToEngine)
 M = TypeVar("M", bound=Message)
 
 
-def encode(message: Message) -> bytes:
-    """The packet of a message. Whether it is a sound one is for the other side to say."""
-    kind = type(message)
-    values = {name: getattr(message, name) for name in _CHECKS[kind]}
-    packet: bytes = _encode({"type": kind.__name__, **values}).encode("ascii")
+def encode(*messages: Message) -> bytes:
+    """The packet of some messages. Whether they are sound is for the other side to say."""
+    told = [_told(message) for message in messages]
+    packet: bytes = _encode(told if len(told) > 1 else told[0]).encode("ascii")
     if len(packet) > MAX_BYTES:
-        raise BadMessage(f"{kind.__name__}: more than {MAX_BYTES} bytes")
+        raise BadMessage(f"{type(messages[0]).__name__}: more than {MAX_BYTES} bytes")
     return packet
 
 
-def decode(packet: bytes, allowed: Collection[type[M]]) -> M:
-    """The message in a packet; BadMessage unless it is a whole one, of a type that is allowed."""
+def _told(message: Message) -> dict[str, Any]:
+    kind = type(message)
+    return {"type": kind.__name__, **{name: getattr(message, name) for name in _CHECKS[kind]}}
+
+
+def decode(packet: bytes, allowed: Collection[type[M]]) -> list[M]:
+    """The messages in a packet; BadMessage unless all are whole ones, of types that are allowed."""
     if len(packet) > MAX_BYTES:
         raise BadMessage(f"more than {MAX_BYTES} bytes")
     try:
-        values = _decode(packet.decode("utf-8"))
+        told = _decode(packet.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # RecursionError: brackets upon brackets
         raise BadMessage("not JSON") from error
+    each = told if type(told) is list else [told]
+    if not 0 < len(each) <= MAX_TOGETHER:
+        raise BadMessage(f"not 1 to {MAX_TOGETHER} messages")
+    return [_message(values, allowed) for values in each]
+
+
+def _message(values: Any, allowed: Collection[type[M]]) -> M:
     if type(values) is not dict:
         raise BadMessage("not an object")
     name = values.pop("type", None)
