@@ -59,18 +59,7 @@ def caddy(node: Node) -> subprocess.Popen[str]:
     home = services.home_of(node, "caddy")
     (home / "Caddyfile").write_text(
         f"""\
-{{
-  admin off
-  auto_https disable_redirects
-  local_certs
-  skip_install_trust
-  default_sni www.example
-  https_port {ports.QUIC}
-  log {{
-    level ERROR
-  }}
-}}
-http://:{CADDY_HTTP} {{
+{services.CADDY_OPTIONS}http://:{CADDY_HTTP} {{
   respond "{{remote_host}}"
 }}
 www.example {{

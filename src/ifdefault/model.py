@@ -194,12 +194,15 @@ class Redirect:
     address: str
 
 
+SLOTS = 256  # of the balance, a family
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Hook:
     """What the cgroup program on connect() does with this network namespace's own sockets that
     have no mark and aren't bound: it gives them a chosen mark.
 
-    `marks`, by family: that many slots, which are taken in turn; none: no balance.
+    `marks`, by family: SLOTS of them, which are taken in turn; none: no balance.
     `spared`: what outgoing rules select, left alone. `cgroups`: (path, IPv4's mark, IPv6's mark) of
     whose processes all sockets get a mark, those that the deepest such cgroup names; 0 is none.
     """

@@ -19,15 +19,8 @@ from ifdefault.wanted import (
     OutgoingRule,
     Ports,
 )
+from tests.unit.uplinks import UPLINKS
 
-UPLINKS = """\
-[uplink.isp-a]
-interface = "wan0"
-addresses = ["203.0.113.10", "2001:db8:a::10"]
-[uplink.isp-b]
-interface = "wan1"
-public = ["198.51.100.77"]
-"""
 LINES = UPLINKS.count("\n")
 FORWARD = '[[forward]]\nlisten = "tcp:443"\nto = "10.0.0.10"\n'
 RULE = '[[outgoing.rule]]\nvia = ["isp-b"]\n'

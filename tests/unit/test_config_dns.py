@@ -33,15 +33,8 @@ from ifdefault.zones import (
     ServerConfig,
     UpdateConfig,
 )
+from tests.unit.uplinks import UPLINKS
 
-UPLINKS = """\
-[uplink.isp-a]
-interface = "wan0"
-addresses = ["203.0.113.10", "2001:db8:a::10"]
-[uplink.isp-b]
-interface = "wan1"
-public = ["198.51.100.77"]
-"""
 ANY = '[[dns.exec]]\nprogram = "/p"\n'  # takes every name
 ZONE = '[dns.server]\nzones = ["example.net"]\n'
 NAME = '[[dns.name]]\nname = "www.example.net"\n'

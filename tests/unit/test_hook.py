@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.kernel import bytecode
-from ifdefault.model import Hook, Rule, Uplink
+from ifdefault.model import SLOTS, Hook, Rule, Uplink
 from ifdefault.plan import hook
-from ifdefault.plan.hook import SLOTS, slots
+from ifdefault.plan.hook import slots
 from ifdefault.vitals import Decision
 from ifdefault.wanted import Config, Family, OutgoingConfig, OutgoingRule, UplinkConfig
 

@@ -17,10 +17,9 @@ import struct
 import sys
 from dataclasses import dataclass, field
 
-from ifdefault.model import Hook, Rule
+from ifdefault.model import SLOTS, Hook, Rule
 from ifdefault.wanted import Family
 
-SLOTS = 256  # a family
 FIRST_SLOT: dict[Family, int] = {4: 0, 6: SLOTS}
 NEVER = 2 * SLOTS
 TURNS_AT = 4 * NEVER  # bytes: behind the slots, a counter a family

@@ -22,7 +22,7 @@ from typing import Any
 
 from ifdefault.errors import HostError
 from ifdefault.kernel import bpf, bytecode, cgroups
-from ifdefault.model import Hook, Rule
+from ifdefault.model import SLOTS, Hook, Rule
 from ifdefault.wanted import FAMILIES, Family
 
 _PLACES = (bpf.CONNECT4, bpf.CONNECT6, bpf.SOCK_CREATE)
@@ -31,7 +31,7 @@ _ROOM = 16384  # of the text in which a hook is kept, at least
 _MOST_CGROUPS = 1024
 _NETNS_COOKIE = 71  # SO_NETNS_COOKIE, asm-generic/socket.h
 _FIRST = struct.pack("=I", 0)  # the key of a map that has one value
-_SLOTS = struct.Struct(f"={len(FAMILIES) * bytecode.SLOTS}I")
+_SLOTS = struct.Struct(f"={len(FAMILIES) * SLOTS}I")
 _TURNS = bytes(4 * len(FAMILIES))  # which the programs count
 _TEXT_AT = _SLOTS.size + len(_TURNS)
 _LENGTH, _ID, _MARKS = struct.Struct("=I"), struct.Struct("=Q"), struct.Struct("=II")
@@ -99,7 +99,7 @@ def _try() -> None:
     with suppress(FileNotFoundError):
         os.close(bpf.program_by_id(0))
     with ExitStack() as stack:
-        blank = tuple((family, (0,) * bytecode.SLOTS) for family in FAMILIES)
+        blank = tuple((family, (0,) * SLOTS) for family in FAMILIES)
         _load(stack, Hook(mask=0, marks=blank, cgroups=(("/", 0, 0),)), 0)
 
 
@@ -193,7 +193,7 @@ def _tuples(told: Any) -> Any:
 
 def _encode(hook: Hook) -> bytes:
     marks = dict(hook.marks)
-    slots = [mark for family in FAMILIES for mark in marks.get(family, (0,) * bytecode.SLOTS)]
+    slots = [mark for family in FAMILIES for mark in marks.get(family, (0,) * SLOTS)]
     text = json.dumps({"hook": asdict(hook), "code": _code(hook)}, separators=(",", ":")).encode()
     return _SLOTS.pack(*slots) + _TURNS + _LENGTH.pack(len(text)) + text
 

@@ -79,15 +79,7 @@ http {{
     return answering(node, "nginx", child, socket.SOCK_STREAM, ports.HTTP)
 
 
-def caddy(node: Node, bind: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """A web server for HTTP/3 on UDP port 443, with a certificate of its own making.
-
-    Caddy 2.6 on a wildcard socket doesn't say which address to answer from: a naive one.
-    """
-    home = home_of(node, "caddy")
-    config = home / "Caddyfile"
-    config.write_text(
-        f"""\
+CADDY_OPTIONS = f"""\
 {{
   admin off
   auto_https disable_redirects
@@ -99,7 +91,19 @@ def caddy(node: Node, bind: Sequence[str] = ()) -> subprocess.Popen[str]:
     level ERROR
   }}
 }}
-www.example {{
+"""
+
+
+def caddy(node: Node, bind: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """A web server for HTTP/3 on UDP port 443, with a certificate of its own making.
+
+    Caddy 2.6 on a wildcard socket doesn't say which address to answer from: a naive one.
+    """
+    home = home_of(node, "caddy")
+    config = home / "Caddyfile"
+    config.write_text(
+        f"""\
+{CADDY_OPTIONS}www.example {{
 {f"  bind {' '.join(bind)}" if bind else ""}
   tls internal
   respond "hello"

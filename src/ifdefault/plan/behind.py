@@ -29,7 +29,7 @@ def places(forward: ForwardConfig) -> list[Server]:
 def pool(forward: ForwardConfig, ports: Ports, family: Family) -> dict[Server, Content]:
     """Who has a share of the new connections in one family, by where it is checked."""
     mine = (c for c in forward.to if c.weight and family_of(c.address) == family)
-    return {(c.address, c.port or ports.first): c for c in mine}
+    return {(c.address, services.checked_port(ports, c)): c for c in mine}
 
 
 def stranded(forward: ForwardConfig, gone: Collection[Server]) -> Iterator[tuple[Ports, Family]]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ifdefault.model import Hook, Uplink
+from ifdefault.model import SLOTS, Hook, Uplink
 from ifdefault.plan import numbers, outgoing
 from ifdefault.vitals import Decision
 from ifdefault.wanted import FAMILIES, Config, Family
-
-SLOTS = 256
 
 
 def wanted(config: Config, uplinks: tuple[Uplink, ...], decision: Decision) -> Hook | None:

@@ -61,7 +61,7 @@ def contents(forwards: Iterable[ForwardConfig]) -> tuple[Checked, ...]:
     return tuple(
         sorted(
             {
-                Checked(server.address, _checked_port(ports, server), forward.check)
+                Checked(server.address, checked_port(ports, server), forward.check)
                 for forward in forwards
                 if forward.check != "off"
                 for ports in forward.listen
@@ -72,8 +72,8 @@ def contents(forwards: Iterable[ForwardConfig]) -> tuple[Checked, ...]:
     )
 
 
-def _checked_port(ports: Ports, server: Content) -> int:
-    """Of a range its first port stands for all."""
+def checked_port(ports: Ports, server: Content) -> int:
+    """On which port a server is checked; of a range its first stands for all."""
     return server.port or ports.first
 
 
@@ -116,7 +116,7 @@ def _fate(
         return None
     alive = known
     if gone:
-        alive = [s for s in known if (s.address, _checked_port(ports, s)) not in gone]
+        alive = [s for s in known if (s.address, checked_port(ports, s)) not in gone]
     refused = 0
     if forward.gone == "reset" and len(alive) < len(known):
         refused = sum(s.weight for s in known) - sum(s.weight for s in alive)
