@@ -191,7 +191,7 @@ class Governor:
         """Look at the kernel now, mend what differs, and follow what changed."""
         begun_s = time.monotonic()
         self._keep_at_s = float("inf")
-        decided = self._owed
+        decided = self._owed or self.keeper.groups_changed()
         kept = self.keeper.keep(begun_s, self.decision, decided=decided)
         self.kept_s = time.monotonic()
         self._keep_cost_s = self.kept_s - begun_s
