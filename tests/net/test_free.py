@@ -229,9 +229,10 @@ STAY = sorted(
 )
 
 
-def test_flows_that_are_answered_to_a_dead_address(tracking: Node) -> None:
+@pytest.mark.parametrize("others", [(), OTHER, ("192.0.2.1", "2001:db8:c::1")])
+def test_flows_that_are_answered_to_a_dead_address(tracking: Node, others: tuple[str, ...]) -> None:
     assert ("192.168.1.10", CLIENT[0]) in flows(tracking)
-    assert freed(tracking) == Freed(flows=5)
+    assert freed(tracking, others=others) == Freed(flows=5)
     assert flows(tracking) == STAY
     assert freed(tracking) == Freed()
 
@@ -239,9 +240,23 @@ def test_flows_that_are_answered_to_a_dead_address(tracking: Node) -> None:
 def test_a_kernel_without_the_filter(tracking: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux before 6.11 refuses it: an unknown attribute is as one that it doesn't know."""
     monkeypatch.setattr(conntrack, "_FILTER", 63)
-    monkeypatch.setattr(conntrack, "_DELETED_AT_ONCE", 1)
+    monkeypatch.setattr(conntrack, "_PACKETS_AT_ONCE", 1)
     assert freed(tracking) == Freed(flows=5)
     assert flows(tracking) == STAY
+
+
+@pytest.mark.parametrize("others", [(), OTHER])
+def test_nothing_but_a_dead_uplinks_flows(world: World, others: tuple[str, ...]) -> None:
+    """What a kernel lists that compares the wrong way round is then nothing."""
+    host = world["host"]
+    host.nft(TRACKED)
+    for of in (0, 1):
+        for port in range(7000, 7300):
+            send(host, DEAD[of], CLIENT[of], port)
+    assert freed(host, others=others) == Freed(flows=600)
+    send(host, OTHER[1], CLIENT[1])
+    assert freed(host, others=others) == Freed()
+    assert flows(host) == [(OTHER[1], CLIENT[1])]
 
 
 def test_flows_by_their_mark(world: World) -> None:

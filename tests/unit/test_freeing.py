@@ -58,3 +58,10 @@ def test_what_is_reached_by_no_uplink_is_spared() -> None:
     spared = freed(A, B, usable={4: ("b",)}).spared
     assert {"192.168.1.0/24", "10.0.0.0/8", "192.168.1.1", "198.51.100.10"} <= set(spared)
     assert not {"203.0.113.0/24", "default", "172.16.0.0/12"} & set(spared)
+
+
+def test_the_others_come_in_their_rank() -> None:
+    c = replace(B, name="c", addresses=(Address(4, "wan2", "192.0.2.10", 24),))
+    prepared = Prepared(FACTS, State(), Ruleset(), (A, B, c), Desired(), ())
+    decision = Decision(((4, ("c", "b", "a")),), ((4, ("c", "b")),))
+    assert ends(prepared, decision, A, 4).others == ("192.0.2.10", "198.51.100.10")

@@ -22,10 +22,16 @@ class Ends:
     marks: tuple[int, ...]
     mask: int
     spared: tuple[str, ...]  # prefixes that are reached by no uplink
+    others: tuple[str, ...]  # addresses of other uplinks, of the first in rank first
 
 
 def ends(prepared: Prepared, decision: Decision, uplink: Uplink, family: Family) -> Ends:
-    others = {a.address for u in prepared.uplinks if u.name != uplink.name for a in u.addresses}
+    rank = {name: place for place, name in enumerate(decision.ranking(family))}
+    living = sorted(
+        (u for u in prepared.uplinks if u.name != uplink.name),
+        key=lambda u: rank.get(u.name, len(rank)),
+    )
+    others = [a.address for u in living for a in u.addresses if a.family == family]
     own = (a.address for a in uplink.addresses if a.family == family)
     dead = all(uplink.name not in decision.usable_in(f) for f in FAMILIES)
     return Ends(
@@ -33,6 +39,7 @@ def ends(prepared: Prepared, decision: Decision, uplink: Uplink, family: Family)
         marks=(uplink.chosen_mark,) if dead else (),
         mask=uplink.mark_mask,
         spared=tuple(sorted({*_nearby(prepared, family), *_local(prepared, family)})),
+        others=tuple(others),
     )
 
 

@@ -10,6 +10,7 @@ kernel holds may bring transitions of its own, and so ends where nothing changes
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -265,7 +266,7 @@ class Governor:
         begun_s = time.monotonic()
         its = freeing.ends(self.keeper.prepared, decision, uplink, family)
         try:
-            freed = await asyncio.to_thread(free, its.addresses, its.marks, its.mask, its.spared)
+            freed = await asyncio.to_thread(free, *dataclasses.astuple(its))
         except OSError as error:
             text = f"{uplink.name} IPv{family}: nothing freed: {error.strerror or error}"
             self._diary.note("freed", text, uplink.name, logging.WARNING)

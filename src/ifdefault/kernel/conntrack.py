@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import bisect
 import errno
+import itertools
+import re
 import socket
 import struct
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 from ifdefault.kernel import sysctl
 from ifdefault.kernel.netlink import (
@@ -33,6 +35,11 @@ _IP, _PROTO, _PROTO_NUMBER, _PROTO_DST_PORT = 1, 2, 1, 3
 _SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
 _DST = {4: 2, 6: 4}
 _NESTED = 0x8000
+_ATTRIBUTE = struct.Struct("=HH")  # length, kind
+_ZONE_KIND = attribute(_ZONE, b"")[2:]
+_FIRST_ATTRIBUTE = 16 + 4  # of a packet's first entry: struct nlmsghdr, struct nfgenmsg
+_Ends = tuple[bytes, bytes]  # source and destination; b"": any
+_ANY: _Ends = (b"", b"")
 
 
 def forget_redirected(
@@ -79,16 +86,22 @@ _UDP_ALONE = attribute(_FILTER | _NESTED, attribute_u32(1, 1 << 3)) + attribute(
 
 
 _COUNT = "net/netfilter/nf_conntrack_count"
-_DELETED_AT_ONCE = 2000
+_PACKETS_AT_ONCE = 16  # of some 130 entries each
 
 
-def forget_outgoing(addresses: Sequence[str], marks: Sequence[int] = (), mask: int = 0) -> int:
+def forget_outgoing(
+    addresses: Sequence[str],
+    marks: Sequence[int] = (),
+    mask: int = 0,
+    others: Sequence[str] = (),
+) -> int:
     """Delete the entries whose answers come to one of these addresses (the host's own outgoing
     flows, and those that it masquerades), or whose mark under `mask` is one of `marks`. How many
     went; others that ended or began meanwhile count in.
 
     Flows to the addresses stay: their answers go elsewhere. Flows of the host to itself don't;
-    unless redirected they are tracked anew with their next packet.
+    unless redirected they are tracked anew with their next packet. The first of `others` in each
+    family is the address that probably has the most flows of those that stay.
     """
     before = _count()
     if not before:  # so that this doesn't load a module where nothing is tracked
@@ -99,25 +112,43 @@ def forget_outgoing(addresses: Sequence[str], marks: Sequence[int] = (), mask: i
             # a mask must be there, or all goes; a kernel that is built without marks refuses it
             body = b"".join(attribute(kind, value.to_bytes(4, "big")) for kind, value in pair)
             netlink.change(_DELETE, bytes(4) + body)
-        listed = [packed(address) for address in addresses]
-        for address in tuple(listed):
-            if len(address) == 4 and _flush(netlink, address):
-                listed.remove(address)
         for family in FAMILIES:
-            if of_family := [a for a in listed if len(a) * 8 == BITS[family]]:
-                _delete_listed(netlink, family, of_family)
+            size = BITS[family] // 8
+            doomed, staying = (
+                [one for one in map(packed, some) if len(one) == size]
+                for some in (addresses, others)
+            )
+            compares = _compares(family, doomed)
+            if compares == "rightly":
+                doomed = [address for address in doomed if not _flush(netlink, family, address)]
+            if doomed:
+                _delete_listed(netlink, family, doomed, staying if compares == "wrongly" else [])
     return max(0, before - _count())
 
 
-def _flush(netlink: Netlink, address: bytes) -> bool:
+def _compares(family: Family, addresses: list[bytes]) -> Literal["rightly", "wrongly", "unknown"]:
+    """How the kernel compares addresses with a filter's. With IPv6's, Linux (6.18 at least) takes
+    all but what we want, which what it lists tells without harm."""
+    if family == 4:
+        return "rightly"
+    for address in addresses:
+        with Netlink(NETLINK_NETFILTER) as listing:
+            packet = next(listing.packets(_GET, _filter(family, reply=(b"", address))), b"")
+        if packet:  # else there is none of it, or are no others
+            reply = attributes(attributes(packet, _FIRST_ATTRIBUTE)[_REPLY], 0)
+            found = attributes(reply[_IP], 0)[_DST[family]]
+            return "rightly" if found == address else "wrongly"
+    return "unknown"
+
+
+def _flush(netlink: Netlink, family: Family, address: bytes) -> bool:
     """Delete by the kernel's filter; False where it has none for this.
 
     Linux 6.11 has (CTA_FILTER in IPCTNL_MSG_CT_DELETE). Older ones ignore the filter, look for the
-    one entry of the tuple, and refuse one without a protocol. Not for IPv6: there Linux (6.18 at
-    least) compares the wrong way round, and would delete all but what we want.
+    one entry of the tuple, and refuse one without a protocol.
     """
     try:
-        netlink.change(_DELETE, _to_address(4, address))
+        netlink.change(_DELETE, _filter(family, reply=(b"", address)))
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise
@@ -125,42 +156,71 @@ def _flush(netlink: Netlink, address: bytes) -> bool:
     return True
 
 
-def _to_address(family: Family, address: bytes) -> bytes:
-    """The filter for the entries that are answered to an address."""
-    ip = attribute(_IP | _NESTED, attribute(_DST[family], address))
-    picked = attribute(_FILTER | _NESTED, attribute_u32(2, 1 << 1))  # REPLY_FLAGS: CTA_IP_DST
-    return struct.pack("=BBH", AF[family], 0, 0) + picked + attribute(_REPLY | _NESTED, ip)
+def _filter(family: Family, original: _Ends = _ANY, reply: _Ends = _ANY) -> bytes:
+    """A request for the entries with these ends, as far as they are given."""
+    flags = tuples = b""
+    for number, (place, ends) in enumerate(((_ORIGINAL, original), (_REPLY, reply)), 1):
+        kinds = (_SOURCE[family], _DST[family])
+        given = [attribute(kind, end) for kind, end in zip(kinds, ends, strict=True) if end]
+        if given:
+            flags += attribute_u32(number, bool(ends[0]) | bool(ends[1]) << 1)
+            ip = attribute(_IP | _NESTED, b"".join(given))
+            tuples += attribute(place | _NESTED, ip)
+    header = struct.pack("=BBH", AF[family], 0, 0)
+    return header + attribute(_FILTER | _NESTED, flags) + tuples
 
 
-def _delete_listed(netlink: Netlink, family: Family, addresses: list[bytes]) -> None:
-    """List all entries of a family, and delete those that are answered to one of the addresses,
+def _delete_listed(
+    netlink: Netlink, family: Family, addresses: list[bytes], staying: list[bytes]
+) -> None:
+    """List the entries of a family, and delete those that are answered to one of the addresses,
     each by its reply's tuple, which holds the address.
 
-    An entry opens with its original tuple and its reply's, each with source and destination first;
-    looking no further is what makes this quick where most are others'.
+    The kernel lists on one core; what it listed is looked through, and deleted, on another. One
+    that compares wrongly is asked to leave out what comes from outside to the address, and both
+    ways of the first that is `staying`.
     """
-    header = struct.pack("=BBH", AF[family], 0, 0)
-    wanted = {attribute(_DST[family], address) for address in addresses}
-    size = 4 + BITS[family] // 8
-    at = 4 + 4 + size  # of the destination, behind two nests and the source
-    found: list[bytes] = []
-    # the kernel lists and deletes on two cores
-    with Netlink(NETLINK_NETFILTER) as listing, ThreadPoolExecutor(1) as deleting:
-        for message in listing.stream(_GET, header):
-            reply = 4 + _u16(message, 4)
-            if message[reply + at : reply + at + size] in wanted:
-                end = reply + _u16(message, reply)
-                # the zone, of those that aren't in the usual one, is next
-                zone = message[end : end + 8] if _u16(message, end + 2) == _ZONE else b""
-                found.append(header + message[reply:end] + zone)
-            if len(found) >= _DELETED_AT_ONCE:
-                deleting.submit(netlink.cast, _DELETE, found)
-                found = []
-        deleting.submit(netlink.cast, _DELETE, found).result()
+    header = request = struct.pack("=BBH", AF[family], 0, 0)
+    if staying:
+        request = _filter(family, (b"", staying[0]), (addresses[0], staying[0]))
+    answered = _answered_to(family, addresses)
+
+    def delete(packets: list[bytes]) -> None:
+        netlink.cast(_DELETE, [header + one for packet in packets for one in answered(packet)])
+
+    with Netlink(NETLINK_NETFILTER) as listing, ThreadPoolExecutor(1) as beside:
+        packets = listing.packets(_GET, request)
+        deleted = []
+        while some := list(itertools.islice(packets, _PACKETS_AT_ONCE)):
+            deleted.append(beside.submit(delete, some))
+        for one in deleted:
+            one.result()
 
 
-def _u16(message: bytes, at: int) -> int:
-    return int.from_bytes(message[at : at + 2], sys.byteorder)
+def _answered_to(family: Family, addresses: list[bytes]) -> Callable[[bytes], Iterator[bytes]]:
+    """Finds, in a packet of entries, the replies' tuples that go to one of the addresses, each
+    with its zone if it isn't in the usual one.
+
+    It looks for the bytes of the tuple's addresses: walking through all attributes of all
+    messages takes longer than the kernel takes to make them.
+    """
+    size = BITS[family] // 8
+    address = bytes(size)
+    source, destination = attribute(_SOURCE[family], address), attribute(_DST[family], address)
+    begin = attribute(_IP | _NESTED, source + destination)[:8]
+    ends = b"|".join(re.escape(attribute(_DST[family], one)) for one in addresses)
+    pattern = re.compile(re.escape(begin) + b".{%d}(?:%s)" % (size, ends), re.DOTALL)
+
+    def find(packet: bytes) -> Iterator[bytes]:
+        for match in pattern.finditer(packet):
+            start = match.start() - _ATTRIBUTE.size
+            length, kind = _ATTRIBUTE.unpack_from(packet, start)
+            if kind == _REPLY | _NESTED:
+                end = start + length
+                zoned = packet[end + 2 : end + 4] == _ZONE_KIND
+                yield packet[start : end + 8 if zoned else end]
+
+    return find
 
 
 def _count() -> int:

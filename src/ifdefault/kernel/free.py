@@ -29,13 +29,14 @@ def free(
     marks: Sequence[int] = (),
     mask: int = 0,
     spared: Sequence[str] = (),
+    others: Sequence[str] = (),
 ) -> Freed:
     """Destroy the outgoing TCP sockets (their programs see ECONNABORTED) and delete the tracked
     flows that have one of these source addresses, or one of `marks` under `mask`.
 
     `spared`: prefixes that are reached without the uplink (the host's own addresses, its LANs);
     sockets connected to them stay. Link-local addresses are passed over, since the same one may be
-    there on another link.
+    there on another link. `others`: addresses of other uplinks, that with the most flows first.
     """
     if any(not mark or mark & ~mask for mark in marks):
         raise ValueError("a mark of 0, or one with bits outside the mask, may be anybody's")
@@ -43,7 +44,7 @@ def free(
     if not addresses and not marks:
         return Freed()
     with ThreadPoolExecutor(1) as beside:
-        flows = beside.submit(conntrack.forget_outgoing, addresses, marks, mask)
+        flows = beside.submit(conntrack.forget_outgoing, addresses, marks, mask, others)
         return Freed(_destroy(addresses, marks, mask, spared), flows.result())
 
 

@@ -7,6 +7,7 @@ inconsistent are read again.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import struct
@@ -87,8 +88,8 @@ class Netlink:
     def cast(self, kind: int, bodies: list[bytes]) -> None:
         """Ask for many changes at once. What the kernel refuses is passed over."""
         for first in range(0, len(bodies), _CAST_MESSAGES):
-            batch = (self._message(kind, F_REQUEST, b) for b in bodies[first:][:_CAST_MESSAGES])
-            self._socket.send(b"".join(batch))
+            batch = bodies[first : first + _CAST_MESSAGES]
+            self._socket.send(b"".join(self._messages_of(kind, batch)))
 
     def change_many(self, kind: int, bodies: Sequence[bytes], flags: int = 0) -> int:
         """Ask for many changes at once and wait; how many of them the kernel has made."""
@@ -124,6 +125,20 @@ class Netlink:
         self._send(kind, F_REQUEST | F_DUMP, body)
         return self._replies()
 
+    def packets(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """As `stream`, in whole packets with all headers, for who looks for bytes in them."""
+        self._send(kind, F_REQUEST | F_DUMP, body)
+        while True:
+            try:  # who takes a packet finds the next one there: the kernel makes it at once
+                packet = self._receive(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            told, flags, _, message = next(_messages(packet))
+            if told in (_NLMSG_ERROR, _NLMSG_DONE):
+                _raise_refusal(message, flags)
+                return
+            yield packet
+
     def _batch(self, kind: int, flags: int, bodies: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
         """The one message that answers each: type and body."""
         for first in range(0, len(bodies), _CAST_MESSAGES):  # the answers must find room, too
@@ -143,9 +158,18 @@ class Netlink:
         header = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0)
         return header + body + bytes(-len(body) % 4)
 
-    def _receive(self) -> bytes:
+    def _messages_of(self, kind: int, bodies: list[bytes]) -> Iterator[bytes]:
+        """Requests that nobody waits for an answer to; their headers differ in length alone."""
+        self._sequence += 1
+        sized = functools.cache(
+            lambda size: _HEADER.pack(_HEADER.size + size, kind, F_REQUEST, self._sequence, 0)
+        )
+        for body in bodies:
+            yield sized(len(body)) + body + bytes(-len(body) % 4)
+
+    def _receive(self, flags: int = 0) -> bytes:
         with memoryview(self._buffer) as view:
-            return bytes(view[: self._socket.recv_into(view)])
+            return bytes(view[: self._socket.recv_into(view, 0, flags)])
 
     def _replies(self) -> Iterator[bytes]:
         while True:
