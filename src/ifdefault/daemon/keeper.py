@@ -72,14 +72,16 @@ class Keeper:
         """Bring the kernel to a config, or leave it as it was and raise. `decide` is shown what
         uplinks that config has."""
         with self._store.lock(wait=True):
-            decision = decide(self._prepare(config, None, thorough=False))
+            first = self._prepare(config, None, thorough=False)
+            decision = decide(first)
+            groups = _groups(first)  # as they were before the kernel was looked at
             prepared = self._prepare(config, decision, thorough=True)
             if self._prepared is None:  # at boot a service's fault mustn't keep us from all else
                 spared = tuple(p for p in prepared.problems if not p.where.startswith("forward["))
                 prepared = replace(prepared, problems=spared)
             commit(prepared, self._store)
         self.config, self._prepared, self.held = config, prepared, ""
-        self._groups = self._find_groups()
+        self._groups = groups
         return prepared
 
     def take_down(self) -> Prepared:
@@ -104,9 +106,9 @@ class Keeper:
             return Kept(False, refused=(problem,), again_s=now + self._later())
 
     def _keep(self, now: float, decision: Decision | None, decided: bool) -> Kept:
+        groups = _groups(self.prepared)  # what comes or goes meanwhile is seen the next time
         prepared = self._prepare(self.config, decision, thorough=False)
-        self._prepared = prepared
-        self._groups = self._find_groups()
+        self._prepared, self._groups = prepared, groups
         operations = tuple(describe(operation) for operation in prepared.operations)
         if self.held:
             return Kept()
@@ -125,11 +127,7 @@ class Keeper:
         """Whether control groups that have rules came or went, which is nobody's interference."""
         if self.held:
             return False
-        return runs.sweep(self.prepared.state) or self._groups != self._find_groups()
-
-    def _find_groups(self) -> tuple[int, ...]:
-        hook = self.prepared.desired.hook
-        return tuple(cgroups.number(path) for path, *_ in hook.cgroups) if hook else ()
+        return runs.sweep(self.prepared.state) or self._groups != _groups(self.prepared)
 
     def _later(self) -> float:
         self._retry_s = min(2 * self._retry_s, _RETRY_LONGEST_S)
@@ -171,3 +169,9 @@ class Keeper:
         if self._netlink is None:
             self._netlink = Netlink(NETLINK_SOCK_DIAG)
         return self._netlink
+
+
+def _groups(prepared: Prepared) -> tuple[int, ...]:
+    """The numbers of the control groups that have rules, 0 of one that isn't there."""
+    hook = prepared.desired.hook
+    return tuple(cgroups.number(path) for path, *_ in hook.cgroups) if hook else ()
