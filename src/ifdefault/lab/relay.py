@@ -35,12 +35,11 @@ def relay(fd: int, delay_s: float) -> None:
 
 
 def _read(fd: int, kept: deque[tuple[float, bytes]], delay_s: float) -> None:
-    due = time.monotonic() + delay_s
     with contextlib.suppress(BlockingIOError):
         for _ in range(_BATCH):
             packet = os.read(fd, _MTU_MAX)
             if len(kept) < _KEPT_MAX:
-                kept.append((due, packet))
+                kept.append((time.monotonic() + delay_s, packet))
 
 
 def main() -> None:
