@@ -37,7 +37,6 @@ _DST = {4: 2, 6: 4}
 _NESTED = 0x8000
 _ATTRIBUTE = struct.Struct("=HH")  # length, kind
 _ZONE_KIND = attribute(_ZONE, b"")[2:]
-_FIRST_ATTRIBUTE = 16 + 4  # of a packet's first entry: struct nlmsghdr, struct nfgenmsg
 _Ends = tuple[bytes, bytes]  # source and destination; b"": any
 _ANY: _Ends = (b"", b"")
 
@@ -62,7 +61,7 @@ def forget_redirected(
                 for r in redirects
                 if r.family == family
             )
-            header = struct.pack("=BBH", AF[family], 0, 0)
+            header = _header(family)
             for message in netlink.dump(_GET, header + _UDP_ALONE):
                 found = attributes(message, 4)
                 flow = _read(family, found)
@@ -133,9 +132,9 @@ def _compares(family: Family, addresses: list[bytes]) -> Literal["rightly", "wro
         return "rightly"
     for address in addresses:
         with Netlink(NETLINK_NETFILTER) as listing:
-            packet = next(listing.packets(_GET, _filter(family, reply=(b"", address))), b"")
-        if packet:  # else there is none of it, or are no others
-            reply = attributes(attributes(packet, _FIRST_ATTRIBUTE)[_REPLY], 0)
+            message = next(listing.stream(_GET, _filter(family, reply=(b"", address))), b"")
+        if message:  # else there is none of it, or are no others
+            reply = attributes(attributes(message, 4)[_REPLY], 0)
             found = attributes(reply[_IP], 0)[_DST[family]]
             return "rightly" if found == address else "wrongly"
     return "unknown"
@@ -166,8 +165,7 @@ def _filter(family: Family, original: _Ends = _ANY, reply: _Ends = _ANY) -> byte
             flags += attribute_u32(number, bool(ends[0]) | bool(ends[1]) << 1)
             ip = attribute(_IP | _NESTED, b"".join(given))
             tuples += attribute(place | _NESTED, ip)
-    header = struct.pack("=BBH", AF[family], 0, 0)
-    return header + attribute(_FILTER | _NESTED, flags) + tuples
+    return _header(family) + attribute(_FILTER | _NESTED, flags) + tuples
 
 
 def _delete_listed(
@@ -180,7 +178,7 @@ def _delete_listed(
     that compares wrongly is asked to leave out what comes from outside to the address, and both
     ways of the first that is `staying`.
     """
-    header = request = struct.pack("=BBH", AF[family], 0, 0)
+    header = request = _header(family)
     if staying:
         request = _filter(family, (b"", staying[0]), (addresses[0], staying[0]))
     answered = _answered_to(family, addresses)
@@ -221,6 +219,11 @@ def _answered_to(family: Family, addresses: list[bytes]) -> Callable[[bytes], It
                 yield packet[start : end + 8 if zoned else end]
 
     return find
+
+
+def _header(family: Family) -> bytes:
+    """struct nfgenmsg"""
+    return struct.pack("=BBH", AF[family], 0, 0)
 
 
 def _count() -> int:
