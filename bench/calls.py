@@ -26,11 +26,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import cycle, islice
 
-from ifdefault.errors import HostError
 from ifdefault.lab import services
 from ifdefault.lab.serve import drain, open_udp
 from ifdefault.lab.traffic import judge
 from ifdefault.lab.world import Node
+from ifdefault.model.errors import HostError
 
 Seen = tuple[str, str]  # the address that the server saw, and the caller's own
 _LINE = 128

@@ -14,9 +14,9 @@ from typing import Any
 
 from bench.subject import config
 from ifdefault.daemon import client
-from ifdefault.errors import HostError
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
+from ifdefault.model.errors import HostError
 
 _START_S = 60.0
 _END_S = 20.0

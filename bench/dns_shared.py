@@ -30,7 +30,7 @@ from ifdefault.daemon.paths import Way
 from ifdefault.lab.topology import ZONE, load
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.zones import Endpoint
+from ifdefault.model.dns import Endpoint
 
 _STEPS = int(os.environ.get("DNS_SHARED_STEPS", "1000"))
 _SEED = int(os.environ.get("DNS_SHARED_SEED", "1997"))

@@ -25,9 +25,9 @@ from bench.clock import say
 from bench.daemon import Daemon, two_uplinks
 from bench.results import Figure, Report, Table
 from bench.stats import median, paired, quantile
-from ifdefault.errors import HostError
 from ifdefault.lab.topology import ZONE, load
 from ifdefault.lab.world import Node, World
+from ifdefault.model.errors import HostError
 
 ROUNDS = 9
 _RUN_S = 2

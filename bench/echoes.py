@@ -21,9 +21,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ifdefault.errors import HostError
 from ifdefault.lab.attempts import checksum
 from ifdefault.lab.world import Node
+from ifdefault.model.errors import HostError
 
 _GRACE_S = 3.0
 _IPV4_HEADER = 20

@@ -21,8 +21,8 @@ from bench.results import Figure, Report, Table
 from bench.stats import quantile
 from ifdefault.health import Candidate, Path, decide
 from ifdefault.health.suspicion import LONGEST_S
-from ifdefault.vitals import GATEWAY, Ask, Decision, PathState, Transition, Verdict
-from ifdefault.wanted import HealthConfig
+from ifdefault.model.config import HealthConfig
+from ifdefault.model.health import GATEWAY, Ask, Decision, PathState, Transition, Verdict
 
 DAY_S = 86400.0
 DAYS = 4  # each with faults of its own

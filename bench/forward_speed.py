@@ -25,13 +25,13 @@ from bench.peers_forward import Shorewall, haproxy
 from bench.results import Figure, Report, Table
 from bench.stats import median, paired, quantile, uncertainty
 from bench.subject import Subject
-from ifdefault.errors import HostError
 from ifdefault.kernel import nft
 from ifdefault.kernel.netlink import NETLINK_NETFILTER, Netlink
 from ifdefault.lab import ports, services
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
-from ifdefault.model import FORWARD_TABLE
+from ifdefault.model.errors import HostError
+from ifdefault.model.kernel import FORWARD_TABLE
 
 _MANY = 10_000
 _FIRST_PORT = 10_001

@@ -30,7 +30,7 @@ from ifdefault.kernel.netlink import (
 from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import Node, World
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
 
 TARGET_MS = 200
 _SOCKETS, _FLOWS, _INBOUND, _ROUNDS = 1000, 25_000, 500, 12

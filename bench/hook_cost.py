@@ -23,14 +23,14 @@ from bench.clock import say
 from bench.results import Figure, Report, Table
 from bench.stats import median, paired, quantile, uncertainty
 from bench.subject import Subject
-from ifdefault.errors import HostError
 from ifdefault.kernel import bpf, cgroups, hook
 from ifdefault.kernel.rtnetlink import AF
 from ifdefault.lab import ports, services
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
-from ifdefault.model import Hook
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.errors import HostError
+from ifdefault.model.kernel import Hook
 
 _ROUNDS, _CONNECTS = 40, 500
 _WARM_UP = 50

@@ -22,7 +22,7 @@ from bench.judge_peers import DEFAULTS, SWEEP, Alarms, Rule
 from bench.results import Figure, Report, Table
 from bench.stats import median, quantile
 from ifdefault.health import Memory
-from ifdefault.wanted import HealthConfig
+from ifdefault.model.config import HealthConfig
 
 PLOT = Path(__file__).parents[1] / "docs" / "judge.svg"
 PATHS, DAYS = 5, 60.0  # for each line

@@ -16,8 +16,8 @@ from ifdefault.health import Memory, Path
 from ifdefault.health.line import FAST_ROUNDS, SLOW_ROUNDS
 from ifdefault.health.quality import LEAVE_QUICK, LEAVE_SLOW
 from ifdefault.health.target import MARGIN_S
-from ifdefault.vitals import PathState, Transition
-from ifdefault.wanted import HealthConfig
+from ifdefault.model.config import HealthConfig
+from ifdefault.model.health import PathState, Transition
 
 DAY_S = 86400.0
 RTT_S = 0.03

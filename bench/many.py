@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from bench import subject
 from ifdefault.lab.topology import Topology, parse
-from ifdefault.model import Address, Facts, Hop, Link, Route, Rule
+from ifdefault.model.config import Config, Family, UplinkConfig
+from ifdefault.model.kernel import Address, Facts, Hop, Link, Route, Rule
 from ifdefault.plan.numbers import UPLINKS_MAX
-from ifdefault.wanted import Config, Family, UplinkConfig
 
 UPLINKS = range(1, UPLINKS_MAX + 1)
 PER_FAMILY = 8

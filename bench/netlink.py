@@ -17,8 +17,8 @@ from bench.clock import say, times_ms
 from bench.results import Figure, Report
 from bench.stats import median
 from bench.subject import Subject
-from ifdefault.errors import HostError
 from ifdefault.lab.world import World
+from ifdefault.model.errors import HostError
 
 _IMPORTS = 9
 _HOW = """\

@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ifdefault.errors import HostError
 from ifdefault.kernel import rtnetlink
 from ifdefault.kernel.netlink import Netlink, attributes, u32
 from ifdefault.lab.world import Node
+from ifdefault.model.errors import HostError
 
 # What the kernel tells of itself; when nothing is told, it is asked all the same.
 _GROUPS = (1, 7, 8, 11, 19)  # rtnetlink's: link, IPv4 route, IPv4 rule, IPv6 route, IPv6 rule

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.behind import WEB1
-from ifdefault.errors import HostError, Problem
 from ifdefault.lab import services
 from ifdefault.lab.world import Node
+from ifdefault.model.errors import HostError, Problem
 
 _ADDRESSES = ("203.0.113.10", "198.51.100.10")
 

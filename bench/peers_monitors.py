@@ -16,9 +16,9 @@ from pathlib import Path
 from bench.failover_trials import Gauge, Start
 from bench.observer import Watch
 from bench.subject import Subject
-from ifdefault.errors import HostError
 from ifdefault.lab import services
 from ifdefault.lab.world import Node, World
+from ifdefault.model.errors import HostError
 
 FAR = ("198.18.1.10", "2001:db8:f:1::10")  # the client: beyond both providers
 PROVIDER, GATEWAY, DEVICE = "isp-a", "203.0.113.1", "wan0"

@@ -17,7 +17,7 @@ from bench.subject import Applied, Subject, config
 from ifdefault.kernel.nft import digest
 from ifdefault.lab.topology import Topology, load
 from ifdefault.lab.world import World
-from ifdefault.model import Facts
+from ifdefault.model.kernel import Facts
 from ifdefault.plan import numbers
 from ifdefault.plan.desired import plan
 from ifdefault.plan.diff import diff

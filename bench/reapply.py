@@ -18,10 +18,10 @@ from bench.clock import say
 from bench.results import Figure, Report, Table
 from bench.stats import median, quantile
 from bench.subject import Subject, config
-from ifdefault.errors import HostError
 from ifdefault.lab import services
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
+from ifdefault.model.errors import HostError
 
 _APPLIES = 100
 _EVERY_S = 0.005

@@ -29,8 +29,8 @@ from ifdefault.kernel.read import read_links
 from ifdefault.lab.attempts import checksum
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import Node, World
-from ifdefault.model import NFT_TABLE, PROTOCOL, Route, Rule
-from ifdefault.wanted import FAMILIES
+from ifdefault.model.config import FAMILIES
+from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, Route, Rule
 
 _TRIALS = 24
 _RENUMBERINGS = 12

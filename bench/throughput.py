@@ -23,12 +23,12 @@ from bench.peer import mwan3_shaped
 from bench.results import Figure, Report, Table
 from bench.stats import median, paired, quantile, uncertainty
 from bench.subject import Subject, config
-from ifdefault.errors import HostError
 from ifdefault.lab import ports, services
 from ifdefault.lab.serve import open_udp
 from ifdefault.lab.topology import load
 from ifdefault.lab.traffic import measure
 from ifdefault.lab.world import Node, World
+from ifdefault.model.errors import HostError
 
 TARGET_RATIO = 0.98
 BLOCKS, ROUNDS = 5, 8

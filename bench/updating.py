@@ -26,8 +26,8 @@ from ifdefault.daemon.spawn import Face, start_face
 from ifdefault.daemon.standing import OutletStanding
 from ifdefault.daemon.updates import Updates
 from ifdefault.host.store import Store
-from ifdefault.wanted import Config
-from ifdefault.zones import DnsConfig, Endpoint, Handed, Published, UpdateConfig
+from ifdefault.model.config import Config
+from ifdefault.model.dns import DnsConfig, Endpoint, Handed, Published, UpdateConfig
 
 SETTLE_S = 30.0
 _POLL_S = 0.005

@@ -20,7 +20,7 @@ from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
-from ifdefault.model import Facts, Neighbour, NftTable
+from ifdefault.model.kernel import Facts, Neighbour, NftTable
 from ifdefault.plan.desired import plan
 from ifdefault.plan.diff import diff
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from ifdefault.config import read
 from ifdefault.kernel import nft
-from ifdefault.model import Facts
+from ifdefault.model.kernel import Facts
 from ifdefault.plan import numbers
 from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import plan

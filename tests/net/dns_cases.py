@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from ifdefault.zones import Handed, Published, Record, Zone
+from ifdefault.model.dns import Handed, Published, Record, Zone
 
 ZONE = "www.example"
 A, B = "203.0.113.10", "198.51.100.10"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ifdefault.lab.world import World
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
 from tests.net import answers, watched
 
 A: dict[Family, str] = {4: "203.0.113.10", 6: "2001:db8:a::10"}

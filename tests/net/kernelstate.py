@@ -15,8 +15,8 @@ from ifdefault.config import read as read_config
 from ifdefault.host.apply import Prepared, commit, prepare_config, prepare_down
 from ifdefault.host.store import Store
 from ifdefault.lab.world import Node, World
-from ifdefault.model import Operation
-from ifdefault.wanted import Config
+from ifdefault.model.config import Config
+from ifdefault.model.kernel import Operation
 
 State = Counter[str]
 

@@ -28,7 +28,7 @@ from ifdefault.daemon.messages import (
 from ifdefault.daemon.spawn import Face, start_face
 from ifdefault.kernel import listening
 from ifdefault.lab.world import World
-from ifdefault.zones import Endpoint, Zone
+from ifdefault.model.dns import Endpoint, Zone
 from tests.net.dns_cases import ADDRESSES
 
 _WAIT_S = 20.0

@@ -24,12 +24,12 @@ from typing import TypeVar
 import pytest
 
 from ifdefault.config import read as read_config
-from ifdefault.errors import KernelError
 from ifdefault.lab import ports, services
 from ifdefault.lab.traffic import Tally, measure
 from ifdefault.lab.world import World
-from ifdefault.model import Operation
-from ifdefault.wanted import Config
+from ifdefault.model.config import Config
+from ifdefault.model.errors import KernelError
+from ifdefault.model.kernel import Operation
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import apply, differences, operations_left, read_state
 

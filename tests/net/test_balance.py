@@ -19,7 +19,7 @@ from ifdefault.kernel import hook
 from ifdefault.lab import services
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
 from tests.net import answers, kernelstate, watched
 from tests.net.conftest import LabWorld
 from tests.net.farend import AF, BALANCE, SO_MARK, A, B, configure, far

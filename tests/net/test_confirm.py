@@ -24,7 +24,7 @@ from ifdefault.host.apply import prepare
 from ifdefault.host.store import PENDING
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.model import Operation
+from ifdefault.model.kernel import Operation
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import (
     State,

@@ -18,8 +18,8 @@ from ifdefault.config import read as read_config
 from ifdefault.host.apply import Prepared, commit, prepare, prepare_config, prepare_down
 from ifdefault.host.store import State, Store
 from ifdefault.lab.world import World
-from ifdefault.model import Operation
-from ifdefault.wanted import Config
+from ifdefault.model.config import Config
+from ifdefault.model.kernel import Operation
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import apply, differences, down, operations_left, read_state, store_of
 

@@ -20,7 +20,7 @@ import pytest
 from ifdefault.lab.attempts import checksum
 from ifdefault.lab.topology import End
 from ifdefault.lab.world import World
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import apply, down
 

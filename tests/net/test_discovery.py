@@ -31,8 +31,8 @@ from ifdefault.lab import faults, ports, services
 from ifdefault.lab.topology import Topology, extend, parse
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
-from ifdefault.wanted import Config, Family, UplinkConfig
-from ifdefault.zones import DISCOVER, DnsConfig
+from ifdefault.model.config import Config, Family, UplinkConfig
+from ifdefault.model.dns import DISCOVER, DnsConfig
 from tests.net.conftest import LabWorld
 from tests.net.watched import PATIENCE_S, await_states, standing
 from tests.unit.certificates import Authority

@@ -22,7 +22,7 @@ from ifdefault.daemon.client import is_running
 from ifdefault.kernel import cgroups, hook
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
 from tests.net import answers, watched
 from tests.net.conftest import LabWorld
 from tests.net.farend import A, B, Far, configure, far

@@ -25,7 +25,7 @@ from ifdefault.daemon.spawn import Face, start_face
 from ifdefault.kernel import probing
 from ifdefault.lab import ports, services
 from ifdefault.lab.world import Node, World
-from ifdefault.wanted import Family, ProbeKind
+from ifdefault.model.config import Family, ProbeKind
 from tests.net.conftest import LabWorld
 
 OWN: dict[Family, str] = {4: "203.0.113.10", 6: "2001:db8:a::10"}

@@ -20,7 +20,7 @@ import pytest
 
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
 from tests.net.conftest import LabWorld
 from tests.net.test_face import BRIEF_MS, CLIENT, FAMILIES, OWN, Talk, stopped, talking
 

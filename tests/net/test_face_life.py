@@ -18,8 +18,8 @@ import pytest
 
 from ifdefault.daemon import channel, privileges, spawn
 from ifdefault.daemon.messages import Outcome, Ping, Resolve, Resolved, Send
-from ifdefault.errors import HostError
 from ifdefault.lab.world import Node
+from ifdefault.model.errors import HostError
 from tests.net.conftest import LabWorld
 from tests.net.test_face import CLIENT, PATIENT_MS, stopped, talking, until
 from tests.unit.certificates import Authority

@@ -17,12 +17,12 @@ from functools import partial
 
 import pytest
 
-from ifdefault.errors import HostError
 from ifdefault.lab import faults, registry
 from ifdefault.lab.attempts import checksum
 from ifdefault.lab.faults import inflict, suffering, undo
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
+from ifdefault.model.errors import HostError
 from tests.net.conftest import LabWorld
 
 BEYOND = {4: "1.1.1.1", 6: "2606:4700:4700::1111"}

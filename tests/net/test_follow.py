@@ -23,7 +23,7 @@ from ifdefault.lab import services, topology
 from ifdefault.lab.traffic import measure
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.wanted import Config
+from ifdefault.model.config import Config
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.evidence import TCP, UDP, Talk, tapped

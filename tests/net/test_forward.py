@@ -26,9 +26,9 @@ from ifdefault.kernel import nft
 from ifdefault.lab import ports, services
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
-from ifdefault.model import FORWARD_TABLE
-from ifdefault.vitals import Decision
-from ifdefault.wanted import FAMILIES, Config, Content, ForwardConfig, Ports
+from ifdefault.model.config import FAMILIES, Config, Content, ForwardConfig, Ports
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import FORWARD_TABLE
 from tests.net import answers
 from tests.net.conftest import LabWorld
 

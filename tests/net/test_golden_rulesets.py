@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ifdefault.kernel import nft
-from ifdefault.model import FORWARD_TABLE, NFT_TABLE
+from ifdefault.model.kernel import FORWARD_TABLE, NFT_TABLE
 from tests.net.conftest import LabWorld
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -20,9 +20,9 @@ from ifdefault.host.store import Store
 from ifdefault.kernel import ask
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.world import World
-from ifdefault.model import Facts
+from ifdefault.model.config import FAMILIES
+from ifdefault.model.kernel import Facts
 from ifdefault.plan.lookup import Fib, Flow
-from ifdefault.wanted import FAMILIES
 from tests.net import answers
 from tests.net.conftest import LabWorld
 

@@ -14,8 +14,8 @@ import pytest
 
 from ifdefault.lab import services
 from ifdefault.lab.world import World
+from ifdefault.model.config import HostConfig
 from ifdefault.plan import numbers
-from ifdefault.wanted import HostConfig
 from tests.net import answers
 from tests.net.conftest import LabWorld
 

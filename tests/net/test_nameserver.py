@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.zones import Handed, Published
+from ifdefault.model.dns import Handed, Published
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.dns_cases import A6, ADDRESSES, B6, ZONE, A, B, zone

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from ifdefault.model.dns import Endpoint
 from ifdefault.net.keys import Key
-from ifdefault.zones import Endpoint
 from tests.net import secondaries
 from tests.net.conftest import LabWorld
 from tests.net.dns_cases import ZONE, A, B, zone

@@ -23,8 +23,8 @@ from ifdefault.lab import faults, ports, services
 from ifdefault.lab.traffic import measure
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.vitals import Decision
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.health import Decision
 from tests.net import answers, kernelstate, watched
 from tests.net.conftest import LabWorld
 

@@ -27,8 +27,8 @@ from ifdefault.kernel import probing
 from ifdefault.lab import ports, services
 from ifdefault.lab.attempts import checksum
 from ifdefault.lab.world import Node, World
+from ifdefault.model.config import FAMILIES, Family, HostConfig
 from ifdefault.plan import numbers
-from ifdefault.wanted import FAMILIES, Family, HostConfig
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.evidence import tapped

@@ -24,8 +24,8 @@ from ifdefault.daemon.standing import OutletStanding
 from ifdefault.host.store import Store
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.wanted import Config, DaemonConfig
-from ifdefault.zones import DnsConfig, Handed, NameConfig, ProviderConfig, Published
+from ifdefault.model.config import Config, DaemonConfig
+from ifdefault.model.dns import DnsConfig, Handed, NameConfig, ProviderConfig, Published
 from tests.net.conftest import LabWorld
 from tests.net.test_face import stopped
 

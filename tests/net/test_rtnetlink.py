@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from ifdefault.errors import KernelError
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.world import Node
-from ifdefault.model import (
+from ifdefault.model.errors import KernelError
+from ifdefault.model.kernel import (
     PROTOCOL,
     AddRule,
     DeleteRoute,

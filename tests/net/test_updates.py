@@ -35,7 +35,7 @@ from ifdefault.lab import services
 from ifdefault.lab.topology import ZONE
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.zones import Endpoint
+from ifdefault.model.dns import Endpoint
 from tests.net.conftest import LabWorld
 from tests.net.test_face import clear, lay, until
 

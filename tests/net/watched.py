@@ -13,7 +13,7 @@ from ifdefault.daemon.standing import Standing
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.model import PROTOCOL, Route, Rule
+from ifdefault.model.kernel import PROTOCOL, Route, Rule
 from tests.net import answers
 
 FAR = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}  # the client

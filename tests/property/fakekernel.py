@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ifdefault.kernel import nft
-from ifdefault.model import (
+from ifdefault.model.config import Config
+from ifdefault.model.kernel import (
     NFT_TABLE,
     PROTOCOL,
     TABLE_MAIN,
@@ -37,7 +38,6 @@ from ifdefault.plan.desired import Plan, plan
 from ifdefault.plan.diff import diff
 from ifdefault.plan.follow import FORWARDING
 from ifdefault.plan.settings import REDIRECTS
-from ifdefault.wanted import Config
 
 
 class Refused(AssertionError):

@@ -15,8 +15,7 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
-from ifdefault.model import TABLE_MAIN, Address, Facts, Hop, Link, Neighbour, Route, Rule
-from ifdefault.wanted import (
+from ifdefault.model.config import (
     FAMILIES,
     Config,
     Family,
@@ -27,6 +26,7 @@ from ifdefault.wanted import (
     Transport,
     UplinkConfig,
 )
+from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Hop, Link, Neighbour, Route, Rule
 
 FAR: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8:ffff::99"}
 LAN: dict[Family, str] = {4: "192.168.1.10", 6: "fd00:1::10"}

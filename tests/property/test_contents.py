@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ifdefault.health import contents
 from ifdefault.health.contents import Contents, Server
-from ifdefault.vitals import ContentState, Verdict
+from ifdefault.model.health import ContentState, Verdict
 
 SERVERS: list[Server] = [("10.0.0.1", 80), ("10.0.0.1", 443), ("fd00::1", 80)]
 verdicts = st.sampled_from(["answered", "lost", "wrong", "local", "late", "mute"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ifdefault.model import PROTOCOL, DeleteRule, Desired, Hop, Link, Route, Rule, SetGroup
+from ifdefault.model.kernel import PROTOCOL, DeleteRule, Desired, Hop, Link, Route, Rule, SetGroup
 from tests.property.fakekernel import operations, planned, settle
 from tests.unit.test_lookup import CONFIG, HOST
 

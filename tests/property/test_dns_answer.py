@@ -14,7 +14,7 @@ from ifdefault.dns.answer import Responder
 from ifdefault.dns.query import parse
 from ifdefault.dns.shape import LEAST_UDP, MOST_UDP
 from ifdefault.dns.table import Table
-from ifdefault.zones import Handed, Policy
+from ifdefault.model.dns import Handed, Policy
 from tests.unit.dnszones import (
     CLIENT,
     COOKIE,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.dns.publish import next_serial, publish
-from ifdefault.vitals import Decision
-from ifdefault.zones import DnsConfig, NameConfig, Offer, Policy
+from ifdefault.model.dns import DnsConfig, NameConfig, Offer, Policy
+from ifdefault.model.health import Decision
 
 NAMES = ("isp-a", "isp-b", "isp-c", "isp-d")
 some = st.lists(st.sampled_from(NAMES), unique=True).map(tuple)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.health import Candidate, decide
-from ifdefault.vitals import Decision, Forced, PathState
-from ifdefault.wanted import FAMILIES
+from ifdefault.model.config import FAMILIES
+from ifdefault.model.health import Decision, Forced, PathState
 
 candidate = st.builds(
     Candidate,

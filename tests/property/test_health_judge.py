@@ -11,8 +11,8 @@ from bench import faults24, judge, judge_peers
 from bench.judge_lines import BURSTY, CASES, CLEAN, Bursts, Case, Dying, Independent, Line
 from bench.judge_ours import DAY_S, RTT_S, Run, delay_s, watch
 from bench.stats import median, quantile
-from ifdefault.vitals import Transition
-from ifdefault.wanted import HealthConfig
+from ifdefault.model.config import HealthConfig
+from ifdefault.model.health import Transition
 
 LOSSY = Case("5 % loss", 0.05)
 

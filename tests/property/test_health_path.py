@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from ifdefault.health import TRANSITIONS, Memory, Path
 from ifdefault.health.target import SPACING_S
-from ifdefault.vitals import GATEWAY, PathState, Transition, Verdict
-from ifdefault.wanted import HealthConfig
+from ifdefault.model.config import HealthConfig
+from ifdefault.model.health import GATEWAY, PathState, Transition, Verdict
 
 VERDICTS: tuple[Verdict, ...] = ("answered", "lost", "wrong", "local")
 CAUSES = ("sockets stall", "half-open connections")

@@ -30,8 +30,8 @@ from ifdefault.daemon.messages import (
     encode,
     printable,
 )
-from ifdefault.vitals import Verdict
-from ifdefault.wanted import FAMILIES
+from ifdefault.model.config import FAMILIES
+from ifdefault.model.health import Verdict
 
 ALL = (*TO_FACE, *TO_ENGINE)
 

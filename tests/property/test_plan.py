@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from ifdefault.host.apply import snapshot
 from ifdefault.host.store import Ruleset
-from ifdefault.model import PROTOCOL, Facts, Operation, Rule
+from ifdefault.model.config import FAMILIES
+from ifdefault.model.kernel import PROTOCOL, Facts, Operation, Rule
 from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.desired import Plan
 from ifdefault.plan.diff import own_rules
 from ifdefault.plan.lookup import Fib, Flow
-from ifdefault.wanted import FAMILIES
 from tests.property import hosts
 from tests.property.fakekernel import operations, planned, settle, steps
 from tests.property.hosts import Scene

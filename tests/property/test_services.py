@@ -14,8 +14,8 @@ from typing import Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ifdefault.model.config import Content, ForwardConfig, Ports
 from ifdefault.plan import services
-from ifdefault.wanted import Content, ForwardConfig, Ports
 from tests.unit.test_services import uplink
 
 UPLINKS = (

@@ -14,7 +14,7 @@ import dns.rdatatype
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.table import Table
-from ifdefault.zones import Handed, Policy, Published, Record, Zone
+from ifdefault.model.dns import Handed, Policy, Published, Record, Zone
 
 ZONE = "www.example.net"
 CLIENT = "192.0.2.7"

@@ -15,8 +15,8 @@ import pytest
 
 from ifdefault.cli import check, init, main
 from ifdefault.cli.options import Options
-from ifdefault.errors import ConfigError, HostError, KernelError, Problem
-from ifdefault.model import Address, Facts, Hop, Link, Route
+from ifdefault.model.errors import ConfigError, HostError, KernelError, Problem
+from ifdefault.model.kernel import Address, Facts, Hop, Link, Route
 
 FACTS = Facts(
     links=(Link(2, "wan0"),),
@@ -71,7 +71,7 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
     )
     assert done.stderr.split() == [
         "['ifdefault.cli',", "'ifdefault.cli.main',", "'ifdefault.cli.options',",
-        "'ifdefault.errors']", "0",
+        "'ifdefault.model',", "'ifdefault.model.errors']", "0",
     ]  # fmt: skip
 
 

@@ -18,10 +18,10 @@ from ifdefault.cli.options import Options
 from ifdefault.daemon import client
 from ifdefault.daemon.client import NotRunning
 from ifdefault.daemon.standing import Standing
-from ifdefault.errors import ConfigError, HostError, Problem
 from ifdefault.host.behind import Behind, ServiceStatus
 from ifdefault.host.status import Status
-from ifdefault.vitals import Decision, Health, TargetHealth
+from ifdefault.model.errors import ConfigError, HostError, Problem
+from ifdefault.model.health import Decision, Health, TargetHealth
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 

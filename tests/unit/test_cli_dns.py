@@ -15,12 +15,12 @@ from ifdefault.daemon import client
 from ifdefault.daemon.client import NotRunning
 from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding, Standing
 from ifdefault.dns.survey import Question, Reply, Rrset
-from ifdefault.errors import HostError, Problem
 from ifdefault.host.status import Status
-from ifdefault.model import Address, Uplink
-from ifdefault.vitals import Decision
-from ifdefault.wanted import Config, UplinkConfig
-from ifdefault.zones import DISCOVER, DnsConfig, NameConfig, ServerConfig
+from ifdefault.model.config import Config, UplinkConfig
+from ifdefault.model.dns import DISCOVER, DnsConfig, NameConfig, ServerConfig
+from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import Address, Uplink
 
 A, A6, B = "203.0.113.10", "2001:db8:a::10", "198.51.100.10"
 ZONE = "www.example.net"

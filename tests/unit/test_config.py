@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from ifdefault import config
 from ifdefault.config.lines import line_of, locate
-from ifdefault.errors import ConfigError
-from ifdefault.wanted import (
+from ifdefault.model.config import (
     Config,
     DaemonConfig,
     HealthConfig,
@@ -25,6 +24,7 @@ from ifdefault.wanted import (
     Probe,
     UplinkConfig,
 )
+from ifdefault.model.errors import ConfigError
 
 UPLINK = '[uplink.isp-a]\ninterface = "wan0"\n'
 

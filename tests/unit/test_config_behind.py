@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault import config
-from ifdefault.errors import ConfigError
-from ifdefault.wanted import (
+from ifdefault.model.config import (
     Config,
     Content,
     ForwardConfig,
@@ -19,6 +18,7 @@ from ifdefault.wanted import (
     OutgoingRule,
     Ports,
 )
+from ifdefault.model.errors import ConfigError
 from tests.unit.uplinks import UPLINKS
 
 LINES = UPLINKS.count("\n")

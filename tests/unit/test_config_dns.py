@@ -22,8 +22,7 @@ from ifdefault import config
 from ifdefault.config.naming import DISCOVER_EXAMPLE
 from ifdefault.config.records import record as parse_record
 from ifdefault.dns.publish import nameserver
-from ifdefault.errors import ConfigError
-from ifdefault.zones import (
+from ifdefault.model.dns import (
     DnsConfig,
     Endpoint,
     ExecConfig,
@@ -33,6 +32,7 @@ from ifdefault.zones import (
     ServerConfig,
     UpdateConfig,
 )
+from ifdefault.model.errors import ConfigError
 from tests.unit.uplinks import UPLINKS
 
 ANY = '[[dns.exec]]\nprogram = "/p"\n'  # takes every name

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ifdefault.model import PROTOCOL, Address, Facts, Hop, Link, Route, Rule
+from ifdefault.model.config import Config, HostConfig, UplinkConfig
+from ifdefault.model.kernel import PROTOCOL, Address, Facts, Hop, Link, Route, Rule
 from ifdefault.plan.conflicts import catches_default, find_conflicts, first_priority
 from ifdefault.plan.resolve import resolve
-from ifdefault.wanted import Config, HostConfig, UplinkConfig
 
 CONFIG = Config((UplinkConfig("isp-a", "wan0"), UplinkConfig("isp-b", "wan1")))
 HOST = Facts(

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.model import Facts, Hop, Route, Rule
+from ifdefault.model.config import Config, ForwardConfig, OutgoingConfig
+from ifdefault.model.kernel import Facts, Hop, Route, Rule
 from ifdefault.plan import conflicts_forward
 from ifdefault.plan.resolve import resolve
-from ifdefault.wanted import Config, ForwardConfig, OutgoingConfig
 from tests.unit.test_conflicts import CONFIG
 from tests.unit.test_conflicts import HOST as BARE
 from tests.unit.test_services import forward

@@ -8,9 +8,9 @@ import pytest
 
 from ifdefault.health import contents
 from ifdefault.health.contents import Contents, Server
+from ifdefault.model.config import Content, ForwardConfig, Ports
+from ifdefault.model.health import ContentHealth, Verdict
 from ifdefault.plan import behind
-from ifdefault.vitals import ContentHealth, Verdict
-from ifdefault.wanted import Content, ForwardConfig, Ports
 
 WEB1, WEB2 = ("10.0.0.10", 443), ("10.0.0.11", 8443)
 RTT_S = 0.01

@@ -14,8 +14,8 @@ from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.messages import TO_FACE, Message, Send, decode, encode
 from ifdefault.health.contents import PACE_S
 from ifdefault.host.store import Store
-from ifdefault.vitals import Verdict
-from ifdefault.wanted import Config, Content, ForwardConfig, Ports
+from ifdefault.model.config import Config, Content, ForwardConfig, Ports
+from ifdefault.model.health import Verdict
 
 HTTPS = Ports("tcp", 443, 443)
 ONE, TWO, SIX = Content("10.0.0.10"), Content("10.0.0.11", 8443), Content("fd00::10")

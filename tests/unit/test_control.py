@@ -26,9 +26,9 @@ from ifdefault.daemon import client, control
 from ifdefault.daemon.client import NotRunning, Peer, ask, is_running
 from ifdefault.daemon.control import Control, Request
 from ifdefault.daemon.standing import ContentStanding, Standing
-from ifdefault.errors import ConfigError, HostError, Problem
 from ifdefault.lab.waiting import eventually
-from ifdefault.vitals import Decision, Health, TargetHealth
+from ifdefault.model.errors import ConfigError, HostError, Problem
+from ifdefault.model.health import Decision, Health, TargetHealth
 
 STATUS: dict[str, Any] = {"do": "status"}
 DOWN: dict[str, Any] = {"do": "down"}

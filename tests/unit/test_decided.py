@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ifdefault.model import Desired, Facts
+from ifdefault.model.config import FAMILIES
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import Desired, Facts
 from ifdefault.plan import numbers
 from ifdefault.plan.desired import plan
 from ifdefault.plan.numbers import OUTGOING
-from ifdefault.vitals import Decision
-from ifdefault.wanted import FAMILIES
 from tests.unit.test_lookup import CONFIG, HOST
 
 NAMES = tuple(u.name for u in CONFIG.uplinks)

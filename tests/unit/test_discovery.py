@@ -15,8 +15,8 @@ from ifdefault.daemon.discovery import DISCOVERED, Discovery, is_sound
 from ifdefault.daemon.messages import Reply
 from ifdefault.daemon.paths import Way
 from ifdefault.host.store import Store
-from ifdefault.wanted import Config, Family, UplinkConfig
-from ifdefault.zones import DISCOVER, DnsConfig, Endpoint
+from ifdefault.model.config import Config, Family, UplinkConfig
+from ifdefault.model.dns import DISCOVER, DnsConfig, Endpoint
 
 DNS4, DNS6 = "dns://192.0.2.53/my.address.example", "dns://[2001:db8::53]:5353/my.address.example"
 WEB = "https://who.example/ip"

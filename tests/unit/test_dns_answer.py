@@ -9,7 +9,7 @@ import pytest
 
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.table import Table
-from ifdefault.zones import Handed, Zone
+from ifdefault.model.dns import Handed, Zone
 from tests.unit.dnszones import (
     A4,
     A6,

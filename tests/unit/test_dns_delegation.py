@@ -18,7 +18,7 @@ from ifdefault.dns.delegation import Wanted, delegate, wanted, zone_file
 from ifdefault.dns.roots import ROOTS
 from ifdefault.dns.survey import Asking, Question, Reply, Rrset, Survey
 from ifdefault.dns.verdict import Truth, judge, judge_alias
-from ifdefault.zones import (
+from ifdefault.model.dns import (
     DnsConfig,
     Endpoint,
     ExecConfig,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ifdefault.dns.offer import offer, seen_as
-from ifdefault.model import Uplink
-from ifdefault.wanted import Family
-from ifdefault.zones import DISCOVER, Offer
+from ifdefault.model.config import Family
+from ifdefault.model.dns import DISCOVER, Offer
+from ifdefault.model.kernel import Uplink
 
 OWN: tuple[tuple[Family, str], ...] = ((4, "192.168.1.2"), (6, "2001:db8:a::10"))
 UPLINK = Uplink("isp-a", 1, "wan0", 1001, 0, 0, 0, weight=3, sources=OWN)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.dns.order import Order, order, rotation, smooth, together
-from ifdefault.zones import Handed, Policy
+from ifdefault.model.dns import Handed, Policy
 
 GROUPS = st.integers(0, 5).map(lambda n: tuple(bytes([65 + at]) for at in range(n)))
 

@@ -14,7 +14,7 @@ from ifdefault.dns.answer import MOST_MEMORY, Responder
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.shape import MOST_UDP
 from ifdefault.dns.table import Table
-from ifdefault.zones import Handed
+from ifdefault.model.dns import Handed
 from tests.unit.dnszones import (
     A4,
     B4,

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from ifdefault.dns.publish import DOUBTED_TTL_S, held, nameserver, next_serial, publish, serve
-from ifdefault.vitals import Decision
-from ifdefault.zones import (
+from ifdefault.model.dns import (
     DnsConfig,
     NameConfig,
     Offer,
@@ -19,6 +18,7 @@ from ifdefault.zones import (
     is_private,
     zone_of,
 )
+from ifdefault.model.health import Decision
 
 A = Offer("isp-a", 3, ("203.0.113.10", "2001:db8:a::10"))
 B = Offer("isp-b", 1, ("198.51.100.10", "2001:db8:b::10"))

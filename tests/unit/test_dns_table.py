@@ -11,7 +11,7 @@ from ifdefault.dns import svcb, wire
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.table import Table
 from ifdefault.dns.transfer import axfr, is_newer, portions
-from ifdefault.zones import Published, Record, Zone
+from ifdefault.model.dns import Published, Record, Zone
 from tests.unit.dnszones import (
     A4,
     A6,

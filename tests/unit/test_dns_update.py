@@ -9,7 +9,7 @@ import pytest
 
 from ifdefault.dns import update
 from ifdefault.dns.update import Change, Course, choose, pause_s, wrong
-from ifdefault.zones import Endpoint
+from ifdefault.model.dns import Endpoint
 
 A, B, C = "203.0.113.10", "198.51.100.10", "2001:db8:a::10"
 OTHER = "192.0.2.99"

@@ -6,10 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.model import Facts, Hook, Hop, Route, Rule, Uplink
-from ifdefault.plan.follow import Passing, follows, passing
-from ifdefault.plan.ruleset import Needs, render
-from ifdefault.wanted import (
+from ifdefault.model.config import (
     Config,
     Content,
     ForwardConfig,
@@ -18,6 +15,9 @@ from ifdefault.wanted import (
     Ports,
     UplinkConfig,
 )
+from ifdefault.model.kernel import Facts, Hook, Hop, Route, Rule, Uplink
+from ifdefault.plan.follow import Passing, follows, passing
+from ifdefault.plan.ruleset import Needs, render
 from tests.unit.test_ruleset import HOST, A, B, chain
 
 TWO = (

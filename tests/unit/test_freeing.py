@@ -7,9 +7,9 @@ from dataclasses import replace
 from ifdefault.daemon.freeing import Ends, ends
 from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Ruleset, State
-from ifdefault.model import Address, Desired, Facts, Hop, Route, Uplink
-from ifdefault.vitals import Decision
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import Address, Desired, Facts, Hop, Route, Uplink
 
 BLANK = Uplink("a", 1, "wan0", 1001, 0x01000000, 0x21000000, 0x3F000000)
 A = replace(

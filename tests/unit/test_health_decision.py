@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ifdefault.health import Candidate, decide
-from ifdefault.vitals import Decision
+from ifdefault.model.health import Decision
 
 A, B, C = (Candidate(name, 4, state="up") for name in "abc")
 

@@ -14,8 +14,8 @@ from itertools import pairwise
 import pytest
 
 from ifdefault.health import Memory, Path
-from ifdefault.vitals import GATEWAY, Ask, PathState, Transition, Verdict
-from ifdefault.wanted import HealthConfig
+from ifdefault.model.config import HealthConfig
+from ifdefault.model.health import GATEWAY, Ask, PathState, Transition, Verdict
 
 TARGETS = ("icmp://192.0.2.1", "icmp://192.0.2.2", "icmp://192.0.2.3", "icmp://192.0.2.4")
 Fate = Callable[

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.kernel import bytecode
-from ifdefault.model import SLOTS, Hook, Rule, Uplink
+from ifdefault.model.config import Config, Family, OutgoingConfig, OutgoingRule, UplinkConfig
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import SLOTS, Hook, Rule, Uplink
 from ifdefault.plan import hook
 from ifdefault.plan.hook import slots
-from ifdefault.vitals import Decision
-from ifdefault.wanted import Config, Family, OutgoingConfig, OutgoingRule, UplinkConfig
 
 NAMES = ("a", "b", "c")
 BALANCE = OutgoingConfig(mode="balance")

@@ -16,7 +16,7 @@ import pytest
 
 from ifdefault.daemon import runs, spawn
 from ifdefault.daemon.hooks import RUNNING, WAITING, Hooks
-from ifdefault.wanted import Config, DaemonConfig, HookConfig
+from ifdefault.model.config import Config, DaemonConfig, HookConfig
 
 NOBODY = DaemonConfig(hook_user="nobody")
 

@@ -10,7 +10,7 @@ import pytest
 
 from ifdefault import config
 from ifdefault.host import discover
-from ifdefault.model import PROTOCOL, Address, Facts, Hop, Link, Neighbour, Route
+from ifdefault.model.kernel import PROTOCOL, Address, Facts, Hop, Link, Neighbour, Route
 from ifdefault.plan.resolve import resolve
 
 WAN0, WAN1 = Link(2, "wan0"), Link(3, "wan1")

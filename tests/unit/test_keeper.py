@@ -10,8 +10,8 @@ from ifdefault.daemon.keeper import Keeper
 from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Ruleset, State, Store
 from ifdefault.kernel import cgroups
-from ifdefault.model import Desired, Facts, Hook
-from ifdefault.wanted import Config
+from ifdefault.model.config import Config
+from ifdefault.model.kernel import Desired, Facts, Hook
 
 
 def test_a_group_that_comes_while_the_kernel_is_looked_at_is_seen_next(

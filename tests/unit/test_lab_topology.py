@@ -8,10 +8,10 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from ifdefault.config import parse as parse_config
-from ifdefault.errors import ConfigError
 from ifdefault.lab import build
 from ifdefault.lab.topology import Target, Topology, load, names, parse
-from ifdefault.wanted import HealthConfig
+from ifdefault.model.config import HealthConfig
+from ifdefault.model.errors import ConfigError
 
 DOCUMENTATION = [
     ip_network(prefix)

@@ -32,7 +32,7 @@ from ifdefault.config.naming import (
 from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
 from ifdefault.daemon import client, control, discovery, nameserver, programs, updates
 from ifdefault.host import store
-from ifdefault.wanted import Config, HealthConfig
+from ifdefault.model.config import Config, HealthConfig
 
 ROOT = Path(__file__).parents[2]
 PROGRAM, KEYS = ROOT / "man/ifdefault.8", ROOT / "man/ifdefault.toml.5"
@@ -168,7 +168,7 @@ def test_environment_and_files() -> None:
 
 def test_exit_statuses() -> None:
     from ifdefault.cli import main, plan
-    from ifdefault.errors import ConfigError, HostError
+    from ifdefault.model.errors import ConfigError, HostError
 
     used = {0, HostError.exit_status, ConfigError.exit_status, plan.EXIT_CHANGES}
     used |= {main.EXIT_INTERNAL, main.EXIT_INTERRUPTED}

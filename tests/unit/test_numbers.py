@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ifdefault.model.config import HostConfig
 from ifdefault.plan import numbers
-from ifdefault.wanted import HostConfig
 
 names = st.lists(st.text("abcdef", min_size=1, max_size=3), unique=True, max_size=31)
 

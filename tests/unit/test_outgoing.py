@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.model import Desired, Facts, Rule
+from ifdefault.model.config import FAMILIES, Config, Family, OutgoingConfig, OutgoingRule
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import Desired, Facts, Rule
 from ifdefault.plan import numbers
 from ifdefault.plan.desired import plan
 from ifdefault.plan.lookup import Fib, Flow
 from ifdefault.plan.numbers import OUTGOING
-from ifdefault.vitals import Decision
-from ifdefault.wanted import FAMILIES, Config, Family, OutgoingConfig, OutgoingRule
 from tests.property.fakekernel import settle
 from tests.unit.test_lookup import ARRIVAL_B, CHOSEN_B, CONFIG, FAR, HOST, LAN, UP_A, UP_B, A, B
 

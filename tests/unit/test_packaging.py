@@ -13,8 +13,8 @@ import pytest
 
 from ifdefault.cli.main import SUBCOMMANDS
 from ifdefault.cli.options import Options
-from ifdefault.errors import ConfigError
-from ifdefault.wanted import DaemonConfig
+from ifdefault.model.config import DaemonConfig
+from ifdefault.model.errors import ConfigError
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 UNITS = sorted(PACKAGING.glob("*.service"))

@@ -17,8 +17,8 @@ from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.programs import PROGRAMS, RUNNING, Programs
 from ifdefault.daemon.standing import OutletStanding
 from ifdefault.host.store import Store
-from ifdefault.wanted import Config, DaemonConfig
-from ifdefault.zones import DnsConfig, ExecConfig, Handed, NameConfig, Published
+from ifdefault.model.config import Config, DaemonConfig
+from ifdefault.model.dns import DnsConfig, ExecConfig, Handed, NameConfig, Published
 
 A, B, C = "203.0.113.10", "198.51.100.10", "203.0.113.20"
 A6, B6 = "2001:db8:a::10", "2001:db8:b::10"

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ifdefault.host.readiness import find_lacks
-from ifdefault.model import Uplink
-from ifdefault.wanted import (
+from ifdefault.model.config import (
     Config,
     DaemonConfig,
     Family,
@@ -16,6 +15,7 @@ from ifdefault.wanted import (
     Probe,
     UplinkConfig,
 )
+from ifdefault.model.kernel import Uplink
 
 
 def lacks(config: Config, *families: Family) -> list[str]:

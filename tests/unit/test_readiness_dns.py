@@ -10,9 +10,8 @@ import pytest
 
 from ifdefault.host.readiness import find_lacks
 from ifdefault.kernel import listening
-from ifdefault.model import Uplink
-from ifdefault.wanted import Config, DaemonConfig, UplinkConfig
-from ifdefault.zones import (
+from ifdefault.model.config import Config, DaemonConfig, UplinkConfig
+from ifdefault.model.dns import (
     DISCOVER,
     DnsConfig,
     Endpoint,
@@ -22,6 +21,7 @@ from ifdefault.zones import (
     ServerConfig,
     UpdateConfig,
 )
+from ifdefault.model.kernel import Uplink
 
 ME = DaemonConfig(user=str(os.getuid() or 4711))
 

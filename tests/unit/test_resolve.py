@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.errors import ConfigError
-from ifdefault.model import (
+from ifdefault.model.config import Config, HostConfig, UplinkConfig
+from ifdefault.model.errors import ConfigError
+from ifdefault.model.kernel import (
     PROTOCOL,
     TABLE_MAIN,
     Address,
@@ -21,7 +22,6 @@ from ifdefault.model import (
 )
 from ifdefault.plan import numbers
 from ifdefault.plan.desired import plan
-from ifdefault.wanted import Config, HostConfig, UplinkConfig
 
 A, B = UplinkConfig("isp-a", "wan0"), UplinkConfig("isp-b", "wan1")
 GATEWAY_A = "203.0.113.1"

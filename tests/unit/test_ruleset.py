@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.model import Address, Redirect, Uplink
+from ifdefault.model.config import HostConfig
+from ifdefault.model.kernel import Address, Redirect, Uplink
 from ifdefault.plan import numbers
 from ifdefault.plan.ruleset import Needs, render
-from ifdefault.wanted import HostConfig
 
 HOST = HostConfig()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ifdefault.model import Address, Uplink
+from ifdefault.model.config import Content, ForwardConfig, Ports, Transport
+from ifdefault.model.kernel import Address, Uplink
 from ifdefault.plan import services
 from ifdefault.plan.services import Checked, Target
-from ifdefault.wanted import Content, ForwardConfig, Ports, Transport
 
 
 def uplink(number: int, *addresses: str) -> Uplink:

@@ -8,7 +8,7 @@ import pytest
 
 from ifdefault.host.apply import with_originals
 from ifdefault.host.store import State
-from ifdefault.model import Desired, Facts, Operation, SetSysctl
+from ifdefault.model.kernel import Desired, Facts, Operation, SetSysctl
 from ifdefault.plan.diff import diff
 from ifdefault.plan.follow import Passing
 from ifdefault.plan.ruleset import Needs

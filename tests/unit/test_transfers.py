@@ -14,10 +14,10 @@ import dns.rcode
 import dns.tsig
 import pytest
 
+from ifdefault.model.config import Family
 from ifdefault.net import transfers
 from ifdefault.net.keys import Key
 from ifdefault.net.transfers import Notifier, Secondary
-from ifdefault.wanted import Family
 
 ADDRESS = "192.0.2.53"
 SECONDARY = Secondary(ADDRESS, 5353)

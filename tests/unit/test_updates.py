@@ -20,8 +20,8 @@ from ifdefault.daemon.paths import Way
 from ifdefault.daemon.updates import UPDATES, Updates
 from ifdefault.dns import update
 from ifdefault.host.store import Store
-from ifdefault.wanted import Config
-from ifdefault.zones import DnsConfig, Endpoint, Handed, Published, UpdateConfig
+from ifdefault.model.config import Config
+from ifdefault.model.dns import DnsConfig, Endpoint, Handed, Published, UpdateConfig
 
 ZONE, WWW = "example.net", "www.example.net"
 ONE, TWO = Endpoint("192.0.2.53"), Endpoint("192.0.2.54")

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.model import TABLE_MAIN, Facts, Redirect, Route
+from ifdefault.model.config import Config, Family, HostConfig
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import TABLE_MAIN, Facts, Redirect, Route
 from ifdefault.plan import numbers, prefixes, wildcard
 from ifdefault.plan.desired import plan
 from ifdefault.plan.lookup import Fib, Flow
-from ifdefault.vitals import Decision
-from ifdefault.wanted import Config, Family, HostConfig
 from tests.property import hosts
 from tests.property.fakekernel import planned, settle
 from tests.unit.test_lookup import CONFIG, HOST

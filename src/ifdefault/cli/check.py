@@ -15,9 +15,9 @@ import click
 from ifdefault import config as config_file
 from ifdefault.cli.options import Options
 from ifdefault.cli.report import problems_json, tell_problems
-from ifdefault.errors import ConfigError, IfdefaultError, Problem
-from ifdefault.model import FORWARD_TABLE, Uplink
-from ifdefault.wanted import Config
+from ifdefault.model.config import Config
+from ifdefault.model.errors import ConfigError, IfdefaultError, Problem
+from ifdefault.model.kernel import FORWARD_TABLE, Uplink
 
 
 @click.command("check", short_help="find what is wrong with the config, or stands in its way")

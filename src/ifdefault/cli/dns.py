@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.errors import HostError, Problem
+from ifdefault.model.errors import HostError, Problem
 
 if TYPE_CHECKING:
     from ifdefault.daemon.standing import Standing

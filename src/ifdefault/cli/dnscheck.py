@@ -18,10 +18,10 @@ from ifdefault.dns.offer import offer, seen_as
 from ifdefault.dns.roots import ROOTS
 from ifdefault.dns.survey import Alias, Asking, Found, Question, Reply, Server, Step, Survey
 from ifdefault.dns.verdict import Truth, judge, judge_alias
-from ifdefault.errors import HostError, Problem
-from ifdefault.model import Uplink
-from ifdefault.wanted import FAMILIES, Config
-from ifdefault.zones import DnsConfig, Offer, family_of
+from ifdefault.model.config import FAMILIES, Config
+from ifdefault.model.dns import DnsConfig, Offer, family_of
+from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.kernel import Uplink
 
 if TYPE_CHECKING:
     from ifdefault.daemon.standing import Standing

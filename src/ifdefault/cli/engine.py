@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ifdefault.cli.options import Options
-from ifdefault.errors import ConfigError, HostError, Problem
+from ifdefault.model.errors import ConfigError, HostError, Problem
 
 if TYPE_CHECKING:
     from ifdefault.daemon.standing import Standing
-    from ifdefault.vitals import Decision
+    from ifdefault.model.health import Decision
 
 CHANGE_S = 120.0  # a thousand operations take seconds; it may wait for another ifdefault
 LOOK_S = 5.0

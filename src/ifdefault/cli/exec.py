@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.errors import HostError, Problem
+from ifdefault.model.errors import HostError, Problem
 
 _NOT_FOUND, _NOT_RUN = 127, 126  # as env(1) and shells have it
 

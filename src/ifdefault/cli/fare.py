@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from ifdefault.cli.report import table
 from ifdefault.daemon.standing import Standing
-from ifdefault.vitals import Health
+from ifdefault.model.health import Health
 
 _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "In", "Out", "Carries", "Cause")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.errors import HostError, Problem
 from ifdefault.host import discover
 from ifdefault.kernel.read import read_facts
+from ifdefault.model.errors import HostError, Problem
 
 
 @click.command("init")

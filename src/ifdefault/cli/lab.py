@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from ifdefault.errors import HostError, Problem
 from ifdefault.lab import dns, faults, netns, registry, rootless, services
 from ifdefault.lab.fitting import fit
 from ifdefault.lab.topology import Topology, load, names, read
 from ifdefault.lab.world import CommandFailed, World
+from ifdefault.model.errors import HostError, Problem
 
 _world = click.option(
     "--world", "name", metavar="NAME", help="Which world; the only one unless told."

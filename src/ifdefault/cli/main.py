@@ -17,7 +17,7 @@ import click
 
 from ifdefault import __version__
 from ifdefault.cli.options import Options
-from ifdefault.errors import ConfigError, IfdefaultError
+from ifdefault.model.errors import ConfigError, IfdefaultError
 
 SUBCOMMANDS = {
     "init": "find the uplinks of this host and write a config",

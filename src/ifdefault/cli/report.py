@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ifdefault.errors import Problem
+from ifdefault.model.errors import Problem
 
 if TYPE_CHECKING:
     from ifdefault.host.apply import Prepared

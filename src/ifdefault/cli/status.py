@@ -69,10 +69,10 @@ class _Seen:
 
 def _look(options: Options) -> _Seen:
     from ifdefault.cli import engine
-    from ifdefault.errors import HostError
     from ifdefault.host.apply import prepare
     from ifdefault.host.status import read_status
     from ifdefault.host.store import Store
+    from ifdefault.model.errors import HostError
 
     standing, silence = None, ""
     try:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.errors import HostError, Problem
-from ifdefault.vitals import Forced
+from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.health import Forced
 
 if TYPE_CHECKING:
     from ifdefault.daemon.standing import Standing

@@ -15,7 +15,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from ifdefault.config.base import Interface, Keys, ip, prefix, reject, toml
-from ifdefault.wanted import Content, ForwardConfig, OutgoingConfig, OutgoingRule, Ports, Transport
+from ifdefault.model.config import (
+    Content,
+    ForwardConfig,
+    OutgoingConfig,
+    OutgoingRule,
+    Ports,
+    Transport,
+)
 
 MOST_SERVERS = 64  # of one service
 _OUTGOING = OutgoingConfig()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from ifdefault.config.lines import Path
-from ifdefault.wanted import UplinkConfig
+from ifdefault.model.config import UplinkConfig
 
 MOST_UPLINKS = 31  # numbers that fit five bits of the mark; 0 is none
 

@@ -16,8 +16,8 @@ from typing import Literal
 from ifdefault.config.behind import RuleKeys
 from ifdefault.config.cross import Fault
 from ifdefault.config.lines import Path
-from ifdefault.wanted import Content, ForwardConfig, UplinkConfig
-from ifdefault.zones import ServerConfig
+from ifdefault.model.config import Content, ForwardConfig, UplinkConfig
+from ifdefault.model.dns import ServerConfig
 
 MOST_RULES = 1000  # every route lookup walks them
 

@@ -15,8 +15,16 @@ from ifdefault.config.cross import Fault
 from ifdefault.config.lines import Path
 from ifdefault.config.naming import DISCOVER_EXAMPLE, ServerKeys
 from ifdefault.config.records import AAAA, CNAME, A, addresses
-from ifdefault.wanted import UplinkConfig
-from ifdefault.zones import DISCOVER, DnsConfig, NameConfig, Record, ServerConfig, within, zone_of
+from ifdefault.model.config import UplinkConfig
+from ifdefault.model.dns import (
+    DISCOVER,
+    DnsConfig,
+    NameConfig,
+    Record,
+    ServerConfig,
+    within,
+    zone_of,
+)
 
 _ASIDE = {*ServerKeys.model_fields, "policy", "ttl"} - {"zones"}
 _BY_ITSELF = "a name gets its uplinks' addresses by itself"

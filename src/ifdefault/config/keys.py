@@ -26,8 +26,8 @@ from ifdefault.config.behind import ForwardKeys, OutgoingKeys
 from ifdefault.config.naming import DnsKeys
 from ifdefault.config.probes import Probes
 from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
-from ifdefault.wanted import HostConfig, ReturnPath, TruthMode
-from ifdefault.zones import DISCOVER
+from ifdefault.model.config import HostConfig, ReturnPath, TruthMode
+from ifdefault.model.dns import DISCOVER
 
 _HOST = HostConfig()
 _NAME = r"[a-z0-9][a-z0-9-]{0,30}"

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from ifdefault.config.base import Keys, absolute, ip, number, reject, toml
 from ifdefault.config.probes import parse_url
 from ifdefault.config.records import MOST_RECORDS, bounded, record
-from ifdefault.zones import (
+from ifdefault.model.dns import (
     DnsConfig,
     Endpoint,
     ExecConfig,

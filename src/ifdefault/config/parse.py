@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ifdefault.config import cross, lines
-from ifdefault.errors import ConfigError, Problem
-from ifdefault.wanted import (
+from ifdefault.model.config import (
     Config,
     DaemonConfig,
     HealthConfig,
@@ -26,6 +25,7 @@ from ifdefault.wanted import (
     HostConfig,
     UplinkConfig,
 )
+from ifdefault.model.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

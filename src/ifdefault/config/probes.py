@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ifdefault.config.base import Keys, reject
-from ifdefault.wanted import Probe, ProbeKind
+from ifdefault.model.config import Probe, ProbeKind
 
 _KINDS: tuple[ProbeKind, ...] = get_args(ProbeKind)
 _PORTS = {"http": 80, "https": 443, "dns": 53}

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from ifdefault.config.base import reject, toml
-from ifdefault.zones import Record
+from ifdefault.model.dns import Record
 
 if TYPE_CHECKING:
     from dns.name import Name

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, With
 
 from ifdefault.config.base import Keys, absolute, number, reject, toml
 from ifdefault.config.probes import Probes
-from ifdefault.wanted import DaemonConfig, HealthConfig, HookConfig
+from ifdefault.model.config import DaemonConfig, HealthConfig, HookConfig
 
 _HEALTH, _DAEMON, _HOOKS = HealthConfig(), DaemonConfig(), HookConfig()
 _USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?|[0-9]{1,10}"  # useradd(8), or a uid

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifdefault.errors import HostError, Problem
+from ifdefault.model.errors import HostError, Problem
 
 SOCKET = "control.sock"
 LONGEST_PATH = 107  # sun_path, but for its final zero

@@ -20,11 +20,11 @@ from ifdefault.daemon.paths import Post
 from ifdefault.daemon.standing import ContentStanding
 from ifdefault.health import contents
 from ifdefault.kernel import probing
+from ifdefault.model.config import Config, ForwardConfig
+from ifdefault.model.health import ContentHealth, Verdict
 from ifdefault.plan import behind
 from ifdefault.plan.behind import Server, server_text, title
 from ifdefault.plan.prefixes import family_of
-from ifdefault.vitals import ContentHealth, Verdict
-from ifdefault.wanted import Config, ForwardConfig
 
 NUMBER = 1 << 20  # in messages to the face, where paths have theirs, and far fewer
 _SHARE = 4  # of the time at most one part in so many goes into deciding

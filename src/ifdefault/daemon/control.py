@@ -24,9 +24,9 @@ from typing import IO, Any, Protocol, get_args
 
 from ifdefault.daemon.client import LONGEST_PATH, SOCKET, credentials, listener
 from ifdefault.daemon.client import Peer as Peer  # whom an Answerer is told of
-from ifdefault.errors import HostError, IfdefaultError, Problem
 from ifdefault.host.store import private
-from ifdefault.vitals import Forced
+from ifdefault.model.errors import HostError, IfdefaultError, Problem
+from ifdefault.model.health import Forced
 
 LOCK = "engine.lock"
 MOST_CLIENTS = 32

@@ -15,13 +15,13 @@ from pathlib import Path as FilePath
 from typing import Any, get_args
 
 from ifdefault.daemon.standing import Event
-from ifdefault.errors import IfdefaultError
 from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import HEALTH, Store
-from ifdefault.model import Neighbour
-from ifdefault.vitals import PathState
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
+from ifdefault.model.errors import IfdefaultError
+from ifdefault.model.health import PathState
+from ifdefault.model.kernel import Neighbour
 
 KEPT, KEPT_ON_DISK = 500, 100
 Key = tuple[str, Family]

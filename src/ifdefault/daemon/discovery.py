@@ -21,10 +21,10 @@ from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.exchanges import Exchanges
 from ifdefault.daemon.messages import Asked, Reply
 from ifdefault.daemon.paths import Way, is_address
-from ifdefault.errors import HostError
 from ifdefault.host.store import Store
-from ifdefault.wanted import FAMILIES, Config, Family, Probe
-from ifdefault.zones import DISCOVER, Endpoint, family_of, is_private
+from ifdefault.model.config import FAMILIES, Config, Family, Probe
+from ifdefault.model.dns import DISCOVER, Endpoint, family_of, is_private
+from ifdefault.model.errors import HostError
 
 DISCOVERED = "discovered.json"
 AGAIN_S = 300.0

@@ -39,13 +39,13 @@ from ifdefault.daemon.paths import Paths
 from ifdefault.daemon.programs import Programs
 from ifdefault.daemon.publisher import Publisher
 from ifdefault.daemon.updates import Updates
-from ifdefault.errors import ConfigError, HostError, IfdefaultError
 from ifdefault.host import guard
 from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Store
 from ifdefault.kernel.watch import Changed, LinkChanged, NeighbourChanged, Watch
-from ifdefault.vitals import Transition, Verdict
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
+from ifdefault.model.errors import ConfigError, HostError, IfdefaultError
+from ifdefault.model.health import Transition, Verdict
 
 _DEBOUNCE_S = 0.015  # kernel events come in groups
 _SILENT_S = 0.4  # how often what tells no news is looked at

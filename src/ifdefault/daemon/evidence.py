@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from ifdefault.health.path import Path
 from ifdefault.kernel.ask import Counters
 from ifdefault.kernel.signs import Sign, Signs
-from ifdefault.model import TABLE_MAIN, Facts
-from ifdefault.vitals import Transition
+from ifdefault.model.health import Transition
+from ifdefault.model.kernel import TABLE_MAIN, Facts
 
 _LOOK_S = 0.3
 _COST_SHARE = 50

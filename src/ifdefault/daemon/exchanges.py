@@ -14,7 +14,7 @@ from itertools import count
 from ifdefault.daemon.messages import Asked, Fetch, Message, Query, Reply, Update
 from ifdefault.daemon.paths import Way
 from ifdefault.kernel import probing
-from ifdefault.zones import Endpoint
+from ifdefault.model.dns import Endpoint
 
 UPDATE_S, QUERY_S, FETCH_S = 5.0, 2.0, 10.0
 _GRACE_S = 1.0  # the face knows these times, too; this is for one that says nothing

@@ -31,11 +31,11 @@ from ifdefault.dns.cookies import SECRET_BYTES
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.secondaries import Guard
 from ifdefault.dns.table import Table
+from ifdefault.model.dns import Handed, Published, Record, Zone
 from ifdefault.net import keys
 from ifdefault.net.keys import Key
 from ifdefault.net.nameserver import Nameserver
 from ifdefault.net.transfers import Notifier, Secondary
-from ifdefault.zones import Handed, Published, Record, Zone
 
 _SERVED_S = 1.0
 _READ_AGAIN_S = 10.0  # keys that can't be read

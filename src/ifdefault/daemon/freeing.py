@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ifdefault.host.apply import Prepared
-from ifdefault.model import TABLE_MAIN, Uplink
-from ifdefault.vitals import Decision
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import TABLE_MAIN, Uplink
 
 
 @dataclass(frozen=True, slots=True)

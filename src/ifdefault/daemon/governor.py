@@ -24,9 +24,9 @@ from ifdefault.daemon.paths import Paths
 from ifdefault.health.decision import Candidate, decide
 from ifdefault.host.apply import Prepared
 from ifdefault.kernel.free import free
-from ifdefault.model import Uplink
-from ifdefault.vitals import Decision, Forced, Transition
-from ifdefault.wanted import FAMILIES, Config, Family
+from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.health import Decision, Forced, Transition
+from ifdefault.model.kernel import Uplink
 
 _SETTLE_S = 1.0  # a start's first answers come in any order, which is no reason to move
 _SHARE = 4  # of the time at most one part in so many goes into looking at the kernel

@@ -15,8 +15,8 @@ from functools import partial
 from ifdefault.daemon import privileges
 from ifdefault.daemon.messages import printable
 from ifdefault.daemon.runs import LINE_CHARS, Order, Runs, stripped
-from ifdefault.errors import Problem
-from ifdefault.wanted import Config
+from ifdefault.model.config import Config
+from ifdefault.model.errors import Problem
 
 RUNNING, WAITING = 8, 64
 FIELDS = ("uplink", "family", "was", "state", "cause")

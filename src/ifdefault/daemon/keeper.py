@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ifdefault.daemon.fights import Fights
-from ifdefault.errors import IfdefaultError, LockError, Problem
 from ifdefault.host import runs
 from ifdefault.host.apply import (
     Prepared,
@@ -24,10 +23,11 @@ from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
 from ifdefault.kernel import cgroups, sockets, sysctl
 from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
-from ifdefault.model import Uplink
+from ifdefault.model.config import Config
+from ifdefault.model.errors import IfdefaultError, LockError, Problem
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import Uplink
 from ifdefault.plan.describe import describe
-from ifdefault.vitals import Decision
-from ifdefault.wanted import Config
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ from ifdefault.daemon.fields import (
     text,
     word,
 )
-from ifdefault.vitals import Verdict
-from ifdefault.wanted import FAMILIES, Family, ProbeKind
-from ifdefault.zones import Policy
+from ifdefault.model.config import FAMILIES, Family, ProbeKind
+from ifdefault.model.dns import Policy
+from ifdefault.model.health import Verdict
 
 MAX_BYTES = 65536  # the largest that the config allows fits, which a test makes sure of
 DETAIL_CHARS = TEXT_CHARS

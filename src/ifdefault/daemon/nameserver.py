@@ -28,12 +28,12 @@ from ifdefault.daemon.messages import (
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.standing import OutletStanding
 from ifdefault.dns.publish import next_serial, serve
-from ifdefault.errors import IfdefaultError
 from ifdefault.host.store import Store
 from ifdefault.kernel import listening
-from ifdefault.model import Uplink
-from ifdefault.wanted import Config
-from ifdefault.zones import Offer, Published, ServerConfig, Zone
+from ifdefault.model.config import Config
+from ifdefault.model.dns import Offer, Published, ServerConfig, Zone
+from ifdefault.model.errors import IfdefaultError
+from ifdefault.model.kernel import Uplink
 
 SERIALS = "serials.json"
 _AGAIN_S = 2.0  # a port that is taken, an address that isn't there yet

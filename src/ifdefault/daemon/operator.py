@@ -25,12 +25,12 @@ from ifdefault.daemon.control import (
     Status,
 )
 from ifdefault.daemon.standing import Standing
-from ifdefault.errors import HostError, IfdefaultError, Problem
 from ifdefault.host import runs
 from ifdefault.host.apply import Prepared
+from ifdefault.model.config import Config
+from ifdefault.model.errors import HostError, IfdefaultError, Problem
+from ifdefault.model.health import Decision, Forced
 from ifdefault.plan.describe import describe
-from ifdefault.vitals import Decision, Forced
-from ifdefault.wanted import Config
 
 if TYPE_CHECKING:
     from ifdefault.daemon.engine import Engine

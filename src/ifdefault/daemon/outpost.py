@@ -27,9 +27,9 @@ from ifdefault.daemon.messages import (
     Served,
 )
 from ifdefault.daemon.spawn import Backoff, Face, Heard, start_face
-from ifdefault.errors import HostError
-from ifdefault.vitals import Verdict
-from ifdefault.wanted import DaemonConfig
+from ifdefault.model.config import DaemonConfig
+from ifdefault.model.errors import HostError
+from ifdefault.model.health import Verdict
 
 _RESOLVE_S = 300.0  # a name's addresses are asked for so often
 _RESOLVE_AGAIN_S = 15.0  # while it has none

@@ -14,9 +14,9 @@ from ifdefault.daemon.messages import Bind, Message, Send, Unbind
 from ifdefault.health.path import Path
 from ifdefault.health.states import Memory
 from ifdefault.kernel import probing
-from ifdefault.model import Facts, Link, Uplink
-from ifdefault.vitals import GATEWAY, Ask, Decision, Health, PathState, Transition, Verdict
-from ifdefault.wanted import FAMILIES, Config, Family, HealthConfig, Probe
+from ifdefault.model.config import FAMILIES, Config, Family, HealthConfig, Probe
+from ifdefault.model.health import GATEWAY, Ask, Decision, Health, PathState, Transition, Verdict
+from ifdefault.model.kernel import Facts, Link, Uplink
 
 Key = tuple[str, Family]
 Post = Callable[[Message, tuple[int, ...]], None]

@@ -28,11 +28,11 @@ from ifdefault.daemon.paths import Way
 from ifdefault.daemon.runs import Order, Runs, stripped
 from ifdefault.daemon.standing import OutletStanding, OutletState
 from ifdefault.dns.publish import held
-from ifdefault.errors import HostError, Problem
 from ifdefault.host.store import Store
-from ifdefault.model import Uplink
-from ifdefault.wanted import FAMILIES, Config
-from ifdefault.zones import ExecConfig, Offer, ProviderConfig, Published, family_of, within
+from ifdefault.model.config import FAMILIES, Config
+from ifdefault.model.dns import ExecConfig, Offer, ProviderConfig, Published, family_of, within
+from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.kernel import Uplink
 
 PROGRAMS = "programs.json"
 RUNNING = 4

@@ -17,10 +17,10 @@ from ifdefault.daemon.paths import Way
 from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding
 from ifdefault.dns.offer import offer, seen_as
 from ifdefault.dns.publish import publish
-from ifdefault.model import Uplink
-from ifdefault.vitals import Decision, Health
-from ifdefault.wanted import Config, Family
-from ifdefault.zones import DISCOVER, DnsConfig, Offer, Published
+from ifdefault.model.config import Config, Family
+from ifdefault.model.dns import DISCOVER, DnsConfig, Offer, Published
+from ifdefault.model.health import Decision, Health
+from ifdefault.model.kernel import Uplink
 
 _TOLD = 3  # names that one event is told of, each by itself
 

@@ -29,7 +29,7 @@ from ifdefault.daemon.messages import (
     Served,
     ToEngine,
 )
-from ifdefault.errors import HostError
+from ifdefault.model.errors import HostError
 
 READY_S = 10.0
 SOUND_S = 60.0  # a face that lived so long had no fault of its own

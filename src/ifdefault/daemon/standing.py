@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ifdefault.vitals import ContentState, Decision, Forced, Health, TargetHealth
-from ifdefault.wanted import Family
-from ifdefault.zones import Policy
+from ifdefault.model.config import Family
+from ifdefault.model.dns import Policy
+from ifdefault.model.health import ContentState, Decision, Forced, Health, TargetHealth
 
 _NOTHING = Decision()
 OutletKind = Literal["server", "update", "provider", "exec"]

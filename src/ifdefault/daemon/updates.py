@@ -28,11 +28,11 @@ from ifdefault.daemon.standing import OutletStanding, OutletState
 from ifdefault.daemon.zoneservers import Pair, ZoneServers
 from ifdefault.dns.publish import held
 from ifdefault.dns.update import Course, fitting, wrong
-from ifdefault.errors import IfdefaultError
 from ifdefault.host.store import Store
-from ifdefault.model import Uplink
-from ifdefault.wanted import Config
-from ifdefault.zones import Endpoint, Offer, Published, UpdateConfig
+from ifdefault.model.config import Config
+from ifdefault.model.dns import Endpoint, Offer, Published, UpdateConfig
+from ifdefault.model.errors import IfdefaultError
+from ifdefault.model.kernel import Uplink
 
 UPDATES = "updates.json"
 _UPDATING, _LOOKING = 8, 16  # of a zone at once

@@ -14,7 +14,7 @@ from ifdefault.daemon import fields
 from ifdefault.daemon.exchanges import Exchanges
 from ifdefault.daemon.paths import Way
 from ifdefault.dns.update import CALM_S, choose, fitting
-from ifdefault.zones import Endpoint, UpdateConfig
+from ifdefault.model.dns import Endpoint, UpdateConfig
 
 _SILENT_S = 60.0  # a server that gave no answer isn't the first to be tried for so long
 _MOST = 32  # servers that are looked at besides the configured ones

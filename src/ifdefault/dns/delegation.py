@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ifdefault.dns.publish import NAMESERVER_TTL_S, serve
-from ifdefault.zones import DnsConfig, Endpoint, NameConfig, Offer, family_of, within, zone_of
+from ifdefault.model.dns import DnsConfig, Endpoint, NameConfig, Offer, family_of, within, zone_of
 
 Line = tuple[str, str, str]  # owner, type, value
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ifdefault.model import Uplink
-from ifdefault.wanted import FAMILIES, Family
-from ifdefault.zones import DISCOVER, Offer, family_of, is_private
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.dns import DISCOVER, Offer, family_of, is_private
+from ifdefault.model.kernel import Uplink
 
 
 def seen_as(

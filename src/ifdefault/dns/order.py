@@ -13,7 +13,7 @@ from itertools import cycle, repeat
 from math import gcd, lcm
 from typing import Any, TypeAlias
 
-from ifdefault.zones import Handed, Policy
+from ifdefault.model.dns import Handed, Policy
 
 Turn: TypeAlias = Any  # an int, or a tuple of them: whatever the cycle gives and `take` takes
 Rdatas: TypeAlias = tuple[bytes, ...]

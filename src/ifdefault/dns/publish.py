@@ -10,17 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ifdefault.vitals import Decision
-from ifdefault.wanted import FAMILIES, Family
-from ifdefault.zones import (
-    DnsConfig,
-    Handed,
-    NameConfig,
-    Offer,
-    Published,
-    Zone,
-    zone_of,
-)
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.dns import DnsConfig, Handed, NameConfig, Offer, Published, Zone, zone_of
+from ifdefault.model.health import Decision
 
 DOUBTED_TTL_S = 5  # while an uplink of the name is degraded: it may have to be withdrawn
 NAMESERVER_TTL_S = 3600  # as long-lived as the delegation itself

@@ -16,7 +16,7 @@ from typing import Self
 
 from ifdefault.dns import svcb, wire
 from ifdefault.dns.order import BY_ARRIVAL, Order, Rdatas, Turn, fixed, order, together, unique
-from ifdefault.zones import Handed, Published, Zone, within
+from ifdefault.model.dns import Handed, Published, Zone, within
 
 # A change must be seen soon by who holds a copy (refresh, retry), and "no such address" be
 # forgotten as soon as an address would be (minimum); a secondary that hears nothing for a week

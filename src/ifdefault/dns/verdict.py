@@ -12,8 +12,8 @@ from ipaddress import ip_address
 
 from ifdefault.dns.delegation import delegate, glue, told
 from ifdefault.dns.survey import Alias, Exchange, Found, Reply, Server
-from ifdefault.errors import Problem
-from ifdefault.zones import NameConfig, within
+from ifdefault.model.dns import NameConfig, within
+from ifdefault.model.errors import Problem
 
 _HERE = "this host: "
 _CNAME, _ADDRESSES = 5, (1, 28)

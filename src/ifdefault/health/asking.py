@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from ifdefault.health.target import ALONE_SPACING_S, Target
-from ifdefault.vitals import Ask
+from ifdefault.model.health import Ask
 
 Pace = Literal["quiet", "burst", "waiting", "waiting long"]
 BURST_S = 0.05

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ifdefault.vitals import ContentHealth, ContentState, Verdict
+from ifdefault.model.health import ContentHealth, ContentState, Verdict
 
 Server = tuple[str, int]  # address, port
 

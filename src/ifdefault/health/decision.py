@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ifdefault.vitals import Decision, Forced, PathState
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.health import Decision, Forced, PathState
 
 # The best class first. The operator's word comes before what is observed.
 _OBSERVED: dict[PathState, int] = {

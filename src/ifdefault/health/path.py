@@ -19,8 +19,8 @@ from ifdefault.health.quality import Quality
 from ifdefault.health.states import TRANSITIONS, Memory
 from ifdefault.health.suspicion import Suspicion
 from ifdefault.health.target import Target
-from ifdefault.vitals import GATEWAY, Ask, Health, PathState, Transition, Verdict
-from ifdefault.wanted import Family, HealthConfig
+from ifdefault.model.config import Family, HealthConfig
+from ifdefault.model.health import GATEWAY, Ask, Health, PathState, Transition, Verdict
 
 PROOF_S = 3.0  # with the carrier back, answers are looked for at the pace of a burst
 FLAP_S = 600.0  # each further failure within that time doubles the hold

@@ -7,7 +7,7 @@ it is undercut by far.
 
 from __future__ import annotations
 
-from ifdefault.wanted import HealthConfig
+from ifdefault.model.config import HealthConfig
 
 QUICK_S = 20.0
 SLOW_S = 60.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ifdefault.vitals import PathState
+from ifdefault.model.health import PathState
 
 TRANSITIONS: dict[PathState, dict[PathState, str]] = {
     "unproven": {

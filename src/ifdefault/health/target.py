@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from ifdefault.vitals import GATEWAY, TargetHealth
+from ifdefault.model.health import GATEWAY, TargetHealth
 
 SPACING_S = 0.2  # between two probes to one target: gateways and public resolvers police more
 # the gateway where it is all there is: IPv4 and IPv6 share what it allows

@@ -13,14 +13,16 @@ from typing import TypeVar
 
 from ifdefault.config import placed
 from ifdefault.config import read as read_config
-from ifdefault.errors import HostError, KernelError, Problem
 from ifdefault.host import routers, runs
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Ruleset, State, Store
 from ifdefault.kernel import foreign, hook, nft, sockets
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
-from ifdefault.model import (
+from ifdefault.model.config import Config
+from ifdefault.model.errors import HostError, KernelError, Problem
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import (
     FORWARD_TABLE,
     NFT_TABLE,
     AddRule,
@@ -41,8 +43,6 @@ from ifdefault.plan import conflicts, numbers
 from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import plan
 from ifdefault.plan.diff import diff, own_routes, own_rules
-from ifdefault.vitals import Decision
-from ifdefault.wanted import Config
 
 T = TypeVar("T")
 Before = Callable[[Operation], None]

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from ifdefault.host import passing
 from ifdefault.host.apply import Prepared
 from ifdefault.kernel import nft
-from ifdefault.model import FORWARD_TABLE
+from ifdefault.model.config import FAMILIES, ForwardConfig
+from ifdefault.model.kernel import FORWARD_TABLE
 from ifdefault.plan import behind, services
 from ifdefault.plan.behind import Server
-from ifdefault.wanted import FAMILIES, ForwardConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ifdefault.model import TABLE_MAIN, Address, Facts, Link
+from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Link
 from ifdefault.plan import prefixes
 from ifdefault.plan.resolve import kernel_default
-from ifdefault.wanted import FAMILIES, Config, Family
 
 _PRIVATE = {  # RFC 1918, 6598, 3927; RFC 4193
     4: ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),

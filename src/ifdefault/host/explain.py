@@ -10,17 +10,17 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ifdefault.errors import ConfigError, Problem
 from ifdefault.host import passing
 from ifdefault.host.apply import Prepared
 from ifdefault.host.passing import Passage
 from ifdefault.kernel import ask
-from ifdefault.model import Redirect, Uplink
+from ifdefault.model.config import Family
+from ifdefault.model.errors import ConfigError, Problem
+from ifdefault.model.kernel import Redirect, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.lookup import Fib, Flow, Verdict
 from ifdefault.plan.services import Target
-from ifdefault.wanted import Family
 
 PROTOCOLS = {
     "tcp": socket.IPPROTO_TCP,

@@ -21,10 +21,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from ifdefault.errors import HostError, Problem
 from ifdefault.host.apply import Before, Prepared, commit, return_to, snapshot
 from ifdefault.host.store import PENDING, Store
-from ifdefault.model import Desired
+from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.kernel import Desired
 
 _READY = b"ready\n"
 _SYSTEMD = Path("/run/systemd/system")

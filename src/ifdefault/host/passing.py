@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ifdefault.host.apply import Prepared
-from ifdefault.model import Rule, Uplink
+from ifdefault.model.config import Family
+from ifdefault.model.kernel import Rule, Uplink
 from ifdefault.plan import behind, follow, lookup, numbers, services
 from ifdefault.plan.lookup import Flow
 from ifdefault.plan.prefixes import contains, family_of
 from ifdefault.plan.services import Target
-from ifdefault.wanted import Family
 
 _TCP, _UDP = 6, 17  # IPPROTO_TCP, IPPROTO_UDP
 Shares = tuple[tuple[Uplink, int], ...]  # in percent, the greatest first

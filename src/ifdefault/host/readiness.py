@@ -13,11 +13,11 @@ from dataclasses import astuple, fields
 from ipaddress import ip_address
 from pathlib import Path
 
-from ifdefault.errors import Problem
 from ifdefault.kernel import listening
-from ifdefault.model import Uplink
-from ifdefault.wanted import FAMILIES, Config, DaemonConfig, Probe
-from ifdefault.zones import DISCOVER, DnsConfig, is_private
+from ifdefault.model.config import FAMILIES, Config, DaemonConfig, Probe
+from ifdefault.model.dns import DISCOVER, DnsConfig, is_private
+from ifdefault.model.errors import Problem
+from ifdefault.model.kernel import Uplink
 
 _DEFAULT = DaemonConfig()
 

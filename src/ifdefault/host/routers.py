@@ -12,8 +12,8 @@ from dataclasses import replace
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.perform import resolve_neighbour
 from ifdefault.kernel.read import read_links, read_neighbours
-from ifdefault.model import Facts, Neighbour
-from ifdefault.wanted import Config
+from ifdefault.model.config import Config
+from ifdefault.model.kernel import Facts, Neighbour
 
 _WAIT_S = 1.0
 _STEP_S = 0.02

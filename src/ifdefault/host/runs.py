@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from ifdefault.errors import HostError, IfdefaultError, Problem
 from ifdefault.host.store import State, Store
 from ifdefault.kernel import cgroups, hook
-from ifdefault.model import Uplink
-from ifdefault.wanted import Config, OutgoingRule
+from ifdefault.model.config import Config, OutgoingRule
+from ifdefault.model.errors import HostError, IfdefaultError, Problem
+from ifdefault.model.kernel import Uplink
 
 _PREFIX = "ifdefault-"
 _MOST = 256

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ifdefault.errors import KernelError
 from ifdefault.host.apply import Prepared
 from ifdefault.host.behind import Behind, read_behind
 from ifdefault.kernel import ask, nft
 from ifdefault.kernel.ask import Traffic
-from ifdefault.model import PROTOCOL
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.errors import KernelError
+from ifdefault.model.kernel import PROTOCOL
 from ifdefault.plan import ruleset
 from ifdefault.plan.describe import describe
-from ifdefault.wanted import FAMILIES, Family
 
 _NOTHING = Behind()
 

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ifdefault.errors import HostError, LockError, Problem
-from ifdefault.model import FORWARD_TABLE, NFT_TABLE, NftTable
+from ifdefault.model.errors import HostError, LockError, Problem
+from ifdefault.model.kernel import FORWARD_TABLE, NFT_TABLE, NftTable
 
 STATE, LOCK = "state.json", "lock"
 RULESETS = {NFT_TABLE: "ruleset.json", FORWARD_TABLE: "services.json"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ifdefault.kernel import rtnetlink
 from ifdefault.kernel.netlink import Netlink, attributes
 from ifdefault.kernel.read import read_links
-from ifdefault.model import Route
+from ifdefault.model.kernel import Route
 
 
 @dataclass(frozen=True, order=True, slots=True)

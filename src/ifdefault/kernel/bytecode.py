@@ -17,8 +17,8 @@ import struct
 import sys
 from dataclasses import dataclass, field
 
-from ifdefault.model import SLOTS, Hook, Rule
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
+from ifdefault.model.kernel import SLOTS, Hook, Rule
 
 FIRST_SLOT: dict[Family, int] = {4: 0, 6: SLOTS}
 NEVER = 2 * SLOTS

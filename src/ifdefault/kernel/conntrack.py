@@ -26,8 +26,8 @@ from ifdefault.kernel.netlink import (
     attributes,
 )
 from ifdefault.kernel.rtnetlink import AF, BITS, packed
-from ifdefault.model import Redirect
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.kernel import Redirect
 
 _GET, _DELETE = 0x101, 0x102
 _ORIGINAL, _REPLY, _MARK, _ID, _ZONE, _MARK_MASK, _FILTER = 1, 2, 8, 12, 18, 21, 25

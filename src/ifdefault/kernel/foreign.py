@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ifdefault.errors import Problem
-from ifdefault.model import FORWARD_TABLE, NFT_TABLE
+from ifdefault.model.errors import Problem
+from ifdefault.model.kernel import FORWARD_TABLE, NFT_TABLE
 
 _WHOLE = 0xFFFFFFFF
 _TIMEOUT_S = 5

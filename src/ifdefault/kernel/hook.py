@@ -20,10 +20,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ifdefault.errors import HostError
 from ifdefault.kernel import bpf, bytecode, cgroups
-from ifdefault.model import SLOTS, Hook, Rule
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.errors import HostError
+from ifdefault.model.kernel import SLOTS, Hook, Rule
 
 _PLACES = (bpf.CONNECT4, bpf.CONNECT6, bpf.SOCK_CREATE)
 _STATE, _CGROUPS = "ifd_state", "ifd_cgroups"

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.kernel.rtnetlink import AF
-from ifdefault.zones import family_of
+from ifdefault.model.dns import family_of
 
 FACE = "ifdefault.daemon.face"  # in the command line of whoever holds such sockets for us
 _BUFFER_BYTES = 1 << 20

@@ -15,9 +15,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ifdefault.errors import HostError, KernelError, Problem
 from ifdefault.kernel import nftlink
-from ifdefault.model import NFT_TABLE, NftTable
+from ifdefault.model.errors import HostError, KernelError, Problem
+from ifdefault.model.kernel import NFT_TABLE, NftTable
 
 _STATELESS, _JSON, _TERSE = 1 << 2, 1 << 4, 1 << 11
 # the elements of a set that packets fill

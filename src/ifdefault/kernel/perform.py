@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import errno
 
-from ifdefault.errors import KernelError, Problem
 from ifdefault.kernel import conntrack, hook, nft, rtnetlink, sysctl
 from ifdefault.kernel.netlink import F_CREATE, F_REPLACE, Netlink
 from ifdefault.kernel.read import read_links
-from ifdefault.model import (
+from ifdefault.model.errors import KernelError, Problem
+from ifdefault.model.kernel import (
     AddRule,
     DeleteRoute,
     DeleteRule,

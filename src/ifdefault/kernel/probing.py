@@ -11,7 +11,7 @@ import socket
 import struct
 
 from ifdefault.kernel.rtnetlink import AF
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
 
 _ECHO_REPLY = {4: 0, 6: 129}
 _PROTOCOL = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}

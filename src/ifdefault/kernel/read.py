@@ -9,11 +9,20 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 
-from ifdefault.errors import HostError, KernelError, Problem
 from ifdefault.kernel import hook, nft, rtnetlink, sockets, sysctl
 from ifdefault.kernel.netlink import Netlink
-from ifdefault.model import FORWARD_TABLE, TABLE_LOCAL, Address, Facts, Link, Neighbour, Route, Rule
-from ifdefault.wanted import FAMILIES, Family
+from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.errors import HostError, KernelError, Problem
+from ifdefault.model.kernel import (
+    FORWARD_TABLE,
+    TABLE_LOCAL,
+    Address,
+    Facts,
+    Link,
+    Neighbour,
+    Route,
+    Rule,
+)
 
 GLOBAL_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",

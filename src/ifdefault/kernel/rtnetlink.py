@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from ifdefault.kernel.netlink import attribute, attribute_u32, attributes, u32
-from ifdefault.model import Address, Hop, Link, Neighbour, Route, Rule
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
+from ifdefault.model.kernel import Address, Hop, Link, Neighbour, Route, Rule
 
 NEWLINK, GETLINK = 16, 18
 GETADDR = 22

@@ -6,7 +6,7 @@ import socket
 import struct
 
 from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink, attributes
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
 
 _SOCK_DIAG_BY_FAMILY = 20
 _UNCONNECTED, _LISTEN = 1 << 7, 1 << 10  # UDP's idle state is TCP_CLOSE

@@ -24,7 +24,7 @@ from ifdefault.kernel.netlink import (
     u32,
 )
 from ifdefault.kernel.read import read_links
-from ifdefault.model import FORWARD_TABLE, NFT_TABLE, PROTOCOL, TABLE_LOCAL, Link
+from ifdefault.model.kernel import FORWARD_TABLE, NFT_TABLE, PROTOCOL, TABLE_LOCAL, Link
 
 Kind = Literal["address", "route", "rule", "nexthop", "nft"]
 

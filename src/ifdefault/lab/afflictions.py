@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ifdefault.errors import HostError
 from ifdefault.lab import build, registry, renumber
 from ifdefault.lab.topology import End, NodeSpec, Topology
 from ifdefault.lab.world import Node, World
+from ifdefault.model.errors import HostError
 
 FAULTS = "faults"  # the kind of the registry's entries "PROVIDER FAULT"
 RENEWED: dict[str, Callable[[Topology, str], dict[str, str]]] = {

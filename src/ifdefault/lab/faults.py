@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ifdefault.errors import HostError, Problem
 from ifdefault.lab import afflictions, registry
 from ifdefault.lab.afflictions import Case, Filter, Flaps, Gaps, Kind, Link, Renumbering, chain
 from ifdefault.lab.world import World
+from ifdefault.model.errors import HostError, Problem
 
 
 @dataclass(frozen=True, slots=True)

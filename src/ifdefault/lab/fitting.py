@@ -14,7 +14,7 @@ from typing import Any
 
 from ifdefault.lab import internet
 from ifdefault.lab.topology import Topology, extend, parse
-from ifdefault.wanted import FAMILIES, Config, UplinkConfig
+from ifdefault.model.config import FAMILIES, Config, UplinkConfig
 
 _PREFIXES = {  # where the config says nothing; RFC 5737 and RFC 3849
     1: ("203.0.113", "2001:db8:a:"),

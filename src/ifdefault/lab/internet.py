@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from ifdefault.wanted import FAMILIES, HealthConfig, Probe
+from ifdefault.model.config import FAMILIES, HealthConfig, Probe
 
 # ICMP and TCP answer with the mark of what they answer to; UDP gets it from a map of ours.
 SYSCTLS = {

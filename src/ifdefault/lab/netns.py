@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from ifdefault.errors import HostError
 from ifdefault.kernel import hook
+from ifdefault.model.errors import HostError
 
 T = TypeVar("T")
 

@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ifdefault.errors import HostError
 from ifdefault.lab import dns, lookup
 from ifdefault.lab.faults import suffering
 from ifdefault.lab.topology import ZONE
 from ifdefault.lab.visits import Visit, Visits
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
+from ifdefault.model.errors import HostError
 
 PROVIDER, FAULT = "isp-a", "blackhole"
 STATIC = f"{dns.STATIC}.example"

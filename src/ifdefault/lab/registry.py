@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ifdefault.errors import HostError, Problem
+from ifdefault.model.errors import HostError, Problem
 
 OUTER_UID = "IFDEFAULT_LAB_UID"  # set inside a user namespace: whose it is
 

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from ifdefault.errors import HostError, Problem
 from ifdefault.lab import registry
+from ifdefault.model.errors import HostError, Problem
 
 _CAPABILITIES = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]

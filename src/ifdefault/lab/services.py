@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ifdefault.errors import HostError, Problem
 from ifdefault.lab import ports
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node
+from ifdefault.model.errors import HostError, Problem
 
 _START_S = 15.0
 _PACKAGES = {"named": "bind9"}  # Debian's, where they aren't called as the program

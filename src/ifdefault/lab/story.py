@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from ifdefault.errors import HostError
 from ifdefault.lab import dns, outage, ports, services
 from ifdefault.lab.rotation import rotate
 from ifdefault.lab.topology import Target, Topology
 from ifdefault.lab.traffic import Tally, measure
 from ifdefault.lab.world import World
+from ifdefault.model.errors import HostError
 
 COUNT = 20  # tries of each kind to each address
 VISITS = 1000  # connections by name

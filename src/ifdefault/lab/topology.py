@@ -18,9 +18,9 @@ from importlib.resources import files
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from ifdefault.errors import ConfigError, Problem
 from ifdefault.lab import internet
 from ifdefault.lab.filters import source_filter
+from ifdefault.model.errors import ConfigError, Problem
 
 _FILES = files("ifdefault.lab") / "topologies"
 ZONE = "www.example"  # what the host is for, unless a topology says otherwise

@@ -19,10 +19,10 @@ from dataclasses import astuple, dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from ifdefault.errors import HostError
 from ifdefault.lab import lookup
 from ifdefault.lab.attempts import KINDS
 from ifdefault.lab.traffic import judge
+from ifdefault.model.errors import HostError
 
 if TYPE_CHECKING:
     from ifdefault.lab.world import Node

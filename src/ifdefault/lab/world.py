@@ -21,10 +21,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from ifdefault.errors import HostError, Problem
 from ifdefault.lab import build, filters, netns, registry
 from ifdefault.lab.topology import NodeSpec, Topology, parse
 from ifdefault.lab.waiting import eventually
+from ifdefault.model.errors import HostError, Problem
 
 T = TypeVar("T")
 Completed = subprocess.CompletedProcess[str]

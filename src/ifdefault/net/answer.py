@@ -14,7 +14,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from ifdefault.vitals import Verdict
+from ifdefault.model.health import Verdict
 
 _QUEUED = ((socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25))  # IP_RECVERR, IPV6_RECVERR
 _ERROR = struct.Struct("=IBBBxII")  # linux/errqueue.h, struct sock_extended_err

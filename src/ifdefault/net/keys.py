@@ -13,7 +13,7 @@ import os
 import re
 from dataclasses import dataclass, field
 
-from ifdefault.errors import HostError, Problem
+from ifdefault.model.errors import HostError, Problem
 
 # RFC 8945, 6, without HMAC-MD5, which must not be used; each with the length of its MAC
 ALGORITHMS = {

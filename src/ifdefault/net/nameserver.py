@@ -16,10 +16,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal, Protocol
 
+from ifdefault.model.config import Family
 from ifdefault.net.batch import Batch
 from ifdefault.net.streams import Streams
 from ifdefault.net.turns import Turns
-from ifdefault.wanted import Family
 
 TURN_S = 0.002
 _PACKETS = 16  # of one socket, before another has its turn

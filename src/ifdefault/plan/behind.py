@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
+from ifdefault.model.config import Content, Family, ForwardConfig, Ports
 from ifdefault.plan import services
 from ifdefault.plan.prefixes import family_of
-from ifdefault.wanted import Content, Family, ForwardConfig, Ports
 
 Server = tuple[str, int]
 

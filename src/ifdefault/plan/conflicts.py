@@ -10,13 +10,21 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from ifdefault.errors import Problem
-from ifdefault.model import FORWARD_TABLE, NFT_TABLE, PROTOCOL, TABLE_MAIN, Facts, Rule, Uplink
+from ifdefault.model.config import Config, Family, HostConfig
+from ifdefault.model.errors import Problem
+from ifdefault.model.kernel import (
+    FORWARD_TABLE,
+    NFT_TABLE,
+    PROTOCOL,
+    TABLE_MAIN,
+    Facts,
+    Rule,
+    Uplink,
+)
 from ifdefault.plan import conflicts_forward, follow, numbers, prefixes, wildcard
 from ifdefault.plan.describe import rule_text
 from ifdefault.plan.lookup import Flow, matches
 from ifdefault.plan.resolve import ready
-from ifdefault.wanted import Config, Family, HostConfig
 
 WHOLE_MARK = 0xFFFFFFFF
 

@@ -10,11 +10,11 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from ifdefault.errors import Problem
-from ifdefault.model import Facts, Uplink
+from ifdefault.model.config import Config, ForwardConfig, Ports
+from ifdefault.model.errors import Problem
+from ifdefault.model.kernel import Facts, Uplink
 from ifdefault.plan import numbers, prefixes, wildcard
 from ifdefault.plan.lookup import Fib, Flow
-from ifdefault.wanted import Config, ForwardConfig, Ports
 
 _ANY = {"0.0.0.0": 4, "::": 6}
 _Held = dict[str, list[tuple[int, str]]]  # by transport (port, address), in order

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ifdefault.model import (
+from ifdefault.model.kernel import (
     PROTOCOL,
     TABLE_MAIN,
     AddRule,

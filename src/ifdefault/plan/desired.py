@@ -11,8 +11,10 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from ifdefault.errors import ConfigError, Problem
-from ifdefault.model import (
+from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.errors import ConfigError, Problem
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import (
     PROTOCOL,
     TABLE_DEFAULT,
     TABLE_LOCAL,
@@ -38,8 +40,6 @@ from ifdefault.plan import (
     wildcard,
 )
 from ifdefault.plan.conflicts import first_priority
-from ifdefault.vitals import Decision
-from ifdefault.wanted import FAMILIES, Config, Family
 
 _IPV6_METRIC = 1024  # what the kernel gives an IPv6 route without one
 _SCOPE_LINK = 253

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from ifdefault.model import (
+from ifdefault.model.kernel import (
     FORWARD_TABLE,
     NFT_TABLE,
     PROTOCOL,

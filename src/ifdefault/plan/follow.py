@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from ifdefault.model import TABLE_MAIN, Facts, Hook, Route, Rule, Uplink
+from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.kernel import TABLE_MAIN, Facts, Hook, Route, Rule, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.nfttext import IP, chain, names, values
-from ifdefault.wanted import FAMILIES, Config, Family
 
 FORWARDING: dict[Family, str] = {
     4: "net/ipv4/ip_forward",

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ifdefault.model import SLOTS, Hook, Uplink
+from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import SLOTS, Hook, Uplink
 from ifdefault.plan import numbers, outgoing
-from ifdefault.vitals import Decision
-from ifdefault.wanted import FAMILIES, Config, Family
 
 
 def wanted(config: Config, uplinks: tuple[Uplink, ...], decision: Decision) -> Hook | None:

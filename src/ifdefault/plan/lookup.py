@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ifdefault.model import TABLE_LOCAL, Address, Facts, Hop, Route, Rule
+from ifdefault.model.config import Family
+from ifdefault.model.kernel import TABLE_LOCAL, Address, Facts, Hop, Route, Rule
 from ifdefault.plan import prefixes
-from ifdefault.wanted import Family
 
 _PREFERENCES = ("high", "", "low")
 _REFUSALS = ("blackhole", "unreachable", "prohibit")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
 
 IP: dict[Family, str] = {4: "ip", 6: "ip6"}
 SET_SIZE = 128  # elements that packets may add: outsiders must not fill memory

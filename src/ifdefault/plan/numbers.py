@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ifdefault.wanted import HostConfig
+from ifdefault.model.config import HostConfig
 
 UPLINKS_MAX = 31
 

@@ -11,10 +11,10 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ifdefault.model import PROTOCOL, Rule, Uplink
+from ifdefault.model.config import Config, Family, HostConfig, OutgoingRule
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import PROTOCOL, Rule, Uplink
 from ifdefault.plan import numbers, prefixes, resolve
-from ifdefault.vitals import Decision
-from ifdefault.wanted import Config, Family, HostConfig, OutgoingRule
 
 _PROTOCOLS = {None: 0, "tcp": 6, "udp": 17}
 _OWN = "lo"  # to a rule, the device that the host's own packets come from (ip-rule(8))

@@ -10,7 +10,7 @@ import functools
 import ipaddress
 from collections.abc import Iterable
 
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
 
 BITS: dict[int, int] = {4: 32, 6: 128}
 

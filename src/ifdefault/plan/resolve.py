@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ifdefault.model import PROTOCOL, TABLE_MAIN, Address, Facts, Link, Route, Uplink
+from ifdefault.model.config import FAMILIES, Config, Family, UplinkConfig
+from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Address, Facts, Link, Route, Uplink
 from ifdefault.plan import numbers, prefixes
-from ifdefault.wanted import FAMILIES, Config, Family, UplinkConfig
 
 
 def resolve(config: Config, facts: Facts, numbering: Mapping[str, int]) -> tuple[Uplink, ...]:

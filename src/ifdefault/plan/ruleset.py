@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ifdefault.model import NFT_TABLE, Redirect, Uplink
+from ifdefault.model.config import FAMILIES, Family, HostConfig
+from ifdefault.model.kernel import NFT_TABLE, Redirect, Uplink
 from ifdefault.plan import follow, prefixes
 from ifdefault.plan.nfttext import IP, chain, named_set, names, packet_set, table, values
-from ifdefault.wanted import FAMILIES, Family, HostConfig
 
 UNKNOWN_MACS = "unknown_macs"  # routers on a shared LAN that no uplink names
 STRANGERS: dict[Family, str] = {4: "strangers_4", 6: "strangers_6"}  # sources that nobody owns

@@ -18,10 +18,10 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ifdefault.model import FORWARD_TABLE, Uplink
+from ifdefault.model.config import FAMILIES, Content, Family, ForwardConfig, Ports
+from ifdefault.model.kernel import FORWARD_TABLE, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.nfttext import IP, chain, named_set, table, values
-from ifdefault.wanted import FAMILIES, Content, Family, ForwardConfig, Ports
 
 Gone = tuple[tuple[str, int], ...]  # as in Decision
 _PORTS = "meta l4proto { tcp, udp }"

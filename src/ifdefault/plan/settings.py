@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ifdefault.model import PROTOCOL, Facts
+from ifdefault.model.config import FAMILIES
+from ifdefault.model.kernel import PROTOCOL, Facts
 from ifdefault.plan.follow import FORWARDING, Passing
 from ifdefault.plan.ruleset import Needs
-from ifdefault.wanted import FAMILIES
 
 # The kernel sets it to the contrary of ip_forward when that changes (inet_forward_change)
 REDIRECTS = "net/ipv4/conf/all/accept_redirects"

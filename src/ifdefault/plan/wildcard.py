@@ -14,10 +14,10 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ifdefault.model import Facts, Redirect, Route, Rule, Uplink
+from ifdefault.model.config import Config, Family
+from ifdefault.model.kernel import Facts, Redirect, Route, Rule, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.lookup import Fib, Flow, matches
-from ifdefault.wanted import Config, Family
 
 # DHCP (67, 68, 546, 547), NetBIOS, SSDP, mDNS and LLMNR speak to their link alone
 _LINK_PROTOCOLS = {67, 68, 546, 547, 137, 138, 1900, 5353, 5355}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ifdefault.zones import DnsConfig
+from ifdefault.model.dns import DnsConfig
 
 Family = Literal[4, 6]
 FAMILIES: tuple[Family, Family] = (4, 6)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
 NFT_TABLE = "ifdefault"  # our nftables table, family inet

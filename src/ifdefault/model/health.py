@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ifdefault.wanted import Family
+from ifdefault.model.config import Family
 
 PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as observed
 Forced = Literal["auto", "up", "down", "drain"]  # as the operator wants it

@@ -1,0 +1,1 @@
+"""The nouns: frozen, comparable values that all rooms share."""
