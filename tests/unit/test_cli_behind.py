@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from ifdefault.cli import behind
+from ifdefault.cli.show import servers
 from ifdefault.daemon.standing import ContentStanding, Standing
 from ifdefault.host.behind import Behind, Kept, ServerStatus, ServiceStatus
 
@@ -36,7 +36,7 @@ STANDING = Standing(
 
 
 def test_services_and_their_servers() -> None:
-    shown = behind.lines(Behind((SERVICE, PLAIN)), STANDING)
+    shown = servers.lines(Behind((SERVICE, PLAIN)), STANDING)
     assert [re.split("  +", line) for line in shown] == [
         ["Forwards", "To", "Weight", "State", "Since", "Refused", "Cause"],
         ["tcp:443, udp:443 on isp-a", "10.0.0.10:443", "1", "up", "1m00s", "12 p", "answers"],
@@ -47,22 +47,22 @@ def test_services_and_their_servers() -> None:
 
 
 def test_without_a_daemon() -> None:
-    lines = behind.lines(Behind((SERVICE,)), None)
+    lines = servers.lines(Behind((SERVICE,)), None)
     assert [line.split()[-1] for line in lines[1:]] == ["p", "gone", "-"]
 
 
 def test_a_service_without_a_server() -> None:
     stranded = replace(SERVICE, stranded=("tcp:443 IPv4",))
-    assert behind.ails(Behind((PLAIN, stranded)))
-    assert not behind.ails(Behind((PLAIN, SERVICE)))
-    shown = behind.lines(Behind((stranded,)), STANDING)
+    assert servers.ails(Behind((PLAIN, stranded)))
+    assert not servers.ails(Behind((PLAIN, SERVICE)))
+    shown = servers.lines(Behind((stranded,)), STANDING)
     assert shown[-1] == "tcp:443 IPv4: no content server is left"
 
 
 def test_of_many_services_those_are_shown_that_want_for_something() -> None:
     many = tuple(replace(PLAIN, listen=f"tcp:{port}") for port in range(1, 41))
     stranded = replace(PLAIN, listen="tcp:99", stranded=("tcp:99 IPv6",))
-    shown = behind.lines(Behind((*many, SERVICE, stranded)), STANDING)
+    shown = servers.lines(Behind((*many, SERVICE, stranded)), STANDING)
     firsts = [line.split()[0] for line in shown[1:] if not line.startswith(" ")]
     assert firsts[:3] == ["tcp:99", "tcp:443,", "tcp:1"]
     assert "and 32 more services" in shown
@@ -78,11 +78,11 @@ def test_what_goes_out() -> None:
             Kept("/b", ("isp-a", ""), False),
         ),
     )
-    assert behind.lines(found, None) == [
+    assert servers.lines(found, None) == [
         "balance IPv4: isp-a 75 %, isp-b 25 %",
         "masqueraded: lan0, lan1",
         "cgroup /a/ifdefault-isp-b: isp-b, ifdefault exec",
         "cgroup /b: IPv4 isp-a, IPv6 any",
         "forwarded: answers leave by the uplink that the question came in on",
     ]
-    assert behind.lines(Behind(), None) == []
+    assert servers.lines(Behind(), None) == []

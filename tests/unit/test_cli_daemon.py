@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from ifdefault.cli import engine, fare, main, status
+from ifdefault.cli import daemon_client, main, status
 from ifdefault.cli.options import Options
+from ifdefault.cli.show import paths
 from ifdefault.daemon import client
 from ifdefault.daemon.client import NotRunning
 from ifdefault.daemon.standing import Standing
@@ -276,7 +277,7 @@ def test_events_follow_from_daemon_to_daemon(
 
 
 def test_how_the_uplinks_fare() -> None:
-    lines = [re.sub("  +", "|", line) for line in fare.lines(STANDING)]
+    lines = [re.sub("  +", "|", line) for line in paths.lines(STANDING)]
     assert lines == [
         "Uplink|State|Since|Loss|RTT|In|Out|Carries|Cause",
         "isp-a|IPv4|down|4.0s|50 %|12.3 ms|1.25 Mbit/s|0 bit/s|nothing new|4 rounds lost in 310 ms",
@@ -298,7 +299,7 @@ def test_how_the_uplinks_fare() -> None:
     ],
 )  # fmt: skip
 def test_ages(seconds: float, told: str) -> None:
-    assert fare.age(seconds) == told
+    assert paths.age(seconds) == told
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ def test_ages(seconds: float, told: str) -> None:
     ],
 )  # fmt: skip
 def test_rates(bits: float, told: str) -> None:
-    assert fare.rate(bits) == told
+    assert paths.rate(bits) == told
 
 
 WELL = Status(True, (), (), {}, {}, (), ())
@@ -376,10 +377,10 @@ def test_what_an_engine_refuses_is_our_error(daemon: Daemon) -> None:
     options = Options(run_dir=Path("/run/x"))
     daemon.answer = refuse
     with pytest.raises(ConfigError, match=r"f\.toml:3: uplink\.a: no good"):
-        engine.ask(options, {"do": "status"})
+        daemon_client.ask(options, {"do": "status"})
     daemon.answer = lambda _: {"ok": False, "problems": []}
     with pytest.raises(HostError):
-        engine.change(options, {"do": "down"})
+        daemon_client.change(options, {"do": "down"})
 
 
 def test_an_engine_of_another_version(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ifdefault.cli import dnscheck, fare, main, names, status
+from ifdefault.cli import dnscheck, main, status
+from ifdefault.cli.show import names, paths
 from ifdefault.daemon import client
 from ifdefault.daemon.client import NotRunning
 from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding, Standing
@@ -124,7 +125,7 @@ def test_a_name_that_cant_be_published_ails_the_status(
     shown = piped(capsys.readouterr().out.splitlines())
     at = shown.index(BRIEF[0])
     assert shown[at - 1 : at + len(BRIEF)] == ["", *BRIEF]
-    assert not fare.ails(replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[::2])))
+    assert not paths.ails(replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[::2])))
 
 
 # --- what this host is to the DNS ---------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault import config
-from ifdefault.config.lines import line_of, locate
+from ifdefault.config.toml_lines import line_of, locate
 from ifdefault.model.config import (
     Config,
     DaemonConfig,

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
 from ifdefault import config
-from ifdefault.config.naming import DISCOVER_EXAMPLE
-from ifdefault.config.records import record as parse_record
+from ifdefault.config.dns import DISCOVER_EXAMPLE
+from ifdefault.config.dns_records import record as parse_record
 from ifdefault.dns.publish import nameserver
 from ifdefault.model.dns import (
     DnsConfig,

@@ -19,17 +19,10 @@ from ifdefault import config
 from ifdefault.cli.main import SUBCOMMANDS, cli
 from ifdefault.cli.options import Options
 from ifdefault.config.base import toml
-from ifdefault.config.behind import ForwardKeys, OutgoingKeys, RuleKeys
-from ifdefault.config.keys import HostKeys, UplinkKeys
-from ifdefault.config.naming import (
-    DnsKeys,
-    ExecKeys,
-    NameKeys,
-    ProviderKeys,
-    ServerKeys,
-    UpdateKeys,
-)
-from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
+from ifdefault.config.dns import DnsKeys, ExecKeys, NameKeys, ProviderKeys, ServerKeys, UpdateKeys
+from ifdefault.config.forward import ForwardKeys, OutgoingKeys, RuleKeys
+from ifdefault.config.health import DaemonKeys, HealthKeys, HookKeys
+from ifdefault.config.uplink import HostKeys, UplinkKeys
 from ifdefault.daemon import client, control, discovery, nameserver, programs, updates
 from ifdefault.host import store
 from ifdefault.model.config import Config, HealthConfig

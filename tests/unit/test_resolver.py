@@ -13,8 +13,8 @@ import dns.message
 import dns.rrset
 import pytest
 
+from ifdefault.cli import resolver
 from ifdefault.dns.survey import Question, Reply, Rrset
-from ifdefault.net import resolver
 
 Behaviour = Callable[[dns.message.Message, bool], bytes | None]  # query, whether it came by TCP
 

@@ -29,16 +29,17 @@ def command(
     Running it again takes in what has changed: an address, a gateway, a router's MAC. Where the
     daemon runs, it does the work.
     """
-    from ifdefault.cli import engine, report
+    from ifdefault.cli import daemon_client
+    from ifdefault.cli.show import table
 
-    told = engine.change(options, {"do": "reload", "confirm_s": confirm_s})
+    told = daemon_client.change(options, {"do": "reload", "confirm_s": confirm_s})
     if told is None:
         told = _apply(options, confirm_s, wait=wait)
-    report.tell_applied(told, confirm_s, quiet=quiet, as_json=as_json)
+    table.tell_applied(told, confirm_s, quiet=quiet, as_json=as_json)
 
 
 def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> dict[str, Any]:
-    from ifdefault.cli.report import operations_json
+    from ifdefault.cli.show.table import operations_json
     from ifdefault.host import guard
     from ifdefault.host.apply import commit, prepare
     from ifdefault.host.store import Store

@@ -14,7 +14,7 @@ import click
 
 from ifdefault import config as config_file
 from ifdefault.cli.options import Options
-from ifdefault.cli.report import problems_json, tell_problems
+from ifdefault.cli.show.table import problems_json, tell_problems
 from ifdefault.model.config import Config
 from ifdefault.model.errors import ConfigError, IfdefaultError, Problem
 from ifdefault.model.kernel import FORWARD_TABLE, Uplink
@@ -46,7 +46,7 @@ def command(options: Options, as_json: bool, schema: bool) -> int:
 
 def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tuple[Uplink, ...]]:
     """The host's problems and the uplinks as they resolve; without a config, what needs none."""
-    from ifdefault.cli import engine
+    from ifdefault.cli import daemon_client
     from ifdefault.host.apply import prepare_config
     from ifdefault.host.readiness import find_lacks
     from ifdefault.host.store import Store
@@ -57,7 +57,7 @@ def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tu
         if config is None:
             nft.check("")
             return [*found, *foreign.networkd_problems()], ()
-        decision = engine.decision(options)
+        decision = daemon_client.decision(options)
         prepared = prepare_config(config, Store(options.state_dir), decision=decision)
         found += config_file.placed(options.config, prepared.problems)
         found += find_lacks(config, prepared.uplinks)

@@ -11,9 +11,9 @@ from ifdefault.cli.options import Options
 @click.pass_obj
 def command(options: Options) -> None:
     """Keep what `apply --confirm` did. Exits 1 if nothing waits, or it was undone already."""
-    from ifdefault.cli import engine
+    from ifdefault.cli import daemon_client
 
-    if engine.change(options, {"do": "confirm"}) is None:
+    if daemon_client.change(options, {"do": "confirm"}) is None:
         from ifdefault.host import guard
         from ifdefault.host.store import Store
 

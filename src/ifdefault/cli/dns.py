@@ -25,9 +25,10 @@ def command(ctx: click.Context, as_json: bool) -> int:
     """
     if ctx.invoked_subcommand:
         return 0
-    from ifdefault.cli import engine, names
+    from ifdefault.cli import daemon_client
+    from ifdefault.cli.show import names
 
-    standing = engine.standing(ctx.obj)
+    standing = daemon_client.standing(ctx.obj)
     if standing is None:
         raise HostError(Problem("", "no daemon runs", "`ifdefault run` publishes the names"))
     click.echo(_as_json(standing) if as_json else "\n".join(names.whole(standing)))
@@ -59,7 +60,7 @@ def check(options: Options, names: tuple[str, ...], roots: tuple[str, ...], as_j
     to where it leads.
     """
     from ifdefault.cli import dnscheck
-    from ifdefault.cli.report import tell_problems
+    from ifdefault.cli.show.table import tell_problems
 
     begin, only = _addresses(roots), [_name(text) for text in names]
     host = dnscheck.read(options)

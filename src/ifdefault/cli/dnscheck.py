@@ -71,12 +71,12 @@ class Host:
 def read(options: Options) -> Host:
     """From the config and the kernel, and from the daemon where one runs."""
     from ifdefault import config as config_file
-    from ifdefault.cli import engine
+    from ifdefault.cli import daemon_client
     from ifdefault.host.apply import prepare_config
     from ifdefault.host.store import Store
 
     config = config_file.read(options.config)
-    standing = engine.standing(options)
+    standing = daemon_client.standing(options)
     decision = standing.decision if standing else None
     store = Store(options.state_dir)
     uplinks = prepare_config(config, store, thorough=False, decision=decision).uplinks
@@ -110,8 +110,8 @@ def look(config: Config, uplinks: tuple[Uplink, ...], standing: Standing | None)
 
 def asker(host: Host) -> Ask:
     """Put a question to a server, from an uplink's own address and interface."""
+    from ifdefault.cli import resolver
     from ifdefault.kernel import probing
-    from ifdefault.net import resolver
 
     uplinks = {uplink.name: uplink for uplink in host.uplinks}
 

@@ -20,9 +20,9 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
     Needs no config. A waiting `apply --confirm` is called off. Where the daemon runs, it does the
     work, and then rests until `apply`, `reload` or its restart.
     """
-    from ifdefault.cli import engine
+    from ifdefault.cli import daemon_client
 
-    told = engine.change(options, {"do": "down"})
+    told = daemon_client.change(options, {"do": "down"})
     rests = told is not None
     if told is None:
         told = _down(options, wait=wait)
@@ -38,7 +38,7 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
 
 def _down(options: Options, *, wait: bool) -> dict[str, Any]:
-    from ifdefault.cli.report import operations_json
+    from ifdefault.cli.show.table import operations_json
     from ifdefault.host import guard
     from ifdefault.host.apply import commit, prepare_down
     from ifdefault.host.store import Store

@@ -31,9 +31,9 @@ _MOST = 10_000
 @click.pass_obj
 def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
     """Show the latest transitions, moves of the default, repairs and reloads, oldest first."""
-    from ifdefault.cli import engine
+    from ifdefault.cli import daemon_client
 
-    events = engine.ask(options, {"do": "events", "limit": number})["events"]
+    events = daemon_client.ask(options, {"do": "events", "limit": number})["events"]
     _show(events, as_json)
     while follow:
         time.sleep(_LOOK_S)  # the pace of the display
@@ -44,12 +44,12 @@ def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
 
 def _after(last: dict[str, Any] | None, options: Options) -> Iterator[dict[str, Any]]:
     """What happened since; nothing while no daemon runs, since another may follow it."""
-    from ifdefault.cli import engine
+    from ifdefault.cli import daemon_client
     from ifdefault.daemon.client import NotRunning
 
     for limit in (20, _MOST):
         try:
-            told = engine.ask(options, {"do": "events", "limit": limit})["events"]
+            told = daemon_client.ask(options, {"do": "events", "limit": limit})["events"]
         except NotRunning:
             return
         if last is None or last in told or len(told) < limit:

@@ -32,12 +32,12 @@ def command(options: Options, uplink: str, command: tuple[str, ...]) -> int:
     argv = list(command[1:] if command[:1] == ("--",) else command)
     if not argv:
         raise click.UsageError(f"no command, try: ifdefault exec {uplink} -- COMMAND")
-    from ifdefault.cli import engine
+    from ifdefault.cli import daemon_client
     from ifdefault.daemon.client import NotRunning
 
     request = {"do": "exec", "uplink": uplink, "netns": _netns()}
     try:
-        engine.ask(options, request, engine.CHANGE_S)
+        daemon_client.ask(options, request, daemon_client.CHANGE_S)
     except NotRunning as error:
         if os.geteuid():
             remedy = f"{error.problems[0].remedy}; or run this as root"

@@ -64,7 +64,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from ifdefault.cli import engine
+    from ifdefault.cli import daemon_client
     from ifdefault.host.apply import prepare
     from ifdefault.host.explain import End, explain
     from ifdefault.host.store import Store
@@ -73,7 +73,7 @@ def command(
         options.config,
         Store(options.state_dir),
         thorough=False,
-        decision=engine.decision(options),
+        decision=daemon_client.decision(options),
     )
     found = explain(prepared, protocol, End(*source), End(*target), iif, mark, uid)
     if as_json:

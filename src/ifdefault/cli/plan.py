@@ -21,13 +21,15 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
 
     Where the daemon runs, what it has decided is followed.
     """
-    from ifdefault.cli import engine
-    from ifdefault.cli.report import operations_json, tell_problems
+    from ifdefault.cli import daemon_client
+    from ifdefault.cli.show.table import operations_json, tell_problems
     from ifdefault.host.apply import prepare
     from ifdefault.host.store import Store
     from ifdefault.plan.describe import describe
 
-    prepared = prepare(options.config, Store(options.state_dir), decision=engine.decision(options))
+    prepared = prepare(
+        options.config, Store(options.state_dir), decision=daemon_client.decision(options)
+    )
     if as_json:
         click.echo(json.dumps(operations_json(prepared), indent=1))
     else:

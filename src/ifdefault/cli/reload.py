@@ -15,7 +15,8 @@ def command(options: Options, quiet: bool, as_json: bool) -> None:
     """Let the daemon take in a changed config. If anything is wrong with it, it is refused whole,
     with all errors, and the old one goes on.
     """
-    from ifdefault.cli import engine, report
+    from ifdefault.cli import daemon_client
+    from ifdefault.cli.show import table
 
-    told = engine.ask(options, {"do": "reload", "confirm_s": None}, engine.CHANGE_S)
-    report.tell_applied(told, None, quiet=quiet, as_json=as_json)
+    told = daemon_client.ask(options, {"do": "reload", "confirm_s": None}, daemon_client.CHANGE_S)
+    table.tell_applied(told, None, quiet=quiet, as_json=as_json)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.cli.report import table
+from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
     from ifdefault.daemon.standing import Standing
@@ -60,15 +60,15 @@ class _Seen:
 
     @property
     def is_well(self) -> bool:
-        from ifdefault.cli import behind, fare
+        from ifdefault.cli.show import paths, servers
 
-        ails = self.standing is not None and fare.ails(self.standing)
-        ails = ails or behind.ails(self.status.behind)
+        ails = self.standing is not None and paths.ails(self.standing)
+        ails = ails or servers.ails(self.status.behind)
         return self.status.holds and not ails and not self.silence
 
 
 def _look(options: Options) -> _Seen:
-    from ifdefault.cli import engine
+    from ifdefault.cli import daemon_client
     from ifdefault.host.apply import prepare
     from ifdefault.host.status import read_status
     from ifdefault.host.store import Store
@@ -76,7 +76,7 @@ def _look(options: Options) -> _Seen:
 
     standing, silence = None, ""
     try:
-        standing = engine.standing(options)
+        standing = daemon_client.standing(options)
     except HostError as error:
         silence = str(error)
     decision = standing.decision if standing else None
@@ -107,24 +107,24 @@ def _lines(seen: _Seen) -> list[str]:
 
 
 def _fare(seen: _Seen) -> list[str]:
-    from ifdefault.cli import fare
+    from ifdefault.cli.show import paths
 
     if seen.standing:
-        return fare.lines(seen.standing)
+        return paths.lines(seen.standing)
     return [f"the daemon says nothing: {seen.silence}" if seen.silence else _NO_DAEMON]
 
 
 def _names(seen: _Seen) -> list[str]:
-    from ifdefault.cli import names
+    from ifdefault.cli.show import names
 
     lines = names.brief(seen.standing) if seen.standing else []
     return ["", *lines] if lines else []
 
 
 def _behind(seen: _Seen) -> list[str]:
-    from ifdefault.cli import behind
+    from ifdefault.cli.show import servers
 
-    lines = behind.lines(seen.status.behind, seen.standing)
+    lines = servers.lines(seen.status.behind, seen.standing)
     return ["", *lines] if lines else []
 
 

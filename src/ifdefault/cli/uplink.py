@@ -24,10 +24,12 @@ def command(options: Options, name: str | None, state: str | None, as_json: bool
     """Force an uplink: "up" and "down" whatever is observed, "drain" to give it nothing new, and
     "auto" to let the daemon judge again. Kept across restarts; shown without a state.
     """
-    from ifdefault.cli import engine
+    from ifdefault.cli import daemon_client
 
     if state:
-        told = engine.ask(options, {"do": "uplink", "name": name, "state": state}, engine.CHANGE_S)
+        told = daemon_client.ask(
+            options, {"do": "uplink", "name": name, "state": state}, daemon_client.CHANGE_S
+        )
         changed = {key: told[key] for key in ("uplink", "was", "state")}
         if as_json:
             click.echo(json.dumps(changed, indent=1))
@@ -36,14 +38,14 @@ def command(options: Options, name: str | None, state: str | None, as_json: bool
         else:
             click.echo(f"{name}: {told['was']} -> {state}")
         return
-    standing = engine.standing(options)
+    standing = daemon_client.standing(options)
     if standing is None:
         raise HostError(Problem("", "no daemon runs", "`ifdefault run` judges the uplinks"))
     _show(standing, name, as_json)
 
 
 def _show(standing: Standing, name: str | None, as_json: bool) -> None:
-    from ifdefault.cli.report import table
+    from ifdefault.cli.show.table import table
 
     names = list(dict.fromkeys([h.uplink for h in standing.health] + sorted(standing.forced)))
     if name and name not in names:

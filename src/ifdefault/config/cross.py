@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from ifdefault.config.lines import Path
+from ifdefault.config.toml_lines import Path
 from ifdefault.model.config import UplinkConfig
 
 MOST_UPLINKS = 31  # numbers that fit five bits of the mark; 0 is none

@@ -16,7 +16,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from ifdefault.config import cross, lines
+from ifdefault.config import cross, toml_lines
 from ifdefault.model.config import (
     Config,
     DaemonConfig,
@@ -73,11 +73,11 @@ def parse(text: str, filename: str, uid_of: Callable[[str], int | None] = _nobod
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(_not_toml(str(error), text, filename)) from None
-    at: dict[lines.Path, int] = {}
+    at: dict[toml_lines.Path, int] = {}
 
-    def line_of(path: lines.Path) -> int:
-        at.update(at or lines.locate(text))
-        return lines.line_of(at, path)
+    def line_of(path: toml_lines.Path) -> int:
+        at.update(at or toml_lines.locate(text))
+        return toml_lines.line_of(at, path)
 
     config, found = _judge(document, line_of, uid_of)
     if found:
@@ -91,7 +91,10 @@ def placed(path: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
     found = tuple(problems)
     if not found:
         return ()
-    at = {lines.key(place): line for place, line in lines.locate(path.read_text("utf-8")).items()}
+    at = {
+        toml_lines.key(place): line
+        for place, line in toml_lines.locate(path.read_text("utf-8")).items()
+    }
 
     def where(key: str) -> str:
         line = at.get(key) or at.get(key.rpartition("[")[0])  # one of a list may stand alone
@@ -102,24 +105,24 @@ def placed(path: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the config file, for editors that check TOML by it."""
-    from ifdefault.config.keys import File
+    from ifdefault.config.uplink import File
 
     return File.model_json_schema()
 
 
 def _judge(
     document: dict[str, Any],
-    line_of: Callable[[lines.Path], int],
+    line_of: Callable[[toml_lines.Path], int],
     uid_of: Callable[[str], int | None],
 ) -> tuple[Config, list[cross.Fault]]:
     from pydantic import ValidationError
 
-    from ifdefault.config import behind, crossbehind, crossdns
-    from ifdefault.config.keys import File
-    from ifdefault.config.naming import dns_config
+    from ifdefault.config import cross_dns, cross_forward, forward
+    from ifdefault.config.dns import dns_config
+    from ifdefault.config.uplink import File
 
     found: list[cross.Fault] = []
-    unsound: set[lines.Path] = set()
+    unsound: set[toml_lines.Path] = set()
     try:
         file = File.model_validate(document)
     except ValidationError as error:
@@ -131,11 +134,11 @@ def _judge(
     found += cross.faults(uplinks)
     dns, names = dns_config(file.dns), _uplink_names(document)
 
-    def written(path: lines.Path) -> lines.Path:
+    def written(path: toml_lines.Path) -> toml_lines.Path:
         return _written(_as_counted(path, unsound), document)
 
-    forwards = tuple(map(behind.forward, file.forward))
-    beyond = crossbehind.Known(
+    forwards = tuple(map(forward.forward, file.forward))
+    beyond = cross_forward.Known(
         forwards,
         file.outgoing.rule,
         file.outgoing.masquerade,
@@ -147,8 +150,8 @@ def _judge(
         lambda path: line_of(written(path)),
         uid_of,
     )
-    known = crossdns.Known(dns, uplinks, names, unsound)
-    for path, what, remedy in (*crossdns.faults(known), *crossbehind.faults(beyond)):
+    known = cross_dns.Known(dns, uplinks, names, unsound)
+    for path, what, remedy in (*cross_dns.faults(known), *cross_forward.faults(beyond)):
         found.append((written(path), what, remedy))
     if not document.get("uplink") and document.keys() <= File.model_fields.keys():
         found.append((("uplink",), "no uplink", 'add [uplink.isp-a] and interface = "…" below it'))
@@ -160,7 +163,7 @@ def _judge(
         HookConfig(**dict(file.hooks)),
         dns,
         forwards,
-        behind.outgoing(file.outgoing, uid_of),
+        forward.outgoing(file.outgoing, uid_of),
     )
     return config, found
 
@@ -170,7 +173,7 @@ def _uplink_names(document: Mapping[str, Any]) -> Collection[str]:
     return uplinks.keys() if isinstance(uplinks, dict) else ()
 
 
-def _unsound(loc: lines.Path) -> lines.Path:
+def _unsound(loc: toml_lines.Path) -> toml_lines.Path:
     """What is left out for a fault: the smallest that the rest can be judged without."""
     match loc:
         case ("dns", "name", int(), "policy" | "ttl", *_):
@@ -184,7 +187,7 @@ def _unsound(loc: lines.Path) -> lines.Path:
     return loc[:1]
 
 
-def _sound(value: Any, unsound: Collection[lines.Path], at: lines.Path = ()) -> Any:
+def _sound(value: Any, unsound: Collection[toml_lines.Path], at: toml_lines.Path = ()) -> Any:
     """The document without what is unsound."""
     if isinstance(value, dict):
         return {
@@ -196,11 +199,11 @@ def _sound(value: Any, unsound: Collection[lines.Path], at: lines.Path = ()) -> 
     return value
 
 
-def _as_counted(path: lines.Path, unsound: Collection[lines.Path]) -> lines.Path:
+def _as_counted(path: toml_lines.Path, unsound: Collection[toml_lines.Path]) -> toml_lines.Path:
     """The path in the document, of one in what is sound of it."""
     match path:
         case ("dns" | "outgoing", str(), int(nth), *rest):
-            list_: lines.Path = path[:2]
+            list_: toml_lines.Path = path[:2]
         case ("forward", int(nth), *rest):
             list_ = path[:1]
         case _:
@@ -215,7 +218,7 @@ def _fault(detail: ErrorDetails, document: Any) -> cross.Fault:
     return _written(path, document), what, remedy
 
 
-def _written(path: lines.Path, document: Any) -> lines.Path:
+def _written(path: toml_lines.Path, document: Any) -> toml_lines.Path:
     """The path without what nobody wrote: a bare probe is a table only to pydantic."""
     for depth, part in enumerate(path):
         if not isinstance(document, list if isinstance(part, int) else dict):
@@ -225,7 +228,9 @@ def _written(path: lines.Path, document: Any) -> lines.Path:
     return path
 
 
-def _wording(path: lines.Path, kind: str, bound: Mapping[str, Any], value: Any) -> tuple[str, str]:
+def _wording(
+    path: toml_lines.Path, kind: str, bound: Mapping[str, Any], value: Any
+) -> tuple[str, str]:
     """What is wrong and what would be right, of one of pydantic's errors."""
     from ifdefault.config.base import toml
 
@@ -287,16 +292,16 @@ _TYPES = {
 }
 
 
-def _nearest(path: lines.Path) -> str:
+def _nearest(path: toml_lines.Path) -> str:
     known = sorted(_keys_beside(path))
     for near in get_close_matches(str(path[-1]), known, n=1):
         return f"the nearest is {near}"
     return f"known here are {', '.join(known)}"
 
 
-def _keys_beside(path: lines.Path) -> Iterable[str]:
+def _keys_beside(path: toml_lines.Path) -> Iterable[str]:
     """The keys that are known in the table where the path's last part stands."""
-    from ifdefault.config.keys import File, UplinkKeys
+    from ifdefault.config.uplink import File, UplinkKeys
 
     table: Any = File
     if len(path) > 2 and path[0] == "uplink":
@@ -316,7 +321,7 @@ def _table_in(annotation: Any) -> Any:
 
 def _problem(filename: str, line: int, fault: cross.Fault) -> Problem:
     path, what, remedy = fault
-    return Problem(f"{filename}:{line}: {lines.key(path)}", what, remedy)
+    return Problem(f"{filename}:{line}: {toml_lines.key(path)}", what, remedy)
 
 
 def _not_toml(message: str, text: str, filename: str) -> Problem:

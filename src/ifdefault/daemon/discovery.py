@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
-from ifdefault.config.probes import parse_url
+from ifdefault.config.probe_url import parse_url
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.exchanges import Exchanges
 from ifdefault.daemon.messages import Asked, Reply

@@ -15,8 +15,8 @@ from typing import Annotated, Any, cast
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ifdefault.config.base import Keys, absolute, ip, number, reject, toml
-from ifdefault.config.probes import parse_url
-from ifdefault.config.records import MOST_RECORDS, bounded, record
+from ifdefault.config.dns_records import MOST_RECORDS, bounded, record
+from ifdefault.config.probe_url import parse_url
 from ifdefault.model.dns import (
     DnsConfig,
     Endpoint,

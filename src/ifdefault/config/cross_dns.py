@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ifdefault.config.cross import Fault
-from ifdefault.config.lines import Path
-from ifdefault.config.naming import DISCOVER_EXAMPLE, ServerKeys
-from ifdefault.config.records import AAAA, CNAME, A, addresses
+from ifdefault.config.dns import DISCOVER_EXAMPLE, ServerKeys
+from ifdefault.config.dns_records import AAAA, CNAME, A, addresses
+from ifdefault.config.toml_lines import Path
 from ifdefault.model.config import UplinkConfig
 from ifdefault.model.dns import (
     DISCOVER,

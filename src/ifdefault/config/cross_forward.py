@@ -13,9 +13,9 @@ from difflib import get_close_matches
 from ipaddress import ip_network
 from typing import Literal
 
-from ifdefault.config.behind import RuleKeys
 from ifdefault.config.cross import Fault
-from ifdefault.config.lines import Path
+from ifdefault.config.forward import RuleKeys
+from ifdefault.config.toml_lines import Path
 from ifdefault.model.config import Content, ForwardConfig, UplinkConfig
 from ifdefault.model.dns import ServerConfig
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ifdefault.cli.report import table
+from ifdefault.cli.show.table import table
 from ifdefault.daemon.standing import Standing
 from ifdefault.model.health import Health
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
 from ifdefault.config.base import Keys, absolute, number, reject, toml
-from ifdefault.config.probes import Probes
+from ifdefault.config.probe_url import Probes
 from ifdefault.model.config import DaemonConfig, HealthConfig, HookConfig
 
 _HEALTH, _DAEMON, _HOOKS = HealthConfig(), DaemonConfig(), HookConfig()

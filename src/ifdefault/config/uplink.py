@@ -22,10 +22,10 @@ from pydantic import (
 )
 
 from ifdefault.config.base import Interface, Keys, ip, prefix, reject, toml
-from ifdefault.config.behind import ForwardKeys, OutgoingKeys
-from ifdefault.config.naming import DnsKeys
-from ifdefault.config.probes import Probes
-from ifdefault.config.watch import DaemonKeys, HealthKeys, HookKeys
+from ifdefault.config.dns import DnsKeys
+from ifdefault.config.forward import ForwardKeys, OutgoingKeys
+from ifdefault.config.health import DaemonKeys, HealthKeys, HookKeys
+from ifdefault.config.probe_url import Probes
 from ifdefault.model.config import HostConfig, ReturnPath, TruthMode
 from ifdefault.model.dns import DISCOVER
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ifdefault.cli.fare import age
-from ifdefault.cli.report import table
+from ifdefault.cli.show.paths import age
+from ifdefault.cli.show.table import table
 from ifdefault.daemon.standing import ContentStanding, Standing
 from ifdefault.host.behind import Behind, Kept, ServerStatus, ServiceStatus
 from ifdefault.plan.behind import Server, server_text

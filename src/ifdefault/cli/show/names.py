@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ifdefault.cli.fare import age
-from ifdefault.cli.report import table
+from ifdefault.cli.show.paths import age
+from ifdefault.cli.show.table import table
 from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding, Standing
 
 _MOST = 10  # names that `status` shows
