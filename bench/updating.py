@@ -17,15 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ifdefault.daemon import privileges
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.exchanges import Exchanges
-from ifdefault.daemon.messages import Message, Reply
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.spawn import Face, start_face
 from ifdefault.daemon.standing import OutletStanding
 from ifdefault.daemon.updates import Updates
 from ifdefault.host.store import Store
+from ifdefault.ipc import privileges
+from ifdefault.ipc.messages import Message, Reply
 from ifdefault.model.config import Config
 from ifdefault.model.dns import DnsConfig, Endpoint, Handed, Published, UpdateConfig
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ifdefault.daemon import privileges
+from ifdefault.frontend.client.tsig_key_file import Key
+from ifdefault.ipc import privileges
 from ifdefault.lab import services
 from ifdefault.lab.world import Node
-from ifdefault.net.keys import Key
 from tests.net.dns_cases import ZONE, A, B
 
 KEY = Key("transfer.example", "hmac-sha256", b"of the secondaries alone")

@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from ifdefault.daemon import privileges
-from ifdefault.daemon.messages import (
+from ifdefault.daemon.spawn import Face, start_face
+from ifdefault.ipc import privileges
+from ifdefault.ipc.messages import (
     Listen,
     Message,
     Ping,
@@ -25,7 +26,6 @@ from ifdefault.daemon.messages import (
     ZoneHead,
     ZoneName,
 )
-from ifdefault.daemon.spawn import Face, start_face
 from ifdefault.kernel import listening
 from ifdefault.lab.world import World
 from ifdefault.model.dns import Endpoint, Zone

@@ -19,14 +19,15 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import discovery, privileges
+from ifdefault.daemon import discovery
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.discovery import Discovery
 from ifdefault.daemon.exchanges import Exchanges
-from ifdefault.daemon.messages import Reply
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.spawn import start_face
 from ifdefault.host.store import Store
+from ifdefault.ipc import privileges
+from ifdefault.ipc.messages import Reply
 from ifdefault.lab import faults, ports, services
 from ifdefault.lab.topology import Topology, extend, parse
 from ifdefault.lab.waiting import eventually

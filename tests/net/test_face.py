@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import privileges
-from ifdefault.daemon.messages import Bind, Message, Outcome, Ping, Pong, Send, Unbind
 from ifdefault.daemon.spawn import Face, start_face
+from ifdefault.ipc import privileges
+from ifdefault.ipc.messages import Bind, Message, Outcome, Ping, Pong, Send, Unbind
 from ifdefault.kernel import probing
 from ifdefault.lab import ports, services
 from ifdefault.lab.world import Node, World

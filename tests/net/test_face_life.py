@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import channel, privileges, spawn
-from ifdefault.daemon.messages import Outcome, Ping, Resolve, Resolved, Send
+from ifdefault.daemon import spawn
+from ifdefault.ipc import channel, privileges
+from ifdefault.ipc.messages import Outcome, Ping, Resolve, Resolved, Send
 from ifdefault.lab.world import Node
 from ifdefault.model.errors import HostError
 from tests.net.conftest import LabWorld
@@ -47,12 +48,12 @@ def test_it_is_small(lab_world: LabWorld) -> None:
 
 
 def test_what_it_is_made_of() -> None:
-    script = "import sys, ifdefault.daemon.face; print(*sys.modules)"
+    script = "import sys, ifdefault.frontend.main; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     loaded = set(done.stdout.split())
-    assert "ifdefault.net.echo" in loaded
+    assert "ifdefault.frontend.probe.icmp" in loaded
     heavy = {"pydantic", "pydantic_core", "click", "cryptography", "dns", "lexicon"}
     assert not loaded & heavy
     ours = {name.split(".")[1] for name in loaded if name.startswith("ifdefault.")}
@@ -156,7 +157,7 @@ def test_a_descriptor_that_nobody_asked_for_is_closed(lab_world: LabWorld) -> No
 def test_a_face_that_is_told_nonsense_ends(packet: bytes) -> None:
     ours, theirs = channel.pair()
     uid, gid = privileges.possible(NOBODY, NOBODY)
-    command = spawn.python("ifdefault.daemon.face", theirs.fileno(), uid, gid)
+    command = spawn.python("ifdefault.frontend.main", theirs.fileno(), uid, gid)
     with ours:
         with theirs:
             child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE)
@@ -169,7 +170,7 @@ def test_a_face_that_is_told_nonsense_ends(packet: bytes) -> None:
     assert said.count(b"\n") == 1
 
 
-GIVE_UP = "import os\nfrom ifdefault.daemon.privileges import drop\ndrop(uid, gid)\n"
+GIVE_UP = "import os\nfrom ifdefault.ipc.privileges import drop\ndrop(uid, gid)\n"
 SAY_READY = 'sock.send(b\'{"type":"Ready","pid":%d}\' % os.getpid())\n'
 FALSE_FACES = {
     "it kept rights: CapPrm": f"import os\n{SAY_READY}sock.recv(9)",

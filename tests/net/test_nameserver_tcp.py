@@ -18,8 +18,8 @@ from pathlib import Path
 import dns.message
 import pytest
 
+from ifdefault.frontend.server import tcp
 from ifdefault.lab.world import World
-from ifdefault.net import streams
 from tests.net.conftest import LabWorld
 from tests.net.dns_cases import ZONE, A, B, zone
 from tests.net.served import Server, serving, until
@@ -140,7 +140,7 @@ def test_an_idle_connection_is_ended(lab_world: LabWorld) -> None:
                 drops = iter(b"\x0f\xff" + bytes(1000))  # a long query
                 over: dict[str, float] = {}
                 while len(over) < 2:
-                    assert time.monotonic() < start_s + 4 * streams.IDLE_S
+                    assert time.monotonic() < start_s + 4 * tcp.IDLE_S
                     for name, sock in (("silent", silent), ("slow", slow)):
                         if name not in over and ended(sock):
                             over[name] = time.monotonic() - start_s
@@ -148,7 +148,7 @@ def test_an_idle_connection_is_ended(lab_world: LabWorld) -> None:
                         _drip(slow, next(drops))
                     await asyncio.to_thread(_ask, live)
                     await asyncio.sleep(0.3)
-                assert all(streams.IDLE_S - 1 <= s <= streams.IDLE_S + 4 for s in over.values())
+                assert all(tcp.IDLE_S - 1 <= s <= tcp.IDLE_S + 4 for s in over.values())
                 await asyncio.to_thread(_ask, live)
 
     asyncio.run(main())
@@ -171,7 +171,7 @@ def test_a_thousand_slow_clients_harm_nobody(lab_world: LabWorld) -> None:
     networks = [f"198.18.{n}.10" for n in range(1, 15)]
     for source in networks[2:]:
         world["client"].ip(f"address add {source}/16 dev net0")
-    per_network = streams.MOST // 10
+    per_network = tcp.MOST // 10
 
     async def main() -> None:
         async with serving(world) as server:
@@ -233,7 +233,7 @@ def test_one_network_cannot_take_it_all(lab_world: LabWorld) -> None:
                 await asyncio.to_thread(_ask, other)
                 mine = [
                     stack.enter_context(connect(world, "198.18.1.10"))
-                    for _ in range(streams.MOST_OF_A_NETWORK)
+                    for _ in range(tcp.MOST_OF_A_NETWORK)
                 ]
                 for sock in mine:
                     await asyncio.to_thread(_ask, sock)

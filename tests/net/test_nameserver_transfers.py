@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from ifdefault.frontend.client.tsig_key_file import Key
 from ifdefault.model.dns import Endpoint
-from ifdefault.net.keys import Key
 from tests.net import secondaries
 from tests.net.conftest import LabWorld
 from tests.net.dns_cases import ZONE, A, B, zone

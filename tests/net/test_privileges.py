@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.daemon import privileges
+from ifdefault.ipc import privileges
 from tests.net.conftest import LabWorld
 from tests.net.test_face import talking
 
@@ -100,7 +100,7 @@ def test_what_it_can_no_longer_do(inside: list[str]) -> None:
 
 def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command without rights."""
-    head = [sys.executable, "-m", "ifdefault.daemon.privileges"]
+    head = [sys.executable, "-m", "ifdefault.ipc.privileges"]
     user = map(str, privileges.possible(NOBODY, NOBODY))
     return subprocess.run(
         [*head, *user, *command], capture_output=True, text=True, timeout=60, check=False, env=env

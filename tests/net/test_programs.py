@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import privileges, programs
+from ifdefault.daemon import programs
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.programs import Programs
 from ifdefault.daemon.standing import OutletStanding
 from ifdefault.host.store import Store
+from ifdefault.ipc import privileges
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.config import Config, DaemonConfig

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.daemon.messages import (
+from ifdefault.ipc.messages import (
     DETAIL_CHARS,
     MAX_ADDRESSES,
     MAX_BYTES,

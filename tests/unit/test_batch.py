@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ifdefault.net.batch import Batch
+from ifdefault.frontend.server.mmsg import Batch
 
 FAMILIES = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
 _SIZE, _MOST = 64, 4

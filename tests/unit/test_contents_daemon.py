@@ -11,9 +11,9 @@ import pytest
 from ifdefault.daemon import contents
 from ifdefault.daemon.contents import Contents
 from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.messages import TO_FACE, Message, Send, decode, encode
 from ifdefault.health.contents import PACE_S
 from ifdefault.host.store import Store
+from ifdefault.ipc.messages import TO_FACE, Message, Send, decode, encode
 from ifdefault.model.config import Config, Content, ForwardConfig, Ports
 from ifdefault.model.health import Verdict
 

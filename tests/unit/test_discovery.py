@@ -12,9 +12,9 @@ import pytest
 from ifdefault.daemon import discovery
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.discovery import DISCOVERED, Discovery, is_sound
-from ifdefault.daemon.messages import Reply
 from ifdefault.daemon.paths import Way
 from ifdefault.host.store import Store
+from ifdefault.ipc.messages import Reply
 from ifdefault.model.config import Config, Family, UplinkConfig
 from ifdefault.model.dns import DISCOVER, DnsConfig, Endpoint
 

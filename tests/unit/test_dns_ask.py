@@ -13,12 +13,12 @@ from typing import Any
 import dns.message
 import pytest
 
-from ifdefault.daemon import errands
-from ifdefault.daemon.errands import Errands
-from ifdefault.daemon.messages import Query, Reply, Update
 from ifdefault.dns import client, tsig, wire
-from ifdefault.net import keys, query, update
-from ifdefault.net.query import NoReply, Said
+from ifdefault.frontend import requests
+from ifdefault.frontend.client import query, tsig_key_file, update
+from ifdefault.frontend.client.query import NoReply, Said
+from ifdefault.frontend.requests import Errands
+from ifdefault.ipc.messages import Query, Reply, Update
 
 HOME = "127.0.0.1"
 KEY = 'key "host" { algorithm hmac-sha256; secret "c2VjcmV0"; };'
@@ -76,7 +76,7 @@ def key(tmp_path: Path) -> str:
 def signed(message: bytes, path: str, now: float, error: int = 0) -> bytes:
     _, signature = tsig.split(message)
     assert signature
-    return tsig.Signer(keys.read(path), signature.mac).sign(replied(message), now, error)
+    return tsig.Signer(tsig_key_file.read(path), signature.mac).sign(replied(message), now, error)
 
 
 def unknown_key(message: bytes) -> bytes:
@@ -270,7 +270,7 @@ def test_the_later_update_of_a_name_ends_the_earlier() -> None:
 
 
 def test_what_is_too_much_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errands, "_MOST", 0)
+    monkeypatch.setattr(requests, "_MOST", 0)
     told: list[Reply] = []
     sock = stream()
     for each in (sock, None):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.net.answer import Fault
-from ifdefault.net.fetch import read
+from ifdefault.frontend.client.http_get import read
+from ifdefault.frontend.probe.outcome import Fault
 
 OK = b"HTTP/1.1 200 OK\r\nServer: x\r\n"
 

@@ -1,7 +1,10 @@
 """The floors of the house (docs/architecture.md): who may import whom, and how large a module is.
 
-    model < config plan < kernel < host < daemon < cli    lab stands beside
-            health dns < net
+    model < config plan health dns < kernel < host < daemon < cli      lab stands beside
+                               dns < frontend                          ipc joins it and daemon
+
+`frontend` is what runs without rights: it imports nothing of `kernel`, `host` and `daemon`, nor do
+they import it. All that passes between them are the messages of `ipc`.
 
 A floor imports only what its row names. The pure ones also reach no clock, socket, file, log or
 randomness, since the standard library's modules that they may use are listed one by one.
@@ -28,11 +31,12 @@ ALLOWED: dict[str, set[str]] = {
     "health": NOUNS,
     "dns": NOUNS,
     "kernel": NOUNS,
-    "net": NOUNS | {"dns"},
+    "ipc": NOUNS,
+    "frontend": NOUNS | {"dns", "ipc"},
     "lab": NOUNS | {"kernel"},  # to take away what outlives a world
     "host": NOUNS | {"config", "plan", "kernel"},
-    "daemon": NOUNS | {"config", "plan", "health", "dns", "kernel", "net", "host"},
-    "cli": NOUNS | {"config", "plan", "health", "dns", "kernel", "net", "host", "daemon", "lab"},
+    "daemon": NOUNS | {"config", "plan", "health", "dns", "kernel", "ipc", "host"},
+    "cli": NOUNS | {"config", "plan", "health", "dns", "kernel", "host", "daemon", "lab"},
     "__main__": {"cli"},
 }
 PURE = NOUNS | {"config", "plan", "health", "dns"}
@@ -48,9 +52,9 @@ THIRD_PARTY = {
     "pydantic_core": {"config", "daemon"},
     "click": {"cli"},
     "aioquic": {"lab"},
-    "dns": {"config", "net", "cli", "lab"},  # dnspython
+    "dns": {"config", "frontend", "cli", "lab"},  # dnspython
     "siphash24": {"dns"},
-    "lexicon": {"net"},
+    "lexicon": {"frontend"},
 }
 
 
@@ -80,7 +84,7 @@ def fault(floor: str, name: str) -> str:
     if top in sys.stdlib_module_names:
         if floor not in PURE or top in PURE_STDLIB | ALSO_STDLIB.get(floor, set()):
             return ""
-        return f"{floor} is pure: let kernel, net or host read it and hand it over as a value"
+        return f"{floor} is pure: let kernel or host read it and hand it over as a value"
     if top not in THIRD_PARTY:
         return "it is no dependency of ours"
     where = THIRD_PARTY[top]
@@ -138,6 +142,9 @@ def test_the_house_stands_on_its_floors() -> None:
         ("model/a.py", "import os", "model is pure"),
         ("kernel/a.py", "import ctypes, socket\nfrom ifdefault.model.kernel import Route", ""),
         ("kernel/a.py", "from ifdefault.plan import x", "kernel may import of ours only"),
+        ("frontend/a.py", "from ifdefault.kernel import nft", "frontend may import of ours only"),
+        ("frontend/a/b.py", "from ifdefault.daemon import x", "frontend may import of ours only"),
+        ("daemon/a.py", "from ifdefault.frontend import x", "daemon may import of ours only"),
         ("host/a.py", "from ifdefault.lab import up", "imports ifdefault.lab"),
         ("host.py", "from .plan import x", ""),
         ("lab/a.py", "import aioquic.asyncio, subprocess", ""),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.net import keys
-from ifdefault.net.keys import BadKey, Key
+from ifdefault.frontend.client import tsig_key_file
+from ifdefault.frontend.client.tsig_key_file import BadKey, Key
 
 WRITTEN = 'key "tsig-key" {\n\talgorithm hmac-sha256;\n\tsecret "c2VjcmV0";\n};\n'
 
@@ -22,11 +22,14 @@ WRITTEN = 'key "tsig-key" {\n\talgorithm hmac-sha256;\n\tsecret "c2VjcmV0";\n};\
     ],
 )
 def test_a_key_is_read(text: str) -> None:
-    assert keys.parse(text, "/k") == Key("tsig-key", "hmac-sha256", b"secret")
+    assert tsig_key_file.parse(text, "/k") == Key("tsig-key", "hmac-sha256", b"secret")
 
 
 def test_a_secret_with_slashes() -> None:
-    assert keys.parse("key k { algorithm hmac-sha1; secret /+//AAA=; };", "").secret[:1] == b"\xff"
+    assert (
+        tsig_key_file.parse("key k { algorithm hmac-sha1; secret /+//AAA=; };", "").secret[:1]
+        == b"\xff"
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +50,7 @@ def test_a_secret_with_slashes() -> None:
 )
 def test_what_is_wrong_is_told(text: str, what: str) -> None:
     with pytest.raises(BadKey) as error:
-        keys.parse(text, "/etc/ifdefault/k")
+        tsig_key_file.parse(text, "/etc/ifdefault/k")
     assert str(error.value).startswith(f"/etc/ifdefault/k: {what}")
     assert "write what tsig-keygen says" in str(error.value)
     assert "c2VjcmV" not in str(error.value).replace("secret", "")
@@ -56,12 +59,12 @@ def test_what_is_wrong_is_told(text: str, what: str) -> None:
 def test_a_file(tmp_path: Path) -> None:
     path = tmp_path / "k"
     with pytest.raises(BadKey, match="there is no such file, write what tsig-keygen says"):
-        keys.read(str(path))
+        tsig_key_file.read(str(path))
     path.write_text(WRITTEN)
-    assert keys.read(str(path)).secret == b"secret"
+    assert tsig_key_file.read(str(path)).secret == b"secret"
     with pytest.raises(BadKey, match="is a directory, let it be owned by"):
-        keys.read(str(tmp_path))
+        tsig_key_file.read(str(tmp_path))
 
 
 def test_a_secret_is_not_shown() -> None:
-    assert "secret" not in repr(keys.parse(WRITTEN, ""))
+    assert "secret" not in repr(tsig_key_file.parse(WRITTEN, ""))

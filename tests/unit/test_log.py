@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.daemon import log
+from ifdefault.ipc import log
 
 
 @pytest.fixture(autouse=True)

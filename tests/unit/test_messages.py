@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.messages import (
+from ifdefault.ipc.messages import (
     DETAIL_CHARS,
     MAX_ADDRESSES,
     MAX_BYTES,

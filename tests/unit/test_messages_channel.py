@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import channel
-from ifdefault.daemon.channel import QUEUE, Channel
-from ifdefault.daemon.messages import (
+from ifdefault.ipc import channel
+from ifdefault.ipc.channel import QUEUE, Channel
+from ifdefault.ipc.messages import (
     MAX_BYTES,
     TO_ENGINE,
     TO_FACE,

@@ -7,8 +7,8 @@ import pwd
 
 import pytest
 
-from ifdefault.daemon import privileges
-from ifdefault.daemon.privileges import KEEP, NOBODY, choose_user, is_mapped, left_over, possible
+from ifdefault.ipc import privileges
+from ifdefault.ipc.privileges import KEEP, NOBODY, choose_user, is_mapped, left_over, possible
 
 NOTHING = "0" * 16
 STATUS = f"""\

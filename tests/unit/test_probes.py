@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from ifdefault import __version__
-from ifdefault.net import dns, http, tcp
-from ifdefault.net.answer import Answer, Fault
+from ifdefault.frontend.probe import dns, http, tcp
+from ifdefault.frontend.probe.outcome import Answer, Fault
 
 HERE = "127.0.0.1"
 

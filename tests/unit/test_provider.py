@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.daemon import privileges
-from ifdefault.net.provider import bring, publish
+from ifdefault.frontend.client.provider import bring, publish
+from ifdefault.ipc import privileges
 
 NAME = "www.example.net"
 _ADDRESSES = st.lists(st.sampled_from([f"192.0.2.{n}" for n in range(6)]), unique=True)
@@ -96,7 +96,7 @@ def run(environment: dict[str, str]) -> tuple[int, str]:
         [
             sys.executable,
             "-m",
-            "ifdefault.daemon.envoy",
+            "ifdefault.frontend.provider_main",
             str(privileges.KEEP),
             str(privileges.KEEP),
         ],

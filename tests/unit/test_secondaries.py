@@ -13,8 +13,8 @@ from ifdefault.dns import tsig, wire
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.secondaries import Guard
 from ifdefault.dns.table import Table
+from ifdefault.frontend.client.tsig_key_file import Key
 from ifdefault.model.dns import Handed, Published, Record, Zone
-from ifdefault.net.keys import Key
 
 NOW = 1_000.0  # on a clock that starts when it likes
 UNIX = 1_700_000_000.0

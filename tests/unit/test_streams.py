@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from ifdefault.net import streams
-from ifdefault.net.streams import Streams
+from ifdefault.frontend.server import tcp
+from ifdefault.frontend.server.tcp import Streams
 
 _ROOM = 10
 
@@ -86,9 +86,9 @@ def test_the_more_there_are_the_sooner_they_are_ended(monkeypatch: pytest.Monkey
                     assert await loop.sock_recv(live, 10) == b"\0\1x"
                     await asyncio.sleep(0.05)
             assert await ended == b""
-            assert loop.time() - start_s < streams.IDLE_S / 2
+            assert loop.time() - start_s < tcp.IDLE_S / 2
             assert len(served) == 1
         served.close()
 
-    monkeypatch.setattr(streams, "MOST", 2)
+    monkeypatch.setattr(tcp, "MOST", 2)
     asyncio.run(main())

@@ -14,10 +14,10 @@ import dns.rcode
 import dns.tsig
 import pytest
 
+from ifdefault.frontend.client.tsig_key_file import Key
+from ifdefault.frontend.server import notify
+from ifdefault.frontend.server.notify import Notifier, Secondary
 from ifdefault.model.config import Family
-from ifdefault.net import transfers
-from ifdefault.net.keys import Key
-from ifdefault.net.transfers import Notifier, Secondary
 
 ADDRESS = "192.0.2.53"
 SECONDARY = Secondary(ADDRESS, 5353)
@@ -72,7 +72,7 @@ class Stage:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "_WAITS_S", (AGAIN_S,) * 5)
+    monkeypatch.setattr(notify, "_WAITS_S", (AGAIN_S,) * 5)
 
 
 def test_the_message() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.dns import tsig, wire
-from ifdefault.net.keys import ALGORITHMS, Key
+from ifdefault.frontend.client.tsig_key_file import ALGORITHMS, Key
 
 NOW = 1_700_000_000
 KEY = Key("transfer.example", "hmac-sha256", b"a secret that nobody knows, or so")

@@ -7,7 +7,7 @@ import socket
 import time
 from contextlib import ExitStack
 
-from ifdefault.net.turns import IDLE, READ, WRITE, Turns
+from ifdefault.frontend.server.fair_poll import IDLE, READ, WRITE, Turns
 
 _TURN_S, _LONG_S = 0.002, 0.001
 

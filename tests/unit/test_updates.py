@@ -15,11 +15,11 @@ import pytest
 
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.exchanges import Exchanges
-from ifdefault.daemon.messages import Reply
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.updates import UPDATES, Updates
 from ifdefault.dns import update
 from ifdefault.host.store import Store
+from ifdefault.ipc.messages import Reply
 from ifdefault.model.config import Config
 from ifdefault.model.dns import DnsConfig, Endpoint, Handed, Published, UpdateConfig
 

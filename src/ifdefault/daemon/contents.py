@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 
 from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.messages import Send
 from ifdefault.daemon.paths import Post
 from ifdefault.daemon.standing import ContentStanding
 from ifdefault.health import contents
+from ifdefault.ipc.messages import Send
 from ifdefault.kernel import probing
 from ifdefault.model.config import Config, ForwardConfig
 from ifdefault.model.health import ContentHealth, Verdict

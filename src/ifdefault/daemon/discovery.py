@@ -19,9 +19,9 @@ from ipaddress import ip_address
 from ifdefault.config.probe_url import parse_url
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.exchanges import Exchanges
-from ifdefault.daemon.messages import Asked, Reply
 from ifdefault.daemon.paths import Way, is_address
 from ifdefault.host.store import Store
+from ifdefault.ipc.messages import Asked, Reply
 from ifdefault.model.config import FAMILIES, Config, Family, Probe
 from ifdefault.model.dns import DISCOVER, Endpoint, family_of, is_private
 from ifdefault.model.errors import HostError

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ifdefault.config import read as read_config
-from ifdefault.daemon import contents, log
+from ifdefault.daemon import contents
 from ifdefault.daemon.control import Control
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.discovery import Discovery
@@ -30,7 +30,6 @@ from ifdefault.daemon.exchanges import Exchanges
 from ifdefault.daemon.governor import Governor
 from ifdefault.daemon.hooks import Hooks
 from ifdefault.daemon.keeper import Keeper
-from ifdefault.daemon.messages import Message
 from ifdefault.daemon.nameserver import Nameserver
 from ifdefault.daemon.notify import Notifier
 from ifdefault.daemon.operator import Operator
@@ -42,6 +41,8 @@ from ifdefault.daemon.updates import Updates
 from ifdefault.host import guard
 from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Store
+from ifdefault.ipc import log
+from ifdefault.ipc.messages import Message
 from ifdefault.kernel.watch import Changed, LinkChanged, NeighbourChanged, Watch
 from ifdefault.model.config import Family
 from ifdefault.model.errors import ConfigError, HostError, IfdefaultError

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable
 from itertools import count
 
-from ifdefault.daemon.messages import Asked, Fetch, Message, Query, Reply, Update
 from ifdefault.daemon.paths import Way
+from ifdefault.ipc.messages import Asked, Fetch, Message, Query, Reply, Update
 from ifdefault.kernel import probing
 from ifdefault.model.dns import Endpoint
 

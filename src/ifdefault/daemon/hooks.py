@@ -12,9 +12,9 @@ import os
 from collections import deque
 from functools import partial
 
-from ifdefault.daemon import privileges
-from ifdefault.daemon.messages import printable
 from ifdefault.daemon.runs import LINE_CHARS, Order, Runs, stripped
+from ifdefault.ipc import privileges
+from ifdefault.ipc.messages import printable
 from ifdefault.model.config import Config
 from ifdefault.model.errors import Problem
 

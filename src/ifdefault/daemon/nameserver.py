@@ -16,19 +16,11 @@ from hashlib import sha256
 from itertools import count
 
 from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.messages import (
-    Listen,
-    Message,
-    Transport,
-    Unlisten,
-    ZoneEnd,
-    ZoneHead,
-    ZoneName,
-)
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.standing import OutletStanding
 from ifdefault.dns.publish import next_serial, serve
 from ifdefault.host.store import Store
+from ifdefault.ipc.messages import Listen, Message, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
 from ifdefault.kernel import listening
 from ifdefault.model.config import Config
 from ifdefault.model.dns import Offer, Published, ServerConfig, Zone

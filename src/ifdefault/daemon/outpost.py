@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import count
 
-from ifdefault.daemon import privileges
 from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.messages import (
+from ifdefault.daemon.spawn import Backoff, Face, Heard, start_face
+from ifdefault.ipc import privileges
+from ifdefault.ipc.messages import (
     Message,
     Outcome,
     Ping,
@@ -26,7 +27,6 @@ from ifdefault.daemon.messages import (
     Send,
     Served,
 )
-from ifdefault.daemon.spawn import Backoff, Face, Heard, start_face
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import HostError
 from ifdefault.model.health import Verdict

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from ifdefault.daemon.messages import Bind, Message, Send, Unbind
 from ifdefault.health.path import Path
 from ifdefault.health.states import Memory
+from ifdefault.ipc.messages import Bind, Message, Send, Unbind
 from ifdefault.kernel import probing
 from ifdefault.model.config import FAMILIES, Config, Family, HealthConfig, Probe
 from ifdefault.model.health import GATEWAY, Ask, Decision, Health, PathState, Transition, Verdict

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from ifdefault.daemon import privileges, spawn
+from ifdefault.daemon import spawn
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.runs import Order, Runs, stripped
 from ifdefault.daemon.standing import OutletStanding, OutletState
 from ifdefault.dns.publish import held
 from ifdefault.host.store import Store
+from ifdefault.ipc import privileges
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import ExecConfig, Offer, ProviderConfig, Published, family_of, within
 from ifdefault.model.errors import HostError, Problem
@@ -206,7 +207,7 @@ class Programs:
     def _command(self, outlet: ProviderConfig | ExecConfig) -> tuple[str, ...]:
         if isinstance(outlet, ExecConfig):
             return stripped(self._users["exec"], outlet.program)
-        return tuple(spawn.python("ifdefault.daemon.envoy", *self._users["provider"]))
+        return tuple(spawn.python("ifdefault.frontend.provider_main", *self._users["provider"]))
 
     def _ended(self, key: Key, state: State, problem: str, last_words: str) -> None:
         if job := self._jobs.get(key):

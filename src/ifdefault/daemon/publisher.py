@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.messages import Served
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding
 from ifdefault.dns.offer import offer, seen_as
 from ifdefault.dns.publish import publish
+from ifdefault.ipc.messages import Served
 from ifdefault.model.config import Config, Family
 from ifdefault.model.dns import DISCOVER, DnsConfig, Offer, Published
 from ifdefault.model.health import Decision, Health

@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from ifdefault.daemon import spawn
-from ifdefault.daemon.messages import printable
+from ifdefault.ipc.messages import printable
 
 LINES, LINE_CHARS = 100, 500
 KILL_S = 1.0  # from SIGTERM to SIGKILL
@@ -38,7 +38,7 @@ class Order:
 def stripped(user: tuple[int, int], program: str) -> tuple[str, ...]:
     """The command of a program that is to have no right, and of the environment only IFDEFAULT_…
     and PATH. `user` is of privileges.possible."""
-    return tuple(spawn.python("ifdefault.daemon.privileges", *user, program))
+    return tuple(spawn.python("ifdefault.ipc.privileges", *user, program))
 
 
 class Runs:

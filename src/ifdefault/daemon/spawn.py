@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ifdefault.daemon import channel, privileges
-from ifdefault.daemon.channel import Channel
-from ifdefault.daemon.messages import (
+from ifdefault.ipc import channel, privileges
+from ifdefault.ipc.channel import Channel
+from ifdefault.ipc.messages import (
     TO_ENGINE,
     Message,
     Outcome,
@@ -124,7 +124,7 @@ class Face:
         self._over: asyncio.Future[str] = self._loop.create_future()
         ours, theirs = channel.pair()
         with theirs:
-            command = python("ifdefault.daemon.face", theirs.fileno(), uid, gid)
+            command = python("ifdefault.frontend.main", theirs.fileno(), uid, gid)
             try:
                 self._child = Child(command, environment(), self._reaped, fds=[theirs.fileno()])
             except BaseException:

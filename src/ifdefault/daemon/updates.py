@@ -19,16 +19,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ifdefault.daemon import fields
 from ifdefault.daemon.diary import Diary
 from ifdefault.daemon.exchanges import Exchanges
-from ifdefault.daemon.messages import Asked
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.standing import OutletStanding, OutletState
 from ifdefault.daemon.zoneservers import Pair, ZoneServers
 from ifdefault.dns.publish import held
 from ifdefault.dns.update import Course, fitting, wrong
 from ifdefault.host.store import Store
+from ifdefault.ipc import fields
+from ifdefault.ipc.messages import Asked
 from ifdefault.model.config import Config
 from ifdefault.model.dns import Endpoint, Offer, Published, UpdateConfig
 from ifdefault.model.errors import IfdefaultError

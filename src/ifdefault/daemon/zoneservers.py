@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from ifdefault.daemon import fields
 from ifdefault.daemon.exchanges import Exchanges
 from ifdefault.daemon.paths import Way
 from ifdefault.dns.update import CALM_S, choose, fitting
+from ifdefault.ipc import fields
 from ifdefault.model.dns import Endpoint, UpdateConfig
 
 _SILENT_S = 60.0  # a server that gave no answer isn't the first to be tried for so long

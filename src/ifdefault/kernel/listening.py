@@ -16,7 +16,7 @@ from pathlib import Path
 from ifdefault.kernel.rtnetlink import AF
 from ifdefault.model.dns import family_of
 
-FACE = "ifdefault.daemon.face"  # in the command line of whoever holds such sockets for us
+FACE = "ifdefault.frontend.main"  # in the command line of whoever holds such sockets for us
 _BUFFER_BYTES = 1 << 20
 _BACKLOG = 1024
 _SO_RCVBUFFORCE, _SO_RCVMARK = 33, 75  # asm-generic/socket.h; Python has no names for them

@@ -13,7 +13,14 @@ import socket
 import struct
 import time
 
-from ifdefault.net.answer import Answer, Fault, local, raise_error, us_since, want_errors
+from ifdefault.frontend.probe.outcome import (
+    Answer,
+    Fault,
+    local,
+    raise_error,
+    us_since,
+    want_errors,
+)
 
 _HEADER = struct.Struct("!6H")  # RFC 1035, 4.1.1
 _RESPONSE, _OPCODE, _RECURSION_DESIRED = 0x8000, 0x7800, 0x0100

@@ -17,8 +17,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 from ifdefault import __version__
-from ifdefault.net import tcp
-from ifdefault.net.answer import Answer, Fault, us_since, words
+from ifdefault.frontend.probe import tcp
+from ifdefault.frontend.probe.outcome import Answer, Fault, us_since, words
 
 T = TypeVar("T")
 

@@ -1,6 +1,7 @@
 """The envoy: a process without any right that brings a name's addresses to a provider.
 
-`python -m ifdefault.daemon.envoy UID GID`, started by `programs`; all else is `net.provider`.
+`python -m ifdefault.frontend.provider_main UID GID`, started by `daemon.dns.programs`; all else is
+`frontend.client.provider`.
 
 Rules: it gives up its rights before it reads the credentials, which are its user's to read, or
 hears a word of the provider. As in the face, what it imports it imports before.
@@ -12,8 +13,8 @@ import sys
 from functools import partial
 from typing import NoReturn
 
-from ifdefault.daemon import privileges
-from ifdefault.net import provider
+from ifdefault.frontend.client import provider
+from ifdefault.ipc import privileges
 
 
 def main() -> NoReturn:

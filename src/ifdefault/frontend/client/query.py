@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ifdefault.dns import client
 from ifdefault.dns.wire import NOERROR, NXDOMAIN, BadWire
-from ifdefault.net.answer import words
+from ifdefault.frontend.probe.outcome import words
 
 WITHIN_S = 2.0
 _AGAIN_S = (0.5, 0.6)  # after so long it is asked again; the rest is the last one's

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, NoReturn, TypeVar, get_args
 
-from ifdefault.daemon.fields import (
+from ifdefault.ipc.fields import (
     TEXT_CHARS,
     Check,
     address,

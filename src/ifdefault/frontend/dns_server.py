@@ -17,25 +17,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from ifdefault.daemon.messages import (
-    Listen,
-    Served,
-    Unlisten,
-    ZoneEnd,
-    ZoneHead,
-    ZoneName,
-    printable,
-)
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.cookies import SECRET_BYTES
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.secondaries import Guard
 from ifdefault.dns.table import Table
+from ifdefault.frontend.client import tsig_key_file
+from ifdefault.frontend.client.tsig_key_file import Key
+from ifdefault.frontend.server.notify import Notifier, Secondary
+from ifdefault.frontend.server.udp import Nameserver
+from ifdefault.ipc.messages import Listen, Served, Unlisten, ZoneEnd, ZoneHead, ZoneName, printable
 from ifdefault.model.dns import Handed, Published, Record, Zone
-from ifdefault.net import keys
-from ifdefault.net.keys import Key
-from ifdefault.net.nameserver import Nameserver
-from ifdefault.net.transfers import Notifier, Secondary
 
 _SERVED_S = 1.0
 _READ_AGAIN_S = 10.0  # keys that can't be read
@@ -115,8 +107,8 @@ class FaceDns:
         self._faults = {}
         for path in {path for _, _, path in self._end.secondaries if path}:
             try:
-                known[path] = keys.read(path)
-            except keys.BadKey as error:
+                known[path] = tsig_key_file.read(path)
+            except tsig_key_file.BadKey as error:
                 self._faults[path] = str(error)
                 if faults.get(path) != str(error):
                     self._tell(f"secondaries with this key get no zone: {error}")

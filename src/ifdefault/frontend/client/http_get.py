@@ -10,9 +10,9 @@ import asyncio
 import re
 import socket
 
-from ifdefault.net import http
-from ifdefault.net.answer import Fault, words
-from ifdefault.net.query import NoReply
+from ifdefault.frontend.client.query import NoReply
+from ifdefault.frontend.probe import http
+from ifdefault.frontend.probe.outcome import Fault, words
 
 WITHIN_S = 10.0
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})(?![^ \r])")

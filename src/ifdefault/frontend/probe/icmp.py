@@ -19,8 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ifdefault.frontend.probe.outcome import Answer, local
 from ifdefault.model.config import Family
-from ifdefault.net.answer import Answer, local
 
 LATE_S = 3.0
 _REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}

@@ -1,6 +1,6 @@
 """The face: all that listens to the Internet, in a process without any right.
 
-`python -m ifdefault.daemon.face FD UID GID`, started by the engine (`spawn`); FD is its channel.
+`python -m ifdefault.frontend.main FD UID GID`, started by the engine (`spawn`); FD is its channel.
 
 Rules: it gives up its rights before it reads the first message, and ends when the channel does.
 It decides nothing, and opens no socket to the Internet but the resolver's. What it imports it
@@ -20,11 +20,14 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn
 
-from ifdefault.daemon import log, privileges
-from ifdefault.daemon.channel import Channel
-from ifdefault.daemon.errands import Errands
-from ifdefault.daemon.face_dns import FaceDns
-from ifdefault.daemon.messages import (
+from ifdefault.frontend.dns_server import FaceDns
+from ifdefault.frontend.probe import dns, http, tcp
+from ifdefault.frontend.probe.icmp import LATE_S, Echo
+from ifdefault.frontend.probe.outcome import Answer, Fault, local
+from ifdefault.frontend.requests import Errands
+from ifdefault.ipc import log, privileges
+from ifdefault.ipc.channel import Channel
+from ifdefault.ipc.messages import (
     MAX_ADDRESSES,
     TO_FACE,
     Bind,
@@ -47,9 +50,6 @@ from ifdefault.daemon.messages import (
     ZoneName,
     printable,
 )
-from ifdefault.net import dns, http, tcp
-from ifdefault.net.answer import Answer, Fault, local
-from ifdefault.net.echo import LATE_S, Echo
 
 _RESOLVERS, _RESOLVE_S, _NAMES = 8, 10.0, 64
 _ASKS = 4096  # at once, beside ICMP; each holds a socket

@@ -16,10 +16,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal, Protocol
 
+from ifdefault.frontend.server.fair_poll import Turns
+from ifdefault.frontend.server.mmsg import Batch
+from ifdefault.frontend.server.tcp import Streams
 from ifdefault.model.config import Family
-from ifdefault.net.batch import Batch
-from ifdefault.net.streams import Streams
-from ifdefault.net.turns import Turns
 
 TURN_S = 0.002
 _PACKETS = 16  # of one socket, before another has its turn

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 from ifdefault.dns import client, tsig
 from ifdefault.dns.wire import BadWire
-from ifdefault.net import keys
-from ifdefault.net.answer import words
-from ifdefault.net.query import NoReply, number
+from ifdefault.frontend.client import tsig_key_file
+from ifdefault.frontend.client.query import NoReply, number
+from ifdefault.frontend.probe.outcome import words
 
 WITHIN_S = 5.0
 _BY_RST = struct.pack("=ii", 1, 0)  # SO_LINGER
@@ -37,8 +37,8 @@ async def send(
 ) -> None:
     """Remove these, add those; NoReply unless the server says that it did."""
     try:
-        key = keys.read(key_path) if key_path else None
-    except keys.BadKey as error:
+        key = tsig_key_file.read(key_path) if key_path else None
+    except tsig_key_file.BadKey as error:
         raise NoReply(f"this host: {error}") from None
     order = client.update(number(), zone, name, ttl, add, remove)
     signer = tsig.Signer(key) if key else None

@@ -11,9 +11,9 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-from ifdefault.daemon.messages import MAX_TEXTS, Fetch, Query, Reply, Update, printable
-from ifdefault.net import fetch, query, update
-from ifdefault.net.query import NoReply
+from ifdefault.frontend.client import http_get, query, update
+from ifdefault.frontend.client.query import NoReply
+from ifdefault.ipc.messages import MAX_TEXTS, Fetch, Query, Reply, Update, printable
 
 _MOST = 512  # at once
 Order = Update | Query | Fetch
@@ -73,7 +73,7 @@ async def _ask(it: Query, sock: socket.socket) -> Reply:
 
 async def _fetch(it: Fetch, sock: socket.socket) -> Reply:
     where = (sock, it.address, it.port, it.host, it.path)
-    return Reply(it.number, "", (await fetch.fetch(*where, secure=it.secure),))
+    return Reply(it.number, "", (await http_get.fetch(*where, secure=it.secure),))
 
 
 async def _change(it: Update, sock: socket.socket) -> None:

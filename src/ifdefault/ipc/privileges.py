@@ -5,7 +5,7 @@ while it has but one thread. (In the child between fork and exec only async-sign
 run, which Python's `preexec_fn` isn't; and the bounding set can be emptied only with rights.)
 Whoever started it looks afterwards in /proc whether anything was left (`left_over`).
 
-`python -m ifdefault.daemon.privileges UID GID COMMAND…` runs a command without rights, and with no
+`python -m ifdefault.ipc.privileges UID GID COMMAND…` runs a command without rights, and with no
 environment but PATH and IFDEFAULT_….
 """
 

@@ -11,7 +11,14 @@ import socket
 import struct
 import time
 
-from ifdefault.net.answer import Answer, Fault, raise_error, us_since, want_errors, words
+from ifdefault.frontend.probe.outcome import (
+    Answer,
+    Fault,
+    raise_error,
+    us_since,
+    want_errors,
+    words,
+)
 
 _AT_ONCE = struct.pack("=ii", 1, 0)  # SO_LINGER: close by RST
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 
-from ifdefault.net.turns import IDLE, READ, WRITE, Turns
+from ifdefault.frontend.server.fair_poll import IDLE, READ, WRITE, Turns
 
 MOST, MOST_OF_A_NETWORK = 1000, 100
 TURN_S = 0.001  # half of what UDP has: a flood over TCP shall not silence it

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic
 
-from ifdefault.daemon.messages import (
+from ifdefault.ipc.messages import (
     MAX_BYTES,
     MAX_TOGETHER,
     BadMessage,

@@ -1,0 +1,1 @@
+"""What the unprivileged process runs: it probes, answers DNS and speaks to servers."""

@@ -1,0 +1,1 @@
+"""Clients: dynamic updates, queries, HTTP, and a provider's API."""

@@ -1,0 +1,1 @@
+"""Probes by kind: ICMP, TCP, HTTP(S), DNS."""

@@ -1,0 +1,1 @@
+"""The DNS server's sockets: UDP, TCP, NOTIFY."""
