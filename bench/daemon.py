@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.subject import config
-from ifdefault.daemon import client
+from ifdefault.daemon.control import client
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError

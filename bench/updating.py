@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.exchanges import Exchanges
+from ifdefault.daemon.control.status import OutletStanding
+from ifdefault.daemon.dns.dynamic_update import Updates
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.spawn import Face, start_face
-from ifdefault.daemon.standing import OutletStanding
-from ifdefault.daemon.updates import Updates
+from ifdefault.daemon.process.spawn import Face, start_face
+from ifdefault.daemon.requests import Exchanges
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Message, Reply

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from ifdefault.daemon.spawn import Face, start_face
+from ifdefault.daemon.process.spawn import Face, start_face
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import (
     Listen,

@@ -14,7 +14,7 @@ from collections import Counter
 
 import pytest
 
-from ifdefault.daemon.client import is_running
+from ifdefault.daemon.control.client import is_running
 from ifdefault.kernel import hook
 from ifdefault.lab import services
 from ifdefault.lab.waiting import eventually

@@ -18,8 +18,8 @@ from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
 
-from ifdefault.daemon.client import SOCKET, is_running
-from ifdefault.daemon.standing import Standing
+from ifdefault.daemon.control.client import SOCKET, is_running
+from ifdefault.daemon.control.status import Standing
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World

@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import discovery
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.discovery import Discovery
-from ifdefault.daemon.exchanges import Exchanges
+from ifdefault.daemon.dns import public_address
+from ifdefault.daemon.dns.public_address import Discovery
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.spawn import start_face
+from ifdefault.daemon.process.spawn import start_face
+from ifdefault.daemon.requests import Exchanges
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Reply
@@ -225,7 +225,7 @@ def test_what_the_internet_sees_is_found(lab_world: LabWorld, tmp_path: Path, ki
 def test_whoever_refuses_is_told_and_the_next_is_asked(
     lab_world: LabWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "SOON_S", 0.1)
+    monkeypatch.setattr(public_address, "SOON_S", 0.1)
     world = lab_world(topology())
     translate(world["isp-a"], 77)
     services.nginx(world["client"])
@@ -259,7 +259,7 @@ def test_whoever_refuses_is_told_and_the_next_is_asked(
 def test_it_is_asked_again_when_nobody_answered(
     lab_world: LabWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "SOON_S", 0.1)
+    monkeypatch.setattr(public_address, "SOON_S", 0.1)
     world = lab_world(topology())
     translate(world["isp-a"], 77)
     engine, way = Engine(world), WAYS[:1]

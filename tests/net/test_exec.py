@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.daemon.client import is_running
+from ifdefault.daemon.control.client import is_running
 from ifdefault.kernel import cgroups, hook
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.spawn import Face, start_face
+from ifdefault.daemon.process.spawn import Face, start_face
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Bind, Message, Outcome, Ping, Pong, Send, Unbind
 from ifdefault.kernel import probing

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import spawn
+from ifdefault.daemon.process import spawn
 from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.messages import Outcome, Ping, Resolve, Resolved, Send
 from ifdefault.lab.world import Node

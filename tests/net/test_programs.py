@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import programs
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.programs import Programs
-from ifdefault.daemon.standing import OutletStanding
+from ifdefault.daemon.control.status import OutletStanding
+from ifdefault.daemon.dns import programs
+from ifdefault.daemon.dns.programs import Programs
+from ifdefault.daemon.event_log import Diary
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.lab.waiting import eventually

@@ -28,8 +28,8 @@ import pytest
 
 from bench import peers_dns
 from bench.updating import Outlet, Saying, running
+from ifdefault.daemon.dns.dynamic_update import UPDATES
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.updates import UPDATES
 from ifdefault.dns import update
 from ifdefault.lab import services
 from ifdefault.lab.topology import ZONE

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ifdefault.daemon.client import ask
-from ifdefault.daemon.standing import Standing
+from ifdefault.daemon.control.client import ask
+from ifdefault.daemon.control.status import Standing
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World

@@ -16,9 +16,9 @@ import pytest
 from ifdefault.cli import daemon_client, main, status
 from ifdefault.cli.options import Options
 from ifdefault.cli.show import paths
-from ifdefault.daemon import client
-from ifdefault.daemon.client import NotRunning
-from ifdefault.daemon.standing import Standing
+from ifdefault.daemon.control import client
+from ifdefault.daemon.control.client import NotRunning
+from ifdefault.daemon.control.status import Standing
 from ifdefault.host.behind import Behind, ServiceStatus
 from ifdefault.host.status import Status
 from ifdefault.model.errors import ConfigError, HostError, Problem

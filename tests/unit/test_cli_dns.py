@@ -12,9 +12,9 @@ import pytest
 
 from ifdefault.cli import dnscheck, main, status
 from ifdefault.cli.show import names, paths
-from ifdefault.daemon import client
-from ifdefault.daemon.client import NotRunning
-from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding, Standing
+from ifdefault.daemon.control import client
+from ifdefault.daemon.control.client import NotRunning
+from ifdefault.daemon.control.status import DnsStanding, Named, OutletStanding, Standing
 from ifdefault.dns.survey import Question, Reply, Rrset
 from ifdefault.host.status import Status
 from ifdefault.model.config import Config, UplinkConfig

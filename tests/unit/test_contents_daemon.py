@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.daemon import contents
-from ifdefault.daemon.contents import Contents
-from ifdefault.daemon.diary import Diary
+from ifdefault.daemon import server_checks
+from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.server_checks import Contents
 from ifdefault.health.contents import PACE_S
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import TO_FACE, Message, Send, decode, encode
@@ -93,7 +93,7 @@ def test_it_asks_by_the_check_of_the_service(engine: Engine) -> None:
         ("tcp", "fd00::10", 443, "fd00::10", ""),
         ("http", "fd00::10", 80, "fd00::10", "/health?a=b"),
     }
-    assert {m.path for m in engine.sent} == {contents.NUMBER}
+    assert {m.path for m in engine.sent} == {server_checks.NUMBER}
 
 
 def test_what_is_told_and_decided(engine: Engine) -> None:

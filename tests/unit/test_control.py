@@ -22,10 +22,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ifdefault.daemon import client, control
-from ifdefault.daemon.client import NotRunning, Peer, ask, is_running
-from ifdefault.daemon.control import Control, Request
-from ifdefault.daemon.standing import ContentStanding, Standing
+from ifdefault.daemon.control import client, server
+from ifdefault.daemon.control.client import NotRunning, Peer, ask, is_running
+from ifdefault.daemon.control.server import Control, Request
+from ifdefault.daemon.control.status import ContentStanding, Standing
 from ifdefault.lab.waiting import eventually
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
@@ -117,14 +117,14 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 @pytest.mark.parametrize(
     ("request_", "parsed"),
     [
-        (STATUS, control.Status()),
-        ({"do": "events", "limit": 5}, control.Events(5)),
-        ({"do": "uplink", "name": "a", "state": "drain"}, control.SetUplink("a", "drain")),
-        ({"do": "exec", "uplink": "a", "netns": 1 << 32}, control.Exec("a", 1 << 32)),
-        ({"do": "reload", "confirm_s": None}, control.Reload(None)),
-        ({"do": "reload", "confirm_s": 60}, control.Reload(60)),
-        ({"do": "confirm"}, control.Confirm()),
-        (DOWN, control.Down()),
+        (STATUS, server.Status()),
+        ({"do": "events", "limit": 5}, server.Events(5)),
+        ({"do": "uplink", "name": "a", "state": "drain"}, server.SetUplink("a", "drain")),
+        ({"do": "exec", "uplink": "a", "netns": 1 << 32}, server.Exec("a", 1 << 32)),
+        ({"do": "reload", "confirm_s": None}, server.Reload(None)),
+        ({"do": "reload", "confirm_s": 60}, server.Reload(60)),
+        ({"do": "confirm"}, server.Confirm()),
+        (DOWN, server.Down()),
     ],
 )
 def test_requests(engine: Engine, request_: dict[str, Any], parsed: Request) -> None:
@@ -226,7 +226,7 @@ def test_others_may_look_and_move_themselves(
     if os.geteuid() == 0 and can_become(NOBODY):
         engine, replies = replies_to_nobody(requests)
     else:
-        monkeypatch.setattr(control, "credentials", lambda _: Peer(1, NOBODY, NOBODY))
+        monkeypatch.setattr(server, "credentials", lambda _: Peer(1, NOBODY, NOBODY))
         engine = Engine(tmp_path / "run")
         engine.start()
         replies = [engine.ask(request) for request in requests]
@@ -275,7 +275,7 @@ def test_the_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> N
         (b'{"do": "reload", "confirm_s": -1}\n', "of an unknown form"),
         (b'{"do": "reload", "confirm_s": 1e9}\n', "of an unknown form"),
         (b'{"do": "status"}', "cut off, end it with a newline"),
-        (b"x" * (control.LONGEST_REQUEST + 10), "longer than 65536 bytes"),
+        (b"x" * (server.LONGEST_REQUEST + 10), "longer than 65536 bytes"),
     ],
 )
 def test_garbage_is_answered_and_hung_up_on(engine: Engine, line: bytes, told: str) -> None:
@@ -315,7 +315,7 @@ def test_nothing_that_is_sent_does_harm(engine: Engine, data: bytes) -> None:
 def test_a_slow_client_is_hung_up_on_and_keeps_nobody(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(server, "PATIENCE_S", 0.1)
     with engine.connect() as slow, engine.connect() as slower:
         slow.sendall(b'{"do": ')
         assert engine.ask(STATUS)["ok"]
@@ -328,7 +328,7 @@ def test_a_slow_client_is_hung_up_on_and_keeps_nobody(
 def test_a_client_that_takes_no_reply_is_hung_up_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(server, "PATIENCE_S", 0.1)
     engine.fails = HostError("x" * 1_000_000)
     with engine.connect() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -342,8 +342,8 @@ def test_a_client_that_takes_no_reply_is_hung_up_on(
 
 def test_too_many_clients_are_refused_politely(engine: Engine) -> None:
     with ExitStack() as stack:
-        many = [stack.enter_context(engine.connect()) for _ in range(control.MOST_CLIENTS)]
-        eventually(lambda: len(engine.control._clients) == control.MOST_CLIENTS)
+        many = [stack.enter_context(engine.connect()) for _ in range(server.MOST_CLIENTS)]
+        eventually(lambda: len(engine.control._clients) == server.MOST_CLIENTS)
         refused = engine.ask(STATUS)
         assert str(Problem(**refused["problems"][0])) == "control: 32 others are asking, try again"
         many[0].close()
@@ -361,7 +361,7 @@ def test_a_second_engine_is_refused(engine: Engine) -> None:
         second.start()
     second.close()
     assert engine.ask(STATUS)["ok"]
-    (engine.run_dir / control.LOCK).unlink()  # by somebody who cleans up
+    (engine.run_dir / server.LOCK).unlink()  # by somebody who cleans up
     third = Engine(engine.run_dir)
     with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}, stop it first"):
         third.start()
@@ -372,7 +372,7 @@ def test_a_second_engine_is_refused(engine: Engine) -> None:
 def test_what_a_dead_engine_left_is_replaced(tmp_path: Path) -> None:
     code = (
         "import asyncio, os, pathlib, sys\n"
-        "from ifdefault.daemon.control import Control\n"
+        "from ifdefault.daemon.control.server import Control\n"
         "async def main():\n"
         "    await Control(pathlib.Path(sys.argv[1]), None).start()\n"
         "    os.kill(os.getpid(), 9)\n"
@@ -482,6 +482,7 @@ def test_standing_comes_through_json() -> None:
 
 def test_who_asks_loads_no_asyncio() -> None:
     code = (
-        "import sys, ifdefault.daemon.client; assert not {'asyncio', 'pydantic'} & {*sys.modules}"
+        "import sys, ifdefault.daemon.control.client;"
+        " assert not {'asyncio', 'pydantic'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import discovery
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.discovery import DISCOVERED, Discovery, is_sound
+from ifdefault.daemon.dns import public_address
+from ifdefault.daemon.dns.public_address import DISCOVERED, Discovery, is_sound
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Way
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Reply
@@ -158,7 +158,7 @@ def test_the_first_sound_answer_has_the_last_word(desk: Desk) -> None:
 def test_what_all_refuse_is_told_and_asked_again_soon(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "SOON_S", 0.001)
+    monkeypatch.setattr(public_address, "SOON_S", 0.001)
     desk.exchanges.said = {"192.0.2.53": says("10.0.0.2")}
 
     async def part() -> None:
@@ -212,7 +212,7 @@ def test_it_is_asked_anew_when_a_way_comes_back_or_changes(desk: Desk) -> None:
 
 
 def test_it_is_asked_again_from_time_to_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "AGAIN_S", 0.001)
+    monkeypatch.setattr(public_address, "AGAIN_S", 0.001)
     desk.exchanges.said = {"192.0.2.53": says(SEEN)}
 
     async def part() -> None:

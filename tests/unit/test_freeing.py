@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ifdefault.daemon.freeing import Ends, ends
+from ifdefault.daemon.stale_connections import Ends, ends
 from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Ruleset, State
 from ifdefault.model.config import Family

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import runs, spawn
-from ifdefault.daemon.hooks import RUNNING, WAITING, Hooks
+from ifdefault.daemon.process import runner, spawn
+from ifdefault.daemon.process.hooks import RUNNING, WAITING, Hooks
 from ifdefault.model.config import Config, DaemonConfig, HookConfig
 
 NOBODY = DaemonConfig(hook_user="nobody")
@@ -190,7 +190,7 @@ def test_a_hook_that_isnt_there(shop: Shop) -> None:
 def test_a_hook_that_hangs_is_ended_with_all_it_started(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, deaf: str
 ) -> None:
-    monkeypatch.setattr(runs, "KILL_S", 0.2)
+    monkeypatch.setattr(runner, "KILL_S", 0.2)
     script = f"{deaf} sleep 1000 & echo $! >> notes; echo $$ >> notes; wait; sleep 1000"
     program = shop.program("down", script)
 
@@ -254,7 +254,7 @@ def test_there_are_never_too_many(shop: Shop) -> None:
 
 
 def test_a_hook_that_says_too_much(shop: Shop) -> None:
-    script = f"yes x | head -n {runs.LINES + 7}; printf '%05000d' 0 >&2; exit 1"
+    script = f"yes x | head -n {runner.LINES + 7}; printf '%05000d' 0 >&2; exit 1"
     program = shop.program("up", script)
 
     async def part() -> None:
@@ -263,9 +263,9 @@ def test_a_hook_that_says_too_much(shop: Shop) -> None:
 
     shop.play(HookConfig(up=program), part)
     head = f"info hook up ({program}): "
-    assert shop.log.lines[: runs.LINES] == [f"{head}x"] * runs.LINES
-    assert shop.log.lines[runs.LINES] == f"{head}8 more lines"
-    assert len(shop.log.lines) == runs.LINES + 2
+    assert shop.log.lines[: runner.LINES] == [f"{head}x"] * runner.LINES
+    assert shop.log.lines[runner.LINES] == f"{head}8 more lines"
+    assert len(shop.log.lines) == runner.LINES + 2
 
 
 def test_a_line_is_bounded_and_printable(shop: Shop) -> None:
@@ -277,11 +277,11 @@ def test_a_line_is_bounded_and_printable(shop: Shop) -> None:
 
     shop.play(HookConfig(up=program), part)
     said = [line.partition("): ")[2] for line in shop.log.lines]
-    assert said == ["0" * runs.LINE_CHARS, "a [2Jb\N{REPLACEMENT CHARACTER}", "end"]
+    assert said == ["0" * runner.LINE_CHARS, "a [2Jb\N{REPLACEMENT CHARACTER}", "end"]
 
 
 def test_the_end_of_the_daemon_is_theirs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "KILL_S", 0.2)
+    monkeypatch.setattr(runner, "KILL_S", 0.2)
     program = shop.program("up", "trap '' TERM; echo $$ >> notes; sleep 1000; sleep 1000")
 
     async def part() -> None:

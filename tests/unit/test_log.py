@@ -87,7 +87,7 @@ def test_which_stream_is_the_journals(tmp_path: Path) -> None:
 def test_as_a_service(tmp_path: Path) -> None:
     """As systemd starts it: the variable names the stream that stderr is."""
     script = (
-        "import logging\nfrom ifdefault.daemon import log\nlog.set_up()\n"
+        "import logging\nfrom ifdefault.ipc import log\nlog.set_up()\n"
         "logging.getLogger('ifdefault').warning('it is so')"
     )
     with (tmp_path / "journal").open("w+") as journal:

@@ -23,7 +23,8 @@ from ifdefault.config.dns import DnsKeys, ExecKeys, NameKeys, ProviderKeys, Serv
 from ifdefault.config.forward import ForwardKeys, OutgoingKeys, RuleKeys
 from ifdefault.config.health import DaemonKeys, HealthKeys, HookKeys
 from ifdefault.config.uplink import HostKeys, UplinkKeys
-from ifdefault.daemon import client, control, discovery, nameserver, programs, updates
+from ifdefault.daemon.control import client, server
+from ifdefault.daemon.dns import dynamic_update, embedded, programs, public_address
 from ifdefault.host import store
 from ifdefault.model.config import Config, HealthConfig
 
@@ -151,9 +152,9 @@ def test_environment_and_files() -> None:
     state = Options().state_dir
     kept = {store.STATE, *store.RULESETS.values(), store.HEALTH, store.LOCK}
     kept |= {store.PENDING, store.GUARD, "undo.log"}
-    kept |= {nameserver.SERIALS, updates.UPDATES, programs.PROGRAMS, discovery.DISCOVERED}
+    kept |= {embedded.SERIALS, dynamic_update.UPDATES, programs.PROGRAMS, public_address.DISCOVERED}
     files = {str(state / name) for name in kept}
-    files |= {str(Options().run_dir / name) for name in (client.SOCKET, control.LOCK)}
+    files |= {str(Options().run_dir / name) for name in (client.SOCKET, server.LOCK)}
     lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
     told = {str(state / path) for line in lines for path in line.split(" , ")}
     assert told == files | {str(Options().config)}

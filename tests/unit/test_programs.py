@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon import programs, spawn
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.programs import PROGRAMS, RUNNING, Programs
-from ifdefault.daemon.standing import OutletStanding
+from ifdefault.daemon.control.status import OutletStanding
+from ifdefault.daemon.dns import programs
+from ifdefault.daemon.dns.programs import PROGRAMS, RUNNING, Programs
+from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.process import spawn
 from ifdefault.host.store import Store
 from ifdefault.model.config import Config, DaemonConfig
 from ifdefault.model.dns import DnsConfig, ExecConfig, Handed, NameConfig, Published

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import pytest
 
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.exchanges import Exchanges
+from ifdefault.daemon.dns.dynamic_update import UPDATES, Updates
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.updates import UPDATES, Updates
+from ifdefault.daemon.requests import Exchanges
 from ifdefault.dns import update
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Reply

@@ -12,7 +12,7 @@ from ifdefault.cli.options import Options
 from ifdefault.model.errors import ConfigError, HostError, Problem
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.standing import Standing
+    from ifdefault.daemon.control.status import Standing
     from ifdefault.model.health import Decision
 
 CHANGE_S = 120.0  # a thousand operations take seconds; it may wait for another ifdefault
@@ -21,7 +21,7 @@ LOOK_S = 5.0
 
 def ask(options: Options, request: dict[str, Any], timeout_s: float = LOOK_S) -> dict[str, Any]:
     """The engine's answer; NotRunning where there is no engine, its refusal as our error."""
-    from ifdefault.daemon import client
+    from ifdefault.daemon.control import client
 
     reply = client.ask(options.run_dir, request, timeout_s)
     if not reply["ok"]:
@@ -33,7 +33,7 @@ def ask(options: Options, request: dict[str, Any], timeout_s: float = LOOK_S) ->
 
 def change(options: Options, request: dict[str, Any]) -> dict[str, Any] | None:
     """Let the engine do it; None where there is none, so that we do it ourselves."""
-    from ifdefault.daemon.client import NotRunning
+    from ifdefault.daemon.control.client import NotRunning
 
     try:
         return ask(options, request, CHANGE_S)
@@ -43,13 +43,13 @@ def change(options: Options, request: dict[str, Any]) -> dict[str, Any] | None:
 
 def standing(options: Options) -> Standing | None:
     """How the engine says that it stands; None where there is none."""
-    from ifdefault.daemon.client import NotRunning
+    from ifdefault.daemon.control.client import NotRunning
 
     try:
         told = ask(options, {"do": "status"})["standing"]
     except NotRunning:
         return None
-    from ifdefault.daemon.standing import Standing
+    from ifdefault.daemon.control.status import Standing
 
     try:
         return Standing.from_json(told)

@@ -24,7 +24,7 @@ from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Uplink
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.standing import Standing
+    from ifdefault.daemon.control.status import Standing
 
 T = TypeVar("T")
 Ask = Callable[[Question], Reply]

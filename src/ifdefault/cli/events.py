@@ -45,7 +45,7 @@ def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
 def _after(last: dict[str, Any] | None, options: Options) -> Iterator[dict[str, Any]]:
     """What happened since; nothing while no daemon runs, since another may follow it."""
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.client import NotRunning
+    from ifdefault.daemon.control.client import NotRunning
 
     for limit in (20, _MOST):
         try:

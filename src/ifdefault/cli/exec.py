@@ -33,7 +33,7 @@ def command(options: Options, uplink: str, command: tuple[str, ...]) -> int:
     if not argv:
         raise click.UsageError(f"no command, try: ifdefault exec {uplink} -- COMMAND")
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.client import NotRunning
+    from ifdefault.daemon.control.client import NotRunning
 
     request = {"do": "exec", "uplink": uplink, "netns": _netns()}
     try:

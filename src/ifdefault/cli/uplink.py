@@ -12,7 +12,7 @@ from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import Forced
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.standing import Standing
+    from ifdefault.daemon.control.status import Standing
 
 
 @click.command(short_help="show or force the state of an uplink")

@@ -21,23 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from ifdefault.config import read as read_config
-from ifdefault.daemon import contents
-from ifdefault.daemon.control import Control
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.discovery import Discovery
-from ifdefault.daemon.evidence import Evidence
-from ifdefault.daemon.exchanges import Exchanges
+from ifdefault.daemon import server_checks
+from ifdefault.daemon.control.commands import Operator
+from ifdefault.daemon.control.server import Control
+from ifdefault.daemon.dns.dynamic_update import Updates
+from ifdefault.daemon.dns.embedded import Nameserver
+from ifdefault.daemon.dns.programs import Programs
+from ifdefault.daemon.dns.public_address import Discovery
+from ifdefault.daemon.dns.publisher import Publisher
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.governor import Governor
-from ifdefault.daemon.hooks import Hooks
 from ifdefault.daemon.keeper import Keeper
-from ifdefault.daemon.nameserver import Nameserver
-from ifdefault.daemon.notify import Notifier
-from ifdefault.daemon.operator import Operator
-from ifdefault.daemon.outpost import Outpost
+from ifdefault.daemon.passive_monitor import Evidence
 from ifdefault.daemon.paths import Paths
-from ifdefault.daemon.programs import Programs
-from ifdefault.daemon.publisher import Publisher
-from ifdefault.daemon.updates import Updates
+from ifdefault.daemon.process.frontend import Outpost
+from ifdefault.daemon.process.hooks import Hooks
+from ifdefault.daemon.requests import Exchanges
+from ifdefault.daemon.sd_notify import Notifier
 from ifdefault.host import guard
 from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Store
@@ -69,7 +69,9 @@ class Engine:
         self._fault: BaseException | None = None
         self.diary = Diary(self.store)
         self.paths = Paths(self._post)
-        self.contents = contents.Contents(self._post, self.diary, lambda: self.governor.decide())
+        self.contents = server_checks.Contents(
+            self._post, self.diary, lambda: self.governor.decide()
+        )
         self._exchanges = Exchanges(self._post)
         self._nameserver = Nameserver(self.store, self._post, self.diary)
         self._updates = Updates(self._exchanges, self.store, self.diary)
@@ -180,7 +182,7 @@ class Engine:
 
     def _heard(self, path: int, seq: int, verdict: Verdict, rtt_us: int, detail: str) -> None:
         now = time.monotonic()
-        if path == contents.NUMBER:
+        if path == server_checks.NUMBER:
             self.contents.hear(now, seq, verdict, detail)
             wake_s = self.contents.wake_s
         else:

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from ifdefault.daemon import freeing
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.hooks import Hooks
+from ifdefault.daemon import stale_connections
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.keeper import Keeper
 from ifdefault.daemon.paths import Paths
+from ifdefault.daemon.process.hooks import Hooks
 from ifdefault.health.decision import Candidate, decide
 from ifdefault.host.apply import Prepared
 from ifdefault.kernel.free import free
@@ -264,7 +264,7 @@ class Governor:
 
     async def _free(self, uplink: Uplink, family: Family, decision: Decision) -> None:
         begun_s = time.monotonic()
-        its = freeing.ends(self.keeper.prepared, decision, uplink, family)
+        its = stale_connections.ends(self.keeper.prepared, decision, uplink, family)
         try:
             freed = await asyncio.to_thread(free, *dataclasses.astuple(its))
         except OSError as error:

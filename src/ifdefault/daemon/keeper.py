@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ifdefault.daemon.fights import Fights
+from ifdefault.daemon.repair_backoff import Fights
 from ifdefault.host import runs
 from ifdefault.host.apply import (
     Prepared,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding, Standing
+from ifdefault.daemon.control.status import DnsStanding, Named, OutletStanding, Standing
 
 _MOST = 10  # names that `status` shows
 _NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")

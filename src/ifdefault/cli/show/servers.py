@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.standing import ContentStanding, Standing
+from ifdefault.daemon.control.status import ContentStanding, Standing
 from ifdefault.host.behind import Behind, Kept, ServerStatus, ServiceStatus
 from ifdefault.plan.behind import Server, server_text
 

@@ -12,7 +12,7 @@ import os
 from collections import deque
 from functools import partial
 
-from ifdefault.daemon.runs import LINE_CHARS, Order, Runs, stripped
+from ifdefault.daemon.process.runner import LINE_CHARS, Order, Runs, stripped
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import printable
 from ifdefault.model.config import Config

@@ -14,9 +14,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from ifdefault.daemon.diary import Diary
+from ifdefault.daemon.control.status import ContentStanding
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Post
-from ifdefault.daemon.standing import ContentStanding
 from ifdefault.health import contents
 from ifdefault.ipc.messages import Send
 from ifdefault.kernel import probing

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from ifdefault.config.probe_url import parse_url
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.exchanges import Exchanges
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Way, is_address
+from ifdefault.daemon.requests import Exchanges
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Asked, Reply
 from ifdefault.model.config import FAMILIES, Config, Family, Probe

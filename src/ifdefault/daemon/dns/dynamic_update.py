@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.exchanges import Exchanges
+from ifdefault.daemon.control.status import OutletStanding, OutletState
+from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.standing import OutletStanding, OutletState
-from ifdefault.daemon.zoneservers import Pair, ZoneServers
+from ifdefault.daemon.requests import Exchanges
 from ifdefault.dns.publish import held
 from ifdefault.dns.update import Course, fitting, wrong
 from ifdefault.host.store import Store

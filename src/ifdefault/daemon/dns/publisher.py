@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from ifdefault.daemon.diary import Diary
+from ifdefault.daemon.control.status import DnsStanding, Named, OutletStanding
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.standing import DnsStanding, Named, OutletStanding
 from ifdefault.dns.offer import offer, seen_as
 from ifdefault.dns.publish import publish
 from ifdefault.ipc.messages import Served

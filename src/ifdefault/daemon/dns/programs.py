@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from ifdefault.daemon import spawn
-from ifdefault.daemon.diary import Diary
+from ifdefault.daemon.control.status import OutletStanding, OutletState
+from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.runs import Order, Runs, stripped
-from ifdefault.daemon.standing import OutletStanding, OutletState
+from ifdefault.daemon.process import spawn
+from ifdefault.daemon.process.runner import Order, Runs, stripped
 from ifdefault.dns.publish import held
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges

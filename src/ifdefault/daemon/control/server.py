@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, get_args
 
-from ifdefault.daemon.client import LONGEST_PATH, SOCKET, credentials, listener
-from ifdefault.daemon.client import Peer as Peer  # whom an Answerer is told of
+from ifdefault.daemon.control.client import LONGEST_PATH, SOCKET, credentials, listener
+from ifdefault.daemon.control.client import Peer as Peer  # whom an Answerer is told of
 from ifdefault.host.store import private
 from ifdefault.model.errors import HostError, IfdefaultError, Problem
 from ifdefault.model.health import Forced

@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from ifdefault.daemon import spawn
+from ifdefault.daemon.process import spawn
 from ifdefault.ipc.messages import printable
 
 LINES, LINE_CHARS = 100, 500

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from ifdefault.config import read as read_config
-from ifdefault.daemon.control import (
+from ifdefault.daemon.control.server import (
     Confirm,
     Down,
     Events,
@@ -24,7 +24,7 @@ from ifdefault.daemon.control import (
     SetUplink,
     Status,
 )
-from ifdefault.daemon.standing import Standing
+from ifdefault.daemon.control.status import Standing
 from ifdefault.host import runs
 from ifdefault.host.apply import Prepared
 from ifdefault.model.config import Config

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import count
 
-from ifdefault.daemon.diary import Diary
-from ifdefault.daemon.spawn import Backoff, Face, Heard, start_face
+from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.process.spawn import Backoff, Face, Heard, start_face
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import (
     Message,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from ifdefault.daemon.exchanges import Exchanges
 from ifdefault.daemon.paths import Way
+from ifdefault.daemon.requests import Exchanges
 from ifdefault.dns.update import CALM_S, choose, fitting
 from ifdefault.ipc import fields
 from ifdefault.model.dns import Endpoint, UpdateConfig
