@@ -23,8 +23,8 @@ from bench.stats import median
 from bench.subject import Subject
 from ifdefault.kernel import nft
 from ifdefault.lab import dns, lookup, services
+from ifdefault.lab.clients_by_name import CONNECT_S, Visit, Visits
 from ifdefault.lab.topology import ZONE, load
-from ifdefault.lab.visits import CONNECT_S, Visit, Visits
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 

@@ -20,7 +20,7 @@ from bench.clock import say
 from bench.results import Figure, Report, Table
 from bench.stats import quantile
 from ifdefault.health import Candidate, Path, decide
-from ifdefault.health.suspicion import LONGEST_S
+from ifdefault.health.failure_detector import LONGEST_S
 from ifdefault.model.config import HealthConfig
 from ifdefault.model.health import GATEWAY, Ask, Decision, PathState, Transition, Verdict
 

@@ -19,7 +19,7 @@ from bench.results import Figure, Report, Table
 from bench.stats import median
 from bench.subject import Subject
 from ifdefault.kernel import sockdiag, sysctl
-from ifdefault.kernel.free import Freed, free
+from ifdefault.kernel.kill_connections import Freed, free
 from ifdefault.kernel.netlink import (
     F_CREATE,
     NETLINK_NETFILTER,

@@ -23,7 +23,7 @@ from bench.clock import say
 from bench.results import Figure, Report, Table
 from bench.stats import median, paired, quantile, uncertainty
 from bench.subject import Subject
-from ifdefault.kernel import bpf, cgroups, hook
+from ifdefault.kernel.ebpf import attach, cgroups, syscall
 from ifdefault.kernel.rtnetlink import AF
 from ifdefault.lab import ports, services
 from ifdefault.lab.topology import load
@@ -99,7 +99,7 @@ class Site:
         # what stays is that of the plain balance
 
     def put(self, name: str) -> None:
-        self.host.python(lambda: hook.put(self.hooks[name]))
+        self.host.python(lambda: attach.put(self.hooks[name]))
 
     def connects(self, family: Family, chance: random.Random) -> dict[str, list[float]]:
         """Each round's median of a connect(), in µs."""
@@ -119,7 +119,7 @@ class Site:
         """What a program runs for one connect(), in ns, by case and family."""
         found = {}
         for name in (BALANCE, RULES, CGROUPS):
-            for family, place in zip(FAMILIES, (bpf.CONNECT4, bpf.CONNECT6), strict=True):
+            for family, place in zip(FAMILIES, (syscall.CONNECT4, syscall.CONNECT6), strict=True):
                 self.put(OFF)
                 others = set(_programs(place))
                 self.put(name)
@@ -167,13 +167,13 @@ def _connect(family: Family, count: int) -> list[float]:
 
 
 def _programs(place: int) -> list[int]:
-    return list(bpf.attached(cgroups.root(), place))
+    return list(syscall.attached(cgroups.root(), place))
 
 
 @contextmanager
 def _counting() -> Iterator[None]:
     """The kernel counts for a block how long programs run."""
-    fd = bpf.call(_ENABLE_STATS, struct.pack("=I", 0))
+    fd = syscall.call(_ENABLE_STATS, struct.pack("=I", 0))
     try:
         yield
     finally:
@@ -181,10 +181,10 @@ def _counting() -> Iterator[None]:
 
 
 def _ran_ns(program: int) -> float:
-    fd = bpf.program_by_id(program)
+    fd = syscall.program_by_id(program)
     try:
         told = ctypes.create_string_buffer(_RUN.size)
-        bpf.call(_INFO, struct.pack("=IIQ", fd, len(told), ctypes.addressof(told)))
+        syscall.call(_INFO, struct.pack("=IIQ", fd, len(told), ctypes.addressof(told)))
     finally:
         os.close(fd)
     ran_ns, times = map(int, _RUN.unpack(told))

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from bench.judge_lines import Case, Dying, Line
 from ifdefault.health import Memory, Path
-from ifdefault.health.line import FAST_ROUNDS, SLOW_ROUNDS
-from ifdefault.health.quality import LEAVE_QUICK, LEAVE_SLOW
+from ifdefault.health.degradation import LEAVE_QUICK, LEAVE_SLOW
+from ifdefault.health.loss_model import FAST_ROUNDS, SLOW_ROUNDS
 from ifdefault.health.target import MARGIN_S
 from ifdefault.model.config import HealthConfig
 from ifdefault.model.health import PathState, Transition

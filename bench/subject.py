@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.clock import time_ms
-from ifdefault.host.apply import Prepared, commit, prepare, prepare_down
 from ifdefault.host.store import Store
+from ifdefault.host.transaction import Prepared, commit, prepare, prepare_down
 from ifdefault.lab.world import Node, World
 
 

@@ -26,7 +26,7 @@ from ifdefault.ipc.messages import (
     ZoneHead,
     ZoneName,
 )
-from ifdefault.kernel import listening
+from ifdefault.kernel import open_dns_sockets
 from ifdefault.lab.world import World
 from ifdefault.model.dns import Endpoint, Zone
 from tests.net.dns_cases import ADDRESSES
@@ -51,9 +51,9 @@ class Server:
         with self.world["host"].enter():
             if transport == "udp":
                 marks = len(arrivals) > 1
-                sock = listening.udp_listener(address, port, tells_mark=marks)
+                sock = open_dns_sockets.udp_listener(address, port, tells_mark=marks)
             else:
-                sock = listening.tcp_listener(address, port)
+                sock = open_dns_sockets.tcp_listener(address, port)
         number = next(self._numbers)
         with sock:
             self.face.send(Listen(number, transport, address, arrivals), [sock.fileno()])

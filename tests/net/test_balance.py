@@ -15,7 +15,7 @@ from collections import Counter
 import pytest
 
 from ifdefault.daemon.control.client import is_running
-from ifdefault.kernel import hook
+from ifdefault.kernel.ebpf import attach
 from ifdefault.lab import services
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -42,7 +42,7 @@ def test_connections_are_shared_by_weight(lab_world: LabWorld) -> None:
         assert_shared(ends.connect(500, mapped=True), 4)
     assert world.misrouted() == {"isp-a": 0, "isp-b": 0}
     kernelstate.down(world)
-    assert world["host"].python(hook.read) is None
+    assert world["host"].python(attach.read) is None
     assert world["host"].run(["ip", "rule"]).stdout.count("\n") == 3
 
 
@@ -100,7 +100,7 @@ def test_the_return_path_holds(lab_world: LabWorld, topology: str) -> None:
     services.builtin(world["host"])
     answers.apply(world)
     answers.assert_answered(world)
-    assert world["host"].python(hook.read) is not None
+    assert world["host"].python(attach.read) is not None
 
 
 def test_a_destination_keeps_to_its_uplink(lab_world: LabWorld) -> None:
@@ -128,11 +128,11 @@ def test_a_member_leaves_and_returns(lab_world: LabWorld) -> None:
         held = [sock for sock in ends.kept if sock.getsockname()[0] == A[4]]
         assert held
         theirs = {sock.getpeername(): sock for sock in ends.kept}
-        before = world["host"].python(hook.read)
+        before = world["host"].python(attach.read)
         watched.request(world, do="uplink", name="isp-b", state="down")
         assert set(ends.connect(100)) == {A[4]}
         watched.request(world, do="uplink", name="isp-b", state="auto")
-        eventually(lambda: world["host"].python(hook.read) == before, what="as it was")
+        eventually(lambda: world["host"].python(attach.read) == before, what="as it was")
         assert_shared(ends.connect(400), 4)
         for sock in held:
             sock.send(b"alive")
@@ -153,7 +153,7 @@ def test_it_outlives_the_daemon(lab_world: LabWorld) -> None:
         assert programs(world) == before  # adopted, not laid anew
         assert_shared(ends.connect(200), 4)
         # what somebody takes away is put back
-        world["host"].python(hook.remove)
+        world["host"].python(attach.remove)
         watched.request(world, do="reload", confirm_s=None)
         assert_shared(ends.connect(200), 4)
     world.ifdefault("down", check=True)
@@ -164,7 +164,7 @@ def programs(world: World) -> list[int]:
     """The ids of the programs that are laid."""
 
     def find() -> list[int]:
-        return [each.program for each in hook.find()]
+        return [each.program for each in attach.find()]
 
     return world["host"].python(find)
 
@@ -183,7 +183,7 @@ def test_without_the_rights_the_normal_default_takes_all(lab_world: LabWorld) ->
     watched.await_states(world, ["up"])
     said = watched.standing(world).problems
     assert sum("no hook on connect()" in text for text in said) == 1
-    assert world["host"].python(hook.read) is None
+    assert world["host"].python(attach.read) is None
     with far(world) as ends:
         assert set(ends.connect(40)) == {A[4]}
     child.terminate()

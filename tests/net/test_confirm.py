@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.host import guard
-from ifdefault.host.apply import prepare
+from ifdefault.host import rollback_timer
 from ifdefault.host.store import PENDING
+from ifdefault.host.transaction import prepare
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.kernel import Operation
@@ -55,7 +55,7 @@ def guards(world: World) -> list[int]:
             command = path.read_bytes().decode().split("\0")
         except OSError:
             continue  # it has ended
-        if "ifdefault.host.guard" in command and str(world.dir / "state") in command:
+        if "ifdefault.host.rollback_timer" in command and str(world.dir / "state") in command:
             found.append(int(path.parent.name))
     return found
 
@@ -255,4 +255,4 @@ def _apply(world: World, step: int, at_step: Callable[[], object]) -> None:
 
     store = store_of(world)
     with store.lock():
-        guard.commit_on_probation(prepare(world.config, store), store, 2, before)
+        rollback_timer.commit_on_probation(prepare(world.config, store), store, 2, before)

@@ -15,8 +15,8 @@ from typing import NoReturn
 import pytest
 
 from ifdefault.config import read as read_config
-from ifdefault.host.apply import Prepared, commit, prepare, prepare_config, prepare_down
 from ifdefault.host.store import State, Store
+from ifdefault.host.transaction import Prepared, commit, prepare, prepare_config, prepare_down
 from ifdefault.lab.world import World
 from ifdefault.model.config import Config
 from ifdefault.model.kernel import Operation

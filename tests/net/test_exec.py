@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from ifdefault.daemon.control.client import is_running
-from ifdefault.kernel import cgroups, hook
+from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Family
@@ -57,7 +57,7 @@ def public_run_dir(world: World) -> Iterator[None]:
 
 def groups_of(world: World) -> list[str]:
     """The control groups that the hook knows, as they are now."""
-    found = world["host"].python(hook.read)
+    found = world["host"].python(attach.read)
     return [path for path, *_ in found.cgroups] if found else []
 
 
@@ -105,9 +105,9 @@ def test_a_command_keeps_to_an_uplink(lab_world: LabWorld, daemon: bool) -> None
                 eventually(lambda: not groups_of(world), what="the group is gone")
             assert not watched.events(world, "repair")
     if daemon:
-        eventually(lambda: world["host"].python(hook.read) is None, what="the group is gone")
+        eventually(lambda: world["host"].python(attach.read) is None, what="the group is gone")
     world.ifdefault("down", check=True)
-    assert world["host"].python(hook.read) is None
+    assert world["host"].python(attach.read) is None
 
 
 def test_the_rights_of_the_drop_in_are_enough(lab_world: LabWorld) -> None:
@@ -133,7 +133,7 @@ def test_the_rights_of_the_drop_in_are_enough(lab_world: LabWorld) -> None:
         configure(world)
         watched.request(world, do="reload", confirm_s=None)
         eventually(lambda: not groups_of(world), what="the group is gone")
-        found = world["host"].python(hook.read)
+        found = world["host"].python(attach.read)
         assert found is not None
         assert found.marks
         child.terminate()
@@ -212,4 +212,4 @@ def test_refusals_of_exec(lab_world: LabWorld) -> None:
         "ifdefault: /nowhere/at-all: no such file or directory",
     )
     assert refused("isp-b", "/etc/passwd")[0] == 126
-    eventually(lambda: world["host"].python(hook.read) is None, what="the group is gone")
+    eventually(lambda: world["host"].python(attach.read) is None, what="the group is gone")

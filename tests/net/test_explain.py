@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ifdefault.host.apply import prepare
 from ifdefault.host.explain import End, Explanation, explain
 from ifdefault.host.store import Store
+from ifdefault.host.transaction import prepare
 from ifdefault.lab import ports
 from ifdefault.lab.topology import names
 from ifdefault.lab.world import World

@@ -22,7 +22,7 @@ import pytest
 from ifdefault.daemon.process.spawn import Face, start_face
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Bind, Message, Outcome, Ping, Pong, Send, Unbind
-from ifdefault.kernel import probing
+from ifdefault.kernel import open_probe_sockets
 from ifdefault.lab import ports, services
 from ifdefault.lab.world import Node, World
 from ifdefault.model.config import Family, ProbeKind
@@ -57,7 +57,7 @@ class Talk:
 
     def bind(self, path: int, family: Family, dev: str = "wan0", own: str = "") -> None:
         with self.world["host"].enter():
-            sock = probing.icmp_socket(family, own or OWN[family], dev)
+            sock = open_probe_sockets.icmp_socket(family, own or OWN[family], dev)
         with sock:
             self.face.send(Bind(path, family), [sock.fileno()])
 
@@ -80,7 +80,11 @@ class Talk:
             self.face.send(message)
             return self.seq
         family: Family = 6 if ":" in address else 4
-        make = probing.datagram_socket if kind == "dns" else probing.stream_socket
+        make = (
+            open_probe_sockets.datagram_socket
+            if kind == "dns"
+            else open_probe_sockets.stream_socket
+        )
         with self.world["host"].enter():
             sock = make(family, OWN[family], "wan0")
         with sock:

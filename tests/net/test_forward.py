@@ -20,8 +20,8 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from ifdefault.config import parse
-from ifdefault.host.apply import commit, prepare_config
 from ifdefault.host.store import Store
+from ifdefault.host.transaction import commit, prepare_config
 from ifdefault.kernel import nft
 from ifdefault.lab import ports, services
 from ifdefault.lab.waiting import eventually

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import pytest
 
 from ifdefault.kernel import conntrack
-from ifdefault.kernel.free import Freed, free
+from ifdefault.kernel.kill_connections import Freed, free
 from ifdefault.kernel.netlink import NETLINK_NETFILTER, Netlink, attributes
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World

@@ -12,9 +12,9 @@ import socket
 import pytest
 
 from ifdefault.lab import dns, lookup, services
+from ifdefault.lab.clients_by_name import Visits
 from ifdefault.lab.faults import suffering
 from ifdefault.lab.topology import ZONE
-from ifdefault.lab.visits import Visits
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 from tests.net import answers

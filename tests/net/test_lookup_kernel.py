@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.host.apply import commit, prepare
 from ifdefault.host.store import Store
+from ifdefault.host.transaction import commit, prepare
 from ifdefault.kernel import ask
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.world import World

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import pytest
 
 from ifdefault.config import read as read_config
-from ifdefault.host.apply import commit, prepare_config
+from ifdefault.host.transaction import commit, prepare_config
 from ifdefault.kernel import ask
 from ifdefault.lab import faults, ports, services
 from ifdefault.lab.traffic import measure

@@ -23,7 +23,7 @@ from select import select
 
 import pytest
 
-from ifdefault.kernel import probing
+from ifdefault.kernel import open_probe_sockets
 from ifdefault.lab import ports, services
 from ifdefault.lab.attempts import checksum
 from ifdefault.lab.world import Node, World
@@ -98,9 +98,9 @@ def ask_udp(sock: socket.socket, target: str, _: Family) -> None:
 
 
 KINDS: dict[str, tuple[Made, Callable[[socket.socket, str, Family], None]]] = {
-    "icmp": (probing.icmp_socket, ask_icmp),
-    "tcp": (probing.stream_socket, ask_tcp),
-    "udp": (probing.datagram_socket, ask_udp),
+    "icmp": (open_probe_sockets.icmp_socket, ask_icmp),
+    "tcp": (open_probe_sockets.stream_socket, ask_tcp),
+    "udp": (open_probe_sockets.datagram_socket, ask_udp),
 }
 
 
@@ -137,7 +137,7 @@ def test_it_hears_echo_replies_alone(lab_world: LabWorld) -> None:
     world = lab_world("two")
     for family in FAMILIES:
         own, _ = OWN["isp-a", family]
-        with bound(world, probing.icmp_socket, "isp-a", family) as sock:
+        with bound(world, open_probe_sockets.icmp_socket, "isp-a", family) as sock:
             world["client"].run(["ping", "-n", "-c", "2", "-i", "0.2", "-W", "5", own])
             assert _refused(world["host"], own, CLIENT["isp-a", family])
             ask_icmp(sock, CLIENT["isp-a", family], family)  # the first that it hears is its own
@@ -183,7 +183,7 @@ assert (data[-16:], peer[0]) == (message[-16:], target)
 
 def test_it_serves_a_process_without_rights(world: World) -> None:
     for isp, family in product(ISPS, FAMILIES):
-        with bound(world, probing.icmp_socket, isp, family) as sock:
+        with bound(world, open_probe_sockets.icmp_socket, isp, family) as sock:
             target, fd = CLIENT[isp, family], sock.fileno()
             words = [str(fd), echo(family, os.urandom(16)).hex(), target]
             child = partial(_run_without_rights, words, fd)

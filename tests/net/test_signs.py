@@ -13,7 +13,7 @@ from itertools import count
 import pytest
 
 from ifdefault.kernel import ask
-from ifdefault.kernel.signs import MEMORY_S, WALK_S, Sign, Signs
+from ifdefault.kernel.tcp_stats import MEMORY_S, WALK_S, Sign, Signs
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World

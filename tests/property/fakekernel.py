@@ -34,9 +34,9 @@ from ifdefault.model.kernel import (
     SetSysctl,
 )
 from ifdefault.plan import numbers, prefixes
+from ifdefault.plan.connmark import FORWARDING
 from ifdefault.plan.desired import Plan, plan
 from ifdefault.plan.diff import diff
-from ifdefault.plan.follow import FORWARDING
 from ifdefault.plan.settings import REDIRECTS
 
 

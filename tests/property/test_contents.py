@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.health import contents
-from ifdefault.health.contents import Contents, Server
+from ifdefault.health import server_check
+from ifdefault.health.server_check import Contents, Server
 from ifdefault.model.health import ContentState, Verdict
 
 SERVERS: list[Server] = [("10.0.0.1", 80), ("10.0.0.1", 443), ("fd00::1", 80)]
@@ -67,7 +67,7 @@ def test_the_pace_is_kept_and_nobody_forgotten(
             if fate != "mute":
                 judge.observe(now, seq, "lost" if fate == "late" else fate, "")  # type: ignore[arg-type]
         now += 0.001
-    assert all(b - a >= contents.PACE_S - 1e-9 for (a, _), (b, _) in pairwise(asked))
+    assert all(b - a >= server_check.PACE_S - 1e-9 for (a, _), (b, _) in pairwise(asked))
     assert {server for _, server in asked} == set(servers)
 
 

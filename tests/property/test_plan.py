@@ -13,8 +13,8 @@ from typing import TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifdefault.host.apply import snapshot
 from ifdefault.host.store import Ruleset
+from ifdefault.host.transaction import snapshot
 from ifdefault.model.config import FAMILIES
 from ifdefault.model.kernel import PROTOCOL, Facts, Operation, Rule
 from ifdefault.plan import numbers, prefixes

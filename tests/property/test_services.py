@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.model.config import Content, ForwardConfig, Ports
-from ifdefault.plan import services
+from ifdefault.plan import forward_table
 from tests.unit.test_services import uplink
 
 UPLINKS = (
@@ -113,7 +113,7 @@ class Table:
 
 
 @st.composite
-def scenes(draw: st.DrawFn) -> tuple[tuple[ForwardConfig, ...], services.Gone]:
+def scenes(draw: st.DrawFn) -> tuple[tuple[ForwardConfig, ...], forward_table.Gone]:
     """Forwards that don't overlap, as the config sees to, and servers that are gone."""
     forwards = []
     for number in range(draw(st.integers(1, 4))):
@@ -147,7 +147,7 @@ def scenes(draw: st.DrawFn) -> tuple[tuple[ForwardConfig, ...], services.Gone]:
 
 def expected(
     forwards: tuple[ForwardConfig, ...],
-    gone: services.Gone,
+    gone: forward_table.Gone,
     address: str,
     transport: str,
     port: int,
@@ -174,10 +174,10 @@ def expected(
 
 @given(scenes())
 def test_every_packet_has_the_fate_that_it_should(
-    scene: tuple[tuple[ForwardConfig, ...], services.Gone],
+    scene: tuple[tuple[ForwardConfig, ...], forward_table.Gone],
 ) -> None:
     forwards, gone = scene
-    text = services.render(forwards, UPLINKS, gone)
+    text = forward_table.render(forwards, UPLINKS, gone)
     for address in ADDRESSES:
         for transport in ("tcp", "udp"):
             for port in (100, 104, 109, 110, 200, 300, 303, 400):
@@ -188,13 +188,13 @@ def test_every_packet_has_the_fate_that_it_should(
 
 def told(
     forwards: tuple[ForwardConfig, ...],
-    gone: services.Gone,
+    gone: forward_table.Gone,
     address: str,
     transport: str,
     port: int,
 ) -> Likelihoods:
     """The same, as `explain` tells it."""
-    found = services.target(forwards, UPLINKS, transport, address, port, gone)
+    found = forward_table.target(forwards, UPLINKS, transport, address, port, gone)
     if found is None:
         return {PASSED: Fraction(1)}
     total = sum(server.weight for server in found.servers) + found.refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench import dns_clients, dns_failover, dns_speed
-from ifdefault.lab.visits import Visit
+from ifdefault.lab.clients_by_name import Visit
 
 A, B = "203.0.113.10", "198.51.100.10"
 

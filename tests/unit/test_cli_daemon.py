@@ -19,8 +19,8 @@ from ifdefault.cli.show import paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
 from ifdefault.daemon.control.status import Standing
-from ifdefault.host.behind import Behind, ServiceStatus
 from ifdefault.host.status import Status
+from ifdefault.host.status_forward import Behind, ServiceStatus
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
 
@@ -166,7 +166,7 @@ def test_a_plan_follows_what_the_daemon_decided(
         raise HostError("enough")
 
     for function in ("prepare", "prepare_config"):
-        monkeypatch.setattr(f"ifdefault.host.apply.{function}", prepare)
+        monkeypatch.setattr(f"ifdefault.host.transaction.{function}", prepare)
     arguments = ["tcp", "any", "192.0.2.1:80"] if name == "explain" else []
     assert main.run([name, *arguments]) == 1
     daemon.answer = absent
@@ -359,7 +359,7 @@ def test_a_daemon_that_is_mute_hides_nothing_else(
         raise HostError("the daemon doesn't answer in 5 s")
 
     daemon.answer = mute
-    monkeypatch.setattr("ifdefault.host.apply.prepare", lambda *_, **__: None)
+    monkeypatch.setattr("ifdefault.host.transaction.prepare", lambda *_, **__: None)
     monkeypatch.setattr("ifdefault.host.status.read_status", lambda _: WELL)
     seen = status._look(Options(run_dir=Path("/run/x")))
     assert seen == status._Seen(WELL, None, "the daemon doesn't answer in 5 s")

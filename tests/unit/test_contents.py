@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from ifdefault.health import contents
-from ifdefault.health.contents import Contents, Server
+from ifdefault.health import server_check
+from ifdefault.health.server_check import Contents, Server
 from ifdefault.model.config import Content, ForwardConfig, Ports
 from ifdefault.model.health import ContentHealth, Verdict
-from ifdefault.plan import behind
+from ifdefault.plan import servers
 
 WEB1, WEB2 = ("10.0.0.10", 443), ("10.0.0.11", 8443)
 RTT_S = 0.01
@@ -37,7 +37,7 @@ class Lan:
                 fate = self.fate(server)
                 if fate == "mute":
                     continue
-                took_s = contents.TIMEOUT_S if fate == "lost" else RTT_S
+                took_s = server_check.TIMEOUT_S if fate == "lost" else RTT_S
                 verdict: Verdict = fate  # type: ignore[assignment]
                 if changed := self.judge.observe(self.now + took_s, seq, verdict, fate):
                     changes.append((self.now + took_s, changed))
@@ -70,7 +70,9 @@ def test_the_second_failure_in_a_row_tells_that_it_is_gone(failure: str) -> None
     ((at_s, gone),) = lan.run(30)
     assert (gone.address, gone.port, gone.was, gone.state) == (*WEB1, "up", "gone")
     assert gone.cause == failure
-    assert at_s - begun_s < contents.INTERVAL_S + contents.AGAIN_S + 2 * contents.TIMEOUT_S
+    assert (
+        at_s - begun_s < server_check.INTERVAL_S + server_check.AGAIN_S + 2 * server_check.TIMEOUT_S
+    )
     assert lan.gone() == [WEB1]
 
 
@@ -93,8 +95,8 @@ def test_two_answers_in_a_row_bring_it_back() -> None:
     ((_, back),) = lan.run(30)
     assert (back.was, back.state) == ("gone", "up")
     times = [at_s for at_s, _ in lan.asked[before : before + 4]]
-    assert times[1] - times[0] == pytest.approx(contents.HOLD_S, abs=0.1)
-    assert times[3] - times[2] == pytest.approx(contents.HOLD_S, abs=0.1)
+    assert times[1] - times[0] == pytest.approx(server_check.HOLD_S, abs=0.1)
+    assert times[3] - times[2] == pytest.approx(server_check.HOLD_S, abs=0.1)
     assert lan.gone() == []
 
 
@@ -116,7 +118,7 @@ def test_a_late_outcome_is_nobodys() -> None:
     ((seq, _),) = lan.judge.asks(lan.now)
     assert lan.judge.observe(lan.now, seq, "lost", "") is None
     assert lan.judge.observe(lan.now, seq, "lost", "") is None, "told twice"
-    lan.now += contents.AGAIN_S
+    lan.now += server_check.AGAIN_S
     ((seq, _),) = lan.judge.asks(lan.now)
     lan.judge.follow(lan.now, [WEB2])
     assert lan.judge.observe(lan.now, seq, "lost", "") is None, "dropped meanwhile"
@@ -141,7 +143,7 @@ def test_many_servers_are_asked_less_often() -> None:
     many = [("10.1.0.1", port) for port in range(1, 5001)]
     lan = Lan(*many)
     lan.run(60)
-    assert len(lan.asked) <= 60 / contents.PACE_S + 1
+    assert len(lan.asked) <= 60 / server_check.PACE_S + 1
     lan.run(2 * lan.judge.interval_s)
     assert {server for _, server in lan.asked} == set(many)
 
@@ -170,14 +172,14 @@ def forward(*listen: Ports, check: str = "tcp", to: tuple[Content, ...] = ()) ->
     ],
 )
 def test_what_is_checked(forwards: list[ForwardConfig], found: dict[Server, str]) -> None:
-    assert behind.checks(forwards) == found
+    assert servers.checks(forwards) == found
 
 
 def test_who_shares_the_work() -> None:
     one, two, drained = Content(*WEB1), Content(*WEB2), Content("10.0.0.12", weight=0)
     both = forward(HTTPS, to=(one, two, drained, Content("fd00::10")))
-    assert behind.pool(both, HTTPS, 4) == {WEB1: one, WEB2: two}
-    assert behind.pool(both, HTTPS, 6) == {("fd00::10", 443): Content("fd00::10")}
-    assert list(behind.stranded(both, {WEB1})) == []
-    assert list(behind.stranded(both, {WEB1, WEB2})) == [(HTTPS, 4)]
-    assert list(behind.stranded(forward(HTTPS, to=(drained,)), {WEB1})) == [], "as was wanted"
+    assert servers.pool(both, HTTPS, 4) == {WEB1: one, WEB2: two}
+    assert servers.pool(both, HTTPS, 6) == {("fd00::10", 443): Content("fd00::10")}
+    assert list(servers.stranded(both, {WEB1})) == []
+    assert list(servers.stranded(both, {WEB1, WEB2})) == [(HTTPS, 4)]
+    assert list(servers.stranded(forward(HTTPS, to=(drained,)), {WEB1})) == [], "as was wanted"

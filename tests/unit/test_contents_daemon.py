@@ -11,7 +11,7 @@ import pytest
 from ifdefault.daemon import server_checks
 from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.server_checks import Contents
-from ifdefault.health.contents import PACE_S
+from ifdefault.health.server_check import PACE_S
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import TO_FACE, Message, Send, decode, encode
 from ifdefault.model.config import Config, Content, ForwardConfig, Ports
@@ -155,7 +155,7 @@ def test_no_socket_is_no_evidence(engine: Engine, monkeypatch: pytest.MonkeyPatc
     def none(*_: object) -> None:
         raise OSError(24, "too many open files")
 
-    monkeypatch.setattr("ifdefault.kernel.probing.unbound_socket", none)
+    monkeypatch.setattr("ifdefault.kernel.open_probe_sockets.unbound_socket", none)
     follow(engine, SERVICE)
     engine.run(10.0)
     assert engine.sent == []

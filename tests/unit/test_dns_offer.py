@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ifdefault.dns.offer import offer, seen_as
+from ifdefault.dns.candidate_address import offer, seen_as
 from ifdefault.model.config import Family
 from ifdefault.model.dns import DISCOVER, Offer
 from ifdefault.model.kernel import Uplink

@@ -16,7 +16,7 @@ from ifdefault.model.config import (
     UplinkConfig,
 )
 from ifdefault.model.kernel import Facts, Hook, Hop, Route, Rule, Uplink
-from ifdefault.plan.follow import Passing, follows, passing
+from ifdefault.plan.connmark import Passing, follows, passing
 from ifdefault.plan.ruleset import Needs, render
 from tests.unit.test_ruleset import HOST, A, B, chain
 

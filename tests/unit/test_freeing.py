@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ifdefault.daemon.stale_connections import Ends, ends
-from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Ruleset, State
+from ifdefault.host.transaction import Prepared
 from ifdefault.model.config import Family
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import Address, Desired, Facts, Hop, Route, Uplink

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ifdefault.health.line import FIRST_LEAST, NEXT_LEAST, NEXT_MOST, Line, threshold
+from ifdefault.health.loss_model import FIRST_LEAST, NEXT_LEAST, NEXT_MOST, Line, threshold
 
 
 def rounds_to(line: Line, limit: float) -> int:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.kernel import bytecode
+from ifdefault.kernel.ebpf import programs
 from ifdefault.model.config import Config, Family, OutgoingConfig, OutgoingRule, UplinkConfig
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import SLOTS, Hook, Rule, Uplink
-from ifdefault.plan import hook
-from ifdefault.plan.hook import slots
+from ifdefault.plan import balance
+from ifdefault.plan.balance import slots
 
 NAMES = ("a", "b", "c")
 BALANCE = OutgoingConfig(mode="balance")
@@ -84,10 +84,10 @@ def test_two_of_three_leave_one_after_the_other(weights: dict[str, int], order: 
 
 
 def test_none_is_needed_for_the_normal_default_alone() -> None:
-    assert hook.wanted(config(OutgoingConfig()), UPLINKS, decision("abc")) is None
+    assert balance.wanted(config(OutgoingConfig()), UPLINKS, decision("abc")) is None
     rule = OutgoingRule(("a",), to=("192.0.2.0/24",))
     plain = config(OutgoingConfig(rules=(rule,)))
-    assert hook.wanted(plain, UPLINKS, decision("abc")) is None
+    assert balance.wanted(plain, UPLINKS, decision("abc")) is None
 
 
 def test_members_are_the_usable_of_the_lowest_rank() -> None:
@@ -96,10 +96,10 @@ def test_members_are_the_usable_of_the_lowest_rank() -> None:
     ranked = replace(
         ranked, uplinks=tuple(replace(u, rank=int(u.name == "a")) for u in ranked.uplinks)
     )
-    found = hook.wanted(ranked, uplinks, decision("abc"))
+    found = balance.wanted(ranked, uplinks, decision("abc"))
     assert found is not None
     assert {f: set(marks) for f, marks in found.marks} == {4: {0x22, 0x23}, 6: {0x22}}
-    alone = hook.wanted(ranked, uplinks, decision("a"))
+    alone = balance.wanted(ranked, uplinks, decision("a"))
     assert alone is not None
     assert {f: set(marks) for f, marks in alone.marks} == {4: {0x21}, 6: {0x21}}
 
@@ -111,19 +111,19 @@ def test_a_group_leaves_by_the_first_usable_in_each_family() -> None:
         OutgoingRule(("b", "c"), cgroups=("/z",)),
     )
     uplinks = (*UPLINKS[:2], uplink("c", families=(4,)))
-    found = hook.wanted(config(OutgoingConfig(rules=rules)), uplinks, decision("ac", "ab"))
+    found = balance.wanted(config(OutgoingConfig(rules=rules)), uplinks, decision("ac", "ab"))
     assert found is not None
     assert found.cgroups == (("/x", 0x23, 0x22), ("/y", 0x21, 0x21), ("/z", 0x23, 0x22))
     assert (found.marks, found.spared) == ((), ())
     # none is usable: the last that has the family
-    found = hook.wanted(config(OutgoingConfig(rules=rules)), uplinks, decision("a"))
+    found = balance.wanted(config(OutgoingConfig(rules=rules)), uplinks, decision("a"))
     assert found is not None
     assert found.cgroups[0] == ("/x", 0x22, 0x22)
 
 
 def test_what_rules_select_is_spared() -> None:
     rule = OutgoingRule(("a",), to=("192.0.2.0/24",), transport="tcp", ports=((25, 25),))
-    found = hook.wanted(
+    found = balance.wanted(
         config(replace(BALANCE, rules=(rule,), sticky=True)), UPLINKS, decision("abc")
     )
     assert found is not None
@@ -149,8 +149,8 @@ HOOKS = {
 @pytest.mark.parametrize("name", HOOKS)
 def test_programs_end_and_jump_within(name: str) -> None:
     """The kernel's verifier sees the rest, in the network tests."""
-    programs = [bytecode.connect(HOOKS[name], family, 1, 3, 4) for family in (4, 6)]
-    for code in (*programs, bytecode.sock_create(1, 4)):
+    connecting = [programs.connect(HOOKS[name], family, 1, 3, 4) for family in (4, 6)]
+    for code in (*connecting, programs.sock_create(1, 4)):
         assert len(code) % 8 == 0
         found = [struct.unpack_from("=BBhi", code, at) for at in range(0, len(code), 8)]
         assert found[-1][0] == 0x95
@@ -165,7 +165,7 @@ def test_what_may_change_in_place_is_in_no_instruction() -> None:
         one, marks=tuple((f, (7,) * SLOTS) for f, _ in MARKS), cgroups=(("/b", 3, 4), ("/c", 5, 6))
     )
     for family in (4, 6):
-        code = bytecode.connect(one, family, 1, 3, 4)
-        assert code == bytecode.connect(other, family, 1, 3, 4)
+        code = programs.connect(one, family, 1, 3, 4)
+        assert code == programs.connect(other, family, 1, 3, 4)
         for changed in ({"sticky": False}, {"udp": False}, {"spared": ()}, {"cgroups": ()}):
-            assert code != bytecode.connect(replace(one, **changed), family, 1, 3, 4)
+            assert code != programs.connect(replace(one, **changed), family, 1, 3, 4)

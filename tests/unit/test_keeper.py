@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ifdefault.daemon.keeper import Keeper
-from ifdefault.host.apply import Prepared
 from ifdefault.host.store import Ruleset, State, Store
-from ifdefault.kernel import cgroups
+from ifdefault.host.transaction import Prepared
+from ifdefault.kernel.ebpf import cgroups
 from ifdefault.model.config import Config
 from ifdefault.model.kernel import Desired, Facts, Hook
 

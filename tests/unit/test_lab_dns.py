@@ -7,11 +7,11 @@ import dns.zone
 import pytest
 
 from ifdefault.config import parse
-from ifdefault.lab import outage
+from ifdefault.lab import demo_outage
+from ifdefault.lab.clients_by_name import Visit
 from ifdefault.lab.dns import render_zones
 from ifdefault.lab.fitting import fit
 from ifdefault.lab.topology import Delegation, load, names
-from ifdefault.lab.visits import Visit
 
 OWN = ("203.0.113.10", "2001:db8:a::10")
 
@@ -88,7 +88,7 @@ def test_the_fate_of_visitors() -> None:
         Visit(at_s, "www", 4, OWN[0], "answered" if ok else "hung", 0.1)
         for at_s, ok in ((99.9, True), (100.0, False), (100.1, True), (103.2, False), (108.0, True))
     ]
-    fate = outage.tell(visits, {OWN[0]}, 100.0, 106.0)
+    fate = demo_outage.tell(visits, {OWN[0]}, 100.0, 106.0)
     assert (fate.tried, fate.failed) == (5, 2)
     assert fate.last_failed_s == pytest.approx(3.2)
     assert fate.return_s == pytest.approx(2.0)
@@ -104,5 +104,5 @@ def test_the_fate_of_visitors() -> None:
 def test_when_an_outage_went_well(
     last_failed_s: float | None, return_s: float | None, ok: bool
 ) -> None:
-    fate = outage.Fate("www", 100, 10, last_failed_s, return_s, ())
-    assert outage.Outage("isp-a", 3, 7.0, fate, fate, ()).ok is ok
+    fate = demo_outage.Fate("www", 100, 10, last_failed_s, return_s, ())
+    assert demo_outage.Outage("isp-a", 3, 7.0, fate, fate, ()).ok is ok

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ifdefault.host.readiness import find_lacks
+from ifdefault.host.check_daemon import find_lacks
 from ifdefault.model.config import (
     Config,
     DaemonConfig,

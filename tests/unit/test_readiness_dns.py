@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.host.readiness import find_lacks
-from ifdefault.kernel import listening
+from ifdefault.host.check_daemon import find_lacks
+from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.config import Config, DaemonConfig, UplinkConfig
 from ifdefault.model.dns import (
     DISCOVER,
@@ -83,7 +83,7 @@ def test_a_port_that_is_taken(kind: str, host: str) -> None:
         taker.bind((host, 0))
         port = taker.getsockname()[1]
         if kind == "tcp":
-            assert listening.holder(kind, "127.0.0.1", port) == "", "it doesn't listen yet"
+            assert open_dns_sockets.holder(kind, "127.0.0.1", port) == "", "it doesn't listen yet"
             taker.listen()
         dns = DnsConfig(server=ServerConfig(("example",), port=port))
         (said,) = lacks(dns, "127.0.0.1")

@@ -6,8 +6,8 @@ import pytest
 
 from ifdefault.model.config import Content, ForwardConfig, Ports, Transport
 from ifdefault.model.kernel import Address, Uplink
-from ifdefault.plan import services
-from ifdefault.plan.services import Checked, Target
+from ifdefault.plan import forward_table
+from ifdefault.plan.forward_table import Checked, Target
 
 
 def uplink(number: int, *addresses: str) -> Uplink:
@@ -40,17 +40,17 @@ ONE, TWO, SIX = "10.0.0.10", "10.0.0.11", "fd00:10::10"
 WEB = forward("tcp:80", ONE, Content(TWO, 8080, 3), SIX)
 
 
-def lines(*forwards: ForwardConfig, gone: services.Gone = ()) -> list[str]:
-    return [line.strip() for line in services.render(forwards, UPLINKS, gone).splitlines()]
+def lines(*forwards: ForwardConfig, gone: forward_table.Gone = ()) -> list[str]:
+    return [line.strip() for line in forward_table.render(forwards, UPLINKS, gone).splitlines()]
 
 
 def test_nothing_forwarded_needs_no_table() -> None:
-    assert services.render((), UPLINKS, ()) == ""
+    assert forward_table.render((), UPLINKS, ()) == ""
 
 
 def test_an_uplink_without_an_address_of_a_family_offers_nothing_in_it() -> None:
-    assert services.render((forward("tcp:80", SIX),), UPLINKS[1:], ()) == ""
-    text = services.render((forward("tcp:80", ONE, SIX),), UPLINKS[1:], ())
+    assert forward_table.render((forward("tcp:80", SIX),), UPLINKS[1:], ()) == ""
+    text = forward_table.render((forward("tcp:80", ONE, SIX),), UPLINKS[1:], ())
     assert "ip daddr { 198.51.100.10 }" in text
     assert "ip6" not in text
 
@@ -96,7 +96,7 @@ def test_what_nobody_serves_is_refused_and_counted_before_any_dnat() -> None:
     assert "udp . 53 : goto refuse_all_3," in found
     assert "type filter hook prerouting priority dstnat - 10; policy accept;" in found
     assert "type filter hook output priority -110; policy accept;" in found
-    assert services.refusals(1) == "refused_1"
+    assert forward_table.refusals(1) == "refused_1"
 
 
 def test_without_refusals_nothing_looks_at_every_packet() -> None:
@@ -105,7 +105,9 @@ def test_without_refusals_nothing_looks_at_every_packet() -> None:
 
 def test_the_same_question_is_not_answered_twice() -> None:
     forwards = (WEB,)
-    assert services.render(forwards, UPLINKS, ()) is services.render(forwards, UPLINKS[:], ())
+    assert forward_table.render(forwards, UPLINKS, ()) is forward_table.render(
+        forwards, UPLINKS[:], ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_the_same_question_is_not_answered_twice() -> None:
     ],
 )
 def test_checked(service: ForwardConfig, checked: list[tuple[str, int, str]]) -> None:
-    found = services.contents([service, service])
+    found = forward_table.contents([service, service])
     assert found == tuple(sorted(Checked(*each) for each in checked))
 
 
@@ -135,9 +137,11 @@ def test_checked(service: ForwardConfig, checked: list[tuple[str, int, str]]) ->
     ],
 )
 def test_target(
-    question: tuple[str, str, int], gone: services.Gone, target: tuple[tuple[str, int, int], ...]
+    question: tuple[str, str, int],
+    gone: forward_table.Gone,
+    target: tuple[tuple[str, int, int], ...],
 ) -> None:
-    found = services.target((forward("tcp:25", TWO), WEB), UPLINKS, *question, gone)
+    found = forward_table.target((forward("tcp:25", TWO), WEB), UPLINKS, *question, gone)
     assert found == Target(1, tuple(Content(*each) for each in target))
 
 
@@ -145,15 +149,17 @@ def test_target(
     "question", [("udp", "203.0.113.10", 80), ("tcp", "10.0.0.1", 80), ("tcp", "203.0.113.10", 81)]
 )
 def test_no_target(question: tuple[str, str, int]) -> None:
-    assert services.target((WEB,), UPLINKS, *question) is None
+    assert forward_table.target((WEB,), UPLINKS, *question) is None
 
 
 def test_a_range_keeps_the_port() -> None:
-    found = services.target((forward("udp:7000-7010", ONE),), UPLINKS, "udp", "203.0.113.10", 7004)
+    found = forward_table.target(
+        (forward("udp:7000-7010", ONE),), UPLINKS, "udp", "203.0.113.10", 7004
+    )
     assert found == Target(0, (Content(ONE, 7004),))
 
 
 def test_the_share_that_is_refused_is_told() -> None:
     forwards = (forward("tcp:80", ONE, Content(TWO, weight=3), gone="reset"),)
-    found = services.target(forwards, UPLINKS, "tcp", "203.0.113.10", 80, ((TWO, 80),))
+    found = forward_table.target(forwards, UPLINKS, "tcp", "203.0.113.10", 80, ((TWO, 80),))
     assert found == Target(0, (Content(ONE, 80),), 3)

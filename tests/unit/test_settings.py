@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.host.apply import with_originals
 from ifdefault.host.store import State
+from ifdefault.host.transaction import with_originals
 from ifdefault.model.kernel import Desired, Facts, Operation, SetSysctl
+from ifdefault.plan.connmark import Passing
 from ifdefault.plan.diff import diff
-from ifdefault.plan.follow import Passing
 from ifdefault.plan.ruleset import Needs
 from ifdefault.plan.settings import REDIRECTS, sysctls
 from tests.unit.test_ruleset import HOST, A

@@ -10,7 +10,7 @@ import pytest
 from ifdefault.model.config import Config, Family, HostConfig
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import TABLE_MAIN, Facts, Redirect, Route
-from ifdefault.plan import numbers, prefixes, wildcard
+from ifdefault.plan import numbers, prefixes, udp_wildcard
 from ifdefault.plan.desired import plan
 from ifdefault.plan.lookup import Fib, Flow
 from tests.property import hosts
@@ -96,7 +96,7 @@ def test_ports(setting: object, ports: tuple[int, ...]) -> None:
     sockets: tuple[tuple[Family, int], ...] = (
         (4, 53), (4, 68), (4, 443), (4, 5353), (4, 40000), (6, 99),
     )  # fmt: skip
-    assert wildcard.ports(config, replace(HOST, wildcard_udp=sockets), 4) == ports
+    assert udp_wildcard.ports(config, replace(HOST, wildcard_udp=sockets), 4) == ports
 
 
 def test_clients_ports_are_the_hosts_own() -> None:
@@ -105,7 +105,7 @@ def test_clients_ports_are_the_hosts_own() -> None:
         wildcard_udp=((4, 40000), (4, 1500)),
         sysctls=(("net/ipv4/ip_local_port_range", "1024 2000"),),
     )
-    assert wildcard.ports(CONFIG, facts, 4) == (40000,)
+    assert udp_wildcard.ports(CONFIG, facts, 4) == (40000,)
 
 
 def test_answers_stay_where_they_are_while_the_default_moves() -> None:

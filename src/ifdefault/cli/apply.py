@@ -40,16 +40,16 @@ def command(
 
 def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> dict[str, Any]:
     from ifdefault.cli.show.table import operations_json
-    from ifdefault.host import guard
-    from ifdefault.host.apply import commit, prepare
+    from ifdefault.host import rollback_timer
     from ifdefault.host.store import Store
+    from ifdefault.host.transaction import commit, prepare
 
     store = Store(options.state_dir)
     with store.lock(wait=wait):
-        guard.refuse_unconfirmed(store)
+        rollback_timer.refuse_unconfirmed(store)
         prepared = prepare(options.config, store)
         if confirm_s is None or not prepared.operations:
             commit(prepared, store)
         else:
-            guard.commit_on_probation(prepared, store, confirm_s)
+            rollback_timer.commit_on_probation(prepared, store, confirm_s)
     return operations_json(prepared)

@@ -47,9 +47,9 @@ def command(options: Options, as_json: bool, schema: bool) -> int:
 def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tuple[Uplink, ...]]:
     """The host's problems and the uplinks as they resolve; without a config, what needs none."""
     from ifdefault.cli import daemon_client
-    from ifdefault.host.apply import prepare_config
-    from ifdefault.host.readiness import find_lacks
+    from ifdefault.host.check_daemon import find_lacks
     from ifdefault.host.store import Store
+    from ifdefault.host.transaction import prepare_config
     from ifdefault.kernel import foreign, nft
 
     found = list(_rights())

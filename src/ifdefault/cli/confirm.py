@@ -14,8 +14,8 @@ def command(options: Options) -> None:
     from ifdefault.cli import daemon_client
 
     if daemon_client.change(options, {"do": "confirm"}) is None:
-        from ifdefault.host import guard
+        from ifdefault.host import rollback_timer
         from ifdefault.host.store import Store
 
-        guard.confirm(Store(options.state_dir))
+        rollback_timer.confirm(Store(options.state_dir))
     click.echo("kept")

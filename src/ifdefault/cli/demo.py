@@ -13,10 +13,10 @@ from dataclasses import asdict
 import click
 
 from ifdefault.lab import rootless
-from ifdefault.lab.outage import PER_S, SPAN_S, Fate, Outage, Span
-from ifdefault.lab.story import COUNT, Row, Share, Story, tell
+from ifdefault.lab.clients_by_name import CONNECT_S
+from ifdefault.lab.demo_outage import PER_S, SPAN_S, Fate, Outage, Span
+from ifdefault.lab.demo_scenario import COUNT, Row, Share, Story, tell
 from ifdefault.lab.topology import load
-from ifdefault.lab.visits import CONNECT_S
 
 _PROBLEM = """\
 A web host buys transit from two providers and has an address of each, no BGP. It has one

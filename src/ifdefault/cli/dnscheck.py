@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ifdefault.cli.options import Options
+from ifdefault.dns.candidate_address import offer, seen_as
 from ifdefault.dns.delegation import Wanted, wanted
-from ifdefault.dns.offer import offer, seen_as
 from ifdefault.dns.roots import ROOTS
 from ifdefault.dns.survey import Alias, Asking, Found, Question, Reply, Server, Step, Survey
 from ifdefault.dns.verdict import Truth, judge, judge_alias
@@ -72,8 +72,8 @@ def read(options: Options) -> Host:
     """From the config and the kernel, and from the daemon where one runs."""
     from ifdefault import config as config_file
     from ifdefault.cli import daemon_client
-    from ifdefault.host.apply import prepare_config
     from ifdefault.host.store import Store
+    from ifdefault.host.transaction import prepare_config
 
     config = config_file.read(options.config)
     standing = daemon_client.standing(options)
@@ -111,7 +111,7 @@ def look(config: Config, uplinks: tuple[Uplink, ...], standing: Standing | None)
 def asker(host: Host) -> Ask:
     """Put a question to a server, from an uplink's own address and interface."""
     from ifdefault.cli import resolver
-    from ifdefault.kernel import probing
+    from ifdefault.kernel import open_probe_sockets
 
     uplinks = {uplink.name: uplink for uplink in host.uplinks}
 
@@ -126,7 +126,7 @@ def asker(host: Host) -> Ask:
                 kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
                 return socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, kind)
             mark = 0 if uplink.mechanism == "source" else uplink.arrival_mark
-            bound = probing.stream_socket if tcp else probing.datagram_socket
+            bound = open_probe_sockets.stream_socket if tcp else open_probe_sockets.datagram_socket
             return bound(family, uplink.source(family) or "", uplink.interface, mark)
 
         return resolver.ask(make, question, address, port)

@@ -39,13 +39,13 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
 def _down(options: Options, *, wait: bool) -> dict[str, Any]:
     from ifdefault.cli.show.table import operations_json
-    from ifdefault.host import guard
-    from ifdefault.host.apply import commit, prepare_down
+    from ifdefault.host import rollback_timer
     from ifdefault.host.store import Store
+    from ifdefault.host.transaction import commit, prepare_down
 
     store = Store(options.state_dir)
     with store.lock(wait=wait):
         prepared = prepare_down(store)
         commit(prepared, store)
-        guard.call_off(store)
+        rollback_timer.call_off(store)
     return operations_json(prepared)

@@ -53,16 +53,18 @@ def _netns() -> int:
 def _enter(options: Options, name: str) -> None:
     """Do ourselves what the daemon would."""
     from ifdefault.config import read
-    from ifdefault.host import apply, runs
+    from ifdefault.host import exec_groups, transaction
     from ifdefault.host.store import Store
 
     config, store = read(options.config), Store(options.state_dir)
     with store.lock(wait=True):
-        prepared = apply.prepare_config(config, store, thorough=False)
-    uplink = runs.find_uplink(prepared.uplinks, name)
+        prepared = transaction.prepare_config(config, store, thorough=False)
+    uplink = exec_groups.find_uplink(prepared.uplinks, name)
     if not any(rule.mark == uplink.chosen_mark for rule in prepared.facts.rules):
         raise HostError(Problem(f"uplink.{name}", "isn't applied", "run ifdefault apply first"))
-    runs.enter(store, os.getpid(), os.geteuid(), name, lambda: apply.lay_hook(config, store))
+    exec_groups.enter(
+        store, os.getpid(), os.geteuid(), name, lambda: transaction.lay_hook(config, store)
+    )
 
 
 def _become(argv: list[str]) -> int:

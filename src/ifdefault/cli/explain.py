@@ -65,9 +65,9 @@ def command(
     from dataclasses import asdict
 
     from ifdefault.cli import daemon_client
-    from ifdefault.host.apply import prepare
     from ifdefault.host.explain import End, explain
     from ifdefault.host.store import Store
+    from ifdefault.host.transaction import prepare
 
     prepared = prepare(
         options.config,

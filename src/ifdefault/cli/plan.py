@@ -23,8 +23,8 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show.table import operations_json, tell_problems
-    from ifdefault.host.apply import prepare
     from ifdefault.host.store import Store
+    from ifdefault.host.transaction import prepare
     from ifdefault.plan.describe import describe
 
     prepared = prepare(

@@ -69,9 +69,9 @@ class _Seen:
 
 def _look(options: Options) -> _Seen:
     from ifdefault.cli import daemon_client
-    from ifdefault.host.apply import prepare
     from ifdefault.host.status import read_status
     from ifdefault.host.store import Store
+    from ifdefault.host.transaction import prepare
     from ifdefault.model.errors import HostError
 
     standing, silence = None, ""

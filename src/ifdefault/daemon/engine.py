@@ -38,9 +38,9 @@ from ifdefault.daemon.process.frontend import Outpost
 from ifdefault.daemon.process.hooks import Hooks
 from ifdefault.daemon.requests import Exchanges
 from ifdefault.daemon.sd_notify import Notifier
-from ifdefault.host import guard
-from ifdefault.host.apply import Prepared
+from ifdefault.host import rollback_timer
 from ifdefault.host.store import Store
+from ifdefault.host.transaction import Prepared
 from ifdefault.ipc import log
 from ifdefault.ipc.messages import Message
 from ifdefault.kernel.watch import Changed, LinkChanged, NeighbourChanged, Watch
@@ -121,7 +121,7 @@ class Engine:
 
     async def _serve(self) -> None:
         self.governor.forced = self._operator.load_forced()
-        guard.refuse_unconfirmed(self.store)
+        rollback_timer.refuse_unconfirmed(self.store)
         self.paths.memories = self.diary.load(self.governor.keeper.routers)
         try:
             self.governor.adopt(self._config)

@@ -21,9 +21,9 @@ from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.keeper import Keeper
 from ifdefault.daemon.paths import Paths
 from ifdefault.daemon.process.hooks import Hooks
-from ifdefault.health.decision import Candidate, decide
-from ifdefault.host.apply import Prepared
-from ifdefault.kernel.free import free
+from ifdefault.health.selection import Candidate, decide
+from ifdefault.host.transaction import Prepared
+from ifdefault.kernel.kill_connections import free
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.health import Decision, Forced, Transition
 from ifdefault.model.kernel import Uplink

@@ -11,17 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ifdefault.daemon.repair_backoff import Fights
-from ifdefault.host import runs
-from ifdefault.host.apply import (
-    Prepared,
-    commit,
-    converge,
-    prepare_config,
-    prepare_down,
-)
+from ifdefault.host import exec_groups
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
-from ifdefault.kernel import cgroups, sockets, sysctl
+from ifdefault.host.transaction import Prepared, commit, converge, prepare_config, prepare_down
+from ifdefault.kernel import sockets, sysctl
+from ifdefault.kernel.ebpf import cgroups
 from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
 from ifdefault.model.config import Config
 from ifdefault.model.errors import IfdefaultError, LockError, Problem
@@ -127,7 +122,7 @@ class Keeper:
         """Whether control groups that have rules came or went, which is nobody's interference."""
         if self.held:
             return False
-        return runs.sweep(self.prepared.state) or self._groups != _groups(self.prepared)
+        return exec_groups.sweep(self.prepared.state) or self._groups != _groups(self.prepared)
 
     def _later(self) -> float:
         self._retry_s = min(2 * self._retry_s, _RETRY_LONGEST_S)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from ifdefault.health.path import Path
 from ifdefault.kernel.ask import Counters
-from ifdefault.kernel.signs import Sign, Signs
+from ifdefault.kernel.tcp_stats import Sign, Signs
 from ifdefault.model.health import Transition
 from ifdefault.model.kernel import TABLE_MAIN, Facts
 

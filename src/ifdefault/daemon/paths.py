@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ifdefault.health.path import Path
 from ifdefault.health.states import Memory
 from ifdefault.ipc.messages import Bind, Message, Send, Unbind
-from ifdefault.kernel import probing
+from ifdefault.kernel import open_probe_sockets
 from ifdefault.model.config import FAMILIES, Config, Family, HealthConfig, Probe
 from ifdefault.model.health import GATEWAY, Ask, Decision, Health, PathState, Transition, Verdict
 from ifdefault.model.kernel import Facts, Link, Uplink
@@ -162,7 +162,9 @@ class Paths:
         track.place = place
         family: Family = 6 if ":" in place.address else 4
         try:
-            with probing.icmp_socket(family, place.address, place.dev, place.mark) as sock:
+            with open_probe_sockets.icmp_socket(
+                family, place.address, place.dev, place.mark
+            ) as sock:
                 self._post(Bind(track.number, family), (sock.fileno(),))
         except OSError:
             # not there yet, or gone again: tried again soon, see `renumbering`
@@ -227,7 +229,11 @@ class Paths:
         if probe.kind == "icmp":
             self._post(message, ())
             return True
-        make = probing.datagram_socket if probe.kind == "dns" else probing.stream_socket
+        make = (
+            open_probe_sockets.datagram_socket
+            if probe.kind == "dns"
+            else open_probe_sockets.stream_socket
+        )
         try:
             with make(family, place.address, place.dev, place.mark) as sock:
                 self._post(message, (sock.fileno(),))

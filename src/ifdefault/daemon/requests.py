@@ -13,7 +13,7 @@ from itertools import count
 
 from ifdefault.daemon.paths import Way
 from ifdefault.ipc.messages import Asked, Fetch, Message, Query, Reply, Update
-from ifdefault.kernel import probing
+from ifdefault.kernel import open_probe_sockets
 from ifdefault.model.dns import Endpoint
 
 UPDATE_S, QUERY_S, FETCH_S = 5.0, 2.0, 10.0
@@ -72,7 +72,11 @@ class Exchanges:
             self.hear(Reply(number, "this host: the face ended meanwhile"))
 
     async def _exchange(self, way: Way, order: Update | Query | Fetch, within_s: float) -> Reply:
-        make = probing.datagram_socket if isinstance(order, Query) else probing.stream_socket
+        make = (
+            open_probe_sockets.datagram_socket
+            if isinstance(order, Query)
+            else open_probe_sockets.stream_socket
+        )
         waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[order.number] = waiting
         try:

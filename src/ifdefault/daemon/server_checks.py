@@ -17,14 +17,14 @@ from collections.abc import Callable
 from ifdefault.daemon.control.status import ContentStanding
 from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Post
-from ifdefault.health import contents
+from ifdefault.health import server_check
 from ifdefault.ipc.messages import Send
-from ifdefault.kernel import probing
+from ifdefault.kernel import open_probe_sockets
 from ifdefault.model.config import Config, ForwardConfig
 from ifdefault.model.health import ContentHealth, Verdict
-from ifdefault.plan import behind
-from ifdefault.plan.behind import Server, server_text, title
+from ifdefault.plan import servers
 from ifdefault.plan.prefixes import family_of
+from ifdefault.plan.servers import Server, server_text, title
 
 NUMBER = 1 << 20  # in messages to the face, where paths have theirs, and far fewer
 _SHARE = 4  # of the time at most one part in so many goes into deciding
@@ -37,7 +37,7 @@ class Contents:
 
     def __init__(self, post: Post, diary: Diary, decide: Callable[[], None]) -> None:
         self._post, self._diary, self._decide = post, diary, decide
-        self._judge = contents.Contents()
+        self._judge = server_check.Contents()
         self._forwards: tuple[ForwardConfig, ...] = ()
         self._checks: dict[Server, str] = {}
         self._users: dict[Server, list[ForwardConfig]] = {}
@@ -57,10 +57,10 @@ class Contents:
         """Take in which servers there are."""
         if config.forwards == self._forwards:
             return
-        self._forwards, self._checks = config.forwards, behind.checks(config.forwards)
+        self._forwards, self._checks = config.forwards, servers.checks(config.forwards)
         self._users, self._titled = {}, []
         for forward in config.forwards:
-            for server in behind.places(forward):
+            for server in servers.places(forward):
                 self._users.setdefault(server, []).append(forward)
                 self._titled.append((title(forward), server))
         self._judge.follow(now, self._checks)
@@ -83,10 +83,10 @@ class Contents:
             host=address,
             query="" if check == "tcp" else check,
             statuses=(),
-            timeout_ms=round(contents.TIMEOUT_S * 1000),
+            timeout_ms=round(server_check.TIMEOUT_S * 1000),
         )
         try:
-            with probing.unbound_socket(family_of(address)) as sock:
+            with open_probe_sockets.unbound_socket(family_of(address)) as sock:
                 self._post(message, (sock.fileno(),))
         except OSError:
             return False
@@ -127,7 +127,7 @@ class Contents:
     def _left(self, forward: ForwardConfig, server: Server) -> str:
         """ "1 of 2 left": how many of those that share this server's work still do it."""
         family = family_of(server[0])
-        pools = (behind.pool(forward, ports, family) for ports in forward.listen)
+        pools = (servers.pool(forward, ports, family) for ports in forward.listen)
         its = next((pool for pool in pools if server in pool), None)
         if its is None:
             return "it drained"

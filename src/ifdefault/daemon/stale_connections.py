@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ifdefault.host.apply import Prepared
+from ifdefault.host.transaction import Prepared
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import TABLE_MAIN, Uplink

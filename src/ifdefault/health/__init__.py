@@ -5,8 +5,8 @@ knows what losses are normal, `target` one target, `path` the state machine, `st
 `decision` the choice.
 """
 
-from ifdefault.health.decision import Candidate, decide
 from ifdefault.health.path import Path
+from ifdefault.health.selection import Candidate, decide
 from ifdefault.health.states import TRANSITIONS, Memory
 
 __all__ = ["TRANSITIONS", "Candidate", "Memory", "Path", "decide"]

@@ -13,11 +13,11 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from ifdefault.health.asking import OVERDUE_S, WAITING_S, Asker, Pace, Sent
-from ifdefault.health.line import Line, threshold
-from ifdefault.health.quality import Quality
+from ifdefault.health.degradation import Quality
+from ifdefault.health.failure_detector import Suspicion
+from ifdefault.health.loss_model import Line, threshold
+from ifdefault.health.probe_schedule import OVERDUE_S, WAITING_S, Asker, Pace, Sent
 from ifdefault.health.states import TRANSITIONS, Memory
-from ifdefault.health.suspicion import Suspicion
 from ifdefault.health.target import Target
 from ifdefault.model.config import Family, HealthConfig
 from ifdefault.model.health import GATEWAY, Ask, Health, PathState, Transition, Verdict

@@ -10,17 +10,17 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ifdefault.host import passing
-from ifdefault.host.apply import Prepared
-from ifdefault.host.passing import Passage
+from ifdefault.host import explain_forward
+from ifdefault.host.explain_forward import Passage
+from ifdefault.host.transaction import Prepared
 from ifdefault.kernel import ask
 from ifdefault.model.config import Family
 from ifdefault.model.errors import ConfigError, Problem
 from ifdefault.model.kernel import Redirect, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.describe import route_text, rule_text, table_name
+from ifdefault.plan.forward_table import Target
 from ifdefault.plan.lookup import Fib, Flow, Verdict
-from ifdefault.plan.services import Target
 
 PROTOCOLS = {
     "tcp": socket.IPPROTO_TCP,
@@ -69,11 +69,11 @@ def explain(
     family = _family(source, target)
     local = {a.address for a in prepared.facts.addresses}
     is_ours = source.address in local or not source.address
-    service = passing.service(prepared, protocol, target.address, target.port)
+    service = explain_forward.service(prepared, protocol, target.address, target.port)
     if target.address in local and not is_ours:
         if service and service.servers:
             return _served(prepared, PROTOCOLS[protocol], source, target, service)
-        told = passing.service_text(prepared, service) if service else ""
+        told = explain_forward.service_text(prepared, service) if service else ""
         found = _incoming(prepared, family, PROTOCOLS[protocol], source, target)
         return replace(found, goes_to=told)
     flow = Flow(
@@ -89,7 +89,7 @@ def explain(
     if is_ours:
         return _outgoing(prepared, flow, service)
     flow = replace(flow, iif=iif or _guess_interface(prepared, family, source.address))
-    passage = Passage(flow) if mark else passing.from_behind(prepared, flow)
+    passage = Passage(flow) if mark else explain_forward.from_behind(prepared, flow)
     return _passed(prepared, passage, "forwarded", f"comes in over {flow.iif}")
 
 
@@ -99,10 +99,10 @@ def _outgoing(prepared: Prepared, flow: Flow, service: Target | None) -> Explana
         server = service.servers[0]
         flow = replace(flow, dst=server.address, dport=server.port)
         found = _judge(prepared, flow, "out", "", "")
-        return replace(found, goes_to=passing.service_text(prepared, service))
+        return replace(found, goes_to=explain_forward.service_text(prepared, service))
     if flow.src or flow.mark:
         return _judge(prepared, flow, "out", "", "", _owners(prepared, flow.src))
-    return _passed(prepared, passing.chosen(prepared, flow), "out", "")
+    return _passed(prepared, explain_forward.chosen(prepared, flow), "out", "")
 
 
 def _passed(prepared: Prepared, passage: Passage, direction: str, arrival: str) -> Explanation:
@@ -112,7 +112,7 @@ def _passed(prepared: Prepared, passage: Passage, direction: str, arrival: str) 
     uplink = next((u for u in prepared.uplinks if u.name == found.uplink), None)
     if uplink is None or flow.mark not in (0, uplink.chosen_mark):
         return replace(found, mechanism="")
-    if own := passing.translated(prepared, flow, uplink):
+    if own := explain_forward.translated(prepared, flow, uplink):
         why = (
             passage.why or f"masquerade: it stays on {uplink.name}, whatever becomes of the default"
         )
@@ -191,7 +191,7 @@ def _served(
     return replace(
         found,
         source=f"{target.address}, as which {server.address} answers",
-        goes_to=passing.service_text(prepared, service),
+        goes_to=explain_forward.service_text(prepared, service),
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ifdefault.host.apply import Prepared
-from ifdefault.host.behind import Behind, read_behind
+from ifdefault.host.status_forward import Behind, read_behind
+from ifdefault.host.transaction import Prepared
 from ifdefault.kernel import ask, nft
 from ifdefault.kernel.ask import Traffic
 from ifdefault.model.config import FAMILIES, Family

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 
-from ifdefault.kernel import conntrack, hook, nft, rtnetlink, sysctl
+from ifdefault.kernel import conntrack, nft, rtnetlink, sysctl
+from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import F_CREATE, F_REPLACE, Netlink
 from ifdefault.kernel.read import read_links
 from ifdefault.model.errors import KernelError, Problem
@@ -73,7 +74,7 @@ class Performer:
             case LoadNft(text, table):
                 nft.load(text, table)
             case PutHook(wanted):
-                hook.put(wanted)
+                attach.put(wanted)
             case ForgetFlows(redirects, ports, addresses, mask):
                 conntrack.forget_redirected(redirects, ports, addresses, mask)
 

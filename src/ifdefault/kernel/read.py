@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 
-from ifdefault.kernel import hook, nft, rtnetlink, sockets, sysctl
+from ifdefault.kernel import nft, rtnetlink, sockets, sysctl
+from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import HostError, KernelError, Problem
@@ -59,7 +60,7 @@ def read_facts() -> Facts:
                 sysctls=tuple(_sysctls(links)),
                 nft=nft.read_table(),
                 services=nft.read_table(FORWARD_TABLE, terse=True),
-                hook=hook.read(),
+                hook=attach.read(),
                 wildcard_udp=sockets.wildcard_udp(),
             )
     except OSError as error:

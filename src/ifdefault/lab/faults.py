@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ifdefault.lab import afflictions, registry
-from ifdefault.lab.afflictions import Case, Filter, Flaps, Gaps, Kind, Link, Renumbering, chain
+from ifdefault.lab import fault_kinds, registry
+from ifdefault.lab.fault_kinds import Case, Filter, Flaps, Gaps, Kind, Link, Renumbering, chain
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError, Problem
 
@@ -92,7 +92,7 @@ FAULTS = {
     ),
     "delay": Fault(
         "packets take 50 ms longer each way, or --amount",
-        afflictions.Delay(),
+        fault_kinds.Delay(),
         amount=50,
         unit="ms",
         most=10_000,
@@ -181,7 +181,7 @@ def inflict(
         elif taken := set(FAULTS[other].takes).intersection(FAULTS[fault].takes):
             found = f'{provider} suffers "{other}", which holds its {sorted(taken)[0]} already'
             raise HostError(Problem("", found, f"end it first, or choose another than {fault}"))
-    registry.add(world.name, afflictions.FAULTS, case.label, str(case.amount))
+    registry.add(world.name, fault_kinds.FAULTS, case.label, str(case.amount))
     try:
         FAULTS[fault].kind.start(case)
     except BaseException:
@@ -191,7 +191,7 @@ def inflict(
 
 def undo(world: World, fault: str, provider: str) -> None:
     case = _case(world, fault, provider)
-    registry.remove(world.name, afflictions.FAULTS, case.label)
+    registry.remove(world.name, fault_kinds.FAULTS, case.label)
     FAULTS[fault].kind.end(case)
 
 
@@ -213,13 +213,13 @@ def suffering(
 
 def suffered(world: World, provider: str) -> tuple[str, ...]:
     """The faults that a provider suffers now."""
-    entries = (entry.split() for entry in registry.entries(world.name, afflictions.FAULTS))
+    entries = (entry.split() for entry in registry.entries(world.name, fault_kinds.FAULTS))
     return tuple(fault for name, fault in entries if name == provider)
 
 
 def renewed(world: World, fault: str, provider: str) -> dict[str, str]:
     """What "renumber" or "regateway" makes of each address."""
-    return afflictions.RENEWED[fault](world.topology, provider)
+    return fault_kinds.RENEWED[fault](world.topology, provider)
 
 
 def _case(

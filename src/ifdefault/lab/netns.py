@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from ifdefault.kernel import hook
+from ifdefault.kernel.ebpf import attach
 from ifdefault.model.errors import HostError
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def delete(netns: str) -> None:
     """Remove a namespace that may be gone already, and what its host has laid that outlives it."""
     if (RUN / netns).exists():
         with suppress(OSError, HostError):  # no cgroup v2, or no right to it
-            call(netns, hook.remove)
+            call(netns, attach.remove)
         subprocess.run(["ip", "netns", "del", netns], capture_output=True, check=False)
 
 

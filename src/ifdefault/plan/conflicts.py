@@ -21,7 +21,7 @@ from ifdefault.model.kernel import (
     Rule,
     Uplink,
 )
-from ifdefault.plan import conflicts_forward, follow, numbers, prefixes, wildcard
+from ifdefault.plan import conflicts_forward, connmark, numbers, prefixes, udp_wildcard
 from ifdefault.plan.describe import rule_text
 from ifdefault.plan.lookup import Flow, matches
 from ifdefault.plan.resolve import ready
@@ -191,7 +191,7 @@ def _on_our_marks(
         selects = rule.mark if rule.mask == WHOLE_MARK else rule.mask
         if selects & own:
             yield Problem(_named(rule), f"selects by bits of our mark mask {own:#x}", remedy)
-    marked = follow.follows(config, facts) or any(u.mechanism != "source" for u in uplinks)
+    marked = connmark.follows(config, facts) or any(u.mechanism != "source" for u in uplinks)
     for bits, where in facts.foreign_marks:
         if bits == WHOLE_MARK:
             if marked:
@@ -240,7 +240,7 @@ def _strict_filters(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> 
     neither. The greatest value of `all` and the interface holds (ip-sysctl.rst).
     """
     sysctls = dict(facts.sysctls)
-    redirects = bool(wildcard.ports(config, facts, 4)) and len(uplinks) > 1
+    redirects = bool(udp_wildcard.ports(config, facts, 4)) and len(uplinks) > 1
     forwards = sysctls.get("net/ipv4/ip_forward") == "1"
     everywhere = sysctls.get("net/ipv4/conf/all/rp_filter", "0")
     normal = next(ready(tuple(uplinks), 4), None)
@@ -250,7 +250,7 @@ def _strict_filters(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> 
             continue
         dev = uplink.interface if own == "1" else "all"
         where = f"sysctl net.ipv4.conf.{dev}.rp_filter"
-        if follow.follows(config, facts):
+        if connmark.follows(config, facts):
             what = f"strict, drops what comes in over {uplink.interface} and is forwarded"
             remedy = f"apply sets net.ipv4.conf.{uplink.interface}.rp_filter = 2, loose"
             yield Problem(where, what, remedy, True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from ifdefault.model.config import Config, ForwardConfig, Ports
 from ifdefault.model.errors import Problem
 from ifdefault.model.kernel import Facts, Uplink
-from ifdefault.plan import numbers, prefixes, wildcard
+from ifdefault.plan import numbers, prefixes, udp_wildcard
 from ifdefault.plan.lookup import Fib, Flow
 
 _ANY = {"0.0.0.0": 4, "::": 6}
@@ -44,7 +44,7 @@ def _held_ports(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iter
 
 
 def _held(facts: Facts) -> _Held:
-    clients = wildcard.client_ports(facts)
+    clients = udp_wildcard.client_ports(facts)
     held: _Held = defaultdict(list)
     for transport, address, port in facts.listening:
         if transport == "tcp" or port not in clients:

@@ -28,16 +28,16 @@ from ifdefault.model.kernel import (
     Uplink,
 )
 from ifdefault.plan import (
-    follow,
-    hook,
+    balance,
+    connmark,
+    forward_table,
     numbers,
-    outgoing,
+    outgoing_rules,
     prefixes,
     resolve,
     ruleset,
-    services,
     settings,
-    wildcard,
+    udp_wildcard,
 )
 from ifdefault.plan.conflicts import first_priority
 
@@ -66,22 +66,24 @@ def plan(
     usable = tuple(u for u in uplinks if not u.pending)
     routes = _distinct(_routes(config, facts, usable))
     ports = {
-        family: wildcard.ports(config, facts, family) if wildcard.concerns(usable, family) else ()
+        family: udp_wildcard.ports(config, facts, family)
+        if udp_wildcard.concerns(usable, family)
+        else ()
         for family in FAMILIES
     }
     decision = decision or _undecided(facts, usable)
     rules = tuple(_rules(config, facts, usable, ports, decision))
     redirects = tuple(_redirects(config, facts, ports, routes, rules))
-    on_connect = hook.wanted(config, usable, decision)
-    passing = follow.passing(config, facts, usable, on_connect)
-    forwards = bool(passing) or follow.forwards(facts)
+    on_connect = balance.wanted(config, usable, decision)
+    passing = connmark.passing(config, facts, usable, on_connect)
+    forwards = bool(passing) or connmark.forwards(facts)
     needs = ruleset.Needs(config.host, usable, ports, redirects, forwards, passing)
     rules = tuple(rule for rule in rules if _is_needed(rule, needs))
     desired = Desired(
         routes=routes,
         rules=rules,
         nft=ruleset.render(needs),
-        services=services.render(config.forwards, usable, decision.gone),
+        services=forward_table.render(config.forwards, usable, decision.gone),
         hook=on_connect,
         sysctls=tuple(settings.sysctls(facts, needs)),
         groups=tuple(_groups(config, facts)),
@@ -299,9 +301,9 @@ def _outgoing(
         yield replace(blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask)
     usable = decision.usable_in(family)
     steady = next((u for u in by_number if u.name in usable), by_number[0])
-    udp = replace(blank, table=steady.table, ip_proto=wildcard.IP_PROTO)
+    udp = replace(blank, table=steady.table, ip_proto=udp_wildcard.IP_PROTO)
     servers = [replace(udp, sport=(port, port)) for port in naive]
-    owned = outgoing.rules(config, uplinks, decision, family)
+    owned = outgoing_rules.rules(config, uplinks, decision, family)
     if owned:  # which a server's answer to a port that one of them selects must not meet
         yield from servers
     yield from owned
@@ -357,7 +359,7 @@ def _redirects(
             # sorted() is stable: ours stand behind foreign rules of the same priority
             merged = sorted((*foreign_rules, *rules), key=lambda r: r.priority)
             port = ports[family][0]  # the rules are the same for each
-            yield from wildcard.redirects(
+            yield from udp_wildcard.redirects(
                 grouped, port, family, foreign_routes + routes, tuple(merged)
             )
 

@@ -30,7 +30,7 @@ from ifdefault.model.kernel import (
     SetGroup,
     SetSysctl,
 )
-from ifdefault.plan.follow import FORWARDING
+from ifdefault.plan.connmark import FORWARDING
 from ifdefault.plan.numbers import OUTGOING
 from ifdefault.plan.settings import REDIRECTS
 

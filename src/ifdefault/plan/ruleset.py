@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from ifdefault.model.config import FAMILIES, Family, HostConfig
 from ifdefault.model.kernel import NFT_TABLE, Redirect, Uplink
-from ifdefault.plan import follow, prefixes
-from ifdefault.plan.nfttext import IP, chain, named_set, names, packet_set, table, values
+from ifdefault.plan import connmark, prefixes
+from ifdefault.plan.nft_text import IP, chain, named_set, names, packet_set, table, values
 
 UNKNOWN_MACS = "unknown_macs"  # routers on a shared LAN that no uplink names
 STRANGERS: dict[Family, str] = {4: "strangers_4", 6: "strangers_6"}  # sources that nobody owns
@@ -45,7 +45,7 @@ class Needs:
     ports: dict[Family, tuple[int, ...]]
     redirects: tuple[Redirect, ...]
     forwards: bool = False  # whether the host forwards packets of others
-    passing: follow.Passing | None = None  # which of them are followed
+    passing: connmark.Passing | None = None  # which of them are followed
 
     def redirecting(self) -> list[Family]:
         covered = {r.family for r in self.redirects}
@@ -90,7 +90,7 @@ def render(needs: Needs) -> str:
     body = [
         *_marks(needs),
         *_arrival(needs),
-        *follow.render(needs.uplinks, needs.passing),
+        *connmark.render(needs.uplinks, needs.passing),
         *_wildcard(needs),
         *_restore(needs),
         *_truth(needs),
@@ -106,7 +106,7 @@ def render(needs: Needs) -> str:
 def _marks(needs: Needs) -> Iterator[str]:
     """Small chains that mark a packet, for others to jump to."""
     for uplink in needs.uplinks if needs.marking() or needs.passing else ():
-        bits = follow.bits(uplink, uplink.arrival_mark)
+        bits = connmark.bits(uplink, uplink.arrival_mark)
         comment = f'comment "uplink.{uplink.name}"'
         yield from chain(f"mark_{uplink.number}", [f"meta mark set meta {bits} {comment}"])
 
@@ -115,7 +115,7 @@ def _arrival(needs: Needs) -> Iterator[str]:
     if not needs.marking():
         return
     for uplink in needs.uplinks:
-        keep = f"{_tracked(uplink)}ct mark set ct {follow.bits(uplink, uplink.arrival_mark)}"
+        keep = f"{_tracked(uplink)}ct mark set ct {connmark.bits(uplink, uplink.arrival_mark)}"
         yield from chain(f"arrive_{uplink.number}", [f"jump mark_{uplink.number}", keep])
     marked = needs.marked_interfaces()
     lines = [_errors(needs)]

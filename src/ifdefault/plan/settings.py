@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ifdefault.model.config import FAMILIES
 from ifdefault.model.kernel import PROTOCOL, Facts
-from ifdefault.plan.follow import FORWARDING, Passing
+from ifdefault.plan.connmark import FORWARDING, Passing
 from ifdefault.plan.ruleset import Needs
 
 # The kernel sets it to the contrary of ip_forward when that changes (inet_forward_change)

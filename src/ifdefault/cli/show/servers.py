@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
 from ifdefault.daemon.control.status import ContentStanding, Standing
-from ifdefault.host.behind import Behind, Kept, ServerStatus, ServiceStatus
-from ifdefault.plan.behind import Server, server_text
+from ifdefault.host.status_forward import Behind, Kept, ServerStatus, ServiceStatus
+from ifdefault.plan.servers import Server, server_text
 
 _MOST = 10  # services that are shown
 _HEADS = ("Forwards", "To", "Weight", "State", "Since", "Refused", "Cause")

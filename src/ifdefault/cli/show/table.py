@@ -11,7 +11,7 @@ import click
 from ifdefault.model.errors import Problem
 
 if TYPE_CHECKING:
-    from ifdefault.host.apply import Prepared
+    from ifdefault.host.transaction import Prepared
 
 
 def tell_problems(problems: Iterable[Problem]) -> None:

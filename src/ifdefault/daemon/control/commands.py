@@ -25,8 +25,8 @@ from ifdefault.daemon.control.server import (
     Status,
 )
 from ifdefault.daemon.control.status import Standing
-from ifdefault.host import runs
-from ifdefault.host.apply import Prepared
+from ifdefault.host import exec_groups
+from ifdefault.host.transaction import Prepared
 from ifdefault.model.config import Config
 from ifdefault.model.errors import HostError, IfdefaultError, Problem
 from ifdefault.model.health import Decision, Forced
@@ -178,8 +178,8 @@ class Operator:
         if netns != os.stat("/proc/self/ns/net").st_ino:
             what = "this is another network namespace than the daemon's"
             raise HostError(Problem("exec", what, "give the --run-dir of its own"))
-        uplink = runs.find_uplink(keeper.uplinks, name)
-        path = runs.enter(engine.store, peer.pid, peer.uid, name, engine.governor.replan)
+        uplink = exec_groups.find_uplink(keeper.uplinks, name)
+        path = exec_groups.enter(engine.store, peer.pid, peer.uid, name, engine.governor.replan)
         text = f"process {peer.pid} of uid {peer.uid} keeps to {name}"
         engine.diary.note("exec", text, uplink.name)
         return {"cgroup": path}

@@ -21,7 +21,7 @@ from ifdefault.daemon.paths import Way
 from ifdefault.dns.publish import next_serial, serve
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Listen, Message, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
-from ifdefault.kernel import listening
+from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.config import Config
 from ifdefault.model.dns import Offer, Published, ServerConfig, Zone
 from ifdefault.model.errors import IfdefaultError
@@ -164,9 +164,9 @@ class Nameserver:
         transport, address = place
         if transport == "udp":
             several = len(arrivals) > 1
-            sock = listening.udp_listener(address, self._server.port, tells_mark=several)
+            sock = open_dns_sockets.udp_listener(address, self._server.port, tells_mark=several)
         else:
-            sock = listening.tcp_listener(address, self._server.port)
+            sock = open_dns_sockets.tcp_listener(address, self._server.port)
         with sock:
             number = next(self._numbers)
             self._post(Listen(number, transport, address, arrivals), (sock.fileno(),))
@@ -184,7 +184,10 @@ class Nameserver:
             if fault and fault.text.startswith(f"{where} is taken"):
                 text = fault.text  # to find out who takes long
             else:
-                by = listening.holder(transport, address, self._server.port) or "another process"
+                by = (
+                    open_dns_sockets.holder(transport, address, self._server.port)
+                    or "another process"
+                )
                 text = (
                     f"{where} is taken by {by}: stop it, let it listen elsewhere, or set"
                     " dns.server.port and redirect to it"

@@ -14,7 +14,7 @@ from typing import Protocol
 from ifdefault.daemon.control.status import DnsStanding, Named, OutletStanding
 from ifdefault.daemon.event_log import Diary
 from ifdefault.daemon.paths import Way
-from ifdefault.dns.offer import offer, seen_as
+from ifdefault.dns.candidate_address import offer, seen_as
 from ifdefault.dns.publish import publish
 from ifdefault.ipc.messages import Served
 from ifdefault.model.config import Config, Family

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ifdefault.host.apply import Prepared
+from ifdefault.host.transaction import Prepared
 from ifdefault.model.config import Family
 from ifdefault.model.kernel import Rule, Uplink
-from ifdefault.plan import behind, follow, lookup, numbers, services
+from ifdefault.plan import connmark, forward_table, lookup, numbers, servers
+from ifdefault.plan.forward_table import Target
 from ifdefault.plan.lookup import Flow
 from ifdefault.plan.prefixes import contains, family_of
-from ifdefault.plan.services import Target
 
 _TCP, _UDP = 6, 17  # IPPROTO_TCP, IPPROTO_UDP
 Shares = tuple[tuple[Uplink, int], ...]  # in percent, the greatest first
@@ -35,15 +35,15 @@ def service(prepared: Prepared, protocol: str, address: str, port: int) -> Targe
     """The service that a connection to an address of the host is for."""
     usable = [u for u in prepared.uplinks if not u.pending]
     gone = prepared.decision.gone
-    return services.target(prepared.config.forwards, usable, protocol, address, port, gone)
+    return forward_table.target(prepared.config.forwards, usable, protocol, address, port, gone)
 
 
 def service_text(prepared: Prepared, target: Target) -> str:
     """ "forward tcp:443: 10.0.0.10:443 (25 %), 10.0.0.11:8443 (75 %)"."""
-    weights = [(behind.server_text((s.address, s.port)), s.weight) for s in target.servers]
+    weights = [(servers.server_text((s.address, s.port)), s.weight) for s in target.servers]
     if target.refused:
         weights.append(("refused", target.refused))
-    title = behind.title(prepared.config.forwards[target.number])
+    title = servers.title(prepared.config.forwards[target.number])
     if not target.servers:
         return f"forward {title}: no content server is left, it is refused"
     return f"forward {title}: {_percentages(weights)}"
@@ -97,7 +97,7 @@ def translated(prepared: Prepared, flow: Flow, uplink: Uplink) -> str:
 
 def follows(prepared: Prepared) -> bool:
     """Whether answers to what is forwarded leave by the uplink that it came in over."""
-    return follow.follows(prepared.config, prepared.facts)
+    return connmark.follows(prepared.config, prepared.facts)
 
 
 def _rule(prepared: Prepared, flow: Flow) -> str:

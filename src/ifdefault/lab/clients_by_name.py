@@ -1,4 +1,4 @@
-"""Visitors: `python -m ifdefault.lab.visits RESOLVER NAME…`, connections by name at a steady pace.
+"""Visitors by name: `python -m ifdefault.lab.clients_by_name RESOLVER NAME…`, at a steady pace.
 
 Rules: each asks the resolver anew, and takes the first address of the answer, as most programs do;
 every second one asks for IPv4, the others for IPv6. Prints "ready", goes on until its standard
@@ -52,7 +52,7 @@ class Visits:
     """Visitors at work in a node; so many connections a second to each name."""
 
     def __init__(self, node: Node, server: str, names: Sequence[str], *, per_s: float) -> None:
-        command = [sys.executable, "-m", "ifdefault.lab.visits", server, *names]
+        command = [sys.executable, "-m", "ifdefault.lab.clients_by_name", server, *names]
         self._child = node.popen(
             [*command, f"--per-second={per_s}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from ifdefault.lab import dns, outage, ports, services
+from ifdefault.lab import demo_outage, dns, ports, services
 from ifdefault.lab.rotation import rotate
 from ifdefault.lab.topology import Target, Topology
 from ifdefault.lab.traffic import Tally, measure
@@ -70,7 +70,7 @@ class Story:
     status: str
     after: tuple[Row, ...]
     rotation: tuple[Share, ...]
-    outage: outage.Outage | None
+    outage: demo_outage.Outage | None
     misrouted_after: int
 
     @property
@@ -179,19 +179,19 @@ def _ifdefault(world: World, subcommand: str) -> str:
 
 
 def _rotate(world: World) -> tuple[Share, ...]:
-    dns.start(world, static_ttl_s=outage.TTL_S)
+    dns.start(world, static_ttl_s=demo_outage.TTL_S)
     uplink = {target.address: target.provider for target in world.topology.targets()}
     tried: Counter[str] = Counter()
     answered: Counter[str] = Counter()
-    for share in rotate(world["client"], dns.RESOLVER[0], outage.STATIC, count=VISITS):
+    for share in rotate(world["client"], dns.RESOLVER[0], demo_outage.STATIC, count=VISITS):
         tried[uplink[share.address]] += share.tried
         answered[uplink[share.address]] += share.answered
     return tuple(Share(name, tried[name], answered[name]) for name in sorted(tried))
 
 
-def _suffer(world: World, progress: Progress) -> outage.Outage:
+def _suffer(world: World, progress: Progress) -> demo_outage.Outage:
     progress("ifdefault run, with a name in the DNS")
-    outage.configure(world)
+    demo_outage.configure(world)
     world.daemon()
-    outage.await_well(world)
-    return outage.suffer(world, progress)
+    demo_outage.await_well(world)
+    return demo_outage.suffer(world, progress)

@@ -1,4 +1,4 @@
-"""What comes and goes: `python -m ifdefault.lab.spells`, a fault in spells, until ended.
+"""A fault in spells, until ended: `python -m ifdefault.lab.intermittent_faults`.
 
 Rules: it runs where the fault is. A spell begins and ends by shell scripts, which know its length
 as $MS; none is broken off, and no spell outlasts this program.

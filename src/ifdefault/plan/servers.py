@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from ifdefault.model.config import Content, Family, ForwardConfig, Ports
-from ifdefault.plan import services
+from ifdefault.plan import forward_table
 from ifdefault.plan.prefixes import family_of
 
 Server = tuple[str, int]
@@ -17,19 +17,19 @@ Server = tuple[str, int]
 def checks(forwards: Iterable[ForwardConfig]) -> dict[Server, str]:
     """What is to be checked, and how: "tcp", or the path to GET, which asks for more and so goes
     before it."""
-    told = sorted(services.contents(forwards), key=lambda c: c.check == "tcp", reverse=True)
+    told = sorted(forward_table.contents(forwards), key=lambda c: c.check == "tcp", reverse=True)
     return {(c.address, c.port): c.check for c in told}
 
 
 def places(forward: ForwardConfig) -> list[Server]:
     """Where the servers of a service are checked."""
-    return [(c.address, c.port) for c in services.contents([forward])]
+    return [(c.address, c.port) for c in forward_table.contents([forward])]
 
 
 def pool(forward: ForwardConfig, ports: Ports, family: Family) -> dict[Server, Content]:
     """Who has a share of the new connections in one family, by where it is checked."""
     mine = (c for c in forward.to if c.weight and family_of(c.address) == family)
-    return {(c.address, services.checked_port(ports, c)): c for c in mine}
+    return {(c.address, forward_table.checked_port(ports, c)): c for c in mine}
 
 
 def stranded(forward: ForwardConfig, gone: Collection[Server]) -> Iterator[tuple[Ports, Family]]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from ifdefault.model.config import FAMILIES, Content, Family, ForwardConfig, Ports
 from ifdefault.model.kernel import FORWARD_TABLE, Uplink
 from ifdefault.plan import prefixes
-from ifdefault.plan.nfttext import IP, chain, named_set, table, values
+from ifdefault.plan.nft_text import IP, chain, named_set, table, values
 
 Gone = tuple[tuple[str, int], ...]  # as in Decision
 _PORTS = "meta l4proto { tcp, udp }"

@@ -24,7 +24,7 @@ from itertools import groupby
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.kernel import TABLE_MAIN, Facts, Hook, Route, Rule, Uplink
 from ifdefault.plan import prefixes
-from ifdefault.plan.nfttext import IP, chain, names, values
+from ifdefault.plan.nft_text import IP, chain, names, values
 
 FORWARDING: dict[Family, str] = {
     4: "net/ipv4/ip_forward",

@@ -20,12 +20,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ifdefault.kernel import bpf, bytecode, cgroups
+from ifdefault.kernel.ebpf import cgroups, programs, syscall
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import HostError
 from ifdefault.model.kernel import SLOTS, Hook, Rule
 
-_PLACES = (bpf.CONNECT4, bpf.CONNECT6, bpf.SOCK_CREATE)
+_PLACES = (syscall.CONNECT4, syscall.CONNECT6, syscall.SOCK_CREATE)
 _STATE, _CGROUPS = "ifd_state", "ifd_cgroups"
 _ROOM = 16384  # of the text in which a hook is kept, at least
 _MOST_CGROUPS = 1024
@@ -95,9 +95,9 @@ def unavailable() -> str:
 @functools.cache  # of what succeeds
 def _try() -> None:
     """All that it takes, but for attaching."""
-    list(bpf.attached(cgroups.root(), bpf.CONNECT4))
+    list(syscall.attached(cgroups.root(), syscall.CONNECT4))
     with suppress(FileNotFoundError):
-        os.close(bpf.program_by_id(0))
+        os.close(syscall.program_by_id(0))
     with ExitStack() as stack:
         blank = tuple((family, (0,) * SLOTS) for family in FAMILIES)
         _load(stack, Hook(mask=0, marks=blank, cgroups=(("/", 0, 0),)), 0)
@@ -120,13 +120,13 @@ def _name(cookie: int) -> str:
 def _ours() -> Iterator[Attached]:
     root, name = cgroups.root(), _name(_cookie())
     for place in _PLACES:
-        for number in bpf.attached(root, place):
+        for number in syscall.attached(root, place):
             try:
-                fd = bpf.program_by_id(number)
+                fd = syscall.program_by_id(number)
             except FileNotFoundError:
                 continue  # detached in between
             try:
-                info = bpf.program_info(fd)
+                info = syscall.program_info(fd)
             finally:
                 os.close(fd)
             if info.name == name:
@@ -136,9 +136,9 @@ def _ours() -> Iterator[Attached]:
 def _map(stack: ExitStack, found: list[Attached], wanted: str) -> tuple[int, int]:
     """A descriptor of the map of this name, and the size of its values."""
     for number in dict.fromkeys(number for each in found for number in each.maps):
-        fd = bpf.map_by_id(number)
+        fd = syscall.map_by_id(number)
         stack.callback(os.close, fd)
-        name, _, value_bytes = bpf.map_info(fd)
+        name, _, value_bytes = syscall.map_info(fd)
         if name == wanted:
             return fd, value_bytes
     raise FileNotFoundError(errno.ENOENT, "no such map")
@@ -154,7 +154,10 @@ def _read(found: list[Attached]) -> Hook:
             return _OTHER
         if hook.cgroups:
             there, _ = _map(stack, found, _CGROUPS)
-            held = {key: bpf.lookup(there, key, _MARKS.size) for key in bpf.keys(there, _ID.size)}
+            held = {
+                key: syscall.lookup(there, key, _MARKS.size)
+                for key in syscall.keys(there, _ID.size)
+            }
             if not _marks_by_id(hook).items() <= held.items():  # the ids of dead ones do no harm
                 return _OTHER  # a cgroup came, or was made anew
         return hook
@@ -164,13 +167,13 @@ def _held(stack: ExitStack, found: list[Attached]) -> tuple[Hook, str]:
     """The hook that programs were made for, and the digest of their instructions."""
     try:
         state, size = _map(stack, found, _STATE)
-        return _decode(bpf.lookup(state, _FIRST, size)[_TEXT_AT:])
+        return _decode(syscall.lookup(state, _FIRST, size)[_TEXT_AT:])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return _OTHER, ""  # of another version
 
 
 def _places(hook: Hook) -> list[int]:
-    return sorted(_PLACES if hook.cgroups else (bpf.CONNECT4, bpf.CONNECT6))
+    return sorted(_PLACES if hook.cgroups else (syscall.CONNECT4, syscall.CONNECT6))
 
 
 def _marks_by_id(hook: Hook) -> dict[bytes, bytes]:
@@ -201,8 +204,8 @@ def _encode(hook: Hook) -> bytes:
 @functools.lru_cache(4)
 def _code(hook: Hook) -> str:
     """A digest of the instructions but for what differs from one load to the next."""
-    programs = (bytecode.connect(hook, family, 0, 0, 0) for family in FAMILIES)
-    return hashlib.sha256(b"".join((*programs, bytecode.sock_create(0, 0)))).hexdigest()[:32]
+    connecting = (programs.connect(hook, family, 0, 0, 0) for family in FAMILIES)
+    return hashlib.sha256(b"".join((*connecting, programs.sock_create(0, 0)))).hexdigest()[:32]
 
 
 # --- laying -------------------------------------------------------------------------------
@@ -220,39 +223,39 @@ def _update(stack: ExitStack, old: list[Attached], hook: Hook) -> bool:
         return False
     if hook.cgroups:
         _fill(_map(stack, old, _CGROUPS)[0], hook)
-    bpf.update(state, _FIRST, value.ljust(size, b"\0"))
+    syscall.update(state, _FIRST, value.ljust(size, b"\0"))
     return True
 
 
 def _fill(there: int, hook: Hook) -> None:
     wanted = _marks_by_id(hook)
     for key, marks in wanted.items():
-        bpf.update(there, key, marks)
-    for key in bpf.keys(there, _ID.size):
+        syscall.update(there, key, marks)
+    for key in syscall.keys(there, _ID.size):
         if key not in wanted:
-            bpf.delete(there, key)
+            syscall.delete(there, key)
 
 
 def _load(stack: ExitStack, hook: Hook, cookie: int) -> list[tuple[int, int]]:
     """(place, program), with maps that are filled."""
     value = _encode(hook)
     room = max(_ROOM, 2 * len(value))
-    state = bpf.create_map(bpf.ARRAY, len(_FIRST), room, 1, _STATE)
+    state = syscall.create_map(syscall.ARRAY, len(_FIRST), room, 1, _STATE)
     stack.callback(os.close, state)
-    bpf.update(state, _FIRST, value.ljust(room, b"\0"))
+    syscall.update(state, _FIRST, value.ljust(room, b"\0"))
     there = -1
     if hook.cgroups:
-        there = bpf.create_map(bpf.HASH, _ID.size, _MARKS.size, _MOST_CGROUPS, _CGROUPS)
+        there = syscall.create_map(syscall.HASH, _ID.size, _MARKS.size, _MOST_CGROUPS, _CGROUPS)
         stack.callback(os.close, there)
         _fill(there, hook)
     loaded = []
     for place in _places(hook):
-        if place == bpf.SOCK_CREATE:
-            code = bytecode.sock_create(cookie, there)
+        if place == syscall.SOCK_CREATE:
+            code = programs.sock_create(cookie, there)
         else:
-            family: Family = 4 if place == bpf.CONNECT4 else 6
-            code = bytecode.connect(hook, family, cookie, state, there)
-        program = bpf.load(code, place, _name(cookie))
+            family: Family = 4 if place == syscall.CONNECT4 else 6
+            code = programs.connect(hook, family, cookie, state, there)
+        program = syscall.load(code, place, _name(cookie))
         stack.callback(os.close, program)
         loaded.append((place, program))
     return loaded
@@ -264,11 +267,11 @@ def _attach(stack: ExitStack, hook: Hook) -> None:
     done: list[tuple[int, int]] = []
     try:
         for place, program in _load(stack, hook, _cookie()):
-            bpf.attach(root, program, place)
+            syscall.attach(root, program, place)
             done.append((place, program))
     except BaseException:
         for place, program in done:
-            bpf.detach(root, program, place)
+            syscall.detach(root, program, place)
         raise
 
 
@@ -276,11 +279,11 @@ def _detach(found: list[Attached]) -> None:
     root = cgroups.root()
     for each in found:
         try:
-            fd = bpf.program_by_id(each.program)
+            fd = syscall.program_by_id(each.program)
         except FileNotFoundError:
             continue
         try:
             with suppress(FileNotFoundError):
-                bpf.detach(root, fd, each.place)
+                syscall.detach(root, fd, each.place)
         finally:
             os.close(fd)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import SLOTS, Hook, Uplink
-from ifdefault.plan import numbers, outgoing
+from ifdefault.plan import numbers, outgoing_rules
 
 
 def wanted(config: Config, uplinks: tuple[Uplink, ...], decision: Decision) -> Hook | None:
@@ -30,7 +30,7 @@ def wanted(config: Config, uplinks: tuple[Uplink, ...], decision: Decision) -> H
         spared=tuple(
             rule
             for family, _ in marks
-            for rule in outgoing.rules(config, uplinks, decision, family)
+            for rule in outgoing_rules.rules(config, uplinks, decision, family)
         ),
         cgroups=cgroups,
     )

@@ -13,10 +13,11 @@ from typing import TypeVar
 
 from ifdefault.config import placed
 from ifdefault.config import read as read_config
-from ifdefault.host import routers, runs
+from ifdefault.host import exec_groups, routers
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Ruleset, State, Store
-from ifdefault.kernel import foreign, hook, nft, sockets
+from ifdefault.kernel import foreign, nft, sockets
+from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
 from ifdefault.model.config import Config
@@ -95,7 +96,7 @@ def prepare_config(
 ) -> Prepared:
     """The same of a config that was read. With `routers_seen` no router is waited for."""
     state = store.load()
-    config = runs.with_runs(config, state)
+    config = exec_groups.with_runs(config, state)
     problems: tuple[Problem, ...] = ()
     facts = read_facts()
     if thorough:
@@ -143,7 +144,7 @@ def _with_others(facts: Facts) -> Facts:
 
 def _lacks(desired: Desired) -> Iterator[Problem]:
     """Warnings: what can't be shared out takes the normal default, and nothing else suffers."""
-    if desired.hook is not None and (why := hook.unavailable()):
+    if desired.hook is not None and (why := attach.unavailable()):
         where = "outgoing.mode" if desired.hook.marks else "outgoing.rule"
         what = f"the normal default takes all, as there can be no hook on connect(): {why}"
         yield Problem(where, what, warning=True)
@@ -296,7 +297,7 @@ def _note(store: Store, state: State, facts: Facts, target: Desired) -> None:
         store.save_ruleset(Ruleset(text, found.digest, found.listing), name)
     state.sysctls = _settled(state.sysctls, dict(facts.sysctls))
     state.groups = _settled(state.groups, {link.name: link.group for link in facts.links})
-    runs.sweep(state)
+    exec_groups.sweep(state)
     store.save(state)
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ifdefault.lab import dns, lookup
+from ifdefault.lab.clients_by_name import Visit, Visits
 from ifdefault.lab.faults import suffering
 from ifdefault.lab.topology import ZONE
-from ifdefault.lab.visits import Visit, Visits
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError

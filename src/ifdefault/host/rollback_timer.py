@@ -21,8 +21,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from ifdefault.host.apply import Before, Prepared, commit, return_to, snapshot
 from ifdefault.host.store import PENDING, Store
+from ifdefault.host.transaction import Before, Prepared, commit, return_to, snapshot
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Desired
 
@@ -107,7 +107,7 @@ def _start(store: Store, token: str, seconds: int) -> None:
     own = [
         sys.executable,
         "-m",
-        "ifdefault.host.guard",
+        "ifdefault.host.rollback_timer",
         str(store.directory.absolute()),
         token,
         str(seconds),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from ifdefault.health.line import Line
+from ifdefault.health.loss_model import Line
 
 # The first of the lost rounds is unanswered for at least so long, whatever the sum says: a queue
 # that fills may delay answers by as much from one round to the next.

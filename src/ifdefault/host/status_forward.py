@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ifdefault.host import passing
-from ifdefault.host.apply import Prepared
+from ifdefault.host import explain_forward
+from ifdefault.host.transaction import Prepared
 from ifdefault.kernel import nft
 from ifdefault.model.config import FAMILIES, ForwardConfig
 from ifdefault.model.kernel import FORWARD_TABLE
-from ifdefault.plan import behind, services
-from ifdefault.plan.behind import Server
+from ifdefault.plan import forward_table, servers
+from ifdefault.plan.servers import Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,14 @@ def read_behind(prepared: Prepared) -> Behind:
     names = {u.chosen_mark: u.name for u in prepared.uplinks}
     return Behind(
         services=tuple(
-            _service(forward, counters.get(services.refusals(n), (0, 0))[0], prepared)
+            _service(forward, counters.get(forward_table.refusals(n), (0, 0))[0], prepared)
             for n, forward in enumerate(prepared.config.forwards)
         ),
-        follows=passing.follows(prepared),
+        follows=explain_forward.follows(prepared),
         balance={
             f"IPv{family}": {uplink.name: percent for uplink, percent in shares}
             for family in FAMILIES
-            if (shares := passing.shares(prepared, family))
+            if (shares := explain_forward.shares(prepared, family))
         },
         masquerade=prepared.config.outgoing.masquerade,
         kept=tuple(
@@ -80,16 +80,16 @@ def read_behind(prepared: Prepared) -> Behind:
 
 def _service(forward: ForwardConfig, refused: int, prepared: Prepared) -> ServiceStatus:
     gone = frozenset(prepared.decision.gone)
-    places = behind.places(forward)
-    servers = []
+    places = servers.places(forward)
+    shown = []
     for content in forward.to:
         checked = tuple(p for p in places if p[0] == content.address and content.port in (0, p[1]))
         lost = tuple(server for server in checked if server in gone)
-        servers.append(ServerStatus(content.address, content.port, content.weight, checked, lost))
+        shown.append(ServerStatus(content.address, content.port, content.weight, checked, lost))
     return ServiceStatus(
-        listen=behind.title(forward),
+        listen=servers.title(forward),
         uplinks=forward.uplinks,
-        servers=tuple(servers),
+        servers=tuple(shown),
         refused=refused,
-        stranded=tuple(f"{ports} IPv{f}" for ports, f in behind.stranded(forward, gone)),
+        stranded=tuple(f"{ports} IPv{f}" for ports, f in servers.stranded(forward, gone)),
     )

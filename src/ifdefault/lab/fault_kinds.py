@@ -220,7 +220,7 @@ def _repeat(
     case: Case, begin: str, end: str, lasts_s: float, rests_s: float, *, at_random: bool = False
 ) -> None:
     options = [f"--begin={begin}", f"--end={end}", f"--lasts={lasts_s}", f"--rests={rests_s}"]
-    _run(case, ["ifdefault.lab.spells", *options, *["--at-random"] * at_random])
+    _run(case, ["ifdefault.lab.intermittent_faults", *options, *["--at-random"] * at_random])
 
 
 def _process(case: Case) -> str:

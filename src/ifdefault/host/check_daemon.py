@@ -13,7 +13,7 @@ from dataclasses import astuple, fields
 from ipaddress import ip_address
 from pathlib import Path
 
-from ifdefault.kernel import listening
+from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.config import FAMILIES, Config, DaemonConfig, Probe
 from ifdefault.model.dns import DISCOVER, DnsConfig, is_private
 from ifdefault.model.errors import Problem
@@ -155,7 +155,7 @@ def _published(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
                 remedy = f'set public, to "{DISCOVER}" or to what it is seen as'
                 yield Problem(f"uplink.{uplink.name}", what, remedy, warning=True)
             for transport in ("udp", "tcp") if server.zones else ():
-                holder = listening.holder(transport, address, server.port)
+                holder = open_dns_sockets.holder(transport, address, server.port)
                 if holder and not holder.startswith("ifdefault "):
                     what = f"port {server.port} of {address} ({transport}) is taken by {holder}"
                     remedy = "stop it, or let it listen elsewhere"

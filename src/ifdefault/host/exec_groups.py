@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ifdefault.host.store import State, Store
-from ifdefault.kernel import cgroups, hook
+from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.model.config import Config, OutgoingRule
 from ifdefault.model.errors import HostError, IfdefaultError, Problem
 from ifdefault.model.kernel import Uplink
@@ -57,7 +57,7 @@ def find_uplink(uplinks: Sequence[Uplink], name: str) -> Uplink:
 def enter(store: Store, pid: int, uid: int, uplink: str, lay: Callable[[], None]) -> str:
     """Let what a process opens from now on, and all that it starts, leave by an uplink; the path of
     its group. `lay` brings the kernel to what the state says, with the lock free."""
-    if why := hook.unavailable():
+    if why := attach.unavailable():
         raise HostError(Problem("exec", why))
     try:
         was = _group_of(pid, uid)
@@ -102,7 +102,7 @@ def _place(was: str, uplink: str, state: State) -> str:
 
 
 def _is_laid(path: str) -> bool:
-    laid = hook.read()
+    laid = attach.read()
     return laid is not None and path in (each for each, *_ in laid.cgroups)
 
 
