@@ -72,7 +72,7 @@ class Daemon:
         return " / ".join((self.world.dir / "daemon.log").read_text().strip().splitlines()[-5:])
 
     def pids(self) -> list[int]:
-        """The engine and all that it started, the face first among them."""
+        """The engine and all that it started, the frontend first among them."""
         assert self._child is not None
         found = [self._child.pid]
         for pid in found:

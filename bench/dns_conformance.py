@@ -16,11 +16,11 @@ from tests.net.dns_cases import ADDRESSES, CASES, Case, told, zone
 from tests.net.served import serving
 
 _HOW = """\
-The lab's world `two`: a face serves one zone on the host's four addresses, and a client asks each
-of them by `dig` and `kdig`, through both providers. An answer in one line: status, flags but QR,
-records by type, transport if it isn't UDP, EDNS with its flags and options. The cases from `dns` to
-`signed` are those of ednscomp.isc.org, which DNS flag day 2019 went by; `bufsize` ones are those of
-flag day 2020."""
+The lab's world `two`: a frontend serves one zone on the host's four addresses, and a client asks
+each of them by `dig` and `kdig`, through both providers. An answer in one line: status, flags but
+QR, records by type, transport if it isn't UDP, EDNS with its flags and options. The cases from
+`dns` to `signed` are those of ednscomp.isc.org, which DNS flag day 2019 went by; `bufsize` ones are
+those of flag day 2020."""
 
 
 def run() -> Report:

@@ -24,9 +24,9 @@ _SPAN_S = 60.0
 _HOW = f"""\
 The lab's Internet with so many providers, each an uplink with IPv4 and IPv6; `ifdefault run` with
 its default settings, {_CALM_S:g} s after every path is up, for {_SPAN_S:g} s in which nothing
-happens. *Processor* is what engine and face took together, in user and kernel mode, as a share of
-one core. *Probes* are counted by who answers them. *Resident* counts the libraries that both share
-twice, *proportional* (PSS) once."""
+happens. *Processor* is what engine and frontend took together, in user and kernel mode, as a share
+of one core. *Probes* are counted by who answers them. *Resident* counts the libraries that both
+share twice, *proportional* (PSS) once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,4 +167,4 @@ def _memory_mib(pid: int) -> tuple[float, float]:
 
 def _name(pid: int) -> str:
     command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    return "face" if any("face" in word for word in command) else "engine"
+    return "frontend" if any("frontend" in word for word in command) else "engine"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class Line(Protocol):
+class LossModel(Protocol):
     def lost(self, at_s: float) -> bool:
         """The fate of a probe that is sent at `at_s`."""
 
@@ -80,7 +80,7 @@ class Bursts:
 class Dying:
     """A line until it dies."""
 
-    def __init__(self, line: Line, dies_s: float) -> None:
+    def __init__(self, line: LossModel, dies_s: float) -> None:
         self._line, self._dies_s = line, dies_s
 
     def lost(self, at_s: float) -> bool:
@@ -105,7 +105,7 @@ class Case:
     ratio: float = 0.0
     bursts: bool = False
 
-    def make(self, seed: int) -> Line:
+    def make(self, seed: int) -> LossModel:
         if self.bursts:
             return Bursts(BURST_S, BURST_EVERY_S, seed)
         return Independent(self.ratio, seed)

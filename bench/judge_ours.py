@@ -11,7 +11,7 @@ import heapq
 import math
 from dataclasses import dataclass, field
 
-from bench.judge_lines import Case, Dying, Line
+from bench.judge_lines import Case, Dying, LossModel
 from ifdefault.health import Memory, Path
 from ifdefault.health.degradation import LEAVE_QUICK, LEAVE_SLOW
 from ifdefault.health.loss_model import FAST_ROUNDS, SLOW_ROUNDS
@@ -30,7 +30,7 @@ WARM_UP_S = 60.0
 class Run:
     """A path on a line."""
 
-    line: Line
+    line: LossModel
     rtt_s: float = RTT_S
     config: HealthConfig = field(default_factory=HealthConfig)
     memory: Memory | None = None

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from bench.judge_lines import Case, Dying, Line
+from bench.judge_lines import Case, Dying, LossModel
 from bench.judge_ours import DAY_S, RTT_S
 
 
@@ -34,7 +34,7 @@ class Rule(Protocol):
     @property
     def settings(self) -> str: ...
 
-    def falls(self, line: Line, until_s: float) -> Iterator[float]:
+    def falls(self, line: LossModel, until_s: float) -> Iterator[float]:
         """When it calls the line dead."""
 
 
@@ -54,7 +54,7 @@ class Dpinger:
             f" of {self.period_s:g} s"
         )
 
-    def falls(self, line: Line, until_s: float) -> Iterator[float]:
+    def falls(self, line: LossModel, until_s: float) -> Iterator[float]:
         size = round((self.period_s + self.loss_s) / self.send_s)
         young = round(self.loss_s / self.send_s)  # too young to be lost
         checks = max(1, round(self.alert_s / self.send_s))
@@ -101,7 +101,7 @@ class Lsm:
             f" row or {self.among} of 100"
         )
 
-    def falls(self, line: Line, until_s: float) -> Iterator[float]:
+    def falls(self, line: LossModel, until_s: float) -> Iterator[float]:
         window = 100
         young = int(self.timeout_s / self.interval_s)
         sent: deque[bool] = deque([False] * window, window)
@@ -152,7 +152,7 @@ class Mwan3:
             f" than {self.reliability} of {self.targets}"
         )
 
-    def falls(self, line: Line, until_s: float) -> Iterator[float]:
+    def falls(self, line: LossModel, until_s: float) -> Iterator[float]:
         full = self.down + self.up
         score, at_s = full, 0.0
         turn_s = self.interval_s + self.reliability * RTT_S

@@ -1,4 +1,4 @@
-"""`python -m bench.updating STATE_DIR`: the outlet for dynamic updates, with a face of its own.
+"""`python -m bench.updating STATE_DIR`: the outlet for dynamic updates, with a frontend of its own.
 
 Rules: the daemon's own code, without what decides. Each line on stdin is a JSON object, a `Saying`
 in its fields; "settle" in its place is answered by "settled" when all places are current, or by
@@ -17,17 +17,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ifdefault.daemon.control.status import OutletStanding
+from ifdefault.daemon.control.status import OutletStatus
 from ifdefault.daemon.dns.dynamic_update import Updates
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.process.spawn import Face, start_face
-from ifdefault.daemon.requests import Exchanges
+from ifdefault.daemon.process.spawn import Frontend, start_frontend
+from ifdefault.daemon.requests import Requests
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Message, Reply
 from ifdefault.model.config import Config
-from ifdefault.model.dns import DnsConfig, Endpoint, Handed, Published, UpdateConfig
+from ifdefault.model.dns import AddressRecord, DnsConfig, Endpoint, Published, UpdateConfig
 
 SETTLE_S = 30.0
 _POLL_S = 0.005
@@ -57,23 +57,23 @@ class Outlet:
     def __init__(self, state: Path) -> None:
         state.mkdir(parents=True, exist_ok=True)
         store = Store(state)
-        self.diary = Diary(store)
-        self.exchanges = Exchanges(self._post)
-        self.updates = Updates(self.exchanges, store, self.diary)
-        self.face: Face | None = None
+        self.event_log = EventLog(store)
+        self.exchanges = Requests(self._post)
+        self.updates = Updates(self.exchanges, store, self.event_log)
+        self.frontend: Frontend | None = None
 
     def say(self, saying: Saying) -> None:
         updates = tuple(
             UpdateConfig(zone, tuple(servers)) for zone, servers in saying.servers.items()
         )
         published = tuple(
-            Published(name, "rotate", saying.ttl, tuple(Handed("isp", a) for a in addresses))
+            Published(name, "rotate", saying.ttl, tuple(AddressRecord("isp", a) for a in addresses))
             for name, addresses in saying.names.items()
         )
         config = Config((), dns=DnsConfig(updates=updates))
         self.updates.take(time.monotonic(), config, (), (), published, tuple(saying.ways))
 
-    def standing(self, name: str = "", where: str = "") -> list[OutletStanding]:
+    def standing(self, name: str = "", where: str = "") -> list[OutletStatus]:
         return [
             each
             for each in self.updates.standings()
@@ -81,7 +81,7 @@ class Outlet:
         ]
 
     def events(self) -> list[str]:
-        return [event["text"] for event in self.diary.recent(500) if event["kind"] == "dns"]
+        return [event["text"] for event in self.event_log.recent(500) if event["kind"] == "dns"]
 
     async def settled(self, patience_s: float = SETTLE_S) -> bool:
         """Wait until all places are current."""
@@ -92,27 +92,27 @@ class Outlet:
             await asyncio.sleep(_POLL_S)
         return True
 
-    async def start_face(self) -> None:
+    async def start_frontend(self) -> None:
         uid, gid, _ = privileges.choose_user("nobody")
-        self.face = await start_face((uid, gid), self._hear, self._face_ended)
-        self.updates.face_started()
+        self.frontend = await start_frontend((uid, gid), self._hear, self._frontend_ended)
+        self.updates.frontend_started()
 
     async def close(self) -> None:
         await self.updates.close()
-        if self.face is not None:
-            self.face.close()
-            await self.face.over()
+        if self.frontend is not None:
+            self.frontend.close()
+            await self.frontend.over()
 
     def _post(self, message: Message, fds: tuple[int, ...]) -> None:
-        if self.face is not None:
-            self.face.send(message, fds)
+        if self.frontend is not None:
+            self.frontend.send(message, fds)
 
     def _hear(self, message: object) -> None:
         if isinstance(message, Reply):
             self.exchanges.hear(message)
 
-    def _face_ended(self, _: str) -> None:
-        self.face = None
+    def _frontend_ended(self, _: str) -> None:
+        self.frontend = None
         self.exchanges.forget()
 
 
@@ -121,13 +121,13 @@ async def running(state: Path) -> AsyncIterator[Outlet]:
     """One whose sockets are made in the namespace of the calling thread."""
     outlet = Outlet(state)
     try:
-        await outlet.start_face()
+        await outlet.start_frontend()
         yield outlet
     finally:
         await outlet.close()
 
 
-def as_text(standings: Iterable[OutletStanding]) -> str:
+def as_text(standings: Iterable[OutletStatus]) -> str:
     return "; ".join(f"{s.name} at {s.where}: {s.state} ({s.detail}): {s.seen}" for s in standings)
 
 

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from ifdefault.model.dns import Handed, Published, Record, Zone
+from ifdefault.model.dns import AddressRecord, Published, Record, Zone
 
 ZONE = "www.example"
 A, B = "203.0.113.10", "198.51.100.10"
@@ -44,8 +44,8 @@ class Case:
 
 def zone(serial: int = 1) -> Zone:
     """What the cases ask for."""
-    isp_a = (Handed("isp-a", A), Handed("isp-a", A6))
-    isp_b = (Handed("isp-b", B), Handed("isp-b", B6))
+    isp_a = (AddressRecord("isp-a", A), AddressRecord("isp-a", A6))
+    isp_b = (AddressRecord("isp-b", B), AddressRecord("isp-b", B6))
     text = Record(_TXT, b"\x05hello", '"hello"')
     caa = Record(_CAA, b"\0\5issueca.example", '0 issue "ca.example"')
     https = Record(_HTTPS, b"\0\1\0\0\1\0\3\2h2", '1 . alpn="h2"')

@@ -25,7 +25,7 @@ KEY = Key("transfer.example", "hmac-sha256", b"of the secondaries alone")
 
 @contextmanager
 def key_file(key: Key = KEY) -> Iterator[Path]:
-    """A key as tsig-keygen writes it, for the face's user alone."""
+    """A key as tsig-keygen writes it, for the frontend's user alone."""
     uid, gid, _ = privileges.choose_user("nobody")
     with TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)

@@ -1,4 +1,4 @@
-"""A name server to ask: a real face in a lab's host, told by us what the engine would tell it.
+"""A name server to ask: a real frontend in a lab's host, told by us what the engine would tell it.
 
 Rules: its sockets are made in the host's namespace, by the engine's own functions.
 """
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from ifdefault.daemon.process.spawn import Face, start_face
+from ifdefault.daemon.process.spawn import Frontend, start_frontend
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import (
     Listen,
@@ -41,7 +41,7 @@ class Server:
     world: World
     heard: list[Message] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
-    face: Face = field(init=False)
+    frontend: Frontend = field(init=False)
     _numbers: count[int] = field(default_factory=lambda: count(1))
 
     def listen(
@@ -56,28 +56,28 @@ class Server:
                 sock = open_dns_sockets.tcp_listener(address, port)
         number = next(self._numbers)
         with sock:
-            self.face.send(Listen(number, transport, address, arrivals), [sock.fileno()])
+            self.frontend.send(Listen(number, transport, address, arrivals), [sock.fileno()])
         return number
 
     def unlisten(self, number: int) -> None:
-        self.face.send(Unlisten(number))
+        self.frontend.send(Unlisten(number))
 
     def publish(
         self, *zones: Zone, secondaries: Sequence[Endpoint] = (), rate_limit: int = 0
     ) -> None:
         for zone in zones:
-            self.face.send(ZoneHead(zone.zone, zone.serial, zone.contact, zone.nameservers))
+            self.frontend.send(ZoneHead(zone.zone, zone.serial, zone.contact, zone.nameservers))
             for each in zone.names:
                 addresses = tuple((h.uplink, h.address, h.weight) for h in each.addresses)
                 records = tuple((record.type, record.rdata.hex()) for record in each.records)
-                self.face.send(ZoneName(each.name, each.policy, each.ttl, addresses, records))
+                self.frontend.send(ZoneName(each.name, each.policy, each.ttl, addresses, records))
         told = tuple((each.address, each.port, each.key) for each in secondaries)
-        self.face.send(ZoneEnd(told, rate_limit))
+        self.frontend.send(ZoneEnd(told, rate_limit))
 
     async def settled(self) -> None:
         """All that was told so far has been taken in."""
         token = next(self._numbers)
-        self.face.send(Ping(token))
+        self.frontend.send(Ping(token))
         await until(lambda: Pong(token) in self.heard, "a pong")
 
     @property
@@ -115,7 +115,7 @@ async def serving(world: World, *, listen: bool = True) -> AsyncIterator[Server]
     world.ifdefault("apply", "--quiet", check=True)
     server = Server(world)
     user = privileges.choose_user("nobody")[:2]
-    server.face = await start_face(user, server.heard.append, server.ends.append)
+    server.frontend = await start_frontend(user, server.heard.append, server.ends.append)
     try:
         for address in ADDRESSES if listen else ():
             uplink = "isp-a" if address.startswith(("203", "2001:db8:a")) else "isp-b"
@@ -124,11 +124,11 @@ async def serving(world: World, *, listen: bool = True) -> AsyncIterator[Server]
         yield server
         if not server.ends:
             await server.settled()  # it lives
-            server.face.close()
-            assert await server.face.over() == "closed, exit status 0"
+            server.frontend.close()
+            assert await server.frontend.over() == "closed, exit status 0"
     finally:
-        server.face.kill("the test is over")
-        await server.face.over()
+        server.frontend.kill("the test is over")
+        await server.frontend.over()
 
 
 async def until(

@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 from ifdefault.daemon.control.client import SOCKET, is_running
-from ifdefault.daemon.control.status import Standing
+from ifdefault.daemon.control.status import DaemonStatus
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -48,7 +48,7 @@ def test_status_tells_how_the_uplinks_fare(lab_world: LabWorld) -> None:
         assert "the kernel differs" not in done.stdout
         told = json.loads(world.ifdefault("status", "--json").stdout)
         assert told["holds"]
-        assert Standing.from_json(told["daemon"]).decision.ranking(4) == ("isp-b", "isp-a")
+        assert DaemonStatus.from_json(told["daemon"]).decision.ranking(4) == ("isp-b", "isp-a")
         # what the daemon decided is what is planned, explained and checked
         assert world.ifdefault("plan", "--detailed-exitcode").returncode == 0
         assert "wan1" in world.ifdefault("explain", "tcp", "any", "198.18.1.10:80").stdout
@@ -137,9 +137,9 @@ def test_the_rights_of_its_unit_are_enough(lab_world: LabWorld) -> None:
     await_states(world, ["up"])
     wanted = sum(1 << _NUMBERS[name[1:]] for name in rights.split(",")[1:])
     assert _rights(child.pid, "CapEff") == _rights(child.pid, "CapBnd") == wanted
-    (face,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    (frontend,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        assert _rights(face, name) == 0
+        assert _rights(frontend, name) == 0
     with faults.suffering(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
     await_default(world, "wan0")

@@ -36,12 +36,13 @@ def test_kill_9_changes_nothing_and_a_restart_adopts(lab_world: LabWorld) -> Non
     await_states(world, ["up"])
     with faults.suffering(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
-        before, faces = ours(world), _children(daemon.pid)
+        before, frontends = ours(world), _children(daemon.pid)
         daemon.kill()
         daemon.wait()
         assert ours(world) == before
         eventually(
-            lambda: not any(Path(f"/proc/{pid}").exists() for pid in faces), what="the face ends"
+            lambda: not any(Path(f"/proc/{pid}").exists() for pid in frontends),
+            what="the frontend ends",
         )
         world.daemon()
         assert ours(world) == before
@@ -142,9 +143,9 @@ def test_a_face_that_dies_is_replaced_and_condemns_nobody(lab_world: LabWorld) -
     world = lab_world("two")
     daemon = world.daemon()
     await_states(world, ["up"])
-    (face,) = _children(daemon.pid)
-    os.kill(face, signal.SIGSTOP)
-    eventually(lambda: _children(daemon.pid) not in ([], [face]), 30.0, what="another face")
+    (frontend,) = _children(daemon.pid)
+    os.kill(frontend, signal.SIGSTOP)
+    eventually(lambda: _children(daemon.pid) not in ([], [frontend]), 30.0, what="another frontend")
     await_states(world, ["up"])
     asked = _answered(world)
     eventually(lambda: _answered(world) > asked, watched.PATIENCE_S, what="it asks again")

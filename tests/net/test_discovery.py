@@ -5,7 +5,7 @@ client ──┤                      ├ host
          └─ isp-b ──────── wan1 ┘   198.51.100.10, 2001:db8:b::10, seen as they are
 
 The client has a web server (nginx) and a DNS server (PowerDNS) that answer with who asks. The
-engine's part is this process's, in the host's namespace; the face is a real one.
+engine's part is this process's, in the host's namespace; the frontend is a real one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import pytest
 
 from ifdefault.daemon.dns import public_address
 from ifdefault.daemon.dns.public_address import Discovery
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.process.spawn import start_face
-from ifdefault.daemon.requests import Exchanges
+from ifdefault.daemon.process.spawn import start_frontend
+from ifdefault.daemon.requests import Requests
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Reply
@@ -147,7 +147,7 @@ guardian=no
 
 
 class Engine:
-    """A discovery whose questions a real face asks."""
+    """A discovery whose questions a real frontend asks."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -168,17 +168,17 @@ class Engine:
 
         ends: list[str] = []
         user = privileges.choose_user("nobody")[:2]
-        face = await start_face(user, hear, ends.append)
-        exchanges = Exchanges(face.send)
+        frontend = await start_frontend(user, hear, ends.append)
+        exchanges = Requests(frontend.send)
         store = Store(state)
-        self.discovery = Discovery(exchanges, Diary(store), store, note)
+        self.discovery = Discovery(exchanges, EventLog(store), store, note)
         try:
             await part()
             assert ends == []
         finally:
             await self.discovery.close()
-            face.kill("the test is over")
-            await face.over()
+            frontend.kill("the test is over")
+            await frontend.over()
 
     def follow(self, *services: str, ways: tuple[Way, ...] = WAYS) -> None:
         uplinks = tuple(
@@ -283,7 +283,7 @@ def test_over_tls(lab_world: LabWorld, monkeypatch: pytest.MonkeyPatch, tmp_path
     world = lab_world(topology())
     translate(world["isp-a"], 77)
     engine = Engine(world)
-    with tempfile.TemporaryDirectory() as directory:  # the face's user must be able to read it
+    with tempfile.TemporaryDirectory() as directory:  # the frontend's user must be able to read it
         Path(directory).chmod(0o755)
         authority = Authority(Path(directory))
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))

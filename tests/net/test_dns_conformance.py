@@ -1,7 +1,7 @@
 """Each case of dns_cases, asked by dig and kdig over both providers.
 
 client ── core ─┬─ isp-a ── wan0 ┐
-                └─ isp-b ── wan1 ┴ host     a face that serves dns_cases.zone()
+                └─ isp-b ── wan1 ┴ host     a frontend that serves dns_cases.zone()
 """
 
 from __future__ import annotations

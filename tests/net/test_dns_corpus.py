@@ -2,7 +2,7 @@
 and unbound on its way down from the root.
 
 client ── core ─┬─ isp-a ── wan0 ┐
-  unbound, BIND └─ isp-b ── wan1 ┴ host     a face; a packet socket hears what it is asked
+  unbound, BIND └─ isp-b ── wan1 ┴ host     a frontend; a packet socket hears what it is asked
 """
 
 from __future__ import annotations

@@ -160,17 +160,21 @@ def test_a_restart_goes_on_with_the_serial_and_a_dead_face_is_replaced(lab_world
     world.daemon()
     eventually(lambda: answered(lambda: ask(world)), PATIENCE_S, what="the next one answers")
     assert serial(world) == before, "nothing changed"
-    os.kill(_face(standing(world).pid), signal.SIGKILL)
+    os.kill(_frontend(standing(world).pid), signal.SIGKILL)
     eventually(
-        lambda: "the face ended" in " ".join(events(world, "face")), PATIENCE_S, what="its end"
+        lambda: "the frontend ended" in " ".join(events(world, "frontend")),
+        PATIENCE_S,
+        what="its end",
     )
-    eventually(lambda: answered(lambda: ask(world)), PATIENCE_S, what="the next face answers")
+    eventually(lambda: answered(lambda: ask(world)), PATIENCE_S, what="the next frontend answers")
     assert serial(world) == before
 
 
-def _face(engine: int) -> int:
+def _frontend(engine: int) -> int:
     children = Path(f"/proc/{engine}/task/{engine}/children").read_text().split()
-    return next(int(p) for p in children if "daemon.face" in Path(f"/proc/{p}/cmdline").read_text())
+    return next(
+        int(p) for p in children if "daemon.frontend" in Path(f"/proc/{p}/cmdline").read_text()
+    )
 
 
 def test_a_config_that_changes_is_taken_in_whole(lab_world: LabWorld) -> None:

@@ -26,7 +26,7 @@ from ifdefault.kernel import nft
 from ifdefault.lab import ports, services
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
-from ifdefault.model.config import FAMILIES, Config, Content, ForwardConfig, Ports
+from ifdefault.model.config import FAMILIES, Config, ForwardConfig, ForwardServer, Ports
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import FORWARD_TABLE
 from tests.net import answers
@@ -53,7 +53,7 @@ def world(lab_world: LabWorld) -> World:
 def shared(*weights: int, gone: str = "next", listen: tuple[Ports, ...] = (HTTP,)) -> ForwardConfig:
     """A service of both servers, in both families."""
     to = tuple(
-        Content(address, weight=weight)
+        ForwardServer(address, weight=weight)
         for addresses, weight in zip((WEB1, WEB2), weights, strict=True)
         for address in addresses
     )
@@ -147,7 +147,9 @@ def test_drained_servers_keep_what_they_have(world: World) -> None:
 
 
 def test_a_service_on_one_uplink(world: World) -> None:
-    forward = ForwardConfig((HTTP,), (Content(WEB1[0]), Content(WEB1[1])), uplinks=("isp-b",))
+    forward = ForwardConfig(
+        (HTTP,), (ForwardServer(WEB1[0]), ForwardServer(WEB1[1])), uplinks=("isp-b",)
+    )
     lay(world, forward)
     answers.assert_answered(world, ["you"], FAR)
     near = sorted(set(answers.addresses(world)) - set(FAR))
@@ -225,7 +227,9 @@ def test_thousands_of_services(world: World) -> None:
     """All of them stand, and nothing is planned anew; any of them answers."""
     first, count = 10000, 10000
     forwards = tuple(
-        ForwardConfig((Ports("tcp", port, port),), tuple(Content(a, ports.HTTP) for a in WEB1))
+        ForwardConfig(
+            (Ports("tcp", port, port),), tuple(ForwardServer(a, ports.HTTP) for a in WEB1)
+        )
         for port in range(first, first + count)
     )
     lay(world, *forwards)

@@ -1,7 +1,7 @@
-"""The embedded name server over UDP, as the engine tells the face about it.
+"""The embedded name server over UDP, as the engine tells the frontend about it.
 
 client ── core ─┬─ isp-a ── wan0 ┐
-                └─ isp-b ── wan1 ┴ host     the engine's part is this process's; the face is a
+                └─ isp-b ── wan1 ┴ host     the engine's part is this process's; the frontend is a
                                             real one, its sockets are made in the host's namespace
 """
 
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.model.dns import Handed, Published
+from ifdefault.model.dns import AddressRecord, Published
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.dns_cases import A6, ADDRESSES, B6, ZONE, A, B, zone
@@ -43,7 +43,8 @@ def test_all_zones_are_swapped_at_once(lab_world: LabWorld) -> None:
     world = lab_world("two")
     first = zone(1)
     second = replace(
-        zone(2), names=(Published(ZONE, "failover", 5, (Handed("isp-b", B),)), *first.names[-2:])
+        zone(2),
+        names=(Published(ZONE, "failover", 5, (AddressRecord("isp-b", B),)), *first.names[-2:]),
     )
     other = replace(second, zone="other.example", names=(), serial=9)
 
@@ -62,7 +63,7 @@ def test_all_zones_are_swapped_at_once(lab_world: LabWorld) -> None:
 
 
 def test_queries_wait_until_there_is_something_to_say(lab_world: LabWorld) -> None:
-    """A face that was just started doesn't refuse what the one before it answered."""
+    """A frontend that was just started doesn't refuse what the one before it answered."""
     world = lab_world("two")
 
     async def main() -> None:

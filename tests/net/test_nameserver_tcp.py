@@ -1,7 +1,7 @@
 """DNS over TCP: what clients may do, and what they can't do to others.
 
 client ── core ─┬─ isp-a ── wan0 ┐
-                └─ isp-b ── wan1 ┴ host     the face serves; clients are sockets of this process
+                └─ isp-b ── wan1 ┴ host     the frontend serves; clients are sockets of this process
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def test_a_thousand_slow_clients_harm_nobody(lab_world: LabWorld) -> None:
         async with serving(world) as server:
             server.publish(zone())
             await _answered_promptly(server)
-            before_kb = _rss_kb(server.face.pid)
+            before_kb = _rss_kb(server.frontend.pid)
             with many_files(), ExitStack() as stack:
                 slow = [
                     stack.enter_context(connect(world, source))
@@ -188,7 +188,7 @@ def test_a_thousand_slow_clients_harm_nobody(lab_world: LabWorld) -> None:
                     for n, sock in enumerate(slow):
                         _harass(sock, reads=n % 2 == 0, byte=query()[round_])
                     await _answered_promptly(server)
-                grown_kb = _rss_kb(server.face.pid) - before_kb
+                grown_kb = _rss_kb(server.frontend.pid) - before_kb
                 assert grown_kb < MOST_GROWTH_KB
                 # the server is full, and nobody is turned away for that
                 more = [stack.enter_context(connect(world, s)) for s in networks[10:] * 10]

@@ -1,7 +1,7 @@
 """Secondaries: zone transfers, NOTIFY, and TSIG, with real ones.
 
 client ── core ─┬─ isp-a ── wan0 ┐
-  knotd, named  └─ isp-b ── wan1 ┴ host     the face serves, and tells them of new serials
+  knotd, named  └─ isp-b ── wan1 ┴ host     the frontend serves, and tells them of new serials
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.net.conftest import LabWorld
 from tests.net.dns_cases import ZONE, A, B, zone
 from tests.net.secondaries import KEY
 from tests.net.served import Server, serving, until_told
-from tests.net.test_face import lay
+from tests.net.test_frontend import lay
 
 SECONDARY = "198.18.1.11"
 _Y = f"-y {KEY.algorithm}:{KEY.name}:b2YgdGhlIHNlY29uZGFyaWVzIGFsb25l"

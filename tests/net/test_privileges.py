@@ -1,4 +1,4 @@
-"""What the face and hooks still may: nothing. Asked of /proc, and tried."""
+"""What the frontend and hooks still may: nothing. Asked of /proc, and tried."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from ifdefault.ipc import privileges
 from tests.net.conftest import LabWorld
-from tests.net.test_face import talking
+from tests.net.test_frontend import talking
 
 NOBODY = 65534
 
@@ -75,7 +75,7 @@ def test_the_face_has_no_right_left(lab_world: LabWorld) -> None:
         async with talking(lab_world("one")) as talk:
             talk.bind(1, 4)
             await talk.settled()
-            text = Path(f"/proc/{talk.face.pid}/status").read_text()
+            text = Path(f"/proc/{talk.frontend.pid}/status").read_text()
             told = {k: v.split() for k, _, v in (row.partition(":") for row in text.splitlines())}
             for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
                 assert told[name] == ["0" * 16], name

@@ -17,18 +17,18 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.control.status import OutletStanding
+from ifdefault.daemon.control.status import OutletStatus
 from ifdefault.daemon.dns import programs
 from ifdefault.daemon.dns.programs import Programs
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.config import Config, DaemonConfig
-from ifdefault.model.dns import DnsConfig, Handed, NameConfig, ProviderConfig, Published
+from ifdefault.model.dns import AddressRecord, DnsConfig, NameConfig, ProviderConfig, Published
 from tests.net.conftest import LabWorld
-from tests.net.test_face import stopped
+from tests.net.test_frontend import stopped
 
 A, B, OTHERS = "203.0.113.10", "198.51.100.10", "192.0.2.99"
 A6, B6 = "2001:db8:a::10", "2001:db8:b::10"
@@ -106,7 +106,7 @@ class Office:
         self.timeout_s = 60.0
         self.user = privileges.possible(*privileges.choose_user("nobody")[:2])
         self.outlet: Programs
-        self.diary: Diary
+        self.event_log: EventLog
         self.give(TOKEN)
 
     def give(self, token: str) -> None:
@@ -121,8 +121,8 @@ class Office:
     def play(self, part: Callable[[], Awaitable[None]]) -> None:
         async def main() -> None:
             store = Store(self.state)
-            self.diary = Diary(store)
-            self.outlet = Programs(self.diary, store)
+            self.event_log = EventLog(store)
+            self.outlet = Programs(self.event_log, store)
             try:
                 await part()
             finally:
@@ -133,7 +133,7 @@ class Office:
 
     def take(self, *addresses: str) -> None:
         """Say it to a config that was just read."""
-        handed = tuple(Handed("isp-a", address) for address in addresses)
+        handed = tuple(AddressRecord("isp-a", address) for address in addresses)
         place = ProviderConfig("example.net", "powerdns", str(self.credentials), self.timeout_s)
         dns = DnsConfig(names=(NameConfig(NAME, ttl=45),), providers=(place,))
         config = Config((), daemon=DaemonConfig(user="nobody"), dns=dns)
@@ -141,7 +141,7 @@ class Office:
         self.outlet.take(now, config, (), (), (Published(NAME, "rotate", 5, handed),), ())
 
     @property
-    def standing(self) -> OutletStanding:
+    def standing(self) -> OutletStatus:
         (standing,) = self.outlet.standings()
         return standing
 
@@ -213,7 +213,7 @@ def test_what_the_provider_refuses_is_told_and_tried_again(lab_world: LabWorld, 
         provider.start()
         await office.current()
         assert provider.records("A") == {A, B, OTHERS}
-        assert [e["text"].split(": ")[0] for e in office.diary.recent(99)][-2:] == [
+        assert [e["text"].split(": ")[0] for e in office.event_log.recent(99)][-2:] == [
             f"{NAME} by powerdns fails",
             f"{NAME} by powerdns works again",
         ]

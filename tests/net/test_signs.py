@@ -13,7 +13,7 @@ from itertools import count
 import pytest
 
 from ifdefault.kernel import ask
-from ifdefault.kernel.tcp_stats import MEMORY_S, WALK_S, Sign, Signs
+from ifdefault.kernel.tcp_stats import MEMORY_S, WALK_S, TcpMonitor, TcpStats
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -42,29 +42,29 @@ def wires(world: World) -> Iterator[Wires]:
 
 
 @pytest.fixture
-def signs(world: World) -> Iterator[Signs]:
-    with world["host"].python(lambda: Signs(LAN)) as signs:
+def signs(world: World) -> Iterator[TcpMonitor]:
+    with world["host"].python(lambda: TcpMonitor(LAN)) as signs:
         yield signs
 
 
-def acknowledged(signs: Signs, address: str, number: int) -> None:
+def acknowledged(signs: TcpMonitor, address: str, number: int) -> None:
     """Look until so many sockets have been seen to move; an ACK may take its time."""
     seen: list[int] = []
 
     def enough() -> bool:
-        seen.append(signs.look(len(seen) * STEP_S / 9).get(address, Sign()).progressed)
+        seen.append(signs.look(len(seen) * STEP_S / 9).get(address, TcpStats()).progressed)
         return sum(seen) >= number
 
     eventually(enough)
     assert sum(seen) == number
 
 
-def test_nothing_there(signs: Signs) -> None:
+def test_nothing_there(signs: TcpMonitor) -> None:
     assert signs.look(0.0) == {}
     assert signs.look(STEP_S) == {}
 
 
-def test_sockets_by_their_own_address(signs: Signs, wires: Wires) -> None:
+def test_sockets_by_their_own_address(signs: TcpMonitor, wires: Wires) -> None:
     servers = [wires.listen("client", address) for address in CLIENT]
     for of, server in enumerate(servers):
         for own in (A[of], B[of]):
@@ -75,16 +75,16 @@ def test_sockets_by_their_own_address(signs: Signs, wires: Wires) -> None:
     wires.connect("host", servers[0], CLIENT[0], source=A[0], family=6)  # as ::ffff:203.0.113.10
     found = signs.look(0.0)
     assert found == {
-        A[0]: Sign(sockets=3),
-        A[1]: Sign(sockets=2),
-        B[0]: Sign(sockets=3),
-        B[1]: Sign(sockets=3),
+        A[0]: TcpStats(sockets=3),
+        A[1]: TcpStats(sockets=2),
+        B[0]: TcpStats(sockets=3),
+        B[1]: TcpStats(sockets=3),
     }
     assert signs.whole
     assert 0 < signs.cost_s < 1
 
 
-def test_what_stays_near_tells_nothing(signs: Signs, wires: Wires) -> None:
+def test_what_stays_near_tells_nothing(signs: TcpMonitor, wires: Wires) -> None:
     for near, own in (("127.0.0.1", "127.0.0.1"), ("::1", "::1")):
         wires.connect("host", wires.listen("host", own), near)
     for near in ("192.168.1.10", "fd00:1::10"):
@@ -95,41 +95,41 @@ def test_what_stays_near_tells_nothing(signs: Signs, wires: Wires) -> None:
 
 
 @pytest.mark.parametrize("of", [0, 1], ids=["IPv4", "IPv6"])
-def test_progress(signs: Signs, wires: Wires, of: int) -> None:
+def test_progress(signs: TcpMonitor, wires: Wires, of: int) -> None:
     server = wires.listen("client", CLIENT[of])
     moving, still = (wires.connect("host", server, CLIENT[of], source=A[of]) for _ in range(2))
     elsewhere = wires.connect("host", server, CLIENT[of], source=B[of])
-    assert signs.look(0.0)[A[of]] == Sign(sockets=2)
-    assert signs.look(0.0)[A[of]] == Sign(sockets=2)
+    assert signs.look(0.0)[A[of]] == TcpStats(sockets=2)
+    assert signs.look(0.0)[A[of]] == TcpStats(sockets=2)
     moving.ours.send(b"to them")  # what is acknowledged
     acknowledged(signs, A[of], 1)
     still.theirs.send(b"to us")  # what comes in
     acknowledged(signs, A[of], 1)
-    assert signs.look(STEP_S)[B[of]] == Sign(sockets=1)
+    assert signs.look(STEP_S)[B[of]] == TcpStats(sockets=1)
     assert elsewhere.alive
 
 
-def test_a_new_connection_is_progress(signs: Signs, wires: Wires) -> None:
+def test_a_new_connection_is_progress(signs: TcpMonitor, wires: Wires) -> None:
     server = wires.listen("client", CLIENT[0])
     wires.connect("host", server, CLIENT[0], source=A[0])
     signs.look(0.0)
     wires.connect("host", server, CLIENT[0], source=A[0])
-    assert signs.look(WALK_S)[A[0]] == Sign(sockets=2, progressed=1)
-    assert signs.look(WALK_S + STEP_S)[A[0]] == Sign(sockets=2)
+    assert signs.look(WALK_S)[A[0]] == TcpStats(sockets=2, progressed=1)
+    assert signs.look(WALK_S + STEP_S)[A[0]] == TcpStats(sockets=2)
 
 
-def test_a_new_connection_that_is_older_than_the_last_look(signs: Signs, wires: Wires) -> None:
+def test_a_new_connection_that_is_older_than_the_last_look(signs: TcpMonitor, wires: Wires) -> None:
     """Looks between two walks miss it; by then its path may be dead."""
     server = wires.listen("client", CLIENT[0])
     wires.connect("host", server, CLIENT[0], source=A[0])
     signs.look(0.0)
     wires.connect("host", server, CLIENT[0], source=A[0])
-    assert signs.look(0.0)[A[0]] == Sign(sockets=1)
+    assert signs.look(0.0)[A[0]] == TcpStats(sockets=1)
     signs.leave_out(LAN)  # walks at the next look, which is no later
-    assert signs.look(0.0)[A[0]] == Sign(sockets=2)
+    assert signs.look(0.0)[A[0]] == TcpStats(sockets=2)
 
 
-def test_a_connection_that_has_gone_is_forgotten(signs: Signs, wires: Wires) -> None:
+def test_a_connection_that_has_gone_is_forgotten(signs: TcpMonitor, wires: Wires) -> None:
     server = wires.listen("client", CLIENT[0])
     pair = wires.connect("host", server, CLIENT[0], source=A[0])
     assert signs.look(0.0)[A[0]].sockets == 1
@@ -138,16 +138,16 @@ def test_a_connection_that_has_gone_is_forgotten(signs: Signs, wires: Wires) -> 
     assert signs.look(2 * STEP_S) == {}
 
 
-def test_progress_since_long_ago_tells_nothing_of_now(signs: Signs, wires: Wires) -> None:
+def test_progress_since_long_ago_tells_nothing_of_now(signs: TcpMonitor, wires: Wires) -> None:
     server = wires.listen("client", CLIENT[0])
     pair = wires.connect("host", server, CLIENT[0], source=A[0])
     signs.look(0.0)
     assert pair.alive
     wires.connect("host", server, CLIENT[0], source=A[0])
-    assert signs.look(MEMORY_S * 1.1)[A[0]] == Sign(sockets=2)
+    assert signs.look(MEMORY_S * 1.1)[A[0]] == TcpStats(sockets=2)
 
 
-def test_stalled(signs: Signs, wires: Wires, world: World) -> None:
+def test_stalled(signs: TcpMonitor, wires: Wires, world: World) -> None:
     server = wires.listen("client", CLIENT[0])
     hanging, idle = (wires.connect("host", server, CLIENT[0], source=A[0]) for _ in range(2))
     fine = wires.connect("host", server, CLIENT[0], source=B[0])
@@ -162,7 +162,7 @@ def test_stalled(signs: Signs, wires: Wires, world: World) -> None:
     assert idle.alive
 
 
-def test_half_open(signs: Signs, wires: Wires, world: World) -> None:
+def test_half_open(signs: TcpMonitor, wires: Wires, world: World) -> None:
     """A client that never hears the host's SYN-ACK, as one that forged its address."""
     world["client"].nft(f"""table inet deaf {{
       chain c {{ type filter hook input priority 0; tcp sport {PORT} drop; }}
@@ -171,8 +171,8 @@ def test_half_open(signs: Signs, wires: Wires, world: World) -> None:
     wires.listen("host", A[0])
     with wires.asking("client", A[0]):
         at = count()
-        eventually(lambda: signs.look(next(at) * STEP_S).get(A[0]) == Sign(half_open=1))
-        again = Sign(half_open=1, half_open_unanswered=1)
+        eventually(lambda: signs.look(next(at) * STEP_S).get(A[0]) == TcpStats(half_open=1))
+        again = TcpStats(half_open=1, half_open_unanswered=1)
         eventually(lambda: signs.look(next(at) * STEP_S).get(A[0]) == again)
 
 
@@ -181,11 +181,11 @@ def test_of_very_many_some_are_read(world: World, wires: Wires) -> None:
     pairs = [
         wires.connect("host", server, CLIENT[0], source=A[0]) for _ in range(300)
     ]  # more than the kernel tells at once
-    with world["host"].python(lambda: Signs(sockets_max=5)) as signs:
+    with world["host"].python(lambda: TcpMonitor(sockets_max=5)) as signs:
         for step in range(3):
             # the socket is made anew, which must happen where the host is
             found = world["host"].python(lambda s=step: signs.look(s * STEP_S))  # type: ignore[misc]
-            assert found == {A[0]: Sign(sockets=5)}
+            assert found == {A[0]: TcpStats(sockets=5)}
             assert not signs.whole
         for pair in pairs:
             pair.ours.send(b"to them")

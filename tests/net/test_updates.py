@@ -1,7 +1,7 @@
 """Dynamic updates, at a real BIND, Knot and PowerDNS.
 
                 ┌─ isp-a ── wan0 ┐
-client ── core ─┤                ├ host     the outlet is this process's, its face a real one;
+client ── core ─┤                ├ host     the outlet is this process's, its frontend a real one;
         server  └─ isp-b ── wan1 ┘          the server is in the core, a secondary at the client
 """
 
@@ -37,7 +37,7 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.dns import Endpoint
 from tests.net.conftest import LabWorld
-from tests.net.test_face import clear, lay, until
+from tests.net.test_frontend import clear, lay, until
 
 A, B, A6 = "203.0.113.10", "198.51.100.10", "2001:db8:a::10"
 RENUMBERED, OTHER = "203.0.113.77", "192.0.2.99"
@@ -374,13 +374,13 @@ def test_a_face_that_dies_takes_nothing_with_it(world: World, key: Path) -> None
     async def story(outlet: Outlet) -> None:
         lay(world["core"], "input", "tcp dport 53 drop")
         outlet.say(saying(key, {WWW: [A]}))
-        assert outlet.face
-        outlet.face.kill("for a test")
+        assert outlet.frontend
+        outlet.frontend.kill("for a test")
         await until(
-            lambda: outlet.standing()[0].detail.startswith("this host: the face"), "it is told"
+            lambda: outlet.standing()[0].detail.startswith("this host: the frontend"), "it is told"
         )
         clear(world["core"])
-        await outlet.start_face()
+        await outlet.start_frontend()
         await say_it(world, WWW, {A})
         assert await outlet.settled()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ifdefault.daemon.control.client import ask
-from ifdefault.daemon.control.status import Standing
+from ifdefault.daemon.control.status import DaemonStatus
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -20,9 +20,9 @@ FAR = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}  # the client
 PATIENCE_S = 20.0  # other tests may have the machine
 
 
-def standing(world: World) -> Standing:
+def standing(world: World) -> DaemonStatus:
     reply = ask(world.run_dir, {"do": "status"})
-    return Standing.from_json(reply["standing"])
+    return DaemonStatus.from_json(reply["standing"])
 
 
 def request(world: World, **what: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.health import server_check
-from ifdefault.health.server_check import Contents, Server
-from ifdefault.model.health import ContentState, Verdict
+from ifdefault.health.server_check import Server, ServerJudge
+from ifdefault.model.health import ServerState, Verdict
 
 SERVERS: list[Server] = [("10.0.0.1", 80), ("10.0.0.1", 443), ("fd00::1", 80)]
 verdicts = st.sampled_from(["answered", "lost", "wrong", "local", "late", "mute"])
@@ -19,10 +19,10 @@ steps = st.lists(st.tuples(verdicts, st.floats(0, 3)), max_size=80)
 @given(steps)
 def test_two_in_a_row_decide(fates: list[tuple[str, float]]) -> None:
     """A model of one sentence a server, beside the judge."""
-    judge, now = Contents(), 0.0
+    judge, now = ServerJudge(), 0.0
     judge.follow(now, SERVERS)
     evidence: dict[Server, list[bool]] = {server: [] for server in SERVERS}
-    states: dict[Server, ContentState] = dict.fromkeys(SERVERS, "unproven")
+    states: dict[Server, ServerState] = dict.fromkeys(SERVERS, "unproven")
     for fate, wait_s in fates:
         now = max(now + wait_s, judge.wake_s)
         for seq, server in judge.asks(now):
@@ -43,7 +43,7 @@ def test_two_in_a_row_decide(fates: list[tuple[str, float]]) -> None:
     assert {s: h.state for s, h in judge.health().items()} == states
 
 
-def _expected(state: ContentState, evidence: list[bool]) -> ContentState:
+def _expected(state: ServerState, evidence: list[bool]) -> ServerState:
     """`evidence` since the last change."""
     if state == "unproven" and evidence[-1:] == [True]:
         return "up"
@@ -56,7 +56,7 @@ def _expected(state: ContentState, evidence: list[bool]) -> ContentState:
 def test_the_pace_is_kept_and_nobody_forgotten(
     count: int, fates: list[str], seconds: float
 ) -> None:
-    judge, now, asked = Contents(), 0.0, []
+    judge, now, asked = ServerJudge(), 0.0, []
     servers = [("10.0.0.1", port) for port in range(1, count + 1)]
     judge.follow(now, servers)
     while judge.wake_s <= seconds + judge.interval_s:
@@ -73,7 +73,7 @@ def test_the_pace_is_kept_and_nobody_forgotten(
 
 @given(st.lists(st.lists(st.sampled_from(SERVERS), unique=True), max_size=10))
 def test_only_those_that_are_followed_are_asked(turns: list[list[Server]]) -> None:
-    judge, now = Contents(), 0.0
+    judge, now = ServerJudge(), 0.0
     for servers in turns:
         judge.follow(now, servers)
         asked: list[Server] = []

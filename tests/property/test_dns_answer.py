@@ -14,7 +14,7 @@ from ifdefault.dns.answer import Responder
 from ifdefault.dns.query import parse
 from ifdefault.dns.shape import LEAST_UDP, MOST_UDP
 from ifdefault.dns.table import Table
-from ifdefault.model.dns import Handed, Policy
+from ifdefault.model.dns import AddressRecord, Policy
 from tests.unit.dnszones import (
     CLIENT,
     COOKIE,
@@ -122,7 +122,7 @@ def test_policies_over_a_cycle(
     policy: Policy, drawn: list[tuple[str, int]], uplink: str, kind: str
 ) -> None:
     form = "192.0.2.{}" if kind == "A" else "2001:db8::{}"
-    handed = [Handed(up, form.format(n), weight) for n, (up, weight) in enumerate(drawn, 1)]
+    handed = [AddressRecord(up, form.format(n), weight) for n, (up, weight) in enumerate(drawn, 1)]
     everything = [each.address for each in handed]
     theirs = {each.address for each in handed if each.uplink == uplink}
     server = Responder(Table.build([zone(published("", policy, handed))]), secret=SECRET)

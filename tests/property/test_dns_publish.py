@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.dns.publish import next_serial, publish
-from ifdefault.model.dns import DnsConfig, NameConfig, Offer, Policy
+from ifdefault.model.dns import CandidateAddresses, DnsConfig, NameConfig, Policy
 from ifdefault.model.health import Decision
 
 NAMES = ("isp-a", "isp-b", "isp-c", "isp-d")
 some = st.lists(st.sampled_from(NAMES), unique=True).map(tuple)
 offers = st.lists(
     st.builds(
-        lambda at, v4, v6: Offer(
+        lambda at, v4, v6: CandidateAddresses(
             NAMES[at], at + 1, (f"192.0.2.{at}",) * v4 + (f"2001:db8::{at}",) * v6
         ),
         st.integers(0, 3),
@@ -28,7 +28,7 @@ offers = st.lists(
 
 @given(offers, some, some, some, some, st.sampled_from(get_args(Policy)), st.none() | some)
 def test_each_family_that_a_name_has_keeps_an_address(
-    offers: tuple[Offer, ...],
+    offers: tuple[CandidateAddresses, ...],
     order4: tuple[str, ...],
     order6: tuple[str, ...],
     usable4: tuple[str, ...],

@@ -9,7 +9,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.dns.update import DOUBT_S, Change, Course
+from ifdefault.dns.update import DOUBT_S, Change, UpdateState
 
 OURS = [f"203.0.113.{number}" for number in range(4)]
 THEIRS = [f"192.0.2.{number}" for number in range(4)]
@@ -34,7 +34,7 @@ class Server:
             self.carry_out(due[1])
 
 
-def say(course: Course, server: Server, now: float, fate: str, delay_s: float) -> None:
+def say(course: UpdateState, server: Server, now: float, fate: str, delay_s: float) -> None:
     change = course.change()
     match fate:
         case "done":
@@ -50,7 +50,7 @@ def say(course: Course, server: Server, now: float, fate: str, delay_s: float) -
     course.failed(now, 1)
 
 
-def go_on(course: Course, server: Server, until_s: float, fates: list[str]) -> None:
+def go_on(course: UpdateState, server: Server, until_s: float, fates: list[str]) -> None:
     """Do what is due, in its time; what is sent meets these fates, and then is done."""
     now = -inf
     while (now := max(now, min(course.due_s, course.look_s))) <= until_s:
@@ -78,7 +78,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_at_last_it_is_right(steps: list[tuple[str, set[str], set[str], float, list[str]]]) -> None:
-    server, course, now = Server(), Course(), 0.0
+    server, course, now = Server(), UpdateState(), 0.0
     theirs: set[str] = set()
     course.want(now, OURS[:1], 30)
     for what, ours, others, wait_s, fates in steps:
@@ -87,7 +87,7 @@ def test_at_last_it_is_right(steps: list[tuple[str, set[str], set[str], float, l
                 course.want(now, ours, 30)
             case "crash":  # in the middle of an update, or not
                 say(course, server, now, fates[0] if fates else "done", wait_s)
-                wanted, course = course.wanted, Course(course.ours)
+                wanted, course = course.wanted, UpdateState(course.ours)
                 course.doubt(now)
                 course.want(now, wanted, 30)
             case "theirs":

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from bench import faults24, judge, judge_peers
-from bench.judge_lines import BURSTY, CASES, CLEAN, Bursts, Case, Dying, Independent, Line
+from bench.judge_lines import BURSTY, CASES, CLEAN, Bursts, Case, Dying, Independent, LossModel
 from bench.judge_ours import DAY_S, RTT_S, Run, delay_s, watch
 from bench.stats import median, quantile
 from ifdefault.model.config import HealthConfig
@@ -38,7 +38,7 @@ def test_leaps_are_exact(case: Case) -> None:
     assert leapt.path.health().loss_ratio == pytest.approx(loss, rel=1e-6, abs=1e-9)
 
 
-def often(case: Case, seed: int) -> Line:
+def often(case: Case, seed: int) -> LossModel:
     """The line, with bursts so often that some hours have many."""
     return Bursts(0.2, 20.0, seed) if case.bursts else case.make(seed)
 

@@ -14,7 +14,7 @@ from ifdefault.ipc.messages import (
     MAX_ADDRESSES,
     MAX_BYTES,
     TO_ENGINE,
-    TO_FACE,
+    TO_FRONTEND,
     BadMessage,
     Bind,
     Message,
@@ -33,7 +33,7 @@ from ifdefault.ipc.messages import (
 from ifdefault.model.config import FAMILIES
 from ifdefault.model.health import Verdict
 
-ALL = (*TO_FACE, *TO_ENGINE)
+ALL = (*TO_FRONTEND, *TO_ENGINE)
 
 paths = st.integers(0, (1 << 31) - 1)
 counts = st.integers(0, (1 << 63) - 1)

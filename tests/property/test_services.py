@@ -14,7 +14,7 @@ from typing import Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.model.config import Content, ForwardConfig, Ports
+from ifdefault.model.config import ForwardConfig, ForwardServer, Ports
 from ifdefault.plan import forward_table
 from tests.unit.test_services import uplink
 
@@ -131,7 +131,8 @@ def scenes(draw: st.DrawFn) -> tuple[tuple[ForwardConfig, ...], forward_table.Go
         own = [0] if any(p.first != p.last for p in listen) else [0, 0, 8080]
         names = draw(st.lists(st.sampled_from(SERVERS), min_size=1, max_size=5, unique=True))
         to = tuple(
-            Content(name, draw(st.sampled_from(own)), draw(st.integers(0, 4))) for name in names
+            ForwardServer(name, draw(st.sampled_from(own)), draw(st.integers(0, 4)))
+            for name in names
         )
         names = draw(st.lists(st.sampled_from([u.name for u in UPLINKS]), unique=True))
         gone = draw(st.sampled_from(_GONE))

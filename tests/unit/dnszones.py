@@ -14,14 +14,19 @@ import dns.rdatatype
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.table import Table
-from ifdefault.model.dns import Handed, Policy, Published, Record, Zone
+from ifdefault.model.dns import AddressRecord, Policy, Published, Record, Zone
 
 ZONE = "www.example.net"
 CLIENT = "192.0.2.7"
 SECRET = bytes.fromhex("e5e973e5a6b2a43f48e7dc849e37bfcf")
 A4, B4, C4 = "203.0.113.10", "198.51.100.10", "192.0.2.10"
 A6, B6 = "2001:db8:a::10", "2001:db8:b::10"
-BOTH = (Handed("isp-a", A4, 3), Handed("isp-b", B4), Handed("isp-a", A6, 3), Handed("isp-b", B6))
+BOTH = (
+    AddressRecord("isp-a", A4, 3),
+    AddressRecord("isp-b", B4),
+    AddressRecord("isp-a", A6, 3),
+    AddressRecord("isp-b", B6),
+)
 NSID, COOKIE = 3, 10
 
 
@@ -34,7 +39,7 @@ def record(kind: str, text: str) -> Record:
 def published(
     label: str,
     policy: Policy = "rotate",
-    addresses: Sequence[Handed] = (),
+    addresses: Sequence[AddressRecord] = (),
     records: Sequence[tuple[str, str]] = (),
     ttl: int = 30,
 ) -> Published:

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from ifdefault.cli.show import servers
-from ifdefault.daemon.control.status import ContentStanding, Standing
+from ifdefault.daemon.control.status import CheckedServer, DaemonStatus
 from ifdefault.host.status_forward import Behind, Kept, ServerStatus, ServiceStatus
 
 WEB1, WEB2, DRAINED = ("10.0.0.10", 443), ("10.0.0.11", 8443), ("10.0.0.12", 443)
@@ -22,15 +22,15 @@ SERVICE = ServiceStatus(
     (),
 )
 PLAIN = ServiceStatus("tcp:8000-8099", (), (ServerStatus("fd00::10", 0, 1, (), ()),), 0, ())
-STANDING = Standing(
+STANDING = DaemonStatus(
     pid=1,
     up_s=1.0,
     now_s=100.0,
     config="x",
     contents=(
-        ContentStanding("tcp:443, udp:443", *WEB1, "up", 40.0, "answers"),
-        ContentStanding("tcp:443, udp:443", *WEB2, "gone", 96.8, "connection refused"),
-        ContentStanding("tcp:443, udp:443", *DRAINED, "unproven", 99.0, "not checked yet"),
+        CheckedServer("tcp:443, udp:443", *WEB1, "up", 40.0, "answers"),
+        CheckedServer("tcp:443, udp:443", *WEB2, "gone", 96.8, "connection refused"),
+        CheckedServer("tcp:443, udp:443", *DRAINED, "unproven", 99.0, "not checked yet"),
     ),
 )
 

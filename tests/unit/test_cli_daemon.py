@@ -18,7 +18,7 @@ from ifdefault.cli.options import Options
 from ifdefault.cli.show import paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
-from ifdefault.daemon.control.status import Standing
+from ifdefault.daemon.control.status import DaemonStatus
 from ifdefault.host.status import Status
 from ifdefault.host.status_forward import Behind, ServiceStatus
 from ifdefault.model.errors import ConfigError, HostError, Problem
@@ -35,7 +35,7 @@ TOLD = {
     "ready": 2,
     "uplinks": 3,
 }
-STANDING = Standing(
+STANDING = DaemonStatus(
     pid=7,
     up_s=100.0,
     now_s=1000.0,
@@ -314,7 +314,7 @@ def test_rates(bits: float, told: str) -> None:
 
 
 WELL = Status(True, (), (), {}, {}, (), ())
-QUIET = Standing(1, 1.0, 1.0, "x", (Health("a", 4, "up", 0.0, ""),))
+QUIET = DaemonStatus(1, 1.0, 1.0, "x", (Health("a", 4, "up", 0.0, ""),))
 
 
 @pytest.mark.parametrize(
@@ -323,15 +323,15 @@ QUIET = Standing(1, 1.0, 1.0, "x", (Health("a", 4, "up", 0.0, ""),))
         (None, "", True),
         (None, "the daemon doesn't answer in 5 s", False),
         (QUIET, "", True),
-        (Standing(1, 1.0, 1.0, "x", held="why"), "", False),
-        (Standing(1, 1.0, 1.0, "x", fights=("what",)), "", False),
-        (Standing(1, 1.0, 1.0, "x", (Health("a", 4, "down", 0.0, ""),)), "", False),
+        (DaemonStatus(1, 1.0, 1.0, "x", held="why"), "", False),
+        (DaemonStatus(1, 1.0, 1.0, "x", fights=("what",)), "", False),
+        (DaemonStatus(1, 1.0, 1.0, "x", (Health("a", 4, "down", 0.0, ""),)), "", False),
     ],
 )
 def test_exit_status_of_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    standing: Standing | None,
+    standing: DaemonStatus | None,
     silence: str,
     is_well: bool,
 ) -> None:
@@ -343,7 +343,7 @@ def test_exit_status_of_status(
     assert f"the daemon says nothing: {silence}\n" in told or not silence
     assert main.run(["status", "--json"]) == (0 if is_well else 1)
     daemon = json.loads(capsys.readouterr().out)["daemon"]
-    assert (Standing.from_json(daemon) if daemon else None) == standing
+    assert (DaemonStatus.from_json(daemon) if daemon else None) == standing
 
 
 def test_a_service_without_a_server_is_nothing_well() -> None:

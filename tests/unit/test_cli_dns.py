@@ -14,7 +14,7 @@ from ifdefault.cli import dnscheck, main, status
 from ifdefault.cli.show import names, paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
-from ifdefault.daemon.control.status import DnsStanding, Named, OutletStanding, Standing
+from ifdefault.daemon.control.status import DaemonStatus, DnsStatus, Named, OutletStatus
 from ifdefault.dns.survey import Question, Reply, Rrset
 from ifdefault.host.status import Status
 from ifdefault.model.config import Config, UplinkConfig
@@ -25,23 +25,23 @@ from ifdefault.model.kernel import Address, Uplink
 
 A, A6, B = "203.0.113.10", "2001:db8:a::10", "198.51.100.10"
 ZONE = "www.example.net"
-TOLD = DnsStanding(
+TOLD = DnsStatus(
     (
         Named(ZONE, "rotate", 30, (("isp-a", A), ("isp-b", B), ("isp-a", A6)), 940.0),
         Named("empty.example.org", "failover", 5, (), 999.5),
     ),
     (
-        OutletStanding("server", f"{A} and 2 more", ZONE, "", "current", 940.0),
-        OutletStanding(
+        OutletStatus("server", f"{A} and 2 more", ZONE, "", "current", 940.0),
+        OutletStatus(
             "update", "192.0.2.53", "example.org", "empty.example.org", "failing", 988.0,
             "NOTAUTH (BADKEY)", (A,),
         ),
-        OutletStanding("exec", "/usr/local/sbin/publish", "", "", "pending", 999.0),
+        OutletStatus("exec", "/usr/local/sbin/publish", "", "", "pending", 999.0),
     ),
     ("uplink.isp-c: its public address isn't known yet",),
     (("isp-a", 1200), ("isp-b", 7)),
 )  # fmt: skip
-STANDING = Standing(1, 100.0, 1000.0, "f.toml", dns=TOLD)
+STANDING = DaemonStatus(1, 100.0, 1000.0, "f.toml", dns=TOLD)
 BRIEF = [
     "Name|Policy|TTL|Since|Leads to",
     f"{ZONE}|rotate|30|1m00s|isp-a {A} {A6}, isp-b {B}",
@@ -95,7 +95,7 @@ def test_dns_shows_all_of_it(daemon: dict[str, Any], capsys: pytest.CaptureFixtu
     well = replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[:1]))
     daemon["standing"] = well.to_json()
     assert main.run(["dns"]) == 0
-    daemon["standing"] = replace(STANDING, dns=DnsStanding()).to_json()
+    daemon["standing"] = replace(STANDING, dns=DnsStatus()).to_json()
     assert main.run(["dns"]) == 0
     assert "nothing is published: the config has no [dns]\n" in capsys.readouterr().out
 
@@ -109,9 +109,9 @@ def test_dns_needs_a_daemon(daemon: dict[str, Any], capsys: pytest.CaptureFixtur
 
 def test_status_is_brief_and_says_nothing_without_names() -> None:
     assert piped(names.brief(STANDING)) == BRIEF
-    assert names.brief(replace(STANDING, dns=DnsStanding())) == []
+    assert names.brief(replace(STANDING, dns=DnsStatus())) == []
     many = tuple(Named(f"{n}.example", "rotate", 30, (), 1.0) for n in range(13))
-    told = names.brief(replace(STANDING, dns=DnsStanding(many)))
+    told = names.brief(replace(STANDING, dns=DnsStatus(many)))
     assert told[-1] == "and 3 more: ifdefault dns"
     assert len(told) == 12
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ifdefault import config
 from ifdefault.model.config import (
     Config,
-    Content,
     ForwardConfig,
+    ForwardServer,
     OutgoingConfig,
     OutgoingRule,
     Ports,
@@ -80,14 +80,22 @@ def test_every_key() -> None:
     assert found.forwards == (
         ForwardConfig(
             (Ports("tcp", 443, 443), Ports("udp", 443, 443), Ports("tcp", 8443, 8444)),
-            (Content("10.0.0.10"), Content("fd00::10"), Content("10.0.0.11", weight=0)),
+            (
+                ForwardServer("10.0.0.10"),
+                ForwardServer("fd00::10"),
+                ForwardServer("10.0.0.11", weight=0),
+            ),
             ("isp-a",),
             "/health?x=%20",
             "reset",
         ),
         ForwardConfig(
             (Ports("tcp", 80, 80),),
-            (Content("10.0.0.10", 8080), Content("fd00::10", 8443), Content("10.0.0.10", 0, 1000)),
+            (
+                ForwardServer("10.0.0.10", 8080),
+                ForwardServer("fd00::10", 8443),
+                ForwardServer("10.0.0.10", 0, 1000),
+            ),
         ),
     )
     assert found.outgoing == OutgoingConfig(

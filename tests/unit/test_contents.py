@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from ifdefault.health import server_check
-from ifdefault.health.server_check import Contents, Server
-from ifdefault.model.config import Content, ForwardConfig, Ports
-from ifdefault.model.health import ContentHealth, Verdict
+from ifdefault.health.server_check import Server, ServerJudge
+from ifdefault.model.config import ForwardConfig, ForwardServer, Ports
+from ifdefault.model.health import ServerHealth, Verdict
 from ifdefault.plan import servers
 
 WEB1, WEB2 = ("10.0.0.10", 443), ("10.0.0.11", 8443)
@@ -22,12 +22,12 @@ class Lan:
 
     def __init__(self, *servers: Server) -> None:
         self.now = 1000.0
-        self.judge = Contents()
+        self.judge = ServerJudge()
         self.judge.follow(self.now, servers)
         self.fate: Callable[[Server], str] = lambda _: "answered"
         self.asked: list[tuple[float, Server]] = []
 
-    def run(self, seconds: float) -> list[tuple[float, ContentHealth]]:
+    def run(self, seconds: float) -> list[tuple[float, ServerHealth]]:
         """Let time pass, and tell what changed when."""
         until_s, changes = self.now + seconds, []
         while (wake_s := max(self.judge.wake_s, self.now)) <= until_s:
@@ -153,8 +153,10 @@ def test_many_servers_are_asked_less_often() -> None:
 HTTPS, QUIC, RANGE = Ports("tcp", 443, 443), Ports("udp", 443, 443), Ports("tcp", 8000, 8099)
 
 
-def forward(*listen: Ports, check: str = "tcp", to: tuple[Content, ...] = ()) -> ForwardConfig:
-    return ForwardConfig(listen, to or (Content("10.0.0.10"),), check=check)
+def forward(
+    *listen: Ports, check: str = "tcp", to: tuple[ForwardServer, ...] = ()
+) -> ForwardConfig:
+    return ForwardConfig(listen, to or (ForwardServer("10.0.0.10"),), check=check)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def forward(*listen: Ports, check: str = "tcp", to: tuple[Content, ...] = ()) ->
         ([forward(HTTPS, QUIC)], {WEB1: "tcp"}),
         ([forward(QUIC)], {}),  # nothing to connect to
         ([forward(RANGE)], {("10.0.0.10", 8000): "tcp"}),
-        ([forward(HTTPS, to=(Content(*WEB2, weight=0),))], {WEB2: "tcp"}),
+        ([forward(HTTPS, to=(ForwardServer(*WEB2, weight=0),))], {WEB2: "tcp"}),
         ([forward(HTTPS, check="/a"), forward(HTTPS)], {WEB1: "/a"}),
         ([forward(HTTPS), forward(HTTPS, check="/a")], {WEB1: "/a"}),
         ([forward(HTTPS, check="off"), forward(HTTPS)], {WEB1: "tcp"}),
@@ -176,10 +178,14 @@ def test_what_is_checked(forwards: list[ForwardConfig], found: dict[Server, str]
 
 
 def test_who_shares_the_work() -> None:
-    one, two, drained = Content(*WEB1), Content(*WEB2), Content("10.0.0.12", weight=0)
-    both = forward(HTTPS, to=(one, two, drained, Content("fd00::10")))
+    one, two, drained = (
+        ForwardServer(*WEB1),
+        ForwardServer(*WEB2),
+        ForwardServer("10.0.0.12", weight=0),
+    )
+    both = forward(HTTPS, to=(one, two, drained, ForwardServer("fd00::10")))
     assert servers.pool(both, HTTPS, 4) == {WEB1: one, WEB2: two}
-    assert servers.pool(both, HTTPS, 6) == {("fd00::10", 443): Content("fd00::10")}
+    assert servers.pool(both, HTTPS, 6) == {("fd00::10", 443): ForwardServer("fd00::10")}
     assert list(servers.stranded(both, {WEB1})) == []
     assert list(servers.stranded(both, {WEB1, WEB2})) == [(HTTPS, 4)]
     assert list(servers.stranded(forward(HTTPS, to=(drained,)), {WEB1})) == [], "as was wanted"

@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 
 from ifdefault.daemon import server_checks
-from ifdefault.daemon.event_log import Diary
-from ifdefault.daemon.server_checks import Contents
+from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.server_checks import ServerChecks
 from ifdefault.health.server_check import PACE_S
 from ifdefault.host.store import Store
-from ifdefault.ipc.messages import TO_FACE, Message, Send, decode, encode
-from ifdefault.model.config import Config, Content, ForwardConfig, Ports
+from ifdefault.ipc.messages import TO_FRONTEND, Message, Send, decode, encode
+from ifdefault.model.config import Config, ForwardConfig, ForwardServer, Ports
 from ifdefault.model.health import Verdict
 
 HTTPS = Ports("tcp", 443, 443)
-ONE, TWO, SIX = Content("10.0.0.10"), Content("10.0.0.11", 8443), Content("fd00::10")
+ONE, TWO, SIX = (
+    ForwardServer("10.0.0.10"),
+    ForwardServer("10.0.0.11", 8443),
+    ForwardServer("fd00::10"),
+)
 SERVICE = ForwardConfig((HTTPS,), (ONE, TWO, SIX))
 
 
@@ -34,20 +38,20 @@ def refused(address: str) -> Fate:
 
 
 class Engine:
-    """Instead of the engine and the face: hears what is posted, and counts decisions."""
+    """Instead of the engine and the frontend: hears what is posted, and counts decisions."""
 
     def __init__(self, state_dir: Path, runner: asyncio.Runner) -> None:
         self._runner = runner
         self.now = 0.0
         self.sent: list[Send] = []
         self.decided = 0
-        self.diary = Diary(Store(state_dir))
-        self.contents = Contents(self._post, self.diary, self._decide)
+        self.event_log = EventLog(Store(state_dir))
+        self.contents = ServerChecks(self._post, self.event_log, self._decide)
 
     def _post(self, message: Message, fds: tuple[int, ...]) -> None:
         assert isinstance(message, Send)
         assert len(fds) == 1
-        assert decode(encode(message), TO_FACE) == [message]
+        assert decode(encode(message), TO_FRONTEND) == [message]
         self.sent.append(message)
 
     def _decide(self) -> None:
@@ -70,7 +74,7 @@ class Engine:
 
     @property
     def told(self) -> list[str]:
-        return [event["text"] for event in self.diary.recent(100)]
+        return [event["text"] for event in self.event_log.recent(100)]
 
 
 @pytest.fixture
@@ -85,7 +89,9 @@ def follow(engine: Engine, *forwards: ForwardConfig) -> None:
 
 def test_it_asks_by_the_check_of_the_service(engine: Engine) -> None:
     page = ForwardConfig((Ports("tcp", 80, 80),), (SIX,), check="/health?a=b")
-    follow(engine, SERVICE, page, ForwardConfig((HTTPS,), (Content("10.0.0.9"),), check="off"))
+    follow(
+        engine, SERVICE, page, ForwardConfig((HTTPS,), (ForwardServer("10.0.0.9"),), check="off")
+    )
     engine.run(1.0)
     assert {(m.kind, m.address, m.port, m.host, m.query) for m in engine.sent} == {
         ("tcp", "10.0.0.10", 443, "10.0.0.10", ""),
@@ -133,7 +139,7 @@ def test_many_at_once_are_one_decision(engine: Engine) -> None:
 
 
 def test_who_drains_is_no_loss(engine: Engine) -> None:
-    follow(engine, ForwardConfig((HTTPS,), (ONE, Content("10.0.0.11", weight=0))))
+    follow(engine, ForwardConfig((HTTPS,), (ONE, ForwardServer("10.0.0.11", weight=0))))
     engine.run(3.0, refused("10.0.0.11"))
     assert engine.told == [
         "forward tcp:443: 10.0.0.11:443 is gone (connection refused), it drained"

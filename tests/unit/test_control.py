@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from ifdefault.daemon.control import client, server
 from ifdefault.daemon.control.client import NotRunning, Peer, ask, is_running
 from ifdefault.daemon.control.server import Control, Request
-from ifdefault.daemon.control.status import ContentStanding, Standing
+from ifdefault.daemon.control.status import CheckedServer, DaemonStatus
 from ifdefault.lab.waiting import eventually
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
@@ -449,7 +449,7 @@ def test_an_engine_that_talks_nonsense(tmp_path: Path, answer: bytes) -> None:
 
 
 def test_standing_comes_through_json() -> None:
-    standing = Standing(
+    standing = DaemonStatus(
         pid=7,
         up_s=1.5,
         now_s=100.25,
@@ -464,11 +464,11 @@ def test_standing_comes_through_json() -> None:
         fights=("a rule",),
         problems=("x doesn't resolve",),
         rates={"a": (1.0, 2.0)},
-        contents=(ContentStanding("tcp:443", "10.0.0.10", 443, "gone", 99.0, "no answer"),),
+        contents=(CheckedServer("tcp:443", "10.0.0.10", 443, "gone", 99.0, "no answer"),),
     )  # fmt: skip
-    assert Standing.from_json(json.loads(json.dumps(standing.to_json()))) == standing
-    bare = Standing(1, 2.0, 3.0, "x")
-    assert Standing.from_json(json.loads(json.dumps(bare.to_json()))) == bare
+    assert DaemonStatus.from_json(json.loads(json.dumps(standing.to_json()))) == standing
+    bare = DaemonStatus(1, 2.0, 3.0, "x")
+    assert DaemonStatus.from_json(json.loads(json.dumps(bare.to_json()))) == bare
     for broken in (
         {},
         {"pid": 7},
@@ -477,7 +477,7 @@ def test_standing_comes_through_json() -> None:
         standing.to_json() | {"contents": [{"port": 1}]},
     ):
         with pytest.raises(ValueError, match="not a standing"):
-            Standing.from_json(broken)
+            DaemonStatus.from_json(broken)
 
 
 def test_who_asks_loads_no_asyncio() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ifdefault.daemon.dns import public_address
 from ifdefault.daemon.dns.public_address import DISCOVERED, Discovery, is_sound
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Reply
@@ -25,7 +25,7 @@ WAY4 = Way("isp-a", 4, "10.0.0.2", "wan0", 0)
 WAY6 = Way("isp-a", 6, "fd00::2", "wan0", 0)
 
 
-class Exchanges:
+class Requests:
     """What services say, by address; whoever isn't named says nothing for now."""
 
     def __init__(self) -> None:
@@ -61,16 +61,16 @@ def config(*services: str, public: str = DISCOVER) -> Config:
 class Desk:
     def __init__(self, root: Path) -> None:
         self.store = Store(root)
-        self.exchanges = Exchanges()
+        self.exchanges = Requests()
         self.found: list[tuple[str, Family, str]] = []
         self.discovery: Discovery  # in a running loop
-        self.diary: Diary
+        self.event_log: EventLog
 
     def play(self, part: Callable[[], Awaitable[None]]) -> None:
         async def main() -> None:
-            self.diary = Diary(self.store)
+            self.event_log = EventLog(self.store)
             exchanges: Any = self.exchanges
-            self.discovery = Discovery(exchanges, self.diary, self.store, self._note)
+            self.discovery = Discovery(exchanges, self.event_log, self.store, self._note)
             await part()
             await self.discovery.close()
             assert len(asyncio.all_tasks()) == 1
@@ -89,7 +89,7 @@ class Desk:
         await self.until(lambda: len(self.exchanges.asked) >= times)
 
     def events(self) -> list[str]:
-        return [event["text"] for event in self.diary.recent(100)]
+        return [event["text"] for event in self.event_log.recent(100)]
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_it_is_asked_anew_when_a_way_comes_back_or_changes(desk: Desk) -> None:
         desk.discovery.follow(following, [WAY4])
         await desk.asked(4)
         desk.exchanges.said = {"192.0.2.53": says(OTHER)}
-        desk.discovery.face_started()
+        desk.discovery.frontend_started()
         await desk.until(lambda: len(desk.found) == 2)
 
     desk.play(part)

@@ -9,7 +9,7 @@ import pytest
 
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.table import Table
-from ifdefault.model.dns import Handed, Zone
+from ifdefault.model.dns import AddressRecord, Zone
 from tests.unit.dnszones import (
     A4,
     A6,
@@ -83,7 +83,7 @@ def test_hints_follow_the_policy_of_their_target() -> None:
 
 
 def test_uplinks_that_share_an_address_give_it_once() -> None:
-    shared = [Handed("isp-a", A4), Handed("isp-b", A4)]
+    shared = [AddressRecord("isp-a", A4), AddressRecord("isp-b", A4)]
     for policy in ("rotate", "failover", "arrival", "arrival-only"):
         server = responder(published("", policy, shared))
         assert texts(ask(server, asking(""), "isp-b").answer) == [A4]

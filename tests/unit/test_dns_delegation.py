@@ -19,11 +19,11 @@ from ifdefault.dns.roots import ROOTS
 from ifdefault.dns.survey import Asking, Question, Reply, Rrset, Survey
 from ifdefault.dns.verdict import Truth, judge, judge_alias
 from ifdefault.model.dns import (
+    CandidateAddresses,
     DnsConfig,
     Endpoint,
     ExecConfig,
     NameConfig,
-    Offer,
     Record,
     ServerConfig,
     UpdateConfig,
@@ -35,7 +35,7 @@ T = TypeVar("T")
 ZONE = "www.example.net"
 A, A6, B = "203.0.113.10", "2001:db8:a::10", "198.51.100.10"
 ROOT, NET, ORG, HOSTER = "198.41.0.4", "192.5.6.30", "199.19.56.1", "192.0.2.53"
-OFFERS = (Offer("isp-a", 1, (A, A6)), Offer("isp-b", 1, (B,)))
+OFFERS = (CandidateAddresses("isp-a", 1, (A, A6)), CandidateAddresses("isp-b", 1, (B,)))
 CONFIG = DnsConfig(
     (NameConfig(ZONE, ttl=30),),
     ServerConfig(zones=(ZONE,), nameservers=("ns.hoster.org",)),

@@ -6,7 +6,7 @@ import pytest
 
 from ifdefault.dns.candidate_address import offer, seen_as
 from ifdefault.model.config import Family
-from ifdefault.model.dns import DISCOVER, Offer
+from ifdefault.model.dns import DISCOVER, CandidateAddresses
 from ifdefault.model.kernel import Uplink
 
 OWN: tuple[tuple[Family, str], ...] = ((4, "192.168.1.2"), (6, "2001:db8:a::10"))
@@ -36,5 +36,5 @@ def test_a_family_that_it_lacks_is_seen_as_nothing() -> None:
 
 def test_what_the_internet_cannot_reach_is_not_offered() -> None:
     seen: dict[Family, str] = {4: "192.168.1.2", 6: "2001:db8:a::10"}
-    assert offer(UPLINK, seen) == Offer("isp-a", 3, ("2001:db8:a::10",))
-    assert offer(UPLINK, {4: "", 6: ""}) == Offer("isp-a", 3)
+    assert offer(UPLINK, seen) == CandidateAddresses("isp-a", 3, ("2001:db8:a::10",))
+    assert offer(UPLINK, {4: "", 6: ""}) == CandidateAddresses("isp-a", 3)

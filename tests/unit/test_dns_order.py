@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.dns.order import Order, order, rotation, smooth, together
-from ifdefault.model.dns import Handed, Policy
+from ifdefault.model.dns import AddressRecord, Policy
 
 GROUPS = st.integers(0, 5).map(lambda n: tuple(bytes([65 + at]) for at in range(n)))
 
@@ -67,7 +67,7 @@ def test_even_within_a_cycle() -> None:
     ],
 )
 def test_policies(policy: Policy, uplink: str, found: list[bytes]) -> None:
-    handed = [Handed("a", "1", 1), Handed("b", "2", 1), Handed("b", "3", 2)]
+    handed = [AddressRecord("a", "1", 1), AddressRecord("b", "2", 1), AddressRecord("b", "3", 2)]
     got = takes(order(policy, handed, (b"1", b"2", b"3"), uplink), 4)
     assert [b"".join(each) for each in got] == found
 

@@ -14,7 +14,7 @@ from ifdefault.dns.answer import MOST_MEMORY, Responder
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.shape import MOST_UDP
 from ifdefault.dns.table import Table
-from ifdefault.model.dns import Handed
+from ifdefault.model.dns import AddressRecord
 from tests.unit.dnszones import (
     A4,
     B4,
@@ -210,7 +210,7 @@ def test_what_is_too_large(payload: int | None, most: int) -> None:
 
 
 def test_addresses_that_were_not_asked_for_are_left_out_first() -> None:
-    many = [Handed("isp-a", f"2001:db8::{n}") for n in range(20)]
+    many = [AddressRecord("isp-a", f"2001:db8::{n}") for n in range(20)]
     server = responder(published("ns1", addresses=many))
     got = ask(server, asking("", "NS"))
     assert (texts(got.answer), got.additional, got.flags & dns.flags.TC) == (NS, [], 0)

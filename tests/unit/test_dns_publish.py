@@ -8,9 +8,9 @@ import pytest
 
 from ifdefault.dns.publish import DOUBTED_TTL_S, held, nameserver, next_serial, publish, serve
 from ifdefault.model.dns import (
+    CandidateAddresses,
     DnsConfig,
     NameConfig,
-    Offer,
     Policy,
     Published,
     ServerConfig,
@@ -20,9 +20,9 @@ from ifdefault.model.dns import (
 )
 from ifdefault.model.health import Decision
 
-A = Offer("isp-a", 3, ("203.0.113.10", "2001:db8:a::10"))
-B = Offer("isp-b", 1, ("198.51.100.10", "2001:db8:b::10"))
-C = Offer("isp-c", 1, ("192.0.2.10",))
+A = CandidateAddresses("isp-a", 3, ("203.0.113.10", "2001:db8:a::10"))
+B = CandidateAddresses("isp-b", 1, ("198.51.100.10", "2001:db8:b::10"))
+C = CandidateAddresses("isp-c", 1, ("192.0.2.10",))
 ALL = (A, B, C)
 
 
@@ -36,7 +36,7 @@ def say(
     policy: Policy = "rotate",
     uplinks: tuple[str, ...] | None = None,
     doubted: Sequence[str] = (),
-    offers: Sequence[Offer] = ALL,
+    offers: Sequence[CandidateAddresses] = ALL,
 ) -> Published:
     config = DnsConfig((NameConfig("www.example", policy, 30, uplinks),))
     (published,) = publish(config, offers, decision, doubted)

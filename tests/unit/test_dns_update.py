@@ -8,7 +8,7 @@ from math import inf
 import pytest
 
 from ifdefault.dns import update
-from ifdefault.dns.update import Change, Course, choose, pause_s, wrong
+from ifdefault.dns.update import Change, UpdateState, choose, pause_s, wrong
 from ifdefault.model.dns import Endpoint
 
 A, B, C = "203.0.113.10", "198.51.100.10", "2001:db8:a::10"
@@ -67,14 +67,14 @@ def test_no_wait_before_each_server_was_tried_and_then_longer_ones() -> None:
 # --- a course -----------------------------------------------------------------------------
 
 
-def taken(course: Course, now: float) -> Change:
+def taken(course: UpdateState, now: float) -> Change:
     change = course.change()
     course.taken(now, change)
     return change
 
 
 def test_it_is_said_at_once_and_then_looked_at_until_it_fits() -> None:
-    course = Course()
+    course = UpdateState()
     assert course.due_s == inf
     assert course.want(10, [A, B], 30)
     assert (course.due_s, course.look_s) == (10, inf)
@@ -91,7 +91,7 @@ def test_it_is_said_at_once_and_then_looked_at_until_it_fits() -> None:
 
 
 def test_nothing_new_is_nothing_to_do() -> None:
-    course = Course()
+    course = UpdateState()
     course.want(0, [A], 30)
     assert not course.want(1, [A], 30)
     taken(course, 1)
@@ -102,7 +102,7 @@ def test_nothing_new_is_nothing_to_do() -> None:
 
 
 def test_what_goes_is_ours_until_it_is_gone() -> None:
-    course = Course()
+    course = UpdateState()
     course.want(0, [A, B], 30)
     taken(course, 0)
     course.want(1, [B], 30)
@@ -112,7 +112,7 @@ def test_what_goes_is_ours_until_it_is_gone() -> None:
 
 
 def test_a_failure_is_tried_again_later_each_time_and_at_once_for_other_ways() -> None:
-    course = Course()
+    course = UpdateState()
     course.want(0, [A], 30)
     for now, due in ((0, 0.5), (1, 2), (2, 4)):
         course.failed(now, 1)
@@ -125,7 +125,7 @@ def test_a_failure_is_tried_again_later_each_time_and_at_once_for_other_ways() -
 
 def test_after_a_try_without_an_end_nothing_is_forgotten_for_a_while() -> None:
     """The server may get to it later than to what was sent after it."""
-    course = Course()
+    course = UpdateState()
     course.want(0, [A, B], 30)
     course.doubt(0)
     course.want(1, [B], 30)
@@ -141,7 +141,7 @@ def test_after_a_try_without_an_end_nothing_is_forgotten_for_a_while() -> None:
 
 
 def test_what_is_taken_away_is_put_back_once_a_minute() -> None:
-    course = Course()
+    course = UpdateState()
     course.want(0, [A], 30)
     taken(course, 0)
     assert not course.looked(1, {}, all_fit=False)  # a server's cache
@@ -155,7 +155,7 @@ def test_what_is_taken_away_is_put_back_once_a_minute() -> None:
 
 
 def test_a_name_that_is_gone_is_over_when_its_removal_is_certain() -> None:
-    course = Course([A])
+    course = UpdateState([A])
     course.want(0, [], 1)
     assert not course.over
     assert course.change() == Change(1, (), (A,))
@@ -165,7 +165,7 @@ def test_a_name_that_is_gone_is_over_when_its_removal_is_certain() -> None:
 
 def test_more_than_one_message_holds() -> None:
     many = [f"192.0.2.{number}" for number in range(100)]
-    course = Course(many)
+    course = UpdateState(many)
     course.want(0, [A], 1)
     assert len(taken(course, 0).remove) == update.MOST
     assert course.due_s == 0
@@ -176,7 +176,7 @@ def test_more_than_one_message_holds() -> None:
 
 @pytest.mark.parametrize("seen", [None, {OTHER}])
 def test_a_server_that_does_not_say_tells_nothing(seen: set[str] | None) -> None:
-    course = Course([B])
+    course = UpdateState([B])
     course.want(0, [A], 1)
     course.doubt(0)
     taken(course, 0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ifdefault.daemon.repair_backoff import LONGEST_HOLD_S, ROUNDS, Fights
+from ifdefault.daemon.repair_backoff import LONGEST_HOLD_S, ROUNDS, RepairBackoff
 
 RULE = "ip rule add pref 5050 from all nop proto 171"
 
 
 def test_a_few_repairs_are_no_fight() -> None:
-    fights = Fights()
+    fights = RepairBackoff()
     for n in range(ROUNDS - 1):
         assert fights.note(n * 0.1, [RULE]) == ()
     assert not fights.holds(1.0, [RULE])
@@ -16,19 +16,19 @@ def test_a_few_repairs_are_no_fight() -> None:
 
 
 def test_the_same_thing_now_and_then_is_no_fight() -> None:
-    fights = Fights()
+    fights = RepairBackoff()
     for n in range(100):
         assert fights.note(n * 60.0, [RULE]) == ()
 
 
 def test_different_things_are_no_fight() -> None:
-    fights = Fights()
+    fights = RepairBackoff()
     for n in range(100):
         assert fights.note(n * 0.1, [f"{RULE} {n}"]) == ()
 
 
 def test_a_fight_is_fought_ever_less_often() -> None:
-    fights, now, repairs = Fights(), 0.0, []
+    fights, now, repairs = RepairBackoff(), 0.0, []
     while now < 3600.0:  # somebody deletes it at once, each time
         if not fights.holds(now, [RULE]):
             fights.note(now, [RULE])
@@ -40,7 +40,7 @@ def test_a_fight_is_fought_ever_less_often() -> None:
 
 
 def test_peace_is_noticed() -> None:
-    fights = Fights()
+    fights = RepairBackoff()
     for n in range(ROUNDS):
         fights.note(n * 0.1, [RULE])
     assert fights.holds(ROUNDS * 0.1, [RULE])

@@ -8,8 +8,8 @@ import pytest
 
 from ifdefault.model.config import (
     Config,
-    Content,
     ForwardConfig,
+    ForwardServer,
     HostConfig,
     OutgoingConfig,
     Ports,
@@ -178,7 +178,7 @@ def facts(**forwarding: str) -> Facts:
 
 
 CONFIG = Config((UplinkConfig("isp-1", "wan0"), UplinkConfig("isp-2", "wan1")))
-SERVICE = ForwardConfig((Ports("tcp", 80, 80),), (Content("10.0.0.10"),))
+SERVICE = ForwardConfig((Ports("tcp", 80, 80),), (ForwardServer("10.0.0.10"),))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_when_flows_are_followed(
 
 def test_where_content_servers_are() -> None:
     """By the longest prefix; never on an uplink, nor wherever a default leads."""
-    to = tuple(map(Content, ("10.0.0.10", "10.1.0.1", "198.51.100.77", "192.0.2.1")))
+    to = tuple(map(ForwardServer, ("10.0.0.10", "10.1.0.1", "198.51.100.77", "192.0.2.1")))
     config = replace(CONFIG, forwards=(replace(SERVICE, to=to),))
     uplinks = (replace(TWO[0], gateways=((4, "203.0.113.1"), (6, "fe80::1"))), TWO[1])
     found = passing(config, facts(), uplinks, None)

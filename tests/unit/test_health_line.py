@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from ifdefault.health.loss_model import FIRST_LEAST, NEXT_LEAST, NEXT_MOST, Line, threshold
+from ifdefault.health.loss_model import FIRST_LEAST, NEXT_LEAST, NEXT_MOST, LossModel, threshold
 
 
-def rounds_to(line: Line, limit: float) -> int:
+def rounds_to(line: LossModel, limit: float) -> int:
     """How many losses in a row it takes."""
     total, losses = 0.0, 0
     while total < limit:
@@ -24,7 +24,7 @@ def test_the_threshold_is_the_time_between_false_alarms() -> None:
 
 
 def test_a_new_line_and_a_clean_one_are_judged_quickly() -> None:
-    line = Line()
+    line = LossModel()
     assert rounds_to(line, threshold(60, 2)) == 7
     for _ in range(100_000):
         line.answered()
@@ -33,7 +33,7 @@ def test_a_new_line_and_a_clean_one_are_judged_quickly() -> None:
 
 
 def test_independent_loss_is_learned() -> None:
-    line = Line()
+    line = LossModel()
     for at in range(4000):
         for _ in range(4):
             line.answered()
@@ -44,7 +44,7 @@ def test_independent_loss_is_learned() -> None:
 
 
 def test_a_few_bursts_make_it_patient() -> None:
-    line, limit = Line(), threshold(60, 2)
+    line, limit = LossModel(), threshold(60, 2)
     assert rounds_to(line, limit) == 7
     for at, losses in enumerate((1, 4, 2, 7, 3)):
         line.ended(at, losses)
@@ -54,7 +54,7 @@ def test_a_few_bursts_make_it_patient() -> None:
 def test_single_losses_do_not_hide_bursts() -> None:
     """A mixture: many losses of one round, few of ten. The second loss still says much, those
     after it little."""
-    line = Line()
+    line = LossModel()
     for at in range(5000):
         for _ in range(20):
             line.answered()
@@ -65,7 +65,7 @@ def test_single_losses_do_not_hide_bursts() -> None:
 
 
 def test_bursts_are_forgotten() -> None:
-    line = Line()
+    line = LossModel()
     for at in range(20):
         line.ended(at, 8)
     assert rounds_to(line, threshold(60, 2)) >= 14
@@ -74,15 +74,15 @@ def test_bursts_are_forgotten() -> None:
 
 
 def test_what_is_learned_can_be_handed_on() -> None:
-    line = Line()
+    line = LossModel()
     for at in range(50):
         line.answered()
         line.ended(at, at % 7 + 1)
-    other = Line(line.learned())
+    other = LossModel(line.learned())
     assert other.learned() == line.learned()
     assert [other.weight(nth) for nth in range(50)] == [line.weight(nth) for nth in range(50)]
 
 
 @pytest.mark.parametrize("learned", [(1.0,), (math.nan,) * 17, (-1.0,) * 17, (math.inf,) * 17])
 def test_rubbish_is_not_learned(learned: tuple[float, ...]) -> None:
-    assert Line(learned).learned() == Line().learned()
+    assert LossModel(learned).learned() == LossModel().learned()

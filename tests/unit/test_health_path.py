@@ -1,7 +1,7 @@
 """A path's life, step by step: each test tells one thing that happens to it, on a clock of its own.
 
-`World` stands for the engine, the face and the Internet: it sends what the path asks for, and lets
-each probe be answered after `rtt_s`, lost, or whatever else `fate` says.
+`World` stands for the engine, the frontend and the Internet: it sends what the path asks for, and
+lets each probe be answered after `rtt_s`, lost, or whatever else `fate` says.
 """
 
 from __future__ import annotations
@@ -317,7 +317,7 @@ def test_traffic_of_before_does_not_clear() -> None:
 
 
 def test_what_is_told_too_late_condemns_nothing() -> None:
-    """The face was held up: it tells of losses that it should have told of a second before."""
+    """The frontend was held up: it tells of losses that it should have told of a second before."""
     world = up()
     for _ in range(30):
         world.now = max(world.now, world.path.wake_s)

@@ -1,4 +1,4 @@
-"""What is a message between engine and face, and what isn't."""
+"""What is a message between engine and frontend, and what isn't."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ifdefault.ipc.messages import (
     MAX_TEXTS,
     MAX_TOGETHER,
     TO_ENGINE,
-    TO_FACE,
+    TO_FRONTEND,
     BadMessage,
     Bind,
     Fetch,
@@ -44,7 +44,7 @@ from ifdefault.ipc.messages import (
     wants_socket,
 )
 
-ALL = (*TO_FACE, *TO_ENGINE)
+ALL = (*TO_FRONTEND, *TO_ENGINE)
 ICMP = Send(1, 2, "icmp", "192.0.2.1", 0, "192.0.2.1", "", (), 500)
 HTTP = Send(1, 2, "http", "2001:db8::1", 80, "example.net", "/a?b=c", (200, 204), 500)
 DNS = Send(1, 2, "dns", "192.0.2.53", 53, "192.0.2.53", "example.net", (), 500)
@@ -96,10 +96,10 @@ def test_there_and_back(message: Message) -> None:
 
 
 def test_each_type_goes_one_way() -> None:
-    assert not set(TO_FACE) & set(TO_ENGINE)
+    assert not set(TO_FRONTEND) & set(TO_ENGINE)
     assert {type(message) for message in SAMPLES} == set(ALL)
     for message in SAMPLES:
-        wrong = TO_ENGINE if type(message) in TO_FACE else TO_FACE
+        wrong = TO_ENGINE if type(message) in TO_FRONTEND else TO_FRONTEND
         with pytest.raises(BadMessage, match="of no known type"):
             decode(encode(message), wrong)
 

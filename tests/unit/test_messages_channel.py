@@ -1,4 +1,4 @@
-"""The channel between engine and face, both ends in one loop."""
+"""The channel between engine and frontend, both ends in one loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ifdefault.ipc.channel import QUEUE, Channel
 from ifdefault.ipc.messages import (
     MAX_BYTES,
     TO_ENGINE,
-    TO_FACE,
+    TO_FRONTEND,
     Bind,
     Message,
     Ping,
@@ -43,8 +43,8 @@ class Ends:
         self.ours = Channel(ours, TO_ENGINE, self._hear, self.ends.append, dropped=self._dropped)
 
     def listen(self) -> None:
-        """Let the face's end read; until then it is too slow."""
-        self.theirs = Channel(self.raw, TO_FACE, self._hear, self.ends.append, sockets=True)
+        """Let the frontend's end read; until then it is too slow."""
+        self.theirs = Channel(self.raw, TO_FRONTEND, self._hear, self.ends.append, sockets=True)
 
     def _hear(self, message: Message, sock: socket.socket | None) -> None:
         self.heard.append((message, sock))

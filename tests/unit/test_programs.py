@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.control.status import OutletStanding
+from ifdefault.daemon.control.status import OutletStatus
 from ifdefault.daemon.dns import programs
 from ifdefault.daemon.dns.programs import PROGRAMS, RUNNING, Programs
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process import spawn
 from ifdefault.host.store import Store
 from ifdefault.model.config import Config, DaemonConfig
-from ifdefault.model.dns import DnsConfig, ExecConfig, Handed, NameConfig, Published
+from ifdefault.model.dns import AddressRecord, DnsConfig, ExecConfig, NameConfig, Published
 
 A, B, C = "203.0.113.10", "198.51.100.10", "203.0.113.20"
 A6, B6 = "2001:db8:a::10", "2001:db8:b::10"
@@ -27,7 +27,9 @@ NAME = "www.example.net"
 
 
 def named(*addresses: str, name: str = NAME, ttl: int = 30) -> Published:
-    return Published(name, "rotate", ttl, tuple(Handed("isp-a", address) for address in addresses))
+    return Published(
+        name, "rotate", ttl, tuple(AddressRecord("isp-a", address) for address in addresses)
+    )
 
 
 class Shop:
@@ -42,7 +44,7 @@ class Shop:
         self.names: tuple[str, ...] = (NAME,)
         self.timeout_s = 20.0
         self.outlet: Programs  # in a running loop
-        self.diary: Diary
+        self.event_log: EventLog
         self.script("")
 
     def script(self, more: str) -> None:
@@ -56,8 +58,8 @@ class Shop:
         before = len(os.listdir("/proc/self/fd"))
 
         async def main() -> None:
-            self.diary = Diary(self.store)
-            self.outlet = Programs(self.diary, self.store)
+            self.event_log = EventLog(self.store)
+            self.outlet = Programs(self.event_log, self.store)
             try:
                 await part()
             finally:
@@ -84,7 +86,7 @@ class Shop:
     async def current(self) -> None:
         await self.until(lambda: {each.state for each in self.standings()} == {"current"})
 
-    def standings(self) -> Sequence[OutletStanding]:
+    def standings(self) -> Sequence[OutletStatus]:
         return tuple(self.outlet.standings())
 
     def noted(self) -> list[str]:
@@ -92,7 +94,7 @@ class Shop:
         return path.read_text().splitlines() if path.exists() else []
 
     def events(self) -> list[str]:
-        return [event["text"] for event in self.diary.recent(100)]
+        return [event["text"] for event in self.event_log.recent(100)]
 
 
 @pytest.fixture

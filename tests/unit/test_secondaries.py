@@ -14,7 +14,7 @@ from ifdefault.dns.answer import Responder
 from ifdefault.dns.secondaries import Guard
 from ifdefault.dns.table import Table
 from ifdefault.frontend.client.tsig_key_file import Key
-from ifdefault.model.dns import Handed, Published, Record, Zone
+from ifdefault.model.dns import AddressRecord, Published, Record, Zone
 
 NOW = 1_000.0  # on a clock that starts when it likes
 UNIX = 1_700_000_000.0
@@ -31,10 +31,12 @@ def told() -> list[str]:
 @pytest.fixture
 def guard(told: list[str]) -> Guard:
     names = (
-        Published("www.example", "failover", 30, (Handed("a", "203.0.113.10"),)),
+        Published("www.example", "failover", 30, (AddressRecord("a", "203.0.113.10"),)),
         Published("long.www.example", "rotate", 30, (), TEXTS),
         *(
-            Published(f"n{n}.www.example", "rotate", 30, (Handed("a", "203.0.113.10"),), TEXTS)
+            Published(
+                f"n{n}.www.example", "rotate", 30, (AddressRecord("a", "203.0.113.10"),), TEXTS
+            )
             for n in range(60)
         ),
     )

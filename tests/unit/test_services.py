@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ifdefault.model.config import Content, ForwardConfig, Ports, Transport
+from ifdefault.model.config import ForwardConfig, ForwardServer, Ports, Transport
 from ifdefault.model.kernel import Address, Uplink
 from ifdefault.plan import forward_table
 from ifdefault.plan.forward_table import Checked, Target
@@ -30,14 +30,14 @@ def ports(text: str) -> Ports:
     return Ports(kind, int(first), int(last or first))
 
 
-def forward(listen: str, *to: str | Content, **keys: object) -> ForwardConfig:
-    servers = tuple(Content(s) if isinstance(s, str) else s for s in to)
+def forward(listen: str, *to: str | ForwardServer, **keys: object) -> ForwardConfig:
+    servers = tuple(ForwardServer(s) if isinstance(s, str) else s for s in to)
     return ForwardConfig(tuple(map(ports, listen.split())), servers, **keys)  # type: ignore[arg-type]
 
 
 UPLINKS = (uplink(1, "203.0.113.10", "2001:db8:a::10"), uplink(2, "198.51.100.10"))
 ONE, TWO, SIX = "10.0.0.10", "10.0.0.11", "fd00:10::10"
-WEB = forward("tcp:80", ONE, Content(TWO, 8080, 3), SIX)
+WEB = forward("tcp:80", ONE, ForwardServer(TWO, 8080, 3), SIX)
 
 
 def lines(*forwards: ForwardConfig, gone: forward_table.Gone = ()) -> list[str]:
@@ -56,7 +56,7 @@ def test_an_uplink_without_an_address_of_a_family_offers_nothing_in_it() -> None
 
 
 def test_a_service_of_one_server_is_an_element() -> None:
-    found = lines(forward("tcp:443 udp:443", ONE), forward("tcp:25", Content(TWO, 2525)))
+    found = lines(forward("tcp:443 udp:443", ONE), forward("tcp:25", ForwardServer(TWO, 2525)))
     assert [line for line in found if " : " in line and line.endswith(",")] == [
         "tcp . 443 : 10.0.0.10 . 443,",
         "udp . 443 : 10.0.0.10 . 443,",
@@ -83,7 +83,9 @@ def test_services_offered_on_the_same_uplinks_share_their_maps() -> None:
 def test_no_anonymous_set_a_pool() -> None:
     """The kernel would take a time that grows with the square of their number."""
     few, many = (
-        "\n".join(lines(*(forward(f"tcp:{n}", ONE, Content(TWO, n)) for n in range(1, count))))
+        "\n".join(
+            lines(*(forward(f"tcp:{n}", ONE, ForwardServer(TWO, n)) for n in range(1, count)))
+        )
         for count in (3, 30)
     )
     assert few.count("{ tcp, udp }") == many.count("{ tcp, udp }")
@@ -142,7 +144,7 @@ def test_target(
     target: tuple[tuple[str, int, int], ...],
 ) -> None:
     found = forward_table.target((forward("tcp:25", TWO), WEB), UPLINKS, *question, gone)
-    assert found == Target(1, tuple(Content(*each) for each in target))
+    assert found == Target(1, tuple(ForwardServer(*each) for each in target))
 
 
 @pytest.mark.parametrize(
@@ -156,10 +158,10 @@ def test_a_range_keeps_the_port() -> None:
     found = forward_table.target(
         (forward("udp:7000-7010", ONE),), UPLINKS, "udp", "203.0.113.10", 7004
     )
-    assert found == Target(0, (Content(ONE, 7004),))
+    assert found == Target(0, (ForwardServer(ONE, 7004),))
 
 
 def test_the_share_that_is_refused_is_told() -> None:
-    forwards = (forward("tcp:80", ONE, Content(TWO, weight=3), gone="reset"),)
+    forwards = (forward("tcp:80", ONE, ForwardServer(TWO, weight=3), gone="reset"),)
     found = forward_table.target(forwards, UPLINKS, "tcp", "203.0.113.10", 80, ((TWO, 80),))
-    assert found == Target(0, (Content(ONE, 80),), 3)
+    assert found == Target(0, (ForwardServer(ONE, 80),), 3)

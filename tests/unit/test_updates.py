@@ -14,14 +14,14 @@ from typing import Any, cast
 import pytest
 
 from ifdefault.daemon.dns.dynamic_update import UPDATES, Updates
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.requests import Exchanges
+from ifdefault.daemon.requests import Requests
 from ifdefault.dns import update
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Reply
 from ifdefault.model.config import Config
-from ifdefault.model.dns import DnsConfig, Endpoint, Handed, Published, UpdateConfig
+from ifdefault.model.dns import AddressRecord, DnsConfig, Endpoint, Published, UpdateConfig
 
 ZONE, WWW = "example.net", "www.example.net"
 ONE, TWO = Endpoint("192.0.2.53"), Endpoint("192.0.2.54")
@@ -87,8 +87,8 @@ class Stage:
         self.servers, self.file = servers, directory / UPDATES
         servers.on_disk = self.remembered
         store = Store(directory)
-        self.diary = Diary(store)
-        self.updates = Updates(cast(Exchanges, servers), store, self.diary)
+        self.event_log = EventLog(store)
+        self.updates = Updates(cast(Requests, servers), store, self.event_log)
 
     def remembered(self) -> Any:
         return json.loads(self.file.read_text()) if self.file.exists() else {}
@@ -101,7 +101,7 @@ class Stage:
         zones: Sequence[str] = (ZONE,),
     ) -> None:
         published = [
-            Published(name, "rotate", 30, tuple(Handed("isp", a) for a in addresses))
+            Published(name, "rotate", 30, tuple(AddressRecord("isp", a) for a in addresses))
             for name, addresses in names.items()
         ]
         its = tuple(UpdateConfig(zone, tuple(servers)) for zone in zones)
@@ -112,7 +112,7 @@ class Stage:
         return {(each.where, each.name): each.state for each in self.updates.standings()}
 
     def events(self) -> list[str]:
-        return [event["text"] for event in self.diary.recent(100) if event["kind"] == "dns"]
+        return [event["text"] for event in self.event_log.recent(100) if event["kind"] == "dns"]
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(20):
@@ -170,7 +170,7 @@ def test_nothing_new_is_not_sent_again(tmp_path: Path) -> None:
         sent = list(servers.sent)
         stage.say({WWW: [A]})
         stage.say({WWW: [A]}, ways=(WAN1,))
-        stage.updates.face_started()
+        stage.updates.frontend_started()
         await asyncio.sleep(0.01)
         assert servers.sent == sent
         stage.say({WWW: [A]}, servers=(TWO,))  # another server may know nothing of it
@@ -208,7 +208,9 @@ def test_a_zone_whose_server_is_silent_holds_up_no_other(tmp_path: Path) -> None
         stage.say({f"n{number}.{ZONE}": [A] for number in range(20)})
         await stage.until(lambda: servers.going == 8)
         updates = (UpdateConfig(ZONE, (ONE,)), UpdateConfig("example.org", (TWO,)))
-        names = [Published(n, "rotate", 30, (Handed("isp", A),)) for n in (WWW, "example.org")]
+        names = [
+            Published(n, "rotate", 30, (AddressRecord("isp", A),)) for n in (WWW, "example.org")
+        ]
         config = Config((), dns=DnsConfig(updates=updates))
         stage.updates.take(0, config, (), (), names, (WAN0,))
         await stage.until(lambda: stage.states().get((TWO.address, "example.org")) == "current")

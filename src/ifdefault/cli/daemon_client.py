@@ -12,7 +12,7 @@ from ifdefault.cli.options import Options
 from ifdefault.model.errors import ConfigError, HostError, Problem
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import Standing
+    from ifdefault.daemon.control.status import DaemonStatus
     from ifdefault.model.health import Decision
 
 CHANGE_S = 120.0  # a thousand operations take seconds; it may wait for another ifdefault
@@ -41,7 +41,7 @@ def change(options: Options, request: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def standing(options: Options) -> Standing | None:
+def standing(options: Options) -> DaemonStatus | None:
     """How the engine says that it stands; None where there is none."""
     from ifdefault.daemon.control.client import NotRunning
 
@@ -49,10 +49,10 @@ def standing(options: Options) -> Standing | None:
         told = ask(options, {"do": "status"})["standing"]
     except NotRunning:
         return None
-    from ifdefault.daemon.control.status import Standing
+    from ifdefault.daemon.control.status import DaemonStatus
 
     try:
-        return Standing.from_json(told)
+        return DaemonStatus.from_json(told)
     except ValueError as error:
         what = f"the daemon speaks otherwise than we do: {error}"
         remedy = "restart it, it may be of another version"

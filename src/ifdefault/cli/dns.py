@@ -12,7 +12,7 @@ from ifdefault.cli.options import Options
 from ifdefault.model.errors import HostError, Problem
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import Standing
+    from ifdefault.daemon.control.status import DaemonStatus
 
 
 @click.group(invoke_without_command=True, subcommand_metavar="[COMMAND [ARGUMENTS]…]")
@@ -35,7 +35,7 @@ def command(ctx: click.Context, as_json: bool) -> int:
     return int(any(outlet.state == "failing" for outlet in standing.dns.outlets))
 
 
-def _as_json(standing: Standing) -> str:
+def _as_json(standing: DaemonStatus) -> str:
     from dataclasses import asdict
 
     return json.dumps({"now_s": standing.now_s, **asdict(standing.dns)}, indent=1)

@@ -19,12 +19,12 @@ from ifdefault.dns.roots import ROOTS
 from ifdefault.dns.survey import Alias, Asking, Found, Question, Reply, Server, Step, Survey
 from ifdefault.dns.verdict import Truth, judge, judge_alias
 from ifdefault.model.config import FAMILIES, Config
-from ifdefault.model.dns import DnsConfig, Offer, family_of
+from ifdefault.model.dns import CandidateAddresses, DnsConfig, family_of
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Uplink
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import Standing
+    from ifdefault.daemon.control.status import DaemonStatus
 
 T = TypeVar("T")
 Ask = Callable[[Question], Reply]
@@ -38,8 +38,8 @@ class Host:
 
     config: Config
     uplinks: tuple[Uplink, ...]
-    standing: Standing | None
-    offers: tuple[Offer, ...]
+    standing: DaemonStatus | None
+    offers: tuple[CandidateAddresses, ...]
     local: Mapping[str, str]
     problems: tuple[Problem, ...]
 
@@ -83,12 +83,12 @@ def read(options: Options) -> Host:
     return look(config, uplinks, standing)
 
 
-def look(config: Config, uplinks: tuple[Uplink, ...], standing: Standing | None) -> Host:
+def look(config: Config, uplinks: tuple[Uplink, ...], standing: DaemonStatus | None) -> Host:
     if config.dns == DnsConfig():
         raise HostError(Problem("", "the config has no [dns]", "ifdefault.toml(5) tells how"))
     public = {each.name: each.public for each in config.uplinks}
     told = [pair for name in standing.dns.names for pair in name.addresses] if standing else []
-    offers: list[Offer] = []
+    offers: list[CandidateAddresses] = []
     local: dict[str, str] = {}
     problems: list[Problem] = []
     for uplink in uplinks:

@@ -18,7 +18,7 @@ from ifdefault.cli.options import Options
 from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import Standing
+    from ifdefault.daemon.control.status import DaemonStatus
     from ifdefault.host.status import Status
 
 _WATCH_S = 1.0
@@ -55,7 +55,7 @@ def command(options: Options, watch: bool, as_json: bool) -> int:
 @dataclass(frozen=True, slots=True)
 class _Seen:
     status: Status
-    standing: Standing | None
+    standing: DaemonStatus | None
     silence: str = ""  # why a daemon says nothing that runs
 
     @property

@@ -12,7 +12,7 @@ from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import Forced
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import Standing
+    from ifdefault.daemon.control.status import DaemonStatus
 
 
 @click.command(short_help="show or force the state of an uplink")
@@ -44,7 +44,7 @@ def command(options: Options, name: str | None, state: str | None, as_json: bool
     _show(standing, name, as_json)
 
 
-def _show(standing: Standing, name: str | None, as_json: bool) -> None:
+def _show(standing: DaemonStatus, name: str | None, as_json: bool) -> None:
     from ifdefault.cli.show.table import table
 
     names = list(dict.fromkeys([h.uplink for h in standing.health] + sorted(standing.forced)))

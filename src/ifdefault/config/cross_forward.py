@@ -16,7 +16,7 @@ from typing import Literal
 from ifdefault.config.cross import Fault
 from ifdefault.config.forward import RuleKeys
 from ifdefault.config.toml_lines import Path
-from ifdefault.model.config import Content, ForwardConfig, UplinkConfig
+from ifdefault.model.config import ForwardConfig, ForwardServer, UplinkConfig
 from ifdefault.model.dns import ServerConfig
 
 MOST_RULES = 1000  # every route lookup walks them
@@ -98,7 +98,7 @@ def _of_forward(known: Known, forward: ForwardConfig) -> Iterator[Fault]:
             yield ("listen", k), what, "leave it to that, or give that another port"
 
 
-def _shown(content: Content) -> str:
+def _shown(content: ForwardServer) -> str:
     host = f"[{content.address}]" if ":" in content.address else content.address
     return f'"{host}:{content.port}"'
 

@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Wit
 
 from ifdefault.config.base import Interface, Keys, ip, prefix, reject, toml
 from ifdefault.model.config import (
-    Content,
     ForwardConfig,
+    ForwardServer,
     OutgoingConfig,
     OutgoingRule,
     Ports,
@@ -125,7 +125,7 @@ def _spelled(value: Any) -> Any:
     return value if isinstance(value, dict) else {"address": value}
 
 
-def _content(keys: ContentKeys) -> Content:
+def _content(keys: ContentKeys) -> ForwardServer:
     text = keys.address
     found = re.fullmatch(r"(\[[^]]*\]|[^:]*):([^:\]]*)", text)
     host, port = (found[1], found[2]) if found else (text, None)
@@ -133,14 +133,14 @@ def _content(keys: ContentKeys) -> Content:
     if address.is_link_local:
         reject(f"{toml(text)} is link-local", "name an address that needs no interface")
     if port is None:
-        return Content(str(address), 0, keys.weight)
+        return ForwardServer(str(address), 0, keys.weight)
     first, last = _range(port, toml(text), "10.0.0.10:8080")
     if first != last:
         reject(f"{toml(text)} is a range", "drop it: a range keeps the ports that were asked for")
-    return Content(str(address), first, keys.weight)
+    return ForwardServer(str(address), first, keys.weight)
 
 
-def _servers(to: tuple[Content, ...]) -> tuple[Content, ...]:
+def _servers(to: tuple[ForwardServer, ...]) -> tuple[ForwardServer, ...]:
     if not to:
         reject("no server", 'name one, as in to = ["10.0.0.10"]')
     at = [(each.address, each.port) for each in to]

@@ -1,1 +1,1 @@
-"""The daemon: the engine, which has the rights, and the face, which hears the Internet."""
+"""The daemon: the engine, which has the rights, and the frontend, which hears the Internet."""

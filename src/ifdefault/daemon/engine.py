@@ -1,7 +1,7 @@
-"""The engine: hears the kernel, the face and the operator, and lets the governor act on it.
+"""The engine: hears the kernel, the frontend and the operator, and lets the governor act on it.
 
     netlink events ─┐
-    face's outcomes ┼─> paths ── transitions ──> governor ──> kernel, diary, hooks
+    frontend's outcomes ┼─> paths ── transitions ──> governor ──> kernel, event_log, hooks
     traffic itself ─┘                             └───> publisher ──> DNS
 
 Rules: one thread, and nothing in it waits for anything outside. The engine ends without touching
@@ -29,14 +29,14 @@ from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.dns.programs import Programs
 from ifdefault.daemon.dns.public_address import Discovery
 from ifdefault.daemon.dns.publisher import Publisher
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.governor import Governor
 from ifdefault.daemon.keeper import Keeper
-from ifdefault.daemon.passive_monitor import Evidence
+from ifdefault.daemon.passive_monitor import PassiveMonitor
 from ifdefault.daemon.paths import Paths
-from ifdefault.daemon.process.frontend import Outpost
+from ifdefault.daemon.process.frontend import FrontendProcess
 from ifdefault.daemon.process.hooks import Hooks
-from ifdefault.daemon.requests import Exchanges
+from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.sd_notify import Notifier
 from ifdefault.host import rollback_timer
 from ifdefault.host.store import Store
@@ -67,32 +67,32 @@ class Engine:
         self._ask_now = asyncio.Event()
         self._asking_until_s = 0.0
         self._fault: BaseException | None = None
-        self.diary = Diary(self.store)
+        self.event_log = EventLog(self.store)
         self.paths = Paths(self._post)
-        self.contents = server_checks.Contents(
-            self._post, self.diary, lambda: self.governor.decide()
+        self.contents = server_checks.ServerChecks(
+            self._post, self.event_log, lambda: self.governor.decide()
         )
-        self._exchanges = Exchanges(self._post)
-        self._nameserver = Nameserver(self.store, self._post, self.diary)
-        self._updates = Updates(self._exchanges, self.store, self.diary)
-        self.discovery = Discovery(self._exchanges, self.diary, self.store, self._seen_as)
-        programs = Programs(self.diary, self.store)
-        self.publisher = Publisher(self.diary, [self._nameserver, self._updates, programs])
-        self.outpost = Outpost(
+        self._exchanges = Requests(self._post)
+        self._nameserver = Nameserver(self.store, self._post, self.event_log)
+        self._updates = Updates(self._exchanges, self.store, self.event_log)
+        self.discovery = Discovery(self._exchanges, self.event_log, self.store, self._seen_as)
+        programs = Programs(self.event_log, self.store)
+        self.publisher = Publisher(self.event_log, [self._nameserver, self._updates, programs])
+        self.frontend_process = FrontendProcess(
             self._config.daemon,
-            self.diary,
+            self.event_log,
             self._heard,
             self._resolved,
             self._exchanges.hear,
             self.publisher.hear,
         )
-        self.evidence = Evidence()
+        self.evidence = PassiveMonitor()
         self.notifier = Notifier()
         self._hooks = Hooks(self._config)
         self.governor = Governor(
             Keeper(self._config, self.store),
             self.paths,
-            self.diary,
+            self.event_log,
             self._hooks,
             self._followed,
             self._publish,
@@ -113,7 +113,7 @@ class Engine:
             await self._hooks.close()
             await self.discovery.close()
             await self.publisher.close()
-            await self.outpost.close()
+            await self.frontend_process.close()
             await self.governor.close()
         if self._fault is not None:
             raise self._fault
@@ -122,7 +122,7 @@ class Engine:
     async def _serve(self) -> None:
         self.governor.forced = self._operator.load_forced()
         rollback_timer.refuse_unconfirmed(self.store)
-        self.paths.memories = self.diary.load(self.governor.keeper.routers)
+        self.paths.memories = self.event_log.load(self.governor.keeper.routers)
         try:
             self.governor.adopt(self._config)
         except ConfigError as error:  # of what the host is now, which may pass: to be tried again
@@ -132,8 +132,8 @@ class Engine:
         self._loop.add_signal_handler(signal.SIGHUP, self._operator.reload_by_signal)
         for sock in self._watch.sockets:
             self._loop.add_reader(sock, self._on_kernel)
-        self.outpost.start(self._face_started, self._face_ended)
-        self.diary.note("engine", f"started, {len(self.governor.keeper.uplinks)} uplinks")
+        self.frontend_process.start(self._frontend_started, self._frontend_ended)
+        self.event_log.note("engine", f"started, {len(self.governor.keeper.uplinks)} uplinks")
         self.notifier.ready()
         chores = [
             self._chore(each)
@@ -141,7 +141,7 @@ class Engine:
         ]
         await self._stop.wait()
         self.notifier.stopping()
-        self.diary.note("engine", "stopped; what was laid stays")
+        self.event_log.note("engine", "stopped; what was laid stays")
         for task in chores:
             task.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
@@ -167,18 +167,18 @@ class Engine:
     # --- what is heard --------------------------------------------------------------------
 
     def _post(self, message: Message, fds: tuple[int, ...]) -> None:
-        self.outpost.post(message, fds)
+        self.frontend_process.post(message, fds)
 
-    def _face_started(self) -> None:
+    def _frontend_started(self) -> None:
         self.governor.settle()
         self.paths.rebind(time.monotonic())
-        self.publisher.face_started()
-        self.discovery.face_started()
+        self.publisher.frontend_started()
+        self.discovery.frontend_started()
         self._ask_now.set()
 
-    def _face_ended(self) -> None:
+    def _frontend_ended(self) -> None:
         self._exchanges.forget()
-        self.publisher.face_ended()
+        self.publisher.frontend_ended()
 
     def _heard(self, path: int, seq: int, verdict: Verdict, rtt_us: int, detail: str) -> None:
         now = time.monotonic()
@@ -247,7 +247,7 @@ class Engine:
         while True:
             now = time.monotonic()
             # while we rest there may be no way out that is the uplink's own
-            asking = self.outpost.ready and not self.governor.keeper.held
+            asking = self.frontend_process.ready and not self.governor.keeper.held
             if asking:
                 self.governor.take(self.paths.ask(now))
                 self.contents.ask(now)
@@ -269,7 +269,7 @@ class Engine:
                 self.evidence.measure(now, {u.name: u.interface for u in uplinks})
             except OSError as error:  # a kernel without sock_diag, or short of memory
                 text = f"the host's own connections can't be seen: {error.strerror or error}"
-                self.diary.note("engine", text, level=logging.WARNING)
+                self.event_log.note("engine", text, level=logging.WARNING)
                 await asyncio.sleep(_SAVE_S)
                 continue
             self.governor.take(told)
@@ -296,8 +296,8 @@ class Engine:
             if self._nameserver.unwell:
                 self._publish()
             for each in (self.paths, self._updates, self.discovery):
-                self.outpost.resolve(each.hosts())
-            if self.outpost.answers(now):
+                self.frontend_process.resolve(each.hosts())
+            if self.frontend_process.answers(now):
                 self.notifier.alive(now)
 
     async def _saving(self) -> None:
@@ -307,9 +307,9 @@ class Engine:
 
     def _save(self) -> None:
         try:
-            self.diary.save(self.paths.remembered(), self.governor.keeper.routers)
+            self.event_log.save(self.paths.remembered(), self.governor.keeper.routers)
         except IfdefaultError as error:
-            self.diary.note("engine", str(error), level=logging.WARNING)
+            self.event_log.note("engine", str(error), level=logging.WARNING)
 
 
 def why_not(link: LinkChanged) -> str:

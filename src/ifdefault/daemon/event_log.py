@@ -29,7 +29,7 @@ _BOOT = FilePath("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("ifdefault")
 
 
-class Diary:
+class EventLog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._boot = _BOOT.read_text().strip()
@@ -44,7 +44,7 @@ class Diary:
         return [asdict(event) for event in list(self._events)[-limit:]] if limit else []
 
     def load(self, routers: RoutersSeen) -> dict[Key, Memory]:
-        """The paths' memories, the routers' MACs, and into the diary its earlier events."""
+        """The paths' memories, the routers' MACs, and into the event log its earlier events."""
         try:
             told = self._store.read(HEALTH) or {}
             self._events.extend(Event(**event) for event in told.get("events", ()))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ifdefault.daemon import stale_connections
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.keeper import Keeper
 from ifdefault.daemon.paths import Paths
 from ifdefault.daemon.process.hooks import Hooks
@@ -43,14 +43,14 @@ class Governor:
         self,
         keeper: Keeper,
         paths: Paths,
-        diary: Diary,
+        event_log: EventLog,
         hooks: Hooks,
         followed: Callable[[Prepared], None],
         decided: Callable[[], None],
         save: Callable[[], None],
         gone: Callable[[], tuple[tuple[str, int], ...]],
     ) -> None:
-        self.keeper, self._paths, self._diary, self._hooks = keeper, paths, diary, hooks
+        self.keeper, self._paths, self._event_log, self._hooks = keeper, paths, event_log, hooks
         self._followed, self._tell_decided, self._save = followed, decided, save
         self._gone = gone
         self._loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ class Governor:
         for change in told:
             worse = change.state in ("down", "degraded")
             level = logging.WARNING if worse else logging.INFO
-            self._diary.note("path", str(change), change.uplink, level)
+            self._event_log.note("path", str(change), change.uplink, level)
             self._hooks.fire(
                 change.state,
                 uplink=change.uplink,
@@ -162,7 +162,7 @@ class Governor:
 
         prepared = self.keeper.adopt(config, decided)
         for problem in prepared.lacks:
-            self._diary.note("config", str(problem), level=logging.WARNING)
+            self._event_log.note("config", str(problem), level=logging.WARNING)
         self.decision, self._owed = self._decided(prepared), False
         self._hooks.config = config
         # what died before us may have been left hanging
@@ -202,15 +202,15 @@ class Governor:
         if kept.operations and not decided:
             rest = len(kept.operations) - _TOLD
             more = f" and {rest} more" if rest > 0 else ""
-            self._diary.note("repair", f"put right: {'; '.join(kept.operations[:_TOLD])}{more}")
+            self._event_log.note("repair", f"put right: {'; '.join(kept.operations[:_TOLD])}{more}")
         for operation in kept.fought:
             text = f"another program keeps undoing: {operation}"
-            self._diary.note("repair", text, level=logging.WARNING)
+            self._event_log.note("repair", text, level=logging.WARNING)
         refused = tuple(str(problem) for problem in kept.refused)
         if refused != self.refused:
             self.refused = refused
             for text in refused:
-                self._diary.note("repair", f"the kernel refused: {text}", level=logging.WARNING)
+                self._event_log.note("repair", f"the kernel refused: {text}", level=logging.WARNING)
         if kept.again_s:
             self.look_at(kept.again_s)
         if kept.looked:
@@ -231,7 +231,7 @@ class Governor:
             if name and name != was and not self._owed and not self.keeper.held:
                 self._carrier[family] = name
                 text = f"default IPv{family}: {was or 'none'} -> {name}"
-                self._diary.note("default", text, name)
+                self._event_log.note("default", text, name)
                 if was:  # else we have just started, and nothing moved
                     fields = {"uplink": name, "family": str(family), "was": was, "state": name}
                     self._hooks.fire("default", **fields)
@@ -269,7 +269,7 @@ class Governor:
             freed = await asyncio.to_thread(free, *dataclasses.astuple(its))
         except OSError as error:
             text = f"{uplink.name} IPv{family}: nothing freed: {error.strerror or error}"
-            self._diary.note("freed", text, uplink.name, logging.WARNING)
+            self._event_log.note("freed", text, uplink.name, logging.WARNING)
             return
         if freed.sockets or freed.flows:
             took_ms = (time.monotonic() - begun_s) * 1000
@@ -277,4 +277,4 @@ class Governor:
                 f"{uplink.name} IPv{family}: freed {freed.sockets} TCP connections and"
                 f" {freed.flows} tracked flows in {took_ms:.0f} ms"
             )
-            self._diary.note("freed", text, uplink.name)
+            self._event_log.note("freed", text, uplink.name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ifdefault.daemon.repair_backoff import Fights
+from ifdefault.daemon.repair_backoff import RepairBackoff
 from ifdefault.host import exec_groups
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
@@ -44,7 +44,7 @@ class Keeper:
     def __init__(self, config: Config, store: Store) -> None:
         self.config = config
         self.held = ""
-        self.fights = Fights()
+        self.fights = RepairBackoff()
         self._store = store
         self.routers = RoutersSeen()
         self._retry_s = _RETRY_S

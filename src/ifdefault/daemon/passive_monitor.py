@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from ifdefault.health.path import Path
 from ifdefault.kernel.ask import Counters
-from ifdefault.kernel.tcp_stats import Sign, Signs
+from ifdefault.kernel.tcp_stats import TcpMonitor, TcpStats
 from ifdefault.model.health import Transition
 from ifdefault.model.kernel import TABLE_MAIN, Facts
 
@@ -21,9 +21,9 @@ _RATES_S = 2.0
 _MANY = 3  # connections that must stall together: one alone has its own reasons
 
 
-class Evidence:
+class PassiveMonitor:
     def __init__(self) -> None:
-        self._signs = Signs()
+        self._signs = TcpMonitor()
         self._counters = Counters(())
         self._looked_s = 0.0
         self._on_link: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class Evidence:
         self._carried, self._carried_s = carried, now
 
 
-def _accusation(sign: Sign) -> str:
+def _accusation(sign: TcpStats) -> str:
     """The same words each time: one cause starts no burst again and again."""
     if sign.stalled >= _MANY and 2 * sign.stalled >= sign.sockets:
         return "TCP connections stall"

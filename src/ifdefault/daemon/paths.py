@@ -1,6 +1,6 @@
 """The paths of the host: what is asked of each, over which socket, and how each stands.
 
-Rules: the judging is `health`'s, the asking the face's; this joins the two. A path whose uplink
+Rules: the judging is `health`'s, the asking the frontend's; this joins the two. A path whose uplink
 can't be used is asleep: nothing is asked, and nothing is held against it but the link's end. What
 can't be asked for a reason of our own is a local fault, and no evidence.
 """
@@ -50,7 +50,7 @@ class Way:
 class Track:
     """A path, and what is needed to ask on it."""
 
-    number: int  # the path's in messages to the face
+    number: int  # the path's in messages to the frontend
     path: Path
     targets: tuple[Probe, ...]
     terms: HealthConfig
@@ -176,7 +176,7 @@ class Paths:
             self._post(Unbind(track.number), ())
 
     def rebind(self, now: float) -> None:
-        """A new face has come: it knows nothing yet."""
+        """A new frontend has come: it knows nothing yet."""
         for track in self._tracks.values():
             place, track.place = track.place, None
             if place is not None:
@@ -244,7 +244,7 @@ class Paths:
     def hear(
         self, now: float, number: int, seq: int, verdict: Verdict, rtt_us: int
     ) -> tuple[Transition, ...]:
-        """An outcome, as the face tells it; what we never asked is passed over by the path."""
+        """An outcome, as the frontend tells it; what we never asked is passed over by the path."""
         key = self._numbers.get(number)
         if key is None:
             return ()

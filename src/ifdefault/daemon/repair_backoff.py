@@ -14,7 +14,7 @@ ROUNDS, WITHIN_S = 5, 10.0  # the same thing put back so often in so long is a f
 FIRST_HOLD_S, LONGEST_HOLD_S = 1.0, 60.0
 
 
-class Fights:
+class RepairBackoff:
     def __init__(self) -> None:
         self._times: dict[str, deque[float]] = {}
         self._hold_s = 0.0

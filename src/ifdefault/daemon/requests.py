@@ -1,8 +1,9 @@
-"""Questions that the face puts to servers for us, each over a socket of its own, and their replies.
+"""Questions that the frontend puts to servers for us, each over a socket of its own, and their
+replies.
 
 Rules: the engine never waits: whoever asks is a task. A question goes out by one way, which is an
-uplink in one family; what nobody replies to in time, or what the face took with it when it ended,
-is an error like any other, and says whose.
+uplink in one family; what nobody replies to in time, or what the frontend took with it when it
+ended, is an error like any other, and says whose.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from ifdefault.kernel import open_probe_sockets
 from ifdefault.model.dns import Endpoint
 
 UPDATE_S, QUERY_S, FETCH_S = 5.0, 2.0, 10.0
-_GRACE_S = 1.0  # the face knows these times, too; this is for one that says nothing
+_GRACE_S = 1.0  # the frontend knows these times, too; this is for one that says nothing
 
 Post = Callable[[Message, tuple[int, ...]], None]
 
 
-class Exchanges:
+class Requests:
     def __init__(self, post: Post) -> None:
         self._post = post
         self._numbers = count(1)
@@ -67,9 +68,9 @@ class Exchanges:
             waiting.set_result(reply)
 
     def forget(self) -> None:
-        """The face has ended, and all that was asked with it."""
+        """The frontend has ended, and all that was asked with it."""
         for number in list(self._waiting):
-            self.hear(Reply(number, "this host: the face ended meanwhile"))
+            self.hear(Reply(number, "this host: the frontend ended meanwhile"))
 
     async def _exchange(self, way: Way, order: Update | Query | Fetch, within_s: float) -> Reply:
         make = (
@@ -85,7 +86,7 @@ class Exchanges:
             async with asyncio.timeout(within_s + _GRACE_S):
                 return await waiting
         except TimeoutError:
-            return Reply(order.number, "this host: the face said nothing")
+            return Reply(order.number, "this host: the frontend said nothing")
         except OSError as error:
             return Reply(order.number, f"this host: {(error.strerror or str(error)).lower()}")
         finally:

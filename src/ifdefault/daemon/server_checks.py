@@ -1,6 +1,6 @@
 """The content servers behind the host: which are checked, by which questions, and what follows.
 
-    config.forwards ──> judge (health.contents) ──> face ──> outcome ──> judge ──> gone ──> decide
+    config.forwards ──> judge (health.server_check) ──> frontend ──> outcome ──> judge ──> decide
 
 Rules: as in `paths`; a server is asked from no uplink, but as any program of the host would ask it.
 Nothing is known to be gone until it was checked. When many change at once they are decided on
@@ -14,30 +14,30 @@ import logging
 import time
 from collections.abc import Callable
 
-from ifdefault.daemon.control.status import ContentStanding
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.control.status import CheckedServer
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Post
 from ifdefault.health import server_check
 from ifdefault.ipc.messages import Send
 from ifdefault.kernel import open_probe_sockets
 from ifdefault.model.config import Config, ForwardConfig
-from ifdefault.model.health import ContentHealth, Verdict
+from ifdefault.model.health import ServerHealth, Verdict
 from ifdefault.plan import servers
 from ifdefault.plan.prefixes import family_of
 from ifdefault.plan.servers import Server, server_text, title
 
-NUMBER = 1 << 20  # in messages to the face, where paths have theirs, and far fewer
+NUMBER = 1 << 20  # in messages to the frontend, where paths have theirs, and far fewer
 _SHARE = 4  # of the time at most one part in so many goes into deciding
 _TOLD = 3  # services that are named for one server
 _CAUSES = {"refused": "connection refused"}
 
 
-class Contents:
+class ServerChecks:
     """`decide` is called soon after servers have gone or come back."""
 
-    def __init__(self, post: Post, diary: Diary, decide: Callable[[], None]) -> None:
-        self._post, self._diary, self._decide = post, diary, decide
-        self._judge = server_check.Contents()
+    def __init__(self, post: Post, event_log: EventLog, decide: Callable[[], None]) -> None:
+        self._post, self._event_log, self._decide = post, event_log, decide
+        self._judge = server_check.ServerJudge()
         self._forwards: tuple[ForwardConfig, ...] = ()
         self._checks: dict[Server, str] = {}
         self._users: dict[Server, list[ForwardConfig]] = {}
@@ -93,7 +93,7 @@ class Contents:
         return True
 
     def hear(self, now: float, seq: int, verdict: Verdict, detail: str) -> None:
-        """An outcome, as the face tells it."""
+        """An outcome, as the frontend tells it."""
         if verdict == "answered" and detail == "refused":
             verdict = "wrong"  # it proves a path, and no server
         changed = self._judge.observe(now, seq, verdict, _CAUSES.get(detail, detail) or "answers")
@@ -108,7 +108,7 @@ class Contents:
         self._decided_s = time.monotonic()
         self._cost_s = self._decided_s - begun_s
 
-    def _tell(self, changed: ContentHealth) -> bool:
+    def _tell(self, changed: ServerHealth) -> bool:
         """Whether something follows: that a server answers at all is no news."""
         server = changed.address, changed.port
         is_gone = changed.state == "gone"
@@ -119,9 +119,9 @@ class Contents:
         for forward in users[:_TOLD]:
             text = f"forward {title(forward)}: {what}, {self._left(forward, server)}"
             level = logging.WARNING if is_gone else logging.INFO
-            self._diary.note("content", text, level=level)
+            self._event_log.note("content", text, level=level)
         if (rest := len(users) - _TOLD) > 0:
-            self._diary.note("content", f"{rest} more services: {what}")
+            self._event_log.note("content", f"{rest} more services: {what}")
         return True
 
     def _left(self, forward: ForwardConfig, server: Server) -> str:
@@ -134,10 +134,10 @@ class Contents:
         left = len(its.keys() - set(self.gone))
         return f"{left or 'none'} of {len(its)} left"
 
-    def standing(self) -> tuple[ContentStanding, ...]:
+    def standing(self) -> tuple[CheckedServer, ...]:
         health = self._judge.health()
         return tuple(
-            ContentStanding(name, *server, h.state, h.since_s, h.cause)
+            CheckedServer(name, *server, h.state, h.since_s, h.cause)
             for name, server in self._titled
             for h in (health[server],)
         )

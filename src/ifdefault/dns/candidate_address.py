@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ifdefault.model.config import FAMILIES, Family
-from ifdefault.model.dns import DISCOVER, Offer, family_of, is_private
+from ifdefault.model.dns import DISCOVER, CandidateAddresses, family_of, is_private
 from ifdefault.model.kernel import Uplink
 
 
@@ -23,7 +23,7 @@ def seen_as(
     return found
 
 
-def offer(uplink: Uplink, seen: Mapping[Family, str]) -> Offer:
+def offer(uplink: Uplink, seen: Mapping[Family, str]) -> CandidateAddresses:
     """Those among its addresses that the Internet can reach."""
     fit = (address for address in seen.values() if address and not is_private(address))
-    return Offer(uplink.name, uplink.weight, tuple(fit))
+    return CandidateAddresses(uplink.name, uplink.weight, tuple(fit))

@@ -10,7 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ifdefault.dns.publish import NAMESERVER_TTL_S, serve
-from ifdefault.model.dns import DnsConfig, Endpoint, NameConfig, Offer, family_of, within, zone_of
+from ifdefault.model.dns import (
+    CandidateAddresses,
+    DnsConfig,
+    Endpoint,
+    NameConfig,
+    family_of,
+    within,
+    zone_of,
+)
 
 Line = tuple[str, str, str]  # owner, type, value
 
@@ -27,7 +35,7 @@ class Wanted:
     port: int = 53
 
 
-def wanted(config: DnsConfig, offers: Sequence[Offer]) -> tuple[Wanted, ...]:
+def wanted(config: DnsConfig, offers: Sequence[CandidateAddresses]) -> tuple[Wanted, ...]:
     """Every zone that the config speaks of; names of no zone stand by themselves."""
     programs = tuple(each.zone for each in config.execs if each.zone)
     zone_by_name = {

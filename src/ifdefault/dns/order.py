@@ -13,7 +13,7 @@ from itertools import cycle, repeat
 from math import gcd, lcm
 from typing import Any, TypeAlias
 
-from ifdefault.model.dns import Handed, Policy
+from ifdefault.model.dns import AddressRecord, Policy
 
 Turn: TypeAlias = Any  # an int, or a tuple of them: whatever the cycle gives and `take` takes
 Rdatas: TypeAlias = tuple[bytes, ...]
@@ -28,7 +28,9 @@ class Order:
     take: Callable[[Turn], Rdatas]
 
 
-def order(policy: Policy, handed: Sequence[Handed], rdatas: Rdatas, uplink: str = "") -> Order:
+def order(
+    policy: Policy, handed: Sequence[AddressRecord], rdatas: Rdatas, uplink: str = ""
+) -> Order:
     """How to hand out the addresses of one family to those whose queries come in by an uplink.
     Uplinks may share an address."""
     single = unique(rdatas)

@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ifdefault.model.config import FAMILIES, Family
-from ifdefault.model.dns import DnsConfig, Handed, NameConfig, Offer, Published, Zone, zone_of
+from ifdefault.model.dns import (
+    AddressRecord,
+    CandidateAddresses,
+    DnsConfig,
+    NameConfig,
+    Published,
+    Zone,
+    zone_of,
+)
 from ifdefault.model.health import Decision
 
 DOUBTED_TTL_S = 5  # while an uplink of the name is degraded: it may have to be withdrawn
@@ -19,18 +27,24 @@ NAMESERVER_TTL_S = 3600  # as long-lived as the delegation itself
 
 
 def publish(
-    config: DnsConfig, offers: Sequence[Offer], decision: Decision, doubted: Collection[str]
+    config: DnsConfig,
+    offers: Sequence[CandidateAddresses],
+    decision: Decision,
+    doubted: Collection[str],
 ) -> tuple[Published, ...]:
     """What to say of each name. `doubted` are uplinks that work badly."""
     return tuple(_name(name, offers, decision, doubted) for name in config.names)
 
 
 def _name(
-    name: NameConfig, offers: Sequence[Offer], decision: Decision, doubted: Collection[str]
+    name: NameConfig,
+    offers: Sequence[CandidateAddresses],
+    decision: Decision,
+    doubted: Collection[str],
 ) -> Published:
     mine = [o for o in offers if name.uplinks is None or o.uplink in name.uplinks]
     in_doubt = any(offer.uplink in doubted for offer in mine)
-    addresses: list[Handed] = []
+    addresses: list[AddressRecord] = []
     for family in FAMILIES:
         found = [handed for offer in mine for handed in _handed(offer, family)]
         usable = decision.usable_in(family)
@@ -42,8 +56,8 @@ def _name(
     return Published(name.name, name.policy, ttl, tuple(addresses), name.records)
 
 
-def _handed(offer: Offer, family: Family) -> list[Handed]:
-    found = [Handed(offer.uplink, address, offer.weight) for address in offer.addresses]
+def _handed(offer: CandidateAddresses, family: Family) -> list[AddressRecord]:
+    found = [AddressRecord(offer.uplink, address, offer.weight) for address in offer.addresses]
     return [handed for handed in found if handed.family == family]
 
 
@@ -51,14 +65,17 @@ def _handed(offer: Offer, family: Family) -> list[Handed]:
 
 
 def serve(
-    config: DnsConfig, published: Sequence[Published], offers: Sequence[Offer]
+    config: DnsConfig, published: Sequence[Published], offers: Sequence[CandidateAddresses]
 ) -> tuple[Zone, ...]:
     """The zones whole, but for their serial, which is 0."""
     return tuple(_zone(zone, config, published, offers) for zone in config.server.zones)
 
 
 def _zone(
-    zone: str, config: DnsConfig, published: Sequence[Published], offers: Sequence[Offer]
+    zone: str,
+    config: DnsConfig,
+    published: Sequence[Published],
+    offers: Sequence[CandidateAddresses],
 ) -> Zone:
     own = tuple(
         Published(

@@ -16,7 +16,7 @@ from typing import Self
 
 from ifdefault.dns import svcb, wire
 from ifdefault.dns.order import BY_ARRIVAL, Order, Rdatas, Turn, fixed, order, together, unique
-from ifdefault.model.dns import Handed, Published, Zone, within
+from ifdefault.model.dns import AddressRecord, Published, Zone, within
 
 # A change must be seen soon by who holds a copy (refresh, retry), and "no such address" be
 # forgotten as soon as an address would be (minimum); a secondary that hears nothing for a week
@@ -161,7 +161,7 @@ def _alias(rdatas: Rdatas) -> Rdatas:
     return (name,) if end == len(rdatas[0]) else ()
 
 
-def _addresses(kind: int, published: Published, handed: list[Handed]) -> Set:
+def _addresses(kind: int, published: Published, handed: list[AddressRecord]) -> Set:
     rdatas = tuple(ip_address(each.address).packed for each in handed)
     make = partial(order, published.policy, handed, rdatas)
     by_arrival = published.policy in BY_ARRIVAL

@@ -79,7 +79,7 @@ def pause_s(failures: int, servers: int) -> float:
     return min(FIRST_WAIT_S * 2.0 ** min(doublings, 16), LONGEST_WAIT_S)
 
 
-class Course:
+class UpdateState:
     """One name in one zone, from what is to be said of it to what is seen of it."""
 
     def __init__(self, ours: Iterable[str] = ()) -> None:

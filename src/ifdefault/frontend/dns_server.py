@@ -1,4 +1,4 @@
-"""The face's name server: what the engine tells of it, put together.
+"""The frontend's name server: what the engine tells of it, put together.
 
     Listen, Unlisten ──> net.nameserver ──> sockets <── net.transfers (NOTIFY)
     ZoneHead, ZoneName …, ZoneEnd ──> dns.table ──> dns.answer, dns.secondaries
@@ -27,7 +27,7 @@ from ifdefault.frontend.client.tsig_key_file import Key
 from ifdefault.frontend.server.notify import Notifier, Secondary
 from ifdefault.frontend.server.udp import Nameserver
 from ifdefault.ipc.messages import Listen, Served, Unlisten, ZoneEnd, ZoneHead, ZoneName, printable
-from ifdefault.model.dns import Handed, Published, Record, Zone
+from ifdefault.model.dns import AddressRecord, Published, Record, Zone
 
 _SERVED_S = 1.0
 _READ_AGAIN_S = 10.0  # keys that can't be read
@@ -154,6 +154,6 @@ def _published(told: ZoneName) -> Published:
         told.name,
         told.policy,
         told.ttl,
-        tuple(Handed(*each) for each in told.addresses),
+        tuple(AddressRecord(*each) for each in told.addresses),
         tuple(Record(kind, bytes.fromhex(rdata), "") for kind, rdata in told.records),
     )

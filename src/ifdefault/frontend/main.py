@@ -1,4 +1,4 @@
-"""The face: all that listens to the Internet, in a process without any right.
+"""The frontend: all that listens to the Internet, in a process without any right.
 
 `python -m ifdefault.frontend.main FD UID GID`, started by the engine (`spawn`); FD is its channel.
 
@@ -29,7 +29,7 @@ from ifdefault.ipc import log, privileges
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.messages import (
     MAX_ADDRESSES,
-    TO_FACE,
+    TO_FRONTEND,
     Bind,
     Fetch,
     Listen,
@@ -41,7 +41,7 @@ from ifdefault.ipc.messages import (
     Resolve,
     Resolved,
     Send,
-    ToFace,
+    ToFrontend,
     Unbind,
     Unlisten,
     Update,
@@ -56,10 +56,10 @@ _ASKS = 4096  # at once, beside ICMP; each holds a socket
 _STALL_S = 0.02  # a timer that comes so late tells that we didn't run
 
 
-class Face:
+class Frontend:
     def __init__(self, sock: socket.socket) -> None:
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._channel = Channel(sock, TO_FACE, self._hear, self._end, sockets=True)
+        self._channel = Channel(sock, TO_FRONTEND, self._hear, self._end, sockets=True)
         self._echoes: dict[int, Echo] = {}
         self._asks: dict[asyncio.Task[None], int] = {}  # each with its path
         self._names: set[asyncio.Task[None]] = set()
@@ -72,7 +72,7 @@ class Face:
         if not self.over.done():
             self.over.set_result(cause)
 
-    def _hear(self, message: ToFace, sock: socket.socket | None) -> None:
+    def _hear(self, message: ToFrontend, sock: socket.socket | None) -> None:
         match message:
             case Send():
                 self._ask(message, sock)
@@ -211,7 +211,7 @@ def resolve(host: str) -> tuple[str, ...]:
 
 
 async def _run(sock: socket.socket) -> int:
-    cause = await Face(sock).over
+    cause = await Frontend(sock).over
     if cause:
         logging.getLogger(__name__).error("the channel to the engine failed: %s", cause)
     return 1 if cause else 0

@@ -1,10 +1,10 @@
-"""The envoy: a process without any right that brings a name's addresses to a provider.
+"""The provider helper: a process without any right that brings a name's addresses to a provider.
 
 `python -m ifdefault.frontend.provider_main UID GID`, started by `daemon.dns.programs`; all else is
 `frontend.client.provider`.
 
 Rules: it gives up its rights before it reads the credentials, which are its user's to read, or
-hears a word of the provider. As in the face, what it imports it imports before.
+hears a word of the provider. As in the frontend, what it imports it imports before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What the face asks of servers for the engine's `exchanges`: an errand is one order, one Reply.
+"""What the frontend asks of servers for the engine's `exchanges`: an errand is one order, one
+Reply.
 
 Rules: each has its own socket, which is closed with it, and an end. Of two UPDATEs of one name the
 later is meant: the earlier is given up before that is begun, so that it can't be done after it.

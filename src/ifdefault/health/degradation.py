@@ -16,7 +16,7 @@ LEAVE_QUICK, LEAVE_SLOW = 0.5, 0.75
 LEAVE_RTT = 0.8
 
 
-class Quality:
+class Degradation:
     """Two running means of loss, and one of the round trip."""
 
     __slots__ = ("_limit", "_limit_s", "_quick", "_rtt_s", "_slow", "_steps", "worse")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from ifdefault.health.loss_model import Line
+from ifdefault.health.loss_model import LossModel
 
 # The first of the lost rounds is unanswered for at least so long, whatever the sum says: a queue
 # that fills may delay answers by as much from one round to the next.
@@ -26,7 +26,7 @@ ACCUSED_AGAIN_S = 10.0  # one cause starts no two bursts within that
 STALE_S = 5.0  # a run that nothing was heard of since
 
 
-class Suspicion:
+class FailureDetector:
     """`run` holds when the lost rounds were sent; `clear_s` is when the latest was sent that got
     an answer."""
 
@@ -35,7 +35,7 @@ class Suspicion:
         *("clear_s", "line", "run"),
     )
 
-    def __init__(self, line: Line, threshold: float) -> None:
+    def __init__(self, line: LossModel, threshold: float) -> None:
         self.line = line
         self.run: list[float] = []
         self.clear_s = -math.inf

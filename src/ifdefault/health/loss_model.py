@@ -46,7 +46,7 @@ def threshold(days: float, rounds_per_s: float) -> float:
     return max(6.0, math.log(days * 86400.0 * rounds_per_s))
 
 
-class Line:
+class LossModel:
     """The normal losses of one line, learned."""
 
     __slots__ = ("_at_s", "_ended", "_fast", "_fast_n", "_lasted", "_slow", "_slow_n", "_steps")
@@ -67,7 +67,7 @@ class Line:
         self._weigh()
 
     def learned(self) -> tuple[float, ...]:
-        """All that a later Line needs to go on."""
+        """All that a later LossModel needs to go on."""
         first = (self._slow, self._slow_n, self._fast, self._fast_n, self._at_s)
         return (*first, *self._lasted, *self._ended)
 

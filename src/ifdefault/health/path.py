@@ -13,10 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from ifdefault.health.degradation import Quality
-from ifdefault.health.failure_detector import Suspicion
-from ifdefault.health.loss_model import Line, threshold
-from ifdefault.health.probe_schedule import OVERDUE_S, WAITING_S, Asker, Pace, Sent
+from ifdefault.health.degradation import Degradation
+from ifdefault.health.failure_detector import FailureDetector
+from ifdefault.health.loss_model import LossModel, threshold
+from ifdefault.health.probe_schedule import OVERDUE_S, WAITING_S, Pace, ProbeSchedule, Sent
 from ifdefault.health.states import TRANSITIONS, Memory
 from ifdefault.health.target import Target
 from ifdefault.model.config import Family, HealthConfig
@@ -71,11 +71,11 @@ class Path:
         self.uplink, self.family = uplink, family
         self._config = config
         self._now = self._since_s = now
-        self._asker = Asker(beyond, gateway, 1 / config.rounds_per_s, now)
-        self._line = Line(kept.line)
-        self._quality = Quality(config)
+        self._asker = ProbeSchedule(beyond, gateway, 1 / config.rounds_per_s, now)
+        self._line = LossModel(kept.line)
+        self._quality = Degradation(config)
         highest = threshold(config.false_alarm_days, config.rounds_per_s)
-        self._suspicion = Suspicion(self._line, highest)
+        self._suspicion = FailureDetector(self._line, highest)
         self._link, self._neighbour = True, True
         self._proof_s = -math.inf
         self._until_s = self._hold_s = 0.0

@@ -42,7 +42,7 @@ class Sent(NamedTuple):
 _last = attrgetter("last_s")
 
 
-class Asker:
+class ProbeSchedule:
     """The schedule of one path. `beyond` are its targets; `judges` those whose silence may condemn
     it: them, or the gateway alone where nothing else is to be asked."""
 

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ifdefault.model.health import ContentHealth, ContentState, Verdict
+from ifdefault.model.health import ServerHealth, ServerState, Verdict
 
 Server = tuple[str, int]  # address, port
 
@@ -31,14 +31,14 @@ _MUTE_S = TIMEOUT_S + 2.0  # no outcome came at all: whoever was to ask has ende
 
 @dataclass(slots=True)
 class _Judged:
-    health: ContentHealth
+    health: ServerHealth
     due_s: float
     asked_s: float = 0.0
     seq: int = -1  # of the check that is under way
     streak: int = 0  # failures in a row, of one that is gone answers
 
 
-class Contents:
+class ServerJudge:
     def __init__(self) -> None:
         self._servers: dict[Server, _Judged] = {}
         self._asked: dict[int, Server] = {}
@@ -54,7 +54,7 @@ class Contents:
             self._asked.pop(self._servers.pop(server).seq, None)
         for server in wanted:
             if server not in self._servers:
-                health = ContentHealth(*server, "unproven", "unproven", now, "not checked yet")
+                health = ServerHealth(*server, "unproven", "unproven", now, "not checked yet")
                 self._servers[server] = _Judged(health, now)
         self._due = [(judged.due_s, server) for server, judged in self._servers.items()]
         heapq.heapify(self._due)
@@ -85,7 +85,7 @@ class Contents:
             found.append((judged.seq, server))
         return found
 
-    def observe(self, now: float, seq: int, verdict: Verdict, cause: str) -> ContentHealth | None:
+    def observe(self, now: float, seq: int, verdict: Verdict, cause: str) -> ServerHealth | None:
         """Take in what came of a check; what the server has become, if that is something else."""
         server = self._asked.pop(seq, None)
         if server is None:
@@ -103,13 +103,13 @@ class Contents:
         self._put_off(server, judged, max(wait_s, now))
         if judged.streak >= 2 or (is_good and was.state == "unproven"):
             judged.streak = 0
-            state: ContentState = "up" if is_good else "gone"
-            judged.health = ContentHealth(*server, was.state, state, now, cause)
+            state: ServerState = "up" if is_good else "gone"
+            judged.health = ServerHealth(*server, was.state, state, now, cause)
             self._count_gone()
             return judged.health
         return None
 
-    def health(self) -> dict[Server, ContentHealth]:
+    def health(self) -> dict[Server, ServerHealth]:
         return {server: judged.health for server, judged in self._servers.items()}
 
     def _put_off(self, server: Server, judged: _Judged, due_s: float) -> None:

@@ -106,7 +106,7 @@ def _may_be(probe: Probe, family: int) -> bool:
 
 
 def _secrets(config: Config) -> Iterator[Problem]:
-    """Keys and tokens are the face's to read, and nobody else's."""
+    """Keys and tokens are the frontend's to read, and nobody else's."""
     dns = config.dns
     found = [("dns.server.secondaries", each.key) for each in dns.server.secondaries]
     found += [("dns.update", each.key) for update in dns.updates for each in update.servers]

@@ -1,4 +1,5 @@
-"""The channel between engine and face: packets with messages, and the sockets that go with some.
+"""The channel between engine and frontend: packets with messages, and the sockets that go with
+some.
 
 Rules: sending never waits. Outcomes that one turn of the loop brought go in one packet. While the
 peer reads too slowly messages queue, and when the queue is full the oldest that may be dropped is

@@ -1,8 +1,8 @@
-"""What engine and face say to each other: a packet is a JSON object, or a list of some.
+"""What engine and frontend say to each other: a packet is a JSON object, or a list of some.
 
 Rules: whoever reads believes nothing: types, ranges, lengths and alphabets are checked as a packet
 is read, on either side, and every text is printable, so that none needs a second look in a log or
-a request. What is not exactly a message is a BadMessage. Standard library alone: the face must
+a request. What is not exactly a message is a BadMessage. Standard library alone: the frontend must
 stay small.
 """
 
@@ -61,7 +61,7 @@ def held(check: Check, default: Any = MISSING) -> Any:
     return field(default=default, metadata={"check": check})
 
 
-# --- engine to face -----------------------------------------------------------------------
+# --- engine to frontend -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Fetch:
     secure: bool = held(word(False, True))
 
 
-# --- face to engine -----------------------------------------------------------------------
+# --- frontend to engine -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class Served:
     """How many queries were answered since the last Served, by uplink; and a secondary's word on
-    a NOTIFY, or what it did, a line each, for the diary."""
+    a NOTIFY, or what it did, a line each, for the event log."""
 
     queries: tuple[tuple[str, int], ...] = held(list_of(row(_LABEL, _COUNT), 31))
     events: tuple[str, ...] = held(list_of(telling, 16))
@@ -250,12 +250,12 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The face has given up its rights and listens."""
+    """The frontend has given up its rights and listens."""
 
     pid: int = held(number(1, (1 << 31) - 1))
 
 
-ToFace = (
+ToFrontend = (
     Bind
     | Unbind
     | Send
@@ -271,8 +271,8 @@ ToFace = (
     | Fetch
 )
 ToEngine = Outcome | Resolved | Reply | Served | Pong | Ready
-Message = ToFace | ToEngine
-TO_FACE: tuple[type[ToFace], ...] = get_args(ToFace)
+Message = ToFrontend | ToEngine
+TO_FRONTEND: tuple[type[ToFrontend], ...] = get_args(ToFrontend)
 TO_ENGINE: tuple[type[ToEngine], ...] = get_args(ToEngine)
 M = TypeVar("M", bound=Message)
 
@@ -329,7 +329,7 @@ def printable(text: str, most: int = DETAIL_CHARS) -> str:
     return " ".join(shown.split())[:most]
 
 
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*TO_FACE, *TO_ENGINE)}
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*TO_FRONTEND, *TO_ENGINE)}
 _CHECKS: dict[type, dict[str, Check]] = {
     kind: {each.name: each.metadata["check"] for each in fields(kind)} for kind in _KINDS.values()
 }

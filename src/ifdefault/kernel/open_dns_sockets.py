@@ -16,7 +16,7 @@ from pathlib import Path
 from ifdefault.kernel.rtnetlink import AF
 from ifdefault.model.dns import family_of
 
-FACE = "ifdefault.frontend.main"  # in the command line of whoever holds such sockets for us
+FRONTEND = "ifdefault.frontend.main"  # in the command line of whoever holds such sockets for us
 _BUFFER_BYTES = 1 << 20
 _BACKLOG = 1024
 _SO_RCVBUFFORCE, _SO_RCVMARK = 33, 75  # asm-generic/socket.h; Python has no names for them
@@ -45,7 +45,9 @@ def udp_listener(address: str, port: int, *, tells_mark: bool = False) -> socket
 def tcp_listener(address: str, port: int) -> socket.socket:
     sock = _socket(address, socket.SOCK_STREAM)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a former face
+        sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # connections of a former frontend
         sock.bind((address, port))
         sock.listen(_BACKLOG)
     except OSError:
@@ -70,7 +72,7 @@ def holder(kind: str, address: str, port: int) -> str:
     for entry in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
             if sockets.intersection(_open_files(entry)):
-                ours = FACE in (entry / "cmdline").read_text()
+                ours = FRONTEND in (entry / "cmdline").read_text()
                 name = "ifdefault" if ours else (entry / "comm").read_text().strip()
                 return f"{name} (pid {entry.name})"
     return ""

@@ -17,7 +17,7 @@ from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink, attributes, u32
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Sign:
+class TcpStats:
     """The sockets of one local address. Outsiders can forge half-open ones, nothing else."""
 
     sockets: int = 0  # established
@@ -40,7 +40,7 @@ _RETRANSMITS, _BACKOFF, _UNACKED, _LAST_ACK, _BYTES = 2, 4, 24, 56, slice(120, 1
 _SOCKETS, _PROGRESSED, _STALLED, _HALF_OPEN, _UNANSWERED = range(5)
 
 
-class Signs:
+class TcpMonitor:
     """In the network namespace of the thread that makes it, which must be the one that looks.
 
     The kernel's table of sockets is walked about once a second, which costs most; while sockets
@@ -58,7 +58,7 @@ class Signs:
         self._netlink = Netlink(NETLINK_SOCK_DIAG)
         self.leave_out(on_link)
 
-    def __enter__(self) -> Signs:
+    def __enter__(self) -> TcpMonitor:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,7 +73,7 @@ class Signs:
         self._query = sockdiag.query_both(_STATES, program, sockdiag.TCP_INFO)
         self._walked_s = float("-inf")
 
-    def look(self, now: float) -> dict[str, Sign]:
+    def look(self, now: float) -> dict[str, TcpStats]:
         """What there is now, by local address."""
         start_s = time.perf_counter()
         recent = now - self._looked_s <= MEMORY_S
@@ -102,7 +102,7 @@ class Signs:
 
     def _count(
         self, messages: Iterable[bytes], moved: dict[bytes, bytes], since_ms: float
-    ) -> dict[str, Sign]:
+    ) -> dict[str, TcpStats]:
         tallies: dict[bytes, list[int]] = {}
         for message in messages:
             state = message[1]
@@ -127,7 +127,7 @@ class Signs:
             else:
                 tally[_PROGRESSED] += u32(info[_LAST_ACK:]) < since_ms
             tally[_STALLED] += _stalled(info)
-        return {sockdiag.text(address): Sign(*tally) for address, tally in tallies.items()}
+        return {sockdiag.text(address): TcpStats(*tally) for address, tally in tallies.items()}
 
 
 def _stalled(info: bytes) -> bool:

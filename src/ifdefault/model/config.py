@@ -123,7 +123,7 @@ class Ports:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Content:
+class ForwardServer:
     """A content server behind the host. `port` 0: that which the client asked for. `weight` 0: it
     drains, which is to say that it gets no new connections."""
 
@@ -137,7 +137,7 @@ class ForwardConfig:
     """One `[[forward]]` of the config: a service that content servers behind the host offer."""
 
     listen: tuple[Ports, ...]
-    to: tuple[Content, ...]  # for each family those of its addresses
+    to: tuple[ForwardServer, ...]  # for each family those of its addresses
     uplinks: tuple[str, ...] = ()  # those whose addresses it is offered on; () all
     check: str = "tcp"  # "tcp": connect; "off"; else the path to GET, "/health"
     gone: Literal["next", "reset"] = "next"  # what becomes of the share of a server that is gone

@@ -115,7 +115,7 @@ class DnsConfig:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Offer:
+class CandidateAddresses:
     """What an uplink brings into the DNS: at most one address a family, as the Internet sees it."""
 
     uplink: str
@@ -124,7 +124,7 @@ class Offer:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Handed:
+class AddressRecord:
     """An address as it is handed out."""
 
     uplink: str
@@ -144,7 +144,7 @@ class Published:
     name: str
     policy: Policy
     ttl: int
-    addresses: tuple[Handed, ...] = ()
+    addresses: tuple[AddressRecord, ...] = ()
     records: tuple[Record, ...] = ()
 
 

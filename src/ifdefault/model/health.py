@@ -14,7 +14,7 @@ from ifdefault.model.config import Family
 PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as observed
 Forced = Literal["auto", "up", "down", "drain"]  # as the operator wants it
 Verdict = Literal["answered", "lost", "wrong", "local"]  # the fate of one probe
-ContentState = Literal["unproven", "up", "gone"]
+ServerState = Literal["unproven", "up", "gone"]
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -74,13 +74,13 @@ class Health:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class ContentHealth:
+class ServerHealth:
     """A content server behind the host, as its check judges it."""
 
     address: str
     port: int
-    was: ContentState
-    state: ContentState
+    was: ServerState
+    state: ServerState
     since_s: float
     cause: str
 

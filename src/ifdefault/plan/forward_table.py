@@ -18,7 +18,7 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ifdefault.model.config import FAMILIES, Content, Family, ForwardConfig, Ports
+from ifdefault.model.config import FAMILIES, Family, ForwardConfig, ForwardServer, Ports
 from ifdefault.model.kernel import FORWARD_TABLE, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.nft_text import IP, chain, named_set, table, values
@@ -45,7 +45,7 @@ class Target:
     port; with a likelihood of `refused` of all weights it is refused, as it is without servers."""
 
     number: int  # of the [[forward]], from 0
-    servers: tuple[Content, ...]
+    servers: tuple[ForwardServer, ...]
     refused: int = 0
 
 
@@ -72,7 +72,7 @@ def contents(forwards: Iterable[ForwardConfig]) -> tuple[Checked, ...]:
     )
 
 
-def checked_port(ports: Ports, server: Content) -> int:
+def checked_port(ports: Ports, server: ForwardServer) -> int:
     """On which port a server is checked; of a range its first stands for all."""
     return server.port or ports.first
 
@@ -96,14 +96,16 @@ def target(
                 and owners.intersection(forward.uplinks or owners)
                 and (fate := _fate(forward, ports, family, gone))
             ):
-                servers = tuple(Content(s.address, s.port or port, s.weight) for s in fate.servers)
+                servers = tuple(
+                    ForwardServer(s.address, s.port or port, s.weight) for s in fate.servers
+                )
                 return Target(number, servers, fate.refused)
     return None
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class _Fate:
-    servers: tuple[Content, ...]
+    servers: tuple[ForwardServer, ...]
     refused: int
 
 
@@ -238,7 +240,7 @@ class _Text:
         goals = [(self._server(family, transport, s), s.weight) for s in fate.servers]
         return goals[0][0] if len(goals) == 1 else self._chain("pool", *_draws(goals))
 
-    def _server(self, family: Family, transport: str, server: Content) -> str:
+    def _server(self, family: Family, transport: str, server: ForwardServer) -> str:
         """A chain that leads to one server."""
         if not server.port:  # that of the packet stays
             return self._chain("to", f"dnat {IP[family]} to {server.address}")

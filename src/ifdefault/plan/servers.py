@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from ifdefault.model.config import Content, Family, ForwardConfig, Ports
+from ifdefault.model.config import Family, ForwardConfig, ForwardServer, Ports
 from ifdefault.plan import forward_table
 from ifdefault.plan.prefixes import family_of
 
@@ -26,7 +26,7 @@ def places(forward: ForwardConfig) -> list[Server]:
     return [(c.address, c.port) for c in forward_table.contents([forward])]
 
 
-def pool(forward: ForwardConfig, ports: Ports, family: Family) -> dict[Server, Content]:
+def pool(forward: ForwardConfig, ports: Ports, family: Family) -> dict[Server, ForwardServer]:
     """Who has a share of the new connections in one family, by where it is checked."""
     mine = (c for c in forward.to if c.weight and family_of(c.address) == family)
     return {(c.address, forward_table.checked_port(ports, c)): c for c in mine}

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 
 from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.control.status import DnsStanding, Named, OutletStanding, Standing
+from ifdefault.daemon.control.status import DaemonStatus, DnsStatus, Named, OutletStatus
 
 _MOST = 10  # names that `status` shows
 _NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")
 _OUTLETS = ("Published by", "", "Of", "State", "Since", "There", "Detail")
 
 
-def brief(standing: Standing) -> list[str]:
+def brief(standing: DaemonStatus) -> list[str]:
     """For `status`: the names, and whatever isn't as it should be; nothing without [dns]."""
     told = standing.dns
     lines = _names(standing, told.names[:_MOST]) if told.names else []
@@ -31,10 +31,10 @@ def brief(standing: Standing) -> list[str]:
     return lines + list(told.problems)
 
 
-def whole(standing: Standing) -> list[str]:
+def whole(standing: DaemonStatus) -> list[str]:
     """For `dns`: all of it."""
     told = standing.dns
-    if told == DnsStanding():
+    if told == DnsStatus():
         return ["nothing is published: the config has no [dns]"]
     lines = _names(standing, told.names)
     if told.outlets:
@@ -48,7 +48,7 @@ def whole(standing: Standing) -> list[str]:
     return lines
 
 
-def _names(standing: Standing, names: Sequence[Named]) -> list[str]:
+def _names(standing: DaemonStatus, names: Sequence[Named]) -> list[str]:
     rows = [
         (
             each.name,
@@ -70,11 +70,11 @@ def _by_uplink(named: Named) -> Iterator[str]:
     return (f"{uplink} {' '.join(addresses)}" for uplink, addresses in found.items())
 
 
-def _of(outlet: OutletStanding) -> str:
+def _of(outlet: OutletStatus) -> str:
     return outlet.name or outlet.zone or "any name"
 
 
-def _outlet(standing: Standing, outlet: OutletStanding) -> Sequence[str]:
+def _outlet(standing: DaemonStatus, outlet: OutletStatus) -> Sequence[str]:
     since = age(standing.now_s - outlet.since_s)
     seen = " ".join(outlet.seen)
     return outlet.kind, outlet.where, _of(outlet), outlet.state, since, seen, outlet.detail

@@ -1,6 +1,6 @@
 """How the uplinks fare, as `status` shows it: what the running engine says of each path.
 
-Rules: text from values alone; times are ages, since the clock of `Standing` is nobody's else.
+Rules: text from values alone; times are ages, since the clock of `DaemonStatus` is nobody's else.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.control.status import Standing
+from ifdefault.daemon.control.status import DaemonStatus
 from ifdefault.model.health import Health
 
 _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "In", "Out", "Carries", "Cause")
 
 
-def lines(standing: Standing) -> list[str]:
+def lines(standing: DaemonStatus) -> list[str]:
     """The table of paths, then what is remarkable, a line each."""
     return [*table(_HEADS, list(_rows(standing))), *remarks(standing)]
 
 
-def ails(standing: Standing) -> bool:
+def ails(standing: DaemonStatus) -> bool:
     """Whether somebody should look: an uplink is down, a name can't be published, or the engine
     can't do its work."""
     is_down = any(path.state == "down" for path in standing.health)
@@ -27,7 +27,7 @@ def ails(standing: Standing) -> bool:
     return is_down or is_stuck or bool(standing.held or standing.fights)
 
 
-def _rows(standing: Standing) -> Iterator[Sequence[str]]:
+def _rows(standing: DaemonStatus) -> Iterator[Sequence[str]]:
     shown: set[str] = set()
     for path in standing.health:
         rates = standing.rates.get(path.uplink) if path.uplink not in shown else None
@@ -45,7 +45,7 @@ def _rows(standing: Standing) -> Iterator[Sequence[str]]:
         shown.add(path.uplink)
 
 
-def _state(path: Health, standing: Standing) -> str:
+def _state(path: Health, standing: DaemonStatus) -> str:
     """As observed; what the operator wants instead, and a doubt, in brackets behind it."""
     notes = []
     if forced := standing.forced.get(path.uplink):
@@ -57,13 +57,13 @@ def _state(path: Health, standing: Standing) -> str:
     return path.state + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _role(path: Health, standing: Standing) -> str:
+def _role(path: Health, standing: DaemonStatus) -> str:
     if path.uplink in standing.decision.ranking(path.family)[:1]:
         return "default"
     return "" if path.uplink in standing.decision.usable_in(path.family) else "nothing new"
 
 
-def remarks(standing: Standing) -> Iterator[str]:
+def remarks(standing: DaemonStatus) -> Iterator[str]:
     """Whatever isn't as one would wish it."""
     if standing.held:
         yield f"held: {standing.held}"

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.control.status import ContentStanding, Standing
+from ifdefault.daemon.control.status import CheckedServer, DaemonStatus
 from ifdefault.host.status_forward import Behind, Kept, ServerStatus, ServiceStatus
 from ifdefault.plan.servers import Server, server_text
 
 _MOST = 10  # services that are shown
 _HEADS = ("Forwards", "To", "Weight", "State", "Since", "Refused", "Cause")
-_Known = Mapping[Server, ContentStanding]
+_Known = Mapping[Server, CheckedServer]
 
 
-def lines(behind: Behind, standing: Standing | None) -> list[str]:
+def lines(behind: Behind, standing: DaemonStatus | None) -> list[str]:
     """The services, those that want for a server first; then, a line each, what else there is."""
     return [*_services(behind, standing), *_outgoing(behind)]
 
@@ -28,7 +28,7 @@ def ails(behind: Behind) -> bool:
     return any(service.stranded for service in behind.services)
 
 
-def _services(behind: Behind, standing: Standing | None) -> Iterator[str]:
+def _services(behind: Behind, standing: DaemonStatus | None) -> Iterator[str]:
     if not behind.services:
         return
     known = {(c.address, c.port): c for c in standing.contents} if standing else {}
@@ -50,7 +50,7 @@ def _soundness(service: ServiceStatus) -> int:
 
 
 def _rows(
-    service: ServiceStatus, known: _Known, standing: Standing | None
+    service: ServiceStatus, known: _Known, standing: DaemonStatus | None
 ) -> Iterator[Sequence[str]]:
     offered = f" on {', '.join(service.uplinks)}" if service.uplinks else ""
     title, refused = service.listen + offered, f"{service.refused} p" if service.refused else ""
@@ -69,7 +69,7 @@ def _rows(
             title = refused = ""
 
 
-def _state(server: ServerStatus, place: Server, told: ContentStanding | None) -> str:
+def _state(server: ServerStatus, place: Server, told: CheckedServer | None) -> str:
     if told:
         return told.state
     if place in server.gone:

@@ -24,7 +24,7 @@ from ifdefault.daemon.control.server import (
     SetUplink,
     Status,
 )
-from ifdefault.daemon.control.status import Standing
+from ifdefault.daemon.control.status import DaemonStatus
 from ifdefault.host import exec_groups
 from ifdefault.host.transaction import Prepared
 from ifdefault.model.config import Config
@@ -48,7 +48,7 @@ class Operator:
             case Status():
                 return {"standing": self.standing().to_json()}
             case Events(limit):
-                return {"events": self._engine.diary.recent(limit)}
+                return {"events": self._engine.event_log.recent(limit)}
             case SetUplink(name, state):
                 return self._force(name, state)
             case Reload(confirm_s):
@@ -60,7 +60,7 @@ class Operator:
             case Exec(uplink, netns):
                 return self._exec(peer, uplink, netns)
 
-    def standing(self) -> Standing:
+    def standing(self) -> DaemonStatus:
         engine = self._engine
         now = time.monotonic()
         left = (
@@ -68,7 +68,7 @@ class Operator:
             if self._probation
             else ""
         )
-        return Standing(
+        return DaemonStatus(
             pid=os.getpid(),
             up_s=now - engine.governor.started_s,
             now_s=now,
@@ -81,7 +81,7 @@ class Operator:
             problems=(
                 *map(str, engine.governor.keeper.prepared.lacks),
                 *engine.governor.refused,
-                *engine.outpost.problems,
+                *engine.frontend_process.problems,
                 *engine.paths.problems,
             ),
             rates=dict(engine.evidence.rates),
@@ -107,7 +107,9 @@ class Operator:
             kept.forced = {k: v for k, v in {**kept.forced, name: state}.items() if v != "auto"}
             engine.store.save(kept)
         if was != state:
-            engine.diary.note("uplink", f"{name}: forced {was} -> {state} by the operator", name)
+            engine.event_log.note(
+                "uplink", f"{name}: forced {was} -> {state} by the operator", name
+            )
             engine.governor.force(self.load_forced())
         return {"uplink": name, "was": was, "state": state}
 
@@ -118,7 +120,7 @@ class Operator:
             self.reload()
         except IfdefaultError as error:
             for problem in error.problems:
-                self._engine.diary.note("reload", f"refused: {problem}", level=logging.ERROR)
+                self._engine.event_log.note("reload", f"refused: {problem}", level=logging.ERROR)
 
     def reload(self, confirm_s: int | None = None) -> dict[str, Any]:
         """Take the config file in, whole or not at all."""
@@ -138,24 +140,24 @@ class Operator:
             loop = asyncio.get_running_loop()
             self._probation = loop.call_later(confirm_s, self._undo, before, bool(held))
         if before.daemon.user != engine.governor.keeper.config.daemon.user:
-            engine.diary.note("reload", "daemon.user is taken in at the next start")
-        engine.diary.note("reload", f"config taken in, {len(prepared.operations)} operations")
+            engine.event_log.note("reload", "daemon.user is taken in at the next start")
+        engine.event_log.note("reload", f"config taken in, {len(prepared.operations)} operations")
         return _told(prepared)
 
     def _undo(self, before: Config, held: bool) -> None:
         """Back to what was before `apply --confirm`; until that succeeds, again and again."""
-        governor, diary = self._engine.governor, self._engine.diary
+        governor, event_log = self._engine.governor, self._engine.event_log
         try:
             governor.adopt(before)
             if held:
                 governor.take_down()
         except (IfdefaultError, OSError) as error:
-            diary.note("reload", f"undoing, will be tried again: {error}", level=logging.ERROR)
+            event_log.note("reload", f"undoing, will be tried again: {error}", level=logging.ERROR)
             loop = asyncio.get_running_loop()
             self._probation = loop.call_later(_UNDO_AGAIN_S, self._undo, before, held)
             return
         self._probation = None
-        diary.note("reload", "not confirmed: all is as it was before")
+        event_log.note("reload", "not confirmed: all is as it was before")
 
     def _confirm(self) -> dict[str, Any]:
         if self._probation is None:
@@ -167,7 +169,7 @@ class Operator:
     def _down(self) -> dict[str, Any]:
         prepared = self._engine.governor.take_down()
         self._call_off()
-        self._engine.diary.note("down", "all of ours was taken out of the kernel")
+        self._engine.event_log.note("down", "all of ours was taken out of the kernel")
         return _told(prepared)
 
     def _exec(self, peer: Peer, name: str, netns: int) -> dict[str, Any]:
@@ -181,7 +183,7 @@ class Operator:
         uplink = exec_groups.find_uplink(keeper.uplinks, name)
         path = exec_groups.enter(engine.store, peer.pid, peer.uid, name, engine.governor.replan)
         text = f"process {peer.pid} of uid {peer.uid} keeps to {name}"
-        engine.diary.note("exec", text, uplink.name)
+        engine.event_log.note("exec", text, uplink.name)
         return {"cgroup": path}
 
     def _call_off(self) -> None:

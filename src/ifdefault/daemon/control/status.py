@@ -1,4 +1,4 @@
-"""What the engine tells of itself: how it stands (Standing), and what happened (Event).
+"""What the engine tells of itself: how it stands (DaemonStatus), and what happened (Event).
 
 Rules: as in `model`. `to_json` makes what goes over the control socket, `from_json` is its inverse.
 It knows the form by heart: pydantic would take longer than all else that asking needs.
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ifdefault.model.config import Family
 from ifdefault.model.dns import Policy
-from ifdefault.model.health import ContentState, Decision, Forced, Health, TargetHealth
+from ifdefault.model.health import Decision, Forced, Health, ServerState, TargetHealth
 
 _NOTHING = Decision()
 OutletKind = Literal["server", "update", "provider", "exec"]
@@ -30,7 +30,7 @@ class Named:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class OutletStanding:
+class OutletStatus:
     """One place where names are published, and whether it says what it is to say. `detail` is
     what is being done, or the server's own words; `seen`: addresses as read back."""
 
@@ -45,30 +45,30 @@ class OutletStanding:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class DnsStanding:
+class DnsStatus:
     """All names, and all places where they are published. `queries`: answered by the embedded
     server since the engine started, by the uplink that they came in by."""
 
     names: tuple[Named, ...] = ()
-    outlets: tuple[OutletStanding, ...] = ()
+    outlets: tuple[OutletStatus, ...] = ()
     problems: tuple[str, ...] = ()
     queries: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class ContentStanding:
+class CheckedServer:
     """A content server of a forwarded service, as its check judges it."""
 
     forward: str  # what the service listens on: "tcp:443, udp:443"
     address: str
     port: int
-    state: ContentState
+    state: ServerState
     since_s: float
     cause: str
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class DaemonStatus:
     """How all uplinks fare, and what the engine makes of it. Times are monotonic seconds."""
 
     pid: int
@@ -80,16 +80,16 @@ class Standing:
     forced: dict[str, Forced] = field(default_factory=dict)  # by the operator; none is "auto"
     held: str = ""  # why nothing is changed now
     fights: tuple[str, ...] = ()  # what others keep changing
-    problems: tuple[str, ...] = ()  # names that don't resolve, a face that was restarted …
+    problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
-    dns: DnsStanding = DnsStanding()
-    contents: tuple[ContentStanding, ...] = ()
+    dns: DnsStatus = DnsStatus()
+    contents: tuple[CheckedServer, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, told: dict[str, Any]) -> Standing:
+    def from_json(cls, told: dict[str, Any]) -> DaemonStatus:
         """What it was before `to_json`; ValueError for anything of another form."""
         try:
             decided = told["decision"]
@@ -103,7 +103,7 @@ class Standing:
                     "problems": tuple(told["problems"]),
                     "rates": {name: tuple(pair) for name, pair in told["rates"].items()},
                     "dns": _dns(told["dns"]),
-                    "contents": tuple(ContentStanding(**each) for each in told["contents"]),
+                    "contents": tuple(CheckedServer(**each) for each in told["contents"]),
                 }
             )
         except (AttributeError, KeyError, TypeError) as error:
@@ -115,7 +115,7 @@ class Event:
     """Something that happened. `at` is wall-clock time, for people alone."""
 
     at: float  # seconds since the epoch
-    kind: str  # path default uplink repair reload hook face …
+    kind: str  # path default uplink repair reload hook frontend …
     uplink: str  # "" where it is about none
     text: str
 
@@ -125,10 +125,10 @@ def _health(told: dict[str, Any]) -> Health:
     return Health(**told | {"targets": targets})
 
 
-def _dns(told: dict[str, Any]) -> DnsStanding:
-    return DnsStanding(
+def _dns(told: dict[str, Any]) -> DnsStatus:
+    return DnsStatus(
         tuple(Named(**each | {"addresses": _pairs(each["addresses"])}) for each in told["names"]),
-        tuple(OutletStanding(**o | {"seen": tuple(o["seen"])}) for o in told["outlets"]),
+        tuple(OutletStatus(**o | {"seen": tuple(o["seen"])}) for o in told["outlets"]),
         tuple(told["problems"]),
         _pairs(told["queries"]),
     )

@@ -19,18 +19,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ifdefault.daemon.control.status import OutletStanding, OutletState
+from ifdefault.daemon.control.status import OutletState, OutletStatus
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.requests import Exchanges
+from ifdefault.daemon.requests import Requests
 from ifdefault.dns.publish import held
-from ifdefault.dns.update import Course, fitting, wrong
+from ifdefault.dns.update import UpdateState, fitting, wrong
 from ifdefault.host.store import Store
 from ifdefault.ipc import fields
 from ifdefault.ipc.messages import Asked
 from ifdefault.model.config import Config
-from ifdefault.model.dns import Endpoint, Offer, Published, UpdateConfig
+from ifdefault.model.dns import CandidateAddresses, Endpoint, Published, UpdateConfig
 from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.kernel import Uplink
 
@@ -56,7 +56,7 @@ class _Mark:
 @dataclass(slots=True)
 class _Job:
     name: str
-    course: Course
+    course: UpdateState
     marks: dict[Endpoint, _Mark] = field(default_factory=dict)
     failed_s: dict[Pair, float] = field(default_factory=dict)
     refused: set[Endpoint] = field(default_factory=set)  # those whose last word that was
@@ -65,7 +65,7 @@ class _Job:
 
 
 class _Zone:
-    def __init__(self, config: UpdateConfig, exchanges: Exchanges) -> None:
+    def __init__(self, config: UpdateConfig, exchanges: Requests) -> None:
         self.name = config.zone
         self.servers = ZoneServers(config, exchanges)
         self.jobs: dict[str, _Job] = {}
@@ -74,8 +74,8 @@ class _Zone:
 
 
 class Updates:
-    def __init__(self, exchanges: Exchanges, store: Store, diary: Diary) -> None:
-        self._exchanges, self._store, self._diary = exchanges, store, diary
+    def __init__(self, exchanges: Requests, store: Store, event_log: EventLog) -> None:
+        self._exchanges, self._store, self._event_log = exchanges, store, event_log
         self._zones: dict[str, _Zone] = {}
         self._ways: tuple[Way, ...] = ()
         self._told: object = None
@@ -90,7 +90,7 @@ class Updates:
         now: float,
         config: Config,
         uplinks: Sequence[Uplink],
-        offers: Sequence[Offer],
+        offers: Sequence[CandidateAddresses],
         published: Sequence[Published],
         ways: Sequence[Way],
     ) -> None:
@@ -118,22 +118,22 @@ class Updates:
         for zone, job in changed:
             self._start(now, zone, job)
 
-    def face_started(self) -> None:
+    def frontend_started(self) -> None:
         now = time.monotonic()
         for zone in self._zones.values():
             for job in list(zone.jobs.values()):
                 if job.course.retry(now):
                     self._start(now, zone, job)
 
-    def face_ended(self) -> None:
+    def frontend_ended(self) -> None:
         """What was asked with it ends with an error, and is tried again."""
 
-    def standings(self) -> Iterator[OutletStanding]:
+    def standings(self) -> Iterator[OutletStatus]:
         for zone in self._zones.values():
             for job in zone.jobs.values():
                 for server, mark in job.marks.items():
                     where = (server.address, zone.name, job.name)
-                    yield OutletStanding(
+                    yield OutletStatus(
                         "update", *where, mark.state, mark.since_s, mark.detail, mark.seen
                     )
 
@@ -167,7 +167,7 @@ class Updates:
             if each and not addresses and job is None:
                 continue  # nothing is known yet: what is there may stay
             if job is None:
-                job = zone.jobs[name] = _Job(name, Course(remembered.get(name, ())))
+                job = zone.jobs[name] = _Job(name, UpdateState(remembered.get(name, ())))
                 if job.course.ours:  # an earlier engine may have been killed in between
                     job.course.doubt(now)
             if addresses or not each:
@@ -269,7 +269,7 @@ class Updates:
             parts = [f"{address} was gone" for address in gone]
             parts += [f"{address} was back" for address in more]
             where = f"{zone.name} at {taker.address}" if taker else zone.name
-            self._diary.note("dns", f"dns.update {where}: {job.name}: {', '.join(parts)}")
+            self._event_log.note("dns", f"dns.update {where}: {job.name}: {', '.join(parts)}")
 
     async def _see(
         self, zone: _Zone, job: _Job, server: Endpoint, ways: Sequence[Way]
@@ -310,10 +310,10 @@ class Updates:
         where = f"dns.update {zone.name} at {server.address}"
         if "failing" in states and server not in zone.failing:
             zone.failing.add(server)
-            self._diary.note("dns", f"{where}: failing ({detail})", level=logging.WARNING)
+            self._event_log.note("dns", f"{where}: failing ({detail})", level=logging.WARNING)
         elif states == {"current"} and server in zone.failing:
             zone.failing.remove(server)
-            self._diary.note("dns", f"{where}: current again")
+            self._event_log.note("dns", f"{where}: current again")
 
     # --- what is ours ---------------------------------------------------------------------
 
@@ -322,7 +322,9 @@ class Updates:
             try:
                 self._memory = _parse(self._store.read(UPDATES) or {})
             except (IfdefaultError, AttributeError, TypeError, ValueError) as error:
-                self._diary.note("dns", f"{UPDATES} is passed over: {error}", level=logging.WARNING)
+                self._event_log.note(
+                    "dns", f"{UPDATES} is passed over: {error}", level=logging.WARNING
+                )
                 self._memory = {}
         return self._memory
 
@@ -343,7 +345,7 @@ class Updates:
         except IfdefaultError as error:  # better to tell the truth now than to be sure to later
             if self._unsaved != str(error):
                 self._unsaved = str(error)
-                self._diary.note("dns", f"dns.update: {error}", level=logging.ERROR)
+                self._event_log.note("dns", f"dns.update: {error}", level=logging.ERROR)
 
 
 def _tell_fault(task: asyncio.Task[None]) -> None:

@@ -1,7 +1,7 @@
 """The embedded server, seen from the engine: its sockets, its zones and their serials.
 
 Rules: one socket for each address of an uplink and each transport, made here and handed to the
-face, which answers. A serial is on disk before anybody hears of it. An address that isn't there
+frontend, which answers. A serial is on disk before anybody hears of it. An address that isn't there
 yet, or whose port is taken, is tried again; what is wrong is told by whom and what to do.
 """
 
@@ -15,15 +15,15 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 
-from ifdefault.daemon.control.status import OutletStanding
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.control.status import OutletStatus
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
 from ifdefault.dns.publish import next_serial, serve
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Listen, Message, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.config import Config
-from ifdefault.model.dns import Offer, Published, ServerConfig, Zone
+from ifdefault.model.dns import CandidateAddresses, Published, ServerConfig, Zone
 from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.kernel import Uplink
 
@@ -37,7 +37,7 @@ Post = Callable[[Message, tuple[int, ...]], None]
 
 @dataclass(slots=True)
 class _Socket:
-    number: int  # the socket's in messages to the face
+    number: int  # the socket's in messages to the frontend
     arrivals: Arrivals
 
 
@@ -49,8 +49,8 @@ class _Fault:
 
 
 class Nameserver:
-    def __init__(self, store: Store, post: Post, diary: Diary) -> None:
-        self._store, self._post, self._diary = store, post, diary
+    def __init__(self, store: Store, post: Post, event_log: EventLog) -> None:
+        self._store, self._post, self._event_log = store, post, event_log
         self._numbers = count(1)
         self._server = ServerConfig()
         self._zones: tuple[Zone, ...] = ()  # as they are told
@@ -58,7 +58,7 @@ class Nameserver:
         self._wanted: dict[Place, Arrivals] = {}
         self._sockets: dict[Place, _Socket] = {}
         self._faults: dict[Place, _Fault] = {}
-        self._listening = False  # whether there is a face
+        self._listening = False  # whether there is a frontend
         self._unsaved = ""
 
     def take(
@@ -66,7 +66,7 @@ class Nameserver:
         now: float,
         config: Config,
         uplinks: Sequence[Uplink],
-        offers: Sequence[Offer],
+        offers: Sequence[CandidateAddresses],
         published: Sequence[Published],
         ways: Sequence[Way],
     ) -> None:
@@ -84,13 +84,13 @@ class Nameserver:
         self._wanted = dict(_places(uplinks)) if server.zones else {}
         self._listen(now)
 
-    def face_started(self) -> None:
+    def frontend_started(self) -> None:
         """Tell it all anew: what an earlier one had is closed."""
         self._listening = True
         self._tell()
         self._listen(time.monotonic())
 
-    def face_ended(self) -> None:
+    def frontend_ended(self) -> None:
         self._listening = False
         self._sockets.clear()
 
@@ -100,7 +100,7 @@ class Nameserver:
         return bool(self._faults)
 
     async def close(self) -> None:
-        """The face's sockets end with it."""
+        """The frontend's sockets end with it."""
 
     # --- zones ----------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class Nameserver:
             kept = self._store.read(SERIALS) or {}
             known = {zone: (int(row["serial"]), str(row["digest"])) for zone, row in kept.items()}
         except (IfdefaultError, AttributeError, KeyError, TypeError, ValueError) as error:
-            self._diary.note("dns", f"{SERIALS} is passed over: {error}", level=logging.WARNING)
+            self._event_log.note("dns", f"{SERIALS} is passed over: {error}", level=logging.WARNING)
             known = {}
         numbered = []
         for zone in zones:
@@ -126,7 +126,7 @@ class Nameserver:
             self._unsaved = ""
         except IfdefaultError as error:  # better to answer by a serial that may come again
             self._unsaved = str(error)
-            self._diary.note("dns", f"serials: {error}", level=logging.ERROR)
+            self._event_log.note("dns", f"serials: {error}", level=logging.ERROR)
         return tuple(numbered)
 
     def _tell(self) -> None:
@@ -193,14 +193,14 @@ class Nameserver:
                     " dns.server.port and redirect to it"
                 )
         if fault is None or fault.text != text:
-            self._diary.note("dns", text, level=logging.WARNING)
+            self._event_log.note("dns", text, level=logging.WARNING)
             fault = _Fault(now, text)
         fault.again_s = now + _AGAIN_S
         self._faults[place] = fault
 
-    def standings(self) -> Iterator[OutletStanding]:
+    def standings(self) -> Iterator[OutletStatus]:
         for zone in self._zones:
-            yield OutletStanding(
+            yield OutletStatus(
                 "server",
                 f"port {self._server.port}",
                 zone.zone,
@@ -211,7 +211,7 @@ class Nameserver:
             )
         for (transport, address), fault in self._faults.items():
             where = f"{address} {transport}"
-            yield OutletStanding("server", where, "", "", "failing", fault.since_s, fault.text)
+            yield OutletStatus("server", where, "", "", "failing", fault.since_s, fault.text)
 
 
 def _places(uplinks: Sequence[Uplink]) -> Iterator[tuple[Place, Arrivals]]:

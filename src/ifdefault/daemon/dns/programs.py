@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from ifdefault.daemon.control.status import OutletStanding, OutletState
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.control.status import OutletState, OutletStatus
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Order, Runs, stripped
@@ -31,7 +31,14 @@ from ifdefault.dns.publish import held
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.model.config import FAMILIES, Config
-from ifdefault.model.dns import ExecConfig, Offer, ProviderConfig, Published, family_of, within
+from ifdefault.model.dns import (
+    CandidateAddresses,
+    ExecConfig,
+    ProviderConfig,
+    Published,
+    family_of,
+    within,
+)
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Uplink
 
@@ -94,8 +101,8 @@ class Job:
 class Programs:
     """An Outlet, see `daemon.publisher`."""
 
-    def __init__(self, diary: Diary, store: Store, log: logging.Logger = _log) -> None:
-        self._diary, self._store = diary, store
+    def __init__(self, event_log: EventLog, store: Store, log: logging.Logger = _log) -> None:
+        self._event_log, self._store = event_log, store
         self._loop = asyncio.get_running_loop()
         self._runs = Runs(RUNNING, log)
         self._timer: asyncio.TimerHandle | None = None
@@ -110,7 +117,7 @@ class Programs:
         now: float,
         config: Config,
         uplinks: Sequence[Uplink],
-        offers: Sequence[Offer],
+        offers: Sequence[CandidateAddresses],
         published: Sequence[Published],
         ways: Sequence[Way],
     ) -> None:
@@ -132,19 +139,19 @@ class Programs:
             self._jobs[key].outlet = None
         self._start()
 
-    def face_started(self) -> None:
-        """Nothing of this is the face's."""
+    def frontend_started(self) -> None:
+        """Nothing of this is the frontend's."""
 
-    def face_ended(self) -> None:
+    def frontend_ended(self) -> None:
         """Likewise."""
 
-    def standings(self) -> Iterable[OutletStanding]:
+    def standings(self) -> Iterable[OutletStatus]:
         for key, job in sorted(self._jobs.items(), key=lambda item: item[0]):
             if job.outlet is None:
                 continue
             detail = job.detail if job.wanted.addresses else "no address is known yet"
             place = (key.kind, key.where, key.zone, key.name)
-            yield OutletStanding(*place, job.state, job.since_s, detail)
+            yield OutletStatus(*place, job.state, job.since_s, detail)
 
     async def close(self) -> None:
         """End what runs; the next engine runs it again."""
@@ -164,7 +171,7 @@ class Programs:
             self._users[kind] = privileges.possible(uid, gid)
             if warning and kind == "exec" and config.dns.execs:
                 text = str(Problem("daemon.hook_user", warning))
-                self._diary.note("dns", text, level=logging.WARNING)
+                self._event_log.note("dns", text, level=logging.WARNING)
 
     def _start(self) -> None:
         """Run what is due, and come back when more is."""
@@ -224,11 +231,11 @@ class Programs:
             job.wait_s = min(max(2 * job.wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
             job.due_s = self._loop.time() + job.wait_s
             if detail != job.detail:
-                self._diary.note("dns", f"{key} fails: {detail}", level=logging.WARNING)
+                self._event_log.note("dns", f"{key} fails: {detail}", level=logging.WARNING)
         else:
             job.wait_s = 0.0
             if job.problem:
-                self._diary.note("dns", f"{key} works again")
+                self._event_log.note("dns", f"{key} works again")
         if not problem or not job.problem:
             job.since_s = self._loop.time()
         job.problem, job.detail = problem, detail
@@ -241,7 +248,7 @@ class Programs:
         except (HostError, AttributeError, KeyError, TypeError, ValueError) as error:
             path = self._store.directory / PROGRAMS
             text = f"{path} is passed over, old addresses may stay in the DNS: {error}"
-            self._diary.note("dns", text, level=logging.WARNING)
+            self._event_log.note("dns", text, level=logging.WARNING)
             return {}
 
     def _save(self) -> None:
@@ -257,7 +264,7 @@ class Programs:
         try:
             self._store.write(PROGRAMS, content, durable=False)
         except HostError as error:
-            self._diary.note("dns", str(error), level=logging.WARNING)
+            self._event_log.note("dns", str(error), level=logging.WARNING)
 
 
 def _job(told: dict[str, Any]) -> tuple[Key, Job]:

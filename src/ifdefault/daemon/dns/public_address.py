@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from ifdefault.config.probe_url import parse_url
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way, is_address
-from ifdefault.daemon.requests import Exchanges
+from ifdefault.daemon.requests import Requests
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Asked, Reply
 from ifdefault.model.config import FAMILIES, Config, Family, Probe
@@ -37,8 +37,15 @@ Found = Callable[[str, Family, str], None]
 class Discovery:
     """`found` is told of every address that is new, and at the start of those that were known."""
 
-    def __init__(self, exchanges: Exchanges, diary: Diary, store: Store, found: Found) -> None:
-        self._exchanges, self._diary, self._store, self._tell = exchanges, diary, store, found
+    def __init__(
+        self, exchanges: Requests, event_log: EventLog, store: Store, found: Found
+    ) -> None:
+        self._exchanges, self._event_log, self._store, self._tell = (
+            exchanges,
+            event_log,
+            store,
+            found,
+        )
         self._services: tuple[Probe, ...] = ()
         self._asked: dict[Key, tuple[Way, asyncio.Task[None]]] = {}
         self._addresses: dict[str, tuple[str, ...]] = {}  # of services that go by name
@@ -84,8 +91,8 @@ class Discovery:
         if new and host in self.hosts():
             self._ask_again(unknown_alone=True)
 
-    def face_started(self) -> None:
-        """Whatever was asked of the face before is lost."""
+    def frontend_started(self) -> None:
+        """Whatever was asked of the frontend before is lost."""
         self._ask_again(unknown_alone=False)
 
     async def close(self) -> None:
@@ -157,7 +164,7 @@ class Discovery:
         self._told.add(key)
         self._save()
         text = f"{name} IPv{family} is seen as {address}, says {service}"
-        self._diary.note("dns", text, name)
+        self._event_log.note("dns", text, name)
         self._tell(name, family, address)
 
     def _miss(self, key: Key, refusals: Sequence[str]) -> None:
@@ -166,7 +173,7 @@ class Discovery:
         text = f"uplink.{name}: what IPv{family} is seen as isn't found out: {why}"
         if self._problems.get(key) != text:
             self._problems[key] = text
-            self._diary.note("dns", text, name, logging.WARNING)
+            self._event_log.note("dns", text, name, logging.WARNING)
 
     def _load(self) -> dict[Key, str]:
         try:
@@ -174,7 +181,7 @@ class Discovery:
             known: dict[Key, str] = {(name, family): text for name, family, text in rows}
         except (HostError, TypeError, ValueError) as error:
             path = self._store.directory / DISCOVERED
-            self._diary.note("dns", f"{path} is passed over: {error}", level=logging.WARNING)
+            self._event_log.note("dns", f"{path} is passed over: {error}", level=logging.WARNING)
             return {}
         return {key: text for key, text in known.items() if is_sound(str(text), key[1])}
 
@@ -183,7 +190,7 @@ class Discovery:
         try:
             self._store.write(DISCOVERED, rows, durable=False)
         except HostError as error:
-            self._diary.note("dns", str(error), level=logging.WARNING)
+            self._event_log.note("dns", str(error), level=logging.WARNING)
 
 
 def is_sound(text: str, family: Family) -> bool:

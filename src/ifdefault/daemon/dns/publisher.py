@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from ifdefault.daemon.control.status import DnsStanding, Named, OutletStanding
-from ifdefault.daemon.event_log import Diary
+from ifdefault.daemon.control.status import DnsStatus, Named, OutletStatus
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
 from ifdefault.dns.candidate_address import offer, seen_as
 from ifdefault.dns.publish import publish
 from ifdefault.ipc.messages import Served
 from ifdefault.model.config import Config, Family
-from ifdefault.model.dns import DISCOVER, DnsConfig, Offer, Published
+from ifdefault.model.dns import DISCOVER, CandidateAddresses, DnsConfig, Published
 from ifdefault.model.health import Decision, Health
 from ifdefault.model.kernel import Uplink
 
@@ -33,19 +33,19 @@ class Outlet(Protocol):
         now: float,
         config: Config,
         uplinks: Sequence[Uplink],
-        offers: Sequence[Offer],
+        offers: Sequence[CandidateAddresses],
         published: Sequence[Published],
         ways: Sequence[Way],
     ) -> None:
         """Called whenever anything of it may have changed, so mostly nothing has."""
 
-    def face_started(self) -> None:
-        """A new face is there, which knows nothing."""
+    def frontend_started(self) -> None:
+        """A new frontend is there, which knows nothing."""
 
-    def face_ended(self) -> None:
+    def frontend_ended(self) -> None:
         """It is gone, with all that it had."""
 
-    def standings(self) -> Iterable[OutletStanding]:
+    def standings(self) -> Iterable[OutletStatus]:
         """How each place stands."""
 
     async def close(self) -> None:
@@ -53,10 +53,10 @@ class Outlet(Protocol):
 
 
 class Publisher:
-    def __init__(self, diary: Diary, outlets: Sequence[Outlet]) -> None:
-        self._diary = diary
+    def __init__(self, event_log: EventLog, outlets: Sequence[Outlet]) -> None:
+        self._event_log = event_log
         self._outlets = tuple(outlets)
-        self._offers: dict[str, Offer] = {}
+        self._offers: dict[str, CandidateAddresses] = {}
         self._published: tuple[Published, ...] = ()
         self._since: dict[str, float] = {}  # by name
         self._problems: tuple[str, ...] = ()
@@ -81,20 +81,20 @@ class Publisher:
         for outlet in self._outlets:
             outlet.take(now, config, uplinks, offers, published, ways)
 
-    def face_started(self) -> None:
+    def frontend_started(self) -> None:
         for outlet in self._outlets:
-            outlet.face_started()
+            outlet.frontend_started()
 
-    def face_ended(self) -> None:
+    def frontend_ended(self) -> None:
         for outlet in self._outlets:
-            outlet.face_ended()
+            outlet.frontend_ended()
 
     def hear(self, served: Served) -> None:
         """What the embedded server did."""
         for uplink, queries in served.queries:
             self._queries[uplink] = self._queries.get(uplink, 0) + queries
         for event in served.events:
-            self._diary.note("dns", event)
+            self._event_log.note("dns", event)
 
     async def close(self) -> None:
         for outlet in self._outlets:
@@ -102,7 +102,7 @@ class Publisher:
 
     # --- what uplinks offer ---------------------------------------------------------------
 
-    def _offer(self, config: Config, uplinks: Sequence[Uplink]) -> tuple[Offer, ...]:
+    def _offer(self, config: Config, uplinks: Sequence[Uplink]) -> tuple[CandidateAddresses, ...]:
         if config.dns == DnsConfig():
             return ()
         public = {each.name: each.public for each in config.uplinks}
@@ -141,13 +141,13 @@ class Publisher:
         self._since = {each.name: self._since[each.name] for each in published}
         rest = len(told) - _TOLD
         for text in told[:_TOLD]:
-            self._diary.note("dns", text)
+            self._event_log.note("dns", text)
         if rest > 0:
-            self._diary.note("dns", f"and {rest} more names likewise")
+            self._event_log.note("dns", f"and {rest} more names likewise")
 
-    def standing(self, *, problems: Iterable[str] = ()) -> DnsStanding:
+    def standing(self, *, problems: Iterable[str] = ()) -> DnsStatus:
         """How it all stands; `problems` are others' that belong to it."""
-        return DnsStanding(
+        return DnsStatus(
             tuple(
                 Named(
                     each.name,

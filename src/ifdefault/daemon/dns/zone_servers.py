@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ifdefault.daemon.paths import Way
-from ifdefault.daemon.requests import Exchanges
+from ifdefault.daemon.requests import Requests
 from ifdefault.dns.update import CALM_S, choose, fitting
 from ifdefault.ipc import fields
 from ifdefault.model.dns import Endpoint, UpdateConfig
@@ -23,7 +23,7 @@ Pair = tuple[Endpoint, Way]
 
 
 class ZoneServers:
-    def __init__(self, config: UpdateConfig, exchanges: Exchanges) -> None:
+    def __init__(self, config: UpdateConfig, exchanges: Requests) -> None:
         self.config = config
         self._exchanges = exchanges
         self._silent_s: dict[Pair, float] = {}

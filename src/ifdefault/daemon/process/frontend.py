@@ -1,8 +1,8 @@
-"""The engine's end of the face: starts it, speaks to it, and starts it again when it dies.
+"""The engine's end of the frontend: starts it, speaks to it, and starts it again when it dies.
 
-Rules: the engine never waits for the face. One that says what it may not, or answers no ping, is
-ended, and a new one started. While there is none nothing is asked, so that nothing is held against
-any uplink.
+Rules: the engine never waits for the frontend. One that says what it may not, or answers no ping,
+is ended, and a new one started. While there is none nothing is asked, so that nothing is held
+against any uplink.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import count
 
-from ifdefault.daemon.event_log import Diary
-from ifdefault.daemon.process.spawn import Backoff, Face, Heard, start_face
+from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.process.spawn import Backoff, Frontend, Heard, start_frontend
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import (
     Message,
@@ -41,20 +41,20 @@ Hear = Callable[[int, int, Verdict, int, str], None]
 ResolvedTo = Callable[[str, tuple[str, ...], str], None]
 
 
-class Outpost:
+class FrontendProcess:
     def __init__(
         self,
         config: DaemonConfig,
-        diary: Diary,
+        event_log: EventLog,
         hear: Hear,
         resolved: ResolvedTo,
         replied: Callable[[Reply], None],
         served: Callable[[Served], None],
     ) -> None:
-        self._diary, self._hear_outcome, self._resolved = diary, hear, resolved
+        self._event_log, self._hear_outcome, self._resolved = event_log, hear, resolved
         self._replied, self._served = replied, served
         *self._user, self._warning = privileges.choose_user(config.user)
-        self._face: Face | None = None
+        self._frontend: Frontend | None = None
         self._task: asyncio.Task[None] | None = None
         self._tokens = count(1)
         self._pinged_s = 0.0
@@ -64,23 +64,23 @@ class Outpost:
 
     @property
     def ready(self) -> bool:
-        return self._face is not None
+        return self._frontend is not None
 
     @property
     def problems(self) -> tuple[str, ...]:
         restarts = self.starts - 1
         found = [f"daemon.user: {self._warning}"] if self._warning else []
         if not self.ready:
-            found.append("the face doesn't run, nothing is probed")
+            found.append("the frontend doesn't run, nothing is probed")
         elif restarts > 0:
-            found.append(f"the face was restarted {restarts} times")
+            found.append(f"the frontend was restarted {restarts} times")
         return tuple(found)
 
     def start(self, started: Callable[[], None], ended: Callable[[], None]) -> None:
-        """Keep a face running from now on; `started` is called for each new one, `ended` when it
-        is gone."""
+        """Keep a frontend running from now on; `started` is called for each new one, `ended` when
+        it is gone."""
         if self._warning:
-            self._diary.note("face", f"daemon.user: {self._warning}", level=logging.WARNING)
+            self._event_log.note("frontend", f"daemon.user: {self._warning}", level=logging.WARNING)
         self._task = asyncio.create_task(self._keep_running(started, ended))
 
     async def close(self) -> None:
@@ -89,9 +89,9 @@ class Outpost:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def post(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        """Tell the face, if there is one."""
-        if self._face is not None:
-            self._face.send(message, fds)
+        """Tell the frontend, if there is one."""
+        if self._frontend is not None:
+            self._frontend.send(message, fds)
 
     def resolve(self, hosts: Iterable[str]) -> None:
         """See to it that these names' addresses are known, and stay fresh."""
@@ -102,16 +102,16 @@ class Outpost:
                 self.post(Resolve(host))
 
     def answers(self, now: float) -> bool:
-        """Whether the face lives, as far as one knows; ends one that doesn't answer."""
-        face = self._face
-        if face is None:
+        """Whether the frontend lives, as far as one knows; ends one that doesn't answer."""
+        frontend = self._frontend
+        if frontend is None:
             return self._task is not None and not self._task.done()
         if now - self._pinged_s > _PING_S:
             self._pinged_s = now
-            face.send(Ping(next(self._tokens)))
+            frontend.send(Ping(next(self._tokens)))
         if now - self._heard_s > _DEAF_S:
             self._heard_s = now
-            face.kill("it answers no more")
+            frontend.kill("it answers no more")
         return True
 
     async def _keep_running(self, started: Callable[[], None], gone: Callable[[], None]) -> None:
@@ -120,25 +120,25 @@ class Outpost:
             await asyncio.sleep(backoff.wait_s(time.monotonic()))
             ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             try:
-                face = await start_face(
+                frontend = await start_frontend(
                     (self._user[0], self._user[1]), self._hear, ended.set_result, self._dropped
                 )
             except (HostError, OSError) as error:  # OSError: no process or file to be had
-                self._diary.note("face", str(error), level=logging.ERROR)
+                self._event_log.note("frontend", str(error), level=logging.ERROR)
                 continue
             now = time.monotonic()
             backoff.started(now)
-            self._face, self._heard_s, self._pinged_s = face, now, now
+            self._frontend, self._heard_s, self._pinged_s = frontend, now, now
             self._asked_names.clear()
             self.starts += 1
             try:
                 started()
                 cause = await ended
             finally:
-                self._face = None
-                face.close()
+                self._frontend = None
+                frontend.close()
                 gone()
-            self._diary.note("face", f"the face ended: {cause}", level=logging.ERROR)
+            self._event_log.note("frontend", f"the frontend ended: {cause}", level=logging.ERROR)
 
     def _hear(self, message: Heard) -> None:
         self._heard_s = time.monotonic()
@@ -159,6 +159,6 @@ class Outpost:
                 pass  # it was heard, which is what it is for
 
     def _dropped(self, message: Message) -> None:
-        """What the face was too slow to take was never asked."""
+        """What the frontend was too slow to take was never asked."""
         if isinstance(message, Send):
             self._hear_outcome(message.path, message.seq, "local", 0, "")

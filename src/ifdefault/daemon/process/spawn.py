@@ -1,8 +1,9 @@
-"""Starting processes without rights, and seeing them end: the face, and hooks.
+"""Starting processes without rights, and seeing them end: the frontend, and hooks.
 
 Rules: nothing is inherited but what is named here; who was started is reaped as soon as it ends
-(pidfd), whatever it left running. A face counts as started only when it says that it is ready and
-/proc shows that it has no right left. It is ended when its channel ends, and its end is told once.
+(pidfd), whatever it left running. A frontend counts as started only when it says that it is ready
+and /proc shows that it has no right left. It is ended when its channel ends, and its end is told
+once.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from ifdefault.ipc.messages import (
 from ifdefault.model.errors import HostError
 
 READY_S = 10.0
-SOUND_S = 60.0  # a face that lived so long had no fault of its own
+SOUND_S = 60.0  # a frontend that lived so long had no fault of its own
 _GRACE_S = 1.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# What the face may know of our environment: its Python, its authorities, its log.
+# What the frontend may know of our environment: its Python, its authorities, its log.
 _PASSED = ("LANG", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "JOURNAL_STREAM")
 _PASSED_TLS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF")
 Heard = Outcome | Resolved | Reply | Served | Pong
@@ -106,8 +107,8 @@ def told(status: int) -> str:
     return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
 
 
-class Face:
-    """A face that was started, and its channel. Use `start_face`."""
+class Frontend:
+    """A frontend that was started, and its channel. Use `start_frontend`."""
 
     def __init__(
         self,
@@ -193,33 +194,33 @@ class Face:
         if self.ready.done():
             self._ended(cause)
         else:
-            self.ready.set_exception(HostError(f"the face didn't start: {cause}"))
+            self.ready.set_exception(HostError(f"the frontend didn't start: {cause}"))
 
 
-async def start_face(
+async def start_frontend(
     user: tuple[int, int],
     hear: Callable[[Heard], None],
     ended: Callable[[str], None],
     dropped: Callable[[Message], None] = lambda message: None,
-) -> Face:
-    """Start a face as (uid, gid), see `privileges.choose_user`; HostError unless it gets ready.
+) -> Frontend:
+    """Start a frontend as (uid, gid), see `privileges.choose_user`; HostError unless it gets ready.
 
     `ended(cause)` is told of its end, once, and only if it had started; `dropped(message)` of a
     Send that it was too slow to take.
     """
-    face = Face(*privileges.possible(*user), hear, ended, dropped)
+    frontend = Frontend(*privileges.possible(*user), hear, ended, dropped)
     try:
         async with asyncio.timeout(READY_S):
-            await asyncio.shield(face.ready)
+            await asyncio.shield(frontend.ready)
     except TimeoutError:
-        face.kill(f"not ready after {READY_S:g} s")
-        await face.ready
+        frontend.kill(f"not ready after {READY_S:g} s")
+        await frontend.ready
     except asyncio.CancelledError:
-        face.ready.cancel()
-        face.kill("nobody waits for it any more")
-        face.close()
+        frontend.ready.cancel()
+        frontend.kill("nobody waits for it any more")
+        frontend.close()
         raise
-    return face
+    return frontend
 
 
 class Backoff:

@@ -1,7 +1,7 @@
 """A name's addresses at a DNS provider, by the provider's API (dns-lexicon).
 
-A process of its own (`daemon.envoy`): IFDEFAULT_… of its environment tell it what to do, as they
-tell any program of `[[dns.exec]]`, and IFDEFAULT_PROVIDER and IFDEFAULT_CREDENTIALS where.
+A process of its own (`frontend.provider_main`): IFDEFAULT_… of its environment tell it what to do,
+as they tell any program of `[[dns.exec]]`, and IFDEFAULT_PROVIDER and IFDEFAULT_CREDENTIALS where.
 
 Rules: it only adds what this host is to have there, and then takes away what this host had: others'
 records of the same name stay. One line for each problem, and no secret in any; exit status 1 if

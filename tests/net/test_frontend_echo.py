@@ -1,4 +1,4 @@
-"""ICMP echo as the face hears it: late, forged, and in floods. This process plays the client.
+"""ICMP echo as the frontend hears it: late, forged, and in floods. This process plays the client.
 
          ┌─ isp-a ── wan0 ┐
 client ──┤                ├ host     the client's kernel answers no echo; we do, or somebody does
@@ -22,7 +22,7 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.config import Family
 from tests.net.conftest import LabWorld
-from tests.net.test_face import BRIEF_MS, CLIENT, FAMILIES, OWN, Talk, stopped, talking
+from tests.net.test_frontend import BRIEF_MS, CLIENT, FAMILIES, OWN, Talk, stopped, talking
 
 OTHER: dict[Family, str] = {4: "198.18.1.11", 6: "2001:db8:f:1::11"}
 QUIET = {4: "net.ipv4.icmp_echo_ignore_all", 6: "net.ipv6.icmp.echo_ignore_all"}
@@ -142,7 +142,7 @@ def test_a_face_that_was_stopped_condemns_nobody(lab_world: LabWorld, family: Fa
     async def part(talk: Talk, client: Client) -> None:
         seq = talk.send("icmp", CLIENT[family], timeout_ms=BRIEF_MS)
         request = client.request()
-        with stopped(talk.face.pid):
+        with stopped(talk.frontend.pid):
             client.reply(request)
             over_s = time.monotonic() + BRIEF_MS / 1000
             eventually(lambda: time.monotonic() > over_s, what="the timeout")
@@ -177,12 +177,12 @@ def test_a_flood_of_answers_doesnt_wake_it(lab_world: LabWorld, family: Family) 
         asked = client.request()
         forged = changed(asked, BODY)
         await talk.settled()
-        seen, before = came(), switches(talk.face.pid)
+        seen, before = came(), switches(talk.frontend.pid)
         for _ in range(flood):
             client.reply(forged)
         eventually(lambda: came() >= seen + flood, 20, what="the flood has come")
         client.reply(asked)
         assert (await talk.outcome(seq)).verdict == "answered"
-        assert switches(talk.face.pid) - before < 20
+        assert switches(talk.frontend.pid) - before < 20
 
     play(world, family, part)

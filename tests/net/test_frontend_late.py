@@ -1,4 +1,4 @@
-"""Answers to DNS, HTTP and TCP probes that come late, or to a face that was stopped.
+"""Answers to DNS, HTTP and TCP probes that come late, or to a frontend that was stopped.
 
 client ── isp-a ── wan0 host     the servers at the client are played by this process
 """
@@ -16,7 +16,7 @@ import pytest
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net.conftest import LabWorld
-from tests.net.test_face import BRIEF_MS, CLIENT, Talk, clear, lay, stopped, talking
+from tests.net.test_frontend import BRIEF_MS, CLIENT, Talk, clear, lay, stopped, talking
 
 Answer = Callable[[], None]
 TARGET = CLIENT[4]
@@ -80,7 +80,7 @@ def test_a_face_that_was_stopped_condemns_nobody(lab_world: LabWorld, kind: str)
     async def main() -> None:
         async with talking(world) as talk:
             with KINDS[kind](world, talk) as (seq, answer):
-                with stopped(talk.face.pid):
+                with stopped(talk.frontend.pid):
                     answer()
                     over_s = time.monotonic() + BRIEF_MS / 1000
                     eventually(lambda: time.monotonic() > over_s, what="the timeout")

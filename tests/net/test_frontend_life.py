@@ -1,4 +1,4 @@
-"""How a face begins and ends, and what becomes of one that misbehaves, or that is too slow."""
+"""How a frontend begins and ends, and what becomes of one that misbehaves, or that is too slow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ifdefault.ipc.messages import Outcome, Ping, Resolve, Resolved, Send
 from ifdefault.lab.world import Node
 from ifdefault.model.errors import HostError
 from tests.net.conftest import LabWorld
-from tests.net.test_face import CLIENT, PATIENT_MS, stopped, talking, until
+from tests.net.test_frontend import CLIENT, PATIENT_MS, stopped, talking, until
 from tests.unit.certificates import Authority
 
 MIB = 1 << 20
@@ -42,7 +42,7 @@ def test_it_is_small(lab_world: LabWorld) -> None:
         async with talking(lab_world("one")) as talk:
             talk.bind(1, 4)
             assert (await talk.ask("icmp", CLIENT[4])).verdict == "answered"
-            assert resident_bytes(talk.face.pid) <= 30 * MIB
+            assert resident_bytes(talk.frontend.pid) <= 30 * MIB
 
     asyncio.run(main())
 
@@ -63,7 +63,7 @@ def test_what_it_is_made_of() -> None:
 def test_it_ends_with_its_channel_and_not_by_ctrl_c(lab_world: LabWorld) -> None:
     async def main() -> None:
         async with talking(lab_world("one")) as talk:
-            os.kill(talk.face.pid, signal.SIGINT)
+            os.kill(talk.frontend.pid, signal.SIGINT)
             await talk.settled()
 
     asyncio.run(main())  # `talking` looks at the rest
@@ -72,12 +72,12 @@ def test_it_ends_with_its_channel_and_not_by_ctrl_c(lab_world: LabWorld) -> None
 def test_its_death_is_told(lab_world: LabWorld) -> None:
     async def main() -> None:
         async with talking(lab_world("one")) as talk:
-            os.kill(talk.face.pid, signal.SIGKILL)
+            os.kill(talk.frontend.pid, signal.SIGKILL)
             await until(lambda: talk.ends, "its end")
             assert talk.ends == ["killed by signal 9"]
-            assert not Path(f"/proc/{talk.face.pid}").exists()  # reaped
-            talk.face.send(Ping(1))  # to nobody, which is no error
-            talk.face.close()
+            assert not Path(f"/proc/{talk.frontend.pid}").exists()  # reaped
+            talk.frontend.send(Ping(1))  # to nobody, which is no error
+            talk.frontend.close()
             assert len(talk.ends) == 1
 
     asyncio.run(main())
@@ -87,7 +87,7 @@ def test_names_are_resolved(lab_world: LabWorld) -> None:
     async def main() -> None:
         async with talking(lab_world("one")) as talk:
             for name in ("localhost", "no-such-name.invalid"):
-                talk.face.send(Resolve(name))
+                talk.frontend.send(Resolve(name))
             await until(lambda: len(talk.heard) == 2, "both names")
             told = {m.host: m for m in talk.heard if isinstance(m, Resolved)}
             assert "127.0.0.1" in told["localhost"].addresses
@@ -107,7 +107,7 @@ def test_a_slow_face_holds_up_nobody(lab_world: LabWorld) -> None:
             talk.bind(1, 4)
             await talk.settled()
             before = descriptors(os.getpid())
-            with stopped(talk.face.pid):
+            with stopped(talk.frontend.pid):
                 start_s = time.monotonic()
                 for turn in range(count):
                     if turn % 10:
@@ -116,7 +116,7 @@ def test_a_slow_face_holds_up_nobody(lab_world: LabWorld) -> None:
                         talk.send("tcp", CLIENT[4], 7999)
                 assert time.monotonic() - start_s < 5
                 assert talk.dropped
-                assert talk.face.drops == len(talk.dropped)
+                assert talk.frontend.drops == len(talk.dropped)
             await until(
                 lambda: len(talk.heard) - 1 + len(talk.dropped) == count, "all are told or dropped"
             )
@@ -127,7 +127,7 @@ def test_a_slow_face_holds_up_nobody(lab_world: LabWorld) -> None:
             assert max(told) == talk.seq
             assert descriptors(os.getpid()) == before
             await talk.settled()
-            assert descriptors(talk.face.pid) < 20
+            assert descriptors(talk.frontend.pid) < 20
 
     asyncio.run(main())
 
@@ -136,16 +136,16 @@ def test_a_descriptor_that_nobody_asked_for_is_closed(lab_world: LabWorld) -> No
     async def main() -> None:
         async with talking(lab_world("one")) as talk:
             await talk.settled()
-            before = descriptors(talk.face.pid)
+            before = descriptors(talk.frontend.pid)
             with open("/dev/null", "rb") as null:
                 for _ in range(20):
-                    talk.face.send(Ping(0), [null.fileno()])
-                talk.face.send(
+                    talk.frontend.send(Ping(0), [null.fileno()])
+                talk.frontend.send(
                     Send(1, 7, "tcp", CLIENT[4], 80, "", "", (), PATIENT_MS), [null.fileno()]
                 )
             assert (await talk.outcome(7)).verdict == "local"  # no socket at all
             await talk.settled()  # it is told before it is closed
-            assert descriptors(talk.face.pid) == before
+            assert descriptors(talk.frontend.pid) == before
 
     asyncio.run(main())
 
@@ -183,7 +183,7 @@ FALSE_FACES = {
 
 
 def be(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Let another program be the face."""
+    """Let another program be the frontend."""
     head = (
         "import socket, sys\nfd, uid, gid = map(int, sys.argv[1:])\n"
         "sock = socket.socket(fileno=fd)\nsock.setblocking(True)\n"
@@ -202,8 +202,8 @@ def test_a_false_face_is_not_started(monkeypatch: pytest.MonkeyPatch, why: str) 
         monkeypatch.setattr(spawn, "READY_S", 0.3)
 
     async def main() -> None:
-        with pytest.raises(HostError, match=f"the face didn't start: {why}"):
-            await spawn.start_face((NOBODY, NOBODY), nothing, nothing)
+        with pytest.raises(HostError, match=f"the frontend didn't start: {why}"):
+            await spawn.start_frontend((NOBODY, NOBODY), nothing, nothing)
 
     before = descriptors(os.getpid())
     asyncio.run(main())
@@ -223,8 +223,8 @@ def test_a_face_that_says_nonsense_is_ended(monkeypatch: pytest.MonkeyPatch, wor
     async def main() -> None:
         heard: list[Any] = []
         ends: list[str] = []
-        face = await spawn.start_face((NOBODY, NOBODY), heard.append, ends.append)
-        face.send(Ping(1))
+        frontend = await spawn.start_frontend((NOBODY, NOBODY), heard.append, ends.append)
+        frontend.send(Ping(1))
         await until(lambda: ends, "its end")
         assert ends[0].startswith("it sent what is no message")
         assert not heard
@@ -241,7 +241,7 @@ def nothing(_: object) -> None:
 
 @pytest.fixture
 def authority(monkeypatch: pytest.MonkeyPatch) -> Iterator[Authority]:
-    """One that the face trusts; its user can't read what is in a test's own directory."""
+    """One that the frontend trusts; its user can't read what is in a test's own directory."""
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
         made = Authority(Path(directory))

@@ -1,8 +1,8 @@
-"""The face asks as the engine tells it to, and says what came of it.
+"""The frontend asks as the engine tells it to, and says what came of it.
 
          ┌─ isp-a ── wan0 ┐
-client ──┤                ├ host     the engine's part is this process's; the face is a real one,
-         └─ isp-b ── wan1 ┘          its sockets are made in the host's namespace
+client ──┤                ├ host     the engine's part is this process's; a real frontend, whose
+         └─ isp-b ── wan1 ┘          sockets are made in the host's namespace
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.process.spawn import Face, start_face
+from ifdefault.daemon.process.spawn import Frontend, start_frontend
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Bind, Message, Outcome, Ping, Pong, Send, Unbind
 from ifdefault.kernel import open_probe_sockets
@@ -46,20 +46,20 @@ async def until(condition: Callable[[], Any], what: str) -> None:
 
 @dataclass
 class Talk:
-    """A face, what it was told and what it said."""
+    """A frontend, what it was told and what it said."""
 
     world: World
     heard: list[Message] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
     dropped: list[Message] = field(default_factory=list)
-    face: Face = field(init=False)
+    frontend: Frontend = field(init=False)
     seq: int = 0
 
     def bind(self, path: int, family: Family, dev: str = "wan0", own: str = "") -> None:
         with self.world["host"].enter():
             sock = open_probe_sockets.icmp_socket(family, own or OWN[family], dev)
         with sock:
-            self.face.send(Bind(path, family), [sock.fileno()])
+            self.frontend.send(Bind(path, family), [sock.fileno()])
 
     def send(
         self,
@@ -77,7 +77,7 @@ class Talk:
         self.seq += 1
         message = Send(path, self.seq, kind, address, port, host, query, statuses, timeout_ms)
         if kind == "icmp":
-            self.face.send(message)
+            self.frontend.send(message)
             return self.seq
         family: Family = 6 if ":" in address else 4
         make = (
@@ -88,7 +88,7 @@ class Talk:
         with self.world["host"].enter():
             sock = make(family, OWN[family], "wan0")
         with sock:
-            self.face.send(message, [sock.fileno()])
+            self.frontend.send(message, [sock.fileno()])
         return self.seq
 
     def outcomes(self, seq: int) -> list[Outcome]:
@@ -106,7 +106,7 @@ class Talk:
         """All that was sent so far has been taken in."""
         self.seq += 1
         token = self.seq
-        self.face.send(Ping(token))
+        self.frontend.send(Ping(token))
         await until(lambda: Pong(token) in self.heard, "a pong")
 
 
@@ -114,16 +114,18 @@ class Talk:
 async def talking(world: World) -> AsyncIterator[Talk]:
     talk = Talk(world)
     user = privileges.choose_user("nobody")[:2]
-    talk.face = await start_face(user, talk.heard.append, talk.ends.append, talk.dropped.append)
+    talk.frontend = await start_frontend(
+        user, talk.heard.append, talk.ends.append, talk.dropped.append
+    )
     try:
         yield talk
         if not talk.ends:
             await talk.settled()  # it lives
-            talk.face.close()
-            assert await talk.face.over() == "closed, exit status 0"
+            talk.frontend.close()
+            assert await talk.frontend.over() == "closed, exit status 0"
     finally:
-        talk.face.kill("the test is over")
-        await talk.face.over()
+        talk.frontend.kill("the test is over")
+        await talk.frontend.over()
 
 
 @contextmanager
@@ -336,7 +338,7 @@ def test_what_is_forgotten_is_not_told(lab_world: LabWorld) -> None:
             for kind, port in (("icmp", 0), ("tcp", 7000)):
                 talk.send(kind, CLIENT[4], port, timeout_ms=BRIEF_MS)  # type: ignore[arg-type]
             await talk.settled()
-            talk.face.send(Unbind(1))
+            talk.frontend.send(Unbind(1))
             assert (await talk.ask("icmp", CLIENT[4], path=2, timeout_ms=BRIEF_MS)).path == 2
             told = [(m.path, m.verdict) for m in talk.heard if isinstance(m, Outcome)]
             assert told == [(2, "lost")]
