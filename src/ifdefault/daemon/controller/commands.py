@@ -1,0 +1,159 @@
+"""What the operator asks for, over the control socket or by a signal.
+
+Rules: a request is answered when it is known what became of it. A new config is taken in whole or
+refused whole (`adopt`). What is asked for an uplink is on disk before it is answered, and so
+outlives a restart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ifdefault.daemon.controller import events as e
+from ifdefault.daemon.controller.adopt import DOWN
+from ifdefault.daemon.controller.effects import (
+    Answer,
+    EnterGroup,
+    Entered,
+    LeaveGroup,
+    SaveForced,
+    UplinkChanged,
+)
+from ifdefault.daemon.controller.state import Adoption, State
+from ifdefault.model.errors import Problem
+
+_UNDONE = "it may have been undone: see ifdefault plan"
+_CONFIRM = "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entering:
+    """An `exec` that waits until the kernel has been told of its control group."""
+
+    request: e.ExecRequested
+    entered: e.GroupEntered
+
+
+class Commands:
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._forcing: dict[int, e.UplinkRequested] = {}
+        self._asked: dict[int, e.ExecRequested] = {}
+        self._entering: list[_Entering] = []
+
+    def take(self, now: float, event: e.Event) -> None:
+        """A request, or what came of one's effect."""
+        match event:
+            case e.UplinkRequested():
+                self._force(event)
+            case e.ForcedSaved(id, problems):
+                self._forced(self._forcing.pop(id), problems)
+            case e.ReloadRequested():
+                self._reload(event)
+            case e.ConfirmRequested(id):
+                self._confirm(id)
+            case e.DownRequested(id):
+                self._state.adoptions.append(
+                    Adoption("down", self._state.config, id=id, held=DOWN)
+                )
+            case e.ExecRequested():
+                self._exec(event)
+            case e.GroupEntered():
+                self._entered(event)
+
+    def _refuse(self, id: int, where: str, what: str, remedy: str = "") -> None:
+        problem = Problem(where, what, remedy)
+        if id:
+            self._state.out.append(Answer(id, problems=(problem,)))
+        else:
+            self._state.log(where, f"refused: {problem}", level="error")
+
+    # --- an uplink's forced state ---------------------------------------------------------
+
+    def _force(self, asked: e.UplinkRequested) -> None:
+        state = self._state
+        names = [uplink.name for uplink in state.config.uplinks]
+        if asked.uplink in names or (asked.state == "auto" and asked.uplink in state.forced):
+            self._forcing[asked.id] = asked
+            state.out.append(SaveForced(asked.id, asked.uplink, asked.state))
+        else:
+            what = f'no uplink "{asked.uplink}"'
+            self._refuse(asked.id, "", what, f"there are {', '.join(names)}")
+
+    def _forced(self, asked: e.UplinkRequested, problems: tuple[Problem, ...]) -> None:
+        state, name = self._state, asked.uplink
+        if problems:
+            state.out.append(Answer(asked.id, problems=problems))
+            return
+        was = state.forced.get(name, "auto")
+        if was != asked.state:
+            text = f"{name}: forced {was} -> {asked.state} by the operator"
+            state.log("uplink", text, name)
+            state.force(name, asked.state)
+        state.out.append(Answer(asked.id, UplinkChanged(name, was, asked.state)))
+
+    # --- the config -----------------------------------------------------------------------
+
+    def _reload(self, asked: e.ReloadRequested) -> None:
+        state = self._state
+        if state.unconfirmed is not None:
+            what = "an apply waits for its confirmation"
+            self._refuse(asked.id, "reload", what, _CONFIRM)
+            return
+        state.adoptions.append(
+            Adoption("reload", asked.config, id=asked.id, confirm_s=asked.confirm_s)
+        )
+
+    def _confirm(self, id: int) -> None:
+        if self._state.unconfirmed is None:
+            self._refuse(id, "confirm", "nothing waits for a confirmation", _UNDONE)
+        else:
+            self._state.unconfirmed = None
+            self._state.out.append(Answer(id))
+
+    def undo_if_due(self, now: float) -> None:
+        """What nobody confirmed in time is undone."""
+        state = self._state
+        if (undo := state.unconfirmed) and now >= undo.due_s:
+            state.unconfirmed = undo.begun()
+            state.adoptions.append(Adoption("undo", undo.config, held=undo.held))
+
+    # --- exec -----------------------------------------------------------------------------
+
+    def _exec(self, asked: e.ExecRequested) -> None:
+        state = self._state
+        uplinks = {uplink.name: uplink for uplink in state.uplinks}
+        uplink = uplinks.get(asked.uplink)
+        if state.held:
+            self._refuse(asked.id, "exec", f"the daemon rests: {state.held}")
+        elif uplink is None:
+            what = f'no uplink "{asked.uplink}"'
+            self._refuse(asked.id, "", what, f"there are {', '.join(uplinks)}")
+        elif uplink.pending:
+            self._refuse(asked.id, f"uplink.{uplink.name}", f"is pending: {uplink.pending}")
+        else:
+            self._asked[asked.id] = asked
+            state.out.append(EnterGroup(asked.id, asked.pid, asked.uid, asked.uplink))
+
+    def _entered(self, entered: e.GroupEntered) -> None:
+        asked = self._asked.pop(entered.id)
+        if entered.problems:
+            self._state.out.append(Answer(entered.id, problems=entered.problems))
+        else:
+            self._entering.append(_Entering(asked, entered))
+            self._state.owed = True
+
+    def settle(self) -> None:
+        """The kernel was brought to what was asked for, or it was tried: tell whoever waits."""
+        state = self._state
+        for each in self._entering:
+            asked, path = each.request, each.entered.path
+            hook = state.prepared.observation.facts.hook if state.prepared else None
+            if hook and any(path == group for group, *_ in hook.cgroups):
+                text = f"process {asked.pid} of uid {asked.uid} keeps to {asked.uplink}"
+                state.log("exec", text, asked.uplink)
+                state.out.append(Answer(asked.id, Entered(path)))
+            else:
+                state.out.append(LeaveGroup(asked.pid, each.entered.was))
+                self._refuse(asked.id, "exec", "the kernel wasn't told", "try again")
+        self._entering.clear()
