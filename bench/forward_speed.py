@@ -134,9 +134,11 @@ class Site:
             self.subject.apply(self.configs[number])
             planned[number] = self.subject.node.python(self.subject.prepare).desired
         one, many = planned[1], planned[_MANY]
-        if replace(one, services="") != replace(many, services=""):
+        first, last = (dict(desired.tables)[FORWARD_TABLE] for desired in (one, many))
+        tables = {**dict(one.tables), FORWARD_TABLE: last}
+        if replace(one, tables=tuple(tables.items())) != many:
             raise HostError("the number of services changes more than their table")
-        return {ONE: one.services, AGAIN: one.services, MANY: many.services}
+        return {ONE: first, AGAIN: first, MANY: last}
 
     def loading(self) -> dict[str, list[float]]:
         """How long it takes to load them all, in ms."""
@@ -148,7 +150,7 @@ class Site:
         text = self.texts[MANY]
         return {
             "load": self.host.python(
-                lambda: times_ms(lambda: nft.load(text, FORWARD_TABLE), part(_LOADS))
+                lambda: times_ms(lambda: nft.load(FORWARD_TABLE, text), part(_LOADS))
             ),
             "prepare": [one.prepare_ms for one in applied],
             "commit": [one.commit_ms for one in applied],
@@ -185,7 +187,7 @@ class Site:
 
     def switch(self, name: str) -> None:
         text = self.texts[name]
-        self.host.python(lambda: nft.load(text, FORWARD_TABLE))
+        self.host.python(lambda: nft.load(FORWARD_TABLE, text))
 
     def measure(self, full: bool) -> Sample:
         command = ["wrk", "-t2", "-c64", f"-d{_SPAN_S}s", "-H", "Connection: close"]

@@ -14,7 +14,6 @@ from bench.clock import say, times_ms
 from bench.results import Figure, Report, Table
 from bench.stats import median, quantile
 from bench.subject import Applied, Subject, config
-from ifdefault.kernel.nft import digest
 from ifdefault.lab.topology import Topology, load
 from ifdefault.lab.world import World
 from ifdefault.model.kernel import Facts
@@ -91,7 +90,7 @@ def _time_diff(facts: Facts) -> list[float]:
     wanted = many.config()
     numbering = numbers.assign([u.name for u in wanted.uplinks], {})
     desired = plan(wanted, facts, numbering).desired
-    return times_ms(lambda: diff(facts, desired, digest), _PLANS, warm_up=3)
+    return times_ms(lambda: diff(facts, desired, ()), _PLANS, warm_up=3)
 
 
 def _time_apply(

@@ -170,7 +170,7 @@ _HARMS = (
     Harm("a route deleted", _our_routes, _delete_route),
     Harm(
         "our nft table deleted",
-        lambda _: nft.read_table(),
+        lambda _: nft.read_table(NFT_TABLE),
         _delete_table,
     ),
     Harm(

@@ -15,7 +15,6 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from ifdefault.config import parse
-from ifdefault.kernel import nft
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.topology import load
@@ -54,7 +53,7 @@ def _apply(world: World) -> None:
         facts = read_facts()
         names = {uplink.name: n for n, uplink in enumerate(config.uplinks, 1)}
         with Performer() as performer:
-            for operation in diff(facts, plan(config, facts, names).desired, nft.digest):
+            for operation in diff(facts, plan(config, facts, names).desired, ()):
                 performer.perform(operation)
 
     world["host"].python(perform)
@@ -111,7 +110,7 @@ def steady(facts: Facts) -> Facts:
         addresses=tuple(lasting),
         routes=tuple(sorted(facts.routes)),
         neighbours=(),
-        nft=facts.nft and NftTable("sha256:of an older one"),
+        tables=tuple((name, NftTable("sha256:of an older one")) for name, _ in facts.tables),
     )
 
 

@@ -1,5 +1,5 @@
-"""What we would do to these hosts: plan.txt, ruleset.nft, and services.nft where there are any,
-from config.toml and facts.json.
+"""What we would do to these hosts: plan.txt, and each nftables table in a file of its name, from
+config.toml and facts.json.
 
 Rules: a case is a folder; one without config.toml is that of the example of its name in
 docs/examples. `--golden-update` writes plans and rulesets anew; record.py makes the facts.
@@ -13,7 +13,6 @@ import pytest
 from pydantic import TypeAdapter
 
 from ifdefault.config import read
-from ifdefault.kernel import nft
 from ifdefault.model.kernel import Facts
 from ifdefault.plan import numbers
 from ifdefault.plan.describe import describe
@@ -37,17 +36,23 @@ def planned(case: str) -> dict[str, str]:
     facts = TypeAdapter(Facts).validate_json(text)
     known = numbers.assign([uplink.name for uplink in config.uplinks], {})
     desired = plan(config, facts, known).desired
-    lines = [describe(operation) for operation in diff(facts, desired, nft.digest)]
-    found = {"plan.txt": "\n".join([*lines, ""]), "ruleset.nft": desired.nft}
-    return found | ({"services.nft": desired.services} if config.forwards else {})
+    lines = [describe(operation) for operation in diff(facts, desired, ())]
+    tables = {f"{name}.nft": text for name, text in desired.tables}
+    return {"plan.txt": "\n".join([*lines, ""])} | tables
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_golden(case: str, request: pytest.FixtureRequest) -> None:
-    for name, text in planned(case).items():
-        file = HERE / case / name
-        if request.config.getoption("--golden-update"):
-            file.write_text(text, encoding="utf-8")
+    found = planned(case)
+    folder = HERE / case
+    if request.config.getoption("--golden-update"):
+        for file in folder.glob("*.nft"):
+            file.unlink()
+        for name, text in found.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    assert {file.name for file in folder.glob("*.nft")} == found.keys() - {"plan.txt"}
+    for name, text in found.items():
+        file = folder / name
         assert file.read_text(encoding="utf-8") == text, f"{file}: see ./dev golden-update"
 
 

@@ -22,9 +22,10 @@ import pytest
 from ifdefault.host import rollback_timer
 from ifdefault.host.store import PENDING
 from ifdefault.host.transaction import prepare
+from ifdefault.kernel import nft
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.model.kernel import Operation
+from ifdefault.model.kernel import OWN_TABLES, Operation
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import (
     State,
@@ -81,6 +82,30 @@ def test_undone_to_what_was_applied_before(world: World) -> None:
     before = read_state(world["host"])
     text = world.config.read_text()
     world.config.write_text(text + "\n[host]\ntable_base = 2000\ninterface_group = 9\n")
+    world.ifdefault("apply", "--confirm", SOON, check=True)
+    eventually_undone(world, before)
+    world.config.write_text(text)
+    assert operations_left(world) == ()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text + "\n[host]\nrule_priority = 4000\n",  # leaves all tables alone
+        lambda text: text + "\n[host]\nmark_mask = 0xfc0000\n",
+        lambda text: text.partition("[[forward]]")[0],
+    ],
+)
+def test_undone_with_all_tables_that_stood_before(
+    lab_world: LabWorld, edit: Callable[[str], str]
+) -> None:
+    """And with what was remembered of them: nothing is planned anew."""
+    world = lab_world("lan")
+    apply(world)
+    before = read_state(world["host"])
+    assert tuple(dict(world["host"].python(nft.read_tables))) == OWN_TABLES
+    text = world.config.read_text()
+    world.config.write_text(edit(text))
     world.ifdefault("apply", "--confirm", SOON, check=True)
     eventually_undone(world, before)
     world.config.write_text(text)

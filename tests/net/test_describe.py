@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from ifdefault.config import parse
-from ifdefault.kernel import nft
 from ifdefault.kernel.read import read_facts
 from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import plan
@@ -28,8 +27,8 @@ def test_printed_commands_reach_what_is_desired(lab_world: LabWorld, topology: s
     config = parse(world.topology.config, "ifdefault.toml")
     numbers = {uplink.name: number for number, uplink in enumerate(config.uplinks, 1)}
     facts = host.python(read_facts)
-    desired = replace(plan(config, facts, numbers).desired, nft="")
-    lines = [describe(operation) for operation in diff(facts, desired, nft.digest)]
+    desired = replace(plan(config, facts, numbers).desired, tables=())
+    lines = [describe(operation) for operation in diff(facts, desired, ())]
     assert lines
     host.run(["sh", "-ec", "\n".join(lines)])
-    assert diff(host.python(read_facts), desired, nft.digest) == ()
+    assert diff(host.python(read_facts), desired, ()) == ()

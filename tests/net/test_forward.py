@@ -246,7 +246,7 @@ def test_a_strangers_edit_is_mended(world: World) -> None:
     answers.assert_none_answered(world, ["you"], FAR)
     lay(world, shared(1, 1))
     answers.assert_answered(world, ["you"], FAR)
-    read = functools.partial(nft.read_table, FORWARD_TABLE, terse=True)
+    read = functools.partial(nft.read_table, FORWARD_TABLE)
     before = world["host"].python(read)
     world["host"].nft("table inet other {\n chain forward {\n counter\n }\n}\n")
     assert world["host"].python(read) == before

@@ -11,22 +11,20 @@ from pathlib import Path
 import pytest
 
 from ifdefault.kernel import nft
-from ifdefault.model.kernel import FORWARD_TABLE, NFT_TABLE
+from ifdefault.model.kernel import NFT_TABLE, OWN_TABLES
 from tests.net.conftest import LabWorld
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-RULESETS = sorted(GOLDEN.glob("*/ruleset.nft"))
-SERVICES = sorted(GOLDEN.glob("*/services.nft"))
+RULESETS = sorted(GOLDEN.glob("*/*.nft"))
 
 
 def test_kernel_takes_every_ruleset(lab_world: LabWorld) -> None:
     """One world for all: a check loads nothing."""
     host = lab_world("one")["host"]
-    assert SERVICES
-    for files, table in ((RULESETS, NFT_TABLE), (SERVICES, FORWARD_TABLE)):
-        for ruleset in files:
-            text = ruleset.read_text(encoding="utf-8")
-            host.python(functools.partial(nft.check, text, table))
+    assert {ruleset.stem for ruleset in RULESETS} == set(OWN_TABLES)
+    for ruleset in RULESETS:
+        text = ruleset.read_text(encoding="utf-8")
+        host.python(functools.partial(nft.check, ruleset.stem, text))
     assert host.run(["nft", "list", "tables"]).stdout == ""
 
 
@@ -34,4 +32,4 @@ def test_kernel_refuses_a_wrong_one(lab_world: LabWorld) -> None:
     """The check above can fail."""
     text = RULESETS[0].read_text(encoding="utf-8").replace("goto truth_", "goto untruth_")
     with pytest.raises(Exception, match="no such file"):
-        lab_world("one")["host"].python(functools.partial(nft.check, text))
+        lab_world("one")["host"].python(functools.partial(nft.check, NFT_TABLE, text))

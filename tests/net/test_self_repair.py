@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 import pytest
 
+from ifdefault.kernel import nft
 from ifdefault.lab import faults, services
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
+from ifdefault.model.kernel import OWN_TABLES
 from tests.net import answers, watched
 from tests.net.conftest import LabWorld
 from tests.net.watched import await_states, events, ours, standing, start
@@ -61,6 +63,19 @@ def test_ruleset_and_sysctls_are_back(
     assert is_back(world)
     world["host"].run(["sh", "-e", "-c", harm])
     eventually(lambda: is_back(world), watched.PATIENCE_S, what="put back")
+
+
+@pytest.mark.parametrize("table", OWN_TABLES)
+def test_each_table_is_back(lab_world: LabWorld, table: str) -> None:
+    world = lab_world("lan")
+    start(world)
+
+    def stands() -> bool:
+        return table in dict(world["host"].python(nft.read_tables))
+
+    assert stands()
+    world["host"].nft(f"delete table inet {table}\n")
+    eventually(stands, watched.PATIENCE_S, what="put back")
 
 
 def test_a_renumbered_uplink_works_with_its_new_address(lab_world: LabWorld) -> None:

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ifdefault.kernel import nft
 from ifdefault.model.config import Config
 from ifdefault.model.kernel import (
-    NFT_TABLE,
     PROTOCOL,
     TABLE_MAIN,
     AddRule,
@@ -32,11 +30,12 @@ from ifdefault.model.kernel import (
     Rule,
     SetGroup,
     SetSysctl,
+    ruleset_digest,
 )
 from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.connmark import FORWARDING
 from ifdefault.plan.desired import Plan, plan
-from ifdefault.plan.diff import diff
+from ifdefault.plan.diff import diff, record_tables
 from ifdefault.plan.settings import REDIRECTS
 
 
@@ -73,11 +72,12 @@ def perform(facts: Facts, operation: Operation) -> Facts:
             first = next(n for n, other in enumerate(facts.rules) if _deletes(rule, other))
             _insist(facts.rules[first] == rule, operation)
             return replace(facts, rules=facts.rules[:first] + facts.rules[first + 1 :])
-        case LoadNft(text, name):
-            table = NftTable(nft.digest(text), f"listing of {nft.digest(text)}") if text else None
-            if name == NFT_TABLE:
-                return replace(facts, nft=table)
-            return replace(facts, services=table)
+        case LoadNft(name, text):
+            tables = {other: table for other, table in facts.tables if other != name}
+            if text:
+                digest = ruleset_digest(text)
+                tables[name] = NftTable(digest, f"listing of {digest}")
+            return replace(facts, tables=tuple(sorted(tables.items())))
         case PutHook(wanted):
             return replace(facts, hook=wanted)
         case ForgetFlows():
@@ -146,7 +146,7 @@ def planned(config: Config, facts: Facts, known: dict[str, int] | None = None) -
 
 
 def operations(facts: Facts, desired: Desired) -> tuple[Operation, ...]:
-    return diff(facts, desired, nft.digest)
+    return diff(facts, desired, record_tables(facts, desired))
 
 
 def steps(facts: Facts, todo: Iterable[Operation]) -> Iterable[Facts]:

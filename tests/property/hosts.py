@@ -19,9 +19,12 @@ from ifdefault.model.config import (
     FAMILIES,
     Config,
     Family,
+    ForwardConfig,
+    ForwardServer,
     HostConfig,
     OutgoingConfig,
     OutgoingRule,
+    Ports,
     ReturnPath,
     Transport,
     UplinkConfig,
@@ -290,6 +293,8 @@ def _forwarding(facts: Facts) -> Facts:
 
 
 _MODES: list[Literal["failover", "balance"]] = ["failover", "balance"]
+_TO_LAN = tuple(ForwardServer(address) for address in LAN.values())
+_WEB, _MAIL = (ForwardConfig((Ports("tcp", port, port),), _TO_LAN) for port in (80, 25))
 
 
 @dataclass(frozen=True)
@@ -326,11 +331,14 @@ def scenes(draw: st.DrawFn) -> Scene:
     )
     if draw(st.booleans()):
         facts = _forwarding(facts)
+    forwards = st.sampled_from([(), (), (_WEB,), (_WEB, _MAIL)])
     edited = Config(
         reranked,
         replace(host, return_path=draw(ways), rule_priority=place),
         outgoing=draw(rules),
+        forwards=draw(forwards),
     )
     calm = not any(rule.table == 51820 for rule in facts.rules)
     later = with_foreign(facts, "wg-quick above") if calm and draw(st.booleans()) else facts
-    return Scene(facts, Config(uplinks, host, outgoing=draw(rules)), later, edited)
+    config = Config(uplinks, host, outgoing=draw(rules), forwards=draw(forwards))
+    return Scene(facts, config, later, edited)

@@ -13,13 +13,12 @@ from typing import TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifdefault.host.store import Ruleset
 from ifdefault.host.transaction import snapshot
 from ifdefault.model.config import FAMILIES
-from ifdefault.model.kernel import PROTOCOL, Facts, Operation, Rule
+from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, Facts, Operation, Rule
 from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.desired import Plan
-from ifdefault.plan.diff import own_rules
+from ifdefault.plan.diff import own_rules, record_tables
 from ifdefault.plan.lookup import Fib, Flow
 from tests.property import hosts
 from tests.property.fakekernel import operations, planned, settle, steps
@@ -39,6 +38,10 @@ each_scene = given(hosts.scenes())
 
 def numbers_of(plan: Plan) -> dict[str, int]:
     return {uplink.name: uplink.number for uplink in plan.uplinks}
+
+
+def marks_table(plan: Plan) -> str:
+    return dict(plan.desired.tables).get(NFT_TABLE, "")
 
 
 def changed(scene: Scene) -> tuple[Plan, Facts, Plan, tuple[Operation, ...]]:
@@ -81,10 +84,9 @@ def test_inverse_restores(scene: Scene) -> None:
     """Back to an earlier state of ours, and back to nothing."""
     first, now, _, todo = changed(scene)
     *_, after = steps(now, todo)
-    ruleset = Ruleset(text=first.desired.nft)
     for before, target in (
-        (now, snapshot(now, ruleset)),
-        (scene.later, snapshot(scene.facts, Ruleset())),
+        (now, snapshot(now, record_tables(now, first.desired))),
+        (scene.later, snapshot(scene.facts, ())),
     ):
         restored = settle(after, target)
         assert sorted(restored.rules) == sorted(before.rules)
@@ -92,7 +94,7 @@ def test_inverse_restores(scene: Scene) -> None:
         assert sorted(restored.routes) == sorted(before.routes)
         assert dict(restored.sysctls) == dict(before.sysctls)
         assert restored.links == before.links
-        assert restored.nft == before.nft
+        assert restored.tables == before.tables
 
 
 @each_scene
@@ -147,7 +149,7 @@ def ways_of_replies(plan: Plan) -> dict[Flow, Way]:
             flow = Flow(family, hosts.FAR[family], address.address)
             if uplink.mechanism != "source":
                 found[replace(flow, mark=uplink.arrival_mark)] = uplink.interface, gateway
-            if f"chain adopt_{uplink.number} " in plan.desired.nft:
+            if f"chain adopt_{uplink.number} " in marks_table(plan):
                 behind = Flow(family, hosts.FAR[family], hosts.LAN[family], "lan0")
                 found[replace(behind, mark=uplink.arrival_mark)] = uplink.interface, gateway
             if owners[address.address] == 1:
@@ -226,7 +228,7 @@ def test_change_opens_no_gap(scene: Scene) -> None:
 def test_down_keeps_the_host_reachable(scene: Scene) -> None:
     """The LAN stays the LAN, and who has a default keeps one."""
     settled = settle(scene.facts, planned(scene.config, scene.facts).desired)
-    states = list(steps(settled, operations(settled, snapshot(scene.facts, Ruleset()))))
+    states = list(steps(settled, operations(settled, snapshot(scene.facts, ()))))
     assert_never_worse(states, private_ways(scene.facts))
     for family in FAMILIES:
         flow = Flow(family, hosts.FAR[family])
@@ -243,7 +245,7 @@ def test_marks_stay_inside_the_mask(scene: Scene) -> None:
     mask = scene.config.host.mark_mask
     assert all(rule.mask in (0, mask) or not rule.mark for rule in plan.desired.rules)
     assert all(rule.mark & ~mask == 0 for rule in plan.desired.rules)
-    for line in plan.desired.nft.splitlines():
+    for line in marks_table(plan).splitlines():
         if "mark set" in line:
             kept, bits = line.split("& ")[1].split(" ")[0:3:2]
             assert int(kept, 16) == ~mask & 0xFFFFFFFF

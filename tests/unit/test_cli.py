@@ -15,8 +15,10 @@ import pytest
 
 from ifdefault.cli import check, init, main
 from ifdefault.cli.options import Options
+from ifdefault.host.store import State
+from ifdefault.host.transaction import Prepared
 from ifdefault.model.errors import ConfigError, HostError, KernelError, Problem
-from ifdefault.model.kernel import Address, Facts, Hop, Link, Route
+from ifdefault.model.kernel import OWN_TABLES, Address, Desired, Facts, Hop, Link, Route
 
 FACTS = Facts(
     links=(Link(2, "wan0"),),
@@ -283,3 +285,32 @@ def test_check_survives_a_kernel_that_refuses(
     told = capsys.readouterr().err
     assert "weight: 0 is too small" in told
     assert "error: nft: operation not permitted" in told
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A plan of each of our nft tables, and of nothing else."""
+    texts = {name: f"table inet {name} {{\n}}\n" for name in OWN_TABLES}
+    desired = Desired(tables=tuple(texts.items()))
+    prepared = Prepared(Facts(), State(), (), (), desired, ())
+    monkeypatch.setattr("ifdefault.host.transaction.prepare", lambda *_, **__: prepared)
+    monkeypatch.setattr("ifdefault.cli.daemon_client.decision", lambda _: None)
+    return texts
+
+
+def test_plan_ruleset_shows_every_table(
+    tables: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["plan"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main.run(["plan", "--ruleset"]) == 0
+    assert capsys.readouterr().out == "".join(tables.values())
+
+
+def test_plan_json_has_every_table_by_its_name(
+    tables: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["plan", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tables"] == tables
+    assert "ruleset" not in told

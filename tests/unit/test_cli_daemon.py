@@ -31,7 +31,7 @@ TOLD = {
     "operations": ["ip rule add …"],
     "pending": {"isp-c": "no address"},
     "problems": [{"where": "rule 5", "what": "catches", "remedy": "", "warning": True}],
-    "ruleset": "",
+    "tables": {"ifdefault": "table inet ifdefault {\n}\n"},
     "ready": 2,
     "uplinks": 3,
 }

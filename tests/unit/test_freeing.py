@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ifdefault.daemon.stale_connections import Ends, ends
-from ifdefault.host.store import Ruleset, State
+from ifdefault.host.store import State
 from ifdefault.host.transaction import Prepared
 from ifdefault.model.config import Family
 from ifdefault.model.health import Decision
@@ -37,7 +37,7 @@ FACTS = Facts(
 
 
 def freed(*uplinks: Uplink, usable: dict[Family, tuple[str, ...]], family: Family = 4) -> Ends:
-    prepared = Prepared(FACTS, State(), Ruleset(), uplinks, Desired(), ())
+    prepared = Prepared(FACTS, State(), (), uplinks, Desired(), ())
     return ends(prepared, Decision((), tuple(usable.items())), uplinks[0], family)
 
 
@@ -62,6 +62,6 @@ def test_what_is_reached_by_no_uplink_is_spared() -> None:
 
 def test_the_others_come_in_their_rank() -> None:
     c = replace(B, name="c", addresses=(Address(4, "wan2", "192.0.2.10", 24),))
-    prepared = Prepared(FACTS, State(), Ruleset(), (A, B, c), Desired(), ())
+    prepared = Prepared(FACTS, State(), (), (A, B, c), Desired(), ())
     decision = Decision(((4, ("c", "b", "a")),), ((4, ("c", "b")),))
     assert ends(prepared, decision, A, 4).others == ("192.0.2.10", "198.51.100.10")

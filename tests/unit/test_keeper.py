@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ifdefault.daemon.keeper import Keeper
-from ifdefault.host.store import Ruleset, State, Store
+from ifdefault.host.store import State, Store
 from ifdefault.host.transaction import Prepared
 from ifdefault.kernel.ebpf import cgroups
 from ifdefault.model.config import Config
@@ -22,7 +22,7 @@ def test_a_group_that_comes_while_the_kernel_is_looked_at_is_seen_next(
 
     def look(*_: object, **__: object) -> Prepared:
         there["/g"] = 7  # after the hook's groups were read
-        return Prepared(Facts(), State(), Ruleset(), (), wanted, ())
+        return Prepared(Facts(), State(), (), (), wanted, ())
 
     keeper = Keeper(Config(uplinks=()), Store(tmp_path))
     keeper._prepared = look()

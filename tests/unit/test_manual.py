@@ -150,7 +150,7 @@ def test_environment_and_files() -> None:
     names = {p.envvar for p in cli.params if p.envvar} | {"IFDEFAULT_DEBUG"}
     assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
     state = Options().state_dir
-    kept = {store.STATE, *store.RULESETS.values(), store.HEALTH, store.LOCK}
+    kept = {store.STATE, store.TABLES, store.HEALTH, store.LOCK}
     kept |= {store.PENDING, store.GUARD, "undo.log"}
     kept |= {embedded.SERIALS, dynamic_update.UPDATES, programs.PROGRAMS, public_address.DISCOVERED}
     files = {str(state / name) for name in kept}

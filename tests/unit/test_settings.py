@@ -33,7 +33,7 @@ def wanted(now: dict[str, str], passing: Passing | None = LAN) -> tuple[tuple[st
 
 
 def operations(now: dict[str, str], desired: Desired) -> tuple[Operation, ...]:
-    return diff(Facts(sysctls=tuple(now.items())), desired, str)
+    return diff(Facts(sysctls=tuple(now.items())), desired, ())
 
 
 def performed(now: dict[str, str], todo: tuple[Operation, ...]) -> dict[str, str]:

@@ -39,7 +39,6 @@ def command(
 
 
 def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> dict[str, Any]:
-    from ifdefault.cli.show.table import operations_json
     from ifdefault.host import rollback_timer
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare
@@ -52,4 +51,4 @@ def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> dict[str, 
             commit(prepared, store)
         else:
             rollback_timer.commit_on_probation(prepared, store, confirm_s)
-    return operations_json(prepared)
+    return prepared.to_json()

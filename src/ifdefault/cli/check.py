@@ -17,7 +17,7 @@ from ifdefault.cli.options import Options
 from ifdefault.cli.show.table import problems_json, tell_problems
 from ifdefault.model.config import Config
 from ifdefault.model.errors import ConfigError, IfdefaultError, Problem
-from ifdefault.model.kernel import FORWARD_TABLE, Uplink
+from ifdefault.model.kernel import NFT_TABLE, OWN_TABLES, Uplink
 
 
 @click.command("check", short_help="find what is wrong with the config, or stands in its way")
@@ -55,14 +55,15 @@ def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tu
     found = list(_rights())
     try:
         if config is None:
-            nft.check("")
+            nft.check(NFT_TABLE, "")
             return [*found, *foreign.networkd_problems()], ()
         decision = daemon_client.decision(options)
         prepared = prepare_config(config, Store(options.state_dir), decision=decision)
         found += config_file.placed(options.config, prepared.problems)
         found += find_lacks(config, prepared.uplinks)
-        nft.check(prepared.desired.nft)
-        nft.check(prepared.desired.services, FORWARD_TABLE)
+        tables = dict(prepared.desired.tables)
+        for name in OWN_TABLES:
+            nft.check(name, tables.get(name, ""))
     except IfdefaultError as error:
         return [*found, *error.problems], ()
     return found, prepared.uplinks

@@ -15,7 +15,7 @@ from ifdefault.cli.options import Options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(options: Options, wait: bool, as_json: bool) -> None:
-    """Remove our rules, routes and nftables table, and put sysctls and link groups back.
+    """Remove our rules, routes and nftables tables, and put sysctls and link groups back.
 
     Needs no config. A waiting `apply --confirm` is called off. Where the daemon runs, it does the
     work, and then rests until `apply`, `reload` or its restart.
@@ -38,7 +38,6 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
 
 def _down(options: Options, *, wait: bool) -> dict[str, Any]:
-    from ifdefault.cli.show.table import operations_json
     from ifdefault.host import rollback_timer
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare_down
@@ -48,4 +47,4 @@ def _down(options: Options, *, wait: bool) -> dict[str, Any]:
         prepared = prepare_down(store)
         commit(prepared, store)
         rollback_timer.call_off(store)
-    return operations_json(prepared)
+    return prepared.to_json()

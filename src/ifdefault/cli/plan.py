@@ -22,7 +22,7 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
     Where the daemon runs, what it has decided is followed.
     """
     from ifdefault.cli import daemon_client
-    from ifdefault.cli.show.table import operations_json, tell_problems
+    from ifdefault.cli.show.table import tell_problems
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare
     from ifdefault.plan.describe import describe
@@ -31,13 +31,13 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
         options.config, Store(options.state_dir), decision=daemon_client.decision(options)
     )
     if as_json:
-        click.echo(json.dumps(operations_json(prepared), indent=1))
+        click.echo(json.dumps(prepared.to_json(), indent=1))
     else:
         tell_problems(prepared.problems)
         for operation in prepared.operations:
             click.echo(describe(operation))
-        if ruleset and prepared.desired.nft:
-            click.echo(prepared.desired.nft, nl=False)
+        for _, text in prepared.desired.tables if ruleset else ():
+            click.echo(text, nl=False)
         count = len(prepared.operations)
         click.echo(f"{count} operations" if count else "nothing to do", err=True)
     if any(not problem.warning for problem in prepared.problems):

@@ -39,7 +39,7 @@ def commit_on_probation(
     The caller holds the store's lock. If the commit itself fails, the guard is called off.
     """
     token = secrets.token_hex(8)
-    came_from = asdict(snapshot(prepared.facts, prepared.ruleset))
+    came_from = asdict(snapshot(prepared.facts, prepared.loaded))
     store.write(PENDING, {"token": token, "before": came_from})
     try:
         _start(store, token, seconds)

@@ -14,7 +14,7 @@ from ifdefault.kernel import ask, nft
 from ifdefault.kernel.ask import Traffic
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import KernelError
-from ifdefault.model.kernel import PROTOCOL
+from ifdefault.model.kernel import NFT_TABLE, PROTOCOL
 from ifdefault.plan import ruleset
 from ifdefault.plan.describe import describe
 
@@ -71,12 +71,12 @@ class Status:
 
 def read_status(prepared: Prepared) -> Status:
     facts, desired = prepared.facts, prepared.desired
-    has_table = facts.nft is not None
-    counters = nft.read_counters() if has_table else {}
+    has_table = NFT_TABLE in dict(facts.tables)
+    counters = nft.read_counters(NFT_TABLE) if has_table else {}
     carried = ask.traffic(frozenset(u.interface for u in prepared.uplinks))
     carriers = {link.name: link.carrier for link in facts.links}
     return Status(
-        applied=has_table or any(rule.protocol == PROTOCOL for rule in facts.rules),
+        applied=bool(facts.tables) or any(rule.protocol == PROTOCOL for rule in facts.rules),
         defaults=tuple(default for family in FAMILIES for default in _defaults(prepared, family)),
         uplinks=tuple(
             UplinkStatus(

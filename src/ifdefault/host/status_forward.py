@@ -57,7 +57,7 @@ class Behind:
 
 def read_behind(prepared: Prepared) -> Behind:
     facts, hook = prepared.facts, prepared.desired.hook
-    counters = nft.read_counters(FORWARD_TABLE) if facts.services is not None else {}
+    counters = nft.read_counters(FORWARD_TABLE) if FORWARD_TABLE in dict(facts.tables) else {}
     names = {u.chosen_mark: u.name for u in prepared.uplinks}
     return Behind(
         services=tuple(

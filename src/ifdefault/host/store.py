@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ifdefault.model.errors import HostError, LockError, Problem
-from ifdefault.model.kernel import FORWARD_TABLE, NFT_TABLE, NftTable
+from ifdefault.model.kernel import Loaded, NftTable, Ruleset
 
-STATE, LOCK = "state.json", "lock"
-RULESETS = {NFT_TABLE: "ruleset.json", FORWARD_TABLE: "services.json"}
+STATE, TABLES, LOCK = "state.json", "tables.json", "lock"
 PENDING, GUARD = "undo.json", "guard"
 HEALTH = "health.json"
 
@@ -38,20 +37,6 @@ class State:
     groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
     forced: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Ruleset:
-    """A nftables table of ours as loaded last, and how the kernel listed it then. If this is lost,
-    the table is loaded again."""
-
-    text: str = ""
-    digest: str = ""
-    listing: str = ""
-
-    @property
-    def table(self) -> NftTable | None:
-        return NftTable(self.digest, self.listing) if self.listing else None
 
 
 class Store:
@@ -78,15 +63,21 @@ class Store:
             self.write(STATE, asdict(state))
             self._on_disk = deepcopy(state)
 
-    def load_ruleset(self, table: str = NFT_TABLE) -> Ruleset:
+    def load_tables(self) -> Loaded:
+        """Our nft tables as loaded last. One that is lost here is loaded again."""
         try:
-            return Ruleset(**(self.read(RULESETS[table]) or {}))
-        except (HostError, TypeError):
-            return Ruleset()
+            told = self.read(TABLES) or {}
+            return tuple(
+                (name, Ruleset(known["text"], NftTable(**known["table"])))
+                for name, known in told.items()
+            )
+        except (AttributeError, HostError, KeyError, TypeError):
+            return ()
 
-    def save_ruleset(self, ruleset: Ruleset, table: str = NFT_TABLE) -> None:
-        if ruleset != self.load_ruleset(table):  # that of the services may be large
-            self.write(RULESETS[table], asdict(ruleset), durable=False)
+    def save_tables(self, loaded: Loaded) -> None:
+        if dict(loaded) != dict(self.load_tables()):  # that of the services may be large
+            told = {name: asdict(ruleset) for name, ruleset in loaded}
+            self.write(TABLES, told, durable=False)
 
     def write(self, name: str, content: Any, *, durable: bool = True) -> None:
         """Replace a file of ours whole."""

@@ -7,15 +7,15 @@ ours before, by the same diff. This module does no I/O of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ifdefault.config import placed
 from ifdefault.config import read as read_config
 from ifdefault.host import exec_groups, routers
 from ifdefault.host.routers import RoutersSeen
-from ifdefault.host.store import Ruleset, State, Store
+from ifdefault.host.store import State, Store
 from ifdefault.kernel import foreign, nft, sockets
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.perform import Performer
@@ -24,13 +24,11 @@ from ifdefault.model.config import Config
 from ifdefault.model.errors import HostError, KernelError, Problem
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import (
-    FORWARD_TABLE,
-    NFT_TABLE,
     AddRule,
     Desired,
     Facts,
+    Loaded,
     LoadNft,
-    NftTable,
     Operation,
     PutHook,
     PutRoute,
@@ -43,7 +41,7 @@ from ifdefault.model.kernel import (
 from ifdefault.plan import conflicts, numbers
 from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import plan
-from ifdefault.plan.diff import diff, own_routes, own_rules
+from ifdefault.plan.diff import diff, own_routes, own_rules, record_tables
 
 T = TypeVar("T")
 Before = Callable[[Operation], None]
@@ -53,7 +51,7 @@ def _ignore(_: Operation) -> None:
     pass
 
 
-_NONE, _NO_CONFIG, _UNDECIDED = Ruleset(), Config(()), Decision()
+_NO_CONFIG, _UNDECIDED = Config(()), Decision()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +60,25 @@ class Prepared:
 
     facts: Facts
     state: State
-    ruleset: Ruleset  # as loaded last
+    loaded: Loaded
     uplinks: tuple[Uplink, ...]
     desired: Desired
     operations: tuple[Operation, ...]
     problems: tuple[Problem, ...] = ()
-    services: Ruleset = _NONE  # as loaded last
     config: Config = _NO_CONFIG
     decision: Decision = _UNDECIDED  # the running daemon's
     lacks: tuple[Problem, ...] = ()  # what the config wants and this host, or process, can't do
+
+    def to_json(self) -> dict[str, Any]:
+        """What subcommands print, be it from the daemon or from themselves."""
+        return {
+            "operations": [describe(operation) for operation in self.operations],
+            "pending": {u.name: u.pending for u in self.uplinks if u.pending},
+            "problems": [asdict(problem) for problem in self.problems],
+            "tables": dict(self.desired.tables),
+            "ready": sum(not u.pending for u in self.uplinks),
+            "uplinks": len(self.uplinks),
+        }
 
 
 def prepare(
@@ -114,17 +122,15 @@ def prepare_config(
     if thorough:
         found = conflicts.find_conflicts(config, facts, planned.uplinks)
         problems = (*found, *foreign.networkd_problems(), *lacks)
-    ruleset, services = store.load_ruleset(), store.load_ruleset(FORWARD_TABLE)
-    operations = diff(facts, desired, nft.digest, ruleset.table, services.table)
+    loaded = store.load_tables()
     return Prepared(
         facts,
         state,
-        ruleset,
+        loaded,
         planned.uplinks,
         desired,
-        operations,
+        diff(facts, desired, loaded),
         problems,
-        services,
         config,
         decision or _UNDECIDED,
         lacks,
@@ -161,11 +167,9 @@ def lay_hook(config: Config, store: Store) -> None:
 
 def prepare_down(store: Store) -> Prepared:
     """What takes all of ours away. Needs no config."""
-    state, facts = store.load(), read_facts()
+    state, loaded, facts = store.load(), store.load_tables(), read_facts()
     desired = with_originals(Desired(), state, facts)
-    operations = diff(facts, desired, nft.digest)
-    services = store.load_ruleset(FORWARD_TABLE)
-    return Prepared(facts, state, store.load_ruleset(), (), desired, operations, services=services)
+    return Prepared(facts, state, loaded, (), desired, diff(facts, desired, loaded))
 
 
 def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
@@ -183,24 +187,22 @@ def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
     )
 
 
-def snapshot(facts: Facts, ruleset: Ruleset, services: Ruleset = _NONE) -> Desired:
+def snapshot(facts: Facts, loaded: Loaded) -> Desired:
     """What is ours in the kernel now, as something to come back to."""
+    there = dict(facts.tables)
     now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
     return Desired(
         routes=own_routes(facts),
         rules=own_rules(facts),
-        nft=_known(facts.nft, ruleset),
-        services=_known(facts.services, services),
+        tables=tuple(
+            (name, known.text)
+            for name, known in loaded
+            if name in there and there[name].digest == known.table.digest
+        ),
         hook=facts.hook,
         sysctls=tuple((n, now[n]) for n in sorted(now)),
         groups=tuple((dev, groups[dev]) for dev in sorted(groups)),
     )
-
-
-def _known(there: NftTable | None, ruleset: Ruleset) -> str:
-    """The text of a table that stands, if it is the one that we loaded last."""
-    known = there is not None and there.digest == nft.digest(ruleset.text)
-    return ruleset.text if known else ""
 
 
 def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
@@ -210,14 +212,14 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
         raise HostError(*errors)
     for operation in prepared.operations:
         if isinstance(operation, LoadNft):
-            nft.check(operation.text, operation.table)
-    came_from = snapshot(prepared.facts, prepared.ruleset, prepared.services)
+            nft.check(operation.table, operation.text)
+    came_from = snapshot(prepared.facts, prepared.loaded)
     state = _with_new_originals(prepared)
     store.save(state)
     try:
         _perform(prepared, before)
         facts = read_facts()
-        left = diff(facts, prepared.desired, nft.digest)
+        left = diff(facts, prepared.desired, record_tables(facts, prepared.desired))
         if left:
             raise KernelError(_unlike(left))
     except (KernelError, HostError) as error:
@@ -277,28 +279,28 @@ def _key(operation: Operation, uplinks: tuple[Uplink, ...]) -> str:
 def _with_new_originals(prepared: Prepared) -> State:
     """The oldest value stays the original, whoever changed it since; what the kernel holds of
     ours until the operation is done is ours as well."""
-    state = prepared.state
+    sysctls, groups = dict(prepared.state.sysctls), dict(prepared.state.groups)
     for operation in prepared.operations:
         match operation:
             case SetSysctl(name, value, was):
-                state.sysctls[name] = (*state.sysctls.get(name, (was,)), value)
+                sysctls[name] = (*sysctls.get(name, (was,)), value)
             case SetGroup(dev, group, was_group):
-                state.groups[dev] = (*state.groups.get(dev, (was_group,)), group)
-    return state
+                groups[dev] = (*groups.get(dev, (was_group,)), group)
+    return replace(prepared.state, sysctls=sysctls, groups=groups)
 
 
 def _note(store: Store, state: State, facts: Facts, target: Desired) -> None:
     """Remember how things stand after a change."""
-    for name, text, there in (
-        (NFT_TABLE, target.nft, facts.nft),
-        (FORWARD_TABLE, target.services, facts.services),
-    ):
-        found = there or NftTable()
-        store.save_ruleset(Ruleset(text, found.digest, found.listing), name)
-    state.sysctls = _settled(state.sysctls, dict(facts.sysctls))
-    state.groups = _settled(state.groups, {link.name: link.group for link in facts.links})
+    store.save_tables(record_tables(facts, target))
     exec_groups.sweep(state)
-    store.save(state)
+    groups = {link.name: link.group for link in facts.links}
+    store.save(
+        replace(
+            state,
+            sysctls=_settled(state.sysctls, dict(facts.sysctls)),
+            groups=_settled(state.groups, groups),
+        )
+    )
 
 
 def _settled(known: dict[str, tuple[T, ...]], now: dict[str, T]) -> dict[str, tuple[T, ...]]:
@@ -320,14 +322,14 @@ def return_to(target: Desired, store: Store) -> None:
     target = replace(target, routes=routes)
     refused: list[Problem] = []
     with Performer() as performer:
-        for operation in diff(facts, target, nft.digest):
+        for operation in diff(facts, target, store.load_tables()):
             try:
                 _perform_one(performer, operation)
             except KernelError as error:
                 refused += error.problems
     facts = read_facts()
     _note(store, store.load(), facts, target)
-    if left := diff(facts, target, nft.digest):
+    if left := diff(facts, target, record_tables(facts, target)):
         refused.append(_unlike(left))
     if refused:
         raise KernelError(*refused)

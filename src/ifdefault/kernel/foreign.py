@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ifdefault.model.errors import Problem
-from ifdefault.model.kernel import FORWARD_TABLE, NFT_TABLE
+from ifdefault.model.kernel import OWN_TABLES
 
 _WHOLE = 0xFFFFFFFF
 _TIMEOUT_S = 5
@@ -60,7 +60,7 @@ def dropping_chains(ruleset_json: str) -> tuple[tuple[str, str, str], ...]:
 def nft_marks(ruleset_json: str) -> Marks:
     for entry in json.loads(ruleset_json)["nftables"]:
         rule = entry.get("rule")
-        if not rule or (rule["family"] == "inet" and rule["table"] in (NFT_TABLE, FORWARD_TABLE)):
+        if not rule or (rule["family"] == "inet" and rule["table"] in OWN_TABLES):
             continue
         where = f"nft {rule['family']} {rule['table']} {rule['chain']}, handle {rule['handle']}"
         for statement in rule["expr"]:

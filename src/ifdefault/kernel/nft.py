@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -17,13 +16,19 @@ from typing import Any
 
 from ifdefault.kernel import nftlink
 from ifdefault.model.errors import HostError, KernelError, Problem
-from ifdefault.model.kernel import NFT_TABLE, NftTable
+from ifdefault.model.kernel import (
+    FORWARD_TABLE,
+    NFT_TABLE,
+    OWN_TABLES,
+    RULESET_DIGEST,
+    NftTable,
+    ruleset_digest,
+)
 
 _STATELESS, _JSON, _TERSE = 1 << 2, 1 << 4, 1 << 11
 # the elements of a set that packets fill
 _FILLED = re.compile(r"(\t\tflags dynamic\n(?:\t\t\w+\n)*)\t\telements = \{[^}]*\}\n")
 _CAP_NET_ADMIN = 1 << 12  # linux/capability.h
-_DIGEST = "sha256:"  # how the comment of a table of ours begins
 
 
 @functools.cache
@@ -76,12 +81,7 @@ def _first_error(told: str) -> str:
     return told.strip() or "nft failed without a word"
 
 
-@functools.lru_cache(maxsize=4)  # the same few large texts, plan after plan
-def digest(text: str) -> str:
-    return _DIGEST + hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _batch(text: str, table: str) -> str:
+def _batch(table: str, text: str) -> str:
     """What replaces a table of ours by `text` in one transaction, marked with the text's digest.
 
     nft 1.0.6 knows no `destroy`: adding first makes the deletion always succeed.
@@ -89,18 +89,18 @@ def _batch(text: str, table: str) -> str:
     name = f"table inet {table}"
     if not text:
         return f"add {name}\ndelete {name}\n"
-    marked = text.replace("{\n", f'{{\n\tcomment "{digest(text)}"\n', 1)
+    marked = text.replace("{\n", f'{{\n\tcomment "{ruleset_digest(text)}"\n', 1)
     return f"add {name}\ndelete {name}\n{marked}"
 
 
-def load(text: str, table: str = NFT_TABLE) -> None:
+def load(table: str, text: str) -> None:
     """Replace a table of ours by `text`; "" deletes it."""
-    run(_batch(text, table))
+    run(_batch(table, text))
 
 
-def check(text: str, table: str = NFT_TABLE) -> None:
-    """Let the kernel check a ruleset without loading it; KernelError says what it refuses."""
-    run(_batch(text, table), dry_run=True)
+def check(table: str, text: str) -> None:
+    """Let the kernel check a table of ours without loading it; KernelError says what it refuses."""
+    run(_batch(table, text), dry_run=True)
 
 
 def ruleset_json() -> str:
@@ -109,21 +109,27 @@ def ruleset_json() -> str:
     return run("list ruleset", output=_JSON | _STATELESS | _TERSE)
 
 
-def read_table(name: str = NFT_TABLE, *, terse: bool = False) -> NftTable | None:
-    """A table of ours as it stands; None if it isn't there. `terse`: without looking at what its
-    sets and maps hold."""
+def read_tables() -> tuple[tuple[str, NftTable], ...]:
+    """Those of our tables that are there."""
+    found = ((name, read_table(name)) for name in OWN_TABLES)
+    return tuple((name, table) for name, table in found if table is not None)
+
+
+def read_table(name: str) -> NftTable | None:
+    """A table of ours as it stands; None if it isn't there."""
     _require_rights()
     comment = nftlink.comment(name)
     if comment is None:
         return None
-    if terse:
+    if name == FORWARD_TABLE:  # its maps hold thousands of services, and nobody looks at those
         listing = nftlink.outline(name)
     else:
-        listing = digest(_FILLED.sub(r"\1", run(f"list table inet {name}", output=_STATELESS)))
-    return NftTable(comment if comment.startswith(_DIGEST) else "", listing)
+        text = _FILLED.sub(r"\1", run(f"list table inet {name}", output=_STATELESS))
+        listing = ruleset_digest(text)
+    return NftTable(comment if comment.startswith(RULESET_DIGEST) else "", listing)
 
 
-def read_counters(table: str = NFT_TABLE) -> dict[str, tuple[int, int]]:
+def read_counters(table: str) -> dict[str, tuple[int, int]]:
     """The named counters of a table of ours: name to (packets, bytes)."""
     told = json.loads(run(f"list counters table inet {table}", output=_JSON))
     return {

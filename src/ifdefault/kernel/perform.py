@@ -71,8 +71,8 @@ class Performer:
                 self._netlink.change(rtnetlink.NEWRULE, rtnetlink.encode_rule(rule), F_CREATE)
             case DeleteRule(rule):
                 self._unless_gone(rtnetlink.DELRULE, rtnetlink.encode_rule(rule))
-            case LoadNft(text, table):
-                nft.load(text, table)
+            case LoadNft(table, text):
+                nft.load(table, text)
             case PutHook(wanted):
                 attach.put(wanted)
             case ForgetFlows(redirects, ports, addresses, mask):

@@ -15,7 +15,6 @@ from ifdefault.kernel.netlink import Netlink
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import HostError, KernelError, Problem
 from ifdefault.model.kernel import (
-    FORWARD_TABLE,
     TABLE_LOCAL,
     Address,
     Facts,
@@ -58,8 +57,7 @@ def read_facts() -> Facts:
                 rules=tuple(_rules(netlink)),
                 neighbours=read_neighbours(netlink, names),
                 sysctls=tuple(_sysctls(links)),
-                nft=nft.read_table(),
-                services=nft.read_table(FORWARD_TABLE, terse=True),
+                tables=nft.read_tables(),
                 hook=attach.read(),
                 wildcard_udp=sockets.wildcard_udp(),
             )

@@ -24,7 +24,7 @@ from ifdefault.kernel.netlink import (
     u32,
 )
 from ifdefault.kernel.read import read_links
-from ifdefault.model.kernel import FORWARD_TABLE, NFT_TABLE, PROTOCOL, TABLE_LOCAL, Link
+from ifdefault.model.kernel import OWN_TABLES, PROTOCOL, TABLE_LOCAL, Link
 
 Kind = Literal["address", "route", "rule", "nexthop", "nft"]
 
@@ -81,8 +81,7 @@ _ADDRESS_FLAGS = 0x01 | 0x04 | 0x08 | 0x20 | 0x40  # those that rtnetlink's deco
 _USABLE, _FAILED = 0x02 | 0x04 | 0x08 | 0x10 | 0x80, 0x20  # as rtnetlink's decoder has it
 _NEWGEN = 15  # tells that a transaction has ended, and nothing of what was in it
 _OWN_TABLES = tuple(
-    struct.pack("=HH", 4 + len(name) + 1, 1) + name.encode() + b"\0"
-    for name in (NFT_TABLE, FORWARD_TABLE)
+    struct.pack("=HH", 4 + len(name) + 1, 1) + name.encode() + b"\0" for name in OWN_TABLES
 )
 
 

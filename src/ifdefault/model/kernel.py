@@ -8,13 +8,17 @@ interfaces go by name. `family` is 4 or 6. Nothing here reads a clock, a file or
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from dataclasses import dataclass
 
 from ifdefault.model.config import Family
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
-NFT_TABLE = "ifdefault"  # our nftables table, family inet
+NFT_TABLE = "ifdefault"  # our nftables tables, family inet: marks and the truth-meter
 FORWARD_TABLE = "ifdefault_forward"  # the forwarded services, which may be many
+OWN_TABLES = (NFT_TABLE, FORWARD_TABLE)
+RULESET_DIGEST = "sha256:"  # how the comment of a table of ours begins
 TABLE_DEFAULT = 253
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
@@ -119,11 +123,29 @@ class Neighbour:
 
 @dataclass(frozen=True, order=True, slots=True)
 class NftTable:
-    """Our table as the kernel holds it: `digest` of what we loaded (the table's comment), and
-    `listing`, a digest of its contents as listed, counters and elements added by packets aside."""
+    """A table of our name as the kernel holds it: `digest` of what we loaded (the table's comment),
+    "" if that wasn't us, and `listing`, a digest of its contents as listed, counters and elements
+    added by packets aside."""
 
     digest: str = ""
     listing: str = ""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Ruleset:
+    """The text of a table of ours as we loaded it last, and what the kernel made of it."""
+
+    text: str
+    table: NftTable
+
+
+Loaded = tuple[tuple[str, Ruleset], ...]  # by table
+
+
+@functools.lru_cache(maxsize=4)  # the same few large texts, plan after plan
+def ruleset_digest(text: str) -> str:
+    """By what a table in the kernel is known to have been loaded from this text."""
+    return RULESET_DIGEST + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -136,8 +158,7 @@ class Facts:
     rules: tuple[Rule, ...] = ()  # in kernel order, both families
     neighbours: tuple[Neighbour, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()  # those that we may set or must know
-    nft: NftTable | None = None  # None: our table isn't there
-    services: NftTable | None = None  # likewise FORWARD_TABLE
+    tables: tuple[tuple[str, NftTable], ...] = ()  # those of OWN_TABLES that are there
     hook: Hook | None = None  # ours on connect()
     foreign_marks: tuple[tuple[int, str], ...] = ()  # (bits, where) that others' rulesets touch
     wildcard_udp: tuple[tuple[Family, int], ...] = ()  # (family, port) of sockets bound to any
@@ -221,12 +242,11 @@ class Desired:
 
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
-    nft: str = ""  # the ruleset's text; "" for no table
-    services: str = ""  # likewise of FORWARD_TABLE
+    tables: tuple[tuple[str, str], ...] = ()  # those of OWN_TABLES that are needed, and their text
     hook: Hook | None = None
     sysctls: tuple[tuple[str, str], ...] = ()
     groups: tuple[tuple[str, int], ...] = ()  # (interface, link group)
-    # part of `nft`, told apart for ForgetFlows
+    # part of NFT_TABLE, told apart for ForgetFlows
     redirects: tuple[Redirect, ...] = ()
     udp_ports: tuple[tuple[Family, int], ...] = ()  # those that are redirected
     udp_addresses: tuple[str, ...] = ()  # all of the uplinks', which are redirected to one another
@@ -281,8 +301,8 @@ class DeleteRule:
 class LoadNft:
     """Replace one of our nft tables by `text` in one transaction; "" deletes it."""
 
+    table: str
     text: str
-    table: str = NFT_TABLE
 
 
 @dataclass(frozen=True, order=True, slots=True)

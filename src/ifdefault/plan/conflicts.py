@@ -13,8 +13,6 @@ from dataclasses import replace
 from ifdefault.model.config import Config, Family, HostConfig
 from ifdefault.model.errors import Problem
 from ifdefault.model.kernel import (
-    FORWARD_TABLE,
-    NFT_TABLE,
     PROTOCOL,
     TABLE_MAIN,
     Facts,
@@ -174,8 +172,8 @@ def _in_our_tables(foreign: Sequence[Rule], facts: Facts, host: HostConfig) -> I
 
 
 def _under_our_name(facts: Facts) -> Iterator[Problem]:
-    for name, there in ((NFT_TABLE, facts.nft), (FORWARD_TABLE, facts.services)):
-        if there is not None and not there.digest:
+    for name, table in facts.tables:
+        if not table.digest:
             remedy = "rename it, or delete it if nobody needs it"
             yield Problem(f"nft table inet {name}", "isn't ours, and has our name", remedy)
 

@@ -48,7 +48,7 @@ def describe(operation: Operation) -> str:
             return f"ip{_six(rule.family)} rule add {rule_text(rule)}"
         case DeleteRule(rule):
             return f"ip{_six(rule.family)} rule del {rule_text(rule)}"
-        case LoadNft(text, table):
+        case LoadNft(table, text):
             if text:
                 return f"nft replace table inet {table}  # {text.count(chr(10))} lines"
             return f"nft delete table inet {table}"

@@ -15,6 +15,8 @@ from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.errors import ConfigError, Problem
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import (
+    FORWARD_TABLE,
+    NFT_TABLE,
     PROTOCOL,
     TABLE_DEFAULT,
     TABLE_LOCAL,
@@ -79,11 +81,14 @@ def plan(
     forwards = bool(passing) or connmark.forwards(facts)
     needs = ruleset.Needs(config.host, usable, ports, redirects, forwards, passing)
     rules = tuple(rule for rule in rules if _is_needed(rule, needs))
+    tables = {
+        NFT_TABLE: ruleset.render(needs),
+        FORWARD_TABLE: forward_table.render(config.forwards, usable, decision.gone),
+    }
     desired = Desired(
         routes=routes,
         rules=rules,
-        nft=ruleset.render(needs),
-        services=forward_table.render(config.forwards, usable, decision.gone),
+        tables=tuple((name, text) for name, text in tables.items() if text),
         hook=on_connect,
         sysctls=tuple(settings.sysctls(facts, needs)),
         groups=tuple(_groups(config, facts)),

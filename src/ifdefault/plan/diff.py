@@ -8,11 +8,11 @@ is ours (protocol number, table, name) is ever replaced or deleted. diff(x, x) i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ifdefault.model.kernel import (
-    FORWARD_TABLE,
     NFT_TABLE,
+    OWN_TABLES,
     PROTOCOL,
     AddRule,
     DeleteRoute,
@@ -20,51 +20,41 @@ from ifdefault.model.kernel import (
     Desired,
     Facts,
     ForgetFlows,
+    Loaded,
     LoadNft,
-    NftTable,
     Operation,
     PutHook,
     PutRoute,
     Route,
     Rule,
+    Ruleset,
     SetGroup,
     SetSysctl,
+    ruleset_digest,
 )
 from ifdefault.plan.connmark import FORWARDING
 from ifdefault.plan.numbers import OUTGOING
 from ifdefault.plan.settings import REDIRECTS
 
 
-def diff(
-    facts: Facts,
-    desired: Desired,
-    nft_digest: Callable[[str], str],
-    loaded: NftTable | None = None,
-    services: NftTable | None = None,
-) -> tuple[Operation, ...]:
-    """The operations that make `facts` into `desired`.
-
-    `nft_digest` gives the digest under which a ruleset is known in the kernel; `loaded` and
-    `services` are how our tables looked right after we loaded them, so that a stranger's edits
-    are seen.
-    """
+def diff(facts: Facts, desired: Desired, loaded: Loaded) -> tuple[Operation, ...]:
+    """The operations that make `facts` into `desired`. An nft table that isn't as in `loaded`, be
+    it edited by a stranger or forgotten by us, is loaded again."""
     put, drop_routes = _routes(facts, desired)
     add, drop_rules = _rules(facts, desired)
     on, off = _settings(facts, desired)
     opened, shut = _forwarding(facts, desired)
-    nft = tuple(_nft(NFT_TABLE, desired.nft, facts.nft, nft_digest, loaded))
-    forward = tuple(_nft(FORWARD_TABLE, desired.services, facts.services, nft_digest, services))
+    tables = tuple(_tables(facts, desired, loaded))
     return (
         *shut,
         *on,
         *put,
         *add,
-        *nft,
-        *forward,
+        *tables,
         *opened,
         *_hook(facts, desired),
         *drop_rules,
-        *_forgetting(desired, nft),
+        *_forgetting(desired, tables),
         *drop_routes,
         *off,
     )
@@ -76,6 +66,16 @@ def own_routes(facts: Facts) -> tuple[Route, ...]:
 
 def own_rules(facts: Facts) -> tuple[Rule, ...]:
     return tuple(r for r in facts.rules if r.protocol == PROTOCOL)
+
+
+def record_tables(facts: Facts, desired: Desired) -> Loaded:
+    """The nft tables of `desired` as the kernel holds them, to be known again."""
+    there = dict(facts.tables)
+    return tuple(
+        (name, Ruleset(text, there[name]))
+        for name, text in desired.tables
+        if name in there and there[name].digest == ruleset_digest(text)
+    )
 
 
 def _key(route: Route) -> tuple[int, int, str, int]:
@@ -163,21 +163,15 @@ def _repeated(rules: list[Rule]) -> list[Rule]:
     return list(extra.elements())
 
 
-def _nft(
-    name: str,
-    text: str,
-    there: NftTable | None,
-    nft_digest: Callable[[str], str],
-    loaded: NftTable | None,
-) -> Iterator[Operation]:
-    if not text:
-        if there is not None and there.digest:  # one without is a stranger's
-            yield LoadNft("", name)
-        return
-    intact = there is not None and there.digest == nft_digest(text)
-    if intact and (loaded is None or loaded == there):
-        return
-    yield LoadNft(text, name)
+def _tables(facts: Facts, desired: Desired, loaded: Loaded) -> Iterator[LoadNft]:
+    there, wanted, known = dict(facts.tables), dict(desired.tables), dict(loaded)
+    for name in OWN_TABLES:
+        if name in wanted:
+            intact = name in there and known.get(name) == Ruleset(wanted[name], there[name])
+            if not intact:
+                yield LoadNft(name, wanted[name])
+        elif name in there and there[name].digest:  # one without is a stranger's
+            yield LoadNft(name, "")
 
 
 def _hook(facts: Facts, desired: Desired) -> Iterator[Operation]:
@@ -185,10 +179,10 @@ def _hook(facts: Facts, desired: Desired) -> Iterator[Operation]:
         yield PutHook(desired.hook)
 
 
-def _forgetting(desired: Desired, nft: tuple[Operation, ...]) -> Iterator[Operation]:
+def _forgetting(desired: Desired, tables: tuple[LoadNft, ...]) -> Iterator[Operation]:
     """Right after the last rule has moved the default, since the kernel then answers from another
     address; the first time, too: the host may have tracked flows before us."""
-    if nft and desired.redirects:
+    if desired.redirects and any(load.table == NFT_TABLE for load in tables):
         ports, addresses = desired.udp_ports, desired.udp_addresses
         yield ForgetFlows(desired.redirects, ports, addresses, desired.mark_mask)
 

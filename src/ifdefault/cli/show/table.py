@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ifdefault.model.errors import Problem
-
-if TYPE_CHECKING:
-    from ifdefault.host.transaction import Prepared
 
 
 def tell_problems(problems: Iterable[Problem]) -> None:
@@ -26,24 +23,10 @@ def problems_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
     return [asdict(problem) for problem in problems]
 
 
-def operations_json(prepared: Prepared) -> dict[str, Any]:
-    """What an engine tells as well, see `daemon.operator`."""
-    from ifdefault.plan.describe import describe
-
-    return {
-        "operations": [describe(operation) for operation in prepared.operations],
-        "pending": {u.name: u.pending for u in prepared.uplinks if u.pending},
-        "problems": problems_json(prepared.problems),
-        "ruleset": prepared.desired.nft,
-        "ready": sum(not u.pending for u in prepared.uplinks),
-        "uplinks": len(prepared.uplinks),
-    }
-
-
 def tell_applied(
     told: Mapping[str, Any], confirm_s: int | None, *, quiet: bool, as_json: bool
 ) -> None:
-    """What `apply` did, or the engine for it, as `operations_json` has it."""
+    """What `apply` did, or the engine for it, see `Prepared.to_json`."""
     if as_json:
         click.echo(json.dumps({k: v for k, v in told.items() if k != "ok"}, indent=1))
         return

@@ -26,11 +26,9 @@ from ifdefault.daemon.control.server import (
 )
 from ifdefault.daemon.control.status import DaemonStatus
 from ifdefault.host import exec_groups
-from ifdefault.host.transaction import Prepared
 from ifdefault.model.config import Config
 from ifdefault.model.errors import HostError, IfdefaultError, Problem
 from ifdefault.model.health import Decision, Forced
-from ifdefault.plan.describe import describe
 
 if TYPE_CHECKING:
     from ifdefault.daemon.engine import Engine
@@ -142,7 +140,7 @@ class Operator:
         if before.daemon.user != engine.governor.keeper.config.daemon.user:
             engine.event_log.note("reload", "daemon.user is taken in at the next start")
         engine.event_log.note("reload", f"config taken in, {len(prepared.operations)} operations")
-        return _told(prepared)
+        return prepared.to_json()
 
     def _undo(self, before: Config, held: bool) -> None:
         """Back to what was before `apply --confirm`; until that succeeds, again and again."""
@@ -170,7 +168,7 @@ class Operator:
         prepared = self._engine.governor.take_down()
         self._call_off()
         self._engine.event_log.note("down", "all of ours was taken out of the kernel")
-        return _told(prepared)
+        return prepared.to_json()
 
     def _exec(self, peer: Peer, name: str, netns: int) -> dict[str, Any]:
         engine = self._engine
@@ -190,18 +188,3 @@ class Operator:
         if self._probation is not None:
             self._probation.cancel()
             self._probation = None
-
-
-def _told(prepared: Prepared) -> dict[str, Any]:
-    ready = sum(not u.pending for u in prepared.uplinks)
-    return {
-        "operations": [describe(operation) for operation in prepared.operations],
-        "pending": {u.name: u.pending for u in prepared.uplinks if u.pending},
-        "problems": [
-            {"where": p.where, "what": p.what, "remedy": p.remedy, "warning": p.warning}
-            for p in prepared.problems
-        ],
-        "ready": ready,
-        "uplinks": len(prepared.uplinks),
-        "ruleset": prepared.desired.nft,
-    }
