@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from bench.clock import time_ms
 from ifdefault.host.store import Store
-from ifdefault.host.transaction import Prepared, commit, prepare, prepare_down
+from ifdefault.host.transaction import commit, prepare, prepare_down
 from ifdefault.lab.world import Node, World
+from ifdefault.plan.prepare import Prepared
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from ifdefault.config import read as read_config
 from ifdefault.host.store import Store
-from ifdefault.host.transaction import Prepared, commit, prepare_config, prepare_down
+from ifdefault.host.transaction import commit, prepare_config, prepare_down
 from ifdefault.lab.world import Node, World
 from ifdefault.model.config import Config
 from ifdefault.model.kernel import Operation
+from ifdefault.plan.prepare import Prepared
 
 State = Counter[str]
 

@@ -15,11 +15,12 @@ from typing import NoReturn
 import pytest
 
 from ifdefault.config import read as read_config
-from ifdefault.host.store import State, Store
-from ifdefault.host.transaction import Prepared, commit, prepare, prepare_config, prepare_down
+from ifdefault.host.store import Store
+from ifdefault.host.transaction import commit, prepare, prepare_config, prepare_down
 from ifdefault.lab.world import World
 from ifdefault.model.config import Config
-from ifdefault.model.kernel import Operation
+from ifdefault.model.kernel import Operation, State
+from ifdefault.plan.prepare import Prepared
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import apply, differences, down, operations_left, read_state, store_of
 

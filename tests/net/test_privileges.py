@@ -18,7 +18,7 @@ NOBODY = 65534
 # What a process tries once it has given up its rights; says what succeeded.
 TRY = """
 import os, resource, socket, sys
-from ifdefault.daemon import privileges
+from ifdefault.ipc import privileges
 
 ours = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 held = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)

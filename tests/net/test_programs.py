@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.control.status import OutletStatus
 from ifdefault.daemon.dns import programs
 from ifdefault.daemon.dns.programs import Programs
 from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.status import OutletStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.lab.waiting import eventually

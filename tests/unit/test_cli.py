@@ -15,10 +15,9 @@ import pytest
 
 from ifdefault.cli import check, init, main
 from ifdefault.cli.options import Options
-from ifdefault.host.store import State
-from ifdefault.host.transaction import Prepared
 from ifdefault.model.errors import ConfigError, HostError, KernelError, Problem
-from ifdefault.model.kernel import OWN_TABLES, Address, Desired, Facts, Hop, Link, Route
+from ifdefault.model.kernel import OWN_TABLES, Address, Desired, Facts, Hop, Link, Route, State
+from ifdefault.plan.prepare import Prepared
 
 FACTS = Facts(
     links=(Link(2, "wan0"),),

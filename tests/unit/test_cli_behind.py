@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from ifdefault.cli.show import servers
-from ifdefault.daemon.control.status import CheckedServer, DaemonStatus
+from ifdefault.daemon.status import CheckedServer, DaemonStatus
 from ifdefault.host.status_forward import Behind, Kept, ServerStatus, ServiceStatus
 
 WEB1, WEB2, DRAINED = ("10.0.0.10", 443), ("10.0.0.11", 8443), ("10.0.0.12", 443)

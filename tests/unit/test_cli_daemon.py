@@ -18,7 +18,7 @@ from ifdefault.cli.options import Options
 from ifdefault.cli.show import paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
-from ifdefault.daemon.control.status import DaemonStatus
+from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host.status import Status
 from ifdefault.host.status_forward import Behind, ServiceStatus
 from ifdefault.model.errors import ConfigError, HostError, Problem

@@ -14,7 +14,7 @@ from ifdefault.cli import dnscheck, main, status
 from ifdefault.cli.show import names, paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
-from ifdefault.daemon.control.status import DaemonStatus, DnsStatus, Named, OutletStatus
+from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, OutletStatus
 from ifdefault.dns.survey import Question, Reply, Rrset
 from ifdefault.host.status import Status
 from ifdefault.model.config import Config, UplinkConfig

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from ifdefault.daemon.control import client, server
 from ifdefault.daemon.control.client import NotRunning, Peer, ask, is_running
 from ifdefault.daemon.control.server import Control, Request
-from ifdefault.daemon.control.status import CheckedServer, DaemonStatus
+from ifdefault.daemon.status import CheckedServer, DaemonStatus
 from ifdefault.lab.waiting import eventually
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ifdefault.daemon.stale_connections import Ends, ends
-from ifdefault.host.store import State
-from ifdefault.host.transaction import Prepared
 from ifdefault.model.config import Family
 from ifdefault.model.health import Decision
-from ifdefault.model.kernel import Address, Desired, Facts, Hop, Route, Uplink
+from ifdefault.model.kernel import Address, Desired, Facts, Hop, Route, State, Uplink
+from ifdefault.plan.prepare import Prepared
 
 BLANK = Uplink("a", 1, "wan0", 1001, 0x01000000, 0x21000000, 0x3F000000)
 A = replace(

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from ifdefault.daemon.keeper import Keeper
-from ifdefault.host.store import State, Store
-from ifdefault.host.transaction import Prepared
+from ifdefault.host.store import Store
 from ifdefault.kernel.ebpf import cgroups
 from ifdefault.model.config import Config
-from ifdefault.model.kernel import Desired, Facts, Hook
+from ifdefault.model.kernel import Desired, Facts, Hook, State
+from ifdefault.plan.prepare import Prepared
 
 
 def test_a_group_that_comes_while_the_kernel_is_looked_at_is_seen_next(

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.control.status import OutletStatus
 from ifdefault.daemon.dns import programs
 from ifdefault.daemon.dns.programs import PROGRAMS, RUNNING, Programs
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process import spawn
+from ifdefault.daemon.status import OutletStatus
 from ifdefault.host.store import Store
 from ifdefault.model.config import Config, DaemonConfig
 from ifdefault.model.dns import AddressRecord, DnsConfig, ExecConfig, NameConfig, Published

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.host.store import State
 from ifdefault.host.transaction import with_originals
-from ifdefault.model.kernel import Desired, Facts, Operation, SetSysctl
+from ifdefault.model.kernel import Desired, Facts, Operation, SetSysctl, State
 from ifdefault.plan.connmark import Passing
 from ifdefault.plan.diff import diff
 from ifdefault.plan.ruleset import Needs

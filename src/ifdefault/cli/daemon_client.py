@@ -12,7 +12,7 @@ from ifdefault.cli.options import Options
 from ifdefault.model.errors import ConfigError, HostError, Problem
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import DaemonStatus
+    from ifdefault.daemon.status import DaemonStatus
     from ifdefault.model.health import Decision
 
 CHANGE_S = 120.0  # a thousand operations take seconds; it may wait for another ifdefault
@@ -49,7 +49,7 @@ def standing(options: Options) -> DaemonStatus | None:
         told = ask(options, {"do": "status"})["standing"]
     except NotRunning:
         return None
-    from ifdefault.daemon.control.status import DaemonStatus
+    from ifdefault.daemon.status import DaemonStatus
 
     try:
         return DaemonStatus.from_json(told)

@@ -12,7 +12,7 @@ from ifdefault.cli.options import Options
 from ifdefault.model.errors import HostError, Problem
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import DaemonStatus
+    from ifdefault.daemon.status import DaemonStatus
 
 
 @click.group(invoke_without_command=True, subcommand_metavar="[COMMAND [ARGUMENTS]…]")

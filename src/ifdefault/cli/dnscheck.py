@@ -24,7 +24,7 @@ from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Uplink
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import DaemonStatus
+    from ifdefault.daemon.status import DaemonStatus
 
 T = TypeVar("T")
 Ask = Callable[[Question], Reply]

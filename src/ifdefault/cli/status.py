@@ -18,7 +18,7 @@ from ifdefault.cli.options import Options
 from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import DaemonStatus
+    from ifdefault.daemon.status import DaemonStatus
     from ifdefault.host.status import Status
 
 _WATCH_S = 1.0

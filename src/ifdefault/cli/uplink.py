@@ -12,7 +12,7 @@ from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import Forced
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import DaemonStatus
+    from ifdefault.daemon.status import DaemonStatus
 
 
 @click.command(short_help="show or force the state of an uplink")

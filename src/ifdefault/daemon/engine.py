@@ -40,13 +40,13 @@ from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.sd_notify import Notifier
 from ifdefault.host import rollback_timer
 from ifdefault.host.store import Store
-from ifdefault.host.transaction import Prepared
 from ifdefault.ipc import log
 from ifdefault.ipc.messages import Message
 from ifdefault.kernel.watch import Changed, LinkChanged, NeighbourChanged, Watch
 from ifdefault.model.config import Family
 from ifdefault.model.errors import ConfigError, HostError, IfdefaultError
 from ifdefault.model.health import Transition, Verdict
+from ifdefault.plan.prepare import Prepared
 
 _DEBOUNCE_S = 0.015  # kernel events come in groups
 _SILENT_S = 0.4  # how often what tells no news is looked at

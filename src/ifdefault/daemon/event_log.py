@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path as FilePath
 from typing import Any, get_args
 
-from ifdefault.daemon.control.status import Event
+from ifdefault.daemon.status import Event
 from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import HEALTH, Store

@@ -11,37 +11,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from ifdefault.host.store import State, Store
+from ifdefault.host.store import Store
 from ifdefault.kernel.ebpf import attach, cgroups
-from ifdefault.model.config import Config, OutgoingRule
 from ifdefault.model.errors import HostError, IfdefaultError, Problem
-from ifdefault.model.kernel import Uplink
+from ifdefault.model.kernel import State, Uplink
 
 _PREFIX = "ifdefault-"
 _MOST = 256
 
 
-def with_runs(config: Config, state: State) -> Config:
-    """The config with a rule for each command that runs, before its own. Those that ended leave
-    the state."""
-    if not state.runs:
-        return config
-    try:
-        state.runs = {path: u for path, u in state.runs.items() if cgroups.number(path)}
-    except HostError:
-        return config  # no cgroup v2 any more, and so no commands in one
-    rules = tuple(OutgoingRule(via=(u,), cgroups=(path,)) for path, u in state.runs.items())
-    return replace(config, outgoing=replace(config.outgoing, rules=rules + config.outgoing.rules))
-
-
-def sweep(state: State) -> bool:
-    """Remove the groups that nobody is in any more; whether there were some."""
+def swept(state: State) -> State:
+    """Remove the groups that nobody is in any more, from the host and from what is remembered."""
     with suppress(HostError):
         gone = [path for path in state.runs if cgroups.remove_empty(path)]
-        for path in gone:
-            del state.runs[path]
-        return bool(gone)
-    return False
+        if gone:
+            runs = {path: uplink for path, uplink in state.runs.items() if path not in gone}
+            return replace(state, runs=runs)
+    return state
 
 
 def find_uplink(uplinks: Sequence[Uplink], name: str) -> Uplink:
@@ -62,12 +48,10 @@ def enter(store: Store, pid: int, uid: int, uplink: str, lay: Callable[[], None]
     try:
         was = _group_of(pid, uid)
         with store.lock(wait=True):
-            state = store.load()
-            sweep(state)
+            state = swept(store.load())
             path = _place(was, uplink, state)
             cgroups.enter(pid, path)
-            state.runs[path] = uplink
-            store.save(state)
+            store.save(replace(state, runs={**state.runs, path: uplink}))
     except OSError as error:
         what = f"process {pid} can't be moved: {(error.strerror or str(error)).lower()}"
         raise HostError(Problem("exec", what)) from error
@@ -110,6 +94,4 @@ def _leave(store: Store, pid: int, was: str) -> None:
     with suppress(OSError, IfdefaultError):
         cgroups.enter(pid, was)
         with store.lock(wait=True):
-            state = store.load()
-            sweep(state)
-            store.save(state)
+            store.save(swept(store.load()))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from ifdefault.host import explain_forward
 from ifdefault.host.explain_forward import Passage
-from ifdefault.host.transaction import Prepared
 from ifdefault.kernel import ask
 from ifdefault.model.config import Family
 from ifdefault.model.errors import ConfigError, Problem
@@ -21,6 +20,7 @@ from ifdefault.plan import prefixes
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.forward_table import Target
 from ifdefault.plan.lookup import Fib, Flow, Verdict
+from ifdefault.plan.prepare import Prepared
 
 PROTOCOLS = {
     "tcp": socket.IPPROTO_TCP,

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ifdefault.host.transaction import Prepared
 from ifdefault.model.config import Family
 from ifdefault.model.kernel import Rule, Uplink
 from ifdefault.plan import connmark, forward_table, lookup, numbers, servers
 from ifdefault.plan.forward_table import Target
 from ifdefault.plan.lookup import Flow
 from ifdefault.plan.prefixes import contains, family_of
+from ifdefault.plan.prepare import Prepared
 
 _TCP, _UDP = 6, 17  # IPPROTO_TCP, IPPROTO_UDP
 Shares = tuple[tuple[Uplink, int], ...]  # in percent, the greatest first

@@ -22,9 +22,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ifdefault.host.store import PENDING, Store
-from ifdefault.host.transaction import Before, Prepared, commit, return_to, snapshot
+from ifdefault.host.transaction import Before, commit, return_to
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Desired
+from ifdefault.plan.prepare import Prepared, snapshot
 
 _READY = b"ready\n"
 _SYSTEMD = Path("/run/systemd/system")
@@ -39,7 +40,7 @@ def commit_on_probation(
     The caller holds the store's lock. If the commit itself fails, the guard is called off.
     """
     token = secrets.token_hex(8)
-    came_from = asdict(snapshot(prepared.facts, prepared.loaded))
+    came_from = asdict(snapshot(prepared.observation))
     store.write(PENDING, {"token": token, "before": came_from})
     try:
         _start(store, token, seconds)

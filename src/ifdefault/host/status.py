@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ifdefault.host.status_forward import Behind, read_behind
-from ifdefault.host.transaction import Prepared
 from ifdefault.kernel import ask, nft
 from ifdefault.kernel.ask import Traffic
 from ifdefault.model.config import FAMILIES, Family
@@ -17,6 +16,7 @@ from ifdefault.model.errors import KernelError
 from ifdefault.model.kernel import NFT_TABLE, PROTOCOL
 from ifdefault.plan import ruleset
 from ifdefault.plan.describe import describe
+from ifdefault.plan.prepare import Prepared
 
 _NOTHING = Behind()
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ifdefault.host import explain_forward
-from ifdefault.host.transaction import Prepared
 from ifdefault.kernel import nft
 from ifdefault.model.config import FAMILIES, ForwardConfig
 from ifdefault.model.kernel import FORWARD_TABLE
 from ifdefault.plan import forward_table, servers
+from ifdefault.plan.prepare import Prepared
 from ifdefault.plan.servers import Server
 
 

@@ -13,30 +13,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from ifdefault.model.errors import HostError, LockError, Problem
-from ifdefault.model.kernel import Loaded, NftTable, Ruleset
+from ifdefault.model.kernel import Loaded, NftTable, Ruleset, State
 
 STATE, TABLES, LOCK = "state.json", "tables.json", "lock"
 PENDING, GUARD = "undo.json", "guard"
 HEALTH = "health.json"
-
-
-@dataclass(slots=True)
-class State:
-    """`sysctls` and `groups` map a name to its original, then to the values of ours that the
-    kernel may hold: one, or more while a change is under way or was killed. `forced` is what the
-    operator wants of an uplink, whatever is observed. `runs` maps the control group of a command to
-    the uplink that it keeps to (see host.runs)."""
-
-    numbers: dict[str, int] = field(default_factory=dict)
-    sysctls: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    forced: dict[str, str] = field(default_factory=dict)
-    runs: dict[str, str] = field(default_factory=dict)
 
 
 class Store:

@@ -6,18 +6,16 @@ ours before, by the same diff. This module does no I/O of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 from ifdefault.config import placed
 from ifdefault.config import read as read_config
-from ifdefault.host import exec_groups, routers
-from ifdefault.host.routers import RoutersSeen
-from ifdefault.host.store import State, Store
-from ifdefault.kernel import foreign, nft, sockets
-from ifdefault.kernel.ebpf import attach
+from ifdefault.host import exec_groups
+from ifdefault.host.observe import observe
+from ifdefault.host.store import Store
+from ifdefault.kernel import nft
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
 from ifdefault.model.config import Config
@@ -29,56 +27,26 @@ from ifdefault.model.kernel import (
     Facts,
     Loaded,
     LoadNft,
+    Observation,
     Operation,
     PutHook,
     PutRoute,
     Route,
     Rule,
     SetGroup,
-    SetSysctl,
+    State,
     Uplink,
 )
-from ifdefault.plan import conflicts, numbers
+from ifdefault.plan import prepare as planning
 from ifdefault.plan.describe import describe
-from ifdefault.plan.desired import plan
-from ifdefault.plan.diff import diff, own_routes, own_rules, record_tables
+from ifdefault.plan.diff import diff, record_tables
+from ifdefault.plan.prepare import Prepared, resolve, settled, snapshot
 
-T = TypeVar("T")
 Before = Callable[[Operation], None]
 
 
 def _ignore(_: Operation) -> None:
     pass
-
-
-_NO_CONFIG, _UNDECIDED = Config(()), Decision()
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """All that is known before the first change."""
-
-    facts: Facts
-    state: State
-    loaded: Loaded
-    uplinks: tuple[Uplink, ...]
-    desired: Desired
-    operations: tuple[Operation, ...]
-    problems: tuple[Problem, ...] = ()
-    config: Config = _NO_CONFIG
-    decision: Decision = _UNDECIDED  # the running daemon's
-    lacks: tuple[Problem, ...] = ()  # what the config wants and this host, or process, can't do
-
-    def to_json(self) -> dict[str, Any]:
-        """What subcommands print, be it from the daemon or from themselves."""
-        return {
-            "operations": [describe(operation) for operation in self.operations],
-            "pending": {u.name: u.pending for u in self.uplinks if u.pending},
-            "problems": [asdict(problem) for problem in self.problems],
-            "tables": dict(self.desired.tables),
-            "ready": sum(not u.pending for u in self.uplinks),
-            "uplinks": len(self.uplinks),
-        }
 
 
 def prepare(
@@ -95,65 +63,17 @@ def prepare(
 
 
 def prepare_config(
-    config: Config,
-    store: Store,
-    *,
-    thorough: bool = True,
-    decision: Decision | None = None,
-    routers_seen: RoutersSeen | None = None,
+    config: Config, store: Store, *, thorough: bool = True, decision: Decision | None = None
 ) -> Prepared:
-    """The same of a config that was read. With `routers_seen` no router is waited for."""
-    state = store.load()
-    config = exec_groups.with_runs(config, state)
-    problems: tuple[Problem, ...] = ()
-    facts = read_facts()
-    if thorough:
-        facts = _with_others(facts)
-    if routers_seen is None:
-        facts = routers.with_known_routers(config, facts)
-    else:
-        facts = routers_seen.completed(config, facts)
-    state.numbers = numbers.assign([u.name for u in config.uplinks], state.numbers)
-    planned = plan(config, facts, state.numbers, decision)
-    desired = with_originals(planned.desired, state, facts)
-    lacks = tuple(_lacks(desired))
-    if lacks:
-        desired = replace(desired, hook=None)
-    if thorough:
-        found = conflicts.find_conflicts(config, facts, planned.uplinks)
-        problems = (*found, *foreign.networkd_problems(), *lacks)
-    loaded = store.load_tables()
-    return Prepared(
-        facts,
-        state,
-        loaded,
-        planned.uplinks,
-        desired,
-        diff(facts, desired, loaded),
-        problems,
-        config,
-        decision or _UNDECIDED,
-        lacks,
-    )
+    """The same of a config that was read."""
+    observation = observe(config, store, thorough=thorough)
+    return planning.prepare(resolve(config, observation), decision, thorough=thorough)
 
 
-def _with_others(facts: Facts) -> Facts:
-    """Add what conflicts with others are told by."""
-    ruleset = nft.ruleset_json()
-    return replace(
-        facts,
-        foreign_marks=foreign.foreign_marks(ruleset),
-        listening=sockets.listening(),
-        dropping=foreign.dropping_chains(ruleset),
-    )
-
-
-def _lacks(desired: Desired) -> Iterator[Problem]:
-    """Warnings: what can't be shared out takes the normal default, and nothing else suffers."""
-    if desired.hook is not None and (why := attach.unavailable()):
-        where = "outgoing.mode" if desired.hook.marks else "outgoing.rule"
-        what = f"the normal default takes all, as there can be no hook on connect(): {why}"
-        yield Problem(where, what, warning=True)
+def prepare_down(store: Store) -> Prepared:
+    """What takes all of ours away. Needs no config."""
+    observation = Observation(read_facts(), store.load(), store.load_tables())
+    return planning.prepare_down(observation)
 
 
 def lay_hook(config: Config, store: Store) -> None:
@@ -165,57 +85,17 @@ def lay_hook(config: Config, store: Store) -> None:
                     _perform_one(performer, operation)
 
 
-def prepare_down(store: Store) -> Prepared:
-    """What takes all of ours away. Needs no config."""
-    state, loaded, facts = store.load(), store.load_tables(), read_facts()
-    desired = with_originals(Desired(), state, facts)
-    return Prepared(facts, state, loaded, (), desired, diff(facts, desired, loaded))
-
-
-def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
-    """Add the originals of what is no longer wanted, where the kernel still holds our value."""
-    now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
-    sysctls, wanted_groups = dict(desired.sysctls), dict(desired.groups)
-    for name, (original, *ours) in state.sysctls.items():
-        if now.get(name) in ours:
-            sysctls.setdefault(name, original)
-    for dev, (first, *set_to) in state.groups.items():
-        if groups.get(dev) in set_to:
-            wanted_groups.setdefault(dev, first)
-    return replace(
-        desired, sysctls=tuple(sorted(sysctls.items())), groups=tuple(sorted(wanted_groups.items()))
-    )
-
-
-def snapshot(facts: Facts, loaded: Loaded) -> Desired:
-    """What is ours in the kernel now, as something to come back to."""
-    there = dict(facts.tables)
-    now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
-    return Desired(
-        routes=own_routes(facts),
-        rules=own_rules(facts),
-        tables=tuple(
-            (name, known.text)
-            for name, known in loaded
-            if name in there and there[name].digest == known.table.digest
-        ),
-        hook=facts.hook,
-        sysctls=tuple((n, now[n]) for n in sorted(now)),
-        groups=tuple((dev, groups[dev]) for dev in sorted(groups)),
-    )
-
-
-def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
-    """Perform what was prepared, under the store's lock; verify it, or undo it and raise."""
+def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Observation:
+    """Perform what was prepared, under the store's lock; verify it, or undo it and raise. The host
+    as it is then."""
     errors = [p for p in prepared.problems if p.blocks and not p.warning]
     if errors:
         raise HostError(*errors)
     for operation in prepared.operations:
         if isinstance(operation, LoadNft):
             nft.check(operation.table, operation.text)
-    came_from = snapshot(prepared.facts, prepared.loaded)
-    state = _with_new_originals(prepared)
-    store.save(state)
+    came_from = snapshot(prepared.observation)
+    store.save(prepared.state)
     try:
         _perform(prepared, before)
         facts = read_facts()
@@ -227,17 +107,17 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> None:
     except BaseException:  # Ctrl-C, or a fault of our own
         return_to(came_from, store)
         raise
-    _note(store, state, facts, prepared.desired)
+    return _noted(prepared, store, facts)
 
 
-def converge(prepared: Prepared, store: Store) -> tuple[Problem, ...]:
-    """Perform what was prepared, as far as the kernel takes it; return what it refused.
+def converge(prepared: Prepared, store: Store) -> tuple[Observation, tuple[Problem, ...]]:
+    """Perform what was prepared, as far as the kernel takes it; the host as it is then, and what
+    was refused.
 
     For a daemon, which sees the kernel's every change and plans again: a link that dies meanwhile
     must not keep the default from moving away from it, and nothing is undone.
     """
-    state = _with_new_originals(prepared)
-    store.save(state)
+    store.save(prepared.state)
     refused: list[Problem] = []
     with Performer() as performer:
         for operation in prepared.operations:
@@ -245,8 +125,13 @@ def converge(prepared: Prepared, store: Store) -> tuple[Problem, ...]:
                 _perform_one(performer, operation, _key(operation, prepared.uplinks))
             except (KernelError, HostError) as error:
                 refused += error.problems
-    _note(store, state, read_facts(), prepared.desired)
-    return tuple(refused)
+    return _noted(prepared, store, read_facts()), tuple(refused)
+
+
+def _noted(prepared: Prepared, store: Store, facts: Facts) -> Observation:
+    """What was performed is remembered; the host as it is then."""
+    state, loaded = _note(store, prepared.state, facts, prepared.desired)
+    return replace(prepared.observation, facts=facts, state=state, loaded=loaded)
 
 
 def _perform(prepared: Prepared, before: Before) -> None:
@@ -276,41 +161,13 @@ def _key(operation: Operation, uplinks: tuple[Uplink, ...]) -> str:
     return f"uplink.{found[0]}: " if found else ""
 
 
-def _with_new_originals(prepared: Prepared) -> State:
-    """The oldest value stays the original, whoever changed it since; what the kernel holds of
-    ours until the operation is done is ours as well."""
-    sysctls, groups = dict(prepared.state.sysctls), dict(prepared.state.groups)
-    for operation in prepared.operations:
-        match operation:
-            case SetSysctl(name, value, was):
-                sysctls[name] = (*sysctls.get(name, (was,)), value)
-            case SetGroup(dev, group, was_group):
-                groups[dev] = (*groups.get(dev, (was_group,)), group)
-    return replace(prepared.state, sysctls=sysctls, groups=groups)
-
-
-def _note(store: Store, state: State, facts: Facts, target: Desired) -> None:
+def _note(store: Store, state: State, facts: Facts, target: Desired) -> tuple[State, Loaded]:
     """Remember how things stand after a change."""
-    store.save_tables(record_tables(facts, target))
-    exec_groups.sweep(state)
-    groups = {link.name: link.group for link in facts.links}
-    store.save(
-        replace(
-            state,
-            sysctls=_settled(state.sysctls, dict(facts.sysctls)),
-            groups=_settled(state.groups, groups),
-        )
-    )
-
-
-def _settled(known: dict[str, tuple[T, ...]], now: dict[str, T]) -> dict[str, tuple[T, ...]]:
-    """Without what has its original again, and each with the one value of ours that it holds."""
-    kept = {}
-    for name, (first, *ours) in known.items():
-        value = now.get(name)
-        if value != first:
-            kept[name] = (first, value) if value in ours else (first, *ours)
-    return kept
+    loaded = record_tables(facts, target)
+    store.save_tables(loaded)
+    state = settled(exec_groups.swept(state), facts)
+    store.save(state)
+    return state, loaded
 
 
 def return_to(target: Desired, store: Store) -> None:

@@ -101,3 +101,25 @@ class Decision:
 
     def usable_in(self, family: Family) -> tuple[str, ...]:
         return dict(self.usable).get(family, ())
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Way:
+    """From where something may leave that isn't a probe: an uplink in one family."""
+
+    uplink: str
+    family: Family
+    address: str
+    dev: str
+    mark: int
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class TcpStats:
+    """The sockets of one local address. Outsiders can forge half-open ones, nothing else."""
+
+    sockets: int = 0  # established
+    progressed: int = 0  # of them: something was acknowledged or came in since the last look
+    stalled: int = 0  # of them: retransmitting, and no ACK for a while
+    half_open: int = 0  # SYN_RECV: they asked us, and haven't answered our SYN-ACK yet
+    half_open_unanswered: int = 0  # of them: the SYN-ACK was sent again

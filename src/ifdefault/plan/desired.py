@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ifdefault.model.config import FAMILIES, Config, Family
@@ -58,13 +58,31 @@ class Plan:
 def plan(
     config: Config,
     facts: Facts,
-    numbering: dict[str, int],
+    numbering: Mapping[str, int],
     decision: Decision | None = None,
 ) -> Plan:
-    """ConfigError if two uplinks claim one address and nothing can tell them apart. Without a
-    decision, which takes health, the best uplink is that of carrier, rank and weight."""
+    """Resolve and desire."""
+    uplinks = resolve_uplinks(config, facts, numbering)
+    return Plan(uplinks, desire(config, facts, uplinks, decision))
+
+
+def resolve_uplinks(
+    config: Config, facts: Facts, numbering: Mapping[str, int]
+) -> tuple[Uplink, ...]:
+    """ConfigError if two uplinks claim one address and nothing can tell them apart."""
     uplinks = resolve.resolve(config, facts, numbering)
     _refuse_indistinct(uplinks)
+    return uplinks
+
+
+def desire(
+    config: Config,
+    facts: Facts,
+    uplinks: tuple[Uplink, ...],
+    decision: Decision | None = None,
+) -> Desired:
+    """What uplinks need in the kernel. Without a decision, which takes health, the best uplink is
+    that of carrier, rank and weight."""
     usable = tuple(u for u in uplinks if not u.pending)
     routes = _distinct(_routes(config, facts, usable))
     ports = {
@@ -85,7 +103,7 @@ def plan(
         NFT_TABLE: ruleset.render(needs),
         FORWARD_TABLE: forward_table.render(config.forwards, usable, decision.gone),
     }
-    desired = Desired(
+    return Desired(
         routes=routes,
         rules=rules,
         tables=tuple((name, text) for name, text in tables.items() if text),
@@ -97,7 +115,6 @@ def plan(
         udp_addresses=tuple(a for f in needs.redirecting() for a in needs.own(f)),
         mark_mask=config.host.mark_mask,
     )
-    return Plan(uplinks, desired)
 
 
 def _refuse_indistinct(uplinks: tuple[Uplink, ...]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.control.status import DaemonStatus, DnsStatus, Named, OutletStatus
+from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, OutletStatus
 
 _MOST = 10  # names that `status` shows
 _NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.control.status import DaemonStatus
+from ifdefault.daemon.status import DaemonStatus
 from ifdefault.model.health import Health
 
 _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "In", "Out", "Carries", "Cause")

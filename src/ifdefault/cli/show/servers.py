@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.control.status import CheckedServer, DaemonStatus
+from ifdefault.daemon.status import CheckedServer, DaemonStatus
 from ifdefault.host.status_forward import Behind, Kept, ServerStatus, ServiceStatus
 from ifdefault.plan.servers import Server, server_text
 

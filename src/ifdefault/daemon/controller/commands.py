@@ -13,8 +13,8 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.adopt import DOWN
 from ifdefault.daemon.controller.effects import (
     Answer,
-    EnterGroup,
     Entered,
+    EnterGroup,
     LeaveGroup,
     SaveForced,
     UplinkChanged,
@@ -41,7 +41,7 @@ class Commands:
         self._asked: dict[int, e.ExecRequested] = {}
         self._entering: list[_Entering] = []
 
-    def take(self, now: float, event: e.Event) -> None:
+    def take(self, event: e.Event) -> None:
         """A request, or what came of one's effect."""
         match event:
             case e.UplinkRequested():
@@ -53,9 +53,7 @@ class Commands:
             case e.ConfirmRequested(id):
                 self._confirm(id)
             case e.DownRequested(id):
-                self._state.adoptions.append(
-                    Adoption("down", self._state.config, id=id, held=DOWN)
-                )
+                self._state.adoptions.append(Adoption("down", self._state.config, id=id, held=DOWN))
             case e.ExecRequested():
                 self._exec(event)
             case e.GroupEntered():

@@ -21,12 +21,13 @@ from ifdefault.daemon.controller.adopt import Adopter
 from ifdefault.daemon.controller.commands import Commands
 from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, ResolveNames, RunHook, Save
 from ifdefault.daemon.controller.names import Names
-from ifdefault.daemon.controller.paths import Paths, Transitions
+from ifdefault.daemon.controller.paths import Paths
 from ifdefault.daemon.controller.reconcile import Reconciler
 from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
 from ifdefault.daemon.controller.state import Adoption, State
 from ifdefault.daemon.controller.watch import Watcher
+from ifdefault.daemon.status import DaemonStatus, DnsStatus
 from ifdefault.health.selection import Candidate, decide
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import ConfigError
@@ -39,7 +40,6 @@ from ifdefault.model.kernel import (
     Observation,
     Uplink,
 )
-from ifdefault.model.status import DaemonStatus
 from ifdefault.plan.prepare import Prepared, Resolved, prepare, resolve
 
 DEBOUNCE_S = 0.015  # kernel events come in groups
@@ -82,6 +82,11 @@ class Controller:
         asks_s = min(self.paths.wake_s, self.servers.wake_s) if self._asks else inf
         mine_s = min(self._save_s, self._follow_s, state.settling_s, undo_s)
         return min(asks_s, mine_s, self._reconciler.wake_s)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether probes are sent: while we rest there may be no way out that is the uplink's."""
+        return self.state.frontend and not self.state.held and self.state.prepared is not None
 
     # --- what happened --------------------------------------------------------------------
 
@@ -194,6 +199,7 @@ class Controller:
         if state.prepared is None:
             return
         self._keep_time(now, state.prepared)
+        self._tell_transitions()
         if state.undecided:
             self._decide(now, state.prepared.uplinks, state.prepared.observation.facts)
         if reconciler.look_if_due(now):
@@ -319,7 +325,10 @@ class Controller:
         if state.decision == before:
             return
         self._news = state.owed = True
-        if before and (before.order, before.usable) == (state.decision.order, state.decision.usable):
+        if before and (before.order, before.usable) == (
+            state.decision.order,
+            state.decision.usable,
+        ):
             self._reconciler.look_at(now)  # many servers may go at once
         else:
             self._reconciler.look_now(now)
@@ -376,20 +385,20 @@ class Controller:
     # --- how it stands --------------------------------------------------------------------
 
     def status(self, now: float) -> DaemonStatus:
-        """What is known here of how all stands; the engine adds what it alone knows."""
+        """How all stands, as far as it is known here; the engine adds what it alone knows."""
         state = self.state
-        undo = state.unconfirmed
-        left = f"undone in {undo.due_s - now:.0f} s unless confirmed" if undo else ""
         lacks = map(str, state.prepared.lacks) if state.prepared else ()
         return DaemonStatus(
+            pid=0,
             up_s=now - state.started_s,
             now_s=now,
+            config="",
             health=self.paths.health(),
             decision=state.decision or Decision(),
-            forced={name: each for name, each in state.forced.items() if each != "auto"},
-            held=state.held or left,
+            forced={name: forced for name, forced in state.forced.items() if forced != "auto"},
+            held=state.held or (state.unconfirmed.told(now) if state.unconfirmed else ""),
             fights=self._reconciler.backoff.told(now),
             problems=(*lacks, *state.refused, *self.paths.problems),
-            names=self.names.status(),
-            ...
+            dns=DnsStatus(names=self.names.status(), problems=self.names.problems),
+            contents=self.servers.checked(),
         )

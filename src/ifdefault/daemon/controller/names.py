@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ifdefault.daemon.controller.effects import Effect, Log, Publish
+from ifdefault.daemon.status import Named
 from ifdefault.dns.candidate_address import offer, seen_as
 from ifdefault.dns.publish import publish
 from ifdefault.model.config import Config, Family
 from ifdefault.model.dns import DISCOVER, CandidateAddresses, DnsConfig, Published
 from ifdefault.model.health import Decision, Way
 from ifdefault.model.kernel import Uplink
-from ifdefault.model.status import PublishedName
 
 _TOLD = 3  # names that one turn tells of, each by itself
 
@@ -97,9 +97,9 @@ class Names:
         if rest > 0:
             self._out.append(Log("dns", f"and {rest} more names likewise"))
 
-    def status(self) -> tuple[PublishedName, ...]:
+    def status(self) -> tuple[Named, ...]:
         return tuple(
-            PublishedName(
+            Named(
                 each.name,
                 each.policy,
                 each.ttl,

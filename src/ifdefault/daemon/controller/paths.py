@@ -55,10 +55,11 @@ class Track:
 
 
 class Paths:
-    """Effects are appended to `out`."""
+    """Effects are appended to `out`, but for `probes`, which come after all else in a turn."""
 
     def __init__(self, out: list[Effect]) -> None:
         self._out = out
+        self.probes: list[SendProbe] = []
         self._tracks: dict[Key, Track] = {}
         self._numbers: dict[int, Track] = {}
         self._last_number = 0
@@ -207,7 +208,7 @@ class Paths:
             return False
         timeout_ms = round(ask.timeout_s * 1000)
         what = (probe.port, probe.host, probe.path, probe.statuses, timeout_ms)
-        self._out.append(SendProbe(track.number, ask.seq, probe.kind, address, *what, source))
+        self.probes.append(SendProbe(track.number, ask.seq, probe.kind, address, *what, source))
         return True
 
     def observe(self, now: float, outcome: ProbeOutcome) -> Transitions:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, Log, SendProbe
 from ifdefault.daemon.controller.events import ProbeOutcome
+from ifdefault.daemon.status import CheckedServer
 from ifdefault.health import server_check
-from ifdefault.model.config import Config, ForwardConfig
-from ifdefault.model.health import CheckedServer, ServerHealth
+from ifdefault.model.config import Config, ForwardConfig, ProbeKind
+from ifdefault.model.health import ServerHealth
 from ifdefault.plan import servers
 from ifdefault.plan.prefixes import family_of
 from ifdefault.plan.servers import Server, server_text, title
@@ -22,10 +23,11 @@ _CAUSES = {"refused": "connection refused"}
 
 
 class ServerChecks:
-    """Effects are appended to `out`."""
+    """Effects are appended to `out`, but for `probes`, which come after all else in a turn."""
 
     def __init__(self, out: list[Effect]) -> None:
         self._out = out
+        self.probes: list[SendProbe] = []
         self._judge = server_check.ServerJudge()
         self._forwards: tuple[ForwardConfig, ...] = ()
         self._checks: dict[Server, str] = {}
@@ -56,10 +58,11 @@ class ServerChecks:
         """Send what is due."""
         for seq, (address, port) in self._judge.asks(now):
             check = self._checks[address, port]
-            kind, query = ("tcp", "") if check == "tcp" else ("http", check)
+            kind: ProbeKind = "tcp" if check == "tcp" else "http"
+            query = "" if check == "tcp" else check
             timeout_ms = round(server_check.TIMEOUT_S * 1000)
             what = (port, address, query, (), timeout_ms)
-            self._out.append(SendProbe(SERVER_CHECKS, seq, kind, address, *what, None))  # type: ignore[arg-type]
+            self.probes.append(SendProbe(SERVER_CHECKS, seq, kind, address, *what, None))
 
     def observe(self, now: float, outcome: ProbeOutcome) -> bool:
         """Take in the outcome of a check; whether a server has gone, or come back."""

@@ -40,6 +40,10 @@ class Unconfirmed:
     config: Config
     held: str
 
+    def told(self, now: float) -> str:
+        """For people."""
+        return f"undone in {self.due_s - now:.0f} s unless confirmed" if self.due_s < inf else ""
+
     def begun(self) -> Unconfirmed:
         """It is being undone: not due again before that has failed."""
         return replace(self, due_s=inf)
@@ -57,6 +61,7 @@ class State:
     owed: bool = False  # a decision, or an order, that the kernel doesn't follow yet
     refused: tuple[str, ...] = ()  # what the kernel won't have, for people
     started_s: float = 0.0
+    settled: bool = False  # whether probes have been answered, if anybody does
     settling_s: float = inf  # until when the first answers come in any order
     frontend: bool = False  # whether one is there
     transitions: list[Transition] = field(default_factory=list)  # of this turn

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ifdefault.daemon.control.status import OutletState, OutletStatus
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.requests import Requests
+from ifdefault.daemon.status import OutletState, OutletStatus
 from ifdefault.dns.publish import held
 from ifdefault.dns.update import UpdateState, fitting, wrong
 from ifdefault.host.store import Store

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 
-from ifdefault.daemon.control.status import OutletStatus
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
+from ifdefault.daemon.status import OutletStatus
 from ifdefault.dns.publish import next_serial, serve
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Listen, Message, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName

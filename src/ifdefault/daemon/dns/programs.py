@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from ifdefault.daemon.control.status import OutletState, OutletStatus
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
 from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Order, Runs, stripped
+from ifdefault.daemon.status import OutletState, OutletStatus
 from ifdefault.dns.publish import held
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges

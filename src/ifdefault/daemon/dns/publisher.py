@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from ifdefault.daemon.control.status import DnsStatus, Named, OutletStatus
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.paths import Way
+from ifdefault.daemon.status import DnsStatus, Named, OutletStatus
 from ifdefault.dns.candidate_address import offer, seen_as
 from ifdefault.dns.publish import publish
 from ifdefault.ipc.messages import Served

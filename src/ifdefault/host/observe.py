@@ -1,0 +1,67 @@
+"""The host as it is now: one Observation, which is all that planning reads.
+
+Rules: reads, and changes nothing but to let the kernel resolve routers' addresses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ifdefault.host import routers
+from ifdefault.host.routers import RoutersSeen
+from ifdefault.host.store import Store
+from ifdefault.kernel import foreign, nft, sockets
+from ifdefault.kernel.ebpf import attach, cgroups
+from ifdefault.kernel.read import read_facts
+from ifdefault.model.config import Config
+from ifdefault.model.errors import HostError
+from ifdefault.model.kernel import Facts, Observation, State
+
+
+def observe(
+    config: Config,
+    store: Store,
+    *,
+    thorough: bool = True,
+    routers_seen: RoutersSeen | None = None,
+) -> Observation:
+    """What a config's plan is made from. `thorough` also reads what conflicts with others are told
+    by. With `routers_seen` no router is waited for."""
+    state = store.load()
+    facts = read_facts()
+    if thorough:
+        facts = _with_others(facts)
+    if routers_seen is None:
+        facts = routers.with_known_routers(config, facts)
+    else:
+        facts = routers_seen.completed(config, facts)
+    groups = group_ids(config, state)
+    balances = bool(groups) or config.outgoing.mode == "balance"
+    return Observation(
+        facts,
+        state,
+        store.load_tables(),
+        groups,
+        no_balance=attach.unavailable() if balances else "",
+        others=tuple(foreign.networkd_problems()) if thorough else (),
+    )
+
+
+def _with_others(facts: Facts) -> Facts:
+    """Add what conflicts with others are told by."""
+    ruleset = nft.ruleset_json()
+    return replace(
+        facts,
+        foreign_marks=foreign.foreign_marks(ruleset),
+        listening=sockets.listening(),
+        dropping=foreign.dropping_chains(ruleset),
+    )
+
+
+def group_ids(config: Config, state: State) -> tuple[tuple[str, int], ...]:
+    """The ids of the control groups that have rules, 0 of one that isn't there."""
+    mine = (path for rule in config.outgoing.rules for path in rule.cgroups)
+    try:
+        return tuple((path, cgroups.number(path)) for path in dict.fromkeys((*state.runs, *mine)))
+    except HostError:  # no cgroup v2, and so no commands in one
+        return ()
