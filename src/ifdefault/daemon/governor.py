@@ -143,9 +143,10 @@ class Governor:
                         carrier=uplink.interface in carriers,
                         state=state,
                         forced=self.forced.get(uplink.name, "auto"),
+                        down_since_s=self._paths.down_since_s(uplink.name, family),
                     )
                 )
-        return replace(decide(candidates, self.decision), gone=self._gone())
+        return replace(decide(candidates), gone=self._gone())
 
     # --- to the kernel, and what it tells -------------------------------------------------
 

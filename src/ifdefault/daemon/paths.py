@@ -80,6 +80,12 @@ class Paths:
         track = self._tracks.get((name, family))
         return track.path.health().state if track else "unproven"
 
+    def down_since_s(self, name: str, family: Family) -> float:
+        """0 unless it is down."""
+        track = self._tracks.get((name, family))
+        health = track.path.health() if track else None
+        return health.since_s if health and health.state == "down" else 0.0
+
     def hosts(self) -> set[str]:
         """Names that must be resolved."""
         probes = (probe for track in self._tracks.values() for probe in track.targets)
