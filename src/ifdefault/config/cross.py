@@ -117,7 +117,7 @@ def _same_address(first: UplinkConfig, second: UplinkConfig) -> Iterator[Finding
             )
 
 
-# --- forwards -----------------------------------------------------------------------------
+# --- the host -----------------------------------------------------------------------------
 
 
 def _of_host(sound: SoundConfig) -> Iterator[Finding]:
@@ -131,6 +131,9 @@ def _of_host(sound: SoundConfig) -> Iterator[Finding]:
         if name in interfaces:
             what = f'"{name}" is the interface of uplink.{interfaces[name]}'
             yield ("outgoing", "masquerade", k), what, "name those of the LANs behind the host"
+
+
+# --- forwards -----------------------------------------------------------------------------
 
 
 def _of_forward(sound: SoundConfig, forward: ForwardConfig) -> Iterator[Finding]:
