@@ -179,7 +179,7 @@ def live(seed: int, seconds: float = DAY_S) -> Day:
     """One day."""
     day = Day()
     uplinks = [Uplink(name, f"{seed} {name}") for name in NAMES]
-    decision = decide(_candidates(uplinks), None)
+    decision = decide(_candidates(uplinks))
     wrong_from_s = math.nan  # since when the default names a dead uplink
     while True:
         uplink = min(uplinks, key=lambda one: one.due_s)
@@ -189,7 +189,7 @@ def live(seed: int, seconds: float = DAY_S) -> Day:
         found = uplink.step(now)
         day.transitions += len(found)
         if found:
-            before, decision = decision, decide(_candidates(uplinks), decision)
+            before, decision = decision, decide(_candidates(uplinks))
             day.moves += before.ranking(4)[0] != decision.ranking(4)[0]
         wrong = _is_wrong(uplinks, decision)
         if wrong and math.isnan(wrong_from_s):
@@ -203,7 +203,8 @@ def live(seed: int, seconds: float = DAY_S) -> Day:
 
 
 def _candidates(uplinks: list[Uplink]) -> list[Candidate]:
-    return [Candidate(one.name, 4, state=one.path.health().state) for one in uplinks]
+    found = [one.path.health() for one in uplinks]
+    return [Candidate(h.uplink, 4, state=h.state, down_since_s=h.since_s) for h in found]
 
 
 def _is_wrong(uplinks: list[Uplink], decision: Decision) -> bool:

@@ -76,35 +76,47 @@ class Run:
 
     def _leap(self, wake_s: float, until_s: float) -> float:
         """Leap over answered rounds, and return the new time to wake."""
-        path, asker = self.path, self.path._asker
+        path, schedule = self.path, self.path._schedule
         every_s = 1 / self.config.rounds_per_s
-        if self._state not in ("up", "degraded") or asker.round_s != wake_s or path._suspicion.run:
+        if (
+            self._state not in ("up", "degraded")
+            or schedule.round_s != wake_s
+            or path._detector.run
+        ):
             return wake_s
         rounds = min(self.line.spare(wake_s, every_s), int((until_s - wake_s) / every_s) + 1)
         if rounds < LEAST_LEAP or not self._is_settled():
             return wake_s
-        quality, learned = path._quality, path._line
-        quick, slow = (step for step in quality._steps)
-        quick_then = quality._quick * (1 - quick) ** rounds
-        slow_then = quality._slow * (1 - slow) ** rounds
+        degradation, loss_model = path._degradation, path._loss_model
+        quick, slow = (step for step in degradation._steps)
+        quick_then = degradation._quick * (1 - quick) ** rounds
+        slow_then = degradation._slow * (1 - slow) ** rounds
         limit = self.config.degraded_loss
-        if quality.worse and quick_then <= limit * LEAVE_QUICK and slow_then <= limit * LEAVE_SLOW:
+        if (
+            degradation.worse
+            and quick_then <= limit * LEAVE_QUICK
+            and slow_then <= limit * LEAVE_SLOW
+        ):
             return wake_s  # it would cease to be degraded on the way
-        quality._quick, quality._slow = quick_then, slow_then
-        learned._slow, learned._slow_n = fade(learned._slow, learned._slow_n, SLOW_ROUNDS, rounds)
-        learned._fast, learned._fast_n = fade(learned._fast, learned._fast_n, FAST_ROUNDS, rounds)
+        degradation._quick, degradation._slow = quick_then, slow_then
+        loss_model._slow, loss_model._slow_n = fade(
+            loss_model._slow, loss_model._slow_n, SLOW_ROUNDS, rounds
+        )
+        loss_model._fast, loss_model._fast_n = fade(
+            loss_model._fast, loss_model._fast_n, FAST_ROUNDS, rounds
+        )
         self.line.skip(rounds)
         self.asked += rounds
-        asker.round_s += rounds * every_s
-        path._suspicion.clear_s = asker.round_s - every_s
+        schedule.round_s += rounds * every_s
+        path._detector.clear_s = schedule.round_s - every_s
         return path.wake_s
 
     def _is_settled(self) -> bool:
         """Whether further answers change nothing in how long the path waits."""
-        asker = self.path._asker
-        return asker.excess_s < MARGIN_S / 2 and all(
+        schedule = self.path._schedule
+        return schedule.excess_s < MARGIN_S / 2 and all(
             target.good and 4 * target.var_s < MARGIN_S / 2 and target.row == 0
-            for target in asker.judges
+            for target in schedule.judges
         )
 
 
@@ -139,7 +151,7 @@ def delay_s(
     what was `learned`, five minutes. NaN if it was down already."""
     alive_s = WARM_UP_S if learned else 5 * WARM_UP_S
     dies_s = alive_s + part
-    memory = learned and Memory("up", 0.0, "", learned.line, learned.seen)
+    memory = learned and Memory("up", 0.0, "", learned.losses, learned.seen)
     run = Run(Dying(case.make(seed), dies_s), rtt_s, memory=memory)
     run.run(dies_s)
     if run.path.health().state not in ("up", "degraded"):

@@ -43,7 +43,7 @@ def test_answers(wanted: str, changes: list[tuple[int, int]], length: int) -> No
 def test_answers_to_updates(changes: list[tuple[int, int]], length: int, more: bytes) -> None:
     whole = dns.message.make_response(dns.message.from_wire(UPDATE)).to_wire()
     message = spoilt(whole + more, changes, length)
-    code = client.read_code(message, UPDATE)
+    code = client.read_update_code(message, UPDATE)
     assert code is None or 0 <= code <= 15
     try:
         tsig.split(message)

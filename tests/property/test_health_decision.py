@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import get_args
 
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from ifdefault.health import Candidate, decide
 from ifdefault.model.config import FAMILIES
-from ifdefault.model.health import Decision, Forced, PathState
+from ifdefault.model.health import Forced, PathState
 
 candidate = st.builds(
     Candidate,
@@ -21,14 +22,15 @@ candidate = st.builds(
     st.booleans(),
     st.sampled_from(get_args(PathState)),
     st.sampled_from(get_args(Forced)),
+    st.integers(0, 9).map(float),
 )
 candidates = st.lists(candidate, max_size=10, unique_by=lambda c: (c.uplink, c.family))
 GOOD = ("up", "degraded")
 
 
-@given(candidates, candidates)
-def test_sound(now: list[Candidate], before: list[Candidate]) -> None:
-    found = decide(now, decide(before, None))
+@given(candidates)
+def test_sound(now: list[Candidate]) -> None:
+    found = decide(now)
     for family in FAMILIES:
         mine = {c.uplink: c for c in now if c.family == family}
         order, usable = found.ranking(family), found.usable_in(family)
@@ -48,21 +50,30 @@ def test_sound(now: list[Candidate], before: list[Candidate]) -> None:
             assert "down" not in [observed.get(name) for name in usable]
 
 
-@given(candidates, candidates, candidates)
-def test_no_history(now: list[Candidate], one: list[Candidate], other: list[Candidate]) -> None:
-    """The same candidates give the same decision, whatever came before, unless all are dead."""
-    found = decide(now, decide(one, None))
-    again = decide(now, decide(other, None))
+@given(candidates, st.randoms())
+def test_the_candidates_alone_decide(now: list[Candidate], random: Random) -> None:
+    """Ranks that differ leave nothing to their order either, nor to those of another family."""
+    ranked = [replace(c, rank=n) for n, c in enumerate(now)]
+    found = decide(ranked)
     for family in FAMILIES:
-        if any(c.place < 4 for c in now if c.family == family):
-            assert found.ranking(family) == again.ranking(family)
-        assert set(found.usable_in(family)) == set(again.usable_in(family))
+        shuffled = [c for c in ranked if c.family == family]
+        random.shuffle(shuffled)
+        alone = decide(shuffled)
+        assert alone.ranking(family) == found.ranking(family)
+        assert alone.usable_in(family) == found.usable_in(family)
 
 
-@given(candidates)
-def test_all_dead_changes_nothing(before: list[Candidate]) -> None:
-    before = [replace(c, forced="auto") for c in before]
-    last = decide(before, None)
-    found = decide([replace(c, state="down") for c in before], last)
-    assert found.order == last.order
-    assert isinstance(found, Decision)
+@given(candidates, st.randoms())
+def test_the_default_stays_with_the_uplink_that_died_last(
+    before: list[Candidate], random: Random
+) -> None:
+    now = {(c.uplink, c.family): replace(c, forced="auto", state="up") for c in before}
+    deaths = [*now]
+    random.shuffle(deaths)
+    for at, key in enumerate(deaths):
+        family = key[1]
+        was = decide([*now.values()])
+        now[key] = replace(now[key], state="down", carrier=False, down_since_s=at + 10.0)
+        found = decide([*now.values()])
+        if all(c.state == "down" for c in now.values() if c.family == family):
+            assert was.ranking(family)[0] == found.ranking(family)[0] == key[0]

@@ -32,8 +32,8 @@ def test_leaps_are_exact(case: Case) -> None:
     walked, leapt = runs
     assert [(t.at_s, t.state) for t in found[0]] == [(t.at_s, t.state) for t in found[1]]
     assert walked.asked == leapt.asked
-    learned = walked.path.memory().line
-    assert leapt.path.memory().line == pytest.approx(learned, rel=1e-6, abs=1e-9)
+    learned = walked.path.memory().losses
+    assert leapt.path.memory().losses == pytest.approx(learned, rel=1e-6, abs=1e-9)
     loss = walked.path.health().loss_ratio
     assert leapt.path.health().loss_ratio == pytest.approx(loss, rel=1e-6, abs=1e-9)
 

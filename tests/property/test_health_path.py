@@ -27,11 +27,11 @@ skip = st.tuples(st.just("skip"), STEPS)  # time goes by, and nobody calls
 answer = st.tuples(st.just("answer"), st.integers(0, 40), st.sampled_from(VERDICTS))
 link = st.tuples(st.just("link"), st.booleans())
 neighbour = st.tuples(st.just("neighbour"), st.booleans())
-accuse = st.tuples(st.just("accuse"), st.sampled_from(CAUSES))
-vouch = st.tuples(st.just("vouch"), st.none() | st.floats(0, 2))
+suspect = st.tuples(st.just("suspect"), st.sampled_from(CAUSES))
+confirm = st.tuples(st.just("confirm"), st.none() | st.floats(0, 2))
 Thing = tuple[Any, ...]
 things = st.lists(
-    st.one_of(call, call, call, answer, answer, answer, skip, link, neighbour, accuse, vouch),
+    st.one_of(call, call, call, answer, answer, answer, skip, link, neighbour, suspect, confirm),
     max_size=120,
 )
 configs = st.builds(
@@ -71,11 +71,11 @@ class Play:
                 self.note(self.path.link(self.now, up))
             case ("neighbour", reachable):
                 self.note(self.path.neighbour(self.now, reachable))
-            case ("accuse", cause):
-                self.path.accuse(self.now, cause)
-            case ("vouch", ago):
+            case ("suspect", cause):
+                self.path.suspect(self.now, cause)
+            case ("confirm", ago):
                 at_s = None if ago is None else self.now - ago
-                self.note(self.path.vouch(self.now, at_s))
+                self.note(self.path.confirm(self.now, at_s))
 
     def call(self, until: float) -> None:
         """Call whenever it is due, at most some hundred times."""
@@ -140,8 +140,8 @@ def test_no_target_is_asked_too_often(play: Play, story: list[Thing]) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(players, things)
-def test_only_losses_and_the_link_condemn(play: Play, story: list[Thing]) -> None:
-    """Local errors, accusations, and times without calls don't."""
+def test_only_losses_and_the_link_bring_it_down(play: Play, story: list[Thing]) -> None:
+    """Local errors, suspicions, and times without calls don't."""
     for thing in story:
         match thing:
             case ("answer", at, "lost" | "wrong"):
@@ -168,7 +168,7 @@ def test_the_gateway_brings_nothing_up(play: Play, story: list[Thing], reachable
                 seq = play.open[-1 - at % len(play.open)]
                 fate = "answered" if targets[seq] == GATEWAY else "lost"
                 play.do(("answer", at, fate))
-            case ("vouch", _):
+            case ("confirm", _):
                 play.do(("neighbour", reachable))
             case _:
                 play.do(thing)

@@ -33,13 +33,15 @@ def test_a_query_is_one(wanted: str, recurse: bool) -> None:
     assert (read.id, read.opcode(), bool(read.flags & dns.flags.RD)) == (4711, 0, recurse)
     assert [str(rrset) for rrset in read.question] == [f"{NAME}. IN {wanted}"]
     assert (read.edns, read.payload) == (0, 1232)
+    plain = dns.message.from_wire(client.query(1, NAME, wanted, recurse=recurse, edns=False))
+    assert plain.edns == -1
 
 
 @pytest.mark.parametrize(
     ("wanted", "records", "texts", "ttl"),
     [
-        ("A", ["www.example.net. 30 IN A 192.0.2.1", "www.example.net. 5 IN A 192.0.2.2"],
-         ("192.0.2.1", "192.0.2.2"), 5),
+        ("A", ["www.example.net. 30 IN A 192.0.2.2", "www.example.net. 5 IN A 192.0.2.1"],
+         ("192.0.2.2", "192.0.2.1"), 5),
         ("AAAA", ["www.example.net. 30 IN AAAA 2001:db8::1"], ("2001:db8::1",), 30),
         ("NS", ["www.example.net. 60 IN NS NS1.www.example.net."], ("ns1.www.example.net",), 60),
         ("SOA", ["www.example.net. 60 IN SOA ns1.example.net. h.example.net. 4294967295 1 2 3 4"],
@@ -111,7 +113,9 @@ def test_the_answer_to_an_update_is_read() -> None:
     asked = client.update(9, "example.net", NAME, 30, [], ["192.0.2.2"])
     response = dns.message.make_response(dns.message.from_wire(asked))
     response.set_rcode(dns.rcode.NOTAUTH)
-    assert client.read_code(response.to_wire(), asked) == 9
-    assert client.read_code(asked, asked) is None
-    assert client.read_code(response.to_wire(), client.update(8, "", NAME, 1, [], [])) is None
-    assert client.read_code(answer(client.query(9, NAME, "A", recurse=False)), asked) is None
+    assert client.read_update_code(response.to_wire(), asked) == 9
+    assert client.read_update_code(asked, asked) is None
+    another = client.update(8, "", NAME, 1, [], [])
+    assert client.read_update_code(response.to_wire(), another) is None
+    query = client.query(9, NAME, "A", recurse=False)
+    assert client.read_update_code(answer(query), asked) is None

@@ -12,12 +12,12 @@ from ifdefault.model.health import Decision
 A, B, C = (Candidate(name, 4, state="up") for name in "abc")
 
 
-def order(*candidates: Candidate, last: Decision | None = None) -> str:
-    return "".join(decide(candidates, last).ranking(4))
+def order(*candidates: Candidate) -> str:
+    return "".join(decide(candidates).ranking(4))
 
 
-def usable(*candidates: Candidate, last: Decision | None = None) -> str:
-    return "".join(decide(candidates, last).usable_in(4))
+def usable(*candidates: Candidate) -> str:
+    return "".join(decide(candidates).usable_in(4))
 
 
 @pytest.mark.parametrize(
@@ -58,21 +58,27 @@ def test_usable() -> None:
 
 
 def test_fail_static() -> None:
-    down = [replace(c, state="down") for c in (A, B, C)]
-    last = Decision(((4, ("c", "a", "b")),), ((4, ("c",)),))
-    assert order(*down, last=last) == "cab"
-    assert usable(*down, last=last) == "cab"
-    assert order(*down) == "abc"
+    fell = {"a": 2.0, "b": 1.0, "c": 3.0}
+    a, b, c = (replace(one, state="down", down_since_s=fell[one.uplink]) for one in (A, B, C))
+    assert order(a, b, c) == usable(a, b, c) == "cab"  # the one that went down last comes first
+    assert order(replace(a, rank=1), b, replace(c, rank=2, carrier=False)) == "cab"
+    assert order(*(replace(one, down_since_s=1.0) for one in (replace(a, rank=1), b, c))) == "bca"
     # what the operator took out isn't used even then, unless nothing else is there
-    assert usable(down[0], replace(B, forced="down"), last=last) == "a"
-    assert usable(down[0], replace(B, forced="drain", state="down"), last=last) == "a"
-    # but what is drained works, and so is better than what is dead
-    assert usable(down[0], replace(B, forced="drain"), last=last) == "b"
-    assert usable(replace(A, forced="down"), replace(B, forced="down"), last=last) == "ab"
+    assert usable(a, replace(B, forced="down")) == "a"
+    assert usable(b, replace(c, forced="down")) == "b"
+    assert usable(b, replace(c, forced="drain")) == "b"
+    # but what is drained works, and so is better than what is down
+    assert usable(a, replace(B, forced="drain")) == "b"
+    assert usable(replace(A, forced="down"), replace(B, forced="down")) == "ab"
+    assert usable(replace(a, forced="down"), replace(B, forced="down")) == "ba"
+
+
+def test_when_a_path_came_up_means_nothing() -> None:
+    assert order(replace(A, down_since_s=1.0), replace(B, down_since_s=2.0)) == "ab"
 
 
 def test_families_are_apart() -> None:
-    found = decide([replace(A, state="down"), B, replace(A, family=6), replace(B, family=6)], None)
+    found = decide([replace(A, state="down"), B, replace(A, family=6), replace(B, family=6)])
     assert found.ranking(4) == ("b", "a")
     assert found.ranking(6) == ("a", "b")
-    assert decide([], None) == Decision()
+    assert decide([]) == Decision()

@@ -125,7 +125,7 @@ def test_traffic_saves_rounds_and_never_two_in_a_row() -> None:
     world = up()
     start = world.now
     for _ in range(100):
-        world.path.vouch(world.now)
+        world.path.confirm(world.now)
         world.run(1.0)
     rounds = world.rounds(start)
     assert 95 <= len(rounds) <= 110
@@ -185,7 +185,7 @@ def test_short_bursts_of_loss_are_borne() -> None:
         assert world.run(9.7) == []
 
 
-def test_the_gateway_alone_never_condemns_a_path_with_targets() -> None:
+def test_the_gateway_alone_never_brings_down_a_path_with_targets() -> None:
     world = up()
     world.dead = {GATEWAY}
     assert world.run(300) == []
@@ -207,12 +207,12 @@ def test_delay_that_jumps_is_not_loss() -> None:
 
 def test_late_answers_are_no_losses_to_learn_from() -> None:
     world = up(rtt_s=0.02)
-    before = world.path.memory().line
+    before = world.path.memory().losses
     world.rtt_s = 0.2
     world.run(1)
     assert sum(target.lost for target in world.path.health().targets) > 1
     world.run(60)
-    after = world.path.memory().line
+    after = world.path.memory().losses
     assert after[0] < before[0]
     assert after[5:] == before[5:]
 
@@ -249,13 +249,13 @@ def test_a_slow_line_is_given_its_time() -> None:
 # --- suspicion that comes to nothing ------------------------------------------------------
 
 
-def test_local_errors_condemn_nothing() -> None:
+def test_local_errors_mean_nothing() -> None:
     world = up()
     world.fate = lambda _now, _ask: "local"
     assert world.run(600) == []
 
 
-def test_a_silent_face_condemns_nothing() -> None:
+def test_a_silent_frontend_means_nothing() -> None:
     world = up()
     start = world.now
     while world.now < start + 60:
@@ -264,11 +264,11 @@ def test_a_silent_face_condemns_nothing() -> None:
         assert world.path.tick(world.now) == ()
 
 
-def test_an_accusation_starts_a_burst_that_an_answer_ends() -> None:
+def test_a_suspicion_starts_a_burst_that_an_answer_ends() -> None:
     world = up()
     world.run(0.1)
     start = world.now
-    world.path.accuse(start, "sockets stall")
+    world.path.suspect(start, "sockets stall")
     assert world.path.health().bursting
     assert world.run(1) == []
     assert not world.path.health().bursting
@@ -276,21 +276,21 @@ def test_an_accusation_starts_a_burst_that_an_answer_ends() -> None:
     assert second - first >= 0.5
 
 
-def test_one_cause_accuses_once_in_a_while() -> None:
+def test_one_cause_is_suspected_once_in_a_while() -> None:
     world = up()
     start = world.now
     for _ in range(100):
-        world.path.accuse(world.now, "half-open connections")
+        world.path.suspect(world.now, "half-open connections")
         world.run(0.1)
     assert len(world.rounds(start)) <= 25
 
 
-def test_an_accusation_makes_it_quicker() -> None:
+def test_a_suspicion_makes_it_quicker() -> None:
     world = up()
     world.run(0.1)
     world.black_out()
     died = world.now
-    world.path.accuse(died, "sockets stall")
+    world.path.suspect(died, "sockets stall")
     (step,) = world.run(1)
     assert step.at_s - died <= 0.45
 
@@ -300,7 +300,7 @@ def test_traffic_clears() -> None:
     world.black_out()
     for _ in range(300):
         world.run(0.2)
-        assert world.path.vouch(world.now) == ()
+        assert world.path.confirm(world.now) == ()
     assert world.state in ("up", "degraded")
 
 
@@ -309,14 +309,14 @@ def test_traffic_of_before_does_not_clear() -> None:
     died = world.now
     world.black_out()
     world.run(0.5)
-    world.path.vouch(world.now, at_s=died)
+    world.path.confirm(world.now, at_s=died)
     (step,) = world.run(0.5)
     assert step.state == "down"
     world.run(0.5)
-    assert world.path.vouch(world.now, at_s=step.at_s) == ()
+    assert world.path.confirm(world.now, at_s=step.at_s) == ()
 
 
-def test_what_is_told_too_late_condemns_nothing() -> None:
+def test_what_is_told_too_late_means_nothing() -> None:
     """The frontend was held up: it tells of losses that it should have told of a second before."""
     world = up()
     for _ in range(30):
@@ -456,7 +456,7 @@ def test_nothing_to_ask_at_all() -> None:
     world = World((), has_gateway=False)
     assert world.run(100) == []
     assert world.asked == []
-    assert states([*world.path.vouch(world.now)]) == ["up"]
+    assert states([*world.path.confirm(world.now)]) == ["up"]
 
 
 # --- recovery -----------------------------------------------------------------------------
@@ -494,7 +494,7 @@ def test_traffic_alone_brings_nothing_up() -> None:
     world.black_out()
     world.run(10)
     for _ in range(200):
-        world.path.vouch(world.now)
+        world.path.confirm(world.now)
         world.run(0.2)
     assert world.state == "recovering"
 
@@ -517,7 +517,7 @@ def test_a_hold_of_no_time_does_not_spin() -> None:
     world = up(config=HealthConfig(recover_s=0, damp_s=0))
     fail(world)
     world.black_out()
-    world.path.vouch(world.now)
+    world.path.confirm(world.now)
     assert world.state == "recovering"
     assert world.path.wake_s > world.now
     assert states(world.run(3)) == ["down"]
@@ -606,7 +606,7 @@ def test_presumed_up_is_judged_from_the_beginning() -> None:
 
 
 def test_a_memory_of_another_boot_or_of_rubbish() -> None:
-    memory = replace(up().path.memory(), since_s=1e9, falls_s=(1e9,), line=(float("nan"),) * 17)
+    memory = replace(up().path.memory(), since_s=1e9, falls_s=(1e9,), losses=(float("nan"),) * 17)
     world = World(memory=memory)
     assert world.path.health().since_s == 1000
     assert world.run(10) == []

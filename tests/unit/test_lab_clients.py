@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 import pytest
 
-from ifdefault.lab import attempts, filters, lookup, registry, serve, traffic
+from ifdefault.lab import attempts, filters, registry, serve, traffic
 from ifdefault.lab.attempts import Wrong
 from ifdefault.lab.waiting import eventually
 
@@ -75,17 +75,6 @@ def test_an_answer_leaves_from_where_it_was_asked() -> None:
         socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, asked + struct.pack("=I", 7)
     )
     assert (kind, data) == (socket.IPV6_PKTINFO, asked + bytes(4))
-
-
-def test_dns_answers_are_read_in_their_order() -> None:
-    query = lookup.render_query(7, "www.example", 1)
-    assert query == bytes.fromhex("000701000001000000000000") + b"\3www\7example\0\0\1\0\1"
-    record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 5, 4)
-    alias = b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 5, 2) + b"\xc0\x0c"
-    head = struct.pack("!6H", 7, 0x8180, 1, 3, 0, 0)
-    records = [alias, record + socket.inet_aton("198.51.100.10"), record + bytes([203, 0, 113, 10])]
-    message = head + query[12:] + b"".join(records)
-    assert lookup.parse_answer(message) == ["198.51.100.10", "203.0.113.10"]
 
 
 def test_what_a_provider_refused_is_read() -> None:

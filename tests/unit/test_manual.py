@@ -19,10 +19,14 @@ from ifdefault import config
 from ifdefault.cli.main import SUBCOMMANDS, cli
 from ifdefault.cli.options import Options
 from ifdefault.config.base import toml
+from ifdefault.config.daemon import DaemonKeys
 from ifdefault.config.dns import DnsKeys, ExecKeys, NameKeys, ProviderKeys, ServerKeys, UpdateKeys
-from ifdefault.config.forward import ForwardKeys, OutgoingKeys, RuleKeys
-from ifdefault.config.health import DaemonKeys, HealthKeys, HookKeys
-from ifdefault.config.uplink import HostKeys, UplinkKeys
+from ifdefault.config.forward import ForwardKeys
+from ifdefault.config.health import HealthKeys
+from ifdefault.config.hooks import HookKeys
+from ifdefault.config.host import HostKeys
+from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
+from ifdefault.config.uplink import UplinkKeys
 from ifdefault.daemon.control import client, server
 from ifdefault.daemon.dns import dynamic_update, embedded, programs, public_address
 from ifdefault.host import store

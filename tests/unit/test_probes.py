@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from ifdefault import __version__
+from ifdefault.dns import client
 from ifdefault.frontend.probe import dns, http, tcp
 from ifdefault.frontend.probe.outcome import Answer, Fault
 
@@ -146,7 +147,7 @@ def test_a_usual_port_isnt_named() -> None:
 
 # --- DNS ----------------------------------------------------------------------------------
 
-QUERY = dns.build(0x1234, "www.Example.net")
+QUERY = dns.build(0x1234, "www.example.net")
 QUESTION = QUERY[12:]
 
 
@@ -159,7 +160,7 @@ def response(
 def test_what_is_asked_of_a_dns_server() -> None:
     assert QUERY.hex(" ") == (
         "12 34 01 00 00 01 00 00 00 00 00 00 "
-        "03 77 77 77 07 45 78 61 6d 70 6c 65 03 6e 65 74 00 00 01 00 01"
+        "03 77 77 77 07 65 78 61 6d 70 6c 65 03 6e 65 74 00 00 01 00 01"
     )
     assert dns.build(1, "")[12:].hex(" ") == "00 00 02 00 01"  # the root's servers
     assert dns.build(1, "a.") == dns.build(1, "a")
@@ -189,7 +190,7 @@ def test_what_is_asked_of_a_dns_server() -> None:
     ],
 )
 def test_what_counts_as_a_response(packet: bytes, code: int | None) -> None:
-    assert dns.read(QUERY, packet) == code
+    assert client.read_code(packet, QUERY) == code
 
 
 def serve_dns(answers: Callable[[bytes], list[bytes]], name: str = "example.net") -> Answer:

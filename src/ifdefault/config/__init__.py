@@ -1,4 +1,4 @@
-"""The config file: TOML in, `model.Config` or every error at once out.
+"""The config file: TOML in, `model.config.Config` or every error at once out.
 
 Rules: pydantic is imported when a config is read, not before: it takes longer to load than all
 else that the command line needs.

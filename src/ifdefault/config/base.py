@@ -1,17 +1,25 @@
-"""What the tables of the config file share: how a key is refused, and how its value is shown.
+"""What the tables of the config file share: kinds of values, and how one is refused and shown.
 
-Rules: a refusal names what is wrong and what would be right; `config.parse` adds where.
+Rules: of every table there is a file of its name. One field per key, with the description that the
+JSON Schema shows; defaults come from `model.config` and `model.dns`, where they are stated once.
+Each key is judged alone; what only several tables together can get wrong is in `cross` and
+`cross_dns`. A refusal names what is wrong and what would be right; `parse` adds where.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Annotated, Any, NoReturn
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")  # of a domain name
+USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?"  # useradd(8)
+PORT_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 class Keys(BaseModel):
@@ -38,6 +46,51 @@ def number(default: float, least: float, most: float, description: str) -> Any:
         allow_inf_nan=False,
         description=description,
     )
+
+
+def short_for(key: str) -> BeforeValidator:
+    """A value alone is short for a table with nothing but this key."""
+    return BeforeValidator(lambda value: value if isinstance(value, dict) else {key: value})
+
+
+def some(what: str, remedy: str) -> AfterValidator:
+    """Refuse an empty list."""
+    return AfterValidator(lambda values: values or reject(what, remedy))
+
+
+def distinct(
+    remedy: str = "name it once", key: Callable[[Any], Any] = lambda value: (str(value),)
+) -> AfterValidator:
+    """Refuse a list in which two have the same key, whose first part is what people see."""
+
+    def check(values: Any) -> Any:
+        keys = [key(value) for value in values or ()]
+        for n, each in enumerate(keys):
+            if each in keys[:n]:
+                reject(f"{toml(each[0])} is named more than once", remedy)
+        return values
+
+    return AfterValidator(check)
+
+
+def labels(name: str) -> list[str]:
+    """The labels of a domain name in lower case; none if it isn't one."""
+    found = name.split(".")
+    return found if len(name) <= 253 and all(map(LABEL.fullmatch, found)) else []
+
+
+def port_range(text: str, shown: str, example: str, most: int = 65535) -> tuple[int, int]:
+    """The first and the last port of "443" or "8000-8099"."""
+    found = PORT_RANGE.fullmatch(text)
+    if not found:
+        reject(f"{shown} is no port", f'write it like "{example}"')
+    first, last = int(found[1]), int(found[2] or found[1])
+    for port in (first, last):
+        if not 0 < port <= most:
+            reject(f"{shown}: {port} is no port", f"use 1 to {most}")
+    if first > last:
+        reject(f"{shown} ends before it begins", f'write "{last}-{first}"')
+    return first, last
 
 
 def ip(text: str, example: str, *, loopback: bool = False) -> IPv4Address | IPv6Address:
@@ -84,6 +137,7 @@ def _interface(name: str) -> str:
 
 
 Interface = Annotated[str, AfterValidator(_interface), Field(min_length=1, max_length=15)]
+Uplinks = Annotated[tuple[str, ...], some("no uplink", "name one"), distinct()]
 
 
 def absolute(path: str, example: str, *, required: bool = False) -> str:

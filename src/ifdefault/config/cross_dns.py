@@ -1,21 +1,16 @@
 """What names, zones and uplinks can only get wrong together.
 
-Rules: pure; sees tables whose own keys are sound, and hears what was left out as unsound: what may
-be there after all isn't missed. Of two that clash the problem stands at the later one. Paths count
-the sound tables alone.
+Rules: as in `cross`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Iterator
 
-from ifdefault.config.cross import Fault
+from ifdefault.config.cross import Finding, SoundConfig, either
 from ifdefault.config.dns import DISCOVER_EXAMPLE, ServerKeys
 from ifdefault.config.dns_records import AAAA, CNAME, A, addresses
-from ifdefault.config.toml_lines import Path
-from ifdefault.model.config import UplinkConfig
+from ifdefault.config.toml_lines import KeyPath
 from ifdefault.model.dns import (
     DISCOVER,
     DnsConfig,
@@ -30,42 +25,33 @@ _ASIDE = {*ServerKeys.model_fields, "policy", "ttl"} - {"zones"}
 _BY_ITSELF = "a name gets its uplinks' addresses by itself"
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the whole config holds, as far as it is sound."""
-
-    dns: DnsConfig
-    uplinks: Sequence[UplinkConfig]
-    uplink_names: Collection[str]  # those of unsound ones too
-    unsound: Collection[Path]  # what was left out
-
-    @property
-    def zones(self) -> list[str]:
-        """Zones that exist in the DNS: a program's is just a choice of names."""
-        updates = (each.zone for each in self.dns.updates)
-        return [*self.dns.server.zones, *updates, *(each.zone for each in self.dns.providers)]
-
-    @property
-    def nameservers(self) -> set[str]:
-        """Names that the embedded server makes by itself."""
-        zones = self.dns.server.zones
-        return {f"ns-{uplink}.{zone}" for uplink in self.uplink_names for zone in zones}
-
-    def complete(self, *tables: str) -> bool:
-        """Whether nothing was left out of these tables, each a key of the file or of [dns], but
-        what says neither names nor zones."""
-        wide = (path[:2] for path in self.unsound if path[-1] not in _ASIDE)
-        return not any(part in tables for path in wide for part in path)
+def _zones(dns: DnsConfig) -> list[str]:
+    """Zones that exist in the DNS: a program's is just a choice of names."""
+    updates = (each.zone for each in dns.updates)
+    return [*dns.server.zones, *updates, *(each.zone for each in dns.providers)]
 
 
-def faults(known: Known) -> Iterator[Fault]:
-    for n, name in enumerate(known.dns.names):
-        for path, what, remedy in _of_name(known, n, name):
+def _nameservers(sound: SoundConfig) -> set[str]:
+    """Names that the embedded server makes by itself."""
+    zones = sound.dns.server.zones
+    return {f"ns-{uplink}.{zone}" for uplink in sound.uplink_names for zone in zones}
+
+
+def _is_complete(sound: SoundConfig, *tables: str) -> bool:
+    """Whether nothing was left out of these tables, each a key of the file or of [dns], but what
+    says neither names nor zones."""
+    wide = (path[:2] for path in sound.unsound if path[-1] not in _ASIDE)
+    return not any(part in tables for path in wide for part in path)
+
+
+def findings(sound: SoundConfig) -> Iterator[Finding]:
+    for n, name in enumerate(sound.dns.names):
+        for path, what, remedy in _of_name(sound, n, name):
             yield ("dns", "name", n, *path), what, remedy
-    yield from _of_server(known)
-    yield from _twice(known.dns)
-    for uplink in known.uplinks:
-        if DISCOVER in uplink.public and not known.dns.discover and known.complete("dns"):
+    yield from _of_server(sound)
+    yield from _twice(sound.dns)
+    for uplink in sound.uplinks:
+        if DISCOVER in uplink.public and not sound.dns.discover and _is_complete(sound, "dns"):
             remedy = f'name one below [dns]: discover = ["{DISCOVER_EXAMPLE}"]'
             yield ("uplink", uplink.name, "public"), "nobody to discover it from", remedy
 
@@ -73,50 +59,46 @@ def faults(known: Known) -> Iterator[Fault]:
 # --- a name -------------------------------------------------------------------------------
 
 
-def _of_name(known: Known, n: int, name: NameConfig) -> Iterator[Fault]:
+def _of_name(sound: SoundConfig, n: int, name: NameConfig) -> Iterator[Finding]:
     """What is wrong with a name; paths begin in its table."""
     told = f'"{name.name}"'
-    if name.name in (earlier.name for earlier in known.dns.names[:n]):
+    if name.name in (earlier.name for earlier in sound.dns.names[:n]):
         yield ("name",), f"{told} is there already", "keep one table with all its records"
-    if name.name in known.nameservers:
+    if name.name in _nameservers(sound):
         yield ("name",), f"{told} is a name server's, made for its uplink", "use another name"
-    yield from _outside(known, name)
-    for k, uplink in enumerate(name.uplinks or ()):
-        if known.uplink_names and uplink not in known.uplink_names:
-            near = get_close_matches(uplink, known.uplink_names, n=1)
-            remedy = f"the nearest is {near[0]}" if near else f"use {_either(known.uplink_names)}"
-            yield ("uplinks", k), f'"{uplink}" is no uplink', remedy
+    yield from _outside(sound, name)
+    yield from sound.unknown_uplinks("uplinks", name.uplinks or ())
     if name.uplinks == () and not name.records:
         yield ("uplinks",), "no uplink, and no record", "name one, or drop uplinks to have all"
     for k, record in enumerate(name.records):
-        yield from ((("records", k), *told) for told in _of_record(known, name, record))
+        yield from ((("records", k), *told) for told in _of_record(sound, name, record))
 
 
-def _outside(known: Known, name: NameConfig) -> Iterator[Fault]:
-    zones = [*known.zones, *(each.zone for each in known.dns.execs)]
+def _outside(sound: SoundConfig, name: NameConfig) -> Iterator[Finding]:
+    zones = [*_zones(sound.dns), *(each.zone for each in sound.dns.execs)]
     if any(not zone or within(name.name, zone) for zone in zones):
-        unserved = name.records and not zone_of(name.name, known.dns.server.zones)
-        if unserved and known.complete("server"):
+        unserved = name.records and not zone_of(name.name, sound.dns.server.zones)
+        if unserved and _is_complete(sound, "server"):
             remedy = "write them in the zone itself, or have it delegated to [dns.server]"
             yield ("records",), "only the embedded server publishes records", remedy
-    elif known.complete("server", "update", "provider", "exec"):
+    elif _is_complete(sound, "server", "update", "provider", "exec"):
         remedy = "add its zone: to zones of [dns.server], or with a table such as [[dns.update]]"
         if zones:
-            remedy = f"use a name in {_either(zones)}, or {remedy}"
+            remedy = f"use a name in {either(zones)}, or {remedy}"
         yield ("name",), f'"{name.name}" is in no zone that is published', remedy
 
 
-def _of_record(known: Known, name: NameConfig, record: Record) -> Iterator[tuple[str, str]]:
+def _of_record(sound: SoundConfig, name: NameConfig, record: Record) -> Iterator[tuple[str, str]]:
     if record.type == CNAME:
         if len(name.records) > 1:
             yield "a CNAME beside other records", "keep it or them (RFC 1034, 3.6.2)"
         if name.uplinks != ():
             yield "a CNAME beside addresses", "drop it, or add uplinks = [] to have no addresses"
-        if name.name in known.zones:
+        if name.name in _zones(sound.dns):
             yield "a CNAME for a whole zone", "write what it leads to: a zone has SOA and NS too"
-    owned = {a for uplink in known.uplinks for a in (*uplink.addresses, *uplink.public)}
+    owned = {a for uplink in sound.uplinks for a in (*uplink.addresses, *uplink.public)}
     foreign = [address for address in addresses(record) if address not in owned]
-    if foreign and known.complete("uplink"):
+    if foreign and _is_complete(sound, "uplink"):
         what = f"{foreign[0]} is an address that no uplink owns"
         yield what, f"drop it: {_BY_ITSELF}; or name it in addresses or public of an uplink"
     elif record.type in (A, AAAA) and name.uplinks != ():
@@ -127,31 +109,31 @@ def _of_record(known: Known, name: NameConfig, record: Record) -> Iterator[tuple
 # --- zones, and who has them --------------------------------------------------------------
 
 
-def _of_server(known: Known) -> Iterator[Fault]:
-    server, names = known.dns.server, {name.name for name in known.dns.names}
+def _of_server(sound: SoundConfig) -> Iterator[Finding]:
+    server, names = sound.dns.server, {name.name for name in sound.dns.names}
     for k, zone in enumerate(server.zones):
-        path: Path = ("dns", "server", "zones", k)
+        path: KeyPath = ("dns", "server", "zones", k)
         for other in dict.fromkeys(server.zones):
             if zone != other and within(zone, other):
                 remedy = f"drop it: its names can be in {other}"
                 yield path, f'"{zone}" is inside "{other}", which delegates nothing', remedy
         if zone in server.zones[:k]:
             yield path, f'"{zone}" is there twice', "drop one"
-    if server != ServerConfig() and not server.zones and known.complete("server"):
+    if server != ServerConfig() and not server.zones and _is_complete(sound, "server"):
         remedy = 'name those that are delegated here: zones = ["www.example.net"]'
         yield ("dns", "server"), "no zones", remedy
     for k, name in enumerate(server.nameservers):
         path = ("dns", "server", "nameservers", k)
-        if name in known.nameservers:
+        if name in _nameservers(sound):
             yield path, f'"{name}" is there by itself', "drop it"
-        elif zone_of(name, server.zones) and name not in names and known.complete("name"):
+        elif zone_of(name, server.zones) and name not in names and _is_complete(sound, "name"):
             remedy = "use a name of another zone: this host's own servers are there already"
             yield path, f'"{name}" is in the zone, and has no address', remedy
         if name in server.nameservers[:k]:
             yield path, f'"{name}" is there twice', "drop one"
 
 
-def _twice(dns: DnsConfig) -> Iterator[Fault]:
+def _twice(dns: DnsConfig) -> Iterator[Finding]:
     for kind, zones in (("update", dns.updates), ("provider", dns.providers)):
         had = [each.zone for each in zones]
         for n, zone in enumerate(had):
@@ -162,9 +144,3 @@ def _twice(dns: DnsConfig) -> Iterator[Fault]:
     for n, (program, _) in enumerate(programs):
         if programs[n] in programs[:n]:
             yield ("dns", "exec", n, "program"), f'"{program}" is there already', "keep one table"
-
-
-def _either(names: Collection[str]) -> str:
-    """A few names, as a choice."""
-    first, *rest = sorted(set(names))[:4]
-    return " or ".join([", ".join([first, *rest[:-1]]), *rest[-1:]])

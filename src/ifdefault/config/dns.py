@@ -1,20 +1,32 @@
 """The keys of the DNS: [dns] and the tables below it.
 
-Rules: as in `config.keys`. Names come out in lower case, without the final dot. A text that stands
+Rules: as in `config.base`. Names come out in lower case, without the final dot. A text that stands
 for a table with nothing else in it is the same as that table. Whether a file exists, and whether a
-provider is known, is the host's matter. What names, zones and uplinks can only get wrong together
-is in `config.cross`.
+provider is known, is the host's matter.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from ifdefault.config.base import Keys, absolute, ip, number, reject, toml
+from ifdefault.config.base import (
+    LABEL,
+    Keys,
+    absolute,
+    distinct,
+    ip,
+    labels,
+    number,
+    reject,
+    short_for,
+    some,
+    toml,
+)
 from ifdefault.config.dns_records import MOST_RECORDS, bounded, record
 from ifdefault.config.probe_url import parse_url
 from ifdefault.model.dns import (
@@ -31,7 +43,6 @@ from ifdefault.model.dns import (
 MOST_NAMES = 256
 MOST_SERVERS = 32  # with our own they fit one of our messages
 _SERVER = ServerConfig()
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _WITH_PORT = re.compile(r"([0-9.]+|\[.*\]):([0-9]+)")
 DISCOVER_EXAMPLE = "dns://208.67.222.222/myip.opendns.com"
 
@@ -43,9 +54,8 @@ def _domain(text: str) -> str:
     name = text.lower().removesuffix(".")
     if not name.isascii():
         reject(f"{toml(text)} has foreign letters", "write it as the DNS does, xn--…")
-    labels = name.split(".")
-    sound = len(name) <= 253 and all(map(_LABEL.fullmatch, labels))
-    if not sound or labels[-1].isdigit():  # RFC 3696, 2: else it would be an address
+    sound = labels(name)
+    if not sound or sound[-1].isdigit():  # RFC 3696, 2: else it would be an address
         reject(f"{toml(text)} is no name", 'write it like "www.example.net"')
     return name
 
@@ -58,7 +68,7 @@ def _name(text: str) -> str:
 def _contact(text: str) -> str:
     """A mailbox as the SOA has it: the first label is what stands before the @ (RFC 1035, 8)."""
     local, at, domain = text.partition("@")
-    if at and not re.fullmatch(_LABEL, local.lower()):
+    if at and not LABEL.fullmatch(local.lower()):
         remedy = 'use one without a dot and other signs there, like "hostmaster@example.net"'
         reject(f"{toml(text)} has more than a word before the @", remedy)
     return _domain(f"{local}.{domain}" if at else text) if text else ""
@@ -80,6 +90,9 @@ def _ttl(value: Any) -> Any:
 
 
 def _endpoint_address(text: str) -> str:
+    if found := _WITH_PORT.fullmatch(text):
+        shown = f'{{ address = "{found[1].strip("[]")}", port = {found[2]} }}'
+        reject(f"{toml(text)} is an address and a port", f"write {shown}")
     return str(ip(text, "192.0.2.53", loopback=True))
 
 
@@ -99,13 +112,6 @@ def _program(path: str) -> str:
     return absolute(path, "/usr/local/sbin/publish", required=True)
 
 
-def _distinct(uplinks: Sequence[str] | None) -> tuple[str, ...] | None:
-    for name in uplinks or ():
-        if cast(Sequence[str], uplinks).count(name) > 1:
-            reject(f"{toml(name)} is named more than once", "name it once")
-    return None if uplinks is None else tuple(uplinks)
-
-
 # --- servers to talk to -------------------------------------------------------------------
 
 
@@ -115,28 +121,6 @@ class EndpointKeys(Keys):
     address: Annotated[str, AfterValidator(_endpoint_address)]
     port: Port = 53
     key: KeyFile = ""
-
-
-def _spelled(value: Any) -> Any:
-    """A bare address is short for a table with nothing else in it."""
-    if isinstance(value, str) and (found := _WITH_PORT.fullmatch(value)):
-        shown = f'{{ address = "{found[1].strip("[]")}", port = {found[2]} }}'
-        reject(f"{toml(value)} is an address and a port", f"write {shown}")
-    return {"address": value} if not isinstance(value, dict) else value
-
-
-def _alone(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    at = [(endpoint.address, endpoint.port) for endpoint in endpoints]
-    for n, where in enumerate(at):
-        if where in at[:n]:
-            reject(f'"{where[0]}" is named more than once', "name it once, or with another port")
-    return tuple(endpoints)
-
-
-def _some(servers: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    if not servers:
-        reject("no server", "name one that takes updates of the zone")
-    return tuple(servers)
 
 
 _SCHEMA = {
@@ -156,11 +140,15 @@ _SCHEMA = {
 }
 _Item = Annotated[
     EndpointKeys,
-    BeforeValidator(_spelled),
+    short_for("address"),
     AfterValidator(lambda keys: Endpoint(**dict(keys))),
     WithJsonSchema(_SCHEMA),
 ]
-Endpoints = Annotated[tuple[_Item, ...], Field(max_length=MOST_SERVERS), AfterValidator(_alone)]
+Endpoints = Annotated[
+    tuple[_Item, ...],
+    Field(max_length=MOST_SERVERS),
+    distinct("name it once, or with another port", attrgetter("address", "port")),
+]
 
 
 # --- the tables ---------------------------------------------------------------------------
@@ -172,7 +160,7 @@ class NameKeys(Keys):
     name: Annotated[str, AfterValidator(_name)] = Field(description="the name; *.NAME is any below")
     policy: Policy = Field(default="rotate", description="how its addresses are handed out")
     ttl: Ttl = Field(default=NameConfig("").ttl, description="how long others may keep an answer")
-    uplinks: Annotated[tuple[str, ...] | None, AfterValidator(_distinct)] = Field(
+    uplinks: Annotated[tuple[str, ...] | None, distinct()] = Field(
         default=None, description="the uplinks whose addresses it gets; all, if not said"
     )
     records: Annotated[
@@ -211,8 +199,8 @@ class UpdateKeys(Keys):
     """A zone on others' servers, by dynamic updates."""
 
     zone: Domain = Field(description="the zone")
-    servers: Annotated[Endpoints, AfterValidator(_some)] = Field(
-        description="its servers, by address"
+    servers: Annotated[Endpoints, some("no server", "name one that takes updates of the zone")] = (
+        Field(description="its servers, by address")
     )
     key: KeyFile = Field(default="", description="TSIG key for those without one of their own")
 

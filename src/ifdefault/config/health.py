@@ -1,21 +1,19 @@
-"""The keys of the daemon: [health], [daemon] and [hooks].
+"""The keys of [health].
 
-Rules: as in `config.keys`. Whether a user or an executable exists is the host's matter.
+Rules: as in `config.base`.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, Field, ValidationInfo
 
-from ifdefault.config.base import Keys, absolute, number, reject, toml
+from ifdefault.config.base import Keys, number, reject
 from ifdefault.config.probe_url import Probes
-from ifdefault.model.config import DaemonConfig, HealthConfig, HookConfig
+from ifdefault.model.config import HealthConfig
 
-_HEALTH, _DAEMON, _HOOKS = HealthConfig(), DaemonConfig(), HookConfig()
-_USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?|[0-9]{1,10}"  # useradd(8), or a uid
+_HEALTH = HealthConfig()
 
 
 def _not_below_recover(damp_s: float, info: ValidationInfo) -> float:
@@ -24,28 +22,6 @@ def _not_below_recover(damp_s: float, info: ValidationInfo) -> float:
         what = f"{damp_s:g} is less than recover_s, {recover_s:g}"
         reject(what, f"use {recover_s:g} or more: it is the longest that recovery may take")
     return damp_s
-
-
-def _user(value: Any) -> str:
-    name = str(value) if type(value) is int else value
-    if not isinstance(name, str) or not re.fullmatch(_USER, name):
-        reject(f"{toml(value)} is no user", f'use a name or a number, such as "{_DAEMON.user}"')
-    return name
-
-
-def _unprivileged(name: str) -> str:
-    if name == "root" or name.strip("0") == "":
-        reject(f"{toml(name)} may do everything", "use a user that may do nothing else")
-    return name
-
-
-User = Annotated[
-    str,
-    PlainValidator(_user),
-    AfterValidator(_unprivileged),
-    WithJsonSchema({"type": ["string", "integer"], "pattern": f"^({_USER})$"}),
-]
-Executable = Annotated[str, AfterValidator(lambda path: absolute(path, "/usr/local/sbin/on-down"))]
 
 
 class HealthKeys(Keys):
@@ -84,20 +60,3 @@ class HealthKeys(Keys):
         default=_HEALTH.on_down,
         description="what becomes of the outgoing connections of an uplink that is down",
     )
-
-
-class DaemonKeys(Keys):
-    """Who the daemon's processes are."""
-
-    user: User = Field(default=_DAEMON.user, description="the user that hears the Internet")
-    hook_user: User = Field(default=_DAEMON.hook_user, description="the user that runs hooks")
-
-
-class HookKeys(Keys):
-    """An executable for each event."""
-
-    up: Executable = Field(default=_HOOKS.up, description="an uplink is up in a family")
-    degraded: Executable = Field(default=_HOOKS.degraded, description="it is degraded")
-    down: Executable = Field(default=_HOOKS.down, description="it is down")
-    default: Executable = Field(default=_HOOKS.default, description="the normal default moved")
-    timeout_s: float = number(_HOOKS.timeout_s, 0.1, 300, "after so long a hook is killed")

@@ -16,7 +16,8 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from ifdefault.config import cross, toml_lines
+from ifdefault.config import toml_lines
+from ifdefault.config.toml_lines import KeyPath
 from ifdefault.model.config import (
     Config,
     DaemonConfig,
@@ -29,6 +30,8 @@ from ifdefault.model.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+    from ifdefault.config.cross import Finding
 
 _TOML_REMEDIES = {
     "Invalid value": 'write text in "double quotes"',
@@ -73,15 +76,15 @@ def parse(text: str, filename: str, uid_of: Callable[[str], int | None] = _nobod
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(_not_toml(str(error), text, filename)) from None
-    at: dict[toml_lines.Path, int] = {}
+    at: dict[KeyPath, int] = {}
 
-    def line_of(path: toml_lines.Path) -> int:
+    def line_of(path: KeyPath) -> int:
         at.update(at or toml_lines.locate(text))
         return toml_lines.line_of(at, path)
 
     config, found = _judge(document, line_of, uid_of)
     if found:
-        placed = sorted((line_of(fault[0]), n) for n, fault in enumerate(found))
+        placed = sorted((line_of(finding[0]), n) for n, finding in enumerate(found))
         raise ConfigError(*(_problem(filename, line, found[n]) for line, n in placed))
     return config
 
@@ -105,53 +108,50 @@ def placed(path: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the config file, for editors that check TOML by it."""
-    from ifdefault.config.uplink import File
+    from ifdefault.config.file import File
 
     return File.model_json_schema()
 
 
 def _judge(
     document: dict[str, Any],
-    line_of: Callable[[toml_lines.Path], int],
+    line_of: Callable[[KeyPath], int],
     uid_of: Callable[[str], int | None],
-) -> tuple[Config, list[cross.Fault]]:
+) -> tuple[Config, list[Finding]]:
     from pydantic import ValidationError
 
-    from ifdefault.config import cross_dns, cross_forward, forward
+    from ifdefault.config import cross, cross_dns
     from ifdefault.config.dns import dns_config
-    from ifdefault.config.uplink import File
+    from ifdefault.config.file import File
+    from ifdefault.config.forward import forward_config
+    from ifdefault.config.outgoing import outgoing_config
 
-    found: list[cross.Fault] = []
-    unsound: set[toml_lines.Path] = set()
+    found: list[Finding] = []
+    unsound: set[KeyPath] = set()
     try:
         file = File.model_validate(document)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=True)
-        found = [_fault(detail, document) for detail in details]
+        found = [_finding(detail, document) for detail in details]
         unsound = {_unsound(detail["loc"]) for detail in details}
         file = File.model_validate(_sound(document, unsound))
     uplinks = tuple(UplinkConfig(name, **dict(keys)) for name, keys in file.uplink.items())
-    found += cross.faults(uplinks)
-    dns, names = dns_config(file.dns), _uplink_names(document)
 
-    def written(path: toml_lines.Path) -> toml_lines.Path:
+    def written(path: KeyPath) -> KeyPath:
         return _written(_as_counted(path, unsound), document)
 
-    forwards = tuple(map(forward.forward, file.forward))
-    beyond = cross_forward.Known(
-        forwards,
-        file.outgoing.rule,
-        file.outgoing.masquerade,
-        file.host.forwarded,
-        dns.server,
+    sound = cross.SoundConfig(
         uplinks,
-        names,
+        _uplink_names(document),
+        file.host,
+        dns_config(file.dns),
+        tuple(map(forward_config, file.forward)),
+        file.outgoing,
         unsound,
         lambda path: line_of(written(path)),
         uid_of,
     )
-    known = cross_dns.Known(dns, uplinks, names, unsound)
-    for path, what, remedy in (*cross_dns.faults(known), *cross_forward.faults(beyond)):
+    for path, what, remedy in (*cross.findings(sound), *cross_dns.findings(sound)):
         found.append((written(path), what, remedy))
     if not document.get("uplink") and document.keys() <= File.model_fields.keys():
         found.append((("uplink",), "no uplink", 'add [uplink.isp-a] and interface = "…" below it'))
@@ -161,9 +161,9 @@ def _judge(
         HealthConfig(**dict(file.health)),
         DaemonConfig(**dict(file.daemon)),
         HookConfig(**dict(file.hooks)),
-        dns,
-        forwards,
-        forward.outgoing(file.outgoing, uid_of),
+        sound.dns,
+        sound.forwards,
+        outgoing_config(file.outgoing, uid_of),
     )
     return config, found
 
@@ -173,7 +173,7 @@ def _uplink_names(document: Mapping[str, Any]) -> Collection[str]:
     return uplinks.keys() if isinstance(uplinks, dict) else ()
 
 
-def _unsound(loc: toml_lines.Path) -> toml_lines.Path:
+def _unsound(loc: KeyPath) -> KeyPath:
     """What is left out for a fault: the smallest that the rest can be judged without."""
     match loc:
         case ("dns", "name", int(), "policy" | "ttl", *_):
@@ -187,7 +187,7 @@ def _unsound(loc: toml_lines.Path) -> toml_lines.Path:
     return loc[:1]
 
 
-def _sound(value: Any, unsound: Collection[toml_lines.Path], at: toml_lines.Path = ()) -> Any:
+def _sound(value: Any, unsound: Collection[KeyPath], at: KeyPath = ()) -> Any:
     """The document without what is unsound."""
     if isinstance(value, dict):
         return {
@@ -199,11 +199,11 @@ def _sound(value: Any, unsound: Collection[toml_lines.Path], at: toml_lines.Path
     return value
 
 
-def _as_counted(path: toml_lines.Path, unsound: Collection[toml_lines.Path]) -> toml_lines.Path:
+def _as_counted(path: KeyPath, unsound: Collection[KeyPath]) -> KeyPath:
     """The path in the document, of one in what is sound of it."""
     match path:
         case ("dns" | "outgoing", str(), int(nth), *rest):
-            list_: toml_lines.Path = path[:2]
+            list_: KeyPath = path[:2]
         case ("forward", int(nth), *rest):
             list_ = path[:1]
         case _:
@@ -212,13 +212,13 @@ def _as_counted(path: toml_lines.Path, unsound: Collection[toml_lines.Path]) -> 
     return (*list_, next(islice(there, nth, None)), *rest)
 
 
-def _fault(detail: ErrorDetails, document: Any) -> cross.Fault:
+def _finding(detail: ErrorDetails, document: Any) -> Finding:
     path = tuple(part for part in detail["loc"] if part != "[key]")
     what, remedy = _wording(path, detail["type"], detail.get("ctx", {}), detail["input"])
     return _written(path, document), what, remedy
 
 
-def _written(path: toml_lines.Path, document: Any) -> toml_lines.Path:
+def _written(path: KeyPath, document: Any) -> KeyPath:
     """The path without what nobody wrote: a bare probe is a table only to pydantic."""
     for depth, part in enumerate(path):
         if not isinstance(document, list if isinstance(part, int) else dict):
@@ -228,9 +228,7 @@ def _written(path: toml_lines.Path, document: Any) -> toml_lines.Path:
     return path
 
 
-def _wording(
-    path: toml_lines.Path, kind: str, bound: Mapping[str, Any], value: Any
-) -> tuple[str, str]:
+def _wording(path: KeyPath, kind: str, bound: Mapping[str, Any], value: Any) -> tuple[str, str]:
     """What is wrong and what would be right, of one of pydantic's errors."""
     from ifdefault.config.base import toml
 
@@ -292,16 +290,17 @@ _TYPES = {
 }
 
 
-def _nearest(path: toml_lines.Path) -> str:
+def _nearest(path: KeyPath) -> str:
     known = sorted(_keys_beside(path))
     for near in get_close_matches(str(path[-1]), known, n=1):
         return f"the nearest is {near}"
     return f"known here are {', '.join(known)}"
 
 
-def _keys_beside(path: toml_lines.Path) -> Iterable[str]:
+def _keys_beside(path: KeyPath) -> Iterable[str]:
     """The keys that are known in the table where the path's last part stands."""
-    from ifdefault.config.uplink import File, UplinkKeys
+    from ifdefault.config.file import File
+    from ifdefault.config.uplink import UplinkKeys
 
     table: Any = File
     if len(path) > 2 and path[0] == "uplink":
@@ -319,8 +318,8 @@ def _table_in(annotation: Any) -> Any:
     return next(filter(None, map(_table_in, get_args(annotation))), None)
 
 
-def _problem(filename: str, line: int, fault: cross.Fault) -> Problem:
-    path, what, remedy = fault
+def _problem(filename: str, line: int, finding: Finding) -> Problem:
+    path, what, remedy = finding
     return Problem(f"{filename}:{line}: {toml_lines.key(path)}", what, remedy)
 
 

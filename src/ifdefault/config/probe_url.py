@@ -8,17 +8,15 @@ lead to are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from ifdefault.config.base import Keys, reject
-from ifdefault.model.config import Probe, ProbeKind
+from ifdefault.config.base import Keys, distinct, labels, reject, short_for
+from ifdefault.model.config import DEFAULT_PORTS, Probe, ProbeKind
 
 _KINDS: tuple[ProbeKind, ...] = get_args(ProbeKind)
-_PORTS = {"http": 80, "https": 443, "dns": 53}
 _EXAMPLES = {
     "icmp": "icmp://192.0.2.1",
     "tcp": "tcp://example.net:443",
@@ -29,7 +27,6 @@ _EXAMPLES = {
 _LONGEST = 1000
 _URL = re.compile(r"(?P<kind>[A-Za-z][\w+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"(?P<host>\[[^]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 def parse_url(url: str) -> Probe:
@@ -72,7 +69,7 @@ def _port(url: str, text: str | None, kind: ProbeKind) -> int:
             reject(f'"{url}": ICMP has no ports', f'write it like "{_EXAMPLES[kind]}"')
         return 0
     if text is None and kind != "tcp":
-        return _PORTS[kind]
+        return DEFAULT_PORTS[kind]
     if not text:
         reject(f'"{url}" has no port', f'write it like "{_EXAMPLES["tcp"]}"')
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
@@ -99,11 +96,10 @@ def _host(url: str, host: str, kind: ProbeKind) -> str:
 
 def _name(url: str, host: str) -> str:
     name = host.lower().removesuffix(".")
-    labels = name.split(".")
-    sound = len(name) <= 253 and all(map(_LABEL.fullmatch, labels))
-    if not sound or labels[-1].isdigit():  # RFC 3696, 2: else it would be an address
+    sound = labels(name)
+    if not sound or sound[-1].isdigit():  # RFC 3696, 2: else it would be an address
         reject(f'"{url}": {host} is neither an address nor a name', "write it as in the DNS")
-    if labels[-1] == "localhost":
+    if sound[-1] == "localhost":
         reject(f'"{url}" is not beyond an uplink', "name a host of the Internet")
     return name
 
@@ -115,18 +111,13 @@ def _path(url: str, rest: str, kind: ProbeKind) -> str:
         return rest if rest.startswith("/") else f"/{rest}"
     path = rest.removeprefix("/")
     if kind == "dns":
-        name = path.removesuffix(".")
-        if name and not (len(name) <= 253 and all(map(_LABEL.fullmatch, name.lower().split(".")))):
+        name = path.removesuffix(".").lower()
+        if name and not labels(name):
             reject(f'"{url}": "{path}" is no name to ask for', f'write "{_EXAMPLES["dns"]}"')
-        return name.lower()
+        return name
     if path:
         reject(f'"{url}": {kind} has no path', f'write it like "{_EXAMPLES[kind]}"')
     return ""
-
-
-def _spelled(value: Any) -> Any:
-    """A bare URL is short for a table with nothing else in it."""
-    return {"url": value} if not isinstance(value, dict) else value
 
 
 Status = Annotated[int, Field(strict=True, ge=100, le=599)]
@@ -151,14 +142,6 @@ def _joined(keys: ProbeKeys) -> Probe:
     return Probe(probe.kind, probe.host, probe.port, probe.path, statuses)
 
 
-def _distinct(probes: Sequence[Probe]) -> tuple[Probe, ...]:
-    asked = [str(probe) for probe in probes]
-    for url in asked:
-        if asked.count(url) > 1:
-            reject(f'"{url}" is named more than once', "name it once, it is asked often enough")
-    return tuple(probes)
-
-
 _SCHEMA = {
     "anyOf": [
         {
@@ -180,7 +163,5 @@ _SCHEMA = {
         },
     ]
 }
-_Item = Annotated[
-    ProbeKeys, BeforeValidator(_spelled), AfterValidator(_joined), WithJsonSchema(_SCHEMA)
-]
-Probes = Annotated[tuple[_Item, ...], AfterValidator(_distinct)]
+_Item = Annotated[ProbeKeys, short_for("url"), AfterValidator(_joined), WithJsonSchema(_SCHEMA)]
+Probes = Annotated[tuple[_Item, ...], distinct("name it once, it is asked often enough")]

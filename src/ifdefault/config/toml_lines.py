@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 _TOKEN = re.compile(
     r"""
@@ -26,14 +26,14 @@ _TOKEN = re.compile(
 )
 
 
-def locate(text: str) -> dict[Path, int]:
+def locate(text: str) -> dict[KeyPath, int]:
     """The line, from 1, of every table, key and list item of a valid TOML text."""
     scan = _Scan(text)
     scan.document()
     return scan.lines
 
 
-def line_of(lines: dict[Path, int], path: Sequence[str | int]) -> int:
+def line_of(lines: dict[KeyPath, int], path: Sequence[str | int]) -> int:
     """The line of `path`, or of the nearest thing around it that has one."""
     for length in range(len(path), 0, -1):
         if line := lines.get(tuple(path[:length])):
@@ -41,7 +41,7 @@ def line_of(lines: dict[Path, int], path: Sequence[str | int]) -> int:
     return 1
 
 
-def key(path: Path) -> str:
+def key(path: KeyPath) -> str:
     """A path as people write it: "forward[0].to[1]"."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
 
@@ -50,8 +50,8 @@ class _Scan:
     """One walk over the tokens; `lines` grows as keys are met."""
 
     def __init__(self, text: str) -> None:
-        self.lines: dict[Path, int] = {}
-        self._tables: dict[Path, int] = {}  # how many a list of tables has so far
+        self.lines: dict[KeyPath, int] = {}
+        self._tables: dict[KeyPath, int] = {}  # how many a list of tables has so far
         self._tokens: list[tuple[str, int]] = []
         line = 1
         for match in _TOKEN.finditer(text):
@@ -62,7 +62,7 @@ class _Scan:
         self._at = 0
 
     def document(self) -> None:
-        table: Path = ()
+        table: KeyPath = ()
         while self._peek():
             if self._peek() == "\n":
                 self._take()
@@ -71,7 +71,7 @@ class _Scan:
             else:
                 self._pair(table)
 
-    def _header(self) -> Path:
+    def _header(self) -> KeyPath:
         """Read `[table]`, or `[[table]]`, which is a further one of its list."""
         self._take()
         _, line = self._tokens[self._at]
@@ -86,12 +86,12 @@ class _Scan:
             self.lines[table] = line
         return table
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: KeyPath) -> None:
         path = self._key(table)
         self._skip("=")
         self._value(path)
 
-    def _key(self, table: Path) -> Path:
+    def _key(self, table: KeyPath) -> KeyPath:
         """Read a dotted key and note the line of each of its parts."""
         while True:
             token, line = self._take()
@@ -103,7 +103,7 @@ class _Scan:
             if count := self._tables.get(table):  # the list's last table is meant
                 table = (*table, count - 1)
 
-    def _value(self, path: Path) -> None:
+    def _value(self, path: KeyPath) -> None:
         if self._peek() == "[":
             self._list(path)
         elif self._peek() == "{":
@@ -112,7 +112,7 @@ class _Scan:
             while self._peek() not in ("", "\n", ",", "]", "}"):
                 self._take()
 
-    def _list(self, path: Path) -> None:
+    def _list(self, path: KeyPath) -> None:
         self._take()
         index = 0
         while True:
@@ -124,7 +124,7 @@ class _Scan:
             index += 1
         self._take()
 
-    def _inline_table(self, path: Path) -> None:
+    def _inline_table(self, path: KeyPath) -> None:
         self._take()
         while self._peek() != "}":
             self._pair(path)

@@ -1,38 +1,21 @@
-"""The keys of the config file, as pydantic models: what each may hold, and how it is written.
+"""The keys of [uplink.NAME].
 
-Rules: one field per key, with the description that the JSON Schema shows; defaults come from
-`wanted`, where they are stated once. The daemon's tables are in `config.watch`, those of the DNS in
-`config.naming`, and of what lies behind the host in `config.behind`. What only several tables
-together can get wrong is in `config.cross`.
+Rules: as in `config.base`. An address is written in its canonical form.
 """
 
 from __future__ import annotations
 
 import re
 from ipaddress import ip_address
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ifdefault.config.base import Interface, Keys, ip, prefix, reject, toml
-from ifdefault.config.dns import DnsKeys
-from ifdefault.config.forward import ForwardKeys, OutgoingKeys
-from ifdefault.config.health import DaemonKeys, HealthKeys, HookKeys
 from ifdefault.config.probe_url import Probes
-from ifdefault.model.config import HostConfig, ReturnPath, TruthMode
 from ifdefault.model.dns import DISCOVER
 
-_HOST = HostConfig()
 _NAME = r"[a-z0-9][a-z0-9-]{0,30}"
-_MARK_BITS = 6
-_TABLES = 32  # one per uplink, and the normal default's
 
 
 def _uplink_name(name: str) -> str:
@@ -68,7 +51,7 @@ def _gateways(gateways: tuple[str, ...]) -> tuple[str, ...]:
     return _one_per_family(gateways, "gateways", remedy)
 
 
-def _spelled(value: Any) -> Any:
+def _discover_alone(value: Any) -> Any:
     if value == DISCOVER:
         return (DISCOVER,)
     if isinstance(value, str):
@@ -100,39 +83,6 @@ def _mac(text: str) -> str:
     return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
 
 
-def _mark_mask(value: Any) -> int:
-    remedy = f"use {_MARK_BITS} adjacent bits that nobody else marks, such as {_HOST.mark_mask:#x}"
-    mask = value
-    if isinstance(value, str) and re.fullmatch(r"0x[0-9A-Fa-f]{1,8}", value):
-        mask = int(value, 16)
-    if not isinstance(mask, int) or isinstance(mask, bool):
-        reject(f"{toml(value)} is not a mask", remedy)
-    lowest = mask & -mask
-    if not 0 < mask < 1 << 32 or mask != lowest * ((1 << _MARK_BITS) - 1):
-        shown = value if isinstance(value, str) else f"{mask:#x}"
-        reject(f"{shown} isn't {_MARK_BITS} adjacent bits", remedy)
-    return mask
-
-
-def _table_base(base: int) -> int:
-    last = base + _TABLES - 1
-    if base <= 255 and last >= 253:
-        reject(
-            f"tables {base} to {last} hold the reserved ones, 253 to 255",
-            f"use 256 or more, such as {_HOST.table_base}",
-        )
-    return base
-
-
-def _udp_wildcard(value: Any) -> Literal["auto", "off"] | tuple[int, ...]:
-    if value in ("auto", "off"):
-        return value  # type: ignore[no-any-return]
-    ports = value if isinstance(value, list) else [None]
-    if not all(type(port) is int and 0 < port < 65536 for port in ports):
-        reject(f"{toml(value)} is no choice", 'use "auto", "off" or a list of ports such as [443]')
-    return tuple(sorted(set(ports)))
-
-
 Name = Annotated[
     str, AfterValidator(_uplink_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"})
 ]
@@ -145,30 +95,13 @@ Public = Annotated[
         Annotated[str, AfterValidator(lambda text: text if text == DISCOVER else _address(text))],
         ...,
     ],
-    BeforeValidator(_spelled),
+    BeforeValidator(_discover_alone),
     AfterValidator(_public),
     WithJsonSchema(
         {"anyOf": [{"const": DISCOVER}, {"type": "array", "items": {"type": "string"}}]}
     ),
 ]
 Mac = Annotated[str, AfterValidator(_mac)]
-MarkMask = Annotated[
-    int,
-    PlainValidator(_mark_mask),
-    WithJsonSchema({"type": ["integer", "string"], "default": f"{_HOST.mark_mask:#x}"}),
-]
-UdpWildcard = Annotated[
-    Literal["auto", "off"] | tuple[int, ...],
-    PlainValidator(_udp_wildcard),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": ["auto", "off"]},
-                {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}},
-            ]
-        }
-    ),
-]
 
 
 class UplinkKeys(Keys):
@@ -207,63 +140,3 @@ class UplinkKeys(Keys):
     routed: tuple[Annotated[str, AfterValidator(_routed)], ...] = Field(
         default=(), description="prefixes that the provider routes to this host"
     )
-
-
-class HostKeys(Keys):
-    """What holds for the host as a whole."""
-
-    mark_mask: MarkMask = Field(
-        default=_HOST.mark_mask, description="six adjacent bits of the packet mark that are ours"
-    )
-    table_base: Annotated[int, AfterValidator(_table_base)] = Field(
-        default=_HOST.table_base,
-        strict=True,
-        ge=1,
-        le=(1 << 32) - _TABLES,
-        description="first of 32 route tables",
-    )
-    rule_priority: int = Field(
-        default=_HOST.rule_priority,
-        strict=True,
-        ge=100,
-        le=32000,
-        description="first priority of our policy rules",
-    )
-    interface_group: int = Field(
-        default=_HOST.interface_group,
-        strict=True,
-        ge=1,
-        le=(1 << 31) - 1,
-        description="link group that uplinks are put into",
-    )
-    truth_meter: TruthMode = Field(
-        default=_HOST.truth_meter,
-        description="what becomes of a packet that leaves by an uplink with another's source",
-    )
-    return_path: ReturnPath = Field(
-        default=_HOST.return_path, description="how replies find their uplink"
-    )
-    udp_wildcard: UdpWildcard = Field(
-        default=_HOST.udp_wildcard, description="UDP ports whose sockets are bound to no address"
-    )
-    forwarded: Literal["follow", "off"] = Field(
-        default=_HOST.forwarded,
-        description="whether answers to what is forwarded keep to the uplink that it came in on",
-    )
-
-
-class File(Keys):
-    """The whole config file."""
-
-    model_config = ConfigDict(title="ifdefault.toml")
-
-    uplink: dict[Name, UplinkKeys] = Field(default={}, description="the uplinks, by name")
-    host: HostKeys = HostKeys()
-    health: HealthKeys = Field(default_factory=HealthKeys)
-    daemon: DaemonKeys = DaemonKeys()
-    hooks: HookKeys = HookKeys()
-    dns: DnsKeys = DnsKeys()
-    forward: tuple[ForwardKeys, ...] = Field(
-        default=(), description="services that content servers behind the host offer"
-    )
-    outgoing: OutgoingKeys = OutgoingKeys()

@@ -1,6 +1,6 @@
 """Evidence from the traffic itself: connections that progress, or stall, and what links carry.
 
-Rules: it may vouch for a path or accuse it, and never decides: outsiders can open half a
+Rules: it may confirm a path or suspect it, and never decides: outsiders can open half a
 connection and fall silent. It looks less often where looking is dear: at most one part in fifty
 of a core.
 """
@@ -54,9 +54,9 @@ class PassiveMonitor:
             if path is None:
                 continue
             if sign.progressed:
-                told += path.vouch(now, self._looked_s)  # some time since then
-            elif accusation := _accusation(sign):
-                path.accuse(now, accusation)
+                told += path.confirm(now, self._looked_s)  # some time since then
+            elif cause := _suspicion(sign):
+                path.suspect(now, cause)
         self._looked_s = now
         return tuple(told), now + max(_LOOK_S, _COST_SHARE * self._signs.cost_s)
 
@@ -80,7 +80,7 @@ class PassiveMonitor:
         self._carried, self._carried_s = carried, now
 
 
-def _accusation(sign: TcpStats) -> str:
+def _suspicion(sign: TcpStats) -> str:
     """The same words each time: one cause starts no burst again and again."""
     if sign.stalled >= _MANY and 2 * sign.stalled >= sign.sockets:
         return "TCP connections stall"

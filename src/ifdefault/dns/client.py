@@ -21,7 +21,9 @@ _CODES = (
 ).split()
 _UPDATE = 5 << 11  # the opcode, in a header's flags
 _NONE = 254  # the class of what isn't there, or is to go
+_CODE = 15  # the response code, in a header's flags
 _EDNS_BYTES = 1232  # what passes everywhere in one piece
+_OPT = wire.ROOT + wire.FIXED.pack(wire.OPT, _EDNS_BYTES, 0, 0)
 _SERIAL_AT = -20  # in an SOA's data
 
 
@@ -43,28 +45,36 @@ class Answer:
     ttl: int = 0
 
 
-def query(number: int, name: str, wanted: str, *, recurse: bool) -> bytes:
+def query(number: int, name: str, wanted: str, *, recurse: bool, edns: bool = True) -> bytes:
     """Ask for one of TYPES."""
-    head = wire.HEADER.pack(number, wire.RD if recurse else 0, 1, 0, 0, 1)
+    head = wire.HEADER.pack(number, wire.RD if recurse else 0, 1, 0, 0, edns)
     question = wire.encode_name(name) + wire.TWO.pack(TYPES[wanted], wire.IN)
-    return head + question + wire.ROOT + wire.FIXED.pack(wire.OPT, _EDNS_BYTES, 0, 0)
+    return head + question + (_OPT if edns else b"")
+
+
+def read_code(message: bytes, asked: bytes) -> int | None:
+    """The code of a response to a query."""
+    if (flags := _flags(message, asked)) is None:
+        return None
+    code, question = flags & _CODE, _question(asked)
+    questions = int.from_bytes(message[4:6], "big")
+    if questions == 0 and code:  # who can't read a question, or won't, may leave it out
+        return code
+    there = message[wire.HEADER.size :][: len(question)]
+    # names are compared without regard to case; length bytes and types here are below letters
+    return code if questions == 1 and there.lower() == question.lower() else None
 
 
 def read_answer(message: bytes, asked: bytes) -> Answer | None:
     """What a server says to a query. CNAMEs in it were followed by the server."""
-    if (flags := _flags(message, asked)) is None:
+    if (code := read_code(message, asked)) is None:
         return None
-    _, at = wire.read_name(asked, wire.HEADER.size)
-    kind, _ = wire.TWO.unpack_from(asked, at)
-    question = asked[wire.HEADER.size : at + wire.TWO.size]
-    _, _, questions, answers, _, _ = wire.HEADER.unpack_from(message)
-    code = flags & 15
-    if questions == 0 and code:  # who can't read a question, or won't, may leave it out
+    _, flags, questions, answers, _, _ = wire.HEADER.unpack_from(message)
+    if questions == 0:
         return Answer(code, False, False)
+    question = _question(asked)
     at = wire.HEADER.size + len(question)
-    # names are compared without regard to case; length bytes and types here are below letters
-    if questions != 1 or message[wire.HEADER.size : at].lower() != question.lower():
-        return None
+    kind, _ = wire.TWO.unpack_from(question, len(question) - wire.TWO.size)
     texts: dict[str, None] = {}
     least = None
     for _ in range(answers):
@@ -74,6 +84,11 @@ def read_answer(message: bytes, asked: bytes) -> Answer | None:
             least = ttl if least is None else min(ttl, least)
     authoritative, truncated = bool(flags & wire.AA), bool(flags & wire.TC)
     return Answer(code, authoritative, truncated, tuple(texts), least or 0)
+
+
+def _question(asked: bytes) -> bytes:
+    _, end = wire.read_name(asked, wire.HEADER.size)
+    return asked[wire.HEADER.size : end + wire.TWO.size]
 
 
 def _text(kind: int, message: bytes, rdata: bytes, end: int) -> str:
@@ -110,10 +125,10 @@ def _change(owner: bytes, class_: int, ttl: int, address: str) -> bytes:
     return owner + wire.FIXED.pack(kind, class_, ttl, len(rdata)) + rdata
 
 
-def read_code(message: bytes, asked: bytes) -> int | None:
+def read_update_code(message: bytes, asked: bytes) -> int | None:
     """The code of the answer to an UPDATE."""
     flags = _flags(message, asked)
-    return None if flags is None else flags & 15
+    return None if flags is None else flags & _CODE
 
 
 def _flags(message: bytes, asked: bytes) -> int | None:

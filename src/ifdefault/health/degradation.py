@@ -19,8 +19,6 @@ LEAVE_RTT = 0.8
 class Degradation:
     """Two running means of loss, and one of the round trip."""
 
-    __slots__ = ("_limit", "_limit_s", "_quick", "_rtt_s", "_slow", "_steps", "worse")
-
     def __init__(self, config: HealthConfig) -> None:
         self._limit = config.degraded_loss
         self._limit_s = config.degraded_rtt_ms / 1000

@@ -1,13 +1,15 @@
-"""What speaks against a path at present: a run of lost rounds, or an accusation.
+"""What speaks against a path at present: a run of lost rounds, or a suspicion.
 
-Rules: a run is condemned when it goes beyond what the line normally loses *and* its first round is
-overdue by any delay that is to be expected; after LONGEST_S in any case. An answer clears what was
-sent until then. An accusation asks for a closer look, and is forgotten; it condemns nothing.
+Rules: a run means that the path is down when it goes beyond what the line normally loses *and* its
+first round is overdue by any delay that is to be expected; after LONGEST_S in any case. An answer
+clears what was sent until then. A suspicion has the path probed in a burst, and is forgotten; it
+never brings a path down.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 from ifdefault.health.loss_model import LossModel
 
@@ -21,38 +23,33 @@ SLOWEST_FADE = 0.999  # … fade with each answer
 LONGEST_S = 3.0  # so long a silence, of several rounds, is normal for no line, whatever it showed
 LONGEST_ROUNDS = 7
 
-ACCUSED_S = 3.0  # it is forgotten, if nothing comes of it
-ACCUSED_AGAIN_S = 10.0  # one cause starts no two bursts within that
+SUSPECTED_S = 3.0  # it is forgotten, if nothing comes of it
+SUSPECTED_AGAIN_S = 10.0  # one cause starts no two bursts within that
 STALE_S = 5.0  # a run that nothing was heard of since
 
 
+@dataclass(slots=True)
 class FailureDetector:
     """`run` holds when the lost rounds were sent; `clear_s` is when the latest was sent that got
-    an answer."""
+    an answer; `threshold` is the sum of their weights that is beyond the normal."""
 
-    __slots__ = (
-        *("_accused_s", "_again_s", "_early_s", "_slowest_s", "_sum", "_threshold"),
-        *("clear_s", "line", "run"),
-    )
+    loss_model: LossModel
+    threshold: float
+    run: list[float] = field(default_factory=list)
+    clear_s: float = -math.inf
+    _sum: float = 0.0
+    _slowest_s: float = 0.0
+    _early_s: float = math.inf
+    _suspected_s: float = -math.inf
+    _again_s: dict[str, float] = field(default_factory=dict)  # by cause: when it counts again
 
-    def __init__(self, line: LossModel, threshold: float) -> None:
-        self.line = line
-        self.run: list[float] = []
-        self.clear_s = -math.inf
-        self._sum = 0.0
-        self._threshold = threshold
-        self._slowest_s = 0.0
-        self._early_s = math.inf
-        self._accused_s = -math.inf
-        self._again_s: dict[str, float] = {}
-
-    def stands(self, now: float) -> bool:
-        return bool(self.run) or now < self._accused_s + ACCUSED_S
+    def suspects(self, now: float) -> bool:
+        return bool(self.run) or now < self._suspected_s + SUSPECTED_S
 
     @property
     def deadline_s(self) -> float:
         """From when on the path is down, if nothing is heard: infinite while too little is lost."""
-        if self._sum >= self._threshold:
+        if self._sum >= self.threshold:
             early_s = self._early_s if self._early_s < math.inf else 0.0
             slow_s = min(PATIENCE_RTTS * max(self._slowest_s, early_s), PATIENCE_MOST_S)
             return self.run[0] + max(PATIENCE_S, slow_s)
@@ -62,7 +59,7 @@ class FailureDetector:
 
     def lose(self, at_s: float) -> None:
         """A round that was sent at `at_s` was lost."""
-        self._sum += self.line.weight(len(self.run))
+        self._sum += self.loss_model.weight(len(self.run))
         self.run.append(at_s)
 
     def answer(self, now: float, at_s: float, *, late: bool, teaches: bool) -> None:
@@ -70,16 +67,16 @@ class FailureDetector:
         lost, which is no loss to learn from."""
         if at_s > self.clear_s:
             self.clear_s = at_s
-        if self._accused_s <= at_s:
-            self._accused_s = -math.inf
+        if self._suspected_s <= at_s:
+            self._suspected_s = -math.inf
         if not self.run or self.run[0] > at_s:
             return
         left = [sent_s for sent_s in self.run if sent_s > at_s]
         ended = len(self.run) - len(left) - late
         if ended and teaches:
-            self.line.ended(now, ended)
+            self.loss_model.ended(now, ended)
         self.run = left
-        self._sum = sum(map(self.line.weight, range(len(left))))
+        self._sum = sum(map(self.loss_model.weight, range(len(left))))
 
     def time(self, rtt_s: float, *, early: bool) -> None:
         """An answer took so long. `early`: it was asked for while the path was down, and may have
@@ -91,20 +88,20 @@ class FailureDetector:
             self._slowest_s = max(self._slowest_s * SLOWEST_FADE, rtt_s)
             self._early_s = math.inf
 
-    def accuse(self, now: float, cause: str) -> bool:
-        """Look closer for `cause`; False if that was done lately."""
+    def suspect(self, now: float, cause: str) -> bool:
+        """Look closer for `cause`; False if it was suspected for that lately."""
         if now < self._again_s.get(cause, -math.inf):
             return False
-        self._again_s[cause] = now + ACCUSED_AGAIN_S
-        if now >= self._accused_s + ACCUSED_S:
-            self._accused_s = now
+        self._again_s[cause] = now + SUSPECTED_AGAIN_S
+        if now >= self._suspected_s + SUSPECTED_S:
+            self._suspected_s = now
         return True
 
-    def let_go(self, now: float) -> None:
+    def forget_stale(self, now: float) -> None:
         """Forget a run that nothing was heard of since: it would ask in a burst for ever."""
         if self.run and now > self.run[-1] + STALE_S:
             self.reset()
 
     def reset(self) -> None:
         self.run, self._sum = [], 0.0
-        self._accused_s = -math.inf
+        self._suspected_s = -math.inf

@@ -49,8 +49,6 @@ def threshold(days: float, rounds_per_s: float) -> float:
 class LossModel:
     """The normal losses of one line, learned."""
 
-    __slots__ = ("_at_s", "_ended", "_fast", "_fast_n", "_lasted", "_slow", "_slow_n", "_steps")
-
     def __init__(self, learned: Sequence[float] = ()) -> None:
         self._slow = self._fast = FIRST
         self._slow_n = self._fast_n = float(FIRST_ROUNDS)

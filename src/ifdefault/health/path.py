@@ -31,22 +31,6 @@ GAP_S = 1.0  # the caller was away
 class Path:
     """One path. Call `asks` and `tick` at `wake_s`, which every input may have moved."""
 
-    __slots__ = (
-        *(
-            "_alive_s",
-            "_answers",
-            "_asker",
-            "_cause",
-            "_config",
-            "_falls_s",
-            "_hold_s",
-            "_line",
-            "_link",
-        ),
-        *("_losses", "_neighbour", "_now", "_proof_s", "_quality", "_since_s", "_state"),
-        *("_suspicion", "_until_s", "family", "uplink"),
-    )
-
     def __init__(
         self,
         uplink: str,
@@ -71,11 +55,11 @@ class Path:
         self.uplink, self.family = uplink, family
         self._config = config
         self._now = self._since_s = now
-        self._asker = ProbeSchedule(beyond, gateway, 1 / config.rounds_per_s, now)
-        self._line = LossModel(kept.line)
-        self._quality = Degradation(config)
+        self._schedule = ProbeSchedule(beyond, gateway, 1 / config.rounds_per_s, now)
+        self._loss_model = LossModel(kept.losses)
+        self._degradation = Degradation(config)
         highest = threshold(config.false_alarm_days, config.rounds_per_s)
-        self._suspicion = FailureDetector(self._line, highest)
+        self._detector = FailureDetector(self._loss_model, highest)
         self._link, self._neighbour = True, True
         self._proof_s = -math.inf
         self._until_s = self._hold_s = 0.0
@@ -89,7 +73,7 @@ class Path:
             self._since_s = kept.since_s
         if kept.state == "recovering":
             self._hold(now)
-        if kept.state == "down" and not self._asker.good:
+        if kept.state == "down" and not self._schedule.good:
             self._state = "unproven"  # it was down for its carrier, or has other targets now
 
     # --- asking ---------------------------------------------------------------------------
@@ -100,16 +84,16 @@ class Path:
         if not self._link:
             return math.inf
         also_s = self._until_s if self._state == "recovering" else math.inf
-        return min(self._asker.wake_s(), self._suspicion.deadline_s, also_s)
+        return min(self._schedule.wake_s(), self._detector.deadline_s, also_s)
 
     def asks(self, now: float) -> tuple[Ask, ...]:
         """The probes to send now."""
         now = self._at(now)
         if now < self._look(now):
             return ()
-        self._asker.forget(now)
-        self._suspicion.let_go(now)
-        return tuple(self._asker.asks(now, self._pace(now)))
+        self._schedule.forget(now)
+        self._detector.forget_stale(now)
+        return tuple(self._schedule.asks(now, self._pace(now)))
 
     def tick(self, now: float) -> tuple[Transition, ...]:
         """Let time pass: a hold that ends, patience that ends."""
@@ -127,7 +111,7 @@ class Path:
                 return "waiting" if now - self._since_s < LONG_DOWN_S else "waiting long"
             case "unproven":
                 return "quiet"
-        if self._suspicion.stands(now):
+        if self._detector.suspects(now):
             return "burst"
         return "waiting" if self._state == "recovering" else "quiet"
 
@@ -138,7 +122,7 @@ class Path:
     ) -> tuple[Transition, ...]:
         """A probe's fate. Some time after "lost" it may still come to be "answered"."""
         now = self._at(now)
-        sent = self._asker.take(seq)
+        sent = self._schedule.take(seq)
         if sent is None or verdict == "local":
             return ()
         if verdict == "answered":
@@ -147,40 +131,40 @@ class Path:
             # Whoever tells it so late was held up: it may not have read an answer that came.
             if now > sent.at_s + sent.timeout_s + OVERDUE_S:
                 return ()
-            self._asker.await_late(seq, sent)
+            self._schedule.await_late(seq, sent)
         if sent.lost:
             return ()
         sent.target.wrong = verdict == "wrong"
         return self._lost(now, sent)
 
     def _answered(self, now: float, sent: Sent, rtt_s: float) -> tuple[Transition, ...]:
-        target, asker = sent.target, self._asker
+        target, schedule = sent.target, self._schedule
         was_good = target.good
         target.hear(sent.at_s)
         early = sent.at_s < self._alive_s
         if not early:
-            asker.time(target, rtt_s)
+            schedule.time(target, rtt_s)
         if target.good != was_good:
-            asker.sort()
-        if target not in asker.judges:
+            schedule.sort()
+        if target not in schedule.judges:
             return ()
-        self._suspicion.time(rtt_s, early=early)
+        self._detector.time(rtt_s, early=early)
         if sent.pace == "quiet" and not sent.lost:
-            if not self._suspicion.run:
-                self._line.answered()
-            self._quality.count(0.0, rtt_s)
+            if not self._detector.run:
+                self._loss_model.answered()
+            self._degradation.count(0.0, rtt_s)
         if self._state == "recovering":
             self._answers += 1
         return self._alive(now, sent.at_s, sent.lost, f"{target.probe} answers")
 
     def _alive(self, now: float, at_s: float, late: bool, cause: str) -> tuple[Transition, ...]:
-        """What was sent at `at_s` came through: nothing lost until then condemns the path."""
-        suspicion = self._suspicion
+        """What was sent at `at_s` came through: what was lost until then counts no more."""
+        detector = self._detector
         self._alive_s = min(self._alive_s, now)
-        stood = suspicion.stands(now)
-        suspicion.answer(now, at_s, late=late, teaches=self._state != "recovering")
-        if stood and not suspicion.stands(now):
-            self._asker.calm()
+        suspected = detector.suspects(now)
+        detector.answer(now, at_s, late=late, teaches=self._state != "recovering")
+        if suspected and not detector.suspects(now):
+            self._schedule.calm()
         match self._state:
             case "unproven":
                 return self._step(now, "up", cause)
@@ -192,37 +176,37 @@ class Path:
         return ()
 
     def _lost(self, now: float, sent: Sent) -> tuple[Transition, ...]:
-        target, asker, suspicion = sent.target, self._asker, self._suspicion
+        target, schedule, detector = sent.target, self._schedule, self._detector
         if sent.pace is None:  # no round: it means nothing, but for the gateway a closer look
             target.miss(sent.at_s, math.inf)
-            if target is asker.gateway and target.proven and target.row == 2:
-                self.accuse(now, "the gateway is silent")
+            if target is schedule.gateway and target.proven and target.row == 2:
+                self.suspect(now, "the gateway is silent")
             return ()
-        target.miss(sent.at_s, suspicion.clear_s)
-        if len(asker.good) > 1 and target.good and target.is_odd(self._quality.loss_ratio):
-            asker.set_aside(target, now)
+        target.miss(sent.at_s, detector.clear_s)
+        if len(schedule.good) > 1 and target.good and target.is_odd(self._degradation.loss_ratio):
+            schedule.set_aside(target, now)
         if self._state in ("down", "unproven"):
             return ()
         if self._state == "recovering":
             self._losses += 1
         elif sent.pace == "quiet":
-            self._quality.count(1.0, 0.0)
-        if sent.at_s <= suspicion.clear_s:  # one that was sent later has been answered
+            self._degradation.count(1.0, 0.0)
+        if sent.at_s <= detector.clear_s:  # one that was sent later has been answered
             if self._state != "recovering":
-                self._line.ended(now, 1)
+                self._loss_model.ended(now, 1)
             return self._grade(now)
-        suspicion.lose(sent.at_s)
-        if len(suspicion.run) == 1:
-            asker.hurry(now)
+        detector.lose(sent.at_s)
+        if len(detector.run) == 1:
+            schedule.hurry(now)
         return self._judge(now)
 
     def _judge(self, now: float) -> tuple[Transition, ...]:
-        if now < self._suspicion.deadline_s:
+        if now < self._detector.deadline_s:
             return ()
-        first_s, rounds = self._suspicion.run[0], len(self._suspicion.run)
+        first_s, rounds = self._detector.run[0], len(self._detector.run)
         cause = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
-        gateway = self._asker.gateway
-        if gateway and self._asker.beyond:
+        gateway = self._schedule.gateway
+        if gateway and self._schedule.beyond:
             if gateway.heard_s >= first_s:
                 cause += ", the gateway answers"
             elif gateway.proven and gateway.lost_s >= first_s:
@@ -231,11 +215,11 @@ class Path:
 
     def _grade(self, now: float) -> tuple[Transition, ...]:
         """Up or degraded, by loss and delay."""
-        worse = self._quality.worse
+        worse = self._degradation.worse
         if self._state == "up" and worse:
             return self._step(now, "degraded", worse)
         if self._state == "degraded" and not worse:
-            return self._step(now, "up", f"loss {self._quality.loss_ratio:.0%}")
+            return self._step(now, "up", f"loss {self._degradation.loss_ratio:.0%}")
         return ()
 
     # --- evidence: all else ---------------------------------------------------------------
@@ -246,32 +230,32 @@ class Path:
         if up == self._link:
             return ()
         self._link = up
-        self._asker.drop_all(now)
+        self._schedule.drop_all(now)
         if not up:
             return self._fall(now, cause)
         self._proof_s = now + PROOF_S
-        return () if self._asker.good else self._step(now, "unproven", "carrier is back")
+        return () if self._schedule.good else self._step(now, "unproven", "carrier is back")
 
     def neighbour(self, now: float, reachable: bool) -> tuple[Transition, ...]:
         """The gateway's ARP or neighbour discovery, succeeded or failed."""
         now = self._at(now)
         self._neighbour = reachable
-        if self._asker.beyond:
+        if self._schedule.beyond:
             if not reachable:
-                self.accuse(now, "the gateway is unreachable")
+                self.suspect(now, "the gateway is unreachable")
             return ()
         if not reachable:
             return self._fall(now, "gateway unreachable")
         return self._alive(now, now, late=False, cause="the gateway is reachable")
 
-    def accuse(self, now: float, cause: str) -> None:
-        """Something looks wrong: ask at the pace of a burst until an answer clears it."""
+    def suspect(self, now: float, cause: str) -> None:
+        """Something looks wrong: probe in a burst until an answer clears it."""
         now = self._at(now)
-        judged = self._asker.good and self._state not in ("down", "unproven")
-        if judged and self._suspicion.accuse(now, cause):
-            self._asker.hurry(now)
+        judged = self._schedule.good and self._state not in ("down", "unproven")
+        if judged and self._detector.suspect(now, cause):
+            self._schedule.hurry(now)
 
-    def vouch(self, now: float, at_s: float | None = None) -> tuple[Transition, ...]:
+    def confirm(self, now: float, at_s: float | None = None) -> tuple[Transition, ...]:
         """The path carried traffic both ways (ACK progress) at `at_s`, or now. Who looks from time
         to time and finds progress knows it only for the time of the look before."""
         now = self._at(now)
@@ -280,7 +264,7 @@ class Path:
             return ()
         found = self._alive(now, at_s, late=False, cause="traffic flows")
         if self._pace(now) == "quiet":
-            self._asker.spare(now, at_s)
+            self._schedule.spare(now, at_s)
         return found
 
     def _at(self, now: float) -> float:
@@ -295,8 +279,8 @@ class Path:
         wake_s = self.wake_s
         if now <= wake_s + GAP_S:
             return wake_s
-        self._asker.drop_all(now)
-        self._suspicion.reset()
+        self._schedule.drop_all(now)
+        self._detector.reset()
         if self._state == "recovering":
             self._hold(now)
         return now
@@ -310,10 +294,10 @@ class Path:
         return (Transition(now, self.uplink, self.family, was, state, cause),)
 
     def _fall(self, now: float, cause: str) -> tuple[Transition, ...]:
-        self._suspicion.reset()
+        self._detector.reset()
         if self._state == "down":
             return ()
-        self._asker.pardon()
+        self._schedule.clear_targets()
         self._alive_s = math.inf
         self._falls_s = (*(at for at in self._falls_s if now - at < FLAP_S), now)
         return self._step(now, "down", cause)
@@ -327,9 +311,9 @@ class Path:
         self._answers = self._losses = 0
 
     def _end_hold(self, now: float) -> tuple[Transition, ...]:
-        proven = self._answers or not self._asker.good
+        proven = self._answers or not self._schedule.good
         if proven and self._answers >= self._losses:
-            self._quality.reset()
+            self._degradation.reset()
             return self._step(now, "up", f"answers for {self._hold_s:g} s")
         self._hold(now)
         return ()
@@ -337,24 +321,24 @@ class Path:
     # --- told -----------------------------------------------------------------------------
 
     def health(self) -> Health:
-        asker, now = self._asker, self._now
-        heard = [target.rtt_s for target in asker.good if target.rtt_s]
+        schedule, now = self._schedule, self._now
+        heard = [target.rtt_s for target in schedule.good if target.rtt_s]
         return Health(
             uplink=self.uplink,
             family=self.family,
             state=self._state,
             since_s=self._since_s,
             cause=self._cause,
-            loss_ratio=1.0 if self._state == "down" else self._quality.loss_ratio,
+            loss_ratio=1.0 if self._state == "down" else self._degradation.loss_ratio,
             rtt_ms=sum(heard) / len(heard) * 1000 if heard else 0.0,
             gateway=self._gateway_health(),
             bursting=self._link and self._pace(now) == "burst",
             until_s=self._until_s if self._state == "recovering" else 0.0,
-            targets=tuple(target.health(now) for target in asker.beyond),
+            targets=tuple(target.health(now) for target in schedule.beyond),
         )
 
     def _gateway_health(self) -> Literal["answers", "silent", "unknown"]:
-        gateway = self._asker.gateway
+        gateway = self._schedule.gateway
         if gateway is None:
             return "unknown"
         if not self._neighbour or (gateway.proven and gateway.row >= 2):
@@ -366,7 +350,9 @@ class Path:
             self._state,
             self._since_s,
             self._cause,
-            self._line.learned(),
-            tuple((target.probe, target.rtt_s) for target in self._asker.judges if target.proven),
+            self._loss_model.learned(),
+            tuple(
+                (target.probe, target.rtt_s) for target in self._schedule.judges if target.proven
+            ),
             self._falls_s,
         )

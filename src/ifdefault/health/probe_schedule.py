@@ -43,13 +43,8 @@ _last = attrgetter("last_s")
 
 
 class ProbeSchedule:
-    """The schedule of one path. `beyond` are its targets; `judges` those whose silence may condemn
-    it: them, or the gateway alone where nothing else is to be asked."""
-
-    __slots__ = (
-        *("_background_s", "_gateway_s", "_good", "_quiet_s", "_seq", "_sent", "_slack_s"),
-        *("beyond", "excess_s", "gateway", "judges", "round_s"),
-    )
+    """The schedule of one path. `beyond` are its targets; `judges` those whose silence may
+    bring it down: them, or the gateway alone where nothing else is to be asked."""
 
     def __init__(
         self, beyond: Sequence[Target], gateway: Target | None, quiet_s: float, now: float
@@ -119,7 +114,7 @@ class ProbeSchedule:
         target.due_s = now
         self.sort()
 
-    def pardon(self) -> None:
+    def clear_targets(self) -> None:
         """The path itself was dead: what its targets lost meanwhile was its fault."""
         for target in self.judges:
             target.aside, target.row = False, 0

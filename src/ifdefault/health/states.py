@@ -32,12 +32,13 @@ TRANSITIONS: dict[PathState, dict[PathState, str]] = {
 
 @dataclass(frozen=True, order=True, slots=True)
 class Memory:
-    """What a path takes along into the next process: numbers, strings and tuples only. `seen`:
-    the targets that answered, and their round trip; `falls_s`: when it went down lately."""
+    """What a path takes along into the next process: numbers, strings and tuples only. `losses`:
+    what the loss model learned; `seen`: the targets that answered, and their round trip;
+    `falls_s`: when it went down lately."""
 
     state: PathState = "unproven"
     since_s: float = 0.0
     cause: str = ""
-    line: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
     seen: tuple[tuple[str, float], ...] = ()
     falls_s: tuple[float, ...] = ()

@@ -6,6 +6,7 @@ Rules: times are per target, since a ping, a TCP handshake and an HTTPS request 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from ifdefault.model.health import GATEWAY, TargetHealth
 
@@ -21,26 +22,29 @@ ASIDE_LOSSES = 4  # in a row, with answers of others in between
 ASIDE_CHANCE = 1e-4  # that a line with its present loss does the same to a target that lives
 
 
+@dataclass(slots=True, eq=False)
 class Target:
     """A target's record. `last_s`: when it was asked last; `lost_s`: when the last of its losses
     in a `row` was sent; `heard_s`: when the last probe that it answered was sent."""
 
-    __slots__ = (
-        *("answered", "aside", "due_s", "heard_s", "index", "last_s", "lost", "lost_s"),
-        *("probe", "proven", "row", "rtt_s", "spacing_s", "var_s", "wrong"),
-    )
+    index: int
+    probe: str
+    proven: bool = False  # it answered once, so that its silence means something
+    rtt_s: float = 0.0  # 0 is unknown
+    var_s: float = 0.0
+    aside: bool = False  # silent while others answer, so that its silence means nothing
+    wrong: bool = False  # its last answer wasn't the one that was asked for
+    answered: int = 0
+    lost: int = 0
+    row: int = 0
+    last_s: float = -math.inf
+    lost_s: float = -math.inf
+    heard_s: float = -math.inf
+    spacing_s: float = SPACING_S
+    due_s: float = -math.inf  # aside, or not proven yet: when it is asked again
 
-    def __init__(self, index: int, probe: str, proven: bool = False, rtt_s: float = 0.0) -> None:
-        self.index = index
-        self.probe = probe
-        self.proven = proven  # it answered once, so that its silence means something
-        self.aside = False  # silent while others answer, so that its silence means nothing
-        self.wrong = False  # its last answer wasn't the one that was asked for
-        self.answered = self.lost = self.row = 0
-        self.rtt_s, self.var_s = rtt_s, rtt_s / 2  # RFC 6298, 2.2; 0 is unknown
-        self.last_s = self.lost_s = self.heard_s = -math.inf
-        self.spacing_s = SPACING_S
-        self.due_s = -math.inf  # aside, or not proven yet: when it is asked again
+    def __post_init__(self) -> None:
+        self.var_s = self.rtt_s / 2  # RFC 6298, 2.2
 
     @property
     def good(self) -> bool:

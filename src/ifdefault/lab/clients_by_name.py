@@ -71,7 +71,7 @@ async def visit(server: str, name: str, family: int) -> Visit:
     address, outcome = "", "unresolved"
     try:
         async with asyncio.timeout(LOOKUP_S):
-            found = await lookup.resolve(server, name, lookup.KINDS[family])
+            found = await lookup.resolve(server, name, lookup.TYPES[family])
         address = found[0] if found else ""
     except OSError:  # TimeoutError is one, too
         pass
@@ -83,7 +83,7 @@ async def visit(server: str, name: str, family: int) -> Visit:
 async def visit_all(server: str, names: Sequence[str], per_s: float) -> list[Visit]:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
-    families = cycle(lookup.KINDS)
+    families = cycle(lookup.TYPES)
     begun: list[asyncio.Task[Visit]] = []
     print("ready", flush=True)
     due_s = time.monotonic()

@@ -43,11 +43,11 @@ async def visit(server: str, name: str, count: int, kind: str) -> list[Share]:
     tried: Counter[str] = Counter()
     answered: Counter[str] = Counter()
     pending = iter(range(count))
-    families = tuple(lookup.KINDS.values())
+    types = tuple(lookup.TYPES.values())
 
     async def work() -> None:
         for number in pending:
-            address = (await lookup.resolve(server, name, families[number % 2]))[0]
+            address = (await lookup.resolve(server, name, types[number % 2]))[0]
             tried[address] += 1
             outcome = await judge(KINDS[kind], address, "", 2.0)
             answered[address] += outcome == "answered"

@@ -16,6 +16,7 @@ TruthMode = Literal["auto", "drop", "count", "off"]
 ReturnPath = Literal["auto", "source", "mark", "conntrack"]
 ProbeKind = Literal["icmp", "tcp", "http", "https", "dns"]
 Transport = Literal["tcp", "udp"]
+DEFAULT_PORTS = {"http": 80, "https": 443, "dns": 53}  # of a probe, by its kind
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -31,12 +32,9 @@ class Probe:
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        port = f":{self.port}" if self.port not in (0, _PORTS.get(self.kind)) else ""
+        port = f":{self.port}" if self.port not in (0, DEFAULT_PORTS.get(self.kind)) else ""
         slash = "/" if self.kind == "dns" and self.path else ""
         return f"{self.kind}://{host}{port}{slash}{self.path}"
-
-
-_PORTS = {"http": 80, "https": 443, "dns": 53}
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -46,7 +46,7 @@ async def send(
     try:
         async with asyncio.timeout(WITHIN_S):
             told = await _exchange(sock, address, port, message)
-        code = client.read_code(told, order)
+        code = client.read_update_code(told, order)
         plain, signature = tsig.split(told)
     except TimeoutError:
         raise NoReply(f"{address}: no answer in {WITHIN_S:g} s") from None

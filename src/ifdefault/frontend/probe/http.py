@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 from ifdefault import __version__
 from ifdefault.frontend.probe import tcp
 from ifdefault.frontend.probe.outcome import Answer, Fault, us_since, words
+from ifdefault.model.config import DEFAULT_PORTS
 
 T = TypeVar("T")
 
 MOST_BYTES = 8192
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.[0-9] 1[0-9]{2}.*?\r?\n\r?\n", re.DOTALL)  # 100, 103: RFC 8297
-_PORTS = {False: 80, True: 443}
 
 
 async def probe(
@@ -76,7 +76,7 @@ async def get(
 
 def _request(host: str, port: int, path: str, version: str, *, secure: bool) -> bytes:
     name = f"[{host}]" if ":" in host else host
-    name += f":{port}" if port != _PORTS[secure] else ""
+    name += f":{port}" if port != DEFAULT_PORTS["https" if secure else "http"] else ""
     return (
         f"GET {path} HTTP/{version}\r\nHost: {name}\r\nUser-Agent: ifdefault/{__version__}\r\n"
         "Accept: */*\r\nConnection: close\r\n\r\n"

@@ -1,0 +1,26 @@
+"""The keys of [hooks].
+
+Rules: as in `config.base`. Whether an executable exists is the host's matter.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from ifdefault.config.base import Keys, absolute, number
+from ifdefault.model.config import HookConfig
+
+_HOOKS = HookConfig()
+_Executable = Annotated[str, AfterValidator(lambda path: absolute(path, "/usr/local/sbin/on-down"))]
+
+
+class HookKeys(Keys):
+    """An executable for each event."""
+
+    up: _Executable = Field(default=_HOOKS.up, description="an uplink is up in a family")
+    degraded: _Executable = Field(default=_HOOKS.degraded, description="it is degraded")
+    down: _Executable = Field(default=_HOOKS.down, description="it is down")
+    default: _Executable = Field(default=_HOOKS.default, description="the normal default moved")
+    timeout_s: float = number(_HOOKS.timeout_s, 0.1, 300, "after so long a hook is killed")

@@ -1,0 +1,129 @@
+"""The keys of [outgoing] and of its [[outgoing.rule]].
+
+Rules: as in `config.base`. Users are uids here, or names that somebody else must resolve.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+
+from ifdefault.config.base import (
+    USER,
+    Interface,
+    Keys,
+    Uplinks,
+    distinct,
+    port_range,
+    prefix,
+    reject,
+    toml,
+)
+from ifdefault.model.config import OutgoingConfig, OutgoingRule
+
+_OUTGOING = OutgoingConfig()
+_LAST_PORT = 65534  # a policy rule takes no port 65535 (fib_rule_port_range_valid())
+_LAST_UID = (1 << 32) - 2  # the one behind is no user's (setresuid(2))
+
+
+def _ports(value: Any) -> tuple[int, int]:
+    if type(value) is int:
+        value = str(value)
+    if not isinstance(value, str):
+        reject(f"{toml(value)} is no port", 'write it like 25 or "8000-8099"')
+    return port_range(value, toml(value), "8000-8099", _LAST_PORT)
+
+
+def _merged(ports: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """In order, and without overlaps: each of them costs a policy rule."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(ports):
+        if found and first <= found[-1][1] + 1:
+            first, before = found.pop()
+            last = max(last, before)
+        found.append((first, last))
+    return tuple(found)
+
+
+def _user(value: Any) -> int | str:
+    uid = type(value) is int and 0 <= value <= _LAST_UID
+    if not uid and not (isinstance(value, str) and re.fullmatch(USER, value)):
+        reject(f"{toml(value)} is no user", "use a uid such as 1000, or a name")
+    return value  # type: ignore[no-any-return]
+
+
+def _cgroup(path: str) -> str:
+    parts = path.split("/")
+    if parts[0] or len(parts) < 2 or not all(parts[1:]) or {".", ".."} & set(parts):
+        remedy = 'write it from the root, like "/system.slice/backup.service"'
+        reject(f"{toml(path)} is no control group", remedy)
+    if len(path) > 1000 or not path.isprintable():
+        reject(f"{toml(path[:60])} is no path", "use printable letters, at most 1000")
+    return path
+
+
+_PORT_ITEM: dict[str, Any] = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": _LAST_PORT},
+        {"type": "string", "pattern": "^[0-9]+(-[0-9]+)?$"},
+    ]
+}
+_USER_ITEM: dict[str, Any] = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0, "maximum": _LAST_UID},
+        {"type": "string", "pattern": f"^{USER}$"},
+    ]
+}
+
+
+class RuleKeys(Keys):
+    """What leaves by an uplink of its own."""
+
+    via: Uplinks = Field(description="the uplinks that it leaves by, in the order of preference")
+    to: tuple[Annotated[str, AfterValidator(lambda text: prefix(text, "192.0.2.0/24"))], ...] = (
+        Field(default=(), description="destinations, as prefixes or addresses")
+    )
+    transport: Literal["tcp", "udp"] | None = Field(
+        default=None, description="the protocol; any, if not said"
+    )
+    ports: Annotated[
+        tuple[Annotated[Any, PlainValidator(_ports), WithJsonSchema(_PORT_ITEM)], ...],
+        AfterValidator(_merged),
+    ] = Field(default=(), description='destination ports, such as 25 or "8000-8099"')
+    users: tuple[Annotated[Any, PlainValidator(_user), WithJsonSchema(_USER_ITEM)], ...] = Field(
+        default=(), description="users of this host, by uid or name"
+    )
+    cgroups: Annotated[tuple[Annotated[str, AfterValidator(_cgroup)], ...], distinct()] = Field(
+        default=(), description="control groups of this host, by path"
+    )
+
+
+class OutgoingKeys(Keys):
+    """By which uplink connections leave that this host or its LANs open."""
+
+    mode: Literal["failover", "balance"] = Field(
+        default=_OUTGOING.mode, description="all by the best uplink, or each by one drawn by weight"
+    )
+    sticky: bool = Field(
+        default=_OUTGOING.sticky, strict=True, description="balance: one uplink a destination"
+    )
+    udp: bool = Field(default=_OUTGOING.udp, strict=True, description="balance UDP flows as well")
+    masquerade: Annotated[tuple[Interface, ...], distinct()] = Field(
+        default=(), description="interfaces of LANs that go out with an uplink's address"
+    )
+    rule: tuple[RuleKeys, ...] = Field(default=(), description="what leaves by uplinks of its own")
+
+
+def outgoing_config(keys: OutgoingKeys, uid_of: Callable[[str], int | None]) -> OutgoingConfig:
+    """Users whom nobody knows are left out: `config.cross` tells of them."""
+    rules = tuple(_rule(each, uid_of) for each in keys.rule)
+    return OutgoingConfig(keys.mode, keys.sticky, keys.udp, keys.masquerade, rules)
+
+
+def _rule(keys: RuleKeys, uid_of: Callable[[str], int | None]) -> OutgoingRule:
+    found = (uid_of(user) if isinstance(user, str) else user for user in keys.users)
+    users = tuple(sorted({uid for uid in found if uid is not None}))
+    return OutgoingRule(**dict(keys) | {"users": users})
