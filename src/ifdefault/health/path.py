@@ -76,6 +76,15 @@ class Path:
         if kept.state == "down" and not self._schedule.good:
             self._state = "unproven"  # it was down for its carrier, or has other targets now
 
+    @property
+    def state(self) -> PathState:
+        return self._state
+
+    @property
+    def since_s(self) -> float:
+        """When it came to be in its state."""
+        return self._since_s
+
     # --- asking ---------------------------------------------------------------------------
 
     @property

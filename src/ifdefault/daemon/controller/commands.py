@@ -59,10 +59,10 @@ class Commands:
             case e.GroupEntered():
                 self._entered(event)
 
-    def _refuse(self, id: int, where: str, what: str, remedy: str = "") -> None:
+    def _refuse(self, request: int, where: str, what: str, remedy: str = "") -> None:
         problem = Problem(where, what, remedy)
-        if id:
-            self._state.out.append(Answer(id, problems=(problem,)))
+        if request:
+            self._state.out.append(Answer(request, problems=(problem,)))
         else:
             self._state.log(where, f"refused: {problem}", level="error")
 
@@ -102,12 +102,12 @@ class Commands:
             Adoption("reload", asked.config, id=asked.id, confirm_s=asked.confirm_s)
         )
 
-    def _confirm(self, id: int) -> None:
+    def _confirm(self, request: int) -> None:
         if self._state.unconfirmed is None:
-            self._refuse(id, "confirm", "nothing waits for a confirmation", _UNDONE)
+            self._refuse(request, "confirm", "nothing waits for a confirmation", _UNDONE)
         else:
             self._state.unconfirmed = None
-            self._state.out.append(Answer(id))
+            self._state.out.append(Answer(request))
 
     def undo_if_due(self, now: float) -> None:
         """What nobody confirmed in time is undone."""

@@ -104,20 +104,26 @@ class Controller:
                 state.transitions += self.paths.traffic(now, event)
             case e.KernelChanged(changes):
                 self._take_changes(now, changes)
+            case e.Observed() | e.LookFailed() | e.Applied() | e.Committed() | e.CommitFailed():
+                self._take_host(now, event)
+            case e.FrontendStarted() | e.FrontendEnded() | e.SocketFailed():
+                self._take_frontend(now, event)
+            case e.NameResolved(host, addresses, error):
+                self.paths.resolved(host, addresses, error)
+            case _:
+                self._take_rare(now, event)
+
+    def _take_rare(self, now: float, event: e.Event) -> None:
+        state = self.state
+        match event:
             case e.SilentlyChanged(groups):
                 state.owed |= groups  # what was asked for with a group is no repair
                 self._reconciler.look_at(now)
-            case e.NameResolved(host, addresses, error):
-                self.paths.resolved(host, addresses, error)
             case e.PublicAddressFound(uplink, family, address):
                 self.names.discovered[uplink, family] = address
                 self._news = True
             case e.ConnectionsEnded():
                 self._stale.tell(event)
-            case e.FrontendStarted() | e.FrontendEnded() | e.SocketFailed():
-                self._take_frontend(now, event)
-            case e.Observed() | e.LookFailed() | e.Applied() | e.Committed() | e.CommitFailed():
-                self._take_host(now, event)
             case e.Started(config, forced, memories):
                 state.started_s, state.forced = now, dict(forced)
                 self.paths.memories = {(name, family): m for name, family, m in memories}
@@ -371,8 +377,6 @@ class Controller:
         """All is as it is to be, or can't be yet: tell others."""
         state = self.state
         self._publish(now, prepared)
-        states = {key: path for key, (path, _) in self.paths.states().items()}
-        self._stale.end(states)
         for family in FAMILIES:
             order = state.decision.ranking(family) if state.decision else ()
             name, was = (order[0] if order else ""), self._primary.get(family, "")
@@ -381,6 +385,7 @@ class Controller:
                 state.log("default", f"default IPv{family}: {was or 'none'} -> {name}", name)
                 if was:  # else we have just started, and nothing moved
                     state.out.append(RunHook("default", name, family, was, name))
+        self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
 
     # --- how it stands --------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from ifdefault.health.states import Memory
 from ifdefault.model.config import Config, Family
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced, TcpStats, Verdict
-from ifdefault.model.kernel import KernelEvent, Observation
+from ifdefault.model.kernel import KernelChange, Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class CommitFailed:
 class KernelChanged:
     """What the kernel's notifications tell, our own changes left out."""
 
-    events: tuple[KernelEvent, ...]
+    events: tuple[KernelChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
