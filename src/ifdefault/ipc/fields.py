@@ -1,5 +1,5 @@
-"""What each field of a message may hold: a check takes a value as JSON told it, and returns it as
-the message holds it, or raises ValueError.
+"""What a field may hold beyond its type, for Annotated: a check takes a value as JSON told it, and
+returns it as the record holds it, or raises ValueError; see `codec`.
 
 Rules: nothing is believed and nothing is mended: a bool is no number, an address has one form.
 """
@@ -20,17 +20,6 @@ def number(low: int, high: int) -> Check:
         if type(value) is int and low <= value <= high:  # not isinstance: a bool is an int
             return value
         raise ValueError(f"not a number from {low} to {high}")
-
-    return check
-
-
-def word(*words: Any) -> Check:
-    known = frozenset((type(each), each) for each in words)
-
-    def check(value: Any) -> Any:
-        if type(value) in (int, str, bool) and (type(value), value) in known:
-            return value
-        raise ValueError("none of those that there are")
 
     return check
 
@@ -61,26 +50,6 @@ def address(value: Any) -> str:
         except (OSError, ValueError):  # ValueError: a NUL, or no ASCII
             pass
     raise ValueError("not an address in canonical form")
-
-
-def list_of(check: Check, most: int) -> Check:
-    def check_all(values: Any) -> tuple[Any, ...]:
-        if type(values) in (list, tuple) and len(values) <= most:
-            return tuple([check(value) for value in values])
-        raise ValueError(f"not a list of at most {most}")
-
-    return check_all
-
-
-def row(*checks: Check) -> Check:
-    """A list of just so many values, each of its own kind."""
-
-    def check_each(values: Any) -> tuple[Any, ...]:
-        if type(values) in (list, tuple) and len(values) == len(checks):
-            return tuple([check(value) for check, value in zip(checks, values, strict=True)])
-        raise ValueError(f"not a row of {len(checks)}")
-
-    return check_each
 
 
 def hexadecimal(most_bytes: int) -> Check:
