@@ -30,7 +30,18 @@ def text(pattern: str) -> Check:
     def check(value: Any) -> str:
         if type(value) is str and matches(value):
             return value
-        raise ValueError("not such a text")
+        raise ValueError(f"not a text like {pattern}")
+
+    return check
+
+
+def name(most: int) -> Check:
+    """A text that isn't empty; whether it names anything is for another to say."""
+
+    def check(value: Any) -> str:
+        if type(value) is str and 0 < len(value) <= most:
+            return value
+        raise ValueError(f"not 1 to {most} characters")
 
     return check
 

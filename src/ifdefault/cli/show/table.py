@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +11,7 @@ import click
 from ifdefault.model.errors import Problem
 
 if TYPE_CHECKING:
-    from ifdefault.host.transaction import Prepared
+    from ifdefault.daemon.control.protocol import Changes
 
 
 def tell_problems(problems: Iterable[Problem]) -> None:
@@ -26,35 +26,21 @@ def problems_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
     return [asdict(problem) for problem in problems]
 
 
-def operations_json(prepared: Prepared) -> dict[str, Any]:
-    """What an engine tells as well, see `daemon.operator`."""
-    from ifdefault.plan.describe import describe
-
-    return {
-        "operations": [describe(operation) for operation in prepared.operations],
-        "pending": {u.name: u.pending for u in prepared.uplinks if u.pending},
-        "problems": problems_json(prepared.problems),
-        "ruleset": prepared.desired.nft,
-        "ready": sum(not u.pending for u in prepared.uplinks),
-        "uplinks": len(prepared.uplinks),
-    }
-
-
-def tell_applied(
-    told: Mapping[str, Any], confirm_s: int | None, *, quiet: bool, as_json: bool
-) -> None:
-    """What `apply` did, or the engine for it, as `operations_json` has it."""
+def tell_applied(changes: Changes, confirm_s: int | None, *, quiet: bool, as_json: bool) -> None:
+    """What `apply` did, or the engine for it."""
     if as_json:
-        click.echo(json.dumps({k: v for k, v in told.items() if k != "ok"}, indent=1))
+        from ifdefault.ipc import codec
+
+        click.echo(json.dumps(codec.to_json(changes), indent=1))
         return
-    tell_problems(Problem(**problem) for problem in told["problems"])
+    tell_problems(changes.problems)
     if quiet:
         return
-    for operation in told["operations"]:
+    for operation in changes.operations:
         click.echo(operation)
-    count = len(told["operations"])
+    count = len(changes.operations)
     done = f"{count} operations performed" if count else "nothing to do"
-    click.echo(f"{done}; {told['ready']} of {told['uplinks']} uplinks in use", err=True)
+    click.echo(f"{done}; {changes.ready} of {changes.uplinks} uplinks in use", err=True)
     if confirm_s and count:
         click.echo(f"undone in {confirm_s} s unless you run: ifdefault confirm", err=True)
 
