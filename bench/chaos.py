@@ -128,6 +128,6 @@ def _trouble(world: World, daemon: Daemon, watch: Watch, record: Record) -> None
 def _states(daemon: Daemon) -> list[State]:
     asked_s = time.monotonic()
     return [
-        State(asked_s, h["uplink"], h["family"], h["state"], h["since_s"], h["cause"])
-        for h in daemon.ask()["standing"]["health"]
+        State(asked_s, h.uplink, h.family, h.state, h.since_s, h.cause)
+        for h in daemon.status().health
     ]

@@ -10,10 +10,11 @@ import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from bench.subject import config
 from ifdefault.daemon.control import client
+from ifdefault.daemon.control.protocol import Status
+from ifdefault.daemon.control.status import DaemonStatus
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
@@ -47,16 +48,13 @@ class Daemon:
         shutil.rmtree(self.world.dir / "state", ignore_errors=True)
         self.start()
 
-    def ask(self, what: str = "status", **more: Any) -> dict[str, Any]:
-        reply = client.ask(self.world.run_dir, {"do": what, **more}, timeout_s=10)
-        if not reply["ok"]:
-            raise HostError("; ".join(str(problem) for problem in reply["problems"]))
-        return reply
+    def status(self) -> DaemonStatus:
+        return client.ask(self.world.run_dir, Status(), timeout_s=10)
 
     def states(self) -> dict[tuple[str, int], str]:
         """The state of each path, as the daemon sees it."""
-        health = self.ask()["standing"]["health"]
-        return {(path["uplink"], path["family"]): path["state"] for path in health}
+        health = self.status().health
+        return {(path.uplink, path.family): path.state for path in health}
 
     def is_well(self) -> bool:
         """Whether it runs and every path is up."""

@@ -211,9 +211,9 @@ def _detected(daemon: Daemon | None) -> float | None:
     """When the daemon called both paths down, on the monotonic clock."""
     if daemon is None:
         return None
-    health = daemon.ask()["standing"]["health"]
-    down = [path for path in health if path["uplink"] == _PROVIDER and path["state"] == "down"]
-    return max(float(path["since_s"]) for path in down) if len(down) == 2 else None
+    health = daemon.status().health
+    down = [path for path in health if path.uplink == _PROVIDER and path.state == "down"]
+    return max(path.since_s for path in down) if len(down) == 2 else None
 
 
 def judge(

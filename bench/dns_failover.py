@@ -158,9 +158,9 @@ def _since(daemon: Daemon, state: str) -> float:
 
     def is_in_it() -> bool:
         found.extend(
-            float(path["since_s"])
-            for path in daemon.ask()["standing"]["health"]
-            if (path["uplink"], path["family"], path["state"]) == (_PROVIDER, 4, state)
+            path.since_s
+            for path in daemon.status().health
+            if (path.uplink, path.family, path.state) == (_PROVIDER, 4, state)
         )
         return bool(found)
 

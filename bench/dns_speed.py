@@ -185,14 +185,14 @@ def watch_probes(world: World, daemon: Daemon, meanwhile: Callable[[], object]) 
         raise HostError("the observer of probes didn't start")
     meanwhile()
     told, _ = child.communicate(timeout=60)
-    health = daemon.ask()["standing"]["health"]
+    health = daemon.status().health
     off_ms = [
         abs(later - earlier - _QUIET_S) * 1000
         for times in json.loads(told).values()
         for earlier, later in pairwise(times)
     ]
-    rtt_ms = [float(path["rtt_ms"]) for path in health]
-    return Probes(off_ms, rtt_ms, sorted({str(path["state"]) for path in health}))
+    rtt_ms = [float(path.rtt_ms) for path in health]
+    return Probes(off_ms, rtt_ms, sorted({str(path.state) for path in health}))
 
 
 _SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it

@@ -81,7 +81,7 @@ class Outlet:
         ]
 
     def events(self) -> list[str]:
-        return [event["text"] for event in self.event_log.recent(500) if event["kind"] == "dns"]
+        return [event.text for event in self.event_log.recent(500) if event.kind == "dns"]
 
     async def settled(self, patience_s: float = SETTLE_S) -> bool:
         """Wait until all places are current."""

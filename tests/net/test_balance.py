@@ -15,6 +15,7 @@ from collections import Counter
 import pytest
 
 from ifdefault.daemon.control.client import is_running
+from ifdefault.daemon.control.protocol import Reload, SetUplink
 from ifdefault.kernel.ebpf import attach
 from ifdefault.lab import services
 from ifdefault.lab.waiting import eventually
@@ -129,9 +130,9 @@ def test_a_member_leaves_and_returns(lab_world: LabWorld) -> None:
         assert held
         theirs = {sock.getpeername(): sock for sock in ends.kept}
         before = world["host"].python(attach.read)
-        watched.request(world, do="uplink", name="isp-b", state="down")
+        watched.request(world, SetUplink("isp-b", "down"))
         assert set(ends.connect(100)) == {A[4]}
-        watched.request(world, do="uplink", name="isp-b", state="auto")
+        watched.request(world, SetUplink("isp-b", "auto"))
         eventually(lambda: world["host"].python(attach.read) == before, what="as it was")
         assert_shared(ends.connect(400), 4)
         for sock in held:
@@ -154,7 +155,7 @@ def test_it_outlives_the_daemon(lab_world: LabWorld) -> None:
         assert_shared(ends.connect(200), 4)
         # what somebody takes away is put back
         world["host"].python(attach.remove)
-        watched.request(world, do="reload", confirm_s=None)
+        watched.request(world, Reload())
         assert_shared(ends.connect(200), 4)
     world.ifdefault("down", check=True)
     assert programs(world) == []

@@ -19,7 +19,8 @@ from itertools import chain
 from pathlib import Path
 
 from ifdefault.daemon.control.client import SOCKET, is_running
-from ifdefault.daemon.status import DaemonStatus
+from ifdefault.daemon.control.status import DaemonStatus
+from ifdefault.ipc import codec
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -48,7 +49,10 @@ def test_status_tells_how_the_uplinks_fare(lab_world: LabWorld) -> None:
         assert "the kernel differs" not in done.stdout
         told = json.loads(world.ifdefault("status", "--json").stdout)
         assert told["holds"]
-        assert DaemonStatus.from_json(told["daemon"]).decision.ranking(4) == ("isp-b", "isp-a")
+        assert codec.from_json(DaemonStatus, told["daemon"]).decision.ranking(4) == (
+            "isp-b",
+            "isp-a",
+        )
         # what the daemon decided is what is planned, explained and checked
         assert world.ifdefault("plan", "--detailed-exitcode").returncode == 0
         assert "wan1" in world.ifdefault("explain", "tcp", "any", "198.18.1.10:80").stdout

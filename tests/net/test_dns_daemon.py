@@ -22,9 +22,11 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
+from ifdefault.daemon.control.protocol import Reload
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
+from ifdefault.model.errors import ConfigError
 from tests.net.conftest import LabWorld
 from tests.net.watched import PATIENCE_S, await_states, events, request, standing
 
@@ -182,12 +184,13 @@ def test_a_config_that_changes_is_taken_in_whole(lab_world: LabWorld) -> None:
     serve(world)
     text = world.config.read_text()
     world.config.write_text(text.replace(f'name = "{NAME}"', f'name = "a.{NAME}"\nttl = 7'))
-    assert request(world, do="reload", confirm_s=None)["ok"]
+    request(world, Reload())
     said = ask(world, name=f"a.{NAME}")
     assert said.answer[0].ttl == 7
     assert ask(world).answer == []
     world.config.write_text(text.replace(f'name = "{NAME}"', 'name = "other.test"'))
-    assert not request(world, do="reload", confirm_s=None)["ok"]
+    with pytest.raises(ConfigError):
+        request(world, Reload())
     assert ask(world, name=f"a.{NAME}").answer, "the old one goes on"
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from ifdefault.daemon.control.client import is_running
+from ifdefault.daemon.control.protocol import Reload
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -131,7 +132,7 @@ def test_the_rights_of_the_drop_in_are_enough(lab_world: LabWorld) -> None:
         assert accepted(ends, 3) == {f: {B[f]} for f in FAMILIES}
         # balancing works with them as well, from the start
         configure(world)
-        watched.request(world, do="reload", confirm_s=None)
+        watched.request(world, Reload())
         eventually(lambda: not groups_of(world), what="the group is gone")
         found = world["host"].python(attach.read)
         assert found is not None

@@ -213,7 +213,7 @@ def test_what_the_provider_refuses_is_told_and_tried_again(lab_world: LabWorld, 
         provider.start()
         await office.current()
         assert provider.records("A") == {A, B, OTHERS}
-        assert [e["text"].split(": ")[0] for e in office.event_log.recent(99)][-2:] == [
+        assert [e.text.split(": ")[0] for e in office.event_log.recent(99)][-2:] == [
             f"{NAME} by powerdns fails",
             f"{NAME} by powerdns works again",
         ]

@@ -6,10 +6,10 @@ Rules: where the default goes is asked of the kernel, and never of the daemon.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from ifdefault.daemon.control.client import ask
-from ifdefault.daemon.status import DaemonStatus
+from ifdefault.daemon.control.protocol import Asks, Events, R, Status
+from ifdefault.daemon.control.status import DaemonStatus
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -21,11 +21,10 @@ PATIENCE_S = 20.0  # other tests may have the machine
 
 
 def standing(world: World) -> DaemonStatus:
-    reply = ask(world.run_dir, {"do": "status"})
-    return DaemonStatus.from_json(reply["standing"])
+    return request(world, Status())
 
 
-def request(world: World, **what: Any) -> dict[str, Any]:
+def request(world: World, what: Asks[R]) -> R:
     return ask(world.run_dir, what)
 
 
@@ -34,8 +33,8 @@ def states(world: World) -> dict[tuple[str, int], str]:
 
 
 def events(world: World, kind: str = "") -> list[str]:
-    told = ask(world.run_dir, {"do": "events", "limit": 500})["events"]
-    return [event["text"] for event in told if kind in ("", event["kind"])]
+    told = request(world, Events(500)).events
+    return [event.text for event in told if kind in ("", event.kind)]
 
 
 def leaves_by(world: World, family: int = 4) -> str:

@@ -18,23 +18,36 @@ from ifdefault.cli.options import Options
 from ifdefault.cli.show import paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
-from ifdefault.daemon.status import DaemonStatus
-from ifdefault.host.status import Status
+from ifdefault.daemon.control.protocol import (
+    Changes,
+    Confirm,
+    Down,
+    EventList,
+    Events,
+    Reload,
+    Reply,
+    Request,
+    SetUplink,
+    Status,
+    UplinkChanged,
+)
+from ifdefault.daemon.control.status import DaemonStatus, Event
+from ifdefault.host.status import Status as HostStatus
 from ifdefault.host.status_forward import Behind, ServiceStatus
+from ifdefault.ipc.codec import from_json
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
 
-Answer = Callable[[dict[str, Any]], dict[str, Any]]
+Answer = Callable[[Any], Reply]
 
-TOLD = {
-    "ok": True,
-    "operations": ["ip rule add …"],
-    "pending": {"isp-c": "no address"},
-    "problems": [{"where": "rule 5", "what": "catches", "remedy": "", "warning": True}],
-    "tables": {"ifdefault": "table inet ifdefault {\n}\n"},
-    "ready": 2,
-    "uplinks": 3,
-}
+TOLD = Changes(
+    operations=("ip rule add …",),
+    pending={"isp-c": "no address"},
+    problems=(Problem("rule 5", "catches", warning=True),),
+    ruleset="",
+    ready=2,
+    uplinks=3,
+)
 STANDING = DaemonStatus(
     pid=7,
     up_s=100.0,
@@ -64,10 +77,10 @@ class Daemon:
     """Instead of a daemon: remembers what it is asked, and answers as told."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.asked: list[Request] = []
         self.answer: Answer = lambda _: TOLD
 
-    def __call__(self, run_dir: Path, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    def __call__(self, run_dir: Path, request: Request, timeout_s: float) -> Reply:
         assert run_dir == Path("/run/x")
         assert timeout_s > 1
         self.asked.append(request)
@@ -82,12 +95,11 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     return daemon
 
 
-def refuse(_: dict[str, Any]) -> dict[str, Any]:
-    problems = [{"where": "f.toml:3: uplink.a", "what": "no good", "remedy": "", "warning": False}]
-    return {"ok": False, "problems": problems, "exit_status": ConfigError.exit_status}
+def refuse(_: Request) -> Reply:
+    raise ConfigError(Problem("f.toml:3: uplink.a", "no good"))
 
 
-def absent(_: dict[str, Any]) -> dict[str, Any]:
+def absent(_: Request) -> Reply:
     raise NotRunning(Problem("", "no daemon runs", "start it"))
 
 
@@ -97,17 +109,17 @@ def absent(_: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arguments", "asked"),
     [
-        (["apply"], {"do": "reload", "confirm_s": None}),
-        (["apply", "--wait", "--confirm", "60"], {"do": "reload", "confirm_s": 60}),
-        (["reload"], {"do": "reload", "confirm_s": None}),
-        (["down"], {"do": "down"}),
-        (["confirm"], {"do": "confirm"}),
+        (["apply"], Reload()),
+        (["apply", "--wait", "--confirm", "60"], Reload(60)),
+        (["reload"], Reload()),
+        (["down"], Down()),
+        (["confirm"], Confirm()),
     ],
 )
 def test_where_a_daemon_runs_it_does_the_work(
     daemon: Daemon,
     arguments: list[str],
-    asked: dict[str, Any],
+    asked: Request,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main.run(arguments) == 0
@@ -129,7 +141,16 @@ def test_json_is_the_same_as_without_a_daemon(
     daemon: Daemon, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run([name, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {k: v for k, v in TOLD.items() if k != "ok"}
+    assert json.loads(capsys.readouterr().out) == {
+        "operations": ["ip rule add …"],
+        "pending": {"isp-c": "no address"},
+        "problems": [
+            {"where": "rule 5", "what": "catches", "remedy": "", "warning": True, "blocks": True}
+        ],
+        "ruleset": "",
+        "ready": 2,
+        "uplinks": 3,
+    }
     assert len(daemon.asked) == 1
 
 
@@ -155,7 +176,7 @@ def test_what_only_a_daemon_can_do(
 def test_a_plan_follows_what_the_daemon_decided(
     daemon: Daemon, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    daemon.answer = lambda _: {"ok": True, "standing": STANDING.to_json()}
+    daemon.answer = lambda _: STANDING
     config = tmp_path / "f.toml"
     config.write_text('[uplink.a]\ninterface = "wan0"\n')
     monkeypatch.setenv("IFDEFAULT_CONFIG", str(config))
@@ -201,12 +222,11 @@ def test_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_uplink_forces(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    reply = {"ok": True, "uplink": "isp-a", "was": "auto", "state": "drain"}
-    daemon.answer = lambda _: reply
+    daemon.answer = lambda _: UplinkChanged("isp-a", "auto", "drain")
     assert main.run(["uplink", "isp-a", "drain"]) == 0
-    assert daemon.asked == [{"do": "uplink", "name": "isp-a", "state": "drain"}]
+    assert daemon.asked == [SetUplink("isp-a", "drain")]
     assert capsys.readouterr().out == "isp-a: auto -> drain\n"
-    reply["was"] = "drain"
+    daemon.answer = lambda _: UplinkChanged("isp-a", "drain", "drain")
     assert main.run(["uplink", "isp-a", "drain"]) == 0
     assert capsys.readouterr() == ("", "isp-a: drain already\n")
     assert main.run(["uplink", "isp-a", "drain", "--json"]) == 0
@@ -215,7 +235,7 @@ def test_uplink_forces(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_uplink_shows(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    daemon.answer = lambda _: {"ok": True, "standing": STANDING.to_json()}
+    daemon.answer = lambda _: STANDING
     assert main.run(["uplink"]) == 0
     assert capsys.readouterr().out == (
         "Uplink  Forced  Observed\n"
@@ -228,27 +248,30 @@ def test_uplink_shows(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Non
     assert main.run(["uplink", "isp-c"]) == 1
     assert capsys.readouterr().err == 'ifdefault: no uplink "isp-c", there are isp-a, isp-b\n'
     assert main.run(["uplink", "isp-a", "sideways"]) == 2
-    assert daemon.asked == 3 * [{"do": "status"}]
+    assert daemon.asked == 3 * [Status()]
 
 
 # --- events --------------------------------------------------------------------------------
 
 
-def event(n: int) -> dict[str, Any]:
-    return {"at": 1_700_000_000.25 + n, "kind": "path", "uplink": "a", "text": f"event {n}"}
+def event(n: int) -> Event:
+    return Event(1_700_000_000.25 + n, "path", "a", f"event {n}")
 
 
 def test_events(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    daemon.answer = lambda request: {"ok": True, "events": [event(n) for n in (1, 2)]}
+    daemon.answer = lambda request: EventList((event(1), event(2)))
     assert main.run(["events", "-n", "2"]) == 0
-    assert daemon.asked == [{"do": "events", "limit": 2}]
+    assert daemon.asked == [Events(2)]
     lines = capsys.readouterr().out.splitlines()
     when = r"2023-11-1\dT\d\d:\d\d:\d1\.250[+-]\d\d:\d\d"
     assert re.fullmatch(rf"{when}  path      event 1", lines[0])
     assert len(lines) == 2
     assert main.run(["events", "--json"]) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert told == [event(1), event(2)]
+    assert told == [
+        {"at": 1_700_000_000.25 + n, "kind": "path", "uplink": "a", "text": f"event {n}"}
+        for n in (1, 2)
+    ]
 
 
 def test_events_follow_from_daemon_to_daemon(
@@ -257,20 +280,20 @@ def test_events_follow_from_daemon_to_daemon(
     """Each look brings what is new: nothing, one, none without a daemon, more than it asked for."""
     history = iter([[1], [1], [1, 2], None, [*range(1, 41)], [*range(1, 41)]])
 
-    def answer(request: dict[str, Any]) -> dict[str, Any]:
+    def answer(request: Events) -> Reply:
         try:
             there = next(history)
         except StopIteration:
             raise KeyboardInterrupt from None
         if there is None:
             raise NotRunning("no daemon runs")
-        return {"ok": True, "events": [event(n) for n in there][-request["limit"] :]}
+        return EventList(tuple(map(event, there))[-request.limit :])
 
     daemon.answer = answer
     monkeypatch.setattr("time.sleep", lambda _: None)
     assert main.run(["events", "--follow", "--json"]) == 130
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert told == [event(n) for n in range(1, 41)]
+    assert [from_json(Event, each) for each in told] == [event(n) for n in range(1, 41)]
 
 
 # --- status --------------------------------------------------------------------------------
@@ -313,7 +336,7 @@ def test_rates(bits: float, told: str) -> None:
     assert paths.rate(bits) == told
 
 
-WELL = Status(True, (), (), {}, {}, (), ())
+WELL = HostStatus(True, (), (), {}, {}, (), ())
 QUIET = DaemonStatus(1, 1.0, 1.0, "x", (Health("a", 4, "up", 0.0, ""),))
 
 
@@ -343,7 +366,7 @@ def test_exit_status_of_status(
     assert f"the daemon says nothing: {silence}\n" in told or not silence
     assert main.run(["status", "--json"]) == (0 if is_well else 1)
     daemon = json.loads(capsys.readouterr().out)["daemon"]
-    assert (DaemonStatus.from_json(daemon) if daemon else None) == standing
+    assert (from_json(DaemonStatus, daemon) if daemon else None) == standing
 
 
 def test_a_service_without_a_server_is_nothing_well() -> None:
@@ -355,7 +378,7 @@ def test_a_service_without_a_server_is_nothing_well() -> None:
 def test_a_daemon_that_is_mute_hides_nothing_else(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def mute(_: dict[str, Any]) -> dict[str, Any]:
+    def mute(_: Request) -> Reply:
         raise HostError("the daemon doesn't answer in 5 s")
 
     daemon.answer = mute
@@ -377,14 +400,6 @@ def test_what_an_engine_refuses_is_our_error(daemon: Daemon) -> None:
     options = Options(run_dir=Path("/run/x"))
     daemon.answer = refuse
     with pytest.raises(ConfigError, match=r"f\.toml:3: uplink\.a: no good"):
-        daemon_client.ask(options, {"do": "status"})
-    daemon.answer = lambda _: {"ok": False, "problems": []}
-    with pytest.raises(HostError):
-        daemon_client.change(options, {"do": "down"})
-
-
-def test_an_engine_of_another_version(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    told = STANDING.to_json() | {"mood": "good"}
-    daemon.answer = lambda _: {"ok": True, "standing": told}
-    assert main.run(["uplink"]) == 1
-    assert "restart it, it may be of another version" in capsys.readouterr().err
+        daemon_client.ask(options, Status())
+    with pytest.raises(ConfigError):
+        daemon_client.change(options, Down())

@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -57,14 +56,14 @@ def piped(lines: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def daemon(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def daemon(monkeypatch: pytest.MonkeyPatch) -> dict[str, DaemonStatus]:
     """What a daemon answers; while it says nothing there is none."""
-    answer: dict[str, Any] = {}
+    answer: dict[str, DaemonStatus] = {}
 
-    def ask(*_: object) -> dict[str, Any]:
+    def ask(*_: object) -> DaemonStatus:
         if not answer:
             raise NotRunning(Problem("", "no daemon runs", "start it"))
-        return answer
+        return answer["standing"]
 
     monkeypatch.setattr(client, "ask", ask)
     return answer
@@ -73,8 +72,10 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 # --- what is published --------------------------------------------------------------------
 
 
-def test_dns_shows_all_of_it(daemon: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    daemon |= {"ok": True, "standing": STANDING.to_json()}
+def test_dns_shows_all_of_it(
+    daemon: dict[str, DaemonStatus], capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon["standing"] = STANDING
     assert main.run(["dns"]) == 1  # something fails
     assert piped(capsys.readouterr().out.splitlines()) == [
         *BRIEF[:3],
@@ -93,14 +94,16 @@ def test_dns_shows_all_of_it(daemon: dict[str, Any], capsys: pytest.CaptureFixtu
     assert told["now_s"] == 1000
     assert told["outlets"][1]["detail"] == "NOTAUTH (BADKEY)"
     well = replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[:1]))
-    daemon["standing"] = well.to_json()
+    daemon["standing"] = well
     assert main.run(["dns"]) == 0
-    daemon["standing"] = replace(STANDING, dns=DnsStatus()).to_json()
+    daemon["standing"] = replace(STANDING, dns=DnsStatus())
     assert main.run(["dns"]) == 0
     assert "nothing is published: the config has no [dns]\n" in capsys.readouterr().out
 
 
-def test_dns_needs_a_daemon(daemon: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_dns_needs_a_daemon(
+    daemon: dict[str, DaemonStatus], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main.run(["dns"]) == 1
     assert capsys.readouterr().err == (
         "ifdefault: no daemon runs, `ifdefault run` publishes the names\n"

@@ -74,7 +74,7 @@ class Engine:
 
     @property
     def told(self) -> list[str]:
-        return [event["text"] for event in self.event_log.recent(100)]
+        return [event.text for event in self.event_log.recent(100)]
 
 
 @pytest.fixture

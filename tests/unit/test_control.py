@@ -6,6 +6,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,14 +25,43 @@ from hypothesis import strategies as st
 
 from ifdefault.daemon.control import client, server
 from ifdefault.daemon.control.client import NotRunning, Peer, ask, is_running
-from ifdefault.daemon.control.server import Control, Request
-from ifdefault.daemon.status import CheckedServer, DaemonStatus
+from ifdefault.daemon.control.protocol import (
+    Asks,
+    Changes,
+    Confirm,
+    Confirmed,
+    Down,
+    Entered,
+    EventList,
+    Events,
+    Exec,
+    R,
+    Reload,
+    Reply,
+    Request,
+    SetUplink,
+    Status,
+    UplinkChanged,
+)
+from ifdefault.daemon.control.server import Control
+from ifdefault.daemon.control.status import CheckedServer, DaemonStatus, Event
+from ifdefault.ipc import codec
+from ifdefault.ipc.codec import DecodeError, from_json, to_json
 from ifdefault.lab.waiting import eventually
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
 
-STATUS: dict[str, Any] = {"do": "status"}
-DOWN: dict[str, Any] = {"do": "down"}
+STATUS_LINE = b'{"type": "Status"}\n'
+REPLY = DaemonStatus(1, 2.0, 3.0, "x")
+REPLIES: dict[type[Request], Reply] = {
+    Status: REPLY,
+    Events: EventList((Event(1.5, "path", "a", "text"),)),
+    SetUplink: UplinkChanged("a", "auto", "drain"),
+    Reload: Changes(("ip rule add",), {"b": "why"}, (Problem("x", "y", "z", True),), "nft", 1, 2),
+    Confirm: Confirmed(),
+    Down: Changes((), {}, (), "", 0, 0),
+    Exec: Entered("/sys/fs/cgroup/x"),
+}
 NOBODY = 65534
 
 
@@ -51,13 +81,13 @@ class Engine:
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
 
-    async def answer(self, request: Request, peer: Peer) -> dict[str, Any]:
+    async def answer(self, request: Request, peer: Peer) -> Reply:
         self.asked.append((request, peer))
         if self.waits:
             await self.waits.wait()
         if self.fails:
             raise self.fails
-        return {"told": type(request).__name__}
+        return REPLIES[type(request)]
 
     def start(self) -> None:
         asyncio.run_coroutine_threadsafe(self.control.start(), self.loop).result(10)
@@ -72,7 +102,7 @@ class Engine:
         self._thread.join(10)
         self.loop.close()
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, request: Asks[R]) -> R:
         return ask(self.run_dir, request, 10.0)
 
     def connect(self) -> socket.socket:
@@ -115,69 +145,77 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.mark.parametrize(
-    ("request_", "parsed"),
+    ("line", "parsed"),
     [
-        (STATUS, server.Status()),
-        ({"do": "events", "limit": 5}, server.Events(5)),
-        ({"do": "uplink", "name": "a", "state": "drain"}, server.SetUplink("a", "drain")),
-        ({"do": "exec", "uplink": "a", "netns": 1 << 32}, server.Exec("a", 1 << 32)),
-        ({"do": "reload", "confirm_s": None}, server.Reload(None)),
-        ({"do": "reload", "confirm_s": 60}, server.Reload(60)),
-        ({"do": "confirm"}, server.Confirm()),
-        (DOWN, server.Down()),
+        ({"type": "Status"}, Status()),
+        ({"type": "Events", "limit": 5}, Events(5)),
+        ({"type": "SetUplink", "name": "a", "state": "drain"}, SetUplink("a", "drain")),
+        ({"type": "Exec", "uplink": "a", "netns": 1 << 32}, Exec("a", 1 << 32)),
+        ({"type": "Reload", "confirm_s": None}, Reload(None)),
+        ({"type": "Reload", "confirm_s": 60}, Reload(60)),
+        ({"type": "Reload"}, Reload()),
+        ({"type": "Confirm"}, Confirm()),
+        ({"type": "Down"}, Down()),
     ],
 )
-def test_requests(engine: Engine, request_: dict[str, Any], parsed: Request) -> None:
-    assert engine.ask(request_) == {"ok": True, "told": type(parsed).__name__}
-    assert engine.asked == [(parsed, Peer(os.getpid(), os.geteuid(), os.getegid()))]
+def test_requests(engine: Engine, line: dict[str, Any], parsed: Request) -> None:
+    reply = REPLIES[type(parsed)]
+    assert engine.ask(cast(Asks[Reply], parsed)) == reply
+    told = engine.tell(json.dumps(line).encode() + b"\n")
+    assert [each["type"] for each in told] == [type(reply).__name__]
+    assert engine.asked == 2 * [(parsed, Peer(os.getpid(), os.geteuid(), os.getegid()))]
 
 
 def test_several_requests_on_one_connection(engine: Engine) -> None:
-    line = json.dumps(STATUS).encode() + b"\n"
-    assert [reply["ok"] for reply in engine.tell(3 * line)] == [True, True, True]
+    assert [reply["type"] for reply in engine.tell(3 * STATUS_LINE)] == 3 * ["DaemonStatus"]
 
 
 def test_an_error_of_the_engine_is_told_with_its_exit_status(engine: Engine) -> None:
     engine.fails = ConfigError(Problem("f.toml:3: uplink.a", "no good", "better"))
-    assert engine.ask({"do": "reload", "confirm_s": None}) == {
-        "ok": False,
-        "exit_status": 2,
-        "problems": [
-            {
-                "where": "f.toml:3: uplink.a",
-                "what": "no good",
-                "remedy": "better",
-                "warning": False,
-                "blocks": True,
-            }
-        ],
-    }
+    assert engine.tell(b'{"type": "Reload"}\n') == [
+        {
+            "type": "Refusal",
+            "exit_status": 2,
+            "problems": [
+                {
+                    "where": "f.toml:3: uplink.a",
+                    "what": "no good",
+                    "remedy": "better",
+                    "warning": False,
+                    "blocks": True,
+                }
+            ],
+        }
+    ]
+    with pytest.raises(ConfigError) as caught:
+        engine.ask(Reload())
+    assert caught.value.problems == engine.fails.problems
 
 
 def test_a_fault_of_the_engine_is_told_and_logged(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.fails = ZeroDivisionError("by zero")
-    reply = engine.ask(STATUS)
-    assert reply["problems"][0]["what"] == "internal error: ZeroDivisionError: by zero"
+    with pytest.raises(HostError, match="internal error: ZeroDivisionError: by zero"):
+        engine.ask(Status())
     assert "ZeroDivisionError" in caplog.text
     engine.fails = None
-    assert engine.ask(STATUS)["ok"]
+    assert engine.ask(Status()) == REPLY
 
 
 def test_a_client_that_leaves_meanwhile_is_no_fault(engine: Engine) -> None:
     engine.waits = asyncio.Event()
     with engine.connect() as sock:
-        sock.sendall(b'{"do": "status"}\n')
+        sock.sendall(STATUS_LINE)
         eventually(lambda: engine.asked)
     engine.release()
-    assert engine.ask(STATUS)["ok"]
+    assert engine.ask(Status()) == REPLY
 
 
 def test_an_engine_that_does_not_answer(engine: Engine) -> None:
     engine.waits = asyncio.Event()
     with pytest.raises(HostError, match=r"the daemon doesn't answer in 0\.1 s, see its log"):
-        ask(engine.run_dir, STATUS, 0.1)
+        ask(engine.run_dir, Status(), 0.1)
     engine.release()
 
 
@@ -190,10 +228,17 @@ def ask_as_nobody(pipe: Connection) -> None:
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     run_dir, requests = pipe.recv()
-    pipe.send([ask(run_dir, request, 10.0) for request in requests])
+    pipe.send([reply_or_error(run_dir, request) for request in requests])
 
 
-def replies_to_nobody(requests: list[dict[str, Any]]) -> tuple[Engine, list[dict[str, Any]]]:
+def reply_or_error(run_dir: Path, request: Request) -> Reply | HostError:
+    try:
+        return ask(run_dir, cast(Asks[Reply], request), 10.0)
+    except HostError as error:
+        return error
+
+
+def replies_to_nobody(requests: list[Request]) -> tuple[Engine, list[Reply | HostError]]:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     child = context.Process(target=ask_as_nobody, args=(theirs,))
@@ -214,14 +259,14 @@ def test_others_may_look_and_move_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked by a process of another user, where we may become one."""
-    requests = [
-        STATUS,
-        {"do": "events", "limit": 1},
-        {"do": "uplink", "name": "a", "state": "down"},
-        {"do": "reload", "confirm_s": None},
-        {"do": "confirm"},
-        DOWN,
-        {"do": "exec", "uplink": "a", "netns": 1},
+    requests: list[Request] = [
+        Status(),
+        Events(1),
+        SetUplink("a", "down"),
+        Reload(),
+        Confirm(),
+        Down(),
+        Exec("a", 1),
     ]
     if os.geteuid() == 0 and can_become(NOBODY):
         engine, replies = replies_to_nobody(requests)
@@ -229,12 +274,13 @@ def test_others_may_look_and_move_themselves(
         monkeypatch.setattr(server, "credentials", lambda _: Peer(1, NOBODY, NOBODY))
         engine = Engine(tmp_path / "run")
         engine.start()
-        replies = [engine.ask(request) for request in requests]
+        replies = [reply_or_error(engine.run_dir, request) for request in requests]
         engine.close()
-    assert [reply["ok"] for reply in replies] == [True, True, False, False, False, False, True]
-    for reply in replies[2:-1]:
-        told = str(Problem(**reply["problems"][0]))
-        assert told == f"permission: uid {NOBODY} may only look, run as root"
+    for request, reply in zip(requests, replies, strict=True):
+        if isinstance(request, Status | Events | Exec):
+            assert reply == REPLIES[type(request)]
+        else:
+            assert str(reply) == f"permission: uid {NOBODY} may only look, run as root"
     assert [type(request).__name__ for request, _ in engine.asked] == ["Status", "Events", "Exec"]
     assert {peer.uid for _, peer in engine.asked} == {NOBODY}
 
@@ -257,33 +303,43 @@ def test_the_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> N
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (b"\n", 'not JSON, send {"do": "status"}'),
+        (b"\n", 'not JSON, send {"type": "Status"}'),
         (b"GET / HTTP/1.1\n", "not JSON"),
         (b"\xff\xfe\n", "not JSON"),
         (b"[" * 60000 + b"\n", "not JSON"),
         (b"9" * 5000 + b"\n", "not JSON"),
-        (b"[]\n", 'says nothing to "do"'),
-        (b'{"do": ["status"]}\n', 'says nothing to "do"'),
-        (b'{"do": "explode"}\n', '"explode" is nothing to do, use one of status, events, uplink'),
-        (b'{"do": "status", "x": 1}\n', "send status with nothing else"),
-        (b'{"do": "events"}\n', "send events with limit as they must be"),
-        (b'{"do": "events", "limit": true}\n', "of an unknown form"),
-        (b'{"do": "events", "limit": 0}\n', "of an unknown form"),
-        (b'{"do": "uplink", "name": "a", "state": "sideways"}\n', "of an unknown form"),
-        (b'{"do": "uplink", "name": {}, "state": "up"}\n', "of an unknown form"),
-        (b'{"do": "exec", "uplink": "a", "netns": -1}\n', "of an unknown form"),
-        (b'{"do": "reload", "confirm_s": -1}\n', "of an unknown form"),
-        (b'{"do": "reload", "confirm_s": 1e9}\n', "of an unknown form"),
-        (b'{"do": "status"}', "cut off, end it with a newline"),
+        (b"[]\n", 'not an object, send {"type": "Status"}'),
+        (b'{"type": ["Status"]}\n', 'of no known type, send {"type": "Status"}'),
+        (b'{"type": "Explode"}\n', "of no known type, use one of Status, Events, SetUplink"),
+        (b'{"type": "Status", "x": 1}\n', "Status: no field 'x', send Status with nothing else"),
+        (b'{"type": "Events"}\n', "Events.limit: missing, send Events with limit"),
+        (b'{"type": "Events", "limit": true}\n', "Events.limit: not a number from 1 to 10000"),
+        (b'{"type": "Events", "limit": 0}\n', "Events.limit: not a number from 1 to 10000"),
+        (
+            b'{"type": "SetUplink", "name": "a", "state": "sideways"}\n',
+            'SetUplink.state: not one of "auto", "up", "down", "drain"',
+        ),
+        (
+            b'{"type": "SetUplink", "name": {}, "state": "up"}\n',
+            "SetUplink.name: not 1 to 31 characters",
+        ),
+        (
+            b'{"type": "SetUplink", "name": "", "state": "up"}\n',
+            "SetUplink.name: not 1 to 31 characters",
+        ),
+        (b'{"type": "Exec", "uplink": "a", "netns": -1}\n', "Exec.netns: not a number from 1"),
+        (b'{"type": "Reload", "confirm_s": -1}\n', "confirm_s: not a number from 1 to 86400"),
+        (b'{"type": "Reload", "confirm_s": 1e9}\n', "confirm_s: not a number from 1 to 86400"),
+        (b'{"type": "Status"}', "cut off, end it with a newline"),
         (b"x" * (server.LONGEST_REQUEST + 10), "longer than 65536 bytes"),
     ],
 )
 def test_garbage_is_answered_and_hung_up_on(engine: Engine, line: bytes, told: str) -> None:
-    [reply] = engine.tell(line + (b'{"do": "status"}\n' if line.endswith(b"\n") else b""))
-    assert reply["ok"] is False
+    [reply] = engine.tell(line + (STATUS_LINE if line.endswith(b"\n") else b""))
+    assert reply["type"] == "Refusal"
     assert told in str(Problem(**reply["problems"][0]))
     assert engine.asked == []
-    assert engine.ask(STATUS)["ok"]
+    assert engine.ask(Status()) == REPLY
 
 
 _JSON = st.recursive(
@@ -294,8 +350,8 @@ _JSON = st.recursive(
     max_leaves=6,
 )
 _NEARLY = st.fixed_dictionaries(
-    {"do": st.sampled_from(["status", "events", "uplink", "reload", "confirm", "down"]) | _JSON},
-    optional=dict.fromkeys(("limit", "name", "state", "confirm_s", "x"), _JSON),
+    {"type": st.sampled_from([kind.__name__ for kind in REPLIES]) | _JSON},
+    optional=dict.fromkeys(("limit", "name", "state", "confirm_s", "uplink", "netns", "x"), _JSON),
 )
 
 
@@ -307,9 +363,9 @@ _NEARLY = st.fixed_dictionaries(
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nothing_that_is_sent_does_harm(engine: Engine, data: bytes) -> None:
     for reply in engine.tell(data):
-        assert isinstance(reply["ok"], bool)
+        assert isinstance(reply["type"], str)
     assert engine.faults == []
-    assert engine.ask(STATUS)["ok"]
+    assert engine.ask(Status()) == REPLY
 
 
 def test_a_slow_client_is_hung_up_on_and_keeps_nobody(
@@ -317,8 +373,8 @@ def test_a_slow_client_is_hung_up_on_and_keeps_nobody(
 ) -> None:
     monkeypatch.setattr(server, "PATIENCE_S", 0.1)
     with engine.connect() as slow, engine.connect() as slower:
-        slow.sendall(b'{"do": ')
-        assert engine.ask(STATUS)["ok"]
+        slow.sendall(b'{"type": ')
+        assert engine.ask(Status()) == REPLY
         for sock in (slow, slower):
             assert "nothing came in 0.1 s, send it in one go" in str(
                 Problem(**json.loads(received(sock))["problems"][0])
@@ -332,24 +388,24 @@ def test_a_client_that_takes_no_reply_is_hung_up_on(
     engine.fails = HostError("x" * 1_000_000)
     with engine.connect() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.sendall(b'{"do": "status"}\n')
+        deaf.sendall(STATUS_LINE)
         eventually(lambda: engine.asked)
         eventually(lambda: not engine.control._clients)
         assert len(received(deaf)) < 1_000_000
     engine.fails = None
-    assert engine.ask(STATUS)["ok"]
+    assert engine.ask(Status()) == REPLY
 
 
 def test_too_many_clients_are_refused_politely(engine: Engine) -> None:
     with ExitStack() as stack:
         many = [stack.enter_context(engine.connect()) for _ in range(server.MOST_CLIENTS)]
         eventually(lambda: len(engine.control._clients) == server.MOST_CLIENTS)
-        refused = engine.ask(STATUS)
-        assert str(Problem(**refused["problems"][0])) == "control: 32 others are asking, try again"
+        with pytest.raises(HostError, match=r"^control: 32 others are asking, try again$"):
+            engine.ask(Status())
         many[0].close()
-        eventually(lambda: engine.ask(STATUS)["ok"])
-        many[1].sendall(b'{"do": "status"}\n')  # who is in is answered
-        assert json.loads(many[1].recv(4096))["ok"]
+        eventually(lambda: engine.ask(Status()) == REPLY)
+        many[1].sendall(STATUS_LINE)  # who is in is answered
+        assert json.loads(many[1].recv(4096))["type"] == "DaemonStatus"
 
 
 # --- one engine ----------------------------------------------------------------------------
@@ -360,13 +416,13 @@ def test_a_second_engine_is_refused(engine: Engine) -> None:
     with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}, stop it first"):
         second.start()
     second.close()
-    assert engine.ask(STATUS)["ok"]
+    assert engine.ask(Status()) == REPLY
     (engine.run_dir / server.LOCK).unlink()  # by somebody who cleans up
     third = Engine(engine.run_dir)
     with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}, stop it first"):
         third.start()
     third.close()
-    assert engine.ask(STATUS)["ok"]
+    assert engine.ask(Status()) == REPLY
 
 
 def test_what_a_dead_engine_left_is_replaced(tmp_path: Path) -> None:
@@ -383,7 +439,7 @@ def test_what_a_dead_engine_left_is_replaced(tmp_path: Path) -> None:
     assert not is_running(tmp_path)
     engine = Engine(tmp_path)
     engine.start()
-    assert engine.ask(STATUS)["ok"]
+    assert engine.ask(Status()) == REPLY
     engine.close()
 
 
@@ -392,14 +448,14 @@ def test_closing_leaves_no_socket_and_ends_conversations(tmp_path: Path) -> None
     engine.start()
     assert is_running(tmp_path)
     with engine.connect() as sock:
-        sock.sendall(b'{"do": "status"}\n')
-        assert json.loads(sock.recv(4096))["ok"]
+        sock.sendall(STATUS_LINE)
+        assert json.loads(sock.recv(4096))["type"] == "DaemonStatus"
         engine.close()
         assert received(sock) == b""
     assert not engine.path.exists()
     assert not is_running(tmp_path)
     with pytest.raises(NotRunning, match="no daemon runs, start it"):
-        engine.ask(STATUS)
+        engine.ask(Status())
     assert engine.faults == []
 
 
@@ -423,11 +479,23 @@ def test_run_dirs_that_cannot_be(tmp_path: Path) -> None:
             engine.start()
         engine.close()
         with pytest.raises(NotRunning):
-            engine.ask(STATUS)
+            engine.ask(Status())
 
 
-@pytest.mark.parametrize("answer", [b"", b"garbage\n", b"[]\n", b'{"ok": 1}\n'])
-def test_an_engine_that_talks_nonsense(tmp_path: Path, answer: bytes) -> None:
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"", "the daemon hung up"),
+        (b"garbage\n", "the daemon's answer makes no sense: not JSON"),
+        (b"[]\n", "makes no sense: not an object"),
+        (b'{"type": "Confirmed"}\n', "makes no sense: of no known type"),
+        (
+            codec.write(to_json(REPLY) | {"type": "DaemonStatus", "mood": "good"}),
+            "DaemonStatus: no field 'mood', restart it, it may be of another version",
+        ),
+    ],
+)
+def test_an_engine_that_talks_nonsense(tmp_path: Path, answer: bytes, told: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(tmp_path / client.SOCKET))
         server.listen()
@@ -440,8 +508,8 @@ def test_an_engine_that_talks_nonsense(tmp_path: Path, answer: bytes) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with pytest.raises(HostError, match=r"makes no sense|hung up"):
-            ask(tmp_path, STATUS, 10.0)
+        with pytest.raises(HostError, match=re.escape(told)):
+            ask(tmp_path, Status(), 10.0)
         thread.join(10)
 
 
@@ -466,18 +534,19 @@ def test_standing_comes_through_json() -> None:
         rates={"a": (1.0, 2.0)},
         contents=(CheckedServer("tcp:443", "10.0.0.10", 443, "gone", 99.0, "no answer"),),
     )  # fmt: skip
-    assert DaemonStatus.from_json(json.loads(json.dumps(standing.to_json()))) == standing
+    told = to_json(standing)
+    assert from_json(DaemonStatus, json.loads(json.dumps(told))) == standing
     bare = DaemonStatus(1, 2.0, 3.0, "x")
-    assert DaemonStatus.from_json(json.loads(json.dumps(bare.to_json()))) == bare
+    assert from_json(DaemonStatus, json.loads(json.dumps(to_json(bare)))) == bare
     for broken in (
         {},
         {"pid": 7},
-        standing.to_json() | {"x": 1},
-        standing.to_json() | {"health": 3},
-        standing.to_json() | {"contents": [{"port": 1}]},
+        told | {"x": 1},
+        told | {"health": 3},
+        told | {"contents": [{"port": 1}]},
     ):
-        with pytest.raises(ValueError, match="not a standing"):
-            DaemonStatus.from_json(broken)
+        with pytest.raises(DecodeError):
+            from_json(DaemonStatus, broken)
 
 
 def test_who_asks_loads_no_asyncio() -> None:

@@ -89,7 +89,7 @@ class Desk:
         await self.until(lambda: len(self.exchanges.asked) >= times)
 
     def events(self) -> list[str]:
-        return [event["text"] for event in self.event_log.recent(100)]
+        return [event.text for event in self.event_log.recent(100)]
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "lab": NOUNS | {"dns", "kernel"},  # to look up names; to take away what outlives a world
     "host": NOUNS | {"config", "plan", "kernel"},
     "daemon": NOUNS | {"config", "plan", "health", "dns", "kernel", "ipc", "host"},
-    "cli": NOUNS | {"config", "plan", "health", "dns", "kernel", "host", "daemon", "lab"},
+    "cli": NOUNS | {"config", "plan", "health", "dns", "kernel", "ipc", "host", "daemon", "lab"},
     "__main__": {"cli"},
 }
 PURE = NOUNS | {"config", "plan", "health", "dns"}

@@ -94,7 +94,7 @@ class Shop:
         return path.read_text().splitlines() if path.exists() else []
 
     def events(self) -> list[str]:
-        return [event["text"] for event in self.event_log.recent(100)]
+        return [event.text for event in self.event_log.recent(100)]
 
 
 @pytest.fixture

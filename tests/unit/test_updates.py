@@ -112,7 +112,7 @@ class Stage:
         return {(each.where, each.name): each.state for each in self.updates.standings()}
 
     def events(self) -> list[str]:
-        return [event["text"] for event in self.event_log.recent(100) if event["kind"] == "dns"]
+        return [event.text for event in self.event_log.recent(100) if event.kind == "dns"]
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(20):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ifdefault.cli.options import Options
 
+if TYPE_CHECKING:
+    from ifdefault.daemon.control.protocol import Changes
 
-@click.command(short_help="bring the kernel to what the config says")
+
+@click.command()
 @click.option(
     "--confirm",
     "confirm_s",
@@ -31,14 +34,16 @@ def command(
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show import table
+    from ifdefault.daemon.control.protocol import Reload
 
-    told = daemon_client.change(options, {"do": "reload", "confirm_s": confirm_s})
+    told = daemon_client.change(options, Reload(confirm_s))
     if told is None:
         told = _apply(options, confirm_s, wait=wait)
     table.tell_applied(told, confirm_s, quiet=quiet, as_json=as_json)
 
 
-def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> dict[str, Any]:
+def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> Changes:
+    from ifdefault.daemon.control.protocol import Changes
     from ifdefault.host import rollback_timer
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare
@@ -51,4 +56,4 @@ def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> dict[str, 
             commit(prepared, store)
         else:
             rollback_timer.commit_on_probation(prepared, store, confirm_s)
-    return prepared.to_json()
+    return Changes.of(prepared)

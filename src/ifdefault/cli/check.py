@@ -20,7 +20,7 @@ from ifdefault.model.errors import ConfigError, IfdefaultError, Problem
 from ifdefault.model.kernel import NFT_TABLE, OWN_TABLES, Uplink
 
 
-@click.command("check", short_help="find what is wrong with the config, or stands in its way")
+@click.command("check")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the config file instead.")
 @click.pass_obj

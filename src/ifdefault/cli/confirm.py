@@ -7,13 +7,14 @@ import click
 from ifdefault.cli.options import Options
 
 
-@click.command(short_help="keep what apply --confirm did")
+@click.command()
 @click.pass_obj
 def command(options: Options) -> None:
     """Keep what `apply --confirm` did. Exits 1 if nothing waits, or it was undone already."""
     from ifdefault.cli import daemon_client
+    from ifdefault.daemon.control.protocol import Confirm
 
-    if daemon_client.change(options, {"do": "confirm"}) is None:
+    if daemon_client.change(options, Confirm()) is None:
         from ifdefault.host import rollback_timer
         from ifdefault.host.store import Store
 

@@ -6,57 +6,45 @@ doing the work itself. Its refusals are the same errors, with the same exit stat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ifdefault.cli.options import Options
-from ifdefault.model.errors import ConfigError, HostError, Problem
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus
+    from ifdefault.daemon.control.protocol import Asks, R
+    from ifdefault.daemon.control.status import DaemonStatus
     from ifdefault.model.health import Decision
 
 CHANGE_S = 120.0  # a thousand operations take seconds; it may wait for another ifdefault
 LOOK_S = 5.0
 
 
-def ask(options: Options, request: dict[str, Any], timeout_s: float = LOOK_S) -> dict[str, Any]:
-    """The engine's answer; NotRunning where there is no engine, its refusal as our error."""
+def ask(options: Options, request: Asks[R], timeout_s: float = LOOK_S) -> R:
+    """The engine's answer; NotRunning where there is no engine."""
     from ifdefault.daemon.control import client
 
-    reply = client.ask(options.run_dir, request, timeout_s)
-    if not reply["ok"]:
-        problems = [Problem(**problem) for problem in reply.get("problems", ())]
-        kind = ConfigError if reply.get("exit_status") == ConfigError.exit_status else HostError
-        raise kind(*problems)
-    return reply
+    return client.ask(options.run_dir, request, timeout_s)
 
 
-def change(options: Options, request: dict[str, Any]) -> dict[str, Any] | None:
+def change(options: Options, request: Asks[R]) -> R | None:
     """Let the engine do it; None where there is none, so that we do it ourselves."""
-    from ifdefault.daemon.control.client import NotRunning
-
-    try:
-        return ask(options, request, CHANGE_S)
-    except NotRunning:
-        return None
+    return _ask_if_running(options, request, CHANGE_S)
 
 
 def standing(options: Options) -> DaemonStatus | None:
     """How the engine says that it stands; None where there is none."""
+    from ifdefault.daemon.control.protocol import Status
+
+    return _ask_if_running(options, Status(), LOOK_S)
+
+
+def _ask_if_running(options: Options, request: Asks[R], timeout_s: float) -> R | None:
     from ifdefault.daemon.control.client import NotRunning
 
     try:
-        told = ask(options, {"do": "status"})["standing"]
+        return ask(options, request, timeout_s)
     except NotRunning:
         return None
-    from ifdefault.daemon.status import DaemonStatus
-
-    try:
-        return DaemonStatus.from_json(told)
-    except ValueError as error:
-        what = f"the daemon speaks otherwise than we do: {error}"
-        remedy = "restart it, it may be of another version"
-        raise HostError(Problem("", what, remedy)) from None
 
 
 def decision(options: Options) -> Decision | None:

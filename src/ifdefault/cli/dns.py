@@ -36,9 +36,9 @@ def command(ctx: click.Context, as_json: bool) -> int:
 
 
 def _as_json(standing: DaemonStatus) -> str:
-    from dataclasses import asdict
+    from ifdefault.ipc import codec
 
-    return json.dumps({"now_s": standing.now_s, **asdict(standing.dns)}, indent=1)
+    return json.dumps({"now_s": standing.now_s, **codec.to_json(standing.dns)}, indent=1)
 
 
 @command.command()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ifdefault.cli.options import Options
 
+if TYPE_CHECKING:
+    from ifdefault.daemon.control.protocol import Changes
 
-@click.command(short_help="take all that is ours out of the kernel")
+
+@click.command()
 @click.option("--wait", is_flag=True, help="Wait while another ifdefault changes this host.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -21,23 +24,26 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
     work, and then rests until `apply`, `reload` or its restart.
     """
     from ifdefault.cli import daemon_client
+    from ifdefault.daemon.control.protocol import Down
+    from ifdefault.ipc import codec
 
-    told = daemon_client.change(options, {"do": "down"})
+    told = daemon_client.change(options, Down())
     rests = told is not None
     if told is None:
         told = _down(options, wait=wait)
     if as_json:
-        click.echo(json.dumps({k: v for k, v in told.items() if k != "ok"}, indent=1))
+        click.echo(json.dumps(codec.to_json(told), indent=1))
         return
-    for operation in told["operations"]:
+    for operation in told.operations:
         click.echo(operation)
-    if not told["operations"]:
+    if not told.operations:
         click.echo("nothing to do", err=True)
     if rests:
         click.echo("the daemon rests until you run: ifdefault apply", err=True)
 
 
-def _down(options: Options, *, wait: bool) -> dict[str, Any]:
+def _down(options: Options, *, wait: bool) -> Changes:
+    from ifdefault.daemon.control.protocol import Changes
     from ifdefault.host import rollback_timer
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare_down
@@ -47,4 +53,4 @@ def _down(options: Options, *, wait: bool) -> dict[str, Any]:
         prepared = prepare_down(store)
         commit(prepared, store)
         rollback_timer.call_off(store)
-    return prepared.to_json()
+    return Changes.of(prepared)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ifdefault.cli.options import Options
 
+if TYPE_CHECKING:
+    from ifdefault.daemon.control.status import Event
+
 _LOOK_S = 0.5  # how soon a new event is shown
 _MOST = 10_000
 
 
-@click.command(short_help="show what the daemon saw and did lately")
+@click.command()
 @click.option(
     "-n",
     "--number",
@@ -32,24 +35,26 @@ _MOST = 10_000
 def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
     """Show the latest transitions, moves of the default, repairs and reloads, oldest first."""
     from ifdefault.cli import daemon_client
+    from ifdefault.daemon.control.protocol import Events
 
-    events = daemon_client.ask(options, {"do": "events", "limit": number})["events"]
+    events = daemon_client.ask(options, Events(number)).events
     _show(events, as_json)
     while follow:
         time.sleep(_LOOK_S)  # the pace of the display
-        fresh = list(_after(events[-1] if events else None, options))
+        fresh = tuple(_after(events[-1] if events else None, options))
         _show(fresh, as_json)
         events += fresh
 
 
-def _after(last: dict[str, Any] | None, options: Options) -> Iterator[dict[str, Any]]:
+def _after(last: Event | None, options: Options) -> Iterator[Event]:
     """What happened since; nothing while no daemon runs, since another may follow it."""
     from ifdefault.cli import daemon_client
     from ifdefault.daemon.control.client import NotRunning
+    from ifdefault.daemon.control.protocol import Events
 
     for limit in (20, _MOST):
         try:
-            told = daemon_client.ask(options, {"do": "events", "limit": limit})["events"]
+            told = daemon_client.ask(options, Events(limit)).events
         except NotRunning:
             return
         if last is None or last in told or len(told) < limit:
@@ -57,11 +62,13 @@ def _after(last: dict[str, Any] | None, options: Options) -> Iterator[dict[str, 
     yield from told[told.index(last) + 1 :] if last in told else told
 
 
-def _show(events: list[dict[str, Any]], as_json: bool) -> None:
+def _show(events: Iterable[Event], as_json: bool) -> None:
+    from ifdefault.ipc import codec
+
     for event in events:
         if as_json:
-            click.echo(json.dumps(event))
+            click.echo(json.dumps(codec.to_json(event)))
         else:
-            at = datetime.fromtimestamp(event["at"]).astimezone()
+            at = datetime.fromtimestamp(event.at).astimezone()
             when = at.isoformat(timespec="milliseconds")
-            click.echo(f"{when}  {event['kind']:<8}  {event['text']}")
+            click.echo(f"{when}  {event.kind:<8}  {event.text}")

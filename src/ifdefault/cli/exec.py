@@ -17,7 +17,6 @@ _NOT_FOUND, _NOT_RUN = 127, 126  # as env(1) and shells have it
 
 
 @click.command(
-    short_help="run a command whose connections all leave by one uplink",
     context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
     options_metavar="",
 )
@@ -34,10 +33,10 @@ def command(options: Options, uplink: str, command: tuple[str, ...]) -> int:
         raise click.UsageError(f"no command, try: ifdefault exec {uplink} -- COMMAND")
     from ifdefault.cli import daemon_client
     from ifdefault.daemon.control.client import NotRunning
+    from ifdefault.daemon.control.protocol import Exec
 
-    request = {"do": "exec", "uplink": uplink, "netns": _netns()}
     try:
-        daemon_client.ask(options, request, daemon_client.CHANGE_S)
+        daemon_client.ask(options, Exec(uplink, _netns()), daemon_client.CHANGE_S)
     except NotRunning as error:
         if os.geteuid():
             remedy = f"{error.problems[0].remedy}; or run this as root"

@@ -34,7 +34,7 @@ def _read_mark(_: click.Context, __: click.Parameter, text: str) -> int:
         raise click.BadParameter(f'"{text}" is no mark: use a number, as 0x1000000') from None
 
 
-@click.command(short_help="tell which uplink a packet takes, and why")
+@click.command()
 @click.argument("protocol", type=click.Choice(["tcp", "udp", "icmp", "icmp6"]))
 @click.argument("source", callback=_read_end)
 @click.argument("target", callback=_read_end)

@@ -11,7 +11,7 @@ from ifdefault.cli.options import Options
 EXIT_CHANGES = 2  # as Terraform's -detailed-exitcode
 
 
-@click.command(short_help="show what apply would do")
+@click.command()
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there is something to do.")
 @click.option("--ruleset", is_flag=True, help="Show the nftables ruleset as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -23,15 +23,17 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show.table import tell_problems
+    from ifdefault.daemon.control.protocol import Changes
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare
+    from ifdefault.ipc import codec
     from ifdefault.plan.describe import describe
 
     prepared = prepare(
         options.config, Store(options.state_dir), decision=daemon_client.decision(options)
     )
     if as_json:
-        click.echo(json.dumps(prepared.to_json(), indent=1))
+        click.echo(json.dumps(codec.to_json(Changes.of(prepared)), indent=1))
     else:
         tell_problems(prepared.problems)
         for operation in prepared.operations:

@@ -7,7 +7,7 @@ import click
 from ifdefault.cli.options import Options
 
 
-@click.command(short_help="let the daemon take in a changed config")
+@click.command()
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -17,6 +17,7 @@ def command(options: Options, quiet: bool, as_json: bool) -> None:
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show import table
+    from ifdefault.daemon.control.protocol import Reload
 
-    told = daemon_client.ask(options, {"do": "reload", "confirm_s": None}, daemon_client.CHANGE_S)
+    told = daemon_client.ask(options, Reload(), daemon_client.CHANGE_S)
     table.tell_applied(told, None, quiet=quiet, as_json=as_json)

@@ -7,7 +7,7 @@ import click
 from ifdefault.cli.options import Options
 
 
-@click.command(short_help="be the daemon: judge the uplinks, move the default, mend the kernel")
+@click.command()
 @click.option(
     "-v", "--verbose", is_flag=True, help="Log each operation, and each probe without answer."
 )

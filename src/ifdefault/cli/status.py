@@ -26,7 +26,7 @@ _HOME, _REST_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"  # ECMA-48: CUP, EL, 
 _NO_DAEMON = "no daemon runs: nothing is probed"
 
 
-@click.command(short_help="show the uplinks and the interface defaults, and whether they hold")
+@click.command()
 @click.option("--watch", is_flag=True, help="Show it again every second, until interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -96,7 +96,9 @@ def _draw(lines: Sequence[str]) -> None:
 def _as_json(seen: _Seen) -> str:
     from dataclasses import asdict
 
-    daemon = seen.standing.to_json() if seen.standing else None
+    from ifdefault.ipc import codec
+
+    daemon = codec.to_json(seen.standing) if seen.standing else None
     holds = seen.status.holds
     return json.dumps({**asdict(seen.status), "holds": holds, "daemon": daemon}, indent=1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus
 
 
-@click.command(short_help="show or force the state of an uplink")
+@click.command()
 @click.argument("name", required=False)
 @click.argument("state", required=False, type=click.Choice(get_args(Forced)))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -25,18 +25,18 @@ def command(options: Options, name: str | None, state: str | None, as_json: bool
     "auto" to let the daemon judge again. Kept across restarts; shown without a state.
     """
     from ifdefault.cli import daemon_client
+    from ifdefault.daemon.control.protocol import SetUplink
+    from ifdefault.ipc import codec
 
-    if state:
-        told = daemon_client.ask(
-            options, {"do": "uplink", "name": name, "state": state}, daemon_client.CHANGE_S
-        )
-        changed = {key: told[key] for key in ("uplink", "was", "state")}
+    if name and state:
+        request = SetUplink(name, cast(Forced, state))
+        changed = daemon_client.ask(options, request, daemon_client.CHANGE_S)
         if as_json:
-            click.echo(json.dumps(changed, indent=1))
-        elif told["was"] == state:
+            click.echo(json.dumps(codec.to_json(changed), indent=1))
+        elif changed.was == state:
             click.echo(f"{name}: {state} already", err=True)
         else:
-            click.echo(f"{name}: {told['was']} -> {state}")
+            click.echo(f"{name}: {changed.was} -> {state}")
         return
     standing = daemon_client.standing(options)
     if standing is None:

@@ -1,17 +1,15 @@
 """What the engine tells of itself: how it stands (DaemonStatus), and what happened (Event).
 
-Rules: as in `model`. `to_json` makes what goes over the control socket, `from_json` is its inverse.
-It knows the form by heart: pydantic would take longer than all else that asking needs.
+Rules: as in `model`. `ipc.codec` makes of it what goes over the control socket.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-from ifdefault.model.config import Family
 from ifdefault.model.dns import Policy
-from ifdefault.model.health import Decision, Forced, Health, ServerState, TargetHealth
+from ifdefault.model.health import Decision, Forced, Health, ServerState
 
 _NOTHING = Decision()
 OutletKind = Literal["server", "update", "provider", "exec"]
@@ -85,30 +83,6 @@ class DaemonStatus:
     dns: DnsStatus = DnsStatus()
     contents: tuple[CheckedServer, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, told: dict[str, Any]) -> DaemonStatus:
-        """What it was before `to_json`; ValueError for anything of another form."""
-        try:
-            decided = told["decision"]
-            decision = {key: _by_family(decided[key]) for key in ("order", "usable")}
-            return cls(
-                **told
-                | {
-                    "health": tuple(map(_health, told["health"])),
-                    "decision": Decision(**decided | decision | {"gone": _pairs(decided["gone"])}),
-                    "fights": tuple(told["fights"]),
-                    "problems": tuple(told["problems"]),
-                    "rates": {name: tuple(pair) for name, pair in told["rates"].items()},
-                    "dns": _dns(told["dns"]),
-                    "contents": tuple(CheckedServer(**each) for each in told["contents"]),
-                }
-            )
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"not a standing: {error!r}") from None
-
 
 @dataclass(frozen=True, order=True, slots=True)
 class Event:
@@ -118,25 +92,3 @@ class Event:
     kind: str  # path default uplink repair reload hook frontend …
     uplink: str  # "" where it is about none
     text: str
-
-
-def _health(told: dict[str, Any]) -> Health:
-    targets = tuple(TargetHealth(**target) for target in told["targets"])
-    return Health(**told | {"targets": targets})
-
-
-def _dns(told: dict[str, Any]) -> DnsStatus:
-    return DnsStatus(
-        tuple(Named(**each | {"addresses": _pairs(each["addresses"])}) for each in told["names"]),
-        tuple(OutletStatus(**o | {"seen": tuple(o["seen"])}) for o in told["outlets"]),
-        tuple(told["problems"]),
-        _pairs(told["queries"]),
-    )
-
-
-def _pairs(told: list[Any]) -> tuple[Any, ...]:
-    return tuple(map(tuple, told))
-
-
-def _by_family(told: list[Any]) -> tuple[tuple[Family, tuple[str, ...]], ...]:
-    return tuple((family, tuple(names)) for family, names in told)

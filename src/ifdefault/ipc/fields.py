@@ -1,5 +1,5 @@
-"""What each field of a message may hold: a check takes a value as JSON told it, and returns it as
-the message holds it, or raises ValueError.
+"""What a field may hold beyond its type, for Annotated: a check takes a value as JSON told it, and
+returns it as the record holds it, or raises ValueError; see `codec`.
 
 Rules: nothing is believed and nothing is mended: a bool is no number, an address has one form.
 """
@@ -24,24 +24,24 @@ def number(low: int, high: int) -> Check:
     return check
 
 
-def word(*words: Any) -> Check:
-    known = frozenset((type(each), each) for each in words)
-
-    def check(value: Any) -> Any:
-        if type(value) in (int, str, bool) and (type(value), value) in known:
-            return value
-        raise ValueError("none of those that there are")
-
-    return check
-
-
 def text(pattern: str) -> Check:
     matches = re.compile(pattern).fullmatch
 
     def check(value: Any) -> str:
         if type(value) is str and matches(value):
             return value
-        raise ValueError("not such a text")
+        raise ValueError(f"not a text like {pattern}")
+
+    return check
+
+
+def name(most: int) -> Check:
+    """A text that isn't empty; whether it names anything is for another to say."""
+
+    def check(value: Any) -> str:
+        if type(value) is str and 0 < len(value) <= most:
+            return value
+        raise ValueError(f"not 1 to {most} characters")
 
     return check
 
@@ -61,26 +61,6 @@ def address(value: Any) -> str:
         except (OSError, ValueError):  # ValueError: a NUL, or no ASCII
             pass
     raise ValueError("not an address in canonical form")
-
-
-def list_of(check: Check, most: int) -> Check:
-    def check_all(values: Any) -> tuple[Any, ...]:
-        if type(values) in (list, tuple) and len(values) <= most:
-            return tuple([check(value) for value in values])
-        raise ValueError(f"not a list of at most {most}")
-
-    return check_all
-
-
-def row(*checks: Check) -> Check:
-    """A list of just so many values, each of its own kind."""
-
-    def check_each(values: Any) -> tuple[Any, ...]:
-        if type(values) in (list, tuple) and len(values) == len(checks):
-            return tuple([check(value) for check, value in zip(checks, values, strict=True)])
-        raise ValueError(f"not a row of {len(checks)}")
-
-    return check_each
 
 
 def hexadecimal(most_bytes: int) -> Check:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ifdefault.model.errors import Problem
+
+if TYPE_CHECKING:
+    from ifdefault.daemon.control.protocol import Changes
 
 
 def tell_problems(problems: Iterable[Problem]) -> None:
@@ -23,21 +26,21 @@ def problems_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
     return [asdict(problem) for problem in problems]
 
 
-def tell_applied(
-    told: Mapping[str, Any], confirm_s: int | None, *, quiet: bool, as_json: bool
-) -> None:
-    """What `apply` did, or the engine for it, see `Prepared.to_json`."""
+def tell_applied(changes: Changes, confirm_s: int | None, *, quiet: bool, as_json: bool) -> None:
+    """What `apply` did, or the engine for it."""
     if as_json:
-        click.echo(json.dumps({k: v for k, v in told.items() if k != "ok"}, indent=1))
+        from ifdefault.ipc import codec
+
+        click.echo(json.dumps(codec.to_json(changes), indent=1))
         return
-    tell_problems(Problem(**problem) for problem in told["problems"])
+    tell_problems(changes.problems)
     if quiet:
         return
-    for operation in told["operations"]:
+    for operation in changes.operations:
         click.echo(operation)
-    count = len(told["operations"])
+    count = len(changes.operations)
     done = f"{count} operations performed" if count else "nothing to do"
-    click.echo(f"{done}; {told['ready']} of {told['uplinks']} uplinks in use", err=True)
+    click.echo(f"{done}; {changes.ready} of {changes.uplinks} uplinks in use", err=True)
     if confirm_s and count:
         click.echo(f"undone in {confirm_s} s unless you run: ifdefault confirm", err=True)
 

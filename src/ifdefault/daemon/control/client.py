@@ -6,7 +6,6 @@ answer. What can't be asked is a HostError, NotRunning where there is no engine.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import struct
@@ -15,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifdefault.model.errors import HostError, Problem
+from ifdefault.daemon.control.protocol import Asks, R, Refusal, Request, decode_reply
+from ifdefault.ipc import codec
+from ifdefault.model.errors import ConfigError, HostError, Problem
 
 SOCKET = "control.sock"
 LONGEST_PATH = 107  # sun_path, but for its final zero
@@ -27,29 +28,34 @@ class NotRunning(HostError):
     """No engine listens in this run directory."""
 
 
-def ask(run_dir: Path, request: dict[str, Any], timeout_s: float = 30.0) -> dict[str, Any]:
-    """The engine's reply, whether it is "ok" or not; NotRunning where there is no engine."""
+def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
+    """The engine's reply; NotRunning where there is no engine, its refusal as our own error."""
     path = str(run_dir / SOCKET)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(timeout_s)
         try:
             _connect(sock, path)
             with suppress(BrokenPipeError, ConnectionResetError):  # it may have refused already
-                sock.sendall(json.dumps(request).encode() + b"\n")
+                sock.sendall(codec.write(codec.encoder(Request)(request)) + b"\n")
             with sock.makefile("rb") as file:
                 line = file.readline(LONGEST_REPLY)
-            reply = json.loads(line)
         except TimeoutError:
             what = f"the daemon doesn't answer in {timeout_s:g} s"
             raise HostError(Problem(path, what, "see its log")) from None
         except OSError as error:
             what = f"the daemon can't be asked: {(error.strerror or str(error)).lower()}"
             raise HostError(Problem(path, what)) from error
-        except ValueError:
-            what = "the daemon hung up" if not line else "the daemon's answer makes no sense"
-            raise HostError(Problem(path, what, "see its log")) from None
-    if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
-        raise HostError(Problem(path, "the daemon's answer makes no sense", "see its log"))
+    if not line:
+        raise HostError(Problem(path, "the daemon hung up", "see its log"))
+    try:
+        reply = decode_reply(request, line)
+    except codec.DecodeError as error:
+        what = f"the daemon's answer makes no sense: {error}"
+        remedy = "restart it, it may be of another version"
+        raise HostError(Problem(path, what, remedy)) from None
+    if isinstance(reply, Refusal):
+        kind = ConfigError if reply.exit_status == ConfigError.exit_status else HostError
+        raise kind(*reply.problems)
     return reply
 
 

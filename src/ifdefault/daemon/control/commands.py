@@ -10,21 +10,27 @@ import asyncio
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from ifdefault.config import read as read_config
-from ifdefault.daemon.control.server import (
+from ifdefault.daemon.control.protocol import (
+    Changes,
     Confirm,
+    Confirmed,
     Down,
+    Entered,
+    EventList,
     Events,
     Exec,
-    Peer,
     Reload,
+    Reply,
     Request,
     SetUplink,
     Status,
+    UplinkChanged,
 )
-from ifdefault.daemon.status import DaemonStatus
+from ifdefault.daemon.control.server import Peer
+from ifdefault.daemon.control.status import DaemonStatus
 from ifdefault.host import exec_groups
 from ifdefault.model.config import Config
 from ifdefault.model.errors import HostError, IfdefaultError, Problem
@@ -41,12 +47,12 @@ class Operator:
         self._engine = engine
         self._probation: asyncio.TimerHandle | None = None
 
-    async def answer(self, request: Request, peer: Peer) -> dict[str, Any]:
+    async def answer(self, request: Request, peer: Peer) -> Reply:
         match request:
             case Status():
-                return {"standing": self.standing().to_json()}
+                return self.standing()
             case Events(limit):
-                return {"events": self._engine.event_log.recent(limit)}
+                return EventList(self._engine.event_log.recent(limit))
             case SetUplink(name, state):
                 return self._force(name, state)
             case Reload(confirm_s):
@@ -94,7 +100,7 @@ class Operator:
         told = self._engine.store.load().forced
         return {name: cast(Forced, state) for name, state in told.items() if state in known}
 
-    def _force(self, name: str, state: Forced) -> dict[str, Any]:
+    def _force(self, name: str, state: Forced) -> UplinkChanged:
         engine = self._engine
         names = [u.name for u in engine.governor.keeper.config.uplinks]
         if name not in names and (state != "auto" or name not in engine.governor.forced):
@@ -109,7 +115,7 @@ class Operator:
                 "uplink", f"{name}: forced {was} -> {state} by the operator", name
             )
             engine.governor.force(self.load_forced())
-        return {"uplink": name, "was": was, "state": state}
+        return UplinkChanged(name, was, state)
 
     # --- the config -----------------------------------------------------------------------
 
@@ -120,7 +126,7 @@ class Operator:
             for problem in error.problems:
                 self._engine.event_log.note("reload", f"refused: {problem}", level=logging.ERROR)
 
-    def reload(self, confirm_s: int | None = None) -> dict[str, Any]:
+    def reload(self, confirm_s: int | None = None) -> Changes:
         """Take the config file in, whole or not at all."""
         engine = self._engine
         if self._probation is not None:
@@ -140,7 +146,7 @@ class Operator:
         if before.daemon.user != engine.governor.keeper.config.daemon.user:
             engine.event_log.note("reload", "daemon.user is taken in at the next start")
         engine.event_log.note("reload", f"config taken in, {len(prepared.operations)} operations")
-        return prepared.to_json()
+        return Changes.of(prepared)
 
     def _undo(self, before: Config, held: bool) -> None:
         """Back to what was before `apply --confirm`; until that succeeds, again and again."""
@@ -157,20 +163,20 @@ class Operator:
         self._probation = None
         event_log.note("reload", "not confirmed: all is as it was before")
 
-    def _confirm(self) -> dict[str, Any]:
+    def _confirm(self) -> Confirmed:
         if self._probation is None:
             what = "nothing waits for a confirmation"
             raise HostError(Problem("confirm", what, "it may have been undone: see ifdefault plan"))
         self._call_off()
-        return {}
+        return Confirmed()
 
-    def _down(self) -> dict[str, Any]:
+    def _down(self) -> Changes:
         prepared = self._engine.governor.take_down()
         self._call_off()
         self._engine.event_log.note("down", "all of ours was taken out of the kernel")
-        return prepared.to_json()
+        return Changes.of(prepared)
 
-    def _exec(self, peer: Peer, name: str, netns: int) -> dict[str, Any]:
+    def _exec(self, peer: Peer, name: str, netns: int) -> Entered:
         engine = self._engine
         keeper = engine.governor.keeper
         if keeper.held:
@@ -182,7 +188,7 @@ class Operator:
         path = exec_groups.enter(engine.store, peer.pid, peer.uid, name, engine.governor.replan)
         text = f"process {peer.pid} of uid {peer.uid} keeps to {name}"
         engine.event_log.note("exec", text, uplink.name)
-        return {"cgroup": path}
+        return Entered(path)
 
     def _call_off(self) -> None:
         if self._probation is not None:

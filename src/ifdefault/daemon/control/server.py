@@ -11,82 +11,38 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import socket
 import stat
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, Protocol, get_args
 
 from ifdefault.daemon.control.client import LONGEST_PATH, SOCKET, credentials, listener
 from ifdefault.daemon.control.client import Peer as Peer  # whom an Answerer is told of
+from ifdefault.daemon.control.protocol import Events, Exec, Refusal, Reply, Request, Status
 from ifdefault.host.store import private
+from ifdefault.ipc import codec
+from ifdefault.ipc.codec import DecodeError
 from ifdefault.model.errors import HostError, IfdefaultError, Problem
-from ifdefault.model.health import Forced
 
 LOCK = "engine.lock"
 MOST_CLIENTS = 32
 LONGEST_REQUEST = 64 * 1024
 PATIENCE_S = 5.0  # for a client to send its request, and to take its reply
-MOST_EVENTS = 10_000
-LONGEST_PROBATION_S = 86400
-
 _logger = logging.getLogger("ifdefault")
 
 
-# --- requests ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Events:
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class SetUplink:
-    name: str
-    state: Forced
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    confirm_s: int | None  # undo after so long, unless confirmed
-
-
-@dataclass(frozen=True, slots=True)
-class Confirm:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Down:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Exec:
-    """The peer, and what it starts, is to leave by an uplink from now on."""
-
-    uplink: str
-    netns: int  # the inode of the network namespace that it is in
-
-
-Request = Status | Events | SetUplink | Reload | Confirm | Down | Exec
+_decode = codec.decoder(Request)
+_encode = codec.encoder(Reply)
 _ANYBODYS = (Status, Events, Exec)  # what a process does with itself is its own business
 
 
 class Answerer(Protocol):
-    async def answer(self, request: Request, peer: Peer) -> dict[str, Any]:
-        """Do what is asked for; what is returned goes into the reply, an IfdefaultError as well."""
+    async def answer(self, request: Request, peer: Peer) -> Reply:
+        """Do what is asked for; an IfdefaultError becomes a Refusal."""
 
 
 class BadRequest(HostError):
@@ -95,54 +51,23 @@ class BadRequest(HostError):
 
 def parse(line: bytes) -> Request:
     """The request in a line; BadRequest says what would be one."""
+    value: Any = None
     try:
-        told = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        raise BadRequest(Problem("request", "not JSON", 'send {"do": "status"}')) from None
-    if not isinstance(told, dict) or not isinstance(told.get("do"), str):
-        raise BadRequest(Problem("request", 'says nothing to "do"', 'send {"do": "status"}'))
-    form = _FORMS.get(told["do"])
-    if form is None:
-        what = f"{json.dumps(told['do'])[:60]} is nothing to do"
-        raise BadRequest(Problem("request", what, f"use one of {', '.join(_FORMS)}"))
-    make, fields = form
-    values = {key: value for key, value in told.items() if key != "do"}
-    if values.keys() != fields.keys() or not all(fields[k](v) for k, v in values.items()):
-        takes = f"with {', '.join(fields)} as they must be" if fields else "with nothing else"
-        raise BadRequest(Problem("request", "of an unknown form", f"send {told['do']} {takes}"))
-    request: Request = make(**values)
+        request: Request = _decode(value := codec.read(line))
+    except DecodeError as error:
+        raise BadRequest(Problem("request", str(error), _remedy(value))) from None
     return request
 
 
-def _is_limit(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MOST_EVENTS
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 31
-
-
-def _is_inode(value: Any) -> bool:
-    return type(value) is int and 0 < value < 1 << 64
-
-
-def _is_state(value: Any) -> bool:
-    return isinstance(value, str) and value in get_args(Forced)
-
-
-def _is_probation(value: Any) -> bool:
-    return value is None or (type(value) is int and 0 < value <= LONGEST_PROBATION_S)
-
-
-_FORMS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], bool]]]] = {
-    "status": (Status, {}),
-    "events": (Events, {"limit": _is_limit}),
-    "uplink": (SetUplink, {"name": _is_name, "state": _is_state}),
-    "reload": (Reload, {"confirm_s": _is_probation}),
-    "confirm": (Confirm, {}),
-    "down": (Down, {}),
-    "exec": (Exec, {"uplink": _is_name, "netns": _is_inode}),
-}
+def _remedy(value: Any) -> str:
+    """What would be right instead of a value that is no request."""
+    kinds = {kind.__name__: kind for kind in get_args(Request)}
+    if not isinstance(value, dict) or not isinstance(name := value.get(codec.TAG), str):
+        return 'send {"type": "Status"}'
+    if name not in kinds:
+        return f"use one of {', '.join(kinds)}"
+    names = [field.name for field in fields(kinds[name])]
+    return f"send {name} with {', '.join(names) or 'nothing else'}"
 
 
 # --- the server -------------------------------------------------------------------------------
@@ -262,12 +187,12 @@ class Control:
                 return
             await _reply(writer, await self._answer(request, peer))
 
-    async def _answer(self, request: Request, peer: Peer) -> dict[str, Any]:
+    async def _answer(self, request: Request, peer: Peer) -> Reply:
         if not isinstance(request, _ANYBODYS) and peer.uid not in (0, os.geteuid()):
             what = f"uid {peer.uid} may only look"
             return refusal(HostError(Problem("permission", what, "run as root")))
         try:
-            return {"ok": True, **await self._answerer.answer(request, peer)}
+            return await self._answerer.answer(request, peer)
         except IfdefaultError as error:
             return refusal(error)
         except Exception as error:
@@ -276,10 +201,8 @@ class Control:
             return refusal(HostError(Problem("the daemon", what, "its log tells more")))
 
 
-def refusal(error: IfdefaultError) -> dict[str, Any]:
-    """The reply that tells an error; `exit_status` is that of the command which asked."""
-    problems = [asdict(problem) for problem in error.problems]
-    return {"ok": False, "problems": problems, "exit_status": error.exit_status}
+def refusal(error: IfdefaultError) -> Refusal:
+    return Refusal(error.problems, error.exit_status)
 
 
 def _take(lock: IO[str], path: Path) -> None:
@@ -318,7 +241,7 @@ async def _request_line(reader: asyncio.StreamReader) -> bytes:
     return line
 
 
-async def _reply(writer: asyncio.StreamWriter, reply: dict[str, Any]) -> None:
-    writer.write(json.dumps(reply).encode() + b"\n")
+async def _reply(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    writer.write(codec.write(_encode(reply)) + b"\n")
     async with asyncio.timeout(PATIENCE_S):
         await writer.drain()
