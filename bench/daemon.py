@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.subject import config
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.protocol import Status
-from ifdefault.daemon.control.status import DaemonStatus
+from ifdefault.daemon.status import DaemonStatus
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError

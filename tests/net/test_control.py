@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 from ifdefault.daemon.control.client import SOCKET, is_running
-from ifdefault.daemon.control.status import DaemonStatus
+from ifdefault.daemon.status import DaemonStatus
 from ifdefault.ipc import codec
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually

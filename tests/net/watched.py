@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from ifdefault.daemon.control.client import ask
 from ifdefault.daemon.control.protocol import Asks, Events, R, Status
-from ifdefault.daemon.control.status import DaemonStatus
+from ifdefault.daemon.status import DaemonStatus
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World

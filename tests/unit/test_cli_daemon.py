@@ -31,7 +31,7 @@ from ifdefault.daemon.control.protocol import (
     Status,
     UplinkChanged,
 )
-from ifdefault.daemon.control.status import DaemonStatus, Event
+from ifdefault.daemon.status import DaemonStatus, Event
 from ifdefault.host.status import Status as HostStatus
 from ifdefault.host.status_forward import Behind, ServiceStatus
 from ifdefault.ipc.codec import from_json

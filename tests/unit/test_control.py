@@ -44,7 +44,7 @@ from ifdefault.daemon.control.protocol import (
     UplinkChanged,
 )
 from ifdefault.daemon.control.server import Control
-from ifdefault.daemon.control.status import CheckedServer, DaemonStatus, Event
+from ifdefault.daemon.status import CheckedServer, DaemonStatus, Event
 from ifdefault.ipc import codec
 from ifdefault.ipc.codec import DecodeError, from_json, to_json
 from ifdefault.lab.waiting import eventually

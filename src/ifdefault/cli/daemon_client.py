@@ -12,7 +12,7 @@ from ifdefault.cli.options import Options
 
 if TYPE_CHECKING:
     from ifdefault.daemon.control.protocol import Asks, R
-    from ifdefault.daemon.control.status import DaemonStatus
+    from ifdefault.daemon.status import DaemonStatus
     from ifdefault.model.health import Decision
 
 CHANGE_S = 120.0  # a thousand operations take seconds; it may wait for another ifdefault

@@ -13,7 +13,7 @@ import click
 from ifdefault.cli.options import Options
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.status import Event
+    from ifdefault.daemon.status import Event
 
 _LOOK_S = 0.5  # how soon a new event is shown
 _MOST = 10_000

@@ -9,8 +9,8 @@ were, never one of ours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ifdefault.model.config import Config, OutgoingRule
 from ifdefault.model.errors import Problem
@@ -27,7 +27,6 @@ from ifdefault.model.kernel import (
     Uplink,
 )
 from ifdefault.plan import conflicts, numbers
-from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import desire, resolve_uplinks
 from ifdefault.plan.diff import diff, own_routes, own_rules
 
@@ -67,17 +66,6 @@ class Prepared:
     @property
     def loaded(self) -> Loaded:
         return self.observation.loaded
-
-    def to_json(self) -> dict[str, Any]:
-        """What subcommands print, be it from the daemon or from themselves."""
-        return {
-            "operations": [describe(operation) for operation in self.operations],
-            "pending": {u.name: u.pending for u in self.uplinks if u.pending},
-            "problems": [asdict(problem) for problem in self.problems],
-            "tables": dict(self.desired.tables),
-            "ready": sum(not u.pending for u in self.uplinks),
-            "uplinks": len(self.uplinks),
-        }
 
 
 def resolve(config: Config, observation: Observation) -> Resolved:

@@ -30,7 +30,7 @@ from ifdefault.daemon.control.protocol import (
     UplinkChanged,
 )
 from ifdefault.daemon.control.server import Peer
-from ifdefault.daemon.control.status import DaemonStatus
+from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host import exec_groups
 from ifdefault.model.config import Config
 from ifdefault.model.errors import HostError, IfdefaultError, Problem

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args
 
-from ifdefault.daemon.control.status import DaemonStatus, Event
+from ifdefault.daemon.status import DaemonStatus, Event
 from ifdefault.ipc import codec
 from ifdefault.ipc.fields import name, number
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced
 
 if TYPE_CHECKING:
-    from ifdefault.host.transaction import Prepared
+    from ifdefault.plan.prepare import Prepared
 
 MOST_EVENTS = 10_000
 LONGEST_CONFIRM_S = 86400
@@ -47,7 +47,7 @@ class Changes:
     operations: tuple[str, ...]
     pending: dict[str, str]  # uplinks, and why
     problems: tuple[Problem, ...]
-    ruleset: str
+    tables: dict[str, str]  # the nft tables that are desired, as text
     ready: int  # of so many uplinks
     uplinks: int
 
@@ -59,7 +59,7 @@ class Changes:
             operations=tuple(map(describe, prepared.operations)),
             pending={u.name: u.pending for u in prepared.uplinks if u.pending},
             problems=tuple(prepared.problems),
-            ruleset=prepared.desired.nft,
+            tables=dict(prepared.desired.tables),
             ready=sum(not u.pending for u in prepared.uplinks),
             uplinks=len(prepared.uplinks),
         )
