@@ -26,11 +26,11 @@ from bench.clock import say
 from bench.results import Figure, Report, Table
 from bench.stats import median
 from bench.updating import Saying
-from ifdefault.daemon.paths import Way
 from ifdefault.lab.topology import ZONE, load
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.dns import Endpoint
+from ifdefault.model.health import Way
 
 _STEPS = int(os.environ.get("DNS_SHARED_STEPS", "1000"))
 _SEED = int(os.environ.get("DNS_SHARED_SEED", "1997"))

@@ -19,7 +19,6 @@ from typing import Any
 
 from ifdefault.daemon.dns.dynamic_update import Updates
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.paths import Way
 from ifdefault.daemon.process.spawn import Frontend, start_frontend
 from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.status import OutletStatus
@@ -28,6 +27,7 @@ from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Message, Reply
 from ifdefault.model.config import Config
 from ifdefault.model.dns import AddressRecord, DnsConfig, Endpoint, Published, UpdateConfig
+from ifdefault.model.health import Way
 
 SETTLE_S = 30.0
 _POLL_S = 0.005

@@ -22,7 +22,6 @@ import pytest
 from ifdefault.daemon.dns import public_address
 from ifdefault.daemon.dns.public_address import Discovery
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.paths import Way
 from ifdefault.daemon.process.spawn import start_frontend
 from ifdefault.daemon.requests import Requests
 from ifdefault.host.store import Store
@@ -34,6 +33,7 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 from ifdefault.model.config import Config, Family, UplinkConfig
 from ifdefault.model.dns import DISCOVER, DnsConfig
+from ifdefault.model.health import Way
 from tests.net.conftest import LabWorld
 from tests.net.watched import PATIENCE_S, await_states, standing
 from tests.unit.certificates import Authority

@@ -13,10 +13,11 @@ from itertools import count
 import pytest
 
 from ifdefault.kernel import ask
-from ifdefault.kernel.tcp_stats import MEMORY_S, WALK_S, TcpMonitor, TcpStats
+from ifdefault.kernel.tcp_stats import MEMORY_S, WALK_S, TcpMonitor
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
+from ifdefault.model.health import TcpStats
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.wires import PORT, Wires

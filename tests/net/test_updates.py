@@ -29,13 +29,13 @@ import pytest
 from bench import peers_dns
 from bench.updating import Outlet, Saying, running
 from ifdefault.daemon.dns.dynamic_update import UPDATES
-from ifdefault.daemon.paths import Way
 from ifdefault.dns import update
 from ifdefault.lab import services
 from ifdefault.lab.topology import ZONE
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.dns import Endpoint
+from ifdefault.model.health import Way
 from tests.net.conftest import LabWorld
 from tests.net.test_frontend import clear, lay, until
 

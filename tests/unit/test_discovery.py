@@ -12,11 +12,11 @@ import pytest
 from ifdefault.daemon.dns import public_address
 from ifdefault.daemon.dns.public_address import DISCOVERED, Discovery, is_sound
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.paths import Way
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Reply
 from ifdefault.model.config import Config, Family, UplinkConfig
 from ifdefault.model.dns import DISCOVER, DnsConfig, Endpoint
+from ifdefault.model.health import Way
 
 DNS4, DNS6 = "dns://192.0.2.53/my.address.example", "dns://[2001:db8::53]:5353/my.address.example"
 WEB = "https://who.example/ip"

@@ -15,13 +15,13 @@ import pytest
 
 from ifdefault.daemon.dns.dynamic_update import UPDATES, Updates
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.paths import Way
 from ifdefault.daemon.requests import Requests
 from ifdefault.dns import update
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Reply
 from ifdefault.model.config import Config
 from ifdefault.model.dns import AddressRecord, DnsConfig, Endpoint, Published, UpdateConfig
+from ifdefault.model.health import Way
 
 ZONE, WWW = "example.net", "www.example.net"
 ONE, TWO = Endpoint("192.0.2.53"), Endpoint("192.0.2.54")

@@ -58,12 +58,17 @@ def _enter(options: Options, name: str) -> None:
     config, store = read(options.config), Store(options.state_dir)
     with store.lock(wait=True):
         prepared = transaction.prepare_config(config, store, thorough=False)
-    uplink = exec_groups.find_uplink(prepared.uplinks, name)
-    if not any(rule.mark == uplink.chosen_mark for rule in prepared.facts.rules):
-        raise HostError(Problem(f"uplink.{name}", "isn't applied", "run ifdefault apply first"))
-    exec_groups.enter(
-        store, os.getpid(), os.geteuid(), name, lambda: transaction.lay_hook(config, store)
-    )
+        uplink = exec_groups.find_uplink(prepared.uplinks, name)
+        if not any(rule.mark == uplink.chosen_mark for rule in prepared.facts.rules):
+            raise HostError(Problem(f"uplink.{name}", "isn't applied", "run ifdefault apply first"))
+        path, was = exec_groups.enter(store, os.getpid(), os.geteuid(), name)
+        try:
+            transaction.lay_hook(config, store)
+            if not exec_groups.is_laid(path):
+                raise HostError(Problem("exec", "the kernel wasn't told", "try again"))
+        except BaseException:
+            exec_groups.leave(store, os.getpid(), was)
+            raise
 
 
 def _become(argv: list[str]) -> int:

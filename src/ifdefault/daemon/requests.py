@@ -12,10 +12,10 @@ import asyncio
 from collections.abc import Callable
 from itertools import count
 
-from ifdefault.daemon.paths import Way
 from ifdefault.ipc.messages import Asked, Fetch, Message, Query, Reply, Update
 from ifdefault.kernel import open_probe_sockets
 from ifdefault.model.dns import Endpoint
+from ifdefault.model.health import Way
 
 UPDATE_S, QUERY_S, FETCH_S = 5.0, 2.0, 10.0
 _GRACE_S = 1.0  # the frontend knows these times, too; this is for one that says nothing

@@ -7,7 +7,7 @@ on disk (State.runs) until it is empty. What fails leaves the process where it w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -40,30 +40,35 @@ def find_uplink(uplinks: Sequence[Uplink], name: str) -> Uplink:
     return found[name]
 
 
-def enter(store: Store, pid: int, uid: int, uplink: str, lay: Callable[[], None]) -> str:
-    """Let what a process opens from now on, and all that it starts, leave by an uplink; the path of
-    its group. `lay` brings the kernel to what the state says, with the lock free."""
+def enter(store: Store, pid: int, uid: int, uplink: str) -> tuple[str, str]:
+    """Let what a process opens from now on, and all that it starts, leave by an uplink, as soon as
+    the kernel is brought to what the state says then. The paths of its group, and of that in which
+    it was. The caller holds the store's lock."""
     if why := attach.unavailable():
         raise HostError(Problem("exec", why))
     try:
         was = _group_of(pid, uid)
-        with store.lock(wait=True):
-            state = swept(store.load())
-            path = _place(was, uplink, state)
-            cgroups.enter(pid, path)
-            store.save(replace(state, runs={**state.runs, path: uplink}))
+        state = swept(store.load())
+        path = _place(was, uplink, state)
+        cgroups.enter(pid, path)
+        store.save(replace(state, runs={**state.runs, path: uplink}))
     except OSError as error:
         what = f"process {pid} can't be moved: {(error.strerror or str(error)).lower()}"
         raise HostError(Problem("exec", what)) from error
-    try:
-        if not _is_laid(path):
-            lay()
-            if not _is_laid(path):
-                raise HostError(Problem("exec", "the kernel wasn't told", "try again"))
-    except BaseException:
-        _leave(store, pid, was)
-        raise
-    return path
+    return path, was
+
+
+def leave(store: Store, pid: int, was: str) -> None:
+    """Move it back, as far as that can be: the kernel wasn't told. Under the lock, too."""
+    with suppress(OSError, IfdefaultError):
+        cgroups.enter(pid, was)
+        store.save(swept(store.load()))
+
+
+def is_laid(path: str) -> bool:
+    """Whether the kernel knows where a group's processes are to leave by."""
+    laid = attach.read()
+    return laid is not None and path in (each for each, *_ in laid.cgroups)
 
 
 def _group_of(pid: int, uid: int) -> str:
@@ -83,15 +88,3 @@ def _place(was: str, uplink: str, state: State) -> str:
     if path not in state.runs and len(state.runs) >= _MOST:
         raise HostError(Problem("exec", f"{_MOST} control groups have commands already"))
     return path
-
-
-def _is_laid(path: str) -> bool:
-    laid = attach.read()
-    return laid is not None and path in (each for each, *_ in laid.cgroups)
-
-
-def _leave(store: Store, pid: int, was: str) -> None:
-    with suppress(OSError, IfdefaultError):
-        cgroups.enter(pid, was)
-        with store.lock(wait=True):
-            store.save(swept(store.load()))

@@ -77,8 +77,9 @@ def prepare_down(store: Store) -> Prepared:
 
 
 def lay_hook(config: Config, store: Store) -> None:
-    """Bring the hook to what config and state say, and what it needs; all else stays as it is."""
-    with store.lock(wait=True), Performer() as performer:
+    """Bring the hook to what config and state say, and what it needs; all else stays as it is. The
+    caller holds the store's lock."""
+    with Performer() as performer:
         for operation in prepare_config(config, store, thorough=False).operations:
             match operation:
                 case PutHook() | AddRule(Rule(action="unreachable", src="")):

@@ -9,23 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 from ifdefault.kernel import sockdiag
 from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink, attributes, u32
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class TcpStats:
-    """The sockets of one local address. Outsiders can forge half-open ones, nothing else."""
-
-    sockets: int = 0  # established
-    progressed: int = 0  # of them: something was acknowledged or came in since the last look
-    stalled: int = 0  # of them: retransmitting, and no ACK for a while
-    half_open: int = 0  # SYN_RECV: they asked us, and haven't answered our SYN-ACK yet
-    half_open_unanswered: int = 0  # of them: the SYN-ACK was sent again
-
+from ifdefault.model.health import TcpStats
 
 SOCKETS_MAX = 2000
 WALK_S = 1.0

@@ -81,13 +81,13 @@ class Adopter:
             state.out.append(Answer(adoption.id, Changed(prepared)))
         return replace(prepared, observation=observation, operations=())
 
-    def failed(self, now: float, problems: tuple[Problem, ...]) -> None:
-        """It can't be: all is as it was."""
+    def failed(self, now: float, problems: tuple[Problem, ...], *, config: bool = False) -> None:
+        """It can't be: all is as it was. `config`: for what the config says."""
         adoption, state = self.current, self._state
         assert adoption is not None
         self.current = self._prepared = None
         if adoption.id:
-            state.out.append(Answer(adoption.id, problems=problems))
+            state.out.append(Answer(adoption.id, problems=problems, config=config))
         elif adoption.why == "start":
             state.out.append(Stop(problems))
         elif adoption.why == "reload":

@@ -232,7 +232,7 @@ class Controller:
             return
         changes, state.transitions[:] = tuple(state.transitions), []
         state.undecided = self._news = True
-        state.out.append(self._saved())
+        state.out.append(self.saved())
         for change in changes:
             worse = change.state in ("down", "degraded")
             state.log("path", str(change), change.uplink, "warning" if worse else "info")
@@ -242,9 +242,10 @@ class Controller:
 
     def _save(self, now: float) -> None:
         self._save_s = now + SAVE_S
-        self.state.out.append(self._saved())
+        self.state.out.append(self.saved())
 
-    def _saved(self) -> Save:
+    def saved(self) -> Save:
+        """What a later engine needs, which is also kept at the end."""
         return Save(tuple((*key, memory) for key, memory in self.paths.remembered().items()))
 
     # --- from what is to what should be -----------------------------------------------------
@@ -261,7 +262,7 @@ class Controller:
             resolved = resolve(adoption.config if adoption else state.config, observation)
         except ConfigError as error:
             if adoption:
-                adopter.failed(now, error.problems)
+                adopter.failed(now, error.problems, config=True)
             else:
                 reconciler.unresolved(now, error.problems)
             self._commands.settle()

@@ -69,6 +69,7 @@ class Watch:
     sysctls: tuple[tuple[str, str], ...] = ()  # as they are to be
     udp_servers: tuple[tuple[Family, int], ...] | None = None  # on the wildcard address; None: any
     groups: tuple[tuple[str, int], ...] = ()  # control groups that have rules, by id; 0: none yet
+    runs: tuple[str, ...] = ()  # those of them that are ours, and go when nobody is in them
     on_link: tuple[str, ...] = ()  # networks whose peers tell nothing of what is beyond them
 
 
@@ -235,11 +236,13 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A request's outcome: a result, or the problems for which it was refused."""
+    """A request's outcome: a result, or the problems for which it was refused; `config` if they
+    are the config's."""
 
     id: int
     result: UplinkChanged | Changed | Entered | None = None
     problems: tuple[Problem, ...] = ()
+    config: bool = False
 
 
 @dataclass(frozen=True, slots=True)

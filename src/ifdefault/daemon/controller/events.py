@@ -42,7 +42,8 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class LookFailed:
-    """The host couldn't be read; `locked`: another ifdefault changes it."""
+    """The host couldn't be read, or nothing of Converge begun; `locked`: another ifdefault changes
+    it."""
 
     problems: tuple[Problem, ...]
     locked: bool = False
@@ -220,6 +221,7 @@ class GroupEntered:
     problems: tuple[Problem, ...] = ()
 
 
+Request = UplinkRequested | ReloadRequested | ConfirmRequested | DownRequested | ExecRequested
 Event = (
     Started
     | Woke
@@ -238,11 +240,7 @@ Event = (
     | NameResolved
     | TrafficSeen
     | PublicAddressFound
-    | UplinkRequested
     | ForcedSaved
-    | ReloadRequested
-    | ConfirmRequested
-    | DownRequested
-    | ExecRequested
     | GroupEntered
+    | Request
 )

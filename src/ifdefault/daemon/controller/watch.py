@@ -25,6 +25,7 @@ class Watcher:
                 sysctls=prepared.desired.sysctls,
                 udp_servers=facts.wildcard_udp if auto else None,
                 groups=prepared.observation.groups,
+                runs=tuple(prepared.observation.state.runs),
                 on_link=watch.on_link,
             )
         if watch != self._last:

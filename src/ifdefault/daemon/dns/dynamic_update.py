@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.paths import Way
 from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.status import OutletState, OutletStatus
 from ifdefault.dns.publish import held
@@ -29,10 +29,9 @@ from ifdefault.dns.update import UpdateState, fitting, wrong
 from ifdefault.host.store import Store
 from ifdefault.ipc import fields
 from ifdefault.ipc.messages import Asked
-from ifdefault.model.config import Config
-from ifdefault.model.dns import CandidateAddresses, Endpoint, Published, UpdateConfig
+from ifdefault.model.dns import Endpoint, Published, UpdateConfig
 from ifdefault.model.errors import IfdefaultError
-from ifdefault.model.kernel import Uplink
+from ifdefault.model.health import Way
 
 UPDATES = "updates.json"
 _UPDATING, _LOOKING = 8, 16  # of a zone at once
@@ -85,16 +84,9 @@ class Updates:
 
     # --- an outlet ------------------------------------------------------------------------
 
-    def take(
-        self,
-        now: float,
-        config: Config,
-        uplinks: Sequence[Uplink],
-        offers: Sequence[CandidateAddresses],
-        published: Sequence[Published],
-        ways: Sequence[Way],
-    ) -> None:
-        told = (config.dns.updates, tuple(published), tuple(ways))
+    def take(self, now: float, publish: Publish) -> None:
+        config, published = publish.config, publish.published
+        told = (config.dns.updates, published, publish.ways)
         if told == self._told or not (config.dns.updates or self._zones):
             return
         self._told = told

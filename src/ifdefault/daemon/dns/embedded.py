@@ -7,6 +7,7 @@ yet, or whose port is taken, is tried again; what is wrong is told by whom and w
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import time
@@ -15,15 +16,14 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 
+from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.paths import Way
 from ifdefault.daemon.status import OutletStatus
 from ifdefault.dns.publish import next_serial, serve
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Listen, Message, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
 from ifdefault.kernel import open_dns_sockets
-from ifdefault.model.config import Config
-from ifdefault.model.dns import CandidateAddresses, Published, ServerConfig, Zone
+from ifdefault.model.dns import ServerConfig, Zone
 from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.kernel import Uplink
 
@@ -60,18 +60,12 @@ class Nameserver:
         self._faults: dict[Place, _Fault] = {}
         self._listening = False  # whether there is a frontend
         self._unsaved = ""
+        self._again: asyncio.TimerHandle | None = None
 
-    def take(
-        self,
-        now: float,
-        config: Config,
-        uplinks: Sequence[Uplink],
-        offers: Sequence[CandidateAddresses],
-        published: Sequence[Published],
-        ways: Sequence[Way],
-    ) -> None:
+    def take(self, now: float, publish: Publish) -> None:
+        config = publish.config
         server = config.dns.server
-        wanted = serve(config.dns, published, offers)
+        wanted = serve(config.dns, publish.published, publish.candidates)
         told = tuple(replace(zone, serial=0) for zone in self._zones)
         if wanted != told or server != self._server:
             self._zones = self._numbered(wanted)
@@ -81,7 +75,7 @@ class Nameserver:
                 for place in list(self._sockets):
                     self._unlisten(place)
             self._tell()
-        self._wanted = dict(_places(uplinks)) if server.zones else {}
+        self._wanted = dict(_places(publish.uplinks)) if server.zones else {}
         self._listen(now)
 
     def frontend_started(self) -> None:
@@ -94,13 +88,10 @@ class Nameserver:
         self._listening = False
         self._sockets.clear()
 
-    @property
-    def unwell(self) -> bool:
-        """Whether something is to be tried again."""
-        return bool(self._faults)
-
     async def close(self) -> None:
         """The frontend's sockets end with it."""
+        if self._again is not None:
+            self._again.cancel()
 
     # --- zones ----------------------------------------------------------------------------
 
@@ -159,6 +150,12 @@ class Nameserver:
                 self._failed(now, place, error)
             else:
                 self._faults.pop(place, None)
+        if self._faults and (self._again is None or self._again.when() <= now):
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_at(now + _AGAIN_S, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self._listen(time.monotonic())
 
     def _open(self, place: Place, arrivals: Arrivals) -> None:
         transport, address = place

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.paths import Way
 from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Order, Runs, stripped
 from ifdefault.daemon.status import OutletState, OutletStatus
@@ -32,7 +32,6 @@ from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import (
-    CandidateAddresses,
     ExecConfig,
     ProviderConfig,
     Published,
@@ -40,7 +39,6 @@ from ifdefault.model.dns import (
     within,
 )
 from ifdefault.model.errors import HostError, Problem
-from ifdefault.model.kernel import Uplink
 
 PROGRAMS = "programs.json"
 RUNNING = 4
@@ -112,16 +110,9 @@ class Programs:
 
     # --- the outlet -----------------------------------------------------------------------
 
-    def take(
-        self,
-        now: float,
-        config: Config,
-        uplinks: Sequence[Uplink],
-        offers: Sequence[CandidateAddresses],
-        published: Sequence[Published],
-        ways: Sequence[Way],
-    ) -> None:
+    def take(self, now: float, publish: Publish) -> None:
         """Run what has something new to tell."""
+        config, published = publish.config, publish.published
         if config is not self._config:
             self._adopt(now, config)
         ttls = {name.name: name.ttl for name in config.dns.names}

@@ -17,14 +17,15 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from ifdefault.config.probe_url import parse_url
+from ifdefault.daemon.controller.paths import is_address
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.paths import Way, is_address
 from ifdefault.daemon.requests import Requests
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Asked, Reply
 from ifdefault.model.config import FAMILIES, Config, Family, Probe
 from ifdefault.model.dns import DISCOVER, Endpoint, family_of, is_private
 from ifdefault.model.errors import HostError
+from ifdefault.model.health import Way
 
 DISCOVERED = "discovered.json"
 AGAIN_S = 300.0

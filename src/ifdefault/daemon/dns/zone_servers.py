@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from ifdefault.daemon.paths import Way
 from ifdefault.daemon.requests import Requests
 from ifdefault.dns.update import CALM_S, choose, fitting
 from ifdefault.ipc import fields
 from ifdefault.model.dns import Endpoint, UpdateConfig
+from ifdefault.model.health import Way
 
 _SILENT_S = 60.0  # a server that gave no answer isn't the first to be tried for so long
 _MOST = 32  # servers that are looked at besides the configured ones

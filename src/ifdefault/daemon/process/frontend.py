@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import count
 
 from ifdefault.daemon.event_log import EventLog
@@ -29,30 +30,33 @@ from ifdefault.ipc.messages import (
 )
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import HostError
-from ifdefault.model.health import Verdict
 
 _RESOLVE_S = 300.0  # a name's addresses are asked for so often
 _RESOLVE_AGAIN_S = 15.0  # while it has none
 _PING_S = 2.0
 _DEAF_S = 6.0
 
-_log = logging.getLogger("ifdefault")
-Hear = Callable[[int, int, Verdict, int, str], None]
-ResolvedTo = Callable[[str, tuple[str, ...], str], None]
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A new frontend is there, which knows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """It is gone."""
+
+
+News = Started | Ended | Outcome | Resolved | Reply | Served
 
 
 class FrontendProcess:
+    """`tell` hears what the frontend says, and of its start and end."""
+
     def __init__(
-        self,
-        config: DaemonConfig,
-        event_log: EventLog,
-        hear: Hear,
-        resolved: ResolvedTo,
-        replied: Callable[[Reply], None],
-        served: Callable[[Served], None],
+        self, config: DaemonConfig, event_log: EventLog, tell: Callable[[News], None]
     ) -> None:
-        self._event_log, self._hear_outcome, self._resolved = event_log, hear, resolved
-        self._replied, self._served = replied, served
+        self._event_log, self._tell = event_log, tell
         *self._user, self._warning = privileges.choose_user(config.user)
         self._frontend: Frontend | None = None
         self._task: asyncio.Task[None] | None = None
@@ -76,12 +80,11 @@ class FrontendProcess:
             found.append(f"the frontend was restarted {restarts} times")
         return tuple(found)
 
-    def start(self, started: Callable[[], None], ended: Callable[[], None]) -> None:
-        """Keep a frontend running from now on; `started` is called for each new one, `ended` when
-        it is gone."""
+    def start(self) -> None:
+        """Keep a frontend running from now on."""
         if self._warning:
             self._event_log.note("frontend", f"daemon.user: {self._warning}", level=logging.WARNING)
-        self._task = asyncio.create_task(self._keep_running(started, ended))
+        self._task = asyncio.create_task(self._keep_running())
 
     async def close(self) -> None:
         if self._task is not None:
@@ -114,7 +117,7 @@ class FrontendProcess:
             frontend.kill("it answers no more")
         return True
 
-    async def _keep_running(self, started: Callable[[], None], gone: Callable[[], None]) -> None:
+    async def _keep_running(self) -> None:
         backoff = Backoff()
         while True:
             await asyncio.sleep(backoff.wait_s(time.monotonic()))
@@ -132,33 +135,24 @@ class FrontendProcess:
             self._asked_names.clear()
             self.starts += 1
             try:
-                started()
+                self._tell(Started())
                 cause = await ended
             finally:
                 self._frontend = None
                 frontend.close()
-                gone()
+                self._tell(Ended())
             self._event_log.note("frontend", f"the frontend ended: {cause}", level=logging.ERROR)
 
     def _hear(self, message: Heard) -> None:
         self._heard_s = time.monotonic()
         match message:
-            case Outcome(path, seq, verdict, rtt_us, detail):
-                if verdict != "answered":
-                    _log.debug("path %d, probe %d: %s (%s)", path, seq, verdict, detail)
-                self._hear_outcome(path, seq, verdict, rtt_us, detail)
-            case Resolved(host, addresses, error):
-                if addresses:
-                    self._asked_names[host] = self._heard_s + _RESOLVE_S
-                self._resolved(host, addresses, error)
-            case Reply():
-                self._replied(message)
-            case Served():
-                self._served(message)
             case Pong():
-                pass  # it was heard, which is what it is for
+                return  # it was heard, which is what it is for
+            case Resolved(host, addresses) if addresses:
+                self._asked_names[host] = self._heard_s + _RESOLVE_S
+        self._tell(message)
 
     def _dropped(self, message: Message) -> None:
         """What the frontend was too slow to take was never asked."""
         if isinstance(message, Send):
-            self._hear_outcome(message.path, message.seq, "local", 0, "")
+            self._tell(Outcome(message.path, message.seq, "local"))

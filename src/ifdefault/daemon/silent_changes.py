@@ -1,0 +1,71 @@
+"""Watches what changes without a word from the kernel: sysctls that we set, UDP servers on the
+wildcard address, control groups that have rules.
+
+Rules: it compares with what the controller said last (Watch), and says that something differs, not
+what is to be done about it.
+"""
+
+from __future__ import annotations
+
+from ifdefault.daemon.controller.effects import Watch
+from ifdefault.daemon.controller.events import SilentlyChanged
+from ifdefault.kernel import sockets, sysctl
+from ifdefault.kernel.ebpf import cgroups
+from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
+from ifdefault.model.errors import HostError
+
+
+class SilentChanges:
+    def __init__(self) -> None:
+        self._watch = Watch()
+        self._sysctls = sysctl.Watched(())
+        self._netlink: Netlink | None = None
+        self._turn = False
+
+    def follow(self, watch: Watch) -> None:
+        if watch.sysctls != self._watch.sysctls:
+            self._reopen(watch)
+        self._watch = watch
+
+    def look(self) -> list[SilentlyChanged]:
+        """What differs now."""
+        found = []
+        if self._groups_differ():
+            found.append(SilentlyChanged(groups=True))
+        if self._sysctls_differ() or self._udp_servers_differ():
+            found.append(SilentlyChanged())
+        return found
+
+    def _groups_differ(self) -> bool:
+        """Those of ours that nobody is in any more are removed."""
+        try:
+            for path in self._watch.runs:
+                cgroups.remove_empty(path)
+            return any(cgroups.number(path) != id_ for path, id_ in self._watch.groups)
+        except HostError:
+            return False
+
+    def _sysctls_differ(self) -> bool:
+        if not self._sysctls.differ():
+            return False
+        self._reopen(self._watch)  # one that went with its interface, and came back, is another
+        return any(sysctl.read(n) not in (value, None) for n, value in self._watch.sysctls)
+
+    def _reopen(self, watch: Watch) -> None:
+        self._sysctls.close()
+        self._sysctls = sysctl.Watched(watch.sysctls)
+
+    def _udp_servers_differ(self) -> bool:
+        known = self._watch.udp_servers
+        self._turn = not self._turn  # a server that starts is in no such hurry
+        if known is None or not self._turn:
+            return False
+        try:
+            if self._netlink is None:
+                self._netlink = Netlink(NETLINK_SOCK_DIAG)
+            return sockets.wildcard_udp(self._netlink) != known
+        except OSError:  # short of memory or files: we look again soon
+            if self._netlink is not None:
+                self._netlink.close()
+                self._netlink = None
+            return False
