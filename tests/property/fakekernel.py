@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ifdefault.kernel import nft
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Config
 from ifdefault.model.kernel import (
+    FORWARDING,
     NFT_TABLE,
     PROTOCOL,
     TABLE_MAIN,
@@ -34,7 +36,6 @@ from ifdefault.model.kernel import (
     SetSysctl,
 )
 from ifdefault.plan import numbers, prefixes
-from ifdefault.plan.connmark import FORWARDING
 from ifdefault.plan.desired import Plan, plan
 from ifdefault.plan.diff import diff
 from ifdefault.plan.settings import REDIRECTS
@@ -126,7 +127,7 @@ def _acceptable(facts: Facts, route: Route) -> bool:
 
 
 def _on_link(facts: Facts, route: Route, gateway: str, dev: str) -> bool:
-    family = prefixes.family_of(gateway)
+    family = family_of(gateway)
     if family == 6 and prefixes.contains(6, "fe80::/10", gateway):
         return True
     return any(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ifdefault.host.store import Ruleset
 from ifdefault.host.transaction import snapshot
+from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES
 from ifdefault.model.kernel import PROTOCOL, Facts, Operation, Rule
 from ifdefault.plan import numbers, prefixes
@@ -153,7 +154,7 @@ def ways_of_replies(plan: Plan) -> dict[Flow, Way]:
             if owners[address.address] == 1:
                 found[flow] = uplink.interface, gateway
         for prefix in uplink.routed:
-            family = prefixes.family_of(prefix)
+            family = family_of(prefix)
             if (gateway := uplink.gateway(family)) is not None:
                 inside = prefixes.text(family, prefixes.network(prefix)[0] + 1)
                 flow = Flow(family, hosts.FAR[family], inside, "lan0")

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ifdefault.daemon.control import client, server
-from ifdefault.daemon.control.client import NotRunning, Peer, ask, is_running
+from ifdefault.daemon.control.client import NotRunning, Peer, ask
 from ifdefault.daemon.control.server import Control, Request
 from ifdefault.daemon.control.status import CheckedServer, DaemonStatus
 from ifdefault.lab.waiting import eventually
@@ -380,7 +380,7 @@ def test_what_a_dead_engine_left_is_replaced(tmp_path: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", code, tmp_path]).returncode == -9
     assert (tmp_path / client.SOCKET).is_socket()
-    assert not is_running(tmp_path)
+    assert not client.listener(tmp_path / client.SOCKET)
     engine = Engine(tmp_path)
     engine.start()
     assert engine.ask(STATUS)["ok"]
@@ -390,14 +390,14 @@ def test_what_a_dead_engine_left_is_replaced(tmp_path: Path) -> None:
 def test_closing_leaves_no_socket_and_ends_conversations(tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     engine.start()
-    assert is_running(tmp_path)
+    assert client.listener(tmp_path / client.SOCKET)
     with engine.connect() as sock:
         sock.sendall(b'{"do": "status"}\n')
         assert json.loads(sock.recv(4096))["ok"]
         engine.close()
         assert received(sock) == b""
     assert not engine.path.exists()
-    assert not is_running(tmp_path)
+    assert not client.listener(tmp_path / client.SOCKET)
     with pytest.raises(NotRunning, match="no daemon runs, start it"):
         engine.ask(STATUS)
     assert engine.faults == []

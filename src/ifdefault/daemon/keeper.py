@@ -15,9 +15,10 @@ from ifdefault.host import exec_groups
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
 from ifdefault.host.transaction import Prepared, commit, converge, prepare_config, prepare_down
-from ifdefault.kernel import sockets, sysctl
+from ifdefault.kernel import sockdiag, sysctl
 from ifdefault.kernel.ebpf import cgroups
-from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
+from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 from ifdefault.model.config import Config
 from ifdefault.model.errors import IfdefaultError, LockError, Problem
 from ifdefault.model.health import Decision
@@ -153,7 +154,7 @@ class Keeper:
             return False
         self._turn = not self._turn  # a server that starts is in no such hurry
         try:
-            return self._turn and sockets.wildcard_udp(self._diag()) != facts.wildcard_udp
+            return self._turn and sockdiag.wildcard_udp(self._diag()) != facts.wildcard_udp
         except OSError:  # short of memory or files: we look again soon
             if self._netlink is not None:
                 self._netlink.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ifdefault.health.path import Path
-from ifdefault.kernel.ask import Counters
+from ifdefault.kernel.link_stats import LinkStatsReader
 from ifdefault.kernel.tcp_stats import TcpMonitor, TcpStats
 from ifdefault.model.health import Transition
 from ifdefault.model.kernel import TABLE_MAIN, Facts
@@ -24,7 +24,7 @@ _MANY = 3  # connections that must stall together: one alone has its own reasons
 class PassiveMonitor:
     def __init__(self) -> None:
         self._signs = TcpMonitor()
-        self._counters = Counters(())
+        self._counters = LinkStatsReader(())
         self._looked_s = 0.0
         self._on_link: tuple[str, ...] = ()
         self._carried: dict[str, tuple[int, int]] = {}
@@ -67,7 +67,7 @@ class PassiveMonitor:
         carried = {dev: (t.bytes_in, t.bytes_out) for dev, t in self._counters.read().items()}
         if carried.keys() != set(interfaces.values()):  # others, or one that was made anew
             self._counters.close()
-            self._counters = Counters(interfaces.values())
+            self._counters = LinkStatsReader(interfaces.values())
         span_s = now - self._carried_s
         self.rates = {
             name: (

@@ -16,6 +16,7 @@ from ifdefault.daemon.paths import Way
 from ifdefault.ipc.messages import Asked, Fetch, Message, Query, Reply, Update
 from ifdefault.kernel import open_probe_sockets
 from ifdefault.model.dns import Endpoint
+from ifdefault.model.errors import reason
 
 UPDATE_S, QUERY_S, FETCH_S = 5.0, 2.0, 10.0
 _GRACE_S = 1.0  # the frontend knows these times, too; this is for one that says nothing
@@ -88,6 +89,6 @@ class Requests:
         except TimeoutError:
             return Reply(order.number, "this host: the frontend said nothing")
         except OSError as error:
-            return Reply(order.number, f"this host: {(error.strerror or str(error)).lower()}")
+            return Reply(order.number, f"this host: {reason(error)}")
         finally:
             self._waiting.pop(order.number, None)

@@ -20,10 +20,10 @@ from ifdefault.daemon.paths import Post
 from ifdefault.health import server_check
 from ifdefault.ipc.messages import Send
 from ifdefault.kernel import open_probe_sockets
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, ForwardConfig
 from ifdefault.model.health import ServerHealth, Verdict
 from ifdefault.plan import servers
-from ifdefault.plan.prefixes import family_of
 from ifdefault.plan.servers import Server, server_text, title
 
 NUMBER = 1 << 20  # in messages to the frontend, where paths have theirs, and far fewer

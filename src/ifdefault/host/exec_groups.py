@@ -14,7 +14,7 @@ from dataclasses import replace
 from ifdefault.host.store import State, Store
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.model.config import Config, OutgoingRule
-from ifdefault.model.errors import HostError, IfdefaultError, Problem
+from ifdefault.model.errors import HostError, IfdefaultError, Problem, reason
 from ifdefault.model.kernel import Uplink
 
 _PREFIX = "ifdefault-"
@@ -69,7 +69,7 @@ def enter(store: Store, pid: int, uid: int, uplink: str, lay: Callable[[], None]
             state.runs[path] = uplink
             store.save(state)
     except OSError as error:
-        what = f"process {pid} can't be moved: {(error.strerror or str(error)).lower()}"
+        what = f"process {pid} can't be moved: {reason(error)}"
         raise HostError(Problem("exec", what)) from error
     try:
         if not _is_laid(path):

@@ -16,7 +16,7 @@ from ifdefault.config import read as read_config
 from ifdefault.host import exec_groups, routers
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Ruleset, State, Store
-from ifdefault.kernel import foreign, nft, sockets
+from ifdefault.kernel import foreign, nft, sockdiag
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
@@ -137,7 +137,7 @@ def _with_others(facts: Facts) -> Facts:
     return replace(
         facts,
         foreign_marks=foreign.foreign_marks(ruleset),
-        listening=sockets.listening(),
+        listening=sockdiag.listening(),
         dropping=foreign.dropping_chains(ruleset),
     )
 

@@ -18,6 +18,10 @@ FORWARD_TABLE = "ifdefault_forward"  # the forwarded services, which may be many
 TABLE_DEFAULT = 253
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
+FORWARDING: dict[Family, str] = {  # sysctls
+    4: "net/ipv4/ip_forward",
+    6: "net/ipv6/conf/all/forwarding",
+}
 
 
 # --- what the host is ---------------------------------------------------------------------

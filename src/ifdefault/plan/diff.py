@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from ifdefault.model.kernel import (
     FORWARD_TABLE,
+    FORWARDING,
     NFT_TABLE,
     PROTOCOL,
     AddRule,
@@ -30,7 +31,6 @@ from ifdefault.model.kernel import (
     SetGroup,
     SetSysctl,
 )
-from ifdefault.plan.connmark import FORWARDING
 from ifdefault.plan.numbers import OUTGOING
 from ifdefault.plan.settings import REDIRECTS
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.errors import HostError, Problem, reason
 
 SOCKET = "control.sock"
 LONGEST_PATH = 107  # sun_path, but for its final zero
@@ -43,7 +43,7 @@ def ask(run_dir: Path, request: dict[str, Any], timeout_s: float = 30.0) -> dict
             what = f"the daemon doesn't answer in {timeout_s:g} s"
             raise HostError(Problem(path, what, "see its log")) from None
         except OSError as error:
-            what = f"the daemon can't be asked: {(error.strerror or str(error)).lower()}"
+            what = f"the daemon can't be asked: {reason(error)}"
             raise HostError(Problem(path, what)) from error
         except ValueError:
             what = "the daemon hung up" if not line else "the daemon's answer makes no sense"
@@ -51,10 +51,6 @@ def ask(run_dir: Path, request: dict[str, Any], timeout_s: float = 30.0) -> dict
     if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
         raise HostError(Problem(path, "the daemon's answer makes no sense", "see its log"))
     return reply
-
-
-def is_running(run_dir: Path) -> bool:
-    return listener(run_dir / SOCKET) != ""
 
 
 def _connect(sock: socket.socket, path: str) -> None:

@@ -25,7 +25,7 @@ from typing import IO, Any, Protocol, get_args
 from ifdefault.daemon.control.client import LONGEST_PATH, SOCKET, credentials, listener
 from ifdefault.daemon.control.client import Peer as Peer  # whom an Answerer is told of
 from ifdefault.host.store import private
-from ifdefault.model.errors import HostError, IfdefaultError, Problem
+from ifdefault.model.errors import HostError, IfdefaultError, Problem, reason
 from ifdefault.model.health import Forced
 
 LOCK = "engine.lock"
@@ -178,7 +178,7 @@ class Control:
             run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
             lock = private(run_dir / LOCK)
         except OSError as error:
-            what = f"can't be used: {(error.strerror or str(error)).lower()}"
+            what = f"can't be used: {reason(error)}"
             raise HostError(
                 Problem(str(run_dir), what, "run as root, or give --run-dir")
             ) from error
@@ -206,7 +206,7 @@ class Control:
             )
         except OSError as error:
             sock.close()
-            what = f"can't be made: {(error.strerror or str(error)).lower()}"
+            what = f"can't be made: {reason(error)}"
             raise HostError(Problem(str(self._path), what)) from error
 
     async def close(self) -> None:
