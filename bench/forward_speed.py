@@ -26,7 +26,8 @@ from bench.results import Figure, Report, Table
 from bench.stats import median, paired, quantile, uncertainty
 from bench.subject import Subject
 from ifdefault.kernel import nft
-from ifdefault.kernel.netlink import NETLINK_NETFILTER, Netlink
+from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER
 from ifdefault.lab import ports, services
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import World

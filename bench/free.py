@@ -20,14 +20,10 @@ from bench.stats import median
 from bench.subject import Subject
 from ifdefault.kernel import sockdiag, sysctl
 from ifdefault.kernel.kill_connections import Freed, free
-from ifdefault.kernel.netlink import (
-    F_CREATE,
-    NETLINK_NETFILTER,
-    NETLINK_SOCK_DIAG,
-    Netlink,
-    attribute,
-)
+from ifdefault.kernel.netlink import Netlink, attribute
 from ifdefault.kernel.rtnetlink import AF, packed
+from ifdefault.kernel.uapi import inet_diag as diag
+from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER, NETLINK_SOCK_DIAG, NLM_F_CREATE
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import Node, World
 from ifdefault.model.config import FAMILIES, Family
@@ -157,9 +153,9 @@ def _connect(
 def _connected() -> int:
     """TCP connections of both uplinks' addresses."""
     wanted = [sockdiag.is_from(a) for own in (_DEAD, _OTHER) for a in own.values()]
-    query = sockdiag.query_both((sockdiag.ESTABLISHED,), sockdiag.program(wanted, ()))
+    query = sockdiag.query_both((diag.TCP_ESTABLISHED,), sockdiag.program(wanted, ()))
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
-        return len(netlink.dump(sockdiag.BOTH, query))
+        return len(netlink.dump(diag.TCPDIAG_GETSOCK, query))
 
 
 def _tracked() -> int:
@@ -177,7 +173,7 @@ def _track(source: str, target: str, count: int) -> None:
     """Put UDP flows into the table, as if they had been seen."""
     with Netlink(NETLINK_NETFILTER) as netlink:
         flows = [_flow(source, target, number) for number in range(count)]
-        made = netlink.change_many(_NEW, flows, F_CREATE)
+        made = netlink.change_many(_NEW, flows, NLM_F_CREATE)
     if made != count:
         raise OSError(f"the kernel took {made} of {count} flows")
 

@@ -25,6 +25,7 @@ from bench.stats import median, paired, quantile, uncertainty
 from bench.subject import Subject
 from ifdefault.kernel.ebpf import attach, cgroups, syscall
 from ifdefault.kernel.rtnetlink import AF
+from ifdefault.kernel.uapi import bpf
 from ifdefault.lab import ports, services
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
@@ -39,7 +40,8 @@ _TARGET_RATIO = 0.98
 _FAR = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}
 _OWN = "203.0.113.10"
 _RULES = 10
-_INFO, _ENABLE_STATS = 15, 32  # linux/bpf.h: BPF_OBJ_GET_INFO_BY_FD, BPF_ENABLE_STATS
+_PLACES = (bpf.BPF_CGROUP_INET4_CONNECT, bpf.BPF_CGROUP_INET6_CONNECT)
+_BPF_ENABLE_STATS = 32  # linux/bpf.h
 _RUN = struct.Struct("=192xQQ")  # bpf_prog_info: run_time_ns, run_cnt
 _LINGER_NONE = struct.pack("ii", 1, 0)
 OFF, AGAIN, BALANCE = "no hook", "no hook, again", "balance"
@@ -119,7 +121,7 @@ class Site:
         """What a program runs for one connect(), in ns, by case and family."""
         found = {}
         for name in (BALANCE, RULES, CGROUPS):
-            for family, place in zip(FAMILIES, (syscall.CONNECT4, syscall.CONNECT6), strict=True):
+            for family, place in zip(FAMILIES, _PLACES, strict=True):
                 self.put(OFF)
                 others = set(_programs(place))
                 self.put(name)
@@ -173,7 +175,7 @@ def _programs(place: int) -> list[int]:
 @contextmanager
 def _counting() -> Iterator[None]:
     """The kernel counts for a block how long programs run."""
-    fd = syscall.call(_ENABLE_STATS, struct.pack("=I", 0))
+    fd = syscall.call(_BPF_ENABLE_STATS, struct.pack("=I", 0))
     try:
         yield
     finally:
@@ -184,7 +186,9 @@ def _ran_ns(program: int) -> float:
     fd = syscall.program_by_id(program)
     try:
         told = ctypes.create_string_buffer(_RUN.size)
-        syscall.call(_INFO, struct.pack("=IIQ", fd, len(told), ctypes.addressof(told)))
+        syscall.call(
+            bpf.BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(told), ctypes.addressof(told))
+        )
     finally:
         os.close(fd)
     ran_ns, times = map(int, _RUN.unpack(told))

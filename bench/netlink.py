@@ -29,15 +29,17 @@ imports the library and ends, less one that does nothing."""
 _OURS = """
 from ifdefault.kernel import rtnetlink as r
 from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.uapi import rtnetlink as rt
 def dump():
     with Netlink() as n:
-        links = [r.decode_link(m) for m in n.dump(r.GETLINK, r.link_query())]
+        links = [r.decode_link(m) for m in n.dump(rt.RTM_GETLINK, r.link_query())]
         names = {link.index: link.name for link in links}
         found = list(links)
         for f in (4, 6):
-            found += [r.decode_address(m, names) for m in n.dump(r.GETADDR, r.address_query(f))]
-            found += [r.decode_route(m, names) for m in n.dump(r.GETROUTE, r.route_query(f))]
-            found += [r.decode_rule(m) for m in n.dump(r.GETRULE, r.rule_query(f))]
+            told = n.dump(rt.RTM_GETADDR, r.address_query(f))
+            found += [r.decode_address(m, names) for m in told]
+            found += [r.decode_route(m, names) for m in n.dump(rt.RTM_GETROUTE, r.route_query(f))]
+            found += [r.decode_rule(m) for m in n.dump(rt.RTM_GETRULE, r.rule_query(f))]
         return len(found)
 """
 _PYROUTE2 = """

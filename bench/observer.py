@@ -25,8 +25,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ifdefault.kernel import rtnetlink
 from ifdefault.kernel.netlink import Netlink, attributes, u32
+from ifdefault.kernel.route_get import encode
+from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.lab.world import Node
 from ifdefault.model.errors import HostError
 
@@ -35,7 +36,6 @@ _GROUPS = (1, 7, 8, 11, 19)  # rtnetlink's: link, IPv4 route, IPv4 rule, IPv6 ro
 _LOOK_S = 0.02
 _QUERY_S = 0.01
 _PATIENCE_S = 0.25  # for an answer of a server on the same machine
-_RTA_OIF = 4
 _RTM_BODY = 12
 
 
@@ -119,7 +119,7 @@ def routes(addresses: Sequence[str]) -> Iterator[dict[str, str]]:
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     events.bind((0, sum(1 << (group - 1) for group in _GROUPS)))
     events.setblocking(False)
-    questions = {address: rtnetlink.encode_question(address) for address in addresses}
+    questions = {address: encode(address) for address in addresses}
     with Netlink() as netlink:
         while True:
             yield {address: _interface(netlink, body) for address, body in questions.items()}
@@ -139,8 +139,8 @@ def _drain(events: socket.socket) -> None:
 
 def _interface(netlink: Netlink, question: bytes) -> str:
     try:
-        answer = netlink.ask(rtnetlink.GETROUTE, question)
-        return socket.if_indextoname(u32(attributes(answer, _RTM_BODY).get(_RTA_OIF)))
+        answer = netlink.ask(rt.RTM_GETROUTE, question)
+        return socket.if_indextoname(u32(attributes(answer, _RTM_BODY).get(rt.RTA_OIF)))
     except OSError:
         return ""
 

@@ -26,6 +26,7 @@ from bench.stats import median, quantile
 from ifdefault.kernel import nft, rtnetlink
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.read import read_links
+from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.lab.attempts import checksum
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import Node, World
@@ -122,7 +123,7 @@ def _rules(netlink: Netlink) -> list[Rule]:
     """All rules in the kernel's order. In the block of the return path those of one priority
     exclude each other, so that their order says nothing."""
     queries = [rtnetlink.rule_query(family) for family in FAMILIES]
-    told = [message for query in queries for message in netlink.dump(rtnetlink.GETRULE, query)]
+    told = [message for query in queries for message in netlink.dump(rt.RTM_GETRULE, query)]
     found = [rule for rule in map(rtnetlink.decode_rule, told) if rule]
     return sorted(found, key=lambda rule: (rule.family, rule.priority, _place(rule)))
 
@@ -137,14 +138,14 @@ def _our_rules(netlink: Netlink) -> list[Rule]:
 
 def _delete_rule(netlink: Netlink) -> None:
     rule = random.choice(_our_rules(netlink))
-    netlink.change(rtnetlink.DELRULE, rtnetlink.encode_rule(rule))
+    netlink.change(rt.RTM_DELRULE, rtnetlink.encode_rule(rule))
 
 
 def _our_routes(netlink: Netlink) -> set[Route]:
     names = {link.index: link.name for link in read_links(netlink)}
     found = set()
     for family in FAMILIES:
-        for message in netlink.dump(rtnetlink.GETROUTE, rtnetlink.route_query(family)):
+        for message in netlink.dump(rt.RTM_GETROUTE, rtnetlink.route_query(family)):
             route = rtnetlink.decode_route(message, names)
             if route and route.protocol == PROTOCOL:
                 found.add(route)
@@ -154,7 +155,7 @@ def _our_routes(netlink: Netlink) -> set[Route]:
 def _delete_route(netlink: Netlink) -> None:
     indexes = {link.name: link.index for link in read_links(netlink)}
     route = random.choice(sorted(_our_routes(netlink)))
-    netlink.change(rtnetlink.DELROUTE, rtnetlink.encode_route(route, indexes))
+    netlink.change(rt.RTM_DELROUTE, rtnetlink.encode_route(route, indexes))
 
 
 def _delete_table(_: Netlink) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.dynamic_update import Updates
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.spawn import Frontend, start_frontend
@@ -71,7 +72,8 @@ class Outlet:
             for name, addresses in saying.names.items()
         )
         config = Config((), dns=DnsConfig(updates=updates))
-        self.updates.take(time.monotonic(), config, (), (), published, tuple(saying.ways))
+        publish = Publish(config, (), (), published, tuple(saying.ways))
+        self.updates.take(time.monotonic(), publish)
 
     def standing(self, name: str = "", where: str = "") -> list[OutletStatus]:
         return [

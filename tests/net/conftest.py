@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.lab.rootless import rights
+from ifdefault.lab.rootless import capable
 from ifdefault.lab.topology import Topology, load
 from ifdefault.lab.world import World
 
@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _network_rights() -> None:
     """Fail every test here, with the remedy, where namespaces can't be made."""
-    rights()
+    remedy = "run it as root, or by `python -m ifdefault.lab.rootless`"
+    assert capable(), f"the lab needs the right to make network namespaces, {remedy}"
 
 
 @pytest.fixture

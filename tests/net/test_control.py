@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
 
-from ifdefault.daemon.control.client import SOCKET, is_running
+from ifdefault.daemon.control.client import SOCKET, listener
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.ipc import codec
 from ifdefault.lab import faults
@@ -137,7 +137,7 @@ def test_the_rights_of_its_unit_are_enough(lab_world: LabWorld) -> None:
     world = lab_world("two")
     confined = ["setpriv", "--nnp", "--inh-caps=-all", f"--bounding-set={rights}", "--"]
     child = world["host"].popen([*confined, *world.command, "run"], stderr=subprocess.DEVNULL)
-    eventually(lambda: is_running(world.run_dir), PATIENCE_S)
+    eventually(lambda: listener(world.run_dir / SOCKET), PATIENCE_S)
     await_states(world, ["up"])
     wanted = sum(1 << _NUMBERS[name[1:]] for name in rights.split(",")[1:])
     assert _rights(child.pid, "CapEff") == _rights(child.pid, "CapBnd") == wanted

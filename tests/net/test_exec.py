@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.daemon.control.client import is_running
+from ifdefault.daemon.control.client import SOCKET, listener
 from ifdefault.daemon.control.protocol import Reload
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.lab.waiting import eventually
@@ -124,7 +124,7 @@ def test_the_rights_of_the_drop_in_are_enough(lab_world: LabWorld) -> None:
         confined = ["setpriv", "--nnp", "--inh-caps=-all", f"--bounding-set={rights}", "--"]
         run = [*confined, *world.command, "run"]
         child = world["host"].popen(run, stderr=subprocess.DEVNULL)
-        eventually(lambda: is_running(world.run_dir), watched.PATIENCE_S)
+        eventually(lambda: listener(world.run_dir / SOCKET), watched.PATIENCE_S)
         watched.await_states(world, ["up"])
         own(group)
         said = tell(shell, shlex.join([*AS_NOBODY, *exec_argv(world, ends, "isp-b", 3)]))

@@ -18,7 +18,8 @@ import pytest
 
 from ifdefault.kernel import conntrack
 from ifdefault.kernel.kill_connections import Freed, free
-from ifdefault.kernel.netlink import NETLINK_NETFILTER, Netlink, attributes
+from ifdefault.kernel.netlink import Netlink, attributes
+from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 from tests.net import answers

@@ -157,7 +157,7 @@ def clear(*nodes: Node) -> None:
 def test_every_kind_is_answered(lab_world: LabWorld, family: Family) -> None:
     world, target = lab_world("two"), CLIENT[family]
     services.builtin(world["client"], http=True)
-    services.unbound(world["client"], "www.example", ["192.0.2.1"], [target])
+    services.resolver(world["client"], [target], '  local-data: "www.example. 5 IN A 192.0.2.1"\n')
 
     async def main() -> None:
         async with talking(world) as talk:

@@ -17,8 +17,8 @@ import pytest
 
 from ifdefault.host.store import Store
 from ifdefault.host.transaction import commit, prepare
-from ifdefault.kernel import ask
 from ifdefault.kernel.read import read_facts
+from ifdefault.kernel.route_get import route_get
 from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES
 from ifdefault.model.kernel import Facts
@@ -134,7 +134,7 @@ def _flows(facts: Facts, rng: random.Random) -> Iterator[Flow]:
 def _kernels(flow: Flow) -> str:
     """Device, gateway and source of the kernel's answer, or that there is none."""
     ports = flow.sport, flow.dport
-    told = ask.route(flow.dst, flow.src, "", flow.oif, flow.mark, flow.ip_proto, ports, flow.uid)
+    told = route_get(flow.dst, flow.src, "", flow.oif, flow.mark, flow.ip_proto, ports, flow.uid)
     if told.route is None or told.route.kind == "unreachable":
         return "none"
     if told.route.kind == "local":

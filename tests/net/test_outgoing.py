@@ -18,7 +18,7 @@ import pytest
 
 from ifdefault.config import read as read_config
 from ifdefault.host.transaction import commit, prepare_config
-from ifdefault.kernel import ask
+from ifdefault.kernel.link_stats import read_link_stats
 from ifdefault.lab import faults, ports, services
 from ifdefault.lab.traffic import measure
 from ifdefault.lab.waiting import eventually
@@ -119,7 +119,7 @@ def test_ping_and_sockets_that_are_not_connected(world: World, uplink: str) -> N
 
 
 def sent(world: World) -> dict[str, int]:
-    found = world["host"].python(lambda: ask.traffic(frozenset({"wan0", "wan1"})))
+    found = world["host"].python(lambda: read_link_stats(["wan0", "wan1"]))
     return {dev: told.packets_out for dev, told in found.items()}
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns import programs
 from ifdefault.daemon.dns.programs import Programs
 from ifdefault.daemon.event_log import EventLog
@@ -138,7 +139,8 @@ class Office:
         dns = DnsConfig(names=(NameConfig(NAME, ttl=45),), providers=(place,))
         config = Config((), daemon=DaemonConfig(user="nobody"), dns=dns)
         now = asyncio.get_running_loop().time()
-        self.outlet.take(now, config, (), (), (Published(NAME, "rotate", 5, handed),), ())
+        published = (Published(NAME, "rotate", 5, handed),)
+        self.outlet.take(now, Publish(config, (), (), published, ()))
 
     @property
     def standing(self) -> OutletStatus:

@@ -12,7 +12,7 @@ from itertools import count
 
 import pytest
 
-from ifdefault.kernel import ask
+from ifdefault.kernel.link_stats import LinkStatsReader, read_link_stats
 from ifdefault.kernel.tcp_stats import MEMORY_S, WALK_S, TcpMonitor
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually
@@ -196,12 +196,12 @@ def test_of_very_many_some_are_read(world: World, wires: Wires) -> None:
 
 def test_counters(world: World) -> None:
     host = world["host"]
-    with host.python(lambda: ask.Counters(["wan0", "wan1", "gone0"])) as counters:
+    with host.python(lambda: LinkStatsReader(["wan0", "wan1", "gone0"])) as counters:
         before = counters.read()
         assert before.keys() == {"wan0", "wan1"}
         host.run(["ping", "-n", "-c", "1", "-W", "5", "-I", A[0], CLIENT[0]])
         after = counters.read()
-        assert after == host.python(lambda: ask.traffic(frozenset({"wan0", "wan1"})))
+        assert after == host.python(lambda: read_link_stats(["wan0", "wan1"]))
         assert after["wan0"].packets_out > before["wan0"].packets_out
         assert after["wan0"].bytes_in - before["wan0"].bytes_in >= 98
         host.ip("link del wan1\n")

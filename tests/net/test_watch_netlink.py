@@ -15,23 +15,23 @@ from select import select
 
 import pytest
 
-from ifdefault.kernel import rtnetlink
 from ifdefault.kernel.netlink import attribute
 from ifdefault.kernel.perform import resolve_neighbour
-from ifdefault.kernel.watch import (
-    Changed,
-    Event,
-    LinkChanged,
-    NeighbourChanged,
-    Overrun,
-    Watch,
-)
+from ifdefault.kernel.uapi.rtnetlink import RTM_NEWLINK
+from ifdefault.kernel.watch import Watch
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
+from ifdefault.model.kernel import (
+    KernelChange,
+    LinkChanged,
+    NeighbourChanged,
+    ObjectChanged,
+    Overrun,
+)
 from tests.net.conftest import LabWorld
 
 MARKERS = (f"rule add pref {n} lookup 7 protocol 171\n" for n in itertools.count(200))
-MARKER = Changed("rule", ours=True)
+MARKER = ObjectChanged("rule", ours=True)
 GATEWAY, MAC = "203.0.113.77", "02:00:00:00:00:77"
 TABLE = "table inet {} {{ chain c {{ }}; }}"
 
@@ -55,9 +55,9 @@ def watch(host: Node) -> Iterator[Watch]:
         yield watch
 
 
-def told(watch: Watch, until: Event) -> list[Event]:
+def told(watch: Watch, until: KernelChange) -> list[KernelChange]:
     """What comes up to an event, waited for as the engine does."""
-    found: list[Event] = []
+    found: list[KernelChange] = []
 
     def seen() -> bool:
         ready, _, _ = select(watch.sockets, [], [], 5)
@@ -69,7 +69,7 @@ def told(watch: Watch, until: Event) -> list[Event]:
     return found
 
 
-def told_of(watch: Watch, host: Node, lines: str) -> list[Event]:
+def told_of(watch: Watch, host: Node, lines: str) -> list[KernelChange]:
     """What these lines for `ip` bring about."""
     host.ip(lines + next(MARKERS))
     return [event for event in told(watch, MARKER) if event != MARKER]
@@ -126,7 +126,7 @@ def test_a_wireless_event_is_no_news(watch: Watch, host: Node) -> None:
     """It comes as a link without anything but its name; no driver here sends any."""
     head = struct.pack("=BBHiII", 0, 0, 1, index(host, "wan0"), 0x11043, 0)
     event = head + attribute(3, b"wan0\0") + attribute(11, bytes(8))
-    assert watch._routing(rtnetlink.NEWLINK, event) is None
+    assert watch._routing(RTM_NEWLINK, event) is None
 
 
 def test_a_bridge_port_that_leaves_is_no_link_that_goes(watch: Watch, host: Node) -> None:
@@ -136,23 +136,27 @@ def test_a_bridge_port_that_leaves_is_no_link_that_goes(watch: Watch, host: Node
 
 
 def test_addresses(watch: Watch, host: Node) -> None:
-    assert Changed("address") in told_of(watch, host, "address add 203.0.113.99/24 dev wan0\n")
-    assert Changed("address") in told_of(watch, host, "address del 203.0.113.99/24 dev wan0\n")
+    assert ObjectChanged("address") in told_of(
+        watch, host, "address add 203.0.113.99/24 dev wan0\n"
+    )
+    assert ObjectChanged("address") in told_of(
+        watch, host, "address del 203.0.113.99/24 dev wan0\n"
+    )
 
 
 def test_routes_that_come_with_an_address_are_no_news(watch: Watch, host: Node) -> None:
     lines = "address add 203.0.113.98/32 dev wan0\n"
-    assert told_of(watch, host, lines) == [Changed("address")]
+    assert told_of(watch, host, lines) == [ObjectChanged("address")]
 
 
 def test_a_lifetime_that_is_prolonged_is_no_news(watch: Watch, host: Node) -> None:
     host.ip("address add 2001:db8:a::99/64 dev wan0 nodad valid_lft 900 preferred_lft 900\n")
-    told(watch, Changed("address"))
+    told(watch, ObjectChanged("address"))
     told_of(watch, host, "")
     longer = "address change 2001:db8:a::99/64 dev wan0 valid_lft 950 preferred_lft 950\n"
-    assert Changed("address") not in told_of(watch, host, longer)
+    assert ObjectChanged("address") not in told_of(watch, host, longer)
     old = "address change 2001:db8:a::99/64 dev wan0 valid_lft 950 preferred_lft 0\n"
-    assert Changed("address") in told_of(watch, host, old)
+    assert ObjectChanged("address") in told_of(watch, host, old)
 
 
 @pytest.mark.parametrize("ours", [False, True])
@@ -165,18 +169,18 @@ def test_routes_rules_and_nexthops(watch: Watch, host: Node, ours: bool) -> None
         host.ip("".join(line.format(verb) for line in (route, rule)))
         host.ip(nexthop.format(verb) if verb == "add" else "nexthop del id 7\n")
         kinds = ("route", "rule", "nexthop")
-        wanted = {Changed(kind, ours) for kind in kinds}  # type: ignore[arg-type]
-        found: set[Event] = set()
+        wanted = {ObjectChanged(kind, ours) for kind in kinds}  # type: ignore[arg-type]
+        found: set[KernelChange] = set()
         while not wanted <= found:
-            found.update(told(watch, Changed("nexthop", ours)))
+            found.update(told(watch, ObjectChanged("nexthop", ours)))
         assert found == wanted
 
 
 def test_ipv6_routes_and_rules(watch: Watch, host: Node) -> None:
     host.ip("route add 2001:db8:9::/48 via 2001:db8:a::1 protocol 171\n")
-    told(watch, Changed("route", ours=True))
+    told(watch, ObjectChanged("route", ours=True))
     host.ip("rule add pref 102 lookup 7 protocol 99\n", "-6")
-    told(watch, Changed("rule"))
+    told(watch, ObjectChanged("rule"))
 
 
 @pytest.mark.parametrize(("table", "ours"), [("ifdefault", True), ("ifdefault2", False)])
@@ -184,11 +188,11 @@ def test_rulesets(watch: Watch, host: Node, table: str, ours: bool) -> None:
     of_table = f"add rule inet {table} c accept", f"delete table inet {table}"
     for text in (TABLE.format(table), *of_table):
         host.nft(text)
-        assert told(watch, Changed("nft", ours)) == [Changed("nft", ours)]
+        assert told(watch, ObjectChanged("nft", ours)) == [ObjectChanged("nft", ours)]
 
 
 def test_neighbours(watch: Watch, host: Node) -> None:
-    def becomes(state: str) -> list[Event]:
+    def becomes(state: str) -> list[KernelChange]:
         return told_of(watch, host, f"neighbour replace {GATEWAY} dev wan0 {state}\n")
 
     there = NeighbourChanged("wan0", GATEWAY, True, MAC)
@@ -228,7 +232,7 @@ def test_thousands_of_foreign_routes_are_few_events(watch: Watch, host: Node) ->
     lines = (f"route add 10.{n >> 8}.{n & 255}.0/24 via 203.0.113.1\n" for n in range(5000))
     host.ip("".join(lines))
     found = told_of(watch, host, "")
-    assert set(found) == {Changed("route")}
+    assert set(found) == {ObjectChanged("route")}
     assert len(found) <= 10  # one for each read
 
 

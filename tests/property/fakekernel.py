@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Config
 from ifdefault.model.kernel import (
+    FORWARDING,
     PROTOCOL,
     TABLE_MAIN,
     AddRule,
@@ -33,7 +35,6 @@ from ifdefault.model.kernel import (
     ruleset_digest,
 )
 from ifdefault.plan import numbers, prefixes
-from ifdefault.plan.connmark import FORWARDING
 from ifdefault.plan.desired import Plan, plan
 from ifdefault.plan.diff import diff, record_tables
 from ifdefault.plan.settings import REDIRECTS
@@ -126,7 +127,7 @@ def _acceptable(facts: Facts, route: Route) -> bool:
 
 
 def _on_link(facts: Facts, route: Route, gateway: str, dev: str) -> bool:
-    family = prefixes.family_of(gateway)
+    family = family_of(gateway)
     if family == 6 and prefixes.contains(6, "fe80::/10", gateway):
         return True
     return any(

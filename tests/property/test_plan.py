@@ -13,13 +13,14 @@ from typing import TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifdefault.host.transaction import snapshot
+from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES
-from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, Facts, Operation, Rule
+from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, Facts, Observation, Operation, Rule
 from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.desired import Plan
 from ifdefault.plan.diff import own_rules, record_tables
 from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.prepare import snapshot
 from tests.property import hosts
 from tests.property.fakekernel import operations, planned, settle, steps
 from tests.property.hosts import Scene
@@ -85,8 +86,8 @@ def test_inverse_restores(scene: Scene) -> None:
     first, now, _, todo = changed(scene)
     *_, after = steps(now, todo)
     for before, target in (
-        (now, snapshot(now, record_tables(now, first.desired))),
-        (scene.later, snapshot(scene.facts, ())),
+        (now, snapshot(Observation(now, loaded=record_tables(now, first.desired)))),
+        (scene.later, snapshot(Observation(scene.facts))),
     ):
         restored = settle(after, target)
         assert sorted(restored.rules) == sorted(before.rules)
@@ -155,7 +156,7 @@ def ways_of_replies(plan: Plan) -> dict[Flow, Way]:
             if owners[address.address] == 1:
                 found[flow] = uplink.interface, gateway
         for prefix in uplink.routed:
-            family = prefixes.family_of(prefix)
+            family = family_of(prefix)
             if (gateway := uplink.gateway(family)) is not None:
                 inside = prefixes.text(family, prefixes.network(prefix)[0] + 1)
                 flow = Flow(family, hosts.FAR[family], inside, "lan0")
@@ -228,7 +229,7 @@ def test_change_opens_no_gap(scene: Scene) -> None:
 def test_down_keeps_the_host_reachable(scene: Scene) -> None:
     """The LAN stays the LAN, and who has a default keeps one."""
     settled = settle(scene.facts, planned(scene.config, scene.facts).desired)
-    states = list(steps(settled, operations(settled, snapshot(scene.facts, ()))))
+    states = list(steps(settled, operations(settled, snapshot(Observation(scene.facts)))))
     assert_never_worse(states, private_ways(scene.facts))
     for family in FAMILIES:
         flow = Flow(family, hosts.FAR[family])

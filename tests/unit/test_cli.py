@@ -16,7 +16,17 @@ import pytest
 from ifdefault.cli import check, init, main
 from ifdefault.cli.options import Options
 from ifdefault.model.errors import ConfigError, HostError, KernelError, Problem
-from ifdefault.model.kernel import OWN_TABLES, Address, Desired, Facts, Hop, Link, Route, State
+from ifdefault.model.kernel import (
+    OWN_TABLES,
+    Address,
+    Desired,
+    Facts,
+    Hop,
+    Link,
+    Observation,
+    Route,
+    State,
+)
 from ifdefault.plan.prepare import Prepared
 
 FACTS = Facts(
@@ -291,7 +301,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A plan of each of our nft tables, and of nothing else."""
     texts = {name: f"table inet {name} {{\n}}\n" for name in OWN_TABLES}
     desired = Desired(tables=tuple(texts.items()))
-    prepared = Prepared(Facts(), State(), (), (), desired, ())
+    prepared = Prepared(Observation(Facts()), (), desired, (), State())
     monkeypatch.setattr("ifdefault.host.transaction.prepare", lambda *_, **__: prepared)
     monkeypatch.setattr("ifdefault.cli.daemon_client.decision", lambda _: None)
     return texts

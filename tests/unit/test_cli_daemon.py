@@ -44,7 +44,7 @@ TOLD = Changes(
     operations=("ip rule add …",),
     pending={"isp-c": "no address"},
     problems=(Problem("rule 5", "catches", warning=True),),
-    ruleset="",
+    tables={},
     ready=2,
     uplinks=3,
 )
@@ -147,7 +147,7 @@ def test_json_is_the_same_as_without_a_daemon(
         "problems": [
             {"where": "rule 5", "what": "catches", "remedy": "", "warning": True, "blocks": True}
         ],
-        "ruleset": "",
+        "tables": {},
         "ready": 2,
         "uplinks": 3,
     }

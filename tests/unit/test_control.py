@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ifdefault.daemon.control import client, server
-from ifdefault.daemon.control.client import NotRunning, Peer, ask, is_running
+from ifdefault.daemon.control.client import NotRunning, Peer, ask
 from ifdefault.daemon.control.protocol import (
     Asks,
     Changes,
@@ -57,9 +57,11 @@ REPLIES: dict[type[Request], Reply] = {
     Status: REPLY,
     Events: EventList((Event(1.5, "path", "a", "text"),)),
     SetUplink: UplinkChanged("a", "auto", "drain"),
-    Reload: Changes(("ip rule add",), {"b": "why"}, (Problem("x", "y", "z", True),), "nft", 1, 2),
+    Reload: Changes(
+        ("ip rule add",), {"b": "why"}, (Problem("x", "y", "z", True),), {"t": "nft"}, 1, 2
+    ),
     Confirm: Confirmed(),
-    Down: Changes((), {}, (), "", 0, 0),
+    Down: Changes((), {}, (), {}, 0, 0),
     Exec: Entered("/sys/fs/cgroup/x"),
 }
 NOBODY = 65534
@@ -436,7 +438,7 @@ def test_what_a_dead_engine_left_is_replaced(tmp_path: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", code, tmp_path]).returncode == -9
     assert (tmp_path / client.SOCKET).is_socket()
-    assert not is_running(tmp_path)
+    assert not client.listener(tmp_path / client.SOCKET)
     engine = Engine(tmp_path)
     engine.start()
     assert engine.ask(Status()) == REPLY
@@ -446,14 +448,14 @@ def test_what_a_dead_engine_left_is_replaced(tmp_path: Path) -> None:
 def test_closing_leaves_no_socket_and_ends_conversations(tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     engine.start()
-    assert is_running(tmp_path)
+    assert client.listener(tmp_path / client.SOCKET)
     with engine.connect() as sock:
         sock.sendall(STATUS_LINE)
         assert json.loads(sock.recv(4096))["type"] == "DaemonStatus"
         engine.close()
         assert received(sock) == b""
     assert not engine.path.exists()
-    assert not is_running(tmp_path)
+    assert not client.listener(tmp_path / client.SOCKET)
     with pytest.raises(NotRunning, match="no daemon runs, start it"):
         engine.ask(Status())
     assert engine.faults == []

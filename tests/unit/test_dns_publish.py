@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from ifdefault.dns.publish import DOUBTED_TTL_S, held, nameserver, next_serial, publish, serve
+from ifdefault.model.address import is_private
 from ifdefault.model.dns import (
     CandidateAddresses,
     DnsConfig,
@@ -15,7 +16,6 @@ from ifdefault.model.dns import (
     Published,
     ServerConfig,
     UpdateConfig,
-    is_private,
     zone_of,
 )
 from ifdefault.model.health import Decision

@@ -7,6 +7,8 @@ import pytest
 
 from ifdefault.dns import wire
 
+TXT = 16
+
 
 @pytest.mark.parametrize("text", ["", "net", "www.example.net", "*.a_b.example", "x" * 63 + ".y"])
 def test_names_there_and_back(text: str) -> None:
@@ -73,8 +75,8 @@ def test_only_old_types_have_names_that_are_squeezed() -> None:
 
 def test_a_record_is_read_as_it_was_written() -> None:
     name = wire.encode_name("a.example")
-    made = wire.record(name, wire.TXT, 30, b"\1x", {})
-    assert wire.read_record(made, 0) == (name, wire.TXT, wire.IN, 30, b"\1x", len(made))
+    made = wire.record(name, TXT, 30, b"\1x", {})
+    assert wire.read_record(made, 0) == (name, TXT, wire.IN, 30, b"\1x", len(made))
     for size in range(len(made)):
         with pytest.raises(wire.BadWire):
             wire.read_record(made[:size], 0)

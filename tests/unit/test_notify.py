@@ -34,8 +34,8 @@ def test_the_life_of_a_service(manager: socket.socket) -> None:
     notifier = told(manager)
     notifier.ready("2 uplinks")
     assert manager.recv(1000) == b"READY=1\nSTATUS=2 uplinks"
-    notifier.status("isp-a\nis down")
-    assert manager.recv(1000) == b"STATUS=isp-a is down"
+    notifier.ready("isp-a\nis down")
+    assert manager.recv(1000) == b"READY=1\nSTATUS=isp-a is down"
     before_us = time.monotonic_ns() // 1000
     notifier.reloading()
     first, second = manager.recv(1000).decode().split("\n")
@@ -93,5 +93,5 @@ def test_nobody_to_tell(place: str | None) -> None:
 def test_a_manager_that_doesnt_read(manager: socket.socket) -> None:
     notifier = told(manager)
     for _ in range(5000):
-        notifier.status("x" * 100)
+        notifier.ready("x" * 100)
     notifier.close()

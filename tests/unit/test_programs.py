@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns import programs
 from ifdefault.daemon.dns.programs import PROGRAMS, RUNNING, Programs
 from ifdefault.daemon.event_log import EventLog
@@ -76,7 +77,7 @@ class Shop:
 
     def take(self, *published: Published, config: Config | None = None) -> None:
         now = asyncio.get_running_loop().time()
-        self.outlet.take(now, config or self.config(), (), (), published, ())
+        self.outlet.take(now, Publish(config or self.config(), (), (), published, ()))
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(20):

@@ -7,7 +7,7 @@ import pytest
 from ifdefault.model.config import ForwardConfig, ForwardServer, Ports, Transport
 from ifdefault.model.kernel import Address, Uplink
 from ifdefault.plan import forward_table
-from ifdefault.plan.forward_table import Checked, Target
+from ifdefault.plan.forward_table import Backend, CheckedServer
 
 
 def uplink(number: int, *addresses: str) -> Uplink:
@@ -125,7 +125,7 @@ def test_the_same_question_is_not_answered_twice() -> None:
 )
 def test_checked(service: ForwardConfig, checked: list[tuple[str, int, str]]) -> None:
     found = forward_table.contents([service, service])
-    assert found == tuple(sorted(Checked(*each) for each in checked))
+    assert found == tuple(sorted(CheckedServer(*each) for each in checked))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_target(
     target: tuple[tuple[str, int, int], ...],
 ) -> None:
     found = forward_table.target((forward("tcp:25", TWO), WEB), UPLINKS, *question, gone)
-    assert found == Target(1, tuple(ForwardServer(*each) for each in target))
+    assert found == Backend(1, tuple(ForwardServer(*each) for each in target))
 
 
 @pytest.mark.parametrize(
@@ -158,10 +158,10 @@ def test_a_range_keeps_the_port() -> None:
     found = forward_table.target(
         (forward("udp:7000-7010", ONE),), UPLINKS, "udp", "203.0.113.10", 7004
     )
-    assert found == Target(0, (ForwardServer(ONE, 7004),))
+    assert found == Backend(0, (ForwardServer(ONE, 7004),))
 
 
 def test_the_share_that_is_refused_is_told() -> None:
     forwards = (forward("tcp:80", ONE, ForwardServer(TWO, weight=3), gone="reset"),)
     found = forward_table.target(forwards, UPLINKS, "tcp", "203.0.113.10", 80, ((TWO, 80),))
-    assert found == Target(0, (ForwardServer(ONE, 80),), 3)
+    assert found == Backend(0, (ForwardServer(ONE, 80),), 3)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.host.transaction import with_originals
 from ifdefault.model.kernel import Desired, Facts, Operation, SetSysctl, State
 from ifdefault.plan.connmark import Passing
 from ifdefault.plan.diff import diff
+from ifdefault.plan.prepare import with_originals
 from ifdefault.plan.ruleset import Needs
 from ifdefault.plan.settings import REDIRECTS, sysctls
 from tests.unit.test_ruleset import HOST, A

@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from ifdefault.host.store import TABLES, Store
-from ifdefault.host.transaction import snapshot
 from ifdefault.model.kernel import (
     OWN_TABLES,
     Desired,
     Facts,
     LoadNft,
     NftTable,
+    Observation,
     Ruleset,
     ruleset_digest,
 )
 from ifdefault.plan.diff import diff, record_tables
+from ifdefault.plan.prepare import snapshot
 
 TEXTS = {name: f"table inet {name} {{\n}}\n" for name in OWN_TABLES}
 WANTED = Desired(tables=tuple(TEXTS.items()))
@@ -63,9 +64,9 @@ def test_down_takes_all() -> None:
 
 @pytest.mark.parametrize("name", OWN_TABLES)
 def test_the_way_back_has_each_that_stands_and_is_known(name: str) -> None:
-    assert snapshot(held(), LOADED) == WANTED
+    assert snapshot(Observation(held(), loaded=LOADED)) == WANTED
     for there in (None, NftTable(ruleset_digest("another's"), "as listed")):
-        back = snapshot(held(**{name: there}), LOADED)
+        back = snapshot(Observation(held(**{name: there}), loaded=LOADED))
         assert dict(back.tables) == {n: text for n, text in TEXTS.items() if n != name}
 
 

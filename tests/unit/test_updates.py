@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.dynamic_update import UPDATES, Updates
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
@@ -106,7 +107,8 @@ class Stage:
         ]
         its = tuple(UpdateConfig(zone, tuple(servers)) for zone in zones)
         config = Config((), dns=DnsConfig(updates=its))
-        self.updates.take(asyncio.get_running_loop().time(), config, (), (), published, ways)
+        publish = Publish(config, (), (), tuple(published), tuple(ways))
+        self.updates.take(asyncio.get_running_loop().time(), publish)
 
     def states(self) -> dict[tuple[str, str], str]:
         return {(each.where, each.name): each.state for each in self.updates.standings()}
@@ -212,7 +214,7 @@ def test_a_zone_whose_server_is_silent_holds_up_no_other(tmp_path: Path) -> None
             Published(n, "rotate", 30, (AddressRecord("isp", A),)) for n in (WWW, "example.org")
         ]
         config = Config((), dns=DnsConfig(updates=updates))
-        stage.updates.take(0, config, (), (), names, (WAN0,))
+        stage.updates.take(0, Publish(config, (), (), tuple(names), (WAN0,)))
         await stage.until(lambda: stage.states().get((TWO.address, "example.org")) == "current")
 
     tell(tmp_path, servers, story)

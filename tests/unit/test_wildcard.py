@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, Family, HostConfig
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import TABLE_MAIN, Facts, Redirect, Route
@@ -49,7 +50,7 @@ def answer(found: tuple[Redirect, ...], client: str) -> str:
     ],
 )
 def test_answer(client: str, address: str) -> None:
-    assert answer(redirects(NAIVE, prefixes.family_of(client)), client) == address
+    assert answer(redirects(NAIVE, family_of(client)), client) == address
 
 
 @pytest.mark.parametrize("foreign", [(), *((name,) for name in hosts.FOREIGN)])

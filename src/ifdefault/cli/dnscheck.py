@@ -18,8 +18,9 @@ from ifdefault.dns.delegation import Wanted, wanted
 from ifdefault.dns.roots import ROOTS
 from ifdefault.dns.survey import Alias, Asking, Found, Question, Reply, Server, Step, Survey
 from ifdefault.dns.verdict import Truth, judge, judge_alias
+from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config
-from ifdefault.model.dns import CandidateAddresses, DnsConfig, family_of
+from ifdefault.model.dns import CandidateAddresses, DnsConfig
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Uplink
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.errors import HostError, Problem, reason
 
 _NOT_FOUND, _NOT_RUN = 127, 126  # as env(1) and shells have it
 
@@ -81,7 +81,7 @@ def _become(argv: list[str]) -> int:
     try:
         _execute(argv)
     except OSError as error:
-        what = f"{argv[0]}: {(error.strerror or str(error)).lower()}"
+        what = f"{argv[0]}: {reason(error)}"
         click.echo(f"ifdefault: {what}", err=True)
         return _NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else _NOT_RUN
 

@@ -9,7 +9,7 @@ import click
 from ifdefault.cli.options import Options
 from ifdefault.host import discover
 from ifdefault.kernel.read import read_facts
-from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.errors import HostError, Problem, reason
 
 
 @click.command("init")
@@ -53,9 +53,8 @@ def _write(path: Path, text: str, force: bool) -> None:
         what, remedy = "exists already", "--force replaces it, --print shows what would be written"
         raise HostError(Problem(str(path), what, remedy)) from None
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         remedy = "run as root, or write elsewhere with -o"
-        raise HostError(Problem(str(path), f"can't be written: {reason}", remedy)) from None
+        raise HostError(Problem(str(path), f"can't be written: {reason(error)}", remedy)) from None
 
 
 def _tell(path: Path, facts_uplinks: tuple[discover.Candidate, ...]) -> None:

@@ -19,6 +19,7 @@ import dns.rdatatype
 import dns.rrset
 
 from ifdefault.dns.survey import Question, Reply, Rrset
+from ifdefault.model.errors import reason
 
 Open = Callable[[bool], socket.socket]  # for TCP or not
 
@@ -48,7 +49,7 @@ def ask(make: Open, question: Question, address: str, port: int) -> Reply:
     except EOFError:
         return Reply("it closed the connection")
     except OSError as error:
-        return Reply((error.strerror or str(error)).lower())
+        return Reply(reason(error))
     except dns.exception.DNSException as error:
         return Reply(f"its response makes no sense: {error}")
     return Reply(
@@ -66,7 +67,7 @@ def _by_udp(make: Open, query: dns.message.Message, address: str, port: int) -> 
         try:
             sock.connect((address, port))  # so that we hear of refusals; sends nothing yet
         except OSError as error:
-            raise _Local((error.strerror or str(error)).lower()) from None
+            raise _Local(reason(error)) from None
         for turn in range(TRIES):
             try:
                 return dns.query.udp(query, address, TRY_S, port, sock=sock, ignore_errors=True)
@@ -88,7 +89,7 @@ def _made(make: Open, *, tcp: bool) -> socket.socket:
     try:
         sock = make(tcp)
     except OSError as error:
-        raise _Local((error.strerror or str(error)).lower()) from None
+        raise _Local(reason(error)) from None
     sock.setblocking(False)
     return sock
 

@@ -26,7 +26,7 @@ from ifdefault.model.config import (
     HostConfig,
     UplinkConfig,
 )
-from ifdefault.model.errors import ConfigError, Problem
+from ifdefault.model.errors import ConfigError, Problem, reason
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -48,8 +48,8 @@ def read(path: Path) -> Config:
     except FileNotFoundError:
         problem = Problem(str(path), "no such file", "`ifdefault init` writes one")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        problem = Problem(str(path), f"can't be read: {reason}", "see -c, or `ifdefault init`")
+        what = f"can't be read: {reason(error)}"
+        problem = Problem(str(path), what, "see -c, or `ifdefault init`")
     except UnicodeDecodeError as error:
         problem = Problem(str(path), f"byte {error.start} isn't UTF-8", "save the file as UTF-8")
     else:
@@ -325,11 +325,11 @@ def _problem(filename: str, line: int, finding: Finding) -> Problem:
 
 def _not_toml(message: str, text: str, filename: str) -> Problem:
     """tomllib tells the place at the end of its message, in words."""
-    reason, _, place = message.rpartition(" (at ")
+    what, _, place = message.rpartition(" (at ")
     if numbers := re.findall(r"\d+", place):
         where = ":".join([filename, *numbers])
     else:
         where = f"{filename}:{text.count(chr(10)) + 1}"
-    reason = reason or "nested too deep"
-    remedy = next((r for start, r in _TOML_REMEDIES.items() if reason.startswith(start)), "")
-    return Problem(where, f"not TOML: {reason[:1].lower()}{reason[1:]}", remedy)
+    what = what or "nested too deep"
+    remedy = next((r for start, r in _TOML_REMEDIES.items() if what.startswith(start)), "")
+    return Problem(where, f"not TOML: {what[:1].lower()}{what[1:]}", remedy)

@@ -40,7 +40,7 @@ from ifdefault.host import rollback_timer
 from ifdefault.host.store import Store
 from ifdefault.ipc import log
 from ifdefault.kernel.watch import Watch
-from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem
+from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
 
 _SILENT_S = 0.4  # how often what tells no news is looked at
 _UNSEEN_S = 60.0  # how long to wait while the host's connections can't be seen
@@ -182,7 +182,7 @@ class Engine:
                 uplinks = self._controller.state.uplinks
                 monitor.measure(now, {u.name: u.interface for u in uplinks})
             except OSError as error:  # a kernel without sock_diag, or short of memory
-                text = f"the host's own connections can't be seen: {error.strerror or error}"
+                text = f"the host's own connections can't be seen: {reason(error)}"
                 self._event_log.note("engine", text, level=logging.WARNING)
                 await asyncio.sleep(_UNSEEN_S)
                 continue

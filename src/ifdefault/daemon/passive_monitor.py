@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ifdefault.daemon.controller.effects import Watch
 from ifdefault.daemon.controller.events import TrafficSeen
-from ifdefault.kernel.ask import Counters
+from ifdefault.kernel.link_stats import LinkStatsReader
 from ifdefault.kernel.tcp_stats import TcpMonitor
 
 _LOOK_S = 0.3
@@ -21,7 +21,7 @@ _RATES_S = 2.0
 class PassiveMonitor:
     def __init__(self) -> None:
         self._tcp = TcpMonitor()
-        self._counters = Counters(())
+        self._counters = LinkStatsReader(())
         self._looked_s = 0.0
         self._on_link: tuple[str, ...] = ()
         self._carried: dict[str, tuple[int, int]] = {}
@@ -51,7 +51,7 @@ class PassiveMonitor:
         carried = {dev: (t.bytes_in, t.bytes_out) for dev, t in self._counters.read().items()}
         if carried.keys() != set(interfaces.values()):  # others, or one that was made anew
             self._counters.close()
-            self._counters = Counters(interfaces.values())
+            self._counters = LinkStatsReader(interfaces.values())
         span_s = now - self._carried_s
         self.rates = {
             name: (

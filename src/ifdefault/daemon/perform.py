@@ -37,7 +37,7 @@ from ifdefault.ipc.messages import Outcome, Reply, Resolved, Served
 from ifdefault.kernel.kill_connections import free
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
-from ifdefault.model.errors import IfdefaultError
+from ifdefault.model.errors import IfdefaultError, reason
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")
@@ -120,7 +120,7 @@ class Performers:
         try:
             freed = await asyncio.to_thread(free, *what)
         except OSError as error:
-            self._tell(e.ConnectionsEnded(uplink, family, error=error.strerror or str(error)))
+            self._tell(e.ConnectionsEnded(uplink, family, error=reason(error)))
             return
         took_s = time.monotonic() - begun_s
         self._tell(e.ConnectionsEnded(uplink, family, freed.sockets, freed.flows, took_s))

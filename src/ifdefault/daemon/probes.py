@@ -13,7 +13,7 @@ from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.ipc.messages import Bind, Message, Send, Unbind
 from ifdefault.kernel import open_probe_sockets
-from ifdefault.model.dns import family_of
+from ifdefault.model.address import family_of
 
 Post = Callable[[Message, tuple[int, ...]], None]
 

@@ -15,6 +15,7 @@ from itertools import count
 from ifdefault.ipc.messages import Asked, Fetch, Message, Query, Reply, Update
 from ifdefault.kernel import open_probe_sockets
 from ifdefault.model.dns import Endpoint
+from ifdefault.model.errors import reason
 from ifdefault.model.health import Way
 
 UPDATE_S, QUERY_S, FETCH_S = 5.0, 2.0, 10.0
@@ -88,6 +89,6 @@ class Requests:
         except TimeoutError:
             return Reply(order.number, "this host: the frontend said nothing")
         except OSError as error:
-            return Reply(order.number, f"this host: {(error.strerror or str(error)).lower()}")
+            return Reply(order.number, f"this host: {reason(error)}")
         finally:
             self._waiting.pop(order.number, None)

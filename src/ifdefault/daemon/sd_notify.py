@@ -30,7 +30,7 @@ class Notifier:
             self._socket = socket.socket(socket.AF_UNIX, kind)
 
     def ready(self, status: str = "") -> None:
-        """We serve (again, after `reloading`)."""
+        """We serve (again, after `reloading`); `status` is a line for `systemctl status`."""
         self._tell("READY=1", *_status(status))
 
     def reloading(self) -> None:
@@ -40,10 +40,6 @@ class Notifier:
 
     def stopping(self) -> None:
         self._tell("STOPPING=1")
-
-    def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
-        self._tell(*_status(text))
 
     def alive(self, now: float) -> None:
         """Say that we live, if it is time to: four times as often as must be."""

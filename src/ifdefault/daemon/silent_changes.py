@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from ifdefault.daemon.controller.effects import Watch
 from ifdefault.daemon.controller.events import SilentlyChanged
-from ifdefault.kernel import sockets, sysctl
+from ifdefault.kernel import sockdiag, sysctl
 from ifdefault.kernel.ebpf import cgroups
-from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
+from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 from ifdefault.model.errors import HostError
 
 
@@ -63,7 +64,7 @@ class SilentChanges:
         try:
             if self._netlink is None:
                 self._netlink = Netlink(NETLINK_SOCK_DIAG)
-            return sockets.wildcard_udp(self._netlink) != known
+            return sockdiag.wildcard_udp(self._netlink) != known
         except OSError:  # short of memory or files: we look again soon
             if self._netlink is not None:
                 self._netlink.close()

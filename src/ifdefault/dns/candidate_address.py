@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ifdefault.model.address import family_of, is_private
 from ifdefault.model.config import FAMILIES, Family
-from ifdefault.model.dns import DISCOVER, CandidateAddresses, family_of, is_private
+from ifdefault.model.dns import DISCOVER, CandidateAddresses
 from ifdefault.model.kernel import Uplink
 
 

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from ifdefault.dns import wire
-from ifdefault.model.dns import family_of
+from ifdefault.model.address import family_of
 
 TYPES: Final = {"A": wire.A, "AAAA": wire.AAAA, "NS": wire.NS, "SOA": wire.SOA}
 YXRRSET = 7

@@ -10,15 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ifdefault.dns.publish import NAMESERVER_TTL_S, serve
-from ifdefault.model.dns import (
-    CandidateAddresses,
-    DnsConfig,
-    Endpoint,
-    NameConfig,
-    family_of,
-    within,
-    zone_of,
-)
+from ifdefault.model.address import family_of
+from ifdefault.model.dns import CandidateAddresses, DnsConfig, Endpoint, NameConfig, within, zone_of
 
 Line = tuple[str, str, str]  # owner, type, value
 

@@ -15,7 +15,8 @@ from itertools import islice
 from typing import TypeVar
 
 from ifdefault.dns.delegation import Wanted
-from ifdefault.model.dns import family_of, within, zone_of
+from ifdefault.model.address import family_of
+from ifdefault.model.dns import within, zone_of
 
 T = TypeVar("T")
 

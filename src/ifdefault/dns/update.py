@@ -17,7 +17,8 @@ from itertools import chain
 from math import inf
 from typing import Protocol, TypeVar
 
-from ifdefault.model.dns import Endpoint, family_of
+from ifdefault.model.address import family_of
+from ifdefault.model.dns import Endpoint
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 LOOKS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-A, NS, CNAME, SOA, TXT, AAAA, HINFO = 1, 2, 5, 6, 16, 28, 13
+A, NS, CNAME, SOA, AAAA, HINFO = 1, 2, 5, 6, 28, 13
 SVCB, HTTPS, SIG, RRSIG = 64, 65, 24, 46
 OPT, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 41, 250, 251, 252, 253, 254, 255
 IN = 1
 QR, OPCODE, AA, TC, RD, CD = 0x8000, 0x7800, 0x0400, 0x0200, 0x0100, 0x0010  # of a header's flags
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH = 0, 1, 2, 3, 4, 5, 9
+NOERROR, FORMERR, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH = 0, 1, 3, 4, 5, 9
 BADVERS, BADKEY = 16, 17
 
 HEADER: Final = struct.Struct("!6H")  # ID, flags, and how many records the four sections hold

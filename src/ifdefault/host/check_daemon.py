@@ -14,9 +14,10 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from ifdefault.kernel import open_dns_sockets
+from ifdefault.model.address import is_private
 from ifdefault.model.config import FAMILIES, Config, DaemonConfig, Probe
-from ifdefault.model.dns import DISCOVER, DnsConfig, is_private
-from ifdefault.model.errors import Problem
+from ifdefault.model.dns import DISCOVER, DnsConfig
+from ifdefault.model.errors import Problem, reason
 from ifdefault.model.kernel import Uplink
 
 _DEFAULT = DaemonConfig()
@@ -71,7 +72,7 @@ def _lack(path: Path) -> tuple[str, str] | None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        return f"can't be run: {(error.strerror or str(error)).lower()}", "name an executable file"
+        return f"can't be run: {reason(error)}", "name an executable file"
     if not stat.S_ISREG(mode):
         return "is no file", "name an executable file"
     if not mode & 0o111:
@@ -120,7 +121,7 @@ def _unfit_secret(path: Path, user: str) -> tuple[str, str] | None:
     try:
         status = path.stat()
     except OSError as error:
-        return f"can't be read: {(error.strerror or str(error)).lower()}", "write it there"
+        return f"can't be read: {reason(error)}", "write it there"
     if status.st_mode & 0o077:
         return "may be read by others", f"chmod 0400 {path}"
     if _exists(user) and status.st_uid != (int(user) if user.isdigit() else _uid(user)):

@@ -13,15 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Link
 from ifdefault.plan import prefixes
 from ifdefault.plan.resolve import kernel_default
 
-_PRIVATE = {  # RFC 1918, 6598, 3927; RFC 4193
-    4: ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),
-    6: ("fc00::/7",),
-}
 _DEFAULTS = Config(())
 _HEAD = """\
 # ifdefault: every connection is answered through the uplink it came in on.
@@ -55,7 +52,7 @@ class Candidate:
     def unknown(self) -> tuple[Family, ...]:
         """The families that it has addresses of and no next hop for."""
         known = {family for family, _ in self.gateways}
-        known |= {prefixes.family_of(router) for router in self.routers}
+        known |= {family_of(router) for router in self.routers}
         return tuple(f for f in FAMILIES if f not in known and self.of(f))
 
     @property
@@ -83,7 +80,7 @@ def _candidate(facts: Facts, link: Link) -> Candidate | None:
     if not gateways:
         if link.point_to_point or not any(_may_have_router(a) for a in addresses):
             return None
-        if any(_private(a) for a in addresses):
+        if any(is_private(a.address) for a in addresses):
             return None
         routers = tuple(
             n.address
@@ -109,12 +106,7 @@ def _gateways(facts: Facts, link: Link) -> Iterator[tuple[Family, str]]:
 
 
 def _may_have_router(address: Address) -> bool:
-    return address.prefixlen < prefixes.BITS[address.family]
-
-
-def _private(address: Address) -> bool:
-    family = address.family
-    return any(prefixes.contains(family, prefix, address.address) for prefix in _PRIVATE[family])
+    return address.prefixlen < BITS[address.family]
 
 
 def _standing(facts: Facts, interface: str) -> tuple[Any, ...]:

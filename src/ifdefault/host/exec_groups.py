@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ifdefault.host.store import Store
 from ifdefault.kernel.ebpf import attach, cgroups
-from ifdefault.model.errors import HostError, IfdefaultError, Problem
+from ifdefault.model.errors import HostError, IfdefaultError, Problem, reason
 from ifdefault.model.kernel import State, Uplink
 
 _PREFIX = "ifdefault-"
@@ -53,7 +53,7 @@ def enter(store: Store, pid: int, uid: int, uplink: str) -> tuple[str, str]:
         cgroups.enter(pid, path)
         store.save(replace(state, runs={**state.runs, path: uplink}))
     except OSError as error:
-        what = f"process {pid} can't be moved: {(error.strerror or str(error)).lower()}"
+        what = f"process {pid} can't be moved: {reason(error)}"
         raise HostError(Problem("exec", what)) from error
     return path, was
 

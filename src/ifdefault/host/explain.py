@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 
 from ifdefault.host import explain_forward
 from ifdefault.host.explain_forward import Passage
-from ifdefault.kernel import ask
+from ifdefault.kernel.route_get import RouteReply, route_get
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
 from ifdefault.model.errors import ConfigError, Problem
-from ifdefault.model.kernel import Redirect, Uplink
+from ifdefault.model.kernel import FORWARDING, Redirect, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.describe import route_text, rule_text, table_name
-from ifdefault.plan.forward_table import Target
-from ifdefault.plan.lookup import Fib, Flow, Verdict
+from ifdefault.plan.forward_table import Backend
+from ifdefault.plan.lookup import Fib, Flow, LookupResult
 from ifdefault.plan.prepare import Prepared
 
 PROTOCOLS = {
@@ -28,7 +29,6 @@ PROTOCOLS = {
     "icmp": socket.IPPROTO_ICMP,
     "icmp6": socket.IPPROTO_ICMPV6,
 }
-_FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def explain(
     return _passed(prepared, passage, "forwarded", f"comes in over {flow.iif}")
 
 
-def _outgoing(prepared: Prepared, flow: Flow, service: Target | None) -> Explanation:
+def _outgoing(prepared: Prepared, flow: Flow, service: Backend | None) -> Explanation:
     """A packet of the host's own."""
     if service and service.servers:
         server = service.servers[0]
@@ -121,7 +121,7 @@ def _passed(prepared: Prepared, passage: Passage, direction: str, arrival: str) 
 
 
 def _family(source: End, target: End) -> Family:
-    families = {prefixes.family_of(end.address) for end in (source, target) if end.address}
+    families = {family_of(end.address) for end in (source, target) if end.address}
     if len(families) != 1 or not target.address:
         what = f"{source.address or 'any'} and {target.address} are of two families"
         raise ConfigError(Problem("explain", what, "give two IPv4 or two IPv6 addresses"))
@@ -166,15 +166,15 @@ def _incoming(
 
 
 def _served(
-    prepared: Prepared, ip_proto: int, source: End, target: End, service: Target
+    prepared: Prepared, ip_proto: int, source: End, target: End, service: Backend
 ) -> Explanation:
     """A connection to a service: its answer comes from behind the host."""
     uplink, server = _owners(prepared, target.address)[0], service.servers[0]
     answer = Flow(
-        prefixes.family_of(target.address),
+        family_of(target.address),
         dst=source.address,
         src=server.address,
-        iif=_guess_interface(prepared, prefixes.family_of(server.address), server.address),
+        iif=_guess_interface(prepared, family_of(server.address), server.address),
         ip_proto=ip_proto,
         sport=server.port,
         dport=source.port,
@@ -226,7 +226,7 @@ def _judge(
     owners: Sequence[Uplink] = (),
 ) -> Explanation:
     verdict = Fib.of(prepared.facts).lookup(flow)
-    told = ask.route(
+    told = route_get(
         flow.dst,
         flow.src,
         iif=flow.iif,
@@ -238,8 +238,8 @@ def _judge(
     )
     ours, kernels = _ours(verdict), _kernels(told)
     agrees = ours == kernels
-    if flow.iif and dict(prepared.facts.sysctls).get(_FORWARDING[flow.family]) == "0":
-        arrival += f", and goes no further: {_FORWARDING[flow.family]} is 0"
+    if flow.iif and dict(prepared.facts.sysctls).get(FORWARDING[flow.family]) == "0":
+        arrival += f", and goes no further: {FORWARDING[flow.family]} is 0"
         # IPv4 refuses before it looks, IPv6 only when it has a packet
         agrees = agrees if flow.family == 6 else told.route is None
     uplink = _uplink_name(prepared.uplinks, verdict)
@@ -261,7 +261,7 @@ def _judge(
     )
 
 
-def _uplink_name(uplinks: tuple[Uplink, ...], verdict: Verdict) -> str:
+def _uplink_name(uplinks: tuple[Uplink, ...], verdict: LookupResult) -> str:
     if not verdict.hop or not verdict.route:
         return ""
     on_it = [u for u in uplinks if u.interface == verdict.hop.dev]
@@ -270,14 +270,14 @@ def _uplink_name(uplinks: tuple[Uplink, ...], verdict: Verdict) -> str:
     return next((u.name for u in (*by_table, *by_source, *on_it)), "")
 
 
-def _ours(verdict: Verdict) -> str:
+def _ours(verdict: LookupResult) -> str:
     if not verdict.hop or not verdict.route:
         return verdict.kind
     via = f"via {verdict.hop.gateway} " if verdict.hop.gateway else ""
     return f"{via}dev {verdict.hop.dev} table {table_name(verdict.route.table)}"
 
 
-def _kernels(told: ask.Answer) -> str:
+def _kernels(told: RouteReply) -> str:
     if told.route is None:
         return told.refusal
     if told.route.kind != "unicast":

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
 from ifdefault.model.kernel import Rule, Uplink
 from ifdefault.plan import connmark, forward_table, lookup, numbers, servers
-from ifdefault.plan.forward_table import Target
+from ifdefault.plan.forward_table import Backend
 from ifdefault.plan.lookup import Flow
-from ifdefault.plan.prefixes import contains, family_of
+from ifdefault.plan.prefixes import contains
 from ifdefault.plan.prepare import Prepared
 
 _TCP, _UDP = 6, 17  # IPPROTO_TCP, IPPROTO_UDP
@@ -31,14 +32,14 @@ class Passage:
     why: str = ""
 
 
-def service(prepared: Prepared, protocol: str, address: str, port: int) -> Target | None:
+def service(prepared: Prepared, protocol: str, address: str, port: int) -> Backend | None:
     """The service that a connection to an address of the host is for."""
     usable = [u for u in prepared.uplinks if not u.pending]
     gone = prepared.decision.gone
     return forward_table.target(prepared.config.forwards, usable, protocol, address, port, gone)
 
 
-def service_text(prepared: Prepared, target: Target) -> str:
+def service_text(prepared: Prepared, target: Backend) -> str:
     """ "forward tcp:443: 10.0.0.10:443 (25 %), 10.0.0.11:8443 (75 %)"."""
     weights = [(servers.server_text((s.address, s.port)), s.weight) for s in target.servers]
     if target.refused:

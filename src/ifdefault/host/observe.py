@@ -10,7 +10,7 @@ from dataclasses import replace
 from ifdefault.host import routers
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
-from ifdefault.kernel import foreign, nft, sockets
+from ifdefault.kernel import foreign, nft, sockdiag
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.kernel.read import read_facts
 from ifdefault.model.config import Config
@@ -53,7 +53,7 @@ def _with_others(facts: Facts) -> Facts:
     return replace(
         facts,
         foreign_marks=foreign.foreign_marks(ruleset),
-        listening=sockets.listening(),
+        listening=sockdiag.listening(),
         dropping=foreign.dropping_chains(ruleset),
     )
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ifdefault.host.status_forward import Behind, read_behind
-from ifdefault.kernel import ask, nft
-from ifdefault.kernel.ask import Traffic
+from ifdefault.kernel import nft
+from ifdefault.kernel.link_stats import LinkStats, read_link_stats
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import KernelError
 from ifdefault.model.kernel import NFT_TABLE, PROTOCOL
@@ -48,7 +48,7 @@ class UplinkStatus:
     router_macs: tuple[str, ...]
     mechanism: str
     why: str
-    traffic: Traffic
+    traffic: LinkStats
     # packets that would have left here from another uplink's address; None where none are judged
     misrouted: int | None
 
@@ -73,7 +73,7 @@ def read_status(prepared: Prepared) -> Status:
     facts, desired = prepared.facts, prepared.desired
     has_table = NFT_TABLE in dict(facts.tables)
     counters = nft.read_counters(NFT_TABLE) if has_table else {}
-    carried = ask.traffic(frozenset(u.interface for u in prepared.uplinks))
+    carried = read_link_stats(u.interface for u in prepared.uplinks)
     carriers = {link.name: link.carrier for link in facts.links}
     return Status(
         applied=bool(facts.tables) or any(rule.protocol == PROTOCOL for rule in facts.rules),
@@ -88,7 +88,7 @@ def read_status(prepared: Prepared) -> Status:
                 router_macs=u.router_macs,
                 mechanism=u.mechanism,
                 why=u.why,
-                traffic=carried.get(u.interface, Traffic()),
+                traffic=carried.get(u.interface, LinkStats()),
                 misrouted=counters.get(ruleset.meter(u), (0, 0))[0] if counters else None,
             )
             for u in prepared.uplinks

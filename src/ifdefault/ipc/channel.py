@@ -33,6 +33,7 @@ from ifdefault.ipc.messages import (
     encode,
     wants_socket,
 )
+from ifdefault.model.errors import reason
 
 QUEUE = 1024
 _TURN = 64  # messages read at one wake-up: others want their turn
@@ -230,7 +231,7 @@ class Channel(Generic[M]):
 
 
 def _cause(error: OSError) -> str:
-    return "" if isinstance(error, ConnectionError) else os.strerror(error.errno or 0).lower()
+    return "" if isinstance(error, ConnectionError) else reason(error)
 
 
 def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> array.array[int]:

@@ -20,6 +20,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from ifdefault.libc import checked, libc
+from ifdefault.model.errors import reason
+
 KEEP = -1  # the uid and gid that we have
 NOBODY = 65534
 _PDEATHSIG, _DUMPABLE, _CAPBSET_READ, _CAPBSET_DROP = 1, 4, 23, 24  # linux/prctl.h
@@ -27,8 +30,6 @@ _NO_NEW_PRIVS, _CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 _FILES, _PROCESSES = 8192, 64
 _EMPTY = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def choose_user(name: str) -> tuple[int, int, str]:
@@ -106,7 +107,7 @@ def left_over(status: str, uid: int) -> tuple[str, ...]:
 
 def _empty_bounding_set() -> None:
     for capability in range(64):
-        held = _libc.prctl(_CAPBSET_READ, capability, 0, 0, 0)
+        held = libc.prctl(_CAPBSET_READ, capability, 0, 0, 0)
         if held < 0:  # beyond the kernel's last one
             break
         if held:
@@ -120,17 +121,13 @@ def _limit(what: int, most: int) -> None:
 
 
 def _prctl(option: int, argument: int) -> None:
-    if _libc.prctl(option, argument, 0, 0, 0):
-        code = ctypes.get_errno()
-        raise OSError(code, f"prctl {option}: {os.strerror(code)}")
+    checked(libc.prctl(option, argument, 0, 0, 0), f"prctl {option}")
 
 
 def _clear_capabilities() -> None:
     """Empty the permitted, effective and inheritable sets (capset(2), in two halves)."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    if _libc.capset(header, (ctypes.c_uint32 * 6)()):
-        code = ctypes.get_errno()
-        raise OSError(code, f"capset: {os.strerror(code)}")
+    checked(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
 
 
 def main() -> NoReturn:
@@ -141,7 +138,7 @@ def main() -> NoReturn:
     try:
         os.execve(command[0], command, env)
     except OSError as error:
-        print(f"{command[0]}: {os.strerror(error.errno or 0).lower()}", file=sys.stderr)
+        print(f"{command[0]}: {reason(error)}", file=sys.stderr)
         os._exit(126)
 
 

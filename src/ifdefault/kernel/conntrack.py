@@ -18,25 +18,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ifdefault.kernel import sysctl
-from ifdefault.kernel.netlink import (
-    NETLINK_NETFILTER,
-    Netlink,
-    attribute,
-    attribute_u32,
-    attributes,
-)
-from ifdefault.kernel.rtnetlink import AF, BITS, packed
+from ifdefault.kernel.netlink import Netlink, attribute, attribute_u32, attributes, nested
+from ifdefault.kernel.rtnetlink import AF, packed
+from ifdefault.kernel.uapi import netfilter as nf
+from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER, NLA_F_NESTED
+from ifdefault.model.address import BITS
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.kernel import Redirect
 
-_GET, _DELETE = 0x101, 0x102
-_ORIGINAL, _REPLY, _MARK, _ID, _ZONE, _MARK_MASK, _FILTER = 1, 2, 8, 12, 18, 21, 25
-_IP, _PROTO, _PROTO_NUMBER, _PROTO_DST_PORT = 1, 2, 1, 3
-_SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
-_DST = {4: 2, 6: 4}
-_NESTED = 0x8000
+_GET = nf.NFNL_SUBSYS_CTNETLINK << 8 | nf.IPCTNL_MSG_CT_GET
+_DELETE = nf.NFNL_SUBSYS_CTNETLINK << 8 | nf.IPCTNL_MSG_CT_DELETE
+_SRC = {4: nf.CTA_IP_V4_SRC, 6: nf.CTA_IP_V6_SRC}
+_DST = {4: nf.CTA_IP_V4_DST, 6: nf.CTA_IP_V6_DST}
 _ATTRIBUTE = struct.Struct("=HH")  # length, kind
-_ZONE_KIND = attribute(_ZONE, b"")[2:]
+_ZONE_KIND = attribute(nf.CTA_ZONE, b"")[2:]
 _Ends = tuple[bytes, bytes]  # source and destination; b"": any
 _ANY: _Ends = (b"", b"")
 
@@ -71,16 +66,17 @@ def forget_redirected(
                     and flow.asked in own
                     and (flow.answering == flow.asked or flow.mark & mask)
                 ):
-                    original = attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
-                    stale.append(header + original + attribute(_ID, found[_ID]))
+                    original = nested(nf.CTA_TUPLE_ORIG, found[nf.CTA_TUPLE_ORIG])
+                    stale.append(header + original + attribute(nf.CTA_ID, found[nf.CTA_ID]))
         netlink.cast(_DELETE, stale)  # one that ended by itself is refused, which is well
     return len(stale)
 
 
 # the kernel picks the UDP entries: there may be very many others (CTA_FILTER, Linux 5.8)
-_UDP_ALONE = attribute(_FILTER | _NESTED, attribute_u32(1, 1 << 3)) + attribute(
-    _ORIGINAL | _NESTED,
-    attribute(_PROTO | _NESTED, attribute(_PROTO_NUMBER, bytes([socket.IPPROTO_UDP]))),
+_PROTO_ALONE = attribute_u32(nf.CTA_FILTER_ORIG_FLAGS, nf.CTA_FILTER_F_CTA_PROTO_NUM)
+_UDP = attribute(nf.CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP]))
+_UDP_ALONE = nested(nf.CTA_FILTER, _PROTO_ALONE) + nested(
+    nf.CTA_TUPLE_ORIG, nested(nf.CTA_TUPLE_PROTO, _UDP)
 )
 
 
@@ -107,7 +103,7 @@ def forget_outgoing(
         return 0
     with Netlink(NETLINK_NETFILTER) as netlink:
         for mark in marks:
-            pair = (_MARK, mark), (_MARK_MASK, mask)
+            pair = (nf.CTA_MARK, mark), (nf.CTA_MARK_MASK, mask)
             # a mask must be there, or all goes; a kernel that is built without marks refuses it
             body = b"".join(attribute(kind, value.to_bytes(4, "big")) for kind, value in pair)
             netlink.change(_DELETE, bytes(4) + body)
@@ -134,8 +130,8 @@ def _compares(family: Family, addresses: list[bytes]) -> Literal["rightly", "wro
         with Netlink(NETLINK_NETFILTER) as listing:
             message = next(listing.stream(_GET, _filter(family, reply=(b"", address))), b"")
         if message:  # else there is none of it, or are no others
-            reply = attributes(attributes(message, 4)[_REPLY], 0)
-            found = attributes(reply[_IP], 0)[_DST[family]]
+            reply = attributes(attributes(message, 4)[nf.CTA_TUPLE_REPLY], 0)
+            found = attributes(reply[nf.CTA_TUPLE_IP], 0)[_DST[family]]
             return "rightly" if found == address else "wrongly"
     return "unknown"
 
@@ -158,14 +154,18 @@ def _flush(netlink: Netlink, family: Family, address: bytes) -> bool:
 def _filter(family: Family, original: _Ends = _ANY, reply: _Ends = _ANY) -> bytes:
     """A request for the entries with these ends, as far as they are given."""
     flags = tuples = b""
-    for number, (place, ends) in enumerate(((_ORIGINAL, original), (_REPLY, reply)), 1):
-        kinds = (_SOURCE[family], _DST[family])
+    for place, compared, ends in (
+        (nf.CTA_TUPLE_ORIG, nf.CTA_FILTER_ORIG_FLAGS, original),
+        (nf.CTA_TUPLE_REPLY, nf.CTA_FILTER_REPLY_FLAGS, reply),
+    ):
+        kinds = (_SRC[family], _DST[family])
         given = [attribute(kind, end) for kind, end in zip(kinds, ends, strict=True) if end]
         if given:
-            flags += attribute_u32(number, bool(ends[0]) | bool(ends[1]) << 1)
-            ip = attribute(_IP | _NESTED, b"".join(given))
-            tuples += attribute(place | _NESTED, ip)
-    return _header(family) + attribute(_FILTER | _NESTED, flags) + tuples
+            wanted = nf.CTA_FILTER_F_CTA_IP_SRC if ends[0] else 0
+            wanted |= nf.CTA_FILTER_F_CTA_IP_DST if ends[1] else 0
+            flags += attribute_u32(compared, wanted)
+            tuples += nested(place, nested(nf.CTA_TUPLE_IP, *given))
+    return _header(family) + nested(nf.CTA_FILTER, flags) + tuples
 
 
 def _delete_listed(
@@ -204,8 +204,8 @@ def _answered_to(family: Family, addresses: list[bytes]) -> Callable[[bytes], It
     """
     size = BITS[family] // 8
     address = bytes(size)
-    source, destination = attribute(_SOURCE[family], address), attribute(_DST[family], address)
-    begin = attribute(_IP | _NESTED, source + destination)[:8]
+    source, destination = attribute(_SRC[family], address), attribute(_DST[family], address)
+    begin = nested(nf.CTA_TUPLE_IP, source, destination)[:8]
     ends = b"|".join(re.escape(attribute(_DST[family], one)) for one in addresses)
     pattern = re.compile(re.escape(begin) + b".{%d}(?:%s)" % (size, ends), re.DOTALL)
 
@@ -213,7 +213,7 @@ def _answered_to(family: Family, addresses: list[bytes]) -> Callable[[bytes], It
         for match in pattern.finditer(packet):
             start = match.start() - _ATTRIBUTE.size
             length, kind = _ATTRIBUTE.unpack_from(packet, start)
-            if kind == _REPLY | _NESTED:
+            if kind == nf.CTA_TUPLE_REPLY | NLA_F_NESTED:
                 end = start + length
                 zoned = packet[end + 2 : end + 4] == _ZONE_KIND
                 yield packet[start : end + 8 if zoned else end]
@@ -223,7 +223,7 @@ def _answered_to(family: Family, addresses: list[bytes]) -> Callable[[bytes], It
 
 def _header(family: Family) -> bytes:
     """struct nfgenmsg"""
-    return struct.pack("=BBH", AF[family], 0, 0)
+    return struct.pack("=BBH", AF[family], nf.NFNETLINK_V0, 0)
 
 
 def _count() -> int:
@@ -240,14 +240,16 @@ class _Flow:
 
 
 def _read(family: Family, found: dict[int, bytes]) -> _Flow:
-    original, reply = attributes(found[_ORIGINAL], 0), attributes(found[_REPLY], 0)
-    protocol, ip = attributes(original[_PROTO], 0), attributes(original[_IP], 0)
+    original = attributes(found[nf.CTA_TUPLE_ORIG], 0)
+    reply = attributes(found[nf.CTA_TUPLE_REPLY], 0)
+    protocol = attributes(original[nf.CTA_TUPLE_PROTO], 0)
+    ip = attributes(original[nf.CTA_TUPLE_IP], 0)
     return _Flow(
-        client=ip[_SOURCE[family]],
+        client=ip[_SRC[family]],
         asked=ip[_DST[family]],
-        port=int.from_bytes(protocol[_PROTO_DST_PORT], "big"),
-        answering=attributes(reply[_IP], 0)[_SOURCE[family]],
-        mark=int.from_bytes(found.get(_MARK, b""), "big"),
+        port=int.from_bytes(protocol[nf.CTA_PROTO_DST_PORT], "big"),
+        answering=attributes(reply[nf.CTA_TUPLE_IP], 0)[_SRC[family]],
+        mark=int.from_bytes(found.get(nf.CTA_MARK, b""), "big"),
     )
 
 

@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ifdefault.kernel import conntrack, sockdiag
-from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
+from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.uapi import inet_diag as diag
+from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 
 _PORTS_MAX = 500  # that the kernel is asked to look at; we look at all
 
@@ -52,7 +54,7 @@ def _destroy(
     addresses: Sequence[str], marks: Sequence[int], mask: int, spared: Sequence[str]
 ) -> int:
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
-        listeners = {_end(message) for message in _dump(netlink, (sockdiag.LISTEN,))}
+        listeners = {_end(message) for message in _dump(netlink, (diag.TCP_LISTEN,))}
         anywhere = sorted(port for port, source in listeners if source == sockdiag.ANYWHERE)
         program = sockdiag.program(
             [
@@ -69,11 +71,11 @@ def _destroy(
             port, source = _end(message)
             if listeners.isdisjoint(((port, source), (port, sockdiag.ANYWHERE))):
                 doomed.append(sockdiag.one(message))
-        return netlink.change_many(sockdiag.DESTROY, doomed)
+        return netlink.change_many(diag.SOCK_DESTROY, doomed)
 
 
 def _dump(netlink: Netlink, states: Sequence[int], program: bytes = b"") -> list[bytes]:
-    return netlink.dump(sockdiag.BOTH, sockdiag.query_both(states, program))
+    return netlink.dump(diag.TCPDIAG_GETSOCK, sockdiag.query_both(states, program))
 
 
 def _end(message: bytes) -> tuple[int, bytes]:

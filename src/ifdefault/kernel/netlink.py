@@ -7,22 +7,18 @@ inconsistent are read again.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
-NETLINK_ROUTE = 0
-NETLINK_SOCK_DIAG = 4
-NETLINK_NETFILTER = 12
+from ifdefault.kernel.uapi import netlink as nl
+from ifdefault.kernel.uapi.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 
-F_REQUEST, F_ACK, F_DUMP = 0x1, 0x4, 0x300
-F_REPLACE, F_EXCL, F_CREATE = 0x100, 0x200, 0x400
-_F_DUMP_INTR, _F_ACK_TLVS = 0x10, 0x200
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
-_HEADER = struct.Struct("=IHHII")
+HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _RECEIVE_BYTES = 1 << 18
 _DUMP_TRIES = 8
@@ -33,6 +29,10 @@ def attribute(kind: int, payload: bytes) -> bytes:
     """One attribute (linux/netlink.h, struct nlattr), padded to four bytes."""
     head = _ATTRIBUTE.pack(len(payload) + 4, kind)
     return head + payload + bytes(-len(payload) % 4)
+
+
+def nested(kind: int, *members: bytes) -> bytes:
+    return attribute(kind | nl.NLA_F_NESTED, b"".join(members))
 
 
 def attribute_u32(kind: int, value: int) -> bytes:
@@ -46,7 +46,7 @@ def attributes(message: bytes, start: int) -> dict[int, bytes]:
         length, kind = _ATTRIBUTE.unpack_from(message, start)
         if length < 4:
             break
-        found[kind & 0x3FFF] = message[start + 4 : start + length]
+        found[kind & nl.NLA_TYPE_MASK] = message[start + 4 : start + length]
         start += (length + 3) & ~3
     return found
 
@@ -61,12 +61,13 @@ def u32(payload: bytes | None, default: int = 0) -> int:
 class Netlink:
     """One socket of one protocol, in the network namespace of the thread that makes it."""
 
-    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+    def __init__(self, protocol: int = nl.NETLINK_ROUTE) -> None:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
         )
-        for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        for option in (nl.NETLINK_CAP_ACK, nl.NETLINK_EXT_ACK, nl.NETLINK_GET_STRICT_CHK):
+            self._socket.setsockopt(nl.SOL_NETLINK, option, 1)
+        self._socket.bind((0, 0))  # else the first request would
         self._sequence = 0
         self._buffer = bytearray(_RECEIVE_BYTES)  # kept: a fresh one costs more than the call
 
@@ -79,9 +80,15 @@ class Netlink:
     def close(self) -> None:
         self._socket.close()
 
+    @property
+    def port(self) -> int:
+        """Its port id, which notifications of what it changes bear (nlmsg_pid)."""
+        pid, _groups = self._socket.getsockname()
+        return int(pid)
+
     def change(self, kind: int, body: bytes, flags: int = 0) -> None:
         """Ask for a change and wait for the acknowledgement."""
-        self._send(kind, F_REQUEST | F_ACK | flags, body)
+        self._send(kind, NLM_F_REQUEST | NLM_F_ACK | flags, body)
         for _ in self._replies():
             pass
 
@@ -93,17 +100,17 @@ class Netlink:
 
     def change_many(self, kind: int, bodies: Sequence[bytes], flags: int = 0) -> int:
         """Ask for many changes at once and wait; how many of them the kernel has made."""
-        answers = self._batch(kind, F_REQUEST | F_ACK | flags, bodies)
+        answers = self._batch(kind, NLM_F_REQUEST | NLM_F_ACK | flags, bodies)
         return sum(not any(acknowledgement[:4]) for _, acknowledgement in answers)
 
     def ask_many(self, kind: int, bodies: Sequence[bytes]) -> list[bytes]:
         """Ask many questions at once; the answers in order, b"" for what was refused."""
-        answers = self._batch(kind, F_REQUEST, bodies)
-        return [b"" if told == _NLMSG_ERROR else answer for told, answer in answers]
+        answers = self._batch(kind, NLM_F_REQUEST, bodies)
+        return [b"" if told == nl.NLMSG_ERROR else answer for told, answer in answers]
 
     def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
         """Ask a question that has one answer."""
-        self._send(kind, F_REQUEST | F_ACK | flags, body)
+        self._send(kind, NLM_F_REQUEST | NLM_F_ACK | flags, body)
         answer = b""
         for message in self._replies():
             answer = answer or message
@@ -112,29 +119,29 @@ class Netlink:
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """All objects of a kind, each without its netlink header."""
         for _ in range(_DUMP_TRIES):
-            self._send(kind, F_REQUEST | F_DUMP, body)
+            self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
             self._interrupted = False
             messages = list(self._replies())
             if not self._interrupted:
                 return messages
-        raise OSError(4, "the kernel's tables changed too fast to be read")
+        raise OSError(errno.EINTR, "the kernel's tables changed too fast to be read")
 
     def stream(self, kind: int, body: bytes) -> Iterator[bytes]:
         """As `dump`, one after the other as they come, for tables too large to be kept. What
         changes meanwhile may be missed. Who breaks off closes the socket."""
-        self._send(kind, F_REQUEST | F_DUMP, body)
+        self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
         return self._replies()
 
     def packets(self, kind: int, body: bytes) -> Iterator[bytes]:
         """As `stream`, in whole packets with all headers, for who looks for bytes in them."""
-        self._send(kind, F_REQUEST | F_DUMP, body)
+        self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
         while True:
             try:  # who takes a packet finds the next one there: the kernel makes it at once
                 packet = self._receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             told, flags, _, message = next(_messages(packet))
-            if told in (_NLMSG_ERROR, _NLMSG_DONE):
+            if told in (nl.NLMSG_ERROR, nl.NLMSG_DONE):
                 _raise_refusal(message, flags)
                 return
             yield packet
@@ -155,14 +162,14 @@ class Netlink:
 
     def _message(self, kind: int, flags: int, body: bytes) -> bytes:
         self._sequence += 1
-        header = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0)
+        header = HEADER.pack(HEADER.size + len(body), kind, flags, self._sequence, 0)
         return header + body + bytes(-len(body) % 4)
 
     def _messages_of(self, kind: int, bodies: list[bytes]) -> Iterator[bytes]:
         """Requests that nobody waits for an answer to; their headers differ in length alone."""
         self._sequence += 1
         sized = functools.cache(
-            lambda size: _HEADER.pack(_HEADER.size + size, kind, F_REQUEST, self._sequence, 0)
+            lambda size: HEADER.pack(HEADER.size + size, kind, NLM_F_REQUEST, self._sequence, 0)
         )
         for body in bodies:
             yield sized(len(body)) + body + bytes(-len(body) % 4)
@@ -176,20 +183,30 @@ class Netlink:
             for kind, flags, sequence, message in _messages(self._receive()):
                 if sequence != self._sequence:
                     continue  # the rest of an answer that was given up
-                if flags & _F_DUMP_INTR:
+                if flags & nl.NLM_F_DUMP_INTR:
                     self._interrupted = True
-                if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+                if kind in (nl.NLMSG_ERROR, nl.NLMSG_DONE):
                     _raise_refusal(message, flags)
                     return
                 yield message
+
+
+def open_ports(protocol: int) -> frozenset[int]:
+    """The port ids of all netlink sockets that this process has open, a library's as well."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as sock:
+            if (sock.family, sock.proto) == (socket.AF_NETLINK, protocol):
+                found.add(sock.getsockname()[0])
+    return frozenset(found)
 
 
 def _messages(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """Type, flags, sequence number and body of each message."""
     offset = 0
     while offset < len(packet):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(packet, offset)
-        yield kind, flags, sequence, packet[offset + _HEADER.size : offset + length]
+        length, kind, flags, sequence, _ = HEADER.unpack_from(packet, offset)
+        yield kind, flags, sequence, packet[offset + HEADER.size : offset + length]
         offset += (length + 3) & ~3
 
 
@@ -199,8 +216,8 @@ def _raise_refusal(message: bytes, flags: int) -> None:
     if number <= 0:
         return
     words = os.strerror(number)
-    if flags & _F_ACK_TLVS and len(message) > 20:
-        told = attributes(message, 4 + _HEADER.size).get(1)
+    if flags & nl.NLM_F_ACK_TLVS and len(message) > 20:
+        told = attributes(message, 4 + HEADER.size).get(nl.NLMSGERR_ATTR_MSG)
         if told:
             words = told.rstrip(b"\0").decode(errors="replace").rstrip(".")
     raise OSError(number, words)

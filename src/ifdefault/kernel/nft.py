@@ -11,10 +11,14 @@ import ctypes
 import functools
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ifdefault.kernel import nftlink
+from ifdefault.kernel.netlink import open_ports
+from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER
 from ifdefault.model.errors import HostError, KernelError, Problem
 from ifdefault.model.kernel import (
     FORWARD_TABLE,
@@ -53,24 +57,36 @@ def _require_rights() -> None:
         raise HostError(Problem("nftables", what, "run as root"))
 
 
-def run(command: str, *, output: int = 0, dry_run: bool = False) -> str:
-    """Run nft commands as one transaction and return what they print."""
+@contextmanager
+def _context() -> Iterator[ctypes.c_void_p]:
+    """It has a netlink socket of its own as long as it lives."""
     library = _library()
     _require_rights()
     context = ctypes.c_void_p(library.nft_ctx_new(0))
     try:
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
-        library.nft_ctx_output_set_flags(context, output)
-        library.nft_ctx_set_dry_run(context, dry_run)
-        failed = library.nft_run_cmd_from_buffer(context, command.encode())
-        printed: bytes = library.nft_ctx_get_output_buffer(context)
-        if failed:
-            told: bytes = library.nft_ctx_get_error_buffer(context)
-            raise KernelError(Problem("nft", _first_error(told.decode(errors="replace"))))
-        return printed.decode(errors="replace")
+        yield context
     finally:
         library.nft_ctx_free(context)
+
+
+def _run(context: ctypes.c_void_p, command: str) -> str:
+    library = _library()
+    failed = library.nft_run_cmd_from_buffer(context, command.encode())
+    printed: bytes = library.nft_ctx_get_output_buffer(context)
+    if failed:
+        told: bytes = library.nft_ctx_get_error_buffer(context)
+        raise KernelError(Problem("nft", _first_error(told.decode(errors="replace"))))
+    return printed.decode(errors="replace")
+
+
+def run(command: str, *, output: int = 0, dry_run: bool = False) -> str:
+    """Run nft commands as one transaction and return what they print."""
+    with _context() as context:
+        _library().nft_ctx_output_set_flags(context, output)
+        _library().nft_ctx_set_dry_run(context, dry_run)
+        return _run(context, command)
 
 
 def _first_error(told: str) -> str:
@@ -93,9 +109,12 @@ def _batch(table: str, text: str) -> str:
     return f"add {name}\ndelete {name}\n{marked}"
 
 
-def load(table: str, text: str) -> None:
-    """Replace a table of ours by `text`; "" deletes it."""
-    run(_batch(table, text))
+def load(table: str, text: str) -> frozenset[int]:
+    """Replace a table of ours by `text`; "" deletes it. The port ids that this process has with
+    nf_tables, of which one asked for it: the library tells nobody which is its own."""
+    with _context() as context:
+        _run(context, _batch(table, text))
+        return open_ports(NETLINK_NETFILTER)
 
 
 def check(table: str, text: str) -> None:

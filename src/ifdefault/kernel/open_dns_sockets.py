@@ -14,15 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.kernel.rtnetlink import AF
-from ifdefault.model.dns import family_of
+from ifdefault.kernel.sockdiag import MAPPED
+from ifdefault.kernel.uapi import socket as so
+from ifdefault.model.address import family_of
 
 FRONTEND = "ifdefault.frontend.main"  # in the command line of whoever holds such sockets for us
 _BUFFER_BYTES = 1 << 20
 _BACKLOG = 1024
-_SO_RCVBUFFORCE, _SO_RCVMARK = 33, 75  # asm-generic/socket.h; Python has no names for them
-_MTU_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
-_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2
-_OMIT = 5  # IP_PMTUDISC_OMIT: answers fit, and nobody can talk us into fragments by forged ICMP
+# answers fit, and nobody can talk us into fragments by forged ICMP
+_MTU_DISCOVER = {
+    4: (socket.IPPROTO_IP, so.IP_MTU_DISCOVER, so.IP_PMTUDISC_OMIT),
+    6: (socket.IPPROTO_IPV6, so.IPV6_MTU_DISCOVER, so.IPV6_PMTUDISC_OMIT),
+}
 
 
 def udp_listener(address: str, port: int, *, tells_mark: bool = False) -> socket.socket:
@@ -30,11 +33,11 @@ def udp_listener(address: str, port: int, *, tells_mark: bool = False) -> socket
     came in where several share the address."""
     sock = _socket(address, socket.SOCK_DGRAM)
     try:
-        sock.setsockopt(*_MTU_DISCOVER[family_of(address)], _OMIT)
+        sock.setsockopt(*_MTU_DISCOVER[family_of(address)])
         with suppress(OSError):  # without the right to go beyond the host's limit: as it is
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, so.SO_RCVBUFFORCE, _BUFFER_BYTES)
         if tells_mark:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVMARK, 1)
+            sock.setsockopt(socket.SOL_SOCKET, so.SO_RCVMARK, 1)
         sock.bind((address, port))
     except OSError:
         sock.close()
@@ -103,4 +106,4 @@ def _covers(held: str, address: str) -> bool:
     data = bytes.fromhex(held)
     words = [data[at : at + 4][::-1] for at in range(0, len(data), 4)]
     packed = socket.inet_pton(AF[family_of(address)], address)
-    return not any(data) or b"".join(words).removeprefix(_MAPPED) == packed
+    return not any(data) or b"".join(words).removeprefix(MAPPED) == packed

@@ -11,13 +11,13 @@ import socket
 import struct
 
 from ifdefault.kernel.rtnetlink import AF
+from ifdefault.kernel.uapi import socket as so
 from ifdefault.model.config import Family
 
-_ECHO_REPLY = {4: 0, 6: 129}
+_ECHO_REPLY = {4: so.ICMP_ECHOREPLY, 6: so.ICMPV6_ECHO_REPLY}
 _PROTOCOL = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
-_FILTER = {4: (255, 1), 6: (socket.IPPROTO_ICMPV6, 1)}  # linux/icmp.h, linux/icmpv6.h
+_FILTER = {4: (so.SOL_RAW, so.ICMP_FILTER), 6: (socket.IPPROTO_ICMPV6, so.ICMPV6_FILTER)}
 _FILTER_WORDS = {4: 1, 6: 8}
-_SO_MARK, _IP_BIND_ADDRESS_NO_PORT = 36, 24  # Python has no names for them
 _BUFFER_BYTES = 1 << 16  # some hundred small packets, as the kernel counts
 
 
@@ -56,7 +56,7 @@ def _socket(family: Family, kind: int, protocol: int = 0) -> socket.socket:
 
 def _ports_late(sock: socket.socket) -> socket.socket:
     """The port is chosen at connect, when the other end is known: far more flows fit."""
-    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.setsockopt(socket.IPPROTO_IP, so.IP_BIND_ADDRESS_NO_PORT, 1)
     return sock
 
 
@@ -71,7 +71,7 @@ def _bound(sock: socket.socket, address: str, dev: str, mark: int) -> socket.soc
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, dev.encode())
         _buffered(sock)
         if mark:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         if sock.family == socket.AF_INET:
             sock.bind((address, 0))
         else:  # a link-local address is one only together with its interface

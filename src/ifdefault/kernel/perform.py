@@ -10,8 +10,10 @@ import errno
 
 from ifdefault.kernel import conntrack, nft, rtnetlink, sysctl
 from ifdefault.kernel.ebpf import attach
-from ifdefault.kernel.netlink import F_CREATE, F_REPLACE, Netlink
+from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.read import read_links
+from ifdefault.kernel.uapi import rtnetlink as rt
+from ifdefault.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_REPLACE
 from ifdefault.model.errors import KernelError, Problem
 from ifdefault.model.kernel import (
     AddRule,
@@ -30,10 +32,16 @@ _GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
 
 
 class Performer:
-    """Performs operations in the network namespace of the thread that makes it."""
+    """Performs operations in the network namespace of the thread that makes it.
+
+    `ports`: the netlink ports from which it has asked for changes, for `Watch.own_ports`. What the
+    kernel changes in consequence comes from port 0, and so does the news of SetGroup (Linux 6.18:
+    do_setlink leaves it to netdev_state_change, which knows of no port).
+    """
 
     def __init__(self) -> None:
         self._netlink = Netlink()
+        self.ports = frozenset({self._netlink.port})
         self._indexes = {link.name: link.index for link in read_links(self._netlink)}
 
     def __enter__(self) -> Performer:
@@ -58,21 +66,21 @@ class Performer:
                 sysctl.write(name, value)
             case SetGroup(dev, group):
                 body = rtnetlink.encode_group(self._indexes[dev], group)
-                self._netlink.change(rtnetlink.NEWLINK, body)
+                self._netlink.change(rt.RTM_NEWLINK, body)
             case PutRoute(route, _):
                 body = rtnetlink.encode_route(route, self._indexes)
-                self._netlink.change(rtnetlink.NEWROUTE, body, F_CREATE | F_REPLACE)
+                self._netlink.change(rt.RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_REPLACE)
             case DeleteRoute(route):
                 if all(hop.dev in self._indexes for hop in route.hops):
                     body = rtnetlink.encode_route(route, self._indexes)
-                    self._unless_gone(rtnetlink.DELROUTE, body)
+                    self._unless_gone(rt.RTM_DELROUTE, body)
             case AddRule(rule):
-                # without F_EXCL: the same rule may stand twice while a block is moved
-                self._netlink.change(rtnetlink.NEWRULE, rtnetlink.encode_rule(rule), F_CREATE)
+                # without NLM_F_EXCL: the same rule may stand twice while a block is moved
+                self._netlink.change(rt.RTM_NEWRULE, rtnetlink.encode_rule(rule), NLM_F_CREATE)
             case DeleteRule(rule):
-                self._unless_gone(rtnetlink.DELRULE, rtnetlink.encode_rule(rule))
+                self._unless_gone(rt.RTM_DELRULE, rtnetlink.encode_rule(rule))
             case LoadNft(table, text):
-                nft.load(table, text)
+                self.ports |= nft.load(table, text)
             case PutHook(wanted):
                 attach.put(wanted)
             case ForgetFlows(redirects, ports, addresses, mask):
@@ -95,4 +103,4 @@ def resolve_neighbour(address: str, dev: str) -> None:
     with Netlink() as netlink:
         indexes = {link.name: link.index for link in read_links(netlink)}
         body = rtnetlink.encode_neighbour_use(address, indexes[dev])
-        netlink.change(rtnetlink.NEWNEIGH, body, F_CREATE)
+        netlink.change(rt.RTM_NEWNEIGH, body, NLM_F_CREATE)

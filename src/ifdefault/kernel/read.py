@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 
-from ifdefault.kernel import nft, rtnetlink, sockets, sysctl
+from ifdefault.kernel import nft, rtnetlink, sockdiag, sysctl
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import HostError, KernelError, Problem
 from ifdefault.model.kernel import (
+    FORWARDING,
     TABLE_LOCAL,
     Address,
     Facts,
@@ -32,8 +34,7 @@ GLOBAL_SYSCTLS = (
     "net/ipv4/conf/all/src_valid_mark",
     "net/ipv4/conf/all/accept_redirects",
     "net/ipv4/ip_local_port_range",
-    "net/ipv4/ip_forward",
-    "net/ipv6/conf/all/forwarding",
+    *FORWARDING.values(),
 )
 LINK_SYSCTLS = (
     "net/ipv4/conf/{}/rp_filter",
@@ -59,14 +60,14 @@ def read_facts() -> Facts:
                 sysctls=tuple(_sysctls(links)),
                 tables=nft.read_tables(),
                 hook=attach.read(),
-                wildcard_udp=sockets.wildcard_udp(),
+                wildcard_udp=sockdiag.wildcard_udp(),
             )
     except OSError as error:
         raise KernelError(Problem("reading the kernel's tables", str(error))) from error
 
 
 def read_links(netlink: Netlink) -> tuple[Link, ...]:
-    found = netlink.dump(rtnetlink.GETLINK, rtnetlink.link_query())
+    found = netlink.dump(rt.RTM_GETLINK, rtnetlink.link_query())
     return tuple(rtnetlink.decode_link(message) for message in found)
 
 
@@ -79,7 +80,7 @@ def _of_families(netlink: Netlink, kind: int, query: Callable[[Family], bytes]) 
         except OSError as error:
             if error.errno not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
                 raise
-            if family == 6 and sysctl.read("net/ipv6/conf/all/forwarding") is None:
+            if family == 6 and sysctl.read(FORWARDING[6]) is None:
                 continue
             what = f"this kernel has no policy rules for IPv{family}"
             remedy = "use one with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES"
@@ -90,13 +91,13 @@ def _of_families(netlink: Netlink, kind: int, query: Callable[[Family], bytes]) 
 
 
 def _addresses(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Address]:
-    for message in _of_families(netlink, rtnetlink.GETADDR, rtnetlink.address_query):
+    for message in _of_families(netlink, rt.RTM_GETADDR, rtnetlink.address_query):
         if address := rtnetlink.decode_address(message, names):
             yield address
 
 
 def _routes(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Route]:
-    for message in _of_families(netlink, rtnetlink.GETROUTE, rtnetlink.route_query):
+    for message in _of_families(netlink, rt.RTM_GETROUTE, rtnetlink.route_query):
         if rtnetlink.route_table(message) == TABLE_LOCAL:
             continue
         if route := rtnetlink.decode_route(message, names):
@@ -104,13 +105,13 @@ def _routes(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Route]:
 
 
 def _rules(netlink: Netlink) -> Iterator[Rule]:
-    for message in _of_families(netlink, rtnetlink.GETRULE, rtnetlink.rule_query):
+    for message in _of_families(netlink, rt.RTM_GETRULE, rtnetlink.rule_query):
         if rule := rtnetlink.decode_rule(message):
             yield rule
 
 
 def read_neighbours(netlink: Netlink, names: rtnetlink.Names) -> tuple[Neighbour, ...]:
-    found = netlink.dump(rtnetlink.GETNEIGH, rtnetlink.neighbour_query())
+    found = netlink.dump(rt.RTM_GETNEIGH, rtnetlink.neighbour_query())
     decoded = (rtnetlink.decode_neighbour(message, names) for message in found)
     return tuple(neighbour for neighbour in decoded if neighbour)
 

@@ -1,7 +1,7 @@
-"""TCP sockets as the kernel lists them (sock_diag(7), linux/inet_diag.h), and which of them.
+"""Sockets as the kernel lists them (sock_diag(7), linux/inet_diag.h): which, and where they listen.
 
 Rules: the kernel picks (INET_DIAG_REQ_BYTECODE), so that sockets which nobody asked for cost next
-to nothing. Sockets of both families are told with their addresses in one form (`Local`).
+to nothing. Sockets of both families are told with their addresses in one form, as 16 bytes.
 """
 
 from __future__ import annotations
@@ -10,40 +10,42 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-from ifdefault.kernel.netlink import attribute
-from ifdefault.kernel.rtnetlink import packed
+from ifdefault.kernel.netlink import Netlink, attribute, attributes
+from ifdefault.kernel.rtnetlink import AF, packed
+from ifdefault.kernel.uapi import inet_diag as diag
+from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
+from ifdefault.model.config import FAMILIES, Family
 
-BOTH, BY_FAMILY, DESTROY = 18, 20, 21  # TCPDIAG_GETSOCK, SOCK_DIAG_BY_FAMILY, SOCK_DESTROY
-AFS = (socket.AF_INET, socket.AF_INET6)
-ESTABLISHED, SYN_RECEIVED, LISTEN = 1, 3, 10
-CONNECTED = (ESTABLISHED, 2, 4, 5, 8, 9, 11)  # all between SYN_SENT and TIME_WAIT
+CONNECTED = (  # all between SYN_SENT and TIME_WAIT
+    diag.TCP_ESTABLISHED,
+    diag.TCP_SYN_SENT,
+    diag.TCP_FIN_WAIT1,
+    diag.TCP_FIN_WAIT2,
+    diag.TCP_CLOSE_WAIT,
+    diag.TCP_LAST_ACK,
+    diag.TCP_CLOSING,
+)
 MESSAGE_BYTES = 72  # struct inet_diag_msg, before the attributes
 ID = slice(4, 52)  # struct inet_diag_sockid in it
 COOKIE = slice(44, 52)
-TCP_INFO = 2  # INET_DIAG_INFO
+_SOURCE, _INTERFACE = slice(8, 24), slice(40, 44)
 
 ANYWHERE = bytes(16)
 _REQUEST = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2
 _OLD_REQUEST = struct.Struct("=BxxB48sIxxxx")  # struct inet_diag_req
 _ALL_STATES = 0xFFFFFFFF
-_MAPPED = bytes(10) + b"\xff\xff"
+MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2: how an IPv4 address is written in IPv6
 
 Condition = tuple[int, bytes]  # what is compared, and with what
 
 
-def query(af: int, states: Sequence[int], program: bytes = b"", extension: int = 0) -> bytes:
-    """The body of a request for all sockets in these states; `extension` is an attribute more."""
-    mask = sum(1 << state for state in states)
-    body = _REQUEST.pack(af, socket.IPPROTO_TCP, _bit(extension), mask, bytes(48))
-    return body + attribute(1, program) if program else body
-
-
 def query_both(states: Sequence[int], program: bytes = b"", extension: int = 0) -> bytes:
-    """The same for both families at once, of type BOTH: the kernel walks its table, which may have
-    half a million places, once instead of twice."""
+    """The body of a request for all TCP sockets in these states, of type TCPDIAG_GETSOCK;
+    `extension` is an attribute more. It takes both families at once: the kernel walks its table,
+    which may have half a million places, once instead of twice."""
     mask = sum(1 << state for state in states)
     body = _OLD_REQUEST.pack(0, _bit(extension), bytes(48), mask)
-    return body + attribute(1, program) if program else body
+    return body + attribute(diag.INET_DIAG_REQ_BYTECODE, program) if program else body
 
 
 def one(message: bytes, extension: int = 0) -> bytes:
@@ -61,16 +63,72 @@ def local_port(message: bytes) -> int:
 
 def local_address(message: bytes) -> bytes:
     """16 bytes, IPv4's mapped into IPv6; ANYWHERE for both families' wildcards."""
-    address = message[8:24]
+    address = message[_SOURCE]
     if message[0] == socket.AF_INET and any(address):
-        return _MAPPED + address[:4]
+        return MAPPED + address[:4]
     return address
 
 
 def text(address: bytes) -> str:
-    if address.startswith(_MAPPED):
+    if address.startswith(MAPPED):
         return socket.inet_ntop(socket.AF_INET, address[12:])
     return socket.inet_ntop(socket.AF_INET6, address)
+
+
+# --- who listens ------------------------------------------------------------------------------
+
+# UDP's idle state is TCP_CLOSE
+_SERVERS = (
+    ("tcp", socket.IPPROTO_TCP, diag.TCP_LISTEN),
+    ("udp", socket.IPPROTO_UDP, diag.TCP_CLOSE),
+)
+
+
+def wildcard_udp(netlink: Netlink | None = None) -> tuple[tuple[Family, int], ...]:
+    """(family, port) of each UDP socket that is bound to any address and to no interface.
+
+    A dual-stack socket (on :: without IPV6_V6ONLY) counts in both families.
+    """
+    own = netlink or Netlink(NETLINK_SOCK_DIAG)
+    try:
+        messages = _listed(own, socket.IPPROTO_UDP, diag.TCP_CLOSE)
+        return tuple(sorted({place for message in messages for place in _wildcard(message)}))
+    finally:
+        if netlink is None:
+            own.close()
+
+
+def listening() -> tuple[tuple[str, str, int], ...]:
+    """(transport, address, port) of each socket that hears from anybody and is bound to no
+    interface. A dual-stack socket counts for both families."""
+    found: set[tuple[str, str, int]] = set()
+    with Netlink(NETLINK_SOCK_DIAG) as netlink:
+        for transport, protocol, state in _SERVERS:
+            for message in _listed(netlink, protocol, state):
+                if any(message[_INTERFACE]):
+                    continue
+                size = 4 if message[0] == socket.AF_INET else 16
+                address = socket.inet_ntop(message[0], message[_SOURCE][:size])
+                found.add((transport, address, local_port(message)))
+                if any(family == 4 for family, _ in _wildcard(message)):
+                    found.add((transport, "0.0.0.0", local_port(message)))
+    return tuple(sorted(found))
+
+
+def _listed(netlink: Netlink, protocol: int, state: int) -> Iterator[bytes]:
+    for family in FAMILIES:
+        body = _REQUEST.pack(AF[family], protocol, 0, 1 << state, bytes(48))
+        yield from netlink.dump(diag.SOCK_DIAG_BY_FAMILY, body)
+
+
+def _wildcard(message: bytes) -> tuple[tuple[Family, int], ...]:
+    port = local_port(message)
+    if any(message[_INTERFACE]) or any(message[_SOURCE]) or not port:
+        return ()
+    if message[0] == socket.AF_INET:
+        return ((4, port),)
+    only = attributes(message, MESSAGE_BYTES).get(diag.INET_DIAG_SKV6ONLY, b"\0")[0]
+    return ((6, port),) if only else ((4, port), (6, port))
 
 
 # --- the filter ------------------------------------------------------------------------------
@@ -78,25 +136,24 @@ def text(address: bytes) -> str:
 # the end is in, who jumps four bytes beyond is out.
 
 _OPERATION = struct.Struct("=BBH")
-_JUMP, _FROM, _TO, _MARK = 1, 7, 8, 10
 _HOST = struct.Struct("=BBxxi")  # struct inet_diag_hostcond
 _ANY_PORT = -1
 
 
 def is_from(address: str) -> Condition:
-    return _FROM, _host(address)
+    return diag.INET_DIAG_BC_S_COND, _host(address)
 
 
 def is_to(prefix: str) -> Condition:
-    return _TO, _host(prefix)
+    return diag.INET_DIAG_BC_D_COND, _host(prefix)
 
 
 def is_from_port(port: int) -> Condition:
-    return _FROM, _HOST.pack(socket.AF_UNSPEC, 0, port)
+    return diag.INET_DIAG_BC_S_COND, _HOST.pack(socket.AF_UNSPEC, 0, port)
 
 
 def is_marked(mark: int, mask: int) -> Condition:
-    return _MARK, struct.pack("=II", mark, mask)
+    return diag.INET_DIAG_BC_MARK_COND, struct.pack("=II", mark, mask)
 
 
 def _host(prefix: str) -> bytes:
@@ -121,7 +178,7 @@ def _one_of(conditions: Sequence[Condition], tail: int) -> Iterator[bytes]:
         left -= size + 4
         last = not left
         yield _OPERATION.pack(code, size, size + 4 + (4 + tail if last else 0)) + operand
-        yield _OPERATION.pack(_JUMP, 4, 4 + left)
+        yield _OPERATION.pack(diag.INET_DIAG_BC_JMP, 4, 4 + left)
 
 
 def _none_of(conditions: Sequence[Condition], left: int) -> Iterator[bytes]:
@@ -130,4 +187,4 @@ def _none_of(conditions: Sequence[Condition], left: int) -> Iterator[bytes]:
         size = 4 + len(operand)
         left -= size + 4
         yield _OPERATION.pack(code, size, size + 4) + operand
-        yield _OPERATION.pack(_JUMP, 4, 4 + left + 4)
+        yield _OPERATION.pack(diag.INET_DIAG_BC_JMP, 4, 4 + left + 4)

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from ifdefault.kernel import sockdiag
-from ifdefault.kernel.netlink import NETLINK_SOCK_DIAG, Netlink, attributes, u32
+from ifdefault.kernel.netlink import Netlink, attributes, u32
+from ifdefault.kernel.uapi import inet_diag as diag
+from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 from ifdefault.model.health import TcpStats
 
 SOCKETS_MAX = 2000
@@ -21,7 +23,7 @@ _FEW = 100
 STALLED_MS = 200
 MEMORY_S = 2.0  # progress since a look that is longer ago tells nothing of now
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
-_STATES = (sockdiag.ESTABLISHED, sockdiag.SYN_RECEIVED)
+_STATES = (diag.TCP_ESTABLISHED, diag.TCP_SYN_RECV)
 _RETRANS = 3  # in struct inet_diag_msg
 # in struct tcp_info; the last: bytes acked and received
 _RETRANSMITS, _BACKOFF, _UNACKED, _LAST_ACK, _BYTES = 2, 4, 24, 56, slice(120, 136)
@@ -58,7 +60,7 @@ class TcpMonitor:
     def leave_out(self, on_link: Sequence[str]) -> None:
         """From now on leave out peers in these prefixes, and on loopback."""
         program = sockdiag.program((), [sockdiag.is_to(p) for p in (*_LOOPBACK, *on_link)])
-        self._query = sockdiag.query_both(_STATES, program, sockdiag.TCP_INFO)
+        self._query = sockdiag.query_both(_STATES, program, diag.INET_DIAG_INFO)
         self._walked_s = float("-inf")
 
     def look(self, now: float) -> dict[str, TcpStats]:
@@ -70,7 +72,7 @@ class TcpMonitor:
         since_ms = (now - self._looked_s) * 1000 if recent and self.whole else 0.0
         self._looked_s, self._moved = now, {}
         if self.whole and now - self._walked_s < WALK_S and len(self._known) <= _FEW:
-            messages = self._netlink.ask_many(sockdiag.BY_FAMILY, self._known)
+            messages = self._netlink.ask_many(diag.SOCK_DIAG_BY_FAMILY, self._known)
             found = self._count(filter(None, messages), moved, since_ms)
         else:
             self._walked_s, self._known, self.whole = now, [], True
@@ -79,9 +81,9 @@ class TcpMonitor:
         return found
 
     def _walk(self) -> Iterator[bytes]:
-        messages = self._netlink.stream(sockdiag.BOTH, self._query)
+        messages = self._netlink.stream(diag.TCPDIAG_GETSOCK, self._query)
         for message in islice(messages, self._max):
-            self._known.append(sockdiag.one(message, sockdiag.TCP_INFO))
+            self._known.append(sockdiag.one(message, diag.INET_DIAG_INFO))
             yield message
         if next(messages, None):
             self.whole = False
@@ -100,11 +102,11 @@ class TcpMonitor:
             tally = tallies.get(address)
             if tally is None:
                 tally = tallies[address] = [0] * 5
-            if state == sockdiag.SYN_RECEIVED:
+            if state == diag.TCP_SYN_RECV:
                 tally[_HALF_OPEN] += 1
                 tally[_UNANSWERED] += message[_RETRANS] > 0
                 continue
-            info = attributes(message, sockdiag.MESSAGE_BYTES).get(sockdiag.TCP_INFO, b"")
+            info = attributes(message, sockdiag.MESSAGE_BYTES).get(diag.INET_DIAG_INFO, b"")
             if len(info) < _BYTES.stop:
                 continue
             cookie, now_moved = message[sockdiag.COOKIE], info[_BYTES]

@@ -6,8 +6,6 @@ Namespaces belong to threads; Python 3.11 has no os.setns.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from ifdefault.kernel.ebpf import attach
+from ifdefault.libc import checked, libc
 from ifdefault.model.errors import HostError
 
 T = TypeVar("T")
 
 RUN = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
@@ -61,6 +59,4 @@ def delete(netns: str) -> None:
 
 
 def _setns(fd: int) -> None:
-    if _libc.setns(fd, _CLONE_NEWNET):
-        code = ctypes.get_errno()
-        raise OSError(code, f"setns: {os.strerror(code)}")
+    checked(libc.setns(fd, _CLONE_NEWNET), "setns")

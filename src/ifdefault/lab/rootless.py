@@ -38,13 +38,6 @@ def capable() -> bool:
     return effective & _CAPABILITIES == _CAPABILITIES
 
 
-def rights() -> None:
-    """Raise HostError, with the remedy, unless this process may make network namespaces."""
-    if not capable():
-        remedy = "run it as root, or by `python -m ifdefault.lab.rootless`"
-        raise HostError(Problem("", "the lab needs the right to make network namespaces", remedy))
-
-
 def enter_alone(command: Sequence[str] = ()) -> None:
     """Go on in a user namespace that ends with us; nothing to do as root."""
     if not capable():

@@ -22,8 +22,6 @@ _PKTINFO_V4 = struct.Struct("=I4s4s")  # in_pktinfo: interface, address to answe
 _PKTINFO_V6 = struct.Struct("=16sI")  # in6_pktinfo: destination, interface
 _IP_PKTINFO = 8  # linux/in.h; Python has no name for it
 
-Ancillary = list[tuple[int, int, bytes]]
-
 
 async def echo_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):

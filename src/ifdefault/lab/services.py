@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ifdefault.lab import ports
@@ -116,17 +116,6 @@ def caddy(node: Node, bind: Sequence[str] = ()) -> subprocess.Popen[str]:
     env = {name: str(path) for name, path in places.items()}
     child = start(node, "caddy", command, env=env)
     return answering(node, "caddy", child, socket.SOCK_DGRAM, ports.QUIC)
-
-
-def unbound(
-    node: Node, name: str, addresses: Iterable[str], listen: Sequence[str]
-) -> subprocess.Popen[str]:
-    """A resolver that hands out one record for each address of a name, in rotation."""
-    records = "".join(
-        f'  local-data: "{name}. 5 IN {"AAAA" if ":" in address else "A"} {address}"\n'
-        for address in addresses
-    )
-    return resolver(node, listen, f'  local-zone: "{name}." static\n{records}')
 
 
 def resolver(node: Node, listen: Sequence[str], lines: str) -> subprocess.Popen[str]:

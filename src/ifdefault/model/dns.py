@@ -7,8 +7,9 @@ may be "*". TTLs are seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 from typing import Literal
+
+from ifdefault.model.address import family_of
 
 # How a name's addresses are handed out:
 #   rotate         all of them, each query another first
@@ -158,24 +159,6 @@ class Zone:
     contact: str
     nameservers: tuple[str, ...]
     names: tuple[Published, ...]
-
-
-def family_of(address: str) -> Literal[4, 6]:
-    return 6 if ":" in address else 4
-
-
-# RFC 1918, RFC 6598, RFC 3927, RFC 4193
-_PRIVATE = tuple(
-    map(
-        ip_network,
-        "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 169.254.0.0/16 fc00::/7".split(),
-    )
-)
-
-
-def is_private(address: str) -> bool:
-    """Whether the Internet can't reach it. (Documentation prefixes count as the Internet's.)"""
-    return any(ip_address(address) in network for network in _PRIVATE)
 
 
 def within(name: str, zone: str) -> bool:

@@ -24,6 +24,10 @@ RULESET_DIGEST = "sha256:"  # how the comment of a table of ours begins
 TABLE_DEFAULT = 253
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
+FORWARDING: dict[Family, str] = {  # sysctls
+    4: "net/ipv4/ip_forward",
+    6: "net/ipv6/conf/all/forwarding",
+}
 
 
 # --- what the host is ---------------------------------------------------------------------

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, Family, HostConfig
 from ifdefault.model.errors import Problem
 from ifdefault.model.kernel import (
+    FORWARDING,
     PROTOCOL,
     TABLE_MAIN,
     Facts,
@@ -94,7 +96,7 @@ def catches_default(rule: Rule, facts: Facts, addresses: Collection[str]) -> boo
     if not any(
         matches(wide, Flow(rule.family, somewhere, address))
         for address in addresses
-        if prefixes.family_of(address) == rule.family
+        if family_of(address) == rule.family
     ):
         return False
     return rule.action != "lookup" or _holds_default(rule, facts)
@@ -239,7 +241,7 @@ def _strict_filters(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> 
     """
     sysctls = dict(facts.sysctls)
     redirects = bool(udp_wildcard.ports(config, facts, 4)) and len(uplinks) > 1
-    forwards = sysctls.get("net/ipv4/ip_forward") == "1"
+    forwards = sysctls.get(FORWARDING[4]) == "1"
     everywhere = sysctls.get("net/ipv4/conf/all/rp_filter", "0")
     normal = next(ready(tuple(uplinks), 4), None)
     for uplink in uplinks:

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, ForwardConfig, Ports
 from ifdefault.model.errors import Problem
 from ifdefault.model.kernel import Facts, Uplink
@@ -55,7 +56,7 @@ def _held(facts: Facts) -> _Held:
 def _holders(
     held: _Held, forward: ForwardConfig, ports: Ports, own: set[str]
 ) -> Iterator[tuple[int, str]]:
-    families = {prefixes.family_of(server.address) for server in forward.to}
+    families = {family_of(server.address) for server in forward.to}
     sockets = held.get(ports.transport, [])
     for port, address in sockets[bisect_left(sockets, (ports.first, "")) :]:
         if port > ports.last:
@@ -82,7 +83,7 @@ def _strayed_servers(config: Config, facts: Facts, uplinks: Sequence[Uplink]) ->
 def _fault(address: str, fib: Fib, uplinks: Sequence[Uplink]) -> tuple[str, str, bool]:
     """What is wrong with a server's address, and what would be right; "" for nothing. A network
     that isn't there may come, and mustn't keep the uplinks waiting."""
-    family = prefixes.family_of(address)
+    family = family_of(address)
     verdict = fib.lookup(Flow(family, address))
     behind = {u.interface: u.name for u in uplinks}
     if verdict.kind == "local":
@@ -103,7 +104,7 @@ def _fault(address: str, fib: Fib, uplinks: Sequence[Uplink]) -> tuple[str, str,
 def _dropping_chains(config: Config, facts: Facts) -> Iterator[Problem]:
     if not config.forwards and not config.outgoing.masquerade:
         return
-    families = {prefixes.family_of(s.address) for f in config.forwards for s in f.to} or {4, 6}
+    families = {family_of(s.address) for f in config.forwards for s in f.to} or {4, 6}
     for kind, table, chain in facts.dropping:
         if kind != "inet" and {"ip": 4, "ip6": 6}[kind] not in families:
             continue

@@ -21,15 +21,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from ifdefault.model.address import BITS, family_of
 from ifdefault.model.config import FAMILIES, Config, Family
-from ifdefault.model.kernel import TABLE_MAIN, Facts, Hook, Route, Rule, Uplink
+from ifdefault.model.kernel import FORWARDING, TABLE_MAIN, Facts, Hook, Route, Rule, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.nft_text import IP, chain, names, values
 
-FORWARDING: dict[Family, str] = {
-    4: "net/ipv4/ip_forward",
-    6: "net/ipv6/conf/all/forwarding",
-}
 _PROTOCOLS = {6: "tcp", 17: "udp"}
 _SEED = 0x1FDE  # fixed, so that a destination keeps its uplink when the ruleset is loaded anew
 
@@ -54,7 +51,7 @@ def passing(
     servers = tuple({s.address: None for forward in config.forwards for s in forward.to})
     routes = tuple(r for r in facts.routes if r.table == TABLE_MAIN and r.kind == "unicast")
     between = _devices(servers, routes) - {u.interface for u in uplinks}
-    served = {prefixes.family_of(address) for address in servers}
+    served = {family_of(address) for address in servers}
     led = {family for u in uplinks for family, _ in u.gateways}
     return Passing(
         needed=tuple(f for f in FAMILIES if f in led and (masquerade or f in served)),
@@ -80,10 +77,10 @@ def _devices(addresses: tuple[str, ...], routes: tuple[Route, ...]) -> set[str]:
     """The devices by which main's specific routes lead to these addresses."""
     found = set()
     for family in FAMILIES:
-        bits = prefixes.BITS[family]
+        bits = BITS[family]
         known = [(*prefixes.network(r.dst), r) for r in routes if r.family == family]
         known.sort(key=lambda entry: (-entry[1], entry[2].metric))
-        of_family = [prefixes.number(a) for a in addresses if prefixes.family_of(a) == family]
+        of_family = [prefixes.number(a) for a in addresses if family_of(a) == family]
         for number in of_family:
             for first, length, route in known:
                 if length and number >> (bits - length) << (bits - length) == first:
@@ -263,7 +260,7 @@ def _by_gateway(own: Sequence[Uplink]) -> Iterator[str]:
     """Of uplinks on one interface: that whose router the packet goes to, else the first."""
     for u in own:
         for family, gateway in u.gateways:
-            if gateway and prefixes.family_of(gateway) == family:
+            if gateway and family_of(gateway) == family:
                 yield f"rt {IP[family]} nexthop {gateway} goto pin_{u.number}"
     yield f"goto pin_{own[0].number}"
 
@@ -312,5 +309,5 @@ def _owners(uplinks: Iterable[Uplink], family: Family) -> dict[str, list[int]]:
 
 
 def _routed(uplinks: Iterable[Uplink], family: Family) -> list[str]:
-    of_family = {p for u in uplinks for p in u.routed if prefixes.family_of(p) == family}
+    of_family = {p for u in uplinks for p in u.routed if family_of(p) == family}
     return prefixes.disjoint(family, of_family)

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ifdefault.model.address import BITS, family_of
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.errors import ConfigError, Problem
 from ifdefault.model.health import Decision
@@ -203,7 +204,7 @@ def _onlink(facts: Facts, uplink: Uplink, gateway: str) -> bool:
     """Whether the kernel must be told that the gateway is on the link, since no route says so."""
     if not gateway or (":" in gateway and prefixes.contains(6, "fe80::/10", gateway)):
         return False
-    family = prefixes.family_of(gateway)  # IPv4 may go by an IPv6 next hop
+    family = family_of(gateway)  # IPv4 may go by an IPv6 next hop
     return not any(
         route.family == family
         and route.table == TABLE_MAIN
@@ -259,11 +260,11 @@ def _return_path(
     # an address or interface that several uplinks share goes to the best of them, as decided
     owners = {a.address: u for u in reversed(uplinks) for a in u.addresses if a.family == family}
     for address, u in sorted(owners.items(), key=lambda item: item[1].number):
-        src = f"{address}/{prefixes.BITS[family]}"
+        src = f"{address}/{BITS[family]}"
         yield rule(priority=base + numbers.SOURCE, table=u.table, src=src)
         yield rule(priority=base + numbers.SOURCE_END, action="unreachable", src=src)
     for u in uplinks:
-        for src in (prefix for prefix in u.routed if prefixes.family_of(prefix) == family):
+        for src in (prefix for prefix in u.routed if family_of(prefix) == family):
             yield rule(priority=base + numbers.ROUTED, table=u.table, src=src)
             yield rule(priority=base + numbers.SOURCE_END, action="unreachable", src=src)
     for interface, u in sorted({u.interface: u for u in reversed(uplinks)}.items()):
@@ -332,7 +333,7 @@ def _outgoing(
     yield replace(blank, table=TABLE_MAIN, suppress_prefixlength=0)
     if not owned:
         yield from servers
-    for prefix in sorted({p for u in uplinks for p in u.routed if prefixes.family_of(p) == family}):
+    for prefix in sorted({p for u in uplinks for p in u.routed if family_of(p) == family}):
         # what nobody here has would go back to the provider, and come again (RFC 7084, 4.2)
         yield replace(blank, action="unreachable", dst=prefix)
     unchosen = numbers.chosen_mark(config.host, 0)

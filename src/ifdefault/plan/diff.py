@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ifdefault.model.kernel import (
+    FORWARDING,
     NFT_TABLE,
     OWN_TABLES,
     PROTOCOL,
@@ -32,7 +33,6 @@ from ifdefault.model.kernel import (
     SetSysctl,
     ruleset_digest,
 )
-from ifdefault.plan.connmark import FORWARDING
 from ifdefault.plan.numbers import OUTGOING
 from ifdefault.plan.settings import REDIRECTS
 

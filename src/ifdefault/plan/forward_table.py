@@ -18,9 +18,9 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Family, ForwardConfig, ForwardServer, Ports
 from ifdefault.model.kernel import FORWARD_TABLE, Uplink
-from ifdefault.plan import prefixes
 from ifdefault.plan.nft_text import IP, chain, named_set, table, values
 
 Gone = tuple[tuple[str, int], ...]  # as in Decision
@@ -31,7 +31,7 @@ _FIRST = "ct state new ct status & dnat == 0"  # UDP is new until it is answered
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Checked:
+class CheckedServer:
     """A content server on a port, and how it is asked whether it is there."""
 
     address: str
@@ -40,7 +40,7 @@ class Checked:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Target:
+class Backend:
     """What becomes of a new connection to a service: `servers` are drawn by weight, each with its
     port; with a likelihood of `refused` of all weights it is refused, as it is without servers."""
 
@@ -55,13 +55,13 @@ def refusals(number: int) -> str:
     return f"refused_{number}"
 
 
-def contents(forwards: Iterable[ForwardConfig]) -> tuple[Checked, ...]:
+def contents(forwards: Iterable[ForwardConfig]) -> tuple[CheckedServer, ...]:
     """The content servers to be checked, each once. UDP has no check of its own: it follows that
     of TCP on the same port."""
     return tuple(
         sorted(
             {
-                Checked(server.address, checked_port(ports, server), forward.check)
+                CheckedServer(server.address, checked_port(ports, server), forward.check)
                 for forward in forwards
                 if forward.check != "off"
                 for ports in forward.listen
@@ -84,9 +84,9 @@ def target(
     address: str,
     port: int,
     gone: Gone = (),
-) -> Target | None:
+) -> Backend | None:
     """Where a new connection to an address and port goes, None if it isn't to a service."""
-    family = prefixes.family_of(address)
+    family = family_of(address)
     owners = {u.name for u in uplinks if any(a.address == address for a in u.addresses)}
     for number, forward in enumerate(forwards):
         for ports in forward.listen:
@@ -99,7 +99,7 @@ def target(
                 servers = tuple(
                     ForwardServer(s.address, s.port or port, s.weight) for s in fate.servers
                 )
-                return Target(number, servers, fate.refused)
+                return Backend(number, servers, fate.refused)
     return None
 
 
@@ -113,7 +113,7 @@ def _fate(
     forward: ForwardConfig, ports: Ports, family: Family, gone: Iterable[tuple[str, int]]
 ) -> _Fate | None:
     """Who shares the new connections; None where the service has no server of this family."""
-    known = [s for s in forward.to if prefixes.family_of(s.address) == family]
+    known = [s for s in forward.to if family_of(s.address) == family]
     if not known:
         return None
     alive = known
@@ -158,7 +158,7 @@ def _rendered(forwards: _Same, own: tuple[tuple[str, tuple[str, ...]], ...], gon
     for names, members in groups.items():
         addresses = {a for name, some in own if not names or name in names for a in some}
         for family in FAMILIES:
-            here = sorted(a for a in addresses if prefixes.family_of(a) == family)
+            here = sorted(a for a in addresses if family_of(a) == family)
             if here:
                 text.add_group(family, here, members)
     body = list(text.lines())

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
+from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
 from ifdefault.model.kernel import TABLE_LOCAL, Address, Facts, Hop, Route, Rule
 from ifdefault.plan import prefixes
@@ -36,7 +37,7 @@ class Flow:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Verdict:
+class LookupResult:
     """What becomes of the packet. `kind`: unicast, local, blackhole, unreachable, prohibit.
 
     `source` is the address that the kernel picks where the flow named none.
@@ -68,17 +69,17 @@ class Fib:
     def of(cls, facts: Facts) -> Fib:
         return cls(facts, facts.routes, facts.rules)
 
-    def lookup(self, flow: Flow) -> Verdict:
+    def lookup(self, flow: Flow) -> LookupResult:
         """The first rule that yields a route decides."""
-        verdict = self._by_rules(flow)
-        if verdict.kind in _REFUSALS and flow.family == 4 and flow.oif and not flow.iif:
+        result = self._by_rules(flow)
+        if result.kind in _REFUSALS and flow.family == 4 and flow.oif and not flow.iif:
             # "apparently, routing tables are wrong; assume that the destination is on link"
             # (net/ipv4/route.c, ip_route_output_key_hash_rcu)
             hop = Hop(flow.oif)
-            return Verdict("unicast", hop=hop, source=flow.src or self._sources.of_hop(4, hop))
-        return verdict
+            return LookupResult("unicast", hop=hop, source=flow.src or self._sources.of_hop(4, hop))
+        return result
 
-    def _by_rules(self, flow: Flow) -> Verdict:
+    def _by_rules(self, flow: Flow) -> LookupResult:
         skip_to = -1
         for rule in self._rules:
             if rule.family != flow.family or rule.priority < skip_to:
@@ -89,20 +90,20 @@ class Fib:
                 if (rule.family, rule.goto) in self._places:  # else unresolved, and passed over
                     skip_to = rule.goto
             elif rule.action in _REFUSALS:
-                return Verdict(rule.action, rule)
-            elif rule.action == "lookup" and (verdict := self._in_table(rule, flow)):
-                return verdict
-        return Verdict("unreachable")
+                return LookupResult(rule.action, rule)
+            elif rule.action == "lookup" and (result := self._in_table(rule, flow)):
+                return result
+        return LookupResult("unreachable")
 
-    def _in_table(self, rule: Rule, flow: Flow) -> Verdict | None:
+    def _in_table(self, rule: Rule, flow: Flow) -> LookupResult | None:
         if rule.table == TABLE_LOCAL:
             dev = self._local.get((flow.family, flow.dst), "")
-            return Verdict("local", rule) if dev and flow.oif in ("", dev) else None
+            return LookupResult("local", rule) if dev and flow.oif in ("", dev) else None
         route, hop = self._best(rule.table, flow)
         if route is None:
             return None
         if route.kind in _REFUSALS:
-            return Verdict(route.kind, rule, route)
+            return LookupResult(route.kind, rule, route)
         length = prefixes.network(route.dst)[1]
         if length <= rule.suppress_prefixlength:
             return None
@@ -113,13 +114,13 @@ class Fib:
         source = flow.src or route.src
         if hop and not source:
             source = self._sources.of_hop(flow.family, hop, flow.dst)
-        return Verdict("unicast", rule, route, hop, source)
+        return LookupResult("unicast", rule, route, hop, source)
 
     def _best(self, table: int, flow: Flow) -> tuple[Route | None, Hop | None]:
         lengths = self._tables.get((flow.family, table))
         if not lengths:
             return None, None
-        bits, value = prefixes.BITS[flow.family], prefixes.number(flow.dst)
+        bits, value = BITS[flow.family], prefixes.number(flow.dst)
         for length in sorted(lengths, reverse=True):
             candidates = lengths[length].get(value >> (bits - length) << (bits - length), ())
             for route in sorted(candidates, key=_rank):

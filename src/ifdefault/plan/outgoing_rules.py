@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, Family, HostConfig, OutgoingRule
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import PROTOCOL, Rule, Uplink
@@ -37,7 +38,7 @@ def rules(
 
 
 def _of(wanted: OutgoingRule, way: Uplink, host: HostConfig, family: Family) -> Iterator[Rule]:
-    to = [prefix for prefix in wanted.to if prefixes.family_of(prefix) == family]
+    to = [prefix for prefix in wanted.to if family_of(prefix) == family]
     if wanted.to and not to:
         return
     proto = _PROTOCOLS[wanted.transport]

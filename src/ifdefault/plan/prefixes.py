@@ -10,9 +10,8 @@ import functools
 import ipaddress
 from collections.abc import Iterable
 
+from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
-
-BITS: dict[int, int] = {4: 32, 6: 128}
 
 
 @functools.lru_cache(maxsize=65536)
@@ -35,10 +34,6 @@ def network(prefix: str) -> tuple[int, int]:
     bits = 128 if ":" in address else 32
     size = int(length) if length else bits
     return number(address) >> (bits - size) << (bits - size), size
-
-
-def family_of(address: str) -> Family:
-    return 6 if ":" in address else 4
 
 
 def contains(family: Family, prefix: str, address: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config, Family, UplinkConfig
 from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Address, Facts, Link, Route, Uplink
 from ifdefault.plan import numbers, prefixes
@@ -102,7 +103,7 @@ def _addresses(wanted: UplinkConfig, config: Config, facts: Facts) -> tuple[Addr
         for a in of_interface
         if a.address not in claimed
         and any(
-            prefixes.family_of(g) == a.family
+            family_of(g) == a.family
             and prefixes.contains(a.family, f"{a.address}/{a.prefixlen}", g)
             for g in wanted.gateways
         )
@@ -117,7 +118,7 @@ def _source(addresses: tuple[Address, ...], family: Family, gateway: str | None)
     """The `src` of this family's default: an address that stays, best in the gateway's prefix."""
 
     def quality(address: Address) -> tuple[bool, bool, bool]:
-        same_family = bool(gateway) and prefixes.family_of(gateway or "") == family
+        same_family = bool(gateway) and family_of(gateway or "") == family
         near = same_family and prefixes.contains(
             family, f"{address.address}/{address.prefixlen}", gateway or ""
         )
@@ -132,7 +133,7 @@ def _gateway(
 ) -> str | None:
     """The next hop: "" on a link that needs none, None if none is known."""
     for gateway in wanted.gateways:
-        if prefixes.family_of(gateway) == family:
+        if family_of(gateway) == family:
             return gateway
     shared = sum(u.interface == wanted.interface for u in config.uplinks) > 1
     if not shared and (default := kernel_default(facts, wanted.interface, family, config)):
@@ -140,7 +141,7 @@ def _gateway(
     far_ends = (a.peer for a in facts.addresses if a.dev == link.name and a.family == family)
     if link.point_to_point or any(far_ends):
         return ""
-    if family == 4 and any(prefixes.family_of(g) == 6 for g in wanted.gateways):
+    if family == 4 and any(family_of(g) == 6 for g in wanted.gateways):
         own = {a.family for a in facts.addresses if a.dev == link.name and a.scope < 253}
         return wanted.gateways[0] if own == {4} else None  # IPv4 by way of an IPv6 next hop
     return None

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Family, HostConfig
 from ifdefault.model.kernel import NFT_TABLE, Redirect, Uplink
 from ifdefault.plan import connmark, prefixes
@@ -75,7 +76,7 @@ class Needs:
     def sources(self, family: Family, interface: str = "") -> list[str]:
         """What the uplinks may be left by with: their addresses, and prefixes routed to them."""
         there = [u for u in self.uplinks if interface in ("", u.interface)]
-        routed = {p for u in there for p in u.routed if prefixes.family_of(p) == family}
+        routed = {p for u in there for p in u.routed if family_of(p) == family}
         own = self.own(family, interface)
         return prefixes.disjoint(family, (*routed, *own)) if routed else own
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Family, ForwardConfig, ForwardServer, Ports
 from ifdefault.plan import forward_table
-from ifdefault.plan.prefixes import family_of
 
 Server = tuple[str, int]
 

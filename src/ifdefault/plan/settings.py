@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ifdefault.model.config import FAMILIES
-from ifdefault.model.kernel import PROTOCOL, Facts
-from ifdefault.plan.connmark import FORWARDING, Passing
+from ifdefault.model.kernel import FORWARDING, PROTOCOL, Facts
+from ifdefault.plan.connmark import Passing
 from ifdefault.plan.ruleset import Needs
 
 # The kernel sets it to the contrary of ip_forward when that changes (inet_forward_change)

@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from ifdefault.model.address import BITS
 from ifdefault.model.config import Config, Family
 from ifdefault.model.kernel import Facts, Redirect, Route, Rule, Uplink
 from ifdefault.plan import prefixes
@@ -91,7 +92,7 @@ def _pieces(
     family: Family, routes: tuple[Route, ...], rules: tuple[Rule, ...]
 ) -> Iterator[tuple[int, int]]:
     """The address space, cut at the borders of every route and rule."""
-    bits = prefixes.BITS[family]
+    bits = BITS[family]
     borders = {0, 1 << bits}
     spoken = [r.dst for r in routes if r.family == family]
     spoken += [r.dst for r in rules if r.family == family and r.dst]

@@ -16,7 +16,7 @@ from typing import Any
 
 from ifdefault.daemon.control.protocol import Asks, R, Refusal, Request, decode_reply
 from ifdefault.ipc import codec
-from ifdefault.model.errors import ConfigError, HostError, Problem
+from ifdefault.model.errors import ConfigError, HostError, Problem, reason
 
 SOCKET = "control.sock"
 LONGEST_PATH = 107  # sun_path, but for its final zero
@@ -43,7 +43,7 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
             what = f"the daemon doesn't answer in {timeout_s:g} s"
             raise HostError(Problem(path, what, "see its log")) from None
         except OSError as error:
-            what = f"the daemon can't be asked: {(error.strerror or str(error)).lower()}"
+            what = f"the daemon can't be asked: {reason(error)}"
             raise HostError(Problem(path, what)) from error
     if not line:
         raise HostError(Problem(path, "the daemon hung up", "see its log"))
@@ -57,10 +57,6 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
         kind = ConfigError if reply.exit_status == ConfigError.exit_status else HostError
         raise kind(*reply.problems)
     return reply
-
-
-def is_running(run_dir: Path) -> bool:
-    return listener(run_dir / SOCKET) != ""
 
 
 def _connect(sock: socket.socket, path: str) -> None:

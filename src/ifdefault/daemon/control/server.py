@@ -26,7 +26,7 @@ from ifdefault.daemon.control.protocol import Events, Exec, Refusal, Reply, Requ
 from ifdefault.host.store import private
 from ifdefault.ipc import codec
 from ifdefault.ipc.codec import DecodeError
-from ifdefault.model.errors import HostError, IfdefaultError, Problem
+from ifdefault.model.errors import HostError, IfdefaultError, Problem, reason
 
 LOCK = "engine.lock"
 MOST_CLIENTS = 32
@@ -103,7 +103,7 @@ class Control:
             run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
             lock = private(run_dir / LOCK)
         except OSError as error:
-            what = f"can't be used: {(error.strerror or str(error)).lower()}"
+            what = f"can't be used: {reason(error)}"
             raise HostError(
                 Problem(str(run_dir), what, "run as root, or give --run-dir")
             ) from error
@@ -131,7 +131,7 @@ class Control:
             )
         except OSError as error:
             sock.close()
-            what = f"can't be made: {(error.strerror or str(error)).lower()}"
+            what = f"can't be made: {reason(error)}"
             raise HostError(Problem(str(self._path), what)) from error
 
     async def close(self) -> None:

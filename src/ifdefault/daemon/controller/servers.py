@@ -12,10 +12,10 @@ from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, Log, Send
 from ifdefault.daemon.controller.events import ProbeOutcome
 from ifdefault.daemon.status import CheckedServer
 from ifdefault.health import server_check
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, ForwardConfig, ProbeKind
 from ifdefault.model.health import ServerHealth
 from ifdefault.plan import servers
-from ifdefault.plan.prefixes import family_of
 from ifdefault.plan.servers import Server, server_text, title
 
 _TOLD = 3  # services that are named for one server

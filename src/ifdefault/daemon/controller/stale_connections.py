@@ -49,7 +49,7 @@ class StaleConnections:
             uplink = self._usable.get(name)
             if uplink and state.config.health.on_down == "free":
                 facts = prepared.observation.facts
-                state.out.append(_ends(facts, state.uplinks, decision, uplink, family))
+                state.out.append(ends(facts, state.uplinks, decision, uplink, family))
 
     def tell(self, ended: ConnectionsEnded) -> None:
         head = f"{ended.uplink} IPv{ended.family}"
@@ -64,9 +64,10 @@ class StaleConnections:
             self._state.log("freed", text, ended.uplink)
 
 
-def _ends(
+def ends(
     facts: Facts, uplinks: tuple[Uplink, ...], decision: Decision, uplink: Uplink, family: Family
 ) -> EndConnections:
+    """What is one dead uplink's own, and what is to be spared."""
     rank = {name: place for place, name in enumerate(decision.ranking(family))}
     living = sorted(
         (u for u in uplinks if u.name != uplink.name),

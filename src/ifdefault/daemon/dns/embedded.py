@@ -24,7 +24,7 @@ from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Listen, Message, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.dns import ServerConfig, Zone
-from ifdefault.model.errors import IfdefaultError
+from ifdefault.model.errors import IfdefaultError, reason
 from ifdefault.model.kernel import Uplink
 
 SERIALS = "serials.json"
@@ -175,7 +175,7 @@ class Nameserver:
     def _failed(self, now: float, place: Place, error: OSError) -> None:
         transport, address = place
         where = f"port {self._server.port} of {address} ({transport})"
-        text = f"{where}: {(error.strerror or str(error)).lower()}"
+        text = f"{where}: {reason(error)}"
         fault = self._faults.get(place)
         if error.errno == errno.EADDRINUSE:
             if fault and fault.text.startswith(f"{where} is taken"):

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,15 +29,10 @@ from ifdefault.daemon.status import OutletState, OutletStatus
 from ifdefault.dns.publish import held
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
+from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config
-from ifdefault.model.dns import (
-    ExecConfig,
-    ProviderConfig,
-    Published,
-    family_of,
-    within,
-)
-from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.dns import ExecConfig, ProviderConfig, Published, within
+from ifdefault.model.errors import HostError, Problem, reason
 
 PROGRAMS = "programs.json"
 RUNNING = 4
@@ -199,7 +193,7 @@ class Programs:
         try:
             self._runs.start(order, partial(self._ended, key, state))
         except OSError as error:
-            self._note(key, job, f"can't be run: {os.strerror(error.errno or 0).lower()}", "")
+            self._note(key, job, f"can't be run: {reason(error)}", "")
             self._loop.call_soon(self._start)  # to come back when it is due again
 
     def _command(self, outlet: ProviderConfig | ExecConfig) -> tuple[str, ...]:

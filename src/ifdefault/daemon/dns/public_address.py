@@ -22,8 +22,9 @@ from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Asked, Reply
+from ifdefault.model.address import family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family, Probe
-from ifdefault.model.dns import DISCOVER, Endpoint, family_of, is_private
+from ifdefault.model.dns import DISCOVER, Endpoint
 from ifdefault.model.errors import HostError
 from ifdefault.model.health import Way
 

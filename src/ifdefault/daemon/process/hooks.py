@@ -8,7 +8,6 @@ another, so that the last event has the last word.
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from functools import partial
 
@@ -16,7 +15,7 @@ from ifdefault.daemon.process.runner import LINE_CHARS, Order, Runs, stripped
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import printable
 from ifdefault.model.config import Config
-from ifdefault.model.errors import Problem
+from ifdefault.model.errors import Problem, reason
 
 RUNNING, WAITING = 8, 64
 FIELDS = ("uplink", "family", "was", "state", "cause")
@@ -62,10 +61,6 @@ class Hooks:
             dropped = self._waiting.popleft().what
             self._log.warning("%s is dropped: %d others wait", dropped, WAITING)
 
-    @property
-    def busy(self) -> bool:
-        return bool(self._runs or self._waiting)
-
     async def close(self) -> None:
         """End those that run; those that wait are forgotten."""
         self._waiting.clear()
@@ -81,7 +76,7 @@ class Hooks:
             try:
                 self._runs.start(order, partial(self._ended, order))
             except OSError as error:
-                why = os.strerror(error.errno or 0).lower()
+                why = reason(error)
                 self._log.warning("%s can't be run: %s", order.what, why)
 
     def _ended(self, order: Order, problem: str, _: str) -> None:

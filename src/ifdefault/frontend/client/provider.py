@@ -21,6 +21,8 @@ from types import SimpleNamespace
 from typing import Any, NoReturn, Protocol
 from urllib.parse import quote
 
+from ifdefault.model.errors import reason
+
 _TYPES = ("A", "AAAA")
 
 
@@ -93,7 +95,7 @@ def _read(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise _BadCredentials(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise _BadCredentials(f"{path}: {reason(error)}") from None
     except ValueError as error:
         remedy = 'write lines like auth_token = "…"'
         raise _BadCredentials(f"{path}: no TOML, {remedy}: {error}") from None

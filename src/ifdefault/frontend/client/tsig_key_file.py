@@ -9,11 +9,10 @@ names it and says what would be right.
 from __future__ import annotations
 
 import base64
-import os
 import re
 from dataclasses import dataclass, field
 
-from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.errors import HostError, Problem, reason
 
 # RFC 8945, 6, without HMAC-MD5, which must not be used; each with the length of its MAC
 ALGORITHMS = {
@@ -51,7 +50,7 @@ def read(path: str) -> Key:
     except FileNotFoundError:
         raise BadKey(Problem(path, "there is no such file", _REMEDY)) from None
     except OSError as error:
-        why = os.strerror(error.errno or 0).lower()
+        why = reason(error)
         raise BadKey(Problem(path, why, "let it be owned by daemon.user, mode 0400")) from None
     return parse(text, path)
 

@@ -10,6 +10,8 @@ import ctypes
 import socket
 from collections.abc import Callable
 
+from ifdefault.libc import libc
+
 Answer = Callable[[bytes, str], bytes | None]  # query, client
 _NAME_BYTES = {socket.AF_INET: 16, socket.AF_INET6: 28}  # struct sockaddr_in, sockaddr_in6
 _ADDRESS = {socket.AF_INET: slice(4, 8), socket.AF_INET6: slice(8, 24)}  # in them
@@ -42,7 +44,6 @@ class _Message(ctypes.Structure):
     _fields_ = (("header", _Header), ("length", ctypes.c_uint))
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _WORD, _LONG = ctypes.sizeof(ctypes.c_uint), ctypes.sizeof(ctypes.c_size_t)
 _MESSAGE, _VECTOR = ctypes.sizeof(_Message), ctypes.sizeof(_Vector)
 # how many words, or longs, from one to the next, and to what changes
@@ -89,7 +90,7 @@ class Batch:
         asked, said = self._in, self._out
         asked.bytes[:] = self._fresh  # the kernel writes the lengths of names
         flags = socket.MSG_DONTWAIT
-        came = _libc.recvmmsg(number, asked.address, self._most, flags, None)
+        came = libc.recvmmsg(number, asked.address, self._most, flags, None)
         if came <= 0:  # none, or an error, which is gone with that
             return 0, 0
         read, words, names = memoryview(asked.data), asked.words, self._names
@@ -114,7 +115,7 @@ class Batch:
         begun = sent = 0
         while begun < answers:
             first = self._out.address + begun * _MESSAGE
-            done = _libc.sendmmsg(number, first, answers - begun, socket.MSG_DONTWAIT)
+            done = libc.sendmmsg(number, first, answers - begun, socket.MSG_DONTWAIT)
             sent += max(done, 0)
             begun += done if done > 0 else 1  # that one isn't taken; the next may be
         return sent
@@ -125,7 +126,7 @@ def _address(data: bytearray) -> int:
     return ctypes.addressof((ctypes.c_char * len(data)).from_buffer(data))
 
 
-_libc.recvmmsg.argtypes = (
+libc.recvmmsg.argtypes = (
     *(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p),
 )
-_libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from ifdefault.dns import tsig, wire
 from ifdefault.dns.client import code_name
 from ifdefault.frontend.client.tsig_key_file import Key
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
-from ifdefault.model.dns import family_of
 
 _WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # after each time
 _NOTIFY = 4 << 11  # the opcode, in a header's flags

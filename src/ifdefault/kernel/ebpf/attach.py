@@ -21,15 +21,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ifdefault.kernel.ebpf import cgroups, programs, syscall
+from ifdefault.kernel.uapi import bpf
+from ifdefault.kernel.uapi.socket import SO_NETNS_COOKIE
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import HostError
 from ifdefault.model.kernel import SLOTS, Hook, Rule
 
-_PLACES = (syscall.CONNECT4, syscall.CONNECT6, syscall.SOCK_CREATE)
+_CONNECT: dict[Family, int] = {
+    4: bpf.BPF_CGROUP_INET4_CONNECT,
+    6: bpf.BPF_CGROUP_INET6_CONNECT,
+}
+_PLACES = (*_CONNECT.values(), bpf.BPF_CGROUP_INET_SOCK_CREATE)
 _STATE, _CGROUPS = "ifd_state", "ifd_cgroups"
 _ROOM = 16384  # of the text in which a hook is kept, at least
 _MOST_CGROUPS = 1024
-_NETNS_COOKIE = 71  # SO_NETNS_COOKIE, asm-generic/socket.h
 _FIRST = struct.pack("=I", 0)  # the key of a map that has one value
 _SLOTS = struct.Struct(f"={len(FAMILIES) * SLOTS}I")
 _TURNS = bytes(4 * len(FAMILIES))  # which the programs count
@@ -95,7 +100,7 @@ def unavailable() -> str:
 @functools.cache  # of what succeeds
 def _try() -> None:
     """All that it takes, but for attaching."""
-    list(syscall.attached(cgroups.root(), syscall.CONNECT4))
+    list(syscall.attached(cgroups.root(), bpf.BPF_CGROUP_INET4_CONNECT))
     with suppress(FileNotFoundError):
         os.close(syscall.program_by_id(0))
     with ExitStack() as stack:
@@ -109,7 +114,7 @@ def _try() -> None:
 def _cookie() -> int:
     """By which the kernel knows this thread's network namespace; never given twice."""
     with socket.socket(socket.AF_UNIX) as sock:
-        told = sock.getsockopt(socket.SOL_SOCKET, _NETNS_COOKIE, _ID.size)
+        told = sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, _ID.size)
     return int(_ID.unpack(told)[0])
 
 
@@ -173,7 +178,7 @@ def _held(stack: ExitStack, found: list[Attached]) -> tuple[Hook, str]:
 
 
 def _places(hook: Hook) -> list[int]:
-    return sorted(_PLACES if hook.cgroups else (syscall.CONNECT4, syscall.CONNECT6))
+    return sorted(_PLACES if hook.cgroups else _CONNECT.values())
 
 
 def _marks_by_id(hook: Hook) -> dict[bytes, bytes]:
@@ -240,20 +245,22 @@ def _load(stack: ExitStack, hook: Hook, cookie: int) -> list[tuple[int, int]]:
     """(place, program), with maps that are filled."""
     value = _encode(hook)
     room = max(_ROOM, 2 * len(value))
-    state = syscall.create_map(syscall.ARRAY, len(_FIRST), room, 1, _STATE)
+    state = syscall.create_map(bpf.BPF_MAP_TYPE_ARRAY, len(_FIRST), room, 1, _STATE)
     stack.callback(os.close, state)
     syscall.update(state, _FIRST, value.ljust(room, b"\0"))
     there = -1
     if hook.cgroups:
-        there = syscall.create_map(syscall.HASH, _ID.size, _MARKS.size, _MOST_CGROUPS, _CGROUPS)
+        there = syscall.create_map(
+            bpf.BPF_MAP_TYPE_HASH, _ID.size, _MARKS.size, _MOST_CGROUPS, _CGROUPS
+        )
         stack.callback(os.close, there)
         _fill(there, hook)
     loaded = []
     for place in _places(hook):
-        if place == syscall.SOCK_CREATE:
+        if place == bpf.BPF_CGROUP_INET_SOCK_CREATE:
             code = programs.sock_create(cookie, there)
         else:
-            family: Family = 4 if place == syscall.CONNECT4 else 6
+            family: Family = 4 if place == _CONNECT[4] else 6
             code = programs.connect(hook, family, cookie, state, there)
         program = syscall.load(code, place, _name(cookie))
         stack.callback(os.close, program)

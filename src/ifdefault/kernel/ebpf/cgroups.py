@@ -7,20 +7,18 @@ it), so that all goes by a descriptor of its root.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 from contextlib import suppress
 from pathlib import Path
 
-from ifdefault.model.errors import HostError, Problem
+from ifdefault.libc import checked, libc
+from ifdefault.model.errors import HostError, Problem, reason
 
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # the same on every architecture
 _FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC, _CMD_CREATE = 1, 1, 6  # linux/mount.h
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_PROCESSES, _EVENTS = "cgroup.procs", "cgroup.events"
-
-_libc = ctypes.CDLL(None, use_errno=True)
+_PROCESSES = "cgroup.procs"
 
 
 @functools.cache
@@ -32,7 +30,7 @@ def root() -> int:
             return os.open(mounted, _DIRECTORY)
         return _detached()
     except OSError as error:
-        what = f"no cgroup v2 hierarchy is to be seen ({(error.strerror or str(error)).lower()})"
+        what = f"no cgroup v2 hierarchy is to be seen ({reason(error)})"
         remedy = "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified"
         raise HostError(Problem("cgroup v2", what, remedy)) from error
 
@@ -63,11 +61,7 @@ def _detached() -> int:
 
 
 def _syscall(number: int, *arguments: int | bytes | None) -> int:
-    done: int = _libc.syscall(number, *arguments)
-    if done < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return done
+    return checked(libc.syscall(number, *arguments))
 
 
 def _below(path: str, name: str = "") -> str:

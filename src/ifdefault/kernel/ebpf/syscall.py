@@ -8,31 +8,24 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import platform
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-ARRAY, HASH = 2, 1  # linux/bpf.h: the kinds of maps …
-CGROUP_SOCK, CGROUP_SOCK_ADDR = 9, 18  # … of programs …
-SOCK_CREATE, CONNECT4, CONNECT6 = 2, 10, 11  # … and where they are attached
+from ifdefault.kernel.uapi import bpf
+from ifdefault.libc import checked, libc
 
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 0, 1, 2, 3, 4
-_PROG_LOAD, _PROG_ATTACH, _PROG_DETACH = 5, 8, 9
-_PROG_BY_ID, _MAP_BY_ID, _INFO, _PROG_QUERY = 13, 14, 15, 16
-_ALLOW_MULTI = 2
 _MOST = 64  # programs at one place; that is the kernel's own limit
 _LOG_BYTES = 1 << 18
+_ATTRIBUTES_BYTES = 152  # union bpf_attr
 _PROG_INFO, _MAP_INFO = struct.Struct("=52xIQ16s"), struct.Struct("=8xII8x16s")
 _SYSCALLS = {"x86_64": 321, "i686": 357, "armv7l": 386, "ppc64le": 361, "s390x": 351}
 _SYSCALL = _SYSCALLS.get(platform.machine(), 280)
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class ProgramInfo:
     """What the kernel tells of a program."""
 
     name: str
@@ -40,12 +33,11 @@ class Program:
 
 
 def call(command: int, attributes: bytes) -> int:
-    buffer = ctypes.create_string_buffer(attributes, 152)
-    done: int = _libc.syscall(_SYSCALL, command, buffer, len(buffer))
-    if done < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return done
+    return _call(command, ctypes.create_string_buffer(attributes, _ATTRIBUTES_BYTES))
+
+
+def _call(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    return checked(libc.syscall(_SYSCALL, command, attributes, len(attributes)))
 
 
 def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
@@ -59,7 +51,7 @@ def create_map(kind: int, key_bytes: int, value_bytes: int, entries: int, name: 
     shape = struct.pack(
         "=IIIIIII16s", kind, key_bytes, value_bytes, entries, 0, 0, 0, name.encode()
     )
-    return call(_MAP_CREATE, shape)
+    return call(bpf.BPF_MAP_CREATE, shape)
 
 
 def _element(command: int, fd: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None) -> None:
@@ -70,16 +62,16 @@ def _element(command: int, fd: int, key: bytes, value: ctypes.Array[ctypes.c_cha
 
 def lookup(fd: int, key: bytes, value_bytes: int) -> bytes:
     value = ctypes.create_string_buffer(value_bytes)
-    _element(_MAP_LOOKUP, fd, key, value)
+    _element(bpf.BPF_MAP_LOOKUP_ELEM, fd, key, value)
     return value.raw
 
 
 def update(fd: int, key: bytes, value: bytes) -> None:
-    _element(_MAP_UPDATE, fd, key, ctypes.create_string_buffer(value, len(value)))
+    _element(bpf.BPF_MAP_UPDATE_ELEM, fd, key, ctypes.create_string_buffer(value, len(value)))
 
 
 def delete(fd: int, key: bytes) -> None:
-    _element(_MAP_DELETE, fd, key, None)
+    _element(bpf.BPF_MAP_DELETE_ELEM, fd, key, None)
 
 
 def keys(fd: int, key_bytes: int) -> list[bytes]:
@@ -90,7 +82,10 @@ def keys(fd: int, key_bytes: int) -> list[bytes]:
         before = ctypes.create_string_buffer(found[-1], key_bytes) if found else None
         where = _address(before) if before is not None else 0
         try:
-            call(_MAP_NEXT_KEY, struct.pack("=IxxxxQQQ", fd, where, _address(following), 0))
+            call(
+                bpf.BPF_MAP_GET_NEXT_KEY,
+                struct.pack("=IxxxxQQQ", fd, where, _address(following), 0),
+            )
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return found
@@ -99,7 +94,7 @@ def keys(fd: int, key_bytes: int) -> list[bytes]:
 
 
 def map_by_id(number: int) -> int:
-    return call(_MAP_BY_ID, struct.pack("=I", number))
+    return call(bpf.BPF_MAP_GET_FD_BY_ID, struct.pack("=I", number))
 
 
 def map_info(fd: int) -> tuple[str, int, int]:
@@ -110,7 +105,7 @@ def map_info(fd: int) -> tuple[str, int, int]:
 
 def _info(fd: int, size: int, given: bytes = b"") -> bytes:
     info = ctypes.create_string_buffer(given, size)
-    call(_INFO, struct.pack("=IIQ", fd, size, _address(info)))
+    call(bpf.BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, size, _address(info)))
     return info.raw
 
 
@@ -119,7 +114,11 @@ def _info(fd: int, size: int, given: bytes = b"") -> bytes:
 
 def load(instructions: bytes, place: int, name: str) -> int:
     """Load a program that is to be attached at `place`."""
-    kind = CGROUP_SOCK if place == SOCK_CREATE else CGROUP_SOCK_ADDR
+    kind = (
+        bpf.BPF_PROG_TYPE_CGROUP_SOCK
+        if place == bpf.BPF_CGROUP_INET_SOCK_CREATE
+        else bpf.BPF_PROG_TYPE_CGROUP_SOCK_ADDR
+    )
     try:
         return _load(instructions, kind, place, name, None)
     except OSError as error:
@@ -142,38 +141,36 @@ def _load(
     form = "=IIQQIIQII16sII"
     told = (1, len(log), _address(log)) if log is not None else (0, 0, 0)
     head = (kind, len(instructions) // 8, _address(code), _address(licence))
-    return call(_PROG_LOAD, struct.pack(form, *head, *told, 0, 0, name.encode(), 0, place))
+    return call(bpf.BPF_PROG_LOAD, struct.pack(form, *head, *told, 0, 0, name.encode(), 0, place))
 
 
 def attach(cgroup: int, program: int, place: int) -> None:
     """Beside those of others; it stays until it is detached, or its cgroup goes."""
-    call(_PROG_ATTACH, struct.pack("=IIII", cgroup, program, place, _ALLOW_MULTI))
+    call(bpf.BPF_PROG_ATTACH, struct.pack("=IIII", cgroup, program, place, bpf.BPF_F_ALLOW_MULTI))
 
 
 def detach(cgroup: int, program: int, place: int) -> None:
-    call(_PROG_DETACH, struct.pack("=IIII", cgroup, program, place, 0))
+    call(bpf.BPF_PROG_DETACH, struct.pack("=IIII", cgroup, program, place, 0))
 
 
 def attached(cgroup: int, place: int) -> Iterator[int]:
     """The ids of the programs that are attached to a cgroup itself."""
     ids = ctypes.create_string_buffer(4 * _MOST)
     query = struct.pack("=IIIIQI", cgroup, place, 0, 0, _address(ids), _MOST)
-    buffer = ctypes.create_string_buffer(query, 152)
-    if _libc.syscall(_SYSCALL, _PROG_QUERY, buffer, len(buffer)) < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+    buffer = ctypes.create_string_buffer(query, _ATTRIBUTES_BYTES)
+    _call(bpf.BPF_PROG_QUERY, buffer)
     (count,) = struct.unpack_from("=I", buffer.raw, 24)
     yield from struct.unpack_from(f"={count}I", ids.raw)
 
 
 def program_by_id(number: int) -> int:
-    return call(_PROG_BY_ID, struct.pack("=I", number))
+    return call(bpf.BPF_PROG_GET_FD_BY_ID, struct.pack("=I", number))
 
 
-def program_info(fd: int) -> Program:
+def program_info(fd: int) -> ProgramInfo:
     ids = ctypes.create_string_buffer(4 * _MOST)
     told = _info(fd, _PROG_INFO.size, struct.pack("=52xIQ", _MOST, _address(ids)))
     count, _, name = _PROG_INFO.unpack(told)
-    return Program(
+    return ProgramInfo(
         name.rstrip(b"\0").decode(), struct.unpack_from(f"={min(count, _MOST)}I", ids.raw)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ifdefault.daemon.repair_backoff import LONGEST_HOLD_S, ROUNDS, RepairBackoff
+from ifdefault.daemon.controller.repair_backoff import LONGEST_HOLD_S, ROUNDS, RepairBackoff
 
 RULE = "ip rule add pref 5050 from all nop proto 171"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ifdefault.daemon.stale_connections import Ends, ends
+from ifdefault.daemon.controller.effects import EndConnections
+from ifdefault.daemon.controller.stale_connections import ends
 from ifdefault.model.config import Family
 from ifdefault.model.health import Decision
-from ifdefault.model.kernel import Address, Desired, Facts, Hop, Route, State, Uplink
-from ifdefault.plan.prepare import Prepared
+from ifdefault.model.kernel import Address, Facts, Hop, Route, Uplink
 
 BLANK = Uplink("a", 1, "wan0", 1001, 0x01000000, 0x21000000, 0x3F000000)
 A = replace(
@@ -35,9 +35,11 @@ FACTS = Facts(
 )
 
 
-def freed(*uplinks: Uplink, usable: dict[Family, tuple[str, ...]], family: Family = 4) -> Ends:
-    prepared = Prepared(FACTS, State(), (), uplinks, Desired(), ())
-    return ends(prepared, Decision((), tuple(usable.items())), uplinks[0], family)
+def freed(
+    *uplinks: Uplink, usable: dict[Family, tuple[str, ...]], family: Family = 4
+) -> EndConnections:
+    decision = Decision((), tuple(usable.items()))
+    return ends(FACTS, uplinks, decision, uplinks[0], family)
 
 
 def test_its_addresses_of_that_family_but_not_those_it_shares() -> None:
@@ -61,6 +63,5 @@ def test_what_is_reached_by_no_uplink_is_spared() -> None:
 
 def test_the_others_come_in_their_rank() -> None:
     c = replace(B, name="c", addresses=(Address(4, "wan2", "192.0.2.10", 24),))
-    prepared = Prepared(FACTS, State(), (), (A, B, c), Desired(), ())
     decision = Decision(((4, ("c", "b", "a")),), ((4, ("c", "b")),))
-    assert ends(prepared, decision, A, 4).others == ("192.0.2.10", "198.51.100.10")
+    assert ends(FACTS, (A, B, c), decision, A, 4).others == ("192.0.2.10", "198.51.100.10")

@@ -1,0 +1,119 @@
+"""eBPF instructions, written one after the other (linux/bpf.h; RFC 9669).
+
+Rules: pure. Registers go by number: r0 is what is returned, r1 to r5 are arguments, which a call
+spoils, r6 to r9 keep, r10 is the stack's end.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from ifdefault.kernel.uapi import bpf
+
+
+@dataclass(slots=True)
+class Assembler:
+    """Instructions that are written one after the other; a jump names a label, placed later."""
+
+    code: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+    jumps: list[tuple[int, str]] = field(default_factory=list)
+    fresh: int = 0
+
+    def put(self, op: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> None:
+        self.code.append((op, dst, src, off, imm))
+
+    def jump(self, op: int, to: str, dst: int = 0, src: int = 0, imm: int = 0) -> None:
+        self.jumps.append((len(self.code), to))
+        self.put(op, dst, src, 0, imm)
+
+    def label(self, name: str) -> None:
+        self.labels[name] = len(self.code)
+
+    def unique(self, name: str) -> str:
+        self.fresh += 1
+        return f"{name}{self.fresh}"
+
+    def wide(self, dst: int, value: int, pseudo: int = 0) -> None:
+        """Load 64 bits."""
+        self.put(bpf.BPF_LD | bpf.BPF_DW | bpf.BPF_IMM, dst, pseudo, 0, value & 0xFFFFFFFF)
+        self.put(0, 0, 0, 0, value >> 32)
+
+    def load_map(self, dst: int, fd: int) -> None:
+        """Where a map is."""
+        self.wide(dst, fd, bpf.BPF_PSEUDO_MAP_FD)
+
+    def load_map_value(self, dst: int, fd: int) -> None:
+        """Where the only value of a map is."""
+        self.wide(dst, fd, bpf.BPF_PSEUDO_MAP_VALUE)
+
+    def assemble(self) -> bytes:
+        for at, name in self.jumps:
+            op, dst, src, _, imm = self.code[at]
+            self.code[at] = (op, dst, src, self.labels[name] - at - 1, imm)
+        return b"".join(
+            struct.pack("=BBhI", op, src << 4 | dst, off, imm & 0xFFFFFFFF)
+            for op, dst, src, off, imm in self.code
+        )
+
+    # --- what reads as a sentence: on 32 bits, but for what is named 64 and for addresses -------
+
+    def move(self, dst: int, src: int) -> None:
+        self.alu64_reg(bpf.BPF_MOV, dst, src)
+
+    def set(self, dst: int, imm: int) -> None:
+        self.alu_imm(bpf.BPF_MOV, dst, imm)
+
+    def alu_imm(self, op: int, dst: int, imm: int) -> None:
+        self.put(bpf.BPF_ALU | op | bpf.BPF_K, dst, imm=imm)
+
+    def alu_reg(self, op: int, dst: int, src: int) -> None:
+        self.put(bpf.BPF_ALU | op | bpf.BPF_X, dst, src)
+
+    def alu64_imm(self, op: int, dst: int, imm: int) -> None:
+        self.put(bpf.BPF_ALU64 | op | bpf.BPF_K, dst, imm=imm)
+
+    def alu64_reg(self, op: int, dst: int, src: int) -> None:
+        self.put(bpf.BPF_ALU64 | op | bpf.BPF_X, dst, src)
+
+    def to_be16(self, dst: int) -> None:
+        """To big endian, and so from it."""
+        self.put(bpf.BPF_ALU | bpf.BPF_END | bpf.BPF_TO_BE, dst, imm=16)
+
+    def load(self, dst: int, src: int, off: int, size: int = bpf.BPF_W) -> None:
+        self.put(bpf.BPF_LDX | bpf.BPF_MEM | size, dst, src, off)
+
+    def store(self, dst: int, src: int, off: int, size: int = bpf.BPF_W) -> None:
+        self.put(bpf.BPF_STX | bpf.BPF_MEM | size, dst, src, off)
+
+    def call(self, helper: int) -> None:
+        self.put(bpf.BPF_JMP | bpf.BPF_CALL, imm=helper)
+
+    def exit(self) -> None:
+        self.put(bpf.BPF_JMP | bpf.BPF_EXIT)
+
+    def go(self, to: str) -> None:
+        self.jump(bpf.BPF_JMP | bpf.BPF_JA, to)
+
+    def if_equal(self, dst: int, imm: int, to: str) -> None:
+        self.jump(bpf.BPF_JMP32 | bpf.BPF_JEQ | bpf.BPF_K, to, dst, imm=imm)
+
+    def unless_equal(self, dst: int, imm: int, to: str) -> None:
+        self.jump(bpf.BPF_JMP32 | bpf.BPF_JNE | bpf.BPF_K, to, dst, imm=imm)
+
+    def if_below(self, dst: int, imm: int, to: str) -> None:
+        self.jump(bpf.BPF_JMP32 | bpf.BPF_JLT | bpf.BPF_K, to, dst, imm=imm)
+
+    def if_above(self, dst: int, imm: int, to: str) -> None:
+        self.jump(bpf.BPF_JMP32 | bpf.BPF_JGT | bpf.BPF_K, to, dst, imm=imm)
+
+    def if_null(self, dst: int, to: str) -> None:
+        self.jump(bpf.BPF_JMP | bpf.BPF_JEQ | bpf.BPF_K, to, dst)
+
+    def unless_null(self, dst: int, to: str) -> None:
+        self.jump(bpf.BPF_JMP | bpf.BPF_JNE | bpf.BPF_K, to, dst)
+
+    def unless_same(self, dst: int, src: int, to: str) -> None:
+        """Compares two registers, all 64 bits."""
+        self.jump(bpf.BPF_JMP | bpf.BPF_JNE | bpf.BPF_X, to, dst, src)

@@ -1,0 +1,9 @@
+"""Socket options that Python has no names for: asm-generic/socket.h, linux/in.h, in6.h, icmp.h."""
+
+SO_RCVBUFFORCE, SO_NETNS_COOKIE, SO_RCVMARK = 33, 71, 75
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
+IP_PMTUDISC_OMIT = IPV6_PMTUDISC_OMIT = 5
+IP_BIND_ADDRESS_NO_PORT = 24  # Python 3.12 has it
+
+SOL_RAW, ICMP_FILTER, ICMPV6_FILTER = 255, 1, 1  # linux/socket.h, linux/icmp.h, linux/icmpv6.h
+ICMP_ECHOREPLY, ICMPV6_ECHO_REPLY = 0, 129

@@ -1,0 +1,26 @@
+"""What an address says of itself."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Literal
+
+BITS: dict[int, int] = {4: 32, 6: 128}
+
+# RFC 1918, RFC 6598, RFC 3927, RFC 4193
+_PRIVATE = tuple(
+    map(
+        ip_network,
+        "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 169.254.0.0/16 fc00::/7".split(),
+    )
+)
+
+
+def family_of(address: str) -> Literal[4, 6]:
+    """Of an address, or a prefix."""
+    return 6 if ":" in address else 4
+
+
+def is_private(address: str) -> bool:
+    """Whether the Internet can't reach it. (Documentation prefixes count as the Internet's.)"""
+    return any(ip_address(address) in network for network in _PRIVATE)
