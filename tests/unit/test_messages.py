@@ -249,6 +249,12 @@ def test_the_largest_that_the_config_allows_fits() -> None:
     encode(ZoneEnd(((address, 65535, "/" + "ä" * 254),) * 32, 1_000_000))
 
 
+def test_one_type_alone_may_be_allowed() -> None:
+    assert decode(encode(Ping(1)), (Ping,)) == [Ping(1)]
+    with pytest.raises(BadMessage, match="of no known type"):
+        decode(encode(Pong(1)), (Ping,))
+
+
 def test_several_in_one_packet() -> None:
     messages = [Outcome(1, seq, "answered", seq) for seq in range(MAX_TOGETHER)]
     assert decode(encode(*messages), ALL) == messages

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from ifdefault.cli.options import Options
-
-if TYPE_CHECKING:
-    from ifdefault.daemon.control.protocol import Changes
+from ifdefault.daemon.control.protocol import LONGEST_CONFIRM_S, Changes, Reload
 
 
 @click.command()
 @click.option(
     "--confirm",
     "confirm_s",
-    type=click.IntRange(1, 86400),
+    type=click.IntRange(1, LONGEST_CONFIRM_S),
     metavar="SECONDS",
     help="Undo by itself after so long, unless `ifdefault confirm` follows.",
 )
@@ -34,7 +30,6 @@ def command(
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show import table
-    from ifdefault.daemon.control.protocol import Reload
 
     told = daemon_client.change(options, Reload(confirm_s))
     if told is None:
@@ -43,7 +38,6 @@ def command(
 
 
 def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> Changes:
-    from ifdefault.daemon.control.protocol import Changes
     from ifdefault.host import rollback_timer
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare

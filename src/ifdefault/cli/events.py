@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.daemon.control.protocol import MOST_EVENTS, Events
 
 if TYPE_CHECKING:
     from ifdefault.daemon.status import Event
 
 _LOOK_S = 0.5  # how soon a new event is shown
-_MOST = 10_000
 
 
 @click.command()
 @click.option(
     "-n",
     "--number",
-    type=click.IntRange(1, _MOST),
+    type=click.IntRange(1, MOST_EVENTS),
     default=50,
     show_default=True,
     metavar="N",
@@ -35,7 +35,6 @@ _MOST = 10_000
 def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
     """Show the latest transitions, moves of the default, repairs and reloads, oldest first."""
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.control.protocol import Events
 
     events = daemon_client.ask(options, Events(number)).events
     _show(events, as_json)
@@ -50,9 +49,8 @@ def _after(last: Event | None, options: Options) -> Iterator[Event]:
     """What happened since; nothing while no daemon runs, since another may follow it."""
     from ifdefault.cli import daemon_client
     from ifdefault.daemon.control.client import NotRunning
-    from ifdefault.daemon.control.protocol import Events
 
-    for limit in (20, _MOST):
+    for limit in (20, MOST_EVENTS):
         try:
             told = daemon_client.ask(options, Events(limit)).events
         except NotRunning:

@@ -100,6 +100,24 @@ def decoder(hint: Any, *, strict: bool = False) -> Decode:
     return _decoder(hint, strict)
 
 
+def tagged(kinds: Iterable[type], *, strict: bool = False) -> Decode:
+    """The decoder of a union, which may be of one class alone."""
+    table = {kind.__name__: _decode_record(kind, strict, TAG) for kind in kinds}
+
+    def decode(values: Any) -> Any:
+        if type(values) is not dict:
+            raise DecodeError("not an object")
+        name = values.get(TAG)
+        if type(name) is not str or (inner := table.get(name)) is None:
+            raise DecodeError("of no known type")
+        try:
+            return inner(values)
+        except ValueError as error:
+            raise _inside(name, error) from None
+
+    return decode
+
+
 # --- encoders: None where JSON takes the value as it is -----------------------------------
 
 
@@ -292,43 +310,26 @@ def _decode_dict(inner: Decode) -> Decode:
 
 def _decode_union(hint: Any, strict: bool) -> Decode:
     members = _members(hint)
-    inner = _tagged(members, strict) if len(members) > 1 else _decoder(members[0], strict)
+    inner = tagged(members, strict=strict) if len(members) > 1 else _decoder(members[0], strict)
     if types.NoneType not in get_args(hint):
         return inner
     return lambda value: None if value is None else inner(value)
-
-
-def _tagged(kinds: Iterable[type], strict: bool) -> Decode:
-    table = {kind.__name__: _decode_record(kind, strict, TAG) for kind in kinds}
-
-    def decode(values: Any) -> Any:
-        if type(values) is not dict:
-            raise DecodeError("not an object")
-        name = values.get(TAG)
-        if type(name) is not str or (inner := table.get(name)) is None:
-            raise DecodeError("of no known type")
-        try:
-            return inner(values)
-        except ValueError as error:
-            raise _inside(name, error) from None
-
-    return decode
 
 
 def _decode_record(kind: type, strict: bool, tag: str = "") -> Decode:
     checks = [(name, _decoder(hint, strict)) for name, hint in _hints(kind).items()]
     names = dict(checks).keys()
     keys = {*names, tag} - {""}
-    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    needed = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
 
     def present(values: dict[str, Any]) -> list[tuple[str, Decode]]:
         """The checks of what is there, if no more is, and all that is needed."""
         if strict:
             raise DecodeError(f"not exactly the fields {', '.join(names)}")
-        for name in values.keys() - keys:
-            raise DecodeError(f"no field {name[:60]!r}")
-        for name in needed - values.keys():
-            raise DecodeError("missing", name)
+        if surplus := [name for name in values if name not in keys]:
+            raise DecodeError(f"no field {surplus[0][:60]!r}")
+        if missing := [name for name in needed if name not in values]:
+            raise DecodeError("missing", missing[0])
         return [(name, check) for name, check in checks if name in values]
 
     def decode(values: Any) -> Any:

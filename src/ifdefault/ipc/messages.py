@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from ifdefault.ipc import codec
 from ifdefault.ipc.codec import DecodeError, Most
@@ -296,7 +296,7 @@ def decode(packet: bytes, allowed: Collection[type[M]]) -> list[M]:
 
 @cache
 def _decoder(allowed: Collection[Any]) -> codec.Decode:
-    return codec.decoder(Union[*allowed], strict=True)
+    return codec.tagged(allowed, strict=True)
 
 
 def wants_socket(message: Message) -> bool:

@@ -32,9 +32,8 @@ LOCK = "engine.lock"
 MOST_CLIENTS = 32
 LONGEST_REQUEST = 64 * 1024
 PATIENCE_S = 5.0  # for a client to send its request, and to take its reply
+
 _logger = logging.getLogger("ifdefault")
-
-
 _decode = codec.decoder(Request)
 _encode = codec.encoder(Reply)
 _ANYBODYS = (Status, Events, Exec)  # what a process does with itself is its own business
