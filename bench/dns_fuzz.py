@@ -22,7 +22,7 @@ from bench.results import Figure, Report, Table
 from ifdefault.dns import table
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.limiter import Limiter
-from ifdefault.dns.query import Asked, parse
+from ifdefault.dns.query import ParsedQuery, parse
 from ifdefault.dns.shape import LEAST_UDP, LEVER, MOST_TCP, MOST_UDP
 from ifdefault.dns.wire import ANY, MAILA, MAILB, RRSIG, SIG
 from tests.unit.dnszones import NAMES, SECRET, zone
@@ -180,7 +180,7 @@ def judge(found: Found, query: bytes, answer: bytes | None, most: int = 0) -> No
         found.anything = max(found.anything, lever)
 
 
-def _most(asked: Asked) -> int:
+def _most(asked: ParsedQuery) -> int:
     return max(LEAST_UDP, min(asked.edns.size, MOST_UDP)) if asked.edns else LEAST_UDP
 
 

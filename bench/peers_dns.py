@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 
 from ifdefault.lab import lookup, services
-from ifdefault.lab.topology import ZONE, Delegation
+from ifdefault.lab.topology import ZONE, DelegatedZone
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 
 OUTSIDE = ("198.18.0.55", "2001:db8:f::55")
 NAMESERVER = f"ns.{ZONE}"
-DELEGATED = (Delegation(ZONE, ((NAMESERVER, OUTSIDE),)),)
+DELEGATED = (DelegatedZone(ZONE, ((NAMESERVER, OUTSIDE),)),)
 KEY_NAME = "host-key"
 SECRET = "bm90IGEgc2VjcmV0LCBidXQgYSBrZXkgZm9yIHRlc3Rz"
 KEY = f'key "{KEY_NAME}" {{\n  algorithm hmac-sha256;\n  secret "{SECRET}";\n}};\n'

@@ -14,17 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ifdefault.frontend.client.tsig_key_file import Key
+from ifdefault.frontend.client.tsig_key_file import LoadedKey
 from ifdefault.ipc import privileges
 from ifdefault.lab import services
 from ifdefault.lab.world import Node
 from tests.net.dns_cases import ZONE, A, B
 
-KEY = Key("transfer.example", "hmac-sha256", b"of the secondaries alone")
+KEY = LoadedKey("transfer.example", "hmac-sha256", b"of the secondaries alone")
 
 
 @contextmanager
-def key_file(key: Key = KEY) -> Iterator[Path]:
+def key_file(key: LoadedKey = KEY) -> Iterator[Path]:
     """A key as tsig-keygen writes it, for the frontend's user alone."""
     uid, gid, _ = privileges.choose_user("nobody")
     with TemporaryDirectory() as directory:
@@ -36,15 +36,15 @@ def key_file(key: Key = KEY) -> Iterator[Path]:
         yield path
 
 
-def bind_key(key: Key) -> str:
+def bind_key(key: LoadedKey) -> str:
     return f'key "{key.name}" {{\n\talgorithm {key.algorithm};\n\tsecret "{_secret(key)}";\n}};\n'
 
 
-def _secret(key: Key) -> str:
+def _secret(key: LoadedKey) -> str:
     return base64.b64encode(key.secret).decode()
 
 
-def knot(node: Node, address: str, key: Key | None, *, notifiable: bool = True) -> None:
+def knot(node: Node, address: str, key: LoadedKey | None, *, notifiable: bool = True) -> None:
     home = services.home_of(node, "knot")
     with_key = f"\n    key: {key.name}" if key else ""
     keys = (
@@ -84,7 +84,7 @@ zone:
     services.answering(node, "knotd", child, socket.SOCK_DGRAM, 53)
 
 
-def bind(node: Node, address: str, key: Key | None) -> None:
+def bind(node: Node, address: str, key: LoadedKey | None) -> None:
     home = services.home_of(node, "named")
     with_key = f" key {key.name}" if key else ""
     config = home / "named.conf"

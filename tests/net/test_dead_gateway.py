@@ -18,7 +18,7 @@ import time
 import pytest
 
 from ifdefault.lab.attempts import checksum
-from ifdefault.lab.topology import End
+from ifdefault.lab.topology import LinkEnd
 from ifdefault.lab.world import World
 from ifdefault.model.config import Family
 from tests.net.conftest import LabWorld
@@ -48,7 +48,7 @@ def test_the_other_uplink_loses_nothing(lab_world: LabWorld, family: Family) -> 
         for key in (("isp-a", family), ("isp-b", family))
     )
     assert pings(world, living, SOME) == SOME
-    known = f"neigh replace {dead} lladdr {End('host', 'wan0').mac} dev cust0 nud permanent"
+    known = f"neigh replace {dead} lladdr {LinkEnd('host', 'wan0').mac} dev cust0 nud permanent"
     world["isp-a"].ip(f"{known}\n")
     world["host"].nft(MUTE)
     world["host"].run(["ip", "neigh", "flush", "dev", "wan0", "nud", "all"], check=False)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ifdefault.lab import dns, faults, services
-from ifdefault.lab.topology import Delegation
+from ifdefault.lab.topology import DelegatedZone
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
@@ -40,7 +40,7 @@ zone = "dyn.example"
 servers = ["198.18.1.10"]
 """
 CHILD = ("198.18.1.10", "2001:db8:f:1::10")
-DYN = Delegation("dyn.example", (("ns.dyn.example", CHILD),))
+DYN = DelegatedZone("dyn.example", (("ns.dyn.example", CHILD),))
 
 
 def check(world: World, *more: str) -> tuple[int, dict[str, Any]]:
@@ -71,8 +71,8 @@ def parent(world: World, *nameservers: tuple[str, tuple[str, ...]], zone: str = 
     """Let the parent say this of a zone; without name servers nothing."""
     world.end("named-core")
     shutil.rmtree(world.dir / "named-core", ignore_errors=True)
-    given = [Delegation(zone, nameservers)] if nameservers else []
-    zones = dns.render_zones([*given, Delegation("other.example", ())], [], 5)
+    given = [DelegatedZone(zone, nameservers)] if nameservers else []
+    zones = dns.render_zones([*given, DelegatedZone("other.example", ())], [], 5)
     child = dns.named(world["core"], zones)
     world.remember(child, "named-core")
 

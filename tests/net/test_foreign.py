@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ifdefault.lab import ports, services
-from ifdefault.lab.topology import Target
+from ifdefault.lab.topology import ProviderAddress
 from ifdefault.lab.traffic import measure
 from ifdefault.lab.world import Node, World
 from tests.net.conftest import LabWorld
@@ -45,7 +45,7 @@ def apply(world: World) -> str:
 
 def assert_all_answered(world: World) -> None:
     """Every kind, on every uplink, in both families; nothing misrouted."""
-    by_client: dict[tuple[str, ...], list[Target]] = {}
+    by_client: dict[tuple[str, ...], list[ProviderAddress]] = {}
     for target in world.topology.targets():
         by_client.setdefault(target.sources, []).append(target)
     for sources, targets in by_client.items():

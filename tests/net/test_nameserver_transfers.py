@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ifdefault.frontend.client.tsig_key_file import Key
+from ifdefault.frontend.client.tsig_key_file import LoadedKey
 from ifdefault.model.dns import Endpoint
 from tests.net import secondaries
 from tests.net.conftest import LabWorld
@@ -37,7 +37,7 @@ async def serial_at(server: Server, address: str) -> int:
 @pytest.mark.parametrize("key", [None, KEY], ids=["by address", "TSIG"])
 @pytest.mark.parametrize("start", [secondaries.knot, secondaries.bind], ids=["knotd", "named"])
 def test_a_secondary_follows(
-    lab_world: LabWorld, start: Callable[..., Any], key: Key | None
+    lab_world: LabWorld, start: Callable[..., Any], key: LoadedKey | None
 ) -> None:
     """The zone as it is at first, and each change within a moment."""
     world = lab_world("two")

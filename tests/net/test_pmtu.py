@@ -14,7 +14,7 @@ from contextlib import closing
 import pytest
 
 from ifdefault.lab import ports, services
-from ifdefault.lab.topology import Target
+from ifdefault.lab.topology import ProviderAddress
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
@@ -78,18 +78,18 @@ def _narrow(world: World) -> None:
         world[provider.name].ip(f"link set core0 mtu {MTU}\n")
 
 
-def _client(world: World, target: Target) -> str:
+def _client(world: World, target: ProviderAddress) -> str:
     """A client that comes in through the target's provider."""
     candidates = target.sources or world.topology.addresses("client")
     return next(a for a in candidates if (":" in a) == (target.family == 6))
 
 
-def _mark(world: World, target: Target) -> tuple[str, str]:
+def _mark(world: World, target: ProviderAddress) -> tuple[str, str]:
     names = [provider.name for provider in world.topology.providers]
     return "mark", f"{(names.index(target.provider) + 1) << 24:#x}"
 
 
-def _route(world: World, target: Target, client: str, *more: str) -> str:
+def _route(world: World, target: ProviderAddress, client: str, *more: str) -> str:
     command = ["ip", "route", "get", client, "from", target.address, *more]
     return world["host"].run(command).stdout
 
@@ -104,7 +104,7 @@ def _download(world: World, address: str, client: str) -> int:
         return sum(len(chunk) for chunk in iter(lambda: sock.recv(65536), b""))
 
 
-def _unreachable_from(world: World, target: Target, client: str) -> str:
+def _unreachable_from(world: World, target: ProviderAddress, client: str) -> str:
     """Ask a closed port, and see who says so."""
     family = socket.AF_INET6 if target.family == 6 else socket.AF_INET
     protocol = socket.IPPROTO_ICMPV6 if target.family == 6 else socket.IPPROTO_ICMP

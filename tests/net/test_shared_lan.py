@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from ifdefault.lab.faults import inflict, undo
-from ifdefault.lab.topology import End
+from ifdefault.lab.topology import LinkEnd
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
@@ -26,7 +26,7 @@ def test_a_replaced_router_is_followed_by_apply(lab_world: LabWorld) -> None:
     answers.serve(world)
     answers.apply(world)
     gateways = ("203.0.113.2", "2001:db8:a::2")
-    old, new = End("isp-b", "cust0").mac, End("isp-b replaced", "cust0").mac
+    old, new = LinkEnd("isp-b", "cust0").mac, LinkEnd("isp-b replaced", "cust0").mac
     assert old in _router_macs(world, "isp-b")
 
     inflict(world, "router", "isp-b")
@@ -53,7 +53,7 @@ def test_packets_of_unknown_routers_take_the_source_rule(lab_world: LabWorld) ->
     answers.assert_hangs(world, STATELESS)
     answers.apply(world)
     answers.assert_answered(world)
-    physical = {End(router, "cust0").mac for router in ("isp-b", "isp-b2")}
+    physical = {LinkEnd(router, "cust0").mac for router in ("isp-b", "isp-b2")}
     assert set(answers.status(world)["unknown_macs"]) == physical
     told = world.ifdefault("status").stdout
     assert all(mac in told for mac in physical)
@@ -62,7 +62,7 @@ def test_packets_of_unknown_routers_take_the_source_rule(lab_world: LabWorld) ->
 def test_router_macs_add_to_what_the_neighbour_table_says(lab_world: LabWorld) -> None:
     world = lab_world("vrrp")
     answers.serve(world)
-    physical = [End(router, "cust0").mac for router in ("isp-b", "isp-b2")]
+    physical = [LinkEnd(router, "cust0").mac for router in ("isp-b", "isp-b2")]
     macs = ", ".join(f'"{mac}"' for mac in physical)
     # the last table of the topology's config is isp-b's
     answers.configure(world, f"router_macs = [{macs}]\n{MARK}")

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.health import server_check
-from ifdefault.health.server_check import Server, ServerJudge
+from ifdefault.health.server_check import ServerAddress, ServerJudge
 from ifdefault.model.health import ServerState, Verdict
 
-SERVERS: list[Server] = [("10.0.0.1", 80), ("10.0.0.1", 443), ("fd00::1", 80)]
+SERVERS: list[ServerAddress] = [("10.0.0.1", 80), ("10.0.0.1", 443), ("fd00::1", 80)]
 verdicts = st.sampled_from(["answered", "lost", "wrong", "local", "late", "mute"])
 steps = st.lists(st.tuples(verdicts, st.floats(0, 3)), max_size=80)
 
@@ -21,8 +21,8 @@ def test_two_in_a_row_decide(fates: list[tuple[str, float]]) -> None:
     """A model of one sentence a server, beside the judge."""
     judge, now = ServerJudge(), 0.0
     judge.follow(now, SERVERS)
-    evidence: dict[Server, list[bool]] = {server: [] for server in SERVERS}
-    states: dict[Server, ServerState] = dict.fromkeys(SERVERS, "unproven")
+    evidence: dict[ServerAddress, list[bool]] = {server: [] for server in SERVERS}
+    states: dict[ServerAddress, ServerState] = dict.fromkeys(SERVERS, "unproven")
     for fate, wait_s in fates:
         now = max(now + wait_s, judge.wake_s)
         for seq, server in judge.asks(now):
@@ -72,11 +72,11 @@ def test_the_pace_is_kept_and_nobody_forgotten(
 
 
 @given(st.lists(st.lists(st.sampled_from(SERVERS), unique=True), max_size=10))
-def test_only_those_that_are_followed_are_asked(turns: list[list[Server]]) -> None:
+def test_only_those_that_are_followed_are_asked(turns: list[list[ServerAddress]]) -> None:
     judge, now = ServerJudge(), 0.0
     for servers in turns:
         judge.follow(now, servers)
-        asked: list[Server] = []
+        asked: list[ServerAddress] = []
         while judge.wake_s <= now + 1:
             at_s = max(now, judge.wake_s)
             for seq, server in judge.asks(at_s):

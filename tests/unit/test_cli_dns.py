@@ -14,7 +14,7 @@ from ifdefault.cli.show import names, paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
 from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, OutletStatus
-from ifdefault.dns.survey import Question, Reply, Rrset
+from ifdefault.dns.survey import QueryResult, Question, Rrset
 from ifdefault.host.status import Status
 from ifdefault.model.config import Config, UplinkConfig
 from ifdefault.model.dns import DISCOVER, DnsConfig, NameConfig, ServerConfig
@@ -223,23 +223,25 @@ def test_delegation(capsys: pytest.CaptureFixture[str]) -> None:
 # --- check --------------------------------------------------------------------------------
 
 
-def say(q: Question) -> Reply:
+def say(q: Question) -> QueryResult:
     """A DNS in which one server has everything, for example all but what is right."""
     soa = Rrset("www.example.net", 60, "SOA", ("a. b. 1 1 1 1 1",))
     if q.tcp:
-        return Reply("no answer")
+        return QueryResult("no answer")
     if q.name == "www.example.net" and q.type == "SOA":
-        return Reply(authoritative=True, answer=(soa,), took_ms=1.25)
+        return QueryResult(authoritative=True, answer=(soa,), took_ms=1.25)
     if q.type in ("A", "CNAME") and q.name == "shop.example":
-        return Reply(authoritative=True, answer=(Rrset(q.name, 5, "CNAME", (ZONE,)),), took_ms=2.0)
-    return Reply(authoritative=True, authority=(soa,))
+        return QueryResult(
+            authoritative=True, answer=(Rrset(q.name, 5, "CNAME", (ZONE,)),), took_ms=2.0
+        )
+    return QueryResult(authoritative=True, authority=(soa,))
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Question]:
     asked: list[Question] = []
 
-    def ask(question: Question) -> Reply:
+    def ask(question: Question) -> QueryResult:
         asked.append(question)
         return say(question)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ifdefault.health import server_check
-from ifdefault.health.server_check import Server, ServerJudge
+from ifdefault.health.server_check import ServerAddress, ServerJudge
 from ifdefault.model.config import ForwardConfig, ForwardServer, Ports
 from ifdefault.model.health import ServerHealth, Verdict
 from ifdefault.plan import servers
@@ -20,12 +20,12 @@ STEP_S = 1e-6
 class Lan:
     """Answers what the judge asks: `fate` says how, "mute" not at all."""
 
-    def __init__(self, *servers: Server) -> None:
+    def __init__(self, *servers: ServerAddress) -> None:
         self.now = 1000.0
         self.judge = ServerJudge()
         self.judge.follow(self.now, servers)
-        self.fate: Callable[[Server], str] = lambda _: "answered"
-        self.asked: list[tuple[float, Server]] = []
+        self.fate: Callable[[ServerAddress], str] = lambda _: "answered"
+        self.asked: list[tuple[float, ServerAddress]] = []
 
     def run(self, seconds: float) -> list[tuple[float, ServerHealth]]:
         """Let time pass, and tell what changed when."""
@@ -45,7 +45,7 @@ class Lan:
         self.now = until_s
         return changes
 
-    def gone(self) -> list[Server]:
+    def gone(self) -> list[ServerAddress]:
         return list(self.judge.gone)
 
     def states(self) -> list[str]:
@@ -173,7 +173,7 @@ def forward(
         ([forward(HTTPS, check="off"), forward(HTTPS)], {WEB1: "tcp"}),
     ],
 )
-def test_what_is_checked(forwards: list[ForwardConfig], found: dict[Server, str]) -> None:
+def test_what_is_checked(forwards: list[ForwardConfig], found: dict[ServerAddress, str]) -> None:
     assert servers.checks(forwards) == found
 
 

@@ -17,7 +17,7 @@ from ifdefault.dns import client, tsig, wire
 from ifdefault.frontend import requests
 from ifdefault.frontend.client import query, tsig_key_file, update
 from ifdefault.frontend.client.query import NoReply, Said
-from ifdefault.frontend.requests import Errands
+from ifdefault.frontend.requests import RequestRunner
 from ifdefault.ipc.messages import Query, Reply, Update
 
 HOME = "127.0.0.1"
@@ -245,7 +245,7 @@ def test_the_later_update_of_a_name_ends_the_earlier() -> None:
     async def main() -> None:
         server = await asyncio.start_server(serve, HOME, 0)
         port = server.sockets[0].getsockname()[1]
-        its = Errands(told.append)
+        its = RequestRunner(told.append)
 
         def order(number: int, name: str, address: str) -> Update:
             return Update(number, HOME, port, "", "example.net", name, 30, (address,), ())
@@ -274,7 +274,7 @@ def test_what_is_too_much_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Reply] = []
     sock = stream()
     for each in (sock, None):
-        Errands(told.append).take(Query(3, HOME, 53, "example.net", "A", False), each)
+        RequestRunner(told.append).take(Query(3, HOME, 53, "example.net", "A", False), each)
     assert told == [Reply(3, "this host: too much is asked at once")] * 2
     assert sock.fileno() == -1
 

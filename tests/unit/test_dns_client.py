@@ -57,15 +57,15 @@ def test_an_answer_is_read(
 ) -> None:
     asked = client.query(7, NAME, wanted, recurse=False)
     told = client.read_answer(answer(asked, *records), asked)
-    assert told == client.Answer(0, True, False, texts, ttl)
+    assert told == client.Response(0, True, False, texts, ttl)
 
 
 def test_codes_and_flags_are_read() -> None:
-    assert client.read_answer(answer(ASKED, rcode=5), ASKED) == client.Answer(5, True, False)
+    assert client.read_answer(answer(ASKED, rcode=5), ASKED) == client.Response(5, True, False)
     truncated = client.read_answer(answer(ASKED, flags=dns.flags.TC), ASKED)
-    assert truncated == client.Answer(0, False, True)
+    assert truncated == client.Response(0, False, True)
     bare = ASKED[:2] + bytes((0x80, 1)) + bytes(8)  # a server that can't read the question
-    assert client.read_answer(bare, ASKED) == client.Answer(1, False, False)
+    assert client.read_answer(bare, ASKED) == client.Response(1, False, False)
     assert client.code_name(5) == "REFUSED"
     assert client.code_name(23) == "RCODE 23"
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ifdefault.dns.delegation import Wanted, delegate, wanted, zone_file
 from ifdefault.dns.roots import ROOTS
-from ifdefault.dns.survey import Asking, Question, Reply, Rrset, Survey
+from ifdefault.dns.survey import Asking, QueryResult, Question, Rrset, Survey
 from ifdefault.dns.verdict import Truth, judge, judge_alias
 from ifdefault.model.dns import (
     CandidateAddresses,
@@ -62,18 +62,18 @@ class Net:
     local: dict[str, str] = field(default_factory=dict)  # uplink to this host's fault
     asked: list[Question] = field(default_factory=list)
 
-    def __call__(self, q: Question) -> Reply:
+    def __call__(self, q: Question) -> QueryResult:
         self.asked.append(q)
         if q.uplink in self.local:
-            return Reply(f"this host: {self.local[q.uplink]}", True)
+            return QueryResult(f"this host: {self.local[q.uplink]}", True)
         mute = ((q.address, uplink, tcp) for uplink in (q.uplink, None) for tcp in (q.tcp, None))
         if q.address not in self.servers or self.mute.intersection(mute):
-            return Reply("no answer")
+            return QueryResult("no answer")
         holding = [z for z in self.servers[q.address] if not z or within(q.name, z)]
         if q.type == "DS":  # the parent's to tell
             holding = [zone for zone in holding if zone != q.name] or holding
         if q.address in self.codes or not holding:
-            return Reply(code=self.codes.get(q.address, "REFUSED"))
+            return QueryResult(code=self.codes.get(q.address, "REFUSED"))
         zone = max(holding, key=len)
         return answer(self.copies.get((q.address, zone), self.zones[zone]), zone, q)
 
@@ -83,17 +83,17 @@ class Net:
         self.zones[zone] = kept + ([Rrset(name, ttl, kind, tuple(sorted(values)))] * bool(values))
 
 
-def answer(records: list[Rrset], zone: str, q: Question) -> Reply:
+def answer(records: list[Rrset], zone: str, q: Question) -> QueryResult:
     cuts = [r for r in records if r.type == "NS" and r.name != zone and within(q.name, r.name)]
     if cuts and not (q.type == "DS" and q.name == cuts[0].name):
         near = tuple(r for r in records if r.name in cuts[0].values)
-        return Reply(authority=(cuts[0],), additional=near)
+        return QueryResult(authority=(cuts[0],), additional=near)
     here = tuple(r for r in records if r.name == q.name)
     found = tuple(r for r in here if r.type in (q.type, "CNAME"))
     known = here or any(within(r.name, q.name) for r in records)
     rest = () if found else tuple(r for r in records if r.type == "SOA")
     code = "NOERROR" if known else "NXDOMAIN"
-    return Reply(code=code, authoritative=True, answer=found, authority=rest)
+    return QueryResult(code=code, authoritative=True, answer=found, authority=rest)
 
 
 def rows(*rows: tuple[str, str, str, int]) -> list[Rrset]:
@@ -137,7 +137,7 @@ def net() -> Net:
     )  # fmt: skip
 
 
-def drive(asking: Asking[T], ask: Callable[[Question], Reply]) -> T:
+def drive(asking: Asking[T], ask: Callable[[Question], QueryResult]) -> T:
     """As the command does, but one question after the other."""
     try:
         batch = next(asking)
@@ -238,7 +238,7 @@ def test_whatever_is_answered_it_ends(data: st.DataObject) -> None:
     soas = st.builds(soa, names, st.integers(0, 2**32 - 1))
     sets = st.lists(st.one_of(plain, soas), max_size=3).map(tuple)
     replies = st.builds(
-        Reply,
+        QueryResult,
         st.sampled_from(["", "", "", "no answer"]),
         st.booleans(),
         st.sampled_from(["NOERROR", "NOERROR", "NXDOMAIN", "SERVFAIL"]),
@@ -246,11 +246,11 @@ def test_whatever_is_answered_it_ends(data: st.DataObject) -> None:
     )  # fmt: skip
     count = 0
 
-    def ask(_: Question) -> Reply:
+    def ask(_: Question) -> QueryResult:
         nonlocal count
         count += 1
         assert count < 3000
-        return data.draw(replies) if count < 16 else Reply("no answer")
+        return data.draw(replies) if count < 16 else QueryResult("no answer")
 
     (zone,) = wanted(CONFIG, OFFERS)
     survey = Survey([("root", ROOT)], WAYS, TRUTH.own)

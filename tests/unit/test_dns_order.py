@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.dns.order import Order, order, rotation, smooth, together
+from ifdefault.dns.order import RecordOrder, order, rotation, smooth, together
 from ifdefault.model.dns import AddressRecord, Policy
 
 GROUPS = st.integers(0, 5).map(lambda n: tuple(bytes([65 + at]) for at in range(n)))
 
 
-def takes(one: Order, count: int) -> list[tuple[bytes, ...]]:
+def takes(one: RecordOrder, count: int) -> list[tuple[bytes, ...]]:
     return [one.take(turn) for turn in islice(one.cycle(), count)]
 
 

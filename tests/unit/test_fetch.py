@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.frontend.client.http_get import read
-from ifdefault.frontend.probe.outcome import Fault
+from ifdefault.frontend.probe.outcome import ProbeError
 
 OK = b"HTTP/1.1 200 OK\r\nServer: x\r\n"
 
@@ -43,7 +43,7 @@ def test_an_address(response: bytes, address: str) -> None:
     ],
 )
 def test_no_address(response: bytes, why: str) -> None:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ProbeError) as caught:
         read(response)
     assert caught.value.answer.detail == why
 
@@ -52,6 +52,6 @@ def test_no_address(response: bytes, why: str) -> None:
 def test_no_body_whatever_does_harm(body: bytes) -> None:
     try:
         text = read(OK + b"\r\n" + body)
-    except Fault:
+    except ProbeError:
         return
     assert text.encode() in (body.strip(), body.strip().lower()) or ":" in text

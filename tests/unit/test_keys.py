@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ifdefault.frontend.client import tsig_key_file
-from ifdefault.frontend.client.tsig_key_file import BadKey, Key
+from ifdefault.frontend.client.tsig_key_file import BadKey, LoadedKey
 
 WRITTEN = 'key "tsig-key" {\n\talgorithm hmac-sha256;\n\tsecret "c2VjcmV0";\n};\n'
 
@@ -22,7 +22,7 @@ WRITTEN = 'key "tsig-key" {\n\talgorithm hmac-sha256;\n\tsecret "c2VjcmV0";\n};\
     ],
 )
 def test_a_key_is_read(text: str) -> None:
-    assert tsig_key_file.parse(text, "/k") == Key("tsig-key", "hmac-sha256", b"secret")
+    assert tsig_key_file.parse(text, "/k") == LoadedKey("tsig-key", "hmac-sha256", b"secret")
 
 
 def test_a_secret_with_slashes() -> None:

@@ -11,13 +11,13 @@ from ifdefault.lab import demo_outage
 from ifdefault.lab.clients_by_name import Visit
 from ifdefault.lab.dns import render_zones
 from ifdefault.lab.fitting import fit
-from ifdefault.lab.topology import Delegation, load, names
+from ifdefault.lab.topology import DelegatedZone, load, names
 
 OWN = ("203.0.113.10", "2001:db8:a::10")
 
 
-def delegated(*zones: str) -> list[Delegation]:
-    return [Delegation(zone, ((f"ns-isp-a.{zone}", OWN),)) for zone in zones]
+def delegated(*zones: str) -> list[DelegatedZone]:
+    return [DelegatedZone(zone, ((f"ns-isp-a.{zone}", OWN),)) for zone in zones]
 
 
 def read(zones: dict[str, str]) -> dict[str, dns.zone.Zone]:
@@ -77,8 +77,8 @@ def test_the_zones_of_ones_own_config_are_delegated() -> None:
     topology = fit(parse(text, "my.toml"), text, "my.toml")
     server = "ns-a-very-long-name-of-an-uplink"
     assert topology.delegations() == (
-        Delegation("www.example.net", ((f"{server}.www.example.net", ("192.0.2.77",)),)),
-        Delegation("www.example.org", ((f"{server}.www.example.org", ("192.0.2.77",)),)),
+        DelegatedZone("www.example.net", ((f"{server}.www.example.net", ("192.0.2.77",)),)),
+        DelegatedZone("www.example.org", ((f"{server}.www.example.org", ("192.0.2.77",)),)),
     )
 
 
@@ -104,5 +104,5 @@ def test_the_fate_of_visitors() -> None:
 def test_when_an_outage_went_well(
     last_failed_s: float | None, return_s: float | None, ok: bool
 ) -> None:
-    fate = demo_outage.Fate("www", 100, 10, last_failed_s, return_s, ())
+    fate = demo_outage.VisitSummary("www", 100, 10, last_failed_s, return_s, ())
     assert demo_outage.Outage("isp-a", 3, 7.0, fate, fate, ()).ok is ok

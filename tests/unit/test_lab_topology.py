@@ -9,7 +9,7 @@ import pytest
 
 from ifdefault.config import parse as parse_config
 from ifdefault.lab import build
-from ifdefault.lab.topology import Target, Topology, load, names, parse
+from ifdefault.lab.topology import ProviderAddress, Topology, load, names, parse
 from ifdefault.model.config import HealthConfig
 from ifdefault.model.errors import ConfigError
 
@@ -68,10 +68,10 @@ def test_every_world_has_what_is_probed_by_default(topology: Topology) -> None:
 
 def test_two_uplinks() -> None:
     assert load("two").targets() == (
-        Target("isp-a", 4, "203.0.113.10"),
-        Target("isp-a", 6, "2001:db8:a::10"),
-        Target("isp-b", 4, "198.51.100.10"),
-        Target("isp-b", 6, "2001:db8:b::10"),
+        ProviderAddress("isp-a", 4, "203.0.113.10"),
+        ProviderAddress("isp-a", 6, "2001:db8:a::10"),
+        ProviderAddress("isp-b", 4, "198.51.100.10"),
+        ProviderAddress("isp-b", 6, "2001:db8:b::10"),
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from ifdefault import __version__
 from ifdefault.dns import client
 from ifdefault.frontend.probe import dns, http, tcp
-from ifdefault.frontend.probe.outcome import Answer, Fault
+from ifdefault.frontend.probe.outcome import ProbeError, ProbeOutcome
 
 HERE = "127.0.0.1"
 
@@ -55,7 +55,7 @@ def test_tcp() -> None:
 @pytest.mark.parametrize("address", ["2001:db8::1", "255.255.255.255"])
 def test_what_the_kernel_refuses_at_once_is_local(address: str) -> None:
     async def main() -> None:
-        with stream() as sock, pytest.raises(Fault) as caught:
+        with stream() as sock, pytest.raises(ProbeError) as caught:
             await tcp.probe(sock, address, 80)
         assert caught.value.answer.verdict == "local"
 
@@ -67,7 +67,7 @@ def test_what_the_kernel_refuses_at_once_is_local(address: str) -> None:
 
 def get(
     pieces: Sequence[bytes], statuses: Sequence[int] = (), *, host: str = "example.net"
-) -> tuple[Answer, bytes, int]:
+) -> tuple[ProbeOutcome, bytes, int]:
     """What comes of a GET that is answered by these pieces, the request, and the port."""
     asked = b""
 
@@ -80,14 +80,14 @@ def get(
             await asyncio.sleep(0)
         writer.close()
 
-    async def main() -> tuple[Answer, int]:
+    async def main() -> tuple[ProbeOutcome, int]:
         server = await asyncio.start_server(answer, HERE, 0)
         port = int(server.sockets[0].getsockname()[1])
         try:
             with stream() as sock:
                 asking = http.probe(sock, HERE, port, host, "/a?b", statuses, secure=False)
                 return await asyncio.wait_for(asking, 10), port
-        except Fault as fault:
+        except ProbeError as fault:
             return fault.answer, port
         finally:
             server.close()
@@ -164,7 +164,7 @@ def test_what_is_asked_of_a_dns_server() -> None:
     )
     assert dns.build(1, "")[12:].hex(" ") == "00 00 02 00 01"  # the root's servers
     assert dns.build(1, "a.") == dns.build(1, "a")
-    with pytest.raises(Fault):
+    with pytest.raises(ProbeError):
         dns.build(1, "a" * 64)
 
 
@@ -193,10 +193,10 @@ def test_what_counts_as_a_response(packet: bytes, code: int | None) -> None:
     assert client.read_code(packet, QUERY) == code
 
 
-def serve_dns(answers: Callable[[bytes], list[bytes]], name: str = "example.net") -> Answer:
+def serve_dns(answers: Callable[[bytes], list[bytes]], name: str = "example.net") -> ProbeOutcome:
     """What comes of a query to a server that answers so."""
 
-    async def main() -> Answer:
+    async def main() -> ProbeOutcome:
         loop = asyncio.get_running_loop()
         with datagrams() as server, datagrams() as sock:
             server.bind((HERE, 0))

@@ -14,7 +14,7 @@ import dns.rrset
 import pytest
 
 from ifdefault.cli import resolver
-from ifdefault.dns.survey import Question, Reply, Rrset
+from ifdefault.dns.survey import QueryResult, Question, Rrset
 
 Behaviour = Callable[[dns.message.Message, bool], bytes | None]  # query, whether it came by TCP
 
@@ -85,7 +85,7 @@ def plain(tcp: bool) -> socket.socket:
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
 
 
-def ask(server: Server, *, tcp: bool = False, make: resolver.Open = plain) -> Reply:
+def ask(server: Server, *, tcp: bool = False, make: resolver.Open = plain) -> QueryResult:
     question = Question("203.0.113.53", "www.example", "A", tcp=tcp)
     return resolver.ask(make, question, "127.0.0.1", server.port)
 

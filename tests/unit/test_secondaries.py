@@ -13,12 +13,15 @@ from ifdefault.dns import tsig, wire
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.secondaries import Guard
 from ifdefault.dns.table import Table
-from ifdefault.frontend.client.tsig_key_file import Key
+from ifdefault.frontend.client.tsig_key_file import LoadedKey
 from ifdefault.model.dns import AddressRecord, Published, Record, Zone
 
 NOW = 1_000.0  # on a clock that starts when it likes
 UNIX = 1_700_000_000.0
-KEY, OTHER = Key("k.example", "hmac-sha256", b"one"), Key("k.example", "hmac-sha256", b"two")
+KEY, OTHER = (
+    LoadedKey("k.example", "hmac-sha256", b"one"),
+    LoadedKey("k.example", "hmac-sha256", b"two"),
+)
 OPEN, KEYED, BOTH, BROKEN, STRANGER = (f"192.0.2.{n}" for n in range(1, 6))
 TEXTS = tuple(Record(16, bytes([200]) + f"{n:0200}".encode(), "") for n in range(3))
 
@@ -43,7 +46,7 @@ def guard(told: list[str]) -> Guard:
     zone = Zone("www.example", 7, "hostmaster.www.example", ("ns.www.example",), names)
     responder = Responder(Table.build([zone]), secret=bytes(16))
     responder.epoch_offset_s = UNIX - NOW
-    secondaries: dict[str, list[tsig.Key | None]] = {
+    secondaries: dict[str, list[tsig.TsigKey | None]] = {
         OPEN: [None],
         KEYED: [KEY],
         BOTH: [None, KEY],
@@ -58,7 +61,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def query(
-    kind: str = "SOA", key: Key | None = None, *, name: str = "www.example."
+    kind: str = "SOA", key: LoadedKey | None = None, *, name: str = "www.example."
 ) -> tuple[dns.message.Message, bytes]:
     message = dns.message.make_query(name, kind, use_edns=0, payload=1232)
     if key is not None:
@@ -88,7 +91,7 @@ def read(answer: bytes, asked: dns.message.Message) -> dns.message.Message:
     ],
 )
 def test_who_may_transfer(
-    guard: Guard, told: list[str], client: str, key: Key | None, code: str
+    guard: Guard, told: list[str], client: str, key: LoadedKey | None, code: str
 ) -> None:
     asked, packet = query("AXFR", key)
     answers = guard.tcp(packet, client, "a", NOW)

@@ -14,14 +14,14 @@ import dns.rcode
 import dns.tsig
 import pytest
 
-from ifdefault.frontend.client.tsig_key_file import Key
+from ifdefault.frontend.client.tsig_key_file import LoadedKey
 from ifdefault.frontend.server import notify
-from ifdefault.frontend.server.notify import Notifier, Secondary
+from ifdefault.frontend.server.notify import NotifySender, Secondary
 from ifdefault.model.config import Family
 
 ADDRESS = "192.0.2.53"
 SECONDARY = Secondary(ADDRESS, 5353)
-KEY = Key("k.example", "hmac-sha256", b"secret")
+KEY = LoadedKey("k.example", "hmac-sha256", b"secret")
 AGAIN_S = 0.001
 
 
@@ -44,7 +44,7 @@ class Stage:
         self.sent: list[tuple[str, bytes, tuple[str, int]]] = []
         self.told: list[str] = []
         self.ways = [Way(uplink, self.sent) for uplink in uplinks]
-        self.notifier = Notifier(self._ways, self.told.append)
+        self.notifier = NotifySender(self._ways, self.told.append)
 
     def _ways(self, family: Family) -> Iterator[tuple[str, socket.socket]]:
         found: Any = [(way.uplink, way) for way in self.ways if family == 4]

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.dns import tsig, wire
-from ifdefault.frontend.client.tsig_key_file import ALGORITHMS, Key
+from ifdefault.frontend.client.tsig_key_file import ALGORITHMS, LoadedKey
 
 NOW = 1_700_000_000
-KEY = Key("transfer.example", "hmac-sha256", b"a secret that nobody knows, or so")
+KEY = LoadedKey("transfer.example", "hmac-sha256", b"a secret that nobody knows, or so")
 
 
-def theirs(key: Key) -> dns.tsig.Key:
+def theirs(key: LoadedKey) -> dns.tsig.Key:
     return dns.tsig.Key(key.name, key.secret, key.algorithm)
 
 
-def signed(key: Key = KEY) -> tuple[dns.message.QueryMessage, bytes]:
+def signed(key: LoadedKey = KEY) -> tuple[dns.message.QueryMessage, bytes]:
     """A query, and the same as dnspython signs it at NOW."""
     query = dns.message.make_query("www.example.", "SOA", use_edns=0)
     asked = dns.message.from_wire(query.to_wire())
@@ -39,7 +39,7 @@ def signed(key: Key = KEY) -> tuple[dns.message.QueryMessage, bytes]:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_query_that_others_signed(algorithm: str) -> None:
-    key = Key("k", algorithm, b"s" * 20)
+    key = LoadedKey("k", algorithm, b"s" * 20)
     query, message = signed(key)
     plain, signature = tsig.split(message)
     bare = dns.message.from_wire(plain)
@@ -54,14 +54,14 @@ def test_what_is_wrong_with_a_signature() -> None:
     plain, signature = tsig.split(message)
     assert signature is not None
 
-    def judged(*, key: Key = KEY, text: bytes = plain, now: float = NOW) -> int:
+    def judged(*, key: LoadedKey = KEY, text: bytes = plain, now: float = NOW) -> int:
         return tsig.judge(text, signature, key, now)
 
     assert judged() == 0
     assert judged(text=plain[:-1] + b"\1") == tsig.BADSIG
-    assert judged(key=Key(KEY.name, KEY.algorithm, b"another")) == tsig.BADSIG
-    assert judged(key=Key("other", KEY.algorithm, KEY.secret)) == tsig.BADKEY
-    assert judged(key=Key(KEY.name, "hmac-sha512", KEY.secret)) == tsig.BADKEY
+    assert judged(key=LoadedKey(KEY.name, KEY.algorithm, b"another")) == tsig.BADSIG
+    assert judged(key=LoadedKey("other", KEY.algorithm, KEY.secret)) == tsig.BADKEY
+    assert judged(key=LoadedKey(KEY.name, "hmac-sha512", KEY.secret)) == tsig.BADKEY
     assert judged(now=NOW + 300) == judged(now=NOW - 300) == 0
     assert judged(now=NOW + 301) == judged(now=NOW - 301) == tsig.BADTIME
     # a wrong signature is told before a wrong time (RFC 8945, 5.2)

@@ -14,8 +14,8 @@ import click
 
 from ifdefault.lab import rootless
 from ifdefault.lab.clients_by_name import CONNECT_S
-from ifdefault.lab.demo_outage import PER_S, SPAN_S, Fate, Outage, Span
-from ifdefault.lab.demo_scenario import COUNT, Row, Share, Story, tell
+from ifdefault.lab.demo_outage import PER_S, SPAN_S, Outage, Span, VisitSummary
+from ifdefault.lab.demo_scenario import COUNT, Row, Story, UplinkShare, tell
 from ifdefault.lab.topology import load
 
 _PROBLEM = """\
@@ -118,7 +118,7 @@ def _cell(row: Row) -> str:
     )
 
 
-def _rotation(shares: Sequence[Share]) -> Iterator[str]:
+def _rotation(shares: Sequence[UplinkShare]) -> Iterator[str]:
     yield "A resolver hands out both addresses in turn; new connections rotate over the uplinks:"
     total = sum(share.tried for share in shares)
     for share in shares:
@@ -155,7 +155,7 @@ def _bar(span: Span) -> str:
     return click.style(bar, fg="green" if span.answered == span.tried else "red")
 
 
-def _fate(fate: Fate, outage: Outage) -> str:
+def _fate(fate: VisitSummary, outage: Outage) -> str:
     if fate.last_failed_s is None:
         return f"of {fate.tried} connections none failed"
     over = outage.dead_s - fate.last_failed_s < CONNECT_S  # a second SYN may get through

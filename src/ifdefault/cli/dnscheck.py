@@ -16,7 +16,16 @@ from ifdefault.cli.options import Options
 from ifdefault.dns.candidate_address import offer, seen_as
 from ifdefault.dns.delegation import Wanted, wanted
 from ifdefault.dns.roots import ROOTS
-from ifdefault.dns.survey import Alias, Asking, Found, Question, Reply, Server, Step, Survey
+from ifdefault.dns.survey import (
+    Alias,
+    Asking,
+    QueryResult,
+    Question,
+    Step,
+    Survey,
+    ZoneServer,
+    ZoneSurvey,
+)
 from ifdefault.dns.verdict import Truth, judge, judge_alias
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus
 
 T = TypeVar("T")
-Ask = Callable[[Question], Reply]
+SendQuestion = Callable[[Question], QueryResult]
 
 _AT_ONCE = 32  # questions
 
@@ -109,14 +118,14 @@ def look(config: Config, uplinks: tuple[Uplink, ...], standing: DaemonStatus | N
 # --- asking -------------------------------------------------------------------------------
 
 
-def asker(host: Host) -> Ask:
+def asker(host: Host) -> SendQuestion:
     """Put a question to a server, from an uplink's own address and interface."""
     from ifdefault.cli import resolver
     from ifdefault.kernel import open_probe_sockets
 
     uplinks = {uplink.name: uplink for uplink in host.uplinks}
 
-    def ask(question: Question) -> Reply:
+    def ask(question: Question) -> QueryResult:
         address, port = host.local.get(question.address, question.address), question.port
         if address != question.address:  # whoever translates it may translate the port
             port = host.config.dns.server.port
@@ -135,7 +144,7 @@ def asker(host: Host) -> Ask:
     return ask
 
 
-def drive(asking: Asking[T], ask: Ask) -> T:
+def drive(asking: Asking[T], ask: SendQuestion) -> T:
     """Put each batch of questions at once, until there is a result."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
@@ -151,8 +160,8 @@ def drive(asking: Asking[T], ask: Ask) -> T:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    found: tuple[Found, ...]
+class ZoneCheck:
+    found: tuple[ZoneSurvey, ...]
     aliases: tuple[Alias, ...]
     problems: tuple[Problem, ...]
 
@@ -161,7 +170,7 @@ class Checked:
         return all(problem.warning for problem in self.problems)
 
 
-def check(host: Host, ask: Ask, roots: Sequence[str], only: Sequence[str]) -> Checked:
+def check(host: Host, ask: SendQuestion, roots: Sequence[str], only: Sequence[str]) -> ZoneCheck:
     """All names of the config and their zones, or some of them, and names that aren't ours."""
     ours = {name.name for name in host.config.dns.names}
     zones = [zone for zone in host.wanted if not only or _is_meant(zone, only)]
@@ -176,7 +185,7 @@ def check(host: Host, ask: Ask, roots: Sequence[str], only: Sequence[str]) -> Ch
     aliases = [drive(survey.alias(name, ours), ask) for name in others]
     for alias in aliases:
         problems += judge_alias(alias, truth, sorted(ours))
-    return Checked(tuple(found), tuple(aliases), tuple(problems))
+    return ZoneCheck(tuple(found), tuple(aliases), tuple(problems))
 
 
 def _is_meant(zone: Wanted, names: Sequence[str]) -> bool:
@@ -186,7 +195,7 @@ def _is_meant(zone: Wanted, names: Sequence[str]) -> bool:
 # --- telling ------------------------------------------------------------------------------
 
 
-def lines(checked: Checked) -> Iterator[str]:
+def lines(checked: ZoneCheck) -> Iterator[str]:
     """The way down to each zone and name, then what its servers are, a line each."""
     for found in checked.found:
         yield found.zone
@@ -208,7 +217,7 @@ def _path(steps: Iterable[Step]) -> Iterator[str]:
         yield f"  {step.zone or '.'}  {took}{step.told}"
 
 
-def _server(found: Found, server: Server) -> str:
+def _server(found: ZoneSurvey, server: ZoneServer) -> str:
     """A server, and over which uplinks it answers."""
     heard: dict[str, list[str]] = {}
     for question, reply in found.replies(server, found.zone, "SOA"):
@@ -219,7 +228,7 @@ def _server(found: Found, server: Server) -> str:
     return f"  at {server}  {told}"
 
 
-def to_json(checked: Checked) -> dict[str, Any]:
+def to_json(checked: ZoneCheck) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {

@@ -41,7 +41,7 @@ EXIT_INTERNAL = 70  # EX_SOFTWARE, sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
 
-class _Table(click.Group):
+class _Subcommands(click.Group):
     """A group whose subcommands are rows of SUBCOMMANDS until one runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -66,7 +66,7 @@ def _nearest(name: str) -> str:
 
 
 @click.group(
-    cls=_Table,
+    cls=_Subcommands,
     context_settings={"help_option_names": ["-h", "--help"]},
     subcommand_metavar="SUBCOMMAND [ARGUMENTS]…",
 )

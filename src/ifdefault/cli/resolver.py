@@ -18,7 +18,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from ifdefault.dns.survey import Question, Reply, Rrset
+from ifdefault.dns.survey import QueryResult, Question, Rrset
 from ifdefault.model.errors import reason
 
 Open = Callable[[bool], socket.socket]  # for TCP or not
@@ -33,7 +33,7 @@ class _Local(Exception):
     """Nothing could be sent."""
 
 
-def ask(make: Open, question: Question, address: str, port: int) -> Reply:
+def ask(make: Open, question: Question, address: str, port: int) -> QueryResult:
     """`address` and `port` are where this host reaches the server of the question."""
     name, kind = f"{question.name}.", question.type
     query = dns.message.make_query(name, kind, use_edns=0, payload=_PAYLOAD, flags=0)
@@ -43,16 +43,16 @@ def ask(make: Open, question: Question, address: str, port: int) -> Reply:
         if question.tcp or response.flags & dns.flags.TC:
             response = _by_tcp(make, query, address, port)
     except _Local as error:
-        return Reply(f"this host: {error}", is_local=True)
+        return QueryResult(f"this host: {error}", is_local=True)
     except (dns.exception.Timeout, TimeoutError):
-        return Reply("no answer")
+        return QueryResult("no answer")
     except EOFError:
-        return Reply("it closed the connection")
+        return QueryResult("it closed the connection")
     except OSError as error:
-        return Reply(reason(error))
+        return QueryResult(reason(error))
     except dns.exception.DNSException as error:
-        return Reply(f"its response makes no sense: {error}")
-    return Reply(
+        return QueryResult(f"its response makes no sense: {error}")
+    return QueryResult(
         code=dns.rcode.to_text(response.rcode()),
         authoritative=bool(response.flags & dns.flags.AA),
         answer=tuple(map(_rrset, response.answer)),

@@ -138,14 +138,14 @@ _SCHEMA = {
         },
     ]
 }
-_Item = Annotated[
+_EndpointItem = Annotated[
     EndpointKeys,
     short_for("address"),
     AfterValidator(lambda keys: Endpoint(**dict(keys))),
     WithJsonSchema(_SCHEMA),
 ]
 Endpoints = Annotated[
-    tuple[_Item, ...],
+    tuple[_EndpointItem, ...],
     Field(max_length=MOST_SERVERS),
     distinct("name it once, or with another port", attrgetter("address", "port")),
 ]

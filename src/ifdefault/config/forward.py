@@ -119,16 +119,16 @@ def _or_list(item: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]})
 
 
-Listen = Annotated[
+_ListenPorts = Annotated[
     tuple[Annotated[str, AfterValidator(_listen)], ...],
     BeforeValidator(_listed),
     some("no port", 'name one, such as "tcp:443"'),
     AfterValidator(_apart),
     _or_list(_LISTEN_ITEM),
 ]
-_Server = Annotated[ContentKeys, short_for("address"), AfterValidator(_content)]
+_ServerItem = Annotated[ContentKeys, short_for("address"), AfterValidator(_content)]
 Servers = Annotated[
-    tuple[_Server, ...],
+    tuple[_ServerItem, ...],
     Field(max_length=MOST_SERVERS),
     BeforeValidator(_listed),
     some("no server", 'name one, as in to = ["10.0.0.10"]'),
@@ -141,7 +141,7 @@ Servers = Annotated[
 class ForwardKeys(Keys):
     """A service that content servers behind the host offer."""
 
-    listen: Listen = Field(description='ports that clients ask for, such as "tcp:443"')
+    listen: _ListenPorts = Field(description='ports that clients ask for, such as "tcp:443"')
     to: Servers = Field(description="the content servers, with or without a port of their own")
     uplinks: Uplinks = Field(
         default=(), description="the uplinks that it is offered on; all, if not said"

@@ -120,12 +120,12 @@ def _path(url: str, rest: str, kind: ProbeKind) -> str:
     return ""
 
 
-Status = Annotated[int, Field(strict=True, ge=100, le=599)]
+_HttpStatus = Annotated[int, Field(strict=True, ge=100, le=599)]
 
 
 class ProbeKeys(Keys):
     url: Annotated[Any, AfterValidator(lambda url: _as_probe(url))]
-    status: tuple[Status, ...] = ()
+    status: tuple[_HttpStatus, ...] = ()
 
 
 def _as_probe(url: Any) -> Probe:
@@ -163,5 +163,7 @@ _SCHEMA = {
         },
     ]
 }
-_Item = Annotated[ProbeKeys, short_for("url"), AfterValidator(_joined), WithJsonSchema(_SCHEMA)]
-Probes = Annotated[tuple[_Item, ...], distinct("name it once, it is asked often enough")]
+_ProbeItem = Annotated[
+    ProbeKeys, short_for("url"), AfterValidator(_joined), WithJsonSchema(_SCHEMA)
+]
+Probes = Annotated[tuple[_ProbeItem, ...], distinct("name it once, it is asked often enough")]

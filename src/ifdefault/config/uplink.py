@@ -86,7 +86,7 @@ def _mac(text: str) -> str:
 Name = Annotated[
     str, AfterValidator(_uplink_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"})
 ]
-Address = Annotated[str, AfterValidator(_address)]
+_UplinkAddress = Annotated[str, AfterValidator(_address)]
 Gateways = Annotated[
     tuple[Annotated[str, AfterValidator(_gateway)], ...], AfterValidator(_gateways)
 ]
@@ -108,7 +108,7 @@ class UplinkKeys(Keys):
     """An uplink: an interface, or one router on it; what is left out is read from the kernel."""
 
     interface: Interface = Field(description="network interface that leads to the provider")
-    addresses: tuple[Address, ...] = Field(
+    addresses: tuple[_UplinkAddress, ...] = Field(
         default=(), description="the host's addresses from this provider, without prefix length"
     )
     gateways: Gateways = Field(

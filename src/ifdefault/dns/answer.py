@@ -13,7 +13,7 @@ from ifdefault.dns import transfer, wire
 from ifdefault.dns.cookies import Cookies
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.order import Turn
-from ifdefault.dns.query import Asked, parse
+from ifdefault.dns.query import ParsedQuery, parse
 from ifdefault.dns.reply import reply
 from ifdefault.dns.shape import LEVER, Parts, Shape
 from ifdefault.dns.table import Table
@@ -26,7 +26,7 @@ _MOST_UPLINKS = 64
 # follows: root, type, class; root, type, size, TTL, length; the option's code and length
 _EDGE = 5 + 11 + 4
 
-Known = tuple[Iterator[Turn], dict[Turn, bytes], Shape]
+CachedAnswers = tuple[Iterator[Turn], dict[Turn, bytes], Shape]
 
 
 class _Memo:
@@ -35,7 +35,7 @@ class _Memo:
     __slots__ = ("exact", "shapes")
 
     def __init__(self) -> None:
-        self.exact: dict[bytes, Known] = {}
+        self.exact: dict[bytes, CachedAnswers] = {}
         self.shapes: dict[bytes, Shape] = {}
 
 
@@ -143,7 +143,7 @@ class Responder:
         self._remembered(len(parts[1]) + _PARTS_BYTES)
         return parts
 
-    def _whole(self, query: bytes, known: Known, turn: Turn) -> bytes:
+    def _whole(self, query: bytes, known: CachedAnswers, turn: Turn) -> bytes:
         """All behind the ID of the response to a query without a cookie."""
         _, wholes, shape = known
         head, rest = shape.parts.get(turn) or self._parts(shape, turn)
@@ -178,14 +178,16 @@ class Responder:
         head, rest = shape.tcp(next(shape.turns))
         return (query[:2] + head + query[_HEAD : shape.end] + rest + option,)
 
-    def _wants_all(self, asked: Asked) -> bool:
+    def _wants_all(self, asked: ParsedQuery) -> bool:
         """Whether a transfer that is allowed is of more than the SOA."""
         if asked.type == wire.IXFR and asked.serial is not None:
             serial = self._table.nodes[asked.name].apex.serial
             return transfer.is_newer(serial, asked.serial)
         return asked.type == wire.AXFR
 
-    def _zone(self, query: bytes, asked: Asked, shape: Shape, option: bytes) -> tuple[bytes, ...]:
+    def _zone(
+        self, query: bytes, asked: ParsedQuery, shape: Shape, option: bytes
+    ) -> tuple[bytes, ...]:
         zone = self._table.nodes[asked.name].apex.zone
         first, *others = transfer.portions(transfer.axfr(self._table, zone))
         head, rest = shape.around(b"".join(first), len(first))

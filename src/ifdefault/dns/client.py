@@ -35,7 +35,7 @@ def code_name(code: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """`texts`: addresses, names of servers, or a serial, as was asked for; `ttl` their least."""
 
     code: int
@@ -65,13 +65,13 @@ def read_code(message: bytes, asked: bytes) -> int | None:
     return code if questions == 1 and there.lower() == question.lower() else None
 
 
-def read_answer(message: bytes, asked: bytes) -> Answer | None:
+def read_answer(message: bytes, asked: bytes) -> Response | None:
     """What a server says to a query. CNAMEs in it were followed by the server."""
     if (code := read_code(message, asked)) is None:
         return None
     _, flags, questions, answers, _, _ = wire.HEADER.unpack_from(message)
     if questions == 0:
-        return Answer(code, False, False)
+        return Response(code, False, False)
     question = _question(asked)
     at = wire.HEADER.size + len(question)
     kind, _ = wire.TWO.unpack_from(question, len(question) - wire.TWO.size)
@@ -83,7 +83,7 @@ def read_answer(message: bytes, asked: bytes) -> Answer | None:
             texts[_text(kind, message, rdata, at)] = None
             least = ttl if least is None else min(ttl, least)
     authoritative, truncated = bool(flags & wire.AA), bool(flags & wire.TC)
-    return Answer(code, authoritative, truncated, tuple(texts), least or 0)
+    return Response(code, authoritative, truncated, tuple(texts), least or 0)
 
 
 def _question(asked: bytes) -> bytes:

@@ -13,7 +13,7 @@ from ifdefault.dns.publish import NAMESERVER_TTL_S, serve
 from ifdefault.model.address import family_of
 from ifdefault.model.dns import CandidateAddresses, DnsConfig, Endpoint, NameConfig, within, zone_of
 
-Line = tuple[str, str, str]  # owner, type, value
+ZoneLine = tuple[str, str, str]  # owner, type, value
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -51,7 +51,7 @@ def wanted(config: DnsConfig, offers: Sequence[CandidateAddresses]) -> tuple[Wan
     return tuple(found)
 
 
-def delegate(zone: Wanted) -> tuple[Line, ...]:
+def delegate(zone: Wanted) -> tuple[ZoneLine, ...]:
     """What the parent is to say of a zone: its NS records, and glue for those within it."""
     hosts = tuple((zone.zone, "NS", f"{host}.") for host, _ in zone.nameservers)
     return hosts + tuple(
@@ -62,17 +62,17 @@ def delegate(zone: Wanted) -> tuple[Line, ...]:
     )
 
 
-def glue(host: str, addresses: Iterable[str]) -> tuple[Line, ...]:
+def glue(host: str, addresses: Iterable[str]) -> tuple[ZoneLine, ...]:
     return tuple((host, {4: "A", 6: "AAAA"}[family_of(a)], a) for a in addresses)
 
 
-def zone_file(lines: Iterable[Line]) -> list[str]:
+def zone_file(lines: Iterable[ZoneLine]) -> list[str]:
     """Those lines for a zone file (RFC 1035, 5), wherever in it."""
     rows = [(f"{owner}.", kind, value) for owner, kind, value in lines]
     width = max((len(owner) for owner, _, _ in rows), default=0)
     return [f"{o:<{width}} {NAMESERVER_TTL_S} IN {kind:<4} {value}" for o, kind, value in rows]
 
 
-def told(lines: Iterable[Line]) -> str:
+def told(lines: Iterable[ZoneLine]) -> str:
     """The same in one line, for people."""
     return "; ".join(f"{owner}. {kind} {value}" for owner, kind, value in lines)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Literal
 
-Verdict = Literal["answer", "truncate", "drop"]
+LimiterAction = Literal["answer", "truncate", "drop"]
 MOST_CLIENTS = 65_536  # counted at once; if they are more, all are counted anew
 _PERIOD_S = 1.0
 
@@ -26,7 +26,7 @@ class Limiter:
         self._by_network: dict[str | bytes, list[int]] = {}
         self._end_s = 0.0
 
-    def decide(self, client: str, now: float) -> Verdict:
+    def decide(self, client: str, now: float) -> LimiterAction:
         if not self.rate_limit:
             return "answer"
         if not self._end_s - _PERIOD_S <= now < self._end_s:

@@ -1,7 +1,7 @@
 """In which order a name's addresses are handed out, by its policy.
 
-Rules: an Order is a cycle of turns, and what to say at each. Whoever follows one cycle gives each
-its due: exactly over a whole cycle, evenly within it. `cycle` gives a new beginning each time.
+Rules: a RecordOrder is a cycle of turns, and what to say at each. Whoever follows one cycle gives
+each its due: exactly over a whole cycle, evenly within it. `cycle` gives a new beginning each time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BY_ARRIVAL: tuple[Policy, ...] = ("arrival", "arrival-only")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RecordOrder:
     """`cycle` makes an endless iterator of turns, `take` tells the data, in order, at a turn."""
 
     cycle: Callable[[], Iterator[Turn]]
@@ -30,7 +30,7 @@ class Order:
 
 def order(
     policy: Policy, handed: Sequence[AddressRecord], rdatas: Rdatas, uplink: str = ""
-) -> Order:
+) -> RecordOrder:
     """How to hand out the addresses of one family to those whose queries come in by an uplink.
     Uplinks may share an address."""
     single = unique(rdatas)
@@ -50,11 +50,11 @@ def unique(rdatas: Iterable[bytes]) -> Rdatas:
     return tuple(dict.fromkeys(rdatas))
 
 
-def fixed(rdatas: Rdatas) -> Order:
-    return Order(partial(repeat, 0), lambda _: rdatas)
+def fixed(rdatas: Rdatas) -> RecordOrder:
+    return RecordOrder(partial(repeat, 0), lambda _: rdatas)
 
 
-def rotation(*groups: Rdatas) -> Order:
+def rotation(*groups: Rdatas) -> RecordOrder:
     """All of them, one group behind the other, each beginning one further at each turn."""
     some = [group for group in groups if group]
 
@@ -62,12 +62,12 @@ def rotation(*groups: Rdatas) -> Order:
         turned = [(group, turn % len(group)) for group in some]
         return tuple(rdata for group, at in turned for rdata in group[at:] + group[:at])
 
-    return Order(partial(cycle, range(lcm(*map(len, some)))), take)
+    return RecordOrder(partial(cycle, range(lcm(*map(len, some)))), take)
 
 
-def weighted(rdatas: Rdatas, weights: Sequence[int]) -> Order:
+def weighted(rdatas: Rdatas, weights: Sequence[int]) -> RecordOrder:
     """One of them at each turn."""
-    return Order(lambda: cycle(smooth(weights)), lambda turn: (rdatas[turn],))
+    return RecordOrder(lambda: cycle(smooth(weights)), lambda turn: (rdatas[turn],))
 
 
 def smooth(weights: Sequence[int]) -> Iterator[int]:
@@ -83,10 +83,10 @@ def smooth(weights: Sequence[int]) -> Iterator[int]:
         yield best
 
 
-def together(orders: Sequence[Order], say: Callable[[list[Rdatas]], Rdatas]) -> Order:
+def together(orders: Sequence[RecordOrder], say: Callable[[list[Rdatas]], Rdatas]) -> RecordOrder:
     """Several orders in step: `say` is told what each takes."""
 
     def take(turn: Turn) -> Rdatas:
         return say([each.take(step) for each, step in zip(orders, turn, strict=True)])
 
-    return Order(lambda: zip(*(each.cycle() for each in orders), strict=False), take)
+    return RecordOrder(lambda: zip(*(each.cycle() for each in orders), strict=False), take)

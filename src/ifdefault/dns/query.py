@@ -30,7 +30,7 @@ class Edns:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedQuery:
     """A query. `question` is as it came, b"" if there is none to be read; `name` is that in lower
     case; `serial` that of an IXFR's client; `refusal` the TSIG record that refuses its TSIG."""
 
@@ -49,7 +49,7 @@ class Asked:
         return (self.flags & wire.OPCODE) >> 11
 
 
-def parse(message: bytes) -> Asked | None:
+def parse(message: bytes) -> ParsedQuery | None:
     """What is asked; None if nothing is: it is no whole header, or a response."""
     if len(message) < wire.HEADER.size:
         return None
@@ -57,7 +57,7 @@ def parse(message: bytes) -> Asked | None:
     if flags & wire.QR:
         return None
     if flags & wire.OPCODE:
-        return Asked(flags)  # its sections may mean anything
+        return ParsedQuery(flags)  # its sections may mean anything
     name, kind, class_, end = b"", 0, 0, wire.HEADER.size
     question = b""
     try:
@@ -71,8 +71,8 @@ def parse(message: bytes) -> Asked | None:
         serial, end = _serial(message, authorities, end)
         edns, refusal = _additional(message, others, end)
     except wire.BadWire:
-        return Asked(flags, name, kind, class_, question, fault=wire.FORMERR)
-    return Asked(flags, name, kind, class_, question, edns, serial, refusal)
+        return ParsedQuery(flags, name, kind, class_, question, fault=wire.FORMERR)
+    return ParsedQuery(flags, name, kind, class_, question, edns, serial, refusal)
 
 
 def _question(message: bytes) -> tuple[bytes, int, int, int]:

@@ -18,7 +18,7 @@ _TOLD = (wire.SOA, wire.AXFR, wire.IXFR)
 
 
 @dataclass(slots=True)
-class _Asked:
+class _SecondaryQuery:
     """A secondary's query. `signer` None: its answers aren't to be signed."""
 
     plain: bytes
@@ -35,7 +35,7 @@ class Guard:
     def __init__(
         self,
         responder: Responder,
-        secondaries: Mapping[str, Collection[tsig.Key | None]],
+        secondaries: Mapping[str, Collection[tsig.TsigKey | None]],
         told: Callable[[str], None],
     ) -> None:
         self._responder, self._secondaries, self._told = responder, secondaries, told
@@ -70,22 +70,22 @@ class Guard:
     def _unix_s(self, now: float) -> float:
         return now + self._responder.epoch_offset_s
 
-    def _judge(self, query: bytes, client: str, now: float) -> _Asked:
+    def _judge(self, query: bytes, client: str, now: float) -> _SecondaryQuery:
         keys = self._secondaries[client]
         try:
             plain, signature = tsig.split(query)
         except wire.BadWire:
-            return _Asked(query)
+            return _SecondaryQuery(query)
         if signature is None:
-            return _Asked(query, may_transfer=None in keys)
+            return _SecondaryQuery(query, may_transfer=None in keys)
         key = next((key for key in keys if key and signature.names(key)), None)
         if key is None:
-            return _Asked(query)  # which the Responder refuses
+            return _SecondaryQuery(query)  # which the Responder refuses
         unix_s = self._unix_s(now)
         if error := tsig.judge(plain, signature, key, unix_s):
             refusal = tsig.refuse(plain, signature, key, error, unix_s)
-            return _Asked(plain, refusal)
-        return _Asked(plain, b"", tsig.Signer(key, signature.mac), may_transfer=True)
+            return _SecondaryQuery(plain, refusal)
+        return _SecondaryQuery(plain, b"", tsig.Signer(key, signature.mac), may_transfer=True)
 
     def _note(self, plain: bytes, answer: bytes, client: str) -> None:
         """Tell what a secondary did with a zone of ours, unless it was refused."""
@@ -101,7 +101,7 @@ class Guard:
             self._told(f"secondary {client}: {deed[1]} {zone}, serial {serial}")
 
 
-def _fit(asked: _Asked, answer: bytes) -> bytes:
+def _fit(asked: _SecondaryQuery, answer: bytes) -> bytes:
     """The answer, if it fits with its signature; else that it doesn't (RFC 8945, 5.3)."""
     query = parse(asked.plain)
     size = query.edns.size if query and query.edns else LEAST_UDP

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from ifdefault.dns import wire
 from ifdefault.dns.cookies import OPTION_BYTES
 from ifdefault.dns.order import Turn
-from ifdefault.dns.query import NSID, Asked
-from ifdefault.dns.reply import Owned, Reply
+from ifdefault.dns.query import NSID, ParsedQuery
+from ifdefault.dns.reply import Owned, Sections
 from ifdefault.dns.table import Set
 
 LEAST_UDP, MOST_UDP, MOST_TCP = 512, 1232, 65_535  # bytes; 1232: DNS flag day 2020
@@ -39,7 +39,7 @@ class Shape:
         *("cookie_bytes", "end", "is_lever", "parts", "turns"),
     )
 
-    def __init__(self, asked: Asked, reply: Reply, nsid: bytes, uplink: str) -> None:
+    def __init__(self, asked: ParsedQuery, reply: Sections, nsid: bytes, uplink: str) -> None:
         self._asked, self._reply, self._nsid = asked, reply, nsid
         self._last = reply.answer[-1][1] if reply.answer else _CONSTANT
         self.turns, self._take = self._last.turns(uplink)

@@ -49,7 +49,7 @@ class Rrset:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Reply:
+class QueryResult:
     """What came of a question. `error` says why there is no response; if `is_local`, for a
     reason of this host's own, which says nothing of the server or the uplink."""
 
@@ -83,8 +83,8 @@ class Reply:
         return next((r for r in below if within(name, r.name) and _under(r.name, zone)), None)
 
 
-Asking = Generator[tuple[Question, ...], tuple[Reply, ...], T]
-Exchange = tuple[Question, Reply]
+Asking = Generator[tuple[Question, ...], tuple[QueryResult, ...], T]
+Exchange = tuple[Question, QueryResult]
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -114,15 +114,15 @@ class Step:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class End:
+class ReferralEnd:
     """Where referrals end: the last zone, and what its server says; None if none of them does."""
 
     zone: str
-    reply: Reply | None
+    reply: QueryResult | None
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Server:
+class ZoneServer:
     """A server that should know a zone. `host` "" is one that the config alone names."""
 
     host: str
@@ -135,19 +135,19 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ZoneSurvey:
     """All that was asked about a zone, and answered. `signed`: the parent says that it is."""
 
     wanted: Wanted
     zone: str  # what `wanted` names, or leaves to be found out
     steps: tuple[Step, ...]
-    end: End
+    end: ReferralEnd
     delegation: Delegation | None
-    servers: tuple[Server, ...] = ()
+    servers: tuple[ZoneServer, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
     signed: bool = False
 
-    def replies(self, server: Server, name: str, kind: str) -> list[Exchange]:
+    def replies(self, server: ZoneServer, name: str, kind: str) -> list[Exchange]:
         asked = (server.address, server.port, name, kind)
         return [
             (question, reply)
@@ -191,14 +191,14 @@ class Survey:
 
     # --- the way down ---------------------------------------------------------------------
 
-    def reach(self, name: str, kind: str, steps: list[Step], depth: int = 0) -> Asking[End]:
+    def reach(self, name: str, kind: str, steps: list[Step], depth: int = 0) -> Asking[ReferralEnd]:
         """Follow referrals until a server answers by itself. Each leads further down."""
         zone = zone_of(name, tuple(self._delegations))
         while True:
             reply = yield from self._ask_any(zone, name, kind, steps, depth)
             cut = reply.referral(zone, name) if reply else None
             if reply is None or cut is None:
-                return End(zone, reply)
+                return ReferralEnd(zone, reply)
             near = [r for r in reply.additional if r.name in cut.values]
             glue = tuple(r for r in near if r.type in ("A", "AAAA"))
             self._delegations[cut.name] = Delegation(cut.name, zone, cut.ttl, cut.values, glue)
@@ -206,7 +206,7 @@ class Survey:
 
     def _ask_any(
         self, zone: str, name: str, kind: str, steps: list[Step], depth: int
-    ) -> Asking[Reply | None]:
+    ) -> Asking[QueryResult | None]:
         """Ask servers of a zone, some at a time, until one refers or knows."""
         servers = yield from self._servers(self._delegations[zone], depth)
         failed = ""
@@ -224,7 +224,7 @@ class Survey:
         steps.append(Step(zone, "", "", "", 0.0, told))
         return None
 
-    def _attempts(self, servers: Sequence[Server]) -> Iterator[list[tuple[Server, str]]]:
+    def _attempts(self, servers: Sequence[ZoneServer]) -> Iterator[list[tuple[ZoneServer, str]]]:
         """Some servers by the first way of their family, then by the next, then others: a dead
         way is waited for but once, since what worked goes first from then on."""
         for at in range(0, len(servers), _AT_ONCE):
@@ -236,13 +236,13 @@ class Survey:
         ways = self._ways.get(family, ())
         self._ways[family] = tuple(sorted(ways, key=lambda other: other != way))
 
-    def _servers(self, delegation: Delegation, depth: int) -> Asking[list[Server]]:
+    def _servers(self, delegation: Delegation, depth: int) -> Asking[list[ZoneServer]]:
         """Those with glue; only where there is none the others' addresses are looked up."""
-        found = [Server(h, a) for h in delegation.hosts for a in delegation.glue_of(h)]
+        found = [ZoneServer(h, a) for h in delegation.hosts for a in delegation.glue_of(h)]
         if not found and depth < _MOST_DEPTH:
             for host in delegation.hosts:
                 addresses = yield from self.resolve(host, depth + 1)
-                found += [Server(host, address) for address in addresses]
+                found += [ZoneServer(host, address) for address in addresses]
                 if found:
                     break
         return found
@@ -264,7 +264,7 @@ class Survey:
 
     # --- a zone ---------------------------------------------------------------------------
 
-    def zone(self, wanted: Wanted) -> Asking[Found]:
+    def zone(self, wanted: Wanted) -> Asking[ZoneSurvey]:
         """Ask all servers that should know a zone: those that the parent names, those that they
         name, and those of the config."""
         steps: list[Step] = []
@@ -272,25 +272,27 @@ class Survey:
         soa = end.reply.soa if end.reply else None
         zone = wanted.zone or (soa.name if soa else end.zone)
         delegation = self._delegations.get(zone)
-        servers: dict[Server, None] = {}
+        servers: dict[ZoneServer, None] = {}
         for host in delegation.hosts if delegation else ():
             addresses = delegation.glue_of(host) if delegation else ()
             addresses = addresses or (yield from self.resolve(host))
-            servers |= dict.fromkeys(Server(host, address) for address in addresses)
+            servers |= dict.fromkeys(ZoneServer(host, address) for address in addresses)
         known = {server.address for server in servers}
-        named = [Server(host, a, wanted.port) for host, many in wanted.nameservers for a in many]
-        named += [Server("", each.address, each.port) for each in wanted.servers]
+        named = [
+            ZoneServer(host, a, wanted.port) for host, many in wanted.nameservers for a in many
+        ]
+        named += [ZoneServer("", each.address, each.port) for each in wanted.servers]
         servers |= dict.fromkeys(s for s in named if s.address not in known)
         if delegation is None and end.reply and end.reply.find(zone, "SOA"):
             # the parent's server has the zone as well, and so tells no delegation
-            last = Server(steps[-1].host, steps[-1].address)
+            last = ZoneServer(steps[-1].host, steps[-1].address)
             servers = {last: None, **servers}
         exchanges = yield from self._examine(zone, servers)
         hosts = {h for _, r in exchanges if (ns := r.find(zone, "NS")) for h in ns.values}
-        new: dict[Server, None] = {}
+        new: dict[ZoneServer, None] = {}
         for host in sorted(hosts - {server.host for server in servers}):
             addresses = yield from self.resolve(host)
-            told = (Server(host, address) for address in addresses)
+            told = (ZoneServer(host, address) for address in addresses)
             new |= dict.fromkeys(s for s in told if s not in servers)
         exchanges += yield from self._examine(zone, new)
         servers |= new
@@ -299,11 +301,11 @@ class Survey:
         if delegation and wanted.embedded:
             reply = yield from self._ask_any(delegation.parent, zone, "DS", [], 0)
             signed = bool(reply and reply.find(zone, "DS"))
-        return Found(
+        return ZoneSurvey(
             wanted, zone, tuple(steps), end, delegation, tuple(servers), tuple(exchanges), signed
         )
 
-    def _examine(self, zone: str, servers: Iterable[Server]) -> Asking[list[Exchange]]:
+    def _examine(self, zone: str, servers: Iterable[ZoneServer]) -> Asking[list[Exchange]]:
         """What each server says of the zone, over each uplink, by UDP and TCP."""
         asked = (
             Question(server.address, zone, kind, way, tcp, server.port)
@@ -364,7 +366,7 @@ def _under(name: str, zone: str) -> bool:
     return not zone or within(name, zone)
 
 
-def _told(reply: Reply, cut: Rrset | None) -> str:
+def _told(reply: QueryResult, cut: Rrset | None) -> str:
     if cut:
         return f"refers to {cut.name}: {', '.join(cut.values)}"
     if reply.answer:
@@ -372,5 +374,5 @@ def _told(reply: Reply, cut: Rrset | None) -> str:
     return "no such name" if reply.code == "NXDOMAIN" else "nothing of this type"
 
 
-def _lame(reply: Reply) -> str:
+def _lame(reply: QueryResult) -> str:
     return reply.code if reply.code != "NOERROR" else "knows nothing of it"

@@ -15,7 +15,16 @@ from itertools import groupby
 from typing import Self
 
 from ifdefault.dns import svcb, wire
-from ifdefault.dns.order import BY_ARRIVAL, Order, Rdatas, Turn, fixed, order, together, unique
+from ifdefault.dns.order import (
+    BY_ARRIVAL,
+    Rdatas,
+    RecordOrder,
+    Turn,
+    fixed,
+    order,
+    together,
+    unique,
+)
 from ifdefault.model.dns import AddressRecord, Published, Zone, within
 
 # A change must be seen soon by who holds a copy (refresh, retry), and "no such address" be
@@ -36,7 +45,7 @@ class Set:
         kind: int,
         ttl: int,
         everything: Rdatas,
-        make: Callable[[str], Order] | None = None,
+        make: Callable[[str], RecordOrder] | None = None,
         uplinks: Sequence[str] = (),
     ) -> None:
         """`make` tells the order for an uplink; only for those in `uplinks` it is another."""
@@ -44,7 +53,7 @@ class Set:
         self._make = make
         self._begun: dict[str, tuple[Iterator[Turn], Callable[[Turn], Rdatas]]] = {}
 
-    def order(self, uplink: str) -> Order:
+    def order(self, uplink: str) -> RecordOrder:
         return self._make(uplink) if self._make else fixed(self.all)
 
     def turns(self, uplink: str) -> tuple[Iterator[Turn], Callable[[Turn], Rdatas]]:
@@ -69,7 +78,7 @@ class Apex:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ZoneNode:
     """A name. `sets` is empty where there are only names below it."""
 
     name: bytes
@@ -80,18 +89,18 @@ class Node:
 class Table:
     __slots__ = ("_apexes", "nodes")
 
-    def __init__(self, apexes: dict[str, Apex], nodes: dict[bytes, Node]) -> None:
+    def __init__(self, apexes: dict[str, Apex], nodes: dict[bytes, ZoneNode]) -> None:
         self._apexes, self.nodes = apexes, nodes
 
     @classmethod
     def build(cls, zones: Sequence[Zone]) -> Self:
         apexes: dict[str, Apex] = {}
-        nodes: dict[bytes, Node] = {}
+        nodes: dict[bytes, ZoneNode] = {}
         for zone in sorted(zones, key=lambda zone: zone.zone.count(".")):  # a part after its whole
             apex = apexes[zone.zone] = _apex(zone)
             servers = tuple(wire.encode_name(name) for name in zone.nameservers)
             heads = {wire.SOA: apex.soa, wire.NS: Set(wire.NS, APEX_TTL, servers)}
-            nodes[apex.name] = Node(apex.name, apex, heads.copy())
+            nodes[apex.name] = ZoneNode(apex.name, apex, heads.copy())
             for published in zone.names:
                 if within(published.name, zone.zone):
                     node = _node(nodes, wire.encode_name(published.name), apex)
@@ -107,7 +116,7 @@ class Table:
         apex = self._apexes.get(zone)
         return apex.serial if apex else None
 
-    def find(self, name: bytes) -> tuple[Apex, Node | None] | None:
+    def find(self, name: bytes) -> tuple[Apex, ZoneNode | None] | None:
         """The zone that a name is in, and its node, or the wildcard that stands for it (RFC 4592,
         3.3.1); None if it is in no zone of ours."""
         if node := self.nodes.get(name):
@@ -131,12 +140,12 @@ def _apex(zone: Zone) -> Apex:
     return Apex(zone.zone, name, zone.serial, soa, absence)
 
 
-def _node(nodes: dict[bytes, Node], name: bytes, apex: Apex) -> Node:
+def _node(nodes: dict[bytes, ZoneNode], name: bytes, apex: Apex) -> ZoneNode:
     """A name's node, made with all those above it that aren't there yet."""
-    node, at = nodes.setdefault(name, Node(name, apex)), 0
+    node, at = nodes.setdefault(name, ZoneNode(name, apex)), 0
     while name[at:] != apex.name:
         at += 1 + name[at]
-        nodes.setdefault(name[at:], Node(name[at:], apex))
+        nodes.setdefault(name[at:], ZoneNode(name[at:], apex))
     return node
 
 
@@ -172,7 +181,7 @@ def _addresses(kind: int, published: Published, handed: list[AddressRecord]) -> 
 # --- hints ----------------------------------------------------------------------------------
 
 
-def _hint(nodes: dict[bytes, Node]) -> None:
+def _hint(nodes: dict[bytes, ZoneNode]) -> None:
     """Put addresses into the HTTPS and SVCB records that want them."""
     for node in nodes.values():
         for kind in (wire.SVCB, wire.HTTPS):
@@ -180,7 +189,7 @@ def _hint(nodes: dict[bytes, Node]) -> None:
                 node.sets[kind] = _hinted(nodes, node.name, plain)
 
 
-def _hinted(nodes: dict[bytes, Node], owner: bytes, plain: Set) -> Set:
+def _hinted(nodes: dict[bytes, ZoneNode], owner: bytes, plain: Set) -> Set:
     """The set, its hints in the order that a query for the addresses would get."""
     sources: list[Set] = []  # two for each record
     for rdata in plain.all:
@@ -191,7 +200,7 @@ def _hinted(nodes: dict[bytes, Node], owner: bytes, plain: Set) -> Set:
     def say(taken: list[Rdatas]) -> Rdatas:
         return tuple(map(svcb.hinted, plain.all, taken[::2], taken[1::2]))
 
-    def make(uplink: str) -> Order:
+    def make(uplink: str) -> RecordOrder:
         return together([each.order(uplink) for each in sources], say)
 
     uplinks = sorted({uplink for each in sources for uplink in each.uplinks})

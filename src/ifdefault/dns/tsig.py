@@ -28,7 +28,7 @@ _TAIL: Final = struct.Struct("!3H")  # original ID, error, length of what follow
 _OWNER: Final = struct.Struct("!HI")  # class, TTL
 
 
-class Key(Protocol):
+class TsigKey(Protocol):
     """`name` and `algorithm` in lower case, without a final dot."""
 
     @property
@@ -52,7 +52,7 @@ class Signature:
     error: int = 0
     other: bytes = b""
 
-    def names(self, key: Key) -> bool:
+    def names(self, key: TsigKey) -> bool:
         return self.owner == wire.encode_name(key.name)
 
 
@@ -94,7 +94,7 @@ def _read(owner: bytes, rdata: bytes) -> Signature:
     return Signature(owner, algorithm, high << 32 | low, fudge_s, mac, number, error, other)
 
 
-def judge(plain: bytes, signature: Signature, key: Key, now: float, asked: bytes = b"") -> int:
+def judge(plain: bytes, signature: Signature, key: TsigKey, now: float, asked: bytes = b"") -> int:
     """What is wrong with the signature of a message, 0 if nothing is. `asked`: the MAC of the
     query, if this is its answer."""
     if not signature.names(key) or signature.algorithm != wire.encode_name(key.algorithm):
@@ -107,7 +107,7 @@ def judge(plain: bytes, signature: Signature, key: Key, now: float, asked: bytes
 class Signer:
     """Signs messages one after another: a query, or all answers to one, whose MAC is `asked`."""
 
-    def __init__(self, key: Key, asked: bytes = b"") -> None:
+    def __init__(self, key: TsigKey, asked: bytes = b"") -> None:
         self._key, self.mac = key, asked
         self._first = True
         self._names = wire.encode_name(key.name), wire.encode_name(key.algorithm)
@@ -141,7 +141,7 @@ def append(message: bytes, signature: Signature, mac: bytes = b"") -> bytes:
     return message[:10] + count.to_bytes(2, "big") + message[12:] + record
 
 
-def refuse(plain: bytes, signature: Signature, key: Key, error: int, now: float) -> bytes:
+def refuse(plain: bytes, signature: Signature, key: TsigKey, error: int, now: float) -> bytes:
     """The answer to a query whose signature isn't right (RFC 8945, 5.3.2)."""
     number, flags, questions, *_ = wire.HEADER.unpack_from(plain)
     at = wire.HEADER.size
@@ -163,7 +163,7 @@ def _times(signature: Signature) -> bytes:
     return _TIMES.pack(high, low, signature.fudge_s)
 
 
-def _mac(key: Key, prior: bytes, plain: bytes, told: Signature, *, first: bool = True) -> bytes:
+def _mac(key: TsigKey, prior: bytes, plain: bytes, told: Signature, *, first: bool = True) -> bytes:
     """Over the MAC before, the message as it was before, and the record's other fields (RFC 8945,
     4.3); of all messages but the first of several only over the times."""
     digest = hmac.new(key.secret, digestmod=_HASHES[key.algorithm])

@@ -29,12 +29,12 @@ RESTORE_S = 60.0  # whoever takes records of ours away may go on doing so
 MOST = 64  # records in one message
 
 
-class Way(Protocol):
+class HasFamily(Protocol):
     @property
     def family(self) -> int: ...
 
 
-W = TypeVar("W", bound=Way)
+W = TypeVar("W", bound=HasFamily)
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from ifdefault.dns.delegation import delegate, glue, told
-from ifdefault.dns.survey import Alias, Exchange, Found, Reply, Server
+from ifdefault.dns.survey import Alias, Exchange, QueryResult, ZoneServer, ZoneSurvey
 from ifdefault.model.dns import NameConfig, within
 from ifdefault.model.errors import Problem
 
@@ -31,7 +31,7 @@ class Truth:
     published: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
-def judge(found: Found, truth: Truth) -> list[Problem]:
+def judge(found: ZoneSurvey, truth: Truth) -> list[Problem]:
     problems = [*_delegation(found, truth), *_servers(found), *_serials(found)]
     for name in found.wanted.names:
         problems += _name(found, name, truth)
@@ -41,7 +41,7 @@ def judge(found: Found, truth: Truth) -> list[Problem]:
 # --- the delegation -----------------------------------------------------------------------
 
 
-def _delegation(found: Found, truth: Truth) -> Iterator[Problem]:
+def _delegation(found: ZoneSurvey, truth: Truth) -> Iterator[Problem]:
     if found.delegation is None:
         yield from _undelegated(found)
     else:
@@ -53,7 +53,7 @@ def _delegation(found: Found, truth: Truth) -> Iterator[Problem]:
     yield from _own_sets(found)
 
 
-def _undelegated(found: Found) -> Iterator[Problem]:
+def _undelegated(found: ZoneSurvey) -> Iterator[Problem]:
     zone, reply, parent = found.zone, found.end.reply, _called(found.end.zone)
     if reply is None:
         what = f"no server of {parent} answers, so that nobody finds it"
@@ -67,7 +67,7 @@ def _undelegated(found: Found) -> Iterator[Problem]:
         yield Problem(zone, f"{parent} doesn't delegate it{said}", remedy)
 
 
-def _sets(found: Found) -> Iterator[Problem]:
+def _sets(found: ZoneSurvey) -> Iterator[Problem]:
     """The parent's NS records beside those that should be there: ours, or the zone's own."""
     given = found.delegation
     assert given is not None
@@ -88,13 +88,13 @@ def _sets(found: Found) -> Iterator[Problem]:
         yield Problem(found.zone, f"{what}, the zone itself doesn't", remedy)
 
 
-def _child_set(found: Found) -> set[str]:
+def _child_set(found: ZoneSurvey) -> set[str]:
     replies = (reply for question, reply in found.exchanges if question.type == "NS")
     sets = (rrset for reply in replies if reply.is_good and (rrset := reply.find(found.zone, "NS")))
     return {host for rrset in sets for host in rrset.values}
 
 
-def _own_sets(found: Found) -> Iterator[Problem]:
+def _own_sets(found: ZoneSurvey) -> Iterator[Problem]:
     """What servers of our zone say of its name servers."""
     expected = {host for host, _ in found.wanted.nameservers}
     others: dict[str, set[str]] = {}
@@ -109,7 +109,7 @@ def _own_sets(found: Found) -> Iterator[Problem]:
         yield Problem(f"{found.zone} at {_and(addresses)}", what, remedy)
 
 
-def _glue(found: Found) -> Iterator[Problem]:
+def _glue(found: ZoneSurvey) -> Iterator[Problem]:
     given = found.delegation
     assert given is not None
     parent, ours = _called(given.parent), dict(found.wanted.nameservers)
@@ -134,7 +134,7 @@ def _glue(found: Found) -> Iterator[Problem]:
         yield Problem(found.zone, what, remedy)
 
 
-def _unfound(found: Found) -> Iterator[Problem]:
+def _unfound(found: ZoneSurvey) -> Iterator[Problem]:
     """Name servers elsewhere that are only names."""
     given = found.delegation
     assert given is not None
@@ -144,7 +144,7 @@ def _unfound(found: Found) -> Iterator[Problem]:
             yield Problem(found.zone, f"no address is found of its name server {host}")
 
 
-def _looked_up(found: Found, name: str) -> set[str]:
+def _looked_up(found: ZoneSurvey, name: str) -> set[str]:
     """A name's addresses, as the zone's servers say."""
     kinds = ("A", "AAAA")
     return {
@@ -156,7 +156,7 @@ def _looked_up(found: Found, name: str) -> set[str]:
     }
 
 
-def _spread(found: Found, truth: Truth) -> Iterator[Problem]:
+def _spread(found: ZoneSurvey, truth: Truth) -> Iterator[Problem]:
     """Whether one dead uplink makes the whole zone unreachable."""
     given = found.delegation
     assert given is not None
@@ -169,7 +169,7 @@ def _spread(found: Found, truth: Truth) -> Iterator[Problem]:
         yield Problem(found.zone, what, "name one of another uplink, or one elsewhere")
 
 
-def _parent(found: Found) -> Iterator[Problem]:
+def _parent(found: ZoneSurvey) -> Iterator[Problem]:
     """What the parent says beside names and addresses. Of others' zones that is theirs to say."""
     given = found.delegation
     assert given is not None
@@ -188,7 +188,7 @@ def _parent(found: Found) -> Iterator[Problem]:
 # --- its servers --------------------------------------------------------------------------
 
 
-def _servers(found: Found) -> Iterator[Problem]:
+def _servers(found: ZoneSurvey) -> Iterator[Problem]:
     local: dict[str, list[str]] = {}  # what this host couldn't do, by cause
     for server in found.servers:
         asked = found.replies(server, found.zone, "SOA")
@@ -202,7 +202,7 @@ def _servers(found: Found) -> Iterator[Problem]:
         yield Problem("this host", f"{error}: {_and(addresses)} couldn't be asked", warning=True)
 
 
-def _server(found: Found, server: Server, asked: list[Exchange]) -> Iterator[Problem]:
+def _server(found: ZoneSurvey, server: ZoneServer, asked: list[Exchange]) -> Iterator[Problem]:
     ways = dict.fromkeys(question.uplink for question, _ in asked)
     heard = [(question, reply) for question, reply in asked if not reply.error]
     where, given = f"{found.zone} at {server}", found.delegation
@@ -235,12 +235,12 @@ def _server(found: Found, server: Server, asked: list[Exchange]) -> Iterator[Pro
         yield Problem(where, f"is lame: it answers {said}", f"let it serve the zone, or {out}")
 
 
-def _serves(found: Found, reply: Reply) -> bool:
+def _serves(found: ZoneSurvey, reply: QueryResult) -> bool:
     return reply.is_good and reply.find(found.zone, "SOA") is not None
 
 
-def _serials(found: Found) -> Iterator[Problem]:
-    serials: dict[Server, int] = {}
+def _serials(found: ZoneSurvey) -> Iterator[Problem]:
+    serials: dict[ZoneServer, int] = {}
     for server in found.servers:
         for _, reply in found.replies(server, found.zone, "SOA"):
             if _serves(found, reply) and (soa := reply.find(found.zone, "SOA")):
@@ -257,7 +257,7 @@ def _serials(found: Found) -> Iterator[Problem]:
 # --- names --------------------------------------------------------------------------------
 
 
-def _name(found: Found, name: NameConfig, truth: Truth) -> Iterator[Problem]:
+def _name(found: ZoneSurvey, name: NameConfig, truth: Truth) -> Iterator[Problem]:
     """What servers say of a name; the same of several is one problem."""
     faults: dict[tuple[str, str, bool], list[str]] = {}
     asked = 0
@@ -272,7 +272,7 @@ def _name(found: Found, name: NameConfig, truth: Truth) -> Iterator[Problem]:
 
 
 def _said(
-    found: Found, name: NameConfig, replies: list[Reply], truth: Truth
+    found: ZoneSurvey, name: NameConfig, replies: list[QueryResult], truth: Truth
 ) -> Iterator[tuple[str, str, bool]]:
     """What is wrong with one server's answers: what, the remedy, and whether it is a warning."""
     if failed := next((r for r in replies if not r.is_good), None):

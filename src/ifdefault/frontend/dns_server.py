@@ -23,9 +23,9 @@ from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.secondaries import Guard
 from ifdefault.dns.table import Table
 from ifdefault.frontend.client import tsig_key_file
-from ifdefault.frontend.client.tsig_key_file import Key
-from ifdefault.frontend.server.notify import Notifier, Secondary
-from ifdefault.frontend.server.udp import Nameserver
+from ifdefault.frontend.client.tsig_key_file import LoadedKey
+from ifdefault.frontend.server.notify import NotifySender, Secondary
+from ifdefault.frontend.server.udp import UdpServer
 from ifdefault.ipc.messages import Listen, Served, Unlisten, ZoneEnd, ZoneHead, ZoneName, printable
 from ifdefault.model.dns import AddressRecord, Published, Record, Zone
 
@@ -41,8 +41,8 @@ class FaceDns:
 
     def __init__(self, report: Callable[[Served], None]) -> None:
         self._report = report
-        self._server = Nameserver(lambda packet, client: self._notifier.hear(packet, client))
-        self._notifier = Notifier(self._server.ways, self._tell)
+        self._server = UdpServer(lambda packet, client: self._notifier.hear(packet, client))
+        self._notifier = NotifySender(self._server.ways, self._tell)
         self._secret = os.urandom(SECRET_BYTES)
         self._responder: Responder | None = None
         self._telling: list[Zone] = []  # what has been told of the next set
@@ -103,7 +103,7 @@ class FaceDns:
         """Read the keys, and answer accordingly."""
         if self._responder is None:
             return
-        faults, known = self._faults, dict[str, Key]()
+        faults, known = self._faults, dict[str, LoadedKey]()
         self._faults = {}
         for path in {path for _, _, path in self._end.secondaries if path}:
             try:
@@ -113,7 +113,7 @@ class FaceDns:
                 if faults.get(path) != str(error):
                     self._tell(f"secondaries with this key get no zone: {error}")
         self._read_again_s = time.monotonic() + _READ_AGAIN_S
-        admitted: dict[str, list[Key | None]] = {}
+        admitted: dict[str, list[LoadedKey | None]] = {}
         secondaries = []
         for address, port, path in self._end.secondaries:
             may = admitted.setdefault(address, [])

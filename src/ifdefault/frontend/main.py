@@ -23,8 +23,8 @@ from typing import Any, NoReturn
 from ifdefault.frontend.dns_server import FaceDns
 from ifdefault.frontend.probe import dns, http, tcp
 from ifdefault.frontend.probe.icmp import LATE_S, Echo
-from ifdefault.frontend.probe.outcome import Answer, Fault, local
-from ifdefault.frontend.requests import Errands
+from ifdefault.frontend.probe.outcome import ProbeError, ProbeOutcome, local
+from ifdefault.frontend.requests import RequestRunner
 from ifdefault.ipc import log, privileges
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.messages import (
@@ -56,7 +56,7 @@ _ASKS = 4096  # at once, beside ICMP; each holds a socket
 _STALL_S = 0.02  # a timer that comes so late tells that we didn't run
 
 
-class Frontend:
+class FrontendLoop:
     def __init__(self, sock: socket.socket) -> None:
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._channel = Channel(sock, TO_FRONTEND, self._hear, self._end, sockets=True)
@@ -65,7 +65,7 @@ class Frontend:
         self._names: set[asyncio.Task[None]] = set()
         self._resolvers = ThreadPoolExecutor(_RESOLVERS)
         self._dns = FaceDns(self._channel.send)
-        self._errands = Errands(self._channel.send)
+        self._requests = RequestRunner(self._channel.send)
         self._channel.send(Ready(os.getpid()))
 
     def _end(self, cause: str) -> None:
@@ -85,7 +85,7 @@ class Frontend:
             case Listen() | Unlisten() | ZoneHead() | ZoneName() | ZoneEnd():
                 self._dns.hear(message, sock)
             case Update() | Query() | Fetch():
-                self._errands.take(message, sock)
+                self._requests.take(message, sock)
             case Ping():
                 self._channel.send(Pong(message.token))
 
@@ -93,7 +93,7 @@ class Frontend:
         path = message.path
         if before := self._echoes.pop(path, None):
             for seq in before.close():
-                self._report(path, seq, Answer("local", 0, "bound anew"))
+                self._report(path, seq, ProbeOutcome("local", 0, "bound anew"))
         if sock is not None:
             report = partial(self._report, path)
             self._echoes[path] = Echo(sock, message.family, path, report)
@@ -106,7 +106,7 @@ class Frontend:
 
     # --- asking ---------------------------------------------------------------------------
 
-    def _report(self, path: int, seq: int, answer: Answer) -> None:
+    def _report(self, path: int, seq: int, answer: ProbeOutcome) -> None:
         rtt_us, detail = min(answer.rtt_us, 3_600_000_000), printable(answer.detail)
         self._channel.send(Outcome(path, seq, answer.verdict, rtt_us, detail))
 
@@ -122,7 +122,7 @@ class Frontend:
             return
         if sock is not None:
             sock.close()
-        self._report(message.path, message.seq, Answer("local", 0, "no socket to ask by"))
+        self._report(message.path, message.seq, ProbeOutcome("local", 0, "no socket to ask by"))
 
     async def _judge(self, message: Send, sock: socket.socket) -> None:
         """Ask, and report at the timeout, and once more if the answer comes late."""
@@ -132,12 +132,12 @@ class Frontend:
         try:
             await asyncio.wait({probe}, timeout=due_s - loop.time())
             await _catch_up(probe, loop.time() - due_s)
-            answer = probe.result() if probe.done() else Answer("lost", 0, "no answer")
+            answer = probe.result() if probe.done() else ProbeOutcome("lost", 0, "no answer")
             self._report(message.path, message.seq, answer)
             if not probe.done():
                 await asyncio.wait({probe}, timeout=LATE_S)
                 if probe.done() and probe.result().verdict == "answered":
-                    late = Answer("answered", probe.result().rtt_us, "late")
+                    late = ProbeOutcome("answered", probe.result().rtt_us, "late")
                     self._report(message.path, message.seq, late)
         finally:
             probe.cancel()
@@ -166,10 +166,10 @@ class Frontend:
         self._channel.send(answer)
 
 
-async def _probe(message: Send, sock: socket.socket) -> Answer:
+async def _probe(message: Send, sock: socket.socket) -> ProbeOutcome:
     """One probe that isn't ICMP; the socket is closed with it."""
     address, port = message.address, message.port
-    ask: Coroutine[Any, Any, Answer]
+    ask: Coroutine[Any, Any, ProbeOutcome]
     match message.kind:
         case "tcp":
             ask = tcp.probe(sock, address, port)
@@ -181,15 +181,15 @@ async def _probe(message: Send, sock: socket.socket) -> Answer:
     with sock:
         try:
             return await ask
-        except Fault as fault:
+        except ProbeError as fault:
             return fault.answer
         except OSError as error:
             return local(error)
         except ValueError as error:  # what ssl thinks of a name
-            return Answer("local", 0, str(error))
+            return ProbeOutcome("local", 0, str(error))
 
 
-async def _catch_up(probe: asyncio.Task[Answer], late_s: float) -> None:
+async def _catch_up(probe: asyncio.Task[ProbeOutcome], late_s: float) -> None:
     """Let a probe take in what has come; if we didn't run ourselves, give it that time back."""
     if late_s > _STALL_S:
         await asyncio.wait({probe}, timeout=late_s)
@@ -211,7 +211,7 @@ def resolve(host: str) -> tuple[str, ...]:
 
 
 async def _run(sock: socket.socket) -> int:
-    cause = await Frontend(sock).over
+    cause = await FrontendLoop(sock).over
     if cause:
         logging.getLogger(__name__).error("the channel to the engine failed: %s", cause)
     return 1 if cause else 0

@@ -1,5 +1,4 @@
-"""What the frontend asks of servers for the engine's `exchanges`: an errand is one order, one
-Reply.
+"""What the frontend asks of servers for the engine: each request has one Reply.
 
 Rules: each has its own socket, which is closed with it, and an end. Of two UPDATEs of one name the
 later is meant: the earlier is given up before that is begun, so that it can't be done after it.
@@ -17,53 +16,55 @@ from ifdefault.frontend.client.query import NoReply
 from ifdefault.ipc.messages import MAX_TEXTS, Fetch, Query, Reply, Update, printable
 
 _MOST = 512  # at once
-Order = Update | Query | Fetch
+ClientRequest = Update | Query | Fetch
 Task = asyncio.Task[Reply]
 
 
-class Errands:
+class RequestRunner:
     def __init__(self, tell: Callable[[Reply], None]) -> None:
         self._tell = tell
         self._tasks: set[Task] = set()
         self._updates: dict[tuple[str, str], Task] = {}  # the last of each zone and name
 
-    def take(self, order: Order, sock: socket.socket | None) -> None:
+    def take(self, request: ClientRequest, sock: socket.socket | None) -> None:
         if sock is None or len(self._tasks) >= _MOST:
             if sock is not None:
                 sock.close()
-            self._tell(Reply(order.number, "this host: too much is asked at once"))
+            self._tell(Reply(request.number, "this host: too much is asked at once"))
             return
         before = None
-        if isinstance(order, Update) and (before := self._updates.get((order.zone, order.name))):
+        if isinstance(request, Update) and (
+            before := self._updates.get((request.zone, request.name))
+        ):
             before.cancel()
-        task = asyncio.create_task(_run(order, sock, before))
-        task.add_done_callback(partial(self._done, order, sock))
+        task = asyncio.create_task(_run(request, sock, before))
+        task.add_done_callback(partial(self._done, request, sock))
         self._tasks.add(task)
-        if isinstance(order, Update):
-            self._updates[order.zone, order.name] = task
+        if isinstance(request, Update):
+            self._updates[request.zone, request.name] = task
 
-    def _done(self, order: Order, sock: socket.socket, task: Task) -> None:
+    def _done(self, request: ClientRequest, sock: socket.socket, task: Task) -> None:
         sock.close()
         self._tasks.discard(task)
-        if isinstance(order, Update) and self._updates.get((order.zone, order.name)) is task:
-            del self._updates[order.zone, order.name]
-        given_up = Reply(order.number, "this host: given up for a later one")
+        if isinstance(request, Update) and self._updates.get((request.zone, request.name)) is task:
+            del self._updates[request.zone, request.name]
+        given_up = Reply(request.number, "this host: given up for a later one")
         self._tell(given_up if task.cancelled() else task.result())
 
 
-async def _run(order: Order, sock: socket.socket, before: Task | None) -> Reply:
-    """Go on this errand when the one before has ended and its socket is closed."""
+async def _run(request: ClientRequest, sock: socket.socket, before: Task | None) -> Reply:
+    """Begin this request when the one before has ended and its socket is closed."""
     if before is not None:
         await asyncio.wait({before})
     try:
-        if isinstance(order, Query):
-            return await _ask(order, sock)
-        if isinstance(order, Fetch):
-            return await _fetch(order, sock)
-        await _change(order, sock)
+        if isinstance(request, Query):
+            return await _ask(request, sock)
+        if isinstance(request, Fetch):
+            return await _fetch(request, sock)
+        await _change(request, sock)
     except NoReply as error:
-        return Reply(order.number, printable(str(error)))
-    return Reply(order.number, "")
+        return Reply(request.number, printable(str(error)))
+    return Reply(request.number, "")
 
 
 async def _ask(it: Query, sock: socket.socket) -> Reply:

@@ -18,7 +18,7 @@ from ifdefault.health.failure_detector import FailureDetector
 from ifdefault.health.loss_model import LossModel, threshold
 from ifdefault.health.probe_schedule import OVERDUE_S, WAITING_S, Pace, ProbeSchedule, Sent
 from ifdefault.health.states import TRANSITIONS, Memory
-from ifdefault.health.target import Target
+from ifdefault.health.target import ProbeTarget
 from ifdefault.model.config import Family, HealthConfig
 from ifdefault.model.health import GATEWAY, Ask, Health, PathState, Transition, Verdict
 
@@ -48,10 +48,10 @@ class Path:
         seen = dict(kept.seen)
         known = memory is None and presumed != "unproven"
         beyond = [
-            Target(at, probe, known or probe in seen, seen.get(probe, 0.0))
+            ProbeTarget(at, probe, known or probe in seen, seen.get(probe, 0.0))
             for at, probe in enumerate(targets)
         ]
-        gateway = Target(GATEWAY, "gateway") if has_gateway else None
+        gateway = ProbeTarget(GATEWAY, "gateway") if has_gateway else None
         self.uplink, self.family = uplink, family
         self._config = config
         self._now = self._since_s = now

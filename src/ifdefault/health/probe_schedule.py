@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-from ifdefault.health.target import ALONE_SPACING_S, Target
+from ifdefault.health.target import ALONE_SPACING_S, ProbeTarget
 from ifdefault.model.health import Ask
 
 Pace = Literal["quiet", "burst", "waiting", "waiting long"]
@@ -33,7 +33,7 @@ OVERDUE_S = 1.0  # after its timeout: a probe of which nothing was heard is nobo
 
 class Sent(NamedTuple):
     at_s: float
-    target: Target
+    target: ProbeTarget
     pace: Pace | None  # None: no round, so that only an answer means something
     timeout_s: float
     lost: bool = False
@@ -47,7 +47,7 @@ class ProbeSchedule:
     bring it down: them, or the gateway alone where nothing else is to be asked."""
 
     def __init__(
-        self, beyond: Sequence[Target], gateway: Target | None, quiet_s: float, now: float
+        self, beyond: Sequence[ProbeTarget], gateway: ProbeTarget | None, quiet_s: float, now: float
     ):
         self.beyond = tuple(beyond)
         self.gateway = gateway
@@ -61,11 +61,11 @@ class ProbeSchedule:
         self._slack_s = 0.0
         self._seq = 0
         self._sent: dict[int, Sent] = {}
-        self._good: list[Target] = []
+        self._good: list[ProbeTarget] = []
         self.sort()
 
     @property
-    def good(self) -> Sequence[Target]:
+    def good(self) -> Sequence[ProbeTarget]:
         return self._good
 
     def sort(self) -> None:
@@ -108,7 +108,7 @@ class ProbeSchedule:
         last_s = max((target.last_s for target in self._good), default=self.round_s)
         self.round_s = max(self.round_s, last_s + self._quiet_s)
 
-    def set_aside(self, target: Target, now: float) -> None:
+    def set_aside(self, target: ProbeTarget, now: float) -> None:
         """Its silence means nothing any more; it is asked now and then."""
         target.aside = True
         target.due_s = now
@@ -127,7 +127,7 @@ class ProbeSchedule:
         last_s = max((target.last_s for target in self._good), default=now)
         self.round_s = max(self.round_s, min(at_s + self._quiet_s, last_s + 2 * self._quiet_s))
 
-    def time(self, target: Target, rtt_s: float) -> None:
+    def time(self, target: ProbeTarget, rtt_s: float) -> None:
         """An answer of a target took so long."""
         self.excess_s = max(self.excess_s * EXCESS_FADE, 1.25 * target.time(rtt_s))
 
@@ -155,7 +155,7 @@ class ProbeSchedule:
         gateway = self.gateway
         self._gateway_s = max(now, gateway.last_s + gateway.spacing_s) if gateway else now
 
-    def _ask(self, found: list[Ask], target: Target, now: float, pace: Pace | None) -> None:
+    def _ask(self, found: list[Ask], target: ProbeTarget, now: float, pace: Pace | None) -> None:
         self._seq += 1
         target.last_s = now
         timeout_s = target.timeout_s(self.excess_s)
@@ -198,7 +198,7 @@ class ProbeSchedule:
             target.due_s = now + (FIRST_BACKGROUND_S if new else BACKGROUND_S)
         self.sort()
 
-    def _ask_gateway(self, found: list[Ask], gateway: Target, now: float, pace: Pace) -> None:
+    def _ask_gateway(self, found: list[Ask], gateway: ProbeTarget, now: float, pace: Pace) -> None:
         if gateway.last_s + gateway.spacing_s <= now:
             self._ask(found, gateway, now, None)
         mute = not gateway.proven and gateway.lost >= PATIENT_ASKS

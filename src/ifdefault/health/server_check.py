@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from ifdefault.model.health import ServerHealth, ServerState, Verdict
 
-Server = tuple[str, int]  # address, port
+ServerAddress = tuple[str, int]  # address, port
 
 INTERVAL_S = 2.0  # between checks of a server, while they aren't too many
 TIMEOUT_S = 1.0
@@ -40,14 +40,16 @@ class _Judged:
 
 class ServerJudge:
     def __init__(self) -> None:
-        self._servers: dict[Server, _Judged] = {}
-        self._asked: dict[int, Server] = {}
-        self._due: list[tuple[float, Server]] = []  # a heap; what isn't its server's due_s is void
+        self._servers: dict[ServerAddress, _Judged] = {}
+        self._asked: dict[int, ServerAddress] = {}
+        self._due: list[
+            tuple[float, ServerAddress]
+        ] = []  # a heap; what isn't its server's due_s is void
         self._seqs = itertools.count()
         self._free_s = 0.0  # when the pace allows the next check
-        self.gone: tuple[Server, ...] = ()
+        self.gone: tuple[ServerAddress, ...] = ()
 
-    def follow(self, now: float, servers: Iterable[Server]) -> None:
+    def follow(self, now: float, servers: Iterable[ServerAddress]) -> None:
         """These are to be checked from now on; the new ones among them soon."""
         wanted = dict.fromkeys(servers)
         for server in [server for server in self._servers if server not in wanted]:
@@ -69,7 +71,7 @@ class ServerJudge:
         """When `asks` must be called next."""
         return max(self._due[0][0], self._free_s) if self._due else float("inf")
 
-    def asks(self, now: float) -> list[tuple[int, Server]]:
+    def asks(self, now: float) -> list[tuple[int, ServerAddress]]:
         """What to check now: (sequence number, server)."""
         found = []
         while self._due and self.wake_s <= now:
@@ -109,10 +111,10 @@ class ServerJudge:
             return judged.health
         return None
 
-    def health(self) -> dict[Server, ServerHealth]:
+    def health(self) -> dict[ServerAddress, ServerHealth]:
         return {server: judged.health for server, judged in self._servers.items()}
 
-    def _put_off(self, server: Server, judged: _Judged, due_s: float) -> None:
+    def _put_off(self, server: ServerAddress, judged: _Judged, due_s: float) -> None:
         judged.due_s = due_s
         heapq.heappush(self._due, (due_s, server))
 

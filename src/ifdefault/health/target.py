@@ -23,7 +23,7 @@ ASIDE_CHANCE = 1e-4  # that a line with its present loss does the same to a targ
 
 
 @dataclass(slots=True, eq=False)
-class Target:
+class ProbeTarget:
     """A target's record. `last_s`: when it was asked last; `lost_s`: when the last of its losses
     in a `row` was sent; `heard_s`: when the last probe that it answered was sent."""
 

@@ -54,7 +54,7 @@ class Span:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Fate:
+class VisitSummary:
     """What became of all visits to one name. `last_failed_s`: when the last that failed was begun;
     `return_s`: after the provider's return, when it was first visited through it again."""
 
@@ -73,8 +73,8 @@ class Outage:
     provider: str
     ttl_s: int
     dead_s: float
-    static: Fate
-    ours: Fate
+    static: VisitSummary
+    ours: VisitSummary
     events: tuple[tuple[float, str, str], ...]
 
     @property
@@ -130,14 +130,14 @@ def suffer(world: World, progress: Callable[[str], None]) -> Outage:
     return Outage(PROVIDER, TTL_S, mend_s - cut_s, static, ours, events)
 
 
-def tell(visits: Sequence[Visit], addresses: set[str], cut_s: float, mend_s: float) -> Fate:
+def tell(visits: Sequence[Visit], addresses: set[str], cut_s: float, mend_s: float) -> VisitSummary:
     """What became of the visits to one name; `addresses` are the dead provider's."""
     failed = [visit for visit in visits if not visit.ok]
     again = [v.at_s for v in visits if v.ok and v.at_s > mend_s and v.address in addresses]
     spans: dict[int, list[Visit]] = {}
     for visit in visits:
         spans.setdefault(int((visit.at_s - cut_s) // SPAN_S), []).append(visit)
-    return Fate(
+    return VisitSummary(
         name=visits[0].name,
         tried=len(visits),
         failed=len(failed),

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 
 from ifdefault.lab import demo_outage, dns, ports, services
 from ifdefault.lab.rotation import rotate
-from ifdefault.lab.topology import Target, Topology
+from ifdefault.lab.topology import ProviderAddress, Topology
 from ifdefault.lab.traffic import Tally, measure
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
@@ -52,7 +52,7 @@ class Row:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Share:
+class UplinkShare:
     """The connections that DNS rotation brought to one uplink."""
 
     uplink: str
@@ -69,7 +69,7 @@ class Story:
     plan: str
     status: str
     after: tuple[Row, ...]
-    rotation: tuple[Share, ...]
+    rotation: tuple[UplinkShare, ...]
     outage: demo_outage.Outage | None
     misrouted_after: int
 
@@ -77,7 +77,7 @@ class Story:
     def ok(self) -> bool:
         """Whether everything was answered once `apply` had run, nothing misrouted, and visitors
         went on when a provider had died."""
-        rows: tuple[Row | Share, ...] = (*self.after, *self.rotation)
+        rows: tuple[Row | UplinkShare, ...] = (*self.after, *self.rotation)
         answered = all(row.answered == row.tried for row in rows)
         return answered and self.misrouted_after == 0 and (self.outage is None or self.outage.ok)
 
@@ -100,7 +100,7 @@ def tell(topology: Topology, progress: Progress) -> Story:
         progress("the same clients, after")
         baseline = sum(world.misrouted().values())
         after = _act(world, kinds)
-        rotation: tuple[Share, ...] = ()
+        rotation: tuple[UplinkShare, ...] = ()
         suffered = None
         if dns.installed():
             progress(f"{VISITS:,} connections by name")
@@ -149,7 +149,7 @@ def _act(world: World, kinds: list[str]) -> tuple[Row, ...]:
     return tuple(_row(tally, by_address[tally.target], refused) for tally in tallies)
 
 
-def _row(tally: Tally, target: Target, refused: Counter[tuple[str, str, int]]) -> Row:
+def _row(tally: Tally, target: ProviderAddress, refused: Counter[tuple[str, str, int]]) -> Row:
     return Row(
         kind=tally.kind,
         uplink=target.provider,
@@ -178,7 +178,7 @@ def _ifdefault(world: World, subcommand: str) -> str:
     return done.stdout.rstrip()
 
 
-def _rotate(world: World) -> tuple[Share, ...]:
+def _rotate(world: World) -> tuple[UplinkShare, ...]:
     dns.start(world, static_ttl_s=demo_outage.TTL_S)
     uplink = {target.address: target.provider for target in world.topology.targets()}
     tried: Counter[str] = Counter()
@@ -186,7 +186,7 @@ def _rotate(world: World) -> tuple[Share, ...]:
     for share in rotate(world["client"], dns.RESOLVER[0], demo_outage.STATIC, count=VISITS):
         tried[uplink[share.address]] += share.tried
         answered[uplink[share.address]] += share.answered
-    return tuple(Share(name, tried[name], answered[name]) for name in sorted(tried))
+    return tuple(UplinkShare(name, tried[name], answered[name]) for name in sorted(tried))
 
 
 def _suffer(world: World, progress: Progress) -> demo_outage.Outage:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from ifdefault.lab import lookup, services
-from ifdefault.lab.topology import Delegation
+from ifdefault.lab.topology import DelegatedZone
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 
@@ -63,7 +63,7 @@ def installed() -> bool:
 def start(
     world: World,
     *,
-    delegations: Sequence[Delegation] = (),
+    delegations: Sequence[DelegatedZone] = (),
     static_ttl_s: int = 5,
     options: Mapping[str, str] | None = None,
 ) -> None:
@@ -113,7 +113,7 @@ def unbound(node: Node, options: Mapping[str, str]) -> subprocess.Popen[str]:
 
 
 def render_zones(
-    delegations: Sequence[Delegation], addresses: Iterable[str], ttl_s: int
+    delegations: Sequence[DelegatedZone], addresses: Iterable[str], ttl_s: int
 ) -> dict[str, str]:
     """The root, called "", and every parent, as zone files."""
     delegated = {each.zone for each in delegations}
@@ -138,7 +138,7 @@ def _above(name: str) -> set[str]:
     return {".".join(labels[at:]) for at in range(1, len(labels))}
 
 
-def _delegate(delegation: Delegation) -> list[str]:
+def _delegate(delegation: DelegatedZone) -> list[str]:
     lines = []
     for name, addresses in delegation.nameservers:
         lines += [f"{delegation.zone}. 3600 NS {name}.", *_records(f"{name}.", addresses, 3600)]

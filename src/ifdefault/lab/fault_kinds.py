@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ifdefault.lab import build, registry, renumber
-from ifdefault.lab.topology import End, NodeSpec, Topology
+from ifdefault.lab.topology import LinkEnd, NodeSpec, Topology
 from ifdefault.lab.world import Node, World
 from ifdefault.model.errors import HostError
 
@@ -51,7 +51,7 @@ class Case:
         return f"fault-{self.fault}"
 
 
-class Kind(Protocol):
+class FaultKind(Protocol):
     def start(self, case: Case) -> None: ...
     def end(self, case: Case) -> None: ...
 
@@ -72,7 +72,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkFault:
     """What is done to the link to the customers, by shell; {mac} and {other_mac} are known."""
 
     do: str
@@ -228,7 +228,9 @@ def _process(case: Case) -> str:
 
 
 def _shell(case: Case, script: str) -> None:
-    macs = {name: End(name, "cust0").mac for name in (case.provider, f"{case.provider} replaced")}
+    macs = {
+        name: LinkEnd(name, "cust0").mac for name in (case.provider, f"{case.provider} replaced")
+    }
     mac, other_mac = macs.values()
     case.node.run(["sh", "-e", "-c", script.format(mac=mac, other_mac=other_mac)])
 

@@ -12,7 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ifdefault.lab import fault_kinds, registry
-from ifdefault.lab.fault_kinds import Case, Filter, Flaps, Gaps, Kind, Link, Renumbering, chain
+from ifdefault.lab.fault_kinds import (
+    Case,
+    FaultKind,
+    Filter,
+    Flaps,
+    Gaps,
+    LinkFault,
+    Renumbering,
+    chain,
+)
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError, Problem
 
@@ -22,7 +31,7 @@ class Fault:
     """`amount` and `every_s` are those of a fault that isn't told; 0 where nothing is to tell."""
 
     what: str
-    kind: Kind
+    kind: FaultKind
     amount: int = 0
     unit: str = ""
     most: int = 0  # the greatest amount
@@ -48,7 +57,7 @@ _ASKED = """\
 FAULTS = {
     "carrier": Fault(
         "the link loses its carrier",
-        Link("ip link set cust0 down", "ip link set cust0 up"),
+        LinkFault("ip link set cust0 down", "ip link set cust0 up"),
         takes=("carrier",),
     ),
     "flapping": Fault(
@@ -151,7 +160,7 @@ FAULTS = {
     ),
     "router": Fault(
         "the router is replaced: same addresses, another MAC",
-        Link("ip link set cust0 address {other_mac}", "ip link set cust0 address {mac}"),
+        LinkFault("ip link set cust0 address {other_mac}", "ip link set cust0 address {mac}"),
     ),
     "renumber": Fault(
         "the host gets other addresses of the provider's, as by DHCP, and loses the old ones",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Share:
+class AddressShare:
     """What came of the connections to one of a name's addresses."""
 
     address: str
@@ -32,14 +32,16 @@ class Share:
     answered: int
 
 
-def rotate(node: Node, server: str, name: str, *, count: int, kind: str = "tcp") -> list[Share]:
-    """Make `count` connections to a name from a node; one Share an address, in order."""
+def rotate(
+    node: Node, server: str, name: str, *, count: int, kind: str = "tcp"
+) -> list[AddressShare]:
+    """Make `count` connections to a name from a node; one AddressShare an address, in order."""
     command = [sys.executable, "-m", "ifdefault.lab.rotation", server, name]
     done = node.run([*command, f"--count={count}", f"--kind={kind}"])
-    return [Share(**row) for row in json.loads(done.stdout)]
+    return [AddressShare(**row) for row in json.loads(done.stdout)]
 
 
-async def visit(server: str, name: str, count: int, kind: str) -> list[Share]:
+async def visit(server: str, name: str, count: int, kind: str) -> list[AddressShare]:
     tried: Counter[str] = Counter()
     answered: Counter[str] = Counter()
     pending = iter(range(count))
@@ -53,7 +55,7 @@ async def visit(server: str, name: str, count: int, kind: str) -> list[Share]:
             answered[address] += outcome == "answered"
 
     await asyncio.gather(*(work() for _ in range(50)))
-    return [Share(address, tried[address], answered[address]) for address in sorted(tried)]
+    return [AddressShare(address, tried[address], answered[address]) for address in sorted(tried)]
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ _FORWARD = (("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"))
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class End:
+class LinkEnd:
     """One end of a link."""
 
     node: str
@@ -71,7 +71,7 @@ class Provider:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Delegation:
+class DelegatedZone:
     """A zone that its parent leaves to others. `nameservers`: (name, addresses)."""
 
     zone: str
@@ -79,7 +79,7 @@ class Delegation:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Target:
+class ProviderAddress:
     """An address of the host, and the provider whose prefix it is in."""
 
     provider: str
@@ -94,8 +94,8 @@ class Topology:
     title: str
     drawing: str
     config: str  # the ifdefault.toml that fits
-    links: tuple[tuple[End, End], ...]
-    wires: tuple[tuple[End, End], ...]  # pairs of tun devices: no Ethernet, no neighbours
+    links: tuple[tuple[LinkEnd, LinkEnd], ...]
+    wires: tuple[tuple[LinkEnd, LinkEnd], ...]  # pairs of tun devices: no Ethernet, no neighbours
     providers: tuple[Provider, ...]
     nodes: tuple[NodeSpec, ...]
     zones: tuple[str, ...]  # delegated to the host
@@ -110,11 +110,11 @@ class Topology:
         plain = [text.split()[0].split("/")[0] for text in texts]
         return tuple(address for address in plain if not ip_address(address).is_link_local)
 
-    def targets(self, node: str = "host") -> tuple[Target, ...]:
+    def targets(self, node: str = "host") -> tuple[ProviderAddress, ...]:
         """The addresses under which the world knows a node, in the order of its interfaces."""
         clients = self.addresses("client")
         found = [
-            Target(
+            ProviderAddress(
                 provider.name,
                 ip_address(address).version,
                 address,
@@ -127,14 +127,14 @@ class Topology:
         # a second router of one provider leads to the same address again
         return tuple({(it.address, it.sources): it for it in reversed(found)}.values())[::-1]
 
-    def delegations(self) -> tuple[Delegation, ...]:
+    def delegations(self) -> tuple[DelegatedZone, ...]:
         """What the parents of the host's zones say of them: a name server on each uplink."""
         addresses: dict[str, list[str]] = {}
         names = {provider.name: provider.uplink or provider.name for provider in self.providers}
         for target in self.targets():
             addresses.setdefault(names[target.provider], []).append(target.address)
         return tuple(
-            Delegation(
+            DelegatedZone(
                 zone,
                 tuple((f"ns-{uplink}.{zone}", tuple(own)) for uplink, own in addresses.items()),
             )
@@ -273,9 +273,9 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _pairs(links: list[str]) -> tuple[tuple[End, End], ...]:
+def _pairs(links: list[str]) -> tuple[tuple[LinkEnd, LinkEnd], ...]:
     """Read "host.wan0 isp-a.cust0"."""
-    ends = [[End(*end.split(".", 1)) for end in link.split()] for link in links]
+    ends = [[LinkEnd(*end.split(".", 1)) for end in link.split()] for link in links]
     return tuple((left, right) for left, right in ends)
 
 

@@ -28,7 +28,7 @@ from ifdefault.model.errors import HostError, Problem
 
 T = TypeVar("T")
 Completed = subprocess.CompletedProcess[str]
-Stream = int | IO[str] | None
+StdStream = int | IO[str] | None
 
 _PROCESSES = "processes"  # the kind of the registry's entries "PID START"
 _REAP_S = 3.0
@@ -70,9 +70,9 @@ class Node:
         argv: Sequence[str],
         *,
         env: Mapping[str, str] | None = None,
-        stdin: Stream = subprocess.DEVNULL,
-        stdout: Stream = None,
-        stderr: Stream = None,
+        stdin: StdStream = subprocess.DEVNULL,
+        stdout: StdStream = None,
+        stderr: StdStream = None,
         what: str = "",
     ) -> subprocess.Popen[str]:
         """Start a command here, which the world ends when it goes down; `what` is for `end`."""

@@ -15,7 +15,7 @@ from ifdefault.plan.servers import Server, server_text
 
 _MOST = 10  # services that are shown
 _HEADS = ("Forwards", "To", "Weight", "State", "Since", "Refused", "Cause")
-_Known = Mapping[Server, CheckedServer]
+_CheckedServers = Mapping[Server, CheckedServer]
 
 
 def lines(behind: Behind, standing: DaemonStatus | None) -> list[str]:
@@ -50,7 +50,7 @@ def _soundness(service: ServiceStatus) -> int:
 
 
 def _rows(
-    service: ServiceStatus, known: _Known, standing: DaemonStatus | None
+    service: ServiceStatus, known: _CheckedServers, standing: DaemonStatus | None
 ) -> Iterator[Sequence[str]]:
     offered = f" on {', '.join(service.uplinks)}" if service.uplinks else ""
     title, refused = service.listen + offered, f"{service.refused} p" if service.refused else ""

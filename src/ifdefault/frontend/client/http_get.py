@@ -12,7 +12,7 @@ import socket
 
 from ifdefault.frontend.client.query import NoReply
 from ifdefault.frontend.probe import http
-from ifdefault.frontend.probe.outcome import Fault, words
+from ifdefault.frontend.probe.outcome import ProbeError, words
 
 WITHIN_S = 10.0
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})(?![^ \r])")
@@ -31,7 +31,7 @@ async def fetch(
         return read(response)
     except TimeoutError:
         raise NoReply(f"{host}: no answer in {WITHIN_S:g} s") from None
-    except Fault as fault:
+    except ProbeError as fault:
         whose = "this host" if fault.answer.verdict == "local" else host
         raise NoReply(f"{whose}: {fault.answer.detail}") from None
     except OSError as error:
@@ -41,21 +41,21 @@ async def fetch(
 
 
 def read(response: bytes) -> str:
-    """The address in a response's body, in canonical form; Fault if it holds anything else."""
+    """The address in a response's body, in canonical form; ProbeError if it holds anything else."""
     head, end, body = response.partition(b"\r\n\r\n")
     status = _STATUS.match(head)
     if status is None or status[1] != b"200":
-        raise Fault("wrong", f"status {status[1].decode()}" if status else "not HTTP")
+        raise ProbeError("wrong", f"status {status[1].decode()}" if status else "not HTTP")
     length = _LENGTH.search(head)
     # a part of an address may be one, too
     if not end or (length and int(length[1]) != len(body)):
-        raise Fault("wrong", "its answer is cut short")
+        raise ProbeError("wrong", "its answer is cut short")
     text = body.decode("ascii", "replace").strip()
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
     try:
         return socket.inet_ntop(family, socket.inet_pton(family, text))
     except (OSError, ValueError):
-        raise Fault("wrong", f'its answer is no address: "{text[:40]}"') from None
+        raise ProbeError("wrong", f'its answer is no address: "{text[:40]}"') from None
 
 
 async def _whole(stream: http.Plain) -> bytes:
@@ -63,5 +63,5 @@ async def _whole(stream: http.Plain) -> bytes:
     while data := await stream.receive():
         got += data
         if len(got) > http.MOST_BYTES:
-            raise Fault("wrong", f"its answer has more than {http.MOST_BYTES} bytes")
+            raise ProbeError("wrong", f"its answer has more than {http.MOST_BYTES} bytes")
     return got

@@ -59,7 +59,7 @@ def number() -> int:
     return int.from_bytes(os.urandom(2), "big")
 
 
-async def _exchange(sock: socket.socket, address: str, port: int, query: bytes) -> client.Answer:
+async def _exchange(sock: socket.socket, address: str, port: int, query: bytes) -> client.Response:
     loop = asyncio.get_running_loop()
     sock.connect((address, port))
     for patience_s in (*_AGAIN_S, None):

@@ -34,7 +34,7 @@ class BadKey(HostError):
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Key:
+class LoadedKey:
     """`name` is canonical text: lower case, without the final dot."""
 
     name: str
@@ -42,7 +42,7 @@ class Key:
     secret: bytes = field(repr=False)
 
 
-def read(path: str) -> Key:
+def read(path: str) -> LoadedKey:
     """The key in a file; whoever reads it needs no right but to read it."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -55,7 +55,7 @@ def read(path: str) -> Key:
     return parse(text, path)
 
 
-def parse(text: str, where: str) -> Key:
+def parse(text: str, where: str) -> LoadedKey:
     """The key that a text holds; `where` is its file."""
     try:
         name, statements = _statement(list(_tokens(text)))
@@ -72,7 +72,7 @@ def parse(text: str, where: str) -> Key:
     except ValueError as error:  # binascii.Error is one: what it says might tell of the secret
         why = str(error) if type(error) is ValueError else "the secret isn't base64"
         raise BadKey(Problem(where, why, _REMEDY)) from None
-    return Key(name.rstrip("."), algorithm, secret)
+    return LoadedKey(name.rstrip("."), algorithm, secret)
 
 
 def _tokens(text: str) -> list[str]:

@@ -15,8 +15,8 @@ import time
 from ifdefault.dns import client
 from ifdefault.dns.wire import NOERROR, NXDOMAIN
 from ifdefault.frontend.probe.outcome import (
-    Answer,
-    Fault,
+    ProbeError,
+    ProbeOutcome,
     local,
     raise_error,
     us_since,
@@ -26,7 +26,7 @@ from ifdefault.frontend.probe.outcome import (
 _MOST_BYTES = 4096
 
 
-async def probe(sock: socket.socket, address: str, port: int, name: str) -> Answer:
+async def probe(sock: socket.socket, address: str, port: int, name: str) -> ProbeOutcome:
     query = build(int.from_bytes(os.urandom(2), "big"), name)
     start_ns = time.monotonic_ns()
     try:
@@ -41,10 +41,10 @@ async def probe(sock: socket.socket, address: str, port: int, name: str) -> Answ
             response = await loop.sock_recv(sock, _MOST_BYTES)
         except OSError as error:
             raise_error(sock, error.errno or errno.EIO, address)
-            return Answer("answered", us_since(start_ns), "port closed")
+            return ProbeOutcome("answered", us_since(start_ns), "port closed")
         if (code := client.read_code(response, query)) is not None:
             refusal = client.code_name(code) if code not in (NOERROR, NXDOMAIN) else ""
-            return Answer("answered", us_since(start_ns), refusal)
+            return ProbeOutcome("answered", us_since(start_ns), refusal)
 
 
 def build(number: int, name: str) -> bytes:
@@ -52,4 +52,4 @@ def build(number: int, name: str) -> bytes:
     try:
         return client.query(number, name, "A" if name else "NS", recurse=True, edns=False)
     except ValueError as error:
-        raise Fault("local", str(error)) from None
+        raise ProbeError("local", str(error)) from None

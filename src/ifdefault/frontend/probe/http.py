@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ifdefault import __version__
 from ifdefault.frontend.probe import tcp
-from ifdefault.frontend.probe.outcome import Answer, Fault, us_since, words
+from ifdefault.frontend.probe.outcome import ProbeError, ProbeOutcome, us_since, words
 from ifdefault.model.config import DEFAULT_PORTS
 
 T = TypeVar("T")
@@ -37,13 +37,13 @@ async def probe(
     statuses: Collection[int],
     *,
     secure: bool,
-) -> Answer:
+) -> ProbeOutcome:
     start_ns = time.monotonic_ns()
     status = await get(sock, address, port, host, path, _status, secure=secure)
     if status not in statuses if statuses else status >= 400:
         expected = " or ".join(map(str, sorted(statuses)[:5])) or "one below 400"
-        raise Fault("wrong", f"status {status}, expected {expected}")
-    return Answer("answered", us_since(start_ns), f"status {status}")
+        raise ProbeError("wrong", f"status {status}, expected {expected}")
+    return ProbeOutcome("answered", us_since(start_ns), f"status {status}")
 
 
 async def get(
@@ -57,21 +57,21 @@ async def get(
     secure: bool,
     version: str = "1.1",
 ) -> T:
-    """Ask, and return what `read` makes of the response; Fault if that is nothing."""
+    """Ask, and return what `read` makes of the response; ProbeError if that is nothing."""
     if not await tcp.connect(sock, address, port):
-        raise Fault("wrong", "refused")
+        raise ProbeError("wrong", "refused")
     try:
         stream = await _tls(sock, host) if secure else Plain(sock)
         await stream.send(_request(host, port, path, version, secure=secure))
         return await read(stream)
     except ssl.SSLCertVerificationError as error:
-        raise Fault("wrong", f"certificate: {error.verify_message}") from None
+        raise ProbeError("wrong", f"certificate: {error.verify_message}") from None
     except ssl.SSLError as error:
-        raise Fault("wrong", f"TLS: {error.reason or error}") from None
+        raise ProbeError("wrong", f"TLS: {error.reason or error}") from None
     except ConnectionError as error:
-        raise Fault("wrong", words(error.errno)) from None
+        raise ProbeError("wrong", words(error.errno)) from None
     except OSError as error:
-        raise Fault("lost", words(error.errno)) from None
+        raise ProbeError("lost", words(error.errno)) from None
 
 
 def _request(host: str, port: int, path: str, version: str, *, secure: bool) -> bytes:
@@ -94,10 +94,10 @@ async def _status(stream: Plain) -> int:
         if (found := _STATUS.match(got)) and found[1][0] != b"1"[0]:
             return int(found[1])
         if not data:
-            raise Fault("wrong", "hung up" if got else "hung up without a word")
+            raise ProbeError("wrong", "hung up" if got else "hung up without a word")
         if not got.startswith(b"HTTP/1."[: len(got)]):
-            raise Fault("wrong", "not HTTP")
-    raise Fault("wrong", f"no status in {MOST_BYTES} bytes")
+            raise ProbeError("wrong", "not HTTP")
+    raise ProbeError("wrong", f"no status in {MOST_BYTES} bytes")
 
 
 class Plain:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ifdefault.frontend.probe.outcome import Answer, local
+from ifdefault.frontend.probe.outcome import ProbeOutcome, local
 from ifdefault.model.config import Family
 
 LATE_S = 3.0
@@ -33,7 +33,7 @@ _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 
 @dataclass(slots=True)
-class _Asked:
+class _SentEcho:
     seq: int
     address: bytes
     number: bytes
@@ -50,13 +50,13 @@ class Echo:
         sock: socket.socket,
         family: Family,
         path: int,
-        report: Callable[[int, Answer], None],
+        report: Callable[[int, ProbeOutcome], None],
     ) -> None:
         self._sock, self._family, self._path, self._report = sock, family, path, report
         self._af = socket.AF_INET if family == 4 else socket.AF_INET6
         self._token = os.urandom(8)
         self._identifier = int.from_bytes(os.urandom(2), "big")
-        self._asked: dict[int, _Asked] = {}  # by the sequence number on the wire
+        self._asked: dict[int, _SentEcho] = {}  # by the sequence number on the wire
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
         with suppress(OSError):  # then we look at each ourselves
@@ -86,7 +86,7 @@ class Echo:
         except OSError as error:
             self._report(seq, local(error))
             return
-        asked = self._asked[on_wire] = _Asked(seq, target, number, sent_ns)
+        asked = self._asked[on_wire] = _SentEcho(seq, target, number, sent_ns)
         asked.timer = self._loop.call_later(timeout_s, self._give_up, on_wire)
 
     def _packet(self, on_wire: int, body: bytes) -> bytes:
@@ -104,7 +104,7 @@ class Echo:
         if asked is not None:
             asked.lost = True
             asked.timer = self._loop.call_later(LATE_S, self._forget, on_wire)
-            self._report(asked.seq, Answer("lost", 0, "no answer"))
+            self._report(asked.seq, ProbeOutcome("lost", 0, "no answer"))
 
     def _forget(self, on_wire: int) -> None:
         asked = self._asked.pop(on_wire, None)
@@ -137,7 +137,7 @@ class Echo:
         ):
             rtt_us = (time.monotonic_ns() - asked.sent_ns) // 1000
             self._forget(on_wire)
-            self._report(asked.seq, Answer("answered", rtt_us, "late" if asked.lost else ""))
+            self._report(asked.seq, ProbeOutcome("answered", rtt_us, "late" if asked.lost else ""))
 
 
 def _filter(family: Family, token: bytes) -> bytes:

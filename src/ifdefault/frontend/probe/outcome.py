@@ -22,7 +22,7 @@ _ICMP = (2, 3)  # its origins: ICMP, ICMPv6
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeOutcome:
     """The fate of one probe. `detail` is for people, and may hold what a server said."""
 
     verdict: Verdict
@@ -30,12 +30,12 @@ class Answer:
     detail: str = ""
 
 
-class Fault(Exception):
+class ProbeError(Exception):
     """No answer will come of this probe; the verdict says whose fault that is."""
 
     def __init__(self, verdict: Verdict, detail: str) -> None:
         super().__init__(detail)
-        self.answer = Answer(verdict, 0, detail)
+        self.answer = ProbeOutcome(verdict, 0, detail)
 
 
 def us_since(start_ns: int) -> int:
@@ -46,9 +46,9 @@ def words(code: int | None) -> str:
     return os.strerror(code or 0).lower()
 
 
-def local(error: OSError) -> Answer:
+def local(error: OSError) -> ProbeOutcome:
     """What to say when the kernel refused to send."""
-    return Answer("local", 0, words(error.errno))
+    return ProbeOutcome("local", 0, words(error.errno))
 
 
 def want_errors(sock: socket.socket) -> None:
@@ -64,7 +64,7 @@ def raise_error(sock: socket.socket, code: int, target: str) -> None:
         return
     # what hangs on a dead uplink is destroyed by this host itself (kernel.free), probes as well
     verdict: Verdict = "local" if code == errno.ECONNABORTED else "lost"
-    raise Fault(verdict, words(code) + (f", says {offender}" if offender else ""))
+    raise ProbeError(verdict, words(code) + (f", says {offender}" if offender else ""))
 
 
 def _offender(sock: socket.socket) -> str:

@@ -12,8 +12,8 @@ import struct
 import time
 
 from ifdefault.frontend.probe.outcome import (
-    Answer,
-    Fault,
+    ProbeError,
+    ProbeOutcome,
     raise_error,
     us_since,
     want_errors,
@@ -24,16 +24,16 @@ _AT_ONCE = struct.pack("=ii", 1, 0)  # SO_LINGER: close by RST
 
 
 async def connect(sock: socket.socket, address: str, port: int) -> bool:
-    """Whether the target accepted; False if it refused. Raises Fault for anything else."""
+    """Whether the target accepted; False if it refused. Raises ProbeError for anything else."""
     try:
         # by RST when it is done: two a second would keep hundreds of sockets in TIME_WAIT
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         want_errors(sock)
         code = sock.connect_ex((address, port))
     except OSError as error:
-        raise Fault("local", words(error.errno)) from None
+        raise ProbeError("local", words(error.errno)) from None
     if code not in (0, errno.EINPROGRESS, errno.ECONNREFUSED):
-        raise Fault("local", words(code))
+        raise ProbeError("local", words(code))
     if code == errno.EINPROGRESS:
         await _writable(sock)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -42,10 +42,10 @@ async def connect(sock: socket.socket, address: str, port: int) -> bool:
     return not code
 
 
-async def probe(sock: socket.socket, address: str, port: int) -> Answer:
+async def probe(sock: socket.socket, address: str, port: int) -> ProbeOutcome:
     start_ns = time.monotonic_ns()
     accepted = await connect(sock, address, port)
-    return Answer("answered", us_since(start_ns), "" if accepted else "refused")
+    return ProbeOutcome("answered", us_since(start_ns), "" if accepted else "refused")
 
 
 async def _writable(sock: socket.socket) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ifdefault.libc import libc
 
-Answer = Callable[[bytes, str], bytes | None]  # query, client
+DatagramResponder = Callable[[bytes, str], bytes | None]  # query, client
 _NAME_BYTES = {socket.AF_INET: 16, socket.AF_INET6: 28}  # struct sockaddr_in, sockaddr_in6
 _ADDRESS = {socket.AF_INET: slice(4, 8), socket.AF_INET6: slice(8, 24)}  # in them
 _MOST_NAME_BYTES = 28
@@ -38,17 +38,17 @@ class _Header(ctypes.Structure):
     )
 
 
-class _Message(ctypes.Structure):
+class _MmsgHdr(ctypes.Structure):
     """struct mmsghdr: a header, and the length of what came"""
 
     _fields_ = (("header", _Header), ("length", ctypes.c_uint))
 
 
 _WORD, _LONG = ctypes.sizeof(ctypes.c_uint), ctypes.sizeof(ctypes.c_size_t)
-_MESSAGE, _VECTOR = ctypes.sizeof(_Message), ctypes.sizeof(_Vector)
+_MESSAGE, _VECTOR = ctypes.sizeof(_MmsgHdr), ctypes.sizeof(_Vector)
 # how many words, or longs, from one to the next, and to what changes
 _WORDS, _LONGS, _VECTOR_LONGS = _MESSAGE // _WORD, _MESSAGE // _LONG, _VECTOR // _LONG
-_LENGTH = _Message.length.offset // _WORD
+_LENGTH = _MmsgHdr.length.offset // _WORD
 _NAME_LENGTH = _Header.name_length.offset // _WORD
 _NAME = _Header.name.offset // _LONG
 _SIZE = _Vector.length.offset // _LONG
@@ -59,7 +59,7 @@ class _Side:
 
     def __init__(self, most: int, size: int, names: bytearray) -> None:
         self.data = bytearray(most * size)
-        self._messages, self._vectors = (_Message * most)(), (_Vector * most)()
+        self._messages, self._vectors = (_MmsgHdr * most)(), (_Vector * most)()
         first, first_name = _address(self.data), _address(names)
         for at in range(most):
             self._vectors[at] = _Vector(first + at * size, size)
@@ -83,7 +83,7 @@ class Batch:
         self._in, self._out = _Side(most, size, self._names), _Side(most, size, self._names)
         self._fresh = bytes(self._in.bytes)
 
-    def exchange(self, sock: socket.socket, answer: Answer) -> tuple[int, int]:
+    def exchange(self, sock: socket.socket, answer: DatagramResponder) -> tuple[int, int]:
         """Answer what waits; how many came, and how many answers were sent. What `answer` says
         nothing to, and what the kernel won't take, is passed over."""
         number, size, family = sock.fileno(), self._size, sock.family

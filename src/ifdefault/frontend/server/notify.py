@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ifdefault.dns import tsig, wire
 from ifdefault.dns.client import code_name
-from ifdefault.frontend.client.tsig_key_file import Key
+from ifdefault.frontend.client.tsig_key_file import LoadedKey
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
 
@@ -31,7 +31,7 @@ Ways = Callable[[Family], Iterable[tuple[str, socket.socket]]]  # each with its 
 class Secondary:
     address: str
     port: int
-    key: Key | None = None
+    key: LoadedKey | None = None
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class _Notice:
         return f"NOTIFY of {self.zone}, serial {self.serial}"
 
 
-class Notifier:
+class NotifySender:
     """`ways` are the sockets that there are, `told` is called with what went wrong."""
 
     def __init__(self, ways: Ways, told: Callable[[str], None]) -> None:

@@ -33,19 +33,19 @@ _PROGRESS_BYTES = 1 << 15  # of a transfer, that count as an exchange
 _BUFFER_BYTES = 1 << 14  # the kernel's, each way, which would grow to megabytes
 _PAUSE_S = 0.2  # for the host to have descriptors and memory again
 _BY_RST = struct.pack("=ii", 1, 0)  # SO_LINGER
-Answer = Callable[[bytes, str, str], tuple[bytes, ...]]  # query, client, uplink
+StreamResponder = Callable[[bytes, str, str], tuple[bytes, ...]]  # query, client, uplink
 UplinkOf = Callable[[socket.socket], str]  # by which a connection came in
 
 
 class Streams:
     """All connections. `answer` says nothing to what is no query, which ends the connection."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: StreamResponder) -> None:
         self.answer = answer
         self.turns = Turns(TURN_S)  # for listeners too
         # each from the longest idle on
-        self._all: dict[_Stream, None] = {}
-        self._networks: dict[bytes, dict[_Stream, None]] = {}
+        self._all: dict[_TcpConnection, None] = {}
+        self._networks: dict[bytes, dict[_TcpConnection, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class Streams:
             except OSError:
                 sock.close()
                 continue
-            self._add(_Stream(self, sock, peer[0], uplink))
+            self._add(_TcpConnection(self, sock, peer[0], uplink))
 
     def _pause(self, listener: socket.socket) -> None:
         """This host has no descriptor or memory left: make room, and don't ask all the time."""
@@ -95,7 +95,7 @@ class Streams:
         if listener.fileno() >= 0:
             self.turns.change(listener, READ)
 
-    def _add(self, stream: _Stream) -> None:
+    def _add(self, stream: _TcpConnection) -> None:
         neighbours = self._networks.setdefault(stream.network, {})
         if len(neighbours) >= MOST_OF_A_NETWORK:
             self.end(next(iter(neighbours)))
@@ -107,13 +107,13 @@ class Streams:
         if self._timer is None:
             self._sweep()
 
-    def touch(self, stream: _Stream) -> None:
+    def touch(self, stream: _TcpConnection) -> None:
         """An exchange came to its end: now it is the least idle."""
         stream.since_s = time.monotonic()
         for order in (self._all, self._networks[stream.network]):
             order[stream] = order.pop(stream)
 
-    def finish(self, stream: _Stream) -> None:
+    def finish(self, stream: _TcpConnection) -> None:
         """Its client has no more to ask, but may have to take answers yet."""
         if not stream.untaken:
             self.end(stream)
@@ -122,7 +122,7 @@ class Streams:
         with suppress(OSError):
             stream.sock.shutdown(socket.SHUT_WR)
 
-    def end(self, stream: _Stream) -> None:
+    def end(self, stream: _TcpConnection) -> None:
         del self._all[stream]
         neighbours = self._networks[stream.network]
         del neighbours[stream]
@@ -141,7 +141,7 @@ class Streams:
         self._timer = loop.call_later(_SWEEP_S, self._sweep) if self._all else None
 
 
-class _Stream:
+class _TcpConnection:
     __slots__ = (
         *("_busy", "_queries", "_sent", "_streams", "_to_send", "_uplink", "client"),
         *("network", "since_s", "sock"),

@@ -26,7 +26,7 @@ _PACKETS = 16  # of one socket, before another has its turn
 _QUERY_BYTES = 2048  # what is longer is cut, and so answered as what it is: no query
 _SO_MARK = 36  # asm-generic/socket.h
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4)
-Arrivals = Sequence[tuple[int, str]]
+UplinkMarks = Sequence[tuple[int, str]]
 
 
 class Answers(Protocol):
@@ -36,7 +36,7 @@ class Answers(Protocol):
     def tcp(self, query: bytes, client: str, uplink: str, now: float) -> tuple[bytes, ...]: ...
 
 
-class Nameserver:
+class UdpServer:
     """`unanswered` gets what came by UDP and wasn't answered, and from whom."""
 
     def __init__(self, unanswered: Callable[[bytes, str], None]) -> None:
@@ -46,14 +46,14 @@ class Nameserver:
         self._batch = Batch(_PACKETS, _QUERY_BYTES)
         self._turns = Turns(TURN_S)
         self._streams = Streams(self._answer_tcp)
-        self._sockets: dict[int, tuple[socket.socket, Arrivals]] = {}
+        self._sockets: dict[int, tuple[socket.socket, UplinkMarks]] = {}
 
     def listen(
         self,
         number: int,
         transport: Literal["udp", "tcp"],
         sock: socket.socket,
-        arrivals: Arrivals,
+        arrivals: UplinkMarks,
     ) -> None:
         """Answer on a socket, which is ours from now on. `arrivals` as in messages.Listen."""
         self.unlisten(number)
@@ -83,7 +83,7 @@ class Nameserver:
             if (sock.family, sock.type) == (af, socket.SOCK_DGRAM) and arrivals
         ]
 
-    def _start(self, sock: socket.socket, arrivals: Arrivals) -> None:
+    def _start(self, sock: socket.socket, arrivals: UplinkMarks) -> None:
         marks = dict(arrivals)
         first = next(iter(marks.values()), "")
         if sock.type == socket.SOCK_STREAM:
