@@ -19,6 +19,7 @@ import pytest
 from ifdefault.kernel import conntrack
 from ifdefault.kernel.kill_connections import Freed, free
 from ifdefault.kernel.netlink import Netlink, attributes
+from ifdefault.kernel.uapi import netfilter
 from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
@@ -240,7 +241,7 @@ def test_flows_that_are_answered_to_a_dead_address(tracking: Node, others: tuple
 
 def test_a_kernel_without_the_filter(tracking: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux before 6.11 refuses it: an unknown attribute is as one that it doesn't know."""
-    monkeypatch.setattr(conntrack, "_FILTER", 63)
+    monkeypatch.setattr(netfilter, "CTA_FILTER", 63)
     monkeypatch.setattr(conntrack, "_PACKETS_AT_ONCE", 1)
     assert freed(tracking) == Freed(flows=5)
     assert flows(tracking) == STAY

@@ -15,18 +15,30 @@ from select import select
 
 import pytest
 
-from ifdefault.kernel.netlink import attribute
-from ifdefault.kernel.perform import resolve_neighbour
-from ifdefault.kernel.uapi.rtnetlink import RTM_NEWLINK
+from ifdefault.kernel.netlink import Netlink, attribute
+from ifdefault.kernel.perform import Performer, resolve_neighbour
+from ifdefault.kernel.uapi.netlink import NLM_F_CREATE
+from ifdefault.kernel.uapi.rtnetlink import IFA_LOCAL, RTM_NEWADDR, RTM_NEWLINK
 from ifdefault.kernel.watch import Watch
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 from ifdefault.model.kernel import (
+    PROTOCOL,
+    AddRule,
+    DeleteRoute,
+    DeleteRule,
+    Hop,
     KernelChange,
     LinkChanged,
+    LoadNft,
     NeighbourChanged,
     ObjectChanged,
+    Operation,
     Overrun,
+    PutRoute,
+    Route,
+    Rule,
+    SetGroup,
 )
 from tests.net.conftest import LabWorld
 
@@ -248,3 +260,77 @@ def test_an_overrun_is_told_and_what_changed_meanwhile(watch: Watch, host: Node)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     watch.read()
     assert told_of(watch, host, "link set lan0 up\n")  # it goes on
+
+
+# --- our own changes ----------------------------------------------------------------------
+
+
+ROUTE = Route(4, table=7, dst="10.9.0.0/16", hops=(Hop("wan0", "203.0.113.1"),), protocol=PROTOCOL)
+RULE = Rule(4, priority=103, table=7, protocol=PROTOCOL)
+OWN: list[list[Operation]] = [
+    [PutRoute(ROUTE), DeleteRoute(ROUTE)],
+    [AddRule(RULE), DeleteRule(RULE)],
+    [LoadNft("table inet ifdefault {\n}\n"), LoadNft("")],
+]
+
+
+def performed(host: Node, operations: list[Operation]) -> frozenset[int]:
+    """The ports from which it was done."""
+
+    def perform() -> frozenset[int]:
+        with Performer() as performer:
+            for operation in operations:
+                performer.perform(operation)
+            return performer.ports
+
+    return host.python(perform)
+
+
+@pytest.mark.parametrize("operations", OWN)
+def test_what_we_change_ourselves_is_no_news(
+    watch: Watch, host: Node, operations: list[Operation]
+) -> None:
+    watch.own_ports = performed(host, operations)
+    host.nft(TABLE.format("stranger"))
+    host.ip(next(MARKERS))
+    found = told(watch, MARKER)
+    while ObjectChanged("nft") not in found:
+        found += told(watch, ObjectChanged("nft"))
+    assert set(found) == {MARKER, ObjectChanged("nft")}
+
+
+@pytest.mark.parametrize("operations", OWN)
+def test_what_a_stranger_changes_likewise_is(
+    watch: Watch, host: Node, operations: list[Operation]
+) -> None:
+    performed(host, operations)
+    found: set[KernelChange] = set()
+    while not any(isinstance(event, ObjectChanged) and event.ours for event in found):
+        select(watch.sockets, [], [], 5)
+        found.update(watch.read())
+    assert len(found) == 1
+
+
+def test_the_group_that_we_give_a_link_comes_from_the_kernel(watch: Watch, host: Node) -> None:
+    watch.own_ports = performed(host, [SetGroup("wan0", 171, 0)])
+    up = LinkChanged("wan0", index(host, "wan0"), up=True, carrier=True)
+    assert told_of(watch, host, "") == [up]
+
+
+def test_what_is_passed_over_is_remembered(watch: Watch, host: Node) -> None:
+    """The address is known already when a stranger prolongs its life."""
+    line = "address change 203.0.113.97/24 dev wan0 valid_lft 900 preferred_lft 900\n"
+
+    def add() -> frozenset[int]:
+        address = attribute(IFA_LOCAL, socket.inet_aton("203.0.113.97"))
+        head = struct.pack("=BBBBI", socket.AF_INET, 24, 0, 0, socket.if_nametoindex("wan0"))
+        with Netlink() as netlink:
+            netlink.change(RTM_NEWADDR, head + address, NLM_F_CREATE)
+            return frozenset({netlink.port})
+
+    watch.own_ports = host.python(add)
+    assert told_of(watch, host, "") == []
+    assert told_of(watch, host, line) == []
+    assert told_of(watch, host, "address del 203.0.113.97/24 dev wan0\n") == [
+        ObjectChanged("address")
+    ]

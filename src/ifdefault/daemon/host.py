@@ -8,6 +8,7 @@ looked at. Who waits for the lock was asked to.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,7 +21,8 @@ from ifdefault.host import exec_groups
 from ifdefault.host.observe import observe
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
-from ifdefault.host.transaction import commit, converge
+from ifdefault.host.transaction import Done, commit, converge
+from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem
 from ifdefault.model.health import Forced
 from ifdefault.model.kernel import Observation
@@ -28,13 +30,15 @@ from ifdefault.plan.describe import describe
 from ifdefault.plan.prepare import Prepared
 
 _log = logging.getLogger("ifdefault")
-Done = TypeVar("Done")
+T = TypeVar("T")
+_RECENT = 16  # transactions, whose news may not have been read yet
 
 
 class Host:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, watch: Watch) -> None:
         self.routers = RoutersSeen()
-        self._store = store
+        self._store, self._watch = store, watch
+        self._ports: deque[frozenset[int]] = deque(maxlen=_RECENT)
         self._turn = ExitStack()
         self._locked = False
 
@@ -66,9 +70,9 @@ class Host:
         def perform() -> e.Applied:
             begun_s = monotonic()
             _tell(asked.prepared)
-            observation, refused = converge(asked.prepared, self._store)
-            observation = self._completed(asked.prepared, observation)
-            return e.Applied(observation, monotonic() - begun_s, refused)
+            done = converge(asked.prepared, self._store)
+            observation = self._take(asked.prepared, done)
+            return e.Applied(observation, monotonic() - begun_s, done.refused)
 
         return self._try(perform, wait=False)
 
@@ -76,18 +80,21 @@ class Host:
         def perform() -> e.Committed:
             begun_s = monotonic()
             _tell(asked.prepared)
-            observation = self._completed(asked.prepared, commit(asked.prepared, self._store))
+            observation = self._take(asked.prepared, commit(asked.prepared, self._store))
             return e.Committed(observation, monotonic() - begun_s)
 
         done = self._try(perform, wait=True)
         return e.CommitFailed(done.problems) if isinstance(done, e.LookFailed) else done
 
-    def _completed(self, prepared: Prepared, observation: Observation) -> Observation:
-        """Routers that are silent just now are still told apart."""
-        facts = self.routers.completed(prepared.config, observation.facts)
-        return replace(observation, facts=facts)
+    def _take(self, prepared: Prepared, done: Done) -> Observation:
+        """The kernel's news of what was done are ours; routers that are silent just now are told
+        apart all the same."""
+        self._ports.append(done.ports)
+        self._watch.own_ports = frozenset().union(*self._ports)
+        facts = self.routers.completed(prepared.config, done.observation.facts)
+        return replace(done.observation, facts=facts)
 
-    def _try(self, do: Callable[[], Done], *, wait: bool) -> Done | e.LookFailed:
+    def _try(self, do: Callable[[], T], *, wait: bool) -> T | e.LookFailed:
         try:
             self._lock(wait=wait)
             return do()

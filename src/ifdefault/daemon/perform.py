@@ -54,7 +54,7 @@ class Performers:
         tell: Callable[[e.Event], None],
     ) -> None:
         self._tell, self._event_log, self._watch = tell, event_log, watch
-        self.host = Host(store)
+        self.host = Host(store, watch)
         self.monitor = PassiveMonitor()
         self.silent = SilentChanges()
         self.frontend = FrontendProcess(config.daemon, event_log, self._hear)

@@ -7,7 +7,7 @@ ours before, by the same diff. This module does no I/O of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ifdefault.config import placed
@@ -49,6 +49,16 @@ def _ignore(_: Operation) -> None:
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The host after what was performed, and what of it the kernel refused. `ports` are the netlink
+    ports that asked for it, by which the kernel's news of it are told from others'."""
+
+    observation: Observation
+    refused: tuple[Problem, ...]
+    ports: frozenset[int]
+
+
 def prepare(
     config_path: Path, store: Store, *, thorough: bool = True, decision: Decision | None = None
 ) -> Prepared:
@@ -86,9 +96,8 @@ def lay_hook(config: Config, store: Store) -> None:
                     _perform_one(performer, operation)
 
 
-def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Observation:
-    """Perform what was prepared, under the store's lock; verify it, or undo it and raise. The host
-    as it is then."""
+def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Done:
+    """Perform what was prepared, under the store's lock; verify it, or undo it and raise."""
     errors = [p for p in prepared.problems if p.blocks and not p.warning]
     if errors:
         raise HostError(*errors)
@@ -98,7 +107,7 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Observ
     came_from = snapshot(prepared.observation)
     store.save(prepared.state)
     try:
-        _perform(prepared, before)
+        ports = _perform(prepared, before)
         facts = read_facts()
         left = diff(facts, prepared.desired, record_tables(facts, prepared.desired))
         if left:
@@ -108,12 +117,11 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Observ
     except BaseException:  # Ctrl-C, or a fault of our own
         return_to(came_from, store)
         raise
-    return _noted(prepared, store, facts)
+    return Done(_noted(prepared, store, facts), (), ports)
 
 
-def converge(prepared: Prepared, store: Store) -> tuple[Observation, tuple[Problem, ...]]:
-    """Perform what was prepared, as far as the kernel takes it; the host as it is then, and what
-    was refused.
+def converge(prepared: Prepared, store: Store) -> Done:
+    """Perform what was prepared, as far as the kernel takes it.
 
     For a daemon, which sees the kernel's every change and plans again: a link that dies meanwhile
     must not keep the default from moving away from it, and nothing is undone.
@@ -126,7 +134,8 @@ def converge(prepared: Prepared, store: Store) -> tuple[Observation, tuple[Probl
                 _perform_one(performer, operation, _key(operation, prepared.uplinks))
             except (KernelError, HostError) as error:
                 refused += error.problems
-    return _noted(prepared, store, read_facts()), tuple(refused)
+    observation = _noted(prepared, store, read_facts())
+    return Done(observation, tuple(refused), performer.ports)
 
 
 def _noted(prepared: Prepared, store: Store, facts: Facts) -> Observation:
@@ -135,11 +144,12 @@ def _noted(prepared: Prepared, store: Store, facts: Facts) -> Observation:
     return replace(prepared.observation, facts=facts, state=state, loaded=loaded)
 
 
-def _perform(prepared: Prepared, before: Before) -> None:
+def _perform(prepared: Prepared, before: Before) -> frozenset[int]:
     with Performer() as performer:
         for operation in prepared.operations:
             before(operation)
             _perform_one(performer, operation, _key(operation, prepared.uplinks))
+    return performer.ports
 
 
 def _perform_one(performer: Performer, operation: Operation, key: str = "") -> None:

@@ -195,9 +195,13 @@ def open_ports(protocol: int) -> frozenset[int]:
     """The port ids of all netlink sockets that this process has open, a library's as well."""
     found = set()
     for fd in os.listdir("/proc/self/fd"):
-        with suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as sock:
-            if (sock.family, sock.proto) == (socket.AF_NETLINK, protocol):
-                found.add(sock.getsockname()[0])
+        with suppress(OSError):  # no socket, or closed meanwhile
+            sock = socket.socket(fileno=int(fd))
+            try:
+                if (sock.family, sock.proto) == (socket.AF_NETLINK, protocol):
+                    found.add(sock.getsockname()[0])
+            finally:
+                sock.detach()  # it isn't ours to close
     return frozenset(found)
 
 

@@ -12,8 +12,6 @@ BPF_MOV, BPF_END, BPF_TO_BE = 0xB0, 0xD0, 0x08
 BPF_JA, BPF_JEQ, BPF_JGT, BPF_JNE, BPF_JLT = 0x00, 0x10, 0x20, 0x50, 0xA0
 BPF_CALL, BPF_EXIT = 0x80, 0x90
 BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE = 1, 2
-BPF_REG_0, BPF_REG_1, BPF_REG_2, BPF_REG_3, BPF_REG_4, BPF_REG_5 = range(6)
-BPF_REG_6, BPF_REG_7, BPF_REG_8, BPF_REG_9, BPF_REG_10 = range(6, 11)
 
 # --- helpers -------------------------------------------------------------------------------
 

@@ -17,15 +17,15 @@ RTNLGRP_NEXTHOP = 32
 
 RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 3, 4, 5, 6
 RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH, RTA_CACHEINFO = 7, 8, 9, 12
-RTA_TABLE, RTA_MARK, RTA_VIA, RTA_PREF, RTA_ENCAP_TYPE, RTA_EXPIRES = 15, 16, 18, 20, 21, 23
-RTA_ENCAP, RTA_UID, RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 22, 25, 27, 28, 29
+RTA_TABLE, RTA_MARK, RTA_VIA, RTA_PREF, RTA_ENCAP = 15, 16, 18, 20, 22
+RTA_UID, RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 25, 27, 28, 29
 
 RT_TABLE_COMPAT = 252  # in the header of a message where the table's number is above 255
 RTAX_CC_ALGO = 16
 RTM_F_CLONED, RTM_F_LOOKUP_TABLE = 0x200, 0x1000
 RTNH_F_ONLINK = 4
 RTEXT_FILTER_SKIP_STATS = 8
-ICMPV6_ROUTER_PREF_MEDIUM, ICMPV6_ROUTER_PREF_HIGH, ICMPV6_ROUTER_PREF_LOW = 0, 1, 3  # icmpv6.h
+ICMPV6_ROUTER_PREF_HIGH, ICMPV6_ROUTER_PREF_LOW = 1, 3  # icmpv6.h; 0, medium, is the default
 
 # --- fib_rules.h ---------------------------------------------------------------------------
 
@@ -40,7 +40,7 @@ FIB_RULE_INVERT = 2
 # --- if.h, if_link.h -----------------------------------------------------------------------
 
 IFF_UP, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_NOARP, IFF_LOWER_UP = 0x1, 0x8, 0x10, 0x80, 0x10000
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_STATS64, IFLA_GROUP, IFLA_EXT_MASK = 1, 3, 23, 27, 29
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_GROUP, IFLA_EXT_MASK = 1, 3, 27, 29
 IFLA_STATS_LINK_64 = 1
 
 # --- if_addr.h -----------------------------------------------------------------------------
