@@ -19,7 +19,8 @@ from ifdefault.host.store import Store
 from ifdefault.host.transaction import commit, prepare, prepare_config, prepare_down
 from ifdefault.lab.world import World
 from ifdefault.model.config import Config
-from ifdefault.model.kernel import Operation, State
+from ifdefault.model.host import State
+from ifdefault.model.kernel import Operation
 from ifdefault.plan.prepare import Prepared
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import apply, differences, down, operations_left, read_state, store_of

@@ -23,22 +23,25 @@ from ifdefault.kernel.watch import Watch
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 from ifdefault.model.kernel import (
+    NFT_TABLE,
     PROTOCOL,
     AddRule,
     DeleteRoute,
     DeleteRule,
     Hop,
-    KernelChange,
-    LinkChanged,
     LoadNft,
-    NeighbourChanged,
-    ObjectChanged,
     Operation,
-    Overrun,
     PutRoute,
     Route,
     Rule,
     SetGroup,
+)
+from ifdefault.model.kernel_news import (
+    KernelChange,
+    LinkChanged,
+    NeighbourChanged,
+    ObjectChanged,
+    Overrun,
 )
 from tests.net.conftest import LabWorld
 
@@ -270,7 +273,7 @@ RULE = Rule(4, priority=103, table=7, protocol=PROTOCOL)
 OWN: list[list[Operation]] = [
     [PutRoute(ROUTE), DeleteRoute(ROUTE)],
     [AddRule(RULE), DeleteRule(RULE)],
-    [LoadNft("table inet ifdefault {\n}\n"), LoadNft("")],
+    [LoadNft(NFT_TABLE, "table inet ifdefault {\n}\n"), LoadNft(NFT_TABLE, "")],
 ]
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES
-from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, Facts, Observation, Operation, Rule
+from ifdefault.model.host import Observation
+from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, Facts, Operation, Rule
 from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.desired import Plan
 from ifdefault.plan.diff import own_rules, record_tables

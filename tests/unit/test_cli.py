@@ -16,17 +16,8 @@ import pytest
 from ifdefault.cli import check, init, main
 from ifdefault.cli.options import Options
 from ifdefault.model.errors import ConfigError, HostError, KernelError, Problem
-from ifdefault.model.kernel import (
-    OWN_TABLES,
-    Address,
-    Desired,
-    Facts,
-    Hop,
-    Link,
-    Observation,
-    Route,
-    State,
-)
+from ifdefault.model.host import Observation, State
+from ifdefault.model.kernel import OWN_TABLES, Address, Desired, Facts, Hop, Link, Route
 from ifdefault.plan.prepare import Prepared
 
 FACTS = Facts(

@@ -142,8 +142,9 @@ def test_the_house_stands_on_its_floors() -> None:
         ("config/a.py", "import pathlib, tomllib, pydantic", ""),
         ("config/a.py", "from ifdefault.plan import x", "imports ifdefault.plan"),
         ("model/a.py", "import os", "model is pure"),
-        ("kernel/a.py", "import ctypes, socket\nfrom ifdefault.model.kernel import Route", ""),
-        ("kernel/a.py", "from ifdefault.plan import x", "kernel may import of ours only"),
+        ("kernel/a.py", "import ctypes, socket\nfrom ifdefault.model.kernel import Route", "")(
+            "kernel/a.py", "from ifdefault.plan import x", "kernel may import of ours only"
+        ),
         ("frontend/a.py", "from ifdefault.kernel import nft", "frontend may import of ours only"),
         ("frontend/a/b.py", "from ifdefault.daemon import x", "frontend may import of ours only"),
         ("daemon/a.py", "from ifdefault.frontend import x", "daemon may import of ours only"),

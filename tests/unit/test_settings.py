@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.model.kernel import Desired, Facts, Operation, SetSysctl, State
+from ifdefault.model.host import State
+from ifdefault.model.kernel import Desired, Facts, Operation, SetSysctl
 from ifdefault.plan.connmark import Passing
 from ifdefault.plan.diff import diff
 from ifdefault.plan.prepare import with_originals

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from ifdefault.host.store import TABLES, Store
+from ifdefault.model.host import Observation
 from ifdefault.model.kernel import (
     OWN_TABLES,
     Desired,
     Facts,
     LoadNft,
     NftTable,
-    Observation,
     Ruleset,
     ruleset_digest,
 )

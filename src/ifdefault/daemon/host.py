@@ -25,7 +25,7 @@ from ifdefault.host.transaction import Done, commit, converge
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem
 from ifdefault.model.health import Forced
-from ifdefault.model.kernel import Observation
+from ifdefault.model.host import Observation
 from ifdefault.plan.describe import describe
 from ifdefault.plan.prepare import Prepared
 

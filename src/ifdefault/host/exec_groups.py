@@ -14,7 +14,8 @@ from dataclasses import replace
 from ifdefault.host.store import Store
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.model.errors import HostError, IfdefaultError, Problem, reason
-from ifdefault.model.kernel import State, Uplink
+from ifdefault.model.host import State
+from ifdefault.model.kernel import Uplink
 
 _PREFIX = "ifdefault-"
 _MOST = 256

@@ -15,7 +15,8 @@ from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.kernel.read import read_facts
 from ifdefault.model.config import Config
 from ifdefault.model.errors import HostError
-from ifdefault.model.kernel import Facts, Observation, State
+from ifdefault.model.host import Observation, State
+from ifdefault.model.kernel import Facts
 
 
 def observe(

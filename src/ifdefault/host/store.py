@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ifdefault.model.errors import HostError, LockError, Problem
-from ifdefault.model.kernel import Loaded, NftTable, Ruleset, State
+from ifdefault.model.host import State
+from ifdefault.model.kernel import Loaded, NftTable, Ruleset
 
 STATE, TABLES, LOCK = "state.json", "tables.json", "lock"
 PENDING, GUARD = "undo.json", "guard"

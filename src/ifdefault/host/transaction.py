@@ -21,20 +21,19 @@ from ifdefault.kernel.read import read_facts
 from ifdefault.model.config import Config
 from ifdefault.model.errors import HostError, KernelError, Problem
 from ifdefault.model.health import Decision
+from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import (
     AddRule,
     Desired,
     Facts,
     Loaded,
     LoadNft,
-    Observation,
     Operation,
     PutHook,
     PutRoute,
     Route,
     Rule,
     SetGroup,
-    State,
     Uplink,
 )
 from ifdefault.plan import prepare as planning

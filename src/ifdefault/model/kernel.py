@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 from ifdefault.model.config import Family
-from ifdefault.model.errors import Problem
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
 NFT_TABLE = "ifdefault"  # our nftables tables, family inet: marks and the truth-meter
@@ -340,77 +338,3 @@ Operation = (
     | PutHook
     | ForgetFlows
 )
-
-
-# --- the host at one time -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What must be remembered of a host (state.json). `sysctls` and `groups` map a name to its
-    original, then to the values of ours that the kernel may hold: one, or more while a change is
-    under way or was killed. `forced` is what the operator wants of an uplink, whatever is observed.
-    `runs` maps the control group of a command to the uplink that it keeps to (`ifdefault exec`)."""
-
-    numbers: dict[str, int] = field(default_factory=dict)
-    sysctls: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    forced: dict[str, str] = field(default_factory=dict)
-    runs: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """All that planning reads: the kernel, and what we remember of this host.
-
-    `groups` are the control groups that have rules, with their ids, 0 where there is none;
-    `no_balance` says why there can be no hook on connect(), "" if there can be; `others` are
-    problems that others' configuration makes, where they were looked for."""
-
-    facts: Facts
-    state: State = field(default_factory=State)
-    loaded: Loaded = ()
-    groups: tuple[tuple[str, int], ...] = ()
-    no_balance: str = ""
-    others: tuple[Problem, ...] = ()
-
-
-# --- what the kernel tells ----------------------------------------------------------------
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class LinkChanged:
-    """A link came, went, or changed in a way that matters (also its name, group or MAC)."""
-
-    name: str
-    index: int
-    up: bool = False  # administratively
-    carrier: bool = False
-    gone: bool = False
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class NeighbourChanged:
-    """`reachable` False: it doesn't answer (NUD_FAILED); None: the kernel has forgotten it."""
-
-    dev: str
-    address: str
-    reachable: bool | None
-    mac: str = ""
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class ObjectChanged:
-    """Something of a kind was added, changed or deleted; `ours`: it bears our number or name,
-    whoever did it."""
-
-    kind: Literal["address", "route", "rule", "nexthop", "nft"]
-    ours: bool = False
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Overrun:
-    """Events were lost: all must be read again."""
-
-
-KernelChange = LinkChanged | NeighbourChanged | ObjectChanged | Overrun

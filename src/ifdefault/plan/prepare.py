@@ -15,17 +15,8 @@ from typing import TypeVar
 from ifdefault.model.config import Config, OutgoingRule
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Decision
-from ifdefault.model.kernel import (
-    Desired,
-    Facts,
-    Loaded,
-    Observation,
-    Operation,
-    SetGroup,
-    SetSysctl,
-    State,
-    Uplink,
-)
+from ifdefault.model.host import Observation, State
+from ifdefault.model.kernel import Desired, Facts, Loaded, Operation, SetGroup, SetSysctl, Uplink
 from ifdefault.plan import conflicts, numbers
 from ifdefault.plan.desired import desire, resolve_uplinks
 from ifdefault.plan.diff import diff, own_routes, own_rules

@@ -15,7 +15,7 @@ from ifdefault.daemon.controller.effects import Answer, Changed, Commit, Look, S
 from ifdefault.daemon.controller.state import Adoption, State, Unconfirmed
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Decision
-from ifdefault.model.kernel import Observation
+from ifdefault.model.host import Observation
 from ifdefault.plan.prepare import Prepared, Resolved, prepare, prepare_down
 
 UNDO_AGAIN_S = 1.0

@@ -19,6 +19,7 @@ from math import inf
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.adopt import Adopter
 from ifdefault.daemon.controller.commands import Commands
+from ifdefault.daemon.controller.decision import decided
 from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, ResolveNames, RunHook, Save
 from ifdefault.daemon.controller.names import Names
 from ifdefault.daemon.controller.paths import Paths
@@ -28,18 +29,12 @@ from ifdefault.daemon.controller.stale_connections import StaleConnections
 from ifdefault.daemon.controller.state import Adoption, State
 from ifdefault.daemon.controller.watch import Watcher
 from ifdefault.daemon.status import DaemonStatus, DnsStatus
-from ifdefault.health.selection import Candidate, decide
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import ConfigError
-from ifdefault.model.health import Decision, PathState
-from ifdefault.model.kernel import (
-    Facts,
-    KernelChange,
-    LinkChanged,
-    NeighbourChanged,
-    Observation,
-    Uplink,
-)
+from ifdefault.model.health import Decision
+from ifdefault.model.host import Observation
+from ifdefault.model.kernel import Facts, Uplink
+from ifdefault.model.kernel_news import KernelChange, LinkChanged, NeighbourChanged
 from ifdefault.plan.prepare import Prepared, Resolved, prepare, resolve
 
 DEBOUNCE_S = 0.015  # kernel events come in groups
@@ -341,30 +336,7 @@ class Controller:
             self._reconciler.look_now(now)
 
     def _decided(self, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:
-        state, paths = self.state, self.paths.states()
-        carriers = {link.name for link in facts.links if link.carrier}
-        candidates = []
-        for uplink in uplinks:
-            for family in FAMILIES:
-                if uplink.pending or uplink.gateway(family) is None:
-                    continue
-                fresh: tuple[PathState, float] = ("unproven", 0.0)
-                observed, since_s = paths.get((uplink.name, family), fresh)
-                if observed == "unproven" and not state.settled:
-                    observed = "up"
-                candidates.append(
-                    Candidate(
-                        uplink=uplink.name,
-                        family=family,
-                        rank=uplink.rank,
-                        weight=uplink.weight,
-                        carrier=uplink.interface in carriers,
-                        state=observed,
-                        forced=state.forced.get(uplink.name, "auto"),
-                        down_since_s=since_s if observed == "down" else 0.0,
-                    )
-                )
-        return replace(decide(candidates), gone=self.servers.gone)
+        return decided(self.state, self.paths.states(), self.servers.gone, uplinks, facts)
 
     # --- what follows ---------------------------------------------------------------------
 

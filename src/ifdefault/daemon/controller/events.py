@@ -12,7 +12,8 @@ from ifdefault.health.states import Memory
 from ifdefault.model.config import Config, Family
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced, TcpStats, Verdict
-from ifdefault.model.kernel import KernelChange, Observation
+from ifdefault.model.host import Observation
+from ifdefault.model.kernel_news import KernelChange
 
 
 @dataclass(frozen=True, slots=True)

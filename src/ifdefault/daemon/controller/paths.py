@@ -31,7 +31,8 @@ from ifdefault.model.health import (
     Transition,
     Way,
 )
-from ifdefault.model.kernel import Facts, Link, LinkChanged, NeighbourChanged, Uplink
+from ifdefault.model.kernel import Facts, Link, Uplink
+from ifdefault.model.kernel_news import LinkChanged, NeighbourChanged
 
 Key = tuple[str, Family]
 Transitions = tuple[Transition, ...]

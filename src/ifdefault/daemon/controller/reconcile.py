@@ -17,7 +17,7 @@ from ifdefault.daemon.controller.events import Applied, LookFailed
 from ifdefault.daemon.controller.repair_backoff import RepairBackoff
 from ifdefault.daemon.controller.state import State
 from ifdefault.model.errors import Problem
-from ifdefault.model.kernel import Observation
+from ifdefault.model.host import Observation
 from ifdefault.plan.describe import describe
 from ifdefault.plan.prepare import Prepared
 

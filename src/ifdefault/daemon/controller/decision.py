@@ -1,0 +1,51 @@
+"""Which uplinks to use: the candidates, and what is decided of them.
+
+Rules: a function of what is, and of nothing that was told or done before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ifdefault.daemon.controller.state import Key, State
+from ifdefault.health.selection import Candidate, decide
+from ifdefault.model.config import FAMILIES
+from ifdefault.model.health import Decision, PathState
+from ifdefault.model.kernel import Facts, Uplink
+from ifdefault.plan.servers import Server
+
+_FRESH: tuple[PathState, float] = ("unproven", 0.0)
+
+
+def decided(
+    state: State,
+    paths: Mapping[Key, tuple[PathState, float]],
+    gone: tuple[Server, ...],
+    uplinks: tuple[Uplink, ...],
+    facts: Facts,
+) -> Decision:
+    """`paths`: the state of each, and since when. Until it is known what answers, what was never
+    proven counts as up: a start's first answers come in any order, which is no reason to move."""
+    carriers = {link.name for link in facts.links if link.carrier}
+    candidates = []
+    for uplink in uplinks:
+        for family in FAMILIES:
+            if uplink.pending or uplink.gateway(family) is None:
+                continue
+            observed, since_s = paths.get((uplink.name, family), _FRESH)
+            if observed == "unproven" and not state.settled:
+                observed = "up"
+            candidates.append(
+                Candidate(
+                    uplink=uplink.name,
+                    family=family,
+                    rank=uplink.rank,
+                    weight=uplink.weight,
+                    carrier=uplink.interface in carriers,
+                    state=observed,
+                    forced=state.forced.get(uplink.name, "auto"),
+                    down_since_s=since_s if observed == "down" else 0.0,
+                )
+            )
+    return replace(decide(candidates), gone=gone)
