@@ -142,9 +142,8 @@ def test_the_house_stands_on_its_floors() -> None:
         ("config/a.py", "import pathlib, tomllib, pydantic", ""),
         ("config/a.py", "from ifdefault.plan import x", "imports ifdefault.plan"),
         ("model/a.py", "import os", "model is pure"),
-        ("kernel/a.py", "import ctypes, socket\nfrom ifdefault.model.kernel import Route", "")(
-            "kernel/a.py", "from ifdefault.plan import x", "kernel may import of ours only"
-        ),
+        ("kernel/a.py", "import ctypes, socket\nfrom ifdefault.model.kernel import Route", ""),
+        ("kernel/a.py", "from ifdefault.plan import x", "kernel may import of ours only"),
         ("frontend/a.py", "from ifdefault.kernel import nft", "frontend may import of ours only"),
         ("frontend/a/b.py", "from ifdefault.daemon import x", "frontend may import of ours only"),
         ("daemon/a.py", "from ifdefault.frontend import x", "daemon may import of ours only"),
@@ -177,3 +176,88 @@ def test_a_missing_docstring_is_found(tmp_path: Path) -> None:
     assert list(problems(tmp_path)) == [
         "ifdefault/model.py:1: no docstring; open with the module's job, then its rules"
     ]
+
+
+# --- the controller -----------------------------------------------------------------------
+
+CONTROLLER = "ifdefault.daemon.controller"
+OUTSIDE = set(
+    "asyncio concurrent datetime logging multiprocessing os pathlib random select".split()
+)
+OUTSIDE |= set("selectors signal socket subprocess sys threading time".split())
+ROOMS_OUTSIDE = {"cli", "config", "frontend", "host", "ipc", "kernel", "lab", "libc"}
+
+
+def module_path(name: str, root: Path) -> Path | None:
+    """The file of a module of ours, or None if the name is something inside one."""
+    path = root.joinpath(*name.split(".")[1:])
+    found = (path.with_suffix(".py"), path / "__init__.py")
+    return next((each for each in found if each.is_file()), None)
+
+
+def impurities(root: Path) -> Iterator[str]:
+    """What the controller reaches, by whatever way, that it mustn't; and callables handed to it."""
+    start = [f"{CONTROLLER}.{path.stem}" for path in root.glob("daemon/controller/*.py")]
+    found = dict.fromkeys(start, "")
+    queue = list(start)
+    while queue:
+        module = queue.pop()
+        path = module_path(module, root)
+        if path is None:
+            continue
+        tree = ast.parse(path.read_text())
+        for line, name in imports(tree, module.rpartition(".")[0]):
+            where = f"{module}:{line} imports {name}"
+            top, _, rest = name.partition(".")
+            if top in OUTSIDE or (top == "ifdefault" and rest.partition(".")[0] in ROOMS_OUTSIDE):
+                yield where
+            elif top == "ifdefault" and name not in found:
+                found[name] = module
+                queue.append(name)
+        if module.startswith(CONTROLLER):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Name) and node.id == "Callable":
+                    yield f"{module}:{node.lineno} takes a callable"
+                elif isinstance(node, ast.Lambda) and not _is_key(tree, node):
+                    yield f"{module}:{node.lineno} has a lambda"
+
+
+def _is_key(tree: ast.Module, node: ast.Lambda) -> bool:
+    """Whether a lambda says by what something is sorted."""
+    keywords = (each for each in ast.walk(tree) if isinstance(each, ast.keyword))
+    return any(each.arg == "key" and each.value is node for each in keywords)
+
+
+def test_the_controller_takes_values_only() -> None:
+    assert module_path(f"{CONTROLLER}.controller", SRC)
+    assert list(impurities(SRC)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "found"),
+    [
+        ("daemon/controller/b.py", "import time", "imports time"),
+        ("daemon/controller/b.py", "from ifdefault.host import store", "imports ifdefault.host"),
+        ("plan/a.py", "from ifdefault.kernel import nft", "imports ifdefault.kernel"),
+        ("plan/a.py", "import logging", "ifdefault.plan.a:2 imports logging"),
+        (
+            "daemon/controller/b.py",
+            "from collections.abc import Callable\ndef f(g: Callable[[], None]) -> None: g()",
+            "takes a callable",
+        ),
+        ("daemon/controller/b.py", "f(lambda: 1)", "has a lambda"),
+    ],
+)
+def test_an_impurity_is_found(tmp_path: Path, module: str, code: str, found: str) -> None:
+    files = {
+        "daemon/controller/a.py": "from ifdefault.plan.a import x\nsorted(x, key=lambda y: y)",
+        "plan/a.py": "x = 1",
+    }
+    for name, text in (files | {module: code}).items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'"""Its job."""\n{text}')
+    problems = list(impurities(tmp_path))
+    assert any(found in each for each in problems), problems
+    (tmp_path / module).write_text(files.get(module, ""))
+    assert list(impurities(tmp_path)) == []

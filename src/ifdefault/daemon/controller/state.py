@@ -18,6 +18,7 @@ from ifdefault.model.kernel import Uplink
 from ifdefault.plan.prepare import Prepared
 
 Key = tuple[str, Family]
+_NO_CONFIG = Config(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Unconfirmed:
 @dataclass(slots=True)
 class State:
     out: list[Effect] = field(default_factory=list)
-    config: Config = field(default_factory=lambda: Config(()))
+    config: Config = _NO_CONFIG
     forced: dict[str, Forced] = field(default_factory=dict)
     prepared: Prepared | None = None  # as planned last; its observation is the last that was made
     decision: Decision | None = None
