@@ -246,13 +246,13 @@ class Daemon:
             return
         self._hear()
         disk = self.world.disk
-        self._tell(0.0, e.Observed(self._observe(look), LOOK_S))
+        self._tell(0.0, e.Observed(self.observe(look), LOOK_S))
         disk.state = settled(disk.state, self.kernel.facts)
 
     def _hear(self) -> None:
         self.heard, self.heard_others = self.kernel.version, self.kernel.others
 
-    def _observe(self, look: f.Look) -> e.Observation:
+    def observe(self, look: f.Look) -> e.Observation:
         disk = self.world.disk
         return self.kernel.observe(look.config, disk.state, disk.loaded)
 
@@ -361,6 +361,8 @@ class Daemon:
         if uplink is None or way is None:
             self._outcome(NO_WAY_S, probe, "local")
             return
+        if way[1] != uplink.gateway(source.family):
+            uplink.lines[source.family].misled_s = self.clock.now
         timeout_s = probe.timeout_ms / 1000
         found = fate(uplink, source.family, way, probe.address, timeout_s, self._rng)
         self._outcome(found.after_s, probe, found.verdict)

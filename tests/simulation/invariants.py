@@ -134,7 +134,7 @@ class Invariants:
         now, uplink = self.world.clock.now, self.world.uplink(step.uplink)
         line = uplink.lines[step.family]
         linked = uplink.linked and self._complete(uplink, step.family)
-        bad_s = max(line.bad_s, uplink.moved_s if linked else now)
+        bad_s = max(line.bad_s, line.misled_s, uplink.moved_s if linked else now)
         text = f"{step.uplink} IPv{step.family} {step.was} -> {step.state} ({step.cause})"
         match step.state:
             case "down":
@@ -259,6 +259,7 @@ class Invariants:
             and other != uplink
             and family in other.lines
             and other.fine(now, family)
+            and self._complete(other, family)
             and state.forced.get(other.name, "auto") in ("auto", "up")
             and states.get((other.name, family), ("", 0))[0] in ("up", "degraded")
             for other in self.world.uplinks
@@ -292,7 +293,10 @@ class Invariants:
         busy = state.held or state.owed or state.undecided or state.refused or state.adoptions
         waits = reconciler.awaited or controller._adopter.current
         later = reconciler._look_s <= self.world.clock.now + SEEN_S
-        return state.prepared is not None and not (busy or waits or later)
+        if state.prepared is None or busy or waits or later:
+            return False
+        last, now = state.prepared.observation, self.daemon.observe(f.Look(state.config))
+        return (last.state.runs, last.groups) == (now.state.runs, now.groups)
 
     def _settled(self) -> None:
         controller, now = self.daemon.controller, self.world.clock.now
@@ -304,7 +308,7 @@ class Invariants:
         if key != self._checked:
             self._checked = key
             look = f.Look(state.config)
-            observation = self.daemon._observe(look)
+            observation = self.daemon.observe(look)
             self._insist("replies keep their way", self.replies_leave_by_their_uplink())
             self._insist("the decision is that of now", self.decision_is_that_of_now(observation))
             self._insist("the kernel is as desired", self.kernel_is_as_desired(observation))

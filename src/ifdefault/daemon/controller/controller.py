@@ -78,8 +78,10 @@ class Controller:
         state = self.state
         if state.prepared is None:
             return inf
-        undo_s = state.unconfirmed.due_s if state.unconfirmed else inf
         asks_s = min(self.paths.wake_s, self.servers.wake_s) if self._asks else inf
+        if self._reconciler.awaited:
+            return asks_s  # all else waits for the answer
+        undo_s = state.unconfirmed.due_s if state.unconfirmed else inf
         mine_s = min(self._save_s, self._follow_s, state.settling_s, undo_s)
         return min(asks_s, mine_s, self._reconciler.wake_s)
 
