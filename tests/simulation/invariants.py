@@ -238,7 +238,7 @@ class Invariants:
             if name != uplink.name or since_s < max(self.daemon.disturbed_s, line.since_s):
                 since_s = now
             self._dead[family] = uplink.name, since_s
-            if now - since_s > (TAUGHT_S if line.taught else CLEAN_S):
+            if now - since_s > (TAUGHT_S if line.taught or self._is_new(uplink, family) else CLEAN_S):
                 return f"{uplink.name} IPv{family} is {line.kind} for {now - since_s:.3f} s"
         return ""
 
@@ -265,6 +265,14 @@ class Invariants:
             for other in self.world.uplinks
         )
         return uplink if better else None
+
+    def _is_new(self, uplink: Uplink, family: Family) -> bool:
+        """Whether its path was proven so lately that not all of its targets are."""
+        controller = self.daemon.controller
+        assert controller is not None
+        own = (uplink.name, family)
+        targets = [h.targets for h in controller.paths.health() if (h.uplink, h.family) == own]
+        return not targets or any(not target.answered for target in targets[0])
 
     def _can_work(self, controller: Controller) -> bool:
         daemon, now = self.daemon, self.world.clock.now
