@@ -126,7 +126,8 @@ class Controller:
                 self._news = True
             case e.ConnectionsEnded():
                 self._stale.tell(event)
-            case e.Started(config, forced, memories):
+            case e.Started(config, forced, memories, candidates):
+                self.names.candidates = {each.uplink: each for each in candidates}
                 state.started_s, state.forced = now, dict(forced)
                 self.paths.memories = {(name, family): m for name, family, m in memories}
                 state.adoptions.append(Adoption("start", config))
@@ -247,7 +248,8 @@ class Controller:
         self.state.out.append(self._saved())
 
     def _saved(self) -> Save:
-        return Save(tuple((*key, memory) for key, memory in self.paths.remembered().items()))
+        memories = tuple((*key, memory) for key, memory in self.paths.remembered().items())
+        return Save(memories, tuple(self.names.candidates.values()))
 
     # --- from what is to what should be -----------------------------------------------------
 
@@ -373,7 +375,10 @@ class Controller:
         decision = self.state.decision or Decision()
         degraded = [h.uplink for h in self.paths.health() if h.state == "degraded"]
         ways = self.paths.ways(decision)
+        known = self.names.candidates
         self.names.follow(now, self.state.config, prepared.uplinks, decision, degraded, ways)
+        if self.names.candidates != known:
+            self._save(now)
 
     def _rest(self, now: float, prepared: Prepared) -> None:
         """All is as it is to be, or can't be yet: tell others."""

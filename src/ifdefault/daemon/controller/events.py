@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ifdefault.health.states import Memory
 from ifdefault.model.config import Config, Family
+from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced, TcpStats, Verdict
 from ifdefault.model.kernel import KernelChange, Observation
@@ -22,6 +23,7 @@ class Started:
     config: Config
     forced: tuple[tuple[str, Forced], ...] = ()
     memories: tuple[tuple[str, Family, Memory], ...] = ()
+    candidates: tuple[CandidateAddresses, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
