@@ -89,7 +89,8 @@ class Daemon:
         self.controller, self.watch, self.heard, self.owes = Controller(), f.Watch(), -1, 0
         self.disturbed_s = self.clock.now
         forced = tuple(sorted(disk.forced.items()))
-        world.inbox[:] = [e.Started(disk.config, forced, disk.memories)]
+        saved = disk.saved.memories, disk.saved.candidates
+        world.inbox[:] = [e.Started(disk.config, forced, *saved)]
         self._mine(FRONTEND_S, self.start_frontend)
 
     def kill(self) -> None:
@@ -190,8 +191,8 @@ class Daemon:
                 self._sockets.pop(path, None)
             case f.Publish():
                 self.names.publish(effect)
-            case f.Save(memories):
-                self.world.disk.memories = memories
+            case f.Save():
+                self.world.disk.saved = effect
             case f.Log(kind="default"):
                 self.world.count("default moved")
             case _:

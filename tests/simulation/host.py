@@ -36,7 +36,11 @@ UPDATED_SERVER = Endpoint("192.0.2.53")
 PROBED_NAME, PROBED_ADDRESSES = "probe.example", ("192.0.2.80", "2001:db8:ffff::80")
 SERVERS = ("192.168.1.10", "192.168.1.11")
 _MANY_FAMILIES: list[tuple[Family, ...]] = [(4,), (4, 6), (4, 6), (6,)]
-_BY_NAME = (Probe("tcp", PROBED_NAME, 443), Probe("icmp", "192.0.2.1"), Probe("icmp", "192.0.2.2"))
+_BY_NAME = (
+    Probe("tcp", PROBED_NAME, 443),
+    *(Probe("icmp", f"192.0.2.{n}") for n in (1, 2, 3)),
+    *(Probe("icmp", f"2001:db8:ffff::{n}") for n in (1, 2, 3)),
+)
 
 
 def draw_uplinks(rng: Random) -> tuple[Uplink, ...]:

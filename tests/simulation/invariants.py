@@ -68,10 +68,20 @@ class Invariants:
 
     def before(self, prepared: Prepared) -> None:
         self._facts, self._others = self.kernel.facts, self.kernel.others
-        fresh = self.daemon.heard_others == self.kernel.others
-        flows = dict(_replies(prepared)) if fresh else {}
-        self._right = {flow: way for flow, way in flows.items() if self.kernel.way(flow) == way}
+        self._right = {}
+        if self.daemon.heard_others == self.kernel.others:
+            self._right = dict(self._going_right(prepared))
         self._insist("a restart changes nothing", self.restart_changes_nothing(prepared))
+
+    def _going_right(self, prepared: Prepared) -> Iterator[tuple[Flow, Way]]:
+        """Replies that go their way by a rule of ours, or by others' before there is any. (What
+        others left of ours may lead there by chance.)"""
+        first = not own_rules(self.kernel.facts)
+        for flow, way, table in _replies(prepared):
+            found = self.kernel.lookup(flow)
+            by_ours = found.rule is not None and found.rule.table == table
+            if (first or by_ours) and self.kernel.way(flow) == way:
+                yield flow, way
 
     def operated(self, operation: Operation) -> None:
         if self.kernel.others != self._others:
@@ -421,14 +431,15 @@ def _foreign(facts: Facts) -> tuple[object, ...]:
     return rules, {route for route in facts.routes if route not in ours[1]}, facts.addresses
 
 
-def _replies(prepared: Prepared) -> Iterator[tuple[Flow, Way]]:
-    """By which way each uplink's address answers a client."""
+def _replies(prepared: Prepared) -> Iterator[tuple[Flow, Way, int]]:
+    """By which way, and which table, each uplink's address answers a client."""
     for uplink in prepared.uplinks:
         for family in FAMILIES:
             address, gateway = uplink.source(family), uplink.gateway(family)
             if uplink.pending or address is None or gateway is None:
                 continue
-            yield Flow(family, FAR[family], address), (uplink.interface, gateway)
+            way = uplink.interface, gateway
+            yield Flow(family, FAR[family], address), way, uplink.table
             if uplink.mechanism != "source":
                 flow = Flow(family, FAR[family], address, mark=uplink.arrival_mark)
-                yield flow, (uplink.interface, gateway)
+                yield flow, way, uplink.table

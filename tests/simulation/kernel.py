@@ -30,7 +30,7 @@ from ifdefault.model.kernel import (
     SetSysctl,
     State,
 )
-from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.lookup import Fib, Flow, Verdict
 from tests.property import fakekernel
 from tests.property.hosts import KERNEL
 
@@ -68,10 +68,13 @@ class Kernel:
     def way(self, flow: Flow) -> Way | None:
         """By which device and gateway a packet leaves."""
         if flow not in self._ways:
-            self._fib = self._fib or Fib.of(self.facts)
-            hop = self._fib.lookup(flow).hop
+            hop = self.lookup(flow).hop
             self._ways[flow] = (hop.dev, hop.gateway) if hop else None
         return self._ways[flow]
+
+    def lookup(self, flow: Flow) -> Verdict:
+        self._fib = self._fib or Fib.of(self.facts)
+        return self._fib.lookup(flow)
 
     def default(self, family: Family) -> Way | None:
         return self.way(Flow(family, FAR[family]))

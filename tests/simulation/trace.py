@@ -53,7 +53,7 @@ def _event_text(event: e.Event) -> str:
         case e.Observed() | e.Applied() | e.Committed():
             refused = getattr(event, "refused", ())
             return type(event).__name__ + "".join(f"; refused {problem}" for problem in refused)
-        case e.Started(_, forced, memories):
+        case e.Started(forced=forced, memories=memories):
             states = [f"{name} IPv{family} {memory.state}" for name, family, memory in memories]
             return f"Started, forced {dict(forced)}, remembered {', '.join(states)}"
         case e.ReloadRequested(id, _, confirm_s):

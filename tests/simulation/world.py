@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
+from ifdefault.daemon.controller.effects import Save
 from ifdefault.daemon.controller.events import Event, KernelChanged
-from ifdefault.health.states import Memory
 from ifdefault.model.config import Config, Family
 from ifdefault.model.health import Forced
 from ifdefault.model.kernel import KernelChange, Loaded, State
@@ -24,7 +24,7 @@ class Disk:
     """What outlives a daemon. `config` is the file's."""
 
     config: Config
-    memories: tuple[tuple[str, Family, Memory], ...] = ()
+    saved: Save = Save(())
     forced: dict[str, Forced] = field(default_factory=dict)
     state: State = field(default_factory=State)
     loaded: Loaded = ()
