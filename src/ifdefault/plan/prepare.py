@@ -83,7 +83,7 @@ def prepare(
     `thorough` also looks for conflicts with others."""
     config, uplinks, observation = resolved.config, resolved.uplinks, resolved.observation
     facts = observation.facts
-    desired = desire(config, facts, uplinks, decision)
+    desired = desire(config, as_others_want(observation.state, facts), uplinks, decision)
     desired = with_originals(desired, observation.state, facts)
     lacks = tuple(_lacks(desired, observation.no_balance))
     if lacks:
@@ -142,6 +142,16 @@ def _lacks(desired: Desired, no_balance: str) -> Iterator[Problem]:
 
 
 # --- originals ----------------------------------------------------------------------------
+
+
+def as_others_want(state: State, facts: Facts) -> Facts:
+    """Without the sysctls that we set. What is desired follows from what others want: else it would
+    change with what we do, and a second plan be needed, of which nobody tells."""
+    sysctls = dict(facts.sysctls)
+    for name, (original, *ours) in state.sysctls.items():
+        if sysctls.get(name) in ours:
+            sysctls[name] = original
+    return replace(facts, sysctls=tuple(sysctls.items()))
 
 
 def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:

@@ -73,8 +73,10 @@ class Controller:
         state = self.state
         if state.prepared is None:
             return inf
-        undo_s = state.unconfirmed.due_s if state.unconfirmed else inf
         asks_s = min(self.paths.wake_s, self.servers.wake_s) if self._asks else inf
+        if self._reconciler.awaited:
+            return asks_s  # all else waits for the answer
+        undo_s = state.unconfirmed.due_s if state.unconfirmed else inf
         mine_s = min(self._save_s, self._follow_s, state.settling_s, undo_s)
         return min(asks_s, mine_s, self._reconciler.wake_s)
 
@@ -119,7 +121,8 @@ class Controller:
                 self._news = True
             case e.ConnectionsEnded():
                 self._stale.tell(event)
-            case e.Started(config, forced, memories):
+            case e.Started(config, forced, memories, candidates):
+                self.names.candidates = {each.uplink: each for each in candidates}
                 state.started_s, state.forced = now, dict(forced)
                 self.paths.memories = {(name, family): m for name, family, m in memories}
                 state.adoptions.append(Adoption("start", config))
@@ -241,7 +244,8 @@ class Controller:
 
     def saved(self) -> Save:
         """What a later engine needs, which is also kept at the end."""
-        return Save(tuple((*key, memory) for key, memory in self.paths.remembered().items()))
+        memories = tuple((*key, memory) for key, memory in self.paths.remembered().items())
+        return Save(memories, tuple(self.names.candidates.values()))
 
     # --- from what is to what should be -----------------------------------------------------
 
@@ -256,6 +260,7 @@ class Controller:
         try:
             resolved = resolve(adoption.config if adoption else state.config, observation)
         except ConfigError as error:
+            reconciler.look_at(now)
             if adoption:
                 adopter.failed(now, error.problems, config=True)
             else:
@@ -268,6 +273,7 @@ class Controller:
                 state.config = adoption.config
                 self._follow(now, uplinks, facts)
             reconciler.awaited = adopter.plan(now, resolved, self._decided(uplinks, facts))
+            reconciler.look_at(now)  # what was to be looked at for its own sake
             return reconciler.awaited
         self._follow(now, uplinks, facts)
         self._tell_transitions()
@@ -344,7 +350,10 @@ class Controller:
         decision = self.state.decision or Decision()
         degraded = [h.uplink for h in self.paths.health() if h.state == "degraded"]
         ways = self.paths.ways(decision)
+        known = self.names.candidates
         self.names.follow(now, self.state.config, prepared.uplinks, decision, degraded, ways)
+        if self.names.candidates != known:
+            self._save(now)
 
     def _rest(self, now: float, prepared: Prepared) -> None:
         """All is as it is to be, or can't be yet: tell others."""

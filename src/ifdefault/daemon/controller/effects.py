@@ -180,9 +180,10 @@ class Log:
 @dataclass(frozen=True, slots=True)
 class Save:
     """Keep what a later engine needs to go on; it is written and renamed, and nobody waits for
-    the disk."""
+    the disk. `candidates` keep the last address of a name whose uplinks are away at the start."""
 
     memories: tuple[tuple[str, Family, Memory], ...]
+    candidates: tuple[CandidateAddresses, ...] = ()
 
 
 # --- the operator -----------------------------------------------------------------------------

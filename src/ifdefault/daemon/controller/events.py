@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ifdefault.health.states import Memory
 from ifdefault.model.config import Config, Family
+from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced, TcpStats, Verdict
 from ifdefault.model.host import Observation
@@ -23,6 +24,7 @@ class Started:
     config: Config
     forced: tuple[tuple[str, Forced], ...] = ()
     memories: tuple[tuple[str, Family, Memory], ...] = ()
+    candidates: tuple[CandidateAddresses, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

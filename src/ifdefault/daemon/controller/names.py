@@ -2,8 +2,8 @@
 
     decision, uplinks, states ──> publish (dns.publish) ──> Publish, if it says anything new
 
-Rules: one decision feeds all. What an uplink offered stays known while it is away, so that a name
-whose uplinks are all gone keeps its last addresses.
+Rules: one decision feeds all. What an uplink offered stays known while it is away, over restarts as
+well, so that a name whose uplinks are all gone keeps its last addresses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Names:
 
     def __init__(self, out: list[Effect]) -> None:
         self._out = out
-        self._candidates: dict[str, CandidateAddresses] = {}
+        self.candidates: dict[str, CandidateAddresses] = {}  # by uplink, as they were last
         self._last: Publish | None = None
         self._since: dict[str, float] = {}  # by name
         self.problems: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class Names:
         """What each uplink offers: its addresses, as the Internet sees them."""
         public = {each.name: each.public for each in config.uplinks}
         problems: list[str] = []
-        before, self._candidates = self._candidates, {}
+        before, self.candidates = self.candidates, {}
         for uplink in uplinks:
             name = uplink.name
             found = {key[1]: text for key, text in self.discovered.items() if key[0] == name}
@@ -77,9 +77,9 @@ class Names:
             ]
             if uplink.pending and name in before and not offered.addresses:
                 offered = before[name]  # it is away; whether that counts is decided elsewhere
-            self._candidates[name] = offered
+            self.candidates[name] = offered
         self.problems = tuple(problems)
-        return tuple(self._candidates.values())
+        return tuple(self.candidates.values())
 
     def _tell(self, now: float, published: Iterable[Published]) -> None:
         """Tell what changed, and since when it is so."""

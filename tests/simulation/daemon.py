@@ -1,0 +1,420 @@
+"""The daemon as it runs: the controller, and an engine that performs its effects on the world.
+
+    world.inbox ─> Controller.receive ─> effects, one after another ─> world, answers into the inbox
+
+Rules: as the real engine does it, but for the sockets. It may be killed between any two effects and
+between any two operations; what was saved until then is what the next one knows. Answers of the
+host come at once, or after `slow_s`, while all else goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from random import Random
+from typing import Protocol
+
+from ifdefault.daemon.controller import effects as f
+from ifdefault.daemon.controller import events as e
+from ifdefault.daemon.controller.controller import Controller
+from ifdefault.model.errors import Problem
+from ifdefault.model.health import TcpStats
+from ifdefault.model.kernel import Desired, Facts, Operation
+from ifdefault.plan.diff import diff, record_tables
+from ifdefault.plan.prepare import Prepared, settled, snapshot
+from tests.property.fakekernel import Refused
+from tests.simulation import host
+from tests.simulation.internet import fate
+from tests.simulation.kernel import Way
+from tests.simulation.names import Nameservers
+from tests.simulation.trace import Trace
+from tests.simulation.world import World
+
+LOOK_S = 0.004
+AGAIN_S = 1.0  # until the service manager starts it again
+FRONTEND_S = 0.1
+WATCH_S = 5.0  # how often what the kernel sends no word of is read
+NO_WAY_S = 0.001
+
+
+class Killed(Exception):
+    """The daemon was killed."""
+
+
+class Witness(Protocol):
+    """Who looks on; see `invariants`."""
+
+    def before(self, prepared: Prepared) -> None: ...
+    def operated(self, operation: Operation) -> None: ...
+    def performed(self, effect: f.Effect) -> None: ...
+    def refused(self, operation: Operation) -> None: ...
+    def turned(self) -> None: ...
+    def ended(self) -> None: ...
+
+
+class Daemon:
+    """`disturbed_s`: when it was last kept from its work; `heard` is the version of the kernel that
+    it knows, `heard_others` tells what others had done by then; `ambush` is what happens, after how
+    many steps more."""
+
+    def __init__(self, world: World, trace: Trace) -> None:
+        self.world, self.trace = world, trace
+        self.kernel, self.clock = world.kernel, world.clock
+        self.witness: Witness | None = None
+        self.controller: Controller | None = None
+        self.names = Nameservers(world)
+        self.slow_s = 0.0
+        self.ambush: tuple[int, Callable[[], None]] | None = None
+        self.disturbed_s = 0.0
+        self.heard = self.heard_others = -1
+        self.frontend = False
+        self.unreadable = False
+        self.turns = 0
+        self.owes = 0  # answers of the host that are under way
+        self.life = 0  # counts daemons: what was asked for an earlier one comes to nothing
+        self.asked: dict[int, float] = {}  # requests that wait for their answer, and since when
+        self.watch = f.Watch()
+        self._sockets: dict[int, f.ProbeSource] = {}
+        self._frontends = 0
+        self._rng = Random(f"{world.seed} packets")
+
+    # --- its life -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        world, disk = self.world, self.world.disk
+        self.life += 1
+        world.count("starts")
+        self.controller, self.watch, self.heard, self.owes = Controller(), f.Watch(), -1, 0
+        self.disturbed_s = self.clock.now
+        forced = tuple(sorted(disk.forced.items()))
+        saved = disk.saved.memories, disk.saved.candidates
+        world.inbox[:] = [e.Started(disk.config, forced, *saved)]
+        self._mine(FRONTEND_S, self.start_frontend)
+
+    def kill(self) -> None:
+        """Raises Killed: to be called from within an effect."""
+        raise Killed
+
+    def end(self, again_s: float = AGAIN_S) -> None:
+        self.trace.note(self.clock.now, "killed")
+        self.controller, self.frontend = None, False
+        self.life += 1
+        self._sockets.clear()
+        self.asked.clear()
+        self.world.inbox.clear()
+        self.names.end()
+        self.clock.incident(again_s, self.start)
+
+    def start_frontend(self) -> None:
+        self.frontend, self.disturbed_s = True, self.clock.now
+        self._frontends += 1
+        self.world.inbox.append(e.FrontendStarted())
+
+    def end_frontend(self) -> None:
+        if self.controller and self.frontend:
+            self.frontend, self.disturbed_s = False, self.clock.now
+            self._sockets.clear()
+            self.world.inbox.append(e.FrontendEnded())
+            self._mine(AGAIN_S, self.start_frontend)
+
+    def _mine(self, wait_s: float, act: Callable[[], None]) -> None:
+        """Do it, if this daemon still runs then."""
+        life = self.life
+        self.clock.answer(wait_s, lambda: act() if self.life == life else None)
+
+    def _tell(self, wait_s: float, event: e.Event) -> None:
+        if wait_s:
+            self._mine(wait_s, lambda: self.world.inbox.append(event))
+        else:
+            self.world.inbox.append(event)
+
+    def ask(self, event: e.Event, request: int) -> None:
+        """A request of the operator's."""
+        if self.controller:
+            self.asked[request] = self.clock.now
+            self.world.inbox.append(event)
+
+    # --- a turn ---------------------------------------------------------------------------
+
+    @property
+    def wake_s(self) -> float:
+        if self.controller is None:
+            return inf
+        return self.clock.now if self.world.inbox else self.controller.wake_s
+
+    def turn(self) -> None:
+        if self.controller is None:
+            self.world.inbox.clear()
+            return
+        events = tuple(self.world.inbox) or (e.Woke(),)
+        self.world.inbox.clear()
+        self.turns += 1
+        now = self.clock.now
+        for event in events:
+            self.trace.event(now, event)
+        try:
+            for effect in self.controller.receive(events, now):
+                self.step()
+                self.trace.effect(now, effect)
+                self._perform(effect)
+                if self.witness:
+                    self.witness.performed(effect)
+        except Killed:
+            self.end()
+            return
+        if self.witness:
+            self.witness.turned()
+
+    def step(self) -> None:
+        """Something is about to be done: what lies in ambush may come before it."""
+        if self.ambush:
+            left, act = self.ambush
+            self.ambush = (left - 1, act) if left else None
+            if not left:
+                act()
+
+    def _perform(self, effect: f.Effect) -> None:
+        match effect:
+            case f.SendProbe():
+                self._probe(effect)
+            case f.Look():
+                self._look(effect)
+            case f.Converge(prepared):
+                self._converge(prepared)
+            case f.Commit(prepared):
+                self._commit(prepared)
+            case f.OpenProbeSocket(path, source):
+                self._open(path, source)
+            case f.CloseProbeSocket(path):
+                self._sockets.pop(path, None)
+            case f.Publish():
+                self.names.publish(effect)
+            case f.Save():
+                self.world.disk.saved = effect
+            case f.Log(kind="default"):
+                self.world.count("default moved")
+            case _:
+                self._perform_rare(effect)
+
+    def _perform_rare(self, effect: f.Effect) -> None:
+        match effect:
+            case f.Watch():
+                self.watch = effect
+            case f.EndConnections(uplink, family):
+                self._tell(0.01, e.ConnectionsEnded(uplink, family, sockets=3, took_s=0.01))
+            case f.ResolveNames(hosts):
+                for name in hosts:
+                    self._resolve(name)
+            case f.SaveForced(id, uplink, state):
+                self.world.disk.forced[uplink] = state
+                self._tell(0.001, e.ForcedSaved(id))
+            case f.EnterGroup(id, pid, _, uplink):
+                path = f"/ifdefault/{pid}"
+                self.kernel.groups[path] = pid
+                state = self.world.disk.state
+                self.world.disk.state = replace(state, runs={**state.runs, path: uplink})
+                self._tell(0.001, e.GroupEntered(id, path, "/"))
+                self._tell(0.001, e.SilentlyChanged(groups=True))
+            case f.LeaveGroup(pid):
+                self.kernel.groups.pop(f"/ifdefault/{pid}", None)
+            case f.Answer(id):
+                self.asked.pop(id, None)
+            case f.Stop():
+                self.world.count("stops")
+                raise Killed
+
+    # --- the host -------------------------------------------------------------------------
+
+    def _look(self, look: f.Look) -> None:
+        self.world.count("looks")
+        self.owes += 1
+        if self.kernel.locked_s > self.clock.now and look.wait:
+            self._mine(self.kernel.locked_s - self.clock.now, lambda: self._seen(look))
+        elif self.slow_s:
+            self._mine(self.slow_s, lambda: self._seen(look))
+        else:
+            self._seen(look)
+
+    def _seen(self, look: f.Look) -> None:
+        self.owes -= 1
+        locked = self.kernel.locked_s > self.clock.now and not look.wait
+        if locked or self.unreadable:
+            self.disturbed_s = self.clock.now
+            what = "another ifdefault is at work" if locked else "netlink: no buffer space"
+            self._tell(0.0, e.LookFailed((Problem("host", what),), locked))
+            return
+        self._hear()
+        disk = self.world.disk
+        self._tell(0.0, e.Observed(self.observe(look), LOOK_S))
+        disk.state = settled(disk.state, self.kernel.facts)
+
+    def _hear(self) -> None:
+        self.heard, self.heard_others = self.kernel.version, self.kernel.others
+
+    def observe(self, look: f.Look) -> e.Observation:
+        disk = self.world.disk
+        return self.kernel.observe(look.config, disk.state, disk.loaded)
+
+    def _operate(self, prepared: Prepared, *, go_on: bool) -> list[Problem]:
+        """Perform what was planned, to the end or to the first refusal; what was refused."""
+        refused: list[Problem] = []
+        self.world.disk.state = prepared.state
+        if self.witness:
+            self.witness.before(prepared)
+        for operation in prepared.operations:
+            self.step()
+            try:
+                self.kernel.perform(operation)
+            except Refused as refusal:
+                refused.append(Problem("kernel", str(refusal)))
+                if self.witness:
+                    self.witness.refused(operation)
+                if not go_on:
+                    break
+            if self.witness:
+                self.witness.operated(operation)
+        return refused
+
+    def _note(self, prepared: Prepared, target: Desired) -> e.Observation:
+        """Remember how it stands; the host as it is then."""
+        disk, facts = self.world.disk, self.kernel.facts
+        runs = {path: u for path, u in disk.state.runs.items() if self.kernel.groups.get(path)}
+        disk.loaded = record_tables(facts, target)
+        disk.state = settled(replace(disk.state, runs=runs), facts)
+        self._hear()
+        return replace(prepared.observation, facts=facts, state=disk.state, loaded=disk.loaded)
+
+    def _converge(self, prepared: Prepared) -> None:
+        self.world.count("converges")
+        refused = self._operate(prepared, go_on=True)
+        observation = self._note(prepared, prepared.desired)
+        self._answer(e.Applied(observation, LOOK_S, tuple(refused)))
+
+    def _commit(self, prepared: Prepared) -> None:
+        self.world.count("commits")
+        came_from = snapshot(prepared.observation)
+        refused = self._operate(prepared, go_on=False)
+        facts, desired = self.kernel.facts, prepared.desired
+        if not refused and diff(facts, desired, record_tables(facts, desired)):
+            refused.append(Problem("verify", "the kernel still differs"))
+        if refused:
+            self._return_to(came_from, prepared)
+            self._answer(e.CommitFailed(tuple(refused)))
+        else:
+            self._answer(e.Committed(self._note(prepared, desired), LOOK_S))
+
+    def _return_to(self, target: Desired, prepared: Prepared) -> None:
+        facts = self.kernel.facts
+        there = {link.name for link in facts.links}
+        routes = tuple(r for r in target.routes if all(hop.dev in there for hop in r.hops))
+        target = replace(target, routes=routes)
+        for operation in diff(facts, target, self.world.disk.loaded):
+            self.step()
+            try:
+                self.kernel.perform(operation)
+            except Refused:
+                continue
+        self._note(prepared, target)
+
+    def _answer(self, event: e.Event) -> None:
+        if self.slow_s:
+            self.owes += 1
+
+            def give() -> None:
+                self.owes -= 1
+                self.world.inbox.append(event)
+
+            self._mine(self.slow_s, give)
+        else:
+            self._tell(0.0, event)
+
+    def read_silent(self) -> None:
+        """See whether what is watched is as it is to be."""
+        now = dict(self.kernel.facts.sysctls)
+        if any(now.get(name) not in (value, None) for name, value in self.watch.sysctls):
+            self.world.inbox.append(e.SilentlyChanged())
+        if any(self.kernel.groups.get(path, 0) != id for path, id in self.watch.groups):
+            self.world.inbox.append(e.SilentlyChanged(groups=True))
+
+    # --- the frontend ---------------------------------------------------------------------
+
+    def _open(self, path: int, source: f.ProbeSource) -> None:
+        facts: Facts = self.kernel.facts
+        link = self.kernel.link(source.dev)
+        there = any(a.address == source.address for a in facts.addresses)
+        if link is None or link.index != source.index or not there:
+            self._tell(0.0, e.SocketFailed(path))
+        elif self.frontend:
+            self._sockets[path] = source
+
+    def _probe(self, probe: f.SendProbe) -> None:
+        if not self.frontend:
+            return
+        if probe.path == f.SERVER_CHECKS:
+            there = self.world.servers[probe.address]
+            self._outcome(0.001, probe, "answered", detail="" if there else "refused")
+            return
+        source = probe.source
+        assert source is not None
+        uplink, way = self.world.by_device(source.dev), self._way(probe, source)
+        if uplink is None or way is None:
+            self._outcome(NO_WAY_S, probe, "local")
+            return
+        if way[1] != uplink.gateway(source.family):
+            uplink.lines[source.family].misled_s = self.clock.now
+        timeout_s = probe.timeout_ms / 1000
+        found = fate(uplink, source.family, way, probe.address, timeout_s, self._rng)
+        self._outcome(found.after_s, probe, found.verdict)
+        if found.late_s < inf:
+            self._outcome(found.late_s, probe, "answered")
+
+    def _way(self, probe: f.SendProbe, source: f.ProbeSource) -> Way | None:
+        """A probe is bound to its device, and to its address; ICMP by a socket that is open."""
+        link = self.kernel.link(source.dev)
+        if link is None or link.index != source.index:
+            return None
+        if probe.kind == "icmp" and self._sockets.get(probe.path) != source:
+            return None
+        if probe.address == source.gateway:
+            return source.dev, source.gateway
+        flow = host.probe_flow(
+            source.family, probe.address, source.address, source.dev, source.mark
+        )
+        return self.kernel.way(flow)
+
+    def _outcome(
+        self, after_s: float, probe: f.SendProbe, verdict: e.Verdict, detail: str = ""
+    ) -> None:
+        rtt_us = round(after_s * 1e6) if verdict == "answered" else 0
+        outcome = e.ProbeOutcome(probe.path, probe.seq, verdict, rtt_us, detail)
+        frontend, source = self._frontends, probe.source
+
+        def tell() -> None:
+            if self._frontends != frontend or not self.frontend:
+                return
+            uplink = self.world.by_device(source.dev) if source else None
+            if uplink and source and verdict == "answered":
+                uplink.lines[source.family].answered_s = self.clock.now
+            self.world.inbox.append(outcome)
+
+        self._mine(after_s, tell)
+
+    def _resolve(self, name: str) -> None:
+        if self.world.resolves:
+            self._tell(0.05, e.NameResolved(name, host.PROBED_ADDRESSES))
+        else:
+            self._tell(0.05, e.NameResolved(name, error="timed out"))
+            self._mine(5.0, lambda: self._resolve(name))
+
+    def see_traffic(self, since_s: float) -> None:
+        """What the host's own connections tell: they go on where the line is alive."""
+        stats = []
+        for uplink in self.world.uplinks:
+            for family, line in uplink.lines.items():
+                dead = uplink.dead(family) or line.kind == "burst"
+                told = TcpStats(5, stalled=4) if dead else TcpStats(5, progressed=5)
+                if not dead:
+                    line.answered_s = self.clock.now
+                stats.append((uplink.address(family), told))
+        self.world.inbox.append(e.TrafficSeen(since_s, tuple(stats)))

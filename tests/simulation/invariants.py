@@ -1,0 +1,457 @@
+"""What must hold after each turn, and what each effect must be preceded by.
+
+Rules: each invariant is a function that tells what is wrong, or nothing. They ask the kernel's
+lookup, the truth about lines, and plans of their own; of the controller they read what it has come
+to, not how. Where the daemon was kept from its work lately, bounds of time begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ifdefault.daemon.controller import effects as f
+from ifdefault.daemon.controller import events as e
+from ifdefault.daemon.controller.controller import Controller
+from ifdefault.daemon.controller.state import Key
+from ifdefault.dns.publish import publish
+from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.health import Decision, PathState
+from ifdefault.model.host import Observation
+from ifdefault.model.kernel import Facts, Operation
+from ifdefault.plan.diff import own_routes, own_rules
+from ifdefault.plan.lookup import Flow
+from ifdefault.plan.prepare import Prepared, prepare, resolve
+from ifdefault.plan.settings import REDIRECTS
+from tests.simulation import host
+from tests.simulation.daemon import Daemon
+from tests.simulation.internet import Uplink
+from tests.simulation.kernel import FAR, Way
+from tests.simulation.world import World
+
+CLEAN_S, TAUGHT_S = 1.2, 3.7  # until a dead uplink is left
+CAUSED_S = 8.0  # a path goes down so long, at the latest, after its line was bad
+DEGRADED_S = 150.0
+ANSWER_S = 30.0  # a request is answered within
+SEEN_S = 45.0  # whatever others do is known within
+
+
+class Violation(AssertionError):
+    """An invariant doesn't hold."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """All was settled: what the next daemon would find."""
+
+    version: int
+    config: Config
+
+
+class Invariants:
+    """The daemon's witness."""
+
+    def __init__(self, world: World, daemon: Daemon) -> None:
+        self.world, self.daemon, self.kernel = world, daemon, world.kernel
+        self._originals = dict(world.kernel.facts.sysctls)
+        self._right: dict[Flow, Way] = {}  # what goes its right way, and must go on to
+        self._facts, self._others = world.kernel.facts, 0  # before operations
+        self._answered: set[int] = set()
+        self._named: set[object] = set()  # names that had an address once
+        self._recorded: set[str] = set()
+        self._dead: dict[Family, tuple[str, float]] = {}
+        self._checked: object = None
+        self._rest: Rest | None = None
+        self._commits = 0  # of this daemon
+        self._rested = 0
+
+    # --- Witness --------------------------------------------------------------------------
+
+    def before(self, prepared: Prepared) -> None:
+        self._facts, self._others = self.kernel.facts, self.kernel.others
+        self._right = {}
+        if self.daemon.heard_others == self.kernel.others:
+            self._right = dict(self._going_right(prepared))
+        self._insist("a restart changes nothing", self.restart_changes_nothing(prepared))
+
+    def _going_right(self, prepared: Prepared) -> Iterator[tuple[Flow, Way]]:
+        """Replies that go their way by a rule of ours, or by others' before there is any. (What
+        others left of ours may lead there by chance.)"""
+        first = not own_rules(self.kernel.facts)
+        for flow, way, table in _replies(prepared):
+            found = self.kernel.lookup(flow)
+            by_ours = found.rule is not None and found.rule.table == table
+            if (first or by_ours) and self.kernel.way(flow) == way:
+                yield flow, way
+
+    def operated(self, operation: Operation) -> None:
+        if self.kernel.others != self._others:
+            self._right = {}
+        for flow, way in self._right.items():
+            if (now := self.kernel.way(flow)) != way:
+                text = f"{flow} left by {way}, and leaves by {now} after {operation}"
+                raise Violation(f"replies keep their way: {text}")
+
+    def refused(self, operation: Operation) -> None:
+        if self.daemon.heard_others == self.kernel.others:
+            raise Violation(f"plans are sound: no kernel would take {operation}")
+
+    def performed(self, effect: f.Effect) -> None:
+        match effect:
+            case f.RunHook():
+                self._insist("no transition without a cause", self.transition_has_cause(effect))
+            case f.Commit(prepared) | f.Converge(prepared):
+                self._insist("others' is left alone", self.others_is_left_alone(prepared))
+                self._insist("down leaves nothing", self.down_leaves_nothing(prepared))
+                self._commits += 1
+            case f.EndConnections(uplink, family):
+                wrong = self.kernel_sends_elsewhere(self.world.uplink(uplink), family)
+                self._insist("connections end last", wrong)
+            case f.Answer(id):
+                self._insist("one answer each", self.answered_once(id))
+            case f.Publish():
+                self._insist("names keep an address", self.names_keep_an_address(effect))
+            case f.Save() | f.SaveForced():
+                self._rest = None
+
+    def turned(self) -> None:
+        self._insist("names keep an address", self.records_stay())
+        self._insist("one answer each", self.requests_are_answered())
+        self._insist("nobody waits for nothing", self.waits_for_somebody())
+        self.looked()
+        if self._is_settled():
+            self._settled()
+
+    def looked(self) -> None:
+        """Something happened, or time has passed."""
+        self._insist("dead uplinks are left", self.dead_uplinks_are_left())
+        self._insist("what others do is seen", self.others_is_seen())
+
+    def ended(self) -> None:
+        """The daemon was killed."""
+        self._commits, self._checked = 0, None
+
+    def _insist(self, name: str, wrong: str) -> None:
+        if wrong:
+            raise Violation(f"{name}: {wrong}")
+
+    # --- at any time ----------------------------------------------------------------------
+
+    def transition_has_cause(self, step: f.RunHook) -> str:
+        """A path goes down only if its line or link was bad lately, and up only if something was
+        answered."""
+        if step.event == "default":
+            return ""
+        now, uplink = self.world.clock.now, self.world.uplink(step.uplink)
+        line = uplink.lines[step.family]
+        linked = uplink.linked and self._complete(uplink, step.family)
+        bad_s = max(line.bad_s, line.misled_s, uplink.moved_s if linked else now)
+        text = f"{step.uplink} IPv{step.family} {step.was} -> {step.state} ({step.cause})"
+        match step.state:
+            case "down":
+                return text if bad_s < now - CAUSED_S else ""
+            case "degraded":
+                return text if bad_s < now - DEGRADED_S else ""
+            case "up" | "recovering":
+                return text if line.answered_s < now - CAUSED_S else ""
+        return ""
+
+    def others_is_left_alone(self, prepared: Prepared) -> str:
+        """Rules and routes that aren't ours, and sysctls that we don't want, are as others left
+        them."""
+        if self.kernel.others != self._others:
+            return ""
+        before, after = self._facts, self.kernel.facts
+        if _foreign(before) != _foreign(after):
+            return "a rule, a route or an address was changed"
+        wanted = {*dict(prepared.desired.sysctls), *prepared.state.sysctls, REDIRECTS}
+        was = dict(before.sysctls)
+        strange = [n for n, value in after.sysctls if value != was[n] and n not in wanted]
+        return f"sysctl {strange[0]}" if strange else ""
+
+    def down_leaves_nothing(self, prepared: Prepared) -> str:
+        """After `down` nothing of ours is in the kernel, and all has its original."""
+        facts = self.kernel.facts
+        if prepared.config != Config(()) or self.kernel.others != self._others:
+            return ""
+        left = (*own_rules(facts), *own_routes(facts), *facts.tables)
+        left += tuple(link.name for link in facts.links if link.group)
+        left += (facts.hook,) if facts.hook else ()
+        touched = self.kernel.touched
+        left += tuple(
+            (name, value)
+            for name, value in facts.sysctls
+            if name not in touched and value != self._originals[name]
+        )
+        return str(left[0]) if left else ""
+
+    def kernel_sends_elsewhere(self, uplink: Uplink, family: Family) -> str:
+        """A dead uplink's connections are ended only when what begins anew goes elsewhere."""
+        way = self.kernel.default(family)
+        return (
+            f"{uplink.name} IPv{family} still has the default" if way == uplink.way(family) else ""
+        )
+
+    def answered_once(self, request: int) -> str:
+        """No request is answered twice."""
+        again = request in self._answered
+        self._answered.add(request)
+        return f"request {request} again" if again else ""
+
+    def requests_are_answered(self) -> str:
+        """Each request is answered, and soon."""
+        now = self.world.clock.now
+        late = [id for id, asked_s in self.daemon.asked.items() if asked_s < now - ANSWER_S]
+        calm = self.daemon.disturbed_s < now - ANSWER_S
+        return f"request {late[0]} waits" if late and calm else ""
+
+    def waits_for_somebody(self) -> str:
+        """Where an answer of the host is awaited, one is to come."""
+        daemon, controller = self.daemon, self.daemon.controller
+        if controller is None or daemon.owes or self.world.inbox:
+            return ""
+        return "for the host" if controller._reconciler.awaited else ""
+
+    def names_keep_an_address(self, said: f.Publish) -> str:
+        """A name that had an address has one, as long as its uplinks are the same; a client gets
+        what is published."""
+        uplinks = tuple(u.name for u in said.config.uplinks)
+        wanted = {name.name: name.uplinks for name in said.config.dns.names}
+        for name in said.published:
+            key = name.name, wanted[name.name] or uplinks
+            if name.addresses:
+                self._named.add(key)
+            elif key in self._named:
+                return f"{name.name} has none"
+            got = set(self.daemon.names.answers.get(name.name, ()))
+            is_served = name.name.endswith(host.ZONE)
+            if is_served and got != {record.address for record in name.addresses}:
+                return f"clients get {got} for {name}"
+        return ""
+
+    def records_stay(self) -> str:
+        """The other server never loses its last record of a name."""
+        for name, records in self.daemon.names.records.items():
+            if records:
+                self._recorded.add(name)
+            elif name in self._recorded:
+                return f"no record of {name} is left at {host.UPDATED_SERVER.address}"
+        return ""
+
+    def dead_uplinks_are_left(self) -> str:
+        """The default leaves a dead uplink within its bound, if another works."""
+        now = self.world.clock.now
+        for family in FAMILIES:
+            uplink = self._on_dead_uplink(family)
+            if uplink is None:
+                self._dead.pop(family, None)
+                continue
+            line = uplink.lines[family]
+            name, since_s = self._dead.get(family, ("", now))
+            if name != uplink.name or since_s < max(self.daemon.disturbed_s, line.since_s):
+                since_s = now
+            self._dead[family] = uplink.name, since_s
+            if now - since_s > (
+                TAUGHT_S if line.taught or self._is_new(uplink, family) else CLEAN_S
+            ):
+                return f"{uplink.name} IPv{family} is {line.kind} for {now - since_s:.3f} s"
+        return ""
+
+    def _on_dead_uplink(self, family: Family) -> Uplink | None:
+        """The dead uplink that the default is on though it needn't."""
+        controller, now = self.daemon.controller, self.world.clock.now
+        uplink = self.world.by_way(self.kernel.default(family), family)
+        if controller is None or uplink is None or not uplink.dead(family):
+            return None
+        state = controller.state
+        if state.held or state.prepared is None or not self._can_work(controller):
+            return None
+        if state.forced.get(uplink.name) == "up":
+            return None
+        states, names = controller.paths.states(), {u.name for u in state.config.uplinks}
+        better = any(
+            other.name in names
+            and other != uplink
+            and family in other.lines
+            and other.fine(now, family)
+            and self._complete(other, family)
+            and state.forced.get(other.name, "auto") in ("auto", "up")
+            and states.get((other.name, family), ("", 0))[0] in ("up", "degraded")
+            for other in self.world.uplinks
+        )
+        return uplink if better else None
+
+    def _is_new(self, uplink: Uplink, family: Family) -> bool:
+        """Whether its path was proven so lately that not all of its targets are."""
+        controller = self.daemon.controller
+        assert controller is not None
+        own = (uplink.name, family)
+        targets = [h.targets for h in controller.paths.health() if (h.uplink, h.family) == own]
+        return not targets or any(not target.answered for target in targets[0])
+
+    def _can_work(self, controller: Controller) -> bool:
+        daemon, now = self.daemon, self.world.clock.now
+        fought = controller._reconciler.backoff.until_s > now - 1.0
+        kept = daemon.slow_s or daemon.unreadable or self.kernel.locked_s > now
+        return daemon.frontend and not (fought or kept or controller.state.refused)
+
+    def others_is_seen(self) -> str:
+        """Whatever others changed is known after a while, also what nobody sends word of."""
+        daemon, controller, now = self.daemon, self.daemon.controller, self.world.clock.now
+        quiet_s = max(daemon.disturbed_s, self.kernel.others_s)
+        if controller is None or now - quiet_s < SEEN_S or not self._can_work(controller):
+            return ""
+        if controller.state.held or daemon.heard == self.kernel.version:
+            return ""
+        return f"nothing was seen of it for {now - quiet_s:.0f} s"
+
+    # --- when all is settled --------------------------------------------------------------
+
+    def _is_settled(self) -> bool:
+        """Nothing is owed, held, refused or fought over, and the kernel is known as it is."""
+        controller = self.daemon.controller
+        if controller is None or self.world.inbox or self.daemon.heard != self.kernel.version:
+            return False
+        state, reconciler = controller.state, controller._reconciler
+        busy = state.held or state.owed or state.undecided or state.refused or state.adoptions
+        waits = reconciler.awaited or controller._adopter.current
+        later = reconciler._look_s <= self.world.clock.now + SEEN_S
+        if state.prepared is None or busy or waits or later:
+            return False
+        last, now = state.prepared.observation, self.daemon.observe(f.Look(state.config))
+        return (last.state.runs, last.groups) == (now.state.runs, now.groups)
+
+    def _settled(self) -> None:
+        controller, now = self.daemon.controller, self.world.clock.now
+        assert controller is not None
+        state, states = controller.state, controller.paths.states()
+        disk = self.world.disk
+        seen = self.kernel.version, states, tuple(state.forced.items()), state.decision
+        key = *seen, state.config, state.settled, tuple(disk.state.runs)
+        if key != self._checked:
+            self._checked = key
+            look = f.Look(state.config)
+            observation = self.daemon.observe(look)
+            self._insist("replies keep their way", self.replies_leave_by_their_uplink())
+            self._insist("the decision is that of now", self.decision_is_that_of_now(observation))
+            self._insist("the kernel is as desired", self.kernel_is_as_desired(observation))
+            self._insist("names follow", self.names_follow())
+        self._rest = self._resting(controller, states) if now > self.daemon.disturbed_s else None
+
+    def replies_leave_by_their_uplink(self) -> str:
+        """A reply from an uplink's address leaves by its device and gateway, dead or alive."""
+        controller = self.daemon.controller
+        assert controller is not None
+        for uplink in (self.world.uplink(u.name) for u in controller.state.config.uplinks):
+            for family in uplink.families:
+                if not self._complete(uplink, family):
+                    continue
+                way = self.kernel.way(Flow(family, FAR[family], uplink.address(family)))
+                if way != uplink.way(family):
+                    return f"{uplink.address(family)} of {uplink.name} leaves by {way}"
+        return ""
+
+    def _complete(self, uplink: Uplink, family: Family) -> bool:
+        """Whether the kernel has all that the uplink needs."""
+        facts = self.kernel.facts
+        has_route = not uplink.learned or uplink.default(family) in facts.routes
+        return uplink.there and uplink.up and has_route and uplink.own(family) in facts.addresses
+
+    def decision_is_that_of_now(self, observation: Observation) -> str:
+        """A daemon that started now, and knew what this one knows, would decide the same."""
+        controller, now = self.daemon.controller, self.world.clock.now
+        assert controller is not None
+        state, fresh = controller.state, Controller()
+        memories = tuple((*key, m) for key, m in controller.paths.remembered().items())
+        fresh.receive((e.Started(state.config, tuple(state.forced.items()), memories),), now)
+        fresh.state.settled = state.settled
+        effects = fresh.receive((e.Observed(observation, 0.0),), now)
+        planned = [effect.prepared.decision for effect in effects if isinstance(effect, f.Commit)]
+        if not planned or _states(fresh) != _states(controller):
+            return ""  # what its carrier brought down is another's to prove
+        mine = state.decision or Decision()
+        there, here = (planned[0].order, planned[0].usable), (mine.order, mine.usable)
+        return f"decided {here}, and now {there}" if there != here else ""
+
+    def kernel_is_as_desired(self, observation: Observation) -> str:
+        """A plan from what is finds nothing to do."""
+        controller = self.daemon.controller
+        assert controller is not None
+        state = controller.state
+        left = prepare(resolve(state.config, observation), state.decision).operations
+        return f"it lacks {left[0]}" if left else ""
+
+    def names_follow(self) -> str:
+        """What is published is what follows from the decision, the config and the addresses."""
+        controller, said = self.daemon.controller, self.daemon.names.last
+        assert controller is not None
+        state = controller.state
+        if said is None:
+            return "nothing was published"
+        degraded = [h.uplink for h in controller.paths.health() if h.state == "degraded"]
+        decision = state.decision or Decision()
+        if said.published != publish(state.config.dns, said.candidates, decision, degraded):
+            return f"published {said.published} for {decision}"
+        offered = {each.uplink: each.addresses for each in said.candidates}
+        for uplink in state.uplinks:
+            own = tuple(address for _, address in uplink.sources)
+            if not uplink.pending and offered.get(uplink.name) != own:
+                return f"{uplink.name} is known by {offered.get(uplink.name)}, and has {own}"
+        return ""
+
+    # --- from one daemon to the next ------------------------------------------------------
+
+    def _resting(
+        self, controller: Controller, states: dict[Key, tuple[PathState, float]]
+    ) -> Rest | None:
+        """If the next daemon can know all that this one knows."""
+        remembered, state = controller.paths.remembered(), controller.state
+        known = all(
+            path in ("up", "degraded", "recovering") or (path == "down" and remembered[key].seen)
+            for key, (path, _) in states.items()
+        )
+        sure = (
+            known
+            and state.settled
+            and not controller.servers.gone
+            and not self.world.disk.state.runs
+        )
+        if not sure or state.config != self.world.disk.config:
+            return None
+        return Rest(self.kernel.version, state.config)
+
+    def restart_changes_nothing(self, prepared: Prepared) -> str:
+        """A daemon that finds all as the one before left it has nothing to do."""
+        rest, self._rest = self._rest, None
+        if self._commits or rest is None:
+            return ""
+        if (rest.version, rest.config) != (self.kernel.version, self.world.disk.config):
+            return ""
+        self.world.count("restarts at rest")
+        return f"it does {prepared.operations[0]}" if prepared.operations else ""
+
+
+def _states(controller: Controller) -> dict[Key, PathState]:
+    there = {uplink.name for uplink in controller.state.uplinks}
+    found = controller.paths.states().items()
+    return {key: path for key, (path, _) in found if path != "unproven" or key[0] in there}
+
+
+def _foreign(facts: Facts) -> tuple[object, ...]:
+    ours = {*own_rules(facts)}, {*own_routes(facts)}
+    rules = [rule for rule in facts.rules if rule not in ours[0]]
+    return rules, {route for route in facts.routes if route not in ours[1]}, facts.addresses
+
+
+def _replies(prepared: Prepared) -> Iterator[tuple[Flow, Way, int]]:
+    """By which way, and which table, each uplink's address answers a client."""
+    for uplink in prepared.uplinks:
+        for family in FAMILIES:
+            address, gateway = uplink.source(family), uplink.gateway(family)
+            if uplink.pending or address is None or gateway is None:
+                continue
+            way = uplink.interface, gateway
+            yield Flow(family, FAR[family], address), way, uplink.table
+            if uplink.mechanism != "source":
+                flow = Flow(family, FAR[family], address, mark=uplink.arrival_mark)
+                yield flow, way, uplink.table
