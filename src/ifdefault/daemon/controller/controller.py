@@ -52,6 +52,7 @@ class Controller:
         self._stale, self._watcher = StaleConnections(self.state), Watcher(out)
         self._news = False  # whether something may follow for the DNS, or for connections
         self._follow_s = inf  # when uplinks are to be followed again, whatever is told
+        self._gone_s = inf  # when to decide on servers that went or came: many may at once
         self._save_s = inf
         self._primary: dict[Family, str] = {}  # the uplink that carries the default
         self._hosts: tuple[str, ...] = ()
@@ -77,7 +78,7 @@ class Controller:
         if self._reconciler.awaited:
             return asks_s  # all else waits for the answer
         undo_s = state.unconfirmed.due_s if state.unconfirmed else inf
-        mine_s = min(self._save_s, self._follow_s, state.settling_s, undo_s)
+        mine_s = min(self._save_s, self._follow_s, self._gone_s, state.settling_s, undo_s)
         return min(asks_s, mine_s, self._reconciler.wake_s)
 
     @property
@@ -94,7 +95,7 @@ class Controller:
                 if path != SERVER_CHECKS:
                     state.transitions += self.paths.observe(now, event)
                 elif self.servers.observe(now, event):
-                    state.undecided = True
+                    self._gone_s = min(self._gone_s, self._reconciler.paced_s(now))
             case e.Woke():
                 pass
             case e.TrafficSeen():
@@ -218,6 +219,8 @@ class Controller:
         if now >= state.settling_s:
             state.settling_s, state.settled = inf, True
             state.undecided = True
+        if now >= self._gone_s:
+            state.undecided = True
         if now >= self._follow_s:
             self._follow(now, prepared.uplinks, prepared.observation.facts)
         if now >= self._save_s:
@@ -328,17 +331,10 @@ class Controller:
     def _decide(self, now: float, uplinks: tuple[Uplink, ...], facts: Facts) -> None:
         """Decide anew; what changes is brought to the kernel at once."""
         state = self.state
-        state.undecided = False
+        state.undecided, self._gone_s = False, inf
         before, state.decision = state.decision, self._decided(uplinks, facts)
-        if state.decision == before:
-            return
-        self._news = state.owed = True
-        if before and (before.order, before.usable) == (
-            state.decision.order,
-            state.decision.usable,
-        ):
-            self._reconciler.look_at(now)  # many servers may go at once
-        else:
+        if state.decision != before:
+            self._news = state.owed = True
             self._reconciler.look_now(now)
 
     def _decided(self, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:

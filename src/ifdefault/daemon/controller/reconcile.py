@@ -47,8 +47,12 @@ class Reconciler:
         return min(self._look_s, self._looked_s + BACKSTOP_S)
 
     def look_at(self, at_s: float) -> None:
-        """Look at the kernel at a time, but never so often that nothing else is done."""
-        self._look_s = min(self._look_s, max(at_s, self._looked_s + _SHARE * self._cost_s))
+        """Look at the kernel at a time."""
+        self._look_s = min(self._look_s, self.paced_s(at_s))
+
+    def paced_s(self, at_s: float) -> float:
+        """That time, or so much later that looking leaves time for all else."""
+        return max(at_s, self._looked_s + _SHARE * self._cost_s)
 
     def look_now(self, now: float) -> None:
         self._look_s = now
