@@ -100,7 +100,7 @@ class Performers:
 
     def _commit(self, effect: f.Commit) -> e.Committed | e.CommitFailed:
         done = self.host.commit(effect)
-        if isinstance(done, e.Committed):
+        if isinstance(done, e.Committed) and effect.prepared.uplinks:  # else all was taken down
             self._hooks.config = effect.prepared.config
         return done
 

@@ -115,8 +115,9 @@ class Controller:
         state = self.state
         match event:
             case e.SilentlyChanged(groups):
-                state.owed |= groups  # what was asked for with a group is no repair
-                self._reconciler.look_at(now)
+                if not state.refused:  # else it is tried again in its own time
+                    state.owed |= groups  # what was asked for with a group is no repair
+                    self._reconciler.look_at(now)
             case e.PublicAddressFound(uplink, family, address):
                 self.names.discovered[uplink, family] = address
                 self._news = True
