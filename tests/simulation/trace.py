@@ -70,7 +70,9 @@ def _effect_text(effect: f.Effect) -> str:
             more = [f"and {len(todo) - _OPERATIONS} more"] * (len(todo) > _OPERATIONS)
             return f"{type(effect).__name__}: {'; '.join(todo[:_OPERATIONS] + more)}"
         case f.Publish(published=published):
-            said = [f"{each.name} {','.join(a.address for a in each.addresses)}" for each in published]
+            said = [
+                f"{each.name} {','.join(a.address for a in each.addresses)}" for each in published
+            ]
             return f"Publish: {'; '.join(said)}"
         case f.Look(_, thorough, wait):
             return f"Look{' thorough' * thorough}{' wait' * wait}"
