@@ -37,6 +37,7 @@ BENCHES = {
     "idle": "what the daemon costs when nothing happens",
     "judge": "false alarms and delay of the judge, simulated",
     "faults24": "days of faults on three uplinks, simulated",
+    "simulate": "hours of the whole daemon with faults of every kind, simulated",
     "netlink": "our rtnetlink codec beside pyroute2",
 }
 

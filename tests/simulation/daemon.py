@@ -12,21 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from random import Random
 from typing import Protocol
 
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.model.errors import Problem
-from ifdefault.model.health import TcpStats
-from ifdefault.model.kernel import Desired, Facts, Operation
+from ifdefault.model.host import Observation
+from ifdefault.model.kernel import Desired, Operation
 from ifdefault.plan.diff import diff, record_tables
 from ifdefault.plan.prepare import Prepared, settled, snapshot
 from tests.property.fakekernel import Refused
-from tests.simulation import host
-from tests.simulation.internet import fate
-from tests.simulation.kernel import Way
+from tests.simulation.frontend import Frontend
 from tests.simulation.names import Nameservers
 from tests.simulation.trace import Trace
 from tests.simulation.world import World
@@ -35,7 +32,7 @@ LOOK_S = 0.004
 AGAIN_S = 1.0  # until the service manager starts it again
 FRONTEND_S = 0.1
 WATCH_S = 5.0  # how often what the kernel sends no word of is read
-NO_WAY_S = 0.001
+_ROUTINE = e.Woke, e.ProbeOutcome, e.TrafficSeen
 
 
 class Killed(Exception):
@@ -49,14 +46,14 @@ class Witness(Protocol):
     def operated(self, operation: Operation) -> None: ...
     def performed(self, effect: f.Effect) -> None: ...
     def refused(self, operation: Operation) -> None: ...
-    def turned(self) -> None: ...
+    def turned(self, *, changed: bool) -> None: ...
     def ended(self) -> None: ...
 
 
 class Daemon:
-    """`disturbed_s`: when it was last kept from its work; `heard` is the version of the kernel that
-    it knows, `heard_others` tells what others had done by then; `ambush` is what happens, after how
-    many steps more."""
+    """`disturbed_s`: when it was last kept from its work, and `leaped_s` when time leaped. `heard`
+    is the version of the kernel that it knows, `heard_others` what others had done by then.
+    `ambush`: what happens, after how many steps more."""
 
     def __init__(self, world: World, trace: Trace) -> None:
         self.world, self.trace = world, trace
@@ -66,18 +63,15 @@ class Daemon:
         self.names = Nameservers(world)
         self.slow_s = 0.0
         self.ambush: tuple[int, Callable[[], None]] | None = None
-        self.disturbed_s = 0.0
+        self.disturbed_s = self.leaped_s = 0.0
         self.heard = self.heard_others = -1
-        self.frontend = False
+        self.frontend = Frontend(world)
         self.unreadable = False
         self.turns = 0
         self.owes = 0  # answers of the host that are under way
         self.life = 0  # counts daemons: what was asked for an earlier one comes to nothing
         self.asked: dict[int, float] = {}  # requests that wait for their answer, and since when
         self.watch = f.Watch()
-        self._sockets: dict[int, f.ProbeSource] = {}
-        self._frontends = 0
-        self._rng = Random(f"{world.seed} packets")
 
     # --- its life -------------------------------------------------------------------------
 
@@ -98,23 +92,23 @@ class Daemon:
 
     def end(self, again_s: float = AGAIN_S) -> None:
         self.trace.note(self.clock.now, "killed")
-        self.controller, self.frontend = None, False
+        self.controller = None
+        self.frontend.end()
+        self.frontend.resolve(())
         self.life += 1
-        self._sockets.clear()
         self.asked.clear()
         self.world.inbox.clear()
         self.names.end()
         self.clock.incident(again_s, self.start)
 
     def start_frontend(self) -> None:
-        self.frontend, self.disturbed_s = True, self.clock.now
-        self._frontends += 1
-        self.world.inbox.append(e.FrontendStarted())
+        self.disturbed_s = self.clock.now
+        self.frontend.start()
 
     def end_frontend(self) -> None:
-        if self.controller and self.frontend:
-            self.frontend, self.disturbed_s = False, self.clock.now
-            self._sockets.clear()
+        if self.controller and self.frontend.alive:
+            self.disturbed_s = self.clock.now
+            self.frontend.end()
             self.world.inbox.append(e.FrontendEnded())
             self._mine(AGAIN_S, self.start_frontend)
 
@@ -151,10 +145,13 @@ class Daemon:
         self.world.inbox.clear()
         self.turns += 1
         now = self.clock.now
+        changed = False
         for event in events:
             self.trace.event(now, event)
+            changed |= not isinstance(event, _ROUTINE)
         try:
             for effect in self.controller.receive(events, now):
+                changed |= not isinstance(effect, f.SendProbe)
                 self.step()
                 self.trace.effect(now, effect)
                 self._perform(effect)
@@ -162,9 +159,11 @@ class Daemon:
                     self.witness.performed(effect)
         except Killed:
             self.end()
+            if self.witness:
+                self.witness.ended()
             return
         if self.witness:
-            self.witness.turned()
+            self.witness.turned(changed=changed)
 
     def step(self) -> None:
         """Something is about to be done: what lies in ambush may come before it."""
@@ -177,7 +176,7 @@ class Daemon:
     def _perform(self, effect: f.Effect) -> None:
         match effect:
             case f.SendProbe():
-                self._probe(effect)
+                self.frontend.probe(effect)
             case f.Look():
                 self._look(effect)
             case f.Converge(prepared):
@@ -185,9 +184,9 @@ class Daemon:
             case f.Commit(prepared):
                 self._commit(prepared)
             case f.OpenProbeSocket(path, source):
-                self._open(path, source)
+                self.frontend.open(path, source)
             case f.CloseProbeSocket(path):
-                self._sockets.pop(path, None)
+                self.frontend.close(path)
             case f.Publish():
                 self.names.publish(effect)
             case f.Save():
@@ -204,10 +203,9 @@ class Daemon:
             case f.EndConnections(uplink, family):
                 self._tell(0.01, e.ConnectionsEnded(uplink, family, sockets=3, took_s=0.01))
             case f.ResolveNames(hosts):
-                for name in hosts:
-                    self._resolve(name)
-            case f.SaveForced(id, uplink, state):
-                self.world.disk.forced[uplink] = state
+                self.frontend.resolve(hosts)
+            case f.SaveForced(id, uplink, forced):
+                self.world.disk.forced[uplink] = forced
                 self._tell(0.001, e.ForcedSaved(id))
             case f.EnterGroup(id, pid, _, uplink):
                 path = f"/ifdefault/{pid}"
@@ -252,7 +250,7 @@ class Daemon:
     def _hear(self) -> None:
         self.heard, self.heard_others = self.kernel.version, self.kernel.others
 
-    def observe(self, look: f.Look) -> e.Observation:
+    def observe(self, look: f.Look) -> Observation:
         disk = self.world.disk
         return self.kernel.observe(look.config, disk.state, disk.loaded)
 
@@ -276,7 +274,7 @@ class Daemon:
                 self.witness.operated(operation)
         return refused
 
-    def _note(self, prepared: Prepared, target: Desired) -> e.Observation:
+    def _note(self, prepared: Prepared, target: Desired) -> Observation:
         """Remember how it stands; the host as it is then."""
         disk, facts = self.world.disk, self.kernel.facts
         runs = {path: u for path, u in disk.state.runs.items() if self.kernel.groups.get(path)}
@@ -334,87 +332,5 @@ class Daemon:
         now = dict(self.kernel.facts.sysctls)
         if any(now.get(name) not in (value, None) for name, value in self.watch.sysctls):
             self.world.inbox.append(e.SilentlyChanged())
-        if any(self.kernel.groups.get(path, 0) != id for path, id in self.watch.groups):
+        if any(self.kernel.groups.get(path, 0) != number for path, number in self.watch.groups):
             self.world.inbox.append(e.SilentlyChanged(groups=True))
-
-    # --- the frontend ---------------------------------------------------------------------
-
-    def _open(self, path: int, source: f.ProbeSource) -> None:
-        facts: Facts = self.kernel.facts
-        link = self.kernel.link(source.dev)
-        there = any(a.address == source.address for a in facts.addresses)
-        if link is None or link.index != source.index or not there:
-            self._tell(0.0, e.SocketFailed(path))
-        elif self.frontend:
-            self._sockets[path] = source
-
-    def _probe(self, probe: f.SendProbe) -> None:
-        if not self.frontend:
-            return
-        if probe.path == f.SERVER_CHECKS:
-            there = self.world.servers[probe.address]
-            self._outcome(0.001, probe, "answered", detail="" if there else "refused")
-            return
-        source = probe.source
-        assert source is not None
-        uplink, way = self.world.by_device(source.dev), self._way(probe, source)
-        if uplink is None or way is None:
-            self._outcome(NO_WAY_S, probe, "local")
-            return
-        if way[1] != uplink.gateway(source.family):
-            uplink.lines[source.family].misled_s = self.clock.now
-        timeout_s = probe.timeout_ms / 1000
-        found = fate(uplink, source.family, way, probe.address, timeout_s, self._rng)
-        self._outcome(found.after_s, probe, found.verdict)
-        if found.late_s < inf:
-            self._outcome(found.late_s, probe, "answered")
-
-    def _way(self, probe: f.SendProbe, source: f.ProbeSource) -> Way | None:
-        """A probe is bound to its device, and to its address; ICMP by a socket that is open."""
-        link = self.kernel.link(source.dev)
-        if link is None or link.index != source.index:
-            return None
-        if probe.kind == "icmp" and self._sockets.get(probe.path) != source:
-            return None
-        if probe.address == source.gateway:
-            return source.dev, source.gateway
-        flow = host.probe_flow(
-            source.family, probe.address, source.address, source.dev, source.mark
-        )
-        return self.kernel.way(flow)
-
-    def _outcome(
-        self, after_s: float, probe: f.SendProbe, verdict: e.Verdict, detail: str = ""
-    ) -> None:
-        rtt_us = round(after_s * 1e6) if verdict == "answered" else 0
-        outcome = e.ProbeOutcome(probe.path, probe.seq, verdict, rtt_us, detail)
-        frontend, source = self._frontends, probe.source
-
-        def tell() -> None:
-            if self._frontends != frontend or not self.frontend:
-                return
-            uplink = self.world.by_device(source.dev) if source else None
-            if uplink and source and verdict == "answered":
-                uplink.lines[source.family].answered_s = self.clock.now
-            self.world.inbox.append(outcome)
-
-        self._mine(after_s, tell)
-
-    def _resolve(self, name: str) -> None:
-        if self.world.resolves:
-            self._tell(0.05, e.NameResolved(name, host.PROBED_ADDRESSES))
-        else:
-            self._tell(0.05, e.NameResolved(name, error="timed out"))
-            self._mine(5.0, lambda: self._resolve(name))
-
-    def see_traffic(self, since_s: float) -> None:
-        """What the host's own connections tell: they go on where the line is alive."""
-        stats = []
-        for uplink in self.world.uplinks:
-            for family, line in uplink.lines.items():
-                dead = uplink.dead(family) or line.kind == "burst"
-                told = TcpStats(5, stalled=4) if dead else TcpStats(5, progressed=5)
-                if not dead:
-                    line.answered_s = self.clock.now
-                stats.append((uplink.address(family), told))
-        self.world.inbox.append(e.TrafficSeen(since_s, tuple(stats)))

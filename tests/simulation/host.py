@@ -1,6 +1,6 @@
 """A host and what its owner wants of it, drawn by a seed.
 
-    wan0 … wan3   uplinks, each a link of its own; IPv4, IPv6 or both; defaults learned or configured
+    wan0 … wan3   uplinks, each a link of its own; defaults are learned, or configured
     lan0          a private LAN with servers of forwards
 
 Rules: documentation addresses. Of what may befall an uplink nothing is decided here.

@@ -26,7 +26,8 @@ SHORT_S = 1.3  # a death that ends before is borne as a burst of loss is
 @dataclass
 class Line:
     """An uplink in one family, beyond the host. `bad_s`: until when it was bad last, inf while it
-    is; `misled_s`: when a probe went astray, be it for what others did; `taught`: it has been bad in a way that the daemon gives it more time for."""
+    is; `misled_s`: when a probe went astray, be it for what others did; `taught`: it has been bad
+    in a way that the daemon gives it more time for."""
 
     uplink: str
     family: Family

@@ -11,19 +11,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ifdefault.daemon.controller import effects as f
-from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.controller.state import Key
-from ifdefault.dns.publish import publish
 from ifdefault.model.config import FAMILIES, Config, Family
-from ifdefault.model.health import Decision, PathState
-from ifdefault.model.host import Observation
+from ifdefault.model.health import PathState
 from ifdefault.model.kernel import Facts, Operation
 from ifdefault.plan.diff import own_routes, own_rules
 from ifdefault.plan.lookup import Flow
-from ifdefault.plan.prepare import Prepared, prepare, resolve
+from ifdefault.plan.prepare import Prepared
 from ifdefault.plan.settings import REDIRECTS
 from tests.simulation import host
+from tests.simulation.at_rest import (
+    decision_is_that_of_now,
+    kernel_is_as_desired,
+    names_follow,
+    replies_leave_by_their_uplink,
+)
 from tests.simulation.daemon import Daemon
 from tests.simulation.internet import Uplink
 from tests.simulation.kernel import FAR, Way
@@ -114,17 +117,20 @@ class Invariants:
             case f.Save() | f.SaveForced():
                 self._rest = None
 
-    def turned(self) -> None:
-        self._insist("names keep an address", self.records_stay())
-        self._insist("one answer each", self.requests_are_answered())
+    def turned(self, *, changed: bool) -> None:
+        """A turn came to its end; one that did no more than ask and hear changed nothing."""
         self._insist("nobody waits for nothing", self.waits_for_somebody())
         self.looked()
-        if self._is_settled():
-            self._settled()
+        if changed:
+            self._insist("names keep an address", self.records_stay())
+            self._insist("one answer each", self.requests_are_answered())
+            if self._is_settled():
+                self._settled()
 
     def looked(self) -> None:
         """Something happened, or time has passed."""
-        self._insist("dead uplinks are left", self.dead_uplinks_are_left())
+        if self._dead or self.world.any_dead():
+            self._insist("dead uplinks are left", self.dead_uplinks_are_left())
         self._insist("what others do is seen", self.others_is_seen())
 
     def ended(self) -> None:
@@ -144,7 +150,7 @@ class Invariants:
             return ""
         now, uplink = self.world.clock.now, self.world.uplink(step.uplink)
         line = uplink.lines[step.family]
-        linked = uplink.linked and self._complete(uplink, step.family)
+        linked = uplink.linked and self.world.complete(uplink, step.family)
         bad_s = max(line.bad_s, line.misled_s, uplink.moved_s if linked else now)
         text = f"{step.uplink} IPv{step.family} {step.was} -> {step.state} ({step.cause})"
         match step.state:
@@ -201,7 +207,7 @@ class Invariants:
     def requests_are_answered(self) -> str:
         """Each request is answered, and soon."""
         now = self.world.clock.now
-        late = [id for id, asked_s in self.daemon.asked.items() if asked_s < now - ANSWER_S]
+        late = [one for one, asked_s in self.daemon.asked.items() if asked_s < now - ANSWER_S]
         calm = self.daemon.disturbed_s < now - ANSWER_S
         return f"request {late[0]} waits" if late and calm else ""
 
@@ -248,7 +254,8 @@ class Invariants:
                 continue
             line = uplink.lines[family]
             name, since_s = self._dead.get(family, ("", now))
-            if name != uplink.name or since_s < max(self.daemon.disturbed_s, line.since_s):
+            kept_s = max(self.daemon.disturbed_s, self.daemon.leaped_s, line.since_s)
+            if name != uplink.name or since_s < kept_s:
                 since_s = now
             self._dead[family] = uplink.name, since_s
             if now - since_s > (
@@ -274,7 +281,7 @@ class Invariants:
             and other != uplink
             and family in other.lines
             and other.fine(now, family)
-            and self._complete(other, family)
+            and self.world.complete(other, family)
             and state.forced.get(other.name, "auto") in ("auto", "up")
             and states.get((other.name, family), ("", 0))[0] in ("up", "degraded")
             for other in self.world.uplinks
@@ -293,7 +300,7 @@ class Invariants:
         daemon, now = self.daemon, self.world.clock.now
         fought = controller._reconciler.backoff.until_s > now - 1.0
         kept = daemon.slow_s or daemon.unreadable or self.kernel.locked_s > now
-        return daemon.frontend and not (fought or kept or controller.state.refused)
+        return daemon.frontend.alive and not (fought or kept or controller.state.refused)
 
     def others_is_seen(self) -> str:
         """Whatever others changed is known after a while, also what nobody sends word of."""
@@ -301,7 +308,8 @@ class Invariants:
         quiet_s = max(daemon.disturbed_s, self.kernel.others_s)
         if controller is None or now - quiet_s < SEEN_S or not self._can_work(controller):
             return ""
-        if controller.state.held or daemon.heard == self.kernel.version:
+        woken = now > daemon.leaped_s + 1.0  # by then it has looked
+        if controller.state.held or not woken or daemon.heard == self.kernel.version:
             return ""
         return f"nothing was seen of it for {now - quiet_s:.0f} s"
 
@@ -330,74 +338,15 @@ class Invariants:
         key = *seen, state.config, state.settled, tuple(disk.state.runs)
         if key != self._checked:
             self._checked = key
-            look = f.Look(state.config)
-            observation = self.daemon.observe(look)
-            self._insist("replies keep their way", self.replies_leave_by_their_uplink())
-            self._insist("the decision is that of now", self.decision_is_that_of_now(observation))
-            self._insist("the kernel is as desired", self.kernel_is_as_desired(observation))
-            self._insist("names follow", self.names_follow())
+            found, said = self.daemon.observe(f.Look(state.config)), self.daemon.names.last
+            for name, wrong in (
+                ("replies keep their way", replies_leave_by_their_uplink(self.world, controller)),
+                ("the decision is that of now", decision_is_that_of_now(controller, found, now)),
+                ("the kernel is as desired", kernel_is_as_desired(controller, found)),
+                ("names follow", names_follow(controller, said)),
+            ):
+                self._insist(name, wrong)
         self._rest = self._resting(controller, states) if now > self.daemon.disturbed_s else None
-
-    def replies_leave_by_their_uplink(self) -> str:
-        """A reply from an uplink's address leaves by its device and gateway, dead or alive."""
-        controller = self.daemon.controller
-        assert controller is not None
-        for uplink in (self.world.uplink(u.name) for u in controller.state.config.uplinks):
-            for family in uplink.families:
-                if not self._complete(uplink, family):
-                    continue
-                way = self.kernel.way(Flow(family, FAR[family], uplink.address(family)))
-                if way != uplink.way(family):
-                    return f"{uplink.address(family)} of {uplink.name} leaves by {way}"
-        return ""
-
-    def _complete(self, uplink: Uplink, family: Family) -> bool:
-        """Whether the kernel has all that the uplink needs."""
-        facts = self.kernel.facts
-        has_route = not uplink.learned or uplink.default(family) in facts.routes
-        return uplink.there and uplink.up and has_route and uplink.own(family) in facts.addresses
-
-    def decision_is_that_of_now(self, observation: Observation) -> str:
-        """A daemon that started now, and knew what this one knows, would decide the same."""
-        controller, now = self.daemon.controller, self.world.clock.now
-        assert controller is not None
-        state, fresh = controller.state, Controller()
-        memories = tuple((*key, m) for key, m in controller.paths.remembered().items())
-        fresh.receive((e.Started(state.config, tuple(state.forced.items()), memories),), now)
-        fresh.state.settled = state.settled
-        effects = fresh.receive((e.Observed(observation, 0.0),), now)
-        planned = [effect.prepared.decision for effect in effects if isinstance(effect, f.Commit)]
-        if not planned or _states(fresh) != _states(controller):
-            return ""  # what its carrier brought down is another's to prove
-        mine = state.decision or Decision()
-        there, here = (planned[0].order, planned[0].usable), (mine.order, mine.usable)
-        return f"decided {here}, and now {there}" if there != here else ""
-
-    def kernel_is_as_desired(self, observation: Observation) -> str:
-        """A plan from what is finds nothing to do."""
-        controller = self.daemon.controller
-        assert controller is not None
-        state = controller.state
-        left = prepare(resolve(state.config, observation), state.decision).operations
-        return f"it lacks {left[0]}" if left else ""
-
-    def names_follow(self) -> str:
-        """What is published is what follows from the decision, the config and the addresses."""
-        controller, said = self.daemon.controller, self.daemon.names.last
-        assert controller is not None
-        state = controller.state
-        if said is None:
-            return "nothing was published"
-        degraded = [h.uplink for h in controller.paths.health() if h.state == "degraded"]
-        decision = state.decision or Decision()
-        if said.published != publish(state.config.dns, said.candidates, decision, degraded):
-            return f"published {said.published} for {decision}"
-        offered = {each.uplink: each.addresses for each in said.candidates}
-        for uplink in state.uplinks:
-            own = tuple(address for _, address in uplink.sources)
-            if not uplink.pending and offered.get(uplink.name) != own:
-                return f"{uplink.name} is known by {offered.get(uplink.name)}, and has {own}"
-        return ""
 
     # --- from one daemon to the next ------------------------------------------------------
 
@@ -429,12 +378,6 @@ class Invariants:
             return ""
         self.world.count("restarts at rest")
         return f"it does {prepared.operations[0]}" if prepared.operations else ""
-
-
-def _states(controller: Controller) -> dict[Key, PathState]:
-    there = {uplink.name for uplink in controller.state.uplinks}
-    found = controller.paths.states().items()
-    return {key: path for key, (path, _) in found if path != "unproven" or key[0] in there}
 
 
 def _foreign(facts: Facts) -> tuple[object, ...]:

@@ -83,7 +83,7 @@ class Nameservers:
     def _go_on(self, name: str, update: UpdateState) -> None:
         now, records = self.world.clock.now, self.records.setdefault(name, set())
         if update.due_s > now:
-            seen = set(records) if self._hears() else None
+            seen = frozenset(records) if self._hears() else None
             update.looked(now, seen, all_fit=seen == update.wanted)
         elif not self._hears():
             update.doubt(now)

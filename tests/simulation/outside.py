@@ -7,6 +7,7 @@ never ours to touch; what they take of ours we put back.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from ifdefault.daemon.controller import events as e
@@ -48,7 +49,7 @@ class Operator:
                 case "force":
                     self._force()
                 case "reload":
-                    self._reload(host.draw_config(rng, self.world.uplinks))
+                    self.reload()
                 case "confirm":
                     yield from self._try()
                 case "down":
@@ -64,11 +65,14 @@ class Operator:
     def _force(self) -> None:
         uplink = self._rng.choice(self.world.uplinks).name
         state = self._rng.choice(_FORCED)
-        self._ask(lambda id: e.UplinkRequested(id, uplink, state))
+        self._ask(lambda request: e.UplinkRequested(request, uplink, state))
+
+    def reload(self) -> None:
+        self._reload(host.draw_config(self._rng, self.world.uplinks))
 
     def _reload(self, config: Config, confirm_s: int | None = None) -> None:
         self.world.disk.config = config
-        self._ask(lambda id: e.ReloadRequested(id, config, confirm_s))
+        self._ask(lambda request: e.ReloadRequested(request, config, confirm_s))
 
     def _try(self) -> Process:
         """`apply --confirm`: kept, or undone when nobody confirms."""
@@ -87,7 +91,7 @@ class Operator:
 
     def _exec(self) -> Process:
         uplink, pid = self._rng.choice(self.world.uplinks).name, 1000 + self._last
-        self._ask(lambda id: e.ExecRequested(id, pid, 1000, uplink))
+        self._ask(lambda request: e.ExecRequested(request, pid, 1000, uplink))
         yield self._rng.uniform(1, 60)
         self.daemon.kernel.groups.pop(f"/ifdefault/{pid}", None)
 
@@ -150,7 +154,7 @@ class Stranger:
         self.kernel.drop_rule(clock.now, _ADDED_RULE)
 
 
-def live_and_die(world: World, daemon: Daemon) -> Process:
+def live_and_die(world: World, daemon: Daemon, operator: Operator) -> Process:
     """Kills, wherever the daemon is by then; and links that go in the midst of its operations."""
     rng = Random(f"{world.seed} kills")
     while True:
@@ -158,17 +162,14 @@ def live_and_die(world: World, daemon: Daemon) -> Process:
         what = rng.choice(("kill", "kill", "kill while it works", "link goes while it works"))
         world.count(what)
         if what == "kill":
-            daemon.ambush = (rng.randrange(5), daemon.kill)
-        elif what == "kill while it works":
-            daemon.ambush = (rng.randrange(40), daemon.kill)
-            daemon.world.inbox.append(e.ReloadRequested(0, world.disk.config))
-        else:
-            uplink = rng.choice(world.uplinks)
-            if uplink.learned:
-                daemon.ambush = (
-                    rng.randrange(10),
-                    lambda uplink=uplink: world.clock.start(renumber(world, uplink, rng)),  # type: ignore[misc]
-                )
+            daemon.ambush = rng.randrange(5), daemon.kill
+            continue
+        operator.reload()
+        if what == "kill while it works":
+            daemon.ambush = rng.randrange(40), daemon.kill
+        elif learned := [uplink for uplink in world.uplinks if uplink.learned]:
+            moves = renumber(world, rng.choice(learned), rng)
+            daemon.ambush = rng.randrange(12), partial(world.clock.start, moves)
 
 
 def have_trouble(world: World, daemon: Daemon) -> Process:
@@ -223,4 +224,4 @@ def see_traffic(world: World, daemon: Daemon) -> Process:
         since_s = world.clock.now
         yield 1.0
         if daemon.controller:
-            daemon.see_traffic(since_s)
+            daemon.frontend.see_traffic(since_s)

@@ -31,6 +31,7 @@ class Hour:
     seed: int
     number: int
     counts: Counter[str]
+    at_s: float  # when it ended
     digest: str
     violation: str = ""
     last: tuple[str, ...] = ()
@@ -64,10 +65,11 @@ class Simulation:
                     line.become(0.0, "black hole")  # dead before we begin
                 own = Random(f"{world.seed} {uplink.name} {family}")
                 clock.start(lives.live_line(world, line, own))
+        operator = outside.Operator(world, daemon)
         for process in (
-            outside.Operator(world, daemon).live(),
+            operator.live(),
             outside.Stranger(world, daemon).live(),
-            outside.live_and_die(world, daemon),
+            outside.live_and_die(world, daemon, operator),
             outside.have_trouble(world, daemon),
         ):
             clock.start(process)
@@ -104,12 +106,12 @@ class Simulation:
             return
         self.world.counts["leaps"] += 1
         self.world.counts["leaped seconds"] += int(to_s - clock.now)
-        clock.now = self.daemon.disturbed_s = to_s
+        clock.now = self.daemon.leaped_s = to_s
 
     def _is_quiet(self, controller: Controller) -> bool:
         state, daemon = controller.state, self.daemon
-        quiet_s = max(self._incident_s, daemon.disturbed_s)
-        if self.world.clock.now < quiet_s + QUIET_S or not daemon.frontend or daemon.slow_s:
+        quiet_s = max(self._incident_s, daemon.disturbed_s, daemon.leaped_s)
+        if self.world.clock.now < quiet_s + QUIET_S or not daemon.frontend.alive or daemon.slow_s:
             return False
         pending = state.owed or state.adoptions or state.unconfirmed or daemon.asked
         if (
@@ -132,7 +134,8 @@ def live(seed: int, number: int, seconds: float = HOUR_S) -> Hour:
         wrong = f"no exception: {type(error).__name__}: {error} ({_where(error)})"
     counts = simulation.world.counts
     counts["turns"] += simulation.daemon.turns
-    return Hour(seed, number, counts, simulation.trace.digest, wrong, simulation.trace.lines())
+    at_s, trace = simulation.world.clock.now, simulation.trace
+    return Hour(seed, number, counts, at_s, trace.digest, wrong, trace.lines())
 
 
 def _where(error: BaseException) -> str:

@@ -26,7 +26,7 @@ class Disk:
     """What outlives a daemon. `config` is the file's."""
 
     config: Config
-    saved: Save = Save(())
+    saved: Save = field(default_factory=lambda: Save(()))
     forced: dict[str, Forced] = field(default_factory=dict)
     state: State = field(default_factory=State)
     loaded: Loaded = ()
@@ -54,6 +54,9 @@ class World:
     def uplink(self, name: str) -> Uplink:
         return self._names[name]
 
+    def any_dead(self) -> bool:
+        return any(u.dead(family) for u in self.uplinks for family in u.families)
+
     def by_device(self, dev: str) -> Uplink | None:
         return self._devices.get(dev)
 
@@ -61,6 +64,12 @@ class World:
         """The uplink by which a packet leaves."""
         uplink = self._devices.get(way[0]) if way else None
         return uplink if uplink and family in uplink.lines else None
+
+    def complete(self, uplink: Uplink, family: Family) -> bool:
+        """Whether the kernel has all that the uplink needs."""
+        facts = self.kernel.facts
+        has_route = not uplink.learned or uplink.default(family) in facts.routes
+        return uplink.there and uplink.up and has_route and uplink.own(family) in facts.addresses
 
     def set_link(self, uplink: Uplink) -> None:
         uplink.moved_s = self.clock.now

@@ -89,10 +89,7 @@ class Engine:
 
     async def _serve(self) -> None:
         rollback_timer.refuse_unconfirmed(self._store)
-        host = self._performers.host
-        memories = self._event_log.load(host.routers)
-        known = tuple((*key, memory) for key, memory in memories.items())
-        self._events.append(e.Started(self._config, host.load_forced(), known))
+        self._events.append(self._performers.started(self._config))
         self._turn()
         if self._fault is not None:
             return

@@ -9,39 +9,33 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
+from ifdefault.daemon.controller.effects import Save
 from ifdefault.daemon.status import Event
 from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import HEALTH, Store
 from ifdefault.ipc import codec
 from ifdefault.model.config import Family
+from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.kernel import Neighbour
 
 KEPT, KEPT_ON_DISK = 500, 100
-Key = tuple[str, Family]
 _BOOT = FilePath("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("ifdefault")
 
 
 @dataclass(frozen=True, slots=True)
-class _Path:
-    uplink: str
-    family: Family
-    memory: Memory
-
-
-@dataclass(frozen=True, slots=True)
 class _Saved:
-    """What is on disk."""
+    """What is on disk. The boot's id, since the times of paths are monotonic."""
 
     boot: str = ""
-    paths: tuple[_Path, ...] = ()
+    paths: tuple[tuple[str, Family, Memory], ...] = ()
     routers: tuple[Neighbour, ...] = ()
+    candidates: tuple[CandidateAddresses, ...] = ()
     events: tuple[Event, ...] = ()
 
 
@@ -59,24 +53,25 @@ class EventLog:
     def recent(self, limit: int) -> tuple[Event, ...]:
         return tuple(self._events)[-limit:] if limit else ()
 
-    def load(self, routers: RoutersSeen) -> dict[Key, Memory]:
-        """The paths' memories, the routers' MACs, and into the event log its earlier events."""
+    def load(self, routers: RoutersSeen) -> Save:
+        """What an earlier engine saved; the routers' MACs, and into the event log its events."""
         try:
             saved = codec.from_json(_Saved, self._store.read(HEALTH) or {})
         except (IfdefaultError, codec.DecodeError) as error:
             _log.warning("%s is passed over: %s", self._store.directory / HEALTH, error)
-            return {}
+            return Save(())
         self._events.extend(saved.events)
         if saved.boot != self._boot:
-            return {}
+            return Save((), saved.candidates)
         routers.known |= {(each.dev, each.address): each for each in saved.routers}
-        return {(path.uplink, path.family): path.memory for path in saved.paths}
+        return Save(saved.paths, saved.candidates)
 
-    def save(self, memories: Mapping[Key, Memory], routers: RoutersSeen) -> None:
+    def save(self, save: Save, routers: RoutersSeen) -> None:
         saved = _Saved(
             self._boot,
-            tuple(_Path(*key, memory) for key, memory in memories.items()),
+            save.memories,
             tuple(routers.known.values()),
+            save.candidates,
             self.recent(KEPT_ON_DISK),
         )
         self._store.write(HEALTH, codec.to_json(saved), durable=False)

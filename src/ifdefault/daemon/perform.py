@@ -31,7 +31,6 @@ from ifdefault.daemon.process.hooks import Hooks
 from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.silent_changes import SilentChanges
 from ifdefault.daemon.status import DaemonStatus
-from ifdefault.health.states import Memory
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Outcome, Reply, Resolved, Served
 from ifdefault.kernel.kill_connections import free
@@ -85,6 +84,14 @@ class Performers:
             f.EnterGroup: self.host.enter_group,
             f.LeaveGroup: self.host.leave_group,
         }
+
+    def started(self, config: Config) -> e.Started:
+        """The daemon's first event: what is known of an earlier one."""
+        kept = self._event_log.load(self.host.routers)
+        found = self._discovery.known.items()
+        public = tuple(e.PublicAddressFound(*key, address) for key, address in found)
+        forced = self.host.load_forced()
+        return e.Started(config, forced, kept.memories, kept.candidates, public)
 
     def perform(self, effect: f.Effect) -> e.Event | None:
         return self._performers[type(effect)](effect)
@@ -146,11 +153,8 @@ class Performers:
         self._event_log.note(effect.kind, effect.text, effect.uplink, _LEVELS[effect.level])
 
     def _save(self, effect: f.Save) -> None:
-        memories: dict[tuple[str, Family], Memory] = {
-            (uplink, family): memory for uplink, family, memory in effect.memories
-        }
         try:
-            self._event_log.save(memories, self.host.routers)
+            self._event_log.save(effect, self.host.routers)
         except IfdefaultError as error:
             self._event_log.note("engine", str(error), level=logging.WARNING)
 

@@ -145,13 +145,20 @@ def _lacks(desired: Desired, no_balance: str) -> Iterator[Problem]:
 
 
 def as_others_want(state: State, facts: Facts) -> Facts:
-    """Without the sysctls that we set. What is desired follows from what others want: else it would
-    change with what we do, and a second plan be needed, of which nobody tells."""
-    sysctls = dict(facts.sysctls)
-    for name, (original, *ours) in state.sysctls.items():
-        if sysctls.get(name) in ours:
-            sysctls[name] = original
-    return replace(facts, sysctls=tuple(sysctls.items()))
+    """Without the sysctls and link groups that we set. What is desired follows from what others
+    want: else it would change with what we do, and a second plan be needed, of which nobody tells.
+    """
+    sysctls = tuple((n, _others(state.sysctls.get(n), value)) for n, value in facts.sysctls)
+    links = tuple(
+        replace(link, group=_others(state.groups.get(link.name), link.group))
+        for link in facts.links
+    )
+    return replace(facts, sysctls=sysctls, links=links)
+
+
+def _others(known: tuple[T, ...] | None, now: T) -> T:
+    """The original, where the kernel holds a value of ours."""
+    return known[0] if known and now in known[1:] else now
 
 
 def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:

@@ -123,8 +123,9 @@ class Controller:
                 self._news = True
             case e.ConnectionsEnded():
                 self._stale.tell(event)
-            case e.Started(config, forced, memories, candidates):
+            case e.Started(config, forced, memories, candidates, public):
                 self.names.candidates = {each.uplink: each for each in candidates}
+                self.names.discovered = {(p.uplink, p.family): p.address for p in public}
                 state.started_s, state.forced = now, dict(forced)
                 self.paths.memories = {(name, family): m for name, family, m in memories}
                 state.adoptions.append(Adoption("start", config))

@@ -25,6 +25,7 @@ class Started:
     forced: tuple[tuple[str, Forced], ...] = ()
     memories: tuple[tuple[str, Family, Memory], ...] = ()
     candidates: tuple[CandidateAddresses, ...] = ()
+    public: tuple[PublicAddressFound, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,11 @@ class Discovery:
         self._told: set[Key] = set()
         self._problems: dict[Key, str] = {}
 
+    @property
+    def known(self) -> dict[Key, str]:
+        """What was found out, also by an earlier engine."""
+        return dict(self._known)
+
     def hosts(self) -> set[str]:
         """Names that must be resolved."""
         wanted = self._services if self._asked else ()

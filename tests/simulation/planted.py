@@ -1,0 +1,177 @@
+"""Faults that are planted to be found: each of another kind, and within how many simulated hours.
+
+Rules: each is what somebody might write by mistake, in one function of the controller, the planner
+or the detector. `PLANTED` is the table of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from ifdefault.daemon.controller import names
+from ifdefault.daemon.controller.adopt import Adopter
+from ifdefault.daemon.controller.controller import Controller
+from ifdefault.daemon.controller.events import Event, Started
+from ifdefault.daemon.controller.names import Names
+from ifdefault.dns.publish import publish
+from ifdefault.health import failure_detector
+from ifdefault.model.config import Config
+from ifdefault.model.dns import CandidateAddresses, DnsConfig, Published
+from ifdefault.model.errors import Problem
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import Facts, Rule, Uplink
+from ifdefault.plan import desired
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+@dataclass(frozen=True)
+class Planted:
+    plant: Plant
+    finders: tuple[str, ...]  # invariants, one of which finds it
+    hours: int  # within so many
+    first: int = 1  # the hour to begin with
+
+
+def decides_by_transitions(patch: pytest.MonkeyPatch) -> None:
+    """Only a path's step is decided on: links that come late change nothing."""
+    stepped: set[int] = set()
+    tell, decide = Controller._tell_transitions, Controller._decide
+
+    def telling(self: Controller) -> None:
+        if self.state.transitions:
+            stepped.add(id(self))
+        tell(self)
+
+    def deciding(self: Controller, now: float, uplinks: tuple[Uplink, ...], facts: Facts) -> None:
+        if id(self) in stepped or self.state.decision is None:
+            stepped.discard(id(self))
+            decide(self, now, uplinks, facts)
+        self.state.undecided = False
+
+    patch.setattr(Controller, "_tell_transitions", telling)
+    patch.setattr(Controller, "_decide", deciding)
+
+
+def ends_connections_early(patch: pytest.MonkeyPatch) -> None:
+    """Connections are ended as soon as it is decided, before the kernel follows."""
+    decide = Controller._decide
+
+    def deciding(self: Controller, now: float, uplinks: tuple[Uplink, ...], facts: Facts) -> None:
+        decide(self, now, uplinks, facts)
+        owed, self.state.owed = self.state.owed, False
+        self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
+        self.state.owed = owed
+
+    patch.setattr(Controller, "_decide", deciding)
+
+
+def forgets_dead_sources(patch: pytest.MonkeyPatch) -> None:
+    """An uplink that isn't used has no source rules: its visitors get no answer."""
+    rules = desired._rules
+
+    def without(
+        config: Config, facts: Facts, usable: tuple[Uplink, ...], naive: Any, decision: Decision
+    ) -> Iterator[Rule]:
+        for rule in rules(config, facts, usable, naive, decision):
+            named = [u.name for u in usable if u.table == rule.table and rule.src]
+            if not named or named[0] in decision.usable_in(rule.family):
+                yield rule
+
+    patch.setattr(desired, "_rules", without)
+
+
+def forgets_memories(patch: pytest.MonkeyPatch) -> None:
+    """A restart knows nothing of what was found dead."""
+    take = Controller._take
+
+    def taking(self: Controller, event: Event, now: float) -> None:
+        take(self, replace(event, memories=()) if isinstance(event, Started) else event, now)
+
+    patch.setattr(Controller, "_take", taking)
+
+
+def forgets_forced(patch: pytest.MonkeyPatch) -> None:
+    """A restart forgets what the operator wants of an uplink."""
+    take = Controller._take
+
+    def taking(self: Controller, event: Event, now: float) -> None:
+        take(self, replace(event, forced=()) if isinstance(event, Started) else event, now)
+
+    patch.setattr(Controller, "_take", taking)
+
+
+def publishes_old_config(patch: pytest.MonkeyPatch) -> None:
+    """A reload's names aren't published."""
+    follow = Names.follow
+
+    def following(self: Names, now: float, config: Config, *rest: Any) -> None:
+        old = replace(config, dns=self._last.config.dns) if self._last else config
+        follow(self, now, old, *rest)
+
+    patch.setattr(Names, "follow", following)
+
+
+def withdraws_last_address(patch: pytest.MonkeyPatch) -> None:
+    """A name whose uplinks are all dead is left without an address."""
+
+    def publishing(
+        config: DnsConfig,
+        offers: Sequence[CandidateAddresses],
+        decision: Decision,
+        doubted: Collection[str],
+    ) -> tuple[Published, ...]:
+        return tuple(
+            replace(
+                name,
+                addresses=tuple(
+                    each
+                    for each in name.addresses
+                    if each.uplink in decision.usable_in(each.family)
+                ),
+            )
+            for name in publish(config, offers, decision, doubted)
+        )
+
+    patch.setattr(names, "publish", publishing)
+
+
+def waits_too_long(patch: pytest.MonkeyPatch) -> None:
+    """The detector is patient with a line that is dead."""
+    patch.setattr(failure_detector, "PATIENCE_S", 1.5)
+
+
+def answers_no_refusal(patch: pytest.MonkeyPatch) -> None:
+    """Who asked for what can't be done waits for ever."""
+
+    def failed(self: Adopter, now: float, problems: tuple[Problem, ...]) -> None:
+        self.current = self._prepared = None
+
+    patch.setattr(Adopter, "failed", failed)
+
+
+PLANTED = {
+    "decisions follow transitions only": Planted(
+        decides_by_transitions, ("the decision is that of now", "the kernel is as desired"), 3
+    ),
+    "connections end too early": Planted(ends_connections_early, ("connections end last",), 3),
+    "a dead uplink has no source rules": Planted(
+        forgets_dead_sources, ("replies keep their way",), 3
+    ),
+    "a restart forgets the dead": Planted(
+        forgets_memories, ("a restart changes nothing",), 3, first=7
+    ),
+    "a restart forgets the operator": Planted(
+        forgets_forced, ("the decision is that of now", "a restart changes nothing"), 3
+    ),
+    "a reload isn't published": Planted(
+        publishes_old_config, ("names follow", "names keep an address"), 3
+    ),
+    "a name loses its last address": Planted(withdraws_last_address, ("names keep an address",), 3),
+    "a dead line is waited for": Planted(waits_too_long, ("dead uplinks are left",), 3, first=3),
+    "a refusal isn't answered": Planted(answers_no_refusal, ("one answer each",), 3, first=3),
+}
