@@ -1,7 +1,7 @@
 """The floors of the house (docs/architecture.md): who may import whom, and how large a module is.
 
     model < config plan health dns < kernel < host < daemon < cli      lab stands beside
-                               dns < frontend                          ipc joins it and daemon
+                               dns < frontend                          ipc joins it, daemon and cli
 
 `frontend` is what runs without rights: it imports nothing of `kernel`, `host` and `daemon`, nor do
 they import it. All that passes between them are the messages of `ipc`. `libc` lies below those that
