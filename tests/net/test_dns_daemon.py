@@ -173,7 +173,7 @@ def test_a_restart_goes_on_with_the_serial_and_a_dead_face_is_replaced(lab_world
 def _frontend(engine: int) -> int:
     children = Path(f"/proc/{engine}/task/{engine}/children").read_text().split()
     return next(
-        int(p) for p in children if "ifdefault.frontend.main" in Path(f"/proc/{p}/cmdline").read_text()
+        int(p) for p in children if "frontend.main" in Path(f"/proc/{p}/cmdline").read_text()
     )
 
 
