@@ -57,7 +57,7 @@ def test_what_it_is_made_of() -> None:
     heavy = {"pydantic", "pydantic_core", "click", "cryptography", "dns", "lexicon"}
     assert not loaded & heavy
     ours = {name.split(".")[1] for name in loaded if name.startswith("ifdefault.")}
-    assert ours == {"model", "frontend", "dns", "ipc"}
+    assert ours == {"frontend", "ipc", "dns", "libc", "model"}
 
 
 def test_it_ends_with_its_channel_and_not_by_ctrl_c(lab_world: LabWorld) -> None:
