@@ -47,7 +47,8 @@ class Commands:
             case e.UplinkRequested():
                 self._force(event)
             case e.ForcedSaved(id, problems):
-                self._forced(self._forcing.pop(id), problems)
+                if asked := self._forcing.pop(id, None):
+                    self._forced(asked, problems)
             case e.ReloadRequested():
                 self._reload(event)
             case e.ConfirmRequested(id):
@@ -134,7 +135,9 @@ class Commands:
             state.out.append(EnterGroup(asked.id, asked.pid, asked.uid, asked.uplink))
 
     def _entered(self, entered: e.GroupEntered) -> None:
-        asked = self._asked.pop(entered.id)
+        asked = self._asked.pop(entered.id, None)
+        if asked is None:
+            return
         if entered.problems:
             self._state.out.append(Answer(entered.id, problems=entered.problems))
         else:
