@@ -100,6 +100,7 @@ class Host:
     dead: set[tuple[str, Family]] = field(default_factory=set)
     refuses: Callable[[Operation], bool] = lambda _: False
     fate: Fate | None = None  # of servers' checks
+    lost_checks: list[e.ProbeOutcome] | None = None  # of servers: kept for the test to bring
     locked: int = 0
     unsaved: tuple[Problem, ...] = ()  # why nothing can be put on disk
     groups: dict[str, int] = field(default_factory=dict)  # control groups, by path
@@ -267,6 +268,10 @@ class Host:
         return replace(prepared.observation, facts=facts, state=state, loaded=loaded)
 
     def _send(self, probe: f.SendProbe) -> None:
+        if self.lost_checks is not None and probe.path == f.SERVER_CHECKS:
+            lost = e.ProbeOutcome(probe.path, probe.seq, "lost", detail="no answer")
+            self.lost_checks.append(lost)
+            return
         if self.fate is not None and probe.path == f.SERVER_CHECKS:
             self._later(0.0, self.fate(probe))
             return

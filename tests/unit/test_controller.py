@@ -3,12 +3,9 @@ decision that follows from what is."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import cast, get_args
 
 import pytest
 
@@ -16,16 +13,11 @@ from ifdefault.daemon.controller import adopt, controller
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import SETTLE_S
-from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.perform import Performers
 from ifdefault.health.states import Memory
-from ifdefault.host.store import Store
-from ifdefault.kernel import watch as kernel_watch
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.dns import DnsConfig
-from ifdefault.model.health import TcpStats
 from ifdefault.model.kernel import PROTOCOL
-from ifdefault.model.kernel_news import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
+from ifdefault.model.kernel_news import LinkChanged, ObjectChanged, Overrun
 from ifdefault.plan import prepare as planning
 from ifdefault.plan.prepare import Prepared
 from tests.unit.controlled import ADDRESSES, CONFIG, FAR, Host, facts, kinds
@@ -199,8 +191,7 @@ def test_uplinks_that_come_late_are_decided_on_by_what_is_known_of_them() -> Non
     six = replace(down, seen=((f"icmp://[{FAR[6]}]", 0.01),))
     host = Host(facts=facts(up=()))
     host.black_hole("wan0")
-    memories = (("isp-a", 4, down), ("isp-a", 6, six))
-    host.start(e.Started(CONFIG, memories=memories), settle_s=5.0)
+    host.start(e.Started(CONFIG, memories=(("isp-a", 4, down), ("isp-a", 6, six))))
     assert host.default() == ""
     laid = [rule for rule in host.facts.rules if rule.protocol == PROTOCOL]
     came = facts()
@@ -336,89 +327,3 @@ def test_what_was_ended_is_told(host: Host) -> None:
         "isp-a IPv4: freed 3 TCP connections and 2 tracked flows in 10 ms",
         "isp-b IPv4: nothing freed: no memory",
     ]
-
-
-# --- all that there is --------------------------------------------------------------------
-
-
-def test_every_effect_has_its_performer(tmp_path: Path) -> None:
-    class Watch:
-        interfaces: frozenset[str] = frozenset()
-
-    async def table() -> set[type]:
-        store = Store(tmp_path)
-        watch = cast(kernel_watch.Watch, Watch())
-        performers = Performers(CONFIG, store, EventLog(store), watch, lambda _: None)
-        return set(performers._performers)
-
-    assert asyncio.run(table()) == set(get_args(f.Effect)) - {f.Answer, f.Stop}
-
-
-def _strangers() -> Iterator[e.Event]:
-    """Each event that may come unasked, about what nobody knows."""
-    yield e.Woke()
-    yield e.KernelChanged((LinkChanged("eth9", 99), NeighbourChanged("eth9", "192.0.2.9", True)))
-    yield e.KernelChanged((ObjectChanged("nft"), Overrun()))
-    yield e.SilentlyChanged()
-    yield e.SilentlyChanged(groups=True)
-    yield e.ConnectionsEnded("nobody", 4)
-    yield e.FrontendEnded()
-    yield e.FrontendStarted()
-    yield from (e.ProbeOutcome(n, 1 << 30, "answered") for n in (0, 1, 999, f.SERVER_CHECKS))
-    yield from (e.SocketFailed(n) for n in (0, 999, f.SERVER_CHECKS))
-    yield e.NameResolved("nobody.example", ("192.0.2.9",))
-    yield e.NameResolved("nobody.example", error="no such name")
-    yield e.TrafficSeen(0.0, (("192.0.2.9", TcpStats(sockets=3, progressed=1)),))
-    yield e.PublicAddressFound("nobody", 4, "192.0.2.9")
-    yield e.ForcedSaved(99)
-    yield e.GroupEntered(99, "/path", "/was")
-    yield e.UplinkRequested(1, "nobody", "down")
-    yield e.ReloadRequested(2, CONFIG)
-    yield e.ConfirmRequested(3)
-    yield e.DownRequested(4)
-    yield e.ExecRequested(5, 1, 0, "nobody")
-
-
-ANSWERS = {e.Started, e.Observed, e.LookFailed, e.Applied, e.Committed, e.CommitFailed}
-
-
-def test_every_event_is_taken(host: Host) -> None:
-    for event in _strangers():
-        host.receive(event)
-        host.run(0.1)
-    taken = {type(event) for event in _strangers()} | ANSWERS
-    assert taken == set(get_args(e.Event)), "a test for each kind"
-    for request in range(1, 6):
-        host.answer(request)
-
-
-def test_a_frontend_that_ends_is_asked_nothing_and_the_next_is_told_all(host: Host) -> None:
-    host.receive(e.FrontendEnded())
-    host.run(5.0)
-    assert host.every(f.SendProbe) == []
-    host.forget()
-    host.receive(e.FrontendStarted())
-    assert len(host.every(f.OpenProbeSocket)) == 4
-    host.run(1.0)
-    assert host.every(f.SendProbe)
-    assert host.leaves_by() == "wan0"
-
-
-def test_a_socket_that_cannot_be_opened_is_tried_again(host: Host) -> None:
-    host.receive(e.SocketFailed(1))
-    host.run(1.0)
-    assert [opened.path for opened in host.every(f.OpenProbeSocket)] == [1]
-
-
-def test_the_same_events_give_the_same_effects() -> None:
-    def live() -> list[f.Effect]:
-        host = Host().start()
-        host.black_hole("wan0")
-        host.run(3.0)
-        host.receive(e.UplinkRequested(1, "isp-b", "drain"))
-        host.set_carrier("wan1", False)
-        host.run(3.0)
-        return host.done
-
-    assert live() == live()
-
