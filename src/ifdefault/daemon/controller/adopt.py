@@ -20,6 +20,11 @@ from ifdefault.plan.prepare import Prepared, Resolved, prepare, prepare_down
 
 UNDO_AGAIN_S = 1.0
 DOWN = "taken down by ifdefault down, until ifdefault apply"
+_WAITS = Problem(
+    "reload",
+    "an apply waits for its confirmation",
+    "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone",
+)
 
 
 class Adopter:
@@ -30,13 +35,18 @@ class Adopter:
         self.current: Adoption | None = None
         self._prepared: Prepared | None = None
 
-    def begin(self) -> bool:
+    def begin(self, now: float) -> bool:
         """Take up the next, if there is one; whether an answer is to come."""
         state = self._state
-        if self.current is None and state.adoptions:
+        while self.current is None and state.adoptions:
             self.current = state.adoptions.popleft()
-            thorough = not self.current.held
-            state.out.append(Look(self.current.config, thorough=thorough, wait=True))
+            if self.current.why == "undo" and state.unconfirmed is None:
+                self.current = None  # what was asked for meanwhile has called it off
+            elif self.current.why == "reload" and state.unconfirmed is not None:
+                self.failed(now, (_WAITS,))
+            else:
+                thorough = not self.current.held
+                state.out.append(Look(self.current.config, thorough=thorough, wait=True))
         return self.current is not None
 
     def plan(self, now: float, resolved: Resolved, decision: Decision) -> bool:

@@ -23,7 +23,6 @@ from ifdefault.daemon.controller.state import Adoption, State
 from ifdefault.model.errors import Problem
 
 _UNDONE = "it may have been undone: see ifdefault plan"
-_CONFIRM = "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Commands:
         self._state = state
         self._forcing: dict[int, e.UplinkRequested] = {}
         self._asked: dict[int, e.ExecRequested] = {}
-        self._entering: list[_Entering] = []
+        self.entering: list[_Entering] = []  # for whom the kernel has to be seen
 
     def take(self, event: e.Event) -> None:
         """A request, or what came of one's effect."""
@@ -47,7 +46,8 @@ class Commands:
             case e.UplinkRequested():
                 self._force(event)
             case e.ForcedSaved(id, problems):
-                self._forced(self._forcing.pop(id), problems)
+                if asked := self._forcing.pop(id, None):
+                    self._forced(asked, problems)
             case e.ReloadRequested():
                 self._reload(event)
             case e.ConfirmRequested(id):
@@ -61,10 +61,7 @@ class Commands:
 
     def _refuse(self, request: int, where: str, what: str, remedy: str = "") -> None:
         problem = Problem(where, what, remedy)
-        if request:
-            self._state.out.append(Answer(request, problems=(problem,)))
-        else:
-            self._state.log(where, f"refused: {problem}", level="error")
+        self._state.out.append(Answer(request, problems=(problem,)))
 
     # --- an uplink's forced state ---------------------------------------------------------
 
@@ -93,14 +90,8 @@ class Commands:
     # --- the config -----------------------------------------------------------------------
 
     def _reload(self, asked: e.ReloadRequested) -> None:
-        state = self._state
-        if state.unconfirmed is not None:
-            what = "an apply waits for its confirmation"
-            self._refuse(asked.id, "reload", what, _CONFIRM)
-            return
-        state.adoptions.append(
-            Adoption("reload", asked.config, id=asked.id, confirm_s=asked.confirm_s)
-        )
+        adoption = Adoption("reload", asked.config, id=asked.id, confirm_s=asked.confirm_s)
+        self._state.adoptions.append(adoption)
 
     def _confirm(self, request: int) -> None:
         if self._state.unconfirmed is None:
@@ -134,17 +125,19 @@ class Commands:
             state.out.append(EnterGroup(asked.id, asked.pid, asked.uid, asked.uplink))
 
     def _entered(self, entered: e.GroupEntered) -> None:
-        asked = self._asked.pop(entered.id)
+        asked = self._asked.pop(entered.id, None)
+        if asked is None:
+            return
         if entered.problems:
             self._state.out.append(Answer(entered.id, problems=entered.problems))
         else:
-            self._entering.append(_Entering(asked, entered))
+            self.entering.append(_Entering(asked, entered))
             self._state.owed = True
 
     def settle(self) -> None:
         """The kernel was brought to what was asked for, or it was tried: tell whoever waits."""
         state = self._state
-        for each in self._entering:
+        for each in self.entering:
             asked, path = each.request, each.entered.path
             hook = state.prepared.observation.facts.hook if state.prepared else None
             if hook and any(path == group for group, *_ in hook.cgroups):
@@ -154,4 +147,4 @@ class Commands:
             else:
                 state.out.append(LeaveGroup(asked.pid, each.entered.was))
                 self._refuse(asked.id, "exec", "the kernel wasn't told", "try again")
-        self._entering.clear()
+        self.entering.clear()

@@ -131,6 +131,8 @@ class Controller:
                 state.adoptions.append(Adoption("start", config))
             case _:
                 self._commands.take(event)
+                if self._commands.entering:
+                    self._reconciler.look_now(now)
 
     def _take_changes(self, now: float, changes: Sequence[KernelChange]) -> None:
         for change in changes:
@@ -200,7 +202,7 @@ class Controller:
         self._commands.undo_if_due(now)
         if reconciler.observed and self._plan(now, reconciler.observed):
             return
-        if self._adopter.begin():
+        if self._adopter.begin(now):
             reconciler.awaited = True
             return
         if state.prepared is None:
@@ -288,7 +290,6 @@ class Controller:
     def _reconcile(self, now: float, resolved: Resolved) -> bool:
         state, reconciler = self.state, self._reconciler
         prepared = prepare(resolved, state.decision)
-        state.prepared = prepared
         self._watcher.follow(prepared, state)
         self._publish(now, prepared)
         if reconciler.reconcile(now, prepared):

@@ -39,7 +39,6 @@ class Reconciler:
         self._look_s = inf
         self._looked_s, self._cost_s = -inf, 0.0  # when it was done last, and what it took
         self._retry_s = RETRY_S
-        self._groups: tuple[tuple[str, int], ...] = ()  # control groups, as they were last
         self._repairs = False  # whether what is being performed was asked for by nobody
 
     @property
@@ -87,14 +86,15 @@ class Reconciler:
         """Bring the kernel to what was planned, unless there is nothing to do, or it is to wait;
         whether an answer is to come."""
         state = self._state
-        groups_before, self._groups = self._groups, prepared.observation.groups
+        before, state.prepared = state.prepared, prepared
         if state.held:
             return False
         if not prepared.operations:
             self._retry_s, state.owed = RETRY_S, False
             self._tell_refused(())
             return False
-        self._repairs = not state.owed and groups_before == self._groups
+        groups = before.observation.groups if before else ()
+        self._repairs = not state.owed and groups == prepared.observation.groups
         if self._repairs and self.backoff.holds(now, _described(prepared)):
             self.look_at(self.backoff.until_s)
             return False

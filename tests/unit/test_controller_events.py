@@ -1,0 +1,110 @@
+"""Every event is taken, every effect has its performer, and nothing is left to chance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast, get_args
+
+import pytest
+
+from ifdefault.daemon import perform
+from ifdefault.daemon.controller import effects as f
+from ifdefault.daemon.controller import events as e
+from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.perform import Performers
+from ifdefault.host.store import Store
+from ifdefault.kernel import watch as kernel_watch
+from ifdefault.model.health import TcpStats
+from ifdefault.model.kernel_news import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
+from tests.unit.controlled import CONFIG, Host
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host().start()
+
+
+def test_every_effect_has_its_performer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Watch:
+        interfaces: frozenset[str] = frozenset()
+
+    async def table() -> set[type]:
+        store = Store(tmp_path)
+        watch = cast(kernel_watch.Watch, Watch())
+        with monkeypatch.context() as patched:
+            patched.setattr(perform, "PassiveMonitor", object)  # no netlink
+            performers = Performers(CONFIG, store, EventLog(store), watch, lambda _: None)
+        return set(performers._performers)
+
+    assert asyncio.run(table()) == set(get_args(f.Effect)) - {f.Answer, f.Stop}
+
+
+def _strangers() -> Iterator[e.Event]:
+    """Each event that may come unasked, about what nobody knows."""
+    yield e.Woke()
+    yield e.KernelChanged((LinkChanged("eth9", 99), NeighbourChanged("eth9", "192.0.2.9", True)))
+    yield e.KernelChanged((ObjectChanged("nft"), Overrun()))
+    yield e.SilentlyChanged()
+    yield e.SilentlyChanged(groups=True)
+    yield e.ConnectionsEnded("nobody", 4)
+    yield e.FrontendEnded()
+    yield e.FrontendStarted()
+    yield from (e.ProbeOutcome(n, 1 << 30, "answered") for n in (0, 1, 999, f.SERVER_CHECKS))
+    yield from (e.SocketFailed(n) for n in (0, 999, f.SERVER_CHECKS))
+    yield e.NameResolved("nobody.example", ("192.0.2.9",))
+    yield e.NameResolved("nobody.example", error="no such name")
+    yield e.TrafficSeen(0.0, (("192.0.2.9", TcpStats(sockets=3, progressed=1)),))
+    yield e.PublicAddressFound("nobody", 4, "192.0.2.9")
+    yield e.ForcedSaved(99)
+    yield e.GroupEntered(99, "/path", "/was")
+    yield e.UplinkRequested(1, "nobody", "down")
+    yield e.ReloadRequested(2, CONFIG)
+    yield e.ConfirmRequested(3)
+    yield e.DownRequested(4)
+    yield e.ExecRequested(5, 1, 0, "nobody")
+
+
+ANSWERS = {e.Started, e.Observed, e.LookFailed, e.Applied, e.Committed, e.CommitFailed}
+
+
+def test_every_event_is_taken(host: Host) -> None:
+    for event in _strangers():
+        host.receive(event)
+        host.run(0.1)
+    taken = {type(event) for event in _strangers()} | ANSWERS
+    assert taken == set(get_args(e.Event)), "a test for each kind"
+    for request in range(1, 6):
+        host.answer(request)
+
+
+def test_a_frontend_that_ends_is_asked_nothing_and_the_next_is_told_all(host: Host) -> None:
+    host.receive(e.FrontendEnded())
+    host.run(5.0)
+    assert host.every(f.SendProbe) == []
+    host.forget()
+    host.receive(e.FrontendStarted())
+    assert len(host.every(f.OpenProbeSocket)) == 4
+    host.run(1.0)
+    assert host.every(f.SendProbe)
+    assert host.leaves_by() == "wan0"
+
+
+def test_a_socket_that_cannot_be_opened_is_tried_again(host: Host) -> None:
+    host.receive(e.SocketFailed(1))
+    host.run(1.0)
+    assert [opened.path for opened in host.every(f.OpenProbeSocket)] == [1]
+
+
+def test_the_same_events_give_the_same_effects() -> None:
+    def live() -> list[f.Effect]:
+        host = Host().start()
+        host.black_hole("wan0")
+        host.run(3.0)
+        host.receive(e.UplinkRequested(1, "isp-b", "drain"))
+        host.set_carrier("wan1", False)
+        host.run(3.0)
+        return host.done
+
+    assert live() == live()

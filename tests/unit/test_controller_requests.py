@@ -1,0 +1,332 @@
+"""What the operator asks for is answered once, when it is known what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ifdefault.daemon.controller import effects as f
+from ifdefault.daemon.controller import events as e
+from ifdefault.daemon.controller.adopt import DOWN, UNDO_AGAIN_S
+from ifdefault.model.config import FAMILIES, Config
+from ifdefault.model.errors import Problem
+from ifdefault.model.kernel import PROTOCOL, PutHook
+from tests.unit.controlled import CONFIG, UPLINKS, Host, kinds
+
+SWAPPED = replace(CONFIG, uplinks=(replace(UPLINKS[0], rank=2), UPLINKS[1]))
+WAITS = (
+    "reload: an apply waits for its confirmation, run ifdefault confirm to keep it, or ifdefault"
+    " down, or wait until it is undone"
+)
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host().start()
+
+
+def ours(host: Host) -> int:
+    rules = [rule.protocol for rule in host.facts.rules]
+    return [*rules, *(route.protocol for route in host.facts.routes)].count(PROTOCOL)
+
+
+def refusal(host: Host, request: int) -> str:
+    [problem] = host.answer(request).problems
+    return str(problem)
+
+
+# --- an uplink's forced state -------------------------------------------------------------
+
+
+def test_a_forced_state_is_saved_before_it_is_answered(host: Host) -> None:
+    done = host.receive(e.UplinkRequested(7, "isp-a", "drain"))
+    assert host.answer(7).result == f.UplinkChanged("isp-a", "auto", "drain")
+    assert kinds(done).index(f.SaveForced) < kinds(done).index(f.Answer)
+    assert host.logged("uplink") == ["isp-a: forced auto -> drain by the operator"]
+    assert host.leaves_by() == "wan1", "it is so when the turn ends"
+    host.receive(e.UplinkRequested(8, "isp-a", "auto"))
+    assert host.answer(8).result == f.UplinkChanged("isp-a", "drain", "auto")
+    assert host.leaves_by() == "wan0"
+    assert host.controller.status(host.now).forced == {}
+
+
+def test_what_was_so_before_is_answered_and_not_told(host: Host) -> None:
+    host.receive(e.UplinkRequested(7, "isp-a", "auto"))
+    assert host.answer(7).result == f.UplinkChanged("isp-a", "auto", "auto")
+    assert host.logged("uplink") == []
+    assert host.every(f.Look) == []
+
+
+def test_a_forced_state_that_cannot_be_saved_is_refused(host: Host) -> None:
+    host.unsaved = (Problem("state.json", "no space left on device"),)
+    host.receive(e.UplinkRequested(7, "isp-a", "down"))
+    host.run(1.0)
+    assert refusal(host, 7) == "state.json: no space left on device"
+    assert host.leaves_by() == "wan0"
+    assert host.controller.status(host.now).forced == {}
+
+
+def test_an_uplink_that_is_not_there_is_refused(host: Host) -> None:
+    host.receive(e.UplinkRequested(7, "isp-c", "down"))
+    assert refusal(host, 7) == 'no uplink "isp-c", there are isp-a, isp-b'
+    assert host.every(f.SaveForced) == []
+
+
+def test_one_that_is_gone_may_be_forgotten() -> None:
+    host = Host().start(e.Started(CONFIG, forced=(("isp-c", "down"),)))
+    host.receive(e.UplinkRequested(7, "isp-c", "auto"), e.UplinkRequested(8, "isp-c", "down"))
+    assert host.answer(7).result == f.UplinkChanged("isp-c", "down", "auto")
+    assert host.answers(8)
+
+
+def test_many_requests_in_one_turn_are_each_answered_once_and_one_look(host: Host) -> None:
+    host.receive(
+        e.UplinkRequested(1, "isp-a", "drain"),
+        e.UplinkRequested(2, "isp-b", "down"),
+        e.UplinkRequested(3, "isp-b", "auto"),
+    )
+    host.run(1.0)
+    for request in (1, 2, 3):
+        assert not host.answer(request).problems
+    assert len(host.every(f.Converge)) == 1
+    assert host.leaves_by() == "wan1"
+
+
+# --- reload -------------------------------------------------------------------------------
+
+
+def test_a_reload_is_taken_in(host: Host) -> None:
+    host.receive(e.ReloadRequested(7, SWAPPED))
+    result = host.answer(7).result
+    assert isinstance(result, f.Changed)
+    assert result.prepared.operations
+    assert host.leaves_by() == "wan1"
+    [told] = host.logged("reload")
+    assert told == f"config taken in, {len(result.prepared.operations)} operations"
+    assert kinds(host.done).index(f.Commit) < kinds(host.done).index(f.Answer)
+    [look] = host.every(f.Look)
+    assert look.thorough
+    assert look.wait
+
+
+def test_a_reload_that_the_kernel_refuses_leaves_all_as_it_was(host: Host) -> None:
+    before = host.facts
+    host.refuses = lambda _: True
+    host.receive(e.ReloadRequested(7, SWAPPED))
+    assert refusal(host, 7) == "rule: operation not permitted"
+    host.refuses = lambda _: False
+    host.run(1.0)
+    assert (host.facts, host.controller.state.config) == (before, CONFIG)
+    assert host.every(f.Converge) == []
+    host.receive(e.UplinkRequested(8, "isp-a", "drain"))
+    assert host.leaves_by() == "wan1", "and it goes on"
+
+
+def test_a_reload_that_the_host_contradicts_is_the_configs_fault(host: Host) -> None:
+    shared = replace(UPLINKS[0], addresses=("203.0.113.10",), gateways=("203.0.113.1",))
+    clash = (shared, replace(shared, name="isp-c", gateways=("203.0.113.2",)))
+    host.receive(e.ReloadRequested(7, replace(CONFIG, uplinks=clash)))
+    answer = host.answer(7)
+    assert answer.problems
+    assert answer.config
+    assert host.controller.state.config == CONFIG
+    assert host.every(f.Commit) == []
+
+
+def test_a_signals_reload_is_answered_by_the_log(host: Host) -> None:
+    host.refuses = lambda _: True
+    host.receive(e.ReloadRequested(0, SWAPPED))
+    assert host.every(f.Answer) == []
+    assert host.logged("reload") == ["refused: rule: operation not permitted"]
+
+
+def test_another_user_waits_for_the_next_start(host: Host) -> None:
+    daemon = replace(CONFIG.daemon, user="nobody")
+    host.receive(e.ReloadRequested(7, replace(CONFIG, daemon=daemon)))
+    assert "daemon.user is taken in at the next start" in host.logged("reload")
+
+
+def test_a_start_that_the_kernel_refuses_is_none() -> None:
+    host = Host()
+    host.refuses = lambda _: True
+    host.receive(e.Started(CONFIG))
+    [stop] = host.every(f.Stop)
+    assert [str(problem) for problem in stop.problems] == ["rule: operation not permitted"]
+
+
+# --- commit-confirm -----------------------------------------------------------------------
+
+
+def test_an_unconfirmed_apply_is_undone(host: Host) -> None:
+    before = host.facts
+    host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
+    assert host.answer(7).result
+    assert host.leaves_by() == "wan1"
+    assert host.controller.status(host.now).held == "undone in 10 s unless confirmed"
+    host.run(9.9)
+    assert host.leaves_by() == "wan1"
+    host.run(0.2)
+    assert host.leaves_by() == "wan0"
+    assert host.controller.state.config == CONFIG
+    assert set(host.facts.rules) == set(before.rules)
+    assert host.logged("reload")[-1] == "not confirmed: all is as it was before"
+    assert host.controller.status(host.now).held == ""
+    host.receive(e.ConfirmRequested(8))
+    text = "confirm: nothing waits for a confirmation, it may have been undone: see ifdefault plan"
+    assert refusal(host, 8) == text
+
+
+def test_a_confirmed_apply_stays(host: Host) -> None:
+    host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
+    host.receive(e.ConfirmRequested(8))
+    assert not host.answer(8).problems
+    host.run(20.0)
+    assert host.leaves_by() == "wan1"
+
+
+def test_what_changes_nothing_waits_for_nothing(host: Host) -> None:
+    host.receive(e.ReloadRequested(7, CONFIG, confirm_s=10))
+    assert host.controller.status(host.now).held == ""
+
+
+def test_another_apply_is_refused_while_one_waits(host: Host) -> None:
+    host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
+    host.receive(e.ReloadRequested(8, CONFIG))
+    assert refusal(host, 8) == WAITS
+    host.receive(e.ReloadRequested(0, CONFIG))
+    assert host.logged("reload")[-1] == f"refused: {WAITS}"
+
+
+def test_another_apply_is_refused_also_if_it_comes_in_the_same_turn(host: Host) -> None:
+    host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10), e.ReloadRequested(8, CONFIG))
+    assert host.answer(7).result
+    assert refusal(host, 8) == WAITS
+    host.run(11.0)
+    assert host.controller.state.config == CONFIG
+    assert host.leaves_by() == "wan0"
+
+
+def test_what_was_down_before_is_down_again(host: Host) -> None:
+    host.receive(e.DownRequested(6))
+    host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
+    assert ours(host)
+    host.run(11.0)
+    assert ours(host) == 0
+    assert host.controller.status(host.now).held == DOWN
+    assert host.logged("reload")[-1] == "not confirmed: all is as it was before"
+
+
+def test_an_undoing_that_fails_is_tried_again(host: Host) -> None:
+    host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
+    host.refuses = lambda _: True
+    host.run(10.5)
+    failed = "undoing, will be tried again: rule: operation not permitted"
+    assert host.logged("reload")[-1] == failed
+    assert host.leaves_by() == "wan1"
+    host.refuses = lambda _: False
+    host.run(UNDO_AGAIN_S)
+    assert host.leaves_by() == "wan0"
+    assert host.logged("reload")[-1] == "not confirmed: all is as it was before"
+
+
+def test_down_calls_the_undoing_off(host: Host) -> None:
+    host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
+    host.receive(e.DownRequested(8))
+    host.run(20.0)
+    assert ours(host) == 0
+    assert "not confirmed: all is as it was before" not in host.logged("reload")
+
+
+@pytest.mark.parametrize("request_", [e.DownRequested(8), e.ConfirmRequested(8)])
+def test_what_is_asked_when_it_would_be_undone(host: Host, request_: e.Event) -> None:
+    host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
+    host.now += 10.0
+    host.receive(request_)
+    host.run(5.0)
+    assert not host.answer(8).problems
+    assert host.controller.state.config == SWAPPED
+    assert "not confirmed: all is as it was before" not in host.logged("reload")
+
+
+# --- down ---------------------------------------------------------------------------------
+
+
+def test_down_rests_and_apply_wakes(host: Host) -> None:
+    host.receive(e.DownRequested(7))
+    assert isinstance(host.answer(7).result, f.Changed)
+    assert ours(host) == 0
+    assert host.logged("down") == ["all of ours was taken out of the kernel"]
+    assert host.controller.status(host.now).held == DOWN
+    host.forget()
+    host.change()
+    host.set_carrier("wan0", False)
+    host.set_carrier("wan0", True)
+    host.run(40.0)
+    assert not {f.SendProbe, f.Converge, f.Commit, f.EndConnections} & {*kinds(host.done)}
+    assert ours(host) == 0
+    host.receive(e.ReloadRequested(8, CONFIG))
+    assert host.answer(8).result
+    host.run(3.0)
+    assert host.every(f.SendProbe)
+    assert {host.leaves_by(family) for family in FAMILIES} == {"wan0"}
+    assert host.controller.status(host.now).held == ""
+
+
+def test_nothing_silent_is_watched_while_it_rests() -> None:
+    host = Host(config=replace(CONFIG, forwards=()))
+    host.start()
+    host.receive(e.DownRequested(7))
+    [watch] = host.every(f.Watch)
+    assert (watch.sysctls, watch.udp_servers, watch.groups, watch.runs) == ((), None, (), ())
+
+
+def test_what_is_forced_while_it_rests_counts_afterwards(host: Host) -> None:
+    host.receive(e.DownRequested(7))
+    host.receive(e.UplinkRequested(8, "isp-a", "drain"))
+    assert host.answer(8).result
+    assert ours(host) == 0
+    host.receive(e.ReloadRequested(9, CONFIG))
+    assert host.leaves_by() == "wan1"
+
+
+# --- exec ---------------------------------------------------------------------------------
+
+
+def test_exec_is_answered_when_the_kernel_was_told(host: Host) -> None:
+    host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
+    assert host.answer(7).result == f.Entered("/ifdefault/isp-b")
+    order = [kind for kind in kinds(host.done) if kind in (f.EnterGroup, f.Converge, f.Answer)]
+    assert order == [f.EnterGroup, f.Converge, f.Answer]
+    [converge] = host.every(f.Converge)
+    assert any(isinstance(each, PutHook) for each in converge.prepared.operations)
+    assert host.logged("exec") == ["process 4321 of uid 1000 keeps to isp-b"]
+    assert host.logged("repair") == []
+    assert host.every(f.LeaveGroup) == []
+
+
+def test_exec_that_the_kernel_is_not_told_of_is_put_back(host: Host) -> None:
+    host.refuses = lambda operation: isinstance(operation, PutHook)
+    host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
+    assert refusal(host, 7) == "exec: the kernel wasn't told, try again"
+    assert host.every(f.LeaveGroup) == [f.LeaveGroup(4321, "/was")]
+
+
+def test_exec_while_another_ifdefault_is_at_work_is_put_back(host: Host) -> None:
+    host.locked = 3
+    host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
+    assert refusal(host, 7) == "exec: the kernel wasn't told, try again"
+    assert host.every(f.LeaveGroup) == [f.LeaveGroup(4321, "/was")]
+
+
+def test_refusals_of_exec(host: Host) -> None:
+    host.receive(e.ExecRequested(1, 4321, 1000, "isp-c"))
+    assert refusal(host, 1) == 'no uplink "isp-c", there are isp-a, isp-b'
+    gone = replace(UPLINKS[1], interface="wan9")
+    host.receive(e.ReloadRequested(2, Config((UPLINKS[0], gone))))
+    host.receive(e.ExecRequested(3, 4321, 1000, "isp-b"))
+    assert refusal(host, 3).startswith("uplink.isp-b: is pending: ")
+    host.receive(e.DownRequested(4))
+    host.receive(e.ExecRequested(5, 4321, 1000, "isp-a"))
+    assert refusal(host, 5) == f"exec: the daemon rests: {DOWN}"
+    assert host.every(f.EnterGroup) == []
