@@ -21,6 +21,7 @@ import pytest
 
 from ifdefault.model.config import DaemonConfig, HealthConfig, HostConfig, OutgoingConfig
 from ifdefault.model.dns import DnsConfig
+from tests.unit.test_floors import ALLOWED
 
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src" / "ifdefault"
@@ -35,7 +36,7 @@ KEYS = {f"{table}.{each.name}" for table, record in TABLES.items() for each in f
 KEYS |= {"dns.name", "dns.exec", "dns.provider", "dns.server", "dns.update", "outgoing.rule"}
 OTHERS = {"click.pass_obj", "libnftables.so.1"}
 OUTSIDE = re.compile(
-    r"net\.(ipv[46]|core)\..*|www\.example\.net|[\w-]+\.(json|toml|txt|service|log|sock)"
+    r"net\.(ipv[46]|core)\..*|uplink\..*|www\.example\.net|[\w-]+\.(json|toml|txt|service|log|sock)"
 )
 ROOMS = {path.name for path in SRC.iterdir() if path.is_dir()} - {"__pycache__"}
 
@@ -107,7 +108,8 @@ def files() -> frozenset[str]:
 
 
 def is_there(name: str) -> bool:
-    return name in known() | KEYS | OTHERS or OUTSIDE.fullmatch(name) is not None
+    listed = any(name in names for names in (known(), KEYS, OTHERS))
+    return listed or OUTSIDE.fullmatch(name) is not None
 
 
 def missing(text: str) -> Iterator[str]:
@@ -137,7 +139,10 @@ def told(path: Path) -> str:
     return "\n".join((*docstrings, *comments))
 
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 MODULES = [*SRC.rglob("*.py"), *(p for d in ("tests", "bench") for p in (ROOT / d).rglob("*.py"))]
 
 
@@ -146,6 +151,13 @@ def test_what_a_document_names_is_there(path: Path) -> None:
     assert list(missing(told(path))) == []
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def test_the_rooms_are_those_of_the_floors() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", text.split("\n## ")[1], re.MULTILINE)
+    table = {room: set(QUOTED.findall(may)) for room, may in rows}
+    assert table == {room: may for room, may in ALLOWED.items() if room in ROOMS}
 
 
 def test_what_modules_name_is_there() -> None:
