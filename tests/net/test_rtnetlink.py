@@ -151,7 +151,7 @@ def test_foreign_rule_is_understood(host: Node, text: str) -> None:
 
 
 def test_what_a_rule_does_not_select_by_is_anything_where_it_is_deleted(host: Node) -> None:
-    """Why our rules of one priority differ in their masks: see plan.outgoing."""
+    """Why our rules of one priority differ in their masks: see plan.outgoing_rules."""
     wide, narrow = (Rule(4, 900, table=7, protocol=PROTOCOL, dst=d) for d in ("", "10.0.0.0/8"))
     facts = performed(host, AddRule(narrow), AddRule(wide), DeleteRule(wide))
     assert [rule for rule in facts.rules if rule.priority == 900] == [wide]

@@ -12,7 +12,7 @@ from ifdefault.plan import conflicts_forward
 from ifdefault.plan.resolve import resolve
 from tests.unit.test_conflicts import CONFIG
 from tests.unit.test_conflicts import HOST as BARE
-from tests.unit.test_services import forward
+from tests.unit.test_forward_table import forward
 
 HOST = replace(
     BARE,

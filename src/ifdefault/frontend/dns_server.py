@@ -1,6 +1,6 @@
 """The frontend's name server: what the engine tells of it, put together.
 
-    Listen, Unlisten ──> net.nameserver ──> sockets <── net.transfers (NOTIFY)
+    Listen, Unlisten ──> server.udp, server.tcp ──> sockets <── server.notify
     ZoneHead, ZoneName …, ZoneEnd ──> dns.table ──> dns.answer, dns.secondaries
 
 Rules: zones are swapped whole. A secondary whose key can't be read is no secondary, until it can.

@@ -78,7 +78,8 @@ class Unbind:
 class Send:
     """Ask once. `seq` is unique in its path. All kinds but icmp come with a socket of their own.
 
-    `query`: http(s) the path, dns the name; `statuses` () is any below 400, as in `model.Probe`.
+    `query`: http(s) the path, dns the name; `statuses` () is any below 400, as in
+    `model.config.Probe`.
     """
 
     path: _Path

@@ -319,7 +319,7 @@ class PutHook:
 @dataclass(frozen=True, order=True, slots=True)
 class ForgetFlows:
     """Delete the conntrack entries of UDP flows to redirected ports whose answers would now come
-    from another address than the entry leads to, redirected or not (see plan.wildcard)."""
+    from another address than the entry leads to, redirected or not (see plan.udp_wildcard)."""
 
     redirects: tuple[Redirect, ...]
     ports: tuple[tuple[Family, int], ...]

@@ -2,7 +2,7 @@
 
 Rules: the kernel carries them, for the host's own packets and for those that it forwards; those
 that name users see the host's own alone. What has a mark of ours has been decided, and control
-groups are the hook's business (`plan.hook`), which gives them one.
+groups are the hook's business (`plan.balance`), which gives them one.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Chains, in the order in which a packet meets them:
   arrival   prerouting, after conntrack: writes the arrival mark, only where something needs it
-  keep, follow, leave   keep forwarded flows to their uplink (see plan.follow)
+  keep, follow, leave   keep forwarded flows to their uplink (see plan.connmark)
   wildcard  prerouting, after others' DNAT: redirects to UDP sockets bound to no address
   restore   output: gives replies of tracked flows their arrival mark back, and routes them again
   truth     postrouting, after srcnat: the truth-meter

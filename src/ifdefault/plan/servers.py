@@ -1,6 +1,6 @@
 """Which content servers a service has, as `status` and the daemon tell of them.
 
-Rules: a server is known by (address, port), as in `vitals.Decision.gone`.
+Rules: a server is known by (address, port), as in `model.health.Decision.gone`.
 """
 
 from __future__ import annotations

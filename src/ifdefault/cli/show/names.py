@@ -1,6 +1,6 @@
 """How the names fare, as `status` and `dns` show it: what is published, and where it isn't.
 
-Rules: as in `fare`.
+Rules: as in `paths`.
 """
 
 from __future__ import annotations

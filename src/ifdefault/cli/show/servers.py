@@ -1,6 +1,6 @@
 """What lies behind the host, and what goes out, as `status` shows it.
 
-Rules: as in `fare`.
+Rules: as in `paths`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Rules: every change is planned from what the kernel holds at that moment, so that what others did
 meanwhile is followed or put back, whichever is right. Repairs are paced (`repair_backoff`), and so
 are looks that nobody waits for: they take at most one part in `_SHARE` of the time. A new decision
-never waits. While `state.held` says why, nothing is changed.
+never waits. While `State.held` says why, nothing is changed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The servers of forwarded services: which are checked, by which questions, and what follows.
 
-    config.forwards ──> judge (health.server_check) ──> SendProbe ──> ProbeOutcome ──> gone
+    Config.forwards ──> judge (health.server_check) ──> SendProbe ──> ProbeOutcome ──> gone
 
 Rules: as in `paths`; a server is asked from no uplink, but as any program of the host would ask it.
 None is known to be gone before it was checked.

@@ -91,7 +91,7 @@ class Job:
 
 
 class Programs:
-    """An Outlet, see `daemon.publisher`."""
+    """An Outlet, see `daemon.dns.publisher`."""
 
     def __init__(self, event_log: EventLog, store: Store, log: logging.Logger = _log) -> None:
         self._event_log, self._store = event_log, store

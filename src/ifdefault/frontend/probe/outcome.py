@@ -62,7 +62,8 @@ def raise_error(sock: socket.socket, code: int, target: str) -> None:
     offender = _offender(sock)
     if offender == target or (not offender and code == errno.ECONNREFUSED):
         return
-    # what hangs on a dead uplink is destroyed by this host itself (kernel.free), probes as well
+    # what hangs on a dead uplink is destroyed by this host itself, probes as well
+    # (kernel.kill_connections)
     verdict: Verdict = "local" if code == errno.ECONNABORTED else "lost"
     raise ProbeError(verdict, words(code) + (f", says {offender}" if offender else ""))
 

@@ -1,4 +1,4 @@
-"""The embedded name server's sockets: UDP here, TCP by `streams`.
+"""The embedded name server's sockets: UDP here, TCP by `tcp`.
 
 Rules: it knows what a query is by its socket alone, whoever answers knows the rest. Answers that
 the kernel won't take are lost, as any packet may be. Until there is something to answer with,

@@ -13,7 +13,7 @@ from ifdefault.lab import faults
 from ifdefault.lab.topology import ZONE
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from tests.net.test_updates import SERVER, key, records, world
+from tests.net.test_dynamic_update import SERVER, key, records, world
 from tests.net.watched import PATIENCE_S, await_states, events, standing
 
 __all__ = ["key", "world"]  # fixtures

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ifdefault.model.config import ForwardConfig, ForwardServer, Ports
 from ifdefault.plan import forward_table
-from tests.unit.test_services import uplink
+from tests.unit.test_forward_table import uplink
 
 UPLINKS = (
     uplink(1, "203.0.113.10", "203.0.113.11", "2001:db8:a::10"),
