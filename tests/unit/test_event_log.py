@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 
+from ifdefault.daemon.controller.effects import Save
 from ifdefault.daemon.event_log import KEPT_ON_DISK, EventLog
 from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import HEALTH, Store
+from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
 
 MEMORY = Memory("down", 12.5, "4 rounds lost", (0.5, 1.0), (("icmp://192.0.2.1", 3.5),), (9.0,))
+SAVED = Save(
+    (("isp-a", 4, MEMORY), ("isp-b", 6, Memory())),
+    (CandidateAddresses("isp-a", 1, ("192.0.2.10",)),),
+)
 ROUTER = Neighbour(4, "wan0", "192.0.2.1", "02:00:00:00:00:01", True)
 
 
@@ -25,7 +31,7 @@ def store(tmp_path: Path) -> Store:
     event_log = EventLog(store)
     for number in range(KEPT_ON_DISK + 1):
         event_log.note("path", f"event {number}", "isp-a")
-    event_log.save({("isp-a", 4): MEMORY, ("isp-b", 6): Memory()}, routers)
+    event_log.save(SAVED, routers)
     return store
 
 
@@ -35,17 +41,17 @@ def change(store: Store, **values: Any) -> None:
 
 def test_a_restart(store: Store) -> None:
     event_log, routers = EventLog(store), RoutersSeen()
-    assert event_log.load(routers) == {("isp-a", 4): MEMORY, ("isp-b", 6): Memory()}
+    assert event_log.load(routers) == SAVED
     assert routers.known == {("wan0", "192.0.2.1"): ROUTER}
     assert [event.text for event in event_log.recent(2)] == ["event 99", "event 100"]
     assert len(event_log.recent(1000)) == KEPT_ON_DISK
     assert event_log.recent(0) == ()
 
 
-def test_another_boot_keeps_the_events_alone(store: Store) -> None:
+def test_another_boot_keeps_events_and_addresses(store: Store) -> None:
     change(store, boot="another")
     event_log, routers = EventLog(store), RoutersSeen()
-    assert (event_log.load(routers), routers.known) == ({}, {})
+    assert (event_log.load(routers), routers.known) == (Save((), SAVED.candidates), {})
     assert len(event_log.recent(1000)) == KEPT_ON_DISK
 
 
@@ -55,8 +61,8 @@ def test_another_boot_keeps_the_events_alone(store: Store) -> None:
         ({"routers": 3}, "routers: not a list"),
         ({"events": [{"at": "now"}]}, "events[0].kind: missing"),
         (
-            {"paths": [{"uplink": "a", "family": 4, "memory": {"state": "odd"}}]},
-            "memory.state: not",
+            {"paths": [["a", 4, {"state": "odd"}]]},
+            "state: not",
         ),
     ],
 )
@@ -65,12 +71,12 @@ def test_what_is_of_another_form_is_passed_over_whole(
 ) -> None:
     change(store, **broken)
     event_log, routers = EventLog(store), RoutersSeen()
-    assert (event_log.load(routers), routers.known) == ({}, {})
+    assert (event_log.load(routers), routers.known) == (Save(()), {})
     assert event_log.recent(9) == ()
     assert f"{HEALTH} is passed over: " in caplog.text
     assert told in caplog.text
 
 
 def test_nothing_on_disk_is_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert EventLog(Store(tmp_path)).load(RoutersSeen()) == {}
+    assert EventLog(Store(tmp_path)).load(RoutersSeen()) == Save(())
     assert not caplog.records

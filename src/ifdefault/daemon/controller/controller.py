@@ -267,8 +267,8 @@ class Controller:
         try:
             resolved = resolve(adoption.config if adoption else state.config, observation)
         except ConfigError as error:
-            reconciler.look_at(now)
             if adoption:
+                reconciler.look_at(now)
                 adopter.failed(now, error.problems, config=True)
             else:
                 reconciler.unresolved(now, error.problems)
