@@ -117,7 +117,8 @@ def missing(text: str) -> Iterator[str]:
     quoted = QUOTED.findall(text)
     names = [name for name in quoted if DOTTED.fullmatch(name)]
     bare = QUOTED.sub("", text)
-    for name in (*names, *IN_A_ROOM.findall(bare), *POINTED_AT.findall(text)):
+    pointed_at = (name for name in POINTED_AT.findall(text) if f"{name}.py" not in files())
+    for name in (*names, *IN_A_ROOM.findall(bare), *pointed_at):
         if not is_there(name):
             yield name
     paths = [path for path in quoted if PATH.fullmatch(path)]
