@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 
 from bench import render, results
 from bench.clock import say
@@ -24,6 +25,7 @@ BENCHES = {
     "forward_speed": "forwarding by ifdefault, HAProxy and Shorewall",
     "balance": "outgoing connections shared 3:1 while members die and return",
     "hook_cost": "what the hook on connect() costs",
+    "turn": "from the verdict that an uplink is down to the rule in the kernel",
     "free": "letting go of a dead uplink's connections",
     "failover": "an uplink dies and returns, beside lsm, keepalived, gdnsd and PowerDNS",
     "dns_clients": "visitors by name while a provider dies, beside gdnsd and PowerDNS",
@@ -42,12 +44,13 @@ BENCHES = {
 }
 
 
-def run(name: str) -> bool:
+def run(name: str, before: Path | None = None) -> bool:
     """Run one bench and keep what it found; return whether it came to an end."""
     say(f"{name}: {BENCHES[name]}")
     machine, start = results.read_machine(), time.monotonic()
     try:
-        report: results.Report = import_module(f"bench.{name}").run()
+        given = {"before": before} if name == "turn" else {}
+        report: results.Report = import_module(f"bench.{name}").run(**given)
     except Exception as error:  # noqa: BLE001  # the other benches go on
         say(f"{name}: failed: {type(error).__name__}: {error}")
         return False
@@ -68,11 +71,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
     parser.add_argument("--render", action="store_true", help="only write docs/figures.md anew")
+    help_ = "a checkout with a .venv, whose daemon `turn` measures as well"
+    parser.add_argument("--before", metavar="DIR", type=Path, help=help_)
     chosen = parser.parse_args()
     names = chosen.names or list(BENCHES)
     if unknown := set(names) - set(BENCHES):
         parser.error(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
-    failed = [] if chosen.render else [name for name in names if not run(name)]
+    failed = [] if chosen.render else [name for name in names if not run(name, chosen.before)]
     render.PAGE.write_text(render.render(list(BENCHES)), encoding="utf-8")
     if not chosen.render:
         print(summary([name for name in names if name not in failed]))

@@ -2,8 +2,9 @@
 
 `python -m bench.observer route ADDRESS…` tells by which interface this host would reach each
 address; `python -m bench.observer dns SERVER PORT NAME [SECONDS]` tells which addresses a name has,
-asked so often. Both print "ready", and then a line `[monotonic seconds, key, value]` for each
-change.
+asked so often; `python -m bench.observer rules` tells of each rule that is added, by family, and
+the table that it names. All print "ready", and then a line `[monotonic seconds, key, value]` for
+each change.
 
 Rules: nothing is asked of the program under measurement, only of the kernel (which also says when
 to look again) and of DNS servers, whose very job it is to answer.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import random
 import select
 import socket
@@ -25,7 +27,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ifdefault.kernel.netlink import Netlink, attributes, u32
+from ifdefault.kernel import rtnetlink
+from ifdefault.kernel.netlink import HEADER, Netlink, attributes, u32
 from ifdefault.kernel.route_get import encode
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.lab.world import Node
@@ -33,6 +36,7 @@ from ifdefault.model.errors import HostError
 
 # What the kernel tells of itself; when nothing is told, it is asked all the same.
 _GROUPS = (1, 7, 8, 11, 19)  # rtnetlink's: link, IPv4 route, IPv4 rule, IPv6 route, IPv6 rule
+_RULE_GROUPS = (8, 19)
 _LOOK_S = 0.02
 _QUERY_S = 0.01
 _PATIENCE_S = 0.25  # for an answer of a server on the same machine
@@ -80,6 +84,16 @@ class Watch:
     def value(self, key: str) -> str:
         seen = self.seen(key)
         return seen[-1].value if seen else ""
+
+    def told_after(self, key: str, since_s: float, timeout_s: float) -> float | None:
+        """When anything was told first after `since_s`; None if nothing was."""
+
+        def first() -> float | None:
+            return next((s.at_s for s in self._seen.get(key, []) if s.at_s > since_s), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: first() is not None, timeout_s)
+            return first()
 
     def when(
         self, key: str, wanted: Callable[[str], bool], since_s: float, timeout_s: float
@@ -145,6 +159,21 @@ def _interface(netlink: Netlink, question: bytes) -> str:
         return ""
 
 
+def tell_rules() -> None:
+    """Each rule that the kernel says was added, when it says so, with the table that it names."""
+    news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    news.bind((0, sum(1 << (group - 1) for group in _RULE_GROUPS)))
+    with suppress(OSError):  # not to be late
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    while True:
+        message = news.recv(1 << 16)
+        at_s = time.monotonic()
+        _, kind, *_ = HEADER.unpack_from(message)
+        rule = rtnetlink.decode_rule(message[HEADER.size :]) if kind == rt.RTM_NEWRULE else None
+        if rule is not None:
+            print(json.dumps([at_s, f"IPv{rule.family}", str(rule.table)]), flush=True)
+
+
 def names(server: str, port: int, name: str, every_s: float) -> Iterator[dict[str, str]]:
     """Which IPv4 addresses a name has, every few milliseconds."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -190,7 +219,9 @@ def _after_name(message: bytes, place: int) -> int:
 def main() -> None:
     kind, *arguments = sys.argv[1:]
     print("ready", flush=True)
-    if kind == "route":
+    if kind == "rules":
+        tell_rules()
+    elif kind == "route":
         _tell_changes(routes(arguments))
     else:
         server, port, name, *every_s = arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
@@ -21,6 +22,8 @@ def family_of(address: str) -> Literal[4, 6]:
     return 6 if ":" in address else 4
 
 
+@functools.lru_cache(maxsize=1024)  # the uplinks' own, asked about at each publication
 def is_private(address: str) -> bool:
     """Whether the Internet can't reach it. (Documentation prefixes count as the Internet's.)"""
-    return any(ip_address(address) in network for network in _PRIVATE)
+    parsed = ip_address(address)
+    return any(parsed in network for network in _PRIVATE)
