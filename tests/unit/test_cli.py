@@ -67,7 +67,7 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
     assert (
         names
         == (
-            "init check plan apply confirm down run reload uplink status dns events exec"
+            "init check plan apply confirm down run reload uplink status dns events replay exec"
             " explain lab demo"
         ).split()
     )

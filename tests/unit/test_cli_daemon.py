@@ -201,8 +201,8 @@ def test_a_plan_follows_what_the_daemon_decided(
 def test_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[tuple[object, ...]] = []
 
-    def run(*arguments: object, verbose: bool) -> int:
-        calls.append((*arguments, verbose))
+    def run(*arguments: object, verbose: bool, record: Path | None) -> int:
+        calls.append((*arguments, verbose, record))
         return 3
 
     module = types.ModuleType("ifdefault.daemon.engine")
@@ -212,10 +212,12 @@ def test_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config.write_text('[uplink.a]\ninterface = "wan0"\n')
     where = ["-c", str(config), "--state-dir", "/s", "--run-dir", "/r"]
     assert main.run([*where, "run", "-v"]) == 3
-    assert calls == [(config, Path("/s"), Path("/r"), True)]
+    assert main.run([*where, "run", "--record", "f"]) == 3
+    paths = config, Path("/s"), Path("/r")
+    assert calls == [(*paths, True, None), (*paths, False, Path("f"))]
     config.write_text("[uplink.a]\n")
     assert main.run([*where, "run"]) == 2  # before anything of the daemon runs
-    assert len(calls) == 1
+    assert len(calls) == 2
 
 
 # --- uplink --------------------------------------------------------------------------------

@@ -137,12 +137,26 @@ def test_a_value_is_left_as_it_was() -> None:
     assert json.dumps(value) == before
 
 
+@dataclass(frozen=True)
+class Setting:
+    ports: Literal["auto", "off"] | tuple[int, ...] = "auto"
+
+
+def test_a_word_or_a_list() -> None:
+    for ports in ("auto", "off", (), (53, 443)):
+        setting = Setting(ports)
+        assert from_json(Setting, through_json(to_json(setting))) == setting
+    for value, told in (("on", 'not one of "auto", "off"'), ([53, "x"], "not a whole number")):
+        with pytest.raises(DecodeError, match=told):
+            from_json(Setting, {"ports": value})
+
+
 def test_each_is_made_once() -> None:
     assert decoder(Path) is decoder(Path)
     assert encoder(Path) is encoder(Path)
 
 
-@pytest.mark.parametrize("hint", [set[int], int | str, dict[int, str], object])
+@pytest.mark.parametrize("hint", [set[int], int | str, Literal[1] | str, dict[int, str], object])
 def test_what_has_no_form_in_json_is_refused_when_it_is_made(hint: Any) -> None:
     with pytest.raises(TypeError):
         decoder(hint)

@@ -32,6 +32,7 @@ SUBCOMMANDS = {
     "status": "show the uplinks and the interface defaults, and whether they hold",
     "dns": "show what is published in the DNS, and check that it is so",
     "events": "show what the daemon saw and did lately",
+    "replay": "show what the daemon made of what it recorded",
     "exec": "run a command whose connections all leave by one uplink",
     "explain": "tell which uplink a packet takes, and why",
     "lab": "build a multihomed world in network namespaces",

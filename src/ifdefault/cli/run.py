@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from ifdefault.cli.options import Options
@@ -11,8 +13,14 @@ from ifdefault.cli.options import Options
 @click.option(
     "-v", "--verbose", is_flag=True, help="Log each operation, and each probe without answer."
 )
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write what the daemon decides from to a new file, for ifdefault replay.",
+)
 @click.pass_obj
-def command(options: Options, verbose: bool) -> int:
+def command(options: Options, verbose: bool, record: Path | None) -> int:
     """Apply the config, then watch: probe the uplinks, move the default away from a dead one,
     put back what others delete, follow addresses and routers that change.
 
@@ -24,4 +32,4 @@ def command(options: Options, verbose: bool) -> int:
     read_config(options.config)  # all that is wrong with it, before anything else is loaded
     from ifdefault.daemon.engine import run
 
-    return run(options.config, options.state_dir, options.run_dir, verbose=verbose)
+    return run(options.config, options.state_dir, options.run_dir, verbose=verbose, record=record)

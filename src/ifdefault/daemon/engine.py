@@ -34,6 +34,8 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.perform import Performers
+from ifdefault.daemon.record import Recorder
+from ifdefault.daemon.record import create as create_record
 from ifdefault.daemon.sd_notify import Notifier
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host import rollback_timer
@@ -48,14 +50,17 @@ _NICE = -10  # it needs little and that at once, however busy the host is
 
 
 class Engine:
-    def __init__(self, config_path: Path, state_dir: Path, run_dir: Path) -> None:
+    def __init__(
+        self, config_path: Path, state_dir: Path, run_dir: Path, record: Path | None
+    ) -> None:
         """ConfigError if the config can't be used."""
-        self._config_path, self._run_dir = config_path, run_dir
+        self._config_path, self._run_dir, self._record = config_path, run_dir, record
         self._config = read_config(config_path)
         self._store = Store(state_dir)
         self._event_log = EventLog(self._store)
         self._notifier = Notifier()
         self._controller = Controller()
+        self._recorder: Recorder | None = None
         self._events: list[e.Event] = []  # that no turn has taken in yet
         self._turn_is_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -72,6 +77,8 @@ class Engine:
         control = Control(self._run_dir, self)
         await control.start()  # also makes sure that no other engine runs
         try:
+            if self._record is not None:
+                self._recorder = create_record(self._record, self._record_ended)
             with Watch() as self._watch:
                 self._performers = Performers(
                     self._config, self._store, self._event_log, self._watch, self.receive
@@ -140,7 +147,10 @@ class Engine:
         try:
             while self._events:
                 events, self._events = self._events, []
-                for effect in self._controller.receive(events, time.monotonic()):
+                now = time.monotonic()
+                if self._recorder is not None:
+                    self._recorder.write(now, events)
+                for effect in self._controller.receive(events, now):
                     self._perform(effect)
         finally:
             self._performers.host.end_turn()
@@ -150,6 +160,9 @@ class Engine:
             self._timer = None
         if (wake_s := self._controller.wake_s) < inf:
             self._timer = self._loop.call_at(wake_s, self.receive, e.Woke())
+
+    def _record_ended(self, why: str) -> None:
+        self._event_log.note("engine", f"{self._record}: {why}", level=logging.WARNING)
 
     def _perform(self, effect: f.Effect) -> None:
         match effect:
@@ -266,11 +279,18 @@ def _require_same_netns(netns: int) -> None:
         raise HostError(Problem("exec", what, "give the --run-dir of its own"))
 
 
-def run(config_path: Path, state_dir: Path, run_dir: Path, *, verbose: bool = False) -> int:
+def run(
+    config_path: Path,
+    state_dir: Path,
+    run_dir: Path,
+    *,
+    verbose: bool = False,
+    record: Path | None = None,
+) -> int:
     """Be the engine until SIGTERM; the exit status."""
 
     async def live() -> int:
-        return await Engine(config_path, state_dir, run_dir).run()
+        return await Engine(config_path, state_dir, run_dir, record).run()
 
     log.set_up(verbose=verbose)
     os.umask(0o022)

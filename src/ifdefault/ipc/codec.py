@@ -10,6 +10,7 @@ missing takes its default, unless `strict`. Encoders trust what they are given, 
     tuple[X, ...]  tuple[X, Y]     a list
     dict[str, X]  a dataclass      an object
     A | B of dataclasses           an object whose "type" is the name of its class
+    Literal | tuple                a word, or a list of what JSON takes as it is
     X | None                       null, or X
     Annotated[X, check]            what the check returns for the JSON value, or its ValueError
     Annotated[tuple[X, ...], Most(n)]
@@ -156,8 +157,8 @@ def _encode_tuple(arguments: tuple[Any, ...]) -> Encode | None:
 
 
 def _encode_union(members: list[Any]) -> Encode | None:
-    """Of dataclasses by their class; of one kind or None."""
-    if len(members) > 1:
+    """Of dataclasses by their class; of one kind or None; words, or a list, as they are."""
+    if len(members) > 1 and _has_name(members[0]):
         table = {kind: _encode_record(kind, tagged=True) for kind in members}
         return lambda value: None if value is None else table[type(value)](value)
     inner = _encoder(members[0])
@@ -260,17 +261,12 @@ def _decode_tuple(arguments: tuple[Any, ...], strict: bool) -> Decode:
     if arguments[1:] == (...,):
         return _decode_list(_decoder(arguments[0], strict))
     each = [_decoder(argument, strict) for argument in arguments]
+    together = _decode_list(lambda pair: pair[0](pair[1]))
 
-    def decode(values: Any) -> tuple[Any, ...]:
+    def decode(values: Any) -> Any:
         if type(values) not in (list, tuple) or len(values) != len(each):
             raise DecodeError(f"not a list of {len(each)}")
-        index, found = 0, []
-        try:
-            for index, inner in enumerate(each):
-                found.append(inner(values[index]))
-        except ValueError as error:
-            raise _inside(f"[{index}]", error) from None
-        return tuple(found)
+        return together([*zip(each, values, strict=True)])
 
     return decode
 
@@ -310,6 +306,9 @@ def _decode_dict(inner: Decode) -> Decode:
 
 def _decode_union(hint: Any, strict: bool) -> Decode:
     members = _members(hint)
+    if _is_words_or_list(members):
+        words, each = [_decoder(member, strict) for member in members]
+        return lambda value: (each if type(value) in (list, tuple) else words)(value)
     inner = tagged(members, strict=strict) if len(members) > 1 else _decoder(members[0], strict)
     if types.NoneType not in get_args(hint):
         return inner
@@ -359,9 +358,13 @@ def _hints(kind: Any) -> dict[str, Any]:
 def _members(hint: Any) -> list[Any]:
     """Of a union, but for None; several must be dataclasses that can bear a tag."""
     members = [each for each in get_args(hint) if each is not types.NoneType]
-    if len(members) > 1 and not all(map(_has_name, members)):
+    if len(members) > 1 and not (all(map(_has_name, members)) or _is_words_or_list(members)):
         raise TypeError(f"{hint}: only dataclasses without a field {TAG!r} are told apart")
     return members
+
+
+def _is_words_or_list(members: list[Any]) -> bool:
+    return [*map(get_origin, members)] == [Literal, tuple] and not any(map(_encoder, members))
 
 
 def _has_name(kind: Any) -> bool:
@@ -391,9 +394,6 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
+_no_constant = _exactly(float, "no JSON")  # NaN, Infinity: what comes is their name
 _write = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _read = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant).decode

@@ -1,0 +1,72 @@
+"""`ifdefault replay`: what the daemon made of what `ifdefault run --record` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ifdefault.daemon.replay import Replay, Turn
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--turn", type=click.IntRange(1), metavar="N", help="Show turn N alone, all of it.")
+@click.option("--until", metavar="TEXT", help="End after the first turn that TEXT occurs in.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a turn.")
+def command(file: Path, turn: int | None, until: str | None, as_json: bool) -> None:
+    """Give a record's events to the daemon's controller again, and show what it makes of them.
+
+    Nothing is touched, and no root is needed.
+    """
+    from ifdefault.cli.show import turns as show
+    from ifdefault.daemon.replay import Replay
+    from ifdefault.ipc.log import escaped
+
+    replay = Replay(file)
+    turns = replay.turns()
+    if turn is not None:
+        turns = _only(turn, replay, file)
+    if until is not None:
+        turns = _until(until, turns)
+    if as_json:
+        for each in turns:
+            click.echo(json.dumps(show.to_json(each)))
+    else:
+        header = replay.header
+        begun = datetime.fromtimestamp(header.started_at, UTC).isoformat(timespec="seconds")
+        click.echo(escaped(f"recorded by ifdefault {header.ifdefault} from {begun}"))
+        told = (
+            show.folded(turns) if turn is None else (show.lines(t, each_probe=True) for t in turns)
+        )
+        for lines in told:
+            click.echo("\n".join(lines))
+    if replay.cut_off:
+        click.echo(f"ifdefault: warning: {replay.cut_off}", err=True)
+
+
+def _only(number: int, replay: Replay, file: Path) -> Iterator[Turn]:
+    from ifdefault.daemon.replay import RecordError
+    from ifdefault.model.errors import Problem
+
+    last = 0
+    for turn in replay.turns():
+        last = turn.number
+        if last == number:
+            yield turn
+            return
+    raise RecordError(Problem(str(file), f"has no turn {number}", f"use 1 to {last}"))
+
+
+def _until(text: str, turns: Iterator[Turn]) -> Iterator[Turn]:
+    from ifdefault.cli.show.turns import lines
+
+    for turn in turns:
+        yield turn
+        if any(text in line for line in lines(turn)):
+            return
