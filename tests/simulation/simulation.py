@@ -21,6 +21,8 @@ from tests.simulation.world import World
 HOUR_S = 3600.0
 UNLEAPED = 16  # every so manyth hour is lived through
 QUIET_S, LEAD_S, LEAST_S = 6.0, 3.0, 3.0  # since an incident, until the next, and worth a leap
+LATE, DEAD = 0.2, 0.1  # uplinks that aren't there when the daemon begins, lines that are dead
+EARLY = 0.1  # of the hours begin before any uplink is there
 _SPIN = 300  # turns at one time
 
 
@@ -51,8 +53,9 @@ class Simulation:
     def _prepare(self) -> None:
         world, daemon = self.world, self.daemon
         rng, clock = Random(f"{world.seed} begin"), world.clock
+        early = Random(f"{world.seed} late").random() < EARLY
         for uplink in world.uplinks:
-            if rng.random() < 0.2:  # it comes late
+            if rng.random() < LATE or early:
                 uplink.up = uplink.carrier = False
                 world.set_link(uplink)
                 own = Random(f"{world.seed} {uplink.name} late")
@@ -61,8 +64,8 @@ class Simulation:
                 own = Random(f"{world.seed} {uplink.name}")
                 clock.start(lives.live_link(world, uplink, own))
             for family, line in uplink.lines.items():
-                if rng.random() < 0.1:
-                    line.become(0.0, "black hole")  # dead before we begin
+                if rng.random() < DEAD:
+                    line.become(0.0, "black hole")
                 own = Random(f"{world.seed} {uplink.name} {family}")
                 clock.start(lives.live_line(world, line, own))
         operator = outside.Operator(world, daemon)
