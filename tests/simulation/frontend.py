@@ -71,7 +71,8 @@ class Frontend:
             self._outcome(NO_WAY_S, probe, "local")
             return
         if way[1] != uplink.gateway(source.family):
-            uplink.lines[source.family].misled_s = self.world.clock.now
+            line = uplink.lines[source.family]
+            line.misled_s, line.taught = self.world.clock.now, True
         timeout_s = probe.timeout_ms / 1000
         found = fate(uplink, source.family, way, probe.address, timeout_s, self._rng)
         self._outcome(found.after_s, probe, found.verdict)

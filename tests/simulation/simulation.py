@@ -77,7 +77,8 @@ class Simulation:
         ):
             clock.start(process)
         clock.start(outside.watch_silent(daemon), routine=True)
-        if rng.random() < 0.5:
+        world.traffic = rng.random() < 0.5
+        if world.traffic:
             clock.start(outside.see_traffic(world, daemon), routine=True)
         daemon.start()
 

@@ -43,6 +43,7 @@ class World:
         self.disk = Disk(host.draw_config(self.rng, self.uplinks))
         self.counts: Counter[str] = Counter()
         self.servers = dict.fromkeys(host.SERVERS, True)  # of forwards: whether they answer
+        self.traffic = False  # whether the host's connections are looked at
         self.resolves = True  # whether names do
         self.inbox: list[Event] = []  # for the daemon
         self._names = {u.name: u for u in self.uplinks}
