@@ -273,7 +273,7 @@ class Controller:
             return reconciler.awaited
         self._follow(now, uplinks, facts)
         self._tell_transitions()
-        self._decide(now, uplinks, facts)
+        self._decide(now, uplinks, facts, planning=True)
         return self._reconcile(now, resolved)
 
     def _reconcile(self, now: float, resolved: Resolved) -> bool:
@@ -320,14 +320,19 @@ class Controller:
             state.out.append(ResolveNames(hosts))
         state.undecided = True
 
-    def _decide(self, now: float, uplinks: tuple[Uplink, ...], facts: Facts) -> None:
-        """Decide anew; what changes is brought to the kernel at once."""
+    def _decide(
+        self, now: float, uplinks: tuple[Uplink, ...], facts: Facts, *, planning: bool = False
+    ) -> None:
+        """Decide anew; what changes is brought to the kernel at once, by a look of its own unless
+        a plan from these facts comes next."""
         state = self.state
         state.undecided = False
         before, state.decision = state.decision, self._decided(uplinks, facts)
         if state.decision == before:
             return
         self._news = state.owed = True
+        if planning:
+            return
         if before and (before.order, before.usable) == (
             state.decision.order,
             state.decision.usable,
