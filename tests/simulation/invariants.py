@@ -34,7 +34,9 @@ from tests.simulation.kernel import FAR, Way
 from tests.simulation.world import World
 
 CLEAN_S, TAUGHT_S = 1.2, 3.7  # until a dead uplink is left
-SPARED_S = 0.1  # more, where connections that go on spare a probe (health.probe_schedule, SLACK)
+# more, where connections that go on spare a probe: by its slack (health.probe_schedule), and by the
+# time since they were looked at
+SPARED_S = 0.2
 CAUSED_S = 8.0  # a path goes down so long, at the latest, after its line was bad
 DEGRADED_S = 150.0
 ANSWER_S = 30.0  # a request is answered within

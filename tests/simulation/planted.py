@@ -47,11 +47,12 @@ def decides_by_transitions(patch: pytest.MonkeyPatch) -> None:
             stepped.add(id(self))
         tell(self)
 
-    def deciding(self: Controller, now: float, uplinks: tuple[Uplink, ...], facts: Facts) -> None:
+    def deciding(self: Controller, uplinks: tuple[Uplink, ...], facts: Facts) -> bool:
+        self.state.undecided = False
         if id(self) in stepped or self.state.decision is None:
             stepped.discard(id(self))
-            decide(self, now, uplinks, facts)
-        self.state.undecided = False
+            return decide(self, uplinks, facts)
+        return False
 
     patch.setattr(Controller, "_tell_transitions", telling)
     patch.setattr(Controller, "_decide", deciding)
@@ -61,11 +62,12 @@ def ends_connections_early(patch: pytest.MonkeyPatch) -> None:
     """Connections are ended as soon as it is decided, before the kernel follows."""
     decide = Controller._decide
 
-    def deciding(self: Controller, now: float, uplinks: tuple[Uplink, ...], facts: Facts) -> None:
-        decide(self, now, uplinks, facts)
+    def deciding(self: Controller, uplinks: tuple[Uplink, ...], facts: Facts) -> bool:
+        changed = decide(self, uplinks, facts)
         owed, self.state.owed = self.state.owed, False
         self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
         self.state.owed = owed
+        return changed
 
     patch.setattr(Controller, "_decide", deciding)
 

@@ -91,11 +91,7 @@ def test_a_failover_is_one_look_one_plan_and_one_publication(
         assert len(host.every(kind)) == 1, kind
     assert len(plans) == 1
     assert len(host.every(f.EndConnections)) == len(families)
-    order = [step for step in steps(host) if step != f.Save or die is not _operator]
-    if die is _carrier:  # the kernel's other news of it are waited for, and found to be followed
-        assert order[:5] == [*STEPS]
-    else:
-        assert order == [step for step in STEPS if step != f.Save or die is not _operator]
+    assert steps(host) == [step for step in STEPS if step != f.Save or die is not _operator]
     [turn] = [turn for turn in host.turns if f.Converge in kinds(turn)]
     assert f.Look in kinds(turn)
     assert f.EndConnections in kinds(turn)
@@ -108,6 +104,17 @@ def test_the_kernels_echo_of_a_dead_carrier_is_one_look_more_at_most(host: Host)
     host.run(1.0)
     assert len(host.every(f.Converge)) == 1
     assert len(host.every(f.Look)) <= 2
+
+
+def test_what_a_look_alone_tells_is_planned_from_that_look(host: Host) -> None:
+    """A carrier of whose loss no news came, on an uplink that carried no default."""
+    links = (replace(k, carrier=k.carrier and k.name != "wan1") for k in host.facts.links)
+    host.facts = replace(host.facts, links=tuple(links))
+    host.change(Overrun())
+    host.run(1.0)
+    assert host.names() == A
+    assert len(host.every(f.Look)) == 1
+    assert len(host.every(f.Publish)) == 1
 
 
 def test_a_recovery_is_one_look_one_plan_and_one_publication(

@@ -210,7 +210,7 @@ class Controller:
         self._keep_time(now, state.prepared)
         self._tell_transitions()
         if state.undecided:
-            self._decide(now, state.prepared.uplinks, state.prepared.observation.facts)
+            self._redecide(now, state.prepared)
         if reconciler.look_if_due(now):
             return
         if self._news:
@@ -284,7 +284,7 @@ class Controller:
             return reconciler.awaited
         self._follow(now, uplinks, facts)
         self._tell_transitions()
-        self._decide(now, uplinks, facts)
+        self._decide(uplinks, facts)
         return self._reconcile(now, resolved)
 
     def _reconcile(self, now: float, resolved: Resolved) -> bool:
@@ -314,7 +314,7 @@ class Controller:
             self._save(now)
         self._follow(now, uplinks, facts)
         self._tell_transitions()
-        self._decide(now, uplinks, facts)
+        self._redecide(now, state.prepared)
         self._watcher.follow(state.prepared, state)
         self._commands.settle()
         self._news = True
@@ -331,14 +331,20 @@ class Controller:
             state.out.append(ResolveNames(hosts))
         state.undecided = True
 
-    def _decide(self, now: float, uplinks: tuple[Uplink, ...], facts: Facts) -> None:
-        """Decide anew; what changes is brought to the kernel at once."""
+    def _redecide(self, now: float, prepared: Prepared) -> None:
+        """Decide anew by what is known; what changes is brought to the kernel at once."""
+        if self._decide(prepared.uplinks, prepared.observation.facts):
+            self._reconciler.look_now(now)
+
+    def _decide(self, uplinks: tuple[Uplink, ...], facts: Facts) -> bool:
+        """Decide anew; whether that changes anything, which is then owed to the kernel."""
         state = self.state
         state.undecided, self._gone_s = False, inf
         before, state.decision = state.decision, self._decided(uplinks, facts)
-        if state.decision != before:
-            self._news = state.owed = True
-            self._reconciler.look_now(now)
+        changed = state.decision != before
+        self._news |= changed
+        state.owed |= changed
+        return changed
 
     def _decided(self, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:
         return decided(self.state, self.paths.states(), self.servers.gone, uplinks, facts)
