@@ -52,6 +52,7 @@ class Controller:
         self._stale, self._watcher = StaleConnections(self.state), Watcher(out)
         self._news = False  # whether something may follow for the DNS, or for connections
         self._follow_s = inf  # when uplinks are to be followed again, whatever is told
+        self._decide_s = inf  # when to decide which servers to use
         self._save_s = inf
         self._primary: dict[Family, str] = {}  # the uplink that carries the default
         self._hosts: tuple[str, ...] = ()
@@ -75,7 +76,7 @@ class Controller:
             return inf
         undo_s = state.unconfirmed.due_s if state.unconfirmed else inf
         asks_s = min(self.paths.wake_s, self.servers.wake_s) if self._asks else inf
-        mine_s = min(self._save_s, self._follow_s, state.settling_s, undo_s)
+        mine_s = min(self._decide_s, self._save_s, self._follow_s, state.settling_s, undo_s)
         return min(asks_s, mine_s, self._reconciler.wake_s)
 
     @property
@@ -91,8 +92,8 @@ class Controller:
             case e.ProbeOutcome(path=path):
                 if path != SERVER_CHECKS:
                     state.transitions += self.paths.observe(now, event)
-                elif self.servers.observe(now, event):
-                    state.undecided = True
+                elif self.servers.observe(now, event):  # many may go at once
+                    self._decide_s = min(self._decide_s, self._reconciler.paced(now))
             case e.Woke():
                 pass
             case e.TrafficSeen():
@@ -217,6 +218,9 @@ class Controller:
         if now >= state.settling_s:
             state.settling_s, state.settled = inf, True
             state.undecided = True
+        if now >= self._decide_s:
+            self._decide_s = inf
+            state.undecided = True
         if now >= self._follow_s:
             self._follow(now, prepared.uplinks, prepared.observation.facts)
         if now >= self._save_s:
@@ -331,14 +335,7 @@ class Controller:
         if state.decision == before:
             return
         self._news = state.owed = True
-        if planning:
-            return
-        if before and (before.order, before.usable) == (
-            state.decision.order,
-            state.decision.usable,
-        ):
-            self._reconciler.look_at(now)  # many servers may go at once
-        else:
+        if not planning:
             self._reconciler.look_now(now)
 
     def _decided(self, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:

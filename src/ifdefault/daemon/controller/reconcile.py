@@ -47,7 +47,11 @@ class Reconciler:
 
     def look_at(self, at_s: float) -> None:
         """Look at the kernel at a time, but never so often that nothing else is done."""
-        self._look_s = min(self._look_s, max(at_s, self._looked_s + _SHARE * self._cost_s))
+        self._look_s = min(self._look_s, self.paced(at_s))
+
+    def paced(self, at_s: float) -> float:
+        """When at the earliest, for what nobody waits for."""
+        return max(at_s, self._looked_s + _SHARE * self._cost_s)
 
     def look_now(self, now: float) -> None:
         self._look_s = now
