@@ -53,7 +53,7 @@ def test_one_dies_then_the_other_and_they_return(lab_world: LabWorld) -> None:
     assert time.monotonic() - begun_s < watched.PATIENCE_S / 2
     assert _served_by(world) == {*WEB2}
     told = "forward tcp:80: 10.0.0.10:80 is gone (connection refused), 1 of 2 left"
-    assert told in events(world, "content")
+    assert told in events(world, "server")
 
     _stop(second)
     _await_gone(world, {(address, 80) for address in (*WEB1, *WEB2)})
