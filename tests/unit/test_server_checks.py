@@ -148,6 +148,21 @@ def test_many_at_once_are_one_decision() -> None:
     ]
 
 
+def test_what_is_decided_of_servers_is_in_the_kernel_however_many_go() -> None:
+    """Whoever reads the decision finds the kernel following it; decisions are paced instead."""
+    many = [ForwardConfig((Ports("tcp", port, port),), (ONE,)) for port in range(1, 31)]
+    host = Host(config=replace(CONFIG, forwards=(*many,))).start()
+    host.fate = lambda probe: e.ProbeOutcome(probe.path, probe.seq, "lost")
+    for _ in range(500):
+        host.run(0.01)
+        state = host.controller.state
+        assert state.prepared
+        assert state.decision == state.prepared.decision
+        assert not state.owed
+    assert len(host.controller.servers.gone) == 30
+    assert len(host.every(f.Converge)) < 30
+
+
 def test_a_server_that_goes_moves_no_name_and_no_default() -> None:
     host = Host(config=replace(CONFIG, forwards=(SERVICE,))).start()
     host.fate = lambda probe: e.ProbeOutcome(probe.path, probe.seq, "lost")
