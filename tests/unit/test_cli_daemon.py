@@ -19,7 +19,6 @@ from ifdefault.cli.show import paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
 from ifdefault.daemon.control.protocol import (
-    Changes,
     Confirm,
     Down,
     EventList,
@@ -35,6 +34,7 @@ from ifdefault.daemon.status import DaemonStatus, Event
 from ifdefault.host.status import Status as HostStatus
 from ifdefault.host.status_forward import Behind, ServiceStatus
 from ifdefault.ipc.codec import from_json
+from ifdefault.model.changes import Changes
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
 
@@ -80,6 +80,10 @@ class Daemon:
         self.asked: list[Request] = []
         self.answer: Answer = lambda _: TOLD
 
+    def listener(self, path: Path) -> str:
+        assert path == Path("/run/x") / client.SOCKET
+        return "" if self.answer is absent else "1"
+
     def __call__(self, run_dir: Path, request: Request, timeout_s: float) -> Reply:
         assert run_dir == Path("/run/x")
         assert timeout_s > 1
@@ -92,6 +96,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     monkeypatch.setenv("IFDEFAULT_RUN_DIR", "/run/x")
     daemon = Daemon()
     monkeypatch.setattr(client, "ask", daemon)
+    monkeypatch.setattr(client, "listener", daemon.listener)
     return daemon
 
 
@@ -404,4 +409,4 @@ def test_what_an_engine_refuses_is_our_error(daemon: Daemon) -> None:
     with pytest.raises(ConfigError, match=r"f\.toml:3: uplink\.a: no good"):
         daemon_client.ask(options, Status())
     with pytest.raises(ConfigError):
-        daemon_client.change(options, Down())
+        daemon_client.ask(options, Down())

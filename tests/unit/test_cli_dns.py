@@ -66,6 +66,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> dict[str, DaemonStatus]:
         return answer["standing"]
 
     monkeypatch.setattr(client, "ask", ask)
+    monkeypatch.setattr(client, "listener", lambda _: "1" if answer else "")
     return answer
 
 

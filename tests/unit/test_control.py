@@ -27,7 +27,6 @@ from ifdefault.daemon.control import client, server
 from ifdefault.daemon.control.client import NotRunning, Peer, ask
 from ifdefault.daemon.control.protocol import (
     Asks,
-    Changes,
     Confirm,
     Confirmed,
     Down,
@@ -48,6 +47,7 @@ from ifdefault.daemon.status import CheckedServer, DaemonStatus, Event
 from ifdefault.ipc import codec
 from ifdefault.ipc.codec import DecodeError, from_json, to_json
 from ifdefault.lab.waiting import eventually
+from ifdefault.model.changes import Changes
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
 

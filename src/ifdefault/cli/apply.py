@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.daemon.control.protocol import LONGEST_CONFIRM_S, Changes, Reload
+from ifdefault.daemon.control.client import LONGEST_CONFIRM_S
+
+if TYPE_CHECKING:
+    from ifdefault.model.changes import Changes
 
 
 @click.command()
@@ -31,8 +36,11 @@ def command(
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show import table
 
-    told = daemon_client.change(options, Reload(confirm_s))
-    if told is None:
+    if daemon_client.runs(options):
+        from ifdefault.daemon.control.protocol import Reload
+
+        told = daemon_client.ask(options, Reload(confirm_s), daemon_client.CHANGE_S)
+    else:
         told = _apply(options, confirm_s, wait=wait)
     table.tell_applied(told, confirm_s, quiet=quiet, as_json=as_json)
 
@@ -41,6 +49,7 @@ def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> Changes:
     from ifdefault.host import rollback_timer
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare
+    from ifdefault.plan.prepare import changes
 
     store = Store(options.state_dir)
     with store.lock(wait=wait):
@@ -50,4 +59,4 @@ def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> Changes:
             commit(prepared, store)
         else:
             rollback_timer.commit_on_probation(prepared, store, confirm_s)
-    return Changes.of(prepared)
+    return changes(prepared)

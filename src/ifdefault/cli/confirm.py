@@ -12,9 +12,12 @@ from ifdefault.cli.options import Options
 def command(options: Options) -> None:
     """Keep what `apply --confirm` did. Exits 1 if nothing waits, or it was undone already."""
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.control.protocol import Confirm
 
-    if daemon_client.change(options, Confirm()) is None:
+    if daemon_client.runs(options):
+        from ifdefault.daemon.control.protocol import Confirm
+
+        daemon_client.ask(options, Confirm(), daemon_client.CHANGE_S)
+    else:
         from ifdefault.host import rollback_timer
         from ifdefault.host.store import Store
 

@@ -26,24 +26,23 @@ def ask(options: Options, request: Asks[R], timeout_s: float = LOOK_S) -> R:
     return client.ask(options.run_dir, request, timeout_s)
 
 
-def change(options: Options, request: Asks[R]) -> R | None:
-    """Let the engine do it; None where there is none, so that we do it ourselves."""
-    return _ask_if_running(options, request, CHANGE_S)
+def runs(options: Options) -> bool:
+    """Whether there is an engine. Told before anything is loaded that it takes to ask it."""
+    from ifdefault.daemon.control import client
+
+    return bool(client.listener(options.run_dir / client.SOCKET))
 
 
 def standing(options: Options) -> DaemonStatus | None:
     """How the engine says that it stands; None where there is none."""
+    if not runs(options):
+        return None
+    from ifdefault.daemon.control.client import NotRunning
     from ifdefault.daemon.control.protocol import Status
 
-    return _ask_if_running(options, Status(), LOOK_S)
-
-
-def _ask_if_running(options: Options, request: Asks[R], timeout_s: float) -> R | None:
-    from ifdefault.daemon.control.client import NotRunning
-
     try:
-        return ask(options, request, timeout_s)
-    except NotRunning:
+        return ask(options, Status())
+    except NotRunning:  # it has just ended
         return None
 
 

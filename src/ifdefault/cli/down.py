@@ -10,7 +10,7 @@ import click
 from ifdefault.cli.options import Options
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.protocol import Changes
+    from ifdefault.model.changes import Changes
 
 
 @click.command()
@@ -24,14 +24,16 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
     work, and then rests until `apply`, `reload` or its restart.
     """
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.control.protocol import Down
-    from ifdefault.ipc import codec
 
-    told = daemon_client.change(options, Down())
-    rests = told is not None
-    if told is None:
+    if rests := daemon_client.runs(options):
+        from ifdefault.daemon.control.protocol import Down
+
+        told = daemon_client.ask(options, Down(), daemon_client.CHANGE_S)
+    else:
         told = _down(options, wait=wait)
     if as_json:
+        from ifdefault.ipc import codec
+
         click.echo(json.dumps(codec.to_json(told), indent=1))
         return
     for operation in told.operations:
@@ -43,14 +45,14 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
 
 def _down(options: Options, *, wait: bool) -> Changes:
-    from ifdefault.daemon.control.protocol import Changes
     from ifdefault.host import rollback_timer
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare_down
+    from ifdefault.plan.prepare import changes
 
     store = Store(options.state_dir)
     with store.lock(wait=wait):
         prepared = prepare_down(store)
         commit(prepared, store)
         rollback_timer.call_off(store)
-    return Changes.of(prepared)
+    return changes(prepared)

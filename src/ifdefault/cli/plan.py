@@ -23,17 +23,18 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show.table import tell_problems
-    from ifdefault.daemon.control.protocol import Changes
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare
-    from ifdefault.ipc import codec
     from ifdefault.plan.describe import describe
+    from ifdefault.plan.prepare import changes
 
     prepared = prepare(
         options.config, Store(options.state_dir), decision=daemon_client.decision(options)
     )
     if as_json:
-        click.echo(json.dumps(codec.to_json(Changes.of(prepared)), indent=1))
+        from ifdefault.ipc import codec
+
+        click.echo(json.dumps(codec.to_json(changes(prepared)), indent=1))
     else:
         tell_problems(prepared.problems)
         for operation in prepared.operations:

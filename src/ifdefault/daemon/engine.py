@@ -43,6 +43,7 @@ from ifdefault.host.store import Store
 from ifdefault.ipc import log
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
+from ifdefault.plan.prepare import changes
 
 _SILENT_S = 0.4  # how often what tells no news is looked at
 _UNSEEN_S = 60.0  # how long to wait while the host's connections can't be seen
@@ -253,7 +254,7 @@ class Engine:
             case f.UplinkChanged(uplink, was, state):
                 return p.UplinkChanged(uplink, was, state)
             case f.Changed(prepared):
-                return p.Changes.of(prepared)
+                return changes(prepared)
             case f.Entered(path):
                 return p.Entered(path)
         return p.Confirmed()

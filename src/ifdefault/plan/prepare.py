@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from ifdefault.model.changes import Changes
 from ifdefault.model.config import Config, OutgoingRule
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Desired, Facts, Loaded, Operation, SetGroup, SetSysctl, Uplink
 from ifdefault.plan import conflicts, numbers
+from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import desire, resolve_uplinks
 from ifdefault.plan.diff import diff, own_routes, own_rules
 
@@ -112,6 +114,18 @@ def prepare_down(observation: Observation) -> Prepared:
     desired = with_originals(Desired(), state, facts)
     operations = diff(facts, desired, observation.loaded)
     return Prepared(observation, (), desired, operations, with_new_originals(state, operations))
+
+
+def changes(prepared: Prepared) -> Changes:
+    """What was prepared, for people."""
+    return Changes(
+        operations=tuple(map(describe, prepared.operations)),
+        pending={u.name: u.pending for u in prepared.uplinks if u.pending},
+        problems=prepared.problems,
+        tables=dict(prepared.desired.tables),
+        ready=sum(not u.pending for u in prepared.uplinks),
+        uplinks=len(prepared.uplinks),
+    )
 
 
 def snapshot(observation: Observation) -> Desired:

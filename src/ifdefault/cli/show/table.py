@@ -11,7 +11,7 @@ import click
 from ifdefault.model.errors import Problem
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.protocol import Changes
+    from ifdefault.model.changes import Changes
 
 
 def tell_problems(problems: Iterable[Problem]) -> None:

@@ -1,7 +1,8 @@
 """Asking the engine, over its control socket.
 
 Rules: blocking, for the command line; asyncio isn't loaded here, it would take longer than the
-answer. What can't be asked is a HostError, NotRunning where there is no engine.
+answer, nor are requests and replies before there is somebody to ask. What can't be asked is a
+HostError, NotRunning where there is no engine.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ifdefault.daemon.control.protocol import Asks, R, Refusal, Request, decode_reply
-from ifdefault.ipc import codec
 from ifdefault.model.errors import ConfigError, HostError, Problem, reason
 
+if TYPE_CHECKING:
+    from ifdefault.daemon.control.protocol import Asks, R
+
 SOCKET = "control.sock"
+LONGEST_CONFIRM_S = 86400
 LONGEST_PATH = 107  # sun_path, but for its final zero
 LONGEST_REPLY = 16 * 1024 * 1024
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
@@ -30,6 +33,9 @@ class NotRunning(HostError):
 
 def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
     """The engine's reply; NotRunning where there is no engine, its refusal as our own error."""
+    from ifdefault.daemon.control.protocol import Refusal, Request, decode_reply
+    from ifdefault.ipc import codec
+
     path = str(run_dir / SOCKET)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(timeout_s)

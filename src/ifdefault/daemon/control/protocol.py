@@ -11,17 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args
 
+from ifdefault.daemon.control.client import LONGEST_CONFIRM_S
 from ifdefault.daemon.status import DaemonStatus, Event
 from ifdefault.ipc import codec
 from ifdefault.ipc.fields import name, number
+from ifdefault.model.changes import Changes
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced
 
 if TYPE_CHECKING:
-    from ifdefault.plan.prepare import Prepared
+    pass
 
 MOST_EVENTS = 10_000
-LONGEST_CONFIRM_S = 86400
 _Uplink = Annotated[str, name(31)]
 _Seconds = Annotated[int, number(1, LONGEST_CONFIRM_S)]
 
@@ -38,31 +39,6 @@ class UplinkChanged:
     uplink: str
     was: Forced
     state: Forced
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """The operations that bring the kernel to what is desired, and what stands in their way."""
-
-    operations: tuple[str, ...]
-    pending: dict[str, str]  # uplinks, and why
-    problems: tuple[Problem, ...]
-    tables: dict[str, str]  # the nft tables that are desired, as text
-    ready: int  # of so many uplinks
-    uplinks: int
-
-    @classmethod
-    def of(cls, prepared: Prepared) -> Changes:
-        from ifdefault.plan.describe import describe
-
-        return cls(
-            operations=tuple(map(describe, prepared.operations)),
-            pending={u.name: u.pending for u in prepared.uplinks if u.pending},
-            problems=tuple(prepared.problems),
-            tables=dict(prepared.desired.tables),
-            ready=sum(not u.pending for u in prepared.uplinks),
-            uplinks=len(prepared.uplinks),
-        )
 
 
 @dataclass(frozen=True, slots=True)
