@@ -6,10 +6,13 @@ Rules: as in `paths`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, OutletStatus
+
+if TYPE_CHECKING:
+    from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, OutletStatus
 
 _MOST = 10  # names that `status` shows
 _NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")

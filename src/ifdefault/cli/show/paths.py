@@ -6,10 +6,13 @@ Rules: text from values alone; times are ages, since the clock of `DaemonStatus`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.status import DaemonStatus
 from ifdefault.model.health import Health
+
+if TYPE_CHECKING:
+    from ifdefault.daemon.status import DaemonStatus
 
 _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "In", "Out", "Carries", "Cause")
 

@@ -6,12 +6,15 @@ Rules: as in `paths`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
-from ifdefault.daemon.status import CheckedServer, DaemonStatus
 from ifdefault.host.status_forward import Behind, Kept, ServerStatus, ServiceStatus
 from ifdefault.plan.servers import Server, server_text
+
+if TYPE_CHECKING:
+    from ifdefault.daemon.status import CheckedServer, DaemonStatus
 
 _MOST = 10  # services that are shown
 _HEADS = ("Forwards", "To", "Weight", "State", "Since", "Refused", "Cause")
