@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,14 +132,23 @@ class Store:
                 remedy = "try again when it is done, or use --wait"
                 problem = Problem(str(self.directory / LOCK), f"held by {holder}", remedy)
                 raise LockError(problem) from None
-            file.truncate(0)
-            file.write(f"pid {os.getpid()} ({' '.join(sys.argv[1:]) or 'ifdefault'})\n")
-            file.flush()
+            _sign(file, f"pid {os.getpid()} ({' '.join(sys.argv[1:]) or 'ifdefault'})\n")
             yield
 
 
 def private(path: Path) -> IO[str]:
     """Open a lock's file, which nobody else may open: to lock it takes no right to write."""
     file = open(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
-    os.fchmod(file.fileno(), 0o600)
+    if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != 0o600:
+        os.fchmod(file.fileno(), 0o600)
     return file
+
+
+def _sign(file: IO[str], text: str) -> None:
+    """Say who holds a lock. A daemon takes it for each look at the kernel: what stands there
+    already isn't written again, since a disk may keep a writer waiting for a tenth of a second."""
+    file.seek(0)
+    if file.read() != text:
+        file.truncate(0)
+        file.write(text)
+        file.flush()
