@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.daemon.control.client import LONGEST_CONFIRM_S
+from ifdefault.model.changes import LONGEST_CONFIRM_S
 
 if TYPE_CHECKING:
     from ifdefault.model.changes import Changes

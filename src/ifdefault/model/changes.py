@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from ifdefault.model.errors import Problem
 
+LONGEST_CONFIRM_S = 86400  # so long changes may wait for their confirmation
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:

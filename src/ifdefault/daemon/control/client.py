@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ifdefault.daemon.control.protocol import Asks, R
 
 SOCKET = "control.sock"
-LONGEST_CONFIRM_S = 86400
 LONGEST_PATH = 107  # sun_path, but for its final zero
 LONGEST_REPLY = 16 * 1024 * 1024
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)

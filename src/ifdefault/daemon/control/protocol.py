@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args
 
-from ifdefault.daemon.control.client import LONGEST_CONFIRM_S
 from ifdefault.daemon.status import DaemonStatus, Event
 from ifdefault.ipc import codec
 from ifdefault.ipc.fields import name, number
-from ifdefault.model.changes import Changes
+from ifdefault.model.changes import LONGEST_CONFIRM_S, Changes
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced
 
