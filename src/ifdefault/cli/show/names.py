@@ -12,7 +12,7 @@ from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, OutletStatus
+    from ifdefault.daemon.status import DaemonStatus, Named, OutletStatus
 
 _MOST = 10  # names that `status` shows
 _NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")
@@ -37,7 +37,7 @@ def brief(standing: DaemonStatus) -> list[str]:
 def whole(standing: DaemonStatus) -> list[str]:
     """For `dns`: all of it."""
     told = standing.dns
-    if told == DnsStatus():
+    if not (told.names or told.outlets or told.problems or told.queries):
         return ["nothing is published: the config has no [dns]"]
     lines = _names(standing, told.names)
     if told.outlets:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _MOST = 10  # services that are shown
 _HEADS = ("Forwards", "To", "Weight", "State", "Since", "Refused", "Cause")
-_CheckedServers = Mapping[Server, CheckedServer]
 
 
 def lines(behind: Behind, standing: DaemonStatus | None) -> list[str]:
@@ -53,7 +52,7 @@ def _soundness(service: ServiceStatus) -> int:
 
 
 def _rows(
-    service: ServiceStatus, known: _CheckedServers, standing: DaemonStatus | None
+    service: ServiceStatus, known: Mapping[Server, CheckedServer], standing: DaemonStatus | None
 ) -> Iterator[Sequence[str]]:
     offered = f" on {', '.join(service.uplinks)}" if service.uplinks else ""
     title, refused = service.listen + offered, f"{service.refused} p" if service.refused else ""
