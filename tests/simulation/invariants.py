@@ -64,7 +64,7 @@ class Invariants:
         self._right: dict[Flow, Way] = {}  # what goes its right way, and must go on to
         self._facts, self._others = world.kernel.facts, 0  # before operations
         self._answered: set[int] = set()
-        self._named: set[object] = set()  # names that had an address once
+        self._named: set[tuple[str, tuple[str, ...]]] = set()  # names that had an address once
         self._recorded: set[str] = set()
         self._dead: dict[Family, tuple[str, float]] = {}
         self._checked: object = None
@@ -225,6 +225,8 @@ class Invariants:
         what is published."""
         uplinks = tuple(u.name for u in said.config.uplinks)
         wanted = {name.name: name.uplinks for name in said.config.dns.names}
+        # an uplink that the config had lost is a new one when it comes again
+        self._named = {key for key in self._named if set(key[1]) <= set(uplinks)}
         for name in said.published:
             key = name.name, wanted[name.name] or uplinks
             if name.addresses:
@@ -366,6 +368,7 @@ class Invariants:
             and state.settled
             and not controller.servers.gone
             and not self.world.disk.state.runs
+            and self.world.disk.forced == state.forced  # else a request isn't followed yet
         )
         if not sure or state.config != self.world.disk.config:
             return None
@@ -374,9 +377,9 @@ class Invariants:
     def restart_changes_nothing(self, prepared: Prepared) -> str:
         """A daemon that finds all as the one before left it has nothing to do."""
         rest, self._rest = self._rest, None
-        if self._commits or rest is None:
+        if self._commits or rest is None or self.world.disk.state.runs:
             return ""
-        if (rest.version, rest.config) != (self.kernel.version, self.world.disk.config):
+        if rest != Rest(self.kernel.version, self.world.disk.config):
             return ""
         self.world.count("restarts at rest")
         return f"it does {prepared.operations[0]}" if prepared.operations else ""

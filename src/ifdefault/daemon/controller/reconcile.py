@@ -89,13 +89,15 @@ class Reconciler:
         before, state.prepared = state.prepared, prepared
         if state.held:
             return False
+        state.fought = False
         if not prepared.operations:
             self._retry_s, state.owed = RETRY_S, False
             self._tell_refused(())
             return False
         groups = before.observation.groups if before else ()
         self._repairs = not state.owed and groups == prepared.observation.groups
-        if self._repairs and self.backoff.holds(now, _described(prepared)):
+        state.fought = self._repairs and self.backoff.holds(now, _described(prepared))
+        if state.fought:
             self.look_at(self.backoff.until_s)
             return False
         state.out.append(Converge(prepared))

@@ -36,7 +36,8 @@ class StaleConnections:
         """End what hangs on those that are still down, by observation or by order."""
         state = self._state
         decision, prepared = state.decision, state.prepared
-        if state.held or state.owed or decision is None or prepared is None:
+        late = state.held or state.owed or state.fought  # the kernel doesn't follow yet
+        if late or decision is None or prepared is None:
             return
         for name, family in sorted(state.fallen):
             if "down" not in (state.forced.get(name), states.get((name, family))):

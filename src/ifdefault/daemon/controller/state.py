@@ -60,6 +60,7 @@ class State:
     held: str = ""  # why nothing is changed
     undecided: bool = False  # whether anything changed that is decided from
     owed: bool = False  # a decision, or an order, that the kernel doesn't follow yet
+    fought: bool = False  # whether the kernel is for now as another program wants it
     refused: tuple[str, ...] = ()  # what the kernel won't have, for people
     started_s: float = 0.0
     settled: bool = False  # whether probes have been answered, if anybody does
