@@ -54,11 +54,12 @@ def _enter(options: Options, name: str) -> None:
     from ifdefault.config import read
     from ifdefault.host import exec_groups, transaction
     from ifdefault.host.store import Store
+    from ifdefault.plan.resolve import find_uplink
 
     config, store = read(options.config), Store(options.state_dir)
     with store.lock(wait=True):
         prepared = transaction.prepare_config(config, store, thorough=False)
-        uplink = exec_groups.find_uplink(prepared.uplinks, name)
+        uplink = find_uplink(prepared.uplinks, name)
         if not any(rule.mark == uplink.chosen_mark for rule in prepared.facts.rules):
             raise HostError(Problem(f"uplink.{name}", "isn't applied", "run ifdefault apply first"))
         path, was = exec_groups.enter(store, os.getpid(), os.geteuid(), name)

@@ -7,7 +7,6 @@ on disk (State.runs) until it is empty. What fails leaves the process where it w
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,7 +14,6 @@ from ifdefault.host.store import Store
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.model.errors import HostError, IfdefaultError, Problem, reason
 from ifdefault.model.host import State
-from ifdefault.model.kernel import Uplink
 
 _PREFIX = "ifdefault-"
 _MOST = 256
@@ -29,16 +27,6 @@ def swept(state: State) -> State:
             runs = {path: uplink for path, uplink in state.runs.items() if path not in gone}
             return replace(state, runs=runs)
     return state
-
-
-def find_uplink(uplinks: Sequence[Uplink], name: str) -> Uplink:
-    """That of a name, if it can be used; HostError says what would be right."""
-    found = {uplink.name: uplink for uplink in uplinks}
-    if name not in found:
-        raise HostError(Problem("", f'no uplink "{name}"', f"there are {', '.join(found)}"))
-    if found[name].pending:
-        raise HostError(Problem(f"uplink.{name}", f"is pending: {found[name].pending}"))
-    return found[name]
 
 
 def enter(store: Store, pid: int, uid: int, uplink: str) -> tuple[str, str]:

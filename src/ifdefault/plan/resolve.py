@@ -6,11 +6,12 @@ is pending, with the reason, and never stops the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config, Family, UplinkConfig
+from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Address, Facts, Link, Route, Uplink
 from ifdefault.plan import numbers, prefixes
 
@@ -32,6 +33,16 @@ def ready(uplinks: tuple[Uplink, ...], family: Family | None = None) -> Iterator
     for uplink in sorted(usable, key=lambda u: (u.rank, -u.weight)):
         if family is None or uplink.gateway(family) is not None:
             yield uplink
+
+
+def find_uplink(uplinks: Sequence[Uplink], name: str) -> Uplink:
+    """That of a name, if it can be used; HostError says what would be right."""
+    found = {uplink.name: uplink for uplink in uplinks}
+    if name not in found:
+        raise HostError(Problem("", f'no uplink "{name}"', f"there are {', '.join(found)}"))
+    if found[name].pending:
+        raise HostError(Problem(f"uplink.{name}", f"is pending: {found[name].pending}"))
+    return found[name]
 
 
 def _resolve_one(

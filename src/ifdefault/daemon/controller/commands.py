@@ -20,7 +20,8 @@ from ifdefault.daemon.controller.effects import (
     UplinkChanged,
 )
 from ifdefault.daemon.controller.state import Adoption, State
-from ifdefault.model.errors import Problem
+from ifdefault.model.errors import HostError, Problem
+from ifdefault.plan.resolve import find_uplink
 
 _UNDONE = "it may have been undone: see ifdefault plan"
 
@@ -111,18 +112,16 @@ class Commands:
 
     def _exec(self, asked: e.ExecRequested) -> None:
         state = self._state
-        uplinks = {uplink.name: uplink for uplink in state.uplinks}
-        uplink = uplinks.get(asked.uplink)
         if state.held:
             self._refuse(asked.id, "exec", f"the daemon rests: {state.held}")
-        elif uplink is None:
-            what = f'no uplink "{asked.uplink}"'
-            self._refuse(asked.id, "", what, f"there are {', '.join(uplinks)}")
-        elif uplink.pending:
-            self._refuse(asked.id, f"uplink.{uplink.name}", f"is pending: {uplink.pending}")
-        else:
-            self._asked[asked.id] = asked
-            state.out.append(EnterGroup(asked.id, asked.pid, asked.uid, asked.uplink))
+            return
+        try:
+            find_uplink(state.uplinks, asked.uplink)
+        except HostError as error:
+            state.out.append(Answer(asked.id, problems=error.problems))
+            return
+        self._asked[asked.id] = asked
+        state.out.append(EnterGroup(asked.id, asked.pid, asked.uid, asked.uplink))
 
     def _entered(self, entered: e.GroupEntered) -> None:
         asked = self._asked.pop(entered.id, None)
