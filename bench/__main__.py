@@ -49,7 +49,7 @@ def run(name: str, before: Path | None = None) -> bool:
     say(f"{name}: {BENCHES[name]}")
     machine, start = results.read_machine(), time.monotonic()
     try:
-        given = {"before": before} if name == "turn" else {}
+        given = {"before": before} if name in ("turn", "processes") else {}
         report: results.Report = import_module(f"bench.{name}").run(**given)
     except Exception as error:  # noqa: BLE001  # the other benches go on
         say(f"{name}: failed: {type(error).__name__}: {error}")
@@ -71,7 +71,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
     parser.add_argument("--render", action="store_true", help="only write docs/figures.md anew")
-    help_ = "a checkout with a .venv, whose daemon `turn` measures as well"
+    help_ = "a checkout with a .venv, which `turn` and `processes` measure as well"
     parser.add_argument("--before", metavar="DIR", type=Path, help=help_)
     chosen = parser.parse_args()
     names = chosen.names or list(BENCHES)

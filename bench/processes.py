@@ -5,62 +5,82 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from bench.clock import say, times_ms
+from bench.clock import say
 from bench.results import Figure, Report
-from bench.stats import median, quantile
-from bench.subject import Subject
+from bench.stats import median, paired, quantile
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
 
 TARGET_MS = 250
-_COUNT = 15
+_COUNT = 25
 _QUESTION = ("tcp", "198.18.1.10:1234", "198.51.100.10:443")
 _HOW = f"""\
 Each command as a process of its own, {_COUNT} times, on the lab's host with two uplinks after
 `apply`; byte code is compiled, files are cached. `python -c pass` is what Python itself takes.
-*Processor* is the part of it that other work on the machine disturbs least."""
+*Processor* is the part of it that other work on the machine disturbs least. *before* is an earlier
+version, in a world beside, whose runs take turns with those of this version."""
 
 
-def run() -> Report:
-    program = [str(Path(sys.executable).with_name("ifdefault"))]
-    with World.up(load("two")) as world:
-        Subject(world).apply()
-        own = [*program, "-c", str(world.config), "--state-dir", str(world.dir / "state")]
-        commands: dict[str, tuple[Sequence[str], int | None]] = {
-            "ifdefault --help": ([*program, "--help"], TARGET_MS),
-            "ifdefault status": ([*own, "status"], TARGET_MS),
-            "ifdefault explain": ([*own, "explain", *_QUESTION], TARGET_MS),
-            "ifdefault plan": ([*own, "plan"], None),
-            "ifdefault apply": ([*own, "apply"], None),
-            "python -c pass": ([sys.executable, "-c", "pass"], None),
-        }
-        samples: dict[str, list[float]] = {}
-        for name, (command, _) in commands.items():
+def run(before: Path | None = None) -> Report:
+    programs = {"": str(Path(sys.executable).with_name("ifdefault"))}
+    if before is not None:
+        programs["before: "] = str(before / ".venv/bin/ifdefault")
+    samples: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        worlds = {who: stack.enter_context(World.up(load("two"))) for who in programs}
+        for who, world in worlds.items():
+            world["host"].run([*_at(world, programs[who]), "apply"])
+        for name, arguments in COMMANDS.items():
             say(name)
-            samples[name], samples[f"{name}, processor"] = _time(world, command)
-    figures = []
-    for name, (_, target_ms) in commands.items():
-        figures.append(Figure(f"`{name}`, median", median(samples[name]), "ms", target_ms))
-        figures.append(Figure(f"`{name}`, p95", quantile(samples[name], 0.95), "ms"))
-        spent_ms = median(samples[f"{name}, processor"])
-        figures.append(Figure(f"`{name}`, processor, median", spent_ms, "ms"))
+            for turn in range(_COUNT + 1):
+                for who, world in worlds.items():
+                    wall_ms, spent_ms = _time(world, arguments(_at(world, programs[who])))
+                    if turn:  # the first one warms the caches
+                        samples.setdefault(who + name, []).append(wall_ms)
+                        samples.setdefault(f"{who}{name}, processor", []).append(spent_ms)
+    figures = [figure for name in COMMANDS for figure in _figures(name, samples)]
     return Report("Whole processes", _HOW, tuple(figures), samples=samples)
 
 
-def _time(world: World, command: Sequence[str]) -> tuple[list[float], list[float]]:
-    """Wall and processor time of runs in the host's namespace; entering it isn't counted."""
-    spent_ms = []
+def _at(world: World, program: str) -> list[str]:
+    return [program, "-c", str(world.config), "--state-dir", str(world.dir / "state")]
 
-    def once() -> None:
-        before_ms = _children_ms()
+
+COMMANDS: dict[str, Callable[[list[str]], list[str]]] = {
+    "ifdefault --help": lambda own: [own[0], "--help"],
+    "ifdefault status": lambda own: [*own, "status"],
+    "ifdefault explain": lambda own: [*own, "explain", *_QUESTION],
+    "ifdefault plan": lambda own: [*own, "plan"],
+    "ifdefault apply": lambda own: [*own, "apply"],
+    "python -c pass": lambda _: [sys.executable, "-c", "pass"],
+}
+_TARGETS_MS = dict.fromkeys(list(COMMANDS)[:3], TARGET_MS)
+
+
+def _figures(name: str, samples: Mapping[str, Sequence[float]]) -> Iterator[Figure]:
+    yield Figure(f"`{name}`, median", median(samples[name]), "ms", _TARGETS_MS.get(name))
+    yield Figure(f"`{name}`, p95", quantile(samples[name], 0.95), "ms")
+    yield Figure(f"`{name}`, processor, median", median(samples[f"{name}, processor"]), "ms")
+    if f"before: {name}" in samples:
+        for what in (name, f"{name}, processor"):
+            ratio = median(paired(samples[what], samples[f"before: {what}"]))
+            yield Figure(f"`{what}`, now to before, median of pairs", ratio, "ratio")
+
+
+def _time(world: World, command: Sequence[str]) -> tuple[float, float]:
+    """Wall and processor time, in ms, of a run in the host's namespace; entering isn't counted."""
+
+    def once() -> tuple[float, float]:
+        before_ms, began_s = _children_ms(), time.monotonic()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        spent_ms.append(_children_ms() - before_ms)
+        return (time.monotonic() - began_s) * 1000, _children_ms() - before_ms
 
-    taken_ms = world["host"].python(lambda: times_ms(once, _COUNT))
-    return taken_ms, spent_ms[-_COUNT:]
+    return world["host"].python(once)
 
 
 def _children_ms() -> float:

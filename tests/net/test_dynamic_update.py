@@ -116,12 +116,20 @@ def saying(
     return Saying({zone: [Endpoint(a, 53, str(key)) for a in servers]}, names, ways, ttl)
 
 
+def query(question: dns.message.Message, server: str) -> dns.message.Message:
+    """A server's answer by UDP; as any resolver, it asks again when none comes."""
+    for _ in range(20):
+        with suppress(dns.exception.Timeout):
+            return dns.query.udp(question, server, timeout=1)
+    raise TimeoutError(f"{server} doesn't answer")
+
+
 def await_zone(world: World, server: str = SERVER) -> None:
     """Until a server has loaded its zone, which is after it listens."""
 
     def loaded() -> bool:
         question = dns.message.make_query(ZONE, "SOA")
-        return bool(dns.query.udp(question, server, timeout=5).answer)
+        return bool(query(question, server).answer)
 
     eventually(lambda: world["client"].python(loaded), 20, what="the zone is loaded")
 
@@ -144,7 +152,7 @@ def records(world: World, name: str = WWW, server: str = SERVER) -> dict[str, in
         found: dict[str, int] = {}
         for kind in ("A", "AAAA"):
             question = dns.message.make_query(name, kind, flags=dns.flags.Flag(0))
-            answer = dns.query.udp(question, server, timeout=2)
+            answer = query(question, server)
             found |= {str(each): rrset.ttl for rrset in answer.answer for each in rrset}
         return found
 
@@ -156,10 +164,9 @@ async def say_it(world: World, name: str, addresses: set[str], server: str = SER
     found: dict[str, int] = {}
     over = time.monotonic() + 20.0
     while time.monotonic() < over:
-        with suppress(dns.exception.Timeout):  # as any resolver: it asks again
-            found = await asyncio.to_thread(records, world, name, server)
-            if set(found) == addresses:
-                return
+        found = await asyncio.to_thread(records, world, name, server)
+        if set(found) == addresses:
+            return
         await asyncio.sleep(0.005)
     assert set(found) == addresses
 

@@ -25,7 +25,7 @@ PORT_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 class Keys(BaseModel):
     """A table of the config; what it doesn't know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def reject(what: str, remedy: str) -> NoReturn:

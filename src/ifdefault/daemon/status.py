@@ -16,7 +16,7 @@ OutletKind = Literal["server", "update", "provider", "exec"]
 OutletState = Literal["current", "pending", "failing"]
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Named:
     """What the DNS is to say of a name, since when. `addresses`: (uplink, address)."""
 
@@ -27,7 +27,7 @@ class Named:
     since_s: float
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class OutletStatus:
     """One place where names are published, and whether it says what it is to say. `detail` is
     what is being done, or the server's own words; `seen`: addresses as read back."""
@@ -42,7 +42,7 @@ class OutletStatus:
     seen: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class DnsStatus:
     """All names, and all places where they are published. `queries`: answered by the embedded
     server since the engine started, by the uplink that they came in by."""
@@ -84,7 +84,7 @@ class DaemonStatus:
     contents: tuple[CheckedServer, ...] = ()
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened. `at` is wall-clock time, for people alone."""
 

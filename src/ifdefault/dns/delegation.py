@@ -16,7 +16,7 @@ from ifdefault.model.dns import CandidateAddresses, DnsConfig, Endpoint, NameCon
 ZoneLine = tuple[str, str, str]  # owner, type, value
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """A zone as the config has it. `zone` "" where it leaves the zone to be found out."""
 

@@ -26,7 +26,7 @@ _MOST_LINKS = 8  # of a chain of CNAMEs
 _MOST_DEPTH = 4  # name servers whose addresses depend on others whose addresses …
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """`uplink` "" is whichever way the host takes."""
 
@@ -38,7 +38,7 @@ class Question:
     port: int = 53
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Rrset:
     """Records of one name and type. Names in `values` are canonical, the rest is as dig prints."""
 
@@ -48,7 +48,7 @@ class Rrset:
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class QueryResult:
     """What came of a question. `error` says why there is no response; if `is_local`, for a
     reason of this host's own, which says nothing of the server or the uplink."""
@@ -87,7 +87,7 @@ Asking = Generator[tuple[Question, ...], tuple[QueryResult, ...], T]
 Exchange = tuple[Question, QueryResult]
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Delegation:
     """What a parent says of a zone. `glue`: the addresses of name servers that it gives along."""
 
@@ -101,7 +101,7 @@ class Delegation:
         return tuple(a for r in self.glue if r.name == host for a in r.values)
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One step of the way down: who of a zone's servers was asked, and what it told."""
 
@@ -113,7 +113,7 @@ class Step:
     told: str
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ReferralEnd:
     """Where referrals end: the last zone, and what its server says; None if none of them does."""
 
@@ -121,7 +121,7 @@ class ReferralEnd:
     reply: QueryResult | None
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ZoneServer:
     """A server that should know a zone. `host` "" is one that the config alone names."""
 
@@ -156,7 +156,7 @@ class ZoneSurvey:
         ]
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Alias:
     """A name that isn't ours and may lead here: its CNAMEs, and where they end."""
 

@@ -37,7 +37,7 @@ class HasFamily(Protocol):
 W = TypeVar("W", bound=HasFamily)
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """What an UPDATE asks for: first to remove, then to add."""
 

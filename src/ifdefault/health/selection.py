@@ -27,7 +27,7 @@ _FORCED: dict[Forced, int] = {"up": 0, "drain": 3, "down": 6}
 _DRAINED, _DOWN, _DRAINED_DOWN, _FORCED_DOWN = 3, 4, 5, 6
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """An uplink in one family, as a choice. Candidates come in the order of the config."""
 

@@ -30,7 +30,7 @@ TRANSITIONS: dict[PathState, dict[PathState, str]] = {
 }
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What a path takes along into the next process: numbers, strings and tuples only. `losses`:
     what the loss model learned; `seen`: the targets that answered, and their round trip;

@@ -38,7 +38,7 @@ _HOST = """
 """
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """An interface that leads to a provider. `gateways` holds what the kernel knows, by family;
     "" needs none. `routers` are neighbours that say they are routers, with no default of theirs."""

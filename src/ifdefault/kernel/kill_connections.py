@@ -18,7 +18,7 @@ from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 _PORTS_MAX = 500  # that the kernel is asked to look at; we look at all
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Freed:
     """How many went; `flows` as the table of tracked connections shrank meanwhile."""
 

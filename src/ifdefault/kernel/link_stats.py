@@ -15,7 +15,7 @@ _COUNTERS = struct.Struct("=QQQQ")  # the first of struct rtnl_link_stats64
 _FILTER = 1 << rt.IFLA_STATS_LINK_64 - 1  # IFLA_STATS_FILTER_BIT
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class LinkStats:
     """What a link has carried since it exists."""
 

@@ -14,7 +14,7 @@ from ifdefault.model.errors import reason
 from ifdefault.model.kernel import Route
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class RouteReply:
     """A route, or the kernel's refusal in its own words."""
 

@@ -44,7 +44,7 @@ zones = ["{ZONE}"]
 """
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """The visits that were begun within a while; times are seconds after the cut."""
 
@@ -53,7 +53,7 @@ class Span:
     answered: int
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class VisitSummary:
     """What became of all visits to one name. `last_failed_s`: when the last that failed was begun;
     `return_s`: after the provider's return, when it was first visited through it again."""
@@ -66,7 +66,7 @@ class VisitSummary:
     spans: tuple[Span, ...]
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Outage:
     """`events`: the daemon's, (seconds after the cut, kind, text)."""
 

@@ -36,7 +36,7 @@ _ANSWERS = {
 }
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """What came of one kind of traffic to one address. `misrouted` is in packets."""
 
@@ -51,7 +51,7 @@ class Row:
     misrouted: int
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class UplinkShare:
     """The connections that DNS rotation brought to one uplink."""
 
@@ -60,7 +60,7 @@ class UplinkShare:
     answered: int
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Story:
     topology: str
     drawing: str

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ifdefault.lab.world import Node
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class AddressShare:
     """What came of the connections to one of a name's addresses."""
 

@@ -27,7 +27,7 @@ ZONE = "www.example"  # what the host is for, unless a topology says otherwise
 _FORWARD = (("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"))
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class LinkEnd:
     """One end of a link."""
 
@@ -40,7 +40,7 @@ class LinkEnd:
         return "02:" + sha256(f"{self.node}.{self.dev}".encode()).digest()[:5].hex(":")
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """A namespace: what `world` lays into it, in the order of these fields."""
 
@@ -57,7 +57,7 @@ class NodeSpec:
     radvd: str = ""
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Provider:
     """A router that forwards only what comes from its own prefixes (BCP 38)."""
 
@@ -70,7 +70,7 @@ class Provider:
     uplink: str = ""  # what the host's config calls it, where it can't be the name of a node
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class DelegatedZone:
     """A zone that its parent leaves to others. `nameservers`: (name, addresses)."""
 
@@ -78,7 +78,7 @@ class DelegatedZone:
     nameservers: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ProviderAddress:
     """An address of the host, and the provider whose prefix it is in."""
 
@@ -88,7 +88,7 @@ class ProviderAddress:
     sources: tuple[str, ...] = ()  # clients that come in through that provider; () for any
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Topology:
     name: str
     title: str

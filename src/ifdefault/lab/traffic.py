@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ifdefault.lab.world import Node
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Tally:
     """What came of all tries of one kind to one target."""
 

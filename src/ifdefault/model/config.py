@@ -37,7 +37,7 @@ class Probe:
         return f"{self.kind}://{host}{port}{slash}{self.path}"
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class UplinkConfig:
     """One `[uplink.NAME]` of the config; empty tuples mean "read it from the kernel"."""
 
@@ -53,7 +53,7 @@ class UplinkConfig:
     routed: tuple[str, ...] = ()  # prefixes that this provider routes to the host
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class HostConfig:
     """The `[host]` of the config."""
 
@@ -67,7 +67,7 @@ class HostConfig:
     forwarded: Literal["follow", "off"] = "follow"  # answers to what others' rules forward
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class HealthConfig:
     """The `[health]` of the config: what is probed, and how it is judged."""
 
@@ -88,7 +88,7 @@ class HealthConfig:
     on_down: Literal["free", "keep"] = "free"  # outgoing connections of a dead uplink
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class DaemonConfig:
     """The `[daemon]` of the config."""
 
@@ -96,7 +96,7 @@ class DaemonConfig:
     hook_user: str = "ifdefault-hook"
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class HookConfig:
     """The `[hooks]` of the config: an executable for each event, "" for none."""
 
@@ -120,7 +120,7 @@ class Ports:
         return f"{self.transport}:{self.first}{more}"
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ForwardServer:
     """A content server behind the host. `port` 0: that which the client asked for. `weight` 0: it
     drains, which is to say that it gets no new connections."""
@@ -130,7 +130,7 @@ class ForwardServer:
     weight: int = 1
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ForwardConfig:
     """One `[[forward]]` of the config: a service that content servers behind the host offer."""
 
@@ -141,7 +141,7 @@ class ForwardConfig:
     gone: Literal["next", "reset"] = "next"  # what becomes of the share of a server that is gone
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class OutgoingRule:
     """One `[[outgoing.rule]]`: what it selects leaves by the first of `via` that is usable; by the
     last of them if none is. Selectors that are empty select everything; `cgroups` stands alone."""
@@ -154,7 +154,7 @@ class OutgoingRule:
     cgroups: tuple[str, ...] = ()  # paths below the root of the cgroup v2 hierarchy: "/a/b"
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class OutgoingConfig:
     """The `[outgoing]` of the config."""
 
@@ -165,7 +165,7 @@ class OutgoingConfig:
     rules: tuple[OutgoingRule, ...] = ()
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Config:
     uplinks: tuple[UplinkConfig, ...]
     host: HostConfig = HostConfig()

@@ -25,7 +25,7 @@ DISCOVER = "discover"  # in place of a public address: to be found out through t
 # --- what the owner wants -----------------------------------------------------------------
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """A static record. `rdata` is in wire form without compression, `text` as it was written."""
 
@@ -34,7 +34,7 @@ class Record:
     text: str
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class NameConfig:
     """One `[[dns.name]]`: a name that leads to this host."""
 
@@ -54,7 +54,7 @@ class Endpoint:
     key: str = ""
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """`[dns.server]`: the embedded server. It is there if it has zones."""
 
@@ -66,7 +66,7 @@ class ServerConfig:
     rate_limit: int = 100  # answers a second to a network of clients without a cookie; 0: any
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class UpdateConfig:
     """One `[[dns.update]]`: a zone on others' servers, by dynamic update (RFC 2136)."""
 
@@ -74,7 +74,7 @@ class UpdateConfig:
     servers: tuple[Endpoint, ...]
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ProviderConfig:
     """One `[[dns.provider]]`: a zone at a provider, by its API (dns-lexicon's name of it)."""
 
@@ -84,7 +84,7 @@ class ProviderConfig:
     timeout_s: float = 60.0
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ExecConfig:
     """One `[[dns.exec]]`: a program that publishes a name however it likes. `zone` "" is any."""
 
@@ -93,7 +93,7 @@ class ExecConfig:
     timeout_s: float = 30.0
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class DnsConfig:
     """The `[dns]` of the config. `discover`: who tells the address that a request came from, as
     `dns://SERVER/NAME` (its A or AAAA record) or `http(s)://…` (the response's text)."""
@@ -115,7 +115,7 @@ class DnsConfig:
 # --- what the DNS is to say ---------------------------------------------------------------
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class CandidateAddresses:
     """What an uplink brings into the DNS: at most one address a family, as the Internet sees it."""
 
@@ -124,7 +124,7 @@ class CandidateAddresses:
     addresses: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class AddressRecord:
     """An address as it is handed out."""
 
@@ -137,7 +137,7 @@ class AddressRecord:
         return family_of(self.address)
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Published:
     """A name, and what is to be said of it now. `addresses` are the best first, never none of a
     family in which the name has any."""
@@ -149,7 +149,7 @@ class Published:
     records: tuple[Record, ...] = ()
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Zone:
     """A zone of the embedded server, whole. `names` hold those of its name servers too (glue);
     `nameservers` are the NS records of its apex, the first of them the SOA's."""

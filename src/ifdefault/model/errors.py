@@ -15,7 +15,7 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong, or worth a warning, and its remedy."""
 

@@ -17,7 +17,7 @@ Verdict = Literal["answered", "lost", "wrong", "local"]  # the fate of one probe
 ServerState = Literal["unproven", "up", "gone"]
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Ask:
     """Send one probe now. `seq` is unique among those of its path that may still be answered;
     `target` is the probe's index in the path's list of targets, GATEWAY the gateway itself."""
@@ -30,7 +30,7 @@ class Ask:
 GATEWAY = -1
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Transition:
     """A path changed its state. `at_s` is monotonic; `cause` is for people."""
 
@@ -45,7 +45,7 @@ class Transition:
         return f"{self.uplink} IPv{self.family}: {self.was} -> {self.state} ({self.cause})"
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class TargetHealth:
     """One target of a path. `note` is "" or what is remarkable: it never answered, is silent …"""
 
@@ -56,7 +56,7 @@ class TargetHealth:
     note: str = ""
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Health:
     """A path, which is an uplink in one family, as it is judged. Times are monotonic seconds."""
 
@@ -73,7 +73,7 @@ class Health:
     targets: tuple[TargetHealth, ...] = ()
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ServerHealth:
     """A content server behind the host, as its check judges it."""
 
@@ -85,7 +85,7 @@ class ServerHealth:
     cause: str
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Which uplinks to use. `order`: all of a family, best first; the first carries the normal
     default. `usable`: those among them that may be given flows and be named in the DNS, never
@@ -103,7 +103,7 @@ class Decision:
         return dict(self.usable).get(family, ())
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Way:
     """From where something may leave that isn't a probe: an uplink in one family."""
 
@@ -114,7 +114,7 @@ class Way:
     mark: int
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class TcpStats:
     """The sockets of one local address. Outsiders can forge half-open ones, nothing else."""
 

@@ -31,7 +31,7 @@ FORWARDING: dict[Family, str] = {  # sysctls
 # --- what the host is ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Link:
     index: int
     name: str
@@ -43,7 +43,7 @@ class Link:
     point_to_point: bool = False
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Address:
     """An address of the host. `scope`: 0 global, 253 link, 254 host."""
 
@@ -116,7 +116,7 @@ class Rule:
     protocol: int = 0
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Neighbour:
     family: Family
     dev: str
@@ -125,7 +125,7 @@ class Neighbour:
     router: bool = False
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class NftTable:
     """A table of our name as the kernel holds it: `digest` of what we loaded (the table's comment),
     "" if that wasn't us, and `listing`, a digest of its contents as listed, counters and elements
@@ -135,7 +135,7 @@ class NftTable:
     listing: str = ""
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """The text of a table of ours as we loaded it last, and what the kernel made of it."""
 
@@ -152,7 +152,7 @@ def ruleset_digest(text: str) -> str:
     return RULESET_DIGEST + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything we read of the kernel, at one time, in kernel order where order matters."""
 
@@ -174,7 +174,7 @@ class Facts:
 # --- what should be -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Uplink:
     """An uplink as resolved from config and facts. `pending` says why it can't be used yet.
 
@@ -208,7 +208,7 @@ class Uplink:
         return dict(self.sources).get(family)
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Redirect:
     """Clients from `first` to `last` are answered from `address` by a UDP socket that is bound to
     none; packets to other addresses of the host are redirected there."""
@@ -222,7 +222,7 @@ class Redirect:
 SLOTS = 256  # of the balance, a family
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Hook:
     """What the cgroup program on connect() does with this network namespace's own sockets that
     have no mark and aren't bound: it gives them a chosen mark.
@@ -240,7 +240,7 @@ class Hook:
     cgroups: tuple[tuple[str, int, int], ...] = ()
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Desired:
     """All that we put into the kernel. `rules` are in the order in which they must stand."""
 
@@ -260,21 +260,21 @@ class Desired:
 # --- how to get there ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SetSysctl:
     name: str
     value: str
     was: str
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SetGroup:
     dev: str
     group: int
     was: int
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class PutRoute:
     """Add a route, or replace the one of the same table, destination and metric (`was`)."""
 
@@ -282,26 +282,26 @@ class PutRoute:
     was: Route | None = None
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class DeleteRoute:
     route: Route
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class AddRule:
     """Add a rule behind those of its priority."""
 
     rule: Rule
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class DeleteRule:
     """Delete the first rule that is equal to this one."""
 
     rule: Rule
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class LoadNft:
     """Replace one of our nft tables by `text` in one transaction; "" deletes it."""
 
@@ -309,14 +309,14 @@ class LoadNft:
     text: str
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class PutHook:
     """Lay the hook on connect(), or replace it; None takes it away."""
 
     hook: Hook | None
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ForgetFlows:
     """Delete the conntrack entries of UDP flows to redirected ports whose answers would now come
     from another address than the entry leads to, redirected or not (see plan.udp_wildcard)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class LinkChanged:
     """A link came, went, or changed in a way that matters (also its name, group or MAC)."""
 
@@ -17,7 +17,7 @@ class LinkChanged:
     gone: bool = False
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class NeighbourChanged:
     """`reachable` False: it doesn't answer (NUD_FAILED); None: the kernel has forgotten it."""
 
@@ -27,7 +27,7 @@ class NeighbourChanged:
     mac: str = ""
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ObjectChanged:
     """Something of a kind was added, changed or deleted; `ours`: it bears our number or name,
     whoever did it."""
@@ -36,7 +36,7 @@ class ObjectChanged:
     ours: bool = False
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Overrun:
     """Events were lost: all must be read again."""
 

@@ -39,7 +39,7 @@ class CheckedServer:
     check: str  # as in ForwardConfig, but never "off"
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Backend:
     """What becomes of a new connection to a service: `servers` are drawn by weight, each with its
     port; with a likelihood of `refused` of all weights it is refused, as it is without servers."""
@@ -103,7 +103,7 @@ def target(
     return None
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Fate:
     servers: tuple[ForwardServer, ...]
     refused: int

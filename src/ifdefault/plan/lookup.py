@@ -20,7 +20,7 @@ _PREFERENCES = ("high", "", "low")
 _REFUSALS = ("blackhole", "unreachable", "prohibit")
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Flow:
     """A packet's selectors. `iif` "" means made by this host; `src` "" not chosen yet."""
 
@@ -36,7 +36,7 @@ class Flow:
     uid: int = 0
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class LookupResult:
     """What becomes of the packet. `kind`: unicast, local, blackhole, unreachable, prohibit.
 

@@ -33,7 +33,7 @@ class BadKey(HostError):
     """A key's file can't be used."""
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class LoadedKey:
     """`name` is canonical text: lower case, without the final dot."""
 
