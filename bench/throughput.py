@@ -46,7 +46,7 @@ wrk for {_CONNECTIONS_S} s, 2 threads, 64 connections at a time, one request eac
 {_STREAM_S} s. *Processor time a connection* is what client, server and the kernel on their behalf
 spend: the part that other work on the machine disturbs least; lower is better. {ROUNDS} rounds in
 each pair of worlds, after one that doesn't count, in random order; what must hold, and the
-truth-meter, is measured in each, the other cases in every {_EVERY}th. A *ratio* compares a case
+source check, is measured in each, the other cases in every {_EVERY}th. A *ratio* compares a case
 with the mean of the two runs of the plain host in the same round; the table has its median, the
 quartiles, and the ratio of the medians over all rounds. IPv4, to isp-a's address unless the case
 says otherwise."""
@@ -118,7 +118,7 @@ CASES = (
     Case("after `down`", lambda _: nullcontext()),
     Case("default mode", _ours()),
     Case("default mode, to isp-b", _ours(), "198.51.100.10"),
-    Case("truth-meter on", _ours(truth_meter="drop")),
+    Case("source check on", _ours(source_check="drop")),
     Case("arrival marks", _ours(return_path="mark")),
     Case("conntrack marks", _ours(return_path="conntrack")),
     Case("a naive UDP socket", _with_naive_udp),
@@ -126,7 +126,7 @@ CASES = (
 )
 _MUST_HOLD = ("default mode",)
 # what a decision rests on is measured as often
-_OFTEN = (*_PLAIN, *_MUST_HOLD, "truth-meter on")
+_OFTEN = (*_PLAIN, *_MUST_HOLD, "source check on")
 # what is measured (fields of Sample), its unit, and the target of its ratio
 _MEASURES = {
     "per_s": ("Connections per second", "/s", TARGET_RATIO),

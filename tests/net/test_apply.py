@@ -283,7 +283,7 @@ def test_reapplied_under_load_nothing_is_lost(lab_world: LabWorld) -> None:
             assert apply(world, next(wanted)).operations
             took_s.append(perf_counter() - start)
         for _ in range(2):  # and as a user does
-            host = "\n[host]\ntruth_meter = 'count'\n"
+            host = "\n[host]\nsource_check = 'count'\n"
             text = world.config.read_text()
             world.config.write_text(text.replace(host, "") if host in text else text + host)
             assert "operations performed" in world.ifdefault("apply", check=True).stderr

@@ -293,7 +293,7 @@ def test_a_routed_prefix_needs_no_nat(lab_world: LabWorld) -> None:
     assert world.misrouted() == before
 
 
-def test_the_truth_meter_knows_whose_a_routed_prefix_is(lab_world: LabWorld) -> None:
+def test_the_source_check_knows_whose_a_routed_prefix_is(lab_world: LabWorld) -> None:
     world = lab_world("two")
     route_prefixes(world, "content", ("lan0", "lan0"))
     forwarding(world)

@@ -43,9 +43,7 @@ def test_status_tells_how_the_uplinks_fare(lab_world: LabWorld) -> None:
         done = world.ifdefault("status")
         assert done.returncode == 1
         assert carriers(done.stdout) == {"isp-b IPv4", "isp-b IPv6"}
-        assert re.search(
-            r"^isp-a +IPv4 +down +\d.*nothing new +.* rounds lost in ", done.stdout, re.M
-        )
+        assert re.search(r"^isp-a +IPv4 +down +\d.*not used +.* rounds lost in ", done.stdout, re.M)
         assert "the kernel differs" not in done.stdout
         told = json.loads(world.ifdefault("status", "--json").stdout)
         assert told["holds"]
@@ -60,7 +58,7 @@ def test_status_tells_how_the_uplinks_fare(lab_world: LabWorld) -> None:
     await_states(world, ["up"])
     await_default(world, "wan0")
     told_again = world.ifdefault("events", "-n", "100").stdout
-    for text in ("isp-a IPv4: up -> down", "default IPv6: isp-a -> isp-b", "recovering -> up"):
+    for text in ("isp-a IPv4: up -> down", "primary IPv6: isp-a -> isp-b", "recovering -> up"):
         assert text in told_again
     assert all(
         re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d  \w+ +\S", line)
@@ -69,12 +67,12 @@ def test_status_tells_how_the_uplinks_fare(lab_world: LabWorld) -> None:
 
 
 def carriers(text: str) -> set[str]:
-    """The paths that carry the normal default, by the table that status prints."""
+    """The paths of the primary uplinks, by the table that status prints."""
     found, uplink = set(), ""
     for line in text.splitlines():
         if match := re.match(r"(\S*) +(IPv[46]) +(.*)", line):
             uplink = match[1] or uplink
-            if "  default  " in f"{match[3]}  ":
+            if "  primary  " in f"{match[3]}  ":
                 found.add(f"{uplink} {match[2]}")
     return found
 

@@ -199,7 +199,7 @@ def test_hooks_run_as_a_user_that_can_read_no_key(lab_world: LabWorld, everybody
     hung = everybodys / "hung"
     hung.write_text("#!/bin/sh\nexec sleep 1000\n")
     hung.chmod(0o755)
-    hooks = f'[hooks]\ndefault = "{hook}"\ndown = "{hung}"\ntimeout_s = 2.0\n'
+    hooks = f'[hooks]\nprimary = "{hook}"\ndown = "{hung}"\ntimeout_s = 2.0\n'
     answers.configure(world, f"[health]\nrecover_s = 0.3\n{hooks}")
     key.parent.mkdir()
     key.write_text("secret")

@@ -110,7 +110,7 @@ def test_outgoing_connections_of_the_dead_uplink_are_freed(lab_world: LabWorld) 
             eventually(lambda: _is_destroyed(out_a), watched.PATIENCE_S, what="freed")
             for kept in (out_b, lan):
                 assert not _is_destroyed(kept)
-            eventually(lambda: events(world, "freed"), what="an event tells of it")
+            eventually(lambda: events(world, "ended"), what="an event tells of it")
         assert _echoes(into_a), "an inbound connection outlives the outage"
 
 

@@ -4,7 +4,7 @@
 client ── core ─┤                ├ host lan0 ─ lan ┼─ web2: nginx, echoes on 7000-7004
                 └─ isp-b ── wan1 ┘                 └─ desk, a client
 
-Health is given here: what servers the daemon finds gone is tested with the daemon.
+Health is given here: what servers the daemon finds down is tested with the daemon.
 """
 
 from __future__ import annotations
@@ -50,17 +50,19 @@ def world(lab_world: LabWorld) -> World:
     return found
 
 
-def shared(*weights: int, gone: str = "next", listen: tuple[Ports, ...] = (HTTP,)) -> ForwardConfig:
+def shared(
+    *weights: int, on_down: str = "next", listen: tuple[Ports, ...] = (HTTP,)
+) -> ForwardConfig:
     """A service of both servers, in both families."""
     to = tuple(
         ForwardServer(address, weight=weight)
         for addresses, weight in zip((WEB1, WEB2), weights, strict=True)
         for address in addresses
     )
-    return ForwardConfig(listen, to, gone=gone)  # type: ignore[arg-type]
+    return ForwardConfig(listen, to, on_down=on_down)  # type: ignore[arg-type]
 
 
-def lay(world: World, *forwards: ForwardConfig, gone: tuple[tuple[str, int], ...] = ()) -> float:
+def lay(world: World, *forwards: ForwardConfig, down: tuple[tuple[str, int], ...] = ()) -> float:
     """Apply the topology's uplinks with these services; how long that took, in seconds."""
     config = Config(parse(world.topology.config, "ifdefault.toml").uplinks, forwards=forwards)
     every = tuple((family, NAMES) for family in FAMILIES)
@@ -69,9 +71,9 @@ def lay(world: World, *forwards: ForwardConfig, gone: tuple[tuple[str, int], ...
     def run() -> float:
         with store.lock():
             started = time.perf_counter()
-            commit(prepare_config(config, store, decision=Decision(every, every, gone)), store)
+            commit(prepare_config(config, store, decision=Decision(every, every, down)), store)
             took = time.perf_counter() - started
-            again = prepare_config(config, store, decision=Decision(every, every, gone))
+            again = prepare_config(config, store, decision=Decision(every, every, down))
         assert again.operations == ()
         return took
 
@@ -157,8 +159,8 @@ def test_a_service_on_one_uplink(world: World) -> None:
 
 
 def test_the_next_server_takes_the_share_of_one_that_is_gone(world: World) -> None:
-    gone = tuple((address, ports.HTTP) for address in WEB1)
-    lay(world, shared(1, 1), gone=gone)
+    down = tuple((address, ports.HTTP) for address in WEB1)
+    lay(world, shared(1, 1), down=down)
     for target, server in zip(FAR, WEB2, strict=True):
         assert draws(world, target, 20) == {server: 20}
 
@@ -166,7 +168,7 @@ def test_the_next_server_takes_the_share_of_one_that_is_gone(world: World) -> No
 def test_without_a_server_clients_are_refused_at_once(world: World) -> None:
     """By the uplink that they came in on, TCP and UDP."""
     echoes = Ports("udp", ports.UDP_BOUND, ports.UDP_BOUND)
-    lay(world, shared(1, 1), gone=tuple((a, ports.HTTP) for a in (*WEB1, *WEB2)))
+    lay(world, shared(1, 1), down=tuple((a, ports.HTTP) for a in (*WEB1, *WEB2)))
     before = world.misrouted()
     for node, targets in (("client", answers.addresses(world)), ("desk", FAR), ("host", FAR)):
         for target in targets:
@@ -175,8 +177,8 @@ def test_without_a_server_clients_are_refused_at_once(world: World) -> None:
                 pass
             assert time.monotonic() - started < REFUSED_S
     assert refusals(world) == len(answers.addresses(world)) + 2 * len(FAR)
-    gone = tuple((a, echoes.first) for a in (*WEB1, *WEB2))
-    lay(world, shared(1, 1, listen=(echoes,)), gone=gone)
+    down = tuple((a, echoes.first) for a in (*WEB1, *WEB2))
+    lay(world, shared(1, 1, listen=(echoes,)), down=down)
     for target in answers.addresses(world):
         with answers.udp_socket(world["client"], "::" if ":" in target else "") as sock:
             sock.connect((target, echoes.first))
@@ -193,7 +195,7 @@ def refusals(world: World) -> int:
 
 
 def test_the_share_of_a_gone_server_may_be_refused(world: World) -> None:
-    lay(world, shared(1, 1, gone="reset"), gone=tuple((a, ports.HTTP) for a in WEB1))
+    lay(world, shared(1, 1, on_down="reset"), down=tuple((a, ports.HTTP) for a in WEB1))
     for target, server in zip(FAR, WEB2, strict=True):
         found = draws(world, target, 100)
         assert found.total() == 100 == found[server] + found[""]
@@ -203,8 +205,8 @@ def test_the_share_of_a_gone_server_may_be_refused(world: World) -> None:
 def test_a_datagram_flow_that_is_served_stays_served(world: World) -> None:
     """Until it is answered all its packets are new to conntrack, but the lot is drawn once."""
     mute = Ports("udp", 7005, 7005)
-    forward = shared(1, 1, gone="reset", listen=(mute,))
-    lay(world, forward, gone=tuple((a, mute.first) for a in WEB1))
+    forward = shared(1, 1, on_down="reset", listen=(mute,))
+    lay(world, forward, down=tuple((a, mute.first) for a in WEB1))
     with (
         answers.udp_socket(world["web2"], "", mute.first) as server,
         answers.udp_socket(world["client"]) as client,

@@ -30,6 +30,6 @@ def test_kernel_takes_every_ruleset(lab_world: LabWorld) -> None:
 
 def test_kernel_refuses_a_wrong_one(lab_world: LabWorld) -> None:
     """The check above can fail."""
-    text = RULESETS[0].read_text(encoding="utf-8").replace("goto truth_", "goto untruth_")
+    text = RULESETS[0].read_text(encoding="utf-8").replace("goto source_check_", "goto unchecked_")
     with pytest.raises(Exception, match="no such file"):
         lab_world("one")["host"].python(functools.partial(nft.check, NFT_TABLE, text))

@@ -18,7 +18,7 @@ from tests.net.conftest import LabWorld
 from tests.net.watched import PATIENCE_S, await_states, events
 from tests.records.record import blackhole
 
-_DECIDED = ("path", "default", "repair", "freed")  # kinds of events that the controller tells
+_DECIDED = ("path", "primary", "repair", "ended")  # kinds of events that the controller tells
 
 
 def test_a_replayed_record_is_what_the_daemon_did(lab_world: LabWorld, tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_replayed_record_is_what_the_daemon_did(lab_world: LabWorld, tmp_path:
     told: list[str] = []
 
     def note() -> None:
-        eventually(lambda: [e for e in events(world, "default") if "isp-a -> isp-b" in e])
+        eventually(lambda: [e for e in events(world, "primary") if "isp-a -> isp-b" in e])
         said = world.ifdefault("events", "--json", "--number", "500").stdout
         told.extend(e["text"] for e in map(json.loads, said.splitlines()) if e["kind"] in _DECIDED)
 
@@ -35,7 +35,7 @@ def test_a_replayed_record_is_what_the_daemon_did(lab_world: LabWorld, tmp_path:
     effects = [effect for turn in map(json.loads, said.splitlines()) for effect in turn["effects"]]
     logs = [e["text"] for e in effects if e["type"] == "Log" and e["kind"] in _DECIDED]
     assert logs[: len(told)] == told
-    assert "default IPv4: isp-a -> isp-b" in told
+    assert "primary IPv4: isp-a -> isp-b" in told
     moves = [e["operations"] for e in effects if e["type"] == "Converge"]
     assert any("lookup 1002" in operation for operation in moves[-1])
     text = world.ifdefault("replay", str(file)).stdout

@@ -52,7 +52,7 @@ def test_one_dies_then_the_other_and_they_return(lab_world: LabWorld) -> None:
     _await_gone(world, {(address, 80) for address in WEB1})
     assert time.monotonic() - begun_s < watched.PATIENCE_S / 2
     assert _served_by(world) == {*WEB2}
-    told = "forward tcp:80: 10.0.0.10:80 is gone (connection refused), 1 of 2 left"
+    told = "forward tcp:80: 10.0.0.10:80 is down (connection refused), 1 of 2 left"
     assert told in events(world, "server")
 
     _stop(second)
@@ -100,7 +100,7 @@ def test_a_page_may_be_asked_for_and_a_restart_asks_anew(lab_world: LabWorld) ->
     daemon = _start(world, BOTH + 'check = "/health"\n')
     _await_gone(world, {(address, 80) for address in WEB2})
     assert _served_by(world) == {*WEB1}
-    causes = {each.cause for each in standing(world).contents if each.state == "gone"}
+    causes = {each.cause for each in standing(world).servers if each.state == "down"}
     assert causes == {"status 404, expected one below 400"}
     daemon.terminate()
     assert daemon.wait(watched.PATIENCE_S) == 0
@@ -117,13 +117,13 @@ def _serve(world: World, node: str) -> subprocess.Popen[str]:
 
 
 def _start(world: World, more: str) -> subprocess.Popen[str]:
-    """Let a daemon run, until it has found every server to be up or gone."""
+    """Let a daemon run, until it has found every server to be up or down."""
     world.config.write_text(UPLINKS + more, encoding="utf-8")
     daemon = world.daemon()
     watched.await_states(world, ["up"])
 
     def judged() -> bool:
-        return all(each.state != "unproven" for each in standing(world).contents)
+        return all(each.state != "unproven" for each in standing(world).servers)
 
     eventually(judged, watched.PATIENCE_S, what="every server is judged")
     return daemon
@@ -136,9 +136,9 @@ def _stop(server: subprocess.Popen[str]) -> None:
 
 def _await_gone(world: World, servers: Collection[tuple[str, int]]) -> None:
     def are() -> bool:
-        return set(standing(world).decision.gone) == set(servers)
+        return set(standing(world).decision.servers_down) == set(servers)
 
-    eventually(are, watched.PATIENCE_S, what=f"{servers} are gone")
+    eventually(are, watched.PATIENCE_S, what=f"{servers} are down")
 
 
 def _served_by(world: World, targets: Collection[str] = (A, B, A6, B6)) -> set[str]:

@@ -27,7 +27,7 @@ ADDRESSES = [a.address for u in UPLINKS for a in u.addresses]
 SERVERS = [*(f"10.0.0.{n}" for n in range(1, 5)), *(f"fd00::{n}" for n in range(1, 4))]
 REFUSED, PASSED = "refused", "passed"
 
-_GONE: list[Literal["next", "reset"]] = ["next", "reset"]
+_DOWN: list[Literal["next", "reset"]] = ["next", "reset"]
 Likelihoods = dict[str, Fraction]  # "10.0.0.1:80", REFUSED or PASSED
 
 
@@ -113,8 +113,8 @@ class Table:
 
 
 @st.composite
-def scenes(draw: st.DrawFn) -> tuple[tuple[ForwardConfig, ...], forward_table.Gone]:
-    """Forwards that don't overlap, as the config sees to, and servers that are gone."""
+def scenes(draw: st.DrawFn) -> tuple[tuple[ForwardConfig, ...], forward_table.Down]:
+    """Forwards that don't overlap, as the config sees to, and servers that are down."""
     forwards = []
     for number in range(draw(st.integers(1, 4))):
         first = 100 * (number + 1)
@@ -135,8 +135,8 @@ def scenes(draw: st.DrawFn) -> tuple[tuple[ForwardConfig, ...], forward_table.Go
             for name in names
         )
         names = draw(st.lists(st.sampled_from([u.name for u in UPLINKS]), unique=True))
-        gone = draw(st.sampled_from(_GONE))
-        forwards.append(ForwardConfig(listen, to, tuple(names), gone=gone))
+        down = draw(st.sampled_from(_DOWN))
+        forwards.append(ForwardConfig(listen, to, tuple(names), on_down=down))
     known = [
         (server.address, server.port or ports.first)
         for forward in forwards
@@ -148,7 +148,7 @@ def scenes(draw: st.DrawFn) -> tuple[tuple[ForwardConfig, ...], forward_table.Go
 
 def expected(
     forwards: tuple[ForwardConfig, ...],
-    gone: forward_table.Gone,
+    down: forward_table.Down,
     address: str,
     transport: str,
     port: int,
@@ -162,8 +162,8 @@ def expected(
                 continue
             shares: Likelihoods = defaultdict(Fraction)
             for server in servers:
-                lost = (server.address, server.port or ports.first) in gone
-                if lost and forward.gone == "next":
+                lost = (server.address, server.port or ports.first) in down
+                if lost and forward.on_down == "next":
                     continue
                 goal = REFUSED if lost else f"{server.address}:{server.port or port}"
                 shares[goal] += server.weight
@@ -175,27 +175,27 @@ def expected(
 
 @given(scenes())
 def test_every_packet_has_the_fate_that_it_should(
-    scene: tuple[tuple[ForwardConfig, ...], forward_table.Gone],
+    scene: tuple[tuple[ForwardConfig, ...], forward_table.Down],
 ) -> None:
-    forwards, gone = scene
-    text = forward_table.render(forwards, UPLINKS, gone)
+    forwards, down = scene
+    text = forward_table.render(forwards, UPLINKS, down)
     for address in ADDRESSES:
         for transport in ("tcp", "udp"):
             for port in (100, 104, 109, 110, 200, 300, 303, 400):
-                wanted = expected(forwards, gone, address, transport, port)
+                wanted = expected(forwards, down, address, transport, port)
                 assert Table(text, address, transport, port).fate() == wanted
-                assert told(forwards, gone, address, transport, port) == wanted
+                assert told(forwards, down, address, transport, port) == wanted
 
 
 def told(
     forwards: tuple[ForwardConfig, ...],
-    gone: forward_table.Gone,
+    down: forward_table.Down,
     address: str,
     transport: str,
     port: int,
 ) -> Likelihoods:
     """The same, as `explain` tells it."""
-    found = forward_table.target(forwards, UPLINKS, transport, address, port, gone)
+    found = forward_table.target(forwards, UPLINKS, transport, address, port, down)
     if found is None:
         return {PASSED: Fraction(1)}
     total = sum(server.weight for server in found.servers) + found.refused

@@ -39,7 +39,7 @@ def test_two_in_a_row_decide(fates: list[tuple[str, float]]) -> None:
             if changed:
                 assert (changed.was, changed.state) == (was, states[server])
                 evidence[server].clear()
-    assert judge.gone == tuple(sorted(s for s in SERVERS if states[s] == "gone"))
+    assert judge.down == tuple(sorted(s for s in SERVERS if states[s] == "down"))
     assert {s: h.state for s, h in judge.health().items()} == states
 
 
@@ -47,9 +47,9 @@ def _expected(state: ServerState, evidence: list[bool]) -> ServerState:
     """`evidence` since the last change."""
     if state == "unproven" and evidence[-1:] == [True]:
         return "up"
-    if state == "gone":
-        return "up" if evidence[-2:] == [True, True] else "gone"
-    return "gone" if evidence[-2:] == [False, False] else state
+    if state == "down":
+        return "up" if evidence[-2:] == [True, True] else "down"
+    return "down" if evidence[-2:] == [False, False] else state
 
 
 @given(st.integers(1, 300), st.lists(verdicts, min_size=1, max_size=20), st.floats(1, 30))
@@ -83,6 +83,6 @@ def test_only_those_that_are_followed_are_asked(turns: list[list[ServerAddress]]
                 asked.append(server)
                 judge.observe(at_s, seq, "wrong", "")
         assert set(asked) <= set(servers)
-        assert set(judge.gone) <= set(servers)
+        assert set(judge.down) <= set(servers)
         assert set(judge.health()) == set(servers)
         now += 10

@@ -191,7 +191,7 @@ class Daemon:
                 self.names.publish(effect)
             case f.Save():
                 self.world.disk.saved = effect
-            case f.Log(kind="default"):
+            case f.Log(kind="primary"):
                 self.world.count("default moved")
             case _:
                 self._perform_rare(effect)

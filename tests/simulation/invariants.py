@@ -148,7 +148,7 @@ class Invariants:
     def transition_has_cause(self, step: f.RunHook) -> str:
         """A path goes down only if its line or link was bad lately, and up only if something was
         answered."""
-        if step.event == "default":
+        if step.event == "primary":
             return ""
         now, uplink = self.world.clock.now, self.world.uplink(step.uplink)
         line = uplink.lines[step.family]
@@ -366,7 +366,7 @@ class Invariants:
         sure = (
             known
             and state.settled
-            and not controller.servers.gone
+            and not controller.servers.down
             and not self.world.disk.state.runs
             and self.world.disk.forced == state.forced  # else a request isn't followed yet
         )

@@ -309,10 +309,10 @@ def test_events_follow_from_daemon_to_daemon(
 def test_how_the_uplinks_fare() -> None:
     lines = [re.sub("  +", "|", line) for line in paths.lines(STANDING)]
     assert lines == [
-        "Uplink|State|Since|Loss|RTT|In|Out|Carries|Cause",
-        "isp-a|IPv4|down|4.0s|50 %|12.3 ms|1.25 Mbit/s|0 bit/s|nothing new|4 rounds lost in 310 ms",
-        "|IPv6|up|5m00s|0.4 %|30.0 ms|default|icmp://[2001:db8::1] answers",
-        "isp-b|IPv4|recovering (forced drain, up in 1.5s)|1.0s|0.0 %|-|default|traffic flows",
+        "Uplink|State|Since|Loss|RTT|In|Out|Role|Cause",
+        "isp-a|IPv4|down|4.0s|50 %|12.3 ms|1.25 Mbit/s|0 bit/s|not used|4 rounds lost in 310 ms",
+        "|IPv6|up|5m00s|0.4 %|30.0 ms|primary|icmp://[2001:db8::1] answers",
+        "isp-b|IPv4|recovering (forced drain, up in 1.5s)|1.0s|0.0 %|-|primary|traffic flows",
         "held: undone in 5 s unless confirmed",
         "another program keeps undoing: ip rule add …",
         "example.net doesn't resolve",

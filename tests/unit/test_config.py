@@ -70,7 +70,7 @@ def test_every_key() -> None:
         table_base = 256
         rule_priority = 100
         interface_group = 1
-        truth_meter = "count"
+        source_check = "count"
         return_path = "conntrack"
         udp_wildcard = [4433, 443, 443]
         [health]
@@ -89,7 +89,7 @@ def test_every_key() -> None:
         up = "/usr/local/sbin/on-up"
         degraded = "/bin/d"
         down = "/bin/e"
-        default = "/bin/f"
+        primary = "/bin/f"
         timeout_s = 300
     """
     uplink = UplinkConfig(
@@ -219,6 +219,27 @@ interface = "lan0"
     ]
 
 
+def test_a_config_of_before_gets_each_new_name_in_one_run() -> None:
+    before = f"""\
+[host]
+truth_meter = "count"
+[health]
+on_down = "free"
+[hooks]
+default = "/bin/true"
+[[forward]]
+listen = "tcp:443"
+to = "10.0.0.10"
+gone = "reset"
+{UPLINK}"""
+    assert errors(before) == [
+        "f.toml:2: host.truth_meter: was renamed, it is now source_check",
+        'f.toml:4: health.on_down: "free" was renamed, it is now "end"',
+        "f.toml:6: hooks.default: was renamed, it is now primary",
+        "f.toml:10: forward[0].gone: was renamed, it is now on_down",
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -235,7 +256,7 @@ interface = "lan0"
         ("interface_group = 0", "0 is too small, use 1 or more"),
         ('interface_group = "1"', "not a whole number, write it without quotes or point"),
         (
-            'truth_meter = "dorp"',
+            'source_check = "dorp"',
             '"dorp" is no choice, use one of "auto", "drop", "count" or "off"',
         ),
         ("return_path = true", "true is no choice, use one of"),
@@ -379,7 +400,7 @@ def test_any_text_is_a_probe_or_one_error(url: str) -> None:
         ("[health]\ndegraded_rtt_ms = -0.1", "-0.1 is too small, use 0 or more"),
         ("[health]\ndegraded_rtt_ms = 10001", "10001 is too much, use 10000 or less"),
         (f"[health]\ndegraded_rtt_ms = {'9' * 400}", "not a number"),
-        ("[health]\non_down = 'kill'", '"kill" is no choice, use one of "free" or "keep"'),
+        ("[health]\non_down = 'kill'", '"kill" is no choice, use one of "end" or "keep"'),
         ("[health]\nprobe = []", "unknown key, the nearest is probes"),
         ("[daemon]\nuser = 'a b'", '"a b" is no user, use a name or a number'),
         ("[daemon]\nuser = true", "true is no user"),

@@ -57,7 +57,7 @@ def test_every_key() -> None:
         to = ["10.0.0.10", "FD00::10", { address = "10.0.0.11", weight = 0 }]
         uplinks = ["isp-a"]
         check = "/health?x=%20"
-        gone = "reset"
+        on_down = "reset"
         [[forward]]
         listen = "tcp:80"
         to = ["10.0.0.10:8080", "[FD00:0::10]:8443", { address = "10.0.0.10", weight = 1000 }]
@@ -260,7 +260,7 @@ def test_servers(line: str, where: str, message: str) -> None:
             'check = "/#x"',
             ('check: "/#x" has foreign letters, a # or is too long, write them as %20'),
         ),
-        ('gone = "drop"', 'gone: "drop" is no choice, use one of "next" or "reset"'),
+        ('on_down = "drop"', 'on_down: "drop" is no choice, use one of "next" or "reset"'),
         ('uplinks = ["isp-c"]', 'uplinks[0]: "isp-c" is no uplink, the nearest is isp-b'),
         ('uplinks = ["zzz"]', 'uplinks[0]: "zzz" is no uplink, use isp-a or isp-b'),
         ("uplinks = []", "uplinks: no uplink, name one"),

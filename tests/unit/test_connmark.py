@@ -33,7 +33,7 @@ def text(what: Passing | None, uplinks: tuple[Uplink, ...] = TWO) -> str:
 
 def test_what_isnt_followed_has_no_chain() -> None:
     ruleset = text(None)
-    assert "chain truth" in ruleset
+    assert "chain source_check" in ruleset
     assert "ct " not in ruleset
     assert "chain keep" not in ruleset
 
@@ -94,7 +94,9 @@ def test_routed_prefixes_pass_the_fence_and_keep_their_source() -> None:
     ]
     snat = next(line for line in chain(ruleset, "leave") if "snat ip6" in line)
     assert "ip6 saddr != { 2001:db8:b:100::/56 } snat" in snat
-    assert "ip6 saddr { 2001:db8:b:100::/56, 2001:db8:a::10 } return" in chain(ruleset, "truth_1")
+    assert "ip6 saddr { 2001:db8:b:100::/56, 2001:db8:a::10 } return" in chain(
+        ruleset, "source_check_1"
+    )
 
 
 def test_uplinks_on_one_interface_are_told_apart_by_their_routers() -> None:

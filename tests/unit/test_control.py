@@ -534,7 +534,7 @@ def test_standing_comes_through_json() -> None:
         fights=("a rule",),
         problems=("x doesn't resolve",),
         rates={"a": (1.0, 2.0)},
-        contents=(CheckedServer("tcp:443", "10.0.0.10", 443, "gone", 99.0, "no answer"),),
+        servers=(CheckedServer("tcp:443", "10.0.0.10", 443, "down", 99.0, "no answer"),),
     )  # fmt: skip
     told = to_json(standing)
     assert from_json(DaemonStatus, json.loads(json.dumps(told))) == standing
@@ -545,7 +545,7 @@ def test_standing_comes_through_json() -> None:
         {"pid": 7},
         told | {"x": 1},
         told | {"health": 3},
-        told | {"contents": [{"port": 1}]},
+        told | {"servers": [{"port": 1}]},
     ):
         with pytest.raises(DecodeError):
             from_json(DaemonStatus, broken)

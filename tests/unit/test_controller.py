@@ -148,10 +148,10 @@ def test_names_go_out_before_the_kernel_is_changed_and_the_path_is_kept_before_t
     assert ("isp-a", 6, "down") in _states(saved)
     told_of = [log for log in host.logged("path") if "-> down" in log]
     assert len(told_of) == 2
-    assert host.logged("default") == [f"default IPv{n}: isp-a -> isp-b" for n in FAMILIES]
+    assert host.logged("primary") == [f"primary IPv{n}: isp-a -> isp-b" for n in FAMILIES]
     hooks = [(hook.event, hook.family, hook.was, hook.state) for hook in host.every(f.RunHook)]
     assert ("down", 4, "up", "down") in hooks
-    assert ("default", 6, "isp-a", "isp-b") in hooks
+    assert ("primary", 6, "isp-a", "isp-b") in hooks
 
 
 def _states(save: f.Save) -> set[tuple[str, int, str]]:
@@ -264,7 +264,7 @@ def test_first_answers_in_any_order_move_nothing(order: tuple[int, ...]) -> None
         host.receive(answers[place])
     host.run(3.0)
     assert host.every(f.Converge) == []
-    assert len([hook for hook in host.every(f.RunHook) if hook.event == "default"]) == 0
+    assert len([hook for hook in host.every(f.RunHook) if hook.event == "primary"]) == 0
     assert host.leaves_by() == "wan0"
 
 
@@ -330,7 +330,7 @@ def test_what_was_ended_is_told(host: Host) -> None:
     host.receive(e.ConnectionsEnded("isp-a", 4, sockets=3, flows=2, took_s=0.01))
     host.receive(e.ConnectionsEnded("isp-a", 6))
     host.receive(e.ConnectionsEnded("isp-b", 4, error="no memory"))
-    assert host.logged("freed") == [
+    assert host.logged("ended") == [
         "isp-a IPv4: freed 3 TCP connections and 2 tracked flows in 10 ms",
         "isp-b IPv4: nothing freed: no memory",
     ]

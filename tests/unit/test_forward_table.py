@@ -40,8 +40,8 @@ ONE, TWO, SIX = "10.0.0.10", "10.0.0.11", "fd00:10::10"
 WEB = forward("tcp:80", ONE, ForwardServer(TWO, 8080, 3), SIX)
 
 
-def lines(*forwards: ForwardConfig, gone: forward_table.Gone = ()) -> list[str]:
-    return [line.strip() for line in forward_table.render(forwards, UPLINKS, gone).splitlines()]
+def lines(*forwards: ForwardConfig, down: forward_table.Down = ()) -> list[str]:
+    return [line.strip() for line in forward_table.render(forwards, UPLINKS, down).splitlines()]
 
 
 def test_nothing_forwarded_needs_no_table() -> None:
@@ -93,7 +93,7 @@ def test_no_anonymous_set_a_pool() -> None:
 
 
 def test_what_nobody_serves_is_refused_and_counted_before_any_dnat() -> None:
-    found = lines(WEB, forward("udp:53", TWO), gone=((TWO, 53),))
+    found = lines(WEB, forward("udp:53", TWO), down=((TWO, 53),))
     assert 'counter refused_1 { comment "forward[1]" }' in found
     assert "udp . 53 : goto refuse_all_3," in found
     assert "type filter hook prerouting priority dstnat - 10; policy accept;" in found
@@ -124,12 +124,12 @@ def test_the_same_question_is_not_answered_twice() -> None:
     ],
 )
 def test_checked(service: ForwardConfig, checked: list[tuple[str, int, str]]) -> None:
-    found = forward_table.contents([service, service])
+    found = forward_table.checked_servers([service, service])
     assert found == tuple(sorted(CheckedServer(*each) for each in checked))
 
 
 @pytest.mark.parametrize(
-    ("question", "gone", "target"),
+    ("question", "down", "target"),
     [
         (("tcp", "203.0.113.10", 80), (), ((ONE, 80, 1), (TWO, 8080, 3))),
         (("tcp", "2001:db8:a::10", 80), (), ((SIX, 80, 1),)),
@@ -140,10 +140,10 @@ def test_checked(service: ForwardConfig, checked: list[tuple[str, int, str]]) ->
 )
 def test_target(
     question: tuple[str, str, int],
-    gone: forward_table.Gone,
+    down: forward_table.Down,
     target: tuple[tuple[str, int, int], ...],
 ) -> None:
-    found = forward_table.target((forward("tcp:25", TWO), WEB), UPLINKS, *question, gone)
+    found = forward_table.target((forward("tcp:25", TWO), WEB), UPLINKS, *question, down)
     assert found == Backend(1, tuple(ForwardServer(*each) for each in target))
 
 
@@ -162,6 +162,6 @@ def test_a_range_keeps_the_port() -> None:
 
 
 def test_the_share_that_is_refused_is_told() -> None:
-    forwards = (forward("tcp:80", ONE, ForwardServer(TWO, weight=3), gone="reset"),)
+    forwards = (forward("tcp:80", ONE, ForwardServer(TWO, weight=3), down="reset"),)
     found = forward_table.target(forwards, UPLINKS, "tcp", "203.0.113.10", 80, ((TWO, 80),))
     assert found == Backend(0, (ForwardServer(ONE, 80),), 3)

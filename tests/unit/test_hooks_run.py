@@ -148,18 +148,18 @@ def test_a_hook_is_told_what_happened_and_nothing_else(
 
 
 def test_what_an_event_lacks_is_empty(shop: Shop) -> None:
-    program = shop.program("default", 'echo "[$IFDEFAULT_STATE][${IFDEFAULT_CAUSE-unset}]"')
+    program = shop.program("primary", 'echo "[$IFDEFAULT_STATE][${IFDEFAULT_CAUSE-unset}]"')
 
     async def part() -> None:
-        shop.hooks.fire("default", state="isp-b")
+        shop.hooks.fire("primary", state="isp-b")
         await shop.logged(re.escape("[isp-b][]"))
 
-    shop.play(HookConfig(default=program), part)
+    shop.play(HookConfig(primary=program), part)
 
 
 def test_events_without_a_hook(shop: Shop) -> None:
     async def part() -> None:
-        for event in ("up", "degraded", "down", "default", "recovering", "unproven", "timeout_s"):
+        for event in ("up", "degraded", "down", "primary", "recovering", "unproven", "timeout_s"):
             shop.hooks.fire(event, uplink="isp-a")
         assert not shop.busy
 
@@ -209,17 +209,17 @@ def test_a_hook_that_hangs_is_ended_with_all_it_started(
 
 def test_nothing_waits_for_a_hook_that_hangs(shop: Shop) -> None:
     down = shop.program("down", "echo down >> notes; sleep 1000")
-    default = shop.program("default", "echo default >> notes")
+    primary = shop.program("primary", "echo primary >> notes")
 
     async def part() -> None:
         start_s = time.monotonic()
         shop.hooks.fire("down", uplink="isp-a", family="4")
         shop.hooks.fire("down", uplink="isp-a", family="6")
-        shop.hooks.fire("default", uplink="isp-b", family="4")
+        shop.hooks.fire("primary", uplink="isp-b", family="4")
         assert time.monotonic() - start_s < 0.5
-        await shop.until(lambda: sorted(shop.noted()) == ["default", "down", "down"])
+        await shop.until(lambda: sorted(shop.noted()) == ["down", "down", "primary"])
 
-    shop.play(HookConfig(down=down, default=default, timeout_s=1000), part)
+    shop.play(HookConfig(down=down, primary=primary, timeout_s=1000), part)
 
 
 def test_those_of_one_path_run_in_order(shop: Shop) -> None:

@@ -79,7 +79,7 @@ interface = "wan1"
 # mark_mask = "0x3f000000"  # six bits of the packet mark that nobody else uses
 # table_base = 1000  # first of 32 route tables
 # rule_priority = 5000  # first priority of the return path's rules
-# truth_meter = "auto"  # packets with another uplink's source; or "drop", "count", "off"
+# source_check = "auto"  # of packets that leave; or "drop", "count", "off"
 # udp_wildcard = "auto"  # UDP servers that bind to no address; or "off", [443]
 """
 

@@ -199,7 +199,7 @@ def test_quiet_turns_are_folded() -> None:
     [
         (["--turn", "1"], lambda out: out.count("turn ") == 1),
         (["--turn", "7"], lambda out: out.count("> send probe ") == 20),
-        (["--until", "default IPv4: none"], lambda out: out.endswith("IPv6: none -> isp-a\n")),
+        (["--until", "primary IPv4: none"], lambda out: out.endswith("IPv6: none -> isp-a\n")),
     ],
 )
 def test_what_is_asked_for(

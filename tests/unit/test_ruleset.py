@@ -55,13 +55,13 @@ def test_source_rules_need_no_mark_and_no_conntrack() -> None:
 
 def test_nothing_needed_is_nothing() -> None:
     assert text() == ""
-    assert text(A, B, host=replace(HOST, truth_meter="off")) == ""
+    assert text(A, B, host=replace(HOST, source_check="off")) == ""
 
 
 @pytest.mark.parametrize(("mode", "verdict"), [("drop", "drop"), ("count", "return")])
-def test_truth_meter_judges_others_sources_alone(mode: str, verdict: str) -> None:
-    host = replace(HOST, truth_meter=mode)  # type: ignore[arg-type]
-    judged = chain(text(A, B, host=host), "truth_1")
+def test_source_check_judges_others_sources_alone(mode: str, verdict: str) -> None:
+    host = replace(HOST, source_check=mode)  # type: ignore[arg-type]
+    judged = chain(text(A, B, host=host), "source_check_1")
     assert judged[0] == "ip saddr { 203.0.113.10 } return"
     exempt = judged.index("udp sport { 67, 68, 546, 547 } return")
     owned = judged.index(f"ip saddr @owned_4 counter name misrouted_1 {verdict}")
@@ -69,17 +69,17 @@ def test_truth_meter_judges_others_sources_alone(mode: str, verdict: str) -> Non
     assert not any("owned_6" in line for line in judged)  # A owns all of them
 
 
-def test_truth_meter_of_one_interface_has_no_others() -> None:
-    shared, host = replace(B, interface="wan0"), replace(HOST, truth_meter="drop")
+def test_source_check_of_one_interface_has_no_others() -> None:
+    shared, host = replace(B, interface="wan0"), replace(HOST, source_check="drop")
     assert "owned" not in text(A, shared, host=host)
     assert "saddr { 198.51.100.10, 203.0.113.10 } return" in text(A, shared, host=host)
 
 
-def test_truth_meter_only_where_something_may_bend_a_packet() -> None:
+def test_source_check_only_where_something_may_bend_a_packet() -> None:
     assert text(A, B) == ""
     forwarding = Needs(HOST, (A, B), {}, (), forwards=True)
-    assert "chain truth" in render(forwarding)
-    assert "chain truth" in text(replace(A, mechanism="mark"), replace(B, mechanism="mark"))
+    assert "chain source_check" in render(forwarding)
+    assert "chain source_check" in text(replace(A, mechanism="mark"), replace(B, mechanism="mark"))
 
 
 def test_neighbour_discovery_is_never_marked() -> None:

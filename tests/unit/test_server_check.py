@@ -45,8 +45,8 @@ class Lan:
         self.now = until_s
         return changes
 
-    def gone(self) -> list[ServerAddress]:
-        return list(self.judge.gone)
+    def down(self) -> list[ServerAddress]:
+        return list(self.judge.down)
 
     def states(self) -> list[str]:
         return [health.state for health in self.judge.health().values()]
@@ -58,7 +58,7 @@ def test_a_server_that_answers_is_asked_every_two_seconds() -> None:
     changes = lan.run(20.5)
     assert [(c.was, c.state) for _, c in changes] == [("unproven", "up")] * 2
     assert len(lan.asked) == 2 * 11
-    assert lan.gone() == []
+    assert lan.down() == []
 
 
 @pytest.mark.parametrize("failure", ["lost", "wrong"])
@@ -67,13 +67,13 @@ def test_the_second_failure_in_a_row_tells_that_it_is_gone(failure: str) -> None
     lan.run(10.5)
     lan.fate = lambda server: failure if server == WEB1 else "answered"
     begun_s = lan.now
-    ((at_s, gone),) = lan.run(30)
-    assert (gone.address, gone.port, gone.was, gone.state) == (*WEB1, "up", "gone")
-    assert gone.cause == failure
+    ((at_s, down),) = lan.run(30)
+    assert (down.address, down.port, down.was, down.state) == (*WEB1, "up", "down")
+    assert down.cause == failure
     assert (
         at_s - begun_s < server_check.INTERVAL_S + server_check.AGAIN_S + 2 * server_check.TIMEOUT_S
     )
-    assert lan.gone() == [WEB1]
+    assert lan.down() == [WEB1]
 
 
 def test_one_failure_is_none() -> None:
@@ -93,11 +93,11 @@ def test_two_answers_in_a_row_bring_it_back() -> None:
     lan.fate = lambda _: next(fates, "answered")
     before = len(lan.asked)
     ((_, back),) = lan.run(30)
-    assert (back.was, back.state) == ("gone", "up")
+    assert (back.was, back.state) == ("down", "up")
     times = [at_s for at_s, _ in lan.asked[before : before + 4]]
     assert times[1] - times[0] == pytest.approx(server_check.HOLD_S, abs=0.1)
     assert times[3] - times[2] == pytest.approx(server_check.HOLD_S, abs=0.1)
-    assert lan.gone() == []
+    assert lan.down() == []
 
 
 @pytest.mark.parametrize("fate", ["local", "mute"])
@@ -105,11 +105,11 @@ def test_what_went_wrong_on_our_own_side_is_no_evidence(fate: str) -> None:
     lan = Lan(WEB1, WEB2)
     lan.fate = lambda server: fate if server == WEB1 else "lost"
     lan.run(30)
-    assert lan.gone() == [WEB2]
+    assert lan.down() == [WEB2]
     before = len(lan.asked)
     lan.fate = lambda server: "answered" if server == WEB2 else fate
     lan.run(30)
-    assert lan.gone() == []
+    assert lan.down() == []
     assert [server for _, server in lan.asked[before:]].count(WEB1) > 5, "it is asked again"
 
 
@@ -122,7 +122,7 @@ def test_a_late_outcome_is_nobodys() -> None:
     ((seq, _),) = lan.judge.asks(lan.now)
     lan.judge.follow(lan.now, [WEB2])
     assert lan.judge.observe(lan.now, seq, "lost", "") is None, "dropped meanwhile"
-    assert lan.gone() == []
+    assert lan.down() == []
 
 
 def test_servers_come_and_go() -> None:
@@ -130,11 +130,11 @@ def test_servers_come_and_go() -> None:
     lan.fate = lambda server: "lost" if server == WEB1 else "answered"
     lan.run(10.5)
     lan.judge.follow(lan.now, [WEB2, WEB1])
-    assert lan.gone() == [WEB1], "what is known stays"
+    assert lan.down() == [WEB1], "what is known stays"
     lan.run(1)
-    assert sorted(lan.states()) == ["gone", "up"]
+    assert sorted(lan.states()) == ["down", "up"]
     lan.judge.follow(lan.now, [WEB2])
-    assert lan.gone() == []
+    assert lan.down() == []
     lan.judge.follow(lan.now, [])
     assert lan.judge.wake_s == float("inf")
 

@@ -45,7 +45,7 @@ class Engine:
         self.sent: list[Send] = []
         self.decided = 0
         self.out: list[f.Effect] = []
-        self.contents = ServerChecks(self.out)
+        self.servers = ServerChecks(self.out)
 
     def _post(self, message: Message, fds: tuple[int, ...]) -> None:
         assert isinstance(message, Send)
@@ -57,14 +57,14 @@ class Engine:
         """Let time pass, and all that follows be done."""
         until_s = self.now + seconds
         while self.now < until_s:
-            self.contents.ask(self.now)
-            asked = [*self.contents.probes]
-            self.contents.probes.clear()
+            self.servers.ask(self.now)
+            asked = [*self.servers.probes]
+            self.servers.probes.clear()
             for probe in asked:
                 outcome = probes.send(probe, self._post)
                 if outcome is None:
                     outcome = e.ProbeOutcome(probe.path, probe.seq, *_fate(fate, self.sent[-1]))
-                self.decided += self.contents.observe(self.now, outcome)
+                self.decided += self.servers.observe(self.now, outcome)
             self.now += PACE_S
 
     @property
@@ -83,7 +83,7 @@ def engine() -> Engine:
 
 
 def follow(engine: Engine, *forwards: ForwardConfig) -> None:
-    engine.contents.follow(engine.now, Config((), forwards=forwards))
+    engine.servers.follow(engine.now, Config((), forwards=forwards))
 
 
 def test_it_asks_by_the_check_of_the_service(engine: Engine) -> None:
@@ -104,19 +104,19 @@ def test_it_asks_by_the_check_of_the_service(engine: Engine) -> None:
 def test_what_is_told_and_decided(engine: Engine) -> None:
     follow(engine, SERVICE)
     engine.run(1.0)
-    assert (engine.told, engine.decided, engine.contents.gone) == ([], 0, ())
+    assert (engine.told, engine.decided, engine.servers.down) == ([], 0, ())
     engine.run(5.0, refused("10.0.0.11"))
-    what = "10.0.0.11:8443 is gone (connection refused), 1 of 2 left"
+    what = "10.0.0.11:8443 is down (connection refused), 1 of 2 left"
     assert engine.told == [f"forward tcp:443: {what}"]
     assert engine.decided == 1
-    assert list(engine.contents.gone) == [("10.0.0.11", 8443)]
-    states = {(c.address, c.state, c.cause) for c in engine.contents.checked()}
-    assert ("10.0.0.11", "gone", "connection refused") in states
+    assert list(engine.servers.down) == [("10.0.0.11", 8443)]
+    states = {(c.address, c.state, c.cause) for c in engine.servers.checked()}
+    assert ("10.0.0.11", "down", "connection refused") in states
     assert ("10.0.0.10", "up", "answers") in states
-    assert {c.forward for c in engine.contents.checked()} == {"tcp:443"}
+    assert {c.forward for c in engine.servers.checked()} == {"tcp:443"}
     engine.run(5.0)
     assert engine.told[1:] == ["forward tcp:443: 10.0.0.11:8443 is back (answers), 2 of 2 left"]
-    assert (engine.decided, engine.contents.gone) == (2, ())
+    assert (engine.decided, engine.servers.down) == (2, ())
 
 
 def test_many_at_once_are_one_decision() -> None:
@@ -132,19 +132,19 @@ def test_many_at_once_are_one_decision() -> None:
         lost, host.lost_checks = host.lost_checks, []
         host.receive(*lost)
         host.run(AGAIN_S + 0.2)
-    gone = host.controller.servers.gone
-    assert len(gone) == 6
+    down = host.controller.servers.down
+    assert len(down) == 6
     assert len(host.every(f.Converge)) == 1
     decision = host.controller.state.decision
     assert decision
-    assert decision.gone == gone
+    assert decision.servers_down == down
     told = [text for text in host.logged("server") if "8443" in text]
     assert told == [
         *(
-            f"forward tcp:{n}: 10.0.0.11:8443 is gone (no answer), none of 1 left"
+            f"forward tcp:{n}: 10.0.0.11:8443 is down (no answer), none of 1 left"
             for n in (10, 11, 12)
         ),
-        "3 more services: 10.0.0.11:8443 is gone (no answer)",
+        "3 more services: 10.0.0.11:8443 is down (no answer)",
     ]
 
 
@@ -159,7 +159,7 @@ def test_what_is_decided_of_servers_is_in_the_kernel_however_many_go() -> None:
         assert state.prepared
         assert state.decision == state.prepared.decision
         assert not state.owed
-    assert len(host.controller.servers.gone) == 30
+    assert len(host.controller.servers.down) == 30
     assert len(host.every(f.Converge)) < 30
 
 
@@ -167,7 +167,7 @@ def test_a_server_that_goes_moves_no_name_and_no_default() -> None:
     host = Host(config=replace(CONFIG, forwards=(SERVICE,))).start()
     host.fate = lambda probe: e.ProbeOutcome(probe.path, probe.seq, "lost")
     host.run(5.0)
-    assert len(host.controller.servers.gone) == 3
+    assert len(host.controller.servers.down) == 3
     assert host.every(f.Publish) == []
     assert host.every(f.EndConnections) == []
     assert host.leaves_by() == "wan0"
@@ -177,7 +177,7 @@ def test_who_drains_is_no_loss(engine: Engine) -> None:
     follow(engine, ForwardConfig((HTTPS,), (ONE, ForwardServer("10.0.0.11", weight=0))))
     engine.run(3.0, refused("10.0.0.11"))
     assert engine.told == [
-        "forward tcp:443: 10.0.0.11:443 is gone (connection refused), it drained"
+        "forward tcp:443: 10.0.0.11:443 is down (connection refused), it drained"
     ]
 
 
@@ -185,11 +185,11 @@ def test_another_config_drops_and_adds(engine: Engine) -> None:
     follow(engine, SERVICE)
     engine.run(3.0, refused("10.0.0.11"))
     follow(engine, ForwardConfig((HTTPS,), (ONE,)))
-    assert engine.contents.gone == ()
-    assert [c.address for c in engine.contents.checked()] == ["10.0.0.10"]
+    assert engine.servers.down == ()
+    assert [c.address for c in engine.servers.checked()] == ["10.0.0.10"]
     follow(engine)
-    assert engine.contents.checked() == ()
-    assert engine.contents.wake_s == float("inf")
+    assert engine.servers.checked() == ()
+    assert engine.servers.wake_s == float("inf")
 
 
 def test_no_socket_is_no_evidence(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,4 +200,4 @@ def test_no_socket_is_no_evidence(engine: Engine, monkeypatch: pytest.MonkeyPatc
     follow(engine, SERVICE)
     engine.run(10.0)
     assert engine.sent == []
-    assert {c.state for c in engine.contents.checked()} == {"unproven"}
+    assert {c.state for c in engine.servers.checked()} == {"unproven"}

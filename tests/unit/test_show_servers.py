@@ -27,9 +27,9 @@ STANDING = DaemonStatus(
     up_s=1.0,
     now_s=100.0,
     config="x",
-    contents=(
+    servers=(
         CheckedServer("tcp:443, udp:443", *WEB1, "up", 40.0, "answers"),
-        CheckedServer("tcp:443, udp:443", *WEB2, "gone", 96.8, "connection refused"),
+        CheckedServer("tcp:443, udp:443", *WEB2, "down", 96.8, "connection refused"),
         CheckedServer("tcp:443, udp:443", *DRAINED, "unproven", 99.0, "not checked yet"),
     ),
 )
@@ -40,7 +40,7 @@ def test_services_and_their_servers() -> None:
     assert [re.split("  +", line) for line in shown] == [
         ["Forwards", "To", "Weight", "State", "Since", "Refused", "Cause"],
         ["tcp:443, udp:443 on isp-a", "10.0.0.10:443", "1", "up", "1m00s", "12 p", "answers"],
-        ["", "10.0.0.11:8443", "3", "gone", "3.2s", "connection refused"],
+        ["", "10.0.0.11:8443", "3", "down", "3.2s", "connection refused"],
         ["", "10.0.0.12:443", "drains", "unproven", "1.0s", "not checked yet"],
         ["tcp:8000-8099", "fd00::10", "1", "unchecked"],
     ]
@@ -48,7 +48,7 @@ def test_services_and_their_servers() -> None:
 
 def test_without_a_daemon() -> None:
     lines = servers.lines(Behind((SERVICE,)), None)
-    assert [line.split()[-1] for line in lines[1:]] == ["p", "gone", "-"]
+    assert [line.split()[-1] for line in lines[1:]] == ["p", "down", "-"]
 
 
 def test_a_service_without_a_server() -> None:

@@ -151,8 +151,8 @@ class ForwardKeys(Keys):
         description='how a server shows that it works: "tcp", "off", or a path to GET',
         json_schema_extra={"pattern": "^(tcp|off|/.*)$"},
     )
-    gone: Literal["next", "reset"] = Field(
-        default=_FORWARD.gone, description="what becomes of the share of a server that is gone"
+    on_down: Literal["next", "reset"] = Field(
+        default=_FORWARD.on_down, description="what becomes of the share of a server that is down"
     )
 
 

@@ -56,7 +56,7 @@ class HealthKeys(Keys):
     degraded_rtt_ms: float = number(
         _HEALTH.degraded_rtt_ms, 0, 10000, "delay that makes a path degraded; 0: never"
     )
-    on_down: Literal["free", "keep"] = Field(
+    on_down: Literal["end", "keep"] = Field(
         default=_HEALTH.on_down,
         description="what becomes of the outgoing connections of an uplink that is down",
     )

@@ -22,5 +22,7 @@ class HookKeys(Keys):
     up: _Executable = Field(default=_HOOKS.up, description="an uplink is up in a family")
     degraded: _Executable = Field(default=_HOOKS.degraded, description="it is degraded")
     down: _Executable = Field(default=_HOOKS.down, description="it is down")
-    default: _Executable = Field(default=_HOOKS.default, description="the normal default moved")
+    primary: _Executable = Field(
+        default=_HOOKS.primary, description="another uplink became primary"
+    )
     timeout_s: float = number(_HOOKS.timeout_s, 0.1, 300, "after so long a hook is killed")

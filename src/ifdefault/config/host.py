@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from ifdefault.config.base import Keys, reject, toml
-from ifdefault.model.config import HostConfig, ReturnPath, TruthMode
+from ifdefault.model.config import HostConfig, ReturnPath, SourceCheckMode
 
 _HOST = HostConfig()
 _MARK_BITS = 6
@@ -97,8 +97,8 @@ class HostKeys(Keys):
         le=(1 << 31) - 1,
         description="link group that uplinks are put into",
     )
-    truth_meter: TruthMode = Field(
-        default=_HOST.truth_meter,
+    source_check: SourceCheckMode = Field(
+        default=_HOST.source_check,
         description="what becomes of a packet that leaves by an uplink with another's source",
     )
     return_path: ReturnPath = Field(

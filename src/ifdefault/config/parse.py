@@ -180,7 +180,7 @@ def _unsound(loc: KeyPath) -> KeyPath:
             return loc[:4]
         case ("dns", "server", _, *_) | ("dns", str(), int(), *_):
             return loc[:3]
-        case ("forward", int(), "check" | "gone", *_) | ("outgoing", "rule", int(), *_):
+        case ("forward", int(), "check" | "on_down", *_) | ("outgoing", "rule", int(), *_):
             return loc[:3]
         case ("dns" | "uplink" | "host" | "forward" | "outgoing", _, *_):
             return loc[:2]
@@ -236,10 +236,14 @@ def _wording(path: KeyPath, kind: str, bound: Mapping[str, Any], value: Any) -> 
         case "ifdefault":
             return bound["what"], bound["remedy"]
         case "extra_forbidden":
+            if new := _RENAMED.get(_kind(path)):
+                return "was renamed", f"it is now {new}"
             return "unknown key", _nearest(path)
         case "missing":
             return "missing", _MISSING[path[-1]]
         case "literal_error":
+            if new := _RENAMED.get((*_kind(path), str(value))):
+                return f"{toml(value)} was renamed", f"it is now {toml(new)}"
             expected = bound["expected"].replace("'", '"')
             return f"{toml(value)} is no choice", f"use one of {expected}"
         case "greater_than_equal" | "string_too_short":
@@ -263,6 +267,12 @@ _LISTS = {  # of tables
     *(("dns", table) for table in ("name", "update", "provider", "exec")),
     ("forward",),
     ("outgoing", "rule"),
+}
+_RENAMED: dict[tuple[str, ...], str] = {  # keys of before the first release, and their choices
+    ("forward", "gone"): "on_down",
+    ("health", "on_down", "free"): "end",
+    ("hooks", "default"): "primary",
+    ("host", "truth_meter"): "source_check",
 }
 _MISSING: dict[Any, str] = {
     "address": 'name the server, as in address = "192.0.2.53"',
@@ -288,6 +298,11 @@ _TYPES = {
     "dict_type": ("a table", "[uplink.isp-a] and its keys below"),
     "model_type": ("a table", "it in [brackets] and its keys below"),
 }
+
+
+def _kind(path: KeyPath) -> tuple[str, ...]:
+    """The path without the numbers of tables."""
+    return tuple(part for part in path if isinstance(part, str))
 
 
 def _nearest(path: KeyPath) -> str:

@@ -81,7 +81,7 @@ class DaemonStatus:
     problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
     dns: DnsStatus = DnsStatus()
-    contents: tuple[CheckedServer, ...] = ()
+    servers: tuple[CheckedServer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

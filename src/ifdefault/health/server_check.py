@@ -1,7 +1,7 @@
 """Whether the content servers behind the host answer.
 
-    unproven ── an answer ──> up ── two failures in a row ──> gone ── two answers in a row ──> up
-        └───────────────── two failures in a row ────────────> gone
+    unproven ── an answer ──> up ── two failures in a row ──> down ── two answers in a row ──> up
+        └───────────────── two failures in a row ────────────> down
 
 Rules: one failure is asked about once more at once, since a server may be busy for a moment, and
 the next decides. A refusal is a failure: there is nothing between us and the server that would
@@ -23,7 +23,7 @@ ServerAddress = tuple[str, int]  # address, port
 INTERVAL_S = 2.0  # between checks of a server, while they aren't too many
 TIMEOUT_S = 1.0
 AGAIN_S = 0.3  # after a first failure
-HOLD_S = 1.0  # after the first answer of one that was gone
+HOLD_S = 1.0  # after the first answer of one that was down
 PACE_S = 0.02  # between any two checks
 _SPARE = 1.25  # room for what is asked out of turn
 _MUTE_S = TIMEOUT_S + 2.0  # no outcome came at all: whoever was to ask has ended
@@ -35,7 +35,7 @@ class _Judged:
     due_s: float
     asked_s: float = 0.0
     seq: int = -1  # of the check that is under way
-    streak: int = 0  # failures in a row, of one that is gone answers
+    streak: int = 0  # failures in a row, of one that is down answers
 
 
 class ServerJudge:
@@ -47,7 +47,7 @@ class ServerJudge:
         ] = []  # a heap; what isn't its server's due_s is void
         self._seqs = itertools.count()
         self._free_s = 0.0  # when the pace allows the next check
-        self.gone: tuple[ServerAddress, ...] = ()
+        self.down: tuple[ServerAddress, ...] = ()
 
     def follow(self, now: float, servers: Iterable[ServerAddress]) -> None:
         """These are to be checked from now on; the new ones among them soon."""
@@ -60,7 +60,7 @@ class ServerJudge:
                 self._servers[server] = _Judged(health, now)
         self._due = [(judged.due_s, server) for server, judged in self._servers.items()]
         heapq.heapify(self._due)
-        self._count_gone()
+        self._list_down()
 
     @property
     def interval_s(self) -> float:
@@ -98,16 +98,16 @@ class ServerJudge:
             self._put_off(server, judged, now + self.interval_s)
             return None
         was = judged.health
-        is_good, is_gone = verdict == "answered", was.state == "gone"
-        judged.streak = judged.streak + 1 if is_good == is_gone else 0
-        soon_s = HOLD_S if is_gone else AGAIN_S
+        is_good, was_down = verdict == "answered", was.state == "down"
+        judged.streak = judged.streak + 1 if is_good == was_down else 0
+        soon_s = HOLD_S if was_down else AGAIN_S
         wait_s = now + soon_s if judged.streak == 1 else judged.asked_s + self.interval_s
         self._put_off(server, judged, max(wait_s, now))
         if judged.streak >= 2 or (is_good and was.state == "unproven"):
             judged.streak = 0
-            state: ServerState = "up" if is_good else "gone"
+            state: ServerState = "up" if is_good else "down"
             judged.health = ServerHealth(*server, was.state, state, now, cause)
-            self._count_gone()
+            self._list_down()
             return judged.health
         return None
 
@@ -118,6 +118,6 @@ class ServerJudge:
         judged.due_s = due_s
         heapq.heappush(self._due, (due_s, server))
 
-    def _count_gone(self) -> None:
-        gone = (server for server, j in self._servers.items() if j.health.state == "gone")
-        self.gone = tuple(sorted(gone))
+    def _list_down(self) -> None:
+        down = (server for server, j in self._servers.items() if j.health.state == "down")
+        self.down = tuple(sorted(down))

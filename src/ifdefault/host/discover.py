@@ -33,7 +33,7 @@ _HOST = """
 # mark_mask = "{0.mark_mask:#x}"  # six bits of the packet mark that nobody else uses
 # table_base = {0.table_base}  # first of 32 route tables
 # rule_priority = {0.rule_priority}  # first priority of the return path's rules
-# truth_meter = "{0.truth_meter}"  # packets with another uplink's source; or "drop", "count", "off"
+# source_check = "{0.source_check}"  # of packets that leave; or "drop", "count", "off"
 # udp_wildcard = "{0.udp_wildcard}"  # UDP servers that bind to no address; or "off", [443]
 """
 

@@ -35,8 +35,8 @@ class Passage:
 def service(prepared: Prepared, protocol: str, address: str, port: int) -> Backend | None:
     """The service that a connection to an address of the host is for."""
     usable = [u for u in prepared.uplinks if not u.pending]
-    gone = prepared.decision.gone
-    return forward_table.target(prepared.config.forwards, usable, protocol, address, port, gone)
+    down = prepared.decision.servers_down
+    return forward_table.target(prepared.config.forwards, usable, protocol, address, port, down)
 
 
 def service_text(prepared: Prepared, target: Backend) -> str:

@@ -1,7 +1,7 @@
 """How what lies behind the host stands, and what goes out: services, LANs, the balance.
 
 Rules: as in `status`. Whether a content server answers only a daemon knows, by whose decision some
-are gone.
+are down.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ServerStatus:
     port: int
     weight: int
     checked: tuple[Server, ...]  # where it is asked whether it is there
-    gone: tuple[Server, ...]  # those of them that don't answer
+    down: tuple[Server, ...]  # those of them that don't answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +79,17 @@ def read_behind(prepared: Prepared) -> Behind:
 
 
 def _service(forward: ForwardConfig, refused: int, prepared: Prepared) -> ServiceStatus:
-    gone = frozenset(prepared.decision.gone)
+    down = frozenset(prepared.decision.servers_down)
     places = servers.places(forward)
     shown = []
     for content in forward.to:
         checked = tuple(p for p in places if p[0] == content.address and content.port in (0, p[1]))
-        lost = tuple(server for server in checked if server in gone)
+        lost = tuple(server for server in checked if server in down)
         shown.append(ServerStatus(content.address, content.port, content.weight, checked, lost))
     return ServiceStatus(
         listen=servers.title(forward),
         uplinks=forward.uplinks,
         servers=tuple(shown),
         refused=refused,
-        stranded=tuple(f"{ports} IPv{f}" for ports, f in servers.stranded(forward, gone)),
+        stranded=tuple(f"{ports} IPv{f}" for ports, f in servers.stranded(forward, down)),
     )

@@ -12,7 +12,7 @@ from ifdefault.model.dns import DnsConfig
 
 Family = Literal[4, 6]
 FAMILIES: tuple[Family, Family] = (4, 6)
-TruthMode = Literal["auto", "drop", "count", "off"]
+SourceCheckMode = Literal["auto", "drop", "count", "off"]
 ReturnPath = Literal["auto", "source", "mark", "conntrack"]
 ProbeKind = Literal["icmp", "tcp", "http", "https", "dns"]
 Transport = Literal["tcp", "udp"]
@@ -61,7 +61,7 @@ class HostConfig:
     table_base: int = 1000  # table of uplink n is base + n
     rule_priority: int = 5000  # first priority of the return-path block; it may move below
     interface_group: int = 171  # the link group that marks uplinks for suppress_ifgroup
-    truth_meter: TruthMode = "auto"
+    source_check: SourceCheckMode = "auto"
     return_path: ReturnPath = "auto"
     udp_wildcard: Literal["auto", "off"] | tuple[int, ...] = "auto"
     forwarded: Literal["follow", "off"] = "follow"  # answers to what others' rules forward
@@ -85,7 +85,7 @@ class HealthConfig:
     damp_s: float = 60.0  # the longest such time, of one that flaps
     degraded_loss: float = 0.1  # share of rounds; 0 never
     degraded_rtt_ms: float = 0.0  # 0 never
-    on_down: Literal["free", "keep"] = "free"  # outgoing connections of a dead uplink
+    on_down: Literal["end", "keep"] = "end"  # outgoing connections of a dead uplink
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class HookConfig:
     up: str = ""
     degraded: str = ""
     down: str = ""
-    default: str = ""  # the normal default moved
+    primary: str = ""  # another uplink became the primary one
     timeout_s: float = 10.0
 
 
@@ -138,7 +138,7 @@ class ForwardConfig:
     to: tuple[ForwardServer, ...]  # for each family those of its addresses
     uplinks: tuple[str, ...] = ()  # those whose addresses it is offered on; () all
     check: str = "tcp"  # "tcp": connect; "off"; else the path to GET, "/health"
-    gone: Literal["next", "reset"] = "next"  # what becomes of the share of a server that is gone
+    on_down: Literal["next", "reset"] = "next"  # for the share of a server that is down
 
 
 @dataclass(frozen=True, slots=True)

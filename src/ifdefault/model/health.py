@@ -14,7 +14,7 @@ from ifdefault.model.config import Family
 PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as observed
 Forced = Literal["auto", "up", "down", "drain"]  # as the operator wants it
 Verdict = Literal["answered", "lost", "wrong", "local"]  # the fate of one probe
-ServerState = Literal["unproven", "up", "gone"]
+ServerState = Literal["unproven", "up", "down"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Decision:
 
     order: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     usable: tuple[tuple[Family, tuple[str, ...]], ...] = ()
-    gone: tuple[tuple[str, int], ...] = ()
+    servers_down: tuple[tuple[str, int], ...] = ()
 
     def ranking(self, family: Family) -> tuple[str, ...]:
         return dict(self.order).get(family, ())

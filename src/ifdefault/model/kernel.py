@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ifdefault.model.config import Family
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
-NFT_TABLE = "ifdefault"  # our nftables tables, family inet: marks and the truth-meter
+NFT_TABLE = "ifdefault"  # our nftables tables, family inet: marks and the source check
 FORWARD_TABLE = "ifdefault_forward"  # the forwarded services, which may be many
 OWN_TABLES = (NFT_TABLE, FORWARD_TABLE)
 RULESET_DIGEST = "sha256:"  # how the comment of a table of ours begins

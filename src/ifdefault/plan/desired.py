@@ -102,7 +102,7 @@ def desire(
     rules = tuple(rule for rule in rules if _is_needed(rule, needs))
     tables = {
         NFT_TABLE: ruleset.render(needs),
-        FORWARD_TABLE: forward_table.render(config.forwards, usable, decision.gone),
+        FORWARD_TABLE: forward_table.render(config.forwards, usable, decision.servers_down),
     }
     return Desired(
         routes=routes,
@@ -273,14 +273,14 @@ def _return_path(
 
 
 def _is_needed(rule: Rule, needs: ruleset.Needs) -> bool:
-    """Without arrival marks nothing looks for them; with the truth-meter, or where it is switched
+    """Without arrival marks nothing looks for them; with the source check, or where it is switched
     off, no source ends at its own uplink. Every rule costs every lookup."""
     if rule.action == "goto":  # what is followed gets no mark where it comes in
         return needs.marking()
     if rule.mark in {u.arrival_mark for u in needs.uplinks}:
         return needs.marking() or needs.passing is not None
     if rule.action == "unreachable" and rule.src:
-        return needs.host.truth_meter == "auto" and not needs.metering()
+        return needs.host.source_check == "auto" and not needs.metering()
     return True
 
 

@@ -23,7 +23,7 @@ from ifdefault.model.config import FAMILIES, Family, ForwardConfig, ForwardServe
 from ifdefault.model.kernel import FORWARD_TABLE, Uplink
 from ifdefault.plan.nft_text import IP, chain, named_set, table, values
 
-Gone = tuple[tuple[str, int], ...]  # as in Decision
+Down = tuple[tuple[str, int], ...]  # as in Decision
 _PORTS = "meta l4proto { tcp, udp }"
 _KEY = "meta l4proto . th dport"
 _KEY_TYPE = "inet_proto . inet_service"
@@ -55,7 +55,7 @@ def refusals(number: int) -> str:
     return f"refused_{number}"
 
 
-def contents(forwards: Iterable[ForwardConfig]) -> tuple[CheckedServer, ...]:
+def checked_servers(forwards: Iterable[ForwardConfig]) -> tuple[CheckedServer, ...]:
     """The content servers to be checked, each once. UDP has no check of its own: it follows that
     of TCP on the same port."""
     return tuple(
@@ -83,7 +83,7 @@ def target(
     protocol: str,
     address: str,
     port: int,
-    gone: Gone = (),
+    down: Down = (),
 ) -> Backend | None:
     """Where a new connection to an address and port goes, None if it isn't to a service."""
     family = family_of(address)
@@ -94,7 +94,7 @@ def target(
                 ports.transport == protocol
                 and ports.first <= port <= ports.last
                 and owners.intersection(forward.uplinks or owners)
-                and (fate := _fate(forward, ports, family, gone))
+                and (fate := _fate(forward, ports, family, down))
             ):
                 servers = tuple(
                     ForwardServer(s.address, s.port or port, s.weight) for s in fate.servers
@@ -110,17 +110,17 @@ class _Fate:
 
 
 def _fate(
-    forward: ForwardConfig, ports: Ports, family: Family, gone: Iterable[tuple[str, int]]
+    forward: ForwardConfig, ports: Ports, family: Family, down: Iterable[tuple[str, int]]
 ) -> _Fate | None:
     """Who shares the new connections; None where the service has no server of this family."""
     known = [s for s in forward.to if family_of(s.address) == family]
     if not known:
         return None
     alive = known
-    if gone:
-        alive = [s for s in known if (s.address, checked_port(ports, s)) not in gone]
+    if down:
+        alive = [s for s in known if (s.address, checked_port(ports, s)) not in down]
     refused = 0
-    if forward.gone == "reset" and len(alive) < len(known):
+    if forward.on_down == "reset" and len(alive) < len(known):
         refused = sum(s.weight for s in known) - sum(s.weight for s in alive)
     return _Fate(tuple([s for s in alive if s.weight]), refused)
 
@@ -143,15 +143,15 @@ class _Same:
         return isinstance(other, _Same) and self.value is other.value
 
 
-def render(forwards: tuple[ForwardConfig, ...], uplinks: tuple[Uplink, ...], gone: Gone) -> str:
+def render(forwards: tuple[ForwardConfig, ...], uplinks: tuple[Uplink, ...], down: Down) -> str:
     """The whole table, or "" where nothing is forwarded."""
     own = tuple((u.name, tuple(a.address for a in u.addresses)) for u in uplinks)
-    return _rendered(_Same(forwards), own, gone)
+    return _rendered(_Same(forwards), own, down)
 
 
 @functools.lru_cache(maxsize=4)
-def _rendered(forwards: _Same, own: tuple[tuple[str, tuple[str, ...]], ...], gone: Gone) -> str:
-    text = _Text(frozenset(gone))
+def _rendered(forwards: _Same, own: tuple[tuple[str, tuple[str, ...]], ...], down: Down) -> str:
+    text = _Text(frozenset(down))
     groups: dict[tuple[str, ...], list[tuple[int, ForwardConfig]]] = {}
     for number, forward in enumerate(forwards.value):
         groups.setdefault(tuple(sorted(forward.uplinks)), []).append((number, forward))
@@ -169,7 +169,7 @@ def _rendered(forwards: _Same, own: tuple[tuple[str, tuple[str, ...]], ...], gon
 class _Text:
     """The table as it grows: the parts that services share, and those of each group."""
 
-    gone: frozenset[tuple[str, int]]
+    down: frozenset[tuple[str, int]]
     groups: int = 0
     refused: set[int] = field(default_factory=set)
     chains: dict[tuple[str, ...], str] = field(default_factory=dict)  # lines to name
@@ -207,7 +207,7 @@ class _Text:
         one, many, ranges, refused = found
         for number, forward in members:
             for ports in forward.listen:
-                if (fate := _fate(forward, ports, family, self.gone)) is None:
+                if (fate := _fate(forward, ports, family, self.down)) is None:
                     continue
                 single = ports.first == ports.last
                 key = f"{ports.transport} . {ports.first}{'' if single else f'-{ports.last}'}"
@@ -249,7 +249,7 @@ class _Text:
         return self._chain("to", f"meta l4proto {transport} dnat {IP[family]} to {where}")
 
     def _refusal(self, number: int, fate: _Fate) -> str:
-        """A chain that refuses all, or as many as a server that is gone would have got."""
+        """A chain that refuses all, or as many as a server that is down would have got."""
         self.refused.add(number)
         counter = f"counter name {refusals(number)}"
         lines = (f"meta l4proto tcp {counter} reject with tcp reset", f"{counter} reject")

@@ -5,7 +5,7 @@ Chains, in the order in which a packet meets them:
   keep, follow, leave   keep forwarded flows to their uplink (see plan.connmark)
   wildcard  prerouting, after others' DNAT: redirects to UDP sockets bound to no address
   restore   output: gives replies of tracked flows their arrival mark back, and routes them again
-  truth     postrouting, after srcnat: the truth-meter
+  source_check  postrouting, after srcnat: the source check
 
 Rules: no other bit of a mark than our mask is touched; nft 1.0.6 can't copy marks under a mask,
 hence one small chain with constants an uplink. ICMPv6 133-137 is never marked (neighbour
@@ -27,7 +27,7 @@ UNKNOWN_MACS = "unknown_macs"  # routers on a shared LAN that no uplink names
 STRANGERS: dict[Family, str] = {4: "strangers_4", 6: "strangers_6"}  # sources that nobody owns
 OWNED: dict[Family, str] = {4: "owned_4", 6: "owned_6"}  # the uplinks' addresses
 _DISCOVERY = "icmpv6 type { 133, 134, 135, 136, 137 } return"
-# The truth-meter never judges sources that name no uplink, nor what stays on the link
+# The source check never judges sources that name no uplink, nor what stays on the link
 _EXEMPT = (
     "ip saddr { 0.0.0.0/8, 169.254.0.0/16 } return",
     "ip daddr { 224.0.0.0/4, 255.255.255.255 } return",
@@ -60,7 +60,7 @@ class Needs:
         """Whether packets are judged as they leave. By itself only where something may bend them
         after their route was chosen by their source: a hook costs every packet, and the rules
         hold the host's own packets as well."""
-        mode = self.host.truth_meter
+        mode = self.host.source_check
         return mode in ("drop", "count") or (mode == "auto" and (self.forwards or self.marking()))
 
     def marked_interfaces(self) -> list[str]:
@@ -82,7 +82,7 @@ class Needs:
 
 
 def meter(uplink: Uplink) -> str:
-    """The name of the counter of packets that the truth-meter caught leaving by this uplink."""
+    """The name of the counter of packets that the source check caught leaving by this uplink."""
     return f"misrouted_{uplink.number}"
 
 
@@ -94,7 +94,7 @@ def render(needs: Needs) -> str:
         *connmark.render(needs.uplinks, needs.passing),
         *_wildcard(needs),
         *_restore(needs),
-        *_truth(needs),
+        *_source_check(needs),
     ]
     if not body:
         return ""
@@ -221,10 +221,10 @@ def _restore(needs: Needs) -> Iterator[str]:
     yield from chain("restore", [line], "route hook output priority mangle")
 
 
-# --- truth-meter --------------------------------------------------------------------------
+# --- source check --------------------------------------------------------------------------
 
 
-def _truth(needs: Needs) -> Iterator[str]:
+def _source_check(needs: Needs) -> Iterator[str]:
     if not needs.uplinks or not needs.metering():
         return
     first_on: dict[str, Uplink] = {}
@@ -239,15 +239,15 @@ def _truth(needs: Needs) -> Iterator[str]:
     for uplink in first_on.values():
         yield f"counter {meter(uplink)} {{ }}"
     for interface, uplink in first_on.items():
-        yield from chain(f"truth_{uplink.number}", _judge(needs, interface, meter(uplink)))
-    targets = (f'"{name}" : goto truth_{u.number}' for name, u in first_on.items())
+        yield from chain(f"source_check_{uplink.number}", _judge(needs, interface, meter(uplink)))
+    targets = (f'"{name}" : goto source_check_{u.number}' for name, u in first_on.items())
     line = f"oifname vmap {values(targets)}"
-    yield from chain("truth", [line], "filter hook postrouting priority srcnat + 10")
+    yield from chain("source_check", [line], "filter hook postrouting priority srcnat + 10")
 
 
 def _judge(needs: Needs, interface: str, counter: str) -> Iterator[str]:
     """What leaves by one interface: its own sources first, since that is nearly every packet."""
-    verdict = " return" if needs.host.truth_meter == "count" else " drop"
+    verdict = " return" if needs.host.source_check == "count" else " drop"
     own = {family: needs.sources(family, interface) for family in FAMILIES}
     for family in FAMILIES:
         if own[family]:

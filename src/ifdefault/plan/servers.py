@@ -1,6 +1,6 @@
 """Which content servers a service has, as `status` and the daemon tell of them.
 
-Rules: a server is known by (address, port), as in `model.health.Decision.gone`.
+Rules: a server is known by (address, port), as in `model.health.Decision.down`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ Server = tuple[str, int]
 def checks(forwards: Iterable[ForwardConfig]) -> dict[Server, str]:
     """What is to be checked, and how: "tcp", or the path to GET, which asks for more and so goes
     before it."""
-    told = sorted(forward_table.contents(forwards), key=lambda c: c.check == "tcp", reverse=True)
+    told = sorted(
+        forward_table.checked_servers(forwards), key=lambda c: c.check == "tcp", reverse=True
+    )
     return {(c.address, c.port): c.check for c in told}
 
 
 def places(forward: ForwardConfig) -> list[Server]:
     """Where the servers of a service are checked."""
-    return [(c.address, c.port) for c in forward_table.contents([forward])]
+    return [(c.address, c.port) for c in forward_table.checked_servers([forward])]
 
 
 def pool(forward: ForwardConfig, ports: Ports, family: Family) -> dict[Server, ForwardServer]:
@@ -32,13 +34,13 @@ def pool(forward: ForwardConfig, ports: Ports, family: Family) -> dict[Server, F
     return {(c.address, forward_table.checked_port(ports, c)): c for c in mine}
 
 
-def stranded(forward: ForwardConfig, gone: Collection[Server]) -> Iterator[tuple[Ports, Family]]:
+def stranded(forward: ForwardConfig, down: Collection[Server]) -> Iterator[tuple[Ports, Family]]:
     """What of a service has servers, and none that is left."""
     families = sorted({family_of(c.address) for c in forward.to})
     for ports in forward.listen:
         for family in families:
             servers = pool(forward, ports, family)
-            if servers and all(server in gone for server in servers):
+            if servers and all(server in down for server in servers):
                 yield ports, family
 
 

@@ -14,7 +14,7 @@ from ifdefault.model.health import Health
 if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus
 
-_HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "In", "Out", "Carries", "Cause")
+_HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "In", "Out", "Role", "Cause")
 
 
 def lines(standing: DaemonStatus) -> list[str]:
@@ -62,8 +62,8 @@ def _state(path: Health, standing: DaemonStatus) -> str:
 
 def _role(path: Health, standing: DaemonStatus) -> str:
     if path.uplink in standing.decision.ranking(path.family)[:1]:
-        return "default"
-    return "" if path.uplink in standing.decision.usable_in(path.family) else "nothing new"
+        return "primary"
+    return "usable" if path.uplink in standing.decision.usable_in(path.family) else "not used"
 
 
 def remarks(standing: DaemonStatus) -> Iterator[str]:

@@ -33,7 +33,7 @@ def ails(behind: Behind) -> bool:
 def _services(behind: Behind, standing: DaemonStatus | None) -> Iterator[str]:
     if not behind.services:
         return
-    known = {(c.address, c.port): c for c in standing.contents} if standing else {}
+    known = {(c.address, c.port): c for c in standing.servers} if standing else {}
     ailing = sorted(behind.services, key=_soundness)
     shown = ailing[:_MOST] if len(ailing) > _MOST else behind.services
     rows = [row for service in shown for row in _rows(service, known, standing)]
@@ -48,7 +48,7 @@ def _services(behind: Behind, standing: DaemonStatus | None) -> Iterator[str]:
 def _soundness(service: ServiceStatus) -> int:
     if service.stranded:
         return 0
-    return 2 - any(server.gone for server in service.servers)
+    return 2 - any(server.down for server in service.servers)
 
 
 def _rows(
@@ -74,8 +74,8 @@ def _rows(
 def _state(server: ServerStatus, place: Server, told: CheckedServer | None) -> str:
     if told:
         return told.state
-    if place in server.gone:
-        return "gone"
+    if place in server.down:
+        return "down"
     return "-" if server.checked else "unchecked"
 
 

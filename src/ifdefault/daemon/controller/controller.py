@@ -347,7 +347,7 @@ class Controller:
         return changed
 
     def _decided(self, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:
-        return decided(self.state, self.paths.states(), self.servers.gone, uplinks, facts)
+        return decided(self.state, self.paths.states(), self.servers.down, uplinks, facts)
 
     # --- what follows ---------------------------------------------------------------------
 
@@ -369,9 +369,9 @@ class Controller:
             name, was = (order[0] if order else ""), self._primary.get(family, "")
             if name and name != was and not state.owed and not state.held:
                 self._primary[family] = name
-                state.log("default", f"default IPv{family}: {was or 'none'} -> {name}", name)
+                state.log("primary", f"primary IPv{family}: {was or 'none'} -> {name}", name)
                 if was:  # else we have just started, and nothing moved
-                    state.out.append(RunHook("default", name, family, was, name))
+                    state.out.append(RunHook("primary", name, family, was, name))
         self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
 
     # --- how it stands --------------------------------------------------------------------
@@ -392,5 +392,5 @@ class Controller:
             fights=self._reconciler.backoff.told(now),
             problems=(*lacks, *state.refused, *self.paths.problems),
             dns=DnsStatus(names=self.names.status(), problems=self.names.problems),
-            contents=self.servers.checked(),
+            servers=self.servers.checked(),
         )

@@ -21,7 +21,7 @@ _FRESH: tuple[PathState, float] = ("unproven", 0.0)
 def decided(
     state: State,
     paths: Mapping[Key, tuple[PathState, float]],
-    gone: tuple[Server, ...],
+    down: tuple[Server, ...],
     uplinks: tuple[Uplink, ...],
     facts: Facts,
 ) -> Decision:
@@ -48,4 +48,4 @@ def decided(
                     down_since_s=since_s if observed == "down" else 0.0,
                 )
             )
-    return replace(decide(candidates), gone=gone)
+    return replace(decide(candidates), servers_down=down)

@@ -159,7 +159,7 @@ class Publish:
 class RunHook:
     """Run the operator's program for an event, if there is one, soon."""
 
-    event: PathState | Literal["default"]
+    event: PathState | Literal["primary"]
     uplink: str
     family: Family
     was: str

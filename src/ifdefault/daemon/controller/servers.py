@@ -1,9 +1,9 @@
 """The servers of forwarded services: which are checked, by which questions, and what follows.
 
-    Config.forwards ──> judge (health.server_check) ──> SendProbe ──> ProbeOutcome ──> gone
+    Config.forwards ──> judge (health.server_check) ──> SendProbe ──> ProbeOutcome ──> down
 
 Rules: as in `paths`; a server is asked from no uplink, but as any program of the host would ask it.
-None is known to be gone before it was checked.
+None is known to be down before it was checked.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class ServerChecks:
         self._titled: list[tuple[str, Server]] = []
 
     @property
-    def gone(self) -> tuple[Server, ...]:
-        return self._judge.gone
+    def down(self) -> tuple[Server, ...]:
+        return self._judge.down
 
     @property
     def wake_s(self) -> float:
@@ -65,7 +65,7 @@ class ServerChecks:
             self.probes.append(SendProbe(SERVER_CHECKS, seq, kind, address, *what, None))
 
     def observe(self, now: float, outcome: ProbeOutcome) -> bool:
-        """Take in the outcome of a check; whether a server has gone, or come back."""
+        """Take in the outcome of a check; whether a server has down, or come back."""
         verdict, detail = outcome.verdict, outcome.detail
         if verdict == "answered" and detail == "refused":
             verdict = "wrong"  # it proves a path, and no server
@@ -76,14 +76,14 @@ class ServerChecks:
     def _tell(self, changed: ServerHealth) -> bool:
         """Whether something follows: that a server answers at all is no news."""
         server = changed.address, changed.port
-        is_gone = changed.state == "gone"
+        was_down = changed.state == "down"
         users = self._users.get(server, [])
-        if not is_gone and changed.was == "unproven":
+        if not was_down and changed.was == "unproven":
             return False
-        what = f"{server_text(server)} is {'gone' if is_gone else 'back'} ({changed.cause})"
+        what = f"{server_text(server)} is {'down' if was_down else 'back'} ({changed.cause})"
         for forward in users[:_TOLD]:
             text = f"forward {title(forward)}: {what}, {self._left(forward, server)}"
-            self._out.append(Log("server", text, level="warning" if is_gone else "info"))
+            self._out.append(Log("server", text, level="warning" if was_down else "info"))
         if (rest := len(users) - _TOLD) > 0:
             self._out.append(Log("server", f"{rest} more services: {what}"))
         return True
@@ -95,7 +95,7 @@ class ServerChecks:
         mine = next((pool for pool in pools if server in pool), None)
         if mine is None:
             return "it drained"
-        left = sum(each not in self.gone for each in mine)
+        left = sum(each not in self.down for each in mine)
         return f"{left or 'none'} of {len(mine)} left"
 
     def checked(self) -> tuple[CheckedServer, ...]:

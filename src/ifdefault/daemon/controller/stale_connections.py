@@ -48,7 +48,7 @@ class StaleConnections:
                 continue  # fail static: there is nowhere to go
             del state.fallen[name, family]
             uplink = self._usable.get(name)
-            if uplink and state.config.health.on_down == "free":
+            if uplink and state.config.health.on_down == "end":
                 facts = prepared.observation.facts
                 state.out.append(ends(facts, state.uplinks, decision, uplink, family))
 
@@ -56,13 +56,13 @@ class StaleConnections:
         head = f"{ended.uplink} IPv{ended.family}"
         if ended.error:
             text = f"{head}: nothing freed: {ended.error}"
-            self._state.log("freed", text, ended.uplink, "warning")
+            self._state.log("ended", text, ended.uplink, "warning")
         elif ended.sockets or ended.flows:
             text = (
                 f"{head}: freed {ended.sockets} TCP connections and {ended.flows} tracked flows"
                 f" in {ended.took_s * 1000:.0f} ms"
             )
-            self._state.log("freed", text, ended.uplink)
+            self._state.log("ended", text, ended.uplink)
 
 
 def ends(

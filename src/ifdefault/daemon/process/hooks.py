@@ -39,12 +39,12 @@ class Hooks:
         uid, gid, warning = privileges.choose_user(config.daemon.hook_user)
         self._user = privileges.possible(uid, gid)
         hooks = config.hooks
-        if warning and any((hooks.up, hooks.degraded, hooks.down, hooks.default)):
+        if warning and any((hooks.up, hooks.degraded, hooks.down, hooks.primary)):
             self._log.warning("%s", Problem("daemon.hook_user", warning))
 
     def fire(self, event: str, **fields: str) -> None:
         """Run the hook of an event, if there is one, soon. `fields` are some of FIELDS."""
-        if event not in ("up", "degraded", "down", "default"):
+        if event not in ("up", "degraded", "down", "primary"):
             return
         hooks = self._config.hooks
         program: str = getattr(hooks, event)
@@ -52,7 +52,7 @@ class Hooks:
             return
         told = {"event": event} | dict.fromkeys(FIELDS, "") | fields
         env = {f"IFDEFAULT_{k.upper()}": printable(v, LINE_CHARS) for k, v in told.items()}
-        path = () if event == "default" else (told["uplink"],)
+        path = () if event == "primary" else (told["uplink"],)
         key, what = (*path, told["family"]), f"hook {event} ({program})"
         command = stripped(self._user, program)
         self._waiting.append(Order(key, what, command, env, hooks.timeout_s))

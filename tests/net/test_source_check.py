@@ -1,4 +1,4 @@
-"""The truth-meter: what leaves by an uplink with another uplink's source is counted, and dropped.
+"""The source check: what leaves by an uplink with another uplink's source is counted, and dropped.
 
 host 198.51.100.10 (B) ── a foreign rule ──> wan0 (A) ── isp-a refuses it, as real ones do
 """
@@ -34,7 +34,7 @@ def test_what_is_forced_out_of_the_wrong_uplink(
     lab_world: LabWorld, family: int, mode: str, counted: int | None, left: int
 ) -> None:
     world = lab_world("two")
-    answers.configure(world, f'[host]\ntruth_meter = "{mode}"')
+    answers.configure(world, f'[host]\nsource_check = "{mode}"')
     answers.apply(world)
     # a rule of somebody else's, above ours
     world["host"].ip(f"rule add pref 100 from {B[family]} lookup 77\n", f"-{family}")
@@ -133,7 +133,7 @@ def test_duplicate_address_detection_is_exempt(lab_world: LabWorld) -> None:
 def _metered(lab_world: LabWorld) -> World:
     """A host whose packets are judged as they leave."""
     world = lab_world("two")
-    answers.configure(world, '[host]\ntruth_meter = "drop"')
+    answers.configure(world, '[host]\nsource_check = "drop"')
     return world
 
 
@@ -154,7 +154,7 @@ def _send(
 
 
 def _misrouted(world: World) -> dict[str, int | None]:
-    """What the truth-meter has counted, by the uplink that was left by."""
+    """What the source check has counted, by the uplink that was left by."""
     return {row["name"]: row["misrouted"] for row in answers.status(world)["uplinks"]}
 
 
