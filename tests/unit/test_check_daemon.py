@@ -72,7 +72,7 @@ def test_hooks(tmp_path: Path) -> None:
         ),
         f"hooks.degraded: {tmp_path} is no file, name an executable file",
         f"hooks.down: {plain} isn't executable, chmod a+x {plain}",
-        f"hooks.default: {loose} may be changed by anybody, chmod o-w {loose}",
+        f"hooks.primary: {loose} may be changed by anybody, chmod o-w {loose}",
     ]
 
 

@@ -177,7 +177,10 @@ def test_what_modules_name_is_there() -> None:
         ("keep forwarded flows (see plan.follow)", ["plan.follow"]),
         ("a guard (`host/guard.py`)", ["host/guard.py"]),
         ("see tests/net/test_signs.py", ["tests/net/test_signs.py"]),
-        ("`daemon.controller.paths`, `model.health.Decision.gone`, `Controller.receive`", []),
+        (
+            "`daemon.controller.paths`, `model.health.Decision.servers_down`, `Controller.receive`",
+            [],
+        ),
         ("`host.forwarded`, `net.ipv4.ip_forward`, `state.json`, host.forwarded", []),
         ("`host/`, `probe/http.py`, docs/architecture.md, see `repair_backoff`", []),
     ],

@@ -162,6 +162,6 @@ def test_a_range_keeps_the_port() -> None:
 
 
 def test_the_share_that_is_refused_is_told() -> None:
-    forwards = (forward("tcp:80", ONE, ForwardServer(TWO, weight=3), down="reset"),)
+    forwards = (forward("tcp:80", ONE, ForwardServer(TWO, weight=3), on_down="reset"),)
     found = forward_table.target(forwards, UPLINKS, "tcp", "203.0.113.10", 80, ((TWO, 80),))
     assert found == Backend(0, (ForwardServer(ONE, 80),), 3)

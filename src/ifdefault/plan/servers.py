@@ -1,6 +1,6 @@
 """Which content servers a service has, as `status` and the daemon tell of them.
 
-Rules: a server is known by (address, port), as in `model.health.Decision.down`.
+Rules: a server is known by (address, port), as in `model.health.Decision.servers_down`.
 """
 
 from __future__ import annotations
