@@ -1,0 +1,82 @@
+"""`./dev system`: network tests on the kernels of Debian releases, in qemu."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.system import GUEST, chosen, debian, guest
+
+CACHE = Path(".system")
+PATIENCE_S = 840.0  # for each guest; they run side by side
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="./dev system", description=__doc__, epilog="other arguments go to pytest"
+    )
+    parser.add_argument(
+        "--release", action="append", choices=debian.SERIES, help="of Debian (all that we know)"
+    )
+    options, arguments = parser.parse_known_args()
+    if platform.machine() != "x86_64":
+        print("./dev system: runs on x86-64 only", file=sys.stderr)
+        return 1
+    # what is compiled here needn't be compiled in each guest
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "src", "tests"], check=False)
+    try:
+        releases = options.release or list(debian.SERIES)
+        kernels = [debian.kernel(release, CACHE.resolve()) for release in releases]
+    except debian.NotAvailable as error:
+        print(f"./dev system: {error}", file=sys.stderr)
+        return 1
+    tests = [] if any("tests/" in word for word in arguments) else chosen.arguments()
+    with ThreadPoolExecutor(len(kernels)) as pool:
+        passed = list(pool.map(lambda kernel: _test(kernel, [*tests, *arguments]), kernels))
+    return 0 if all(passed) else 1
+
+
+_printing = threading.Lock()
+
+
+def _test(kernel: debian.Kernel, arguments: list[str]) -> bool:
+    def show(line: str) -> None:
+        with _printing:
+            print(f"{kernel.series:>4} | {line}", flush=True)
+
+    start_s = time.monotonic()
+    show(f"booting {kernel.version} (Debian's {kernel.release})")
+    outcome = guest.run(
+        kernel,
+        [".venv/bin/pytest", "-p", "no:cacheprovider", "--color=no", "-v", *arguments],
+        CACHE / f"guest-{kernel.release}",
+        environment={
+            GUEST: kernel.series,
+            "PATH": _PATH,
+            "HOME": "/root",
+            "LANG": os.environ.get("LANG", "C.UTF-8"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        show=show,
+        patience_s=PATIENCE_S,
+    )
+    took_s = time.monotonic() - start_s
+    if outcome.passed:
+        show(f"passed in {took_s:.0f} s")
+    else:
+        for line in outcome.console.splitlines():
+            show(f"console: {line}")
+        show(f"failed after {took_s:.0f} s: {outcome.status}")
+    return outcome.passed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
