@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import platform
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.system import GUEST, chosen, debian, guest
@@ -32,16 +32,35 @@ def main() -> int:
         return 1
     # what is compiled here needn't be compiled in each guest
     subprocess.run([sys.executable, "-m", "compileall", "-q", "src", "tests"], check=False)
-    try:
-        releases = options.release or list(debian.SERIES)
-        kernels = [debian.kernel(release, CACHE.resolve()) for release in releases]
-    except debian.NotAvailable as error:
-        print(f"./dev system: {error}", file=sys.stderr)
-        return 1
-    tests = [] if any("tests/" in word for word in arguments) else chosen.arguments()
-    with ThreadPoolExecutor(len(kernels)) as pool:
-        passed = list(pool.map(lambda kernel: _test(kernel, [*tests, *arguments]), kernels))
-    return 0 if all(passed) else 1
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            releases = options.release or list(debian.SERIES)
+            kernels = [debian.kernel(release, CACHE.resolve()) for release in releases]
+        except debian.NotAvailable as error:
+            print(f"./dev system: {error}", file=sys.stderr)
+            return 1
+        if not any("tests/" in word for word in arguments):
+            arguments = [*chosen.arguments(), *arguments]
+        return 0 if _test_each(kernels, arguments) else 1
+
+
+def _test_each(kernels: list[debian.Kernel], arguments: list[str]) -> bool:
+    """Test the kernels side by side."""
+    passed = []
+
+    def test(kernel: debian.Kernel) -> None:
+        if _test(kernel, arguments):
+            passed.append(kernel)
+
+    # daemons: an interrupt ends us at once, and the guests with us
+    threads = [threading.Thread(target=test, args=[kernel], daemon=True) for kernel in kernels]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(passed) == len(kernels)
 
 
 _printing = threading.Lock()

@@ -47,7 +47,8 @@ def kernel(release: str, cache: Path) -> Kernel:
     """Return a release's kernel, fetched if it isn't in the cache."""
     folder = cache / release
     if not (folder / "complete").exists():
-        cache.mkdir(exist_ok=True)
+        for stale in cache.glob(f"{release}-*"):  # of a run that was killed
+            shutil.rmtree(stale)
         with tempfile.TemporaryDirectory(prefix=f"{release}-", dir=cache) as scratch:
             fresh = Path(scratch) / "root"
             _unpack(_download(release, Path(scratch)), fresh)
@@ -109,6 +110,8 @@ def _unpack(packages: list[Path], root: Path) -> None:
 
 
 def _run(command: list[str], cwd: Path | None = None) -> str:
+    if shutil.which(command[0]) is None:
+        raise NotAvailable(f"there is no {command[0]} here: run it on Debian")
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
     if done.returncode:
         raise NotAvailable(f"{' '.join(command)}: {(done.stderr + done.stdout).strip()}")

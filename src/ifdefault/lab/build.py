@@ -57,6 +57,7 @@ def interface_lines(topology: Topology, node: NodeSpec) -> str:
     lines += [f"tuntap add dev {name} mode tun" for name in node.tuns]
     made = (*(name for name, _ in node.bridges), *(name for name, _ in node.macvlans), *node.tuns)
     lines += [f"link set {dev} up" for dev in ("lo", *(end.dev for end in ends), *made)]
+    lines += [f"link {line}" for line in node.interfaces]
     return "\n".join(lines) + "\n"
 
 

@@ -49,6 +49,7 @@ class NodeSpec:
     bridges: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (bridge, ports)
     macvlans: tuple[tuple[str, str], ...] = ()  # (interface, "PARENT MAC")
     tuns: tuple[str, ...] = ()
+    interfaces: tuple[str, ...] = ()  # any other kind, as `ip link` takes them
     addresses: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (interface, addresses)
     routes: tuple[str, ...] = ()  # as `ip route replace` takes them; "-4 …", "-6 …" to force it
     rules: tuple[str, ...] = ()  # as `ip rule add` takes them; "-6 …" for IPv6
