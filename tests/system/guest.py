@@ -56,6 +56,10 @@ exec switch_root . /bin/sh /run/second
 
 # In the guest's root, with its programs.
 _SECOND = """\
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
+ln -s fd/1 /dev/stdout
+ln -s fd/2 /dev/stderr
 mkdir -p /dev/pts /dev/shm /sys/fs/cgroup /sys/fs/bpf
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
@@ -139,13 +143,13 @@ def _qemu(kernel: Kernel, initrd: Path, console: Path) -> list[str]:
     share = "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap"
     return [
         "qemu-system-x86_64",
-        *("-accel", "tcg,thread=multi", "-cpu", "max"),
+        *("-accel", "tcg,thread=multi", "-cpu", "max,-avx,-avx2"),
         *("-m", str(MEMORY_MB), "-smp", str(CORES)),
         *("-display", "none", "-vga", "none", "-monitor", "none", "-net", "none", "-no-reboot"),
         *("-serial", f"file:{console}", "-serial", "stdio"),
         *("-virtfs", share),
         *("-kernel", str(kernel.image), "-initrd", str(initrd)),
-        *("-append", "console=ttyS0 quiet panic=-1"),
+        *("-append", "console=ttyS0 quiet mitigations=off panic=-1"),
     ]
 
 

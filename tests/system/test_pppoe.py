@@ -50,10 +50,11 @@ CLIENT = "noauth nodetach nodefaultroute noipdefault ifname ppp0 maxfail 0 persi
 
 def test_a_line_is_dialled_hangs_up_and_is_dialled_again(lab_world: LabWorld) -> None:
     world = lab_world(worlds.two("pppoe", __doc__, DSL))
+    world["host"].run(["modprobe", "pppoe"])  # pppd looks for its device first
     answer(world)
     dial(world)
-    start(world)
     answers.serve(world)
+    start(world)
     answers.assert_answered(world)
     assert leaves_by(world) == "wan0"
 
@@ -82,8 +83,11 @@ def dial(world: World) -> None:
     with (world.dir / "pppd.log").open("a") as log:
         world["host"].popen(command, stdout=log, stderr=log, what="pppd")
     for node, dev, address in (("host", "ppp0", "198.51.100.10"), ("isp-b", "cust0", "peer")):
-        up = partial(has, world[node], dev, address)
-        eventually(up, PATIENCE_S, what=f"{dev} of {node}, see pppd.log")
+        try:
+            eventually(partial(has, world[node], dev, address), PATIENCE_S)
+        except TimeoutError:
+            logs = "\n".join(path.read_text() for path in world.dir.glob("ppp*.log"))
+            raise AssertionError(f"{node} has no {dev}:\n{logs}") from None
     world["host"].script("dialled")
     world["isp-b"].ip("route replace 2001:db8:b::10 dev cust0\n", "-6")
 

@@ -24,14 +24,17 @@ links = ["isp-a.cust0 host.wan0", "isp-b.cust0 host.wan1", "host.lan0 admin.lan0
 
 [nodes.host]
 interfaces = ["add mgmt type vrf table 100", "set mgmt up", "set lan0 master mgmt"]
-addresses.lan0 = ["192.168.1.1/24", "fd00:1::1/64"]
+scripts.up = '''
+ip address add 192.168.1.1/24 dev lan0
+ip address add fd00:1::1/64 dev lan0 nodad
+ip route add default via 192.168.1.10 table 100
+ip route add default via fd00:1::10 dev lan0 table 100
+'''
 routes = [
   "default via 203.0.113.1",
   "default via 2001:db8:a::1",
   "default via 198.51.100.1 metric 100",
   "default via 2001:db8:b::1 metric 2048",
-  "default via 192.168.1.10 table 100",
-  "default via fd00:1::10 dev lan0 table 100",
 ]
 sysctls = { "net.ipv4.tcp_l3mdev_accept" = 1 }
 
