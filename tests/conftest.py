@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -13,6 +15,12 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 # Runs repeat exactly, and a slow machine is no failure.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+# Whoever starts the tests may ignore SIGHUP (nohup) or have few descriptors; what they test doesn't.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+_ALLOWED = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (_ALLOWED, _ALLOWED))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

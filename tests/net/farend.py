@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Family
-from tests.net import answers, watched
+from tests.net import watched
 
 A: dict[Family, str] = {4: "203.0.113.10", 6: "2001:db8:a::10"}
 B: dict[Family, str] = {4: "198.51.100.10", 6: "2001:db8:b::10"}
@@ -58,7 +59,7 @@ class Far:
             made = []
             for _ in range(count):
                 sock = socket.socket(AF[6 if mapped else family])
-                sock.settimeout(answers.PATIENCE_S)
+                sock.settimeout(PATIENCE_S)
                 if mark:
                     sock.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
                 if bound:
@@ -83,7 +84,7 @@ def far(world: World) -> Iterator[Far]:
         datagrams = socket.socket(AF[family], socket.SOCK_DGRAM)
         datagrams.bind(("", sock.getsockname()[1]))
         for each in (sock, datagrams):
-            each.settimeout(answers.PATIENCE_S)
+            each.settimeout(PATIENCE_S)
         return sock, datagrams
 
     made = {family: world["client"].python(partial(listen, family)) for family in FAMILIES}

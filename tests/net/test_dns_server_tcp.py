@@ -24,7 +24,7 @@ from tests.net.conftest import LabWorld
 from tests.net.dns_cases import ZONE, A, B, zone
 from tests.net.served import Server, serving, until
 
-PROMPT_S = 1.0
+PROMPT_S = 5.0
 MOST_GROWTH_KB = 24 * 1024
 
 
@@ -36,7 +36,7 @@ def query(name: str = ZONE, kind: str = "A") -> bytes:
 def connect(world: World, source: str = "198.18.1.10", target: str = A) -> socket.socket:
     with world["client"].enter():
         sock = socket.socket()
-    sock.settimeout(10)
+    sock.settimeout(60)
     sock.bind((source, 0))
     sock.connect((target, 53))
     return sock
@@ -160,7 +160,7 @@ def _drip(sock: socket.socket, byte: int) -> None:
 
 
 def _ask(sock: socket.socket) -> None:
-    sock.settimeout(10)
+    sock.settimeout(60)
     sock.sendall(query())
     assert receive(sock).answer
 
