@@ -22,6 +22,7 @@ A: dict[Family, str] = {4: "203.0.113.10", 6: "2001:db8:a::10"}
 B: dict[Family, str] = {4: "198.51.100.10", 6: "2001:db8:b::10"}
 AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 SO_MARK = 36
+_AT_ONCE = 100  # connections: a process may have few descriptors
 BALANCE = '[outgoing]\nmode = "balance"\n'
 
 
@@ -38,7 +39,7 @@ class Far:
     world: World
     listeners: dict[Family, socket.socket]
     datagrams: dict[Family, socket.socket]
-    kept: list[socket.socket] = field(default_factory=list)
+    kept: list[socket.socket] = field(default_factory=list)  # some of the connections
 
     def connect(
         self,
@@ -51,6 +52,10 @@ class Far:
         mark: int = 0,
     ) -> Counter[str]:
         """From where the connections that a node makes come, as it and the far end see alike."""
+        if count > _AT_ONCE:
+            options = {"mapped": mapped, "to": to, "bound": bound, "mark": mark}
+            rest = self.connect(count - _AT_ONCE, family, **options)  # type: ignore[arg-type]
+            return rest + self.connect(_AT_ONCE, family, **options)  # type: ignore[arg-type]
         target = (to or watched.FAR[family], self.listeners[family].getsockname()[1])
         if mapped:
             target = (f"::ffff:{target[0]}", target[1])
@@ -70,10 +75,12 @@ class Far:
 
         own = self.world["host"].python(make)
         theirs = [self.listeners[family].accept() for _ in own]
-        self.kept.extend((*own, *(sock for sock, _ in theirs)))
         seen = Counter(str(peer[0]) for _, peer in theirs)
         mine = Counter(str(sock.getsockname()[0]).removeprefix("::ffff:") for sock in own)
         assert seen == mine
+        self.kept.extend((*own, *(sock for sock, _ in theirs)))
+        while len(self.kept) > 2 * _AT_ONCE:
+            self.kept.pop().close()
         return seen
 
 

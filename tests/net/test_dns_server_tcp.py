@@ -7,12 +7,10 @@ client ── core ─┬─ isp-a ── wan0 ┐
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import dns.message
@@ -67,16 +65,6 @@ def ended(sock: socket.socket) -> bool:
     except ConnectionError:
         return True
     return True
-
-
-@contextmanager
-def many_files() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_answers_come_in_order(lab_world: LabWorld) -> None:
@@ -178,7 +166,7 @@ def test_a_thousand_slow_clients_harm_nobody(lab_world: LabWorld) -> None:
             server.publish(zone())
             await _answered_promptly(server)
             before_kb = _rss_kb(server.frontend.pid)
-            with many_files(), ExitStack() as stack:
+            with ExitStack() as stack:
                 slow = [
                     stack.enter_context(connect(world, source))
                     for _ in range(per_network)
@@ -228,7 +216,7 @@ def test_one_network_cannot_take_it_all(lab_world: LabWorld) -> None:
     async def main() -> None:
         async with serving(world) as server:
             server.publish(zone())
-            with many_files(), ExitStack() as stack:
+            with ExitStack() as stack:
                 other = stack.enter_context(connect(world, "198.18.2.10"))
                 await asyncio.to_thread(_ask, other)
                 mine = [
