@@ -110,4 +110,4 @@ def test_eventually_tells_what_it_last_saw() -> None:
     found = iter([0, 0, 5])
     assert eventually(lambda: next(found), poll_s=0) == 5
     with pytest.raises(TimeoutError, match=r"the end: still \[\] after 0 s"):
-        eventually(list, what="the end")
+        eventually(list, 0, what="the end")
