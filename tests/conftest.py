@@ -10,6 +10,9 @@ from typing import TypeVar
 import hypothesis
 import pytest
 
+# helpers' assertions, too, show what they compared
+pytest.register_assert_rewrite("tests.net", "tests.unit", "tests.simulation")
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 # Runs repeat exactly, and a slow machine is no failure.
