@@ -2,7 +2,7 @@
 
 Rules: what runs is a process of its own in the node's network namespace, with mounts as
 `ip netns exec` makes them, and is `python -m MODULE` in all that a test can see; only its imports
-were made before. Tests of the start itself use `subprocess`. Of `subprocess.Popen` two methods are
+were made before. Tests of the start itself use `subprocess`. Of Popen two methods are
 replaced, those that start a process and that ask for its exit status.
 """
 

@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 
 from ifdefault.lab import build, filters, netns, registry
 from ifdefault.lab.topology import NodeSpec, Topology, parse
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.model.errors import HostError, Problem
 
 T = TypeVar("T")
@@ -31,9 +31,7 @@ Completed = subprocess.CompletedProcess[str]
 StdStream = int | IO[str] | None
 
 _PROCESSES = "processes"  # the kind of the registry's entries "PID START"
-_REAP_S = 3.0
 _DAEMON = "daemon"
-_DAEMON_START_S = 20.0
 _LOG_LINES = 200
 _DUMP = """\
 ip -d address; ip -4 rule; ip -6 rule; ip -4 route show table all; ip -6 route show table all
@@ -230,7 +228,7 @@ class World:
                 raise CommandFailed(node, argv, Completed(argv, status, stdout=said, stderr=""))
             return _listener(self.run_dir / "control.sock") == child.pid
 
-        eventually(listens, _DAEMON_START_S, what=f"the daemon listens ({self.dir}/daemon.log)")
+        eventually(listens, what=f"the daemon listens ({self.dir}/daemon.log)")
         return child
 
     def misrouted(self) -> dict[str, int]:
@@ -283,7 +281,7 @@ class World:
             registry.remove(self.name, _PROCESSES, entry)
         for pid in [*self._children] if what is None else map(_pid, ended):
             if child := self._children.pop(pid, None):
-                child.wait(_REAP_S)
+                child.wait(PATIENCE_S)
                 for stream in filter(None, (child.stdin, child.stdout, child.stderr)):
                     stream.close()
 
