@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def command(options: Options, wait: bool, as_json: bool) -> None:
     """Remove everything that ifdefault installed, and restore link groups and sysctls.
 
-    This needs no configuration, and cancels a pending `apply --confirm`. The daemon, if it runs,
-    then probes and changes nothing until `apply`, `reload` or its restart.
+    This needs no configuration, and cancels a pending `apply --confirm`. The daemon, if it runs, is
+    then paused until `apply`, `reload` or its restart.
     """
     from ifdefault.cli import daemon_client
 

@@ -24,7 +24,7 @@ from ifdefault.model.errors import HostError, Problem, reason
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.pass_obj
 def command(options: Options, output: Path | None, to_stdout: bool, force: bool) -> None:
-    """Detect the uplinks and write a commented configuration file that works as it is.
+    """Detect the uplinks and write a commented configuration file that works as is.
 
     An uplink is an interface that has a default route, or public addresses only.
     """
