@@ -94,7 +94,6 @@ def _test(kernel: debian.Kernel, arguments: list[str]) -> bool:
         CACHE / f"guest-{kernel.release}",
         environment={
             GUEST: kernel.series,
-            "IFDEFAULT_LAB_PATIENCE": "3",  # everything is emulated
             "PATH": _PATH,
             "HOME": "/root",
             "LANG": os.environ.get("LANG", "C.UTF-8"),

@@ -12,7 +12,6 @@ from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.watched import (
-    PATIENCE_S,
     await_default,
     await_states,
     events,
@@ -47,7 +46,7 @@ interfaces = [
 
 def test_a_cable_goes_and_then_the_other(lab_world: LabWorld) -> None:
     world = lab_world(worlds.two("bond", __doc__, BOND))
-    eventually(lambda: active(world), PATIENCE_S, what="the bond has a port")
+    eventually(lambda: active(world), what="the bond has a port")
     answers.serve(world)
     start(world)
     answers.assert_answered(world)
@@ -55,7 +54,7 @@ def test_a_cable_goes_and_then_the_other(lab_world: LabWorld) -> None:
 
     first = active(world)
     world["switch"].ip(f"link set {first} down")
-    eventually(lambda: active(world) not in ("", first), PATIENCE_S, what="the other takes over")
+    eventually(lambda: active(world) not in ("", first), what="the other takes over")
     answers.assert_answered(world)
     assert leaves_by(world) == "wan0"
     assert not [text for text in events(world, "path") if "-> down" in text]

@@ -11,7 +11,6 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net.conftest import LabWorld
 from tests.net.watched import (
-    PATIENCE_S,
     await_default,
     await_states,
     events,
@@ -31,7 +30,7 @@ def test_slow_and_lossy_links_stay_up_and_dead_ones_dont(lab_world: LabWorld) ->
     start(world, "degraded_loss = 0\ndegraded_rtt_ms = 0\n")
     assert leaves_by(world) == "wan0"
     until_s = standing(world).up_s + 10.0
-    eventually(lambda: standing(world).up_s > until_s, PATIENCE_S, what="some time")
+    eventually(lambda: standing(world).up_s > until_s, what="some time")
     assert not [text for text in events(world, "path") if "-> down" in text]
 
     netem(world, "isp-a", "loss 100%")

@@ -13,7 +13,7 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node, World
 from tests.net import answers
 from tests.net.conftest import LabWorld
-from tests.net.watched import PATIENCE_S, await_default, await_states, leaves_by, start
+from tests.net.watched import await_default, await_states, leaves_by, start
 from tests.system import worlds
 
 # dummies stand for what pppd makes: so that the lab knows its names and addresses
@@ -61,7 +61,7 @@ def test_a_line_is_dialled_hangs_up_and_is_dialled_again(lab_world: LabWorld) ->
     world.ifdefault("uplink", "isp-a", "down", check=True)
     await_default(world, "ppp0")
     hang_up(world)
-    eventually(lambda: leaves_by(world) == "wan0", PATIENCE_S, what="another uplink takes over")
+    eventually(lambda: leaves_by(world) == "wan0", what="another uplink takes over")
     dial(world)
     await_states(world, ["up"], "isp-b")
     await_default(world, "ppp0")
@@ -84,7 +84,7 @@ def dial(world: World) -> None:
         world["host"].popen(command, stdout=log, stderr=log, what="pppd")
     for node, dev, address in (("host", "ppp0", "198.51.100.10"), ("isp-b", "cust0", "peer")):
         try:
-            eventually(partial(has, world[node], dev, address), PATIENCE_S)
+            eventually(partial(has, world[node], dev, address))
         except TimeoutError:
             logs = "\n".join(path.read_text() for path in world.dir.glob("ppp*.log"))
             raise AssertionError(f"{node} has no {dev}:\n{logs}") from None
@@ -96,7 +96,7 @@ def hang_up(world: World) -> None:
     world.end("pppd")
     for node, dev in (("host", "ppp0"), ("isp-b", "cust0")):
         gone = partial(lacks, world[node], dev)
-        eventually(gone, PATIENCE_S, what=f"{dev} of {node} is gone")
+        eventually(gone, what=f"{dev} of {node} is gone")
 
 
 def has(node: Node, dev: str, word: str) -> bool:

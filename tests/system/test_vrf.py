@@ -11,6 +11,7 @@ import socket
 from functools import partial
 
 from ifdefault.lab import ports, services
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
@@ -87,7 +88,7 @@ def reached(world: World) -> list[bool]:
 def _echoes(address: str) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.settimeout(answers.PATIENCE_S)
+        sock.settimeout(PATIENCE_S)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"mgmt")
         sock.connect((address, ports.TCP_ECHO))
         sock.sendall(b"hello")

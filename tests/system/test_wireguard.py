@@ -17,7 +17,7 @@ from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.evidence import TCP, UDP, Talk, tapped
-from tests.net.watched import PATIENCE_S, await_states, events, leaves_by, start
+from tests.net.watched import await_states, events, leaves_by, start
 from tests.system import worlds
 
 # of nobody's: made for these tests
@@ -165,13 +165,11 @@ def test_wg_quick_under_the_daemon(lab_world: LabWorld) -> None:
     answers.serve(world)
     start(world)
     quick(world, "up")
-    eventually(
-        lambda: settled(world), PATIENCE_S, what="the daemon has dealt with the tunnel's rules"
-    )
+    eventually(lambda: settled(world), what="the daemon has dealt with the tunnel's rules")
     assert through_the_tunnel(world)
     answers.assert_answered(world)
     quick(world, "down")
-    eventually(lambda: settled(world), PATIENCE_S, what="the daemon has dealt with their end")
+    eventually(lambda: settled(world), what="the daemon has dealt with their end")
     answers.assert_answered(world)
     assert leaves_by(world) == "wan0"
 

@@ -1,19 +1,13 @@
-"""Waiting for a condition instead of for a time.
-
-Rules: a slow machine waits longer: every timeout is multiplied by $IFDEFAULT_LAB_PATIENCE.
-"""
+"""Waiting for a condition instead of for a time."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
 PATIENCE_S = 60.0  # what comes late isn't absent: other work may have the machine
-
-_PATIENCE = float(os.environ.get("IFDEFAULT_LAB_PATIENCE", "1"))
 
 
 def eventually(
@@ -24,7 +18,6 @@ def eventually(
     poll_s: float = 0.02,
 ) -> T:
     """Return the first true result of `condition`; a TimeoutError tells its last one."""
-    timeout_s *= _PATIENCE
     deadline = time.monotonic() + timeout_s
     while not (result := condition()):
         if time.monotonic() > deadline:
