@@ -90,7 +90,12 @@ def _test(kernel: debian.Kernel, arguments: list[str]) -> bool:
     show(f"booting {kernel.version} (Debian's {kernel.release})")
     outcome = guest.run(
         kernel,
-        [".venv/bin/pytest", "-p", "no:cacheprovider", "--color=no", "-v", *arguments],
+        # interrupted, pytest still reports what has failed until then
+        [
+            *("timeout", "--signal=INT", str(PATIENCE_S - 90)),
+            *(".venv/bin/pytest", "-p", "no:cacheprovider", "--color=no", "--tb=short", "-v"),
+            *("--durations=10", *arguments),
+        ],
         CACHE / f"guest-{kernel.release}",
         environment={
             GUEST: kernel.series,
