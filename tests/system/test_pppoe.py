@@ -45,7 +45,7 @@ ip -6 route add default dev ppp0 metric 2048
 '''
 """
 SERVER = "noauth nodetach ifname cust0 lcp-echo-interval 0"
-CLIENT = "noauth nodetach nodefaultroute noipdefault ifname ppp0 maxfail 0 persist"
+CLIENT = "noauth nodetach nodefaultroute noipdefault ifname ppp0 maxfail 0 persist holdoff 1"
 
 
 def test_a_line_is_dialled_hangs_up_and_is_dialled_again(lab_world: LabWorld) -> None:
@@ -73,7 +73,7 @@ def answer(world: World) -> None:
     options = world.dir / "pppoe-server.options"
     options.write_text(SERVER.replace(" ", "\n") + "\n")
     addresses = ["-L", "198.51.100.1", "-R", "198.51.100.10"]
-    command = ["pppoe-server", "-F", "-k", "-I", "dsl0", "-O", str(options), *addresses]
+    command = ["pppoe-server", "-F", "-N", "1", "-I", "dsl0", "-O", str(options), *addresses]
     with (world.dir / "pppoe-server.log").open("w") as log:
         world["isp-b"].popen(command, stdout=log, stderr=log)
 

@@ -48,6 +48,7 @@ def test_every_kind_of_traffic_is_answered(lab_world: LabWorld) -> None:
 def test_a_dead_uplink_and_a_dead_cable(lab_world: LabWorld) -> None:
     """One VLAN dies beyond the switch; then the cable of both loses its carrier."""
     world = lab_world(worlds.two("vlan", __doc__, VLAN))
+    answers.serve(world)
     start(world)
     with faults.suffering(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
@@ -58,5 +59,4 @@ def test_a_dead_uplink_and_a_dead_cable(lab_world: LabWorld) -> None:
     await_states(world, ["down"])
     world["switch"].ip("link set trunk0 up")
     await_states(world, ["up"])
-    answers.serve(world)
     answers.assert_answered(world)

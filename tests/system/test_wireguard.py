@@ -17,7 +17,7 @@ from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.evidence import TCP, UDP, Talk, tapped
-from tests.net.watched import await_states, events, leaves_by, start
+from tests.net.watched import await_default, await_states, events, leaves_by, start
 from tests.system import worlds
 
 # of nobody's: made for these tests
@@ -80,6 +80,7 @@ def test_every_kind_of_traffic_is_answered_through_an_uplink(lab_world: LabWorld
 
 def test_a_tunnel_dies_alone_and_with_what_carries_it(lab_world: LabWorld) -> None:
     world = lab_world(worlds.two("wireguard", __doc__, UPLINK))
+    answers.serve(world)
     start(world)
     with blocked(world):
         await_states(world, ["down"], "isp-b")
@@ -89,8 +90,7 @@ def test_a_tunnel_dies_alone_and_with_what_carries_it(lab_world: LabWorld) -> No
     with faults.suffering(world, "blackhole", "isp-a"):
         await_states(world, ["down"])
     await_states(world, ["up"])
-    assert leaves_by(world) == "wan0"
-    answers.serve(world)
+    await_default(world, "wan0")
     answers.assert_answered(world)
 
 
