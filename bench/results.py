@@ -7,15 +7,18 @@ reading; every number in it comes from `samples`, which hold all measured values
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 DIRECTORY = Path(__file__).parent / "results"
+_LINE = 160  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +94,82 @@ def _cpu() -> str:
 def write(name: str, report: Report, machine: Machine) -> Path:
     DIRECTORY.mkdir(exist_ok=True)
     path = DIRECTORY / f"{name}.json"
-    content = {"name": name, "machine": asdict(machine), **asdict(report)}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(encode(name, report, machine), encoding="utf-8")
     return path
 
 
 def read(name: str) -> tuple[Report, Machine] | None:
-    """A bench's last results; None if it has never run."""
+    """The last results of a bench; None if it has never run."""
     try:
-        told = json.loads((DIRECTORY / f"{name}.json").read_text(encoding="utf-8"))
+        content = json.loads((DIRECTORY / f"{name}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    del told["name"]
-    machine = Machine(**told.pop("machine"))
-    told["figures"] = tuple(Figure(**row) for row in told["figures"])
-    told["tables"] = tuple(
+    del content["name"]
+    machine = Machine(**content.pop("machine"))
+    content["figures"] = tuple(Figure(**row) for row in content["figures"])
+    content["tables"] = tuple(
         Table(row["title"], tuple(row["heads"]), tuple(map(tuple, row["rows"])))
-        for row in told["tables"]
+        for row in content["tables"]
     )
-    told["notes"] = tuple(told["notes"])
-    return Report(**told), machine
+    content["notes"] = tuple(content["notes"])
+    return Report(**content), machine
+
+
+def encode(name: str, report: Report, machine: Machine) -> str:
+    """The text of a file: equal results give equal bytes."""
+    content = {"name": name, "machine": asdict(machine), **asdict(report)}
+    content["samples"] = _rounded(content["samples"])
+    return _compact(content) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Samples with four significant digits, and three decimals at least: seconds to the ms."""
+    if isinstance(value, float) and math.isfinite(value):
+        digits = 3 if value == 0 else max(3, 3 - math.floor(math.log10(abs(value))))
+        return round(value, digits)
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def _compact(value: Any, depth: int = 0) -> str:
+    """JSON indented by one, where a series of numbers is one line, however long, and so is what
+    fits into a line; short items of a list share lines."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, Mapping | list | tuple) or _is_series(value):
+        return line
+    if depth + len(line) <= _LINE:
+        return line
+    newline = "\n" + " " * (depth + 1)
+    if isinstance(value, Mapping):
+        items = [
+            f"{json.dumps(str(key), ensure_ascii=False)}: {_compact(item, depth + 1)}"
+            for key, item in value.items()
+        ]
+        return f"{{{newline}{(',' + newline).join(items)}{newline[:-1]}}}"
+    items = _filled([_compact(item, depth + 1) for item in value], _LINE - depth)
+    return f"[{newline}{(',' + newline).join(items)}{newline[:-1]}]"
+
+
+def _filled(items: Sequence[str], width: int) -> list[str]:
+    """Join items into lines of at most that width; what is wider stays alone."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + len(item) + 2 <= width and "\n" not in lines[-1] + item:
+            lines[-1] += f", {item}"
+        else:
+            lines.append(item)
+    return lines
+
+
+def _is_series(value: Any) -> bool:
+    """Numbers, or short tuples of numbers, as many as there are."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(isinstance(item, int | float) for item in value.values())
+    return all(
+        isinstance(item, int | float)
+        or (isinstance(item, list | tuple) and all(isinstance(n, int | float) for n in item))
+        for item in value
+    )
