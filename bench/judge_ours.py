@@ -1,8 +1,8 @@
-"""Our Path on a simulated line: the same object that the daemon drives, on a clock of our own.
+"""Our Path on a simulated link: the object that the daemon drives, with simulated time.
 
-Rules: four targets, no gateway, one round trip. `run` may leap over quiet rounds that the line
-will answer, when nothing is in flight and nothing suspected: what these rounds would do to the
-path is computed in one step (a test holds it against going through them).
+Rules: four targets, no gateway, one round trip. `run` may leap over quiet rounds that will be
+answered, when nothing is in flight or suspect: their effect on the path is computed in one step (a
+test compares it with simulating each round).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import heapq
 import math
 from dataclasses import dataclass, field
 
-from bench.judge_lines import Case, Dying, LossModel
+from bench.judge_links import Case, Dying, LossModel
 from ifdefault.health import Memory, Path
 from ifdefault.health.degradation import LEAVE_QUICK, LEAVE_SLOW
 from ifdefault.health.loss_model import FAST_ROUNDS, SLOW_ROUNDS
@@ -28,9 +28,9 @@ WARM_UP_S = 60.0
 
 @dataclass(slots=True)
 class Run:
-    """A path on a line."""
+    """A path on a link."""
 
-    line: LossModel
+    link: LossModel
     rtt_s: float = RTT_S
     config: HealthConfig = field(default_factory=HealthConfig)
     memory: Memory | None = None
@@ -46,7 +46,7 @@ class Run:
 
     def run(self, until_s: float, *, first_fall: bool = False) -> list[Transition]:
         """All transitions until then, or until the path goes down."""
-        path, heap, line = self.path, self._heap, self.line
+        path, heap, link = self.path, self._heap, self.link
         rtt_us = int(self.rtt_s * 1e6)
         found: list[Transition] = []
         while True:
@@ -63,7 +63,7 @@ class Run:
                     return found
                 for ask in path.asks(now):
                     self.asked += 1
-                    lost = line.lost(now)
+                    lost = link.lost(now)
                     heapq.heappush(
                         heap, (now + (ask.timeout_s if lost else self.rtt_s), ask.seq, lost)
                     )
@@ -75,7 +75,7 @@ class Run:
                     return found
 
     def _leap(self, wake_s: float, until_s: float) -> float:
-        """Leap over answered rounds, and return the new time to wake."""
+        """Leap over answered rounds, and return the new wake-up time."""
         path, schedule = self.path, self.path._schedule
         every_s = 1 / self.config.rounds_per_s
         if (
@@ -84,7 +84,7 @@ class Run:
             or path._detector.run
         ):
             return wake_s
-        rounds = min(self.line.spare(wake_s, every_s), int((until_s - wake_s) / every_s) + 1)
+        rounds = min(self.link.spare(wake_s, every_s), int((until_s - wake_s) / every_s) + 1)
         if rounds < LEAST_LEAP or not self._is_settled():
             return wake_s
         degradation, loss_model = path._degradation, path._loss_model
@@ -97,7 +97,7 @@ class Run:
             and quick_then <= limit * LEAVE_QUICK
             and slow_then <= limit * LEAVE_SLOW
         ):
-            return wake_s  # it would cease to be degraded on the way
+            return wake_s  # it would stop being degraded in between
         degradation._quick, degradation._slow = quick_then, slow_then
         loss_model._slow, loss_model._slow_n = fade(
             loss_model._slow, loss_model._slow_n, SLOW_ROUNDS, rounds
@@ -105,14 +105,14 @@ class Run:
         loss_model._fast, loss_model._fast_n = fade(
             loss_model._fast, loss_model._fast_n, FAST_ROUNDS, rounds
         )
-        self.line.skip(rounds)
+        self.link.skip(rounds)
         self.asked += rounds
         schedule.round_s += rounds * every_s
         path._detector.clear_s = schedule.round_s - every_s
         return path.wake_s
 
     def _is_settled(self) -> bool:
-        """Whether further answers change nothing in how long the path waits."""
+        """Whether further answers no longer change the path's timeouts."""
         schedule = self.path._schedule
         return schedule.excess_s < MARGIN_S / 2 and all(
             target.good and 4 * target.var_s < MARGIN_S / 2 and target.row == 0
@@ -121,14 +121,14 @@ class Run:
 
 
 def fade(share: float, n: float, limit: int, rounds: int) -> tuple[float, float]:
-    """A running mean of `n` values, at most `limit`, after so many zeros."""
+    """A running mean of `n` values, of at most `limit`, after so many zeros."""
     growing = min(rounds, max(0, limit - int(n)))
     return share * n / (n + growing) * (1 - 1 / limit) ** (rounds - growing), n + growing
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What came of a long time on a line that was up throughout."""
+    """The result of a long time on a link that was up throughout."""
 
     days: float
     falls_s: tuple[float, ...]
@@ -137,7 +137,7 @@ class Watched:
 
 
 def watch(case: Case, days: float, seed: int) -> Watched:
-    """Count the false alarms of a path that begins without any memory."""
+    """Count the false alarms of a path that begins without history."""
     run = Run(case.make(seed))
     found = run.run(days * DAY_S)
     falls = tuple(step.at_s for step in found if step.state == "down")
@@ -147,8 +147,8 @@ def watch(case: Case, days: float, seed: int) -> Watched:
 def delay_s(
     case: Case, seed: int, part: float, rtt_s: float = RTT_S, learned: Memory | None = None
 ) -> float:
-    """How long it takes to notice that the line died, `part` of a second after a minute; without
-    what was `learned`, five minutes. NaN if it was down already."""
+    """How long it takes to detect that the link died, `part` of a second after a minute; without
+    `learned`, after five minutes. NaN if the path was down already."""
     alive_s = WARM_UP_S if learned else 5 * WARM_UP_S
     dies_s = alive_s + part
     memory = learned and Memory("up", 0.0, "", learned.losses, learned.seen)

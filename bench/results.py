@@ -1,7 +1,8 @@
-"""What a bench found, and the file it is kept in: `bench/results/NAME.json`.
+"""The results of a bench, and their file: `bench/results/NAME.json`.
 
-Rules: a figure holds its target, and `met` is computed, never written by hand. A table is for
-reading; every number in it comes from `samples`, which hold all measured values.
+Rules: a figure has its target, and `met` is computed. Every number of a table comes from `samples`,
+which hold all measured values. A file is compact JSON: short records share lines, a series of
+numbers is one line, and samples are rounded.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _LINE = 160  # characters
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number. `target` None: no target was set, it stands for comparison."""
+    """One number; `target` is None if there is none. "SUBJECT: MEASURE" groups figures."""
 
     what: str
     value: float
@@ -47,7 +48,8 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one bench found. `how` tells a reader what was done to get it."""
+    """The results of one bench. `how` describes the measurement; its first paragraph is shown,
+    the others are folded."""
 
     title: str
     how: str
@@ -55,7 +57,6 @@ class Report:
     tables: tuple[Table, ...] = ()
     samples: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    image: str = ""  # a file in docs/
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +105,19 @@ def read(name: str) -> tuple[Report, Machine] | None:
         content = json.loads((DIRECTORY / f"{name}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    del content["name"]
-    machine = Machine(**content.pop("machine"))
-    content["figures"] = tuple(Figure(**row) for row in content["figures"])
-    content["tables"] = tuple(
+    tables = (
         Table(row["title"], tuple(row["heads"]), tuple(map(tuple, row["rows"])))
         for row in content["tables"]
     )
-    content["notes"] = tuple(content["notes"])
-    return Report(**content), machine
+    report = Report(
+        content["title"],
+        content["how"],
+        tuple(Figure(**row) for row in content["figures"]),
+        tuple(tables),
+        content["samples"],
+        tuple(content["notes"]),
+    )
+    return report, Machine(**content["machine"])
 
 
 def encode(name: str, report: Report, machine: Machine) -> str:

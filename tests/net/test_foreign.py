@@ -23,7 +23,7 @@ from ifdefault.lab.world import Node, World
 from tests.net.conftest import LabWorld
 from tests.net.evidence import UDP, Talk
 
-KINDS = "tcp http udp-bound udp-pktinfo udp-naive udp-dual icmp rst unreachable".split()
+KINDS = "tcp http udp-bound udp-pktinfo udp-wildcard udp-dual icmp rst unreachable".split()
 MODES = ("auto", "mark", "conntrack")
 COUNT = 4
 HOST_B = ("198.51.100.10", "2001:db8:b::10")

@@ -33,7 +33,7 @@ from tests.net import answers
 from tests.net.conftest import LabWorld
 
 WEB1, WEB2 = ("10.0.0.10", "fd00:10::10"), ("10.0.0.11", "fd00:10::11")
-ECHOES = ["tcp", "udp-bound", "udp-pktinfo", "udp-naive", "udp-dual"]
+ECHOES = ["tcp", "udp-bound", "udp-pktinfo", "udp-wildcard", "udp-dual"]
 FAR = ["198.51.100.10", "2001:db8:b::10"]  # not where the normal default goes
 REFUSED_S = 1.0
 HTTP = Ports("tcp", ports.HTTP, ports.HTTP)

@@ -70,7 +70,7 @@ def test_a_naive_udp_socket_makes_the_host_track_connections(lab_world: LabWorld
     world = lab_world("two")
     answers.serve(world)
     answers.apply(world)
-    answers.assert_answered(world, ["udp-naive"])
+    answers.assert_answered(world, ["udp-wildcard"])
     assert _tracked(world) > 0
     assert answers.status(world)["redirected_udp"] == [7002, 7003, 7004]
 

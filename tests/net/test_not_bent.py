@@ -291,7 +291,7 @@ def test_a_neighbour_on_one_uplink_is_answered_by_the_other(lab_world: LabWorld)
     world = lab_world("neighbour")
     services.builtin(world["host"], http=True)
     apply(world)
-    kinds = ("tcp", "http", "udp-bound", "udp-pktinfo", "udp-naive", "udp-dual", "icmp", "rst")
+    kinds = ("tcp", "http", "udp-bound", "udp-pktinfo", "udp-wildcard", "udp-dual", "icmp", "rst")
     with tapped(world["host"]) as tap:
         found = measure(
             world["neighbour"], (*kinds, "unreachable"), HOST_A + HOST_B, count=3, timeout_s=5.0

@@ -152,28 +152,28 @@ def test_mutated_queries() -> None:
     """The bench, in short."""
     found = dns_fuzz.fuzz(4000, seed=1)
     assert found.wrong == {}
-    assert found.anything <= 1.5
+    assert found.any_amplification <= 1.5
     assert found.read >= 6
     assert {"0", "1", "3", "4", "5", "none"} <= set(found.codes)
 
 
-def test_the_judge_of_mutated_queries_sees_what_is_wrong() -> None:
+def test_the_check_of_answers_finds_what_is_wrong() -> None:
     asked = query(ZONE).to_wire()
     good = SERVER.udp(asked, CLIENT, "", 0.0)
     assert good is not None
-    found = dns_fuzz.Found()
-    dns_fuzz.judge(found, asked, good)
-    dns_fuzz.judge(found, asked, None)
+    found = dns_fuzz.Result()
+    dns_fuzz.check(found, asked, good)
+    dns_fuzz.check(found, asked, None)
     assert found.wrong == {}
-    dns_fuzz.judge(found, asked, b"??" + good[2:])
-    dns_fuzz.judge(found, asked, asked)
-    dns_fuzz.judge(found, asked, good[:13] + b"?" + good[14:])
-    dns_fuzz.judge(found, asked, good + bytes(512))
-    dns_fuzz.judge(found, good, good)
+    dns_fuzz.check(found, asked, b"??" + good[2:])
+    dns_fuzz.check(found, asked, asked)
+    dns_fuzz.check(found, asked, good[:13] + b"?" + good[14:])
+    dns_fuzz.check(found, asked, good + bytes(512))
+    dns_fuzz.check(found, good, good)
     assert sorted(found.wrong) == [
-        "an answer to what is no query",
         "another ID",
         "another question",
+        "answer to an invalid query",
         "no response",
         "too large",
     ]

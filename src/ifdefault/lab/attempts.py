@@ -151,7 +151,7 @@ KINDS: dict[str, Attempt] = {
     "quic": try_quic,
     "udp-bound": try_udp(ports.UDP_BOUND),
     "udp-pktinfo": try_udp(ports.UDP_PKTINFO),
-    "udp-naive": try_udp(ports.UDP_NAIVE),
+    "udp-wildcard": try_udp(ports.UDP_WILDCARD),
     "udp-dual": try_udp(ports.UDP_DUAL),
     "icmp": try_icmp,
     "rst": try_rst,

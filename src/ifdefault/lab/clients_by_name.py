@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ifdefault.lab import lookup
 from ifdefault.lab.attempts import KINDS
-from ifdefault.lab.traffic import judge
+from ifdefault.lab.traffic import try_once
 from ifdefault.model.errors import HostError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ async def visit(server: str, name: str, family: int) -> Visit:
     except OSError:  # TimeoutError is one, too
         pass
     if address:
-        outcome = await judge(KINDS[_KIND], address, "", CONNECT_S)
+        outcome = await try_once(KINDS[_KIND], address, "", CONNECT_S)
     return Visit(at_s, name, family, address, outcome, time.monotonic() - at_s)
 
 

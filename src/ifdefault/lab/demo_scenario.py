@@ -29,7 +29,7 @@ _ANSWERS = {
     "quic": {("udp", ports.QUIC)},
     "udp-bound": {("udp", ports.UDP_BOUND)},
     "udp-pktinfo": {("udp", ports.UDP_PKTINFO)},
-    "udp-naive": {("udp", ports.UDP_NAIVE)},
+    "udp-wildcard": {("udp", ports.UDP_WILDCARD)},
     "icmp": {("icmp", 0), ("ipv6-icmp", 129 << 8)},
     "rst": {("tcp", ports.CLOSED)},
     "unreachable": {("icmp", 3 << 8 | 3), ("ipv6-icmp", 1 << 8 | 4)},

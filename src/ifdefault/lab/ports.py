@@ -5,6 +5,6 @@ QUIC = 443
 TCP_ECHO = 7000
 UDP_BOUND = 7001  # a socket for each address
 UDP_PKTINFO = 7002  # one socket, answers from the address that was asked (RFC 3542)
-UDP_NAIVE = 7003  # a socket on 0.0.0.0 and one on ::, which know nothing
+UDP_WILDCARD = 7003  # a socket on 0.0.0.0 and one on ::, which know nothing
 UDP_DUAL = 7004  # one naive socket on :: for both families
 CLOSED = 7099  # nobody listens

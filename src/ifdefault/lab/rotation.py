@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ifdefault.lab import lookup
 from ifdefault.lab.attempts import KINDS
-from ifdefault.lab.traffic import judge
+from ifdefault.lab.traffic import try_once
 
 if TYPE_CHECKING:
     from ifdefault.lab.world import Node
@@ -51,7 +51,7 @@ async def visit(server: str, name: str, count: int, kind: str) -> list[AddressSh
         for number in pending:
             address = (await lookup.resolve(server, name, types[number % 2]))[0]
             tried[address] += 1
-            outcome = await judge(KINDS[kind], address, "", 2.0)
+            outcome = await try_once(KINDS[kind], address, "", 2.0)
             answered[address] += outcome == "answered"
 
     await asyncio.gather(*(work() for _ in range(50)))

@@ -105,7 +105,7 @@ async def serve(addresses: list[str], *, http: bool) -> None:
     echoes = [(open_udp(address, ports.UDP_BOUND), echo_naive) for address in addresses]
     for wildcard in ("0.0.0.0", "::"):
         echoes.append((open_pktinfo(wildcard), echo_pktinfo))
-        echoes.append((open_udp(wildcard, ports.UDP_NAIVE), echo_naive))
+        echoes.append((open_udp(wildcard, ports.UDP_WILDCARD), echo_naive))
     echoes.append((open_udp("::", ports.UDP_DUAL, dual=True), echo_naive))
     for sock, echo in echoes:
         asyncio.get_running_loop().add_reader(sock, drain, sock, echo)

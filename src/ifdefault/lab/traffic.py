@@ -78,7 +78,7 @@ async def send(
 
     async def work() -> None:
         for source in pending:
-            outcomes[await judge(KINDS[kind], target, source, timeout_s)] += 1
+            outcomes[await try_once(KINDS[kind], target, source, timeout_s)] += 1
 
     await asyncio.gather(*(work() for _ in range(min(count, concurrency))))
     answered, hung, wrong = (outcomes.pop(key, 0) for key in ("answered", "hung", "wrong"))
@@ -86,7 +86,7 @@ async def send(
     return Tally(kind, target, count, answered, hung, wrong, errors)
 
 
-async def judge(attempt: Attempt, target: str, source: str, timeout_s: float) -> str:
+async def try_once(attempt: Attempt, target: str, source: str, timeout_s: float) -> str:
     """Return what became of one try: answered, hung, wrong, or an error's text."""
     try:
         async with asyncio.timeout(timeout_s):
