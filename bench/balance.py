@@ -15,7 +15,7 @@ from bench.clock import log
 from bench.daemon import Daemon
 from bench.lan import part
 from bench.results import Figure, Report, Table
-from ifdefault.lab.faults import suffering
+from ifdefault.lab.faults import injected
 from ifdefault.lab.topology import load
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -132,7 +132,7 @@ class Site:
         """A provider stops forwarding and resumes."""
         (working,) = set(_WEIGHTS) - {provider}
         before = self._open(part(_OPEN))
-        with suffering(self.world, _FAULT, provider):
+        with injected(self.world, _FAULT, provider):
             self._wait(provider, "down", _DOWN_S)
             rows = self.call(f"{provider} is dead", _WHILE_DEAD)
             opened += self._check(f"{provider} is dead", before, working)

@@ -102,7 +102,7 @@ def _run_faults(world: World, daemon: Daemon, watch: Watch, record: Record) -> N
         now = time.monotonic()
         for provider, (fault, begin_s, due_s) in list(active.items()):
             if now >= min(due_s, end_s):
-                faults.undo(world, fault, provider)
+                faults.remove(world, fault, provider)
                 record.faults.append(FaultPeriod(provider, fault, begin_s, time.monotonic()))
                 del active[provider]
         if next_s <= now < end_s and len(active) < _AT_ONCE:
@@ -114,7 +114,7 @@ def _run_faults(world: World, daemon: Daemon, watch: Watch, record: Record) -> N
             lasting_s = _SHORTEST_S + random.expovariate(1 / _MORE_S)
             due_s = now + min(lasting_s, _LONGEST_S)
             active[provider] = (fault, time.monotonic(), due_s)
-            faults.start(world, fault, provider, _AMOUNTS.get(fault))
+            faults.inject(world, fault, provider, _AMOUNTS.get(fault))
             next_s = time.monotonic() + random.expovariate(1 / _PAUSE_S)
         if now >= ask_s:
             ask_s = now + _ASK_S

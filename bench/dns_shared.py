@@ -76,7 +76,7 @@ class Host:
         self.child = self.world[self.node].popen(command, stdin=pipe, stdout=pipe, env=env)
         self.publish()
 
-    def log(self) -> None:
+    def publish(self) -> None:
         servers = {ZONE: [Endpoint(_SERVER, 53, self.key)]}
         self._send(Publication(servers, {ZONE: sorted(self.up)}, self.ways, self.ttl).to_line())
 

@@ -66,7 +66,7 @@ class Publisher:
         self.updates = Updates(self.requests, store, self.event_log)
         self.frontend: Frontend | None = None
 
-    def log(self, publication: Publication) -> None:
+    def publish(self, publication: Publication) -> None:
         updates = tuple(
             UpdateConfig(zone, tuple(servers)) for zone, servers in publication.servers.items()
         )

@@ -81,12 +81,12 @@ class _Ours:
 
 def _add_loss(world: World) -> None:
     for provider in ("isp-a", "isp-b"):
-        faults.start(world, "loss", provider, _LOSS)
+        faults.inject(world, "loss", provider, _LOSS)
 
 
 def _add_delay(world: World) -> None:
     for provider in ("isp-a", "isp-b"):
-        faults.start(world, "delay", provider, _DELAY_MS)
+        faults.inject(world, "delay", provider, _DELAY_MS)
 
 
 def _add_delay_and_loss(world: World) -> None:

@@ -204,7 +204,7 @@ def test_a_link_that_goes_down_and_up(lab_world: LabWorld) -> None:
     assert "isp-a      pending: interface wan0 is down" in world.ifdefault("status").stdout
     takes_in(world, *STAYING[2:])
     world["host"].ip("link set wan0 up\n")
-    world["host"].lay()
+    world["host"].configure()
     takes_in(world, *STAYING)
 
 

@@ -37,7 +37,7 @@ def test_status_tells_how_the_uplinks_fare(lab_world: LabWorld) -> None:
     done = world.ifdefault("status")
     assert done.returncode == 0, done.stdout + done.stderr
     assert carriers(done.stdout) == {"isp-a IPv4", "isp-a IPv6"}
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_states(world, ["down"], "isp-a")
         await_default(world, "wan1")
         done = world.ifdefault("status")
@@ -142,7 +142,7 @@ def test_the_rights_of_its_unit_are_enough(lab_world: LabWorld) -> None:
     (frontend,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert _rights(frontend, name) == 0
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
     await_default(world, "wan0")
     world.ifdefault("down", check=True)

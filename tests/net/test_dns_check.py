@@ -110,7 +110,7 @@ def test_it_follows_what_the_daemon_publishes(lab_world: LabWorld) -> None:
     assert both[1].split()[:3] == [ZONE, "rotate", "30"]
     assert f"isp-a {A} {A6}, isp-b {B} {B6}" in both[1]
 
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_states(world, ["down"], "isp-a")
         eventually(lambda: told(world) == [], PATIENCE_S, what="isp-a's addresses are gone")
         _, found = check(world)
@@ -258,11 +258,11 @@ def test_what_lies_between(lab_world: LabWorld) -> None:
     world.ifdefault("apply", check=True)
     parent(world, *DYN.nameservers, zone=DYN.zone)
     child(world, publish(A, B, A6, B6))
-    with faults.suffering(world, "blackhole", "isp-b"):
+    with faults.injected(world, "blackhole", "isp-b"):
         dead = told(world)
         assert len(dead) == 2
         assert all("can't be reached over isp-b (no answer), see what" in each for each in dead)
-    with faults.suffering(world, "blackhole", "isp-a"):  # over which it asks first
+    with faults.injected(world, "blackhole", "isp-a"):  # over which it asks first
         assert len(told(world)) == 2
     world["client"].nft(
         "table inet deaf { chain in { type filter hook input priority 0; tcp dport 53 drop; }; }"

@@ -102,7 +102,7 @@ def test_a_dead_uplink_leaves_the_dns_and_returns(lab_world: LabWorld) -> None:
     world = lab_world("two")
     serve(world)
     first = serial(world)
-    with faults.suffering(world, "blackhole", "isp-b"):
+    with faults.injected(world, "blackhole", "isp-b"):
         eventually(lambda: addresses(world) == {A}, PATIENCE_S, what="isp-b is withdrawn")
         assert addresses(world, "AAAA") == {A6}
         during = serial(world)
@@ -120,8 +120,8 @@ def test_when_all_look_dead_all_are_named(lab_world: LabWorld) -> None:
     world = lab_world("two")
     serve(world)
     with (
-        faults.suffering(world, "blackhole", "isp-a"),
-        faults.suffering(world, "blackhole", "isp-b"),
+        faults.injected(world, "blackhole", "isp-a"),
+        faults.injected(world, "blackhole", "isp-b"),
     ):
         await_states(world, ["down"])
         query = dns.message.make_query(NAME, "A")

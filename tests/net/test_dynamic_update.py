@@ -197,9 +197,9 @@ def test_an_address_is_added_withdrawn_and_returns(world: World, key: Path) -> N
             await say_it(world, WWW, {OTHER, *addresses})
             took_s.append(loop.time() - start_s)
             assert await publisher.settled()
-            (standing,) = publisher.statuses(WWW, SERVER)
-            assert set(standing.seen) == {OTHER, *addresses}
-            assert standing.detail.startswith("serial ")
+            (status,) = publisher.statuses(WWW, SERVER)
+            assert set(status.seen) == {OTHER, *addresses}
+            assert status.detail.startswith("serial ")
         assert min(took_s) < PROMPT_S  # a busy machine, or Knot, may hold one of them back
         assert not publisher.events()
 

@@ -59,7 +59,7 @@ def test_a_dead_uplink_leaves_the_dns_and_returns(world: World, key: Path) -> No
     world.daemon()
     await_states(world, ["up"])
     await_records(world, A, B, A6, B6)
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_records(world, B, B6)
         await_current(world)
     await_records(world, A, B, A6, B6)

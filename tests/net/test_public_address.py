@@ -369,7 +369,7 @@ program = "{program}"
         daemon = world.daemon()
         await_states(world, ["up"])
         eventually(lambda: last().startswith(both), PATIENCE_S, what="both are published")
-        with faults.suffering(world, "blackhole", "isp-b"):
+        with faults.injected(world, "blackhole", "isp-b"):
             alone = "203.0.113.77 2001:db8:a::77 / 198.51.100.10 2001:db8:b::10"
             eventually(lambda: last() == alone, PATIENCE_S, what="isp-b is withdrawn")
         eventually(lambda: last().startswith(both), PATIENCE_S, what="isp-b is back")

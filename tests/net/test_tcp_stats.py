@@ -154,7 +154,7 @@ def test_stalled(signs: TcpMonitor, wires: Wires, world: World) -> None:
     fine = wires.connect("host", server, CLIENT[0], source=B[0])
     at = count()
     assert not signs.look(next(at) * STEP_S)[A[0]].stalled
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         hanging.ours.send(b"anybody?")
         assert fine.alive
         eventually(lambda: signs.look(next(at) * STEP_S)[A[0]].stalled == 1)

@@ -139,10 +139,10 @@ def fault(
     """Let PROVIDER suffer a FAULT; it may suffer several at once."""
     world = _adopt(name)
     if undo:
-        faults.undo(world, fault, provider)
+        faults.remove(world, fault, provider)
         click.echo(f"{provider}: {fault} is over")
     else:
-        faults.inflict(world, fault, provider, amount, every)
+        faults.inject(world, fault, provider, amount, every)
         click.echo(f"{provider}: {faults.FAULTS[fault].what}")
 
 
@@ -199,7 +199,7 @@ def _refused(world: World) -> dict[str, int]:
 
 def _suffered(world: World) -> dict[str, tuple[str, ...]]:
     """The faults of those providers that suffer any."""
-    found = {p.name: faults.suffered(world, p.name) for p in world.topology.providers}
+    found = {p.name: faults.active(world, p.name) for p in world.topology.providers}
     return {provider: suffered for provider, suffered in found.items() if suffered}
 
 

@@ -12,7 +12,7 @@ T = TypeVar("T")
 def eventually(
     condition: Callable[[], T], timeout_s: float = 5.0, *, what: str = "", poll_s: float = 0.02
 ) -> T:
-    """Return the first true result of `condition`; a TimeoutError tells its last one."""
+    """Return the first true result of `condition`; a TimeoutError contains its last one."""
     deadline = time.monotonic() + timeout_s
     while not (result := condition()):
         if time.monotonic() > deadline:
