@@ -7,6 +7,7 @@ Equal results give equal bytes. Long tables are folded; OPEN names those that ar
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -151,12 +152,11 @@ def _folded(summary: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def _figures(figures: Sequence[Figure]) -> Iterator[str]:
-    """Figures called "SUBJECT: MEASURE" become a row a subject where that is shorter."""
-    subjects = list(dict.fromkeys(_subject(figure) for figure in figures if _subject(figure)))
-    split = [figure for figure in figures if _subject(figure)]
-    plain = [figure for figure in figures if not _subject(figure)]
-    if len(split) < 2 * len(subjects):
-        plain, split = list(figures), []
+    """Figures called "SUBJECT: MEASURE" become a row a subject, if it has several of them."""
+    counts = Counter(map(_subject, figures))
+    subjects = [subject for subject, count in counts.items() if subject and count > 1]
+    plain = [figure for figure in figures if _subject(figure) not in subjects]
+    split = [figure for figure in figures if _subject(figure) in subjects]
     if plain:
         yield from _markdown(FIGURE_HEADS, map(figure_row, plain))
     if split:

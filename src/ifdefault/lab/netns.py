@@ -24,9 +24,9 @@ _CLONE_NEWNET = 0x40000000
 
 
 def enter(netns: str) -> None:
-    """Put the calling thread into a namespace for good."""
-    with open(RUN / netns) as there:
-        _setns(there.fileno())
+    """Put the calling thread into a namespace, permanently."""
+    with open(RUN / netns) as target:
+        _setns(target.fileno())
 
 
 @contextmanager

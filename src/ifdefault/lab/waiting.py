@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-PATIENCE_S = 60.0  # what comes late isn't absent: other work may have the machine
+PATIENCE_S = 60.0  # long, because other work may occupy the machine
 
 
 def eventually(
