@@ -38,8 +38,8 @@ _CALM_S = 10.0
 _ASK_S = 0.5
 _TURN_S = 0.05
 _DEAD, _IMPAIRED, _FLAPPING = (
-    ", ".join(f"`{fault}`" for fault, kind in KINDS.items() if kind == wanted)
-    for wanted in ("dead", "impaired", "flapping")
+    ", ".join(f"`{fault}`" for fault, kind in KINDS.items() if kind == group)
+    for group in ("dead", "impaired", "flapping")
 )
 _HOW = f"""\
 The lab's world `three`, `ifdefault run` with default settings and ranks in the order of the

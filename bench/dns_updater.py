@@ -82,9 +82,9 @@ class Publisher:
 
     def statuses(self, name: str = "", where: str = "") -> list[OutletStatus]:
         return [
-            each
-            for each in self.updates.standings()
-            if name in ("", each.name) and where in ("", each.where)
+            status
+            for status in self.updates.standings()
+            if name in ("", status.name) and where in ("", status.where)
         ]
 
     def events(self) -> list[str]:
@@ -93,7 +93,7 @@ class Publisher:
     async def settled(self, patience_s: float = SETTLE_S) -> bool:
         """Wait until all servers are current."""
         deadline_s = time.monotonic() + patience_s
-        while {each.state for each in self.updates.standings()} != {"current"}:
+        while {status.state for status in self.updates.standings()} != {"current"}:
             if time.monotonic() > deadline_s:
                 return False
             await asyncio.sleep(_POLL_S)

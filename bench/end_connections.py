@@ -151,8 +151,8 @@ def _connect(
 
 def _connected() -> int:
     """TCP connections of both uplinks' addresses."""
-    wanted = [sockdiag.is_from(a) for own in (_DEAD, _OTHER) for a in own.values()]
-    query = sockdiag.query_both((diag.TCP_ESTABLISHED,), sockdiag.program(wanted, ()))
+    filters = [sockdiag.is_from(a) for own in (_DEAD, _OTHER) for a in own.values()]
+    query = sockdiag.query_both((diag.TCP_ESTABLISHED,), sockdiag.program(filters, ()))
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
         return len(netlink.dump(diag.TCPDIAG_GETSOCK, query))
 
@@ -193,6 +193,6 @@ def _tuple(kind: int, source: str, target: str, ports: tuple[int, int]) -> bytes
     first = 3 if ":" in source else 1  # CTA_IP_V6_SRC, CTA_IP_V4_SRC
     ip = attribute(first, packed(source)) + attribute(first + 1, packed(target))
     protocol = attribute(1, bytes([socket.IPPROTO_UDP])) + b"".join(
-        attribute(2 + place, struct.pack("!H", port)) for place, port in enumerate(ports)
+        attribute(2 + index, struct.pack("!H", port)) for index, port in enumerate(ports)
     )
     return attribute(kind | _NESTED, attribute(1 | _NESTED, ip) + attribute(2 | _NESTED, protocol))

@@ -120,21 +120,21 @@ class Uplink:
 
     def step(self, now: float) -> tuple[Transition, ...]:
         """Process what is due now."""
-        found: tuple[Transition, ...] = ()
+        steps: tuple[Transition, ...] = ()
         if now >= self._next.from_s:
             self.enter_next_phase()
         elif self._events and self._events[0][0] <= now:
             _, seq, verdict, rtt_us = heapq.heappop(self._events)
             if seq < 0:
-                found = self.path.link(now, verdict == "answered")
+                steps = self.path.link(now, verdict == "answered")
             else:
-                found = self.path.observe(now, seq, verdict, rtt_us)
+                steps = self.path.observe(now, seq, verdict, rtt_us)
         else:
             for ask in self.path.asks(now):
                 self._send(now, ask)
-            found = self.path.tick(now)
-        self.steps += found
-        return found
+            steps = self.path.tick(now)
+        self.steps += steps
+        return steps
 
     def _send(self, now: float, ask: Ask) -> None:
         kind = self.phase.kind
@@ -185,9 +185,9 @@ def live(seed: int, seconds: float = DAY_S) -> Day:
         now = uplink.due_s
         if now >= seconds:
             break
-        found = uplink.step(now)
-        day.transitions += len(found)
-        if found:
+        steps = uplink.step(now)
+        day.transitions += len(steps)
+        if steps:
             before, decision = decision, decide(_candidates(uplinks))
             day.moves += before.ranking(4)[0] != decision.ranking(4)[0]
         wrong = _is_wrong(uplinks, decision)

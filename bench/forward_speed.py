@@ -263,8 +263,8 @@ def _report(samples: Samples, loading: dict[str, list[float]]) -> Report:
     values = {
         field: {name: _values(samples, name, field) for name in samples} for field in _MEASURES
     }
-    title, kept = "Cost of forwarding", {**values, "loading_ms": loading}
-    return Report(title, _HOW, tuple(figures), tuple(tables), kept, tuple(notes))
+    title, all_values = "Cost of forwarding", {**values, "loading_ms": loading}
+    return Report(title, _HOW, tuple(figures), tuple(tables), all_values, tuple(notes))
 
 
 def _values(samples: Samples, name: str, field: str) -> dict[int, float]:

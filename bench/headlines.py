@@ -281,6 +281,6 @@ def _value(report: Report, source: Of | Cell) -> Figure | str | None:
         if table.title.startswith(source.table) and source.column in table.heads:
             for row in table.rows:
                 pairs = zip(row, source.row, strict=False)
-                if all(cell.startswith(wanted) for cell, wanted in pairs):
+                if all(cell.startswith(beginning) for cell, beginning in pairs):
                     return f"{row[table.heads.index(source.column)]} {source.unit}".strip()
     return None

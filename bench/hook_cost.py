@@ -40,7 +40,7 @@ _TARGET_RATIO = 0.98
 _FAR = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}
 _OWN = "203.0.113.10"
 _RULES = 10
-_PLACES = (bpf.BPF_CGROUP_INET4_CONNECT, bpf.BPF_CGROUP_INET6_CONNECT)
+_ATTACH_TYPES = (bpf.BPF_CGROUP_INET4_CONNECT, bpf.BPF_CGROUP_INET6_CONNECT)
 _BPF_ENABLE_STATS = 32  # linux/bpf.h
 _RUN = struct.Struct("=192xQQ")  # bpf_prog_info: run_time_ns, run_cnt
 _LINGER_NONE = struct.pack("ii", 1, 0)
@@ -120,11 +120,11 @@ class Site:
         """The run time of a program for one connect(), in ns, by case and family."""
         ran = {}
         for name in (BALANCE, RULES, CGROUPS):
-            for family, place in zip(FAMILIES, _PLACES, strict=True):
+            for family, attach_type in zip(FAMILIES, _ATTACH_TYPES, strict=True):
                 self.put(OFF)
-                others = set(_programs(place))
+                others = set(_programs(attach_type))
                 self.put(name)
-                (own,) = set(_programs(place)) - others
+                (own,) = set(_programs(attach_type)) - others
                 with _counting():
                     self._connect(family, part(_ROUNDS) * _CONNECTS)
                     ran[f"{name}, IPv{family}"] = _ran_ns(own)
@@ -167,8 +167,8 @@ def _connect(family: Family, count: int) -> list[float]:
 # --- the kernel's own count ---------------------------------------------------------------
 
 
-def _programs(place: int) -> list[int]:
-    return list(syscall.attached(cgroups.root(), place))
+def _programs(attach_type: int) -> list[int]:
+    return list(syscall.attached(cgroups.root(), attach_type))
 
 
 @contextmanager
@@ -197,9 +197,9 @@ def _ran_ns(program: int) -> float:
 # --- the report ---------------------------------------------------------------------------
 
 
-def _added(found: dict[str, list[float]], name: str) -> list[float]:
-    base = zip(found[OFF], found[AGAIN], strict=True)
-    return [with_it - sum(pair) / 2 for with_it, pair in zip(found[name], base, strict=True)]
+def _added(medians: dict[str, list[float]], name: str) -> list[float]:
+    base = zip(medians[OFF], medians[AGAIN], strict=True)
+    return [with_it - sum(pair) / 2 for with_it, pair in zip(medians[name], base, strict=True)]
 
 
 def _report(
@@ -210,16 +210,16 @@ def _report(
 ) -> Report:
     figures = []
     rows = []
-    for family, found in connects.items():
+    for family, medians in connects.items():
         for name in (BALANCE, RULES, CGROUPS):
-            added = _added(found, name)
+            added = _added(medians, name)
             figures.append(
                 Figure(f"{name}, IPv{family}: added to a connect()", median(added), "µs")
             )
             ran_ns = ran[f"{name}, IPv{family}"]
             figures.append(Figure(f"{name}, IPv{family}: by the kernel's count", ran_ns, "ns"))
-        for name, times in found.items():
-            added = _added(found, name)
+        for name, times in medians.items():
+            added = _added(medians, name)
             parts = (median(times), median(added), uncertainty(added))
             cells = (f"{parts[0]:.2f} µs", f"{parts[1]:.2f} µs", f"±{parts[2]:.2f}")
             rows.append((f"IPv{family}", name, *cells))
@@ -237,7 +237,7 @@ def _report(
     )
     heads = ("", "", "connect(), median", "added", "±")
     samples = {
-        "connect_us": {f"IPv{family}": found for family, found in connects.items()},
+        "connect_us": {f"IPv{family}": medians for family, medians in connects.items()},
         "ran_ns": ran,
         "served_per_s": served,
     }

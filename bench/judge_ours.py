@@ -48,7 +48,7 @@ class Run:
         """All transitions until then, or until the path goes down."""
         path, heap, link = self.path, self._heap, self.link
         rtt_us = int(self.rtt_s * 1e6)
-        found: list[Transition] = []
+        transitions: list[Transition] = []
         while True:
             wake_s = path.wake_s
             steps: tuple[Transition, ...]
@@ -60,7 +60,7 @@ class Run:
                     wake_s = self._leap(wake_s, until_s)
                 now = wake_s
                 if now >= until_s:
-                    return found
+                    return transitions
                 for ask in path.asks(now):
                     self.asked += 1
                     lost = link.lost(now)
@@ -69,10 +69,10 @@ class Run:
                     )
                 steps = path.tick(now)
             if steps:
-                found += steps
+                transitions += steps
                 self._state = steps[-1].state
                 if first_fall and self._state == "down":
-                    return found
+                    return transitions
 
     def _leap(self, wake_s: float, until_s: float) -> float:
         """Leap over answered rounds, and return the new wake-up time."""
@@ -139,8 +139,8 @@ class Watched:
 def watch(case: Case, days: float, seed: int) -> Watched:
     """Count the false alarms of a path that begins without history."""
     run = Run(case.make(seed))
-    found = run.run(days * DAY_S)
-    falls = tuple(step.at_s for step in found if step.state == "down")
+    transitions = run.run(days * DAY_S)
+    falls = tuple(step.at_s for step in transitions if step.state == "down")
     return Watched(days, falls, run.asked, run.path.memory())
 
 

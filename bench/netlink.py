@@ -34,25 +34,25 @@ def dump():
     with Netlink() as n:
         links = [r.decode_link(m) for m in n.dump(rt.RTM_GETLINK, r.link_query())]
         names = {link.index: link.name for link in links}
-        found = list(links)
+        objects = list(links)
         for f in (4, 6):
             messages = n.dump(rt.RTM_GETADDR, r.address_query(f))
-            found += [r.decode_address(m, names) for m in messages]
-            found += [r.decode_route(m, names) for m in n.dump(rt.RTM_GETROUTE, r.route_query(f))]
-            found += [r.decode_rule(m) for m in n.dump(rt.RTM_GETRULE, r.rule_query(f))]
-        return len(found)
+            objects += [r.decode_address(m, names) for m in messages]
+            objects += [r.decode_route(m, names) for m in n.dump(rt.RTM_GETROUTE, r.route_query(f))]
+            objects += [r.decode_rule(m) for m in n.dump(rt.RTM_GETRULE, r.rule_query(f))]
+        return len(objects)
 """
 _PYROUTE2 = """
 import socket
 from pyroute2 import IPRoute
 def dump():
     with IPRoute() as ip:
-        found = list(ip.get_links())
+        objects = list(ip.get_links())
         for f in (socket.AF_INET, socket.AF_INET6):
-            found += ip.get_addr(family=f)
-            found += ip.get_routes(family=f)
-            found += ip.get_rules(family=f)
-        return len(found)
+            objects += ip.get_addr(family=f)
+            objects += ip.get_routes(family=f)
+            objects += ip.get_rules(family=f)
+        return len(objects)
 """
 _TIMED = """
 import json, time

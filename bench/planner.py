@@ -81,33 +81,33 @@ def _figures(samples: dict[str, list[float]]) -> tuple[Figure, ...]:
 
 
 def _time_plan(facts: Facts) -> list[float]:
-    wanted = many_uplinks.config()
-    numbering = numbers.assign([u.name for u in wanted.uplinks], {})
-    return times_ms(lambda: plan(wanted, facts, numbering), _PLANS, warm_up=3)
+    many_config = many_uplinks.config()
+    numbering = numbers.assign([u.name for u in many_config.uplinks], {})
+    return times_ms(lambda: plan(many_config, facts, numbering), _PLANS, warm_up=3)
 
 
 def _time_diff(facts: Facts) -> list[float]:
-    wanted = many_uplinks.config()
-    numbering = numbers.assign([u.name for u in wanted.uplinks], {})
-    desired = plan(wanted, facts, numbering).desired
+    many_config = many_uplinks.config()
+    numbering = numbers.assign([u.name for u in many_config.uplinks], {})
+    desired = plan(many_config, facts, numbering).desired
     return times_ms(lambda: diff(facts, desired, ()), _PLANS, warm_up=3)
 
 
 def _time_apply(
     topology: Topology, text: Callable[[int], str], count: int
 ) -> dict[str, list[Applied]]:
-    found: dict[str, list[Applied]] = {"first": [], "change": [], "nothing": []}
+    applied: dict[str, list[Applied]] = {"first": [], "change": [], "nothing": []}
     with World.up(topology) as world:
         host = Subject(world)
         host.apply(text(1))  # imports lazily loaded modules
         for first in islice(cycle((2, 1)), count):
-            found["change"].append(host.apply(text(first)))
-            found["nothing"].append(host.apply())
+            applied["change"].append(host.apply(text(first)))
+            applied["nothing"].append(host.apply())
         for _ in range(count):
             host.down()
-            found["first"].append(host.apply())
+            applied["first"].append(host.apply())
         host.down()
-    return found
+    return applied
 
 
 def _two(first: int) -> str:

@@ -161,25 +161,25 @@ def measure_cases(
 
 
 def _report(samples: dict[str, list[Sample]]) -> Report:
-    tables, kept, notes = [], {}, []
+    tables, all_values, notes = [], {}, []
     unanswered = sum(one.unanswered for many in samples.values() for one in many)
     figures = [Figure("connections not answered, all cases", unanswered, target=0)]
     for field, (what, unit, target) in _MEASURES.items():
-        found = {name: [getattr(one, field) for one in many] for name, many in samples.items()}
-        ratios = _ratios(found)
-        tables.append(_table(what, unit, found, ratios))
-        kept[field] = found
+        values = {name: [getattr(one, field) for one in many] for name, many in samples.items()}
+        ratios = _ratios(values)
+        tables.append(_table(what, unit, values, ratios))
+        all_values[field] = values
         if target:
             error = max(uncertainty(ratios[name]) for name in (*_WITH_TARGET, _PLAIN[1]))
             noisy = " (too noisy to decide)" if error > 1 - target else ""
             notes.append(f"{what}: the median ratios are ±{error:.3f}{noisy}.")
-        for name in found:
+        for name in values:
             if name not in _PLAIN:
                 own = target if name in _WITH_TARGET else None
                 figure = f"{name}: {what[0].lower()}{what[1:]}, ratio to the plain host"
                 figures.append(Figure(figure, median(ratios[name]), "ratio", own, at_least=True))
     title = "Connections per second and throughput"
-    return Report(title, _HOW, tuple(figures), tuple(tables), kept, tuple(notes))
+    return Report(title, _HOW, tuple(figures), tuple(tables), all_values, tuple(notes))
 
 
 class Site:
@@ -255,10 +255,10 @@ _WRK = re.compile(r"(?P<requests>\d+) requests in .*Requests/sec: +(?P<rate>[\d.
 _WRK_ERRORS = re.compile(r"(?<=Socket errors: ).*|(?<=Non-2xx or 3xx responses: )\d+")
 
 
-def _ratios(found: dict[str, list[float]]) -> dict[str, list[float]]:
-    plain = [sum(pair) / 2 for pair in zip(*(found[name] for name in _PLAIN), strict=True)]
+def _ratios(values: dict[str, list[float]]) -> dict[str, list[float]]:
+    plain = [sum(pair) / 2 for pair in zip(*(values[name] for name in _PLAIN), strict=True)]
     ratios = {}
-    for name, samples in found.items():
+    for name, samples in values.items():
         rounds = (
             range(len(plain))
             if len(samples) == len(plain)
@@ -266,14 +266,14 @@ def _ratios(found: dict[str, list[float]]) -> dict[str, list[float]]:
         )
         ratios[name] = paired(samples, [plain[n] for n in rounds])
     # two runs of the same case: the noise
-    ratios[_PLAIN[1]] = paired(found[_PLAIN[1]], found[_PLAIN[0]])
+    ratios[_PLAIN[1]] = paired(values[_PLAIN[1]], values[_PLAIN[0]])
     return ratios
 
 
 def _table(
-    what: str, unit: str, found: dict[str, list[float]], ratios: dict[str, list[float]]
+    what: str, unit: str, values: dict[str, list[float]], ratios: dict[str, list[float]]
 ) -> Table:
-    base = median(found["plain"] + found["plain, again"])
+    base = median(values["plain"] + values["plain, again"])
     digits = {"/s": 0, "µs": 1}.get(unit, 2)
     rows = tuple(
         (
@@ -283,7 +283,7 @@ def _table(
             f"{quantile(ratios[name], 0.25):.3f}-{quantile(ratios[name], 0.75):.3f}",
             f"{median(samples) / base:.3f}",
         )
-        for name, samples in found.items()
+        for name, samples in values.items()
     )
     heads = ("", "median", "ratio, paired", "quartiles", "ratio of medians")
     return Table(what, heads, rows)

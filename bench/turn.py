@@ -83,23 +83,23 @@ class Side:
         return max(taken)
 
     def _moved_s(self, family: Family, since_s: float) -> float:
-        found = self._watch.seen_after(f"IPv{family}", since_s, _PATIENCE_S)
-        if found is None:
+        at_s = self._watch.seen_after(f"IPv{family}", since_s, _PATIENCE_S)
+        if at_s is None:
             raise HostError(f"no notification of a rule for IPv{family}")
-        return found
+        return at_s
 
     def _await(self, state: str) -> dict[Family, float]:
         """Wait until the first uplink is in a state in both families; return since when."""
-        found: dict[Family, float] = {}
+        since_s: dict[Family, float] = {}
 
         def is_so() -> bool:
             paths = [p for p in self._health() if p["uplink"] == self._scenario.first]
-            found.clear()
-            found.update({p["family"]: p["since_s"] for p in paths if p["state"] == state})
-            return len(found) == len(FAMILIES)
+            since_s.clear()
+            since_s.update({p["family"]: p["since_s"] for p in paths if p["state"] == state})
+            return len(since_s) == len(FAMILIES)
 
         eventually(is_so, _BEGIN_S, what=f"{self._scenario.first} is {state}", poll_s=_POLL_S)
-        return found
+        return since_s
 
     def _health(self) -> list[dict[str, Any]]:
         output = self._world["host"].run([*self._command, "status", "--json"], check=False).stdout
@@ -112,13 +112,13 @@ def run(before: Path | None = None) -> Report:
     if before is not None:
         commands = {"before": [str(before / ".venv/bin/ifdefault")], **commands}
     samples = {scenario.name: _series(scenario, commands) for scenario in _SCENARIOS}
-    figures = [figure for name, found in samples.items() for figure in _figures(name, found)]
+    figures = [figure for name, times in samples.items() for figure in _figures(name, times)]
     return Report("From the decision to the kernel", _HOW, tuple(figures), samples=samples)
 
 
 def _series(scenario: Scenario, commands: dict[str, list[str]]) -> dict[str, list[float]]:
     """The milliseconds of all trials, by side."""
-    found: dict[str, list[float]] = {name: [] for name in commands}
+    times: dict[str, list[float]] = {name: [] for name in commands}
     with ExitStack() as stack:
         sides = {
             name: Side(scenario, stack.enter_context(World.up(scenario.topology())), command)
@@ -126,20 +126,20 @@ def _series(scenario: Scenario, commands: dict[str, list[str]]) -> dict[str, lis
         }
         for n in range(_TRIALS):
             for name in sorted(sides, reverse=bool(n % 2)):
-                found[name].append(sides[name].trial() * 1000)
-    for name, times_ms in found.items():
+                times[name].append(sides[name].trial() * 1000)
+    for name, times_ms in times.items():
         log(f"{scenario.name}, {name}: {median(times_ms):.1f} ms")
-    return found
+    return times
 
 
-def _figures(scenario: str, found: dict[str, list[float]]) -> Iterator[Figure]:
-    for name, times_ms in found.items():
+def _figures(scenario: str, times: dict[str, list[float]]) -> Iterator[Figure]:
+    for name, times_ms in times.items():
         of = f"{scenario}, {name}: "
         yield Figure(f"{of}trials", len(times_ms))
         yield Figure(f"{of}median", median(times_ms), "ms")
         yield Figure(f"{of}p95", quantile(times_ms, 0.95), "ms")
-    if "before" in found:
-        ratios = paired(found["now"], found["before"])
+    if "before" in times:
+        ratios = paired(times["now"], times["before"])
         yield Figure(f"{scenario}, now: ratio to before, median", median(ratios), "ratio")
 
 

@@ -15,10 +15,10 @@ TYPES = {4: "A", 6: "AAAA"}  # by family
 _BUFFER = 4096
 
 
-async def resolve(server: str, name: str, wanted: str) -> tuple[str, ...]:
+async def resolve(server: str, name: str, kind: str) -> tuple[str, ...]:
     """Query from an event loop; the caller sets the timeout."""
     loop = asyncio.get_running_loop()
-    query = client.query(int.from_bytes(os.urandom(2)), name, wanted, recurse=True, edns=False)
+    query = client.query(int.from_bytes(os.urandom(2)), name, kind, recurse=True, edns=False)
     with _socket(server) as sock:
         sock.setblocking(False)
         await loop.sock_sendall(sock, query)
@@ -32,8 +32,8 @@ def resolve_both(server: str, name: str, timeout_s: float = 1.0, port: int = 53)
     addresses: list[str] = []
     with _socket(server, port) as sock:
         sock.settimeout(timeout_s)
-        for family, wanted in TYPES.items():
-            query = client.query(family, name, wanted, recurse=True, edns=False)
+        for family, kind in TYPES.items():
+            query = client.query(family, name, kind, recurse=True, edns=False)
             try:
                 sock.send(query)
                 while (answer := client.read_answer(sock.recv(_BUFFER), query)) is None:

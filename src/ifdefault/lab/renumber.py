@@ -34,10 +34,10 @@ def respell(spec: NodeSpec, renewed: Mapping[str, str]) -> NodeSpec:
     if not renewed:
         return spec
     old = "|".join(map(re.escape, sorted(renewed, key=len, reverse=True)))
-    whole = re.compile(rf"(?<![\w:.])({old})(?![\w:.])")
+    pattern = re.compile(rf"(?<![\w:.])({old})(?![\w:.])")
 
     def fresh(text: str) -> str:
-        return whole.sub(lambda match: renewed[match[1]], text)
+        return pattern.sub(lambda match: renewed[match[1]], text)
 
     addresses = tuple((dev, tuple(map(fresh, many))) for dev, many in spec.addresses)
     return replace(spec, addresses=addresses, routes=tuple(map(fresh, spec.routes)))

@@ -113,7 +113,7 @@ class Topology:
     def targets(self, node: str = "host") -> tuple[ProviderAddress, ...]:
         """A node's addresses in the providers' prefixes, in the order of its interfaces."""
         clients = self.addresses("client")
-        found = [
+        addresses = [
             ProviderAddress(
                 provider.name,
                 ip_address(address).version,
@@ -125,7 +125,7 @@ class Topology:
             if _within(address, provider.prefixes)
         ]
         # a second router of one provider leads to the same address again
-        return tuple({(it.address, it.sources): it for it in reversed(found)}.values())[::-1]
+        return tuple({(it.address, it.sources): it for it in reversed(addresses)}.values())[::-1]
 
     def delegations(self) -> tuple[DelegatedZone, ...]:
         """The delegations of the host's zones by their parents: a name server on each uplink."""

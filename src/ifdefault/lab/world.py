@@ -316,12 +316,12 @@ class World:
 
     def _set_sysctls(self, node: Node, *, must_exist: bool) -> bool:
         """Return whether some don't exist yet: those of interfaces that are created later."""
-        wanted = build.DEFAULT_SYSCTLS | build.link_sysctls(self.topology, node.name)
-        wanted |= dict(node.spec.sysctls)
+        sysctls = build.DEFAULT_SYSCTLS | build.link_sysctls(self.topology, node.name)
+        sysctls |= dict(node.spec.sysctls)
 
         def write() -> bool:
             missing = False
-            for name, value in wanted.items():
+            for name, value in sysctls.items():
                 path = Path("/proc/sys") / name.removeprefix("-").replace(".", "/")
                 if path.exists() or (must_exist and name[0] != "-"):
                     path.write_text(value)
