@@ -1,7 +1,7 @@
 """The headline figures of docs/figures.md, and what peers reach in the same bench.
 
-Rules: HEADLINES is the table; a value is looked up in the results, never typed here. A figure that
-no result has is left out of the page (`missing` names it, and a test asks that none is).
+Rules: GROUPS is the table; values are looked up in the results. A figure that the results don't
+have is left out of the page; `missing` lists those, and a test checks that there are none.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def render(names: Sequence[str], found: Found) -> str:
 
 
 def _machines(machines: Sequence[Machine]) -> Iterator[str]:
-    """Where and when all of it was measured; what differs is listed."""
+    """When and on which machines everything was measured."""
     if not machines:
         return
     dates = sorted({machine.date for machine in machines})

@@ -140,8 +140,8 @@ def _rounded(value: Any) -> Any:
 
 
 def _compact(value: Any, depth: int = 0) -> str:
-    """JSON indented by one, where a series of numbers is one line, however long, and so is what
-    fits into a line; short items of a list share lines."""
+    """JSON indented by one. A series of numbers is one line, of any length; other values are one
+    line if they fit, and short items of a list share lines."""
     line = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, Mapping | list | tuple) or _is_series(value):
         return line
@@ -159,7 +159,7 @@ def _compact(value: Any, depth: int = 0) -> str:
 
 
 def _filled(items: Sequence[str], width: int) -> list[str]:
-    """Join items into lines of at most that width; what is wider stays alone."""
+    """Join items into lines of at most that width; wider items get their own line."""
     lines: list[str] = []
     for item in items:
         if lines and len(lines[-1]) + len(item) + 2 <= width and "\n" not in lines[-1] + item:
@@ -170,7 +170,7 @@ def _filled(items: Sequence[str], width: int) -> list[str]:
 
 
 def _is_series(value: Any) -> bool:
-    """Numbers, or short tuples of numbers, as many as there are."""
+    """Whether a value has only numbers, or only numbers and lists of numbers."""
     if isinstance(value, Mapping):
         return bool(value) and all(isinstance(item, int | float) for item in value.values())
     return all(
