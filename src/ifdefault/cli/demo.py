@@ -37,14 +37,13 @@ _EVENT_KINDS = ("path", "dns")
 
 
 @click.command(name="demo")
-@click.option("--json", "as_json", is_flag=True, help="Print what was measured, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def command(as_json: bool) -> int:
-    """Show with real traffic what ifdefault does: the same clients before and after apply, and
-    clients by name while a provider fails.
+    """Show clients before and after apply, with real traffic in a lab; then clients that connect
+    by name while a provider fails.
 
-    It runs in its own network namespaces, with real servers where they are installed; without
-    root it needs user namespaces. The exit status is 0 if after apply everything was answered,
-    nothing misrouted, and clients by name reached the host when the provider had failed.
+    Real servers are used if they are installed. Without root, user namespaces are needed. Exits 1
+    if something hung or was misrouted after apply.
     """
     rootless.enter_alone()
     for ending in (signal.SIGTERM, signal.SIGHUP):  # remove the world first
