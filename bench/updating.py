@@ -1,4 +1,4 @@
-"""`python -m bench.updating STATE_DIR`: the outlet for dynamic updates, with a frontend of its own.
+"""`python -m bench.updating STATE_DIR`: the dynamic update publisher, with a frontend of its own.
 
 Rules: the daemon's own code, without what decides. Each line on stdin is a JSON object, a `Saying`
 in its fields; "settle" in its place is answered by "settled" when all places are current, or by
@@ -22,7 +22,7 @@ from ifdefault.daemon.dns.dynamic_update import Updates
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.spawn import Frontend, start_frontend
 from ifdefault.daemon.requests import Requests
-from ifdefault.daemon.status import OutletStatus
+from ifdefault.daemon.status import PublisherStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Message, Reply
@@ -52,7 +52,7 @@ class Saying:
         return json.dumps(asdict(self)) + "\n"
 
 
-class Outlet:
+class Publisher:
     """An Updates that runs, with what the engine has around it."""
 
     def __init__(self, state: Path) -> None:
@@ -75,10 +75,10 @@ class Outlet:
         publish = Publish(config, (), (), published, tuple(saying.ways))
         self.updates.take(time.monotonic(), publish)
 
-    def standing(self, name: str = "", where: str = "") -> list[OutletStatus]:
+    def standing(self, name: str = "", where: str = "") -> list[PublisherStatus]:
         return [
             each
-            for each in self.updates.standings()
+            for each in self.updates.statuses()
             if name in ("", each.name) and where in ("", each.where)
         ]
 
@@ -88,7 +88,7 @@ class Outlet:
     async def settled(self, patience_s: float = SETTLE_S) -> bool:
         """Wait until all places are current."""
         deadline_s = time.monotonic() + patience_s
-        while {each.state for each in self.updates.standings()} != {"current"}:
+        while {each.state for each in self.updates.statuses()} != {"current"}:
             if time.monotonic() > deadline_s:
                 return False
             await asyncio.sleep(_POLL_S)
@@ -119,31 +119,31 @@ class Outlet:
 
 
 @asynccontextmanager
-async def running(state: Path) -> AsyncIterator[Outlet]:
+async def running(state: Path) -> AsyncIterator[Publisher]:
     """One whose sockets are made in the namespace of the calling thread."""
-    outlet = Outlet(state)
+    publisher = Publisher(state)
     try:
-        await outlet.start_frontend()
-        yield outlet
+        await publisher.start_frontend()
+        yield publisher
     finally:
-        await outlet.close()
+        await publisher.close()
 
 
-def as_text(standings: Iterable[OutletStatus]) -> str:
-    return "; ".join(f"{s.name} at {s.where}: {s.state} ({s.detail}): {s.seen}" for s in standings)
+def as_text(statuses: Iterable[PublisherStatus]) -> str:
+    return "; ".join(f"{s.name} at {s.where}: {s.state} ({s.detail}): {s.seen}" for s in statuses)
 
 
 async def main(state: Path) -> None:
     reader = asyncio.StreamReader(limit=1 << 20)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async with running(state) as outlet:
+    async with running(state) as publisher:
         while line := await reader.readline():
             if line == b"settle\n":
-                well = await outlet.settled()
-                print("settled" if well else as_text(outlet.standing()), flush=True)
+                well = await publisher.settled()
+                print("settled" if well else as_text(publisher.standing()), flush=True)
             else:
-                outlet.say(Saying.from_json(json.loads(line)))
+                publisher.say(Saying.from_json(json.loads(line)))
 
 
 if __name__ == "__main__":

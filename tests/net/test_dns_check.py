@@ -61,8 +61,8 @@ def serve(world: World, config: str = OURS) -> None:
     start(world, config)
 
     def current() -> bool:
-        outlets = standing(world).dns.outlets
-        return bool(outlets) and all(each.state == "current" for each in outlets)
+        publishers = standing(world).dns.publishers
+        return bool(publishers) and all(each.state == "current" for each in publishers)
 
     eventually(current, PATIENCE_S, what="the zone is served")
 

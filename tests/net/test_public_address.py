@@ -361,8 +361,8 @@ program = "{program}"
         def last() -> str:
             return notes.read_text().splitlines()[-1] if notes.exists() else ""
 
-        def outlet() -> str:
-            (told,) = standing(world).dns.outlets
+        def publisher() -> str:
+            (told,) = standing(world).dns.publishers
             return f"{told.kind} {told.name}: {told.state}"
 
         both = "198.51.100.10 203.0.113.77 2001:db8:a::77 2001:db8:b::10 /"
@@ -373,12 +373,12 @@ program = "{program}"
             alone = "203.0.113.77 2001:db8:a::77 / 198.51.100.10 2001:db8:b::10"
             eventually(lambda: last() == alone, PATIENCE_S, what="isp-b is withdrawn")
         eventually(lambda: last().startswith(both), PATIENCE_S, what="isp-b is back")
-        eventually(lambda: outlet() == "exec www.example.net: current", PATIENCE_S)
+        eventually(lambda: publisher() == "exec www.example.net: current", PATIENCE_S)
 
         ran = notes.read_text()
         daemon.kill()
         daemon.wait()
         world.daemon()
         await_states(world, ["up"])
-        eventually(lambda: outlet() == "exec www.example.net: current", PATIENCE_S)
+        eventually(lambda: publisher() == "exec www.example.net: current", PATIENCE_S)
         assert notes.read_text() == ran, "a restart moves nothing"

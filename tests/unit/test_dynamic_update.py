@@ -1,4 +1,4 @@
-"""The outlet for dynamic updates among made-up servers: what it sends, when, and what it tells."""
+"""The dynamic update publisher with fake servers: what it sends, when, and what it reports."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Stage:
         self.updates.take(asyncio.get_running_loop().time(), publish)
 
     def states(self) -> dict[tuple[str, str], str]:
-        return {(each.where, each.name): each.state for each in self.updates.standings()}
+        return {(each.where, each.name): each.state for each in self.updates.statuses()}
 
     def events(self) -> list[str]:
         return [event.text for event in self.event_log.recent(100) if event.kind == "dns"]
@@ -230,7 +230,7 @@ def test_each_try_is_another_server_by_another_way(tmp_path: Path) -> None:
             (ONE.address, "isp-a"), (TWO.address, "isp-b"),
             (ONE.address, "isp-b"), (TWO.address, "isp-a"),
         ]  # fmt: skip
-        details = {each.where: each.detail for each in stage.updates.standings()}
+        details = {each.where: each.detail for each in stage.updates.statuses()}
         assert details == dict.fromkeys((ONE.address, TWO.address), "no answer in 5 s")
         del servers.errors[TWO.address]
         await stage.current()
@@ -249,7 +249,7 @@ def test_a_server_that_refuses_is_told_of_though_another_took_it(tmp_path: Path)
     async def story(stage: Stage) -> None:
         stage.say({WWW: [A]}, servers=(ONE, TWO))
         await stage.until(lambda: stage.states().get((TWO.address, WWW)) == "current")
-        first, second = stage.updates.standings()
+        first, second = stage.updates.statuses()
         assert (first.state, first.detail) == ("failing", "NOTAUTH (BADKEY)")
         assert (first.seen, second.seen) == ((A,), (A,))
         assert second.detail == "serial 7"
@@ -357,7 +357,7 @@ def test_without_a_way_it_waits_for_one(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         stage.say({WWW: [A]}, ways=())
         await stage.until(lambda: "failing" in stage.states().values())
-        (standing,) = stage.updates.standings()
+        (standing,) = stage.updates.statuses()
         assert standing.detail == "no uplink that works leads to it"
         assert not stage.servers.sent
         stage.say({WWW: [A]})

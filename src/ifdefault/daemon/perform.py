@@ -21,7 +21,7 @@ from ifdefault.daemon.dns.dynamic_update import Updates
 from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.dns.programs import Programs
 from ifdefault.daemon.dns.public_address import Discovery
-from ifdefault.daemon.dns.publisher import Publisher
+from ifdefault.daemon.dns.publisher import Publishers
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.host import Host
 from ifdefault.daemon.passive_monitor import PassiveMonitor
@@ -61,8 +61,8 @@ class Performers:
         self._requests = Requests(post)
         self._updates = Updates(self._requests, store, event_log)
         self._discovery = Discovery(self._requests, event_log, store, self._found)
-        outlets = (Nameserver(store, post, event_log), self._updates, Programs(event_log, store))
-        self._publisher = Publisher(event_log, outlets)
+        publishers = (Nameserver(store, post, event_log), self._updates, Programs(event_log, store))
+        self._publishers = Publishers(event_log, publishers)
         self._hooks = Hooks(config)
         self._hosts: tuple[str, ...] = ()  # of probes' targets
         self._ending: set[asyncio.Task[None]] = set()
@@ -99,7 +99,7 @@ class Performers:
     async def close(self) -> None:
         await self._hooks.close()
         await self._discovery.close()
-        await self._publisher.close()
+        await self._publishers.close()
         await self.frontend.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
@@ -136,7 +136,7 @@ class Performers:
         self._hosts = effect.hosts
 
     def _publish(self, effect: f.Publish) -> None:
-        self._publisher.publish(time.monotonic(), effect)
+        self._publishers.publish(time.monotonic(), effect)
         self._discovery.follow(effect.config, effect.ways)
 
     def _run_hook(self, effect: f.RunHook) -> None:
@@ -173,15 +173,15 @@ class Performers:
             case Reply():
                 self._requests.hear(news)
             case Served():
-                self._publisher.hear(news)
+                self._publishers.hear(news)
             case frontend.Started():
                 self._tell(e.FrontendStarted())
-                self._publisher.frontend_started()
+                self._publishers.frontend_started()
                 self._discovery.frontend_started()
             case frontend.Ended():
                 self._tell(e.FrontendEnded())
                 self._requests.forget()
-                self._publisher.frontend_ended()
+                self._publishers.frontend_ended()
 
     def _found(self, uplink: str, family: Family, address: str) -> None:
         self._tell(e.PublicAddressFound(uplink, family, address))
@@ -203,8 +203,8 @@ class Performers:
         problems = (*known.dns.problems, *self._discovery.problems)
         dns = replace(
             known.dns,
-            outlets=self._publisher.standings(),
-            queries=self._publisher.queries,
+            publishers=self._publishers.statuses(),
+            queries=self._publishers.queries,
             problems=problems,
         )
         return replace(

@@ -12,8 +12,8 @@ from ifdefault.model.dns import Policy
 from ifdefault.model.health import Decision, Forced, Health, ServerState
 
 _NOTHING = Decision()
-OutletKind = Literal["server", "update", "provider", "exec"]
-OutletState = Literal["current", "pending", "failing"]
+PublisherKind = Literal["server", "update", "provider", "exec"]
+PublisherState = Literal["current", "pending", "failing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +28,15 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class OutletStatus:
+class PublisherStatus:
     """One place where names are published, and whether it says what it is to say. `detail` is
     what is being done, or the server's own words; `seen`: addresses as read back."""
 
-    kind: OutletKind
+    kind: PublisherKind
     where: str  # address of a server, a provider, a program
     zone: str
     name: str  # "" where it is about the whole zone
-    state: OutletState
+    state: PublisherState
     since_s: float
     detail: str = ""
     seen: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class DnsStatus:
     server since the engine started, by the uplink that they came in by."""
 
     names: tuple[Named, ...] = ()
-    outlets: tuple[OutletStatus, ...] = ()
+    publishers: tuple[PublisherStatus, ...] = ()
     problems: tuple[str, ...] = ()
     queries: tuple[tuple[str, int], ...] = ()
 

@@ -26,7 +26,7 @@ def ails(standing: DaemonStatus) -> bool:
     """Whether somebody should look: an uplink is down, a name can't be published, or the engine
     can't do its work."""
     is_down = any(path.state == "down" for path in standing.health)
-    is_stuck = any(outlet.state == "failing" for outlet in standing.dns.outlets)
+    is_stuck = any(publisher.state == "failing" for publisher in standing.dns.publishers)
     return is_down or is_stuck or bool(standing.held or standing.fights)
 
 

@@ -2,12 +2,12 @@
 
     published ──> course of each name ── UPDATE ──> first server that takes it
                         ^                               │ zone transfer
-                        └── A, AAAA, SOA ── every server of the zone ──> standings
+                        └── A, AAAA, SOA ── every server of the zone ──> statuses
 
-Rules: an Outlet. What may be there of ours is on disk before it is sent, and is forgotten when its
-removal is certain. One task a name: one that fails holds up no other. Static records are for the
-embedded server alone and are not published here. The RRset's TTL is that which was added last,
-also by another host that shares the name: only a change of our own is said.
+Rules: an address is recorded on disk before it is sent, and removed from the record when its
+removal is confirmed. One task per name, so a name that fails delays no other. Static records are
+served by the embedded server only and are not published here. The TTL of an RRset is the one that
+was added last, possibly by another host that shares the name; only our own changes are sent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
-from ifdefault.daemon.status import OutletState, OutletStatus
+from ifdefault.daemon.status import PublisherState, PublisherStatus
 from ifdefault.dns.publish import held
 from ifdefault.dns.update import UpdateState, fitting, wrong
 from ifdefault.host.store import Store
@@ -46,7 +46,7 @@ class _Mark:
     """How a server stands to a name."""
 
     since_s: float
-    state: OutletState = "pending"
+    state: PublisherState = "pending"
     detail: str = ""
     seen: tuple[str, ...] = ()
     misses: int = 0
@@ -82,7 +82,7 @@ class Updates:
         self._unsaved = ""
         self._ending: set[asyncio.Task[None]] = set()
 
-    # --- an outlet ------------------------------------------------------------------------
+    # --- a publisher ------------------------------------------------------------------------
 
     def take(self, now: float, publish: Publish) -> None:
         config, published = publish.config, publish.published
@@ -120,12 +120,12 @@ class Updates:
     def frontend_ended(self) -> None:
         """What was asked with it ends with an error, and is tried again."""
 
-    def standings(self) -> Iterator[OutletStatus]:
+    def statuses(self) -> Iterator[PublisherStatus]:
         for zone in self._zones.values():
             for job in zone.jobs.values():
                 for server, mark in job.marks.items():
                     where = (server.address, zone.name, job.name)
-                    yield OutletStatus(
+                    yield PublisherStatus(
                         "update", *where, mark.state, mark.since_s, mark.detail, mark.seen
                     )
 
@@ -290,7 +290,7 @@ class Updates:
     # --- told -----------------------------------------------------------------------------
 
     def _mark(
-        self, zone: _Zone, job: _Job, server: Endpoint, state: OutletState, detail: str
+        self, zone: _Zone, job: _Job, server: Endpoint, state: PublisherState, detail: str
     ) -> None:
         mark = job.marks[server]
         if mark.state != state:

@@ -18,7 +18,7 @@ from itertools import count
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.status import OutletStatus
+from ifdefault.daemon.status import PublisherStatus
 from ifdefault.dns.publish import next_serial, serve
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Listen, Message, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
@@ -195,9 +195,9 @@ class Nameserver:
         fault.again_s = now + _AGAIN_S
         self._faults[place] = fault
 
-    def standings(self) -> Iterator[OutletStatus]:
+    def statuses(self) -> Iterator[PublisherStatus]:
         for zone in self._zones:
-            yield OutletStatus(
+            yield PublisherStatus(
                 "server",
                 f"port {self._server.port}",
                 zone.zone,
@@ -208,7 +208,7 @@ class Nameserver:
             )
         for (transport, address), fault in self._faults.items():
             where = f"{address} {transport}"
-            yield OutletStatus("server", where, "", "", "failing", fault.since_s, fault.text)
+            yield PublisherStatus("server", where, "", "", "failing", fault.since_s, fault.text)
 
 
 def _places(uplinks: Sequence[Uplink]) -> Iterator[tuple[Place, Arrivals]]:

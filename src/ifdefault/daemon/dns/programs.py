@@ -1,6 +1,6 @@
 """Names published by programs: a provider's API (a process of ours), or whatever the operator has.
 
-    published ──> job (a place and a name) ──> at most RUNNING programs at once ──> standings
+    published ──> job (a place and a name) ──> at most RUNNING programs at once ──> statuses
 
 Rules: nothing waits for a program. It is always told the whole state of its name, so that those of
 one name run one after another, and of what changes meanwhile only the latest is run. What failed is
@@ -25,7 +25,7 @@ from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Order, Runs, stripped
-from ifdefault.daemon.status import OutletState, OutletStatus
+from ifdefault.daemon.status import PublisherState, PublisherStatus
 from ifdefault.dns.publish import held
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
@@ -71,7 +71,7 @@ class Job:
     ours: tuple[str, ...] = ()
     sure: bool = False
     wanted: State = State()
-    outlet: ProviderConfig | ExecConfig | None = None  # None: not configured (any more)
+    publisher: ProviderConfig | ExecConfig | None = None  # None: not configured (any more)
     problem: str = ""
     detail: str = ""
     since_s: float = 0.0
@@ -79,7 +79,7 @@ class Job:
     due_s: float = 0.0  # when it may run
 
     @property
-    def state(self) -> OutletState:
+    def state(self) -> PublisherState:
         if self.problem:
             return "failing"
         return "current" if self.sure and self.wanted == self.said else "pending"
@@ -87,11 +87,13 @@ class Job:
     @property
     def waits(self) -> bool:
         """Whether there is something to be run."""
-        return self.outlet is not None and bool(self.wanted.addresses) and self.state != "current"
+        return (
+            self.publisher is not None and bool(self.wanted.addresses) and self.state != "current"
+        )
 
 
 class Programs:
-    """An Outlet, see `daemon.dns.publisher`."""
+    """A Publisher, see `daemon.dns.publisher`."""
 
     def __init__(self, event_log: EventLog, store: Store, log: logging.Logger = _log) -> None:
         self._event_log, self._store = event_log, store
@@ -102,7 +104,7 @@ class Programs:
         self._users: dict[str, tuple[int, int]] = {}
         self._jobs = self._load()
 
-    # --- the outlet -----------------------------------------------------------------------
+    # --- the publisher -----------------------------------------------------------------------
 
     def take(self, now: float, publish: Publish) -> None:
         """Run what has something new to tell."""
@@ -111,7 +113,7 @@ class Programs:
             self._adopt(now, config)
         ttls = {name.name: name.ttl for name in config.dns.names}
         known = set()
-        for key, outlet, each in _wanted(config, published):
+        for key, publisher, each in _wanted(config, published):
             known.add(key)
             job = self._jobs.setdefault(key, Job(since_s=now))
             # a provider's records keep the TTL that they were made with
@@ -119,9 +121,9 @@ class Programs:
             state = State(ttl, _addresses(each, job.said))
             if state != job.wanted:
                 job.wanted, job.since_s, job.wait_s, job.due_s = state, now, 0.0, now
-            job.outlet = outlet
+            job.publisher = publisher
         for key in self._jobs.keys() - known:
-            self._jobs[key].outlet = None
+            self._jobs[key].publisher = None
         self._start()
 
     def frontend_started(self) -> None:
@@ -130,13 +132,13 @@ class Programs:
     def frontend_ended(self) -> None:
         """Likewise."""
 
-    def standings(self) -> Iterable[OutletStatus]:
+    def statuses(self) -> Iterable[PublisherStatus]:
         for key, job in sorted(self._jobs.items(), key=lambda item: item[0]):
-            if job.outlet is None:
+            if job.publisher is None:
                 continue
             detail = job.detail if job.wanted.addresses else "no address is known yet"
             place = (key.kind, key.where, key.zone, key.name)
-            yield OutletStatus(*place, job.state, job.since_s, detail)
+            yield PublisherStatus(*place, job.state, job.since_s, detail)
 
     async def close(self) -> None:
         """End what runs; the next engine runs it again."""
@@ -178,7 +180,7 @@ class Programs:
             self._run(key, self._jobs[key])
 
     def _run(self, key: Key, job: Job) -> None:
-        assert job.outlet is not None
+        assert job.publisher is not None
         state, known = job.wanted, (job.sure, job.ours)
         job.sure, job.ours = False, tuple(sorted({*job.ours, *state.addresses}))
         if (job.sure, job.ours) != known:
@@ -186,9 +188,9 @@ class Programs:
         order = Order(
             key,
             f"{key.kind} {key}",
-            self._command(job.outlet),
-            _told(key, job.outlet, state, job.ours),
-            job.outlet.timeout_s,
+            self._command(job.publisher),
+            _told(key, job.publisher, state, job.ours),
+            job.publisher.timeout_s,
         )
         try:
             self._runs.start(order, partial(self._ended, key, state))
@@ -196,9 +198,9 @@ class Programs:
             self._note(key, job, f"can't be run: {reason(error)}", "")
             self._loop.call_soon(self._start)  # to come back when it is due again
 
-    def _command(self, outlet: ProviderConfig | ExecConfig) -> tuple[str, ...]:
-        if isinstance(outlet, ExecConfig):
-            return stripped(self._users["exec"], outlet.program)
+    def _command(self, publisher: ProviderConfig | ExecConfig) -> tuple[str, ...]:
+        if isinstance(publisher, ExecConfig):
+            return stripped(self._users["exec"], publisher.program)
         return tuple(spawn.python("ifdefault.frontend.provider_main", *self._users["provider"]))
 
     def _ended(self, key: Key, state: State, problem: str, last_words: str) -> None:
@@ -280,11 +282,11 @@ def _addresses(published: Published, said: State) -> tuple[str, ...]:
 
 
 def _told(
-    key: Key, outlet: ProviderConfig | ExecConfig, state: State, ours: tuple[str, ...]
+    key: Key, publisher: ProviderConfig | ExecConfig, state: State, ours: tuple[str, ...]
 ) -> dict[str, str]:
     told = {"EVENT": "publish", "NAME": key.name, "ZONE": key.zone, "TTL": str(state.ttl)}
-    if isinstance(outlet, ProviderConfig):
-        told |= {"PROVIDER": outlet.provider, "CREDENTIALS": outlet.credentials}
+    if isinstance(publisher, ProviderConfig):
+        told |= {"PROVIDER": publisher.provider, "CREDENTIALS": publisher.credentials}
     old = [address for address in ours if address not in state.addresses]
     for family, record in _RECORD.items():
         for name, addresses in ((record, state.addresses), (f"WAS_{record}", old)):

@@ -1,8 +1,8 @@
-"""Says what the DNS is to say, by every outlet that is configured.
+"""Says what the DNS is to say, by every publisher that is configured.
 
     Publish ──> embedded (the server), dynamic_update (RFC 2136), programs (providers, executables)
 
-Rules: one decision feeds all; an outlet that fails holds up no other, and tries again by itself.
+Rules: one decision feeds all; a publisher that fails holds up no other, and tries again by itself.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Protocol
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.status import OutletStatus
+from ifdefault.daemon.status import PublisherStatus
 from ifdefault.ipc.messages import Served
 
 
-class Outlet(Protocol):
+class Publisher(Protocol):
     """A way out. It takes what is to be said and sees to it, in its own time."""
 
     def take(self, now: float, publish: Publish) -> None:
@@ -28,30 +28,30 @@ class Outlet(Protocol):
     def frontend_ended(self) -> None:
         """It is gone, with all that it had."""
 
-    def standings(self) -> Iterable[OutletStatus]:
+    def statuses(self) -> Iterable[PublisherStatus]:
         """How each place stands."""
 
     async def close(self) -> None:
         """End what is under way."""
 
 
-class Publisher:
-    def __init__(self, event_log: EventLog, outlets: Sequence[Outlet]) -> None:
+class Publishers:
+    def __init__(self, event_log: EventLog, publishers: Sequence[Publisher]) -> None:
         self._event_log = event_log
-        self._outlets = tuple(outlets)
+        self._publishers = tuple(publishers)
         self._queries: dict[str, int] = {}
 
     def publish(self, now: float, publish: Publish) -> None:
-        for outlet in self._outlets:
-            outlet.take(now, publish)
+        for publisher in self._publishers:
+            publisher.take(now, publish)
 
     def frontend_started(self) -> None:
-        for outlet in self._outlets:
-            outlet.frontend_started()
+        for publisher in self._publishers:
+            publisher.frontend_started()
 
     def frontend_ended(self) -> None:
-        for outlet in self._outlets:
-            outlet.frontend_ended()
+        for publisher in self._publishers:
+            publisher.frontend_ended()
 
     def hear(self, served: Served) -> None:
         """What the embedded server did."""
@@ -60,8 +60,8 @@ class Publisher:
         for event in served.events:
             self._event_log.note("dns", event)
 
-    def standings(self) -> tuple[OutletStatus, ...]:
-        return tuple(each for outlet in self._outlets for each in outlet.standings())
+    def statuses(self) -> tuple[PublisherStatus, ...]:
+        return tuple(each for publisher in self._publishers for each in publisher.statuses())
 
     @property
     def queries(self) -> tuple[tuple[str, int], ...]:
@@ -69,5 +69,5 @@ class Publisher:
         return tuple(sorted(self._queries.items()))
 
     async def close(self) -> None:
-        for outlet in self._outlets:
-            await outlet.close()
+        for publisher in self._publishers:
+            await publisher.close()
