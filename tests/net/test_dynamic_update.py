@@ -1,7 +1,7 @@
 """Dynamic updates, at a real BIND, Knot and PowerDNS.
 
                 ┌─ isp-a ── wan0 ┐
-client ── core ─┤                ├ host     the publisher runs in this process, its frontend is real;
+client ── core ─┤                ├ host     the publisher is in this process, its frontend is real;
         server  └─ isp-b ── wan1 ┘          the server is in the core, a secondary at the client
 """
 

@@ -325,7 +325,8 @@ class Invariants:
         if controller is None or self.world.inbox or self.daemon.heard != self.kernel.version:
             return False
         state, reconciler = controller.state, controller._reconciler
-        busy = state.held or state.owed or state.undecided or state.refused or state.adoptions
+        due = state.unapplied or state.decision_due
+        busy = state.held or due or state.refused or state.adoptions
         waits = reconciler.awaited or controller._adopter.current
         later = reconciler._look_s < inf
         if state.prepared is None or busy or waits or later:

@@ -40,7 +40,7 @@ class Planted:
 def decides_by_transitions(patch: pytest.MonkeyPatch) -> None:
     """Only a path's step is decided on: links that come late change nothing."""
     stepped: set[int] = set()
-    tell, decide = Controller._tell_transitions, Controller._decide
+    tell, decide = Controller._report_transitions, Controller._decide
 
     def telling(self: Controller) -> None:
         if self.state.transitions:
@@ -48,13 +48,13 @@ def decides_by_transitions(patch: pytest.MonkeyPatch) -> None:
         tell(self)
 
     def deciding(self: Controller, uplinks: tuple[Uplink, ...], facts: Facts) -> bool:
-        self.state.undecided = False
+        self.state.decision_due = False
         if id(self) in stepped or self.state.decision is None:
             stepped.discard(id(self))
             return decide(self, uplinks, facts)
         return False
 
-    patch.setattr(Controller, "_tell_transitions", telling)
+    patch.setattr(Controller, "_report_transitions", telling)
     patch.setattr(Controller, "_decide", deciding)
 
 
@@ -64,9 +64,9 @@ def ends_connections_early(patch: pytest.MonkeyPatch) -> None:
 
     def deciding(self: Controller, uplinks: tuple[Uplink, ...], facts: Facts) -> bool:
         changed = decide(self, uplinks, facts)
-        owed, self.state.owed = self.state.owed, False
+        owed, self.state.unapplied = self.state.unapplied, False
         self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
-        self.state.owed = owed
+        self.state.unapplied = owed
         return changed
 
     patch.setattr(Controller, "_decide", deciding)
@@ -89,33 +89,33 @@ def forgets_dead_sources(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_memories(patch: pytest.MonkeyPatch) -> None:
     """A restart knows nothing of what was found dead."""
-    take = Controller._take
+    take = Controller._on_event
 
     def taking(self: Controller, event: Event, now: float) -> None:
         take(self, replace(event, memories=()) if isinstance(event, Started) else event, now)
 
-    patch.setattr(Controller, "_take", taking)
+    patch.setattr(Controller, "_on_event", taking)
 
 
 def forgets_forced(patch: pytest.MonkeyPatch) -> None:
     """A restart forgets what the operator wants of an uplink."""
-    take = Controller._take
+    take = Controller._on_event
 
     def taking(self: Controller, event: Event, now: float) -> None:
         take(self, replace(event, forced=()) if isinstance(event, Started) else event, now)
 
-    patch.setattr(Controller, "_take", taking)
+    patch.setattr(Controller, "_on_event", taking)
 
 
 def publishes_old_config(patch: pytest.MonkeyPatch) -> None:
     """A reload's names aren't published."""
-    follow = Names.follow
+    follow = Names.update
 
     def following(self: Names, now: float, config: Config, *rest: Any) -> None:
         old = replace(config, dns=self._last.config.dns) if self._last else config
         follow(self, now, old, *rest)
 
-    patch.setattr(Names, "follow", following)
+    patch.setattr(Names, "update", following)
 
 
 def withdraws_last_address(patch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ class Simulation:
         quiet_s = max(self._incident_s, daemon.disturbed_s, daemon.leaped_s)
         if self.world.clock.now < quiet_s + QUIET_S or not daemon.frontend.alive or daemon.slow_s:
             return False
-        pending = state.owed or state.adoptions or state.unconfirmed or daemon.asked
+        pending = state.unapplied or state.adoptions or state.unconfirmed or daemon.asked
         if (
             pending
             or controller._reconciler.awaited

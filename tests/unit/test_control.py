@@ -531,7 +531,7 @@ def test_standing_comes_through_json() -> None:
         decision=Decision(((4, ("b", "a")),), ((4, ("b",)),), (("10.0.0.10", 443),)),
         forced={"a": "drain"},
         held="down",
-        fights=("a rule",),
+        conflicts=("a rule",),
         problems=("x doesn't resolve",),
         rates={"a": (1.0, 2.0)},
         servers=(CheckedServer("tcp:443", "10.0.0.10", 443, "down", 99.0, "no answer"),),

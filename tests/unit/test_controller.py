@@ -331,6 +331,6 @@ def test_what_was_ended_is_told(host: Host) -> None:
     host.receive(e.ConnectionsEnded("isp-a", 6))
     host.receive(e.ConnectionsEnded("isp-b", 4, error="no memory"))
     assert host.logged("ended") == [
-        "isp-a IPv4: freed 3 TCP connections and 2 tracked flows in 10 ms",
-        "isp-b IPv4: nothing freed: no memory",
+        "isp-a IPv4: ended 3 TCP connections and 2 tracked flows in 10 ms",
+        "isp-b IPv4: can't end connections: no memory",
     ]

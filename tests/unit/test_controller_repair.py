@@ -45,7 +45,7 @@ def test_what_others_undo_is_put_back_and_told(host: Host) -> None:
     assert set(host.facts.rules) == set(before)
     assert (len(host.every(f.Look)), len(host.every(f.Converge))) == (1, 1)
     [told] = host.logged("repair")
-    assert told.startswith("put right: ip rule add ")
+    assert told.startswith("repaired: ip rule add ")
     assert host.every(f.EndConnections) == []
 
 
@@ -68,7 +68,7 @@ def test_a_fight_is_told_and_fought_ever_less_often(host: Host) -> None:
     assert ROUNDS < repairs < 20
     told = [text for text in host.logged("repair") if "keeps undoing" in text]
     assert told
-    assert host.controller.status(host.now).fights
+    assert host.controller.status(host.now).conflicts
 
 
 def test_a_new_decision_waits_for_no_fight(host: Host) -> None:

@@ -57,7 +57,7 @@ class Engine:
         """Let time pass, and all that follows be done."""
         until_s = self.now + seconds
         while self.now < until_s:
-            self.servers.ask(self.now)
+            self.servers.send_due(self.now)
             asked = [*self.servers.probes]
             self.servers.probes.clear()
             for probe in asked:
@@ -83,7 +83,7 @@ def engine() -> Engine:
 
 
 def follow(engine: Engine, *forwards: ForwardConfig) -> None:
-    engine.servers.follow(engine.now, Config((), forwards=forwards))
+    engine.servers.update(engine.now, Config((), forwards=forwards))
 
 
 def test_it_asks_by_the_check_of_the_service(engine: Engine) -> None:
@@ -158,7 +158,7 @@ def test_what_is_decided_of_servers_is_in_the_kernel_however_many_go() -> None:
         state = host.controller.state
         assert state.prepared
         assert state.decision == state.prepared.decision
-        assert not state.owed
+        assert not state.unapplied
     assert len(host.controller.servers.down) == 30
     assert len(host.every(f.Converge)) < 30
 
@@ -177,7 +177,7 @@ def test_who_drains_is_no_loss(engine: Engine) -> None:
     follow(engine, ForwardConfig((HTTPS,), (ONE, ForwardServer("10.0.0.11", weight=0))))
     engine.run(3.0, refused("10.0.0.11"))
     assert engine.told == [
-        "forward tcp:443: 10.0.0.11:443 is down (connection refused), it drained"
+        "forward tcp:443: 10.0.0.11:443 is down (connection refused), it was draining"
     ]
 
 

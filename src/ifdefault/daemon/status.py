@@ -77,7 +77,7 @@ class DaemonStatus:
     decision: Decision = _NOTHING
     forced: dict[str, Forced] = field(default_factory=dict)  # by the operator; none is "auto"
     held: str = ""  # why nothing is changed now
-    fights: tuple[str, ...] = ()  # what others keep changing
+    conflicts: tuple[str, ...] = ()  # what others keep changing
     problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
     dns: DnsStatus = DnsStatus()
