@@ -73,7 +73,7 @@ class Publisher:
         )
         config = Config((), dns=DnsConfig(updates=updates))
         publish = Publish(config, (), (), published, tuple(saying.ways))
-        self.updates.take(time.monotonic(), publish)
+        self.updates.publish(time.monotonic(), publish)
 
     def standing(self, name: str = "", where: str = "") -> list[PublisherStatus]:
         return [
@@ -111,11 +111,11 @@ class Publisher:
 
     def _hear(self, message: object) -> None:
         if isinstance(message, Reply):
-            self.exchanges.hear(message)
+            self.exchanges.receive(message)
 
     def _frontend_ended(self, _: str) -> None:
         self.frontend = None
-        self.exchanges.forget()
+        self.exchanges.fail_all()
 
 
 @asynccontextmanager

@@ -140,7 +140,7 @@ class Office:
         config = Config((), daemon=DaemonConfig(user="nobody"), dns=dns)
         now = asyncio.get_running_loop().time()
         published = (Published(NAME, "rotate", 5, handed),)
-        self.publisher.take(now, Publish(config, (), (), published, ()))
+        self.publisher.publish(now, Publish(config, (), (), published, ()))
 
     @property
     def standing(self) -> PublisherStatus:
@@ -232,11 +232,11 @@ def test_it_has_no_right_and_is_ended_when_it_hangs(lab_world: LabWorld, home: P
     async def part() -> None:
         with stopped(server.pid):
             office.take(A)
-            (run,) = office.publisher._runs._running.values()
+            (run,) = office.publisher._runner._running.values()
             status = Path(f"/proc/{run._child.pid}/status")
             await office.until(lambda: not privileges.left_over(status.read_text(), office.user[0]))
             await office.until(lambda: office.standing.state == "failing")
-            assert office.standing.detail.startswith("hung and was ended after 5 s")
+            assert office.standing.detail.startswith("killed after 5 s (timeout)")
         await office.current()
         assert provider.records("A") == {A, OTHERS}
 

@@ -161,7 +161,7 @@ class Engine:
     async def _live(self, state: Path, part: Callable[[], Awaitable[None]]) -> None:
         def hear(message: Any) -> None:
             if isinstance(message, Reply):
-                exchanges.hear(message)
+                exchanges.receive(message)
 
         def note(uplink: str, family: Family, address: str) -> None:
             self.found[uplink, family] = address
@@ -185,7 +185,7 @@ class Engine:
             UplinkConfig(name, dev, public=(DISCOVER,))
             for name, dev in (("isp-a", "wan0"), ("isp-b", "wan1"))
         )
-        self.discovery.follow(Config(uplinks, dns=DnsConfig(discover=services)), ways)
+        self.discovery.update(Config(uplinks, dns=DnsConfig(discover=services)), ways)
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(30):
@@ -238,7 +238,7 @@ def test_whoever_refuses_is_told_and_the_next_is_asked(
         f"dns://{DNS[0]}:{ports.CLOSED}/who.example": f"{DNS[0]}: connection refused",
         f"dns://{DNS[0]}/who.example.net": f"{DNS[0]} refuses: REFUSED",
         f"dns://{DNS[0]}/nobody.example": "no address",
-        f"dns://{DNS[0]}/private.example": "10.0.0.10 is no IPv4 address of the Internet",
+        f"dns://{DNS[0]}/private.example": "10.0.0.10 is not a public IPv4 address",
     }
 
     async def part() -> None:

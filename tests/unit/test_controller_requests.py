@@ -173,7 +173,9 @@ def test_an_unconfirmed_apply_is_undone(host: Host) -> None:
     assert host.logged("reload")[-1] == "not confirmed: returned to the previous config"
     assert host.controller.status(host.now).held == ""
     host.receive(e.ConfirmRequested(8))
-    text = "confirm: nothing is waiting for confirmation, it may have been undone: see ifdefault plan"
+    text = (
+        "confirm: nothing is waiting for confirmation, it may have been undone: see ifdefault plan"
+    )
     assert refusal(host, 8) == text
 
 

@@ -108,7 +108,7 @@ class Stage:
         its = tuple(UpdateConfig(zone, tuple(servers)) for zone in zones)
         config = Config((), dns=DnsConfig(updates=its))
         publish = Publish(config, (), (), tuple(published), tuple(ways))
-        self.updates.take(asyncio.get_running_loop().time(), publish)
+        self.updates.publish(asyncio.get_running_loop().time(), publish)
 
     def states(self) -> dict[tuple[str, str], str]:
         return {(each.where, each.name): each.state for each in self.updates.statuses()}
@@ -214,7 +214,7 @@ def test_a_zone_whose_server_is_silent_holds_up_no_other(tmp_path: Path) -> None
             Published(n, "rotate", 30, (AddressRecord("isp", A),)) for n in (WWW, "example.org")
         ]
         config = Config((), dns=DnsConfig(updates=updates))
-        stage.updates.take(0, Publish(config, (), (), tuple(names), (WAN0,)))
+        stage.updates.publish(0, Publish(config, (), (), tuple(names), (WAN0,)))
         await stage.until(lambda: stage.states().get((TWO.address, "example.org")) == "current")
 
     tell(tmp_path, servers, story)
@@ -296,7 +296,7 @@ def test_a_memory_that_can_t_be_read_is_passed_over(tmp_path: Path, text: str) -
         stage.servers.on_disk = lambda: {ZONE: {WWW: [A]}}
         stage.say({WWW: [A]})
         await stage.current()
-        assert stage.events()[0].startswith(f"{UPDATES} is passed over: ")
+        assert stage.events()[0].startswith(f"{UPDATES}: ignored: ")
         assert stage.remembered() == {ZONE: {WWW: [A]}}
 
     tell(tmp_path, Servers(), story)
@@ -358,7 +358,7 @@ def test_without_a_way_it_waits_for_one(tmp_path: Path) -> None:
         stage.say({WWW: [A]}, ways=())
         await stage.until(lambda: "failing" in stage.states().values())
         (standing,) = stage.updates.statuses()
-        assert standing.detail == "no uplink that works leads to it"
+        assert standing.detail == "no usable uplink reaches it"
         assert not stage.servers.sent
         stage.say({WWW: [A]})
         await stage.current()

@@ -77,7 +77,7 @@ class Shop:
 
     def take(self, *published: Published, config: Config | None = None) -> None:
         now = asyncio.get_running_loop().time()
-        self.publisher.take(now, Publish(config or self.config(), (), (), published, ()))
+        self.publisher.publish(now, Publish(config or self.config(), (), (), published, ()))
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(20):
@@ -209,7 +209,7 @@ def test_one_that_hangs_is_ended_and_tried_again(shop: Shop) -> None:
     async def part() -> None:
         shop.take(named(A))
         await shop.until(lambda: shop.statuses()[0].state == "failing")
-        assert shop.statuses()[0].detail == "hung and was ended after 1 s: waiting"
+        assert shop.statuses()[0].detail == "killed after 1 s (timeout): waiting"
         await shop.current()
 
     shop.play(part)
@@ -319,7 +319,7 @@ def test_what_was_kept_and_cant_be_read(shop: Shop, content: str) -> None:
 
     async def part() -> None:
         (event,) = shop.events()
-        assert event.startswith(f"{shop.state / PROGRAMS} is passed over, old addresses may stay")
+        assert event.startswith(f"{shop.state / PROGRAMS}: ignored, old addresses may remain")
         shop.take(named(A))
         await shop.current()
 
@@ -346,6 +346,6 @@ def test_a_user_that_isnt_there_is_told(shop: Shop) -> None:
         config = replace(shop.config(), daemon=DaemonConfig(hook_user="no-such-user"))
         shop.take(named(A), config=config)
         (event,) = shop.events()
-        assert event.startswith("daemon.hook_user: there is no user no-such-user, so that")
+        assert event.startswith("daemon.hook_user: user no-such-user does not exist; using")
 
     shop.play(part)

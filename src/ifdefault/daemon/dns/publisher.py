@@ -1,8 +1,8 @@
-"""Says what the DNS is to say, by every publisher that is configured.
+"""Publishes names in the DNS, by every configured publisher.
 
     Publish ──> embedded (the server), dynamic_update (RFC 2136), programs (providers, executables)
 
-Rules: one decision feeds all; a publisher that fails holds up no other, and tries again by itself.
+Rules: all publishers get the same names. One that fails delays no other, and retries by itself.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ifdefault.ipc.messages import Served
 
 
 class Publisher(Protocol):
-    """A way out. It takes what is to be said and sees to it, in its own time."""
+    """Publishes names by one method, asynchronously."""
 
-    def take(self, now: float, publish: Publish) -> None:
-        """Say this from now on."""
+    def publish(self, now: float, publish: Publish) -> None:
+        """Publish this from now on."""
 
     def frontend_started(self) -> None:
-        """A new frontend is there, which knows nothing."""
+        """A new frontend is running; it has no sockets or zones yet."""
 
     def frontend_ended(self) -> None:
-        """It is gone, with all that it had."""
+        """The frontend ended, with its sockets and requests."""
 
     def statuses(self) -> Iterable[PublisherStatus]:
-        """How each place stands."""
+        """The status of each server or program."""
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Stop publishing; DNS servers keep what they have."""
 
 
 class Publishers:
@@ -43,7 +43,7 @@ class Publishers:
 
     def publish(self, now: float, publish: Publish) -> None:
         for publisher in self._publishers:
-            publisher.take(now, publish)
+            publisher.publish(now, publish)
 
     def frontend_started(self) -> None:
         for publisher in self._publishers:
@@ -53,19 +53,19 @@ class Publishers:
         for publisher in self._publishers:
             publisher.frontend_ended()
 
-    def hear(self, served: Served) -> None:
-        """What the embedded server did."""
+    def receive(self, served: Served) -> None:
+        """A report of the embedded server."""
         for uplink, queries in served.queries:
             self._queries[uplink] = self._queries.get(uplink, 0) + queries
         for event in served.events:
             self._event_log.note("dns", event)
 
     def statuses(self) -> tuple[PublisherStatus, ...]:
-        return tuple(each for publisher in self._publishers for each in publisher.statuses())
+        return tuple(status for p in self._publishers for status in p.statuses())
 
     @property
     def queries(self) -> tuple[tuple[str, int], ...]:
-        """Answered since the engine started, by the uplink that they came in by."""
+        """Queries answered since the engine started, by the uplink that they came in on."""
         return tuple(sorted(self._queries.items()))
 
     async def close(self) -> None:
