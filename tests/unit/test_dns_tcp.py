@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from ifdefault.frontend.server import tcp
-from ifdefault.frontend.server.tcp import Streams
+from ifdefault.frontend.server.tcp import TcpServer
 
 _ROOM = 10
 
@@ -41,7 +41,7 @@ def test_a_host_without_descriptors() -> None:
     """The longest idle make room, and nothing turns in circles meanwhile."""
 
     async def main() -> None:
-        served = Streams(lambda query, client, uplink: (query[::-1],))
+        served = TcpServer(lambda query, client, uplink: (query[::-1],))
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
             sock = stack.enter_context(listener())
@@ -68,7 +68,7 @@ def test_the_more_there_are_the_sooner_they_are_ended(monkeypatch: pytest.Monkey
     """A connection that asks again and again stays, one that is idle doesn't."""
 
     async def main() -> None:
-        served = Streams(lambda query, client, uplink: (query,))
+        served = TcpServer(lambda query, client, uplink: (query,))
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
             sock = stack.enter_context(listener())
