@@ -114,7 +114,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
         ([OK], (503, 204), "wrong: status 200, expected 204 or 503"),
         ([b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", OK], (), "answered: status 200"),
         ([b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Oh\r\n"], (), "wrong: status 500"),
-        ([b"HTTP/1.1 103 Early Hints\r\n\r\n"], (), "wrong: connection closed early"),
+        ([b"HTTP/1.1 103 Early Hints\r\n\r\n"], (), "wrong: connection closed"),
         ([], (), "wrong: connection closed without a response"),
         ([b"HTTP/1.1 200 OK"], (), "wrong: connection closed early"),
         ([b"SSH-2.0-OpenSSH\r\n"], (), "wrong: not HTTP"),

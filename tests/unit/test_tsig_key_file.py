@@ -43,7 +43,7 @@ def test_a_secret_with_slashes() -> None:
         ("key k { algorithm hmac-md5; secret c2VjcmV0; };", "hmac-md5 isn't one of hmac-sha1, "),
         ("key k { algorithm hmac-sha256; secret c2VjcmV; };", "the secret isn't base64"),
         ('key k { algorithm hmac-sha256; secret ""; };', "the secret is empty"),
-        ("key k { algorithm hmac-sha256 secret c2VjcmV0; };", "within the braces something is"),
+        ("key k { algorithm hmac-sha256 secret c2VjcmV0; };", "a statement within the braces is"),
         ("key a..b { algorithm hmac-sha256; secret c2VjcmV0; };", "'a..b' is not a valid key name"),
         (WRITTEN + WRITTEN, "it contains more than one key"),
     ],
@@ -62,7 +62,7 @@ def test_a_file(tmp_path: Path) -> None:
         tsig_key_file.read(str(path))
     path.write_text(WRITTEN)
     assert tsig_key_file.read(str(path)).secret == b"secret"
-    with pytest.raises(BadKey, match="is a directory, make daemon.user its"):
+    with pytest.raises(BadKey, match=r"is a directory, make daemon\.user its"):
         tsig_key_file.read(str(tmp_path))
 
 
