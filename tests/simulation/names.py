@@ -33,7 +33,7 @@ class Nameservers:
         self._life = 0
 
     def end(self) -> None:
-        """The daemon has ended: its own server is silent, the other goes on."""
+        """The daemon has ended: its own server doesn't respond, the other does."""
         self.last = None
         self.answers.clear()
         self._updates.clear()
@@ -97,7 +97,7 @@ class Nameservers:
         self._later(name, update)
 
     def _hears(self) -> bool:
-        """Whether the best way leads to the other server."""
+        """Whether the best uplink reaches the other server."""
         ways = fitting(host.UPDATED_SERVER, self.last.ways) if self.last else ()
         return self.reachable and bool(ways) and not self.world.uplink(ways[0].uplink).dead(4)
 

@@ -1,7 +1,7 @@
-"""Faults that are planted to be found: each of another kind, and within how many simulated hours.
+"""Planted bugs, each of another kind, that the simulation must find within some simulated hours.
 
-Rules: each is what somebody might write by mistake, in one function of the controller, the planner
-or the detector. `PLANTED` is the table of all.
+Rules: each is a plausible mistake in one function of the controller, the planner or the detector.
+`PLANTED` is the table of all.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Planted:
 
 
 def decides_by_transitions(patch: pytest.MonkeyPatch) -> None:
-    """Only a path's step is decided on: links that come late change nothing."""
+    """Decisions are made on path transitions only: links that appear late change nothing."""
     stepped: set[int] = set()
     tell, decide = Controller._report_transitions, Controller._decide
 
@@ -59,7 +59,7 @@ def decides_by_transitions(patch: pytest.MonkeyPatch) -> None:
 
 
 def ends_connections_early(patch: pytest.MonkeyPatch) -> None:
-    """Connections are ended as soon as it is decided, before the kernel follows."""
+    """Connections are ended as soon as it is decided, before the kernel is changed."""
     decide = Controller._decide
 
     def deciding(self: Controller, uplinks: tuple[Uplink, ...], facts: Facts) -> bool:
@@ -73,7 +73,7 @@ def ends_connections_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_dead_sources(patch: pytest.MonkeyPatch) -> None:
-    """An uplink that isn't used has no source rules: its visitors get no answer."""
+    """An uplink that isn't usable has no source rules: its clients get no answer."""
     rules = desired._rules
 
     def without(
@@ -88,7 +88,7 @@ def forgets_dead_sources(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_memories(patch: pytest.MonkeyPatch) -> None:
-    """A restart knows nothing of what was found dead."""
+    """A restart forgets which paths are down."""
     take = Controller._on_event
 
     def taking(self: Controller, event: Event, now: float) -> None:
@@ -98,7 +98,7 @@ def forgets_memories(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_forced(patch: pytest.MonkeyPatch) -> None:
-    """A restart forgets what the operator wants of an uplink."""
+    """A restart forgets the forced states of uplinks."""
     take = Controller._on_event
 
     def taking(self: Controller, event: Event, now: float) -> None:
@@ -143,12 +143,12 @@ def withdraws_last_address(patch: pytest.MonkeyPatch) -> None:
 
 
 def waits_too_long(patch: pytest.MonkeyPatch) -> None:
-    """The detector is patient with a line that is dead."""
+    """The failure detector waits too long."""
     patch.setattr(failure_detector, "PATIENCE_S", 1.5)
 
 
 def answers_no_refusal(patch: pytest.MonkeyPatch) -> None:
-    """Who asked for what can't be done waits for ever."""
+    """A refused request is never answered."""
 
     def failed(self: Adopter, now: float, problems: tuple[Problem, ...]) -> None:
         self.current = self._prepared = None

@@ -1,4 +1,4 @@
-"""The control socket: who may ask what, and that no client can do harm to the others."""
+"""The control socket: who may request what, and that no client can harm the others."""
 
 from __future__ import annotations
 

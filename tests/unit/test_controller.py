@@ -1,5 +1,5 @@
-"""What the controller makes of what happens: one look, one plan and one publication a turn, and a
-decision that follows from what is."""
+"""The controller: one look, one plan and one publication per turn, and decisions that depend on the
+current state only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def host() -> Host:
 
 @pytest.fixture
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Prepared]:
-    """All that is planned."""
+    """All plans that are made."""
     made: list[Prepared] = []
 
     def prepare(*given: object, **keys: object) -> Prepared:
@@ -47,7 +47,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Prepared]:
 
 
 def steps(host: Host) -> list[type[f.Effect]]:
-    """What was done that matters, what is done again and again at once told once."""
+    """The important effects, in order; repeated ones only once."""
     return [kind for kind, _ in itertools.groupby(k for k in kinds(host.done) if k in STEPS)]
 
 
@@ -107,7 +107,7 @@ def test_the_kernels_echo_of_a_dead_carrier_is_one_look_more_at_most(host: Host)
 
 
 def test_what_a_look_alone_tells_is_planned_from_that_look(host: Host) -> None:
-    """A carrier of whose loss no news came, on an uplink that carried no default."""
+    """The notification of a lost carrier was missed, on an uplink that wasn't primary."""
     links = (replace(k, carrier=k.carrier and k.name != "wan1") for k in host.facts.links)
     host.facts = replace(host.facts, links=tuple(links))
     host.change(Overrun())
@@ -193,7 +193,7 @@ def test_what_is_quiet_is_left_alone(host: Host) -> None:
 
 
 def test_uplinks_that_come_late_are_decided_on_by_what_is_known_of_them() -> None:
-    """A start that finds no uplink ready; one of those that come later is known to be dead."""
+    """A start without any uplink ready; one of those that appear later is known to be dead."""
     down = Memory("down", 500.0, "7 rounds lost", seen=((f"icmp://{FAR[4]}", 0.01),))
     six = replace(down, seen=((f"icmp://[{FAR[6]}]", 0.01),))
     host = Host(facts=facts(up=()))

@@ -1,4 +1,4 @@
-"""Every event is taken, every effect has its performer, and nothing is left to chance."""
+"""Every event is processed, every effect has its performer, and the result is deterministic."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_effect_has_its_performer(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def _strangers() -> Iterator[e.Event]:
-    """Each event that may come unasked, about what nobody knows."""
+    """Each event that may come unsolicited, about things that don't exist."""
     yield e.Woke()
     yield e.KernelChanged((LinkChanged("eth9", 99), NeighbourChanged("eth9", "192.0.2.9", True)))
     yield e.KernelChanged((ObjectChanged("nft"), Overrun()))

@@ -1,4 +1,4 @@
-"""What differs is put right, at a pace; a new decision never waits."""
+"""Differences are repaired, at a limited rate; a new decision is applied at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ours(host: Host) -> list[Rule]:
 
 
 def delete(host: Host, rule: Rule | None = None) -> None:
-    """Another program deletes a rule of ours, and the kernel tells of it."""
+    """Another program deletes a rule of ours, and the kernel sends a notification."""
     gone = rule or ours(host)[0]
     host.facts = replace(host.facts, rules=tuple(r for r in host.facts.rules if r != gone))
     host.change()
@@ -112,7 +112,7 @@ def test_a_neighbour_matters_only_if_it_has_a_mac(host: Host) -> None:
 
 
 def test_another_address_is_followed(host: Host) -> None:
-    """Where probes leave from, what is laid, and where names lead."""
+    """Probes, rules and names use the new address."""
     renumbered = facts()
     old, new = ADDRESSES["wan0"][0], "203.0.113.77"
     changed = tuple(replace(a, address=new) if a.address == old else a for a in facts().addresses)
@@ -200,7 +200,7 @@ def grouped(there: int) -> Host:
 
 
 def watched(host: Host) -> tuple[tuple[str, int], ...]:
-    """The groups as the engine compares them with what is."""
+    """The groups that the engine compares with the existing ones."""
     return host.every(f.Watch)[-1].groups
 
 
@@ -223,7 +223,7 @@ def test_a_hook_that_is_gone_with_no_group_is_a_repair() -> None:
 
 
 def test_a_group_that_comes_while_the_kernel_is_looked_at_is_seen_next() -> None:
-    """What is watched for is what was observed, not what is there since."""
+    """What is monitored is compared with what was observed, not with what is there since."""
     host = Host(config=grouped(there=0).config)
     host.groups[GROUP] = 0
     host.receive(e.Started(host.config))

@@ -1,4 +1,4 @@
-"""What the operator asks for is answered once, when it is known what became of it."""
+"""The operator's requests are answered once, when their outcome is known."""
 
 from __future__ import annotations
 

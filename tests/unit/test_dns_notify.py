@@ -1,4 +1,4 @@
-"""NOTIFY: by which ways, how often, and when it is enough."""
+"""NOTIFY: by which uplinks, how often, and when it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TCP connections of the name server, where the network has no part in it."""
+"""TCP connections of the DNS server, as far as they need no network."""
 
 from __future__ import annotations
 

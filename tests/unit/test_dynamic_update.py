@@ -316,7 +316,7 @@ def test_what_can_t_be_put_on_disk_is_said_and_told(tmp_path: Path) -> None:
 
 
 def test_the_zone_s_other_servers_are_looked_at(tmp_path: Path) -> None:
-    """Where the one that takes updates doesn't know them, the resolver does."""
+    """Addresses that the updated server doesn't know are looked up by the resolver."""
     hosts = ("ns1.example.net", "ns2.example.com", r"no\032host")
     servers = Servers({hosts[0]: {ONE.address, "::ffff:192.0.2.77"}}, nameservers=hosts)
 

@@ -1,4 +1,4 @@
-"""What survives a restart of the engine, and what doesn't."""
+"""What survives a restart of the engine."""
 
 from __future__ import annotations
 

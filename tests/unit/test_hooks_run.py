@@ -1,4 +1,4 @@
-"""Hooks as real programs: what they get, how they are ended, and that nothing waits for them."""
+"""Hooks as real programs: environment, how they are ended, and that nothing waits for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a message between engine and frontend, and what isn't."""
+"""Valid and invalid messages between engine and frontend."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def fields_of(message: Message) -> dict[str, Any]:
 
 
 def refused(packet: bytes | dict[str, Any]) -> str:
-    """Why a packet is no message."""
+    """Why a packet is invalid."""
     data = packet if isinstance(packet, bytes) else json.dumps(packet).encode()
     with pytest.raises(BadMessage) as caught:
         decode(data, ALL)

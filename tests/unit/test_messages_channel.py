@@ -32,7 +32,7 @@ def send(seq: int, kind: str = "icmp") -> Send:
 
 
 class Ends:
-    """Both ends of a channel, and what each was told."""
+    """Both ends of a channel, and what each received."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[Message, socket.socket | None]] = []
@@ -68,7 +68,7 @@ class Ends:
 
 
 def play(part: Callable[[Ends], Awaitable[None]]) -> None:
-    """Run a part, and look that no descriptor is left open."""
+    """Run a part, and check that no descriptor is left open."""
     before = len(os.listdir("/proc/self/fd"))
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Whom a process becomes when it gives up its rights, and how one sees whether it did."""
+"""Which user a process becomes when it drops its privileges, and how that is checked."""
 
 from __future__ import annotations
 

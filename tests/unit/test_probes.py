@@ -1,4 +1,4 @@
-"""What servers may say, and what a probe makes of it; on the loopback device."""
+"""Answers of servers, and the outcomes of probes; on the loopback device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names published by real programs: what they are told, when they run, and what is remembered."""
+"""Names published by real programs: their environment, when they run, and what is saved."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def named(*addresses: str, name: str = NAME, ttl: int = 30) -> Published:
 
 
 class Shop:
-    """A program that notes how it was called, and a publisher that calls it."""
+    """A program that records how it was called, and a publisher that calls it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

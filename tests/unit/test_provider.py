@@ -1,4 +1,4 @@
-"""What is done with a provider's records: ours come and go, others' stay, and no secret is told."""
+"""A provider's records: ours are added and removed, others' stay, and no secret is shown."""
 
 from __future__ import annotations
 

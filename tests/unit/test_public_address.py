@@ -1,4 +1,4 @@
-"""Whom discovery asks, whom it believes, and what it remembers."""
+"""Discovery: which services it asks, which answers it accepts, and what it saves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record: every event survives it, no secret gets into it, and nothing of it ends the daemon."""
+"""A record: every event survives it, it contains no secrets, and no error in it ends the daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others undo is put back, and a fight is held back from, ever longer."""
+"""What others undo is repaired; in a conflict, less and less often."""
 
 from __future__ import annotations
 

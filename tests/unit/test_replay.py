@@ -1,4 +1,4 @@
-"""Replaying: a record has the same outcome everywhere, and a bad one is told with its line."""
+"""Replaying: a record has the same outcome everywhere, and an error in one names its line."""
 
 from __future__ import annotations
 

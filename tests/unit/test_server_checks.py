@@ -1,4 +1,4 @@
-"""What the controller makes of content servers: what it asks, tells, and lets be decided."""
+"""Server checks in the controller: the probes, the log, and the decisions that follow."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_many_at_once_are_one_decision() -> None:
 
 
 def test_what_is_decided_of_servers_is_in_the_kernel_however_many_go() -> None:
-    """Whoever reads the decision finds the kernel following it; decisions are paced instead."""
+    """The kernel always reflects the decision; the rate of decisions is limited instead."""
     many = [ForwardConfig((Ports("tcp", port, port),), (ONE,)) for port in range(1, 31)]
     host = Host(config=replace(CONFIG, forwards=(*many,))).start()
     host.fate = lambda probe: e.ProbeOutcome(probe.path, probe.seq, "lost")

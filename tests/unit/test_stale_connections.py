@@ -1,4 +1,4 @@
-"""Only what is a dead uplink's own is freed, and no neighbour's."""
+"""Only connections of the dead uplink are ended, and none to neighbours."""
 
 from __future__ import annotations
 
