@@ -1,6 +1,6 @@
 """The whole daemon in simulated time: its controller, a fake kernel, a fake Internet, and faults.
 
-faults of links and uplinks ┐                      ┌─> kernel (facts, performed one by one)
+    faults of lines and links ┐                      ┌─> kernel (facts, performed one by one)
     operators, other programs ─┼─> Daemon.tell ─> Controller ─> effects ─┼─> probes ─> lines
     kills, locks, refusals ───┘                      └─> names ─> answers, updates
 

@@ -172,7 +172,7 @@ def test_several_requests_on_one_connection(engine: Engine) -> None:
     assert [reply["type"] for reply in engine.tell(3 * STATUS_LINE)] == 3 * ["DaemonStatus"]
 
 
-def test_an_error_of_the_engine_is_told_with_its_exit_status(engine: Engine) -> None:
+def test_an_error_of_the_engine_comes_with_its_exit_status(engine: Engine) -> None:
     engine.fails = ConfigError(Problem("f.toml:3: uplink.a", "no good", "better"))
     assert engine.tell(b'{"type": "Reload"}\n') == [
         {
@@ -194,7 +194,7 @@ def test_an_error_of_the_engine_is_told_with_its_exit_status(engine: Engine) -> 
     assert caught.value.problems == engine.fails.problems
 
 
-def test_a_fault_of_the_engine_is_told_and_logged(
+def test_an_internal_error_is_answered_and_logged(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.fails = ZeroDivisionError("by zero")

@@ -146,8 +146,8 @@ def test_names_go_out_before_the_kernel_is_changed_and_the_path_is_kept_before_t
     assert told == B
     [saved] = [s for s in host.every(f.Save) if ("isp-a", 4, "down") in _states(s)]
     assert ("isp-a", 6, "down") in _states(saved)
-    told_of = [log for log in host.logged("path") if "-> down" in log]
-    assert len(told_of) == 2
+logged = [log for log in host.logged("path") if "-> down" in log]
+    assert len(logged) == 2
     assert host.logged("primary") == [f"primary IPv{n}: isp-a -> isp-b" for n in FAMILIES]
     hooks = [(hook.event, hook.family, hook.was, hook.state) for hook in host.every(f.RunHook)]
     assert ("down", 4, "up", "down") in hooks
@@ -200,9 +200,9 @@ def test_uplinks_that_come_late_are_decided_on_by_what_is_known_of_them() -> Non
     host.black_hole("wan0")
     host.start(e.Started(CONFIG, memories=(("isp-a", 4, down), ("isp-a", 6, six))))
     assert host.default() == ""
-    laid = [rule for rule in host.facts.rules if rule.protocol == PROTOCOL]
+    own = [rule for rule in host.facts.rules if rule.protocol == PROTOCOL]
     came = facts()
-    host.facts = replace(came, rules=(*came.rules, *laid))
+    host.facts = replace(came, rules=(*came.rules, *own))
     host.change(LinkChanged("wan0", 10, True, True), LinkChanged("wan1", 11, True, True))
     host.run(1.0)
     for family in FAMILIES:
@@ -230,7 +230,7 @@ def test_a_restart_goes_on_with_what_was_known() -> None:
     host.black_hole("wan0")
     began = host.receive(e.Started(CONFIG, memories=memories))
     [commit] = [effect for effect in began if isinstance(effect, f.Commit)]
-    assert commit.prepared.operations == (), "what was laid stays"
+    assert commit.prepared.operations == (), "rules and routes stay"
     assert host.leaves_by() == "wan1"
     assert host.names() == B
     assert [end.uplink for end in host.every(f.EndConnections)] == ["isp-a", "isp-a"]
@@ -310,7 +310,7 @@ def test_connections_that_have_nowhere_to_go_are_left(host: Host) -> None:
     assert ends == [("isp-a", 4), ("isp-a", 6)], "now they have"
 
 
-def test_while_it_rests_no_connections_end(host: Host) -> None:
+def test_no_connections_end_while_held(host: Host) -> None:
     host.receive(e.DownRequested(1))
     host.set_carrier("wan0", False)
     host.run(1.0)
@@ -326,7 +326,7 @@ def test_config_may_keep_connections() -> None:
     assert host.every(f.EndConnections) == []
 
 
-def test_what_was_ended_is_told(host: Host) -> None:
+def test_ended_connections_are_logged(host: Host) -> None:
     host.receive(e.ConnectionsEnded("isp-a", 4, sockets=3, flows=2, took_s=0.01))
     host.receive(e.ConnectionsEnded("isp-a", 6))
     host.receive(e.ConnectionsEnded("isp-b", 4, error="no memory"))

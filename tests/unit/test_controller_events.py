@@ -79,7 +79,7 @@ def test_every_event_is_taken(host: Host) -> None:
         host.answer(request)
 
 
-def test_a_frontend_that_ends_is_asked_nothing_and_the_next_is_told_all(host: Host) -> None:
+def test_without_a_frontend_nothing_is_probed_and_the_next_one_gets_all_sockets(host: Host) -> None:
     host.receive(e.FrontendEnded())
     host.run(5.0)
     assert host.every(f.SendProbe) == []

@@ -37,7 +37,7 @@ def delete(host: Host, rule: Rule | None = None) -> None:
 # --- repairs, and their pace --------------------------------------------------------------
 
 
-def test_what_others_undo_is_put_back_and_told(host: Host) -> None:
+def test_what_others_undo_is_repaired_and_logged(host: Host) -> None:
     before = host.facts.rules
     delete(host)
     assert host.every(f.Look) == [], "kernel events come in groups"
@@ -59,7 +59,7 @@ def test_many_news_at_once_are_one_look(host: Host) -> None:
     assert told.endswith(" and 2 more")
 
 
-def test_a_fight_is_told_and_fought_ever_less_often(host: Host) -> None:
+def test_a_conflict_is_logged_and_repaired_less_and_less_often(host: Host) -> None:
     rule = ours(host)[0]
     for _ in range(400):
         delete(host, rule)
@@ -71,7 +71,7 @@ def test_a_fight_is_told_and_fought_ever_less_often(host: Host) -> None:
     assert host.controller.status(host.now).conflicts
 
 
-def test_a_new_decision_waits_for_no_fight(host: Host) -> None:
+def test_a_new_decision_does_not_wait_for_a_conflict(host: Host) -> None:
     rule = ours(host)[0]
     for _ in range(40):
         delete(host, rule)
@@ -139,7 +139,7 @@ def test_a_locked_host_is_looked_at_again(host: Host) -> None:
     assert "refused" not in " ".join(host.logged()), "nothing was refused"
 
 
-def test_a_refused_operation_is_tried_later_and_told_once(host: Host) -> None:
+def test_a_refused_operation_is_retried_and_logged_once(host: Host) -> None:
     def refuses(operation: Operation) -> bool:
         return isinstance(operation, AddRule)
 
@@ -169,7 +169,7 @@ def test_what_the_kernel_takes_of_a_decision_is_done(host: Host) -> None:
     assert host.leaves_by(6) == "wan1"
 
 
-def test_uplinks_that_cannot_be_told_apart_for_now_stay_as_they_are() -> None:
+def test_uplinks_that_cannot_be_distinguished_for_now_stay_as_they_are() -> None:
     shared = replace(UPLINKS[0], addresses=("203.0.113.10",), gateways=("203.0.113.1",))
     uplinks = (shared, replace(shared, name="isp-c", gateways=("203.0.113.2",)), UPLINKS[1])
     known = tuple(Neighbour(4, "wan0", f"203.0.113.{n}", f"02::{n}", router=True) for n in (1, 2))
@@ -215,7 +215,7 @@ def test_a_group_that_comes_is_no_repair() -> None:
     assert len(host.every(f.Converge)) == 1
 
 
-def test_a_hook_that_is_gone_with_no_group_is_a_repair() -> None:
+def test_a_hook_removed_by_others_is_a_repair() -> None:
     host = grouped(there=7)
     host.facts = replace(host.facts, hook=None)
     host.receive(e.SilentlyChanged())

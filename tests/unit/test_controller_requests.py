@@ -51,7 +51,7 @@ def test_a_forced_state_is_saved_before_it_is_answered(host: Host) -> None:
     assert host.controller.status(host.now).forced == {}
 
 
-def test_what_was_so_before_is_answered_and_not_told(host: Host) -> None:
+def test_an_unchanged_state_is_answered_and_not_logged(host: Host) -> None:
     host.receive(e.UplinkRequested(7, "isp-a", "auto"))
     assert host.answer(7).result == f.UplinkChanged("isp-a", "auto", "auto")
     assert host.logged("uplink") == []
@@ -73,7 +73,7 @@ def test_an_uplink_that_is_not_there_is_refused(host: Host) -> None:
     assert host.every(f.SaveForced) == []
 
 
-def test_one_that_is_gone_may_be_forgotten() -> None:
+def test_an_unconfigured_uplink_may_be_set_to_auto() -> None:
     host = Host().start(e.Started(CONFIG, forced=(("isp-c", "down"),)))
     host.receive(e.UplinkRequested(7, "isp-c", "auto"), e.UplinkRequested(8, "isp-c", "down"))
     assert host.answer(7).result == f.UplinkChanged("isp-c", "down", "auto")
@@ -96,7 +96,7 @@ def test_many_requests_in_one_turn_are_each_answered_once_and_one_look(host: Hos
 # --- reload -------------------------------------------------------------------------------
 
 
-def test_a_reload_is_taken_in(host: Host) -> None:
+def test_a_reload_is_applied(host: Host) -> None:
     host.receive(e.ReloadRequested(7, SWAPPED))
     result = host.answer(7).result
     assert isinstance(result, f.Changed)
@@ -254,7 +254,7 @@ def test_what_is_asked_when_it_would_be_undone(host: Host, request_: e.Event) ->
 # --- down ---------------------------------------------------------------------------------
 
 
-def test_down_rests_and_apply_wakes(host: Host) -> None:
+def test_down_holds_and_apply_resumes(host: Host) -> None:
     host.receive(e.DownRequested(7))
     assert isinstance(host.answer(7).result, f.Changed)
     assert ours(host) == 0
@@ -275,7 +275,7 @@ def test_down_rests_and_apply_wakes(host: Host) -> None:
     assert host.controller.status(host.now).held == ""
 
 
-def test_nothing_silent_is_watched_while_it_rests() -> None:
+def test_nothing_is_polled_while_held() -> None:
     host = Host(config=replace(CONFIG, forwards=()))
     host.start()
     host.receive(e.DownRequested(7))
@@ -283,7 +283,7 @@ def test_nothing_silent_is_watched_while_it_rests() -> None:
     assert (watch.sysctls, watch.udp_servers, watch.groups, watch.runs) == ((), None, (), ())
 
 
-def test_what_is_forced_while_it_rests_counts_afterwards(host: Host) -> None:
+def test_a_state_forced_while_held_counts_afterwards(host: Host) -> None:
     host.receive(e.DownRequested(7))
     host.receive(e.UplinkRequested(8, "isp-a", "drain"))
     assert host.answer(8).result
@@ -295,7 +295,7 @@ def test_what_is_forced_while_it_rests_counts_afterwards(host: Host) -> None:
 # --- exec ---------------------------------------------------------------------------------
 
 
-def test_exec_is_answered_when_the_kernel_was_told(host: Host) -> None:
+def test_exec_is_answered_when_the_kernel_is_updated(host: Host) -> None:
     host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
     assert host.answer(7).result == f.Entered("/ifdefault/isp-b")
     order = [kind for kind in kinds(host.done) if kind in (f.EnterGroup, f.Converge, f.Answer)]
@@ -307,14 +307,14 @@ def test_exec_is_answered_when_the_kernel_was_told(host: Host) -> None:
     assert host.every(f.LeaveGroup) == []
 
 
-def test_exec_that_the_kernel_is_not_told_of_is_put_back(host: Host) -> None:
+def test_exec_is_undone_if_the_kernel_cannot_be_updated(host: Host) -> None:
     host.refuses = lambda operation: isinstance(operation, PutHook)
     host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
     assert refusal(host, 7) == "exec: the kernel couldn't be updated, try again"
     assert host.every(f.LeaveGroup) == [f.LeaveGroup(4321, "/was")]
 
 
-def test_exec_while_another_ifdefault_is_at_work_is_put_back(host: Host) -> None:
+def test_exec_is_undone_while_another_ifdefault_holds_the_lock(host: Host) -> None:
     host.locked = 3
     host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
     assert refusal(host, 7) == "exec: the kernel couldn't be updated, try again"

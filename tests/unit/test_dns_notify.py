@@ -128,7 +128,7 @@ def test_an_answer_is_enough() -> None:
     asyncio.run(main())
 
 
-def test_a_refusal_is_told_and_is_enough() -> None:
+def test_a_refusal_is_reported_and_ends_it() -> None:
     async def main() -> None:
         stage = Stage("isp-a")
         stage.notifier.notify(SECONDARY, "www.example", 7, [])

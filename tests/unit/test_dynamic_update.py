@@ -243,7 +243,7 @@ def test_each_try_is_another_server_by_another_way(tmp_path: Path) -> None:
     tell(tmp_path, servers, story)
 
 
-def test_a_server_that_refuses_is_told_of_though_another_took_it(tmp_path: Path) -> None:
+def test_a_refusal_is_shown_though_another_server_accepted(tmp_path: Path) -> None:
     servers = Servers(errors={ONE.address: f"{ONE.address} refuses: NOTAUTH (BADKEY)"})
 
     async def story(stage: Stage) -> None:
@@ -302,7 +302,7 @@ def test_a_memory_that_can_t_be_read_is_passed_over(tmp_path: Path, text: str) -
     tell(tmp_path, Servers(), story)
 
 
-def test_what_can_t_be_put_on_disk_is_said_and_told(tmp_path: Path) -> None:
+def test_what_can_t_be_saved_is_published_and_logged(tmp_path: Path) -> None:
     (tmp_path / f".{UPDATES}.new").mkdir()
 
     async def story(stage: Stage) -> None:

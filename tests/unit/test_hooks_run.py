@@ -102,7 +102,7 @@ def lives(pid: str) -> bool:
     return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def test_a_hook_is_told_what_happened_and_nothing_else(
+def test_a_hook_gets_the_event_and_no_other_environment(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "key")
@@ -298,7 +298,7 @@ def test_the_end_of_the_daemon_is_theirs(shop: Shop, monkeypatch: pytest.MonkeyP
     assert not any(map(lives, shop.noted()))
 
 
-def test_a_user_that_isnt_there_is_told_once(shop: Shop) -> None:
+def test_a_missing_user_is_logged_once(shop: Shop) -> None:
     async def part() -> None:
         (line,) = shop.log.lines
         assert line.startswith("warning daemon.hook_user: user no-such-user does not exist; using")

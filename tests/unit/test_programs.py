@@ -106,7 +106,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
         yield Shop(Path(directory))
 
 
-def test_a_program_is_told_the_whole_state(shop: Shop) -> None:
+def test_a_program_gets_the_complete_state(shop: Shop) -> None:
     shop.script("env | grep ^IFDEFAULT_ | sort > told; echo done; echo all well")
 
     async def part() -> None:
@@ -341,7 +341,7 @@ def test_a_host_that_can_start_nothing(shop: Shop, monkeypatch: pytest.MonkeyPat
     shop.play(part)
 
 
-def test_a_user_that_isnt_there_is_told(shop: Shop) -> None:
+def test_a_missing_user_is_logged(shop: Shop) -> None:
     async def part() -> None:
         config = replace(shop.config(), daemon=DaemonConfig(hook_user="no-such-user"))
         shop.take(named(A), config=config)

@@ -67,7 +67,7 @@ def test_nothing_goes_while_what_is_wanted_doesnt_come() -> None:
     assert zone.contents == ["192.0.2.1", "192.0.2.2"]
 
 
-def test_what_cant_be_taken_away_is_told() -> None:
+def test_a_failed_removal_is_reported() -> None:
     zone = Zone("192.0.2.1", "192.0.2.2")
     zone.refused = {"192.0.2.1"}
     problems = list(update(zone, NAME, "A", ["192.0.2.2"], ["192.0.2.1"]))
@@ -109,7 +109,7 @@ def run(environment: dict[str, str]) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_problems_are_told_a_line_each(tmp_path: Path) -> None:
+def test_problems_are_one_line_each(tmp_path: Path) -> None:
     credentials = tmp_path / "powerdns.toml"
     assert run(told(credentials)) == (1, f"{credentials}: no such file or directory\n")
     credentials.write_text("auth_token = topsecret\n")

@@ -155,7 +155,7 @@ def test_the_first_sound_answer_has_the_last_word(desk: Desk) -> None:
     assert len(desk.exchanges.asked) == 4
 
 
-def test_what_all_refuse_is_told_and_asked_again_soon(
+def test_if_no_service_answers_it_is_logged_and_retried_soon(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(public_address, "SOON_S", 0.001)
@@ -221,7 +221,7 @@ def test_it_is_asked_again_from_time_to_time(desk: Desk, monkeypatch: pytest.Mon
     assert desk.found == [("isp-a", 4, SEEN)]
 
 
-def test_what_was_known_is_told_at_the_next_start(desk: Desk) -> None:
+def test_saved_addresses_are_used_at_the_next_start(desk: Desk) -> None:
     desk.exchanges.said = {"192.0.2.53": says(SEEN)}
 
     async def first() -> None:

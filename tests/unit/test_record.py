@@ -145,7 +145,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         create(tmp_path / "none" / "r")
 
 
-def test_a_full_disk_ends_the_record_and_is_told_once() -> None:
+def test_a_full_disk_ends_the_record_and_is_logged_once() -> None:
     told: list[str] = []
     file = os.open("/dev/full", os.O_WRONLY)
     recorder = Recorder(file, told.append)

@@ -7,7 +7,7 @@ from ifdefault.daemon.controller.repair_backoff import LONGEST_HOLD_S, ROUNDS, R
 RULE = "ip rule add pref 5050 from all nop proto 171"
 
 
-def test_a_few_repairs_are_no_fight() -> None:
+def test_a_few_repairs_are_no_conflict() -> None:
     backoff = RepairBackoff()
     for n in range(ROUNDS - 1):
         assert backoff.note(n * 0.1, [RULE]) == ()
@@ -15,19 +15,19 @@ def test_a_few_repairs_are_no_fight() -> None:
     assert backoff.conflicts(1.0) == ()
 
 
-def test_the_same_thing_now_and_then_is_no_fight() -> None:
+def test_the_same_repair_now_and_then_is_no_conflict() -> None:
     backoff = RepairBackoff()
     for n in range(100):
         assert backoff.note(n * 60.0, [RULE]) == ()
 
 
-def test_different_things_are_no_fight() -> None:
+def test_different_repairs_are_no_conflict() -> None:
     backoff = RepairBackoff()
     for n in range(100):
         assert backoff.note(n * 0.1, [f"{RULE} {n}"]) == ()
 
 
-def test_a_fight_is_fought_ever_less_often() -> None:
+def test_repairs_in_a_conflict_get_rarer() -> None:
     backoff, now, repairs = RepairBackoff(), 0.0, []
     while now < 3600.0:  # somebody deletes it at once, each time
         if not backoff.holds(now, [RULE]):

@@ -157,7 +157,7 @@ def test_a_last_line_that_was_cut_off(
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_whatever_is_changed_is_told(seed: int, tmp_path: Path) -> None:
+def test_any_modification_is_reported(seed: int, tmp_path: Path) -> None:
     """One byte of it: what can still be read is replayed, and there is no other error."""
     at, byte = seed * 7919 % len(text := b"".join(LINES)), b'0"x{[9-,'[seed % 8]
     path = tmp_path / "r"

@@ -101,7 +101,7 @@ def test_it_asks_by_the_check_of_the_service(engine: Engine) -> None:
     assert {m.path for m in engine.sent} == {f.SERVER_CHECKS}
 
 
-def test_what_is_told_and_decided(engine: Engine) -> None:
+def test_what_is_logged_and_decided(engine: Engine) -> None:
     follow(engine, SERVICE)
     engine.run(1.0)
     assert (engine.told, engine.decided, engine.servers.down) == ([], 0, ())
