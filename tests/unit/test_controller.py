@@ -146,7 +146,7 @@ def test_names_go_out_before_the_kernel_is_changed_and_the_path_is_kept_before_t
     assert told == B
     [saved] = [s for s in host.every(f.Save) if ("isp-a", 4, "down") in _states(s)]
     assert ("isp-a", 6, "down") in _states(saved)
-logged = [log for log in host.logged("path") if "-> down" in log]
+    logged = [log for log in host.logged("path") if "-> down" in log]
     assert len(logged) == 2
     assert host.logged("primary") == [f"primary IPv{n}: isp-a -> isp-b" for n in FAMILIES]
     hooks = [(hook.event, hook.family, hook.was, hook.state) for hook in host.every(f.RunHook)]
