@@ -60,7 +60,7 @@ def nothing(world: World) -> None:
         ("shared-address", nothing, "net/ipv4/tcp_fwmark_accept = 1"),
         ("shared-address", strict_filter, "net/ipv4/conf/wan0/src_valid_mark = 1"),
         ("shared-address", odd_sysctl, "net/ipv4/fwmark_reflect = 1"),
-        ("docker", nothing, "chain follow"),
+        ("docker", nothing, "chain save_forward"),
         ("containers", strict_filter, "net/ipv4/conf/wan0/rp_filter = 2"),
         ("lan", nothing, "net/ipv4/ip_forward = 1"),
         ("lan", hardened, "snat"),

@@ -244,7 +244,7 @@ def test_thousands_of_services(world: World) -> None:
 def test_a_strangers_edit_is_mended(world: World) -> None:
     """And what he does to another table is none of our business."""
     lay(world, shared(1, 1))
-    world["host"].nft("flush chain inet ifdefault_forward offer\n")
+    world["host"].nft("flush chain inet ifdefault_forward dnat_services\n")
     answers.assert_none_answered(world, ["you"], FAR)
     lay(world, shared(1, 1))
     answers.assert_answered(world, ["you"], FAR)

@@ -27,8 +27,8 @@ from tests.net import answers
 from tests.net.conftest import LabWorld
 
 QUESTIONS = 300
-ARRIVAL_B, CHOSEN_B = 0x02000000, 0x22000000
-MARKS = (0, 0, ARRIVAL_B, CHOSEN_B, 0x80000, 51820, CHOSEN_B | 0x80000)
+ARRIVAL_B, OUTGOING_B = 0x02000000, 0x22000000
+MARKS = (0, 0, ARRIVAL_B, OUTGOING_B, 0x80000, 51820, OUTGOING_B | 0x80000)
 USERS = (0, 1000)
 OUTGOING = """
 [[outgoing.rule]]

@@ -58,7 +58,7 @@ def test_a_socket_on_an_address_leaves_by_its_uplink(world: World, dev: str) -> 
 
 
 @pytest.mark.parametrize("dev", OWN)
-def test_a_chosen_mark_picks_the_uplink(world: World, dev: str) -> None:
+def test_an_outgoing_mark_picks_the_uplink(world: World, dev: str) -> None:
     for target in CLIENT:
         assert not list(leaves(world, dev, target, mark=CHOSEN[dev]))
 

@@ -53,7 +53,7 @@ def test_what_is_forced_out_of_the_wrong_uplink(
 def test_what_an_application_forces(
     lab_world: LabWorld, family: int, option: str, value: int | str, caught: int
 ) -> None:
-    """B's address and A's device: dropped. With the mark of "chosen: A" the source rule wins."""
+    """B's address and A's device: dropped. With the outgoing mark of A the source rule wins."""
     world = _metered(lab_world)
     answers.apply(world)
     _send(world, B[family], CLIENT[family], 9000, 9000, {option: value})

@@ -29,7 +29,7 @@ def test_links_own_group_comes_back_last() -> None:
     assert back[-2:] == (SetGroup("wan0", 5, 171), SetGroup("wan1", 0, 171))
 
 
-def test_chosen_marks_never_meet_an_old_default() -> None:
+def test_outgoing_marks_never_meet_an_old_default() -> None:
     """The first uplink goes: the second's rule must not be missing before the old default is."""
     settled = settle(HOST, planned(CONFIG, HOST).desired)
     fewer = planned(replace(CONFIG, uplinks=CONFIG.uplinks[1:]), settled, {"isp-a": 1, "isp-b": 2})

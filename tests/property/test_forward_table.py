@@ -40,9 +40,9 @@ class Table:
         self.blocks = {name: [s.strip() for s in body.splitlines()] for name, body in blocks}
 
     def fate(self) -> Likelihoods:
-        found = self.chain("refuse_in")
+        found = self.chain("reject_prerouting")
         rest = found.pop(PASSED)
-        for outcome, share in self.chain("offer_in").items():
+        for outcome, share in self.chain("dnat_prerouting").items():
             found[outcome] = found.get(outcome, Fraction(0)) + rest * share
         return {outcome: share for outcome, share in found.items() if share}
 

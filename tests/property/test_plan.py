@@ -151,7 +151,7 @@ def ways_of_replies(plan: Plan) -> dict[Flow, Way]:
             flow = Flow(family, hosts.FAR[family], address.address)
             if uplink.mechanism != "source":
                 found[replace(flow, mark=uplink.arrival_mark)] = uplink.interface, gateway
-            if f"chain adopt_{uplink.number} " in marks_table(plan):
+            if f"chain save_arrival_{uplink.number} " in marks_table(plan):
                 behind = Flow(family, hosts.FAR[family], hosts.LAN[family], "lan0")
                 found[replace(behind, mark=uplink.arrival_mark)] = uplink.interface, gateway
             if owners[address.address] == 1:
@@ -197,7 +197,7 @@ def assert_nothing_third(states: list[Facts], plan: Plan) -> None:
     """Outgoing packets, marked for an uplink or not, selected by a rule or not, go as before or as
     after."""
     fibs = [Fib.of(facts) for facts in states]
-    marks = (0, *(uplink.chosen_mark for uplink in plan.uplinks))
+    marks = (0, *(uplink.outgoing_mark for uplink in plan.uplinks))
     kinds = ((0, 0, 0), (6, 25, 0), (17, 8000, 1000))  # protocol, port, user
     for family, mark, (ip_proto, port, uid) in itertools.product(FAMILIES, marks, kinds):
         flow = Flow(family, hosts.FAR[family], mark=mark, ip_proto=ip_proto, dport=port, uid=uid)

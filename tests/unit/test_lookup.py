@@ -22,7 +22,7 @@ A: dict[Family, str] = {4: "203.0.113.10", 6: "2001:db8:a::10"}
 B: dict[Family, str] = {4: "198.51.100.10", 6: "2001:db8:b::10"}
 NEAR_A: dict[Family, str] = {4: "203.0.113.50", 6: "2001:db8:a::50"}
 LAN: dict[Family, str] = {4: "192.168.1.10", 6: "fd00:1::10"}
-ARRIVAL_B, CHOSEN_B = 0x02000000, 0x22000000
+ARRIVAL_B, OUTGOING_B = 0x02000000, 0x22000000
 UP_A, UP_B = UplinkConfig("isp-a", "wan0"), UplinkConfig("isp-b", "wan1")
 CONFIG = Config((UP_A, UP_B))
 MARKING = Config((UP_A, UP_B), HostConfig(return_path="mark"))
@@ -113,11 +113,11 @@ CASES: list[tuple[str, Config, tuple[str, ...], dict[str, Any], str]] = [
     ("bound to a device", CONFIG, (), {"dst": FAR, "oif": "wan1"}, "wan1"),
     ("bound to a device, and a VPN", CONFIG, ("wg-quick above",), {"dst": FAR, "oif": "wan1"},
      "wan1"),
-    ("chosen mark", CONFIG, (), {"dst": FAR, "mark": CHOSEN_B}, "wan1"),
-    ("chosen mark, but to the LAN", CONFIG, (), {"dst": LAN, "mark": CHOSEN_B}, "lan0"),
-    ("chosen mark, but to a VPN", CONFIG, ("tailscale",),
-     {"dst": hosts.BEHIND_VPN, "mark": CHOSEN_B}, "vpn0"),
-    ("a foreign mark beside ours", CONFIG, (), {"dst": FAR, "mark": CHOSEN_B | 0xFF}, "wan1"),
+    ("outgoing mark", CONFIG, (), {"dst": FAR, "mark": OUTGOING_B}, "wan1"),
+    ("outgoing mark, but to the LAN", CONFIG, (), {"dst": LAN, "mark": OUTGOING_B}, "lan0"),
+    ("outgoing mark, but to a VPN", CONFIG, ("tailscale",),
+     {"dst": hosts.BEHIND_VPN, "mark": OUTGOING_B}, "vpn0"),
+    ("a foreign mark beside ours", CONFIG, (), {"dst": FAR, "mark": OUTGOING_B | 0xFF}, "wan1"),
     ("to ourselves", CONFIG, (), {"dst": B}, "local"),
 ]  # fmt: skip
 

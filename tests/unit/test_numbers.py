@@ -47,7 +47,7 @@ def test_marks_are_distinct_and_inside_every_mask() -> None:
         host = HostConfig(mark_mask=0x3F << shift)
         marks = {
             mark(host, n)
-            for mark in (numbers.arrival_mark, numbers.chosen_mark)
+            for mark in (numbers.arrival_mark, numbers.outgoing_mark)
             for n in range(1, numbers.UPLINKS_MAX + 1)
         }
         assert len(marks) == 62

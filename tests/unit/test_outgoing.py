@@ -18,7 +18,7 @@ from ifdefault.plan.desired import plan
 from ifdefault.plan.lookup import Fib, Flow
 from ifdefault.plan.numbers import OUTGOING
 from tests.property.fakekernel import settle
-from tests.unit.test_lookup import ARRIVAL_B, CHOSEN_B, CONFIG, FAR, HOST, LAN, UP_A, UP_B, A, B
+from tests.unit.test_lookup import ARRIVAL_B, CONFIG, FAR, HOST, LAN, OUTGOING_B, UP_A, UP_B, A, B
 
 NUMBERS = numbers.assign([u.name for u in CONFIG.uplinks], {})
 TO_FAR = ("192.0.2.0/24", "2001:db8:ffff::/48")
@@ -143,7 +143,7 @@ def test_what_wins_over_a_rule(family: Family) -> None:
     assert way(facts, Flow(family, FAR[family], B[family])) == "wan1"
     assert way(facts, Flow(family, FAR[family], oif="wan0")) == "wan0"
     other = laid(with_rules(OutgoingRule(("isp-a",), everything)))
-    assert way(other, Flow(family, FAR[family], mark=CHOSEN_B)) == "wan1"
+    assert way(other, Flow(family, FAR[family], mark=OUTGOING_B)) == "wan1"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -21,7 +21,7 @@ def uplink(number: int, interface: str, *addresses: str, mechanism: str = "sourc
         interface=interface,
         table=1000 + number,
         arrival_mark=numbers.arrival_mark(HOST, number),
-        chosen_mark=numbers.chosen_mark(HOST, number),
+        outgoing_mark=numbers.outgoing_mark(HOST, number),
         mark_mask=HOST.mark_mask,
         addresses=tuple(
             Address(6 if ":" in a else 4, interface, a, 64 if ":" in a else 24) for a in addresses
@@ -84,13 +84,13 @@ def test_source_check_only_where_something_may_bend_a_packet() -> None:
 
 def test_neighbour_discovery_is_never_marked() -> None:
     ruleset = text(replace(A, mechanism="mark"), B)
-    arrival = chain(ruleset, "arrival")
+    arrival = chain(ruleset, "mark_arrival")
     spared = arrival.index("icmpv6 type { 133, 134, 135, 136, 137 } return")
-    assert spared < arrival.index('iifname vmap { "wan0" : goto from_0 }')
+    assert spared < arrival.index('iifname vmap { "wan0" : goto interface_0 }')
 
 
 def test_marks_keep_foreign_bits() -> None:
-    assert chain(text(replace(A, mechanism="mark")), "mark_1") == [
+    assert chain(text(replace(A, mechanism="mark")), "mark_arrival_1") == [
         'meta mark set meta mark & 0xc0ffffff | 0x01000000 comment "uplink.isp-1"'
     ]
 
@@ -108,8 +108,8 @@ def test_marks_keep_foreign_bits() -> None:
 )
 def test_what_conntrack_is_asked_for(mechanism: str, tracked: str, restored: str) -> None:
     ruleset = text(replace(A, mechanism=mechanism))
-    assert chain(ruleset, "arrive_1")[1].startswith(tracked)
-    assert chain(ruleset, "restore")[1].startswith(restored)
+    assert chain(ruleset, "mark_and_save_1")[1].startswith(tracked)
+    assert chain(ruleset, "restore_output")[1].startswith(restored)
 
 
 def test_routers_on_one_lan() -> None:
@@ -119,9 +119,9 @@ def test_routers_on_one_lan() -> None:
     narrow = replace(Address(4, "wan0", "203.0.113.200", 25))
     second = replace(B, interface="wan0", mechanism="mark", router_macs=macs[1:])
     second = replace(second, addresses=(*second.addresses, narrow))
-    assert chain(text(first, second), "from_0") == [
-        f"ether saddr {{ {macs[0]} }} goto arrive_1",
-        f"ether saddr {{ {macs[1]} }} goto arrive_2",
+    assert chain(text(first, second), "interface_0") == [
+        f"ether saddr {{ {macs[0]} }} goto mark_and_save_1",
+        f"ether saddr {{ {macs[1]} }} goto mark_and_save_2",
         "ip saddr { 198.51.100.0/24, 203.0.113.0/24 } return",
         "ip6 saddr { fe80::/10, 2001:db8:a::/64 } return",
         "update @unknown_macs { ether saddr counter }",
@@ -130,18 +130,18 @@ def test_routers_on_one_lan() -> None:
 
 def test_naive_udp() -> None:
     ruleset = text(A, B, udp=True)
-    assert chain(ruleset, "wildcard")[1] == (
+    assert chain(ruleset, "udp_wildcard")[1] == (
         'iifname { "wan0", "wan1" } udp dport { 53, 443 } ip daddr { 198.51.100.10, 203.0.113.10 }'
         " socket wildcard 1 dnat ip to ip saddr map { 0.0.0.0-255.255.255.255 : 203.0.113.10 }"
     )
-    assert chain(ruleset, "arrival")[-1] == (
+    assert chain(ruleset, "mark_arrival")[-1] == (
         'iifname { "wan0", "wan1" } udp dport { 53, 443 } ip daddr vmap'
-        " { 198.51.100.10 : goto arrive_2, 203.0.113.10 : goto arrive_1 }"
+        " { 198.51.100.10 : goto mark_and_save_2, 203.0.113.10 : goto mark_and_save_1 }"
     )
-    assert chain(text(A, B), "arrival") == []
+    assert chain(text(A, B), "mark_arrival") == []
 
 
 def test_address_of_two_uplinks_is_marked_once() -> None:
     """nft refuses a map with one key twice; `return_path = "source"` lets it come to that."""
     twin = uplink(2, "wan0", "203.0.113.10")
-    assert "{ 203.0.113.10 : goto arrive_1 }" in text(A, twin, udp=True)
+    assert "{ 203.0.113.10 : goto mark_and_save_1 }" in text(A, twin, udp=True)

@@ -58,7 +58,7 @@ class Behind:
 def read_behind(prepared: Prepared) -> Behind:
     facts, hook = prepared.facts, prepared.desired.hook
     counters = nft.read_counters(FORWARD_TABLE) if FORWARD_TABLE in dict(facts.tables) else {}
-    names = {u.chosen_mark: u.name for u in prepared.uplinks}
+    names = {u.outgoing_mark: u.name for u in prepared.uplinks}
     return Behind(
         services=tuple(
             _service(forward, counters.get(forward_table.refusals(n), (0, 0))[0], prepared)

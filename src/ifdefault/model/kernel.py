@@ -187,7 +187,7 @@ class Uplink:
     interface: str
     table: int
     arrival_mark: int
-    chosen_mark: int
+    outgoing_mark: int
     mark_mask: int
     rank: int = 0
     weight: int = 1
@@ -225,7 +225,7 @@ SLOTS = 256  # of the balance, a family
 @dataclass(frozen=True, slots=True)
 class Hook:
     """What the cgroup program on connect() does with this network namespace's own sockets that
-    have no mark and aren't bound: it gives them a chosen mark.
+    have no mark and aren't bound: it gives them a outgoing mark.
 
     `marks`, by family: SLOTS of them, which are taken in turn; none: no balance.
     `spared`: what outgoing rules select, left alone. `cgroups`: (path, IPv4's mark, IPv6's mark) of

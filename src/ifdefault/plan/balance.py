@@ -45,7 +45,7 @@ def _marks(
     for family in FAMILIES:
         members = balanced(uplinks, decision, family)
         if members:
-            marks = {u.name: u.chosen_mark for u in members}
+            marks = {u.name: u.outgoing_mark for u in members}
             # all that could be members, so that the slots of those that are keep their places
             weights = {u.name: u.weight for u in config.uplinks if u.rank == members[0].rank}
             yield family, tuple(marks[name] for name in slots(weights, marks))
@@ -92,7 +92,7 @@ def _cgroups(
 ) -> Iterator[tuple[str, int, int]]:
     """Each once: the first rule that names a cgroup counts. The mark of no uplink where none of the
     rule's has the family: there is a rule that ends such packets."""
-    nowhere = numbers.chosen_mark(config.host, 0)
+    nowhere = numbers.outgoing_mark(config.host, 0)
     seen: set[str] = set()
     for rule in config.outgoing.rules:
         for path in rule.cgroups:
@@ -106,6 +106,6 @@ def _mark(
     via: tuple[str, ...], uplinks: tuple[Uplink, ...], decision: Decision, family: Family
 ) -> int:
     """That of the first of `via` that is usable, else of the last; 0 if none has the family."""
-    marks = {u.name: u.chosen_mark for u in uplinks if u.gateway(family) is not None}
+    marks = {u.name: u.outgoing_mark for u in uplinks if u.gateway(family) is not None}
     usable = [name for name in via if name in marks and name in decision.usable_in(family)]
     return next((marks[name] for name in (*usable, *reversed(via)) if name in marks), 0)

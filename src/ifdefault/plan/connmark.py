@@ -1,17 +1,19 @@
-"""What passes through the host keeps to its uplink: the chains of `inet ifdefault` for it.
+"""Forwarded flows keep to their uplink: chains of the nftables table `inet ifdefault`.
 
-Chains, in the order in which a packet meets them:
-  keep      prerouting: what doesn't come from an uplink gets the mark that its flow has, and so
-            takes the flow's uplink; where the LANs' new flows are balanced, they are drawn
-  follow    forward: a flow without a mark of ours gets one: the arrival mark of the uplink that it
-            came in on, or the chosen mark of that by which it leaves a masqueraded LAN
-  leave     postrouting: a masqueraded LAN's flow gets its uplink's address, and what comes back to
-            a content server by an uplink's address the host's own
+Base chains, in the order in which a packet passes them:
+  restore_prerouting  packets that don't come from an uplink get the mark of their flow, and so take
+                      the flow's uplink; new flows of masqueraded LANs are balanced, if configured
+  save_forward        a flow that has none of our marks gets one: the arrival mark of the uplink
+                      that it came in on, or the outgoing mark of the uplink by which it leaves a
+                      masqueraded LAN
+  source_nat          postrouting: flows of masqueraded LANs get their uplink's address; connections
+                      to a server through an uplink's address that don't come from an uplink get the
+                      host's own address
 
-Rules: flows of the host itself get no mark here, and what stays between LANs none. Flows that run
-already are taken in: "without a mark" is asked, not "new". An address that was asked tells the
-uplink before the interface does, since the answer has it for its source. Neighbour discovery is
-never tracked (nf_conntrack_proto_icmpv6.c), so no mark reaches it.
+Rules: flows of the host itself and flows between LANs get no mark here. The rules match flows
+without a mark rather than new flows, so flows that began before `apply` get one too. The address
+that a client connected to decides before the interface does, since it is the source of the reply.
+Neighbour discovery is never tracked (nf_conntrack_proto_icmpv6.c), so it is never marked.
 """
 
 from __future__ import annotations
@@ -102,11 +104,11 @@ def render(uplinks: Sequence[Uplink], passing: Passing | None) -> Iterator[str]:
 def _goals(uplinks: Iterable[Uplink], passing: Passing) -> Iterator[str]:
     """Small chains to jump to: `adopt` and `pin` mark flows, `choose` marks packets."""
     for u in uplinks:
-        yield from chain(f"adopt_{u.number}", [f"ct mark set ct {bits(u, u.arrival_mark)}"])
+        yield from chain(f"save_arrival_{u.number}", [f"ct mark set ct {bits(u, u.arrival_mark)}"])
         if passing.masquerade:
-            chosen = bits(u, u.chosen_mark)
-            yield from chain(f"pin_{u.number}", [f"ct mark set ct {chosen}"])
-            yield from chain(f"choose_{u.number}", [f"meta mark set meta {chosen}"])
+            chosen = bits(u, u.outgoing_mark)
+            yield from chain(f"save_outgoing_{u.number}", [f"ct mark set ct {chosen}"])
+            yield from chain(f"mark_outgoing_{u.number}", [f"meta mark set meta {chosen}"])
 
 
 def bits(uplink: Uplink, mark: int) -> str:
@@ -118,22 +120,22 @@ def bits(uplink: Uplink, mark: int) -> str:
 
 
 def _keep(uplinks: Sequence[Uplink], passing: Passing) -> Iterator[str]:
-    ways = [f"{u.arrival_mark:#010x} : goto mark_{u.number}" for u in uplinks]
+    ways = [f"{u.arrival_mark:#010x} : goto mark_arrival_{u.number}" for u in uplinks]
     if passing.masquerade:
-        ways += [f"{u.chosen_mark:#010x} : goto choose_{u.number}" for u in uplinks]
+        ways += [f"{u.outgoing_mark:#010x} : goto mark_outgoing_{u.number}" for u in uplinks]
     mask = uplinks[0].mark_mask
     lines = [
         f"iifname {_interfaces(uplinks)} return",
         f"ct mark & {mask:#010x} vmap {values(ways)}",
     ]
     if hook := passing.balance:
-        yield from chain("draw", _draw(uplinks, hook))
+        yield from chain("balance", _draw(uplinks, hook))
         kinds = "{ tcp, udp }" if hook.udp else "tcp"
         lines.append(
             f"iifname {names(passing.masquerade)} ct state new meta l4proto {kinds}"
-            " fib daddr type unicast goto draw"
+            " fib daddr type unicast goto balance"
         )
-    yield from chain("keep", lines, "filter hook prerouting priority mangle")
+    yield from chain("restore_prerouting", lines, "filter hook prerouting priority mangle")
 
 
 def _draw(uplinks: Sequence[Uplink], hook: Hook) -> Iterator[str]:
@@ -141,7 +143,7 @@ def _draw(uplinks: Sequence[Uplink], hook: Hook) -> Iterator[str]:
     for rule in hook.spared:
         if rule.uids == (-1, -1):  # forwarded packets are nobody's
             yield f"{_selectors(rule)} return"
-    owners = {u.chosen_mark: u.number for u in uplinks}
+    owners = {u.outgoing_mark: u.number for u in uplinks}
     for family, marks in hook.marks:
         slots = [owners[mark] for mark in marks]
         lot = f"jhash {IP[family]} daddr mod {len(slots)} seed {_SEED:#x}"
@@ -154,7 +156,7 @@ def _runs(numbers: Iterable[int]) -> Iterator[str]:
     """Slots with the uplinks that they lead to, neighbours of one uplink together."""
     for number, run in groupby(enumerate(numbers), key=lambda slot: slot[1]):
         slots = [place for place, _ in run]
-        yield f"{slots[0]}-{slots[-1]} : goto choose_{number}"
+        yield f"{slots[0]}-{slots[-1]} : goto mark_outgoing_{number}"
 
 
 def _selectors(rule: Rule) -> str:
@@ -177,23 +179,26 @@ def _follow(uplinks: Sequence[Uplink], passing: Passing) -> Iterator[str]:
     lines = []
     outside = _interfaces(uplinks)
     if passing.lans:
-        yield from chain("fence", _fence(uplinks))
+        yield from chain("guard_internal", _fence(uplinks))
         clamp = "tcp flags syn / syn,rst tcp option maxseg size set rt mtu"
         lines = [
             # before all else: packets may bear marks of ours as they come in
-            f"ct state new,invalid iifname {outside} oifname {names(passing.lans)} jump fence",
+            (
+                f"ct state new,invalid iifname {outside} oifname {names(passing.lans)}"
+                " jump guard_internal"
+            ),
             *(f"{way} {outside} {clamp}" for way in ("iifname", "oifname")),
         ]
     lines += [
         f"ct mark & {uplinks[0].mark_mask:#010x} != 0 return",
-        f"iifname {outside} goto came",
+        f"iifname {outside} goto by_arrival",
     ]
     if passing.masquerade:
-        chains, ways = _ways(uplinks, "pin", "left", _by_gateway)
+        chains, ways = _ways(uplinks, "save_outgoing", "by_next_hop", _by_gateway)
         yield from chains
         match = f"iifname {names(passing.masquerade)} ct direction original"
         lines.append(f"{match} oifname vmap {ways}")
-    yield from chain("follow", lines, "filter hook forward priority mangle")
+    yield from chain("save_forward", lines, "filter hook forward priority mangle")
 
 
 def _fence(uplinks: Sequence[Uplink]) -> Iterator[str]:
@@ -209,9 +214,9 @@ def _fence(uplinks: Sequence[Uplink]) -> Iterator[str]:
 
 def _came(uplinks: Sequence[Uplink]) -> Iterator[str]:
     """Of a flow that has no mark yet, a packet that came in over an uplink."""
-    chains, ways = _ways(uplinks, "adopt", "from_router", _by_router)
+    chains, ways = _ways(uplinks, "save_arrival", "by_source_mac", _by_router)
     yield from chains
-    yield from chain("came", [*_by_address(uplinks), f"iifname vmap {ways}"])
+    yield from chain("by_arrival", [*_by_address(uplinks), f"iifname vmap {ways}"])
 
 
 def _ways(
@@ -241,7 +246,7 @@ def _by_address(uplinks: Sequence[Uplink]) -> Iterator[str]:
     for family in FAMILIES:
         owners = _owners(uplinks, family)
         ways = [
-            f"{address} : goto adopt_{owners[address][0]}"
+            f"{address} : goto save_arrival_{owners[address][0]}"
             for address in sorted(owners, key=prefixes.number)
             if len(owners[address]) == 1
         ]
@@ -253,7 +258,7 @@ def _by_router(own: Sequence[Uplink]) -> Iterator[str]:
     """Of uplinks on one interface: that whose router sent the packet."""
     for u in own:
         if u.router_macs:
-            yield f"ether saddr {values(u.router_macs)} goto adopt_{u.number}"
+            yield f"ether saddr {values(u.router_macs)} goto save_arrival_{u.number}"
 
 
 def _by_gateway(own: Sequence[Uplink]) -> Iterator[str]:
@@ -261,8 +266,8 @@ def _by_gateway(own: Sequence[Uplink]) -> Iterator[str]:
     for u in own:
         for family, gateway in u.gateways:
             if gateway and family_of(gateway) == family:
-                yield f"rt {IP[family]} nexthop {gateway} goto pin_{u.number}"
-    yield f"goto pin_{own[0].number}"
+                yield f"rt {IP[family]} nexthop {gateway} goto save_outgoing_{u.number}"
+    yield f"goto save_outgoing_{own[0].number}"
 
 
 # --- leave --------------------------------------------------------------------------------
@@ -273,7 +278,7 @@ def _leave(uplinks: Sequence[Uplink], passing: Passing) -> Iterator[str]:
     outside, mask = _interfaces(uplinks), uplinks[0].mark_mask
     for family in FAMILIES:
         ip = IP[family]
-        sources = [f"{u.chosen_mark:#010x} : {s}" for u in uplinks if (s := u.source(family))]
+        sources = [f"{u.outgoing_mark:#010x} : {s}" for u in uplinks if (s := u.source(family))]
         if passing.masquerade and sources:
             routed = _routed(uplinks, family)
             lines.append(
@@ -288,7 +293,7 @@ def _leave(uplinks: Sequence[Uplink], passing: Passing) -> Iterator[str]:
                 f" ct original {ip} daddr {values(own)} masquerade"
             )
     if lines:
-        yield from chain("leave", lines, "nat hook postrouting priority srcnat - 5")
+        yield from chain("source_nat", lines, "nat hook postrouting priority srcnat - 5")
 
 
 # --- what they share ----------------------------------------------------------------------

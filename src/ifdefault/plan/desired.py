@@ -321,7 +321,7 @@ def _outgoing(
     blank = Rule(family=family, priority=numbers.OUTGOING, protocol=PROTOCOL)
     by_number = sorted(uplinks, key=lambda u: u.number)
     for uplink in by_number:
-        yield replace(blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask)
+        yield replace(blank, table=uplink.table, mark=uplink.outgoing_mark, mask=uplink.mark_mask)
     usable = decision.usable_in(family)
     steady = next((u for u in by_number if u.name in usable), by_number[0])
     udp = replace(blank, table=steady.table, ip_proto=udp_wildcard.IP_PROTO)
@@ -336,8 +336,8 @@ def _outgoing(
     for prefix in sorted({p for u in uplinks for p in u.routed if family_of(p) == family}):
         # what nobody here has would go back to the provider, and come again (RFC 7084, 4.2)
         yield replace(blank, action="unreachable", dst=prefix)
-    unchosen = numbers.chosen_mark(config.host, 0)
-    yield replace(blank, table=uplinks[0].table, mask=unchosen)
+    undecided = numbers.outgoing_mark(config.host, 0)
+    yield replace(blank, table=uplinks[0].table, mask=undecided)
 
 
 def _no_other_way(config: Config, facts: Facts, family: Family) -> Iterator[Rule]:
@@ -345,7 +345,7 @@ def _no_other_way(config: Config, facts: Facts, family: Family) -> Iterator[Rule
     before the source rules: where IPv6 finds no route it picks a source and looks again."""
     if any(rule.cgroups for rule in config.outgoing.rules):
         priority = first_priority(config, facts) + numbers.NOWHERE
-        mark, mask = numbers.chosen_mark(config.host, 0), config.host.mark_mask
+        mark, mask = numbers.outgoing_mark(config.host, 0), config.host.mark_mask
         yield Rule(family, priority, "unreachable", mark=mark, mask=mask, protocol=PROTOCOL)
 
 

@@ -1,15 +1,15 @@
-"""The text of our second nftables table, `inet ifdefault_forward`: the forwarded services.
+"""The text of the nftables table `inet ifdefault_forward`: the services of `[[forward]]`.
 
-Chains, in the order in which a packet meets them:
-  refuse    prerouting and output, before any DNAT: refuses what no content server is there for, so
-            that the refusal leaves from the address that was asked
-  offer     prerouting and output: destination NAT to a content server
+Chains, in the order in which a packet passes them:
+  reject_services     from prerouting and output, before any DNAT: rejects connections to services
+                      without a server that is up, so that the rejection has the service's address
+  dnat_services       from prerouting and output: destination NAT to a server
 
-Rules: a packet to a service takes one look into a map, however many services there are. Services
-that are offered on the same uplinks share their maps. A service of one server and one port is an
-element of `one`; every other leads to a chain, which those of the same servers share. An address
-that several uplinks share offers what any of them does. nft asks for `meta l4proto` before a port
-may be translated.
+Rules: a packet to a service costs one map lookup, however many services there are. Services on the
+same uplinks share their maps. A service with one server and one port is an element of the map
+`single`; every other leads to a chain, which services with the same servers share. An address that
+several uplinks share offers the services of all of them. nft requires `meta l4proto` before a port
+is translated.
 """
 
 from __future__ import annotations
@@ -187,17 +187,17 @@ class _Text:
         to, verdict = f"ipv{family}_addr . inet_service", "verdict"
         look, span = f"{_KEY} vmap", "flags interval"
         offer = [
-            *self._look(f"one_{place}", one, to, f"{_PORTS} dnat {ip} to {_KEY} map"),
-            *self._look(f"many_{place}", many, verdict, look),
-            *self._look(f"range_{place}", ranges, verdict, look, span),
+            *self._look(f"single_{place}", one, to, f"{_PORTS} dnat {ip} to {_KEY} map"),
+            *self._look(f"pools_{place}", many, verdict, look),
+            *self._look(f"ranges_{place}", ranges, verdict, look, span),
         ]
-        refuse = self._look(f"refused_{place}", refused, verdict, look, span)
+        refuse = self._look(f"rejected_{place}", refused, verdict, look, span)
         if offer:
-            self.maps += chain(f"offer_{place}", offer)
-            self.offers.append(f"{ip} daddr {values(own)} jump offer_{place}")
+            self.maps += chain(f"dnat_{place}", offer)
+            self.offers.append(f"{ip} daddr {values(own)} jump dnat_{place}")
         if refuse:
-            self.maps += chain(f"refuse_{place}", refuse)
-            self.refusing.append(f"{ip} daddr {values(own)} jump refuse_{place}")
+            self.maps += chain(f"reject_{place}", refuse)
+            self.refusing.append(f"{ip} daddr {values(own)} jump reject_{place}")
 
     def _elements(
         self, family: Family, members: Iterable[tuple[int, ForwardConfig]]
@@ -243,21 +243,21 @@ class _Text:
     def _server(self, family: Family, transport: str, server: ForwardServer) -> str:
         """A chain that leads to one server."""
         if not server.port:  # that of the packet stays
-            return self._chain("to", f"dnat {IP[family]} to {server.address}")
+            return self._chain("server", f"dnat {IP[family]} to {server.address}")
         address = f"[{server.address}]" if family == 6 else server.address
         where = f"{address}:{server.port}"
-        return self._chain("to", f"meta l4proto {transport} dnat {IP[family]} to {where}")
+        return self._chain("server", f"meta l4proto {transport} dnat {IP[family]} to {where}")
 
     def _refusal(self, number: int, fate: _Fate) -> str:
         """A chain that refuses all, or as many as a server that is down would have got."""
         self.refused.add(number)
         counter = f"counter name {refusals(number)}"
         lines = (f"meta l4proto tcp {counter} reject with tcp reset", f"{counter} reject")
-        every = self._chain("refuse_all", *lines)
+        every = self._chain("reject_all", *lines)
         if not fate.servers:
             return every
         kept = sum(server.weight for server in fate.servers)
-        return self._chain("refuse_some", *_draws([(every, fate.refused), ("", kept)]))
+        return self._chain("reject_some", *_draws([(every, fate.refused), ("", kept)]))
 
     def lines(self) -> Iterator[str]:
         if not self.offers and not self.refusing:
@@ -267,8 +267,8 @@ class _Text:
         for lines, name in self.chains.items():
             yield from chain(name, lines)
         yield from self.maps
-        yield from _hooked("refuse", "filter", 10, f"{_FIRST} {_PORTS}", self.refusing)
-        yield from _hooked("offer", "nat", 5, _PORTS, self.offers)
+        yield from _hooked("reject", "filter", 10, f"{_FIRST} {_PORTS}", self.refusing)
+        yield from _hooked("dnat", "nat", 5, _PORTS, self.offers)
 
 
 def _draws(goals: Sequence[tuple[str, int]]) -> Iterator[str]:
@@ -285,7 +285,9 @@ def _draws(goals: Sequence[tuple[str, int]]) -> Iterator[str]:
 def _hooked(name: str, kind: str, before: int, match: str, lines: Sequence[str]) -> Iterator[str]:
     """A chain that both incoming packets and the host's own go through, before others' DNAT."""
     if lines:
-        yield from chain(name, lines)
-        jump = [f"{match} jump {name}"]
-        yield from chain(f"{name}_in", jump, f"{kind} hook prerouting priority dstnat - {before}")
-        yield from chain(f"{name}_out", jump, f"{kind} hook output priority {-100 - before}")
+        yield from chain(f"{name}_services", lines)
+        jump = [f"{match} jump {name}_services"]
+        yield from chain(
+            f"{name}_prerouting", jump, f"{kind} hook prerouting priority dstnat - {before}"
+        )
+        yield from chain(f"{name}_output", jump, f"{kind} hook output priority {-100 - before}")

@@ -54,7 +54,7 @@ def arrival_mark(host: HostConfig, number: int) -> int:
     return number << _shift(host.mark_mask)
 
 
-def chosen_mark(host: HostConfig, number: int) -> int:
+def outgoing_mark(host: HostConfig, number: int) -> int:
     """The uplink that was picked for an outgoing connection: the same with the mask's top bit."""
     return (number | 0x20) << _shift(host.mark_mask)
 

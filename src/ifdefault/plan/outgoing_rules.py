@@ -58,4 +58,4 @@ def _mask(rule: Rule, host: HostConfig) -> int:
     anything, and another rule that selects by more for the one that is meant; masks it compares.
     """
     selectors = (rule.dst, rule.ip_proto, any(rule.dport), rule.uids != (-1, -1), True)
-    return numbers.chosen_mark(host, sum(1 << n for n, there in enumerate(selectors) if there))
+    return numbers.outgoing_mark(host, sum(1 << n for n, there in enumerate(selectors) if there))

@@ -55,7 +55,7 @@ def _resolve_one(
         interface=wanted.interface,
         table=numbers.table(host, number),
         arrival_mark=numbers.arrival_mark(host, number),
-        chosen_mark=numbers.chosen_mark(host, number),
+        outgoing_mark=numbers.outgoing_mark(host, number),
         mark_mask=host.mark_mask,
         rank=wanted.rank,
         weight=wanted.weight,

@@ -1,15 +1,17 @@
-"""The text of our nftables table `inet ifdefault`.
+"""The text of the nftables table `inet ifdefault`.
 
-Chains, in the order in which a packet meets them:
-  arrival   prerouting, after conntrack: writes the arrival mark, only where something needs it
-  keep, follow, leave   keep forwarded flows to their uplink (see plan.connmark)
-  wildcard  prerouting, after others' DNAT: redirects to UDP sockets bound to no address
-  restore   output: gives replies of tracked flows their arrival mark back, and routes them again
-  source_check  postrouting, after srcnat: the source check
+Base chains, in the order in which a packet passes them:
+  mark_arrival        prerouting, after conntrack: sets the arrival mark, where one is needed
+  restore_prerouting, save_forward, source_nat   keep forwarded flows on their uplink (see
+                      plan.connmark)
+  udp_wildcard        prerouting, after DNAT by others: redirects packets to wildcard UDP servers
+  restore_output      output: restores the arrival mark on replies of tracked flows, and reroutes
+                      them
+  source_check        postrouting, after srcnat: the source check (BCP 38)
 
-Rules: no other bit of a mark than our mask is touched; nft 1.0.6 can't copy marks under a mask,
-hence one small chain with constants an uplink. ICMPv6 133-137 is never marked (neighbour
-discovery breaks). Nothing in the text depends on anything but the plan.
+Rules: only the bits of the mark mask are changed; nft 1.0.6 can't copy a mark under a mask, so
+each uplink has small chains with constants. ICMPv6 133-137 is never marked, as that breaks
+neighbour discovery. The text depends on the plan alone.
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ def _marks(needs: Needs) -> Iterator[str]:
     for uplink in needs.uplinks if needs.marking() or needs.passing else ():
         bits = connmark.bits(uplink, uplink.arrival_mark)
         comment = f'comment "uplink.{uplink.name}"'
-        yield from chain(f"mark_{uplink.number}", [f"meta mark set meta {bits} {comment}"])
+        yield from chain(f"mark_arrival_{uplink.number}", [f"meta mark set meta {bits} {comment}"])
 
 
 def _arrival(needs: Needs) -> Iterator[str]:
@@ -117,18 +119,20 @@ def _arrival(needs: Needs) -> Iterator[str]:
         return
     for uplink in needs.uplinks:
         keep = f"{_tracked(uplink)}ct mark set ct {connmark.bits(uplink, uplink.arrival_mark)}"
-        yield from chain(f"arrive_{uplink.number}", [f"jump mark_{uplink.number}", keep])
+        yield from chain(
+            f"mark_and_save_{uplink.number}", [f"jump mark_arrival_{uplink.number}", keep]
+        )
     marked = needs.marked_interfaces()
     lines = [_errors(needs)]
     if marked:
         if any(_shared(needs, interface) for interface in marked):
             yield from packet_set(UNKNOWN_MACS, "ether_addr")
         for interface in marked:
-            yield from chain(f"from_{marked.index(interface)}", _by_router(needs, interface))
-        targets = (f'"{name}" : goto from_{n}' for n, name in enumerate(marked))
+            yield from chain(f"interface_{marked.index(interface)}", _by_router(needs, interface))
+        targets = (f'"{name}" : goto interface_{n}' for n, name in enumerate(marked))
         lines += [_DISCOVERY, f"iifname vmap {values(targets)}"]
     lines += _by_address(needs, [u for u in needs.uplinks if u.interface not in marked])
-    yield from chain("arrival", lines, "filter hook prerouting priority mangle")
+    yield from chain("mark_arrival", lines, "filter hook prerouting priority mangle")
 
 
 def _errors(needs: Needs) -> str:
@@ -140,7 +144,7 @@ def _errors(needs: Needs) -> str:
 
 def _by_flow(needs: Needs) -> str:
     """Give a packet the mark that its flow has."""
-    marks = (f"{u.arrival_mark:#010x} : jump mark_{u.number}" for u in needs.uplinks)
+    marks = (f"{u.arrival_mark:#010x} : jump mark_arrival_{u.number}" for u in needs.uplinks)
     return f"ct mark & {needs.host.mark_mask:#010x} vmap {values(marks)}"
 
 
@@ -162,11 +166,11 @@ def _by_router(needs: Needs, interface: str) -> Iterator[str]:
     """Of a marked interface: which uplink a packet came in on."""
     own = [u for u in needs.uplinks if u.interface == interface]
     if len(own) == 1:
-        yield f"jump arrive_{own[0].number}"
+        yield f"jump mark_and_save_{own[0].number}"
         return
     for uplink in own:
         if uplink.router_macs:
-            yield f"ether saddr {values(uplink.router_macs)} goto arrive_{uplink.number}"
+            yield f"ether saddr {values(uplink.router_macs)} goto mark_and_save_{uplink.number}"
     # neighbours on the LAN itself are no routers
     for family in FAMILIES:
         near = sorted(
@@ -186,7 +190,7 @@ def _by_address(needs: Needs, uplinks: list[Uplink]) -> Iterator[str]:
     for family in needs.redirecting():
         owners = {a.address: u for u in reversed(uplinks) for a in u.addresses}
         targets = [
-            f"{a} : goto arrive_{owners[a].number}" for a in needs.own(family) if a in owners
+            f"{a} : goto mark_and_save_{owners[a].number}" for a in needs.own(family) if a in owners
         ]
         if targets:
             match = f"iifname {interfaces} udp dport {values(needs.ports[family])}"
@@ -209,7 +213,7 @@ def _wildcard(needs: Needs) -> Iterator[str]:
             f" socket wildcard 1 dnat {ip} to {ip} saddr map {values(answers)}"
         )
     if lines:
-        yield from chain("wildcard", lines, "nat hook prerouting priority dstnat + 10")
+        yield from chain("udp_wildcard", lines, "nat hook prerouting priority dstnat + 10")
 
 
 def _restore(needs: Needs) -> Iterator[str]:
@@ -218,7 +222,7 @@ def _restore(needs: Needs) -> Iterator[str]:
     every = all(u.mechanism == "conntrack" for u in needs.uplinks)
     match = "ct direction reply" if every else "meta l4proto udp ct direction reply"
     line = f"{match} {_by_flow(needs)}"
-    yield from chain("restore", [line], "route hook output priority mangle")
+    yield from chain("restore_output", [line], "route hook output priority mangle")
 
 
 # --- source check --------------------------------------------------------------------------
