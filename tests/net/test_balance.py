@@ -178,12 +178,12 @@ def test_without_the_rights_the_normal_default_takes_all(lab_world: LabWorld) ->
     done = world["host"].run([*powerless, "check"])
     told = [line for line in done.stderr.splitlines() if "outgoing.mode" in line]
     assert len(told) == 1, done.stderr
-    assert "no hook on connect()" in told[0]
+    assert "no program on connect()" in told[0]
     child = world["host"].popen([*powerless, "run"], stderr=subprocess.DEVNULL)
     eventually(lambda: listener(world.run_dir / SOCKET), watched.PATIENCE_S)
     watched.await_states(world, ["up"])
     said = watched.standing(world).problems
-    assert sum("no hook on connect()" in text for text in said) == 1
+    assert sum("no program on connect()" in text for text in said) == 1
     assert world["host"].python(attach.read) is None
     with far(world) as ends:
         assert set(ends.connect(40)) == {A[4]}

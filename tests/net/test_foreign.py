@@ -196,7 +196,7 @@ table inet user {
     world.config.write_text(world.config.read_text().replace('"auto"', '"mark"'))
     check = world.ifdefault("check")
     assert "nft inet user input" in check.stderr
-    assert "overwrites the whole packet mark, ours with it" in check.stderr
+    assert "overwrites the whole packet mark, including our bits" in check.stderr
 
 
 @pytest.mark.parametrize("program", ["iptables", "iptables-legacy"])
@@ -218,7 +218,7 @@ def test_iptables_rules_with_marks(lab_world: LabWorld, program: str) -> None:
     assert check.returncode == 1
     for name in ("iptables", "ip6tables"):
         assert (
-            f"{name} mangle PREROUTING: uses bits 0x1000000 of our mark mask 0x3f000000"
+            f"{name} mangle PREROUTING: uses bits 0x1000000 of host.mark_mask 0x3f000000"
             in check.stderr
         )
     refused = world.ifdefault("apply")
@@ -313,7 +313,7 @@ def test_rules_at_our_priorities_are_named_and_stay(lab_world: LabWorld) -> None
     assert refused.returncode == 1
     for rule in ("ip rule pref 5020", "ip -6 rule pref 5020"):
         assert rule in refused.stderr
-    assert "stands among our rules, 5000 to 5050" in refused.stderr
+    assert "has a priority among ours, 5000 to 5050" in refused.stderr
     assert "set host.rule_priority = 4900" in refused.stderr
     with world.config.open("a") as config:
         config.write("\n[host]\nrule_priority = 4900\n")
@@ -328,7 +328,7 @@ def test_routes_in_our_tables_are_named_and_stay(lab_world: LabWorld) -> None:
     world["host"].ip("route add 192.0.2.0/24 dev lan0 table 1002\n")
     refused = world.ifdefault("apply")
     assert refused.returncode == 1
-    assert "table 1002: holds 1 foreign route, such as 192.0.2.0/24" in refused.stderr
+    assert "table 1002: contains 1 foreign route, such as 192.0.2.0/24" in refused.stderr
     assert "192.0.2.0/24" in world["host"].run("ip route show table 1002".split()).stdout
 
 

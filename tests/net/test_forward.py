@@ -261,7 +261,7 @@ def test_a_port_that_a_program_holds_is_an_error(world: World) -> None:
     assert done.returncode == 1
     line = world.topology.config.splitlines().index('listen = "tcp:80"') + 1
     [told] = [found[where] for where in found if where.startswith(f"{world.config}:{line}: ")]
-    assert told["what"].startswith("a program of this host listens on tcp port 80 of every address")
+    assert told["what"].startswith("a program on this host listens on tcp port 80 of every address")
 
 
 def test_a_firewall_that_drops_what_is_forwarded_is_named(world: World) -> None:

@@ -35,7 +35,7 @@ def test_any_mechanism_can_be_ordered(lab_world: LabWorld, return_path: str) -> 
     assert [uplink["mechanism"] for uplink in uplinks] == [return_path] * 2
     question = "tcp", "198.18.1.10:4321", "198.51.100.10:443"
     told = json.loads(world.ifdefault("explain", *question, "--json", check=True).stdout)
-    assert told["mechanism"] == f"{return_path}: host.return_path says so"
+    assert told["mechanism"] == f"{return_path}: set by host.return_path"
     assert (told["uplink"], told["agrees"]) == ("isp-b", True)
 
 

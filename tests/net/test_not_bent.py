@@ -263,7 +263,7 @@ def test_wireguard_that_comes_later_is_named_and_taken_in(lab_world: LabWorld) -
 
     check = world.ifdefault("check")
     assert "not from all fwmark 0xca6c/0xffffffff lookup 51820" in check.stderr
-    assert "apply lays the return path above it" in check.stderr
+    assert "apply adds the return-path rules before it" in check.stderr
     assert "pref 4930 from 198.51.100.10/32 lookup 1002" in world.ifdefault("plan").stdout
     status = world.ifdefault("status")
     assert status.returncode == 1

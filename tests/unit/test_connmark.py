@@ -16,7 +16,7 @@ from ifdefault.model.config import (
     UplinkConfig,
 )
 from ifdefault.model.kernel import Facts, Hook, Hop, Route, Rule, Uplink
-from ifdefault.plan.connmark import Passing, follows, passing
+from ifdefault.plan.connmark import ForwardedFlows, forwarded_flows, tracks_forwarded
 from ifdefault.plan.ruleset import Needs, render
 from tests.unit.test_ruleset import HOST, A, B, chain
 
@@ -24,11 +24,11 @@ TWO = (
     replace(A, sources=((4, "203.0.113.10"), (6, "2001:db8:a::10"))),
     replace(B, sources=((4, "198.51.100.10"),)),
 )
-LAN = Passing(lans=("lan0",), masquerade=("lan0",))
+LAN = ForwardedFlows(lans=("lan0",), masquerade=("lan0",))
 
 
-def text(what: Passing | None, uplinks: tuple[Uplink, ...] = TWO) -> str:
-    return render(Needs(HOST, uplinks, {}, (), forwards=True, passing=what))
+def text(what: ForwardedFlows | None, uplinks: tuple[Uplink, ...] = TWO) -> str:
+    return render(Needs(HOST, uplinks, {}, (), host_forwards=True, forwarded=what))
 
 
 def test_what_isnt_followed_has_no_chain() -> None:
@@ -39,7 +39,7 @@ def test_what_isnt_followed_has_no_chain() -> None:
 
 
 def test_what_others_forward_is_followed_and_nothing_else_done() -> None:
-    ruleset = text(Passing())
+    ruleset = text(ForwardedFlows())
     assert chain(ruleset, "restore_prerouting") == [
         "type filter hook prerouting priority mangle; policy accept;",
         'iifname { "wan0", "wan1" } return',
@@ -132,7 +132,8 @@ def test_uplinks_on_one_interface_are_told_apart_by_their_routers() -> None:
 def test_an_address_of_two_uplinks_tells_nothing() -> None:
     twin = replace(TWO[1], addresses=TWO[0].addresses)
     assert not any(
-        "ct original" in line for line in chain(text(Passing(), (TWO[0], twin)), "by_arrival")
+        "ct original" in line
+        for line in chain(text(ForwardedFlows(), (TWO[0], twin)), "by_arrival")
     )
 
 
@@ -209,9 +210,9 @@ SERVICE = ForwardConfig((Ports("tcp", 80, 80),), (ForwardServer("10.0.0.10"),))
 def test_when_flows_are_followed(
     config: Config, forwarding: dict[str, str], expected: bool
 ) -> None:
-    assert follows(config, facts(**forwarding)) is expected
-    assert bool(passing(config, facts(**forwarding), TWO, None)) is expected
-    assert passing(config, facts(**forwarding), (), None) is None
+    assert tracks_forwarded(config, facts(**forwarding)) is expected
+    assert bool(forwarded_flows(config, facts(**forwarding), TWO, None)) is expected
+    assert forwarded_flows(config, facts(**forwarding), (), None) is None
 
 
 def test_where_content_servers_are() -> None:
@@ -219,5 +220,5 @@ def test_where_content_servers_are() -> None:
     to = tuple(map(ForwardServer, ("10.0.0.10", "10.1.0.1", "198.51.100.77", "192.0.2.1")))
     config = replace(CONFIG, forwards=(replace(SERVICE, to=to),))
     uplinks = (replace(TWO[0], gateways=((4, "203.0.113.1"), (6, "fe80::1"))), TWO[1])
-    found = passing(config, facts(), uplinks, None)
-    assert found == Passing(needed=(4,), lans=("lan0", "vpn0"))
+    found = forwarded_flows(config, facts(), uplinks, None)
+    assert found == ForwardedFlows(needed=(4,), lans=("lan0", "vpn0"))

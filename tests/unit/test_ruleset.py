@@ -64,20 +64,20 @@ def test_source_check_judges_others_sources_alone(mode: str, verdict: str) -> No
     judged = chain(text(A, B, host=host), "source_check_1")
     assert judged[0] == "ip saddr { 203.0.113.10 } return"
     exempt = judged.index("udp sport { 67, 68, 546, 547 } return")
-    owned = judged.index(f"ip saddr @owned_4 counter name misrouted_1 {verdict}")
-    assert exempt < owned < judged.index("update @strangers_4 { ip saddr counter }")
-    assert not any("owned_6" in line for line in judged)  # A owns all of them
+    owned = judged.index(f"ip saddr @uplink_sources_4 counter name misrouted_1 {verdict}")
+    assert exempt < owned < judged.index("update @unknown_sources_4 { ip saddr counter }")
+    assert not any("uplink_sources_6" in line for line in judged)  # A owns all of them
 
 
 def test_source_check_of_one_interface_has_no_others() -> None:
     shared, host = replace(B, interface="wan0"), replace(HOST, source_check="drop")
-    assert "owned" not in text(A, shared, host=host)
+    assert "uplink_sources" not in text(A, shared, host=host)
     assert "saddr { 198.51.100.10, 203.0.113.10 } return" in text(A, shared, host=host)
 
 
 def test_source_check_only_where_something_may_bend_a_packet() -> None:
     assert text(A, B) == ""
-    forwarding = Needs(HOST, (A, B), {}, (), forwards=True)
+    forwarding = Needs(HOST, (A, B), {}, (), host_forwards=True)
     assert "chain source_check" in render(forwarding)
     assert "chain source_check" in text(replace(A, mechanism="mark"), replace(B, mechanism="mark"))
 

@@ -186,6 +186,8 @@ def test_who_shares_the_work() -> None:
     both = forward(HTTPS, to=(one, two, drained, ForwardServer("fd00::10")))
     assert servers.pool(both, HTTPS, 4) == {WEB1: one, WEB2: two}
     assert servers.pool(both, HTTPS, 6) == {("fd00::10", 443): ForwardServer("fd00::10")}
-    assert list(servers.stranded(both, {WEB1})) == []
-    assert list(servers.stranded(both, {WEB1, WEB2})) == [(HTTPS, 4)]
-    assert list(servers.stranded(forward(HTTPS, to=(drained,)), {WEB1})) == [], "as was wanted"
+    assert list(servers.without_servers(both, {WEB1})) == []
+    assert list(servers.without_servers(both, {WEB1, WEB2})) == [(HTTPS, 4)]
+    assert list(servers.without_servers(forward(HTTPS, to=(drained,)), {WEB1})) == [], (
+        "as was wanted"
+    )

@@ -98,7 +98,7 @@ def translated(prepared: Prepared, flow: Flow, uplink: Uplink) -> str:
 
 def follows(prepared: Prepared) -> bool:
     """Whether answers to what is forwarded leave by the uplink that it came in over."""
-    return connmark.follows(prepared.config, prepared.facts)
+    return connmark.tracks_forwarded(prepared.config, prepared.facts)
 
 
 def _rule(prepared: Prepared, flow: Flow) -> str:

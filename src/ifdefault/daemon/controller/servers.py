@@ -49,7 +49,7 @@ class ServerChecks:
         self._forwards, self._checks = config.forwards, servers.checks(config.forwards)
         self._users, self._titled = {}, []
         for forward in config.forwards:
-            for server in servers.places(forward):
+            for server in servers.checked_addresses(forward):
                 self._users.setdefault(server, []).append(forward)
                 self._titled.append((title(forward), server))
         self._judge.follow(now, self._checks)
