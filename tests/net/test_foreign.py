@@ -350,6 +350,6 @@ exit $status
     program = [*world.command[:3], "-c", str(config), "--state-dir", str(tmp_path), "check"]
     done = world["host"].run(["sh", "-c", script, "sh", *program], check=False)
     assert done.returncode == 0, done.stderr
-    assert "systemd-networkd: removes rules and routes of others" in done.stderr
+    assert "systemd-networkd: removes foreign rules and routes" in done.stderr
     for key in ("RoutingPolicyRules", "Routes", "NextHops"):
         assert f"ManageForeign{key}=no" in done.stderr

@@ -141,7 +141,7 @@ def test_a_wireless_event_is_no_news(watch: Watch, host: Node) -> None:
     """It comes as a link without anything but its name; no driver here sends any."""
     head = struct.pack("=BBHiII", 0, 0, 1, index(host, "wan0"), 0x11043, 0)
     event = head + attribute(3, b"wan0\0") + attribute(11, bytes(8))
-    assert watch._routing(RTM_NEWLINK, event) is None
+    assert watch._decode_route(RTM_NEWLINK, event) is None
 
 
 def test_a_bridge_port_that_leaves_is_no_link_that_goes(watch: Watch, host: Node) -> None:

@@ -31,11 +31,11 @@ class PassiveMonitor:
     def follow(self, watch: Watch) -> None:
         if watch.on_link != self._on_link:
             self._on_link = watch.on_link
-            self._tcp.leave_out(watch.on_link)
+            self._tcp.exclude(watch.on_link)
 
     def look(self, now: float) -> TrafficSeen | None:
         """What is seen of connections, if anything is."""
-        stats = tuple(sorted(self._tcp.look(now).items()))
+        stats = tuple(sorted(self._tcp.read(now).items()))
         since_s, self._looked_s = self._looked_s, now
         return TrafficSeen(since_s, stats) if stats else None
 

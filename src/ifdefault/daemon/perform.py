@@ -33,7 +33,7 @@ from ifdefault.daemon.silent_changes import SilentChanges
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Outcome, Reply, Resolved, Served
-from ifdefault.kernel.kill_connections import free
+from ifdefault.kernel.kill_connections import kill
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
 from ifdefault.model.errors import IfdefaultError, reason
@@ -125,12 +125,12 @@ class Performers:
         uplink, family, *what = astuple(effect)
         begun_s = time.monotonic()
         try:
-            freed = await asyncio.to_thread(free, *what)
+            killed = await asyncio.to_thread(kill, *what)
         except OSError as error:
             self._tell(e.ConnectionsEnded(uplink, family, error=reason(error)))
             return
         took_s = time.monotonic() - begun_s
-        self._tell(e.ConnectionsEnded(uplink, family, freed.sockets, freed.flows, took_s))
+        self._tell(e.ConnectionsEnded(uplink, family, killed.sockets, killed.flows, took_s))
 
     def _resolve(self, effect: f.ResolveNames) -> None:
         self._hosts = effect.hosts
