@@ -28,7 +28,7 @@ class ServerChecks:
     def __init__(self, out: list[Effect]) -> None:
         self._out = out
         self.probes: list[SendProbe] = []
-        self._judge = server_check.ServerJudge()
+        self._checker = server_check.ServerChecker()
         self._forwards: tuple[ForwardConfig, ...] = ()
         self._checks: dict[Server, str] = {}
         self._users: dict[Server, list[ForwardConfig]] = {}
@@ -36,11 +36,11 @@ class ServerChecks:
 
     @property
     def down(self) -> tuple[Server, ...]:
-        return self._judge.down
+        return self._checker.down
 
     @property
     def wake_s(self) -> float:
-        return self._judge.wake_s
+        return self._checker.wake_s
 
     def follow(self, now: float, config: Config) -> None:
         """Take in which servers there are."""
@@ -52,11 +52,11 @@ class ServerChecks:
             for server in servers.checked_addresses(forward):
                 self._users.setdefault(server, []).append(forward)
                 self._titled.append((title(forward), server))
-        self._judge.follow(now, self._checks)
+        self._checker.set_servers(now, self._checks)
 
     def ask(self, now: float) -> None:
         """Send what is due."""
-        for seq, (address, port) in self._judge.asks(now):
+        for seq, (address, port) in self._checker.asks(now):
             check = self._checks[address, port]
             kind: ProbeKind = "tcp" if check == "tcp" else "http"
             query = "" if check == "tcp" else check
@@ -70,7 +70,7 @@ class ServerChecks:
         if verdict == "answered" and detail == "refused":
             verdict = "wrong"  # it proves a path, and no server
         cause = _CAUSES.get(detail, detail) or "answers"
-        changed = self._judge.observe(now, outcome.seq, verdict, cause)
+        changed = self._checker.observe(now, outcome.seq, verdict, cause)
         return changed is not None and self._tell(changed)
 
     def _tell(self, changed: ServerHealth) -> bool:
@@ -100,7 +100,7 @@ class ServerChecks:
 
     def checked(self) -> tuple[CheckedServer, ...]:
         """Each server of each service, as it is judged."""
-        health = self._judge.health()
+        health = self._checker.health()
         found = ((name, health[server]) for name, server in self._titled if server in health)
         return tuple(
             CheckedServer(name, h.address, h.port, h.state, h.since_s, h.cause) for name, h in found
