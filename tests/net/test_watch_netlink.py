@@ -36,7 +36,7 @@ from ifdefault.model.kernel import (
     Rule,
     SetGroup,
 )
-from ifdefault.model.kernel_news import (
+from ifdefault.model.kernel_events import (
     KernelChange,
     LinkChanged,
     NeighbourChanged,

@@ -12,7 +12,7 @@ from ifdefault.daemon.controller.reconcile import BACKSTOP_S, RETRY_LONGEST_S
 from ifdefault.daemon.controller.repair_backoff import ROUNDS
 from ifdefault.model.config import OutgoingConfig, OutgoingRule
 from ifdefault.model.kernel import PROTOCOL, AddRule, Neighbour, Operation, PutHook, Rule
-from ifdefault.model.kernel_news import NeighbourChanged, ObjectChanged
+from ifdefault.model.kernel_events import NeighbourChanged, ObjectChanged
 from tests.unit.controlled import ADDRESSES, CONFIG, UPLINKS, Host, facts, kinds
 
 GROUP = "/g"

@@ -20,7 +20,7 @@ from ifdefault.kernel.uapi import netlink as nl
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.kernel.uapi.socket import SO_RCVBUFFORCE
 from ifdefault.model.kernel import OWN_TABLES, PROTOCOL, TABLE_LOCAL, Address, Link
-from ifdefault.model.kernel_news import (
+from ifdefault.model.kernel_events import (
     KernelChange,
     LinkChanged,
     NeighbourChanged,
