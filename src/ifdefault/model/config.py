@@ -144,8 +144,8 @@ class ForwardConfig:
 @dataclass(frozen=True, slots=True)
 class OutgoingRule:
     """One `[[outgoing.rule]]`: the packets that it selects leave by the first usable uplink of
-    `via`, or by the last if none is usable. Empty selectors match everything; `cgroups` excludes the
-    other selectors."""
+    `via`, or by the last if none is usable. Empty selectors match everything; `cgroups` can't be
+    combined with others."""
 
     via: tuple[str, ...]
     to: tuple[str, ...] = ()  # prefixes

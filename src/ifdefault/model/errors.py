@@ -1,8 +1,8 @@
 """Errors that are reported to users.
 
 Rules: a message says where the error is, what is wrong, and what would be right; lower case, no
-full stop. Problems of one kind are collected and reported together. The command line turns exceptions
-into messages and an exit status; users never see a traceback.
+full stop. Problems of one kind are collected and reported together. The command line turns
+exceptions into messages and an exit status; users never see a traceback.
 """
 
 from __future__ import annotations
