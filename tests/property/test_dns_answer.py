@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bench import dns_fuzz
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.query import parse
-from ifdefault.dns.shape import LEAST_UDP, MOST_UDP
+from ifdefault.dns.shape import UDP_MAX, UDP_MIN
 from ifdefault.dns.table import Table
 from ifdefault.model.dns import AddressRecord, Policy
 from tests.unit.dnszones import (
@@ -45,8 +45,8 @@ def check(server: Responder, wire: bytes, uplink: str = "isp-a") -> None:
     assert (answer is None) == (asked is None)
     if answer is None or asked is None:
         return
-    size = asked.edns.size if asked.edns else LEAST_UDP
-    assert len(answer) <= max(LEAST_UDP, min(size, MOST_UDP))
+    size = asked.edns.size if asked.edns else UDP_MIN
+    assert len(answer) <= max(UDP_MIN, min(size, UDP_MAX))
     assert answer[:2] == wire[:2]
     assert answer[12:].startswith(asked.question)
     read = dns.message.from_wire(answer, keyring=False)
@@ -101,7 +101,7 @@ def test_what_is_remembered_is_what_would_be_said_anew(
     again = responder(nsid=b"host-1")
     expected: Counter[bytes | None] = Counter()
     for _ in range(4):  # each turn by a memory that is empty
-        again._forget()
+        again._clear()
         expected[says(again, wire, uplink)] += 1
     assert found == expected
     mixed = wire[:12] + wire[12:].replace(b"example", b"eXamPLe")

@@ -100,7 +100,7 @@ def test_it_is_done_and_signed(key: str) -> None:
         (lambda m: [b"\0\x20half"], "127.0.0.1: it closed the connection without an answer"),
         (lambda m: framed(b"\0\0" + replied(m)[2:]), "127.0.0.1: its answer is to something else"),
         (lambda m: framed(m), "127.0.0.1: its answer is to something else"),
-        (lambda m: framed(replied(m)[:14]), "127.0.0.1: a name without an end"),
+        (lambda m: framed(replied(m)[:14]), "127.0.0.1: unterminated name"),
         (lambda m: framed(replied(m, 5)), "127.0.0.1 refuses: REFUSED"),
         (lambda m: framed(replied(m, 2)), "127.0.0.1 refuses: SERVFAIL"),
         (lambda m: framed(replied(m, 7)), "www.example.net is a CNAME at 127.0.0.1"),
@@ -186,7 +186,7 @@ def test_it_is_asked_again() -> None:
     [
         (lambda m: [], "127.0.0.1: no answer in 0.2 s"),
         (lambda m: [replied(m, 5)], "127.0.0.1 refuses: REFUSED"),
-        (lambda m: [addressed(m)[:-1]], "127.0.0.1: its answer can't be read: a record without"),
+        (lambda m: [addressed(m)[:-1]], "127.0.0.1: its answer can't be read: truncated record"),
         (
             lambda m: [m[:2] + b"\x86" + replied(m)[3:]],
             "127.0.0.1: its answer doesn't fit into UDP",

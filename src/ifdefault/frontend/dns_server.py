@@ -20,7 +20,7 @@ from typing import TypeAlias
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.cookies import SECRET_BYTES
 from ifdefault.dns.limiter import Limiter
-from ifdefault.dns.secondaries import Guard
+from ifdefault.dns.secondaries import SecondaryAccess
 from ifdefault.dns.table import Table
 from ifdefault.frontend.client import tsig_key_file
 from ifdefault.frontend.client.tsig_key_file import LoadedKey
@@ -122,7 +122,9 @@ class FaceDns:
                 may.append(key)
                 secondaries.append(Secondary(address, port, key))
         self._secondaries = tuple(secondaries)
-        guarded = Guard(self._responder, admitted, self._tell) if admitted else self._responder
+        guarded = (
+            SecondaryAccess(self._responder, admitted, self._tell) if admitted else self._responder
+        )
         self._server.answer(guarded)
 
     # --- telling --------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from ifdefault.daemon.controller.effects import Effect, Log, Publish
 from ifdefault.daemon.status import Named
-from ifdefault.dns.candidate_address import offer, seen_as
+from ifdefault.dns.candidate_address import candidate, public_addresses
 from ifdefault.dns.publish import publish
 from ifdefault.model.config import Config, Family
 from ifdefault.model.dns import DISCOVER, CandidateAddresses, DnsConfig, Published
@@ -67,8 +67,8 @@ class Names:
         for uplink in uplinks:
             name = uplink.name
             found = {key[1]: text for key, text in self.discovered.items() if key[0] == name}
-            seen = seen_as(uplink, public[name], found)
-            offered = offer(uplink, seen)
+            seen = public_addresses(uplink, public[name], found)
+            offered = candidate(uplink, seen)
             problems += [
                 f"uplink.{name}: the Internet can't reach {address}, so that no name leads"
                 f' there: set public, to "{DISCOVER}" or to what it is seen as'

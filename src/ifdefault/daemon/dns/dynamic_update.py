@@ -24,8 +24,8 @@ from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.status import OutletState, OutletStatus
-from ifdefault.dns.publish import held
-from ifdefault.dns.update import UpdateState, fitting, wrong
+from ifdefault.dns.publish import names_in_zone
+from ifdefault.dns.update import UpdateState, differences, usable_ways
 from ifdefault.host.store import Store
 from ifdefault.ipc import fields
 from ifdefault.ipc.messages import Asked
@@ -97,7 +97,7 @@ class Updates:
                 self._end(job)
         changed: list[tuple[_Zone, _Job]] = []
         for update in config.dns.updates:
-            its = held(config.dns, published, update.zone)
+            its = names_in_zone(config.dns, published, update.zone)
             zone = self._zones.setdefault(update.zone, _Zone(update, self._exchanges))
             anew = zone.servers.config != update
             if anew:
@@ -161,7 +161,7 @@ class Updates:
             if job is None:
                 job = zone.jobs[name] = _Job(name, UpdateState(remembered.get(name, ())))
                 if job.course.ours:  # an earlier engine may have been killed in between
-                    job.course.doubt(now)
+                    job.course.outcome_unknown(now)
             if addresses or not each:
                 begun = job.course.want(now, addresses, each.ttl if each else 1)
             else:
@@ -191,7 +191,7 @@ class Updates:
 
     async def _keep(self, zone: _Zone, job: _Job) -> None:
         course = job.course
-        while not course.over:
+        while not course.is_done:
             wake_s, ours = min(course.due_s, course.look_s), course.ours
             await asyncio.sleep(max(0.0, wake_s - time.monotonic()))
             if course.due_s <= course.look_s:
@@ -217,7 +217,7 @@ class Updates:
             try:
                 told = await self._exchanges.update(*where, add=change.add, remove=change.remove)
             except asyncio.CancelledError:
-                course.doubt(time.monotonic())
+                course.outcome_unknown(time.monotonic())
                 raise
         now = time.monotonic()
         if told.error:
@@ -227,7 +227,7 @@ class Updates:
         job.failed_s.pop(pair, None)
         job.refused.discard(server)
         job.taker = server
-        course.taken(now, change)
+        course.accepted(now, change)
         self._mark(zone, job, server, "pending", "taken")
 
     def _failed(self, now: float, zone: _Zone, job: _Job, pair: Pair, error: str) -> None:
@@ -236,7 +236,7 @@ class Updates:
         if error.startswith((f"{server.address} refuses: ", f"{job.name} is a CNAME")):
             job.refused.add(server)
         else:  # it may have got it
-            job.course.doubt(now)
+            job.course.outcome_unknown(now)
             if error.startswith(server.address):
                 zone.servers.silent(now, pair)
         self._mark(zone, job, server, "failing", _words(server, error))
@@ -245,7 +245,7 @@ class Updates:
     async def _look(self, zone: _Zone, job: _Job) -> None:
         """See what each of the zone's servers says."""
         course, servers, taker = job.course, zone.servers, job.taker
-        if taker and (ways := fitting(taker, self._ways)):
+        if taker and (ways := usable_ways(taker, self._ways)):
             await servers.find(time.monotonic(), taker, ways[0])
         places = dict(servers.places(self._ways))
         for server in job.marks.keys() - places.keys() - set(servers.config.servers):
@@ -253,10 +253,10 @@ class Updates:
         found = await asyncio.gather(*(self._see(zone, job, *place) for place in places.items()))
         seen = dict(zip(places, found, strict=True))
         all_fit = all(
-            its is not None and not wrong(its, course.wanted, course.ours) for its in found
+            its is not None and not differences(its, course.wanted, course.ours) for its in found
         )
         theirs = seen.get(taker) if taker else None
-        if back := course.looked(time.monotonic(), theirs, all_fit=all_fit):
+        if back := course.observed(time.monotonic(), theirs, all_fit=all_fit):
             gone, more = sorted(back & course.wanted), sorted(back - course.wanted)
             parts = [f"{address} was gone" for address in gone]
             parts += [f"{address} was back" for address in more]
@@ -282,7 +282,7 @@ class Updates:
             serial = await self._exchanges.query(way, server, zone.name, "SOA")
         mark.misses, mark.seen = 0, tuple(sorted(seen))
         if server not in job.refused:
-            bad = wrong(seen, job.course.wanted, job.course.ours)
+            bad = differences(seen, job.course.wanted, job.course.ours)
             detail = f"serial {serial.texts[0]}" if serial.texts else serial.error
             self._mark(zone, job, server, "pending" if bad else "current", detail)
         return mark.seen

@@ -26,7 +26,7 @@ from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Order, Runs, stripped
 from ifdefault.daemon.status import OutletState, OutletStatus
-from ifdefault.dns.publish import held
+from ifdefault.dns.publish import names_in_zone
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.model.address import family_of
@@ -261,7 +261,7 @@ def _wanted(
     config: Config, published: Sequence[Published]
 ) -> Iterator[tuple[Key, ProviderConfig | ExecConfig, Published]]:
     for provider in config.dns.providers:
-        for each in held(config.dns, published, provider.zone):
+        for each in names_in_zone(config.dns, published, provider.zone):
             yield Key("provider", provider.provider, provider.zone, each.name), provider, each
     for program in config.dns.execs:
         for each in published:

@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass
 
 from ifdefault.dns import client
-from ifdefault.dns.wire import NOERROR, NXDOMAIN, BadWire
+from ifdefault.dns.wire import NOERROR, NXDOMAIN, WireError
 from ifdefault.frontend.probe.outcome import words
 
 WITHIN_S = 2.0
@@ -43,7 +43,7 @@ async def ask(
         raise NoReply(f"{address}: no answer in {WITHIN_S:g} s") from None
     except OSError as error:
         raise NoReply(f"{address}: {words(error.errno)}") from None
-    except BadWire as error:
+    except WireError as error:
         raise NoReply(f"{address}: its answer can't be read: {error}") from None
     if answer.code not in (NOERROR, NXDOMAIN):
         raise NoReply(f"{address} refuses: {client.code_name(answer.code)}")
