@@ -602,8 +602,8 @@ def test_a_root_that_is_silent(net: Net) -> None:
         (
             "CNAME", ("shop.hoster.org",), 30,
             [
-                "shop.hoster.org: can't be resolved (CNAME shop.hoster.org), "
-                 f"make it a CNAME to {ZONE}"
+                ("shop.hoster.org: can't be resolved (CNAME shop.hoster.org), "
+                f"make it a CNAME to {ZONE}")
             ],
         ),
     ],
