@@ -117,11 +117,11 @@ class Responder:
         self, query: bytes, client: str, uplink: str, now: float, memo: _Memo, key: bytes
     ) -> bytes | None:
         """Respond to a new query; cache its shape if it consists only of `key` and a cookie."""
-        if (asked := parse(query)) is None:
+        if (parsed := parse(query)) is None:
             return None
-        shape = Shape(asked, reply(asked, self._table), self._nsid, uplink)
-        cookie = asked.edns.cookie if asked.edns and shape.cookie_bytes else b""
-        if asked.question and not asked.fault and len(query) == 2 + len(key) + len(cookie):
+        shape = Shape(parsed, reply(parsed, self._table), self._nsid, uplink)
+        cookie = parsed.edns.cookie if parsed.edns and shape.cookie_bytes else b""
+        if parsed.question and not parsed.fault and len(query) == 2 + len(key) + len(cookie):
             memo.shapes[key] = shape
             self._account(len(key) + _SHAPE_BYTES)
         return self._respond(query, cookie, shape, client, now)
@@ -172,30 +172,30 @@ class Responder:
         self, query: bytes, client: str, uplink: str, now: float, *, may_transfer: bool = False
     ) -> tuple[bytes, ...]:
         """The response messages; (): close the connection."""
-        asked = parse(query)
-        if asked is None:
+        parsed = parse(query)
+        if parsed is None:
             return ()
-        sections = reply(asked, self._table, may_transfer)
-        shape = Shape(asked, sections, self._nsid, uplink)
-        cookie = asked.edns.cookie if asked.edns and shape.cookie_bytes else b""
+        sections = reply(parsed, self._table, may_transfer)
+        shape = Shape(parsed, sections, self._nsid, uplink)
+        cookie = parsed.edns.cookie if parsed.edns and shape.cookie_bytes else b""
         unix_s = now + self.epoch_offset_s
         option = self._cookies.check(cookie, client, unix_s)[1] if cookie else b""
-        if sections.authoritative and self._is_full_transfer(asked):
-            return self._transfer(query, asked, shape, option)
+        if sections.authoritative and self._is_full_transfer(parsed):
+            return self._transfer(query, parsed, shape, option)
         head, rest = shape.tcp(next(shape.turns))
         return (query[:2] + head + query[_HEAD : shape.end] + rest + option,)
 
-    def _is_full_transfer(self, asked: ParsedQuery) -> bool:
+    def _is_full_transfer(self, parsed: ParsedQuery) -> bool:
         """Whether a permitted transfer needs the whole zone rather than only the SOA."""
-        if asked.type == wire.IXFR and asked.serial is not None:
-            serial = self._table.nodes[asked.name].apex.serial
-            return transfer.is_newer(serial, asked.serial)
-        return asked.type == wire.AXFR
+        if parsed.type == wire.IXFR and parsed.serial is not None:
+            serial = self._table.nodes[parsed.name].apex.serial
+            return transfer.is_newer(serial, parsed.serial)
+        return parsed.type == wire.AXFR
 
     def _transfer(
-        self, query: bytes, asked: ParsedQuery, shape: Shape, option: bytes
+        self, query: bytes, parsed: ParsedQuery, shape: Shape, option: bytes
     ) -> tuple[bytes, ...]:
-        zone = self._table.nodes[asked.name].apex.zone
+        zone = self._table.nodes[parsed.name].apex.zone
         first, *others = transfer.portions(transfer.axfr(self._table, zone))
         head, rest = shape.around(b"".join(first), len(first))
         flags = wire.QR | wire.AA

@@ -52,11 +52,11 @@ def query(number: int, name: str, wanted: str, *, recurse: bool, edns: bool = Tr
     return head + question + (_OPT if edns else b"")
 
 
-def read_code(message: bytes, asked: bytes) -> int | None:
+def read_code(message: bytes, request: bytes) -> int | None:
     """The response code of a response to a query; None if it isn't one."""
-    if (flags := _flags(message, asked)) is None:
+    if (flags := _flags(message, request)) is None:
         return None
-    code, question = flags & _CODE, _question(asked)
+    code, question = flags & _CODE, _question(request)
     questions = int.from_bytes(message[4:6], "big")
     if questions == 0 and code:  # an error response may omit the question
         return code
@@ -65,14 +65,14 @@ def read_code(message: bytes, asked: bytes) -> int | None:
     return code if questions == 1 and copied.lower() == question.lower() else None
 
 
-def read_answer(message: bytes, asked: bytes) -> Response | None:
+def read_answer(message: bytes, request: bytes) -> Response | None:
     """A response to a query; None if it isn't one. The server has followed CNAMEs."""
-    if (code := read_code(message, asked)) is None:
+    if (code := read_code(message, request)) is None:
         return None
     _, flags, questions, answers, _, _ = wire.HEADER.unpack_from(message)
     if questions == 0:
         return Response(code, False, False)
-    question = _question(asked)
+    question = _question(request)
     at = wire.HEADER.size + len(question)
     kind, _ = wire.TWO.unpack_from(question, len(question) - wire.TWO.size)
     texts: dict[str, None] = {}
@@ -86,9 +86,9 @@ def read_answer(message: bytes, asked: bytes) -> Response | None:
     return Response(code, authoritative, truncated, tuple(texts), min_ttl or 0)
 
 
-def _question(asked: bytes) -> bytes:
-    _, end = wire.read_name(asked, wire.HEADER.size)
-    return asked[wire.HEADER.size : end + wire.TWO.size]
+def _question(request: bytes) -> bytes:
+    _, end = wire.read_name(request, wire.HEADER.size)
+    return request[wire.HEADER.size : end + wire.TWO.size]
 
 
 def _text(kind: int, message: bytes, rdata: bytes, end: int) -> str:
@@ -125,16 +125,16 @@ def _change(owner: bytes, class_: int, ttl: int, address: str) -> bytes:
     return owner + wire.FIXED.pack(kind, class_, ttl, len(rdata)) + rdata
 
 
-def read_update_code(message: bytes, asked: bytes) -> int | None:
+def read_update_code(message: bytes, request: bytes) -> int | None:
     """The response code of a response to an UPDATE; None if it isn't one."""
-    flags = _flags(message, asked)
+    flags = _flags(message, request)
     return None if flags is None else flags & _CODE
 
 
-def _flags(message: bytes, asked: bytes) -> int | None:
-    """The flags of a response; None if it isn't a response to `asked`."""
-    if len(message) < wire.HEADER.size or message[:2] != asked[:2]:
+def _flags(message: bytes, request: bytes) -> int | None:
+    """The flags of a response; None if it isn't a response to `request`."""
+    if len(message) < wire.HEADER.size or message[:2] != request[:2]:
         return None
     flags = int.from_bytes(message[2:4], "big")
-    opcode = int.from_bytes(asked[2:4], "big") & wire.OPCODE
+    opcode = int.from_bytes(request[2:4], "big") & wire.OPCODE
     return flags if flags & wire.QR and flags & wire.OPCODE == opcode else None

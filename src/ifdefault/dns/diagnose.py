@@ -60,12 +60,12 @@ def _undelegated(survey: ZoneSurvey) -> Iterator[Problem]:
         what = f"no server of {parent} answers, so it can't be resolved"
         yield Problem(zone, what, "see the path above")
     elif reply.find(zone, "SOA") is None and zone != survey.end.zone:
-        said = " (no such name)" if reply.code == "NXDOMAIN" else ""
+        reason = " (no such name)" if reply.code == "NXDOMAIN" else ""
         if link := reply.find(zone, "CNAME"):
-            said = f" (a CNAME to {link.values[0]} is there)"
+            reason = f" (a CNAME to {link.values[0]} is there)"
         add = f"add there: {one_line(delegate(survey.wanted))}" if survey.wanted.embedded else ""
         remedy = add or f"delegate it there, or use {parent} as the zone"
-        yield Problem(zone, f"{parent} doesn't delegate it{said}", remedy)
+        yield Problem(zone, f"{parent} doesn't delegate it{reason}", remedy)
 
 
 def _ns_records(survey: ZoneSurvey) -> Iterator[Problem]:
@@ -198,33 +198,35 @@ def _parent_records(survey: ZoneSurvey) -> Iterator[Problem]:
 def _servers(survey: ZoneSurvey) -> Iterator[Problem]:
     local_errors: dict[str, list[str]] = {}  # cause to addresses
     for server in survey.servers:
-        asked = survey.replies(server, survey.zone, "SOA")
-        for question, reply in asked:
+        exchanges = survey.replies(server, survey.zone, "SOA")
+        for question, reply in exchanges:
             if reply.is_local:
                 over = f" over {question.uplink}" if question.uplink else ""
                 many = local_errors.setdefault(f"{reply.error.removeprefix(_HERE)}{over}", [])
                 many += [server.address] if server.address not in many else []
-        yield from _server(survey, server, [(q, r) for q, r in asked if not r.is_local])
+        yield from _server(survey, server, [(q, r) for q, r in exchanges if not r.is_local])
     for error, addresses in local_errors.items():
         yield Problem("this host", f"{error}: {_and(addresses)} couldn't be queried", warning=True)
 
 
-def _server(survey: ZoneSurvey, server: ZoneServer, asked: list[Exchange]) -> Iterator[Problem]:
-    ways = dict.fromkeys(question.uplink for question, _ in asked)
-    answered = [(question, reply) for question, reply in asked if not reply.error]
+def _server(survey: ZoneSurvey, server: ZoneServer, exchanges: list[Exchange]) -> Iterator[Problem]:
+    ways = dict.fromkeys(question.uplink for question, _ in exchanges)
+    answered = [(question, reply) for question, reply in exchanges if not reply.error]
     where, delegation = f"{survey.zone} at {server}", survey.delegation
     named = delegation is not None and server.host in delegation.hosts
     remove = "remove it from the NS records" if named else "remove it from the config"
     if not answered:
-        if asked:
+        if exchanges:
             own = survey.wanted.embedded and "" in ways
             remedy = "start the daemon: `ifdefault run`" if own else f"start it, or {remove}"
-            yield Problem(where, f"doesn't answer ({_and({r.error for _, r in asked})})", remedy)
+            yield Problem(
+                where, f"doesn't answer ({_and({r.error for _, r in exchanges})})", remedy
+            )
         return
     ways_answered = {question.uplink for question, _ in answered}
     for way in ways:
         if way not in ways_answered:
-            errors = _and({reply.error for question, reply in asked if question.uplink == way})
+            errors = _and({reply.error for question, reply in exchanges if question.uplink == way})
             remedy = f"check for a filter, or why {way} doesn't reach it"
             yield Problem(where, f"can't be reached over {way} ({errors})", remedy)
     by_udp = [question.uplink for question, _ in answered if not question.tcp]
@@ -267,14 +269,14 @@ def _serials(survey: ZoneSurvey) -> Iterator[Problem]:
 def _name(survey: ZoneSurvey, name: NameConfig, host: LocalState) -> Iterator[Problem]:
     """The problems of a name; the same problem at several servers is reported once."""
     faults: dict[tuple[str, str, bool], list[str]] = {}
-    asked = 0
+    queried = 0
     for server in survey.servers:
         replies = [r for kind in ("A", "AAAA") for _, r in survey.replies(server, name.name, kind)]
-        asked += bool(replies)
+        queried += bool(replies)
         for fault in _name_problems(survey, name, replies, host) if replies else ():
             faults.setdefault(fault, []).append(server.address)
     for (what, remedy, warning), addresses in faults.items():
-        at = f" at {_and(addresses)}" if len(addresses) < asked else ""
+        at = f" at {_and(addresses)}" if len(addresses) < queried else ""
         yield Problem(f"{name.name}{at}", what, remedy, warning)
 
 

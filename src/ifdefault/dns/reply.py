@@ -30,33 +30,33 @@ class Sections:
     additional: tuple[Owned, ...] = ()
 
 
-def reply(asked: ParsedQuery, table: Table, may_transfer: bool | None = None) -> Sections:
+def reply(query: ParsedQuery, table: Table, may_transfer: bool | None = None) -> Sections:
     """The sections for any query. `may_transfer` None: received over UDP. For a permitted transfer
     they have the SOA only, as if the client's copy were current."""
-    if asked.opcode:
+    if query.opcode:
         return Sections(wire.NOTIMP)
-    if asked.fault:
-        return Sections(asked.fault)
-    if asked.refusal:  # valid signatures were removed before (dns.secondaries)
+    if query.fault:
+        return Sections(query.fault)
+    if query.refusal:  # valid signatures were removed before (dns.secondaries)
         return Sections(wire.NOTAUTH)
-    if asked.edns and asked.edns.version:
+    if query.edns and query.edns.version:
         return Sections(wire.BADVERS)
-    if not asked.question:  # with a cookie, it requests a server cookie (RFC 7873, 5.4)
-        return Sections(wire.NOERROR if asked.edns and asked.edns.cookie else wire.FORMERR)
-    if asked.class_ != wire.IN:
+    if not query.question:  # with a cookie, it requests a server cookie (RFC 7873, 5.4)
+        return Sections(wire.NOERROR if query.edns and query.edns.cookie else wire.FORMERR)
+    if query.class_ != wire.IN:
         return Sections(wire.REFUSED)
-    if asked.type in (wire.AXFR, wire.IXFR):
-        return _transfer(asked, table, may_transfer)
-    if asked.type in _META:  # like BIND
-        return Sections(wire.NOTIMP if asked.type in (wire.MAILA, wire.MAILB) else wire.FORMERR)
-    return look_up(table, asked.name, asked.type)
+    if query.type in (wire.AXFR, wire.IXFR):
+        return _transfer(query, table, may_transfer)
+    if query.type in _META:  # like BIND
+        return Sections(wire.NOTIMP if query.type in (wire.MAILA, wire.MAILB) else wire.FORMERR)
+    return look_up(table, query.name, query.type)
 
 
-def _transfer(asked: ParsedQuery, table: Table, may_transfer: bool | None) -> Sections:
+def _transfer(query: ParsedQuery, table: Table, may_transfer: bool | None) -> Sections:
     """Over UDP, IXFR tells the client whether to use TCP (RFC 1995, 2); AXFR isn't defined there
     (RFC 5936, 4.2)."""
-    node = table.nodes.get(asked.name)
-    is_incomplete = asked.serial is None if asked.type == wire.IXFR else may_transfer is None
+    node = table.nodes.get(query.name)
+    is_incomplete = query.serial is None if query.type == wire.IXFR else may_transfer is None
     if is_incomplete:
         return Sections(wire.FORMERR)
     if node is None or node.name != node.apex.name:

@@ -44,28 +44,28 @@ class SecondaryAccess:
     def udp(self, query: bytes, client: str, uplink: str, now: float) -> bytes | None:
         if client not in self._secondaries:
             return self._responder.udp(query, client, uplink, now)
-        asked = self._verify(query, client, now)
-        answer = asked.refusal or self._responder.udp(asked.plain, client, uplink, now)
+        request = self._verify(query, client, now)
+        answer = request.refusal or self._responder.udp(request.plain, client, uplink, now)
         if answer is None:
             return None
-        self._note(asked.plain, answer, client)
-        if asked.signer is None:
+        self._note(request.plain, answer, client)
+        if request.signer is None:
             return answer
-        return asked.signer.sign(_fit(asked, answer), self._unix_s(now))
+        return request.signer.sign(_fit(request, answer), self._unix_s(now))
 
     def tcp(self, query: bytes, client: str, uplink: str, now: float) -> tuple[bytes, ...]:
         if client not in self._secondaries:
             return self._responder.tcp(query, client, uplink, now)
-        asked = self._verify(query, client, now)
-        if asked.refusal:
-            return (asked.refusal,)
-        permitted = asked.may_transfer
-        answers = self._responder.tcp(asked.plain, client, uplink, now, may_transfer=permitted)
+        request = self._verify(query, client, now)
+        if request.refusal:
+            return (request.refusal,)
+        permitted = request.may_transfer
+        answers = self._responder.tcp(request.plain, client, uplink, now, may_transfer=permitted)
         if answers:
-            self._note(asked.plain, answers[0], client)
-        if asked.signer is None:
+            self._note(request.plain, answers[0], client)
+        if request.signer is None:
             return answers
-        return tuple(asked.signer.sign(answer, self._unix_s(now)) for answer in answers)
+        return tuple(request.signer.sign(answer, self._unix_s(now)) for answer in answers)
 
     def _unix_s(self, now: float) -> float:
         return now + self._responder.epoch_offset_s
@@ -89,10 +89,10 @@ class SecondaryAccess:
 
     def _note(self, plain: bytes, answer: bytes, client: str) -> None:
         """Report a secondary's request for a zone, unless it was refused."""
-        asked = parse(plain)
-        if asked is None or answer[3] & 15 or asked.type not in _REPORTED:
+        request = parse(plain)
+        if request is None or answer[3] & 15 or request.type not in _REPORTED:
             return
-        zone = wire.decode_name(asked.name)[0]
+        zone = wire.decode_name(request.name)[0]
         serial = self._responder.table.serial(zone)
         records = int.from_bytes(answer[6:8], "big")  # the response to IXFR may be the SOA only
         action = (client, "transferred" if records > 1 else "queried the SOA of", zone)
@@ -101,12 +101,12 @@ class SecondaryAccess:
             self._report(f"secondary {client}: {action[1]} {zone}, serial {serial}")
 
 
-def _fit(asked: _SecondaryQuery, answer: bytes) -> bytes:
+def _fit(request: _SecondaryQuery, answer: bytes) -> bytes:
     """The response if it fits with its signature, otherwise a truncated one (RFC 8945, 5.3)."""
-    query = parse(asked.plain)
+    query = parse(request.plain)
     size = query.edns.size if query and query.edns else UDP_MIN
     limit = max(UDP_MIN, min(size, UDP_MAX))
-    if query is None or asked.signer is None or len(answer) + asked.signer.extra_bytes <= limit:
+    if query is None or request.signer is None or len(answer) + request.signer.extra_bytes <= limit:
         return answer
     number, flags, *_ = wire.HEADER.unpack_from(answer)
     head = wire.HEADER.pack(number, flags | wire.TC, bool(query.question), 0, 0, 0)

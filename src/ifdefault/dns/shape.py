@@ -36,26 +36,26 @@ class Shape:
     `cookie_bytes`: the size of its cookie, 0: no cookie is added."""
 
     __slots__ = (
-        *("_asked", "_flags", "_last", "_nsid", "_reply", "_take"),
+        *("_query", "_flags", "_last", "_nsid", "_reply", "_take"),
         *("cookie_bytes", "end", "can_amplify", "parts", "turns"),
     )
 
-    def __init__(self, asked: ParsedQuery, reply: Sections, nsid: bytes, uplink: str) -> None:
-        self._asked, self._reply, self._nsid = asked, reply, nsid
+    def __init__(self, query: ParsedQuery, reply: Sections, nsid: bytes, uplink: str) -> None:
+        self._query, self._reply, self._nsid = query, reply, nsid
         self._last = reply.answer[-1][1] if reply.answer else _CONSTANT
         self.turns, self._take = self._last.turns(uplink)
         self.parts: dict[Turn, Parts] = {}
-        self.end = wire.HEADER.size + len(asked.question)
-        refused = bool(asked.refusal)  # it ends with a TSIG, after which no cookie can follow
-        self.cookie_bytes = len(asked.edns.cookie) if asked.edns and not refused else 0
-        self.can_amplify = asked.type in _AMPLIFYING
-        copied = asked.flags & (wire.OPCODE | wire.RD | wire.CD)
+        self.end = wire.HEADER.size + len(query.question)
+        refused = bool(query.refusal)  # it ends with a TSIG, after which no cookie can follow
+        self.cookie_bytes = len(query.edns.cookie) if query.edns and not refused else 0
+        self.can_amplify = query.type in _AMPLIFYING
+        copied = query.flags & (wire.OPCODE | wire.RD | wire.CD)
         authoritative = wire.AA if reply.authoritative else 0
         self._flags = wire.QR | copied | authoritative | reply.rcode & 15
 
     def udp(self, turn: Turn) -> Parts:
         """The response for a turn, as much of it as fits."""
-        limit = min(self._asked.edns.size, UDP_MAX) if self._asked.edns else UDP_MIN
+        limit = min(self._query.edns.size, UDP_MAX) if self._query.edns else UDP_MIN
         free = max(limit, UDP_MIN) - self._fixed_bytes
         for additional in (self._reply.additional, ()):
             head, rest = self.full(turn, additional)
@@ -73,7 +73,7 @@ class Shape:
         return self.end + cookie
 
     def full(self, turn: Turn, additional: Sequence[Owned]) -> Parts:
-        offsets = wire.compression_offsets(self._asked.name or wire.ROOT)
+        offsets = wire.compression_offsets(self._query.name or wire.ROOT)
         counts: list[int] = []
         records: list[bytes] = []
         for section in (self._reply.answer, self._reply.authority, additional):
@@ -88,9 +88,9 @@ class Shape:
         self, records: bytes, answers: int, authorities: int = 0, others: int = 0, more: int = 0
     ) -> Parts:
         """Records with header, OPT and TSIG refusal; `more` are additional flags."""
-        extra = self._opt(more == 0) + self._asked.refusal
-        others += bool(self._asked.edns) + bool(self._asked.refusal)
-        questions = bool(self._asked.question)
+        extra = self._opt(more == 0) + self._query.refusal
+        others += bool(self._query.edns) + bool(self._query.refusal)
+        questions = bool(self._query.question)
         flags = self._flags | more
         return _HEAD.pack(flags, questions, answers, authorities, others), records + extra
 
@@ -98,7 +98,7 @@ class Shape:
         return self.around(b"", 0, more=wire.TC)
 
     def _opt(self, with_nsid: bool) -> bytes:
-        if not (edns := self._asked.edns):
+        if not (edns := self._query.edns):
             return b""
         options = b""
         if with_nsid and edns.wants_nsid and self._nsid:

@@ -149,11 +149,11 @@ class ZoneSurvey:
     signed: bool = False
 
     def replies(self, server: ZoneServer, name: str, kind: str) -> list[Exchange]:
-        asked = (server.address, server.port, name, kind)
+        key = (server.address, server.port, name, kind)
         return [
             (question, reply)
             for question, reply in self.exchanges
-            if (question.address, question.port, question.name, question.type) == asked
+            if (question.address, question.port, question.name, question.type) == key
         ]
 
 
@@ -312,13 +312,13 @@ class Survey:
 
     def _query_servers(self, zone: str, servers: Iterable[ZoneServer]) -> Queries[list[Exchange]]:
         """Query the SOA and NS records of each server, over each uplink, by UDP and TCP."""
-        asked = (
+        questions = (
             Question(server.address, zone, kind, way, tcp, server.port)
             for server in servers
             for way in self._ways_to(server.address)
             for kind, tcp in (("SOA", False), ("SOA", True), ("NS", False))
         )
-        batch = tuple(dict.fromkeys(asked))  # several name servers may share an address
+        batch = tuple(dict.fromkeys(questions))  # several name servers may share an address
         replies = (yield batch) if batch else ()
         return list(zip(batch, replies, strict=True))
 

@@ -94,21 +94,23 @@ def _read(owner: bytes, rdata: bytes) -> Signature:
     return Signature(owner, algorithm, high << 32 | low, fudge_s, mac, number, error, other)
 
 
-def verify(plain: bytes, signature: Signature, key: TsigKey, now: float, asked: bytes = b"") -> int:
-    """The error of a message's signature, 0 if it is valid. `asked`: the MAC of the query, if the
-    message is its response."""
+def verify(
+    plain: bytes, signature: Signature, key: TsigKey, now: float, request_mac: bytes = b""
+) -> int:
+    """The error of a message's signature, 0 if it is valid. `request_mac`: the MAC of the query, if
+    the message is its response."""
     if not signature.names(key) or signature.algorithm != wire.encode_name(key.algorithm):
         return BADKEY
-    if not hmac.compare_digest(_mac(key, asked, plain, signature), signature.mac):
+    if not hmac.compare_digest(_mac(key, request_mac, plain, signature), signature.mac):
         return BADSIG
     return 0 if abs(signature.signed_s - now) <= signature.fudge_s else BADTIME
 
 
 class Signer:
-    """Signs a query, or all response messages to a query with the MAC `asked`, in order."""
+    """Signs a query, or all response messages to a query with the MAC `request_mac`, in order."""
 
-    def __init__(self, key: TsigKey, asked: bytes = b"") -> None:
-        self._key, self.mac = key, asked
+    def __init__(self, key: TsigKey, request_mac: bytes = b"") -> None:
+        self._key, self.mac = key, request_mac
         self._first = True
         self._names = wire.encode_name(key.name), wire.encode_name(key.algorithm)
 

@@ -81,11 +81,11 @@ def read_name(data: bytes, at: int) -> tuple[bytes, int]:
     return b"".join(labels).lower() + ROOT, end or at + 1
 
 
-def compression_offsets(asked: bytes) -> dict[bytes, bytes]:
+def compression_offsets(name: bytes) -> dict[bytes, bytes]:
     """All suffixes of the name in a question, each with the pointer to it."""
     pointers, at = {}, 0
-    while size := asked[at]:
-        pointers[asked[at:]] = (POINTER << 8 | HEADER.size + at).to_bytes(2, "big")
+    while size := name[at]:
+        pointers[name[at:]] = (POINTER << 8 | HEADER.size + at).to_bytes(2, "big")
         at += 1 + size
     return pointers
 
