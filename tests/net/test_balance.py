@@ -170,7 +170,7 @@ def programs(world: World) -> list[int]:
     return world["host"].python(find)
 
 
-def test_without_the_rights_the_normal_default_takes_all(lab_world: LabWorld) -> None:
+def test_without_rights_all_connections_use_the_primary(lab_world: LabWorld) -> None:
     """Which check names by its key, and the daemon in its status; all else is laid."""
     world = lab_world("two")
     configure(world)

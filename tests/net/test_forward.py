@@ -240,7 +240,7 @@ def test_thousands_of_services(world: World) -> None:
                 assert server_of(sock) == server
 
 
-def test_a_strangers_edit_is_mended(world: World) -> None:
+def test_a_foreign_edit_is_repaired(world: World) -> None:
     """And what he does to another table is none of our business."""
     lay(world, shared(1, 1))
     world["host"].nft("flush chain inet ifdefault_forward dnat_services\n")

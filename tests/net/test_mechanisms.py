@@ -65,7 +65,7 @@ def test_source_rules_need_neither_conntrack_nor_sysctls(lab_world: LabWorld) ->
     assert [u["mechanism"] for u in answers.status(world)["uplinks"]] == ["source"] * 2
 
 
-def test_a_naive_udp_socket_makes_the_host_track_connections(lab_world: LabWorld) -> None:
+def test_a_wildcard_udp_socket_makes_the_host_track_connections(lab_world: LabWorld) -> None:
     """The counterpart: it shows that the test above can tell."""
     world = lab_world("two")
     answers.serve(world)

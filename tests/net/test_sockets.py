@@ -63,12 +63,12 @@ def test_an_outgoing_mark_picks_the_uplink(world: World, dev: str) -> None:
         assert not list(leaves(world, dev, target, mark=CHOSEN[dev]))
 
 
-def test_an_unbound_socket_takes_the_normal_default(world: World) -> None:
+def test_an_unbound_socket_uses_the_primary(world: World) -> None:
     for target in CLIENT:
         assert not list(leaves(world, "wan0", target))
 
 
-def test_the_normal_default_follows_the_rank_and_main_stays(world: World) -> None:
+def test_the_primary_is_chosen_by_rank_and_main_stays(world: World) -> None:
     host = world["host"]
     listings = ["ip -4 route show table main".split(), "ip -6 route show table main".split()]
     before = [host.run(listing).stdout for listing in listings]

@@ -1,4 +1,4 @@
-"""Single cases of the diff that no random host comes upon often enough."""
+"""Cases of the diff that random hosts rarely produce."""
 
 from __future__ import annotations
 

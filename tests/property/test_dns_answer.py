@@ -1,4 +1,4 @@
-"""Whatever comes in: one answer at most, to the one who asked, readable, and not too large."""
+"""For any query: at most one response, to its sender, well-formed, and not too large."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a server answers, it is read, or passed over, or a WireError."""
+"""Any response is read, ignored, or raises WireError."""
 
 from __future__ import annotations
 

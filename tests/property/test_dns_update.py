@@ -1,5 +1,5 @@
-"""Whatever befalls updates, what a server says at last is what is to be there, and others' records
-are as others left them."""
+"""Whatever happens to updates, the server finally has the wanted addresses, and other hosts'
+records are unchanged."""
 
 from __future__ import annotations
 

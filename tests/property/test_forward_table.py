@@ -1,4 +1,4 @@
-"""Whatever is forwarded: the table gives each server its share, and refuses what it should.
+"""For any services: the table gives each server its share, and rejects what it should.
 
 Rules: the text is read and followed as the kernel would, lots as likelihoods; what it should say
 is worked out from the config alone.

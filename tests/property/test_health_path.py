@@ -1,4 +1,4 @@
-"""Whatever happens to a path, in whatever order: what must hold of it all the time.
+"""Invariants of a path, for any events in any order.
 
 `Things` are what the world may do; times go by in steps from none to hours, also without anybody
 calling. Probes are answered, lost, answered late, or never heard of.

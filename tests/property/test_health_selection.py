@@ -1,4 +1,4 @@
-"""Whatever the candidates are: what must hold of the decision."""
+"""Invariants of the decision, for any candidates."""
 
 from __future__ import annotations
 

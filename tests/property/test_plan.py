@@ -1,4 +1,4 @@
-"""What holds of every plan, on every host: see tests/property/hosts.py.
+"""Invariants of every plan, on every host: see tests/property/hosts.py.
 
 Rules: the kernel here is tests/property/fakekernel.py, which performs one operation at a time.
 """

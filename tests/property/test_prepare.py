@@ -1,4 +1,4 @@
-"""What holds of plans that follow one another: see tests/property/hosts.py."""
+"""Invariants of consecutive plans: see tests/property/hosts.py."""
 
 from __future__ import annotations
 

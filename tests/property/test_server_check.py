@@ -1,4 +1,4 @@
-"""Whatever comes of the checks, a content server is judged by two in a row, and never by us."""
+"""For any outcomes: two in a row decide about a server, and local errors never do."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_pace_is_kept_and_nobody_forgotten(
 
 
 @given(st.lists(st.lists(st.sampled_from(SERVERS), unique=True), max_size=10))
-def test_only_those_that_are_followed_are_asked(turns: list[list[ServerAddress]]) -> None:
+def test_only_the_servers_that_are_set_are_checked(turns: list[list[ServerAddress]]) -> None:
     judge, now = ServerChecker(), 0.0
     for servers in turns:
         judge.set_servers(now, servers)

@@ -1,4 +1,4 @@
-"""The filters for sockets say what they should, read as the kernel reads them.
+"""Socket filters, evaluated like the kernel does.
 
 `holds` is the kernel's inet_diag_bc_run, `sound` its inet_diag_bc_audit (net/ipv4/inet_diag.c).
 """

@@ -1,4 +1,4 @@
-"""What stands in our way on a host is named, with the rule it is, and what would be right."""
+"""Conflicts are reported with the rule that causes them, and a remedy."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_foreign_rule_in_our_block() -> None:
     )
 
 
-def test_foreign_rule_beside_the_normal_default_is_legal() -> None:
+def test_foreign_rule_with_our_outgoing_priority_is_no_conflict() -> None:
     assert told(with_rules(Rule(4, 32765, table=77, dst="10.0.0.0/8", protocol=3))) == []
 
 
@@ -207,7 +207,7 @@ def test_catches_default(rule: Rule, routes: tuple[str, ...], catches: bool) -> 
     assert catches_default(rule, facts, addresses) is catches
 
 
-def test_bypass_of_the_normal_default_is_a_warning() -> None:
+def test_bypass_of_the_primary_is_a_warning() -> None:
     [line] = told(with_rules(BYPASS))
     assert line.startswith(
         "warning: ip rule pref 5210 from all fwmark 0x80000/0xff0000 lookup main: "
@@ -233,7 +233,7 @@ def test_strict_filter_and_marks() -> None:
     assert told(replace(facts, sysctls=loose), host(return_path="mark")) == []
 
 
-def test_strict_filter_and_naive_udp() -> None:
+def test_strict_filter_and_wildcard_udp() -> None:
     facts = replace(
         HOST, sysctls=(("net/ipv4/conf/wan1/rp_filter", "1"),), wildcard_udp=((4, 4433),)
     )

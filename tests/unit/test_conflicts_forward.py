@@ -1,4 +1,4 @@
-"""What stands in the way of forwarded services is named, by the key of the config."""
+"""Conflicts with [[forward]] services are reported with the key of the config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chains that keep forwarded flows to their uplink: what is there when, and what it says."""
+"""The chains that keep forwarded flows on their uplink."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def text(what: ForwardedFlows | None, uplinks: tuple[Uplink, ...] = TWO) -> str:
     return render(Needs(HOST, uplinks, {}, (), host_forwards=True, forwarded=what))
 
 
-def test_what_isnt_followed_has_no_chain() -> None:
+def test_untracked_flows_have_no_chain() -> None:
     ruleset = text(None)
     assert "chain source_check" in ruleset
     assert "ct " not in ruleset
     assert "chain restore_prerouting" not in ruleset
 
 
-def test_what_others_forward_is_followed_and_nothing_else_done() -> None:
+def test_flows_forwarded_by_others_are_only_tracked() -> None:
     ruleset = text(ForwardedFlows())
     assert chain(ruleset, "restore_prerouting") == [
         "type filter hook prerouting priority mangle; policy accept;",
@@ -79,7 +79,7 @@ def test_a_masqueraded_lan() -> None:
     assert f"{out} ipv6 snat ip6 to {marks} {{ 0x21000000 : 2001:db8:a::10 }}" in leave
 
 
-def test_the_fence_is_before_what_looks_at_marks() -> None:
+def test_the_guard_precedes_all_rules_with_marks() -> None:
     follow = chain(text(LAN), "save_forward")
     assert follow[1] == (
         'ct state new,invalid iifname { "wan0", "wan1" } oifname { "lan0" } jump guard_internal'
@@ -91,7 +91,7 @@ def test_the_fence_is_before_what_looks_at_marks() -> None:
     ]
 
 
-def test_routed_prefixes_pass_the_fence_and_keep_their_source() -> None:
+def test_routed_prefixes_pass_the_guard_and_keep_their_source() -> None:
     routed = (replace(TWO[0], routed=("2001:db8:b:100::/56",)), TWO[1])
     ruleset = text(LAN, routed)
     assert chain(ruleset, "guard_internal")[2:] == [
@@ -155,7 +155,7 @@ SLOTS = (0x21000000, 0x22000000, 0x21000000, 0x21000000)
         ),
     ],
 )
-def test_a_balanced_lan_is_drawn(hook: Hook, kinds: str, lot: str) -> None:
+def test_a_lan_is_balanced(hook: Hook, kinds: str, lot: str) -> None:
     spared = (
         Rule(4, 32765, dst="192.0.2.0/24", ip_proto=6, dport=(8000, 8099)),
         Rule(6, 32765, ip_proto=17),
@@ -207,15 +207,13 @@ SERVICE = ForwardConfig((Ports("tcp", 80, 80),), (ForwardServer("10.0.0.10"),))
         (replace(CONFIG, host=HostConfig(forwarded="off"), forwards=(SERVICE,)), {}, True),
     ],
 )
-def test_when_flows_are_followed(
-    config: Config, forwarding: dict[str, str], expected: bool
-) -> None:
+def test_when_flows_are_tracked(config: Config, forwarding: dict[str, str], expected: bool) -> None:
     assert tracks_forwarded(config, facts(**forwarding)) is expected
     assert bool(forwarded_flows(config, facts(**forwarding), TWO, None)) is expected
     assert forwarded_flows(config, facts(**forwarding), (), None) is None
 
 
-def test_where_content_servers_are() -> None:
+def test_the_interfaces_of_servers() -> None:
     """By the longest prefix; never on an uplink, nor wherever a default leads."""
     to = tuple(map(ForwardServer, ("10.0.0.10", "10.1.0.1", "198.51.100.77", "192.0.2.1")))
     config = replace(CONFIG, forwards=(replace(SERVICE, to=to),))

@@ -1,4 +1,4 @@
-"""What the embedded server says: policies and records, case by case."""
+"""Responses of the embedded server: policies and records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client's messages, beside what dnspython makes and reads of them."""
+"""A client's messages, compared with dnspython."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many answers a network gets."""
+"""Response rate limiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NOTIFY: by which ways, how often, and when it is enough."""
+"""NOTIFY: its ways, retries, and end."""
 
 from __future__ import annotations
 

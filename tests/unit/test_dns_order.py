@@ -1,4 +1,4 @@
-"""The order in which addresses are handed out: fair over a cycle, even within it."""
+"""The order of addresses in responses: exact shares over a cycle, evenly distributed."""
 
 from __future__ import annotations
 

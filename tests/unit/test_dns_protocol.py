@@ -1,4 +1,4 @@
-"""How the embedded server says it: the protocol, EDNS, cookies, limits and transfers."""
+"""The protocol of the embedded server: EDNS, cookies, limits and transfers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the DNS is to say, from what uplinks offer and what was decided."""
+"""The data to publish, by the uplinks' addresses and the decision."""
 
 from __future__ import annotations
 

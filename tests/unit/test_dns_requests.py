@@ -1,4 +1,4 @@
-"""Asking and updating over sockets, where a server, or somebody else, says what it shouldn't."""
+"""Queries and updates over sockets, with malformed and forged responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TCP connections of the name server, where the network has no part in it."""
+"""TCP connections of the embedded server, without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a name to which server, when it is said again, and when it is looked at."""
+"""Dynamic updates: what is sent to which server, when it is repeated and checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hook on connect(): whose the slots are, what the hook is for, and its instructions."""
+"""The programs on connect(): slots, behaviour, and instructions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_two_of_three_leave_one_after_the_other(weights: dict[str, int], order: 
 # --- the hook that a config needs ----------------------------------------------------------
 
 
-def test_none_is_needed_for_the_normal_default_alone() -> None:
+def test_none_is_needed_without_balance() -> None:
     assert balance.desired_hook(config(OutgoingConfig()), UPLINKS, decision("abc")) is None
     rule = OutgoingRule(("a",), to=("192.0.2.0/24",))
     plain = config(OutgoingConfig(rules=(rule,)))

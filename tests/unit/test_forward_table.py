@@ -1,4 +1,4 @@
-"""The table of forwarded services: what it holds, who is checked, where a connection goes."""
+"""The table of [[forward]] services: its text, the checked servers, the server of a connection."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ DEFAULTS = [
 
 
 @pytest.mark.parametrize(("a", "b", "carriers", "where"), DEFAULTS)
-def test_normal_default(
+def test_primary(
     a: tuple[int, int], b: tuple[int, int], carriers: tuple[bool, bool], where: str
 ) -> None:
     uplinks = (replace(UP_A, rank=a[0], weight=a[1]), replace(UP_B, rank=b[0], weight=b[1]))

@@ -1,4 +1,4 @@
-"""What losses teach, and how far a run of them goes."""
+"""The loss model: what it learns, and the weight of a run."""
 
 from __future__ import annotations
 

@@ -166,13 +166,13 @@ def test_users_are_those_of_the_host(family: Family) -> None:
     assert way(lan, replace(flow, iif="lan0", src=LAN[family])) == "wan1"
 
 
-def test_cgroups_are_the_hooks_business() -> None:
+def test_cgroups_have_no_policy_rule() -> None:
     rule = OutgoingRule(("isp-b",), cgroups=("/backup",))
     assert ours(laid(with_rules(rule))) == ours(laid(CONFIG))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_naive_servers_answer_as_ever(family: Family) -> None:
+def test_wildcard_udp_servers_reply_as_before(family: Family) -> None:
     """Their answers have no source when they are routed, and may go to a port that is selected."""
     naive = replace(HOST, wildcard_udp=((4, 53), (6, 53)))
     facts = laid(with_rules(OutgoingRule(("isp-b",), transport="udp")), naive)

@@ -1,4 +1,4 @@
-"""A decision of the daemon in the plan: it ranks the uplinks, and nothing else changes."""
+"""The daemon's decision orders the uplinks of a plan, and changes nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which uplinks there are, and what becomes of those that can't be used."""
+"""Resolving uplinks, and the reasons why they are pending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nftables text: only what is needed, and nothing that another's packets could suffer from."""
+"""The text of table ifdefault: only what is needed, without side effects on other packets."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_routers_on_one_lan() -> None:
     ]
 
 
-def test_naive_udp() -> None:
+def test_udp_wildcard() -> None:
     ruleset = text(A, B, udp=True)
     assert chain(ruleset, "udp_wildcard")[1] == (
         'iifname { "wan0", "wan1" } udp dport { 53, 443 } ip daddr { 198.51.100.10, 203.0.113.10 }'

@@ -1,4 +1,4 @@
-"""Who may transfer zones, and whose answers are signed."""
+"""Who may transfer zones, and whose responses are signed."""
 
 from __future__ import annotations
 

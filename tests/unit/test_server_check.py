@@ -1,4 +1,4 @@
-"""A content server's life as its judge sees it, and which servers there are to judge."""
+"""The failure detector of servers, and which servers are checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sysctls: which are wanted, and in which order they are set and put back."""
+"""Sysctls: which are set, and the order in which they are set and reset."""
 
 from __future__ import annotations
 

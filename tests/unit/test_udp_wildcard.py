@@ -1,4 +1,4 @@
-"""Which address a UDP socket that is bound to none answers from, client by client."""
+"""The source address of replies of wildcard UDP servers, for every client."""
 
 from __future__ import annotations
 
