@@ -91,7 +91,7 @@ def test_what_is_remembered_is_what_would_be_said_anew(
     codes: list[int],
     random: object,
 ) -> None:
-    """But for the turn, which is the same after a whole cycle."""
+    """Except for the turn, which is the same after a complete cycle."""
     options = [option(code) for code in codes] + ([option(COOKIE, cookie)] if cookie else [])
     edns = {"use_edns": 0, "payload": payload, "options": options} if payload is not None else {}
     asked = asking(label, kind, want_dnssec=wants_dnssec and payload is not None, **edns)
@@ -149,7 +149,7 @@ def test_policies_over_a_cycle(
 
 
 def test_mutated_queries() -> None:
-    """The bench, in short."""
+    """A short version of the bench."""
     found = dns_fuzz.fuzz(4000, seed=1)
     assert found.wrong == {}
     assert found.anything <= 1.5

@@ -18,7 +18,7 @@ FATES = ("done", "refused", "lost", "done, unheard", "late")
 
 @dataclass
 class Server:
-    """Its records; what it is still to carry out, and when."""
+    """Its records; pending operations, and when they are applied."""
 
     records: set[str] = field(default_factory=set)
     late: list[tuple[float, Change]] = field(default_factory=list)
@@ -51,7 +51,7 @@ def say(course: UpdateState, server: Server, now: float, fate: str, delay_s: flo
 
 
 def go_on(course: UpdateState, server: Server, until_s: float, fates: list[str]) -> None:
-    """Do what is due, in its time; what is sent meets these fates, and then is done."""
+    """Perform what is due; updates have these outcomes, and then succeed."""
     now = -inf
     while (now := max(now, min(course.due_s, course.look_s))) <= until_s:
         server.catch_up(now)

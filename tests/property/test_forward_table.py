@@ -32,7 +32,7 @@ Likelihoods = dict[str, Fraction]  # "10.0.0.1:80", REFUSED or PASSED
 
 
 class Table:
-    """Follows one packet through the text."""
+    """Evaluates the table's text for one packet."""
 
     def __init__(self, text: str, address: str, transport: str, port: int) -> None:
         self.address, self.transport, self.port = address, transport, port
@@ -114,7 +114,7 @@ class Table:
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[tuple[ForwardConfig, ...], forward_table.Down]:
-    """Forwards that don't overlap, as the config sees to, and servers that are down."""
+    """Forwards that don't overlap, as the config requires, and servers that are down."""
     forwards = []
     for number in range(draw(st.integers(1, 4))):
         first = 100 * (number + 1)
@@ -194,7 +194,7 @@ def told(
     transport: str,
     port: int,
 ) -> Likelihoods:
-    """The same, as `explain` tells it."""
+    """The same for the lookup of `explain`."""
     found = forward_table.target(forwards, UPLINKS, transport, address, port, down)
     if found is None:
         return {PASSED: Fraction(1)}

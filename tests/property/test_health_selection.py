@@ -52,7 +52,7 @@ def test_sound(now: list[Candidate]) -> None:
 
 @given(candidates, st.randoms())
 def test_the_candidates_alone_decide(now: list[Candidate], random: Random) -> None:
-    """Ranks that differ leave nothing to their order either, nor to those of another family."""
+    """With different ranks, neither their order nor candidates of the other family matter."""
     ranked = [replace(c, rank=n) for n, c in enumerate(now)]
     found = decide(ranked)
     for family in FAMILIES:

@@ -18,7 +18,7 @@ steps = st.lists(st.tuples(verdicts, st.floats(0, 3)), max_size=80)
 
 @given(steps)
 def test_two_in_a_row_decide(fates: list[tuple[str, float]]) -> None:
-    """A model of one sentence a server, beside the judge."""
+    """A simple model of the checker, to compare with."""
     judge, now = ServerChecker(), 0.0
     judge.set_servers(now, SERVERS)
     evidence: dict[ServerAddress, list[bool]] = {server: [] for server in SERVERS}

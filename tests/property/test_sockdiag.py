@@ -130,7 +130,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 
 def sound(program: bytes) -> bool:
-    """No jump goes back, beyond the end by anything but four bytes, or between instructions."""
+    """No jump goes backwards, more than four bytes past the end, or between instructions."""
     starts, at = set(), 0
     jumps = []
     while at < len(program):

@@ -37,7 +37,7 @@ BYPASS = Rule(4, 5210, table=254, mark=0x80000, mask=0xFF0000, protocol=3)
 
 
 def told(facts: Facts, config: Config = CONFIG) -> list[str]:
-    """Each problem as a user reads it, warnings marked."""
+    """Each problem as shown to users, with warnings marked."""
     names = {uplink.name: n for n, uplink in enumerate(config.uplinks, 1)}
     found = find_conflicts(config, facts, resolve(config, facts, names))
     return [f"{'warning: ' * problem.warning}{problem}" for problem in found]

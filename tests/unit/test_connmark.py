@@ -214,7 +214,7 @@ def test_when_flows_are_tracked(config: Config, forwarding: dict[str, str], expe
 
 
 def test_the_interfaces_of_servers() -> None:
-    """By the longest prefix; never on an uplink, nor wherever a default leads."""
+    """By the longest prefix; never on an uplink, and never by a default route."""
     to = tuple(map(ForwardServer, ("10.0.0.10", "10.1.0.1", "198.51.100.77", "192.0.2.1")))
     config = replace(CONFIG, forwards=(replace(SERVICE, to=to),))
     uplinks = (replace(TWO[0], gateways=((4, "203.0.113.1"), (6, "fe80::1"))), TWO[1])

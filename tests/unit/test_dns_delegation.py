@@ -52,7 +52,7 @@ def soa(zone: str, serial: int = 1) -> Rrset:
 
 @dataclass
 class Net:
-    """All servers there are. `mute`: (address, uplink, tcp), where None is any."""
+    """All servers. `mute`: (address, uplink, tcp), where None matches any."""
 
     zones: dict[str, list[Rrset]]
     servers: dict[str, tuple[str, ...]]
@@ -138,7 +138,7 @@ def net() -> Net:
 
 
 def drive(asking: Queries[T], ask: Callable[[Question], QueryResult]) -> T:
-    """As the command does, but one question after the other."""
+    """Like the command, but one query after the other."""
     try:
         batch = next(asking)
         while True:
@@ -157,7 +157,7 @@ def problems(net: Net, config: DnsConfig = CONFIG, truth: LocalState = TRUTH) ->
 
 
 def split_hoster(net: Net) -> None:
-    """Let the secondary have a copy of our zone of its own, and example.net another server."""
+    """Give the secondary its own copy of our zone, and example.net another server."""
     net.servers |= {"192.0.2.1": ("example.net",), HOSTER: ("hoster.org", ZONE)}
     net.put("net", "example.net", "NS", "ns.example.net")
     net.put("net", "ns.example.net", "A", "192.0.2.1")
@@ -230,7 +230,7 @@ def test_name_servers_that_depend_on_each_other_end_somewhere(net: Net) -> None:
 @settings(max_examples=50)
 @given(st.data())
 def test_whatever_is_answered_it_ends(data: st.DataObject) -> None:
-    """No reply, however odd, leads astray for good or breaks the diagnose."""
+    """No malformed reply causes an endless survey or an exception in diagnose."""
     names = st.sampled_from(["", "net", "example.net", ZONE, NS_A, "ns.hoster.org", "a.b"])
     kinds = st.sampled_from(["A", "AAAA", "NS", "CNAME", "DS"])
     values = st.lists(st.one_of(names, st.sampled_from([A, B, A6, HOSTER])), min_size=1, max_size=3)
@@ -494,7 +494,7 @@ def test_records_of_the_config_are_meant(net: Net) -> None:
 
 
 def by_update(*servers: Endpoint) -> DnsConfig:
-    """Our name stands in example.net, which others serve."""
+    """Our name is in example.net, which other servers serve."""
     return DnsConfig((NameConfig(ZONE, ttl=30),), updates=(UpdateConfig("example.net", servers),))
 
 

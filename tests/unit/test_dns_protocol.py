@@ -219,7 +219,7 @@ def test_addresses_that_were_not_asked_for_are_left_out_first() -> None:
 
 
 def learn(server: Responder, client: str = CLIENT, now: float = 0.0) -> bytes:
-    """A whole cookie, as the server gives it to who has none."""
+    """A complete cookie, as the server sends it to a client without one."""
     asked = asking("", use_edns=0, options=[option(COOKIE, b"12345678")])
     (got,) = ask(server, asked, client=client, now=now).options
     whole: bytes = got.to_wire()

@@ -136,7 +136,7 @@ def test_a_delegated_zone_has_its_own_names() -> None:
 
 
 def test_glue_stays_whatever_is_dead() -> None:
-    """The parent's delegation names it as well, and a resolver steers around it by itself."""
+    """The delegation at the parent has it as well, and resolvers avoid it by themselves."""
     config = DnsConfig(server=ServerConfig(("example",)))
     (zone,) = serve(config, (say(decided("isp-b")),), ALL)
     assert len(zone.nameservers) == 3

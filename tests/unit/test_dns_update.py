@@ -124,7 +124,7 @@ def test_a_failure_is_tried_again_later_each_time_and_at_once_for_other_ways() -
 
 
 def test_after_a_try_without_an_end_nothing_is_forgotten_for_a_while() -> None:
-    """The server may get to it later than to what was sent after it."""
+    """The server may apply it after a later one."""
     course = UpdateState()
     course.want(0, [A, B], 30)
     course.outcome_unknown(0)

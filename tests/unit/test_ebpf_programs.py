@@ -148,7 +148,7 @@ HOOKS = {
 
 @pytest.mark.parametrize("name", HOOKS)
 def test_programs_end_and_jump_within(name: str) -> None:
-    """The kernel's verifier sees the rest, in the network tests."""
+    """The network tests run the kernel's verifier."""
     connecting = [programs.connect(HOOKS[name], family, 1, 3, 4) for family in (4, 6)]
     for code in (*connecting, programs.sock_create(1, 4)):
         assert len(code) % 8 == 0

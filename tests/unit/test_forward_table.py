@@ -71,7 +71,7 @@ def test_services_of_the_same_servers_share_a_chain() -> None:
 
 
 def test_services_offered_on_the_same_uplinks_share_their_maps() -> None:
-    """In whatever order the config names them."""
+    """In any order of the config."""
     there = [("isp-1", "isp-2"), ("isp-2", "isp-1"), ("isp-2",)]
     found = lines(*(forward(f"tcp:{n}", ONE, uplinks=names) for n, names in enumerate(there, 1)))
     assert [line for line in found if "daddr" in line] == [
@@ -81,7 +81,7 @@ def test_services_offered_on_the_same_uplinks_share_their_maps() -> None:
 
 
 def test_no_anonymous_set_a_pool() -> None:
-    """The kernel would take a time that grows with the square of their number."""
+    """The kernel would take time quadratic in their number."""
     few, many = (
         "\n".join(
             lines(*(forward(f"tcp:{n}", ONE, ForwardServer(TWO, n)) for n in range(1, count)))

@@ -135,7 +135,7 @@ def test_way(
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_wg_quick_started_after_us_is_overtaken(family: Family) -> None:
-    """Until we plan again, it takes the replies; then the block stands above its rules."""
+    """It takes replies until the next plan; then the block precedes its rules."""
     before = settle(HOST, planned(CONFIG, HOST).desired)
     after = hosts.with_foreign(before, "wg-quick above")
     reply = Flow(family, FAR[family], B[family])
@@ -203,7 +203,7 @@ def test_refusals_are_not_suppressed() -> None:
 
 
 def test_device_of_no_route_is_taken_to_be_on_link() -> None:
-    """IPv4 alone: ip_route_output_key_hash_rcu."""
+    """IPv4 only: ip_route_output_key_hash_rcu."""
     assert goes(bare(), Flow(4, FAR[4], oif="lan0")) == "lan0"
     assert bare().lookup(Flow(4, FAR[4], oif="lan0")).source == "192.168.1.1"
     assert goes(bare(), Flow(6, FAR[6], oif="lan0")) == "unreachable"
@@ -256,7 +256,7 @@ def test_source_that_the_kernel_picks(family: Family, gateway: str, dst: str, so
 
 
 def test_source_of_a_socket_that_talks_to_its_own_host() -> None:
-    """Bound to another device than the address's, and so past the local table."""
+    """Bound to another device than that of the address, so the local table doesn't match."""
     route = Route(6, TABLE_MAIN, "default", hops=(Hop("wan1"),))
     verdict = bare(route).lookup(Flow(6, A[6], oif="wan1"))
     assert (verdict.hop, verdict.source) == (Hop("wan1"), A[6])

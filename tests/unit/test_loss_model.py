@@ -10,7 +10,7 @@ from ifdefault.health.loss_model import FIRST_LEAST, NEXT_LEAST, NEXT_MOST, Loss
 
 
 def rounds_to(line: LossModel, limit: float) -> int:
-    """How many losses in a row it takes."""
+    """The number of losses in a row to be declared down."""
     total, losses = 0.0, 0
     while total < limit:
         total += line.weight(losses)
@@ -52,8 +52,8 @@ def test_a_few_bursts_make_it_patient() -> None:
 
 
 def test_single_losses_do_not_hide_bursts() -> None:
-    """A mixture: many losses of one round, few of ten. The second loss still says much, those
-    after it little."""
+    """A mixture: many losses of one round, few of ten. The second loss still has a high weight,
+    those after it a low one."""
     line = LossModel()
     for at in range(5000):
         for _ in range(20):

@@ -134,7 +134,7 @@ def test_an_uplink_without_the_family_is_passed_over() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_wins_over_a_rule(family: Family) -> None:
-    """The LAN, answers, and what has been given an uplink."""
+    """The LAN, replies, and packets with an uplink's mark."""
     everything = ("0.0.0.0/0", "2000::/3", "fd00::/8")
     facts = laid(with_rules(OutgoingRule(("isp-b",), everything)))
     assert way(facts, Flow(family, FAR[family])) == "wan1"
@@ -157,7 +157,7 @@ def test_a_rule_wins_over_an_uplinks_own_link(family: Family) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_users_are_those_of_the_host(family: Family) -> None:
-    """What is forwarded is user 0's to the kernel."""
+    """For the kernel, forwarded packets are of user 0."""
     facts = laid(with_rules(OutgoingRule(("isp-b",), users=(0,))))
     flow = Flow(family, FAR[family])
     assert way(facts, flow) == "wan1"
@@ -173,7 +173,7 @@ def test_cgroups_have_no_policy_rule() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_wildcard_udp_servers_reply_as_before(family: Family) -> None:
-    """Their answers have no source when they are routed, and may go to a port that is selected."""
+    """Their replies have no source when they are routed, and may match the port of a rule."""
     naive = replace(HOST, wildcard_udp=((4, 53), (6, 53)))
     facts = laid(with_rules(OutgoingRule(("isp-b",), transport="udp")), naive)
     answer = Flow(family, FAR[family], ip_proto=UDP, sport=53, dport=4000)

@@ -113,7 +113,7 @@ def test_what_conntrack_is_asked_for(mechanism: str, tracked: str, restored: str
 
 
 def test_routers_on_one_lan() -> None:
-    """By MAC; a neighbour is no router, whichever prefix it is in, and nft refuses overlaps."""
+    """By MAC. Neighbours in any prefix of the LAN aren't routers, and nft rejects overlaps."""
     macs = ("02:00:00:00:00:01", "02:00:00:00:00:02")
     first = replace(A, mechanism="mark", router_macs=macs[:1])
     narrow = replace(Address(4, "wan0", "203.0.113.200", 25))
@@ -142,6 +142,6 @@ def test_udp_wildcard() -> None:
 
 
 def test_address_of_two_uplinks_is_marked_once() -> None:
-    """nft refuses a map with one key twice; `return_path = "source"` lets it come to that."""
+    """nft rejects a duplicate key in a map, which `return_path = "source"` could cause."""
     twin = uplink(2, "wan0", "203.0.113.10")
     assert "{ 203.0.113.10 : goto mark_and_save_1 }" in text(A, twin, udp=True)

@@ -70,7 +70,7 @@ def query(
 
 
 def read(answer: bytes, asked: dns.message.Message) -> dns.message.Message:
-    """The answer, its signature checked if the query had one."""
+    """The response, with its signature verified if the query had one."""
     return dns.message.from_wire(answer, keyring=asked.keyring, request_mac=asked.mac)
 
 
@@ -131,7 +131,7 @@ def test_a_signed_query_gets_a_signed_answer(guard: SecondaryAccess, client: str
 
 
 def test_a_signature_that_does_not_fit_any_more(guard: SecondaryAccess) -> None:
-    """The answer fits 1232 bytes, but not with 100 more."""
+    """The response fits into 1232 bytes, but not with 100 more."""
     name = "long.www.example."
     message = dns.message.make_query(name, "TXT", use_edns=0, payload=700)
     plain = guard.udp(message.to_wire(), KEYED, "a", NOW)

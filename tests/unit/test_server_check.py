@@ -18,7 +18,7 @@ STEP_S = 1e-6
 
 
 class Lan:
-    """Answers what the judge asks: `fate` says how, "mute" not at all."""
+    """Answers checks by `fate`; "mute": not at all."""
 
     def __init__(self, *servers: ServerAddress) -> None:
         self.now = 1000.0

@@ -39,7 +39,7 @@ def operations(now: dict[str, str], desired: Desired) -> tuple[Operation, ...]:
 
 
 def performed(now: dict[str, str], todo: tuple[Operation, ...]) -> dict[str, str]:
-    """As the kernel does it: forwarding and redirects exclude one another."""
+    """Like the kernel: forwarding and redirects are mutually exclusive."""
     for operation in todo:
         assert isinstance(operation, SetSysctl)
         if operation.name == "net/ipv4/ip_forward":
@@ -62,7 +62,7 @@ def test_there_and_back(redirects: str, advertisements: str) -> None:
 
 
 def test_advertisements_are_taken_as_long_as_the_host_forwards() -> None:
-    """At no time does it forward with accept_ra = 1."""
+    """It never forwards with accept_ra = 1."""
     todo = operations(BEFORE, Desired(sysctls=wanted(BEFORE)))
     back = operations(performed(BEFORE, todo), Desired(sysctls=tuple(BEFORE.items())))
     now = BEFORE

@@ -25,7 +25,7 @@ WANTED = Desired(tables=tuple(TEXTS.items()))
 
 
 def held(**others: NftTable | None) -> Facts:
-    """Facts with each of our tables as loaded, but for others; None is not there."""
+    """Facts with each of our tables as loaded, except for `others`; None: missing."""
     tables: dict[str, NftTable | None] = {
         name: NftTable(ruleset_digest(text), "as listed") for name, text in TEXTS.items()
     }

@@ -22,7 +22,7 @@ def theirs(key: LoadedKey) -> dns.tsig.Key:
 
 
 def signed(key: LoadedKey = KEY) -> tuple[dns.message.QueryMessage, bytes]:
-    """A query, and the same as dnspython signs it at NOW."""
+    """A query, and the same signed by dnspython at NOW."""
     query = dns.message.make_query("www.example.", "SOA", use_edns=0)
     asked = dns.message.from_wire(query.to_wire())
     asked.use_tsig(theirs(key))
@@ -69,7 +69,7 @@ def test_what_is_wrong_with_a_signature() -> None:
 
 
 def test_the_answers_to_one_query_hang_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a zone transfer; dnspython verifies each by the one before it."""
+    """As in a zone transfer; dnspython verifies each by the previous one."""
     monkeypatch.setattr("time.time", lambda: NOW)
     query, message = signed()
     _, signature = tsig.split(message)
@@ -127,7 +127,7 @@ def test_what_is_not_signed() -> None:
 
 @given(st.binary(max_size=300), st.integers(0, 400))
 def test_whatever_comes_is_read_or_refused(noise: bytes, cut: int) -> None:
-    """Of any bytes, and of any beginning of a message with a TSIG."""
+    """For any bytes, and any prefix of a message with a TSIG."""
     _, message = signed()
     for data in (noise, message[:cut] + noise, message[: cut % len(message)]):
         try:
