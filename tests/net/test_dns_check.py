@@ -57,7 +57,7 @@ def told(world: World, *more: str) -> list[str]:
 
 
 def serve(world: World, config: str = OURS) -> None:
-    """The daemon serves our zone, and says so."""
+    """The daemon serves our zone, and its state is reported."""
     start(world, config)
 
     def current() -> bool:
@@ -68,7 +68,7 @@ def serve(world: World, config: str = OURS) -> None:
 
 
 def parent(world: World, *nameservers: tuple[str, tuple[str, ...]], zone: str = ZONE) -> None:
-    """Let the parent say this of a zone; without name servers nothing."""
+    """Set a zone's delegation at the parent; without name servers, remove it."""
     world.end("named-core")
     shutil.rmtree(world.dir / "named-core", ignore_errors=True)
     given = [DelegatedZone(zone, nameservers)] if nameservers else []

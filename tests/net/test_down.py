@@ -17,7 +17,7 @@ from tests.net.kernelstate import apply, differences, down, read_state
 
 
 def strict_filter(world: World) -> None:
-    """What a distribution may set, and what marks then need a sysctl for."""
+    """A sysctl that distributions set, and that requires another one with marks."""
     world["host"].sysctl("net.ipv4.conf.wan0.rp_filter", 1)
 
 
@@ -38,7 +38,7 @@ def forwarding(world: World) -> None:
 
 
 def hardened(world: World) -> None:
-    """To forward and not to, the kernel sets it itself."""
+    """The kernel sets it when forwarding is enabled or disabled."""
     world["host"].sysctl("net.ipv4.conf.all.accept_redirects", 0)
 
 
@@ -102,7 +102,7 @@ def test_a_group_that_someone_changed_since_is_left_alone(lab_world: LabWorld) -
 
 
 def test_the_oldest_value_is_the_original(lab_world: LabWorld) -> None:
-    """Whatever happened between two applies, `down` goes back to before the first."""
+    """Whatever happened between two applies, `down` restores the state before the first."""
     world = lab_world("shared-address")
     before = read_state(world["host"])
     apply(world)

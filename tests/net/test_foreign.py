@@ -201,7 +201,7 @@ table inet user {
 
 @pytest.mark.parametrize("program", ["iptables", "iptables-legacy"])
 def test_iptables_rules_with_marks(lab_world: LabWorld, program: str) -> None:
-    """Other bits are none of our business; ours are named, in whatever kernel table."""
+    """Other bits don't matter; use of ours is reported, in any kernel table."""
     world = serving(lab_world("two"))
     host = world["host"]
     both = (program, program.replace("ip", "ip6", 1))
@@ -241,14 +241,14 @@ _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # linux/in.h, linux/in6.h
 
 
 def lay_tproxy(node: Node) -> None:
-    """As Documentation/networking/tproxy.rst has it."""
+    """As in Documentation/networking/tproxy.rst."""
     for option in ("-4", "-6"):
         node.ip("rule add fwmark 1 lookup 100\nroute add local default dev lo table 100\n", option)
     node.nft(TPROXY)
 
 
 def asked_of_proxy(world: World, client: str, address: str) -> str:
-    """Connect to an address on the proxied port: whom did the proxy stand in for?"""
+    """Connect to an address on the proxied port, and return the original destination."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     transparent = {
         socket.AF_INET: (socket.IPPROTO_IP, _IP_TRANSPARENT),
@@ -333,7 +333,7 @@ def test_routes_in_our_tables_are_named_and_stay(lab_world: LabWorld) -> None:
 
 
 def test_networkd_settings_are_named(lab_world: LabWorld, tmp_path: Path) -> None:
-    """Only where it runs in the same network namespace: a stand-in with its name does."""
+    """Only if it runs in the same network namespace; here a process with its name does."""
     world = lab_world("two")
     config = tmp_path / "ifdefault.toml"
     config.write_text(world.config.read_text())

@@ -110,7 +110,7 @@ def test_outgoing_sockets_by_their_mark(host: Node, wires: Wires) -> None:
 
 @pytest.mark.parametrize("bound", [*DEAD, "0.0.0.0", "::"])
 def test_inbound_connections_stay(host: Node, wires: Wires, bound: str) -> None:
-    """Whose local port has a listener, on their address or on any."""
+    """Their local port has a listener, on their address or the wildcard."""
     server = wires.listen("host", bound)
     targets = {"0.0.0.0": DEAD[:1], "::": DEAD}.get(bound, (bound,))
     inbound = [wires.connect("client", server, target) for target in targets]
@@ -139,7 +139,7 @@ def test_more_listeners_than_the_kernel_is_asked_to_check(host: Node, wires: Wir
 
 
 def test_what_is_reached_without_the_uplink_is_spared(host: Node, wires: Wires) -> None:
-    """The host talks to itself by its public name, and to its LAN."""
+    """The host connects to its own public address, and to its LAN."""
     own = wires.listen("host", DEAD[0])
     to_itself = wires.connect("host", own, DEAD[0], source=DEAD[0])
     lan = wires.listen("content", "192.168.1.10")
@@ -240,7 +240,7 @@ def test_flows_that_are_answered_to_a_dead_address(tracking: Node, others: tuple
 
 
 def test_a_kernel_without_the_filter(tracking: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux before 6.11 refuses it: an unknown attribute is as one that it doesn't know."""
+    """Linux before 6.11 refuses it, like an unknown attribute."""
     monkeypatch.setattr(netfilter, "CTA_FILTER", 63)
     monkeypatch.setattr(conntrack, "_PACKETS_AT_ONCE", 1)
     assert freed(tracking) == Killed(flows=5)
@@ -249,7 +249,7 @@ def test_a_kernel_without_the_filter(tracking: Node, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("others", [(), OTHER])
 def test_nothing_but_a_dead_uplinks_flows(world: World, others: tuple[str, ...]) -> None:
-    """What a kernel lists that compares the wrong way round is then nothing."""
+    """A kernel with the inverted comparison then lists nothing."""
     host = world["host"]
     host.nft(TRACKED)
     for of in (0, 1):

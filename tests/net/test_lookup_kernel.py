@@ -132,7 +132,7 @@ def _flows(facts: Facts, rng: random.Random) -> Iterator[Flow]:
 
 
 def _kernels(flow: Flow) -> str:
-    """Device, gateway and source of the kernel's answer, or that there is none."""
+    """Device, gateway and source of the kernel's reply, or its error."""
     ports = flow.sport, flow.dport
     told = route_get(flow.dst, flow.src, "", flow.oif, flow.mark, flow.ip_proto, ports, flow.uid)
     if told.route is None or told.route.kind == "unreachable":

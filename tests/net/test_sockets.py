@@ -35,7 +35,7 @@ def world(lab_world: LabWorld) -> World:
 
 
 def leaves(world: World, dev: str, target: str, **options: str | int) -> Iterator[str]:
-    """Talk to the client by TCP and UDP; what doesn't leave by `dev`, from its address."""
+    """Exchange TCP and UDP with the client; return what doesn't leave by `dev` from its address."""
     own = OWN[dev][":" in target]
     for kind in KINDS:
         talk = Talk(world["host"], world["client"], target, kind, **options)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def test_ping_from_a_device_and_from_an_address(world: World, dev: str) -> None:
 
 
 def test_a_device_without_an_address_for_the_family_is_no_way_around(lab_world: LabWorld) -> None:
-    """IPv6 only: the kernel has no IPv4 there, and takes no other uplink instead."""
+    """IPv6 only: without IPv4 there, the kernel uses no other uplink instead."""
     world = lab_world("v6only")
     assert world.ifdefault("apply").returncode == 0
     talk = Talk(world["host"], world["client"], CLIENT[0], device="wan1", wait_s=0.5)

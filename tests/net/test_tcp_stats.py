@@ -49,7 +49,7 @@ def signs(world: World) -> Iterator[TcpMonitor]:
 
 
 def acknowledged(signs: TcpMonitor, address: str, number: int) -> None:
-    """Look until so many sockets have been seen to move; an ACK may take its time."""
+    """Read until so many sockets have progressed; an ACK may be delayed."""
     seen: list[int] = []
 
     def enough() -> bool:
@@ -120,7 +120,7 @@ def test_a_new_connection_is_progress(signs: TcpMonitor, wires: Wires) -> None:
 
 
 def test_a_new_connection_that_is_older_than_the_last_look(signs: TcpMonitor, wires: Wires) -> None:
-    """Looks between two walks miss it; by then its path may be dead."""
+    """Readings between two walks miss it; its path may be down by then."""
     server = wires.listen("client", CLIENT[0])
     wires.connect("host", server, CLIENT[0], source=A[0])
     signs.read(0.0)
@@ -164,7 +164,7 @@ def test_stalled(signs: TcpMonitor, wires: Wires, world: World) -> None:
 
 
 def test_half_open(signs: TcpMonitor, wires: Wires, world: World) -> None:
-    """A client that never hears the host's SYN-ACK, as one that forged its address."""
+    """A client that never gets the host's SYN-ACK, like one with a forged address."""
     world["client"].nft(f"""table inet deaf {{
       chain c {{ type filter hook input priority 0; tcp sport {PORT} drop; }}
     }}
