@@ -39,7 +39,7 @@ def find_uplink(uplinks: Sequence[Uplink], name: str) -> Uplink:
     """The uplink of this name. Raises HostError if there is none, or if it is pending."""
     by_name = {uplink.name: uplink for uplink in uplinks}
     if name not in by_name:
-        raise HostError(Problem("", f'no uplink "{name}"', f"use one of {', '.join(by_name)}"))
+        raise HostError(Problem("", f'no uplink "{name}"', f"there are {', '.join(by_name)}"))
     if by_name[name].pending:
         raise HostError(Problem(f"uplink.{name}", f"is pending: {by_name[name].pending}"))
     return by_name[name]
