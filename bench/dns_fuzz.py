@@ -23,7 +23,7 @@ from ifdefault.dns import table
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.query import ParsedQuery, parse
-from ifdefault.dns.shape import LEAST_UDP, LEVER, MOST_TCP, MOST_UDP
+from ifdefault.dns.shape import AMPLIFICATION_MAX, TCP_MAX, UDP_MAX, UDP_MIN
 from ifdefault.dns.wire import ANY, MAILA, MAILB, RRSIG, SIG
 from tests.unit.dnszones import NAMES, SECRET, zone
 
@@ -181,7 +181,7 @@ def judge(found: Found, query: bytes, answer: bytes | None, most: int = 0) -> No
 
 
 def _most(asked: ParsedQuery) -> int:
-    return max(LEAST_UDP, min(asked.edns.size, MOST_UDP)) if asked.edns else LEAST_UDP
+    return max(UDP_MIN, min(asked.edns.size, UDP_MAX)) if asked.edns else UDP_MIN
 
 
 def read(found: Found, query: bytes, answer: bytes) -> None:
@@ -237,7 +237,7 @@ def _over_tcp(found: Found, server: Responder, query: bytes, n: int) -> None:
         found.wrong[f"exception: {type(error).__name__}: {query.hex()}"] += 1
         return
     for answer in answers[:1]:
-        judge(found, query, answer, MOST_TCP)
+        judge(found, query, answer, TCP_MAX)
 
 
 # --- the bench ----------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def run() -> Report:
         Figure("exceptions", exceptions, "", 0),
         Figure("answers above the limit", large, "", 0),
         Figure("answers that are wrong otherwise", others, "", 0),
-        Figure("worst amplification, asked for anything", found.anything, "", LEVER),
+        Figure("worst amplification, asked for anything", found.anything, "", AMPLIFICATION_MAX),
         Figure("worst amplification of any query", found.lever),
         Figure(f"answers read by dnspython, one in {SAMPLE}", found.read),
         Figure("queries per second of the answering alone", COUNT / found.busy_s),

@@ -19,7 +19,7 @@ from bench.results import Figure, Report, Table
 from bench.stats import median
 from bench.subject import Subject
 from ifdefault.kernel import sockdiag, sysctl
-from ifdefault.kernel.kill_connections import Freed, free
+from ifdefault.kernel.kill_connections import Killed, kill
 from ifdefault.kernel.netlink import Netlink, attribute
 from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.kernel.uapi import inet_diag as diag
@@ -55,7 +55,7 @@ Pairs = list[tuple[socket.socket, socket.socket]]
 @dataclass(frozen=True, slots=True)
 class Round:
     ms: float
-    freed: Freed
+    freed: Killed
     left: int
     touched: int
 
@@ -124,9 +124,9 @@ def _rounds(world: World, family: Family) -> Iterator[Round]:
                 yield Round(*found, left, touched)
 
 
-def _free() -> tuple[float, Freed]:
-    freed: list[Freed] = []
-    ms = time_ms(lambda: freed.append(free(tuple(_DEAD.values()), others=tuple(_OTHER.values()))))
+def _free() -> tuple[float, Killed]:
+    freed: list[Killed] = []
+    ms = time_ms(lambda: freed.append(kill(tuple(_DEAD.values()), others=tuple(_OTHER.values()))))
     return ms, freed[0]
 
 

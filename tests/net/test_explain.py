@@ -84,7 +84,7 @@ def test_a_naive_udp_port_is_explained(lab_world: LabWorld) -> None:
         port: _ask(world, "198.18.1.10", "198.51.100.10", protocol="udp", port=port)
         for port in (ports.UDP_BOUND, ports.UDP_NAIVE)
     }
-    assert told[ports.UDP_BOUND]["mechanism"] == "source: its addresses tell it apart"
+    assert told[ports.UDP_BOUND]["mechanism"] == "source: its addresses are its own"
     assert "redirected to 203.0.113.10" in told[ports.UDP_NAIVE]["mechanism"]
     assert {found["uplink"] for found in told.values()} == {"isp-b"}
 

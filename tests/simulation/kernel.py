@@ -26,7 +26,7 @@ from ifdefault.model.kernel import (
     Rule,
     SetSysctl,
 )
-from ifdefault.model.kernel_news import KernelChange, LinkChanged, ObjectChanged
+from ifdefault.model.kernel_events import KernelChange, LinkChanged, ObjectChanged
 from ifdefault.plan.lookup import Fib, Flow, LookupResult
 from tests.property import fakekernel
 from tests.property.hosts import KERNEL

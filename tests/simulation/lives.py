@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 
 from ifdefault.model.config import Family
-from ifdefault.model.kernel_news import NeighbourChanged
+from ifdefault.model.kernel_events import NeighbourChanged
 from tests.simulation import host
 from tests.simulation.clock import Process
 from tests.simulation.internet import Line, Uplink

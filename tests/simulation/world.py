@@ -12,7 +12,7 @@ from ifdefault.model.config import Config, Family
 from ifdefault.model.health import Forced
 from ifdefault.model.host import State
 from ifdefault.model.kernel import Loaded
-from ifdefault.model.kernel_news import KernelChange
+from ifdefault.model.kernel_events import KernelChange
 from tests.simulation import host
 from tests.simulation.clock import Clock
 from tests.simulation.internet import Uplink

@@ -34,7 +34,7 @@ from ifdefault.model.kernel import (
     Route,
     Rule,
 )
-from ifdefault.model.kernel_news import KernelChange, LinkChanged, ObjectChanged
+from ifdefault.model.kernel_events import KernelChange, LinkChanged, ObjectChanged
 from ifdefault.plan.diff import record_tables
 from ifdefault.plan.lookup import Fib, Flow
 from ifdefault.plan.prepare import Prepared

@@ -17,7 +17,7 @@ from ifdefault.health.states import Memory
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.dns import DnsConfig
 from ifdefault.model.kernel import PROTOCOL
-from ifdefault.model.kernel_news import LinkChanged, ObjectChanged, Overrun
+from ifdefault.model.kernel_events import LinkChanged, ObjectChanged, Overrun
 from ifdefault.plan import prepare as planning
 from ifdefault.plan.prepare import Prepared
 from tests.unit.controlled import ADDRESSES, CONFIG, FAR, Host, facts, kinds

@@ -17,7 +17,7 @@ from ifdefault.daemon.perform import Performers
 from ifdefault.host.store import Store
 from ifdefault.kernel import watch as kernel_watch
 from ifdefault.model.health import TcpStats
-from ifdefault.model.kernel_news import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
+from ifdefault.model.kernel_events import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
 from tests.unit.controlled import CONFIG, Host
 
 

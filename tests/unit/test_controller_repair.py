@@ -12,7 +12,7 @@ from ifdefault.daemon.controller.reconcile import BACKSTOP_S, RETRY_LONGEST_S
 from ifdefault.daemon.controller.repair_backoff import ROUNDS
 from ifdefault.model.config import OutgoingConfig, OutgoingRule
 from ifdefault.model.kernel import PROTOCOL, AddRule, Neighbour, Operation, PutHook, Rule
-from ifdefault.model.kernel_news import NeighbourChanged, ObjectChanged
+from ifdefault.model.kernel_events import NeighbourChanged, ObjectChanged
 from tests.unit.controlled import ADDRESSES, CONFIG, UPLINKS, Host, facts, kinds
 
 GROUP = "/g"
@@ -178,7 +178,7 @@ def test_uplinks_that_cannot_be_distinguished_for_now_stay_as_they_are() -> None
     host.facts = replace(host.facts, neighbours=known[:1])
     host.change(ObjectChanged("address"))
     host.run(60.0)
-    told = "203.0.113.10 is isp-a's too, and no MAC of its router is known"
+    told = "203.0.113.10 is isp-a's too, and its router's MAC is unknown"
     assert len([text for text in host.logged("repair") if told in text]) == 1
     assert host.facts.rules == before
     assert 60.0 / RETRY_LONGEST_S < len(host.every(f.Look)) < 20, "ever later"

@@ -26,7 +26,7 @@ AGAIN_S = 0.001
 
 
 class Way:
-    """A socket that remembers what it was to send, and where."""
+    """A socket that records what is sent, and where."""
 
     def __init__(self, uplink: str, sent: list[tuple[str, bytes, tuple[str, int]]]) -> None:
         self.uplink, self.sent, self.broken = uplink, sent, False
@@ -38,7 +38,7 @@ class Way:
 
 
 class Stage:
-    """A notifier with ways that go nowhere."""
+    """A notifier whose packets are only recorded."""
 
     def __init__(self, *uplinks: str) -> None:
         self.sent: list[tuple[str, bytes, tuple[str, int]]] = []

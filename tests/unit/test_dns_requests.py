@@ -26,7 +26,7 @@ Answers = Callable[[bytes], list[bytes]]
 
 
 def replied(message: bytes, code: int = 0) -> bytes:
-    """The header and the question of a message, as an answer."""
+    """The header and question of a response to a message."""
     plain, _ = tsig.split(message)
     end = wire.read_name(plain, wire.HEADER.size)[1] + wire.TWO.size
     flags = int.from_bytes(plain[2:4], "big") | wire.QR | wire.AA | code
@@ -44,7 +44,7 @@ def stream() -> socket.socket:
 
 
 async def updated(answer: Answers, key_path: str = "") -> None:
-    """Have an update done by a server that answers with these bytes, and closes."""
+    """Send an update to a server that responds with these bytes, and closes."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         size = int.from_bytes(await reader.readexactly(2), "big")
@@ -230,7 +230,7 @@ def test_a_closed_port() -> None:
 
 
 def test_the_later_update_of_a_name_ends_the_earlier() -> None:
-    """Whose connection is cut before the later one is sent; another name's goes on."""
+    """Its connection is closed before the later one is sent; that of another name continues."""
     told: list[Reply] = []
     heard: list[tuple[str, bool]] = []
 

@@ -337,7 +337,9 @@ def test_the_zone_s_other_servers_are_looked_at(tmp_path: Path) -> None:
 def test_zones_that_are_configured_no_more_are_let_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(update, "DOUBT_S", 0.02)  # whether what was left there is gone for good
+    monkeypatch.setattr(
+        update, "UNKNOWN_OUTCOME_S", 0.02
+    )  # whether what was left there is gone for good
     servers = Servers()
 
     async def story(stage: Stage) -> None:

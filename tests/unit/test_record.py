@@ -33,7 +33,7 @@ from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import TcpStats
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Hook, Neighbour, NftTable, Rule, Ruleset
-from ifdefault.model.kernel_news import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
+from ifdefault.model.kernel_events import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
 from tests.unit.test_lookup import CONFIG, HOST
 
 RECORDED = Path(__file__).parents[1] / "records" / "two-blackhole.jsonl"

@@ -11,7 +11,7 @@ from ifdefault.daemon import probes
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.servers import ServerChecks
-from ifdefault.health.server_check import AGAIN_S, PACE_S
+from ifdefault.health.server_check import PACE_S, RETRY_S
 from ifdefault.ipc.messages import TO_FRONTEND, Message, Send, decode, encode
 from ifdefault.model.config import Config, ForwardConfig, ForwardServer, Ports
 from ifdefault.model.health import Verdict
@@ -131,7 +131,7 @@ def test_many_at_once_are_one_decision() -> None:
     for _ in range(2):  # all outcomes come in one turn
         lost, host.lost_checks = host.lost_checks, []
         host.receive(*lost)
-        host.run(AGAIN_S + 0.2)
+        host.run(RETRY_S + 0.2)
     down = host.controller.servers.down
     assert len(down) == 6
     assert len(host.every(f.Converge)) == 1

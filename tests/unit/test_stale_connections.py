@@ -20,7 +20,7 @@ B = replace(
     name="b",
     number=2,
     interface="wan1",
-    chosen_mark=0x22000000,
+    outgoing_mark=0x22000000,
     addresses=(Address(4, "wan1", "198.51.100.10", 24),),
 )
 FACTS = Facts(
@@ -52,7 +52,7 @@ def test_its_addresses_of_that_family_but_not_those_it_shares() -> None:
 
 def test_its_mark_once_it_is_dead_in_both_families() -> None:
     assert freed(A, B, usable={4: ("b",), 6: ("a",)}).marks == ()
-    assert freed(A, B, usable={4: ("b",), 6: ("b",)}).marks == (A.chosen_mark,)
+    assert freed(A, B, usable={4: ("b",), 6: ("b",)}).marks == (A.outgoing_mark,)
 
 
 def test_what_is_reached_by_no_uplink_is_spared() -> None:

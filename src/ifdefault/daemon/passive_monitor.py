@@ -31,7 +31,7 @@ class PassiveMonitor:
     def update(self, watch: Watch) -> None:
         if watch.on_link != self._on_link:
             self._on_link = watch.on_link
-            self._tcp.leave_out(watch.on_link)
+            self._tcp.exclude(watch.on_link)
 
     def look(self, now: float) -> TrafficSeen | None:
         """Statistics since the last call; None without connections."""

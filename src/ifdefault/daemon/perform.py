@@ -33,7 +33,7 @@ from ifdefault.daemon.silent_changes import SilentChanges
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Outcome, Reply, Resolved, Served
-from ifdefault.kernel.kill_connections import free
+from ifdefault.kernel.kill_connections import kill
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
 from ifdefault.model.errors import IfdefaultError, reason

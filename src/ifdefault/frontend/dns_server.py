@@ -20,7 +20,7 @@ from typing import TypeAlias
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.cookies import SECRET_BYTES
 from ifdefault.dns.limiter import Limiter
-from ifdefault.dns.secondaries import Guard
+from ifdefault.dns.secondaries import SecondaryAccess
 from ifdefault.dns.table import Table
 from ifdefault.frontend.client import tsig_key_file
 from ifdefault.frontend.client.tsig_key_file import LoadedKey

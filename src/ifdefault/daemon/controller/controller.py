@@ -39,7 +39,7 @@ from ifdefault.model.errors import ConfigError
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel import Facts, Uplink
-from ifdefault.model.kernel_news import KernelChange, LinkChanged, NeighbourChanged
+from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourChanged
 from ifdefault.plan.prepare import Prepared, Resolved, prepare, resolve
 
 DEBOUNCE_S = 0.015  # kernel events come in groups

@@ -15,7 +15,7 @@ from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced, TcpStats, Verdict
 from ifdefault.model.host import Observation
-from ifdefault.model.kernel_news import KernelChange
+from ifdefault.model.kernel_events import KernelChange
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from ifdefault.daemon.controller.effects import Effect, Log, Publish
 from ifdefault.daemon.status import Named
-from ifdefault.dns.candidate_address import offer, seen_as
+from ifdefault.dns.candidate_address import candidate, public_addresses
 from ifdefault.dns.publish import publish
 from ifdefault.model.config import Config, Family
 from ifdefault.model.dns import DISCOVER, CandidateAddresses, DnsConfig, Published

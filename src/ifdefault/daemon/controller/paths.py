@@ -33,7 +33,7 @@ from ifdefault.model.health import (
     Way,
 )
 from ifdefault.model.kernel import Facts, Link, Uplink
-from ifdefault.model.kernel_news import LinkChanged, NeighbourChanged
+from ifdefault.model.kernel_events import LinkChanged, NeighbourChanged
 
 Key = tuple[str, Family]
 Transitions = tuple[Transition, ...]

@@ -28,7 +28,7 @@ class ServerChecks:
     def __init__(self, out: list[Effect]) -> None:
         self._out = out
         self.probes: list[SendProbe] = []
-        self._judge = server_check.ServerJudge()
+        self._checker = server_check.ServerChecker()
         self._forwards: tuple[ForwardConfig, ...] = ()
         self._checks: dict[Server, str] = {}
         self._users: dict[Server, list[ForwardConfig]] = {}
@@ -36,11 +36,11 @@ class ServerChecks:
 
     @property
     def down(self) -> tuple[Server, ...]:
-        return self._judge.down
+        return self._checker.down
 
     @property
     def wake_s(self) -> float:
-        return self._judge.wake_s
+        return self._checker.wake_s
 
     def update(self, now: float, config: Config) -> None:
         """Check the servers of this config from now on."""
@@ -49,10 +49,10 @@ class ServerChecks:
         self._forwards, self._checks = config.forwards, servers.checks(config.forwards)
         self._users, self._titled = {}, []
         for forward in config.forwards:
-            for server in servers.places(forward):
+            for server in servers.checked_addresses(forward):
                 self._users.setdefault(server, []).append(forward)
                 self._titled.append((title(forward), server))
-        self._judge.follow(now, self._checks)
+        self._checker.set_servers(now, self._checks)
 
     def send_due(self, now: float) -> None:
         """Send the checks that are due."""

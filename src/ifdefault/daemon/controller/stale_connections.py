@@ -82,7 +82,7 @@ def connections_to_end(
         uplink.name,
         family,
         addresses=tuple(a for a in own if a not in others),
-        marks=(uplink.chosen_mark,) if dead else (),
+        marks=(uplink.outgoing_mark,) if dead else (),
         mask=uplink.mark_mask,
         spared=tuple(sorted({*_nearby(facts, uplinks, family), *_local(facts, family)})),
         others=tuple(others),

@@ -162,7 +162,7 @@ class Nameserver:
         transport, address = listener
         if transport == "udp":
             several = len(arrivals) > 1
-            sock = open_dns_sockets.udp_listener(address, self._server.port, tells_mark=several)
+            sock = open_dns_sockets.udp_listener(address, self._server.port, receive_mark=several)
         else:
             sock = open_dns_sockets.tcp_listener(address, self._server.port)
         with sock:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ifdefault.daemon.requests import Requests
-from ifdefault.dns.update import CALM_S, choose, fitting
+from ifdefault.dns.update import CALM_S, choose_server, usable_ways
 from ifdefault.ipc import fields
 from ifdefault.model.dns import Endpoint, UpdateConfig
 from ifdefault.model.health import Way
@@ -38,7 +38,7 @@ class ZoneServers:
     ) -> Pair | None:
         silent = {pair: at for pair, at in self._silent_s.items() if at > now - _SILENT_S}
         latest = {pair: max(at, silent.get(pair, at)) for pair, at in failed_s.items()}
-        return choose(self.config.servers, ways, silent | latest)
+        return choose_server(self.config.servers, ways, silent | latest)
 
     def silent(self, now: float, pair: Pair) -> None:
         """It doesn't respond, which doesn't depend on the name."""
@@ -58,7 +58,7 @@ class ZoneServers:
         configured = {(server.address, server.port) for server in self.config.servers}
         more = sorted(e for e in listed if (e.address, e.port) not in configured)
         for server in (*self.config.servers, *more[:_MOST]):
-            if fit := fitting(server, ways):
+            if fit := usable_ways(server, ways):
                 yield server, fit
 
     async def query_ns(self, now: float, server: Endpoint, way: Way) -> None:

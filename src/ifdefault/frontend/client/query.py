@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass
 
 from ifdefault.dns import client
-from ifdefault.dns.wire import NOERROR, NXDOMAIN, BadWire
+from ifdefault.dns.wire import NOERROR, NXDOMAIN, WireError
 from ifdefault.frontend.probe.outcome import words
 
 WITHIN_S = 2.0

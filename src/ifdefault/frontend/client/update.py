@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from ifdefault.dns import client, tsig
-from ifdefault.dns.wire import BadWire
+from ifdefault.dns.wire import WireError
 from ifdefault.frontend.client import tsig_key_file
 from ifdefault.frontend.client.query import NoReply, number
 from ifdefault.frontend.probe.outcome import words
@@ -52,7 +52,7 @@ async def send(
         raise NoReply(f"{address}: no answer in {WITHIN_S:g} s") from None
     except OSError as error:
         raise NoReply(f"{address}: {words(error.errno)}") from None
-    except (BadWire, EOFError) as error:
+    except (WireError, EOFError) as error:
         raise NoReply(f"{address}: {error}") from None
     if code is None:
         raise NoReply(f"{address}: the response doesn't match the request")
