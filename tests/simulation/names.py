@@ -98,7 +98,7 @@ class Nameservers:
 
     def _hears(self) -> bool:
         """Whether the best uplink reaches the other server."""
-        ways = fitting(host.UPDATED_SERVER, self.last.ways) if self.last else ()
+        ways = usable_ways(host.UPDATED_SERVER, self.last.ways) if self.last else ()
         return self.reachable and bool(ways) and not self.world.uplink(ways[0].uplink).dead(4)
 
 

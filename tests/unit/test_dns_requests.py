@@ -103,7 +103,7 @@ def test_it_is_done_and_signed(key: str) -> None:
             "127.0.0.1: the response doesn't match the request",
         ),
         (lambda m: framed(m), "127.0.0.1: the response doesn't match the request"),
-        (lambda m: framed(replied(m)[:14]), "127.0.0.1: a name without an end"),
+        (lambda m: framed(replied(m)[:14]), "127.0.0.1: unterminated name"),
         (lambda m: framed(replied(m, 5)), "127.0.0.1 refuses: REFUSED"),
         (lambda m: framed(replied(m, 2)), "127.0.0.1 refuses: SERVFAIL"),
         (lambda m: framed(replied(m, 7)), "www.example.net is a CNAME at 127.0.0.1"),
@@ -189,7 +189,7 @@ def test_it_is_asked_again() -> None:
     [
         (lambda m: [], "127.0.0.1: no answer in 0.2 s"),
         (lambda m: [replied(m, 5)], "127.0.0.1 refuses: REFUSED"),
-        (lambda m: [addressed(m)[:-1]], "127.0.0.1: malformed response: a record without"),
+        (lambda m: [addressed(m)[:-1]], "127.0.0.1: malformed response: truncated record"),
         (
             lambda m: [m[:2] + b"\x86" + replied(m)[3:]],
             "127.0.0.1: truncated response",

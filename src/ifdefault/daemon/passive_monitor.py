@@ -35,7 +35,7 @@ class PassiveMonitor:
 
     def look(self, now: float) -> TrafficSeen | None:
         """Statistics since the last call; None without connections."""
-        stats = tuple(sorted(self._tcp.look(now).items()))
+        stats = tuple(sorted(self._tcp.read(now).items()))
         since_s, self._looked_s = self._looked_s, now
         return TrafficSeen(since_s, stats) if stats else None
 

@@ -125,7 +125,7 @@ class Performers:
         uplink, family, *selectors = astuple(effect)
         start_s = time.monotonic()
         try:
-            ended = await asyncio.to_thread(free, *selectors)
+            ended = await asyncio.to_thread(kill, *selectors)
         except OSError as error:
             self._receive(e.ConnectionsEnded(uplink, family, error=reason(error)))
             return

@@ -123,7 +123,11 @@ class DnsServer:
                 keys.append(key)
                 secondaries.append(Secondary(address, port, key))
         self._secondaries = tuple(secondaries)
-        guarded = Guard(self._responder, admitted, self._add_event) if admitted else self._responder
+        guarded = (
+            SecondaryAccess(self._responder, admitted, self._add_event)
+            if admitted
+            else self._responder
+        )
         self._server.answer(guarded)
 
     # --- reports --------------------------------------------------------------------------

@@ -68,8 +68,8 @@ class Names:
         for uplink in uplinks:
             name = uplink.name
             discovered = {key[1]: text for key, text in self.discovered.items() if key[0] == name}
-            seen = seen_as(uplink, public[name], discovered)
-            offered = offer(uplink, seen)
+            seen = public_addresses(uplink, public[name], discovered)
+            offered = candidate(uplink, seen)
             problems += [
                 f"uplink.{name}: {address} is not reachable from the Internet and not published:"
                 f' set public to the public address or to "{DISCOVER}"'

@@ -56,7 +56,7 @@ class ServerChecks:
 
     def send_due(self, now: float) -> None:
         """Send the checks that are due."""
-        for seq, (address, port) in self._judge.asks(now):
+        for seq, (address, port) in self._checker.asks(now):
             check = self._checks[address, port]
             kind: ProbeKind = "tcp" if check == "tcp" else "http"
             query = "" if check == "tcp" else check
@@ -70,7 +70,7 @@ class ServerChecks:
         if verdict == "answered" and detail == "refused":
             verdict = "wrong"  # a refusal proves that a path works, but not a server
         cause = _CAUSES.get(detail, detail) or "answers"
-        changed = self._judge.observe(now, outcome.seq, verdict, cause)
+        changed = self._checker.observe(now, outcome.seq, verdict, cause)
         return changed is not None and self._log(changed)
 
     def _log(self, changed: ServerHealth) -> bool:
@@ -100,7 +100,7 @@ class ServerChecks:
 
     def checked(self) -> tuple[CheckedServer, ...]:
         """The state of each server of each service."""
-        health = self._judge.health()
+        health = self._checker.health()
         checked = ((name, health[server]) for name, server in self._titled if server in health)
         return tuple(
             CheckedServer(name, h.address, h.port, h.state, h.since_s, h.cause)

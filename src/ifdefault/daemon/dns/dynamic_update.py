@@ -24,8 +24,8 @@ from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.status import PublisherState, PublisherStatus
-from ifdefault.dns.publish import held
-from ifdefault.dns.update import UpdateState, fitting, wrong
+from ifdefault.dns.publish import names_in_zone
+from ifdefault.dns.update import UpdateState, differences, usable_ways
 from ifdefault.host.store import Store
 from ifdefault.ipc import fields
 from ifdefault.ipc.messages import Asked
@@ -99,7 +99,7 @@ class Updates:
                 self._end(job)
         changed: list[tuple[_Zone, _Job]] = []
         for update in config.dns.updates:
-            names = held(config.dns, published, update.zone)
+            names = names_in_zone(config.dns, published, update.zone)
             zone = self._zones.setdefault(update.zone, _Zone(update, self._requests))
             new_config = zone.servers.config != update
             if new_config:
@@ -171,7 +171,7 @@ class Updates:
             if job is None:
                 job = zone.jobs[key] = _Job(key, UpdateState(remembered.get(key, ())))
                 if job.state.ours:  # an earlier engine may have been killed during an update
-                    job.state.doubt(now)
+                    job.state.outcome_unknown(now)
             if addresses or not name:
                 begun = job.state.want(now, addresses, name.ttl if name else 1)
             else:
@@ -203,7 +203,7 @@ class Updates:
     async def _run(self, zone: _Zone, job: _Job) -> None:
         """Update a name, and check it on all servers, until there is nothing more to do."""
         state = job.state
-        while not state.over:
+        while not state.is_done:
             wake_s, ours = min(state.due_s, state.look_s), state.ours
             await asyncio.sleep(max(0.0, wake_s - time.monotonic()))
             if state.due_s <= state.look_s:
@@ -230,7 +230,7 @@ class Updates:
             try:
                 reply = await self._requests.update(*where, add=change.add, remove=change.remove)
             except asyncio.CancelledError:
-                state.doubt(time.monotonic())
+                state.outcome_unknown(time.monotonic())
                 raise
         now = time.monotonic()
         if reply.error:
@@ -240,7 +240,7 @@ class Updates:
         job.failed_s.pop(pair, None)
         job.refused.discard(server)
         job.accepted_by = server
-        state.taken(now, change)
+        state.accepted(now, change)
         self._set_status(zone, job, server, "pending", "accepted")
 
     def _failed(self, now: float, zone: _Zone, job: _Job, pair: Pair, error: str) -> None:
@@ -249,7 +249,7 @@ class Updates:
         if error.startswith((f"{server.address} refuses: ", f"{job.name} is a CNAME")):
             job.refused.add(server)
         else:  # it may have received it
-            job.state.doubt(now)
+            job.state.outcome_unknown(now)
             if error.startswith(server.address):
                 zone.servers.silent(now, pair)
         self._set_status(zone, job, server, "failing", _without_address(server, error))
@@ -258,7 +258,7 @@ class Updates:
     async def _check(self, zone: _Zone, job: _Job) -> None:
         """Query the name from each of the zone's servers."""
         state, servers, updated = job.state, zone.servers, job.accepted_by
-        if updated and (ways := fitting(updated, self._ways)):
+        if updated and (ways := usable_ways(updated, self._ways)):
             await servers.query_ns(time.monotonic(), updated, ways[0])
         reachable = dict(servers.reachable(self._ways))
         for server in job.statuses.keys() - reachable.keys() - set(servers.config.servers):
@@ -267,9 +267,11 @@ class Updates:
             *(self._query(zone, job, server, ways) for server, ways in reachable.items())
         )
         seen = dict(zip(reachable, answers, strict=True))
-        all_fit = all(a is not None and not wrong(a, state.wanted, state.ours) for a in answers)
+        all_fit = all(
+            a is not None and not differences(a, state.wanted, state.ours) for a in answers
+        )
         answer = seen.get(updated) if updated else None
-        if undone := state.looked(time.monotonic(), answer, all_fit=all_fit):
+        if undone := state.observed(time.monotonic(), answer, all_fit=all_fit):
             removed, added = sorted(undone & state.wanted), sorted(undone - state.wanted)
             parts = [f"{address} had been removed" for address in removed]
             parts += [f"{address} had been added again" for address in added]
@@ -296,7 +298,7 @@ class Updates:
             serial = await self._requests.query(way, server, zone.name, "SOA")
         status.misses, status.seen = 0, tuple(sorted(seen))
         if server not in job.refused:
-            bad = wrong(seen, job.state.wanted, job.state.ours)
+            bad = differences(seen, job.state.wanted, job.state.ours)
             detail = f"serial {serial.texts[0]}" if serial.texts else serial.error
             self._set_status(zone, job, server, "pending" if bad else "current", detail)
         return status.seen

@@ -28,7 +28,7 @@ from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Runner, RunRequest, stripped
 from ifdefault.daemon.status import PublisherState, PublisherStatus
-from ifdefault.dns.publish import held
+from ifdefault.dns.publish import names_in_zone
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.model.address import family_of
@@ -265,7 +265,7 @@ def _configured(
 ) -> Iterator[tuple[Key, ProviderConfig | ExecConfig, Published]]:
     """Each program with each name that it publishes."""
     for provider in config.dns.providers:
-        for name in held(config.dns, published, provider.zone):
+        for name in names_in_zone(config.dns, published, provider.zone):
             yield Key("provider", provider.provider, provider.zone, name.name), provider, name
     for program in config.dns.execs:
         for name in published:

@@ -43,7 +43,7 @@ async def ask(
         raise NoReply(f"{address}: no answer in {WITHIN_S:g} s") from None
     except OSError as error:
         raise NoReply(f"{address}: {words(error.errno)}") from None
-    except BadWire as error:
+    except WireError as error:
         raise NoReply(f"{address}: malformed response: {error}") from None
     if answer.code not in (NOERROR, NXDOMAIN):
         raise NoReply(f"{address} refuses: {client.code_name(answer.code)}")

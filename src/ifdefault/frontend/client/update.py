@@ -64,7 +64,7 @@ async def send(
     if key and signer:
         if signature is None:
             raise NoReply(f"{address}: the response isn't signed")
-        if wrong := tsig.judge(plain, signature, key, time.time(), signer.mac):
+        if wrong := tsig.verify(plain, signature, key, time.time(), signer.mac):
             raise NoReply(f"{address}: invalid signature of the response ({_fault(wrong)})")
 
 
