@@ -23,7 +23,7 @@ from ifdefault.dns import table
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.query import ParsedQuery, parse
-from ifdefault.dns.shape import LEAST_UDP, LEVER, MOST_TCP, MOST_UDP
+from ifdefault.dns.shape import AMPLIFICATION_MAX, TCP_MAX, UDP_MAX, UDP_MIN
 from ifdefault.dns.wire import ANY, MAILA, MAILB, RRSIG, SIG
 from tests.unit.dnszones import NAMES, SECRET, zone
 
@@ -181,7 +181,7 @@ def check(result: Result, query: bytes, answer: bytes | None, most: int = 0) -> 
 
 
 def _most(asked: ParsedQuery) -> int:
-    return max(LEAST_UDP, min(asked.edns.size, MOST_UDP)) if asked.edns else LEAST_UDP
+    return max(UDP_MIN, min(asked.edns.size, UDP_MAX)) if asked.edns else UDP_MIN
 
 
 def read(result: Result, query: bytes, answer: bytes) -> None:

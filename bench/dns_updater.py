@@ -22,7 +22,7 @@ from ifdefault.daemon.dns.dynamic_update import Updates
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.spawn import Frontend, start_frontend
 from ifdefault.daemon.requests import Requests
-from ifdefault.daemon.status import OutletStatus
+from ifdefault.daemon.status import PublisherStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Message, Reply

@@ -19,7 +19,7 @@ from bench.results import Figure, Report, Table
 from bench.stats import median
 from bench.subject import Subject
 from ifdefault.kernel import sockdiag, sysctl
-from ifdefault.kernel.kill_connections import Freed, free
+from ifdefault.kernel.kill_connections import Killed, kill
 from ifdefault.kernel.netlink import Netlink, attribute
 from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.kernel.uapi import inet_diag as diag
@@ -54,7 +54,7 @@ Pairs = list[tuple[socket.socket, socket.socket]]
 @dataclass(frozen=True, slots=True)
 class Round:
     ms: float
-    freed: Freed
+    freed: Killed
     left: int
     wrong: int
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from bench.judge_links import Case, Dying, LossModel
 from ifdefault.health import Memory, Path
-from ifdefault.health.degradation import LEAVE_QUICK, LEAVE_SLOW
+from ifdefault.health.degradation import LEAVE_FAST, LEAVE_SLOW
 from ifdefault.health.loss_model import FAST_ROUNDS, SLOW_ROUNDS
 from ifdefault.health.target import MARGIN_S
 from ifdefault.model.config import HealthConfig
@@ -89,12 +89,12 @@ class Run:
             return wake_s
         degradation, loss_model = path._degradation, path._loss_model
         quick, slow = (step for step in degradation._steps)
-        quick_then = degradation._quick * (1 - quick) ** rounds
+        quick_then = degradation._fast * (1 - quick) ** rounds
         slow_then = degradation._slow * (1 - slow) ** rounds
         limit = self.config.degraded_loss
         if (
-            degradation.worse
-            and quick_then <= limit * LEAVE_QUICK
+            degradation.cause
+            and quick_then <= limit * LEAVE_FAST
             and slow_then <= limit * LEAVE_SLOW
         ):
             return wake_s  # it would stop being degraded in between
@@ -115,8 +115,8 @@ class Run:
         """Whether further answers no longer change the path's timeouts."""
         schedule = self.path._schedule
         return schedule.excess_s < MARGIN_S / 2 and all(
-            target.good and 4 * target.var_s < MARGIN_S / 2 and target.row == 0
-            for target in schedule.judges
+            target.good and 4 * target.var_s < MARGIN_S / 2 and target.losses_in_row == 0
+            for target in schedule.deciding
         )
 
 

@@ -204,5 +204,5 @@ def refused_or_closed(crowd: list[socket.socket]) -> bool:
     for sock in crowd:
         sock.setblocking(False)
         with suppress(BlockingIOError):
-            told += b"others are asking" in sock.recv(4096, socket.MSG_PEEK)
+            told += b"other clients are connected" in sock.recv(4096, socket.MSG_PEEK)
     return told >= len(crowd) - 32

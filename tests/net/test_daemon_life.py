@@ -91,7 +91,7 @@ def test_only_one_runs(lab_world: LabWorld) -> None:
     start(world)
     done = world.ifdefault("run")
     assert done.returncode == 1
-    assert "another engine runs" in done.stderr
+    assert "another engine is running" in done.stderr
 
 
 def test_reload_takes_a_config_whole_or_not_at_all(lab_world: LabWorld) -> None:

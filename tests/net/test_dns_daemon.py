@@ -216,13 +216,13 @@ def test_a_port_that_is_taken_is_told_and_taken_when_free(
 
     with world["host"].python(bind):
         serve(world)
-        told = [o.detail for o in standing(world).dns.outlets if o.state == "failing"]
+        told = [o.detail for o in standing(world).dns.publishers if o.state == "failing"]
         (detail,) = told
-        assert detail.startswith(f"port 53 of {B} ({transport}) is taken by ")
+        assert detail.startswith(f"port 53 of {B} ({transport}) is in use by ")
         assert f"(pid {os.getpid()})" in detail
         assert addresses(world) == {A, B}, "the others answer"
     eventually(
-        lambda: not [o for o in standing(world).dns.outlets if o.state == "failing"],
+        lambda: not [o for o in standing(world).dns.publishers if o.state == "failing"],
         what="it is taken when it is free",
     )
     query = dns.message.make_query(NAME, "A")

@@ -62,7 +62,7 @@ def test_a_client_in_the_other_uplinks_prefix(lab_world: LabWorld) -> None:
 
 
 def test_a_client_under_a_specific_route(lab_world: LabWorld) -> None:
-    """Its answers would come from B's address, all others' from A's."""
+    """Its replies would have B's address, those of all others A's."""
     world = _world(lab_world)
     world["host"].ip(
         "route add 198.18.2.0/24 via 198.51.100.1\nroute add 2001:db8:f:2::/64 via 2001:db8:b::1\n"
@@ -75,7 +75,7 @@ def test_a_client_under_a_specific_route(lab_world: LabWorld) -> None:
 
 
 def test_a_socket_bound_to_an_address_is_let_alone(lab_world: LabWorld) -> None:
-    """Even if another is bound to none on the same port: it gets what is sent to its address."""
+    """Even with a wildcard socket on the same port: it gets the packets to its address."""
     world = _world(lab_world)
     host = world["host"]
     with ExitStack() as stack:
@@ -155,7 +155,7 @@ def test_running_flows_follow(lab_world: LabWorld, change: str) -> None:
 
 
 def test_a_flow_that_hangs_is_answered_once_we_apply(lab_world: LabWorld) -> None:
-    """Where the host tracked connections before us, the flow is tracked without a redirect."""
+    """If the host already tracked connections, the flow is tracked without a redirect."""
     world = _world(lab_world)
     track = "type filter hook input priority 0; ct state new counter"
     world["host"].nft(f"table inet own {{ chain input {{ {track}\n}}\n}}\n")
@@ -166,7 +166,7 @@ def test_a_flow_that_hangs_is_answered_once_we_apply(lab_world: LabWorld) -> Non
 
 
 def _flows(world: World) -> dict[tuple[str, str, int], str]:
-    """The id of each tracked UDP flow, by client, address asked and port."""
+    """The id of each tracked UDP flow, by client, destination and port."""
     listing = world["host"].run(["conntrack", "-L", "-p", "udp", "-o", "id"]).stdout
     found = {}
     for line in listing.splitlines():

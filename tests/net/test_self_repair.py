@@ -130,7 +130,7 @@ def test_a_fight_is_reported_not_fought(lab_world: LabWorld) -> None:
 
     def fought() -> bool:
         world["host"].run(["ip", "rule", "del", "priority", "5050"], check=False)
-        return bool(standing(world).fights)
+        return bool(standing(world).conflicts)
 
     eventually(fought, what="the fight is told")
     assert any("keeps undoing" in text for text in events(world, "repair"))

@@ -67,7 +67,7 @@ STANDING = DaemonStatus(
     ),
     forced={"isp-b": "drain"},
     held="undone in 5 s unless confirmed",
-    fights=("another program keeps undoing: ip rule add …",),
+    conflicts=("another program keeps undoing: ip rule add …",),
     problems=("example.net doesn't resolve",),
     rates={"isp-a": (1_250_000.0, 0.0)},
 )  # fmt: skip
@@ -354,7 +354,7 @@ QUIET = DaemonStatus(1, 1.0, 1.0, "x", (Health("a", 4, "up", 0.0, ""),))
         (None, "the daemon doesn't answer in 5 s", False),
         (QUIET, "", True),
         (DaemonStatus(1, 1.0, 1.0, "x", held="why"), "", False),
-        (DaemonStatus(1, 1.0, 1.0, "x", fights=("what",)), "", False),
+        (DaemonStatus(1, 1.0, 1.0, "x", conflicts=("what",)), "", False),
         (DaemonStatus(1, 1.0, 1.0, "x", (Health("a", 4, "down", 0.0, ""),)), "", False),
     ],
 )

@@ -13,7 +13,7 @@ from ifdefault.cli import dnscheck, main, status
 from ifdefault.cli.show import names, paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
-from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, OutletStatus
+from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, PublisherStatus
 from ifdefault.dns.survey import QueryResult, Question, Rrset
 from ifdefault.host.status import Status
 from ifdefault.model.config import Config, UplinkConfig
@@ -30,12 +30,12 @@ TOLD = DnsStatus(
         Named("empty.example.org", "failover", 5, (), 999.5),
     ),
     (
-        OutletStatus("server", f"{A} and 2 more", ZONE, "", "current", 940.0),
-        OutletStatus(
+        PublisherStatus("server", f"{A} and 2 more", ZONE, "", "current", 940.0),
+        PublisherStatus(
             "update", "192.0.2.53", "example.org", "empty.example.org", "failing", 988.0,
             "NOTAUTH (BADKEY)", (A,),
         ),
-        OutletStatus("exec", "/usr/local/sbin/publish", "", "", "pending", 999.0),
+        PublisherStatus("exec", "/usr/local/sbin/publish", "", "", "pending", 999.0),
     ),
     ("uplink.isp-c: its public address isn't known yet",),
     (("isp-a", 1200), ("isp-b", 7)),
@@ -93,8 +93,8 @@ def test_dns_shows_all_of_it(
     assert main.run(["dns", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["now_s"] == 1000
-    assert told["outlets"][1]["detail"] == "NOTAUTH (BADKEY)"
-    well = replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[:1]))
+    assert told["publishers"][1]["detail"] == "NOTAUTH (BADKEY)"
+    well = replace(STANDING, dns=replace(TOLD, publishers=TOLD.publishers[:1]))
     daemon["standing"] = well
     assert main.run(["dns"]) == 0
     daemon["standing"] = replace(STANDING, dns=DnsStatus())
@@ -129,7 +129,7 @@ def test_a_name_that_cant_be_published_ails_the_status(
     shown = piped(capsys.readouterr().out.splitlines())
     at = shown.index(BRIEF[0])
     assert shown[at - 1 : at + len(BRIEF)] == ["", *BRIEF]
-    assert not paths.ails(replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[::2])))
+    assert not paths.ails(replace(STANDING, dns=replace(TOLD, publishers=TOLD.publishers[::2])))
 
 
 # --- what this host is to the DNS ---------------------------------------------------------

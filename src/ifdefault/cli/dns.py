@@ -32,7 +32,7 @@ def command(ctx: click.Context, as_json: bool) -> int:
     if standing is None:
         raise HostError(Problem("", "no daemon runs", "`ifdefault run` publishes the names"))
     click.echo(_as_json(standing) if as_json else "\n".join(names.whole(standing)))
-    return int(any(outlet.state == "failing" for outlet in standing.dns.outlets))
+    return int(any(publisher.state == "failing" for publisher in standing.dns.publishers))
 
 
 def _as_json(standing: DaemonStatus) -> str:

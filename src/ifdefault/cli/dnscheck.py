@@ -1,7 +1,7 @@
 """`ifdefault dns check`: what the DNS says of us, asked as a resolver would ask, over each uplink.
 
 Rules: nothing is changed, and no daemon need run. `dns.survey` says what is to be asked, and
-`dns.verdict` judges what came of it.
+`dns.diagnose` reports what came of it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ifdefault.cli.options import Options
-from ifdefault.dns.candidate_address import offer, seen_as
-from ifdefault.dns.delegation import Wanted, wanted
+from ifdefault.dns.candidate_address import candidate, public_addresses
+from ifdefault.dns.delegation import ConfiguredZone, configured_zones
+from ifdefault.dns.diagnose import LocalState, diagnose, diagnose_alias
 from ifdefault.dns.roots import ROOTS
 from ifdefault.dns.survey import (
     Alias,
-    Asking,
+    Queries,
     QueryResult,
     Question,
     Step,
@@ -26,7 +27,6 @@ from ifdefault.dns.survey import (
     ZoneServer,
     ZoneSurvey,
 )
-from ifdefault.dns.verdict import Truth, judge, judge_alias
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import CandidateAddresses, DnsConfig
@@ -54,8 +54,8 @@ class Host:
     problems: tuple[Problem, ...]
 
     @property
-    def wanted(self) -> tuple[Wanted, ...]:
-        return wanted(self.config.dns, self.offers)
+    def wanted(self) -> tuple[ConfiguredZone, ...]:
+        return configured_zones(self.config.dns, self.offers)
 
     @property
     def ways(self) -> dict[int, tuple[str, ...]]:
@@ -70,12 +70,12 @@ class Host:
         return found if any(found.values()) else dict.fromkeys(FAMILIES, ("",))
 
     @property
-    def truth(self) -> Truth:
+    def truth(self) -> LocalState:
         own = {a.address: u.name for u in self.uplinks for a in u.addresses}
         own |= {address: offer.uplink for offer in self.offers for address in offer.addresses}
         names = self.standing.dns.names if self.standing else ()
         published = {n.name: frozenset(address for _, address in n.addresses) for n in names}
-        return Truth(own, published)
+        return LocalState(own, published)
 
 
 def read(options: Options) -> Host:
@@ -103,8 +103,8 @@ def look(config: Config, uplinks: tuple[Uplink, ...], standing: DaemonStatus | N
     problems: list[Problem] = []
     for uplink in uplinks:
         found = {family_of(address): address for name, address in told if name == uplink.name}
-        seen = seen_as(uplink, public[uplink.name], found)
-        offers.append(offer(uplink, seen))
+        seen = public_addresses(uplink, public[uplink.name], found)
+        offers.append(candidate(uplink, seen))
         for family, address in seen.items():
             if address:
                 local[address] = uplink.source(family) or ""
@@ -144,7 +144,7 @@ def asker(host: Host) -> SendQuestion:
     return ask
 
 
-def drive(asking: Asking[T], ask: SendQuestion) -> T:
+def drive(asking: Queries[T], ask: SendQuestion) -> T:
     """Put each batch of questions at once, until there is a result."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
@@ -181,14 +181,14 @@ def check(host: Host, ask: SendQuestion, roots: Sequence[str], only: Sequence[st
     problems = list(host.problems)
     found = [drive(survey.zone(zone), ask) for zone in zones]
     for each in found:
-        problems += judge(each, truth)
+        problems += diagnose(each, truth)
     aliases = [drive(survey.alias(name, ours), ask) for name in others]
     for alias in aliases:
-        problems += judge_alias(alias, truth, sorted(ours))
+        problems += diagnose_alias(alias, truth, sorted(ours))
     return ZoneCheck(tuple(found), tuple(aliases), tuple(problems))
 
 
-def _is_meant(zone: Wanted, names: Sequence[str]) -> bool:
+def _is_meant(zone: ConfiguredZone, names: Sequence[str]) -> bool:
     return zone.zone in names or any(name.name in names for name in zone.names)
 
 

@@ -61,7 +61,7 @@ def _enter(options: Options, name: str) -> None:
     with store.lock(wait=True):
         prepared = transaction.prepare_config(config, store, thorough=False)
         uplink = find_uplink(prepared.uplinks, name)
-        if not any(rule.mark == uplink.chosen_mark for rule in prepared.facts.rules):
+        if not any(rule.mark == uplink.outgoing_mark for rule in prepared.facts.rules):
             raise HostError(Problem(f"uplink.{name}", "isn't applied", "run ifdefault apply first"))
         path, was = exec_groups.enter(store, os.getpid(), os.geteuid(), name)
         try:

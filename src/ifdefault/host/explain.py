@@ -110,7 +110,7 @@ def _passed(prepared: Prepared, passage: Passage, direction: str, arrival: str) 
     flow = passage.flow
     found = _judge(prepared, flow, direction, arrival, passage.why)
     uplink = next((u for u in prepared.uplinks if u.name == found.uplink), None)
-    if uplink is None or flow.mark not in (0, uplink.chosen_mark):
+    if uplink is None or flow.mark not in (0, uplink.outgoing_mark):
         return replace(found, mechanism="")
     if own := explain_forward.translated(prepared, flow, uplink):
         why = (

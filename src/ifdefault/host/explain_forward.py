@@ -54,7 +54,7 @@ def shares(prepared: Prepared, family: Family) -> Shares:
     """The members of the balance in a family; none where nothing is balanced."""
     hook = prepared.desired.hook
     slots = dict(hook.marks).get(family, ()) if hook else ()
-    owners = {u.chosen_mark: u for u in prepared.uplinks}
+    owners = {u.outgoing_mark: u for u in prepared.uplinks}
     counted = sorted(Counter(slots).items(), key=lambda share: (-share[1], share[0]))
     return tuple((owners[mark], round(100 * n / len(slots))) for mark, n in counted)
 
@@ -74,7 +74,7 @@ def chosen(prepared: Prepared, flow: Flow) -> Passage:
         return Passage(flow)
     each, uplink = "destination address" if hook.sticky else "connection", members[0][0]
     why = f"balance: {shares_text(members)}, drawn for each {each}; as if {uplink.name} were drawn"
-    return Passage(replace(flow, mark=uplink.chosen_mark), why)
+    return Passage(replace(flow, mark=uplink.outgoing_mark), why)
 
 
 def from_behind(prepared: Prepared, flow: Flow) -> Passage:
@@ -98,7 +98,7 @@ def translated(prepared: Prepared, flow: Flow, uplink: Uplink) -> str:
 
 def follows(prepared: Prepared) -> bool:
     """Whether answers to what is forwarded leave by the uplink that it came in over."""
-    return connmark.follows(prepared.config, prepared.facts)
+    return connmark.tracks_forwarded(prepared.config, prepared.facts)
 
 
 def _rule(prepared: Prepared, flow: Flow) -> str:

@@ -89,11 +89,13 @@ def read_status(prepared: Prepared) -> Status:
                 mechanism=u.mechanism,
                 why=u.why,
                 traffic=carried.get(u.interface, LinkStats()),
-                misrouted=counters.get(ruleset.meter(u), (0, 0))[0] if counters else None,
+                misrouted=counters.get(ruleset.misrouted_counter(u), (0, 0))[0]
+                if counters
+                else None,
             )
             for u in prepared.uplinks
         ),
-        strangers=_counted(ruleset.STRANGERS[4]) | _counted(ruleset.STRANGERS[6])
+        strangers=_counted(ruleset.UNKNOWN_SOURCES[4]) | _counted(ruleset.UNKNOWN_SOURCES[6])
         if has_table
         else {},
         unknown_macs=_counted(ruleset.UNKNOWN_MACS) if has_table else {},

@@ -58,7 +58,7 @@ class Behind:
 def read_behind(prepared: Prepared) -> Behind:
     facts, hook = prepared.facts, prepared.desired.hook
     counters = nft.read_counters(FORWARD_TABLE) if FORWARD_TABLE in dict(facts.tables) else {}
-    names = {u.chosen_mark: u.name for u in prepared.uplinks}
+    names = {u.outgoing_mark: u.name for u in prepared.uplinks}
     return Behind(
         services=tuple(
             _service(forward, counters.get(forward_table.refusals(n), (0, 0))[0], prepared)
@@ -80,7 +80,7 @@ def read_behind(prepared: Prepared) -> Behind:
 
 def _service(forward: ForwardConfig, refused: int, prepared: Prepared) -> ServiceStatus:
     down = frozenset(prepared.decision.servers_down)
-    places = servers.places(forward)
+    places = servers.checked_addresses(forward)
     shown = []
     for content in forward.to:
         checked = tuple(p for p in places if p[0] == content.address and content.port in (0, p[1]))
@@ -91,5 +91,5 @@ def _service(forward: ForwardConfig, refused: int, prepared: Prepared) -> Servic
         uplinks=forward.uplinks,
         servers=tuple(shown),
         refused=refused,
-        stranded=tuple(f"{ports} IPv{f}" for ports, f in servers.stranded(forward, down)),
+        stranded=tuple(f"{ports} IPv{f}" for ports, f in servers.without_servers(forward, down)),
     )

@@ -12,11 +12,11 @@ from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus, Named, OutletStatus
+    from ifdefault.daemon.status import DaemonStatus, Named, PublisherStatus
 
 _MOST = 10  # names that `status` shows
 _NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")
-_OUTLETS = ("Published by", "", "Of", "State", "Since", "There", "Detail")
+_PUBLISHERS = ("Published by", "", "Of", "State", "Since", "There", "Detail")
 
 
 def brief(standing: DaemonStatus) -> list[str]:
@@ -25,24 +25,24 @@ def brief(standing: DaemonStatus) -> list[str]:
     lines = _names(standing, told.names[:_MOST]) if told.names else []
     if (rest := len(told.names) - _MOST) > 0:
         lines.append(f"and {rest} more: ifdefault dns")
-    for outlet in told.outlets:
-        if outlet.state != "current":
-            detail = f": {outlet.detail}" if outlet.detail else ""
-            since = age(standing.now_s - outlet.since_s)
-            where = f"{outlet.kind} {outlet.where}, {_of(outlet)}"
-            lines.append(f"{where}: {outlet.state} for {since}{detail}")
+    for publisher in told.publishers:
+        if publisher.state != "current":
+            detail = f": {publisher.detail}" if publisher.detail else ""
+            since = age(standing.now_s - publisher.since_s)
+            where = f"{publisher.kind} {publisher.where}, {_of(publisher)}"
+            lines.append(f"{where}: {publisher.state} for {since}{detail}")
     return lines + list(told.problems)
 
 
 def whole(standing: DaemonStatus) -> list[str]:
     """For `dns`: all of it."""
     told = standing.dns
-    if not (told.names or told.outlets or told.problems or told.queries):
+    if not (told.names or told.publishers or told.problems or told.queries):
         return ["nothing is published: the config has no [dns]"]
     lines = _names(standing, told.names)
-    if told.outlets:
-        rows = [_outlet(standing, outlet) for outlet in told.outlets]
-        lines += ["", *table(_OUTLETS, rows)]
+    if told.publishers:
+        rows = [_publisher(standing, publisher) for publisher in told.publishers]
+        lines += ["", *table(_PUBLISHERS, rows)]
     if told.queries:
         counted = ", ".join(f"{uplink} {queries}" for uplink, queries in told.queries)
         lines += ["", f"queries answered: {counted}"]
@@ -73,11 +73,19 @@ def _by_uplink(named: Named) -> Iterator[str]:
     return (f"{uplink} {' '.join(addresses)}" for uplink, addresses in found.items())
 
 
-def _of(outlet: OutletStatus) -> str:
-    return outlet.name or outlet.zone or "any name"
+def _of(publisher: PublisherStatus) -> str:
+    return publisher.name or publisher.zone or "any name"
 
 
-def _outlet(standing: DaemonStatus, outlet: OutletStatus) -> Sequence[str]:
-    since = age(standing.now_s - outlet.since_s)
-    seen = " ".join(outlet.seen)
-    return outlet.kind, outlet.where, _of(outlet), outlet.state, since, seen, outlet.detail
+def _publisher(standing: DaemonStatus, publisher: PublisherStatus) -> Sequence[str]:
+    since = age(standing.now_s - publisher.since_s)
+    seen = " ".join(publisher.seen)
+    return (
+        publisher.kind,
+        publisher.where,
+        _of(publisher),
+        publisher.state,
+        since,
+        seen,
+        publisher.detail,
+    )

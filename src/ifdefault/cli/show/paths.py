@@ -26,8 +26,8 @@ def ails(standing: DaemonStatus) -> bool:
     """Whether somebody should look: an uplink is down, a name can't be published, or the engine
     can't do its work."""
     is_down = any(path.state == "down" for path in standing.health)
-    is_stuck = any(outlet.state == "failing" for outlet in standing.dns.outlets)
-    return is_down or is_stuck or bool(standing.held or standing.fights)
+    is_stuck = any(publisher.state == "failing" for publisher in standing.dns.publishers)
+    return is_down or is_stuck or bool(standing.held or standing.conflicts)
 
 
 def _rows(standing: DaemonStatus) -> Iterator[Sequence[str]]:
@@ -70,7 +70,7 @@ def remarks(standing: DaemonStatus) -> Iterator[str]:
     """Whatever isn't as one would wish it."""
     if standing.held:
         yield f"held: {standing.held}"
-    yield from (*standing.fights, *standing.problems)
+    yield from (*standing.conflicts, *standing.problems)
     told = [
         (f"{path.uplink} IPv{path.family}", f"{target.probe} {target.note}")
         for path in standing.health

@@ -20,7 +20,7 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.replay import Turn
 from ifdefault.ipc import codec
 from ifdefault.ipc.log import escaped
-from ifdefault.model.kernel_news import KernelChange, LinkChanged, NeighbourChanged, ObjectChanged
+from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourChanged, ObjectChanged
 from ifdefault.plan.describe import describe
 
 _UNHEARD = (e.Woke, e.ProbeOutcome, e.TrafficSeen)
