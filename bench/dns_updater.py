@@ -78,12 +78,12 @@ class Publisher:
         )
         config = Config((), dns=DnsConfig(updates=updates))
         publish = Publish(config, (), (), published, tuple(publication.ways))
-        self.updates.take(time.monotonic(), publish)
+        self.updates.publish(time.monotonic(), publish)
 
-    def statuses(self, name: str = "", where: str = "") -> list[OutletStatus]:
+    def statuses(self, name: str = "", where: str = "") -> list[PublisherStatus]:
         return [
             status
-            for status in self.updates.standings()
+            for status in self.updates.statuses()
             if name in ("", status.name) and where in ("", status.where)
         ]
 
@@ -93,7 +93,7 @@ class Publisher:
     async def settled(self, patience_s: float = SETTLE_S) -> bool:
         """Wait until all servers are current."""
         deadline_s = time.monotonic() + patience_s
-        while {status.state for status in self.updates.standings()} != {"current"}:
+        while {status.state for status in self.updates.statuses()} != {"current"}:
             if time.monotonic() > deadline_s:
                 return False
             await asyncio.sleep(_POLL_S)
@@ -116,11 +116,11 @@ class Publisher:
 
     def _hear(self, message: object) -> None:
         if isinstance(message, Reply):
-            self.requests.hear(message)
+            self.requests.receive(message)
 
     def _frontend_ended(self, _: str) -> None:
         self.frontend = None
-        self.requests.forget()
+        self.requests.fail_all()
 
 
 @asynccontextmanager
@@ -134,7 +134,7 @@ async def running(state: Path) -> AsyncIterator[Publisher]:
         await publisher.close()
 
 
-def as_text(statuses: Iterable[OutletStatus]) -> str:
+def as_text(statuses: Iterable[PublisherStatus]) -> str:
     return "; ".join(f"{s.name} at {s.where}: {s.state} ({s.detail}): {s.seen}" for s in statuses)
 
 

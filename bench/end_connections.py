@@ -54,7 +54,7 @@ Pairs = list[tuple[socket.socket, socket.socket]]
 @dataclass(frozen=True, slots=True)
 class Round:
     ms: float
-    freed: Killed
+    killed: Killed
     left: int
     wrong: int
 
@@ -93,8 +93,8 @@ def run() -> Report:
 def _row(family: Family, rounds: list[Round]) -> tuple[str, ...]:
     times = [one.ms for one in rounds]
     ended = (
-        median([one.freed.sockets for one in rounds]),
-        median([one.freed.flows for one in rounds]),
+        median([one.killed.sockets for one in rounds]),
+        median([one.killed.flows for one in rounds]),
     )
     cells = (f"{time_ms:.1f} ms" for time_ms in (min(times), median(times), max(times)))
     return f"IPv{family}", *(f"{number:,.0f}" for number in ended), *cells
@@ -123,10 +123,10 @@ def _rounds(world: World, family: Family) -> Iterator[Round]:
                 yield Round(*result, left, wrong)
 
 
-def _end() -> tuple[float, Freed]:
-    freed: list[Freed] = []
-    ms = time_ms(lambda: freed.append(free(tuple(_DEAD.values()), others=tuple(_OTHER.values()))))
-    return ms, freed[0]
+def _end() -> tuple[float, Killed]:
+    killed: list[Killed] = []
+    ms = time_ms(lambda: killed.append(kill(tuple(_DEAD.values()), others=tuple(_OTHER.values()))))
+    return ms, killed[0]
 
 
 def _server(node: Node, address: str, family: Family) -> socket.socket:

@@ -88,17 +88,17 @@ class Run:
         if rounds < LEAST_LEAP or not self._is_settled():
             return wake_s
         degradation, loss_model = path._degradation, path._loss_model
-        quick, slow = (step for step in degradation._steps)
-        quick_then = degradation._fast * (1 - quick) ** rounds
+        fast, slow = (step for step in degradation._steps)
+        fast_then = degradation._fast * (1 - fast) ** rounds
         slow_then = degradation._slow * (1 - slow) ** rounds
         limit = self.config.degraded_loss
         if (
             degradation.cause
-            and quick_then <= limit * LEAVE_FAST
+            and fast_then <= limit * LEAVE_FAST
             and slow_then <= limit * LEAVE_SLOW
         ):
             return wake_s  # it would stop being degraded in between
-        degradation._quick, degradation._slow = quick_then, slow_then
+        degradation._fast, degradation._slow = fast_then, slow_then
         loss_model._slow, loss_model._slow_n = fade(
             loss_model._slow, loss_model._slow_n, SLOW_ROUNDS, rounds
         )

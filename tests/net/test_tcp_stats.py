@@ -153,7 +153,7 @@ def test_stalled(signs: TcpMonitor, wires: Wires, world: World) -> None:
     hanging, idle = (wires.connect("host", server, CLIENT[0], source=A[0]) for _ in range(2))
     fine = wires.connect("host", server, CLIENT[0], source=B[0])
     at = count()
-    assert not signs.look(next(at) * STEP_S)[A[0]].stalled
+    assert not signs.read(next(at) * STEP_S)[A[0]].stalled
     with faults.injected(world, "blackhole", "isp-a"):
         hanging.ours.send(b"anybody?")
         assert fine.alive
