@@ -59,7 +59,7 @@ def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tu
             return [*found, *foreign.networkd_problems()], ()
         decision = daemon_client.decision(options)
         prepared = prepare_config(config, Store(options.state_dir), decision=decision)
-        found += config_file.placed(options.config, prepared.problems)
+        found += config_file.with_lines(options.config, prepared.problems)
         found += find_lacks(config, prepared.uplinks)
         tables = dict(prepared.desired.tables)
         for name in OWN_TABLES:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ifdefault.config import placed
 from ifdefault.config import read as read_config
+from ifdefault.config import with_lines
 from ifdefault.host import exec_groups
 from ifdefault.host.observe import observe
 from ifdefault.host.store import Store
@@ -68,7 +68,7 @@ def prepare(
     """
     config = read_config(config_path)
     prepared = prepare_config(config, store, thorough=thorough, decision=decision)
-    return replace(prepared, problems=placed(config_path, prepared.problems))
+    return replace(prepared, problems=with_lines(config_path, prepared.problems))
 
 
 def prepare_config(
