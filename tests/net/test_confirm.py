@@ -280,4 +280,4 @@ def _apply(world: World, step: int, at_step: Callable[[], object]) -> None:
 
     store = store_of(world)
     with store.lock():
-        rollback_timer.commit_on_probation(prepare(world.config, store), store, 2, before)
+        rollback_timer.commit_with_rollback(prepare(world.config, store), store, 2, before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ifdefault.host.check_daemon import find_lacks
+from ifdefault.host.check_daemon import find_problems
 from ifdefault.model.config import (
     Config,
     DaemonConfig,
@@ -22,7 +22,7 @@ def lacks(config: Config, *families: Family) -> list[str]:
     addresses: dict[Family, str] = {4: "203.0.113.10", 6: "2001:db8:a::10"}
     sources = tuple((family, addresses[family]) for family in families)
     uplink = Uplink("a", 1, "wan0", 1001, 0, 0, 0, sources=sources)
-    found = list(find_lacks(config, (uplink,)))
+    found = list(find_problems(config, (uplink,)))
     assert all(problem.warning for problem in found)
     return [str(problem) for problem in found]
 

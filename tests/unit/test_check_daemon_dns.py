@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.host.check_daemon import find_lacks
+from ifdefault.host.check_daemon import find_problems
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.config import Config, DaemonConfig, UplinkConfig
 from ifdefault.model.dns import (
@@ -29,7 +29,7 @@ ME = DaemonConfig(user=str(os.getuid() or 4711))
 def lacks(dns: DnsConfig, address: str = "203.0.113.10", public: tuple[str, ...] = ()) -> list[str]:
     uplink = Uplink("a", 1, "wan0", 1001, 0, 0, 0, sources=((4, address),))
     config = Config((UplinkConfig("a", "wan0", public=public),), daemon=ME, dns=dns)
-    found = list(find_lacks(config, (uplink,)))
+    found = list(find_problems(config, (uplink,)))
     assert all(problem.warning for problem in found)
     return [str(p) for p in found if p.where.startswith("dns") or "names" in p.what or p.remedy]
 

@@ -32,7 +32,7 @@ from ifdefault.daemon.control.protocol import (
 )
 from ifdefault.daemon.status import DaemonStatus, Event
 from ifdefault.host.status import Status as HostStatus
-from ifdefault.host.status_forward import Behind, ServiceStatus
+from ifdefault.host.status_forward import ForwardStatus, ServiceStatus
 from ifdefault.ipc.codec import from_json
 from ifdefault.model.changes import Changes
 from ifdefault.model.errors import ConfigError, HostError, Problem
@@ -379,7 +379,7 @@ def test_exit_status_of_status(
 def test_a_service_without_a_server_is_nothing_well() -> None:
     service = ServiceStatus("tcp:443", (), (), 0, ("tcp:443 IPv4",))
     assert status._Seen(WELL, QUIET).is_well
-    assert not status._Seen(replace(WELL, behind=Behind((service,))), QUIET).is_well
+    assert not status._Seen(replace(WELL, behind=ForwardStatus((service,))), QUIET).is_well
 
 
 def test_a_daemon_that_is_mute_hides_nothing_else(

@@ -282,8 +282,8 @@ servers = ["192.0.2.1"]
             '"weighted", "failover", "arrival" or "arrival-only"'
         ),
         (
-            'f.toml:21: dns.name[4].name: "www.example.net" is already defined; put all its records '
-            "in one table"
+            'f.toml:21: dns.name[4].name: "www.example.net" is already defined; put all its '
+            "records in one table"
         ),
         "f.toml:22: dns.name[4].ttl: 86401 is too large; use 86400 or less",
         (

@@ -21,7 +21,7 @@ from ifdefault.host import exec_groups
 from ifdefault.host.observe import observe
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
-from ifdefault.host.transaction import Done, commit, converge
+from ifdefault.host.transaction import Outcome, commit, converge
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem
 from ifdefault.model.health import Forced
@@ -86,7 +86,7 @@ class Host:
         done = self._try(perform, wait=True)
         return e.CommitFailed(done.problems) if isinstance(done, e.LookFailed) else done
 
-    def _take(self, prepared: Prepared, done: Done) -> Observation:
+    def _take(self, prepared: Prepared, done: Outcome) -> Observation:
         """The kernel's news of what was done are ours; routers that are silent just now are told
         apart all the same."""
         self._ports.append(done.ports)
