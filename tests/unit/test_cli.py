@@ -225,7 +225,7 @@ def config_file(tmp_path: Path) -> Path:
 
 
 def find(monkeypatch: pytest.MonkeyPatch, *problems: Problem) -> None:
-    monkeypatch.setattr(check, "_examine", lambda *_: (list(problems), ()))
+    monkeypatch.setattr(check, "_check_host", lambda *_: (list(problems), ()))
 
 
 ERROR = Problem("table 1000", "holds a route", "move it")

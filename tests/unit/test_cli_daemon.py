@@ -348,7 +348,7 @@ QUIET = DaemonStatus(1, 1.0, 1.0, "x", (Health("a", 4, "up", 0.0, ""),))
 
 
 @pytest.mark.parametrize(
-    ("standing", "silence", "is_well"),
+    ("standing", "no_response", "is_ok"),
     [
         (None, "", True),
         (None, "the daemon doesn't answer in 5 s", False),
@@ -362,24 +362,24 @@ def test_exit_status_of_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     standing: DaemonStatus | None,
-    silence: str,
-    is_well: bool,
+    no_response: str,
+    is_ok: bool,
 ) -> None:
-    seen = status._Seen(WELL, standing, silence)
-    monkeypatch.setattr(status, "_look", lambda _: seen)
-    assert main.run(["status"]) == (0 if is_well else 1)
+    seen = status._Snapshot(WELL, standing, no_response)
+    monkeypatch.setattr(status, "_read", lambda _: seen)
+    assert main.run(["status"]) == (0 if is_ok else 1)
     told = capsys.readouterr().out
-    assert ("no daemon runs: nothing is probed\n" in told) == (standing is None and not silence)
-    assert f"the daemon says nothing: {silence}\n" in told or not silence
-    assert main.run(["status", "--json"]) == (0 if is_well else 1)
+    assert ("no daemon runs: nothing is probed\n" in told) == (standing is None and not no_response)
+    assert f"the daemon says nothing: {no_response}\n" in told or not no_response
+    assert main.run(["status", "--json"]) == (0 if is_ok else 1)
     daemon = json.loads(capsys.readouterr().out)["daemon"]
     assert (from_json(DaemonStatus, daemon) if daemon else None) == standing
 
 
 def test_a_service_without_a_server_is_nothing_well() -> None:
     service = ServiceStatus("tcp:443", (), (), 0, ("tcp:443 IPv4",))
-    assert status._Seen(WELL, QUIET).is_well
-    assert not status._Seen(replace(WELL, behind=ForwardStatus((service,))), QUIET).is_well
+    assert status._Snapshot(WELL, QUIET).is_ok
+    assert not status._Snapshot(replace(WELL, forward=ForwardStatus((service,))), QUIET).is_ok
 
 
 def test_a_daemon_that_is_mute_hides_nothing_else(
@@ -391,15 +391,15 @@ def test_a_daemon_that_is_mute_hides_nothing_else(
     daemon.answer = mute
     monkeypatch.setattr("ifdefault.host.transaction.prepare", lambda *_, **__: None)
     monkeypatch.setattr("ifdefault.host.status.read_status", lambda _: WELL)
-    seen = status._look(Options(run_dir=Path("/run/x")))
-    assert seen == status._Seen(WELL, None, "the daemon doesn't answer in 5 s")
+    seen = status._read(Options(run_dir=Path("/run/x")))
+    assert seen == status._Snapshot(WELL, None, "the daemon doesn't answer in 5 s")
 
 
 def test_watch_draws_over_what_was_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("shutil.get_terminal_size", lambda: (5, 3))
-    status._draw(["1234567", "2", "3", "4"])
+    status._redraw(["1234567", "2", "3", "4"])
     assert capsys.readouterr().out == "\x1b[H12345\x1b[K\n2\x1b[K\n\x1b[J"
 
 

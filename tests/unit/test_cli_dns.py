@@ -81,7 +81,7 @@ def test_dns_shows_all_of_it(
     assert piped(capsys.readouterr().out.splitlines()) == [
         *BRIEF[:3],
         "",
-        "Published by|Of|State|Since|There|Detail",
+        "Publisher|At|Names|State|Since|Addresses|Detail",
         f"server|{A} and 2 more|{ZONE}|current|1m00s",
         f"update|192.0.2.53|empty.example.org|failing|12s|{A}|NOTAUTH (BADKEY)",
         "exec|/usr/local/sbin/publish|any name|pending|1.0s",
@@ -123,13 +123,13 @@ def test_status_is_brief_and_says_nothing_without_names() -> None:
 def test_a_name_that_cant_be_published_ails_the_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen = status._Seen(Status(True, (), (), {}, {}, (), ()), STANDING)
-    monkeypatch.setattr(status, "_look", lambda _: seen)
+    seen = status._Snapshot(Status(True, (), (), {}, {}, (), ()), STANDING)
+    monkeypatch.setattr(status, "_read", lambda _: seen)
     assert main.run(["status"]) == 1
     shown = piped(capsys.readouterr().out.splitlines())
     at = shown.index(BRIEF[0])
     assert shown[at - 1 : at + len(BRIEF)] == ["", *BRIEF]
-    assert not paths.ails(replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[::2])))
+    assert not paths.has_problem(replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[::2])))
 
 
 # --- what this host is to the DNS ---------------------------------------------------------
@@ -155,25 +155,25 @@ def config(public_b: tuple[str, ...] = (B,)) -> Config:
 
 
 def test_offers_are_what_the_internet_sees() -> None:
-    host = dnscheck.look(config(), UPLINKS, None)
+    host = dnscheck.host_of(config(), UPLINKS, None)
     assert [offer.addresses for offer in host.offers] == [(A, A6), (B,)]
     assert host.local == {A: A, A6: A6, B: "192.168.1.10"}
     assert host.truth.own == {A: "isp-a", A6: "isp-a", B: "isp-b", "192.168.1.10": "isp-b"}
     assert host.ways == {4: ("isp-a", "isp-b"), 6: ("isp-a",)}
     assert host.problems == ()
     # private, and nothing said of what it is seen as
-    assert dnscheck.look(config(()), UPLINKS, None).offers[1].addresses == ()
+    assert dnscheck.host_of(config(()), UPLINKS, None).offers[1].addresses == ()
 
 
 def test_what_is_discovered_the_daemon_knows() -> None:
-    host = dnscheck.look(config((DISCOVER,)), UPLINKS, None)
+    host = dnscheck.host_of(config((DISCOVER,)), UPLINKS, None)
     assert [str(problem) for problem in host.problems] == [
         (
             "uplink.isp-b: its public IPv4 address isn't known, the daemon finds it out, and "
             "tells it as long as a name leads there"
         )
     ]
-    host = dnscheck.look(config((DISCOVER,)), UPLINKS, STANDING)
+    host = dnscheck.host_of(config((DISCOVER,)), UPLINKS, STANDING)
     assert (host.problems, host.offers[1].addresses) == ((), (B,))
     assert host.truth.published[ZONE] == {A, A6, B}
 
@@ -181,14 +181,14 @@ def test_what_is_discovered_the_daemon_knows() -> None:
 def test_ways_are_those_that_work() -> None:
     decision = Decision(usable=((4, ("isp-b",)), (6, ())))
     standing = replace(STANDING, decision=decision)
-    assert dnscheck.look(config(), UPLINKS, standing).ways == {4: ("isp-b",), 6: ()}
+    assert dnscheck.host_of(config(), UPLINKS, standing).ways == {4: ("isp-b",), 6: ()}
     gone = tuple(replace(u, pending="no gateway") for u in UPLINKS)
-    assert dnscheck.look(config(), gone, None).ways == {4: ("",), 6: ("",)}
+    assert dnscheck.host_of(config(), gone, None).ways == {4: ("",), 6: ("",)}
 
 
 def test_without_dns_there_is_nothing_to_check() -> None:
     with pytest.raises(HostError, match=r"the config has no \[dns\]"):
-        dnscheck.look(replace(config(), dns=DnsConfig()), UPLINKS, None)
+        dnscheck.host_of(replace(config(), dns=DnsConfig()), UPLINKS, None)
 
 
 # --- what the parent is to say ------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_without_dns_there_is_nothing_to_check() -> None:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> dnscheck.Host:
-    host = dnscheck.look(config(), UPLINKS, None)
+    host = dnscheck.host_of(config(), UPLINKS, None)
     monkeypatch.setattr(dnscheck, "read", lambda _: host)
     return host
 
@@ -246,7 +246,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Question]:
         asked.append(question)
         return say(question)
 
-    monkeypatch.setattr(dnscheck, "asker", lambda _: ask)
+    monkeypatch.setattr(dnscheck, "sender", lambda _: ask)
     return asked
 
 

@@ -211,7 +211,7 @@ def test_what_is_asked_for(
 
 def test_a_turn_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", "--turn", "999", str(RECORDED)]) == 2
-    assert f"has no turn 999, use 1 to {len(LINES) - 1}" in capsys.readouterr().err
+    assert f"has no turn 999; use 1 to {len(LINES) - 1}" in capsys.readouterr().err
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

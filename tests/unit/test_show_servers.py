@@ -53,8 +53,8 @@ def test_without_a_daemon() -> None:
 
 def test_a_service_without_a_server() -> None:
     stranded = replace(SERVICE, stranded=("tcp:443 IPv4",))
-    assert servers.ails(ForwardStatus((PLAIN, stranded)))
-    assert not servers.ails(ForwardStatus((PLAIN, SERVICE)))
+    assert servers.has_problem(ForwardStatus((PLAIN, stranded)))
+    assert not servers.has_problem(ForwardStatus((PLAIN, SERVICE)))
     shown = servers.lines(ForwardStatus((stranded,)), STANDING)
     assert shown[-1] == "tcp:443 IPv4: no content server is left"
 

@@ -119,7 +119,7 @@ def _cell(row: Row) -> str:
 
 
 def _rotation(shares: Sequence[UplinkShare]) -> Iterator[str]:
-    yield "A resolver returns both addresses in turn; new connections alternate between the uplinks:"
+    yield "A resolver returns both addresses in turn; connections alternate between the uplinks:"
     total = sum(share.tried for share in shares)
     for share in shares:
         bar = "█" * round(40 * share.tried / total)

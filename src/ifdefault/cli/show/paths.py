@@ -50,8 +50,8 @@ def _rows(status: DaemonStatus) -> Iterator[Sequence[str]]:
 
 
 def _state(path: Health, status: DaemonStatus) -> str:
-    """The observed state; in brackets a forced state, a suspected failure, and when a recovering path
-    will be up."""
+    """The observed state; in brackets a forced state, a suspected failure, and when a recovering
+    path will be up."""
     notes = []
     if forced := status.forced.get(path.uplink):
         notes.append(f"forced {forced}")
