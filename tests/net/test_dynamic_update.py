@@ -306,7 +306,7 @@ def test_words_of_servers(world: World, key: Path) -> None:
         await until(lambda: failing(outlet, "NOTAUTH"), "not its zone")
         key.chmod(0)
         outlet.say(saying(key, {WWW: [A]}))
-        lacking = f"this host: {key}: permission denied, let it be owned by daemon.user, mode 0400"
+        lacking = f"this host: {key}: permission denied; let it be owned by daemon.user, mode 0400"
         await until(lambda: failing(outlet, lacking), "the key")
 
     keep(world, story)

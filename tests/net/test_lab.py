@@ -86,7 +86,7 @@ def test_list_names_what_up_takes() -> None:
     assert all(name in text and title in text for name, title in told.items())
     wrong = run("lab", "up", "tow", check=False)
     assert wrong.returncode == 2
-    assert 'no topology "tow", there are' in wrong.stderr
+    assert 'no topology "tow"; there are' in wrong.stderr
 
 
 def test_a_visit_to_a_world(name: str) -> None:
@@ -134,7 +134,7 @@ def assert_faults_come_and_go(program: Program, name: str) -> None:
     assert worlds(program)[name]["faults"] == {}
     assert answers()
     wrong = program(*own, "loss", "isp-a", "--amount", "100", check=False)
-    assert 'no amount of "loss": 100, give 1 to 99 (percent)' in wrong.stderr
+    assert 'no amount of "loss": 100; give 1 to 99 (percent)' in wrong.stderr
 
 
 def test_faults_as_commands(name: str) -> None:

@@ -85,7 +85,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["appyl"], 'no subcommand "appyl", the nearest is "apply"'),
+        (["appyl"], 'no subcommand "appyl"; did you mean "apply"?'),
         (["zzz"], 'no subcommand "zzz"'),
         (["--confg", "x"], "--confg"),
         ([], "Subcommands:"),
@@ -123,7 +123,7 @@ def test_a_number_is_the_exit_status(install: Install) -> None:
         (
             HostError(Problem("nftables", "missing", "install it"), "no root"),
             1,
-            "ifdefault: nftables: missing, install it\nifdefault: no root\n",
+            "ifdefault: nftables: missing; install it\nifdefault: no root\n",
         ),
         (ConfigError(Problem("f.toml:3: uplink.a", "no good")), 2, "f.toml:3: uplink.a: no good\n"),
         (KeyboardInterrupt(), 130, "\n"),  # below the ^C that the terminal shows
@@ -189,7 +189,7 @@ def test_init_writes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "isp-a on wan0\n" in told
     path.write_text("mine")
     assert main.run(["-c", str(path), "init"]) == 1
-    assert "exists already, --force replaces it" in capsys.readouterr().err
+    assert "exists already; use --force to replace it" in capsys.readouterr().err
     assert path.read_text() == "mine"
     assert main.run(["init", "-o", str(path), "--force"]) == 0
     assert 'interface = "wan0"' in path.read_text()
@@ -210,7 +210,7 @@ def test_init_without_uplink_tells_what_it_saw(
     lan = Facts(links=(Link(2, "lan0"),), addresses=(Address(4, "lan0", "10.0.0.1", 8),))
     monkeypatch.setattr(init, "read_facts", lambda: lan)
     assert main.run(["-c", str(tmp_path / "x"), "init"]) == 1
-    assert "seen: lan0 with 10.0.0.1/8, bring them up first" in capsys.readouterr().err
+    assert "(lan0 with 10.0.0.1/8); bring the uplinks up" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 

@@ -107,7 +107,7 @@ def test_dns_needs_a_daemon(
 ) -> None:
     assert main.run(["dns"]) == 1
     assert capsys.readouterr().err == (
-        "ifdefault: no daemon runs, `ifdefault run` publishes the names\n"
+        "ifdefault: dns: no daemon runs; start ifdefault run, which publishes the names\n"
     )
 
 
@@ -169,8 +169,8 @@ def test_what_is_discovered_the_daemon_knows() -> None:
     host = dnscheck.host_of(config((DISCOVER,)), UPLINKS, None)
     assert [str(problem) for problem in host.problems] == [
         (
-            "uplink.isp-b: its public IPv4 address isn't known, the daemon finds it out, and "
-            "tells it as long as a name leads there"
+            "uplink.isp-b: public IPv4 address unknown; start ifdefault run, which discovers it; "
+            "it is known once published"
         )
     ]
     host = dnscheck.host_of(config((DISCOVER,)), UPLINKS, STANDING)
@@ -206,7 +206,7 @@ def test_delegation(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["dns", "delegation"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told == [
-        "; www.example.net: for the zone above it",
+        "; www.example.net: records for the parent zone",
         "www.example.net.          3600 IN NS   ns-isp-a.www.example.net.",
         "www.example.net.          3600 IN NS   ns-isp-b.www.example.net.",
         f"ns-isp-a.www.example.net. 3600 IN A    {A}",
@@ -217,7 +217,8 @@ def test_delegation(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)[ZONE][-1] == [f"ns-isp-b.{ZONE}", "A", B]
     assert main.run(["dns", "delegation", "example.net"]) == 1
     assert capsys.readouterr().err == (
-        'ifdefault: "example.net" is no zone of the embedded server, there are www.example.net\n'
+        'ifdefault: dns delegation: "example.net" is not a zone of the embedded server; use one '
+        "of www.example.net\n"
     )
 
 
@@ -265,7 +266,7 @@ def test_check_tells_the_way_and_what_is_wrong(
         f"  at ns-isp-b.{ZONE} ({B})  this host: UDP 1.2 ms, no answer",
     ]
     assert told.err.splitlines()[-1] == (
-        f"error: {ZONE}: it has no address, the daemon publishes it: see `ifdefault dns`"
+        f"error: {ZONE}: it has no address; the daemon publishes it: see `ifdefault dns`"
     )
     assert asked[0] == Question("198.18.0.53", ZONE, "SOA", "isp-a")
 
@@ -312,5 +313,5 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "does not appear to be an IPv4 or IPv6 address" in capsys.readouterr().err
     for name in ("a..b", "b\u00fccher.example", "a b", "x" * 64, ".".join(["x"] * 128)):
         assert main.run(["dns", "check", name]) == 2
-        assert "is no name, write it as the DNS does" in capsys.readouterr().err
+        assert "is not a domain name; write it like www.example.net" in capsys.readouterr().err
     assert main.run(["dns", "chekc"]) == 2

@@ -65,7 +65,7 @@ def test_foreign_rule_in_our_block() -> None:
     [line] = told(with_rules(Rule(4, 5020, table=77, dst="10.0.0.0/8", protocol=3)))
     assert line == (
         "ip rule pref 5020 from all to 10.0.0.0/8 lookup 77: stands among our rules, "
-        "5000 to 5050, move it, or set host.rule_priority = 4900"
+        "5000 to 5050; move it, or set host.rule_priority = 4900"
     )
 
 
@@ -77,7 +77,7 @@ def test_foreign_rule_and_routes_in_our_tables() -> None:
     routes = tuple(Route(4, 1003, dst, protocol=4) for dst in ("10.0.0.0/8", "172.16.0.0/12"))
     lines = told(with_rules(Rule(6, 200, table=1031, iif="lan0", protocol=3), routes=routes))
     assert lines[0].startswith("ip -6 rule pref 200 from all iif lan0 lookup 1031: looks up table")
-    assert "table 1003: holds 2 foreign routes, such as 10.0.0.0/8, set host.table_base" in lines[1]
+    assert "table 1003: holds 2 foreign routes, such as 10.0.0.0/8; set host.table_base" in lines[1]
     assert len(lines) == 2
 
 
@@ -89,7 +89,7 @@ def test_tables_next_to_ours_are_free() -> None:
 def test_foreign_mask_on_ours_names_a_free_one() -> None:
     calico = Rule(4, 40, table=77, mark=0x10000, mask=0xFFFF0000, protocol=3)
     [line] = told(with_rules(calico))
-    assert "selects by bits of our mark mask 0x3f000000, set host.mark_mask = 0xfc00" in line
+    assert "selects by bits of our mark mask 0x3f000000; set host.mark_mask = 0xfc00" in line
 
 
 def test_no_bits_left() -> None:
@@ -164,7 +164,7 @@ def test_block_skips_taken_priorities_and_returns_when_the_tunnel_goes() -> None
 
 def test_no_room_above_a_catcher_is_an_error() -> None:
     [line] = told(with_rules(Rule(4, 90, table=51820, protocol=3), routes=TUNNEL))
-    assert "leaves no room for the return path above it, give it a priority above 150" in line
+    assert "leaves no room for the return path above it; give it a priority above 150" in line
     assert not line.startswith("warning")
 
 

@@ -74,7 +74,7 @@ def test_servers_elsewhere(address: str, what: str) -> None:
 def test_held_ports(socket: tuple[str, str, int], named: str) -> None:
     lines = told(replace(HOST, listening=(socket,)), WEB)
     start = (
-        f"forward[0].listen[0]: a program of this host listens on tcp port 80 of {named}, see `ss"
+        f"forward[0].listen[0]: a program of this host listens on tcp port 80 of {named}; see `ss"
     )
     assert [line.startswith(start) for line in lines] == [True] * bool(named)
 

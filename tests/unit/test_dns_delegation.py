@@ -223,7 +223,7 @@ def test_name_servers_that_depend_on_each_other_end_somewhere(net: Net) -> None:
     net.put("org", "loop.org", "NS", "ns.example.net")
     told = problems(net)
     assert told[0] == (
-        f"{ZONE}: no server of example.net answers, so that nobody finds it, see the path above"
+        f"{ZONE}: no server of example.net answers, so that nobody finds it; see the path above"
     )
 
 
@@ -305,28 +305,28 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
     [
         (
             no_delegation,
-            [f"{ZONE}: example.net doesn't delegate it (no such name), add there: {ADD}"],
+            [f"{ZONE}: example.net doesn't delegate it (no such name); add there: {ADD}"],
         ),
         (
             a_cname_instead,
             [
-                (f"{ZONE}: example.net doesn't delegate it (a CNAME to x.org is there), "
+                (f"{ZONE}: example.net doesn't delegate it (a CNAME to x.org is there); "
                 f"add there: {ADD}")
             ],
         ),
         (
             lambda net: net.put("example.net", ZONE, "NS", NS_A, "ns.hoster.org"),
             [
-                (f"{ZONE}: example.net doesn't name {NS_B} among its name servers, "
+                (f"{ZONE}: example.net doesn't name {NS_B} among its name servers; "
                 f"add there: {ZONE}. NS {NS_B}.; {NS_B}. A {B}")
             ],
         ),
         (
             lambda net: net.put("example.net", ZONE, "NS", NS_A),
             [
-                (f"{ZONE}: example.net doesn't name {NS_B}, ns.hoster.org among its name servers, "
+                (f"{ZONE}: example.net doesn't name {NS_B}, ns.hoster.org among its name servers; "
                 f"add there: {ZONE}. NS {NS_B}.; {ZONE}. NS ns.hoster.org.; {NS_B}. A {B}"),
-                (f"{ZONE}: its name servers are all reached by isp-a, with which the zone dies, "
+                (f"{ZONE}: its name servers are all reached by isp-a, with which the zone dies; "
                 "name one of another uplink, or one elsewhere"),
             ],
         ),
@@ -334,35 +334,35 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
             from_elsewhere,
             [
                 (f"{ZONE}: example.net names ns.old.example.net as name server, the zone itself "
-                "doesn't, remove it there, or add it to dns.server.nameservers"),
-                (f"{ZONE} at ns.old.example.net (192.0.2.99): is lame: it answers REFUSED, "
+                "doesn't; remove it there, or add it to dns.server.nameservers"),
+                (f"{ZONE} at ns.old.example.net (192.0.2.99): is lame: it answers REFUSED; "
                 "let it serve the zone, or take it out of the NS records"),
             ],
         ),
         (
             lambda net: net.put("example.net", NS_B, "A"),
-            [f"{ZONE}: example.net gives no glue for {NS_B}, add there: {NS_B}. A {B}"],
+            [f"{ZONE}: example.net gives no glue for {NS_B}; add there: {NS_B}. A {B}"],
         ),
         (
             lambda net: net.put("example.net", NS_B, "A", "198.51.100.99"),
             [
                 (f"{ZONE}: example.net gives 198.51.100.99 for {NS_B}, which is {B}, "
                 f"remove there: {NS_B}. A 198.51.100.99; add there: {NS_B}. A {B}"),
-                (f"{ZONE} at {NS_B} (198.51.100.99): doesn't answer (no answer), "
+                (f"{ZONE} at {NS_B} (198.51.100.99): doesn't answer (no answer); "
                 "start it, or take it out of the NS records"),
             ],
         ),
         (
             lambda net: net.put("example.net", NS_A, "AAAA"),
             [
-                (f"{ZONE}: example.net gives {A} for {NS_A}, which is {A6}, {A}, "
+                (f"{ZONE}: example.net gives {A} for {NS_A}, which is {A6}, {A}; "
                 f"add there: {NS_A}. AAAA {A6}")
             ],
         ),
         (
             lambda net: net.put("example.net", ZONE, "DS", "1 8 2 00"),
             [
-                (f"{ZONE}: example.net has a DS record for it, but it isn't signed, remove that "
+                (f"{ZONE}: example.net has a DS record for it, but it isn't signed; remove that "
                 "record, or validating resolvers know nothing")
             ],
         ),
@@ -382,14 +382,14 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
         (
             lambda net: net.servers.update({HOSTER: ("hoster.org",)}),
             [
-                (f"{HOSTER_AT}: is lame: it answers REFUSED, let it serve the zone, or take it "
+                (f"{HOSTER_AT}: is lame: it answers REFUSED; let it serve the zone, or take it "
                 "out of the NS records")
             ],
         ),
         (
             lambda net: net.mute.add((HOSTER, "isp-b", None)),
             [
-                (f"{HOSTER_AT}: can't be reached over isp-b (no answer), see what filters it, or "
+                (f"{HOSTER_AT}: can't be reached over isp-b (no answer); see what filters it, or "
                 "why isp-b doesn't lead there")
             ],
         ),
@@ -410,7 +410,7 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
         (
             lambda net: net.mute.add((B, None, None)),
             [
-                (f"{ZONE} at {NS_B} ({B}): doesn't answer (no answer), start the daemon: "
+                (f"{ZONE} at {NS_B} ({B}): doesn't answer (no answer); start the daemon: "
                 "`ifdefault run`")
             ],
         ),
@@ -424,7 +424,7 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
         (
             stale,
             [
-                (f"{HOSTER_AT}: is stale: its serial 4294967295 is behind 1 of {NS_A} ({A}), see "
+                (f"{HOSTER_AT}: is stale: its serial 4294967295 is behind 1 of {NS_A} ({A}); see "
                 "why it doesn't transfer the zone: NOTIFY, who may, and with which key")
             ],
         ),
@@ -432,7 +432,7 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
             lambda net: net.put(ZONE, ZONE, "NS", NS_A, "ns.hoster.org"),
             [
                 (f"{ZONE} at {HOSTER}, {B}, {A6}, {A}: has the NS records {NS_A}, ns.hoster.org, "
-                f"not {NS_A}, {NS_B}, ns.hoster.org, let the daemon take in the config: "
+                f"not {NS_A}, {NS_B}, ns.hoster.org; let the daemon take in the config: "
                 "`ifdefault reload`")
             ],
         ),
@@ -442,7 +442,7 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
         ),
         (
             lambda net: net.put(ZONE, ZONE, "A", A, "192.0.2.7", ttl=30),
-            [f"{ZONE}: leads to 192.0.2.7 too, which no uplink of this host has, remove that"],
+            [f"{ZONE}: leads to 192.0.2.7 too, which no uplink of this host has; remove that"],
         ),
         (
             misled,
@@ -517,7 +517,7 @@ def test_another_host_may_share_a_name_there(theirs: Net) -> None:
     theirs.put("example.net", ZONE, "A", A, "192.0.2.7", ttl=60)
     assert problems(theirs, by_update()) == [
         (
-            f"warning: {ZONE}: leads to 192.0.2.7 too, which no uplink of this host has, remove "
+            f"warning: {ZONE}: leads to 192.0.2.7 too, which no uplink of this host has; remove "
             "that, unless a host shares it"
         ),
         (
@@ -541,15 +541,15 @@ def test_what_else_is_wrong_there(theirs: Net) -> None:
     theirs.put("net", "example.net", "NS", "ns.hoster.org", "ns.gone.org")
     assert problems(theirs, by_update(Endpoint("192.0.2.66", 5353))) == [
         (
-            "example.net: net names ns.gone.org as name server, the zone itself doesn't, let it "
+            "example.net: net names ns.gone.org as name server, the zone itself doesn't; let it "
             "serve the zone and be named by it, or remove it there"
         ),
         "example.net: no address is found of its name server ns.gone.org",
         (
-            "example.net at 192.0.2.66 port 5353: is lame: it answers REFUSED, let it serve the "
+            "example.net at 192.0.2.66 port 5353: is lame: it answers REFUSED; let it serve the "
             "zone, or take it out of the config"
         ),
-        f"{ZONE}: is a CNAME to x.org, remove that: it is to have addresses",
+        f"{ZONE}: is a CNAME to x.org; remove that: it is to have addresses",
     ]
     config = DnsConfig((NameConfig("a.b.org"),), updates=(UpdateConfig("b.org", ()),))
     assert problems(theirs, config) == [
@@ -563,7 +563,7 @@ def test_what_else_is_wrong_there(theirs: Net) -> None:
 def test_a_root_that_is_silent(net: Net) -> None:
     net.mute.add((ROOT, None, None))
     assert problems(net)[0] == (
-        f"{ZONE}: no server of the root answers, so that nobody finds it, see the path above"
+        f"{ZONE}: no server of the root answers, so that nobody finds it; see the path above"
     )
 
 
@@ -585,26 +585,26 @@ def test_a_root_that_is_silent(net: Net) -> None:
             "A", (A, B), 30,
             [
                 (f"shop.hoster.org: has the addresses {B}, {A} fixed, so that it names dead "
-                f"uplinks too, make it a CNAME to {ZONE}")
+                f"uplinks too; make it a CNAME to {ZONE}")
             ],
         ),
         (
             "A", ("192.0.2.7",), 30,
             [
-                ("shop.hoster.org: leads to 192.0.2.7, which no uplink has, make it a CNAME to "
+                ("shop.hoster.org: leads to 192.0.2.7, which no uplink has; make it a CNAME to "
                 f"{ZONE}")
             ],
         ),
         (
             "TXT", ("x",), 30,
             [
-                ("shop.hoster.org: leads nowhere (nothing of this type), make it a CNAME to "
+                ("shop.hoster.org: leads nowhere (nothing of this type); make it a CNAME to "
                 f"{ZONE}")
             ],
         ),
         (
             "CNAME", ("shop.hoster.org",), 30,
-            ["shop.hoster.org: leads nowhere (CNAME shop.hoster.org), make it a CNAME to " + ZONE],
+            ["shop.hoster.org: leads nowhere (CNAME shop.hoster.org); make it a CNAME to " + ZONE],
         ),
     ],
 )  # fmt: skip

@@ -61,7 +61,7 @@ def test_effects_are_the_same_in_every_process() -> None:
 # --- what is no record ----------------------------------------------------------------------
 
 BAD: dict[str, tuple[list[bytes], str]] = {
-    "empty": ([], ": empty, give a file that ifdefault run --record wrote"),
+    "empty": ([], ": empty; give a file that ifdefault run --record wrote"),
     "garbage": ([b"\x00\xff\n"], ":1: no header of a record: not JSON, give a file"),
     "one cut line": ([HEADER[:-9]], ":1: no header of a record: not JSON"),
     "other JSON": ([edited(HEADER, what="else")], ':1: no header of a record: what: not one'),
@@ -95,11 +95,11 @@ BAD: dict[str, tuple[list[bytes], str]] = {
     "back in time": ([HEADER, turn(now=0.5)], ":2: now: 0.5 is no time after "),
     "no end": ([HEADER, turn(now=1e300)], ":2: now: 1e+300 is no time after "),
     "never": ([HEADER, b'{"now":"NaN","events":[]}\n'], ":2: now: nan is no time after "),
-    "cut within": ([HEADER, STARTED[:-20] + b"\n", OBSERVED], ":2: not JSON, replay it as it w"),
+    "cut within": ([HEADER, STARTED[:-20] + b"\n", OBSERVED], ":2: not JSON; replay it as it w"),
     "twice the key": ([HEADER, b'{"now":1,"now":1e9,"events":[]}\n'], ":2: not JSON"),
     "nobody asked": (
         [HEADER, STARTED, COMMITTED.replace(b'"Committed"', b'"Applied"')],
-        ":3: the controller fails: AssertionError, replay it as it was recorded; if this is how",
+        ":3: the controller fails: AssertionError; replay it as it was recorded; if this is how",
     ),
     "no address": (
         [HEADER, STARTED, OBSERVED.replace(b"203.0.113.10", b"203.0.113.x")],
