@@ -143,7 +143,7 @@ def test_what_the_parent_gets_wrong(lab_world: LabWorld) -> None:
     assert glue == [
         f"{ZONE}: example gives {A} for {NS_A}, which is {A6}, {A}; add there: {NS_A}. AAAA {A6}",
         (
-            f"{ZONE}: example gives {A6}, {A} for {NS_B}, which is {B}, {B6}, "
+            f"{ZONE}: example gives {A6}, {A} for {NS_B}, which is {B}, {B6}; "
             f"remove there: {NS_B}. AAAA {A6}; {NS_B}. A {A}; "
             f"add there: {NS_B}. A {B}; {NS_B}. AAAA {B6}"
         ),
@@ -237,13 +237,13 @@ def test_a_zone_of_others(lab_world: LabWorld) -> None:
             "that, unless a host shares it"
         ),
         (
-            "www.dyn.example: has a TTL of 300 s, 30 s is wanted, a dead uplink is named for so "
+            "www.dyn.example: has a TTL of 300 s, 30 s is wanted; a dead uplink is named for so "
             "long; let the server keep our TTL"
         ),
     ]
     child(world, [])
     assert told(world) == [
-        "www.dyn.example: no such name, the daemon publishes it: see `ifdefault dns`"
+        "www.dyn.example: no such name; the daemon publishes it: see `ifdefault dns`"
     ]
     child(world, publish(A), zone="elsewhere.example")
     lame = told(world)
@@ -270,7 +270,7 @@ def test_what_lies_between(lab_world: LabWorld) -> None:
     deaf = told(world)
     assert len(deaf) == 2
     assert all(
-        "answers by UDP and not by TCP over isp-a, isp-b, let TCP port 53 in" in each
+        "answers by UDP and not by TCP over isp-a, isp-b; let TCP port 53 in" in each
         for each in deaf
     )
 
@@ -292,7 +292,7 @@ def test_names_that_lead_here_or_not(lab_world: LabWorld) -> None:
     assert told(world, "www.dyn.example") == []
     assert told(world, "shop.dyn.example", "old.dyn.example", "bad.dyn.example") == [
         (
-            "shop.dyn.example: its CNAME to www.dyn.example is kept for 86400 s, shorten it: "
+            "shop.dyn.example: its CNAME to www.dyn.example is kept for 86400 s; shorten it: "
             "whoever has it follows it as long as that"
         ),
         (

@@ -240,8 +240,8 @@ def test_check_tells_config_and_host_in_one_run(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err == (
-        f"{config_file}:3: uplink.isp-a.weight: 0 is too small, use 1 or more\n"
-        "error: table 1000: holds a route, move it\n"
+        f"{config_file}:3: uplink.isp-a.weight: 0 is too small; use 1 or more\n"
+        "error: table 1000: holds a route; move it\n"
         "warning: ip rule 5: catches\n"
         "2 errors, 1 warning\n"
     )

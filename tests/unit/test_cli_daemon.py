@@ -320,7 +320,7 @@ def test_how_the_uplinks_fare() -> None:
         "another program keeps undoing: ip rule add …",
         "example.net doesn't resolve",
         "isp-b IPv4: icmp://192.0.2.1 never answered",
-        "isp-a IPv6: its gateway is silent",
+        "isp-a IPv6: its gateway doesn't answer",
     ]
 
 

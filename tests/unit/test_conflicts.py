@@ -145,7 +145,7 @@ def test_full_tunnel_started_after_us_moves_the_block_above_it() -> None:
     [line] = told(facts)
     assert line == (
         "warning: ip rule pref 4999 not from all fwmark 0xca6c/0xffffffff lookup 51820: "
-        "takes replies before the return path, apply lays the return path above it"
+        "takes replies before the return path; apply lays the return path above it"
     )
 
 
@@ -220,7 +220,7 @@ def test_strict_filter_and_marks() -> None:
     [line] = told(facts, host(return_path="mark"))
     assert line == (
         "warning: sysctl net.ipv4.conf.wan1.rp_filter: strict, would drop marked packets that "
-        "come in over wan1, apply sets net.ipv4.conf.wan1.src_valid_mark = 1"
+        "come in over wan1; apply sets net.ipv4.conf.wan1.src_valid_mark = 1"
     )
     loose = (("net/ipv4/conf/all/rp_filter", "2"), *facts.sysctls)
     assert told(replace(facts, sysctls=loose), host(return_path="mark")) == []
@@ -258,5 +258,5 @@ def test_foreign_link_group_is_remembered() -> None:
     [line] = told(facts)
     assert (
         line
-        == "warning: uplink.isp-a: wan0 is in link group 7, apply moves it to 171, and down back"
+        == "warning: uplink.isp-a: wan0 is in link group 7; apply moves it to 171, and down back"
     )

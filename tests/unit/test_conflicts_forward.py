@@ -45,13 +45,13 @@ def test_servers_on_a_lan_and_behind_it() -> None:
 @pytest.mark.parametrize(
     ("address", "what"),
     [
-        ("192.168.1.1", "is this host itself, a loop, let the program"),
-        ("203.0.113.10", "is this host itself, a loop, let the program"),
-        ("198.51.100.77", "is outside, behind uplink.isp-b, name servers"),
-        ("192.0.2.1", "is on no network that this host knows, only a default leads there, give"),
-        ("100.64.0.1", "is on no network that this host knows, only a default leads there, give"),
-        ("10.9.0.1", "is on no network that this host knows, give it a route"),
-        ("fd00:77::1", "is on no network that this host knows, only a default leads there, give"),
+        ("192.168.1.1", "is this host itself, a loop; let the program"),
+        ("203.0.113.10", "is this host itself, a loop; let the program"),
+        ("198.51.100.77", "is outside, behind uplink.isp-b; name servers"),
+        ("192.0.2.1", "is on no network that this host knows, only a default leads there; give"),
+        ("100.64.0.1", "is on no network that this host knows, only a default leads there; give"),
+        ("10.9.0.1", "is on no network that this host knows; give it a route"),
+        ("fd00:77::1", "is on no network that this host knows, only a default leads there; give"),
     ],
 )
 def test_servers_elsewhere(address: str, what: str) -> None:

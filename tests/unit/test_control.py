@@ -305,16 +305,16 @@ def test_the_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> N
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (b"\n", 'not JSON, send {"type": "Status"}'),
+        (b"\n", 'not JSON; send {"type": "Status"}'),
         (b"GET / HTTP/1.1\n", "not JSON"),
         (b"\xff\xfe\n", "not JSON"),
         (b"[" * 60000 + b"\n", "not JSON"),
         (b"9" * 5000 + b"\n", "not JSON"),
-        (b"[]\n", 'not an object, send {"type": "Status"}'),
-        (b'{"type": ["Status"]}\n', 'of no known type, send {"type": "Status"}'),
+        (b"[]\n", 'not an object; send {"type": "Status"}'),
+        (b'{"type": ["Status"]}\n', 'of no known type; send {"type": "Status"}'),
         (b'{"type": "Explode"}\n', "of no known type; use one of Status, Events, SetUplink"),
-        (b'{"type": "Status", "x": 1}\n', "Status: no field 'x', send Status with nothing else"),
-        (b'{"type": "Events"}\n', "Events.limit: missing, send Events with limit"),
+        (b'{"type": "Status", "x": 1}\n', "Status: no field 'x'; send Status with nothing else"),
+        (b'{"type": "Events"}\n', "Events.limit: missing; send Events with limit"),
         (b'{"type": "Events", "limit": true}\n', "Events.limit: not a number from 1 to 10000"),
         (b'{"type": "Events", "limit": 0}\n', "Events.limit: not a number from 1 to 10000"),
         (
@@ -415,13 +415,13 @@ def test_too_many_clients_are_refused_politely(engine: Engine) -> None:
 
 def test_a_second_engine_is_refused(engine: Engine) -> None:
     second = Engine(engine.run_dir)
-    with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}, stop it first"):
+    with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}; stop it first"):
         second.start()
     second.close()
     assert engine.ask(Status()) == REPLY
     (engine.run_dir / server.LOCK).unlink()  # by somebody who cleans up
     third = Engine(engine.run_dir)
-    with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}, stop it first"):
+    with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}; stop it first"):
         third.start()
     third.close()
     assert engine.ask(Status()) == REPLY
@@ -456,7 +456,7 @@ def test_closing_leaves_no_socket_and_ends_conversations(tmp_path: Path) -> None
         assert received(sock) == b""
     assert not engine.path.exists()
     assert not client.listener(tmp_path / client.SOCKET)
-    with pytest.raises(NotRunning, match="no daemon runs, start it"):
+    with pytest.raises(NotRunning, match="no daemon runs; start it"):
         engine.ask(Status())
     assert engine.faults == []
 

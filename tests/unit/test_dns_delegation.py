@@ -191,7 +191,7 @@ def test_who_serves_parent_and_child_tells_no_delegation(net: Net) -> None:
     net.put(ZONE, ZONE, "A", A, B, ttl=300)
     assert problems(net) == [
         (
-            f"{ZONE}: has a TTL of 300 s, 30 s is wanted, "
+            f"{ZONE}: has a TTL of 300 s, 30 s is wanted; "
             "a dead uplink is named for so long; let the server keep our TTL"
         )
     ]
@@ -346,7 +346,7 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
         (
             lambda net: net.put("example.net", NS_B, "A", "198.51.100.99"),
             [
-                (f"{ZONE}: example.net gives 198.51.100.99 for {NS_B}, which is {B}, "
+                (f"{ZONE}: example.net gives 198.51.100.99 for {NS_B}, which is {B}; "
                 f"remove there: {NS_B}. A 198.51.100.99; add there: {NS_B}. A {B}"),
                 (f"{ZONE} at {NS_B} (198.51.100.99): doesn't answer (no answer); "
                 "start it, or take it out of the NS records"),
@@ -371,7 +371,7 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
                 "example.net", ZONE, "NS", NS_A, NS_B, "ns.hoster.org", ttl=172800
             ),
             [
-                (f"warning: {ZONE}: example.net has its delegation kept for 172800 s, shorten it "
+                (f"warning: {ZONE}: example.net has its delegation kept for 172800 s; shorten it "
                 "there if you may: an uplink's new address is known as late as that")
             ],
         ),
@@ -396,14 +396,14 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
         (
             lambda net: net.mute.add((HOSTER, None, True)),
             [
-                (f"{HOSTER_AT}: answers by UDP and not by TCP over isp-a, isp-b, let TCP port 53 "
+                (f"{HOSTER_AT}: answers by UDP and not by TCP over isp-a, isp-b; let TCP port 53 "
                 "in, resolvers need both (RFC 7766)")
             ],
         ),
         (
             lambda net: net.mute.add((B, None, False)),
             [
-                (f"{ZONE} at {NS_B} ({B}): answers by TCP and not by UDP, let UDP port 53 in, "
+                (f"{ZONE} at {NS_B} ({B}): answers by TCP and not by UDP; let UDP port 53 in, "
                 "resolvers need both (RFC 7766)")
             ],
         ),
@@ -438,7 +438,7 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
         ),
         (
             no_address,
-            [f"{ZONE}: it has no address, the daemon publishes it: see `ifdefault dns`"],
+            [f"{ZONE}: it has no address; the daemon publishes it: see `ifdefault dns`"],
         ),
         (
             lambda net: net.put(ZONE, ZONE, "A", A, "192.0.2.7", ttl=30),
@@ -447,7 +447,7 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
         (
             misled,
             [
-                (f"{ZONE} at {HOSTER}: leads to 192.0.2.7 and to no uplink of this host, the "
+                (f"{ZONE} at {HOSTER}: leads to 192.0.2.7 and to no uplink of this host; the "
                 "daemon publishes it: see `ifdefault dns`")
             ],
         ),
@@ -464,7 +464,7 @@ def test_what_the_daemon_publishes_counts(net: Net) -> None:
     truth = replace(TRUTH, published={ZONE: frozenset((B,))})
     assert problems(net, truth=truth) == [
         (
-            f"{ZONE}: still leads to {A6} (isp-a), {A} (isp-a), which isn't published now, the "
+            f"{ZONE}: still leads to {A6} (isp-a), {A} (isp-a), which isn't published now; the "
             "daemon publishes it: see `ifdefault dns`"
         )
     ]
@@ -521,14 +521,14 @@ def test_another_host_may_share_a_name_there(theirs: Net) -> None:
             "that, unless a host shares it"
         ),
         (
-            f"{ZONE}: has a TTL of 60 s, 30 s is wanted, "
+            f"{ZONE}: has a TTL of 60 s, 30 s is wanted; "
             "a dead uplink is named for so long; let the server keep our TTL"
         ),
     ]
     theirs.put("example.net", ZONE, "A", "192.0.2.7", ttl=30)
     assert problems(theirs, by_update()) == [
         (
-            f"{ZONE}: leads to 192.0.2.7 and to no uplink of this host, the daemon publishes it: "
+            f"{ZONE}: leads to 192.0.2.7 and to no uplink of this host; the daemon publishes it: "
             "see `ifdefault dns`"
         )
     ]
@@ -554,7 +554,7 @@ def test_what_else_is_wrong_there(theirs: Net) -> None:
     config = DnsConfig((NameConfig("a.b.org"),), updates=(UpdateConfig("b.org", ()),))
     assert problems(theirs, config) == [
         (
-            "b.org: org doesn't delegate it (no such name), have it delegated there, or write org "
+            "b.org: org doesn't delegate it (no such name); have it delegated there, or write org "
             "as the zone"
         )
     ]
@@ -577,7 +577,7 @@ def test_a_root_that_is_silent(net: Net) -> None:
         (
             "CNAME", (ZONE,), 86400,
             [
-                (f"warning: shop.hoster.org: its CNAME to {ZONE} is kept for 86400 s, shorten it: "
+                (f"warning: shop.hoster.org: its CNAME to {ZONE} is kept for 86400 s; shorten it: "
                 "whoever has it follows it as long as that")
             ],
         ),

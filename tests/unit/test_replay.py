@@ -62,14 +62,14 @@ def test_effects_are_the_same_in_every_process() -> None:
 
 BAD: dict[str, tuple[list[bytes], str]] = {
     "empty": ([], ": empty; give a file that ifdefault run --record wrote"),
-    "garbage": ([b"\x00\xff\n"], ":1: no header of a record: not JSON, give a file"),
+    "garbage": ([b"\x00\xff\n"], ":1: no header of a record: not JSON; give a file"),
     "one cut line": ([HEADER[:-9]], ":1: no header of a record: not JSON"),
     "other JSON": ([edited(HEADER, what="else")], ':1: no header of a record: what: not one'),
     "a list": ([b"[]\n"], ":1: no header of a record: not an object"),
     "no header": ([STARTED], ":1: no header of a record: no field 'events'"),
     "another format": (
         [edited(HEADER, format=2, ifdefault="0.9")],
-        ":1: format 2, written by '0.9', this version reads format 1",
+        ":1: format 2, written by '0.9'; this version reads format 1",
     ),
     "no time": ([edited(HEADER, started_at="Infinity")], ":1: started_at: inf is no time"),
     "unknown event": ([HEADER, turn({"type": "Sat"})], ":2: events[0]: of no known type"),
@@ -131,7 +131,7 @@ def test_a_bad_record(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
 )
 def test_no_file(name: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", str(tmp_path / name)]) == 2
-    assert capsys.readouterr().err.startswith(f"ifdefault: {tmp_path / name}: {told}, give a file")
+    assert capsys.readouterr().err.startswith(f"ifdefault: {tmp_path / name}: {told}; give a file")
 
 
 def test_an_endless_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
