@@ -110,7 +110,7 @@ def test_a_visit_to_a_world(name: str) -> None:
     eventually(lambda: "NO-CARRIER" not in run(*link).stdout, 20.0, what="a carrier")
     again = run("lab", "up", "two", "--name", name, check=False)
     assert f'there is a world "{name}" already' in again.stderr
-    assert f"world {name} is gone" in run("lab", "down", name).stdout
+    assert f"world {name} removed" in run("lab", "down", name).stdout
     assert_gone(name)
 
 
@@ -266,7 +266,7 @@ def without_root(nobody: Nobody) -> None:
         assert nobody(*dig).stdout.split()[0] in ("203.0.113.10", "198.51.100.10")
     finally:
         nobody("lab", "down", "mine")
-    assert nobody("lab", "status").stdout == "no world stands\n"
+    assert nobody("lab", "status").stdout == "no world is up\n"
     left = nobody.home / "tmp" / f"ifdefault-lab-{NOBODY}"
     assert not list(left.iterdir())
 

@@ -53,17 +53,17 @@ def commit_with_rollback(
 
 def refuse_unconfirmed(store: Store) -> None:
     if _is_pending(store):
-        what = "an apply waits for its confirmation"
+        what = "an apply is waiting for confirmation"
         remedy = "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone"
         raise HostError(Problem(str(store.directory / PENDING), what, remedy))
 
 
 def confirm(store: Store) -> None:
-    """Keep what was applied; HostError if no apply waits for a confirmation."""
+    """Keep what was applied; HostError if nothing is waiting for confirmation."""
     with store.lock(wait=True):
         if not _is_pending(store):
             remedy = "run ifdefault plan to see whether it was undone"
-            raise HostError(Problem("confirm", "no apply waits for a confirmation", remedy))
+            raise HostError(Problem("confirm", "nothing is waiting for confirmation", remedy))
         store.remove(PENDING)
 
 

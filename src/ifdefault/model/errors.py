@@ -1,8 +1,8 @@
-"""Problems and the exceptions that carry them.
+"""Errors that are reported to users.
 
-Rules: a message reads "where: what is wrong; what would be right", in lower case and without a full
-stop. All problems of one kind are reported in one run. The command line prints a line for each
-problem and exits with the exception's status; users never see a traceback.
+Rules: a message says where the error is, what is wrong, and what would be right; lower case, no
+full stop. Problems of one kind are collected and reported together. The command line turns
+exceptions into messages and an exit status; users never see a traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 def reason(error: OSError) -> str:
-    """The system's error message, in lower case."""
+    """The system's text of an error, in lower case."""
     return (error.strerror or str(error)).lower()
 
 
@@ -23,7 +23,7 @@ class Problem:
     what: str
     remedy: str = ""
     warning: bool = False
-    blocks: bool = True  # an error that stops apply before it changes anything
+    blocks: bool = True  # whether the error prevents apply
 
     def __str__(self) -> str:
         head = f"{self.where}: " if self.where else ""
@@ -48,7 +48,7 @@ class ConfigError(IfdefaultError):
 
 
 class HostError(IfdefaultError):
-    """The host lacks or forbids something that is needed (root, nftables, a kernel feature)."""
+    """The host lacks something required (root, nft, a kernel feature), or doesn't permit it."""
 
 
 class KernelError(IfdefaultError):

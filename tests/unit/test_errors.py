@@ -1,0 +1,164 @@
+"""Every error message of the source says what is wrong and what would be right, in plain words; and
+the manual quotes messages that exist.
+
+Messages are found in the syntax tree: the arguments of `Problem`, `reject` and the exceptions, and
+what `config.cross` yields. A name is replaced by what its function assigns to it, a value by "{}".
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src/ifdefault"
+PROGRAM = ROOT / "man/ifdefault.8"
+EXCEPTIONS = {  # that take a text; KernelError has the kernel's own, which knows no remedy
+    "BadKey", "BadParameter", "ClickException", "CommandFailed", "ConfigError", "HostError",
+    "LockError", "NotRunning", "RecordError", "UsageError",
+}  # fmt: skip
+WITHOUT_REMEDY = {  # the start of what is wrong: why nothing would be right
+    "pending: {}": "the reason of a pending uplink says what it waits for",
+    "is pending: {}": "likewise",
+    "all changes were undone": "what was refused is the problem above it",
+}
+OUR_WORDS = re.compile(
+    r"\b(is no (?!longer)|truth.meter|normal (default|one)|naive|content servers?|draws?|drawn|laid"
+    r"|lays?|mends?|fights?|judged?|verdict|probation|lest|whoever|whatever|somebody|fares?|bears?"
+    r"|told|tells|stands?|takes in|lets go|gives back|or else|the nearest)\b"
+)
+
+
+@dataclass(frozen=True)
+class Message:
+    place: str  # file and line
+    what: str
+    remedy: str | None  # None: the text must have both
+
+    def __str__(self) -> str:
+        return self.what if self.remedy is None else f"{self.what}; {self.remedy}"
+
+
+def texts(node: ast.AST | None, scope: ast.AST) -> list[str]:
+    """What an expression may be, with "{}" for what only running it would tell."""
+    match node:
+        case ast.Constant(str(text)):
+            return [text]
+        case ast.JoinedStr(values):
+            return ["".join(v.value if isinstance(v, ast.Constant) else "{}" for v in values)]
+        case ast.IfExp(body=body, orelse=orelse):
+            return [*texts(body, scope), *texts(orelse, scope)]
+        case ast.BinOp(left, ast.Add(), right):
+            return [a + b for a in texts(left, scope) for b in texts(right, scope)]
+        case ast.Name(name):
+            found = [text for value in assigned(scope, name) for text in texts(value, scope)]
+            return found or ["{}"]
+    return ["{}"]
+
+
+def assigned(scope: ast.AST, name: str) -> Iterator[ast.AST]:
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Assign) and name not in {n.id for n in names(node.value)}:
+            target = node.targets[0]
+            if isinstance(target, ast.Name) and target.id == name:
+                yield node.value
+            elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = zip(target.elts, node.value.elts, strict=True)
+                yield from (v for t, v in pairs if isinstance(t, ast.Name) and t.id == name)
+
+
+def names(node: ast.AST) -> list[ast.Name]:
+    return [n for n in ast.walk(node) if isinstance(n, ast.Name)]
+
+
+def parts(node: ast.AST, path: Path) -> tuple[ast.AST, ast.AST | None] | None:
+    """What is wrong and the remedy, of a node that makes a message; without the latter, a text."""
+    match node:
+        case ast.Call(ast.Name("reject"), [what, remedy]):
+            return what, remedy
+        case ast.Call(ast.Name("Problem"), [_, what, *rest], keywords):
+            named = [k.value for k in keywords if k.arg == "remedy"]
+            return what, (*rest, *named, ast.Constant(""))[0]
+        case ast.Call(ast.Name(name) | ast.Attribute(attr=name), [*_, text]) if name in EXCEPTIONS:
+            return (text, None) if isinstance(text, ast.Constant | ast.JoinedStr) else None
+        case ast.Yield(ast.Tuple([*_, what, remedy])) if path.stem.startswith("cross"):
+            return what, remedy
+    return None
+
+
+@cache
+def messages() -> tuple[Message, ...]:
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        for scope in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for node in ast.walk(scope):
+                if (pair := parts(node, path)) is None:
+                    continue
+                place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+                for what in texts(pair[0], scope):
+                    remedies = [None] if pair[1] is None else texts(pair[1], scope)
+                    found += [Message(place, what, remedy) for remedy in remedies]
+    return tuple(dict.fromkeys(found))
+
+
+def quoted() -> list[str]:
+    """The messages that DIAGNOSTICS of the manual quotes."""
+    section = PROGRAM.read_text().partition("\n.Sh DIAGNOSTICS\n")[2].partition("\n.Sh ")[0]
+    lines = re.findall(r"^\.It (.+)", section, re.MULTILINE)
+    return [text for line in lines for text in re.findall(r'"([^"]+)"', line)]
+
+
+def test_messages_are_found_in_every_room() -> None:
+    rooms = {message.place.split("/")[2] for message in messages()}
+    assert rooms >= {"cli", "config", "daemon", "dns", "frontend", "host", "kernel", "lab", "plan"}
+    assert len(messages()) > 300
+
+
+def test_a_message_says_what_would_be_right() -> None:
+    for message in messages():
+        if message.what not in WITHOUT_REMEDY:
+            assert message.remedy or (message.remedy is None and "; " in message.what), message
+
+
+def test_a_message_is_lower_case_and_has_no_full_stop() -> None:
+    for message in messages():
+        for text in filter(None, (message.what, message.remedy)):
+            assert not re.match(r"[A-Z][a-z]", text), message
+            assert not re.search(r"[.,;:]$|\. ", text), message
+
+
+def test_a_message_is_in_the_words_of_the_field() -> None:
+    for message in messages():
+        assert not OUR_WORDS.search(str(message)), message
+
+
+@pytest.mark.parametrize("quote", quoted())
+def test_what_the_manual_quotes_is_in_the_source(quote: str) -> None:
+    """Capitals and "..." stand for anything; messages of `status` are any text of the source."""
+    strings = {text for path in SOURCE.rglob("*.py") for text in literals(path)}
+    for part in re.split(r"[A-Z]{2,}|\.\.\.", quote):
+        fixed = part.strip(" :.,")
+        assert any(fixed in text for text in strings), fixed
+
+
+@cache
+def literals(path: Path) -> tuple[str, ...]:
+    tree = ast.parse(path.read_text())
+    nodes = (n for n in ast.walk(tree) if isinstance(n, ast.Constant | ast.JoinedStr))
+    return tuple(text for node in nodes for text in texts(node, tree))
+
+
+def test_it_can_fail() -> None:
+    tree = ast.parse('def f(x):\n what = "Is laid."\n return Problem(x, what)\n')
+    (call,) = (n for n in ast.walk(tree) if isinstance(n, ast.Call))
+    what, remedy = parts(call, Path("x.py")) or (None, None)
+    assert (texts(what, tree), texts(remedy, tree)) == (["Is laid."], [""])
+    assert OUR_WORDS.search("Is laid.")
