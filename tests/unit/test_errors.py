@@ -10,15 +10,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/ifdefault"
-PROGRAM = ROOT / "man/ifdefault.8"
 EXCEPTIONS = {  # that take a text; KernelError has the kernel's own, which knows no remedy
     "BadKey", "BadParameter", "ClickException", "CommandFailed", "ConfigError", "HostError",
     "LockError", "NotRunning", "RecordError", "UsageError",
@@ -35,8 +34,7 @@ OUR_WORDS = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     place: str  # file and line
     what: tuple[str, ...]  # as its function may assign it
     remedy: tuple[str, ...] | None  # None: the text must have both
@@ -61,17 +59,13 @@ def texts(node: ast.AST | None, scope: ast.AST) -> list[str]:
 
 def assigned(scope: ast.AST, name: str) -> Iterator[ast.AST]:
     for node in ast.walk(scope):
-        if isinstance(node, ast.Assign) and name not in {n.id for n in names(node.value)}:
+        if isinstance(node, ast.Assign) and name not in ast.unparse(node.value):
             target = node.targets[0]
             if isinstance(target, ast.Name) and target.id == name:
                 yield node.value
             elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
                 pairs = zip(target.elts, node.value.elts, strict=True)
                 yield from (v for t, v in pairs if isinstance(t, ast.Name) and t.id == name)
-
-
-def names(node: ast.AST) -> list[ast.Name]:
-    return [n for n in ast.walk(node) if isinstance(n, ast.Name)]
 
 
 def parts(node: ast.AST, path: Path) -> tuple[ast.AST, ast.AST | None] | None:
@@ -97,17 +91,21 @@ def messages() -> tuple[Message, ...]:
             if not isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             for node in ast.walk(scope):
-                if (pair := parts(node, path)) is None:
-                    continue
-                place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
-                remedy = None if pair[1] is None else tuple(texts(pair[1], scope))
-                found.append(Message(place, tuple(texts(pair[0], scope)), remedy))
+                if pair := parts(node, path):
+                    place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+                    remedy = None if pair[1] is None else tuple(texts(pair[1], scope))
+                    found.append(Message(place, tuple(texts(pair[0], scope)), remedy))
     return tuple(dict.fromkeys(found))
 
 
 def quoted() -> list[str]:
     """The messages that DIAGNOSTICS of the manual quotes."""
-    section = PROGRAM.read_text().partition("\n.Sh DIAGNOSTICS\n")[2].partition("\n.Sh ")[0]
+    section = (
+        (ROOT / "man/ifdefault.8")
+        .read_text()
+        .partition("\n.Sh DIAGNOSTICS\n")[2]
+        .partition("\n.Sh ")[0]
+    )
     lines = re.findall(r"^\.It (.+)", section, re.MULTILINE)
     return [text for line in lines for text in re.findall(r'"([^"]+)"', line)]
 
@@ -136,7 +134,9 @@ def test_a_message_is_in_plain_words_in_lower_case_without_a_full_stop() -> None
 def test_what_the_manual_quotes_is_in_the_source(quote: str) -> None:
     """Capitals and "..." stand for anything; messages of `status` are any text of the source."""
     strings = {text for path in SOURCE.rglob("*.py") for text in literals(path)}
-    for part in re.split(r"\b[A-Z]{2,}\b|\.\.\.|: ", quote):
+    where, _, message = quote.partition(": ")
+    message = message if message.strip(".") else where
+    for part in re.split(r"\b[A-Z]{2,}\b|\.\.\.|: ", message):
         fixed = part.strip(" :.,")
         assert any(fixed in text for text in strings), fixed
 
@@ -149,8 +149,7 @@ def literals(path: Path) -> tuple[str, ...]:
 
 
 def test_it_can_fail() -> None:
-    tree = ast.parse('def f(x):\n what = "Is laid."\n return Problem(x, what)\n')
-    (call,) = (n for n in ast.walk(tree) if isinstance(n, ast.Call))
-    what, remedy = parts(call, Path("x.py")) or (None, None)
-    assert (texts(what, tree), texts(remedy, tree)) == (["Is laid."], [""])
+    tree = ast.parse('what = "Is laid."\nProblem(where, what)')
+    (pair,) = filter(None, (parts(node, Path("x.py")) for node in ast.walk(tree)))
+    assert tuple(texts(part, tree) for part in pair) == (["Is laid."], [""])
     assert OUR_WORDS.search("Is laid.")
