@@ -18,10 +18,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/ifdefault"
-EXCEPTIONS = {  # that take a text; KernelError has the kernel's own, which knows no remedy
-    "BadKey", "BadParameter", "ClickException", "CommandFailed", "ConfigError", "HostError",
-    "LockError", "NotRunning", "RecordError", "UsageError",
-}  # fmt: skip
+EXCEPTIONS = (  # that take a text; KernelError has the kernel's own
+    "BadKey BadParameter ClickException CommandFailed ConfigError HostError UsageError".split()
+)
 WITHOUT_REMEDY = re.compile(  # the text says why
     r".*(: \{\}|\(\{\}\))"  # the reason is that of the system or of another program
     r"|[{} ]+"  # it has the text of another error
@@ -49,8 +48,6 @@ def texts(node: ast.AST | None, scope: ast.AST) -> list[str]:
             return ["".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in values)]
         case ast.IfExp(body=body, orelse=orelse):
             return [*texts(body, scope), *texts(orelse, scope)]
-        case ast.BinOp(left, ast.Add(), right):
-            return [a + b for a in texts(left, scope) for b in texts(right, scope)]
         case ast.Name(name):
             found = [text for value in assigned(scope, name) for text in texts(value, scope)]
             return found or ["{}"]
@@ -106,8 +103,7 @@ def quoted() -> list[str]:
         .partition("\n.Sh DIAGNOSTICS\n")[2]
         .partition("\n.Sh ")[0]
     )
-    lines = re.findall(r"^\.It (.+)", section, re.MULTILINE)
-    return [text for line in lines for text in re.findall(r'"([^"]+)"', line)]
+    return re.findall(r'"([^"]+)"', "\n".join(re.findall(r"^\.It .+", section, re.MULTILINE)))
 
 
 def test_messages_are_found_in_every_room() -> None:
@@ -132,20 +128,18 @@ def test_a_message_is_in_plain_words_in_lower_case_without_a_full_stop() -> None
 
 @pytest.mark.parametrize("quote", quoted())
 def test_what_the_manual_quotes_is_in_the_source(quote: str) -> None:
-    """Capitals and "..." stand for anything; messages of `status` are any text of the source."""
-    strings = {text for path in SOURCE.rglob("*.py") for text in literals(path)}
+    """Capitals and "..." stand for anything; what is before the first colon is where."""
     where, _, message = quote.partition(": ")
     message = message if message.strip(".") else where
     for part in re.split(r"\b[A-Z]{2,}\b|\.\.\.|: ", message):
         fixed = part.strip(" :.,")
-        assert any(fixed in text for text in strings), fixed
+        assert any(fixed in text for text in literals()), fixed
 
 
 @cache
-def literals(path: Path) -> tuple[str, ...]:
-    tree = ast.parse(path.read_text())
-    nodes = (n for n in ast.walk(tree) if isinstance(n, ast.Constant | ast.JoinedStr))
-    return tuple(text for node in nodes for text in texts(node, tree))
+def literals() -> set[str]:
+    nodes = (n for p in SOURCE.rglob("*.py") for n in ast.walk(ast.parse(p.read_text())))
+    return {text for node in nodes for text in texts(node, node)}
 
 
 def test_it_can_fail() -> None:
