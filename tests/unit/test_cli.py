@@ -63,7 +63,7 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
         "print(sorted(slow), status, file=sys.stderr)"
     )
     done = program("-c", code)
-    names = [line.split()[0] for line in done.stdout.partition("Subcommands:\n")[2].splitlines()]
+    names = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()]
     assert (
         names
         == (
@@ -83,17 +83,19 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["appyl"], 'no subcommand "appyl"; did you mean "apply"?'),
-        (["zzz"], 'no subcommand "zzz"'),
+        (["appyl"], 'no command "appyl"; did you mean "apply"?'),
+        (["zzz"], 'no command "zzz"'),
         (["--confg", "x"], "--confg"),
-        ([], "Subcommands:"),
+        ([], "Commands:"),
     ],
 )
-def test_usage_errors(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main.run(arguments) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_options_reach_the_subcommand(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def options(command: click.Command) -> set[str]:
 
 COMMANDS = dict(commands())
 MANUAL = PROGRAM.read_text()
-SUBCOMMAND_PAGES = sections(sections(MANUAL, "Sh")["SUBCOMMANDS"], "Ss")
+SUBCOMMAND_PAGES = sections(sections(MANUAL, "Sh")["COMMANDS"], "Ss")
 
 
 def test_every_subcommand_has_its_section_and_no_other_is_there() -> None:
@@ -128,7 +128,7 @@ def test_a_section_lists_exactly_its_options(name: str) -> None:
 
 
 def test_global_options() -> None:
-    told = listed(sections(MANUAL, "Sh")["DESCRIPTION"])
+    told = listed(sections(MANUAL, "Sh")["OPTIONS"])
     assert told - {"-h", "--help"} == options(cli)
 
 
