@@ -35,7 +35,7 @@ def enter(store: Store, pid: int, uid: int, uplink: str) -> tuple[str, str]:
     connections, and those of its children, use the uplink once the state has been applied. Return
     the paths of this group and of the group that it was in. The caller holds the store's lock."""
     if why := attach.unavailable():
-        raise HostError(Problem("exec", why, "exec needs eBPF programs on cgroup v2"))
+        raise HostError(Problem("exec", why, "use an [[outgoing.rule]] with users instead"))
     try:
         was = _group_of(pid, uid)
         state = remove_empty(store.load())
