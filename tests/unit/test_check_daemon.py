@@ -1,4 +1,4 @@
-"""What `check` says that the daemon will not find on this host."""
+"""What `check` finds missing on the host for the daemon."""
 
 from __future__ import annotations
 

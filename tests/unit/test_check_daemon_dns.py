@@ -1,4 +1,4 @@
-"""What `check` says that the DNS of a config will not find on this host."""
+"""What `check` finds missing on the host for the [dns] of a config."""
 
 from __future__ import annotations
 

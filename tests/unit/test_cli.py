@@ -1,4 +1,4 @@
-"""The command line: quick, and every way to end a run tells what a person needs to know."""
+"""The command line: its start-up time, its exit statuses and its error messages."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_init_print_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main.run(["init", "--print", "-o", "x"]) == 2
 
 
-def test_init_without_uplink_tells_what_it_saw(
+def test_init_without_uplink_shows_the_interfaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lan = Facts(links=(Link(2, "lan0"),), addresses=(Address(4, "lan0", "10.0.0.1", 8),))
@@ -234,7 +234,7 @@ ERROR = Problem("table 1000", "holds a route", "move it")
 WARNING = Problem("ip rule 5", "catches", warning=True)
 
 
-def test_check_tells_config_and_host_in_one_run(
+def test_check_reports_config_and_host_in_one_run(
     config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     find(monkeypatch, WARNING, ERROR)
@@ -249,7 +249,7 @@ def test_check_tells_config_and_host_in_one_run(
     )
 
 
-def test_check_exit_status_tells_who_is_at_fault(
+def test_check_exit_status_depends_on_the_kind_of_problem(
     config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config_file.write_text('[uplink.isp-a]\ninterface = "wan0"\n')

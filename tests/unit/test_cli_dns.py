@@ -1,4 +1,4 @@
-"""`ifdefault dns`: what is published, what the parent is to say, and how a check is told."""
+"""`ifdefault dns`: what is published, the delegation for the parent, and the output of checks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TOLD = DnsStatus(
     ("uplink.isp-c: its public address isn't known yet",),
     (("isp-a", 1200), ("isp-b", 7)),
 )  # fmt: skip
-STANDING = DaemonStatus(1, 100.0, 1000.0, "f.toml", dns=TOLD)
+STATUS = DaemonStatus(1, 100.0, 1000.0, "f.toml", dns=TOLD)
 BRIEF = [
     "Name|Policy|TTL|Since|Leads to",
     f"{ZONE}|rotate|30|1m00s|isp-a {A} {A6}, isp-b {B}",
@@ -57,13 +57,13 @@ def piped(lines: list[str]) -> list[str]:
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> dict[str, DaemonStatus]:
-    """What a daemon answers; while it says nothing there is none."""
+    """The status that a daemon returns; no daemon runs while it is empty."""
     answer: dict[str, DaemonStatus] = {}
 
     def ask(*_: object) -> DaemonStatus:
         if not answer:
             raise NotRunning(Problem("", "no daemon runs", "start it"))
-        return answer["standing"]
+        return answer["status"]
 
     monkeypatch.setattr(client, "ask", ask)
     monkeypatch.setattr(client, "listener", lambda _: "1" if answer else "")
@@ -76,7 +76,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> dict[str, DaemonStatus]:
 def test_dns_shows_all_of_it(
     daemon: dict[str, DaemonStatus], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon["standing"] = STANDING
+    daemon["status"] = STATUS
     assert main.run(["dns"]) == 1  # something fails
     assert piped(capsys.readouterr().out.splitlines()) == [
         *BRIEF[:3],
@@ -94,10 +94,10 @@ def test_dns_shows_all_of_it(
     told = json.loads(capsys.readouterr().out)
     assert told["now_s"] == 1000
     assert told["outlets"][1]["detail"] == "NOTAUTH (BADKEY)"
-    well = replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[:1]))
-    daemon["standing"] = well
+    well = replace(STATUS, dns=replace(TOLD, outlets=TOLD.outlets[:1]))
+    daemon["status"] = well
     assert main.run(["dns"]) == 0
-    daemon["standing"] = replace(STANDING, dns=DnsStatus())
+    daemon["status"] = replace(STATUS, dns=DnsStatus())
     assert main.run(["dns"]) == 0
     assert "nothing is published: the config has no [dns]\n" in capsys.readouterr().out
 
@@ -112,24 +112,24 @@ def test_dns_needs_a_daemon(
 
 
 def test_status_is_brief_and_says_nothing_without_names() -> None:
-    assert piped(names.brief(STANDING)) == BRIEF
-    assert names.brief(replace(STANDING, dns=DnsStatus())) == []
+    assert piped(names.brief(STATUS)) == BRIEF
+    assert names.brief(replace(STATUS, dns=DnsStatus())) == []
     many = tuple(Named(f"{n}.example", "rotate", 30, (), 1.0) for n in range(13))
-    told = names.brief(replace(STANDING, dns=DnsStatus(many)))
+    told = names.brief(replace(STATUS, dns=DnsStatus(many)))
     assert told[-1] == "and 3 more: ifdefault dns"
     assert len(told) == 12
 
 
-def test_a_name_that_cant_be_published_ails_the_status(
+def test_a_name_that_cant_be_published_is_a_problem_of_the_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen = status._Snapshot(Status(True, (), (), {}, {}, (), ()), STANDING)
+    seen = status._Snapshot(Status(True, (), (), {}, {}, (), ()), STATUS)
     monkeypatch.setattr(status, "_read", lambda _: seen)
     assert main.run(["status"]) == 1
     shown = piped(capsys.readouterr().out.splitlines())
     at = shown.index(BRIEF[0])
     assert shown[at - 1 : at + len(BRIEF)] == ["", *BRIEF]
-    assert not paths.has_problem(replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[::2])))
+    assert not paths.has_problem(replace(STATUS, dns=replace(TOLD, outlets=TOLD.outlets[::2])))
 
 
 # --- what this host is to the DNS ---------------------------------------------------------
@@ -173,15 +173,15 @@ def test_what_is_discovered_the_daemon_knows() -> None:
             "it is known once published"
         )
     ]
-    host = dnscheck.host_of(config((DISCOVER,)), UPLINKS, STANDING)
+    host = dnscheck.host_of(config((DISCOVER,)), UPLINKS, STATUS)
     assert (host.problems, host.offers[1].addresses) == ((), (B,))
     assert host.truth.published[ZONE] == {A, A6, B}
 
 
 def test_ways_are_those_that_work() -> None:
     decision = Decision(usable=((4, ("isp-b",)), (6, ())))
-    standing = replace(STANDING, decision=decision)
-    assert dnscheck.host_of(config(), UPLINKS, standing).ways == {4: ("isp-b",), 6: ()}
+    daemon_status = replace(STATUS, decision=decision)
+    assert dnscheck.host_of(config(), UPLINKS, daemon_status).ways == {4: ("isp-b",), 6: ()}
     gone = tuple(replace(u, pending="no gateway") for u in UPLINKS)
     assert dnscheck.host_of(config(), gone, None).ways == {4: ("",), 6: ("",)}
 
@@ -226,7 +226,7 @@ def test_delegation(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def say(q: Question) -> QueryResult:
-    """A DNS in which one server has everything, for example all but what is right."""
+    """A DNS in which one server has all zones, with wrong records."""
     soa = Rrset("www.example.net", 60, "SOA", ("a. b. 1 1 1 1 1",))
     if q.tcp:
         return QueryResult("no answer")
@@ -252,7 +252,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Question]:
 
 
 @pytest.mark.usefixtures("host")
-def test_check_tells_the_way_and_what_is_wrong(
+def test_check_shows_the_delegation_and_what_is_wrong(
     asked: list[Question], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(["dns", "check", "--root", "198.18.0.53"]) == 1

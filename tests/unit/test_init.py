@@ -1,4 +1,4 @@
-"""`init` finds what leads to a provider, and nothing else, and writes a config that works."""
+"""`init` finds the uplinks, and nothing else, and writes a config that works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line's lookups, against a server on loopback that behaves as told."""
+"""The command line's lookups, against a server on loopback with a given behaviour."""
 
 from __future__ import annotations
 

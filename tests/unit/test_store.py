@@ -1,4 +1,4 @@
-"""Locks are nobody else's to hold: to lock a file takes no right but to open it."""
+"""Lock files can't be opened by other users: locking a file needs no permission but to open it."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ Rules: the timer runs before the first change is made. It is a separate process 
 without a terminal, and ignores SIGHUP, SIGINT and SIGTERM, so that it survives the end of the
 terminal, of the login session, and kill -9 of the command. Under systemd it is a unit of its own,
 since logind may kill processes that a session leaves. The file `undo.json` is the pending rollback
-and names its timer: whoever removes it under the lock decides. Without a running timer it is void:
-the host was restarted, so there is nothing to undo, or the command was killed before it changed
-anything.
+and names its timer; the process that removes it under the lock decides. Without a running timer it
+is void: the host was restarted, so there is nothing to undo, or the command was killed before it
+changed anything.
 """
 
 from __future__ import annotations
