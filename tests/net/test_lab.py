@@ -121,7 +121,7 @@ def assert_faults_come_and_go(program: Program, name: str) -> None:
     assert told.startswith("isp-a: nothing is forwarded any more")
     program(*own, "bursts", "isp-a", "--amount", "50", "--every", "2.5")
     assert worlds(program)[name]["faults"] == {"isp-a": ["blackhole", "bursts"]}
-    assert "isp-a suffers blackhole, bursts\n" in program("lab", "status").stdout
+    assert "isp-a: faults blackhole, bursts\n" in program("lab", "status").stdout
 
     def answers() -> bool:
         ping = ("ping", "-nc1", "-W1", "1.1.1.1")
@@ -130,7 +130,7 @@ def assert_faults_come_and_go(program: Program, name: str) -> None:
 
     assert not answers()
     for fault in ("blackhole", "bursts"):
-        assert f"{fault} is over" in program(*own, fault, "isp-a", "--undo").stdout
+        assert f"{fault} ended" in program(*own, fault, "isp-a", "--undo").stdout
     assert worlds(program)[name]["faults"] == {}
     assert answers()
     wrong = program(*own, "loss", "isp-a", "--amount", "100", check=False)
