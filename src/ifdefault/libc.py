@@ -9,7 +9,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def checked(result: int, what: str = "") -> int:
-    """The result of a call. Raises OSError if it failed, with errno's text, prefixed by `what`."""
+    """The return value of a call; OSError by errno, prefixed with `what`, if the call failed."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}" if what else os.strerror(code))

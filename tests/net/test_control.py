@@ -86,7 +86,7 @@ def test_status_without_a_daemon_says_so(lab_world: LabWorld) -> None:
     assert json.loads(world.ifdefault("status", "--json").stdout)["daemon"] is None
     done = world.ifdefault("uplink", "isp-a", "drain")
     assert done.returncode == 1
-    assert done.stderr.startswith("ifdefault: no daemon runs, start it")
+    assert done.stderr.startswith("ifdefault: no daemon runs; start it")
 
 
 def test_events_follow_shows_them_as_they_happen(lab_world: LabWorld) -> None:

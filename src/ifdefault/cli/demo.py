@@ -1,4 +1,4 @@
-"""`ifdefault demo`: show with real traffic what ifdefault does."""
+"""`ifdefault demo`: show with real traffic what this is for."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ifdefault.lab.topology import load
 
 _PROBLEM = """\
 A web host has two providers and an address from each, without BGP. It has one default route,
-through isp-a. Connections that come in through isp-b are answered through isp-a, which drops
-the answers: their source isn't one of isp-a's addresses (BCP 38). Half of all clients hang."""
+through isp-a. So a connection that comes in on isp-b is answered through isp-a, and isp-a drops
+the replies: their source isn't an address of isp-a (BCP 38). Half of all visitors hang."""
 _SOLUTION = """\
 The solution (Paul Vixie, NANOG 1997): each uplink has its own default route, and every
 connection is answered through the uplink that it came in on."""
 
 _OTHER_HALF = """\
-The other half of the talk: the DNS returns the addresses of both uplinks. When a provider fails,
-half of the connections to a name with static records fail. A name that `ifdefault` serves has
-only the addresses of uplinks that work."""
+The talk's other half: the DNS has the addresses of both uplinks. When a provider fails, a static
+name keeps sending half of all visitors to it, and a name served by `ifdefault` sends all of them
+to the uplink that works."""
 
 _BY_SOURCE = re.compile(r" rule add .*from (?!all)")
 _BARS = "·▁▂▃▄▅▆▇█"
-_EVENT_KINDS = ("path", "dns")
+_SHOWN_EVENTS = ("path", "dns")  # kinds of events
 
 
 @click.command(name="demo")
@@ -57,41 +57,41 @@ def command(as_json: bool) -> int:
     if not as_json:
         click.echo(f"{_PROBLEM}\n\n{topology.drawing}\n")
         sys.stdout.flush()
-    result = run_demo(topology, progress)
+    scenario = tell(topology, progress)
     if as_json:
-        click.echo(json.dumps(asdict(result) | {"ok": result.ok}, ensure_ascii=False))
+        click.echo(json.dumps(asdict(scenario) | {"ok": scenario.ok}, ensure_ascii=False))
     else:
-        click.echo("\n".join(_render(result)))
-    return 0 if result.ok else 1
+        click.echo("\n".join(_render(scenario)))
+    return 0 if scenario.ok else 1
 
 
-def _render(result: DemoResult) -> Iterator[str]:
+def _render(scenario: Story) -> Iterator[str]:
     yield ""
-    yield from _table("before", result.before)
-    yield f"  of {COUNT} attempts each; ok: answered; hung: no answer, or from a wrong address;"
-    yield "  mis: packets dropped by a provider because the source isn't one of its addresses"
+    yield from _table("before", scenario.before)
+    yield f"  of {COUNT} connections each; ok: answered; hung: no answer, or from a wrong address;"
+    yield "  mis: packets that the providers dropped because of their source address"
     yield ""
     yield _SOLUTION
     yield ""
     yield click.style("$ ifdefault plan", bold=True)
-    yield from _plan_excerpt(result.plan.splitlines())
+    yield from _key_operations(scenario.plan.splitlines())
     yield click.style("$ ifdefault apply && ifdefault status", bold=True)
-    yield result.status
+    yield scenario.status
     yield ""
-    yield from _table("after", result.after)
-    if result.rotation:
+    yield from _table("after", scenario.after)
+    if scenario.rotation:
         yield ""
-        yield from _rotation(result.rotation)
-    if result.outage:
+        yield from _rotation(scenario.rotation)
+    if scenario.outage:
         yield ""
-        yield from _outage(result.outage)
+        yield from _outage(scenario.outage)
     yield ""
-    yield from result.notes
-    yield _summary(result)
+    yield from scenario.notes
+    yield _result(scenario)
 
 
-def _plan_excerpt(plan: Sequence[str]) -> Iterator[str]:
-    """The uplinks' default routes and the rules by source; the number of other lines."""
+def _key_operations(plan: Sequence[str]) -> Iterator[str]:
+    """The lines of a plan that are the solution itself; the others prepare and protect it."""
     shown = [line for line in plan if " default via " in line or _BY_SOURCE.search(line)]
     yield from shown
     yield f"… and {len(plan) - len(shown)} more"
@@ -118,7 +118,7 @@ def _cell(row: Row) -> str:
 
 
 def _rotation(shares: Sequence[UplinkShare]) -> Iterator[str]:
-    yield "A resolver rotates the addresses; new connections are shared by both uplinks:"
+    yield "A resolver returns both addresses in turn; connections alternate between the uplinks:"
     total = sum(share.tried for share in shares)
     for share in shares:
         bar = "█" * round(40 * share.tried / total)
@@ -131,20 +131,19 @@ def _outage(outage: Outage) -> Iterator[str]:
     rate = f"     {PER_S:g} connections a second to each name"
     yield click.style("$ ifdefault run", bold=True) + rate
     yield from _timeline(outage)
-    rows = (("static records", outage.static), ("served by ifdefault", outage.ours))
-    for what, visits in rows:
-        yield f"  {visits.name:<14}  {what}: {_failures(visits, outage)}"
+    for what, visits in (("in a static zone", outage.static), ("served by us", outage.ours)):
+        yield f"  {visits.name:<14}  {what}: {_summary(visits, outage)}"
     yield ""
     yield click.style("$ ifdefault events", bold=True) + "     seconds after the cut"
-    yield from (f"{at:7.3f}  {text}" for at, kind, text in outage.events if kind in _EVENT_KINDS)
+    yield from (f"{at:7.3f}  {text}" for at, kind, text in outage.events if kind in _SHOWN_EVENTS)
 
 
 def _timeline(outage: Outage) -> Iterator[str]:
-    """A bar for each span: the share of its connections that were answered."""
+    """A bar for each time span: the share of its connections that was answered."""
     begin_s = outage.static.spans[0].at_s
-    cut, restored = (round((at_s - begin_s) / SPAN_S) for at_s in (0.0, outage.dead_s))
+    cut, repair = (round((at_s - begin_s) / SPAN_S) for at_s in (0.0, outage.dead_s))
     label = f"┌ {outage.provider} forwards nothing "
-    head = " " * cut + label.ljust(restored - cut - 7, "─") + f" {outage.dead_s:.1f} s ┐"
+    head = " " * cut + label.ljust(repair - cut - 7, "─") + f" {outage.dead_s:.1f} s ┐"
     yield f"  {'':<14}  {head}"
     for visits in (outage.static, outage.ours):
         yield f"  {visits.name:<14}  " + "".join(map(_bar, visits.spans))
@@ -155,26 +154,26 @@ def _bar(span: Span) -> str:
     return click.style(bar, fg="green" if span.answered == span.tried else "red")
 
 
-def _failures(visits: VisitSummary, outage: Outage) -> str:
+def _summary(visits: VisitSummary, outage: Outage) -> str:
     if visits.last_failed_s is None:
         return f"none of {visits.tried} connections failed"
-    to_the_end = outage.dead_s - visits.last_failed_s < CONNECT_S  # a second SYN may get through
+    over = outage.dead_s - visits.last_failed_s < CONNECT_S  # a second SYN may get through
     until = (
         f"until {outage.provider} was back"
-        if to_the_end
+        if over
         else f"the last {visits.last_failed_s:.1f} s after the cut"
     )
     return f"{visits.failed} of {visits.tried} connections failed, {until}"
 
 
-def _summary(result: DemoResult) -> str:
-    before, after = _lost(result.before), _lost(result.after)
-    tried = sum(row.tried for row in result.after)
+def _result(scenario: Story) -> str:
+    before, after = _lost(scenario.before), _lost(scenario.after)
+    tried = sum(row.tried for row in scenario.after)
     text = (
-        f"{'passed' if result.ok else 'FAILED'}: {before} of {tried} attempts hung before apply,"
-        f" {after} after; {result.misrouted_after} packets misrouted after"
+        f"{'passed' if scenario.ok else 'FAILED'}: of {tried} connections {before} hung before"
+        f" and {after} after, {scenario.misrouted_after} packets misrouted after"
     )
-    return click.style(text, fg="green" if result.ok else "red", bold=True)
+    return click.style(text, fg="green" if scenario.ok else "red", bold=True)
 
 
 def _lost(rows: Sequence[Row]) -> int:

@@ -28,7 +28,7 @@ def command(options: Options, verbose: bool, record: Path | None) -> int:
     """
     from ifdefault.config import read as read_config
 
-    read_config(options.config)  # all that is wrong with it, before anything else is loaded
+    read_config(options.config)  # report config errors before anything else is loaded
     from ifdefault.daemon.engine import run
 
     return run(options.config, options.state_dir, options.run_dir, verbose=verbose, record=record)

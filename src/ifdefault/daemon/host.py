@@ -21,7 +21,7 @@ from ifdefault.host import exec_groups
 from ifdefault.host.observe import observe
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
-from ifdefault.host.transaction import Done, commit, converge
+from ifdefault.host.transaction import Outcome, commit, converge
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem
 from ifdefault.model.health import Forced
@@ -87,9 +87,9 @@ class Host:
         outcome = self._try(perform, wait=True)
         return e.CommitFailed(outcome.problems) if isinstance(outcome, e.LookFailed) else outcome
 
-    def _observation(self, prepared: Prepared, done: Done) -> Observation:
-        """The observation after a transaction, with the MACs of routers that are silent just now.
-        Kernel notifications of the transaction are ignored from now on."""
+    def _take(self, prepared: Prepared, done: Outcome) -> Observation:
+        """The kernel's news of what was done are ours; routers that are silent just now are told
+        apart all the same."""
         self._ports.append(done.ports)
         self._watch.own_ports = frozenset().union(*self._ports)
         facts = self.routers.completed(prepared.config, done.observation.facts)

@@ -27,7 +27,7 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{self.where}: " if self.where else ""
-        tail = f", {self.remedy}" if self.remedy else ""
+        tail = f"; {self.remedy}" if self.remedy else ""
         return f"{head}{self.what}{tail}"
 
 
