@@ -306,9 +306,9 @@ def test_words_of_servers(world: World, key: Path) -> None:
         publisher.publish(publication(key, {"www.other.test": [A]}, zone="other.test"))
         await until(lambda: failing(publisher, "NOTAUTH"), "not its zone")
         key.chmod(0)
-        outlet.say(saying(key, {WWW: [A]}))
+        publisher.publish(publication(key, {WWW: [A]}))
         lacking = f"this host: {key}: permission denied; let it be owned by daemon.user, mode 0400"
-        await until(lambda: failing(outlet, lacking), "the key")
+        await until(lambda: failing(publisher, lacking), "the key")
 
     keep(world, scenario)
 

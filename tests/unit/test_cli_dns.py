@@ -94,7 +94,7 @@ def test_dns_shows_all_of_it(
     told = json.loads(capsys.readouterr().out)
     assert told["now_s"] == 1000
     assert told["outlets"][1]["detail"] == "NOTAUTH (BADKEY)"
-    well = replace(STATUS, dns=replace(TOLD, outlets=TOLD.outlets[:1]))
+    well = replace(STATUS, dns=replace(TOLD, publishers=TOLD.publishers[:1]))
     daemon["status"] = well
     assert main.run(["dns"]) == 0
     daemon["status"] = replace(STATUS, dns=DnsStatus())
@@ -129,7 +129,9 @@ def test_a_name_that_cant_be_published_is_a_problem_of_the_status(
     shown = piped(capsys.readouterr().out.splitlines())
     at = shown.index(BRIEF[0])
     assert shown[at - 1 : at + len(BRIEF)] == ["", *BRIEF]
-    assert not paths.has_problem(replace(STATUS, dns=replace(TOLD, outlets=TOLD.outlets[::2])))
+    assert not paths.has_problem(
+        replace(STATUS, dns=replace(TOLD, publishers=TOLD.publishers[::2]))
+    )
 
 
 # --- what this host is to the DNS ---------------------------------------------------------

@@ -57,7 +57,7 @@ def command(as_json: bool) -> int:
     if not as_json:
         click.echo(f"{_PROBLEM}\n\n{topology.drawing}\n")
         sys.stdout.flush()
-    scenario = tell(topology, progress)
+    scenario = run_demo(topology, progress)
     if as_json:
         click.echo(json.dumps(asdict(scenario) | {"ok": scenario.ok}, ensure_ascii=False))
     else:
@@ -65,7 +65,7 @@ def command(as_json: bool) -> int:
     return 0 if scenario.ok else 1
 
 
-def _render(scenario: Story) -> Iterator[str]:
+def _render(scenario: DemoResult) -> Iterator[str]:
     yield ""
     yield from _table("before", scenario.before)
     yield f"  of {COUNT} connections each; ok: answered; hung: no answer, or from a wrong address;"
@@ -166,7 +166,7 @@ def _summary(visits: VisitSummary, outage: Outage) -> str:
     return f"{visits.failed} of {visits.tried} connections failed, {until}"
 
 
-def _result(scenario: Story) -> str:
+def _result(scenario: DemoResult) -> str:
     before, after = _lost(scenario.before), _lost(scenario.after)
     tried = sum(row.tried for row in scenario.after)
     text = (

@@ -103,8 +103,8 @@ def host_of(config: Config, uplinks: tuple[Uplink, ...], status: DaemonStatus | 
     problems: list[Problem] = []
     for uplink in uplinks:
         discovered = {family_of(a): a for name, a in published if name == uplink.name}
-        seen = seen_as(uplink, public[uplink.name], discovered)
-        offers.append(offer(uplink, seen))
+        seen = public_addresses(uplink, public[uplink.name], discovered)
+        offers.append(candidate(uplink, seen))
         for family, address in seen.items():
             if address:
                 local[address] = uplink.source(family) or ""
@@ -144,7 +144,7 @@ def sender(host: Host) -> SendQuestion:
     return send
 
 
-def drive(asking: Asking[T], send: SendQuestion) -> T:
+def drive(asking: Queries[T], send: SendQuestion) -> T:
     """Send the queries of each batch in parallel, until there is a result."""
     with ThreadPoolExecutor(_PARALLEL) as pool:
         try:
@@ -181,14 +181,14 @@ def check(host: Host, send: SendQuestion, roots: Sequence[str], only: Sequence[s
     problems = list(host.problems)
     surveys = [drive(survey.zone(zone), send) for zone in zones]
     for zone_survey in surveys:
-        problems += judge(zone_survey, truth)
+        problems += diagnose(zone_survey, truth)
     aliases = [drive(survey.alias(name, ours), send) for name in others]
     for alias in aliases:
-        problems += judge_alias(alias, truth, sorted(ours))
+        problems += diagnose_alias(alias, truth, sorted(ours))
     return CheckResult(tuple(surveys), tuple(aliases), tuple(problems))
 
 
-def _is_selected(zone: Wanted, names: Sequence[str]) -> bool:
+def _is_selected(zone: ConfiguredZone, names: Sequence[str]) -> bool:
     return zone.zone in names or any(name.name in names for name in zone.names)
 
 

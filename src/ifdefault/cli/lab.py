@@ -144,7 +144,7 @@ def fault(
     """Inject FAULT at PROVIDER, which may have several at once."""
     world = _adopt(name)
     if undo:
-        faults.undo(world, fault, provider)
+        faults.remove(world, fault, provider)
         click.echo(f"{provider}: {fault} ended")
     else:
         faults.inject(world, fault, provider, amount, every)
@@ -206,7 +206,7 @@ def _dropped(world: World) -> dict[str, int]:
 
 def _suffered(world: World) -> dict[str, tuple[str, ...]]:
     """The faults of the providers that have any."""
-    by_provider = {p.name: faults.suffered(world, p.name) for p in world.topology.providers}
+    by_provider = {p.name: faults.active(world, p.name) for p in world.topology.providers}
     return {provider: suffered for provider, suffered in by_provider.items() if suffered}
 
 

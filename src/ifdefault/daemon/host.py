@@ -87,7 +87,7 @@ class Host:
         outcome = self._try(perform, wait=True)
         return e.CommitFailed(outcome.problems) if isinstance(outcome, e.LookFailed) else outcome
 
-    def _take(self, prepared: Prepared, done: Outcome) -> Observation:
+    def _observation(self, prepared: Prepared, done: Outcome) -> Observation:
         """The kernel's news of what was done are ours; routers that are silent just now are told
         apart all the same."""
         self._ports.append(done.ports)

@@ -110,7 +110,7 @@ def _leaving(prepared: Prepared, marked: MarkedFlow, direction: str, arrival: st
     flow = marked.flow
     explanation = _look_up(prepared, flow, direction, arrival, marked.why)
     uplink = next((u for u in prepared.uplinks if u.name == explanation.uplink), None)
-    if uplink is None or flow.mark not in (0, uplink.chosen_mark):
+    if uplink is None or flow.mark not in (0, uplink.outgoing_mark):
         return replace(explanation, mechanism="")
     if address := explain_forward.masquerade_address(prepared, flow, uplink):
         why = marked.why or f"masquerade: it stays on {uplink.name} even if the primary changes"

@@ -53,7 +53,7 @@ def shares(prepared: Prepared, family: Family) -> Shares:
     """The uplinks that balance a family, and their shares; none if it isn't balanced."""
     hook = prepared.desired.hook
     slots = dict(hook.marks).get(family, ()) if hook else ()
-    owners = {u.chosen_mark: u for u in prepared.uplinks}
+    owners = {u.outgoing_mark: u for u in prepared.uplinks}
     by_share = sorted(Counter(slots).items(), key=lambda share: (-share[1], share[0]))
     return tuple((owners[mark], round(100 * n / len(slots))) for mark, n in by_share)
 
@@ -73,7 +73,7 @@ def outgoing_flow(prepared: Prepared, flow: Flow) -> MarkedFlow:
         return MarkedFlow(flow)
     unit, uplink = "destination address" if hook.sticky else "connection", members[0][0]
     why = f"balance: {shares_text(members)}, picked for each {unit}; here as if {uplink.name}"
-    return MarkedFlow(replace(flow, mark=uplink.chosen_mark), why)
+    return MarkedFlow(replace(flow, mark=uplink.outgoing_mark), why)
 
 
 def forwarded_flow(prepared: Prepared, flow: Flow) -> MarkedFlow:
@@ -97,7 +97,7 @@ def masquerade_address(prepared: Prepared, flow: Flow, uplink: Uplink) -> str:
 
 def tracks_flows(prepared: Prepared) -> bool:
     """Whether replies to forwarded connections leave by the uplink that they came in on."""
-    return connmark.follows(prepared.config, prepared.facts)
+    return connmark.tracks_forwarded(prepared.config, prepared.facts)
 
 
 def _matching_rule(prepared: Prepared, flow: Flow) -> str:

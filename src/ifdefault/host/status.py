@@ -89,7 +89,9 @@ def read_status(prepared: Prepared) -> Status:
                 mechanism=u.mechanism,
                 why=u.why,
                 traffic=traffic.get(u.interface, LinkStats()),
-                misrouted=counters.get(ruleset.meter(u), (0, 0))[0] if counters else None,
+                misrouted=counters.get(ruleset.misrouted_counter(u), (0, 0))[0]
+                if counters
+                else None,
             )
             for u in prepared.uplinks
         ),

@@ -57,7 +57,7 @@ class ForwardStatus:
 def read_forward_status(prepared: Prepared) -> ForwardStatus:
     facts, hook = prepared.facts, prepared.desired.hook
     counters = nft.read_counters(FORWARD_TABLE) if FORWARD_TABLE in dict(facts.tables) else {}
-    names = {u.chosen_mark: u.name for u in prepared.uplinks}
+    names = {u.outgoing_mark: u.name for u in prepared.uplinks}
     return ForwardStatus(
         services=tuple(
             _service(forward, counters.get(forward_table.refusals(n), (0, 0))[0], prepared)
@@ -81,7 +81,7 @@ def read_forward_status(prepared: Prepared) -> ForwardStatus:
 
 def _service(forward: ForwardConfig, refused: int, prepared: Prepared) -> ServiceStatus:
     down = frozenset(prepared.decision.servers_down)
-    all_checked = servers.places(forward)
+    all_checked = servers.checked_addresses(forward)
     statuses = []
     for server in forward.to:
         checked = tuple(

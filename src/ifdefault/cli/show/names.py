@@ -25,7 +25,7 @@ def brief(status: DaemonStatus) -> list[str]:
     lines = _names(status, dns.names[:_MOST]) if dns.names else []
     if (rest := len(dns.names) - _MOST) > 0:
         lines.append(f"and {rest} more: ifdefault dns")
-    for outlet in dns.outlets:
+    for outlet in dns.publishers:
         if outlet.state != "current":
             detail = f": {outlet.detail}" if outlet.detail else ""
             since = age(status.now_s - outlet.since_s)
@@ -37,11 +37,11 @@ def brief(status: DaemonStatus) -> list[str]:
 def all_lines(status: DaemonStatus) -> list[str]:
     """For `dns`: names, publishers, queries and problems."""
     dns = status.dns
-    if not (dns.names or dns.outlets or dns.problems or dns.queries):
+    if not (dns.names or dns.publishers or dns.problems or dns.queries):
         return ["nothing is published: the config has no [dns]"]
     lines = _names(status, dns.names)
-    if dns.outlets:
-        rows = [_publisher(status, outlet) for outlet in dns.outlets]
+    if dns.publishers:
+        rows = [_publisher(status, outlet) for outlet in dns.publishers]
         lines += ["", *table(_PUBLISHERS, rows)]
     if dns.queries:
         counted = ", ".join(f"{uplink} {queries}" for uplink, queries in dns.queries)
@@ -77,7 +77,7 @@ def _of(publisher: PublisherStatus) -> str:
     return publisher.name or publisher.zone or "any name"
 
 
-def _publisher(status: DaemonStatus, outlet: OutletStatus) -> Sequence[str]:
+def _publisher(status: DaemonStatus, outlet: PublisherStatus) -> Sequence[str]:
     since = age(status.now_s - outlet.since_s)
     seen = " ".join(outlet.seen)
     return outlet.kind, outlet.where, _of(outlet), outlet.state, since, seen, outlet.detail

@@ -26,8 +26,8 @@ def lines(status: DaemonStatus) -> list[str]:
 def has_problem(status: DaemonStatus) -> bool:
     """Whether an uplink is down, a name can't be published, or the daemon can't do its work."""
     is_down = any(path.state == "down" for path in status.health)
-    is_failing = any(outlet.state == "failing" for outlet in status.dns.outlets)
-    return is_down or is_failing or bool(status.held or status.fights)
+    is_failing = any(outlet.state == "failing" for outlet in status.dns.publishers)
+    return is_down or is_failing or bool(status.held or status.conflicts)
 
 
 def _rows(status: DaemonStatus) -> Iterator[Sequence[str]]:
@@ -72,7 +72,7 @@ def remarks(status: DaemonStatus) -> Iterator[str]:
     """A line for each problem."""
     if status.held:
         yield f"held: {status.held}"
-    yield from (*status.fights, *status.problems)
+    yield from (*status.conflicts, *status.problems)
     notes = [
         (f"{path.uplink} IPv{path.family}", f"{target.probe} {target.note}")
         for path in status.health
