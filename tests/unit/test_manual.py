@@ -348,7 +348,9 @@ def shell_lines(text: str) -> str:
 def test_links_lead_somewhere(name: str) -> None:
     made_later = {"docs/figures.md"}  # by ./dev bench
     links = set(re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text())) - made_later
-    assert [link for link in sorted(links) if not (ROOT / name).parent.joinpath(link).exists()] == []
+    assert [
+        link for link in sorted(links) if not (ROOT / name).parent.joinpath(link).exists()
+    ] == []
 
 
 def test_the_changelog_speaks_of_this_version() -> None:
