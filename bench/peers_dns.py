@@ -26,7 +26,6 @@ DELEGATED = (DelegatedZone(ZONE, ((NAMESERVER, OUTSIDE),)),)
 KEY_NAME = "host-key"
 SECRET = "bm90IGEgc2VjcmV0LCBidXQgYSBrZXkgZm9yIHRlc3Rz"
 KEY = f'key "{KEY_NAME}" {{\n  algorithm hmac-sha256;\n  secret "{SECRET}";\n}};\n'
-_START_S = 15.0
 _APEX = """\
 @ {ttl} SOA {server}. hostmaster.{zone}. ( 1 7200 1800 259200 1 )
 @ 3600 NS {server}.
@@ -57,7 +56,7 @@ def serve(node: Node, name: str, command: Sequence[str], address: str, port: int
     child = services.start(node, name, command)
     services.answering(node, name, child, socket.SOCK_DGRAM, port, address)
     ask = partial(lookup.resolve_both, address, NAMESERVER, port=port)
-    eventually(partial(node.python, ask), _START_S, what=f"{name} answers")
+    eventually(partial(node.python, ask), what=f"{name} answers")
 
 
 # --- that watch addresses -------------------------------------------------------------------

@@ -13,11 +13,11 @@ from typing import Any
 
 from ifdefault.lab import services
 from ifdefault.lab.traffic import Tally, measure
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import Node, World
 
 # every kind that the lab's own servers answer
 KINDS = "tcp udp-bound udp-pktinfo udp-naive udp-dual icmp rst unreachable".split()
-PATIENCE_S = 20.0  # an answer that is late isn't lost: other tests may have the machine
 BRIEF_S = 0.3  # for what is expected to hang
 
 

@@ -15,6 +15,7 @@ import pytest
 from ifdefault.lab.rootless import capable
 from ifdefault.lab.topology import Topology, load
 from ifdefault.lab.world import World
+from tests.net.forkserver import ForkedWorld
 
 LabWorld = Callable[[str | Topology], World]
 
@@ -40,7 +41,7 @@ def lab_world(request: pytest.FixtureRequest) -> Iterator[LabWorld]:
     worlds: list[World] = []
 
     def make(topology: str | Topology) -> World:
-        world = World.up(load(topology) if isinstance(topology, str) else topology)
+        world = ForkedWorld.up(load(topology) if isinstance(topology, str) else topology)
         worlds.append(world)
         return world
 

@@ -34,8 +34,8 @@ class Case:
 
     def argv(self, server: str, port: int = 53) -> list[str]:
         head, *rest = self.command.replace("SERVER", f"@{server}").split()
-        once = ["+nocmd", "+tries=1", "+timeout=3"] if head == "dig" else ["+retry=0", "+timeout=3"]
-        return [head, "-p", str(port), *once, *rest]
+        once = ["+nocmd", "+tries=1"] if head == "dig" else ["+retry=0"]
+        return [head, "-p", str(port), *once, "+timeout=20", *rest]
 
     def fits(self, output: str) -> bool:
         absent = bool(self.absent) and self.absent in output

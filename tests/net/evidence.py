@@ -14,11 +14,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import Node
 
 PORT = 7900  # nobody else's in the lab
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
-_WAIT_S = 5.0
 _ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 _OUTGOING = 4  # linux/if_packet.h
 _TALKING = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
@@ -107,7 +107,7 @@ class Talk:
     bound: str = ""
     port: int = PORT
     listens: int = 0
-    wait_s: float = _WAIT_S
+    wait_s: float = PATIENCE_S
 
     def __call__(self) -> str:
         """Exchange a few bytes; return the client's address as the server saw it.

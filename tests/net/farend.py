@@ -13,14 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Family
-from tests.net import answers, watched
+from tests.net import watched
 
 A: dict[Family, str] = {4: "203.0.113.10", 6: "2001:db8:a::10"}
 B: dict[Family, str] = {4: "198.51.100.10", 6: "2001:db8:b::10"}
 AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 SO_MARK = 36
+_AT_ONCE = 100  # connections: a process may have few descriptors
 BALANCE = '[outgoing]\nmode = "balance"\n'
 
 
@@ -37,7 +39,7 @@ class Far:
     world: World
     listeners: dict[Family, socket.socket]
     datagrams: dict[Family, socket.socket]
-    kept: list[socket.socket] = field(default_factory=list)
+    kept: list[socket.socket] = field(default_factory=list)  # some of the connections
 
     def connect(
         self,
@@ -50,6 +52,10 @@ class Far:
         mark: int = 0,
     ) -> Counter[str]:
         """From where the connections that a node makes come, as it and the far end see alike."""
+        if count > _AT_ONCE:
+            options = {"mapped": mapped, "to": to, "bound": bound, "mark": mark}
+            rest = self.connect(count - _AT_ONCE, family, **options)  # type: ignore[arg-type]
+            return rest + self.connect(_AT_ONCE, family, **options)  # type: ignore[arg-type]
         target = (to or watched.FAR[family], self.listeners[family].getsockname()[1])
         if mapped:
             target = (f"::ffff:{target[0]}", target[1])
@@ -58,7 +64,7 @@ class Far:
             made = []
             for _ in range(count):
                 sock = socket.socket(AF[6 if mapped else family])
-                sock.settimeout(answers.PATIENCE_S)
+                sock.settimeout(PATIENCE_S)
                 if mark:
                     sock.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
                 if bound:
@@ -69,10 +75,12 @@ class Far:
 
         own = self.world["host"].python(make)
         theirs = [self.listeners[family].accept() for _ in own]
-        self.kept.extend((*own, *(sock for sock, _ in theirs)))
         seen = Counter(str(peer[0]) for _, peer in theirs)
         mine = Counter(str(sock.getsockname()[0]).removeprefix("::ffff:") for sock in own)
         assert seen == mine
+        self.kept.extend((*own, *(sock for sock, _ in theirs)))
+        while len(self.kept) > 2 * _AT_ONCE:
+            self.kept.pop().close()
         return seen
 
 
@@ -83,7 +91,7 @@ def far(world: World) -> Iterator[Far]:
         datagrams = socket.socket(AF[family], socket.SOCK_DGRAM)
         datagrams.bind(("", sock.getsockname()[1]))
         for each in (sock, datagrams):
-            each.settimeout(answers.PATIENCE_S)
+            each.settimeout(PATIENCE_S)
         return sock, datagrams
 
     made = {family: world["client"].python(partial(listen, family)) for family in FAMILIES}

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import Node
 from tests.net.evidence import PORT, TCP
-
-WAIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +75,12 @@ class Opener:
             _, peer = listener.recvfrom(64)
             listener.connect(peer)
             answerer = listener
-        answerer.settimeout(WAIT_S)
+        answerer.settimeout(PATIENCE_S)
         return Line(caller, answerer, str(peer[0]))
 
     def _socket(self, node: Node, asked: str, kind: socket.SocketKind) -> socket.socket:
         family = socket.AF_INET6 if ":" in asked else socket.AF_INET
         with node.enter():
             sock = self._stack.enter_context(socket.socket(family, kind))
-        sock.settimeout(WAIT_S)
+        sock.settimeout(PATIENCE_S)
         return sock

@@ -27,11 +27,11 @@ from ifdefault.ipc.messages import (
     ZoneName,
 )
 from ifdefault.kernel import open_dns_sockets
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import World
 from ifdefault.model.dns import Endpoint, Zone
 from tests.net.dns_cases import ADDRESSES
 
-_WAIT_S = 20.0
 _PORT = 53
 Arrivals = tuple[tuple[int, str], ...]
 
@@ -106,7 +106,7 @@ class Server:
 
     async def short(self, *command: str, node: str = "client") -> list[str]:
         """What dig tells of records, a line each."""
-        return (await self.ask("dig +short +tries=1 +timeout=5", *command, node=node)).splitlines()
+        return (await self.ask("dig +short +tries=1 +timeout=20", *command, node=node)).splitlines()
 
 
 @asynccontextmanager
@@ -136,7 +136,7 @@ async def until(
 ) -> None:
     """As `lab.waiting.eventually`, on the loop."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + _WAIT_S
+    deadline = loop.time() + PATIENCE_S
     while not condition():
         assert loop.time() < deadline, f"{what}\n{told()}"
         await asyncio.sleep(0.01)
@@ -150,7 +150,7 @@ async def until_told(
 ) -> None:
     """Ask again and again until the answer is the right one."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + _WAIT_S
+    deadline = loop.time() + PATIENCE_S
     while (answer := await ask()) != wanted:
         assert loop.time() < deadline, f"{what}: {answer!r}\n{told()}"
         await asyncio.sleep(0.05)

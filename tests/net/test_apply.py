@@ -26,6 +26,7 @@ import pytest
 from ifdefault.config import read as read_config
 from ifdefault.lab import ports, services
 from ifdefault.lab.traffic import Tally, measure
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import World
 from ifdefault.model.config import Config
 from ifdefault.model.errors import KernelError
@@ -39,7 +40,6 @@ KINDS = ["tcp", "icmp", "rst", "udp-bound", "udp-pktinfo"]
 STAYING = ["203.0.113.10", "2001:db8:a::10", "198.51.100.10", "2001:db8:b::10"]
 REAPPLIES = 100
 PACE_S, PAUSE_S = 0.01, 0.2  # a load, but not all that two cores can do
-PATIENCE_S = 30.0
 
 
 def test_apply_does_what_plan_showed_and_only_once(lab_world: LabWorld) -> None:

@@ -17,7 +17,7 @@ from ifdefault.cli.main import run
 from ifdefault.host.store import LOCK
 from ifdefault.kernel import nft
 from ifdefault.lab.traffic import measure
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import Completed
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import (
@@ -29,7 +29,6 @@ from tests.net.kernelstate import (
     waits_for_a_lock,
 )
 
-PATIENCE_S = 30.0
 THIRD = '\n[uplink.isp-c]\ninterface = "wan2"\ngateways = ["192.0.2.1"]\n'
 APPEARS = """\
 link add wan2 type veth peer name far
@@ -197,14 +196,14 @@ def test_two_instances_at_once(lab_world: LabWorld) -> None:
     command = [str(pipe) if word == str(world.config) else word for word in world.command]
     first = world["host"].popen([*command, "apply", "-q"])
     lock = store_of(world).directory / LOCK
-    eventually(lambda: lock.exists() and lock.read_text(), PATIENCE_S, what="the first holds it")
+    eventually(lambda: lock.exists() and lock.read_text(), what="the first holds it")
     for subcommand in ("apply", "down"):
         second = world.ifdefault(subcommand)
         assert_sentence(second, 1, f"held by pid {first.pid}", "apply -q", "use --wait")
     third = world["host"].popen(
         [*world.command, "apply", "--wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    eventually(lambda: waits_for_a_lock(third.pid), PATIENCE_S, what="the third waits")
+    eventually(lambda: waits_for_a_lock(third.pid), what="the third waits")
     pipe.write_text(world.config.read_text())
     assert first.wait(PATIENCE_S) == 0
     _, said = third.communicate(timeout=PATIENCE_S)

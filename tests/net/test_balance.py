@@ -180,7 +180,7 @@ def test_without_the_rights_the_normal_default_takes_all(lab_world: LabWorld) ->
     assert len(told) == 1, done.stderr
     assert "no hook on connect()" in told[0]
     child = world["host"].popen([*powerless, "run"], stderr=subprocess.DEVNULL)
-    eventually(lambda: listener(world.run_dir / SOCKET), watched.PATIENCE_S)
+    eventually(lambda: listener(world.run_dir / SOCKET))
     watched.await_states(world, ["up"])
     said = watched.standing(world).problems
     assert sum("no hook on connect()" in text for text in said) == 1

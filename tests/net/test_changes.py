@@ -48,7 +48,7 @@ def answered(world: World, addresses: tuple[str, ...], dev: str) -> bool:
 def assert_soon_answered(world: World, addresses: tuple[str, ...], dev: str) -> None:
     """Neighbours are resolved anew after a change, which may cost a first try."""
     what = f"{addresses} answered by {dev}"
-    eventually(lambda: answered(world, addresses, dev), 20.0, what=what)
+    eventually(lambda: answered(world, addresses, dev), what=what)
 
 
 def unbound_leaves_by(world: World, dev: str) -> bool:
@@ -67,7 +67,7 @@ def advertised(world: World) -> bool:
 
 
 def assert_advertised(world: World, wanted: bool) -> None:
-    eventually(lambda: advertised(world) == wanted, 40.0, what=f"a default by RA: {wanted}")
+    eventually(lambda: advertised(world) == wanted, what=f"a default by RA: {wanted}")
 
 
 def test_an_advertised_default_that_expires_and_comes_back(lab_world: LabWorld) -> None:
@@ -184,13 +184,13 @@ def test_the_normal_default_goes_where_there_is_a_carrier(lab_world: LabWorld) -
     apply(world)
     assert unbound_leaves_by(world, "wan0")
     with faults.suffering(world, "carrier", "isp-a"):
-        eventually(lambda: "wan0 (no carrier)" in status(world)[1], 20.0, what="carrier lost")
+        eventually(lambda: "wan0 (no carrier)" in status(world)[1], what="carrier lost")
         apply(world)
-        eventually(lambda: unbound_leaves_by(world, "wan1"), 20.0, what="wan1")
+        eventually(lambda: unbound_leaves_by(world, "wan1"), what="wan1")
         assert_soon_answered(world, B, "wan1")
         assert "default via 203.0.113.1 dev wan0" in world["host"].run(["ip", "route"]).stdout
-    eventually(lambda: "no carrier" not in status(world)[1], 20.0, what="carrier back")
+    eventually(lambda: "no carrier" not in status(world)[1], what="carrier back")
     apply(world)
-    eventually(lambda: unbound_leaves_by(world, "wan0"), 20.0, what="wan0 again")
+    eventually(lambda: unbound_leaves_by(world, "wan0"), what="wan0 again")
     assert_soon_answered(world, A, "wan0")
     assert not any(world.misrouted().values())

@@ -23,7 +23,7 @@ from ifdefault.host import rollback_timer
 from ifdefault.host.store import PENDING
 from ifdefault.host.transaction import prepare
 from ifdefault.kernel import nft
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
 from ifdefault.model.kernel import OWN_TABLES, Operation
 from tests.net.conftest import LabWorld
@@ -39,12 +39,11 @@ from tests.net.kernelstate import (
 )
 
 SOON, LATE = "1", "600"
-PATIENCE_S = 30.0
 
 
 def eventually_undone(world: World, before: State) -> None:
     store = store_of(world)
-    eventually(lambda: store.read(PENDING) is None, PATIENCE_S, what="undone")
+    eventually(lambda: store.read(PENDING) is None, what="undone")
     assert differences(before, read_state(world["host"])) == []
 
 
@@ -66,7 +65,7 @@ def world(lab_world: LabWorld) -> Iterator[World]:
     made = lab_world("two")
     yield made
     store_of(made).remove(PENDING)
-    eventually(lambda: not guards(made), PATIENCE_S, what="no guard is left")
+    eventually(lambda: not guards(made), what="no guard is left")
 
 
 def test_undone_by_itself(world: World) -> None:
@@ -116,7 +115,7 @@ def test_kept_after_confirm(world: World) -> None:
     world.ifdefault("apply", "--confirm", LATE, check=True)
     assert len(guards(world)) == 1
     assert world.ifdefault("confirm", check=True).stdout == "kept\n"
-    eventually(lambda: not guards(world), PATIENCE_S, what="the guard has ended")
+    eventually(lambda: not guards(world), what="the guard has ended")
     assert operations_left(world) == ()
     again = world.ifdefault("confirm")
     assert again.returncode == 1
@@ -137,7 +136,7 @@ def test_one_from_before_a_reboot_waits_for_nothing(world: World) -> None:
     world.ifdefault("apply", "--confirm", LATE, check=True)
     [lives] = guards(world)
     os.kill(lives, signal.SIGKILL)
-    eventually(lambda: not guards(world), PATIENCE_S, what="no guard lives")
+    eventually(lambda: not guards(world), what="no guard lives")
     assert world.ifdefault("confirm").returncode == 1
     world.ifdefault("apply", check=True)
 
@@ -147,7 +146,7 @@ def test_down_calls_it_off(world: World) -> None:
     world.ifdefault("apply", "--confirm", LATE, check=True)
     world.ifdefault("down", check=True)
     assert differences(before, read_state(world["host"])) == []
-    eventually(lambda: not guards(world), PATIENCE_S, what="the guard has ended")
+    eventually(lambda: not guards(world), what="the guard has ended")
     world.ifdefault("apply", check=True)
 
 
@@ -228,11 +227,11 @@ def test_undone_when_the_foreground_is_killed_at_once(world: World) -> None:
     """kill -9 as soon as the guard's file is there: before, in or after the changes."""
     before = read_state(world["host"])
     child = world["host"].popen([*world.command, "apply", "-q", "--confirm", SOON])
-    eventually(lambda: store_of(world).read(PENDING), PATIENCE_S, poll_s=0.001, what="it waits")
+    eventually(lambda: store_of(world).read(PENDING), poll_s=0.001, what="it waits")
     child.kill()
     child.wait(PATIENCE_S)
     # too early, and nobody guards: but then nothing was done, and nothing waits
-    eventually(lambda: not world.ifdefault("apply").returncode, PATIENCE_S, what="accepted")
+    eventually(lambda: not world.ifdefault("apply").returncode, what="accepted")
     down(world)
     assert differences(before, read_state(world["host"])) == []
 
@@ -252,7 +251,7 @@ def test_the_guard_waits_for_the_lock(world: World) -> None:
     """Undoing never gets between another ifdefault's operations."""
     before = read_state(world["host"])
     child = fork_apply(world, 20, signal.pause)
-    eventually(lambda: any(map(waits_for_a_lock, guards(world))), PATIENCE_S, what="it waits")
+    eventually(lambda: any(map(waits_for_a_lock, guards(world))), what="it waits")
     assert differences(before, read_state(world["host"]))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

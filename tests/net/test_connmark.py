@@ -405,13 +405,13 @@ def test_an_advertised_default_stays(lab_world: LabWorld) -> None:
     world = lab_world("v6only")
     host = world["host"]
     host.sysctl("net.ipv6.conf.wan1.accept_ra", 1)
-    eventually(lambda: advertised(world), answers.PATIENCE_S, what="a default is advertised")
+    eventually(lambda: advertised(world), what="a default is advertised")
     answers.configure(world, '[outgoing]\nmasquerade = ["lan0"]')
     apply(world)
     assert host.sysctl("net.ipv6.conf.all.forwarding") == "1"
     assert advertised(world)
     host.ip(f"route del default via {advertised(world)} dev wan1\n", "-6")
-    eventually(lambda: advertised(world), answers.PATIENCE_S, what="the next is taken, too")
+    eventually(lambda: advertised(world), what="the next is taken, too")
     down(world)
     assert host.sysctl("net.ipv6.conf.all.forwarding") == "0"
     assert host.sysctl("net.ipv6.conf.wan1.accept_ra") == "1"

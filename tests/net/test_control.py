@@ -22,11 +22,11 @@ from ifdefault.daemon.control.client import SOCKET, listener
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.ipc import codec
 from ifdefault.lab import faults
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
 from tests.net import watched
 from tests.net.conftest import LabWorld
-from tests.net.watched import PATIENCE_S, await_default, await_states, standing, start
+from tests.net.watched import await_default, await_states, standing, start
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 
@@ -135,7 +135,7 @@ def test_the_rights_of_its_unit_are_enough(lab_world: LabWorld) -> None:
     world = lab_world("two")
     confined = ["setpriv", "--nnp", "--inh-caps=-all", f"--bounding-set={rights}", "--"]
     child = world["host"].popen([*confined, *world.command, "run"], stderr=subprocess.DEVNULL)
-    eventually(lambda: listener(world.run_dir / SOCKET), PATIENCE_S)
+    eventually(lambda: listener(world.run_dir / SOCKET))
     await_states(world, ["up"])
     wanted = sum(1 << _NUMBERS[name[1:]] for name in rights.split(",")[1:])
     assert _rights(child.pid, "CapEff") == _rights(child.pid, "CapBnd") == wanted
@@ -183,10 +183,10 @@ def test_garbage_and_crowds_disturb_nobody(lab_world: LabWorld) -> None:
             except (BrokenPipeError, ConnectionResetError):
                 continue  # it was refused before it was done
     crowd = [connected(world) for _ in range(64)]
-    eventually(lambda: refused_or_closed(crowd), PATIENCE_S, what="the crowd is sent away")
+    eventually(lambda: refused_or_closed(crowd), what="the crowd is sent away")
     for sock in crowd:
         sock.close()
-    eventually(lambda: world.ifdefault("uplink").returncode == 0, PATIENCE_S)
+    eventually(lambda: world.ifdefault("uplink").returncode == 0)
     assert daemon.poll() is None
     assert set(watched.states(world).values()) == {"up"}
     assert standing(world).problems == before.problems

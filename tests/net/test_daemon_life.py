@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ifdefault.lab import faults, services
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
 from tests.net import answers, watched
 from tests.net.conftest import LabWorld
@@ -59,7 +59,7 @@ def test_sigterm_leaves_the_kernel_and_down_takes_all(lab_world: LabWorld) -> No
     await_states(world, ["up"])
     laid = ours(world)
     daemon.send_signal(signal.SIGTERM)
-    assert daemon.wait(watched.PATIENCE_S) == 0
+    assert daemon.wait(PATIENCE_S) == 0
     assert ours(world) == laid
     world.ifdefault("down", check=True)
     assert differences(before, read_state(world["host"])) == []
@@ -78,7 +78,6 @@ def test_down_under_the_daemon_rests_until_apply(lab_world: LabWorld) -> None:
         assert not any(ours(world))
     eventually(
         lambda: differences(before, read_state(world["host"])) == [],
-        watched.PATIENCE_S,
         what="all as it was",
     )
     world.ifdefault("apply", check=True)
@@ -145,10 +144,10 @@ def test_a_face_that_dies_is_replaced_and_condemns_nobody(lab_world: LabWorld) -
     await_states(world, ["up"])
     (frontend,) = _children(daemon.pid)
     os.kill(frontend, signal.SIGSTOP)
-    eventually(lambda: _children(daemon.pid) not in ([], [frontend]), 30.0, what="another frontend")
+    eventually(lambda: _children(daemon.pid) not in ([], [frontend]), what="another frontend")
     await_states(world, ["up"])
     asked = _answered(world)
-    eventually(lambda: _answered(world) > asked, watched.PATIENCE_S, what="it asks again")
+    eventually(lambda: _answered(world) > asked, what="it asks again")
     assert not [text for text in events(world, "path") if "-> down" in text]
 
 
@@ -163,12 +162,9 @@ def test_targets_that_cant_answer_are_named_and_not_held_against_the_uplink(
     probes = '["icmp://198.18.1.10", "icmp://198.18.77.77", "tcp://nowhere.invalid:80"]'
     answers.configure(world, f"[health]\nprobes = {probes}\n")
     world.daemon()
-    eventually(
-        lambda: watched.states(world).get(("isp-a", 4)) == "up", watched.PATIENCE_S, what="up"
-    )
+    eventually(lambda: watched.states(world).get(("isp-a", 4)) == "up", what="up")
     eventually(
         lambda: any("nowhere.invalid" in problem for problem in standing(world).problems),
-        watched.PATIENCE_S,
         what="the name is told",
     )
     shown = world.ifdefault("status").stdout
@@ -209,9 +205,9 @@ def test_hooks_run_as_a_user_that_can_read_no_key(lab_world: LabWorld, everybody
     with faults.suffering(world, "blackhole", "isp-a"):
         await_default(world, "wan1")  # which waits for no hook
     await_default(world, "wan0")
-    eventually(lambda: told.read_text().count("isp-a") >= 2, watched.PATIENCE_S, what="told")
+    eventually(lambda: told.read_text().count("isp-a") >= 2, what="told")
     said = told.read_text()
     assert "default isp-b 4 65534 \n" in said
     assert "secret" not in said
     log = (world.dir / "daemon.log").read_text
-    eventually(lambda: "hung" in log(), watched.PATIENCE_S, what="the hung one is logged")
+    eventually(lambda: "hung" in log(), what="the hung one is logged")

@@ -20,7 +20,7 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
-from tests.net.watched import PATIENCE_S, await_states, standing, start
+from tests.net.watched import await_states, standing, start
 
 A, A6, B, B6 = "203.0.113.10", "2001:db8:a::10", "198.51.100.10", "2001:db8:b::10"
 ZONE, NS_A, NS_B = "www.example", "ns-isp-a.www.example", "ns-isp-b.www.example"
@@ -64,7 +64,7 @@ def serve(world: World, config: str = OURS) -> None:
         outlets = standing(world).dns.outlets
         return bool(outlets) and all(each.state == "current" for each in outlets)
 
-    eventually(current, PATIENCE_S, what="the zone is served")
+    eventually(current, what="the zone is served")
 
 
 def parent(world: World, *nameservers: tuple[str, tuple[str, ...]], zone: str = ZONE) -> None:
@@ -112,7 +112,7 @@ def test_it_follows_what_the_daemon_publishes(lab_world: LabWorld) -> None:
 
     with faults.suffering(world, "blackhole", "isp-a"):
         await_states(world, ["down"], "isp-a")
-        eventually(lambda: told(world) == [], PATIENCE_S, what="isp-a's addresses are gone")
+        eventually(lambda: told(world) == [], what="isp-a's addresses are gone")
         _, found = check(world)
         assert {step["uplink"] for step in found["zones"][0]["steps"]} == {"isp-b", ""}
         (line,) = (line for line in world.ifdefault("status").stdout.splitlines() if ZONE in line)

@@ -85,8 +85,7 @@ SERVERS: dict[str, Callable[[World], None]] = {
     "powerdns": powerdns,
 }
 ROOT = Path(__file__).parents[2]
-PROMPT_S = 0.5  # from the decision to the answers
-QUANTUM_S = 1.0  # so long Knot 3.2 may put off an update that comes just after another one
+PROMPT_S = 4.0  # what waits for a dead way takes 5 s; Knot 3.2 may put off an update by 1 s
 
 
 @pytest.fixture
@@ -131,7 +130,7 @@ def await_zone(world: World, server: str = SERVER) -> None:
         question = dns.message.make_query(ZONE, "SOA")
         return bool(query(question, server).answer)
 
-    eventually(lambda: world["client"].python(loaded), 20, what="the zone is loaded")
+    eventually(lambda: world["client"].python(loaded), what="the zone is loaded")
 
 
 def keep(world: World, story: Callable[[Outlet], Coroutine[Any, Any, None]]) -> None:
@@ -359,7 +358,7 @@ def test_a_server_behind_a_dead_uplink(world: World, key: Path) -> None:
         start_s = loop.time()
         outlet.say(saying(key, {WWW: [B]}, ways=[WAN1]))
         await say_it(world, WWW, {B})
-        assert loop.time() - start_s < PROMPT_S + QUANTUM_S
+        assert loop.time() - start_s < PROMPT_S
         # what was on its way over the dead one doesn't come after all
         clear(world["isp-a"])
         assert await outlet.settled()
@@ -437,7 +436,7 @@ def test_a_killed_engine_leaves_nothing_stale(world: World, key: Path, moment: s
                 return address in records(world)
             return file.exists() and address in json.loads(file.read_text())[ZONE][WWW]
 
-        eventually(at_the_moment, 20, poll_s=0.001)
+        eventually(at_the_moment, poll_s=0.001)
         other.kill()
     last = Other(world)
     last.tell(saying(key, {WWW: [A]}).to_line())

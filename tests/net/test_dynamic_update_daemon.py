@@ -14,7 +14,7 @@ from ifdefault.lab.topology import ZONE
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net.test_dynamic_update import SERVER, key, records, world
-from tests.net.watched import PATIENCE_S, await_states, events, standing
+from tests.net.watched import await_states, events, standing
 
 __all__ = ["key", "world"]  # fixtures
 A, B, A6, B6 = "203.0.113.10", "198.51.100.10", "2001:db8:a::10", "2001:db8:b::10"
@@ -39,9 +39,7 @@ servers = [{{ address = "{SERVER}", key = "{key}" }}]
 
 
 def await_records(world: World, *addresses: str) -> None:
-    eventually(
-        lambda: set(records(world, ZONE)) == set(addresses), PATIENCE_S, what=f"it says {addresses}"
-    )
+    eventually(lambda: set(records(world, ZONE)) == set(addresses), what=f"it says {addresses}")
 
 
 def await_current(world: World) -> None:
@@ -51,7 +49,7 @@ def await_current(world: World) -> None:
         outlets = standing(world).dns.outlets
         return bool(outlets) and all(each.state == "current" for each in outlets)
 
-    eventually(current, PATIENCE_S, what="all outlets are current")
+    eventually(current, what="all outlets are current")
 
 
 def test_a_dead_uplink_leaves_the_dns_and_returns(world: World, key: Path) -> None:

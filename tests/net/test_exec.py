@@ -124,7 +124,7 @@ def test_the_rights_of_the_drop_in_are_enough(lab_world: LabWorld) -> None:
         confined = ["setpriv", "--nnp", "--inh-caps=-all", f"--bounding-set={rights}", "--"]
         run = [*confined, *world.command, "run"]
         child = world["host"].popen(run, stderr=subprocess.DEVNULL)
-        eventually(lambda: listener(world.run_dir / SOCKET), watched.PATIENCE_S)
+        eventually(lambda: listener(world.run_dir / SOCKET))
         watched.await_states(world, ["up"])
         own(group)
         said = tell(shell, shlex.join([*AS_NOBODY, *exec_argv(world, ends, "isp-b", 3)]))

@@ -14,8 +14,8 @@ import struct
 import pytest
 
 from ifdefault.lab import faults, ports, services
-from ifdefault.lab.waiting import eventually
-from tests.net import answers, watched
+from ifdefault.lab.waiting import PATIENCE_S, eventually
+from tests.net import watched
 from tests.net.conftest import LabWorld
 from tests.net.watched import await_default, await_states, events, leaves_by, standing, start
 
@@ -55,7 +55,7 @@ def test_a_family_may_die_alone(lab_world: LabWorld) -> None:
     world["isp-a"].nft(
         "table ip6 dead { chain f { type filter hook forward priority 0; drop; }; }\n"
     )
-    eventually(lambda: leaves_by(world, 6) == "wan1", watched.PATIENCE_S, what="IPv6 moves")
+    eventually(lambda: leaves_by(world, 6) == "wan1", what="IPv6 moves")
     assert leaves_by(world, 4) == "wan0"
     assert watched.states(world)["isp-a", 4] == "up"
 
@@ -78,7 +78,7 @@ def test_a_lossy_line_is_degraded_and_never_down(lab_world: LabWorld) -> None:
     world = lab_world("two")
     start(world, "degraded_loss = 0.05\n")
     with faults.suffering(world, "loss", "isp-a", 20):
-        eventually(lambda: watched.states(world)["isp-a", 4] == "degraded", 60.0, what="degraded")
+        eventually(lambda: watched.states(world)["isp-a", 4] == "degraded", what="degraded")
     assert not [text for text in events(world, "path") if "-> down" in text]
 
 
@@ -89,7 +89,7 @@ def test_a_gateway_that_polices_its_answers_is_not_dead(lab_world: LabWorld, pro
     start(world, probes)
     with faults.suffering(world, "police", "isp-a", 5):
         until_s = standing(world).up_s + 5.0
-        eventually(lambda: standing(world).up_s > until_s, watched.PATIENCE_S, what="some time")
+        eventually(lambda: standing(world).up_s > until_s, what="some time")
     assert not [text for text in events(world, "path") if "-> down" in text]
 
 
@@ -107,7 +107,7 @@ def test_outgoing_connections_of_the_dead_uplink_are_freed(lab_world: LabWorld) 
     with out_a, out_b, lan, into_a:
         assert out_a.getsockname()[0] == A
         with faults.suffering(world, "blackhole", "isp-a"):
-            eventually(lambda: _is_destroyed(out_a), watched.PATIENCE_S, what="freed")
+            eventually(lambda: _is_destroyed(out_a), what="freed")
             for kept in (out_b, lan):
                 assert not _is_destroyed(kept)
             eventually(lambda: events(world, "ended"), what="an event tells of it")
@@ -127,7 +127,7 @@ def test_config_may_keep_them(lab_world: LabWorld) -> None:
 
 def _connect(target: str, source: str = "") -> socket.socket:
     where = (source, 0) if source else None
-    return socket.create_connection((target, ports.TCP_ECHO), answers.PATIENCE_S, where)
+    return socket.create_connection((target, ports.TCP_ECHO), PATIENCE_S, where)
 
 
 def _is_destroyed(sock: socket.socket) -> bool:
@@ -154,7 +154,7 @@ def test_the_operator_takes_an_uplink_out_and_a_restart_keeps_that(
     assert done.returncode == 0, done.stderr
     assert leaves_by(world) == "wan1"
     daemon.terminate()
-    assert daemon.wait(watched.PATIENCE_S) == 0
+    assert daemon.wait(PATIENCE_S) == 0
     start(world)
     assert leaves_by(world) == "wan1"
     assert standing(world).forced == {"isp-a": state}
@@ -183,9 +183,9 @@ def test_half_open_connections_decide_nothing(lab_world: LabWorld) -> None:
         said = world["host"].run(["ss", "-Htan", "state", "syn-recv"]).stdout
         return len(said.splitlines())
 
-    eventually(lambda: half_open() > 100, watched.PATIENCE_S, what="many half-open connections")
+    eventually(lambda: half_open() > 100, what="many half-open connections")
     until_s = standing(world).up_s + 5.0
-    eventually(lambda: standing(world).up_s > until_s, watched.PATIENCE_S, what="some time")
+    eventually(lambda: standing(world).up_s > until_s, what="some time")
     assert half_open() > 0
     assert events(world, "path") == before
 

@@ -110,6 +110,17 @@ def rtt_ms(node: Node, target: str) -> float:
         return 1000 * min(echo.answered.values())
 
 
+def await_rtt(node: Node, target: str, least_ms: float, below_ms: float) -> None:
+    """A busy machine may add to it; never does it take away."""
+
+    def in_bounds() -> bool:
+        taken_ms = rtt_ms(node, target)
+        assert taken_ms >= least_ms
+        return taken_ms < below_ms
+
+    eventually(in_bounds, what=f"less than {below_ms:g} ms")
+
+
 def carrier(world: World) -> bool:
     return "NO-CARRIER" not in world["host"].run(["ip", "link", "show", "wan0"]).stdout
 
@@ -312,9 +323,9 @@ def test_delay_takes_its_time_each_way(lab_world: LabWorld, name: str) -> None:
         eventually(partial(answers, client, own[family]), what="an answer")
     with suffering(world, "delay", "isp-a", amount=50):
         for family in FAMILIES:
-            assert 100 <= rtt_ms(host, BEYOND[family]) < 200
-            assert 100 <= rtt_ms(client, own[family]) < 200
-    assert rtt_ms(host, BEYOND[4]) < 50
+            await_rtt(host, BEYOND[family], 100, 200)
+            await_rtt(client, own[family], 100, 200)
+    await_rtt(host, BEYOND[4], 0, 50)
     assert not sum(world.misrouted().values())
 
 
@@ -363,7 +374,7 @@ def test_a_renumbered_host_has_other_addresses(lab_world: LabWorld, name: str) -
     assert renewed
     assert not set(renewed) & set(renewed.values())
     if name == "v6only":
-        eventually(lambda: any("proto ra" in line for line in state(world)), 20.0, what="radvd")
+        eventually(lambda: any("proto ra" in line for line in state(world)), what="radvd")
     before = state(world)
     with suffering(world, "renumber", "isp-b"):
         told = world["host"].run(["ip", "-br", "address"]).stdout
@@ -418,7 +429,7 @@ def test_faults_stand_together(lab_world: LabWorld) -> None:
             assert not answers(host, BEYOND[4])
             with suffering(world, "carrier", "isp-a"), suffering(world, "regateway", "isp-a"):
                 assert not carrier(world)
-        assert 60 <= rtt_ms(host, BEYOND[4]) < 100
+        await_rtt(host, BEYOND[4], 60, 100)
         # a relay doesn't lose twice
         with suffering(world, "loss", "isp-a", amount=50), asking(host, BEYOND[4]) as echo:
             assert abs(echo.rate(1000) - 0.25) < 0.07
@@ -430,7 +441,7 @@ def test_a_fault_again_is_another_amount(lab_world: LabWorld) -> None:
     world = lab_world("two")
     inflict(world, "delay", "isp-a", amount=200)
     inflict(world, "delay", "isp-a", amount=20)
-    assert 40 <= rtt_ms(world["host"], BEYOND[4]) < 80
+    await_rtt(world["host"], BEYOND[4], 40, 80)
     undo(world, "delay", "isp-a")
     assert_whole(world)
 

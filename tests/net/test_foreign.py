@@ -261,7 +261,7 @@ def asked_of_proxy(world: World, client: str, address: str) -> str:
         sock.setsockopt(*transparent[family], 1)
         sock.bind(("::" if ":" in address else "0.0.0.0", 9999))
         sock.listen()
-        sock.settimeout(5)
+        sock.settimeout(60)
         return sock
 
     with ExitStack() as stack:

@@ -24,6 +24,7 @@ from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Bind, Message, Outcome, Ping, Pong, Send, Unbind
 from ifdefault.kernel import open_probe_sockets
 from ifdefault.lab import ports, services
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import Node, World
 from ifdefault.model.config import Family, ProbeKind
 from tests.net.conftest import LabWorld
@@ -33,12 +34,11 @@ GATEWAY: dict[Family, str] = {4: "203.0.113.1", 6: "2001:db8:a::1"}
 CLIENT: dict[Family, str] = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}
 FAMILIES: tuple[Family, ...] = (4, 6)
 PATIENT_MS, BRIEF_MS = 20_000, 150
-_WAIT_S = 20.0
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:
     """As `lab.waiting.eventually`, on the loop."""
-    deadline = time.monotonic() + _WAIT_S
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, what
         await asyncio.sleep(0.002)

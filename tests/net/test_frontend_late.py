@@ -30,7 +30,7 @@ def dns_asked(world: World, talk: Talk) -> Iterator[tuple[int, Answer]]:
         return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     with world["client"].python(make) as server:
-        server.settimeout(20)
+        server.settimeout(60)
         server.bind((TARGET, 53))
         seq = talk.send("dns", TARGET, 53, query="www.example", timeout_ms=BRIEF_MS)
         query, where = server.recvfrom(512)
@@ -44,11 +44,11 @@ def dns_asked(world: World, talk: Talk) -> Iterator[tuple[int, Answer]]:
 @contextmanager
 def http_asked(world: World, talk: Talk) -> Iterator[tuple[int, Answer]]:
     with world["client"].python(lambda: socket.create_server((TARGET, 80))) as server:
-        server.settimeout(20)
+        server.settimeout(60)
         seq = talk.send("http", TARGET, 80, host="a", query="/", timeout_ms=BRIEF_MS)
         connection, _ = server.accept()
         with connection:
-            connection.settimeout(20)
+            connection.settimeout(60)
             connection.recv(4096)
             yield seq, lambda: connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
 

@@ -114,7 +114,7 @@ def test_a_slow_face_holds_up_nobody(lab_world: LabWorld) -> None:
                         talk.send("icmp", CLIENT[4])
                     else:
                         talk.send("tcp", CLIENT[4], 7999)
-                assert time.monotonic() - start_s < 5
+                assert time.monotonic() - start_s < 30
                 assert talk.dropped
                 assert talk.frontend.drops == len(talk.dropped)
             await until(

@@ -105,9 +105,9 @@ def test_a_visit_to_a_world(name: str) -> None:
     assert "wan1@" in told.stdout
     run("lab", "fault", "--world", name, "carrier", "isp-b")
     link = ("lab", "exec", "--world", name, "host", "--", "ip", "link", "show", "wan1")
-    eventually(lambda: "NO-CARRIER" in run(*link).stdout, 20.0, what="no carrier")
+    eventually(lambda: "NO-CARRIER" in run(*link).stdout, what="no carrier")
     run("lab", "fault", "--world", name, "carrier", "isp-b", "--undo")
-    eventually(lambda: "NO-CARRIER" not in run(*link).stdout, 20.0, what="a carrier")
+    eventually(lambda: "NO-CARRIER" not in run(*link).stdout, what="a carrier")
     again = run("lab", "up", "two", "--name", name, check=False)
     assert f'there is a world "{name}" already' in again.stderr
     assert f"world {name} is gone" in run("lab", "down", name).stdout
@@ -196,7 +196,7 @@ def assert_gone(name: str) -> None:
 def test_down_cleans_up_after_a_kill(name: str) -> None:
     """At whatever point `lab up` ended, `lab down` finds what it made."""
     up = subprocess.Popen([*OWN, "lab", "up", "containers", "--name", name])
-    eventually(lambda: list(netns.RUN.glob(f"ifd-{name}-*")), 30.0, what="a namespace")
+    eventually(lambda: list(netns.RUN.glob(f"ifd-{name}-*")), what="a namespace")
     up.send_signal(signal.SIGKILL)
     up.wait()
     assert name in worlds(run)

@@ -15,13 +15,12 @@ from ifdefault.lab import dns, lookup, services
 from ifdefault.lab.clients_by_name import Visits
 from ifdefault.lab.faults import suffering
 from ifdefault.lab.topology import ZONE
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import Node, World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 
 UNBOUND_S = 60.0  # it may ask the silent ones for some twenty seconds
-PATIENCE_S = 20.0
 STATIC = "static.example"
 
 
@@ -71,9 +70,7 @@ def test_a_delegated_zone_resolves(lab_world: LabWorld, name: str) -> None:
     assert resolve(world, STATIC) == answers.addresses(world)
     assert resolve(world, STATIC, dns.RESOLVER[1]) == answers.addresses(world)
     serve_zone(world)
-    eventually(
-        lambda: resolve(world, ZONE) == answers.addresses(world), PATIENCE_S, what="it resolves"
-    )
+    eventually(lambda: resolve(world, ZONE) == answers.addresses(world), what="it resolves")
     assert not sum(world.misrouted().values())
 
 
@@ -114,7 +111,7 @@ def test_the_resolver_goes_on_when_a_name_server_is_dead(
     answers.apply(world)
     dns.start(world)
     serve_zone(world)
-    eventually(lambda: resolve(world, ZONE), PATIENCE_S, what="it resolves")
+    eventually(lambda: resolve(world, ZONE), what="it resolves")
     with suffering(world, "blackhole", provider):
         for _ in range(3):
             eventually(lambda: resolve(world, ZONE), UNBOUND_S, what="it resolves")

@@ -37,7 +37,7 @@ def lead_through(world: World, provider: str) -> None:
 def test_every_world_has_the_targets(lab_world: LabWorld, name: str) -> None:
     world = lab_world(name)
     world.ifdefault("apply", check=True)  # or IPv6 takes the wrong source on a shared LAN
-    eventually(lambda: all(tally.ok for tally in ask(world, ["icmp"])), 20.0, what="answers")
+    eventually(lambda: all(tally.ok for tally in ask(world, ["icmp"])), what="answers")
     assert not sum(world.misrouted().values())
 
 

@@ -20,7 +20,7 @@ from tests.net.conftest import LabWorld
 def test_a_world_of_31_uplinks_stands_soon(lab_world: LabWorld) -> None:
     begun = time.monotonic()
     world = lab_world(many(31))
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
     world.ifdefault("apply", check=True)
     addresses = [target.address for target in world.topology.targets()]
     assert len(addresses) == 62

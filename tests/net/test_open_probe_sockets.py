@@ -26,6 +26,7 @@ import pytest
 from ifdefault.kernel import open_probe_sockets
 from ifdefault.lab import ports, services
 from ifdefault.lab.attempts import checksum
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import Node, World
 from ifdefault.model.config import FAMILIES, Family, HostConfig
 from ifdefault.plan import numbers
@@ -48,7 +49,7 @@ OWN: dict[tuple[str, Family], tuple[str, str]] = {
     ("isp-b", 6): ("2001:db8:b::10", "wan1"),
 }
 Made = Callable[[Family, str, str, int], socket.socket]
-WAIT_S = answers.PATIENCE_S
+WAIT_S = PATIENCE_S
 
 
 def bound(world: World, made: Made, isp: str, family: Family) -> socket.socket:

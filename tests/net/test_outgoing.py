@@ -21,7 +21,7 @@ from ifdefault.host.transaction import commit, prepare_config
 from ifdefault.kernel.link_stats import read_link_stats
 from ifdefault.lab import faults, ports, services
 from ifdefault.lab.traffic import measure
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.health import Decision
@@ -59,7 +59,7 @@ def source(kind: int, target: str, port: int) -> Ask:
     def ask_it() -> str:
         family = socket.AF_INET6 if ":" in target else socket.AF_INET
         with socket.socket(family, kind) as sock:
-            sock.settimeout(answers.PATIENCE_S)
+            sock.settimeout(PATIENCE_S)
             sock.connect((target, port))
             sock.send(b"who am I?")
             assert sock.recv(64) == b"who am I?"
@@ -201,7 +201,7 @@ def test_the_daemon_takes_the_next_uplink_and_returns(world: World) -> None:
     with faults.suffering(world, "blackhole", "isp-b"):
         watched.await_default(world, "wan0")
         assert asked_from(world, source(TCP, CLIENT[4], ports.TCP_ECHO)) == A[4]
-    eventually(lambda: watched.leaves_by(world) == "wan1", watched.PATIENCE_S, what="it returns")
+    eventually(lambda: watched.leaves_by(world) == "wan1", what="it returns")
 
 
 @pytest.mark.parametrize("via", ["isp-a", "isp-b"])

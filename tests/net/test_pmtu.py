@@ -15,7 +15,7 @@ import pytest
 
 from ifdefault.lab import ports, services
 from ifdefault.lab.topology import ProviderAddress
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
@@ -57,7 +57,7 @@ def test_large_datagrams_get_through(lab_world: LabWorld, topology: str, port: i
             def large(sock: socket.socket = sock, address: str = target.address) -> bool:
                 return answers.answered(sock, address, port, 1400)
 
-            eventually(large, answers.PATIENCE_S, what=f"1400 bytes to {target.address}")
+            eventually(large, what=f"1400 bytes to {target.address}")
     assert set(world.misrouted().values()) == {0}
 
 
@@ -99,7 +99,7 @@ def _download(world: World, address: str, client: str) -> int:
     with world["client"].enter():
         sock = socket.create_connection((address, ports.HTTP), 5.0, (client, 0))
     with closing(sock):
-        sock.settimeout(answers.PATIENCE_S)
+        sock.settimeout(PATIENCE_S)
         sock.sendall(b"GET /big HTTP/1.1\r\nHost: www\r\nConnection: close\r\n\r\n")
         return sum(len(chunk) for chunk in iter(lambda: sock.recv(65536), b""))
 
@@ -111,7 +111,7 @@ def _unreachable_from(world: World, target: ProviderAddress, client: str) -> str
     with world["client"].enter():
         icmp = socket.socket(family, socket.SOCK_RAW, protocol)
     with closing(icmp), closing(answers.udp_socket(world["client"], client)) as sock:
-        icmp.settimeout(answers.PATIENCE_S)
+        icmp.settimeout(PATIENCE_S)
         sock.sendto(b"anybody?", (target.address, ports.CLOSED))
         own = struct.pack("!HH", sock.getsockname()[1], ports.CLOSED)
         while True:
@@ -135,5 +135,5 @@ def test_an_outgoing_socket_bound_to_nothing_learns_it(lab_world: LabWorld, fami
         def large() -> bool:
             return answers.answered(sock, target, ports.UDP_BOUND, 1400)
 
-        eventually(large, answers.PATIENCE_S, what="1400 bytes and back")
+        eventually(large, what="1400 bytes and back")
     assert set(world.misrouted().values()) == {0}

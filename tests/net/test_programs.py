@@ -78,7 +78,6 @@ guardian=no
         listing = ["ss", "-Hltn", f"sport = :{API}"]
         eventually(
             lambda: child.poll() is not None or self.node.run(listing).stdout.strip(),
-            15.0,
             what="PowerDNS listens",
         )
         assert child.poll() is None, (self.home / "log").read_text()

@@ -35,7 +35,7 @@ from ifdefault.model.config import Config, Family, UplinkConfig
 from ifdefault.model.dns import DISCOVER, DnsConfig
 from ifdefault.model.health import Way
 from tests.net.conftest import LabWorld
-from tests.net.watched import PATIENCE_S, await_states, standing
+from tests.net.watched import await_states, standing
 from tests.unit.certificates import Authority
 
 WEB, DNS = ("198.18.1.10", "2001:db8:f:1::10"), ("198.18.1.11", "2001:db8:f:1::11")
@@ -141,9 +141,7 @@ guardian=no
     )
     services.start(node, "pdns", ["pdns_server", f"--config-dir={home}"])
     ask = ["dig", f"@{DNS[0]}", "+short", "+tries=1", "+time=1", "private.example"]
-    eventually(
-        lambda: node.run(ask, check=False).stdout == "10.0.0.10\n", 15.0, what="PowerDNS answers"
-    )
+    eventually(lambda: node.run(ask, check=False).stdout == "10.0.0.10\n", what="PowerDNS answers")
 
 
 class Engine:
@@ -368,17 +366,17 @@ program = "{program}"
         both = "198.51.100.10 203.0.113.77 2001:db8:a::77 2001:db8:b::10 /"
         daemon = world.daemon()
         await_states(world, ["up"])
-        eventually(lambda: last().startswith(both), PATIENCE_S, what="both are published")
+        eventually(lambda: last().startswith(both), what="both are published")
         with faults.suffering(world, "blackhole", "isp-b"):
             alone = "203.0.113.77 2001:db8:a::77 / 198.51.100.10 2001:db8:b::10"
-            eventually(lambda: last() == alone, PATIENCE_S, what="isp-b is withdrawn")
-        eventually(lambda: last().startswith(both), PATIENCE_S, what="isp-b is back")
-        eventually(lambda: outlet() == "exec www.example.net: current", PATIENCE_S)
+            eventually(lambda: last() == alone, what="isp-b is withdrawn")
+        eventually(lambda: last().startswith(both), what="isp-b is back")
+        eventually(lambda: outlet() == "exec www.example.net: current")
 
         ran = notes.read_text()
         daemon.kill()
         daemon.wait()
         world.daemon()
         await_states(world, ["up"])
-        eventually(lambda: outlet() == "exec www.example.net: current", PATIENCE_S)
+        eventually(lambda: outlet() == "exec www.example.net: current")
         assert notes.read_text() == ran, "a restart moves nothing"

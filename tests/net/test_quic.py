@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from ifdefault.lab import http3, ports, services
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
@@ -65,5 +66,5 @@ def test_a_connection_lives_on(lab_world: LabWorld, bound: bool, target: str) ->
             return statuses
 
     before = world.misrouted()
-    assert asyncio.run(asyncio.wait_for(live(), answers.PATIENCE_S)) == [200] * REQUESTS
+    assert asyncio.run(asyncio.wait_for(live(), PATIENCE_S)) == [200] * REQUESTS
     assert world.misrouted() == before

@@ -12,10 +12,10 @@ import resource
 import signal
 from pathlib import Path
 
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from tests.net import answers
 from tests.net.conftest import LabWorld
-from tests.net.watched import PATIENCE_S, await_states, events
+from tests.net.watched import await_states, events
 from tests.records.record import blackhole
 
 _DECIDED = ("path", "primary", "repair", "ended")  # kinds of events that the controller tells
@@ -60,7 +60,7 @@ def test_a_full_disk_ends_the_record_and_not_the_daemon(
     await_states(world, ["up"])  # by then it is larger than any other file that it writes
     resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (file.stat().st_size, 1 << 40))
     told = f"{file}: the record ends here: file too large"
-    eventually(lambda: told in events(world, "engine"), PATIENCE_S, what="it is told")
+    eventually(lambda: told in events(world, "engine"), what="it is told")
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(PATIENCE_S) == 0
     assert world.ifdefault("replay", str(file)).returncode == 0

@@ -38,7 +38,7 @@ def test_what_others_undo_is_back(lab_world: LabWorld, harm: str) -> None:
     start(world)
     before = ours(world)
     world["host"].run(["sh", "-e", "-c", harm])
-    eventually(lambda: ours(world) == before, watched.PATIENCE_S, what=f"after {harm}")
+    eventually(lambda: ours(world) == before, what=f"after {harm}")
     assert "nothing to do" in world.ifdefault("plan").stderr
 
 
@@ -62,7 +62,7 @@ def test_ruleset_and_sysctls_are_back(
     start(world)
     assert is_back(world)
     world["host"].run(["sh", "-e", "-c", harm])
-    eventually(lambda: is_back(world), watched.PATIENCE_S, what="put back")
+    eventually(lambda: is_back(world), what="put back")
 
 
 @pytest.mark.parametrize("table", OWN_TABLES)
@@ -75,7 +75,7 @@ def test_each_table_is_back(lab_world: LabWorld, table: str) -> None:
 
     assert stands()
     world["host"].nft(f"delete table inet {table}\n")
-    eventually(stands, watched.PATIENCE_S, what="put back")
+    eventually(stands, what="put back")
 
 
 def test_a_renumbered_uplink_works_with_its_new_address(lab_world: LabWorld) -> None:
@@ -91,7 +91,7 @@ def test_a_renumbered_uplink_works_with_its_new_address(lab_world: LabWorld) -> 
             tally = answers.ask(world, ["tcp"], [address], count=1, timeout_s=1.0)
             return all(t.answered == t.tried for t in tally)
 
-        eventually(answered, watched.PATIENCE_S, what="the new address answers")
+        eventually(answered, what="the new address answers")
         await_states(world, ["up"], "isp-b")
     assert not [text for text in events(world, "path") if "-> down" in text]
 
@@ -106,7 +106,7 @@ def test_a_router_with_a_new_mac_is_followed(lab_world: LabWorld) -> None:
             tally = answers.ask(world, ["tcp", "icmp"], count=2, timeout_s=1.0)
             return all(t.answered == t.tried for t in tally)
 
-        eventually(answered, watched.PATIENCE_S, what="answers through the new router")
+        eventually(answered, what="answers through the new router")
 
 
 def test_a_rule_above_ours_is_answered(lab_world: LabWorld) -> None:
@@ -121,7 +121,7 @@ def test_a_rule_above_ours_is_answered(lab_world: LabWorld) -> None:
         foreign = next(n for n, line in enumerate(rules) if "51820" in line)
         return any("proto 171" in line and "from 198.51" in line for line in rules[:foreign])
 
-    eventually(ours_first, watched.PATIENCE_S, what="our block stands above the tunnel's rule")
+    eventually(ours_first, what="our block stands above the tunnel's rule")
 
 
 def test_a_fight_is_reported_not_fought(lab_world: LabWorld) -> None:
@@ -132,7 +132,7 @@ def test_a_fight_is_reported_not_fought(lab_world: LabWorld) -> None:
         world["host"].run(["ip", "rule", "del", "priority", "5050"], check=False)
         return bool(standing(world).fights)
 
-    eventually(fought, watched.PATIENCE_S, what="the fight is told")
+    eventually(fought, what="the fight is told")
     assert any("keeps undoing" in text for text in events(world, "repair"))
     # the decision doesn't wait for the end of a fight
     assert world.ifdefault("uplink", "isp-a", "drain").returncode == 0

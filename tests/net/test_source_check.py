@@ -125,7 +125,7 @@ def test_duplicate_address_detection_is_exempt(lab_world: LabWorld) -> None:
     def settled() -> bool:
         return "tentative" not in host.run(["ip", "-6", "address", "show", "dev", "wan0"]).stdout
 
-    eventually(settled, answers.PATIENCE_S)
+    eventually(settled)
     assert answers.status(world)["strangers"] == {}
     assert _misrouted(world) == {"isp-a": 0, "isp-b": 0}
 

@@ -41,7 +41,7 @@ def start(world: World) -> Path:
     with log:
         command = [sys.executable, "-m", "tests.net.counted", *map(str, paths)]
         world["host"].popen(command, stdout=log, stderr=log)
-    eventually(lambda: _listens(world), watched.PATIENCE_S, what="the daemon listens")
+    eventually(lambda: _listens(world), what="the daemon listens")
     await_states(world, ["up"])
     return out
 
@@ -64,7 +64,7 @@ def await_quiet(out: Path) -> list[counted.Deed]:
     def is_quiet() -> bool:
         return time.monotonic() > deeds(out)[-1].at_s + QUIET_S
 
-    eventually(is_quiet, watched.PATIENCE_S, what="nothing more follows")
+    eventually(is_quiet, what="nothing more follows")
     return deeds(out)
 
 
@@ -76,12 +76,12 @@ def test_a_failover_is_one_turn(lab_world: LabWorld, family: int) -> None:
     assert leaves_by(world, family) == "wan0"
     chain = "chain f { type filter hook forward priority 0; drop; }"
     world["isp-a"].nft(f"table {FAMILIES[family]} dead {{ {chain}; }}\n")
-    eventually(lambda: leaves_by(world, family) == "wan1", watched.PATIENCE_S, what="it moves")
+    eventually(lambda: leaves_by(world, family) == "wan1", what="it moves")
     done = await_quiet(out)[len(before) :]
     assert [deed.what for deed in done] == TURN
-    assert done[-1].at_s - done[0].at_s < 1.0
+    assert done[-1].at_s - done[0].at_s < 10.0
     world["isp-a"].nft(f"delete table {FAMILIES[family]} dead\n")
-    eventually(lambda: leaves_by(world, family) == "wan0", watched.PATIENCE_S, what="it is back")
+    eventually(lambda: leaves_by(world, family) == "wan0", what="it is back")
     returned = await_quiet(out)[len(before) + len(done) :]
     changes = [deed.what for deed in returned if deed.what == "Converge"]
     assert len(changes) == 1, returned

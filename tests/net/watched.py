@@ -17,7 +17,6 @@ from ifdefault.model.kernel import PROTOCOL, Route, Rule
 from tests.net import answers
 
 FAR = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}  # the client
-PATIENCE_S = 20.0  # other tests may have the machine
 
 
 def standing(world: World) -> DaemonStatus:
@@ -58,14 +57,13 @@ def await_states(world: World, wanted: Iterable[str], uplink: str = "") -> None:
         found = [state for (name, _), state in states(world).items() if uplink in ("", name)]
         return bool(found) and all(state in wanted for state in found)
 
-    eventually(are, PATIENCE_S, what=f"{uplink or 'all'} {wanted}")
+    eventually(are, what=f"{uplink or 'all'} {wanted}")
 
 
 def await_default(world: World, dev: str) -> None:
     families = (4, 6)
     eventually(
         lambda: all(leaves_by(world, family) == dev for family in families),
-        PATIENCE_S,
         what=f"the default goes by {dev}",
     )
 

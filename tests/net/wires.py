@@ -9,8 +9,8 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import World
-from tests.net import answers
 
 PORT = 7901  # nobody else's in the lab
 _SO_MARK = 36  # asm-generic/socket.h
@@ -42,7 +42,7 @@ class Wires:
     def listen(self, node: str, address: str, port: int = PORT) -> socket.socket:
         def make() -> socket.socket:
             sock = socket.socket(_family(address), socket.SOCK_STREAM)
-            sock.settimeout(answers.PATIENCE_S)
+            sock.settimeout(PATIENCE_S)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if address == "::":
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -60,7 +60,7 @@ class Wires:
         def make() -> socket.socket:
             mapped = "::ffff:" if options.get("family") == 6 and ":" not in target else ""
             sock = socket.socket(_family(mapped + target), socket.SOCK_STREAM)
-            sock.settimeout(answers.PATIENCE_S)
+            sock.settimeout(PATIENCE_S)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if "mark" in options:
                 sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, int(options["mark"]))
@@ -73,7 +73,7 @@ class Wires:
 
         near = self.stack.enter_context(self.world[node].python(make))
         far = self.stack.enter_context(listener.accept()[0])
-        far.settimeout(answers.PATIENCE_S)
+        far.settimeout(PATIENCE_S)
         return Pair(near, far) if node == "host" else Pair(far, near)
 
     def asking(self, node: str, target: str) -> socket.socket:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from ifdefault.lab import faults
 from ifdefault.lab.topology import load
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import World
 from tests.net import answers
-from tests.net.watched import PATIENCE_S, await_default, await_states
+from tests.net.watched import await_default, await_states
 
 HERE = Path(__file__).parent
 

@@ -31,7 +31,6 @@ _CALM_S = 1.5
 _DEAD_S = 6.0
 _HEALED_S = 7.5  # until the uplink has proved itself, and the resolver's cache has run out
 _FOUND_S = 1.5  # an outage is found within this; the resolver counts whole seconds, up to one more
-_START_S = 20.0
 
 CONFIG = f"""
 [[dns.name]]
@@ -104,8 +103,8 @@ def await_well(world: World) -> None:
         found = world["core"].python(lambda: lookup.resolve_both(dns.RESOLVER[0], ZONE))
         return sorted(found) == addresses
 
-    eventually(well, _START_S, what="all paths are up", poll_s=0.1)
-    eventually(resolves, _START_S, what=f"{ZONE} resolves", poll_s=0.1)
+    eventually(well, what="all paths are up", poll_s=0.1)
+    eventually(resolves, what=f"{ZONE} resolves", poll_s=0.1)
 
 
 def suffer(world: World, progress: Callable[[str], None]) -> Outage:

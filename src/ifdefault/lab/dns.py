@@ -24,7 +24,6 @@ ROOT = ("198.18.0.53", "2001:db8:f::53")
 PARENT = ("198.18.0.54", "2001:db8:f::54")
 RESOLVER = ("198.18.0.1", "2001:db8:f::1")  # where a client's provider has it
 STATIC = "static"
-_START_S = 15.0
 
 # a name that isn't there yet is asked for again after 1 s
 _SOA = "SOA root.lab. hostmaster.lab. 1 7200 1800 259200 1"
@@ -79,7 +78,7 @@ def start(
         if any(name == each.zone for each in delegations):
             continue  # the host's own, and to be served yet
         ask = partial(lookup.resolve_both, RESOLVER[0], name)
-        eventually(partial(core.python, ask), _START_S, what=f"{name} resolves")
+        eventually(partial(core.python, ask), what=f"{name} resolves")
 
 
 def named(node: Node, zones: Mapping[str, str]) -> subprocess.Popen[str]:

@@ -23,11 +23,17 @@ RUN = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
 
 
+def enter(netns: str) -> None:
+    """Put the calling thread into a namespace for good."""
+    with open(RUN / netns) as there:
+        _setns(there.fileno())
+
+
 @contextmanager
 def entered(netns: str) -> Iterator[None]:
     """Put the calling thread into a namespace for a block; sockets made there stay there."""
-    with open("/proc/thread-self/ns/net") as home, open(RUN / netns) as there:
-        _setns(there.fileno())
+    with open("/proc/thread-self/ns/net") as home:
+        enter(netns)
         try:
             yield
         finally:

@@ -18,7 +18,6 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import Node
 from ifdefault.model.errors import HostError, Problem
 
-_START_S = 15.0
 _PACKAGES = {"named": "bind9"}  # Debian's, where they aren't called as the program
 
 
@@ -187,7 +186,7 @@ def answering(
             raise HostError(f"{name} didn't start: {_said(node, name)}")
         return bool(node.run(listing).stdout.strip())
 
-    eventually(listens, _START_S, what=f"{name} listens")
+    eventually(listens, what=f"{name} listens")
     return child
 
 

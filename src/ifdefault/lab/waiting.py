@@ -7,10 +7,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+PATIENCE_S = 60.0  # what comes late isn't absent: other work may have the machine
 
 
 def eventually(
-    condition: Callable[[], T], timeout_s: float = 5.0, *, what: str = "", poll_s: float = 0.02
+    condition: Callable[[], T],
+    timeout_s: float = PATIENCE_S,
+    *,
+    what: str = "",
+    poll_s: float = 0.02,
 ) -> T:
     """Return the first true result of `condition`; a TimeoutError tells its last one."""
     deadline = time.monotonic() + timeout_s

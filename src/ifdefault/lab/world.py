@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 
 from ifdefault.lab import build, filters, netns, registry
 from ifdefault.lab.topology import NodeSpec, Topology, parse
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.model.errors import HostError, Problem
 
 T = TypeVar("T")
@@ -31,9 +31,7 @@ Completed = subprocess.CompletedProcess[str]
 StdStream = int | IO[str] | None
 
 _PROCESSES = "processes"  # the kind of the registry's entries "PID START"
-_REAP_S = 3.0
 _DAEMON = "daemon"
-_DAEMON_START_S = 20.0
 _LOG_LINES = 200
 _DUMP = """\
 ip -d address; ip -4 rule; ip -6 rule; ip -4 route show table all; ip -6 route show table all
@@ -59,8 +57,20 @@ class Node:
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         """Run a command here; with `check` a failure tells the command and what it said."""
-        command = netns.argv(self.netns, argv)
-        done = _run(command, input=stdin, timeout=timeout_s, env=self.environment(env))
+        pipe = subprocess.PIPE
+        with self._popen(
+            argv,
+            env=self.environment(env),
+            stdin=None if stdin is None else pipe,
+            stdout=pipe,
+            stderr=pipe,
+        ) as child:
+            try:
+                out, err = child.communicate(stdin, timeout_s)
+            except BaseException:
+                child.kill()
+                raise
+        done = Completed(argv, child.returncode, out, err)
         if check and done.returncode:
             raise CommandFailed(self.name, argv, done)
         return done
@@ -76,9 +86,8 @@ class Node:
         what: str = "",
     ) -> subprocess.Popen[str]:
         """Start a command here, which the world ends when it goes down; `what` is for `end`."""
-        child: subprocess.Popen[str] = subprocess.Popen(
-            netns.argv(self.netns, argv),
-            text=True,
+        child = self._popen(
+            argv,
             env=self.environment(env),
             start_new_session=True,  # the terminal's Ctrl-C is ours to handle
             stdin=stdin,
@@ -87,6 +96,9 @@ class Node:
         )
         self.world.remember(child, what)
         return child
+
+    def _popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(netns.argv(self.netns, argv), text=True, **options)
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """What commands here find: a daemon and its clients meet in the world's directory."""
@@ -143,6 +155,8 @@ class CommandFailed(HostError):
 class World:
     """Use as a context manager: `with World.up(load("two")) as world: …`."""
 
+    node_class = Node
+
     def __init__(self, name: str, topology: Topology) -> None:
         self.name = name
         self.topology = topology
@@ -151,7 +165,7 @@ class World:
         self.run_dir = self.dir / "run"
         self.keep = False
         self._children: dict[int, subprocess.Popen[str]] = {}
-        self.nodes = {spec.name: Node(self, spec) for spec in topology.nodes}
+        self.nodes = {spec.name: self.node_class(self, spec) for spec in topology.nodes}
 
     @classmethod
     def up(cls, topology: Topology, *, name: str | None = None) -> World:
@@ -214,7 +228,7 @@ class World:
                 raise CommandFailed(node, argv, Completed(argv, status, stdout=said, stderr=""))
             return _listener(self.run_dir / "control.sock") == child.pid
 
-        eventually(listens, _DAEMON_START_S, what=f"the daemon listens ({self.dir}/daemon.log)")
+        eventually(listens, what=f"the daemon listens ({self.dir}/daemon.log)")
         return child
 
     def misrouted(self) -> dict[str, int]:
@@ -267,7 +281,7 @@ class World:
             registry.remove(self.name, _PROCESSES, entry)
         for pid in [*self._children] if what is None else map(_pid, ended):
             if child := self._children.pop(pid, None):
-                child.wait(_REAP_S)
+                child.wait(PATIENCE_S)
                 for stream in filter(None, (child.stdin, child.stdout, child.stderr)):
                     stream.close()
 
