@@ -63,7 +63,7 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
         "print(sorted(slow), status, file=sys.stderr)"
     )
     done = program("-c", code)
-    names = [line.split()[0] for line in done.stdout.partition("Subcommands:\n")[2].splitlines()]
+    names = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()]
     assert (
         names
         == (
@@ -85,10 +85,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["appyl"], 'no subcommand "appyl", the nearest is "apply"'),
-        (["zzz"], 'no subcommand "zzz"'),
+        (["appyl"], 'no command "appyl", the nearest is "apply"'),
+        (["zzz"], 'no command "zzz"'),
         (["--confg", "x"], "--confg"),
-        ([], "Subcommands:"),
+        ([], "Commands:"),
     ],
 )
 def test_usage_errors(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

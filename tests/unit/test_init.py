@@ -58,29 +58,29 @@ HOST = Facts(
 
 GOLDEN = """\
 # ifdefault: every connection is answered through the uplink it came in on.
-# Written by `ifdefault init`; all keys are in ifdefault.toml(5). What is commented out is what the
-# kernel says now, or the default: leave it so, and it is followed when it changes.
+# Written by `ifdefault init`; all keys are in ifdefault.toml(5). Lines that are commented out show
+# what the kernel has now, or the default; leave them so, and ifdefault follows changes.
 
 [uplink.isp-a]
 interface = "wan0"
 # addresses = ["203.0.113.10", "2001:db8:a::10"]
 # gateways = ["203.0.113.1", "fe80::1"]
-# rank = 0  # the lowest rank carries the normal default
-# weight = 1  # among equal ranks the greatest weight does, then the first
+# rank = 0  # the lowest rank is primary: new outgoing connections use it
+# weight = 1  # share when balancing; of equal rank, the greatest weight is primary
 
 [uplink.isp-b]
 interface = "wan1"
 # addresses = ["198.51.100.10", "2001:db8:b::10"]
-# the kernel knows no router for IPv4 and IPv6 here: until gateways names one,
-# the uplink is pending; the line below is a guess, ask the provider
+# no router for IPv4 and IPv6 is known here; until it is in gateways, the uplink is pending
+# (the line below is a guess, ask the provider)
 # gateways = ["198.51.100.1", "2001:db8:b::1"]
 
 # [host]
-# mark_mask = "0x3f000000"  # six bits of the packet mark that nobody else uses
-# table_base = 1000  # first of 32 route tables
-# rule_priority = 5000  # first priority of the return path's rules
-# source_check = "auto"  # of packets that leave; or "drop", "count", "off"
-# udp_wildcard = "auto"  # UDP servers that bind to no address; or "off", [443]
+# mark_mask = "0x3f000000"  # six adjacent bits of marks that no other program uses
+# table_base = 1000  # first of 32 routing tables
+# rule_priority = 5000  # first of 51 priorities of policy rules
+# source_check = "auto"  # packets leaving by a wrong uplink; or "drop", "count", "off"
+# udp_wildcard = "auto"  # UDP servers bound to the wildcard address; or "off", [443]
 """
 
 
@@ -156,9 +156,9 @@ def test_point_to_point_needs_no_gateway() -> None:
         [uplink.isp-a]
         interface = "ppp0"
         # addresses = ["203.0.113.10"]
-        # no gateways: the link needs none
-        # rank = 0  # the lowest rank carries the normal default
-        # weight = 1  # among equal ranks the greatest weight does, then the first
+        # the link needs no gateway
+        # rank = 0  # the lowest rank is primary: new outgoing connections use it
+        # weight = 1  # share when balancing; of equal rank, the greatest weight is primary
         """)
 
 
@@ -173,8 +173,8 @@ def test_router_without_a_default_route_is_written_out() -> None:
 def test_one_family_without_a_router_says_so() -> None:
     facts = Facts(links=(WAN0,), addresses=(A4, A6), routes=(DEFAULT_A4,))
     assert (
-        "# the kernel knows no router for IPv6 here: until gateways names one,\n"
-        "# the uplink carries no IPv6; the line below is a guess, ask the provider\n"
+        "# no router for IPv6 is known here; until it is in gateways, the uplink has no IPv6\n"
+        "# (the line below is a guess, ask the provider)\n"
         '# gateways = ["203.0.113.1", "2001:db8:a::1"]\n'
     ) in written(facts)
 

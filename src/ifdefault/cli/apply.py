@@ -19,19 +19,24 @@ if TYPE_CHECKING:
     "confirm_s",
     type=click.IntRange(1, LONGEST_CONFIRM_S),
     metavar="SECONDS",
-    help="Undo by itself after so long, unless `ifdefault confirm` follows.",
+    help="Undo the changes after this time, unless `ifdefault confirm` is run.",
 )
-@click.option("--wait", is_flag=True, help="Wait while another ifdefault changes this host.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait while another ifdefault changes this host, instead of failing.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(
     options: Options, confirm_s: int | None, wait: bool, quiet: bool, as_json: bool
 ) -> None:
-    """Check, perform the operations that `plan` shows, re-read, and undo all if anything fails.
+    """Check, perform the operations that `plan` shows, and verify the result; undo everything if
+    an operation fails or the result differs.
 
-    Running it again takes in what has changed: an address, a gateway, a router's MAC. Where the
-    daemon runs, it does the work.
+    Run it again to pick up changes, such as a new address or router. If the daemon runs, it does
+    the work.
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show import table

@@ -22,10 +22,12 @@ from ifdefault.model.kernel import NFT_TABLE, OWN_TABLES, Uplink
 
 @click.command("check")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--schema", is_flag=True, help="Print the JSON Schema of the config file instead.")
+@click.option(
+    "--schema", is_flag=True, help="Print the JSON Schema of the configuration file, for editors."
+)
 @click.pass_obj
 def command(options: Options, as_json: bool, schema: bool) -> int:
-    """Find what is wrong with the config, and what on this host stands in its way."""
+    """Report all problems of the configuration and the host; change nothing."""
     if schema:
         click.echo(json.dumps(config_file.json_schema(), indent=2))
         return 0

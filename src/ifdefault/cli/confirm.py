@@ -10,7 +10,7 @@ from ifdefault.cli.options import Options
 @click.command()
 @click.pass_obj
 def command(options: Options) -> None:
-    """Keep what `apply --confirm` did. Exits 1 if nothing waits, or it was undone already."""
+    """Keep the changes made by `apply --confirm`. Exits 1 if there is nothing to confirm."""
     from ifdefault.cli import daemon_client
 
     if daemon_client.runs(options):

@@ -37,14 +37,13 @@ _TOLD = ("path", "dns")  # kinds of events
 
 
 @click.command(name="demo")
-@click.option("--json", "as_json", is_flag=True, help="Print what was measured, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def command(as_json: bool) -> int:
-    """Show on real traffic what this is for: the same clients before and after apply, and
-    visitors by name when a provider dies.
+    """Show clients before and after apply, with real traffic in a lab; then clients that connect
+    by name while a provider fails.
 
-    It runs in network namespaces of its own, with real servers where they are installed; without
-    root it needs user namespaces. The exit status is 0 if all was answered after apply, nothing
-    misrouted, and visitors went on when the provider had died.
+    Real servers are used if they are installed. Without root, user namespaces are needed. Exits 1
+    if something hung or was misrouted after apply.
     """
     rootless.enter_alone()
     for ending in (signal.SIGTERM, signal.SIGHUP):  # take the world away first

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus
 
 
-@click.group(invoke_without_command=True, subcommand_metavar="[COMMAND [ARGUMENTS]…]")
+@click.group(invoke_without_command=True, subcommand_metavar="[COMMAND [ARGUMENT]…]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> int:
-    """Show what is published, where, and since when, as the daemon says.
+    """Show each name with its addresses, and each publisher with its state.
 
-    Exits 1 if it can't be published somewhere.
+    Exits 1 if a name can't be published.
     """
     if ctx.invoked_subcommand:
         return 0
@@ -48,16 +48,16 @@ def _as_json(standing: DaemonStatus) -> str:
     "roots",
     multiple=True,
     metavar="ADDRESS",
-    help="A root server to begin at, instead of the Internet's; may be repeated.",
+    help="Start at this root server instead of the Internet's; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def check(options: Options, names: tuple[str, ...], roots: tuple[str, ...], as_json: bool) -> int:
-    """Follow the delegation of each zone from the root, ask every server of it over every uplink,
-    and tell what is wrong.
+    """Follow the delegation of each zone from the root, query all its name servers over every
+    working uplink, and report problems.
 
-    Unless NAMEs are given all names of the config are checked; a NAME that isn't there is followed
-    to where it leads.
+    Without NAMEs, all names of the configuration are checked. A NAME that isn't in it should be a
+    CNAME to one that is.
     """
     from ifdefault.cli import dnscheck
     from ifdefault.cli.show.table import tell_problems
@@ -94,7 +94,7 @@ def _addresses(texts: tuple[str, ...]) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def delegation(options: Options, zones: tuple[str, ...], as_json: bool) -> int:
-    """Print what the parent of each zone of ours is to have: its NS records, and glue."""
+    """Print the NS records and glue that the parent of each ZONE must have."""
     from ifdefault.cli import dnscheck
     from ifdefault.dns.delegation import delegate, zone_file
 

@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--wait", is_flag=True, help="Wait while another ifdefault changes this host.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait while another ifdefault changes this host, instead of failing.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(options: Options, wait: bool, as_json: bool) -> None:
-    """Remove our rules, routes and nftables tables, and put sysctls and link groups back.
+    """Remove everything that ifdefault installed, and restore link groups and sysctls.
 
-    Needs no config. A waiting `apply --confirm` is called off. Where the daemon runs, it does the
-    work, and then rests until `apply`, `reload` or its restart.
+    This needs no configuration, and cancels a pending `apply --confirm`. The daemon, if it runs, is
+    then paused until `apply`, `reload` or its restart.
     """
     from ifdefault.cli import daemon_client
 

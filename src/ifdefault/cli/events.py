@@ -27,13 +27,15 @@ _LOOK_S = 0.5  # how soon a new event is shown
     default=50,
     show_default=True,
     metavar="N",
-    help="How many to show.",
+    help="Print this many events.",
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on showing new ones, until interrupted.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Continue to print new events until interrupted."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_obj
 def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
-    """Show the latest transitions, moves of the default, repairs and reloads, oldest first."""
+    """Print the daemon's latest events, oldest first."""
     from ifdefault.cli import daemon_client
 
     events = daemon_client.ask(options, Events(number)).events

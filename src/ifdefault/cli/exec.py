@@ -24,9 +24,10 @@ _NOT_FOUND, _NOT_RUN = 127, 126  # as env(1) and shells have it
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def command(options: Options, uplink: str, command: tuple[str, ...]) -> int:
-    """Run a command whose connections all leave by UPLINK, and those of what it starts.
+    """Run a command whose connections, and those of its child processes, leave by UPLINK.
 
-    Anybody may, where the daemon runs. The exit status is the command's.
+    Any user may do this if the daemon runs, otherwise only root. The exit status is that of the
+    command.
     """
     argv = list(command[1:] if command[:1] == ("--",) else command)
     if not argv:

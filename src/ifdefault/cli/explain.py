@@ -38,9 +38,24 @@ def _read_mark(_: click.Context, __: click.Parameter, text: str) -> int:
 @click.argument("protocol", type=click.Choice(["tcp", "udp", "icmp", "icmp6"]))
 @click.argument("source", callback=_read_end)
 @click.argument("target", callback=_read_end)
-@click.option("--iif", default="", metavar="DEV", help="The interface of a forwarded packet.")
-@click.option("--mark", callback=_read_mark, default="0", help="Its mark, as 0x1 or 1.")
-@click.option("--user", "uid", type=int, default=0, metavar="UID", help="Whose socket sends it.")
+@click.option(
+    "--iif", default="", metavar="DEV", help="The interface a forwarded packet comes in on."
+)
+@click.option(
+    "--mark",
+    callback=_read_mark,
+    default="0",
+    metavar="MARK",
+    help="The mark of an outgoing or forwarded packet.",
+)
+@click.option(
+    "--user",
+    "uid",
+    type=int,
+    default=0,
+    metavar="UID",
+    help="The ID of the user whose socket sends an outgoing packet.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(
@@ -53,10 +68,10 @@ def command(
     uid: int,
     as_json: bool,
 ) -> int:
-    """Explain a packet or connection from SOURCE to TARGET: in, out or forwarded.
+    """Show which uplink a packet or connection from SOURCE to TARGET takes, and why.
 
-    Both our own lookup and the kernel are asked. Exits 1 if they differ, or if the
-    packet leaves by an uplink that its source doesn't belong to.
+    Both ifdefault's own lookup and the kernel are asked. Exits 1 if they differ, or if the
+    packet leaves by the wrong uplink.
 
     \b
     ifdefault explain tcp 192.0.2.7:1234 198.51.100.10:443

@@ -18,15 +18,15 @@ from ifdefault.model.errors import HostError, Problem, reason
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write to this file instead of the config file.",
+    help="Write to this file instead of the configuration file.",
 )
-@click.option("--print", "to_stdout", is_flag=True, help="Print the config, write nothing.")
-@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option("--print", "to_stdout", is_flag=True, help="Print the configuration; write nothing.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.pass_obj
 def command(options: Options, output: Path | None, to_stdout: bool, force: bool) -> None:
-    """Find the uplinks of this host and write a commented config.
+    """Detect the uplinks and write a commented configuration file that works as is.
 
-    Uplinks are interfaces with a default route, an IPv6 router, or a public address.
+    An uplink is an interface that has a default route, or public addresses only.
     """
     if output and to_stdout:
         raise click.UsageError("-o and --print exclude each other")

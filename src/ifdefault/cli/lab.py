@@ -15,24 +15,23 @@ from ifdefault.lab.topology import Topology, load, names, read
 from ifdefault.lab.world import CommandFailed, World
 from ifdefault.model.errors import HostError, Problem
 
-_world = click.option(
-    "--world", "name", metavar="NAME", help="Which world; the only one unless told."
-)
+_world = click.option("--world", "name", metavar="NAME", help="The world; by default the only one.")
 
 
 @click.group(name="lab")
 def command() -> None:
-    """Build a multihomed world in network namespaces, and try things there.
+    """Build test networks (worlds) in network namespaces.
 
-    Clients, an Internet, providers that filter sources (BCP 38), the host, a private LAN. Nothing
-    of it touches this machine's own network. Without root it needs user namespaces.
+    They have clients, an Internet, providers that filter source addresses (BCP 38), the host, and
+    in some a private LAN. The machine's own network isn't affected. Without root, user namespaces
+    are needed.
     """
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
-    """Show the topologies that there are."""
+    """List the topologies."""
     titles = {name: str(read(name)["title"]) for name in names()}
     if as_json:
         click.echo(json.dumps(titles))
@@ -48,16 +47,20 @@ def list_(as_json: bool) -> None:
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Build a world that fits this ifdefault.toml instead.",
+    help="Build a world that matches this configuration.",
 )
-@click.option("--name", metavar="NAME", help="What to call it; a random name unless told.")
-@click.option("--serve/--no-serve", default=True, help="Start the lab's own servers on the host.")
+@click.option("--name", metavar="NAME", help="The name of the world; by default a random one.")
+@click.option(
+    "--serve/--no-serve",
+    default=True,
+    help="Start the lab's own servers on the host (the default), or not.",
+)
 @click.option(
     "--dns/--no-dns",
     "with_dns",
     default=None,
-    help="Start a root, a parent that delegates the host's zones to it, and a resolver; unless"
-    " told, if the config serves zones.",
+    help="Start DNS servers: a root, a parent that delegates the host's zones, and a resolver; by"
+    " default if the configuration serves zones.",
 )
 def up(
     topology: str | None,
@@ -66,7 +69,7 @@ def up(
     serve: bool,
     with_dns: bool | None,
 ) -> None:
-    """Build TOPOLOGY, or a world for one's own config, and leave it standing."""
+    """Start a world from TOPOLOGY or a configuration file."""
     if (topology is None) == (config is None):
         raise click.UsageError("give one of TOPOLOGY and --config FILE")
     spec, serves = _fit(config) if config else (load(topology or ""), False)
@@ -92,9 +95,9 @@ def up(
 
 @command.command()
 @click.argument("worlds", nargs=-1, metavar="[NAME]...")
-@click.option("--all", "every", is_flag=True, help="All worlds of this user.")
+@click.option("--all", "every", is_flag=True, help="Remove all worlds of this user.")
 def down(worlds: tuple[str, ...], every: bool) -> None:
-    """Take worlds away: the only one unless told."""
+    """Remove the named worlds, or the only one."""
     rootless.enter_held()
     try:
         for name in registry.names() if every else worlds or [_only()]:
@@ -108,7 +111,7 @@ def down(worlds: tuple[str, ...], every: bool) -> None:
 @_world
 @click.argument("node", default="host")
 def shell(name: str | None, node: str) -> None:
-    """Open a shell in NODE, where `ifdefault` uses the world's own config and state."""
+    """Open a shell in NODE, by default the host."""
     _execute(name, node, [os.environ.get("SHELL", "/bin/sh")])
 
 
@@ -117,7 +120,7 @@ def shell(name: str | None, node: str) -> None:
 @click.argument("node")
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
 def exec_(name: str | None, node: str, argv: tuple[str, ...]) -> None:
-    """Run a COMMAND in NODE."""
+    """Run COMMAND in NODE."""
     _execute(name, node, list(argv))
 
 
@@ -125,9 +128,9 @@ def exec_(name: str | None, node: str, argv: tuple[str, ...]) -> None:
 @_world
 @click.argument("fault", type=click.Choice(list(faults.FAULTS)))
 @click.argument("provider")
-@click.option("--amount", type=int, metavar="N", help="How much, in the fault's own unit.")
-@click.option("--every", type=float, metavar="SECONDS", help="How often, of bursts.")
-@click.option("--undo", is_flag=True, help="End it again.")
+@click.option("--amount", type=int, metavar="N", help="The amount, in the fault's unit.")
+@click.option("--every", type=float, metavar="SECONDS", help="The mean time between bursts.")
+@click.option("--undo", is_flag=True, help="End the fault.")
 def fault(
     name: str | None,
     fault: str,
@@ -136,7 +139,7 @@ def fault(
     every: float | None,
     undo: bool,
 ) -> None:
-    """Let PROVIDER suffer a FAULT; it may suffer several at once."""
+    """Inject FAULT at PROVIDER, which may have several at once."""
     world = _adopt(name)
     if undo:
         faults.undo(world, fault, provider)
@@ -147,10 +150,10 @@ def fault(
 
 
 @command.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--dump", is_flag=True, help="The whole state of every node as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--dump", is_flag=True, help="Print the whole state of every node too.")
 def status(as_json: bool, dump: bool) -> None:
-    """Show the worlds that stand, and what their providers refused."""
+    """Show the worlds, the packets that their providers dropped, and their faults."""
     if not rootless.capable() and not registry.names():
         click.echo("[]" if as_json else "no world stands")
         return

@@ -20,23 +20,23 @@ from ifdefault.cli.options import Options
 from ifdefault.model.errors import ConfigError, IfdefaultError
 
 SUBCOMMANDS = {
-    "init": "find the uplinks of this host and write a config",
-    "check": "find what is wrong with the config, or stands in its way",
-    "plan": "show what apply would do",
-    "apply": "bring the kernel to what the config says",
-    "confirm": "keep what apply --confirm did",
-    "down": "take all that is ours out of the kernel",
-    "run": "be the daemon: judge the uplinks, move the default, mend the kernel",
-    "reload": "let the daemon take in a changed config",
+    "init": "detect the uplinks and write a configuration file",
+    "check": "report problems of the configuration and the host",
+    "plan": "print the operations that apply would perform",
+    "apply": "install the configuration in the kernel",
+    "confirm": "keep the changes made by apply --confirm",
+    "down": "remove everything that ifdefault installed",
+    "run": "run the daemon: probe the uplinks, fail over, repair",
+    "reload": "make the daemon load the changed configuration",
     "uplink": "show or force the state of an uplink",
-    "status": "show the uplinks and the interface defaults, and whether they hold",
-    "dns": "show what is published in the DNS, and check that it is so",
-    "events": "show what the daemon saw and did lately",
-    "replay": "show what the daemon made of what it recorded",
-    "exec": "run a command whose connections all leave by one uplink",
-    "explain": "tell which uplink a packet takes, and why",
-    "lab": "build a multihomed world in network namespaces",
-    "demo": "show on real traffic what this is for",
+    "status": "show the state of the uplinks, and compare the kernel",
+    "dns": "show the published names, and check the DNS",
+    "events": "print the daemon's latest events",
+    "replay": "print the daemon's decisions from a record",
+    "exec": "run a command whose connections leave by one uplink",
+    "explain": "show which uplink a packet takes, and why",
+    "lab": "build test networks in network namespaces",
+    "demo": "show the effect of apply on real traffic",
 }
 EXIT_INTERNAL = 70  # EX_SOFTWARE, sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
@@ -50,13 +50,13 @@ class _Subcommands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         if cmd_name not in SUBCOMMANDS:
-            raise click.UsageError(f'no subcommand "{cmd_name}"{_nearest(cmd_name)}', ctx)
+            raise click.UsageError(f'no command "{cmd_name}"{_nearest(cmd_name)}', ctx)
         command = import_module(f"ifdefault.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Subcommands"):
+        with formatter.section("Commands"):
             formatter.write_dl(list(SUBCOMMANDS.items()))
 
 
@@ -69,7 +69,7 @@ def _nearest(name: str) -> str:
 @click.group(
     cls=_Subcommands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    subcommand_metavar="SUBCOMMAND [ARGUMENTS]…",
+    subcommand_metavar="COMMAND [ARGUMENT]…",
 )
 @click.option(
     "-c",
@@ -79,7 +79,7 @@ def _nearest(name: str) -> str:
     envvar="IFDEFAULT_CONFIG",
     show_default=True,
     metavar="FILE",
-    help="The config file.",
+    help="Use this configuration file.",
 )
 @click.option(
     "--state-dir",
@@ -88,7 +88,7 @@ def _nearest(name: str) -> str:
     envvar="IFDEFAULT_STATE_DIR",
     show_default=True,
     metavar="DIR",
-    help="Where numbers and original sysctls are kept.",
+    help="Keep uplink numbers and original sysctl values here.",
 )
 @click.option(
     "--run-dir",
@@ -97,12 +97,12 @@ def _nearest(name: str) -> str:
     envvar="IFDEFAULT_RUN_DIR",
     show_default=True,
     metavar="DIR",
-    help="Where the daemon listens.",
+    help="The directory of the daemon's control socket.",
 )
 @click.version_option(__version__, "-V", "--version", message="ifdefault %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, config: Path, state_dir: Path, run_dir: Path) -> None:
-    """Answer every connection through the uplink that it came in on."""
+    """Answer every connection through the uplink it came in on."""
     ctx.obj = Options(config, state_dir, run_dir)
 
 

@@ -12,14 +12,16 @@ EXIT_CHANGES = 2  # as Terraform's -detailed-exitcode
 
 
 @click.command()
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there is something to do.")
-@click.option("--ruleset", is_flag=True, help="Show the nftables ruleset as well.")
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit with status 2 if there is something to do."
+)
+@click.option("--ruleset", is_flag=True, help="Print the nftables ruleset too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: bool) -> int:
-    """Show the operations that apply would perform, in their order, and touch nothing.
+    """Print the operations that apply would perform, in order; change nothing.
 
-    Where the daemon runs, what it has decided is followed.
+    If the daemon runs, its decisions are used.
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show.table import tell_problems

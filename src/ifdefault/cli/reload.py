@@ -8,12 +8,12 @@ from ifdefault.cli.options import Options
 
 
 @click.command()
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(options: Options, quiet: bool, as_json: bool) -> None:
-    """Let the daemon take in a changed config. If anything is wrong with it, it is refused whole,
-    with all errors, and the old one goes on.
+    """Make the daemon load the changed configuration. If it has an error, it is rejected as a
+    whole, and the old one stays in use.
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show import table

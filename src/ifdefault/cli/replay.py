@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--turn", type=click.IntRange(1), metavar="N", help="Show turn N alone, all of it.")
-@click.option("--until", metavar="TEXT", help="End after the first turn that TEXT occurs in.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a turn.")
+@click.option(
+    "--turn",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Print only turn N, with each of its probes.",
+)
+@click.option("--until", metavar="TEXT", help="Stop after the first turn that contains TEXT.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per turn and line.")
 def command(file: Path, turn: int | None, until: str | None, as_json: bool) -> None:
-    """Give a record's events to the daemon's controller again, and show what it makes of them.
+    """Feed a record to the daemon's controller again, and print its decisions turn by turn.
 
-    Nothing is touched, and no root is needed.
+    Nothing is changed, and root isn't needed.
     """
     from ifdefault.cli.show import turns as show
     from ifdefault.daemon.replay import Replay

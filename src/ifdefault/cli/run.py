@@ -11,21 +11,20 @@ from ifdefault.cli.options import Options
 
 @click.command()
 @click.option(
-    "-v", "--verbose", is_flag=True, help="Log each operation, and each probe without answer."
+    "-v", "--verbose", is_flag=True, help="Log each operation and each unanswered probe too."
 )
 @click.option(
     "--record",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write what the daemon decides from to a new file, for ifdefault replay.",
+    help="Record what the daemon bases its decisions on, for `ifdefault replay`.",
 )
 @click.pass_obj
 def command(options: Options, verbose: bool, record: Path | None) -> int:
-    """Apply the config, then watch: probe the uplinks, move the default away from a dead one,
-    put back what others delete, follow addresses and routers that change.
+    """Run the daemon in the foreground: apply the configuration, probe the uplinks, replace a
+    primary uplink that fails, restore what others delete, follow changes of addresses and routers.
 
-    Stays in the foreground until SIGTERM, which leaves the kernel as it is; SIGHUP takes in a
-    changed config.
+    SIGTERM ends it and leaves the kernel as it is; SIGHUP loads the changed configuration.
     """
     from ifdefault.config import read as read_config
 

@@ -27,15 +27,14 @@ _NO_DAEMON = "no daemon runs: nothing is probed"
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Show it again every second, until interrupted.")
+@click.option("--watch", is_flag=True, help="Repeat every second until interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(options: Options, watch: bool, as_json: bool) -> int:
-    """Show each interface's default and what it carries, compare all with the kernel, and show
-    how the daemon judges each uplink.
+    """Show the state of the uplinks and compare the kernel with the configuration.
 
-    Exits 1 if the kernel differs from the config, an uplink is pending or down, a name can't be
-    published, a service has no content server left, or the daemon can't do its work.
+    Exits 1 if the kernel differs, an uplink is pending or down, a name can't be published, a
+    service has no server left, or the daemon can't do its work.
     """
     if watch and not as_json and sys.stdout.isatty():
         click.clear()

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(options: Options, name: str | None, state: str | None, as_json: bool) -> None:
-    """Force an uplink: "up" and "down" whatever is observed, "drain" to give it nothing new, and
-    "auto" to let the daemon judge again. Kept across restarts; shown without a state.
+    """Show the forced and the observed state of each uplink, or force an uplink into a state.
+
+    "up" uses it whatever the probes report, "down" doesn't use it, "drain" gives it no new
+    connections, "auto" follows the observed state. A forced state survives restarts.
     """
     from ifdefault.cli import daemon_client
     from ifdefault.daemon.control.protocol import SetUplink

@@ -41,5 +41,7 @@ User = Annotated[
 class DaemonKeys(Keys):
     """Who the daemon's processes are."""
 
-    user: User = Field(default=_DAEMON.user, description="the user that hears the Internet")
-    hook_user: User = Field(default=_DAEMON.hook_user, description="the user that runs hooks")
+    user: User = Field(default=_DAEMON.user, description="user of the frontend process")
+    hook_user: User = Field(
+        default=_DAEMON.hook_user, description="user of hooks and [[dns.exec]] programs"
+    )

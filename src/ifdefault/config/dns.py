@@ -157,17 +157,21 @@ Endpoints = Annotated[
 class NameKeys(Keys):
     """A name that leads to this host."""
 
-    name: Annotated[str, AfterValidator(_name)] = Field(description="the name; *.NAME is any below")
-    policy: Policy = Field(default="rotate", description="how its addresses are handed out")
-    ttl: Ttl = Field(default=NameConfig("").ttl, description="how long others may keep an answer")
+    name: Annotated[str, AfterValidator(_name)] = Field(
+        description="the name; *.NAME is all names below"
+    )
+    policy: Policy = Field(
+        default="rotate", description="how the addresses of usable uplinks are returned"
+    )
+    ttl: Ttl = Field(default=NameConfig("").ttl, description="TTL in seconds")
     uplinks: Annotated[tuple[str, ...] | None, distinct()] = Field(
-        default=None, description="the uplinks whose addresses it gets; all, if not said"
+        default=None, description="uplinks whose addresses the name gets; default: all"
     )
     records: Annotated[
         tuple[Annotated[str, AfterValidator(record)], ...],
         Field(max_length=MOST_RECORDS),
         AfterValidator(bounded),
-    ] = Field(default=(), description="further records: TYPE and data, as in a zone file")
+    ] = Field(default=(), description="further records: type and data, as in a zone file")
 
 
 class ServerKeys(Keys):
@@ -175,23 +179,23 @@ class ServerKeys(Keys):
 
     zones: tuple[Domain, ...] = Field(default=(), description="zones delegated to this host")
     contact: Annotated[str, AfterValidator(_contact)] = Field(
-        default=_SERVER.contact, description="mailbox of who answers for the zones"
+        default=_SERVER.contact, description="mailbox in SOA records; empty: hostmaster at the zone"
     )
     nameservers: tuple[Domain, ...] = Field(
         default=(),
         max_length=MOST_SERVERS,
-        description="further name servers of the zones, by name",
+        description="names of further name servers of the zones",
     )
     secondaries: Endpoints = Field(
-        default=(), description="servers that may transfer the zones, and are notified"
+        default=(), description="servers that may transfer the zones and are notified of changes"
     )
-    port: Port = Field(default=_SERVER.port, description="UDP and TCP port that is listened on")
+    port: Port = Field(default=_SERVER.port, description="UDP and TCP port")
     rate_limit: int = Field(
         default=_SERVER.rate_limit,
         strict=True,
         ge=0,
         le=1000000,
-        description="answers a second to one network without a cookie; 0: any number",
+        description="UDP responses per second to a network without a DNS cookie; 0: unlimited",
     )
 
 
@@ -200,9 +204,11 @@ class UpdateKeys(Keys):
 
     zone: Domain = Field(description="the zone")
     servers: Annotated[Endpoints, some("no server", "name one that takes updates of the zone")] = (
-        Field(description="its servers, by address")
+        Field(description="its servers")
     )
-    key: KeyFile = Field(default="", description="TSIG key for those without one of their own")
+    key: KeyFile = Field(
+        default="", description="TSIG key file, for servers without one of their own"
+    )
 
 
 class ProviderKeys(Keys):
@@ -210,13 +216,13 @@ class ProviderKeys(Keys):
 
     zone: Domain = Field(description="the zone")
     provider: str = Field(
-        min_length=1, max_length=40, description="the provider, as dns-lexicon names it"
+        min_length=1, max_length=40, description="the provider's name in dns-lexicon"
     )
     credentials: Annotated[str, AfterValidator(_credentials)] = Field(
         description="TOML file with the provider's options"
     )
     timeout_s: float = number(
-        ProviderConfig("", "", "").timeout_s, 1, 600, "after so long an attempt is given up"
+        ProviderConfig("", "", "").timeout_s, 1, 600, "time after which an attempt is aborted"
     )
 
 
@@ -224,27 +230,32 @@ class ExecKeys(Keys):
     """A program that publishes names however it likes."""
 
     program: Annotated[str, AfterValidator(_program)] = Field(
-        description="an executable, by its absolute path"
+        description="absolute path of an executable"
     )
     zone: Annotated[str, AfterValidator(lambda text: text and _domain(text))] = Field(
-        default="", description="the zone whose names it gets; empty: all names"
+        default="", description="zone whose names it publishes; empty: all names"
     )
-    timeout_s: float = number(ExecConfig("").timeout_s, 0.1, 600, "after so long it is killed")
+    timeout_s: float = number(ExecConfig("").timeout_s, 0.1, 600, "time after which it is killed")
 
 
 class DnsKeys(Keys):
     """What the DNS is to say of this host, and through whom."""
 
     discover: tuple[Annotated[str, AfterValidator(_discover)], ...] = Field(
-        default=(), description="who tells an uplink's public address; URLs of dns, http or https"
+        default=(),
+        description="services that report an uplink's public address: dns, http, https URLs",
     )
-    name: tuple[NameKeys, ...] = Field(default=(), max_length=MOST_NAMES, description="the names")
+    name: tuple[NameKeys, ...] = Field(
+        default=(), max_length=MOST_NAMES, description="names that lead to this host"
+    )
     server: ServerKeys = ServerKeys()
     update: tuple[UpdateKeys, ...] = Field(
-        default=(), description="zones on others' servers (RFC 2136)"
+        default=(), description="zones on other servers, by dynamic update (RFC 2136)"
     )
-    provider: tuple[ProviderKeys, ...] = Field(default=(), description="zones at providers")
-    exec: tuple[ExecKeys, ...] = Field(default=(), description="programs that publish")
+    provider: tuple[ProviderKeys, ...] = Field(
+        default=(), description="zones at providers with an API"
+    )
+    exec: tuple[ExecKeys, ...] = Field(default=(), description="programs that publish names")
 
 
 def dns_config(keys: DnsKeys) -> DnsConfig:

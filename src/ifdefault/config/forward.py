@@ -141,18 +141,16 @@ Servers = Annotated[
 class ForwardKeys(Keys):
     """A service that content servers behind the host offer."""
 
-    listen: _ListenPorts = Field(description='ports that clients ask for, such as "tcp:443"')
-    to: Servers = Field(description="the content servers, with or without a port of their own")
-    uplinks: Uplinks = Field(
-        default=(), description="the uplinks that it is offered on; all, if not said"
-    )
+    listen: _ListenPorts = Field(description='ports that clients connect to, such as "tcp:443"')
+    to: Servers = Field(description="servers, with a port if it differs from the one in listen")
+    uplinks: Uplinks = Field(default=(), description="uplinks that offer the service; default: all")
     check: Annotated[str, AfterValidator(_check)] = Field(
         default=_FORWARD.check,
-        description='how a server shows that it works: "tcp", "off", or a path to GET',
+        description='how servers are checked: "tcp", "off", or a path to GET',
         json_schema_extra={"pattern": "^(tcp|off|/.*)$"},
     )
     on_down: Literal["next", "reset"] = Field(
-        default=_FORWARD.on_down, description="what becomes of the share of a server that is down"
+        default=_FORWARD.on_down, description="what happens to the share of a server that is down"
     )
 
 

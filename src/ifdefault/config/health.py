@@ -29,17 +29,20 @@ class HealthKeys(Keys):
 
     probes: Probes = Field(
         default=cast(Any, _HEALTH.probes),
-        description="targets beyond the gateway, asked by every uplink",
+        description="probe targets beyond the gateway, for all uplinks",
         json_schema_extra={"default": [str(probe) for probe in _HEALTH.probes]},
     )
     rounds_per_s: float = number(
-        _HEALTH.rounds_per_s, 0.1, 2, "probe rounds of a path when all is quiet"
+        _HEALTH.rounds_per_s, 0.1, 2, "usual number of probes per second, of each uplink and family"
     )
     false_alarm_days: float = number(
-        _HEALTH.false_alarm_days, 1, 3650, "mean time between false alarms of one path"
+        _HEALTH.false_alarm_days,
+        1,
+        3650,
+        "mean time between false alarms, of an uplink in one family",
     )
     recover_s: float = number(
-        _HEALTH.recover_s, 0, 300, "how long answers must come before a path is up again"
+        _HEALTH.recover_s, 0, 300, "how long probes must be answered before an uplink is up again"
     )
     damp_s: Annotated[float, AfterValidator(_not_below_recover)] = Field(
         default=_HEALTH.damp_s,
@@ -48,15 +51,21 @@ class HealthKeys(Keys):
         le=3600,
         allow_inf_nan=False,
         validate_default=True,
-        description="the longest such time, of a path that flaps",
+        description="longest recovery time of a flapping uplink",
     )
     degraded_loss: float = number(
-        _HEALTH.degraded_loss, 0, 0.9, "share of lost rounds that makes a path degraded; 0: never"
+        _HEALTH.degraded_loss,
+        0,
+        0.9,
+        "share of lost probes above which an uplink is degraded; 0: never",
     )
     degraded_rtt_ms: float = number(
-        _HEALTH.degraded_rtt_ms, 0, 10000, "delay that makes a path degraded; 0: never"
+        _HEALTH.degraded_rtt_ms,
+        0,
+        10000,
+        "round-trip time above which an uplink is degraded; 0: never",
     )
     on_down: Literal["end", "keep"] = Field(
         default=_HEALTH.on_down,
-        description="what becomes of the outgoing connections of an uplink that is down",
+        description="end or keep outgoing connections over an uplink that goes down",
     )

@@ -19,10 +19,14 @@ _Executable = Annotated[str, AfterValidator(lambda path: absolute(path, "/usr/lo
 class HookKeys(Keys):
     """An executable for each event."""
 
-    up: _Executable = Field(default=_HOOKS.up, description="an uplink is up in a family")
-    degraded: _Executable = Field(default=_HOOKS.degraded, description="it is degraded")
-    down: _Executable = Field(default=_HOOKS.down, description="it is down")
-    primary: _Executable = Field(
-        default=_HOOKS.primary, description="another uplink became primary"
+    up: _Executable = Field(
+        default=_HOOKS.up, description="run when an uplink comes up in a family"
     )
-    timeout_s: float = number(_HOOKS.timeout_s, 0.1, 300, "after so long a hook is killed")
+    degraded: _Executable = Field(
+        default=_HOOKS.degraded, description="run when an uplink is degraded"
+    )
+    down: _Executable = Field(default=_HOOKS.down, description="run when an uplink goes down")
+    primary: _Executable = Field(
+        default=_HOOKS.primary, description="run when another uplink becomes primary"
+    )
+    timeout_s: float = number(_HOOKS.timeout_s, 0.1, 300, "time after which a hook is killed")

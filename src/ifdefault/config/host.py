@@ -74,40 +74,41 @@ class HostKeys(Keys):
     """What holds for the host as a whole."""
 
     mark_mask: MarkMask = Field(
-        default=_HOST.mark_mask, description="six adjacent bits of the packet mark that are ours"
+        default=_HOST.mark_mask,
+        description="six adjacent bits of packet and connection marks to use",
     )
     table_base: Annotated[int, AfterValidator(_table_base)] = Field(
         default=_HOST.table_base,
         strict=True,
         ge=1,
         le=(1 << 32) - _TABLES,
-        description="first of 32 route tables",
+        description="first of 32 routing tables",
     )
     rule_priority: int = Field(
         default=_HOST.rule_priority,
         strict=True,
         ge=100,
         le=32000,
-        description="first priority of our policy rules",
+        description="first of 51 priorities of the return path's policy rules",
     )
     interface_group: int = Field(
         default=_HOST.interface_group,
         strict=True,
         ge=1,
         le=(1 << 31) - 1,
-        description="link group that uplinks are put into",
+        description="link group of uplink interfaces",
     )
     source_check: SourceCheckMode = Field(
         default=_HOST.source_check,
-        description="what becomes of a packet that leaves by an uplink with another's source",
+        description="source check of packets that leave by an uplink with another's address",
     )
     return_path: ReturnPath = Field(
         default=_HOST.return_path, description="how replies find their uplink"
     )
     udp_wildcard: UdpWildcard = Field(
-        default=_HOST.udp_wildcard, description="UDP ports whose sockets are bound to no address"
+        default=_HOST.udp_wildcard, description="ports of UDP servers bound to the wildcard address"
     )
     forwarded: Literal["follow", "off"] = Field(
         default=_HOST.forwarded,
-        description="whether answers to what is forwarded keep to the uplink that it came in on",
+        description="whether replies to forwarded connections leave by the uplink they came in on",
     )

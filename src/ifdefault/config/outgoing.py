@@ -82,22 +82,22 @@ _USER_ITEM: dict[str, Any] = {
 class RuleKeys(Keys):
     """What leaves by an uplink of its own."""
 
-    via: Uplinks = Field(description="the uplinks that it leaves by, in the order of preference")
+    via: Uplinks = Field(description="uplinks, best first")
     to: tuple[Annotated[str, AfterValidator(lambda text: prefix(text, "192.0.2.0/24"))], ...] = (
-        Field(default=(), description="destinations, as prefixes or addresses")
+        Field(default=(), description="destination prefixes or addresses")
     )
     transport: Literal["tcp", "udp"] | None = Field(
-        default=None, description="the protocol; any, if not said"
+        default=None, description="transport protocol; default: any"
     )
     ports: Annotated[
         tuple[Annotated[Any, PlainValidator(_ports), WithJsonSchema(_PORT_ITEM)], ...],
         AfterValidator(_merged),
     ] = Field(default=(), description='destination ports, such as 25 or "8000-8099"')
     users: tuple[Annotated[Any, PlainValidator(_user), WithJsonSchema(_USER_ITEM)], ...] = Field(
-        default=(), description="users of this host, by uid or name"
+        default=(), description="local users, by number or name"
     )
     cgroups: Annotated[tuple[Annotated[str, AfterValidator(_cgroup)], ...], distinct()] = Field(
-        default=(), description="control groups of this host, by path"
+        default=(), description="control groups (version 2), by path"
     )
 
 
@@ -105,16 +105,17 @@ class OutgoingKeys(Keys):
     """By which uplink connections leave that this host or its LANs open."""
 
     mode: Literal["failover", "balance"] = Field(
-        default=_OUTGOING.mode, description="all by the best uplink, or each by one drawn by weight"
+        default=_OUTGOING.mode,
+        description="use the primary uplink, or balance connections by weight",
     )
     sticky: bool = Field(
-        default=_OUTGOING.sticky, strict=True, description="balance: one uplink a destination"
+        default=_OUTGOING.sticky, strict=True, description="balance by destination address"
     )
-    udp: bool = Field(default=_OUTGOING.udp, strict=True, description="balance UDP flows as well")
+    udp: bool = Field(default=_OUTGOING.udp, strict=True, description="also balance UDP")
     masquerade: Annotated[tuple[Interface, ...], distinct()] = Field(
-        default=(), description="interfaces of LANs that go out with an uplink's address"
+        default=(), description="interfaces of LANs to masquerade (source NAT)"
     )
-    rule: tuple[RuleKeys, ...] = Field(default=(), description="what leaves by uplinks of its own")
+    rule: tuple[RuleKeys, ...] = Field(default=(), description="traffic that uses other uplinks")
 
 
 def outgoing_config(keys: OutgoingKeys, uid_of: Callable[[str], int | None]) -> OutgoingConfig:

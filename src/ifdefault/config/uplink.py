@@ -115,28 +115,30 @@ class UplinkKeys(Keys):
         default=(), description="the provider's router, at most one per family"
     )
     router_macs: tuple[Mac, ...] = Field(
-        default=(), description="MAC addresses the routers send from, beside those of the gateways"
+        default=(),
+        description="MAC addresses that the routers send from, besides those of gateways",
     )
     rank: int = Field(
         default=0,
         strict=True,
         ge=0,
         le=1000,
-        description="the lowest rank carries the normal default",
+        description="preference: the lowest rank is primary",
     )
     weight: int = Field(
         default=1,
         strict=True,
         ge=1,
         le=1000,
-        description="among equal ranks the greatest weight does",
+        description="share when balancing; of equal rank, the greatest weight is primary",
     )
     probes: Probes | None = Field(
-        default=None, description="targets beyond the gateway, instead of those of [health]"
+        default=None, description="probe targets beyond the gateway, instead of those in [health]"
     )
     public: Public = Field(
-        default=(), description="what the DNS says instead of the addresses: behind a NAT"
+        default=(),
+        description='addresses to publish in the DNS, for uplinks behind NAT; or "discover"',
     )
     routed: tuple[Annotated[str, AfterValidator(_routed)], ...] = Field(
-        default=(), description="prefixes that the provider routes to this host"
+        default=(), description="prefixes that the provider routes to the host"
     )

@@ -22,19 +22,19 @@ from ifdefault.plan.resolve import kernel_default
 _DEFAULTS = Config(())
 _HEAD = """\
 # ifdefault: every connection is answered through the uplink it came in on.
-# Written by `ifdefault init`; all keys are in ifdefault.toml(5). What is commented out is what the
-# kernel says now, or the default: leave it so, and it is followed when it changes.
+# Written by `ifdefault init`; all keys are in ifdefault.toml(5). Lines that are commented out show
+# what the kernel has now, or the default; leave them so, and ifdefault follows changes.
 """
 _RANK = """\
-# rank = 0  # the lowest rank carries the normal default
-# weight = 1  # among equal ranks the greatest weight does, then the first"""
+# rank = 0  # the lowest rank is primary: new outgoing connections use it
+# weight = 1  # share when balancing; of equal rank, the greatest weight is primary"""
 _HOST = """
 # [host]
-# mark_mask = "{0.mark_mask:#x}"  # six bits of the packet mark that nobody else uses
-# table_base = {0.table_base}  # first of 32 route tables
-# rule_priority = {0.rule_priority}  # first priority of the return path's rules
-# source_check = "{0.source_check}"  # of packets that leave; or "drop", "count", "off"
-# udp_wildcard = "{0.udp_wildcard}"  # UDP servers that bind to no address; or "off", [443]
+# mark_mask = "{0.mark_mask:#x}"  # six adjacent bits of marks that no other program uses
+# table_base = {0.table_base}  # first of 32 routing tables
+# rule_priority = {0.rule_priority}  # first of 51 priorities of policy rules
+# source_check = "{0.source_check}"  # packets leaving by a wrong uplink; or "drop", "count", "off"
+# udp_wildcard = "{0.udp_wildcard}"  # UDP servers bound to the wildcard address; or "off", [443]
 """
 
 
@@ -140,22 +140,22 @@ def _block(index: int, candidate: Candidate) -> Iterator[str]:
     yield f"interface = {json.dumps(candidate.interface)}"
     yield f"# addresses = {json.dumps([a.address for a in candidate.addresses])}"
     if candidate.shared:
-        yield "# it has several prefixes: if several providers' routers are on this LAN, write an"
+        yield "# several prefixes: if routers of several providers are on this LAN, configure an"
         yield "# uplink for each, with its addresses and gateways"
     found = (gateway for _, gateway in candidate.gateways if gateway)
     known = list(dict.fromkeys((*found, *candidate.routers)))
     missing = " and ".join(f"IPv{family}" for family in candidate.unknown)
     if candidate.routers:
-        yield "# a router announces itself here without a default route, so this line names it"
+        yield "# a router advertises itself here without a default route, hence this line"
         yield f"gateways = {json.dumps(known)}"
     elif known and not missing:
         yield f"# gateways = {json.dumps(known)}"
     elif not missing:
-        yield "# no gateways: the link needs none"
+        yield "# the link needs no gateway"
     if missing:
-        lacks = f"the uplink carries no {missing}" if known else "the uplink is pending"
-        yield f"# the kernel knows no router for {missing} here: until gateways names one,"
-        yield f"# {lacks}; the line below is a guess, ask the provider"
+        lacks = f"the uplink has no {missing}" if known else "the uplink is pending"
+        yield f"# no router for {missing} is known here; until it is in gateways, {lacks}"
+        yield "# (the line below is a guess, ask the provider)"
         guesses = [_first_of(candidate.of(family)[0]) for family in candidate.unknown]
         yield f"# gateways = {json.dumps([*known, *guesses])}"
     if not index:
