@@ -307,7 +307,7 @@ def test_words_of_servers(world: World, key: Path) -> None:
         await until(lambda: failing(publisher, "NOTAUTH"), "not its zone")
         key.chmod(0)
         publisher.publish(publication(key, {WWW: [A]}))
-        lacking = f"this host: {key}: permission denied; let it be owned by daemon.user, mode 0400"
+        lacking = f"this host: {key}: permission denied; make daemon.user its owner, with mode 0400"
         await until(lambda: failing(publisher, lacking), "the key")
 
     keep(world, scenario)

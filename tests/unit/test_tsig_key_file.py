@@ -62,7 +62,7 @@ def test_a_file(tmp_path: Path) -> None:
         tsig_key_file.read(str(path))
     path.write_text(WRITTEN)
     assert tsig_key_file.read(str(path)).secret == b"secret"
-    with pytest.raises(BadKey, match="is a directory; let it be owned by"):
+    with pytest.raises(BadKey, match="is a directory; make daemon.user its owner"):
         tsig_key_file.read(str(tmp_path))
 
 
