@@ -68,7 +68,7 @@ def serve(world: World, config: str = OURS) -> None:
 
 
 def parent(world: World, *nameservers: tuple[str, tuple[str, ...]], zone: str = ZONE) -> None:
-    """Set a zone's delegation at the parent; without name servers, remove it."""
+    """Set a zone's delegation at the parent; without name servers; remove it."""
     world.end("named-core")
     shutil.rmtree(world.dir / "named-core", ignore_errors=True)
     given = [DelegatedZone(zone, nameservers)] if nameservers else []
@@ -134,8 +134,8 @@ def test_what_the_parent_gets_wrong(lab_world: LabWorld) -> None:
             f"add there: {ZONE}. NS {NS_B}.; {NS_B}. A {B}; {NS_B}. AAAA {B6}"
         ),
         (
-            f"{ZONE}: its name servers are all reached by isp-a, with which the zone dies; "
-            "name one of another uplink, or one elsewhere"
+            f"{ZONE}: all its name servers are on isp-a, so the zone fails with that uplink; "
+            "add a name server on another uplink, or elsewhere"
         ),
     ]
     parent(world, (NS_A, (A,)), (NS_B, (A, A6)))
@@ -233,11 +233,11 @@ def test_a_zone_of_others(lab_world: LabWorld) -> None:
     child(world, publish(A, B, A6, B6, "192.0.2.7", ttl=300))
     assert told(world) == [
         (
-            "www.dyn.example: leads to 192.0.2.7 too, which no uplink of this host has; remove "
+            "www.dyn.example: also resolves to 192.0.2.7, which no uplink of this host has; remove "
             "that, unless a host shares it"
         ),
         (
-            "www.dyn.example: has a TTL of 300 s, 30 s is wanted; a dead uplink is named for so "
+            "www.dyn.example: has a TTL of 300 s instead of 30 s; a dead uplink is named for so "
             "long; let the server keep our TTL"
         ),
     ]
@@ -248,7 +248,7 @@ def test_a_zone_of_others(lab_world: LabWorld) -> None:
     child(world, publish(A), zone="elsewhere.example")
     lame = told(world)
     assert len(lame) == 2
-    assert all("is lame: it answers REFUSED; let it serve the zone" in each for each in lame)
+    assert all("is lame: it answers REFUSED, let it serve the zone" in each for each in lame)
 
 
 def test_what_lies_between(lab_world: LabWorld) -> None:
@@ -270,7 +270,7 @@ def test_what_lies_between(lab_world: LabWorld) -> None:
     deaf = told(world)
     assert len(deaf) == 2
     assert all(
-        "answers by UDP and not by TCP over isp-a, isp-b; let TCP port 53 in" in each
+        "answers by UDP, but not by TCP over isp-a, isp-b; let TCP port 53 in" in each
         for each in deaf
     )
 
@@ -292,15 +292,15 @@ def test_names_that_lead_here_or_not(lab_world: LabWorld) -> None:
     assert told(world, "www.dyn.example") == []
     assert told(world, "shop.dyn.example", "old.dyn.example", "bad.dyn.example") == [
         (
-            "shop.dyn.example: its CNAME to www.dyn.example is kept for 86400 s; shorten it: "
+            "shop.dyn.example: its CNAME to www.dyn.example has a TTL of 86400 s; shorten it: "
             "whoever has it follows it as long as that"
         ),
         (
-            f"old.dyn.example: has the addresses {A} fixed, so that it names dead uplinks too; "
+            f"old.dyn.example: has the fixed addresses {A}, even of uplinks that are down; "
             "make it a CNAME to www.dyn.example"
         ),
         (
-            "bad.dyn.example: leads to 192.0.2.7, which no uplink has; "
+            "bad.dyn.example: resolves to 192.0.2.7, which no uplink has; "
             "make it a CNAME to www.dyn.example"
         ),
     ]

@@ -93,7 +93,7 @@ def test_dns_shows_all_of_it(
     assert main.run(["dns", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["now_s"] == 1000
-    assert told["outlets"][1]["detail"] == "NOTAUTH (BADKEY)"
+    assert told["publishers"][1]["detail"] == "NOTAUTH (BADKEY)"
     well = replace(STATUS, dns=replace(TOLD, publishers=TOLD.publishers[:1]))
     daemon["status"] = well
     assert main.run(["dns"]) == 0

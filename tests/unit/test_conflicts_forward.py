@@ -45,13 +45,13 @@ def test_servers_on_a_lan_and_behind_it() -> None:
 @pytest.mark.parametrize(
     ("address", "what"),
     [
-        ("192.168.1.1", "is this host itself, a loop; let the program"),
-        ("203.0.113.10", "is this host itself, a loop; let the program"),
-        ("198.51.100.77", "is outside, behind uplink.isp-b; name servers"),
-        ("192.0.2.1", "is on no network that this host knows, only a default leads there; give"),
-        ("100.64.0.1", "is on no network that this host knows, only a default leads there; give"),
-        ("10.9.0.1", "is on no network that this host knows; give it a route"),
-        ("fd00:77::1", "is on no network that this host knows, only a default leads there; give"),
+        ("192.168.1.1", "is an address of this host, which would make a loop; let the program"),
+        ("203.0.113.10", "is an address of this host, which would make a loop; let the program"),
+        ("198.51.100.77", "is reached through uplink.isp-b; use servers"),
+        ("192.0.2.1", "has no route but a default route; add"),
+        ("100.64.0.1", "has no route but a default route; add"),
+        ("10.9.0.1", "has no route; add a route"),
+        ("fd00:77::1", "has no route but a default route; add"),
     ],
 )
 def test_servers_elsewhere(address: str, what: str) -> None:
@@ -74,7 +74,7 @@ def test_servers_elsewhere(address: str, what: str) -> None:
 def test_held_ports(socket: tuple[str, str, int], named: str) -> None:
     lines = told(replace(HOST, listening=(socket,)), WEB)
     start = (
-        f"forward[0].listen[0]: a program of this host listens on tcp port 80 of {named}; see `ss"
+        f"forward[0].listen[0]: a program on this host listens on tcp port 80 of {named}; see `ss"
     )
     assert [line.startswith(start) for line in lines] == [True] * bool(named)
 

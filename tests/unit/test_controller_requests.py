@@ -16,7 +16,7 @@ from tests.unit.controlled import CONFIG, UPLINKS, Host, kinds
 
 SWAPPED = replace(CONFIG, uplinks=(replace(UPLINKS[0], rank=2), UPLINKS[1]))
 WAITS = (
-    "reload: an apply waits for its confirmation; run ifdefault confirm to keep it, or ifdefault"
+    "reload: an apply is waiting for confirmation; run ifdefault confirm to keep it, or ifdefault"
     " down, or wait until it is undone"
 )
 
@@ -69,7 +69,7 @@ def test_a_forced_state_that_cannot_be_saved_is_refused(host: Host) -> None:
 
 def test_an_uplink_that_is_not_there_is_refused(host: Host) -> None:
     host.receive(e.UplinkRequested(7, "isp-c", "down"))
-    assert refusal(host, 7) == 'no uplink "isp-c"; there are isp-a, isp-b'
+    assert refusal(host, 7) == 'no uplink "isp-c"; use one of isp-a, isp-b'
     assert host.every(f.SaveForced) == []
 
 
@@ -173,7 +173,9 @@ def test_an_unconfirmed_apply_is_undone(host: Host) -> None:
     assert host.logged("reload")[-1] == "not confirmed: returned to the previous config"
     assert host.controller.status(host.now).held == ""
     host.receive(e.ConfirmRequested(8))
-    text = "confirm: nothing waits for a confirmation; it may have been undone: see ifdefault plan"
+    text = (
+        "confirm: nothing is waiting for confirmation; it may have been undone: see ifdefault plan"
+    )
     assert refusal(host, 8) == text
 
 
@@ -308,14 +310,14 @@ def test_exec_is_answered_when_the_kernel_is_updated(host: Host) -> None:
 def test_exec_is_undone_if_the_kernel_cannot_be_updated(host: Host) -> None:
     host.refuses = lambda operation: isinstance(operation, PutHook)
     host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
-    assert refusal(host, 7) == "exec: the kernel wasn't told; try again"
+    assert refusal(host, 7) == "exec: the kernel couldn't be updated; try again"
     assert host.every(f.LeaveGroup) == [f.LeaveGroup(4321, "/was")]
 
 
 def test_exec_is_undone_while_another_ifdefault_holds_the_lock(host: Host) -> None:
     host.locked = 3
     host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
-    assert refusal(host, 7) == "exec: the kernel wasn't told; try again"
+    assert refusal(host, 7) == "exec: the kernel couldn't be updated; try again"
     assert host.every(f.LeaveGroup) == [f.LeaveGroup(4321, "/was")]
 
 

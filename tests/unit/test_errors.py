@@ -23,7 +23,7 @@ EXCEPTIONS = (  # that take a text; KernelError has the kernel's own
 )
 WITHOUT_REMEDY = re.compile(  # the text says why
     r".*(: \{\}|\(\{\}\))"  # the reason is that of the system or of another program
-    r"|[{} ]+"  # it has the text of another error
+    r"|[{} ()]+"  # it has the text of another error
     r"|all changes were undone"  # the problem before it says what was refused
 )
 OUR_WORDS = re.compile(

@@ -115,7 +115,7 @@ def test_problems_are_one_line_each(tmp_path: Path) -> None:
     credentials.write_text("auth_token = topsecret\n")
     status, said = run(told(credentials))
     assert status == 1
-    assert said.startswith(f'{credentials}: not TOML, write lines like auth_token = "…": ')
+    assert said.startswith(f'{credentials}: not TOML; write lines like auth_token = "…": ')
     credentials.write_text('auth_token = "topsecret"\n')
     status, said = run(told(credentials, "no-such"))
     assert (status, said) == (

@@ -136,7 +136,9 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "r").write_text("precious")
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("r", "link"):
-        with pytest.raises(HostError, match=rf"{name}: exists already; name a new file$"):
+        with pytest.raises(
+            HostError, match=rf"{name}: already exists; give the name of a new file$"
+        ):
             create(tmp_path / name)
     assert (tmp_path / "r").read_text() == "precious"
     with pytest.raises(HostError, match="can't be created: no such file or directory"):

@@ -61,12 +61,12 @@ def test_effects_are_the_same_in_every_process() -> None:
 # --- what is no record ----------------------------------------------------------------------
 
 BAD: dict[str, tuple[list[bytes], str]] = {
-    "empty": ([], ": empty; give a file that ifdefault run --record wrote"),
-    "garbage": ([b"\x00\xff\n"], ":1: no header of a record: not JSON; give a file"),
-    "one cut line": ([HEADER[:-9]], ":1: no header of a record: not JSON"),
-    "other JSON": ([edited(HEADER, what="else")], ':1: no header of a record: what: not one'),
-    "a list": ([b"[]\n"], ":1: no header of a record: not an object"),
-    "no header": ([STARTED], ":1: no header of a record: no field 'events'"),
+    "empty": ([], ": empty; give a file written by ifdefault run --record"),
+    "garbage": ([b"\x00\xff\n"], ":1: not the header of a record: not JSON; give a file"),
+    "one cut line": ([HEADER[:-9]], ":1: not the header of a record: not JSON"),
+    "other JSON": ([edited(HEADER, what="else")], ':1: not the header of a record: what: not one'),
+    "a list": ([b"[]\n"], ":1: not the header of a record: not an object"),
+    "no header": ([STARTED], ":1: not the header of a record: no field 'events'"),
     "another format": (
         [edited(HEADER, format=2, ifdefault="0.9")],
         ":1: format 2, written by '0.9'; this version reads format 1",
@@ -91,15 +91,15 @@ BAD: dict[str, tuple[list[bytes], str]] = {
         ":2: events[0].Observed.observation: not an object",
     ),
     "events are no list": ([HEADER, b'{"now":1e9,"events":{}}\n'], ":2: events: not a list"),
-    "no events": ([HEADER, b'{"now":1e9}\n'], ':2: not an object of "now" and "events"'),
-    "back in time": ([HEADER, turn(now=0.5)], ":2: now: 0.5 is no time after "),
-    "no end": ([HEADER, turn(now=1e300)], ":2: now: 1e+300 is no time after "),
-    "never": ([HEADER, b'{"now":"NaN","events":[]}\n'], ":2: now: nan is no time after "),
-    "cut within": ([HEADER, STARTED[:-20] + b"\n", OBSERVED], ":2: not JSON; replay it as it w"),
+    "no events": ([HEADER, b'{"now":1e9}\n'], ':2: not an object with "now" and "events"'),
+    "back in time": ([HEADER, turn(now=0.5)], ":2: now: 0.5 is not a time after "),
+    "no end": ([HEADER, turn(now=1e300)], ":2: now: 1e+300 is not a time after "),
+    "never": ([HEADER, b'{"now":"NaN","events":[]}\n'], ":2: now: nan is not a time after "),
+    "cut within": ([HEADER, STARTED[:-20] + b"\n", OBSERVED], ":2: not JSON; replay the"),
     "twice the key": ([HEADER, b'{"now":1,"now":1e9,"events":[]}\n'], ":2: not JSON"),
     "nobody asked": (
         [HEADER, STARTED, COMMITTED.replace(b'"Committed"', b'"Applied"')],
-        ":3: the controller fails: AssertionError; replay it as it was recorded; if this is how",
+        ":3: the controller fails: AssertionError; replay the unmodified file; if it is unmodified",
     ),
     "no address": (
         [HEADER, STARTED, OBSERVED.replace(b"203.0.113.10", b"203.0.113.x")],

@@ -144,7 +144,8 @@ def _unresolvable(survey: ZoneSurvey) -> Iterator[Problem]:
     known = {server.host for server in survey.servers}
     for host in delegation.hosts:
         if host not in known and not within(host, survey.zone):
-            yield Problem(survey.zone, f"its name server {host} has no address")
+            what = f"its name server {host} has no address"
+            yield Problem(survey.zone, what, "add an address record for it")
 
 
 def _addresses_of(survey: ZoneSurvey, name: str) -> set[str]:
@@ -206,7 +207,8 @@ def _servers(survey: ZoneSurvey) -> Iterator[Problem]:
                 many += [server.address] if server.address not in many else []
         yield from _server(survey, server, [(q, r) for q, r in exchanges if not r.is_local])
     for error, addresses in local_errors.items():
-        yield Problem("this host", f"{error}: {_and(addresses)} couldn't be queried", warning=True)
+        what = f"{error}: {_and(addresses)} couldn't be queried"
+        yield Problem("this host", what, "see ifdefault status", warning=True)
 
 
 def _server(survey: ZoneSurvey, server: ZoneServer, exchanges: list[Exchange]) -> Iterator[Problem]:

@@ -58,7 +58,8 @@ class Performer:
             what = f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"
             raise KernelError(Problem(_name(operation), what)) from error
         except KeyError as error:
-            raise KernelError(Problem(_name(operation), f"no interface {error}")) from error
+            problem = Problem(_name(operation), f"no interface {error}", "see `ip link`")
+            raise KernelError(problem) from error
 
     def _perform(self, operation: Operation) -> None:
         match operation:

@@ -58,7 +58,7 @@ class Visits:
         )
         assert self._child.stdout is not None
         if self._child.stdout.readline() != "ready\n":
-            raise HostError(f"{node.name}: the clients didn't start")
+            raise HostError(f"{node.name}: the clients didn't start; see what they printed above")
 
     def stop(self) -> list[Visit]:
         """All visits, in the order in which they began."""

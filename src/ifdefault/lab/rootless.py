@@ -56,7 +56,7 @@ def enter_held(*, start: bool = False) -> None:
     pid = _holder()
     if not pid:
         if not start:
-            raise HostError("there is no world; build one with `ifdefault lab up`")
+            raise HostError("no world is up; build one with `ifdefault lab up`")
         pid = _start_holder()
     enter = ["nsenter", f"--target={pid}", "--user", "--mount", "--net", "--preserve-credentials"]
     _execute([*enter, "--", "sh", "-c", _RETURN, "sh", os.getcwd(), *_this()])
@@ -113,7 +113,7 @@ def _start_holder() -> int:
     )
     assert child.stdout is not None
     if child.stdout.readline() != "ready\n":
-        raise HostError("the lab's user namespace can't be prepared, see above")
+        raise HostError("the lab's user namespace can't be prepared; see the error above")
     _holder_file().write_text(f"{child.pid} {registry.start_time(child.pid)}\n")
     return child.pid
 

@@ -263,7 +263,8 @@ def _node(name: str, row: Mapping[str, Any]) -> NodeSpec:
 
 def _known(kind: Any, where: str, row: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(set(row) - {field.name for field in fields(kind)}):
-        raise ConfigError(Problem(where, f'unknown key "{unknown[0]}"'))
+        known = ", ".join(field.name for field in fields(kind))
+        raise ConfigError(Problem(where, f'unknown key "{unknown[0]}"', f"use one of {known}"))
     return {key: _frozen(value) for key, value in row.items()}
 
 

@@ -49,7 +49,7 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
             raise HostError(Problem(path, what, "see its log")) from None
         except OSError as error:
             what = f"can't connect to the daemon: {reason(error)}"
-            raise HostError(Problem(path, what)) from error
+            raise HostError(Problem(path, what, "see its log")) from error
     if not line:
         raise HostError(Problem(path, "the daemon closed the connection", "see its log"))
     try:

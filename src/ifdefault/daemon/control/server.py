@@ -230,7 +230,7 @@ async def _request_line(reader: asyncio.StreamReader) -> bytes:
         raise BadRequest(Problem("request", what, "send it at once")) from None
     except ValueError:
         what = f"longer than {LONGEST_REQUEST} bytes"
-        raise BadRequest(Problem("request", what)) from None
+        raise BadRequest(Problem("request", what, "send a shorter one")) from None
     if line and not line.endswith(b"\n"):
         raise BadRequest(Problem("request", "truncated", "end it with a newline"))
     return line
