@@ -26,9 +26,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import cycle, islice
 
 from ifdefault.lab import services
+from ifdefault.lab.node import Node
 from ifdefault.lab.serve import drain, open_udp
 from ifdefault.lab.traffic import try_once
-from ifdefault.lab.world import Node
 from ifdefault.model.errors import HostError
 
 Seen = tuple[str, str]  # the address that the server saw, and the caller's own

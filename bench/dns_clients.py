@@ -23,9 +23,10 @@ from bench.subject import Subject
 from ifdefault.kernel import nft
 from ifdefault.lab import dns, lookup, services
 from ifdefault.lab.clients_by_name import CONNECT_S, Visit, Visits
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ZONE, load
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 
 TTL_S = 10
 PER_S = 100.0

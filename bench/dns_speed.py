@@ -25,8 +25,9 @@ from bench.clock import log
 from bench.daemon import Daemon, two_uplinks
 from bench.results import Figure, Report, Table
 from bench.stats import median, paired, quantile
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ZONE, load
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 
 ROUNDS = 9

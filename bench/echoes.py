@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ifdefault.lab.attempts import checksum
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from ifdefault.model.errors import HostError
 
 _GRACE_S = 3.0

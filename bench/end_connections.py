@@ -24,8 +24,9 @@ from ifdefault.kernel.netlink import Netlink, attribute
 from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER, NETLINK_SOCK_DIAG, NLM_F_CREATE
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import load
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Family
 
 TARGET_MS = 200

@@ -17,9 +17,10 @@ from functools import partial
 from bench.clock import log
 from bench.observer import Watch
 from ifdefault.kernel import nft
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import load
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 
 _HOLD_S = 1.0  # the shortest fault, and the shortest calm before it
 _BEGIN_S = 60.0

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from bench.subject import config
 from ifdefault.lab import ports, services
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 
 SHARE = float(os.environ.get("BENCH_SHARE", "1"))
 UPLINKS: tuple[dict[str, object], ...] = (

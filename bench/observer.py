@@ -30,7 +30,7 @@ from ifdefault.kernel import rtnetlink
 from ifdefault.kernel.netlink import HEADER, Netlink, attributes, u32
 from ifdefault.kernel.route_get import encode
 from ifdefault.kernel.uapi import rtnetlink as rt
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from ifdefault.model.errors import HostError
 
 # multicast groups that trigger a query

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from ifdefault.lab import lookup, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ZONE, DelegatedZone
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 
 OUTSIDE = ("198.18.0.55", "2001:db8:f::55")
 NAMESERVER = f"ns.{ZONE}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.lan import WEB1
 from ifdefault.lab import services
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from ifdefault.model.errors import HostError, Problem
 
 _ADDRESSES = ("203.0.113.10", "198.51.100.10")

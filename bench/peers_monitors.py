@@ -17,7 +17,8 @@ from bench.failover_trials import Gauge, Start
 from bench.observer import Watch
 from bench.subject import Subject
 from ifdefault.lab import services
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.node import Node
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 
 FAR = ("198.18.1.10", "2001:db8:f:1::10")  # the client: beyond both providers

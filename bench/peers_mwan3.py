@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 
 _NFT = """\
 table inet mwan3 {

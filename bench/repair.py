@@ -28,8 +28,9 @@ from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.read import read_links
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.lab.attempts import checksum
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import load
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES
 from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, Route, Rule
 

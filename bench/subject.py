@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from bench.clock import time_ms
 from ifdefault.host.store import Store
 from ifdefault.host.transaction import commit, prepare, prepare_down
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.node import Node
+from ifdefault.lab.world import World
 from ifdefault.plan.prepare import Prepared
 
 

@@ -24,10 +24,11 @@ from bench.results import Figure, Report, Table
 from bench.stats import median, paired, quantile, uncertainty
 from bench.subject import Subject, config
 from ifdefault.lab import ports, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.serve import open_udp
 from ifdefault.lab.topology import load
 from ifdefault.lab.traffic import measure
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 
 TARGET_RATIO = 0.98

@@ -20,8 +20,9 @@ import pytest
 from ifdefault.lab import faults, registry
 from ifdefault.lab.attempts import checksum
 from ifdefault.lab.faults import inject, injected, remove
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 from tests.net.conftest import LabWorld
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from ifdefault.lab import ports, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ProviderAddress
 from ifdefault.lab.traffic import measure
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from tests.net.conftest import LabWorld
 from tests.net.evidence import UDP, Talk
 

@@ -24,8 +24,9 @@ from ifdefault.host.store import Store
 from ifdefault.host.transaction import commit, prepare_config
 from ifdefault.kernel import nft
 from ifdefault.lab import ports, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import PATIENCE_S, eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Config, ForwardConfig, ForwardServer, Ports
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import FORWARD_TABLE

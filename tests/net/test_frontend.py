@@ -24,8 +24,9 @@ from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Bind, Message, Outcome, Ping, Pong, Send, Unbind
 from ifdefault.kernel import open_probe_sockets
 from ifdefault.lab import ports, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import PATIENCE_S
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import Family, ProbeKind
 from tests.net.conftest import LabWorld
 

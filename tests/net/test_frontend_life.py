@@ -19,7 +19,7 @@ import pytest
 from ifdefault.daemon.process import spawn
 from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.messages import Outcome, Ping, Resolve, Resolved, Send
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from ifdefault.model.errors import HostError
 from tests.net.conftest import LabWorld
 from tests.net.test_frontend import CLIENT, PATIENT_MS, stopped, talking, until

@@ -21,8 +21,9 @@ from ifdefault.kernel.kill_connections import Killed, kill
 from ifdefault.kernel.netlink import Netlink, attributes
 from ifdefault.kernel.uapi import netfilter
 from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.wires import PORT, Wires

@@ -14,9 +14,10 @@ import pytest
 from ifdefault.lab import dns, lookup, services
 from ifdefault.lab.clients_by_name import Visits
 from ifdefault.lab.faults import injected
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ZONE
 from ifdefault.lab.waiting import PATIENCE_S, eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 

@@ -26,8 +26,9 @@ import pytest
 from ifdefault.kernel import open_probe_sockets
 from ifdefault.lab import ports, services
 from ifdefault.lab.attempts import checksum
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import PATIENCE_S
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Family, HostConfig
 from ifdefault.plan import numbers
 from tests.net import answers

@@ -28,9 +28,10 @@ from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Reply
 from ifdefault.lab import faults, ports, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import Topology, extend, parse
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import Config, Family, UplinkConfig
 from ifdefault.model.dns import DISCOVER, DnsConfig
 from ifdefault.model.health import Way

@@ -9,7 +9,7 @@ import pytest
 
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from ifdefault.model.errors import KernelError
 from ifdefault.model.kernel import (
     PROTOCOL,

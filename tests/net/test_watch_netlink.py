@@ -20,8 +20,9 @@ from ifdefault.kernel.perform import Performer, resolve_neighbour
 from ifdefault.kernel.uapi.netlink import NLM_F_CREATE
 from ifdefault.kernel.uapi.rtnetlink import IFA_LOCAL, RTM_NEWADDR, RTM_NEWLINK
 from ifdefault.kernel.watch import Watch
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import PATIENCE_S, eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.kernel import (
     NFT_TABLE,
     PROTOCOL,

@@ -1,7 +1,7 @@
 """`ifdefault dns check`: follow the delegation of our names as a resolver would, over each uplink.
 
 Rules: nothing is changed, and the daemon need not run. `dns.survey` determines the queries, and
-`dns.verdict` the problems in the responses.
+`dns.diagnose` the problems in the responses.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ import click
 
 from ifdefault.lab import dns, faults, netns, registry, rootless, services
 from ifdefault.lab.fitting import fit
+from ifdefault.lab.node import CommandFailed
 from ifdefault.lab.topology import Topology, load, names, read
-from ifdefault.lab.world import CommandFailed, World
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError, Problem
 
 _world = click.option("--world", "name", metavar="NAME", help="The world; by default the only one.")

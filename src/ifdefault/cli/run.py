@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import click
@@ -31,4 +32,6 @@ def command(options: Options, verbose: bool, record: Path | None) -> int:
     read_config(options.config)  # report config errors before anything else is loaded
     from ifdefault.daemon.engine import run
 
+    gc.freeze()  # what is imported stays
+    gc.set_threshold(700, 10, 10)  # Python's own: pauses that no probe notices
     return run(options.config, options.state_dir, options.run_dir, verbose=verbose, record=record)

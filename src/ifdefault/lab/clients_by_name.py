@@ -25,7 +25,7 @@ from ifdefault.lab.traffic import try_once
 from ifdefault.model.errors import HostError
 
 if TYPE_CHECKING:
-    from ifdefault.lab.world import Node
+    from ifdefault.lab.node import Node
 
 LOOKUP_S = 5.0  # as most stub resolvers wait (resolv.conf(5))
 CONNECT_S = 2.0

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from ifdefault.lab import lookup, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import DelegatedZone
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 
 ROOT = ("198.18.0.53", "2001:db8:f::53")
 PARENT = ("198.18.0.54", "2001:db8:f::54")

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ifdefault.lab import build, registry, renumber
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import LinkEnd, NodeSpec, Topology
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 
 FAULTS = "faults"  # the kind of the registry's entries "PROVIDER FAULT"

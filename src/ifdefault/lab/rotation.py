@@ -20,7 +20,7 @@ from ifdefault.lab.attempts import KINDS
 from ifdefault.lab.traffic import try_once
 
 if TYPE_CHECKING:
-    from ifdefault.lab.world import Node
+    from ifdefault.lab.node import Node
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ifdefault.lab import ports
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node
 from ifdefault.model.errors import HostError, Problem
 
 _PACKAGES = {"named": "bind9"}  # Debian packages whose name isn't the program's

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from ifdefault.lab.attempts import KINDS, Attempt, Wrong
 
 if TYPE_CHECKING:
-    from ifdefault.lab.world import Node
+    from ifdefault.lab.node import Node
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def _read(path: str) -> dict[str, Any]:
         raise _BadCredentials(f"{path}: {reason(error)}") from None
     except ValueError as error:
         remedy = 'write lines like auth_token = "…"'
-        raise _BadCredentials(f"{path}: not TOML, {remedy}: {error}") from None
+        raise _BadCredentials(f"{path}: not TOML; {remedy}: {error}") from None
 
 
 def _client(
