@@ -1,8 +1,8 @@
-"""`balance`: outgoing connections of a host and a LAN, shared 3:1; members die and return.
+"""`balance`: outgoing connections of a host and a LAN, balanced 3:1 while uplinks fail and return.
 
-Rules: a server beyond the providers tells each caller the address that it sees: that is the uplink
-that was taken, and had it left by another one, that one's source filter would have refused and
-counted it. The daemon runs, and alone decides who is a member.
+Rules: a server beyond the providers replies with the address that it sees, which names the uplink.
+A packet that leaves by another uplink is counted by that provider's source filter. The daemon runs
+and decides which uplinks take part.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
-from bench import behind, calls
-from bench.behind import part
-from bench.clock import say
+from bench import calls, lan
+from bench.clock import log
 from bench.daemon import Daemon
+from bench.lan import part
 from bench.results import Figure, Report, Table
-from ifdefault.lab.faults import suffering
+from ifdefault.lab.faults import injected
 from ifdefault.lab.topology import load
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -23,7 +23,7 @@ from ifdefault.lab.world import World
 _PORT = 7900
 _MANY = 10_000
 _WHILE_DEAD = 2000
-_HELD = 200
+_OPEN = 200
 _WEIGHTS = {"isp-a": 3, "isp-b": 1}
 _TARGET = 2.0
 _DOWN_S, _UP_S = 10.0, 90.0
@@ -33,14 +33,14 @@ _TARGETS = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}
 _NODES = {"host": "the host", "desk": "the LAN"}
 _HOW = f"""\
 The lab's world `lan` with `ifdefault run`, `[outgoing] mode = "balance"`, weights 3 and 1, and a
-LAN that is masqueraded. {_MANY:,} new TCP connections in each family, from the host itself and from
-a client on the LAN, to a server beyond the providers, which tells each the address that it sees.
-*Off* is how far the ratio is from 3:1. Then each provider in turn goes silent behind its router
-({_FAULT}), while {_HELD} connections of each node and family are held: as soon as the daemon calls
-its paths down, {_WHILE_DEAD:,} new connections each, and as many held ones; when they are up again,
-{_MANY:,} new ones. *Broken* is a connection of the uplink that lived whose bytes are no longer
-echoed; *wrong source* an address that isn't the caller's own (the host's), or isn't the host's at
-all (the LAN's); *misrouted* counts packets refused by the providers' own source filters."""
+masqueraded LAN. {_MANY:,} new TCP connections in each family, from the host and from a client on
+the LAN, go to a server beyond the providers, which replies with the address that it sees. *Off* is
+the difference of the ratio from 3:1. Then each provider in turn stops forwarding ({_FAULT}) while
+{_OPEN} connections of each node and family are open: when the daemon has declared its paths down,
+{_WHILE_DEAD:,} new connections each; when they are up again, {_MANY:,}. *Broken* is an open
+connection of the working uplink that no longer echoes. *Wrong source* is an address that isn't the
+client's own (host) or none of the host's (LAN). *Misrouted* are packets that the providers' source
+filters drop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,14 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Held connections of a node: `held` of the uplink that lived, and `broken` of them."""
+class OpenConnections:
+    """Long-lived connections of a node over the working uplink: `open`, and `broken` of them."""
 
     when: str
     node: str
-    held: int
+    open: int
     broken: int
-    failed: int  # to be opened, of both uplinks
+    failed: int  # couldn't be opened, of both uplinks
 
 
 def run() -> Report:
@@ -83,23 +83,26 @@ def run() -> Report:
         calls.serve(world["client"], _PORT)
         outgoing = '[outgoing]\nmode = "balance"\nmasquerade = ["lan0"]\n'
         weights = _WEIGHTS["isp-a"], _WEIGHTS["isp-b"]
-        daemon = Daemon(world, behind.text(outgoing, weights=weights))
+        daemon = Daemon(world, lan.text(outgoing, weights=weights))
         daemon.start()
         site = Site(world, daemon)
         rows = site.call("all is well", _MANY)
-        kept: list[Kept] = []
+        opened: list[OpenConnections] = []
         for provider in ("isp-b", "isp-a"):
-            rows += site.outage(provider, kept)
+            rows += site.outage(provider, opened)
         misrouted = sum(world.misrouted().values())
-    samples = {"calls": [asdict(row) for row in rows], "kept": [asdict(one) for one in kept]}
-    figures = tuple(_figures(rows, kept, misrouted))
+    samples = {
+        "connections": [asdict(row) for row in rows],
+        "open": [asdict(row) for row in opened],
+    }
+    figures = tuple(_figures(rows, opened, misrouted))
     return Report(
-        "Balance of outgoing connections", _HOW, figures, tuple(_tables(rows, kept)), samples
+        "Balancing outgoing connections", _HOW, figures, tuple(_tables(rows, opened)), samples
     )
 
 
 class Site:
-    """The world, its daemon, and whose each address is."""
+    """The world, its daemon, and the provider of each address."""
 
     def __init__(self, world: World, daemon: Daemon) -> None:
         self.world, self.daemon = world, daemon
@@ -108,10 +111,10 @@ class Site:
     def call(self, when: str, count: int) -> list[Row]:
         rows = []
         for node in _NODES:
-            found = calls.ask(
+            both = calls.ask(
                 self.world[node], "tcp", _PORT, _TARGETS.values(), count=part(count), concurrency=25
             )
-            for family, answers in zip(_TARGETS, found, strict=True):
+            for family, answers in zip(_TARGETS, both, strict=True):
                 taken = dict.fromkeys(_WEIGHTS, 0)
                 wrong = answers.other if node == "host" else 0
                 for address, number in answers.seen.items():
@@ -121,40 +124,47 @@ class Site:
                         wrong += number
                 failed = answers.tried - answers.answered
                 row = Row(when, node, family, answers.tried, failed, wrong, taken, answers.failed)
-                say(f"{when}, {_NODES[node]}, IPv{family}: {row.ratio:.2f}:1")
+                log(f"{when}, {_NODES[node]}, IPv{family}: {row.ratio:.2f}:1")
                 rows.append(row)
         return rows
 
-    def outage(self, provider: str, kept: list[Kept]) -> list[Row]:
-        """A provider goes silent and returns."""
-        (living,) = set(_WEIGHTS) - {provider}
-        before = self._hold(part(_HELD))
-        with suffering(self.world, _FAULT, provider):
+    def outage(self, provider: str, opened: list[OpenConnections]) -> list[Row]:
+        """A provider stops forwarding and resumes."""
+        (working,) = set(_WEIGHTS) - {provider}
+        before = self._open(part(_OPEN))
+        with injected(self.world, _FAULT, provider):
             self._wait(provider, "down", _DOWN_S)
             rows = self.call(f"{provider} is dead", _WHILE_DEAD)
-            kept += self._look(f"{provider} is dead", before, living)
-            meanwhile = self._hold(part(_HELD))
+            opened += self._check(f"{provider} is dead", before, working)
+            meanwhile = self._open(part(_OPEN))
         self._wait(provider, "up", _UP_S)
         when = f"{provider} is back"
         rows += self.call(when, _MANY)
-        kept += self._look(when, before, living)
-        kept += self._look(f"{when}, begun meanwhile", meanwhile, living)
-        for held in (*before.values(), *meanwhile.values()):
-            held.end()
+        opened += self._check(when, before, working)
+        opened += self._check(f"{when}, opened meanwhile", meanwhile, working)
+        for connections in (*before.values(), *meanwhile.values()):
+            connections.end()
         return rows
 
-    def _hold(self, count: int) -> dict[str, calls.Held]:
+    def _open(self, count: int) -> dict[str, calls.Connections]:
         """So many of each node and family."""
-        goals = _TARGETS.values()
+        targets = _TARGETS.values()
         return {
-            node: calls.Held(self.world[node], _PORT, goals, count * len(goals)) for node in _NODES
+            node: calls.Connections(self.world[node], _PORT, targets, count * len(targets))
+            for node in _NODES
         }
 
-    def _look(self, when: str, held: dict[str, calls.Held], living: str) -> Iterator[Kept]:
-        for node, some in held.items():
-            found = [pair for a, pair in some.look().items() if self.owners.get(a) == living]
-            whole, broken = sum(n for n, _ in found), sum(number for _, number in found)
-            yield Kept(when, node, whole, broken, some.failed)
+    def _check(
+        self, when: str, by_node: dict[str, calls.Connections], working: str
+    ) -> Iterator[OpenConnections]:
+        for node, connections in by_node.items():
+            counts = [
+                pair
+                for address, pair in connections.check().items()
+                if self.owners.get(address) == working
+            ]
+            total, broken = sum(n for n, _ in counts), sum(number for _, number in counts)
+            yield OpenConnections(when, node, total, broken, connections.failed)
 
     def _wait(self, provider: str, state: str, limit_s: float) -> None:
         def is_so() -> bool:
@@ -164,32 +174,34 @@ class Site:
         eventually(is_so, limit_s, what=f"{provider} is {state}", poll_s=0.1)
 
 
-# --- what was found -----------------------------------------------------------------------
+# --- the report ---------------------------------------------------------------------------
 
 
-def _figures(rows: list[Row], kept: list[Kept], misrouted: int) -> Iterable[Figure]:
+def _figures(rows: list[Row], opened: list[OpenConnections], misrouted: int) -> Iterable[Figure]:
     well = [row for row in rows if row.when == "all is well"]
     back = [row for row in rows if row.when.endswith("back")]
     for row in well:
         yield Figure(f"{_NODES[row.node]}, IPv{row.family}: off", row.off, "%", _TARGET)
-    yield Figure("after a return, the worst: off", max(row.off for row in back), "%", _TARGET)
+    yield Figure("after a return, worst: off", max(row.off for row in back), "%", _TARGET)
     dead = [row for row in rows if row.when.endswith("dead")]
     strays = sum(row.taken[row.when.split()[0]] for row in dead)
-    yield Figure("New connections, all", sum(row.tried for row in rows))
+    yield Figure("new connections", sum(row.tried for row in rows))
     yield Figure("failed", sum(row.failed for row in rows), target=0)
-    yield Figure("by an uplink that was called dead", strays, target=0)
+    yield Figure("by an uplink that was down", strays, target=0)
     yield Figure("wrong source", sum(row.wrong for row in rows), target=0)
     yield Figure("packets misrouted", misrouted, target=0)
-    yield Figure("Held connections of the uplink that lived", sum(one.held for one in kept))
+    yield Figure("open connections of the working uplink", sum(row.open for row in opened))
     yield Figure(
-        "not opened, of those of both uplinks, at most", max(one.failed for one in kept), target=0
+        "open connections of both uplinks that couldn't be opened, at most",
+        max(row.failed for row in opened),
+        target=0,
     )
-    yield Figure("broken", sum(one.broken for one in kept), target=0)
+    yield Figure("broken", sum(row.broken for row in opened), target=0)
 
 
-def _tables(rows: list[Row], kept: list[Kept]) -> Iterator[Table]:
+def _tables(rows: list[Row], opened: list[OpenConnections]) -> Iterator[Table]:
     yield Table(
-        "New connections:",
+        "New connections",
         ("", "of", "family", "tried", "failed", "wrong source", "isp-a", "isp-b", "ratio"),
         tuple(
             (
@@ -203,10 +215,10 @@ def _tables(rows: list[Row], kept: list[Kept]) -> Iterator[Table]:
         ),
     )
     yield Table(
-        "Held connections of the uplink that lived:",
-        ("", "of", "held", "not opened, of both", "broken"),
+        "Open connections of the working uplink",
+        ("", "of", "open", "not opened, of both", "broken"),
         tuple(
-            (one.when, _NODES[one.node], *(f"{n:,}" for n in (one.held, one.failed, one.broken)))
-            for one in kept
+            (row.when, _NODES[row.node], *(f"{n:,}" for n in (row.open, row.failed, row.broken)))
+            for row in opened
         ),
     )

@@ -1,11 +1,10 @@
-"""Calls that learn by which address they are seen: `python -m bench.calls`.
+"""Clients that learn the address that the server sees: `python -m bench.calls`.
 
-    serve PORT               tells everybody his own address by TCP and UDP, and echoes the rest
-    ask KIND PORT TARGET…    new calls, each of which compares what it is told with what it is
-    hold PORT COUNT TARGET…  TCP connections that stay; each line of input asks if they still do
+    serve PORT               replies with the client's address by TCP and UDP, and echoes the rest
+    ask KIND PORT TARGET…    new calls; each compares the address in the reply with its own
+    hold PORT COUNT TARGET…  long-lived TCP connections; each line of input checks them
 
-Rules: a call is answered when an address came; whether that is its own is another question. Each
-is a flow of its own.
+Rules: a call is answered when a reply came, whatever address it names. Each call is a new flow.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import cycle, islice
 
 from ifdefault.lab import services
+from ifdefault.lab.node import Node
 from ifdefault.lab.serve import drain, open_udp
-from ifdefault.lab.traffic import judge
-from ifdefault.lab.world import Node
+from ifdefault.lab.traffic import try_once
 from ifdefault.model.errors import HostError
 
 Seen = tuple[str, str]  # the address that the server saw, and the caller's own
@@ -43,14 +42,14 @@ _LINGER_NONE = struct.pack("ii", 1, 0)
 
 @dataclass(slots=True)
 class Answers:
-    """What came of all calls of one kind to one target."""
+    """The outcome of all calls of one kind to one target."""
 
     kind: str
     target: str
     tried: int = 0
     failed: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)  # by the address that was told
-    other: int = 0  # told another address than the caller's
+    seen: dict[str, int] = field(default_factory=dict)  # by the address in the reply
+    other: int = 0  # replies with another address than the client's
 
     @property
     def answered(self) -> int:
@@ -85,46 +84,46 @@ def ask(
     return [Answers(**row) for row in json.loads(node.run(command, timeout_s=limit_s).stdout)]
 
 
-class Held:
-    """TCP connections that a node holds."""
+class Connections:
+    """Long-lived TCP connections of a node."""
 
     def __init__(self, node: Node, port: int, targets: Iterable[str], count: int) -> None:
         command = [sys.executable, "-m", "bench.calls", "hold", str(port), str(count), *targets]
         self._child = node.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.failed = int(_expect(self._child, "ready"))  # to be opened at all
+        self.failed = int(_expect(self._child, "ready"))  # couldn't be opened
 
-    def look(self) -> dict[str, tuple[int, int]]:
-        """By the address that the server sees: how many there were, and how many of them no
-        longer echo."""
+    def check(self) -> dict[str, tuple[int, int]]:
+        """By the address that the server sees: how many were opened, and how many no longer
+        echo."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._child.stdin.write("\n")
         self._child.stdin.flush()
-        told = json.loads(self._child.stdout.readline())
-        return {address: (held, broken) for address, (held, broken) in told.items()}
+        counts = json.loads(self._child.stdout.readline())
+        return {address: (opened, broken) for address, (opened, broken) in counts.items()}
 
     def end(self) -> None:
         self._child.communicate(timeout=_END_S)
 
 
 def _expect(child: subprocess.Popen[str], word: str) -> str:
-    """What it says after that word."""
+    """The rest of a line of output that begins with that word."""
     assert child.stdout is not None
-    said, _, rest = child.stdout.readline().strip().partition(" ")
-    if said != word:
-        raise HostError(f"bench.calls said {said!r} instead of {word!r}")
+    first, _, rest = child.stdout.readline().strip().partition(" ")
+    if first != word:
+        raise HostError(f"bench.calls printed {first!r} instead of {word!r}")
     return rest
 
 
 # --- the server ---------------------------------------------------------------------------
 
 
-def _tell_udp(sock: socket.socket) -> None:
+def _reply_udp(sock: socket.socket) -> None:
     data, peer = sock.recvfrom(_LINE)
     sock.sendto(data + f" {peer[0]}".encode(), peer)
 
 
-async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         writer.write(f"{writer.get_extra_info('peername')[0]}\n".encode())
         while data := await reader.read(4096):
@@ -135,13 +134,13 @@ async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def _serve(port: int) -> None:
     loop = asyncio.get_running_loop()
     for address in ("0.0.0.0", "::"):
-        await asyncio.start_server(_tell, address, port, backlog=4096)
-        loop.add_reader(sock := open_udp(address, port), drain, sock, _tell_udp)
+        await asyncio.start_server(_reply, address, port, backlog=4096)
+        loop.add_reader(sock := open_udp(address, port), drain, sock, _reply_udp)
     print("ready", flush=True)
     await asyncio.Event().wait()
 
 
-# --- the callers --------------------------------------------------------------------------
+# --- the clients --------------------------------------------------------------------------
 
 
 def _open(kind: int, target: str, source: str) -> socket.socket:
@@ -149,7 +148,7 @@ def _open(kind: int, target: str, source: str) -> socket.socket:
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     if kind == socket.SOCK_STREAM:
         sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-        # thousands of calls would leave as many ports in TIME_WAIT
+        # otherwise thousands of calls leave as many ports in TIME_WAIT
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
     if source:
         sock.bind((source, 0))
@@ -160,8 +159,8 @@ async def _tcp(target: str, port: int, source: str) -> Seen:
     with closing(_open(socket.SOCK_STREAM, target, source)) as sock:
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, (target, port))
-        told = (await loop.sock_recv(sock, _LINE)).decode().strip()
-        return told, sock.getsockname()[0]
+        seen = (await loop.sock_recv(sock, _LINE)).decode().strip()
+        return seen, sock.getsockname()[0]
 
 
 async def _http(target: str, port: int, source: str) -> Seen:
@@ -176,7 +175,7 @@ async def _http(target: str, port: int, source: str) -> Seen:
             answer += chunk
         head, _, body = answer.partition(b"\r\n\r\n")
         if b" 200 " not in head.partition(b"\r\n")[0]:
-            raise OSError(f"it answered {head[:20]!r}")
+            raise OSError(f"unexpected answer {head[:20]!r}")
         return body.decode().strip(), sock.getsockname()[0]
 
 
@@ -186,10 +185,10 @@ async def _udp(target: str, port: int, source: str) -> Seen:
         nonce = os.urandom(8).hex()
         await loop.sock_connect(sock, (target, port))
         await loop.sock_sendall(sock, nonce.encode())
-        echoed, _, told = (await loop.sock_recv(sock, _LINE)).decode().partition(" ")
+        echoed, _, seen = (await loop.sock_recv(sock, _LINE)).decode().partition(" ")
         if echoed != nonce:
-            raise OSError("the answer is another's")
-        return told, sock.getsockname()[0]
+            raise OSError("answer to another query")
+        return seen, sock.getsockname()[0]
 
 
 async def _quic(target: str, port: int, source: str) -> Seen:
@@ -206,35 +205,35 @@ KINDS: dict[str, Callable[[str, int, str], Awaitable[Seen]]] = {
 }
 
 
-async def _ask(kind: str, target: str, chosen: argparse.Namespace) -> Answers:
-    found, failed, seen = Answers(kind, target), Counter[str](), Counter[str]()
+async def _ask(kind: str, target: str, options: argparse.Namespace) -> Answers:
+    answers, failed, seen = Answers(kind, target), Counter[str](), Counter[str]()
 
     async def call(_: str, source: str) -> None:
-        told, own = await KINDS[kind](target, chosen.port, source)
-        seen[told] += 1
-        found.other += told != own
+        replied, own = await KINDS[kind](target, options.port, source)
+        seen[replied] += 1
+        answers.other += replied != own
 
     async def work(sources: Iterator[str]) -> None:
         for source in sources:
-            found.tried += 1
-            outcome = await judge(call, target, source, chosen.timeout)
+            answers.tried += 1
+            outcome = await try_once(call, target, source, options.timeout)
             if outcome != "answered":
                 failed[outcome] += 1
 
-    own = [source for source in chosen.source if (":" in source) == (":" in target)]
-    pending = islice(cycle(own or [""]), chosen.count)
-    await asyncio.gather(*(work(pending) for _ in range(min(chosen.count, chosen.concurrency))))
-    found.failed, found.seen = dict(failed), dict(seen)
-    return found
+    own = [source for source in options.source if (":" in source) == (":" in target)]
+    pending = islice(cycle(own or [""]), options.count)
+    await asyncio.gather(*(work(pending) for _ in range(min(options.count, options.concurrency))))
+    answers.failed, answers.seen = dict(failed), dict(seen)
+    return answers
 
 
-async def _ask_all(chosen: argparse.Namespace) -> None:
-    found = await asyncio.gather(*(_ask(chosen.kind, t, chosen) for t in chosen.targets))
-    print(json.dumps([asdict(answers) for answers in found]))
+async def _ask_all(options: argparse.Namespace) -> None:
+    by_target = await asyncio.gather(*(_ask(options.kind, t, options) for t in options.targets))
+    print(json.dumps([asdict(answers) for answers in by_target]))
 
 
 @dataclass(slots=True)
-class _Kept:
+class _Connection:
     seen: str
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -249,29 +248,30 @@ class _Kept:
             return True
 
 
-async def _keep(target: str, port: int) -> _Kept | None:
+async def _connect(target: str, port: int) -> _Connection | None:
     """None if it can't be opened."""
     try:
         async with asyncio.timeout(_ALIVE_S):
             reader, writer = await asyncio.open_connection(target, port)
-            return _Kept((await reader.readline()).decode().strip(), reader, writer)
+            return _Connection((await reader.readline()).decode().strip(), reader, writer)
     except (OSError, TimeoutError):
         return None
 
 
 async def _hold(port: int, count: int, targets: Sequence[str]) -> None:
-    kept: list[_Kept] = []
-    goals = list(islice(cycle(targets), count))
+    connections: list[_Connection] = []
+    ends = list(islice(cycle(targets), count))
     for first in range(0, count, _AT_ONCE):
-        some = goals[first : first + _AT_ONCE]
-        kept += filter(None, await asyncio.gather(*(_keep(target, port) for target in some)))
-    print(f"ready {count - len(kept)}", flush=True)
+        some = ends[first : first + _AT_ONCE]
+        opened = await asyncio.gather(*(_connect(target, port) for target in some))
+        connections += filter(None, opened)
+    print(f"ready {count - len(connections)}", flush=True)
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
-        broken = await asyncio.gather(*(one.is_broken() for one in kept))
+        broken = await asyncio.gather(*(it.is_broken() for it in connections))
         counts: dict[str, list[int]] = {}
-        for one, is_broken in zip(kept, broken, strict=True):
-            row = counts.setdefault(one.seen, [0, 0])
+        for connection, is_broken in zip(connections, broken, strict=True):
+            row = counts.setdefault(connection.seen, [0, 0])
             row[0] += 1
             row[1] += is_broken
         print(json.dumps(counts), flush=True)
@@ -294,17 +294,17 @@ def main() -> None:
     holding.add_argument("port", type=int)
     holding.add_argument("count", type=int)
     holding.add_argument("targets", nargs="+", metavar="TARGET")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError):  # each call holds a descriptor
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with contextlib.suppress(KeyboardInterrupt):
-        if chosen.command == "serve":
-            asyncio.run(_serve(chosen.port))
-        elif chosen.command == "ask":
-            asyncio.run(_ask_all(chosen))
+        if options.command == "serve":
+            asyncio.run(_serve(options.port))
+        elif options.command == "ask":
+            asyncio.run(_ask_all(options))
         else:
-            asyncio.run(_hold(chosen.port, chosen.count, chosen.targets))
+            asyncio.run(_hold(options.port, options.count, options.targets))
 
 
 if __name__ == "__main__":

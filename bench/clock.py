@@ -1,4 +1,4 @@
-"""Timing a call, and telling the person before the screen how far we are."""
+"""Timing a call, and progress messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 

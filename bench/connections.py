@@ -1,8 +1,8 @@
-"""`connections`: thousands of connections over two uplinks, and what became of each.
+"""`connections`: thousands of connections over two uplinks, and the outcome of each.
 
-Rules: answered, hung, wrong and failed are the clients' words; misrouted are the packets that the
-providers' own source filters refused. The server with UDP sockets starts after the first apply, so
-that the first rows are the default mode, without a naive socket and without conntrack.
+Rules: answered, hung, wrong and failed are counted by the clients, misrouted packets by the
+providers' source filters. The server with UDP sockets starts after the first apply, so that the
+first rows measure the default mode: no wildcard UDP socket and no conntrack.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from bench.clock import say
+from bench.clock import log
 from bench.results import Figure, Report, Table
 from bench.subject import Subject
 from ifdefault.lab import services
@@ -21,10 +21,10 @@ from ifdefault.lab.world import World
 _MANY = 2500  # to each of four targets: two uplinks, two families
 _QUIC = 250
 _HOW = f"""\
-The lab's world `two` after `ifdefault apply`; {_MANY:,} new flows of each kind to each of the
-host's four addresses (two uplinks, IPv4 and IPv6), up to 400 at once, QUIC {_QUIC} to each.
-`http` is nginx, `quic` is HTTP/3 to Caddy, the rest are the lab's own servers. *Hung* is no answer
-within 5 s; *misrouted* counts packets refused by the providers' own source filters."""
+The lab's world `two` after `ifdefault apply`: {_MANY:,} new flows of each kind to each of the
+host's four addresses (two uplinks, IPv4 and IPv6), up to 400 at a time; QUIC {_QUIC} to each.
+`http` is nginx, `quic` is HTTP/3 to Caddy, the rest are the lab's own servers. *Hung*: no answer
+within 5 s. *Misrouted*: packets dropped by the providers' source filters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Row:
     """All targets of one kind together."""
 
     kind: str
-    circumstance: str
+    mode: str
     tried: int
     answered: int
     hung: int
@@ -48,22 +48,22 @@ def run() -> Report:
         subject.apply()
         rows.append(_send(world, "http", "source rules"))
         rows.append(_with_syncookies(world, "http"))
-        services.builtin(host)  # its naive UDP sockets are noticed by the next apply
+        services.builtin(host)  # the next apply finds its wildcard UDP sockets
         rows.append(_send(world, "tcp", "source rules"))
         rows.append(_with_syncookies(world, "tcp"))
         rows += [_send(world, kind, "source rules") for kind in ("udp-bound", "udp-pktinfo")]
         services.caddy(host)
         subject.apply()
         rows += [
-            _send(world, kind, "naive UDP redirected")
-            for kind in ("tcp", "http", "udp-naive", "udp-dual", "quic")
+            _send(world, kind, "wildcard UDP redirected")
+            for kind in ("tcp", "http", "udp-wildcard", "udp-dual", "quic")
         ]
     return Report(
         "Connections", _HOW, _figures(rows), _tables(rows), {"rows": list(map(asdict, rows))}
     )
 
 
-def _send(world: World, kind: str, circumstance: str) -> Row:
+def _send(world: World, kind: str, mode: str) -> Row:
     count = _QUIC if kind == "quic" else _MANY
     before = sum(world.misrouted().values())
     targets = [target.address for target in world.topology.targets()]
@@ -81,18 +81,18 @@ def _send(world: World, kind: str, circumstance: str) -> Row:
         for numbers in zip(*((t.tried, t.answered, t.hung) for t in tallies), strict=True)
     )
     other = tried - answered - hung
-    row = Row(kind, circumstance, tried, answered, hung, other, misrouted)
-    say(f"{kind}, {circumstance}: {answered} of {tried} answered")
+    row = Row(kind, mode, tried, answered, hung, other, misrouted)
+    log(f"{kind}, {mode}: {answered} of {tried} answered")
     return row
 
 
 def _with_syncookies(world: World, kind: str) -> Row:
-    """Every connection by a SYN cookie, whether the queue is full or not."""
-    was = world["host"].sysctl("net.ipv4.tcp_syncookies", 2)
+    """Use a SYN cookie for every connection, whether the queue is full or not."""
+    original = world["host"].sysctl("net.ipv4.tcp_syncookies", 2)
     try:
         return _send(world, kind, "SYN cookies")
     finally:
-        world["host"].sysctl("net.ipv4.tcp_syncookies", was)
+        world["host"].sysctl("net.ipv4.tcp_syncookies", original)
 
 
 def _figures(rows: Sequence[Row]) -> tuple[Figure, ...]:
@@ -115,9 +115,9 @@ def _tables(rows: Sequence[Row]) -> tuple[Table, ...]:
     cells = tuple(
         (
             row.kind,
-            row.circumstance,
+            row.mode,
             *(f"{n:,}" for n in (row.tried, row.answered, row.hung, row.other, row.misrouted)),
         )
         for row in rows
     )
-    return (Table("By kind:", heads, cells),)
+    return (Table("By kind", heads, cells),)

@@ -1,7 +1,7 @@
-"""The daemon under measurement, as a process of its own on a lab's host.
+"""The daemon under measurement, as a process on a lab's host.
 
-Rules: it is started as a user starts it, `ifdefault run`, with the state and run directories of its
-world. What it says of itself is asked for over its control socket, as `ifdefault status` does.
+Rules: it is started as a user starts it, by `ifdefault run`, with the state and run directories of
+its world. Its status is read over its control socket, as `ifdefault status` does.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Daemon:
         self._child.wait(_END_S)
 
     def start_afresh(self) -> None:
-        """Begin as on a host where it never ran: an uplink that died a while ago is watched for
-        longer before it is trusted again, and each trial is to be the first."""
+        """Restart without state. An uplink that failed recently is kept down for longer (damping);
+        each trial must be the first."""
         self.stop()
         shutil.rmtree(self.world.dir / "state", ignore_errors=True)
         self.start()
@@ -59,28 +59,28 @@ class Daemon:
     def is_well(self) -> bool:
         """Whether it runs and every path is up."""
         if self._child is None or self._child.poll() is not None:
-            raise HostError(f"the daemon ended: {self.said()}")
+            raise HostError(f"the daemon ended: {self.log_tail()}")
         with suppress(client.NotRunning):
             states = self.states()
             return bool(states) and set(states.values()) == {"up"}
         return False
 
-    def said(self) -> str:
-        """The end of its log."""
+    def log_tail(self) -> str:
+        """The last lines of its log."""
         return " / ".join((self.world.dir / "daemon.log").read_text().strip().splitlines()[-5:])
 
     def pids(self) -> list[int]:
-        """The engine and all that it started, the frontend first among them."""
+        """The engine and its descendants; the frontend is the first of them."""
         assert self._child is not None
-        found = [self._child.pid]
-        for pid in found:
+        pids = [self._child.pid]
+        for pid in pids:
             tasks = Path(f"/proc/{pid}/task").glob("*/children")
-            found += [int(child) for task in tasks for child in task.read_text().split()]
-        return found
+            pids += [int(child) for task in tasks for child in task.read_text().split()]
+        return pids
 
 
 def two_uplinks() -> str:
-    """The world `two` with default settings, but for an order: the first carries the default."""
+    """The world `two` with default settings except ranks: the first uplink is primary."""
     return config(
         [
             {"name": "isp-a", "interface": "wan0"},

@@ -1,8 +1,7 @@
-"""`dns_clients`: visitors by name, through a resolver, while a provider dies and comes back.
+"""`dns_clients`: clients by name, through a resolver, while a provider fails and returns.
 
-Rules: what counts is what became of the visitors. All variants have the same host, the same
-resolver, the same TTL and the same outage, which begins at a random place in the life of what the
-resolver has cached.
+Rules: the result is what the clients see. All variants have the same host, resolver, TTL and
+outage, which begins at a random time in the life of the resolver's cached answer.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from bench import peers_dns
-from bench.clock import say
+from bench.clock import log
 from bench.daemon import Daemon, two_uplinks
 from bench.failover_trials import BLACKHOLE, Cut
 from bench.results import Figure, Report, Table
@@ -24,53 +23,52 @@ from bench.subject import Subject
 from ifdefault.kernel import nft
 from ifdefault.lab import dns, lookup, services
 from ifdefault.lab.clients_by_name import CONNECT_S, Visit, Visits
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ZONE, load
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 
 TTL_S = 10
 PER_S = 100.0
 _PROVIDER = "isp-a"
 _CALM_S = 3.0
 _DEAD_S = 20.0
-_HEALED_S = 25.0
+_RESTORED_S = 25.0
 _WORLDS = 2
 _TRIALS = 3
 _STATIC = f"{dns.STATIC}.example"
 _HOW = f"""\
-The lab's world `two`, with a root zone and the zone above ours served by BIND and a resolver,
-unbound, between clients and host, all in the core, and unbound with its default settings but for
-those that are named. A client makes {PER_S:g} new TCP connections a second, every second one by
-IPv4, the others by IPv6; each asks the resolver anew, takes the first address of the answer, and
-has *failed* if nothing was echoed within {CONNECT_S:g} s. All TTLs are {TTL_S} s. The trials begin
-{_CALM_S:g} to {_CALM_S + TTL_S:g} s after the first visit; then the provider of the first uplink
-forwards nothing for {_DEAD_S:g} s, while its router still answers (*blackhole*), or drops TCP and
-UDP alone (*unseen*: our probes, ICMP, go on).
+The lab's world `two`. A client makes {PER_S:g} new TCP connections a second, half of them by IPv4.
+Each resolves the name through unbound, uses the first address of the answer, and has *failed* if
+nothing is echoed within {CONNECT_S:g} s. All TTLs are {TTL_S} s. After {_CALM_S:g} to
+{_CALM_S + TTL_S:g} s the provider of the first uplink forwards nothing for {_DEAD_S:g} s while its
+router still answers (*blackhole*), or drops only TCP and UDP (*unseen*: our ICMP probes pass).
 
-**ifdefault** serves the zone itself, on both uplinks' addresses, which the parent zone names as its
-two name servers; its daemon runs with default settings. *Rotate* and *arrival* are policies; with
-`arrival` all addresses are named, those of the uplink that the resolver's question came in by
-first, and unbound hands them out in turn all the same; with `arrival-only` they alone are named,
-and which they are is for the resolver to choose: unbound takes a name server that was silent for
-dead for up to 900 s (`infra-host-ttl`), unless it may not become that patient
-(`infra-cache-max-rtt`).
+BIND serves the root zone and the parent zone; BIND and unbound are in the core, between client and
+host. unbound has its default settings except for those named.
+
+**ifdefault** serves the zone on the addresses of both uplinks, which are its two name servers in
+the parent zone; the daemon has default settings. *Rotate*, *arrival* and *arrival-only* are
+policies. `arrival` puts the addresses of the uplink that the query came in by first, but unbound
+rotates them. `arrival-only` returns only those addresses, so the resolver's choice of name server
+decides. unbound considers a name server that didn't answer dead for up to 900 s
+(`infra-host-ttl`), unless `infra-cache-max-rtt` limits its back-off.
+
 The other variants have our return path on the host (`ifdefault apply`, no daemon), so that both
 addresses answer. **Round robin** is both addresses as static records in the parent zone. **gdnsd**
-(`multifo`) and **PowerDNS** (`ifportup`, `selector='all'`) serve the zone at the quickest settings
-that we found, from a server of their own in the core, beyond both providers: on the host they could
-not see what visitors see, since whoever connects to an address of his own host never leaves it.
-They connect to port 80 of each address.
+(`multifo`) and **PowerDNS** (`ifportup`, `selector='all'`) serve the zone from the core, beyond the
+providers, at the fastest settings that we found, and connect to port 80 of each address. On the
+host itself their checks wouldn't leave it.
 
-*Detected* is the time from just before the command that cuts until the daemon calls the slower of
-the two families down. *Last failure* is when the last connection that failed was begun. unbound
-counts whole seconds, so it may keep an answer for up to one longer than its TTL. *Back* is the time
-from just before the command that ends the outage until an address of that uplink is visited
-again."""
+*Detected* is the time from just before the cut until the daemon declares the slower of the two
+families down. *Last failure* is the begin of the last failed connection. unbound counts whole
+seconds, so it may keep an answer for one second longer than its TTL. *Back* is the time from just
+before the end of the outage until an address of that uplink is used again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """`serve` makes `visited` resolve; the daemon, if it is ours."""
+    """`serve` makes `visited` resolve, and returns the daemon if there is one."""
 
     name: str
     settings: str
@@ -85,7 +83,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one outage did to the visitors. Times are seconds after the cut, or after the end."""
+    """The effect of one outage. Times are seconds after the cut; `back_s`: after its end."""
 
     visits: int
     failed: int
@@ -141,7 +139,7 @@ UNSEEN = Cut("unseen", _drop_unseen, BLACKHOLE.end)
 _ROTATE = Variant("ifdefault", "rotate", _ours("rotate"))
 _ARRIVAL = Variant("ifdefault", "arrival", _ours("arrival"))
 _ARRIVAL_ONLY = Variant("ifdefault", "arrival-only", _ours("arrival-only"), at_once=False)
-_ARRIVAL_AGAIN = Variant(
+_ARRIVAL_MAX_RTT = Variant(
     "ifdefault",
     "arrival-only, unbound's infra-cache-max-rtt 400 ms",
     _ours("arrival-only", infra_cache_max_rtt="400"),
@@ -150,26 +148,24 @@ _ARRIVAL_AGAIN = Variant(
 _PLAIN = Variant("round robin", "static records", _static, _STATIC)
 _GDNSD = Variant("gdnsd", "each 2 s, timeout 1 s, 1 failure", _gdnsd)
 _POWERDNS = Variant("PowerDNS", "each 1 s, timeout 1 s", _powerdns)
-_OURS = (_ROTATE, _ARRIVAL, _ARRIVAL_ONLY, _ARRIVAL_AGAIN)
+_OURS = (_ROTATE, _ARRIVAL, _ARRIVAL_ONLY, _ARRIVAL_MAX_RTT)
 _BLACKHOLE = (*_OURS, _GDNSD, _POWERDNS, _PLAIN)
 _UNSEEN = (_ROTATE, _ARRIVAL_ONLY)
 
-Found = dict[tuple[str, str], list[Outcome]]
+Outcomes = dict[tuple[str, str], list[Outcome]]  # by variant and cut
 
 
 def run() -> Report:
     jobs = [(variant, BLACKHOLE) for variant in _BLACKHOLE for _ in range(_TRIALS)]
     jobs += [(variant, UNSEEN) for variant in _UNSEEN]
-    found: Found = {}
+    outcomes: Outcomes = {}
     with ThreadPoolExecutor(_WORLDS) as pool:
-        outcomes = pool.map(lambda job: attempt(*job), jobs)
-        for (variant, cut), outcome in zip(jobs, outcomes, strict=True):
-            found.setdefault((variant.title, cut.name), []).append(outcome)
-    samples = {" | ".join(key): list(map(asdict, some)) for key, some in found.items()}
-    return Report(
-        "Visitors by name, while a provider dies", _HOW, tuple(_figures(found)), _tables(found),
-        samples,
-    )  # fmt: skip
+        results = pool.map(lambda job: attempt(*job), jobs)
+        for (variant, cut), outcome in zip(jobs, results, strict=True):
+            outcomes.setdefault((variant.title, cut.name), []).append(outcome)
+    samples = {" | ".join(key): list(map(asdict, some)) for key, some in outcomes.items()}
+    title, figures = "Clients by name while a provider fails", tuple(_figures(outcomes))
+    return Report(title, _HOW, figures, _tables(outcomes), samples)
 
 
 def attempt(variant: Variant, cut: Cut) -> Outcome:
@@ -185,30 +181,32 @@ def attempt(variant: Variant, cut: Cut) -> Outcome:
         cut.begin(world[_PROVIDER])
         time.sleep(_DEAD_S)
         detected_s = _detected(daemon)
-        mend_s = time.monotonic()
+        restored_s = time.monotonic()
         cut.end(world[_PROVIDER])
-        time.sleep(_HEALED_S)
+        time.sleep(_RESTORED_S)
         begun = visits.stop()
         addresses = {t.address for t in world.topology.targets() if t.provider == _PROVIDER}
-    outcome = judge(begun, addresses, cut_s, mend_s, detected_s)
-    say(f"{variant.title}, {cut.name}: {outcome.failed} of {outcome.visits} failed")
+    outcome = evaluate(begun, addresses, cut_s, restored_s, detected_s)
+    log(f"{variant.title}, {cut.name}: {outcome.failed} of {outcome.visits} failed")
     return outcome
 
 
 def _await_addresses(world: World, variant: Variant) -> None:
     """Until the resolver has addresses of both families, and of both uplinks."""
-    all_of_them = {target.address for target in world.topology.targets()}
+    all_addresses = {target.address for target in world.topology.targets()}
 
     def resolves() -> bool:
         ask = partial(lookup.resolve_both, dns.RESOLVER[0], variant.visited)
-        found = set(world["core"].python(ask))
-        return found == all_of_them if variant.at_once else len({":" in it for it in found}) == 2
+        addresses = set(world["core"].python(ask))
+        if variant.at_once:
+            return addresses == all_addresses
+        return len({":" in address for address in addresses}) == 2
 
     eventually(resolves, 60.0, what=f"{variant.visited} resolves", poll_s=0.2)
 
 
 def _detected(daemon: Daemon | None) -> float | None:
-    """When the daemon called both paths down, on the monotonic clock."""
+    """When the daemon declared both paths down, on the monotonic clock."""
     if daemon is None:
         return None
     health = daemon.status().health
@@ -216,15 +214,15 @@ def _detected(daemon: Daemon | None) -> float | None:
     return max(path.since_s for path in down) if len(down) == 2 else None
 
 
-def judge(
+def evaluate(
     begun: Sequence[Visit],
     addresses: set[str],
     cut_s: float,
-    mend_s: float,
+    restored_s: float,
     detected_s: float | None,
 ) -> Outcome:
     failed = [visit for visit in begun if not visit.ok]
-    back = [visit.at_s for visit in begun if visit.at_s > mend_s and visit.address in addresses]
+    back = [visit.at_s for visit in begun if visit.at_s > restored_s and visit.address in addresses]
     seconds: dict[int, list[Visit]] = {}
     for visit in begun:
         seconds.setdefault(int((visit.at_s - cut_s) // 1), []).append(visit)
@@ -233,7 +231,7 @@ def judge(
         failed=len(failed),
         detected_s=None if detected_s is None else detected_s - cut_s,
         last_failed_s=max((visit.at_s for visit in failed), default=cut_s) - cut_s,
-        back_s=min(back) - mend_s if back else None,
+        back_s=min(back) - restored_s if back else None,
         by_second=[
             (second, len(some), sum(not visit.ok for visit in some))
             for second, some in sorted(seconds.items())
@@ -241,12 +239,12 @@ def judge(
     )
 
 
-# --- told -----------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------
 
 
-def _figures(found: Found) -> Iterator[Figure]:
+def _figures(outcomes: Outcomes) -> Iterator[Figure]:
     for variant in _OURS:
-        trials = found[variant.title, BLACKHOLE.name]
+        trials = outcomes[variant.title, BLACKHOLE.name]
         of = f"{variant.title}, blackhole: "
         yield Figure(f"{of}trials", len(trials))
         yield Figure(f"{of}failed connections, median", median([t.failed for t in trials]))
@@ -255,36 +253,36 @@ def _figures(found: Found) -> Iterator[Figure]:
         yield Figure(f"{of}last failure after detection, longest", after, "s", TTL_S + 1)
         yield Figure(f"{of}outages that weren't detected", len(trials) - len(seen), target=0)
         never = sum(t.back_s is None for t in trials)
-        wanted = 0 if variant.at_once else None  # else it is for the resolver to choose
-        yield Figure(f"{of}not back on both uplinks", never, target=wanted)
+        target = 0 if variant.at_once else None  # otherwise the resolver chooses
+        yield Figure(f"{of}not back on both uplinks", never, target=target)
     for variant in (_GDNSD, _POWERDNS, _PLAIN):
-        trials = found[variant.title, BLACKHOLE.name]
+        trials = outcomes[variant.title, BLACKHOLE.name]
         failed = median([t.failed for t in trials])
         yield Figure(f"{variant.title}, blackhole: failed connections, median", failed)
     for variant in _UNSEEN:
-        (trial,) = found[variant.title, UNSEEN.name]
+        (trial,) = outcomes[variant.title, UNSEEN.name]
         yield Figure(f"{variant.title}, unseen: failed connections", trial.failed)
 
 
-def _tables(found: Found) -> tuple[Table, ...]:
+def _tables(outcomes: Outcomes) -> tuple[Table, ...]:
     counts, times = ("outages", "connections", "failed"), ("detected", "last failure", "back")
     heads = ("", "settings", *counts, *times)
     spans = [*range(-1, int(_DEAD_S) + 1), int(_DEAD_S) + 5, int(_DEAD_S) + 10]
     shares = ("", "settings", *(f"{second} s" for second in spans))
     return (
-        Table("Blackhole; medians:", heads, tuple(_rows(_BLACKHOLE, BLACKHOLE, found))),
-        Table("Unseen by our probes:", heads, tuple(_rows(_UNSEEN, UNSEEN, found))),
+        Table("Blackhole; medians", heads, tuple(_rows(_BLACKHOLE, BLACKHOLE, outcomes))),
+        Table("Unseen by our probes", heads, tuple(_rows(_UNSEEN, UNSEEN, outcomes))),
         Table(
-            "Blackhole; failed connections in a second, in per cent, by seconds after the cut:",
+            "Blackhole; failed connections in a second, in per cent, by seconds after the cut",
             shares,
-            tuple(_course(_BLACKHOLE, found, spans)),
+            tuple(_shares(_BLACKHOLE, outcomes, spans)),
         ),
     )
 
 
-def _rows(variants: Sequence[Variant], cut: Cut, found: Found) -> Iterator[tuple[str, ...]]:
+def _rows(variants: Sequence[Variant], cut: Cut, outcomes: Outcomes) -> Iterator[tuple[str, ...]]:
     for variant in variants:
-        trials = found[variant.title, cut.name]
+        trials = outcomes[variant.title, cut.name]
         detected = [t.detected_s for t in trials if t.detected_s is not None]
         back = [t.back_s for t in trials if t.back_s is not None]
         yield (
@@ -299,11 +297,11 @@ def _rows(variants: Sequence[Variant], cut: Cut, found: Found) -> Iterator[tuple
         )
 
 
-def _course(
-    variants: Sequence[Variant], found: Found, spans: Sequence[int]
+def _shares(
+    variants: Sequence[Variant], outcomes: Outcomes, spans: Sequence[int]
 ) -> Iterator[tuple[str, ...]]:
     for variant in variants:
-        trials = found[variant.title, BLACKHOLE.name]
+        trials = outcomes[variant.title, BLACKHOLE.name]
         begun, failed = dict.fromkeys(spans, 0), dict.fromkeys(spans, 0)
         for second, some, bad in (row for trial in trials for row in trial.by_second):
             if second in begun:

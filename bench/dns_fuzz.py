@@ -1,8 +1,8 @@
 """`dns_fuzz`: the embedded DNS server under mutated queries, in process.
 
-Rules: the seed, the corpus and the count make the run: the same queries each time. What is judged
-is every answer: no exception, no more bytes than its asker takes, the ID and the question as they
-were, no lever for who asks for anything. Each SAMPLE-th answer is also read by dnspython.
+Rules: seed, corpus and count determine the queries. Every answer is checked: no exception, no more
+bytes than the client accepts, ID and question unchanged, limited amplification. Every SAMPLE-th
+answer is also parsed by dnspython.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from random import Random
 import dns.exception
 import dns.message
 
-from bench.clock import say
+from bench.clock import log
 from bench.results import Figure, Report, Table
 from ifdefault.dns import table
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.query import ParsedQuery, parse
-from ifdefault.dns.shape import LEAST_UDP, LEVER, MOST_TCP, MOST_UDP
+from ifdefault.dns.shape import AMPLIFICATION_MAX, TCP_MAX, UDP_MAX, UDP_MIN
 from ifdefault.dns.wire import ANY, MAILA, MAILB, RRSIG, SIG
 from tests.unit.dnszones import NAMES, SECRET, zone
 
 CORPUS = Path(__file__).parents[1] / "tests" / "corpus"
 COUNT, SEED, BATCH, SAMPLE = 1_000_000, 4, 2_000, 500
-_ANYTHING = (ANY, RRSIG, SIG, MAILA, MAILB)
+_ANY_LIKE = (ANY, RRSIG, SIG, MAILA, MAILB)
 _CLIENTS = ("192.0.2.7", "198.51.100.99", "2001:db8:c::7", "fe80::1%wan0")
 _UPLINKS = ("isp-a", "isp-b", "")
-_TELLING = (0, 1, 12, 41, 63, 64, 127, 128, 192, 250, 251, 252, 255)
+_SIGNIFICANT = (0, 1, 12, 41, 63, 64, 127, 128, 192, 250, 251, 252, 255)
 _HOW = """\
-Queries that dig, kdig and unbound were heard to send (`tests/corpus/dns_captured.txt`), and more in
-the form of theirs and BIND's (`dns_queries.txt`), each mutated by one to four of: bits, bytes,
-lengths and types that mean something, pieces lost, doubled, or from another query, counts in the
-header, letters' case, an OPT record of random options. Over UDP, with and without a limit on
-clients, and each tenth over TCP as well. No client has a good cookie. *Amplification* is the
-answer's bytes to the query's; *for anything* are the types ANY, RRSIG, SIG, MAILA and MAILB."""
+Queries captured from dig, kdig and unbound (`tests/corpus/dns_captured.txt`), and written ones in
+the style of theirs and BIND's (`dns_queries.txt`). Each is mutated one to four times: bits, bytes,
+significant lengths and types, parts removed, doubled or taken from another query, header counts,
+letter case, an OPT record with random options. Over UDP, with and without rate limit, and every
+tenth over TCP as well. No client has a valid cookie. *Amplification* is the ratio of the answer's
+bytes to the query's. *ANY-like* are the types ANY, RRSIG, SIG, MAILA and MAILB."""
 
 
 def corpus() -> list[bytes]:
@@ -52,8 +52,8 @@ def corpus() -> list[bytes]:
 # --- mutations ----------------------------------------------------------------------------
 
 
-def _place(random: Random, query: bytes | bytearray) -> int:
-    """Anywhere, but mostly behind the header: without a good one nothing else is looked at."""
+def _position(random: Random, query: bytes | bytearray) -> int:
+    """Mostly after the header: with a bad header the rest isn't parsed."""
     size = len(query)
     return (
         random.randrange(12, size)
@@ -63,30 +63,30 @@ def _place(random: Random, query: bytes | bytearray) -> int:
 
 
 def _bit(random: Random, query: bytearray, _: list[bytes]) -> None:
-    query[_place(random, query)] ^= 1 << random.randrange(8)
+    query[_position(random, query)] ^= 1 << random.randrange(8)
 
 
 def _byte(random: Random, query: bytearray, _: list[bytes]) -> None:
-    query[_place(random, query)] = random.choice(_TELLING)
+    query[_position(random, query)] = random.choice(_SIGNIFICANT)
 
 
 def _lose(random: Random, query: bytearray, _: list[bytes]) -> None:
-    at = _place(random, query)
+    at = _position(random, query)
     del query[at : at + random.randrange(1, 20)]
 
 
 def _end(random: Random, query: bytearray, _: list[bytes]) -> None:
-    del query[_place(random, query) :]
+    del query[_position(random, query) :]
 
 
 def _double(random: Random, query: bytearray, _: list[bytes]) -> None:
-    at = _place(random, query)
+    at = _position(random, query)
     query[at:at] = query[at : at + random.randrange(1, 40)]
 
 
 def _splice(random: Random, query: bytearray, others: list[bytes]) -> None:
     other = random.choice(others)
-    query[_place(random, query) :] = other[_place(random, other) :]
+    query[_position(random, query) :] = other[_position(random, other) :]
 
 
 def _count(random: Random, query: bytearray, _: list[bytes]) -> None:
@@ -101,9 +101,9 @@ def _case(random: Random, query: bytearray, _: list[bytes]) -> None:
 
 
 def _opt(random: Random, query: bytearray, _: list[bytes]) -> None:
-    """An OPT record of random options behind the question, in place of what is there."""
+    """Replace what follows the question by an OPT record with random options."""
     options = bytearray()
-    for _each in range(random.randrange(4)):
+    for _number in range(random.randrange(4)):
         code, value = (
             random.choice((3, 8, 10, 11, 12, 65001)),
             random.randbytes(random.choice((0, 8, 24, random.randrange(45)))),
@@ -117,14 +117,14 @@ def _opt(random: Random, query: bytearray, _: list[bytes]) -> None:
 
 
 def _type(random: Random, query: bytearray, _: list[bytes]) -> None:
-    """Another type, where the end of the first name is."""
+    """Replace the type after the first name."""
     if (at := query.find(0, 12)) > 0:
-        query[at + 1 : at + 3] = random.choice((*_ANYTHING, random.randrange(65536))).to_bytes(
+        query[at + 1 : at + 3] = random.choice((*_ANY_LIKE, random.randrange(65536))).to_bytes(
             2, "big"
         )
 
 
-# the second half mostly leaves a query whole, so that it is answered, not refused at the first look
+# the second half mostly leaves a query valid, so that it is answered and not refused early
 _BREAKING = (_bit, _byte, _lose, _end, _double, _splice, _count)
 _MUTATIONS = (*_BREAKING, *2 * (_case, _opt, _type))
 
@@ -137,31 +137,31 @@ def mutate(random: Random, queries: list[bytes]) -> bytes:
     return bytes(query)
 
 
-# --- judging ------------------------------------------------------------------------------
+# --- checking -----------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Found:
-    """What is wrong, by kind, and what was seen."""
+class Result:
+    """What is wrong, by kind, and what was counted."""
 
     wrong: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
-    lever: float = 0.0  # the worst amplification
-    anything: float = 0.0  # … of questions for anything
+    amplification: float = 0.0  # the worst
+    any_amplification: float = 0.0  # the worst of ANY-like queries
     read: int = 0
     busy_s: float = 0.0
-    worst: bytes = b""  # the query that was answered with the most
+    worst: bytes = b""  # the query with the worst amplification
 
 
-def judge(found: Found, query: bytes, answer: bytes | None, most: int = 0) -> None:
-    """Hold an answer against its query; `most` 0: over UDP, so that the query tells."""
+def check(result: Result, query: bytes, answer: bytes | None, most: int = 0) -> None:
+    """Check an answer; `most`: its largest size, 0 over UDP, where the query limits it."""
     asked = parse(query)
     if answer is None:
-        found.codes["none"] += 1
+        result.codes["none"] += 1
         return
-    found.codes[str(answer[3] & 15)] += 1
+    result.codes[str(answer[3] & 15)] += 1
     if asked is None:
-        found.wrong["an answer to what is no query"] += 1
+        result.wrong["answer to an invalid query"] += 1
         return
     problems = {
         "another ID": answer[:2] != query[:2],
@@ -170,50 +170,50 @@ def judge(found: Found, query: bytes, answer: bytes | None, most: int = 0) -> No
         "too large": len(answer) > (most or _most(asked)),
         "recursion": bool(answer[3] & 0x80),
     }
-    found.wrong.update(problem for problem, there in problems.items() if there)
+    result.wrong.update(problem for problem, is_wrong in problems.items() if is_wrong)
     if most:
         return
-    lever = len(answer) / len(query)
-    if lever > found.lever:
-        found.lever, found.worst = lever, query
-    if asked.type in _ANYTHING:
-        found.anything = max(found.anything, lever)
+    amplification = len(answer) / len(query)
+    if amplification > result.amplification:
+        result.amplification, result.worst = amplification, query
+    if asked.type in _ANY_LIKE:
+        result.any_amplification = max(result.any_amplification, amplification)
 
 
 def _most(asked: ParsedQuery) -> int:
-    return max(LEAST_UDP, min(asked.edns.size, MOST_UDP)) if asked.edns else LEAST_UDP
+    return max(UDP_MIN, min(asked.edns.size, UDP_MAX)) if asked.edns else UDP_MIN
 
 
-def read(found: Found, query: bytes, answer: bytes) -> None:
-    """Another's eye on an answer."""
-    found.read += 1
+def read(result: Result, query: bytes, answer: bytes) -> None:
+    """Parse an answer with dnspython."""
+    result.read += 1
     try:
         dns.message.from_wire(answer, keyring=False)
     except dns.exception.DNSException as error:
-        found.wrong[f"unreadable: {type(error).__name__}"] += 1
+        result.wrong[f"unreadable: {type(error).__name__}"] += 1
 
 
-def fuzz(count: int, seed: int = SEED) -> Found:
-    """Answer and judge `count` mutated queries."""
-    random, queries, found = Random(seed), corpus(), Found()
-    told = table.Table.build([zone(*NAMES)])
-    free = Responder(told, secret=SECRET, nsid=b"fuzzed.example.net")
-    limited = Responder(told, secret=SECRET, limiter=Limiter(2000))
+def fuzz(count: int, seed: int = SEED) -> Result:
+    """Answer `count` mutated queries, and check the answers."""
+    random, queries, result = Random(seed), corpus(), Result()
+    zones = table.Table.build([zone(*NAMES)])
+    unlimited = Responder(zones, secret=SECRET, nsid=b"fuzzed.example.net")
+    limited = Responder(zones, secret=SECRET, limiter=Limiter(2000))
     for batch in _batches(count):
         mutated = [mutate(random, queries) for _ in batch]
         start_s = time.perf_counter()
         answers = [
-            _answer(found, (free, limited)[n % 2], query, n)
+            _answer(result, (unlimited, limited)[n % 2], query, n)
             for n, query in zip(batch, mutated, strict=True)
         ]
-        found.busy_s += time.perf_counter() - start_s
+        result.busy_s += time.perf_counter() - start_s
         for n, query, answer in zip(batch, mutated, answers, strict=True):
-            judge(found, query, answer)
+            check(result, query, answer)
             if answer and n % SAMPLE == 0:
-                read(found, query, answer)
+                read(result, query, answer)
             if n % 10 == 0:
-                _over_tcp(found, free, query, n)
-    return found
+                _over_tcp(result, unlimited, query, n)
+    return result
 
 
 def _batches(count: int) -> Iterator[range]:
@@ -221,50 +221,56 @@ def _batches(count: int) -> Iterator[range]:
         yield range(start, min(start + BATCH, count))
 
 
-def _answer(found: Found, server: Responder, query: bytes, n: int) -> bytes | None:
+def _answer(result: Result, server: Responder, query: bytes, n: int) -> bytes | None:
     try:
         return server.udp(query, _CLIENTS[n % 4], _UPLINKS[n % 3], n / 10_000)
-    except Exception as error:  # noqa: BLE001  # that there is any is what is looked for
-        found.wrong[f"exception: {type(error).__name__}: {query.hex()}"] += 1
+    except Exception as error:  # noqa: BLE001  # any exception is a defect
+        result.wrong[f"exception: {type(error).__name__}: {query.hex()}"] += 1
         return None
 
 
-def _over_tcp(found: Found, server: Responder, query: bytes, n: int) -> None:
+def _over_tcp(result: Result, server: Responder, query: bytes, n: int) -> None:
     may = n % 20 == 0
     try:
         answers = server.tcp(query, _CLIENTS[n % 4], "isp-a", n / 10_000, may_transfer=may)
     except Exception as error:  # noqa: BLE001  # as above
-        found.wrong[f"exception: {type(error).__name__}: {query.hex()}"] += 1
+        result.wrong[f"exception: {type(error).__name__}: {query.hex()}"] += 1
         return
     for answer in answers[:1]:
-        judge(found, query, answer, MOST_TCP)
+        check(result, query, answer, TCP_MAX)
 
 
 # --- the bench ----------------------------------------------------------------------------
 
 
 def run() -> Report:
-    say(f"{COUNT:,} mutated queries")
-    found = fuzz(COUNT)
-    exceptions = sum(n for what, n in found.wrong.items() if what.startswith("exception"))
-    large = found.wrong["too large"]
-    others = found.wrong.total() - exceptions - large
+    log(f"{COUNT:,} mutated queries")
+    result = fuzz(COUNT)
+    exceptions = sum(n for what, n in result.wrong.items() if what.startswith("exception"))
+    large = result.wrong["too large"]
+    others = result.wrong.total() - exceptions - large
     figures = (
         Figure("mutated queries", COUNT, "", 1_000_000, at_least=True),
         Figure("exceptions", exceptions, "", 0),
         Figure("answers above the limit", large, "", 0),
-        Figure("answers that are wrong otherwise", others, "", 0),
-        Figure("worst amplification, asked for anything", found.anything, "", LEVER),
-        Figure("worst amplification of any query", found.lever),
-        Figure(f"answers read by dnspython, one in {SAMPLE}", found.read),
-        Figure("queries per second of the answering alone", COUNT / found.busy_s),
+        Figure("other wrong answers", others, "", 0),
+        Figure(
+            "worst amplification, ANY-like queries", result.any_amplification, "", AMPLIFICATION_MAX
+        ),
+        Figure("worst amplification, all queries", result.amplification),
+        Figure(f"answers parsed by dnspython, one in {SAMPLE}", result.read),
+        Figure("queries per second, answering alone", COUNT / result.busy_s),
     )
-    rows = tuple((code, f"{n:,}") for code, n in found.codes.most_common())
-    samples = {"codes": dict(found.codes), "wrong": dict(found.wrong), "worst": found.worst.hex()}
+    rows = tuple((code, f"{n:,}") for code, n in result.codes.most_common())
+    samples = {
+        "codes": dict(result.codes),
+        "wrong": dict(result.wrong),
+        "worst": result.worst.hex(),
+    }
     return Report(
         "Mutated DNS queries",
         _HOW,
         figures,
-        (Table("Answers by response code (none: nothing was said):", ("code", "answers"), rows),),
+        (Table("Answers by response code (none: no answer)", ("code", "answers"), rows),),
         samples,
     )

@@ -1,8 +1,8 @@
-"""`dns_shared`: two hosts share one name by RFC 2136; what is there when they have come to rest?
+"""`dns_shared`: two hosts publish one name by RFC 2136; is the record set right in the end?
 
-Rules: the hosts are processes in different namespaces, with the daemon's own code for updates and
-a memory of their own. What is right is known, since the bench tells each host what to say.
-DNS_SHARED_STEPS and DNS_SHARED_SEED say how many steps, and which.
+Rules: the hosts are processes in different namespaces, with the daemon's code for updates and their
+own state. The bench tells each host what to publish, so it knows the right record set.
+DNS_SHARED_STEPS and DNS_SHARED_SEED set the number of steps and the seed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import dns.message
 import dns.query
 
 from bench import peers_dns
-from bench.clock import say
+from bench.clock import log
+from bench.dns_updater import Publication
 from bench.results import Figure, Report, Table
 from bench.stats import median
-from bench.updating import Saying
 from ifdefault.lab.topology import ZONE, load
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -34,7 +34,7 @@ from ifdefault.model.health import Way
 
 _STEPS = int(os.environ.get("DNS_SHARED_STEPS", "1000"))
 _SEED = int(os.environ.get("DNS_SHARED_SEED", "1997"))
-_LOOKED_AT = 100  # steps between two rests
+_CHECK_EVERY = 100  # steps between two checks
 _PAUSE_S = 0.04  # at most, between two steps
 _TTLS = (30, 5)
 _SERVER = peers_dns.OUTSIDE[0]
@@ -45,18 +45,18 @@ _SERVERS: dict[str, Callable[[World], None]] = {
 }
 _ROOT = Path(__file__).parents[1]
 _HOW = f"""\
-The lab's world `two`, with BIND, then Knot, in the core. Two hosts, each a process in a namespace
-of its own with four addresses, two of each family, say one name's A and AAAA records by RFC 2136
-with TSIG. In each of {_STEPS} steps (seed {_SEED}) one of them, at random, loses or gets back an
-address, or changes the TTL, up to {_PAUSE_S * 1000:g} ms after the step before, so that updates of
-both meet; after one step in 50 that host is killed (SIGKILL), whatever it is doing, and starts anew
-with what it has on disk. A record of somebody else's stands at the name as well. After every
-{_LOOKED_AT} steps both hosts come to rest, and the server is asked for the set."""
+The lab's world `two`, with BIND, then Knot, in the core. Two hosts, each a process in its own
+namespace with four addresses, two of each family, publish one name's A and AAAA records by RFC 2136
+with TSIG. In each of {_STEPS} steps (seed {_SEED}) one of them, picked at random, loses or regains
+an address, or changes the TTL, up to {_PAUSE_S * 1000:g} ms after the step before, so that their
+updates overlap. After one step in 50 that host is killed (SIGKILL) and restarted with its state on
+disk. The name also has a record of a third party. Every {_CHECK_EVERY} steps the bench waits until
+both hosts have settled, and compares the server's record set."""
 
 
 @dataclass(slots=True)
 class Host:
-    """A host: what it has, and the process that says so."""
+    """A host: its addresses, and the process that publishes them."""
 
     world: World
     node: str
@@ -70,15 +70,15 @@ class Host:
 
     def start(self) -> None:
         state = self.world.dir / f"updating-{self.node}"
-        command = [sys.executable, "-m", "bench.updating", str(state)]
+        command = [sys.executable, "-m", "bench.dns_updater", str(state)]
         env = {"PYTHONPATH": os.pathsep.join((str(_ROOT), *sys.path))}
         pipe = subprocess.PIPE
         self.child = self.world[self.node].popen(command, stdin=pipe, stdout=pipe, env=env)
-        self.say()
+        self.publish()
 
-    def say(self) -> None:
+    def publish(self) -> None:
         servers = {ZONE: [Endpoint(_SERVER, 53, self.key)]}
-        self._tell(Saying(servers, {ZONE: sorted(self.up)}, self.ways, self.ttl).to_line())
+        self._send(Publication(servers, {ZONE: sorted(self.up)}, self.ways, self.ttl).to_line())
 
     def kill(self) -> None:
         self.child.kill()
@@ -86,30 +86,30 @@ class Host:
         self.kills += 1
         self.start()
 
-    def rest(self) -> None:
-        """Return when all that it says is there, and seen to be."""
-        self._tell("settle\n")
-        said = self.child.stdout.readline().strip()
-        if said != "settled":
-            raise RuntimeError(f"{self.node} doesn't come to rest: {said}")
+    def settle(self) -> None:
+        """Return when everything it publishes is at the server, and verified."""
+        self._send("settle\n")
+        answer = self.child.stdout.readline().strip()
+        if answer != "settled":
+            raise RuntimeError(f"{self.node} doesn't settle: {answer}")
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         self.child.stdin.write(line)
         self.child.stdin.flush()
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """What was there when both hosts rested."""
+class Check:
+    """The record set when both hosts have settled."""
 
     steps: int
-    wanted: tuple[str, ...]
-    found: tuple[str, ...]
-    took_s: float  # until they rested
+    expected: tuple[str, ...]
+    served: tuple[str, ...]
+    took_s: float  # until they had settled
 
     @property
     def wrong(self) -> bool:
-        return self.wanted != self.found
+        return self.expected != self.served
 
 
 def run() -> Report:
@@ -117,22 +117,22 @@ def run() -> Report:
     rows: list[tuple[str, ...]] = []
     samples: dict[str, Any] = {}
     for name, start in _SERVERS.items():
-        rests, kills = _share(name, start)
-        samples[name] = {"kills": kills, "rests": list(map(asdict, rests))}
+        checks, kills = _share(name, start)
+        samples[name] = {"kills": kills, "checks": list(map(asdict, checks))}
         figures += [
-            Figure(f"steps, {name}", rests[-1].steps, "", _STEPS, at_least=True),
-            Figure(f"wrong record sets, {name}", sum(rest.wrong for rest in rests), "", 0),
+            Figure(f"{name}: steps", checks[-1].steps, "", _STEPS, at_least=True),
+            Figure(f"{name}: wrong record sets", sum(check.wrong for check in checks), "", 0),
         ]
-        took_s = [rest.took_s for rest in rests]
-        seen = (f"{len(rests)}", f"{kills}", f"{median(took_s):.2f} s", f"{max(took_s):.2f} s")
-        rows.append((name, str(rests[-1].steps), *seen))
-    heads = ("server", "steps", "rests", "kills", "until at rest, median", "longest")
-    table = Table("Each server:", heads, tuple(rows))
-    return Report("Two hosts share a name", _HOW, tuple(figures), (table,), samples)
+        took_s = [check.took_s for check in checks]
+        cells = (f"{len(checks)}", f"{kills}", f"{median(took_s):.2f} s", f"{max(took_s):.2f} s")
+        rows.append((name, str(checks[-1].steps), *cells))
+    heads = ("server", "steps", "checks", "kills", "until settled, median", "longest")
+    table = Table("Each server", heads, tuple(rows))
+    return Report("Two hosts sharing a name", _HOW, tuple(figures), (table,), samples)
 
 
-def _share(name: str, start: Callable[[World], None]) -> tuple[list[Rest], int]:
-    """All steps at one server: the rests, and how often a host was killed."""
+def _share(name: str, start: Callable[[World], None]) -> tuple[list[Check], int]:
+    """All steps at one server: the checks, and how often a host was killed."""
     dice = random.Random(_SEED)
     with World.up(load("two")) as world, peers_dns.key_file() as key:
         start(world)
@@ -141,7 +141,7 @@ def _share(name: str, start: Callable[[World], None]) -> tuple[list[Rest], int]:
         hosts = _hosts(world, str(key))
         for host in hosts:
             host.start()
-        rests = []
+        checks = []
         for step in range(1, _STEPS + 1):
             host = dice.choice(hosts)
             if dice.random() < 0.1:
@@ -149,14 +149,14 @@ def _share(name: str, start: Callable[[World], None]) -> tuple[list[Rest], int]:
             else:
                 host.up ^= {dice.choice(host.own)}
                 host.up = host.up or {dice.choice(host.own)}  # never the last one
-            host.say()
+            host.publish()
             time.sleep(dice.uniform(0, _PAUSE_S))
             if dice.random() < 0.02:
                 host.kill()
-            if step % _LOOKED_AT == 0 or step == _STEPS:
-                rests.append(_rest(world, hosts, step))
-                say(f"{name}: {step} steps, {sum(rest.wrong for rest in rests)} wrong")
-        return rests, sum(host.kills for host in hosts)
+            if step % _CHECK_EVERY == 0 or step == _STEPS:
+                checks.append(_check(world, hosts, step))
+                log(f"{name}: {step} steps, {sum(check.wrong for check in checks)} wrong")
+        return checks, sum(host.kills for host in hosts)
 
 
 def _hosts(world: World, key: str) -> tuple[Host, Host]:
@@ -170,21 +170,21 @@ def _hosts(world: World, key: str) -> tuple[Host, Host]:
     )
 
 
-def _rest(world: World, hosts: tuple[Host, Host], step: int) -> Rest:
+def _check(world: World, hosts: tuple[Host, Host], step: int) -> Check:
     start_s = time.monotonic()
     for host in hosts:
-        host.rest()
+        host.settle()
     took_s = time.monotonic() - start_s
-    wanted = sorted(hosts[0].up | hosts[1].up | {_THEIRS})
-    found = sorted(_ask(world, "A") + _ask(world, "AAAA"))
-    return Rest(step, tuple(wanted), tuple(found), took_s)
+    expected = sorted(hosts[0].up | hosts[1].up | {_THEIRS})
+    served = sorted(_ask(world, "A") + _ask(world, "AAAA"))
+    return Check(step, tuple(expected), tuple(served), took_s)
 
 
 def _ask(world: World, kind: str) -> list[str]:
     def ask() -> list[str]:
         query = dns.message.make_query(ZONE, kind, flags=dns.flags.Flag(0))
         answer = dns.query.udp(query, _SERVER, timeout=5)
-        return [str(each) for rrset in answer.answer for each in rrset]
+        return [str(record) for rrset in answer.answer for record in rrset]
 
     return world["core"].python(ask)
 

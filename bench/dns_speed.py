@@ -1,7 +1,7 @@
 """`dns_speed`: answers per second of authoritative servers, and our probes meanwhile.
 
-Rules: in each round every server is asked each kind of question once, in an order drawn anew, and
-is compared with BIND in its own round. All serve the same zone, on the same cores as dnsperf.
+Rules: in each round every server gets each kind of query once, in random order, and is compared
+with BIND in the same round. All serve the same zone, on the same cores as dnsperf.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from bench import peers_dns
-from bench.clock import say
+from bench.clock import log
 from bench.daemon import Daemon, two_uplinks
 from bench.results import Figure, Report, Table
 from bench.stats import median, paired, quantile
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ZONE, load
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 
 ROUNDS = 9
@@ -36,7 +37,7 @@ _JITTER_S = 30
 _ADDRESS = "203.0.113.10"
 _PORTS = {"ifdefault": 53, "BIND": 5301, "Knot": 5302, "gdnsd": 5303}
 _CLIENT_COOKIE = "0123456789abcdef"
-# by name: dnsperf's options; "COOKIE" stands for a whole one that the server gave before
+# by name: dnsperf's options; "COOKIE" is replaced by a full cookie that the server gave before
 KINDS = {
     "plain": (),
     "EDNS": ("-e",),
@@ -44,21 +45,19 @@ KINDS = {
     "full cookie": ("-E", "10:COOKIE"),
 }
 _COOKIELESS = ("plain", "EDNS")
-_QUIET_S = 0.5  # a path's probes, when all is well
+_QUIET_S = 0.5  # between probes of a path that is up
 _HOW = f"""\
-The lab's world `two`; on its host `ifdefault run` with a zone of {_NAMES} names, an A and an AAAA
-record of each uplink, and BIND, Knot and gdnsd with the same records, each on a port of its own of
-the same address, with its defaults, all started once and left running. dnsperf runs on the host as
-well, over the loopback device, against one server at a time for {_RUN_S} s: 100 questions under
-way, A and AAAA of all names in turn. {ROUNDS} rounds after one that doesn't count, in random order;
-a *ratio* compares with BIND in the same round. *EDNS* is a question with an OPT record; *client
-cookie* one with half a cookie, to which the server computes its own (RFC 7873; Knot gives nothing
-else, BADCOOKIE); *full cookie* one with the cookie that the server gave before, which it verifies.
-As all questions come from one address, our `rate_limit` is 0.
+The lab's world `two`: the host runs `ifdefault run` with a zone of {_NAMES} names, an A and an AAAA
+record of each uplink, and BIND, Knot and gdnsd with the same records and default settings, each on
+its own port. dnsperf, on the host too, queries one server at a time over the loopback device for
+{_RUN_S} s, with 100 queries outstanding, A and AAAA of all names in turn. {ROUNDS} rounds after a
+warm-up, in random order; a *ratio* compares with BIND in the same round. *EDNS*: with an OPT
+record. *Client cookie*: the server adds its own half (RFC 7873; Knot returns only that, BADCOOKIE).
+*Full cookie*: the server verifies it. `rate_limit` is 0, because all queries come from one address.
 
-*Jitter*: how far the gaps between our probes are from the {_QUIET_S * 1000:g} ms that they should
-be, by the kernel's own time stamps where they arrive, for {_JITTER_S} s while nobody asks and for
-{_JITTER_S} s while dnsperf asks as fast as it gets answers. Both uplinks, both families."""
+*Jitter*: how far the gaps between our probes are from {_QUIET_S * 1000:g} ms, by the kernel's
+time stamps on arrival, for {_JITTER_S} s without queries and {_JITTER_S} s with dnsperf at full
+speed. Both uplinks, both families."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +68,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """How those that watch the uplinks fared. `off_ms`: each gap's distance from what it should
-    be."""
+    """Our probes meanwhile. `off_ms`: the deviation of each gap."""
 
     off_ms: list[float]
-    rtt_ms: list[float]  # by path, as the daemon tells
+    rtt_ms: list[float]  # by path, from the daemon's status
     states: list[str]
 
 
@@ -92,14 +90,14 @@ def run() -> Report:
             "".join(f"{name} {kind}\n" for name in names() for kind in ("A", "AAAA"))
         )
         settings = [(kind, server) for kind in KINDS for server in _PORTS]
-        chance = random.Random(1)
+        rng = random.Random(1)
         for number in range(ROUNDS + 1):
-            say(f"round {number} of {ROUNDS}")
-            for kind, server in chance.sample(settings, len(settings)):
-                found = ask(host, questions, kind, server)
+            log(f"round {number} of {ROUNDS}")
+            for kind, server in rng.sample(settings, len(settings)):
+                result = ask(host, questions, kind, server)
                 if number:
-                    samples[kind][server].append(found)
-        say("jitter")
+                    samples[kind][server].append(result)
+        log("jitter")
         idle = watch_probes(world, daemon, lambda: time.sleep(_JITTER_S))
         busy = watch_probes(
             world, daemon, lambda: dnsperf(host, questions, "ifdefault", (), _JITTER_S)
@@ -127,11 +125,11 @@ def start_peers(world: World) -> None:
         for address in addresses
     ]
     zone = peers_dns.apex(30) + "".join(lines)
-    whole = f"$ORIGIN {ZONE}.\n{zone}"
-    peers_dns.bind(host, [_ADDRESS], _PORTS["BIND"], whole, '{ type primary; file "zone"; }')
+    zone_file = f"$ORIGIN {ZONE}.\n{zone}"
+    peers_dns.bind(host, [_ADDRESS], _PORTS["BIND"], zone_file, '{ type primary; file "zone"; }')
     module = "mod-cookies:\n  - id: default\n"
     peers_dns.knot(
-        host, [_ADDRESS], _PORTS["Knot"], whole, module, "    module: mod-cookies/default\n"
+        host, [_ADDRESS], _PORTS["Knot"], zone_file, module, "    module: mod-cookies/default\n"
     )
     peers_dns.gdnsd(host, [_ADDRESS], _PORTS["gdnsd"], zone)
 
@@ -149,46 +147,46 @@ def ask(host: Node, questions: Path, kind: str, server: str) -> Run:
 
 _COMPLETED = re.compile(r"Queries per second: +([\d.]+)")
 _LOST = re.compile(r"Queries lost: +(\d+)")
-# BADCOOKIE, as one sees it who knows four bits of it alone, is what Knot says to half a cookie
+# Knot answers half a cookie with BADCOOKIE, whose lower four bits are YXRRSET's
 _GOOD = re.compile(r"(?:NOERROR|YXRRSET) \d+ \(100\.00%\)")
 
 
 def dnsperf(host: Node, questions: Path, server: str, options: Sequence[str], seconds: int) -> Run:
-    """Ask one server as fast as it answers."""
+    """Query one server as fast as it answers."""
     command = ["dnsperf", "-s", _ADDRESS, "-p", str(_PORTS[server]), "-d", str(questions)]
-    said = host.run([*command, "-l", str(seconds), "-q", "100", *options]).stdout
-    rate, lost, good = (each.search(said) for each in (_COMPLETED, _LOST, _GOOD))
+    output = host.run([*command, "-l", str(seconds), "-q", "100", *options]).stdout
+    rate, lost, good = (pattern.search(output) for pattern in (_COMPLETED, _LOST, _GOOD))
     if not (rate and lost and good):
-        raise HostError(f"{server}: dnsperf said {said!r}")
+        raise HostError(f"{server}: dnsperf printed {output!r}")
     return Run(float(rate[1]), int(lost[1]))
 
 
 def cookie_of(host: Node, port: int) -> str:
-    """A whole cookie as a server gives it, in hexadecimal."""
+    """A full cookie from a server, in hexadecimal."""
     command = ["dig", f"+cookie={_CLIENT_COOKIE}", "+norecurse", "-p", str(port)]
-    said = host.run([*command, f"@{_ADDRESS}", ZONE, "A"]).stdout
-    found = re.search(r"COOKIE: ([0-9a-f]{32,80})", said)
-    if not found:
-        raise HostError(f"port {port} gave no cookie: {said}")
-    return found[1]
+    output = host.run([*command, f"@{_ADDRESS}", ZONE, "A"]).stdout
+    match = re.search(r"COOKIE: ([0-9a-f]{32,80})", output)
+    if not match:
+        raise HostError(f"port {port} gave no cookie: {output}")
+    return match[1]
 
 
 # --- probes ---------------------------------------------------------------------------------
 
 
 def watch_probes(world: World, daemon: Daemon, meanwhile: Callable[[], object]) -> Probes:
-    """The probes that arrive at the core while something is done."""
+    """The probes that arrive at the core during `meanwhile`."""
     command = [sys.executable, "-m", "bench.dns_speed"]
     child = world["core"].popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None
     if child.stdout.readline() != "ready\n":
         raise HostError("the observer of probes didn't start")
     meanwhile()
-    told, _ = child.communicate(timeout=60)
+    output, _ = child.communicate(timeout=60)
     health = daemon.status().health
     off_ms = [
         abs(later - earlier - _QUIET_S) * 1000
-        for times in json.loads(told).values()
+        for times in json.loads(output).values()
         for earlier, later in pairwise(times)
     ]
     rtt_ms = [float(path.rtt_ms) for path in health]
@@ -199,9 +197,9 @@ _SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it
 _REQUEST = {socket.AF_INET: (socket.IPPROTO_ICMP, 20, 8), socket.AF_INET6: (58, 0, 128)}
 
 
-def hear() -> None:
-    """Note when echo requests arrive, by who sent them, until standard input ends."""
-    heard: dict[str, list[float]] = {}
+def capture() -> None:
+    """Print when echo requests arrived, by sender; ends with standard input."""
+    arrivals: dict[str, list[float]] = {}
     socks = {}
     for family, (protocol, header, request) in _REQUEST.items():
         sock = socket.socket(family, socket.SOCK_RAW, protocol)
@@ -217,28 +215,28 @@ def hear() -> None:
             header, request = socks[sock]
             if data[header] == request:
                 seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
-                heard.setdefault(peer[0], []).append(seconds + nanoseconds / 1e9)
-    print(json.dumps(heard))
+                arrivals.setdefault(peer[0], []).append(seconds + nanoseconds / 1e9)
+    print(json.dumps(arrivals))
 
 
-# --- told -----------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------
 
 
 def _report(samples: Samples, idle: Probes, busy: Probes) -> Report:
-    kept = {
+    all_samples = {
         "runs": {
             kind: {server: list(map(asdict, runs)) for server, runs in by_server.items()}
             for kind, by_server in samples.items()
         },
         "probes": {"idle": asdict(idle), "busy": asdict(busy)},
     }
-    heads = ("question", "server", "answers per second", "quartiles", "ratio to BIND", "lost")
-    told = ("", "probes", "off, median", "p99", "longest", "round trip, median of paths")
+    heads = ("query", "server", "answers per second", "quartiles", "ratio to BIND", "lost")
+    probe_heads = ("", "probes", "jitter, median", "p99", "longest", "round trip, median of paths")
     tables = (
-        Table("Answers per second:", heads, tuple(_rows(samples))),
+        Table("Answers per second", heads, tuple(_rows(samples))),
         Table(
-            "Our probes:",
-            told,
+            "Our probes",
+            probe_heads,
             tuple(
                 (
                     what,
@@ -246,12 +244,12 @@ def _report(samples: Samples, idle: Probes, busy: Probes) -> Report:
                     *(f"{quantile(probes.off_ms, part):.2f} ms" for part in (0.5, 0.99, 1.0)),
                     f"{median(probes.rtt_ms):.2f} ms",
                 )
-                for what, probes in (("nobody asks", idle), ("full query load", busy))
+                for what, probes in (("no queries", idle), ("full query load", busy))
             ),
         ),
     )
     figures = (*_speeds(samples), *_jitters(idle, busy))
-    return Report("Answers per second", _HOW, figures, tables, kept)
+    return Report("DNS answers per second", _HOW, figures, tables, all_samples)
 
 
 def _ratios(by_server: dict[str, list[Run]], server: str) -> list[float]:
@@ -270,7 +268,7 @@ def _speeds(samples: Samples) -> Iterator[Figure]:
 
 
 def _jitters(idle: Probes, busy: Probes) -> Iterator[Figure]:
-    for what, probes, target in (("nobody asks", idle, None), ("full query load", busy, 20)):
+    for what, probes, target in (("no queries", idle, None), ("full query load", busy, 20)):
         yield Figure(f"probes, {what}: jitter, p99", quantile(probes.off_ms, 0.99), "ms", target)
         yield Figure(f"probes, {what}: jitter, longest", max(probes.off_ms), "ms")
     yield Figure(
@@ -295,4 +293,4 @@ def _rows(samples: Samples) -> Iterator[tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    hear()
+    capture()

@@ -1,10 +1,10 @@
-"""Echo requests at a steady pace, and exactly which of them were lost: `python -m bench.echoes`.
+"""Echo requests at a steady rate, and which of them were lost: `python -m bench.echoes`.
 
-Prints "ready", sends to each ADDRESS until its standard input ends, waits for what is under way,
-and prints as JSON, by address, how many were sent, and when those were sent that got no answer
-(monotonic seconds).
+Prints "ready", sends to each ADDRESS until its standard input ends, waits for outstanding answers,
+and prints as JSON, by address, how many were sent and when the lost ones were sent (monotonic
+seconds).
 
-Rules: one socket a family; a late answer is an answer.
+Rules: one socket for each address; a late answer counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ifdefault.lab.attempts import checksum
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from ifdefault.model.errors import HostError
 
 _GRACE_S = 3.0
@@ -30,7 +30,7 @@ _IPV4_HEADER = 20
 
 
 class Echoes:
-    """Echo requests from a node, in a process of their own."""
+    """Echo requests from a node, sent by their own process."""
 
     def __init__(self, node: Node, addresses: Sequence[str], *, every_s: float) -> None:
         command = [sys.executable, "-m", "bench.echoes", *addresses, f"--every={every_s}"]
@@ -40,13 +40,13 @@ class Echoes:
             raise HostError(f"{node.name}: the echo requests didn't start")
 
     def stop(self) -> dict[str, tuple[int, list[float]]]:
-        """By address: how many were sent, and when those were sent that got no answer."""
-        told, _ = self._child.communicate(timeout=60)
-        return {address: (row["sent"], row["lost"]) for address, row in json.loads(told).items()}
+        """By address: how many were sent, and when the lost ones were sent."""
+        output, _ = self._child.communicate(timeout=60)
+        return {address: (row["sent"], row["lost"]) for address, row in json.loads(output).items()}
 
 
 class Echo:
-    """Asks one address, and remembers what isn't answered yet."""
+    """Sends to one address, and remembers what isn't answered yet."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -58,9 +58,9 @@ class Echo:
         protocol = socket.IPPROTO_ICMPV6 if self.six else socket.IPPROTO_ICMP
         self.sock = socket.socket(family, socket.SOCK_RAW, protocol)
         self.sock.setblocking(False)
-        self.sock.connect((address, 0))  # else it would hear the answers to all others
+        self.sock.connect((address, 0))  # otherwise it receives all answers
 
-    def ask(self) -> None:
+    def send(self) -> None:
         self.sent += 1
         body = self.tag + struct.pack("!I", self.sent)
         head = struct.pack("!BBHHH", 128 if self.six else 8, 0, 0, 1, self.sent & 0xFFFF)
@@ -68,10 +68,10 @@ class Echo:
         if not self.six:
             message = message[:2] + checksum(message).to_bytes(2) + message[4:]
         self.waiting[self.sent] = time.monotonic()
-        with suppress(OSError):  # what can't be sent is lost
+        with suppress(OSError):  # counts as lost
             self.sock.send(message)
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         try:
             data = self.sock.recv(2048)[0 if self.six else _IPV4_HEADER :]
         except OSError:
@@ -80,18 +80,18 @@ class Echo:
             self.waiting.pop(struct.unpack_from("!I", data, 16)[0], None)
 
 
-async def _ask_all(addresses: list[str], every_s: float) -> list[Echo]:
+async def _send_all(addresses: list[str], every_s: float) -> list[Echo]:
     echoes = [Echo(address) for address in addresses]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin, stop.set)
     for echo in echoes:
-        loop.add_reader(echo.sock, echo.hear)
+        loop.add_reader(echo.sock, echo.receive)
     print("ready", flush=True)
     due_s = time.monotonic()
     while not stop.is_set():
         for echo in echoes:
-            echo.ask()
+            echo.send()
         due_s = max(due_s + every_s, time.monotonic())
         await asyncio.sleep(due_s - time.monotonic())
     await asyncio.sleep(_GRACE_S)
@@ -102,10 +102,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("addresses", nargs="+", metavar="ADDRESS")
     parser.add_argument("--every", type=float, default=0.01, metavar="SECONDS")
-    chosen = parser.parse_args()
-    echoes = asyncio.run(_ask_all(chosen.addresses, chosen.every))
-    found = {e.address: {"sent": e.sent, "lost": sorted(e.waiting.values())} for e in echoes}
-    print(json.dumps(found))
+    options = parser.parse_args()
+    echoes = asyncio.run(_send_all(options.addresses, options.every))
+    rows = {e.address: {"sent": e.sent, "lost": sorted(e.waiting.values())} for e in echoes}
+    print(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """`failover`: an uplink dies; how long until the host, or a name, has left it, and is back.
 
-Rules: what counts is what can be seen from outside the system under measurement: where the kernel
-would send a packet, or which addresses a DNS server names. A trial begins at a random place between
-two probes. Slow systems run in worlds beside one another, and beside the quick ones.
+Rules: measured from outside the system: where the kernel would send a packet, or which addresses a
+DNS server returns. A trial begins at a random time between two probes. Slow systems run in parallel
+worlds.
 """
 
 from __future__ import annotations
@@ -35,33 +35,32 @@ _WORLDS = 5  # at a time, beside the slow peers'
 _LOSS = 1  # per cent
 _DELAY_MS = 25  # each way
 _CALM_S = 10.0
-_VIGIL_S = 300.0
+_IDLE_S = 300.0
 _HOW = f"""\
-The lab's world `two`. At a random moment the provider of the first uplink forwards nothing any
-more, both ways, while its router still answers (*blackhole*), or the link loses its carrier.
-*Down* is the time from just before the command that does this until the kernel's answer to "by
-which interface to the client?" has moved to the other uplink, or until the answer of the DNS
-server has lost the dead address; *up* the time from just before the command that ends it until all
-is as before. The kernel is asked at each of its own notifications, and every 20 ms; the DNS server
-every 10 ms.
+The lab's world `two`. At a random time the provider of the first uplink stops forwarding in both
+directions while its router still answers (*blackhole*), or the link loses its carrier. *Down* is
+the time from just before that command until the kernel's route to the client has moved to the other
+uplink, or until the DNS server's answer no longer has the dead address. *Up* is the time from just
+before the command that ends the fault until everything is as before. *False alarms* are counted in
+{_IDLE_S / 60:g} minutes without a fault, at {_LOSS} % loss in each direction.
 
-**ifdefault** runs with its default settings, but for ranks that say which uplink comes first: one
-ICMP probe each 500 ms a path, that is for each uplink and family, and bursts when one is lost. A
-trial's time is that of IPv4 or of IPv6, whichever took longer; the daemon is started afresh before
-each, since it lets an uplink that failed lately wait longer, and is tried after {_CALM_S:g} s of
-quiet. The peers run on and on; lsm and keepalived as configured here are IPv4 only.
+The kernel is queried at each of its notifications and every 20 ms, the DNS server every 10 ms.
 
-**lsm** pings the client over each uplink; its event script deletes the default by the first
-uplink, and puts it back (a worse one stays, for lsm's own sockets). **keepalived**: a VRRP
-instance on the first uplink's interface, without a peer, holds the default as a virtual route; a
+**ifdefault** runs with default settings, except for ranks that make the first uplink primary: one
+ICMP probe every 500 ms for each path (uplink and family), and bursts after a loss. A trial's time
+is that of the slower family. The daemon is restarted without state before each trial, because
+damping keeps an uplink that failed recently down for longer, and has {_CALM_S:g} s before the
+fault. The peers aren't restarted; lsm and keepalived, as configured here, are IPv4 only.
+
+**lsm** pings the client over each uplink; its event script deletes and restores the default route
+of the first uplink (one with a higher metric remains for lsm's own sockets). **keepalived** has a
+VRRP instance without a peer on the first uplink's interface, with the default as a virtual route; a
 `track_script` pings over that interface. **gdnsd** (`multifo`, `tcp_connect`) and **PowerDNS**
-(`ifportup` with `selector='all'`) run on the client, outside, as monitors of a name's addresses
-do, and check port 80 of both of the host's addresses. How long resolvers keep an old answer comes
-on top for these two. Apart from keepalived and ifdefault none looks at the carrier; when it is
-lost, the provider's router soon tells gdnsd and PowerDNS that the host is unreachable. *Steady*
-settings are the quickest we found at which a lone lost packet isn't yet a failure (a TCP
-connection needs its second SYN, after 1 s); *false alarms* are how often a system acted in
-{_VIGIL_S / 60:g} minutes in which nothing happened, at {_LOSS} % loss in each direction."""
+(`ifportup` with `selector='all'`) run on the client and check port 80 of both of the host's
+addresses. For these two the time for which resolvers cache an old answer is not included. Only
+keepalived and ifdefault watch the carrier; when it is lost, the provider's router soon reports the
+host unreachable to gdnsd and PowerDNS. *Steady* settings are the fastest that we found with which a
+single lost packet is no failure (a TCP connection needs its second SYN, after 1 s)."""
 
 
 class _Ours:
@@ -80,30 +79,30 @@ class _Ours:
         self._daemons[world.name].start_afresh()
 
 
-def _lossy(world: World) -> None:
+def _add_loss(world: World) -> None:
     for provider in ("isp-a", "isp-b"):
-        faults.inflict(world, "loss", provider, _LOSS)
+        faults.inject(world, "loss", provider, _LOSS)
 
 
-def _distant(world: World) -> None:
+def _add_delay(world: World) -> None:
     for provider in ("isp-a", "isp-b"):
-        faults.inflict(world, "delay", provider, _DELAY_MS)
+        faults.inject(world, "delay", provider, _DELAY_MS)
 
 
-def _distant_and_lossy(world: World) -> None:
-    _distant(world)
-    _lossy(world)
+def _add_delay_and_loss(world: World) -> None:
+    _add_delay(world)
+    _add_loss(world)
 
 
 _ours = _Ours()
-_US = System(
+_DEFAULT = System(
     "ifdefault", "default", "2/s", _ours.start, calm_s=_CALM_S, up_s=30.0, again=_ours.again
 )
-_US_DISTANT = replace(_US, settings=f"default, RTT {2 * _DELAY_MS} ms", prepare=_distant)
-_US_LOSSY = replace(
-    _US,
+_DISTANT = replace(_DEFAULT, settings=f"default, RTT {2 * _DELAY_MS} ms", prepare=_add_delay)
+_LOSSY = replace(
+    _DEFAULT,
     settings=f"default, RTT {2 * _DELAY_MS} ms, {_LOSS} % loss",
-    prepare=_distant_and_lossy,
+    prepare=_add_delay_and_loss,
 )
 
 _PING = f"exec ping -q -n -c 1 -W 1 -I {DEVICE} {FAR[0]}\n"
@@ -156,28 +155,36 @@ _PEERS = (
 
 
 def run() -> Report:
-    ours = [Job(_US, BLACKHOLE, 5)] * 10 + [Job(_US, CARRIER, 4)] * 5
-    ours += [Job(_US_DISTANT, BLACKHOLE, 4)] * 5 + [Job(_US_LOSSY, BLACKHOLE, 4)] * 5
+    ours = [Job(_DEFAULT, BLACKHOLE, 5)] * 10 + [Job(_DEFAULT, CARRIER, 4)] * 5
+    ours += [Job(_DISTANT, BLACKHOLE, 4)] * 5 + [Job(_LOSSY, BLACKHOLE, 4)] * 5
     slow = [Job(_GDNSD, BLACKHOLE, 1)] * 3 + [Job(_LSM, BLACKHOLE, 2)] * 3
     peers = [Job(system, BLACKHOLE, 5) for system in _PEERS] * 2
     peers += [Job(system, CARRIER, 5) for system in _PEERS]
-    watched = [replace(system, prepare=_lossy) for system in (*_PEERS, _LSM, _GDNSD, _US)]
+    watched = [replace(system, prepare=_add_loss) for system in (*_PEERS, _LSM, _GDNSD, _DEFAULT)]
     with ThreadPoolExecutor(2) as pool:
         slowly = pool.submit(run_jobs, slow, len(slow))
-        found = run_jobs(ours, _WORLDS)
-        alarms = pool.submit(watch_idly, watched, _VIGIL_S)
-        found.update(run_jobs(peers, _WORLDS))
-        found.update(slowly.result())
+        trials_by_case = run_jobs(ours, _WORLDS)
+        alarms = pool.submit(watch_idly, watched, _IDLE_S)
+        trials_by_case.update(run_jobs(peers, _WORLDS))
+        trials_by_case.update(slowly.result())
         false_alarms = alarms.result()
     samples = {
-        "trials": {" | ".join(key): list(map(asdict, trials)) for key, trials in found.items()},
+        "trials": {
+            " | ".join(key): list(map(asdict, trials)) for key, trials in trials_by_case.items()
+        },
         "false alarms": false_alarms,
     }
-    return Report("Failover", _HOW, tuple(_figures(found)), _tables(found, false_alarms), samples)
+    return Report(
+        "Failover",
+        _HOW,
+        tuple(_figures(trials_by_case)),
+        _tables(trials_by_case, false_alarms),
+        samples,
+    )
 
 
 def _last(times: Sequence[tuple[float | None, ...]]) -> list[float]:
-    """When the last gauge of each trial had moved; without those where one never did."""
+    """When the last gauge of each trial changed; without trials where one never did."""
     return [max(filter(None, trial)) for trial in times if None not in trial]
 
 
@@ -189,24 +196,24 @@ def _ups(trials: Sequence[Trial]) -> list[float]:
     return _last([trial.up_s for trial in trials])
 
 
-def _figures(found: Trials) -> Iterator[Figure]:
-    for system in (_US, _US_DISTANT, _US_LOSSY):
-        trials = found[system.title, BLACKHOLE.name]
+def _figures(trials_by_case: Trials) -> Iterator[Figure]:
+    for system in (_DEFAULT, _DISTANT, _LOSSY):
+        trials = trials_by_case[system.title, BLACKHOLE.name]
         of, down_s = f"{system.settings}, blackhole: ", _downs(trials)
         yield Figure(f"{of}trials", len(trials))
         yield Figure(f"{of}down, median", median(down_s), "s", 0.8)
         yield Figure(f"{of}down, p95", quantile(down_s, 0.95), "s", 1.2)
         yield Figure(f"{of}down, longest", max(down_s), "s")
-        yield from _others(of, trials)
-    trials = found[_US.title, CARRIER.name]
-    of, down_s = f"{_US.settings}, carrier: ", _downs(trials)
+        yield from _recovery(of, trials)
+    trials = trials_by_case[_DEFAULT.title, CARRIER.name]
+    of, down_s = f"{_DEFAULT.settings}, carrier: ", _downs(trials)
     yield Figure(f"{of}trials", len(trials))
     yield Figure(f"{of}down, median", median(down_s) * 1000, "ms")
     yield Figure(f"{of}down, longest", max(down_s) * 1000, "ms", 100)
-    yield from _others(of, trials)
+    yield from _recovery(of, trials)
 
 
-def _others(of: str, trials: Sequence[Trial]) -> Iterator[Figure]:
+def _recovery(of: str, trials: Sequence[Trial]) -> Iterator[Figure]:
     never = sum(None in (*trial.down_s, *trial.up_s) for trial in trials)
     first = min(time for trial in trials for time in trial.up_s if time is not None)
     yield Figure(f"{of}recovery, shortest", first, "s", 2, at_least=True)
@@ -215,23 +222,32 @@ def _others(of: str, trials: Sequence[Trial]) -> Iterator[Figure]:
     yield Figure(f"{of}false alarms", sum(trial.false_alarms for trial in trials), target=0)
 
 
-def _tables(found: Trials, false_alarms: dict[str, int]) -> tuple[Table, ...]:
-    systems = (_US, _US_DISTANT, _US_LOSSY, _LSM, _PEERS[0], *_PEERS[1:3], _GDNSD, *_PEERS[3:])
+def _tables(trials_by_case: Trials, false_alarms: dict[str, int]) -> tuple[Table, ...]:
+    systems = (_DEFAULT, _DISTANT, _LOSSY, _LSM, _PEERS[0], *_PEERS[1:3], _GDNSD, *_PEERS[3:])
     heads = ("system", "settings", "probes", "trials", "down, median", "longest", "up, median")
-    told = (*heads, "longest", "false alarms")
+    all_heads = (*heads, "longest", "false alarms")
     return (
         Table(
-            "Blackhole, in seconds:", told, tuple(_rows(systems, BLACKHOLE, found, false_alarms))
+            "Blackhole, in seconds",
+            all_heads,
+            tuple(_rows(systems, BLACKHOLE, trials_by_case, false_alarms)),
         ),
-        Table("Carrier lost, in seconds:", told[:-1], tuple(_rows(systems, CARRIER, found))),
+        Table(
+            "Carrier lost, in seconds",
+            all_heads[:-1],
+            tuple(_rows(systems, CARRIER, trials_by_case)),
+        ),
     )
 
 
 def _rows(
-    systems: Sequence[System], cut: Cut, found: Trials, false_alarms: dict[str, int] | None = None
+    systems: Sequence[System],
+    cut: Cut,
+    trials_by_case: Trials,
+    false_alarms: dict[str, int] | None = None,
 ) -> Iterator[tuple[str, ...]]:
     for system in systems:
-        if trials := found.get((system.title, cut.name)):
+        if trials := trials_by_case.get((system.title, cut.name)):
             times = [*_spread(_downs(trials)), *_spread(_ups(trials))]
             alarms = [] if false_alarms is None else [str(false_alarms.get(system.title, ""))]
             yield system.name, system.settings, system.pace, str(len(trials)), *times, *alarms

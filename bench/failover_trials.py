@@ -1,8 +1,8 @@
-"""Trials of a failover: cut one uplink, see when the system acts; mend it, see when it returns.
+"""Trials of a failover: cut one uplink and time the reaction; restore it and time the return.
 
-Rules: all times are of the monotonic clock. A fault counts from just before the command that makes
-it, so its own few milliseconds are part of every figure; its end from just before the command that
-ends it. What moved before there was a fault is a false alarm, and is counted as such.
+Rules: all times are of the monotonic clock. A fault begins just before the command that starts it,
+so that command's few milliseconds are part of every figure; likewise for its end. A change before
+the fault is a false alarm.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-from bench.clock import say
+from bench.clock import log
 from bench.observer import Watch
 from ifdefault.kernel import nft
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import load
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 
-_HOLD_S = 1.0  # how long at least a fault goes on, and the calm before it
+_HOLD_S = 1.0  # the shortest fault, and the shortest calm before it
 _BEGIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """What to look at: `watch`'s `key`, which has the value `intact` while nothing is wrong."""
+    """What to observe: `watch`'s `key`, which has the value `intact` without a fault."""
 
     watch: Watch
     key: str
@@ -39,7 +40,7 @@ Start = Callable[[World], Sequence[Gauge]]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A way in which an uplink dies, laid at its provider's router."""
+    """A way in which an uplink dies, at its provider's router."""
 
     name: str
     begin: Callable[[Node], None]
@@ -61,7 +62,7 @@ def _unplug(node: Node) -> None:
 
 def _plug(node: Node) -> None:
     node.ip("link set cust0 up\n")
-    node.lay()  # a link that went down took its routes along
+    node.configure()  # a link that goes down loses its routes
 
 
 BLACKHOLE = Cut("blackhole", _drop, _pass)
@@ -70,16 +71,16 @@ CARRIER = Cut("carrier", _unplug, _plug)
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A system with settings, and how it is tried. A fault begins and ends at a random place
-    within `period_s`, after a calm of `calm_s`. `again` is done between two trials."""
+    """A system with settings, and how it is measured. A fault begins and ends at a random time
+    within `period_s`, after a calm of `calm_s`. `again` is called between two trials."""
 
     name: str
     settings: str
-    pace: str  # what it sends to find out, an uplink, when all is well
+    pace: str  # its probes for an uplink, without a fault
     start: Start
     period_s: float = 1.0
     calm_s: float = _HOLD_S
-    down_s: float = 30.0  # no trial waits longer for it to act
+    down_s: float = 30.0  # timeouts
     up_s: float = 60.0
     again: Callable[[World], None] = field(default=lambda world: None)
     prepare: Callable[[World], None] = field(default=lambda world: None)
@@ -91,8 +92,8 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One fault. By gauge: how long until the system acted and until it was as before; None if
-    it never did so in the time that it had."""
+    """One fault. By gauge: how long until the system acted, and until all was as before; None
+    after a timeout."""
 
     down_s: tuple[float | None, ...]
     up_s: tuple[float | None, ...]
@@ -101,7 +102,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Trials one after another, in a world of their own."""
+    """Consecutive trials, in their own world."""
 
     system: System
     cut: Cut
@@ -116,7 +117,7 @@ def intact_at_first(system: System, world: World) -> Sequence[Gauge]:
 
 
 def intact(*gauges: Gauge) -> Sequence[Gauge]:
-    """The gauges, when all of them say that nothing is wrong."""
+    """Wait until all gauges show that nothing is wrong."""
     for gauge in gauges:
         eventually(partial(_is_intact, gauge), _BEGIN_S, what=f"{gauge.key} is {gauge.intact}")
     return gauges
@@ -127,23 +128,23 @@ def _is_intact(gauge: Gauge) -> bool:
 
 
 def run(jobs: Sequence[Job], worlds: int) -> Trials:
-    """All trials, in so many worlds at a time; the first jobs begin first."""
-    found: Trials = {}
+    """All trials, in so many worlds at a time, in order."""
+    trials: Trials = {}
     with ThreadPoolExecutor(worlds) as pool:
         futures: list[tuple[Job, Future[list[Trial]]]] = [
             (job, pool.submit(_series, job)) for job in jobs
         ]
         try:
             for job, future in futures:
-                found.setdefault((job.system.title, job.cut.name), []).extend(future.result())
+                trials.setdefault((job.system.title, job.cut.name), []).extend(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return found
+    return trials
 
 
 def watch_idly(systems: Sequence[System], seconds: float) -> dict[str, int]:
-    """By name and settings: how often each acted while nothing happened, all at the same time."""
+    """By name and settings: how often each acted without a fault, all at the same time."""
 
     def count(system: System) -> int:
         with World.up(load("two")) as world:
@@ -167,38 +168,42 @@ def _series(job: Job) -> list[Trial]:
             if number:
                 system.again(world)
             trials.append(_trial(world["isp-a"], system, job.cut, gauges))
-    told = ", ".join("never" if t is None else f"{t:.2f}" for trial in trials for t in trial.down_s)
-    say(f"{system.title}, {job.cut.name}: {told} s")
+    times = [time_s for trial in trials for time_s in trial.down_s]
+    text = ", ".join("never" if time_s is None else f"{time_s:.2f}" for time_s in times)
+    log(f"{system.title}, {job.cut.name}: {text} s")
     return trials
 
 
 def _trial(provider: Node, system: System, cut: Cut, gauges: Sequence[Gauge]) -> Trial:
     intact(*gauges)
     calm_since_s = time.monotonic()
-    time.sleep(system.calm_s + random.uniform(0, system.period_s))  # the fault's random place
+    time.sleep(system.calm_s + random.uniform(0, system.period_s))
     false_alarms = sum(_alarms(gauge, calm_since_s) for gauge in gauges)
     intact(*gauges)
     cut_s = time.monotonic()
     cut.begin(provider)
     down_s = _when(gauges, lambda gauge, value: value != gauge.intact, cut_s, system.down_s)
     time.sleep(_HOLD_S + random.uniform(0, system.period_s))
-    mend_s = time.monotonic()
+    restored_s = time.monotonic()
     cut.end(provider)
-    up_s = _when(gauges, lambda gauge, value: value == gauge.intact, mend_s, system.up_s)
+    up_s = _when(gauges, lambda gauge, value: value == gauge.intact, restored_s, system.up_s)
     return Trial(down_s, up_s, false_alarms)
 
 
 def _alarms(gauge: Gauge, since_s: float) -> int:
-    """How often the system acted without a cause."""
-    seen = gauge.watch.seen(gauge.key)
-    return sum(sight.at_s > since_s and sight.value != gauge.intact for sight in seen)
+    """How often the system acted without a fault."""
+    changes = gauge.watch.seen(gauge.key)
+    return sum(change.at_s > since_s and change.value != gauge.intact for change in changes)
 
 
 def _when(
-    gauges: Sequence[Gauge], wanted: Callable[[Gauge, str], bool], since_s: float, timeout_s: float
+    gauges: Sequence[Gauge],
+    is_reached: Callable[[Gauge, str], bool],
+    since_s: float,
+    timeout_s: float,
 ) -> tuple[float | None, ...]:
     times_s = []
     for gauge in gauges:
-        found = gauge.watch.when(gauge.key, partial(wanted, gauge), since_s, timeout_s)
-        times_s.append(None if found is None else found - since_s)
+        at_s = gauge.watch.when(gauge.key, partial(is_reached, gauge), since_s, timeout_s)
+        times_s.append(None if at_s is None else at_s - since_s)
     return tuple(times_s)

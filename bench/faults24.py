@@ -1,8 +1,8 @@
-"""`faults24`: a day of random faults on three uplinks, judged and decided, in simulated time.
+"""`faults24`: days of random faults on three uplinks, in simulated time.
 
-Rules: the truth is known at every moment, and held against what the paths say and what the
-decision names. Each uplink has one fault at a time, with health in between; times are exponential.
-An uplink is dead while it has no carrier or swallows all; otherwise it is alive, however bad.
+Rules: the true state is known at any time, and compared with the paths' states and the decision.
+Each uplink has one fault at a time, and healthy times in between; times are exponential. An uplink
+is dead while it has no carrier or drops everything; otherwise it is alive, however bad.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from bench.clock import say
+from bench.clock import log
 from bench.results import Figure, Report, Table
 from bench.stats import quantile
 from ifdefault.health import Candidate, Path, decide
@@ -30,36 +30,36 @@ NAMES = ("isp-a", "isp-b", "isp-c")
 TARGETS = tuple(f"icmp://192.0.2.{n}" for n in range(1, 5))
 HEALTHY_S = 600.0  # mean, between two faults
 RTT_S, SLOW_RTT_S = 0.02, 0.25
-CARRIER_S = 0.02  # until the kernel tells
+CARRIER_S = 0.02  # until the kernel reports it
 CARRIER_OFF, CARRIER_ON = -2, -1
 
-# what happens, and for how long on average; each as often as the others
+# faults and their mean duration, equally often
 FAULTS_S = {"black hole": 60.0, "carrier": 30.0, "loss": 300.0, "bursts": 300.0, "delay": 120.0}
 FAULTS_S |= {"flapping": 60.0}
 LOSS = 0.2
 BURST_S, BURST_EVERY_S = 0.2, 20.0
 FLAP_S = 6.0  # mean of each half
 
-NOTICED_S = 1.2  # a death, on a line that hasn't shown bursts of loss
-NOTICED_LATE_S = LONGEST_S + 0.7  # on one that has
+DETECTED_S = 1.2  # a death, on a link without bursts of loss before
+DETECTED_LATE_S = LONGEST_S + 0.7  # on one with bursts
 ANSWERS_S = 1.0
 BACK_S = 5.0
-IN_FLIGHT_S = 0.3  # what is heard so late may have been sent before
+IN_FLIGHT_S = 0.3  # an outcome so late may be of a probe that was sent before
 _HOW = f"""\
 Three uplinks for {DAYS} x 24 simulated hours. Each is healthy for {HEALTHY_S / 60:g} minutes on
-average, then one of these, equally often: a black hole ({FAULTS_S["black hole"]:g} s on average),
-its carrier lost ({FAULTS_S["carrier"]:g} s), {LOSS:.0%} loss ({FAULTS_S["loss"]:g} s), bursts of
-total loss ({BURST_S * 1000:g} ms, one in {BURST_EVERY_S:g} s, for {FAULTS_S["bursts"]:g} s), a
+average, then has one of these faults, equally often: a black hole ({FAULTS_S["black hole"]:g} s on
+average), carrier lost ({FAULTS_S["carrier"]:g} s), {LOSS:.0%} loss ({FAULTS_S["loss"]:g} s), bursts
+of total loss ({BURST_S * 1000:g} ms, one in {BURST_EVERY_S:g} s, for {FAULTS_S["bursts"]:g} s), a
 round trip of {SLOW_RTT_S * 1000:g} ms instead of {RTT_S * 1000:g} ({FAULTS_S["delay"]:g} s), or
-flapping between black hole and life ({FLAP_S:g} s each, for {FAULTS_S["flapping"]:g} s); all times
-are exponential. The daemon's own paths and decision run on it. An uplink is *dead* without carrier
-or in a black hole, and alive otherwise, bursts of loss included. A line that shows bursts, or
-deaths too short to be noticed, is given more time afterwards, for some hours, yet never more than
-{LONGEST_S:g} s of silence."""
+flapping between black hole and healthy ({FLAP_S:g} s each, for {FAULTS_S["flapping"]:g} s). All
+times are exponential. The daemon's paths and decision run on these links. An uplink is *dead*
+without carrier or in a black hole, and alive otherwise, also in bursts of loss. After bursts, or
+deaths too short to be detected, the detector waits longer on that link for some hours, but never
+for more than {LONGEST_S:g} s of silence."""
 
 
 class Phase(NamedTuple):
-    """What an uplink is like from `from_s` on."""
+    """An uplink's true state from `from_s` on."""
 
     from_s: float
     kind: str
@@ -67,7 +67,7 @@ class Phase(NamedTuple):
 
 
 def phases(seed: str) -> Iterator[Phase]:
-    """The life of an uplink, without end."""
+    """The phases of an uplink, without end."""
     rng = random.Random(seed)
     at_s = 0.0
     while True:
@@ -80,7 +80,7 @@ def phases(seed: str) -> Iterator[Phase]:
         else:
             dead_s, alive_s = (FLAP_S, FLAP_S) if kind == "flapping" else (BURST_S, BURST_EVERY_S)
             while at_s < end_s:
-                # A burst of loss is no death: it is to be borne.
+                # a burst of loss is no death
                 yield Phase(at_s, "burst" if kind == "bursts" else kind, kind == "flapping")
                 at_s += rng.expovariate(1 / dead_s)
                 yield Phase(at_s, kind, False)
@@ -89,7 +89,7 @@ def phases(seed: str) -> Iterator[Phase]:
 
 
 class Uplink:
-    """One path, its line, and the truth about it."""
+    """One path, its simulated link, and its true states."""
 
     def __init__(self, name: str, seed: str) -> None:
         self.name = name
@@ -99,43 +99,42 @@ class Uplink:
         self._phases = phases(seed)
         self._random = random.Random(f"{seed} packets").random
         self._next = next(self._phases)
-        # (when, number of the probe, its fate, round trip), or a negative number: the carrier
+        # (when, probe number, outcome, round trip); a negative number is a change of the carrier
         self._events: list[tuple[float, int, Verdict, int]] = []
-        self.turn()
+        self.enter_next_phase()
 
     @property
     def due_s(self) -> float:
         first_s = self._events[0][0] if self._events else math.inf
         return min(self._next.from_s, self.path.wake_s, first_s)
 
-    def turn(self) -> None:
-        """The next phase of its life."""
-        was, self.phase = self.truth[-1] if self.truth else self._next, self._next
+    def enter_next_phase(self) -> None:
+        before, self.phase = self.truth[-1] if self.truth else self._next, self._next
         self.truth.append(self.phase)
         self._next = next(self._phases)
-        told_s = self.phase.from_s + CARRIER_S
+        reported_s = self.phase.from_s + CARRIER_S
         if self.phase.kind == "carrier":
-            heapq.heappush(self._events, (told_s, CARRIER_OFF, "lost", 0))
-        elif was.kind == "carrier":
-            heapq.heappush(self._events, (told_s, CARRIER_ON, "answered", 0))
+            heapq.heappush(self._events, (reported_s, CARRIER_OFF, "lost", 0))
+        elif before.kind == "carrier":
+            heapq.heappush(self._events, (reported_s, CARRIER_ON, "answered", 0))
 
     def step(self, now: float) -> tuple[Transition, ...]:
-        """What is due now."""
-        found: tuple[Transition, ...] = ()
+        """Process what is due now."""
+        steps: tuple[Transition, ...] = ()
         if now >= self._next.from_s:
-            self.turn()
+            self.enter_next_phase()
         elif self._events and self._events[0][0] <= now:
             _, seq, verdict, rtt_us = heapq.heappop(self._events)
             if seq < 0:
-                found = self.path.link(now, verdict == "answered")
+                steps = self.path.link(now, verdict == "answered")
             else:
-                found = self.path.observe(now, seq, verdict, rtt_us)
+                steps = self.path.observe(now, seq, verdict, rtt_us)
         else:
             for ask in self.path.asks(now):
                 self._send(now, ask)
-            found = self.path.tick(now)
-        self.steps += found
-        return found
+            steps = self.path.tick(now)
+        self.steps += steps
+        return steps
 
     def _send(self, now: float, ask: Ask) -> None:
         kind = self.phase.kind
@@ -153,13 +152,13 @@ class Uplink:
 
 @dataclass(slots=True)
 class Day:
-    """What came of a day."""
+    """The results of a day."""
 
-    noticed_s: list[float] = field(default_factory=list)  # deaths on lines that had shown no bursts
-    noticed_late_s: list[float] = field(default_factory=list)  # on those that had
-    overlooked_s: list[float] = field(default_factory=list)  # how long others lasted
-    answers_s: list[float] = field(default_factory=list)  # from life to `recovering`
-    first_back_s: list[float] = field(default_factory=list)  # from life to `up`, not damped
+    detected_s: list[float] = field(default_factory=list)  # deaths on links without bursts before
+    detected_late_s: list[float] = field(default_factory=list)  # on links with bursts before
+    undetected_s: list[float] = field(default_factory=list)  # how long other deaths lasted
+    answers_s: list[float] = field(default_factory=list)  # from alive again to `recovering`
+    first_back_s: list[float] = field(default_factory=list)  # from alive again to `up`, not damped
     fell_in_bursts: int = 0
     fell_alive: int = 0
     wrong_s: list[float] = field(default_factory=list)  # the default on a dead uplink, others alive
@@ -169,7 +168,7 @@ class Day:
 
 
 def run() -> Report:
-    say(f"{DAYS} days of faults on {len(NAMES)} uplinks")
+    log(f"{DAYS} days of faults on {len(NAMES)} uplinks")
     with multiprocessing.get_context("forkserver").Pool() as pool:
         days = pool.map(live, range(DAYS))
     return _report(days)
@@ -186,9 +185,9 @@ def live(seed: int, seconds: float = DAY_S) -> Day:
         now = uplink.due_s
         if now >= seconds:
             break
-        found = uplink.step(now)
-        day.transitions += len(found)
-        if found:
+        steps = uplink.step(now)
+        day.transitions += len(steps)
+        if steps:
             before, decision = decision, decide(_candidates(uplinks))
             day.moves += before.ranking(4)[0] != decision.ranking(4)[0]
         wrong = _is_wrong(uplinks, decision)
@@ -198,17 +197,17 @@ def live(seed: int, seconds: float = DAY_S) -> Day:
             day.wrong_s.append(now - wrong_from_s)
             wrong_from_s = math.nan
     for uplink in uplinks:
-        _hold_against_truth(day, uplink)
+        _compare(day, uplink)
     return day
 
 
 def _candidates(uplinks: list[Uplink]) -> list[Candidate]:
-    found = [one.path.health() for one in uplinks]
-    return [Candidate(h.uplink, 4, state=h.state, down_since_s=h.since_s) for h in found]
+    health = [uplink.path.health() for uplink in uplinks]
+    return [Candidate(h.uplink, 4, state=h.state, down_since_s=h.since_s) for h in health]
 
 
 def _is_wrong(uplinks: list[Uplink], decision: Decision) -> bool:
-    """The default goes to a dead uplink while one is up that lives."""
+    """Whether the default goes to a dead uplink while another is alive and up."""
     first = decision.ranking(4)[0]
     dead = {one.name for one in uplinks if one.phase.dead}
     alive = any(
@@ -217,7 +216,7 @@ def _is_wrong(uplinks: list[Uplink], decision: Decision) -> bool:
     return first in dead and alive
 
 
-class Life(NamedTuple):
+class Span(NamedTuple):
     """A time in which an uplink was dead, or alive, all along."""
 
     from_s: float
@@ -227,91 +226,89 @@ class Life(NamedTuple):
     burst_before: bool
 
 
-def _lives(truth: list[Phase]) -> Iterator[Life]:
-    """Join what is alike; the last, unfinished, isn't told."""
+def _spans(truth: list[Phase]) -> Iterator[Span]:
+    """Join phases of equal state; the unfinished last one is left out."""
     from_s, bursts, seen = 0.0, list[tuple[float, float]](), False
     for phase, after in pairwise(truth):
         if phase.kind == "burst":
             bursts.append((phase.from_s, after.from_s))
         if phase.dead != after.dead:
-            yield Life(from_s, after.from_s, phase.dead, tuple(bursts), seen)
-            # a short death teaches as a burst of loss does
-            short = phase.dead and after.from_s - from_s < NOTICED_S
+            yield Span(from_s, after.from_s, phase.dead, tuple(bursts), seen)
+            # the loss model learns short deaths as bursts of loss
+            short = phase.dead and after.from_s - from_s < DETECTED_S
             seen = seen or bool(bursts) or short
             from_s, bursts = after.from_s, []
 
 
-def _hold_against_truth(day: Day, uplink: Uplink) -> None:
-    """Compare each death and each return to life with what the path said."""
-    for life in _lives(uplink.truth):
+def _compare(day: Day, uplink: Uplink) -> None:
+    """Compare each death and each return with the path's states."""
+    for span in _spans(uplink.truth):
         state: PathState = "unproven"
         inside = []
         for step in uplink.steps:
-            if step.at_s < life.from_s:
+            if step.at_s < span.from_s:
                 state = step.state
-            elif step.at_s < life.to_s:
+            elif step.at_s < span.to_s:
                 inside.append(step)
         falls = [step.at_s for step in inside if step.state == "down"]
-        if life.dead:
+        if span.dead:
             day.deaths += 1
             if state not in ("up", "degraded"):
                 continue  # it wasn't used anyway
             if falls:
-                noticed = day.noticed_late_s if life.burst_before else day.noticed_s
-                noticed.append(falls[0] - life.from_s)
+                detected = day.detected_late_s if span.burst_before else day.detected_s
+                detected.append(falls[0] - span.from_s)
             else:
-                day.overlooked_s.append(life.to_s - life.from_s)
+                day.undetected_s.append(span.to_s - span.from_s)
             continue
         for at_s in falls:
-            if at_s < life.from_s + IN_FLIGHT_S:
-                continue  # the losses were those of the death before
-            burst = any(a <= at_s <= b + IN_FLIGHT_S for a, b in life.bursts)
+            if at_s < span.from_s + IN_FLIGHT_S:
+                continue  # losses of the death before
+            burst = any(a <= at_s <= b + IN_FLIGHT_S for a, b in span.bursts)
             day.fell_in_bursts += burst
             day.fell_alive += not burst
         if state == "down" and inside:
-            day.answers_s.append(inside[0].at_s - life.from_s)
-            healed = [step for step in inside[1:2] if step.state == "up"]
-            if healed and healed[0].cause == f"answers for {HealthConfig().recover_s:g} s":
-                day.first_back_s.append(healed[0].at_s - life.from_s)
+            day.answers_s.append(inside[0].at_s - span.from_s)
+            up = [step for step in inside[1:2] if step.state == "up"]
+            if up and up[0].cause == f"answers for {HealthConfig().recover_s:g} s":
+                day.first_back_s.append(up[0].at_s - span.from_s)
 
 
 def _report(days: list[Day]) -> Report:
     def all_of(name: str) -> list[float]:
         return [value for day in days for value in getattr(day, name)]
 
-    noticed, late = all_of("noticed_s"), all_of("noticed_late_s")
-    overlooked, answers = all_of("overlooked_s"), all_of("answers_s")
+    detected, late = all_of("detected_s"), all_of("detected_late_s")
+    undetected, answers = all_of("undetected_s"), all_of("answers_s")
     back, wrong = all_of("first_back_s"), all_of("wrong_s")
     limits: list[tuple[str, list[float], float | None]] = [
-        ("a death noticed, line without bursts before", noticed, NOTICED_S),
-        ("a death noticed, line with bursts before", late, NOTICED_LATE_S),
-        ("a death overlooked", overlooked, NOTICED_LATE_S),
-        ("the first answer after a return to life", answers, ANSWERS_S),
-        ("back up where nothing is damped", back, BACK_S),
-        ("the default on a dead uplink while another is up", wrong, NOTICED_LATE_S),
+        ("death detected, link without bursts before", detected, DETECTED_S),
+        ("death detected, link with bursts before", late, DETECTED_LATE_S),
+        ("death not detected", undetected, DETECTED_LATE_S),
+        ("first answer after a return", answers, ANSWERS_S),
+        ("up again, not damped", back, BACK_S),
+        ("default on a dead uplink while another is up", wrong, DETECTED_LATE_S),
     ]
     figures = [
-        *(Figure(f"{what}, longest", max(found), "s", limit) for what, found, limit in limits),
+        *(Figure(f"{what}, longest", max(times), "s", limit) for what, times, limit in limits),
         Figure(
-            "fell in a burst of loss, times a day on all three",
+            "down in a burst of loss, times a day on all three",
             sum(d.fell_in_bursts for d in days) / DAYS,
         ),
-        Figure(
-            "fell while alive otherwise, times in all", sum(d.fell_alive for d in days), target=0
-        ),
+        Figure("down while alive otherwise, times", sum(d.fell_alive for d in days), target=0),
     ]
     rows = [
-        (what, str(len(found)), *(f"{quantile(found, part):.2f} s" for part in (0.5, 0.95, 1)))
-        for what, found, _ in limits
+        (what, str(len(times)), *(f"{quantile(times, part):.2f} s" for part in (0.5, 0.95, 1)))
+        for what, times, _ in limits
     ]
     counts = (
         f"{sum(day.deaths for day in days)} deaths, {sum(day.transitions for day in days)}"
-        f" transitions; the default moved {sum(day.moves for day in days)} times."
+        f" transitions, {sum(day.moves for day in days)} moves of the default"
     )
     return Report(
         "Simulated days of faults",
         _HOW,
         tuple(figures),
-        (Table(f"{counts} How long:", ("", "times", "median", "p95", "longest"), tuple(rows)),),
-        {what: [round(value, 3) for value in found] for what, found, _ in limits},
+        (Table(f"Durations ({counts})", ("", "times", "median", "p95", "longest"), tuple(rows)),),
+        {what: [round(value, 3) for value in times] for what, times, _ in limits},
     )

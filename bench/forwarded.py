@@ -1,8 +1,8 @@
-"""`forwarded`: thousands of connections to content servers behind the host, and what they saw.
+"""`forwarded`: thousands of connections to servers behind the host, and the addresses they saw.
 
-Rules: a content server tells each caller the address that it sees, and the caller compares; what
-was misrouted the providers' own source filters count. A caller behind the host is masqueraded: its
-content server must see the host.
+Rules: a server replies with the address that it sees, and the client compares; misrouted packets
+are counted by the providers' source filters. A client behind the host is masqueraded, so the server
+must see the host.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from bench import behind, calls
-from bench.behind import CADDY_HTTP, ROUTER, WEB1, WEB2, part
-from bench.clock import say
+from bench import calls, lan
+from bench.clock import log
+from bench.lan import CADDY_HTTP, ROUTER, WEB1, WEB2, part
 from bench.results import Figure, Report, Table
 from bench.subject import Subject
 from ifdefault.lab import ports, services
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
 
-_TELL = 7900
+_ECHO = 7900
 _PUBLISHED, _CONTAINER = 8080, 7000
 _HOW = """\
-The lab's world `lan`: the host forwards to content servers on a LAN, by a `[[forward]]` each: port
-80 to nginx on two of them, 8080 to Caddy's HTTP/1 on another port, UDP port 443 to its HTTP/3
-(asked by aioquic), and TCP and UDP 7900 to a server that tells everybody his address and echoes.
-The world `docker`: a container that Docker's own rules publish, under `forwarded = "follow"`. New
-flows to each of the host's four addresses (two uplinks, IPv4 and IPv6), from four addresses of the
-client in each family; and from a client on the LAN (*desk*) and from the host itself, whose
-connections hairpin. *Failed* is no answer within 5 s, or a wrong one; *another address* is one that
-isn't the client's own, or for a hairpin, the host's; *misrouted* counts packets refused by the
-providers' own source filters."""
+The lab's world `lan`: the host forwards to servers on a LAN, with a `[[forward]]` each: port 80 to
+nginx on two of them, 8080 to Caddy's HTTP/1 on another port, UDP port 443 to its HTTP/3 (client:
+aioquic), and TCP and UDP 7900 to a server that replies with the client's address and echoes. The
+world `docker`: a container published by Docker's own rules, with `forwarded = "follow"`. New flows
+go to each of the host's four addresses (two uplinks, IPv4 and IPv6), from four addresses of the
+client in each family; and from a client on the LAN (*desk*) and from the host itself (*hairpin*).
+*Failed*: no answer within 5 s, or a wrong one. *Another address*: the server saw another address
+than the client's, or for a hairpin, than the host's. *Misrouted*: packets dropped by the providers'
+source filters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Callers on a node, `count` from it to each address of the host."""
+    """Calls from a node, `count` to each address of the host."""
 
     name: str
     node: str
@@ -47,7 +47,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one kind of calls to one address of the host."""
+    """The outcome of one kind of calls to one address of the host."""
 
     name: str
     uplink: str
@@ -62,11 +62,11 @@ class Row:
 _LAN = (
     Kind("TCP to nginx", "client", "http", ports.HTTP, 500),
     Kind("TCP to Caddy, HTTP/1", "client", "http", 8080, 500),
-    Kind("TCP echo", "client", "tcp", _TELL, 250),
-    Kind("UDP echo", "client", "udp", _TELL, 500),
+    Kind("TCP echo", "client", "tcp", _ECHO, 250),
+    Kind("UDP echo", "client", "udp", _ECHO, 500),
     Kind("QUIC, HTTP/3 to Caddy", "client", "quic", ports.QUIC, 125, 8),
     Kind("hairpin from the LAN", "desk", "http", ports.HTTP, 100),
-    Kind("hairpin from the LAN, UDP", "desk", "udp", _TELL, 50),
+    Kind("hairpin from the LAN, UDP", "desk", "udp", _ECHO, 50),
     Kind("hairpin from the host", "host", "http", ports.HTTP, 75),
 )
 _DOCKER = (
@@ -74,10 +74,10 @@ _DOCKER = (
     Kind("UDP to a container", "client", "udp", _PUBLISHED, 100),
 )
 _FORWARDS = (
-    behind.forward(["tcp:80"], [*WEB1, *WEB2]),
-    behind.forward(["tcp:8080"], [f"{WEB1[0]}:{CADDY_HTTP}", f"[{WEB1[1]}]:{CADDY_HTTP}"]),
-    behind.forward(["tcp:443", "udp:443"], WEB1),
-    behind.forward([f"tcp:{_TELL}", f"udp:{_TELL}"], WEB2),
+    lan.forward(["tcp:80"], [*WEB1, *WEB2]),
+    lan.forward(["tcp:8080"], [f"{WEB1[0]}:{CADDY_HTTP}", f"[{WEB1[1]}]:{CADDY_HTTP}"]),
+    lan.forward(["tcp:443", "udp:443"], WEB1),
+    lan.forward([f"tcp:{_ECHO}", f"udp:{_ECHO}"], WEB2),
 )
 
 
@@ -86,9 +86,9 @@ def run() -> Report:
     with World.up(load("lan")) as world:
         for name in ("web1", "web2"):
             services.nginx(world[name])
-        behind.caddy(world["web1"])
-        calls.serve(world["web2"], _TELL)
-        Subject(world).apply(behind.text(*_FORWARDS))
+        lan.caddy(world["web1"])
+        calls.serve(world["web2"], _ECHO)
+        Subject(world).apply(lan.text(*_FORWARDS))
         for kind in _LAN:
             rows += _call(world, kind)
     with World.up(load("docker")) as world:
@@ -97,7 +97,7 @@ def run() -> Report:
         for kind in _DOCKER:
             rows += _call(world, kind)
     samples = {"rows": [asdict(row) for row in rows]}
-    title = "Connections to what lies behind the host"
+    title = "Forwarded connections"
     figures, notes = tuple(_figures(rows)), tuple(_notes(rows))
     return Report(title, _HOW, figures, (_table(rows),), samples, notes)
 
@@ -105,7 +105,7 @@ def run() -> Report:
 def _call(world: World, kind: Kind) -> list[Row]:
     before = sum(world.misrouted().values())
     targets = {target.address: target for target in world.topology.targets()}
-    # a socket that names no address of its own can't tell which it had
+    # calls from the host don't name a source: the kernel picks one
     sources = world.topology.addresses(kind.node) if kind.node != "host" else ()
     answers = calls.ask(
         world[kind.node],
@@ -117,7 +117,7 @@ def _call(world: World, kind: Kind) -> list[Row]:
         sources=sources,
     )
     misrouted = sum(world.misrouted().values()) - before
-    say(f"{kind.name}: {sum(a.answered for a in answers)} of {sum(a.tried for a in answers)}")
+    log(f"{kind.name}: {sum(a.answered for a in answers)} of {sum(a.tried for a in answers)}")
     return [
         Row(
             kind.name,
@@ -134,13 +134,13 @@ def _call(world: World, kind: Kind) -> list[Row]:
 
 
 def _not_ours(seen: dict[str, int]) -> int:
-    """How many saw another than the host."""
+    """How many saw another address than the host's."""
     return sum(number for address, number in seen.items() if address not in ROUTER)
 
 
 def _figures(rows: Sequence[Row]) -> Iterable[Figure]:
     misrouted = {row.name: row.misrouted for row in rows}
-    yield Figure("Connections", sum(row.tried for row in rows), target=part(10_000), at_least=True)
+    yield Figure("connections", sum(row.tried for row in rows), target=part(10_000), at_least=True)
     yield Figure("failed", sum(row.failed for row in rows), target=0)
     yield Figure("packets misrouted", sum(misrouted.values()), target=0)
     yield Figure("seen with another address", sum(row.other for row in rows), target=0)
@@ -165,4 +165,4 @@ def _table(rows: Sequence[Row]) -> Table:
         )
         for row in rows
     )
-    return Table("By kind, uplink and family:", heads, cells)
+    return Table("By kind, uplink and family", heads, cells)

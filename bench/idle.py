@@ -1,7 +1,7 @@
-"""`idle`: what the daemon costs a host on which nothing happens.
+"""`idle`: what the daemon costs while nothing happens.
 
-Rules: processor time and memory are the kernel's own account (/proc) of the engine and of all that
-it started. Nothing else runs in the world, and no bench beside it.
+Rules: processor time and memory are from /proc, for the engine and its descendants. Nothing else
+runs in the world, and no other bench.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.clock import say
+from bench.clock import log
 from bench.daemon import Daemon
 from bench.results import Figure, Report, Table
 from bench.subject import config
@@ -19,19 +19,19 @@ from ifdefault.lab.topology import Topology, extend, parse
 from ifdefault.lab.world import World
 from ifdefault.plan.numbers import UPLINKS_MAX
 
-_CALM_S = 15.0  # until its start is over
+_CALM_S = 15.0  # after the start
 _SPAN_S = 60.0
 _HOW = f"""\
-The lab's Internet with so many providers, each an uplink with IPv4 and IPv6; `ifdefault run` with
-its default settings, {_CALM_S:g} s after every path is up, for {_SPAN_S:g} s in which nothing
-happens. *Processor* is what engine and frontend took together, in user and kernel mode, as a share
-of one core. *Probes* are counted by who answers them. *Resident* counts the libraries that both
-share twice, *proportional* (PSS) once."""
+The lab's Internet with 4 and 31 providers, each an uplink with IPv4 and IPv6; `ifdefault run` with
+default settings, measured for {_SPAN_S:g} s, from {_CALM_S:g} s after every path is up. *Processor*
+is the time of engine and frontend, in user and kernel mode, as a share of one core. *Probes* are
+counted where they are answered. *Resident* memory counts shared libraries twice, *proportional*
+(PSS) once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """With so many uplinks: the costs, and how many probes a path sent in a second."""
+class Measured:
+    """For a number of uplinks: the costs, and how many probes a path sends per second."""
 
     costs: list[Cost]
     probes_per_s: float
@@ -39,7 +39,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one process."""
+    """The cost of one process."""
 
     name: str
     processor_ratio: float
@@ -86,19 +86,19 @@ def topology(uplinks: int) -> Topology:
 
 
 def run() -> Report:
-    found = {uplinks: _measure(uplinks) for uplinks in (4, UPLINKS_MAX)}
+    by_uplinks = {uplinks: _measure(uplinks) for uplinks in (4, UPLINKS_MAX)}
     figures = []
     for uplinks, targets in ((4, (1.0, 110.0)), (UPLINKS_MAX, (8.0, None))):
         spent, rss, pss = (
-            sum(getattr(cost, key) for cost in found[uplinks].costs)
+            sum(getattr(cost, key) for cost in by_uplinks[uplinks].costs)
             for key in ("processor_ratio", "rss_mib", "pss_mib")
         )
         of = f"{uplinks} uplinks: "
         figures += [
-            Figure(f"{of}processor", round(spent * 100, 3), "% of one core", targets[0]),
+            Figure(f"{of}processor", round(spent * 100, 3), "% of a core", targets[0]),
             Figure(f"{of}resident memory", round(rss, 1), "MiB", targets[1]),
             Figure(f"{of}proportional memory", round(pss, 1), "MiB"),
-            Figure(f"{of}probes of a path", found[uplinks].probes_per_s, "a second"),
+            Figure(f"{of}probes of a path", by_uplinks[uplinks].probes_per_s, "per second"),
         ]
     heads = ("", "process", "processor", "resident", "proportional")
     rows = tuple(
@@ -109,36 +109,37 @@ def run() -> Report:
             f"{cost.rss_mib:.1f} MiB",
             f"{cost.pss_mib:.1f} MiB",
         )
-        for uplinks, told in found.items()
-        for cost in told.costs
+        for uplinks, measured in by_uplinks.items()
+        for cost in measured.costs
     )
-    samples = {str(uplinks): asdict(told) for uplinks, told in found.items()}
-    table = Table("By process:", heads, rows)
-    return Report("Idle", _HOW, tuple(figures), (table,), samples)
+    samples = {str(uplinks): asdict(measured) for uplinks, measured in by_uplinks.items()}
+    table = Table("By process", heads, rows)
+    return Report("Idle cost", _HOW, tuple(figures), (table,), samples)
 
 
-def _measure(uplinks: int) -> Found:
-    say(f"{uplinks} uplinks")
+def _measure(uplinks: int) -> Measured:
+    log(f"{uplinks} uplinks")
     with World.up(topology(uplinks)) as world:
         names = [(f"isp-{n}", f"up{n}") for n in range(1, uplinks + 1)]
         daemon = Daemon(world, config({"name": n, "interface": dev} for n, dev in names))
         daemon.start()
         time.sleep(_CALM_S)
         pids = daemon.pids()
-        before, asked, start_s = [_ticks(pid) for pid in pids], _asked(world), time.monotonic()
+        before, start_s = [_ticks(pid) for pid in pids], time.monotonic()
+        received = _echo_requests(world)
         time.sleep(_SPAN_S)
         span_s, after = time.monotonic() - start_s, [_ticks(pid) for pid in pids]
-        probes = (_asked(world) - asked) / span_s / (2 * uplinks)
+        probes = (_echo_requests(world) - received) / span_s / (2 * uplinks)
         per_s = os.sysconf("SC_CLK_TCK")
         costs = [
             Cost(_name(pid), (now - then) / per_s / span_s, *_memory_mib(pid))
             for pid, then, now in zip(pids, before, after, strict=True)
         ]
-        return Found(costs, probes)
+        return Measured(costs, probes)
 
 
-def _asked(world: World) -> int:
-    """How many echo requests have come to the core, which answers for the targets."""
+def _echo_requests(world: World) -> int:
+    """How many echo requests the core has received; it answers for the targets."""
 
     def read() -> int:
         four = Path("/proc/thread-self/net/snmp").read_text().splitlines()
@@ -152,17 +153,17 @@ def _asked(world: World) -> int:
 
 
 def _ticks(pid: int) -> int:
-    """Processor time, with that of children that it has reaped (hooks)."""
+    """Processor time, including reaped children (hooks)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15]))
 
 
 def _memory_mib(pid: int) -> tuple[float, float]:
-    found = {}
+    sizes = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         key, _, value = line.partition(":")
-        found[key] = int(value.split()[0]) / 1024
-    return found["Rss"], found["Pss"]
+        sizes[key] = int(value.split()[0]) / 1024
+    return sizes["Rss"], sizes["Pss"]
 
 
 def _name(pid: int) -> str:

@@ -1,8 +1,8 @@
-"""`judge`: how often the judge cries wolf, and how long it takes, beside others and beside theory.
+"""`judge`: the failure detector's false alarms and delay, compared with peers and with theory.
 
-Rules: every figure is of the code that runs in the daemon, on lines that are simulated. A path
-begins without any memory. Peers see lines of the same kind; a setting of a peer is *good* for a
-line if it gave no more false alarms there than we are allowed.
+Rules: our figures are of the daemon's own code, on simulated links. A path begins without history.
+Peers get links of the same kind; a setting of a peer is *good* for a link if it gives no more false
+alarms there than our target.
 """
 
 from __future__ import annotations
@@ -12,45 +12,43 @@ import multiprocessing
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from bench import judge_ours, judge_peers, judge_plot
-from bench.clock import say
-from bench.judge_lines import BURST_EVERY_S, BURST_S, CASES, CLEAN, ONE_PERCENT, Case
+from bench import judge_ours, judge_peers
+from bench.clock import log
+from bench.judge_links import BURST_EVERY_S, BURST_S, CASES, CLEAN, ONE_PERCENT, Case
 from bench.judge_peers import DEFAULTS, SWEEP, Alarms, Rule
 from bench.results import Figure, Report, Table
 from bench.stats import median, quantile
 from ifdefault.health import Memory
 from ifdefault.model.config import HealthConfig
 
-PLOT = Path(__file__).parents[1] / "docs" / "judge.svg"
-PATHS, DAYS = 5, 60.0  # for each line
+PATHS, DAYS = 5, 60.0  # for each link
 PEER_DAYS = 60.0
 TRIALS, PEER_TRIALS = 400, 100
 ALARMS_PER_30_DAYS = 1.0
 MEDIAN_S, P95_S = 0.8, 1.2
 RTTS_S = (0.005, 0.03, 0.05, 0.1, 0.3)
 _HOW = f"""\
-The daemon's own judge on simulated lines: independent loss of 0, 1, 5 and 20 %, and bursts of total
-loss, of {BURST_S * 1000:g} ms on average, one in {BURST_EVERY_S / 60:g} minutes (Gilbert-Elliott).
-*False alarms*: on each line {PATHS} paths of {DAYS:g} days each, all of which begin without any
-memory; the line is up throughout. *Delay*: from the moment when the line dies until the path is
-down, over {TRIALS} deaths at random times: *new* with five minutes of experience, *learned* with
-what the path knew in the end. The round trip is {judge_ours.RTT_S * 1000:g} ms, all four targets
-answer, quiet rounds come twice a second. What processes and the kernel add isn't in it."""
+The daemon's failure detector on simulated links: independent loss of 0, 1, 5 and 20 %, and bursts
+of total loss of {BURST_S * 1000:g} ms on average, one in {BURST_EVERY_S / 60:g} minutes
+(Gilbert-Elliott). *False alarms*: {PATHS} paths of {DAYS:g} days each on each link, without history
+at the start; the link is up throughout. *Delay*: from the death of the link until the path is down,
+over {TRIALS} deaths at random times: *new* after five minutes, *learned* with the loss model after
+all days. The round trip is {judge_ours.RTT_S * 1000:g} ms, all four targets answer, and there are
+two rounds a second. The time of processes and kernel isn't included."""
 _BOUND = """\
-*Bound*: the shortest median delay that is possible with one false alarm in {days:g} days, if the
-line's losses were known exactly, rounds come twice a second and every 50 ms from the first loss on,
-and each answer takes exactly one round trip. A dead line answers nothing, so CUSUM, which is
+*Bound* is the shortest median delay that is possible with one false alarm in {days:g} days, if the
+link's losses are known exactly, rounds come twice a second and every 50 ms from the first loss on,
+and each answer takes exactly one round trip. A dead link answers nothing, so CUSUM, which is
 optimal for known distributions (Lorden 1971, Moustakides 1986), is a count of losses in a row: as
-many as a line that is up loses once in that time. For bursts it is the length that one in so many
-exceeds."""
+many as occur once in that time on a link that is up. For bursts it is the length that occurs once
+in that time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """What was found on one line."""
+    """Our results on one link."""
 
     case: Case
     days: float
@@ -73,7 +71,7 @@ class Theirs:
     rule: Rule
     case: Case
     alarms: Alarms
-    delays_s: tuple[float, ...]  # of those trials in which it wasn't taken for dead already
+    delays_s: tuple[float, ...]  # of the trials in which it wasn't down already
     dead_share: float
 
     @property
@@ -82,33 +80,30 @@ class Theirs:
 
 
 def run(scale: float = 1.0) -> Report:
-    """`scale` shortens everything, for a look."""
+    """`scale` shortens everything, for a trial run."""
     days, peer_days = DAYS * scale, PEER_DAYS * scale
     trials, peer_trials = max(20, int(TRIALS * scale)), max(20, int(PEER_TRIALS * scale))
-    say(
-        f"{len(CASES)} lines, {PATHS} paths of {days:g} days each, and {len(SWEEP)} rules of others"
-    )
+    log(f"{len(CASES)} links, {PATHS} paths of {days:g} days each, and {len(SWEEP)} peers' rules")
     # the longest first
     watching = [(c, days, seed) for c in reversed(CASES) for seed in range(1, PATHS + 1)]
     watching.sort(key=lambda job: -job[0].ratio)
     rules = [(r, c, peer_days, peer_trials) for r in (*DEFAULTS, *SWEEP) for c in CASES]
     with multiprocessing.get_context("forkserver").Pool() as pool:
         watched = pool.starmap_async(_watch, watching, chunksize=1)
-        judged = pool.starmap_async(_judge_peer, rules, chunksize=1)
+        measured = pool.starmap_async(_measure_peer, rules, chunksize=1)
         seen = dict(zip([(c.name, seed) for c, _, seed in watching], watched.get(), strict=True))
         dying = [(c, trials, [seen[c.name, s].memory for s in range(1, PATHS + 1)]) for c in CASES]
         delays = pool.starmap(_delays, dying, chunksize=1)
         rtts = pool.starmap(_rtt_delays, [(rtt_s, trials) for rtt_s in RTTS_S], chunksize=1)
-        theirs = judged.get()
+        theirs = measured.get()
     ours = [
         _ours(case, [seen[case.name, seed] for seed in range(1, PATHS + 1)], *delay)
         for case, delay in zip(CASES, delays, strict=True)
     ]
-    PLOT.write_text(judge_plot.draw(_panels(ours, theirs)), encoding="utf-8")
     return _report(ours, dict(zip(RTTS_S, rtts, strict=True)), theirs)
 
 
-# --- measuring, in processes of its own ---------------------------------------------------
+# --- measuring, in parallel processes -----------------------------------------------------
 
 
 def _watch(case: Case, days: float, seed: int) -> judge_ours.Watched:
@@ -130,7 +125,7 @@ def _rtt_delays(rtt_s: float, trials: int) -> list[float]:
     return [judge_ours.delay_s(ONE_PERCENT, 9000 + at, part(), rtt_s) for at in range(trials)]
 
 
-def _judge_peer(rule: Rule, case: Case, days: float, trials: int) -> Theirs:
+def _measure_peer(rule: Rule, case: Case, days: float, trials: int) -> Theirs:
     part = random.Random(f"{case.name} {rule.settings}").random
     delays = [judge_peers.delay_s(rule, case, at, part()) for at in range(trials)]
     known = tuple(delay for delay in delays if not math.isnan(delay))
@@ -161,8 +156,8 @@ def bound_s(case: Case, config: HealthConfig, rtt_s: float = judge_ours.RTT_S) -
     sampling_s = every_s / 2
     rounds = config.false_alarm_days * judge_ours.DAY_S / every_s  # between two false alarms
     if case.bursts:
-        # A burst is met by a round with this probability; what is left of it then is as long as a
-        # whole one, since it is exponential.
+        # A round meets a burst with this probability; the rest of the burst is then as long as a
+        # whole one, since lengths are exponential.
         met = (BURST_S / every_s) * (1 - math.exp(-every_s / BURST_S))
         seen = config.false_alarm_days * judge_ours.DAY_S / BURST_EVERY_S * met
         return sampling_s + BURST_S * math.log(seen) + rtt_s
@@ -173,30 +168,30 @@ def bound_s(case: Case, config: HealthConfig, rtt_s: float = judge_ours.RTT_S) -
     return sampling_s + rtt_s + max(0.0, losses - 2) * in_a_burst_s + rtt_s
 
 
-# --- telling ------------------------------------------------------------------------------
+# --- the report ---------------------------------------------------------------------------
 
 
 def _report(ours: list[Ours], rtts: dict[float, list[float]], theirs: list[Theirs]) -> Report:
     figures = [
         Figure(
-            f"false alarms in {one.days:g} days, {one.case.name}",
+            f"{one.case.name}: false alarms in {one.days:g} days",
             one.falls,
             target=one.days / 30 * ALARMS_PER_30_DAYS,
         )
         for one in ours
     ]
     for rtt_s, delays in rtts.items():
-        aimed = rtt_s <= 0.05
-        what = f"delay at 1 % loss, round trip {rtt_s * 1000:g} ms"
-        figures.append(Figure(f"{what}, median", median(delays), "s", MEDIAN_S if aimed else None))
-        figures.append(
-            Figure(f"{what}, p95", quantile(delays, 0.95), "s", P95_S if aimed else None)
-        )
+        has_target = rtt_s <= 0.05
+        of = f"delay at 1 % loss, round trip {rtt_s * 1000:g} ms: "
+        figures += [
+            Figure(f"{of}median", median(delays), "s", MEDIAN_S if has_target else None),
+            Figure(f"{of}p95", quantile(delays, 0.95), "s", P95_S if has_target else None),
+        ]
     config = HealthConfig()
     samples: dict[str, Any] = {
         "ours": [
             {
-                "line": one.case.name,
+                "link": one.case.name,
                 "falls_s": [[round(at, 3) for at in falls] for falls in one.falls_s],
                 "new_s": _rounded(one.new_s),
                 "learned_s": _rounded(one.learned_s),
@@ -207,29 +202,28 @@ def _report(ours: list[Ours], rtts: dict[float, list[float]], theirs: list[Their
         "peers": [_peer_sample(one) for one in theirs],
     }
     return Report(
-        "The judge",
-        f"{_HOW} {_BOUND.format(days=config.false_alarm_days)}",
+        "Failure detector",
+        f"{_HOW}\n\n{_BOUND.format(days=config.false_alarm_days)}",
         tuple(figures),
         (
             _ours_table(ours, config),
-            _peers_table("Others as shipped:", [t for t in theirs if t.rule in DEFAULTS]),
+            _peers_table("Peers with default settings", [t for t in theirs if t.rule in DEFAULTS]),
             _peers_table(
-                "Others at their quickest without more false alarms than we are allowed, chosen for"
-                " each line:",
+                "Peers at their fastest with no more false alarms than our target, set for each"
+                " link",
                 list(_best(theirs, lambda one: one.is_good)),
             ),
             _peers_table(
-                f"Others with one setting for all lines, their quickest below {P95_S:g} s where"
-                " nothing is lost:",
-                list(_quickest(theirs)),
+                f"Peers with one setting for all links, the most patient below {P95_S:g} s without"
+                " loss",
+                list(_most_patient(theirs)),
             ),
         ),
         samples,
         (
-            "The peers' rules are those of their sources; their processes aren't run here.",
-            "At their quickest dpinger and lsm send 10 probes a second; we send 2.",
+            "The peers' rules are taken from their source code; their processes don't run here.",
+            "At their fastest dpinger and lsm send 10 probes a second; we send 2.",
         ),
-        image="judge.svg",
     )
 
 
@@ -244,16 +238,19 @@ def _ours_table(ours: list[Ours], config: HealthConfig) -> Table:
         probes = one.rounds / (one.days * judge_ours.DAY_S)
         least = f"{bound_s(one.case, config):.2f} s"
         rows.append((one.case.name, f"{one.per_30_days:.2g}", *spread, least, f"{probes:.2f}"))
-    heads = ("line", "false alarms in 30 days", "new, median", "p95", "learned, median", "p95")
-    return Table("Ours:", (*heads, "bound, median", "probes a second"), tuple(rows))
+    heads = ("link", "false alarms in 30 days", "new, median", "p95", "learned, median", "p95")
+    return Table("Ours", (*heads, "bound, median", "probes per second"), tuple(rows))
 
 
 def _peers_table(title: str, theirs: Sequence[Theirs]) -> Table:
     rows = []
     for one in theirs:
-        found = one.delays_s
-        dead = one.dead_share
-        delays = (f"{median(found):.2f} s", f"{quantile(found, 0.95):.2f} s") if found else ("", "")
+        delays_s, dead = one.delays_s, one.dead_share
+        delays = (
+            (f"{median(delays_s):.2f} s", f"{quantile(delays_s, 0.95):.2f} s")
+            if delays_s
+            else ("", "")
+        )
         more = f"down {dead:.0%} of the time" if dead > 0.05 else ""
         alarms = (
             f"{one.alarms.per_30_days:,.2g}"
@@ -261,16 +258,16 @@ def _peers_table(title: str, theirs: Sequence[Theirs]) -> Table:
             else (f"{one.alarms.per_30_days:,.0f}")
         )
         rows.append((one.case.name, one.rule.peer, one.rule.settings, alarms, *delays, more))
-    heads = ("line", "", "settings", "false alarms in 30 days", "delay, median", "p95", "")
-    return Table(title, heads, tuple(sorted(rows, key=lambda row: _line_place(row[0]))))
+    heads = ("link", "", "settings", "false alarms in 30 days", "delay, median", "p95", "")
+    return Table(title, heads, tuple(sorted(rows, key=lambda row: _link_number(row[0]))))
 
 
-def _line_place(name: str) -> int:
+def _link_number(name: str) -> int:
     return [case.name for case in CASES].index(name)
 
 
 def _best(theirs: list[Theirs], good: Callable[[Theirs], bool]) -> Iterable[Theirs]:
-    """The quickest good one of each peer on each line."""
+    """The fastest good setting of each peer on each link."""
     for case in CASES:
         for peer in dict.fromkeys(one.rule.peer for one in theirs):
             mine = [one for one in theirs if one.rule.peer == peer and one.case.name == case.name]
@@ -278,9 +275,9 @@ def _best(theirs: list[Theirs], good: Callable[[Theirs], bool]) -> Iterable[Thei
                 yield min(able, key=lambda one: median(one.delays_s))
 
 
-def _quickest(theirs: list[Theirs]) -> Iterable[Theirs]:
-    """Of each peer the most patient of the settings that are below P95_S on a line without loss,
-    or else the quickest, on all lines."""
+def _most_patient(theirs: list[Theirs]) -> Iterable[Theirs]:
+    """Each peer's most patient setting below P95_S on a link without loss, otherwise its fastest;
+    on all links."""
     for peer in dict.fromkeys(one.rule.peer for one in theirs):
         mine = [one for one in theirs if one.rule.peer == peer]
         clean = [one for one in mine if one.case == CLEAN]
@@ -292,32 +289,9 @@ def _quickest(theirs: list[Theirs]) -> Iterable[Theirs]:
         yield from (one for one in mine if one.rule == rule)
 
 
-def _panels(
-    ours: list[Ours], theirs: list[Theirs]
-) -> list[tuple[str, float, list[judge_plot.Point]]]:
-    panels = []
-    for one in ours:
-        points = [
-            judge_plot.Point(
-                "ifdefault", one.per_30_days, median(one.learned_s), True, "ifdefault, learned"
-            )
-        ]
-        for peer in theirs:
-            if peer.case.name == one.case.name and peer.dead_share < 0.5:
-                label = f"{peer.rule.peer}: {peer.rule.settings}"
-                delay_s, shipped = median(peer.delays_s), peer.rule in DEFAULTS
-                points.append(
-                    judge_plot.Point(
-                        peer.rule.peer, peer.alarms.per_30_days, delay_s, shipped, label
-                    )
-                )
-        panels.append((one.case.name, bound_s(one.case, HealthConfig()), points))
-    return panels
-
-
 def _peer_sample(one: Theirs) -> dict[str, Any]:
     return {
-        "line": one.case.name,
+        "link": one.case.name,
         "rule": f"{one.rule.peer}: {one.rule.settings}",
         "days": round(one.alarms.days, 3),
         "falls": one.alarms.falls,

@@ -1,8 +1,8 @@
-"""Our Path on a simulated line: the same object that the daemon drives, on a clock of our own.
+"""Our Path on a simulated link: the object that the daemon drives, with simulated time.
 
-Rules: four targets, no gateway, one round trip. `run` may leap over quiet rounds that the line
-will answer, when nothing is in flight and nothing suspected: what these rounds would do to the
-path is computed in one step (a test holds it against going through them).
+Rules: four targets, no gateway, one round trip. `run` may leap over quiet rounds that will be
+answered, when nothing is in flight or suspect: their effect on the path is computed in one step (a
+test compares it with simulating each round).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import heapq
 import math
 from dataclasses import dataclass, field
 
-from bench.judge_lines import Case, Dying, LossModel
+from bench.judge_links import Case, Dying, LossModel
 from ifdefault.health import Memory, Path
-from ifdefault.health.degradation import LEAVE_QUICK, LEAVE_SLOW
+from ifdefault.health.degradation import LEAVE_FAST, LEAVE_SLOW
 from ifdefault.health.loss_model import FAST_ROUNDS, SLOW_ROUNDS
 from ifdefault.health.target import MARGIN_S
 from ifdefault.model.config import HealthConfig
@@ -28,9 +28,9 @@ WARM_UP_S = 60.0
 
 @dataclass(slots=True)
 class Run:
-    """A path on a line."""
+    """A path on a link."""
 
-    line: LossModel
+    link: LossModel
     rtt_s: float = RTT_S
     config: HealthConfig = field(default_factory=HealthConfig)
     memory: Memory | None = None
@@ -46,9 +46,9 @@ class Run:
 
     def run(self, until_s: float, *, first_fall: bool = False) -> list[Transition]:
         """All transitions until then, or until the path goes down."""
-        path, heap, line = self.path, self._heap, self.line
+        path, heap, link = self.path, self._heap, self.link
         rtt_us = int(self.rtt_s * 1e6)
-        found: list[Transition] = []
+        transitions: list[Transition] = []
         while True:
             wake_s = path.wake_s
             steps: tuple[Transition, ...]
@@ -60,22 +60,22 @@ class Run:
                     wake_s = self._leap(wake_s, until_s)
                 now = wake_s
                 if now >= until_s:
-                    return found
+                    return transitions
                 for ask in path.asks(now):
                     self.asked += 1
-                    lost = line.lost(now)
+                    lost = link.lost(now)
                     heapq.heappush(
                         heap, (now + (ask.timeout_s if lost else self.rtt_s), ask.seq, lost)
                     )
                 steps = path.tick(now)
             if steps:
-                found += steps
+                transitions += steps
                 self._state = steps[-1].state
                 if first_fall and self._state == "down":
-                    return found
+                    return transitions
 
     def _leap(self, wake_s: float, until_s: float) -> float:
-        """Leap over answered rounds, and return the new time to wake."""
+        """Leap over answered rounds, and return the new wake-up time."""
         path, schedule = self.path, self.path._schedule
         every_s = 1 / self.config.rounds_per_s
         if (
@@ -84,51 +84,51 @@ class Run:
             or path._detector.run
         ):
             return wake_s
-        rounds = min(self.line.spare(wake_s, every_s), int((until_s - wake_s) / every_s) + 1)
+        rounds = min(self.link.spare(wake_s, every_s), int((until_s - wake_s) / every_s) + 1)
         if rounds < LEAST_LEAP or not self._is_settled():
             return wake_s
         degradation, loss_model = path._degradation, path._loss_model
-        quick, slow = (step for step in degradation._steps)
-        quick_then = degradation._quick * (1 - quick) ** rounds
+        fast, slow = (step for step in degradation._steps)
+        fast_then = degradation._fast * (1 - fast) ** rounds
         slow_then = degradation._slow * (1 - slow) ** rounds
         limit = self.config.degraded_loss
         if (
-            degradation.worse
-            and quick_then <= limit * LEAVE_QUICK
+            degradation.cause
+            and fast_then <= limit * LEAVE_FAST
             and slow_then <= limit * LEAVE_SLOW
         ):
-            return wake_s  # it would cease to be degraded on the way
-        degradation._quick, degradation._slow = quick_then, slow_then
+            return wake_s  # it would stop being degraded in between
+        degradation._fast, degradation._slow = fast_then, slow_then
         loss_model._slow, loss_model._slow_n = fade(
             loss_model._slow, loss_model._slow_n, SLOW_ROUNDS, rounds
         )
         loss_model._fast, loss_model._fast_n = fade(
             loss_model._fast, loss_model._fast_n, FAST_ROUNDS, rounds
         )
-        self.line.skip(rounds)
+        self.link.skip(rounds)
         self.asked += rounds
         schedule.round_s += rounds * every_s
         path._detector.clear_s = schedule.round_s - every_s
         return path.wake_s
 
     def _is_settled(self) -> bool:
-        """Whether further answers change nothing in how long the path waits."""
+        """Whether further answers no longer change the path's timeouts."""
         schedule = self.path._schedule
         return schedule.excess_s < MARGIN_S / 2 and all(
-            target.good and 4 * target.var_s < MARGIN_S / 2 and target.row == 0
-            for target in schedule.judges
+            target.good and 4 * target.var_s < MARGIN_S / 2 and target.losses_in_row == 0
+            for target in schedule.deciding
         )
 
 
 def fade(share: float, n: float, limit: int, rounds: int) -> tuple[float, float]:
-    """A running mean of `n` values, at most `limit`, after so many zeros."""
+    """A running mean of `n` values, of at most `limit`, after so many zeros."""
     growing = min(rounds, max(0, limit - int(n)))
     return share * n / (n + growing) * (1 - 1 / limit) ** (rounds - growing), n + growing
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What came of a long time on a line that was up throughout."""
+    """The result of a long time on a link that was up throughout."""
 
     days: float
     falls_s: tuple[float, ...]
@@ -137,18 +137,18 @@ class Watched:
 
 
 def watch(case: Case, days: float, seed: int) -> Watched:
-    """Count the false alarms of a path that begins without any memory."""
+    """Count the false alarms of a path that begins without history."""
     run = Run(case.make(seed))
-    found = run.run(days * DAY_S)
-    falls = tuple(step.at_s for step in found if step.state == "down")
+    transitions = run.run(days * DAY_S)
+    falls = tuple(step.at_s for step in transitions if step.state == "down")
     return Watched(days, falls, run.asked, run.path.memory())
 
 
 def delay_s(
     case: Case, seed: int, part: float, rtt_s: float = RTT_S, learned: Memory | None = None
 ) -> float:
-    """How long it takes to notice that the line died, `part` of a second after a minute; without
-    what was `learned`, five minutes. NaN if it was down already."""
+    """How long it takes to detect that the link died, `part` of a second after a minute; without
+    `learned`, after five minutes. NaN if the path was down already."""
     alive_s = WARM_UP_S if learned else 5 * WARM_UP_S
     dies_s = alive_s + part
     memory = learned and Memory("up", 0.0, "", learned.losses, learned.seen)

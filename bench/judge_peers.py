@@ -1,8 +1,8 @@
-"""The rules by which dpinger, lsm and mwan3 judge, from their sources, on a simulated line.
+"""The rules by which dpinger, lsm and mwan3 declare a link dead, from their source code.
 
-Rules: only the rule, with its own timing and its own recovery; what their processes and scripts
-cost on top isn't counted, so a peer fares rather better here than in life. A reply takes RTT_S.
-`falls` yields the times at which the rule calls the line dead, and leaps over what is answered.
+Rules: only the rule, with its own timing and recovery, on a simulated link; the time of processes
+and scripts isn't included, so a peer is faster here than in practice. A reply takes RTT_S. `falls`
+yields the times at which the rule declares the link dead, and leaps over answered probes.
 
 - dpinger (dpinger.c): an array of the probes sent within the time period and the loss interval;
   lost are those older than the loss interval; alarm if lost * 100 / (lost + received), an integer,
@@ -11,7 +11,7 @@ cost on top isn't counted, so a peer fares rather better here than in life. A re
   among them, or at max_successive_pkts_lost in a row that are timed out *or waiting*, the last one
   sent aside; up again at min_packet_loss or fewer and min_successive_pkts_rcvd in a row.
 - mwan3 (mwan3track): pings its targets one after the other until `reliability` of them answered,
-  waiting `timeout` for each; sleeps `interval`; down after `down` failed turns in a row, up after
+  waiting `timeout` for each; sleeps `interval`; down after `down` failed rounds in a row, up after
   `up` good ones.
 """
 
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from bench.judge_lines import Case, Dying, LossModel
+from bench.judge_links import Case, Dying, LossModel
 from bench.judge_ours import DAY_S, RTT_S
 
 
@@ -34,8 +34,8 @@ class Rule(Protocol):
     @property
     def settings(self) -> str: ...
 
-    def falls(self, line: LossModel, until_s: float) -> Iterator[float]:
-        """When it calls the line dead."""
+    def falls(self, link: LossModel, until_s: float) -> Iterator[float]:
+        """When it declares the link dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +54,22 @@ class Dpinger:
             f" of {self.period_s:g} s"
         )
 
-    def falls(self, line: LossModel, until_s: float) -> Iterator[float]:
+    def falls(self, link: LossModel, until_s: float) -> Iterator[float]:
         size = round((self.period_s + self.loss_s) / self.send_s)
         young = round(self.loss_s / self.send_s)  # too young to be lost
         checks = max(1, round(self.alert_s / self.send_s))
         sent: deque[bool] = deque([False] * size, size)  # True is lost
         old = size - young
-        lost = fresh = decay = count = 0  # fresh: too young to be lost, and won't be answered
+        lost = fresh = decay = count = 0  # fresh: too young to count as lost, never answered
         at_s = 0.0
         while at_s < until_s:
             if not (lost or fresh or decay):
-                spare = line.spare(at_s, self.send_s) // checks * checks
+                spare = link.spare(at_s, self.send_s) // checks * checks
                 if spare > checks:
-                    line.skip(spare)
+                    link.skip(spare)
                     at_s += spare * self.send_s
                     continue
-            ages, new = sent[old], line.lost(at_s)
+            ages, new = sent[old], link.lost(at_s)
             lost += ages - sent[0]
             fresh += new - ages
             sent.append(new)
@@ -101,7 +101,7 @@ class Lsm:
             f" row or {self.among} of 100"
         )
 
-    def falls(self, line: LossModel, until_s: float) -> Iterator[float]:
+    def falls(self, link: LossModel, until_s: float) -> Iterator[float]:
         window = 100
         young = int(self.timeout_s / self.interval_s)
         sent: deque[bool] = deque([False] * window, window)
@@ -112,15 +112,15 @@ class Lsm:
         at_s = 0.0
         while at_s < until_s:
             if not (lost or fresh or down):
-                spare = line.spare(at_s, self.interval_s) // checks * checks
+                spare = link.spare(at_s, self.interval_s) // checks * checks
                 if spare > checks:
-                    line.skip(spare)
+                    link.skip(spare)
                     at_s += spare * self.interval_s
                     row = 0
                     continue
-            # The one sent before the last counts as missing while it waits.
+            # lsm counts the last but one probe as missing while it waits
             row, good = (row + 1, 0) if sent[-1] else (0, good + 1)
-            ages, new = sent[old], line.lost(at_s)
+            ages, new = sent[old], link.lost(at_s)
             lost += ages - sent[0]
             fresh += new - ages
             sent.append(new)
@@ -152,21 +152,21 @@ class Mwan3:
             f" than {self.reliability} of {self.targets}"
         )
 
-    def falls(self, line: LossModel, until_s: float) -> Iterator[float]:
+    def falls(self, link: LossModel, until_s: float) -> Iterator[float]:
         full = self.down + self.up
         score, at_s = full, 0.0
         turn_s = self.interval_s + self.reliability * RTT_S
         while at_s < until_s:
             if score == full:
-                turns = line.spare(at_s, turn_s / self.reliability) // self.reliability
+                turns = link.spare(at_s, turn_s / self.reliability) // self.reliability
                 if turns > 1:
-                    line.skip(turns * self.reliability)
+                    link.skip(turns * self.reliability)
                     at_s += turns * turn_s
                     continue
             answered = asked = 0
             while asked < self.targets and answered < self.reliability:
                 asked += 1
-                if line.lost(at_s):
+                if link.lost(at_s):
                     at_s += self.timeout_s
                 else:
                     answered += 1
@@ -187,7 +187,7 @@ class Mwan3:
 
 DEFAULTS: tuple[Rule, ...] = (Dpinger(), Lsm(), Mwan3())
 
-# From hasty to patient. Which of them is the best for a line shows when it is watched.
+# from hasty to patient
 SWEEP: tuple[Rule, ...] = (
     *(
         Dpinger(0.1, 0.3, period_s, percent, 0.1)
@@ -206,7 +206,7 @@ SWEEP: tuple[Rule, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """`days` is less than asked for where there were ENOUGH of them before."""
+    """`days` is shorter than requested if ENOUGH alarms came before."""
 
     days: float
     falls: int
@@ -220,7 +220,7 @@ ENOUGH = 300
 
 
 def watch(rule: Rule, case: Case, days: float, seed: int) -> Alarms:
-    """Count the false alarms on a line that is up throughout."""
+    """Count the false alarms on a link that is up throughout."""
     falls = 0
     for at_s in rule.falls(case.make(seed), days * DAY_S):
         falls += 1
@@ -230,9 +230,9 @@ def watch(rule: Rule, case: Case, days: float, seed: int) -> Alarms:
 
 
 def delay_s(rule: Rule, case: Case, seed: int, part: float) -> float:
-    """How long it takes to notice that the line died after five minutes; NaN if it was taken for
-    dead already."""
+    """How long it takes to detect that the link died after five minutes; NaN if it was declared
+    dead before."""
     dies_s = 300.0 + part * 30.0
-    line = Dying(case.make(seed), dies_s)
-    falls = rule.falls(line, dies_s + 600.0)
+    link = Dying(case.make(seed), dies_s)
+    falls = rule.falls(link, dies_s + 600.0)
     return next((at_s - dies_s for at_s in falls if at_s > dies_s), math.nan)

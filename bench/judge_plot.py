@@ -1,6 +1,6 @@
-"""The judge's plot: delay against false alarms, one panel a line, ours beside the peers'.
+"""The plot of `judge`: delay against false alarms, one panel a link, ours beside the peers'.
 
-Rules: plain SVG of fixed size, readable on its own; the same points give the same bytes.
+Rules: plain SVG of fixed size, readable on its own; equal samples give equal bytes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from bench.results import Report
+from bench.stats import median
+from bench.svg import document
+from bench.svg import text as _text
+
 WIDTH, HEIGHT = 300, 240
 LEFT, TOP, RIGHT, BOTTOM = 46, 26, 12, 40
-NEVER = 0.06  # where "none was seen" stands on the axis of false alarms
+NEVER = 0.06  # where "none" is on the axis of false alarms
 X_FROM, X_TO = 0.01, 1e6
 Y_FROM, Y_TO = 0.2, 200.0
 COLOURS = {"ifdefault": "#00875a", "dpinger": "#2457c5", "lsm": "#d9730d", "mwan3": "#8e44ad"}
 HEAD = 58
 LANE = 11
+MOSTLY_DOWN = 0.5  # a rule that calls the link down for so much of the time has no delay
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,30 +37,49 @@ class Point:
     label: str
 
 
-def draw(panels: Sequence[tuple[str, float, Sequence[Point]]]) -> str:
-    """`panels`: title, the least delay that theory allows, points."""
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A kind of link. `bound_s`: the least delay that theory allows."""
+
+    title: str
+    bound_s: float
+    points: tuple[Point, ...]
+
+
+def draw(report: Report) -> str:
+    panels = list(_panels(report))
     columns = 3
     rows = -(-len(panels) // columns)
-    width, height = columns * WIDTH, HEAD + rows * HEIGHT
-    parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
-            f' viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'
-        ),
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-        *_legend(),
-    ]
-    for at, (title, bound_s, points) in enumerate(panels):
+    parts = list(_legend())
+    for at, panel in enumerate(panels):
         x, y = at % columns * WIDTH, HEAD + at // columns * HEIGHT
         parts.append(f'<g transform="translate({x},{y})">')
-        parts += _panel(title, bound_s, points)
+        parts += _panel(panel.title, panel.bound_s, panel.points)
         parts.append("</g>")
-    return "\n".join([*parts, "</svg>", ""])
+    return document(columns * WIDTH, HEAD + rows * HEIGHT, parts)
+
+
+def _panels(report: Report) -> Iterator[Panel]:
+    """One for each row of our own table, with the peers' samples on the same link."""
+    ours, shipped_rules = report.tables[:2]
+    bound, alarms = ours.heads.index("bound, median"), ours.heads.index("false alarms in 30 days")
+    shipped = {f"{row[1]}: {row[2]}" for row in shipped_rules.rows}
+    for row, own in zip(ours.rows, report.samples["ours"], strict=True):
+        learned_s = median(own["learned_s"])
+        points = [Point("ifdefault", float(row[alarms]), learned_s, True, "ifdefault, learned")]
+        for peer in report.samples["peers"]:
+            if peer["link"] == own["link"] and peer["dead"] < MOSTLY_DOWN:
+                rate = peer["falls"] / peer["days"] * 30
+                rule = peer["rule"]
+                who = rule.partition(":")[0]
+                delay_s = median(peer["delays_s"])
+                points.append(Point(who, rate, delay_s, rule in shipped, rule))
+        yield Panel(row[0], float(row[bound].split()[0]), tuple(points))
 
 
 def _legend() -> Iterator[str]:
     yield _text(
-        LEFT, 18, "Median delay until a dead line is noticed, against false alarms", size=14
+        LEFT, 18, "Median delay until a dead link is noticed, against false alarms", size=14
     )
     x = LEFT
     for who, colour in COLOURS.items():
@@ -114,22 +139,15 @@ def _mark(point: Point) -> str:
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 11) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"'
-        f' fill="#222">{escape(text)}</text>'
-    )
-
-
 def _x(value: float) -> float:
-    return LEFT + _place(value, X_FROM, X_TO) * (WIDTH - RIGHT - LEFT)
+    return LEFT + _share(value, X_FROM, X_TO) * (WIDTH - RIGHT - LEFT)
 
 
 def _y(value: float) -> float:
-    return HEIGHT - BOTTOM - _place(value, Y_FROM, Y_TO) * (HEIGHT - BOTTOM - TOP)
+    return HEIGHT - BOTTOM - _share(value, Y_FROM, Y_TO) * (HEIGHT - BOTTOM - TOP)
 
 
-def _place(value: float, low: float, high: float) -> float:
+def _share(value: float, low: float, high: float) -> float:
     """0..1 on a logarithmic axis."""
     part = math.log(value / low) / math.log(high / low)
     return min(max(part, 0.0), 1.0)

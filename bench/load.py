@@ -1,11 +1,10 @@
-"""Load that lasts until it is told to stop: `python -m bench.load ADDRESS…`.
+"""Load until standard input ends: `python -m bench.load ADDRESS…`.
 
-Three things at once to each address: new connections one after another, echo requests at a steady
-pace, and one long TCP stream whose every byte must come back in order. Prints "ready", ends when
-its standard input does, waits for what is still under way, and prints the counts as JSON.
+To each address: new connections one after another, echo requests at a steady rate, and one long TCP
+stream whose every byte must come back in order. Prints "ready", ends with its standard input, waits
+for outstanding answers, and prints the counts as JSON.
 
-Rules: a packet or connection is lost when no answer came within the grace time; that includes
-what was under way at the end.
+Rules: a packet or connection is lost if no answer came within the grace time, also at the end.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from itertools import count
 
 from ifdefault.lab import ports
 from ifdefault.lab.attempts import KINDS, checksum
-from ifdefault.lab.traffic import judge
+from ifdefault.lab.traffic import try_once
 
 _GRACE_S = 3.0
 _ECHO = {4: (8, 0, 20), 6: (128, 129, 0)}  # request, reply, bytes of IP header that are received
@@ -33,7 +32,7 @@ _BLOCK_EVERY_S = 0.002
 
 @dataclass(slots=True)
 class Counts:
-    """What came of all load on one address."""
+    """The results for one address."""
 
     target: str
     connections: int = 0
@@ -47,7 +46,7 @@ class Counts:
 async def connect(counts: Counts, kind: str, pause_s: float, stop: asyncio.Event) -> None:
     failed: Counter[str] = Counter()
     while not stop.is_set():
-        outcome = await judge(KINDS[kind], counts.target, "", _GRACE_S)
+        outcome = await try_once(KINDS[kind], counts.target, "", _GRACE_S)
         counts.connections += 1
         if outcome != "answered":
             failed[f"{kind}: {outcome}"] += 1
@@ -65,13 +64,13 @@ async def echo(counts: Counts, every_s: float, stop: asyncio.Event) -> None:
     tag = os.urandom(8)
     waiting: set[int] = set()
 
-    def hear() -> None:
+    def receive() -> None:
         data = sock.recv(2048)[header:]
-        if data[0] == reply and data[8:16] == tag:  # a raw socket hears everybody's
+        if data[0] == reply and data[8:16] == tag:  # a raw socket receives all replies
             waiting.discard(struct.unpack_from("!I", data, 16)[0])
 
     loop = asyncio.get_running_loop()
-    loop.add_reader(sock, hear)
+    loop.add_reader(sock, receive)
     for number in count():
         if stop.is_set():
             break
@@ -117,17 +116,17 @@ async def stream(counts: Counts, stop: asyncio.Event) -> None:
 
 
 async def send(targets: list[str], kinds: list[str], every_s: float) -> list[Counts]:
-    stop, found = asyncio.Event(), [Counts(target) for target in targets]
+    stop, by_target = asyncio.Event(), [Counts(target) for target in targets]
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin, stop.set)
     print("ready", flush=True)
     async with asyncio.TaskGroup() as group:
-        for counts in found:
+        for counts in by_target:
             group.create_task(echo(counts, every_s, stop))
             group.create_task(stream(counts, stop))
             for kind in kinds:
                 group.create_task(connect(counts, kind, every_s, stop))
-    return found
+    return by_target
 
 
 def main() -> None:
@@ -135,9 +134,9 @@ def main() -> None:
     parser.add_argument("targets", nargs="+", metavar="ADDRESS")
     parser.add_argument("--kind", action="append", choices=sorted(KINDS), required=True)
     parser.add_argument("--every", type=float, default=0.01, metavar="SECONDS")
-    chosen = parser.parse_args()
-    found = asyncio.run(send(chosen.targets, chosen.kind, chosen.every))
-    print(json.dumps([asdict(counts) for counts in found]))
+    options = parser.parse_args()
+    by_target = asyncio.run(send(options.targets, options.kind, options.every))
+    print(json.dumps([asdict(counts) for counts in by_target]))
 
 
 if __name__ == "__main__":

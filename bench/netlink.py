@@ -1,7 +1,7 @@
-"""`netlink`: our rtnetlink codec beside pyroute2's, on the same tables of the same host.
+"""`netlink`: our rtnetlink codec compared with pyroute2, on the same tables of the same host.
 
-Rules: pyroute2 is no dependency; it is installed into a temporary directory for this bench alone.
-Each side turns links, addresses, routes and rules of both families into its own objects.
+Rules: pyroute2 is no dependency; it is installed into a temporary directory for this bench. Each
+side decodes links, addresses, routes and rules of both families into its own objects.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 
-from bench import many
-from bench.clock import say, times_ms
+from bench import many_uplinks
+from bench.clock import log, times_ms
 from bench.results import Figure, Report
 from bench.stats import median
 from bench.subject import Subject
@@ -22,9 +22,9 @@ from ifdefault.model.errors import HostError
 
 _IMPORTS = 9
 _HOW = """\
-Both read the links, addresses, routes and rules of a host with 31 uplinks and 16 addresses each
-after `apply`, IPv4 and IPv6, whole tables, into their own objects. *Import* is a whole process that
-imports the library and ends, less one that does nothing."""
+*Dump* reads all links, addresses, routes and rules of a host with 31 uplinks and 16 addresses each,
+after `apply`, IPv4 and IPv6, and decodes them into objects. *Import* is the time of a process that
+imports the library and ends, minus that of an empty one."""
 
 _OURS = """
 from ifdefault.kernel import rtnetlink as r
@@ -34,25 +34,25 @@ def dump():
     with Netlink() as n:
         links = [r.decode_link(m) for m in n.dump(rt.RTM_GETLINK, r.link_query())]
         names = {link.index: link.name for link in links}
-        found = list(links)
+        objects = list(links)
         for f in (4, 6):
-            told = n.dump(rt.RTM_GETADDR, r.address_query(f))
-            found += [r.decode_address(m, names) for m in told]
-            found += [r.decode_route(m, names) for m in n.dump(rt.RTM_GETROUTE, r.route_query(f))]
-            found += [r.decode_rule(m) for m in n.dump(rt.RTM_GETRULE, r.rule_query(f))]
-        return len(found)
+            messages = n.dump(rt.RTM_GETADDR, r.address_query(f))
+            objects += [r.decode_address(m, names) for m in messages]
+            objects += [r.decode_route(m, names) for m in n.dump(rt.RTM_GETROUTE, r.route_query(f))]
+            objects += [r.decode_rule(m) for m in n.dump(rt.RTM_GETRULE, r.rule_query(f))]
+        return len(objects)
 """
 _PYROUTE2 = """
 import socket
 from pyroute2 import IPRoute
 def dump():
     with IPRoute() as ip:
-        found = list(ip.get_links())
+        objects = list(ip.get_links())
         for f in (socket.AF_INET, socket.AF_INET6):
-            found += ip.get_addr(family=f)
-            found += ip.get_routes(family=f)
-            found += ip.get_rules(family=f)
-        return len(found)
+            objects += ip.get_addr(family=f)
+            objects += ip.get_routes(family=f)
+            objects += ip.get_rules(family=f)
+        return len(objects)
 """
 _TIMED = """
 import json, time
@@ -68,41 +68,43 @@ print(json.dumps([count, samples[1:]]))
 def run() -> Report:
     sides = {"ours": (_OURS, "")}
     notes: tuple[str, ...] = ()
-    with tempfile.TemporaryDirectory() as place, World.up(many.topology(many.PER_FAMILY)) as world:
-        say("installing pyroute2 into a temporary directory")
-        if version := _install(place):
-            sides["pyroute2"] = (_PYROUTE2, place)
+    topology = many_uplinks.topology(many_uplinks.PER_FAMILY)
+    with tempfile.TemporaryDirectory() as directory, World.up(topology) as world:
+        log("installing pyroute2 into a temporary directory")
+        if version := _install(directory):
+            sides["pyroute2"] = (_PYROUTE2, directory)
             notes = (f"pyroute2 {version}",)
         else:
-            notes = ("pyroute2 couldn't be installed here, so there is nothing to compare with",)
+            notes = ("pyroute2 couldn't be installed, so there is no comparison",)
         Subject(world).apply()
         samples: dict[str, list[float]] = {}
         figures = []
         bare_ms = median(times_ms(lambda: _python("pass"), _IMPORTS))
         for name, (text, path) in sides.items():
-            say(f"import and dump: {name}")
+            log(f"import and dump: {name}")
             head = text.partition("def ")[0]
-            found = times_ms(lambda h=head, p=path: _python(h, p), _IMPORTS)  # type: ignore[misc]
-            samples[f"{name}, import"] = [ms - bare_ms for ms in found]
+            imports = times_ms(lambda h=head, p=path: _python(h, p), _IMPORTS)  # type: ignore[misc]
+            samples[f"{name}, import"] = [ms - bare_ms for ms in imports]
             script, extra = text + _TIMED, path
-            told = world["host"].python(lambda s=script, e=extra: _python(s, e))  # type: ignore[misc]
-            count, samples[f"{name}, dump"] = json.loads(told)
+            output = world["host"].python(lambda s=script, e=extra: _python(s, e))  # type: ignore[misc]
+            count, samples[f"{name}, dump"] = json.loads(output)
             figures += [
-                Figure(f"import, {name}", median(samples[f"{name}, import"]), "ms"),
-                Figure(f"dump, {name} ({count} objects)", median(samples[f"{name}, dump"]), "ms"),
+                Figure(f"{name}: import", median(samples[f"{name}, import"]), "ms"),
+                Figure(f"{name}: dump", median(samples[f"{name}, dump"]), "ms"),
+                Figure(f"{name}: objects", count),
             ]
-    return Report("Our rtnetlink codec beside pyroute2", _HOW, tuple(figures), (), samples, notes)
+    return Report("rtnetlink codec", _HOW, tuple(figures), (), samples, notes)
 
 
-def _install(place: str) -> str:
-    """Install pyroute2; return its version, "" where that can't be."""
+def _install(directory: str) -> str:
+    """Install pyroute2; return its version, "" if that fails."""
     pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     done = subprocess.run(
-        [*pip, "--target", place, "pyroute2"], capture_output=True, text=True, check=False
+        [*pip, "--target", directory, "pyroute2"], capture_output=True, text=True, check=False
     )
     if done.returncode:
         return ""
-    return _python("import pyroute2; print(pyroute2.__version__)", place).strip()
+    return _python("import pyroute2; print(pyroute2.__version__)", directory).strip()
 
 
 def _python(script: str, path: str = "") -> str:

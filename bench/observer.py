@@ -1,13 +1,12 @@
-"""What the world can see of a failover, with the time at which it could be seen.
+"""Observing a failover from outside, with time stamps.
 
-`python -m bench.observer route ADDRESS…` tells by which interface this host would reach each
-address; `python -m bench.observer dns SERVER PORT NAME [SECONDS]` tells which addresses a name has,
-asked so often; `python -m bench.observer rules` tells of each rule that is added, by family, and
-the table that it names. All print "ready", and then a line `[monotonic seconds, key, value]` for
-each change.
+`python -m bench.observer route ADDRESS…` prints by which interface this host reaches each address,
+`python -m bench.observer dns SERVER PORT NAME [SECONDS]` the addresses of a name, queried so often,
+and `python -m bench.observer rules` each rule that is added, by family, and its table. All print
+"ready", and then a line `[monotonic seconds, key, value]` for each change.
 
-Rules: nothing is asked of the program under measurement, only of the kernel (which also says when
-to look again) and of DNS servers, whose very job it is to answer.
+Rules: only the kernel and DNS servers are queried, never the program under measurement. The kernel
+is queried at its notifications and at intervals.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from ifdefault.kernel import rtnetlink
 from ifdefault.kernel.netlink import HEADER, Netlink, attributes, u32
 from ifdefault.kernel.route_get import encode
 from ifdefault.kernel.uapi import rtnetlink as rt
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from ifdefault.model.errors import HostError
 
-# What the kernel tells of itself; when nothing is told, it is asked all the same.
+# multicast groups that trigger a query
 _GROUPS = (1, 7, 8, 11, 19)  # rtnetlink's: link, IPv4 route, IPv4 rule, IPv6 route, IPv6 rule
 _RULE_GROUPS = (8, 19)
 _LOOK_S = 0.02
@@ -44,19 +43,19 @@ _RTM_BODY = 12
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Sight:
-    """From this time on, what is asked for had this value."""
+class Observation:
+    """A value, and since when."""
 
     at_s: float
     value: str
 
 
 class Watch:
-    """An observer at work in a node, and all that it saw."""
+    """An observer that runs in a node, and its observations."""
 
     def __init__(self, node: Node, *arguments: str) -> None:
         command = [sys.executable, "-m", "bench.observer", *arguments]
-        self._seen: dict[str, list[Sight]] = {}
+        self._seen: dict[str, list[Observation]] = {}
         self._changed = threading.Condition()
         self._child = node.popen(command, stdout=subprocess.PIPE)
         assert self._child.stdout is not None
@@ -70,14 +69,14 @@ class Watch:
             for line in self._child.stdout:
                 at_s, key, value = json.loads(line)
                 with self._changed:
-                    self._seen.setdefault(key, []).append(Sight(at_s, value))
+                    self._seen.setdefault(key, []).append(Observation(at_s, value))
                     self._changed.notify_all()
 
     def close(self) -> None:
         self._child.terminate()
         self._child.wait(10)
 
-    def seen(self, key: str) -> list[Sight]:
+    def seen(self, key: str) -> list[Observation]:
         with self._changed:
             return list(self._seen.get(key, []))
 
@@ -85,8 +84,8 @@ class Watch:
         seen = self.seen(key)
         return seen[-1].value if seen else ""
 
-    def told_after(self, key: str, since_s: float, timeout_s: float) -> float | None:
-        """When anything was told first after `since_s`; None if nothing was."""
+    def seen_after(self, key: str, since_s: float, timeout_s: float) -> float | None:
+        """The first observation after `since_s`; None after the timeout."""
 
         def first() -> float | None:
             return next((s.at_s for s in self._seen.get(key, []) if s.at_s > since_s), None)
@@ -98,12 +97,13 @@ class Watch:
     def when(
         self, key: str, wanted: Callable[[str], bool], since_s: float, timeout_s: float
     ) -> float | None:
-        """When the value was first as wanted at or after `since_s`; None if it never was."""
+        """When the value first satisfied `wanted`, at or after `since_s`; None after the
+        timeout."""
 
-        def first() -> Sight | None:
+        def first() -> Observation | None:
             seen = self._seen.get(key, [])
             current = [sight for sight in seen if sight.at_s <= since_s][-1:]
-            later = [sight for sight in seen if sight.at_s > since_s]
+            later = [observation for observation in seen if observation.at_s > since_s]
             return next((sight for sight in current + later if wanted(sight.value)), None)
 
         with self._changed:
@@ -115,21 +115,21 @@ class Watch:
 # --- the observer's own process --------------------------------------------------------------
 
 
-def _tell(key: str, value: str) -> None:
+def _print(key: str, value: str) -> None:
     print(json.dumps([time.monotonic(), key, value]), flush=True)
 
 
-def _tell_changes(values: Iterator[dict[str, str]]) -> None:
+def _print_changes(values: Iterator[dict[str, str]]) -> None:
     known: dict[str, str] = {}
     for found in values:
         for key, value in found.items():
             if known.get(key) != value:
                 known[key] = value
-                _tell(key, value)
+                _print(key, value)
 
 
 def routes(addresses: Sequence[str]) -> Iterator[dict[str, str]]:
-    """By which interface this host would reach each address, whenever that may have changed."""
+    """By which interface this host reaches each address, whenever that may have changed."""
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     events.bind((0, sum(1 << (group - 1) for group in _GROUPS)))
     events.setblocking(False)
@@ -147,7 +147,7 @@ def _drain(events: socket.socket) -> None:
     try:
         events.recv(1 << 16)
     except OSError as error:
-        if error.errno != errno.ENOBUFS:  # too many to be told one by one: look, as we do
+        if error.errno != errno.ENOBUFS:  # some were dropped: we query anyway
             raise
 
 
@@ -159,14 +159,14 @@ def _interface(netlink: Netlink, question: bytes) -> str:
         return ""
 
 
-def tell_rules() -> None:
-    """Each rule that the kernel says was added, when it says so, with the table that it names."""
-    news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    news.bind((0, sum(1 << (group - 1) for group in _RULE_GROUPS)))
-    with suppress(OSError):  # not to be late
+def print_rules() -> None:
+    """Each rule that the kernel reports as added, with its table."""
+    events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    events.bind((0, sum(1 << (group - 1) for group in _RULE_GROUPS)))
+    with suppress(OSError):  # scheduled at once
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     while True:
-        message = news.recv(1 << 16)
+        message = events.recv(1 << 16)
         at_s = time.monotonic()
         _, kind, *_ = HEADER.unpack_from(message)
         rule = rtnetlink.decode_rule(message[HEADER.size :]) if kind == rt.RTM_NEWRULE else None
@@ -198,34 +198,34 @@ def _addresses(answer: bytes) -> Iterator[str]:
     _, flags, _, count, _, _ = struct.unpack_from("!HHHHHH", answer)
     if flags & 15:
         return
-    place = _after_name(answer, 12) + 4
+    offset = _after_name(answer, 12) + 4
     for _ in range(count):
-        place = _after_name(answer, place)
-        kind, _, _, length = struct.unpack_from("!HHIH", answer, place)
-        place += 10
+        offset = _after_name(answer, offset)
+        kind, _, _, length = struct.unpack_from("!HHIH", answer, offset)
+        offset += 10
         if kind == 1:
-            yield socket.inet_ntoa(answer[place : place + 4])
-        place += length
+            yield socket.inet_ntoa(answer[offset : offset + 4])
+        offset += length
 
 
-def _after_name(message: bytes, place: int) -> int:
-    while message[place]:
-        if message[place] >= 0xC0:
-            return place + 2
-        place += message[place] + 1
-    return place + 1
+def _after_name(message: bytes, offset: int) -> int:
+    while message[offset]:
+        if message[offset] >= 0xC0:
+            return offset + 2
+        offset += message[offset] + 1
+    return offset + 1
 
 
 def main() -> None:
     kind, *arguments = sys.argv[1:]
     print("ready", flush=True)
     if kind == "rules":
-        tell_rules()
+        print_rules()
     elif kind == "route":
-        _tell_changes(routes(arguments))
+        _print_changes(routes(arguments))
     else:
         server, port, name, *every_s = arguments
-        _tell_changes(names(server, int(port), name, float(every_s[0]) if every_s else _QUERY_S))
+        _print_changes(names(server, int(port), name, float(every_s[0]) if every_s else _QUERY_S))
 
 
 if __name__ == "__main__":

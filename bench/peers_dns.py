@@ -1,9 +1,9 @@
-"""Authoritative servers beside ours: BIND, Knot, gdnsd and PowerDNS, each for the lab's zone.
+"""Other authoritative servers: BIND, Knot, gdnsd and PowerDNS, each for the lab's zone.
 
-Rules: they keep to the world: config, sockets and process ids are in its directory, and the world
-ends them. Those that watch addresses do so from the core, outside the host and beyond both
-providers, on addresses of their own: where a monitor can see what visitors see, and where no
-provider's death silences it. Those that take updates stand there, too.
+Rules: config, sockets and PID files are in the world's directory, and the world ends the servers.
+Those that check addresses run in the core, beyond both providers, on their own addresses: there a
+monitor sees what clients see, and no provider's failure cuts it off. Those that take updates run
+there too.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from ifdefault.lab import lookup, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ZONE, DelegatedZone
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 
 OUTSIDE = ("198.18.0.55", "2001:db8:f::55")
 NAMESERVER = f"ns.{ZONE}"
@@ -39,7 +40,7 @@ def apex(ttl_s: int) -> str:
 
 
 def settle_outside(world: World) -> Node:
-    """The core, with the addresses of a server of its own."""
+    """The core, with addresses for a server."""
     core = world["core"]
     v4, v6 = OUTSIDE
     core.ip(f"address replace {v4}/16 dev net0\naddress replace {v6}/48 dev net0 nodad\n")
@@ -59,7 +60,7 @@ def serve(node: Node, name: str, command: Sequence[str], address: str, port: int
     eventually(partial(node.python, ask), what=f"{name} answers")
 
 
-# --- that watch addresses -------------------------------------------------------------------
+# --- servers that check addresses -----------------------------------------------------------
 
 
 def gdnsd_watching(world: World, ttl_s: int, **settings: int) -> None:
@@ -82,7 +83,7 @@ def _labels(addresses: dict[str, str]) -> str:
 
 
 def powerdns_watching(world: World, ttl_s: int, interval_s: int, timeout_s: int) -> None:
-    """PowerDNS's ifportup: connects to port 80 of each address, likewise."""
+    """PowerDNS's ifportup: the same."""
     core = settle_outside(world)
     home = services.home_of(core, "pdns")
     lines = []
@@ -102,7 +103,7 @@ def powerdns_watching(world: World, ttl_s: int, interval_s: int, timeout_s: int)
         "local-port": 53,
         "socket-dir": home,
         "lua-health-checks-interval": interval_s,
-        "security-poll-suffix": "",  # it would ask the Internet for news of itself
+        "security-poll-suffix": "",  # otherwise it queries the Internet for security news
     }
     text = "".join(f"{key}={value}\n" for key, value in settings.items())
     (home / "pdns.conf").write_text(text, encoding="utf-8")
@@ -110,18 +111,18 @@ def powerdns_watching(world: World, ttl_s: int, interval_s: int, timeout_s: int)
     serve(core, "pdns_server", command, OUTSIDE[1], 53)
 
 
-# --- that take updates ----------------------------------------------------------------------
+# --- servers that take updates --------------------------------------------------------------
 
 
 def bind_updated(world: World) -> None:
-    """BIND, which lets a key change the zone."""
+    """BIND; the key may update the zone."""
     core = settle_outside(world)
     update = f'{{ type primary; file "zone"; allow-update {{ key "{KEY_NAME}"; }}; }}'
     bind(core, OUTSIDE, 53, f"$ORIGIN {ZONE}.\n{apex(10)}", update, KEY)
 
 
 def knot_updated(world: World) -> None:
-    """Knot, likewise."""
+    """Knot; the same."""
     core = settle_outside(world)
     more = f"""\
 key:
@@ -138,7 +139,7 @@ acl:
 
 @contextmanager
 def key_file() -> Iterator[Path]:
-    """The key, where a process without any right may read it."""
+    """The key, in a file that an unprivileged process can read."""
     with tempfile.TemporaryDirectory() as home:
         Path(home).chmod(0o755)
         path = Path(home) / "key"
@@ -153,8 +154,8 @@ def gdnsd(node: Node, addresses: Sequence[str], port: int, zone: str, more: str 
     home = services.home_of(node, "gdnsd")
     for part in ("zones", "run"):
         (home / part).mkdir()
-    places = ", ".join(f'"{_with_port(address, port)}"' for address in addresses)
-    config = f"options => {{ listen => [ {places} ], run_dir => {home}/run, "
+    listen = ", ".join(f'"{_with_port(address, port)}"' for address in addresses)
+    config = f"options => {{ listen => [ {listen} ], run_dir => {home}/run, "
     config += f"state_dir => {home}/run }}\n{more}"
     (home / "config").write_text(config, encoding="utf-8")
     (home / "zones" / ZONE).write_text(zone, encoding="utf-8")
@@ -164,7 +165,7 @@ def gdnsd(node: Node, addresses: Sequence[str], port: int, zone: str, more: str 
 def bind(
     node: Node, addresses: Sequence[str], port: int, zone: str, kind: str, more: str = ""
 ) -> None:
-    """`kind` is what stands within the zone's clause."""
+    """`kind` is the body of the zone clause."""
     home = services.home_of(node, "bind")
     (home / "zone").write_text(zone, encoding="utf-8")
     four = " ".join(f"{address};" for address in addresses if ":" not in address)
@@ -202,12 +203,12 @@ def knot(
 ) -> None:
     home = services.home_of(node, "knot")
     (home / "zone").write_text(zone, encoding="utf-8")
-    places = ", ".join(f"{address}@{port}" for address in addresses)
+    listen = ", ".join(f"{address}@{port}" for address in addresses)
     (home / "knot.conf").write_text(
         f"""\
 server:
   rundir: {home}
-  listen: [ {places} ]
+  listen: [ {listen} ]
 database:
   storage: {home}
 log:

@@ -1,8 +1,8 @@
 """Peers of our forwarding, on a host of the world `lan`: HAProxy, and Shorewall with two providers.
 
-Rules: each forwards TCP ports to the content server web1, in IPv4, with what its own manual says
-makes it fast. Both end with their block. Shorewall's files are in the world's directory, which
-stands in the place of /var/lib/shorewall for its own processes alone.
+Rules: each forwards TCP ports to the server web1, in IPv4, with the settings that its manual
+recommends for speed. Both end with their block. Shorewall's files are in the world's directory,
+which is mounted on /var/lib/shorewall for its processes alone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.behind import WEB1
+from bench.lan import WEB1
 from ifdefault.lab import services
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from ifdefault.model.errors import HostError, Problem
 
 _ADDRESSES = ("203.0.113.10", "198.51.100.10")
@@ -40,7 +40,7 @@ defaults
 
 @contextmanager
 def haproxy(host: Node, ports: Sequence[int]) -> Iterator[None]:
-    """In TCP mode; by default it has as many threads as there are cores."""
+    """In TCP mode, with its default number of threads: one per core."""
     text = _HAPROXY
     for port in ports:
         binds = ",".join(f"{address}:{port}" for address in _ADDRESSES)
@@ -79,7 +79,7 @@ ip route del 198.51.100.1
 
 
 class Shorewall:
-    """Compiled once, so that a start is quick."""
+    """Compiled once, so that it starts fast."""
 
     def __init__(self, host: Node, ports: Sequence[int]) -> None:
         self.host = host
@@ -97,7 +97,7 @@ class Shorewall:
         self._run("shorewall", "compile", str(self.home), self.script)
 
     def _settings(self) -> str:
-        """Debian's own, but for what makes it fast, and what would reach out of the namespace."""
+        """Debian's settings, except for speed and for what would affect other namespaces."""
         try:
             text = (_SHARED / "configfiles" / "shorewall.conf").read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -130,7 +130,7 @@ class Shorewall:
             yield
         finally:
             self._run(self.script, "clear")
-            # what `clear` leaves: empty chains, which cost every packet, and a few routes
+            # `clear` leaves empty chains, which slow down every packet, and some routes
             self.host.run(["sh", "-c", _AFTERWARDS], check=False)
 
     def _run(self, *command: str) -> None:

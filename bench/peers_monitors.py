@@ -1,10 +1,10 @@
 """The peers of `failover`: lsm, keepalived, gdnsd and PowerDNS, each in the lab's world `two`.
 
-Rules: each does what a host with two uplinks would use it for, with its defaults and with other
-settings, which are named. lsm and keepalived run on the host and move its default; gdnsd and
-PowerDNS run outside, where a monitor of a name's addresses belongs (our return path stands on the
-host, so that both addresses answer). All keep to the world: config, sockets and process ids are in
-its directory, and the world ends them.
+Rules: each is used as on a host with two uplinks, with its defaults and with other settings, which
+are named. lsm and keepalived run on the host and move its default route; gdnsd and PowerDNS run
+outside, where a monitor of a name's addresses belongs (the host has our return path, so that both
+addresses answer). Config, sockets and PID files are in the world's directory, and the world ends
+the processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from bench.failover_trials import Gauge, Start
 from bench.observer import Watch
 from bench.subject import Subject
 from ifdefault.lab import services
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.node import Node
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 
 FAR = ("198.18.1.10", "2001:db8:f:1::10")  # the client: beyond both providers
@@ -26,8 +27,8 @@ OTHER_GATEWAY, OTHER_DEVICE = "198.51.100.1", "wan1"
 NAME = "www.example.net"
 ADDRESSES = {"isp-a": "203.0.113.10", "isp-b": "198.51.100.10"}
 
-# What the first uplink's default is while all is well; a worse one stands below the other uplink's,
-# so that a socket which is bound to the device can always send.
+# The first uplink's default route; one with a higher metric remains below the other uplink's, so
+# that a socket bound to the device can always send.
 _BEST = f"default via {GATEWAY} dev {DEVICE} metric 50"
 _WORST = f"default via {GATEWAY} dev {DEVICE} metric 200"
 
@@ -46,7 +47,7 @@ esac
 
 
 def lsm(**settings: int) -> Start:
-    """lsm pings beyond each uplink; its event script takes the default away and puts it back."""
+    """lsm pings beyond each uplink; its event script deletes and restores the default route."""
 
     def start(world: World) -> Sequence[Gauge]:
         home = _home(world, "lsm")
@@ -60,7 +61,7 @@ def lsm(**settings: int) -> Start:
         config = home / "lsm.conf"
         config.write_text("".join(lines), encoding="utf-8")
         world["host"].ip(f"route replace {_BEST}\n")
-        _lay_worst(world)
+        _add_worst(world)
         command = ["lsm", "--no-fork", "--config", str(config), "--pidfile", str(home / "pid")]
         _run(world["host"], home, command)
         return _default_of(world)
@@ -115,7 +116,7 @@ def keepalived(script: str, *, advert: str = "", **settings: int) -> Start:
             ),
             encoding="utf-8",
         )
-        _lay_worst(world)  # the other is keepalived's to lay
+        _add_worst(world)  # keepalived adds the other
         command = ["keepalived", "-n", "-l", "-G", "-P", "-f", str(config)]
         command += ["-p", str(home / "pid"), "-r", str(home / "vrrp.pid")]
         _run(world["host"], home, command)
@@ -187,7 +188,7 @@ def powerdns(interval_s: int = 0, **options: int) -> Start:
             "local-port": 5301,
             "socket-dir": home,
         }
-        settings["security-poll-suffix"] = ""  # it would ask the Internet for news of itself
+        settings["security-poll-suffix"] = ""  # otherwise it queries the Internet
         if interval_s:
             settings["lua-health-checks-interval"] = interval_s
         lines = "".join(f"{key}={value}\n" for key, value in settings.items())
@@ -223,12 +224,12 @@ def _run(node: Node, home: Path, command: list[str]) -> subprocess.Popen[str]:
 
 
 def _web_host(world: World) -> None:
-    """A web server that answers over both uplinks, whatever becomes of the other."""
+    """A web server that answers over both uplinks."""
     Subject(world).apply()
     services.nginx(world["host"])
 
 
-def _lay_worst(world: World) -> None:
+def _add_worst(world: World) -> None:
     world["host"].ip(f"route del default via {GATEWAY} metric 0\nroute add {_WORST}\n", "-4")
 
 

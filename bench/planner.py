@@ -1,7 +1,7 @@
-"""`planner`: how long planning takes, pure, and applying, in process.
+"""`planner`: the time of planning, which is pure, and of applying, in process.
 
-Rules: planning is timed on made-up facts; applying on real interfaces, from reading the config to
-having verified the kernel, by the calls that `ifdefault apply` makes.
+Rules: planning is timed on constructed facts; applying on real interfaces, from reading the config
+to verifying the kernel, with the calls of `ifdefault apply`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import cycle, islice
 
-from bench import many
-from bench.clock import say, times_ms
+from bench import many_uplinks
+from bench.clock import log, times_ms
 from bench.results import Figure, Report, Table
 from bench.stats import median, quantile
 from bench.subject import Applied, Subject, config
@@ -26,27 +26,27 @@ APPLY_TARGETS_MS = {2: 50, 31: 250}
 _PLANS = 60
 _UDP_PORTS = (443, 51820)
 _HOW = """\
-*Planning* is `plan()` on made-up facts of 31 uplinks with 8 IPv4 and 8 IPv6 addresses each.
-*Applying* is what `ifdefault apply` does, in process, from reading the config to having verified
-the kernel and saved the state, on real interfaces with IPv4 and IPv6: `first` begins with nothing
-of ours in the kernel, `change` moves the normal default to another uplink, `nothing` finds all as
-it should be. For 31 uplinks the interfaces are veths in one namespace."""
+*Plan* is `plan()` on constructed facts of 31 uplinks with 8 IPv4 and 8 IPv6 addresses each. *Apply*
+is what `ifdefault apply` does, in process, from reading the config to verifying the kernel and
+saving the state, on real interfaces with IPv4 and IPv6: *first* starts with nothing of ours in the
+kernel, *change* makes another uplink primary, *nothing* finds nothing to change. For 31 uplinks the
+interfaces are veths in one namespace."""
 
 
 def run() -> Report:
-    say("planning for 31 uplinks x 16 addresses")
+    log("planning for 31 uplinks x 16 addresses")
     samples: dict[str, list[float]] = {
-        "plan": _time_plan(many.facts()),
-        "plan, naive UDP": _time_plan(many.facts(udp_ports=_UDP_PORTS)),
-        "diff": _time_diff(many.facts()),
+        "plan": _time_plan(many_uplinks.facts()),
+        "plan, wildcard UDP": _time_plan(many_uplinks.facts(udp_ports=_UDP_PORTS)),
+        "diff": _time_diff(many_uplinks.facts()),
     }
     rows = []
     worlds: tuple[tuple[int, Topology, Callable[[int], str], int], ...] = (
         (2, load("two"), _two, 20),
-        (31, many.topology(), many.config_text, 12),
+        (31, many_uplinks.topology(), many_uplinks.config_text, 12),
     )
     for uplinks, topology, text, count in worlds:
-        say(f"applying for {uplinks} uplinks")
+        log(f"applying for {uplinks} uplinks")
         for kind, applied in _time_apply(topology, text, count).items():
             key = f"apply, {uplinks} uplinks, {kind}"
             samples[key] = [one.total_ms for one in applied]
@@ -58,7 +58,7 @@ def run() -> Report:
         "Planning and applying",
         _HOW,
         _figures(samples),
-        (Table("Its stages:", heads, tuple(rows)),),
+        (Table("Stages of apply", heads, tuple(rows)),),
         samples,
     )
 
@@ -66,48 +66,48 @@ def run() -> Report:
 def _figures(samples: dict[str, list[float]]) -> tuple[Figure, ...]:
     named: list[tuple[str, str, int | None]] = [
         ("plan, 31 uplinks x 16 addresses", "plan", PLAN_TARGET_MS),
-        ("the same with two naive UDP ports", "plan, naive UDP", None),
+        ("plan with two wildcard UDP ports", "plan, wildcard UDP", None),
         ("diff against an unconfigured host", "diff", None),
     ]
     for uplinks, apply_ms in APPLY_TARGETS_MS.items():
         for kind in ("first", "change", "nothing"):
             key = f"apply, {uplinks} uplinks, {kind}"
             named.append((key, key, apply_ms))
-    found = []
+    figures = []
     for what, key, target in named:
-        found.append(Figure(f"{what}, median", median(samples[key]), "ms", target))
-        found.append(Figure(f"{what}, p95", quantile(samples[key], 0.95), "ms", target))
-    return tuple(found)
+        figures.append(Figure(f"{what}: median", median(samples[key]), "ms", target))
+        figures.append(Figure(f"{what}: p95", quantile(samples[key], 0.95), "ms", target))
+    return tuple(figures)
 
 
 def _time_plan(facts: Facts) -> list[float]:
-    wanted = many.config()
-    numbering = numbers.assign([u.name for u in wanted.uplinks], {})
-    return times_ms(lambda: plan(wanted, facts, numbering), _PLANS, warm_up=3)
+    many_config = many_uplinks.config()
+    numbering = numbers.assign([u.name for u in many_config.uplinks], {})
+    return times_ms(lambda: plan(many_config, facts, numbering), _PLANS, warm_up=3)
 
 
 def _time_diff(facts: Facts) -> list[float]:
-    wanted = many.config()
-    numbering = numbers.assign([u.name for u in wanted.uplinks], {})
-    desired = plan(wanted, facts, numbering).desired
+    many_config = many_uplinks.config()
+    numbering = numbers.assign([u.name for u in many_config.uplinks], {})
+    desired = plan(many_config, facts, numbering).desired
     return times_ms(lambda: diff(facts, desired, ()), _PLANS, warm_up=3)
 
 
 def _time_apply(
     topology: Topology, text: Callable[[int], str], count: int
 ) -> dict[str, list[Applied]]:
-    found: dict[str, list[Applied]] = {"first": [], "change": [], "nothing": []}
+    applied: dict[str, list[Applied]] = {"first": [], "change": [], "nothing": []}
     with World.up(topology) as world:
         host = Subject(world)
-        host.apply(text(1))  # loads what is loaded lazily
+        host.apply(text(1))  # imports lazily loaded modules
         for first in islice(cycle((2, 1)), count):
-            found["change"].append(host.apply(text(first)))
-            found["nothing"].append(host.apply())
+            applied["change"].append(host.apply(text(first)))
+            applied["nothing"].append(host.apply())
         for _ in range(count):
             host.down()
-            found["first"].append(host.apply())
+            applied["first"].append(host.apply())
         host.down()
-    return found
+    return applied
 
 
 def _two(first: int) -> str:

@@ -1,4 +1,4 @@
-"""`processes`: how long a person waits for a command, as whole processes."""
+"""`processes`: how long commands take, as whole processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.clock import say
+from bench.clock import log
 from bench.results import Figure, Report
 from bench.stats import median, paired, quantile
 from ifdefault.lab.topology import load
@@ -20,10 +20,10 @@ TARGET_MS = 250
 _COUNT = 25
 _QUESTION = ("tcp", "198.18.1.10:1234", "198.51.100.10:443")
 _HOW = f"""\
-Each command as a process of its own, {_COUNT} times, on the lab's host with two uplinks after
-`apply`; byte code is compiled, files are cached. `python -c pass` is what Python itself takes.
-*Processor* is the part of it that other work on the machine disturbs least. *before* is an earlier
-version, in a world beside, whose runs take turns with those of this version."""
+Each command as a new process, {_COUNT} times, on the lab's host with two uplinks after `apply`;
+byte code is compiled and files are cached. `python -c pass` is Python's own start. *Processor* time
+is disturbed least by other work on the machine. *Now to before* compares with an earlier version,
+in another world, whose runs alternate with those of this version."""
 
 
 def run(before: Path | None = None) -> Report:
@@ -36,7 +36,7 @@ def run(before: Path | None = None) -> Report:
         for who, world in worlds.items():
             world["host"].run([*_at(world, programs[who]), "apply"])
         for name, arguments in COMMANDS.items():
-            say(name)
+            log(name)
             for turn in range(_COUNT + 1):
                 for who, world in worlds.items():
                     wall_ms, spent_ms = _time(world, arguments(_at(world, programs[who])))
@@ -44,7 +44,7 @@ def run(before: Path | None = None) -> Report:
                         samples.setdefault(who + name, []).append(wall_ms)
                         samples.setdefault(f"{who}{name}, processor", []).append(spent_ms)
     figures = [figure for name in COMMANDS for figure in _figures(name, samples)]
-    return Report("Whole processes", _HOW, tuple(figures), samples=samples)
+    return Report("Commands", _HOW, tuple(figures), samples=samples)
 
 
 def _at(world: World, program: str) -> list[str]:
@@ -63,17 +63,17 @@ _TARGETS_MS = dict.fromkeys(list(COMMANDS)[:3], TARGET_MS)
 
 
 def _figures(name: str, samples: Mapping[str, Sequence[float]]) -> Iterator[Figure]:
-    yield Figure(f"`{name}`, median", median(samples[name]), "ms", _TARGETS_MS.get(name))
-    yield Figure(f"`{name}`, p95", quantile(samples[name], 0.95), "ms")
-    yield Figure(f"`{name}`, processor, median", median(samples[f"{name}, processor"]), "ms")
+    yield Figure(f"`{name}`: median", median(samples[name]), "ms", _TARGETS_MS.get(name))
+    yield Figure(f"`{name}`: p95", quantile(samples[name], 0.95), "ms")
+    yield Figure(f"`{name}`: processor, median", median(samples[f"{name}, processor"]), "ms")
     if f"before: {name}" in samples:
-        for what in (name, f"{name}, processor"):
-            ratio = median(paired(samples[what], samples[f"before: {what}"]))
-            yield Figure(f"`{what}`, now to before, median of pairs", ratio, "ratio")
+        for what, of in (("", name), ("processor, ", f"{name}, processor")):
+            ratio = median(paired(samples[of], samples[f"before: {of}"]))
+            yield Figure(f"`{name}`: {what}now to before", ratio, "ratio")
 
 
 def _time(world: World, command: Sequence[str]) -> tuple[float, float]:
-    """Wall and processor time, in ms, of a run in the host's namespace; entering isn't counted."""
+    """Wall and processor time, in ms, of a run in the host's namespace, without entering it."""
 
     def once() -> tuple[float, float]:
         before_ms, began_s = _children_ms(), time.monotonic()

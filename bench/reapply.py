@@ -1,7 +1,7 @@
-"""`reapply`: a changed config applied again and again while the host is busy.
+"""`reapply`: changed configs applied again and again under load.
 
-Rules: the load is on the uplinks that stay; the third comes and goes. Each apply changes something
-in the kernel. Lost is what got no answer by the end, misrouted what a provider's filter refused.
+Rules: the load is on the two uplinks that stay; the third is added and removed. Each apply changes
+something in the kernel. Lost: no answer by the end. Misrouted: dropped by a provider's filter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
-from bench.clock import say
+from bench.clock import log
 from bench.results import Figure, Report, Table
 from bench.stats import median, quantile
 from bench.subject import Subject, config
@@ -28,12 +28,12 @@ _EVERY_S = 0.005
 _PAUSE_S = 0.1
 _STAYING = ("isp-a", "isp-b")
 _HOW = f"""\
-The lab's world `three`: {_APPLIES} times `apply` with another config, in turn: the normal default
-moves to the other uplink, and the third uplink is added or removed. Meanwhile, to each of the four
-addresses of the two uplinks that stay: echo requests every {_EVERY_S * 1000:g} ms, new connections
-one after another, and a long TCP stream whose every byte is echoed; and the same from the host out
-to the client. Once with source rules alone, once with UDP sockets bound to no address, which are
-redirected by conntrack to the address of the normal default that moves."""
+The lab's world `three`: `apply` {_APPLIES} times, each time with another config: the other uplink
+becomes primary, and the third uplink is added or removed. Meanwhile, to each of the four addresses
+of the two uplinks that stay: echo requests every {_EVERY_S * 1000:g} ms, new connections one after
+another, and a long TCP stream whose every byte is echoed; and the same from the host to the client.
+Once with source rules alone, once with wildcard UDP servers, whose packets conntrack redirects to
+the primary uplink's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +61,17 @@ class Run:
 def run() -> Report:
     runs = [
         _series("source rules", ["tcp", "http"], udp_wildcard="off"),
-        _series("naive UDP redirected", ["tcp", "http", "udp-naive"], udp_wildcard="auto"),
+        _series("wildcard UDP redirected", ["tcp", "http", "udp-wildcard"], udp_wildcard="auto"),
     ]
     figures = [figure for series in runs for figure in _figures(series)]
     samples = {
         series.name: {"apply_ms": series.apply_ms, "counts": series.counts} for series in runs
     }
-    return Report("Re-applies under load", _HOW, tuple(figures), _tables(runs), samples)
+    return Report("Changes under load", _HOW, tuple(figures), _tables(runs), samples)
 
 
 def _series(name: str, kinds: list[str], **host: object) -> Run:
-    say(f"{_APPLIES} re-applies under load, {name}")
+    log(f"{_APPLIES} re-applies under load, {name}")
     with World.up(load("three")) as world:
         subject = Subject(world)
         services.nginx(world["host"])
@@ -89,7 +89,7 @@ def _series(name: str, kinds: list[str], **host: object) -> Run:
         applied = []
         for text in islice(cycle(configs), _APPLIES):
             applied.append(subject.apply(text))
-            time.sleep(_PAUSE_S)  # load between two changes, not a wait for anything
+            time.sleep(_PAUSE_S)  # load between two changes
         counts = [row for child in loads for row in _stop(child)]
         misrouted = sum(world.misrouted().values()) - before
     times_ms = [one.total_ms for one in applied]
@@ -98,7 +98,7 @@ def _series(name: str, kinds: list[str], **host: object) -> Run:
 
 def _configs(**host: object) -> list[str]:
     """Four configs, each of which differs from the one before."""
-    found = []
+    configs = []
     for first, third in (("isp-b", True), ("isp-a", False), ("isp-b", False), ("isp-a", True)):
         uplinks: list[dict[str, object]] = [
             {"name": name, "interface": dev, "rank": int(name != first), "weight": 1 + third}
@@ -107,8 +107,8 @@ def _configs(**host: object) -> list[str]:
         if third:
             gateways = ["192.0.2.1", "2001:db8:c::1"]
             uplinks.append({"name": "isp-c", "interface": "wan2", "rank": 2, "gateways": gateways})
-        found.append(config(uplinks, **host))
-    return found
+        configs.append(config(uplinks, **host))
+    return configs
 
 
 def _start(world: World, node: str, targets: list[str], kinds: list[str]) -> subprocess.Popen[str]:
@@ -122,15 +122,15 @@ def _start(world: World, node: str, targets: list[str], kinds: list[str]) -> sub
 
 
 def _stop(child: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    said, _ = child.communicate(timeout=60)
-    counts: list[dict[str, Any]] = json.loads(said)
+    output, _ = child.communicate(timeout=60)
+    counts: list[dict[str, Any]] = json.loads(output)
     return counts
 
 
 def _figures(series: Run) -> list[Figure]:
     of = f"{series.name}: "
     return [
-        Figure(f"{of}re-applies that changed something", sum(map(bool, series.operations))),
+        Figure(f"{of}applies that changed something", sum(map(bool, series.operations))),
         Figure(f"{of}packets lost", series.total("echoes_lost"), target=0),
         Figure(f"{of}connections failed", series.failed, target=0),
         Figure(f"{of}long streams broken", series.broken, target=0),
@@ -155,4 +155,4 @@ def _tables(runs: list[Run]) -> tuple[Table, ...]:
         for series in runs
         for row in series.counts
     )
-    return (Table("By address; the last two of each series are from the host out:", heads, rows),)
+    return (Table("By address; the last two of each series are from the host", heads, rows),)

@@ -1,8 +1,8 @@
-"""`repair`: others delete what is ours, or an uplink is renumbered; how long until all is right.
+"""`repair`: another program deletes our state, or an uplink is renumbered; how long until repaired.
 
-Rules: the bench deletes as another program would, and then asks the kernel again and again for
-what it deleted; the daemon is asked nothing. A renumbered uplink counts as right when a client
-beyond it is answered from the new address.
+Rules: the bench deletes as another program would, and then polls the kernel for what it deleted;
+the daemon isn't queried. A renumbered uplink is repaired when a client beyond it is answered from
+the new address.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.clock import say
+from bench.clock import log
 from bench.daemon import Daemon, two_uplinks
 from bench.results import Figure, Report
 from bench.stats import median, quantile
@@ -28,18 +28,19 @@ from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.read import read_links
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.lab.attempts import checksum
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import load
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES
 from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, Route, Rule
 
 _TRIALS = 24
 _RENUMBERINGS = 12
 _LIMIT_S = 15.0
-_APART_S = 0.8  # between two deletions; of the same thing rarely enough to be no fight
+_APART_S = 0.8  # between two deletions; of the same thing rarely enough to be no conflict
 _LOOK_S = 0.001
 _PING_S = 0.005
-_OUTGOING = 32765  # the priority of the rules for what goes out, whose order matters
+_OUTGOING = 32765  # the priority of the rules for outgoing traffic, whose order matters
 _SYSCTL = Path("/proc/sys/net/ipv4/tcp_fwmark_accept")
 _RENUMBERED = {
     "isp-a": ("wan0", "203.0.113.{}/24", "2001:db8:a::{}/48", "via 203.0.113.1 dev wan0 metric 0"),
@@ -51,22 +52,21 @@ _RENUMBERED = {
     ),
 }
 _HOW = f"""\
-*Deleted*: the lab's world `shared-address`, where the daemon needs marks, so that every sort of
-thing of ours is there. In turn, {_TRIALS} times each, {_APART_S:g} s apart: a rule of ours or a
-route of ours, picked at random, is deleted over netlink, our nft table is deleted,
-`tcp_fwmark_accept` is set to 0. The time is from just before the deletion until the kernel, asked
-each millisecond, has it all as before: all rules in their order, all our routes, the table with
-the same contents, the value.
+*Deleted*: the lab's world `shared-address`, where the daemon needs marks and so has state of every
+kind in the kernel. In turn, {_TRIALS} times each, {_APART_S:g} s apart: one of our rules or routes,
+picked at random, is deleted over netlink, our nft table is deleted, `tcp_fwmark_accept` is set to
+0. The time is from just before the deletion until the kernel, polled every millisecond, has all as
+before: all rules in their order, all our routes, the same table, the value.
 
-*Renumbered*: the lab's world `two`; in turn one of both uplinks gets other addresses, as a DHCP
-client would do it: old ones deleted, new ones added, main's default laid again. The time is from
-just before that until the client, which sends an echo request each {_PING_S * 1000:g} ms, is
-answered from the new address, for IPv4 and IPv6, {_RENUMBERINGS} times."""
+*Renumbered*: the lab's world `two`; one uplink in turn gets other addresses, as from a DHCP client:
+old ones deleted, new ones added, main's default route replaced. The time is from just before that
+until the client, which sends an echo request every {_PING_S * 1000:g} ms, is answered from the new
+address, for IPv4 and IPv6, {_RENUMBERINGS} times."""
 
 
 @dataclass(frozen=True, slots=True)
-class Harm:
-    """What somebody does to us: `look` tells how things are, `do` breaks it."""
+class Damage:
+    """What another program does: `look` returns the state in the kernel, `do` damages it."""
 
     name: str
     look: Callable[[Netlink], object]
@@ -85,14 +85,14 @@ def run() -> Report:
             Figure(f"{name}: p95", quantile(times_s, 0.95) * 1000, "ms"),
             Figure(f"{name}: longest", max(times_s) * 1000, "ms", limit_s * 1000),
         ]
-    return Report("Self-repair", _HOW, tuple(figures), samples=samples)
+    return Report("Repair", _HOW, tuple(figures), samples=samples)
 
 
 # --- what others delete ----------------------------------------------------------------------
 
 
 def _deletions() -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {harm.name: [] for harm in _HARMS}
+    times_by_name: dict[str, list[float]] = {damage.name: [] for damage in _DAMAGES}
     with World.up(load("shared-address")) as world:
         daemon = Daemon(world, world.topology.config)
         daemon.start()
@@ -100,35 +100,35 @@ def _deletions() -> dict[str, list[float]]:
         def work() -> None:
             with Netlink() as netlink:
                 for _ in range(_TRIALS):
-                    for harm in _HARMS:
+                    for damage in _DAMAGES:
                         time.sleep(random.uniform(_APART_S, 1.5 * _APART_S))
-                        found[harm.name].append(_until_mended(netlink, harm))
+                        times_by_name[damage.name].append(_until_repaired(netlink, damage))
 
         world["host"].python(work)
-    for name, times_s in found.items():
-        say(f"{name}: {max(times_s) * 1000:.0f} ms at most")
-    return found
+    for name, times_s in times_by_name.items():
+        log(f"{name}: {max(times_s) * 1000:.0f} ms at most")
+    return times_by_name
 
 
-def _until_mended(netlink: Netlink, harm: Harm) -> float:
-    before = harm.look(netlink)
+def _until_repaired(netlink: Netlink, damage: Damage) -> float:
+    before = damage.look(netlink)
     start_s = time.monotonic()
-    harm.do(netlink)
-    while harm.look(netlink) != before and time.monotonic() < start_s + _LIMIT_S:
+    damage.do(netlink)
+    while damage.look(netlink) != before and time.monotonic() < start_s + _LIMIT_S:
         time.sleep(_LOOK_S)
     return time.monotonic() - start_s
 
 
 def _rules(netlink: Netlink) -> list[Rule]:
-    """All rules in the kernel's order. In the block of the return path those of one priority
-    exclude each other, so that their order says nothing."""
+    """All rules in the kernel's order. In the block of the return path rules of one priority
+    exclude each other, so their order doesn't matter."""
     queries = [rtnetlink.rule_query(family) for family in FAMILIES]
-    told = [message for query in queries for message in netlink.dump(rt.RTM_GETRULE, query)]
-    found = [rule for rule in map(rtnetlink.decode_rule, told) if rule]
-    return sorted(found, key=lambda rule: (rule.family, rule.priority, _place(rule)))
+    messages = [message for query in queries for message in netlink.dump(rt.RTM_GETRULE, query)]
+    rules = [rule for rule in map(rtnetlink.decode_rule, messages) if rule]
+    return sorted(rules, key=lambda rule: (rule.family, rule.priority, _order(rule)))
 
 
-def _place(rule: Rule) -> str:
+def _order(rule: Rule) -> str:
     return str(rule) if rule.priority < _OUTGOING else ""
 
 
@@ -143,13 +143,13 @@ def _delete_rule(netlink: Netlink) -> None:
 
 def _our_routes(netlink: Netlink) -> set[Route]:
     names = {link.index: link.name for link in read_links(netlink)}
-    found = set()
+    routes = set()
     for family in FAMILIES:
         for message in netlink.dump(rt.RTM_GETROUTE, rtnetlink.route_query(family)):
             route = rtnetlink.decode_route(message, names)
             if route and route.protocol == PROTOCOL:
-                found.add(route)
-    return found
+                routes.add(route)
+    return routes
 
 
 def _delete_route(netlink: Netlink) -> None:
@@ -166,15 +166,15 @@ def _set_back(_: Netlink) -> None:
     _SYSCTL.write_text("0")
 
 
-_HARMS = (
-    Harm("a rule deleted", _rules, _delete_rule),
-    Harm("a route deleted", _our_routes, _delete_route),
-    Harm(
+_DAMAGES = (
+    Damage("a rule deleted", _rules, _delete_rule),
+    Damage("a route deleted", _our_routes, _delete_route),
+    Damage(
         "our nft table deleted",
         lambda _: nft.read_table(NFT_TABLE),
         _delete_table,
     ),
-    Harm(
+    Damage(
         "a sysctl set back",
         lambda _: _SYSCTL.read_text(),
         _set_back,
@@ -182,11 +182,11 @@ _HARMS = (
 )
 
 
-# --- another address -------------------------------------------------------------------------
+# --- other addresses -------------------------------------------------------------------------
 
 
 def _renumberings() -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {f"renumbered, IPv{family}": [] for family in FAMILIES}
+    times_by_name: dict[str, list[float]] = {f"renumbered, IPv{family}": [] for family in FAMILIES}
     with World.up(load("two")) as world:
         daemon = Daemon(world, two_uplinks())
         daemon.start()
@@ -198,8 +198,8 @@ def _renumberings() -> dict[str, list[float]]:
             numbers[provider], addresses = _renumber(world["host"], provider, numbers[provider])
             answered = world["client"].python(partial(_first_answers, addresses, start_s))
             for family, at_s in zip(FAMILIES, answered, strict=True):
-                found[f"renumbered, IPv{family}"].append(at_s - start_s)
-    return found
+                times_by_name[f"renumbered, IPv{family}"].append(at_s - start_s)
+    return times_by_name
 
 
 def _renumber(host: Node, provider: str, old: int) -> tuple[int, list[str]]:
@@ -221,7 +221,7 @@ def _first_answers(addresses: Sequence[str], start_s: float) -> list[float]:
         while len(answered) < len(addresses) and time.monotonic() < start_s + _LIMIT_S:
             for sock, address in pingers.items():
                 if address not in answered:
-                    with suppress(OSError):  # unreachable as yet
+                    with suppress(OSError):  # still unreachable
                         sock.sendto(_request(":" in address), (address, 0))
             for sock in select.select(list(pingers), [], [], _PING_S)[0]:
                 data, (sender, *_) = sock.recvfrom(2048)
@@ -234,16 +234,16 @@ def _first_answers(addresses: Sequence[str], start_s: float) -> list[float]:
 
 @contextmanager
 def _pingers(addresses: Sequence[str]) -> Iterator[dict[socket.socket, str]]:
-    found = {}
+    times_by_name = {}
     for address in addresses:
         six = ":" in address
         family = socket.AF_INET6 if six else socket.AF_INET
         protocol = socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP
-        found[socket.socket(family, socket.SOCK_RAW, protocol)] = address
+        times_by_name[socket.socket(family, socket.SOCK_RAW, protocol)] = address
     try:
-        yield found
+        yield times_by_name
     finally:
-        for sock in found:
+        for sock in times_by_name:
             sock.close()
 
 

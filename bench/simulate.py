@@ -1,7 +1,7 @@
-"""`simulate`: the whole daemon in simulated time, with faults of every kind, and what must hold.
+"""`simulate`: the whole daemon in simulated time, with faults of every kind and invariants.
 
-Rules: the simulation is that of tests/simulation, each hour a world of its own. The first violation
-of an hour ends that hour; how to run it again is told.
+Rules: the simulation is that of tests/simulation, each hour a new world. The first violation of an
+hour ends that hour; its seed and number are printed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from functools import partial
 
-from bench.clock import say
+from bench.clock import log
 from bench.results import Figure, Report, Table
 from tests.simulation.planted import PLANTED
 from tests.simulation.simulation import UNLEAPED, Hour, live
@@ -22,25 +22,25 @@ HOURS_A_MINUTE = 50.0  # a thousand in twenty minutes, on two cores
 _EFFECTS = {"default moved": "failovers", "starts": "starts, after kills all but one an hour"}
 _WORK = ("turns", "looks", "converges", "commits", "default moved", "starts", "restarts at rest")
 _HOW = f"""\
-{HOURS} simulated hours, each a world of its own: two to four uplinks in one or both families, a
-config, and what befalls them (see the table), in a fake kernel that performs and refuses as the
-real one does, and a fake Internet. The daemon's own controller, planner, detector and DNS run on
-it, and are killed between any two effects and any two operations. After each turn the invariants
-of `tests/simulation/invariants.py` hold: replies leave by their uplink, dead uplinks are left in
+{HOURS} simulated hours, each a new world: two to four uplinks in one or both families, a config,
+and random events (see the table), in a fake kernel that accepts and refuses operations as the real
+one does, and a fake Internet. The daemon's own controller, planner, detector and DNS run on it, and
+are killed between any two effects and any two operations. After each turn the invariants of
+`tests/simulation/invariants.py` must hold: replies leave by their uplink, dead uplinks are left in
 time, no transition is without a cause, no name loses its last address, a restart changes nothing,
-and so on. Time leaps where all is quiet, but in one of {UNLEAPED} hours. That it finds faults is
-shown by {len(PLANTED)} that are planted (`tests/simulation/planted.py`)."""
+and so on. Time leaps over quiet periods, except in one of {UNLEAPED} hours. {len(PLANTED)} planted
+defects (`tests/simulation/planted.py`) show that the simulation finds defects."""
 
 
 def run() -> Report:
-    say(f"{HOURS} simulated hours")
+    log(f"{HOURS} simulated hours")
     start_s = time.monotonic()
     hours: list[Hour] = []
     with multiprocessing.get_context("forkserver").Pool() as pool:
         for hour in pool.imap_unordered(partial(live, SEED), range(HOURS), chunksize=4):
             hours.append(hour)
             if hour.violation:
-                say(f"seed {SEED}, hour {hour.number}: {hour.violation}")
+                log(f"seed {SEED}, hour {hour.number}: {hour.violation}")
     return _report(hours, time.monotonic() - start_s)
 
 
@@ -50,10 +50,10 @@ def _report(hours: list[Hour], took_s: float) -> Report:
         counts += hour.counts
     wrong = sorted((hour.number, hour.violation) for hour in hours if hour.violation)
     figures = (
-        Figure("invariants violated, hours", len(wrong), target=0),
+        Figure("hours with a violated invariant", len(wrong), target=0),
         Figure("simulated hours", len(hours), target=HOURS, at_least=True),
         Figure(
-            "simulated hours a minute",
+            "simulated hours per minute",
             round(len(hours) / took_s * 60, 1),
             target=HOURS_A_MINUTE,
             at_least=True,
@@ -68,8 +68,8 @@ def _report(hours: list[Hour], took_s: float) -> Report:
         _HOW,
         figures,
         (
-            Table("What the daemon did:", ("", "times"), work),
-            Table("What befell it:", ("", "times"), rows),
+            Table("What the daemon did", ("", "times"), work),
+            Table("Random events", ("", "times"), rows),
         ),
         {"counts": dict(sorted(counts.items())), "violations": wrong},
     )

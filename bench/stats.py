@@ -16,10 +16,10 @@ __all__ = ["median", "paired", "quantile", "uncertainty"]
 def quantile(samples: Sequence[float], part: float) -> float:
     """The value below which `part` (0..1) of all samples lie."""
     ordered = sorted(samples)
-    place = part * (len(ordered) - 1)
-    low = int(place)
+    position = part * (len(ordered) - 1)
+    low = int(position)
     high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
 
 def uncertainty(samples: Sequence[float]) -> float:

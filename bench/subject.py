@@ -1,7 +1,7 @@
-"""The program under measurement, called in process on a lab's host, as `ifdefault apply` does it.
+"""The program under measurement, called in process on a lab's host, as by `ifdefault apply`.
 
-Rules: whole stages, as the command runs them: prepare (read, plan, check) and commit (check with
-nft, perform, re-read, verify, save). Each call runs in a thread inside the host's namespace.
+Rules: whole stages, as in the command: prepare (read, plan, check) and commit (check with nft,
+perform, re-read, verify, save). Each call runs in a thread inside the host's namespace.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from bench.clock import time_ms
 from ifdefault.host.store import Store
 from ifdefault.host.transaction import commit, prepare, prepare_down
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.node import Node
+from ifdefault.lab.world import World
 from ifdefault.plan.prepare import Prepared
 
 
@@ -36,16 +37,16 @@ class Subject:
         self.store = Store(world.dir / "state")
 
     def apply(self, config: str | None = None) -> Applied:
-        """Apply, with a new config if one is given; how long both stages took."""
+        """Apply, with a new config if one is given; return how long both stages took."""
         if config is not None:
             self.world.config.write_text(config, encoding="utf-8")
 
         def work() -> Applied:
-            found: list[Prepared] = []
+            prepared: list[Prepared] = []
             with self.store.lock():
-                prepare_ms = time_ms(lambda: found.append(self.prepare()))
-                commit_ms = time_ms(lambda: commit(found[0], self.store))
-            return Applied(prepare_ms, commit_ms, len(found[0].operations))
+                prepare_ms = time_ms(lambda: prepared.append(self.prepare()))
+                commit_ms = time_ms(lambda: commit(prepared[0], self.store))
+            return Applied(prepare_ms, commit_ms, len(prepared[0].operations))
 
         return self.node.python(work)
 

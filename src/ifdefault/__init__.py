@@ -1,3 +1,3 @@
-"""ifdefault: every connection is answered through the uplink it came in on."""
+"""ifdefault: multihoming for web hosts without BGP."""
 
 __version__ = "0.1.0"

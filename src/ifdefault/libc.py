@@ -1,4 +1,4 @@
-"""The C library, for system calls that Python has no function for."""
+"""The C library, for system calls that Python doesn't wrap."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def checked(result: int, what: str = "") -> int:
-    """What a call has returned; OSError by errno, its text headed by `what`, if it failed."""
+    """The return value of a call; OSError by errno, prefixed with `what`, if the call failed."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}" if what else os.strerror(code))

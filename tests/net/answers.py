@@ -12,12 +12,13 @@ from types import MappingProxyType
 from typing import Any
 
 from ifdefault.lab import services
+from ifdefault.lab.node import Node
 from ifdefault.lab.traffic import Tally, measure
 from ifdefault.lab.waiting import PATIENCE_S
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 
 # every kind that the lab's own servers answer
-KINDS = "tcp udp-bound udp-pktinfo udp-naive udp-dual icmp rst unreachable".split()
+KINDS = "tcp udp-bound udp-pktinfo udp-wildcard udp-dual icmp rst unreachable".split()
 BRIEF_S = 0.3  # for what is expected to hang
 
 

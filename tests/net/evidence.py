@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import PATIENCE_S
-from ifdefault.lab.world import Node
 
 PORT = 7900  # nobody else's in the lab
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM

@@ -29,7 +29,8 @@ from typing import Any, NoReturn
 
 import ifdefault
 from ifdefault.lab import netns
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.node import Node
+from ifdefault.lab.world import World
 from ifdefault.libc import checked, libc
 
 _CLONE_NEWNS, _MNT_DETACH, _MS_SLAVE, _MS_REC = 0x20000, 2, 1 << 19, 1 << 14

@@ -14,7 +14,8 @@ from pathlib import Path
 from ifdefault.config import read as read_config
 from ifdefault.host.store import Store
 from ifdefault.host.transaction import commit, prepare_config, prepare_down
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.node import Node
+from ifdefault.lab.world import World
 from ifdefault.model.config import Config
 from ifdefault.model.kernel import Operation
 from ifdefault.plan.prepare import Prepared

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import PATIENCE_S
-from ifdefault.lab.world import Node
 from tests.net.evidence import PORT, TCP
 
 

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from ifdefault.frontend.client.tsig_key_file import LoadedKey
 from ifdefault.ipc import privileges
 from ifdefault.lab import services
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from tests.net.dns_cases import ZONE, A, B
 
 KEY = LoadedKey("transfer.example", "hmac-sha256", b"of the secondaries alone")

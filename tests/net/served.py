@@ -51,7 +51,7 @@ class Server:
         with self.world["host"].enter():
             if transport == "udp":
                 marks = len(arrivals) > 1
-                sock = open_dns_sockets.udp_listener(address, port, tells_mark=marks)
+                sock = open_dns_sockets.udp_listener(address, port, receive_mark=marks)
             else:
                 sock = open_dns_sockets.tcp_listener(address, port)
         number = next(self._numbers)

@@ -99,7 +99,7 @@ def test_a_failure_is_undone_at_every_step(
         wanted = changed(config)
     before = read_state(world["host"])
     for step in range(0, len(operations_left(world, wanted)), 4):
-        with pytest.raises(KernelError, match=r"(?s)refused at step.*put back as it was"):
+        with pytest.raises(KernelError, match=r"(?s)refused at step.*all changes were undone"):
             apply(world, wanted, refusing_at(step))
         assert differences(before, read_state(world["host"])) == [], f"failed at step {step}"
     if applied:
@@ -130,7 +130,7 @@ def test_what_the_kernel_refuses_is_named_and_undone(lab_world: LabWorld) -> Non
     refused, undone = done.stderr.splitlines()
     assert f"ip -6 route add default via {own} dev wan0" in refused
     assert "(EINVAL)" in refused
-    assert undone == "ifdefault: everything was put back as it was"
+    assert undone == "ifdefault: all changes were undone"
     assert differences(before, read_state(world["host"])) == []
 
 
@@ -204,7 +204,7 @@ def test_a_link_that_goes_down_and_up(lab_world: LabWorld) -> None:
     assert "isp-a      pending: interface wan0 is down" in world.ifdefault("status").stdout
     takes_in(world, *STAYING[2:])
     world["host"].ip("link set wan0 up\n")
-    world["host"].lay()
+    world["host"].configure()
     takes_in(world, *STAYING)
 
 

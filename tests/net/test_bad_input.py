@@ -16,9 +16,9 @@ import pytest
 from ifdefault.cli.main import run
 from ifdefault.host.store import LOCK
 from ifdefault.kernel import nft
+from ifdefault.lab.node import Completed
 from ifdefault.lab.traffic import measure
 from ifdefault.lab.waiting import PATIENCE_S, eventually
-from ifdefault.lab.world import Completed
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import (
     apply,

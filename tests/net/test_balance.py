@@ -27,7 +27,7 @@ from tests.net.farend import AF, BALANCE, SO_MARK, A, B, configure, far
 
 
 def assert_shared(seen: Counter[str], family: Family, share: float = 0.75) -> None:
-    """To the connection, or nearly: slots are taken in turn, wherever one begins."""
+    """Almost exactly: slots are used in turn, from any start."""
     assert set(seen) == {A[family], B[family]}
     assert abs(seen[A[family]] - share * sum(seen.values())) <= 3, seen
 
@@ -67,7 +67,7 @@ def test_what_has_decided_for_itself_is_left_alone(lab_world: LabWorld) -> None:
 
 
 def test_rules_come_before_the_balance(lab_world: LabWorld) -> None:
-    """Also for an IPv4 destination that is written as IPv6's. Datagrams are shared if asked for."""
+    """Also for IPv4-mapped IPv6 destinations. Datagrams are balanced if configured."""
     world = lab_world("two")
     rule = '[[outgoing.rule]]\nto = ["198.18.1.0/24"]\ntransport = "tcp"\nvia = ["isp-b"]\n'
     configure(world, f"{BALANCE}udp = true\n{rule}")
@@ -82,7 +82,7 @@ def test_rules_come_before_the_balance(lab_world: LabWorld) -> None:
 
 
 def marks(kind: socket.SocketKind, *addresses: str) -> set[int]:
-    """Which marks sockets have that were told to connect."""
+    """The marks of sockets after connect()."""
     found = set()
     for address in addresses:
         for _ in range(20):
@@ -95,7 +95,7 @@ def marks(kind: socket.SocketKind, *addresses: str) -> set[int]:
 
 @pytest.mark.parametrize("topology", ["two", "shared-address"])
 def test_the_return_path_holds(lab_world: LabWorld, topology: str) -> None:
-    """Listeners don't know of the hook: every answer leaves by the uplink that was asked."""
+    """Listening sockets aren't affected: replies keep to the uplink of the connection."""
     world = lab_world(topology)
     answers.configure(world, f"{BALANCE}udp = true\n")
     services.builtin(world["host"])
@@ -120,7 +120,7 @@ def test_a_destination_keeps_to_its_uplink(lab_world: LabWorld) -> None:
 
 
 def test_a_member_leaves_and_returns(lab_world: LabWorld) -> None:
-    """The connections of the others live on, and all is shared as before."""
+    """Other connections continue, and everything is balanced as before."""
     world = lab_world("two")
     configure(world)
     world.daemon()
@@ -162,7 +162,7 @@ def test_it_outlives_the_daemon(lab_world: LabWorld) -> None:
 
 
 def programs(world: World) -> list[int]:
-    """The ids of the programs that are laid."""
+    """The ids of the attached programs."""
 
     def find() -> list[int]:
         return [each.program for each in attach.find()]
@@ -170,20 +170,20 @@ def programs(world: World) -> list[int]:
     return world["host"].python(find)
 
 
-def test_without_the_rights_the_normal_default_takes_all(lab_world: LabWorld) -> None:
-    """Which check names by its key, and the daemon in its status; all else is laid."""
+def test_without_rights_all_connections_use_the_primary(lab_world: LabWorld) -> None:
+    """`check` reports it by its key, the daemon in its status; everything else is installed."""
     world = lab_world("two")
     configure(world)
     powerless = ["setpriv", "--bounding-set=-sys_admin,-bpf", "--inh-caps=-all", *world.command]
     done = world["host"].run([*powerless, "check"])
     told = [line for line in done.stderr.splitlines() if "outgoing.mode" in line]
     assert len(told) == 1, done.stderr
-    assert "no hook on connect()" in told[0]
+    assert "no program on connect()" in told[0]
     child = world["host"].popen([*powerless, "run"], stderr=subprocess.DEVNULL)
     eventually(lambda: listener(world.run_dir / SOCKET))
     watched.await_states(world, ["up"])
     said = watched.standing(world).problems
-    assert sum("no hook on connect()" in text for text in said) == 1
+    assert sum("no program on connect()" in text for text in said) == 1
     assert world["host"].python(attach.read) is None
     with far(world) as ends:
         assert set(ends.connect(40)) == {A[4]}

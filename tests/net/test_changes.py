@@ -99,7 +99,7 @@ def test_a_router_with_a_new_mac(lab_world: LabWorld) -> None:
     world = lab_world("two")
     apply(world)
     assert_soon_answered(world, B, "wan1")
-    with faults.suffering(world, "router", "isp-b"):
+    with faults.injected(world, "router", "isp-b"):
         assert_soon_answered(world, B, "wan1")
         apply(world)
         assert_soon_answered(world, B, "wan1")
@@ -140,7 +140,7 @@ def test_an_interface_that_goes_down_and_up(lab_world: LabWorld) -> None:
     apply(world)
     assert_soon_answered(world, A, "wan0")
     host.ip("link set wan1 up\n")
-    host.lay()
+    host.configure()
     apply(world)
     assert_soon_answered(world, A, "wan0")
     assert_soon_answered(world, B, "wan1")
@@ -153,7 +153,7 @@ def test_an_interface_that_flapped_unseen(lab_world: LabWorld) -> None:
     host = world["host"]
     apply(world)
     host.ip("link set wan1 down\nlink set wan1 up\n")
-    host.lay()
+    host.configure()
     code, told = status(world)
     assert code == 1
     assert "default via 198.51.100.1 dev wan1 src 198.51.100.10 table 1002" in told
@@ -172,7 +172,7 @@ def test_an_interface_that_appears_later(lab_world: LabWorld) -> None:
     assert_soon_answered(world, A, "wan0")
     assert_soon_answered(world, B, "wan1")
     host.ip("link set later0 name wan2\nlink set wan2 up\n")
-    host.lay()
+    host.configure()
     apply(world)
     assert_soon_answered(world, C, "wan2")
     assert status(world)[0] == 0
@@ -183,7 +183,7 @@ def test_the_normal_default_goes_where_there_is_a_carrier(lab_world: LabWorld) -
     world = lab_world("two")
     apply(world)
     assert unbound_leaves_by(world, "wan0")
-    with faults.suffering(world, "carrier", "isp-a"):
+    with faults.injected(world, "carrier", "isp-a"):
         eventually(lambda: "wan0 (no carrier)" in status(world)[1], what="carrier lost")
         apply(world)
         eventually(lambda: unbound_leaves_by(world, "wan1"), what="wan1")

@@ -119,7 +119,7 @@ def test_kept_after_confirm(world: World) -> None:
     assert operations_left(world) == ()
     again = world.ifdefault("confirm")
     assert again.returncode == 1
-    assert "nothing waits for a confirmation" in again.stderr
+    assert "nothing is waiting for confirmation" in again.stderr
 
 
 def test_a_second_apply_is_refused_while_one_waits(world: World) -> None:
@@ -127,7 +127,7 @@ def test_a_second_apply_is_refused_while_one_waits(world: World) -> None:
     for options in ([], ["--confirm", LATE]):
         second = world.ifdefault("apply", *options)
         assert second.returncode == 1
-        assert "an apply waits for its confirmation, run ifdefault confirm" in second.stderr
+        assert "an apply is waiting for confirmation; run ifdefault confirm" in second.stderr
     assert len(guards(world)) == 1
 
 
@@ -279,4 +279,4 @@ def _apply(world: World, step: int, at_step: Callable[[], object]) -> None:
 
     store = store_of(world)
     with store.lock():
-        rollback_timer.commit_on_probation(prepare(world.config, store), store, 2, before)
+        rollback_timer.commit_with_rollback(prepare(world.config, store), store, 2, before)

@@ -42,7 +42,7 @@ MTU, BIG_BYTES = 1300, 400_000
 
 
 def published(world: World, asked: str, kind: socket.SocketKind = TCP, wait_s: float = 5.0) -> Talk:
-    """A client that talks to a container's published port."""
+    """A client of a container's published port."""
     bound = WEB[":" in asked]
     client, web = world["client"], world["web"]
     return Talk(
@@ -106,7 +106,7 @@ def test_the_hosts_own_servers_are_as_ever(lab_world: LabWorld) -> None:
 
 
 def test_errors_from_inside_follow(lab_world: LabWorld) -> None:
-    """Nobody listens in the container: its "port unreachable" comes from who was asked."""
+    """No server in the container: the source of "port unreachable" is the destination."""
     world = lab_world("docker")
     apply(world)
     for dev, own in OWN:
@@ -121,7 +121,7 @@ def test_errors_from_inside_follow(lab_world: LabWorld) -> None:
 
 
 def test_errors_from_outside_reach_the_container(lab_world: LabWorld) -> None:
-    """Beyond isp-b the path is narrower: "fragmentation needed" finds back to the container."""
+    """Beyond isp-b the MTU is smaller: "fragmentation needed" reaches the container."""
     world = lab_world("docker")
     apply(world)
     world["core"].ip(f"link set isp-b mtu {MTU}\n")
@@ -146,7 +146,7 @@ def _chunks(sock: socket.socket, wanted: int) -> Iterator[bytes]:
 
 
 def test_flows_that_run_already_are_taken_in(lab_world: LabWorld) -> None:
-    """They came in over isp-a, and stay there when the default moves to isp-b and back."""
+    """They came in over isp-a, and stay there when the primary changes to isp-b and back."""
     world = lab_world("containers")
     with lines() as opened:
         running = [
@@ -172,7 +172,7 @@ def test_flows_that_run_already_are_taken_in(lab_world: LabWorld) -> None:
 
 
 def ranked(world: World, first: str) -> Config:
-    """The world's config, with the normal default on one uplink."""
+    """The world's config, with this primary uplink."""
     config = parse(world.config.read_text(), "ifdefault.toml")
     uplinks = (replace(uplink, rank=int(uplink.name != first)) for uplink in config.uplinks)
     return replace(config, uplinks=tuple(uplinks))
@@ -275,7 +275,7 @@ def route_prefixes(world: World, server: str, devs: tuple[str, str], more: str =
 
 
 def test_a_routed_prefix_needs_no_nat(lab_world: LabWorld) -> None:
-    """Its own rule is enough, whether flows are followed or not."""
+    """Its own rule suffices, whether flows are tracked or not."""
     world = lab_world("two")
     route_prefixes(world, "content", ("lan0", "lan0"), '[host]\nforwarded = "off"')
     forwarding(world)
@@ -353,7 +353,7 @@ via = ["isp-b"]
 
 @pytest.mark.parametrize("more", ["", "sticky = true"])
 def test_a_balanced_lan(lab_world: LabWorld, more: str) -> None:
-    """Both uplinks are drawn, or one a destination; what a rule selects isn't."""
+    """Both uplinks are used, or one per destination; flows selected by a rule aren't."""
     world = lab_world("lan")
     text = world.topology.config.partition("[outgoing]")[0] + BALANCED.format(more=more)
     world.config.write_text(text, encoding="utf-8")
@@ -401,7 +401,7 @@ def test_nobody_comes_in_but_to_what_is_offered(lab_world: LabWorld, mode: str) 
 
 
 def test_an_advertised_default_stays(lab_world: LabWorld) -> None:
-    """A router takes no router's advertisements, unless it is told to before it becomes one."""
+    """A router ignores router advertisements, unless accept_ra is 2 before it becomes one."""
     world = lab_world("v6only")
     host = world["host"]
     host.sysctl("net.ipv6.conf.wan1.accept_ra", 1)
@@ -419,7 +419,7 @@ def test_an_advertised_default_stays(lab_world: LabWorld) -> None:
 
 
 def advertised(world: World) -> str:
-    """The gateway that a router advertised, "" if none has."""
+    """The advertised gateway, "" if there is none."""
     command = ["ip", "-6", "route", "show", "default", "dev", "wan1", "proto", "ra"]
     words = world["host"].run(command).stdout.split()
     return words[words.index("via") + 1] if "via" in words else ""

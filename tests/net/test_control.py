@@ -37,7 +37,7 @@ def test_status_tells_how_the_uplinks_fare(lab_world: LabWorld) -> None:
     done = world.ifdefault("status")
     assert done.returncode == 0, done.stdout + done.stderr
     assert carriers(done.stdout) == {"isp-a IPv4", "isp-a IPv6"}
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_states(world, ["down"], "isp-a")
         await_default(world, "wan1")
         done = world.ifdefault("status")
@@ -86,7 +86,7 @@ def test_status_without_a_daemon_says_so(lab_world: LabWorld) -> None:
     assert json.loads(world.ifdefault("status", "--json").stdout)["daemon"] is None
     done = world.ifdefault("uplink", "isp-a", "drain")
     assert done.returncode == 1
-    assert done.stderr.startswith("ifdefault: no daemon runs, start it")
+    assert done.stderr.startswith("ifdefault: no daemon runs; start it")
 
 
 def test_events_follow_shows_them_as_they_happen(lab_world: LabWorld) -> None:
@@ -142,7 +142,7 @@ def test_the_rights_of_its_unit_are_enough(lab_world: LabWorld) -> None:
     (frontend,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert _rights(frontend, name) == 0
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
     await_default(world, "wan0")
     world.ifdefault("down", check=True)
@@ -204,5 +204,5 @@ def refused_or_closed(crowd: list[socket.socket]) -> bool:
     for sock in crowd:
         sock.setblocking(False)
         with suppress(BlockingIOError):
-            told += b"others are asking" in sock.recv(4096, socket.MSG_PEEK)
+            told += b"other clients are connected" in sock.recv(4096, socket.MSG_PEEK)
     return told >= len(crowd) - 32

@@ -34,7 +34,7 @@ def test_kill_9_changes_nothing_and_a_restart_adopts(lab_world: LabWorld) -> Non
     services.builtin(world["host"])
     daemon = world.daemon()
     await_states(world, ["up"])
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
         before, frontends = ours(world), _children(daemon.pid)
         daemon.kill()
@@ -73,7 +73,7 @@ def test_down_under_the_daemon_rests_until_apply(lab_world: LabWorld) -> None:
     world.ifdefault("down", check=True)
     assert differences(before, read_state(world["host"])) == []
     assert "down" in standing(world).held
-    with faults.suffering(world, "carrier", "isp-a"):
+    with faults.injected(world, "carrier", "isp-a"):
         await_states(world, ["down"], "isp-a")
         assert not any(ours(world))
     eventually(
@@ -91,7 +91,7 @@ def test_only_one_runs(lab_world: LabWorld) -> None:
     start(world)
     done = world.ifdefault("run")
     assert done.returncode == 1
-    assert "another engine runs" in done.stderr
+    assert "another engine is running" in done.stderr
 
 
 def test_reload_takes_a_config_whole_or_not_at_all(lab_world: LabWorld) -> None:
@@ -116,7 +116,7 @@ def test_reload_takes_in_how_uplinks_are_judged(lab_world: LabWorld) -> None:
     answers.configure(world, "[health]\nrecover_s = 300\ndamp_s = 300\n")
     assert world.ifdefault("reload").returncode == 0
     assert set(watched.states(world).values()) == {"up"}, "what was known is known still"
-    with faults.suffering(world, "carrier", "isp-a"):
+    with faults.injected(world, "carrier", "isp-a"):
         await_states(world, ["down"], "isp-a")
     await_states(world, ["recovering"], "isp-a")
     told = standing(world)
@@ -202,7 +202,7 @@ def test_hooks_run_as_a_user_that_can_read_no_key(lab_world: LabWorld, everybody
     key.chmod(0o600)
     world.daemon()
     await_states(world, ["up"])
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_default(world, "wan1")  # which waits for no hook
     await_default(world, "wan0")
     eventually(lambda: told.read_text().count("isp-a") >= 2, what="told")

@@ -57,18 +57,18 @@ def told(world: World, *more: str) -> list[str]:
 
 
 def serve(world: World, config: str = OURS) -> None:
-    """The daemon serves our zone, and says so."""
+    """The daemon serves our zone, and its state is reported."""
     start(world, config)
 
     def current() -> bool:
-        outlets = standing(world).dns.outlets
-        return bool(outlets) and all(each.state == "current" for each in outlets)
+        publishers = standing(world).dns.publishers
+        return bool(publishers) and all(each.state == "current" for each in publishers)
 
     eventually(current, what="the zone is served")
 
 
 def parent(world: World, *nameservers: tuple[str, tuple[str, ...]], zone: str = ZONE) -> None:
-    """Let the parent say this of a zone; without name servers nothing."""
+    """Set a zone's delegation at the parent; without name servers; remove it."""
     world.end("named-core")
     shutil.rmtree(world.dir / "named-core", ignore_errors=True)
     given = [DelegatedZone(zone, nameservers)] if nameservers else []
@@ -110,7 +110,7 @@ def test_it_follows_what_the_daemon_publishes(lab_world: LabWorld) -> None:
     assert both[1].split()[:3] == [ZONE, "rotate", "30"]
     assert f"isp-a {A} {A6}, isp-b {B} {B6}" in both[1]
 
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_states(world, ["down"], "isp-a")
         eventually(lambda: told(world) == [], what="isp-a's addresses are gone")
         _, found = check(world)
@@ -125,25 +125,25 @@ def test_what_the_parent_gets_wrong(lab_world: LabWorld) -> None:
     serve(world)
     parent(world)
     (missing,) = told(world)
-    assert missing.startswith(f"{ZONE}: example doesn't delegate it (no such name), add there: ")
+    assert missing.startswith(f"{ZONE}: example doesn't delegate it (no such name); add there: ")
     assert f"{ZONE}. NS {NS_B}.; {NS_A}. A {A}; {NS_A}. AAAA {A6}; " in missing
     parent(world, (NS_A, (A, A6)))
     assert told(world) == [
         (
-            f"{ZONE}: example doesn't name {NS_B} among its name servers, "
+            f"{ZONE}: example doesn't name {NS_B} among its name servers; "
             f"add there: {ZONE}. NS {NS_B}.; {NS_B}. A {B}; {NS_B}. AAAA {B6}"
         ),
         (
-            f"{ZONE}: its name servers are all reached by isp-a, with which the zone dies, "
-            "name one of another uplink, or one elsewhere"
+            f"{ZONE}: all its name servers are on isp-a, so the zone fails with that uplink; "
+            "add a name server on another uplink, or elsewhere"
         ),
     ]
     parent(world, (NS_A, (A,)), (NS_B, (A, A6)))
     glue = [line for line in told(world) if "gives" in line]
     assert glue == [
-        f"{ZONE}: example gives {A} for {NS_A}, which is {A6}, {A}, add there: {NS_A}. AAAA {A6}",
+        f"{ZONE}: example gives {A} for {NS_A}, which is {A6}, {A}; add there: {NS_A}. AAAA {A6}",
         (
-            f"{ZONE}: example gives {A6}, {A} for {NS_B}, which is {B}, {B6}, "
+            f"{ZONE}: example gives {A6}, {A} for {NS_B}, which is {B}, {B6}; "
             f"remove there: {NS_B}. AAAA {A6}; {NS_B}. A {A}; "
             f"add there: {NS_B}. A {B}; {NS_B}. AAAA {B6}"
         ),
@@ -168,7 +168,7 @@ def test_without_the_daemon_it_is_named(lab_world: LabWorld) -> None:
     parent(world, (NS_A, (A, A6)), (NS_B, (B, B6)))
     found = told(world)
     assert len(found) == 4
-    assert all("doesn't answer (connection refused), start the daemon" in each for each in found)
+    assert all("doesn't answer (connection refused); start the daemon" in each for each in found)
 
 
 # --- a zone of others ---------------------------------------------------------------------
@@ -233,17 +233,17 @@ def test_a_zone_of_others(lab_world: LabWorld) -> None:
     child(world, publish(A, B, A6, B6, "192.0.2.7", ttl=300))
     assert told(world) == [
         (
-            "www.dyn.example: leads to 192.0.2.7 too, which no uplink of this host has, remove "
+            "www.dyn.example: also resolves to 192.0.2.7, which no uplink of this host has; remove "
             "that, unless a host shares it"
         ),
         (
-            "www.dyn.example: has a TTL of 300 s, 30 s is wanted, a dead uplink is named for so "
+            "www.dyn.example: has a TTL of 300 s instead of 30 s; a dead uplink is named for so "
             "long; let the server keep our TTL"
         ),
     ]
     child(world, [])
     assert told(world) == [
-        "www.dyn.example: no such name, the daemon publishes it: see `ifdefault dns`"
+        "www.dyn.example: no such name; the daemon publishes it: see `ifdefault dns`"
     ]
     child(world, publish(A), zone="elsewhere.example")
     lame = told(world)
@@ -258,11 +258,11 @@ def test_what_lies_between(lab_world: LabWorld) -> None:
     world.ifdefault("apply", check=True)
     parent(world, *DYN.nameservers, zone=DYN.zone)
     child(world, publish(A, B, A6, B6))
-    with faults.suffering(world, "blackhole", "isp-b"):
+    with faults.injected(world, "blackhole", "isp-b"):
         dead = told(world)
         assert len(dead) == 2
         assert all("can't be reached over isp-b (no answer), see what" in each for each in dead)
-    with faults.suffering(world, "blackhole", "isp-a"):  # over which it asks first
+    with faults.injected(world, "blackhole", "isp-a"):  # over which it asks first
         assert len(told(world)) == 2
     world["client"].nft(
         "table inet deaf { chain in { type filter hook input priority 0; tcp dport 53 drop; }; }"
@@ -270,7 +270,7 @@ def test_what_lies_between(lab_world: LabWorld) -> None:
     deaf = told(world)
     assert len(deaf) == 2
     assert all(
-        "answers by UDP and not by TCP over isp-a, isp-b, let TCP port 53 in" in each
+        "answers by UDP, but not by TCP over isp-a, isp-b; let TCP port 53 in" in each
         for each in deaf
     )
 
@@ -292,15 +292,15 @@ def test_names_that_lead_here_or_not(lab_world: LabWorld) -> None:
     assert told(world, "www.dyn.example") == []
     assert told(world, "shop.dyn.example", "old.dyn.example", "bad.dyn.example") == [
         (
-            "shop.dyn.example: its CNAME to www.dyn.example is kept for 86400 s, shorten it: "
+            "shop.dyn.example: its CNAME to www.dyn.example has a TTL of 86400 s; shorten it: "
             "whoever has it follows it as long as that"
         ),
         (
-            f"old.dyn.example: has the addresses {A} fixed, so that it names dead uplinks too, "
+            f"old.dyn.example: has the fixed addresses {A}, even of uplinks that are down; "
             "make it a CNAME to www.dyn.example"
         ),
         (
-            "bad.dyn.example: leads to 192.0.2.7, which no uplink has, "
+            "bad.dyn.example: resolves to 192.0.2.7, which no uplink has; "
             "make it a CNAME to www.dyn.example"
         ),
     ]

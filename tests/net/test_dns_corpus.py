@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from ifdefault.lab import dns, lookup
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.node import Node
+from ifdefault.lab.world import World
 from tests.net.conftest import LabWorld
 from tests.net.dns_cases import CASES, ZONE, A, zone
 from tests.net.served import serving

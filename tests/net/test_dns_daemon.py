@@ -110,7 +110,7 @@ def test_a_dead_uplink_leaves_the_dns_and_returns(lab_world: LabWorld) -> None:
     world = lab_world("two")
     serve(world)
     first = serial(world)
-    with faults.suffering(world, "blackhole", "isp-b"):
+    with faults.injected(world, "blackhole", "isp-b"):
         eventually(lambda: addresses(world) == {A}, what="isp-b is withdrawn")
         assert addresses(world, "AAAA") == {A6}
         during = serial(world)
@@ -128,8 +128,8 @@ def test_when_all_look_dead_all_are_named(lab_world: LabWorld) -> None:
     world = lab_world("two")
     serve(world)
     with (
-        faults.suffering(world, "blackhole", "isp-a"),
-        faults.suffering(world, "blackhole", "isp-b"),
+        faults.injected(world, "blackhole", "isp-a"),
+        faults.injected(world, "blackhole", "isp-b"),
     ):
         await_states(world, ["down"])
         query = dns.message.make_query(NAME, "A")
@@ -216,13 +216,13 @@ def test_a_port_that_is_taken_is_told_and_taken_when_free(
 
     with world["host"].python(bind):
         serve(world)
-        told = [o.detail for o in standing(world).dns.outlets if o.state == "failing"]
+        told = [o.detail for o in standing(world).dns.publishers if o.state == "failing"]
         (detail,) = told
-        assert detail.startswith(f"port 53 of {B} ({transport}) is taken by ")
+        assert detail.startswith(f"port 53 of {B} ({transport}) is in use by ")
         assert f"(pid {os.getpid()})" in detail
         assert addresses(world) == {A, B}, "the others answer"
     eventually(
-        lambda: not [o for o in standing(world).dns.outlets if o.state == "failing"],
+        lambda: not [o for o in standing(world).dns.publishers if o.state == "failing"],
         what="it is taken when it is free",
     )
     query = dns.message.make_query(NAME, "A")

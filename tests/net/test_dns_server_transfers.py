@@ -94,7 +94,7 @@ def test_a_secondary_that_does_not_want_to_know(lab_world: LabWorld) -> None:
                 secondaries.knot, world["client"], SECONDARY, None, notifiable=False
             )
             server.publish(zone(1), secondaries=[Endpoint(SECONDARY)])
-            await server.event(f"secondary {SECONDARY}: NOTAUTH is its answer to NOTIFY of {ZONE}")
+            await server.event(f"secondary {SECONDARY}: answered NOTAUTH to NOTIFY of {ZONE}")
 
     asyncio.run(main())
 
@@ -145,7 +145,7 @@ def test_a_key_that_cannot_be_read(lab_world: LabWorld) -> None:
             listed = [Endpoint(keyed, 5353, locked), Endpoint(open_, 5353)]
             server.publish(zone(1), secondaries=listed)
             await server.event(
-                f"{locked}: permission denied, let it be owned by daemon.user, mode 0400"
+                f"{locked}: permission denied; make daemon.user its owner, with mode 0400"
             )
             for source, count in ((keyed, 0), (open_, 2)):
                 output = await server.ask(f"dig -b {source} @{A} {ZONE} AXFR")

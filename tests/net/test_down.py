@@ -17,7 +17,7 @@ from tests.net.kernelstate import apply, differences, down, read_state
 
 
 def strict_filter(world: World) -> None:
-    """What a distribution may set, and what marks then need a sysctl for."""
+    """A sysctl that distributions set, and that requires another one with marks."""
     world["host"].sysctl("net.ipv4.conf.wan0.rp_filter", 1)
 
 
@@ -38,7 +38,7 @@ def forwarding(world: World) -> None:
 
 
 def hardened(world: World) -> None:
-    """To forward and not to, the kernel sets it itself."""
+    """The kernel sets it when forwarding is enabled or disabled."""
     world["host"].sysctl("net.ipv4.conf.all.accept_redirects", 0)
 
 
@@ -60,7 +60,7 @@ def nothing(world: World) -> None:
         ("shared-address", nothing, "net/ipv4/tcp_fwmark_accept = 1"),
         ("shared-address", strict_filter, "net/ipv4/conf/wan0/src_valid_mark = 1"),
         ("shared-address", odd_sysctl, "net/ipv4/fwmark_reflect = 1"),
-        ("docker", nothing, "chain follow"),
+        ("docker", nothing, "chain save_forward"),
         ("containers", strict_filter, "net/ipv4/conf/wan0/rp_filter = 2"),
         ("lan", nothing, "net/ipv4/ip_forward = 1"),
         ("lan", hardened, "snat"),
@@ -102,7 +102,7 @@ def test_a_group_that_someone_changed_since_is_left_alone(lab_world: LabWorld) -
 
 
 def test_the_oldest_value_is_the_original(lab_world: LabWorld) -> None:
-    """Whatever happened between two applies, `down` goes back to before the first."""
+    """Whatever happened between two applies, `down` restores the state before the first."""
     world = lab_world("shared-address")
     before = read_state(world["host"])
     apply(world)

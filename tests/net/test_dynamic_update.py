@@ -1,7 +1,7 @@
 """Dynamic updates, at a real BIND, Knot and PowerDNS.
 
                 ┌─ isp-a ── wan0 ┐
-client ── core ─┤                ├ host     the outlet is this process's, its frontend a real one;
+client ── core ─┤                ├ host     the publisher is in this process, its frontend is real;
         server  └─ isp-b ── wan1 ┘          the server is in the core, a secondary at the client
 """
 
@@ -27,7 +27,7 @@ import dns.query
 import pytest
 
 from bench import peers_dns
-from bench.updating import Outlet, Saying, running
+from bench.dns_updater import Publication, Publisher, running
 from ifdefault.daemon.dns.dynamic_update import UPDATES
 from ifdefault.dns import update
 from ifdefault.lab import services
@@ -103,7 +103,7 @@ def world(request: pytest.FixtureRequest, lab_world: LabWorld) -> World:
     return made
 
 
-def saying(
+def publication(
     key: Path | str,
     names: Mapping[str, Sequence[str]],
     *,
@@ -111,8 +111,8 @@ def saying(
     ways: Sequence[Way] = WAYS,
     ttl: int = 30,
     zone: str = ZONE,
-) -> Saying:
-    return Saying({zone: [Endpoint(a, 53, str(key)) for a in servers]}, names, ways, ttl)
+) -> Publication:
+    return Publication({zone: [Endpoint(a, 53, str(key)) for a in servers]}, names, ways, ttl)
 
 
 def query(question: dns.message.Message, server: str) -> dns.message.Message:
@@ -133,12 +133,12 @@ def await_zone(world: World, server: str = SERVER) -> None:
     eventually(lambda: world["client"].python(loaded), what="the zone is loaded")
 
 
-def keep(world: World, story: Callable[[Outlet], Coroutine[Any, Any, None]]) -> None:
-    """Tell a story of an outlet at the host."""
+def keep(world: World, scenario: Callable[[Publisher], Coroutine[Any, Any, None]]) -> None:
+    """Run a scenario with a publisher on the host."""
 
     async def main() -> None:
-        async with running(world.dir / "state") as outlet:
-            await story(outlet)
+        async with running(world.dir / "state") as publisher:
+            await scenario(publisher)
 
     with world["host"].enter():
         asyncio.run(main())
@@ -177,8 +177,8 @@ def change(world: World, *lines: str) -> None:
     world["client"].run(["nsupdate", "-v", "-y", key], stdin=text)
 
 
-def failing(outlet: Outlet, detail: str, where: str = SERVER) -> bool:
-    return any(s.state == "failing" and s.detail == detail for s in outlet.standing(where=where))
+def failing(publisher: Publisher, detail: str, where: str = SERVER) -> bool:
+    return any(s.state == "failing" and s.detail == detail for s in publisher.statuses(where=where))
 
 
 # --- what is said -------------------------------------------------------------------------
@@ -187,57 +187,59 @@ def failing(outlet: Outlet, detail: str, where: str = SERVER) -> bool:
 def test_an_address_is_added_withdrawn_and_returns(world: World, key: Path) -> None:
     change(world, f"update add {WWW} 60 A {OTHER}", f"update add {WWW} 60 TXT theirs")
 
-    async def story(outlet: Outlet) -> None:
+    async def scenario(publisher: Publisher) -> None:
         loop = asyncio.get_running_loop()
         took_s = []
         for addresses in ([A, B, A6], [B], [A, B, A6], [RENUMBERED, B]):
             start_s = loop.time()
-            outlet.say(saying(key, {WWW: addresses}))
+            publisher.publish(publication(key, {WWW: addresses}))
             await say_it(world, WWW, {OTHER, *addresses})
             took_s.append(loop.time() - start_s)
-            assert await outlet.settled()
-            (standing,) = outlet.standing(WWW, SERVER)
-            assert set(standing.seen) == {OTHER, *addresses}
-            assert standing.detail.startswith("serial ")
+            assert await publisher.settled()
+            (status,) = publisher.statuses(WWW, SERVER)
+            assert set(status.seen) == {OTHER, *addresses}
+            assert status.detail.startswith("serial ")
         assert min(took_s) < PROMPT_S  # a busy machine, or Knot, may hold one of them back
-        assert not outlet.events()
+        assert not publisher.events()
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 def test_over_ipv6_without_ipv4(world: World, key: Path) -> None:
-    async def story(outlet: Outlet) -> None:
-        outlet.say(saying(key, {WWW: [A]}, servers=[SERVER_V6], ways=[WAN0_V6]))
-        assert await outlet.settled()
+    async def scenario(publisher: Publisher) -> None:
+        publisher.publish(publication(key, {WWW: [A]}, servers=[SERVER_V6], ways=[WAN0_V6]))
+        assert await publisher.settled()
         await say_it(world, WWW, {A})
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 def test_the_ttl_follows_alone(world: World, key: Path) -> None:
-    async def story(outlet: Outlet) -> None:
+    async def scenario(publisher: Publisher) -> None:
         for ttl in (30, 5, 30):
-            outlet.say(saying(key, {WWW: [A, A6]}, ttl=ttl))
-            assert await outlet.settled()
+            publisher.publish(publication(key, {WWW: [A, A6]}, ttl=ttl))
+            assert await publisher.settled()
             wanted = {A: ttl, A6: ttl}
             assert await asyncio.to_thread(records, world) == wanted
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 def test_a_name_that_is_published_no_more_is_withdrawn(world: World, key: Path) -> None:
-    async def story(outlet: Outlet) -> None:
-        outlet.say(saying(key, {WWW: [A], ZONE: [A]}))
-        assert await outlet.settled()
-        outlet.say(saying(key, {ZONE: [A]}))
+    async def scenario(publisher: Publisher) -> None:
+        publisher.publish(publication(key, {WWW: [A], ZONE: [A]}))
+        assert await publisher.settled()
+        publisher.publish(publication(key, {ZONE: [A]}))
         await say_it(world, WWW, set())
-        await until(lambda: not outlet.standing(WWW), "nothing is left to see to")
-        outlet.say(saying(key, {ZONE: []}))  # nothing is known any more: what is there stays
-        outlet.say(saying(key, {ZONE: [], WWW: [B]}))
+        await until(lambda: not publisher.statuses(WWW), "nothing is left to see to")
+        publisher.publish(
+            publication(key, {ZONE: []})
+        )  # nothing is known any more: what is there stays
+        publisher.publish(publication(key, {ZONE: [], WWW: [B]}))
         await say_it(world, WWW, {B})
         await say_it(world, ZONE, {A})
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 def test_what_somebody_deletes_is_put_back(
@@ -245,29 +247,29 @@ def test_what_somebody_deletes_is_put_back(
 ) -> None:
     monkeypatch.setattr(update, "CALM_S", 0.2)
 
-    async def story(outlet: Outlet) -> None:
-        outlet.say(saying(key, {WWW: [A, B]}))
-        assert await outlet.settled()
+    async def scenario(publisher: Publisher) -> None:
+        publisher.publish(publication(key, {WWW: [A, B]}))
+        assert await publisher.settled()
         await asyncio.to_thread(change, world, f"update delete {WWW} A {A}")
         await say_it(world, WWW, {A, B})
         told = f"dns.update {ZONE} at {SERVER}: {WWW}: {A} was gone"
-        await until(lambda: outlet.events() == [told], "it is told")
+        await until(lambda: publisher.events() == [told], "it is told")
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 def test_two_hosts_share_a_name(world: World, key: Path) -> None:
-    async def story(outlet: Outlet) -> None:
+    async def scenario(publisher: Publisher) -> None:
         async with running(world.dir / "other") as other:
             theirs = ["203.0.113.20", "198.51.100.20"]
             for ours, of_them in (([A, B], theirs), ([B], theirs), ([A], theirs[1:])):
-                outlet.say(saying(key, {WWW: ours}))
-                other.say(saying(key, {WWW: of_them}))
-                assert await outlet.settled()
+                publisher.publish(publication(key, {WWW: ours}))
+                other.publish(publication(key, {WWW: of_them}))
+                assert await publisher.settled()
                 assert await other.settled()
                 await say_it(world, WWW, {*ours, *of_them})
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 # --- servers that refuse ------------------------------------------------------------------
@@ -283,46 +285,46 @@ def test_a_wrong_key_is_named_and_tried_until_it_is_right(
     changed = {"secret": peers_dns.SECRET, "name": peers_dns.KEY_NAME}[wrong]
     key.write_text(right.replace(changed, changed[::-1]))
 
-    async def story(outlet: Outlet) -> None:
-        outlet.say(saying(key, {WWW: [A]}))
-        await until(lambda: failing(outlet, said), "it is refused")
+    async def scenario(publisher: Publisher) -> None:
+        publisher.publish(publication(key, {WWW: [A]}))
+        await until(lambda: failing(publisher, said), "it is refused")
         key.write_text(right)
-        assert await outlet.settled()
+        assert await publisher.settled()
         where = f"dns.update {ZONE} at {SERVER}"
-        assert outlet.events() == [f"{where}: failing ({said})", f"{where}: current again"]
+        assert publisher.events() == [f"{where}: failing ({said})", f"{where}: current again"]
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 def test_words_of_servers(world: World, key: Path) -> None:
     """No key where one is asked for; a zone that isn't there; a key that can't be read."""
 
-    async def story(outlet: Outlet) -> None:
-        outlet.say(saying("", {WWW: [A]}))
-        await until(lambda: any(s.state == "failing" for s in outlet.standing()), "refused")
-        assert outlet.standing()[0].detail in ("REFUSED", "NOTAUTH")
-        outlet.say(saying(key, {"www.other.test": [A]}, zone="other.test"))
-        await until(lambda: failing(outlet, "NOTAUTH"), "not its zone")
+    async def scenario(publisher: Publisher) -> None:
+        publisher.publish(publication("", {WWW: [A]}))
+        await until(lambda: any(s.state == "failing" for s in publisher.statuses()), "refused")
+        assert publisher.statuses()[0].detail in ("REFUSED", "NOTAUTH")
+        publisher.publish(publication(key, {"www.other.test": [A]}, zone="other.test"))
+        await until(lambda: failing(publisher, "NOTAUTH"), "not its zone")
         key.chmod(0)
-        outlet.say(saying(key, {WWW: [A]}))
-        lacking = f"this host: {key}: permission denied, let it be owned by daemon.user, mode 0400"
-        await until(lambda: failing(outlet, lacking), "the key")
+        publisher.publish(publication(key, {WWW: [A]}))
+        lacking = f"this host: {key}: permission denied; make daemon.user its owner, with mode 0400"
+        await until(lambda: failing(publisher, lacking), "the key")
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 def test_a_cname_is_in_the_way_of_its_own_name_alone(world: World, key: Path) -> None:
     change(world, f"update add {WWW} 60 CNAME elsewhere.example.")
 
-    async def story(outlet: Outlet) -> None:
-        outlet.say(saying(key, {WWW: [A], ZONE: [A]}))
-        await until(lambda: failing(outlet, f"{WWW} is a CNAME at {SERVER}"), "a CNAME")
+    async def scenario(publisher: Publisher) -> None:
+        publisher.publish(publication(key, {WWW: [A], ZONE: [A]}))
+        await until(lambda: failing(publisher, f"{WWW} is a CNAME at {SERVER}"), "a CNAME")
         await say_it(world, ZONE, {A})
-        await until(lambda: outlet.standing(ZONE)[0].state == "current", "the other is well")
+        await until(lambda: publisher.statuses(ZONE)[0].state == "current", "the other is well")
         await asyncio.to_thread(change, world, f"update delete {WWW} CNAME")
-        assert await outlet.settled()
+        assert await publisher.settled()
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 # --- servers that can't be reached --------------------------------------------------------
@@ -331,77 +333,78 @@ def test_a_cname_is_in_the_way_of_its_own_name_alone(world: World, key: Path) ->
 def test_another_server_takes_it(world: World, key: Path) -> None:
     """One refuses connections, one is silent."""
 
-    async def story(outlet: Outlet) -> None:
-        outlet.say(saying(key, {WWW: [A]}, servers=[CLIENT, SERVER]))
+    async def scenario(publisher: Publisher) -> None:
+        publisher.publish(publication(key, {WWW: [A]}, servers=[CLIENT, SERVER]))
         await say_it(world, WWW, {A})
-        await until(lambda: failing(outlet, "connection refused", CLIENT), "it doesn't listen")
+        await until(lambda: failing(publisher, "connection refused", CLIENT), "it doesn't listen")
         lay(world["client"], "input", "tcp dport 53 drop")
-        outlet.say(saying(key, {ZONE: [A]}, servers=[CLIENT, SERVER]))
+        publisher.publish(publication(key, {ZONE: [A]}, servers=[CLIENT, SERVER]))
         await say_it(world, ZONE, {A})
-        outlet.say(saying(key, {ZONE: [B]}, servers=[CLIENT, SERVER]))
+        publisher.publish(publication(key, {ZONE: [B]}, servers=[CLIENT, SERVER]))
         await say_it(world, ZONE, {B})
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 def test_a_server_behind_a_dead_uplink(world: World, key: Path) -> None:
     """Another way is tried by itself, and at once when that is the only one."""
 
-    async def story(outlet: Outlet) -> None:
+    async def scenario(publisher: Publisher) -> None:
         loop = asyncio.get_running_loop()
         lay(world["isp-a"], "forward", "drop")
-        outlet.say(saying(key, {WWW: [A, B]}))
-        await until(lambda: failing(outlet, "no answer in 5 s"), "it is tried by the dead one")
+        publisher.publish(publication(key, {WWW: [A, B]}))
+        await until(lambda: failing(publisher, "no answer in 5 s"), "it is tried by the dead one")
         await say_it(world, WWW, {A, B})
-        assert await outlet.settled()
-        outlet.say(saying(key, {WWW: [A]}))
+        assert await publisher.settled()
+        publisher.publish(publication(key, {WWW: [A]}))
         start_s = loop.time()
-        outlet.say(saying(key, {WWW: [B]}, ways=[WAN1]))
+        publisher.publish(publication(key, {WWW: [B]}, ways=[WAN1]))
         await say_it(world, WWW, {B})
         assert loop.time() - start_s < PROMPT_S
         # what was on its way over the dead one doesn't come after all
         clear(world["isp-a"])
-        assert await outlet.settled()
+        assert await publisher.settled()
         await say_it(world, WWW, {B})
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 def test_no_way_is_no_server_s_fault(world: World, key: Path) -> None:
-    async def story(outlet: Outlet) -> None:
-        outlet.say(saying(key, {WWW: [A]}, ways=[WAN0_V6]))
-        await until(lambda: failing(outlet, "no uplink that works leads to it"), "no way")
-        outlet.say(saying(key, {WWW: [A]}))
+    async def scenario(publisher: Publisher) -> None:
+        publisher.publish(publication(key, {WWW: [A]}, ways=[WAN0_V6]))
+        await until(lambda: failing(publisher, "no uplink that works leads to it"), "no way")
+        publisher.publish(publication(key, {WWW: [A]}))
         await say_it(world, WWW, {A})
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 def test_a_face_that_dies_takes_nothing_with_it(world: World, key: Path) -> None:
-    async def story(outlet: Outlet) -> None:
+    async def scenario(publisher: Publisher) -> None:
         lay(world["core"], "input", "tcp dport 53 drop")
-        outlet.say(saying(key, {WWW: [A]}))
-        assert outlet.frontend
-        outlet.frontend.kill("for a test")
+        publisher.publish(publication(key, {WWW: [A]}))
+        assert publisher.frontend
+        publisher.frontend.kill("for a test")
         await until(
-            lambda: outlet.standing()[0].detail.startswith("this host: the frontend"), "it is told"
+            lambda: publisher.statuses()[0].detail.startswith("this host: the frontend"),
+            "it is told",
         )
         clear(world["core"])
-        await outlet.start_frontend()
+        await publisher.start_frontend()
         await say_it(world, WWW, {A})
-        assert await outlet.settled()
+        assert await publisher.settled()
 
-    keep(world, story)
+    keep(world, scenario)
 
 
 # --- a host that dies ---------------------------------------------------------------------
 
 
 class Other:
-    """An outlet in a process of its own, to be killed."""
+    """An publisher in a process of its own, to be killed."""
 
     def __init__(self, world: World) -> None:
-        command = [sys.executable, "-m", "bench.updating", str(world.dir / "state")]
+        command = [sys.executable, "-m", "bench.dns_updater", str(world.dir / "state")]
         env = {"PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
         pipe = subprocess.PIPE
         self.child = world["host"].popen(command, stdin=pipe, stdout=pipe, env=env)
@@ -429,7 +432,7 @@ def test_a_killed_engine_leaves_nothing_stale(world: World, key: Path, moment: s
     for number in range(20, 24):
         address = f"203.0.113.{number}"
         other = Other(world)
-        other.tell(saying(key, {WWW: [address], f"{number}.{ZONE}": [address]}).to_line())
+        other.tell(publication(key, {WWW: [address], f"{number}.{ZONE}": [address]}).to_line())
 
         def at_the_moment(address: str = address) -> bool:
             if moment == "said":
@@ -439,7 +442,7 @@ def test_a_killed_engine_leaves_nothing_stale(world: World, key: Path, moment: s
         eventually(at_the_moment, poll_s=0.001)
         other.kill()
     last = Other(world)
-    last.tell(saying(key, {WWW: [A]}).to_line())
+    last.tell(publication(key, {WWW: [A]}).to_line())
     assert last.settled() == "settled"
     eventually(lambda: set(records(world)) == {A})
     for number in range(20, 24):
@@ -464,25 +467,25 @@ def test_each_server_of_the_zone_is_looked_at(lab_world: LabWorld, key: Path) ->
     secondary = f'{{ type secondary; primaries {{ {SERVER}; }}; file "copy"; }}'
     peers_dns.bind(world["client"], [CLIENT], 53, "", secondary)
 
-    async def story(outlet: Outlet) -> None:
+    async def scenario(publisher: Publisher) -> None:
         def places() -> dict[str, str]:
-            return {each.where: each.state for each in outlet.standing(WWW)}
+            return {each.where: each.state for each in publisher.statuses(WWW)}
 
         both = {SERVER: "current", CLIENT: "current", SERVER_V6: "current"}
-        outlet.say(saying(key, {WWW: [A]}))
+        publisher.publish(publication(key, {WWW: [A]}))
         await until(lambda: places() == both, "all say it")
         lay(world["client"], "input", f"ip saddr {{ {A}, {B} }} udp dport 53 drop")
-        outlet.say(saying(key, {WWW: [B]}))
+        publisher.publish(publication(key, {WWW: [B]}))
         await until(lambda: places() == both | {CLIENT: "failing"}, "it is silent")
-        assert failing(outlet, "no answer in 2 s", CLIENT)
+        assert failing(publisher, "no answer in 2 s", CLIENT)
         clear(world["client"])
         await until(lambda: places() == both, "it speaks")
-        (told,) = outlet.standing(WWW, CLIENT)
+        (told,) = publisher.statuses(WWW, CLIENT)
         assert told.seen == (B,)
         where = f"dns.update {ZONE} at {CLIENT}"
-        assert outlet.events() == [
+        assert publisher.events() == [
             f"{where}: failing (no answer in 2 s)",
             f"{where}: current again",
         ]
 
-    keep(world, story)
+    keep(world, scenario)

@@ -46,10 +46,10 @@ def await_current(world: World) -> None:
     """Until the daemon has seen that all servers say what they are to say."""
 
     def current() -> bool:
-        outlets = standing(world).dns.outlets
-        return bool(outlets) and all(each.state == "current" for each in outlets)
+        publishers = standing(world).dns.publishers
+        return bool(publishers) and all(each.state == "current" for each in publishers)
 
-    eventually(current, what="all outlets are current")
+    eventually(current, what="all publishers are current")
 
 
 def test_a_dead_uplink_leaves_the_dns_and_returns(world: World, key: Path) -> None:
@@ -57,14 +57,14 @@ def test_a_dead_uplink_leaves_the_dns_and_returns(world: World, key: Path) -> No
     world.daemon()
     await_states(world, ["up"])
     await_records(world, A, B, A6, B6)
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_records(world, B, B6)
         await_current(world)
     await_records(world, A, B, A6, B6)
     await_current(world)
-    (outlet,) = (each for each in standing(world).dns.outlets if each.where == SERVER)
-    assert (outlet.kind, outlet.zone, outlet.name) == ("update", ZONE, ZONE)
-    assert set(outlet.seen) == {A, B, A6, B6}
+    (publisher,) = (each for each in standing(world).dns.publishers if each.where == SERVER)
+    assert (publisher.kind, publisher.zone, publisher.name) == ("update", ZONE, ZONE)
+    assert set(publisher.seen) == {A, B, A6, B6}
     assert not [text for text in events(world, "dns") if "failing" in text]
 
 

@@ -200,12 +200,12 @@ def test_refusals_of_exec(lab_world: LabWorld) -> None:
 
     assert refused("isp-b", "--", "true") == (
         1,
-        "ifdefault: uplink.isp-b: isn't applied, run ifdefault apply first",
+        "ifdefault: uplink.isp-b: isn't applied; run ifdefault apply first",
     )
     world.daemon()
     assert refused("isp-x", "--", "true") == (
         1,
-        'ifdefault: no uplink "isp-x", there are isp-a, isp-b',
+        'ifdefault: no uplink "isp-x"; there are isp-a, isp-b',
     )
     assert refused("isp-b")[0] == 2
     assert refused("isp-b", "--", "/nowhere/at-all") == (

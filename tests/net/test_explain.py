@@ -49,7 +49,7 @@ def test_forwarded_packets(lab_world: LabWorld, topology: str) -> None:
             if (":" in sender) == (":" in target):
                 found = _ask(world, sender, target, "--iif", iif)
                 assert (found["direction"], found["uplink"]) == ("forwarded", "isp-a")
-                assert "is answered over that uplink" in found["mechanism"]
+                assert "leave by the uplink that they came in on" in found["mechanism"]
                 answer = _ask(world, sender, target, "--iif", iif, "--mark", "0x2000000")
                 assert (answer["uplink"], answer["mechanism"]) == ("isp-b", "")
                 back = _ask(world, target, sender, "--iif", "wan1")
@@ -82,10 +82,10 @@ def test_a_naive_udp_port_is_explained(lab_world: LabWorld) -> None:
     answers.apply(world)
     told = {
         port: _ask(world, "198.18.1.10", "198.51.100.10", protocol="udp", port=port)
-        for port in (ports.UDP_BOUND, ports.UDP_NAIVE)
+        for port in (ports.UDP_BOUND, ports.UDP_WILDCARD)
     }
     assert told[ports.UDP_BOUND]["mechanism"] == "source: its addresses tell it apart"
-    assert "redirected to 203.0.113.10" in told[ports.UDP_NAIVE]["mechanism"]
+    assert "redirected to 203.0.113.10" in told[ports.UDP_WILDCARD]["mechanism"]
     assert {found["uplink"] for found in told.values()} == {"isp-b"}
 
 
@@ -100,8 +100,8 @@ def test_a_service_is_explained(lab_world: LabWorld) -> None:
         found = _ask(world, "198.18.1.10", host, port=80)
         assert (found["direction"], found["uplink"]) == ("in", uplink)
         assert found["goes_to"] == f"forward tcp:80: {WEBS}"
-        assert found["source"] == f"{host}, as which 10.0.0.10 answers"
-        assert found["mechanism"].startswith(f"follow: the connection bears {uplink}'s arrival")
+        assert found["source"] == f"{host}, instead of 10.0.0.10"
+        assert found["mechanism"].startswith(f"connmark: the connection has {uplink}'s arrival")
     udp = _ask(world, "2001:db8:f:1::10", "2001:db8:b::10", protocol="udp")
     assert udp["uplink"] == "isp-b"
     assert udp["goes_to"] == "forward tcp:443, udp:443: [fd00:10::10]:443"
@@ -123,12 +123,12 @@ def test_the_way_out_of_a_lan_is_explained(lab_world: LabWorld) -> None:
     answers.apply(world)
     out = _ask(world, "10.0.0.20", "198.18.1.10")
     assert (out["direction"], out["uplink"]) == ("forwarded", "isp-a")
-    assert out["source"] == "203.0.113.10, as which 10.0.0.20 goes out"
+    assert out["source"] == "203.0.113.10, instead of 10.0.0.20"
     assert out["mechanism"].startswith("masquerade: it stays on isp-a, ")
     ruled = _ask(world, "10.0.0.20", "198.18.2.10")
     assert ruled["uplink"] == "isp-b"
-    assert ruled["source"] == "198.51.100.10, as which 10.0.0.20 goes out"
-    assert ruled["mechanism"] == "outgoing.rule: what it selects leaves by isp-b"
+    assert ruled["source"] == "198.51.100.10, instead of 10.0.0.20"
+    assert ruled["mechanism"] == "outgoing.rule: matching connections leave by isp-b"
     near = _ask(world, "10.0.0.20", "10.0.0.10")
     assert (near["uplink"], near["mechanism"], near["source"]) == ("", "", "10.0.0.20")
 
@@ -141,10 +141,10 @@ def test_the_choice_of_an_outgoing_connections_uplink_is_explained(lab_world: La
     answers.configure(world, more)
     answers.apply(world)
     drawn = _ask(world, "any", "198.18.2.10")
-    assert drawn["mechanism"].startswith("balance: isp-b 75 %, isp-a 25 %, drawn for each conn")
+    assert drawn["mechanism"].startswith("balance: isp-b 75 %, isp-a 25 %, picked for each conn")
     assert (drawn["uplink"], drawn["source"]) == ("isp-b", "198.51.100.10")
     mail = _ask(world, "any", "198.18.2.10", port=25)
-    assert mail["mechanism"] == "outgoing.rule: what it selects leaves by isp-a"
+    assert mail["mechanism"] == "outgoing.rule: matching connections leave by isp-a"
     whose = _ask(world, "any", "198.18.2.10", "--user", "4711")
     assert (whose["uplink"], whose["mechanism"]) == ("isp-a", mail["mechanism"])
     plain = _ask(world, "any", "198.18.2.10", protocol="udp")

@@ -27,7 +27,7 @@ def test_the_default_leaves_a_dead_uplink_and_returns(lab_world: LabWorld, fault
     world = lab_world("two")
     start(world)
     assert leaves_by(world) == "wan0"
-    with faults.suffering(world, fault, "isp-a"):
+    with faults.injected(world, fault, "isp-a"):
         await_default(world, "wan1")
         await_states(world, ["down"], "isp-a")
         await_states(world, ["up"], "isp-b")
@@ -42,7 +42,7 @@ def test_uplinks_of_each_kind_are_judged(lab_world: LabWorld, topology: str) -> 
     """By probes that leave by them, even where one address and interface serves both."""
     world = lab_world(topology)
     start(world)
-    with faults.suffering(world, "blackhole", "isp-b"):
+    with faults.injected(world, "blackhole", "isp-b"):
         await_states(world, ["down"], "isp-b")
         assert set(standing(world).decision.usable_in(6)) == {"isp-a"}
     await_states(world, ["up"])
@@ -63,10 +63,10 @@ def test_a_family_may_die_alone(lab_world: LabWorld) -> None:
 def test_when_all_look_dead_nothing_is_withdrawn(lab_world: LabWorld) -> None:
     world = lab_world("two")
     start(world)
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
         before = watched.ours(world)
-        with faults.suffering(world, "blackhole", "isp-b"):
+        with faults.injected(world, "blackhole", "isp-b"):
             await_states(world, ["down"])
             assert watched.ours(world) == before
             assert set(standing(world).decision.usable_in(4)) == {"isp-a", "isp-b"}
@@ -77,7 +77,7 @@ def test_when_all_look_dead_nothing_is_withdrawn(lab_world: LabWorld) -> None:
 def test_a_lossy_line_is_degraded_and_never_down(lab_world: LabWorld) -> None:
     world = lab_world("two")
     start(world, "degraded_loss = 0.05\n")
-    with faults.suffering(world, "loss", "isp-a", 20):
+    with faults.injected(world, "loss", "isp-a", 20):
         eventually(lambda: watched.states(world)["isp-a", 4] == "degraded", what="degraded")
     assert not [text for text in events(world, "path") if "-> down" in text]
 
@@ -87,7 +87,7 @@ def test_a_gateway_that_polices_its_answers_is_not_dead(lab_world: LabWorld, pro
     """Nor is it when it is all there is, and other evidence makes us ask."""
     world = lab_world("two")
     start(world, probes)
-    with faults.suffering(world, "police", "isp-a", 5):
+    with faults.injected(world, "police", "isp-a", 5):
         until_s = standing(world).up_s + 5.0
         eventually(lambda: standing(world).up_s > until_s, what="some time")
     assert not [text for text in events(world, "path") if "-> down" in text]
@@ -106,7 +106,7 @@ def test_outgoing_connections_of_the_dead_uplink_are_freed(lab_world: LabWorld) 
     into_a = world["client"].python(lambda: _connect(A))
     with out_a, out_b, lan, into_a:
         assert out_a.getsockname()[0] == A
-        with faults.suffering(world, "blackhole", "isp-a"):
+        with faults.injected(world, "blackhole", "isp-a"):
             eventually(lambda: _is_destroyed(out_a), what="freed")
             for kept in (out_b, lan):
                 assert not _is_destroyed(kept)
@@ -119,7 +119,7 @@ def test_config_may_keep_them(lab_world: LabWorld) -> None:
     services.builtin(world["client"])
     start(world, 'on_down = "keep"\n')
     with world["host"].python(lambda: _connect(CLIENT)) as out_a:
-        with faults.suffering(world, "blackhole", "isp-a"):
+        with faults.injected(world, "blackhole", "isp-a"):
             await_default(world, "wan1")
             assert not _is_destroyed(out_a)
         assert _echoes(out_a)
@@ -166,7 +166,7 @@ def test_an_uplink_that_is_forced_up_is_used_whatever_is_observed(lab_world: Lab
     world = lab_world("two")
     start(world)
     assert world.ifdefault("uplink", "isp-a", "up").returncode == 0
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_states(world, ["down"], "isp-a")
         assert leaves_by(world) == "wan0"
 

@@ -19,9 +19,10 @@ import pytest
 
 from ifdefault.lab import faults, registry
 from ifdefault.lab.attempts import checksum
-from ifdefault.lab.faults import inflict, suffering, undo
+from ifdefault.lab.faults import inject, injected, remove
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 from tests.net.conftest import LabWorld
 
@@ -153,7 +154,7 @@ def test_nothing_beyond_answers(lab_world: LabWorld, fault: str, gateway: bool, 
     world = lab_world("two")
     host = world["host"]
     assert_whole(world)
-    with suffering(world, fault, "isp-a"):
+    with injected(world, fault, "isp-a"):
         for family in FAMILIES:
             assert not answers(host, BEYOND[family])
             assert answers(host, GATEWAY[family]) is gateway
@@ -171,7 +172,7 @@ def test_a_dead_router_is_silent_on_the_link_too(lab_world: LabWorld) -> None:
     def known() -> str:
         return host.run(["ip", "neighbour", "show", "dev", "wan0", "nud", "reachable"]).stdout
 
-    with suffering(world, "gateway", "isp-a"):
+    with injected(world, "gateway", "isp-a"):
         host.run(["ip", "neighbour", "flush", "dev", "wan0"])
         assert not any(answers(host, target) for target in GATEWAY.values())
         assert known() == ""
@@ -189,7 +190,7 @@ def test_one_way_faults_take_one_way(lab_world: LabWorld, fault: str, heard: boo
         lines = world["host"].run(["nstat", "-asz", "IcmpInEchos"]).stdout
         return int(lines.split("IcmpInEchos")[1].split()[0])
 
-    with suffering(world, fault, "isp-a"):
+    with injected(world, fault, "isp-a"):
         before = questions()
         assert not answers(world["client"], "203.0.113.10")
         assert (questions() > before) is heard
@@ -200,7 +201,7 @@ def test_one_way_faults_take_one_way(lab_world: LabWorld, fault: str, heard: boo
 def test_loss_takes_its_share_both_ways(lab_world: LabWorld, amount: int) -> None:
     world = lab_world("two")
     both = 1 - (1 - amount / 100) ** 2
-    with suffering(world, "loss", "isp-a", amount=amount):
+    with injected(world, "loss", "isp-a", amount=amount):
         for target in BEYOND.values():
             with asking(world["host"], target) as echo:
                 lost = 1 - echo.rate(1000)
@@ -217,7 +218,7 @@ def test_police_lets_a_few_echo_requests_through(
 ) -> None:
     world = lab_world("two")
     host = world["host"]
-    with suffering(world, fault, "isp-a"), ExitStack() as stack:
+    with injected(world, fault, "isp-a"), ExitStack() as stack:
         for family in FAMILIES:
             assert stack.enter_context(asking(host, free[family])).rate(40) == 1
         begun = time.monotonic()
@@ -228,7 +229,7 @@ def test_police_lets_a_few_echo_requests_through(
         # and again, as they come back
         eventually(lambda: answers(host, policed[4]), what="an answer")
         eventually(lambda: answers(host, policed[6]), what="an answer")
-    with suffering(world, fault, "isp-a", amount=1000), asking(host, policed[4]) as echo:
+    with injected(world, fault, "isp-a", amount=1000), asking(host, policed[4]) as echo:
         assert echo.rate(40) == 1
     assert_whole(world)
 
@@ -243,7 +244,7 @@ def test_a_replaced_router_has_another_mac(lab_world: LabWorld) -> None:
 
     own = mac()
     assert own
-    with suffering(world, "router", "isp-a"):
+    with injected(world, "router", "isp-a"):
         eventually(lambda: mac() not in (own, ""), what="another MAC")
         assert answers(world["host"], BEYOND[4])
     eventually(lambda: mac() == own, what="its own MAC")
@@ -271,7 +272,7 @@ def runs_of_loss(echo: Echo, count: int, patience_s: float) -> list[int]:
 def test_bursts_lose_everything_for_a_while(lab_world: LabWorld, family: int) -> None:
     world = lab_world("two")
     with (
-        suffering(world, "bursts", "isp-a", amount=100, every_s=0.3),
+        injected(world, "bursts", "isp-a", amount=100, every_s=0.3),
         asking(world["host"], BEYOND[family]) as echo,
     ):
         runs = runs_of_loss(echo, count=8, patience_s=20.0)
@@ -287,7 +288,7 @@ def test_flapping_takes_the_carrier_again_and_again(lab_world: LabWorld, name: s
     """And the routes that went with it come back, some of which only a topology knows of."""
     world = lab_world(name)
     host = world["host"]
-    with suffering(world, "flapping", "isp-a", amount=1):
+    with injected(world, "flapping", "isp-a", amount=1):
         for _ in range(2):
             eventually(lambda: not carrier(world), what="no carrier")
             eventually(lambda: carrier(world), what="a carrier")
@@ -304,7 +305,7 @@ def test_flapping_takes_the_carrier_again_and_again(lab_world: LabWorld, name: s
 def test_flapping_beyond_leaves_the_carrier(lab_world: LabWorld) -> None:
     world = lab_world("two")
     host = world["host"]
-    with suffering(world, "flapping-beyond", "isp-a", amount=1):
+    with injected(world, "flapping-beyond", "isp-a", amount=1):
         for family in FAMILIES:
             eventually(partial(silent, host, BEYOND[family]), what="silence")
             assert carrier(world)
@@ -321,7 +322,7 @@ def test_delay_takes_its_time_each_way(lab_world: LabWorld, name: str) -> None:
     own = {4: "203.0.113.10", 6: "2001:db8:a::10"}
     for family in FAMILIES:
         eventually(partial(answers, client, own[family]), what="an answer")
-    with suffering(world, "delay", "isp-a", amount=50):
+    with injected(world, "delay", "isp-a", amount=50):
         for family in FAMILIES:
             await_rtt(host, BEYOND[family], 100, 200)
             await_rtt(client, own[family], 100, 200)
@@ -336,7 +337,7 @@ def test_delay_loses_nothing_at_thousands_a_second(lab_world: LabWorld) -> None:
         first.hear(time.monotonic() + 2.0)
         assert first.answered
     with (
-        suffering(world, "delay", "isp-a", amount=20),
+        injected(world, "delay", "isp-a", amount=20),
         asking(world["host"], BEYOND[4]) as echo,
     ):
         begun = time.monotonic()
@@ -376,7 +377,7 @@ def test_a_renumbered_host_has_other_addresses(lab_world: LabWorld, name: str) -
     if name == "v6only":
         eventually(lambda: any("proto ra" in line for line in state(world)), what="radvd")
     before = state(world)
-    with suffering(world, "renumber", "isp-b"):
+    with injected(world, "renumber", "isp-b"):
         told = world["host"].run(["ip", "-br", "address"]).stdout
         for old, new in renewed.items():
             assert f" {new}/" in told or f" {new} " in told
@@ -404,7 +405,7 @@ def test_a_router_with_other_addresses_is_followed_by_main(lab_world: LabWorld, 
     renewed = faults.renewed(world, "regateway", "isp-a")
     assert renewed
     before = state(world)
-    with suffering(world, "regateway", "isp-a"):
+    with injected(world, "regateway", "isp-a"):
         defaults = "".join(
             host.run(["ip", o, "route", "show", "default"]).stdout for o in ("-4", "-6")
         )
@@ -423,51 +424,53 @@ def test_a_router_with_other_addresses_is_followed_by_main(lab_world: LabWorld, 
 def test_faults_stand_together(lab_world: LabWorld) -> None:
     world = lab_world("two")
     host = world["host"]
-    with suffering(world, "delay", "isp-a", amount=30):
-        with suffering(world, "no-inbound", "isp-a"), suffering(world, "loss", "isp-a", amount=20):
-            assert set(faults.suffered(world, "isp-a")) == {"delay", "no-inbound", "loss"}
+    with injected(world, "delay", "isp-a", amount=30):
+        with injected(world, "no-inbound", "isp-a"), injected(world, "loss", "isp-a", amount=20):
+            assert set(faults.active(world, "isp-a")) == {"delay", "no-inbound", "loss"}
             assert not answers(host, BEYOND[4])
-            with suffering(world, "carrier", "isp-a"), suffering(world, "regateway", "isp-a"):
+            with injected(world, "carrier", "isp-a"), injected(world, "regateway", "isp-a"):
                 assert not carrier(world)
         await_rtt(host, BEYOND[4], 60, 100)
         # a relay doesn't lose twice
-        with suffering(world, "loss", "isp-a", amount=50), asking(host, BEYOND[4]) as echo:
+        with injected(world, "loss", "isp-a", amount=50), asking(host, BEYOND[4]) as echo:
             assert abs(echo.rate(1000) - 0.25) < 0.07
-    assert faults.suffered(world, "isp-a") == ()
+    assert faults.active(world, "isp-a") == ()
     assert_whole(world)
 
 
 def test_a_fault_again_is_another_amount(lab_world: LabWorld) -> None:
     world = lab_world("two")
-    inflict(world, "delay", "isp-a", amount=200)
-    inflict(world, "delay", "isp-a", amount=20)
+    inject(world, "delay", "isp-a", amount=200)
+    inject(world, "delay", "isp-a", amount=20)
     await_rtt(world["host"], BEYOND[4], 40, 80)
-    undo(world, "delay", "isp-a")
+    remove(world, "delay", "isp-a")
     assert_whole(world)
 
 
 def test_what_cannot_stand_together_is_refused(lab_world: LabWorld) -> None:
     world = lab_world("two")
-    with suffering(world, "carrier", "isp-a"):
-        with pytest.raises(HostError, match='isp-a suffers "carrier", which holds its carrier'):
-            inflict(world, "flapping", "isp-a")
-        with suffering(world, "flapping", "isp-b"):
-            assert faults.suffered(world, "isp-b") == ("flapping",)
+    with injected(world, "carrier", "isp-a"):
+        with pytest.raises(
+            HostError, match='isp-a: "carrier" is active and changes the carrier too'
+        ):
+            inject(world, "flapping", "isp-a")
+        with injected(world, "flapping", "isp-b"):
+            assert faults.active(world, "isp-b") == ("flapping",)
     assert_whole(world)
-    with pytest.raises(HostError, match="give 1 to 99"):
-        inflict(world, "loss", "isp-a", amount=100)
+    with pytest.raises(HostError, match="use 1 to 99"):
+        inject(world, "loss", "isp-a", amount=100)
     with pytest.raises(HostError, match='"blackhole" has no amount'):
-        inflict(world, "blackhole", "isp-a", amount=1)
-    with pytest.raises(HostError, match="can't come every 3 s"):
-        inflict(world, "loss", "isp-a", every_s=3)
-    assert faults.suffered(world, "isp-a") == ()
+        inject(world, "blackhole", "isp-a", amount=1)
+    with pytest.raises(HostError, match="can't occur every 3 s"):
+        inject(world, "loss", "isp-a", every_s=3)
+    assert faults.active(world, "isp-a") == ()
 
 
 def test_ending_what_is_not_there_does_no_harm(lab_world: LabWorld) -> None:
     world = lab_world("two")
     before = state(world)
     for fault in faults.FAULTS:
-        undo(world, fault, "isp-a")
+        remove(world, fault, "isp-a")
         assert state(world) == before, fault
         assert all(answers(world["host"], target) for target in BEYOND.values()), fault
 
@@ -476,12 +479,12 @@ def test_ending_what_is_not_there_does_no_harm(lab_world: LabWorld) -> None:
 def test_another_process_ends_it(lab_world: LabWorld, fault: str) -> None:
     """What `ifdefault lab fault --undo` does to a fault that we laid, and `lab down` to all."""
     world = lab_world("two")
-    inflict(world, fault, "isp-a")
+    inject(world, fault, "isp-a")
     started = [entry.split() for entry in registry.entries(world.name, "processes")]
     assert len(started) == (fault != "renumber")
     other = World.adopt(world.name)
-    assert faults.suffered(other, "isp-a") == (fault,)
-    undo(other, fault, "isp-a")
+    assert faults.active(other, "isp-a") == (fault,)
+    remove(other, fault, "isp-a")
     assert not any(registry.start_time(int(pid)) == int(start) for pid, start in started)
     assert registry.entries(world.name, "processes") == {}
     assert_whole(world)
@@ -491,7 +494,7 @@ def test_faults_end_with_the_world(lab_world: LabWorld) -> None:
     world = lab_world("two")
     adopted = World.adopt(world.name)
     for fault in ("bursts", "delay", "flapping"):
-        inflict(adopted, fault, "isp-b")
+        inject(adopted, fault, "isp-b")
     started = [entry.split() for entry in registry.entries(world.name, "processes")]
     assert len(started) == 3
     world.down()  # it didn't start them

@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 
 from ifdefault.lab import ports, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ProviderAddress
 from ifdefault.lab.traffic import measure
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from tests.net.conftest import LabWorld
 from tests.net.evidence import UDP, Talk
 
-KINDS = "tcp http udp-bound udp-pktinfo udp-naive udp-dual icmp rst unreachable".split()
+KINDS = "tcp http udp-bound udp-pktinfo udp-wildcard udp-dual icmp rst unreachable".split()
 MODES = ("auto", "mark", "conntrack")
 COUNT = 4
 HOST_B = ("198.51.100.10", "2001:db8:b::10")
@@ -196,12 +197,12 @@ table inet user {
     world.config.write_text(world.config.read_text().replace('"auto"', '"mark"'))
     check = world.ifdefault("check")
     assert "nft inet user input" in check.stderr
-    assert "overwrites the whole packet mark, ours with it" in check.stderr
+    assert "overwrites the whole packet mark, including our bits" in check.stderr
 
 
 @pytest.mark.parametrize("program", ["iptables", "iptables-legacy"])
 def test_iptables_rules_with_marks(lab_world: LabWorld, program: str) -> None:
-    """Other bits are none of our business; ours are named, in whatever kernel table."""
+    """Other bits don't matter; use of ours is reported, in any kernel table."""
     world = serving(lab_world("two"))
     host = world["host"]
     both = (program, program.replace("ip", "ip6", 1))
@@ -218,7 +219,7 @@ def test_iptables_rules_with_marks(lab_world: LabWorld, program: str) -> None:
     assert check.returncode == 1
     for name in ("iptables", "ip6tables"):
         assert (
-            f"{name} mangle PREROUTING: uses bits 0x1000000 of our mark mask 0x3f000000"
+            f"{name} mangle PREROUTING: uses bits 0x1000000 of host.mark_mask 0x3f000000"
             in check.stderr
         )
     refused = world.ifdefault("apply")
@@ -241,14 +242,14 @@ _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # linux/in.h, linux/in6.h
 
 
 def lay_tproxy(node: Node) -> None:
-    """As Documentation/networking/tproxy.rst has it."""
+    """As in Documentation/networking/tproxy.rst."""
     for option in ("-4", "-6"):
         node.ip("rule add fwmark 1 lookup 100\nroute add local default dev lo table 100\n", option)
     node.nft(TPROXY)
 
 
 def asked_of_proxy(world: World, client: str, address: str) -> str:
-    """Connect to an address on the proxied port: whom did the proxy stand in for?"""
+    """Connect to an address on the proxied port, and return the original destination."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     transparent = {
         socket.AF_INET: (socket.IPPROTO_IP, _IP_TRANSPARENT),
@@ -313,7 +314,7 @@ def test_rules_at_our_priorities_are_named_and_stay(lab_world: LabWorld) -> None
     assert refused.returncode == 1
     for rule in ("ip rule pref 5020", "ip -6 rule pref 5020"):
         assert rule in refused.stderr
-    assert "stands among our rules, 5000 to 5050" in refused.stderr
+    assert "has a priority among ours, 5000 to 5050" in refused.stderr
     assert "set host.rule_priority = 4900" in refused.stderr
     with world.config.open("a") as config:
         config.write("\n[host]\nrule_priority = 4900\n")
@@ -328,12 +329,12 @@ def test_routes_in_our_tables_are_named_and_stay(lab_world: LabWorld) -> None:
     world["host"].ip("route add 192.0.2.0/24 dev lan0 table 1002\n")
     refused = world.ifdefault("apply")
     assert refused.returncode == 1
-    assert "table 1002: holds 1 foreign route, such as 192.0.2.0/24" in refused.stderr
+    assert "table 1002: contains 1 foreign route, such as 192.0.2.0/24" in refused.stderr
     assert "192.0.2.0/24" in world["host"].run("ip route show table 1002".split()).stdout
 
 
 def test_networkd_settings_are_named(lab_world: LabWorld, tmp_path: Path) -> None:
-    """Only where it runs in the same network namespace: a stand-in with its name does."""
+    """Only if it runs in the same network namespace; here a process with its name does."""
     world = lab_world("two")
     config = tmp_path / "ifdefault.toml"
     config.write_text(world.config.read_text())
@@ -350,6 +351,6 @@ exit $status
     program = [*world.command[:3], "-c", str(config), "--state-dir", str(tmp_path), "check"]
     done = world["host"].run(["sh", "-c", script, "sh", *program], check=False)
     assert done.returncode == 0, done.stderr
-    assert "systemd-networkd: removes rules and routes of others" in done.stderr
+    assert "systemd-networkd: removes foreign rules and routes" in done.stderr
     for key in ("RoutingPolicyRules", "Routes", "NextHops"):
         assert f"ManageForeign{key}=no" in done.stderr

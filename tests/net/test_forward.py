@@ -24,8 +24,9 @@ from ifdefault.host.store import Store
 from ifdefault.host.transaction import commit, prepare_config
 from ifdefault.kernel import nft
 from ifdefault.lab import ports, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import PATIENCE_S, eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Config, ForwardConfig, ForwardServer, Ports
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import FORWARD_TABLE
@@ -33,7 +34,7 @@ from tests.net import answers
 from tests.net.conftest import LabWorld
 
 WEB1, WEB2 = ("10.0.0.10", "fd00:10::10"), ("10.0.0.11", "fd00:10::11")
-ECHOES = ["tcp", "udp-bound", "udp-pktinfo", "udp-naive", "udp-dual"]
+ECHOES = ["tcp", "udp-bound", "udp-pktinfo", "udp-wildcard", "udp-dual"]
 FAR = ["198.51.100.10", "2001:db8:b::10"]  # not where the normal default goes
 HTTP = Ports("tcp", ports.HTTP, ports.HTTP)
 NAMES = ("isp-a", "isp-b")
@@ -41,7 +42,7 @@ NAMES = ("isp-a", "isp-b")
 
 @pytest.fixture
 def world(lab_world: LabWorld) -> World:
-    """With a web server on each content server, and the echoes on the second."""
+    """With a web server on each server, and the echo servers on the second."""
     found = lab_world("lan")
     for name in ("web1", "web2"):
         services.nginx(found[name])
@@ -62,7 +63,7 @@ def shared(
 
 
 def lay(world: World, *forwards: ForwardConfig, down: tuple[tuple[str, int], ...] = ()) -> float:
-    """Apply the topology's uplinks with these services; how long that took, in seconds."""
+    """Apply the topology's uplinks with these services; return the time in seconds."""
     config = Config(parse(world.topology.config, "ifdefault.toml").uplinks, forwards=forwards)
     every = tuple((family, NAMES) for family in FAMILIES)
     store = Store(world.dir / "state")
@@ -90,7 +91,7 @@ def connected(node: Node, target: str, port: int = ports.HTTP) -> Iterator[socke
 
 
 def server_of(sock: socket.socket) -> str:
-    """Which server answers on a connection, which it keeps open."""
+    """The server that answers on a connection, which stays open."""
     sock.sendall(b"GET / HTTP/1.1\r\nHost: www\r\n\r\n")
     answer = b""
     while not answer.endswith(b"\n") or b"\r\n\r\n" not in answer:
@@ -99,7 +100,7 @@ def server_of(sock: socket.socket) -> str:
 
 
 def draws(world: World, target: str, count: int) -> Counter[str]:
-    """Who serves so many new connections; "" where they are refused."""
+    """The servers of so many new connections; "" for a refused one."""
     found: Counter[str] = Counter()
     for _ in range(count):
         server = ""
@@ -110,7 +111,7 @@ def draws(world: World, target: str, count: int) -> Counter[str]:
 
 
 def test_all_kinds_of_traffic_on_every_address(world: World) -> None:
-    """The content server sees the client's own address."""
+    """The server sees the client's own address."""
     services.caddy(world["web1"])
     answers.apply(world)
     answers.assert_answered(world, ["you", "quic", *ECHOES, "icmp"])
@@ -165,7 +166,7 @@ def test_the_next_server_takes_the_share_of_one_that_is_gone(world: World) -> No
 
 
 def test_without_a_server_clients_are_refused_at_once(world: World) -> None:
-    """By the uplink that they came in on, TCP and UDP."""
+    """By the uplink that the connection came in on, TCP and UDP."""
     echoes = Ports("udp", ports.UDP_BOUND, ports.UDP_BOUND)
     lay(world, shared(1, 1), down=tuple((a, ports.HTTP) for a in (*WEB1, *WEB2)))
     before = world.misrouted()
@@ -188,7 +189,7 @@ def test_without_a_server_clients_are_refused_at_once(world: World) -> None:
 
 
 def refusals(world: World) -> int:
-    """How many were counted, of the first service."""
+    """The number of counted refusals of the first service."""
     read = functools.partial(nft.read_counters, FORWARD_TABLE)
     return world["host"].python(read)["refused_0"][0]
 
@@ -202,7 +203,7 @@ def test_the_share_of_a_gone_server_may_be_refused(world: World) -> None:
 
 
 def test_a_datagram_flow_that_is_served_stays_served(world: World) -> None:
-    """Until it is answered all its packets are new to conntrack, but the lot is drawn once."""
+    """Until the reply, conntrack considers all its packets new, but the server is picked once."""
     mute = Ports("udp", 7005, 7005)
     forward = shared(1, 1, on_down="reset", listen=(mute,))
     lay(world, forward, down=tuple((a, mute.first) for a in WEB1))
@@ -225,7 +226,7 @@ def test_a_datagram_flow_that_is_served_stays_served(world: World) -> None:
 
 
 def test_thousands_of_services(world: World) -> None:
-    """All of them stand, and nothing is planned anew; any of them answers."""
+    """All are installed, a second plan is empty, and any of them answers."""
     first, count = 10000, 10000
     forwards = tuple(
         ForwardConfig(
@@ -240,10 +241,10 @@ def test_thousands_of_services(world: World) -> None:
                 assert server_of(sock) == server
 
 
-def test_a_strangers_edit_is_mended(world: World) -> None:
-    """And what he does to another table is none of our business."""
+def test_a_foreign_edit_is_repaired(world: World) -> None:
+    """Edits of other tables don't matter."""
     lay(world, shared(1, 1))
-    world["host"].nft("flush chain inet ifdefault_forward offer\n")
+    world["host"].nft("flush chain inet ifdefault_forward dnat_services\n")
     answers.assert_none_answered(world, ["you"], FAR)
     lay(world, shared(1, 1))
     answers.assert_answered(world, ["you"], FAR)
@@ -260,11 +261,11 @@ def test_a_port_that_a_program_holds_is_an_error(world: World) -> None:
     assert done.returncode == 1
     line = world.topology.config.splitlines().index('listen = "tcp:80"') + 1
     [told] = [found[where] for where in found if where.startswith(f"{world.config}:{line}: ")]
-    assert told["what"].startswith("a program of this host listens on tcp port 80 of every address")
+    assert told["what"].startswith("a program on this host listens on tcp port 80 of every address")
 
 
 def test_a_firewall_that_drops_what_is_forwarded_is_named(world: World) -> None:
-    """Its remedy, as it is told, lets the services through."""
+    """The remedy in the message makes the services work."""
     world["host"].nft(FIREWALL)
     answers.apply(world)
     answers.assert_none_answered(world, ["tcp"], FAR)

@@ -24,8 +24,9 @@ from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Bind, Message, Outcome, Ping, Pong, Send, Unbind
 from ifdefault.kernel import open_probe_sockets
 from ifdefault.lab import ports, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import PATIENCE_S
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import Family, ProbeKind
 from tests.net.conftest import LabWorld
 
@@ -313,7 +314,7 @@ def test_our_own_faults_are_told_as_such(lab_world: LabWorld, family: Family) ->
                     ((await talk.outcome(s)).verdict, talk.outcomes(s)[0].detail) for s in asked
                 ]
 
-            assert await told("icmp") == [("local", "no socket to ask by")]  # never bound
+            assert await told("icmp") == [("local", "no socket")]  # never bound
             talk.bind(1, family)
             lay(host, "output", "meta l4proto != tcp drop")
             assert await told("icmp", "dns") == [("local", "operation not permitted")] * 2
@@ -344,6 +345,6 @@ def test_what_is_forgotten_is_not_told(lab_world: LabWorld) -> None:
             assert told == [(2, "lost")]
             seq = talk.send("icmp", CLIENT[4], path=2)
             talk.bind(2, 4)
-            assert (await talk.outcome(seq)).detail == "bound anew"
+            assert (await talk.outcome(seq)).detail == "socket replaced"
 
     asyncio.run(main())

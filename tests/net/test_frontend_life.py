@@ -19,7 +19,7 @@ import pytest
 from ifdefault.daemon.process import spawn
 from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.messages import Outcome, Ping, Resolve, Resolved, Send
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from ifdefault.model.errors import HostError
 from tests.net.conftest import LabWorld
 from tests.net.test_frontend import CLIENT, PATIENT_MS, stopped, talking, until
@@ -166,16 +166,18 @@ def test_a_face_that_is_told_nonsense_ends(packet: bytes) -> None:
         ours.send(packet)
         _, said = child.communicate(timeout=20)
     assert child.returncode == 1
-    assert b"error the channel to the engine failed: it sent what is no message" in said
+    assert b"error the channel to the engine failed: it sent an invalid message" in said
     assert said.count(b"\n") == 1
 
 
 GIVE_UP = "import os\nfrom ifdefault.ipc.privileges import drop\ndrop(uid, gid)\n"
 SAY_READY = 'sock.send(b\'{"type":"Ready","pid":%d}\' % os.getpid())\n'
-FALSE_FACES = {
-    "it kept rights: CapPrm": f"import os\n{SAY_READY}sock.recv(9)",
-    "it spoke before it was ready": 'sock.send(b\'{"type":"Pong","token":1}\')\nsock.recv(9)',
-    "it sent what is no message": "sock.send(b'garbage')\nsock.recv(9)",
+MISBEHAVING = {
+    "it kept privileges: CapPrm": f"import os\n{SAY_READY}sock.recv(9)",
+    "it sent a message before it was ready": (
+        'sock.send(b\'{"type":"Pong","token":1}\')\nsock.recv(9)'
+    ),
+    "it sent an invalid message": "sock.send(b'garbage')\nsock.recv(9)",
     "exit status 3": "raise SystemExit(3)",
     "not ready after": "sock.recv(9)",
     "it closed the channel": "sock.close()\nwhile True: pass",
@@ -195,9 +197,9 @@ def be(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setattr(spawn, "python", command)
 
 
-@pytest.mark.parametrize("why", FALSE_FACES)
+@pytest.mark.parametrize("why", MISBEHAVING)
 def test_a_false_face_is_not_started(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
-    be(monkeypatch, FALSE_FACES[why])
+    be(monkeypatch, MISBEHAVING[why])
     if why.startswith("not ready"):
         monkeypatch.setattr(spawn, "READY_S", 0.3)
 
@@ -226,7 +228,7 @@ def test_a_face_that_says_nonsense_is_ended(monkeypatch: pytest.MonkeyPatch, wor
         frontend = await spawn.start_frontend((NOBODY, NOBODY), heard.append, ends.append)
         frontend.send(Ping(1))
         await until(lambda: ends, "its end")
-        assert ends[0].startswith("it sent what is no message")
+        assert ends[0].startswith("it sent an invalid message")
         assert not heard
 
     asyncio.run(main())

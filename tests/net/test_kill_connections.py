@@ -17,12 +17,13 @@ from collections.abc import Iterator
 import pytest
 
 from ifdefault.kernel import conntrack
-from ifdefault.kernel.kill_connections import Freed, free
+from ifdefault.kernel.kill_connections import Killed, kill
 from ifdefault.kernel.netlink import Netlink, attributes
 from ifdefault.kernel.uapi import netfilter
 from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.wires import PORT, Wires
@@ -58,9 +59,9 @@ def wires(world: World) -> Iterator[Wires]:
         yield wires
 
 
-def freed(host: Node, **options: object) -> Freed:
+def freed(host: Node, **options: object) -> Killed:
     arguments = {"addresses": DEAD, **options}
-    return host.python(lambda: free(**arguments))  # type: ignore[arg-type]
+    return host.python(lambda: kill(**arguments))  # type: ignore[arg-type]
 
 
 # --- sockets ---------------------------------------------------------------------------------
@@ -71,19 +72,19 @@ def test_outgoing_sockets_by_their_address(host: Node, wires: Wires, of: int) ->
     server = wires.listen("client", CLIENT[of])
     doomed = [wires.connect("host", server, CLIENT[of], source=DEAD[of]) for _ in range(3)]
     spared = [wires.connect("host", server, CLIENT[of], source=OTHER[of]) for _ in range(3)]
-    assert freed(host) == Freed(sockets=3)
+    assert freed(host) == Killed(sockets=3)
     with pytest.raises(ConnectionAbortedError):
         doomed[0].ours.send(b"still there?")
     assert not any(pair.alive for pair in doomed)
     assert all(pair.alive for pair in spared)
-    assert freed(host) == Freed()
+    assert freed(host) == Killed()
 
 
 def test_a_mapped_address_is_the_address(host: Node, wires: Wires) -> None:
     server = wires.listen("client", CLIENT[0])
     doomed = wires.connect("host", server, CLIENT[0], source=DEAD[0], family=6)
     spared = wires.connect("host", server, CLIENT[0], source=OTHER[0], family=6)
-    assert freed(host) == Freed(sockets=1)
+    assert freed(host) == Killed(sockets=1)
     assert (doomed.alive, spared.alive) == (False, True)
 
 
@@ -94,7 +95,7 @@ def test_sockets_that_still_connect(world: World, host: Node, wires: Wires) -> N
     """)
     with wires.asking("host", CLIENT[0]) as sock:
         assert sock.getsockname()[0] == DEAD[0]
-        assert freed(host) == Freed(sockets=1)
+        assert freed(host) == Killed(sockets=1)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNABORTED
 
 
@@ -104,13 +105,13 @@ def test_outgoing_sockets_by_their_mark(host: Node, wires: Wires) -> None:
         doomed = wires.connect("host", server, CLIENT[of], mark=CHOSEN | 0x80)
         spared = wires.connect("host", server, CLIENT[of], mark=CHOSEN + 0x01000000)
         unmarked = wires.connect("host", server, CLIENT[of], source=OTHER[of])
-        assert freed(host, addresses=(), marks=(CHOSEN,), mask=MASK) == Freed(sockets=1)
+        assert freed(host, addresses=(), marks=(CHOSEN,), mask=MASK) == Killed(sockets=1)
         assert [pair.alive for pair in (doomed, spared, unmarked)] == [False, True, True]
 
 
 @pytest.mark.parametrize("bound", [*DEAD, "0.0.0.0", "::"])
 def test_inbound_connections_stay(host: Node, wires: Wires, bound: str) -> None:
-    """Whose local port has a listener, on their address or on any."""
+    """Their local port has a listener, on their address or the wildcard."""
     server = wires.listen("host", bound)
     targets = {"0.0.0.0": DEAD[:1], "::": DEAD}.get(bound, (bound,))
     inbound = [wires.connect("client", server, target) for target in targets]
@@ -118,7 +119,7 @@ def test_inbound_connections_stay(host: Node, wires: Wires, bound: str) -> None:
         of = ":" in target
         far = wires.listen("client", CLIENT[of])
         doomed = wires.connect("host", far, CLIENT[of], source=target)
-        assert freed(host) == Freed(sockets=1)
+        assert freed(host) == Killed(sockets=1)
         assert not doomed.alive
     assert all(pair.alive for pair in inbound)
 
@@ -127,19 +128,19 @@ def test_a_listener_elsewhere_makes_no_socket_inbound(host: Node, wires: Wires) 
     wires.listen("host", OTHER[0], 7950)
     far = wires.listen("client", CLIENT[0])
     doomed = wires.connect("host", far, CLIENT[0], source=DEAD[0], port=7950)
-    assert freed(host) == Freed(sockets=1)
+    assert freed(host) == Killed(sockets=1)
     assert not doomed.alive
 
 
 def test_more_listeners_than_the_kernel_is_asked_to_check(host: Node, wires: Wires) -> None:
     servers = [wires.listen("host", "0.0.0.0", 20000 + n) for n in range(510)]
     inbound = [wires.connect("client", server, DEAD[0]) for server in servers[-2:]]
-    assert freed(host) == Freed()
+    assert freed(host) == Killed()
     assert all(pair.alive for pair in inbound)
 
 
 def test_what_is_reached_without_the_uplink_is_spared(host: Node, wires: Wires) -> None:
-    """The host talks to itself by its public name, and to its LAN."""
+    """The host connects to its own public address, and to its LAN."""
     own = wires.listen("host", DEAD[0])
     to_itself = wires.connect("host", own, DEAD[0], source=DEAD[0])
     lan = wires.listen("content", "192.168.1.10")
@@ -148,9 +149,9 @@ def test_what_is_reached_without_the_uplink_is_spared(host: Node, wires: Wires) 
     doomed = wires.connect("host", far, CLIENT[0], source=DEAD[0])
     addresses = (*DEAD, "192.168.1.1")
     spared = (*DEAD, "192.168.1.0/24", "fd00:1::/64")
-    assert freed(host, addresses=addresses, spared=spared) == Freed(sockets=1)
+    assert freed(host, addresses=addresses, spared=spared) == Killed(sockets=1)
     assert [pair.alive for pair in (to_itself, to_lan, doomed)] == [True, True, False]
-    assert freed(host, addresses=addresses) == Freed(sockets=2)
+    assert freed(host, addresses=addresses) == Killed(sockets=2)
     assert not to_lan.alive
 
 
@@ -162,14 +163,14 @@ def test_link_local_addresses_are_passed_over(world: World, host: Node, wires: W
     server = wires.listen("content", "::")
     pair = wires.connect("host", server, f"{far}%lan0")
     assert pair.ours.getsockname()[0].partition("%")[0] == own
-    assert freed(host, addresses=(own,)) == Freed()
+    assert freed(host, addresses=(own,)) == Killed()
     assert pair.alive
 
 
 @pytest.mark.parametrize(("mark", "mask"), [(0, MASK), (0x40000000, MASK), (CHOSEN, 0)])
 def test_a_mark_that_may_be_anybodys_is_refused(mark: int, mask: int) -> None:
     with pytest.raises(ValueError):
-        free((), (mark,), mask)
+        kill((), (mark,), mask)
 
 
 # --- tracked flows ---------------------------------------------------------------------------
@@ -234,30 +235,30 @@ STAY = sorted(
 @pytest.mark.parametrize("others", [(), OTHER, ("192.0.2.1", "2001:db8:c::1")])
 def test_flows_that_are_answered_to_a_dead_address(tracking: Node, others: tuple[str, ...]) -> None:
     assert ("192.168.1.10", CLIENT[0]) in flows(tracking)
-    assert freed(tracking, others=others) == Freed(flows=5)
+    assert freed(tracking, others=others) == Killed(flows=5)
     assert flows(tracking) == STAY
-    assert freed(tracking) == Freed()
+    assert freed(tracking) == Killed()
 
 
 def test_a_kernel_without_the_filter(tracking: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux before 6.11 refuses it: an unknown attribute is as one that it doesn't know."""
+    """Linux before 6.11 refuses it, like an unknown attribute."""
     monkeypatch.setattr(netfilter, "CTA_FILTER", 63)
     monkeypatch.setattr(conntrack, "_PACKETS_AT_ONCE", 1)
-    assert freed(tracking) == Freed(flows=5)
+    assert freed(tracking) == Killed(flows=5)
     assert flows(tracking) == STAY
 
 
 @pytest.mark.parametrize("others", [(), OTHER])
 def test_nothing_but_a_dead_uplinks_flows(world: World, others: tuple[str, ...]) -> None:
-    """What a kernel lists that compares the wrong way round is then nothing."""
+    """A kernel with the inverted comparison then lists nothing."""
     host = world["host"]
     host.nft(TRACKED)
     for of in (0, 1):
         for port in range(7000, 7300):
             send(host, DEAD[of], CLIENT[of], port)
-    assert freed(host, others=others) == Freed(flows=600)
+    assert freed(host, others=others) == Killed(flows=600)
     send(host, OTHER[1], CLIENT[1])
-    assert freed(host, others=others) == Freed()
+    assert freed(host, others=others) == Killed()
     assert flows(host) == [(OTHER[1], CLIENT[1])]
 
 
@@ -271,8 +272,8 @@ def test_flows_by_their_mark(world: World) -> None:
     for mark in marks:
         with answers.udp_socket(host, OTHER[0], options={"SO_MARK": mark}) as sock:
             sock.sendto(b"anybody?", (CLIENT[0], PORT + mark % 251))
-    assert freed(host, addresses=(), marks=(CHOSEN,), mask=MASK) == Freed(flows=2)
+    assert freed(host, addresses=(), marks=(CHOSEN,), mask=MASK) == Killed(flows=2)
 
 
 def test_nothing_is_asked_of_a_host_that_tracks_nothing(world: World) -> None:
-    assert freed(world["host"]) == Freed()
+    assert freed(world["host"]) == Killed()

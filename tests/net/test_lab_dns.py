@@ -13,10 +13,11 @@ import pytest
 
 from ifdefault.lab import dns, lookup, services
 from ifdefault.lab.clients_by_name import Visits
-from ifdefault.lab.faults import suffering
+from ifdefault.lab.faults import injected
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ZONE
 from ifdefault.lab.waiting import PATIENCE_S, eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 
@@ -112,7 +113,7 @@ def test_the_resolver_goes_on_when_a_name_server_is_dead(
     dns.start(world)
     serve_zone(world)
     eventually(lambda: resolve(world, ZONE), what="it resolves")
-    with suffering(world, "blackhole", provider):
+    with injected(world, "blackhole", provider):
         for _ in range(3):
             eventually(lambda: resolve(world, ZONE), UNBOUND_S, what="it resolves")
 
@@ -123,7 +124,7 @@ def test_visitors_are_counted(lab_world: LabWorld) -> None:
     answers.apply(world)
     dns.start(world)
     visits = Visits(world["client"], dns.RESOLVER[0], [STATIC, "nowhere.example"], per_s=50)
-    with suffering(world, "blackhole", "isp-a"):
+    with injected(world, "blackhole", "isp-a"):
         pinged = ["ping", "-nqc", "5", "-i", "0.2", "198.51.100.10"]
         world["client"].run(pinged)
         told = visits.stop()  # when what is under way has waited in vain

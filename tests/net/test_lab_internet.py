@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from ifdefault.lab import internet, services
-from ifdefault.lab.faults import suffering
+from ifdefault.lab.faults import injected
 from ifdefault.lab.topology import names
 from ifdefault.lab.traffic import Tally, measure
 from ifdefault.lab.waiting import eventually
@@ -49,8 +49,8 @@ def test_an_answer_returns_by_the_provider_that_was_asked(
     world = lab_world("shared-address")
     services.builtin(world["core"])
     lead_through(world, provider)
-    with suffering(world, "blackhole", other):
+    with injected(world, "blackhole", other):
         assert [tally for tally in ask(world, KINDS) if not tally.ok] == []
-    with suffering(world, "blackhole", provider):
+    with injected(world, "blackhole", provider):
         assert not any(tally.answered for tally in ask(world, ["icmp", "tcp"]))
     assert not sum(world.misrouted().values())

@@ -11,9 +11,10 @@ import pytest
 
 from ifdefault.lab import registry
 from ifdefault.lab.fitting import many
+from ifdefault.lab.node import CommandFailed
 from ifdefault.lab.traffic import measure
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import CommandFailed, World
+from ifdefault.lab.world import World
 from tests.net.conftest import LabWorld
 
 

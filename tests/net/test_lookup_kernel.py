@@ -27,8 +27,8 @@ from tests.net import answers
 from tests.net.conftest import LabWorld
 
 QUESTIONS = 300
-ARRIVAL_B, CHOSEN_B = 0x02000000, 0x22000000
-MARKS = (0, 0, ARRIVAL_B, CHOSEN_B, 0x80000, 51820, CHOSEN_B | 0x80000)
+ARRIVAL_B, OUTGOING_B = 0x02000000, 0x22000000
+MARKS = (0, 0, ARRIVAL_B, OUTGOING_B, 0x80000, 51820, OUTGOING_B | 0x80000)
 USERS = (0, 1000)
 OUTGOING = """
 [[outgoing.rule]]
@@ -132,7 +132,7 @@ def _flows(facts: Facts, rng: random.Random) -> Iterator[Flow]:
 
 
 def _kernels(flow: Flow) -> str:
-    """Device, gateway and source of the kernel's answer, or that there is none."""
+    """Device, gateway and source of the kernel's reply, or its error."""
     ports = flow.sport, flow.dport
     told = route_get(flow.dst, flow.src, "", flow.oif, flow.mark, flow.ip_proto, ports, flow.uid)
     if told.route is None or told.route.kind == "unreachable":

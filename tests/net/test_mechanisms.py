@@ -35,13 +35,13 @@ def test_any_mechanism_can_be_ordered(lab_world: LabWorld, return_path: str) -> 
     assert [uplink["mechanism"] for uplink in uplinks] == [return_path] * 2
     question = "tcp", "198.18.1.10:4321", "198.51.100.10:443"
     told = json.loads(world.ifdefault("explain", *question, "--json", check=True).stdout)
-    assert told["mechanism"] == f"{return_path}: host.return_path says so"
+    assert told["mechanism"] == f"{return_path}: set by host.return_path"
     assert (told["uplink"], told["agrees"]) == ("isp-b", True)
 
 
 @pytest.mark.parametrize("return_path", ["mark", "conntrack"])
 def test_an_arrival_mark_suffices(lab_world: LabWorld, return_path: str) -> None:
-    """Replies find back without the source rules, too."""
+    """Replies keep to their uplink without the source rules, too."""
     world = lab_world("two")
     answers.serve(world)
     answers.configure(world, f'[host]\nreturn_path = "{return_path}"')
@@ -65,12 +65,12 @@ def test_source_rules_need_neither_conntrack_nor_sysctls(lab_world: LabWorld) ->
     assert [u["mechanism"] for u in answers.status(world)["uplinks"]] == ["source"] * 2
 
 
-def test_a_naive_udp_socket_makes_the_host_track_connections(lab_world: LabWorld) -> None:
-    """The counterpart: it shows that the test above can tell."""
+def test_a_wildcard_udp_socket_makes_the_host_track_connections(lab_world: LabWorld) -> None:
+    """The counterpart: it shows that the test above can fail."""
     world = lab_world("two")
     answers.serve(world)
     answers.apply(world)
-    answers.assert_answered(world, ["udp-naive"])
+    answers.assert_answered(world, ["udp-wildcard"])
     assert _tracked(world) > 0
     assert answers.status(world)["redirected_udp"] == [7002, 7003, 7004]
 
@@ -82,7 +82,7 @@ def _tracked(world: World) -> int:
 
 
 def _sysctls(world: World) -> dict[str, str]:
-    """Every network sysctl of the host that can be read and doesn't count."""
+    """Every readable network sysctl of the host that isn't a counter."""
 
     def read() -> dict[str, str]:
         files = (p for p in Path("/proc/sys/net").rglob("*") if p.is_file())

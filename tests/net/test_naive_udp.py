@@ -18,7 +18,7 @@ from tests.net import answers
 from tests.net.conftest import LabWorld
 
 A, B, C = "203.0.113.10", "198.51.100.10", "192.0.2.10"
-NAIVE = ["udp-naive", "udp-dual"]
+NAIVE = ["udp-wildcard", "udp-dual"]
 EACH = pytest.mark.parametrize(
     ("client", "target"), [("198.18.1.10", B), ("2001:db8:f:1::10", "2001:db8:b::10")]
 )
@@ -39,8 +39,8 @@ def test_large_transfers_in_one_flow(lab_world: LabWorld, client: str, target: s
     before = world.misrouted()
     with closing(answers.udp_socket(world["client"], client)) as sock:
         # the larger ones are fragments on the wire
-        assert answers.exchange(sock, target, ports.UDP_NAIVE, 4000, 1200) == 4000
-        assert answers.exchange(sock, target, ports.UDP_NAIVE, 200, 4000) == 200
+        assert answers.exchange(sock, target, ports.UDP_WILDCARD, 4000, 1200) == 4000
+        assert answers.exchange(sock, target, ports.UDP_WILDCARD, 200, 4000) == 200
     assert world.misrouted() == before
 
 
@@ -62,7 +62,7 @@ def test_a_client_in_the_other_uplinks_prefix(lab_world: LabWorld) -> None:
 
 
 def test_a_client_under_a_specific_route(lab_world: LabWorld) -> None:
-    """Its answers would come from B's address, all others' from A's."""
+    """Its replies would have B's address, those of all others A's."""
     world = _world(lab_world)
     world["host"].ip(
         "route add 198.18.2.0/24 via 198.51.100.1\nroute add 2001:db8:f:2::/64 via 2001:db8:b::1\n"
@@ -75,7 +75,7 @@ def test_a_client_under_a_specific_route(lab_world: LabWorld) -> None:
 
 
 def test_a_socket_bound_to_an_address_is_let_alone(lab_world: LabWorld) -> None:
-    """Even if another is bound to none on the same port: it gets what is sent to its address."""
+    """Even with a wildcard socket on the same port: it gets the packets to its address."""
     world = _world(lab_world)
     host = world["host"]
     with ExitStack() as stack:
@@ -92,7 +92,7 @@ def test_a_socket_bound_to_an_address_is_let_alone(lab_world: LabWorld) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "spared"),
-    [('"off"', NAIVE), (f"[{ports.UDP_NAIVE}]", ["udp-dual"])],
+    [('"off"', NAIVE), (f"[{ports.UDP_WILDCARD}]", ["udp-dual"])],
 )
 def test_ports_that_are_not_redirected_fail_and_are_counted(
     lab_world: LabWorld, setting: str, spared: list[str]
@@ -103,7 +103,7 @@ def test_ports_that_are_not_redirected_fail_and_are_counted(
     tallies = answers.ask(world, NAIVE, [B, "2001:db8:b::10"], count=4, timeout_s=1.0)
     assert {tally.kind for tally in tallies if not tally.answered} == set(spared)
     assert {tally.kind for tally in tallies if tally.ok} == set(NAIVE) - set(spared)
-    redirected = [] if setting == '"off"' else [ports.UDP_NAIVE]
+    redirected = [] if setting == '"off"' else [ports.UDP_WILDCARD]
     assert answers.status(world)["redirected_udp"] == redirected
 
 
@@ -115,7 +115,7 @@ def test_dhcp_and_clients_ports_are_never_redirected(lab_world: LabWorld) -> Non
             stack.enter_context(closing(sock))
         answers.apply(world)
         redirected = set(answers.status(world)["redirected_udp"])
-    assert redirected == {ports.UDP_PKTINFO, ports.UDP_NAIVE, ports.UDP_DUAL, 9000}
+    assert redirected == {ports.UDP_PKTINFO, ports.UDP_WILDCARD, ports.UDP_DUAL, 9000}
 
 
 @pytest.mark.parametrize("change", ["the default moves", "its uplink goes"])
@@ -134,7 +134,7 @@ def test_running_flows_follow(lab_world: LabWorld, change: str) -> None:
             for target in (C, B)
         }
         for (_, target), sock in flows.items():
-            assert answers.exchange(sock, target, ports.UDP_NAIVE, 50) == 50
+            assert answers.exchange(sock, target, ports.UDP_WILDCARD, 50) == 50
             assert answers.exchange(sock, target, ports.UDP_BOUND, 50) == 50
         was = _flows(world)
         moves = change == "the default moves"
@@ -143,28 +143,30 @@ def test_running_flows_follow(lab_world: LabWorld, change: str) -> None:
         reranked = text.replace('interface = "wan0"', 'interface = "wan0"\nrank = 1')
         world.config.write_text(reranked if moves else without_a)
         answers.apply(world)
-        stay = {key for key in was if moves or key[0] == "198.18.2.10" or key[2] != ports.UDP_NAIVE}
+        stay = {
+            key for key in was if moves or key[0] == "198.18.2.10" or key[2] != ports.UDP_WILDCARD
+        }
         assert {key for key, id_ in _flows(world).items() if was[key] == id_} == stay
         before = world.misrouted()
         for (_, target), sock in flows.items():
-            assert answers.exchange(sock, target, ports.UDP_NAIVE, 50) == 50
+            assert answers.exchange(sock, target, ports.UDP_WILDCARD, 50) == 50
             assert answers.exchange(sock, target, ports.UDP_BOUND, 50) == 50
         assert world.misrouted() == before
 
 
 def test_a_flow_that_hangs_is_answered_once_we_apply(lab_world: LabWorld) -> None:
-    """Where the host tracked connections before us, the flow is tracked without a redirect."""
+    """If the host already tracked connections, the flow is tracked without a redirect."""
     world = _world(lab_world)
     track = "type filter hook input priority 0; ct state new counter"
     world["host"].nft(f"table inet own {{ chain input {{ {track}\n}}\n}}\n")
     with closing(answers.udp_socket(world["client"], "198.18.1.10")) as sock:
-        assert not answers.answered(sock, B, ports.UDP_NAIVE)
+        assert not answers.answered(sock, B, ports.UDP_WILDCARD)
         answers.apply(world)
-        eventually(lambda: answers.answered(sock, B, ports.UDP_NAIVE))
+        eventually(lambda: answers.answered(sock, B, ports.UDP_WILDCARD))
 
 
 def _flows(world: World) -> dict[tuple[str, str, int], str]:
-    """The id of each tracked UDP flow, by client, address asked and port."""
+    """The id of each tracked UDP flow, by client, destination and port."""
     listing = world["host"].run(["conntrack", "-L", "-p", "udp", "-o", "id"]).stdout
     found = {}
     for line in listing.splitlines():

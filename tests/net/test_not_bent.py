@@ -38,7 +38,7 @@ def apply(world: World) -> None:
 def talks(
     client: str, server: str, asked: Iterable[str], world: World, *, mark: int = 0
 ) -> Iterator[Talk]:
-    """A TCP and a UDP talk for each address."""
+    """A TCP and a UDP exchange with each address."""
     for address in asked:
         for kind in (TCP, UDP):
             yield Talk(world[client], world[server], address, kind, mark=mark)
@@ -69,7 +69,7 @@ def forwarding(world: World) -> None:
 def route_prefixes(
     world: World, via: str, *, server: str, dev: str, table: str = "main"
 ) -> tuple[str, ...]:
-    """Let a provider route a prefix to the host, and the host to a server behind it: no NAT."""
+    """A provider routes a prefix to the host, and the host to a server behind it, without NAT."""
     v4, v6 = {"isp-a": ("203.0.113", "2001:db8:a"), "isp-b": ("198.51.100", "2001:db8:b")}[via]
     world[via].ip(f"route add {v4}.128/25 via {v4}.10\nroute add {v6}:77::/64 via {v6}::10\n")
     for prefix in (f"{v4}.128/25", f"{v6}:77::/64"):
@@ -121,7 +121,7 @@ def test_the_lan_keeps_its_paths(lab_world: LabWorld, mode: str) -> None:
 def test_the_users_own_rules_for_a_prefix_of_the_second_uplink_keep_working(
     lab_world: LabWorld, mode: str
 ) -> None:
-    """Main knows nothing of it: an arrival mark would bounce what is forwarded back out."""
+    """Main has no route to it: an arrival mark would send forwarded packets back out."""
     world = lab_world("two")
     choose(world, mode)
     forwarding(world)
@@ -191,7 +191,7 @@ def test_a_vpn_with_specific_routes_keeps_its_paths(lab_world: LabWorld, mode: s
 
 
 def test_a_vpns_peer_may_talk_to_an_uplinks_address(lab_world: LabWorld) -> None:
-    """An exit node's peers reach its public addresses by way of the VPN."""
+    """An exit node's peers reach its public addresses through the VPN."""
     world = lab_world("vpn")
     assert_kept(world, talks("peer", "host", HOST_A + HOST_B, world))
 
@@ -202,7 +202,7 @@ TUNNELS = ("fulltunnel-openvpn", "fulltunnel-wg")
 
 
 def through_the_tunnel(world: World) -> bool:
-    """What the host sends of its own goes through the tunnel alone."""
+    """The host's own packets go only through the tunnel."""
     for address in CLIENT:
         for kind in (TCP, UDP):
             with tapped(world["host"]) as tap:
@@ -213,7 +213,7 @@ def through_the_tunnel(world: World) -> bool:
 
 
 def encapsulated(world: World) -> list[Talk]:
-    """What the tunnel itself sends to its server."""
+    """The tunnel's own packets to its server."""
     mark = WG_MARK if world.topology.name == "fulltunnel-wg" else 0
     v6 = VPN_SERVER[mark == 0 :] if mark else ()
     return list(talks("host", "vpn", (VPN_SERVER[0], *v6), world, mark=mark))
@@ -263,7 +263,7 @@ def test_wireguard_that_comes_later_is_named_and_taken_in(lab_world: LabWorld) -
 
     check = world.ifdefault("check")
     assert "not from all fwmark 0xca6c/0xffffffff lookup 51820" in check.stderr
-    assert "apply lays the return path above it" in check.stderr
+    assert "apply adds the return-path rules before it" in check.stderr
     assert "pref 4930 from 198.51.100.10/32 lookup 1002" in world.ifdefault("plan").stdout
     status = world.ifdefault("status")
     assert status.returncode == 1
@@ -291,7 +291,7 @@ def test_a_neighbour_on_one_uplink_is_answered_by_the_other(lab_world: LabWorld)
     world = lab_world("neighbour")
     services.builtin(world["host"], http=True)
     apply(world)
-    kinds = ("tcp", "http", "udp-bound", "udp-pktinfo", "udp-naive", "udp-dual", "icmp", "rst")
+    kinds = ("tcp", "http", "udp-bound", "udp-pktinfo", "udp-wildcard", "udp-dual", "icmp", "rst")
     with tapped(world["host"]) as tap:
         found = measure(
             world["neighbour"], (*kinds, "unreachable"), HOST_A + HOST_B, count=3, timeout_s=5.0

@@ -26,8 +26,9 @@ import pytest
 from ifdefault.kernel import open_probe_sockets
 from ifdefault.lab import ports, services
 from ifdefault.lab.attempts import checksum
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import PATIENCE_S
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Family, HostConfig
 from ifdefault.plan import numbers
 from tests.net import answers
@@ -53,7 +54,7 @@ WAIT_S = PATIENCE_S
 
 
 def bound(world: World, made: Made, isp: str, family: Family) -> socket.socket:
-    """A socket for an uplink, as the engine makes it."""
+    """A socket for an uplink, as created by the engine."""
     if world.topology.name == "two":
         address, dev, mark = *OWN[isp, family], 0
     else:
@@ -114,7 +115,7 @@ def world(request: pytest.FixtureRequest, lab_world: LabWorld) -> World:
 
 
 def came_by(world: World, sock: socket.socket, ask: Callable[[], object], target: str) -> set[str]:
-    """The providers that saw packets to the target while it was asked."""
+    """The providers that saw packets to the target while it was probed."""
     with ExitStack() as stack:
         taps = {isp: stack.enter_context(tapped(world[isp])) for isp in ISPS}
         ask()
@@ -134,7 +135,7 @@ def test_it_leaves_by_its_uplink(world: World, kind: str) -> None:
 
 
 def test_it_hears_echo_replies_alone(lab_world: LabWorld) -> None:
-    """Others' requests, and errors that others' packets bring about, aren't heard."""
+    """Echo requests, and errors about other packets, aren't received."""
     world = lab_world("two")
     for family in FAMILIES:
         own, _ = OWN["isp-a", family]

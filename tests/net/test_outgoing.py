@@ -198,7 +198,7 @@ def decide(world: World, order: tuple[str, ...], usable: tuple[str, ...]) -> Non
 def test_the_daemon_takes_the_next_uplink_and_returns(world: World) -> None:
     watched.start(world, rules('to = ["198.18.1.10"]\nvia = ["isp-b", "isp-a"]'))
     assert watched.leaves_by(world) == "wan1"
-    with faults.suffering(world, "blackhole", "isp-b"):
+    with faults.injected(world, "blackhole", "isp-b"):
         watched.await_default(world, "wan0")
         assert asked_from(world, source(TCP, CLIENT[4], ports.TCP_ECHO)) == A[4]
     eventually(lambda: watched.leaves_by(world) == "wan1", what="it returns")

@@ -43,7 +43,7 @@ def test_a_large_download_learns_the_mtu_of_its_uplink(lab_world: LabWorld, topo
     assert set(world.misrouted().values()) == {0}
 
 
-@pytest.mark.parametrize("port", [ports.UDP_BOUND, ports.UDP_PKTINFO, ports.UDP_NAIVE])
+@pytest.mark.parametrize("port", [ports.UDP_BOUND, ports.UDP_PKTINFO, ports.UDP_WILDCARD])
 @pytest.mark.parametrize("topology", ["two", "shared-address"])
 def test_large_datagrams_get_through(lab_world: LabWorld, topology: str, port: int) -> None:
     """The first answer is lost, and tells the host the MTU; then it fragments."""

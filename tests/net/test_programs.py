@@ -1,6 +1,6 @@
 """Names at a provider: the real API of a real PowerDNS, by the real dns-lexicon, without any right.
 
-client ── core ── isp-a ── wan0 host     PowerDNS is on the client, the outlet (this process) in
+client ── core ── isp-a ── wan0 host     PowerDNS is on the client, the publisher (this process) in
                                          the host's namespace
 """
 
@@ -21,7 +21,7 @@ from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns import programs
 from ifdefault.daemon.dns.programs import Programs
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.status import OutletStatus
+from ifdefault.daemon.status import PublisherStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.lab.waiting import eventually
@@ -96,7 +96,7 @@ guardian=no
 
 
 class Office:
-    """The outlet, as of one engine or of several that follow each other."""
+    """The publisher, as of one engine or of several that follow each other."""
 
     def __init__(self, world: World, home: Path) -> None:
         self.world = world
@@ -105,7 +105,7 @@ class Office:
         self.credentials = home / "powerdns.toml"
         self.timeout_s = 60.0
         self.user = privileges.possible(*privileges.choose_user("nobody")[:2])
-        self.outlet: Programs
+        self.publisher: Programs
         self.event_log: EventLog
         self.give(TOKEN)
 
@@ -122,11 +122,11 @@ class Office:
         async def main() -> None:
             store = Store(self.state)
             self.event_log = EventLog(store)
-            self.outlet = Programs(self.event_log, store)
+            self.publisher = Programs(self.event_log, store)
             try:
                 await part()
             finally:
-                await self.outlet.close()
+                await self.publisher.close()
 
         with self.world["host"].enter():
             asyncio.run(main())
@@ -139,11 +139,11 @@ class Office:
         config = Config((), daemon=DaemonConfig(user="nobody"), dns=dns)
         now = asyncio.get_running_loop().time()
         published = (Published(NAME, "rotate", 5, handed),)
-        self.outlet.take(now, Publish(config, (), (), published, ()))
+        self.publisher.publish(now, Publish(config, (), (), published, ()))
 
     @property
-    def standing(self) -> OutletStatus:
-        (standing,) = self.outlet.standings()
+    def standing(self) -> PublisherStatus:
+        (standing,) = self.publisher.statuses()
         return standing
 
     async def until(self, condition: Callable[[], Any]) -> None:
@@ -231,11 +231,11 @@ def test_it_has_no_right_and_is_ended_when_it_hangs(lab_world: LabWorld, home: P
     async def part() -> None:
         with stopped(server.pid):
             office.take(A)
-            (run,) = office.outlet._runs._running.values()
+            (run,) = office.publisher._runner._running.values()
             status = Path(f"/proc/{run._child.pid}/status")
             await office.until(lambda: not privileges.left_over(status.read_text(), office.user[0]))
             await office.until(lambda: office.standing.state == "failing")
-            assert office.standing.detail.startswith("hung and was ended after 5 s")
+            assert office.standing.detail.startswith("killed after 5 s (timeout)")
         await office.current()
         assert provider.records("A") == {A, OTHERS}
 

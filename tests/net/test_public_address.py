@@ -28,9 +28,10 @@ from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Reply
 from ifdefault.lab import faults, ports, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import Topology, extend, parse
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import Config, Family, UplinkConfig
 from ifdefault.model.dns import DISCOVER, DnsConfig
 from ifdefault.model.health import Way
@@ -159,7 +160,7 @@ class Engine:
     async def _live(self, state: Path, part: Callable[[], Awaitable[None]]) -> None:
         def hear(message: Any) -> None:
             if isinstance(message, Reply):
-                exchanges.hear(message)
+                exchanges.receive(message)
 
         def note(uplink: str, family: Family, address: str) -> None:
             self.found[uplink, family] = address
@@ -183,7 +184,7 @@ class Engine:
             UplinkConfig(name, dev, public=(DISCOVER,))
             for name, dev in (("isp-a", "wan0"), ("isp-b", "wan1"))
         )
-        self.discovery.follow(Config(uplinks, dns=DnsConfig(discover=services)), ways)
+        self.discovery.update(Config(uplinks, dns=DnsConfig(discover=services)), ways)
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(30):
@@ -236,7 +237,7 @@ def test_whoever_refuses_is_told_and_the_next_is_asked(
         f"dns://{DNS[0]}:{ports.CLOSED}/who.example": f"{DNS[0]}: connection refused",
         f"dns://{DNS[0]}/who.example.net": f"{DNS[0]} refuses: REFUSED",
         f"dns://{DNS[0]}/nobody.example": "no address",
-        f"dns://{DNS[0]}/private.example": "10.0.0.10 is no IPv4 address of the Internet",
+        f"dns://{DNS[0]}/private.example": "10.0.0.10 is not a public IPv4 address",
     }
 
     async def part() -> None:
@@ -359,24 +360,24 @@ program = "{program}"
         def last() -> str:
             return notes.read_text().splitlines()[-1] if notes.exists() else ""
 
-        def outlet() -> str:
-            (told,) = standing(world).dns.outlets
+        def publisher() -> str:
+            (told,) = standing(world).dns.publishers
             return f"{told.kind} {told.name}: {told.state}"
 
         both = "198.51.100.10 203.0.113.77 2001:db8:a::77 2001:db8:b::10 /"
         daemon = world.daemon()
         await_states(world, ["up"])
         eventually(lambda: last().startswith(both), what="both are published")
-        with faults.suffering(world, "blackhole", "isp-b"):
+        with faults.injected(world, "blackhole", "isp-b"):
             alone = "203.0.113.77 2001:db8:a::77 / 198.51.100.10 2001:db8:b::10"
             eventually(lambda: last() == alone, what="isp-b is withdrawn")
         eventually(lambda: last().startswith(both), what="isp-b is back")
-        eventually(lambda: outlet() == "exec www.example.net: current")
+        eventually(lambda: publisher() == "exec www.example.net: current")
 
         ran = notes.read_text()
         daemon.kill()
         daemon.wait()
         world.daemon()
         await_states(world, ["up"])
-        eventually(lambda: outlet() == "exec www.example.net: current")
+        eventually(lambda: publisher() == "exec www.example.net: current")
         assert notes.read_text() == ran, "a restart moves nothing"

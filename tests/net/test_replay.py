@@ -47,7 +47,7 @@ def test_a_record_is_not_overwritten(lab_world: LabWorld, tmp_path: Path) -> Non
     file.write_text("precious")
     done = world.ifdefault("run", "--record", str(file))
     assert done.returncode == 1
-    assert done.stderr == f"ifdefault: {file}: exists already, name a new file\n"
+    assert done.stderr == f"ifdefault: {file}: already exists; give the name of a new file\n"
     assert file.read_text() == "precious"
 
 

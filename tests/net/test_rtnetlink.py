@@ -9,7 +9,7 @@ import pytest
 
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 from ifdefault.model.errors import KernelError
 from ifdefault.model.kernel import (
     PROTOCOL,
@@ -86,7 +86,7 @@ def host(lab_world: LabWorld) -> Node:
 
 
 def performed(host: Node, *operations: Operation) -> Facts:
-    """The facts of the host after these."""
+    """The facts of the host after these operations."""
 
     def inside() -> Facts:
         with Performer() as performer:
@@ -116,7 +116,7 @@ def test_routes(host: Node) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_route_is_replaced(host: Node, family: int) -> None:
-    """By what is on-link, or by way of another router, under the same metric."""
+    """On-link, or through another router, with the same metric."""
     first = next(ours(r) for r in ROUTES if (r.family, r.dst) == (family, "default"))
     for hop in (Hop("wan0"), Hop("lan0"), first.hops[0]):
         other = Route(first.family, 1001, "default", first.metric, hops=(hop,), protocol=PROTOCOL,

@@ -82,7 +82,7 @@ def test_a_renumbered_uplink_works_with_its_new_address(lab_world: LabWorld) -> 
     world = lab_world("two")
     services.builtin(world["host"])
     start(world)
-    with faults.suffering(world, "renumber", "isp-b"):
+    with faults.injected(world, "renumber", "isp-b"):
         fresh = world["host"].run(["ip", "-br", "-4", "address", "show", "wan1"]).stdout.split()
         address = fresh[2].split("/")[0]
         assert address != "198.51.100.10"
@@ -100,7 +100,7 @@ def test_a_router_with_a_new_mac_is_followed(lab_world: LabWorld) -> None:
     world = lab_world("shared-address")
     services.builtin(world["host"])
     start(world)
-    with faults.suffering(world, "router", "isp-b"):
+    with faults.injected(world, "router", "isp-b"):
 
         def answered() -> bool:
             tally = answers.ask(world, ["tcp", "icmp"], count=2, timeout_s=1.0)
@@ -130,7 +130,7 @@ def test_a_fight_is_reported_not_fought(lab_world: LabWorld) -> None:
 
     def fought() -> bool:
         world["host"].run(["ip", "rule", "del", "priority", "5050"], check=False)
-        return bool(standing(world).fights)
+        return bool(standing(world).conflicts)
 
     eventually(fought, what="the fight is told")
     assert any("keeps undoing" in text for text in events(world, "repair"))
@@ -145,6 +145,6 @@ def test_an_interface_that_goes_and_comes_is_taken_in(lab_world: LabWorld) -> No
     world["host"].run(["ip", "link", "set", "wan1", "down"])
     await_states(world, ["down"], "isp-b")
     world["host"].run(["ip", "link", "set", "wan1", "up"])
-    world["host"].lay()
+    world["host"].configure()
     await_states(world, ["up"], "isp-b")
     assert "nothing to do" in world.ifdefault("plan").stderr

@@ -60,8 +60,8 @@ def test_one_dies_then_the_other_and_they_return(lab_world: LabWorld) -> None:
         assert _is_refused(world, target)
     shown = world.ifdefault("status")
     assert shown.returncode == 1
-    assert "tcp:80 IPv4, tcp:80 IPv6: no content server is left" in shown.stdout
-    (service,) = answers.status(world)["behind"]["services"]
+    assert "tcp:80 IPv4, tcp:80 IPv6: no server is up" in shown.stdout
+    (service,) = answers.status(world)["forward"]["services"]
     assert service["refused"] >= 4
     assert service["stranded"] == ["tcp:80 IPv4", "tcp:80 IPv6"]
 

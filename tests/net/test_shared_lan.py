@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from ifdefault.lab.faults import inflict, undo
+from ifdefault.lab.faults import inject, remove
 from ifdefault.lab.topology import LinkEnd
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -29,7 +29,7 @@ def test_a_replaced_router_is_followed_by_apply(lab_world: LabWorld) -> None:
     old, new = LinkEnd("isp-b", "cust0").mac, LinkEnd("isp-b replaced", "cust0").mac
     assert old in _router_macs(world, "isp-b")
 
-    inflict(world, "router", "isp-b")
+    inject(world, "router", "isp-b")
     eventually(lambda: all(_neighbour(world, gateway) == new for gateway in gateways))
     answers.assert_hangs(world, STATELESS)
     unknown = answers.status(world)["unknown_macs"]
@@ -39,7 +39,7 @@ def test_a_replaced_router_is_followed_by_apply(lab_world: LabWorld) -> None:
     answers.apply(world)
     assert _router_macs(world, "isp-b") == [new]
     answers.assert_answered(world)
-    undo(world, "router", "isp-b")
+    remove(world, "router", "isp-b")
     eventually(lambda: all(_neighbour(world, gateway) == old for gateway in gateways))
     answers.apply(world)
     answers.assert_answered(world)
@@ -77,7 +77,7 @@ def test_router_macs_add_to_what_the_neighbour_table_says(lab_world: LabWorld) -
 @pytest.mark.parametrize("lost", ["isp-a", "isp-b"])
 def test_one_address_and_a_router_that_nobody_knows(lab_world: LabWorld, lost: str) -> None:
     world = lab_world("shared-address")
-    inflict(world, "carrier", lost)
+    inject(world, "carrier", lost)
     before = answers.kernel_state(world["host"])
     refused = world.ifdefault("apply")
     assert refused.returncode == 2
@@ -85,7 +85,7 @@ def test_one_address_and_a_router_that_nobody_knows(lab_world: LabWorld, lost: s
     assert "set router_macs" in refused.stderr
     assert answers.kernel_state(world["host"]) == before
 
-    undo(world, "carrier", lost)
+    remove(world, "carrier", lost)
     eventually(lambda: world.ifdefault("apply", "--quiet").returncode == 0)
 
 

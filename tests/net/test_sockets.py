@@ -35,7 +35,7 @@ def world(lab_world: LabWorld) -> World:
 
 
 def leaves(world: World, dev: str, target: str, **options: str | int) -> Iterator[str]:
-    """Talk to the client by TCP and UDP; what doesn't leave by `dev`, from its address."""
+    """Exchange TCP and UDP with the client; return what doesn't leave by `dev` from its address."""
     own = OWN[dev][":" in target]
     for kind in KINDS:
         talk = Talk(world["host"], world["client"], target, kind, **options)  # type: ignore[arg-type]
@@ -58,17 +58,17 @@ def test_a_socket_on_an_address_leaves_by_its_uplink(world: World, dev: str) -> 
 
 
 @pytest.mark.parametrize("dev", OWN)
-def test_a_chosen_mark_picks_the_uplink(world: World, dev: str) -> None:
+def test_an_outgoing_mark_picks_the_uplink(world: World, dev: str) -> None:
     for target in CLIENT:
         assert not list(leaves(world, dev, target, mark=CHOSEN[dev]))
 
 
-def test_an_unbound_socket_takes_the_normal_default(world: World) -> None:
+def test_an_unbound_socket_uses_the_primary(world: World) -> None:
     for target in CLIENT:
         assert not list(leaves(world, "wan0", target))
 
 
-def test_the_normal_default_follows_the_rank_and_main_stays(world: World) -> None:
+def test_the_primary_is_chosen_by_rank_and_main_stays(world: World) -> None:
     host = world["host"]
     listings = ["ip -4 route show table main".split(), "ip -6 route show table main".split()]
     before = [host.run(listing).stdout for listing in listings]
@@ -100,7 +100,7 @@ def test_ping_from_a_device_and_from_an_address(world: World, dev: str) -> None:
 
 
 def test_a_device_without_an_address_for_the_family_is_no_way_around(lab_world: LabWorld) -> None:
-    """IPv6 only: the kernel has no IPv4 there, and takes no other uplink instead."""
+    """IPv6 only: without IPv4 there, the kernel uses no other uplink instead."""
     world = lab_world("v6only")
     assert world.ifdefault("apply").returncode == 0
     talk = Talk(world["host"], world["client"], CLIENT[0], device="wan1", wait_s=0.5)

@@ -53,7 +53,7 @@ def test_what_is_forced_out_of_the_wrong_uplink(
 def test_what_an_application_forces(
     lab_world: LabWorld, family: int, option: str, value: int | str, caught: int
 ) -> None:
-    """B's address and A's device: dropped. With the mark of "chosen: A" the source rule wins."""
+    """B's address and A's device: dropped. With the outgoing mark of A the source rule wins."""
     world = _metered(lab_world)
     answers.apply(world)
     _send(world, B[family], CLIENT[family], 9000, 9000, {option: value})
@@ -68,7 +68,7 @@ def test_what_an_application_forces(
 def test_without_the_meter_a_rule_holds_a_source(
     lab_world: LabWorld, family: int, option: str, value: int | str
 ) -> None:
-    """On a plain host nothing judges packets as they leave, and none leaves by the wrong uplink."""
+    """On a plain host there is no source check, and no packet leaves by the wrong uplink."""
     world = lab_world("two")
     world["host"].sysctl("net.ipv4.ip_forward", 0)
     answers.apply(world)
@@ -131,7 +131,7 @@ def test_duplicate_address_detection_is_exempt(lab_world: LabWorld) -> None:
 
 
 def _metered(lab_world: LabWorld) -> World:
-    """A host whose packets are judged as they leave."""
+    """A host with a source check."""
     world = lab_world("two")
     answers.configure(world, '[host]\nsource_check = "drop"')
     return world
@@ -145,7 +145,7 @@ def _send(
     to_port: int = 9000,
     options: Mapping[str, int | str] = MappingProxyType({}),
 ) -> None:
-    """Send PACKETS datagrams from a source; what is dropped or has no way out is refused."""
+    """Send PACKETS datagrams from a source; dropped or unroutable ones are refused."""
     options = {"SO_BROADCAST": 1, **options}
     with closing(answers.udp_socket(world["host"], source, port, options)) as sock:
         for _ in range(PACKETS):
@@ -154,7 +154,7 @@ def _send(
 
 
 def _misrouted(world: World) -> dict[str, int | None]:
-    """What the source check has counted, by the uplink that was left by."""
+    """The counters of the source check, by the uplink by which packets left."""
     return {row["name"]: row["misrouted"] for row in answers.status(world)["uplinks"]}
 
 
@@ -163,6 +163,6 @@ def _refused(world: World) -> int:
 
 
 def _sent(world: World) -> int:
-    """Packets that the host has sent over wan0."""
+    """The packets that the host has sent over wan0."""
     command = ["ip", "-j", "-s", "link", "show", "wan0"]
     return int(json.loads(world["host"].run(command).stdout)[0]["stats64"]["tx"]["packets"])

@@ -49,11 +49,11 @@ def signs(world: World) -> Iterator[TcpMonitor]:
 
 
 def acknowledged(signs: TcpMonitor, address: str, number: int) -> None:
-    """Look until so many sockets have been seen to move; an ACK may take its time."""
+    """Read until so many sockets have progressed; an ACK may be delayed."""
     seen: list[int] = []
 
     def enough() -> bool:
-        seen.append(signs.look(len(seen) * STEP_S / 9).get(address, TcpStats()).progressed)
+        seen.append(signs.read(len(seen) * STEP_S / 9).get(address, TcpStats()).progressed)
         return sum(seen) >= number
 
     eventually(enough)
@@ -61,8 +61,8 @@ def acknowledged(signs: TcpMonitor, address: str, number: int) -> None:
 
 
 def test_nothing_there(signs: TcpMonitor) -> None:
-    assert signs.look(0.0) == {}
-    assert signs.look(STEP_S) == {}
+    assert signs.read(0.0) == {}
+    assert signs.read(STEP_S) == {}
 
 
 def test_sockets_by_their_own_address(signs: TcpMonitor, wires: Wires) -> None:
@@ -74,14 +74,14 @@ def test_sockets_by_their_own_address(signs: TcpMonitor, wires: Wires) -> None:
         inbound = wires.listen("host", B[of])
         wires.connect("client", inbound, B[of])
     wires.connect("host", servers[0], CLIENT[0], source=A[0], family=6)  # as ::ffff:203.0.113.10
-    found = signs.look(0.0)
+    found = signs.read(0.0)
     assert found == {
         A[0]: TcpStats(sockets=3),
         A[1]: TcpStats(sockets=2),
         B[0]: TcpStats(sockets=3),
         B[1]: TcpStats(sockets=3),
     }
-    assert signs.whole
+    assert signs.complete
     assert 0 < signs.cost_s < 1
 
 
@@ -90,9 +90,9 @@ def test_what_stays_near_tells_nothing(signs: TcpMonitor, wires: Wires) -> None:
         wires.connect("host", wires.listen("host", own), near)
     for near in ("192.168.1.10", "fd00:1::10"):
         wires.connect("host", wires.listen("content", near), near)
-    assert signs.look(0.0) == {}
-    signs.leave_out(())
-    assert signs.look(STEP_S).keys() == {"192.168.1.1", "fd00:1::1"}
+    assert signs.read(0.0) == {}
+    signs.exclude(())
+    assert signs.read(STEP_S).keys() == {"192.168.1.1", "fd00:1::1"}
 
 
 @pytest.mark.parametrize("of", [0, 1], ids=["IPv4", "IPv6"])
@@ -100,52 +100,52 @@ def test_progress(signs: TcpMonitor, wires: Wires, of: int) -> None:
     server = wires.listen("client", CLIENT[of])
     moving, still = (wires.connect("host", server, CLIENT[of], source=A[of]) for _ in range(2))
     elsewhere = wires.connect("host", server, CLIENT[of], source=B[of])
-    assert signs.look(0.0)[A[of]] == TcpStats(sockets=2)
-    assert signs.look(0.0)[A[of]] == TcpStats(sockets=2)
+    assert signs.read(0.0)[A[of]] == TcpStats(sockets=2)
+    assert signs.read(0.0)[A[of]] == TcpStats(sockets=2)
     moving.ours.send(b"to them")  # what is acknowledged
     acknowledged(signs, A[of], 1)
     still.theirs.send(b"to us")  # what comes in
     acknowledged(signs, A[of], 1)
-    assert signs.look(STEP_S)[B[of]] == TcpStats(sockets=1)
+    assert signs.read(STEP_S)[B[of]] == TcpStats(sockets=1)
     assert elsewhere.alive
 
 
 def test_a_new_connection_is_progress(signs: TcpMonitor, wires: Wires) -> None:
     server = wires.listen("client", CLIENT[0])
     wires.connect("host", server, CLIENT[0], source=A[0])
-    signs.look(0.0)
+    signs.read(0.0)
     wires.connect("host", server, CLIENT[0], source=A[0])
-    assert signs.look(WALK_S)[A[0]] == TcpStats(sockets=2, progressed=1)
-    assert signs.look(WALK_S + STEP_S)[A[0]] == TcpStats(sockets=2)
+    assert signs.read(WALK_S)[A[0]] == TcpStats(sockets=2, progressed=1)
+    assert signs.read(WALK_S + STEP_S)[A[0]] == TcpStats(sockets=2)
 
 
 def test_a_new_connection_that_is_older_than_the_last_look(signs: TcpMonitor, wires: Wires) -> None:
-    """Looks between two walks miss it; by then its path may be dead."""
+    """Readings between two walks miss it; its path may be down by then."""
     server = wires.listen("client", CLIENT[0])
     wires.connect("host", server, CLIENT[0], source=A[0])
-    signs.look(0.0)
+    signs.read(0.0)
     wires.connect("host", server, CLIENT[0], source=A[0])
-    assert signs.look(0.0)[A[0]] == TcpStats(sockets=1)
-    signs.leave_out(LAN)  # walks at the next look, which is no later
-    assert signs.look(0.0)[A[0]] == TcpStats(sockets=2)
+    assert signs.read(0.0)[A[0]] == TcpStats(sockets=1)
+    signs.exclude(LAN)  # walks at the next look, which is no later
+    assert signs.read(0.0)[A[0]] == TcpStats(sockets=2)
 
 
 def test_a_connection_that_has_gone_is_forgotten(signs: TcpMonitor, wires: Wires) -> None:
     server = wires.listen("client", CLIENT[0])
     pair = wires.connect("host", server, CLIENT[0], source=A[0])
-    assert signs.look(0.0)[A[0]].sockets == 1
+    assert signs.read(0.0)[A[0]].sockets == 1
     pair.ours.close()
-    assert signs.look(STEP_S) == {}
-    assert signs.look(2 * STEP_S) == {}
+    assert signs.read(STEP_S) == {}
+    assert signs.read(2 * STEP_S) == {}
 
 
 def test_progress_since_long_ago_tells_nothing_of_now(signs: TcpMonitor, wires: Wires) -> None:
     server = wires.listen("client", CLIENT[0])
     pair = wires.connect("host", server, CLIENT[0], source=A[0])
-    signs.look(0.0)
+    signs.read(0.0)
     assert pair.alive
     wires.connect("host", server, CLIENT[0], source=A[0])
-    assert signs.look(MEMORY_S * 1.1)[A[0]] == TcpStats(sockets=2)
+    assert signs.read(MEMORY_S * 1.1)[A[0]] == TcpStats(sockets=2)
 
 
 def test_stalled(signs: TcpMonitor, wires: Wires, world: World) -> None:
@@ -153,18 +153,18 @@ def test_stalled(signs: TcpMonitor, wires: Wires, world: World) -> None:
     hanging, idle = (wires.connect("host", server, CLIENT[0], source=A[0]) for _ in range(2))
     fine = wires.connect("host", server, CLIENT[0], source=B[0])
     at = count()
-    assert not signs.look(next(at) * STEP_S)[A[0]].stalled
-    with faults.suffering(world, "blackhole", "isp-a"):
+    assert not signs.read(next(at) * STEP_S)[A[0]].stalled
+    with faults.injected(world, "blackhole", "isp-a"):
         hanging.ours.send(b"anybody?")
         assert fine.alive
-        eventually(lambda: signs.look(next(at) * STEP_S)[A[0]].stalled == 1)
-        assert signs.look(next(at) * STEP_S)[B[0]].stalled == 0
-    eventually(lambda: signs.look(next(at) * STEP_S)[A[0]].stalled == 0)
+        eventually(lambda: signs.read(next(at) * STEP_S)[A[0]].stalled == 1)
+        assert signs.read(next(at) * STEP_S)[B[0]].stalled == 0
+    eventually(lambda: signs.read(next(at) * STEP_S)[A[0]].stalled == 0)
     assert idle.alive
 
 
 def test_half_open(signs: TcpMonitor, wires: Wires, world: World) -> None:
-    """A client that never hears the host's SYN-ACK, as one that forged its address."""
+    """A client that never gets the host's SYN-ACK, like one with a forged address."""
     world["client"].nft(f"""table inet deaf {{
       chain c {{ type filter hook input priority 0; tcp sport {PORT} drop; }}
     }}
@@ -172,9 +172,9 @@ def test_half_open(signs: TcpMonitor, wires: Wires, world: World) -> None:
     wires.listen("host", A[0])
     with wires.asking("client", A[0]):
         at = count()
-        eventually(lambda: signs.look(next(at) * STEP_S).get(A[0]) == TcpStats(half_open=1))
+        eventually(lambda: signs.read(next(at) * STEP_S).get(A[0]) == TcpStats(half_open=1))
         again = TcpStats(half_open=1, half_open_unanswered=1)
-        eventually(lambda: signs.look(next(at) * STEP_S).get(A[0]) == again)
+        eventually(lambda: signs.read(next(at) * STEP_S).get(A[0]) == again)
 
 
 def test_of_very_many_some_are_read(world: World, wires: Wires) -> None:
@@ -185,12 +185,12 @@ def test_of_very_many_some_are_read(world: World, wires: Wires) -> None:
     with world["host"].python(lambda: TcpMonitor(sockets_max=5)) as signs:
         for step in range(3):
             # the socket is made anew, which must happen where the host is
-            found = world["host"].python(lambda s=step: signs.look(s * STEP_S))  # type: ignore[misc]
+            found = world["host"].python(lambda s=step: signs.read(s * STEP_S))  # type: ignore[misc]
             assert found == {A[0]: TcpStats(sockets=5)}
-            assert not signs.whole
+            assert not signs.complete
         for pair in pairs:
             pair.ours.send(b"to them")
-        moved = world["host"].python(lambda: signs.look(3 * STEP_S))
+        moved = world["host"].python(lambda: signs.read(3 * STEP_S))
         assert moved[A[0]].progressed
 
 

@@ -20,8 +20,9 @@ from ifdefault.kernel.perform import Performer, resolve_neighbour
 from ifdefault.kernel.uapi.netlink import NLM_F_CREATE
 from ifdefault.kernel.uapi.rtnetlink import IFA_LOCAL, RTM_NEWADDR, RTM_NEWLINK
 from ifdefault.kernel.watch import Watch
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import PATIENCE_S, eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.kernel import (
     NFT_TABLE,
     PROTOCOL,
@@ -36,7 +37,7 @@ from ifdefault.model.kernel import (
     Rule,
     SetGroup,
 )
-from ifdefault.model.kernel_news import (
+from ifdefault.model.kernel_events import (
     KernelChange,
     LinkChanged,
     NeighbourChanged,
@@ -71,7 +72,7 @@ def watch(host: Node) -> Iterator[Watch]:
 
 
 def told(watch: Watch, until: KernelChange) -> list[KernelChange]:
-    """What comes up to an event, waited for as the engine does."""
+    """The events up to this one, waited for like the engine does."""
     found: list[KernelChange] = []
 
     def seen() -> bool:
@@ -85,7 +86,7 @@ def told(watch: Watch, until: KernelChange) -> list[KernelChange]:
 
 
 def told_of(watch: Watch, host: Node, lines: str) -> list[KernelChange]:
-    """What these lines for `ip` bring about."""
+    """The events that these `ip` commands cause."""
     host.ip(lines + next(MARKERS))
     return [event for event in told(watch, MARKER) if event != MARKER]
 
@@ -140,10 +141,10 @@ def test_a_link_that_changes_nothing_is_no_news(watch: Watch, host: Node) -> Non
 
 
 def test_a_wireless_event_is_no_news(watch: Watch, host: Node) -> None:
-    """It comes as a link without anything but its name; no driver here sends any."""
+    """It is a link message with only a name; no driver here sends any."""
     head = struct.pack("=BBHiII", 0, 0, 1, index(host, "wan0"), 0x11043, 0)
     event = head + attribute(3, b"wan0\0") + attribute(11, bytes(8))
-    assert watch._routing(RTM_NEWLINK, event) is None
+    assert watch._decode_route(RTM_NEWLINK, event) is None
 
 
 def test_a_bridge_port_that_leaves_is_no_link_that_goes(watch: Watch, host: Node) -> None:
@@ -280,7 +281,7 @@ OWN: list[list[Operation]] = [
 
 
 def performed(host: Node, operations: list[Operation]) -> frozenset[int]:
-    """The ports from which it was done."""
+    """The netlink ports that performed it."""
 
     def perform() -> frozenset[int]:
         with Performer() as performer:
@@ -323,7 +324,7 @@ def test_the_group_that_we_give_a_link_comes_from_the_kernel(watch: Watch, host:
 
 
 def test_what_is_passed_over_is_remembered(watch: Watch, host: Node) -> None:
-    """The address is known already when a stranger prolongs its life."""
+    """The address is known already when another program extends its lifetime."""
     line = "address change 203.0.113.97/24 dev wan0 valid_lft 900 preferred_lft 900\n"
 
     def add() -> frozenset[int]:

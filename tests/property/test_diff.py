@@ -1,4 +1,4 @@
-"""Single cases of the diff that no random host comes upon often enough."""
+"""Cases of the diff that random hosts rarely produce."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.unit.test_lookup import CONFIG, HOST
 
 
 def test_rule_that_stands_twice_is_deleted_once() -> None:
-    """As a crash in the middle of a move leaves it."""
+    """The state after a crash in the middle of a move."""
     desired = planned(CONFIG, HOST).desired
     settled = settle(HOST, desired)
     for place, rule in enumerate(settled.rules):
@@ -23,14 +23,14 @@ def test_rule_that_stands_twice_is_deleted_once() -> None:
 
 
 def test_links_own_group_comes_back_last() -> None:
-    """Until our rules are gone, uplinks must stay in the group that they look for."""
+    """Uplinks must stay in the group until the rules that use it are deleted."""
     settled = settle(HOST, planned(CONFIG, HOST).desired)
     back = operations(settled, Desired(groups=(("wan0", 5), ("wan1", 0))))
     assert back[-2:] == (SetGroup("wan0", 5, 171), SetGroup("wan1", 0, 171))
 
 
-def test_chosen_marks_never_meet_an_old_default() -> None:
-    """The first uplink goes: the second's rule must not be missing before the old default is."""
+def test_outgoing_marks_never_meet_an_old_default() -> None:
+    """The first uplink is removed: the second's rule must outlive the old primary's."""
     settled = settle(HOST, planned(CONFIG, HOST).desired)
     fewer = planned(replace(CONFIG, uplinks=CONFIG.uplinks[1:]), settled, {"isp-a": 1, "isp-b": 2})
     dropped = [o.rule for o in operations(settled, fewer.desired) if isinstance(o, DeleteRule)]

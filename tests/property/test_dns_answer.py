@@ -1,4 +1,4 @@
-"""Whatever comes in: one answer at most, to the one who asked, readable, and not too large."""
+"""For any query: at most one response, to its sender, well-formed, and not too large."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bench import dns_fuzz
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.query import parse
-from ifdefault.dns.shape import LEAST_UDP, MOST_UDP
+from ifdefault.dns.shape import UDP_MAX, UDP_MIN
 from ifdefault.dns.table import Table
 from ifdefault.model.dns import AddressRecord, Policy
 from tests.unit.dnszones import (
@@ -45,8 +45,8 @@ def check(server: Responder, wire: bytes, uplink: str = "isp-a") -> None:
     assert (answer is None) == (asked is None)
     if answer is None or asked is None:
         return
-    size = asked.edns.size if asked.edns else LEAST_UDP
-    assert len(answer) <= max(LEAST_UDP, min(size, MOST_UDP))
+    size = asked.edns.size if asked.edns else UDP_MIN
+    assert len(answer) <= max(UDP_MIN, min(size, UDP_MAX))
     assert answer[:2] == wire[:2]
     assert answer[12:].startswith(asked.question)
     read = dns.message.from_wire(answer, keyring=False)
@@ -91,7 +91,7 @@ def test_what_is_remembered_is_what_would_be_said_anew(
     codes: list[int],
     random: object,
 ) -> None:
-    """But for the turn, which is the same after a whole cycle."""
+    """Except for the turn, which is the same after a complete cycle."""
     options = [option(code) for code in codes] + ([option(COOKIE, cookie)] if cookie else [])
     edns = {"use_edns": 0, "payload": payload, "options": options} if payload is not None else {}
     asked = asking(label, kind, want_dnssec=wants_dnssec and payload is not None, **edns)
@@ -101,7 +101,7 @@ def test_what_is_remembered_is_what_would_be_said_anew(
     again = responder(nsid=b"host-1")
     expected: Counter[bytes | None] = Counter()
     for _ in range(4):  # each turn by a memory that is empty
-        again._forget()
+        again._clear()
         expected[says(again, wire, uplink)] += 1
     assert found == expected
     mixed = wire[:12] + wire[12:].replace(b"example", b"eXamPLe")
@@ -149,31 +149,31 @@ def test_policies_over_a_cycle(
 
 
 def test_mutated_queries() -> None:
-    """The bench, in short."""
+    """A short version of the bench."""
     found = dns_fuzz.fuzz(4000, seed=1)
     assert found.wrong == {}
-    assert found.anything <= 1.5
+    assert found.any_amplification <= 1.5
     assert found.read >= 6
     assert {"0", "1", "3", "4", "5", "none"} <= set(found.codes)
 
 
-def test_the_judge_of_mutated_queries_sees_what_is_wrong() -> None:
+def test_the_check_of_answers_finds_what_is_wrong() -> None:
     asked = query(ZONE).to_wire()
     good = SERVER.udp(asked, CLIENT, "", 0.0)
     assert good is not None
-    found = dns_fuzz.Found()
-    dns_fuzz.judge(found, asked, good)
-    dns_fuzz.judge(found, asked, None)
+    found = dns_fuzz.Result()
+    dns_fuzz.check(found, asked, good)
+    dns_fuzz.check(found, asked, None)
     assert found.wrong == {}
-    dns_fuzz.judge(found, asked, b"??" + good[2:])
-    dns_fuzz.judge(found, asked, asked)
-    dns_fuzz.judge(found, asked, good[:13] + b"?" + good[14:])
-    dns_fuzz.judge(found, asked, good + bytes(512))
-    dns_fuzz.judge(found, good, good)
+    dns_fuzz.check(found, asked, b"??" + good[2:])
+    dns_fuzz.check(found, asked, asked)
+    dns_fuzz.check(found, asked, good[:13] + b"?" + good[14:])
+    dns_fuzz.check(found, asked, good + bytes(512))
+    dns_fuzz.check(found, good, good)
     assert sorted(found.wrong) == [
-        "an answer to what is no query",
         "another ID",
         "another question",
+        "answer to an invalid query",
         "no response",
         "too large",
     ]

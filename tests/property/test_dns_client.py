@@ -1,4 +1,4 @@
-"""Whatever a server answers, it is read, or passed over, or a BadWire."""
+"""Any response is read, ignored, or raises WireError."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.dns import client, tsig
-from ifdefault.dns.wire import BadWire
+from ifdefault.dns.wire import WireError
 from tests.unit.test_dns_client import answer
 
 NAME = "www.example.net"
@@ -34,7 +34,7 @@ def test_answers(wanted: str, changes: list[tuple[int, int]], length: int) -> No
     asked = client.query(7, NAME, wanted, recurse=False)
     try:
         told = client.read_answer(spoilt(answer(asked, RECORDS[wanted]), changes, length), asked)
-    except BadWire:
+    except WireError:
         return
     assert told is None or all(text.isprintable() for text in told.texts)
 
@@ -47,5 +47,5 @@ def test_answers_to_updates(changes: list[tuple[int, int]], length: int, more: b
     assert code is None or 0 <= code <= 15
     try:
         tsig.split(message)
-    except BadWire:
+    except WireError:
         return

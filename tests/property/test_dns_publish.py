@@ -1,4 +1,4 @@
-"""Whatever is decided: a name keeps an address, and a serial grows."""
+"""For any decision: a name keeps an address, and serials increase."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whatever befalls updates, what a server says at last is what is to be there, and others' records
-are as others left them."""
+"""Whatever happens to updates, the server finally has the wanted addresses, and other hosts'
+records are unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.dns.update import DOUBT_S, Change, UpdateState
+from ifdefault.dns.update import UNKNOWN_OUTCOME_S, Change, UpdateState
 
 OURS = [f"203.0.113.{number}" for number in range(4)]
 THEIRS = [f"192.0.2.{number}" for number in range(4)]
@@ -18,7 +18,7 @@ FATES = ("done", "refused", "lost", "done, unheard", "late")
 
 @dataclass
 class Server:
-    """Its records; what it is still to carry out, and when."""
+    """Its records; pending operations, and when they are applied."""
 
     records: set[str] = field(default_factory=set)
     late: list[tuple[float, Change]] = field(default_factory=list)
@@ -39,28 +39,28 @@ def say(course: UpdateState, server: Server, now: float, fate: str, delay_s: flo
     match fate:
         case "done":
             server.carry_out(change)
-            course.taken(now, change)
+            course.accepted(now, change)
             return
         case "done, unheard":
             server.carry_out(change)
         case "late":
             server.late.append((now + delay_s, change))
     if fate != "refused":
-        course.doubt(now)
+        course.outcome_unknown(now)
     course.failed(now, 1)
 
 
 def go_on(course: UpdateState, server: Server, until_s: float, fates: list[str]) -> None:
-    """Do what is due, in its time; what is sent meets these fates, and then is done."""
+    """Perform what is due; updates have these outcomes, and then succeed."""
     now = -inf
     while (now := max(now, min(course.due_s, course.look_s))) <= until_s:
         server.catch_up(now)
         if course.due_s <= now:
-            say(course, server, now, fates.pop() if fates else "done", DOUBT_S / 2)
+            say(course, server, now, fates.pop() if fates else "done", UNKNOWN_OUTCOME_S / 2)
         else:
             seen = set(server.records)
             fits = not (course.wanted ^ seen) & set(OURS)
-            course.looked(now, seen, all_fit=fits)
+            course.observed(now, seen, all_fit=fits)
     server.catch_up(until_s)
 
 
@@ -88,7 +88,7 @@ def test_at_last_it_is_right(steps: list[tuple[str, set[str], set[str], float, l
             case "crash":  # in the middle of an update, or not
                 say(course, server, now, fates[0] if fates else "done", wait_s)
                 wanted, course = course.wanted, UpdateState(course.ours)
-                course.doubt(now)
+                course.outcome_unknown(now)
                 course.want(now, wanted, 30)
             case "theirs":
                 server.records = server.records - set(THEIRS) | others
@@ -99,6 +99,6 @@ def test_at_last_it_is_right(steps: list[tuple[str, set[str], set[str], float, l
                 course.retry(now)
         now += wait_s
         go_on(course, server, now, fates)
-    go_on(course, server, now + 3 * DOUBT_S + 1200, [])
+    go_on(course, server, now + 3 * UNKNOWN_OUTCOME_S + 1200, [])
     assert server.records == course.wanted | theirs
     assert course.ours == course.wanted

@@ -1,4 +1,4 @@
-"""Whatever is forwarded: the table gives each server its share, and refuses what it should.
+"""For any services: the table gives each server its share, and rejects what it should.
 
 Rules: the text is read and followed as the kernel would, lots as likelihoods; what it should say
 is worked out from the config alone.
@@ -32,7 +32,7 @@ Likelihoods = dict[str, Fraction]  # "10.0.0.1:80", REFUSED or PASSED
 
 
 class Table:
-    """Follows one packet through the text."""
+    """Evaluates the table's text for one packet."""
 
     def __init__(self, text: str, address: str, transport: str, port: int) -> None:
         self.address, self.transport, self.port = address, transport, port
@@ -40,9 +40,9 @@ class Table:
         self.blocks = {name: [s.strip() for s in body.splitlines()] for name, body in blocks}
 
     def fate(self) -> Likelihoods:
-        found = self.chain("refuse_in")
+        found = self.chain("reject_prerouting")
         rest = found.pop(PASSED)
-        for outcome, share in self.chain("offer_in").items():
+        for outcome, share in self.chain("dnat_prerouting").items():
             found[outcome] = found.get(outcome, Fraction(0)) + rest * share
         return {outcome: share for outcome, share in found.items() if share}
 
@@ -114,7 +114,7 @@ class Table:
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[tuple[ForwardConfig, ...], forward_table.Down]:
-    """Forwards that don't overlap, as the config sees to, and servers that are down."""
+    """Forwards that don't overlap, as the config requires, and servers that are down."""
     forwards = []
     for number in range(draw(st.integers(1, 4))):
         first = 100 * (number + 1)
@@ -194,7 +194,7 @@ def told(
     transport: str,
     port: int,
 ) -> Likelihoods:
-    """The same, as `explain` tells it."""
+    """The same for the lookup of `explain`."""
     found = forward_table.target(forwards, UPLINKS, transport, address, port, down)
     if found is None:
         return {PASSED: Fraction(1)}

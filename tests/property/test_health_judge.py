@@ -8,7 +8,7 @@ import math
 import pytest
 
 from bench import faults24, judge, judge_peers
-from bench.judge_lines import BURSTY, CASES, CLEAN, Bursts, Case, Dying, Independent, LossModel
+from bench.judge_links import BURSTY, CASES, CLEAN, Bursts, Case, Dying, Independent, LossModel
 from bench.judge_ours import DAY_S, RTT_S, Run, delay_s, watch
 from bench.stats import median, quantile
 from ifdefault.model.config import HealthConfig
@@ -108,6 +108,6 @@ def test_a_day_of_faults_in_short() -> None:
     assert day.deaths > 3
     assert day.fell_alive == 0
     assert max(day.answers_s) <= faults24.ANSWERS_S
-    assert max([*day.noticed_s, *day.noticed_late_s]) <= faults24.NOTICED_LATE_S
-    assert all(noticed <= faults24.NOTICED_S for noticed in day.noticed_s)
-    assert all(wrong <= faults24.NOTICED_LATE_S for wrong in day.wrong_s)
+    assert max([*day.detected_s, *day.detected_late_s]) <= faults24.DETECTED_LATE_S
+    assert all(detected <= faults24.DETECTED_S for detected in day.detected_s)
+    assert all(wrong <= faults24.DETECTED_LATE_S for wrong in day.wrong_s)

@@ -1,4 +1,4 @@
-"""Whatever happens to a path, in whatever order: what must hold of it all the time.
+"""Invariants of a path, for any events in any order.
 
 `Things` are what the world may do; times go by in steps from none to hours, also without anybody
 calling. Probes are answered, lost, answered late, or never heard of.
@@ -46,7 +46,7 @@ configs = st.builds(
 
 
 class Play:
-    """A path, all that was asked, and all that it did."""
+    """A path, its probes, and its transitions."""
 
     def __init__(self, targets: int, config: HealthConfig, **more: Any) -> None:
         self.now = 100.0
@@ -141,7 +141,7 @@ def test_no_target_is_asked_too_often(play: Play, story: list[Thing]) -> None:
 @settings(max_examples=200, deadline=None)
 @given(players, things)
 def test_only_losses_and_the_link_bring_it_down(play: Play, story: list[Thing]) -> None:
-    """Local errors, suspicions, and times without calls don't."""
+    """Local errors, suspicion, and times without calls don't."""
     for thing in story:
         match thing:
             case ("answer", at, "lost" | "wrong"):
@@ -156,7 +156,7 @@ def test_only_losses_and_the_link_bring_it_down(play: Play, story: list[Thing]) 
 @settings(max_examples=200, deadline=None)
 @given(players, things, st.booleans())
 def test_the_gateway_brings_nothing_up(play: Play, story: list[Thing], reachable: bool) -> None:
-    """Where there are targets, neither its answers nor its neighbour entry say that it is up."""
+    """If there are targets, neither its answers nor its neighbour entry bring a path up."""
     if not play.path.health().targets:
         return
     targets: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Whatever the candidates are: what must hold of the decision."""
+"""Invariants of the decision, for any candidates."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_sound(now: list[Candidate]) -> None:
 
 @given(candidates, st.randoms())
 def test_the_candidates_alone_decide(now: list[Candidate], random: Random) -> None:
-    """Ranks that differ leave nothing to their order either, nor to those of another family."""
+    """With different ranks, neither their order nor candidates of the other family matter."""
     ranked = [replace(c, rank=n) for n, c in enumerate(now)]
     found = decide(ranked)
     for family in FAMILIES:

@@ -1,4 +1,4 @@
-"""What holds of every plan, on every host: see tests/property/hosts.py.
+"""Invariants of every plan, on every host: see tests/property/hosts.py.
 
 Rules: the kernel here is tests/property/fakekernel.py, which performs one operation at a time.
 """
@@ -31,7 +31,7 @@ Way = tuple[str, str]  # device, gateway
 
 
 def last_before_main(rules: tuple[Rule, ...]) -> list[Rule]:
-    """Those where order counts: elsewhere rules of one priority exclude one another."""
+    """Those where order matters: other rules of one priority are mutually exclusive."""
     return [rule for rule in rules if rule.priority == numbers.OUTGOING]
 
 
@@ -47,7 +47,7 @@ def marks_table(plan: Plan) -> str:
 
 
 def changed(scene: Scene) -> tuple[Plan, Facts, Plan, tuple[Operation, ...]]:
-    """The first plan, the host after it and as it has become since, and the change to come."""
+    """The first plan, the host after it and after later changes, and the next change."""
     first = planned(scene.config, scene.facts)
     settled = settle(scene.facts, first.desired)
     strangers = tuple(rule for rule in scene.later.rules if rule.protocol != PROTOCOL)
@@ -71,7 +71,7 @@ def test_reaches_what_is_desired(scene: Scene) -> None:
 
 @each_scene
 def test_outgoing_rules_keep_their_order(scene: Scene) -> None:
-    """The one place where the order of rules at one priority counts."""
+    """The only case where the order of rules of one priority matters."""
     _, now, second, _ = changed(scene)
     after = settle(now, second.desired)
 
@@ -83,7 +83,7 @@ def test_outgoing_rules_keep_their_order(scene: Scene) -> None:
 
 @each_scene
 def test_inverse_restores(scene: Scene) -> None:
-    """Back to an earlier state of ours, and back to nothing."""
+    """Return to an earlier state of ours, and to the original state."""
     first, now, _, todo = changed(scene)
     *_, after = steps(now, todo)
     for before, target in (
@@ -115,7 +115,7 @@ def test_foreign_survives(scene: Scene) -> None:
 
 @given(hosts.scenes(), st.randoms(use_true_random=False))
 def test_input_order_does_not_matter(scene: Scene, rng: random.Random) -> None:
-    """But for wildcard sockets: there the answer hangs on the kernel's own order of addresses."""
+    """Except for wildcard sockets, whose source depends on the kernel's order of addresses."""
     facts = replace(scene.facts, wildcard_udp=())
 
     def mixed(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -135,7 +135,7 @@ def test_input_order_does_not_matter(scene: Scene, rng: random.Random) -> None:
 
 
 def ways_of_replies(plan: Plan) -> dict[Flow, Way]:
-    """By which way each address of an uplink must answer a far client."""
+    """The interface and gateway of replies from each address of an uplink to a remote client."""
     owners: dict[str, int] = {}
     usable = [uplink for uplink in plan.uplinks if not uplink.pending]
     for uplink in usable:
@@ -151,7 +151,7 @@ def ways_of_replies(plan: Plan) -> dict[Flow, Way]:
             flow = Flow(family, hosts.FAR[family], address.address)
             if uplink.mechanism != "source":
                 found[replace(flow, mark=uplink.arrival_mark)] = uplink.interface, gateway
-            if f"chain adopt_{uplink.number} " in marks_table(plan):
+            if f"chain save_arrival_{uplink.number} " in marks_table(plan):
                 behind = Flow(family, hosts.FAR[family], hosts.LAN[family], "lan0")
                 found[replace(behind, mark=uplink.arrival_mark)] = uplink.interface, gateway
             if owners[address.address] == 1:
@@ -185,7 +185,7 @@ def way(fib: Fib, flow: Flow) -> Way | None:
 
 
 def assert_never_worse(states: list[Facts], ways: dict[Flow, Way]) -> None:
-    """What goes its right way keeps going it, and in the end all does."""
+    """Correctly routed packets stay correctly routed at every step, and finally all are."""
     fibs = [Fib.of(facts) for facts in states]
     for flow, right in ways.items():
         rights = [way(fib, flow) == right for fib in fibs]
@@ -194,10 +194,10 @@ def assert_never_worse(states: list[Facts], ways: dict[Flow, Way]) -> None:
 
 
 def assert_nothing_third(states: list[Facts], plan: Plan) -> None:
-    """Outgoing packets, marked for an uplink or not, selected by a rule or not, go as before or as
-    after."""
+    """Outgoing packets, marked for an uplink or not, selected by a rule or not, are routed as
+    before or as after."""
     fibs = [Fib.of(facts) for facts in states]
-    marks = (0, *(uplink.chosen_mark for uplink in plan.uplinks))
+    marks = (0, *(uplink.outgoing_mark for uplink in plan.uplinks))
     kinds = ((0, 0, 0), (6, 25, 0), (17, 8000, 1000))  # protocol, port, user
     for family, mark, (ip_proto, port, uid) in itertools.product(FAMILIES, marks, kinds):
         flow = Flow(family, hosts.FAR[family], mark=mark, ip_proto=ip_proto, dport=port, uid=uid)
@@ -228,7 +228,7 @@ def test_change_opens_no_gap(scene: Scene) -> None:
 @settings(max_examples=60)
 @each_scene
 def test_down_keeps_the_host_reachable(scene: Scene) -> None:
-    """The LAN stays the LAN, and who has a default keeps one."""
+    """Routes to the LAN stay, and a family with a default keeps one."""
     settled = settle(scene.facts, planned(scene.config, scene.facts).desired)
     states = list(steps(settled, operations(settled, snapshot(Observation(scene.facts)))))
     assert_never_worse(states, private_ways(scene.facts))

@@ -1,4 +1,4 @@
-"""What holds of plans that follow one another: see tests/property/hosts.py."""
+"""Invariants of consecutive plans: see tests/property/hosts.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.property.hosts import Scene
 
 @given(hosts.scenes())
 def test_a_second_plan_finds_nothing_to_do(scene: Scene) -> None:
-    """Whatever was there before: nobody would tell that another is needed."""
+    """For any previous state: a second plan after the first is empty."""
     facts, state = scene.facts, State()
     loaded: Loaded = ()
     for config in (scene.config, scene.edited, scene.config):

@@ -1,4 +1,4 @@
-"""Whatever comes of the checks, a content server is judged by two in a row, and never by us."""
+"""For any outcomes: two in a row decide about a server, and local errors never do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.health import server_check
-from ifdefault.health.server_check import ServerAddress, ServerJudge
+from ifdefault.health.server_check import ServerAddress, ServerChecker
 from ifdefault.model.health import ServerState, Verdict
 
 SERVERS: list[ServerAddress] = [("10.0.0.1", 80), ("10.0.0.1", 443), ("fd00::1", 80)]
@@ -18,9 +18,9 @@ steps = st.lists(st.tuples(verdicts, st.floats(0, 3)), max_size=80)
 
 @given(steps)
 def test_two_in_a_row_decide(fates: list[tuple[str, float]]) -> None:
-    """A model of one sentence a server, beside the judge."""
-    judge, now = ServerJudge(), 0.0
-    judge.follow(now, SERVERS)
+    """A simple model of the checker, to compare with."""
+    judge, now = ServerChecker(), 0.0
+    judge.set_servers(now, SERVERS)
     evidence: dict[ServerAddress, list[bool]] = {server: [] for server in SERVERS}
     states: dict[ServerAddress, ServerState] = dict.fromkeys(SERVERS, "unproven")
     for fate, wait_s in fates:
@@ -56,9 +56,9 @@ def _expected(state: ServerState, evidence: list[bool]) -> ServerState:
 def test_the_pace_is_kept_and_nobody_forgotten(
     count: int, fates: list[str], seconds: float
 ) -> None:
-    judge, now, asked = ServerJudge(), 0.0, []
+    judge, now, asked = ServerChecker(), 0.0, []
     servers = [("10.0.0.1", port) for port in range(1, count + 1)]
-    judge.follow(now, servers)
+    judge.set_servers(now, servers)
     while judge.wake_s <= seconds + judge.interval_s:
         now = max(now, judge.wake_s)
         for seq, server in judge.asks(now):
@@ -72,10 +72,10 @@ def test_the_pace_is_kept_and_nobody_forgotten(
 
 
 @given(st.lists(st.lists(st.sampled_from(SERVERS), unique=True), max_size=10))
-def test_only_those_that_are_followed_are_asked(turns: list[list[ServerAddress]]) -> None:
-    judge, now = ServerJudge(), 0.0
+def test_only_the_servers_that_are_set_are_checked(turns: list[list[ServerAddress]]) -> None:
+    judge, now = ServerChecker(), 0.0
     for servers in turns:
-        judge.follow(now, servers)
+        judge.set_servers(now, servers)
         asked: list[ServerAddress] = []
         while judge.wake_s <= now + 1:
             at_s = max(now, judge.wake_s)

@@ -1,4 +1,4 @@
-"""The filters for sockets say what they should, read as the kernel reads them.
+"""Socket filters, evaluated like the kernel does.
 
 `holds` is the kernel's inet_diag_bc_run, `sound` its inet_diag_bc_audit (net/ipv4/inet_diag.c).
 """
@@ -130,7 +130,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 
 def sound(program: bytes) -> bool:
-    """No jump goes back, beyond the end by anything but four bytes, or between instructions."""
+    """No jump goes backwards, more than four bytes past the end, or between instructions."""
     starts, at = set(), 0
     jumps = []
     while at < len(program):

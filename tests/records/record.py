@@ -28,7 +28,7 @@ def blackhole(world: World, file: Path, done: Callable[[], object] = lambda: Non
     answers.configure(world, "[health]\nrecover_s = 0.3\n")
     daemon = world.daemon("--record", str(file))
     await_states(world, ["up"])
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
         await_states(world, ["down"], "isp-a")
         done()

@@ -1,4 +1,4 @@
-"""What must hold whenever all is settled: nothing is owed, held, refused or fought over.
+"""Invariants of a settled state: nothing is unapplied, held, refused or in conflict.
 
 Rules: as in `invariants`; each tells what is wrong, or nothing.
 """
@@ -31,7 +31,7 @@ def replies_leave_by_their_uplink(world: World, controller: Controller) -> str:
 
 
 def decision_is_that_of_now(controller: Controller, observation: Observation, now: float) -> str:
-    """A daemon that started now, and knew what this one knows, would decide the same."""
+    """A daemon that started now, with the same knowledge, would decide the same."""
     state, fresh = controller.state, Controller()
     memories = tuple((*key, m) for key, m in controller.paths.remembered().items())
     fresh.receive((e.Started(state.config, tuple(state.forced.items()), memories),), now)
@@ -46,7 +46,7 @@ def decision_is_that_of_now(controller: Controller, observation: Observation, no
 
 
 def kernel_is_as_desired(controller: Controller, observation: Observation) -> str:
-    """A plan from what is finds nothing to do."""
+    """A plan from the current state has no operations."""
     state = controller.state
     left = prepare(resolve(state.config, observation), state.decision).operations
     return f"it lacks {left[0]}" if left else ""
@@ -70,7 +70,7 @@ def names_follow(controller: Controller, said: Publish | None) -> str:
 
 
 def _states(controller: Controller) -> dict[Key, tuple[PathState, float]]:
-    """Of those that are down also since when: that is what they are ranked by."""
+    """For paths that are down also since when, since they are ranked by that."""
     there = {uplink.name for uplink in controller.state.uplinks}
     return {
         key: (path, since_s if path == "down" else 0.0)

@@ -1,4 +1,4 @@
-"""Simulated time: what is due next, and processes that wait.
+"""Simulated time: an event queue, and processes that wait.
 
 Rules: what is due at one time happens in the order in which it was asked for. Incidents come from
 outside and are what time never leaps over; answers (of probes, of the host) may come late.
@@ -40,13 +40,13 @@ class Clock:
         heapq.heappush(heap, (self.now + wait_s, self._number, act))
 
     def start(self, process: Process, *, routine: bool = False) -> None:
-        """Let a process go on until it waits, and again after that. A routine is no incident."""
+        """Run a process until it waits, and again after that. A routine is not an incident."""
         if (wait_s := next(process, None)) is not None:
             push = self.answer if routine else self.incident
             push(wait_s, lambda: self.start(process, routine=routine))
 
     def step(self) -> bool:
-        """Do what is due first; whether it was an incident."""
+        """Run what is due first; whether it was an incident."""
         heap = self._incidents
         if self._answers and (not heap or self._answers[0][:2] < heap[0][:2]):
             heap = self._answers

@@ -1,10 +1,10 @@
-"""The daemon as it runs: the controller, and an engine that performs its effects on the world.
+"""The daemon: the controller, and a simulated engine that performs its effects on the world.
 
     world.inbox ─> Controller.receive ─> effects, one after another ─> world, answers into the inbox
 
-Rules: as the real engine does it, but for the sockets. It may be killed between any two effects and
-between any two operations; what was saved until then is what the next one knows. Answers of the
-host come at once, or after `slow_s`, while all else goes on.
+Rules: it works as the real engine does, except for sockets. It may be killed between any two
+effects or operations; the next one knows only what was saved until then. Outcomes of the host come
+at once, or after `slow_s`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tests.simulation.trace import Trace
 from tests.simulation.world import World
 
 LOOK_S = 0.004
-AGAIN_S = 1.0  # until the service manager starts it again
+AGAIN_S = 1.0  # until the service manager restarts it
 FRONTEND_S = 0.1
-WATCH_S = 5.0  # how often what the kernel sends no word of is read
+WATCH_S = 5.0  # how often what the kernel sends no notification of is polled
 _ROUTINE = e.Woke, e.ProbeOutcome, e.TrafficSeen
 
 
@@ -40,7 +40,7 @@ class Killed(Exception):
 
 
 class Witness(Protocol):
-    """Who looks on; see `invariants`."""
+    """Observes the daemon; see `invariants`."""
 
     def before(self, prepared: Prepared) -> None: ...
     def operated(self, operation: Operation) -> None: ...
@@ -68,9 +68,9 @@ class Daemon:
         self.frontend = Frontend(world)
         self.unreadable = False
         self.turns = 0
-        self.owes = 0  # answers of the host that are under way
+        self.owes = 0  # outcomes of the host that are under way
         self.life = 0  # counts daemons: what was asked for an earlier one comes to nothing
-        self.asked: dict[int, float] = {}  # requests that wait for their answer, and since when
+        self.asked: dict[int, float] = {}  # unanswered requests, and since when
         self.watch = f.Watch()
 
     # --- its life -------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class Daemon:
         self._mine(FRONTEND_S, self.start_frontend)
 
     def kill(self) -> None:
-        """Raises Killed: to be called from within an effect."""
+        """Raises Killed; called from within an effect."""
         raise Killed
 
     def end(self, again_s: float = AGAIN_S) -> None:
@@ -113,7 +113,7 @@ class Daemon:
             self._mine(AGAIN_S, self.start_frontend)
 
     def _mine(self, wait_s: float, act: Callable[[], None]) -> None:
-        """Do it, if this daemon still runs then."""
+        """Do it later, if this daemon is still running then."""
         life = self.life
         self.clock.answer(wait_s, lambda: act() if self.life == life else None)
 
@@ -124,7 +124,7 @@ class Daemon:
             self.world.inbox.append(event)
 
     def ask(self, event: e.Event, request: int) -> None:
-        """A request of the operator's."""
+        """Receive a request of the operator."""
         if self.controller:
             self.asked[request] = self.clock.now
             self.world.inbox.append(event)
@@ -166,7 +166,7 @@ class Daemon:
             self.witness.turned(changed=changed)
 
     def step(self) -> None:
-        """Something is about to be done: what lies in ambush may come before it."""
+        """Called before each effect or operation: a planned incident may happen now."""
         if self.ambush:
             left, act = self.ambush
             self.ambush = (left - 1, act) if left else None
@@ -255,7 +255,7 @@ class Daemon:
         return self.kernel.observe(look.config, disk.state, disk.loaded)
 
     def _operate(self, prepared: Prepared, *, go_on: bool) -> list[Problem]:
-        """Perform what was planned, to the end or to the first refusal; what was refused."""
+        """Perform the plan, to the end or to the first refusal; return what was refused."""
         refused: list[Problem] = []
         self.world.disk.state = prepared.state
         if self.witness:
@@ -275,7 +275,7 @@ class Daemon:
         return refused
 
     def _note(self, prepared: Prepared, target: Desired) -> Observation:
-        """Remember how it stands; the host as it is then."""
+        """Save what was done; return the host as it is then."""
         disk, facts = self.world.disk, self.kernel.facts
         runs = {path: u for path, u in disk.state.runs.items() if self.kernel.groups.get(path)}
         disk.loaded = record_tables(facts, target)
@@ -328,7 +328,7 @@ class Daemon:
             self._tell(0.0, event)
 
     def read_silent(self) -> None:
-        """See whether what is watched is as it is to be."""
+        """Check whether anything that is polled has changed."""
         now = dict(self.kernel.facts.sysctls)
         if any(now.get(name) not in (value, None) for name, value in self.watch.sysctls):
             self.world.inbox.append(e.SilentlyChanged())

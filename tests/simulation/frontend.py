@@ -1,7 +1,7 @@
 """The fake frontend: it sends probes, resolves names, and may end at any time.
 
-Rules: what it was to do ends with it. A probe is bound to its device, and ICMP to a socket that was
-opened before.
+Rules: when it ends, everything that it was doing is lost. A probe is bound to its device, and ICMP
+needs a socket that was opened before.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Frontend:
         self._sockets.pop(path, None)
 
     def _mine(self, wait_s: float, act: Callable[[], None]) -> None:
-        """Do it, if this frontend is still there then."""
+        """Do it later, if this frontend is still running then."""
         life = self._life
         self.world.clock.answer(wait_s, lambda: act() if self._life == life else None)
 
@@ -80,7 +80,7 @@ class Frontend:
             self._outcome(found.late_s, probe, "answered")
 
     def _way(self, probe: f.SendProbe, source: f.ProbeSource) -> Way | None:
-        """A probe is bound to its device, and to its address; ICMP by a socket that is open."""
+        """A probe is bound to its device and its address; ICMP needs an open socket."""
         link = self.world.kernel.link(source.dev)
         if link is None or link.index != source.index:
             return None
@@ -122,7 +122,7 @@ class Frontend:
             self._mine(AGAIN_S, partial(self._resolve, name))
 
     def see_traffic(self, since_s: float) -> None:
-        """What the host's own connections tell: they go on where the line is alive."""
+        """Statistics of the host's own connections: they progress where the uplink works."""
         stats = []
         for uplink in self.world.uplinks:
             for family, line in uplink.lines.items():

@@ -1,9 +1,9 @@
-"""A host and what its owner wants of it, drawn by a seed.
+"""A random host, and a random config for it, from a seed.
 
     wan0 … wan3   uplinks, each a link of its own; defaults are learned, or configured
     lan0          a private LAN with servers of forwards
 
-Rules: documentation addresses. Of what may befall an uplink nothing is decided here.
+Rules: documentation addresses. Faults are not decided here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def draw_uplinks(rng: Random) -> tuple[Uplink, ...]:
 
 
 def draw_config(rng: Random, uplinks: tuple[Uplink, ...]) -> Config:
-    """What an owner might want; each time something else."""
+    """A random config."""
     wanted = tuple(_uplink(rng, uplink) for uplink in uplinks)
     if len(wanted) > 2 and rng.random() < 0.2:
         wanted = wanted[:-1]
@@ -163,7 +163,7 @@ def neighbour(uplink: Uplink, family: Family) -> Neighbour:
 
 
 def link_sysctls(uplink: Uplink) -> list[tuple[str, str]]:
-    """As they are when the link has just come."""
+    """As they are when the link has just appeared."""
     return [
         *((f"net/ipv{f}/neigh/{uplink.dev}/unres_qlen_bytes", "212992") for f in FAMILIES),
         (f"net/ipv4/conf/{uplink.dev}/src_valid_mark", "0"),

@@ -1,9 +1,9 @@
-"""The fake Internet: the uplinks, what their lines are like, and what becomes of a probe.
+"""The fake Internet: the uplinks, the quality of their lines, and the outcome of a probe.
 
     isp-a  wan0  ── line IPv4 ── gateway ── beyond          what is dead, lossy or slow is known
                  └─ line IPv6 ── gateway ── beyond          here, and held against what is decided
 
-Rules: a probe goes where the kernel's rules and routes send it, and meets the line as it is then.
+Rules: a probe goes where the kernel's rules and routes send it; its outcome depends on the line.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ifdefault.model.kernel import TABLE_MAIN, Address, Hop, Route
 from tests.simulation.kernel import Way
 
 DEADLY = ("black hole", "gateway dead")
-TEACHING = ("loss", "burst", "delay")  # what the daemon learns to bear
+TEACHING = ("loss", "burst", "delay")  # faults that the loss model learns
 RTT_S, SLOW_RTT_S = 0.02, 0.25
-SHORT_S = 1.3  # a death that ends before is borne as a burst of loss is
+SHORT_S = 1.3  # a shorter outage counts as a burst of loss
 
 
 @dataclass
@@ -118,7 +118,7 @@ class Uplink:
         return not self.linked or self.lines[family].dead
 
     def fine(self, now: float, family: Family) -> bool:
-        """It works, and has worked for a while."""
+        """It works, and has been working for a while."""
         line = self.lines[family]
         healthy = line.kind == "healthy" and line.since_s < now - 1.0
         return self.linked and healthy and self.moved_s < now - 1.0
@@ -126,7 +126,7 @@ class Uplink:
 
 @dataclass(frozen=True)
 class Fate:
-    """After how many seconds what is told of a probe; a late answer comes after its loss."""
+    """The outcomes of a probe, and after how many seconds; a late answer follows its loss."""
 
     verdict: Verdict
     after_s: float = 0.0
@@ -136,7 +136,7 @@ class Fate:
 def fate(
     uplink: Uplink, family: Family, way: Way | None, address: str, timeout_s: float, rng: Random
 ) -> Fate:
-    """What becomes of a probe that leaves by this uplink."""
+    """The outcome of a probe that leaves by this uplink."""
     if way is None:
         return Fate("local")
     line, gateway = uplink.lines[family], uplink.gateway(family)

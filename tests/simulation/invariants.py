@@ -1,8 +1,8 @@
-"""What must hold after each turn, and what each effect must be preceded by.
+"""What must hold after each turn, and what must precede each effect.
 
-Rules: each invariant is a function that tells what is wrong, or nothing. They ask the kernel's
-lookup, the truth about lines, and plans of their own; of the controller they read what it has come
-to, not how. Where the daemon was kept from its work lately, bounds of time begin anew.
+Rules: each invariant is a function that returns what is wrong, or "". It uses the kernel's lookup,
+the true state of lines, and its own plans; of the controller it reads only the results. Where the
+daemon was disturbed lately, time limits start again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tests.simulation.internet import Uplink
 from tests.simulation.kernel import FAR, Way
 from tests.simulation.world import World
 
-CLEAN_S, TAUGHT_S = 1.2, 3.7  # until a dead uplink is left
+CLEAN_S, TAUGHT_S = 1.2, 3.7  # until a dead uplink is no longer used
 # more, where connections that go on spare a probe: by its slack (health.probe_schedule), and by the
 # time since they were looked at
 SPARED_S = 0.2
 CAUSED_S = 8.0  # a path goes down so long, at the latest, after its line was bad
 DEGRADED_S = 150.0
 ANSWER_S = 30.0  # a request is answered within
-SEEN_S = 45.0  # whatever others do is known within
+SEEN_S = 45.0  # changes by others are noticed within
 
 
 class Violation(AssertionError):
@@ -49,7 +49,7 @@ class Violation(AssertionError):
 
 @dataclass(frozen=True)
 class Rest:
-    """All was settled: what the next daemon would find."""
+    """A settled state, as the next daemon would find it."""
 
     version: int
     config: Config
@@ -121,7 +121,7 @@ class Invariants:
                 self._rest = None
 
     def turned(self, *, changed: bool) -> None:
-        """A turn came to its end; one that did no more than ask and hear changed nothing."""
+        """A turn ended; one that only sent probes or received outcomes changed nothing."""
         self._insist("nobody waits for nothing", self.waits_for_somebody())
         self.looked()
         if changed:
@@ -146,7 +146,7 @@ class Invariants:
     # --- at any time ----------------------------------------------------------------------
 
     def transition_has_cause(self, step: f.RunHook) -> str:
-        """A path goes down only if its line or link was bad lately, and up only if something was
+        """A path goes down only if its line or link was bad lately, and up only if a probe was
         answered."""
         if step.event == "primary":
             return ""
@@ -165,7 +165,7 @@ class Invariants:
         return ""
 
     def others_is_left_alone(self, prepared: Prepared) -> str:
-        """Rules and routes that aren't ours, and sysctls that we don't want, are as others left
+        """Rules and routes that aren't ours, and sysctls that we don't set, are as others left
         them."""
         if self.kernel.others != self._others:
             return ""
@@ -178,7 +178,7 @@ class Invariants:
         return f"sysctl {strange[0]}" if strange else ""
 
     def down_leaves_nothing(self, prepared: Prepared) -> str:
-        """After `down` nothing of ours is in the kernel, and all has its original."""
+        """After `down` nothing of ours is in the kernel, and originals are restored."""
         facts = self.kernel.facts
         if prepared.config != Config(()) or self.kernel.others != self._others:
             return ""
@@ -194,7 +194,7 @@ class Invariants:
         return str(left[0]) if left else ""
 
     def kernel_sends_elsewhere(self, uplink: Uplink, family: Family) -> str:
-        """A dead uplink's connections are ended only when what begins anew goes elsewhere."""
+        """A dead uplink's connections are ended only when new ones use another uplink."""
         way = self.kernel.default(family)
         return (
             f"{uplink.name} IPv{family} still has the default" if way == uplink.way(family) else ""
@@ -207,14 +207,14 @@ class Invariants:
         return f"request {request} again" if len(self._answered) == known else ""
 
     def requests_are_answered(self) -> str:
-        """Each request is answered, and soon."""
+        """Each request is answered in time."""
         now = self.world.clock.now
         late = [one for one, asked_s in self.daemon.asked.items() if asked_s < now - ANSWER_S]
         calm = self.daemon.disturbed_s < now - ANSWER_S
         return f"request {late[0]} waits" if late and calm else ""
 
     def waits_for_somebody(self) -> str:
-        """Where an answer of the host is awaited, one is to come."""
+        """If an outcome of the host is awaited, one is under way."""
         daemon, controller = self.daemon, self.daemon.controller
         if controller is None or daemon.owes or self.world.inbox:
             return ""
@@ -249,7 +249,7 @@ class Invariants:
         return ""
 
     def dead_uplinks_are_left(self) -> str:
-        """The default leaves a dead uplink within its bound, if another works."""
+        """The primary's default route leaves a dead uplink in time, if another works."""
         now = self.world.clock.now
         for family in FAMILIES:
             uplink = self._on_dead_uplink(family)
@@ -269,7 +269,7 @@ class Invariants:
         return ""
 
     def _on_dead_uplink(self, family: Family) -> Uplink | None:
-        """The dead uplink that the default is on though it needn't."""
+        """The dead uplink that is primary although another works."""
         controller, now = self.daemon.controller, self.world.clock.now
         uplink = self.world.by_way(self.kernel.default(family), family)
         if controller is None or uplink is None or not uplink.dead(family):
@@ -307,7 +307,7 @@ class Invariants:
         return daemon.frontend.alive and not (fought or kept or controller.state.refused)
 
     def others_is_seen(self) -> str:
-        """Whatever others changed is known after a while, also what nobody sends word of."""
+        """Changes by others are noticed after a while, also those without a notification."""
         daemon, controller, now = self.daemon, self.daemon.controller, self.world.clock.now
         quiet_s = max(daemon.disturbed_s, self.kernel.others_s)
         if controller is None or now - quiet_s < SEEN_S or not self._can_work(controller):
@@ -320,12 +320,13 @@ class Invariants:
     # --- when all is settled --------------------------------------------------------------
 
     def _is_settled(self) -> bool:
-        """Nothing is owed, held, refused or fought over, and the kernel is known as it is."""
+        """Nothing is unapplied, held, refused or in conflict, and the kernel's state is known."""
         controller = self.daemon.controller
         if controller is None or self.world.inbox or self.daemon.heard != self.kernel.version:
             return False
         state, reconciler = controller.state, controller._reconciler
-        busy = state.held or state.owed or state.undecided or state.refused or state.adoptions
+        due = state.unapplied or state.decision_due
+        busy = state.held or due or state.refused or state.adoptions
         waits = reconciler.awaited or controller._adopter.current
         later = reconciler._look_s < inf
         if state.prepared is None or busy or waits or later:
@@ -375,7 +376,7 @@ class Invariants:
         return Rest(self.kernel.version, state.config)
 
     def restart_changes_nothing(self, prepared: Prepared) -> str:
-        """A daemon that finds all as the one before left it has nothing to do."""
+        """A daemon that finds everything as the one before left it has nothing to do."""
         rest, self._rest = self._rest, None
         if self._commits or rest is None or self.world.disk.state.runs:
             return ""
@@ -392,7 +393,7 @@ def _foreign(facts: Facts) -> tuple[object, ...]:
 
 
 def _replies(prepared: Prepared) -> Iterator[tuple[Flow, Way, int]]:
-    """By which way, and which table, each uplink's address answers a client."""
+    """The way and the table by which each uplink's address answers a client."""
     for uplink in prepared.uplinks:
         for family in FAMILIES:
             address, gateway = uplink.source(family), uplink.gateway(family)

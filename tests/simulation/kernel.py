@@ -1,8 +1,8 @@
-"""The fake kernel: facts that change, who hears of it, and where packets go.
+"""The fake kernel: facts that change, notifications of it, and where packets go.
 
-Rules: our operations are performed as tests/property/fakekernel.py does; it refuses what the real
-one would. Notifications are told of others' changes alone. What the real kernel does by itself is
-done here: a link that goes down takes its routes along, ours too.
+Rules: operations are performed by tests/property/fakekernel.py, and refused if the real kernel
+would refuse them. There are notifications of others' changes only. Side effects of the real kernel
+are simulated: when a link goes down its routes are deleted, ours too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ifdefault.model.kernel import (
     Rule,
     SetSysctl,
 )
-from ifdefault.model.kernel_news import KernelChange, LinkChanged, ObjectChanged
+from ifdefault.model.kernel_events import KernelChange, LinkChanged, ObjectChanged
 from ifdefault.plan.lookup import Fib, Flow, LookupResult
 from tests.property import fakekernel
 from tests.property.hosts import KERNEL
@@ -36,7 +36,7 @@ FAR: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8:ffff::99"}  # a client
 
 
 class Kernel:
-    """`version` grows with each change; `others` are those that weren't ours, the last of them at
+    """`version` counts changes; `others` counts those that weren't ours, the last one at
     `others_s`."""
 
     def __init__(self, facts: Facts, tell: Callable[[tuple[KernelChange, ...]], None]) -> None:
@@ -44,7 +44,7 @@ class Kernel:
         self.version = 0
         self.others, self.others_s = 0, 0.0
         self.groups: dict[str, int] = {}  # control groups with a process, by id
-        self.locked_s = 0.0  # until when another ifdefault is at work
+        self.locked_s = 0.0  # until when another ifdefault holds the lock
         self.touched: set[str] = set()  # sysctls that others changed
         self._tell = tell
         self._fib: Fib | None = None
@@ -53,7 +53,7 @@ class Kernel:
     # --- ours -----------------------------------------------------------------------------
 
     def perform(self, operation: Operation) -> None:
-        """Refused, if the real one would refuse it."""
+        """Raises if the real kernel would refuse it."""
         self._become(fakekernel.perform(self.facts, operation))
 
     def observe(self, config: Config, state: State, loaded: Loaded) -> Observation:
@@ -63,7 +63,7 @@ class Kernel:
         return Observation(self.facts, state, loaded, groups)
 
     def way(self, flow: Flow) -> Way | None:
-        """By which device and gateway a packet leaves."""
+        """The device and gateway that a packet leaves by."""
         if flow not in self._ways:
             hop = self.lookup(flow).hop
             self._ways[flow] = (hop.dev, hop.gateway) if hop else None
@@ -85,7 +85,7 @@ class Kernel:
     # --- others' --------------------------------------------------------------------------
 
     def change(self, now: float, facts: Facts, *events: KernelChange) -> None:
-        """Others, or the kernel itself, made this of it."""
+        """A change by others, or by the kernel itself."""
         self._become(facts)
         self.others, self.others_s = self.others + 1, now
         if events:
@@ -95,7 +95,7 @@ class Kernel:
         return next((link for link in self.facts.links if link.name == dev), None)
 
     def set_link(self, now: float, dev: str, *, up: bool, carrier: bool) -> None:
-        """Down takes all routes along, and IPv6 addresses."""
+        """Down deletes all its routes, and its IPv6 addresses."""
         facts, link = self.facts, self.link(dev)
         if link is None:
             return
@@ -130,7 +130,7 @@ class Kernel:
         self.change(now, facts, _told(link))
 
     def add_address(self, now: float, address: Address, prefix: str) -> None:
-        """With the route to its prefix, which the kernel adds."""
+        """Also adds the route to its prefix, as the kernel does."""
         facts, v6 = self.facts, address.family == 6
         connected = Route(
             address.family,
@@ -148,7 +148,7 @@ class Kernel:
         self.change(now, facts, ObjectChanged("address"), ObjectChanged("route"))
 
     def drop_address(self, now: float, dev: str, family: Family) -> None:
-        """With all routes of main that go by its device, and those that name it as source."""
+        """Also deletes all routes of main by its device, and those that have it as source."""
         facts = self.facts
         gone = {a.address for a in facts.addresses if (a.dev, a.family) == (dev, family)}
         if not gone:
@@ -192,7 +192,7 @@ class Kernel:
         self.change(now, replace(self.facts, tables=tables), ObjectChanged("nft", ours=True))
 
     def set_sysctl(self, now: float, name: str, value: str) -> None:
-        """The kernel sends no word of it."""
+        """The kernel sends no notification of it."""
         self.touched.add(name)
         was = dict(self.facts.sysctls)[name]
         self.change(now, fakekernel.perform(self.facts, SetSysctl(name, value, was)))

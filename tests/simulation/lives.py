@@ -1,4 +1,4 @@
-"""What befalls lines and links: processes of simulated time.
+"""Faults of lines and links: processes of simulated time.
 
 Rules: each line and each link has a life and a seed of its own, so that one changes no other's.
 Times are exponential; `Uplink` and `Line` know the truth at every moment.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 
 from ifdefault.model.config import Family
-from ifdefault.model.kernel_news import NeighbourChanged
+from ifdefault.model.kernel_events import NeighbourChanged
 from tests.simulation import host
 from tests.simulation.clock import Process
 from tests.simulation.internet import Line, Uplink
@@ -162,7 +162,7 @@ def lose_default(world: World, uplink: Uplink, rng: Random) -> Process:
 
 
 def come_late(world: World, uplink: Uplink, rng: Random) -> Process:
-    """It isn't there at the beginning."""
+    """It is missing at the beginning."""
     world.count("late")
     yield rng.uniform(0.5, 60)
     uplink.up = True

@@ -10,9 +10,9 @@ from __future__ import annotations
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.dns import client
 from ifdefault.dns.answer import Responder
-from ifdefault.dns.publish import held, serve
+from ifdefault.dns.publish import names_in_zone, serve
 from ifdefault.dns.table import Table
-from ifdefault.dns.update import UpdateState, fitting
+from ifdefault.dns.update import UpdateState, usable_ways
 from tests.simulation import host
 from tests.simulation.world import World
 
@@ -33,7 +33,7 @@ class Nameservers:
         self._life = 0
 
     def end(self) -> None:
-        """The daemon has ended: its own server is silent, the other goes on."""
+        """The daemon has ended: its own server doesn't respond, the other does."""
         self.last = None
         self.answers.clear()
         self._updates.clear()
@@ -44,7 +44,7 @@ class Nameservers:
         self._serve(publish)
         dns = publish.config.dns
         for update in dns.updates:
-            for name in held(dns, publish.published, update.zone):
+            for name in names_in_zone(dns, publish.published, update.zone):
                 self._want(name.name, {a.address for a in name.addresses}, name.ttl)
 
     def _serve(self, publish: Publish) -> None:
@@ -64,7 +64,7 @@ class Nameservers:
         disk, now = self.world.disk, self.world.clock.now
         if name not in self._updates:
             self._updates[name] = UpdateState(disk.names.get(name, ()))
-            self._updates[name].doubt(now)
+            self._updates[name].outcome_unknown(now)
         update = self._updates[name]
         if update.want(now, addresses, ttl) or update.retry(now):  # there may be better ways now
             disk.names[name] = tuple(sorted(update.ours))
@@ -84,21 +84,21 @@ class Nameservers:
         now, records = self.world.clock.now, self.records.setdefault(name, set())
         if update.due_s > now:
             seen = frozenset(records) if self._hears() else None
-            update.looked(now, seen, all_fit=seen == update.wanted)
+            update.observed(now, seen, all_fit=seen == update.wanted)
         elif not self._hears():
-            update.doubt(now)
+            update.outcome_unknown(now)
             update.failed(now, 1)
         else:
             change = update.change()
             records -= set(change.remove)
             records |= set(change.add)
-            update.taken(now, change)
+            update.accepted(now, change)
         self.world.disk.names[name] = tuple(sorted(update.ours))
         self._later(name, update)
 
     def _hears(self) -> bool:
-        """Whether the best way leads to the other server."""
-        ways = fitting(host.UPDATED_SERVER, self.last.ways) if self.last else ()
+        """Whether the best uplink reaches the other server."""
+        ways = usable_ways(host.UPDATED_SERVER, self.last.ways) if self.last else ()
         return self.reachable and bool(ways) and not self.world.uplink(ways[0].uplink).dead(4)
 
 

@@ -1,4 +1,4 @@
-"""Who else does something: operators, other programs, kills, servers, resolvers.
+"""Everything else that happens: operators, other programs, kills, servers, resolvers.
 
 Rules: processes of simulated time, each with a seed of its own. What others put into the kernel is
 never ours to touch; what they take of ours we put back.
@@ -32,7 +32,7 @@ _ADDED_ROUTES = (
 
 
 class Operator:
-    """Whoever asks for something over the control socket."""
+    """Requests over the control socket."""
 
     def __init__(self, world: World, daemon: Daemon) -> None:
         self.world, self.daemon = world, daemon
@@ -75,7 +75,7 @@ class Operator:
         self._ask(lambda request: e.ReloadRequested(request, config, confirm_s))
 
     def _try(self) -> Process:
-        """`apply --confirm`: kept, or undone when nobody confirms."""
+        """`apply --confirm`: confirmed, or undone."""
         before = self.world.disk.config
         self._reload(host.draw_config(self._rng, self.world.uplinks), confirm_s=10)
         yield self._rng.uniform(0.1, 8.0)
@@ -155,7 +155,7 @@ class Stranger:
 
 
 def live_and_die(world: World, daemon: Daemon, operator: Operator) -> Process:
-    """Kills, wherever the daemon is by then; and links that go in the midst of its operations."""
+    """Kills at any moment, and links that vanish in the midst of operations."""
     rng = Random(f"{world.seed} kills")
     while True:
         yield 10.0 + rng.expovariate(1 / EVERY_S["kill"])
@@ -173,7 +173,7 @@ def live_and_die(world: World, daemon: Daemon, operator: Operator) -> Process:
 
 
 def have_trouble(world: World, daemon: Daemon) -> Process:
-    """What else may go wrong for a while."""
+    """Other temporary faults."""
     rng, clock = Random(f"{world.seed} trouble"), world.clock
     while True:
         yield 10.0 + rng.expovariate(1 / EVERY_S["trouble"])

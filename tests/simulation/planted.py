@@ -1,7 +1,7 @@
-"""Faults that are planted to be found: each of another kind, and within how many simulated hours.
+"""Planted bugs, each of another kind, that the simulation must find within some simulated hours.
 
-Rules: each is what somebody might write by mistake, in one function of the controller, the planner
-or the detector. `PLANTED` is the table of all.
+Rules: each is a plausible mistake in one function of the controller, the planner or the detector.
+`PLANTED` is the table of all.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Planted:
 
 
 def decides_by_transitions(patch: pytest.MonkeyPatch) -> None:
-    """Only a path's step is decided on: links that come late change nothing."""
+    """Decisions are made on path transitions only: links that appear late change nothing."""
     stepped: set[int] = set()
-    tell, decide = Controller._tell_transitions, Controller._decide
+    tell, decide = Controller._report_transitions, Controller._decide
 
     def telling(self: Controller) -> None:
         if self.state.transitions:
@@ -48,32 +48,32 @@ def decides_by_transitions(patch: pytest.MonkeyPatch) -> None:
         tell(self)
 
     def deciding(self: Controller, uplinks: tuple[Uplink, ...], facts: Facts) -> bool:
-        self.state.undecided = False
+        self.state.decision_due = False
         if id(self) in stepped or self.state.decision is None:
             stepped.discard(id(self))
             return decide(self, uplinks, facts)
         return False
 
-    patch.setattr(Controller, "_tell_transitions", telling)
+    patch.setattr(Controller, "_report_transitions", telling)
     patch.setattr(Controller, "_decide", deciding)
 
 
 def ends_connections_early(patch: pytest.MonkeyPatch) -> None:
-    """Connections are ended as soon as it is decided, before the kernel follows."""
+    """Connections are ended as soon as it is decided, before the kernel is changed."""
     decide = Controller._decide
 
     def deciding(self: Controller, uplinks: tuple[Uplink, ...], facts: Facts) -> bool:
         changed = decide(self, uplinks, facts)
-        owed, self.state.owed = self.state.owed, False
+        owed, self.state.unapplied = self.state.unapplied, False
         self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
-        self.state.owed = owed
+        self.state.unapplied = owed
         return changed
 
     patch.setattr(Controller, "_decide", deciding)
 
 
 def forgets_dead_sources(patch: pytest.MonkeyPatch) -> None:
-    """An uplink that isn't used has no source rules: its visitors get no answer."""
+    """An uplink that isn't usable has no source rules: its clients get no answer."""
     rules = desired._rules
 
     def without(
@@ -88,34 +88,34 @@ def forgets_dead_sources(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_memories(patch: pytest.MonkeyPatch) -> None:
-    """A restart knows nothing of what was found dead."""
-    take = Controller._take
+    """A restart forgets which paths are down."""
+    take = Controller._on_event
 
     def taking(self: Controller, event: Event, now: float) -> None:
         take(self, replace(event, memories=()) if isinstance(event, Started) else event, now)
 
-    patch.setattr(Controller, "_take", taking)
+    patch.setattr(Controller, "_on_event", taking)
 
 
 def forgets_forced(patch: pytest.MonkeyPatch) -> None:
-    """A restart forgets what the operator wants of an uplink."""
-    take = Controller._take
+    """A restart forgets the forced states of uplinks."""
+    take = Controller._on_event
 
     def taking(self: Controller, event: Event, now: float) -> None:
         take(self, replace(event, forced=()) if isinstance(event, Started) else event, now)
 
-    patch.setattr(Controller, "_take", taking)
+    patch.setattr(Controller, "_on_event", taking)
 
 
 def publishes_old_config(patch: pytest.MonkeyPatch) -> None:
     """A reload's names aren't published."""
-    follow = Names.follow
+    follow = Names.update
 
     def following(self: Names, now: float, config: Config, *rest: Any) -> None:
         old = replace(config, dns=self._last.config.dns) if self._last else config
         follow(self, now, old, *rest)
 
-    patch.setattr(Names, "follow", following)
+    patch.setattr(Names, "update", following)
 
 
 def withdraws_last_address(patch: pytest.MonkeyPatch) -> None:
@@ -143,12 +143,12 @@ def withdraws_last_address(patch: pytest.MonkeyPatch) -> None:
 
 
 def waits_too_long(patch: pytest.MonkeyPatch) -> None:
-    """The detector is patient with a line that is dead."""
+    """The failure detector waits too long."""
     patch.setattr(failure_detector, "PATIENCE_S", 1.5)
 
 
 def answers_no_refusal(patch: pytest.MonkeyPatch) -> None:
-    """Who asked for what can't be done waits for ever."""
+    """A refused request is never answered."""
 
     def failed(self: Adopter, now: float, problems: tuple[Problem, ...]) -> None:
         self.current = self._prepared = None

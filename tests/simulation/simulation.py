@@ -1,4 +1,4 @@
-"""One simulated hour after another: world, daemon and witness, put together.
+"""Simulated hours: a world, a daemon and its witness.
 
 Rules: each hour is a world of its own, told by seed and number. Where all is quiet, time leaps to
 shortly before the next incident, which the daemon takes for a machine that slept; some hours are
@@ -19,7 +19,7 @@ from tests.simulation.trace import Trace
 from tests.simulation.world import World
 
 HOUR_S = 3600.0
-UNLEAPED = 16  # every so manyth hour is lived through
+UNLEAPED = 16  # every 16th hour is simulated without leaps
 QUIET_S, LEAD_S, LEAST_S = 6.0, 3.0, 3.0  # since an incident, until the next, and worth a leap
 LATE, DEAD = 0.2, 0.1  # uplinks that aren't there when the daemon begins, lines that are dead
 EARLY = 0.1  # of the hours begin before any uplink is there
@@ -28,7 +28,7 @@ _SPIN = 300  # turns at one time
 
 @dataclass(frozen=True)
 class Hour:
-    """What came of an hour."""
+    """The outcome of an hour."""
 
     seed: int
     number: int
@@ -83,7 +83,7 @@ class Simulation:
         daemon.start()
 
     def run(self, seconds: float = HOUR_S) -> None:
-        """Violation if anything doesn't hold."""
+        """Raises Violation if an invariant doesn't hold."""
         clock, daemon = self.world.clock, self.daemon
         spin, last_s = 0, -1.0
         while (due_s := min(clock.due_s, daemon.wake_s)) < seconds:
@@ -103,7 +103,7 @@ class Simulation:
                 self._leap(seconds)
 
     def _leap(self, seconds: float) -> None:
-        """On to the next incident, if nothing happens until then."""
+        """Leap to the next incident, if nothing happens until then."""
         clock, controller = self.world.clock, self.daemon.controller
         to_s = min(clock.incident_s, seconds) - LEAD_S
         if controller is None or to_s < clock.now + LEAST_S or not self._is_quiet(controller):
@@ -117,7 +117,7 @@ class Simulation:
         quiet_s = max(self._incident_s, daemon.disturbed_s, daemon.leaped_s)
         if self.world.clock.now < quiet_s + QUIET_S or not daemon.frontend.alive or daemon.slow_s:
             return False
-        pending = state.owed or state.adoptions or state.unconfirmed or daemon.asked
+        pending = state.unapplied or state.adoptions or state.unconfirmed or daemon.asked
         if (
             pending
             or controller._reconciler.awaited
@@ -128,7 +128,7 @@ class Simulation:
 
 
 def live(seed: int, number: int, seconds: float = HOUR_S) -> Hour:
-    """One hour; what is wrong is told, not raised."""
+    """Simulate one hour; a failure is returned, not raised."""
     simulation, wrong = Simulation(seed, number), ""
     try:
         simulation.run(seconds)
@@ -143,7 +143,7 @@ def live(seed: int, number: int, seconds: float = HOUR_S) -> Hour:
 
 
 def _where(error: BaseException) -> str:
-    """The innermost place of an exception."""
+    """Where an exception was raised."""
     at = error.__traceback__
     while at and at.tb_next:
         at = at.tb_next

@@ -1,4 +1,4 @@
-"""A short simulation; and that it finds what is planted. `./dev simulate` runs long ones."""
+"""A short simulation, and a check that it finds planted bugs. `./dev simulate` runs long ones."""
 
 from __future__ import annotations
 

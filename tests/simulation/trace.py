@@ -1,4 +1,4 @@
-"""The trace of a run: what is told when it fails, and the digest that two runs are compared by."""
+"""The trace of a run, shown when it fails, and a digest by which two runs are compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OPERATIONS = 6
 
 
 class Trace:
-    """Probes count for the digest, and are not kept."""
+    """Probes are part of the digest, but not kept."""
 
     def __init__(self) -> None:
         self._digest = hashlib.blake2b(digest_size=16)

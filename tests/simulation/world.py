@@ -1,4 +1,4 @@
-"""All that is outside the daemon: clock, kernel, uplinks, disk, and the counts of what happened."""
+"""Everything outside the daemon: clock, kernel, uplinks, disk, and counters of what happened."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ifdefault.model.config import Config, Family
 from ifdefault.model.health import Forced
 from ifdefault.model.host import State
 from ifdefault.model.kernel import Loaded
-from ifdefault.model.kernel_news import KernelChange
+from ifdefault.model.kernel_events import KernelChange
 from tests.simulation import host
 from tests.simulation.clock import Clock
 from tests.simulation.internet import Uplink
 from tests.simulation.kernel import Kernel, Way
 
-NOTICE_S = 0.02  # the longest until the kernel's word is heard
+NOTICE_S = 0.02  # the longest delay of a kernel notification
 
 
 @dataclass
 class Disk:
-    """What outlives a daemon. `config` is the file's."""
+    """What survives a daemon. `config`: the file's content."""
 
     config: Config
     saved: Save = field(default_factory=lambda: Save(()))
@@ -62,7 +62,7 @@ class World:
         return self._devices.get(dev)
 
     def by_way(self, way: Way | None, family: Family) -> Uplink | None:
-        """The uplink by which a packet leaves."""
+        """The uplink that a packet leaves by."""
         uplink = self._devices.get(way[0]) if way else None
         return uplink if uplink and family in uplink.lines else None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.system import GUEST, chosen, debian, guest
 
 CACHE = Path(".system")
-PATIENCE_S = 840.0  # for each guest; they run side by side
+PATIENCE_S = 870.0  # for each guest; they run side by side
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -92,7 +92,7 @@ def _test(kernel: debian.Kernel, arguments: list[str]) -> bool:
         kernel,
         # interrupted, pytest still reports what has failed until then
         [
-            *("timeout", "--signal=INT", str(PATIENCE_S - 90)),
+            *("timeout", "--signal=INT", str(PATIENCE_S - 60)),
             *(".venv/bin/pytest", "-p", "no:cacheprovider", "--color=no", "--tb=short", "-v"),
             *("--durations=10", *arguments),
         ],

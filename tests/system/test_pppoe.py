@@ -10,7 +10,8 @@ from __future__ import annotations
 from functools import partial
 
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.node import Node
+from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.watched import await_default, await_states, leaves_by, start

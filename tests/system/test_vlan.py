@@ -50,7 +50,7 @@ def test_a_dead_uplink_and_a_dead_cable(lab_world: LabWorld) -> None:
     world = lab_world(worlds.two("vlan", __doc__, VLAN))
     answers.serve(world)
     start(world)
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
         await_states(world, ["down"], "isp-a")
     await_default(world, "wan0")

@@ -87,7 +87,7 @@ def test_a_tunnel_dies_alone_and_with_what_carries_it(lab_world: LabWorld) -> No
         assert leaves_by(world) == "wan0"
     await_states(world, ["up"])
     assert not [text for text in events(world, "path") if "isp-a" in text and "-> down" in text]
-    with faults.suffering(world, "blackhole", "isp-a"):
+    with faults.injected(world, "blackhole", "isp-a"):
         await_states(world, ["down"])
     await_states(world, ["up"])
     await_default(world, "wan0")

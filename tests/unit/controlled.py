@@ -34,7 +34,7 @@ from ifdefault.model.kernel import (
     Route,
     Rule,
 )
-from ifdefault.model.kernel_news import KernelChange, LinkChanged, ObjectChanged
+from ifdefault.model.kernel_events import KernelChange, LinkChanged, ObjectChanged
 from ifdefault.plan.diff import record_tables
 from ifdefault.plan.lookup import Fib, Flow
 from ifdefault.plan.prepare import Prepared
@@ -61,7 +61,7 @@ Fate = Callable[[f.SendProbe], e.ProbeOutcome]
 
 
 def facts(up: Iterable[str] = ("wan0", "wan1")) -> Facts:
-    """The host before anything of ours is laid; what isn't up has no addresses, and no routes."""
+    """The host before anything of ours is installed; links that are down have no addresses."""
     up = tuple(up)
     routes = []
     for n, dev in enumerate(up):
@@ -116,7 +116,7 @@ class Host:
     # --- what a test does -----------------------------------------------------------------
 
     def start(self, *started: e.Event, settle_s: float = 5.0) -> Host:
-        """The daemon begins, and finds out what answers."""
+        """Start the daemon, and let it probe."""
         self.receive(*(started or (e.Started(self.config),)))
         self.receive(e.FrontendStarted())
         self.run(settle_s)
@@ -127,7 +127,7 @@ class Host:
         return self
 
     def receive(self, *events: e.Event) -> list[f.Effect]:
-        """A turn of the engine: these events and what follows at once; what was performed."""
+        """A turn of the engine with these events; return the effects that were performed."""
         done: list[f.Effect] = []
         waiting = list(events)
         while waiting:
@@ -140,7 +140,7 @@ class Host:
         return done
 
     def run(self, seconds: float) -> None:
-        """Let time pass, and all that is due in it happen."""
+        """Let time pass, and run everything that is due in it."""
         until_s = self.now + seconds
         while True:
             next_s = min(self.controller.wake_s, self._due[0][0] if self._due else until_s)
@@ -156,7 +156,7 @@ class Host:
             self.receive(*(due or [e.Woke()]))
 
     def take_due(self) -> list[tuple[float, int, e.Event]]:
-        """What was to come, which doesn't: a test brings it, if anybody."""
+        """Remove and return the events that were due; the test may deliver them."""
         due, self._due = self._due, []
         return due
 
@@ -167,7 +167,7 @@ class Host:
         self.dead -= {(dev, family) for family in FAMILIES}
 
     def set_carrier(self, dev: str, carrier: bool) -> None:
-        """As the kernel tells of it."""
+        """As the kernel reports it."""
         links = (replace(k, carrier=carrier) if k.name == dev else k for k in self.facts.links)
         self.facts = replace(self.facts, links=tuple(links))
         index = next(link.index for link in self.facts.links if link.name == dev)
@@ -192,23 +192,23 @@ class Host:
         return [answer for answer in self.every(f.Answer) if answer.id == request]
 
     def answer(self, request: int) -> f.Answer:
-        """The one that there must be."""
+        """The only one."""
         [found] = self.answers(request)
         return found
 
     def default(self, family: Family = 4) -> str:
-        """The interface that the decision's first leads to."""
+        """The interface of the primary uplink, by the decision."""
         decision = self.controller.state.decision
         order = decision.ranking(family) if decision else ()
         return NAMES[order[0]] if order else ""
 
     def leaves_by(self, family: Family = 4) -> str:
-        """The interface that a new connection takes, by what the fake kernel holds."""
+        """The interface of a new connection, according to the fake kernel."""
         hop = Fib.of(self.facts).lookup(Flow(family, FAR[family])).hop
         return hop.dev if hop else ""
 
     def names(self) -> set[str]:
-        """The addresses to which www.example leads."""
+        """The addresses of www.example."""
         published = self.controller.names.published
         return {record.address for each in published for record in each.addresses}
 

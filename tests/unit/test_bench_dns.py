@@ -19,7 +19,7 @@ def test_an_outage_is_judged_by_its_visitors() -> None:
         Visit(102.3, "www", 4, B, "answered", 0.1),
         Visit(112.0, "www", 4, A, "answered", 0.1),
     ]
-    outcome = dns_clients.judge(begun, {A}, 100.0, 110.0, 100.5)
+    outcome = dns_clients.evaluate(begun, {A}, 100.0, 110.0, 100.5)
     assert (outcome.visits, outcome.failed) == (5, 2)
     assert outcome.detected_s == pytest.approx(0.5)
     assert outcome.last_failed_s == pytest.approx(0.7)
@@ -28,7 +28,7 @@ def test_an_outage_is_judged_by_its_visitors() -> None:
 
 
 def test_what_never_came_back() -> None:
-    outcome = dns_clients.judge(
+    outcome = dns_clients.evaluate(
         [Visit(99.0, "www", 4, A, "answered", 0.1)], {A}, 100.0, 110.0, None
     )
     assert (outcome.detected_s, outcome.last_failed_s, outcome.back_s) == (None, 0.0, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ifdefault.dns.candidate_address import offer, seen_as
+from ifdefault.dns.candidate_address import candidate, public_addresses
 from ifdefault.model.config import Family
 from ifdefault.model.dns import DISCOVER, CandidateAddresses
 from ifdefault.model.kernel import Uplink
@@ -26,15 +26,15 @@ UPLINK = Uplink("isp-a", 1, "wan0", 1001, 0, 0, 0, weight=3, sources=OWN)
 def test_what_it_is_seen_as(
     public: tuple[str, ...], discovered: dict[Family, str], seen: dict[Family, str]
 ) -> None:
-    assert seen_as(UPLINK, public, discovered) == seen
+    assert public_addresses(UPLINK, public, discovered) == seen
 
 
 def test_a_family_that_it_lacks_is_seen_as_nothing() -> None:
     alone = Uplink("isp-a", 1, "wan0", 1001, 0, 0, 0, sources=OWN[:1])
-    assert seen_as(alone, ("2001:db8::1",), {}) == {4: "192.168.1.2"}
+    assert public_addresses(alone, ("2001:db8::1",), {}) == {4: "192.168.1.2"}
 
 
 def test_what_the_internet_cannot_reach_is_not_offered() -> None:
     seen: dict[Family, str] = {4: "192.168.1.2", 6: "2001:db8:a::10"}
-    assert offer(UPLINK, seen) == CandidateAddresses("isp-a", 3, ("2001:db8:a::10",))
-    assert offer(UPLINK, {4: "", 6: ""}) == CandidateAddresses("isp-a", 3)
+    assert candidate(UPLINK, seen) == CandidateAddresses("isp-a", 3, ("2001:db8:a::10",))
+    assert candidate(UPLINK, {4: "", 6: ""}) == CandidateAddresses("isp-a", 3)

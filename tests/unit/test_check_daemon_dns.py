@@ -1,4 +1,4 @@
-"""What `check` says that the DNS of a config will not find on this host."""
+"""What `check` finds missing on the host for the [dns] of a config."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.host.check_daemon import find_lacks
+from ifdefault.host.check_daemon import find_problems
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.config import Config, DaemonConfig, UplinkConfig
 from ifdefault.model.dns import (
@@ -26,24 +26,26 @@ from ifdefault.model.kernel import Uplink
 ME = DaemonConfig(user=str(os.getuid() or 4711))
 
 
-def lacks(dns: DnsConfig, address: str = "203.0.113.10", public: tuple[str, ...] = ()) -> list[str]:
+def problems_of(
+    dns: DnsConfig, address: str = "203.0.113.10", public: tuple[str, ...] = ()
+) -> list[str]:
     uplink = Uplink("a", 1, "wan0", 1001, 0, 0, 0, sources=((4, address),))
     config = Config((UplinkConfig("a", "wan0", public=public),), daemon=ME, dns=dns)
-    found = list(find_lacks(config, (uplink,)))
-    assert all(problem.warning for problem in found)
-    return [str(p) for p in found if p.where.startswith("dns") or "names" in p.what or p.remedy]
+    problems = list(find_problems(config, (uplink,)))
+    assert all(problem.warning for problem in problems)
+    return [str(p) for p in problems if p.where.startswith("dns") or "names" in p.what or p.remedy]
 
 
 NAMED = DnsConfig((NameConfig("www.example"),))
 
 
 def test_an_address_that_the_internet_cannot_reach() -> None:
-    assert lacks(NAMED) == []
-    (said,) = lacks(NAMED, "192.168.1.2")
-    assert said.startswith("uplink.a: the Internet can't reach 192.168.1.2")
-    assert lacks(NAMED, "192.168.1.2", ("203.0.113.7",)) == []
-    assert lacks(NAMED, "192.168.1.2", (DISCOVER,)) == []
-    assert lacks(DnsConfig(), "192.168.1.2") == [], "without names nobody minds"
+    assert problems_of(NAMED) == []
+    (problem,) = problems_of(NAMED, "192.168.1.2")
+    assert problem.startswith("uplink.a: 192.168.1.2 is private")
+    assert problems_of(NAMED, "192.168.1.2", ("203.0.113.7",)) == []
+    assert problems_of(NAMED, "192.168.1.2", (DISCOVER,)) == []
+    assert problems_of(DnsConfig(), "192.168.1.2") == [], "without names it doesn't matter"
 
 
 def test_secrets_that_others_may_read(tmp_path: Path) -> None:
@@ -55,38 +57,43 @@ def test_secrets_that_others_may_read(tmp_path: Path) -> None:
     )
     wheres = ("dns.server.secondaries", "dns.update", "dns.provider")
     expected = [f"{where}: {key} can't be read: no such file or directory" for where in wheres]
-    assert [said.rpartition(", ")[0] for said in lacks(dns)][:3] == expected
+    assert [problem.rpartition("; ")[0] for problem in problems_of(dns)][:3] == expected
     key.write_text("secret")
     key.chmod(0o444)
-    assert all(f"may be read by others, chmod 0400 {key}" in said for said in lacks(dns)[:3])
+    assert all(
+        f"is readable by others; run chmod 0400 {key}" in problem
+        for problem in problems_of(dns)[:3]
+    )
     key.chmod(0o400)
     if os.getuid():
-        assert lacks(dns) == []
+        assert problems_of(dns) == []
     else:
-        assert all("isn't 4711's, who needs it" in said for said in lacks(dns)[:3])
+        assert all(
+            "isn't owned by 4711, which reads it" in problem for problem in problems_of(dns)[:3]
+        )
         os.chown(key, 4711, 4711)
-        assert lacks(dns) == []
+        assert problems_of(dns) == []
 
 
 def test_programs(tmp_path: Path) -> None:
     dns = DnsConfig(execs=(ExecConfig(str(tmp_path / "publish")),))
-    (said,) = lacks(dns)
-    assert said.startswith(f"dns.exec: {tmp_path}/publish can't be run")
+    (problem,) = problems_of(dns)
+    assert problem.startswith(f"dns.exec: {tmp_path}/publish can't be run")
 
 
 @pytest.mark.parametrize("kind", ["udp", "tcp"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
-def test_a_port_that_is_taken(kind: str, host: str) -> None:
+def test_a_port_that_is_in_use(kind: str, host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     types = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
-    with socket.socket(family, types[kind]) as taker:
-        taker.bind((host, 0))
-        port = taker.getsockname()[1]
+    with socket.socket(family, types[kind]) as other:
+        other.bind((host, 0))
+        port = other.getsockname()[1]
         if kind == "tcp":
             assert open_dns_sockets.holder(kind, "127.0.0.1", port) == "", "it doesn't listen yet"
-            taker.listen()
+            other.listen()
         dns = DnsConfig(server=ServerConfig(("example",), port=port))
-        (said,) = lacks(dns, "127.0.0.1")
-        assert said.startswith(f"dns.server.port: port {port} of 127.0.0.1 ({kind}) is taken by ")
-        assert f"(pid {os.getpid()})" in said
-    assert lacks(dns, "127.0.0.1") == []
+        (problem,) = problems_of(dns, "127.0.0.1")
+        assert problem.startswith(f"dns.server.port: port {port} of 127.0.0.1 ({kind}) is used by ")
+        assert f"(pid {os.getpid()})" in problem
+    assert problems_of(dns, "127.0.0.1") == []

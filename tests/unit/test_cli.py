@@ -1,4 +1,4 @@
-"""The command line: quick, and every way to end a run tells what a person needs to know."""
+"""The command line: its start-up time, its exit statuses and its error messages."""
 
 from __future__ import annotations
 
@@ -83,17 +83,19 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["appyl"], 'no command "appyl", the nearest is "apply"'),
+        (["appyl"], 'no command "appyl"; did you mean "apply"?'),
         (["zzz"], 'no command "zzz"'),
         (["--confg", "x"], "--confg"),
         ([], "Commands:"),
     ],
 )
-def test_usage_errors(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main.run(arguments) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_options_reach_the_subcommand(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +125,7 @@ def test_a_number_is_the_exit_status(install: Install) -> None:
         (
             HostError(Problem("nftables", "missing", "install it"), "no root"),
             1,
-            "ifdefault: nftables: missing, install it\nifdefault: no root\n",
+            "ifdefault: nftables: missing; install it\nifdefault: no root\n",
         ),
         (ConfigError(Problem("f.toml:3: uplink.a", "no good")), 2, "f.toml:3: uplink.a: no good\n"),
         (KeyboardInterrupt(), 130, "\n"),  # below the ^C that the terminal shows
@@ -189,7 +191,7 @@ def test_init_writes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "isp-a on wan0\n" in told
     path.write_text("mine")
     assert main.run(["-c", str(path), "init"]) == 1
-    assert "exists already, --force replaces it" in capsys.readouterr().err
+    assert "exists already; use --force to replace it" in capsys.readouterr().err
     assert path.read_text() == "mine"
     assert main.run(["init", "-o", str(path), "--force"]) == 0
     assert 'interface = "wan0"' in path.read_text()
@@ -204,13 +206,13 @@ def test_init_print_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main.run(["init", "--print", "-o", "x"]) == 2
 
 
-def test_init_without_uplink_tells_what_it_saw(
+def test_init_without_uplink_shows_the_interfaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lan = Facts(links=(Link(2, "lan0"),), addresses=(Address(4, "lan0", "10.0.0.1", 8),))
     monkeypatch.setattr(init, "read_facts", lambda: lan)
     assert main.run(["-c", str(tmp_path / "x"), "init"]) == 1
-    assert "seen: lan0 with 10.0.0.1/8, bring them up first" in capsys.readouterr().err
+    assert "(lan0 with 10.0.0.1/8); bring the uplinks up" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 
@@ -225,14 +227,14 @@ def config_file(tmp_path: Path) -> Path:
 
 
 def find(monkeypatch: pytest.MonkeyPatch, *problems: Problem) -> None:
-    monkeypatch.setattr(check, "_examine", lambda *_: (list(problems), ()))
+    monkeypatch.setattr(check, "_check_host", lambda *_: (list(problems), ()))
 
 
 ERROR = Problem("table 1000", "holds a route", "move it")
 WARNING = Problem("ip rule 5", "catches", warning=True)
 
 
-def test_check_tells_config_and_host_in_one_run(
+def test_check_reports_config_and_host_in_one_run(
     config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     find(monkeypatch, WARNING, ERROR)
@@ -240,14 +242,14 @@ def test_check_tells_config_and_host_in_one_run(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err == (
-        f"{config_file}:3: uplink.isp-a.weight: 0 is too small, use 1 or more\n"
-        "error: table 1000: holds a route, move it\n"
+        f"{config_file}:3: uplink.isp-a.weight: 0 is too small; use 1 or more\n"
+        "error: table 1000: holds a route; move it\n"
         "warning: ip rule 5: catches\n"
         "2 errors, 1 warning\n"
     )
 
 
-def test_check_exit_status_tells_who_is_at_fault(
+def test_check_exit_status_depends_on_the_kind_of_problem(
     config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config_file.write_text('[uplink.isp-a]\ninterface = "wan0"\n')

@@ -1,4 +1,4 @@
-"""The subcommands that speak with the daemon: what they ask, and what they make of its answers."""
+"""The subcommands that send requests to the daemon: their requests, and how they show responses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ifdefault.daemon.control.protocol import (
 )
 from ifdefault.daemon.status import DaemonStatus, Event
 from ifdefault.host.status import Status as HostStatus
-from ifdefault.host.status_forward import Behind, ServiceStatus
+from ifdefault.host.status_forward import ForwardStatus, ServiceStatus
 from ifdefault.ipc.codec import from_json
 from ifdefault.model.changes import Changes
 from ifdefault.model.errors import ConfigError, HostError, Problem
@@ -48,7 +48,7 @@ TOLD = Changes(
     ready=2,
     uplinks=3,
 )
-STANDING = DaemonStatus(
+STATUS = DaemonStatus(
     pid=7,
     up_s=100.0,
     now_s=1000.0,
@@ -67,14 +67,14 @@ STANDING = DaemonStatus(
     ),
     forced={"isp-b": "drain"},
     held="undone in 5 s unless confirmed",
-    fights=("another program keeps undoing: ip rule add …",),
+    conflicts=("another program keeps undoing: ip rule add …",),
     problems=("example.net doesn't resolve",),
     rates={"isp-a": (1_250_000.0, 0.0)},
 )  # fmt: skip
 
 
 class Daemon:
-    """Instead of a daemon: remembers what it is asked, and answers as told."""
+    """A fake daemon: records requests, and gives the response that the test sets."""
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
@@ -138,7 +138,7 @@ def test_where_a_daemon_runs_it_does_the_work(
             "undone in 60 s unless you run: ifdefault confirm\n"
         )
     if arguments == ["down"]:
-        assert told.err == "the daemon rests until you run: ifdefault apply\n"
+        assert told.err == "the daemon changes nothing until you run: ifdefault apply\n"
 
 
 @pytest.mark.parametrize("name", ["apply", "reload", "down"])
@@ -174,14 +174,14 @@ def test_what_only_a_daemon_can_do(
 ) -> None:
     daemon.answer = absent
     assert main.run(arguments) == 1
-    assert capsys.readouterr().err.startswith("ifdefault: no daemon runs, ")
+    assert re.match("ifdefault: ([a-z]+: )?no daemon runs; ", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("name", ["plan", "check", "explain", "status"])
 def test_a_plan_follows_what_the_daemon_decided(
     daemon: Daemon, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    daemon.answer = lambda _: STANDING
+    daemon.answer = lambda _: STATUS
     config = tmp_path / "f.toml"
     config.write_text('[uplink.a]\ninterface = "wan0"\n')
     monkeypatch.setenv("IFDEFAULT_CONFIG", str(config))
@@ -197,7 +197,7 @@ def test_a_plan_follows_what_the_daemon_decided(
     assert main.run([name, *arguments]) == 1
     daemon.answer = absent
     assert main.run([name, *arguments]) == 1
-    assert seen == [STANDING.decision, None]
+    assert seen == [STATUS.decision, None]
 
 
 # --- run -----------------------------------------------------------------------------------
@@ -235,14 +235,14 @@ def test_uplink_forces(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "isp-a: auto -> drain\n"
     daemon.answer = lambda _: UplinkChanged("isp-a", "drain", "drain")
     assert main.run(["uplink", "isp-a", "drain"]) == 0
-    assert capsys.readouterr() == ("", "isp-a: drain already\n")
+    assert capsys.readouterr() == ("", "isp-a: already drain\n")
     assert main.run(["uplink", "isp-a", "drain", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {"uplink": "isp-a", "was": "drain", "state": "drain"}
 
 
 def test_uplink_shows(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    daemon.answer = lambda _: STANDING
+    daemon.answer = lambda _: STATUS
     assert main.run(["uplink"]) == 0
     assert capsys.readouterr().out == (
         "Uplink  Forced  Observed\n"
@@ -253,7 +253,10 @@ def test_uplink_shows(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Non
     told = json.loads(capsys.readouterr().out)
     assert told == {"isp-b": {"forced": "drain", "observed": {"4": "recovering"}}}
     assert main.run(["uplink", "isp-c"]) == 1
-    assert capsys.readouterr().err == 'ifdefault: no uplink "isp-c", there are isp-a, isp-b\n'
+    assert (
+        capsys.readouterr().err
+        == 'ifdefault: uplink: "isp-c" is not an uplink; use one of isp-a, isp-b\n'
+    )
     assert main.run(["uplink", "isp-a", "sideways"]) == 2
     assert daemon.asked == 3 * [Status()]
 
@@ -284,7 +287,7 @@ def test_events(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
 def test_events_follow_from_daemon_to_daemon(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each look brings what is new: nothing, one, none without a daemon, more than it asked for."""
+    """Each poll shows what is new: nothing, one, none without a daemon, more than the limit."""
     history = iter([[1], [1], [1, 2], None, [*range(1, 41)], [*range(1, 41)]])
 
     def answer(request: Events) -> Reply:
@@ -306,41 +309,41 @@ def test_events_follow_from_daemon_to_daemon(
 # --- status --------------------------------------------------------------------------------
 
 
-def test_how_the_uplinks_fare() -> None:
-    lines = [re.sub("  +", "|", line) for line in paths.lines(STANDING)]
+def test_the_state_of_the_uplinks() -> None:
+    lines = [re.sub("  +", "|", line) for line in paths.lines(STATUS)]
     assert lines == [
         "Uplink|State|Since|Loss|RTT|In|Out|Role|Cause",
         "isp-a|IPv4|down|4.0s|50 %|12.3 ms|1.25 Mbit/s|0 bit/s|not used|4 rounds lost in 310 ms",
-        "|IPv6|up|5m00s|0.4 %|30.0 ms|primary|icmp://[2001:db8::1] answers",
+        "isp-a|IPv6|up|5m00s|0.4 %|30.0 ms|primary|icmp://[2001:db8::1] answers",
         "isp-b|IPv4|recovering (forced drain, up in 1.5s)|1.0s|0.0 %|-|primary|traffic flows",
         "held: undone in 5 s unless confirmed",
         "another program keeps undoing: ip rule add …",
         "example.net doesn't resolve",
         "isp-b IPv4: icmp://192.0.2.1 never answered",
-        "isp-a IPv6: its gateway is silent",
+        "isp-a IPv6: its gateway doesn't answer",
     ]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [
         (-1, "0.0s"), (0.04, "0.0s"), (9.94, "9.9s"), (9.96, "10s"), (59.4, "59s"),
         (59.6, "1m00s"), (192, "3m12s"), (3599.7, "1h00m"), (7500, "2h05m"), (356400, "4d3h"),
     ],
 )  # fmt: skip
-def test_ages(seconds: float, told: str) -> None:
-    assert paths.age(seconds) == told
+def test_ages(seconds: float, text: str) -> None:
+    assert paths.age(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("bits", "told"),
+    ("bits", "text"),
     [
         (0, "0 bit/s"), (940, "940 bit/s"), (999.6, "1 kbit/s"), (1_250_000, "1.25 Mbit/s"),
         (999_600, "1 Mbit/s"), (10_000_000_000, "10 Gbit/s"), (123_456_000, "123 Mbit/s"),
     ],
 )  # fmt: skip
-def test_rates(bits: float, told: str) -> None:
-    assert paths.rate(bits) == told
+def test_rates(bits: float, text: str) -> None:
+    assert paths.rate(bits) == text
 
 
 WELL = HostStatus(True, (), (), {}, {}, (), ())
@@ -348,38 +351,40 @@ QUIET = DaemonStatus(1, 1.0, 1.0, "x", (Health("a", 4, "up", 0.0, ""),))
 
 
 @pytest.mark.parametrize(
-    ("standing", "silence", "is_well"),
+    ("daemon_status", "no_response", "is_ok"),
     [
         (None, "", True),
         (None, "the daemon doesn't answer in 5 s", False),
         (QUIET, "", True),
         (DaemonStatus(1, 1.0, 1.0, "x", held="why"), "", False),
-        (DaemonStatus(1, 1.0, 1.0, "x", fights=("what",)), "", False),
+        (DaemonStatus(1, 1.0, 1.0, "x", conflicts=("what",)), "", False),
         (DaemonStatus(1, 1.0, 1.0, "x", (Health("a", 4, "down", 0.0, ""),)), "", False),
     ],
 )
 def test_exit_status_of_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    standing: DaemonStatus | None,
-    silence: str,
-    is_well: bool,
+    daemon_status: DaemonStatus | None,
+    no_response: str,
+    is_ok: bool,
 ) -> None:
-    seen = status._Seen(WELL, standing, silence)
-    monkeypatch.setattr(status, "_look", lambda _: seen)
-    assert main.run(["status"]) == (0 if is_well else 1)
+    seen = status._Snapshot(WELL, daemon_status, no_response)
+    monkeypatch.setattr(status, "_read", lambda _: seen)
+    assert main.run(["status"]) == (0 if is_ok else 1)
     told = capsys.readouterr().out
-    assert ("no daemon runs: nothing is probed\n" in told) == (standing is None and not silence)
-    assert f"the daemon says nothing: {silence}\n" in told or not silence
-    assert main.run(["status", "--json"]) == (0 if is_well else 1)
+    assert ("no daemon runs: nothing is probed\n" in told) == (
+        daemon_status is None and not no_response
+    )
+    assert f"the daemon doesn't respond: {no_response}\n" in told or not no_response
+    assert main.run(["status", "--json"]) == (0 if is_ok else 1)
     daemon = json.loads(capsys.readouterr().out)["daemon"]
-    assert (from_json(DaemonStatus, daemon) if daemon else None) == standing
+    assert (from_json(DaemonStatus, daemon) if daemon else None) == daemon_status
 
 
 def test_a_service_without_a_server_is_nothing_well() -> None:
     service = ServiceStatus("tcp:443", (), (), 0, ("tcp:443 IPv4",))
-    assert status._Seen(WELL, QUIET).is_well
-    assert not status._Seen(replace(WELL, behind=Behind((service,))), QUIET).is_well
+    assert status._Snapshot(WELL, QUIET).is_ok
+    assert not status._Snapshot(replace(WELL, forward=ForwardStatus((service,))), QUIET).is_ok
 
 
 def test_a_daemon_that_is_mute_hides_nothing_else(
@@ -391,15 +396,15 @@ def test_a_daemon_that_is_mute_hides_nothing_else(
     daemon.answer = mute
     monkeypatch.setattr("ifdefault.host.transaction.prepare", lambda *_, **__: None)
     monkeypatch.setattr("ifdefault.host.status.read_status", lambda _: WELL)
-    seen = status._look(Options(run_dir=Path("/run/x")))
-    assert seen == status._Seen(WELL, None, "the daemon doesn't answer in 5 s")
+    seen = status._read(Options(run_dir=Path("/run/x")))
+    assert seen == status._Snapshot(WELL, None, "the daemon doesn't answer in 5 s")
 
 
-def test_watch_draws_over_what_was_there(
+def test_watch_overwrites_the_screen(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("shutil.get_terminal_size", lambda: (5, 3))
-    status._draw(["1234567", "2", "3", "4"])
+    status._redraw(["1234567", "2", "3", "4"])
     assert capsys.readouterr().out == "\x1b[H12345\x1b[K\n2\x1b[K\n\x1b[J"
 
 

@@ -1,4 +1,4 @@
-"""`ifdefault dns`: what is published, what the parent is to say, and how a check is told."""
+"""`ifdefault dns`: what is published, the delegation for the parent, and the output of checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ifdefault.cli import dnscheck, main, status
 from ifdefault.cli.show import names, paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
-from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, OutletStatus
+from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, PublisherStatus
 from ifdefault.dns.survey import QueryResult, Question, Rrset
 from ifdefault.host.status import Status
 from ifdefault.model.config import Config, UplinkConfig
@@ -30,17 +30,17 @@ TOLD = DnsStatus(
         Named("empty.example.org", "failover", 5, (), 999.5),
     ),
     (
-        OutletStatus("server", f"{A} and 2 more", ZONE, "", "current", 940.0),
-        OutletStatus(
+        PublisherStatus("server", f"{A} and 2 more", ZONE, "", "current", 940.0),
+        PublisherStatus(
             "update", "192.0.2.53", "example.org", "empty.example.org", "failing", 988.0,
             "NOTAUTH (BADKEY)", (A,),
         ),
-        OutletStatus("exec", "/usr/local/sbin/publish", "", "", "pending", 999.0),
+        PublisherStatus("exec", "/usr/local/sbin/publish", "", "", "pending", 999.0),
     ),
     ("uplink.isp-c: its public address isn't known yet",),
     (("isp-a", 1200), ("isp-b", 7)),
 )  # fmt: skip
-STANDING = DaemonStatus(1, 100.0, 1000.0, "f.toml", dns=TOLD)
+STATUS = DaemonStatus(1, 100.0, 1000.0, "f.toml", dns=TOLD)
 BRIEF = [
     "Name|Policy|TTL|Since|Leads to",
     f"{ZONE}|rotate|30|1m00s|isp-a {A} {A6}, isp-b {B}",
@@ -57,13 +57,13 @@ def piped(lines: list[str]) -> list[str]:
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> dict[str, DaemonStatus]:
-    """What a daemon answers; while it says nothing there is none."""
+    """The status that a daemon returns; no daemon runs while it is empty."""
     answer: dict[str, DaemonStatus] = {}
 
     def ask(*_: object) -> DaemonStatus:
         if not answer:
             raise NotRunning(Problem("", "no daemon runs", "start it"))
-        return answer["standing"]
+        return answer["status"]
 
     monkeypatch.setattr(client, "ask", ask)
     monkeypatch.setattr(client, "listener", lambda _: "1" if answer else "")
@@ -76,12 +76,12 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> dict[str, DaemonStatus]:
 def test_dns_shows_all_of_it(
     daemon: dict[str, DaemonStatus], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon["standing"] = STANDING
+    daemon["status"] = STATUS
     assert main.run(["dns"]) == 1  # something fails
     assert piped(capsys.readouterr().out.splitlines()) == [
         *BRIEF[:3],
         "",
-        "Published by|Of|State|Since|There|Detail",
+        "Publisher|At|Names|State|Since|Addresses|Detail",
         f"server|{A} and 2 more|{ZONE}|current|1m00s",
         f"update|192.0.2.53|empty.example.org|failing|12s|{A}|NOTAUTH (BADKEY)",
         "exec|/usr/local/sbin/publish|any name|pending|1.0s",
@@ -93,11 +93,11 @@ def test_dns_shows_all_of_it(
     assert main.run(["dns", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["now_s"] == 1000
-    assert told["outlets"][1]["detail"] == "NOTAUTH (BADKEY)"
-    well = replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[:1]))
-    daemon["standing"] = well
+    assert told["publishers"][1]["detail"] == "NOTAUTH (BADKEY)"
+    well = replace(STATUS, dns=replace(TOLD, publishers=TOLD.publishers[:1]))
+    daemon["status"] = well
     assert main.run(["dns"]) == 0
-    daemon["standing"] = replace(STANDING, dns=DnsStatus())
+    daemon["status"] = replace(STATUS, dns=DnsStatus())
     assert main.run(["dns"]) == 0
     assert "nothing is published: the config has no [dns]\n" in capsys.readouterr().out
 
@@ -107,29 +107,31 @@ def test_dns_needs_a_daemon(
 ) -> None:
     assert main.run(["dns"]) == 1
     assert capsys.readouterr().err == (
-        "ifdefault: no daemon runs, `ifdefault run` publishes the names\n"
+        "ifdefault: dns: no daemon runs; start ifdefault run, which publishes the names\n"
     )
 
 
 def test_status_is_brief_and_says_nothing_without_names() -> None:
-    assert piped(names.brief(STANDING)) == BRIEF
-    assert names.brief(replace(STANDING, dns=DnsStatus())) == []
+    assert piped(names.brief(STATUS)) == BRIEF
+    assert names.brief(replace(STATUS, dns=DnsStatus())) == []
     many = tuple(Named(f"{n}.example", "rotate", 30, (), 1.0) for n in range(13))
-    told = names.brief(replace(STANDING, dns=DnsStatus(many)))
+    told = names.brief(replace(STATUS, dns=DnsStatus(many)))
     assert told[-1] == "and 3 more: ifdefault dns"
     assert len(told) == 12
 
 
-def test_a_name_that_cant_be_published_ails_the_status(
+def test_a_name_that_cant_be_published_is_a_problem_of_the_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen = status._Seen(Status(True, (), (), {}, {}, (), ()), STANDING)
-    monkeypatch.setattr(status, "_look", lambda _: seen)
+    seen = status._Snapshot(Status(True, (), (), {}, {}, (), ()), STATUS)
+    monkeypatch.setattr(status, "_read", lambda _: seen)
     assert main.run(["status"]) == 1
     shown = piped(capsys.readouterr().out.splitlines())
     at = shown.index(BRIEF[0])
     assert shown[at - 1 : at + len(BRIEF)] == ["", *BRIEF]
-    assert not paths.ails(replace(STANDING, dns=replace(TOLD, outlets=TOLD.outlets[::2])))
+    assert not paths.has_problem(
+        replace(STATUS, dns=replace(TOLD, publishers=TOLD.publishers[::2]))
+    )
 
 
 # --- what this host is to the DNS ---------------------------------------------------------
@@ -155,40 +157,40 @@ def config(public_b: tuple[str, ...] = (B,)) -> Config:
 
 
 def test_offers_are_what_the_internet_sees() -> None:
-    host = dnscheck.look(config(), UPLINKS, None)
+    host = dnscheck.host_of(config(), UPLINKS, None)
     assert [offer.addresses for offer in host.offers] == [(A, A6), (B,)]
     assert host.local == {A: A, A6: A6, B: "192.168.1.10"}
     assert host.truth.own == {A: "isp-a", A6: "isp-a", B: "isp-b", "192.168.1.10": "isp-b"}
     assert host.ways == {4: ("isp-a", "isp-b"), 6: ("isp-a",)}
     assert host.problems == ()
     # private, and nothing said of what it is seen as
-    assert dnscheck.look(config(()), UPLINKS, None).offers[1].addresses == ()
+    assert dnscheck.host_of(config(()), UPLINKS, None).offers[1].addresses == ()
 
 
 def test_what_is_discovered_the_daemon_knows() -> None:
-    host = dnscheck.look(config((DISCOVER,)), UPLINKS, None)
+    host = dnscheck.host_of(config((DISCOVER,)), UPLINKS, None)
     assert [str(problem) for problem in host.problems] == [
         (
-            "uplink.isp-b: its public IPv4 address isn't known, the daemon finds it out, and "
-            "tells it as long as a name leads there"
+            "uplink.isp-b: public IPv4 address unknown; start ifdefault run, which discovers it; "
+            "it is known once published"
         )
     ]
-    host = dnscheck.look(config((DISCOVER,)), UPLINKS, STANDING)
+    host = dnscheck.host_of(config((DISCOVER,)), UPLINKS, STATUS)
     assert (host.problems, host.offers[1].addresses) == ((), (B,))
     assert host.truth.published[ZONE] == {A, A6, B}
 
 
 def test_ways_are_those_that_work() -> None:
     decision = Decision(usable=((4, ("isp-b",)), (6, ())))
-    standing = replace(STANDING, decision=decision)
-    assert dnscheck.look(config(), UPLINKS, standing).ways == {4: ("isp-b",), 6: ()}
+    daemon_status = replace(STATUS, decision=decision)
+    assert dnscheck.host_of(config(), UPLINKS, daemon_status).ways == {4: ("isp-b",), 6: ()}
     gone = tuple(replace(u, pending="no gateway") for u in UPLINKS)
-    assert dnscheck.look(config(), gone, None).ways == {4: ("",), 6: ("",)}
+    assert dnscheck.host_of(config(), gone, None).ways == {4: ("",), 6: ("",)}
 
 
 def test_without_dns_there_is_nothing_to_check() -> None:
     with pytest.raises(HostError, match=r"the config has no \[dns\]"):
-        dnscheck.look(replace(config(), dns=DnsConfig()), UPLINKS, None)
+        dnscheck.host_of(replace(config(), dns=DnsConfig()), UPLINKS, None)
 
 
 # --- what the parent is to say ------------------------------------------------------------
@@ -196,7 +198,7 @@ def test_without_dns_there_is_nothing_to_check() -> None:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> dnscheck.Host:
-    host = dnscheck.look(config(), UPLINKS, None)
+    host = dnscheck.host_of(config(), UPLINKS, None)
     monkeypatch.setattr(dnscheck, "read", lambda _: host)
     return host
 
@@ -206,7 +208,7 @@ def test_delegation(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["dns", "delegation"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told == [
-        "; www.example.net: for the zone above it",
+        "; www.example.net: records for the parent zone",
         "www.example.net.          3600 IN NS   ns-isp-a.www.example.net.",
         "www.example.net.          3600 IN NS   ns-isp-b.www.example.net.",
         f"ns-isp-a.www.example.net. 3600 IN A    {A}",
@@ -217,7 +219,8 @@ def test_delegation(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)[ZONE][-1] == [f"ns-isp-b.{ZONE}", "A", B]
     assert main.run(["dns", "delegation", "example.net"]) == 1
     assert capsys.readouterr().err == (
-        'ifdefault: "example.net" is no zone of the embedded server, there are www.example.net\n'
+        'ifdefault: dns delegation: "example.net" is not a zone of the embedded server; use one '
+        "of www.example.net\n"
     )
 
 
@@ -225,7 +228,7 @@ def test_delegation(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def say(q: Question) -> QueryResult:
-    """A DNS in which one server has everything, for example all but what is right."""
+    """A DNS in which one server has all zones, with wrong records."""
     soa = Rrset("www.example.net", 60, "SOA", ("a. b. 1 1 1 1 1",))
     if q.tcp:
         return QueryResult("no answer")
@@ -246,12 +249,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Question]:
         asked.append(question)
         return say(question)
 
-    monkeypatch.setattr(dnscheck, "asker", lambda _: ask)
+    monkeypatch.setattr(dnscheck, "sender", lambda _: ask)
     return asked
 
 
 @pytest.mark.usefixtures("host")
-def test_check_tells_the_way_and_what_is_wrong(
+def test_check_shows_the_delegation_and_what_is_wrong(
     asked: list[Question], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(["dns", "check", "--root", "198.18.0.53"]) == 1
@@ -265,7 +268,7 @@ def test_check_tells_the_way_and_what_is_wrong(
         f"  at ns-isp-b.{ZONE} ({B})  this host: UDP 1.2 ms, no answer",
     ]
     assert told.err.splitlines()[-1] == (
-        f"error: {ZONE}: it has no address, the daemon publishes it: see `ifdefault dns`"
+        f"error: {ZONE}: it has no address; the daemon publishes it: see `ifdefault dns`"
     )
     assert asked[0] == Question("198.18.0.53", ZONE, "SOA", "isp-a")
 
@@ -312,5 +315,5 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "does not appear to be an IPv4 or IPv6 address" in capsys.readouterr().err
     for name in ("a..b", "b\u00fccher.example", "a b", "x" * 64, ".".join(["x"] * 128)):
         assert main.run(["dns", "check", name]) == 2
-        assert "is no name, write it as the DNS does" in capsys.readouterr().err
+        assert "is not a domain name; write it like www.example.net" in capsys.readouterr().err
     assert main.run(["dns", "chekc"]) == 2

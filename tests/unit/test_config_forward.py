@@ -1,5 +1,5 @@
-"""What lies behind the host and what goes out, in the config file: what it means, and what is
-refused, each with line and remedy."""
+"""[[forward]] and [outgoing] in the config file: what they mean, and what is rejected, with
+line and remedy."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def errors(text: str) -> list[str]:
     return [str(problem) for problem in raised.value.problems]
 
 
-def told(text: str, line: int, message: str) -> None:
-    """The only problem stands at this line of the text, and says so."""
+def reports(text: str, line: int, message: str) -> None:
+    """The only error is at this line of the text, with this message."""
     assert errors(text) == [f"f.toml:{LINES + line}: {message}"]
 
 
-# --- what is right -------------------------------------------------------------------------
+# --- valid configs -------------------------------------------------------------------------
 
 
-def test_nothing_of_it() -> None:
+def test_none_of_them() -> None:
     assert parsed("[outgoing]").forwards == ()
     assert parsed("[outgoing]").outgoing == parsed("").outgoing == OutgoingConfig()
 
@@ -76,8 +76,8 @@ def test_every_key() -> None:
         via = ["isp-a"]
         cgroups = ["/system.slice/backup.service", "/user.slice"]
     """
-    found = parsed(text)
-    assert found.forwards == (
+    parsed_config = parsed(text)
+    assert parsed_config.forwards == (
         ForwardConfig(
             (Ports("tcp", 443, 443), Ports("udp", 443, 443), Ports("tcp", 8443, 8444)),
             (
@@ -98,7 +98,7 @@ def test_every_key() -> None:
             ),
         ),
     )
-    assert found.outgoing == OutgoingConfig(
+    assert parsed_config.outgoing == OutgoingConfig(
         "balance",
         True,
         True,
@@ -117,9 +117,11 @@ def test_every_key() -> None:
 
 
 def test_routed_and_forwarded() -> None:
-    found = parsed('routed = ["2001:DB8:B:100::/56", "198.51.100.64/28"]\n[host]\nforwarded="off"')
-    assert found.uplinks[1].routed == ("2001:db8:b:100::/56", "198.51.100.64/28")
-    assert found.host.forwarded == "off"
+    parsed_config = parsed(
+        'routed = ["2001:DB8:B:100::/56", "198.51.100.64/28"]\n[host]\nforwarded="off"'
+    )
+    assert parsed_config.uplinks[1].routed == ("2001:db8:b:100::/56", "198.51.100.64/28")
+    assert parsed_config.host.forwarded == "off"
 
 
 @pytest.mark.parametrize(
@@ -131,21 +133,22 @@ def test_routed_and_forwarded() -> None:
         ('"tcp:53"', "off", "off"),
     ],
 )
-def test_what_is_udp_alone_is_not_asked_by_tcp(listen: str, check: str, becomes: str) -> None:
+def test_a_udp_service_is_not_checked_by_tcp(listen: str, check: str, becomes: str) -> None:
     text = f'[[forward]]\nlisten = {listen}\nto = "10.0.0.1"\ncheck = "{check}"\n'
     assert parsed(text).forwards[0].check == becomes
 
 
-def test_what_is_udp_alone_is_not_asked_by_http() -> None:
-    told(
+def test_a_udp_service_is_not_checked_by_http() -> None:
+    reports(
         '[[forward]]\nlisten = "udp:443"\nto = "10.0.0.1"\ncheck = "/health"',
         4,
-        "forward[0].check: the service is UDP alone, and HTTP is asked over TCP, add its TCP port "
-        'to listen, or write check = "off"',
+        "forward[0].check: an HTTP check needs a TCP port, and the service has only UDP; add its "
+        "TCP port "
+        'to listen, or set check = "off"',
     )
 
 
-def test_ports_that_meet_elsewhere_are_no_clash() -> None:
+def test_ports_that_overlap_elsewhere_are_no_conflict() -> None:
     """On another uplink, in another family, by another transport."""
     parsed(FORWARD.replace("tcp", "udp") + FORWARD + FORWARD.replace("10.0.0.10", "fd00::10"))
     on_a, on_b = (f'{FORWARD}uplinks = ["isp-{x}"]\n' for x in "ab")
@@ -153,11 +156,11 @@ def test_ports_that_meet_elsewhere_are_no_clash() -> None:
 
 
 def test_users_of_this_host(tmp_path: Path) -> None:
-    """`read` asks the user database; `parse` alone knows nobody."""
+    """`read` looks users up in the user database; `parse` alone knows no user."""
     file = tmp_path / "f.toml"
     file.write_text(f'{UPLINKS}{RULE}users = ["root", "0"]\n'.replace(', "0"', ", 7"))
     assert config.read(file).outgoing.rules[0].users == (0, 7)
-    with pytest.raises(ConfigError, match='"root" is no user of this host'):
+    with pytest.raises(ConfigError, match='"root" is not a user of this host'):
         config.parse(file.read_text(), "f.toml")
 
 
@@ -167,75 +170,79 @@ def test_users_of_this_host(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('listen = "443"', '"443" names no transport, write "tcp:443" or "udp:443"'),
-        ('listen = "https"', '"https" names no transport, write "tcp:443" or "udp:443"'),
-        ('listen = "sctp:9"', '"sctp:9" names no transport, write "tcp:9" or "udp:9"'),
-        ('listen = "tcp:"', '"tcp:" is no port, write it like "tcp:443"'),
-        ('listen = "udp:x"', '"udp:x" is no port, write it like "udp:443"'),
-        ('listen = "tcp:0"', '"tcp:0": 0 is no port, use 1 to 65535'),
-        ('listen = "tcp:1-65536"', '"tcp:1-65536": 65536 is no port, use 1 to 65535'),
-        ('listen = "tcp:9-8"', '"tcp:9-8" ends before it begins, write "8-9"'),
-        ("listen = 443", 'not a text, write it in "double quotes"'),
-        ("listen = []", 'no port, name one, such as "tcp:443"'),
+        ('listen = "443"', '"443" has no transport; write "tcp:443" or "udp:443"'),
+        ('listen = "https"', '"https" has no transport; write "tcp:443" or "udp:443"'),
+        ('listen = "sctp:9"', '"sctp:9" has no transport; write "tcp:9" or "udp:9"'),
+        ('listen = "tcp:"', '"tcp:" is not a port; write it like "tcp:443"'),
+        ('listen = "udp:x"', '"udp:x" is not a port; write it like "udp:443"'),
+        ('listen = "tcp:0"', '"tcp:0": 0 is not a port; use 1 to 65535'),
+        ('listen = "tcp:1-65536"', '"tcp:1-65536": 65536 is not a port; use 1 to 65535'),
+        ('listen = "tcp:9-8"', '"tcp:9-8" ends before it begins; write "8-9"'),
+        ("listen = 443", 'not a string; write it in "double quotes"'),
+        ("listen = []", 'no port; name one, such as "tcp:443"'),
         (
             'listen = ["tcp:80", "udp:1", "tcp:1-100"]',
-            '"tcp:1-100" and "tcp:80" overlap, name each port once',
+            '"tcp:1-100" and "tcp:80" overlap; list each port once',
         ),
     ],
 )
 def test_listen(line: str, message: str) -> None:
-    told(f'[[forward]]\n{line}\nto = "10.0.0.10"', 2, f"forward[0].listen: {message}")
+    reports(f'[[forward]]\n{line}\nto = "10.0.0.10"', 2, f"forward[0].listen: {message}")
 
 
 @pytest.mark.parametrize(
     ("line", "where", "message"),
     [
-        ("to = []", "to", 'no server, name one, as in to = ["10.0.0.10"]'),
-        ('to = "content"', "to", '"content" is not an IP address, write it like "10.0.0.10"'),
-        ('to = "a:80"', "to", '"a" is not an IP address, write it like "10.0.0.10"'),
-        ("to = 3", "to", 'not a text, write it in "double quotes"'),
-        ('to = "127.0.0.1"', "to", '"127.0.0.1" is no host on a link, write it like "10.0.0.10"'),
-        ('to = ["10.0.0.0/24"]', "to[0]", '"10.0.0.0/24" is a prefix, drop the length: "10.0.0.0"'),
+        ("to = []", "to", 'no server; name one, as in to = ["10.0.0.10"]'),
+        ('to = "server"', "to", '"server" is not an IP address; write it like "10.0.0.10"'),
+        ('to = "a:80"', "to", '"a" is not an IP address; write it like "10.0.0.10"'),
+        ("to = 3", "to", 'not a string; write it in "double quotes"'),
+        (
+            'to = "127.0.0.1"',
+            "to",
+            '"127.0.0.1" is not a usable host address; write it like "10.0.0.10"',
+        ),
+        ('to = ["10.0.0.0/24"]', "to[0]", '"10.0.0.0/24" is a prefix; write "10.0.0.0"'),
         (
             'to = "fe80::1"',
             "to",
-            '"fe80::1" is link-local, name an address that needs no interface',
+            '"fe80::1" is link-local; use an address that needs no interface',
         ),
-        ('to = "10.0.0.1:0"', "to", '"10.0.0.1:0": 0 is no port, use 1 to 65535'),
-        ('to = "[fd00::1]:x"', "to", '"[fd00::1]:x" is no port, write it like "10.0.0.10:8080"'),
+        ('to = "10.0.0.1:0"', "to", '"10.0.0.1:0": 0 is not a port; use 1 to 65535'),
+        ('to = "[fd00::1]:x"', "to", '"[fd00::1]:x" is not a port; write it like "10.0.0.10:8080"'),
         (
             'to = "10.0.0.1:80-90"',
             "to",
-            '"10.0.0.1:80-90" is a range, drop it: a range keeps the ports that were asked for',
+            (
+                '"10.0.0.1:80-90" has a port range; leave it out: a range in listen keeps the '
+                "client's port"
+            ),
         ),
         (
             'to = ["10.0.0.1", {address = "10.0.0.1", weight = 2}]',
             "to",
-            '"10.0.0.1" is named more than once, name it once, with a weight',
+            '"10.0.0.1" is listed more than once; list it once, with a weight',
         ),
-        ('to = {address = "10.0.0.1", weight = -1}', "to", "-1 is too small, use 0 or more"),
+        ('to = {address = "10.0.0.1", weight = -1}', "to", "-1 is too small; use 0 or more"),
         (
             'to = [{address = "10.0.0.1", weight = 1001}]',
             "to[0].weight",
-            "1001 is too much, use 1000 or less",
+            "1001 is too large; use 1000 or less",
         ),
         (
             'to = [{address = "10.0.0.1", wieght = 1}]',
             "to[0].wieght",
-            "unknown key, the nearest is weight",
+            "unknown key; did you mean weight?",
         ),
         (
             'to = ["10.0.0.1", {address = "fd00::1", weight = 0}]',
             "to",
-            (
-                "every IPv6 server has weight 0, leave one that gets connections, or drop those "
-                "that are to get none"
-            ),
+            ("every IPv6 server has weight 0; give one of them a weight, or remove them"),
         ),
         (
             "to = " + str([f"10.0.0.{n}" for n in range(1, 66)]),
             "to",
-            "65 of them, keep at most 64",
+            "65 items; use at most 64",
         ),
         ('to = ["x"]\ncheck = "x"', "to[0]", ""),
     ],
@@ -250,95 +257,99 @@ def test_servers(line: str, where: str, message: str) -> None:
     [
         (
             'check = "http"',
-            ('check: "http" is no choice, use "tcp", "off", or a path to GET such as "/health"'),
+            ('check: "http" is not valid; use "tcp", "off", or a path to GET such as "/health"'),
         ),
         (
             'check = "/a b"',
-            ('check: "/a b" has foreign letters, a # or is too long, write them as %20'),
+            (
+                'check: "/a b" is not a valid path; use at most 1000 printable ASCII '
+                "characters, others as %20, and no #"
+            ),
         ),
         (
             'check = "/#x"',
-            ('check: "/#x" has foreign letters, a # or is too long, write them as %20'),
+            (
+                'check: "/#x" is not a valid path; use at most 1000 printable ASCII '
+                "characters, others as %20, and no #"
+            ),
         ),
-        ('on_down = "drop"', 'on_down: "drop" is no choice, use one of "next" or "reset"'),
-        ('uplinks = ["isp-c"]', 'uplinks[0]: "isp-c" is no uplink, the nearest is isp-b'),
-        ('uplinks = ["zzz"]', 'uplinks[0]: "zzz" is no uplink, use isp-a or isp-b'),
-        ("uplinks = []", "uplinks: no uplink, name one"),
-        ('uplinks = ["isp-a", "isp-a"]', 'uplinks: "isp-a" is named more than once, name it once'),
-        ("listens = 1", "listens: unknown key, the nearest is listen"),
+        ('on_down = "drop"', 'on_down: "drop" is not valid; use one of "next" or "reset"'),
+        ('uplinks = ["isp-c"]', 'uplinks[0]: "isp-c" is not an uplink; did you mean isp-b?'),
+        ('uplinks = ["zzz"]', 'uplinks[0]: "zzz" is not an uplink; use isp-a or isp-b'),
+        ("uplinks = []", "uplinks: no uplink; name one"),
+        ('uplinks = ["isp-a", "isp-a"]', 'uplinks: "isp-a" is listed more than once; list it once'),
+        ("listens = 1", "listens: unknown key; did you mean listen?"),
     ],
 )
 def test_forward_keys(line: str, message: str) -> None:
-    told(f"{FORWARD}{line}", 4, f"forward[0].{message}")
+    reports(f"{FORWARD}{line}", 4, f"forward[0].{message}")
 
 
 def test_a_forward_needs_ports_and_servers() -> None:
     assert errors("[[forward]]") == [
         (
-            f"f.toml:{LINES + 1}: forward[0].listen: missing, name ports that clients ask for, as "
+            f"f.toml:{LINES + 1}: forward[0].listen: missing; name the ports that clients "
+            f"connect to, as "
             'in listen = "tcp:443"'
         ),
-        (
-            f"f.toml:{LINES + 1}: forward[0].to: missing, name the content servers, as in "
-            'to = ["10.0.0.10"]'
-        ),
+        (f'f.toml:{LINES + 1}: forward[0].to: missing; name the servers, as in to = ["10.0.0.10"]'),
     ]
-    told("[forward]\nto = 1", 1, "forward: a table alone, write [[forward]], there may be several")
+    reports("[forward]\nto = 1", 1, "forward: not a list of tables; write [[forward]] for each")
 
 
 def test_two_forwards_on_one_port() -> None:
-    """Each is named by its line, however the tables between fare."""
+    """The message names the line of each, even if a table between them is invalid."""
     between = '[[forward]]\nlisten = "x"\nto = "10.0.0.1"\n'
-    found = errors(
+    problems = errors(
         f'{FORWARD}{between}[[forward]]\nlisten = ["udp:1", "tcp:400-500"]\nto="10.0.0.2"'
     )
-    assert found[1:] == [
+    assert problems[1:] == [
         (
-            f"f.toml:{LINES + 8}: forward[2].listen[1]: tcp:400-500 is taken by tcp:443 in line "
-            f"{LINES + 2}, keep one of them, or offer them on uplinks of their own"
+            f"f.toml:{LINES + 8}: forward[2].listen[1]: tcp:400-500 overlaps tcp:443 in line "
+            f"{LINES + 2}; remove one of them, or give each its own uplinks"
         )
     ]
 
 
 def test_a_range_keeps_its_ports() -> None:
-    told(
+    reports(
         '[[forward]]\nlisten = ["tcp:1", "tcp:80-90"]\nto = ["10.0.0.1",\n"[fd00::1]:80"]',
         4,
-        'forward[0].to[1]: "[fd00::1]:80" has a port, and tcp:80-90 is a range, drop the port: a '
-        "range keeps those that clients ask for",
+        'forward[0].to[1]: "[fd00::1]:80" has a port, but listen has the range tcp:80-90; leave '
+        "the port out: a range in listen keeps the client's port",
     )
 
 
 @pytest.mark.parametrize("own", ["203.0.113.10", "2001:db8:a::10", "198.51.100.77"])
-def test_the_host_itself_is_no_content_server(own: str) -> None:
-    found = errors(FORWARD.replace("10.0.0.10", own))
+def test_the_host_itself_is_no_server(own: str) -> None:
+    problems = errors(FORWARD.replace("10.0.0.10", own))
     uplink = "isp-b" if own == "198.51.100.77" else "isp-a"
-    assert found == [
+    assert problems == [
         (
-            f'f.toml:{LINES + 3}: forward[0].to: "{own}" is an address of uplink.{uplink}, name a '
-            "server behind the host: its own services need no table"
+            f'f.toml:{LINES + 3}: forward[0].to: "{own}" is an address of uplink.{uplink}; use a '
+            f"server behind the host: the host's own services need no [[forward]]"
         )
     ]
 
 
 def test_the_port_of_the_embedded_server() -> None:
     dns = '[dns.server]\nzones = ["example.net"]\n[[forward]]\nlisten = ["tcp:1", "udp:50-60"]\n'
-    told(
+    reports(
         f'{dns}to = "10.0.0.1"',
         4,
-        "forward[0].listen[1]: port 53 is that of [dns.server], leave it to that, or give that "
-        "another port",
+        "forward[0].listen[1]: port 53 is used by [dns.server]; use another port, or change "
+        "dns.server.port",
     )
 
 
 @pytest.mark.parametrize(
     "what", [FORWARD, '[outgoing]\nmasquerade = ["lan0"]\n', FORWARD.replace("tcp", "x")]
 )
-def test_what_is_forwarded_must_be_followed(what: str) -> None:
-    found = errors(f'{what}[host]\nforwarded = "off"')
-    assert found[-1].endswith(
-        'host.forwarded: "off", and [[forward]] or masquerade, whose answers must follow, drop it, '
-        "or them"
+def test_forwarded_connections_must_be_tracked(what: str) -> None:
+    problems = errors(f'{what}[host]\nforwarded = "off"')
+    assert problems[-1].endswith(
+        'host.forwarded: "off" conflicts with [[forward]] and masquerade, whose replies are '
+        "tracked; remove one or the other"
     )
 
 
@@ -348,107 +359,114 @@ def test_what_is_forwarded_must_be_followed(what: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('mode = "robin"', 'mode: "robin" is no choice, use one of "failover" or "balance"'),
-        ("sticky = 1", "sticky: not true or false, write one of them without quotes"),
-        ('udp = "true"', "udp: not true or false, write one of them without quotes"),
-        ('masquerade = "lan0"', 'masquerade: not a list, write it in brackets: ["…"]'),
+        ('mode = "robin"', 'mode: "robin" is not valid; use one of "failover" or "balance"'),
+        ("sticky = 1", "sticky: not true or false; write one of them without quotes"),
+        ('udp = "true"', "udp: not true or false; write one of them without quotes"),
+        ('masquerade = "lan0"', 'masquerade: not a list; write it in brackets: ["…"]'),
         (
             'masquerade = ["lan0", "a/b"]',
             (
-                'masquerade[1]: "a/b" can\'t be an interface, use its name in `ip link`, at most '
+                'masquerade[1]: "a/b" is not an interface name; use a name that `ip link` shows, '
+                "at most "
                 "15 characters"
             ),
         ),
         (
             'masquerade = ["lan0", "lan0"]',
-            'masquerade: "lan0" is named more than once, name it once',
+            'masquerade: "lan0" is listed more than once; list it once',
         ),
         (
             'masquerade = ["lan0", "wan1"]',
             (
-                'masquerade[1]: "wan1" is the interface of uplink.isp-b, name those of the LANs '
-                "behind the host"
+                'masquerade[1]: "wan1" is the interface of uplink.isp-b; use the interfaces of '
+                "the LANs behind the host"
             ),
         ),
         (
             "rule = {}",
-            "rule: a table alone, write [[outgoing.rule]], there may be several",
+            "rule: not a list of tables; write [[outgoing.rule]] for each",
         ),
-        ("mod = 1", "mod: unknown key, the nearest is mode"),
+        ("mod = 1", "mod: unknown key; did you mean mode?"),
     ],
 )
 def test_outgoing_keys(line: str, message: str) -> None:
-    told(f"[outgoing]\n{line}", 2, f"outgoing.{message}")
+    reports(f"[outgoing]\n{line}", 2, f"outgoing.{message}")
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('to = ["x"]', 'to[0]: "x" is no prefix, write it like "192.0.2.0/24"'),
+        ('to = ["x"]', 'to[0]: "x" is not a prefix; write it like "192.0.2.0/24"'),
         (
             'to = ["192.0.2.7/24"]',
-            'to[0]: "192.0.2.7/24" has bits behind its length, write "192.0.2.0/24"',
+            'to[0]: "192.0.2.7/24" has host bits set; write "192.0.2.0/24"',
         ),
         (
             'to = ["224.0.0.0/4"]',
-            'to[0]: "224.0.0.0/4" isn\'t beyond an uplink, write it like "192.0.2.0/24"',
+            (
+                'to[0]: "224.0.0.0/4" can\'t be reached through an uplink; write it like '
+                '"192.0.2.0/24"'
+            ),
         ),
         (
             'to = ["::ffff:192.0.2.0/120"]',
-            'to[0]: "::ffff:192.0.2.0/120" isn\'t beyond an uplink, write it like "192.0.2.0/24"',
+            (
+                'to[0]: "::ffff:192.0.2.0/120" can\'t be reached through an uplink; write it like '
+                '"192.0.2.0/24"'
+            ),
         ),
-        ('transport = "icmp"', 'transport: "icmp" is no choice, use one of "tcp" or "udp"'),
-        ("ports = [25]", 'ports: ports of no transport, add transport = "tcp", or "udp"'),
-        ("ports = [0]", 'ports[0]: "0": 0 is no port, use 1 to 65534'),
-        ('ports = ["1-65535"]', 'ports[0]: "1-65535": 65535 is no port, use 1 to 65534'),
-        ("ports = [true]", 'ports[0]: true is no port, write it like 25 or "8000-8099"'),
-        ('ports = ["9-8"]', 'ports[0]: "9-8" ends before it begins, write "8-9"'),
-        ("users = [-1]", "users[0]: -1 is no user, use a uid such as 1000, or a name"),
+        ('transport = "icmp"', 'transport: "icmp" is not valid; use one of "tcp" or "udp"'),
+        ("ports = [25]", 'ports: no transport for them; add transport = "tcp" or "udp"'),
+        ("ports = [0]", 'ports[0]: "0": 0 is not a port; use 1 to 65534'),
+        ('ports = ["1-65535"]', 'ports[0]: "1-65535": 65535 is not a port; use 1 to 65534'),
+        ("ports = [true]", 'ports[0]: true is not a port; write it like 25 or "8000-8099"'),
+        ('ports = ["9-8"]', 'ports[0]: "9-8" ends before it begins; write "8-9"'),
+        ("users = [-1]", "users[0]: -1 is not a user; use a uid such as 1000, or a name"),
         (
             "users = [4294967295]",
-            ("users[0]: 4294967295 is no user, use a uid such as 1000, or a name"),
+            ("users[0]: 4294967295 is not a user; use a uid such as 1000, or a name"),
         ),
-        ('users = ["a b"]', 'users[0]: "a b" is no user, use a uid such as 1000, or a name'),
-        ('users = ["nemo"]', 'users[0]: "nemo" is no user of this host, see `getent passwd`'),
+        ('users = ["a b"]', 'users[0]: "a b" is not a user; use a uid such as 1000, or a name'),
+        ('users = ["nemo"]', 'users[0]: "nemo" is not a user of this host; see `getent passwd`'),
         (
             'cgroups = ["a"]',
             (
-                'cgroups[0]: "a" is no control group, write it from the root, like '
+                'cgroups[0]: "a" is not a control group; write it from the root, like '
                 '"/system.slice/backup.service"'
             ),
         ),
         (
             'cgroups = ["/"]',
             (
-                'cgroups[0]: "/" is no control group, write it from the root, like '
+                'cgroups[0]: "/" is not a control group; write it from the root, like '
                 '"/system.slice/backup.service"'
             ),
         ),
         (
             'cgroups = ["/a/../b"]',
             (
-                'cgroups[0]: "/a/../b" is no control group, write it from the '
+                'cgroups[0]: "/a/../b" is not a control group; write it from the '
                 'root, like "/system.slice/backup.service"'
             ),
         ),
-        ('cgroups = ["/a", "/a"]', 'cgroups: "/a" is named more than once, name it once'),
+        ('cgroups = ["/a", "/a"]', 'cgroups: "/a" is listed more than once; list it once'),
         (
             'users = [1]\ncgroups = ["/a"]',
-            ("cgroups: beside other selectors, make them a rule of their own"),
+            ("cgroups: can't be combined with other selectors; use a separate rule"),
         ),
-        ("by = 1", "by: unknown key, known here are cgroups, ports, to, transport, users, via"),
+        ("by = 1", "by: unknown key; use one of cgroups, ports, to, transport, users, via"),
     ],
 )
 def test_rule_keys(line: str, message: str) -> None:
-    told(f"{RULE}{line}", 2 + len(line.splitlines()), f"outgoing.rule[0].{message}")
+    reports(f"{RULE}{line}", 2 + len(line.splitlines()), f"outgoing.rule[0].{message}")
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "missing, name uplinks in the order of preference, as in"),
-        ("via = []", "no uplink, name one"),
-        ('via = ["isp-a", "isp-a"]', '"isp-a" is named more than once, name it once'),
+        ("", "missing; name uplinks in the order of preference, as in"),
+        ("via = []", "no uplink; name one"),
+        ('via = ["isp-a", "isp-a"]', '"isp-a" is listed more than once; list it once'),
     ],
 )
 def test_via(line: str, message: str) -> None:
@@ -457,36 +475,38 @@ def test_via(line: str, message: str) -> None:
 
 
 def test_via_an_uplink_that_is_not_there() -> None:
-    told(
+    reports(
         f'{RULE}users = [1]\n[[outgoing.rule]]\nusers = [2]\nvia = ["isp-a",\n"isp-bb"]',
         7,
-        'outgoing.rule[1].via[1]: "isp-bb" is no uplink, the nearest is isp-b',
+        'outgoing.rule[1].via[1]: "isp-bb" is not an uplink; did you mean isp-b?',
     )
 
 
-def test_a_rule_that_selects_nothing_in_particular() -> None:
-    told(
+def test_a_rule_that_matches_everything() -> None:
+    reports(
         RULE,
         1,
-        "outgoing.rule[0]: selects everything, add to, transport, users or cgroups, or give its "
-        "uplink the lowest rank",
+        "outgoing.rule[0]: matches everything; add to, transport, users or cgroups, or give the "
+        "uplink the lowest rank instead",
     )
 
 
 def test_one_cgroup_in_two_rules() -> None:
     text = f'{RULE}cgroups = ["/a"]\n{RULE}cgroups = ["/b", "/a"]'
-    told(text, 6, 'outgoing.rule[1].cgroups[1]: "/a" is in a rule before, keep it in one')
+    reports(
+        text, 6, 'outgoing.rule[1].cgroups[1]: "/a" is already in an earlier rule; keep it in one'
+    )
 
 
 def test_too_many_rules() -> None:
     users = ", ".join(map(str, range(500)))
     many = f'{RULE}users = [{users}]\nto = ["192.0.2.1", "192.0.2.2"]\n'
     assert len(parsed(many).outgoing.rules) == 1
-    told(
+    reports(
         f"{many}{RULE}users = [1]",
         5,
-        "outgoing.rule[1]: 1001 policy rules up to here, keep at most 1000: every route lookup "
-        "walks them",
+        "outgoing.rule[1]: 1001 policy rules so far; use at most 1000: each route lookup goes "
+        "through them",
     )
 
 
@@ -498,30 +518,36 @@ def test_too_many_rules() -> None:
     [
         (
             '"2001:db8::1/56"',
-            ('[0]: "2001:db8::1/56" has bits behind its length, write "2001:db8::/56"'),
+            ('[0]: "2001:db8::1/56" has host bits set; write "2001:db8::/56"'),
         ),
-        ('"::/0"', '[0]: "::/0" is everything, name what the provider routes to this host'),
+        (
+            '"::/0"',
+            '[0]: "::/0" covers everything; use the prefix that the provider routes to this host',
+        ),
         (
             '"fe80::/64"',
-            ('[0]: "fe80::/64" isn\'t beyond an uplink, write it like "2001:db8:b:100::/56"'),
+            (
+                '[0]: "fe80::/64" can\'t be reached through an uplink; write it '
+                'like "2001:db8:b:100::/56"'
+            ),
         ),
         (
             '"2001:db8:f::/48"',
             (
                 '[0]: "2001:db8:f::/48" overlaps "2001:db8:f:100::/56" of '
-                "uplink.isp-c, give each prefix to the uplink that its provider "
-                "routes it over"
+                "uplink.isp-c; list each prefix at the uplink whose provider "
+                "routes it"
             ),
         ),
         (
             '"10.0.0.0/8", "10.1.0.0/16"',
-            ('[1]: "10.1.0.0/16" and "10.0.0.0/8" overlap, keep the wider one'),
+            ('[1]: "10.1.0.0/16" and "10.0.0.0/8" overlap; keep the wider one'),
         ),
         (
             '"203.0.113.0/28"',
             (
-                '[0]: "203.0.113.0/28" holds 203.0.113.10 of uplink.isp-a, name the '
-                "prefixes that this provider routes to the host"
+                '[0]: "203.0.113.0/28" contains 203.0.113.10 of uplink.isp-a; list the prefixes '
+                "that this provider routes to the host"
             ),
         ),
     ],
@@ -529,7 +555,7 @@ def test_too_many_rules() -> None:
 def test_routed(routed: str, message: str) -> None:
     other = '[uplink.isp-c]\ninterface="wan2"\nrouted = ["2001:db8:f:100::/56"]\n'
     text = f'{other}[uplink.isp-d]\ninterface="wan3"\nrouted = [{routed}]'
-    told(text, 6, f"uplink.isp-d.routed{message}")
+    reports(text, 6, f"uplink.isp-d.routed{message}")
 
 
 # --- many ----------------------------------------------------------------------------------
@@ -543,18 +569,18 @@ _SPANS = st.lists(
 
 @given(_SPANS)
 def test_an_overlap_is_found_and_nothing_else(spans: list[tuple[int, int, str]]) -> None:
-    tables, clash = "", False
+    tables, overlap = "", False
     for n, (first, more, uplink) in enumerate(spans):
         on = f'uplinks = ["{uplink}"]\n' if uplink else ""
         tables += f'[[forward]]\nlisten = "tcp:{first}-{first + more}"\nto = "10.0.0.1"\n{on}'
-        clash |= any(
+        overlap |= any(
             first <= other + length
             and other <= first + more
             and ("" in (uplink, of_other) or uplink == of_other)
             for other, length, of_other in spans[:n]
         )
-    if clash:
-        assert all("is taken by" in problem for problem in errors(tables))
+    if overlap:
+        assert all(" overlaps " in problem for problem in errors(tables))
     else:
         assert len(parsed(tables).forwards) == len(spans)
 

@@ -1,4 +1,4 @@
-"""What stands in our way on a host is named, with the rule it is, and what would be right."""
+"""Conflicts are reported with the rule that causes them, and a remedy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BYPASS = Rule(4, 5210, table=254, mark=0x80000, mask=0xFF0000, protocol=3)
 
 
 def told(facts: Facts, config: Config = CONFIG) -> list[str]:
-    """Each problem as a user reads it, warnings marked."""
+    """Each problem as shown to users, with warnings marked."""
     names = {uplink.name: n for n, uplink in enumerate(config.uplinks, 1)}
     found = find_conflicts(config, facts, resolve(config, facts, names))
     return [f"{'warning: ' * problem.warning}{problem}" for problem in found]
@@ -64,12 +64,12 @@ def test_what_is_ours_is_no_conflict() -> None:
 def test_foreign_rule_in_our_block() -> None:
     [line] = told(with_rules(Rule(4, 5020, table=77, dst="10.0.0.0/8", protocol=3)))
     assert line == (
-        "ip rule pref 5020 from all to 10.0.0.0/8 lookup 77: stands among our rules, "
-        "5000 to 5050, move it, or set host.rule_priority = 4900"
+        "ip rule pref 5020 from all to 10.0.0.0/8 lookup 77: has a priority among ours, "
+        "5000 to 5050; change its priority, or set host.rule_priority = 4900"
     )
 
 
-def test_foreign_rule_beside_the_normal_default_is_legal() -> None:
+def test_foreign_rule_with_our_outgoing_priority_is_no_conflict() -> None:
     assert told(with_rules(Rule(4, 32765, table=77, dst="10.0.0.0/8", protocol=3))) == []
 
 
@@ -77,7 +77,9 @@ def test_foreign_rule_and_routes_in_our_tables() -> None:
     routes = tuple(Route(4, 1003, dst, protocol=4) for dst in ("10.0.0.0/8", "172.16.0.0/12"))
     lines = told(with_rules(Rule(6, 200, table=1031, iif="lan0", protocol=3), routes=routes))
     assert lines[0].startswith("ip -6 rule pref 200 from all iif lan0 lookup 1031: looks up table")
-    assert "table 1003: holds 2 foreign routes, such as 10.0.0.0/8, set host.table_base" in lines[1]
+    assert (
+        "table 1003: contains 2 foreign routes, such as 10.0.0.0/8; set host.table_base" in lines[1]
+    )
     assert len(lines) == 2
 
 
@@ -89,13 +91,15 @@ def test_tables_next_to_ours_are_free() -> None:
 def test_foreign_mask_on_ours_names_a_free_one() -> None:
     calico = Rule(4, 40, table=77, mark=0x10000, mask=0xFFFF0000, protocol=3)
     [line] = told(with_rules(calico))
-    assert "selects by bits of our mark mask 0x3f000000, set host.mark_mask = 0xfc00" in line
+    assert "selects by bits of host.mark_mask 0x3f000000; set host.mark_mask = 0xfc00" in line
 
 
 def test_no_bits_left() -> None:
     calico = Rule(4, 40, table=77, mark=0x10000, mask=0xFFFF0000, protocol=3)
     wireguard = Rule(4, 41, table=77, mark=0xCA6C, mask=0xFFFFFFFF, protocol=3)
-    assert told(with_rules(calico, wireguard))[0].endswith("leave six adjacent bits free for us")
+    assert told(with_rules(calico, wireguard))[0].endswith(
+        "leave six adjacent bits free for ifdefault"
+    )
 
 
 def test_whole_marks_beside_our_bits_are_no_conflict() -> None:
@@ -105,7 +109,7 @@ def test_whole_marks_beside_our_bits_are_no_conflict() -> None:
 @pytest.mark.parametrize("bits", [0x01000000, 0x21000000])
 def test_foreign_ruleset_on_our_bits(bits: int) -> None:
     [line] = told(replace(HOST, foreign_marks=((bits, "nft ip fw in, handle 4"),)))
-    assert line.startswith(f"nft ip fw in, handle 4: uses bits {bits:#x} of our mark mask")
+    assert line.startswith(f"nft ip fw in, handle 4: uses bits {bits:#x} of host.mark_mask")
 
 
 def test_overwritten_mark_matters_only_where_we_mark() -> None:
@@ -145,7 +149,7 @@ def test_full_tunnel_started_after_us_moves_the_block_above_it() -> None:
     [line] = told(facts)
     assert line == (
         "warning: ip rule pref 4999 not from all fwmark 0xca6c/0xffffffff lookup 51820: "
-        "takes replies before the return path, apply lays the return path above it"
+        "takes replies before the return-path rules; apply adds the return-path rules before it"
     )
 
 
@@ -164,7 +168,10 @@ def test_block_skips_taken_priorities_and_returns_when_the_tunnel_goes() -> None
 
 def test_no_room_above_a_catcher_is_an_error() -> None:
     [line] = told(with_rules(Rule(4, 90, table=51820, protocol=3), routes=TUNNEL))
-    assert "leaves no room for the return path above it, give it a priority above 150" in line
+    assert (
+        "leaves no room for the return-path rules before it; give it a priority greater than 150"
+        in line
+    )
     assert not line.startswith("warning")
 
 
@@ -200,11 +207,11 @@ def test_catches_default(rule: Rule, routes: tuple[str, ...], catches: bool) -> 
     assert catches_default(rule, facts, addresses) is catches
 
 
-def test_bypass_of_the_normal_default_is_a_warning() -> None:
+def test_bypass_of_the_primary_is_a_warning() -> None:
     [line] = told(with_rules(BYPASS))
     assert line.startswith(
         "warning: ip rule pref 5210 from all fwmark 0x80000/0xff0000 lookup main: "
-        "looks up main before the normal default"
+        "looks up main before the primary uplink's table"
     )
 
 
@@ -220,13 +227,13 @@ def test_strict_filter_and_marks() -> None:
     [line] = told(facts, host(return_path="mark"))
     assert line == (
         "warning: sysctl net.ipv4.conf.wan1.rp_filter: strict, would drop marked packets that "
-        "come in over wan1, apply sets net.ipv4.conf.wan1.src_valid_mark = 1"
+        "arrive on wan1; apply sets net.ipv4.conf.wan1.src_valid_mark = 1"
     )
     loose = (("net/ipv4/conf/all/rp_filter", "2"), *facts.sysctls)
     assert told(replace(facts, sysctls=loose), host(return_path="mark")) == []
 
 
-def test_strict_filter_and_naive_udp() -> None:
+def test_strict_filter_and_wildcard_udp() -> None:
     facts = replace(
         HOST, sysctls=(("net/ipv4/conf/wan1/rp_filter", "1"),), wildcard_udp=((4, 4433),)
     )
@@ -238,10 +245,10 @@ def test_strict_filter_and_forwarding() -> None:
     sysctls = (("net/ipv4/ip_forward", "1"), ("net/ipv4/conf/all/rp_filter", "1"))
     facts = replace(HOST, sysctls=sysctls)
     [line] = told(facts, host(forwarded="off"))
-    assert "conf.all.rp_filter: strict, drops what is to be forwarded from wan1" in line
+    assert "conf.all.rp_filter: strict, drops packets from wan1 that are to be forwarded" in line
     lines = told(facts)
-    assert "drops what comes in over wan0 and is forwarded" in lines[0]
-    assert "apply sets net.ipv4.conf.wan1.rp_filter = 2, loose" in lines[1]
+    assert "drops forwarded packets that arrive on wan0" in lines[0]
+    assert "apply sets net.ipv4.conf.wan1.rp_filter = 2 (loose)" in lines[1]
     assert len(lines) == 2
 
 
@@ -256,7 +263,7 @@ def test_missing_interface_and_gateway_are_pending() -> None:
 def test_foreign_link_group_is_remembered() -> None:
     facts = replace(HOST, links=(Link(2, "wan0", group=7), *HOST.links[1:]))
     [line] = told(facts)
-    assert (
-        line
-        == "warning: uplink.isp-a: wan0 is in link group 7, apply moves it to 171, and down back"
+    assert line == (
+        "warning: uplink.isp-a: wan0 is in link group 7; "
+        "apply moves it to group 171, and down moves it back"
     )

@@ -1,4 +1,4 @@
-"""What stands in the way of forwarded services is named, by the key of the config."""
+"""Conflicts with [[forward]] services are reported with the key of the config."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_servers_on_a_lan_and_behind_it() -> None:
 @pytest.mark.parametrize(
     ("address", "what"),
     [
-        ("192.168.1.1", "is this host itself, a loop, let the program"),
-        ("203.0.113.10", "is this host itself, a loop, let the program"),
-        ("198.51.100.77", "is outside, behind uplink.isp-b, name servers"),
-        ("192.0.2.1", "is on no network that this host knows, only a default leads there, give"),
-        ("100.64.0.1", "is on no network that this host knows, only a default leads there, give"),
-        ("10.9.0.1", "is on no network that this host knows, give it a route"),
-        ("fd00:77::1", "is on no network that this host knows, only a default leads there, give"),
+        ("192.168.1.1", "is an address of this host, which would make a loop; let the program"),
+        ("203.0.113.10", "is an address of this host, which would make a loop; let the program"),
+        ("198.51.100.77", "is reached through uplink.isp-b; use servers"),
+        ("192.0.2.1", "has no route but a default route; add"),
+        ("100.64.0.1", "has no route but a default route; add"),
+        ("10.9.0.1", "has no route; add a route"),
+        ("fd00:77::1", "has no route but a default route; add"),
     ],
 )
 def test_servers_elsewhere(address: str, what: str) -> None:
@@ -74,7 +74,7 @@ def test_servers_elsewhere(address: str, what: str) -> None:
 def test_held_ports(socket: tuple[str, str, int], named: str) -> None:
     lines = told(replace(HOST, listening=(socket,)), WEB)
     start = (
-        f"forward[0].listen[0]: a program of this host listens on tcp port 80 of {named}, see `ss"
+        f"forward[0].listen[0]: a program on this host listens on tcp port 80 of {named}; see `ss"
     )
     assert [line.startswith(start) for line in lines] == [True] * bool(named)
 
@@ -82,7 +82,7 @@ def test_held_ports(socket: tuple[str, str, int], named: str) -> None:
 def test_a_port_in_a_range_is_held() -> None:
     held = replace(HOST, listening=(("udp", "0.0.0.0", 7005), ("udp", "0.0.0.0", 40000)))
     [line] = told(held, forward("tcp:7000-7010 udp:7000-7010 udp:39000-41000", "10.0.0.10"))
-    assert line.startswith("forward[0].listen[1]: a program of this host listens on udp port 7005")
+    assert line.startswith("forward[0].listen[1]: a program on this host listens on udp port 7005")
 
 
 def test_only_where_it_is_offered() -> None:
@@ -113,7 +113,7 @@ def test_only_where_it_is_offered() -> None:
 def test_dropping_chains(chain: tuple[str, str, str], outgoing: str, commands: list[str]) -> None:
     masquerade = OutgoingConfig(masquerade=(outgoing,) if outgoing else ())
     [line] = told(replace(HOST, dropping=(chain,)), WEB, outgoing=masquerade)
-    assert line.startswith(f"warning: nft {' '.join(chain)}: drops what is forwarded")
+    assert line.startswith(f"warning: nft {' '.join(chain)}: drops forwarded packets")
     assert line.split("`")[1::2] == commands
 
 

@@ -1,4 +1,4 @@
-"""The control socket: who may ask what, and that no client can do harm to the others."""
+"""The control socket: who may request what, and that no client can harm the others."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_several_requests_on_one_connection(engine: Engine) -> None:
     assert [reply["type"] for reply in engine.tell(3 * STATUS_LINE)] == 3 * ["DaemonStatus"]
 
 
-def test_an_error_of_the_engine_is_told_with_its_exit_status(engine: Engine) -> None:
+def test_an_error_of_the_engine_comes_with_its_exit_status(engine: Engine) -> None:
     engine.fails = ConfigError(Problem("f.toml:3: uplink.a", "no good", "better"))
     assert engine.tell(b'{"type": "Reload"}\n') == [
         {
@@ -194,7 +194,7 @@ def test_an_error_of_the_engine_is_told_with_its_exit_status(engine: Engine) -> 
     assert caught.value.problems == engine.fails.problems
 
 
-def test_a_fault_of_the_engine_is_told_and_logged(
+def test_an_internal_error_is_answered_and_logged(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.fails = ZeroDivisionError("by zero")
@@ -216,7 +216,7 @@ def test_a_client_that_leaves_meanwhile_is_no_fault(engine: Engine) -> None:
 
 def test_an_engine_that_does_not_answer(engine: Engine) -> None:
     engine.waits = asyncio.Event()
-    with pytest.raises(HostError, match=r"the daemon doesn't answer in 0\.1 s, see its log"):
+    with pytest.raises(HostError, match=r"no answer from the daemon in 0\.1 s; see its log"):
         ask(engine.run_dir, Status(), 0.1)
     engine.release()
 
@@ -282,7 +282,10 @@ def test_others_may_look_and_move_themselves(
         if isinstance(request, Status | Events | Exec):
             assert reply == REPLIES[type(request)]
         else:
-            assert str(reply) == f"permission: uid {NOBODY} may only look, run as root"
+            assert (
+                str(reply)
+                == f"permission: uid {NOBODY} may only read the status and events; run as root"
+            )
     assert [type(request).__name__ for request, _ in engine.asked] == ["Status", "Events", "Exec"]
     assert {peer.uid for _, peer in engine.asked} == {NOBODY}
 
@@ -305,16 +308,16 @@ def test_the_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> N
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (b"\n", 'not JSON, send {"type": "Status"}'),
+        (b"\n", 'not JSON; send {"type": "Status"}'),
         (b"GET / HTTP/1.1\n", "not JSON"),
         (b"\xff\xfe\n", "not JSON"),
         (b"[" * 60000 + b"\n", "not JSON"),
         (b"9" * 5000 + b"\n", "not JSON"),
-        (b"[]\n", 'not an object, send {"type": "Status"}'),
-        (b'{"type": ["Status"]}\n', 'of no known type, send {"type": "Status"}'),
-        (b'{"type": "Explode"}\n', "of no known type, use one of Status, Events, SetUplink"),
-        (b'{"type": "Status", "x": 1}\n', "Status: no field 'x', send Status with nothing else"),
-        (b'{"type": "Events"}\n', "Events.limit: missing, send Events with limit"),
+        (b"[]\n", 'not an object; send {"type": "Status"}'),
+        (b'{"type": ["Status"]}\n', 'of unknown type; send {"type": "Status"}'),
+        (b'{"type": "Explode"}\n', "of unknown type; use one of Status, Events, SetUplink"),
+        (b'{"type": "Status", "x": 1}\n', "Status: no field 'x'; send Status with nothing else"),
+        (b'{"type": "Events"}\n', "Events.limit: missing; send Events with limit"),
         (b'{"type": "Events", "limit": true}\n', "Events.limit: not a number from 1 to 10000"),
         (b'{"type": "Events", "limit": 0}\n', "Events.limit: not a number from 1 to 10000"),
         (
@@ -332,7 +335,7 @@ def test_the_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> N
         (b'{"type": "Exec", "uplink": "a", "netns": -1}\n', "Exec.netns: not a number from 1"),
         (b'{"type": "Reload", "confirm_s": -1}\n', "confirm_s: not a number from 1 to 86400"),
         (b'{"type": "Reload", "confirm_s": 1e9}\n', "confirm_s: not a number from 1 to 86400"),
-        (b'{"type": "Status"}', "cut off, end it with a newline"),
+        (b'{"type": "Status"}', "truncated; end it with a newline"),
         (b"x" * (server.LONGEST_REQUEST + 10), "longer than 65536 bytes"),
     ],
 )
@@ -378,7 +381,7 @@ def test_a_slow_client_is_hung_up_on_and_keeps_nobody(
         slow.sendall(b'{"type": ')
         assert engine.ask(Status()) == REPLY
         for sock in (slow, slower):
-            assert "nothing came in 0.1 s, send it in one go" in str(
+            assert "incomplete after 0.1 s; send it at once" in str(
                 Problem(**json.loads(received(sock))["problems"][0])
             )
 
@@ -402,7 +405,9 @@ def test_too_many_clients_are_refused_politely(engine: Engine) -> None:
     with ExitStack() as stack:
         many = [stack.enter_context(engine.connect()) for _ in range(server.MOST_CLIENTS)]
         eventually(lambda: len(engine.control._clients) == server.MOST_CLIENTS)
-        with pytest.raises(HostError, match=r"^control: 32 others are asking, try again$"):
+        with pytest.raises(
+            HostError, match=r"^control: 32 other clients are connected; try again$"
+        ):
             engine.ask(Status())
         many[0].close()
         eventually(lambda: engine.ask(Status()) == REPLY)
@@ -415,13 +420,17 @@ def test_too_many_clients_are_refused_politely(engine: Engine) -> None:
 
 def test_a_second_engine_is_refused(engine: Engine) -> None:
     second = Engine(engine.run_dir)
-    with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}, stop it first"):
+    with pytest.raises(
+        HostError, match=f"another engine is running, pid {os.getpid()}; stop it first"
+    ):
         second.start()
     second.close()
     assert engine.ask(Status()) == REPLY
     (engine.run_dir / server.LOCK).unlink()  # by somebody who cleans up
     third = Engine(engine.run_dir)
-    with pytest.raises(HostError, match=f"another engine runs, pid {os.getpid()}, stop it first"):
+    with pytest.raises(
+        HostError, match=f"another engine is running, pid {os.getpid()}; stop it first"
+    ):
         third.start()
     third.close()
     assert engine.ask(Status()) == REPLY
@@ -456,7 +465,7 @@ def test_closing_leaves_no_socket_and_ends_conversations(tmp_path: Path) -> None
         assert received(sock) == b""
     assert not engine.path.exists()
     assert not client.listener(tmp_path / client.SOCKET)
-    with pytest.raises(NotRunning, match="no daemon runs, start it"):
+    with pytest.raises(NotRunning, match="no daemon runs; start it"):
         engine.ask(Status())
     assert engine.faults == []
 
@@ -464,7 +473,7 @@ def test_closing_leaves_no_socket_and_ends_conversations(tmp_path: Path) -> None
 def test_a_file_in_the_way_is_not_ours_to_remove(tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     engine.path.write_text("mine")
-    with pytest.raises(HostError, match="is no socket, remove it"):
+    with pytest.raises(HostError, match="is not a socket; remove it"):
         engine.start()
     engine.close()
     assert engine.path.read_text() == "mine"
@@ -473,7 +482,7 @@ def test_a_file_in_the_way_is_not_ours_to_remove(tmp_path: Path) -> None:
 def test_run_dirs_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for run_dir, told in (
-        (tmp_path / "file" / "run", "can't be used: not a directory, run as root, or give"),
+        (tmp_path / "file" / "run", "can't be used: not a directory; run as root, or use"),
         (tmp_path / ("x" * 100), "too long for a socket"),
     ):
         engine = Engine(run_dir)
@@ -487,13 +496,13 @@ def test_run_dirs_that_cannot_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (b"", "the daemon hung up"),
-        (b"garbage\n", "the daemon's answer makes no sense: not JSON"),
-        (b"[]\n", "makes no sense: not an object"),
-        (b'{"type": "Confirmed"}\n', "makes no sense: of no known type"),
+        (b"", "the daemon closed the connection"),
+        (b"garbage\n", "invalid answer from the daemon: not JSON"),
+        (b"[]\n", "invalid answer from the daemon: not an object"),
+        (b'{"type": "Confirmed"}\n', "invalid answer from the daemon: of unknown type"),
         (
             codec.write(to_json(REPLY) | {"type": "DaemonStatus", "mood": "good"}),
-            "DaemonStatus: no field 'mood', restart it, it may be of another version",
+            "DaemonStatus: no field 'mood'; restart it, it may be another version",
         ),
     ],
 )
@@ -531,7 +540,7 @@ def test_standing_comes_through_json() -> None:
         decision=Decision(((4, ("b", "a")),), ((4, ("b",)),), (("10.0.0.10", 443),)),
         forced={"a": "drain"},
         held="down",
-        fights=("a rule",),
+        conflicts=("a rule",),
         problems=("x doesn't resolve",),
         rates={"a": (1.0, 2.0)},
         servers=(CheckedServer("tcp:443", "10.0.0.10", 443, "down", 99.0, "no answer"),),

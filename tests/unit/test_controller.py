@@ -1,5 +1,5 @@
-"""What the controller makes of what happens: one look, one plan and one publication a turn, and a
-decision that follows from what is."""
+"""The controller: one look, one plan and one publication per turn, and decisions that depend on the
+current state only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ifdefault.health.states import Memory
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.dns import DnsConfig
 from ifdefault.model.kernel import PROTOCOL
-from ifdefault.model.kernel_news import LinkChanged, ObjectChanged, Overrun
+from ifdefault.model.kernel_events import LinkChanged, ObjectChanged, Overrun
 from ifdefault.plan import prepare as planning
 from ifdefault.plan.prepare import Prepared
 from tests.unit.controlled import ADDRESSES, CONFIG, FAR, Host, facts, kinds
@@ -34,7 +34,7 @@ def host() -> Host:
 
 @pytest.fixture
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Prepared]:
-    """All that is planned."""
+    """All plans that are made."""
     made: list[Prepared] = []
 
     def prepare(*given: object, **keys: object) -> Prepared:
@@ -47,7 +47,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Prepared]:
 
 
 def steps(host: Host) -> list[type[f.Effect]]:
-    """What was done that matters, what is done again and again at once told once."""
+    """The important effects, in order; repeated ones only once."""
     return [kind for kind, _ in itertools.groupby(k for k in kinds(host.done) if k in STEPS)]
 
 
@@ -107,7 +107,7 @@ def test_the_kernels_echo_of_a_dead_carrier_is_one_look_more_at_most(host: Host)
 
 
 def test_what_a_look_alone_tells_is_planned_from_that_look(host: Host) -> None:
-    """A carrier of whose loss no news came, on an uplink that carried no default."""
+    """The notification of a lost carrier was missed, on an uplink that wasn't primary."""
     links = (replace(k, carrier=k.carrier and k.name != "wan1") for k in host.facts.links)
     host.facts = replace(host.facts, links=tuple(links))
     host.change(Overrun())
@@ -146,8 +146,8 @@ def test_names_go_out_before_the_kernel_is_changed_and_the_path_is_kept_before_t
     assert told == B
     [saved] = [s for s in host.every(f.Save) if ("isp-a", 4, "down") in _states(s)]
     assert ("isp-a", 6, "down") in _states(saved)
-    told_of = [log for log in host.logged("path") if "-> down" in log]
-    assert len(told_of) == 2
+    logged = [log for log in host.logged("path") if "-> down" in log]
+    assert len(logged) == 2
     assert host.logged("primary") == [f"primary IPv{n}: isp-a -> isp-b" for n in FAMILIES]
     hooks = [(hook.event, hook.family, hook.was, hook.state) for hook in host.every(f.RunHook)]
     assert ("down", 4, "up", "down") in hooks
@@ -193,16 +193,16 @@ def test_what_is_quiet_is_left_alone(host: Host) -> None:
 
 
 def test_uplinks_that_come_late_are_decided_on_by_what_is_known_of_them() -> None:
-    """A start that finds no uplink ready; one of those that come later is known to be dead."""
+    """A start without any uplink ready; one of those that appear later is known to be dead."""
     down = Memory("down", 500.0, "7 rounds lost", seen=((f"icmp://{FAR[4]}", 0.01),))
     six = replace(down, seen=((f"icmp://[{FAR[6]}]", 0.01),))
     host = Host(facts=facts(up=()))
     host.black_hole("wan0")
     host.start(e.Started(CONFIG, memories=(("isp-a", 4, down), ("isp-a", 6, six))))
     assert host.default() == ""
-    laid = [rule for rule in host.facts.rules if rule.protocol == PROTOCOL]
+    own = [rule for rule in host.facts.rules if rule.protocol == PROTOCOL]
     came = facts()
-    host.facts = replace(came, rules=(*came.rules, *laid))
+    host.facts = replace(came, rules=(*came.rules, *own))
     host.change(LinkChanged("wan0", 10, True, True), LinkChanged("wan1", 11, True, True))
     host.run(1.0)
     for family in FAMILIES:
@@ -230,7 +230,7 @@ def test_a_restart_goes_on_with_what_was_known() -> None:
     host.black_hole("wan0")
     began = host.receive(e.Started(CONFIG, memories=memories))
     [commit] = [effect for effect in began if isinstance(effect, f.Commit)]
-    assert commit.prepared.operations == (), "what was laid stays"
+    assert commit.prepared.operations == (), "rules and routes stay"
     assert host.leaves_by() == "wan1"
     assert host.names() == B
     assert [end.uplink for end in host.every(f.EndConnections)] == ["isp-a", "isp-a"]
@@ -310,7 +310,7 @@ def test_connections_that_have_nowhere_to_go_are_left(host: Host) -> None:
     assert ends == [("isp-a", 4), ("isp-a", 6)], "now they have"
 
 
-def test_while_it_rests_no_connections_end(host: Host) -> None:
+def test_no_connections_end_while_held(host: Host) -> None:
     host.receive(e.DownRequested(1))
     host.set_carrier("wan0", False)
     host.run(1.0)
@@ -326,11 +326,11 @@ def test_config_may_keep_connections() -> None:
     assert host.every(f.EndConnections) == []
 
 
-def test_what_was_ended_is_told(host: Host) -> None:
+def test_ended_connections_are_logged(host: Host) -> None:
     host.receive(e.ConnectionsEnded("isp-a", 4, sockets=3, flows=2, took_s=0.01))
     host.receive(e.ConnectionsEnded("isp-a", 6))
     host.receive(e.ConnectionsEnded("isp-b", 4, error="no memory"))
     assert host.logged("ended") == [
-        "isp-a IPv4: freed 3 TCP connections and 2 tracked flows in 10 ms",
-        "isp-b IPv4: nothing freed: no memory",
+        "isp-a IPv4: ended 3 TCP connections and 2 tracked flows in 10 ms",
+        "isp-b IPv4: can't end connections: no memory",
     ]

@@ -1,4 +1,4 @@
-"""Every event is taken, every effect has its performer, and nothing is left to chance."""
+"""Every event is processed, every effect has its performer, and the result is deterministic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ifdefault.daemon.perform import Performers
 from ifdefault.host.store import Store
 from ifdefault.kernel import watch as kernel_watch
 from ifdefault.model.health import TcpStats
-from ifdefault.model.kernel_news import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
+from ifdefault.model.kernel_events import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
 from tests.unit.controlled import CONFIG, Host
 
 
@@ -42,7 +42,7 @@ def test_every_effect_has_its_performer(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def _strangers() -> Iterator[e.Event]:
-    """Each event that may come unasked, about what nobody knows."""
+    """Each event that may come unsolicited, about things that don't exist."""
     yield e.Woke()
     yield e.KernelChanged((LinkChanged("eth9", 99), NeighbourChanged("eth9", "192.0.2.9", True)))
     yield e.KernelChanged((ObjectChanged("nft"), Overrun()))
@@ -79,7 +79,7 @@ def test_every_event_is_taken(host: Host) -> None:
         host.answer(request)
 
 
-def test_a_frontend_that_ends_is_asked_nothing_and_the_next_is_told_all(host: Host) -> None:
+def test_without_a_frontend_nothing_is_probed_and_the_next_one_gets_all_sockets(host: Host) -> None:
     host.receive(e.FrontendEnded())
     host.run(5.0)
     assert host.every(f.SendProbe) == []

@@ -1,4 +1,4 @@
-"""What differs is put right, at a pace; a new decision never waits."""
+"""Differences are repaired, at a limited rate; a new decision is applied at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ifdefault.daemon.controller.reconcile import BACKSTOP_S, RETRY_LONGEST_S
 from ifdefault.daemon.controller.repair_backoff import ROUNDS
 from ifdefault.model.config import OutgoingConfig, OutgoingRule
 from ifdefault.model.kernel import PROTOCOL, AddRule, Neighbour, Operation, PutHook, Rule
-from ifdefault.model.kernel_news import NeighbourChanged, ObjectChanged
+from ifdefault.model.kernel_events import NeighbourChanged, ObjectChanged
 from tests.unit.controlled import ADDRESSES, CONFIG, UPLINKS, Host, facts, kinds
 
 GROUP = "/g"
@@ -28,7 +28,7 @@ def ours(host: Host) -> list[Rule]:
 
 
 def delete(host: Host, rule: Rule | None = None) -> None:
-    """Another program deletes a rule of ours, and the kernel tells of it."""
+    """Another program deletes a rule of ours, and the kernel sends a notification."""
     gone = rule or ours(host)[0]
     host.facts = replace(host.facts, rules=tuple(r for r in host.facts.rules if r != gone))
     host.change()
@@ -37,7 +37,7 @@ def delete(host: Host, rule: Rule | None = None) -> None:
 # --- repairs, and their pace --------------------------------------------------------------
 
 
-def test_what_others_undo_is_put_back_and_told(host: Host) -> None:
+def test_what_others_undo_is_repaired_and_logged(host: Host) -> None:
     before = host.facts.rules
     delete(host)
     assert host.every(f.Look) == [], "kernel events come in groups"
@@ -45,7 +45,7 @@ def test_what_others_undo_is_put_back_and_told(host: Host) -> None:
     assert set(host.facts.rules) == set(before)
     assert (len(host.every(f.Look)), len(host.every(f.Converge))) == (1, 1)
     [told] = host.logged("repair")
-    assert told.startswith("put right: ip rule add ")
+    assert told.startswith("repaired: ip rule add ")
     assert host.every(f.EndConnections) == []
 
 
@@ -59,7 +59,7 @@ def test_many_news_at_once_are_one_look(host: Host) -> None:
     assert told.endswith(" and 2 more")
 
 
-def test_a_fight_is_told_and_fought_ever_less_often(host: Host) -> None:
+def test_a_conflict_is_logged_and_repaired_less_and_less_often(host: Host) -> None:
     rule = ours(host)[0]
     for _ in range(400):
         delete(host, rule)
@@ -68,10 +68,10 @@ def test_a_fight_is_told_and_fought_ever_less_often(host: Host) -> None:
     assert ROUNDS < repairs < 20
     told = [text for text in host.logged("repair") if "keeps undoing" in text]
     assert told
-    assert host.controller.status(host.now).fights
+    assert host.controller.status(host.now).conflicts
 
 
-def test_a_new_decision_waits_for_no_fight(host: Host) -> None:
+def test_a_new_decision_does_not_wait_for_a_conflict(host: Host) -> None:
     rule = ours(host)[0]
     for _ in range(40):
         delete(host, rule)
@@ -112,7 +112,7 @@ def test_a_neighbour_matters_only_if_it_has_a_mac(host: Host) -> None:
 
 
 def test_another_address_is_followed(host: Host) -> None:
-    """Where probes leave from, what is laid, and where names lead."""
+    """Probes, rules and names use the new address."""
     renumbered = facts()
     old, new = ADDRESSES["wan0"][0], "203.0.113.77"
     changed = tuple(replace(a, address=new) if a.address == old else a for a in facts().addresses)
@@ -139,7 +139,7 @@ def test_a_locked_host_is_looked_at_again(host: Host) -> None:
     assert "refused" not in " ".join(host.logged()), "nothing was refused"
 
 
-def test_a_refused_operation_is_tried_later_and_told_once(host: Host) -> None:
+def test_a_refused_operation_is_retried_and_logged_once(host: Host) -> None:
     def refuses(operation: Operation) -> bool:
         return isinstance(operation, AddRule)
 
@@ -169,7 +169,7 @@ def test_what_the_kernel_takes_of_a_decision_is_done(host: Host) -> None:
     assert host.leaves_by(6) == "wan1"
 
 
-def test_uplinks_that_cannot_be_told_apart_for_now_stay_as_they_are() -> None:
+def test_uplinks_that_cannot_be_distinguished_for_now_stay_as_they_are() -> None:
     shared = replace(UPLINKS[0], addresses=("203.0.113.10",), gateways=("203.0.113.1",))
     uplinks = (shared, replace(shared, name="isp-c", gateways=("203.0.113.2",)), UPLINKS[1])
     known = tuple(Neighbour(4, "wan0", f"203.0.113.{n}", f"02::{n}", router=True) for n in (1, 2))
@@ -178,7 +178,7 @@ def test_uplinks_that_cannot_be_told_apart_for_now_stay_as_they_are() -> None:
     host.facts = replace(host.facts, neighbours=known[:1])
     host.change(ObjectChanged("address"))
     host.run(60.0)
-    told = "203.0.113.10 is isp-a's too, and no MAC of its router is known"
+    told = "203.0.113.10 is isp-a's too, and its router's MAC is unknown"
     assert len([text for text in host.logged("repair") if told in text]) == 1
     assert host.facts.rules == before
     assert 60.0 / RETRY_LONGEST_S < len(host.every(f.Look)) < 20, "ever later"
@@ -200,7 +200,7 @@ def grouped(there: int) -> Host:
 
 
 def watched(host: Host) -> tuple[tuple[str, int], ...]:
-    """The groups as the engine compares them with what is."""
+    """The groups that the engine compares with the existing ones."""
     return host.every(f.Watch)[-1].groups
 
 
@@ -215,7 +215,7 @@ def test_a_group_that_comes_is_no_repair() -> None:
     assert len(host.every(f.Converge)) == 1
 
 
-def test_a_hook_that_is_gone_with_no_group_is_a_repair() -> None:
+def test_a_hook_removed_by_others_is_a_repair() -> None:
     host = grouped(there=7)
     host.facts = replace(host.facts, hook=None)
     host.receive(e.SilentlyChanged())
@@ -223,7 +223,7 @@ def test_a_hook_that_is_gone_with_no_group_is_a_repair() -> None:
 
 
 def test_a_group_that_comes_while_the_kernel_is_looked_at_is_seen_next() -> None:
-    """What is watched for is what was observed, not what is there since."""
+    """What is monitored is compared with what was observed, not with what is there since."""
     host = Host(config=grouped(there=0).config)
     host.groups[GROUP] = 0
     host.receive(e.Started(host.config))

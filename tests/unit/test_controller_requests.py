@@ -1,4 +1,4 @@
-"""What the operator asks for is answered once, when it is known what became of it."""
+"""The operator's requests are answered once, when their outcome is known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.controlled import CONFIG, UPLINKS, Host, kinds
 
 SWAPPED = replace(CONFIG, uplinks=(replace(UPLINKS[0], rank=2), UPLINKS[1]))
 WAITS = (
-    "reload: an apply waits for its confirmation, run ifdefault confirm to keep it, or ifdefault"
+    "reload: an apply is waiting for confirmation; run ifdefault confirm to keep it, or ifdefault"
     " down, or wait until it is undone"
 )
 
@@ -51,7 +51,7 @@ def test_a_forced_state_is_saved_before_it_is_answered(host: Host) -> None:
     assert host.controller.status(host.now).forced == {}
 
 
-def test_what_was_so_before_is_answered_and_not_told(host: Host) -> None:
+def test_an_unchanged_state_is_answered_and_not_logged(host: Host) -> None:
     host.receive(e.UplinkRequested(7, "isp-a", "auto"))
     assert host.answer(7).result == f.UplinkChanged("isp-a", "auto", "auto")
     assert host.logged("uplink") == []
@@ -69,11 +69,11 @@ def test_a_forced_state_that_cannot_be_saved_is_refused(host: Host) -> None:
 
 def test_an_uplink_that_is_not_there_is_refused(host: Host) -> None:
     host.receive(e.UplinkRequested(7, "isp-c", "down"))
-    assert refusal(host, 7) == 'no uplink "isp-c", there are isp-a, isp-b'
+    assert refusal(host, 7) == 'no uplink "isp-c"; use one of isp-a, isp-b'
     assert host.every(f.SaveForced) == []
 
 
-def test_one_that_is_gone_may_be_forgotten() -> None:
+def test_an_unconfigured_uplink_may_be_set_to_auto() -> None:
     host = Host().start(e.Started(CONFIG, forced=(("isp-c", "down"),)))
     host.receive(e.UplinkRequested(7, "isp-c", "auto"), e.UplinkRequested(8, "isp-c", "down"))
     assert host.answer(7).result == f.UplinkChanged("isp-c", "down", "auto")
@@ -96,14 +96,14 @@ def test_many_requests_in_one_turn_are_each_answered_once_and_one_look(host: Hos
 # --- reload -------------------------------------------------------------------------------
 
 
-def test_a_reload_is_taken_in(host: Host) -> None:
+def test_a_reload_is_applied(host: Host) -> None:
     host.receive(e.ReloadRequested(7, SWAPPED))
     result = host.answer(7).result
     assert isinstance(result, f.Changed)
     assert result.prepared.operations
     assert host.leaves_by() == "wan1"
     [told] = host.logged("reload")
-    assert told == f"config taken in, {len(result.prepared.operations)} operations"
+    assert told == f"config reloaded, {len(result.prepared.operations)} operations"
     assert kinds(host.done).index(f.Commit) < kinds(host.done).index(f.Answer)
     [look] = host.every(f.Look)
     assert look.thorough
@@ -144,7 +144,7 @@ def test_a_signals_reload_is_answered_by_the_log(host: Host) -> None:
 def test_another_user_waits_for_the_next_start(host: Host) -> None:
     daemon = replace(CONFIG.daemon, user="nobody")
     host.receive(e.ReloadRequested(7, replace(CONFIG, daemon=daemon)))
-    assert "daemon.user is taken in at the next start" in host.logged("reload")
+    assert "daemon.user: the new value takes effect at the next start" in host.logged("reload")
 
 
 def test_a_start_that_the_kernel_refuses_is_none() -> None:
@@ -170,10 +170,12 @@ def test_an_unconfirmed_apply_is_undone(host: Host) -> None:
     assert host.leaves_by() == "wan0"
     assert host.controller.state.config == CONFIG
     assert set(host.facts.rules) == set(before.rules)
-    assert host.logged("reload")[-1] == "not confirmed: all is as it was before"
+    assert host.logged("reload")[-1] == "not confirmed: returned to the previous config"
     assert host.controller.status(host.now).held == ""
     host.receive(e.ConfirmRequested(8))
-    text = "confirm: nothing waits for a confirmation, it may have been undone: see ifdefault plan"
+    text = (
+        "confirm: nothing is waiting for confirmation; it may have been undone: see ifdefault plan"
+    )
     assert refusal(host, 8) == text
 
 
@@ -214,20 +216,20 @@ def test_what_was_down_before_is_down_again(host: Host) -> None:
     host.run(11.0)
     assert ours(host) == 0
     assert host.controller.status(host.now).held == DOWN
-    assert host.logged("reload")[-1] == "not confirmed: all is as it was before"
+    assert host.logged("reload")[-1] == "not confirmed: returned to the previous config"
 
 
 def test_an_undoing_that_fails_is_tried_again(host: Host) -> None:
     host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
     host.refuses = lambda _: True
     host.run(10.5)
-    failed = "undoing, will be tried again: rule: operation not permitted"
+    failed = "undo failed, will be retried: rule: operation not permitted"
     assert host.logged("reload")[-1] == failed
     assert host.leaves_by() == "wan1"
     host.refuses = lambda _: False
     host.run(UNDO_AGAIN_S)
     assert host.leaves_by() == "wan0"
-    assert host.logged("reload")[-1] == "not confirmed: all is as it was before"
+    assert host.logged("reload")[-1] == "not confirmed: returned to the previous config"
 
 
 def test_down_calls_the_undoing_off(host: Host) -> None:
@@ -235,7 +237,7 @@ def test_down_calls_the_undoing_off(host: Host) -> None:
     host.receive(e.DownRequested(8))
     host.run(20.0)
     assert ours(host) == 0
-    assert "not confirmed: all is as it was before" not in host.logged("reload")
+    assert "not confirmed: returned to the previous config" not in host.logged("reload")
 
 
 @pytest.mark.parametrize("request_", [e.DownRequested(8), e.ConfirmRequested(8)])
@@ -246,17 +248,17 @@ def test_what_is_asked_when_it_would_be_undone(host: Host, request_: e.Event) ->
     host.run(5.0)
     assert not host.answer(8).problems
     assert host.controller.state.config == SWAPPED
-    assert "not confirmed: all is as it was before" not in host.logged("reload")
+    assert "not confirmed: returned to the previous config" not in host.logged("reload")
 
 
 # --- down ---------------------------------------------------------------------------------
 
 
-def test_down_rests_and_apply_wakes(host: Host) -> None:
+def test_down_holds_and_apply_resumes(host: Host) -> None:
     host.receive(e.DownRequested(7))
     assert isinstance(host.answer(7).result, f.Changed)
     assert ours(host) == 0
-    assert host.logged("down") == ["all of ours was taken out of the kernel"]
+    assert host.logged("down") == ["removed everything of ours from the kernel"]
     assert host.controller.status(host.now).held == DOWN
     host.forget()
     host.change()
@@ -273,7 +275,7 @@ def test_down_rests_and_apply_wakes(host: Host) -> None:
     assert host.controller.status(host.now).held == ""
 
 
-def test_nothing_silent_is_watched_while_it_rests() -> None:
+def test_nothing_is_polled_while_held() -> None:
     host = Host(config=replace(CONFIG, forwards=()))
     host.start()
     host.receive(e.DownRequested(7))
@@ -281,7 +283,7 @@ def test_nothing_silent_is_watched_while_it_rests() -> None:
     assert (watch.sysctls, watch.udp_servers, watch.groups, watch.runs) == ((), None, (), ())
 
 
-def test_what_is_forced_while_it_rests_counts_afterwards(host: Host) -> None:
+def test_a_state_forced_while_held_counts_afterwards(host: Host) -> None:
     host.receive(e.DownRequested(7))
     host.receive(e.UplinkRequested(8, "isp-a", "drain"))
     assert host.answer(8).result
@@ -293,40 +295,40 @@ def test_what_is_forced_while_it_rests_counts_afterwards(host: Host) -> None:
 # --- exec ---------------------------------------------------------------------------------
 
 
-def test_exec_is_answered_when_the_kernel_was_told(host: Host) -> None:
+def test_exec_is_answered_when_the_kernel_is_updated(host: Host) -> None:
     host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
     assert host.answer(7).result == f.Entered("/ifdefault/isp-b")
     order = [kind for kind in kinds(host.done) if kind in (f.EnterGroup, f.Converge, f.Answer)]
     assert order == [f.EnterGroup, f.Converge, f.Answer]
     [converge] = host.every(f.Converge)
     assert any(isinstance(each, PutHook) for each in converge.prepared.operations)
-    assert host.logged("exec") == ["process 4321 of uid 1000 keeps to isp-b"]
+    assert host.logged("exec") == ["process 4321 of uid 1000 uses isp-b"]
     assert host.logged("repair") == []
     assert host.every(f.LeaveGroup) == []
 
 
-def test_exec_that_the_kernel_is_not_told_of_is_put_back(host: Host) -> None:
+def test_exec_is_undone_if_the_kernel_cannot_be_updated(host: Host) -> None:
     host.refuses = lambda operation: isinstance(operation, PutHook)
     host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
-    assert refusal(host, 7) == "exec: the kernel wasn't told, try again"
+    assert refusal(host, 7) == "exec: the kernel couldn't be updated; try again"
     assert host.every(f.LeaveGroup) == [f.LeaveGroup(4321, "/was")]
 
 
-def test_exec_while_another_ifdefault_is_at_work_is_put_back(host: Host) -> None:
+def test_exec_is_undone_while_another_ifdefault_holds_the_lock(host: Host) -> None:
     host.locked = 3
     host.receive(e.ExecRequested(7, 4321, 1000, "isp-b"))
-    assert refusal(host, 7) == "exec: the kernel wasn't told, try again"
+    assert refusal(host, 7) == "exec: the kernel couldn't be updated; try again"
     assert host.every(f.LeaveGroup) == [f.LeaveGroup(4321, "/was")]
 
 
 def test_refusals_of_exec(host: Host) -> None:
     host.receive(e.ExecRequested(1, 4321, 1000, "isp-c"))
-    assert refusal(host, 1) == 'no uplink "isp-c", there are isp-a, isp-b'
+    assert refusal(host, 1) == 'no uplink "isp-c"; there are isp-a, isp-b'
     gone = replace(UPLINKS[1], interface="wan9")
     host.receive(e.ReloadRequested(2, Config((UPLINKS[0], gone))))
     host.receive(e.ExecRequested(3, 4321, 1000, "isp-b"))
     assert refusal(host, 3).startswith("uplink.isp-b: is pending: ")
     host.receive(e.DownRequested(4))
     host.receive(e.ExecRequested(5, 4321, 1000, "isp-a"))
-    assert refusal(host, 5) == f"exec: the daemon rests: {DOWN}"
+    assert refusal(host, 5) == f"exec: the daemon is paused: {DOWN}"
     assert host.every(f.EnterGroup) == []

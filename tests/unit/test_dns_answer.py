@@ -1,4 +1,4 @@
-"""What the embedded server says: policies and records, case by case."""
+"""Responses of the embedded server: policies and records."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_arrival_only_gives_it_alone_if_there_is_one() -> None:
 
 
 def test_all_forms_of_a_question_share_the_turns() -> None:
-    """Else the many who ask in a form of their own would all get the first."""
+    """Otherwise clients whose queries differ would all get the first one."""
     server = responder()
     forms = [asking(""), asking("", use_edns=0), query(ZONE.upper()), asking("", flags=0)]
     first = [texts(ask(server, form).answer)[0] for form in forms for _ in range(3)]

@@ -1,4 +1,4 @@
-"""A client's messages, beside what dnspython makes and reads of them."""
+"""A client's messages, compared with dnspython."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import dns.update
 import pytest
 
 from ifdefault.dns import client
-from ifdefault.dns.wire import BadWire
+from ifdefault.dns.wire import WireError
 
 NAME = "www.example.net"
 ASKED = client.query(7, NAME, "A", recurse=False)
@@ -89,7 +89,7 @@ def test_what_is_cut_off_is_no_answer() -> None:
     whole = answer(ASKED, "www.example.net. 30 IN A 192.0.2.1")
     records = whole[: whole.index(b"\xc0\x00\x02\x01") + 4]
     for length in range(len(ASKED) - 11, len(records)):
-        with pytest.raises(BadWire):
+        with pytest.raises(WireError):
             client.read_answer(records[:length], ASKED)
 
 

@@ -60,7 +60,7 @@ def test_vectors(
 ) -> None:
     cookies = Cookies(secret)
     for _ in range(2):
-        judged, option = cookies.judge(bytes.fromhex(asked), client, unix_s)
+        judged, option = cookies.check(bytes.fromhex(asked), client, unix_s)
         assert (judged, option[:4], option[4:].hex()) == (good, b"\0\x0a\0\x18", answered)
 
 
@@ -71,33 +71,33 @@ def test_how_long_it_is_good_for() -> None:
     for age_s, (good, another) in ages.items():
         cookies = Cookies(SECRET)
         cookie = cookies.make(b"12345678", pack("192.0.2.1"), made_s)
-        judged, option = cookies.judge(cookie, "192.0.2.1", made_s + age_s)
+        judged, option = cookies.check(cookie, "192.0.2.1", made_s + age_s)
         assert (judged, option[4:] != cookie) == (good, another), age_s
 
 
 def test_time_may_wrap() -> None:
     cookies = Cookies(SECRET)
     cookie = cookies.make(b"12345678", pack("192.0.2.1"), (1 << 32) - 5)
-    assert cookies.judge(cookie, "192.0.2.1", (1 << 32) + 5)[0]
+    assert cookies.check(cookie, "192.0.2.1", (1 << 32) + 5)[0]
 
 
 def test_it_is_good_for_one_client_as_it_is() -> None:
     cookies = Cookies(SECRET)
     cookie = cookies.make(b"12345678", pack("192.0.2.1"), 1000)
-    assert cookies.judge(cookie, "192.0.2.1", 1000)[0]
-    assert not cookies.judge(cookie, "192.0.2.2", 1000)[0]
+    assert cookies.check(cookie, "192.0.2.1", 1000)[0]
+    assert not cookies.check(cookie, "192.0.2.2", 1000)[0]
     for at in range(24):
         other = cookie[:at] + bytes((cookie[at] ^ 1,)) + cookie[at + 1 :]
-        assert not cookies.judge(other, "192.0.2.1", 1000)[0], at
+        assert not cookies.check(other, "192.0.2.1", 1000)[0], at
     for size in (8, 16, 23, 25, 40):
-        assert not cookies.judge(cookie.ljust(40)[:size], "192.0.2.1", 1000)[0]
+        assert not cookies.check(cookie.ljust(40)[:size], "192.0.2.1", 1000)[0]
 
 
 def test_memory_is_bounded_and_any_client_is_served() -> None:
     cookies = Cookies(SECRET)
     for n in range(9000):
-        assert cookies.judge(n.to_bytes(8, "big"), f"client {n}", 1000)[1]
-    assert len(cookies._judged) <= 4096
+        assert cookies.check(n.to_bytes(8, "big"), f"client {n}", 1000)[1]
+    assert len(cookies._cache) <= 4096
 
 
 def test_a_secret_of_another_length() -> None:

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifdefault.dns.delegation import Wanted, delegate, wanted, zone_file
+from ifdefault.dns.delegation import ConfiguredZone, configured_zones, delegate, zone_file
+from ifdefault.dns.diagnose import LocalState, diagnose, diagnose_alias
 from ifdefault.dns.roots import ROOTS
-from ifdefault.dns.survey import Asking, QueryResult, Question, Rrset, Survey
-from ifdefault.dns.verdict import Truth, judge, judge_alias
+from ifdefault.dns.survey import Queries, QueryResult, Question, Rrset, Survey
 from ifdefault.model.dns import (
     CandidateAddresses,
     DnsConfig,
@@ -40,7 +40,7 @@ CONFIG = DnsConfig(
     (NameConfig(ZONE, ttl=30),),
     ServerConfig(zones=(ZONE,), nameservers=("ns.hoster.org",)),
 )
-TRUTH = Truth({A: "isp-a", A6: "isp-a", B: "isp-b"})
+TRUTH = LocalState({A: "isp-a", A6: "isp-a", B: "isp-b"})
 WAYS = {4: ("isp-a", "isp-b"), 6: ("isp-a",)}
 NS_A, NS_B = f"ns-isp-a.{ZONE}", f"ns-isp-b.{ZONE}"
 
@@ -52,7 +52,7 @@ def soa(zone: str, serial: int = 1) -> Rrset:
 
 @dataclass
 class Net:
-    """All servers there are. `mute`: (address, uplink, tcp), where None is any."""
+    """All servers. `mute`: (address, uplink, tcp), where None matches any."""
 
     zones: dict[str, list[Rrset]]
     servers: dict[str, tuple[str, ...]]
@@ -137,8 +137,8 @@ def net() -> Net:
     )  # fmt: skip
 
 
-def drive(asking: Asking[T], ask: Callable[[Question], QueryResult]) -> T:
-    """As the command does, but one question after the other."""
+def drive(asking: Queries[T], ask: Callable[[Question], QueryResult]) -> T:
+    """Like the command, but one query after the other."""
     try:
         batch = next(asking)
         while True:
@@ -148,16 +148,16 @@ def drive(asking: Asking[T], ask: Callable[[Question], QueryResult]) -> T:
         return result
 
 
-def problems(net: Net, config: DnsConfig = CONFIG, truth: Truth = TRUTH) -> list[str]:
+def problems(net: Net, config: DnsConfig = CONFIG, truth: LocalState = TRUTH) -> list[str]:
     found = []
-    for zone in wanted(config, OFFERS):
+    for zone in configured_zones(config, OFFERS):
         survey = Survey([("root", ROOT)], WAYS, TRUTH.own)
-        found += judge(drive(survey.zone(zone), net), truth)
+        found += diagnose(drive(survey.zone(zone), net), truth)
     return [f"{'warning: ' * each.warning}{each}" for each in found]
 
 
 def split_hoster(net: Net) -> None:
-    """Let the secondary have a copy of our zone of its own, and example.net another server."""
+    """Give the secondary its own copy of our zone, and example.net another server."""
     net.servers |= {"192.0.2.1": ("example.net",), HOSTER: ("hoster.org", ZONE)}
     net.put("net", "example.net", "NS", "ns.example.net")
     net.put("net", "ns.example.net", "A", "192.0.2.1")
@@ -168,9 +168,9 @@ def split_hoster(net: Net) -> None:
 
 def test_the_way_down_and_nothing_wrong(net: Net) -> None:
     split_hoster(net)
-    (zone,) = wanted(CONFIG, OFFERS)
+    (zone,) = configured_zones(CONFIG, OFFERS)
     found = drive(Survey([("root", ROOT)], WAYS, TRUTH.own).zone(zone), net)
-    assert judge(found, TRUTH) == []
+    assert diagnose(found, TRUTH) == []
     assert [(step.zone, step.address, step.uplink) for step in found.steps] == [
         ("", ROOT, "isp-a"),
         ("net", NET, "isp-a"),
@@ -191,8 +191,8 @@ def test_who_serves_parent_and_child_tells_no_delegation(net: Net) -> None:
     net.put(ZONE, ZONE, "A", A, B, ttl=300)
     assert problems(net) == [
         (
-            f"{ZONE}: has a TTL of 300 s, 30 s is wanted, "
-            "a dead uplink is named for so long; let the server keep our TTL"
+            f"{ZONE}: has a TTL of 300 s instead of 30 s; "
+            "an uplink that is down stays published that long; make the server keep our TTL"
         )
     ]
 
@@ -212,7 +212,7 @@ def test_with_many_servers_every_way_is_tried(net: Net) -> None:
     mute = {f"192.0.2.{n}" for n in range(100, 130)}
     net.servers |= dict.fromkeys(mute, ("",))
     net.mute = {(server, None, None) for server in mute} | {(ROOT, "isp-a", None)}
-    (zone,) = wanted(CONFIG, OFFERS)
+    (zone,) = configured_zones(CONFIG, OFFERS)
     roots = [("a", "192.0.2.100"), ("root", ROOT), *((each, each) for each in sorted(mute))]
     found = drive(Survey(roots, WAYS, TRUTH.own).zone(zone), net)
     assert (found.steps[0].address, found.steps[0].uplink) == (ROOT, "isp-b")
@@ -223,14 +223,14 @@ def test_name_servers_that_depend_on_each_other_end_somewhere(net: Net) -> None:
     net.put("org", "loop.org", "NS", "ns.example.net")
     told = problems(net)
     assert told[0] == (
-        f"{ZONE}: no server of example.net answers, so that nobody finds it, see the path above"
+        f"{ZONE}: no server of example.net answers, so it can't be resolved; see the path above"
     )
 
 
 @settings(max_examples=50)
 @given(st.data())
 def test_whatever_is_answered_it_ends(data: st.DataObject) -> None:
-    """No reply, however odd, leads astray for good or breaks the judge."""
+    """No malformed reply causes an endless survey or an exception in diagnose."""
     names = st.sampled_from(["", "net", "example.net", ZONE, NS_A, "ns.hoster.org", "a.b"])
     kinds = st.sampled_from(["A", "AAAA", "NS", "CNAME", "DS"])
     values = st.lists(st.one_of(names, st.sampled_from([A, B, A6, HOSTER])), min_size=1, max_size=3)
@@ -252,10 +252,10 @@ def test_whatever_is_answered_it_ends(data: st.DataObject) -> None:
         assert count < 3000
         return data.draw(replies) if count < 16 else QueryResult("no answer")
 
-    (zone,) = wanted(CONFIG, OFFERS)
+    (zone,) = configured_zones(CONFIG, OFFERS)
     survey = Survey([("root", ROOT)], WAYS, TRUTH.own)
-    judge(drive(survey.zone(zone), ask), TRUTH)
-    list(judge_alias(drive(survey.alias("a.b", [ZONE]), ask), TRUTH, [ZONE]))
+    diagnose(drive(survey.zone(zone), ask), TRUTH)
+    list(diagnose_alias(drive(survey.alias("a.b", [ZONE]), ask), TRUTH, [ZONE]))
 
 
 # --- what is found ------------------------------------------------------------------------
@@ -305,65 +305,65 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
     [
         (
             no_delegation,
-            [f"{ZONE}: example.net doesn't delegate it (no such name), add there: {ADD}"],
+            [f"{ZONE}: example.net doesn't delegate it (no such name); add there: {ADD}"],
         ),
         (
             a_cname_instead,
             [
-                (f"{ZONE}: example.net doesn't delegate it (a CNAME to x.org is there), "
+                (f"{ZONE}: example.net doesn't delegate it (a CNAME to x.org is there); "
                 f"add there: {ADD}")
             ],
         ),
         (
             lambda net: net.put("example.net", ZONE, "NS", NS_A, "ns.hoster.org"),
             [
-                (f"{ZONE}: example.net doesn't name {NS_B} among its name servers, "
+                (f"{ZONE}: example.net doesn't name {NS_B} among its name servers; "
                 f"add there: {ZONE}. NS {NS_B}.; {NS_B}. A {B}")
             ],
         ),
         (
             lambda net: net.put("example.net", ZONE, "NS", NS_A),
             [
-                (f"{ZONE}: example.net doesn't name {NS_B}, ns.hoster.org among its name servers, "
+                (f"{ZONE}: example.net doesn't name {NS_B}, ns.hoster.org among its name servers; "
                 f"add there: {ZONE}. NS {NS_B}.; {ZONE}. NS ns.hoster.org.; {NS_B}. A {B}"),
-                (f"{ZONE}: its name servers are all reached by isp-a, with which the zone dies, "
-                "name one of another uplink, or one elsewhere"),
+                (f"{ZONE}: all its name servers are on isp-a, so the zone fails with that uplink; "
+                "add a name server on another uplink, or elsewhere"),
             ],
         ),
         (
             from_elsewhere,
             [
-                (f"{ZONE}: example.net names ns.old.example.net as name server, the zone itself "
-                "doesn't, remove it there, or add it to dns.server.nameservers"),
-                (f"{ZONE} at ns.old.example.net (192.0.2.99): is lame: it answers REFUSED, "
-                "let it serve the zone, or take it out of the NS records"),
+                (f"{ZONE}: example.net names ns.old.example.net as name server, but the zone "
+                "doesn't; remove it there, or add it to dns.server.nameservers"),
+                (f"{ZONE} at ns.old.example.net (192.0.2.99): is lame: it answers REFUSED; "
+                "make it serve the zone, or remove it from the NS records"),
             ],
         ),
         (
             lambda net: net.put("example.net", NS_B, "A"),
-            [f"{ZONE}: example.net gives no glue for {NS_B}, add there: {NS_B}. A {B}"],
+            [f"{ZONE}: example.net gives no glue for {NS_B}; add there: {NS_B}. A {B}"],
         ),
         (
             lambda net: net.put("example.net", NS_B, "A", "198.51.100.99"),
             [
-                (f"{ZONE}: example.net gives 198.51.100.99 for {NS_B}, which is {B}, "
+                (f"{ZONE}: example.net gives 198.51.100.99 for {NS_B}, which is {B}; "
                 f"remove there: {NS_B}. A 198.51.100.99; add there: {NS_B}. A {B}"),
-                (f"{ZONE} at {NS_B} (198.51.100.99): doesn't answer (no answer), "
-                "start it, or take it out of the NS records"),
+                (f"{ZONE} at {NS_B} (198.51.100.99): doesn't answer (no answer); "
+                "start it, or remove it from the NS records"),
             ],
         ),
         (
             lambda net: net.put("example.net", NS_A, "AAAA"),
             [
-                (f"{ZONE}: example.net gives {A} for {NS_A}, which is {A6}, {A}, "
+                (f"{ZONE}: example.net gives {A} for {NS_A}, which is {A6}, {A}; "
                 f"add there: {NS_A}. AAAA {A6}")
             ],
         ),
         (
             lambda net: net.put("example.net", ZONE, "DS", "1 8 2 00"),
             [
-                (f"{ZONE}: example.net has a DS record for it, but it isn't signed, remove that "
-                "record, or validating resolvers know nothing")
+                (f"{ZONE}: example.net has a DS record for it, but it isn't signed; remove that "
+                "record; validating resolvers can't resolve the zone")
             ],
         ),
         (
@@ -371,46 +371,46 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
                 "example.net", ZONE, "NS", NS_A, NS_B, "ns.hoster.org", ttl=172800
             ),
             [
-                (f"warning: {ZONE}: example.net has its delegation kept for 172800 s, shorten it "
-                "there if you may: an uplink's new address is known as late as that")
+                (f"warning: {ZONE}: example.net has a TTL of 172800 s for its delegation; lower it "
+                "there if possible: a new address of an uplink takes that long to be known")
             ],
         ),
         (
             lambda net: net.codes.update({HOSTER: "SERVFAIL"}),
-            [f"{ZONE}: no address is found of its name server ns.hoster.org"],
+            [f"{ZONE}: its name server ns.hoster.org has no address; add an address record for it"],
         ),
         (
             lambda net: net.servers.update({HOSTER: ("hoster.org",)}),
             [
-                (f"{HOSTER_AT}: is lame: it answers REFUSED, let it serve the zone, or take it "
-                "out of the NS records")
+                (f"{HOSTER_AT}: is lame: it answers REFUSED; make it serve the zone, or remove "
+                "it from the NS records")
             ],
         ),
         (
             lambda net: net.mute.add((HOSTER, "isp-b", None)),
             [
-                (f"{HOSTER_AT}: can't be reached over isp-b (no answer), see what filters it, or "
-                "why isp-b doesn't lead there")
+                (f"{HOSTER_AT}: can't be reached over isp-b (no answer); check for a filter, or "
+                "why isp-b doesn't reach it")
             ],
         ),
         (
             lambda net: net.mute.add((HOSTER, None, True)),
             [
-                (f"{HOSTER_AT}: answers by UDP and not by TCP over isp-a, isp-b, let TCP port 53 "
-                "in, resolvers need both (RFC 7766)")
+                (f"{HOSTER_AT}: answers by UDP, but not by TCP over isp-a, isp-b; open TCP port "
+                "53; resolvers need both (RFC 7766)")
             ],
         ),
         (
             lambda net: net.mute.add((B, None, False)),
             [
-                (f"{ZONE} at {NS_B} ({B}): answers by TCP and not by UDP, let UDP port 53 in, "
+                (f"{ZONE} at {NS_B} ({B}): answers by TCP, but not by UDP; open UDP port 53; "
                 "resolvers need both (RFC 7766)")
             ],
         ),
         (
             lambda net: net.mute.add((B, None, None)),
             [
-                (f"{ZONE} at {NS_B} ({B}): doesn't answer (no answer), start the daemon: "
+                (f"{ZONE} at {NS_B} ({B}): doesn't answer (no answer); start the daemon: "
                 "`ifdefault run`")
             ],
         ),
@@ -418,36 +418,36 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
             lambda net: net.local.update({"isp-b": "network is unreachable"}),
             [
                 ("warning: this host: network is unreachable over isp-b: "
-                f"{HOSTER} couldn't be asked")
+                f"{HOSTER} couldn't be queried; see ifdefault status")
             ],
         ),
         (
             stale,
             [
-                (f"{HOSTER_AT}: is stale: its serial 4294967295 is behind 1 of {NS_A} ({A}), see "
-                "why it doesn't transfer the zone: NOTIFY, who may, and with which key")
+                (f"{HOSTER_AT}: is stale: its serial 4294967295 is behind 1 of {NS_A} ({A}); "
+                "check why it doesn't transfer the zone: NOTIFY, access, and TSIG key")
             ],
         ),
         (
             lambda net: net.put(ZONE, ZONE, "NS", NS_A, "ns.hoster.org"),
             [
                 (f"{ZONE} at {HOSTER}, {B}, {A6}, {A}: has the NS records {NS_A}, ns.hoster.org, "
-                f"not {NS_A}, {NS_B}, ns.hoster.org, let the daemon take in the config: "
+                f"not {NS_A}, {NS_B}, ns.hoster.org; reload the config: "
                 "`ifdefault reload`")
             ],
         ),
         (
             no_address,
-            [f"{ZONE}: it has no address, the daemon publishes it: see `ifdefault dns`"],
+            [f"{ZONE}: it has no address; the daemon publishes it: see `ifdefault dns`"],
         ),
         (
             lambda net: net.put(ZONE, ZONE, "A", A, "192.0.2.7", ttl=30),
-            [f"{ZONE}: leads to 192.0.2.7 too, which no uplink of this host has, remove that"],
+            [f"{ZONE}: also resolves to 192.0.2.7, which no uplink of this host has; remove that"],
         ),
         (
             misled,
             [
-                (f"{ZONE} at {HOSTER}: leads to 192.0.2.7 and to no uplink of this host, the "
+                (f"{ZONE} at {HOSTER}: resolves to 192.0.2.7, but to no address of this host; the "
                 "daemon publishes it: see `ifdefault dns`")
             ],
         ),
@@ -464,7 +464,7 @@ def test_what_the_daemon_publishes_counts(net: Net) -> None:
     truth = replace(TRUTH, published={ZONE: frozenset((B,))})
     assert problems(net, truth=truth) == [
         (
-            f"{ZONE}: still leads to {A6} (isp-a), {A} (isp-a), which isn't published now, the "
+            f"{ZONE}: still resolves to {A6} (isp-a), {A} (isp-a), which isn't published now; the "
             "daemon publishes it: see `ifdefault dns`"
         )
     ]
@@ -494,7 +494,7 @@ def test_records_of_the_config_are_meant(net: Net) -> None:
 
 
 def by_update(*servers: Endpoint) -> DnsConfig:
-    """Our name stands in example.net, which others serve."""
+    """Our name is in example.net, which other servers serve."""
     return DnsConfig((NameConfig(ZONE, ttl=30),), updates=(UpdateConfig("example.net", servers),))
 
 
@@ -517,19 +517,19 @@ def test_another_host_may_share_a_name_there(theirs: Net) -> None:
     theirs.put("example.net", ZONE, "A", A, "192.0.2.7", ttl=60)
     assert problems(theirs, by_update()) == [
         (
-            f"warning: {ZONE}: leads to 192.0.2.7 too, which no uplink of this host has, remove "
-            "that, unless a host shares it"
+            f"warning: {ZONE}: also resolves to 192.0.2.7, which no uplink of this host has; "
+            "remove that, unless another host shares the name"
         ),
         (
-            f"{ZONE}: has a TTL of 60 s, 30 s is wanted, "
-            "a dead uplink is named for so long; let the server keep our TTL"
+            f"{ZONE}: has a TTL of 60 s instead of 30 s; "
+            "an uplink that is down stays published that long; make the server keep our TTL"
         ),
     ]
     theirs.put("example.net", ZONE, "A", "192.0.2.7", ttl=30)
     assert problems(theirs, by_update()) == [
         (
-            f"{ZONE}: leads to 192.0.2.7 and to no uplink of this host, the daemon publishes it: "
-            "see `ifdefault dns`"
+            f"{ZONE}: resolves to 192.0.2.7, but to no address of this host; the daemon "
+            "publishes it: see `ifdefault dns`"
         )
     ]
 
@@ -541,29 +541,26 @@ def test_what_else_is_wrong_there(theirs: Net) -> None:
     theirs.put("net", "example.net", "NS", "ns.hoster.org", "ns.gone.org")
     assert problems(theirs, by_update(Endpoint("192.0.2.66", 5353))) == [
         (
-            "example.net: net names ns.gone.org as name server, the zone itself doesn't, let it "
-            "serve the zone and be named by it, or remove it there"
+            "example.net: net names ns.gone.org as name server, but the zone doesn't; make it "
+            "serve the zone and add it to the NS records, or remove it there"
         ),
-        "example.net: no address is found of its name server ns.gone.org",
+        "example.net: its name server ns.gone.org has no address; add an address record for it",
         (
-            "example.net at 192.0.2.66 port 5353: is lame: it answers REFUSED, let it serve the "
-            "zone, or take it out of the config"
+            "example.net at 192.0.2.66 port 5353: is lame: it answers REFUSED; make it serve the "
+            "zone, or remove it from the config"
         ),
-        f"{ZONE}: is a CNAME to x.org, remove that: it is to have addresses",
+        f"{ZONE}: is a CNAME to x.org; remove that: the name must have addresses",
     ]
     config = DnsConfig((NameConfig("a.b.org"),), updates=(UpdateConfig("b.org", ()),))
     assert problems(theirs, config) == [
-        (
-            "b.org: org doesn't delegate it (no such name), have it delegated there, or write org "
-            "as the zone"
-        )
+        ("b.org: org doesn't delegate it (no such name); delegate it there, or use org as the zone")
     ]
 
 
 def test_a_root_that_is_silent(net: Net) -> None:
     net.mute.add((ROOT, None, None))
     assert problems(net)[0] == (
-        f"{ZONE}: no server of the root answers, so that nobody finds it, see the path above"
+        f"{ZONE}: no server of the root answers, so it can't be resolved; see the path above"
     )
 
 
@@ -577,34 +574,37 @@ def test_a_root_that_is_silent(net: Net) -> None:
         (
             "CNAME", (ZONE,), 86400,
             [
-                (f"warning: shop.hoster.org: its CNAME to {ZONE} is kept for 86400 s, shorten it: "
-                "whoever has it follows it as long as that")
+                (f"warning: shop.hoster.org: its CNAME to {ZONE} has a TTL of 86400 s; lower it: "
+                "resolvers cache it that long")
             ],
         ),
         (
             "A", (A, B), 30,
             [
-                (f"shop.hoster.org: has the addresses {B}, {A} fixed, so that it names dead "
-                f"uplinks too, make it a CNAME to {ZONE}")
+                (f"shop.hoster.org: has the fixed addresses {B}, {A}, even of uplinks "
+                f"that are down; make it a CNAME to {ZONE}")
             ],
         ),
         (
             "A", ("192.0.2.7",), 30,
             [
-                ("shop.hoster.org: leads to 192.0.2.7, which no uplink has, make it a CNAME to "
+                ("shop.hoster.org: resolves to 192.0.2.7, which no uplink has; make it a CNAME to "
                 f"{ZONE}")
             ],
         ),
         (
             "TXT", ("x",), 30,
             [
-                ("shop.hoster.org: leads nowhere (nothing of this type), make it a CNAME to "
+                ("shop.hoster.org: can't be resolved (no record of this type); make it a CNAME to "
                 f"{ZONE}")
             ],
         ),
         (
             "CNAME", ("shop.hoster.org",), 30,
-            ["shop.hoster.org: leads nowhere (CNAME shop.hoster.org), make it a CNAME to " + ZONE],
+            [
+                ("shop.hoster.org: can't be resolved (CNAME shop.hoster.org); "
+                f"make it a CNAME to {ZONE}")
+            ],
         ),
     ],
 )  # fmt: skip
@@ -614,7 +614,7 @@ def test_a_name_that_is_to_lead_here(
     net.put("hoster.org", "shop.hoster.org", kind, *values, ttl=ttl)
     survey = Survey([("root", ROOT)], WAYS, TRUTH.own)
     alias = drive(survey.alias("shop.hoster.org", [ZONE]), net)
-    found = judge_alias(alias, TRUTH, [ZONE])
+    found = diagnose_alias(alias, TRUTH, [ZONE])
     assert [f"{'warning: ' * each.warning}{each}" for each in found] == told
 
 
@@ -622,7 +622,7 @@ def test_a_name_that_is_to_lead_here(
 
 
 def test_the_records_for_the_parent() -> None:
-    (zone,) = wanted(CONFIG, OFFERS)
+    (zone,) = configured_zones(CONFIG, OFFERS)
     assert zone_file(delegate(zone)) == [
         "www.example.net.          3600 IN NS   ns-isp-a.www.example.net.",
         "www.example.net.          3600 IN NS   ns-isp-b.www.example.net.",
@@ -642,12 +642,14 @@ def test_each_zone_is_wanted_with_its_names_and_servers() -> None:
         execs=(ExecConfig("/x", "y.org"), ExecConfig("/y")),
     )
     nameservers = (("ns-isp-b.a.x.org", (B,)),)
-    assert wanted(config, OFFERS[1:]) == (
-        Wanted("a.x.org", (names[0], names[3]), True, nameservers, (Endpoint("192.0.2.1"),), 5353),
-        Wanted("x.org", (), servers=(Endpoint("192.0.2.2", 54),)),
-        Wanted("y.org", (names[1],)),
-        Wanted("", (names[2],)),
-        Wanted("", (names[4],)),
+    assert configured_zones(config, OFFERS[1:]) == (
+        ConfiguredZone(
+            "a.x.org", (names[0], names[3]), True, nameservers, (Endpoint("192.0.2.1"),), 5353
+        ),
+        ConfiguredZone("x.org", (), servers=(Endpoint("192.0.2.2", 54),)),
+        ConfiguredZone("y.org", (names[1],)),
+        ConfiguredZone("", (names[2],)),
+        ConfiguredZone("", (names[4],)),
     )
 
 

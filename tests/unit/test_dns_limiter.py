@@ -1,4 +1,4 @@
-"""How many answers a network gets."""
+"""Response rate limiting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from ifdefault.dns.limiter import MOST_CLIENTS, Limiter, network
+from ifdefault.dns.limiter import CLIENTS_MAX, Limiter, network
 
 
 def test_a_network_gets_so_many_a_second() -> None:
@@ -53,7 +53,7 @@ def test_networks(client: str, other: str, same: bool) -> None:
 
 def test_memory_is_bounded() -> None:
     limiter = Limiter(1)
-    for n in range(MOST_CLIENTS + 5000):
+    for n in range(CLIENTS_MAX + 5000):
         limiter.decide(f"{n >> 16}.{n >> 8 & 255}.{n & 255}.1", 0.0)
-        assert len(limiter._by_client) <= MOST_CLIENTS
-    assert len(limiter._by_network) <= MOST_CLIENTS
+        assert len(limiter._by_client) <= CLIENTS_MAX
+    assert len(limiter._by_network) <= CLIENTS_MAX

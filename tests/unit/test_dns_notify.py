@@ -1,4 +1,4 @@
-"""NOTIFY: by which ways, how often, and when it is enough."""
+"""NOTIFY: by which uplinks, how often, and when it ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AGAIN_S = 0.001
 
 
 class Way:
-    """A socket that remembers what it was to send, and where."""
+    """A socket that records what is sent, and where."""
 
     def __init__(self, uplink: str, sent: list[tuple[str, bytes, tuple[str, int]]]) -> None:
         self.uplink, self.sent, self.broken = uplink, sent, False
@@ -38,7 +38,7 @@ class Way:
 
 
 class Stage:
-    """A notifier with ways that go nowhere."""
+    """A notifier whose packets are only recorded."""
 
     def __init__(self, *uplinks: str) -> None:
         self.sent: list[tuple[str, bytes, tuple[str, int]]] = []
@@ -67,7 +67,7 @@ class Stage:
     def answer(self, rcode: dns.rcode.Rcode = dns.rcode.NOERROR, client: str = ADDRESS) -> None:
         reply = dns.message.make_response(dns.message.from_wire(self.sent[-1][1]))
         reply.set_rcode(rcode)
-        self.notifier.hear(reply.to_wire(), client)
+        self.notifier.receive(reply.to_wire(), client)
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_message() -> None:
     async def main() -> None:
         stage = Stage("isp-a")
-        stage.notifier.tell(SECONDARY, "www.example", 7, [])
+        stage.notifier.notify(SECONDARY, "www.example", 7, [])
         ((_, data, where),) = stage.sent
         stage.notifier.close()
         message = dns.message.from_wire(data)
@@ -93,7 +93,7 @@ def test_the_message() -> None:
 def test_it_is_signed_if_there_is_a_key() -> None:
     async def main() -> None:
         stage = Stage("isp-a")
-        stage.notifier.tell(Secondary(ADDRESS, 53, KEY), "www.example", 7, [])
+        stage.notifier.notify(Secondary(ADDRESS, 53, KEY), "www.example", 7, [])
         stage.notifier.close()
         key = dns.tsig.Key(KEY.name, KEY.secret, KEY.algorithm)
         assert dns.message.from_wire(stage.sent[0][1], keyring=key).had_tsig
@@ -105,7 +105,7 @@ def test_each_time_by_another_way_and_then_no_more() -> None:
     async def main() -> None:
         stage = Stage("isp-a", "isp-b", "isp-c")
         stage.ways[1].broken = True
-        stage.notifier.tell(SECONDARY, "www.example", 7, ["isp-b", "isp-c"])
+        stage.notifier.notify(SECONDARY, "www.example", 7, ["isp-b", "isp-c"])
         await stage.until_told()
         assert stage.uplinks == ["isp-b", "isp-c", "isp-a", "isp-b", "isp-c"]
         assert stage.told == [f"secondary {ADDRESS}: no answer to NOTIFY of www.example, serial 7"]
@@ -117,10 +117,10 @@ def test_an_answer_is_enough() -> None:
     async def main() -> None:
         stage = Stage("isp-a")
         other = Secondary("192.0.2.54", 53)
-        stage.notifier.tell(SECONDARY, "www.example", 7, [])
+        stage.notifier.notify(SECONDARY, "www.example", 7, [])
         stage.answer(client="192.0.2.54")  # not the one that was told
         stage.answer()
-        stage.notifier.tell(other, "www.example", 7, [])
+        stage.notifier.notify(other, "www.example", 7, [])
         await stage.until_told()
         assert [where[0] for _, _, where in stage.sent] == [ADDRESS] + [other.address] * 5
         assert all(ADDRESS not in event for event in stage.told)
@@ -128,14 +128,14 @@ def test_an_answer_is_enough() -> None:
     asyncio.run(main())
 
 
-def test_a_refusal_is_told_and_is_enough() -> None:
+def test_a_refusal_is_reported_and_ends_it() -> None:
     async def main() -> None:
         stage = Stage("isp-a")
-        stage.notifier.tell(SECONDARY, "www.example", 7, [])
+        stage.notifier.notify(SECONDARY, "www.example", 7, [])
         stage.answer(dns.rcode.REFUSED)
         stage.answer(dns.rcode.REFUSED)
         assert stage.told == [
-            f"secondary {ADDRESS}: REFUSED is its answer to NOTIFY of www.example, serial 7"
+            f"secondary {ADDRESS}: answered REFUSED to NOTIFY of www.example, serial 7"
         ]
 
     asyncio.run(main())
@@ -144,9 +144,9 @@ def test_a_refusal_is_told_and_is_enough() -> None:
 def test_a_newer_serial_takes_its_place() -> None:
     async def main() -> None:
         stage = Stage("isp-a")
-        stage.notifier.tell(SECONDARY, "www.example", 7, [])
-        stage.notifier.tell(SECONDARY, "other.example", 3, [])
-        stage.notifier.tell(SECONDARY, "www.example", 8, [])
+        stage.notifier.notify(SECONDARY, "www.example", 7, [])
+        stage.notifier.notify(SECONDARY, "other.example", 3, [])
+        stage.notifier.notify(SECONDARY, "www.example", 8, [])
         async with asyncio.timeout(10):
             while len(stage.told) < 2:
                 await asyncio.sleep(0)
@@ -162,8 +162,8 @@ def test_a_newer_serial_takes_its_place() -> None:
 def test_without_a_way_it_waits_for_one() -> None:
     async def main() -> None:
         stage = Stage()
-        stage.notifier.tell(Secondary("2001:db8::53", 53), "www.example", 7, [])
-        stage.notifier.tell(SECONDARY, "www.example", 7, [])
+        stage.notifier.notify(Secondary("2001:db8::53", 53), "www.example", 7, [])
+        stage.notifier.notify(SECONDARY, "www.example", 7, [])
         stage.ways.append(Way("isp-a", stage.sent))
         await stage.until(1)
         stage.notifier.close()
@@ -176,8 +176,8 @@ def test_without_a_way_it_waits_for_one() -> None:
 def test_any_packet_may_come(packet: bytes) -> None:
     async def main() -> None:
         stage = Stage("isp-a")
-        stage.notifier.tell(SECONDARY, "www.example", 7, [])
-        stage.notifier.hear(packet, ADDRESS)
+        stage.notifier.notify(SECONDARY, "www.example", 7, [])
+        stage.notifier.receive(packet, ADDRESS)
         await stage.until_told()
         assert len(stage.sent) == 5
 

@@ -1,4 +1,4 @@
-"""The order in which addresses are handed out: fair over a cycle, even within it."""
+"""The order of addresses in responses: exact shares over a cycle, evenly distributed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.dns.order import RecordOrder, order, rotation, smooth, together
+from ifdefault.dns.order import RecordOrder, combine, order, rotation, smooth
 from ifdefault.model.dns import AddressRecord, Policy
 
 GROUPS = st.integers(0, 5).map(lambda n: tuple(bytes([65 + at]) for at in range(n)))
@@ -73,7 +73,7 @@ def test_policies(policy: Policy, uplink: str, found: list[bytes]) -> None:
 
 
 def test_in_step() -> None:
-    both = together(
+    both = combine(
         [rotation((b"1", b"2")), rotation((b"a", b"b", b"c"))], lambda taken: sum(taken, ())
     )
     assert [b"".join(each) for each in takes(both, 3)] == [b"12abc", b"21bca", b"12cab"]

@@ -1,4 +1,4 @@
-"""How the embedded server says it: the protocol, EDNS, cookies, limits and transfers."""
+"""The protocol of the embedded server: EDNS, cookies, limits and transfers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import dns.rrset
 import dns.tsigkeyring
 import pytest
 
-from ifdefault.dns.answer import MOST_MEMORY, Responder
+from ifdefault.dns.answer import CACHE_BYTES_MAX, Responder
 from ifdefault.dns.limiter import Limiter
-from ifdefault.dns.shape import MOST_UDP
+from ifdefault.dns.shape import UDP_MAX
 from ifdefault.dns.table import Table
 from ifdefault.model.dns import AddressRecord
 from tests.unit.dnszones import (
@@ -158,7 +158,7 @@ def test_edns_only_to_those_who_speak_it() -> None:
     server = responder()
     assert ask(server, asking("")).edns == -1
     got = ask(server, asking("", use_edns=0, payload=4096))
-    assert (got.edns, got.payload, got.ednsflags) == (0, MOST_UDP, 0)
+    assert (got.edns, got.payload, got.ednsflags) == (0, UDP_MAX, 0)
     assert ask(server, asking("", want_dnssec=True)).ednsflags == dns.flags.DO
     flags = ask(server, asking("", use_edns=0, ednsflags=0x4321)).ednsflags
     assert flags == 0
@@ -193,9 +193,7 @@ def test_who_asks_for_anything_gets_no_lever_by_options_either() -> None:
                 assert len(answer) <= 1.5 * len(wire)
 
 
-@pytest.mark.parametrize(
-    ("payload", "most"), [(None, 512), (0, 512), (512, 512), (65535, MOST_UDP)]
-)
+@pytest.mark.parametrize(("payload", "most"), [(None, 512), (0, 512), (512, 512), (65535, UDP_MAX)])
 def test_what_is_too_large(payload: int | None, most: int) -> None:
     server = responder()
     asked = asking("long", "TXT", use_edns=payload is not None and 0, payload=payload or 0)
@@ -221,7 +219,7 @@ def test_addresses_that_were_not_asked_for_are_left_out_first() -> None:
 
 
 def learn(server: Responder, client: str = CLIENT, now: float = 0.0) -> bytes:
-    """A whole cookie, as the server gives it to who has none."""
+    """A complete cookie, as the server sends it to a client without one."""
     asked = asking("", use_edns=0, options=[option(COOKIE, b"12345678")])
     (got,) = ask(server, asked, client=client, now=now).options
     whole: bytes = got.to_wire()
@@ -342,12 +340,12 @@ def test_only_what_comes_again_to_the_byte_has_its_own_place() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     server = responder()
-    least = room = server._room
+    least = room = server._free_bytes
     for n in range(6000):
         asked = query(f"{n}.{ZONE}").to_wire()
         server.udp(asked, CLIENT, f"uplink-{n % 20}", 0.0)
-        least, room = min(least, server._room), server._room
-        assert 0 <= room <= MOST_MEMORY
+        least, room = min(least, server._free_bytes), server._free_bytes
+        assert 0 <= room <= CACHE_BYTES_MAX
     assert least < 10_000
     for n in range(200):
         assert server.udp(asked, CLIENT, f"uplink-{n}", 0.0)

@@ -1,4 +1,4 @@
-"""What the DNS is to say, from what uplinks offer and what was decided."""
+"""The data to publish, by the uplinks' addresses and the decision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from ifdefault.dns.publish import DOUBTED_TTL_S, held, nameserver, next_serial, publish, serve
+from ifdefault.dns.publish import (
+    DEGRADED_TTL_S,
+    names_in_zone,
+    nameserver,
+    next_serial,
+    publish,
+    serve,
+)
 from ifdefault.model.address import is_private
 from ifdefault.model.dns import (
     CandidateAddresses,
@@ -84,7 +91,7 @@ def test_failover_names_the_best_alone() -> None:
 
 def test_the_ttl_drops_while_one_of_its_uplinks_works_badly() -> None:
     every = decided("isp-a", "isp-b", "isp-c")
-    assert say(every, doubted=["isp-a"]).ttl == DOUBTED_TTL_S
+    assert say(every, doubted=["isp-a"]).ttl == DEGRADED_TTL_S
     assert say(every, doubted=["isp-a"], uplinks=("isp-b",)).ttl == 30
     assert say(every).ttl == 30
 
@@ -124,12 +131,12 @@ def test_a_delegated_zone_has_its_own_names() -> None:
         server=ServerConfig(("www.example",)), updates=(UpdateConfig("example", ()),)
     )
     names = tuple(Published(name, "rotate", 30) for name in ("www.example", "mail.example"))
-    assert [each.name for each in held(config, names, "example")] == ["mail.example"]
-    assert [each.name for each in held(config, names, "www.example")] == ["www.example"]
+    assert [each.name for each in names_in_zone(config, names, "example")] == ["mail.example"]
+    assert [each.name for each in names_in_zone(config, names, "www.example")] == ["www.example"]
 
 
 def test_glue_stays_whatever_is_dead() -> None:
-    """The parent's delegation names it as well, and a resolver steers around it by itself."""
+    """The delegation at the parent has it as well, and resolvers avoid it by themselves."""
     config = DnsConfig(server=ServerConfig(("example",)))
     (zone,) = serve(config, (say(decided("isp-b")),), ALL)
     assert len(zone.nameservers) == 3

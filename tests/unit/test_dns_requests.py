@@ -1,4 +1,4 @@
-"""Asking and updating over sockets, where a server, or somebody else, says what it shouldn't."""
+"""Queries and updates over sockets, with wrong answers from servers and others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from ifdefault.dns import client, tsig, wire
 from ifdefault.frontend import requests
 from ifdefault.frontend.client import query, tsig_key_file, update
-from ifdefault.frontend.client.query import NoReply, Said
+from ifdefault.frontend.client.query import Answer, NoReply
 from ifdefault.frontend.requests import RequestRunner
 from ifdefault.ipc.messages import Query, Reply, Update
 
@@ -26,7 +26,7 @@ Answers = Callable[[bytes], list[bytes]]
 
 
 def replied(message: bytes, code: int = 0) -> bytes:
-    """The header and the question of a message, as an answer."""
+    """The header and question of a response to a message."""
     plain, _ = tsig.split(message)
     end = wire.read_name(plain, wire.HEADER.size)[1] + wire.TWO.size
     flags = int.from_bytes(plain[2:4], "big") | wire.QR | wire.AA | code
@@ -44,7 +44,7 @@ def stream() -> socket.socket:
 
 
 async def updated(answer: Answers, key_path: str = "") -> None:
-    """Have an update done by a server that answers with these bytes, and closes."""
+    """Send an update to a server that responds with these bytes, and closes."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         size = int.from_bytes(await reader.readexactly(2), "big")
@@ -96,11 +96,14 @@ def test_it_is_done_and_signed(key: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (lambda m: [], "127.0.0.1: it closed the connection without an answer"),
-        (lambda m: [b"\0\x20half"], "127.0.0.1: it closed the connection without an answer"),
-        (lambda m: framed(b"\0\0" + replied(m)[2:]), "127.0.0.1: its answer is to something else"),
-        (lambda m: framed(m), "127.0.0.1: its answer is to something else"),
-        (lambda m: framed(replied(m)[:14]), "127.0.0.1: a name without an end"),
+        (lambda m: [], "127.0.0.1: it closed the connection without a response"),
+        (lambda m: [b"\0\x20half"], "127.0.0.1: it closed the connection without a response"),
+        (
+            lambda m: framed(b"\0\0" + replied(m)[2:]),
+            "127.0.0.1: the response doesn't match the request",
+        ),
+        (lambda m: framed(m), "127.0.0.1: the response doesn't match the request"),
+        (lambda m: framed(replied(m)[:14]), "127.0.0.1: unterminated name"),
         (lambda m: framed(replied(m, 5)), "127.0.0.1 refuses: REFUSED"),
         (lambda m: framed(replied(m, 2)), "127.0.0.1 refuses: SERVFAIL"),
         (lambda m: framed(replied(m, 7)), "www.example.net is a CNAME at 127.0.0.1"),
@@ -114,12 +117,12 @@ def test_it_is_not_done(answer: Answers, said: str) -> None:
 
 def test_an_answer_that_is_not_signed_rightly(key: str) -> None:
     wrong: dict[str, Answers] = {
-        "127.0.0.1: its answer isn't signed": lambda m: framed(replied(m)),
+        "127.0.0.1: the response isn't signed": lambda m: framed(replied(m)),
         "127.0.0.1 refuses: NOTAUTH (BADKEY)": lambda m: framed(unknown_key(m)),
-        "127.0.0.1: its answer is signed wrongly (BADSIG)": lambda m: framed(
+        "127.0.0.1: invalid signature of the response (BADSIG)": lambda m: framed(
             signed(m, key, time.time())[:-30] + bytes(30)
         ),
-        "127.0.0.1: its answer is signed wrongly (BADTIME)": lambda m: framed(
+        "127.0.0.1: invalid signature of the response (BADTIME)": lambda m: framed(
             signed(m, key, time.time() - 900)
         ),
     }
@@ -130,14 +133,14 @@ def test_an_answer_that_is_not_signed_rightly(key: str) -> None:
 
 
 def test_a_key_that_is_not_there() -> None:
-    with pytest.raises(NoReply, match="this host: /nowhere/key: there is no such file"):
+    with pytest.raises(NoReply, match="this host: /nowhere/key: no such file"):
         asyncio.run(updated(lambda m: [], "/nowhere/key"))
 
 
 # --- a query ------------------------------------------------------------------------------
 
 
-async def asked(answer: Answers, *, wanted: str = "A", recurse: bool = False) -> Said:
+async def asked(answer: Answers, *, wanted: str = "A", recurse: bool = False) -> Answer:
     """Ask a server that answers each packet with these."""
 
     class Server(asyncio.DatagramProtocol):
@@ -167,7 +170,7 @@ def addressed(message: bytes) -> bytes:
 def test_only_the_answer_counts() -> None:
     noise = [b"", b"\0" * 12, bytes(600)]
     told = asyncio.run(asked(lambda m: [*noise, m, b"\0\0" + addressed(m)[2:], addressed(m)]))
-    assert told == Said(("192.0.2.1",), 30)
+    assert told == Answer(("192.0.2.1",), 30)
 
 
 def test_it_is_asked_again() -> None:
@@ -177,7 +180,7 @@ def test_it_is_asked_again() -> None:
         packets.append(message)
         return [replied(message)] if len(packets) == 3 else []
 
-    assert asyncio.run(asked(third)) == Said((), 0)
+    assert asyncio.run(asked(third)) == Answer((), 0)
     assert len(set(packets)) == 1
 
 
@@ -186,12 +189,15 @@ def test_it_is_asked_again() -> None:
     [
         (lambda m: [], "127.0.0.1: no answer in 0.2 s"),
         (lambda m: [replied(m, 5)], "127.0.0.1 refuses: REFUSED"),
-        (lambda m: [addressed(m)[:-1]], "127.0.0.1: its answer can't be read: a record without"),
+        (lambda m: [addressed(m)[:-1]], "127.0.0.1: malformed response: truncated record"),
         (
             lambda m: [m[:2] + b"\x86" + replied(m)[3:]],
-            "127.0.0.1: its answer doesn't fit into UDP",
+            "127.0.0.1: truncated response",
         ),
-        (lambda m: [m[:2] + b"\x80" + replied(m)[3:]], "127.0.0.1 refuses: it isn't authoritative"),
+        (
+            lambda m: [m[:2] + b"\x80" + replied(m)[3:]],
+            "127.0.0.1 refuses: it is not authoritative",
+        ),
     ],
 )
 def test_no_reply(monkeypatch: pytest.MonkeyPatch, answer: Answers, said: str) -> None:
@@ -202,9 +208,9 @@ def test_no_reply(monkeypatch: pytest.MonkeyPatch, answer: Answers, said: str) -
 
 
 def test_no_such_name_and_a_resolver_that_isn_t_authoritative() -> None:
-    assert asyncio.run(asked(lambda m: [replied(m, 3)])) == Said((), 0)
+    assert asyncio.run(asked(lambda m: [replied(m, 3)])) == Answer((), 0)
     own = asyncio.run(asked(lambda m: [m[:2] + b"\x80" + replied(m)[3:]], recurse=True))
-    assert own == Said((), 0)
+    assert own == Answer((), 0)
 
 
 def test_a_closed_port() -> None:
@@ -224,7 +230,7 @@ def test_a_closed_port() -> None:
 
 
 def test_the_later_update_of_a_name_ends_the_earlier() -> None:
-    """Whose connection is cut before the later one is sent; another name's goes on."""
+    """Its connection is closed before the later one is sent; that of another name continues."""
     told: list[Reply] = []
     heard: list[tuple[str, bool]] = []
 
@@ -250,12 +256,12 @@ def test_the_later_update_of_a_name_ends_the_earlier() -> None:
         def order(number: int, name: str, address: str) -> Update:
             return Update(number, HOME, port, "", "example.net", name, 30, (address,), ())
 
-        its.take(order(1, "www.example.net", "192.0.2.1"), stream())
+        its.start(order(1, "www.example.net", "192.0.2.1"), stream())
         while not heard:
             await asyncio.sleep(0)
         for number in range(2, 5):  # of these only the last gets as far as that
-            its.take(order(number, "www.example.net", f"192.0.2.{number}"), stream())
-        its.take(order(5, "ftp.example.net", "192.0.2.5"), stream())
+            its.start(order(number, "www.example.net", f"192.0.2.{number}"), stream())
+        its.start(order(5, "ftp.example.net", "192.0.2.5"), stream())
         while len(told) < 5 or len(heard) < 4:
             await asyncio.sleep(0)
         server.close()
@@ -265,7 +271,7 @@ def test_the_later_update_of_a_name_ends_the_earlier() -> None:
         ("192.0.2.1", True), ("192.0.2.1", False), ("192.0.2.4", True),
     ]  # fmt: skip
     by_number = {reply.number: reply.error for reply in told}
-    given_up = "this host: given up for a later one"
+    given_up = "this host: superseded by a later update"
     assert by_number == {1: given_up, 2: given_up, 3: given_up, 4: "", 5: ""}
 
 
@@ -274,8 +280,8 @@ def test_what_is_too_much_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Reply] = []
     sock = stream()
     for each in (sock, None):
-        RequestRunner(told.append).take(Query(3, HOME, 53, "example.net", "A", False), each)
-    assert told == [Reply(3, "this host: too much is asked at once")] * 2
+        RequestRunner(told.append).start(Query(3, HOME, 53, "example.net", "A", False), each)
+    assert told == [Reply(3, "this host: too many requests at once")] * 2
     assert sock.fileno() == -1
 
 

@@ -1,4 +1,4 @@
-"""What is prepared of a zone: hints in HTTPS records, and the zone as a secondary gets it."""
+"""The tables of the embedded server: hints in HTTPS records, and zone transfers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TCP connections of the name server, where the network has no part in it."""
+"""TCP connections of the DNS server, as far as they need no network."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from ifdefault.frontend.server import tcp
-from ifdefault.frontend.server.tcp import Streams
+from ifdefault.frontend.server.tcp import TcpServer
 
 _ROOM = 10
 
 
 @contextmanager
 def few_descriptors() -> Iterator[None]:
-    """This process may open a few more, no matter how many it has."""
+    """This process may open only a few more."""
     used = {int(name) for name in os.listdir("/proc/self/fd")}
     free = [number for number in range(max(used) + _ROOM + 2) if number not in used]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -38,10 +38,10 @@ def listener() -> socket.socket:
 
 
 def test_a_host_without_descriptors() -> None:
-    """The longest idle make room, and nothing turns in circles meanwhile."""
+    """The longest idle connections are closed, without a busy loop."""
 
     async def main() -> None:
-        served = Streams(lambda query, client, uplink: (query[::-1],))
+        served = TcpServer(lambda query, client, uplink: (query[::-1],))
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
             sock = stack.enter_context(listener())
@@ -65,10 +65,10 @@ def test_a_host_without_descriptors() -> None:
 
 
 def test_the_more_there_are_the_sooner_they_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that asks again and again stays, one that is idle doesn't."""
+    """An active connection stays open, an idle one doesn't."""
 
     async def main() -> None:
-        served = Streams(lambda query, client, uplink: (query,))
+        served = TcpServer(lambda query, client, uplink: (query,))
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
             sock = stack.enter_context(listener())

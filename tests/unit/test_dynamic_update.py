@@ -1,4 +1,4 @@
-"""The outlet for dynamic updates among made-up servers: what it sends, when, and what it tells."""
+"""The dynamic update publisher with fake servers: what it sends, when, and what it reports."""
 
 from __future__ import annotations
 
@@ -108,10 +108,10 @@ class Stage:
         its = tuple(UpdateConfig(zone, tuple(servers)) for zone in zones)
         config = Config((), dns=DnsConfig(updates=its))
         publish = Publish(config, (), (), tuple(published), tuple(ways))
-        self.updates.take(asyncio.get_running_loop().time(), publish)
+        self.updates.publish(asyncio.get_running_loop().time(), publish)
 
     def states(self) -> dict[tuple[str, str], str]:
-        return {(each.where, each.name): each.state for each in self.updates.standings()}
+        return {(each.where, each.name): each.state for each in self.updates.statuses()}
 
     def events(self) -> list[str]:
         return [event.text for event in self.event_log.recent(100) if event.kind == "dns"]
@@ -214,7 +214,7 @@ def test_a_zone_whose_server_is_silent_holds_up_no_other(tmp_path: Path) -> None
             Published(n, "rotate", 30, (AddressRecord("isp", A),)) for n in (WWW, "example.org")
         ]
         config = Config((), dns=DnsConfig(updates=updates))
-        stage.updates.take(0, Publish(config, (), (), tuple(names), (WAN0,)))
+        stage.updates.publish(0, Publish(config, (), (), tuple(names), (WAN0,)))
         await stage.until(lambda: stage.states().get((TWO.address, "example.org")) == "current")
 
     tell(tmp_path, servers, story)
@@ -230,7 +230,7 @@ def test_each_try_is_another_server_by_another_way(tmp_path: Path) -> None:
             (ONE.address, "isp-a"), (TWO.address, "isp-b"),
             (ONE.address, "isp-b"), (TWO.address, "isp-a"),
         ]  # fmt: skip
-        details = {each.where: each.detail for each in stage.updates.standings()}
+        details = {each.where: each.detail for each in stage.updates.statuses()}
         assert details == dict.fromkeys((ONE.address, TWO.address), "no answer in 5 s")
         del servers.errors[TWO.address]
         await stage.current()
@@ -243,13 +243,13 @@ def test_each_try_is_another_server_by_another_way(tmp_path: Path) -> None:
     tell(tmp_path, servers, story)
 
 
-def test_a_server_that_refuses_is_told_of_though_another_took_it(tmp_path: Path) -> None:
+def test_a_refusal_is_shown_though_another_server_accepted(tmp_path: Path) -> None:
     servers = Servers(errors={ONE.address: f"{ONE.address} refuses: NOTAUTH (BADKEY)"})
 
     async def story(stage: Stage) -> None:
         stage.say({WWW: [A]}, servers=(ONE, TWO))
         await stage.until(lambda: stage.states().get((TWO.address, WWW)) == "current")
-        first, second = stage.updates.standings()
+        first, second = stage.updates.statuses()
         assert (first.state, first.detail) == ("failing", "NOTAUTH (BADKEY)")
         assert (first.seen, second.seen) == ((A,), (A,))
         assert second.detail == "serial 7"
@@ -296,13 +296,13 @@ def test_a_memory_that_can_t_be_read_is_passed_over(tmp_path: Path, text: str) -
         stage.servers.on_disk = lambda: {ZONE: {WWW: [A]}}
         stage.say({WWW: [A]})
         await stage.current()
-        assert stage.events()[0].startswith(f"{UPDATES} is passed over: ")
+        assert stage.events()[0].startswith(f"{UPDATES}: ignored: ")
         assert stage.remembered() == {ZONE: {WWW: [A]}}
 
     tell(tmp_path, Servers(), story)
 
 
-def test_what_can_t_be_put_on_disk_is_said_and_told(tmp_path: Path) -> None:
+def test_what_can_t_be_saved_is_published_and_logged(tmp_path: Path) -> None:
     (tmp_path / f".{UPDATES}.new").mkdir()
 
     async def story(stage: Stage) -> None:
@@ -316,7 +316,7 @@ def test_what_can_t_be_put_on_disk_is_said_and_told(tmp_path: Path) -> None:
 
 
 def test_the_zone_s_other_servers_are_looked_at(tmp_path: Path) -> None:
-    """Where the one that takes updates doesn't know them, the resolver does."""
+    """Addresses that the updated server doesn't know are looked up by the resolver."""
     hosts = ("ns1.example.net", "ns2.example.com", r"no\032host")
     servers = Servers({hosts[0]: {ONE.address, "::ffff:192.0.2.77"}}, nameservers=hosts)
 
@@ -337,7 +337,9 @@ def test_the_zone_s_other_servers_are_looked_at(tmp_path: Path) -> None:
 def test_zones_that_are_configured_no_more_are_let_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(update, "DOUBT_S", 0.02)  # whether what was left there is gone for good
+    monkeypatch.setattr(
+        update, "UNKNOWN_OUTCOME_S", 0.02
+    )  # whether what was left there is gone for good
     servers = Servers()
 
     async def story(stage: Stage) -> None:
@@ -357,8 +359,8 @@ def test_without_a_way_it_waits_for_one(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         stage.say({WWW: [A]}, ways=())
         await stage.until(lambda: "failing" in stage.states().values())
-        (standing,) = stage.updates.standings()
-        assert standing.detail == "no uplink that works leads to it"
+        (standing,) = stage.updates.statuses()
+        assert standing.detail == "no usable uplink reaches it"
         assert not stage.servers.sent
         stage.say({WWW: [A]})
         await stage.current()

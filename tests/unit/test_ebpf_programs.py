@@ -1,4 +1,4 @@
-"""The hook on connect(): whose the slots are, what the hook is for, and its instructions."""
+"""The programs on connect(): slots, behaviour, and instructions."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def test_two_of_three_leave_one_after_the_other(weights: dict[str, int], order: 
 # --- the hook that a config needs ----------------------------------------------------------
 
 
-def test_none_is_needed_for_the_normal_default_alone() -> None:
-    assert balance.wanted(config(OutgoingConfig()), UPLINKS, decision("abc")) is None
+def test_none_is_needed_without_balance() -> None:
+    assert balance.desired_hook(config(OutgoingConfig()), UPLINKS, decision("abc")) is None
     rule = OutgoingRule(("a",), to=("192.0.2.0/24",))
     plain = config(OutgoingConfig(rules=(rule,)))
-    assert balance.wanted(plain, UPLINKS, decision("abc")) is None
+    assert balance.desired_hook(plain, UPLINKS, decision("abc")) is None
 
 
 def test_members_are_the_usable_of_the_lowest_rank() -> None:
@@ -96,10 +96,10 @@ def test_members_are_the_usable_of_the_lowest_rank() -> None:
     ranked = replace(
         ranked, uplinks=tuple(replace(u, rank=int(u.name == "a")) for u in ranked.uplinks)
     )
-    found = balance.wanted(ranked, uplinks, decision("abc"))
+    found = balance.desired_hook(ranked, uplinks, decision("abc"))
     assert found is not None
     assert {f: set(marks) for f, marks in found.marks} == {4: {0x22, 0x23}, 6: {0x22}}
-    alone = balance.wanted(ranked, uplinks, decision("a"))
+    alone = balance.desired_hook(ranked, uplinks, decision("a"))
     assert alone is not None
     assert {f: set(marks) for f, marks in alone.marks} == {4: {0x21}, 6: {0x21}}
 
@@ -111,19 +111,19 @@ def test_a_group_leaves_by_the_first_usable_in_each_family() -> None:
         OutgoingRule(("b", "c"), cgroups=("/z",)),
     )
     uplinks = (*UPLINKS[:2], uplink("c", families=(4,)))
-    found = balance.wanted(config(OutgoingConfig(rules=rules)), uplinks, decision("ac", "ab"))
+    found = balance.desired_hook(config(OutgoingConfig(rules=rules)), uplinks, decision("ac", "ab"))
     assert found is not None
     assert found.cgroups == (("/x", 0x23, 0x22), ("/y", 0x21, 0x21), ("/z", 0x23, 0x22))
     assert (found.marks, found.spared) == ((), ())
     # none is usable: the last that has the family
-    found = balance.wanted(config(OutgoingConfig(rules=rules)), uplinks, decision("a"))
+    found = balance.desired_hook(config(OutgoingConfig(rules=rules)), uplinks, decision("a"))
     assert found is not None
     assert found.cgroups[0] == ("/x", 0x22, 0x22)
 
 
 def test_what_rules_select_is_spared() -> None:
     rule = OutgoingRule(("a",), to=("192.0.2.0/24",), transport="tcp", ports=((25, 25),))
-    found = balance.wanted(
+    found = balance.desired_hook(
         config(replace(BALANCE, rules=(rule,), sticky=True)), UPLINKS, decision("abc")
     )
     assert found is not None
@@ -148,7 +148,7 @@ HOOKS = {
 
 @pytest.mark.parametrize("name", HOOKS)
 def test_programs_end_and_jump_within(name: str) -> None:
-    """The kernel's verifier sees the rest, in the network tests."""
+    """The network tests run the kernel's verifier."""
     connecting = [programs.connect(HOOKS[name], family, 1, 3, 4) for family in (4, 6)]
     for code in (*connecting, programs.sock_create(1, 4)):
         assert len(code) % 8 == 0

@@ -1,4 +1,4 @@
-"""Turns: all sockets get theirs, and none keeps the loop."""
+"""FairPoll: all sockets are served, and none blocks the loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import time
 from contextlib import ExitStack
 
-from ifdefault.frontend.server.fair_poll import IDLE, READ, WRITE, Turns
+from ifdefault.frontend.server.fair_poll import IDLE, READ, WRITE, FairPoll
 
 _TURN_S, _LONG_S = 0.002, 0.001
 
@@ -16,7 +16,7 @@ def test_all_get_theirs_while_others_wait() -> None:
     """Thirty sockets are always ready, and a turn has time for two or three of them."""
 
     async def main() -> None:
-        turns, calls = Turns(_TURN_S), [0] * 30
+        turns, calls = FairPoll(_TURN_S), [0] * 30
         with ExitStack() as stack:
             for n in range(len(calls)):
                 ours, theirs = map(stack.enter_context, socket.socketpair())
@@ -42,7 +42,7 @@ def test_all_get_theirs_while_others_wait() -> None:
 
 def test_what_a_socket_is_called_for() -> None:
     async def main() -> None:
-        turns, calls = Turns(_TURN_S), list[int]()
+        turns, calls = FairPoll(_TURN_S), list[int]()
         ours, theirs = socket.socketpair()
         with ours, theirs:
             turns.add(ours, lambda: calls.append(1))

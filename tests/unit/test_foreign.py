@@ -1,4 +1,4 @@
-"""What others' rulesets do to marks, as the programs print them; what networkd would take away."""
+"""Marks in other programs' rulesets as these print them, and systemd-networkd's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of forwarded services: what it holds, who is checked, where a connection goes."""
+"""The table of [[forward]] services: its text, the checked servers, the server of a connection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def uplink(number: int, *addresses: str) -> Uplink:
         interface=f"wan{number}",
         table=1000 + number,
         arrival_mark=number << 24,
-        chosen_mark=(number | 32) << 24,
+        outgoing_mark=(number | 32) << 24,
         mark_mask=0x3F000000,
         addresses=tuple(Address(6 if ":" in a else 4, f"wan{number}", a, 24) for a in addresses),
     )
@@ -71,17 +71,17 @@ def test_services_of_the_same_servers_share_a_chain() -> None:
 
 
 def test_services_offered_on_the_same_uplinks_share_their_maps() -> None:
-    """In whatever order the config names them."""
+    """In any order of the config."""
     there = [("isp-1", "isp-2"), ("isp-2", "isp-1"), ("isp-2",)]
     found = lines(*(forward(f"tcp:{n}", ONE, uplinks=names) for n, names in enumerate(there, 1)))
     assert [line for line in found if "daddr" in line] == [
-        "ip daddr { 198.51.100.10, 203.0.113.10 } jump offer_4_1",
-        "ip daddr { 198.51.100.10 } jump offer_4_3",
+        "ip daddr { 198.51.100.10, 203.0.113.10 } jump dnat_4_1",
+        "ip daddr { 198.51.100.10 } jump dnat_4_3",
     ]
 
 
 def test_no_anonymous_set_a_pool() -> None:
-    """The kernel would take a time that grows with the square of their number."""
+    """The kernel would take time quadratic in their number."""
     few, many = (
         "\n".join(
             lines(*(forward(f"tcp:{n}", ONE, ForwardServer(TWO, n)) for n in range(1, count)))
@@ -95,7 +95,7 @@ def test_no_anonymous_set_a_pool() -> None:
 def test_what_nobody_serves_is_refused_and_counted_before_any_dnat() -> None:
     found = lines(WEB, forward("udp:53", TWO), down=((TWO, 53),))
     assert 'counter refused_1 { comment "forward[1]" }' in found
-    assert "udp . 53 : goto refuse_all_3," in found
+    assert "udp . 53 : goto reject_all_3," in found
     assert "type filter hook prerouting priority dstnat - 10; policy accept;" in found
     assert "type filter hook output priority -110; policy accept;" in found
     assert forward_table.refusals(1) == "refused_1"

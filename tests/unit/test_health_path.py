@@ -224,7 +224,7 @@ def test_late_answers_repair_a_path_that_was_called_down() -> None:
 
 
 def test_what_waited_for_a_dead_gateway_tells_nothing_of_delay() -> None:
-    """Probes are held while its MAC is asked for, once a second, and answered all at once."""
+    """Probes are queued while its MAC is resolved, once a second, and all answered at once."""
     world = up(rtt_s=0.02)
     world.run(300)
     back_s = world.now + 30.0
@@ -317,7 +317,7 @@ def test_traffic_of_before_does_not_clear() -> None:
 
 
 def test_what_is_told_too_late_means_nothing() -> None:
-    """The frontend was held up: it tells of losses that it should have told of a second before."""
+    """The frontend was delayed: it reports losses a second late."""
     world = up()
     for _ in range(30):
         world.now = max(world.now, world.path.wake_s)

@@ -1,4 +1,4 @@
-"""Which uplink comes first, and which may be used."""
+"""The order of uplinks, and which are usable."""
 
 from __future__ import annotations
 

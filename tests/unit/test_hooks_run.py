@@ -1,4 +1,4 @@
-"""Hooks as real programs: what they get, how they are ended, and that nothing waits for them."""
+"""Hooks as real programs: environment, how they are ended, and that nothing waits for them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Shop:
 
     @property
     def busy(self) -> bool:
-        return bool(self.hooks._runs or self.hooks._waiting)
+        return bool(self.hooks._runner or self.hooks._waiting)
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(20):
@@ -102,7 +102,7 @@ def lives(pid: str) -> bool:
     return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def test_a_hook_is_told_what_happened_and_nothing_else(
+def test_a_hook_gets_the_event_and_no_other_environment(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "key")
@@ -201,7 +201,7 @@ def test_a_hook_that_hangs_is_ended_with_all_it_started(
     async def part() -> None:
         shop.hooks.fire("down", uplink="isp-a")
         await shop.until(lambda: len(shop.noted()) == 2)
-        await shop.logged("warning hook down .* hung and was ended after 1 s")
+        await shop.logged(r"warning hook down .* killed after 1 s \(timeout\)")
         await shop.until(lambda: not any(map(lives, shop.noted())))
 
     shop.play(HookConfig(down=program, timeout_s=1), part)
@@ -253,7 +253,7 @@ def test_there_are_never_too_many(shop: Shop) -> None:
     dropped = {f"isp-{number}" for number in range(RUNNING, RUNNING + 3)}
     assert set(shop.noted()) == {f"isp-{number}" for number in range(count)} - dropped
     assert len(shop.noted()) == WAITING + RUNNING
-    line = f"warning hook up ({program}) is dropped: {WAITING} others wait"
+    line = f"warning hook up ({program}): dropped: {WAITING} others are waiting"
     assert shop.log.lines == [line] * 3
 
 
@@ -298,10 +298,10 @@ def test_the_end_of_the_daemon_is_theirs(shop: Shop, monkeypatch: pytest.MonkeyP
     assert not any(map(lives, shop.noted()))
 
 
-def test_a_user_that_isnt_there_is_told_once(shop: Shop) -> None:
+def test_a_missing_user_is_logged_once(shop: Shop) -> None:
     async def part() -> None:
         (line,) = shop.log.lines
-        assert line.startswith("warning daemon.hook_user: there is no user no-such-user, so that")
+        assert line.startswith("warning daemon.hook_user: user no-such-user does not exist; using")
 
     shop.play(HookConfig(up="/bin/true"), part, DaemonConfig(hook_user="no-such-user"))
 
@@ -318,5 +318,5 @@ def test_a_host_that_can_start_nothing(shop: Shop, monkeypatch: pytest.MonkeyPat
 
     shop.play(HookConfig(up="/bin/true"), part)
     assert shop.log.lines == [
-        "warning hook up (/bin/true) can't be run: resource temporarily unavailable"
+        "warning hook up (/bin/true): can't be run: resource temporarily unavailable"
     ]

@@ -32,20 +32,23 @@ def test_an_address(response: bytes, address: str) -> None:
         (b"SSH-2.0\r\n\r\n203.0.113.10", "not HTTP"),
         (b"HTTP/1.1 2000 OK\r\n\r\n203.0.113.10", "not HTTP"),
         (b"HTTP/1.1 302 Found\r\n\r\n203.0.113.10", "status 302"),
-        (OK + b"\r\n", 'its answer is no address: ""'),
-        (OK, "its answer is cut short"),
-        (OK + b"content-length: 13\r\n\r\n203.0.113.1", "its answer is cut short"),
-        (OK + b"\r\n203.0.113.10, 10.0.0.1", 'its answer is no address: "203.0.113.10, 10.0.0.1"'),
-        (OK + b"\r\n203.0.113.010", 'its answer is no address: "203.0.113.010"'),
-        (OK + b"\r\n<html>" + b"x" * 99, f'its answer is no address: "<html>{"x" * 34}"'),
-        (OK + b"\r\n203.0.113.10\0", 'its answer is no address: "203.0.113.10\0"'),
-        (OK + b"\r\n\xff\xfe", 'its answer is no address: "\ufffd\ufffd"'),
+        (OK + b"\r\n", 'the response is not an address: ""'),
+        (OK, "truncated response"),
+        (OK + b"content-length: 13\r\n\r\n203.0.113.1", "truncated response"),
+        (
+            OK + b"\r\n203.0.113.10, 10.0.0.1",
+            'the response is not an address: "203.0.113.10, 10.0.0.1"',
+        ),
+        (OK + b"\r\n203.0.113.010", 'the response is not an address: "203.0.113.010"'),
+        (OK + b"\r\n<html>" + b"x" * 99, f'the response is not an address: "<html>{"x" * 34}"'),
+        (OK + b"\r\n203.0.113.10\0", 'the response is not an address: "203.0.113.10\0"'),
+        (OK + b"\r\n\xff\xfe", 'the response is not an address: "\ufffd\ufffd"'),
     ],
 )
 def test_no_address(response: bytes, why: str) -> None:
     with pytest.raises(ProbeError) as caught:
         read(response)
-    assert caught.value.answer.detail == why
+    assert caught.value.outcome.detail == why
 
 
 @given(st.binary(max_size=40))

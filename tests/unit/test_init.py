@@ -1,4 +1,4 @@
-"""`init` finds what leads to a provider, and nothing else, and writes a config that works."""
+"""`init` finds the uplinks, and nothing else, and writes a config that works."""
 
 from __future__ import annotations
 
@@ -195,6 +195,6 @@ def test_31_names_that_are_valid() -> None:
 def test_nothing_to_find() -> None:
     facts = replace(HOST, links=HOST.links[3:5], routes=())
     assert discover.render(facts) == ""
-    assert discover.seen(facts) == (
+    assert discover.describe_interfaces(facts) == (
         "lan0 with 192.168.1.1/24, 2001:db8:a:1::1/64; docker0 with 172.17.0.1/16"
     )

@@ -31,7 +31,7 @@ def test_every_try_has_one_outcome(raised: Exception | None, outcome: str) -> No
         if raised:
             raise raised
 
-    assert asyncio.run(traffic.judge(attempt, "192.0.2.1", "", 1.0)) == outcome
+    assert asyncio.run(traffic.try_once(attempt, "192.0.2.1", "", 1.0)) == outcome
 
 
 def test_tries_are_counted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

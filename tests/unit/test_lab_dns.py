@@ -88,7 +88,7 @@ def test_the_fate_of_visitors() -> None:
         Visit(at_s, "www", 4, OWN[0], "answered" if ok else "hung", 0.1)
         for at_s, ok in ((99.9, True), (100.0, False), (100.1, True), (103.2, False), (108.0, True))
     ]
-    fate = demo_outage.tell(visits, {OWN[0]}, 100.0, 106.0)
+    fate = demo_outage.summarize(visits, {OWN[0]}, 100.0, 106.0)
     assert (fate.tried, fate.failed) == (5, 2)
     assert fate.last_failed_s == pytest.approx(3.2)
     assert fate.return_s == pytest.approx(2.0)

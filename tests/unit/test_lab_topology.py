@@ -96,7 +96,7 @@ def test_a_router_knows_its_own_prefixes_alone() -> None:
 
 
 def test_unknown_names_are_told() -> None:
-    with pytest.raises(ConfigError, match='no topology "tow", there are containers, '):
+    with pytest.raises(ConfigError, match='unknown topology "tow"; use one of containers, '):
         load("tow")
     table = {"name": "x", "title": "x", "drawing": "x", "nodes": {"host": {"adresses": {}}}}
     with pytest.raises(ConfigError, match=r'nodes\.host: unknown key "adresses"'):

@@ -22,7 +22,7 @@ A: dict[Family, str] = {4: "203.0.113.10", 6: "2001:db8:a::10"}
 B: dict[Family, str] = {4: "198.51.100.10", 6: "2001:db8:b::10"}
 NEAR_A: dict[Family, str] = {4: "203.0.113.50", 6: "2001:db8:a::50"}
 LAN: dict[Family, str] = {4: "192.168.1.10", 6: "fd00:1::10"}
-ARRIVAL_B, CHOSEN_B = 0x02000000, 0x22000000
+ARRIVAL_B, OUTGOING_B = 0x02000000, 0x22000000
 UP_A, UP_B = UplinkConfig("isp-a", "wan0"), UplinkConfig("isp-b", "wan1")
 CONFIG = Config((UP_A, UP_B))
 MARKING = Config((UP_A, UP_B), HostConfig(return_path="mark"))
@@ -113,11 +113,11 @@ CASES: list[tuple[str, Config, tuple[str, ...], dict[str, Any], str]] = [
     ("bound to a device", CONFIG, (), {"dst": FAR, "oif": "wan1"}, "wan1"),
     ("bound to a device, and a VPN", CONFIG, ("wg-quick above",), {"dst": FAR, "oif": "wan1"},
      "wan1"),
-    ("chosen mark", CONFIG, (), {"dst": FAR, "mark": CHOSEN_B}, "wan1"),
-    ("chosen mark, but to the LAN", CONFIG, (), {"dst": LAN, "mark": CHOSEN_B}, "lan0"),
-    ("chosen mark, but to a VPN", CONFIG, ("tailscale",),
-     {"dst": hosts.BEHIND_VPN, "mark": CHOSEN_B}, "vpn0"),
-    ("a foreign mark beside ours", CONFIG, (), {"dst": FAR, "mark": CHOSEN_B | 0xFF}, "wan1"),
+    ("outgoing mark", CONFIG, (), {"dst": FAR, "mark": OUTGOING_B}, "wan1"),
+    ("outgoing mark, but to the LAN", CONFIG, (), {"dst": LAN, "mark": OUTGOING_B}, "lan0"),
+    ("outgoing mark, but to a VPN", CONFIG, ("tailscale",),
+     {"dst": hosts.BEHIND_VPN, "mark": OUTGOING_B}, "vpn0"),
+    ("a foreign mark beside ours", CONFIG, (), {"dst": FAR, "mark": OUTGOING_B | 0xFF}, "wan1"),
     ("to ourselves", CONFIG, (), {"dst": B}, "local"),
 ]  # fmt: skip
 
@@ -135,7 +135,7 @@ def test_way(
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_wg_quick_started_after_us_is_overtaken(family: Family) -> None:
-    """Until we plan again, it takes the replies; then the block stands above its rules."""
+    """It takes replies until the next plan; then the block precedes its rules."""
     before = settle(HOST, planned(CONFIG, HOST).desired)
     after = hosts.with_foreign(before, "wg-quick above")
     reply = Flow(family, FAR[family], B[family])
@@ -154,7 +154,7 @@ DEFAULTS = [
 
 
 @pytest.mark.parametrize(("a", "b", "carriers", "where"), DEFAULTS)
-def test_normal_default(
+def test_primary(
     a: tuple[int, int], b: tuple[int, int], carriers: tuple[bool, bool], where: str
 ) -> None:
     uplinks = (replace(UP_A, rank=a[0], weight=a[1]), replace(UP_B, rank=b[0], weight=b[1]))
@@ -203,7 +203,7 @@ def test_refusals_are_not_suppressed() -> None:
 
 
 def test_device_of_no_route_is_taken_to_be_on_link() -> None:
-    """IPv4 alone: ip_route_output_key_hash_rcu."""
+    """IPv4 only: ip_route_output_key_hash_rcu."""
     assert goes(bare(), Flow(4, FAR[4], oif="lan0")) == "lan0"
     assert bare().lookup(Flow(4, FAR[4], oif="lan0")).source == "192.168.1.1"
     assert goes(bare(), Flow(6, FAR[6], oif="lan0")) == "unreachable"
@@ -256,7 +256,7 @@ def test_source_that_the_kernel_picks(family: Family, gateway: str, dst: str, so
 
 
 def test_source_of_a_socket_that_talks_to_its_own_host() -> None:
-    """Bound to another device than the address's, and so past the local table."""
+    """Bound to another device than that of the address, so the local table doesn't match."""
     route = Route(6, TABLE_MAIN, "default", hops=(Hop("wan1"),))
     verdict = bare(route).lookup(Flow(6, A[6], oif="wan1"))
     assert (verdict.hop, verdict.source) == (Hop("wan1"), A[6])

@@ -34,7 +34,11 @@ from ifdefault.model.config import Config, HealthConfig
 
 ROOT = Path(__file__).parents[2]
 PROGRAM, KEYS = ROOT / "man/ifdefault.8", ROOT / "man/ifdefault.toml.5"
-README = (ROOT / "README.md").read_text()
+GUIDES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (ROOT / "README.md", ROOT / "packaging/README.md", *(ROOT / "docs").glob("*.md"))
+}
+README = GUIDES["README.md"]
 MODELS: dict[str, type[BaseModel]] = {
     "UPLINK KEYS": UplinkKeys,
     "HOST KEYS": HostKeys,
@@ -267,8 +271,14 @@ def config_with(section: str, told: dict[str, str]) -> Config:
     return config.parse("\n".join([head, *lines.values(), others]), "example")
 
 
+def fenced(text: str, language: str) -> list[str]:
+    """The code blocks of a language in Markdown."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
 @pytest.mark.parametrize(
-    "text", [*whole_configs(KEYS.read_text()), *re.findall(r"```toml\n(.*?)```", README, re.DOTALL)]
+    "text",
+    [*whole_configs(KEYS.read_text()), *(b for g in GUIDES.values() for b in fenced(g, "toml"))],
 )
 def test_every_config_parses(text: str) -> None:
     assert config.parse(text, "example").uplinks
@@ -319,30 +329,36 @@ def test_a_page_renders_without_warnings(page: Path) -> None:
             assert "\nNAME\n" in shown
 
 
-# --- the README ----------------------------------------------------------------------------
+# --- the README and the guides -------------------------------------------------------------
 
 
-def test_readme_names_commands_that_there_are() -> None:
-    usage = subprocess.run([ROOT / "dev"], capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"\./dev (\w+)", README)) <= set(re.findall(r"^  (\w\S*) ", usage, re.M))
+def test_readme_names_the_two_commands() -> None:
     assert "./dev demo" in README
     assert "./dev test" in README
-    for name, rest in re.findall(r"\bifdefault ((?:lab )?[a-z]+)\b([^`\n#]*)", shell_lines()):
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_names_commands_that_there_are(guide: str) -> None:
+    text = GUIDES[guide]
+    usage = subprocess.run([ROOT / "dev"], capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"\./dev (\w+)", text)) <= set(re.findall(r"^  (\w\S*) ", usage, re.M))
+    for name, rest in re.findall(r"\bifdefault ((?:lab )?[a-z]+)\b([^`\n#]*)", shell_lines(text)):
         assert name in COMMANDS
         assert set(re.findall(r"(?<!\S)--?[a-z][\w-]*", rest)) <= options(COMMANDS[name])
 
 
-def shell_lines() -> str:
-    """Its shell blocks and its inline code."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    return "\n".join([*blocks, *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", README)])
+def shell_lines(text: str) -> str:
+    """The shell blocks and the inline code of a guide."""
+    return "\n".join([*fenced(text, "sh"), *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "packaging/README.md"])
 def test_links_lead_somewhere(name: str) -> None:
     made_later = {"docs/figures.md"}  # by ./dev bench
     links = set(re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text())) - made_later
-    assert [link for link in sorted(links) if not (ROOT / link).exists()] == []
+    assert [
+        link for link in sorted(links) if not (ROOT / name).parent.joinpath(link).exists()
+    ] == []
 
 
 def test_the_changelog_speaks_of_this_version() -> None:

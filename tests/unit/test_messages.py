@@ -1,4 +1,4 @@
-"""What is a message between engine and frontend, and what isn't."""
+"""Valid and invalid messages between engine and frontend."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def fields_of(message: Message) -> dict[str, Any]:
 
 
 def refused(packet: bytes | dict[str, Any]) -> str:
-    """Why a packet is no message."""
+    """Why a packet is invalid."""
     data = packet if isinstance(packet, bytes) else json.dumps(packet).encode()
     with pytest.raises(BadMessage) as caught:
         decode(data, ALL)
@@ -100,7 +100,7 @@ def test_each_type_goes_one_way() -> None:
     assert {type(message) for message in SAMPLES} == set(ALL)
     for message in SAMPLES:
         wrong = TO_ENGINE if type(message) in TO_FRONTEND else TO_FRONTEND
-        with pytest.raises(BadMessage, match="of no known type"):
+        with pytest.raises(BadMessage, match="of unknown type"):
             decode(encode(message), wrong)
 
 
@@ -110,8 +110,8 @@ def test_no_field_may_be_missing_or_surplus(message: Message) -> None:
     for name in told:
         assert refused({k: v for k, v in told.items() if k != name})
     assert "not exactly the fields" in refused(told | {"more": 1})
-    assert refused(told | {"type": "Nothing"}) == "of no known type"
-    assert refused(told | {"type": ["Send"]}) == "of no known type"
+    assert refused(told | {"type": "Nothing"}) == "of unknown type"
+    assert refused(told | {"type": ["Send"]}) == "of unknown type"
 
 
 @pytest.mark.parametrize("message", SAMPLES)
@@ -251,7 +251,7 @@ def test_the_largest_that_the_config_allows_fits() -> None:
 
 def test_one_type_alone_may_be_allowed() -> None:
     assert decode(encode(Ping(1)), (Ping,)) == [Ping(1)]
-    with pytest.raises(BadMessage, match="of no known type"):
+    with pytest.raises(BadMessage, match="of unknown type"):
         decode(encode(Pong(1)), (Ping,))
 
 

@@ -32,7 +32,7 @@ def send(seq: int, kind: str = "icmp") -> Send:
 
 
 class Ends:
-    """Both ends of a channel, and what each was told."""
+    """Both ends of a channel, and what each received."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[Message, socket.socket | None]] = []
@@ -68,7 +68,7 @@ class Ends:
 
 
 def play(part: Callable[[Ends], Awaitable[None]]) -> None:
-    """Run a part, and look that no descriptor is left open."""
+    """Run a part, and check that no descriptor is left open."""
     before = len(os.listdir("/proc/self/fd"))
 
     async def main() -> None:
@@ -165,7 +165,7 @@ def test_a_peer_that_reads_nothing_at_all_is_given_up() -> None:
             ends.ours.send(Ping(turns))
             turns += 1
             assert turns < 100_000
-        assert ends.ends == ["it doesn't read what it is told"]
+        assert ends.ends == ["it doesn't read its messages"]
         ends.ours.send(Ping(1))  # to nobody
         assert turns > QUEUE
 
@@ -198,7 +198,7 @@ def test_a_peer_that_is_gone_when_we_speak() -> None:
     ("packet", "why"),
     [
         (b"garbage", "not JSON"),
-        (encode(Ping(1)), "of no known type"),  # the wrong way round
+        (encode(Ping(1)), "of unknown type"),  # the wrong way round
         (b"{}".ljust(MAX_BYTES + 100), f"more than {MAX_BYTES} bytes"),
     ],
 )
@@ -208,7 +208,7 @@ def test_what_is_no_message_ends_it(packet: bytes, why: str) -> None:
         ends.raw.send(packet)
         ends.raw.send(encode(Pong(2)))
         await ends.until(lambda: ends.ends)
-        assert ends.ends == [f"it sent what is no message: {why}"]
+        assert ends.ends == [f"it sent an invalid message: {why}"]
         assert ends.heard == [(Pong(1), None)]
 
     play(part)

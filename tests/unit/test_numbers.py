@@ -13,7 +13,7 @@ names = st.lists(st.text("abcdef", min_size=1, max_size=3), unique=True, max_siz
 
 @given(st.lists(names, max_size=6))
 def test_numbers_are_unique_and_stay(edits: list[list[str]]) -> None:
-    """Config after config: who has a number keeps it for as long as it isn't another's."""
+    """Over several configs: an uplink keeps its number until another uplink gets it."""
     known: dict[str, int] = {}
     for wanted in edits:
         before, known = known, numbers.assign(wanted, known)
@@ -47,7 +47,7 @@ def test_marks_are_distinct_and_inside_every_mask() -> None:
         host = HostConfig(mark_mask=0x3F << shift)
         marks = {
             mark(host, n)
-            for mark in (numbers.arrival_mark, numbers.chosen_mark)
+            for mark in (numbers.arrival_mark, numbers.outgoing_mark)
             for n in range(1, numbers.UPLINKS_MAX + 1)
         }
         assert len(marks) == 62

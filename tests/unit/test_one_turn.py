@@ -1,6 +1,6 @@
 """One turn of the controller: a failover is one look at the kernel, one change, one publication.
 
-wan0  isp-a  203.0.113.10, 2001:db8:a::10, carries the default
+wan0  isp-a  203.0.113.10, 2001:db8:a::10, primary
 wan1  isp-b  198.51.100.10, 2001:db8:b::10
 """
 
@@ -26,8 +26,7 @@ RTT_S = 0.01
 
 
 class Host:
-    """The engine and its host, as far as they answer at once; probes are answered by whoever
-    tests."""
+    """The engine and its host, as far as outcomes are immediate; the test answers probes."""
 
     def __init__(self, config: Config, facts: Facts) -> None:
         self.controller = Controller()
@@ -36,7 +35,7 @@ class Host:
         self.turn(e.Started(config), e.FrontendStarted())
 
     def turn(self, *events: e.Event) -> list[f.Effect]:
-        """All that is performed until nothing is left to be taken in."""
+        """Process events until none are left; return the effects."""
         performed: list[f.Effect] = []
         queue: Sequence[e.Event] = events
         while queue:

@@ -18,7 +18,7 @@ from ifdefault.plan.desired import plan
 from ifdefault.plan.lookup import Fib, Flow
 from ifdefault.plan.numbers import OUTGOING
 from tests.property.fakekernel import settle
-from tests.unit.test_lookup import ARRIVAL_B, CHOSEN_B, CONFIG, FAR, HOST, LAN, UP_A, UP_B, A, B
+from tests.unit.test_lookup import ARRIVAL_B, CONFIG, FAR, HOST, LAN, OUTGOING_B, UP_A, UP_B, A, B
 
 NUMBERS = numbers.assign([u.name for u in CONFIG.uplinks], {})
 TO_FAR = ("192.0.2.0/24", "2001:db8:ffff::/48")
@@ -134,7 +134,7 @@ def test_an_uplink_without_the_family_is_passed_over() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_wins_over_a_rule(family: Family) -> None:
-    """The LAN, answers, and what has been given an uplink."""
+    """The LAN, replies, and packets with an uplink's mark."""
     everything = ("0.0.0.0/0", "2000::/3", "fd00::/8")
     facts = laid(with_rules(OutgoingRule(("isp-b",), everything)))
     assert way(facts, Flow(family, FAR[family])) == "wan1"
@@ -143,7 +143,7 @@ def test_what_wins_over_a_rule(family: Family) -> None:
     assert way(facts, Flow(family, FAR[family], B[family])) == "wan1"
     assert way(facts, Flow(family, FAR[family], oif="wan0")) == "wan0"
     other = laid(with_rules(OutgoingRule(("isp-a",), everything)))
-    assert way(other, Flow(family, FAR[family], mark=CHOSEN_B)) == "wan1"
+    assert way(other, Flow(family, FAR[family], mark=OUTGOING_B)) == "wan1"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -157,7 +157,7 @@ def test_a_rule_wins_over_an_uplinks_own_link(family: Family) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_users_are_those_of_the_host(family: Family) -> None:
-    """What is forwarded is user 0's to the kernel."""
+    """For the kernel, forwarded packets are of user 0."""
     facts = laid(with_rules(OutgoingRule(("isp-b",), users=(0,))))
     flow = Flow(family, FAR[family])
     assert way(facts, flow) == "wan1"
@@ -166,14 +166,14 @@ def test_users_are_those_of_the_host(family: Family) -> None:
     assert way(lan, replace(flow, iif="lan0", src=LAN[family])) == "wan1"
 
 
-def test_cgroups_are_the_hooks_business() -> None:
+def test_cgroups_have_no_policy_rule() -> None:
     rule = OutgoingRule(("isp-b",), cgroups=("/backup",))
     assert ours(laid(with_rules(rule))) == ours(laid(CONFIG))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_naive_servers_answer_as_ever(family: Family) -> None:
-    """Their answers have no source when they are routed, and may go to a port that is selected."""
+def test_wildcard_udp_servers_reply_as_before(family: Family) -> None:
+    """Their replies have no source when they are routed, and may match the port of a rule."""
     naive = replace(HOST, wildcard_udp=((4, 53), (6, 53)))
     facts = laid(with_rules(OutgoingRule(("isp-b",), transport="udp")), naive)
     answer = Flow(family, FAR[family], ip_proto=UDP, sport=53, dport=4000)

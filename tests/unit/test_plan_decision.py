@@ -1,4 +1,4 @@
-"""A decision of the daemon in the plan: it ranks the uplinks, and nothing else changes."""
+"""The daemon's decision orders the uplinks of a plan, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def planned(decision: Decision | None, facts: Facts = HOST) -> Desired:
 
 
 def default(desired: Desired, family: int) -> int:
-    """The table that the normal default leads to."""
+    """The table of the primary uplink."""
     outgoing = [r for r in desired.rules if (r.family, r.priority) == (family, OUTGOING)]
     return outgoing[-1].table
 
@@ -32,7 +32,7 @@ def test_it_ranks_each_family_alone() -> None:
 
 
 def test_only_the_default_moves() -> None:
-    """The return path is laid whatever is dead: connections may come in all the same."""
+    """The return path includes uplinks that are down, as connections may still arrive."""
     one = planned(Decision(tuple((f, NAMES) for f in FAMILIES)))
     other = planned(Decision(tuple((f, NAMES[::-1]) for f in FAMILIES)))
     assert one.routes == other.routes

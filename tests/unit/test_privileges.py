@@ -1,4 +1,4 @@
-"""Whom a process becomes when it gives up its rights, and how one sees whether it did."""
+"""Which user a process becomes when it drops its privileges, and how that is checked."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def test_a_user_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("users", "why"),
     [
-        ({"nobody": (65533, 65532)}, "there is no user ifdefault"),
-        ({"nobody": (65533, 65532), "ifdefault": (0, 5)}, "ifdefault is root"),
-        ({"nobody": (65533, 65532), "ifdefault": (5, 0)}, "ifdefault is root"),
-        ({}, "there is no user ifdefault"),
-        ({"nobody": (0, 0)}, "there is no user ifdefault"),
+        ({"nobody": (65533, 65532)}, "user ifdefault does not exist"),
+        ({"nobody": (65533, 65532), "ifdefault": (0, 5)}, "user ifdefault is root"),
+        ({"nobody": (65533, 65532), "ifdefault": (5, 0)}, "user ifdefault is root"),
+        ({}, "user ifdefault does not exist"),
+        ({"nobody": (0, 0)}, "user ifdefault does not exist"),
     ],
 )
-def test_nobody_stands_in(
+def test_nobody_is_used_instead(
     monkeypatch: pytest.MonkeyPatch, users: dict[str, tuple[int, int]], why: str
 ) -> None:
     monkeypatch.setattr(pwd, "getpwnam", lambda name: entry(name, *users[name]))
     uid, gid, warning = choose_user("ifdefault")
     own = users.get("nobody", (0, 0))
     assert (uid, gid) == (own if all(own) else (NOBODY, NOBODY))
-    assert warning == (f"{why}, so that nobody stands in: create a system user of its own")
+    assert warning == (f"{why}; using nobody: create a system user for it")
 
 
 def test_which_ids_a_namespace_knows() -> None:

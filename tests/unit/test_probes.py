@@ -1,4 +1,4 @@
-"""What servers may say, and what a probe makes of it; on the loopback device."""
+"""Answers of servers, and the outcomes of probes; on the loopback device."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_the_kernel_refuses_at_once_is_local(address: str) -> None:
     async def main() -> None:
         with stream() as sock, pytest.raises(ProbeError) as caught:
             await tcp.probe(sock, address, 80)
-        assert caught.value.answer.verdict == "local"
+        assert caught.value.outcome.verdict == "local"
 
     asyncio.run(main())
 
@@ -88,7 +88,7 @@ def get(
                 asking = http.probe(sock, HERE, port, host, "/a?b", statuses, secure=False)
                 return await asyncio.wait_for(asking, 10), port
         except ProbeError as fault:
-            return fault.answer, port
+            return fault.outcome, port
         finally:
             server.close()
             await server.wait_closed()
@@ -114,9 +114,9 @@ OK = b"HTTP/1.1 200 OK\r\n"
         ([OK], (503, 204), "wrong: status 200, expected 204 or 503"),
         ([b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", OK], (), "answered: status 200"),
         ([b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Oh\r\n"], (), "wrong: status 500"),
-        ([b"HTTP/1.1 103 Early Hints\r\n\r\n"], (), "wrong: hung up"),
-        ([], (), "wrong: hung up without a word"),
-        ([b"HTTP/1.1 200 OK"], (), "wrong: hung up"),
+        ([b"HTTP/1.1 103 Early Hints\r\n\r\n"], (), "wrong: connection closed"),
+        ([], (), "wrong: connection closed without a response"),
+        ([b"HTTP/1.1 200 OK"], (), "wrong: connection closed early"),
         ([b"SSH-2.0-OpenSSH\r\n"], (), "wrong: not HTTP"),
         ([b"HTTP/2 200\r\n"], (), "wrong: "),
         ([b"HTTP/1.1 2000 OK\r\n"], (), "wrong: "),

@@ -1,4 +1,4 @@
-"""Names published by real programs: what they are told, when they run, and what is remembered."""
+"""Names published by real programs: their environment, when they run, and what is saved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ifdefault.daemon.dns import programs
 from ifdefault.daemon.dns.programs import PROGRAMS, RUNNING, Programs
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process import spawn
-from ifdefault.daemon.status import OutletStatus
+from ifdefault.daemon.status import PublisherStatus
 from ifdefault.host.store import Store
 from ifdefault.model.config import Config, DaemonConfig
 from ifdefault.model.dns import AddressRecord, DnsConfig, ExecConfig, NameConfig, Published
@@ -34,7 +34,7 @@ def named(*addresses: str, name: str = NAME, ttl: int = 30) -> Published:
 
 
 class Shop:
-    """A program that notes how it was called, and an outlet that calls it."""
+    """A program that records how it was called, and a publisher that calls it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,7 +44,7 @@ class Shop:
         self.store = Store(self.state)
         self.names: tuple[str, ...] = (NAME,)
         self.timeout_s = 20.0
-        self.outlet: Programs  # in a running loop
+        self.publisher: Programs  # in a running loop
         self.event_log: EventLog
         self.script("")
 
@@ -55,16 +55,16 @@ class Shop:
         self.program.chmod(0o755)
 
     def play(self, part: Callable[[], Awaitable[None]]) -> None:
-        """Do a part with an outlet of its own, as of one engine."""
+        """Do a part with a publisher of its own, as of one engine."""
         before = len(os.listdir("/proc/self/fd"))
 
         async def main() -> None:
             self.event_log = EventLog(self.store)
-            self.outlet = Programs(self.event_log, self.store)
+            self.publisher = Programs(self.event_log, self.store)
             try:
                 await part()
             finally:
-                await self.outlet.close()
+                await self.publisher.close()
 
         asyncio.run(main())
         assert len(os.listdir("/proc/self/fd")) == before
@@ -77,7 +77,7 @@ class Shop:
 
     def take(self, *published: Published, config: Config | None = None) -> None:
         now = asyncio.get_running_loop().time()
-        self.outlet.take(now, Publish(config or self.config(), (), (), published, ()))
+        self.publisher.publish(now, Publish(config or self.config(), (), (), published, ()))
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(20):
@@ -85,10 +85,10 @@ class Shop:
                 await asyncio.sleep(0.005)
 
     async def current(self) -> None:
-        await self.until(lambda: {each.state for each in self.standings()} == {"current"})
+        await self.until(lambda: {each.state for each in self.statuses()} == {"current"})
 
-    def standings(self) -> Sequence[OutletStatus]:
-        return tuple(self.outlet.standings())
+    def statuses(self) -> Sequence[PublisherStatus]:
+        return tuple(self.publisher.statuses())
 
     def noted(self) -> list[str]:
         path = self.root / "notes"
@@ -106,14 +106,14 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
         yield Shop(Path(directory))
 
 
-def test_a_program_is_told_the_whole_state(shop: Shop) -> None:
+def test_a_program_gets_the_complete_state(shop: Shop) -> None:
     shop.script("env | grep ^IFDEFAULT_ | sort > told; echo done; echo all well")
 
     async def part() -> None:
         shop.take(named(B, A, A6))
-        assert [each.state for each in shop.standings()] == ["pending"]
+        assert [each.state for each in shop.statuses()] == ["pending"]
         await shop.current()
-        (standing,) = shop.standings()
+        (standing,) = shop.statuses()
         assert (standing.kind, standing.where) == ("exec", str(shop.program))
         assert (standing.zone, standing.name) == ("example.net", NAME)
         assert standing.detail == "all well"
@@ -166,10 +166,10 @@ def test_what_failed_is_tried_again(shop: Shop) -> None:
 
     async def part() -> None:
         shop.take(named(A))
-        await shop.until(lambda: shop.standings()[0].state == "failing")
-        assert shop.standings()[0].detail == "exit status 3: no such zone"
+        await shop.until(lambda: shop.statuses()[0].state == "failing")
+        assert shop.statuses()[0].detail == "exit status 3: no such zone"
         await shop.current()
-        assert shop.standings()[0].detail == ""
+        assert shop.statuses()[0].detail == ""
 
     shop.play(part)
     assert shop.noted() == [f"{NAME} 30 +{A} + - -"] * 4
@@ -184,7 +184,7 @@ def test_it_waits_twice_as_long_each_time(shop: Shop, monkeypatch: pytest.Monkey
 
     async def part() -> None:
         shop.take(named(A))
-        job = next(iter(shop.outlet._jobs.values()))
+        job = next(iter(shop.publisher._jobs.values()))
 
         def waited() -> int:
             if job.wait_s not in (waits or [0.0])[-1:]:
@@ -208,8 +208,8 @@ def test_one_that_hangs_is_ended_and_tried_again(shop: Shop) -> None:
 
     async def part() -> None:
         shop.take(named(A))
-        await shop.until(lambda: shop.standings()[0].state == "failing")
-        assert shop.standings()[0].detail == "hung and was ended after 1 s: waiting"
+        await shop.until(lambda: shop.statuses()[0].state == "failing")
+        assert shop.statuses()[0].detail == "killed after 1 s (timeout): waiting"
         await shop.current()
 
     shop.play(part)
@@ -222,7 +222,7 @@ def test_a_restart_goes_on_where_the_last_one_stopped(shop: Shop) -> None:
 
     async def same() -> None:
         shop.take(named(A, B))
-        assert [each.state for each in shop.standings()] == ["current"]
+        assert [each.state for each in shop.statuses()] == ["current"]
 
     async def other() -> None:
         shop.take(named(B))
@@ -263,7 +263,7 @@ def test_the_last_addresses_of_a_family_stay(shop: Shop) -> None:
     async def bare() -> None:  # nothing is known yet
         shop.take(named())
         shop.take(named(A))
-        assert shop.standings()[0].state == "current"
+        assert shop.statuses()[0].state == "current"
         shop.take(named(B))
         await shop.current()
 
@@ -275,7 +275,7 @@ def test_the_last_addresses_of_a_family_stay(shop: Shop) -> None:
 def test_nothing_is_run_while_no_address_is_known(shop: Shop) -> None:
     async def part() -> None:
         shop.take(named())
-        (standing,) = shop.standings()
+        (standing,) = shop.statuses()
         assert (standing.state, standing.detail) == ("pending", "no address is known yet")
         shop.take(named(A))
         await shop.current()
@@ -291,7 +291,7 @@ def test_names_of_its_zone_alone_and_never_too_many_at_once(shop: Shop) -> None:
     async def part() -> None:
         others = named(A, name="www.example.org")
         shop.take(*(named(A, name=name) for name in shop.names), others)
-        assert len(shop.standings()) == len(shop.names)
+        assert len(shop.statuses()) == len(shop.names)
         await shop.current()
 
     shop.play(part)
@@ -305,7 +305,7 @@ def test_a_name_that_isnt_configured_any_more_is_left(shop: Shop) -> None:
         await shop.current()
         empty = replace(shop.config(), dns=DnsConfig())
         shop.take(config=empty)
-        assert shop.standings() == ()
+        assert shop.statuses() == ()
         shop.take(named(B))
         await shop.current()
 
@@ -319,7 +319,7 @@ def test_what_was_kept_and_cant_be_read(shop: Shop, content: str) -> None:
 
     async def part() -> None:
         (event,) = shop.events()
-        assert event.startswith(f"{shop.state / PROGRAMS} is passed over, old addresses may stay")
+        assert event.startswith(f"{shop.state / PROGRAMS}: ignored, old addresses may remain")
         shop.take(named(A))
         await shop.current()
 
@@ -334,18 +334,18 @@ def test_a_host_that_can_start_nothing(shop: Shop, monkeypatch: pytest.MonkeyPat
         with monkeypatch.context() as patch:
             patch.setattr(spawn, "Child", refuse)
             shop.take(named(A))
-            (standing,) = shop.standings()
+            (standing,) = shop.statuses()
             assert standing.detail == "can't be run: resource temporarily unavailable"
         await shop.current()
 
     shop.play(part)
 
 
-def test_a_user_that_isnt_there_is_told(shop: Shop) -> None:
+def test_a_missing_user_is_logged(shop: Shop) -> None:
     async def part() -> None:
         config = replace(shop.config(), daemon=DaemonConfig(hook_user="no-such-user"))
         shop.take(named(A), config=config)
         (event,) = shop.events()
-        assert event.startswith("daemon.hook_user: there is no user no-such-user, so that")
+        assert event.startswith("daemon.hook_user: user no-such-user does not exist; using")
 
     shop.play(part)

@@ -1,4 +1,4 @@
-"""What is done with a provider's records: ours come and go, others' stay, and no secret is told."""
+"""A provider's records: ours are added and removed, others' stay, and no secret is shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.frontend.client.provider import bring, publish
+from ifdefault.frontend.client.provider import publish, update
 from ifdefault.ipc import privileges
 
 NAME = "www.example.net"
@@ -49,36 +49,36 @@ def test_it_ends_with_what_is_wanted_and_what_is_others(
     there: list[str], wanted: list[str], was: list[str]
 ) -> None:
     zone = Zone(*there)
-    assert list(bring(zone, NAME, "A", wanted, was)) == []
+    assert list(update(zone, NAME, "A", wanted, was)) == []
     others = set(there) - set(was)
     assert set(zone.contents) == set(wanted) | others
     assert len(set(zone.contents)) == len(zone.contents)
     assert zone.least >= min(len(there), len(set(wanted) | others))  # never less in between
     before = list(zone.contents)
-    assert list(bring(zone, NAME, "A", wanted, was)) == []
+    assert list(update(zone, NAME, "A", wanted, was)) == []
     assert zone.contents == before
 
 
 def test_nothing_goes_while_what_is_wanted_doesnt_come() -> None:
     zone = Zone("192.0.2.1", "192.0.2.2")
     zone.refused = {"192.0.2.3"}
-    problems = list(bring(zone, NAME, "A", ["192.0.2.3"], ["192.0.2.1"]))
-    assert problems == ["192.0.2.3 isn't taken, and no reason is given"]
+    problems = list(update(zone, NAME, "A", ["192.0.2.3"], ["192.0.2.1"]))
+    assert problems == ["192.0.2.3 can't be added: no reason given"]
     assert zone.contents == ["192.0.2.1", "192.0.2.2"]
 
 
-def test_what_cant_be_taken_away_is_told() -> None:
+def test_a_failed_removal_is_reported() -> None:
     zone = Zone("192.0.2.1", "192.0.2.2")
     zone.refused = {"192.0.2.1"}
-    problems = list(bring(zone, NAME, "A", ["192.0.2.2"], ["192.0.2.1"]))
-    assert problems == ["192.0.2.1 can't be taken away, and no reason is given"]
+    problems = list(update(zone, NAME, "A", ["192.0.2.2"], ["192.0.2.1"]))
+    assert problems == ["192.0.2.1 can't be removed: no reason given"]
 
 
 def test_addresses_are_compared_and_not_their_texts() -> None:
     zone = Zone("2001:0DB8::0010", "what.is.this")
-    assert list(bring(zone, NAME, "AAAA", ["2001:db8::10"], [])) == []
+    assert list(update(zone, NAME, "AAAA", ["2001:db8::10"], [])) == []
     assert zone.contents == ["2001:0DB8::0010", "what.is.this"]
-    assert list(bring(zone, NAME, "AAAA", ["2001:db8::11"], ["2001:db8::10"])) == []
+    assert list(update(zone, NAME, "AAAA", ["2001:db8::11"], ["2001:db8::10"])) == []
     assert zone.contents == ["what.is.this", "2001:db8::11"]
 
 
@@ -109,13 +109,13 @@ def run(environment: dict[str, str]) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_problems_are_told_a_line_each(tmp_path: Path) -> None:
+def test_problems_are_one_line_each(tmp_path: Path) -> None:
     credentials = tmp_path / "powerdns.toml"
     assert run(told(credentials)) == (1, f"{credentials}: no such file or directory\n")
     credentials.write_text("auth_token = topsecret\n")
     status, said = run(told(credentials))
     assert status == 1
-    assert said.startswith(f'{credentials}: no TOML, write lines like auth_token = "…": ')
+    assert said.startswith(f'{credentials}: not TOML; write lines like auth_token = "…": ')
     credentials.write_text('auth_token = "topsecret"\n')
     status, said = run(told(credentials, "no-such"))
     assert (status, said) == (

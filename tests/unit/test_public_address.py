@@ -1,4 +1,4 @@
-"""Whom discovery asks, whom it believes, and what it remembers."""
+"""Discovery: which services it asks, which answers it accepts, and what it saves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ifdefault.daemon.dns import public_address
-from ifdefault.daemon.dns.public_address import DISCOVERED, Discovery, is_sound
+from ifdefault.daemon.dns.public_address import DISCOVERED, Discovery, is_public
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Reply
@@ -101,7 +101,7 @@ def test_each_family_is_asked_over_its_own_way(desk: Desk) -> None:
     desk.exchanges.said = {"192.0.2.53": says(SEEN), "2001:db8::53": says(SEEN6)}
 
     async def part() -> None:
-        desk.discovery.follow(config(DNS4, DNS6), [WAY4, WAY6, Way("isp-b", 4, OTHER, "wan1", 0)])
+        desk.discovery.update(config(DNS4, DNS6), [WAY4, WAY6, Way("isp-b", 4, OTHER, "wan1", 0)])
         await desk.until(lambda: len(desk.found) == 2)
         assert desk.discovery.problems == ()
 
@@ -112,8 +112,8 @@ def test_each_family_is_asked_over_its_own_way(desk: Desk) -> None:
         ("wan0", Endpoint("2001:db8::53", 5353), "my.address.example", "AAAA", True),
     ]
     assert sorted(desk.events()) == [
-        f"isp-a IPv4 is seen as {SEEN}, says {DNS4}",
-        f"isp-a IPv6 is seen as {SEEN6}, says {DNS6}",
+        f"isp-a: public IPv4 address {SEEN} (from {DNS4})",
+        f"isp-a: public IPv6 address {SEEN6} (from {DNS6})",
     ]
 
 
@@ -122,7 +122,7 @@ def test_a_service_by_name_is_asked_when_the_name_is_resolved(desk: Desk) -> Non
 
     async def part() -> None:
         assert desk.discovery.hosts() == set()
-        desk.discovery.follow(config(WEB), [WAY4])
+        desk.discovery.update(config(WEB), [WAY4])
         assert desk.discovery.hosts() == {"who.example"}
         await desk.until(lambda: desk.discovery.problems)
         desk.discovery.resolved("who.example", (), "no such name")
@@ -147,7 +147,7 @@ def test_the_first_sound_answer_has_the_last_word(desk: Desk) -> None:
     desk.exchanges.said = dict(zip(hosts, answers, strict=True))
 
     async def part() -> None:
-        desk.discovery.follow(config(*(f"dns://{host}/me.example" for host in hosts)), [WAY4])
+        desk.discovery.update(config(*(f"dns://{host}/me.example" for host in hosts)), [WAY4])
         await desk.until(lambda: desk.found)
 
     desk.play(part)
@@ -155,19 +155,19 @@ def test_the_first_sound_answer_has_the_last_word(desk: Desk) -> None:
     assert len(desk.exchanges.asked) == 4
 
 
-def test_what_all_refuse_is_told_and_asked_again_soon(
+def test_if_no_service_answers_it_is_logged_and_retried_soon(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(public_address, "SOON_S", 0.001)
     desk.exchanges.said = {"192.0.2.53": says("10.0.0.2")}
 
     async def part() -> None:
-        desk.discovery.follow(config(DNS4, WEB), [WAY4])
+        desk.discovery.update(config(DNS4, WEB), [WAY4])
         await desk.until(lambda: len(desk.exchanges.asked) > 2)
         (problem,) = desk.discovery.problems
         assert problem == (
-            f"uplink.isp-a: what IPv4 is seen as isn't found out: {DNS4}: 10.0.0.2 is no IPv4"
-            f" address of the Internet; {WEB}: its name isn't resolved yet"
+            f"uplink.isp-a: public IPv4 address unknown: {DNS4}: 10.0.0.2 is not a"
+            f" public IPv4 address; {WEB}: its name is not resolved yet"
         )
         assert desk.events() == [problem]  # once
         desk.exchanges.said = {"192.0.2.53": says(SEEN)}
@@ -179,11 +179,9 @@ def test_what_all_refuse_is_told_and_asked_again_soon(
 
 def test_no_service_of_a_family(desk: Desk) -> None:
     async def part() -> None:
-        desk.discovery.follow(config(DNS4), [WAY6])
+        desk.discovery.update(config(DNS4), [WAY6])
         await desk.until(lambda: desk.discovery.problems)
-        assert desk.discovery.problems[0].endswith(
-            "no service of dns.discover can be asked by IPv6"
-        )
+        assert desk.discovery.problems[0].endswith("no service of dns.discover has an IPv6 address")
 
     desk.play(part)
     assert desk.exchanges.asked == []
@@ -196,11 +194,11 @@ def test_it_is_asked_anew_when_a_way_comes_back_or_changes(desk: Desk) -> None:
         following = config(DNS4)
         moved = Way("isp-a", 4, "10.0.0.3", "wan0", 0)
         for number, ways in enumerate(([WAY4], [moved], [WAY4]), start=1):
-            desk.discovery.follow(following, ways)
-            desk.discovery.follow(following, ways)
+            desk.discovery.update(following, ways)
+            desk.discovery.update(following, ways)
             await desk.asked(number)
-        desk.discovery.follow(following, [])
-        desk.discovery.follow(following, [WAY4])
+        desk.discovery.update(following, [])
+        desk.discovery.update(following, [WAY4])
         await desk.asked(4)
         desk.exchanges.said = {"192.0.2.53": says(OTHER)}
         desk.discovery.frontend_started()
@@ -216,26 +214,26 @@ def test_it_is_asked_again_from_time_to_time(desk: Desk, monkeypatch: pytest.Mon
     desk.exchanges.said = {"192.0.2.53": says(SEEN)}
 
     async def part() -> None:
-        desk.discovery.follow(config(DNS4), [WAY4])
+        desk.discovery.update(config(DNS4), [WAY4])
         await desk.asked(3)
 
     desk.play(part)
     assert desk.found == [("isp-a", 4, SEEN)]
 
 
-def test_what_was_known_is_told_at_the_next_start(desk: Desk) -> None:
+def test_saved_addresses_are_used_at_the_next_start(desk: Desk) -> None:
     desk.exchanges.said = {"192.0.2.53": says(SEEN)}
 
     async def first() -> None:
-        desk.discovery.follow(config(DNS4), [WAY4])
+        desk.discovery.update(config(DNS4), [WAY4])
         await desk.until(lambda: desk.found)
 
     async def second() -> None:
         desk.found.clear()
-        desk.discovery.follow(config(DNS4, public="192.0.2.1"), [])
+        desk.discovery.update(config(DNS4, public="192.0.2.1"), [])
         assert desk.found == []
-        desk.discovery.follow(config(DNS4), [])
-        desk.discovery.follow(config(DNS4), [])
+        desk.discovery.update(config(DNS4), [])
+        desk.discovery.update(config(DNS4), [])
         assert desk.found == [("isp-a", 4, SEEN)]
         assert desk.discovery.hosts() == set()
 
@@ -248,7 +246,7 @@ def test_what_was_kept_and_cant_be_read(desk: Desk, content: str) -> None:
     (desk.store.directory / DISCOVERED).write_text(content)
 
     async def part() -> None:
-        desk.discovery.follow(config(DNS4), [])
+        desk.discovery.update(config(DNS4), [])
 
     desk.play(part)
     assert desk.found == []
@@ -278,5 +276,5 @@ def test_what_was_kept_and_cant_be_read(desk: Desk, content: str) -> None:
         ("", 4, False),
     ],
 )
-def test_what_is_sound(text: str, family: Family, sound: bool) -> None:
-    assert is_sound(text, family) == sound
+def test_public_addresses(text: str, family: Family, sound: bool) -> None:
+    assert is_public(text, family) == sound

@@ -1,4 +1,4 @@
-"""A record: every event survives it, no secret gets into it, and nothing of it ends the daemon."""
+"""A record: every event survives it, it contains no secrets, and no error in it ends the daemon."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import TcpStats
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Hook, Neighbour, NftTable, Rule, Ruleset
-from ifdefault.model.kernel_news import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
+from ifdefault.model.kernel_events import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
 from tests.unit.test_lookup import CONFIG, HOST
 
 RECORDED = Path(__file__).parents[1] / "records" / "two-blackhole.jsonl"
@@ -136,14 +136,16 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "r").write_text("precious")
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("r", "link"):
-        with pytest.raises(HostError, match=rf"{name}: exists already, name a new file$"):
+        with pytest.raises(
+            HostError, match=rf"{name}: already exists; give the name of a new file$"
+        ):
             create(tmp_path / name)
     assert (tmp_path / "r").read_text() == "precious"
     with pytest.raises(HostError, match="can't be created: no such file or directory"):
         create(tmp_path / "none" / "r")
 
 
-def test_a_full_disk_ends_the_record_and_is_told_once() -> None:
+def test_a_full_disk_ends_the_record_and_is_logged_once() -> None:
     told: list[str] = []
     file = os.open("/dev/full", os.O_WRONLY)
     recorder = Recorder(file, told.append)

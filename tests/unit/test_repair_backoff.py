@@ -1,4 +1,4 @@
-"""What others undo is put back, and a fight is held back from, ever longer."""
+"""What others undo is repaired; in a conflict, less and less often."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from ifdefault.daemon.controller.repair_backoff import LONGEST_HOLD_S, ROUNDS, R
 RULE = "ip rule add pref 5050 from all nop proto 171"
 
 
-def test_a_few_repairs_are_no_fight() -> None:
-    fights = RepairBackoff()
+def test_a_few_repairs_are_no_conflict() -> None:
+    backoff = RepairBackoff()
     for n in range(ROUNDS - 1):
-        assert fights.note(n * 0.1, [RULE]) == ()
-    assert not fights.holds(1.0, [RULE])
-    assert fights.told(1.0) == ()
+        assert backoff.note(n * 0.1, [RULE]) == ()
+    assert not backoff.holds(1.0, [RULE])
+    assert backoff.conflicts(1.0) == ()
 
 
-def test_the_same_thing_now_and_then_is_no_fight() -> None:
-    fights = RepairBackoff()
+def test_the_same_repair_now_and_then_is_no_conflict() -> None:
+    backoff = RepairBackoff()
     for n in range(100):
-        assert fights.note(n * 60.0, [RULE]) == ()
+        assert backoff.note(n * 60.0, [RULE]) == ()
 
 
-def test_different_things_are_no_fight() -> None:
-    fights = RepairBackoff()
+def test_different_repairs_are_no_conflict() -> None:
+    backoff = RepairBackoff()
     for n in range(100):
-        assert fights.note(n * 0.1, [f"{RULE} {n}"]) == ()
+        assert backoff.note(n * 0.1, [f"{RULE} {n}"]) == ()
 
 
-def test_a_fight_is_fought_ever_less_often() -> None:
-    fights, now, repairs = RepairBackoff(), 0.0, []
+def test_repairs_in_a_conflict_get_rarer() -> None:
+    backoff, now, repairs = RepairBackoff(), 0.0, []
     while now < 3600.0:  # somebody deletes it at once, each time
-        if not fights.holds(now, [RULE]):
-            fights.note(now, [RULE])
+        if not backoff.holds(now, [RULE]):
+            backoff.note(now, [RULE])
             repairs.append(now)
         now += 0.1
     assert len([at for at in repairs if at < 10.0]) <= ROUNDS + 4
     assert len([at for at in repairs if at > 1800.0]) <= 1800 / LONGEST_HOLD_S + 1
-    assert RULE in fights.told(now)[0]
+    assert RULE in backoff.conflicts(now)[0]
 
 
 def test_peace_is_noticed() -> None:
-    fights = RepairBackoff()
+    backoff = RepairBackoff()
     for n in range(ROUNDS):
-        fights.note(n * 0.1, [RULE])
-    assert fights.holds(ROUNDS * 0.1, [RULE])
+        backoff.note(n * 0.1, [RULE])
+    assert backoff.holds(ROUNDS * 0.1, [RULE])
     # what else is to be done doesn't wait for the end of a fight
-    assert not fights.holds(ROUNDS * 0.1, [RULE, "another"])
-    assert not fights.holds(10.0, [RULE])
-    assert fights.note(300.0, [RULE]) == ()
-    assert not fights.holds(300.0, [RULE])
-    assert fights.told(600.0) == ()
+    assert not backoff.holds(ROUNDS * 0.1, [RULE, "another"])
+    assert not backoff.holds(10.0, [RULE])
+    assert backoff.note(300.0, [RULE]) == ()
+    assert not backoff.holds(300.0, [RULE])
+    assert backoff.conflicts(600.0) == ()

@@ -1,4 +1,4 @@
-"""Replaying: a record has the same outcome everywhere, and a bad one is told with its line."""
+"""Replaying: a record has the same outcome everywhere, and an error in one names its line."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ def test_effects_are_the_same_in_every_process() -> None:
 # --- what is no record ----------------------------------------------------------------------
 
 BAD: dict[str, tuple[list[bytes], str]] = {
-    "empty": ([], ": empty, give a file that ifdefault run --record wrote"),
-    "garbage": ([b"\x00\xff\n"], ":1: no header of a record: not JSON, give a file"),
-    "one cut line": ([HEADER[:-9]], ":1: no header of a record: not JSON"),
-    "other JSON": ([edited(HEADER, what="else")], ':1: no header of a record: what: not one'),
-    "a list": ([b"[]\n"], ":1: no header of a record: not an object"),
-    "no header": ([STARTED], ":1: no header of a record: no field 'events'"),
+    "empty": ([], ": empty; give a file written by ifdefault run --record"),
+    "garbage": ([b"\x00\xff\n"], ":1: not the header of a record: not JSON; give a file"),
+    "one cut line": ([HEADER[:-9]], ":1: not the header of a record: not JSON"),
+    "other JSON": ([edited(HEADER, what="else")], ':1: not the header of a record: what: not one'),
+    "a list": ([b"[]\n"], ":1: not the header of a record: not an object"),
+    "no header": ([STARTED], ":1: not the header of a record: no field 'events'"),
     "another format": (
         [edited(HEADER, format=2, ifdefault="0.9")],
-        ":1: format 2, written by '0.9', this version reads format 1",
+        ":1: format 2, written by '0.9'; this version reads format 1",
     ),
-    "no time": ([edited(HEADER, started_at="Infinity")], ":1: started_at: inf is no time"),
-    "unknown event": ([HEADER, turn({"type": "Sat"})], ":2: events[0]: of no known type"),
+    "no time": ([edited(HEADER, started_at="Infinity")], ":1: started_at: inf is not a valid time"),
+    "unknown event": ([HEADER, turn({"type": "Sat"})], ":2: events[0]: of unknown type"),
     "wrong type": (
         [HEADER, STARTED, turn({"type": "ProbeOutcome", "path": "1", "seq": 1, "verdict": "lost"})],
         ":3: events[0].ProbeOutcome.path: not a whole number",
@@ -91,15 +91,15 @@ BAD: dict[str, tuple[list[bytes], str]] = {
         ":2: events[0].Observed.observation: not an object",
     ),
     "events are no list": ([HEADER, b'{"now":1e9,"events":{}}\n'], ":2: events: not a list"),
-    "no events": ([HEADER, b'{"now":1e9}\n'], ':2: not an object of "now" and "events"'),
-    "back in time": ([HEADER, turn(now=0.5)], ":2: now: 0.5 is no time after "),
-    "no end": ([HEADER, turn(now=1e300)], ":2: now: 1e+300 is no time after "),
-    "never": ([HEADER, b'{"now":"NaN","events":[]}\n'], ":2: now: nan is no time after "),
-    "cut within": ([HEADER, STARTED[:-20] + b"\n", OBSERVED], ":2: not JSON, replay it as it w"),
+    "no events": ([HEADER, b'{"now":1e9}\n'], ':2: not an object with "now" and "events"'),
+    "back in time": ([HEADER, turn(now=0.5)], ":2: now: 0.5 is not a time after "),
+    "no end": ([HEADER, turn(now=1e300)], ":2: now: 1e+300 is not a time after "),
+    "never": ([HEADER, b'{"now":"NaN","events":[]}\n'], ":2: now: nan is not a time after "),
+    "cut within": ([HEADER, STARTED[:-20] + b"\n", OBSERVED], ":2: not JSON; replay the"),
     "twice the key": ([HEADER, b'{"now":1,"now":1e9,"events":[]}\n'], ":2: not JSON"),
     "nobody asked": (
         [HEADER, STARTED, COMMITTED.replace(b'"Committed"', b'"Applied"')],
-        ":3: the controller fails: AssertionError, replay it as it was recorded; if this is how",
+        ":3: the controller fails: AssertionError; replay the unmodified file; if it is unmodified",
     ),
     "no address": (
         [HEADER, STARTED, OBSERVED.replace(b"203.0.113.10", b"203.0.113.x")],
@@ -123,20 +123,20 @@ def test_a_bad_record(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     ("name", "told"),
     [
         ("none", "can't be read: no such file or directory"),
-        (".", "is no file"),
-        ("/dev/zero", "is no file"),
+        (".", "is not a regular file"),
+        ("/dev/zero", "is not a regular file"),
         ("a/b", "can't be read: no such file or directory"),
         ("x" * 300, "can't be read: file name too long"),
     ],
 )
 def test_no_file(name: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", str(tmp_path / name)]) == 2
-    assert capsys.readouterr().err.startswith(f"ifdefault: {tmp_path / name}: {told}, give a file")
+    assert capsys.readouterr().err.startswith(f"ifdefault: {tmp_path / name}: {told}; give a file")
 
 
 def test_an_endless_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ifdefault.daemon.replay._MOST_BYTES", 5000)
-    with pytest.raises(RecordError, match=r":3: a line of 5000 bytes and more"):
+    with pytest.raises(RecordError, match=r":3: a line of 5000 bytes or more"):
         replayed(RECORDED)
 
 
@@ -151,13 +151,13 @@ def test_a_last_line_that_was_cut_off(
     assert "turn 2" in out
     assert "turn 3" not in out
     assert err == (
-        f"ifdefault: warning: {path}:4: cut off, as by a daemon that was killed;"
-        " all before it was replayed\n"
+        f"ifdefault: warning: {path}:4: truncated, as by a killed daemon;"
+        " everything before it was replayed\n"
     )
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_whatever_is_changed_is_told(seed: int, tmp_path: Path) -> None:
+def test_any_modification_is_reported(seed: int, tmp_path: Path) -> None:
     """One byte of it: what can still be read is replayed, and there is no other error."""
     at, byte = seed * 7919 % len(text := b"".join(LINES)), b'0"x{[9-,'[seed % 8]
     path = tmp_path / "r"
@@ -211,7 +211,7 @@ def test_what_is_asked_for(
 
 def test_a_turn_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", "--turn", "999", str(RECORDED)]) == 2
-    assert f"has no turn 999, use 1 to {len(LINES) - 1}" in capsys.readouterr().err
+    assert f"has no turn 999; use 1 to {len(LINES) - 1}" in capsys.readouterr().err
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

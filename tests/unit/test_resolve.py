@@ -1,4 +1,4 @@
-"""Which uplinks there are, and what becomes of those that can't be used."""
+"""Resolving uplinks, and the reasons why they are pending."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_gateway_of_a_family_without_address_is_left_out() -> None:
 
 
 def test_best_default_of_the_kernel() -> None:
-    """Main's before another table's, then the lowest metric, then RFC 4191's preference."""
+    """Main's first, then the lowest metric, then RFC 4191's preference."""
 
     def default(gateway: str, table: int = TABLE_MAIN, metric: int = 0, pref: str = "") -> Route:
         hops = (Hop("wan0", gateway),)
@@ -117,7 +117,7 @@ def test_multipath_default() -> None:
 
 
 def test_source_is_an_address_that_stays() -> None:
-    """Not deprecated, not secondary, near the gateway; then the config's order, or the lowest."""
+    """Not deprecated, not secondary, in the gateway's prefix; then the order, or the lowest."""
     near = Address(4, "wan0", "203.0.113.10", 24)
     far = Address(4, "wan0", "192.0.2.1", 24)
     assert resolved(with_addresses(far, near), A)[0].source(4) == "203.0.113.10"
@@ -141,7 +141,7 @@ def test_deprecated_address_still_answers() -> None:
 
 
 def test_address_on_loopback() -> None:
-    """A provider may route an address of ours to us that stands on lo."""
+    """A provider may route an address to us that is on lo."""
     address = Address(4, "lo", "192.0.2.10", 32)
     desired = planned(with_addresses(ADDRESS_A, address), replace(A, addresses=("192.0.2.10",)))
     assert routes_of(desired, 1)["default"].src == "192.0.2.10"
@@ -183,7 +183,7 @@ def test_point_to_point_needs_no_gateway() -> None:
 
 
 def test_ipv4_by_an_ipv6_next_hop() -> None:
-    """A link with IPv4 addresses alone, and a gateway of IPv6: it says how."""
+    """A link with only IPv4 addresses, and an IPv6 gateway, which implies an IPv6 next hop."""
     default = routes_of(planned(HOST, replace(B, gateways=("fe80::1",))), 1)["default"]
     assert (default.family, default.hops) == (4, (Hop("wan1", "fe80::1"),))
 
@@ -230,14 +230,14 @@ def test_what_is_not_the_uplinks_is_not() -> None:
 
 
 def test_hop_of_a_multipath_route_stands_alone() -> None:
-    """A single hop has no weight: the kernel would give back another route than we asked for."""
+    """A single hop has no weight: the kernel would return a different route."""
     hops = (Hop("wan1", "198.51.100.1", weight=2), Hop("wan0", GATEWAY_A, weight=3))
     copy = copies(Route(4, TABLE_MAIN, "10.0.0.0/8", hops=hops))["10.0.0.0/8"]
     assert copy.hops == (Hop("wan0", GATEWAY_A),)
 
 
 def test_first_of_two_equal_routes_is_copied() -> None:
-    """`ip route append` makes two; the kernel takes the first."""
+    """`ip route append` adds a second one; the kernel uses the first."""
     two = [
         Route(4, TABLE_MAIN, "10.0.0.0/8", hops=(Hop("wan0", f"203.0.113.{n}"),)) for n in (9, 7)
     ]

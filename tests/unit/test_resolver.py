@@ -1,4 +1,4 @@
-"""The command line's lookups, against a server on loopback that behaves as told."""
+"""The command line's lookups, against a server on loopback with a given behaviour."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_what_is_cut_off_is_asked_for_again_by_tcp(server: Server) -> None:
     assert server.heard == [False, True]
 
 
-def test_a_lost_packet_is_no_silence(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_packet_is_no_no_response(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver, "TRY_S", 0.05)
     server.behaviour = lambda query, tcp: well(query, tcp) if len(server.heard) == 3 else None
     assert ask(server).error == ""
@@ -127,7 +127,7 @@ def test_a_lost_packet_is_no_silence(server: Server, monkeypatch: pytest.MonkeyP
 
 def test_a_refusal_and_a_closed_connection(server: Server) -> None:
     server.behaviour = lambda *_: None
-    assert ask(server, tcp=True).error == "it closed the connection"
+    assert ask(server, tcp=True).error == "connection closed"
     with plain(tcp=True) as unused:
         unused.bind(("127.0.0.1", 0))
         closed = Server(port=unused.getsockname()[1])
@@ -138,7 +138,7 @@ def test_a_refusal_and_a_closed_connection(server: Server) -> None:
 
 def test_nonsense_is_told(server: Server) -> None:
     server.behaviour = lambda query, _: query.to_wire()[:13]
-    assert ask(server, tcp=True).error.startswith("its response makes no sense: ")
+    assert ask(server, tcp=True).error.startswith("malformed response: ")
 
 
 def test_a_fault_of_this_host_is_its_own(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""The nftables text: only what is needed, and nothing that another's packets could suffer from."""
+"""The text of table ifdefault: only what is needed, without side effects on other packets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def uplink(number: int, interface: str, *addresses: str, mechanism: str = "sourc
         interface=interface,
         table=1000 + number,
         arrival_mark=numbers.arrival_mark(HOST, number),
-        chosen_mark=numbers.chosen_mark(HOST, number),
+        outgoing_mark=numbers.outgoing_mark(HOST, number),
         mark_mask=HOST.mark_mask,
         addresses=tuple(
             Address(6 if ":" in a else 4, interface, a, 64 if ":" in a else 24) for a in addresses
@@ -64,33 +64,33 @@ def test_source_check_judges_others_sources_alone(mode: str, verdict: str) -> No
     judged = chain(text(A, B, host=host), "source_check_1")
     assert judged[0] == "ip saddr { 203.0.113.10 } return"
     exempt = judged.index("udp sport { 67, 68, 546, 547 } return")
-    owned = judged.index(f"ip saddr @owned_4 counter name misrouted_1 {verdict}")
-    assert exempt < owned < judged.index("update @strangers_4 { ip saddr counter }")
-    assert not any("owned_6" in line for line in judged)  # A owns all of them
+    owned = judged.index(f"ip saddr @uplink_sources_4 counter name misrouted_1 {verdict}")
+    assert exempt < owned < judged.index("update @unknown_sources_4 { ip saddr counter }")
+    assert not any("uplink_sources_6" in line for line in judged)  # A owns all of them
 
 
 def test_source_check_of_one_interface_has_no_others() -> None:
     shared, host = replace(B, interface="wan0"), replace(HOST, source_check="drop")
-    assert "owned" not in text(A, shared, host=host)
+    assert "uplink_sources" not in text(A, shared, host=host)
     assert "saddr { 198.51.100.10, 203.0.113.10 } return" in text(A, shared, host=host)
 
 
 def test_source_check_only_where_something_may_bend_a_packet() -> None:
     assert text(A, B) == ""
-    forwarding = Needs(HOST, (A, B), {}, (), forwards=True)
+    forwarding = Needs(HOST, (A, B), {}, (), host_forwards=True)
     assert "chain source_check" in render(forwarding)
     assert "chain source_check" in text(replace(A, mechanism="mark"), replace(B, mechanism="mark"))
 
 
 def test_neighbour_discovery_is_never_marked() -> None:
     ruleset = text(replace(A, mechanism="mark"), B)
-    arrival = chain(ruleset, "arrival")
+    arrival = chain(ruleset, "mark_arrival")
     spared = arrival.index("icmpv6 type { 133, 134, 135, 136, 137 } return")
-    assert spared < arrival.index('iifname vmap { "wan0" : goto from_0 }')
+    assert spared < arrival.index('iifname vmap { "wan0" : goto interface_0 }')
 
 
 def test_marks_keep_foreign_bits() -> None:
-    assert chain(text(replace(A, mechanism="mark")), "mark_1") == [
+    assert chain(text(replace(A, mechanism="mark")), "mark_arrival_1") == [
         'meta mark set meta mark & 0xc0ffffff | 0x01000000 comment "uplink.isp-1"'
     ]
 
@@ -108,40 +108,40 @@ def test_marks_keep_foreign_bits() -> None:
 )
 def test_what_conntrack_is_asked_for(mechanism: str, tracked: str, restored: str) -> None:
     ruleset = text(replace(A, mechanism=mechanism))
-    assert chain(ruleset, "arrive_1")[1].startswith(tracked)
-    assert chain(ruleset, "restore")[1].startswith(restored)
+    assert chain(ruleset, "mark_and_save_1")[1].startswith(tracked)
+    assert chain(ruleset, "restore_output")[1].startswith(restored)
 
 
 def test_routers_on_one_lan() -> None:
-    """By MAC; a neighbour is no router, whichever prefix it is in, and nft refuses overlaps."""
+    """By MAC. Neighbours in any prefix of the LAN aren't routers, and nft rejects overlaps."""
     macs = ("02:00:00:00:00:01", "02:00:00:00:00:02")
     first = replace(A, mechanism="mark", router_macs=macs[:1])
     narrow = replace(Address(4, "wan0", "203.0.113.200", 25))
     second = replace(B, interface="wan0", mechanism="mark", router_macs=macs[1:])
     second = replace(second, addresses=(*second.addresses, narrow))
-    assert chain(text(first, second), "from_0") == [
-        f"ether saddr {{ {macs[0]} }} goto arrive_1",
-        f"ether saddr {{ {macs[1]} }} goto arrive_2",
+    assert chain(text(first, second), "interface_0") == [
+        f"ether saddr {{ {macs[0]} }} goto mark_and_save_1",
+        f"ether saddr {{ {macs[1]} }} goto mark_and_save_2",
         "ip saddr { 198.51.100.0/24, 203.0.113.0/24 } return",
         "ip6 saddr { fe80::/10, 2001:db8:a::/64 } return",
         "update @unknown_macs { ether saddr counter }",
     ]
 
 
-def test_naive_udp() -> None:
+def test_udp_wildcard() -> None:
     ruleset = text(A, B, udp=True)
-    assert chain(ruleset, "wildcard")[1] == (
+    assert chain(ruleset, "udp_wildcard")[1] == (
         'iifname { "wan0", "wan1" } udp dport { 53, 443 } ip daddr { 198.51.100.10, 203.0.113.10 }'
         " socket wildcard 1 dnat ip to ip saddr map { 0.0.0.0-255.255.255.255 : 203.0.113.10 }"
     )
-    assert chain(ruleset, "arrival")[-1] == (
+    assert chain(ruleset, "mark_arrival")[-1] == (
         'iifname { "wan0", "wan1" } udp dport { 53, 443 } ip daddr vmap'
-        " { 198.51.100.10 : goto arrive_2, 203.0.113.10 : goto arrive_1 }"
+        " { 198.51.100.10 : goto mark_and_save_2, 203.0.113.10 : goto mark_and_save_1 }"
     )
-    assert chain(text(A, B), "arrival") == []
+    assert chain(text(A, B), "mark_arrival") == []
 
 
 def test_address_of_two_uplinks_is_marked_once() -> None:
-    """nft refuses a map with one key twice; `return_path = "source"` lets it come to that."""
+    """nft rejects a duplicate key in a map, which `return_path = "source"` could cause."""
     twin = uplink(2, "wan0", "203.0.113.10")
-    assert "{ 203.0.113.10 : goto arrive_1 }" in text(A, twin, udp=True)
+    assert "{ 203.0.113.10 : goto mark_and_save_1 }" in text(A, twin, udp=True)

@@ -1,4 +1,4 @@
-"""Who may transfer zones, and whose answers are signed."""
+"""Who may transfer zones, and whose responses are signed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from ifdefault.dns import tsig, wire
 from ifdefault.dns.answer import Responder
-from ifdefault.dns.secondaries import Guard
+from ifdefault.dns.secondaries import SecondaryAccess
 from ifdefault.dns.table import Table
 from ifdefault.frontend.client.tsig_key_file import LoadedKey
 from ifdefault.model.dns import AddressRecord, Published, Record, Zone
@@ -32,7 +32,7 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def guard(told: list[str]) -> Guard:
+def guard(told: list[str]) -> SecondaryAccess:
     names = (
         Published("www.example", "failover", 30, (AddressRecord("a", "203.0.113.10"),)),
         Published("long.www.example", "rotate", 30, (), TEXTS),
@@ -52,7 +52,7 @@ def guard(told: list[str]) -> Guard:
         BOTH: [None, KEY],
         BROKEN: [],
     }
-    return Guard(responder, secondaries, told.append)
+    return SecondaryAccess(responder, secondaries, told.append)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def query(
 
 
 def read(answer: bytes, asked: dns.message.Message) -> dns.message.Message:
-    """The answer, its signature checked if the query had one."""
+    """The response, with its signature verified if the query had one."""
     return dns.message.from_wire(answer, keyring=asked.keyring, request_mac=asked.mac)
 
 
@@ -91,7 +91,7 @@ def read(answer: bytes, asked: dns.message.Message) -> dns.message.Message:
     ],
 )
 def test_who_may_transfer(
-    guard: Guard, told: list[str], client: str, key: LoadedKey | None, code: str
+    guard: SecondaryAccess, told: list[str], client: str, key: LoadedKey | None, code: str
 ) -> None:
     asked, packet = query("AXFR", key)
     answers = guard.tcp(packet, client, "a", NOW)
@@ -121,7 +121,7 @@ def test_who_may_transfer(
 
 
 @pytest.mark.parametrize("client", [KEYED, BOTH])
-def test_a_signed_query_gets_a_signed_answer(guard: Guard, client: str) -> None:
+def test_a_signed_query_gets_a_signed_answer(guard: SecondaryAccess, client: str) -> None:
     asked, packet = query("SOA", KEY)
     answer = guard.udp(packet, client, "a", NOW)
     assert answer is not None
@@ -130,8 +130,8 @@ def test_a_signed_query_gets_a_signed_answer(guard: Guard, client: str) -> None:
     assert message.answer[0].rdtype == dns.rdatatype.SOA
 
 
-def test_a_signature_that_does_not_fit_any_more(guard: Guard) -> None:
-    """The answer fits 1232 bytes, but not with 100 more."""
+def test_a_signature_that_does_not_fit_any_more(guard: SecondaryAccess) -> None:
+    """The response fits into 1232 bytes, but not with 100 more."""
     name = "long.www.example."
     message = dns.message.make_query(name, "TXT", use_edns=0, payload=700)
     plain = guard.udp(message.to_wire(), KEYED, "a", NOW)
@@ -147,7 +147,7 @@ def test_a_signature_that_does_not_fit_any_more(guard: Guard) -> None:
     assert not told.answer
 
 
-def test_a_clock_that_differs(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_differs(guard: SecondaryAccess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: UNIX - 1000)
     asked, packet = query("SOA", KEY)
     (answer,) = guard.tcp(packet, KEYED, "a", NOW)
@@ -155,17 +155,19 @@ def test_a_clock_that_differs(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> 
         read(answer, asked)
 
 
-def test_a_query_is_told_once_a_serial(guard: Guard, told: list[str]) -> None:
+def test_a_query_is_told_once_a_serial(guard: SecondaryAccess, told: list[str]) -> None:
     for _ in range(2):
         guard.udp(query("SOA")[1], OPEN, "a", NOW)
         guard.udp(query("A")[1], OPEN, "a", NOW)
         guard.udp(query("SOA")[1], STRANGER, "a", NOW)
         guard.tcp(query("SOA", name="other.example.")[1], OPEN, "a", NOW)
-    assert told == [f"secondary {OPEN}: asked for the SOA of www.example, serial 7"]
+    assert told == [f"secondary {OPEN}: queried the SOA of www.example, serial 7"]
 
 
 @pytest.mark.parametrize("client", [KEYED, STRANGER])
-def test_what_is_no_query_gets_no_more_than_from_the_responder(guard: Guard, client: str) -> None:
+def test_what_is_no_query_gets_no_more_than_from_the_responder(
+    guard: SecondaryAccess, client: str
+) -> None:
     signed = query("SOA", KEY)[1]
     for cut in range(len(signed)):
         answer = guard.udp(signed[:cut], client, "a", NOW)

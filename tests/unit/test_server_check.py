@@ -1,4 +1,4 @@
-"""A content server's life as its judge sees it, and which servers there are to judge."""
+"""The failure detector of servers, and which servers are checked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ifdefault.health import server_check
-from ifdefault.health.server_check import ServerAddress, ServerJudge
+from ifdefault.health.server_check import ServerAddress, ServerChecker
 from ifdefault.model.config import ForwardConfig, ForwardServer, Ports
 from ifdefault.model.health import ServerHealth, Verdict
 from ifdefault.plan import servers
@@ -18,12 +18,12 @@ STEP_S = 1e-6
 
 
 class Lan:
-    """Answers what the judge asks: `fate` says how, "mute" not at all."""
+    """Answers checks by `fate`; "mute": not at all."""
 
     def __init__(self, *servers: ServerAddress) -> None:
         self.now = 1000.0
-        self.judge = ServerJudge()
-        self.judge.follow(self.now, servers)
+        self.judge = ServerChecker()
+        self.judge.set_servers(self.now, servers)
         self.fate: Callable[[ServerAddress], str] = lambda _: "answered"
         self.asked: list[tuple[float, ServerAddress]] = []
 
@@ -71,7 +71,7 @@ def test_the_second_failure_in_a_row_tells_that_it_is_gone(failure: str) -> None
     assert (down.address, down.port, down.was, down.state) == (*WEB1, "up", "down")
     assert down.cause == failure
     assert (
-        at_s - begun_s < server_check.INTERVAL_S + server_check.AGAIN_S + 2 * server_check.TIMEOUT_S
+        at_s - begun_s < server_check.INTERVAL_S + server_check.RETRY_S + 2 * server_check.TIMEOUT_S
     )
     assert lan.down() == [WEB1]
 
@@ -118,9 +118,9 @@ def test_a_late_outcome_is_nobodys() -> None:
     ((seq, _),) = lan.judge.asks(lan.now)
     assert lan.judge.observe(lan.now, seq, "lost", "") is None
     assert lan.judge.observe(lan.now, seq, "lost", "") is None, "told twice"
-    lan.now += server_check.AGAIN_S
+    lan.now += server_check.RETRY_S
     ((seq, _),) = lan.judge.asks(lan.now)
-    lan.judge.follow(lan.now, [WEB2])
+    lan.judge.set_servers(lan.now, [WEB2])
     assert lan.judge.observe(lan.now, seq, "lost", "") is None, "dropped meanwhile"
     assert lan.down() == []
 
@@ -129,13 +129,13 @@ def test_servers_come_and_go() -> None:
     lan = Lan(WEB1)
     lan.fate = lambda server: "lost" if server == WEB1 else "answered"
     lan.run(10.5)
-    lan.judge.follow(lan.now, [WEB2, WEB1])
+    lan.judge.set_servers(lan.now, [WEB2, WEB1])
     assert lan.down() == [WEB1], "what is known stays"
     lan.run(1)
     assert sorted(lan.states()) == ["down", "up"]
-    lan.judge.follow(lan.now, [WEB2])
+    lan.judge.set_servers(lan.now, [WEB2])
     assert lan.down() == []
-    lan.judge.follow(lan.now, [])
+    lan.judge.set_servers(lan.now, [])
     assert lan.judge.wake_s == float("inf")
 
 
@@ -186,6 +186,8 @@ def test_who_shares_the_work() -> None:
     both = forward(HTTPS, to=(one, two, drained, ForwardServer("fd00::10")))
     assert servers.pool(both, HTTPS, 4) == {WEB1: one, WEB2: two}
     assert servers.pool(both, HTTPS, 6) == {("fd00::10", 443): ForwardServer("fd00::10")}
-    assert list(servers.stranded(both, {WEB1})) == []
-    assert list(servers.stranded(both, {WEB1, WEB2})) == [(HTTPS, 4)]
-    assert list(servers.stranded(forward(HTTPS, to=(drained,)), {WEB1})) == [], "as was wanted"
+    assert list(servers.without_servers(both, {WEB1})) == []
+    assert list(servers.without_servers(both, {WEB1, WEB2})) == [(HTTPS, 4)]
+    assert list(servers.without_servers(forward(HTTPS, to=(drained,)), {WEB1})) == [], (
+        "as was wanted"
+    )

@@ -1,4 +1,4 @@
-"""What the controller makes of content servers: what it asks, tells, and lets be decided."""
+"""Server checks in the controller: the probes, the log, and the decisions that follow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ifdefault.daemon import probes
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.servers import ServerChecks
-from ifdefault.health.server_check import AGAIN_S, PACE_S
+from ifdefault.health.server_check import PACE_S, RETRY_S
 from ifdefault.ipc.messages import TO_FRONTEND, Message, Send, decode, encode
 from ifdefault.model.config import Config, ForwardConfig, ForwardServer, Ports
 from ifdefault.model.health import Verdict
@@ -57,7 +57,7 @@ class Engine:
         """Let time pass, and all that follows be done."""
         until_s = self.now + seconds
         while self.now < until_s:
-            self.servers.ask(self.now)
+            self.servers.send_due(self.now)
             asked = [*self.servers.probes]
             self.servers.probes.clear()
             for probe in asked:
@@ -83,7 +83,7 @@ def engine() -> Engine:
 
 
 def follow(engine: Engine, *forwards: ForwardConfig) -> None:
-    engine.servers.follow(engine.now, Config((), forwards=forwards))
+    engine.servers.update(engine.now, Config((), forwards=forwards))
 
 
 def test_it_asks_by_the_check_of_the_service(engine: Engine) -> None:
@@ -101,7 +101,7 @@ def test_it_asks_by_the_check_of_the_service(engine: Engine) -> None:
     assert {m.path for m in engine.sent} == {f.SERVER_CHECKS}
 
 
-def test_what_is_told_and_decided(engine: Engine) -> None:
+def test_what_is_logged_and_decided(engine: Engine) -> None:
     follow(engine, SERVICE)
     engine.run(1.0)
     assert (engine.told, engine.decided, engine.servers.down) == ([], 0, ())
@@ -131,7 +131,7 @@ def test_many_at_once_are_one_decision() -> None:
     for _ in range(2):  # all outcomes come in one turn
         lost, host.lost_checks = host.lost_checks, []
         host.receive(*lost)
-        host.run(AGAIN_S + 0.2)
+        host.run(RETRY_S + 0.2)
     down = host.controller.servers.down
     assert len(down) == 6
     assert len(host.every(f.Converge)) == 1
@@ -149,7 +149,7 @@ def test_many_at_once_are_one_decision() -> None:
 
 
 def test_what_is_decided_of_servers_is_in_the_kernel_however_many_go() -> None:
-    """Whoever reads the decision finds the kernel following it; decisions are paced instead."""
+    """The kernel always reflects the decision; the rate of decisions is limited instead."""
     many = [ForwardConfig((Ports("tcp", port, port),), (ONE,)) for port in range(1, 31)]
     host = Host(config=replace(CONFIG, forwards=(*many,))).start()
     host.fate = lambda probe: e.ProbeOutcome(probe.path, probe.seq, "lost")
@@ -158,7 +158,7 @@ def test_what_is_decided_of_servers_is_in_the_kernel_however_many_go() -> None:
         state = host.controller.state
         assert state.prepared
         assert state.decision == state.prepared.decision
-        assert not state.owed
+        assert not state.unapplied
     assert len(host.controller.servers.down) == 30
     assert len(host.every(f.Converge)) < 30
 
@@ -177,7 +177,7 @@ def test_who_drains_is_no_loss(engine: Engine) -> None:
     follow(engine, ForwardConfig((HTTPS,), (ONE, ForwardServer("10.0.0.11", weight=0))))
     engine.run(3.0, refused("10.0.0.11"))
     assert engine.told == [
-        "forward tcp:443: 10.0.0.11:443 is down (connection refused), it drained"
+        "forward tcp:443: 10.0.0.11:443 is down (connection refused), it was draining"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Sysctls: which are wanted, and in which order they are set and put back."""
+"""Sysctls: which are set, and the order in which they are set and reset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from ifdefault.model.host import State
 from ifdefault.model.kernel import Desired, Facts, Operation, SetSysctl
-from ifdefault.plan.connmark import Passing
+from ifdefault.plan.connmark import ForwardedFlows
 from ifdefault.plan.diff import diff
 from ifdefault.plan.prepare import with_originals
 from ifdefault.plan.ruleset import Needs
@@ -24,12 +24,14 @@ BEFORE = {
     "net/ipv4/ip_forward": "0",
     "net/ipv6/conf/all/forwarding": "0",
 }
-LAN = Passing(needed=(4, 6), lans=("lan0",), masquerade=("lan0",))
+LAN = ForwardedFlows(needed=(4, 6), lans=("lan0",), masquerade=("lan0",))
 
 
-def wanted(now: dict[str, str], passing: Passing | None = LAN) -> tuple[tuple[str, str], ...]:
+def wanted(
+    now: dict[str, str], forwarded: ForwardedFlows | None = LAN
+) -> tuple[tuple[str, str], ...]:
     facts = Facts(sysctls=tuple(now.items()))
-    return tuple(sysctls(facts, Needs(HOST, (A,), {}, (), passing=passing)))
+    return tuple(sysctls(facts, Needs(HOST, (A,), {}, (), forwarded=forwarded)))
 
 
 def operations(now: dict[str, str], desired: Desired) -> tuple[Operation, ...]:
@@ -37,7 +39,7 @@ def operations(now: dict[str, str], desired: Desired) -> tuple[Operation, ...]:
 
 
 def performed(now: dict[str, str], todo: tuple[Operation, ...]) -> dict[str, str]:
-    """As the kernel does it: forwarding and redirects exclude one another."""
+    """Like the kernel: forwarding and redirects are mutually exclusive."""
     for operation in todo:
         assert isinstance(operation, SetSysctl)
         if operation.name == "net/ipv4/ip_forward":
@@ -60,7 +62,7 @@ def test_there_and_back(redirects: str, advertisements: str) -> None:
 
 
 def test_advertisements_are_taken_as_long_as_the_host_forwards() -> None:
-    """At no time does it forward with accept_ra = 1."""
+    """It never forwards with accept_ra = 1."""
     todo = operations(BEFORE, Desired(sysctls=wanted(BEFORE)))
     back = operations(performed(BEFORE, todo), Desired(sysctls=tuple(BEFORE.items())))
     now = BEFORE
@@ -89,7 +91,7 @@ def test_a_strict_filter_is_loosened(everywhere: str, own: str, expected: str | 
         "net/ipv4/conf/all/rp_filter": everywhere,
         "net/ipv4/conf/wan0/rp_filter": own,
     }
-    found = dict(wanted(now, Passing()))
+    found = dict(wanted(now, ForwardedFlows()))
     assert found.get("net/ipv4/conf/wan0/rp_filter") == expected
     assert "net/ipv4/conf/wan0/src_valid_mark" not in found
 

@@ -1,4 +1,4 @@
-"""What `status` shows of what lies behind the host, and of what goes out."""
+"""What `status` shows of services and their servers, balancing and LANs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ifdefault.cli.show import servers
 from ifdefault.daemon.status import CheckedServer, DaemonStatus
-from ifdefault.host.status_forward import Behind, Kept, ServerStatus, ServiceStatus
+from ifdefault.host.status_forward import ControlGroup, ForwardStatus, ServerStatus, ServiceStatus
 
 WEB1, WEB2, DRAINED = ("10.0.0.10", 443), ("10.0.0.11", 8443), ("10.0.0.12", 443)
 SERVICE = ServiceStatus(
@@ -36,46 +36,53 @@ STANDING = DaemonStatus(
 
 
 def test_services_and_their_servers() -> None:
-    shown = servers.lines(Behind((SERVICE, PLAIN)), STANDING)
+    shown = servers.lines(ForwardStatus((SERVICE, PLAIN)), STANDING)
     assert [re.split("  +", line) for line in shown] == [
         ["Forwards", "To", "Weight", "State", "Since", "Refused", "Cause"],
         ["tcp:443, udp:443 on isp-a", "10.0.0.10:443", "1", "up", "1m00s", "12 p", "answers"],
-        ["", "10.0.0.11:8443", "3", "down", "3.2s", "connection refused"],
-        ["", "10.0.0.12:443", "drains", "unproven", "1.0s", "not checked yet"],
+        ["tcp:443, udp:443 on isp-a", "10.0.0.11:8443", "3", "down", "3.2s", "connection refused"],
+        [
+            "tcp:443, udp:443 on isp-a",
+            "10.0.0.12:443",
+            "drains",
+            "unproven",
+            "1.0s",
+            "not checked yet",
+        ],
         ["tcp:8000-8099", "fd00::10", "1", "unchecked"],
     ]
 
 
 def test_without_a_daemon() -> None:
-    lines = servers.lines(Behind((SERVICE,)), None)
+    lines = servers.lines(ForwardStatus((SERVICE,)), None)
     assert [line.split()[-1] for line in lines[1:]] == ["p", "down", "-"]
 
 
 def test_a_service_without_a_server() -> None:
     stranded = replace(SERVICE, stranded=("tcp:443 IPv4",))
-    assert servers.ails(Behind((PLAIN, stranded)))
-    assert not servers.ails(Behind((PLAIN, SERVICE)))
-    shown = servers.lines(Behind((stranded,)), STANDING)
-    assert shown[-1] == "tcp:443 IPv4: no content server is left"
+    assert servers.has_problem(ForwardStatus((PLAIN, stranded)))
+    assert not servers.has_problem(ForwardStatus((PLAIN, SERVICE)))
+    shown = servers.lines(ForwardStatus((stranded,)), STANDING)
+    assert shown[-1] == "tcp:443 IPv4: no server is up"
 
 
-def test_of_many_services_those_are_shown_that_want_for_something() -> None:
+def test_of_many_services_those_with_problems_are_shown() -> None:
     many = tuple(replace(PLAIN, listen=f"tcp:{port}") for port in range(1, 41))
     stranded = replace(PLAIN, listen="tcp:99", stranded=("tcp:99 IPv6",))
-    shown = servers.lines(Behind((*many, SERVICE, stranded)), STANDING)
-    firsts = [line.split()[0] for line in shown[1:] if not line.startswith(" ")]
-    assert firsts[:3] == ["tcp:99", "tcp:443,", "tcp:1"]
+    shown = servers.lines(ForwardStatus((*many, SERVICE, stranded)), STANDING)
+    services = dict.fromkeys(line.split()[0] for line in shown[1:])
+    assert list(services)[:3] == ["tcp:99", "tcp:443,", "tcp:1"]
     assert "and 32 more services" in shown
 
 
 def test_what_goes_out() -> None:
-    found = Behind(
+    found = ForwardStatus(
         follows=True,
         balance={"IPv4": {"isp-a": 75, "isp-b": 25}},
         masquerade=("lan0", "lan1"),
         kept=(
-            Kept("/a/ifdefault-isp-b", ("isp-b", "isp-b"), True),
-            Kept("/b", ("isp-a", ""), False),
+            ControlGroup("/a/ifdefault-isp-b", ("isp-b", "isp-b"), True),
+            ControlGroup("/b", ("isp-a", ""), False),
         ),
     )
     assert servers.lines(found, None) == [
@@ -83,6 +90,6 @@ def test_what_goes_out() -> None:
         "masqueraded: lan0, lan1",
         "cgroup /a/ifdefault-isp-b: isp-b, ifdefault exec",
         "cgroup /b: IPv4 isp-a, IPv6 any",
-        "forwarded: answers leave by the uplink that the question came in on",
+        "forwarded: replies leave by the uplink that the connection came in on",
     ]
-    assert servers.lines(Behind(), None) == []
+    assert servers.lines(ForwardStatus(), None) == []

@@ -1,11 +1,11 @@
-"""Only what is a dead uplink's own is freed, and no neighbour's."""
+"""Only connections of the dead uplink are ended, and none to neighbours."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from ifdefault.daemon.controller.effects import EndConnections
-from ifdefault.daemon.controller.stale_connections import ends
+from ifdefault.daemon.controller.stale_connections import connections_to_end
 from ifdefault.model.config import Family
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import Address, Facts, Hop, Route, Uplink
@@ -20,7 +20,7 @@ B = replace(
     name="b",
     number=2,
     interface="wan1",
-    chosen_mark=0x22000000,
+    outgoing_mark=0x22000000,
     addresses=(Address(4, "wan1", "198.51.100.10", 24),),
 )
 FACTS = Facts(
@@ -39,7 +39,7 @@ def freed(
     *uplinks: Uplink, usable: dict[Family, tuple[str, ...]], family: Family = 4
 ) -> EndConnections:
     decision = Decision((), tuple(usable.items()))
-    return ends(FACTS, uplinks, decision, uplinks[0], family)
+    return connections_to_end(FACTS, uplinks, decision, uplinks[0], family)
 
 
 def test_its_addresses_of_that_family_but_not_those_it_shares() -> None:
@@ -52,7 +52,7 @@ def test_its_addresses_of_that_family_but_not_those_it_shares() -> None:
 
 def test_its_mark_once_it_is_dead_in_both_families() -> None:
     assert freed(A, B, usable={4: ("b",), 6: ("a",)}).marks == ()
-    assert freed(A, B, usable={4: ("b",), 6: ("b",)}).marks == (A.chosen_mark,)
+    assert freed(A, B, usable={4: ("b",), 6: ("b",)}).marks == (A.outgoing_mark,)
 
 
 def test_what_is_reached_by_no_uplink_is_spared() -> None:
@@ -64,4 +64,7 @@ def test_what_is_reached_by_no_uplink_is_spared() -> None:
 def test_the_others_come_in_their_rank() -> None:
     c = replace(B, name="c", addresses=(Address(4, "wan2", "192.0.2.10", 24),))
     decision = Decision(((4, ("c", "b", "a")),), ((4, ("c", "b")),))
-    assert ends(FACTS, (A, B, c), decision, A, 4).others == ("192.0.2.10", "198.51.100.10")
+    assert connections_to_end(FACTS, (A, B, c), decision, A, 4).others == (
+        "192.0.2.10",
+        "198.51.100.10",
+    )

@@ -1,4 +1,4 @@
-"""Locks are nobody else's to hold: to lock a file takes no right but to open it."""
+"""Lock files can't be opened by other users: locking a file needs no permission but to open it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def mode(path: Path) -> int:
 def test_lock_files_are_private(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / LOCK).touch(0o644)  # an earlier version's
-    with store.lock(), store.stand():
+    with store.lock(), store.timer_lock():
         assert mode(tmp_path / LOCK) == 0o600
         assert mode(tmp_path / GUARD) == 0o600
-        assert store.is_guarded()
-    assert not store.is_guarded()
+        assert store.has_timer()
+    assert not store.has_timer()

@@ -1,4 +1,4 @@
-"""Our nft tables: what holds of one holds of each, in the plan, on the way back and on disk."""
+"""Our nft tables in the plan, in rollback and on disk: what applies to one applies to all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WANTED = Desired(tables=tuple(TEXTS.items()))
 
 
 def held(**others: NftTable | None) -> Facts:
-    """Facts with each of our tables as loaded, but for others; None is not there."""
+    """Facts with each of our tables as loaded, except for `others`; None: missing."""
     tables: dict[str, NftTable | None] = {
         name: NftTable(ruleset_digest(text), "as listed") for name, text in TEXTS.items()
     }
@@ -52,7 +52,7 @@ def test_one_that_is_not_as_loaded_is_loaded_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OWN_TABLES)
-def test_one_that_is_not_wanted_goes_unless_a_stranger_made_it(name: str) -> None:
+def test_a_table_that_is_not_needed_is_deleted_if_it_is_ours(name: str) -> None:
     wanted = Desired(tables=tuple((other, text) for other, text in TEXTS.items() if other != name))
     assert diff(held(), wanted, LOADED) == (LoadNft(name, ""),)
     assert diff(held(**{name: NftTable("", "a stranger's")}), wanted, LOADED) == ()

@@ -1,4 +1,4 @@
-"""Which address a UDP socket that is bound to none answers from, client by client."""
+"""The source address of replies of wildcard UDP servers, for every client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def redirects(facts: Facts, family: Family = 4) -> tuple[Redirect, ...]:
 
 
 def answer(found: tuple[Redirect, ...], client: str) -> str:
-    """The address that a client is answered from; "" if it isn't redirected."""
+    """The source of replies to a client; "" if it isn't redirected."""
     value = prefixes.number(client)
     for r in found:
         if prefixes.number(r.first) <= value <= prefixes.number(r.last):
@@ -56,7 +56,7 @@ def test_answer(client: str, address: str) -> None:
 @pytest.mark.parametrize("foreign", [(), *((name,) for name in hosts.FOREIGN)])
 @pytest.mark.parametrize("family", [4, 6])
 def test_answers_are_those_of_the_host_as_applied(foreign: tuple[str, ...], family: Family) -> None:
-    """At every border, and one beside it, the applied host would say the same."""
+    """At every border, and next to it, a lookup on the applied host gives the same."""
     facts = hosts.with_foreign(NAIVE, *foreign)
     desired = planned(CONFIG, facts).desired
     fib = Fib.of(settle(facts, desired))
@@ -118,7 +118,7 @@ def test_answers_stay_where_they_are_while_the_default_moves() -> None:
 
 
 def test_the_address_moves_only_when_its_uplink_is_not_usable() -> None:
-    """A drain or a failure of the first uplink moves it; another's rank doesn't."""
+    """It changes by a drain or failure of the first uplink, not by another's rank."""
     names = tuple(u.name for u in CONFIG.uplinks)
     numbering = numbers.assign(names, {})
     moved = Decision(((4, names[::-1]),), ((4, names),))

@@ -1,4 +1,4 @@
-"""`ifdefault apply`: make the kernel what the config says, or leave it as it was."""
+"""`ifdefault apply`: apply the config to the kernel, or leave the kernel as it was."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def command(
     if daemon_client.runs(options):
         from ifdefault.daemon.control.protocol import Reload
 
-        told = daemon_client.ask(options, Reload(confirm_s), daemon_client.CHANGE_S)
+        changes = daemon_client.ask(options, Reload(confirm_s), daemon_client.CHANGE_S)
     else:
-        told = _apply(options, confirm_s, wait=wait)
-    table.tell_applied(told, confirm_s, quiet=quiet, as_json=as_json)
+        changes = _apply(options, confirm_s, wait=wait)
+    table.print_applied(changes, confirm_s, quiet=quiet, as_json=as_json)
 
 
 def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> Changes:
@@ -63,5 +63,5 @@ def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> Changes:
         if confirm_s is None or not prepared.operations:
             commit(prepared, store)
         else:
-            rollback_timer.commit_on_probation(prepared, store, confirm_s)
+            rollback_timer.commit_with_rollback(prepared, store, confirm_s)
     return changes(prepared)

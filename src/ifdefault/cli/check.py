@@ -1,7 +1,7 @@
-"""`ifdefault check`: every problem of the config and of the host, in one run.
+"""`ifdefault check`: all problems of the config and of the host.
 
-Rules: nothing is changed. Problems go to stderr, the summary to stdout; `--json` prints all to
-stdout. The exit status is 2 if the config is at fault, 1 if the host is, 0 for warnings alone.
+Rules: nothing is changed. Problems go to stderr, the summary to stdout; `--json` prints everything
+to stdout. The exit status is 2 for errors in the config, 1 for errors of the host, 0 for warnings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import click
 
 from ifdefault import config as config_file
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.table import problems_json, tell_problems
+from ifdefault.cli.show.table import print_problems, problems_json
 from ifdefault.model.config import Config
 from ifdefault.model.errors import ConfigError, IfdefaultError, Problem
 from ifdefault.model.kernel import NFT_TABLE, OWN_TABLES, Uplink
@@ -31,58 +31,62 @@ def command(options: Options, as_json: bool, schema: bool) -> int:
     if schema:
         click.echo(json.dumps(config_file.json_schema(), indent=2))
         return 0
-    faults: tuple[Problem, ...] = ()
+    config_errors: tuple[Problem, ...] = ()
     config: Config | None = None
     try:
         config = config_file.read(options.config)
     except ConfigError as error:
-        faults = error.problems
-    found, uplinks = _examine(options, config)
-    found.sort(key=lambda problem: problem.warning)
+        config_errors = error.problems
+    host_problems, uplinks = _check_host(options, config)
+    host_problems.sort(key=lambda problem: problem.warning)
     if as_json:
-        _print_json(faults, found, uplinks)
+        _print_json(config_errors, host_problems, uplinks)
     else:
-        _print(faults, found, uplinks)
-    return 2 if faults else int(any(not problem.warning for problem in found))
+        _print(config_errors, host_problems, uplinks)
+    return 2 if config_errors else int(any(not problem.warning for problem in host_problems))
 
 
-def _examine(options: Options, config: Config | None) -> tuple[list[Problem], tuple[Uplink, ...]]:
-    """The host's problems and the uplinks as they resolve; without a config, what needs none."""
+def _check_host(
+    options: Options, config: Config | None
+) -> tuple[list[Problem], tuple[Uplink, ...]]:
+    """The host's problems and the resolved uplinks; without a config, only what needs none."""
     from ifdefault.cli import daemon_client
-    from ifdefault.host.check_daemon import find_lacks
+    from ifdefault.host.check_daemon import find_problems
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare_config
     from ifdefault.kernel import foreign, nft
 
-    found = list(_rights())
+    problems = list(_missing_privileges())
     try:
         if config is None:
             nft.check(NFT_TABLE, "")
-            return [*found, *foreign.networkd_problems()], ()
+            return [*problems, *foreign.networkd_problems()], ()
         decision = daemon_client.decision(options)
         prepared = prepare_config(config, Store(options.state_dir), decision=decision)
-        found += config_file.placed(options.config, prepared.problems)
-        found += find_lacks(config, prepared.uplinks)
+        problems += config_file.with_lines(options.config, prepared.problems)
+        problems += find_problems(config, prepared.uplinks)
         tables = dict(prepared.desired.tables)
         for name in OWN_TABLES:
             nft.check(name, tables.get(name, ""))
     except IfdefaultError as error:
-        return [*found, *error.problems], ()
-    return found, prepared.uplinks
+        return [*problems, *error.problems], ()
+    return problems, prepared.uplinks
 
 
-def _rights() -> Iterator[Problem]:
+def _missing_privileges() -> Iterator[Problem]:
     if os.geteuid():
-        what = "only root sees all that is to be checked"
-        yield Problem("not root", what, "run sudo ifdefault check", warning=True)
+        what = "without root, not everything can be checked"
+        yield Problem("check", what, "run sudo ifdefault check", warning=True)
 
 
-def _print(faults: tuple[Problem, ...], found: list[Problem], uplinks: tuple[Uplink, ...]) -> None:
-    for fault in faults:
-        click.echo(fault, err=True)
-    tell_problems(found)
-    warnings = sum(problem.warning for problem in found)
-    errors = len(faults) + len(found) - warnings
+def _print(
+    config_errors: tuple[Problem, ...], host_problems: list[Problem], uplinks: tuple[Uplink, ...]
+) -> None:
+    for error in config_errors:
+        click.echo(error, err=True)
+    print_problems(host_problems)
+    warnings = sum(problem.warning for problem in host_problems)
+    errors = len(config_errors) + len(host_problems) - warnings
     counts = [_count(warnings, "warning")] if warnings else []
     if errors:
         click.echo(", ".join([_count(errors, "error"), *counts]), err=True)
@@ -90,19 +94,19 @@ def _print(faults: tuple[Problem, ...], found: list[Problem], uplinks: tuple[Upl
         click.echo("ok: " + ", ".join([_count(len(uplinks), "uplink"), *counts]))
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _print_json(
-    faults: tuple[Problem, ...], found: list[Problem], uplinks: tuple[Uplink, ...]
+    config_errors: tuple[Problem, ...], host_problems: list[Problem], uplinks: tuple[Uplink, ...]
 ) -> None:
-    told = {
-        "ok": not faults and all(problem.warning for problem in found),
+    report = {
+        "ok": not config_errors and all(problem.warning for problem in host_problems),
         "uplinks": {
             uplink.name: {"mechanism": uplink.mechanism, "pending": uplink.pending}
             for uplink in uplinks
         },
-        "problems": problems_json((*faults, *found)),
+        "problems": problems_json((*config_errors, *host_problems)),
     }
-    click.echo(json.dumps(told, indent=1))
+    click.echo(json.dumps(report, indent=1))

@@ -1,7 +1,7 @@
-"""What the running engine says, and what it is told to do, for the subcommands.
+"""Requests of the subcommands to the running daemon.
 
-Rules: where an engine runs it alone changes the kernel, so that a subcommand asks it instead of
-doing the work itself. Its refusals are the same errors, with the same exit status, as ours.
+Rules: while the daemon runs only it changes the kernel, so that a subcommand sends it a request
+instead of doing the work itself. Its errors are the same, with the same exit status.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus
     from ifdefault.model.health import Decision
 
-CHANGE_S = 120.0  # a thousand operations take seconds; it may wait for another ifdefault
+CHANGE_S = 120.0  # a thousand operations take seconds, and another ifdefault may hold the lock
 LOOK_S = 5.0
 
 
 def ask(options: Options, request: Asks[R], timeout_s: float = LOOK_S) -> R:
-    """The engine's answer; NotRunning where there is no engine."""
+    """The daemon's response; NotRunning if no daemon runs."""
     from ifdefault.daemon.control import client
 
     return client.ask(options.run_dir, request, timeout_s)
 
 
 def runs(options: Options) -> bool:
-    """Whether there is an engine. Told before anything is loaded that it takes to ask it."""
+    """Whether the daemon runs, found out without loading what a request needs."""
     from ifdefault.daemon.control import client
 
     return bool(client.listener(options.run_dir / client.SOCKET))
 
 
-def standing(options: Options) -> DaemonStatus | None:
-    """How the engine says that it stands; None where there is none."""
+def status(options: Options) -> DaemonStatus | None:
+    """The daemon's status; None if no daemon runs."""
     if not runs(options):
         return None
     from ifdefault.daemon.control.client import NotRunning
@@ -42,11 +42,11 @@ def standing(options: Options) -> DaemonStatus | None:
 
     try:
         return ask(options, Status())
-    except NotRunning:  # it has just ended
+    except NotRunning:  # it ended meanwhile
         return None
 
 
 def decision(options: Options) -> Decision | None:
-    """What the engine has decided, which a plan must follow; None where there is none."""
-    stands = standing(options)
-    return stands.decision if stands else None
+    """The daemon's decision, which a plan must follow; None if no daemon runs."""
+    daemon_status = status(options)
+    return daemon_status.decision if daemon_status else None

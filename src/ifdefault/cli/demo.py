@@ -1,4 +1,4 @@
-"""`ifdefault demo`: show on real traffic what this is for."""
+"""`ifdefault demo`: show with real traffic what this is for."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import click
 from ifdefault.lab import rootless
 from ifdefault.lab.clients_by_name import CONNECT_S
 from ifdefault.lab.demo_outage import PER_S, SPAN_S, Outage, Span, VisitSummary
-from ifdefault.lab.demo_scenario import COUNT, Row, Story, UplinkShare, tell
+from ifdefault.lab.demo_scenario import COUNT, DemoResult, Row, UplinkShare, run_demo
 from ifdefault.lab.topology import load
 
 _PROBLEM = """\
-A web host buys transit from two providers and has an address of each, no BGP. It has one
-default route, through isp-a. So what comes in through isp-b is answered through isp-a, and
-isp-a drops the answer: its source isn't one of isp-a's (BCP 38). Half of all visitors hang."""
-_TRICK = """\
-The trick (Paul Vixie, NANOG 1997): each uplink has a default route of its own, and every
+A web host has two providers and an address from each, without BGP. It has one default route,
+through isp-a. So a connection that comes in on isp-b is answered through isp-a, and isp-a drops
+the replies: their source isn't an address of isp-a (BCP 38). Half of all visitors hang."""
+_SOLUTION = """\
+The solution (Paul Vixie, NANOG 1997): each uplink has its own default route, and every
 connection is answered through the uplink that it came in on."""
 
 _OTHER_HALF = """\
-The talk's other half: DNS hands out the addresses of both uplinks. When a provider dies, a name
-that goes on naming it leads half of all visitors nowhere, and a name that `ifdefault` serves
-leads them to the uplink that works."""
+The talk's other half: the DNS has the addresses of both uplinks. When a provider fails, a static
+name keeps sending half of all visitors to it, and a name served by `ifdefault` sends all of them
+to the uplink that works."""
 
 _BY_SOURCE = re.compile(r" rule add .*from (?!all)")
 _BARS = "·▁▂▃▄▅▆▇█"
-_TOLD = ("path", "dns")  # kinds of events
+_SHOWN_EVENTS = ("path", "dns")  # kinds of events
 
 
 @click.command(name="demo")
@@ -46,7 +46,7 @@ def command(as_json: bool) -> int:
     if something hung or was misrouted after apply.
     """
     rootless.enter_alone()
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # take the world away first
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # remove the world first
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
     topology = load("two")
     started = time.monotonic()
@@ -57,48 +57,48 @@ def command(as_json: bool) -> int:
     if not as_json:
         click.echo(f"{_PROBLEM}\n\n{topology.drawing}\n")
         sys.stdout.flush()
-    story = tell(topology, progress)
+    scenario = run_demo(topology, progress)
     if as_json:
-        click.echo(json.dumps(asdict(story) | {"ok": story.ok}, ensure_ascii=False))
+        click.echo(json.dumps(asdict(scenario) | {"ok": scenario.ok}, ensure_ascii=False))
     else:
-        click.echo("\n".join(_render(story)))
-    return 0 if story.ok else 1
+        click.echo("\n".join(_render(scenario)))
+    return 0 if scenario.ok else 1
 
 
-def _render(story: Story) -> Iterator[str]:
+def _render(scenario: DemoResult) -> Iterator[str]:
     yield ""
-    yield from _table("before", story.before)
-    yield f"  of {COUNT} tries each; ok: answered; hung: not answered, or from a wrong address;"
-    yield "  mis: packets that the providers dropped, since their source isn't the provider's"
+    yield from _table("before", scenario.before)
+    yield f"  of {COUNT} connections each; ok: answered; hung: no answer, or from a wrong address;"
+    yield "  mis: packets that the providers dropped because of their source address"
     yield ""
-    yield _TRICK
+    yield _SOLUTION
     yield ""
     yield click.style("$ ifdefault plan", bold=True)
-    yield from _heart(story.plan.splitlines())
+    yield from _key_operations(scenario.plan.splitlines())
     yield click.style("$ ifdefault apply && ifdefault status", bold=True)
-    yield story.status
+    yield scenario.status
     yield ""
-    yield from _table("after", story.after)
-    if story.rotation:
+    yield from _table("after", scenario.after)
+    if scenario.rotation:
         yield ""
-        yield from _rotation(story.rotation)
-    if story.outage:
+        yield from _rotation(scenario.rotation)
+    if scenario.outage:
         yield ""
-        yield from _outage(story.outage)
+        yield from _outage(scenario.outage)
     yield ""
-    yield from story.notes
-    yield _verdict(story)
+    yield from scenario.notes
+    yield _result(scenario)
 
 
-def _heart(plan: Sequence[str]) -> Iterator[str]:
-    """The lines of a plan that are the trick itself; the others prepare and guard it."""
+def _key_operations(plan: Sequence[str]) -> Iterator[str]:
+    """The lines of a plan that are the solution itself; the others prepare and protect it."""
     shown = [line for line in plan if " default via " in line or _BY_SOURCE.search(line)]
     yield from shown
     yield f"… and {len(plan) - len(shown)} more"
 
 
 def _table(title: str, rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each kind, a group of columns for each uplink and family."""
+    """A row for each kind, a group of columns for each uplink and family."""
     columns = sorted({(row.uplink, row.family) for row in rows})
     heads = [f"{uplink} IPv{family}" for uplink, family in columns]
     yield click.style(f"{title:<12}", bold=True) + "".join(f"  {head:>14}" for head in heads)
@@ -118,7 +118,7 @@ def _cell(row: Row) -> str:
 
 
 def _rotation(shares: Sequence[UplinkShare]) -> Iterator[str]:
-    yield "A resolver hands out both addresses in turn; new connections rotate over the uplinks:"
+    yield "A resolver returns both addresses in turn; connections alternate between the uplinks:"
     total = sum(share.tried for share in shares)
     for share in shares:
         bar = "█" * round(40 * share.tried / total)
@@ -128,25 +128,25 @@ def _rotation(shares: Sequence[UplinkShare]) -> Iterator[str]:
 def _outage(outage: Outage) -> Iterator[str]:
     yield _OTHER_HALF
     yield ""
-    pace = f"     {PER_S:g} connections a second by each name"
-    yield click.style("$ ifdefault run", bold=True) + pace
+    rate = f"     {PER_S:g} connections a second to each name"
+    yield click.style("$ ifdefault run", bold=True) + rate
     yield from _timeline(outage)
-    for what, fate in (("in a static zone", outage.static), ("served by us", outage.ours)):
-        yield f"  {fate.name:<14}  {what}: {_fate(fate, outage)}"
+    for what, visits in (("in a static zone", outage.static), ("served by us", outage.ours)):
+        yield f"  {visits.name:<14}  {what}: {_summary(visits, outage)}"
     yield ""
     yield click.style("$ ifdefault events", bold=True) + "     seconds after the cut"
-    yield from (f"{at:7.3f}  {text}" for at, kind, text in outage.events if kind in _TOLD)
+    yield from (f"{at:7.3f}  {text}" for at, kind, text in outage.events if kind in _SHOWN_EVENTS)
 
 
 def _timeline(outage: Outage) -> Iterator[str]:
-    """A bar for each span: how many of the connections that were begun in it were answered."""
+    """A bar for each time span: the share of its connections that was answered."""
     begin_s = outage.static.spans[0].at_s
-    cut, mend = (round((at_s - begin_s) / SPAN_S) for at_s in (0.0, outage.dead_s))
-    told = f"┌ {outage.provider} forwards nothing "
-    head = " " * cut + told.ljust(mend - cut - 7, "─") + f" {outage.dead_s:.1f} s ┐"
+    cut, repair = (round((at_s - begin_s) / SPAN_S) for at_s in (0.0, outage.dead_s))
+    label = f"┌ {outage.provider} forwards nothing "
+    head = " " * cut + label.ljust(repair - cut - 7, "─") + f" {outage.dead_s:.1f} s ┐"
     yield f"  {'':<14}  {head}"
-    for fate in (outage.static, outage.ours):
-        yield f"  {fate.name:<14}  " + "".join(map(_bar, fate.spans))
+    for visits in (outage.static, outage.ours):
+        yield f"  {visits.name:<14}  " + "".join(map(_bar, visits.spans))
 
 
 def _bar(span: Span) -> str:
@@ -154,26 +154,26 @@ def _bar(span: Span) -> str:
     return click.style(bar, fg="green" if span.answered == span.tried else "red")
 
 
-def _fate(fate: VisitSummary, outage: Outage) -> str:
-    if fate.last_failed_s is None:
-        return f"of {fate.tried} connections none failed"
-    over = outage.dead_s - fate.last_failed_s < CONNECT_S  # a second SYN may get through
+def _summary(visits: VisitSummary, outage: Outage) -> str:
+    if visits.last_failed_s is None:
+        return f"none of {visits.tried} connections failed"
+    over = outage.dead_s - visits.last_failed_s < CONNECT_S  # a second SYN may get through
     until = (
         f"until {outage.provider} was back"
         if over
-        else f"the last {fate.last_failed_s:.1f} s after the cut"
+        else f"the last {visits.last_failed_s:.1f} s after the cut"
     )
-    return f"of {fate.tried} connections {fate.failed} failed, {until}"
+    return f"{visits.failed} of {visits.tried} connections failed, {until}"
 
 
-def _verdict(story: Story) -> str:
-    before, after = _lost(story.before), _lost(story.after)
-    tried = sum(row.tried for row in story.after)
+def _result(scenario: DemoResult) -> str:
+    before, after = _lost(scenario.before), _lost(scenario.after)
+    tried = sum(row.tried for row in scenario.after)
     text = (
-        f"{'all is well' if story.ok else 'NOT all is well'}: of {tried} tries {before} hung before"
-        f" and {after} after, {story.misrouted_after} packets misrouted after"
+        f"{'passed' if scenario.ok else 'FAILED'}: of {tried} connections {before} hung before"
+        f" and {after} after, {scenario.misrouted_after} packets misrouted after"
     )
-    return click.style(text, fg="green" if story.ok else "red", bold=True)
+    return click.style(text, fg="green" if scenario.ok else "red", bold=True)
 
 
 def _lost(rows: Sequence[Row]) -> int:

@@ -1,4 +1,4 @@
-"""`ifdefault dns`: what the DNS is to say, where it is published, and whether it holds outside."""
+"""`ifdefault dns`: the published names, and checks of their delegation."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ def command(ctx: click.Context, as_json: bool) -> int:
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show import names
 
-    standing = daemon_client.standing(ctx.obj)
-    if standing is None:
-        raise HostError(Problem("", "no daemon runs", "`ifdefault run` publishes the names"))
-    click.echo(_as_json(standing) if as_json else "\n".join(names.whole(standing)))
-    return int(any(outlet.state == "failing" for outlet in standing.dns.outlets))
+    status = daemon_client.status(ctx.obj)
+    if status is None:
+        remedy = "start ifdefault run, which publishes the names"
+        raise HostError(Problem("dns", "no daemon runs", remedy))
+    click.echo(_as_json(status) if as_json else "\n".join(names.all_lines(status)))
+    return int(any(outlet.state == "failing" for outlet in status.dns.publishers))
 
 
-def _as_json(standing: DaemonStatus) -> str:
+def _as_json(status: DaemonStatus) -> str:
     from ifdefault.ipc import codec
 
-    return json.dumps({"now_s": standing.now_s, **codec.to_json(standing.dns)}, indent=1)
+    return json.dumps({"now_s": status.now_s, **codec.to_json(status.dns)}, indent=1)
 
 
 @command.command()
@@ -60,23 +61,23 @@ def check(options: Options, names: tuple[str, ...], roots: tuple[str, ...], as_j
     CNAME to one that is.
     """
     from ifdefault.cli import dnscheck
-    from ifdefault.cli.show.table import tell_problems
+    from ifdefault.cli.show.table import print_problems
 
-    begin, only = _addresses(roots), [_name(text) for text in names]
+    root_servers, only = _addresses(roots), [_name(text) for text in names]
     host = dnscheck.read(options)
-    checked = dnscheck.check(host, dnscheck.asker(host), begin, only)
+    result = dnscheck.check(host, dnscheck.sender(host), root_servers, only)
     if as_json:
-        click.echo(json.dumps(dnscheck.to_json(checked), indent=1))
+        click.echo(json.dumps(dnscheck.to_json(result), indent=1))
     else:
-        click.echo("\n".join(dnscheck.lines(checked)))
-        tell_problems(checked.problems)
-    return 0 if checked.is_well else 1
+        click.echo("\n".join(dnscheck.lines(result)))
+        print_problems(result.problems)
+    return 0 if result.is_ok else 1
 
 
 def _name(text: str) -> str:
     name = text.lower().removesuffix(".")
     if not re.fullmatch(r"[a-z0-9_*-]{1,63}(\.[a-z0-9_-]{1,63})*", name) or len(name) > 253:
-        raise click.UsageError(f'"{text}" is no name, write it as the DNS does')
+        raise click.UsageError(f'"{text}" is not a domain name; write it like www.example.net')
     return name
 
 
@@ -86,7 +87,7 @@ def _addresses(texts: tuple[str, ...]) -> list[str]:
     try:
         return [str(ip_address(text)) for text in texts]
     except ValueError as error:
-        raise click.UsageError(f"--root: {error}") from None
+        raise click.UsageError(f"--root: {error}; use an IPv4 or IPv6 address") from None
 
 
 @command.command()
@@ -102,15 +103,17 @@ def delegation(options: Options, zones: tuple[str, ...], as_json: bool) -> int:
     ours = {zone.zone: zone for zone in host.wanted if zone.embedded}
     given = [_name(zone) for zone in zones] or list(ours)
     if unknown := [zone for zone in given if zone not in ours]:
-        there = f"there are {', '.join(ours)}" if ours else "set zones in [dns.server]"
-        raise HostError(Problem("", f'"{unknown[0]}" is no zone of the embedded server', there))
+        remedy = f"use one of {', '.join(ours)}" if ours else "set zones in [dns.server]"
+        what = f'"{unknown[0]}" is not a zone of the embedded server'
+        raise HostError(Problem("dns delegation", what, remedy))
     if not given:
-        raise HostError(Problem("", "the embedded server has no zone", "set zones in [dns.server]"))
+        what = "the embedded server has no zone"
+        raise HostError(Problem("dns delegation", what, "set zones in [dns.server]"))
     if as_json:
-        told = {zone: delegate(ours[zone]) for zone in given}
-        click.echo(json.dumps(told, indent=1))
+        delegations = {zone: delegate(ours[zone]) for zone in given}
+        click.echo(json.dumps(delegations, indent=1))
     else:
         for zone in given:
-            click.echo(f"; {zone}: for the zone above it")
+            click.echo(f"; {zone}: records for the parent zone")
             click.echo("\n".join(zone_file(delegate(ours[zone]))))
     return 0

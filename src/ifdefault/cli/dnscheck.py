@@ -1,7 +1,7 @@
-"""`ifdefault dns check`: what the DNS says of us, asked as a resolver would ask, over each uplink.
+"""`ifdefault dns check`: follow the delegation of our names as a resolver would, over each uplink.
 
-Rules: nothing is changed, and no daemon need run. `dns.survey` says what is to be asked, and
-`dns.verdict` judges what came of it.
+Rules: nothing is changed, and the daemon need not run. `dns.survey` determines the queries, and
+`dns.diagnose` the problems in the responses.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ifdefault.cli.options import Options
-from ifdefault.dns.candidate_address import offer, seen_as
-from ifdefault.dns.delegation import Wanted, wanted
+from ifdefault.dns.candidate_address import candidate, public_addresses
+from ifdefault.dns.delegation import ConfiguredZone, configured_zones
+from ifdefault.dns.diagnose import LocalState, diagnose, diagnose_alias
 from ifdefault.dns.roots import ROOTS
 from ifdefault.dns.survey import (
     Alias,
-    Asking,
+    Queries,
     QueryResult,
     Question,
     Step,
@@ -26,7 +27,6 @@ from ifdefault.dns.survey import (
     ZoneServer,
     ZoneSurvey,
 )
-from ifdefault.dns.verdict import Truth, judge, judge_alias
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import CandidateAddresses, DnsConfig
@@ -39,95 +39,95 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SendQuestion = Callable[[Question], QueryResult]
 
-_AT_ONCE = 32  # questions
+_PARALLEL = 32  # queries
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """This host, as far as the DNS is concerned. `local`: the address here of a public one."""
+    """What the check knows of this host. `local`: the host's own address for a public one."""
 
     config: Config
     uplinks: tuple[Uplink, ...]
-    standing: DaemonStatus | None
+    status: DaemonStatus | None
     offers: tuple[CandidateAddresses, ...]
     local: Mapping[str, str]
     problems: tuple[Problem, ...]
 
     @property
-    def wanted(self) -> tuple[Wanted, ...]:
-        return wanted(self.config.dns, self.offers)
+    def wanted(self) -> tuple[ConfiguredZone, ...]:
+        return configured_zones(self.config.dns, self.offers)
 
     @property
     def ways(self) -> dict[int, tuple[str, ...]]:
-        """The uplinks that work, by family; whichever way there is where none is known."""
-        found: dict[int, tuple[str, ...]] = {}
+        """The usable uplinks by family; if there are none, the host's default route ("")."""
+        usable_uplinks: dict[int, tuple[str, ...]] = {}
         for family in FAMILIES:
-            there = tuple(u.name for u in self.uplinks if u.source(family) and not u.pending)
-            if self.standing:
-                usable = self.standing.decision.usable_in(family)
-                there = tuple(name for name in there if name in usable)
-            found[family] = there
-        return found if any(found.values()) else dict.fromkeys(FAMILIES, ("",))
+            names = tuple(u.name for u in self.uplinks if u.source(family) and not u.pending)
+            if self.status:
+                usable = self.status.decision.usable_in(family)
+                names = tuple(name for name in names if name in usable)
+            usable_uplinks[family] = names
+        return usable_uplinks if any(usable_uplinks.values()) else dict.fromkeys(FAMILIES, ("",))
 
     @property
-    def truth(self) -> Truth:
+    def truth(self) -> LocalState:
         own = {a.address: u.name for u in self.uplinks for a in u.addresses}
         own |= {address: offer.uplink for offer in self.offers for address in offer.addresses}
-        names = self.standing.dns.names if self.standing else ()
+        names = self.status.dns.names if self.status else ()
         published = {n.name: frozenset(address for _, address in n.addresses) for n in names}
-        return Truth(own, published)
+        return LocalState(own, published)
 
 
 def read(options: Options) -> Host:
-    """From the config and the kernel, and from the daemon where one runs."""
+    """Read the config and the kernel, and the status of the daemon if it runs."""
     from ifdefault import config as config_file
     from ifdefault.cli import daemon_client
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare_config
 
     config = config_file.read(options.config)
-    standing = daemon_client.standing(options)
-    decision = standing.decision if standing else None
+    status = daemon_client.status(options)
+    decision = status.decision if status else None
     store = Store(options.state_dir)
     uplinks = prepare_config(config, store, thorough=False, decision=decision).uplinks
-    return look(config, uplinks, standing)
+    return host_of(config, uplinks, status)
 
 
-def look(config: Config, uplinks: tuple[Uplink, ...], standing: DaemonStatus | None) -> Host:
+def host_of(config: Config, uplinks: tuple[Uplink, ...], status: DaemonStatus | None) -> Host:
     if config.dns == DnsConfig():
-        raise HostError(Problem("", "the config has no [dns]", "ifdefault.toml(5) tells how"))
-    public = {each.name: each.public for each in config.uplinks}
-    told = [pair for name in standing.dns.names for pair in name.addresses] if standing else []
+        raise HostError(Problem("dns", "the config has no [dns]", "add it, see ifdefault.toml(5)"))
+    public = {uplink.name: uplink.public for uplink in config.uplinks}
+    published = [pair for name in status.dns.names for pair in name.addresses] if status else []
     offers: list[CandidateAddresses] = []
     local: dict[str, str] = {}
     problems: list[Problem] = []
     for uplink in uplinks:
-        found = {family_of(address): address for name, address in told if name == uplink.name}
-        seen = seen_as(uplink, public[uplink.name], found)
-        offers.append(offer(uplink, seen))
+        discovered = {family_of(a): a for name, a in published if name == uplink.name}
+        seen = public_addresses(uplink, public[uplink.name], discovered)
+        offers.append(candidate(uplink, seen))
         for family, address in seen.items():
             if address:
                 local[address] = uplink.source(family) or ""
             else:
-                what = f"its public IPv{family} address isn't known"
-                remedy = "the daemon finds it out, and tells it as long as a name leads there"
+                what = f"public IPv{family} address unknown"
+                remedy = "start ifdefault run, which discovers it; it is known once published"
                 problems.append(Problem(f"uplink.{uplink.name}", what, remedy, warning=True))
-    return Host(config, uplinks, standing, tuple(offers), local, tuple(problems))
+    return Host(config, uplinks, status, tuple(offers), local, tuple(problems))
 
 
-# --- asking -------------------------------------------------------------------------------
+# --- sending ------------------------------------------------------------------------------
 
 
-def asker(host: Host) -> SendQuestion:
-    """Put a question to a server, from an uplink's own address and interface."""
+def sender(host: Host) -> SendQuestion:
+    """A function that sends a query from an uplink's own address and interface."""
     from ifdefault.cli import resolver
     from ifdefault.kernel import open_probe_sockets
 
     uplinks = {uplink.name: uplink for uplink in host.uplinks}
 
-    def ask(question: Question) -> QueryResult:
+    def send(question: Question) -> QueryResult:
         address, port = host.local.get(question.address, question.address), question.port
-        if address != question.address:  # whoever translates it may translate the port
+        if address != question.address:  # a NAT that translates the address may translate the port
             port = host.config.dns.server.port
 
         def make(tcp: bool) -> socket.socket:
@@ -141,16 +141,16 @@ def asker(host: Host) -> SendQuestion:
 
         return resolver.ask(make, question, address, port)
 
-    return ask
+    return send
 
 
-def drive(asking: Asking[T], ask: SendQuestion) -> T:
-    """Put each batch of questions at once, until there is a result."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+def drive(asking: Queries[T], send: SendQuestion) -> T:
+    """Send the queries of each batch in parallel, until there is a result."""
+    with ThreadPoolExecutor(_PARALLEL) as pool:
         try:
             batch = next(asking)
             while True:
-                batch = asking.send(tuple(pool.map(ask, batch)))
+                batch = asking.send(tuple(pool.map(send, batch)))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -160,49 +160,49 @@ def drive(asking: Asking[T], ask: SendQuestion) -> T:
 
 
 @dataclass(frozen=True, slots=True)
-class ZoneCheck:
-    found: tuple[ZoneSurvey, ...]
+class CheckResult:
+    zones: tuple[ZoneSurvey, ...]
     aliases: tuple[Alias, ...]
     problems: tuple[Problem, ...]
 
     @property
-    def is_well(self) -> bool:
+    def is_ok(self) -> bool:
         return all(problem.warning for problem in self.problems)
 
 
-def check(host: Host, ask: SendQuestion, roots: Sequence[str], only: Sequence[str]) -> ZoneCheck:
-    """All names of the config and their zones, or some of them, and names that aren't ours."""
+def check(host: Host, send: SendQuestion, roots: Sequence[str], only: Sequence[str]) -> CheckResult:
+    """Check all names of the config and their zones, or only some, and names that aren't ours."""
     ours = {name.name for name in host.config.dns.names}
-    zones = [zone for zone in host.wanted if not only or _is_meant(zone, only)]
-    others = [name for name in only if not any(_is_meant(zone, [name]) for zone in zones)]
+    zones = [zone for zone in host.wanted if not only or _is_selected(zone, only)]
+    others = [name for name in only if not any(_is_selected(zone, [name]) for zone in zones)]
     truth = host.truth
     pairs = tuple((address, address) for address in roots) or ROOTS
     survey = Survey(pairs, host.ways, truth.own)
     problems = list(host.problems)
-    found = [drive(survey.zone(zone), ask) for zone in zones]
-    for each in found:
-        problems += judge(each, truth)
-    aliases = [drive(survey.alias(name, ours), ask) for name in others]
+    surveys = [drive(survey.zone(zone), send) for zone in zones]
+    for zone_survey in surveys:
+        problems += diagnose(zone_survey, truth)
+    aliases = [drive(survey.alias(name, ours), send) for name in others]
     for alias in aliases:
-        problems += judge_alias(alias, truth, sorted(ours))
-    return ZoneCheck(tuple(found), tuple(aliases), tuple(problems))
+        problems += diagnose_alias(alias, truth, sorted(ours))
+    return CheckResult(tuple(surveys), tuple(aliases), tuple(problems))
 
 
-def _is_meant(zone: Wanted, names: Sequence[str]) -> bool:
+def _is_selected(zone: ConfiguredZone, names: Sequence[str]) -> bool:
     return zone.zone in names or any(name.name in names for name in zone.names)
 
 
-# --- telling ------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------
 
 
-def lines(checked: ZoneCheck) -> Iterator[str]:
-    """The way down to each zone and name, then what its servers are, a line each."""
-    for found in checked.found:
-        yield found.zone
-        yield from _path(found.steps)
-        for server in found.servers:
-            yield _server(found, server)
-    for alias in checked.aliases:
+def lines(result: CheckResult) -> Iterator[str]:
+    """The delegation path to each zone and name, then a line for each of its servers."""
+    for survey in result.zones:
+        yield survey.zone
+        yield from _path(survey.steps)
+        for server in survey.servers:
+            yield _server(survey, server)
+    for alias in result.aliases:
         yield alias.name
         yield from _path(alias.steps)
 
@@ -217,34 +217,34 @@ def _path(steps: Iterable[Step]) -> Iterator[str]:
         yield f"  {step.zone or '.'}  {took}{step.told}"
 
 
-def _server(found: ZoneSurvey, server: ZoneServer) -> str:
-    """A server, and over which uplinks it answers."""
-    heard: dict[str, list[str]] = {}
-    for question, reply in found.replies(server, found.zone, "SOA"):
-        how = "TCP" if question.tcp else "UDP"
-        told = reply.error or (f"{how} {reply.took_ms:.1f} ms" if reply.is_good else "lame")
-        heard.setdefault(question.uplink or "this host", []).append(told)
-    told = "; ".join(f"{way}: {', '.join(dict.fromkeys(many))}" for way, many in heard.items())
-    return f"  at {server}  {told}"
+def _server(survey: ZoneSurvey, server: ZoneServer) -> str:
+    """A server, and the uplinks over which it answers."""
+    responses: dict[str, list[str]] = {}
+    for question, reply in survey.replies(server, survey.zone, "SOA"):
+        protocol = "TCP" if question.tcp else "UDP"
+        text = reply.error or (f"{protocol} {reply.took_ms:.1f} ms" if reply.is_good else "lame")
+        responses.setdefault(question.uplink or "this host", []).append(text)
+    by_uplink = (f"{name}: {', '.join(dict.fromkeys(t))}" for name, t in responses.items())
+    return f"  at {server}  {'; '.join(by_uplink)}"
 
 
-def to_json(checked: ZoneCheck) -> dict[str, Any]:
+def to_json(result: CheckResult) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
-        "ok": checked.is_well,
+        "ok": result.is_ok,
         "zones": [
             {
-                "zone": found.zone,
-                "steps": [asdict(step) for step in found.steps],
-                "servers": [asdict(server) for server in found.servers],
+                "zone": survey.zone,
+                "steps": [asdict(step) for step in survey.steps],
+                "servers": [asdict(server) for server in survey.servers],
                 "asked": [
                     {**asdict(question), "reply": asdict(reply)}
-                    for question, reply in found.exchanges
+                    for question, reply in survey.exchanges
                 ],
             }
-            for found in checked.found
+            for survey in result.zones
         ],
-        "aliases": [asdict(alias) for alias in checked.aliases],
-        "problems": [asdict(problem) for problem in checked.problems],
+        "aliases": [asdict(alias) for alias in result.aliases],
+        "problems": [asdict(problem) for problem in result.problems],
     }

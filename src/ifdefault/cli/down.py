@@ -1,4 +1,4 @@
-"""`ifdefault down`: take all that is ours out of the kernel."""
+"""`ifdefault down`: remove everything of ours from the kernel."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
     """
     from ifdefault.cli import daemon_client
 
-    if rests := daemon_client.runs(options):
+    if daemon_runs := daemon_client.runs(options):
         from ifdefault.daemon.control.protocol import Down
 
-        told = daemon_client.ask(options, Down(), daemon_client.CHANGE_S)
+        changes = daemon_client.ask(options, Down(), daemon_client.CHANGE_S)
     else:
-        told = _down(options, wait=wait)
+        changes = _down(options, wait=wait)
     if as_json:
         from ifdefault.ipc import codec
 
-        click.echo(json.dumps(codec.to_json(told), indent=1))
+        click.echo(json.dumps(codec.to_json(changes), indent=1))
         return
-    for operation in told.operations:
+    for operation in changes.operations:
         click.echo(operation)
-    if not told.operations:
+    if not changes.operations:
         click.echo("nothing to do", err=True)
-    if rests:
-        click.echo("the daemon rests until you run: ifdefault apply", err=True)
+    if daemon_runs:
+        click.echo("the daemon changes nothing until you run: ifdefault apply", err=True)
 
 
 def _down(options: Options, *, wait: bool) -> Changes:
@@ -58,5 +58,5 @@ def _down(options: Options, *, wait: bool) -> Changes:
     with store.lock(wait=wait):
         prepared = prepare_down(store)
         commit(prepared, store)
-        rollback_timer.call_off(store)
+        rollback_timer.cancel(store)
     return changes(prepared)

@@ -1,4 +1,4 @@
-"""`ifdefault events`: what the daemon saw and did lately, a line each."""
+"""`ifdefault events`: the daemon's latest events, one per line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ifdefault.daemon.control.protocol import MOST_EVENTS, Events
 if TYPE_CHECKING:
     from ifdefault.daemon.status import Event
 
-_LOOK_S = 0.5  # how soon a new event is shown
+_POLL_S = 0.5  # how soon a new event is shown
 
 
 @click.command()
@@ -41,25 +41,25 @@ def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
     events = daemon_client.ask(options, Events(number)).events
     _show(events, as_json)
     while follow:
-        time.sleep(_LOOK_S)  # the pace of the display
-        fresh = tuple(_after(events[-1] if events else None, options))
-        _show(fresh, as_json)
-        events += fresh
+        time.sleep(_POLL_S)  # the interval of the display
+        new = tuple(_after(events[-1] if events else None, options))
+        _show(new, as_json)
+        events += new
 
 
 def _after(last: Event | None, options: Options) -> Iterator[Event]:
-    """What happened since; nothing while no daemon runs, since another may follow it."""
+    """The events since; none while no daemon runs, since it may be restarted."""
     from ifdefault.cli import daemon_client
     from ifdefault.daemon.control.client import NotRunning
 
     for limit in (20, MOST_EVENTS):
         try:
-            told = daemon_client.ask(options, Events(limit)).events
+            events = daemon_client.ask(options, Events(limit)).events
         except NotRunning:
             return
-        if last is None or last in told or len(told) < limit:
+        if last is None or last in events or len(events) < limit:
             break
-    yield from told[told.index(last) + 1 :] if last in told else told
+    yield from events[events.index(last) + 1 :] if last in events else events
 
 
 def _show(events: Iterable[Event], as_json: bool) -> None:

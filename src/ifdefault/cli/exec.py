@@ -13,7 +13,7 @@ import click
 from ifdefault.cli.options import Options
 from ifdefault.model.errors import HostError, Problem, reason
 
-_NOT_FOUND, _NOT_RUN = 127, 126  # as env(1) and shells have it
+_NOT_FOUND, _NOT_RUN = 127, 126  # as env(1) and shells return
 
 
 @click.command(
@@ -31,7 +31,7 @@ def command(options: Options, uplink: str, command: tuple[str, ...]) -> int:
     """
     argv = list(command[1:] if command[:1] == ("--",) else command)
     if not argv:
-        raise click.UsageError(f"no command, try: ifdefault exec {uplink} -- COMMAND")
+        raise click.UsageError(f"no command; run ifdefault exec {uplink} -- COMMAND")
     from ifdefault.cli import daemon_client
     from ifdefault.daemon.control.client import NotRunning
     from ifdefault.daemon.control.protocol import Exec
@@ -40,8 +40,8 @@ def command(options: Options, uplink: str, command: tuple[str, ...]) -> int:
         daemon_client.ask(options, Exec(uplink, _netns()), daemon_client.CHANGE_S)
     except NotRunning as error:
         if os.geteuid():
-            remedy = f"{error.problems[0].remedy}; or run this as root"
-            raise HostError(Problem("", "no daemon runs", remedy)) from None
+            remedy = f"{error.problems[0].remedy}, or run this as root"
+            raise HostError(Problem("exec", "no daemon runs", remedy)) from None
         _enter(options, uplink)
     return _become(argv)
 
@@ -51,7 +51,7 @@ def _netns() -> int:
 
 
 def _enter(options: Options, name: str) -> None:
-    """Do ourselves what the daemon would."""
+    """Without a daemon, do its work."""
     from ifdefault.config import read
     from ifdefault.host import exec_groups, transaction
     from ifdefault.host.store import Store
@@ -61,24 +61,25 @@ def _enter(options: Options, name: str) -> None:
     with store.lock(wait=True):
         prepared = transaction.prepare_config(config, store, thorough=False)
         uplink = find_uplink(prepared.uplinks, name)
-        if not any(rule.mark == uplink.chosen_mark for rule in prepared.facts.rules):
+        if not any(rule.mark == uplink.outgoing_mark for rule in prepared.facts.rules):
             raise HostError(Problem(f"uplink.{name}", "isn't applied", "run ifdefault apply first"))
         path, was = exec_groups.enter(store, os.getpid(), os.geteuid(), name)
         try:
-            transaction.lay_hook(config, store)
-            if not exec_groups.is_laid(path):
-                raise HostError(Problem("exec", "the kernel wasn't told", "try again"))
+            transaction.install_hook(config, store)
+            if not exec_groups.is_installed(path):
+                what = "the rule for its control group is missing"
+                raise HostError(Problem("exec", what, "try again"))
         except BaseException:
             exec_groups.leave(store, os.getpid(), was)
             raise
 
 
 def _become(argv: list[str]) -> int:
-    """Be the command, as it would be without us."""
-    # Python ignores these, and what is ignored stays so
+    """Become the command, with the signals and environment that we were started with."""
+    # Python ignores these, and execve(2) keeps that
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    if os.environ.get("PYDANTIC_DISABLE_PLUGINS") == "__all__":  # of cli.main
+    if os.environ.get("PYDANTIC_DISABLE_PLUGINS") == "__all__":  # set by cli.main
         del os.environ["PYDANTIC_DISABLE_PLUGINS"]
     try:
         _execute(argv)

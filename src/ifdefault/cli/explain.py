@@ -15,15 +15,15 @@ _END = re.compile(r"\[(?P<six>[^]]+)\](?::(?P<six_port>\d+))?|(?P<four>[^:]+):(?
 
 def _read_end(_: click.Context, __: click.Parameter, text: str) -> tuple[str, int]:
     """ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT, or "any"."""
-    found = _END.fullmatch(text)
-    address = (found["six"] or found["four"]) if found else text
-    port = int((found["six_port"] or found["port"] or 0) if found else 0)
+    match = _END.fullmatch(text)
+    address = (match["six"] or match["four"]) if match else text
+    port = int((match["six_port"] or match["port"] or 0) if match else 0)
     if address in ("any", "-"):
         return "", port
     try:
         return str(ipaddress.ip_address(address)), port
     except ValueError:
-        what = f'"{text}" is no address: use 203.0.113.5:443, [2001:db8::5]:443 or any'
+        what = f'"{text}" is not an address; use 203.0.113.5:443, [2001:db8::5]:443 or any'
         raise click.BadParameter(what) from None
 
 
@@ -31,7 +31,8 @@ def _read_mark(_: click.Context, __: click.Parameter, text: str) -> int:
     try:
         return int(text, 0)
     except ValueError:
-        raise click.BadParameter(f'"{text}" is no mark: use a number, as 0x1000000') from None
+        what = f'"{text}" is not a mark; use a number, such as 0x1000000'
+        raise click.BadParameter(what) from None
 
 
 @click.command()
@@ -90,24 +91,24 @@ def command(
         thorough=False,
         decision=daemon_client.decision(options),
     )
-    found = explain(prepared, protocol, End(*source), End(*target), iif, mark, uid)
+    explanation = explain(prepared, protocol, End(*source), End(*target), iif, mark, uid)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=1))
+        click.echo(json.dumps(asdict(explanation), indent=1))
     else:
-        leaves = "is answered by" if found.direction == "in" else "leaves by"
+        leaves = "is answered by" if explanation.direction == "in" else "leaves by"
         rows = (
-            ("arrives", found.arrival),
-            ("goes to", found.goes_to),
-            (leaves, f"{found.uplink or 'no uplink'}: {found.hop}"),
-            ("source", found.source),
-            ("rule", found.rule),
-            ("route", found.route),
-            ("mechanism", found.mechanism),
-            ("the kernel", found.kernel),
-            ("astray", f"{found.astray}: run ifdefault apply" if found.astray else ""),
+            ("arrives", explanation.arrival),
+            ("goes to", explanation.goes_to),
+            (leaves, f"{explanation.uplink or 'no uplink'}: {explanation.hop}"),
+            ("source", explanation.source),
+            ("rule", explanation.rule),
+            ("route", explanation.route),
+            ("mechanism", explanation.mechanism),
+            ("the kernel", explanation.kernel),
+            ("astray", f"{explanation.astray}; run ifdefault apply" if explanation.astray else ""),
         )
-        click.echo(f"direction       {found.direction}")
+        click.echo(f"direction       {explanation.direction}")
         for name, value in rows:
             if value:
                 click.echo(f"{name:<15} {value}")
-    return 0 if found.agrees and not found.astray else 1
+    return 0 if explanation.agrees and not explanation.astray else 1

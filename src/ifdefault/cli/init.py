@@ -29,19 +29,20 @@ def command(options: Options, output: Path | None, to_stdout: bool, force: bool)
     An uplink is an interface that has a default route, or public addresses only.
     """
     if output and to_stdout:
-        raise click.UsageError("-o and --print exclude each other")
+        raise click.UsageError("-o and --print exclude each other; use one of them")
     facts = read_facts()
     text = discover.render(facts)
     if not text:
-        remedy = "bring them up first, or write [uplink.isp-a] by hand, see ifdefault.toml(5)"
-        what = f"no interface has a default route or a public address; seen: {discover.seen(facts)}"
-        raise HostError(Problem("no uplink", what, remedy))
+        interfaces = discover.describe_interfaces(facts)
+        what = f"no interface has a default route or a public address ({interfaces})"
+        remedy = "bring the uplinks up, or write [uplink.isp-a] by hand, see ifdefault.toml(5)"
+        raise HostError(Problem("init", what, remedy))
     if to_stdout:
         click.echo(text, nl=False)
         return
     path = output or options.config
     _write(path, text, force)
-    _tell(path, facts_uplinks=discover.find_uplinks(facts))
+    _print_written(path, uplinks=discover.find_uplinks(facts))
 
 
 def _write(path: Path, text: str, force: bool) -> None:
@@ -50,17 +51,17 @@ def _write(path: Path, text: str, force: bool) -> None:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        what, remedy = "exists already", "--force replaces it, --print shows what would be written"
-        raise HostError(Problem(str(path), what, remedy)) from None
+        remedy = "use --force to replace it, or --print to see the new config"
+        raise HostError(Problem(str(path), "exists already", remedy)) from None
     except OSError as error:
         remedy = "run as root, or write elsewhere with -o"
         raise HostError(Problem(str(path), f"can't be written: {reason(error)}", remedy)) from None
 
 
-def _tell(path: Path, facts_uplinks: tuple[discover.Candidate, ...]) -> None:
+def _print_written(path: Path, uplinks: tuple[discover.Candidate, ...]) -> None:
     click.echo(f"wrote {path}:")
-    for index, uplink in enumerate(facts_uplinks):
+    for index, uplink in enumerate(uplinks):
         missing = " and ".join(f"IPv{family}" for family in uplink.unknown)
-        note = f", no router known for {missing}: fill in gateways" if missing else ""
+        note = f"; no router known for {missing}, set gateways" if missing else ""
         click.echo(f"  {discover.name(index)} on {uplink.interface}{note}")
     click.echo("next: ifdefault check, ifdefault plan")

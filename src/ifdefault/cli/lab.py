@@ -1,4 +1,4 @@
-"""`ifdefault lab`: make a multihomed world of network namespaces, look around in it, break it."""
+"""`ifdefault lab`: build a multihomed world in network namespaces, use it, and break it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import click
 
 from ifdefault.lab import dns, faults, netns, registry, rootless, services
 from ifdefault.lab.fitting import fit
+from ifdefault.lab.node import CommandFailed
 from ifdefault.lab.topology import Topology, load, names, read
-from ifdefault.lab.world import CommandFailed, World
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError, Problem
 
 _world = click.option("--world", "name", metavar="NAME", help="The world; by default the only one.")
@@ -71,7 +72,7 @@ def up(
 ) -> None:
     """Start a world from TOPOLOGY or a configuration file."""
     if (topology is None) == (config is None):
-        raise click.UsageError("give one of TOPOLOGY and --config FILE")
+        raise click.UsageError("no world to build, or two; give either TOPOLOGY or --config FILE")
     spec, serves = _fit(config) if config else (load(topology or ""), False)
     with_dns = serves if with_dns is None else with_dns
     rootless.enter_held(start=True)
@@ -88,9 +89,11 @@ def up(
     click.echo(f"nodes: {' '.join(world.nodes)}")
     click.echo(f"look around: ifdefault lab shell --world {world.name} host")
     if with_dns:
-        for each in spec.delegations():
-            servers = " ".join(name for name, _ in each.nameservers)
-            click.echo(f"{each.zone} is delegated to {servers}; a resolver is {dns.RESOLVER[0]}")
+        for delegation in spec.delegations():
+            servers = " ".join(name for name, _ in delegation.nameservers)
+            click.echo(
+                f"{delegation.zone} is delegated to {servers}; a resolver is {dns.RESOLVER[0]}"
+            )
 
 
 @command.command()
@@ -102,7 +105,7 @@ def down(worlds: tuple[str, ...], every: bool) -> None:
     try:
         for name in registry.names() if every else worlds or [_only()]:
             World.adopt(name).down()
-            click.echo(f"world {name} is gone")
+            click.echo(f"world {name} removed")
     finally:
         rootless.end_holder()
 
@@ -142,10 +145,10 @@ def fault(
     """Inject FAULT at PROVIDER, which may have several at once."""
     world = _adopt(name)
     if undo:
-        faults.undo(world, fault, provider)
-        click.echo(f"{provider}: {fault} is over")
+        faults.remove(world, fault, provider)
+        click.echo(f"{provider}: {fault} ended")
     else:
-        faults.inflict(world, fault, provider, amount, every)
+        faults.inject(world, fault, provider, amount, every)
         click.echo(f"{provider}: {faults.FAULTS[fault].what}")
 
 
@@ -155,24 +158,26 @@ def fault(
 def status(as_json: bool, dump: bool) -> None:
     """Show the worlds, the packets that their providers dropped, and their faults."""
     if not rootless.capable() and not registry.names():
-        click.echo("[]" if as_json else "no world stands")
+        click.echo("[]" if as_json else "no world is up")
         return
     rootless.enter_held()
-    worlds = _standing()
+    worlds = _worlds()
     if as_json:
         click.echo(json.dumps([_facts(world) for world in worlds]))
         return
     for world in worlds:
-        refused = _refused(world)
-        counts = ", ".join(f"{name} {count}" for name, count in refused.items())
+        dropped = _dropped(world)
+        counts = ", ".join(f"{name} {count}" for name, count in dropped.items())
         click.echo(f"{world.name}: {world.topology.name}; nodes: {' '.join(world.nodes)}")
-        click.echo(f"  packets refused for their source: {counts}" if refused else f"  {_PARTIAL}")
+        click.echo(
+            f"  packets dropped for their source address: {counts}" if dropped else f"  {_PARTIAL}"
+        )
         for provider, suffered in _suffered(world).items():
-            click.echo(f"  {provider} suffers {', '.join(suffered)}")
+            click.echo(f"  {provider}: faults {', '.join(suffered)}")
         if dump:
             click.echo(world.dump())
     if not worlds:
-        click.echo("no world stands")
+        click.echo("no world is up")
 
 
 command.commands["fault"].epilog = "Faults: " + "; ".join(
@@ -180,11 +185,11 @@ command.commands["fault"].epilog = "Faults: " + "; ".join(
 )
 
 
-_PARTIAL = "not whole: somebody is building it, or was killed; `lab down` takes it away"
+_PARTIAL = "incomplete: still being built, or its builder was killed; `lab down` removes it"
 
 
-def _standing() -> list[World]:
-    """All worlds but those that somebody takes away meanwhile."""
+def _worlds() -> list[World]:
+    """All worlds, except those being removed meanwhile."""
     worlds = []
     for name in registry.names():
         with suppress(HostError):
@@ -192,8 +197,8 @@ def _standing() -> list[World]:
     return worlds
 
 
-def _refused(world: World) -> dict[str, int]:
-    """Packets refused by provider; none if the world isn't whole."""
+def _dropped(world: World) -> dict[str, int]:
+    """Packets dropped for their source address, by provider; none if the world is incomplete."""
     try:
         return world.misrouted()
     except CommandFailed:
@@ -201,9 +206,9 @@ def _refused(world: World) -> dict[str, int]:
 
 
 def _suffered(world: World) -> dict[str, tuple[str, ...]]:
-    """The faults of those providers that suffer any."""
-    found = {p.name: faults.suffered(world, p.name) for p in world.topology.providers}
-    return {provider: suffered for provider, suffered in found.items() if suffered}
+    """The faults of the providers that have any."""
+    by_provider = {p.name: faults.active(world, p.name) for p in world.topology.providers}
+    return {provider: suffered for provider, suffered in by_provider.items() if suffered}
 
 
 def _facts(world: World) -> dict[str, object]:
@@ -211,7 +216,7 @@ def _facts(world: World) -> dict[str, object]:
         "world": world.name,
         "topology": world.topology.name,
         "nodes": list(world.nodes),
-        "misrouted": _refused(world),
+        "misrouted": _dropped(world),
         "faults": _suffered(world),
         "config": str(world.config),
     }
@@ -223,25 +228,25 @@ def _adopt(name: str | None) -> World:
 
 
 def _only() -> str:
-    found = registry.names()
-    if len(found) != 1:
-        remedy = f"choose one of {', '.join(found)}" if found else "make one with `lab up`"
-        raise HostError(Problem("", f"{len(found) or 'no'} worlds stand", remedy))
-    return found[0]
+    worlds = registry.names()
+    if len(worlds) != 1:
+        remedy = f"name one of {', '.join(worlds)}" if worlds else "build one with ifdefault lab up"
+        raise HostError(Problem("lab", f"{len(worlds) or 'no'} worlds are up", remedy))
+    return worlds[0]
 
 
 def _execute(name: str | None, node: str, argv: list[str]) -> None:
     world = _adopt(name)
     if node not in world.nodes:
-        remedy = f"there are {', '.join(world.nodes)}"
-        raise HostError(Problem("", f'no node "{node}"', remedy))
+        remedy = f"use one of {', '.join(world.nodes)}"
+        raise HostError(Problem("lab", f'no node "{node}"', remedy))
     os.environ["IFDEFAULT_CONFIG"] = str(world.config)
     os.environ["IFDEFAULT_STATE_DIR"] = str(world.dir / "state")
     os.execvpe("ip", netns.argv(world[node].netns, argv), world[node].environment())
 
 
 def _fit(path: Path) -> tuple[Topology, bool]:
-    """A world for a config, and whether that serves zones."""
+    """A world that fits a config, and whether the config serves zones."""
     from ifdefault.config import read as read_config
 
     config = read_config(path)

@@ -1,12 +1,13 @@
-"""The command `ifdefault`: global options, the table of subcommands, and how a run ends.
+"""The command `ifdefault`: global options, the table of subcommands, and the exit status.
 
-Rules: a subcommand's module is imported when it runs, so that `--help` is quick; each has a click
-command named `command`, and an int that it returns is the exit status. Errors end here: a line per
-problem on stderr, never a traceback.
+Rules: a subcommand's module is imported when it runs, so that `--help` is quick. It has a click
+command named `command`; if that returns an int, it is the exit status. Errors end here: a line for
+each problem on stderr, never a traceback.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -43,14 +44,14 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
 
 class _Subcommands(click.Group):
-    """A group whose subcommands are rows of SUBCOMMANDS until one runs."""
+    """A group whose subcommands are only rows of SUBCOMMANDS until one runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUBCOMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         if cmd_name not in SUBCOMMANDS:
-            raise click.UsageError(f'no command "{cmd_name}"{_nearest(cmd_name)}', ctx)
+            raise click.UsageError(f'no command "{cmd_name}"; {_alternative(cmd_name)}', ctx)
         command = import_module(f"ifdefault.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
@@ -60,10 +61,12 @@ class _Subcommands(click.Group):
             formatter.write_dl(list(SUBCOMMANDS.items()))
 
 
-def _nearest(name: str) -> str:
+def _alternative(name: str) -> str:
     from difflib import get_close_matches
 
-    return "".join(f', the nearest is "{near}"' for near in get_close_matches(name, SUBCOMMANDS, 1))
+    for near in get_close_matches(name, SUBCOMMANDS, 1):
+        return f'did you mean "{near}"?'
+    return "ifdefault --help lists them"
 
 
 @click.group(
@@ -108,7 +111,7 @@ def cli(ctx: click.Context, config: Path, state_dir: Path, run_dir: Path) -> Non
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit status."""
-    # pydantic asks every installed distribution for plugins, which takes longer than our planning
+    # pydantic looks for plugins in every installed distribution, which takes longer than planning
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         status = cli.main(arguments, prog_name="ifdefault", standalone_mode=False)
@@ -117,12 +120,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except IfdefaultError as error:
-        _tell(error)
+        _print_error(error)
         return error.exit_status
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # the reader has left, and the interpreter's last flush must not complain: "Note on SIGPIPE"
+        # the reader is gone, and the interpreter's last flush must not fail: "Note on SIGPIPE"
         # in the documentation of Python's signal module
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -136,12 +139,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _tell(error: IfdefaultError) -> None:
-    """A config problem begins with its file and line, as a compiler's does."""
+def _print_error(error: IfdefaultError) -> None:
+    """A config error begins with file and line, as a compiler's does."""
     prefix = "" if isinstance(error, ConfigError) else "ifdefault: "
     for problem in error.problems:
         click.echo(f"{prefix}{problem}", err=True)
 
 
 def main() -> None:
+    # most commands end before there is garbage worth a search, which is a tenth of their time
+    gc.set_threshold(50_000)
     sys.exit(run())

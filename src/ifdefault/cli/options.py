@@ -1,4 +1,4 @@
-"""The global options, as every subcommand gets them (`click.pass_obj`)."""
+"""The global options, which every subcommand gets by `click.pass_obj`."""
 
 from __future__ import annotations
 

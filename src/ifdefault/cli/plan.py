@@ -1,4 +1,4 @@
-"""`ifdefault plan`: exactly the operations that apply would perform."""
+"""`ifdefault plan`: the operations that apply would perform."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
     If the daemon runs, its decisions are used.
     """
     from ifdefault.cli import daemon_client
-    from ifdefault.cli.show.table import tell_problems
+    from ifdefault.cli.show.table import print_problems
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare
     from ifdefault.plan.describe import describe
@@ -38,7 +38,7 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
 
         click.echo(json.dumps(codec.to_json(changes(prepared)), indent=1))
     else:
-        tell_problems(prepared.problems)
+        print_problems(prepared.problems)
         for operation in prepared.operations:
             click.echo(describe(operation))
         for _, text in prepared.desired.tables if ruleset else ():

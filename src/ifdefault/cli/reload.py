@@ -1,4 +1,4 @@
-"""`ifdefault reload`: the daemon takes in a changed config, or refuses it whole."""
+"""`ifdefault reload`: the daemon applies a changed config, or rejects all of it."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def command(options: Options, quiet: bool, as_json: bool) -> None:
     from ifdefault.cli.show import table
     from ifdefault.daemon.control.protocol import Reload
 
-    told = daemon_client.ask(options, Reload(), daemon_client.CHANGE_S)
-    table.tell_applied(told, None, quiet=quiet, as_json=as_json)
+    changes = daemon_client.ask(options, Reload(), daemon_client.CHANGE_S)
+    table.print_applied(changes, None, quiet=quiet, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`ifdefault replay`: what the daemon made of what `ifdefault run --record` wrote."""
+"""`ifdefault replay`: replay what `ifdefault run --record` wrote."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def command(file: Path, turn: int | None, until: str | None, as_json: bool) -> N
     if until is not None:
         turns = _until(until, turns)
     if as_json:
-        for each in turns:
-            click.echo(json.dumps(show.to_json(each)))
+        for shown in turns:
+            click.echo(json.dumps(show.to_json(shown)))
     else:
         header = replay.header
         begun = datetime.fromtimestamp(header.started_at, UTC).isoformat(timespec="seconds")
         click.echo(escaped(f"recorded by ifdefault {header.ifdefault} from {begun}"))
-        told = (
+        blocks = (
             show.folded(turns) if turn is None else (show.lines(t, each_probe=True) for t in turns)
         )
-        for lines in told:
+        for lines in blocks:
             click.echo("\n".join(lines))
     if replay.cut_off:
         click.echo(f"ifdefault: warning: {replay.cut_off}", err=True)

@@ -1,8 +1,8 @@
-"""Ask a DNS server one question and wait for what it says: for the command line.
+"""Send one DNS query and wait for the response: for the command line.
 
-Rules: the socket is made by whoever asks, so that a question leaves where it is to; what goes wrong
-with it before anything was sent is this host's own fault. Recursion is never desired. Import this
-only where it is needed: dnspython takes longer than all else.
+Rules: the caller opens the socket, so that the query leaves by the right uplink; an error before
+anything was sent is a local one. Recursion is never desired. Import this only where it is needed:
+dnspython takes long to load.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import dns.rrset
 from ifdefault.dns.survey import QueryResult, Question, Rrset
 from ifdefault.model.errors import reason
 
-Open = Callable[[bool], socket.socket]  # for TCP or not
+Open = Callable[[bool], socket.socket]  # True: TCP
 
 TRIES, TRY_S = 3, 1.0  # a packet may be lost
 _TCP_S = 3.0
-_PAYLOAD = 1232  # what goes through unfragmented: DNS flag day 2020
+_PAYLOAD = 1232  # never fragmented: DNS flag day 2020
 _NAMES = {dns.rdatatype.NS, dns.rdatatype.CNAME}
 
 
-class _Local(Exception):
-    """Nothing could be sent."""
+class _LocalError(Exception):
+    """The query couldn't be sent."""
 
 
 def ask(make: Open, question: Question, address: str, port: int) -> QueryResult:
-    """`address` and `port` are where this host reaches the server of the question."""
+    """`address` and `port` are those at which this host reaches the server of the question."""
     name, kind = f"{question.name}.", question.type
     query = dns.message.make_query(name, kind, use_edns=0, payload=_PAYLOAD, flags=0)
     try:
@@ -42,16 +42,16 @@ def ask(make: Open, question: Question, address: str, port: int) -> QueryResult:
             response = _by_udp(make, query, address, port)
         if question.tcp or response.flags & dns.flags.TC:
             response = _by_tcp(make, query, address, port)
-    except _Local as error:
+    except _LocalError as error:
         return QueryResult(f"this host: {error}", is_local=True)
     except (dns.exception.Timeout, TimeoutError):
         return QueryResult("no answer")
     except EOFError:
-        return QueryResult("it closed the connection")
+        return QueryResult("connection closed")
     except OSError as error:
         return QueryResult(reason(error))
     except dns.exception.DNSException as error:
-        return QueryResult(f"its response makes no sense: {error}")
+        return QueryResult(f"malformed response: {error}")
     return QueryResult(
         code=dns.rcode.to_text(response.rcode()),
         authoritative=bool(response.flags & dns.flags.AA),
@@ -65,9 +65,9 @@ def ask(make: Open, question: Question, address: str, port: int) -> QueryResult:
 def _by_udp(make: Open, query: dns.message.Message, address: str, port: int) -> dns.message.Message:
     with _made(make, tcp=False) as sock:
         try:
-            sock.connect((address, port))  # so that we hear of refusals; sends nothing yet
+            sock.connect((address, port))  # to receive ICMP errors; sends nothing yet
         except OSError as error:
-            raise _Local(reason(error)) from None
+            raise _LocalError(reason(error)) from None
         for turn in range(TRIES):
             try:
                 return dns.query.udp(query, address, TRY_S, port, sock=sock, ignore_errors=True)
@@ -89,17 +89,17 @@ def _made(make: Open, *, tcp: bool) -> socket.socket:
     try:
         sock = make(tcp)
     except OSError as error:
-        raise _Local(reason(error)) from None
+        raise _LocalError(reason(error)) from None
     sock.setblocking(False)
     return sock
 
 
 def _rrset(rrset: dns.rrset.RRset) -> Rrset:
-    """As canonical text; an EDNS pseudo-record never is among these."""
+    """As canonical text; EDNS pseudo-records don't occur here."""
     owner = rrset.name.to_text(omit_final_dot=True).lower().removesuffix(".")
     names = rrset.rdtype in _NAMES
     values = (
-        each.target.to_text().lower().removesuffix(".") if names else each.to_text()
-        for each in rrset
+        rdata.target.to_text().lower().removesuffix(".") if names else rdata.to_text()
+        for rdata in rrset
     )
     return Rrset(owner, rrset.ttl, dns.rdatatype.to_text(rrset.rdtype), tuple(sorted(values)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import click
@@ -28,7 +29,9 @@ def command(options: Options, verbose: bool, record: Path | None) -> int:
     """
     from ifdefault.config import read as read_config
 
-    read_config(options.config)  # all that is wrong with it, before anything else is loaded
+    read_config(options.config)  # report config errors before anything else is loaded
     from ifdefault.daemon.engine import run
 
+    gc.freeze()  # what is imported stays
+    gc.set_threshold(700, 10, 10)  # Python's own: pauses that no probe notices
     return run(options.config, options.state_dir, options.run_dir, verbose=verbose, record=record)

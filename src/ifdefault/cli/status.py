@@ -1,5 +1,5 @@
-"""`ifdefault status`: the interface defaults, as the talk's netstat showed them, and how the
-uplinks fare, as the daemon judges them.
+"""`ifdefault status`: the interface defaults, as the talk's netstat showed them, and the state of
+the uplinks.
 """
 
 from __future__ import annotations
@@ -39,93 +39,95 @@ def command(options: Options, watch: bool, as_json: bool) -> int:
     if watch and not as_json and sys.stdout.isatty():
         click.clear()
     while True:
-        seen = _look(options)
+        snapshot = _read(options)
         if as_json:
-            click.echo(_as_json(seen))
+            click.echo(_as_json(snapshot))
         elif watch and sys.stdout.isatty():
-            _draw(_lines(seen))
+            _redraw(_lines(snapshot))
         else:
-            click.echo("\n".join(_lines(seen)))
+            click.echo("\n".join(_lines(snapshot)))
         if not watch:
-            return 0 if seen.is_well else 1
-        time.sleep(_WATCH_S)  # the pace of the display
+            return 0 if snapshot.is_ok else 1
+        time.sleep(_WATCH_S)  # the interval of the display
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    status: Status
-    standing: DaemonStatus | None
-    silence: str = ""  # why a daemon says nothing that runs
+class _Snapshot:
+    host: Status
+    daemon: DaemonStatus | None
+    no_response: str = ""  # why a running daemon doesn't respond
 
     @property
-    def is_well(self) -> bool:
+    def is_ok(self) -> bool:
         from ifdefault.cli.show import paths, servers
 
-        ails = self.standing is not None and paths.ails(self.standing)
-        ails = ails or servers.ails(self.status.behind)
-        return self.status.holds and not ails and not self.silence
+        has_problem = self.daemon is not None and paths.has_problem(self.daemon)
+        has_problem = has_problem or servers.has_problem(self.host.forward)
+        return self.host.holds and not has_problem and not self.no_response
 
 
-def _look(options: Options) -> _Seen:
+def _read(options: Options) -> _Snapshot:
     from ifdefault.cli import daemon_client
     from ifdefault.host.status import read_status
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare
     from ifdefault.model.errors import HostError
 
-    standing, silence = None, ""
+    daemon, no_response = None, ""
     try:
-        standing = daemon_client.standing(options)
+        daemon = daemon_client.status(options)
     except HostError as error:
-        silence = str(error)
-    decision = standing.decision if standing else None
+        no_response = str(error)
+    decision = daemon.decision if daemon else None
     store = Store(options.state_dir)
-    status = read_status(prepare(options.config, store, thorough=False, decision=decision))
-    return _Seen(status, standing, silence)
+    host = read_status(prepare(options.config, store, thorough=False, decision=decision))
+    return _Snapshot(host, daemon, no_response)
 
 
-def _draw(lines: Sequence[str]) -> None:
-    """Over what was there, without clearing it first, which would flicker; as much as fits."""
+def _redraw(lines: Sequence[str]) -> None:
+    """Overwrite the screen without clearing it first, which would flicker; cut what doesn't fit."""
     columns, rows = shutil.get_terminal_size()
     shown = [line[:columns] + _REST_OF_LINE for line in lines[: rows - 1]]
     sys.stdout.write(_HOME + "\n".join([*shown, _REST]))
     sys.stdout.flush()
 
 
-def _as_json(seen: _Seen) -> str:
+def _as_json(snapshot: _Snapshot) -> str:
     from dataclasses import asdict
 
     from ifdefault.ipc import codec
 
-    daemon = codec.to_json(seen.standing) if seen.standing else None
-    holds = seen.status.holds
-    return json.dumps({**asdict(seen.status), "holds": holds, "daemon": daemon}, indent=1)
+    daemon = codec.to_json(snapshot.daemon) if snapshot.daemon else None
+    holds = snapshot.host.holds
+    return json.dumps({**asdict(snapshot.host), "holds": holds, "daemon": daemon}, indent=1)
 
 
-def _lines(seen: _Seen) -> list[str]:
-    status = seen.status
-    return [*_defaults(status), "", *_fare(seen), *_names(seen), *_behind(seen), *_rest(status)]
+def _lines(snapshot: _Snapshot) -> list[str]:
+    status = snapshot.host
+    lines = [*_defaults(status), "", *_paths(snapshot), *_names(snapshot), *_services(snapshot)]
+    return lines + _uplinks(status)
 
 
-def _fare(seen: _Seen) -> list[str]:
+def _paths(snapshot: _Snapshot) -> list[str]:
     from ifdefault.cli.show import paths
 
-    if seen.standing:
-        return paths.lines(seen.standing)
-    return [f"the daemon says nothing: {seen.silence}" if seen.silence else _NO_DAEMON]
+    if snapshot.daemon:
+        return paths.lines(snapshot.daemon)
+    no_response = snapshot.no_response
+    return [f"the daemon doesn't respond: {no_response}" if no_response else _NO_DAEMON]
 
 
-def _names(seen: _Seen) -> list[str]:
+def _names(snapshot: _Snapshot) -> list[str]:
     from ifdefault.cli.show import names
 
-    lines = names.brief(seen.standing) if seen.standing else []
+    lines = names.brief(snapshot.daemon) if snapshot.daemon else []
     return ["", *lines] if lines else []
 
 
-def _behind(seen: _Seen) -> list[str]:
+def _services(snapshot: _Snapshot) -> list[str]:
     from ifdefault.cli.show import servers
 
-    lines = servers.lines(seen.status.behind, seen.standing)
+    lines = servers.lines(snapshot.host.forward, snapshot.daemon)
     return ["", *lines] if lines else []
 
 
@@ -140,11 +142,11 @@ def _defaults(status: Status) -> list[str]:
     return table(heads, rows)
 
 
-def _rest(status: Status) -> list[str]:
-    """What each uplink carries, and all that isn't as it should be."""
+def _uplinks(status: Status) -> list[str]:
+    """The traffic of each uplink, then all problems of the host."""
     if not status.applied:
         return _pending(status)
-    return ["", *_traffic(status), *_pending(status), *_oddities(status)]
+    return ["", *_traffic(status), *_pending(status), *_problems(status)]
 
 
 def _traffic(status: Status) -> list[str]:
@@ -165,19 +167,22 @@ def _traffic(status: Status) -> list[str]:
     return table(heads, rows)
 
 
-def _oddities(status: Status) -> list[str]:
+def _problems(status: Status) -> list[str]:
     lines: list[str] = []
     if status.redirected_udp:
         ports = ", ".join(map(str, status.redirected_udp))
-        lines += ["", f"UDP sockets bound to no address on port {ports}: redirected by conntrack,"]
-        lines += ["which now tracks every connection (bind them to addresses to spare it)"]
-    for title, found in (
+        lines += [
+            "",
+            f"wildcard UDP servers on port {ports}: redirected with conntrack, which therefore",
+        ]
+        lines += ["tracks every connection (to avoid that, bind them to addresses)"]
+    for title, counts in (
         ("sources that no uplink owns left by an uplink", status.strangers),
         ("unknown routers", status.unknown_macs),
     ):
-        if found:
-            named = ", ".join(f"{name} ({packets} p)" for name, packets in found.items())
-            lines += ["", f"{title}: {named}"]
+        if counts:
+            items = ", ".join(f"{name} ({packets} p)" for name, packets in counts.items())
+            lines += ["", f"{title}: {items}"]
     if status.differs:
         lines += ["", "the kernel differs; apply would:"]
         lines += [f"  {operation}" for operation in status.differs]

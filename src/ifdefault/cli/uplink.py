@@ -1,4 +1,4 @@
-"""`ifdefault uplink`: what the operator wants of an uplink, whatever is observed."""
+"""`ifdefault uplink`: show or force the state of an uplink."""
 
 from __future__ import annotations
 
@@ -36,36 +36,39 @@ def command(options: Options, name: str | None, state: str | None, as_json: bool
         if as_json:
             click.echo(json.dumps(codec.to_json(changed), indent=1))
         elif changed.was == state:
-            click.echo(f"{name}: {state} already", err=True)
+            click.echo(f"{name}: already {state}", err=True)
         else:
             click.echo(f"{name}: {changed.was} -> {state}")
         return
-    standing = daemon_client.standing(options)
-    if standing is None:
-        raise HostError(Problem("", "no daemon runs", "`ifdefault run` judges the uplinks"))
-    _show(standing, name, as_json)
+    status = daemon_client.status(options)
+    if status is None:
+        remedy = "start ifdefault run, which monitors the uplinks"
+        raise HostError(Problem("uplink", "no daemon runs", remedy))
+    _show(status, name, as_json)
 
 
-def _show(standing: DaemonStatus, name: str | None, as_json: bool) -> None:
+def _show(status: DaemonStatus, name: str | None, as_json: bool) -> None:
     from ifdefault.cli.show.table import table
 
-    names = list(dict.fromkeys([h.uplink for h in standing.health] + sorted(standing.forced)))
+    names = list(dict.fromkeys([h.uplink for h in status.health] + sorted(status.forced)))
     if name and name not in names:
-        raise HostError(Problem("", f'no uplink "{name}"', f"there are {', '.join(names)}"))
+        remedy = f"use one of {', '.join(names)}"
+        raise HostError(Problem("uplink", f'"{name}" is not an uplink', remedy))
     shown = [name] if name else names
-    seen = {
-        uplink: {h.family: h.state for h in standing.health if h.uplink == uplink}
-        for uplink in shown
+    observed = {
+        uplink: {h.family: h.state for h in status.health if h.uplink == uplink} for uplink in shown
     }
     if as_json:
-        told = {u: {"forced": standing.forced.get(u, "auto"), "observed": seen[u]} for u in shown}
-        click.echo(json.dumps(told, indent=1))
+        states = {
+            u: {"forced": status.forced.get(u, "auto"), "observed": observed[u]} for u in shown
+        }
+        click.echo(json.dumps(states, indent=1))
         return
     rows = [
         (
             uplink,
-            standing.forced.get(uplink, "auto"),
-            ", ".join(f"IPv{family} {state}" for family, state in seen[uplink].items()),
+            status.forced.get(uplink, "auto"),
+            ", ".join(f"IPv{family} {state}" for family, state in observed[uplink].items()),
         )
         for uplink in shown
     ]

@@ -1,9 +1,9 @@
-"""The config file: TOML in, `model.config.Config` or every error at once out.
+"""The config file: TOML text to `model.config.Config`, or all of its errors at once.
 
-Rules: pydantic is imported when a config is read, not before: it takes longer to load than all
-else that the command line needs.
+Rules: pydantic is imported only when a config is read: it takes longer to load than everything else
+that the command line needs.
 """
 
-from ifdefault.config.parse import json_schema, parse, placed, read
+from ifdefault.config.parse import json_schema, parse, read, with_lines
 
-__all__ = ["json_schema", "parse", "placed", "read"]
+__all__ = ["json_schema", "parse", "read", "with_lines"]

@@ -1,6 +1,6 @@
 """The keys of [daemon].
 
-Rules: as in `config.base`. Whether a user exists is the host's matter.
+Rules: as in `config.base`. Whether a user exists is checked on the host.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _USER = f"{USER}|[0-9]{{1,10}}"  # or a uid
 def _user(value: Any) -> str:
     name = str(value) if type(value) is int else value
     if not isinstance(name, str) or not re.fullmatch(_USER, name):
-        reject(f"{toml(value)} is no user", f'use a name or a number, such as "{_DAEMON.user}"')
+        reject(f"{toml(value)} is not a user", f'use a name or a number, such as "{_DAEMON.user}"')
     return name
 
 
 def _unprivileged(name: str) -> str:
     if name == "root" or name.strip("0") == "":
-        reject(f"{toml(name)} may do everything", "use a user that may do nothing else")
+        reject(f"{toml(name)} has all privileges", "use an unprivileged user")
     return name
 
 
@@ -39,7 +39,7 @@ User = Annotated[
 
 
 class DaemonKeys(Keys):
-    """Who the daemon's processes are."""
+    """The users that the daemon's processes run as."""
 
     user: User = Field(default=_DAEMON.user, description="user of the frontend process")
     hook_user: User = Field(

@@ -1,8 +1,8 @@
 """The keys of the DNS: [dns] and the tables below it.
 
-Rules: as in `config.base`. Names come out in lower case, without the final dot. A text that stands
-for a table with nothing else in it is the same as that table. Whether a file exists, and whether a
-provider is known, is the host's matter.
+Rules: as in `config.base`. Names are stored in lower case, without the final dot. A plain string is
+shorthand for a table with only its main key. Whether a file exists and whether a provider is known
+is checked on the host.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ifdefault.config.base import (
     distinct,
     ip,
     labels,
+    not_empty,
     number,
     reject,
-    short_for,
-    some,
+    shorthand_for,
     toml,
 )
 from ifdefault.config.dns_records import MOST_RECORDS, bounded, record
@@ -41,7 +41,7 @@ from ifdefault.model.dns import (
 )
 
 MOST_NAMES = 256
-MOST_SERVERS = 32  # with our own they fit one of our messages
+MOST_SERVERS = 32  # fits one message to the frontend, with our own
 _SERVER = ServerConfig()
 _WITH_PORT = re.compile(r"([0-9.]+|\[.*\]):([0-9]+)")
 DISCOVER_EXAMPLE = "dns://208.67.222.222/myip.opendns.com"
@@ -53,10 +53,10 @@ DISCOVER_EXAMPLE = "dns://208.67.222.222/myip.opendns.com"
 def _domain(text: str) -> str:
     name = text.lower().removesuffix(".")
     if not name.isascii():
-        reject(f"{toml(text)} has foreign letters", "write it as the DNS does, xn--…")
-    sound = labels(name)
-    if not sound or sound[-1].isdigit():  # RFC 3696, 2: else it would be an address
-        reject(f"{toml(text)} is no name", 'write it like "www.example.net"')
+        reject(f"{toml(text)} has non-ASCII letters", "write it in Punycode, xn--…")
+    parts = labels(name)
+    if not parts or parts[-1].isdigit():  # RFC 3696, 2: otherwise it would be an address
+        reject(f"{toml(text)} is not a domain name", 'write it like "www.example.net"')
     return name
 
 
@@ -66,33 +66,34 @@ def _name(text: str) -> str:
 
 
 def _contact(text: str) -> str:
-    """A mailbox as the SOA has it: the first label is what stands before the @ (RFC 1035, 8)."""
+    """A mailbox in the form of the SOA: the local part is the first label (RFC 1035, 8)."""
     local, at, domain = text.partition("@")
     if at and not LABEL.fullmatch(local.lower()):
-        remedy = 'use one without a dot and other signs there, like "hostmaster@example.net"'
-        reject(f"{toml(text)} has more than a word before the @", remedy)
+        remedy = 'use only letters, digits, - and _ there, as in "hostmaster@example.net"'
+        reject(f"{toml(text)} has special characters before the @", remedy)
     return _domain(f"{local}.{domain}" if at else text) if text else ""
 
 
 def _discover(url: str) -> str:
     if not re.match(r"(dns|https?)://", url, re.IGNORECASE):
-        reject(f'"{url}" is nobody to ask', f'write it like "{DISCOVER_EXAMPLE}", or https://…')
+        remedy = f'write it like "{DISCOVER_EXAMPLE}", or https://…'
+        reject(f'"{url}" is not the URL of a discovery service', remedy)
     probe = parse_url(url)
     if not probe.path:
-        reject(f'"{url}" has no name to ask for', f'write it like "{DISCOVER_EXAMPLE}"')
+        reject(f'"{url}" has no name to query', f'write it like "{DISCOVER_EXAMPLE}"')
     return str(probe)
 
 
 def _ttl(value: Any) -> Any:
     if value == 0 and type(value) is int:
-        reject("a TTL of 0 has every visitor ask each time", "use 1 or more, such as 30")
+        reject("a TTL of 0 disables caching", "use 1 or more, such as 30")
     return value
 
 
 def _endpoint_address(text: str) -> str:
-    if found := _WITH_PORT.fullmatch(text):
-        shown = f'{{ address = "{found[1].strip("[]")}", port = {found[2]} }}'
-        reject(f"{toml(text)} is an address and a port", f"write {shown}")
+    if match := _WITH_PORT.fullmatch(text):
+        table = f'{{ address = "{match[1].strip("[]")}", port = {match[2]} }}'
+        reject(f"{toml(text)} is an address and a port", f"write {table}")
     return str(ip(text, "192.0.2.53", loopback=True))
 
 
@@ -140,14 +141,14 @@ _SCHEMA = {
 }
 _EndpointItem = Annotated[
     EndpointKeys,
-    short_for("address"),
+    shorthand_for("address"),
     AfterValidator(lambda keys: Endpoint(**dict(keys))),
     WithJsonSchema(_SCHEMA),
 ]
 Endpoints = Annotated[
     tuple[_EndpointItem, ...],
     Field(max_length=MOST_SERVERS),
-    distinct("name it once, or with another port", attrgetter("address", "port")),
+    distinct("list it once, or with another port", attrgetter("address", "port")),
 ]
 
 
@@ -175,7 +176,7 @@ class NameKeys(Keys):
 
 
 class ServerKeys(Keys):
-    """The embedded server, and the zones that it is asked for."""
+    """The embedded server and its zones."""
 
     zones: tuple[Domain, ...] = Field(default=(), description="zones delegated to this host")
     contact: Annotated[str, AfterValidator(_contact)] = Field(
@@ -200,19 +201,17 @@ class ServerKeys(Keys):
 
 
 class UpdateKeys(Keys):
-    """A zone on others' servers, by dynamic updates."""
+    """A zone on other servers, published by dynamic updates."""
 
     zone: Domain = Field(description="the zone")
-    servers: Annotated[Endpoints, some("no server", "name one that takes updates of the zone")] = (
-        Field(description="its servers")
-    )
-    key: KeyFile = Field(
-        default="", description="TSIG key file, for servers without one of their own"
-    )
+    servers: Annotated[
+        Endpoints, not_empty("no server", "name one that accepts updates of the zone")
+    ] = Field(description="its servers, by address")
+    key: KeyFile = Field(default="", description="TSIG key for those without one of their own")
 
 
 class ProviderKeys(Keys):
-    """A zone at a provider, by its API."""
+    """A zone at a DNS provider, published through its API."""
 
     zone: Domain = Field(description="the zone")
     provider: str = Field(
@@ -227,7 +226,7 @@ class ProviderKeys(Keys):
 
 
 class ExecKeys(Keys):
-    """A program that publishes names however it likes."""
+    """A program that publishes names."""
 
     program: Annotated[str, AfterValidator(_program)] = Field(
         description="absolute path of an executable"
@@ -239,7 +238,7 @@ class ExecKeys(Keys):
 
 
 class DnsKeys(Keys):
-    """What the DNS is to say of this host, and through whom."""
+    """The names of this host in the DNS, and how they are published."""
 
     discover: tuple[Annotated[str, AfterValidator(_discover)], ...] = Field(
         default=(),
@@ -260,11 +259,11 @@ class DnsKeys(Keys):
 
 def dns_config(keys: DnsKeys) -> DnsConfig:
     return DnsConfig(
-        tuple(NameConfig(**dict(each)) for each in keys.name),
+        tuple(NameConfig(**dict(name)) for name in keys.name),
         ServerConfig(**dict(keys.server)),
         tuple(map(_update, keys.update)),
-        tuple(ProviderConfig(**dict(each)) for each in keys.provider),
-        tuple(ExecConfig(**dict(each)) for each in keys.exec),
+        tuple(ProviderConfig(**dict(provider)) for provider in keys.provider),
+        tuple(ExecConfig(**dict(program)) for program in keys.exec),
         keys.discover,
     )
 

@@ -1,10 +1,9 @@
-"""Static records as the config writes them: TYPE and data, as in a zone file without name, class
-and TTL.
+"""Static records in the config: TYPE and data, as in a zone file without name, class and TTL.
 
-Rules: dnspython parses them, and is imported only where there is one: it takes as long as all else.
-A name in the data is whole, with or without the final dot: nothing is relative to a zone. However
-it was written, a record comes out in one form, lower case where the DNS sees no difference. Types
-that a zone makes by itself, that need signing, or that only questions have are refused.
+Rules: dnspython parses them and is imported only if there are any, since that doubles the start-up
+time. Names in the data are full names, with or without the final dot; none is relative to a zone. A
+record is stored in canonical form, in lower case where the DNS ignores case. Types that the server
+generates, that need signing, or that only queries use are rejected.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 A, CNAME, AAAA, SVCB, HTTPS = 1, 5, 28, 64, 65
 
 MOST_RECORDS = 64
-MOST_BYTES = 3500  # of data: with addresses and names around it, it fits one of our messages
-_LONGEST = 4 * MOST_BYTES  # each written as \DDD
+MOST_BYTES = 3500  # of data: with addresses and names, it fits one message to the frontend
+_LONGEST = 4 * MOST_BYTES  # if each byte is written as \DDD
 
 _EXAMPLES = {
     "CAA": 'CAA 0 issue "letsencrypt.org"',
@@ -36,12 +35,12 @@ _EXAMPLES = {
     "SRV": "SRV 0 0 443 www.example.net",
     "TXT": 'TXT "v=spf1 -all"',
 }
-_OWN = "drop it: a zone of [dns.server] has its own, by its keys contact and nameservers"
-_UNSIGNED = "drop it: what is published here isn't signed"
+_OWN = "remove it: the zones of [dns.server] have their own, from contact and nameservers"
+_UNSIGNED = "remove it: the zones published here aren't signed"
 _REFUSED = {
     **dict.fromkeys(("SOA", "NS"), _OWN),
     **dict.fromkeys("DNSKEY DS CDNSKEY CDS RRSIG NSEC NSEC3 NSEC3PARAM SIG NXT".split(), _UNSIGNED),
-    "DNAME": "name each name by itself, with a CNAME",
+    "DNAME": "add a CNAME for each name",
 }
 
 
@@ -49,16 +48,16 @@ def record(text: str) -> Record:
     """Parse one record."""
     if len(text) > _LONGEST or re.search(r"[^ -~]", text):
         remedy = f"use at most {_LONGEST} printable ASCII characters, others as \\DDD"
-        reject(f"{_short(text)} is too long, or has foreign letters", remedy)
+        reject(f"{_short(text)} is too long, or not printable ASCII", remedy)
     kind, _, data = text.strip().partition(" ")
     kind = _type(text, kind.upper())
     if "@" in re.sub(r'"(\\.|[^"\\])*"', "", data).split():
-        reject(f"{_short(text)}: @ stands for nothing here", "write the name whole")
+        reject(f"{_short(text)}: @ has no meaning here", "write the full name")
     rdata = _rdata(text, kind, data)
     for name in _names(rdata):
-        if len(name) == 2:  # a label, and the root's
-            what = f"{_short(text)}: {name.to_text(omit_final_dot=True)} is no whole name"
-            reject(what, 'write it like "www.example.net", since no zone is added to it')
+        if len(name) == 2:  # one label and the root
+            what = f"{_short(text)}: {name.to_text(omit_final_dot=True)} is not a full name"
+            reject(what, 'write it like "www.example.net", no zone is appended to it')
     return Record(rdata.rdtype.value, rdata.to_digestable(), f"{kind} {rdata.to_text()}")
 
 
@@ -92,7 +91,7 @@ def _names(rdata: Rdata) -> Iterator[Name]:
 
 
 def _type(text: str, kind: str) -> str:
-    """The type as the DNS names it."""
+    """The canonical name of a record type."""
     import dns.exception
     import dns.rdatatype
 
@@ -101,13 +100,14 @@ def _type(text: str, kind: str) -> str:
     except (dns.exception.DNSException, ValueError):
         known = [*dns.rdatatype.RdataType.__members__]
         near = get_close_matches(kind, known, n=1)
-        remedy = f"the nearest is {near[0]}" if near else f"write it like {toml(_EXAMPLES['CAA'])}"
-        reject(f"{_short(text)}: {kind[:20] or 'nothing'} is no type of record", remedy)
+        remedy = f"did you mean {near[0]}?" if near else f"write it like {toml(_EXAMPLES['CAA'])}"
+        what = f"{kind[:20]} is not a record type" if kind else "no record type"
+        reject(f"{_short(text)}: {what}", remedy)
     kind = dns.rdatatype.to_text(value)
     if not value or dns.rdatatype.is_metatype(value):
-        reject(f"{_short(text)}: {kind} is a type of questions", "name what there is")
+        reject(f"{_short(text)}: {kind} is a query type", "use a record type")
     if kind in _REFUSED:
-        reject(f"{_short(text)}: {kind} records aren't taken here", _REFUSED[kind])
+        reject(f"{_short(text)}: {kind} records aren't allowed here", _REFUSED[kind])
     return kind
 
 
@@ -116,18 +116,18 @@ def _short(text: str) -> str:
 
 
 def bounded(records: Sequence[Record]) -> tuple[Record, ...]:
-    """Those of one name: each once, and not too much."""
-    size = sum(len(each.rdata) for each in records)
+    """The records of one name: no duplicates, limited size."""
+    size = sum(len(record.rdata) for record in records)
     if size > MOST_BYTES:
-        reject(f"{size} bytes of data", f"keep at most {MOST_BYTES} a name")
-    for n, each in enumerate(records):
-        if each in records[:n]:
-            reject(f"{_short(each.text)} is there twice", "drop one")
+        reject(f"{size} bytes of data", f"use at most {MOST_BYTES} per name")
+    for n, record in enumerate(records):
+        if record in records[:n]:
+            reject(f"{_short(record.text)} is listed twice", "remove one")
     return tuple(records)
 
 
 def addresses(record: Record) -> tuple[str, ...]:
-    """The addresses at which a record promises this host: its own, or its hints for its name."""
+    """The addresses that a record gives for its own name: that of A and AAAA, the hints of SVCB."""
     if record.type in (A, AAAA):
         return (str(ip_address(record.rdata)),)
     if record.type not in (SVCB, HTTPS):

@@ -1,7 +1,7 @@
 """The keys of [[forward]].
 
-Rules: as in `config.base`. A text that stands for a table, or for a list, with nothing else in it
-is the same as that.
+Rules: as in `config.base`. A plain string is shorthand for a table with only its main key, or for a
+list of one item.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ifdefault.config.base import (
     Uplinks,
     distinct,
     ip,
+    not_empty,
     port_range,
     reject,
-    short_for,
-    some,
+    shorthand_for,
     toml,
 )
 from ifdefault.model.config import ForwardConfig, ForwardServer, Ports, Transport
@@ -32,7 +32,7 @@ _FORWARD = ForwardConfig((), ())
 
 
 def _listed(value: Any) -> Any:
-    """A value alone is short for a list with nothing else in it."""
+    """A plain value is shorthand for a list of one item."""
     return value if isinstance(value, list | tuple) else (value,)
 
 
@@ -42,48 +42,49 @@ def _listen(text: str) -> Ports:
     if not colon or transport not in ("tcp", "udp"):
         number = ports or transport
         shown = number if PORT_RANGE.fullmatch(number) else "443"
-        reject(f"{toml(text)} names no transport", f'write "tcp:{shown}" or "udp:{shown}"')
+        reject(f"{toml(text)} has no transport", f'write "tcp:{shown}" or "udp:{shown}"')
     kind: Transport = "tcp" if transport == "tcp" else "udp"
     return Ports(kind, *port_range(ports, toml(text), f"{kind}:443"))
 
 
-def _apart(listen: tuple[Ports, ...]) -> tuple[Ports, ...]:
+def _without_overlap(listen: tuple[Ports, ...]) -> tuple[Ports, ...]:
     for one, other in combinations(sorted(listen), 2):
         if one.transport == other.transport and one.last >= other.first:
-            reject(f'"{one}" and "{other}" overlap', "name each port once")
+            reject(f'"{one}" and "{other}" overlap', "list each port once")
     return listen
 
 
-# --- content servers ----------------------------------------------------------------------
+# --- servers ------------------------------------------------------------------------------
 
 
-class ContentKeys(Keys):
-    """A content server, by its address, and its share."""
+class ForwardServerKeys(Keys):
+    """A server behind the host, and its weight."""
 
     address: str
     weight: int = Field(default=1, strict=True, ge=0, le=1000)
 
 
-def _content(keys: ContentKeys) -> ForwardServer:
+def _server(keys: ForwardServerKeys) -> ForwardServer:
     text = keys.address
-    found = re.fullmatch(r"(\[[^]]*\]|[^:]*):([^:\]]*)", text)
-    host, port = (found[1], found[2]) if found else (text, None)
+    match = re.fullmatch(r"(\[[^]]*\]|[^:]*):([^:\]]*)", text)
+    host, port = (match[1], match[2]) if match else (text, None)
     address = ip(host.removeprefix("[").removesuffix("]"), "10.0.0.10")
     if address.is_link_local:
-        reject(f"{toml(text)} is link-local", "name an address that needs no interface")
+        reject(f"{toml(text)} is link-local", "use an address that needs no interface")
     if port is None:
         return ForwardServer(str(address), 0, keys.weight)
     first, last = port_range(port, toml(text), "10.0.0.10:8080")
     if first != last:
-        reject(f"{toml(text)} is a range", "drop it: a range keeps the ports that were asked for")
+        remedy = "leave it out: a range in listen keeps the client's port"
+        reject(f"{toml(text)} has a port range", remedy)
     return ForwardServer(str(address), first, keys.weight)
 
 
 def _weights(to: tuple[ForwardServer, ...]) -> tuple[ForwardServer, ...]:
     for family in (4, 6):
-        there = [each.weight for each in to if (":" in each.address) == (family == 6)]
-        if there and not any(there):
-            remedy = "leave one that gets connections, or drop those that are to get none"
+        weights = [s.weight for s in to if (":" in s.address) == (family == 6)]
+        if weights and not any(weights):
+            remedy = "give one of them a weight, or remove them"
             reject(f"every IPv{family} server has weight 0", remedy)
     return to
 
@@ -92,13 +93,14 @@ def _check(text: str) -> str:
     if text in ("tcp", "off"):
         return text
     if not text.startswith("/"):
-        reject(f"{toml(text)} is no choice", 'use "tcp", "off", or a path to GET such as "/health"')
+        reject(f"{toml(text)} is not valid", 'use "tcp", "off", or a path to GET such as "/health"')
     if len(text) > 1000 or re.search(r"[^!-~]", text) or "#" in text:
-        reject(f"{toml(text[:60])} has foreign letters, a # or is too long", "write them as %20")
+        remedy = "use at most 1000 printable ASCII characters, others as %20, and no #"
+        reject(f"{toml(text[:60])} is not a valid path", remedy)
     return text
 
 
-_CONTENT_SCHEMA = {
+_SERVER_SCHEMA = {
     "anyOf": [
         {"type": "string", "examples": ["10.0.0.10", "10.0.0.10:8080", "[fd00::10]:8443"]},
         {
@@ -122,24 +124,24 @@ def _or_list(item: dict[str, Any]) -> WithJsonSchema:
 _ListenPorts = Annotated[
     tuple[Annotated[str, AfterValidator(_listen)], ...],
     BeforeValidator(_listed),
-    some("no port", 'name one, such as "tcp:443"'),
-    AfterValidator(_apart),
+    not_empty("no port", 'name one, such as "tcp:443"'),
+    AfterValidator(_without_overlap),
     _or_list(_LISTEN_ITEM),
 ]
-_ServerItem = Annotated[ContentKeys, short_for("address"), AfterValidator(_content)]
+_ServerItem = Annotated[ForwardServerKeys, shorthand_for("address"), AfterValidator(_server)]
 Servers = Annotated[
     tuple[_ServerItem, ...],
     Field(max_length=MOST_SERVERS),
     BeforeValidator(_listed),
-    some("no server", 'name one, as in to = ["10.0.0.10"]'),
-    distinct("name it once, with a weight", attrgetter("address", "port")),
+    not_empty("no server", 'name one, as in to = ["10.0.0.10"]'),
+    distinct("list it once, with a weight", attrgetter("address", "port")),
     AfterValidator(_weights),
-    _or_list(_CONTENT_SCHEMA),
+    _or_list(_SERVER_SCHEMA),
 ]
 
 
 class ForwardKeys(Keys):
-    """A service that content servers behind the host offer."""
+    """A service offered by servers behind the host."""
 
     listen: _ListenPorts = Field(description='ports that clients connect to, such as "tcp:443"')
     to: Servers = Field(description="servers, with a port if it differs from the one in listen")
@@ -155,7 +157,7 @@ class ForwardKeys(Keys):
 
 
 def forward_config(keys: ForwardKeys) -> ForwardConfig:
-    """Of a service that is UDP alone nothing can be asked by TCP."""
+    """A service with UDP ports only can't be checked by TCP, so its default check is off."""
     config = ForwardConfig(**dict(keys))
     if config.check == "tcp" and all(ports.transport == "udp" for ports in config.listen):
         return ForwardConfig(**dict(keys) | {"check": "off"})

@@ -20,12 +20,12 @@ def _not_below_recover(damp_s: float, info: ValidationInfo) -> float:
     recover_s = info.data.get("recover_s")
     if recover_s is not None and damp_s < recover_s:
         what = f"{damp_s:g} is less than recover_s, {recover_s:g}"
-        reject(what, f"use {recover_s:g} or more: it is the longest that recovery may take")
+        reject(what, f"use {recover_s:g} or more: damp_s is the longest recovery time")
     return damp_s
 
 
 class HealthKeys(Keys):
-    """What is probed, and how it is judged."""
+    """What is probed, and when an uplink is up, degraded or down."""
 
     probes: Probes = Field(
         default=cast(Any, _HEALTH.probes),

@@ -1,6 +1,6 @@
 """The keys of [hooks].
 
-Rules: as in `config.base`. Whether an executable exists is the host's matter.
+Rules: as in `config.base`. Whether an executable exists is checked on the host.
 """
 
 from __future__ import annotations

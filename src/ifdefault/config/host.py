@@ -15,11 +15,11 @@ from ifdefault.model.config import HostConfig, ReturnPath, SourceCheckMode
 
 _HOST = HostConfig()
 _MARK_BITS = 6
-_TABLES = 32  # one per uplink, and the normal default's
+_TABLES = 32  # as many as there are uplink numbers, 0 included
 
 
 def _mark_mask(value: Any) -> int:
-    remedy = f"use {_MARK_BITS} adjacent bits that nobody else marks, such as {_HOST.mark_mask:#x}"
+    remedy = f"use {_MARK_BITS} adjacent bits that nothing else uses, such as {_HOST.mark_mask:#x}"
     mask = value
     if isinstance(value, str) and re.fullmatch(r"0x[0-9A-Fa-f]{1,8}", value):
         mask = int(value, 16)
@@ -27,8 +27,8 @@ def _mark_mask(value: Any) -> int:
         reject(f"{toml(value)} is not a mask", remedy)
     lowest = mask & -mask
     if not 0 < mask < 1 << 32 or mask != lowest * ((1 << _MARK_BITS) - 1):
-        shown = value if isinstance(value, str) else f"{mask:#x}"
-        reject(f"{shown} isn't {_MARK_BITS} adjacent bits", remedy)
+        text = value if isinstance(value, str) else f"{mask:#x}"
+        reject(f"{text} isn't {_MARK_BITS} adjacent bits", remedy)
     return mask
 
 
@@ -36,7 +36,7 @@ def _table_base(base: int) -> int:
     last = base + _TABLES - 1
     if base <= 255 and last >= 253:
         reject(
-            f"tables {base} to {last} hold the reserved ones, 253 to 255",
+            f"tables {base} to {last} include the reserved 253 to 255",
             f"use 256 or more, such as {_HOST.table_base}",
         )
     return base
@@ -47,7 +47,7 @@ def _udp_wildcard(value: Any) -> Literal["auto", "off"] | tuple[int, ...]:
         return value  # type: ignore[no-any-return]
     ports = value if isinstance(value, list) else [None]
     if not all(type(port) is int and 0 < port < 65536 for port in ports):
-        reject(f"{toml(value)} is no choice", 'use "auto", "off" or a list of ports such as [443]')
+        reject(f"{toml(value)} is not valid", 'use "auto", "off" or a list of ports such as [443]')
     return tuple(sorted(set(ports)))
 
 
@@ -71,7 +71,7 @@ UdpWildcard = Annotated[
 
 
 class HostKeys(Keys):
-    """What holds for the host as a whole."""
+    """Settings of the host as a whole."""
 
     mark_mask: MarkMask = Field(
         default=_HOST.mark_mask,

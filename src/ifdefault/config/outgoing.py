@@ -1,6 +1,6 @@
 """The keys of [outgoing] and of its [[outgoing.rule]].
 
-Rules: as in `config.base`. Users are uids here, or names that somebody else must resolve.
+Rules: as in `config.base`. Users are uids, or names that `outgoing_config` resolves.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from ifdefault.config.base import (
 from ifdefault.model.config import OutgoingConfig, OutgoingRule
 
 _OUTGOING = OutgoingConfig()
-_LAST_PORT = 65534  # a policy rule takes no port 65535 (fib_rule_port_range_valid())
-_LAST_UID = (1 << 32) - 2  # the one behind is no user's (setresuid(2))
+_LAST_PORT = 65534  # a policy rule doesn't accept port 65535 (fib_rule_port_range_valid())
+_LAST_UID = (1 << 32) - 2  # (uid_t) -1 is no user (setresuid(2))
 
 
 def _ports(value: Any) -> tuple[int, int]:
     if type(value) is int:
         value = str(value)
     if not isinstance(value, str):
-        reject(f"{toml(value)} is no port", 'write it like 25 or "8000-8099"')
+        reject(f"{toml(value)} is not a port", 'write it like 25 or "8000-8099"')
     return port_range(value, toml(value), "8000-8099", _LAST_PORT)
 
 
 def _merged(ports: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    """In order, and without overlaps: each of them costs a policy rule."""
-    found: list[tuple[int, int]] = []
+    """Sorted and without overlaps: each range costs a policy rule."""
+    merged: list[tuple[int, int]] = []
     for first, last in sorted(ports):
-        if found and first <= found[-1][1] + 1:
-            first, before = found.pop()
+        if merged and first <= merged[-1][1] + 1:
+            first, before = merged.pop()
             last = max(last, before)
-        found.append((first, last))
-    return tuple(found)
+        merged.append((first, last))
+    return tuple(merged)
 
 
 def _user(value: Any) -> int | str:
     uid = type(value) is int and 0 <= value <= _LAST_UID
     if not uid and not (isinstance(value, str) and re.fullmatch(USER, value)):
-        reject(f"{toml(value)} is no user", "use a uid such as 1000, or a name")
+        reject(f"{toml(value)} is not a user", "use a uid such as 1000, or a name")
     return value  # type: ignore[no-any-return]
 
 
@@ -59,9 +59,9 @@ def _cgroup(path: str) -> str:
     parts = path.split("/")
     if parts[0] or len(parts) < 2 or not all(parts[1:]) or {".", ".."} & set(parts):
         remedy = 'write it from the root, like "/system.slice/backup.service"'
-        reject(f"{toml(path)} is no control group", remedy)
+        reject(f"{toml(path)} is not a control group", remedy)
     if len(path) > 1000 or not path.isprintable():
-        reject(f"{toml(path[:60])} is no path", "use printable letters, at most 1000")
+        reject(f"{toml(path[:60])} is not a path", "use at most 1000 printable characters")
     return path
 
 
@@ -80,7 +80,7 @@ _USER_ITEM: dict[str, Any] = {
 
 
 class RuleKeys(Keys):
-    """What leaves by an uplink of its own."""
+    """Outgoing traffic that leaves by uplinks of its own."""
 
     via: Uplinks = Field(description="uplinks, best first")
     to: tuple[Annotated[str, AfterValidator(lambda text: prefix(text, "192.0.2.0/24"))], ...] = (
@@ -102,7 +102,7 @@ class RuleKeys(Keys):
 
 
 class OutgoingKeys(Keys):
-    """By which uplink connections leave that this host or its LANs open."""
+    """The uplinks of the connections that this host or its LANs open."""
 
     mode: Literal["failover", "balance"] = Field(
         default=_OUTGOING.mode,
@@ -119,12 +119,12 @@ class OutgoingKeys(Keys):
 
 
 def outgoing_config(keys: OutgoingKeys, uid_of: Callable[[str], int | None]) -> OutgoingConfig:
-    """Users whom nobody knows are left out: `config.cross` tells of them."""
-    rules = tuple(_rule(each, uid_of) for each in keys.rule)
+    """Unknown users are left out: `config.cross` reports them."""
+    rules = tuple(_rule(rule, uid_of) for rule in keys.rule)
     return OutgoingConfig(keys.mode, keys.sticky, keys.udp, keys.masquerade, rules)
 
 
 def _rule(keys: RuleKeys, uid_of: Callable[[str], int | None]) -> OutgoingRule:
-    found = (uid_of(user) if isinstance(user, str) else user for user in keys.users)
-    users = tuple(sorted({uid for uid in found if uid is not None}))
+    uids = (uid_of(user) if isinstance(user, str) else user for user in keys.users)
+    users = tuple(sorted({uid for uid in uids if uid is not None}))
     return OutgoingRule(**dict(keys) | {"users": users})

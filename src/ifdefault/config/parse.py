@@ -1,8 +1,8 @@
-"""TOML text -> Config, or a ConfigError with every problem in it.
+"""TOML text to Config, or a ConfigError with all problems.
 
-Rules: one run finds all: each key is judged alone, then the tables that are sound are judged
-together. What is reported names the file, the line, the key, what is wrong and what would be
-right, in the order of the file. Who the users of the host are, only `read` knows.
+Rules: one run finds all errors: each key is checked alone, then the valid tables are checked
+together. An error names the file, the line, the key, what is wrong and what would be right, in the
+order of the file. Only `read` looks up the users of the host.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
 
 _TOML_REMEDIES = {
     "Invalid value": 'write text in "double quotes"',
-    "Cannot declare": "name each table once",
-    "Cannot overwrite": "name each key once",
+    "Cannot declare": "write each table once",
+    "Cannot overwrite": "write each key once",
     "Expected '=' after": "write KEY = VALUE, or # before a comment",
 }
 
 
 def read(path: Path) -> Config:
-    """The config in a file; its name in messages is the path as given."""
+    """Read the config from a file; messages name the path as given."""
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError:
-        problem = Problem(str(path), "no such file", "`ifdefault init` writes one")
+        problem = Problem(str(path), "no such file", "run `ifdefault init` to write one")
     except OSError as error:
         what = f"can't be read: {reason(error)}"
-        problem = Problem(str(path), what, "see -c, or `ifdefault init`")
+        problem = Problem(str(path), what, "check its permissions, or choose another file with -c")
     except UnicodeDecodeError as error:
         problem = Problem(str(path), f"byte {error.start} isn't UTF-8", "save the file as UTF-8")
     else:
@@ -66,54 +66,54 @@ def _uid_of(user: str) -> int | None:
         return None
 
 
-def _nobody(_: str) -> None:
+def _no_user(_: str) -> None:
     return None
 
 
-def parse(text: str, filename: str, uid_of: Callable[[str], int | None] = _nobody) -> Config:
-    """`uid_of` knows the users that the text may name."""
+def parse(text: str, filename: str, uid_of: Callable[[str], int | None] = _no_user) -> Config:
+    """`uid_of` looks up the users that the text names."""
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(_not_toml(str(error), text, filename)) from None
-    at: dict[KeyPath, int] = {}
+    lines: dict[KeyPath, int] = {}
 
     def line_of(path: KeyPath) -> int:
-        at.update(at or toml_lines.locate(text))
-        return toml_lines.line_of(at, path)
+        lines.update(lines or toml_lines.locate(text))
+        return toml_lines.line_of(lines, path)
 
-    config, found = _judge(document, line_of, uid_of)
-    if found:
-        placed = sorted((line_of(finding[0]), n) for n, finding in enumerate(found))
-        raise ConfigError(*(_problem(filename, line, found[n]) for line, n in placed))
+    config, findings = _validate(document, line_of, uid_of)
+    if findings:
+        order = sorted((line_of(finding[0]), n) for n, finding in enumerate(findings))
+        raise ConfigError(*(_problem(filename, line, findings[n]) for line, n in order))
     return config
 
 
-def placed(path: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """A host's problems; those about a key of the config, "forward[0].to[1]", with its line."""
-    found = tuple(problems)
-    if not found:
+def with_lines(path: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Add file and line to the problems that are about a config key, such as "forward[0].to[1]"."""
+    problems = tuple(problems)
+    if not problems:
         return ()
-    at = {
-        toml_lines.key(place): line
-        for place, line in toml_lines.locate(path.read_text("utf-8")).items()
+    lines = {
+        toml_lines.key(key_path): line
+        for key_path, line in toml_lines.locate(path.read_text("utf-8")).items()
     }
 
     def where(key: str) -> str:
-        line = at.get(key) or at.get(key.rpartition("[")[0])  # one of a list may stand alone
+        line = lines.get(key) or lines.get(key.rpartition("[")[0])  # a list's only item: no [0]
         return f"{path}:{line}: {key}" if line else key
 
-    return tuple(replace(problem, where=where(problem.where)) for problem in found)
+    return tuple(replace(problem, where=where(problem.where)) for problem in problems)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the config file, for editors that check TOML by it."""
+    """The JSON Schema of the config file, for editors that validate TOML."""
     from ifdefault.config.file import File
 
     return File.model_json_schema()
 
 
-def _judge(
+def _validate(
     document: dict[str, Any],
     line_of: Callable[[KeyPath], int],
     uid_of: Callable[[str], int | None],
@@ -126,46 +126,46 @@ def _judge(
     from ifdefault.config.forward import forward_config
     from ifdefault.config.outgoing import outgoing_config
 
-    found: list[Finding] = []
-    unsound: set[KeyPath] = set()
+    findings: list[Finding] = []
+    invalid: set[KeyPath] = set()
     try:
         file = File.model_validate(document)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=True)
-        found = [_finding(detail, document) for detail in details]
-        unsound = {_unsound(detail["loc"]) for detail in details}
-        file = File.model_validate(_sound(document, unsound))
+        findings = [_finding(detail, document) for detail in details]
+        invalid = {_to_leave_out(detail["loc"]) for detail in details}
+        file = File.model_validate(_without(document, invalid))
     uplinks = tuple(UplinkConfig(name, **dict(keys)) for name, keys in file.uplink.items())
 
-    def written(path: KeyPath) -> KeyPath:
-        return _written(_as_counted(path, unsound), document)
+    def in_document(path: KeyPath) -> KeyPath:
+        return _written_part(_document_path(path, invalid), document)
 
-    sound = cross.SoundConfig(
+    valid = cross.ValidConfig(
         uplinks,
         _uplink_names(document),
         file.host,
         dns_config(file.dns),
         tuple(map(forward_config, file.forward)),
         file.outgoing,
-        unsound,
-        lambda path: line_of(written(path)),
+        invalid,
+        lambda path: line_of(in_document(path)),
         uid_of,
     )
-    for path, what, remedy in (*cross.findings(sound), *cross_dns.findings(sound)):
-        found.append((written(path), what, remedy))
+    for path, what, remedy in (*cross.findings(valid), *cross_dns.findings(valid)):
+        findings.append((in_document(path), what, remedy))
     if not document.get("uplink") and document.keys() <= File.model_fields.keys():
-        found.append((("uplink",), "no uplink", 'add [uplink.isp-a] and interface = "…" below it'))
+        findings.append((("uplink",), "no uplink", 'add [uplink.isp-a] with interface = "…"'))
     config = Config(
         uplinks,
         HostConfig(**dict(file.host)),
         HealthConfig(**dict(file.health)),
         DaemonConfig(**dict(file.daemon)),
         HookConfig(**dict(file.hooks)),
-        sound.dns,
-        sound.forwards,
+        valid.dns,
+        valid.forwards,
         outgoing_config(file.outgoing, uid_of),
     )
-    return config, found
+    return config, findings
 
 
 def _uplink_names(document: Mapping[str, Any]) -> Collection[str]:
@@ -173,8 +173,8 @@ def _uplink_names(document: Mapping[str, Any]) -> Collection[str]:
     return uplinks.keys() if isinstance(uplinks, dict) else ()
 
 
-def _unsound(loc: KeyPath) -> KeyPath:
-    """What is left out for a fault: the smallest that the rest can be judged without."""
+def _to_leave_out(loc: KeyPath) -> KeyPath:
+    """The smallest part around an error without which the rest can be checked."""
     match loc:
         case ("dns", "name", int(), "policy" | "ttl", *_):
             return loc[:4]
@@ -187,20 +187,20 @@ def _unsound(loc: KeyPath) -> KeyPath:
     return loc[:1]
 
 
-def _sound(value: Any, unsound: Collection[KeyPath], at: KeyPath = ()) -> Any:
-    """The document without what is unsound."""
+def _without(value: Any, invalid: Collection[KeyPath], at: KeyPath = ()) -> Any:
+    """The document without its invalid parts."""
     if isinstance(value, dict):
         return {
-            k: _sound(v, unsound, (*at, k)) for k, v in value.items() if (*at, k) not in unsound
+            k: _without(v, invalid, (*at, k)) for k, v in value.items() if (*at, k) not in invalid
         }
     if isinstance(value, list):
         items = enumerate(value)
-        return [_sound(v, unsound, (*at, n)) for n, v in items if (*at, n) not in unsound]
+        return [_without(v, invalid, (*at, n)) for n, v in items if (*at, n) not in invalid]
     return value
 
 
-def _as_counted(path: KeyPath, unsound: Collection[KeyPath]) -> KeyPath:
-    """The path in the document, of one in what is sound of it."""
+def _document_path(path: KeyPath, invalid: Collection[KeyPath]) -> KeyPath:
+    """The path in the document of a path in its valid part: list items are counted anew."""
     match path:
         case ("dns" | "outgoing", str(), int(nth), *rest):
             list_: KeyPath = path[:2]
@@ -208,18 +208,18 @@ def _as_counted(path: KeyPath, unsound: Collection[KeyPath]) -> KeyPath:
             list_ = path[:1]
         case _:
             return path
-    there = (n for n in count() if (*list_, n) not in unsound)
-    return (*list_, next(islice(there, nth, None)), *rest)
+    valid = (n for n in count() if (*list_, n) not in invalid)
+    return (*list_, next(islice(valid, nth, None)), *rest)
 
 
 def _finding(detail: ErrorDetails, document: Any) -> Finding:
     path = tuple(part for part in detail["loc"] if part != "[key]")
-    what, remedy = _wording(path, detail["type"], detail.get("ctx", {}), detail["input"])
-    return _written(path, document), what, remedy
+    what, remedy = _what_and_remedy(path, detail["type"], detail.get("ctx", {}), detail["input"])
+    return _written_part(path, document), what, remedy
 
 
-def _written(path: KeyPath, document: Any) -> KeyPath:
-    """The path without what nobody wrote: a bare probe is a table only to pydantic."""
+def _written_part(path: KeyPath, document: Any) -> KeyPath:
+    """The part of a path that the document has: a plain URL is a table only to pydantic."""
     for depth, part in enumerate(path):
         if not isinstance(document, list if isinstance(part, int) else dict):
             return path[:depth]
@@ -228,47 +228,54 @@ def _written(path: KeyPath, document: Any) -> KeyPath:
     return path
 
 
-def _wording(path: KeyPath, kind: str, bound: Mapping[str, Any], value: Any) -> tuple[str, str]:
-    """What is wrong and what would be right, of one of pydantic's errors."""
+def _what_and_remedy(
+    path: KeyPath, kind: str, context: Mapping[str, Any], value: Any
+) -> tuple[str, str]:
+    """What is wrong and what would be right, for one of pydantic's errors."""
     from ifdefault.config.base import toml
 
     match kind:
         case "ifdefault":
-            return bound["what"], bound["remedy"]
+            return context["what"], context["remedy"]
         case "extra_forbidden":
-            if new := _RENAMED.get(_kind(path)):
-                return "was renamed", f"it is now {new}"
-            return "unknown key", _nearest(path)
+            if new := _RENAMED.get(_without_numbers(path)):
+                return "was renamed", f"use {new}"
+            return "unknown key", _known_keys(path)
         case "missing":
             return "missing", _MISSING[path[-1]]
         case "literal_error":
-            if new := _RENAMED.get((*_kind(path), str(value))):
-                return f"{toml(value)} was renamed", f"it is now {toml(new)}"
-            expected = bound["expected"].replace("'", '"')
-            return f"{toml(value)} is no choice", f"use one of {expected}"
-        case "greater_than_equal" | "string_too_short":
-            return f"{toml(value)} is too small", f"use {_shown(min(bound.values()))} or more"
-        case "less_than_equal" | "string_too_long":
-            return f"{toml(value)} is too much", f"use {_shown(min(bound.values()))} or less"
+            if new := _RENAMED.get((*_without_numbers(path), str(value))):
+                return f"{toml(value)} was renamed", f"use {toml(new)}"
+            expected = context["expected"].replace("'", '"')
+            return f"{toml(value)} is not valid", f"use one of {expected}"
+        case _ if kind in _BOUNDS:
+            bound, fault, remedy = _BOUNDS[kind]
+            return f"{toml(value)} is {fault}", remedy.format(_number(context[bound]))
         case "too_long":
-            return f"{bound['actual_length']} of them", f"keep at most {bound['max_length']}"
+            return f"{context['actual_length']} items", f"use at most {context['max_length']}"
         case "tuple_type" if isinstance(value, dict) and path in _LISTS:
-            return "a table alone", f"write [[{'.'.join(map(str, path))}]], there may be several"
+            return "not a list of tables", f"write [[{'.'.join(map(str, path))}]] for each"
         case _ if kind in _TYPES:
             return "not " + _TYPES[kind][0], "write " + _TYPES[kind][1]
-    return kind.replace("_", " "), ""
+    return kind.replace("_", " "), "see ifdefault.toml(5)"
 
 
-def _shown(bound: float) -> str:
+def _number(bound: float) -> str:
     return str(int(bound) if bound == int(bound) else bound)
 
 
-_LISTS = {  # of tables
+_BOUNDS = {
+    "greater_than_equal": ("ge", "too small", "use {} or more"),
+    "less_than_equal": ("le", "too large", "use {} or less"),
+    "string_too_short": ("min_length", "too short", "use {} or more characters"),
+    "string_too_long": ("max_length", "too long", "use {} or fewer characters"),
+}
+_LISTS = {  # arrays of tables
     *(("dns", table) for table in ("name", "update", "provider", "exec")),
     ("forward",),
     ("outgoing", "rule"),
 }
-_RENAMED: dict[tuple[str, ...], str] = {  # keys of before the first release, and their choices
+_RENAMED: dict[tuple[str, ...], str] = {  # keys and values before the first release
     ("forward", "gone"): "on_down",
     ("health", "on_down", "free"): "end",
     ("hooks", "default"): "primary",
@@ -278,13 +285,13 @@ _MISSING: dict[Any, str] = {
     "address": 'name the server, as in address = "192.0.2.53"',
     "credentials": "name the file with the provider's options",
     "interface": "name the network interface that leads to the provider",
-    "listen": 'name ports that clients ask for, as in listen = "tcp:443"',
-    "name": 'write it whole, as in name = "www.example.net"',
+    "listen": 'name the ports that clients connect to, as in listen = "tcp:443"',
+    "name": 'write the full name, as in name = "www.example.net"',
     "program": "name an executable by its absolute path",
     "provider": 'name it as dns-lexicon does, as in provider = "powerdns"',
-    "servers": 'name those that take updates, as in servers = ["192.0.2.53"]',
-    "to": 'name the content servers, as in to = ["10.0.0.10"]',
-    "url": 'write what to ask, as in url = "https://example.net/health"',
+    "servers": 'name the servers that accept updates, as in servers = ["192.0.2.53"]',
+    "to": 'name the servers, as in to = ["10.0.0.10"]',
+    "url": 'write the URL to probe, as in url = "https://example.net/health"',
     "via": 'name uplinks in the order of preference, as in via = ["isp-a"]',
     "zone": 'name it, as in zone = "example.net"',
 }
@@ -292,28 +299,28 @@ _TYPES = {
     "float_type": ("a number", "it without quotes"),
     "finite_number": ("a finite number", "one"),
     "bool_type": ("true or false", "one of them without quotes"),
-    "int_type": ("a whole number", "it without quotes or point"),
-    "string_type": ("a text", 'it in "double quotes"'),
+    "int_type": ("a whole number", "it without quotes or a decimal point"),
+    "string_type": ("a string", 'it in "double quotes"'),
     "tuple_type": ("a list", 'it in brackets: ["…"]'),
     "dict_type": ("a table", "[uplink.isp-a] and its keys below"),
     "model_type": ("a table", "it in [brackets] and its keys below"),
 }
 
 
-def _kind(path: KeyPath) -> tuple[str, ...]:
-    """The path without the numbers of tables."""
+def _without_numbers(path: KeyPath) -> tuple[str, ...]:
+    """The path without the numbers of list items."""
     return tuple(part for part in path if isinstance(part, str))
 
 
-def _nearest(path: KeyPath) -> str:
+def _known_keys(path: KeyPath) -> str:
     known = sorted(_keys_beside(path))
     for near in get_close_matches(str(path[-1]), known, n=1):
-        return f"the nearest is {near}"
-    return f"known here are {', '.join(known)}"
+        return f"did you mean {near}?"
+    return f"use one of {', '.join(known)}"
 
 
 def _keys_beside(path: KeyPath) -> Iterable[str]:
-    """The keys that are known in the table where the path's last part stands."""
+    """The keys of the table that contains the last part of the path."""
     from ifdefault.config.file import File
     from ifdefault.config.uplink import UplinkKeys
 
@@ -327,7 +334,7 @@ def _keys_beside(path: KeyPath) -> Iterable[str]:
 
 
 def _table_in(annotation: Any) -> Any:
-    """The keys of the table, or of the tables of the list, that a key holds."""
+    """The model of the table, or of the list of tables, that is the value of a key."""
     if hasattr(annotation, "model_fields"):
         return annotation
     return next(filter(None, map(_table_in, get_args(annotation))), None)
@@ -339,12 +346,13 @@ def _problem(filename: str, line: int, finding: Finding) -> Problem:
 
 
 def _not_toml(message: str, text: str, filename: str) -> Problem:
-    """tomllib tells the place at the end of its message, in words."""
-    what, _, place = message.rpartition(" (at ")
-    if numbers := re.findall(r"\d+", place):
+    """tomllib names the position at the end of its message, in words."""
+    what, _, position = message.rpartition(" (at ")
+    if numbers := re.findall(r"\d+", position):
         where = ":".join([filename, *numbers])
     else:
         where = f"{filename}:{text.count(chr(10)) + 1}"
-    what = what or "nested too deep"
-    remedy = next((r for start, r in _TOML_REMEDIES.items() if what.startswith(start)), "")
+    what = what or "nested too deeply"
+    remedies = (r for start, r in _TOML_REMEDIES.items() if what.startswith(start))
+    remedy = next(remedies, "correct the syntax, see https://toml.io")
     return Problem(where, f"not TOML: {what[:1].lower()}{what[1:]}", remedy)

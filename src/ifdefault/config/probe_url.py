@@ -1,8 +1,8 @@
-"""Probes as the config writes them: a URL, or a table with a URL and the HTTP statuses that count.
+"""Probes in the config: a URL, or a table with a URL and the HTTP statuses that count as success.
 
-Rules: two ways to write the same probe give the same `Probe`: names and addresses are canonical,
-ports are told, a path is never empty. Names aren't resolved here; addresses that no uplink can
-lead to are refused.
+Rules: the same probe always gives the same `Probe`: names and addresses are canonical, the port is
+explicit, an HTTP path is never empty. Names aren't resolved here; addresses that can't be reached
+through an uplink are rejected.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from ifdefault.config.base import Keys, distinct, labels, reject, short_for
+from ifdefault.config.base import Keys, distinct, labels, reject, shorthand_for, toml
 from ifdefault.model.config import DEFAULT_PORTS, Probe, ProbeKind
 
 _KINDS: tuple[ProbeKind, ...] = get_args(ProbeKind)
@@ -30,22 +30,22 @@ _AUTHORITY = re.compile(r"(?P<host>\[[^]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
 
 
 def parse_url(url: str) -> Probe:
-    """Parse one URL; each kind takes only what it can ask for."""
-    found = _URL.fullmatch(url)
-    if not found:
-        reject(f'"{url}" is no probe', f'write it like "{_likely(url)}"')
-    kind: Any = found["kind"].lower()
+    """Parse one URL; each kind accepts only the parts that it can use."""
+    match = _URL.fullmatch(url)
+    if not match:
+        reject(f'"{url}" is not a probe URL', f'write it like "{_likely(url)}"')
+    kind: Any = match["kind"].lower()
     if kind not in _KINDS:
-        reject(f'"{url}": {kind} is no kind of probe', f"use one of {', '.join(_KINDS)}")
+        reject(f'"{url}": {kind} is not a kind of probe', f"use one of {', '.join(_KINDS)}")
     if len(url) > _LONGEST or re.search(r"[^!-~]", url):
         remedy = f"use at most {_LONGEST} printable ASCII characters, others as %20 or xn--"
-        reject(f'"{url[:60]}" is too long, or has blanks or foreign letters', remedy)
-    host, port = _authority(url, found["authority"], kind)
-    return Probe(kind, host, port, _path(url, found["rest"], kind))
+        reject(f'"{url[:60]}" is too long, or has spaces or non-ASCII characters', remedy)
+    host, port = _authority(url, match["authority"], kind)
+    return Probe(kind, host, port, _path(url, match["rest"], kind))
 
 
 def _likely(text: str) -> str:
-    """What may have been meant by a text that is no URL."""
+    """A likely URL for a text that isn't one."""
     try:
         address = ip_address(text.strip("[]"))
     except ValueError:
@@ -55,12 +55,12 @@ def _likely(text: str) -> str:
 
 def _authority(url: str, authority: str, kind: ProbeKind) -> tuple[str, int]:
     if "@" in authority:
-        reject(f'"{url}" names a user', "a probe logs in nowhere: drop what stands before the @")
-    found = _AUTHORITY.fullmatch(authority)
-    if not found:
-        remedy = f'write it in brackets, like "{kind}://[2001:db8::1]"'
-        reject(f'"{url}" has more colons than a port takes', remedy)
-    return _host(url, found["host"], kind), _port(url, found["port"], kind)
+        reject(f'"{url}" has a user name', "remove what precedes the @: probes don't log in")
+    match = _AUTHORITY.fullmatch(authority)
+    if not match:
+        remedy = f'write IPv6 addresses in brackets, like "{kind}://[2001:db8::1]"'
+        reject(f'"{url}" has too many colons', remedy)
+    return _host(url, match["host"], kind), _port(url, match["port"], kind)
 
 
 def _port(url: str, text: str | None, kind: ProbeKind) -> int:
@@ -73,47 +73,49 @@ def _port(url: str, text: str | None, kind: ProbeKind) -> int:
     if not text:
         reject(f'"{url}" has no port', f'write it like "{_EXAMPLES["tcp"]}"')
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        reject(f'"{url}": {text} is no port', "use 1 to 65535")
+        reject(f'"{url}": {text} is not a port', "use 1 to 65535")
     return int(text)
 
 
 def _host(url: str, host: str, kind: ProbeKind) -> str:
     if not host:
-        reject(f'"{url}" names no host', f'write it like "{_EXAMPLES[kind]}"')
+        reject(f'"{url}" has no host', f'write it like "{_EXAMPLES[kind]}"')
     bare = host.strip("[]")
     try:
         address = ip_address(bare.partition("%")[0])
     except ValueError:
         return _name(url, host)
     if "%" in bare or address.is_link_local or address.is_loopback or address.is_multicast:
-        reject(f'"{url}" is not beyond an uplink', "name a host of the Internet")
+        reject(f"{toml(url)} can't be reached through an uplink", "use a host on the Internet")
     if address.is_unspecified:
-        reject(f'"{url}" is no host', "name a host of the Internet")
+        reject(f'"{url}" is not a host', "use a host on the Internet")
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        reject(f'"{url}" is an IPv4 address in IPv6', f'write "{kind}://{address.ipv4_mapped}…"')
+        reject(
+            f'"{url}" is an IPv4-mapped IPv6 address', f'write "{kind}://{address.ipv4_mapped}…"'
+        )
     return str(address)
 
 
 def _name(url: str, host: str) -> str:
     name = host.lower().removesuffix(".")
-    sound = labels(name)
-    if not sound or sound[-1].isdigit():  # RFC 3696, 2: else it would be an address
-        reject(f'"{url}": {host} is neither an address nor a name', "write it as in the DNS")
-    if sound[-1] == "localhost":
-        reject(f'"{url}" is not beyond an uplink', "name a host of the Internet")
+    parts = labels(name)
+    if not parts or parts[-1].isdigit():  # RFC 3696, 2: otherwise it would be an address
+        reject(f'"{url}": {host} is neither an address nor a name', "use a name in the DNS")
+    if parts[-1] == "localhost":
+        reject(f"{toml(url)} can't be reached through an uplink", "use a host on the Internet")
     return name
 
 
 def _path(url: str, rest: str, kind: ProbeKind) -> str:
     if "#" in rest:
-        reject(f'"{url}": a server never sees what follows #', "drop it")
+        reject(f'"{url}": servers never see what follows #', "remove it")
     if kind in ("http", "https"):
         return rest if rest.startswith("/") else f"/{rest}"
     path = rest.removeprefix("/")
     if kind == "dns":
         name = path.removesuffix(".").lower()
         if name and not labels(name):
-            reject(f'"{url}": "{path}" is no name to ask for', f'write "{_EXAMPLES["dns"]}"')
+            reject(f'"{url}": "{path}" is not a name to query', f'write "{_EXAMPLES["dns"]}"')
         return name
     if path:
         reject(f'"{url}": {kind} has no path', f'write it like "{_EXAMPLES[kind]}"')
@@ -130,14 +132,15 @@ class ProbeKeys(Keys):
 
 def _as_probe(url: Any) -> Probe:
     if not isinstance(url, str):
-        reject("not a text", f'write it like "{_EXAMPLES["icmp"]}"')
+        reject("not a string", f'write it like "{_EXAMPLES["icmp"]}"')
     return parse_url(url)
 
 
 def _joined(keys: ProbeKeys) -> Probe:
     probe: Probe = keys.url
     if keys.status and probe.kind not in ("http", "https"):
-        reject(f'"{probe}": {probe.kind} has no status', "drop it, or ask by http:// or https://")
+        remedy = "remove it, or use http:// or https://"
+        reject(f'"{probe}": {probe.kind} probes have no status', remedy)
     statuses = tuple(sorted(set(keys.status)))
     return Probe(probe.kind, probe.host, probe.port, probe.path, statuses)
 
@@ -164,6 +167,6 @@ _SCHEMA = {
     ]
 }
 _ProbeItem = Annotated[
-    ProbeKeys, short_for("url"), AfterValidator(_joined), WithJsonSchema(_SCHEMA)
+    ProbeKeys, shorthand_for("url"), AfterValidator(_joined), WithJsonSchema(_SCHEMA)
 ]
-Probes = Annotated[tuple[_ProbeItem, ...], distinct("name it once, it is asked often enough")]
+Probes = Annotated[tuple[_ProbeItem, ...], distinct("list it once")]

@@ -1,9 +1,9 @@
-"""Where each key of a TOML text stands, which the standard library's parser doesn't tell.
+"""The line of each key of a TOML text, which tomllib doesn't report.
 
-Rules: the text has already been parsed by tomllib, so nothing here checks it. A path names tables,
+Rules: the text has already been parsed by tomllib, so nothing is checked here. A path names tables,
 keys and list items as tomllib's result does: `("uplink", "isp-a", "gateways", 1)`, and
-`("dns", "name", 1, "ttl")` below the second `[[dns.name]]`. Of a table that is named more than
-once, the first line counts.
+`("dns", "name", 1, "ttl")` below the second `[[dns.name]]`. If a table is named more than once, its
+first line counts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def locate(text: str) -> dict[KeyPath, int]:
 
 
 def line_of(lines: dict[KeyPath, int], path: Sequence[str | int]) -> int:
-    """The line of `path`, or of the nearest thing around it that has one."""
+    """The line of `path`, or of the innermost part around it that has one."""
     for length in range(len(path), 0, -1):
         if line := lines.get(tuple(path[:length])):
             return line
@@ -42,16 +42,16 @@ def line_of(lines: dict[KeyPath, int], path: Sequence[str | int]) -> int:
 
 
 def key(path: KeyPath) -> str:
-    """A path as people write it: "forward[0].to[1]"."""
+    """A path as messages show it: "forward[0].to[1]"."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
 
 
 class _Scan:
-    """One walk over the tokens; `lines` grows as keys are met."""
+    """One pass over the tokens; each key found is added to `lines`."""
 
     def __init__(self, text: str) -> None:
         self.lines: dict[KeyPath, int] = {}
-        self._tables: dict[KeyPath, int] = {}  # how many a list of tables has so far
+        self._tables: dict[KeyPath, int] = {}  # the tables of each list so far
         self._tokens: list[tuple[str, int]] = []
         line = 1
         for match in _TOKEN.finditer(text):
@@ -72,14 +72,14 @@ class _Scan:
                 self._pair(table)
 
     def _header(self) -> KeyPath:
-        """Read `[table]`, or `[[table]]`, which is a further one of its list."""
+        """Read `[table]`, or `[[table]]`, which adds a table to its list."""
         self._take()
         _, line = self._tokens[self._at]
-        one_of_many = self._peek() == "["
+        is_list_item = self._peek() == "["
         self._skip("[")
         table = self._key(())
         self._skip("]")
-        if one_of_many:
+        if is_list_item:
             count = self._tables.get(table, 0)
             self._tables[table] = count + 1
             table = (*table, count)
@@ -100,7 +100,7 @@ class _Scan:
             if self._peek() != ".":
                 return table
             self._take()
-            if count := self._tables.get(table):  # the list's last table is meant
+            if count := self._tables.get(table):  # it means the last table of the list
                 table = (*table, count - 1)
 
     def _value(self, path: KeyPath) -> None:
@@ -144,7 +144,7 @@ class _Scan:
 
 
 def _name(token: str) -> str:
-    """The key that a bare or quoted token stands for."""
+    """The key of a bare or quoted token."""
     if token[0] not in "\"'":
         return token
     return str(tomllib.loads(f"key = {token}")["key"])

@@ -1,6 +1,6 @@
 """The keys of [uplink.NAME].
 
-Rules: as in `config.base`. An address is written in its canonical form.
+Rules: as in `config.base`. Addresses are stored in canonical form.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAME = r"[a-z0-9][a-z0-9-]{0,30}"
 def _uplink_name(name: str) -> str:
     if not re.fullmatch(_NAME, name):
         reject(
-            "not a name for an uplink",
+            "not a valid uplink name",
             "use up to 31 of a-z, 0-9 and -, beginning with a letter or digit",
         )
     return name
@@ -30,7 +30,7 @@ def _uplink_name(name: str) -> str:
 def _address(text: str) -> str:
     address = ip(text, "203.0.113.10")
     if address.is_link_local:
-        reject(f'"{text}" is link-local', "name addresses that the Internet can reach")
+        reject(f'"{text}" is link-local', "use an address that the Internet can reach")
     return str(address)
 
 
@@ -47,30 +47,32 @@ def _one_per_family(hosts: tuple[str, ...], kind: str, remedy: str) -> tuple[str
 
 
 def _gateways(gateways: tuple[str, ...]) -> tuple[str, ...]:
-    remedy = "keep one, and make each further router an uplink of its own"
+    remedy = "keep one, and define an uplink for each other router"
     return _one_per_family(gateways, "gateways", remedy)
 
 
-def _discover_alone(value: Any) -> Any:
+def _discover_shorthand(value: Any) -> Any:
     if value == DISCOVER:
         return (DISCOVER,)
     if isinstance(value, str):
-        reject(f"{toml(value)} is no choice", f'use "{DISCOVER}", or a list of addresses')
+        reject(f"{toml(value)} is not valid", f'use "{DISCOVER}", or a list of addresses')
     return value
 
 
 def _public(addresses: tuple[str, ...]) -> tuple[str, ...]:
     if DISCOVER not in addresses:
-        return _one_per_family(addresses, "addresses", "keep the one that the DNS is to name")
+        return _one_per_family(addresses, "addresses", "keep the one to be published")
     if len(addresses) > 1:
-        reject(f'"{DISCOVER}" beside addresses', f'name all, or write public = "{DISCOVER}"')
+        remedy = f'list all addresses, or set public = "{DISCOVER}"'
+        reject(f'"{DISCOVER}" can\'t be combined with addresses', remedy)
     return addresses
 
 
 def _routed(text: str) -> str:
     routed = prefix(text, "2001:db8:b:100::/56")
     if routed.endswith("/0"):
-        reject(f"{toml(text)} is everything", "name what the provider routes to this host")
+        remedy = "use the prefix that the provider routes to this host"
+        reject(f"{toml(text)} covers everything", remedy)
     return routed
 
 
@@ -79,7 +81,7 @@ def _mac(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{12}", digits):
         reject(f'"{text}" is not a MAC address', 'write it like "00:00:5e:00:53:01"')
     if int(digits[:2], 16) & 1 or not int(digits, 16):
-        reject(f'"{text}" is no single router\'s MAC address', "see `ip neigh` for the router's")
+        reject(f'"{text}" is not a unicast MAC address', "see `ip neigh` for the router's")
     return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
 
 
@@ -95,7 +97,7 @@ Public = Annotated[
         Annotated[str, AfterValidator(lambda text: text if text == DISCOVER else _address(text))],
         ...,
     ],
-    BeforeValidator(_discover_alone),
+    BeforeValidator(_discover_shorthand),
     AfterValidator(_public),
     WithJsonSchema(
         {"anyOf": [{"const": DISCOVER}, {"type": "array", "items": {"type": "string"}}]}
@@ -105,7 +107,7 @@ Mac = Annotated[str, AfterValidator(_mac)]
 
 
 class UplinkKeys(Keys):
-    """An uplink: an interface, or one router on it; what is left out is read from the kernel."""
+    """An uplink: an interface, or one router on it. What is left out is read from the kernel."""
 
     interface: Interface = Field(description="network interface that leads to the provider")
     addresses: tuple[_UplinkAddress, ...] = Field(

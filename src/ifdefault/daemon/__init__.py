@@ -1,1 +1,1 @@
-"""The daemon: the engine, which has the rights, and the frontend, which hears the Internet."""
+"""The daemon: its privileged process, the engine, and what it runs."""

@@ -1,13 +1,19 @@
-"""The engine: a loop that turns what happens into events, and performs what the controller answers.
+"""The engine: the daemon's main loop. It passes events to the controller and performs its effects.
 
     kernel ────┐                                            ┌──> host: look, converge, commit
     frontend ──┼──> receive ──> turn ──> controller ────────┼──> frontend: probes; DNS; hooks; log
-    operator ──┤                 └<── what answers at once ─┤
+    operator ──┤                 └<── immediate answers ────┤
     timers ────┘                                            └──> operator: answers
 
-Rules: one thread, and nothing in it waits for anything outside. All that happens in one round of
-the loop comes into one turn. The engine decides nothing. It ends without touching the kernel: what
-was laid stays, and the next engine adopts it.
+Read it in this order: `run` (start-up and shutdown), `_turn` (one turn of the loop), `_perform`
+(one effect). Decisions are made in `daemon.controller`, effects are performed by `daemon.perform`.
+
+Rules:
+- One thread, and nothing in it blocks on the network or on another process.
+- All events of one round of the asyncio loop are processed in one turn.
+- A turn ends when the controller has no more effects whose outcome is known at once.
+- The engine exits without touching the kernel: rules and routes stay, and the next engine adopts
+  them.
 """
 
 from __future__ import annotations
@@ -45,16 +51,16 @@ from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
 from ifdefault.plan.prepare import changes
 
-_SILENT_S = 0.4  # how often what tells no news is looked at
-_UNSEEN_S = 60.0  # how long to wait while the host's connections can't be seen
-_NICE = -10  # it needs little and that at once, however busy the host is
+_POLL_S = 0.4  # how often to poll what the kernel sends no notification of
+_TCP_RETRY_S = 60.0  # after TCP statistics couldn't be read
+_NICE = -10  # the engine needs little CPU time, but needs it at once on a busy host too
 
 
 class Engine:
     def __init__(
         self, config_path: Path, state_dir: Path, run_dir: Path, record: Path | None
     ) -> None:
-        """ConfigError if the config can't be used."""
+        """Raises ConfigError if the config is not valid."""
         self._config_path, self._run_dir, self._record = config_path, run_dir, record
         self._config = read_config(config_path)
         self._store = Store(state_dir)
@@ -62,7 +68,7 @@ class Engine:
         self._notifier = Notifier()
         self._controller = Controller()
         self._recorder: Recorder | None = None
-        self._events: list[e.Event] = []  # that no turn has taken in yet
+        self._events: list[e.Event] = []  # for the next turn
         self._turn_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
@@ -71,12 +77,13 @@ class Engine:
         self._stop = asyncio.Event()
         self._fault: BaseException | None = None
 
-    # --- from start to end ------------------------------------------------------------------
+    # --- start-up and shutdown --------------------------------------------------------------
 
     async def run(self) -> int:
+        """Run until SIGTERM or a fatal error; return the exit status."""
         self._loop.set_exception_handler(self._failed)
         control = Control(self._run_dir, self)
-        await control.start()  # also makes sure that no other engine runs
+        await control.start()  # HostError if another engine is running
         try:
             if self._record is not None:
                 self._recorder = create_record(self._record, self._record_ended)
@@ -108,16 +115,18 @@ class Engine:
             self._loop.add_reader(sock, self._on_kernel)
         self._performers.frontend.start()
         self._notifier.ready()
-        chores = [self._chore(self._look_at_traffic()), self._chore(self._look_at_silent())]
+        tasks = [self._task(self._read_tcp_stats()), self._task(self._poll())]
         await self._stop.wait()
         self._notifier.stopping()
-        self._event_log.note("engine", "stopped; what was laid stays")
-        for task in chores:
+        self._event_log.note("engine", "stopped; rules and routes stay in place")
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*chores, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._performers.perform(self._controller.saved())
 
-    def _chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run in the background; an error is fatal."""
+
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()):
                 self._fail(error)
@@ -130,21 +139,22 @@ class Engine:
         self._fail(context.get("exception") or RuntimeError(str(context.get("message"))))
 
     def _fail(self, error: BaseException) -> None:
-        """A fault of our own: end, and let the next engine adopt what stands."""
+        """Fatal error: exit, and leave the kernel as it is for the next engine to adopt."""
         self._fault = self._fault or error
         self._stop.set()
 
     # --- the turn -------------------------------------------------------------------------
 
     def receive(self, event: e.Event) -> None:
-        """It is taken in with all else that happens in this round of the loop."""
+        """Queue an event for a turn at the end of this round of the asyncio loop."""
         self._events.append(event)
         if not self._turn_is_due:
             self._turn_is_due = True
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Let the controller take in what happened, and perform what it answers, to the end."""
+        """Pass all queued events to the controller and perform the effects it returns. An effect
+        may have an outcome at once, which is another event of the same turn."""
         try:
             while self._events:
                 events, self._events = self._events, []
@@ -169,43 +179,45 @@ class Engine:
         match effect:
             case f.Answer(id=number):
                 request = self._requests.pop(number)
-                if not request.done():  # whoever asked may have gone
+                if not request.done():  # the client may have disconnected
                     request.set_result(effect)
             case f.Stop(problems):
                 self._fail(HostError(*problems))
             case _:
-                answer = self._performers.perform(effect)
-                if answer is not None:
-                    self._events.append(answer)
+                outcome = self._performers.perform(effect)
+                if outcome is not None:
+                    self._events.append(outcome)
 
-    # --- the kernel, and the traffic --------------------------------------------------------
+    # --- kernel notifications, and what has to be polled ------------------------------------
 
     def _on_kernel(self) -> None:
         if changes := self._watch.read():
             self.receive(e.KernelChanged(tuple(changes)))
 
-    async def _look_at_traffic(self) -> None:
+    async def _read_tcp_stats(self) -> None:
+        """Read the statistics of the host's own TCP connections, and the uplinks' traffic."""
         monitor = self._performers.monitor
         while True:
             now = time.monotonic()
             try:
-                seen = monitor.look(now)
+                traffic = monitor.look(now)
                 uplinks = self._controller.state.uplinks
                 monitor.measure(now, {u.name: u.interface for u in uplinks})
             except OSError as error:  # a kernel without sock_diag, or short of memory
-                text = f"the host's own connections can't be seen: {reason(error)}"
+                text = f"can't read TCP statistics: {reason(error)}"
                 self._event_log.note("engine", text, level=logging.WARNING)
-                await asyncio.sleep(_UNSEEN_S)
+                await asyncio.sleep(_TCP_RETRY_S)
                 continue
-            if seen is not None:
-                self.receive(seen)
+            if traffic is not None:
+                self.receive(traffic)
             await asyncio.sleep(max(0.0, monitor.next_s - time.monotonic()))
 
-    async def _look_at_silent(self) -> None:
-        """Look at what tells no news; also say once more that we live."""
+    async def _poll(self) -> None:
+        """Poll what the kernel sends no notification of, have names resolved, and feed systemd's
+        watchdog as long as the frontend answers."""
         performers = self._performers
         while True:
-            await asyncio.sleep(_SILENT_S)
+            await asyncio.sleep(_POLL_S)
             for change in performers.silent.look():
                 self.receive(change)
             performers.refresh_names()
@@ -216,7 +228,7 @@ class Engine:
     # --- the operator ---------------------------------------------------------------------
 
     async def answer(self, request: p.Request, peer: Peer) -> p.Reply:
-        """As the control socket's Answerer."""
+        """Answer a request of the control socket (`Answerer`); IfdefaultError refuses it."""
         match request:
             case p.Status():
                 return self._status()
@@ -243,11 +255,11 @@ class Engine:
             self._notifier.ready()
 
     async def _ask(self, event: e.Request) -> p.Reply:
-        """Let the controller take in a request, and wait for what comes of it."""
-        answered: asyncio.Future[f.Answer] = self._loop.create_future()
-        self._requests[event.id] = answered
+        """Pass a request to the controller and wait for its Answer."""
+        future: asyncio.Future[f.Answer] = self._loop.create_future()
+        self._requests[event.id] = future
         self.receive(event)
-        answer = await answered
+        answer = await future
         if answer.problems:
             raise (ConfigError if answer.config else HostError)(*answer.problems)
         match answer.result:
@@ -269,15 +281,15 @@ class Engine:
         self._loop.call_soon(self._notifier.ready)  # after the turn
 
     def _status(self) -> DaemonStatus:
-        known = self._controller.status(time.monotonic())
-        status = replace(known, pid=os.getpid(), config=str(self._config_path))
+        status = self._controller.status(time.monotonic())
+        status = replace(status, pid=os.getpid(), config=str(self._config_path))
         return self._performers.status(status)
 
 
 def _require_same_netns(netns: int) -> None:
     if netns != os.stat("/proc/self/ns/net").st_ino:
-        what = "this is another network namespace than the daemon's"
-        raise HostError(Problem("exec", what, "give the --run-dir of its own"))
+        what = "this network namespace is not the daemon's"
+        raise HostError(Problem("exec", what, "use --run-dir for the daemon of this one"))
 
 
 def run(
@@ -288,14 +300,14 @@ def run(
     verbose: bool = False,
     record: Path | None = None,
 ) -> int:
-    """Be the engine until SIGTERM; the exit status."""
+    """`ifdefault run`: run the engine in the foreground; return the exit status."""
 
-    async def live() -> int:
+    async def run_engine() -> int:
         return await Engine(config_path, state_dir, run_dir, record).run()
 
     log.set_up(verbose=verbose)
     os.umask(0o022)
-    with suppress(OSError):  # who may not do it goes on as it is
-        if os.getpriority(os.PRIO_PROCESS, 0) == 0:  # else somebody has decided
+    with suppress(OSError):  # not permitted: continue at the default priority
+        if os.getpriority(os.PRIO_PROCESS, 0) == 0:  # otherwise it was chosen on purpose
             os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    return asyncio.run(live())
+    return asyncio.run(run_engine())

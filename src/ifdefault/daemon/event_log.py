@@ -1,7 +1,8 @@
-"""What happened, for `ifdefault events`, and what must survive a restart of the engine.
+"""The events that `ifdefault events` shows, and the state that a restarted engine needs.
 
-Rules: a line each, also to the log, with both states and the cause. What is kept on disk holds for
-this boot alone, since its times are monotonic; if it is lost, everything is learned again.
+Rules: an event is one line, which is also logged, with both states and the cause. The saved state
+of paths is valid for this boot only, since its times are monotonic; if it is lost, everything is
+learned again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _log = logging.getLogger("ifdefault")
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """What is on disk. The boot's id, since the times of paths are monotonic."""
+    """The content of the file. `boot`: the boot's id, since times of paths are monotonic."""
 
     boot: str = ""
     paths: tuple[tuple[str, Family, Memory], ...] = ()
@@ -46,7 +47,7 @@ class EventLog:
         self._events: deque[Event] = deque(maxlen=KEPT)
 
     def note(self, kind: str, text: str, uplink: str = "", level: int = logging.INFO) -> None:
-        """Tell the log, and remember; the wall clock is for people alone."""
+        """Log an event, and remember it. Its wall-clock time is only for display."""
         self._events.append(Event(time.time(), kind, uplink, text))
         _log.log(level, "%s", text)
 
@@ -54,16 +55,16 @@ class EventLog:
         return tuple(self._events)[-limit:] if limit else ()
 
     def load(self, routers: RoutersSeen) -> Save:
-        """What an earlier engine saved; the routers' MACs, and into the event log its events."""
+        """What an earlier engine saved. Also restores its events, and the MACs into `routers`."""
         try:
             saved = codec.from_json(_Saved, self._store.read(HEALTH) or {})
         except (IfdefaultError, codec.DecodeError) as error:
-            _log.warning("%s is passed over: %s", self._store.directory / HEALTH, error)
+            _log.warning("%s: ignored: %s", self._store.directory / HEALTH, error)
             return Save(())
         self._events.extend(saved.events)
         if saved.boot != self._boot:
             return Save((), saved.candidates)
-        routers.known |= {(each.dev, each.address): each for each in saved.routers}
+        routers.known |= {(router.dev, router.address): router for router in saved.routers}
         return Save(saved.paths, saved.candidates)
 
     def save(self, save: Save, routers: RoutersSeen) -> None:

@@ -1,8 +1,8 @@
-"""Performs what concerns the host as a whole: Look, Converge, Commit, and what is kept on disk.
+"""Performs effects on the host as a whole: Look, Converge, Commit, and the saved state.
 
-Rules: each effect is answered by the event that is returned; nothing is raised. From its first look
-to its end a turn holds the store's lock, so that nobody changes between look and change what was
-looked at. Who waits for the lock was asked to.
+Rules: each function returns an event, a failure too; nothing is raised. A turn holds the store's
+lock from its first Look to its end, so that no other ifdefault changes the host between a look and
+the change planned from it. It waits for the lock only if the effect says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ifdefault.host import exec_groups
 from ifdefault.host.observe import observe
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
-from ifdefault.host.transaction import Done, commit, converge
+from ifdefault.host.transaction import Outcome, commit, converge
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem
 from ifdefault.model.health import Forced
@@ -31,7 +31,7 @@ from ifdefault.plan.prepare import Prepared
 
 _log = logging.getLogger("ifdefault")
 T = TypeVar("T")
-_RECENT = 16  # transactions, whose news may not have been read yet
+_RECENT = 16  # transactions whose kernel notifications may not have been read yet
 
 
 class Host:
@@ -53,40 +53,41 @@ class Host:
 
     # --- the kernel -----------------------------------------------------------------------
 
-    def look(self, asked: f.Look) -> e.Observed | e.LookFailed:
+    def look(self, effect: f.Look) -> e.Observed | e.LookFailed:
         def read() -> e.Observed:
-            begun_s = monotonic()
+            start_s = monotonic()
             observation = observe(
-                asked.config,
+                effect.config,
                 self._store,
-                thorough=asked.thorough,
+                thorough=effect.thorough,
                 routers_seen=self.routers,
             )
-            return e.Observed(observation, monotonic() - begun_s)
+            return e.Observed(observation, monotonic() - start_s)
 
-        return self._try(read, wait=asked.wait)
+        return self._try(read, wait=effect.wait)
 
-    def converge(self, asked: f.Converge) -> e.Applied | e.LookFailed:
+    def converge(self, effect: f.Converge) -> e.Applied | e.LookFailed:
         def perform() -> e.Applied:
-            begun_s = monotonic()
-            _tell(asked.prepared)
-            done = converge(asked.prepared, self._store)
-            observation = self._take(asked.prepared, done)
-            return e.Applied(observation, monotonic() - begun_s, done.refused)
+            start_s = monotonic()
+            _log_operations(effect.prepared)
+            done = converge(effect.prepared, self._store)
+            observation = self._observation(effect.prepared, done)
+            return e.Applied(observation, monotonic() - start_s, done.refused)
 
         return self._try(perform, wait=False)
 
-    def commit(self, asked: f.Commit) -> e.Committed | e.CommitFailed:
+    def commit(self, effect: f.Commit) -> e.Committed | e.CommitFailed:
         def perform() -> e.Committed:
-            begun_s = monotonic()
-            _tell(asked.prepared)
-            observation = self._take(asked.prepared, commit(asked.prepared, self._store))
-            return e.Committed(observation, monotonic() - begun_s)
+            start_s = monotonic()
+            _log_operations(effect.prepared)
+            done = commit(effect.prepared, self._store)
+            observation = self._observation(effect.prepared, done)
+            return e.Committed(observation, monotonic() - start_s)
 
-        done = self._try(perform, wait=True)
-        return e.CommitFailed(done.problems) if isinstance(done, e.LookFailed) else done
+        outcome = self._try(perform, wait=True)
+        return e.CommitFailed(outcome.problems) if isinstance(outcome, e.LookFailed) else outcome
 
-    def _take(self, prepared: Prepared, done: Done) -> Observation:
+    def _observation(self, prepared: Prepared, done: Outcome) -> Observation:
         """The kernel's news of what was done are ours; routers that are silent just now are told
         apart all the same."""
         self._ports.append(done.ports)
@@ -98,50 +99,50 @@ class Host:
         try:
             self._lock(wait=wait)
             return do()
-        except LockError as error:  # another ifdefault changes the host
+        except LockError as error:  # another ifdefault is changing the host
             return e.LookFailed(error.problems, locked=True)
         except IfdefaultError as error:
             return e.LookFailed(error.problems)
-        except (OSError, KeyError) as error:  # short of memory or files; an interface just gone
+        except (OSError, KeyError) as error:  # out of memory or files; an interface just removed
             return e.LookFailed((Problem("the kernel", f"can't be read or changed: {error}"),))
 
-    # --- what is kept ---------------------------------------------------------------------
+    # --- saved state ----------------------------------------------------------------------
 
     def load_forced(self) -> tuple[tuple[str, Forced], ...]:
-        """What the operator asked for, as far as this version knows it."""
-        known, kept = get_args(Forced), self._store.load().forced
-        return tuple((n, cast(Forced, state)) for n, state in kept.items() if state in known)
+        """The forced states of uplinks; those that this version doesn't know are skipped."""
+        known, forced = get_args(Forced), self._store.load().forced
+        return tuple((n, cast(Forced, state)) for n, state in forced.items() if state in known)
 
-    def save_forced(self, asked: f.SaveForced) -> e.ForcedSaved:
+    def save_forced(self, effect: f.SaveForced) -> e.ForcedSaved:
         try:
             self._lock(wait=True)
             state = self._store.load()
-            forced = {**state.forced, asked.uplink: asked.state}
-            kept = {name: each for name, each in forced.items() if each != "auto"}
-            self._store.save(replace(state, forced=kept))
+            forced = {**state.forced, effect.uplink: effect.state}
+            forced = {name: how for name, how in forced.items() if how != "auto"}
+            self._store.save(replace(state, forced=forced))
         except IfdefaultError as error:
-            return e.ForcedSaved(asked.id, error.problems)
-        return e.ForcedSaved(asked.id)
+            return e.ForcedSaved(effect.id, error.problems)
+        return e.ForcedSaved(effect.id)
 
     # --- exec -----------------------------------------------------------------------------
 
-    def enter_group(self, asked: f.EnterGroup) -> e.GroupEntered:
+    def enter_group(self, effect: f.EnterGroup) -> e.GroupEntered:
         try:
             self._lock(wait=True)
-            path, was = exec_groups.enter(self._store, asked.pid, asked.uid, asked.uplink)
+            path, was = exec_groups.enter(self._store, effect.pid, effect.uid, effect.uplink)
         except IfdefaultError as error:
-            return e.GroupEntered(asked.id, problems=error.problems)
-        return e.GroupEntered(asked.id, path, was)
+            return e.GroupEntered(effect.id, problems=error.problems)
+        return e.GroupEntered(effect.id, path, was)
 
-    def leave_group(self, asked: f.LeaveGroup) -> None:
+    def leave_group(self, effect: f.LeaveGroup) -> None:
         try:
             self._lock(wait=True)
-            exec_groups.leave(self._store, asked.pid, asked.was)
+            exec_groups.leave(self._store, effect.pid, effect.was)
         except (HostError, OSError) as error:
-            _log.warning("exec: process %d stays in its group: %s", asked.pid, error)
+            _log.warning("exec: process %d stays in its control group: %s", effect.pid, error)
 
 
-def _tell(prepared: Prepared) -> None:
+def _log_operations(prepared: Prepared) -> None:
     if _log.isEnabledFor(logging.DEBUG):
         for operation in prepared.operations:
             _log.debug("performing: %s", describe(operation))

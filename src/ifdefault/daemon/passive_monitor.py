@@ -1,7 +1,7 @@
-"""The traffic itself: how the host's own TCP connections fare, and what links carry.
+"""Passive monitoring: statistics of the host's own TCP connections, and traffic rates of links.
 
-Rules: it reads and tells (TrafficSeen); what follows is the controller's. It looks less often where
-looking is dear: at most one part in fifty of a core.
+Rules: the statistics are passed on as TrafficSeen; the controller decides what they mean. Reading
+takes at most 1/50 of a CPU core: where it takes longer, it is done less often.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ class PassiveMonitor:
         self._counters = LinkStatsReader(())
         self._looked_s = 0.0
         self._on_link: tuple[str, ...] = ()
-        self._carried: dict[str, tuple[int, int]] = {}
-        self._carried_s = 0.0
+        self._bytes: dict[str, tuple[int, int]] = {}  # in, out, by interface
+        self._bytes_s = 0.0  # when they were read
         self.rates: dict[str, tuple[float, float]] = {}  # uplink: bit/s in, out
 
-    def follow(self, watch: Watch) -> None:
+    def update(self, watch: Watch) -> None:
         if watch.on_link != self._on_link:
             self._on_link = watch.on_link
-            self._tcp.leave_out(watch.on_link)
+            self._tcp.exclude(watch.on_link)
 
     def look(self, now: float) -> TrafficSeen | None:
-        """What is seen of connections, if anything is."""
-        stats = tuple(sorted(self._tcp.look(now).items()))
+        """Statistics since the last call; None without connections."""
+        stats = tuple(sorted(self._tcp.read(now).items()))
         since_s, self._looked_s = self._looked_s, now
         return TrafficSeen(since_s, stats) if stats else None
 
     @property
     def next_s(self) -> float:
-        """When to look again."""
+        """When to call `look` again."""
         return self._looked_s + max(_LOOK_S, _COST_SHARE * self._tcp.cost_s)
 
     def measure(self, now: float, interfaces: Mapping[str, str]) -> None:
-        """Refresh `rates`; `interfaces` maps uplinks to theirs."""
-        if now - self._carried_s < _RATES_S:
+        """Update `rates`; `interfaces` maps uplinks to their interfaces."""
+        if now - self._bytes_s < _RATES_S:
             return
-        carried = {dev: (t.bytes_in, t.bytes_out) for dev, t in self._counters.read().items()}
-        if carried.keys() != set(interfaces.values()):  # others, or one that was made anew
+        counts = {dev: (t.bytes_in, t.bytes_out) for dev, t in self._counters.read().items()}
+        if counts.keys() != set(interfaces.values()):  # the config changed, or a link was recreated
             self._counters.close()
             self._counters = LinkStatsReader(interfaces.values())
-        span_s = now - self._carried_s
+        span_s = now - self._bytes_s
         self.rates = {
             name: (
-                8 * (carried[dev][0] - self._carried[dev][0]) / span_s,
-                8 * (carried[dev][1] - self._carried[dev][1]) / span_s,
+                8 * (counts[dev][0] - self._bytes[dev][0]) / span_s,
+                8 * (counts[dev][1] - self._bytes[dev][1]) / span_s,
             )
             for name, dev in interfaces.items()
-            if dev in carried and dev in self._carried
+            if dev in counts and dev in self._bytes
         }
-        self._carried, self._carried_s = carried, now
+        self._bytes, self._bytes_s = counts, now

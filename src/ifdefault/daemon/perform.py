@@ -1,8 +1,8 @@
 """Performs the controller's effects: on the host, by the frontend, in the DNS, by hooks, in the
 log.
 
-Rules: one kind of effect, one performer. What answers at once is returned as an event; what answers
-later is told. Nothing here decides, and nothing waits for anything outside.
+Rules: one function for each kind of effect. An outcome known at once is returned as an event; a
+later one is passed to `receive`. No decisions are made here, and nothing blocks on the network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ifdefault.daemon.dns.dynamic_update import Updates
 from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.dns.programs import Programs
 from ifdefault.daemon.dns.public_address import Discovery
-from ifdefault.daemon.dns.publisher import Publisher
+from ifdefault.daemon.dns.publisher import Publishers
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.host import Host
 from ifdefault.daemon.passive_monitor import PassiveMonitor
@@ -33,7 +33,7 @@ from ifdefault.daemon.silent_changes import SilentChanges
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Outcome, Reply, Resolved, Served
-from ifdefault.kernel.kill_connections import free
+from ifdefault.kernel.kill_connections import kill
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
 from ifdefault.model.errors import IfdefaultError, reason
@@ -50,27 +50,27 @@ class Performers:
         store: Store,
         event_log: EventLog,
         watch: Watch,
-        tell: Callable[[e.Event], None],
+        receive: Callable[[e.Event], None],
     ) -> None:
-        self._tell, self._event_log, self._watch = tell, event_log, watch
+        self._receive, self._event_log, self._watch = receive, event_log, watch
         self.host = Host(store, watch)
         self.monitor = PassiveMonitor()
         self.silent = SilentChanges()
-        self.frontend = FrontendProcess(config.daemon, event_log, self._hear)
+        self.frontend = FrontendProcess(config.daemon, event_log, self._on_frontend)
         post = self.frontend.post
         self._requests = Requests(post)
         self._updates = Updates(self._requests, store, event_log)
-        self._discovery = Discovery(self._requests, event_log, store, self._found)
-        outlets = (Nameserver(store, post, event_log), self._updates, Programs(event_log, store))
-        self._publisher = Publisher(event_log, outlets)
+        self._discovery = Discovery(self._requests, event_log, store, self._discovered)
+        publishers = (Nameserver(store, post, event_log), self._updates, Programs(event_log, store))
+        self._publishers = Publishers(event_log, publishers)
         self._hooks = Hooks(config)
-        self._hosts: tuple[str, ...] = ()  # of probes' targets
+        self._hosts: tuple[str, ...] = ()  # probe targets given by name
         self._ending: set[asyncio.Task[None]] = set()
         self._performers: dict[type, Perform] = {
             f.Look: self.host.look,
             f.Converge: self.host.converge,
             f.Commit: self._commit,
-            f.Watch: self._follow,
+            f.Watch: self._monitor,
             f.EndConnections: self._end_connections,
             f.OpenProbeSocket: lambda effect: probes.open_socket(effect, post),
             f.CloseProbeSocket: lambda effect: probes.close_socket(effect, post),
@@ -78,7 +78,7 @@ class Performers:
             f.ResolveNames: self._resolve,
             f.Publish: self._publish,
             f.RunHook: self._run_hook,
-            f.Log: self._note,
+            f.Log: self._write_log,
             f.Save: self._save,
             f.SaveForced: self.host.save_forced,
             f.EnterGroup: self.host.enter_group,
@@ -86,12 +86,12 @@ class Performers:
         }
 
     def started(self, config: Config) -> e.Started:
-        """The daemon's first event: what is known of an earlier one."""
-        kept = self._event_log.load(self.host.routers)
-        found = self._discovery.known.items()
-        public = tuple(e.PublicAddressFound(*key, address) for key, address in found)
+        """The daemon's first event, with what an earlier engine saved."""
+        saved = self._event_log.load(self.host.routers)
+        discovered = self._discovery.known.items()
+        public = tuple(e.PublicAddressFound(*key, address) for key, address in discovered)
         forced = self.host.load_forced()
-        return e.Started(config, forced, kept.memories, kept.candidates, public)
+        return e.Started(config, forced, saved.memories, saved.candidates, public)
 
     def perform(self, effect: f.Effect) -> e.Event | None:
         return self._performers[type(effect)](effect)
@@ -99,22 +99,22 @@ class Performers:
     async def close(self) -> None:
         await self._hooks.close()
         await self._discovery.close()
-        await self._publisher.close()
+        await self._publishers.close()
         await self.frontend.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     # --- effects --------------------------------------------------------------------------
 
     def _commit(self, effect: f.Commit) -> e.Committed | e.CommitFailed:
-        done = self.host.commit(effect)
-        if isinstance(done, e.Committed) and effect.prepared.uplinks:  # else all was taken down
+        outcome = self.host.commit(effect)
+        if isinstance(outcome, e.Committed) and effect.prepared.uplinks:  # otherwise: down
             self._hooks.config = effect.prepared.config
-        return done
+        return outcome
 
-    def _follow(self, effect: f.Watch) -> None:
+    def _monitor(self, effect: f.Watch) -> None:
         self._watch.interfaces = frozenset(effect.interfaces)
-        self.silent.follow(effect)
-        self.monitor.follow(effect)
+        self.silent.update(effect)
+        self.monitor.update(effect)
 
     def _end_connections(self, effect: f.EndConnections) -> None:
         task = asyncio.create_task(self._end(effect))
@@ -122,22 +122,22 @@ class Performers:
         task.add_done_callback(self._ending.discard)
 
     async def _end(self, effect: f.EndConnections) -> None:
-        uplink, family, *what = astuple(effect)
-        begun_s = time.monotonic()
+        uplink, family, *selectors = astuple(effect)
+        start_s = time.monotonic()
         try:
-            freed = await asyncio.to_thread(free, *what)
+            ended = await asyncio.to_thread(kill, *selectors)
         except OSError as error:
-            self._tell(e.ConnectionsEnded(uplink, family, error=reason(error)))
+            self._receive(e.ConnectionsEnded(uplink, family, error=reason(error)))
             return
-        took_s = time.monotonic() - begun_s
-        self._tell(e.ConnectionsEnded(uplink, family, freed.sockets, freed.flows, took_s))
+        took_s = time.monotonic() - start_s
+        self._receive(e.ConnectionsEnded(uplink, family, ended.sockets, ended.flows, took_s))
 
     def _resolve(self, effect: f.ResolveNames) -> None:
         self._hosts = effect.hosts
 
     def _publish(self, effect: f.Publish) -> None:
-        self._publisher.publish(time.monotonic(), effect)
-        self._discovery.follow(effect.config, effect.ways)
+        self._publishers.publish(time.monotonic(), effect)
+        self._discovery.update(effect.config, effect.ways)
 
     def _run_hook(self, effect: f.RunHook) -> None:
         self._hooks.fire(
@@ -149,7 +149,7 @@ class Performers:
             cause=effect.cause,
         )
 
-    def _note(self, effect: f.Log) -> None:
+    def _write_log(self, effect: f.Log) -> None:
         self._event_log.note(effect.kind, effect.text, effect.uplink, _LEVELS[effect.level])
 
     def _save(self, effect: f.Save) -> None:
@@ -158,58 +158,58 @@ class Performers:
         except IfdefaultError as error:
             self._event_log.note("engine", str(error), level=logging.WARNING)
 
-    # --- what is heard --------------------------------------------------------------------
+    # --- messages from the frontend ---------------------------------------------------------
 
-    def _hear(self, news: frontend.News) -> None:
-        match news:
+    def _on_frontend(self, message: frontend.FrontendEvent) -> None:
+        match message:
             case Outcome(path, seq, verdict, rtt_us, detail):
                 if verdict != "answered":
                     _log.debug("path %d, probe %d: %s (%s)", path, seq, verdict, detail)
-                self._tell(e.ProbeOutcome(path, seq, verdict, rtt_us, detail))
+                self._receive(e.ProbeOutcome(path, seq, verdict, rtt_us, detail))
             case Resolved(host, addresses, error):
                 self._updates.resolved(host, addresses, error)
                 self._discovery.resolved(host, addresses, error)
-                self._tell(e.NameResolved(host, addresses, error))
+                self._receive(e.NameResolved(host, addresses, error))
             case Reply():
-                self._requests.hear(news)
+                self._requests.receive(message)
             case Served():
-                self._publisher.hear(news)
+                self._publishers.receive(message)
             case frontend.Started():
-                self._tell(e.FrontendStarted())
-                self._publisher.frontend_started()
+                self._receive(e.FrontendStarted())
+                self._publishers.frontend_started()
                 self._discovery.frontend_started()
             case frontend.Ended():
-                self._tell(e.FrontendEnded())
-                self._requests.forget()
-                self._publisher.frontend_ended()
+                self._receive(e.FrontendEnded())
+                self._requests.fail_all()
+                self._publishers.frontend_ended()
 
-    def _found(self, uplink: str, family: Family, address: str) -> None:
-        self._tell(e.PublicAddressFound(uplink, family, address))
+    def _discovered(self, uplink: str, family: Family, address: str) -> None:
+        self._receive(e.PublicAddressFound(uplink, family, address))
 
-    # --- chores ---------------------------------------------------------------------------
+    # --- for the engine -------------------------------------------------------------------
 
     def refresh_names(self) -> None:
-        """See to it that all names that anybody needs are known."""
-        wanted: tuple[Iterable[str], ...] = (
+        """Have the frontend resolve all names that are needed, if it is time to."""
+        needed: tuple[Iterable[str], ...] = (
             self._hosts,
             self._updates.hosts(),
             self._discovery.hosts(),
         )
-        for hosts in wanted:
+        for hosts in needed:
             self.frontend.resolve(hosts)
 
-    def status(self, known: DaemonStatus) -> DaemonStatus:
-        """What the controller knows of how all stands, and what is known here."""
-        problems = (*known.dns.problems, *self._discovery.problems)
+    def status(self, status: DaemonStatus) -> DaemonStatus:
+        """Add to the controller's status what the performers know."""
+        problems = (*status.dns.problems, *self._discovery.problems)
         dns = replace(
-            known.dns,
-            outlets=self._publisher.standings(),
-            queries=self._publisher.queries,
+            status.dns,
+            publishers=self._publishers.statuses(),
+            queries=self._publishers.queries,
             problems=problems,
         )
         return replace(
-            known,
+            status,
             dns=dns,
-            problems=(*known.problems, *self.frontend.problems),
+            problems=(*status.problems, *self.frontend.problems),
             rates=dict(self.monitor.rates),
         )

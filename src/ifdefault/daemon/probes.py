@@ -1,7 +1,7 @@
-"""Performs probes: opens their sockets, and hands them to the frontend with what is to be sent.
+"""Opens the sockets of probes, and passes them to the frontend, which sends the probes.
 
-Rules: a socket is closed here as soon as it was handed over. One that can't be opened is a fault of
-our own, and told as such: the event is returned.
+Rules: a socket is closed here as soon as it was passed on. If one can't be opened, the probe's
+outcome is "local": this host's fault, which is no evidence against the uplink.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Post = Callable[[Message, tuple[int, ...]], None]
 
 
 def open_socket(effect: f.OpenProbeSocket, post: Post) -> e.SocketFailed | None:
-    """A path's ICMP socket, from which all its echo requests leave."""
+    """Open a path's ICMP socket, which all its echo requests are sent from."""
     source = effect.source
     try:
         with open_probe_sockets.icmp_socket(
@@ -36,7 +36,7 @@ def close_socket(effect: f.CloseProbeSocket, post: Post) -> None:
 
 
 def send(effect: f.SendProbe, post: Post) -> e.ProbeOutcome | None:
-    """All but echo requests get a socket of their own."""
+    """Send a probe. All kinds but ICMP get their own socket."""
     message = Send(
         effect.path,
         effect.seq,
@@ -63,7 +63,7 @@ def _socket(effect: f.SendProbe) -> socket.socket:
     source = effect.source
     if source is None:
         return open_probe_sockets.unbound_socket(family_of(effect.address))
-    make = open_probe_sockets.stream_socket
+    open_socket = open_probe_sockets.stream_socket
     if effect.kind == "dns":
-        make = open_probe_sockets.datagram_socket
-    return make(source.family, source.address, source.dev, source.mark)
+        open_socket = open_probe_sockets.datagram_socket
+    return open_socket(source.family, source.address, source.dev, source.mark)

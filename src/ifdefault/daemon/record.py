@@ -1,14 +1,13 @@
-"""A record: the events that the controller took in, in a file, to be replayed (`replay`).
+"""Records the events that the controller receives in a file, to be replayed (see `replay`).
 
     Header                                           the first line
-    {"now": seconds, "events": [event, …]}           a line for each time that it took in events
+    {"now": seconds, "events": [event, …]}           a line for each call of `receive`
 
-Rules: JSON lines, events as `ipc.codec` has them; an observation holds only what differs from the
-one before it in the file, since hosts are large and change little. A line is written at once and
-whole, so that an end at any time cuts the last one at most; nobody waits for the disk. A fault ends
-the record, never the daemon. No secret gets into it: what the config's URLs have behind their "?"
-or before their "@" becomes "REDACTED" with a number, the same for the same text, so that all that
-was alike or told apart still is, and the controller decides the same.
+Rules: JSON lines, with events encoded by `ipc.codec`. An observation contains only what differs
+from the one before it in the file. Each line is written in one piece, without fsync, so that a kill
+truncates the last line at most. A write error ends the record, never the daemon. The record
+contains no secrets: in URLs of the config, what follows "?" or precedes "@" is replaced by
+"REDACTED" and a number, the same for the same text, so that the controller still decides the same.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Header:
 
 
 class Recorder:
-    """`ended` is told why nothing more is recorded."""
+    """`ended` is called, with the reason, when recording ends because of an error."""
 
     def __init__(self, file: int, ended: Callable[[str], None]) -> None:
         self._file, self._ended = file, ended
@@ -62,21 +61,21 @@ class Recorder:
 
     def write(self, now: float, events: Sequence[e.Event]) -> None:
         if self._file >= 0:
-            self._put({"now": now, "events": [self._told(event) for event in events]})
+            self._put({"now": now, "events": [self._values(event) for event in events]})
 
     def close(self) -> None:
         if self._file >= 0:
-            with suppress(OSError):  # what the disk says that late changes nothing
+            with suppress(OSError):  # too late to matter
                 os.close(self._file)
             self._file = -1
 
-    def _told(self, event: e.Event) -> dict[str, Any]:
+    def _values(self, event: e.Event) -> dict[str, Any]:
         match event:
             case e.Observed(observation) | e.Applied(observation) | e.Committed(observation):
-                told = _encode(replace(event, observation=NOTHING))
-                told[OBSERVATION] = _observed(observation, self._last)
+                values = _encode(replace(event, observation=NOTHING))
+                values[OBSERVATION] = _observed(observation, self._last)
                 self._last = observation
-                return told
+                return values
             case e.Started() | e.ReloadRequested():
                 return _encode(self._redact.event(event))
         return _encode(event)
@@ -85,7 +84,7 @@ class Recorder:
         line = codec.write(value) + b"\n"
         try:
             written = os.write(self._file, line)
-            if written < len(line):  # the disk is full, or nearly: the next attempt tells
+            if written < len(line):  # the disk is probably full; this attempt raises if so
                 os.write(self._file, line[written:])
         except OSError as error:
             self.close()
@@ -93,25 +92,27 @@ class Recorder:
 
 
 def create(path: Path, ended: Callable[[str], None]) -> Recorder:
-    """Begin a record in a new file; HostError if there is one, or there can be none."""
+    """Begin a record in a new file; HostError if it exists or can't be created."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
     except FileExistsError:
-        raise HostError(Problem(str(path), "exists already", "name a new file")) from None
+        raise HostError(
+            Problem(str(path), "already exists", "give the name of a new file")
+        ) from None
     except OSError as error:
         what = f"can't be created: {reason(error)}"
-        raise HostError(Problem(str(path), what, "name a file that can be written")) from None
+        raise HostError(Problem(str(path), what, "give the name of a writable file")) from None
     return Recorder(file, ended)
 
 
-# --- observations: what differs from the one before ------------------------------------------
+# --- observations: only what differs from the one before --------------------------------------
 
 
 def _observed(now: Observation, before: Observation) -> dict[str, Any]:
-    told = _changes(now, before, but=FACTS)
+    changes = _changes(now, before, but=FACTS)
     if facts := _changes(now.facts, before.facts):
-        told[FACTS] = facts
-    return told
+        changes[FACTS] = facts
+    return changes
 
 
 def _changes(now: Any, before: Any, but: str = "") -> dict[str, Any]:
@@ -132,7 +133,7 @@ def _encoders(kind: Any) -> dict[str, codec.Encode]:
 
 
 class Redactor:
-    """What of a config, and of what is remembered from one, may be shown to others."""
+    """Removes secrets from a config, and from saved path states that quote one."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
@@ -156,15 +157,15 @@ class Redactor:
         )
 
     def text(self, text: str) -> str:
-        """A URL, the path of one, or a sentence that quotes it."""
-        return _SECRET.sub(self._stand_in, text)
+        """Redact a URL, the path of one, or a sentence that quotes one."""
+        return _SECRET.sub(self._replacement, text)
 
     def _memory(self, memory: Memory) -> Memory:
         seen = tuple((self.text(url), rtt_s) for url, rtt_s in memory.seen)
         return replace(memory, cause=self.text(memory.cause), seen=seen)
 
-    def _stand_in(self, found: re.Match[str]) -> str:
-        return f"REDACTED{self.numbers.setdefault(found[0], len(self.numbers) + 1)}"
+    def _replacement(self, secret: re.Match[str]) -> str:
+        return f"REDACTED{self.numbers.setdefault(secret[0], len(self.numbers) + 1)}"
 
     def _probes(self, probes: tuple[Probe, ...]) -> tuple[Probe, ...]:
         return tuple(replace(probe, path=self.text(probe.path)) for probe in probes)

@@ -1,9 +1,8 @@
-"""Questions that the frontend puts to servers for us, each over a socket of its own, and their
-replies.
+"""Requests to servers that the frontend sends for the engine, and their replies.
 
-Rules: the engine never waits: whoever asks is a task. A question goes out by one way, which is an
-uplink in one family; what nobody replies to in time, or what the frontend took with it when it
-ended, is an error like any other, and says whose.
+Rules: each request has its own socket, opened here, and leaves by one path (`Way`). Callers are
+tasks, so the engine never blocks. A timeout, or the end of the frontend, is an error reply like any
+other, which says that it is this host's fault.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ifdefault.model.errors import reason
 from ifdefault.model.health import Way
 
 UPDATE_S, QUERY_S, FETCH_S = 5.0, 2.0, 10.0
-_GRACE_S = 1.0  # the frontend knows these times, too; this is for one that says nothing
+_GRACE_S = 1.0  # the frontend has the same timeouts; this is for one that hangs
 
 Post = Callable[[Message, tuple[int, ...]], None]
 
@@ -43,52 +42,52 @@ class Requests:
     ) -> Reply:
         """Change a name's addresses at a server (RFC 2136)."""
         number = next(self._numbers)
-        order = Update(
+        request = Update(
             number, server.address, server.port, server.key, zone, name, ttl, add, remove
         )
-        return await self._exchange(way, order, UPDATE_S)
+        return await self._exchange(way, request, UPDATE_S)
 
     async def query(
         self, way: Way, server: Endpoint, name: str, wanted: Asked, *, recurse: bool = False
     ) -> Reply:
         number = next(self._numbers)
-        order = Query(number, server.address, server.port, name, wanted, recurse)
-        return await self._exchange(way, order, QUERY_S)
+        request = Query(number, server.address, server.port, name, wanted, recurse)
+        return await self._exchange(way, request, QUERY_S)
 
     async def fetch(
         self, way: Way, address: str, port: int, host: str, path: str, *, secure: bool
     ) -> Reply:
-        """Ask a web server at an address for a text."""
-        order = Fetch(next(self._numbers), address, port, host, path, secure)
-        return await self._exchange(way, order, FETCH_S)
+        """GET a text from a web server at an address."""
+        request = Fetch(next(self._numbers), address, port, host, path, secure)
+        return await self._exchange(way, request, FETCH_S)
 
-    def hear(self, reply: Reply) -> None:
-        """What came of one; nobody may wait for it any more."""
-        waiting = self._waiting.pop(reply.number, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
+    def receive(self, reply: Reply) -> None:
+        """A reply from the frontend; its request may have been cancelled."""
+        future = self._waiting.pop(reply.number, None)
+        if future is not None and not future.done():
+            future.set_result(reply)
 
-    def forget(self) -> None:
-        """The frontend has ended, and all that was asked with it."""
+    def fail_all(self) -> None:
+        """The frontend ended, and all its requests with it."""
         for number in list(self._waiting):
-            self.hear(Reply(number, "this host: the frontend ended meanwhile"))
+            self.receive(Reply(number, "this host: the frontend ended meanwhile"))
 
-    async def _exchange(self, way: Way, order: Update | Query | Fetch, within_s: float) -> Reply:
-        make = (
+    async def _exchange(self, way: Way, request: Update | Query | Fetch, timeout_s: float) -> Reply:
+        open_socket = (
             open_probe_sockets.datagram_socket
-            if isinstance(order, Query)
+            if isinstance(request, Query)
             else open_probe_sockets.stream_socket
         )
-        waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[order.number] = waiting
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[request.number] = future
         try:
-            with make(way.family, way.address, way.dev, way.mark) as sock:
-                self._post(order, (sock.fileno(),))
-            async with asyncio.timeout(within_s + _GRACE_S):
-                return await waiting
+            with open_socket(way.family, way.address, way.dev, way.mark) as sock:
+                self._post(request, (sock.fileno(),))
+            async with asyncio.timeout(timeout_s + _GRACE_S):
+                return await future
         except TimeoutError:
-            return Reply(order.number, "this host: the frontend said nothing")
+            return Reply(request.number, "this host: the frontend did not answer")
         except OSError as error:
-            return Reply(order.number, f"this host: {reason(error)}")
+            return Reply(request.number, f"this host: {reason(error)}")
         finally:
-            self._waiting.pop(order.number, None)
+            self._waiting.pop(request.number, None)

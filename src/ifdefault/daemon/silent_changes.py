@@ -1,8 +1,8 @@
-"""Watches what changes without a word from the kernel: sysctls that we set, UDP servers on the
-wildcard address, control groups that have rules.
+"""Polls what the kernel sends no notification of: sysctls that we set, UDP servers on the wildcard
+address, control groups that have rules.
 
-Rules: it compares with what the controller said last (Watch), and says that something differs, not
-what is to be done about it.
+Rules: it compares with the controller's last Watch, and reports that something differs; what to do
+about it is the controller's decision.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ class SilentChanges:
         self._watch = Watch()
         self._sysctls = sysctl.Watched(())
         self._netlink: Netlink | None = None
-        self._turn = False
+        self._udp_due = False
 
-    def follow(self, watch: Watch) -> None:
+    def update(self, watch: Watch) -> None:
         if watch.sysctls != self._watch.sysctls:
             self._reopen(watch)
         self._watch = watch
 
     def look(self) -> list[SilentlyChanged]:
-        """What differs now."""
-        found = []
+        """Events for what differs now."""
+        changes = []
         if self._groups_differ():
-            found.append(SilentlyChanged(groups=True))
+            changes.append(SilentlyChanged(groups=True))
         if self._sysctls_differ() or self._udp_servers_differ():
-            found.append(SilentlyChanged())
-        return found
+            changes.append(SilentlyChanged())
+        return changes
 
     def _groups_differ(self) -> bool:
-        """Those of ours that nobody is in any more are removed."""
+        """Also removes those of our own groups that are empty."""
         try:
             for path in self._watch.runs:
                 cgroups.remove_empty(path)
@@ -49,7 +49,7 @@ class SilentChanges:
     def _sysctls_differ(self) -> bool:
         if not self._sysctls.differ():
             return False
-        self._reopen(self._watch)  # one that went with its interface, and came back, is another
+        self._reopen(self._watch)  # the file of a recreated interface is another one
         return any(sysctl.read(n) not in (value, None) for n, value in self._watch.sysctls)
 
     def _reopen(self, watch: Watch) -> None:
@@ -58,14 +58,14 @@ class SilentChanges:
 
     def _udp_servers_differ(self) -> bool:
         known = self._watch.udp_servers
-        self._turn = not self._turn  # a server that starts is in no such hurry
-        if known is None or not self._turn:
+        self._udp_due = not self._udp_due  # every other time is often enough
+        if known is None or not self._udp_due:
             return False
         try:
             if self._netlink is None:
                 self._netlink = Netlink(NETLINK_SOCK_DIAG)
             return sockdiag.wildcard_udp(self._netlink) != known
-        except OSError:  # short of memory or files: we look again soon
+        except OSError:  # out of memory or files: try again soon
             if self._netlink is not None:
                 self._netlink.close()
                 self._netlink = None

@@ -1,6 +1,6 @@
-"""What the engine tells of itself: how it stands (DaemonStatus), and what happened (Event).
+"""What the engine reports: its status (DaemonStatus), and what happened (Event).
 
-Rules: as in `model`. `ipc.codec` makes of it what goes over the control socket.
+Rules: as in `model`. `ipc.codec` encodes them for the control socket.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from ifdefault.model.dns import Policy
 from ifdefault.model.health import Decision, Forced, Health, ServerState
 
 _NOTHING = Decision()
-OutletKind = Literal["server", "update", "provider", "exec"]
-OutletState = Literal["current", "pending", "failing"]
+PublisherKind = Literal["server", "update", "provider", "exec"]
+PublisherState = Literal["current", "pending", "failing"]
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What the DNS is to say of a name, since when. `addresses`: (uplink, address)."""
+    """A name as it is published since `since_s`. `addresses`: (uplink, address)."""
 
     name: str
     policy: Policy
@@ -28,15 +28,15 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class OutletStatus:
-    """One place where names are published, and whether it says what it is to say. `detail` is
-    what is being done, or the server's own words; `seen`: addresses as read back."""
+class PublisherStatus:
+    """One server or program that a name is published by, and whether it is up to date. `detail`:
+    what is being done, or the server's error; `seen`: addresses as read back from it."""
 
-    kind: OutletKind
-    where: str  # address of a server, a provider, a program
+    kind: PublisherKind
+    where: str  # a server's address, a provider or a program
     zone: str
-    name: str  # "" where it is about the whole zone
-    state: OutletState
+    name: str  # "": the whole zone
+    state: PublisherState
     since_s: float
     detail: str = ""
     seen: tuple[str, ...] = ()
@@ -44,18 +44,18 @@ class OutletStatus:
 
 @dataclass(frozen=True, slots=True)
 class DnsStatus:
-    """All names, and all places where they are published. `queries`: answered by the embedded
-    server since the engine started, by the uplink that they came in by."""
+    """All names, and what they are published by. `queries`: answered by the embedded server since
+    the engine started, by the uplink that they came in on."""
 
     names: tuple[Named, ...] = ()
-    outlets: tuple[OutletStatus, ...] = ()
+    publishers: tuple[PublisherStatus, ...] = ()
     problems: tuple[str, ...] = ()
     queries: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class CheckedServer:
-    """A content server of a forwarded service, as its check judges it."""
+    """A server of a forwarded service, with the result of its checks."""
 
     forward: str  # what the service listens on: "tcp:443, udp:443"
     address: str
@@ -67,17 +67,17 @@ class CheckedServer:
 
 @dataclass(frozen=True, slots=True)
 class DaemonStatus:
-    """How all uplinks fare, and what the engine makes of it. Times are monotonic seconds."""
+    """The state of all uplinks, and what the engine decided. Times are monotonic seconds."""
 
     pid: int
-    up_s: float  # for how long it has run
-    now_s: float  # what its times are to be compared with
+    up_s: float  # how long the engine has been running
+    now_s: float  # when this status was made
     config: str  # the file
     health: tuple[Health, ...] = ()
     decision: Decision = _NOTHING
-    forced: dict[str, Forced] = field(default_factory=dict)  # by the operator; none is "auto"
-    held: str = ""  # why nothing is changed now
-    fights: tuple[str, ...] = ()  # what others keep changing
+    forced: dict[str, Forced] = field(default_factory=dict)  # by the operator; never "auto"
+    held: str = ""  # why the kernel is not changed now, or that an apply is unconfirmed
+    conflicts: tuple[str, ...] = ()  # what other programs keep undoing
     problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
     dns: DnsStatus = DnsStatus()
@@ -86,9 +86,9 @@ class DaemonStatus:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened. `at` is wall-clock time, for people alone."""
+    """Something that happened. `at` is wall-clock time, for display only."""
 
     at: float  # seconds since the epoch
-    kind: str  # path default uplink repair reload hook frontend …
-    uplink: str  # "" where it is about none
+    kind: str  # path primary uplink repair reload frontend …
+    uplink: str  # "" if it concerns none
     text: str

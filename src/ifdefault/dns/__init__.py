@@ -1,5 +1,6 @@
-"""What the DNS is to say, and how it is said.
+"""The DNS without sockets: the data to publish, the server, updates, and checks of a delegation.
 
-Rules: pure: `now` is an argument, bytes come in and go out. `publish` turns the decision into names
-and addresses; `table` and `answer` are the embedded server's; nothing here opens a socket.
+Rules: pure; `now` is an argument, messages are bytes. `publish` turns the decision into names and
+addresses; `table` and `answer` are the embedded server; `update` is the state of dynamic updates;
+`survey` and `diagnose` check a delegation.
 """

@@ -1,8 +1,8 @@
-"""The authoritative server without its sockets: a query's bytes in, a response's bytes out.
+"""The authoritative server without sockets: a query's bytes in, a response's bytes out.
 
-Rules: whatever comes in, no exception goes out. A query that came before, but for its ID, costs one
-look into a dict; one that differs in the case of letters or in a cookie, a second. What is
-remembered is bounded, and forgotten with the table. Never recursive.
+Rules: no query raises an exception. A query that is identical to an earlier one except for its ID
+costs one dict lookup; one that differs in the case of letters or in its cookie, two. The cache is
+bounded, and cleared when the table changes. The server is never recursive.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.order import Turn
 from ifdefault.dns.query import ParsedQuery, parse
 from ifdefault.dns.reply import reply
-from ifdefault.dns.shape import LEVER, Parts, Shape
+from ifdefault.dns.shape import AMPLIFICATION_MAX, Parts, Shape
 from ifdefault.dns.table import Table
 
 _HEAD = wire.HEADER.size
-MOST_MEMORY = 4 << 20  # bytes of what is remembered, roughly
-_SHAPE_BYTES, _KNOWN_BYTES, _PARTS_BYTES = 1600, 400, 300  # what Python needs besides the bytes
-_MOST_UPLINKS = 64
-# from the end of the question's name to where the first option's value is, if an OPT is all that
-# follows: root, type, class; root, type, size, TTL, length; the option's code and length
+CACHE_BYTES_MAX = 4 << 20  # approximate size of the cache
+_SHAPE_BYTES, _KNOWN_BYTES, _PARTS_BYTES = 1600, 400, 300  # overhead of Python objects
+_UPLINKS_MAX = 64
+# bytes from the end of the question's name to the value of the first option, if only OPT follows:
+# root, type, class; root, type, size, TTL, length; the option's code and length
 _EDGE = 5 + 11 + 4
 
 CachedAnswers = tuple[Iterator[Turn], dict[Turn, bytes], Shape]
 
 
 class _Memo:
-    """What is remembered for one uplink: by bytes without the ID, and by all that a Shape fits."""
+    """The cache for one uplink: by the query without its ID, and by what a Shape depends on."""
 
     __slots__ = ("exact", "shapes")
 
@@ -40,10 +40,18 @@ class _Memo:
 
 
 class Responder:
-    """`epoch_offset_s`: what has to be added to `now`, which is monotonic, for Unix time; whoever
-    knows a clock sets it. `limiter` None: no limit."""
+    """Answers queries. `epoch_offset_s`, which the caller sets, is added to the monotonic `now` to
+    get Unix time. `limiter` None: no rate limit."""
 
-    __slots__ = ("_cookies", "_limiter", "_memos", "_nsid", "_room", "_table", "epoch_offset_s")
+    __slots__ = (
+        "_cookies",
+        "_free_bytes",
+        "_limiter",
+        "_memos",
+        "_nsid",
+        "_table",
+        "epoch_offset_s",
+    )
 
     def __init__(
         self, table: Table, *, secret: bytes, nsid: bytes = b"", limiter: Limiter | None = None
@@ -61,36 +69,36 @@ class Responder:
     @table.setter
     def table(self, table: Table) -> None:
         self._table = table
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._memos: dict[str, _Memo] = {}
-        self._room = MOST_MEMORY
+        self._free_bytes = CACHE_BYTES_MAX
 
     # --- UDP ------------------------------------------------------------------------------
 
     def udp(self, query: bytes, client: str, uplink: str, now: float) -> bytes | None:
-        """The response to a query that came in by an uplink; None is to say nothing."""
+        """The response to a query received by an uplink; None: don't respond."""
         memo = self._memos.get(uplink) or self._memo(uplink)
-        known = memo.exact.get(query[2:])
-        if known is None:
-            return self._compare(query, client, uplink, now, memo)
-        turns, wholes, shape = known
-        if self._limiter and (verdict := self._limiter.decide(client, now)) != "answer":
-            return _curtailed(query, shape) if verdict == "truncate" else None
+        cached = memo.exact.get(query[2:])
+        if cached is None:
+            return self._by_shape(query, client, uplink, now, memo)
+        turns, responses, shape = cached
+        if self._limiter and (action := self._limiter.decide(client, now)) != "answer":
+            return _truncated(query, shape) if action == "truncate" else None
         turn = next(turns)
-        return query[:2] + (wholes.get(turn) or self._whole(query, known, turn))
+        return query[:2] + (responses.get(turn) or self._cached_response(query, cached, turn))
 
     def _memo(self, uplink: str) -> _Memo:
-        if len(self._memos) >= _MOST_UPLINKS:
-            self._forget()
+        if len(self._memos) >= _UPLINKS_MAX:
+            self._clear()
         return self._memos.setdefault(uplink, _Memo())
 
-    def _compare(
+    def _by_shape(
         self, query: bytes, client: str, uplink: str, now: float, memo: _Memo
     ) -> bytes | None:
-        """Answer what isn't known to the byte, but perhaps by its shape."""
-        # where the name ends, or a label holds a zero: then less counts as its letters
+        """Respond to a query that isn't in the cache, but its shape may be."""
+        # the end of the name, or a zero byte in a label, after which case isn't ignored
         at = query.find(0, _HEAD)
         name = query[_HEAD:at]
         low = name.lower()
@@ -99,96 +107,95 @@ class Responder:
         cookie = query[edge:]
         shape = memo.shapes.get(key)
         if shape is None or len(cookie) != shape.cookie_bytes:
-            return self._read(query, client, uplink, now, memo, key)
-        if not cookie and name == low:  # it came twice, so it is worth its own place
+            return self._parse(query, client, uplink, now, memo, key)
+        if not cookie and name == low:  # the second such query: cache it by its bytes
             memo.exact[query[2:]] = shape.turns, {}, shape
-            self._remembered(2 * len(query) + _KNOWN_BYTES)
-        return self._say(query, cookie, shape, client, now)
+            self._account(2 * len(query) + _KNOWN_BYTES)
+        return self._respond(query, cookie, shape, client, now)
 
-    def _read(
+    def _parse(
         self, query: bytes, client: str, uplink: str, now: float, memo: _Memo, key: bytes
     ) -> bytes | None:
-        """Answer what is new; remember its shape if `key` and a cookie are all that it consists
-        of."""
-        if (asked := parse(query)) is None:
+        """Respond to a new query; cache its shape if it consists only of `key` and a cookie."""
+        if (parsed := parse(query)) is None:
             return None
-        shape = Shape(asked, reply(asked, self._table), self._nsid, uplink)
-        cookie = asked.edns.cookie if asked.edns and shape.cookie_bytes else b""
-        if asked.question and not asked.fault and len(query) == 2 + len(key) + len(cookie):
+        shape = Shape(parsed, reply(parsed, self._table), self._nsid, uplink)
+        cookie = parsed.edns.cookie if parsed.edns and shape.cookie_bytes else b""
+        if parsed.question and not parsed.fault and len(query) == 2 + len(key) + len(cookie):
             memo.shapes[key] = shape
-            self._remembered(len(key) + _SHAPE_BYTES)
-        return self._say(query, cookie, shape, client, now)
+            self._account(len(key) + _SHAPE_BYTES)
+        return self._respond(query, cookie, shape, client, now)
 
-    def _say(
+    def _respond(
         self, query: bytes, cookie: bytes, shape: Shape, client: str, now: float
     ) -> bytes | None:
         good, option = False, b""
         if cookie:
-            good, option = self._cookies.judge(cookie, client, now + self.epoch_offset_s)
+            good, option = self._cookies.check(cookie, client, now + self.epoch_offset_s)
         if not good and self._limiter:
-            verdict = self._limiter.decide(client, now)
-            if verdict != "answer":
-                return _curtailed(query, shape, option) if verdict == "truncate" else None
+            action = self._limiter.decide(client, now)
+            if action != "answer":
+                return _truncated(query, shape, option) if action == "truncate" else None
         turn = next(shape.turns)
         head, rest = shape.parts.get(turn) or self._parts(shape, turn)
         response = query[:2] + head + query[_HEAD : shape.end] + rest + option
-        if shape.is_lever and not good and len(response) > LEVER * len(query):
-            return _curtailed(query, shape, option)
+        if shape.can_amplify and not good and len(response) > AMPLIFICATION_MAX * len(query):
+            return _truncated(query, shape, option)
         return response
 
-    # --- what is remembered ---------------------------------------------------------------
+    # --- cache ----------------------------------------------------------------------------
 
     def _parts(self, shape: Shape, turn: Turn) -> Parts:
         parts = shape.parts[turn] = shape.udp(turn)
-        self._remembered(len(parts[1]) + _PARTS_BYTES)
+        self._account(len(parts[1]) + _PARTS_BYTES)
         return parts
 
-    def _whole(self, query: bytes, known: CachedAnswers, turn: Turn) -> bytes:
-        """All behind the ID of the response to a query without a cookie."""
-        _, wholes, shape = known
+    def _cached_response(self, query: bytes, cached: CachedAnswers, turn: Turn) -> bytes:
+        """The response without its ID to a query without a cookie; it is added to the cache."""
+        _, responses, shape = cached
         head, rest = shape.parts.get(turn) or self._parts(shape, turn)
-        whole = head + query[_HEAD : shape.end] + rest
-        if shape.is_lever and 2 + len(whole) > LEVER * len(query):
-            whole = _curtailed(query, shape)[2:]
-        wholes[turn] = whole
-        self._remembered(len(whole) + _PARTS_BYTES)
-        return whole
+        response = head + query[_HEAD : shape.end] + rest
+        if shape.can_amplify and 2 + len(response) > AMPLIFICATION_MAX * len(query):
+            response = _truncated(query, shape)[2:]
+        responses[turn] = response
+        self._account(len(response) + _PARTS_BYTES)
+        return response
 
-    def _remembered(self, size: int) -> None:
-        self._room -= size
-        if self._room < 0:
-            self._forget()
+    def _account(self, size: int) -> None:
+        self._free_bytes -= size
+        if self._free_bytes < 0:
+            self._clear()
 
     # --- TCP ------------------------------------------------------------------------------
 
     def tcp(
         self, query: bytes, client: str, uplink: str, now: float, *, may_transfer: bool = False
     ) -> tuple[bytes, ...]:
-        """The responses; () is to close the connection."""
-        asked = parse(query)
-        if asked is None:
+        """The response messages; (): close the connection."""
+        parsed = parse(query)
+        if parsed is None:
             return ()
-        said = reply(asked, self._table, may_transfer)
-        shape = Shape(asked, said, self._nsid, uplink)
-        cookie = asked.edns.cookie if asked.edns and shape.cookie_bytes else b""
+        sections = reply(parsed, self._table, may_transfer)
+        shape = Shape(parsed, sections, self._nsid, uplink)
+        cookie = parsed.edns.cookie if parsed.edns and shape.cookie_bytes else b""
         unix_s = now + self.epoch_offset_s
-        option = self._cookies.judge(cookie, client, unix_s)[1] if cookie else b""
-        if said.authoritative and self._wants_all(asked):
-            return self._zone(query, asked, shape, option)
+        option = self._cookies.check(cookie, client, unix_s)[1] if cookie else b""
+        if sections.authoritative and self._is_full_transfer(parsed):
+            return self._transfer(query, parsed, shape, option)
         head, rest = shape.tcp(next(shape.turns))
         return (query[:2] + head + query[_HEAD : shape.end] + rest + option,)
 
-    def _wants_all(self, asked: ParsedQuery) -> bool:
-        """Whether a transfer that is allowed is of more than the SOA."""
-        if asked.type == wire.IXFR and asked.serial is not None:
-            serial = self._table.nodes[asked.name].apex.serial
-            return transfer.is_newer(serial, asked.serial)
-        return asked.type == wire.AXFR
+    def _is_full_transfer(self, parsed: ParsedQuery) -> bool:
+        """Whether a permitted transfer needs the whole zone rather than only the SOA."""
+        if parsed.type == wire.IXFR and parsed.serial is not None:
+            serial = self._table.nodes[parsed.name].apex.serial
+            return transfer.is_newer(serial, parsed.serial)
+        return parsed.type == wire.AXFR
 
-    def _zone(
-        self, query: bytes, asked: ParsedQuery, shape: Shape, option: bytes
+    def _transfer(
+        self, query: bytes, parsed: ParsedQuery, shape: Shape, option: bytes
     ) -> tuple[bytes, ...]:
-        zone = self._table.nodes[asked.name].apex.zone
+        zone = self._table.nodes[parsed.name].apex.zone
         first, *others = transfer.portions(transfer.axfr(self._table, zone))
         head, rest = shape.around(b"".join(first), len(first))
         flags = wire.QR | wire.AA
@@ -202,7 +209,7 @@ class Responder:
         )
 
 
-def _curtailed(query: bytes, shape: Shape, option: bytes = b"") -> bytes:
-    """A response that says no more than to come over TCP."""
+def _truncated(query: bytes, shape: Shape, option: bytes = b"") -> bytes:
+    """An empty response with TC, so that the client retries over TCP."""
     head, rest = shape.truncated()
     return query[:2] + head + query[_HEAD : shape.end] + rest + option

@@ -1,4 +1,4 @@
-"""What an uplink brings into the DNS: its addresses, as the Internet sees them. Pure."""
+"""The public addresses of an uplink, which are candidates for publication in the DNS. Pure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ifdefault.model.dns import DISCOVER, CandidateAddresses
 from ifdefault.model.kernel import Uplink
 
 
-def seen_as(
+def public_addresses(
     uplink: Uplink, public: Sequence[str], discovered: Mapping[Family, str]
 ) -> dict[Family, str]:
-    """Of each family that the uplink has, what the source of its default is seen as: `public` of
-    the config has the first word. "" where that is to be discovered, and isn't yet."""
-    found: dict[Family, str] = {}
-    given = {family_of(address): address for address in public if address != DISCOVER}
+    """The public address of each family that the uplink has: of the config's `public`, the
+    discovered one, or the source of its default route. "" if it isn't discovered yet."""
+    addresses: dict[Family, str] = {}
+    configured = {family_of(address): address for address in public if address != DISCOVER}
     for family in FAMILIES:
         if own := uplink.source(family):
-            else_ = discovered.get(family, "") if DISCOVER in public else own
-            found[family] = given.get(family, else_)
-    return found
+            default = discovered.get(family, "") if DISCOVER in public else own
+            addresses[family] = configured.get(family, default)
+    return addresses
 
 
-def offer(uplink: Uplink, seen: Mapping[Family, str]) -> CandidateAddresses:
-    """Those among its addresses that the Internet can reach."""
-    fit = (address for address in seen.values() if address and not is_private(address))
-    return CandidateAddresses(uplink.name, uplink.weight, tuple(fit))
+def candidate(uplink: Uplink, public: Mapping[Family, str]) -> CandidateAddresses:
+    """The uplink's public addresses without unknown and private ones."""
+    reachable = (address for address in public.values() if address and not is_private(address))
+    return CandidateAddresses(uplink.name, uplink.weight, tuple(reachable))

@@ -1,7 +1,7 @@
-"""A client's messages: a query (RFC 1035), an UPDATE (RFC 2136), and what the answers say.
+"""A DNS client's messages: queries (RFC 1035), UPDATEs (RFC 2136), and their responses.
 
-Rules: pure: bytes come in and go out. What isn't the answer to what was asked is None: anybody may
-send packets. Whatever else is wrong with it is a BadWire.
+Rules: pure; messages are bytes. A message that isn't a response to the request is read as None,
+since anyone may send packets. Other malformed messages raise WireError.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _CODES = (
     "NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED YXDOMAIN YXRRSET NXRRSET NOTAUTH NOTZONE"
 ).split()
 _UPDATE = 5 << 11  # the opcode, in a header's flags
-_NONE = 254  # the class of what isn't there, or is to go
+_NONE = 254  # class NONE (RFC 2136)
 _CODE = 15  # the response code, in a header's flags
-_EDNS_BYTES = 1232  # what passes everywhere in one piece
+_EDNS_BYTES = 1232  # avoids fragmentation (DNS flag day 2020)
 _OPT = wire.ROOT + wire.FIXED.pack(wire.OPT, _EDNS_BYTES, 0, 0)
-_SERIAL_AT = -20  # in an SOA's data
+_SERIAL_AT = -20  # offset in an SOA's data
 
 
 def code_name(code: int) -> str:
@@ -36,7 +36,7 @@ def code_name(code: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`texts`: addresses, names of servers, or a serial, as was asked for; `ttl` their least."""
+    """`texts`: addresses, names of servers, or a serial, by the query's type; `ttl`: the least."""
 
     code: int
     authoritative: bool
@@ -46,60 +46,60 @@ class Response:
 
 
 def query(number: int, name: str, wanted: str, *, recurse: bool, edns: bool = True) -> bytes:
-    """Ask for one of TYPES."""
+    """A query for one of TYPES."""
     head = wire.HEADER.pack(number, wire.RD if recurse else 0, 1, 0, 0, edns)
     question = wire.encode_name(name) + wire.TWO.pack(TYPES[wanted], wire.IN)
     return head + question + (_OPT if edns else b"")
 
 
-def read_code(message: bytes, asked: bytes) -> int | None:
-    """The code of a response to a query."""
-    if (flags := _flags(message, asked)) is None:
+def read_code(message: bytes, request: bytes) -> int | None:
+    """The response code of a response to a query; None if it isn't one."""
+    if (flags := _flags(message, request)) is None:
         return None
-    code, question = flags & _CODE, _question(asked)
+    code, question = flags & _CODE, _question(request)
     questions = int.from_bytes(message[4:6], "big")
-    if questions == 0 and code:  # who can't read a question, or won't, may leave it out
+    if questions == 0 and code:  # an error response may omit the question
         return code
-    there = message[wire.HEADER.size :][: len(question)]
-    # names are compared without regard to case; length bytes and types here are below letters
-    return code if questions == 1 and there.lower() == question.lower() else None
+    copied = message[wire.HEADER.size :][: len(question)]
+    # names are case-insensitive; lower() doesn't change length bytes and these types
+    return code if questions == 1 and copied.lower() == question.lower() else None
 
 
-def read_answer(message: bytes, asked: bytes) -> Response | None:
-    """What a server says to a query. CNAMEs in it were followed by the server."""
-    if (code := read_code(message, asked)) is None:
+def read_answer(message: bytes, request: bytes) -> Response | None:
+    """A response to a query; None if it isn't one. The server has followed CNAMEs."""
+    if (code := read_code(message, request)) is None:
         return None
     _, flags, questions, answers, _, _ = wire.HEADER.unpack_from(message)
     if questions == 0:
         return Response(code, False, False)
-    question = _question(asked)
+    question = _question(request)
     at = wire.HEADER.size + len(question)
     kind, _ = wire.TWO.unpack_from(question, len(question) - wire.TWO.size)
     texts: dict[str, None] = {}
-    least = None
+    min_ttl = None
     for _ in range(answers):
-        _, its, class_, ttl, rdata, at = wire.read_record(message, at)
-        if (its, class_) == (kind, wire.IN):
+        _, record_kind, class_, ttl, rdata, at = wire.read_record(message, at)
+        if (record_kind, class_) == (kind, wire.IN):
             texts[_text(kind, message, rdata, at)] = None
-            least = ttl if least is None else min(ttl, least)
+            min_ttl = ttl if min_ttl is None else min(ttl, min_ttl)
     authoritative, truncated = bool(flags & wire.AA), bool(flags & wire.TC)
-    return Response(code, authoritative, truncated, tuple(texts), least or 0)
+    return Response(code, authoritative, truncated, tuple(texts), min_ttl or 0)
 
 
-def _question(asked: bytes) -> bytes:
-    _, end = wire.read_name(asked, wire.HEADER.size)
-    return asked[wire.HEADER.size : end + wire.TWO.size]
+def _question(request: bytes) -> bytes:
+    _, end = wire.read_name(request, wire.HEADER.size)
+    return request[wire.HEADER.size : end + wire.TWO.size]
 
 
 def _text(kind: int, message: bytes, rdata: bytes, end: int) -> str:
     if kind in (wire.A, wire.AAAA):
         if len(rdata) != (4 if kind == wire.A else 16):
-            raise wire.BadWire("no address")
+            raise wire.WireError("no address")
         return str(ip_address(rdata))
     if kind == wire.NS:
         return wire.decode_name(message, end - len(rdata))[0]
     if len(rdata) < -_SERIAL_AT + 2:
-        raise wire.BadWire("no SOA")
+        raise wire.WireError("no SOA")
     return str(int.from_bytes(rdata[_SERIAL_AT : _SERIAL_AT + 4], "big"))
 
 
@@ -109,14 +109,14 @@ def _text(kind: int, message: bytes, rdata: bytes, end: int) -> str:
 def update(
     number: int, zone: str, name: str, ttl: int, add: Sequence[str], remove: Sequence[str]
 ) -> bytes:
-    """Remove these addresses of a name, and add those, unless it is a CNAME (YXRRSET then)."""
+    """An UPDATE that removes and adds addresses of a name, unless the name is a CNAME (YXRRSET)."""
     owner = wire.encode_name(name)
     no_cname = owner + wire.FIXED.pack(wire.CNAME, _NONE, 0, 0)  # RFC 2136, 2.4.3
     changes = [_change(owner, _NONE, 0, address) for address in remove]  # 2.5.4
     changes += [_change(owner, wire.IN, ttl, address) for address in add]  # 2.5.1
     head = wire.HEADER.pack(number, _UPDATE, 1, 1, len(changes), 0)
-    where = wire.encode_name(zone) + wire.TWO.pack(wire.SOA, wire.IN)
-    return head + where + no_cname + b"".join(changes)
+    zone_section = wire.encode_name(zone) + wire.TWO.pack(wire.SOA, wire.IN)
+    return head + zone_section + no_cname + b"".join(changes)
 
 
 def _change(owner: bytes, class_: int, ttl: int, address: str) -> bytes:
@@ -125,16 +125,16 @@ def _change(owner: bytes, class_: int, ttl: int, address: str) -> bytes:
     return owner + wire.FIXED.pack(kind, class_, ttl, len(rdata)) + rdata
 
 
-def read_update_code(message: bytes, asked: bytes) -> int | None:
-    """The code of the answer to an UPDATE."""
-    flags = _flags(message, asked)
+def read_update_code(message: bytes, request: bytes) -> int | None:
+    """The response code of a response to an UPDATE; None if it isn't one."""
+    flags = _flags(message, request)
     return None if flags is None else flags & _CODE
 
 
-def _flags(message: bytes, asked: bytes) -> int | None:
-    """Those of the answer's header."""
-    if len(message) < wire.HEADER.size or message[:2] != asked[:2]:
+def _flags(message: bytes, request: bytes) -> int | None:
+    """The flags of a response; None if it isn't a response to `request`."""
+    if len(message) < wire.HEADER.size or message[:2] != request[:2]:
         return None
     flags = int.from_bytes(message[2:4], "big")
-    opcode = int.from_bytes(asked[2:4], "big") & wire.OPCODE
+    opcode = int.from_bytes(request[2:4], "big") & wire.OPCODE
     return flags if flags & wire.QR and flags & wire.OPCODE == opcode else None

@@ -1,8 +1,8 @@
-"""DNS cookies: how a client shows that its address is its own (RFC 7873, RFC 9018).
+"""DNS cookies, by which a client proves that its address isn't forged (RFC 7873, RFC 9018).
 
-Rules: nobody has to have one. A cookie is 8 bytes that the client chose, and 16 of ours, which say
-when they were made, for that client at that address. Whatever the clock does, a cookie that isn't
-good is replaced, and costs no answer.
+Rules: cookies are optional. A cookie has 8 bytes of the client and 16 of the server, which
+authenticate the client's part, its address and a timestamp. An invalid cookie is replaced, and the
+query is answered nonetheless.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from siphash24 import siphash24  # type: ignore[import-not-found]  # it has no s
 SECRET_BYTES = 16
 OLDEST_S, FRESH_S, AHEAD_S = 3600, 1800, 300  # RFC 9018, 4.3
 OPTION_BYTES = 28
-_CLIENT, _WHOLE = 8, 24  # bytes of a cookie
-_VERSION = b"\1\0\0\0"  # and three bytes that are reserved
+_CLIENT, _COMPLETE = 8, 24  # bytes of a cookie
+_VERSION = b"\1\0\0\0"  # with three reserved bytes
 _OPTION = b"\0\x0a\0\x18"  # code and length
-_HOLDS_S = 60  # so long a judgement holds: a client that repeats itself costs no more hashes
-_MOST_JUDGED = 4096
+_CACHED_S = 60  # how long the result for a cookie is cached
+_CACHE_MAX = 4096
 
-Judgement = tuple[bool, bytes]
+CookieCheck = tuple[bool, bytes]
 
 
 class Cookies:
-    __slots__ = ("_judged", "_secret")
+    __slots__ = ("_cache", "_secret")
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != SECRET_BYTES:
             raise ValueError(f"a secret of {len(secret)} bytes, not of {SECRET_BYTES}")
         self._secret = secret
-        self._judged: dict[tuple[str, bytes], tuple[float, Judgement]] = {}
+        self._cache: dict[tuple[str, bytes], tuple[float, CookieCheck]] = {}
 
-    def judge(self, cookie: bytes, client: str, unix_s: float) -> Judgement:
-        """Whether a cookie is a good one of this client's, and the option to answer with."""
-        at_s, judgement = self._judged.get((client, cookie), _NEVER)
-        if not 0 <= unix_s - at_s < _HOLDS_S:
-            if len(self._judged) >= _MOST_JUDGED:
-                self._judged.clear()
-            judgement = self._judge(cookie, pack(client), int(unix_s))
-            self._judged[client, cookie] = unix_s, judgement
-        return judgement
+    def check(self, cookie: bytes, client: str, unix_s: float) -> CookieCheck:
+        """Whether a cookie is valid for this client, and the option for the response."""
+        at_s, result = self._cache.get((client, cookie), _NEVER)
+        if not 0 <= unix_s - at_s < _CACHED_S:
+            if len(self._cache) >= _CACHE_MAX:
+                self._cache.clear()
+            result = self._check(cookie, pack(client), int(unix_s))
+            self._cache[client, cookie] = unix_s, result
+        return result
 
-    def _judge(self, cookie: bytes, address: bytes, unix_s: int) -> Judgement:
+    def _check(self, cookie: bytes, address: bytes, unix_s: int) -> CookieCheck:
         age_s = unix_s - int.from_bytes(cookie[12:16], "big") & 0xFFFFFFFF
         age_s -= (age_s & 1 << 31) << 1  # serial arithmetic (RFC 1982)
         good = (
-            len(cookie) == _WHOLE
+            len(cookie) == _COMPLETE
             and cookie[_CLIENT] == _VERSION[0]
             and -AHEAD_S <= age_s <= OLDEST_S
             and compare_digest(cookie[16:], self._hash(cookie[:16] + address))
@@ -57,21 +57,21 @@ class Cookies:
             return True, _OPTION + cookie
         return good, _OPTION + self.make(cookie[:_CLIENT], address, unix_s)
 
-    def make(self, theirs: bytes, address: bytes, unix_s: int) -> bytes:
-        """A whole cookie, of the client's part and its address."""
-        told = theirs + _VERSION + (unix_s & 0xFFFFFFFF).to_bytes(4, "big")
-        return told + self._hash(told + address)
+    def make(self, client_part: bytes, address: bytes, unix_s: int) -> bytes:
+        """A complete cookie, for the client's part and address."""
+        head = client_part + _VERSION + (unix_s & 0xFFFFFFFF).to_bytes(4, "big")
+        return head + self._hash(head + address)
 
     def _hash(self, data: bytes) -> bytes:
         digest: bytes = siphash24(data, key=self._secret).digest()
         return digest
 
 
-_NEVER: tuple[float, Judgement] = (-math.inf, (False, b""))
+_NEVER: tuple[float, CookieCheck] = (-math.inf, (False, b""))
 
 
 def pack(client: str) -> bytes:
     try:
         return ip_address(client).packed
-    except ValueError:  # any bytes will do that are its own
+    except ValueError:  # any bytes that identify it
         return client.encode()

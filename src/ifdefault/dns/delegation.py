@@ -1,7 +1,7 @@
-"""What a zone should be (Wanted), and what its parent is to say of it: NS records and glue.
+"""Zones by the config (ConfiguredZone), and their delegation: NS records and glue at the parent.
 
-Rules: pure. Of the embedded server's zones all is known; of others' zones only which names of ours
-are in them, and which servers the config names.
+Rules: pure. The embedded server's zones are fully known; of other zones only our names in them, and
+the servers in the config.
 """
 
 from __future__ import annotations
@@ -17,48 +17,50 @@ ZoneLine = tuple[str, str, str]  # owner, type, value
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A zone as the config has it. `zone` "" where it leaves the zone to be found out."""
+class ConfiguredZone:
+    """A zone by the config. `zone` "": not in the config, to be discovered."""
 
     zone: str
     names: tuple[NameConfig, ...] = ()
     embedded: bool = False
     nameservers: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (host, addresses)
-    servers: tuple[Endpoint, ...] = ()  # that the config names, beside those that the DNS does
+    servers: tuple[Endpoint, ...] = ()  # in the config, in addition to the zone's NS records
     port: int = 53
 
 
-def wanted(config: DnsConfig, offers: Sequence[CandidateAddresses]) -> tuple[Wanted, ...]:
-    """Every zone that the config speaks of; names of no zone stand by themselves."""
-    programs = tuple(each.zone for each in config.execs if each.zone)
+def configured_zones(
+    config: DnsConfig, offers: Sequence[CandidateAddresses]
+) -> tuple[ConfiguredZone, ...]:
+    """All zones of the config; a name without a zone is an entry of its own."""
+    programs = tuple(program.zone for program in config.execs if program.zone)
     zone_by_name = {
         name: zone_of(name.name, config.zones) or zone_of(name.name, programs)
         for name in config.names
     }
     embedded = {zone.zone: zone for zone in serve(config, (), offers)}
-    found = []
+    zones = []
     for zone in dict.fromkeys((*config.zones, *programs)):
         names = tuple(name for name in config.names if zone_by_name[name] == zone)
         servers = tuple(s for u in config.updates if u.zone == zone for s in u.servers)
         if own := embedded.get(zone):
-            glue = {n.name: tuple(handed.address for handed in n.addresses) for n in own.names}
+            glue = {n.name: tuple(record.address for record in n.addresses) for n in own.names}
             hosts = tuple((host, glue.get(host, ())) for host in own.nameservers)
             servers += config.server.secondaries
-            found.append(Wanted(zone, names, True, hosts, servers, config.server.port))
+            zones.append(ConfiguredZone(zone, names, True, hosts, servers, config.server.port))
         else:
-            found.append(Wanted(zone, names, servers=servers))
-    found += [Wanted("", (name,)) for name in config.names if not zone_by_name[name]]
-    return tuple(found)
+            zones.append(ConfiguredZone(zone, names, servers=servers))
+    zones += [ConfiguredZone("", (name,)) for name in config.names if not zone_by_name[name]]
+    return tuple(zones)
 
 
-def delegate(zone: Wanted) -> tuple[ZoneLine, ...]:
-    """What the parent is to say of a zone: its NS records, and glue for those within it."""
+def delegate(zone: ConfiguredZone) -> tuple[ZoneLine, ...]:
+    """The records of a zone's delegation: its NS records, and glue for servers within it."""
     hosts = tuple((zone.zone, "NS", f"{host}.") for host, _ in zone.nameservers)
     return hosts + tuple(
         line
-        for host, many in zone.nameservers
+        for host, addresses in zone.nameservers
         if within(host, zone.zone)
-        for line in glue(host, many)
+        for line in glue(host, addresses)
     )
 
 
@@ -67,12 +69,12 @@ def glue(host: str, addresses: Iterable[str]) -> tuple[ZoneLine, ...]:
 
 
 def zone_file(lines: Iterable[ZoneLine]) -> list[str]:
-    """Those lines for a zone file (RFC 1035, 5), wherever in it."""
+    """The lines in zone file format (RFC 1035, 5), independent of $ORIGIN and $TTL."""
     rows = [(f"{owner}.", kind, value) for owner, kind, value in lines]
     width = max((len(owner) for owner, _, _ in rows), default=0)
     return [f"{o:<{width}} {NAMESERVER_TTL_S} IN {kind:<4} {value}" for o, kind, value in rows]
 
 
-def told(lines: Iterable[ZoneLine]) -> str:
-    """The same in one line, for people."""
+def one_line(lines: Iterable[ZoneLine]) -> str:
+    """The records in one line, for display."""
     return "; ".join(f"{owner}. {kind} {value}" for owner, kind, value in lines)

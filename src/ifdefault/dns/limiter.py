@@ -1,8 +1,8 @@
-"""How many answers a network of clients gets that hasn't shown that its addresses are its own.
+"""Response rate limiting for clients without a valid cookie.
 
-Rules: a network is a /24 or a /56, counted a second at a time. Beyond the limit every other answer
-is left out, and every other only says to come over TCP, so that a real client gets through while
-whoever forges addresses hits their owners with less than it sends. Memory is bounded.
+Rules: a network is a /24 or a /56; responses are counted per second. Beyond the limit, every other
+response is dropped, and the rest is truncated, so that real clients get through over TCP, while
+forged queries cause less traffic than they send. Memory is bounded.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from ipaddress import ip_address
 from typing import Literal
 
 LimiterAction = Literal["answer", "truncate", "drop"]
-MOST_CLIENTS = 65_536  # counted at once; if they are more, all are counted anew
+CLIENTS_MAX = 65_536  # counted at the same time; beyond that, all counts are reset
 _PERIOD_S = 1.0
 
 
 class Limiter:
-    """`rate_limit` answers a second; 0 is any number."""
+    """`rate_limit`: responses per second; 0: unlimited."""
 
     __slots__ = ("_by_client", "_by_network", "_end_s", "rate_limit")
 
     def __init__(self, rate_limit: int) -> None:
         self.rate_limit = rate_limit
-        self._by_client: dict[str, list[int]] = {}  # of a network the same list: what is left
+        # the remaining responses; clients of a network share the list
+        self._by_client: dict[str, list[int]] = {}
         self._by_network: dict[str | bytes, list[int]] = {}
         self._end_s = 0.0
 
@@ -30,32 +31,32 @@ class Limiter:
         if not self.rate_limit:
             return "answer"
         if not self._end_s - _PERIOD_S <= now < self._end_s:
-            self._begin(now)
-        left = self._by_client.get(client) or self._meet(client)
-        left[0] -= 1
-        if left[0] >= 0:
+            self._start_period(now)
+        remaining = self._by_client.get(client) or self._register(client)
+        remaining[0] -= 1
+        if remaining[0] >= 0:
             return "answer"
-        return "truncate" if left[0] & 1 else "drop"
+        return "truncate" if remaining[0] & 1 else "drop"
 
-    def _begin(self, now: float) -> None:
+    def _start_period(self, now: float) -> None:
         self._by_client.clear()
         self._by_network.clear()
         self._end_s = now + _PERIOD_S
 
-    def _meet(self, client: str) -> list[int]:
-        if len(self._by_client) >= MOST_CLIENTS:
+    def _register(self, client: str) -> list[int]:
+        if len(self._by_client) >= CLIENTS_MAX:
             self._by_client.clear()
             self._by_network.clear()
-        left = self._by_network.setdefault(network(client), [self.rate_limit])
-        self._by_client[client] = left
-        return left
+        remaining = self._by_network.setdefault(network(client), [self.rate_limit])
+        self._by_client[client] = remaining
+        return remaining
 
 
 def network(client: str) -> str | bytes:
-    """What a client's address shares with its neighbours."""
+    """The network of a client's address."""
     if ":" not in client:
         return client.rpartition(".")[0]
     try:
         return ip_address(client).packed[:7]
-    except ValueError:  # we can't tell who it is, so it is a network of its own
+    except ValueError:  # not an address: a network of its own
         return client

@@ -1,7 +1,7 @@
-"""In which order a name's addresses are handed out, by its policy.
+"""The order of a name's addresses in responses, by its policy.
 
-Rules: a RecordOrder is a cycle of turns, and what to say at each. Whoever follows one cycle gives
-each its due: exactly over a whole cycle, evenly within it. `cycle` gives a new beginning each time.
+Rules: a RecordOrder is a cycle of turns, and the records for each turn. Each address gets its exact
+share over a complete cycle, evenly distributed within it. `cycle` starts a new iteration.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from typing import Any, TypeAlias
 
 from ifdefault.model.dns import AddressRecord, Policy
 
-Turn: TypeAlias = Any  # an int, or a tuple of them: whatever the cycle gives and `take` takes
+Turn: TypeAlias = Any  # an int, or a tuple of them: yielded by a cycle, passed to `take`
 Rdatas: TypeAlias = tuple[bytes, ...]
 BY_ARRIVAL: tuple[Policy, ...] = ("arrival", "arrival-only")
 
 
 @dataclass(frozen=True, slots=True)
 class RecordOrder:
-    """`cycle` makes an endless iterator of turns, `take` tells the data, in order, at a turn."""
+    """`cycle` returns an endless iterator of turns, `take` the ordered data for a turn."""
 
     cycle: Callable[[], Iterator[Turn]]
     take: Callable[[Turn], Rdatas]
 
 
 def order(
-    policy: Policy, handed: Sequence[AddressRecord], rdatas: Rdatas, uplink: str = ""
+    policy: Policy, records: Sequence[AddressRecord], rdatas: Rdatas, uplink: str = ""
 ) -> RecordOrder:
-    """How to hand out the addresses of one family to those whose queries come in by an uplink.
-    Uplinks may share an address."""
-    single = unique(rdatas)
+    """The order of the addresses of one family for queries received by an uplink. `rdatas` are the
+    data of `records`. Uplinks may share an address."""
+    distinct = unique(rdatas)
     if policy == "failover":
-        return fixed(single)
+        return fixed(distinct)
     if policy == "weighted":
-        return weighted(rdatas, [each.weight for each in handed])
+        return weighted(rdatas, [record.weight for record in records])
     if policy in BY_ARRIVAL:
-        pairs = zip(handed, rdatas, strict=True)
-        first = unique(rdata for each, rdata in pairs if each.uplink == uplink)
-        others = tuple(rdata for rdata in single if rdata not in first)
+        pairs = zip(records, rdatas, strict=True)
+        first = unique(rdata for record, rdata in pairs if record.uplink == uplink)
+        others = tuple(rdata for rdata in distinct if rdata not in first)
         return rotation(first) if first and policy == "arrival-only" else rotation(first, others)
-    return rotation(single)
+    return rotation(distinct)
 
 
 def unique(rdatas: Iterable[bytes]) -> Rdatas:
@@ -55,38 +55,38 @@ def fixed(rdatas: Rdatas) -> RecordOrder:
 
 
 def rotation(*groups: Rdatas) -> RecordOrder:
-    """All of them, one group behind the other, each beginning one further at each turn."""
-    some = [group for group in groups if group]
+    """All data, group after group; each group is rotated by one at each turn."""
+    filled = [group for group in groups if group]
 
     def take(turn: Turn) -> Rdatas:
-        turned = [(group, turn % len(group)) for group in some]
+        turned = [(group, turn % len(group)) for group in filled]
         return tuple(rdata for group, at in turned for rdata in group[at:] + group[:at])
 
-    return RecordOrder(partial(cycle, range(lcm(*map(len, some)))), take)
+    return RecordOrder(partial(cycle, range(lcm(*map(len, filled)))), take)
 
 
 def weighted(rdatas: Rdatas, weights: Sequence[int]) -> RecordOrder:
-    """One of them at each turn."""
+    """One datum at each turn."""
     return RecordOrder(lambda: cycle(smooth(weights)), lambda turn: (rdatas[turn],))
 
 
 def smooth(weights: Sequence[int]) -> Iterator[int]:
-    """One cycle of places, each as often as its weight says, spread evenly: whoever is owed most
-    comes next, and pays for all (nginx's smooth weighted round robin)."""
-    whole = gcd(*weights)
-    shares = [weight // whole for weight in weights]
-    total, owed = sum(shares), [0] * len(shares)
+    """One cycle of indexes, each as often as its weight, evenly distributed: smooth weighted round
+    robin, as in nginx."""
+    divisor = gcd(*weights)
+    shares = [weight // divisor for weight in weights]
+    total, credit = sum(shares), [0] * len(shares)
     for _ in range(total):
-        owed = [debt + share for debt, share in zip(owed, shares, strict=True)]
-        best = owed.index(max(owed))
-        owed[best] -= total
+        credit = [value + share for value, share in zip(credit, shares, strict=True)]
+        best = credit.index(max(credit))
+        credit[best] -= total
         yield best
 
 
-def together(orders: Sequence[RecordOrder], say: Callable[[list[Rdatas]], Rdatas]) -> RecordOrder:
-    """Several orders in step: `say` is told what each takes."""
+def combine(orders: Sequence[RecordOrder], merge: Callable[[list[Rdatas]], Rdatas]) -> RecordOrder:
+    """Several orders in step: `merge` gets the data of each for a turn."""
 
     def take(turn: Turn) -> Rdatas:
-        return say([each.take(step) for each, step in zip(orders, turn, strict=True)])
+        return merge([one.take(step) for one, step in zip(orders, turn, strict=True)])
 
-    return RecordOrder(lambda: zip(*(each.cycle() for each in orders), strict=False), take)
+    return RecordOrder(lambda: zip(*(one.cycle() for one in orders), strict=False), take)

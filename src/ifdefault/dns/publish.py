@@ -1,9 +1,8 @@
-"""From the decision to what the DNS is to say: names with the addresses of uplinks that work.
+"""From the decision to the data to publish: names with the addresses of usable uplinks.
 
-Rules: a name never loses its last address of a family: if none of its uplinks is usable, all of
-them are named (fail static). Withdrawal and return are the same step, since nothing is remembered.
-The names of the embedded server's name servers lead to their uplinks, dead or alive, as the
-delegation at the parent does.
+Rules: a name never loses its last address of a family: if none of its uplinks is usable, all are
+published (fail static). The functions are stateless. The embedded server's name servers always have
+the addresses of their uplinks, even if those are down, like the delegation at the parent.
 """
 
 from __future__ import annotations
@@ -22,43 +21,43 @@ from ifdefault.model.dns import (
 )
 from ifdefault.model.health import Decision
 
-DOUBTED_TTL_S = 5  # while an uplink of the name is degraded: it may have to be withdrawn
-NAMESERVER_TTL_S = 3600  # as long-lived as the delegation itself
+DEGRADED_TTL_S = 5  # while an uplink of the name is degraded, as it may be withdrawn soon
+NAMESERVER_TTL_S = 3600  # as long as that of the delegation
 
 
 def publish(
     config: DnsConfig,
     offers: Sequence[CandidateAddresses],
     decision: Decision,
-    doubted: Collection[str],
+    degraded: Collection[str],
 ) -> tuple[Published, ...]:
-    """What to say of each name. `doubted` are uplinks that work badly."""
-    return tuple(_name(name, offers, decision, doubted) for name in config.names)
+    """The data of each name. `degraded`: names of uplinks in that state."""
+    return tuple(_name(name, offers, decision, degraded) for name in config.names)
 
 
 def _name(
     name: NameConfig,
     offers: Sequence[CandidateAddresses],
     decision: Decision,
-    doubted: Collection[str],
+    degraded: Collection[str],
 ) -> Published:
-    mine = [o for o in offers if name.uplinks is None or o.uplink in name.uplinks]
-    in_doubt = any(offer.uplink in doubted for offer in mine)
+    own = [o for o in offers if name.uplinks is None or o.uplink in name.uplinks]
+    is_degraded = any(offer.uplink in degraded for offer in own)
     addresses: list[AddressRecord] = []
     for family in FAMILIES:
-        found = [handed for offer in mine for handed in _handed(offer, family)]
+        records = [record for offer in own for record in _records(offer, family)]
         usable = decision.usable_in(family)
-        kept = [handed for handed in found if handed.uplink in usable] or found
-        place = {uplink: at for at, uplink in enumerate(decision.ranking(family))}
-        kept.sort(key=lambda handed: place.get(handed.uplink, len(place)))
-        addresses += kept[:1] if name.policy == "failover" else kept
-    ttl = min(name.ttl, DOUBTED_TTL_S) if in_doubt else name.ttl
+        published = [record for record in records if record.uplink in usable] or records
+        ranks = {uplink: rank for rank, uplink in enumerate(decision.ranking(family))}
+        published.sort(key=lambda record: ranks.get(record.uplink, len(ranks)))
+        addresses += published[:1] if name.policy == "failover" else published
+    ttl = min(name.ttl, DEGRADED_TTL_S) if is_degraded else name.ttl
     return Published(name.name, name.policy, ttl, tuple(addresses), name.records)
 
 
-def _handed(offer: CandidateAddresses, family: Family) -> list[AddressRecord]:
-    found = [AddressRecord(offer.uplink, address, offer.weight) for address in offer.addresses]
-    return [handed for handed in found if handed.family == family]
+def _records(offer: CandidateAddresses, family: Family) -> list[AddressRecord]:
+    records = [AddressRecord(offer.uplink, address, offer.weight) for address in offer.addresses]
+    return [record for record in records if record.family == family]
 
 
 # --- the embedded server's zones ----------------------------------------------------------
@@ -67,7 +66,7 @@ def _handed(offer: CandidateAddresses, family: Family) -> list[AddressRecord]:
 def serve(
     config: DnsConfig, published: Sequence[Published], offers: Sequence[CandidateAddresses]
 ) -> tuple[Zone, ...]:
-    """The zones whole, but for their serial, which is 0."""
+    """The complete zones of the embedded server; their serial is 0."""
     return tuple(_zone(zone, config, published, offers) for zone in config.server.zones)
 
 
@@ -82,7 +81,7 @@ def _zone(
             nameserver(offer.uplink, zone),
             "rotate",
             NAMESERVER_TTL_S,
-            tuple(handed for family in FAMILIES for handed in _handed(offer, family)),
+            tuple(record for family in FAMILIES for record in _records(offer, family)),
         )
         for offer in offers
         if offer.addresses
@@ -91,27 +90,29 @@ def _zone(
         zone,
         0,
         config.server.contact or f"hostmaster.{zone}",
-        (*(each.name for each in own), *config.server.nameservers),
-        (*held(config, published, zone), *own),
+        (*(server.name for server in own), *config.server.nameservers),
+        (*names_in_zone(config, published, zone), *own),
     )
 
 
 def nameserver(uplink: str, zone: str) -> str:
-    """The name of the name server that is reached by an uplink."""
+    """The name of the name server on an uplink."""
     return f"ns-{uplink}.{zone}"
 
 
-def held(config: DnsConfig, published: Sequence[Published], zone: str) -> tuple[Published, ...]:
-    """The names that belong to a zone: a delegated zone inside it has its own."""
-    return tuple(each for each in published if zone_of(each.name, config.zones) == zone)
+def names_in_zone(
+    config: DnsConfig, published: Sequence[Published], zone: str
+) -> tuple[Published, ...]:
+    """The names in a zone, without those in configured zones below it."""
+    return tuple(name for name in published if zone_of(name.name, config.zones) == zone)
 
 
 # --- serials ------------------------------------------------------------------------------
 
 
 def next_serial(last: int | None, now_s: float) -> int:
-    """The serial after `last`: the time where that is later by RFC 1982, else one more. So it only
-    grows, though the clock may jump, and though `last` may be forgotten. `now_s`: the epoch's."""
+    """The serial after `last`: Unix time `now_s` if that is greater by RFC 1982, otherwise one
+    more. So it increases even if the clock jumps or `last` is lost."""
     clock = int(now_s) % (1 << 32)
     if last is None:
         return clock or 1

@@ -1,8 +1,8 @@
-"""What a query asks, as it came off the wire.
+"""Parse queries.
 
-Rules: everything is read, to the last byte, before anything is believed; what is wrong ends in a
-`fault`, never in an exception. Strict, as Knot and NSD are: no pointer in the question, nothing
-behind the last record, no answer in a query, and a second OPT, or one with an owner, is a fault.
+Rules: a query is parsed to its last byte before any of it is used; errors set `fault`, and never
+raise an exception. Strict like Knot and NSD: compression pointers in the question, data after the
+last record, answers in a query, and a second OPT, or one with an owner, are faults.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from ifdefault.dns import wire
 
 NSID, COOKIE = 3, 10  # EDNS options
-CLIENT_COOKIE, LEAST_COOKIE, MOST_COOKIE = 8, 16, 40  # bytes (RFC 7873, 4)
+CLIENT_COOKIE, COOKIE_MIN, COOKIE_MAX = 8, 16, 40  # bytes (RFC 7873, 4)
 _DO = 0x8000
-_TSIG_TIMES = 10  # bytes of time, fudge and length of the MAC, behind the algorithm
+_TSIG_TIMES = 10  # bytes of time, fudge and MAC length, after the algorithm
 
 
 @dataclass(frozen=True, slots=True)
 class Edns:
-    """An OPT record (RFC 6891). `cookie` b"" is none; `alone`: it holds no option but a cookie."""
+    """An OPT record (RFC 6891). `cookie` b"": none; `alone`: it has no option except a cookie."""
 
     size: int
     version: int
@@ -31,8 +31,9 @@ class Edns:
 
 @dataclass(frozen=True, slots=True)
 class ParsedQuery:
-    """A query. `question` is as it came, b"" if there is none to be read; `name` is that in lower
-    case; `serial` that of an IXFR's client; `refusal` the TSIG record that refuses its TSIG."""
+    """A query. `question`: its bytes, b"" if it is missing or malformed; `name`: in lower case;
+    `serial`: the client's, in IXFR; `refusal`: the TSIG record of a response that rejects the
+    query's TSIG; `fault`: the response code of an error."""
 
     flags: int
     name: bytes = b""
@@ -50,27 +51,27 @@ class ParsedQuery:
 
 
 def parse(message: bytes) -> ParsedQuery | None:
-    """What is asked; None if nothing is: it is no whole header, or a response."""
+    """The query; None if the header is incomplete, or the message is a response."""
     if len(message) < wire.HEADER.size:
         return None
     _, flags, questions, answers, authorities, others = wire.HEADER.unpack_from(message)
     if flags & wire.QR:
         return None
     if flags & wire.OPCODE:
-        return ParsedQuery(flags)  # its sections may mean anything
+        return ParsedQuery(flags)  # the meaning of the sections is unknown
     name, kind, class_, end = b"", 0, 0, wire.HEADER.size
     question = b""
     try:
         if questions > 1:
-            raise wire.BadWire("more than one question")
+            raise wire.WireError("more than one question")
         if questions:
             name, kind, class_, end = _question(message)
             question = message[wire.HEADER.size : end]
         if answers or (authorities and kind != wire.IXFR):
-            raise wire.BadWire("an answer in a query")
+            raise wire.WireError("an answer in a query")
         serial, end = _serial(message, authorities, end)
         edns, refusal = _additional(message, others, end)
-    except wire.BadWire:
+    except wire.WireError:
         return ParsedQuery(flags, name, kind, class_, question, fault=wire.FORMERR)
     return ParsedQuery(flags, name, kind, class_, question, edns, serial, refusal)
 
@@ -79,20 +80,20 @@ def _question(message: bytes) -> tuple[bytes, int, int, int]:
     start = at = wire.HEADER.size
     try:
         while size := message[at]:
-            if size > wire.MOST_LABEL:
-                raise wire.BadWire("a pointer in a question")
+            if size > wire.LABEL_MAX:
+                raise wire.WireError("pointer in the question")
             at += 1 + size
         at += 1
-        if at - start > wire.MOST_NAME or at + 4 > len(message):
-            raise wire.BadWire("no whole question")
+        if at - start > wire.NAME_MAX or at + 4 > len(message):
+            raise wire.WireError("incomplete question")
         kind, class_ = wire.TWO.unpack_from(message, at)
     except IndexError:
-        raise wire.BadWire("a name without an end") from None
+        raise wire.WireError("unterminated name") from None
     return message[start:at].lower(), kind, class_, at + 4
 
 
 def _serial(message: bytes, count: int, at: int) -> tuple[int | None, int]:
-    """The serial in the SOA that an IXFR's client has (RFC 1995, 3)."""
+    """The serial of the client's SOA in IXFR (RFC 1995, 3), and the end of the section."""
     serial = None
     for _ in range(count):
         _, kind, _, _, rdata, at = wire.read_record(message, at)
@@ -105,19 +106,19 @@ def _additional(message: bytes, count: int, at: int) -> tuple[Edns | None, bytes
     edns, refusal = None, b""
     for _ in range(count):
         if refusal:
-            raise wire.BadWire("something behind a TSIG")
+            raise wire.WireError("record after TSIG")
         start = at
         owner, kind, class_, ttl, rdata, at = wire.read_record(message, at)
         if kind == wire.OPT:
-            if edns or message[start]:  # by its byte: a pointer to a root is none
-                raise wire.BadWire("a second OPT, or one with an owner")
+            if edns or message[start]:  # the byte itself: a pointer to a root isn't accepted
+                raise wire.WireError("a second OPT, or one with an owner")
             edns = _edns(class_, ttl, rdata)
         elif kind == wire.TSIG:
             if class_ != wire.ANY or ttl:
-                raise wire.BadWire("no TSIG")
+                raise wire.WireError("malformed TSIG")
             refusal = _refusal(owner, rdata)
     if at != len(message):
-        raise wire.BadWire("something behind the end")
+        raise wire.WireError("trailing data")
     return edns, refusal
 
 
@@ -125,17 +126,17 @@ def _edns(size: int, ttl: int, rdata: bytes) -> Edns:
     cookie, wants_nsid, count, at = b"", False, 0, 0
     while at < len(rdata):
         if at + 4 > len(rdata):
-            raise wire.BadWire("half an option")
+            raise wire.WireError("truncated option")
         code, length = wire.TWO.unpack_from(rdata, at)
         value = rdata[at + 4 : at + 4 + length]
         if len(value) < length:
-            raise wire.BadWire("half an option")
+            raise wire.WireError("truncated option")
         at += 4 + length
         count += 1
         wants_nsid |= code == NSID
         if code == COOKIE and not cookie:  # of several the first counts (RFC 7873, 5.2)
-            if length != CLIENT_COOKIE and not LEAST_COOKIE <= length <= MOST_COOKIE:
-                raise wire.BadWire("no cookie")
+            if length != CLIENT_COOKIE and not COOKIE_MIN <= length <= COOKIE_MAX:
+                raise wire.WireError("malformed cookie")
             cookie = value
     alone = count == bool(cookie)
     version, flags = ttl >> 16 & 0xFF, ttl & 0xFFFF
@@ -143,11 +144,11 @@ def _edns(size: int, ttl: int, rdata: bytes) -> Edns:
 
 
 def _refusal(owner: bytes, rdata: bytes) -> bytes:
-    """The TSIG that says that a key isn't known, unsigned (RFC 8945, 5.2.1 and 5.3.2)."""
+    """The unsigned TSIG of a BADKEY response (RFC 8945, 5.2.1 and 5.3.2)."""
     _, at = wire.read_name(rdata, 0)
     end = at + _TSIG_TIMES + int.from_bytes(rdata[at + 8 : at + _TSIG_TIMES], "big")
     if len(rdata) < end + 6 or len(rdata) != end + 6 + int.from_bytes(rdata[end + 4 :][:2], "big"):
-        raise wire.BadWire("no TSIG")
+        raise wire.WireError("malformed TSIG")
     error = wire.BADKEY.to_bytes(2, "big")
-    told = rdata[: at + 8] + b"\0\0" + rdata[end : end + 2] + error + b"\0\0"
-    return owner + wire.FIXED.pack(wire.TSIG, wire.ANY, 0, len(told)) + told
+    response = rdata[: at + 8] + b"\0\0" + rdata[end : end + 2] + error + b"\0\0"
+    return owner + wire.FIXED.pack(wire.TSIG, wire.ANY, 0, len(response)) + response

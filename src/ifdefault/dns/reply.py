@@ -1,8 +1,7 @@
-"""What is to be said to a query: which records, in which section.
+"""The sections of the response to a query.
 
-Rules: it depends on the query and the table alone; what the turn changes is in the last set of the
-answer. What another server may be asked for isn't added (minimal answers), but for the addresses of
-name servers that were asked for.
+Rules: they depend only on the query and the table; the turn only affects the last set of the
+answer. Responses are minimal, except for the addresses of name servers in the answer.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ from dataclasses import dataclass
 
 from ifdefault.dns import wire
 from ifdefault.dns.query import ParsedQuery
-from ifdefault.dns.table import APEX_TTL, Set, Table, ZoneNode
+from ifdefault.dns.table import APEX_TTL, RecordSet, Table, ZoneNode
 
-MOST_CNAMES = 8  # of a chain, in one answer; a resolver asks for the rest
-_META = frozenset({wire.OPT, *range(128, 256)}) - {wire.ANY}  # types that no record can have
-_MINIMAL = Set(wire.HINFO, APEX_TTL, (b"\7RFC8482\0",))  # RFC 8482, 4.2
+CNAMES_MAX = 8  # of a chain in one response; a resolver queries the rest
+_META = frozenset({wire.OPT, *range(128, 256)}) - {wire.ANY}  # types of queries only
+_MINIMAL = RecordSet(wire.HINFO, APEX_TTL, (b"\7RFC8482\0",))  # RFC 8482, 4.2
 
-Owned = tuple[bytes, Set]
+Owned = tuple[bytes, RecordSet]
 
 
 @dataclass(frozen=True, slots=True)
 class Sections:
-    """Sets with their owners, by section."""
+    """The sets with their owners, by section."""
 
     rcode: int = wire.NOERROR
     authoritative: bool = False
@@ -31,34 +30,34 @@ class Sections:
     additional: tuple[Owned, ...] = ()
 
 
-def reply(asked: ParsedQuery, table: Table, may_transfer: bool | None = None) -> Sections:
-    """What there is to say to any query; `may_transfer` None: it came over UDP. To a transfer that
-    is allowed it is the SOA, as if nothing had changed since."""
-    if asked.opcode:
+def reply(query: ParsedQuery, table: Table, may_transfer: bool | None = None) -> Sections:
+    """The sections for any query. `may_transfer` None: received over UDP. For a permitted transfer
+    they have the SOA only, as if the client's copy were current."""
+    if query.opcode:
         return Sections(wire.NOTIMP)
-    if asked.fault:
-        return Sections(asked.fault)
-    if asked.refusal:  # who signs to us has checked it before; we know no key
+    if query.fault:
+        return Sections(query.fault)
+    if query.refusal:  # valid signatures were removed before (dns.secondaries)
         return Sections(wire.NOTAUTH)
-    if asked.edns and asked.edns.version:
+    if query.edns and query.edns.version:
         return Sections(wire.BADVERS)
-    if not asked.question:  # with a cookie it asks for ours (RFC 7873, 5.4)
-        return Sections(wire.NOERROR if asked.edns and asked.edns.cookie else wire.FORMERR)
-    if asked.class_ != wire.IN:
+    if not query.question:  # with a cookie, it requests a server cookie (RFC 7873, 5.4)
+        return Sections(wire.NOERROR if query.edns and query.edns.cookie else wire.FORMERR)
+    if query.class_ != wire.IN:
         return Sections(wire.REFUSED)
-    if asked.type in (wire.AXFR, wire.IXFR):
-        return _transfer(asked, table, may_transfer)
-    if asked.type in _META:  # as BIND says
-        return Sections(wire.NOTIMP if asked.type in (wire.MAILA, wire.MAILB) else wire.FORMERR)
-    return look_up(table, asked.name, asked.type)
+    if query.type in (wire.AXFR, wire.IXFR):
+        return _transfer(query, table, may_transfer)
+    if query.type in _META:  # like BIND
+        return Sections(wire.NOTIMP if query.type in (wire.MAILA, wire.MAILB) else wire.FORMERR)
+    return look_up(table, query.name, query.type)
 
 
-def _transfer(asked: ParsedQuery, table: Table, may_transfer: bool | None) -> Sections:
-    """Over UDP IXFR's client learns whether to come over TCP (RFC 1995, 2); AXFR isn't defined
-    there (RFC 5936, 4.2)."""
-    node = table.nodes.get(asked.name)
-    lacking = asked.serial is None if asked.type == wire.IXFR else may_transfer is None
-    if lacking:
+def _transfer(query: ParsedQuery, table: Table, may_transfer: bool | None) -> Sections:
+    """Over UDP, IXFR tells the client whether to use TCP (RFC 1995, 2); AXFR isn't defined there
+    (RFC 5936, 4.2)."""
+    node = table.nodes.get(query.name)
+    is_incomplete = query.serial is None if query.type == wire.IXFR else may_transfer is None
+    if is_incomplete:
         return Sections(wire.FORMERR)
     if node is None or node.name != node.apex.name:
         return Sections(wire.NOTAUTH)
@@ -68,36 +67,36 @@ def _transfer(asked: ParsedQuery, table: Table, may_transfer: bool | None) -> Se
 
 
 def look_up(table: Table, name: bytes, kind: int) -> Sections:
-    """The records of a type at a name, behind the aliases that lead there."""
+    """The records of a type at a name, preceded by the CNAMEs that lead there."""
     answer: list[Owned] = []
     while found := table.find(name):
         apex, node = found
         if node is None:
-            rcode, nothing = wire.NXDOMAIN, ((apex.name, apex.absence),)
-            return Sections(rcode, True, tuple(answer), nothing)
+            rcode, authority = wire.NXDOMAIN, ((apex.name, apex.negative_soa),)
+            return Sections(rcode, True, tuple(answer), authority)
         alias = node.sets.get(wire.CNAME)
         if alias and kind not in (wire.CNAME, wire.ANY):
             answer.append((name, alias))
             name = alias.all[0]
-            if len(answer) < MOST_CNAMES and all(name != owner for owner, _ in answer):
+            if len(answer) < CNAMES_MAX and all(name != owner for owner, _ in answer):
                 continue
             break
-        if it := _set(node, kind):
-            answer.append((name, it))
-            return Sections(wire.NOERROR, True, tuple(answer), (), _glue(table, it))
-        return Sections(wire.NOERROR, True, tuple(answer), ((apex.name, apex.absence),))
+        if records := _set(node, kind):
+            answer.append((name, records))
+            return Sections(wire.NOERROR, True, tuple(answer), (), _glue(table, records))
+        return Sections(wire.NOERROR, True, tuple(answer), ((apex.name, apex.negative_soa),))
     return Sections(wire.NOERROR, True, tuple(answer)) if answer else Sections(wire.REFUSED)
 
 
-def _set(node: ZoneNode, kind: int) -> Set | None:
+def _set(node: ZoneNode, kind: int) -> RecordSet | None:
     if kind == wire.ANY and node.sets:
-        return node.sets.get(wire.CNAME, _MINIMAL)  # RFC 8482 leaves aliases as they are
+        return node.sets.get(wire.CNAME, _MINIMAL)  # RFC 8482 returns CNAMEs as usual
     return node.sets.get(kind)
 
 
-def _glue(table: Table, it: Set) -> tuple[Owned, ...]:
-    if it.kind != wire.NS:
+def _glue(table: Table, servers: RecordSet) -> tuple[Owned, ...]:
+    if servers.kind != wire.NS:
         return ()
-    nodes = [(name, node.sets) for name in it.all if (node := table.nodes.get(name))]
+    nodes = [(name, node.sets) for name in servers.all if (node := table.nodes.get(name))]
     kinds = (wire.A, wire.AAAA)
     return tuple((name, sets[kind]) for name, sets in nodes for kind in kinds if kind in sets)

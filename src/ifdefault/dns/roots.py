@@ -1,6 +1,6 @@
-"""The servers of the root, where everybody's lookups begin (https://www.iana.org/domains/root/servers).
+"""The root servers (https://www.iana.org/domains/root/servers).
 
-Rules: as of 2023, when b's changed last; a resolver would ask them for the newest list, we don't.
+Rules: as of 2023, when b changed. Unlike a resolver, we don't query them for the current list.
 """
 
 from __future__ import annotations

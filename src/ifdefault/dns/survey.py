@@ -1,10 +1,11 @@
-"""Ask the DNS as a resolver would: from the root's servers down, then every server of a zone.
+"""Query the DNS like a resolver: from the root servers down, then every server of a zone.
 
     root ──refers──> net ──refers──> example.net ──refers──> www.example.net: each of its servers,
                                                               over each uplink, by UDP and TCP
 
-Rules: whoever drives an `Asking` puts each batch of questions, all at once, and hands the replies
-back in their order. Nothing is judged here. Names are canonical; "" is the root.
+Rules: pure; the caller drives a generator (`Queries`): it sends each batch of questions at the same
+time, and returns the replies in order. Problems are found by `dns.diagnose`. Names are canonical;
+"" is the root.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from ifdefault.dns.delegation import Wanted
+from ifdefault.dns.delegation import ConfiguredZone
 from ifdefault.model.address import family_of
 from ifdefault.model.dns import within, zone_of
 
 T = TypeVar("T")
 
-_AT_ONCE = 3  # servers that are asked for the same, of whom the first good reply counts
-_MOST_BATCHES = 4
-_MOST_LINKS = 8  # of a chain of CNAMEs
-_MOST_DEPTH = 4  # name servers whose addresses depend on others whose addresses …
+_AT_ONCE = 3  # servers queried at the same time, of which the first good reply counts
+_BATCHES_MAX = 4
+_CNAMES_MAX = 8  # of a chain
+_DEPTH_MAX = 4  # of lookups of name servers whose addresses need further lookups
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`uplink` "" is whichever way the host takes."""
+    """A query to a server. `uplink` "": by the host's own routing."""
 
     address: str
     name: str
@@ -40,7 +41,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Rrset:
-    """Records of one name and type. Names in `values` are canonical, the rest is as dig prints."""
+    """Records of one name and type. Names in `values` are canonical, other data as in dig."""
 
     name: str
     ttl: int
@@ -50,8 +51,8 @@ class Rrset:
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """What came of a question. `error` says why there is no response; if `is_local`, for a
-    reason of this host's own, which says nothing of the server or the uplink."""
+    """The response to a question, or `error` if there is none; `is_local`: the error is this
+    host's, and not evidence about the server or the uplink."""
 
     error: str = ""
     is_local: bool = False
@@ -64,9 +65,9 @@ class QueryResult:
 
     @property
     def is_good(self) -> bool:
-        """Whether somebody who knows says that this is so, or that there is no such thing."""
-        known = self.code in ("NOERROR", "NXDOMAIN")
-        return not self.error and self.authoritative and known
+        """Whether this is an authoritative answer, positive or negative."""
+        valid = self.code in ("NOERROR", "NXDOMAIN")
+        return not self.error and self.authoritative and valid
 
     @property
     def soa(self) -> Rrset | None:
@@ -76,20 +77,20 @@ class QueryResult:
         return next((r for r in self.answer if (r.name, r.type) == (name, kind)), None)
 
     def referral(self, zone: str, name: str) -> Rrset | None:
-        """The NS records of a zone below that holds a name; those of others are no referral."""
+        """The NS records of a delegation below `zone` that encloses `name`, if there are any."""
         if self.error or self.code != "NOERROR" or self.answer:
             return None
         below = (r for r in self.authority if r.type == "NS" and r.name != zone)
         return next((r for r in below if within(name, r.name) and _under(r.name, zone)), None)
 
 
-Asking = Generator[tuple[Question, ...], tuple[QueryResult, ...], T]
+Queries = Generator[tuple[Question, ...], tuple[QueryResult, ...], T]
 Exchange = tuple[Question, QueryResult]
 
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """What a parent says of a zone. `glue`: the addresses of name servers that it gives along."""
+    """A delegation at the parent. `glue`: the name servers' addresses in the referral."""
 
     zone: str
     parent: str
@@ -103,7 +104,7 @@ class Delegation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the way down: who of a zone's servers was asked, and what it told."""
+    """One referral: the server of a zone that was queried, and the result (`told`, for display)."""
 
     zone: str
     host: str
@@ -115,7 +116,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ReferralEnd:
-    """Where referrals end: the last zone, and what its server says; None if none of them does."""
+    """The end of referrals: the last zone, and the reply of its server; None if none replied."""
 
     zone: str
     reply: QueryResult | None
@@ -123,23 +124,23 @@ class ReferralEnd:
 
 @dataclass(frozen=True, slots=True)
 class ZoneServer:
-    """A server that should know a zone. `host` "" is one that the config alone names."""
+    """A server that should serve a zone. `host` "": it is only in the config."""
 
     host: str
     address: str
     port: int = 53
 
     def __str__(self) -> str:
-        where = self.address + (f" port {self.port}" if self.port != 53 else "")
-        return where if self.host in ("", self.address) else f"{self.host} ({where})"
+        address = self.address + (f" port {self.port}" if self.port != 53 else "")
+        return address if self.host in ("", self.address) else f"{self.host} ({address})"
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneSurvey:
-    """All that was asked about a zone, and answered. `signed`: the parent says that it is."""
+    """All queries about a zone, and their results. `signed`: the parent has a DS record."""
 
-    wanted: Wanted
-    zone: str  # what `wanted` names, or leaves to be found out
+    wanted: ConfiguredZone
+    zone: str  # of `wanted`, or discovered
     steps: tuple[Step, ...]
     end: ReferralEnd
     delegation: Delegation | None
@@ -148,28 +149,28 @@ class ZoneSurvey:
     signed: bool = False
 
     def replies(self, server: ZoneServer, name: str, kind: str) -> list[Exchange]:
-        asked = (server.address, server.port, name, kind)
+        key = (server.address, server.port, name, kind)
         return [
             (question, reply)
             for question, reply in self.exchanges
-            if (question.address, question.port, question.name, question.type) == asked
+            if (question.address, question.port, question.name, question.type) == key
         ]
 
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A name that isn't ours and may lead here: its CNAMEs, and where they end."""
+    """A name of another zone that should lead here: its CNAMEs, and their target."""
 
     name: str
     steps: tuple[Step, ...]
     links: tuple[Rrset, ...]
     target: str
     addresses: tuple[Rrset, ...]
-    told: str  # why there are none
+    told: str  # why there are no addresses, for display
 
 
 class Survey:
-    """Remembers delegations and addresses, so that nobody is asked twice."""
+    """Queries the DNS. Delegations and addresses are cached, so that nothing is queried twice."""
 
     def __init__(
         self,
@@ -177,8 +178,8 @@ class Survey:
         ways: Mapping[int, Sequence[str]],
         own: Iterable[str] = (),
     ) -> None:
-        """`roots`: (host, address); `ways`: the uplinks that work, by family; `own`: addresses of
-        this host, which can't be reached from itself by way of an uplink."""
+        """`roots`: (host, address); `ways`: the usable uplinks by family; `own`: addresses of this
+        host, which it can't reach through an uplink."""
         pairs = tuple(roots)
         glue = tuple(
             Rrset(host, 0, "AAAA" if ":" in address else "A", (address,)) for host, address in pairs
@@ -189,74 +190,76 @@ class Survey:
         self._own = frozenset(own)
         self._resolved: dict[str, tuple[str, ...]] = {}
 
-    # --- the way down ---------------------------------------------------------------------
+    # --- referrals ------------------------------------------------------------------------
 
-    def reach(self, name: str, kind: str, steps: list[Step], depth: int = 0) -> Asking[ReferralEnd]:
-        """Follow referrals until a server answers by itself. Each leads further down."""
+    def follow_referrals(
+        self, name: str, kind: str, steps: list[Step], depth: int = 0
+    ) -> Queries[ReferralEnd]:
+        """Follow referrals until a server answers. Each referral leads further down."""
         zone = zone_of(name, tuple(self._delegations))
         while True:
-            reply = yield from self._ask_any(zone, name, kind, steps, depth)
+            reply = yield from self._query_any(zone, name, kind, steps, depth)
             cut = reply.referral(zone, name) if reply else None
             if reply is None or cut is None:
                 return ReferralEnd(zone, reply)
-            near = [r for r in reply.additional if r.name in cut.values]
-            glue = tuple(r for r in near if r.type in ("A", "AAAA"))
+            additional = [r for r in reply.additional if r.name in cut.values]
+            glue = tuple(r for r in additional if r.type in ("A", "AAAA"))
             self._delegations[cut.name] = Delegation(cut.name, zone, cut.ttl, cut.values, glue)
             zone = cut.name
 
-    def _ask_any(
+    def _query_any(
         self, zone: str, name: str, kind: str, steps: list[Step], depth: int
-    ) -> Asking[QueryResult | None]:
-        """Ask servers of a zone, some at a time, until one refers or knows."""
+    ) -> Queries[QueryResult | None]:
+        """Query servers of a zone in batches until one answers or refers."""
         servers = yield from self._servers(self._delegations[zone], depth)
         failed = ""
-        for batch in islice(self._attempts(servers), _MOST_BATCHES):
+        for batch in islice(self._attempts(servers), _BATCHES_MAX):
             replies = yield tuple(Question(s.address, name, kind, way) for s, way in batch)
             for (server, way), reply in zip(batch, replies, strict=True):
                 cut = reply.referral(zone, name)
                 if reply.is_good or cut:
-                    by = (server.host, server.address, way)
-                    steps.append(Step(zone, *by, reply.took_ms, _told(reply, cut)))
+                    route = (server.host, server.address, way)
+                    steps.append(Step(zone, *route, reply.took_ms, _result_text(reply, cut)))
                     self._prefer(family_of(server.address), way)
                     return reply
-                failed = f"{server}: {reply.error or _lame(reply)}"
-        told = f"no server answers; the last one, {failed}" if failed else "no server to ask"
-        steps.append(Step(zone, "", "", "", 0.0, told))
+                failed = f"{server}: {reply.error or _lame_text(reply)}"
+        text = f"no server answers; last error: {failed}" if failed else "no server to query"
+        steps.append(Step(zone, "", "", "", 0.0, text))
         return None
 
     def _attempts(self, servers: Sequence[ZoneServer]) -> Iterator[list[tuple[ZoneServer, str]]]:
-        """Some servers by the first way of their family, then by the next, then others: a dead
-        way is waited for but once, since what worked goes first from then on."""
+        """Batches: some servers by the first way of their family, then by the next, then other
+        servers. A way that works becomes the first, so that others time out only once."""
         for at in range(0, len(servers), _AT_ONCE):
-            some = [(s, self._ways_to(s.address)) for s in servers[at : at + _AT_ONCE]]
-            for turn in range(max(len(ways) for _, ways in some)):
-                yield [(server, ways[turn]) for server, ways in some if turn < len(ways)]
+            batch = [(s, self._ways_to(s.address)) for s in servers[at : at + _AT_ONCE]]
+            for turn in range(max(len(ways) for _, ways in batch)):
+                yield [(server, ways[turn]) for server, ways in batch if turn < len(ways)]
 
     def _prefer(self, family: int, way: str) -> None:
         ways = self._ways.get(family, ())
         self._ways[family] = tuple(sorted(ways, key=lambda other: other != way))
 
-    def _servers(self, delegation: Delegation, depth: int) -> Asking[list[ZoneServer]]:
-        """Those with glue; only where there is none the others' addresses are looked up."""
-        found = [ZoneServer(h, a) for h in delegation.hosts for a in delegation.glue_of(h)]
-        if not found and depth < _MOST_DEPTH:
+    def _servers(self, delegation: Delegation, depth: int) -> Queries[list[ZoneServer]]:
+        """The servers with glue; without any glue, look up the servers' addresses."""
+        servers = [ZoneServer(h, a) for h in delegation.hosts for a in delegation.glue_of(h)]
+        if not servers and depth < _DEPTH_MAX:
             for host in delegation.hosts:
                 addresses = yield from self.resolve(host, depth + 1)
-                found += [ZoneServer(host, address) for address in addresses]
-                if found:
+                servers += [ZoneServer(host, address) for address in addresses]
+                if servers:
                     break
-        return found
+        return servers
 
-    def resolve(self, host: str, depth: int = 0) -> Asking[tuple[str, ...]]:
+    def resolve(self, host: str, depth: int = 0) -> Queries[tuple[str, ...]]:
         """All addresses of a name server."""
         if host not in self._resolved:
-            self._resolved[host] = ()  # for whom it depends on itself
-            found: list[str] = []
+            self._resolved[host] = ()  # if the lookup depends on itself
+            addresses: list[str] = []
             for kind in ("A", "AAAA"):
-                end = yield from self.reach(host, kind, [], depth)
+                end = yield from self.follow_referrals(host, kind, [], depth)
                 rrset = end.reply.find(host, kind) if end.reply else None
-                found += rrset.values if rrset else ()
-            self._resolved[host] = tuple(found)
+                addresses += rrset.values if rrset else ()
+            self._resolved[host] = tuple(addresses)
         return self._resolved[host]
 
     def _ways_to(self, address: str) -> Sequence[str]:
@@ -264,11 +267,11 @@ class Survey:
 
     # --- a zone ---------------------------------------------------------------------------
 
-    def zone(self, wanted: Wanted) -> Asking[ZoneSurvey]:
-        """Ask all servers that should know a zone: those that the parent names, those that they
-        name, and those of the config."""
+    def zone(self, wanted: ConfiguredZone) -> Queries[ZoneSurvey]:
+        """Query all servers that should serve a zone: those of the delegation, of the zone's own NS
+        records, and of the config."""
         steps: list[Step] = []
-        end = yield from self.reach(wanted.zone or wanted.names[0].name, "SOA", steps)
+        end = yield from self.follow_referrals(wanted.zone or wanted.names[0].name, "SOA", steps)
         soa = end.reply.soa if end.reply else None
         zone = wanted.zone or (soa.name if soa else end.zone)
         delegation = self._delegations.get(zone)
@@ -279,100 +282,102 @@ class Survey:
             servers |= dict.fromkeys(ZoneServer(host, address) for address in addresses)
         known = {server.address for server in servers}
         named = [
-            ZoneServer(host, a, wanted.port) for host, many in wanted.nameservers for a in many
+            ZoneServer(host, address, wanted.port)
+            for host, addresses in wanted.nameservers
+            for address in addresses
         ]
-        named += [ZoneServer("", each.address, each.port) for each in wanted.servers]
+        named += [ZoneServer("", endpoint.address, endpoint.port) for endpoint in wanted.servers]
         servers |= dict.fromkeys(s for s in named if s.address not in known)
         if delegation is None and end.reply and end.reply.find(zone, "SOA"):
-            # the parent's server has the zone as well, and so tells no delegation
+            # the parent's server serves the zone as well, and so returns no referral
             last = ZoneServer(steps[-1].host, steps[-1].address)
             servers = {last: None, **servers}
-        exchanges = yield from self._examine(zone, servers)
+        exchanges = yield from self._query_servers(zone, servers)
         hosts = {h for _, r in exchanges if (ns := r.find(zone, "NS")) for h in ns.values}
         new: dict[ZoneServer, None] = {}
         for host in sorted(hosts - {server.host for server in servers}):
             addresses = yield from self.resolve(host)
-            told = (ZoneServer(host, address) for address in addresses)
-            new |= dict.fromkeys(s for s in told if s not in servers)
-        exchanges += yield from self._examine(zone, new)
+            found = (ZoneServer(host, address) for address in addresses)
+            new |= dict.fromkeys(s for s in found if s not in servers)
+        exchanges += yield from self._query_servers(zone, new)
         servers |= new
-        exchanges += yield from self._look_up(wanted, zone, hosts, exchanges)
+        exchanges += yield from self._query_addresses(wanted, zone, hosts, exchanges)
         signed = False
         if delegation and wanted.embedded:
-            reply = yield from self._ask_any(delegation.parent, zone, "DS", [], 0)
+            reply = yield from self._query_any(delegation.parent, zone, "DS", [], 0)
             signed = bool(reply and reply.find(zone, "DS"))
         return ZoneSurvey(
             wanted, zone, tuple(steps), end, delegation, tuple(servers), tuple(exchanges), signed
         )
 
-    def _examine(self, zone: str, servers: Iterable[ZoneServer]) -> Asking[list[Exchange]]:
-        """What each server says of the zone, over each uplink, by UDP and TCP."""
-        asked = (
+    def _query_servers(self, zone: str, servers: Iterable[ZoneServer]) -> Queries[list[Exchange]]:
+        """Query the SOA and NS records of each server, over each uplink, by UDP and TCP."""
+        questions = (
             Question(server.address, zone, kind, way, tcp, server.port)
             for server in servers
             for way in self._ways_to(server.address)
             for kind, tcp in (("SOA", False), ("SOA", True), ("NS", False))
         )
-        batch = tuple(dict.fromkeys(asked))  # several name servers may share an address
+        batch = tuple(dict.fromkeys(questions))  # several name servers may share an address
         replies = (yield batch) if batch else ()
         return list(zip(batch, replies, strict=True))
 
-    def _look_up(
-        self, wanted: Wanted, zone: str, hosts: Iterable[str], known: Iterable[Exchange]
-    ) -> Asking[list[Exchange]]:
-        """The addresses of names and of name servers, from each server that knows the zone, by
-        the first way that leads to it."""
+    def _query_addresses(
+        self, wanted: ConfiguredZone, zone: str, hosts: Iterable[str], known: Iterable[Exchange]
+    ) -> Queries[list[Exchange]]:
+        """Query the addresses of names and of name servers from each server of the zone, by the
+        first way that works."""
         good: dict[tuple[str, int], Question] = {}
         for question, reply in known:
             if question.type == "SOA" and reply.is_good:
                 good.setdefault((question.address, question.port), question)
-        near = {host for host, _ in wanted.nameservers} | set(hosts)
-        names = [each.name for each in wanted.names]
-        names += sorted(host for host in near if within(host, zone) and host not in names)
+        servers = {host for host, _ in wanted.nameservers} | set(hosts)
+        names = [name.name for name in wanted.names]
+        names += sorted(host for host in servers if within(host, zone) and host not in names)
         batch = tuple(
-            Question(by.address, name, kind, by.uplink, by.tcp, by.port)
-            for by in good.values()
+            Question(q.address, name, kind, q.uplink, q.tcp, q.port)
+            for q in good.values()
             for name in names
             for kind in ("A", "AAAA")
         )
         replies = (yield batch) if batch else ()
         return list(zip(batch, replies, strict=True))
 
-    # --- a name of somebody else ----------------------------------------------------------
+    # --- an alias -------------------------------------------------------------------------
 
-    def alias(self, name: str, known: Iterable[str]) -> Asking[Alias]:
-        """Follow a name until one of ours is met, or addresses."""
+    def alias(self, name: str, known: Iterable[str]) -> Queries[Alias]:
+        """Follow a name's CNAMEs to one of the `known` names, or to addresses."""
         steps: list[Step] = []
         links: list[Rrset] = []
         target, ours = name, frozenset(known)
         while True:
-            end = yield from self.reach(target, "A", steps)
+            end = yield from self.follow_referrals(target, "A", steps)
             link = end.reply.find(target, "CNAME") if end.reply else None
-            if link is None or len(links) == _MOST_LINKS:
+            if link is None or len(links) == _CNAMES_MAX:
                 break
             links.append(link)
             target = link.values[0]
             if target in ours:
                 return Alias(name, tuple(steps), tuple(links), target, (), "")
         found = [end.reply.find(target, "A") if end.reply else None]
-        more = yield from self.reach(target, "AAAA", [])
-        found.append(more.reply.find(target, "AAAA") if more.reply else None)
+        ipv6 = yield from self.follow_referrals(target, "AAAA", [])
+        found.append(ipv6.reply.find(target, "AAAA") if ipv6.reply else None)
         addresses = tuple(rrset for rrset in found if rrset)
-        told = "" if addresses else steps[-1].told
-        return Alias(name, tuple(steps), tuple(links), target, addresses, told)
+        why = "" if addresses else steps[-1].told
+        return Alias(name, tuple(steps), tuple(links), target, addresses, why)
 
 
 def _under(name: str, zone: str) -> bool:
     return not zone or within(name, zone)
 
 
-def _told(reply: QueryResult, cut: Rrset | None) -> str:
+def _result_text(reply: QueryResult, cut: Rrset | None) -> str:
     if cut:
         return f"refers to {cut.name}: {', '.join(cut.values)}"
     if reply.answer:
         return ", ".join(f"{r.type} {' '.join(r.values)}" for r in reply.answer)
-    return "no such name" if reply.code == "NXDOMAIN" else "nothing of this type"
+    return "no such name" if reply.code == "NXDOMAIN" else "no record of this type"
 
 
-def _lame(reply: QueryResult) -> str:
-    return reply.code if reply.code != "NOERROR" else "knows nothing of it"
+def _lame_text(reply: QueryResult) -> str:
+    return reply.code if reply.code != "NOERROR" else "doesn't serve the zone"

@@ -1,8 +1,8 @@
-"""All that the server has to say, prepared for quick answers.
+"""The embedded server's zones, indexed for lookups.
 
-Rules: a Table isn't changed but for the turns that are taken; when a zone changes, another takes
-its place. Every name that exists has a node, also one that only leads to others (RFC 4592, 2.2.2).
-Nothing that a zone holds makes `build` fail but a name that is none.
+Rules: a Table is immutable except for its turns; when a zone changes, it is replaced. Every
+existing name has a node, including empty non-terminals (RFC 4592, 2.2.2). `build` fails only for an
+invalid name, whatever records a zone has.
 """
 
 from __future__ import annotations
@@ -20,73 +20,75 @@ from ifdefault.dns.order import (
     Rdatas,
     RecordOrder,
     Turn,
+    combine,
     fixed,
     order,
-    together,
     unique,
 )
 from ifdefault.model.dns import AddressRecord, Published, Zone, within
 
-# A change must be seen soon by who holds a copy (refresh, retry), and "no such address" be
-# forgotten as soon as an address would be (minimum); a secondary that hears nothing for a week
-# still tells more than none (expire). Names of servers change by hand alone.
+# Secondaries must see changes soon (refresh, retry), and negative answers must expire as soon as
+# addresses do (minimum); the copy of a secondary without contact is useful for a week (expire). The
+# NS records change only with the config.
 APEX_TTL = 3600
 REFRESH, RETRY, EXPIRE, MINIMUM = 300, 60, 604_800, 30
-_WILD = b"\1*"
+_WILDCARD = b"\1*"
 
 
-class Set:
-    """The records of one type at one name. `all`: for those who want them all, in no order."""
+class RecordSet:
+    """The records of one type at one name. `all`: all data, in no particular order."""
 
-    __slots__ = ("_begun", "_make", "all", "kind", "ttl", "uplinks")
+    __slots__ = ("_cycles", "_make", "all", "kind", "ttl", "uplinks")
 
     def __init__(
         self,
         kind: int,
         ttl: int,
-        everything: Rdatas,
+        all_rdatas: Rdatas,
         make: Callable[[str], RecordOrder] | None = None,
         uplinks: Sequence[str] = (),
     ) -> None:
-        """`make` tells the order for an uplink; only for those in `uplinks` it is another."""
-        self.kind, self.ttl, self.all, self.uplinks = kind, ttl, everything, uplinks
+        """`make` returns the order for an uplink; it differs only for those in `uplinks`."""
+        self.kind, self.ttl, self.all, self.uplinks = kind, ttl, all_rdatas, uplinks
         self._make = make
-        self._begun: dict[str, tuple[Iterator[Turn], Callable[[Turn], Rdatas]]] = {}
+        self._cycles: dict[str, tuple[Iterator[Turn], Callable[[Turn], Rdatas]]] = {}
 
     def order(self, uplink: str) -> RecordOrder:
         return self._make(uplink) if self._make else fixed(self.all)
 
     def turns(self, uplink: str) -> tuple[Iterator[Turn], Callable[[Turn], Rdatas]]:
-        """The turns that all share who ask by this uplink, and what to say at each."""
-        same = uplink if uplink in self.uplinks else ""
-        if same not in self._begun:
-            order = self.order(same)
-            self._begun[same] = order.cycle(), order.take
-        return self._begun[same]
+        """The turns that all queries received by this uplink share, and the data for each."""
+        key = uplink if uplink in self.uplinks else ""
+        if key not in self._cycles:
+            order = self.order(key)
+            self._cycles[key] = order.cycle(), order.take
+        return self._cycles[key]
 
 
 @dataclass(frozen=True, slots=True)
 class Apex:
-    """What a zone says of itself; `absence` is the SOA as it says that there is nothing, which
-    holds for the least of both times (RFC 2308, 3)."""
+    """The apex of a zone; `negative_soa` is the SOA of negative answers, whose TTL is the lesser of
+    the SOA's TTL and MINIMUM (RFC 2308, 3)."""
 
     zone: str
     name: bytes
     serial: int
-    soa: Set
-    absence: Set
+    soa: RecordSet
+    negative_soa: RecordSet
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneNode:
-    """A name. `sets` is empty where there are only names below it."""
+    """A name. `sets` is empty for an empty non-terminal."""
 
     name: bytes
     apex: Apex
-    sets: dict[int, Set] = field(default_factory=dict)
+    sets: dict[int, RecordSet] = field(default_factory=dict)
 
 
 class Table:
+    """All zones, by name in wire form."""
+
     __slots__ = ("_apexes", "nodes")
 
     def __init__(self, apexes: dict[str, Apex], nodes: dict[bytes, ZoneNode]) -> None:
@@ -96,15 +98,17 @@ class Table:
     def build(cls, zones: Sequence[Zone]) -> Self:
         apexes: dict[str, Apex] = {}
         nodes: dict[bytes, ZoneNode] = {}
-        for zone in sorted(zones, key=lambda zone: zone.zone.count(".")):  # a part after its whole
+        for zone in sorted(zones, key=lambda zone: zone.zone.count(".")):  # parents first
             apex = apexes[zone.zone] = _apex(zone)
             servers = tuple(wire.encode_name(name) for name in zone.nameservers)
-            heads = {wire.SOA: apex.soa, wire.NS: Set(wire.NS, APEX_TTL, servers)}
-            nodes[apex.name] = ZoneNode(apex.name, apex, heads.copy())
+            apex_sets = {wire.SOA: apex.soa, wire.NS: RecordSet(wire.NS, APEX_TTL, servers)}
+            nodes[apex.name] = ZoneNode(apex.name, apex, apex_sets.copy())
             for published in zone.names:
                 if within(published.name, zone.zone):
                     node = _node(nodes, wire.encode_name(published.name), apex)
-                    node.sets.update({s.kind: s for s in _sets(published) if s.kind not in heads})
+                    node.sets.update(
+                        {s.kind: s for s in _sets(published) if s.kind not in apex_sets}
+                    )
         _hint(nodes)
         return cls(apexes, nodes)
 
@@ -117,15 +121,15 @@ class Table:
         return apex.serial if apex else None
 
     def find(self, name: bytes) -> tuple[Apex, ZoneNode | None] | None:
-        """The zone that a name is in, and its node, or the wildcard that stands for it (RFC 4592,
-        3.3.1); None if it is in no zone of ours."""
+        """The zone of a name, and its node or the wildcard that matches it (RFC 4592, 3.3.1); None
+        if it isn't in any zone."""
         if node := self.nodes.get(name):
             return node.apex, node
         at = 0
         while name[at]:
             at += 1 + name[at]
             if encloser := self.nodes.get(name[at:]):
-                return encloser.apex, self.nodes.get(_WILD + name[at:])
+                return encloser.apex, self.nodes.get(_WILDCARD + name[at:])
         return None
 
 
@@ -135,13 +139,13 @@ def _apex(zone: Zone) -> Apex:
     times = (zone.serial, REFRESH, RETRY, EXPIRE, MINIMUM)
     contact = wire.encode_name(zone.contact)
     rdata = server + contact + b"".join(time.to_bytes(4, "big") for time in times)
-    soa = Set(wire.SOA, APEX_TTL, (rdata,))
-    absence = Set(wire.SOA, min(APEX_TTL, MINIMUM), (rdata,))
-    return Apex(zone.zone, name, zone.serial, soa, absence)
+    soa = RecordSet(wire.SOA, APEX_TTL, (rdata,))
+    negative_soa = RecordSet(wire.SOA, min(APEX_TTL, MINIMUM), (rdata,))
+    return Apex(zone.zone, name, zone.serial, soa, negative_soa)
 
 
 def _node(nodes: dict[bytes, ZoneNode], name: bytes, apex: Apex) -> ZoneNode:
-    """A name's node, made with all those above it that aren't there yet."""
+    """A name's node, which is created with all missing nodes above it."""
     node, at = nodes.setdefault(name, ZoneNode(name, apex)), 0
     while name[at:] != apex.name:
         at += 1 + name[at]
@@ -149,62 +153,64 @@ def _node(nodes: dict[bytes, ZoneNode], name: bytes, apex: Apex) -> ZoneNode:
     return node
 
 
-def _sets(published: Published) -> Iterator[Set]:
-    """The sets at a name; of one type the last counts."""
+def _sets(published: Published) -> Iterator[RecordSet]:
+    """The sets at a name; of one type the last one counts."""
     by_kind = sorted(published.records, key=lambda record: record.type)
     for kind, records in groupby(by_kind, lambda record: record.type):
-        rdatas = unique(each.rdata for each in records)
+        rdatas = unique(record.rdata for record in records)
         if kind != wire.CNAME or (rdatas := _alias(rdatas)):
-            yield Set(kind, published.ttl, rdatas)
+            yield RecordSet(kind, published.ttl, rdatas)
     for kind, family in ((wire.A, 4), (wire.AAAA, 6)):
-        if handed := [each for each in published.addresses if each.family == family]:
-            yield _addresses(kind, published, handed)
+        if addresses := [a for a in published.addresses if a.family == family]:
+            yield _addresses(kind, published, addresses)
 
 
 def _alias(rdatas: Rdatas) -> Rdatas:
-    """The one name that a name may be an alias of; () if there is none to be read."""
+    """The target of a CNAME, which must be the only one; () if it is malformed."""
     try:
         name, end = wire.read_name(rdatas[0], 0)
-    except wire.BadWire:
+    except wire.WireError:
         return ()
     return (name,) if end == len(rdatas[0]) else ()
 
 
-def _addresses(kind: int, published: Published, handed: list[AddressRecord]) -> Set:
-    rdatas = tuple(ip_address(each.address).packed for each in handed)
-    make = partial(order, published.policy, handed, rdatas)
+def _addresses(kind: int, published: Published, addresses: list[AddressRecord]) -> RecordSet:
+    rdatas = tuple(ip_address(record.address).packed for record in addresses)
+    make = partial(order, published.policy, addresses, rdatas)
     by_arrival = published.policy in BY_ARRIVAL
-    uplinks = sorted({each.uplink for each in handed}) if by_arrival else ()
-    return Set(kind, published.ttl, unique(rdatas), make, uplinks)
+    uplinks = sorted({record.uplink for record in addresses}) if by_arrival else ()
+    return RecordSet(kind, published.ttl, unique(rdatas), make, uplinks)
 
 
 # --- hints ----------------------------------------------------------------------------------
 
 
 def _hint(nodes: dict[bytes, ZoneNode]) -> None:
-    """Put addresses into the HTTPS and SVCB records that want them."""
+    """Add hints to HTTPS and SVCB records."""
     for node in nodes.values():
         for kind in (wire.SVCB, wire.HTTPS):
             if plain := node.sets.get(kind):
                 node.sets[kind] = _hinted(nodes, node.name, plain)
 
 
-def _hinted(nodes: dict[bytes, ZoneNode], owner: bytes, plain: Set) -> Set:
-    """The set, its hints in the order that a query for the addresses would get."""
-    sources: list[Set] = []  # two for each record
+def _hinted(nodes: dict[bytes, ZoneNode], owner: bytes, plain: RecordSet) -> RecordSet:
+    """The set with hints, in the order of responses to queries for the addresses."""
+    sources: list[RecordSet] = []  # two for each record
     for rdata in plain.all:
         node = nodes.get(svcb.target(owner, rdata))
-        found = node.sets if node else {}
-        sources += [found.get(kind, _NOTHING) for kind in (wire.A, wire.AAAA)]
+        sets = node.sets if node else {}
+        sources += [sets.get(kind, _EMPTY) for kind in (wire.A, wire.AAAA)]
 
-    def say(taken: list[Rdatas]) -> Rdatas:
+    def merge(taken: list[Rdatas]) -> Rdatas:
         return tuple(map(svcb.hinted, plain.all, taken[::2], taken[1::2]))
 
     def make(uplink: str) -> RecordOrder:
-        return together([each.order(uplink) for each in sources], say)
+        return combine([source.order(uplink) for source in sources], merge)
 
-    uplinks = sorted({uplink for each in sources for uplink in each.uplinks})
-    return Set(plain.kind, plain.ttl, say([each.all for each in sources]), make, uplinks)
+    uplinks = sorted({uplink for source in sources for uplink in source.uplinks})
+    return RecordSet(
+        plain.kind, plain.ttl, merge([source.all for source in sources]), make, uplinks
+    )
 
 
-_NOTHING = Set(0, 0, ())
+_EMPTY = RecordSet(0, 0, ())

@@ -1,7 +1,7 @@
-"""A zone as its secondaries get it (RFC 5936).
+"""Zone transfer (RFC 5936).
 
-Rules: of each name all addresses, whatever its policy: a secondary knows no policies. Messages
-leave room for a signature.
+Rules: each name has all addresses, whatever its policy, which secondaries don't implement. Messages
+leave space for a signature.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ifdefault.dns import wire
 from ifdefault.dns.table import Table
 
-MOST_BYTES = 16_384  # of records in one message; larger ones only cost memory
+MESSAGE_BYTES_MAX = 16_384  # of records in one message
 
 
 def axfr(table: Table, zone: str) -> tuple[bytes, ...]:
@@ -22,26 +22,26 @@ def axfr(table: Table, zone: str) -> tuple[bytes, ...]:
     soa = wire.record(apex.name, wire.SOA, apex.soa.ttl, apex.soa.all[0], {})
     nodes = [node for _, node in sorted(table.nodes.items()) if node.apex is apex]
     middle = [
-        wire.record(node.name, one.kind, one.ttl, rdata, {})
+        wire.record(node.name, rrset.kind, rrset.ttl, rdata, {})
         for node in nodes
-        for kind, one in sorted(node.sets.items())
+        for kind, rrset in sorted(node.sets.items())
         if kind != wire.SOA
-        for rdata in one.all
+        for rdata in rrset.all
     ]
     return (soa, *middle, soa)
 
 
 def is_newer(serial: int, other: int) -> bool:
-    """Whether a zone has moved on from another serial (RFC 1982)."""
+    """Whether a serial is greater than another (RFC 1982)."""
     return 0 < (serial - other) & 0xFFFFFFFF < 1 << 31
 
 
 def portions(records: tuple[bytes, ...]) -> Iterator[list[bytes]]:
-    """Records in as many portions as there need to be messages."""
+    """Split records into one portion per message."""
     portion: list[bytes] = []
     size = 0
     for record in records:
-        if portion and size + len(record) > MOST_BYTES:
+        if portion and size + len(record) > MESSAGE_BYTES_MAX:
             yield portion
             portion, size = [], 0
         portion.append(record)

@@ -1,7 +1,7 @@
-"""Transaction signatures (RFC 8945): the last record of a message, which proves who sent it.
+"""Transaction signatures (RFC 8945): the last record of a message authenticates it.
 
-Rules: the time is the epoch's, an argument. MACs are whole, neither shortened nor taken so. The
-name servers' messages are signed each; so are all messages of a zone transfer.
+Rules: times are Unix time, and arguments. Truncated MACs are neither created nor accepted. All
+messages of a zone transfer are signed.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Signature:
 
 
 def split(message: bytes) -> tuple[bytes, Signature | None]:
-    """A message as it was before it was signed, and its signature; BadWire if it isn't whole."""
+    """A message without its TSIG, and the signature. Raises WireError if it is malformed."""
     if len(message) < wire.HEADER.size:
-        raise wire.BadWire("no whole header")
+        raise wire.WireError("incomplete header")
     _, flags, questions, *counts = wire.HEADER.unpack_from(message)
     at = wire.HEADER.size
     for _ in range(questions):
@@ -72,7 +72,7 @@ def split(message: bytes) -> tuple[bytes, Signature | None]:
     if kind != wire.TSIG or not counts[2]:
         return message, None
     if at != len(message):
-        raise wire.BadWire("something behind the end")
+        raise wire.WireError("trailing data")
     signature = _read(owner, rdata)
     head = wire.HEADER.pack(signature.id, flags, questions, *counts[:2], counts[2] - 1)
     return head + message[wire.HEADER.size : start], signature
@@ -87,34 +87,36 @@ def _read(owner: bytes, rdata: bytes) -> Signature:
         mac, at = rdata[at + 2 : at + 2 + size], at + 2 + size
         number, error, others = _TAIL.unpack_from(rdata, at)
     except struct.error:
-        raise wire.BadWire("no TSIG") from None
+        raise wire.WireError("malformed TSIG") from None
     other = rdata[at + _TAIL.size :]
     if len(mac) != size or len(other) != others:
-        raise wire.BadWire("no TSIG")
+        raise wire.WireError("malformed TSIG")
     return Signature(owner, algorithm, high << 32 | low, fudge_s, mac, number, error, other)
 
 
-def judge(plain: bytes, signature: Signature, key: TsigKey, now: float, asked: bytes = b"") -> int:
-    """What is wrong with the signature of a message, 0 if nothing is. `asked`: the MAC of the
-    query, if this is its answer."""
+def verify(
+    plain: bytes, signature: Signature, key: TsigKey, now: float, request_mac: bytes = b""
+) -> int:
+    """The error of a message's signature, 0 if it is valid. `request_mac`: the MAC of the query, if
+    the message is its response."""
     if not signature.names(key) or signature.algorithm != wire.encode_name(key.algorithm):
         return BADKEY
-    if not hmac.compare_digest(_mac(key, asked, plain, signature), signature.mac):
+    if not hmac.compare_digest(_mac(key, request_mac, plain, signature), signature.mac):
         return BADSIG
     return 0 if abs(signature.signed_s - now) <= signature.fudge_s else BADTIME
 
 
 class Signer:
-    """Signs messages one after another: a query, or all answers to one, whose MAC is `asked`."""
+    """Signs a query, or all response messages to a query with the MAC `request_mac`, in order."""
 
-    def __init__(self, key: TsigKey, asked: bytes = b"") -> None:
-        self._key, self.mac = key, asked
+    def __init__(self, key: TsigKey, request_mac: bytes = b"") -> None:
+        self._key, self.mac = key, request_mac
         self._first = True
         self._names = wire.encode_name(key.name), wire.encode_name(key.algorithm)
 
     @property
     def extra_bytes(self) -> int:
-        """How much longer a message gets."""
+        """The size of the TSIG record."""
         mac = hashlib.new(self._key.algorithm.removeprefix("hmac-")).digest_size
         fixed = wire.FIXED.size + _TIMES.size + 2 + _TAIL.size
         return sum(map(len, self._names)) + fixed + mac
@@ -142,14 +144,14 @@ def append(message: bytes, signature: Signature, mac: bytes = b"") -> bytes:
 
 
 def refuse(plain: bytes, signature: Signature, key: TsigKey, error: int, now: float) -> bytes:
-    """The answer to a query whose signature isn't right (RFC 8945, 5.3.2)."""
+    """The response to a query with an invalid signature (RFC 8945, 5.3.2)."""
     number, flags, questions, *_ = wire.HEADER.unpack_from(plain)
     at = wire.HEADER.size
     for _ in range(questions):
         at = wire.read_name(plain, at)[1] + wire.TWO.size
     flags = wire.QR | flags & (wire.OPCODE | wire.RD) | wire.NOTAUTH
     answer = wire.HEADER.pack(number, flags, questions, 0, 0, 0) + plain[wire.HEADER.size : at]
-    if error == BADTIME:  # by what it was signed with, so that the client can tell its clock
+    if error == BADTIME:  # signed, so that the client can trust our time
         other = int(now).to_bytes(6, "big")
         return Signer(key, signature.mac).sign(answer, signature.signed_s, error, other)
     return append(
@@ -163,17 +165,19 @@ def _times(signature: Signature) -> bytes:
     return _TIMES.pack(high, low, signature.fudge_s)
 
 
-def _mac(key: TsigKey, prior: bytes, plain: bytes, told: Signature, *, first: bool = True) -> bytes:
-    """Over the MAC before, the message as it was before, and the record's other fields (RFC 8945,
-    4.3); of all messages but the first of several only over the times."""
+def _mac(
+    key: TsigKey, prior: bytes, plain: bytes, unsigned: Signature, *, first: bool = True
+) -> bytes:
+    """The MAC over the previous MAC, the message without TSIG, and the TSIG's other fields (RFC
+    8945, 4.3); of messages after the first, only the times of the TSIG (5.3.1)."""
     digest = hmac.new(key.secret, digestmod=_HASHES[key.algorithm])
     if prior:
         digest.update(len(prior).to_bytes(2, "big") + prior)
-    digest.update(told.id.to_bytes(2, "big") + plain[2:])
+    digest.update(unsigned.id.to_bytes(2, "big") + plain[2:])
     if first:
-        digest.update(told.owner + _OWNER.pack(wire.ANY, 0) + told.algorithm)
-    digest.update(_times(told))
+        digest.update(unsigned.owner + _OWNER.pack(wire.ANY, 0) + unsigned.algorithm)
+    digest.update(_times(unsigned))
     if first:
-        digest.update(told.error.to_bytes(2, "big") + len(told.other).to_bytes(2, "big"))
-        digest.update(told.other)
+        digest.update(unsigned.error.to_bytes(2, "big") + len(unsigned.other).to_bytes(2, "big"))
+        digest.update(unsigned.other)
     return digest.digest()

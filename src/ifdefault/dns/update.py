@@ -1,12 +1,12 @@
-"""RFC 2136: what to add and to remove of a name, by which server and way, and when to look.
+"""Dynamic updates (RFC 2136) of a name: the records to add and remove, the server, and the timing.
 
-    want ──> due ── change ──> taken ──> look ── fits ──> calm: look again in 10 minutes
-              ^                            │
-              └── failed: later, else ─────┴── gone, or back: once more, once a minute
+    want ──> due ── change ──> accepted ──> query ── as wanted ──> query again in 10 minutes
+              ^                               │
+              └── failed: wait, retry ────────┴── different: update again, once a minute
 
-Rules: `now` is an argument. Records are added and removed one by one, and of no others but those
-that are or may be *ours*: so hosts can share a name. An address is ours before it is said, and
-until its removal is certain: no server can any more carry out an UPDATE that came to no end.
+Rules: `now` is an argument. Only records that are or may be *ours* are added and removed, one by
+one, so that hosts can share a name. An address is ours before its UPDATE is sent, and until its
+removal is certain: when no server can still apply an earlier UPDATE with an unknown outcome.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ifdefault.model.dns import Endpoint
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 LOOKS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
-CALM_S = 600.0
-DOUBT_S = 300.0  # so long a server takes what was signed (RFC 8945, 10)
+CALM_S = 600.0  # between queries while everything is as wanted
+UNKNOWN_OUTCOME_S = 300.0  # how long a server accepts a signature (RFC 8945, 10)
 SETTLE_S = 2.0  # a server may answer from a cache
-RESTORE_S = 60.0  # whoever takes records of ours away may go on doing so
-MOST = 64  # records in one message
+RESTORE_S = 60.0  # another program may keep removing our records
+RECORDS_MAX = 64  # in one message
 
 
 class HasFamily(Protocol):
@@ -39,41 +39,44 @@ W = TypeVar("W", bound=HasFamily)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an UPDATE asks for: first to remove, then to add."""
+    """The contents of an UPDATE: records to remove, then records to add."""
 
     ttl: int
     add: tuple[str, ...]
     remove: tuple[str, ...]
 
 
-def wrong(seen: Collection[str], wanted: Collection[str], ours: Collection[str]) -> frozenset[str]:
-    """Of what is seen of a name: what should be there, or shouldn't. Others' doesn't count."""
+def differences(
+    seen: Collection[str], wanted: Collection[str], ours: Collection[str]
+) -> frozenset[str]:
+    """Our addresses of a name that are missing from the observed ones, or should not be there.
+    Other hosts' addresses don't count."""
     return frozenset(wanted) - set(seen) | (frozenset(ours) - set(wanted)) & set(seen)
 
 
-def fitting(server: Endpoint, ways: Iterable[W]) -> tuple[W, ...]:
+def usable_ways(server: Endpoint, ways: Iterable[W]) -> tuple[W, ...]:
     return tuple(way for way in ways if way.family == family_of(server.address))
 
 
-def choose(
+def choose_server(
     servers: Sequence[Endpoint],
     ways: Sequence[W],
     failed_s: Mapping[tuple[Endpoint, W], float],
 ) -> tuple[Endpoint, W] | None:
-    """Whom to tell next, and by which way: the first server by the best way, or what hasn't failed
-    for the longest time, each time another server by another way; None if no way leads anywhere."""
-    fit = [fitting(server, ways) for server in servers]
+    """The next server and way to try: the first server by the best way, or the pair whose last
+    failure is the oldest, varying servers and ways; None if no way leads to any server."""
+    ways_by_server = [usable_ways(server, ways) for server in servers]
     pairs = [
-        (server, its[(turn + at) % len(its)])
+        (server, usable[(turn + index) % len(usable)])
         for turn in range(len(ways))
-        for at, (server, its) in enumerate(zip(servers, fit, strict=True))
-        if turn < len(its)
+        for index, (server, usable) in enumerate(zip(servers, ways_by_server, strict=True))
+        if turn < len(usable)
     ]
     return min(pairs, key=lambda pair: failed_s.get(pair, -inf), default=None)
 
 
 def pause_s(failures: int, servers: int) -> float:
-    """How long to wait after so many failures in a row: not before each server was tried once."""
+    """The delay after so many failures in a row; 0 until each server was tried once."""
     doublings = failures - servers
     if doublings < 0:
         return 0.0
@@ -81,23 +84,23 @@ def pause_s(failures: int, servers: int) -> float:
 
 
 class UpdateState:
-    """One name in one zone, from what is to be said of it to what is seen of it."""
+    """The state of one name in one zone: wanted and observed addresses."""
 
     def __init__(self, ours: Iterable[str] = ()) -> None:
         self.ours = frozenset(ours)
         self.wanted: frozenset[str] = frozenset()
         self.ttl = 1
-        self._said_ttl = 0  # not known
-        self.due_s = inf  # when to say it; never, if it was taken
-        self.look_s = inf
+        self._sent_ttl = 0  # unknown
+        self.due_s = inf  # when to send an UPDATE; inf if it was accepted
+        self.look_s = inf  # when to query the servers
         self._failures = self._looks = 0
-        self._doubt_s = -inf  # until then an UPDATE that came to no end may be carried out
-        self._taken_s = self._restored_s = -inf
-        self._held = False  # whether it was once seen to be right since it was taken
+        self._unknown_until_s = -inf  # an UPDATE with an unknown outcome may be applied until then
+        self._accepted_s = self._restored_s = -inf
+        self._confirmed = False  # observed to be as wanted since it was accepted
 
     def want(self, now: float, addresses: Iterable[str], ttl: int) -> bool:
-        """Say this from now on; whether it is anything else than before. `ours`, which has grown,
-        must be remembered before it is said."""
+        """Set the wanted addresses; return whether they changed. `ours` grows, and must be saved
+        before the UPDATE is sent."""
         wanted = frozenset(addresses)
         if (wanted, ttl) == (self.wanted, self.ttl) and (self.due_s, self.look_s) != (inf, inf):
             return False
@@ -106,12 +109,13 @@ class UpdateState:
         return self.retry(now, anyway=True)
 
     @property
-    def over(self) -> bool:
-        """Whether nothing of ours is there, nor is to be."""
+    def is_done(self) -> bool:
+        """Whether no record of ours exists or is wanted."""
         return not self.ours and self.due_s == inf
 
     def retry(self, now: float, *, anyway: bool = False) -> bool:
-        """If anything is left to say, or anyway, say it at once: there may be better ways now."""
+        """Send a pending UPDATE at once, as there may be better ways now; with `anyway` even if
+        none is pending. Return whether one is sent."""
         self._failures = 0
         if self.due_s == inf and not anyway:
             return False
@@ -119,45 +123,49 @@ class UpdateState:
         return True
 
     def change(self) -> Change:
+        """The UPDATE to send."""
         add, stale = sorted(self.wanted), sorted(self.ours - self.wanted)
-        # Knot takes the TTL of a record that is there already for nothing new
-        anew = add if self.ttl != self._said_ttl else []
-        remove = (stale[: MOST - len(anew)], anew)
+        # Knot ignores a new TTL of an existing record, so remove it first
+        replaced = add if self.ttl != self._sent_ttl else []
+        remove = (stale[: RECORDS_MAX - len(replaced)], replaced)
         return Change(self.ttl, tuple(add), tuple(chain(*remove)))
 
     def failed(self, now: float, servers: int) -> None:
         self._failures += 1
         self.due_s = now + pause_s(self._failures, servers)
 
-    def doubt(self, now: float) -> None:
-        """An UPDATE came to no end that we know."""
-        self._doubt_s = now + DOUBT_S
+    def outcome_unknown(self, now: float) -> None:
+        """An UPDATE may or may not have been applied."""
+        self._unknown_until_s = now + UNKNOWN_OUTCOME_S
 
-    def taken(self, now: float, change: Change) -> None:
-        """A server says that it is done."""
-        if now >= self._doubt_s:
+    def accepted(self, now: float, change: Change) -> None:
+        """A server has applied the UPDATE."""
+        if now >= self._unknown_until_s:
             self.ours -= set(change.remove) - set(change.add)
-        self._said_ttl = change.ttl
-        rest = len(self.ours - self.wanted) > 0 and len(change.remove) == MOST
+        self._sent_ttl = change.ttl
+        rest = len(self.ours - self.wanted) > 0 and len(change.remove) == RECORDS_MAX
         self.due_s = now if rest else inf
         self._failures, self._looks = 0, 1
-        self._taken_s, self._held = now, False
+        self._accepted_s, self._confirmed = now, False
         self.look_s = now + LOOKS_S[0]
 
-    def looked(self, now: float, seen: Collection[str] | None, *, all_fit: bool) -> frozenset[str]:
-        """What is seen at the server that took it, None if nothing; and whether all servers say
-        the same. What is wrong there is returned, if it is therefore said once more."""
-        bad = frozenset() if seen is None else wrong(seen, self.wanted, self.ours)
-        doubted = now < self._doubt_s
-        if seen is not None and not bad:
-            self._held = True
-            if not doubted:
+    def observed(
+        self, now: float, seen: Collection[str] | None, *, all_fit: bool
+    ) -> frozenset[str]:
+        """Record the addresses `seen` at the server that accepted the UPDATE, None if it didn't
+        respond; `all_fit`: all servers have the wanted addresses. Return the differences if they
+        cause another UPDATE."""
+        different = frozenset() if seen is None else differences(seen, self.wanted, self.ours)
+        is_unknown = now < self._unknown_until_s
+        if seen is not None and not different:
+            self._confirmed = True
+            if not is_unknown:
                 self.ours = self.wanted
-        calm = all_fit and not doubted
+        calm = all_fit and not is_unknown
         self.look_s = now + (CALM_S if calm else LOOKS_S[min(self._looks, len(LOOKS_S) - 1)])
         self._looks = 0 if calm else self._looks + 1
-        settled_s = self._taken_s + (0.0 if self._held else SETTLE_S)
-        if not bad or now < max(settled_s, self._restored_s + RESTORE_S):
+        settled_s = self._accepted_s + (0.0 if self._confirmed else SETTLE_S)
+        if not different or now < max(settled_s, self._restored_s + RESTORE_S):
             return frozenset()
         self._restored_s = self.due_s = now
-        return bad
+        return different

@@ -1,1 +1,1 @@
-"""What the unprivileged process runs: it probes, answers DNS and speaks to servers."""
+"""The unprivileged process: it sends probes, answers DNS queries, and sends requests to servers."""

@@ -1,9 +1,9 @@
-"""The frontend's name server: what the engine tells of it, put together.
+"""The embedded DNS server: connects the engine's messages with sockets, zones and secondaries.
 
     Listen, Unlisten ──> server.udp, server.tcp ──> sockets <── server.notify
     ZoneHead, ZoneName …, ZoneEnd ──> dns.table ──> dns.answer, dns.secondaries
 
-Rules: zones are swapped whole. A secondary whose key can't be read is no secondary, until it can.
+Rules: all zones are replaced at once. A secondary gets no zone while its key can't be read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TypeAlias
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.cookies import SECRET_BYTES
 from ifdefault.dns.limiter import Limiter
-from ifdefault.dns.secondaries import Guard
+from ifdefault.dns.secondaries import SecondaryAccess
 from ifdefault.dns.table import Table
 from ifdefault.frontend.client import tsig_key_file
 from ifdefault.frontend.client.tsig_key_file import LoadedKey
@@ -30,22 +30,23 @@ from ifdefault.ipc.messages import Listen, Served, Unlisten, ZoneEnd, ZoneHead, 
 from ifdefault.model.dns import AddressRecord, Published, Record, Zone
 
 _SERVED_S = 1.0
-_READ_AGAIN_S = 10.0  # keys that can't be read
-_MOST_EVENTS, _MOST_WAITING = 16, 256  # at once, as Served takes them; until then
+_READ_AGAIN_S = 10.0  # for keys that can't be read
+_MOST_EVENTS, _MOST_WAITING = 16, 256  # per Served; until the next one
 
-Order: TypeAlias = Listen | Unlisten | ZoneHead | ZoneName | ZoneEnd
+ServerMessage: TypeAlias = Listen | Unlisten | ZoneHead | ZoneName | ZoneEnd
 
 
-class FaceDns:
-    """On the running loop. `report` gets a Served each second in which there was one to tell."""
+class DnsServer:
+    """Runs on the current loop. `report` is called with a Served each second in which there was
+    anything to report."""
 
     def __init__(self, report: Callable[[Served], None]) -> None:
         self._report = report
-        self._server = UdpServer(lambda packet, client: self._notifier.hear(packet, client))
-        self._notifier = NotifySender(self._server.ways, self._tell)
+        self._server = UdpServer(lambda packet, client: self._notifier.receive(packet, client))
+        self._notifier = NotifySender(self._server.ways, self._add_event)
         self._secret = os.urandom(SECRET_BYTES)
         self._responder: Responder | None = None
-        self._telling: list[Zone] = []  # what has been told of the next set
+        self._pending: list[Zone] = []  # zones received since the last ZoneEnd
         self._serials: dict[str, int] = {}
         self._end = ZoneEnd((), 0)
         self._secondaries: tuple[Secondary, ...] = ()
@@ -54,28 +55,28 @@ class FaceDns:
         self._events: list[str] = []
         self._tick()
 
-    def hear(self, order: Order, sock: socket.socket | None) -> None:
-        match order:
+    def receive(self, message: ServerMessage, sock: socket.socket | None) -> None:
+        match message:
             case Listen(number, transport, _, arrivals):
                 if sock is not None:
                     self._server.listen(number, transport, sock, arrivals)
             case Unlisten(number):
                 self._server.unlisten(number)
             case ZoneHead(zone, serial, contact, nameservers):
-                self._telling.append(Zone(zone, serial, contact, nameservers, ()))
+                self._pending.append(Zone(zone, serial, contact, nameservers, ()))
             case ZoneName():
-                if self._telling:
-                    last = self._telling.pop()
-                    names = (*last.names, _published(order))
-                    self._telling.append(replace(last, names=names))
+                if self._pending:
+                    last = self._pending.pop()
+                    names = (*last.names, _published(message))
+                    self._pending.append(replace(last, names=names))
             case ZoneEnd():
-                zones, self._telling = self._telling, []
-                self._swap(zones, order)
+                zones, self._pending = self._pending, []
+                self._serve(zones, message)
 
     # --- zones ----------------------------------------------------------------------------
 
-    def _swap(self, zones: Sequence[Zone], end: ZoneEnd) -> None:
-        """Answer by these zones, and tell the secondaries of what is new in them."""
+    def _serve(self, zones: Sequence[Zone], end: ZoneEnd) -> None:
+        """Serve these zones from now on, and notify the secondaries of those that changed."""
         table = Table.build(zones)
         if self._responder is None or end.rate_limit != self._end.rate_limit:
             limiter = Limiter(end.rate_limit) if end.rate_limit else None
@@ -86,21 +87,21 @@ class FaceDns:
             self._responder.table = table
         self._end = end
         self._admit()
-        fresh = [zone for zone in zones if self._serials.get(zone.zone) != zone.serial]
+        changed = [zone for zone in zones if self._serials.get(zone.zone) != zone.serial]
         self._serials = {zone.zone: zone.serial for zone in zones}
-        self._notify(fresh)
+        self._notify(changed)
 
     def _notify(self, zones: Sequence[Zone]) -> None:
         for zone in zones:
-            named = Counter(handed.uplink for each in zone.names for handed in each.addresses)
-            uplinks = [uplink for uplink, _ in named.most_common()]  # those that work most of all
+            named = Counter(record.uplink for name in zone.names for record in name.addresses)
+            uplinks = [uplink for uplink, _ in named.most_common()]  # working uplinks first
             for secondary in self._secondaries:
-                self._notifier.tell(secondary, zone.zone, zone.serial, uplinks)
+                self._notifier.notify(secondary, zone.zone, zone.serial, uplinks)
 
     # --- secondaries ----------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Read the keys, and answer accordingly."""
+        """Read the keys, and accept the secondaries whose keys are valid."""
         if self._responder is None:
             return
         faults, known = self._faults, dict[str, LoadedKey]()
@@ -111,28 +112,32 @@ class FaceDns:
             except tsig_key_file.BadKey as error:
                 self._faults[path] = str(error)
                 if faults.get(path) != str(error):
-                    self._tell(f"secondaries with this key get no zone: {error}")
+                    self._add_event(f"secondaries with this key get no zone: {error}")
         self._read_again_s = time.monotonic() + _READ_AGAIN_S
         admitted: dict[str, list[LoadedKey | None]] = {}
         secondaries = []
         for address, port, path in self._end.secondaries:
-            may = admitted.setdefault(address, [])
+            keys = admitted.setdefault(address, [])
             if path not in self._faults:
                 key = known.get(path)
-                may.append(key)
+                keys.append(key)
                 secondaries.append(Secondary(address, port, key))
         self._secondaries = tuple(secondaries)
-        guarded = Guard(self._responder, admitted, self._tell) if admitted else self._responder
+        guarded = (
+            SecondaryAccess(self._responder, admitted, self._add_event)
+            if admitted
+            else self._responder
+        )
         self._server.answer(guarded)
 
-    # --- telling --------------------------------------------------------------------------
+    # --- reports --------------------------------------------------------------------------
 
-    def _tell(self, event: str) -> None:
+    def _add_event(self, event: str) -> None:
         if len(self._events) < _MOST_WAITING:
             self._events.append(printable(event))
 
     def _tick(self) -> None:
-        """Once a second."""
+        """Called once a second."""
         asyncio.get_running_loop().call_later(_SERVED_S, self._tick)
         self._set_clock()
         if self._faults and time.monotonic() > self._read_again_s:
@@ -144,16 +149,16 @@ class FaceDns:
             served.clear()
 
     def _set_clock(self) -> None:
-        """Cookies and signatures tell Unix time; all else goes by a clock that never jumps."""
+        """Cookies and signatures need Unix time; everything else uses the monotonic clock."""
         if self._responder is not None:
             self._responder.epoch_offset_s = time.time() - time.monotonic()
 
 
-def _published(told: ZoneName) -> Published:
+def _published(message: ZoneName) -> Published:
     return Published(
-        told.name,
-        told.policy,
-        told.ttl,
-        tuple(AddressRecord(*each) for each in told.addresses),
-        tuple(Record(kind, bytes.fromhex(rdata), "") for kind, rdata in told.records),
+        message.name,
+        message.policy,
+        message.ttl,
+        tuple(AddressRecord(*fields) for fields in message.addresses),
+        tuple(Record(kind, bytes.fromhex(rdata), "") for kind, rdata in message.records),
     )

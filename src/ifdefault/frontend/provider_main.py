@@ -1,10 +1,10 @@
-"""The provider helper: a process without any right that brings a name's addresses to a provider.
+"""The provider helper: an unprivileged process that publishes a name's addresses at a provider.
 
-`python -m ifdefault.frontend.provider_main UID GID`, started by `daemon.dns.programs`; all else is
-`frontend.client.provider`.
+`python -m ifdefault.frontend.provider_main UID GID`, started by `daemon.dns.programs`; the rest is
+in `frontend.client.provider`.
 
-Rules: it gives up its rights before it reads the credentials, which are its user's to read, or
-hears a word of the provider. As in the frontend, what it imports it imports before.
+Rules: it drops its privileges before it reads the credentials, which its user must be able to read,
+and before it connects to the provider. As in the frontend, all imports happen before that.
 """
 
 from __future__ import annotations

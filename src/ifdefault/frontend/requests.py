@@ -1,7 +1,8 @@
-"""What the frontend asks of servers for the engine: each request has one Reply.
+"""Sends the engine's requests to servers. Each request gets one Reply.
 
-Rules: each has its own socket, which is closed with it, and an end. Of two UPDATEs of one name the
-later is meant: the earlier is given up before that is begun, so that it can't be done after it.
+Rules: each request has its own socket, which is closed at its end, and a timeout. If two UPDATEs of
+one name overlap, the earlier one is cancelled before the later one begins, so that it can't take
+effect after it.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from ifdefault.frontend.client import http_get, query, update
 from ifdefault.frontend.client.query import NoReply
 from ifdefault.ipc.messages import MAX_TEXTS, Fetch, Query, Reply, Update, printable
 
-_MOST = 512  # at once
+_MOST = 512  # requests at once
 ClientRequest = Update | Query | Fetch
 Task = asyncio.Task[Reply]
 
 
 class RequestRunner:
-    def __init__(self, tell: Callable[[Reply], None]) -> None:
-        self._tell = tell
+    def __init__(self, send: Callable[[Reply], None]) -> None:
+        self._send = send
         self._tasks: set[Task] = set()
-        self._updates: dict[tuple[str, str], Task] = {}  # the last of each zone and name
+        self._updates: dict[tuple[str, str], Task] = {}  # the latest of each zone and name
 
-    def take(self, request: ClientRequest, sock: socket.socket | None) -> None:
+    def start(self, request: ClientRequest, sock: socket.socket | None) -> None:
         if sock is None or len(self._tasks) >= _MOST:
             if sock is not None:
                 sock.close()
-            self._tell(Reply(request.number, "this host: too much is asked at once"))
+            self._send(Reply(request.number, "this host: too many requests at once"))
             return
         before = None
         if isinstance(request, Update) and (
@@ -48,36 +49,36 @@ class RequestRunner:
         self._tasks.discard(task)
         if isinstance(request, Update) and self._updates.get((request.zone, request.name)) is task:
             del self._updates[request.zone, request.name]
-        given_up = Reply(request.number, "this host: given up for a later one")
-        self._tell(given_up if task.cancelled() else task.result())
+        cancelled = Reply(request.number, "this host: superseded by a later update")
+        self._send(cancelled if task.cancelled() else task.result())
 
 
 async def _run(request: ClientRequest, sock: socket.socket, before: Task | None) -> Reply:
-    """Begin this request when the one before has ended and its socket is closed."""
+    """Run a request, after the one before has ended and its socket is closed."""
     if before is not None:
         await asyncio.wait({before})
     try:
         if isinstance(request, Query):
-            return await _ask(request, sock)
+            return await _query(request, sock)
         if isinstance(request, Fetch):
             return await _fetch(request, sock)
-        await _change(request, sock)
+        await _update(request, sock)
     except NoReply as error:
         return Reply(request.number, printable(str(error)))
     return Reply(request.number, "")
 
 
-async def _ask(it: Query, sock: socket.socket) -> Reply:
-    said = await query.ask(sock, it.address, it.port, it.name, it.wanted, recurse=it.recurse)
-    texts = tuple(text for text in said.texts if len(text) < 256)
-    return Reply(it.number, "", texts[:MAX_TEXTS], said.ttl)
+async def _query(r: Query, sock: socket.socket) -> Reply:
+    answer = await query.ask(sock, r.address, r.port, r.name, r.wanted, recurse=r.recurse)
+    texts = tuple(text for text in answer.texts if len(text) < 256)
+    return Reply(r.number, "", texts[:MAX_TEXTS], answer.ttl)
 
 
-async def _fetch(it: Fetch, sock: socket.socket) -> Reply:
-    where = (sock, it.address, it.port, it.host, it.path)
-    return Reply(it.number, "", (await http_get.fetch(*where, secure=it.secure),))
+async def _fetch(r: Fetch, sock: socket.socket) -> Reply:
+    where = (sock, r.address, r.port, r.host, r.path)
+    return Reply(r.number, "", (await http_get.fetch(*where, secure=r.secure),))
 
 
-async def _change(it: Update, sock: socket.socket) -> None:
-    where = (sock, it.address, it.port, it.key)
-    await update.send(*where, it.zone, it.name, it.ttl, it.add, it.remove)
+async def _update(r: Update, sock: socket.socket) -> None:
+    where = (sock, r.address, r.port, r.key)
+    await update.send(*where, r.zone, r.name, r.ttl, r.add, r.remove)

@@ -1,10 +1,10 @@
-"""The health of uplinks, judged from what is seen of them, and which uplinks to use.
+"""The health of uplinks and servers, and the selection of uplinks.
 
-Rules: pure: `now` (monotonic seconds) is an argument, probes are asked for and never sent. `path`
-is the state machine, `states` its table; `loss_model` knows what losses are normal, and
-`failure_detector` what goes beyond them; `degradation` is of paths that work; `probe_schedule` says
-who is asked when, `target` keeps what is known of each; `selection` chooses the uplinks;
-`server_check` judges the servers behind the host.
+Rules: pure; `now` (monotonic seconds) is an argument, and probes are requested, never sent. `path`
+is the state machine, `states` its table; `loss_model` learns the usual loss of a path, and
+`failure_detector` detects more than that; `degradation` measures paths that work; `probe_schedule`
+decides which target is probed when, `target` is the record of a target; `selection` orders the
+uplinks; `server_check` detects failures of servers behind the host.
 """
 
 from ifdefault.health.path import Path

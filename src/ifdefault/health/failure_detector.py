@@ -1,9 +1,9 @@
-"""What speaks against a path at present: a run of lost rounds, or a suspicion.
+"""The failure detector of a path: decides by runs of lost rounds, and keeps track of suspects.
 
-Rules: a run means that the path is down when it goes beyond what the line normally loses *and* its
-first round is overdue by any delay that is to be expected; after LONGEST_S in any case. An answer
-clears what was sent until then. A suspicion has the path probed in a burst, and is forgotten; it
-never brings a path down.
+Rules: a run means that the path is down if it exceeds the usual loss of the path *and* its first
+round has been unanswered for longer than any expected delay; after LONGEST_S in any case. An answer
+clears the losses up to the time when its probe was sent. A suspected path is probed in a burst for
+a while; suspicion alone never brings it down.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from dataclasses import dataclass, field
 
 from ifdefault.health.loss_model import LossModel
 
-# The first of the lost rounds is unanswered for at least so long, whatever the sum says: a queue
-# that fills may delay answers by as much from one round to the next.
+# The first lost round must be unanswered for at least this long, whatever the sum: a filling
+# queue may delay answers by as much from one round to the next.
 PATIENCE_S = 0.42
-PATIENCE_RTTS = 1.2  # or for so many of the slowest round trips lately, which
-PATIENCE_MOST_S = 1.2
-SLOWEST_FADE = 0.999  # … fade with each answer
+PATIENCE_RTTS = 1.2  # or for this multiple of the slowest recent round trip, …
+PATIENCE_MOST_S = 1.2  # … up to this limit
+SLOWEST_FADE = 0.999  # decay of the slowest round trip per answer
 
-LONGEST_S = 3.0  # so long a silence, of several rounds, is normal for no line, whatever it showed
+LONGEST_S = 3.0  # a silence of several rounds for this long is a failure of any path
 LONGEST_ROUNDS = 7
 
-SUSPECTED_S = 3.0  # it is forgotten, if nothing comes of it
-SUSPECTED_AGAIN_S = 10.0  # one cause starts no two bursts within that
-STALE_S = 5.0  # a run that nothing was heard of since
+SUSPECTED_S = 3.0  # how long a path is suspect
+SUSPECTED_AGAIN_S = 10.0  # minimum time between bursts for the same cause
+STALE_S = 5.0  # a run without outcomes for this long is dropped
 
 
 @dataclass(slots=True)
 class FailureDetector:
-    """`run` holds when the lost rounds were sent; `clear_s` is when the latest was sent that got
-    an answer; `threshold` is the sum of their weights that is beyond the normal."""
+    """`run`: when the lost rounds were sent; `clear_s`: when the latest answered probe was sent;
+    `threshold`: the sum of the run's weights that exceeds the usual loss."""
 
     loss_model: LossModel
     threshold: float
@@ -41,14 +41,16 @@ class FailureDetector:
     _slowest_s: float = 0.0
     _early_s: float = math.inf
     _suspected_s: float = -math.inf
-    _again_s: dict[str, float] = field(default_factory=dict)  # by cause: when it counts again
+    _again_s: dict[str, float] = field(
+        default_factory=dict
+    )  # by cause: when it may start a burst again
 
     def suspects(self, now: float) -> bool:
         return bool(self.run) or now < self._suspected_s + SUSPECTED_S
 
     @property
     def deadline_s(self) -> float:
-        """From when on the path is down, if nothing is heard: infinite while too little is lost."""
+        """When the path is declared down unless an answer comes; inf if too few rounds are lost."""
         if self._sum >= self.threshold:
             early_s = self._early_s if self._early_s < math.inf else 0.0
             slow_s = min(PATIENCE_RTTS * max(self._slowest_s, early_s), PATIENCE_MOST_S)
@@ -57,30 +59,30 @@ class FailureDetector:
             return self.run[0] + LONGEST_S
         return math.inf
 
-    def lose(self, at_s: float) -> None:
-        """A round that was sent at `at_s` was lost."""
+    def record_loss(self, at_s: float) -> None:
+        """The round sent at `at_s` was lost."""
         self._sum += self.loss_model.weight(len(self.run))
         self.run.append(at_s)
 
-    def answer(self, now: float, at_s: float, *, late: bool, teaches: bool) -> None:
-        """Something that was sent at `at_s` was answered; `late`: after it had been taken for
-        lost, which is no loss to learn from."""
+    def record_answer(self, now: float, at_s: float, *, late: bool, teaches: bool) -> None:
+        """A probe sent at `at_s` was answered. `late`: it had been counted as lost, which isn't a
+        loss to learn. `teaches`: whether the loss model learns from the run that ends."""
         if at_s > self.clear_s:
             self.clear_s = at_s
         if self._suspected_s <= at_s:
             self._suspected_s = -math.inf
         if not self.run or self.run[0] > at_s:
             return
-        left = [sent_s for sent_s in self.run if sent_s > at_s]
-        ended = len(self.run) - len(left) - late
+        remaining = [sent_s for sent_s in self.run if sent_s > at_s]
+        ended = len(self.run) - len(remaining) - late
         if ended and teaches:
-            self.loss_model.ended(now, ended)
-        self.run = left
-        self._sum = sum(map(self.loss_model.weight, range(len(left))))
+            self.loss_model.record_run(now, ended)
+        self.run = remaining
+        self._sum = sum(map(self.loss_model.weight, range(len(remaining))))
 
-    def time(self, rtt_s: float, *, early: bool) -> None:
-        """An answer took so long. `early`: it was asked for while the path was down, and may have
-        waited for that to end. Of several such answers the quickest counts, until there are others.
+    def record_rtt(self, rtt_s: float, *, early: bool) -> None:
+        """An answer took `rtt_s`. `early`: its probe was sent while the path was down, and may have
+        been queued until it recovered. Of such answers the fastest counts, until there are others.
         """
         if early:
             self._early_s = min(self._early_s, rtt_s)
@@ -89,7 +91,7 @@ class FailureDetector:
             self._early_s = math.inf
 
     def suspect(self, now: float, cause: str) -> bool:
-        """Look closer for `cause`; False if it was suspected for that lately."""
+        """Make the path suspect; False if it was suspected for the same cause recently."""
         if now < self._again_s.get(cause, -math.inf):
             return False
         self._again_s[cause] = now + SUSPECTED_AGAIN_S
@@ -97,8 +99,8 @@ class FailureDetector:
             self._suspected_s = now
         return True
 
-    def forget_stale(self, now: float) -> None:
-        """Forget a run that nothing was heard of since: it would ask in a burst for ever."""
+    def drop_stale(self, now: float) -> None:
+        """Drop a run without recent outcomes, which would keep the burst going forever."""
         if self.run and now > self.run[-1] + STALE_S:
             self.reset()
 

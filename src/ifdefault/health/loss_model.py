@@ -1,15 +1,15 @@
-"""What losses a line normally shows, and how far a run of lost rounds goes beyond them.
+"""The usual loss of a path, and by how much a run of lost rounds exceeds it.
 
-The judge is a CUSUM test: the sum over a run of losses of the log-likelihood ratio of "the line is
-dead" (every round is lost) against "this is how the line is". An answer is impossible on a dead
-line, so it ends the run and the sum. A normal line loses a round after an answered one with a
-probability that is counted, and goes on losing with a probability that depends on how long it has
-been losing already. Both are counted per line, beginning with a prior: single losses, bursts, and
-a mixture of them are told apart without a model of either.
+The failure detector is a CUSUM test: the sum over a run of losses of the log-likelihood ratio of
+"the path is down" (every round is lost) against "this is the usual loss". An answer is impossible
+on a path that is down, so it ends the run and resets the sum. On a path that is up, a round after
+an answered one is lost with a certain probability, and a round after a lost one with a probability
+that depends on the length of the run. Both are estimated per path, starting with a prior: single
+losses, bursts, and a mixture of them are distinguished without a model of either.
 
-Rules: the sum crosses `threshold` on a line that is up once in `days` on average, if its losses
-are as learned (Lorden, 1971: the mean time between false alarms of a CUSUM test is at least
-exp(threshold) rounds). Only losses that ended teach; what was judged to be an outage doesn't.
+Rules: on a path that is up, the sum exceeds `threshold` once in `days` on average, if losses are as
+learned (Lorden, 1971: the mean time between false alarms of a CUSUM test is at least exp(threshold)
+rounds). The model learns from runs that ended; outages aren't learned.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-# A round after an answered one is lost: what a line with nothing known is given, in how many
-# rounds, and what even the cleanest line is given.
+# Probability that a round after an answered one is lost: the prior, its weight in rounds, and the
+# lower bound.
 FIRST = 0.01
 FIRST_ROUNDS = 200
 FIRST_LEAST = 0.005
-# Two memories, in rounds: the longer is precise, the shorter takes in a line that gets worse. The
-# greater of the two counts.
+# Two averages, with their length in rounds: the longer one is precise, the shorter one adapts to a
+# path that gets worse. The greater of the two counts.
 SLOW_ROUNDS = 20_000
 FAST_ROUNDS = 600
 
-# A round after a lost one is lost too: the least and the most for any line, and the weight of the
-# prior, in losses: small, so that a few bursts teach it before it has cried wolf often. With bursts
-# of 200 ms it is 0.78. Half a day is the shortest memory with which they don't cry wolf too often.
+# Probability that a round after a lost one is lost too: its bounds, and the weight of the prior in
+# losses, small so that a few bursts are enough to learn from. With bursts of 200 ms the probability
+# is 0.78. Half a day is the shortest memory without too many false alarms from such bursts.
 NEXT_LEAST = 0.14
 NEXT_MOST = 0.85
 NEXT_WEIGHT = 3.0
 NEXT_MEMORY = 4000.0  # losses
 NEXT_MEMORY_S = 12 * 3600.0
-# The nth loss after the first falls into a bin by the length of n in bits: 1, 2-3, 4-7 … 32 and on.
+# Losses are counted by their position n in the run, in bins by its bit length: 1, 2-3, 4-7 … 32-
 BINS = 6
 
 _FLAT = (0.0,) * (2 * BINS)
 
 
 def threshold(days: float, rounds_per_s: float) -> float:
-    """The sum at which a line is taken for dead, for a mean of `days` between false alarms."""
+    """The sum at which a path is declared down, for a mean of `days` between false alarms."""
     return max(6.0, math.log(days * 86400.0 * rounds_per_s))
 
 
 class LossModel:
-    """The normal losses of one line, learned."""
+    """The usual loss of one path, as learned. `learned` is the state of an earlier model."""
 
     def __init__(self, learned: Sequence[float] = ()) -> None:
         self._slow = self._fast = FIRST
@@ -62,30 +62,30 @@ class LossModel:
             counts = learned[5:]
         self._lasted, self._ended = list(counts[:BINS]), list(counts[BINS:])
         self._steps: list[float] = []
-        self._weigh()
+        self._update_weights()
 
     def learned(self) -> tuple[float, ...]:
-        """All that a later LossModel needs to go on."""
+        """The state, to create a LossModel that continues from here."""
         first = (self._slow, self._slow_n, self._fast, self._fast_n, self._at_s)
         return (*first, *self._lasted, *self._ended)
 
     @property
     def first(self) -> float:
-        """The probability that a round is lost if the one before was answered."""
+        """The probability that a round is lost if the previous one was answered."""
         return min(max(self._slow, self._fast, FIRST_LEAST), 0.95)
 
     def weight(self, nth: int) -> float:
-        """The log-likelihood ratio of the nth loss in a row, from 0."""
+        """The log-likelihood ratio of the nth loss in a row, counted from 0."""
         if nth == 0:
             return -math.log(self.first)
         return self._steps[min(nth.bit_length(), BINS) - 1]
 
-    def answered(self, rounds: int = 1) -> None:
+    def record_answers(self, rounds: int = 1) -> None:
         """So many rounds were answered, each after an answered one."""
         if rounds == 1:
             self._count_first(0.0)
             return
-        # The same in one step: counting a 0 multiplies by 1 - 1/n, n growing up to its limit.
+        # The same in one step: each 0 multiplies by 1 - 1/n, with n growing up to its limit.
         for name, limit in (("_slow", SLOW_ROUNDS), ("_fast", FAST_ROUNDS)):
             n = getattr(self, f"{name}_n")
             growing = min(rounds, max(0, limit - int(n)))
@@ -93,14 +93,14 @@ class LossModel:
             setattr(self, name, getattr(self, name) * share)
             setattr(self, f"{name}_n", n + growing)
 
-    def ended(self, now: float, losses: int) -> None:
-        """An answer ended a run of so many lost rounds, on a line that was up all the time."""
+    def record_run(self, now: float, losses: int) -> None:
+        """An answer ended a run of so many lost rounds, during which the path was up."""
         self._count_first(1.0)
         self._age(now)
         for nth in range(1, losses):
             self._lasted[min(nth.bit_length(), BINS) - 1] += 1
         self._ended[min(losses.bit_length(), BINS) - 1] += 1
-        self._weigh()
+        self._update_weights()
 
     def _count_first(self, lost: float) -> None:
         if self._slow_n < SLOW_ROUNDS:
@@ -111,7 +111,7 @@ class LossModel:
         self._fast += (lost - self._fast) / self._fast_n
 
     def _age(self, now: float) -> None:
-        """Forget, by time, and where much was counted also by count."""
+        """Decay the counts with time, and limit their total."""
         fade = math.exp(min(0.0, self._at_s - now) / NEXT_MEMORY_S)
         self._at_s = now
         for bin_ in range(BINS):
@@ -120,8 +120,8 @@ class LossModel:
             self._lasted[bin_] *= keep
             self._ended[bin_] *= keep
 
-    def _weigh(self) -> None:
-        """Weigh each bin; its prior is the bin before, since losses that last tend to last on."""
+    def _update_weights(self) -> None:
+        """Compute the weight of each bin; its prior is the previous bin (long runs continue)."""
         share, self._steps = NEXT_LEAST, []
         least = max(NEXT_LEAST, self.first)
         for lasted, ended in zip(self._lasted, self._ended, strict=True):

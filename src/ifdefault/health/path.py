@@ -1,10 +1,10 @@
-"""A path (an uplink in one family) as a state machine: evidence in, transitions out.
+"""The state machine of a path (an uplink in one family): evidence in, transitions out.
 
-Rules: TRANSITIONS holds every step there is. Three things bring a path down: rounds lost beyond
-what the line normally loses, its carrier, and, only where no target beyond the gateway is
-configured, the gateway. All else is suspicion: it asks sooner, and decides nothing. Local errors,
-probes that weren't sent or of which nothing was heard, and times at which nobody called aren't
-evidence. Nothing but what came from beyond brings a path up.
+Rules: TRANSITIONS lists all transitions. Three things bring a path down: more lost rounds than its
+usual loss, loss of the carrier, and, only if no target beyond the gateway is configured, the
+gateway. Anything else makes the path suspect: it is probed sooner, and nothing is decided. Local
+errors, probes that weren't sent or have no outcome, and times without calls aren't evidence. Only
+packets from beyond the gateway bring a path up.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ifdefault.health.target import ProbeTarget
 from ifdefault.model.config import Family, HealthConfig
 from ifdefault.model.health import GATEWAY, Ask, Health, PathState, Transition, Verdict
 
-PROOF_S = 3.0  # with the carrier back, answers are looked for at the pace of a burst
-FLAP_S = 600.0  # each further failure within that time doubles the hold
+CARRIER_BURST_S = 3.0  # how long to probe in a burst after the carrier is back
+FLAP_S = 600.0  # each further failure within this time doubles the hold
 LONG_DOWN_S = 600.0
-GAP_S = 1.0  # the caller was away
+GAP_S = 1.0  # a later call means that the process or machine was suspended
 
 
 class Path:
-    """One path. Call `asks` and `tick` at `wake_s`, which every input may have moved."""
+    """One path. Call `asks` and `tick` at `wake_s`, which changes with every input."""
 
     def __init__(
         self,
@@ -42,39 +42,39 @@ class Path:
         presumed: PathState = "unproven",
         has_gateway: bool = True,
     ) -> None:
-        """`memory` is what an earlier process knew; without it `presumed` is the state to begin
-        with, and unless it is "unproven", silence of the targets counts from the beginning."""
-        kept = memory or Memory(presumed, now)
-        seen = dict(kept.seen)
-        known = memory is None and presumed != "unproven"
+        """`memory` is the saved state of an earlier process. Without it, `presumed` is the initial
+        state; unless that is "unproven", the silence of targets counts from the beginning."""
+        saved = memory or Memory(presumed, now)
+        seen = dict(saved.seen)
+        proven = memory is None and presumed != "unproven"
         beyond = [
-            ProbeTarget(at, probe, known or probe in seen, seen.get(probe, 0.0))
-            for at, probe in enumerate(targets)
+            ProbeTarget(index, probe, proven or probe in seen, seen.get(probe, 0.0))
+            for index, probe in enumerate(targets)
         ]
         gateway = ProbeTarget(GATEWAY, "gateway") if has_gateway else None
         self.uplink, self.family = uplink, family
         self._config = config
         self._now = self._since_s = now
         self._schedule = ProbeSchedule(beyond, gateway, 1 / config.rounds_per_s, now)
-        self._loss_model = LossModel(kept.losses)
+        self._loss_model = LossModel(saved.losses)
         self._degradation = Degradation(config)
         highest = threshold(config.false_alarm_days, config.rounds_per_s)
         self._detector = FailureDetector(self._loss_model, highest)
         self._link, self._neighbour = True, True
-        self._proof_s = -math.inf
+        self._carrier_burst_s = -math.inf
         self._until_s = self._hold_s = 0.0
-        # what was sent before may have waited, a second or more, for a dead gateway's MAC
-        self._alive_s = -math.inf
+        # probes sent before may have been queued for seconds for a silent gateway's MAC
+        self._works_s = -math.inf
         self._answers = self._losses = 0
-        self._falls_s = tuple(at for at in kept.falls_s if now - FLAP_S < at <= now)
-        self._state: PathState = kept.state
-        self._cause = kept.cause
-        if memory and kept.since_s <= now:  # else it is of an earlier boot
-            self._since_s = kept.since_s
-        if kept.state == "recovering":
-            self._hold(now)
-        if kept.state == "down" and not self._schedule.good:
-            self._state = "unproven"  # it was down for its carrier, or has other targets now
+        self._falls_s = tuple(at for at in saved.falls_s if now - FLAP_S < at <= now)
+        self._state: PathState = saved.state
+        self._cause = saved.cause
+        if memory and saved.since_s <= now:  # otherwise it is from an earlier boot
+            self._since_s = saved.since_s
+        if saved.state == "recovering":
+            self._start_hold(now)
+        if saved.state == "down" and not self._schedule.good:
+            self._state = "unproven"  # down by its carrier, or with other targets
 
     @property
     def state(self) -> PathState:
@@ -82,39 +82,39 @@ class Path:
 
     @property
     def since_s(self) -> float:
-        """When it came to be in its state."""
+        """When it entered its state."""
         return self._since_s
 
-    # --- asking ---------------------------------------------------------------------------
+    # --- probes to send -------------------------------------------------------------------
 
     @property
     def wake_s(self) -> float:
-        """When `asks` and `tick` must be called next, at the latest; infinite without carrier."""
+        """When `asks` and `tick` must be called next, at the latest; inf without carrier."""
         if not self._link:
             return math.inf
-        also_s = self._until_s if self._state == "recovering" else math.inf
-        return min(self._schedule.wake_s(), self._detector.deadline_s, also_s)
+        hold_s = self._until_s if self._state == "recovering" else math.inf
+        return min(self._schedule.wake_s(), self._detector.deadline_s, hold_s)
 
     def asks(self, now: float) -> tuple[Ask, ...]:
         """The probes to send now."""
-        now = self._at(now)
-        if now < self._look(now):
+        now = self._monotonic(now)
+        if now < self._check_gap(now):
             return ()
-        self._schedule.forget(now)
-        self._detector.forget_stale(now)
+        self._schedule.drop_expired(now)
+        self._detector.drop_stale(now)
         return tuple(self._schedule.asks(now, self._pace(now)))
 
     def tick(self, now: float) -> tuple[Transition, ...]:
-        """Let time pass: a hold that ends, patience that ends."""
-        now = self._at(now)
-        self._look(now)
+        """Handle what is due at `now`: the end of a hold, the deadline of the detector."""
+        now = self._monotonic(now)
+        self._check_gap(now)
         if self._state == "recovering" and now >= self._until_s:
             return self._end_hold(now)
-        return self._judge(now)
+        return self._check_detector(now)
 
     def _pace(self, now: float) -> Pace:
         match self._state:
-            case "down" if now < self._proof_s:
+            case "down" if now < self._carrier_burst_s:
                 return "burst"
             case "down":
                 return "waiting" if now - self._since_s < LONG_DOWN_S else "waiting long"
@@ -129,15 +129,15 @@ class Path:
     def observe(
         self, now: float, seq: int, verdict: Verdict, rtt_us: int = 0
     ) -> tuple[Transition, ...]:
-        """A probe's fate. Some time after "lost" it may still come to be "answered"."""
-        now = self._at(now)
-        sent = self._schedule.take(seq)
+        """The outcome of a probe. After "lost" it may still be "answered" for some time."""
+        now = self._monotonic(now)
+        sent = self._schedule.pop(seq)
         if sent is None or verdict == "local":
             return ()
         if verdict == "answered":
             return self._answered(now, sent, rtt_us / 1e6)
         if verdict == "lost":
-            # Whoever tells it so late was held up: it may not have read an answer that came.
+            # the reporter was delayed: it may not have read an answer that arrived
             if now > sent.at_s + sent.timeout_s + OVERDUE_S:
                 return ()
             self._schedule.await_late(seq, sent)
@@ -149,170 +149,176 @@ class Path:
     def _answered(self, now: float, sent: Sent, rtt_s: float) -> tuple[Transition, ...]:
         target, schedule = sent.target, self._schedule
         was_good = target.good
-        target.hear(sent.at_s)
-        early = sent.at_s < self._alive_s
+        target.record_answer(sent.at_s)
+        early = sent.at_s < self._works_s
         if not early:
-            schedule.time(target, rtt_s)
+            schedule.record_rtt(target, rtt_s)
         if target.good != was_good:
-            schedule.sort()
-        if target not in schedule.judges:
+            schedule.update_good()
+        if target not in schedule.deciding:
             return ()
-        self._detector.time(rtt_s, early=early)
+        self._detector.record_rtt(rtt_s, early=early)
         if sent.pace == "quiet" and not sent.lost:
             if not self._detector.run:
-                self._loss_model.answered()
-            self._degradation.count(0.0, rtt_s)
+                self._loss_model.record_answers()
+            self._degradation.record(0.0, rtt_s)
         if self._state == "recovering":
             self._answers += 1
-        return self._alive(now, sent.at_s, sent.lost, f"{target.probe} answers")
+        return self._confirmed(now, sent.at_s, sent.lost, f"{target.probe} answers")
 
-    def _alive(self, now: float, at_s: float, late: bool, cause: str) -> tuple[Transition, ...]:
-        """What was sent at `at_s` came through: what was lost until then counts no more."""
+    def _confirmed(self, now: float, at_s: float, late: bool, cause: str) -> tuple[Transition, ...]:
+        """The path worked at `at_s`, so losses up to then no longer count."""
         detector = self._detector
-        self._alive_s = min(self._alive_s, now)
+        self._works_s = min(self._works_s, now)
         suspected = detector.suspects(now)
-        detector.answer(now, at_s, late=late, teaches=self._state != "recovering")
+        detector.record_answer(now, at_s, late=late, teaches=self._state != "recovering")
         if suspected and not detector.suspects(now):
-            self._schedule.calm()
+            self._schedule.end_burst()
         match self._state:
             case "unproven":
-                return self._step(now, "up", cause)
+                return self._transition(now, "up", cause)
             case "down" if self._link:
-                self._hold(now)
-                return self._step(now, "recovering", cause)
+                self._start_hold(now)
+                return self._transition(now, "recovering", cause)
             case "up" | "degraded":
-                return self._grade(now)
+                return self._check_degradation(now)
         return ()
 
     def _lost(self, now: float, sent: Sent) -> tuple[Transition, ...]:
         target, schedule, detector = sent.target, self._schedule, self._detector
-        if sent.pace is None:  # no round: it means nothing, but for the gateway a closer look
-            target.miss(sent.at_s, math.inf)
-            if target is schedule.gateway and target.proven and target.row == 2:
+        if (
+            sent.pace is None
+        ):  # a background probe: only the gateway's silence makes the path suspect
+            target.record_loss(sent.at_s, math.inf)
+            if target is schedule.gateway and target.proven and target.losses_in_row == 2:
                 self.suspect(now, "the gateway is silent")
             return ()
-        target.miss(sent.at_s, detector.clear_s)
-        if len(schedule.good) > 1 and target.good and target.is_odd(self._degradation.loss_ratio):
+        target.record_loss(sent.at_s, detector.clear_s)
+        if (
+            len(schedule.good) > 1
+            and target.good
+            and target.is_silent_alone(self._degradation.loss_ratio)
+        ):
             schedule.set_aside(target, now)
         if self._state in ("down", "unproven"):
             return ()
         if self._state == "recovering":
             self._losses += 1
         elif sent.pace == "quiet":
-            self._degradation.count(1.0, 0.0)
-        if sent.at_s <= detector.clear_s:  # one that was sent later has been answered
+            self._degradation.record(1.0, 0.0)
+        if sent.at_s <= detector.clear_s:  # a later probe was answered
             if self._state != "recovering":
-                self._loss_model.ended(now, 1)
-            return self._grade(now)
-        detector.lose(sent.at_s)
+                self._loss_model.record_run(now, 1)
+            return self._check_degradation(now)
+        detector.record_loss(sent.at_s)
         if len(detector.run) == 1:
-            schedule.hurry(now)
-        return self._judge(now)
+            schedule.start_burst(now)
+        return self._check_detector(now)
 
-    def _judge(self, now: float) -> tuple[Transition, ...]:
+    def _check_detector(self, now: float) -> tuple[Transition, ...]:
         if now < self._detector.deadline_s:
             return ()
         first_s, rounds = self._detector.run[0], len(self._detector.run)
         cause = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
         gateway = self._schedule.gateway
         if gateway and self._schedule.beyond:
-            if gateway.heard_s >= first_s:
+            if gateway.answered_s >= first_s:
                 cause += ", the gateway answers"
             elif gateway.proven and gateway.lost_s >= first_s:
                 cause += ", the gateway is silent too"
-        return self._fall(now, cause)
+        return self._go_down(now, cause)
 
-    def _grade(self, now: float) -> tuple[Transition, ...]:
-        """Up or degraded, by loss and delay."""
-        worse = self._degradation.worse
-        if self._state == "up" and worse:
-            return self._step(now, "degraded", worse)
-        if self._state == "degraded" and not worse:
-            return self._step(now, "up", f"loss {self._degradation.loss_ratio:.0%}")
+    def _check_degradation(self, now: float) -> tuple[Transition, ...]:
+        """Change between up and degraded, by loss and delay."""
+        degraded = self._degradation.cause
+        if self._state == "up" and degraded:
+            return self._transition(now, "degraded", degraded)
+        if self._state == "degraded" and not degraded:
+            return self._transition(now, "up", f"loss {self._degradation.loss_ratio:.0%}")
         return ()
 
-    # --- evidence: all else ---------------------------------------------------------------
+    # --- other evidence -------------------------------------------------------------------
 
     def link(self, now: float, up: bool, cause: str = "carrier lost") -> tuple[Transition, ...]:
-        """Carrier, and whether the interface can be used at all; `cause` if it can't."""
-        now = self._at(now)
+        """The carrier came up or down, or the interface became unusable for `cause`."""
+        now = self._monotonic(now)
         if up == self._link:
             return ()
         self._link = up
         self._schedule.drop_all(now)
         if not up:
-            return self._fall(now, cause)
-        self._proof_s = now + PROOF_S
-        return () if self._schedule.good else self._step(now, "unproven", "carrier is back")
+            return self._go_down(now, cause)
+        self._carrier_burst_s = now + CARRIER_BURST_S
+        return () if self._schedule.good else self._transition(now, "unproven", "carrier is back")
 
     def neighbour(self, now: float, reachable: bool) -> tuple[Transition, ...]:
-        """The gateway's ARP or neighbour discovery, succeeded or failed."""
-        now = self._at(now)
+        """ARP or neighbour discovery of the gateway succeeded or failed."""
+        now = self._monotonic(now)
         self._neighbour = reachable
         if self._schedule.beyond:
             if not reachable:
                 self.suspect(now, "the gateway is unreachable")
             return ()
         if not reachable:
-            return self._fall(now, "gateway unreachable")
-        return self._alive(now, now, late=False, cause="the gateway is reachable")
+            return self._go_down(now, "gateway unreachable")
+        return self._confirmed(now, now, late=False, cause="the gateway is reachable")
 
     def suspect(self, now: float, cause: str) -> None:
-        """Something looks wrong: probe in a burst until an answer clears it."""
-        now = self._at(now)
-        judged = self._schedule.good and self._state not in ("down", "unproven")
-        if judged and self._detector.suspect(now, cause):
-            self._schedule.hurry(now)
+        """Make the path suspect: probe in a burst until an answer clears it."""
+        now = self._monotonic(now)
+        probed = self._schedule.good and self._state not in ("down", "unproven")
+        if probed and self._detector.suspect(now, cause):
+            self._schedule.start_burst(now)
 
     def confirm(self, now: float, at_s: float | None = None) -> tuple[Transition, ...]:
-        """The path carried traffic both ways (ACK progress) at `at_s`, or now. Who looks from time
-        to time and finds progress knows it only for the time of the look before."""
-        now = self._at(now)
+        """The path carried traffic in both directions (ACK progress) at `at_s`, or now. A poller
+        that observes progress must pass the time of its previous poll."""
+        now = self._monotonic(now)
         at_s = now if at_s is None else min(at_s, now)
         if not self._link or (self._state == "down" and at_s <= self._since_s):
             return ()
-        found = self._alive(now, at_s, late=False, cause="traffic flows")
+        transitions = self._confirmed(now, at_s, late=False, cause="traffic flows")
         if self._pace(now) == "quiet":
-            self._schedule.spare(now, at_s)
-        return found
+            self._schedule.skip_round(now, at_s)
+        return transitions
 
-    def _at(self, now: float) -> float:
-        """Time never goes back."""
+    def _monotonic(self, now: float) -> float:
+        """`now`, but never earlier than in a previous call."""
         if now > self._now:
             self._now = now
         return self._now
 
-    def _look(self, now: float) -> float:
-        """When something is due. If that was long ago, the machine slept, or was busy: what was
-        lost meanwhile says nothing of the line."""
+    def _check_gap(self, now: float) -> float:
+        """When the next action is due. If that was long ago, the machine was suspended or busy:
+        discard the losses meanwhile, which aren't evidence."""
         wake_s = self.wake_s
         if now <= wake_s + GAP_S:
             return wake_s
         self._schedule.drop_all(now)
         self._detector.reset()
         if self._state == "recovering":
-            self._hold(now)
+            self._start_hold(now)
         return now
 
     # --- states ---------------------------------------------------------------------------
 
-    def _step(self, now: float, state: PathState, cause: str) -> tuple[Transition, ...]:
+    def _transition(self, now: float, state: PathState, cause: str) -> tuple[Transition, ...]:
         was = self._state
         assert state in TRANSITIONS[was], f"{was} -> {state}"
         self._state, self._since_s, self._cause = state, now, cause
         return (Transition(now, self.uplink, self.family, was, state, cause),)
 
-    def _fall(self, now: float, cause: str) -> tuple[Transition, ...]:
+    def _go_down(self, now: float, cause: str) -> tuple[Transition, ...]:
         self._detector.reset()
         if self._state == "down":
             return ()
         self._schedule.clear_targets()
-        self._alive_s = math.inf
+        self._works_s = math.inf
         self._falls_s = (*(at for at in self._falls_s if now - at < FLAP_S), now)
-        return self._step(now, "down", cause)
+        return self._transition(now, "down", cause)
 
-    def _hold(self, now: float) -> None:
-        """Begin to hold: longer for a path that failed several times lately."""
+    def _start_hold(self, now: float) -> None:
+        """Start a hold, which is longer if the path failed several times recently."""
         config, falls = self._config, sum(now - at < FLAP_S for at in self._falls_s)
         damped_s = min(config.recover_s * 2.0 ** min(max(0, falls - 1), 30), config.damp_s)
         self._hold_s = max(config.recover_s, damped_s, WAITING_S)
@@ -323,15 +329,15 @@ class Path:
         proven = self._answers or not self._schedule.good
         if proven and self._answers >= self._losses:
             self._degradation.reset()
-            return self._step(now, "up", f"answers for {self._hold_s:g} s")
-        self._hold(now)
+            return self._transition(now, "up", f"answers for {self._hold_s:g} s")
+        self._start_hold(now)
         return ()
 
-    # --- told -----------------------------------------------------------------------------
+    # --- output ---------------------------------------------------------------------------
 
     def health(self) -> Health:
         schedule, now = self._schedule, self._now
-        heard = [target.rtt_s for target in schedule.good if target.rtt_s]
+        rtts_s = [target.rtt_s for target in schedule.good if target.rtt_s]
         return Health(
             uplink=self.uplink,
             family=self.family,
@@ -339,7 +345,7 @@ class Path:
             since_s=self._since_s,
             cause=self._cause,
             loss_ratio=1.0 if self._state == "down" else self._degradation.loss_ratio,
-            rtt_ms=sum(heard) / len(heard) * 1000 if heard else 0.0,
+            rtt_ms=sum(rtts_s) / len(rtts_s) * 1000 if rtts_s else 0.0,
             gateway=self._gateway_health(),
             bursting=self._link and self._pace(now) == "burst",
             until_s=self._until_s if self._state == "recovering" else 0.0,
@@ -350,7 +356,7 @@ class Path:
         gateway = self._schedule.gateway
         if gateway is None:
             return "unknown"
-        if not self._neighbour or (gateway.proven and gateway.row >= 2):
+        if not self._neighbour or (gateway.proven and gateway.losses_in_row >= 2):
             return "silent"
         return "answers" if gateway.proven else "unknown"
 
@@ -361,7 +367,7 @@ class Path:
             self._cause,
             self._loss_model.learned(),
             tuple(
-                (target.probe, target.rtt_s) for target in self._schedule.judges if target.proven
+                (target.probe, target.rtt_s) for target in self._schedule.deciding if target.proven
             ),
             self._falls_s,
         )

@@ -1,9 +1,8 @@
-"""Who is asked when: rounds at the pace of the moment, and beside them the gateway and those
-targets whose silence means nothing.
+"""The probe schedule of a path: rounds at the current pace, and background probes of the gateway
+and of targets whose silence doesn't count.
 
-Rules: a round asks one target, the one among the good that was asked longest ago. No target is
-asked more than once in its `spacing_s`, whatever the pace. What wasn't sent can't be lost: a
-schedule that was missed is taken up again, never made up for.
+Rules: a round probes one target, the good one that was probed longest ago. No target is probed more
+often than its `spacing_s`, whatever the pace. Rounds that were missed are skipped, not caught up.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ Pace = Literal["quiet", "burst", "waiting", "waiting long"]
 BURST_S = 0.05
 WAITING_S = 0.25
 WAITING_LONG_S = 0.5
-FIRST_BACKGROUND_S = 2.0  # those that never answered, at first
+FIRST_BACKGROUND_S = 2.0  # for targets that never answered, at first
 BACKGROUND_S = 10.0
 PATIENT_ASKS = 10
 GATEWAY_S: dict[Pace, float] = {"quiet": 5.0, "burst": 0.2, "waiting": 1.0, "waiting long": 1.0}
-GATEWAY_MUTE_S = 60.0  # it doesn't answer pings at all
-SLACK = 0.2  # of a quiet interval
-EXCESS_FADE = 0.98  # of how late answers come, with each answer
-LATE_S = 3.0  # how long after its timeout an answer is still known
-OVERDUE_S = 1.0  # after its timeout: a probe of which nothing was heard is nobody's loss
+GATEWAY_MUTE_S = 60.0  # for a gateway that never answers
+SLACK = 0.2  # in units of the quiet interval
+EXCESS_FADE = 0.98  # decay of `excess_s` per answer
+LATE_S = 3.0  # how long after its timeout an answer is still accepted
+OVERDUE_S = 1.0  # after its timeout: an outcome reported later doesn't count as a loss
 
 
 class Sent(NamedTuple):
     at_s: float
     target: ProbeTarget
-    pace: Pace | None  # None: no round, so that only an answer means something
+    pace: Pace | None  # None: a background probe, whose loss doesn't count
     timeout_s: float
     lost: bool = False
 
@@ -43,18 +42,18 @@ _last = attrgetter("last_s")
 
 
 class ProbeSchedule:
-    """The schedule of one path. `beyond` are its targets; `judges` those whose silence may
-    bring it down: them, or the gateway alone where nothing else is to be asked."""
+    """The schedule of one path. `beyond` are its targets beyond the gateway; `deciding` those whose
+    silence may bring it down: the same, or the gateway if there are none."""
 
     def __init__(
         self, beyond: Sequence[ProbeTarget], gateway: ProbeTarget | None, quiet_s: float, now: float
     ):
         self.beyond = tuple(beyond)
         self.gateway = gateway
-        self.judges = self.beyond or ((gateway,) if gateway else ())
+        self.deciding = self.beyond or ((gateway,) if gateway else ())
         if gateway and not beyond:
             gateway.spacing_s = ALONE_SPACING_S
-        self.excess_s = 0.0  # by how much answers came late, lately
+        self.excess_s = 0.0  # by how much recent answers were late
         self.round_s = now
         self._quiet_s = quiet_s
         self._gateway_s = self._background_s = now
@@ -62,16 +61,16 @@ class ProbeSchedule:
         self._seq = 0
         self._sent: dict[int, Sent] = {}
         self._good: list[ProbeTarget] = []
-        self.sort()
+        self.update_good()
 
     @property
     def good(self) -> Sequence[ProbeTarget]:
         return self._good
 
-    def sort(self) -> None:
-        """Tell the good from the others anew, after one of them changed."""
-        self._good = [target for target in self.judges if target.good]
-        others = [target.due_s for target in self.judges if not target.good]
+    def update_good(self) -> None:
+        """Update the list of good targets, after one of them changed."""
+        self._good = [target for target in self.deciding if target.good]
+        others = [target.due_s for target in self.deciding if not target.good]
         self._background_s = min(others, default=math.inf)
 
     def wake_s(self) -> float:
@@ -79,23 +78,23 @@ class ProbeSchedule:
         return min(self.round_s, self._background_s, gateway_s)
 
     def asks(self, now: float, pace: Pace) -> list[Ask]:
-        """What is due."""
-        found: list[Ask] = []
+        """The probes that are due."""
+        probes: list[Ask] = []
         if now >= self.round_s:
-            self._ask_round(found, now, pace)
+            self._ask_round(probes, now, pace)
         if now >= self._background_s:
-            self._ask_background(found, now)
+            self._ask_background(probes, now)
         if self.gateway and self.beyond and now >= self._gateway_s:
-            self._ask_gateway(found, self.gateway, now, pace)
-        return found
+            self._ask_gateway(probes, self.gateway, now, pace)
+        return probes
 
-    def hurry(self, now: float) -> None:
-        """A burst begins: the next round at once, and all others are asked too."""
+    def start_burst(self, now: float) -> None:
+        """Start a burst: the next round at once, and probe all other targets, too."""
         self._slack_s = 0.0
         if self._good:
             oldest = min(self._good, key=_last)
             self.round_s = min(self.round_s, max(now, oldest.last_s + oldest.spacing_s))
-        for target in self.judges:
+        for target in self.deciding:
             if not target.good:
                 target.due_s = max(now, target.last_s + target.spacing_s)
                 self._background_s = min(self._background_s, target.due_s)
@@ -103,44 +102,44 @@ class ProbeSchedule:
         if gateway and (gateway.proven or not gateway.lost):
             self._gateway_s = min(self._gateway_s, max(now, gateway.last_s + gateway.spacing_s))
 
-    def calm(self) -> None:
-        """A burst is over: back to the quiet pace."""
+    def end_burst(self) -> None:
+        """End a burst: return to the quiet pace."""
         last_s = max((target.last_s for target in self._good), default=self.round_s)
         self.round_s = max(self.round_s, last_s + self._quiet_s)
 
     def set_aside(self, target: ProbeTarget, now: float) -> None:
-        """Its silence means nothing any more; it is asked now and then."""
+        """Ignore the silence of a target from now on; it is still probed in the background."""
         target.aside = True
         target.due_s = now
-        self.sort()
+        self.update_good()
 
     def clear_targets(self) -> None:
-        """The path itself was dead: what its targets lost meanwhile was its fault."""
-        for target in self.judges:
-            target.aside, target.row = False, 0
-        self.sort()
+        """The path went down, which explains the losses of its targets."""
+        for target in self.deciding:
+            target.aside, target.losses_in_row = False, 0
+        self.update_good()
 
-    def spare(self, now: float, at_s: float) -> None:
-        """The path is known to have carried traffic at `at_s`: a quiet round may be saved, but
-        never two in a row. The one after waits a little, for what is known next."""
+    def skip_round(self, now: float, at_s: float) -> None:
+        """The path carried traffic at `at_s`: skip a quiet round, but never two in a row. The next
+        one is delayed a little, as more traffic may be observed by then."""
         self._slack_s = self._quiet_s * SLACK
         last_s = max((target.last_s for target in self._good), default=now)
         self.round_s = max(self.round_s, min(at_s + self._quiet_s, last_s + 2 * self._quiet_s))
 
-    def time(self, target: ProbeTarget, rtt_s: float) -> None:
-        """An answer of a target took so long."""
-        self.excess_s = max(self.excess_s * EXCESS_FADE, 1.25 * target.time(rtt_s))
+    def record_rtt(self, target: ProbeTarget, rtt_s: float) -> None:
+        """An answer of a target took `rtt_s`."""
+        self.excess_s = max(self.excess_s * EXCESS_FADE, 1.25 * target.record_rtt(rtt_s))
 
-    def take(self, seq: int) -> Sent | None:
-        """The probe of this number, which is forgotten; None if it is unknown."""
+    def pop(self, seq: int) -> Sent | None:
+        """Remove and return the probe with this number; None if it is unknown."""
         return self._sent.pop(seq, None)
 
     def await_late(self, seq: int, sent: Sent) -> None:
-        """It was lost, but its answer may still come."""
+        """Keep a lost probe, as its answer may still arrive."""
         self._sent[seq] = sent._replace(lost=True)
 
-    def forget(self, now: float) -> None:
-        """Drop probes that nobody will answer any more."""
+    def drop_expired(self, now: float) -> None:
+        """Drop probes whose answers would no longer be accepted."""
         while self._sent:
             seq = next(iter(self._sent))
             sent = self._sent[seq]
@@ -149,28 +148,28 @@ class ProbeSchedule:
             del self._sent[seq]
 
     def drop_all(self, now: float) -> None:
-        """Whatever was sent says nothing any more; begin anew."""
+        """Drop all probes in flight, and start again."""
         self._sent.clear()
         self.round_s = now
         gateway = self.gateway
         self._gateway_s = max(now, gateway.last_s + gateway.spacing_s) if gateway else now
 
-    def _ask(self, found: list[Ask], target: ProbeTarget, now: float, pace: Pace | None) -> None:
+    def _ask(self, probes: list[Ask], target: ProbeTarget, now: float, pace: Pace | None) -> None:
         self._seq += 1
         target.last_s = now
         timeout_s = target.timeout_s(self.excess_s)
         self._sent[self._seq] = Sent(now, target, pace, timeout_s)
-        found.append(Ask(self._seq, target.index, timeout_s))
+        probes.append(Ask(self._seq, target.index, timeout_s))
 
-    def _ask_round(self, found: list[Ask], now: float, pace: Pace) -> None:
-        # Those that never answered are asked in rounds only while nobody ever did.
-        pool = self._good or self.judges
+    def _ask_round(self, probes: list[Ask], now: float, pace: Pace) -> None:
+        # targets that never answered are probed in rounds only while none ever did
+        pool = self._good or self.deciding
         if not pool:
             self.round_s = math.inf
             return
         target = min(pool, key=_last)
         if target.last_s + target.spacing_s <= now:
-            self._ask(found, target, now, pace if self._good else None)
+            self._ask(probes, target, now, pace if self._good else None)
             target = min(pool, key=_last)
             every_s = self._every_s(pace) + self._slack_s
             self._slack_s = 0.0
@@ -188,21 +187,21 @@ class ProbeSchedule:
                 return WAITING_LONG_S
         return self._quiet_s
 
-    def _ask_background(self, found: list[Ask], now: float) -> None:
-        for target in self.judges:
+    def _ask_background(self, probes: list[Ask], now: float) -> None:
+        for target in self.deciding:
             if target.good or target.due_s > now:
                 continue
             if target.last_s + target.spacing_s <= now:
-                self._ask(found, target, now, None)
+                self._ask(probes, target, now, None)
             new = not target.proven and target.lost < PATIENT_ASKS
             target.due_s = now + (FIRST_BACKGROUND_S if new else BACKGROUND_S)
-        self.sort()
+        self.update_good()
 
-    def _ask_gateway(self, found: list[Ask], gateway: ProbeTarget, now: float, pace: Pace) -> None:
+    def _ask_gateway(self, probes: list[Ask], gateway: ProbeTarget, now: float, pace: Pace) -> None:
         if gateway.last_s + gateway.spacing_s <= now:
-            self._ask(found, gateway, now, None)
+            self._ask(probes, gateway, now, None)
         mute = not gateway.proven and gateway.lost >= PATIENT_ASKS
         every_s = GATEWAY_MUTE_S if mute else GATEWAY_S[pace]
-        if gateway.proven and gateway.row == 1:  # silent, or just a loss?
+        if gateway.proven and gateway.losses_in_row == 1:  # is it silent, or was it a single loss?
             every_s = min(every_s, WAITING_S)
         self._gateway_s = now + every_s

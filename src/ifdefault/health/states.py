@@ -1,4 +1,4 @@
-"""The states of a path, every step that there is between them, and what outlives a process."""
+"""The states of a path, all transitions between them, and what is kept across restarts."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from ifdefault.model.health import PathState
 
 TRANSITIONS: dict[PathState, dict[PathState, str]] = {
     "unproven": {
-        "up": "something beyond the gateway answered, or traffic flows",
-        "down": "no carrier; no gateway, where that is all there is",
+        "up": "a target beyond the gateway answered, or traffic flows",
+        "down": "no carrier; gateway unreachable, if no target is configured",
     },
     "up": {
-        "degraded": "loss or delay beyond the limits",
-        "down": "rounds lost; no carrier; no gateway, where that is all there is",
+        "degraded": "loss or delay exceeds the limits",
+        "down": "rounds lost; no carrier; gateway unreachable, if no target is configured",
     },
     "degraded": {
-        "up": "loss and delay well within the limits",
+        "up": "loss and delay well below the limits",
         "down": "as from up",
     },
     "down": {
         "recovering": "an answer, or traffic flows",
-        "unproven": "the carrier is back, and nothing ever answered",
+        "unproven": "the carrier is back, and no target ever answered",
     },
     "recovering": {
-        "up": "half of the rounds or more were answered while it was held",
+        "up": "at least half of the rounds were answered during the hold",
         "down": "as from up",
     },
 }
@@ -32,9 +32,9 @@ TRANSITIONS: dict[PathState, dict[PathState, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a path takes along into the next process: numbers, strings and tuples only. `losses`:
-    what the loss model learned; `seen`: the targets that answered, and their round trip;
-    `falls_s`: when it went down lately."""
+    """The state of a path that is kept across restarts. `losses`: the state of the loss model;
+    `seen`: the targets that have answered, with their round trip in seconds; `falls_s`: when the
+    path went down recently."""
 
     state: PathState = "unproven"
     since_s: float = 0.0

@@ -1,1 +1,1 @@
-"""The host as a whole: reading, planning and changing it in one transaction."""
+"""The host as a whole: read it, plan, and change it in one transaction."""

@@ -1,6 +1,6 @@
-"""What the daemon will need of this host and may not find: users, executables, targets.
+"""What the daemon needs from this host: users, executables, key files, probe targets, ports.
 
-Rules: warnings, since nothing of it stands in the way of the return path; looks, changes nothing.
+Rules: all problems are warnings, since none of them breaks the return path. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ifdefault.model.kernel import Uplink
 _DEFAULT = DaemonConfig()
 
 
-def find_lacks(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
+def find_problems(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
     yield from _users(config)
     yield from _hooks(config)
     yield from _targets(config, uplinks)
@@ -34,20 +34,20 @@ def find_lacks(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
 
 
 def _users(config: Config) -> Iterator[Problem]:
-    """Those that somebody chose, or that hooks need; `run` itself tells of the others."""
+    """Users that are configured or needed by hooks; `run` logs it if a default user is missing."""
     chosen = {"user": config.daemon.user, "hook_user": config.daemon.hook_user}
     has_hooks = any(path for _, path in _executables(config))
     for key, name in chosen.items():
-        wanted = name != getattr(_DEFAULT, key) or (key == "hook_user" and has_hooks)
-        if wanted and not _exists(name):
-            what = f'there is no user "{name}"'
-            remedy = f"useradd --system --no-create-home {name}"
+        needed = name != getattr(_DEFAULT, key) or (key == "hook_user" and has_hooks)
+        if needed and not _exists(name):
+            what = f"user {name} does not exist"
+            remedy = f"run useradd --system --no-create-home {name}"
             yield Problem(f"daemon.{key}", what, remedy, warning=True)
 
 
 def _exists(user: str) -> bool:
     if user.isdigit():
-        return True  # a number needs no name
+        return True  # a uid needs no entry
     try:
         pwd.getpwnam(user)
     except KeyError:
@@ -64,68 +64,71 @@ def _executables(config: Config) -> Iterator[tuple[str, str]]:
 
 def _hooks(config: Config) -> Iterator[Problem]:
     for key, path in _executables(config):
-        if path and (lack := _lack(Path(path))):
-            yield Problem(f"hooks.{key}", f"{path} {lack[0]}", lack[1], warning=True)
+        if path and (fault := _executable_fault(Path(path))):
+            yield Problem(f"hooks.{key}", f"{path} {fault[0]}", fault[1], warning=True)
 
 
-def _lack(path: Path) -> tuple[str, str] | None:
+def _executable_fault(path: Path) -> tuple[str, str] | None:
+    """Why a file can't be run, and what would be right."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
         return f"can't be run: {reason(error)}", "name an executable file"
     if not stat.S_ISREG(mode):
-        return "is no file", "name an executable file"
+        return "is not a regular file", "name an executable file"
     if not mode & 0o111:
-        return "isn't executable", f"chmod a+x {path}"
+        return "isn't executable", f"run chmod a+x {path}"
     if mode & 0o002:
-        return "may be changed by anybody", f"chmod o-w {path}"
+        return "is writable by everyone", f"run chmod o-w {path}"
     return None
 
 
 def _targets(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
-    """An uplink that has probes, and none for a family that it carries."""
+    """Uplinks whose probes have no target in one of their address families."""
     own = {uplink.name: uplink.probes for uplink in config.uplinks}
     for uplink in uplinks:
         probes = own[uplink.name]
         if probes is None:
             probes = config.health.probes
         for family in FAMILIES:
-            if probes and uplink.source(family) and not any(_may_be(p, family) for p in probes):
-                what = f"none of its probes is IPv{family}, so that its gateway alone decides there"
-                remedy = f"add an IPv{family} target, or a name that has one"
+            if probes and uplink.source(family) and not any(_has_family(p, family) for p in probes):
+                what = (
+                    f"no probe is IPv{family}, so that only its gateway is checked in that family"
+                )
+                remedy = f"add an IPv{family} target, or a name with an IPv{family} address"
                 yield Problem(f"uplink.{uplink.name}", what, remedy, warning=True)
 
 
-def _may_be(probe: Probe, family: int) -> bool:
+def _has_family(probe: Probe, family: int) -> bool:
     try:
         return ip_address(probe.host).version == family
     except ValueError:
-        return True  # a name may have addresses of both
+        return True  # a name may have addresses of both families
 
 
 # --- the DNS ------------------------------------------------------------------------------
 
 
 def _secrets(config: Config) -> Iterator[Problem]:
-    """Keys and tokens are the frontend's to read, and nobody else's."""
+    """Key and credential files must be readable by the frontend's user only."""
     dns = config.dns
-    found = [("dns.server.secondaries", each.key) for each in dns.server.secondaries]
-    found += [("dns.update", each.key) for update in dns.updates for each in update.servers]
-    found += [("dns.provider", each.credentials) for each in dns.providers]
-    for where, path in dict.fromkeys((where, path) for where, path in found if path):
-        if lack := _unfit_secret(Path(path), config.daemon.user):
-            yield Problem(where, f"{path} {lack[0]}", lack[1], warning=True)
+    files = [("dns.server.secondaries", server.key) for server in dns.server.secondaries]
+    files += [("dns.update", server.key) for update in dns.updates for server in update.servers]
+    files += [("dns.provider", provider.credentials) for provider in dns.providers]
+    for where, path in dict.fromkeys((where, path) for where, path in files if path):
+        if fault := _secret_fault(Path(path), config.daemon.user):
+            yield Problem(where, f"{path} {fault[0]}", fault[1], warning=True)
 
 
-def _unfit_secret(path: Path, user: str) -> tuple[str, str] | None:
+def _secret_fault(path: Path, user: str) -> tuple[str, str] | None:
     try:
         status = path.stat()
     except OSError as error:
-        return f"can't be read: {reason(error)}", "write it there"
+        return f"can't be read: {reason(error)}", "create it, or correct the path"
     if status.st_mode & 0o077:
-        return "may be read by others", f"chmod 0400 {path}"
+        return "is readable by others", f"run chmod 0400 {path}"
     if _exists(user) and status.st_uid != (int(user) if user.isdigit() else _uid(user)):
-        return f"isn't {user}'s, who needs it", f"chown {user} {path}"
+        return f"isn't owned by {user}, which reads it", f"run chown {user} {path}"
     return None
 
 
@@ -134,16 +137,16 @@ def _uid(user: str) -> int:
 
 
 def _publishers(config: Config) -> Iterator[Problem]:
-    for each in config.dns.execs:
-        if lack := _lack(Path(each.program)):
-            yield Problem("dns.exec", f"{each.program} {lack[0]}", lack[1], warning=True)
+    for table in config.dns.execs:
+        if fault := _executable_fault(Path(table.program)):
+            yield Problem("dns.exec", f"{table.program} {fault[0]}", fault[1], warning=True)
     if config.dns.providers and importlib.util.find_spec("lexicon") is None:
         remedy = "install ifdefault[providers]"
         yield Problem("dns.provider", "dns-lexicon isn't installed", remedy, warning=True)
 
 
 def _published(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
-    """What names would lead to, and who holds the port there."""
+    """Addresses that can't be published, and ports that another process uses."""
     public = {uplink.name: uplink.public for uplink in config.uplinks}
     server = config.dns.server
     for uplink in uplinks:
@@ -152,12 +155,12 @@ def _published(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
             if not address:
                 continue
             if is_private(address) and not public[uplink.name]:
-                what = f"the Internet can't reach {address}, so that no name leads there"
-                remedy = f'set public, to "{DISCOVER}" or to what it is seen as'
+                what = f"{address} is private, so that it isn't published"
+                remedy = f'set public to its public address, or to "{DISCOVER}"'
                 yield Problem(f"uplink.{uplink.name}", what, remedy, warning=True)
             for transport in ("udp", "tcp") if server.zones else ():
                 holder = open_dns_sockets.holder(transport, address, server.port)
                 if holder and not holder.startswith("ifdefault "):
-                    what = f"port {server.port} of {address} ({transport}) is taken by {holder}"
-                    remedy = "stop it, or let it listen elsewhere"
+                    what = f"port {server.port} of {address} ({transport}) is used by {holder}"
+                    remedy = "stop that, or make it listen on another address or port"
                     yield Problem("dns.server.port", what, remedy, warning=True)

@@ -1,9 +1,9 @@
-"""Which interfaces of this host are uplinks, written as a config that works as it is.
+"""Find the uplinks among this host's interfaces, and write them as a working config.
 
-Rules: pure. An uplink has a default route, or a router of a global IPv6 prefix, or a public
-address on a link where a router can be. A private network, a bridge of containers and a VPN have
-none of these: a VPN keeps its default in a table of its own, or in halves. What the kernel knows
-is written as comments, so that the config follows when it changes.
+Rules: pure. An uplink has a default route, a router of a global IPv6 prefix, or a public address on
+a link that can have a router. Private networks, container bridges and VPNs have none of these: a
+VPN has its default route in a table of its own, or as two halves. What the kernel knows is written
+as comments, so that it isn't fixed in the config and may change.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _HOST = """
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An interface that leads to a provider. `gateways` holds what the kernel knows, by family;
-    "" needs none. `routers` are neighbours that say they are routers, with no default of theirs."""
+    """An interface that leads to a provider. `gateways` has the kernel's gateways by family, "" if
+    the link needs none. `routers` are neighbours that are routers, but not of a default route."""
 
     interface: str
     addresses: tuple[Address, ...] = ()
@@ -50,14 +50,14 @@ class Candidate:
 
     @property
     def unknown(self) -> tuple[Family, ...]:
-        """The families that it has addresses of and no next hop for."""
+        """The families in which it has addresses but no known gateway."""
         known = {family for family, _ in self.gateways}
         known |= {family_of(router) for router in self.routers}
         return tuple(f for f in FAMILIES if f not in known and self.of(f))
 
     @property
     def shared(self) -> bool:
-        """Whether it may be a LAN with routers of several providers: it has several prefixes."""
+        """Whether it may be a LAN with several providers' routers, as it has several prefixes."""
         nets = {prefixes.network(f"{a.address}/{a.prefixlen}") for a in self.of(4)}
         return len(nets) > 1
 
@@ -66,15 +66,15 @@ class Candidate:
 
 
 def find_uplinks(facts: Facts) -> tuple[Candidate, ...]:
-    """The candidates; the one that carries the normal default now comes first."""
-    found = [c for link in facts.links if (c := _candidate(facts, link))]
-    return tuple(sorted(found, key=lambda candidate: _standing(facts, candidate.interface)))
+    """The candidates; the one with the current default route comes first."""
+    candidates = [c for link in facts.links if (c := _candidate(facts, link))]
+    return tuple(sorted(candidates, key=lambda candidate: _preference(facts, candidate.interface)))
 
 
 def _candidate(facts: Facts, link: Link) -> Candidate | None:
     if link.loopback or not link.up:
         return None
-    addresses = tuple(_lasting(facts, link.name))
+    addresses = tuple(_usable_addresses(facts, link.name))
     gateways = tuple(_gateways(facts, link))
     routers: tuple[str, ...] = ()
     if not gateways:
@@ -90,11 +90,11 @@ def _candidate(facts: Facts, link: Link) -> Candidate | None:
     return Candidate(link.name, addresses, gateways, routers)
 
 
-def _lasting(facts: Facts, interface: str) -> Iterator[Address]:
-    """Addresses worth a name in the DNS: no link-local, temporary or deprecated ones."""
+def _usable_addresses(facts: Facts, interface: str) -> Iterator[Address]:
+    """Addresses fit for the DNS: not link-local, temporary or deprecated."""
     for address in facts.addresses:
-        passing = address.deprecated or (address.family == 6 and address.secondary)
-        if address.dev == interface and address.scope == 0 and not passing:
+        temporary = address.deprecated or (address.family == 6 and address.secondary)
+        if address.dev == interface and address.scope == 0 and not temporary:
             yield address
 
 
@@ -109,8 +109,8 @@ def _may_have_router(address: Address) -> bool:
     return address.prefixlen < BITS[address.family]
 
 
-def _standing(facts: Facts, interface: str) -> tuple[Any, ...]:
-    """The order in which main's defaults are taken, IPv4's first."""
+def _preference(facts: Facts, interface: str) -> tuple[Any, ...]:
+    """Sort key: the kernel's order of the default routes in main, IPv4 first."""
     metrics = []
     for family in FAMILIES:
         route = kernel_default(facts, interface, family, _DEFAULTS)
@@ -127,11 +127,11 @@ def name(index: int) -> str:
 
 
 def render(facts: Facts) -> str:
-    """The config of this host's uplinks; "" if it has none."""
-    found = find_uplinks(facts)
-    if not found:
+    """The config for this host's uplinks; "" if it has none."""
+    candidates = find_uplinks(facts)
+    if not candidates:
         return ""
-    blocks = ["\n".join(_block(n, candidate)) for n, candidate in enumerate(found)]
+    blocks = ["\n".join(_block(n, candidate)) for n, candidate in enumerate(candidates)]
     return "\n".join([_HEAD, *(f"{block}\n" for block in blocks)]) + _HOST.format(_DEFAULTS.host)
 
 
@@ -142,8 +142,8 @@ def _block(index: int, candidate: Candidate) -> Iterator[str]:
     if candidate.shared:
         yield "# several prefixes: if routers of several providers are on this LAN, configure an"
         yield "# uplink for each, with its addresses and gateways"
-    found = (gateway for _, gateway in candidate.gateways if gateway)
-    known = list(dict.fromkeys((*found, *candidate.routers)))
+    gateways = (gateway for _, gateway in candidate.gateways if gateway)
+    known = list(dict.fromkeys((*gateways, *candidate.routers)))
     missing = " and ".join(f"IPv{family}" for family in candidate.unknown)
     if candidate.routers:
         yield "# a router advertises itself here without a default route, hence this line"
@@ -163,19 +163,19 @@ def _block(index: int, candidate: Candidate) -> Iterator[str]:
 
 
 def _first_of(address: Address) -> str:
-    """Where a provider's router often is: the first address of the prefix, if it isn't ours."""
+    """A likely router: the first address of the prefix, or the second if the first is ours."""
     first, _ = prefixes.network(f"{address.address}/{address.prefixlen}")
     guess = prefixes.text(address.family, first + 1)
     return guess if guess != address.address else prefixes.text(address.family, first + 2)
 
 
-def seen(facts: Facts) -> str:
-    """What there is where no uplink was found."""
-    words = []
+def describe_interfaces(facts: Facts) -> str:
+    """The interfaces and their addresses, for the error that no uplink was found."""
+    descriptions = []
     for link in facts.links:
         if link.loopback:
             continue
         own = [f"{a.address}/{a.prefixlen}" for a in facts.addresses if a.dev == link.name]
         state = "" if link.up else " (down)"
-        words.append(f"{link.name}{state} with {', '.join(own) or 'no address'}")
-    return "; ".join(words) or "no interface but loopback"
+        descriptions.append(f"{link.name}{state} with {', '.join(own) or 'no address'}")
+    return "; ".join(descriptions) or "no interface but loopback"

@@ -1,7 +1,8 @@
-"""Commands that keep to one uplink (`ifdefault exec`): for each a control group with a rule.
+"""Control groups of commands that use one uplink only (`ifdefault exec`).
 
-Rules: the group is made below that which the process is in, so that it keeps all its limits, and is
-on disk (State.runs) until it is empty. What fails leaves the process where it was.
+Rules: a group is created below the group that the process is in, so that all its limits still
+apply. It is recorded on disk (State.runs) until it is empty. After a failure the process is in the
+group where it was before.
 """
 
 from __future__ import annotations
@@ -19,61 +20,63 @@ _PREFIX = "ifdefault-"
 _MOST = 256
 
 
-def swept(state: State) -> State:
-    """Remove the groups that nobody is in any more, from the host and from what is remembered."""
+def remove_empty(state: State) -> State:
+    """Remove the groups without processes from the host and from the state."""
     with suppress(HostError):
-        gone = [path for path in state.runs if cgroups.remove_empty(path)]
-        if gone:
-            runs = {path: uplink for path, uplink in state.runs.items() if path not in gone}
+        removed = [path for path in state.runs if cgroups.remove_empty(path)]
+        if removed:
+            runs = {path: uplink for path, uplink in state.runs.items() if path not in removed}
             return replace(state, runs=runs)
     return state
 
 
 def enter(store: Store, pid: int, uid: int, uplink: str) -> tuple[str, str]:
-    """Let what a process opens from now on, and all that it starts, leave by an uplink, as soon as
-    the kernel is brought to what the state says then. The paths of its group, and of that in which
-    it was. The caller holds the store's lock."""
+    """Move a process to a control group for an uplink, and record the group in the state. Its new
+    connections, and those of its children, use the uplink once the state has been applied. Return
+    the paths of this group and of the group that it was in. The caller holds the store's lock."""
     if why := attach.unavailable():
-        raise HostError(Problem("exec", why))
+        raise HostError(Problem("exec", why, "use an [[outgoing.rule]] with users instead"))
     try:
         was = _group_of(pid, uid)
-        state = swept(store.load())
-        path = _place(was, uplink, state)
+        state = remove_empty(store.load())
+        path = _group_path(was, uplink, state)
         cgroups.enter(pid, path)
         store.save(replace(state, runs={**state.runs, path: uplink}))
     except OSError as error:
         what = f"process {pid} can't be moved: {reason(error)}"
-        raise HostError(Problem("exec", what)) from error
+        raise HostError(Problem("exec", what, "run it where cgroup v2 is writable")) from error
     return path, was
 
 
 def leave(store: Store, pid: int, was: str) -> None:
-    """Move it back, as far as that can be: the kernel wasn't told. Under the lock, too."""
+    """Move a process back, since the kernel couldn't be changed. The caller holds the lock."""
     with suppress(OSError, IfdefaultError):
         cgroups.enter(pid, was)
-        store.save(swept(store.load()))
+        store.save(remove_empty(store.load()))
 
 
-def is_laid(path: str) -> bool:
-    """Whether the kernel knows where a group's processes are to leave by."""
-    laid = attach.read()
-    return laid is not None and path in (each for each, *_ in laid.cgroups)
+def is_installed(path: str) -> bool:
+    """Whether the eBPF programs know the uplink of a group's processes."""
+    hook = attach.read()
+    return hook is not None and path in (cgroup for cgroup, *_ in hook.cgroups)
 
 
 def _group_of(pid: int, uid: int) -> str:
-    """Where a process is. It waits for us; whoever else has got its number isn't to be moved."""
+    """The group of a process, which waits for us. Another process with its pid isn't moved."""
     path = cgroups.of_process(pid)
     if os.stat(f"/proc/{pid}").st_uid != uid:
-        raise ProcessLookupError(f"it isn't uid {uid}'s any more")
+        raise ProcessLookupError(f"it no longer belongs to uid {uid}")
     if path.startswith("/.."):
-        raise HostError(Problem("exec", f"process {pid} is in another cgroup namespace"))
+        what = f"process {pid} is in another cgroup namespace"
+        raise HostError(Problem("exec", what, "run ifdefault in that namespace"))
     return path
 
 
-def _place(was: str, uplink: str, state: State) -> str:
-    """Beside the group that an earlier `exec` made, where we are in one."""
+def _group_path(was: str, uplink: str, state: State) -> str:
+    """Next to the group of an earlier `exec`, if the process is in one."""
     parent = was.rpartition("/")[0] if was in state.runs else was.rstrip("/")
     path = f"{parent}/{_PREFIX}{uplink}"
     if path not in state.runs and len(state.runs) >= _MOST:
-        raise HostError(Problem("exec", f"{_MOST} control groups have commands already"))
+        what = f"{_MOST} control groups of commands exist already"
+        raise HostError(Problem("exec", what, "end some of the commands"))
     return path

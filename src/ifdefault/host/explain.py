@@ -1,7 +1,7 @@
-"""Which uplink a packet or connection takes, and why: by our own lookup, and by the kernel's.
+"""Which uplink a packet or connection takes, and why: by our own lookup and by the kernel's.
 
-Rules: both are asked, and where they differ that is the answer. The mark that a reply will bear
-is worked out from the mechanism, as the nftables rules would set it.
+Rules: both are done, and a difference is reported. The mark of a reply is computed from the
+mechanism, as the nftables rules would set it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ifdefault.host import explain_forward
-from ifdefault.host.explain_forward import Passage
+from ifdefault.host.explain_forward import MarkedFlow
 from ifdefault.kernel.route_get import RouteReply, route_get
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
@@ -33,7 +33,7 @@ PROTOCOLS = {
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a connection; address "" where the kernel shall choose."""
+    """One end of a connection; address "" if the kernel chooses it."""
 
     address: str
     port: int = 0
@@ -43,16 +43,16 @@ class End:
 class Explanation:
     direction: str  # in, out, forwarded
     arrival: str  # how it comes in, "" for out
-    uplink: str  # the uplink that it leaves by (for "in": that its answer leaves by), "" for none
+    uplink: str  # that it leaves by (for "in": that its reply leaves by), "" for none
     hop: str
     source: str
     rule: str
     route: str
     mechanism: str
-    kernel: str  # "agrees", or what it says instead
+    kernel: str  # "agrees", or the kernel's result
     agrees: bool
-    astray: str = ""  # why it leaves by the wrong uplink
-    goes_to: str = ""  # the service that it is for, and who serves it
+    astray: str = ""  # the reason if it leaves by the wrong uplink
+    goes_to: str = ""  # the service that it is for, and its servers
 
 
 def explain(
@@ -64,18 +64,18 @@ def explain(
     mark: int = 0,
     uid: int = 0,
 ) -> Explanation:
-    """Explain one packet or connection; ConfigError where the question makes no sense. `uid` is
-    of the user whose socket sends it."""
+    """Explain one packet or connection; ConfigError if the addresses don't fit. `uid` is the user
+    whose socket sends it."""
     family = _family(source, target)
     local = {a.address for a in prepared.facts.addresses}
     is_ours = source.address in local or not source.address
     service = explain_forward.service(prepared, protocol, target.address, target.port)
     if target.address in local and not is_ours:
         if service and service.servers:
-            return _served(prepared, PROTOCOLS[protocol], source, target, service)
-        told = explain_forward.service_text(prepared, service) if service else ""
-        found = _incoming(prepared, family, PROTOCOLS[protocol], source, target)
-        return replace(found, goes_to=told)
+            return _incoming_service(prepared, PROTOCOLS[protocol], source, target, service)
+        goes_to = explain_forward.service_text(prepared, service) if service else ""
+        explanation = _incoming(prepared, family, PROTOCOLS[protocol], source, target)
+        return replace(explanation, goes_to=goes_to)
     flow = Flow(
         family,
         dst=target.address,
@@ -89,56 +89,54 @@ def explain(
     if is_ours:
         return _outgoing(prepared, flow, service)
     flow = replace(flow, iif=iif or _guess_interface(prepared, family, source.address))
-    passage = Passage(flow) if mark else explain_forward.from_behind(prepared, flow)
-    return _passed(prepared, passage, "forwarded", f"comes in over {flow.iif}")
+    marked = MarkedFlow(flow) if mark else explain_forward.forwarded_flow(prepared, flow)
+    return _leaving(prepared, marked, "forwarded", f"comes in over {flow.iif}")
 
 
 def _outgoing(prepared: Prepared, flow: Flow, service: Backend | None) -> Explanation:
-    """A packet of the host's own."""
+    """A packet that the host itself sends."""
     if service and service.servers:
         server = service.servers[0]
         flow = replace(flow, dst=server.address, dport=server.port)
-        found = _judge(prepared, flow, "out", "", "")
-        return replace(found, goes_to=explain_forward.service_text(prepared, service))
+        explanation = _look_up(prepared, flow, "out", "", "")
+        return replace(explanation, goes_to=explain_forward.service_text(prepared, service))
     if flow.src or flow.mark:
-        return _judge(prepared, flow, "out", "", "", _owners(prepared, flow.src))
-    return _passed(prepared, explain_forward.chosen(prepared, flow), "out", "")
+        return _look_up(prepared, flow, "out", "", "", _owners(prepared, flow.src))
+    return _leaving(prepared, explain_forward.outgoing_flow(prepared, flow), "out", "")
 
 
-def _passed(prepared: Prepared, passage: Passage, direction: str, arrival: str) -> Explanation:
-    """Where a flow goes that may be given an uplink of its own, if it leaves by one at all."""
-    flow = passage.flow
-    found = _judge(prepared, flow, direction, arrival, passage.why)
-    uplink = next((u for u in prepared.uplinks if u.name == found.uplink), None)
-    if uplink is None or flow.mark not in (0, uplink.chosen_mark):
-        return replace(found, mechanism="")
-    if own := explain_forward.translated(prepared, flow, uplink):
-        why = (
-            passage.why or f"masquerade: it stays on {uplink.name}, whatever becomes of the default"
-        )
-        return replace(found, source=f"{own}, as which {flow.src} goes out", mechanism=why)
-    return found
+def _leaving(prepared: Prepared, marked: MarkedFlow, direction: str, arrival: str) -> Explanation:
+    """Where a flow goes that may have been given an uplink."""
+    flow = marked.flow
+    explanation = _look_up(prepared, flow, direction, arrival, marked.why)
+    uplink = next((u for u in prepared.uplinks if u.name == explanation.uplink), None)
+    if uplink is None or flow.mark not in (0, uplink.outgoing_mark):
+        return replace(explanation, mechanism="")
+    if address := explain_forward.masquerade_address(prepared, flow, uplink):
+        why = marked.why or f"masquerade: it stays on {uplink.name} even if the primary changes"
+        return replace(explanation, source=f"{address}, instead of {flow.src}", mechanism=why)
+    return explanation
 
 
 def _family(source: End, target: End) -> Family:
     families = {family_of(end.address) for end in (source, target) if end.address}
     if len(families) != 1 or not target.address:
-        what = f"{source.address or 'any'} and {target.address} are of two families"
+        what = f"{source.address or 'any'} and {target.address} aren't of one address family"
         raise ConfigError(Problem("explain", what, "give two IPv4 or two IPv6 addresses"))
     return families.pop()
 
 
 def _guess_interface(prepared: Prepared, family: Family, address: str) -> str:
-    """The interface that leads back to an address: where its packets come in, if all is well."""
-    verdict = Fib.of(prepared.facts).lookup(Flow(family, dst=address))
-    return verdict.hop.dev if verdict.hop else ""
+    """The interface that leads to an address, on which its packets normally come in."""
+    result = Fib.of(prepared.facts).lookup(Flow(family, dst=address))
+    return result.hop.dev if result.hop else ""
 
 
 def _incoming(
     prepared: Prepared, family: Family, ip_proto: int, source: End, target: End
 ) -> Explanation:
-    """A connection to one of our addresses: what counts is the way of its answer."""
-    answer = Flow(
+    """A connection to one of our addresses: the route of its reply is explained."""
+    reply = Flow(
         family,
         dst=source.address,
         src=target.address,
@@ -148,7 +146,7 @@ def _incoming(
     )
     owners = _owners(prepared, target.address)
     if not owners:
-        return _judge(prepared, answer, "in", f"no uplink owns {target.address}", "")
+        return _look_up(prepared, reply, "in", f"no uplink owns {target.address}", "")
     uplink = owners[0]
     arrival = f"over {uplink.name} ({uplink.interface}), which owns {target.address}"
     if len(owners) > 1:
@@ -156,21 +154,23 @@ def _incoming(
         arrival = f"over any of {names}: they share {target.address}; as if over {uplink.name}"
     redirect = _redirect(prepared, family, ip_proto, source, target)
     if redirect and redirect.address != target.address:
-        answer = replace(answer, src=redirect.address, mark=uplink.arrival_mark)
-        why = f"port {target.port} is bound to no address, redirected to {redirect.address}"
-        return _judge(prepared, answer, "in", arrival, f"conntrack: {why}", owners)
+        reply = replace(reply, src=redirect.address, mark=uplink.arrival_mark)
+        why = (
+            f"port {target.port} is bound to the wildcard address, redirected to {redirect.address}"
+        )
+        return _look_up(prepared, reply, "in", arrival, f"conntrack: {why}", owners)
     if uplink.mechanism != "source":
-        answer = replace(answer, mark=uplink.arrival_mark)
+        reply = replace(reply, mark=uplink.arrival_mark)
     why = f"{uplink.mechanism}: {uplink.why}"
-    return _judge(prepared, answer, "in", arrival, why, owners)
+    return _look_up(prepared, reply, "in", arrival, why, owners)
 
 
-def _served(
+def _incoming_service(
     prepared: Prepared, ip_proto: int, source: End, target: End, service: Backend
 ) -> Explanation:
-    """A connection to a service: its answer comes from behind the host."""
+    """A connection to a service: its reply comes from a server behind the host."""
     uplink, server = _owners(prepared, target.address)[0], service.servers[0]
-    answer = Flow(
+    reply = Flow(
         family_of(target.address),
         dst=source.address,
         src=server.address,
@@ -179,18 +179,18 @@ def _served(
         sport=server.port,
         dport=source.port,
     )
-    arrives_by = _guess_interface(prepared, answer.family, source.address)
+    arrives_by = _guess_interface(prepared, reply.family, source.address)
     if arrives_by in {u.interface for u in prepared.uplinks}:
         arrival = f"over {uplink.name} ({uplink.interface}), which owns {target.address}"
-        why = f"follow: the connection bears {uplink.name}'s arrival mark {uplink.arrival_mark:#x}"
-        answer, owners = replace(answer, mark=uplink.arrival_mark), [uplink]
+        why = f"connmark: the connection has {uplink.name}'s arrival mark {uplink.arrival_mark:#x}"
+        reply, owners = replace(reply, mark=uplink.arrival_mark), [uplink]
     else:
         arrival, owners = f"comes in over {arrives_by}", []
-        why = "hairpin: the client's address is replaced, so that the answer comes back here"
-    found = _judge(prepared, answer, "in", arrival, why, owners)
+        why = "hairpin: the client's address is replaced, so that the reply comes back to this host"
+    explanation = _look_up(prepared, reply, "in", arrival, why, owners)
     return replace(
-        found,
-        source=f"{target.address}, as which {server.address} answers",
+        explanation,
+        source=f"{target.address}, instead of {server.address}",
         goes_to=explain_forward.service_text(prepared, service),
     )
 
@@ -205,7 +205,7 @@ def _owners(prepared: Prepared, address: str) -> list[Uplink]:
 def _redirect(
     prepared: Prepared, family: Family, ip_proto: int, source: End, target: End
 ) -> Redirect | None:
-    """The redirect that a packet to a naive UDP socket meets."""
+    """The redirect of a packet to a wildcard UDP server."""
     ports = prepared.desired.udp_ports
     if ip_proto != socket.IPPROTO_UDP or (family, target.port) not in ports:
         return None
@@ -217,7 +217,7 @@ def _redirect(
     return None
 
 
-def _judge(
+def _look_up(
     prepared: Prepared,
     flow: Flow,
     direction: str,
@@ -225,8 +225,8 @@ def _judge(
     mechanism: str,
     owners: Sequence[Uplink] = (),
 ) -> Explanation:
-    verdict = Fib.of(prepared.facts).lookup(flow)
-    told = route_get(
+    result = Fib.of(prepared.facts).lookup(flow)
+    kernel_reply = route_get(
         flow.dst,
         flow.src,
         iif=flow.iif,
@@ -236,13 +236,13 @@ def _judge(
         ports=(flow.sport, flow.dport),
         uid=flow.uid,
     )
-    ours, kernels = _ours(verdict), _kernels(told)
-    agrees = ours == kernels
+    our_text, kernel_text = _our_text(result), _kernel_text(kernel_reply)
+    agrees = our_text == kernel_text
     if flow.iif and dict(prepared.facts.sysctls).get(FORWARDING[flow.family]) == "0":
-        arrival += f", and goes no further: {FORWARDING[flow.family]} is 0"
-        # IPv4 refuses before it looks, IPv6 only when it has a packet
-        agrees = agrees if flow.family == 6 else told.route is None
-    uplink = _uplink_name(prepared.uplinks, verdict)
+        arrival += f", but isn't forwarded: {FORWARDING[flow.family]} is 0"
+        # IPv4 rejects it before the lookup, IPv6 only when it forwards a packet
+        agrees = agrees if flow.family == 6 else kernel_reply.route is None
+    uplink = _uplink_name(prepared.uplinks, result)
     astray = ""
     if uplink and owners and uplink not in {u.name for u in owners}:
         astray = f"this is {owners[0].name}'s packet, {uplink}'s provider may drop it"
@@ -250,38 +250,38 @@ def _judge(
         direction=direction,
         arrival=arrival,
         uplink=uplink,
-        hop=ours,
-        source=flow.src or verdict.source,
-        rule=rule_text(verdict.rule) if verdict.rule else "no rule leads anywhere",
-        route=route_text(verdict.route) if verdict.route else "",
+        hop=our_text,
+        source=flow.src or result.source,
+        rule=rule_text(result.rule) if result.rule else "no rule has a route",
+        route=route_text(result.route) if result.route else "",
         mechanism=mechanism,
-        kernel="agrees" if agrees else f"says {kernels}",
+        kernel="agrees" if agrees else f"disagrees: {kernel_text}",
         agrees=agrees,
         astray=astray,
     )
 
 
-def _uplink_name(uplinks: tuple[Uplink, ...], verdict: LookupResult) -> str:
-    if not verdict.hop or not verdict.route:
+def _uplink_name(uplinks: tuple[Uplink, ...], result: LookupResult) -> str:
+    if not result.hop or not result.route:
         return ""
-    on_it = [u for u in uplinks if u.interface == verdict.hop.dev]
-    by_table = [u for u in on_it if u.table == verdict.route.table]
-    by_source = [u for u in on_it if verdict.source in {a.address for a in u.addresses}]
+    on_it = [u for u in uplinks if u.interface == result.hop.dev]
+    by_table = [u for u in on_it if u.table == result.route.table]
+    by_source = [u for u in on_it if result.source in {a.address for a in u.addresses}]
     return next((u.name for u in (*by_table, *by_source, *on_it)), "")
 
 
-def _ours(verdict: LookupResult) -> str:
-    if not verdict.hop or not verdict.route:
-        return verdict.kind
-    via = f"via {verdict.hop.gateway} " if verdict.hop.gateway else ""
-    return f"{via}dev {verdict.hop.dev} table {table_name(verdict.route.table)}"
+def _our_text(result: LookupResult) -> str:
+    if not result.hop or not result.route:
+        return result.kind
+    via = f"via {result.hop.gateway} " if result.hop.gateway else ""
+    return f"{via}dev {result.hop.dev} table {table_name(result.route.table)}"
 
 
-def _kernels(told: RouteReply) -> str:
-    if told.route is None:
-        return told.refusal
-    if told.route.kind != "unicast":
-        return told.route.kind
-    hop = told.route.hops[0]
+def _kernel_text(reply: RouteReply) -> str:
+    if reply.route is None:
+        return reply.refusal
+    if reply.route.kind != "unicast":
+        return reply.route.kind
+    hop = reply.route.hops[0]
     via = f"via {hop.gateway} " if hop.gateway else ""
-    return f"{via}dev {hop.dev} table {table_name(told.route.table)}"
+    return f"{via}dev {hop.dev} table {table_name(reply.route.table)}"

@@ -1,8 +1,7 @@
-"""What becomes of a packet besides its route: services that it is forwarded to, marks that it is
-given, addresses that it is given instead of its own.
+"""What happens to a packet besides routing: forwarding to a service, marks, address translation.
 
-Rules: told from the plan and the packet alone, as the rulesets and the hook would do it. Where lots
-are drawn the first lot stands for all, and the shares are told.
+Rules: computed from the plan and the packet alone, as the rulesets and the eBPF programs would do
+it. If it is balanced, the uplink with the greatest share is taken, and all shares are shown.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ Shares = tuple[tuple[Uplink, int], ...]  # in percent, the greatest first
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
-    """A flow as it goes on, and why."""
+class MarkedFlow:
+    """A flow with the mark that it gets, and why."""
 
     flow: Flow
     why: str = ""
 
 
 def service(prepared: Prepared, protocol: str, address: str, port: int) -> Backend | None:
-    """The service that a connection to an address of the host is for."""
+    """The service that a connection to an address of the host belongs to."""
     usable = [u for u in prepared.uplinks if not u.pending]
     down = prepared.decision.servers_down
     return forward_table.target(prepared.config.forwards, usable, protocol, address, port, down)
@@ -46,49 +45,49 @@ def service_text(prepared: Prepared, target: Backend) -> str:
         weights.append(("refused", target.refused))
     title = servers.title(prepared.config.forwards[target.number])
     if not target.servers:
-        return f"forward {title}: no content server is left, it is refused"
+        return f"forward {title}: no server is up, connections are refused"
     return f"forward {title}: {_percentages(weights)}"
 
 
 def shares(prepared: Prepared, family: Family) -> Shares:
-    """The members of the balance in a family; none where nothing is balanced."""
+    """The uplinks that balance a family, and their shares; none if it isn't balanced."""
     hook = prepared.desired.hook
     slots = dict(hook.marks).get(family, ()) if hook else ()
-    owners = {u.chosen_mark: u for u in prepared.uplinks}
-    counted = sorted(Counter(slots).items(), key=lambda share: (-share[1], share[0]))
-    return tuple((owners[mark], round(100 * n / len(slots))) for mark, n in counted)
+    owners = {u.outgoing_mark: u for u in prepared.uplinks}
+    by_share = sorted(Counter(slots).items(), key=lambda share: (-share[1], share[0]))
+    return tuple((owners[mark], round(100 * n / len(slots))) for mark, n in by_share)
 
 
-def shares_text(found: Shares) -> str:
-    return ", ".join(f"{uplink.name} {percent} %" for uplink, percent in found)
+def shares_text(shares: Shares) -> str:
+    return ", ".join(f"{uplink.name} {percent} %" for uplink, percent in shares)
 
 
-def chosen(prepared: Prepared, flow: Flow) -> Passage:
-    """A new connection of the host's own, from a socket that has neither address, device nor mark,
-    or of a masqueraded LAN."""
-    if found := _rule(prepared, flow):
-        return Passage(flow, found)
+def outgoing_flow(prepared: Prepared, flow: Flow) -> MarkedFlow:
+    """A new connection of the host itself, from a socket without address, device or mark, or of a
+    masqueraded LAN."""
+    if why := _matching_rule(prepared, flow):
+        return MarkedFlow(flow, why)
     hook, members = prepared.desired.hook, shares(prepared, flow.family)
     kinds = (_TCP, _UDP) if hook and hook.udp else (_TCP,)
     if not hook or not members or flow.ip_proto not in kinds:
-        return Passage(flow)
-    each, uplink = "destination address" if hook.sticky else "connection", members[0][0]
-    why = f"balance: {shares_text(members)}, drawn for each {each}; as if {uplink.name} were drawn"
-    return Passage(replace(flow, mark=uplink.chosen_mark), why)
+        return MarkedFlow(flow)
+    unit, uplink = "destination address" if hook.sticky else "connection", members[0][0]
+    why = f"balance: {shares_text(members)}, picked for each {unit}; here as if {uplink.name}"
+    return MarkedFlow(replace(flow, mark=uplink.outgoing_mark), why)
 
 
-def from_behind(prepared: Prepared, flow: Flow) -> Passage:
-    """A packet that is forwarded; as one that begins a connection, which is all that it tells."""
+def forwarded_flow(prepared: Prepared, flow: Flow) -> MarkedFlow:
+    """A forwarded packet, taken as the first of a connection, since nothing else is known."""
     if flow.iif in prepared.config.outgoing.masquerade:
-        return chosen(prepared, flow)
-    if flow.iif in {u.interface for u in prepared.uplinks} or not follows(prepared):
-        return Passage(flow)
-    why = "a new connection; what came in over an uplink is answered over that uplink"
-    return Passage(flow, why)
+        return outgoing_flow(prepared, flow)
+    if flow.iif in {u.interface for u in prepared.uplinks} or not tracks_flows(prepared):
+        return MarkedFlow(flow)
+    why = "a new connection; replies to connections leave by the uplink that they came in on"
+    return MarkedFlow(flow, why)
 
 
-def translated(prepared: Prepared, flow: Flow, uplink: Uplink) -> str:
-    """The address that a forwarded packet leaves an uplink with, "" if that is its own."""
+def masquerade_address(prepared: Prepared, flow: Flow, uplink: Uplink) -> str:
+    """The source address that a forwarded packet gets on an uplink, "" if it keeps its own."""
     routed = [p for u in prepared.uplinks for p in u.routed if family_of(p) == flow.family]
     is_routed = any(contains(flow.family, prefix, flow.src) for prefix in routed)
     if flow.iif not in prepared.config.outgoing.masquerade or is_routed:
@@ -96,22 +95,22 @@ def translated(prepared: Prepared, flow: Flow, uplink: Uplink) -> str:
     return uplink.source(flow.family) or ""
 
 
-def follows(prepared: Prepared) -> bool:
-    """Whether answers to what is forwarded leave by the uplink that it came in over."""
-    return connmark.follows(prepared.config, prepared.facts)
+def tracks_flows(prepared: Prepared) -> bool:
+    """Whether replies to forwarded connections leave by the uplink that they came in on."""
+    return connmark.tracks_forwarded(prepared.config, prepared.facts)
 
 
-def _rule(prepared: Prepared, flow: Flow) -> str:
-    """The rule of the config that decides where a flow leaves, "" if none does."""
-    for rule in _outgoing(prepared):
+def _matching_rule(prepared: Prepared, flow: Flow) -> str:
+    """The `[[outgoing.rule]]` that a flow matches, in words; "" if none."""
+    for rule in _outgoing_rules(prepared):
         if lookup.matches(rule, flow):
             via = next((u.name for u in prepared.uplinks if u.table == rule.table), "")
-            return f"outgoing.rule: what it selects leaves by {via}"
+            return f"outgoing.rule: matching connections leave by {via}"
     return ""
 
 
-def _outgoing(prepared: Prepared) -> Iterator[Rule]:
-    """The policy rules that `[[outgoing.rule]]`s have become."""
+def _outgoing_rules(prepared: Prepared) -> Iterator[Rule]:
+    """The policy rules made from `[[outgoing.rule]]`s."""
     for rule in prepared.desired.rules:
         selects = rule.dst or rule.ip_proto or rule.uids != (-1, -1)
         if rule.priority == numbers.OUTGOING and rule.mask and not rule.mark and selects:

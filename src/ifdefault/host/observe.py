@@ -1,6 +1,6 @@
-"""The host as it is now: one Observation, which is all that planning reads.
+"""Read the host's current state into an Observation, the only input of planning.
 
-Rules: reads, and changes nothing but to let the kernel resolve routers' addresses.
+Rules: nothing is changed, except that the kernel is asked to resolve routers' MAC addresses.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def observe(
     thorough: bool = True,
     routers_seen: RoutersSeen | None = None,
 ) -> Observation:
-    """What a config's plan is made from. `thorough` also reads what conflicts with others are told
-    by. With `routers_seen` no router is waited for."""
+    """What planning needs for a config. `thorough` also reads what is needed to find conflicts with
+    other programs. With `routers_seen`, unresolved routers aren't waited for."""
     state = store.load()
     facts = read_facts()
     if thorough:
-        facts = _with_others(facts)
+        facts = _with_conflict_facts(facts)
     if routers_seen is None:
         facts = routers.with_known_routers(config, facts)
     else:
@@ -48,8 +48,8 @@ def observe(
     )
 
 
-def _with_others(facts: Facts) -> Facts:
-    """Add what conflicts with others are told by."""
+def _with_conflict_facts(facts: Facts) -> Facts:
+    """Add what is needed to find conflicts with other programs."""
     ruleset = nft.ruleset_json()
     return replace(
         facts,
@@ -60,9 +60,11 @@ def _with_others(facts: Facts) -> Facts:
 
 
 def group_ids(config: Config, state: State) -> tuple[tuple[str, int], ...]:
-    """The ids of the control groups that have rules, 0 of one that isn't there."""
-    mine = (path for rule in config.outgoing.rules for path in rule.cgroups)
+    """The ids of the control groups that have rules, 0 for a group that doesn't exist."""
+    configured = (path for rule in config.outgoing.rules for path in rule.cgroups)
     try:
-        return tuple((path, cgroups.number(path)) for path in dict.fromkeys((*state.runs, *mine)))
-    except HostError:  # no cgroup v2, and so no commands in one
+        return tuple(
+            (path, cgroups.number(path)) for path in dict.fromkeys((*state.runs, *configured))
+        )
+    except HostError:  # no cgroup v2, so no groups
         return ()

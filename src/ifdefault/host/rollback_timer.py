@@ -1,11 +1,12 @@
-"""`apply --confirm`: a guard process that undoes by itself unless confirmed.
+"""`apply --confirm`: a timer process that rolls the changes back unless they are confirmed.
 
-Rules: the guard stands before the first change is made. It is a process of its own, in its own
-session, without terminal, deaf to SIGHUP and SIGINT: the terminal's end, the end of the login and
-kill -9 of the command don't reach it. Where systemd runs, it is a unit of its own, since logind
-may kill what a login leaves behind. The file `undo.json` decides: who removes it under the lock
-has won, and it says which guard it belongs to. Where no guard lives it is void: the host was
-restarted, and so has nothing to undo, or the command was killed before its first change.
+Rules: the timer runs before the first change is made. It is a separate process in its own session,
+without a terminal, and ignores SIGHUP, SIGINT and SIGTERM, so that it survives the end of the
+terminal, of the login session, and kill -9 of the command. Under systemd it is a unit of its own,
+since logind may kill processes that a session leaves. The file `undo.json` is the pending rollback
+and names its timer; the process that removes it under the lock decides. Without a running timer it
+is void: the host was restarted, so there is nothing to undo, or the command was killed before it
+changed anything.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from ifdefault.plan.prepare import Prepared, snapshot
 
 _READY = b"ready\n"
 _SYSTEMD = Path("/run/systemd/system")
-_LOOK_S = 1.0  # how soon a guard that was called off notices
+_POLL_S = 1.0  # how soon a cancelled timer ends
 
 
-def commit_on_probation(
+def commit_with_rollback(
     prepared: Prepared, store: Store, seconds: int, before: Before | None = None
 ) -> None:
-    """Commit what was prepared, with a guard that undoes it after `seconds` unless confirmed.
+    """Commit the prepared changes, with a timer that undoes them after `seconds` unless confirmed.
 
-    The caller holds the store's lock. If the commit itself fails, the guard is called off.
+    The caller holds the store's lock. If the commit itself fails, the timer is cancelled.
     """
     token = secrets.token_hex(8)
     came_from = asdict(snapshot(prepared.observation))
@@ -51,41 +52,41 @@ def commit_on_probation(
 
 
 def refuse_unconfirmed(store: Store) -> None:
-    if _waiting(store):
-        what = "an apply waits for its confirmation"
+    if _is_pending(store):
+        what = "an apply is waiting for confirmation"
         remedy = "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone"
         raise HostError(Problem(str(store.directory / PENDING), what, remedy))
 
 
 def confirm(store: Store) -> None:
-    """Keep what was applied; HostError if there is nothing to keep."""
+    """Keep what was applied; HostError if nothing is waiting for confirmation."""
     with store.lock(wait=True):
-        if not _waiting(store):
-            what = "nothing waits for a confirmation"
-            raise HostError(Problem("confirm", what, "it may have been undone: see ifdefault plan"))
+        if not _is_pending(store):
+            remedy = "run ifdefault plan to see whether it was undone"
+            raise HostError(Problem("confirm", "nothing is waiting for confirmation", remedy))
         store.remove(PENDING)
 
 
-def _waiting(store: Store) -> bool:
-    return store.read(PENDING) is not None and store.is_guarded()
+def _is_pending(store: Store) -> bool:
+    return store.read(PENDING) is not None and store.has_timer()
 
 
-def call_off(store: Store) -> None:
+def cancel(store: Store) -> None:
     store.remove(PENDING)
 
 
-def stand_guard(store: Store, token: str, seconds: int, ready_fd: int = -1) -> None:
-    """The guard's own life: say that it stands, wait, and undo unless it was called off."""
+def run(store: Store, token: str, seconds: int, ready_fd: int = -1) -> None:
+    """The timer process: report that it is ready, wait, and undo unless cancelled."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     deadline = time.monotonic() + seconds
-    with store.stand():
+    with store.timer_lock():
         if ready_fd >= 0:
-            with suppress(BrokenPipeError):  # who started us was killed: undo all the same
+            with suppress(BrokenPipeError):  # our parent was killed: undo nevertheless
                 os.write(ready_fd, _READY)
             os.close(ready_fd)
         while _is_mine(store, token) and (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, _LOOK_S))  # it waits for nothing but the time
+            time.sleep(min(left, _POLL_S))  # only time is waited for
         with store.lock(wait=True):
             if _is_mine(store, token):
                 return_to(_desired(store.read(PENDING)["before"]), store)
@@ -97,15 +98,15 @@ def _is_mine(store: Store, token: str) -> bool:
     return pending is not None and pending["token"] == token
 
 
-def _desired(told: dict[str, object]) -> Desired:
+def _desired(values: dict[str, object]) -> Desired:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Desired).validate_python(told)
+    return TypeAdapter(Desired).validate_python(values)
 
 
 def _start(store: Store, token: str, seconds: int) -> None:
-    """Start the guard and wait until it stands."""
-    own = [
+    """Start the timer process and wait until it is ready."""
+    command = [
         sys.executable,
         "-m",
         "ifdefault.host.rollback_timer",
@@ -115,14 +116,14 @@ def _start(store: Store, token: str, seconds: int) -> None:
     ]
     if _SYSTEMD.is_dir() and shutil.which("systemd-run") and _in_first_namespace():
         unit = f"ifdefault-undo-{token}"
-        # exec: done when the program runs, not when it is about to
+        # exec: wait until the program runs
         options = ["--quiet", "--collect", "--property=Type=exec", f"--unit={unit}"]
-        subprocess.run(["systemd-run", *options, "--", *own], check=True)
+        subprocess.run(["systemd-run", *options, "--", *command], check=True)
         return
     read_fd, write_fd = os.pipe()
     with (store.directory / "undo.log").open("wb") as log:
         subprocess.Popen(
-            [*own, str(write_fd)],
+            [*command, str(write_fd)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -131,10 +132,11 @@ def _start(store: Store, token: str, seconds: int) -> None:
             cwd="/",
         )
     os.close(write_fd)
-    with os.fdopen(read_fd, "rb") as told:
-        if told.readline() != _READY:
-            what = (store.directory / "undo.log").read_text().strip() or "it ended at once"
-            raise HostError(Problem("the guard of --confirm", what, "nothing was changed"))
+    with os.fdopen(read_fd, "rb") as pipe:
+        if pipe.readline() != _READY:
+            log_text = (store.directory / "undo.log").read_text().strip()
+            what = f"the rollback timer didn't start: {log_text or 'it ended at once'}"
+            raise HostError(Problem("apply --confirm", what, "nothing was changed, try again"))
 
 
 def _in_first_namespace() -> bool:
@@ -146,4 +148,4 @@ def _in_first_namespace() -> bool:
 
 
 if __name__ == "__main__":
-    stand_guard(Store(Path(sys.argv[1])), sys.argv[2], *map(int, sys.argv[3:]))
+    run(Store(Path(sys.argv[1])), sys.argv[2], *map(int, sys.argv[3:]))

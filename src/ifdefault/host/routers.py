@@ -1,7 +1,7 @@
-"""Routers on a LAN that several uplinks share: their MACs must be known before we plan.
+"""MAC addresses of the routers on a LAN that several uplinks share, needed for planning.
 
-Rules: the kernel resolves, by its own ARP and ND; we ask it to and wait, at most a second. A
-daemon doesn't wait: it remembers, so that a router that died is still told apart.
+Rules: the kernel resolves them by ARP and ND; it is asked to, and waited for, at most a second. The
+daemon doesn't wait: it remembers them, so that a dead router can still be told from the others.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ _STEP_S = 0.02
 
 
 class RoutersSeen:
-    """The MACs that the gateways of shared interfaces had last."""
+    """The last known MAC addresses of the gateways of shared interfaces."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, str], Neighbour] = {}
         self._awaited: set[tuple[str, str]] = set()
 
     def completed(self, config: Config, facts: Facts) -> Facts:
-        """Facts whose neighbours include these gateways, as the kernel knows or knew them."""
+        """Facts whose neighbours include these gateways, as currently or last known."""
         gateways = _missing(config, facts, ())
         if not gateways:
             return facts  # no uplinks share an interface
         fresh = _missing(config, facts, facts.neighbours) - self.known.keys() - self._awaited
-        if fresh:  # once each: there is nothing to remember yet
+        if fresh:  # wait once for each: none is remembered yet
             self._awaited |= fresh
             facts = with_known_routers(config, facts)
-        told = {(n.dev, n.address): n for n in facts.neighbours if n.mac}
-        self.known |= {key: told[key] for key in gateways & told.keys()}
-        missing = gateways - told.keys()
+        resolved = {(n.dev, n.address): n for n in facts.neighbours if n.mac}
+        self.known |= {key: resolved[key] for key in gateways & resolved.keys()}
+        missing = gateways - resolved.keys()
         _resolve(missing)
-        lost = tuple(self.known[key] for key in sorted(missing & self.known.keys()))
-        return replace(facts, neighbours=(*facts.neighbours, *lost))
+        remembered = tuple(self.known[key] for key in sorted(missing & self.known.keys()))
+        return replace(facts, neighbours=(*facts.neighbours, *remembered))
 
 
 def with_known_routers(config: Config, facts: Facts) -> Facts:
@@ -56,19 +56,19 @@ def with_known_routers(config: Config, facts: Facts) -> Facts:
         while missing - {(n.dev, n.address) for n in neighbours if n.mac}:
             if time.monotonic() > deadline:
                 break
-            time.sleep(_STEP_S)  # resolution is the kernel's; there is nothing else to do
+            time.sleep(_STEP_S)  # the kernel resolves; there is nothing to wait on
             neighbours = read_neighbours(netlink, names)
     return replace(facts, neighbours=neighbours)
 
 
 def _missing(config: Config, facts: Facts, known: tuple[Neighbour, ...]) -> set[tuple[str, str]]:
-    """The gateways of shared interfaces, as (interface, address), whose MAC isn't among these."""
+    """The gateways of shared interfaces, as (interface, address), without a known MAC address."""
     interfaces = [u.interface for u in config.uplinks]
-    there = {link.name for link in facts.links if link.up}
+    up = {link.name for link in facts.links if link.up}
     return {
         (u.interface, gateway)
         for u in config.uplinks
-        if interfaces.count(u.interface) > 1 and u.interface in there
+        if interfaces.count(u.interface) > 1 and u.interface in up
         for gateway in u.gateways
     } - {(n.dev, n.address) for n in known if n.mac}
 
@@ -78,4 +78,4 @@ def _resolve(gateways: set[tuple[str, str]]) -> None:
         try:
             resolve_neighbour(gateway, dev)
         except (OSError, KeyError):
-            continue  # the plan says what it lacks; KeyError: the interface has just gone
+            continue  # planning reports what is missing; KeyError: the interface was just removed

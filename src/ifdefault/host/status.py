@@ -1,6 +1,6 @@
-"""How the host stands: every interface's default, what it carries, and whether it holds.
+"""The state of the host: each interface's default route, its traffic, and whether it is in place.
 
-Rules: reads and compares, never mends. What differs is what `apply` would do.
+Rules: reads and compares, never repairs. The differences are the operations of `apply`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ifdefault.host.status_forward import Behind, read_behind
+from ifdefault.host.status_forward import ForwardStatus, read_forward_status
 from ifdefault.kernel import nft
 from ifdefault.kernel.link_stats import LinkStats, read_link_stats
 from ifdefault.model.config import FAMILIES, Family
@@ -18,17 +18,17 @@ from ifdefault.plan import ruleset
 from ifdefault.plan.describe import describe
 from ifdefault.plan.prepare import Prepared
 
-_NOTHING = Behind()
+_NO_FORWARD = ForwardStatus()
 
 
 @dataclass(frozen=True, slots=True)
 class Default:
-    """One line of the talk's netstat: an interface's default, or the normal one.
+    """A line as in the talk's netstat: the default route of an interface, or the primary's.
 
-    `holds` tells whether the kernel has it as it should be.
+    `holds` is whether it is in the kernel as planned.
     """
 
-    destination: str  # "default:wan0", or "default" for the normal one
+    destination: str  # "default:wan0", or "default" for the primary's
     uplink: str
     gateway: str
     source: str
@@ -49,7 +49,7 @@ class UplinkStatus:
     mechanism: str
     why: str
     traffic: LinkStats
-    # packets that would have left here from another uplink's address; None where none are judged
+    # packets from another uplink's address; None if they aren't checked
     misrouted: int | None
 
 
@@ -58,11 +58,11 @@ class Status:
     applied: bool
     defaults: tuple[Default, ...]
     uplinks: tuple[UplinkStatus, ...]
-    strangers: dict[str, int]  # sources that no uplink owns, with the packets they sent
+    strangers: dict[str, int]  # source addresses that belong to no uplink, and their packets
     unknown_macs: dict[str, int]
-    redirected_udp: tuple[int, ...]  # ports of sockets bound to no address, which cost conntrack
+    redirected_udp: tuple[int, ...]  # ports of wildcard UDP servers, which need conntrack
     differs: tuple[str, ...]
-    behind: Behind = _NOTHING
+    forward: ForwardStatus = _NO_FORWARD
 
     @property
     def holds(self) -> bool:
@@ -73,7 +73,7 @@ def read_status(prepared: Prepared) -> Status:
     facts, desired = prepared.facts, prepared.desired
     has_table = NFT_TABLE in dict(facts.tables)
     counters = nft.read_counters(NFT_TABLE) if has_table else {}
-    carried = read_link_stats(u.interface for u in prepared.uplinks)
+    traffic = read_link_stats(u.interface for u in prepared.uplinks)
     carriers = {link.name: link.carrier for link in facts.links}
     return Status(
         applied=bool(facts.tables) or any(rule.protocol == PROTOCOL for rule in facts.rules),
@@ -88,23 +88,25 @@ def read_status(prepared: Prepared) -> Status:
                 router_macs=u.router_macs,
                 mechanism=u.mechanism,
                 why=u.why,
-                traffic=carried.get(u.interface, LinkStats()),
-                misrouted=counters.get(ruleset.meter(u), (0, 0))[0] if counters else None,
+                traffic=traffic.get(u.interface, LinkStats()),
+                misrouted=counters.get(ruleset.misrouted_counter(u), (0, 0))[0]
+                if counters
+                else None,
             )
             for u in prepared.uplinks
         ),
-        strangers=_counted(ruleset.STRANGERS[4]) | _counted(ruleset.STRANGERS[6])
+        strangers=_counted(ruleset.UNKNOWN_SOURCES[4]) | _counted(ruleset.UNKNOWN_SOURCES[6])
         if has_table
         else {},
         unknown_macs=_counted(ruleset.UNKNOWN_MACS) if has_table else {},
         redirected_udp=tuple(sorted({port for _, port in desired.udp_ports})),
         differs=tuple(describe(operation) for operation in prepared.operations),
-        behind=read_behind(prepared),
+        forward=read_forward_status(prepared),
     )
 
 
 def _defaults(prepared: Prepared, family: Family) -> Iterator[Default]:
-    """Each uplink's own default, then the normal one, which is that of the best uplink."""
+    """Each uplink's default route, then the primary's, which new outgoing connections use."""
     facts, desired = prepared.facts, prepared.desired
     routes = {r.table: r for r in desired.routes if r.family == family and r.dst == "default"}
     owners = {u.table: u for u in prepared.uplinks}
@@ -120,8 +122,8 @@ def _defaults(prepared: Prepared, family: Family) -> Iterator[Default]:
             family=family,
             holds=route in facts.routes,
         )
-    normal = [r for r in desired.rules if r.family == family and r.table in routes][-1:]
-    for rule in normal:
+    primary = [r for r in desired.rules if r.family == family and r.table in routes][-1:]
+    for rule in primary:
         route, holds = routes[rule.table], rule in facts.rules
         yield Default(
             destination="default",
@@ -139,4 +141,4 @@ def _counted(name: str) -> dict[str, int]:
     try:
         return nft.read_counted_set(name)
     except KernelError:
-        return {}  # the ruleset has no such set: nothing needs it
+        return {}  # the ruleset needs no such set

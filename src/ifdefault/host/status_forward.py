@@ -1,7 +1,6 @@
-"""How what lies behind the host stands, and what goes out: services, LANs, the balance.
+"""The state of services, LANs and balancing.
 
-Rules: as in `status`. Whether a content server answers only a daemon knows, by whose decision some
-are down.
+Rules: as in `status`. Only the daemon checks servers, and its decision says which are down.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ from ifdefault.plan.servers import Server
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """A content server; `port` 0 is that which the client asked for."""
+    """A server; `port` 0 is the port that the client connected to."""
 
     address: str
     port: int
     weight: int
-    checked: tuple[Server, ...]  # where it is asked whether it is there
-    down: tuple[Server, ...]  # those of them that don't answer
+    checked: tuple[Server, ...]  # the addresses and ports that are checked
+    down: tuple[Server, ...]  # those of them that are down
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
     listen: str
-    uplinks: tuple[str, ...]  # that it is offered on, () for all
+    uplinks: tuple[str, ...]  # that offer it, () for all
     servers: tuple[ServerStatus, ...]
-    refused: int  # connections, since the services changed last
-    stranded: tuple[str, ...]  # "tcp:443 IPv4": what no server is left for
+    refused: int  # connections, since the last change of the services
+    stranded: tuple[str, ...]  # "tcp:443 IPv4": listeners without a server that is up
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A control group whose processes keep to an uplink in each family, "" for none."""
+class ControlGroup:
+    """A control group, and the uplink that its processes use in each family, "" for none."""
 
     cgroup: str
     uplinks: tuple[str, ...]
@@ -47,24 +46,24 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
+class ForwardStatus:
     services: tuple[ServiceStatus, ...] = ()
-    follows: bool = False  # answers to what is forwarded leave by the uplink that it came in over
+    follows: bool = False  # replies to forwarded connections leave by their arrival uplink
     balance: dict[str, dict[str, int]] = field(default_factory=dict)  # percent, by family
     masquerade: tuple[str, ...] = ()
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[ControlGroup, ...] = ()
 
 
-def read_behind(prepared: Prepared) -> Behind:
+def read_forward_status(prepared: Prepared) -> ForwardStatus:
     facts, hook = prepared.facts, prepared.desired.hook
     counters = nft.read_counters(FORWARD_TABLE) if FORWARD_TABLE in dict(facts.tables) else {}
-    names = {u.chosen_mark: u.name for u in prepared.uplinks}
-    return Behind(
+    names = {u.outgoing_mark: u.name for u in prepared.uplinks}
+    return ForwardStatus(
         services=tuple(
             _service(forward, counters.get(forward_table.refusals(n), (0, 0))[0], prepared)
             for n, forward in enumerate(prepared.config.forwards)
         ),
-        follows=explain_forward.follows(prepared),
+        follows=explain_forward.tracks_flows(prepared),
         balance={
             f"IPv{family}": {uplink.name: percent for uplink, percent in shares}
             for family in FAMILIES
@@ -72,7 +71,9 @@ def read_behind(prepared: Prepared) -> Behind:
         },
         masquerade=prepared.config.outgoing.masquerade,
         kept=tuple(
-            Kept(path, tuple(names.get(mark, "") for mark in marks), path in prepared.state.runs)
+            ControlGroup(
+                path, tuple(names.get(mark, "") for mark in marks), path in prepared.state.runs
+            )
             for path, *marks in (hook.cgroups if hook else ())
         ),
     )
@@ -80,16 +81,18 @@ def read_behind(prepared: Prepared) -> Behind:
 
 def _service(forward: ForwardConfig, refused: int, prepared: Prepared) -> ServiceStatus:
     down = frozenset(prepared.decision.servers_down)
-    places = servers.places(forward)
-    shown = []
-    for content in forward.to:
-        checked = tuple(p for p in places if p[0] == content.address and content.port in (0, p[1]))
-        lost = tuple(server for server in checked if server in down)
-        shown.append(ServerStatus(content.address, content.port, content.weight, checked, lost))
+    all_checked = servers.checked_addresses(forward)
+    statuses = []
+    for server in forward.to:
+        checked = tuple(
+            c for c in all_checked if c[0] == server.address and server.port in (0, c[1])
+        )
+        failed = tuple(c for c in checked if c in down)
+        statuses.append(ServerStatus(server.address, server.port, server.weight, checked, failed))
     return ServiceStatus(
         listen=servers.title(forward),
         uplinks=forward.uplinks,
-        servers=tuple(shown),
+        servers=tuple(statuses),
         refused=refused,
-        stranded=tuple(f"{ports} IPv{f}" for ports, f in servers.stranded(forward, down)),
+        stranded=tuple(f"{ports} IPv{f}" for ports, f in servers.without_servers(forward, down)),
     )

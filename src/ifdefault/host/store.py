@@ -1,7 +1,7 @@
-"""What we must remember of this host, on disk: uplink numbers, and how things were before us.
+"""State on disk: uplink numbers, and the original settings of the host.
 
-Rules: the file is replaced whole or not at all. Originals are written before the first change,
-and are the oldest value there was, never one of ours. One process changes a host at a time.
+Rules: files are replaced atomically. Originals are written before the first change; they are the
+oldest value known, never one of ours. Only one process at a time changes a host.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from ifdefault.model.errors import HostError, LockError, Problem
+from ifdefault.model.errors import HostError, LockError, Problem, reason
 from ifdefault.model.host import State
 from ifdefault.model.kernel import Loaded, NftTable, Ruleset
 
@@ -28,23 +28,23 @@ HEALTH = "health.json"
 
 
 class Store:
-    """The state directory (/var/lib/ifdefault, but for tests and the lab)."""
+    """The state directory: /var/lib/ifdefault, except in tests and the lab."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._on_disk: State | None = None
 
     def load(self) -> State:
-        told = self.read(STATE)
-        if told is None:
+        fields = self.read(STATE)
+        if fields is None:
             return State()
         try:
-            told["sysctls"] = {k: tuple(v) for k, v in told["sysctls"].items()}
-            told["groups"] = {k: tuple(v) for k, v in told["groups"].items()}
-            self._on_disk = State(**deepcopy(told))
-            return State(**told)
+            fields["sysctls"] = {k: tuple(v) for k, v in fields["sysctls"].items()}
+            fields["groups"] = {k: tuple(v) for k, v in fields["groups"].items()}
+            self._on_disk = State(**deepcopy(fields))
+            return State(**fields)
         except (AttributeError, KeyError, TypeError) as error:
-            raise self._unreadable(STATE, f"has an unknown form: {error!r}") from error
+            raise self._unreadable(STATE, f"has an unknown format: {error!r}") from error
 
     def save(self, state: State) -> None:
         if state != self._on_disk:
@@ -52,23 +52,23 @@ class Store:
             self._on_disk = deepcopy(state)
 
     def load_tables(self) -> Loaded:
-        """Our nft tables as loaded last. One that is lost here is loaded again."""
+        """Our nft tables as last loaded. A table that isn't in the file is loaded again."""
         try:
-            told = self.read(TABLES) or {}
+            tables = self.read(TABLES) or {}
             return tuple(
-                (name, Ruleset(known["text"], NftTable(**known["table"])))
-                for name, known in told.items()
+                (name, Ruleset(fields["text"], NftTable(**fields["table"])))
+                for name, fields in tables.items()
             )
         except (AttributeError, HostError, KeyError, TypeError):
             return ()
 
     def save_tables(self, loaded: Loaded) -> None:
-        if dict(loaded) != dict(self.load_tables()):  # that of the services may be large
-            told = {name: asdict(ruleset) for name, ruleset in loaded}
-            self.write(TABLES, told, durable=False)
+        if dict(loaded) != dict(self.load_tables()):  # the table of [[forward]] may be large
+            tables = {name: asdict(ruleset) for name, ruleset in loaded}
+            self.write(TABLES, tables, durable=False)
 
     def write(self, name: str, content: Any, *, durable: bool = True) -> None:
-        """Replace a file of ours whole."""
+        """Replace a file of the state directory atomically."""
         target, fresh = self.directory / name, self.directory / f".{name}.new"
         try:
             with fresh.open("w") as file:
@@ -78,10 +78,13 @@ class Store:
                     os.fsync(file.fileno())
             fresh.replace(target)
         except OSError as error:
-            raise HostError(Problem(str(target), f"can't be written: {error.strerror}")) from error
+            what = f"can't be written: {reason(error)}"
+            raise HostError(
+                Problem(str(target), what, "run as root, or give --state-dir")
+            ) from error
 
     def read(self, name: str) -> Any:
-        """The content of a file of ours; None if there is none."""
+        """The content of a file of the state directory; None if it doesn't exist."""
         try:
             return json.loads((self.directory / name).read_text())
         except FileNotFoundError:
@@ -90,22 +93,23 @@ class Store:
             raise self._unreadable(name, f"can't be read: {error}") from error
 
     def _unreadable(self, name: str, what: str) -> HostError:
-        remedy = "mend or remove it"
+        remedy = "repair or remove it"
         if name == STATE:
-            remedy += " (originals of sysctls and link groups would be forgotten)"
+            remedy += " (the original sysctls and link groups are then lost)"
         return HostError(Problem(str(self.directory / name), what, remedy))
 
     def remove(self, name: str) -> None:
         (self.directory / name).unlink(missing_ok=True)
 
     @contextmanager
-    def stand(self) -> Iterator[None]:
-        """Let others see that a guard lives; several may for a moment."""
+    def timer_lock(self) -> Iterator[None]:
+        """Show others that a rollback timer runs; there may briefly be several."""
         with private(self.directory / GUARD) as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             yield
 
-    def is_guarded(self) -> bool:
+    def has_timer(self) -> bool:
+        """Whether a rollback timer runs."""
         with private(self.directory / GUARD) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,12 +119,12 @@ class Store:
 
     @contextmanager
     def lock(self, *, wait: bool = False) -> Iterator[None]:
-        """Be the only one that changes this host; LockError says who else does."""
+        """Be the only process that changes this host; LockError names the other one."""
         try:
             self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             file = private(self.directory / LOCK)
         except OSError as error:
-            what = f"can't be used: {error.strerror}"
+            what = f"can't be used: {reason(error)}"
             remedy = "run as root, or give --state-dir"
             raise HostError(Problem(str(self.directory), what, remedy)) from error
         with file:
@@ -129,7 +133,7 @@ class Store:
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().strip() or "another ifdefault"
-                remedy = "try again when it is done, or use --wait"
+                remedy = "try again later, or use --wait"
                 problem = Problem(str(self.directory / LOCK), f"held by {holder}", remedy)
                 raise LockError(problem) from None
             _sign(file, f"pid {os.getpid()} ({' '.join(sys.argv[1:]) or 'ifdefault'})\n")
@@ -137,7 +141,7 @@ class Store:
 
 
 def private(path: Path) -> IO[str]:
-    """Open a lock's file, which nobody else may open: to lock it takes no right to write."""
+    """Open a lock file that other users can't open: locking needs no write permission."""
     file = open(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
     if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != 0o600:
         os.fchmod(file.fileno(), 0o600)
@@ -145,8 +149,8 @@ def private(path: Path) -> IO[str]:
 
 
 def _sign(file: IO[str], text: str) -> None:
-    """Say who holds a lock. A daemon takes it for each look at the kernel: what stands there
-    already isn't written again, since a disk may keep a writer waiting for a tenth of a second."""
+    """Write who holds a lock. The daemon takes the lock each time it reads the kernel: an unchanged
+    text isn't written again, since a write may block for a tenth of a second."""
     file.seek(0)
     if file.read() != text:
         file.truncate(0)

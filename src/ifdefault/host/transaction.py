@@ -1,7 +1,7 @@
 """From config to kernel: prepare (read, plan, check), perform, verify; undo on any failure.
 
-Rules: nothing is touched before everything is checked. Undoing is planning too: back to what was
-ours before, by the same diff. This module does no I/O of its own.
+Rules: nothing is changed before everything is checked. Undoing is planned by the same diff, with
+our previous state as the target. This module does no I/O of its own.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ifdefault.config import placed
 from ifdefault.config import read as read_config
+from ifdefault.config import with_lines
 from ifdefault.host import exec_groups
 from ifdefault.host.observe import observe
 from ifdefault.host.store import Store
@@ -49,9 +49,9 @@ def _ignore(_: Operation) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """The host after what was performed, and what of it the kernel refused. `ports` are the netlink
-    ports that asked for it, by which the kernel's news of it are told from others'."""
+class Outcome:
+    """The host after the operations, and the operations that the kernel refused. `ports` are the
+    netlink ports that they were sent from, which identify our own changes in notifications."""
 
     observation: Observation
     refused: tuple[Problem, ...]
@@ -61,33 +61,33 @@ class Done:
 def prepare(
     config_path: Path, store: Store, *, thorough: bool = True, decision: Decision | None = None
 ) -> Prepared:
-    """Read config and kernel, and plan. ConfigError for the config's faults, all in one run.
+    """Read config and kernel, and plan. ConfigError has all errors of the config.
 
-    `thorough` also looks for conflicts with others; without it nothing is read that the plan
-    itself doesn't need. `decision` is the running daemon's, if one runs.
+    `thorough` also looks for conflicts with other programs; without it only what the plan needs is
+    read. `decision` is that of the daemon, if one runs.
     """
     config = read_config(config_path)
     prepared = prepare_config(config, store, thorough=thorough, decision=decision)
-    return replace(prepared, problems=placed(config_path, prepared.problems))
+    return replace(prepared, problems=with_lines(config_path, prepared.problems))
 
 
 def prepare_config(
     config: Config, store: Store, *, thorough: bool = True, decision: Decision | None = None
 ) -> Prepared:
-    """The same of a config that was read."""
+    """The same for a config that has been read."""
     observation = observe(config, store, thorough=thorough)
     return planning.prepare(resolve(config, observation), decision, thorough=thorough)
 
 
 def prepare_down(store: Store) -> Prepared:
-    """What takes all of ours away. Needs no config."""
+    """Plan the removal of everything of ours. Needs no config."""
     observation = Observation(read_facts(), store.load(), store.load_tables())
     return planning.prepare_down(observation)
 
 
-def lay_hook(config: Config, store: Store) -> None:
-    """Bring the hook to what config and state say, and what it needs; all else stays as it is. The
-    caller holds the store's lock."""
+def install_hook(config: Config, store: Store) -> None:
+    """Install the eBPF programs and the rules that they need, as config and state require, and
+    nothing else. The caller holds the store's lock."""
     with Performer() as performer:
         for operation in prepare_config(config, store, thorough=False).operations:
             match operation:
@@ -95,8 +95,9 @@ def lay_hook(config: Config, store: Store) -> None:
                     _perform_one(performer, operation)
 
 
-def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Done:
-    """Perform what was prepared, under the store's lock; verify it, or undo it and raise."""
+def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcome:
+    """Perform the prepared operations and verify them, or undo them and raise. The caller holds the
+    store's lock."""
     errors = [p for p in prepared.problems if p.blocks and not p.warning]
     if errors:
         raise HostError(*errors)
@@ -110,20 +111,20 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Done:
         facts = read_facts()
         left = diff(facts, prepared.desired, record_tables(facts, prepared.desired))
         if left:
-            raise KernelError(_unlike(left))
+            raise KernelError(_difference(left))
     except (KernelError, HostError) as error:
-        raise _undone(error, came_from, store) from error
+        raise _undo(error, came_from, store) from error
     except BaseException:  # Ctrl-C, or a fault of our own
         return_to(came_from, store)
         raise
-    return Done(_noted(prepared, store, facts), (), ports)
+    return Outcome(_record(prepared, store, facts), (), ports)
 
 
-def converge(prepared: Prepared, store: Store) -> Done:
-    """Perform what was prepared, as far as the kernel takes it.
+def converge(prepared: Prepared, store: Store) -> Outcome:
+    """Perform the prepared operations, as many as the kernel accepts; nothing is undone.
 
-    For a daemon, which sees the kernel's every change and plans again: a link that dies meanwhile
-    must not keep the default from moving away from it, and nothing is undone.
+    For the daemon, which sees every change of the kernel and plans again: a link that goes down
+    meanwhile must not prevent the default from moving to another one.
     """
     store.save(prepared.state)
     refused: list[Problem] = []
@@ -133,13 +134,13 @@ def converge(prepared: Prepared, store: Store) -> Done:
                 _perform_one(performer, operation, _key(operation, prepared.uplinks))
             except (KernelError, HostError) as error:
                 refused += error.problems
-    observation = _noted(prepared, store, read_facts())
-    return Done(observation, tuple(refused), performer.ports)
+    observation = _record(prepared, store, read_facts())
+    return Outcome(observation, tuple(refused), performer.ports)
 
 
-def _noted(prepared: Prepared, store: Store, facts: Facts) -> Observation:
-    """What was performed is remembered; the host as it is then."""
-    state, loaded = _note(store, prepared.state, facts, prepared.desired)
+def _record(prepared: Prepared, store: Store, facts: Facts) -> Observation:
+    """Record what was performed, and return the host as it is now."""
+    state, loaded = _save(store, prepared.state, facts, prepared.desired)
     return replace(prepared.observation, facts=facts, state=state, loaded=loaded)
 
 
@@ -160,32 +161,32 @@ def _perform_one(performer: Performer, operation: Operation, key: str = "") -> N
 
 
 def _key(operation: Operation, uplinks: tuple[Uplink, ...]) -> str:
-    """The config's name for what an operation is about, as the head of a message."""
+    """The config key that an operation is about, as the beginning of a message."""
     match operation:
         case PutRoute(Route(table=table)) | AddRule(Rule(table=table)):
-            found = [u.name for u in uplinks if u.table == table]
+            names = [u.name for u in uplinks if u.table == table]
         case SetGroup(dev=dev):
-            found = [u.name for u in uplinks if u.interface == dev]
+            names = [u.name for u in uplinks if u.interface == dev]
         case _:
-            found = []
-    return f"uplink.{found[0]}: " if found else ""
+            names = []
+    return f"uplink.{names[0]}: " if names else ""
 
 
-def _note(store: Store, state: State, facts: Facts, target: Desired) -> tuple[State, Loaded]:
-    """Remember how things stand after a change."""
+def _save(store: Store, state: State, facts: Facts, target: Desired) -> tuple[State, Loaded]:
+    """Save state and tables after a change."""
     loaded = record_tables(facts, target)
     store.save_tables(loaded)
-    state = settled(exec_groups.swept(state), facts)
+    state = settled(exec_groups.remove_empty(state), facts)
     store.save(state)
     return state, loaded
 
 
 def return_to(target: Desired, store: Store) -> None:
-    """Bring back an earlier state of ours (see `snapshot`), as much of it as the kernel takes;
-    KernelError tells what it refused."""
+    """Restore an earlier state of ours (see `snapshot`), as much as the kernel accepts; KernelError
+    lists what it refused."""
     facts = read_facts()
-    there = {link.name for link in facts.links}
-    routes = tuple(r for r in target.routes if all(hop.dev in there for hop in r.hops))
+    links = {link.name for link in facts.links}
+    routes = tuple(r for r in target.routes if all(hop.dev in links for hop in r.hops))
     target = replace(target, routes=routes)
     refused: list[Problem] = []
     with Performer() as performer:
@@ -195,20 +196,25 @@ def return_to(target: Desired, store: Store) -> None:
             except KernelError as error:
                 refused += error.problems
     facts = read_facts()
-    _note(store, store.load(), facts, target)
+    _save(store, store.load(), facts, target)
     if left := diff(facts, target, record_tables(facts, target)):
-        refused.append(_unlike(left))
+        refused.append(_difference(left))
     if refused:
         raise KernelError(*refused)
 
 
-def _unlike(left: tuple[Operation, ...]) -> Problem:
-    return Problem("verify", f"the kernel still differs, it lacks: {describe(left[0])}")
+def _difference(left: tuple[Operation, ...]) -> Problem:
+    what = f"the kernel still differs, this is not done: {describe(left[0])}"
+    return Problem("verify", what, "find out what removes it, for example with ip monitor")
 
 
-def _undone(error: KernelError | HostError, came_from: Desired, store: Store) -> KernelError:
+def _undo(error: KernelError | HostError, came_from: Desired, store: Store) -> KernelError:
     try:
         return_to(came_from, store)
     except (KernelError, HostError) as worse:
-        return KernelError(*error.problems, *worse.problems, "and undoing it failed as well")
-    return KernelError(*error.problems, "everything was put back as it was")
+        return KernelError(
+            *error.problems,
+            *worse.problems,
+            "undoing the changes failed as well; run ifdefault down",
+        )
+    return KernelError(*error.problems, "all changes were undone")

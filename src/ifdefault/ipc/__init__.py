@@ -1,1 +1,1 @@
-"""What passes between processes: the channel, its messages, the rights that are given up."""
+"""Between processes: the channel and its messages, their encoding, dropping privileges, the log."""

@@ -1,11 +1,9 @@
-"""The channel between engine and frontend: packets with messages, and the sockets that go with
-some.
+"""The channel between engine and frontend: packets of messages, some with a socket.
 
-Rules: sending never waits. Outcomes that one turn of the loop brought go in one packet. While the
-peer reads too slowly messages queue, and when the queue is full the oldest that may be dropped is
-dropped and told (`dropped`); a peer for which even that doesn't help is given up. Whatever ends the
-channel, the end of the peer or a word that is no message, is told once (`ended`), with its cause. A
-descriptor that no message asked for is closed.
+Rules: sending never blocks. Outcomes of one turn of the loop are sent in one packet. If the peer
+reads too slowly, messages queue; if the queue is full, the oldest message that may be dropped is
+dropped (`dropped`), and if there is none, the channel ends. `ended` is called once with the cause:
+the peer's end, an error or an invalid message. A descriptor that no message needs is closed.
 """
 
 from __future__ import annotations
@@ -36,11 +34,11 @@ from ifdefault.ipc.messages import (
 from ifdefault.model.errors import reason
 
 QUEUE = 1024
-_TURN = 64  # messages read at one wake-up: others want their turn
+_TURN = 64  # messages read at one wake-up, before other callbacks run
 # One descriptor at most; CMSG_SPACE would have room for two.
 _ANCILLARY_BYTES = socket.CMSG_LEN(4)
-_DROPPABLE = (Send, Outcome)  # they tell of a moment; all others of what lasts
-_SHORT = {errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}  # of our host, for now
+_DROPPABLE = (Send, Outcome)  # only of momentary interest; all others change lasting state
+_SHORTAGE = {errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}  # of this host, temporary
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -61,17 +59,18 @@ class _Waiting:
 
 
 class Channel(Generic[M]):
-    """One end, on the running loop. `hear` gets each message, with its socket if it wants one and
-    one came (it may not: this process may have too many open); the socket is the hearer's.
+    """One end, on the running loop. `receive` is called with each message and its socket, if it
+    needs one and one was received (not if this process has too many files open). The receiver has
+    to close the socket.
 
-    `allowed` are the types to be heard; with `sockets` False none is ever received.
+    `allowed`: the valid message types. With `sockets` False no socket is received.
     """
 
     def __init__(
         self,
         sock: socket.socket,
         allowed: Sequence[type[M]],
-        hear: Callable[[M, socket.socket | None], None],
+        receive: Callable[[M, socket.socket | None], None],
         ended: Callable[[str], None],
         *,
         sockets: bool = False,
@@ -79,7 +78,7 @@ class Channel(Generic[M]):
     ) -> None:
         self._sock = sock
         self._allowed = frozenset(allowed)
-        self._hear, self._ended, self._dropped = hear, ended, dropped
+        self._receive, self._ended, self._dropped = receive, ended, dropped
         self._ancillary = _ANCILLARY_BYTES if sockets else 0
         self._queue: deque[_Waiting] = deque()
         self._together: list[Message] = []
@@ -92,7 +91,7 @@ class Channel(Generic[M]):
     # --- sending --------------------------------------------------------------------------
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send, or queue. The descriptors stay the caller's. No word once the channel ended."""
+        """Send, or queue. The caller keeps the descriptors. Does nothing once the channel ended."""
         if isinstance(message, Outcome):
             if not self._together:
                 self._loop.call_soon(self._send_together)
@@ -101,7 +100,7 @@ class Channel(Generic[M]):
                 return
             self._send_together()
             return
-        self._send_together()  # what was said before goes before
+        self._send_together()  # keep the order
         packet = encode(message)
         if self._open and (self._queue or not self._put([message], packet, fds)):
             self._wait(message, packet, fds)
@@ -115,7 +114,7 @@ class Channel(Generic[M]):
                 self._wait(message, encode(message), ())
 
     def _wait(self, message: Message, packet: bytes, fds: Sequence[int]) -> None:
-        """Queue what the peer is too slow for."""
+        """Queue a message, since the peer is too slow."""
         if not self._open:
             return
         if not self._queue:
@@ -130,7 +129,8 @@ class Channel(Generic[M]):
             self._drop_oldest()
 
     def _put(self, messages: Sequence[Message], packet: bytes, fds: Sequence[int]) -> bool:
-        """Whether nothing more is to be done for this packet; else it must wait."""
+        """Send a packet. False if it has to wait; after an error it is dropped, or the channel
+        ended."""
         try:
             if fds:
                 socket.send_fds(self._sock, [packet], fds, socket.MSG_NOSIGNAL)
@@ -139,7 +139,7 @@ class Channel(Generic[M]):
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno in _SHORT and all(isinstance(m, _DROPPABLE) for m in messages):
+            if error.errno in _SHORTAGE and all(isinstance(m, _DROPPABLE) for m in messages):
                 for message in messages:
                     self._drop(message)
             else:
@@ -157,23 +157,23 @@ class Channel(Generic[M]):
             self._loop.remove_writer(self._sock)
 
     def _drop_oldest(self) -> None:
-        for place, waiting in enumerate(self._queue):
+        for index, waiting in enumerate(self._queue):
             if isinstance(waiting.message, _DROPPABLE):
-                del self._queue[place]
+                del self._queue[index]
                 waiting.close()
                 self._drop(waiting.message)
                 return
-        self._end("it doesn't read what it is told")
+        self._end("it doesn't read its messages")
 
     def _drop(self, message: Message) -> None:
         self.drops += 1
         self._dropped(message)
 
-    # --- hearing --------------------------------------------------------------------------
+    # --- receiving ------------------------------------------------------------------------
 
     def _read(self) -> None:
-        heard = 0
-        while self._open and heard < _TURN:
+        received = 0
+        while self._open and received < _TURN:
             try:
                 packet, ancillary, _, _ = self._sock.recvmsg(
                     MAX_BYTES + 1, self._ancillary, socket.MSG_CMSG_CLOEXEC
@@ -185,37 +185,38 @@ class Channel(Generic[M]):
                 return
             fds = _descriptors(ancillary)
             try:
-                heard += self._take(packet, fds)
+                received += self._decode(packet, fds)
             finally:
                 for fd in fds:
                     os.close(fd)
 
-    def _take(self, packet: bytes, fds: array.array[int]) -> int:
-        """Hear one packet, of so many messages. What is left in `fds` nobody wanted."""
+    def _decode(self, packet: bytes, fds: array.array[int]) -> int:
+        """Deliver the messages of a packet, and return their number. Removes a socket that is
+        delivered from `fds`."""
         if not packet:
             self._end("")
             return 0
         try:
             messages = decode(packet, self._allowed)
         except BadMessage as error:
-            self._end(f"it sent what is no message: {error}")
+            self._end(f"it sent an invalid message: {error}")
             return 0
         for message in messages:
             if not self._open:  # the one before ended it
                 break
             sock = None
             if fds and wants_socket(message):
-                with suppress(OSError):  # no socket at all
+                with suppress(OSError):  # not a socket
                     sock = socket.socket(fileno=fds[0])
                     fds.pop(0)
                     sock.setblocking(False)
-            self._hear(message, sock)
+            self._receive(message, sock)
         return len(messages)
 
     # --- the end --------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End it from this side, silently."""
+        """End it from this side, without calling `ended`."""
         if self._open:
             self._open = False
             self._loop.remove_reader(self._sock)

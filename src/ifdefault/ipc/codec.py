@@ -1,8 +1,8 @@
-"""Records to JSON and back: a frozen dataclass's type hints say what each field may hold.
+"""Dataclasses to JSON and back, by their type hints.
 
-Rules: a decoder believes nothing and mends nothing: a bool is no number, a field that no class has
-is an error, and a DecodeError names the field ("health[2].rtt_ms: not a number"). A field that is
-missing takes its default, unless `strict`. Encoders trust what they are given, since we made it.
+Rules: a decoder validates everything and converts nothing: a bool is not a number, an unknown field
+is an error, and a DecodeError names the field ("health[2].rtt_ms: not a number"). A missing field
+takes its default, unless `strict`. Encoders don't validate, since the values are our own.
 
     int str bool None Literal      as they are
     float                          as it is, an int too; "Infinity", "-Infinity", "NaN" as in proto3
@@ -10,13 +10,13 @@ missing takes its default, unless `strict`. Encoders trust what they are given, 
     tuple[X, ...]  tuple[X, Y]     a list
     dict[str, X]  a dataclass      an object
     A | B of dataclasses           an object whose "type" is the name of its class
-    Literal | tuple                a word, or a list of what JSON takes as it is
+    Literal | tuple                a word, or a list of values that JSON has itself
     X | None                       null, or X
     Annotated[X, check]            what the check returns for the JSON value, or its ValueError
     Annotated[tuple[X, ...], Most(n)]
 
-Encoders and decoders are made once for each hint, of closures. The standard library alone is used:
-the frontend must stay small.
+Encoders and decoders are closures, made once for each hint. Only the standard library is used, to
+keep the frontend small.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _UNIONS = (Union, types.UnionType)
 
 
 class DecodeError(ValueError):
-    """A value that isn't what it should be; `path` says where, "" is all of it."""
+    """An invalid value; `path` says where, "" is the whole value."""
 
     def __init__(self, what: str, path: str = "") -> None:
         self.what, self.path = what, path
@@ -63,11 +63,11 @@ class Most:
     length: int
 
 
-# --- what is called -----------------------------------------------------------------------
+# --- entry points ---------------------------------------------------------------------
 
 
 def to_json(record: Any) -> Any:
-    """A dataclass as JSON values, without its type."""
+    """A dataclass as JSON values, without a type field."""
     return encoder(cast(Any, type(record)))(record)
 
 
@@ -77,32 +77,32 @@ def from_json(kind: type[T], value: Any) -> T:
 
 
 def write(value: Any) -> bytes:
-    """JSON values as text in ASCII, without spaces and newlines."""
+    """JSON values as ASCII text, without spaces and newlines."""
     return _write(value).encode("ascii")
 
 
 def read(text: bytes) -> Any:
-    """The JSON value in a text; DecodeError for what isn't JSON, or has a key twice."""
+    """The JSON value in a text; DecodeError if it isn't JSON, or has a duplicate key."""
     try:
         return _read(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # RecursionError: brackets upon brackets
+    except (ValueError, RecursionError) as error:  # RecursionError: too deeply nested
         raise DecodeError("not JSON") from error
 
 
 @cache
 def encoder(hint: Any) -> Encode:
-    """What makes JSON values (tuples stay, JSON writes them as lists) of what a hint describes."""
+    """The encoder for a hint. It leaves tuples, which JSON writes as lists."""
     return _encoder(hint) or (lambda value: value)
 
 
 @cache
 def decoder(hint: Any, *, strict: bool = False) -> Decode:
-    """What makes of JSON values what a hint describes, or raises a DecodeError."""
+    """The decoder for a hint; it raises DecodeError."""
     return _decoder(hint, strict)
 
 
 def tagged(kinds: Iterable[type], *, strict: bool = False) -> Decode:
-    """The decoder of a union, which may be of one class alone."""
+    """The decoder of a union of classes, or of a single class with a type field."""
     table = {kind.__name__: _decode_record(kind, strict, TAG) for kind in kinds}
 
     def decode(values: Any) -> Any:
@@ -110,7 +110,7 @@ def tagged(kinds: Iterable[type], *, strict: bool = False) -> Decode:
             raise DecodeError("not an object")
         name = values.get(TAG)
         if type(name) is not str or (inner := table.get(name)) is None:
-            raise DecodeError("of no known type")
+            raise DecodeError("of unknown type")
         try:
             return inner(values)
         except ValueError as error:
@@ -119,7 +119,7 @@ def tagged(kinds: Iterable[type], *, strict: bool = False) -> Decode:
     return decode
 
 
-# --- encoders: None where JSON takes the value as it is -----------------------------------
+# --- encoders: None if JSON takes the value as it is ----------------------------------------
 
 
 @cache
@@ -150,14 +150,14 @@ def _encode_tuple(arguments: tuple[Any, ...]) -> Encode | None:
     if arguments[1:] == (...,):
         inner = _encoder(arguments[0])
         return inner and (lambda values: [inner(value) for value in values])
-    each = [encoder(argument) for argument in arguments]
+    encoders = [encoder(argument) for argument in arguments]
     if not any(map(_encoder, arguments)):
         return None
-    return lambda values: [encode(value) for encode, value in zip(each, values, strict=True)]
+    return lambda values: [encode(value) for encode, value in zip(encoders, values, strict=True)]
 
 
 def _encode_union(members: list[Any]) -> Encode | None:
-    """Of dataclasses by their class; of one kind or None; words, or a list, as they are."""
+    """Dataclasses by their class; one type or None; words or a list as they are."""
     if len(members) > 1 and _has_name(members[0]):
         table = {kind: _encode_record(kind, tagged=True) for kind in members}
         return lambda value: None if value is None else table[type(value)](value)
@@ -170,14 +170,14 @@ def _encode_record(kind: type, *, tagged: bool = False) -> Encode:
     keys = [TAG, *hints] if tagged else [*hints]
     paths = ["__class__.__name__", *hints] if tagged else [*hints]
     changed = [(name, change) for name in hints if (change := _encoder(hints[name]))]
-    # attrgetter makes no tuple of fewer than two; what has no key is left out
+    # attrgetter returns a tuple only for two or more names; zip ignores the surplus ones
     values = attrgetter(*paths, "__class__", "__class__")
 
     def encode(record: Any) -> dict[str, Any]:
-        told = dict(zip(keys, values(record)))  # noqa: B905 (saying so takes half as long again)
+        encoded = dict(zip(keys, values(record)))  # noqa: B905 (strict= is 50 % slower)
         for name, change in changed:
-            told[name] = change(told[name])
-        return told
+            encoded[name] = change(encoded[name])
+        return encoded
 
     return encode
 
@@ -205,7 +205,7 @@ def _decoder(hint: Any, strict: bool) -> Decode:
         return _decode_record(cast(type, hint), strict)
     if hint in _SCALARS:
         return _SCALARS[hint]
-    raise TypeError(f"{hint} has no form in JSON")
+    raise TypeError(f"{hint} can't be represented in JSON")
 
 
 def _exactly(kind: type, what: str) -> Decode:
@@ -246,7 +246,7 @@ _SCALARS: dict[Any, Decode] = {
 
 
 def _one_of(options: tuple[Any, ...]) -> Decode:
-    by_type = {type(each): {o for o in options if type(o) is type(each)} for each in options}
+    by_type = {type(option): {o for o in options if type(o) is type(option)} for option in options}
     what = f"not one of {', '.join(map(json.dumps, options))}"
 
     def decode(value: Any) -> Any:
@@ -260,13 +260,13 @@ def _one_of(options: tuple[Any, ...]) -> Decode:
 def _decode_tuple(arguments: tuple[Any, ...], strict: bool) -> Decode:
     if arguments[1:] == (...,):
         return _decode_list(_decoder(arguments[0], strict))
-    each = [_decoder(argument, strict) for argument in arguments]
-    together = _decode_list(lambda pair: pair[0](pair[1]))
+    decoders = [_decoder(argument, strict) for argument in arguments]
+    decode_pairs = _decode_list(lambda pair: pair[0](pair[1]))
 
     def decode(values: Any) -> Any:
-        if type(values) not in (list, tuple) or len(values) != len(each):
-            raise DecodeError(f"not a list of {len(each)}")
-        return together([*zip(each, values, strict=True)])
+        if type(values) not in (list, tuple) or len(values) != len(decoders):
+            raise DecodeError(f"not a list of {len(decoders)}")
+        return decode_pairs([*zip(decoders, values, strict=True)])
 
     return decode
 
@@ -307,8 +307,8 @@ def _decode_dict(inner: Decode) -> Decode:
 def _decode_union(hint: Any, strict: bool) -> Decode:
     members = _members(hint)
     if _is_words_or_list(members):
-        words, each = [_decoder(member, strict) for member in members]
-        return lambda value: (each if type(value) in (list, tuple) else words)(value)
+        words, items = [_decoder(member, strict) for member in members]
+        return lambda value: (items if type(value) in (list, tuple) else words)(value)
     inner = tagged(members, strict=strict) if len(members) > 1 else _decoder(members[0], strict)
     if types.NoneType not in get_args(hint):
         return inner
@@ -322,7 +322,7 @@ def _decode_record(kind: type, strict: bool, tag: str = "") -> Decode:
     needed = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
 
     def present(values: dict[str, Any]) -> list[tuple[str, Decode]]:
-        """The checks of what is there, if no more is, and all that is needed."""
+        """The checks of the fields that are there; DecodeError for unknown or missing fields."""
         if strict:
             raise DecodeError(f"not exactly the fields {', '.join(names)}")
         if surplus := [name for name in values if name not in keys]:
@@ -334,19 +334,19 @@ def _decode_record(kind: type, strict: bool, tag: str = "") -> Decode:
     def decode(values: Any) -> Any:
         if type(values) is not dict:
             raise DecodeError("not an object")
-        each = checks if values.keys() == keys else present(values)
-        name, found = "", {}
+        relevant = checks if values.keys() == keys else present(values)
+        name, decoded = "", {}
         try:
-            for name, check in each:
-                found[name] = check(values[name])
+            for name, check in relevant:
+                decoded[name] = check(values[name])
         except ValueError as error:
             raise _inside(name, error) from None
-        return kind(**found)
+        return kind(**decoded)
 
     return decode
 
 
-# --- what both share ----------------------------------------------------------------------
+# --- common parts ---------------------------------------------------------------------
 
 
 @cache
@@ -356,10 +356,10 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _members(hint: Any) -> list[Any]:
-    """Of a union, but for None; several must be dataclasses that can bear a tag."""
-    members = [each for each in get_args(hint) if each is not types.NoneType]
+    """The members of a union except None; several must be dataclasses, tagged by their class."""
+    members = [member for member in get_args(hint) if member is not types.NoneType]
     if len(members) > 1 and not (all(map(_has_name, members)) or _is_words_or_list(members)):
-        raise TypeError(f"{hint}: only dataclasses without a field {TAG!r} are told apart")
+        raise TypeError(f"{hint}: a union must be of dataclasses without a field {TAG!r}")
     return members
 
 
@@ -372,14 +372,14 @@ def _has_name(kind: Any) -> bool:
 
 
 def _inside(step: str, error: ValueError) -> DecodeError:
-    """The same error, as seen from one step further out."""
+    """The same error, with its path as seen from one level further out."""
     what, path = (error.what, error.path) if isinstance(error, DecodeError) else (str(error), "")
     joint = "." if path and not path.startswith("[") else ""
     return DecodeError(what, f"{step}{joint}{path}")
 
 
 def _first_fault(inner: Decode, items: Iterable[tuple[Any, Any]]) -> DecodeError:
-    """Which of the elements it was: looked for once it is known that one is wrong."""
+    """The error of the first invalid element; searched for only if there is one."""
     for key, value in items:
         try:
             inner(value)
@@ -389,11 +389,11 @@ def _first_fault(inner: Decode, items: Iterable[tuple[Any, Any]]) -> DecodeError
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a key that comes twice")
-    return found
+    if len(result := dict(pairs)) < len(pairs):
+        raise ValueError("duplicate key")
+    return result
 
 
-_no_constant = _exactly(float, "no JSON")  # NaN, Infinity: what comes is their name
+_no_constant = _exactly(float, "not JSON")  # called with the name: NaN, Infinity
 _write = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _read = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant).decode

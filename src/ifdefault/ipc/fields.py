@@ -1,7 +1,7 @@
-"""What a field may hold beyond its type, for Annotated: a check takes a value as JSON told it, and
-returns it as the record holds it, or raises ValueError; see `codec`.
+"""Checks of field values beyond their types, for Annotated: a check takes the JSON value, and
+returns the field's value or raises ValueError; see `codec`.
 
-Rules: nothing is believed and nothing is mended: a bool is no number, an address has one form.
+Rules: no conversions: a bool is not a number, and an address has one valid form.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 Check = Callable[[Any], Any]
-TEXT_CHARS = 200  # of what is for people
+TEXT_CHARS = 200  # in texts for display
 
 
 def number(low: int, high: int) -> Check:
@@ -35,18 +35,18 @@ def text(pattern: str) -> Check:
     return check
 
 
-def name(most: int) -> Check:
-    """A text that isn't empty; whether it names anything is for another to say."""
+def name(max_chars: int) -> Check:
+    """A text that isn't empty; whether something of that name exists is checked elsewhere."""
 
     def check(value: Any) -> str:
-        if type(value) is str and 0 < len(value) <= most:
+        if type(value) is str and 0 < len(value) <= max_chars:
             return value
-        raise ValueError(f"not 1 to {most} characters")
+        raise ValueError(f"not 1 to {max_chars} characters")
 
     return check
 
 
-def telling(value: Any) -> str:
+def printable_text(value: Any) -> str:
     if type(value) is str and len(value) <= TEXT_CHARS and value.isprintable():
         return value
     raise ValueError(f"not a printable text of at most {TEXT_CHARS} characters")
@@ -58,11 +58,11 @@ def address(value: Any) -> str:
         try:
             if socket.inet_ntop(family, socket.inet_pton(family, value)) == value:
                 return value
-        except (OSError, ValueError):  # ValueError: a NUL, or no ASCII
+        except (OSError, ValueError):  # ValueError: a NUL, or not ASCII
             pass
     raise ValueError("not an address in canonical form")
 
 
-def hexadecimal(most_bytes: int) -> Check:
-    """Bytes, as a text of two lower-case digits each."""
-    return text(rf"(?:[0-9a-f]{{2}}){{0,{most_bytes}}}")
+def hexadecimal(max_bytes: int) -> Check:
+    """Bytes, as two lower-case digits each."""
+    return text(rf"(?:[0-9a-f]{{2}}){{0,{max_bytes}}}")

@@ -1,8 +1,7 @@
-"""The log: stderr, as the journal reads it (sd-daemon(3)) or a person.
+"""Logging to stderr, in the journal's format (sd-daemon(3)) or for a terminal.
 
-Rules: one line a record, whatever is in it: what would break a line, or do something to a
-terminal, is escaped. The journal knows the time and gets the level as "<N>"; a person gets
-"HH:MM:SS level text".
+Rules: one line per record: line breaks and control characters are escaped. The journal gets the
+level as "<N>" and adds the time itself; a terminal gets "HH:MM:SS level text".
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}  # 
 
 
 def set_up(*, verbose: bool = False, stream: TextIO | None = None) -> None:
-    """Send everything that is logged in this process to stderr."""
+    """Send all log records of this process to stderr."""
     out = stream or sys.stderr
     lines = logging.StreamHandler(out)
     lines.setFormatter(Line(journal=is_journal(out, os.environ.get("JOURNAL_STREAM", ""))))
@@ -24,16 +23,16 @@ def set_up(*, verbose: bool = False, stream: TextIO | None = None) -> None:
     root.handlers[:] = [lines]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    logging.raiseExceptions = False  # a terminal that is gone is no reason to say so
+    logging.raiseExceptions = False  # no tracebacks when the terminal was closed
 
 
-def is_journal(stream: TextIO, told: str) -> bool:
-    """Whether a stream is the one that the journal reads: its device and inode; systemd.exec(5)."""
+def is_journal(stream: TextIO, journal_stream: str) -> bool:
+    """Whether a stream is connected to the journal, by $JOURNAL_STREAM; systemd.exec(5)."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
         return False
-    return told == f"{status.st_dev}:{status.st_ino}"
+    return journal_stream == f"{status.st_dev}:{status.st_ino}"
 
 
 class Line(logging.Formatter):

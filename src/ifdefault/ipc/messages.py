@@ -1,9 +1,8 @@
-"""What engine and frontend say to each other: a packet is a JSON object, or a list of some.
+"""The messages between engine and frontend: a packet is a JSON object, or a list of objects.
 
-Rules: whoever reads believes nothing: types, ranges, lengths and alphabets are checked as a packet
-is read, on either side, and every text is printable, so that none needs a second look in a log or
-a request. What is not exactly a message is a BadMessage. Standard library alone: the frontend must
-stay small.
+Rules: both sides validate what they read: types, ranges, lengths and characters. All texts are
+printable, so they are safe to log and to use in requests. Anything that isn't exactly a message is
+a BadMessage. Only the standard library is used, to keep the frontend small.
 """
 
 from __future__ import annotations
@@ -15,26 +14,26 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from ifdefault.ipc import codec
 from ifdefault.ipc.codec import DecodeError, Most
-from ifdefault.ipc.fields import TEXT_CHARS, address, hexadecimal, number, telling, text
+from ifdefault.ipc.fields import TEXT_CHARS, address, hexadecimal, number, printable_text, text
 from ifdefault.model.config import Family, ProbeKind
 from ifdefault.model.dns import Policy
 from ifdefault.model.health import Verdict
 
-MAX_BYTES = 65536  # the largest that the config allows fits, which a test makes sure of
+MAX_BYTES = 65536  # enough for the largest message that the config allows, as a test checks
 DETAIL_CHARS = TEXT_CHARS
 MAX_ADDRESSES = 16
 MAX_TOGETHER = 32  # messages in a packet
-MAX_RDATA = 3500  # bytes of a name's static records together: they fit one packet
+MAX_RDATA = 3500  # bytes of all static records of a name, so that they fit into one packet
 MAX_TEXTS = 64
 Transport = Literal["udp", "tcp"]
 Asked = Literal["A", "AAAA", "NS", "SOA"]
 
 
 class BadMessage(Exception):
-    """A packet that is no message, or a message that must not be sent."""
+    """An invalid packet, or a message that must not be sent."""
 
 
-# --- what a field may hold ----------------------------------------------------------------
+# --- field types --------------------------------------------------------------------------
 
 _NAME = r"[A-Za-z0-9._:-]{1,253}"  # a name, or an address in either family
 _Path = Annotated[int, number(0, (1 << 31) - 1)]
@@ -52,7 +51,7 @@ _File = Annotated[str, text(r"(?:/[^\0\n]{1,254})?")]
 _Host = Annotated[str, text(_NAME)]
 _Rdata = Annotated[str, hexadecimal(MAX_RDATA)]
 _Word = Annotated[str, text(r"[!-~]{1,255}")]
-_Text = Annotated[str, telling]  # for people
+_Text = Annotated[str, printable_text]  # for display
 _Texts, _Uplinks = Most(MAX_TEXTS), Most(31)
 
 
@@ -61,7 +60,7 @@ _Texts, _Uplinks = Most(MAX_TEXTS), Most(31)
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A path's ICMP socket, which comes with it, in place of the one before."""
+    """Use this ICMP socket, which comes with the message, for a path from now on."""
 
     path: _Path
     family: Family
@@ -69,17 +68,16 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Unbind:
-    """Forget a path, and what it still waits for."""
+    """Close a path's socket, and drop the probes that are under way."""
 
     path: _Path
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Ask once. `seq` is unique in its path. All kinds but icmp come with a socket of their own.
+    """Send one probe. `seq` is unique in its path. All kinds but icmp come with their own socket.
 
-    `query`: http(s) the path, dns the name; `statuses` () is any below 400, as in
-    `model.config.Probe`.
+    `query`: for http(s) the path, for dns the name. `statuses`: as in `model.config.Probe`.
     """
 
     path: _Path
@@ -105,8 +103,8 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Answer DNS on a socket, which comes with it: one for each address and transport. `arrivals`
-    tell by which uplink a packet with a mark came; mark 0 is any."""
+    """Answer DNS queries on this socket, which comes with the message: one for each address and
+    transport. `arrivals`: arrival marks and uplinks; mark 0 matches any packet."""
 
     number: _Path
     transport: Transport
@@ -121,7 +119,7 @@ class Unlisten:
 
 @dataclass(frozen=True, slots=True)
 class ZoneHead:
-    """A zone of the set that is being told; its names follow, as ZoneName, and at last ZoneEnd."""
+    """The first message of a zone; its names follow, as ZoneName. ZoneEnd completes all zones."""
 
     zone: _Domain
     serial: _Mark
@@ -131,8 +129,8 @@ class ZoneHead:
 
 @dataclass(frozen=True, slots=True)
 class ZoneName:
-    """A name of the zone that was told last. `addresses`: uplink, address, weight; `records`: type
-    and RDATA. See zones.Published."""
+    """A name of the last zone. `addresses`: uplink, address, weight; `records`: type and RDATA. See
+    `model.dns.Published`."""
 
     name: _Domain
     policy: Policy
@@ -143,8 +141,8 @@ class ZoneName:
 
 @dataclass(frozen=True, slots=True)
 class ZoneEnd:
-    """All zones are told: answer by them from now on, and by nothing told before. `secondaries`:
-    address, port, key file; `rate_limit` as in zones.ServerConfig."""
+    """All zones were sent: serve these, and only these, from now on. `secondaries`: address, port,
+    key file; `rate_limit`: as in `model.dns.ServerConfig`."""
 
     secondaries: Annotated[tuple[tuple[_Address, _Port, _File], ...], _Texts]
     rate_limit: Annotated[int, number(0, 1_000_000)]
@@ -152,8 +150,8 @@ class ZoneEnd:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Change a name's addresses at a server (RFC 2136), over the TCP socket that comes with it:
-    `remove` those, `add` these. `key` is the path of a TSIG key, "" for none."""
+    """Change a name's addresses at a server (RFC 2136), over the TCP socket that comes with it.
+    `key`: the path of a TSIG key file, "" for none."""
 
     number: _Count
     address: _Address
@@ -168,7 +166,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Ask a DNS server, over the UDP socket that comes with it; Reply tells what it said."""
+    """Query a DNS server, over the UDP socket that comes with it."""
 
     number: _Count
     address: _Address
@@ -180,7 +178,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ask a web server for a text that is an address, over the TCP socket that comes with it."""
+    """GET an address, as text, from a web server, over the TCP socket that comes with it."""
 
     number: _Count
     address: _Address
@@ -195,7 +193,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The fate of one Send. After `lost` there may come an `answered`, if the answer was late."""
+    """The outcome of one Send. After "lost", "answered" may follow if the answer was late."""
 
     path: _Path
     seq: _Count
@@ -206,7 +204,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A name's addresses, both families, in the resolver's order; else why there are none."""
+    """A name's addresses, of both families, in the resolver's order; or why there are none."""
 
     host: _Host
     addresses: Annotated[tuple[_Address, ...], Most(MAX_ADDRESSES)]
@@ -215,8 +213,8 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of an Update, a Query or a Fetch. `error` "" is success; else whose word it is is
-    in it. `texts`: addresses, names of servers, or a serial, as was asked for; `ttl` the least."""
+    """The outcome of an Update, a Query or a Fetch. `error`: "" is success; otherwise it names who
+    reports it. `texts`: addresses, server names or a serial, as requested; `ttl`: the lowest."""
 
     number: _Count
     error: _Text
@@ -226,8 +224,8 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """How many queries were answered since the last Served, by uplink; and a secondary's word on
-    a NOTIFY, or what it did, a line each, for the event log."""
+    """Queries answered since the last Served, by uplink; and what secondaries did or replied to a
+    NOTIFY, one line each for the event log."""
 
     queries: Annotated[tuple[tuple[_Label, _Count], ...], _Uplinks]
     events: Annotated[tuple[_Text, ...], Most(16)]
@@ -240,7 +238,7 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The frontend has given up its rights and listens."""
+    """The frontend has dropped its privileges and reads messages."""
 
     pid: Annotated[int, number(1, (1 << 31) - 1)]
 
@@ -268,29 +266,29 @@ M = TypeVar("M", bound=Message)
 
 
 def encode(*messages: Message) -> bytes:
-    """The packet of some messages. Whether they are sound is for the other side to say."""
-    told = [_encode(message) for message in messages]
-    packet = codec.write(told if len(told) > 1 else told[0])
+    """Messages as one packet. They are validated by the receiver."""
+    values = [_encode(message) for message in messages]
+    packet = codec.write(values if len(values) > 1 else values[0])
     if len(packet) > MAX_BYTES:
         raise BadMessage(f"{type(messages[0]).__name__}: more than {MAX_BYTES} bytes")
     return packet
 
 
 def decode(packet: bytes, allowed: Collection[type[M]]) -> list[M]:
-    """The messages in a packet; BadMessage unless all are whole ones, of types that are allowed."""
+    """The messages in a packet; BadMessage unless all are valid and of allowed types."""
     if len(packet) > MAX_BYTES:
         raise BadMessage(f"more than {MAX_BYTES} bytes")
     try:
-        told = codec.read(packet)
-        each = told if type(told) is list else [told]
-        if not 0 < len(each) <= MAX_TOGETHER:
+        value = codec.read(packet)
+        values = value if type(value) is list else [value]
+        if not 0 < len(values) <= MAX_TOGETHER:
             raise BadMessage(f"not 1 to {MAX_TOGETHER} messages")
         read = _decoder(cast(Any, allowed))
-        messages: list[M] = [read(values) for values in each]
+        messages: list[M] = [read(each) for each in values]
     except DecodeError as error:
         raise BadMessage(str(error)) from error
     for message in messages:
-        if isinstance(message, Send) and (problem := _cross(message)):
+        if isinstance(message, Send) and (problem := _contradiction(message)):
             raise BadMessage(f"Send: {problem}")
     return messages
 
@@ -306,14 +304,14 @@ def wants_socket(message: Message) -> bool:
     return alone or (isinstance(message, Send) and message.kind != "icmp")
 
 
-def printable(text: str, most: int = DETAIL_CHARS) -> str:
-    """Make a text of any origin fit for a message: one line, nothing that a terminal obeys."""
-    shown = "".join(c if c.isprintable() else " " for c in text[: 4 * most])
-    return " ".join(shown.split())[:most]
+def printable(text: str, max_chars: int = DETAIL_CHARS) -> str:
+    """Make a text of any origin fit for a message: one line, without control characters."""
+    cleaned = "".join(c if c.isprintable() else " " for c in text[: 4 * max_chars])
+    return " ".join(cleaned.split())[:max_chars]
 
 
-def _cross(send: Send) -> str:
-    """What the fields of a Send say together that can't be."""
+def _contradiction(send: Send) -> str:
+    """Which fields of a Send contradict each other, "" if none do."""
     if (send.kind == "icmp") != (send.port == 0):
         return f"{send.kind} with port {send.port}"
     if send.kind in ("http", "https") and not (send.host and send.query.startswith("/")):

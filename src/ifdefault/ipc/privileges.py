@@ -1,12 +1,12 @@
-"""Giving up rights, for good.
+"""Dropping privileges for good.
 
-Rules: a process gives up its own, right at its start and before it reads a word from outside, and
-while it has but one thread. (In the child between fork and exec only async-signal-safe code may
-run, which Python's `preexec_fn` isn't; and the bounding set can be emptied only with rights.)
-Whoever started it looks afterwards in /proc whether anything was left (`left_over`).
+Rules: a process drops its own privileges, at its start, before it reads any input, and while it has
+only one thread. (Between fork and exec only async-signal-safe code may run, which Python's
+`preexec_fn` isn't; and emptying the bounding set needs a privilege.) The parent then checks in
+/proc that nothing is left (`left_over`).
 
-`python -m ifdefault.ipc.privileges UID GID COMMAND…` runs a command without rights, and with no
-environment but PATH and IFDEFAULT_….
+`python -m ifdefault.ipc.privileges UID GID COMMAND…` runs a command without privileges, with only
+PATH and IFDEFAULT_… in its environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NoReturn
 from ifdefault.libc import checked, libc
 from ifdefault.model.errors import reason
 
-KEEP = -1  # the uid and gid that we have
+KEEP = -1  # keep the current uid and gid
 NOBODY = 65534
 _PDEATHSIG, _DUMPABLE, _CAPBSET_READ, _CAPBSET_DROP = 1, 4, 23, 24  # linux/prctl.h
 _NO_NEW_PRIVS, _CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
@@ -33,27 +33,27 @@ _EMPTY = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
 def choose_user(name: str) -> tuple[int, int, str]:
-    """Uid and gid of a user, by name or number, or of nobody, with a warning, where that one can't
-    be."""
+    """The uid and gid of a user, given by name or number. If it doesn't exist or is root: those of
+    nobody, and a warning."""
     try:
         entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, ValueError, OverflowError):
-        why = f"there is no user {name}"
+        why = f"user {name} does not exist"
     else:
         if entry.pw_uid and entry.pw_gid:
             return entry.pw_uid, entry.pw_gid, ""
-        why = f"{name} is root"
+        why = f"user {name} is root"
     try:
         nobody = pwd.getpwnam("nobody")
         uid, gid = nobody.pw_uid or NOBODY, nobody.pw_gid or NOBODY
     except KeyError:
         uid = gid = NOBODY
-    return uid, gid, f"{why}, so that nobody stands in: create a system user of its own"
+    return uid, gid, f"{why}; using nobody: create a system user for it"
 
 
 def possible(uid: int, gid: int) -> tuple[int, int]:
-    """The same, or KEEP where this process can't become that user: it isn't root, or is root of a
-    user namespace that has no such user."""
+    """The same, or KEEP if this process can't become that user, as it isn't root, or is root in a
+    user namespace that doesn't map the ids."""
     ids = ((uid, "/proc/self/uid_map"), (gid, "/proc/self/gid_map"))
     if os.geteuid() == 0 and all(is_mapped(i, Path(file).read_text()) for i, file in ids):
         return uid, gid
@@ -61,22 +61,22 @@ def possible(uid: int, gid: int) -> tuple[int, int]:
 
 
 def is_mapped(number: int, mapping: str) -> bool:
-    """Whether a user namespace knows an id; user_namespaces(7), /proc/PID/uid_map."""
+    """Whether a user namespace maps an id; user_namespaces(7), /proc/PID/uid_map."""
     rows = (map(int, line.split()) for line in mapping.splitlines())
     return any(first <= number < first + count for first, _, count in rows)
 
 
 def drop(uid: int, gid: int, *, limit: bool = False) -> None:
-    """Give up every right for good, and end when the parent does; OSError if any is left.
+    """Drop all privileges for good, and end when the parent does; OSError if that fails.
 
-    `limit` bounds files and threads too, as befits what talks to strangers.
+    `limit`: also limit open files and threads, for processes that talk to the Internet.
     """
-    _limit(resource.RLIMIT_CORE, 0)  # a core would hold what the process knew
+    _limit(resource.RLIMIT_CORE, 0)  # a core dump would contain secrets
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
-        os.setpriority(os.PRIO_PROCESS, 0, 0)  # the engine's alone
+        os.setpriority(os.PRIO_PROCESS, 0, 0)  # the negative nice value is for the engine only
     if limit:
         _limit(resource.RLIMIT_NOFILE, _FILES)
-    if os.geteuid() == 0:  # whoever else has no right to begin with
+    if os.geteuid() == 0:  # other users have no privileges anyway
         _empty_bounding_set()
     _prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
     if uid != KEEP:
@@ -92,32 +92,32 @@ def drop(uid: int, gid: int, *, limit: bool = False) -> None:
 
 
 def left_over(status: str, uid: int) -> tuple[str, ...]:
-    """What rights a process still has, by its /proc/PID/status; none if it gave up all."""
-    told = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    found = [f"{name} {told[name].strip()}" for name in _EMPTY if int(told[name], 16)]
-    if told["NoNewPrivs"].strip() != "1":
-        found.append("NoNewPrivs isn't set")
+    """The privileges that a process still has, according to its /proc/PID/status."""
+    values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    left = [f"{name} {values[name].strip()}" for name in _EMPTY if int(values[name], 16)]
+    if values["NoNewPrivs"].strip() != "1":
+        left.append("NoNewPrivs isn't set")
     if uid != KEEP:
-        if {*told["Uid"].split()} != {str(uid)}:
-            found.append(f"Uid {' '.join(told['Uid'].split())}")
-        if "0" in told["Gid"].split() or told["Groups"].strip():
-            found.append("groups")
-    return tuple(found)
+        if {*values["Uid"].split()} != {str(uid)}:
+            left.append(f"Uid {' '.join(values['Uid'].split())}")
+        if "0" in values["Gid"].split() or values["Groups"].strip():
+            left.append("groups")
+    return tuple(left)
 
 
 def _empty_bounding_set() -> None:
     for capability in range(64):
-        held = libc.prctl(_CAPBSET_READ, capability, 0, 0, 0)
-        if held < 0:  # beyond the kernel's last one
+        is_set = libc.prctl(_CAPBSET_READ, capability, 0, 0, 0)
+        if is_set < 0:  # beyond the kernel's last one
             break
-        if held:
+        if is_set:
             _prctl(_CAPBSET_DROP, capability)
 
 
-def _limit(what: int, most: int) -> None:
-    _, hard = resource.getrlimit(what)
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(what, (most, most))
+def _limit(number: int, limit: int) -> None:
+    _, hard = resource.getrlimit(number)
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(number, (limit, limit))
 
 
 def _prctl(option: int, argument: int) -> None:
@@ -134,7 +134,7 @@ def main() -> NoReturn:
     uid, gid, *command = sys.argv[1:]
     drop(int(uid), int(gid))
     env = {k: v for k, v in os.environ.items() if k == "PATH" or k.startswith("IFDEFAULT_")}
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, which is inherited
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the command would too
     try:
         os.execve(command[0], command, env)
     except OSError as error:

@@ -1,1 +1,1 @@
-"""The only hands on the kernel: reads facts, performs operations, decides nothing."""
+"""All access to the kernel: reads facts and performs operations, without any decisions."""

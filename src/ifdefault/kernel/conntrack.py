@@ -1,7 +1,7 @@
-"""Connection tracking entries (linux/netfilter/nfnetlink_conntrack.h): find and delete.
+"""Find and delete connection tracking entries (linux/netfilter/nfnetlink_conntrack.h).
 
-Rules: deletes exactly the entries that it was asked for, by their own tuple and id, or by the
-kernel's own filter where that can be relied upon.
+Rules: only the requested entries are deleted, by their tuple and id, or by the kernel's filter
+where that is reliable.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _Ends = tuple[bytes, bytes]  # source and destination; b"": any
 _ANY: _Ends = (b"", b"")
 
 
-def forget_redirected(
+def delete_redirected(
     redirects: tuple[Redirect, ...],
     ports: tuple[tuple[Family, int], ...],
     addresses: tuple[str, ...],
     mask: int,
 ) -> int:
-    """Delete the UDP entries from outside to one of these ports and addresses that are answered
-    from another address than `redirects` now gives their client; how many they were.
+    """Delete UDP entries to one of these ports and addresses whose replies have another source
+    than `redirects` gives for the client. Return how many.
 
-    What others redirect elsewhere, to a container, bears no mark of ours and stays theirs.
+    Flows that others redirect, such as to a container, have no mark of ours and are kept.
     """
     own = {packed(address) for address in addresses}
     stale: list[bytes] = []
@@ -57,90 +57,93 @@ def forget_redirected(
                 if r.family == family
             )
             header = _header(family)
-            for message in netlink.dump(_GET, header + _UDP_ALONE):
-                found = attributes(message, 4)
-                flow = _read(family, found)
+            for message in netlink.dump(_GET, header + _UDP_ONLY):
+                entry = attributes(message, 4)
+                flow = _read(family, entry)
                 if (
                     (family, flow.port) in ports
-                    and flow.answering != _answer(ranges, flow)
-                    and flow.asked in own
-                    and (flow.answering == flow.asked or flow.mark & mask)
+                    and flow.reply_source != _reply_source(ranges, flow)
+                    and flow.destination in own
+                    and (flow.reply_source == flow.destination or flow.mark & mask)
                 ):
-                    original = nested(nf.CTA_TUPLE_ORIG, found[nf.CTA_TUPLE_ORIG])
-                    stale.append(header + original + attribute(nf.CTA_ID, found[nf.CTA_ID]))
-        netlink.cast(_DELETE, stale)  # one that ended by itself is refused, which is well
+                    original = nested(nf.CTA_TUPLE_ORIG, entry[nf.CTA_TUPLE_ORIG])
+                    stale.append(header + original + attribute(nf.CTA_ID, entry[nf.CTA_ID]))
+        netlink.send_many(_DELETE, stale)  # refused for entries that have expired, which is fine
     return len(stale)
 
 
-# the kernel picks the UDP entries: there may be very many others (CTA_FILTER, Linux 5.8)
-_PROTO_ALONE = attribute_u32(nf.CTA_FILTER_ORIG_FLAGS, nf.CTA_FILTER_F_CTA_PROTO_NUM)
+# the kernel filters by protocol, as there may be many other entries (CTA_FILTER, Linux 5.8)
+_PROTO_ONLY = attribute_u32(nf.CTA_FILTER_ORIG_FLAGS, nf.CTA_FILTER_F_CTA_PROTO_NUM)
 _UDP = attribute(nf.CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP]))
-_UDP_ALONE = nested(nf.CTA_FILTER, _PROTO_ALONE) + nested(
+_UDP_ONLY = nested(nf.CTA_FILTER, _PROTO_ONLY) + nested(
     nf.CTA_TUPLE_ORIG, nested(nf.CTA_TUPLE_PROTO, _UDP)
 )
 
 
 _COUNT = "net/netfilter/nf_conntrack_count"
-_PACKETS_AT_ONCE = 16  # of some 130 entries each
+_PACKETS_AT_ONCE = 16  # of about 130 entries each
 
 
-def forget_outgoing(
+def delete_outgoing(
     addresses: Sequence[str],
     marks: Sequence[int] = (),
     mask: int = 0,
     others: Sequence[str] = (),
 ) -> int:
-    """Delete the entries whose answers come to one of these addresses (the host's own outgoing
-    flows, and those that it masquerades), or whose mark under `mask` is one of `marks`. How many
-    went; others that ended or began meanwhile count in.
+    """Delete the entries whose replies go to one of these addresses (the host's own outgoing and
+    masqueraded flows), or whose mark under `mask` is one of `marks`. Return by how many entries the
+    table shrank meanwhile.
 
-    Flows to the addresses stay: their answers go elsewhere. Flows of the host to itself don't;
-    unless redirected they are tracked anew with their next packet. The first of `others` in each
-    family is the address that probably has the most flows of those that stay.
+    Inbound flows to the addresses are kept: their replies go elsewhere. Flows of the host to itself
+    are deleted; unless redirected, they are tracked again with their next packet. The first of
+    `others` in each family is the address that probably has the most flows of those that are kept.
     """
     before = _count()
-    if not before:  # so that this doesn't load a module where nothing is tracked
+    if not before:  # avoid loading the module if nothing is tracked
         return 0
     with Netlink(NETLINK_NETFILTER) as netlink:
         for mark in marks:
             pair = (nf.CTA_MARK, mark), (nf.CTA_MARK_MASK, mask)
-            # a mask must be there, or all goes; a kernel that is built without marks refuses it
+            # without a mask all entries would be deleted; a kernel without marks refuses this
             body = b"".join(attribute(kind, value.to_bytes(4, "big")) for kind, value in pair)
             netlink.change(_DELETE, bytes(4) + body)
         for family in FAMILIES:
             size = BITS[family] // 8
-            doomed, staying = (
-                [one for one in map(packed, some) if len(one) == size]
-                for some in (addresses, others)
+            deleted, kept = (
+                [raw for raw in map(packed, texts) if len(raw) == size]
+                for texts in (addresses, others)
             )
-            compares = _compares(family, doomed)
-            if compares == "rightly":
-                doomed = [address for address in doomed if not _flush(netlink, family, address)]
-            if doomed:
-                _delete_listed(netlink, family, doomed, staying if compares == "wrongly" else [])
+            comparison = _comparison(family, deleted)
+            if comparison == "correct":
+                deleted = [address for address in deleted if not _flush(netlink, family, address)]
+            if deleted:
+                excluded = kept if comparison == "inverted" else []
+                _delete_listed(netlink, family, deleted, excluded)
     return max(0, before - _count())
 
 
-def _compares(family: Family, addresses: list[bytes]) -> Literal["rightly", "wrongly", "unknown"]:
-    """How the kernel compares addresses with a filter's. With IPv6's, Linux (6.18 at least) takes
-    all but what we want, which what it lists tells without harm."""
+def _comparison(
+    family: Family, addresses: list[bytes]
+) -> Literal["correct", "inverted", "unknown"]:
+    """How the kernel compares addresses with a filter. For IPv6, Linux (at least 6.18) matches all
+    entries except the requested ones. A listing shows this without side effects."""
     if family == 4:
-        return "rightly"
+        return "correct"
     for address in addresses:
         with Netlink(NETLINK_NETFILTER) as listing:
             message = next(listing.stream(_GET, _filter(family, reply=(b"", address))), b"")
-        if message:  # else there is none of it, or are no others
+        if message:  # otherwise none matches, or all do
             reply = attributes(attributes(message, 4)[nf.CTA_TUPLE_REPLY], 0)
-            found = attributes(reply[nf.CTA_TUPLE_IP], 0)[_DST[family]]
-            return "rightly" if found == address else "wrongly"
+            listed = attributes(reply[nf.CTA_TUPLE_IP], 0)[_DST[family]]
+            return "correct" if listed == address else "inverted"
     return "unknown"
 
 
 def _flush(netlink: Netlink, family: Family, address: bytes) -> bool:
-    """Delete by the kernel's filter; False where it has none for this.
+    """Delete by the kernel's filter. Return False if the kernel doesn't support it.
 
-    Linux 6.11 has (CTA_FILTER in IPCTNL_MSG_CT_DELETE). Older ones ignore the filter, look for the
-    one entry of the tuple, and refuse one without a protocol.
+    Linux 6.11 does (CTA_FILTER in IPCTNL_MSG_CT_DELETE). Older kernels ignore the filter, look for
+    a single entry with the tuple, and refuse a tuple without a protocol.
     """
     try:
         netlink.change(_DELETE, _filter(family, reply=(b"", address)))
@@ -152,61 +155,63 @@ def _flush(netlink: Netlink, family: Family, address: bytes) -> bool:
 
 
 def _filter(family: Family, original: _Ends = _ANY, reply: _Ends = _ANY) -> bytes:
-    """A request for the entries with these ends, as far as they are given."""
+    """The body of a request for entries with these (source, destination) pairs."""
     flags = tuples = b""
-    for place, compared, ends in (
+    for direction, flags_kind, ends in (
         (nf.CTA_TUPLE_ORIG, nf.CTA_FILTER_ORIG_FLAGS, original),
         (nf.CTA_TUPLE_REPLY, nf.CTA_FILTER_REPLY_FLAGS, reply),
     ):
         kinds = (_SRC[family], _DST[family])
         given = [attribute(kind, end) for kind, end in zip(kinds, ends, strict=True) if end]
         if given:
-            wanted = nf.CTA_FILTER_F_CTA_IP_SRC if ends[0] else 0
-            wanted |= nf.CTA_FILTER_F_CTA_IP_DST if ends[1] else 0
-            flags += attribute_u32(compared, wanted)
-            tuples += nested(place, nested(nf.CTA_TUPLE_IP, *given))
+            compared = nf.CTA_FILTER_F_CTA_IP_SRC if ends[0] else 0
+            compared |= nf.CTA_FILTER_F_CTA_IP_DST if ends[1] else 0
+            flags += attribute_u32(flags_kind, compared)
+            tuples += nested(direction, nested(nf.CTA_TUPLE_IP, *given))
     return _header(family) + nested(nf.CTA_FILTER, flags) + tuples
 
 
 def _delete_listed(
-    netlink: Netlink, family: Family, addresses: list[bytes], staying: list[bytes]
+    netlink: Netlink, family: Family, addresses: list[bytes], kept: list[bytes]
 ) -> None:
-    """List the entries of a family, and delete those that are answered to one of the addresses,
-    each by its reply's tuple, which holds the address.
+    """List the entries of a family, and delete those whose replies go to one of the addresses, each
+    by its reply tuple.
 
-    The kernel lists on one core; what it listed is looked through, and deleted, on another. One
-    that compares wrongly is asked to leave out what comes from outside to the address, and both
-    ways of the first that is `staying`.
+    The kernel lists on one core; entries are searched and deleted on another. With the inverted
+    comparison (`kept` isn't empty), the filter leaves out inbound flows to the first address, and
+    both directions of the first address of `kept`.
     """
     header = request = _header(family)
-    if staying:
-        request = _filter(family, (b"", staying[0]), (addresses[0], staying[0]))
-    answered = _answered_to(family, addresses)
+    if kept:
+        request = _filter(family, (b"", kept[0]), (addresses[0], kept[0]))
+    find = _reply_tuple_finder(family, addresses)
 
     def delete(packets: list[bytes]) -> None:
-        netlink.cast(_DELETE, [header + one for packet in packets for one in answered(packet)])
+        netlink.send_many(_DELETE, [header + found for packet in packets for found in find(packet)])
 
-    with Netlink(NETLINK_NETFILTER) as listing, ThreadPoolExecutor(1) as beside:
+    with Netlink(NETLINK_NETFILTER) as listing, ThreadPoolExecutor(1) as executor:
         packets = listing.packets(_GET, request)
-        deleted = []
-        while some := list(itertools.islice(packets, _PACKETS_AT_ONCE)):
-            deleted.append(beside.submit(delete, some))
-        for one in deleted:
-            one.result()
+        deletions = []
+        while batch := list(itertools.islice(packets, _PACKETS_AT_ONCE)):
+            deletions.append(executor.submit(delete, batch))
+        for deletion in deletions:
+            deletion.result()
 
 
-def _answered_to(family: Family, addresses: list[bytes]) -> Callable[[bytes], Iterator[bytes]]:
-    """Finds, in a packet of entries, the replies' tuples that go to one of the addresses, each
-    with its zone if it isn't in the usual one.
+def _reply_tuple_finder(
+    family: Family, addresses: list[bytes]
+) -> Callable[[bytes], Iterator[bytes]]:
+    """A function that finds, in a packet of entries, the reply tuples with one of the addresses as
+    destination, each with its zone unless that is the default one.
 
-    It looks for the bytes of the tuple's addresses: walking through all attributes of all
-    messages takes longer than the kernel takes to make them.
+    It searches for the bytes of the tuple's addresses: parsing all attributes of all messages takes
+    longer than the kernel takes to list them.
     """
     size = BITS[family] // 8
     address = bytes(size)
     source, destination = attribute(_SRC[family], address), attribute(_DST[family], address)
     begin = nested(nf.CTA_TUPLE_IP, source, destination)[:8]
-    ends = b"|".join(re.escape(attribute(_DST[family], one)) for one in addresses)
+    ends = b"|".join(re.escape(attribute(_DST[family], raw)) for raw in addresses)
     pattern = re.compile(re.escape(begin) + b".{%d}(?:%s)" % (size, ends), re.DOTALL)
 
     def find(packet: bytes) -> Iterator[bytes]:
@@ -233,29 +238,30 @@ def _count() -> int:
 @dataclass(frozen=True, slots=True)
 class _Flow:
     client: bytes
-    asked: bytes
+    destination: bytes
     port: int
-    answering: bytes
+    reply_source: bytes
     mark: int
 
 
-def _read(family: Family, found: dict[int, bytes]) -> _Flow:
-    original = attributes(found[nf.CTA_TUPLE_ORIG], 0)
-    reply = attributes(found[nf.CTA_TUPLE_REPLY], 0)
+def _read(family: Family, entry: dict[int, bytes]) -> _Flow:
+    original = attributes(entry[nf.CTA_TUPLE_ORIG], 0)
+    reply = attributes(entry[nf.CTA_TUPLE_REPLY], 0)
     protocol = attributes(original[nf.CTA_TUPLE_PROTO], 0)
     ip = attributes(original[nf.CTA_TUPLE_IP], 0)
     return _Flow(
         client=ip[_SRC[family]],
-        asked=ip[_DST[family]],
+        destination=ip[_DST[family]],
         port=int.from_bytes(protocol[nf.CTA_PROTO_DST_PORT], "big"),
-        answering=attributes(reply[nf.CTA_TUPLE_IP], 0)[_SRC[family]],
-        mark=int.from_bytes(found.get(nf.CTA_MARK, b""), "big"),
+        reply_source=attributes(reply[nf.CTA_TUPLE_IP], 0)[_SRC[family]],
+        mark=int.from_bytes(entry.get(nf.CTA_MARK, b""), "big"),
     )
 
 
-def _answer(ranges: list[tuple[bytes, bytes, bytes]], flow: _Flow) -> bytes:
-    """The address that the client is answered from now; where none is known, as it was."""
-    place = bisect.bisect_right(ranges, flow.client, key=lambda r: r[0]) - 1
-    if place < 0 or flow.client > ranges[place][1]:
-        return flow.answering
-    return ranges[place][2]
+def _reply_source(ranges: list[tuple[bytes, bytes, bytes]], flow: _Flow) -> bytes:
+    """The source of replies to the client by the (first, last, source) ranges; the flow's current
+    one if no range contains the client."""
+    index = bisect.bisect_right(ranges, flow.client, key=lambda r: r[0]) - 1
+    if index < 0 or flow.client > ranges[index][1]:
+        return flow.reply_source
+    return ranges[index][2]

@@ -1,7 +1,7 @@
-"""What other programs do to rules, routes and marks that netlink doesn't tell.
+"""Marks that other programs' rulesets use, and systemd-networkd's settings for foreign objects.
 
-Rules: reads, never writes. The parsers are pure; they take what `nft -j list ruleset` and
-`iptables-save` print. systemd-networkd's settings are found as systemd does: networkd.conf(5).
+Rules: reads, never writes. The parsers are pure and take the output of `nft -j list ruleset` and
+`iptables-save`. systemd-networkd's settings are read as systemd does: networkd.conf(5).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ifdefault.model.kernel import OWN_TABLES
 _WHOLE = 0xFFFFFFFF
 _TIMEOUT_S = 5
 
-Marks = Iterator[tuple[int, str]]  # (bits that a rule claims; all 32: overwrites the mark, where)
+Marks = Iterator[tuple[int, str]]  # (bits that a rule uses, or all 32 if it overwrites; where)
 
 
 # --- marks ---------------------------------------------------------------------------------
 
 
 def foreign_marks(ruleset_json: str) -> tuple[tuple[int, str], ...]:
-    """The bits of packet and connection marks that others' rulesets set or match.
+    """The bits of packet and connection marks that foreign rulesets set or match.
 
-    nft shows the rules of iptables-nft as opaque `xt`, and those of the legacy iptables not at
-    all: only where there are such rules, the iptables programs are asked.
+    nft shows the rules of iptables-nft as opaque `xt`, and doesn't show those of legacy iptables:
+    the iptables programs are run only if there are such rules.
     """
-    found = list(nft_marks(ruleset_json))
+    marks = list(nft_marks(ruleset_json))
     programs = ["iptables-save", "ip6tables-save"] if '"xt"' in ruleset_json else []
     if any(_text(Path(f"/proc/net/{name}_tables_names")) for name in ("ip", "ip6")):
         programs += ["iptables-legacy-save", "ip6tables-legacy-save"]
@@ -41,12 +41,12 @@ def foreign_marks(ruleset_json: str) -> tuple[tuple[int, str], ...]:
             done = subprocess.run(
                 [path], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
             )
-            found += iptables_marks(done.stdout, program.partition("-")[0])
-    return tuple(dict.fromkeys(found))
+            marks += iptables_marks(done.stdout, program.partition("-")[0])
+    return tuple(dict.fromkeys(marks))
 
 
 def dropping_chains(ruleset_json: str) -> tuple[tuple[str, str, str], ...]:
-    """(family, table, chain) of those at the hook forward that drop by their policy."""
+    """(family, table, chain) of base chains at the forward hook whose policy is drop."""
     chains = (entry.get("chain", {}) for entry in json.loads(ruleset_json)["nftables"])
     return tuple(
         (chain["family"], chain["table"], chain["name"])
@@ -91,14 +91,14 @@ def _matched_by(statement: dict[str, Any]) -> Iterator[int]:
 
 
 def _is_mark(expression: Any) -> bool:
-    """Whether it is the mark of the packet or of its connection."""
+    """Whether an expression is the mark of the packet or of its connection."""
     if not isinstance(expression, dict):
         return False
     return any(expression.get(kind, {}).get("key") == "mark" for kind in ("meta", "ct"))
 
 
 def _changed(mark: Any, value: Any) -> int:
-    """The bits of a mark that `mark set VALUE` may change; all, if it doesn't build on the mark."""
+    """The bits of a mark that `mark set VALUE` may change; all, unless it is based on the mark."""
     if value == mark:
         return 0
     match value:
@@ -138,7 +138,7 @@ _IPTABLES_MARK = re.compile(
 
 
 def iptables_marks(saved: str, program: str) -> Marks:
-    """The same of what `iptables-save` prints; MARK, CONNMARK, TPROXY, and the matches."""
+    """As `nft_marks`, for the output of `iptables-save`: MARK, CONNMARK, TPROXY, and matches."""
     table = ""
     for line in saved.splitlines():
         if line.startswith("*"):
@@ -146,17 +146,17 @@ def iptables_marks(saved: str, program: str) -> Marks:
         elif rule := _IPTABLES_RULE.match(line):
             where = f"{program} {table} {rule['chain']}"
             masked = "mask " in rule["words"]
-            for found in _IPTABLES_MARK.finditer(rule["words"]):
-                for bits in _iptables_bits(found, masked):
+            for match in _IPTABLES_MARK.finditer(rule["words"]):
+                for bits in _iptables_bits(match, masked):
                     if bits:
                         yield bits, where
 
 
-def _iptables_bits(found: re.Match[str], masked: bool) -> Iterator[int]:
+def _iptables_bits(option: re.Match[str], masked: bool) -> Iterator[int]:
     """iptables(8): --set-xmark VALUE/MASK zeroes the bits of MASK, then XORs VALUE."""
-    value = int(found["value"] or "0", 0)
-    mask = int(found["mask"] or hex(_WHOLE), 0)
-    match found["option"]:
+    value = int(option["value"] or "0", 0)
+    mask = int(option["mask"] or hex(_WHOLE), 0)
+    match option["option"]:
         case "--restore-mark" | "--save-mark":
             yield 0 if masked else _WHOLE
         case "--nfmask" | "--ctmask":
@@ -181,14 +181,14 @@ _DROP_IN = "/etc/systemd/networkd.conf.d/ifdefault.conf"
 
 
 def networkd_problems(root: Path = Path("/")) -> tuple[Problem, ...]:
-    """What a running systemd-networkd would take away from us when it starts anew."""
+    """A warning if systemd-networkd runs and would remove our routes and rules when it restarts."""
     if not _networkd_runs(root):
         return ()
     settings = _network_section(root)
     manages = [key for key in _FOREIGN if settings.get(key, "yes").lower() not in _NO]
     if not manages:
         return ()
-    what = f"removes rules and routes of others when it restarts ({', '.join(manages)})"
+    what = f"removes foreign rules and routes when it restarts ({', '.join(manages)})"
     lines = "\\n".join(["[Network]", *(f"{key}=no" for key in manages)])
     remedy = f"printf '{lines}\\n' | install -Dm644 /dev/stdin {_DROP_IN}, and restart it"
     return (Problem("systemd-networkd", what, remedy, warning=True),)
@@ -198,18 +198,18 @@ _NO = ("no", "n", "false", "f", "off", "0")  # systemd.syntax(7)
 
 
 def _networkd_runs(root: Path) -> bool:
-    """Whether it runs, and in our network namespace: it manages no other."""
-    if not (root / "run/systemd/netif").exists():  # spares the walk
+    """Whether it runs in our network namespace: it manages no other."""
+    if not (root / "run/systemd/netif").exists():  # avoids listing all processes
         return False
     ours = _link(root / "proc/self/ns/net")
     for process in root.glob("proc/[0-9]*"):
-        if _text(process / "comm").strip() == "systemd-network":  # cut by the kernel
+        if _text(process / "comm").strip() == "systemd-network":  # truncated by the kernel
             return _link(process / "ns/net") in ("", ours)
     return False
 
 
 def _text(path: Path) -> str:
-    """Empty where there is none, or no longer."""
+    """The text of a file; "" if it can't be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -224,16 +224,16 @@ def _link(path: Path) -> str:
 
 
 def _network_section(root: Path) -> dict[str, str]:
-    """The [Network] section as systemd puts it together.
+    """The [Network] section as systemd merges it.
 
-    The first networkd.conf counts; over it all drop-ins, in the order of their names; of several
-    with one name the first, by directory.
+    The first networkd.conf is used, then all drop-ins in the order of their names; of several with
+    the same name, the one in the first directory.
     """
-    mains = [root / place / "networkd.conf" for place in _CONFIG_DIRS]
+    mains = [root / directory / "networkd.conf" for directory in _CONFIG_DIRS]
     files = [path for path in mains if path.is_file()][:1]
     drop_ins: dict[str, Path] = {}
-    for place in _CONFIG_DIRS:
-        for path in (root / place / "networkd.conf.d").glob("*.conf"):
+    for directory in _CONFIG_DIRS:
+        for path in (root / directory / "networkd.conf.d").glob("*.conf"):
             drop_ins.setdefault(path.name, path)
     files += [drop_ins[name] for name in sorted(drop_ins)]
     settings: dict[str, str] = {}

@@ -1,7 +1,7 @@
-"""Lets go of what hangs on a dead uplink: its outgoing TCP sockets and tracked flows.
+"""Kills the outgoing connections of a dead uplink: TCP sockets and tracked flows.
 
-Rules: outgoing alone; inbound connections are left to return with the uplink. A socket whose local
-port has a listener is inbound. What is another uplink's is never touched.
+Rules: outgoing connections only; inbound ones continue when the uplink recovers. A socket whose
+local port has a listener is inbound. Connections of other uplinks are never touched.
 """
 
 from __future__ import annotations
@@ -15,39 +15,40 @@ from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 
-_PORTS_MAX = 500  # that the kernel is asked to look at; we look at all
+_PORTS_MAX = 500  # listening ports in the kernel's filter; all are compared afterwards
 
 
 @dataclass(frozen=True, slots=True)
-class Freed:
-    """How many went; `flows` as the table of tracked connections shrank meanwhile."""
+class Killed:
+    """How many were killed; `flows` is by how many entries the conntrack table shrank meanwhile."""
 
     sockets: int = 0
     flows: int = 0
 
 
-def free(
+def kill(
     addresses: Sequence[str],
     marks: Sequence[int] = (),
     mask: int = 0,
     spared: Sequence[str] = (),
     others: Sequence[str] = (),
-) -> Freed:
-    """Destroy the outgoing TCP sockets (their programs see ECONNABORTED) and delete the tracked
+) -> Killed:
+    """Destroy the outgoing TCP sockets (their programs get ECONNABORTED) and delete the tracked
     flows that have one of these source addresses, or one of `marks` under `mask`.
 
     `spared`: prefixes that are reached without the uplink (the host's own addresses, its LANs);
-    sockets connected to them stay. Link-local addresses are passed over, since the same one may be
-    there on another link. `others`: addresses of other uplinks, that with the most flows first.
+    sockets connected to them are kept. Link-local addresses are ignored, since another link may
+    have the same one. `others`: addresses of other uplinks, the one with the most flows first.
+    Raises ValueError if a mark is 0 or has bits outside `mask`.
     """
     if any(not mark or mark & ~mask for mark in marks):
-        raise ValueError("a mark of 0, or one with bits outside the mask, may be anybody's")
+        raise ValueError("a mark is 0, or has bits outside the mask")
     addresses = [address for address in addresses if not address.startswith("fe80:")]
     if not addresses and not marks:
-        return Freed()
-    with ThreadPoolExecutor(1) as beside:
-        flows = beside.submit(conntrack.forget_outgoing, addresses, marks, mask, others)
-        return Freed(_destroy(addresses, marks, mask, spared), flows.result())
+        return Killed()
+    with ThreadPoolExecutor(1) as executor:
+        flows = executor.submit(conntrack.delete_outgoing, addresses, marks, mask, others)
+        return Killed(_destroy(addresses, marks, mask, spared), flows.result())
 
 
 def _destroy(
@@ -55,23 +56,23 @@ def _destroy(
 ) -> int:
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
         listeners = {_end(message) for message in _dump(netlink, (diag.TCP_LISTEN,))}
-        anywhere = sorted(port for port, source in listeners if source == sockdiag.ANYWHERE)
+        wildcard = sorted(port for port, source in listeners if source == sockdiag.WILDCARD)
         program = sockdiag.program(
             [
                 *(sockdiag.is_from(address) for address in addresses),
                 *(sockdiag.is_marked(mark, mask) for mark in marks),
             ],
             [
-                *(sockdiag.is_from_port(port) for port in anywhere[:_PORTS_MAX]),
+                *(sockdiag.is_from_port(port) for port in wildcard[:_PORTS_MAX]),
                 *(sockdiag.is_to(prefix) for prefix in spared),
             ],
         )
-        doomed = []
+        outgoing = []
         for message in _dump(netlink, sockdiag.CONNECTED, program):
             port, source = _end(message)
-            if listeners.isdisjoint(((port, source), (port, sockdiag.ANYWHERE))):
-                doomed.append(sockdiag.one(message))
-        return netlink.change_many(diag.SOCK_DESTROY, doomed)
+            if listeners.isdisjoint(((port, source), (port, sockdiag.WILDCARD))):
+                outgoing.append(sockdiag.query_one(message))
+        return netlink.change_many(diag.SOCK_DESTROY, outgoing)
 
 
 def _dump(netlink: Netlink, states: Sequence[int], program: bytes = b"") -> list[bytes]:

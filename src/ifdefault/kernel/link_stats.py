@@ -1,4 +1,4 @@
-"""What links have carried: their packet and byte counters."""
+"""Packet and byte counters of links."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILTER = 1 << rt.IFLA_STATS_LINK_64 - 1  # IFLA_STATS_FILTER_BIT
 
 @dataclass(frozen=True, slots=True)
 class LinkStats:
-    """What a link has carried since it exists."""
+    """Counters of a link since its creation."""
 
     packets_in: int = 0
     packets_out: int = 0
@@ -26,24 +26,24 @@ class LinkStats:
 
 
 def read_link_stats(names: Iterable[str]) -> dict[str, LinkStats]:
-    """What each of these links has carried."""
+    """The counters of these links, by name; missing links are left out."""
     with LinkStatsReader(names) as reader:
         return reader.read()
 
 
 class LinkStatsReader:
-    """The same again and again, as cheaply as can be: one exchange for all (RTM_GETSTATS).
+    """Reads the counters repeatedly at low cost: one exchange for all links (RTM_GETSTATS).
 
-    In the network namespace of the thread that makes it. Links that are made anew or renamed are
-    missing, until another is made for them.
+    It uses the network namespace of the thread that creates it. Links that are created again or
+    renamed afterwards are missing; create a new reader for them.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._netlink = Netlink()
         wanted = set(names)
-        found = [link for link in read_links(self._netlink) if link.name in wanted]
-        self._names = [link.name for link in found]
-        self._queries = [_STATS.pack(0, link.index, _FILTER) for link in found]
+        links = [link for link in read_links(self._netlink) if link.name in wanted]
+        self._names = [link.name for link in links]
+        self._queries = [_STATS.pack(0, link.index, _FILTER) for link in links]
 
     def __enter__(self) -> LinkStatsReader:
         return self

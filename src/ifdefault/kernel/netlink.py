@@ -1,8 +1,8 @@
 """A netlink socket: requests, acknowledgements and dumps (RFC 3549, linux/netlink.h).
 
-Rules: knows the framing alone, and nothing of what the messages say. Errors are OSError with the
-kernel's own words (extended acknowledgement) where it has any. Dumps that the kernel marks as
-inconsistent are read again.
+Rules: implements the framing only, not the contents of messages. Errors are OSError, with the
+kernel's text (extended acknowledgement) if there is one. Dumps that the kernel marks as
+inconsistent are repeated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _RECEIVE_BYTES = 1 << 18
 _DUMP_TRIES = 8
-_CAST_MESSAGES = 100
+_BATCH_MESSAGES = 100
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -40,7 +40,7 @@ def attribute_u32(kind: int, value: int) -> bytes:
 
 
 def attributes(message: bytes, start: int) -> dict[int, bytes]:
-    """The attributes of a message from `start` on; of one that comes twice, the last."""
+    """The attributes of a message from offset `start`, by kind; the last one of a kind counts."""
     found: dict[int, bytes] = {}
     while start + 4 <= len(message):
         length, kind = _ATTRIBUTE.unpack_from(message, start)
@@ -59,7 +59,7 @@ def u32(payload: bytes | None, default: int = 0) -> int:
 
 
 class Netlink:
-    """One socket of one protocol, in the network namespace of the thread that makes it."""
+    """A netlink socket in the network namespace of the thread that creates it."""
 
     def __init__(self, protocol: int = nl.NETLINK_ROUTE) -> None:
         self._socket = socket.socket(
@@ -67,9 +67,9 @@ class Netlink:
         )
         for option in (nl.NETLINK_CAP_ACK, nl.NETLINK_EXT_ACK, nl.NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(nl.SOL_NETLINK, option, 1)
-        self._socket.bind((0, 0))  # else the first request would
+        self._socket.bind((0, 0))  # otherwise the first request would
         self._sequence = 0
-        self._buffer = bytearray(_RECEIVE_BYTES)  # kept: a fresh one costs more than the call
+        self._buffer = bytearray(_RECEIVE_BYTES)  # reused: allocating one costs more than the call
 
     def __enter__(self) -> Netlink:
         return self
@@ -82,80 +82,81 @@ class Netlink:
 
     @property
     def port(self) -> int:
-        """Its port id, which notifications of what it changes bear (nlmsg_pid)."""
+        """Its port id; notifications of its changes carry it (nlmsg_pid)."""
         pid, _groups = self._socket.getsockname()
         return int(pid)
 
     def change(self, kind: int, body: bytes, flags: int = 0) -> None:
-        """Ask for a change and wait for the acknowledgement."""
+        """Send a request and wait for the acknowledgement."""
         self._send(kind, NLM_F_REQUEST | NLM_F_ACK | flags, body)
         for _ in self._replies():
             pass
 
-    def cast(self, kind: int, bodies: list[bytes]) -> None:
-        """Ask for many changes at once. What the kernel refuses is passed over."""
-        for first in range(0, len(bodies), _CAST_MESSAGES):
-            batch = bodies[first : first + _CAST_MESSAGES]
+    def send_many(self, kind: int, bodies: list[bytes]) -> None:
+        """Send many requests without waiting. Refused requests are ignored."""
+        for first in range(0, len(bodies), _BATCH_MESSAGES):
+            batch = bodies[first : first + _BATCH_MESSAGES]
             self._socket.send(b"".join(self._messages_of(kind, batch)))
 
     def change_many(self, kind: int, bodies: Sequence[bytes], flags: int = 0) -> int:
-        """Ask for many changes at once and wait; how many of them the kernel has made."""
+        """Send many requests and wait; return how many succeeded."""
         answers = self._batch(kind, NLM_F_REQUEST | NLM_F_ACK | flags, bodies)
         return sum(not any(acknowledgement[:4]) for _, acknowledgement in answers)
 
     def ask_many(self, kind: int, bodies: Sequence[bytes]) -> list[bytes]:
-        """Ask many questions at once; the answers in order, b"" for what was refused."""
-        answers = self._batch(kind, NLM_F_REQUEST, bodies)
-        return [b"" if told == nl.NLMSG_ERROR else answer for told, answer in answers]
+        """Send many queries; return the replies in order, b"" for a refused query."""
+        replies = self._batch(kind, NLM_F_REQUEST, bodies)
+        return [b"" if reply_kind == nl.NLMSG_ERROR else reply for reply_kind, reply in replies]
 
     def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
-        """Ask a question that has one answer."""
+        """Send a query that has one reply, and return it."""
         self._send(kind, NLM_F_REQUEST | NLM_F_ACK | flags, body)
-        answer = b""
+        reply = b""
         for message in self._replies():
-            answer = answer or message
-        return answer
+            reply = reply or message
+        return reply
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """All objects of a kind, each without its netlink header."""
+        """All objects of a kind, each without its netlink header. Raises OSError (EINTR) if the
+        table keeps changing."""
         for _ in range(_DUMP_TRIES):
             self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
             self._interrupted = False
             messages = list(self._replies())
             if not self._interrupted:
                 return messages
-        raise OSError(errno.EINTR, "the kernel's tables changed too fast to be read")
+        raise OSError(errno.EINTR, "the kernel's tables change too fast to be read")
 
     def stream(self, kind: int, body: bytes) -> Iterator[bytes]:
-        """As `dump`, one after the other as they come, for tables too large to be kept. What
-        changes meanwhile may be missed. Who breaks off closes the socket."""
+        """As `dump`, but yields objects as they arrive, for tables too large to keep. Concurrent
+        changes may be missed. The caller must close the socket if it stops early."""
         self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
         return self._replies()
 
     def packets(self, kind: int, body: bytes) -> Iterator[bytes]:
-        """As `stream`, in whole packets with all headers, for who looks for bytes in them."""
+        """As `stream`, but yields complete packets with all headers, to search them for bytes."""
         self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
         while True:
-            try:  # who takes a packet finds the next one there: the kernel makes it at once
+            try:  # the next packet is ready: the kernel creates it while one is received
                 packet = self._receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
-            told, flags, _, message = next(_messages(packet))
-            if told in (nl.NLMSG_ERROR, nl.NLMSG_DONE):
-                _raise_refusal(message, flags)
+            reply_kind, flags, _, message = next(_messages(packet))
+            if reply_kind in (nl.NLMSG_ERROR, nl.NLMSG_DONE):
+                _raise_error(message, flags)
                 return
             yield packet
 
     def _batch(self, kind: int, flags: int, bodies: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
-        """The one message that answers each: type and body."""
-        for first in range(0, len(bodies), _CAST_MESSAGES):  # the answers must find room, too
-            batch = bodies[first : first + _CAST_MESSAGES]
+        """The one reply to each request: type and body."""
+        for first in range(0, len(bodies), _BATCH_MESSAGES):  # replies must fit into the queue
+            batch = bodies[first : first + _BATCH_MESSAGES]
             self._socket.send(b"".join(self._message(kind, flags, body) for body in batch))
-            awaited = len(batch)
-            while awaited:
-                for told, _, _, answer in _messages(self._receive()):
-                    awaited -= 1
-                    yield told, answer
+            pending = len(batch)
+            while pending:
+                for reply_kind, _, _, reply in _messages(self._receive()):
+                    pending -= 1
+                    yield reply_kind, reply
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._socket.send(self._message(kind, flags, body))
@@ -166,7 +167,7 @@ class Netlink:
         return header + body + bytes(-len(body) % 4)
 
     def _messages_of(self, kind: int, bodies: list[bytes]) -> Iterator[bytes]:
-        """Requests that nobody waits for an answer to; their headers differ in length alone."""
+        """Requests without acknowledgement; their headers differ only in length."""
         self._sequence += 1
         sized = functools.cache(
             lambda size: HEADER.pack(HEADER.size + size, kind, NLM_F_REQUEST, self._sequence, 0)
@@ -182,27 +183,27 @@ class Netlink:
         while True:
             for kind, flags, sequence, message in _messages(self._receive()):
                 if sequence != self._sequence:
-                    continue  # the rest of an answer that was given up
+                    continue  # the rest of a reply that wasn't read to the end
                 if flags & nl.NLM_F_DUMP_INTR:
                     self._interrupted = True
                 if kind in (nl.NLMSG_ERROR, nl.NLMSG_DONE):
-                    _raise_refusal(message, flags)
+                    _raise_error(message, flags)
                     return
                 yield message
 
 
 def open_ports(protocol: int) -> frozenset[int]:
-    """The port ids of all netlink sockets that this process has open, a library's as well."""
-    found = set()
+    """The port ids of all netlink sockets that this process has open, including libraries'."""
+    ports = set()
     for fd in os.listdir("/proc/self/fd"):
         with suppress(OSError):  # no socket, or closed meanwhile
             sock = socket.socket(fileno=int(fd))
             try:
                 if (sock.family, sock.proto) == (socket.AF_NETLINK, protocol):
-                    found.add(sock.getsockname()[0])
+                    ports.add(sock.getsockname()[0])
             finally:
-                sock.detach()  # it isn't ours to close
-    return frozenset(found)
+                sock.detach()  # don't close it
+    return frozenset(ports)
 
 
 def _messages(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
@@ -214,14 +215,14 @@ def _messages(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def _raise_refusal(message: bytes, flags: int) -> None:
-    """Raise what an acknowledgement or the end of a dump says, unless it says 0."""
+def _raise_error(message: bytes, flags: int) -> None:
+    """Raise the error of an acknowledgement or of the end of a dump, unless it is 0."""
     number = -int(struct.unpack_from("=i", message)[0]) if len(message) >= 4 else 0
     if number <= 0:
         return
-    words = os.strerror(number)
+    text = os.strerror(number)
     if flags & nl.NLM_F_ACK_TLVS and len(message) > 20:
-        told = attributes(message, 4 + HEADER.size).get(nl.NLMSGERR_ATTR_MSG)
-        if told:
-            words = told.rstrip(b"\0").decode(errors="replace").rstrip(".")
-    raise OSError(number, words)
+        extended = attributes(message, 4 + HEADER.size).get(nl.NLMSGERR_ATTR_MSG)
+        if extended:
+            text = extended.rstrip(b"\0").decode(errors="replace").rstrip(".")
+    raise OSError(number, text)

@@ -1,8 +1,8 @@
-"""nftables through libnftables: load, check, list.
+"""nftables by libnftables: load, check, list.
 
-Rules: one call is one transaction of the kernel's. A handle acts in the network namespace of the
-thread that made it. The library is loaded when first used, so that commands which don't need it
-start fast and a host without it gets a sentence and not a traceback.
+Rules: one call is one transaction of the kernel. A context uses the network namespace of the thread
+that created it. The library is loaded on first use, so that commands that don't need it start fast,
+and its absence is reported as an error instead of a traceback.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ifdefault.model.kernel import (
 )
 
 _STATELESS, _JSON, _TERSE = 1 << 2, 1 << 4, 1 << 11
-# the elements of a set that packets fill
+# the elements of a set that packets add to
 _FILLED = re.compile(r"(\t\tflags dynamic\n(?:\t\t\w+\n)*)\t\telements = \{[^}]*\}\n")
 _CAP_NET_ADMIN = 1 << 12  # linux/capability.h
 
@@ -50,7 +50,7 @@ def _library() -> ctypes.CDLL:
 
 @functools.cache
 def _require_rights() -> None:
-    """libnftables would print a sentence of its own on stderr, and say nothing of use to us."""
+    """Without rights, libnftables prints to stderr and returns no useful error."""
     capabilities = Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0]
     if not int(capabilities, 16) & _CAP_NET_ADMIN:
         what = "reading and changing rulesets needs CAP_NET_ADMIN"
@@ -59,7 +59,7 @@ def _require_rights() -> None:
 
 @contextmanager
 def _context() -> Iterator[ctypes.c_void_p]:
-    """It has a netlink socket of its own as long as it lives."""
+    """A libnftables context; it has its own netlink socket until it is freed."""
     library = _library()
     _require_rights()
     context = ctypes.c_void_p(library.nft_ctx_new(0))
@@ -73,34 +73,34 @@ def _context() -> Iterator[ctypes.c_void_p]:
 
 def _run(context: ctypes.c_void_p, command: str) -> str:
     library = _library()
-    failed = library.nft_run_cmd_from_buffer(context, command.encode())
-    printed: bytes = library.nft_ctx_get_output_buffer(context)
-    if failed:
-        told: bytes = library.nft_ctx_get_error_buffer(context)
-        raise KernelError(Problem("nft", _first_error(told.decode(errors="replace"))))
-    return printed.decode(errors="replace")
+    status = library.nft_run_cmd_from_buffer(context, command.encode())
+    output: bytes = library.nft_ctx_get_output_buffer(context)
+    if status:
+        errors: bytes = library.nft_ctx_get_error_buffer(context)
+        raise KernelError(Problem("nft", _first_error(errors.decode(errors="replace"))))
+    return output.decode(errors="replace")
 
 
 def run(command: str, *, output: int = 0, dry_run: bool = False) -> str:
-    """Run nft commands as one transaction and return what they print."""
+    """Run nft commands as one transaction and return their output."""
     with _context() as context:
         _library().nft_ctx_output_set_flags(context, output)
         _library().nft_ctx_set_dry_run(context, dry_run)
         return _run(context, command)
 
 
-def _first_error(told: str) -> str:
-    for line in told.splitlines():
-        _, found, words = line.partition("Error: ")
-        if found:
-            return words.lower()
-    return told.strip() or "nft failed without a word"
+def _first_error(output: str) -> str:
+    for line in output.splitlines():
+        _, prefix, message = line.partition("Error: ")
+        if prefix:
+            return message.lower()
+    return output.strip() or "nft failed without a message"
 
 
 def _batch(table: str, text: str) -> str:
-    """What replaces a table of ours by `text` in one transaction, marked with the text's digest.
+    """Commands that replace a table of ours by `text`, with the text's digest as its comment.
 
-    nft 1.0.6 knows no `destroy`: adding first makes the deletion always succeed.
+    nft 1.0.6 has no `destroy`: adding the table first makes its deletion always succeed.
     """
     name = f"table inet {table}"
     if not text:
@@ -110,38 +110,38 @@ def _batch(table: str, text: str) -> str:
 
 
 def load(table: str, text: str) -> frozenset[int]:
-    """Replace a table of ours by `text`; "" deletes it. The port ids that this process has with
-    nf_tables, of which one asked for it: the library tells nobody which is its own."""
+    """Replace a table of ours by `text`; "" deletes it. Return the port ids of this process's
+    nfnetlink sockets; one of them requested the change (the library doesn't tell which)."""
     with _context() as context:
         _run(context, _batch(table, text))
         return open_ports(NETLINK_NETFILTER)
 
 
 def check(table: str, text: str) -> None:
-    """Let the kernel check a table of ours without loading it; KernelError says what it refuses."""
+    """Let the kernel check a table without loading it. Raises KernelError if it is invalid."""
     run(_batch(table, text), dry_run=True)
 
 
 def ruleset_json() -> str:
-    """Every table of this host, ours too, as `nft -j list ruleset` prints it, without the elements
-    of named sets."""
+    """All tables of this host in the format of `nft -j list ruleset`, without elements of named
+    sets."""
     return run("list ruleset", output=_JSON | _STATELESS | _TERSE)
 
 
 def read_tables() -> tuple[tuple[str, NftTable], ...]:
-    """Those of our tables that are there."""
-    found = ((name, read_table(name)) for name in OWN_TABLES)
-    return tuple((name, table) for name, table in found if table is not None)
+    """Those of our tables that exist."""
+    tables = ((name, read_table(name)) for name in OWN_TABLES)
+    return tuple((name, table) for name, table in tables if table is not None)
 
 
 def read_table(name: str) -> NftTable | None:
-    """A table of ours as it stands; None if it isn't there."""
+    """A table of ours; None if it doesn't exist."""
     _require_rights()
     comment = nftlink.comment(name)
     if comment is None:
         return None
-    if name == FORWARD_TABLE:  # its maps hold thousands of services, and nobody looks at those
-        listing = nftlink.outline(name)
+    if name == FORWARD_TABLE:  # don't read its maps, which may have thousands of elements
+        listing = nftlink.table_digest(name)
     else:
         text = _FILLED.sub(r"\1", run(f"list table inet {name}", output=_STATELESS))
         listing = ruleset_digest(text)
@@ -150,23 +150,23 @@ def read_table(name: str) -> NftTable | None:
 
 def read_counters(table: str) -> dict[str, tuple[int, int]]:
     """The named counters of a table of ours: name to (packets, bytes)."""
-    told = json.loads(run(f"list counters table inet {table}", output=_JSON))
+    listing = json.loads(run(f"list counters table inet {table}", output=_JSON))
     return {
-        found["name"]: (found["packets"], found["bytes"])
-        for entry in told["nftables"]
-        if (found := entry.get("counter"))
+        counter["name"]: (counter["packets"], counter["bytes"])
+        for entry in listing["nftables"]
+        if (counter := entry.get("counter"))
     }
 
 
 def read_counted_set(name: str) -> dict[str, int]:
-    """The elements of one of our sets that packets fill: element to packets seen."""
-    told = json.loads(run(f"list set inet {NFT_TABLE} {name}", output=_JSON))
-    found: dict[str, int] = {}
-    for entry in told["nftables"]:
+    """The elements of a set that packets add to, with the number of packets of each."""
+    listing = json.loads(run(f"list set inet {NFT_TABLE} {name}", output=_JSON))
+    packets: dict[str, int] = {}
+    for entry in listing["nftables"]:
         for element in entry.get("set", {}).get("elem", []):
             inner: Any = element.get("elem", element) if isinstance(element, dict) else element
             if isinstance(inner, dict):
-                found[str(inner["val"])] = inner.get("counter", {}).get("packets", 0)
+                packets[str(inner["val"])] = inner.get("counter", {}).get("packets", 0)
             else:
-                found[str(inner)] = 0
-    return found
+                packets[str(inner)] = 0
+    return packets

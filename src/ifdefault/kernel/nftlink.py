@@ -1,8 +1,8 @@
-"""An nftables table by netlink (linux/netfilter/nf_tables.h): whether it is there, and unchanged.
+"""Read an nftables table by netlink (linux/netfilter/nf_tables.h): does it exist, has it changed?
 
-Rules: libnftables reads every element of every table's sets before it lists as much as a table's
-name, which takes long where there are thousands; here nobody reads them. What is told is for
-comparing alone.
+Rules: libnftables reads every element of every table's sets even to list the name of a table, which
+takes long with thousands of elements; this module doesn't read elements. Digests are only for
+comparison.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def comment(table: str) -> str | None:
     """The comment of a table of family inet, "" if it has none; None if there is no such table."""
     with Netlink(NETLINK_NETFILTER) as netlink:
         try:
-            told = netlink.ask(_NFTABLES | nf.NFT_MSG_GETTABLE, _HEAD + _named(table))
+            reply = netlink.ask(_NFTABLES | nf.NFT_MSG_GETTABLE, _HEAD + _named(table))
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
             raise
-    data = attributes(told, len(_HEAD)).get(nf.NFTA_TABLE_USERDATA, b"")
+    data = attributes(reply, len(_HEAD)).get(nf.NFTA_TABLE_USERDATA, b"")
     while len(data) > 2:  # type, length, value
         kind, length = data[:2]
         if kind == nf.NFTNL_UDATA_TABLE_COMMENT:
@@ -38,18 +38,18 @@ def comment(table: str) -> str | None:
     return ""
 
 
-def outline(table: str) -> str:
+def table_digest(table: str) -> str:
     """A digest of a table's chains, rules and sets, without the elements of named sets."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with Netlink(NETLINK_NETFILTER) as netlink:
         for kind in _OF_TABLES:
             for message in netlink.dump(_NFTABLES | kind, _HEAD + _named(table)):
-                body = message[len(_HEAD) :]  # the head tells the generation of all tables
+                body = message[len(_HEAD) :]  # the header has the generation of all tables
                 if attributes(body, 0)[nf.NFTA_TABLE_NAME] == table.encode() + b"\0":
-                    found.update(body)
-    return found.hexdigest()
+                    digest.update(body)
+    return digest.hexdigest()
 
 
 def _named(table: str) -> bytes:
-    """The name of a table, also in messages of what belongs to it (NFTA_CHAIN_TABLE and so on)."""
+    """The attribute with a table's name, the same for its objects (NFTA_CHAIN_TABLE and so on)."""
     return attribute(nf.NFTA_TABLE_NAME, table.encode() + b"\0")

@@ -1,7 +1,7 @@
-"""Performs operations: the one place from where the kernel is changed.
+"""Perform operations: the only module that changes the kernel.
 
-Rules: one operation, one change; an error names the operation and the kernel's words. What is
-already as the operation wants it (gone, there) is no error: others may have been quicker.
+Rules: one operation is one change; an error has the operation's name and the kernel's text. Objects
+that already are as the operation requires are no error: another program may have changed them.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from ifdefault.model.kernel import (
     SetSysctl,
 )
 
-_GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
+_ABSENT = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
 
 
 class Performer:
-    """Performs operations in the network namespace of the thread that makes it.
+    """Performs operations in the network namespace of the thread that creates it.
 
-    `ports`: the netlink ports from which it has asked for changes, for `Watch.own_ports`. What the
-    kernel changes in consequence comes from port 0, and so does the news of SetGroup (Linux 6.18:
-    do_setlink leaves it to netdev_state_change, which knows of no port).
+    `ports`: the netlink port ids that requested changes, for `Watch.own_ports`. Notifications of
+    implied changes have port 0, as does that of SetGroup (Linux 6.18: do_setlink calls
+    netdev_state_change, which doesn't know the port).
     """
 
     def __init__(self) -> None:
@@ -51,14 +51,15 @@ class Performer:
         self._netlink.close()
 
     def perform(self, operation: Operation) -> None:
-        """Perform one operation; KernelError if the kernel refuses it."""
+        """Perform one operation. Raises KernelError if the kernel refuses it."""
         try:
             self._perform(operation)
         except OSError as error:
-            words = f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"
-            raise KernelError(Problem(_name(operation), words)) from error
+            what = f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"
+            raise KernelError(Problem(_name(operation), what)) from error
         except KeyError as error:
-            raise KernelError(Problem(_name(operation), f"no interface {error}")) from error
+            problem = Problem(_name(operation), f"no interface {error}", "see `ip link`")
+            raise KernelError(problem) from error
 
     def _perform(self, operation: Operation) -> None:
         match operation:
@@ -73,24 +74,24 @@ class Performer:
             case DeleteRoute(route):
                 if all(hop.dev in self._indexes for hop in route.hops):
                     body = rtnetlink.encode_route(route, self._indexes)
-                    self._unless_gone(rt.RTM_DELROUTE, body)
+                    self._delete(rt.RTM_DELROUTE, body)
             case AddRule(rule):
-                # without NLM_F_EXCL: the same rule may stand twice while a block is moved
+                # without NLM_F_EXCL: the same rule may exist twice while a block is moved
                 self._netlink.change(rt.RTM_NEWRULE, rtnetlink.encode_rule(rule), NLM_F_CREATE)
             case DeleteRule(rule):
-                self._unless_gone(rt.RTM_DELRULE, rtnetlink.encode_rule(rule))
+                self._delete(rt.RTM_DELRULE, rtnetlink.encode_rule(rule))
             case LoadNft(table, text):
                 self.ports |= nft.load(table, text)
-            case PutHook(wanted):
-                attach.put(wanted)
+            case PutHook(hook):
+                attach.put(hook)
             case ForgetFlows(redirects, ports, addresses, mask):
-                conntrack.forget_redirected(redirects, ports, addresses, mask)
+                conntrack.delete_redirected(redirects, ports, addresses, mask)
 
-    def _unless_gone(self, kind: int, body: bytes) -> None:
+    def _delete(self, kind: int, body: bytes) -> None:
         try:
             self._netlink.change(kind, body)
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in _ABSENT:
                 raise
 
 
@@ -99,7 +100,7 @@ def _name(operation: Operation) -> str:
 
 
 def resolve_neighbour(address: str, dev: str) -> None:
-    """Let the kernel resolve a gateway's MAC now, as a packet to it would."""
+    """Make the kernel resolve a gateway's MAC now, as a packet to it would. Raises OSError."""
     with Netlink() as netlink:
         indexes = {link.name: link.index for link in read_links(netlink)}
         body = rtnetlink.encode_neighbour_use(address, indexes[dev])

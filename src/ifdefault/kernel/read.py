@@ -1,7 +1,7 @@
-"""Facts of this network namespace, read once, whole.
+"""Read the facts of this network namespace.
 
-Rules: reads, never writes; nothing is judged here. The local table isn't listed: the addresses
-say the same. Sysctls are read for every interface that isn't loopback.
+Rules: reads, never writes, and makes no decisions. The local table isn't read: addresses contain
+the same information. Sysctls are read for every interface except loopback.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LINK_SYSCTLS = (
 
 
 def read_facts() -> Facts:
-    """All facts that a plan needs."""
+    """All facts that a plan needs. Raises KernelError, and HostError if a feature is missing."""
     try:
         with Netlink() as netlink:
             links = read_links(netlink)
@@ -67,25 +67,25 @@ def read_facts() -> Facts:
 
 
 def read_links(netlink: Netlink) -> tuple[Link, ...]:
-    found = netlink.dump(rt.RTM_GETLINK, rtnetlink.link_query())
-    return tuple(rtnetlink.decode_link(message) for message in found)
+    messages = netlink.dump(rt.RTM_GETLINK, rtnetlink.link_query())
+    return tuple(rtnetlink.decode_link(message) for message in messages)
 
 
 def _of_families(netlink: Netlink, kind: int, query: Callable[[Family], bytes]) -> Iterator[bytes]:
-    """The objects of each family that the kernel has. Without IPv6 (ipv6.disable=1) it refuses
-    the question, or answers it with IPv4's objects."""
+    """The objects of both families. Without IPv6 (ipv6.disable=1) the kernel refuses the query, or
+    returns IPv4's objects."""
     for family in FAMILIES:
         try:
-            found = netlink.dump(kind, query(family))
+            messages = netlink.dump(kind, query(family))
         except OSError as error:
             if error.errno not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
                 raise
             if family == 6 and sysctl.read(FORWARDING[6]) is None:
                 continue
             what = f"this kernel has no policy rules for IPv{family}"
-            remedy = "use one with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES"
+            remedy = "use a kernel with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES"
             raise HostError(Problem("kernel", what, remedy)) from error
-        for message in found:
+        for message in messages:
             if message[0] == rtnetlink.AF[family]:
                 yield message
 
@@ -111,8 +111,8 @@ def _rules(netlink: Netlink) -> Iterator[Rule]:
 
 
 def read_neighbours(netlink: Netlink, names: rtnetlink.Names) -> tuple[Neighbour, ...]:
-    found = netlink.dump(rt.RTM_GETNEIGH, rtnetlink.neighbour_query())
-    decoded = (rtnetlink.decode_neighbour(message, names) for message in found)
+    messages = netlink.dump(rt.RTM_GETNEIGH, rtnetlink.neighbour_query())
+    decoded = (rtnetlink.decode_neighbour(message, names) for message in messages)
     return tuple(neighbour for neighbour in decoded if neighbour)
 
 

@@ -1,4 +1,4 @@
-"""Where would a packet go? The kernel's own answer, as `ip route get` has it."""
+"""The kernel's route lookup for a packet, as `ip route get` does it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ifdefault.model.kernel import Route
 
 @dataclass(frozen=True, slots=True)
 class RouteReply:
-    """A route, or the kernel's refusal in its own words."""
+    """A route, or the kernel's error text."""
 
     route: Route | None = None
     refusal: str = ""
@@ -32,7 +32,7 @@ def route_get(
     ports: tuple[int, int] = (0, 0),
     uid: int = 0,
 ) -> RouteReply:
-    """Where would this packet go? `iif` asks for a packet that came in, not one of ours."""
+    """Look up the route of a packet, received on `iif` or, if that is "", sent by this host."""
     with Netlink() as netlink:
         names = {link.index: link.name for link in read_links(netlink)}
         indexes = {name: index for index, name in names.items()}
@@ -56,11 +56,13 @@ def encode(
     ports: tuple[int, int] = (0, 0),
     uid: int = 0,
 ) -> bytes:
-    """Ask where a packet would go (RTM_GETROUTE); the answer names the table as well."""
+    """The body of a route lookup (RTM_GETROUTE) whose reply includes the table."""
     raw_dst, raw_src = rtnetlink.packed(dst), rtnetlink.packed(src) if src else b""
     six = ":" in dst
     family = socket.AF_INET6 if six else socket.AF_INET
-    flags = 0 if six else rt.RTM_F_LOOKUP_TABLE  # IPv6 names the table anyway, and refuses the flag
+    flags = (
+        0 if six else rt.RTM_F_LOOKUP_TABLE
+    )  # IPv6 always returns the table, and refuses the flag
     body = [
         rtnetlink.ROUTE.pack(family, len(raw_dst) * 8, len(raw_src) * 8, 0, 0, 0, 0, 0, flags),
         attribute(rt.RTA_DST, raw_dst),
@@ -71,7 +73,7 @@ def encode(
     for kind, number in ((rt.RTA_IIF, iif), (rt.RTA_OIF, oif), (rt.RTA_MARK, mark)):
         if number:
             body.append(attribute_u32(kind, number))
-    if ip_proto:  # else IPv4 takes it for UDP
+    if ip_proto:  # otherwise IPv4 assumes UDP
         body.append(attribute(rt.RTA_IP_PROTO, bytes([ip_proto])))
     if ip_proto in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
         for kind, port in zip((rt.RTA_SPORT, rt.RTA_DPORT), ports, strict=True):

@@ -1,7 +1,7 @@
-"""Links, addresses, routes, rules and neighbours, to and from rtnetlink(7) messages.
+"""Encode and decode rtnetlink(7) messages: links, addresses, routes, rules and neighbours.
 
-Rules: one decoder and at most one encoder a noun, no I/O. Interfaces go by index on the wire and
-by name in the model; the caller gives the mapping.
+Rules: no I/O. Messages identify interfaces by index, the model by name; the caller supplies the
+mapping.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ACTIONS = {
 }
 _ACTION_NUMBERS = {name: number for number, name in _ACTIONS.items()}
 _PREFERENCES = {rt.ICMPV6_ROUTER_PREF_HIGH: "high", rt.ICMPV6_ROUTER_PREF_LOW: "low"}
-_UNFOLLOWED = (rt.FRA_TUN_ID, rt.FRA_DSCP, rt.FRA_FLOWLABEL)  # selectors that the model lacks
+_UNSUPPORTED = (rt.FRA_TUN_ID, rt.FRA_DSCP, rt.FRA_FLOWLABEL)  # selectors that the model lacks
 _PREFERENCE_NUMBERS = {name: number for number, name in _PREFERENCES.items()}
 
 LINK = struct.Struct("=BBHiII")
@@ -46,7 +46,7 @@ ROUTE = struct.Struct("=BBBBBBBBI")
 _RULE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _NEXTHOP = struct.Struct("=HBBi")
-_CACHEINFO = struct.Struct("=IIi")  # the first of struct rta_cacheinfo: the last, what is left
+_CACHEINFO = struct.Struct("=IIi")  # head of struct rta_cacheinfo; the last field is rta_expires
 _U32 = struct.Struct("=I")
 
 NUD_USABLE = rt.NUD_REACHABLE | rt.NUD_STALE | rt.NUD_DELAY | rt.NUD_PROBE | rt.NUD_PERMANENT
@@ -79,21 +79,21 @@ def _split(prefix: str) -> tuple[bytes, int]:
 
 
 def link_query() -> bytes:
-    """All links, without their counters, which are read where they are wanted."""
+    """All links, without their counters."""
     skip = attribute_u32(rt.IFLA_EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS)
     return LINK.pack(0, 0, 0, 0, 0, 0) + skip
 
 
 def decode_link(message: bytes) -> Link:
     _, _, _, index, flags, _ = LINK.unpack_from(message)
-    found = attributes(message, LINK.size)
+    attrs = attributes(message, LINK.size)
     return Link(
         index=index,
-        name=found[rt.IFLA_IFNAME].rstrip(b"\0").decode(),
+        name=attrs[rt.IFLA_IFNAME].rstrip(b"\0").decode(),
         up=bool(flags & rt.IFF_UP),
         carrier=bool(flags & rt.IFF_LOWER_UP),
-        group=u32(found.get(rt.IFLA_GROUP)),
-        mac=found.get(rt.IFLA_ADDRESS, b"").hex(":"),
+        group=u32(attrs.get(rt.IFLA_GROUP)),
+        mac=attrs.get(rt.IFLA_ADDRESS, b"").hex(":"),
         loopback=bool(flags & rt.IFF_LOOPBACK),
         point_to_point=bool(flags & (rt.IFF_POINTOPOINT | rt.IFF_NOARP))
         and not flags & rt.IFF_LOOPBACK,
@@ -113,17 +113,17 @@ def decode_address(message: bytes, names: Names) -> Address | None:
     family = _FAMILY.get(number)
     if family is None or index not in names:
         return None
-    found = attributes(message, _ADDRESS.size)
-    flags = u32(found.get(rt.IFA_FLAGS), low_flags)
-    far = found.get(rt.IFA_ADDRESS, b"")
-    local = found.get(rt.IFA_LOCAL, far)
+    attrs = attributes(message, _ADDRESS.size)
+    flags = u32(attrs.get(rt.IFA_FLAGS), low_flags)
+    peer = attrs.get(rt.IFA_ADDRESS, b"")
+    local = attrs.get(rt.IFA_LOCAL, peer)
     return Address(
         family=family,
         dev=names[index],
         address=_text(family, local),
         prefixlen=prefixlen,
         scope=scope,
-        peer=_text(family, far) if far and far != local else "",
+        peer=_text(family, peer) if peer and peer != local else "",
         secondary=bool(flags & rt.IFA_F_SECONDARY),
         deprecated=bool(flags & rt.IFA_F_DEPRECATED),
         tentative=bool(flags & (rt.IFA_F_TENTATIVE | rt.IFA_F_DADFAILED))
@@ -136,7 +136,7 @@ def route_query(family: Family) -> bytes:
 
 
 def route_table(message: bytes) -> int:
-    """The table number of a route message when it is below 256, else RT_TABLE_COMPAT."""
+    """The table number of a route message if it is below 256, otherwise RT_TABLE_COMPAT."""
     return message[4]
 
 
@@ -145,55 +145,55 @@ def route_protocol(message: bytes) -> int:
 
 
 def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route | None:
-    """A route, or None for what we neither use nor follow (encapsulation, tos, caches but for
-    answers to a question, and routes that have expired: the kernel lists them for a while)."""
+    """A route; None if it isn't supported (encapsulation, tos), a cache entry unless `cached`, or
+    expired (the kernel lists expired routes for a while)."""
     number, dst_len, src_len, tos, table, protocol, scope, kind, flags = ROUTE.unpack_from(message)
     family = _FAMILY.get(number)
-    found = attributes(message, ROUTE.size)
-    if family is None or tos or rt.RTA_ENCAP in found or (flags & rt.RTM_F_CLONED and not cached):
+    attrs = attributes(message, ROUTE.size)
+    if family is None or tos or rt.RTA_ENCAP in attrs or (flags & rt.RTM_F_CLONED and not cached):
         return None
-    if rt.RTA_CACHEINFO in found and _CACHEINFO.unpack_from(found[rt.RTA_CACHEINFO])[2] < 0:
+    if rt.RTA_CACHEINFO in attrs and _CACHEINFO.unpack_from(attrs[rt.RTA_CACHEINFO])[2] < 0:
         return None
-    source = found.get(rt.RTA_PREFSRC)
+    source = attrs.get(rt.RTA_PREFSRC)
     return Route(
         family=family,
-        table=u32(found.get(rt.RTA_TABLE), table),
-        dst=_prefix(family, found.get(rt.RTA_DST), dst_len),
-        metric=u32(found.get(rt.RTA_PRIORITY)),
+        table=u32(attrs.get(rt.RTA_TABLE), table),
+        dst=_prefix(family, attrs.get(rt.RTA_DST), dst_len),
+        metric=u32(attrs.get(rt.RTA_PRIORITY)),
         kind=KINDS.get(kind, str(kind)),
-        hops=tuple(_hops(family, found, flags, names)),
+        hops=tuple(_hops(family, attrs, flags, names)),
         src=_text(family, source) if source else "",
         scope=scope,
         protocol=protocol,
-        preference=_PREFERENCES.get(_u8(found, rt.RTA_PREF), ""),
-        metrics=tuple(_metrics(found.get(rt.RTA_METRICS, b""))),
-        from_prefix=_prefix(family, found.get(rt.RTA_SRC), src_len) if src_len else "",
+        preference=_PREFERENCES.get(_u8(attrs, rt.RTA_PREF), ""),
+        metrics=tuple(_metrics(attrs.get(rt.RTA_METRICS, b""))),
+        from_prefix=_prefix(family, attrs.get(rt.RTA_SRC), src_len) if src_len else "",
     )
 
 
-def _u8(found: dict[int, bytes], kind: int) -> int:
-    return found[kind][0] if kind in found else 0
+def _u8(attrs: dict[int, bytes], kind: int) -> int:
+    return attrs[kind][0] if kind in attrs else 0
 
 
-def _hops(family: Family, found: dict[int, bytes], flags: int, names: Names) -> Iterator[Hop]:
-    if rt.RTA_MULTIPATH in found:
-        payload, offset = found[rt.RTA_MULTIPATH], 0
+def _hops(family: Family, attrs: dict[int, bytes], flags: int, names: Names) -> Iterator[Hop]:
+    if rt.RTA_MULTIPATH in attrs:
+        payload, offset = attrs[rt.RTA_MULTIPATH], 0
         while offset + _NEXTHOP.size <= len(payload):
             length, hop_flags, hops, index = _NEXTHOP.unpack_from(payload, offset)
             inner = attributes(payload[: offset + length], offset + _NEXTHOP.size)
             yield _hop(family, inner, index, hop_flags, hops + 1, names)
             offset += (length + 3) & ~3
-    elif rt.RTA_OIF in found:
-        yield _hop(family, found, u32(found[rt.RTA_OIF]), flags, 1, names)
+    elif rt.RTA_OIF in attrs:
+        yield _hop(family, attrs, u32(attrs[rt.RTA_OIF]), flags, 1, names)
 
 
 def _hop(
-    family: Family, found: dict[int, bytes], index: int, flags: int, weight: int, names: Names
+    family: Family, attrs: dict[int, bytes], index: int, flags: int, weight: int, names: Names
 ) -> Hop:
     gateway = ""
-    if rt.RTA_GATEWAY in found:
-        gateway = _text(family, found[rt.RTA_GATEWAY])
-    elif via := found.get(rt.RTA_VIA):  # a gateway of the other family (RFC 5549)
+    if rt.RTA_GATEWAY in attrs:
+        gateway = _text(family, attrs[rt.RTA_GATEWAY])
+    elif via := attrs.get(rt.RTA_VIA):  # a gateway of the other family (RFC 5549)
         (number,) = struct.unpack_from("=H", via)
         gateway = _text(_FAMILY[number], via[2:])
     return Hop(names.get(index, f"if{index}"), gateway, bool(flags & rt.RTNH_F_ONLINK), weight)
@@ -266,38 +266,38 @@ def decode_rule(message: bytes) -> Rule | None:
     family = _FAMILY.get(number)
     if family is None:
         return None
-    found = attributes(message, _RULE.size)
+    attrs = attributes(message, _RULE.size)
 
     def pair(kind: int, code: str, default: tuple[int, int]) -> tuple[int, int]:
-        low, high = struct.unpack(code, found[kind]) if kind in found else default
+        low, high = struct.unpack(code, attrs[kind]) if kind in attrs else default
         return int(low), int(high)
 
     def name(kind: int) -> str:
-        return found.get(kind, b"").rstrip(b"\0").decode()
+        return attrs.get(kind, b"").rstrip(b"\0").decode()
 
-    mark = u32(found.get(rt.FRA_FWMARK))
+    mark = u32(attrs.get(rt.FRA_FWMARK))
     return Rule(
         family=family,
-        priority=u32(found.get(rt.FRA_PRIORITY)),
+        priority=u32(attrs.get(rt.FRA_PRIORITY)),
         action=_ACTIONS.get(action, str(action)),
-        table=u32(found.get(rt.FRA_TABLE), table) if action == rt.FR_ACT_TO_TBL else 0,
-        goto=u32(found.get(rt.FRA_GOTO)),
-        src=_prefix(family, found.get(rt.FRA_SRC), src_len) if src_len else "",
-        dst=_prefix(family, found.get(rt.FRA_DST), dst_len) if dst_len else "",
+        table=u32(attrs.get(rt.FRA_TABLE), table) if action == rt.FR_ACT_TO_TBL else 0,
+        goto=u32(attrs.get(rt.FRA_GOTO)),
+        src=_prefix(family, attrs.get(rt.FRA_SRC), src_len) if src_len else "",
+        dst=_prefix(family, attrs.get(rt.FRA_DST), dst_len) if dst_len else "",
         iif=name(rt.FRA_IIFNAME),
         oif=name(rt.FRA_OIFNAME),
         mark=mark,
-        mask=u32(found.get(rt.FRA_FWMASK), _NO_U32 if mark else 0),
+        mask=u32(attrs.get(rt.FRA_FWMASK), _NO_U32 if mark else 0),
         invert=bool(flags & rt.FIB_RULE_INVERT),
-        suppress_prefixlength=_signed(u32(found.get(rt.FRA_SUPPRESS_PREFIXLEN), _NO_U32)),
-        suppress_ifgroup=_signed(u32(found.get(rt.FRA_SUPPRESS_IFGROUP), _NO_U32)),
-        ip_proto=_u8(found, rt.FRA_IP_PROTO),
+        suppress_prefixlength=_signed(u32(attrs.get(rt.FRA_SUPPRESS_PREFIXLEN), _NO_U32)),
+        suppress_ifgroup=_signed(u32(attrs.get(rt.FRA_SUPPRESS_IFGROUP), _NO_U32)),
+        ip_proto=_u8(attrs, rt.FRA_IP_PROTO),
         sport=pair(rt.FRA_SPORT_RANGE, "=HH", (0, 0)),
         dport=pair(rt.FRA_DPORT_RANGE, "=HH", (0, 0)),
         uids=pair(rt.FRA_UID_RANGE, "=II", (-1, -1)),
         tos=tos,
-        unfollowed=bool(_u8(found, rt.FRA_L3MDEV)) or not found.keys().isdisjoint(_UNFOLLOWED),
-        protocol=_u8(found, rt.FRA_PROTOCOL),
+        unfollowed=bool(_u8(attrs, rt.FRA_L3MDEV)) or not attrs.keys().isdisjoint(_UNSUPPORTED),
+        protocol=_u8(attrs, rt.FRA_PROTOCOL),
     )
 
 
@@ -314,7 +314,7 @@ def _signed(value: int) -> int:
 
 
 def encode_rule(rule: Rule) -> bytes:
-    """Encodes the selectors that we use ourselves; a rule with any other is never ours to write."""
+    """Encode a rule with the selectors that our rules use."""
     (dst, dst_len), (src, src_len) = _split(rule.dst), _split(rule.src)
     family, action = AF[rule.family], _ACTION_NUMBERS[rule.action]
     table, invert = rule.table if rule.table < 256 else 0, rt.FIB_RULE_INVERT if rule.invert else 0
@@ -339,11 +339,11 @@ def encode_rule(rule: Rule) -> bytes:
         (length >= 0, rt.FRA_SUPPRESS_PREFIXLEN, struct.pack("=i", length)),
         (group >= 0, rt.FRA_SUPPRESS_IFGROUP, struct.pack("=i", group)),
     )
-    return head + b"".join(attribute(kind, payload) for wanted, kind, payload in parts if wanted)
+    return head + b"".join(attribute(kind, payload) for present, kind, payload in parts if present)
 
 
 def neighbour_state(message: bytes) -> int:
-    """Its NUD_ flags."""
+    """The NUD_… flags of a neighbour message."""
     return int(_NEIGHBOUR.unpack_from(message)[2])
 
 
@@ -354,20 +354,20 @@ def neighbour_query() -> bytes:
 def decode_neighbour(message: bytes, names: Names) -> Neighbour | None:
     number, index, state, flags, _ = _NEIGHBOUR.unpack_from(message)
     family = _FAMILY.get(number)
-    found = attributes(message, _NEIGHBOUR.size)
-    if family is None or index not in names or rt.NDA_DST not in found:
+    attrs = attributes(message, _NEIGHBOUR.size)
+    if family is None or index not in names or rt.NDA_DST not in attrs:
         return None
     return Neighbour(
         family=family,
         dev=names[index],
-        address=_text(family, found[rt.NDA_DST]),
-        mac=found.get(rt.NDA_LLADDR, b"").hex(":") if state & NUD_USABLE else "",
+        address=_text(family, attrs[rt.NDA_DST]),
+        mac=attrs.get(rt.NDA_LLADDR, b"").hex(":") if state & NUD_USABLE else "",
         router=bool(flags & rt.NTF_ROUTER),
     )
 
 
 def encode_neighbour_use(address: str, index: int) -> bytes:
-    """Ask the kernel to resolve an address now, as a packet to it would (NTF_USE)."""
+    """Make the kernel resolve an address now, as a packet to it would (NTF_USE)."""
     raw = packed(address)
     return _NEIGHBOUR.pack(
         socket.AF_INET6 if len(raw) == 16 else socket.AF_INET, index, 0, rt.NTF_USE, 0

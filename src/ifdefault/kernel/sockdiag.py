@@ -1,7 +1,7 @@
-"""Sockets as the kernel lists them (sock_diag(7), linux/inet_diag.h): which, and where they listen.
+"""List sockets (sock_diag(7), linux/inet_diag.h), with a filter in the kernel.
 
-Rules: the kernel picks (INET_DIAG_REQ_BYTECODE), so that sockets which nobody asked for cost next
-to nothing. Sockets of both families are told with their addresses in one form, as 16 bytes.
+Rules: the kernel filters (INET_DIAG_REQ_BYTECODE), so that other sockets cost next to nothing.
+Addresses of both families are 16 bytes, IPv4's mapped into IPv6.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ CONNECTED = (  # all between SYN_SENT and TIME_WAIT
     diag.TCP_CLOSING,
 )
 MESSAGE_BYTES = 72  # struct inet_diag_msg, before the attributes
-ID = slice(4, 52)  # struct inet_diag_sockid in it
+ID = slice(4, 52)  # its struct inet_diag_sockid
 COOKIE = slice(44, 52)
 _SOURCE, _INTERFACE = slice(8, 24), slice(40, 44)
 
-ANYWHERE = bytes(16)
+WILDCARD = bytes(16)
 _REQUEST = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2
 _OLD_REQUEST = struct.Struct("=BxxB48sIxxxx")  # struct inet_diag_req
 _ALL_STATES = 0xFFFFFFFF
-MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2: how an IPv4 address is written in IPv6
+MAPPED = bytes(10) + b"\xff\xff"  # prefix of IPv4-mapped IPv6 addresses (RFC 4291, 2.5.5.2)
 
-Condition = tuple[int, bytes]  # what is compared, and with what
+Condition = tuple[int, bytes]  # opcode and operand
 
 
 def query_both(states: Sequence[int], program: bytes = b"", extension: int = 0) -> bytes:
-    """The body of a request for all TCP sockets in these states, of type TCPDIAG_GETSOCK;
-    `extension` is an attribute more. It takes both families at once: the kernel walks its table,
-    which may have half a million places, once instead of twice."""
+    """The body of a TCPDIAG_GETSOCK request for all TCP sockets in these states, with the attribute
+    `extension`. It covers both families, so that the kernel walks its hash table, which may have
+    half a million buckets, once instead of twice."""
     mask = sum(1 << state for state in states)
     body = _OLD_REQUEST.pack(0, _bit(extension), bytes(48), mask)
     return body + attribute(diag.INET_DIAG_REQ_BYTECODE, program) if program else body
 
 
-def one(message: bytes, extension: int = 0) -> bytes:
-    """The body of a request for this very socket, and none that comes after it."""
+def query_one(message: bytes, extension: int = 0) -> bytes:
+    """The body of a request for the socket of a message; its cookie excludes later sockets with the
+    same addresses."""
     return _REQUEST.pack(message[0], socket.IPPROTO_TCP, _bit(extension), _ALL_STATES, message[ID])
 
 
@@ -62,7 +63,7 @@ def local_port(message: bytes) -> int:
 
 
 def local_address(message: bytes) -> bytes:
-    """16 bytes, IPv4's mapped into IPv6; ANYWHERE for both families' wildcards."""
+    """16 bytes, IPv4 mapped into IPv6; WILDCARD for the wildcard address of either family."""
     address = message[_SOURCE]
     if message[0] == socket.AF_INET and any(address):
         return MAPPED + address[:4]
@@ -75,7 +76,7 @@ def text(address: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET6, address)
 
 
-# --- who listens ------------------------------------------------------------------------------
+# --- servers ----------------------------------------------------------------------------------
 
 # UDP's idle state is TCP_CLOSE
 _SERVERS = (
@@ -85,23 +86,23 @@ _SERVERS = (
 
 
 def wildcard_udp(netlink: Netlink | None = None) -> tuple[tuple[Family, int], ...]:
-    """(family, port) of each UDP socket that is bound to any address and to no interface.
+    """(family, port) of each UDP socket bound to the wildcard address and to no interface.
 
     A dual-stack socket (on :: without IPV6_V6ONLY) counts in both families.
     """
     own = netlink or Netlink(NETLINK_SOCK_DIAG)
     try:
         messages = _listed(own, socket.IPPROTO_UDP, diag.TCP_CLOSE)
-        return tuple(sorted({place for message in messages for place in _wildcard(message)}))
+        return tuple(sorted({pair for message in messages for pair in _wildcard_ports(message)}))
     finally:
         if netlink is None:
             own.close()
 
 
 def listening() -> tuple[tuple[str, str, int], ...]:
-    """(transport, address, port) of each socket that hears from anybody and is bound to no
-    interface. A dual-stack socket counts for both families."""
-    found: set[tuple[str, str, int]] = set()
+    """(transport, address, port) of each listening or unconnected socket that is bound to no
+    interface. A dual-stack socket counts in both families."""
+    sockets: set[tuple[str, str, int]] = set()
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
         for transport, protocol, state in _SERVERS:
             for message in _listed(netlink, protocol, state):
@@ -109,10 +110,10 @@ def listening() -> tuple[tuple[str, str, int], ...]:
                     continue
                 size = 4 if message[0] == socket.AF_INET else 16
                 address = socket.inet_ntop(message[0], message[_SOURCE][:size])
-                found.add((transport, address, local_port(message)))
-                if any(family == 4 for family, _ in _wildcard(message)):
-                    found.add((transport, "0.0.0.0", local_port(message)))
-    return tuple(sorted(found))
+                sockets.add((transport, address, local_port(message)))
+                if any(family == 4 for family, _ in _wildcard_ports(message)):
+                    sockets.add((transport, "0.0.0.0", local_port(message)))
+    return tuple(sorted(sockets))
 
 
 def _listed(netlink: Netlink, protocol: int, state: int) -> Iterator[bytes]:
@@ -121,19 +122,19 @@ def _listed(netlink: Netlink, protocol: int, state: int) -> Iterator[bytes]:
         yield from netlink.dump(diag.SOCK_DIAG_BY_FAMILY, body)
 
 
-def _wildcard(message: bytes) -> tuple[tuple[Family, int], ...]:
+def _wildcard_ports(message: bytes) -> tuple[tuple[Family, int], ...]:
     port = local_port(message)
     if any(message[_INTERFACE]) or any(message[_SOURCE]) or not port:
         return ()
     if message[0] == socket.AF_INET:
         return ((4, port),)
-    only = attributes(message, MESSAGE_BYTES).get(diag.INET_DIAG_SKV6ONLY, b"\0")[0]
-    return ((6, port),) if only else ((4, port), (6, port))
+    v6only = attributes(message, MESSAGE_BYTES).get(diag.INET_DIAG_SKV6ONLY, b"\0")[0]
+    return ((6, port),) if v6only else ((4, port), (6, port))
 
 
 # --- the filter ------------------------------------------------------------------------------
-# Each instruction says how far to go on if it holds (yes) and if not (no); who arrives exactly at
-# the end is in, who jumps four bytes beyond is out.
+# Each instruction has jump distances for true (yes) and false (no). Execution that reaches exactly
+# the end accepts the socket; a jump to four bytes after the end rejects it.
 
 _OPERATION = struct.Struct("=BBH")
 _HOST = struct.Struct("=BBxxi")  # struct inet_diag_hostcond
@@ -157,7 +158,7 @@ def is_marked(mark: int, mask: int) -> Condition:
 
 
 def _host(prefix: str) -> bytes:
-    """IPv4 conditions hold for IPv6 sockets with mapped addresses as well."""
+    """An IPv4 condition also matches IPv6 sockets with mapped addresses."""
     address, _, length = prefix.partition("/")
     raw = packed(address)
     af = socket.AF_INET if len(raw) == 4 else socket.AF_INET6
@@ -165,13 +166,14 @@ def _host(prefix: str) -> bytes:
 
 
 def program(any_of: Sequence[Condition], none_of: Sequence[Condition]) -> bytes:
-    """Takes what meets one of `any_of`, if there are any, and none of `none_of`."""
+    """A filter that accepts sockets matching one of `any_of` (or all, if it is empty) and none of
+    `none_of`."""
     tail = sum(8 + len(operand) for _, operand in none_of)
     return b"".join((*_one_of(any_of, tail), *_none_of(none_of, tail)))
 
 
 def _one_of(conditions: Sequence[Condition], tail: int) -> Iterator[bytes]:
-    """Go on to the tail as soon as one holds, else out."""
+    """Continue at the tail as soon as one matches, otherwise reject."""
     left = sum(8 + len(operand) for _, operand in conditions)
     for code, operand in conditions:
         size = 4 + len(operand)
@@ -182,7 +184,7 @@ def _one_of(conditions: Sequence[Condition], tail: int) -> Iterator[bytes]:
 
 
 def _none_of(conditions: Sequence[Condition], left: int) -> Iterator[bytes]:
-    """Out as soon as one holds."""
+    """Reject as soon as one matches."""
     for code, operand in conditions:
         size = 4 + len(operand)
         left -= size + 4

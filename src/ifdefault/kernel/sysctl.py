@@ -1,6 +1,6 @@
 """Sysctls of this network namespace, by their path below /proc/sys ("net/ipv4/ip_forward").
 
-Rules: the path form, since interface names may hold dots. A missing one reads as None.
+Rules: names are paths, since interface names may contain dots. A missing sysctl reads as None.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ def write(name: str, value: str) -> None:
 
 
 class Watched:
-    """Sysctls that should have certain values, kept open: looking at them costs next to nothing."""
+    """Sysctls and their expected values; the files are kept open, so that checks are cheap."""
 
     def __init__(self, wanted: Iterable[tuple[str, str]]) -> None:
         self.wanted = tuple(wanted)
         self._open: list[tuple[int, bytes]] = []
         for name, value in self.wanted:
-            with suppress(OSError):  # gone with its interface
+            with suppress(OSError):  # its interface was deleted
                 fd = os.open(_ROOT / name, os.O_RDONLY | os.O_CLOEXEC)
                 self._open.append((fd, b"\t".join(value.encode().split())))
 
     def differ(self) -> bool:
-        """Whether one has another value, or went away since."""
+        """Whether one has another value, or no longer exists."""
         try:
             return any(os.pread(fd, 128, 0).rstrip() != value for fd, value in self._open)
         except OSError:

@@ -1,8 +1,8 @@
-"""What the host's own TCP connections tell of its uplinks: they move on, hang, or never come about.
+"""Statistics of the host's own TCP connections by uplink address: progressing, stalled, half-open.
 
-Rules: reads, and decides nothing. Peers on the host's own links and on loopback are left out, in
-the kernel, as they tell nothing of what is beyond. Bounded: of very many sockets only some are
-read, the same ones each time as long as they live.
+Rules: reads only. Peers on the host's own links and on loopback are filtered out by the kernel, as
+they tell nothing about the path beyond. Of very many sockets only some are read, always the same
+ones as long as they exist.
 """
 
 from __future__ import annotations
@@ -19,34 +19,35 @@ from ifdefault.model.health import TcpStats
 
 SOCKETS_MAX = 2000
 WALK_S = 1.0
-_FEW = 100
+_FEW = 100  # up to so many known sockets are queried one by one
 STALLED_MS = 200
-MEMORY_S = 2.0  # progress since a look that is longer ago tells nothing of now
+MEMORY_S = 2.0  # progress since an older reading is ignored
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _STATES = (diag.TCP_ESTABLISHED, diag.TCP_SYN_RECV)
 _RETRANS = 3  # in struct inet_diag_msg
-# in struct tcp_info; the last: bytes acked and received
+# offsets in struct tcp_info; _BYTES: bytes acked and received
 _RETRANSMITS, _BACKOFF, _UNACKED, _LAST_ACK, _BYTES = 2, 4, 24, 56, slice(120, 136)
 _SOCKETS, _PROGRESSED, _STALLED, _HALF_OPEN, _UNANSWERED = range(5)
 
 
 class TcpMonitor:
-    """In the network namespace of the thread that makes it, which must be the one that looks.
+    """Reads the statistics in the network namespace of the thread that creates it; the same thread
+    must call `read`.
 
-    The kernel's table of sockets is walked about once a second, which costs most; while sockets
-    are few, looks in between ask for the known ones alone. After each look `cost_s` tells how long
-    it took, `whole` whether all sockets were read.
+    The kernel's socket table is walked about once a second, which is the main cost; in between,
+    while there are few sockets, only the known ones are queried. After each call `cost_s` is how
+    long it took, and `complete` whether all sockets were read.
     """
 
     def __init__(self, on_link: Sequence[str] = (), sockets_max: int = SOCKETS_MAX) -> None:
         self.cost_s = 0.0
-        self.whole = True
+        self.complete = True
         self._max = sockets_max
-        self._looked_s = self._walked_s = float("-inf")
-        self._moved: dict[bytes, bytes] = {}  # of each socket, by its cookie
-        self._known: list[bytes] = []  # requests for each of them
+        self._read_s = self._walked_s = float("-inf")
+        self._moved: dict[bytes, bytes] = {}  # byte counters of each socket, by its cookie
+        self._known: list[bytes] = []  # a request for each socket
         self._netlink = Netlink(NETLINK_SOCK_DIAG)
-        self.leave_out(on_link)
+        self.exclude(on_link)
 
     def __enter__(self) -> TcpMonitor:
         return self
@@ -57,37 +58,37 @@ class TcpMonitor:
     def close(self) -> None:
         self._netlink.close()
 
-    def leave_out(self, on_link: Sequence[str]) -> None:
-        """From now on leave out peers in these prefixes, and on loopback."""
+    def exclude(self, on_link: Sequence[str]) -> None:
+        """From now on exclude peers in these prefixes, and on loopback."""
         program = sockdiag.program((), [sockdiag.is_to(p) for p in (*_LOOPBACK, *on_link)])
         self._query = sockdiag.query_both(_STATES, program, diag.INET_DIAG_INFO)
         self._walked_s = float("-inf")
 
-    def look(self, now: float) -> dict[str, TcpStats]:
-        """What there is now, by local address."""
+    def read(self, now: float) -> dict[str, TcpStats]:
+        """Current statistics by local address."""
         start_s = time.perf_counter()
-        recent = now - self._looked_s <= MEMORY_S
+        recent = now - self._read_s <= MEMORY_S
         moved = self._moved if recent else {}
-        # a socket that we didn't know has come about lately: progress, too, if after the last look
-        since_ms = (now - self._looked_s) * 1000 if recent and self.whole else 0.0
-        self._looked_s, self._moved = now, {}
-        if self.whole and now - self._walked_s < WALK_S and len(self._known) <= _FEW:
+        # an unknown socket was opened lately; that is progress, too, if since the last reading
+        since_ms = (now - self._read_s) * 1000 if recent and self.complete else 0.0
+        self._read_s, self._moved = now, {}
+        if self.complete and now - self._walked_s < WALK_S and len(self._known) <= _FEW:
             messages = self._netlink.ask_many(diag.SOCK_DIAG_BY_FAMILY, self._known)
-            found = self._count(filter(None, messages), moved, since_ms)
+            stats = self._count(filter(None, messages), moved, since_ms)
         else:
-            self._walked_s, self._known, self.whole = now, [], True
-            found = self._count(self._walk(), moved, since_ms)
+            self._walked_s, self._known, self.complete = now, [], True
+            stats = self._count(self._walk(), moved, since_ms)
         self.cost_s = time.perf_counter() - start_s
-        return found
+        return stats
 
     def _walk(self) -> Iterator[bytes]:
         messages = self._netlink.stream(diag.TCPDIAG_GETSOCK, self._query)
         for message in islice(messages, self._max):
-            self._known.append(sockdiag.one(message, diag.INET_DIAG_INFO))
+            self._known.append(sockdiag.query_one(message, diag.INET_DIAG_INFO))
             yield message
         if next(messages, None):
-            self.whole = False
-            self._netlink.close()  # the rest isn't wanted
+            self.complete = False
+            self._netlink.close()  # discard the rest
             self._netlink = Netlink(NETLINK_SOCK_DIAG)
 
     def _count(

@@ -1,9 +1,9 @@
-"""What changes in this network namespace, as the kernel tells it (rtnetlink(7), nf_tables).
+"""Watch changes in this network namespace by netlink notifications (rtnetlink(7), nf_tables).
 
-Rules: never waits. What changes nothing that we use is passed over: statistics and wireless news
-of a link, a neighbour's way through its states, lifetimes, the local table. Equal events are told
-once a read, in the order of their last occurrence, so that the last word on a thing is the last.
-What the kernel couldn't deliver shows as Overrun: all must be read again.
+Rules: never blocks. Irrelevant changes are ignored: a link's statistics and wireless events, a
+neighbour's intermediate states, lifetimes, the local table. Equal events are reported once per
+read, in the order of their last occurrence, so that the last event about an object is the latest.
+Overrun means that the kernel dropped notifications: everything must be read again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ifdefault.kernel.uapi import netlink as nl
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.kernel.uapi.socket import SO_RCVBUFFORCE
 from ifdefault.model.kernel import OWN_TABLES, PROTOCOL, TABLE_LOCAL, Address, Link
-from ifdefault.model.kernel_news import (
+from ifdefault.model.kernel_events import (
     KernelChange,
     LinkChanged,
     NeighbourChanged,
@@ -28,8 +28,8 @@ from ifdefault.model.kernel_news import (
     Overrun,
 )
 
-_MESSAGES = 1024  # a read; the rest is there for the next
-_BUFFER_BYTES = 1 << 17  # a link with many virtual functions tells tens of KiB
+_MESSAGES = 1024  # per socket and read; the rest remains for the next read
+_BUFFER_BYTES = 1 << 17  # a link with many virtual functions has tens of KiB
 _QUEUE_BYTES = 8 << 20
 _ROUTE_GROUPS = (
     *(rt.RTNLGRP_LINK, rt.RTNLGRP_NEIGH, rt.RTNLGRP_NEXTHOP),
@@ -37,15 +37,15 @@ _ROUTE_GROUPS = (
     *(rt.RTNLGRP_IPV6_IFADDR, rt.RTNLGRP_IPV6_ROUTE, rt.RTNLGRP_IPV6_RULE),
 )
 _NFT_GROUPS = (nf.NFNLGRP_NFTABLES,)
-# tells that a transaction has ended, and nothing of what was in it
+# marks the end of a transaction, without its contents
 _NEWGEN = nf.NFNL_SUBSYS_NFTABLES << 8 | nf.NFT_MSG_NEWGEN
 _OWN_TABLES = tuple(attribute(nf.NFTA_TABLE_NAME, name.encode() + b"\0") for name in OWN_TABLES)
 
 
 class Watch:
-    """In the network namespace of the thread that makes it. Wait for either of `sockets` to be
-    readable, then `read`. `interfaces` limits whose neighbours are told; None: all. `own_ports` are
-    port ids (`Netlink.port`) of sockets whose changes are no news to us."""
+    """Watches the network namespace of the thread that creates it. Wait until one of `sockets` is
+    readable, then call `read`. Neighbours are reported for `interfaces`, or for all if it is None.
+    `own_ports` are port ids (`Netlink.port`) of sockets whose changes aren't reported."""
 
     def __init__(self, interfaces: frozenset[str] | None = None) -> None:
         self.interfaces = interfaces
@@ -55,7 +55,7 @@ class Watch:
         self._addresses: dict[tuple[str, str, int, str], Address] = {}
         self._links: dict[int, Link] = {}
         self._names: dict[int, str] = {}
-        self._asking = Netlink()
+        self._netlink = Netlink()
         self._route = _joined(nl.NETLINK_ROUTE, _ROUTE_GROUPS)
         self._nft = _joined(nl.NETLINK_NETFILTER, _NFT_GROUPS)
         self.sockets = (self._route, self._nft)
@@ -68,22 +68,21 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        for sock in (*self.sockets, self._asking):
+        for sock in (*self.sockets, self._netlink):
             sock.close()
 
     def read(self) -> list[KernelChange]:
-        """What has happened since the last read, or a part of it; then a socket is still
-        readable."""
-        found: dict[KernelChange, None] = {}
-        for sock, told in ((self._route, self._routing), (self._nft, _filtering)):
-            self._drain(sock, told, found)
-        return list(found)
+        """The changes since the last read. If some remain, a socket stays readable."""
+        events: dict[KernelChange, None] = {}
+        for sock, decode in ((self._route, self._decode_route), (self._nft, _decode_nft)):
+            self._drain(sock, decode, events)
+        return list(events)
 
     def _drain(
         self,
         sock: socket.socket,
-        told: Callable[[int, bytes], KernelChange | None],
-        found: dict[KernelChange, None],
+        decode: Callable[[int, bytes], KernelChange | None],
+        events: dict[KernelChange, None],
     ) -> None:
         view = memoryview(self._buffer)
         for _ in range(_MESSAGES):
@@ -94,24 +93,24 @@ class Watch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._lost(found)
+                self._overrun(events)
                 continue
             if size > len(view):
-                self._lost(found)
+                self._overrun(events)
                 continue
             offset = 0
             while offset < size:
                 length, kind, _, _, port = HEADER.unpack_from(view, offset)
-                event = told(kind, bytes(view[offset + HEADER.size : offset + length]))
+                event = decode(kind, bytes(view[offset + HEADER.size : offset + length]))
                 if event is not None and port not in self.own_ports:
-                    found.pop(event, None)
-                    found[event] = None
+                    events.pop(event, None)
+                    events[event] = None
                 offset += (length + 3) & ~3
 
-    def _lost(self, found: dict[KernelChange, None]) -> None:
-        """Forget what we knew, but tell which links have changed."""
-        if Overrun() not in found:
-            found[Overrun()] = None
+    def _overrun(self, events: dict[KernelChange, None]) -> None:
+        """Discard all state, but report the links that have changed."""
+        if Overrun() not in events:
+            events[Overrun()] = None
             self._neighbours.clear()
             self._addresses.clear()
             before = self._links
@@ -119,51 +118,50 @@ class Watch:
             for index in before.keys() | self._links.keys():
                 now = self._links.get(index)
                 if now != before.get(index):
-                    found[_link_event(now or before[index], gone=not now)] = None
+                    events[_link_event(now or before[index], deleted=not now)] = None
 
     def _read_links(self) -> None:
-        self._links = {link.index: link for link in read_links(self._asking)}
+        self._links = {link.index: link for link in read_links(self._netlink)}
         self._names = {link.index: link.name for link in self._links.values()}
 
-    def _routing(self, kind: int, message: bytes) -> KernelChange | None:
-        of = kind & ~3  # an object's NEW, DEL, GET and SET follow one another
-        if of == rt.RTM_NEWROUTE:
+    def _decode_route(self, kind: int, message: bytes) -> KernelChange | None:
+        base = kind & ~3  # NEW, DEL, GET and SET of a kind are consecutive
+        if base == rt.RTM_NEWROUTE:
             if rtnetlink.route_table(message) == TABLE_LOCAL:
                 return None
             return ObjectChanged("route", rtnetlink.route_protocol(message) == PROTOCOL)
-        if of == rt.RTM_NEWNEIGH:
+        if base == rt.RTM_NEWNEIGH:
             return self._neighbour(kind == rt.RTM_DELNEIGH, message)
-        if of == rt.RTM_NEWLINK:
+        if base == rt.RTM_NEWLINK:
             return self._link(kind == rt.RTM_DELLINK, message)
-        if of == rt.RTM_NEWRULE:
+        if base == rt.RTM_NEWRULE:
             return ObjectChanged("rule", rtnetlink.rule_protocol(message) == PROTOCOL)
-        if of == rt.RTM_NEWADDR:
+        if base == rt.RTM_NEWADDR:
             return self._address(kind == rt.RTM_DELADDR, message)
-        if of == rt.RTM_NEWNEXTHOP:
+        if base == rt.RTM_NEWNEXTHOP:
             return ObjectChanged("nexthop", rtnetlink.nexthop_protocol(message) == PROTOCOL)
         return None
 
-    def _link(self, gone: bool, message: bytes) -> KernelChange | None:
-        if rt.IFLA_GROUP not in attributes(
-            message, rtnetlink.LINK.size
-        ):  # a wireless event, or a bridge's on its port
+    def _link(self, deleted: bool, message: bytes) -> KernelChange | None:
+        # missing from wireless events, and from a bridge's events about its ports
+        if rt.IFLA_GROUP not in attributes(message, rtnetlink.LINK.size):
             return None
         link = rtnetlink.decode_link(message)
-        if gone:
+        if deleted:
             self._links.pop(link.index, None)
             self._names.pop(link.index, None)
         elif self._links.get(link.index) == link:
             return None
         else:
             self._links[link.index], self._names[link.index] = link, link.name
-        return _link_event(link, gone=gone)
+        return _link_event(link, deleted=deleted)
 
-    def _address(self, gone: bool, message: bytes) -> KernelChange | None:
-        """Router advertisements lengthen the same address's life again and again."""
+    def _address(self, deleted: bool, message: bytes) -> KernelChange | None:
+        """Changed lifetimes, as by every router advertisement, are ignored."""
         address = rtnetlink.decode_address(message, self._names)
         if address is not None:
             key = address.dev, address.address, address.prefixlen, address.peer
-            if gone:
+            if deleted:
                 self._addresses.pop(key, None)
             elif self._addresses.get(key) == address:
                 return None
@@ -171,19 +169,19 @@ class Watch:
                 self._addresses[key] = address
         return ObjectChanged("address")
 
-    def _neighbour(self, gone: bool, message: bytes) -> KernelChange | None:
+    def _neighbour(self, deleted: bool, message: bytes) -> KernelChange | None:
         neighbour = rtnetlink.decode_neighbour(message, self._names)
-        if neighbour is None:  # a bridge's, or a multipoint tunnel's
+        if neighbour is None:  # of a bridge or a multipoint tunnel
             return None
         dev, address = key = neighbour.dev, neighbour.address
         if self.interfaces is not None and dev not in self.interfaces:
             return None
-        if gone:
+        if deleted:
             known = self._neighbours.pop(key, None)
             return NeighbourChanged(dev, address, None) if known else None
         state = rtnetlink.neighbour_state(message)
         if not state & (rtnetlink.NUD_USABLE | rt.NUD_FAILED):
-            return None  # being asked for: what was known holds until answered
+            return None  # being resolved: the previous state applies meanwhile
         event = NeighbourChanged(dev, address, bool(state & rtnetlink.NUD_USABLE), neighbour.mac)
         known, self._neighbours[key] = self._neighbours.get(key), event
         return None if event == known else event
@@ -195,7 +193,7 @@ def _joined(protocol: int, groups: tuple[int, ...]) -> socket.socket:
     try:
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _QUEUE_BYTES)
-        except PermissionError:  # in a user namespace: as much as net.core.rmem_max grants
+        except PermissionError:  # in a user namespace: limited by net.core.rmem_max
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
         sock.bind((0, 0))
         for group in groups:
@@ -206,14 +204,14 @@ def _joined(protocol: int, groups: tuple[int, ...]) -> socket.socket:
     return sock
 
 
-def _link_event(link: Link, *, gone: bool = False) -> LinkChanged:
-    if gone:
+def _link_event(link: Link, *, deleted: bool = False) -> LinkChanged:
+    if deleted:
         return LinkChanged(link.name, link.index, gone=True)
     return LinkChanged(link.name, link.index, link.up, link.carrier)
 
 
-def _filtering(kind: int, message: bytes) -> KernelChange | None:
-    """Every object's first attribute is its table's name (linux/netfilter/nf_tables.h)."""
+def _decode_nft(kind: int, message: bytes) -> KernelChange | None:
+    """The first attribute of every object is its table's name (linux/netfilter/nf_tables.h)."""
     if kind == _NEWGEN:
         return None
     return ObjectChanged("nft", message.startswith(_OWN_TABLES, 4))

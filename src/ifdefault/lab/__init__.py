@@ -1,1 +1,1 @@
-"""The lab: the whole multihomed world in network namespaces, with faults on demand."""
+"""The lab: a multihomed host, its providers and the Internet in network namespaces, with faults."""

@@ -1,8 +1,8 @@
-"""One try of each kind of traffic: KINDS names them.
+"""One attempt of each kind of traffic: KINDS names them.
 
-Rules: an attempt returns when it was answered rightly, raises Wrong when the answer isn't right,
-OSError for an error; its time limit is the caller's. It opens a flow of its own and closes it. A
-refusal is the right answer of a closed port.
+Rules: an attempt returns after the correct answer, raises Wrong after another one, and OSError for
+an error; the caller sets the time limit. Each attempt is a new flow. A refusal is the correct
+answer of a closed port.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _LINGER_NONE = struct.pack("ii", 1, 0)
 
 
 class Wrong(Exception):
-    """There was an answer, and it isn't the one that we asked for."""
+    """The answer isn't the expected one."""
 
 
 async def try_tcp(target: str, source: str) -> None:
-    """Connect, and have a few bytes echoed."""
+    """Connect, and send a few bytes that are echoed."""
     sock = _socket(socket.SOCK_STREAM, target, source)
     with closing(sock):
         loop = asyncio.get_running_loop()
@@ -38,26 +38,26 @@ async def try_tcp(target: str, source: str) -> None:
         await loop.sock_sendall(sock, nonce)
         if await loop.sock_recv(sock, 64) != nonce:
             raise Wrong
-        # thousands of connections would leave as many ports in TIME_WAIT
+        # otherwise thousands of connections leave as many ports in TIME_WAIT
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
 
 
 async def try_http(target: str, source: str) -> None:
-    """One request; the lab's web servers answer with the address that was asked."""
+    """One request; the lab's web servers answer with their own address."""
     answer, _ = await _get("/", target, source)
     if target not in answer:
         raise Wrong
 
 
 async def try_you(target: str, source: str) -> None:
-    """One request; the lab's nginx answers with the client's address as it sees it."""
+    """One request; the lab's nginx answers with the client's address."""
     answer, own = await _get("/you", target, source)
     if own != answer.split()[-1]:
         raise Wrong
 
 
 async def _get(path: str, target: str, source: str) -> tuple[str, str]:
-    """The answer to a request, and our own address; Wrong if it isn't OK."""
+    """The answer to a request, and our own address; Wrong if the status isn't 200."""
     sock = _socket(socket.SOCK_STREAM, target, source)
     with closing(sock):
         loop = asyncio.get_running_loop()
@@ -73,7 +73,7 @@ async def _get(path: str, target: str, source: str) -> tuple[str, str]:
 
 
 async def try_rst(target: str, source: str) -> None:
-    """Connect to a closed port: a refusal is the answer."""
+    """Connect to a closed port: a reset is the answer."""
     sock = _socket(socket.SOCK_STREAM, target, source)
     with closing(sock):
         try:
@@ -84,7 +84,7 @@ async def try_rst(target: str, source: str) -> None:
 
 
 def try_udp(port: int) -> Attempt:
-    """A datagram that is echoed; the socket isn't connected, so that it hears a wrong source."""
+    """A datagram that is echoed; the socket isn't connected, so it also gets a wrong source."""
 
     async def attempt(target: str, source: str) -> None:
         sock = _socket(socket.SOCK_DGRAM, target, source)
@@ -114,7 +114,7 @@ async def try_unreachable(target: str, source: str) -> None:
 
 
 async def try_icmp(target: str, source: str) -> None:
-    """An echo request from a raw socket, which needs root (in the namespace)."""
+    """An echo request from a raw socket, which needs root in the namespace."""
     version = 6 if ":" in target else 4
     request, reply = _ECHO[version]
     protocol = socket.IPPROTO_ICMPV6 if version == 6 else socket.IPPROTO_ICMP
@@ -127,7 +127,7 @@ async def try_icmp(target: str, source: str) -> None:
         if version == 4:
             message = message[:2] + checksum(message).to_bytes(2) + message[4:]
         await loop.sock_sendto(sock, message, (target, 0))
-        while True:  # a raw socket hears everybody's
+        while True:  # a raw socket receives all replies
             data, peer = await loop.sock_recvfrom(sock, 2048)
             data = data[_HEADER_V4_BYTES:] if version == 4 else data
             if data[0] == reply and data.endswith(nonce):
@@ -151,7 +151,7 @@ KINDS: dict[str, Attempt] = {
     "quic": try_quic,
     "udp-bound": try_udp(ports.UDP_BOUND),
     "udp-pktinfo": try_udp(ports.UDP_PKTINFO),
-    "udp-naive": try_udp(ports.UDP_NAIVE),
+    "udp-wildcard": try_udp(ports.UDP_WILDCARD),
     "udp-dual": try_udp(ports.UDP_DUAL),
     "icmp": try_icmp,
     "rst": try_rst,
@@ -172,7 +172,7 @@ def _socket(kind: int, target: str, source: str, protocol: int = 0) -> socket.so
     try:
         if source:
             if kind == socket.SOCK_STREAM:
-                # a bound port is chosen at connect, when the other end is known: more flows fit
+                # the kernel picks the port at connect(), so that more flows fit
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
     except OSError:

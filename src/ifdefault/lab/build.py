@@ -1,7 +1,7 @@
-"""What lays a topology into namespaces: the lines for `ip -batch`. Pure.
+"""The lines for `ip -batch` that build a topology in namespaces. Pure.
 
-Rules: few processes, many lines. What describes a node can be laid again over itself (`replace`),
-so that a link which lost its routes gets them back the same way.
+Rules: few processes, many lines. Addresses and routes use `replace`, so that they can be installed
+again after a link lost them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ifdefault.lab.topology import NodeSpec, Topology
 
-# No DAD: a lab is there at once. No router advertisements but where a topology asks for them.
+# No DAD, so that addresses work at once. No router advertisements unless a topology has them.
 DEFAULT_SYSCTLS = {
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
@@ -21,8 +21,9 @@ _UNRESOLVED = "16384"
 
 
 def link_sysctls(topology: Topology, node: str) -> dict[str, str]:
-    """What waits for a MAC at another node still counts against the socket that sent it, as it
-    never would out there: the host's one for all echo replies would soon be full."""
+    """A short queue for unresolved neighbours on the other nodes. In namespaces of one kernel a
+    queued packet still counts against the sender's socket, and the host has one socket for all
+    echo replies."""
     ends = (end for pair in topology.links for end in pair if node == end.node != "host")
     return {
         f"net/ipv{family}/neigh/{end.dev}/unres_qlen_bytes": _UNRESOLVED
@@ -44,19 +45,19 @@ def link_lines(topology: Topology, netns: Callable[[str], str]) -> str:
 
 
 def interface_lines(topology: Topology, node: NodeSpec) -> str:
-    """Make what only this node knows of, and bring everything up."""
+    """Create the node's own interfaces, and set all links up."""
     ends = [end for pair in topology.links for end in pair if end.node == node.name]
     lines = []
     for bridge, ports in node.bridges:
-        # without snooping: neighbour discovery needs no querier to be heard at once
+        # without snooping neighbour discovery works at once, without a querier
         lines.append(f"link add {bridge} type bridge mcast_snooping 0")
         lines += [f"link set {port} master {bridge}" for port in ports]
     for name, parent_and_mac in node.macvlans:
         parent, mac = parent_and_mac.split()
         lines.append(f"link add link {parent} name {name} address {mac} type macvlan mode bridge")
     lines += [f"tuntap add dev {name} mode tun" for name in node.tuns]
-    made = (*(name for name, _ in node.bridges), *(name for name, _ in node.macvlans), *node.tuns)
-    lines += [f"link set {dev} up" for dev in ("lo", *(end.dev for end in ends), *made)]
+    own = (*(name for name, _ in node.bridges), *(name for name, _ in node.macvlans), *node.tuns)
+    lines += [f"link set {dev} up" for dev in ("lo", *(end.dev for end in ends), *own)]
     lines += [f"link {line}" for line in node.interfaces]
     return "\n".join(lines) + "\n"
 
@@ -70,7 +71,7 @@ def address_lines(node: NodeSpec) -> str:
 
 
 def route_lines(node: NodeSpec, option: str) -> str:
-    """The routes for one of the OPTIONS of `ip`; "" for those whose family it can tell."""
+    """The routes for one of `ip`'s OPTIONS; "" is for those whose family `ip` infers."""
     routes = (route for route in node.routes if _option(route) == option)
     return "".join(f"route replace {route.removeprefix(option).strip()}\n" for route in routes)
 

@@ -1,9 +1,9 @@
-"""Visitors by name: `python -m ifdefault.lab.clients_by_name RESOLVER NAME…`, at a steady pace.
+"""Clients by name, at a steady rate: `python -m ifdefault.lab.clients_by_name RESOLVER NAME…`.
 
-Rules: each asks the resolver anew, and takes the first address of the answer, as most programs do;
-every second one asks for IPv4, the others for IPv6. Prints "ready", goes on until its standard
-input ends, waits for what is under way, and prints what became of each as JSON. Times are of the
-monotonic clock. The standard library alone.
+Rules: each visit resolves the name and uses the first address of the answer, as most programs do;
+every second one asks for IPv4, the others for IPv6. Prints "ready", runs until its standard input
+ends, waits for outstanding visits, and prints all of them as JSON. Times are of the monotonic
+clock. Only the standard library.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 from ifdefault.lab import lookup
 from ifdefault.lab.attempts import KINDS
-from ifdefault.lab.traffic import judge
+from ifdefault.lab.traffic import try_once
 from ifdefault.model.errors import HostError
 
 if TYPE_CHECKING:
-    from ifdefault.lab.world import Node
+    from ifdefault.lab.node import Node
 
 LOOKUP_S = 5.0  # as most stub resolvers wait (resolv.conf(5))
 CONNECT_S = 2.0
@@ -36,10 +36,10 @@ _KIND = "tcp"
 class Visit:
     """One connection by name. `outcome` is as in `traffic`, or "unresolved"."""
 
-    at_s: float  # when it was begun
+    at_s: float  # when it began
     name: str
     family: int
-    address: str  # "" if the name led nowhere
+    address: str  # "" if unresolved
     outcome: str
     took_s: float
 
@@ -49,7 +49,7 @@ class Visit:
 
 
 class Visits:
-    """Visitors at work in a node; so many connections a second to each name."""
+    """Visits from a node; so many per second to each name."""
 
     def __init__(self, node: Node, server: str, names: Sequence[str], *, per_s: float) -> None:
         command = [sys.executable, "-m", "ifdefault.lab.clients_by_name", server, *names]
@@ -58,12 +58,12 @@ class Visits:
         )
         assert self._child.stdout is not None
         if self._child.stdout.readline() != "ready\n":
-            raise HostError(f"{node.name}: the visitors didn't start")
+            raise HostError(f"{node.name}: the clients didn't start; see what they printed above")
 
     def stop(self) -> list[Visit]:
-        """All of them, in the order in which they began."""
-        told, _ = self._child.communicate(timeout=60)
-        return sorted(Visit(*row) for row in json.loads(told))
+        """All visits, in the order in which they began."""
+        output, _ = self._child.communicate(timeout=60)
+        return sorted(Visit(*row) for row in json.loads(output))
 
 
 async def visit(server: str, name: str, family: int) -> Visit:
@@ -71,12 +71,12 @@ async def visit(server: str, name: str, family: int) -> Visit:
     address, outcome = "", "unresolved"
     try:
         async with asyncio.timeout(LOOKUP_S):
-            found = await lookup.resolve(server, name, lookup.TYPES[family])
-        address = found[0] if found else ""
-    except OSError:  # TimeoutError is one, too
+            addresses = await lookup.resolve(server, name, lookup.TYPES[family])
+        address = addresses[0] if addresses else ""
+    except OSError:  # includes TimeoutError
         pass
     if address:
-        outcome = await judge(KINDS[_KIND], address, "", CONNECT_S)
+        outcome = await try_once(KINDS[_KIND], address, "", CONNECT_S)
     return Visit(at_s, name, family, address, outcome, time.monotonic() - at_s)
 
 
@@ -92,7 +92,7 @@ async def visit_all(server: str, names: Sequence[str], per_s: float) -> list[Vis
         begun += [asyncio.create_task(visit(server, name, family)) for name in names]
         due_s += 1 / per_s
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-    return [await each for each in begun]
+    return [await task for task in begun]
 
 
 def main() -> None:
@@ -100,9 +100,9 @@ def main() -> None:
     parser.add_argument("server", metavar="RESOLVER")
     parser.add_argument("names", nargs="+", metavar="NAME")
     parser.add_argument("--per-second", type=float, default=50.0, metavar="N")
-    chosen = parser.parse_args()
-    visits = asyncio.run(visit_all(chosen.server, chosen.names, chosen.per_second))
-    print(json.dumps([astuple(each) for each in visits]))
+    options = parser.parse_args()
+    visits = asyncio.run(visit_all(options.server, options.names, options.per_second))
+    print(json.dumps([astuple(row) for row in visits]))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The story's second half: a provider dies, and visitors come by name.
+"""The demo's second half: a provider fails while clients connect by name.
 
-    client ── unbound ─┬─ static.example   all addresses, as the parent zone has them
+    client ── unbound ─┬─ static.example   all addresses, static records in the parent zone
                        └─ www.example      delegated to the host: those of uplinks that work
 
-Rules: both names are visited at the same time, through the same resolver, in the same outage. The
-daemon's own word is shown beside what became of the visitors, and never counted.
+Rules: clients use both names at the same time, through the same resolver, in the same outage. The
+daemon's events are shown next to the clients' results, but not counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ifdefault.lab import dns, lookup
 from ifdefault.lab.clients_by_name import Visit, Visits
-from ifdefault.lab.faults import suffering
+from ifdefault.lab.faults import injected
 from ifdefault.lab.topology import ZONE
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -29,8 +29,8 @@ PER_S = 40.0  # new connections to each name
 SPAN_S = 0.25  # of a strip
 _CALM_S = 1.5
 _DEAD_S = 6.0
-_HEALED_S = 7.5  # until the uplink has proved itself, and the resolver's cache has run out
-_FOUND_S = 1.5  # an outage is found within this; the resolver counts whole seconds, up to one more
+_RESTORED_S = 7.5  # until the uplink has recovered and the resolver's cache has expired
+_DETECTED_S = 1.5  # limit for detection; the resolver counts whole seconds, up to one more
 
 CONFIG = f"""
 [[dns.name]]
@@ -45,7 +45,7 @@ zones = ["{ZONE}"]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The visits that were begun within a while; times are seconds after the cut."""
+    """The visits that began within SPAN_S; times are seconds after the cut."""
 
     at_s: float
     tried: int
@@ -54,8 +54,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class VisitSummary:
-    """What became of all visits to one name. `last_failed_s`: when the last that failed was begun;
-    `return_s`: after the provider's return, when it was first visited through it again."""
+    """All visits to one name. `last_failed_s`: the begin of the last failed one; `return_s`: the
+    first visit over the provider after its return, in seconds after that."""
 
     name: str
     tried: int
@@ -78,10 +78,10 @@ class Outage:
 
     @property
     def ok(self) -> bool:
-        """Whether visitors went on, by our name, as soon as caches could know, and both uplinks
-        were in use again in the end."""
+        """Whether visits to our name succeeded as soon as caches had expired, and both uplinks were
+        in use again in the end."""
         last_s = self.ours.last_failed_s or 0.0
-        return last_s < _FOUND_S + self.ttl_s + 1.0 and self.ours.return_s is not None
+        return last_s < _DETECTED_S + self.ttl_s + 1.0 and self.ours.return_s is not None
 
 
 def configure(world: World) -> None:
@@ -90,49 +90,51 @@ def configure(world: World) -> None:
 
 
 def await_well(world: World) -> None:
-    """Until the daemon calls all paths up and the resolver has all addresses by our name."""
+    """Wait until all paths are up and the resolver has all addresses of our name."""
 
-    def well() -> bool:
-        told = json.loads(world.ifdefault("status", "--json").stdout or "{}")
-        health = (told.get("daemon") or {}).get("health") or ()
+    def all_up() -> bool:
+        status = json.loads(world.ifdefault("status", "--json").stdout or "{}")
+        health = (status.get("daemon") or {}).get("health") or ()
         return bool(health) and all(path["state"] == "up" for path in health)
 
     addresses = sorted({target.address for target in world.topology.targets()})
 
     def resolves() -> bool:
-        found = world["core"].python(lambda: lookup.resolve_both(dns.RESOLVER[0], ZONE))
-        return sorted(found) == addresses
+        answer = world["core"].python(lambda: lookup.resolve_both(dns.RESOLVER[0], ZONE))
+        return sorted(answer) == addresses
 
-    eventually(well, what="all paths are up", poll_s=0.1)
+    eventually(all_up, what="all paths are up", poll_s=0.1)
     eventually(resolves, what=f"{ZONE} resolves", poll_s=0.1)
 
 
-def suffer(world: World, progress: Callable[[str], None]) -> Outage:
-    """Let the provider die and return under the eyes of visitors."""
-    progress(f"{PER_S:g} visitors a second by each of two names")
+def run_outage(world: World, progress: Callable[[str], None]) -> Outage:
+    """Let the provider fail and return while clients connect by name."""
+    progress(f"{PER_S:g} connections a second to each of two names")
     visits = Visits(world["client"], dns.RESOLVER[0], [STATIC, ZONE], per_s=PER_S)
     time.sleep(_CALM_S)
-    progress(f"{PROVIDER} forwards nothing any more, and says nothing")
+    progress(f"{PROVIDER} silently stops forwarding")
     cut_s, wall_s = time.monotonic(), time.time()
-    with suffering(world, FAULT, PROVIDER):
+    with injected(world, FAULT, PROVIDER):
         time.sleep(max(0.0, cut_s + _DEAD_S - time.monotonic()))
-        mend_s = time.monotonic()
+        restored_s = time.monotonic()
     progress(f"{PROVIDER} forwards again")
-    time.sleep(_HEALED_S)
+    time.sleep(_RESTORED_S)
     begun = visits.stop()
     addresses = {t.address for t in world.topology.targets() if t.provider == PROVIDER}
     static, ours = (
-        tell([v for v in begun if v.name == name], addresses, cut_s, mend_s)
+        summarize([v for v in begun if v.name == name], addresses, cut_s, restored_s)
         for name in (STATIC, ZONE)
     )
     events = _events(world, wall_s)
-    return Outage(PROVIDER, TTL_S, mend_s - cut_s, static, ours, events)
+    return Outage(PROVIDER, TTL_S, restored_s - cut_s, static, ours, events)
 
 
-def tell(visits: Sequence[Visit], addresses: set[str], cut_s: float, mend_s: float) -> VisitSummary:
-    """What became of the visits to one name; `addresses` are the dead provider's."""
+def summarize(
+    visits: Sequence[Visit], addresses: set[str], cut_s: float, restored_s: float
+) -> VisitSummary:
+    """Summarize the visits to one name; `addresses` are the failed provider's."""
     failed = [visit for visit in visits if not visit.ok]
-    again = [v.at_s for v in visits if v.ok and v.at_s > mend_s and v.address in addresses]
+    again = [v.at_s for v in visits if v.ok and v.at_s > restored_s and v.address in addresses]
     spans: dict[int, list[Visit]] = {}
     for visit in visits:
         spans.setdefault(int((visit.at_s - cut_s) // SPAN_S), []).append(visit)
@@ -141,10 +143,10 @@ def tell(visits: Sequence[Visit], addresses: set[str], cut_s: float, mend_s: flo
         tried=len(visits),
         failed=len(failed),
         last_failed_s=max(visit.at_s for visit in failed) - cut_s if failed else None,
-        return_s=min(again) - mend_s if again else None,
+        return_s=min(again) - restored_s if again else None,
         spans=tuple(
-            Span(place * SPAN_S, len(some), sum(visit.ok for visit in some))
-            for place, some in sorted(spans.items())
+            Span(number * SPAN_S, len(some), sum(visit.ok for visit in some))
+            for number, some in sorted(spans.items())
         ),
     )
 

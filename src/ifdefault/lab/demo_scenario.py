@@ -1,8 +1,8 @@
-"""The demo's story: the same clients before and after `ifdefault apply`; then a provider dies.
+"""The demo's scenario: the same clients before and after `ifdefault apply`; then a provider fails.
 
-Rules: what it tells was measured in this run: answers by the clients, misrouted packets by the
-providers' own filters. Where a real server isn't installed the lab's own stands in, and the
-story says so.
+Rules: all results are measured in this run: answers by the clients, misrouted packets by the
+providers' source filters. Where a real server isn't installed the lab's own is used, and a note
+says so.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ifdefault.model.errors import HostError
 COUNT = 20  # tries of each kind to each address
 VISITS = 1000  # connections by name
 
-# How a provider sees the answers of each kind: (protocol, port), ICMP by type * 256 + code.
+# The answers of each kind in the providers' filters: (protocol, port), ICMP by type * 256 + code.
 _ANSWERS = {
     "tcp": {("tcp", ports.TCP_ECHO)},
     "http": {("tcp", ports.HTTP)},
     "quic": {("udp", ports.QUIC)},
     "udp-bound": {("udp", ports.UDP_BOUND)},
     "udp-pktinfo": {("udp", ports.UDP_PKTINFO)},
-    "udp-naive": {("udp", ports.UDP_NAIVE)},
+    "udp-wildcard": {("udp", ports.UDP_WILDCARD)},
     "icmp": {("icmp", 0), ("ipv6-icmp", 129 << 8)},
     "rst": {("tcp", ports.CLOSED)},
     "unreachable": {("icmp", 3 << 8 | 3), ("ipv6-icmp", 1 << 8 | 4)},
@@ -38,7 +38,7 @@ _ANSWERS = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one kind of traffic to one address. `misrouted` is in packets."""
+    """The results of one kind of traffic to one address. `misrouted` is in packets."""
 
     kind: str
     uplink: str
@@ -46,7 +46,7 @@ class Row:
     tried: int
     answered: int
     hung: int
-    wrong: int  # answered from another address: no answer to a client
+    wrong: int  # answered from another address, which a client ignores
     failed: int
     misrouted: int
 
@@ -61,7 +61,7 @@ class UplinkShare:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class DemoResult:
     topology: str
     drawing: str
     notes: tuple[str, ...]
@@ -75,8 +75,8 @@ class Story:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was answered once `apply` had run, nothing misrouted, and visitors
-        went on when a provider had died."""
+        """Whether after `apply` everything was answered, nothing misrouted, and clients by name
+        reached the host when a provider had failed."""
         rows: tuple[Row | UplinkShare, ...] = (*self.after, *self.rotation)
         answered = all(row.answered == row.tried for row in rows)
         return answered and self.misrouted_after == 0 and (self.outage is None or self.outage.ok)
@@ -85,30 +85,30 @@ class Story:
 Progress = Callable[[str], None]
 
 
-def tell(topology: Topology, progress: Progress) -> Story:
-    """Live through the story, and return what was measured."""
+def run_demo(topology: Topology, progress: Progress) -> DemoResult:
+    """Run the scenario, and return the measurements."""
     progress("building the world")
     with World.up(topology) as world:
         progress("starting the servers")
         kinds, notes = _start_servers(world)
-        progress("clients, before: all that isp-a would drop hangs")
-        before = _act(world, kinds)
+        progress("clients, before: what isp-a drops hangs")
+        before = _measure(world, kinds)
         progress("ifdefault plan, ifdefault apply")
         plan = _ifdefault(world, "plan")
         _ifdefault(world, "apply")
         status = _ifdefault(world, "status")
         progress("the same clients, after")
         baseline = sum(world.misrouted().values())
-        after = _act(world, kinds)
+        after = _measure(world, kinds)
         rotation: tuple[UplinkShare, ...] = ()
-        suffered = None
+        outage = None
         if dns.installed():
             progress(f"{VISITS:,} connections by name")
             rotation = _rotate(world)
-            suffered = _suffer(world, progress)
+            outage = _run_outage(world, progress)
         else:
-            notes.append("no connections by name: they take BIND (named) and unbound")
-        return Story(
+            notes.append("no connections by name: install BIND (named) and unbound")
+        return DemoResult(
             topology=topology.name,
             drawing=topology.drawing,
             notes=tuple(notes),
@@ -117,13 +117,13 @@ def tell(topology: Topology, progress: Progress) -> Story:
             status=status,
             after=after,
             rotation=rotation,
-            outage=suffered,
+            outage=outage,
             misrouted_after=sum(world.misrouted().values()) - baseline,
         )
 
 
 def _start_servers(world: World) -> tuple[list[str], list[str]]:
-    """Return the kinds of traffic that there are servers for, and what is missing."""
+    """Return the kinds of traffic that have servers, and notes about missing ones."""
     host = world["host"]
     kinds, notes = list(_ANSWERS), []
     nginx = services.installed("nginx")
@@ -131,16 +131,16 @@ def _start_servers(world: World) -> tuple[list[str], list[str]]:
     if nginx:
         services.nginx(host)
     else:
-        notes.append("nginx isn't installed: HTTP is answered by the lab's own server")
+        notes.append("nginx isn't installed: using the lab's own HTTP server")
     if services.installed("caddy") and find_spec("aioquic"):
         services.caddy(host)
     else:
         kinds.remove("quic")
-        notes.append("no QUIC: it takes caddy and the Python package aioquic")
+        notes.append("no QUIC: install caddy and the Python package aioquic")
     return kinds, notes
 
 
-def _act(world: World, kinds: list[str]) -> tuple[Row, ...]:
+def _measure(world: World, kinds: list[str]) -> tuple[Row, ...]:
     targets = world.topology.targets()
     refused = _refused(world)
     tallies = measure(world["client"], kinds, [t.address for t in targets], count=COUNT)
@@ -189,9 +189,9 @@ def _rotate(world: World) -> tuple[UplinkShare, ...]:
     return tuple(UplinkShare(name, tried[name], answered[name]) for name in sorted(tried))
 
 
-def _suffer(world: World, progress: Progress) -> demo_outage.Outage:
+def _run_outage(world: World, progress: Progress) -> demo_outage.Outage:
     progress("ifdefault run, with a name in the DNS")
     demo_outage.configure(world)
     world.daemon()
     demo_outage.await_well(world)
-    return demo_outage.suffer(world, progress)
+    return demo_outage.run_outage(world, progress)

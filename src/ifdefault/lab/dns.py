@@ -4,8 +4,8 @@
                          ├─> "example"      parent.lab   BIND: delegates www.example to
                          └─> "www.example"  ns-isp-a.www.example, ns-isp-b.www.example: the host
 
-Rules: the resolver starts at that root and knows nothing else. Each parent has a name `static` as
-well: all of the host's addresses, whatever becomes of them. Nothing is signed.
+Rules: the resolver starts at that root and knows nothing else. Each parent also has a name `static`
+with all of the host's addresses, as static records. Nothing is signed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from ifdefault.lab import lookup, services
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import DelegatedZone
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 
 ROOT = ("198.18.0.53", "2001:db8:f::53")
 PARENT = ("198.18.0.54", "2001:db8:f::54")
 RESOLVER = ("198.18.0.1", "2001:db8:f::1")  # where a client's provider has it
 STATIC = "static"
 
-# a name that isn't there yet is asked for again after 1 s
+# negative answers are cached for 1 s
 _SOA = "SOA root.lab. hostmaster.lab. 1 7200 1800 259200 1"
 _NAMED = """\
 options {{
@@ -66,7 +67,7 @@ def start(
     static_ttl_s: int = 5,
     options: Mapping[str, str] | None = None,
 ) -> None:
-    """Start all of it; `options` are of unbound's `server:` clause. Returns when the names
+    """Start all servers; `options` are of unbound's `server:` clause. Returns when the names
     `static` resolve."""
     delegations = tuple(delegations) or world.topology.delegations()
     addresses = sorted({target.address for target in world.topology.targets()})
@@ -75,14 +76,14 @@ def start(
     named(core, zones)
     unbound(core, options or {})
     for name in (f"{STATIC}.{parent}" for parent in zones if parent):
-        if any(name == each.zone for each in delegations):
-            continue  # the host's own, and to be served yet
+        if any(name == delegation.zone for delegation in delegations):
+            continue  # the host's own, not served yet
         ask = partial(lookup.resolve_both, RESOLVER[0], name)
         eventually(partial(core.python, ask), what=f"{name} resolves")
 
 
 def named(node: Node, zones: Mapping[str, str]) -> subprocess.Popen[str]:
-    """BIND, with a root and the zones below it, each on addresses of its own."""
+    """BIND, with a root and the zones below it, on separate addresses."""
     home = services.home_of(node, "named")
     clauses = []
     for number, (zone, text) in enumerate(zones.items()):
@@ -90,24 +91,24 @@ def named(node: Node, zones: Mapping[str, str]) -> subprocess.Popen[str]:
         (home / file).write_text(text, encoding="utf-8")
         if zone:
             clauses.append(f'  zone "{zone}" {{ type primary; file "{file}"; }};\n')
-    places = dict(zip(("root4", "root6", "parent4", "parent6"), ROOT + PARENT, strict=True))
+    listen = dict(zip(("root4", "root6", "parent4", "parent6"), ROOT + PARENT, strict=True))
     config = home / "named.conf"
-    config.write_text(_NAMED.format(home=home, zones="".join(clauses), **places), encoding="utf-8")
+    config.write_text(_NAMED.format(home=home, zones="".join(clauses), **listen), encoding="utf-8")
     child = services.start(node, "named", ["named", "-g", "-n", "1", "-c", str(config)])
     return services.answering(node, "named", child, socket.SOCK_DGRAM, 53, PARENT[1])
 
 
 def unbound(node: Node, options: Mapping[str, str]) -> subprocess.Popen[str]:
-    """A resolver that starts at our root, and keeps an answer for as long as it may."""
+    """A resolver that starts at our root, and caches answers for their TTL."""
     hints = node.world.dir / "root.hints"
     hints.write_text(_HINTS.format(*ROOT), encoding="utf-8")
-    known = {
+    defaults = {
         "root-hints": f'"{hints}"',
         "rrset-roundrobin": "yes",
         "cache-min-ttl": "0",
         "prefetch": "no",
     }
-    lines = "".join(f"  {key}: {value}\n" for key, value in {**known, **options}.items())
+    lines = "".join(f"  {key}: {value}\n" for key, value in {**defaults, **options}.items())
     return services.resolver(node, RESOLVER, lines)
 
 
@@ -115,12 +116,12 @@ def render_zones(
     delegations: Sequence[DelegatedZone], addresses: Iterable[str], ttl_s: int
 ) -> dict[str, str]:
     """The root, called "", and every parent, as zone files."""
-    delegated = {each.zone for each in delegations}
-    # a zone below another one of the host's is that one's own to delegate
-    outer = [each for each in delegations if not _above(each.zone) & delegated]
+    delegated = {delegation.zone for delegation in delegations}
+    # a zone below another zone of the host is delegated by that one
+    outer = [d for d in delegations if not _above(d.zone) & delegated]
     parents: dict[str, list[str]] = {}
-    for each in outer:
-        parents.setdefault(each.zone.partition(".")[2], []).extend(_delegate(each))
+    for delegation in outer:
+        parents.setdefault(delegation.zone.partition(".")[2], []).extend(_delegate(delegation))
     root = _records("root.lab.", ROOT, 3600) + _records("parent.lab.", PARENT, 3600)
     root += parents.pop("", [])
     root += [f"{parent}. 3600 NS parent.lab." for parent in parents]
@@ -145,7 +146,7 @@ def _delegate(delegation: DelegatedZone) -> list[str]:
 
 
 def _records(name: str, addresses: Iterable[str], ttl_s: int) -> list[str]:
-    return [f"{name} {ttl_s} {'AAAA' if ':' in it else 'A'} {it}" for it in addresses]
+    return [f"{name} {ttl_s} {'AAAA' if ':' in a else 'A'} {a}" for a in addresses]
 
 
 def _zone(name: str, server: str, lines: Sequence[str]) -> str:

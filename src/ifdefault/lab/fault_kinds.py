@@ -1,7 +1,7 @@
-"""How faults are laid and taken away: a kind for each means.
+"""How faults are injected and removed: one kind for each mechanism.
 
-Rules: a kind has `start` and `end`, which take a Case; `end` does no harm where nothing is laid.
-What a fault puts into a router bears the fault's name, so that several can stand together.
+Rules: a kind has `start` and `end`, which take a Case; `end` is safe where the fault isn't active.
+Tables and processes have the fault's name, so that several faults can be active together.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ifdefault.lab import build, registry, renumber
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import LinkEnd, NodeSpec, Topology
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 
 FAULTS = "faults"  # the kind of the registry's entries "PROVIDER FAULT"
@@ -30,7 +31,7 @@ _DELAY_MARK = 0xDE1A
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A fault of a provider. `every_s` is of those that come and go."""
+    """A fault of a provider. `every_s` is for intermittent faults."""
 
     world: World
     provider: str
@@ -58,7 +59,7 @@ class FaultKind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """nft tables of the fault's own, by family; AMOUNT stands for the amount."""
+    """The fault's nft tables, by family; AMOUNT is replaced by the amount."""
 
     tables: tuple[tuple[str, str], ...]
 
@@ -73,7 +74,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class LinkFault:
-    """What is done to the link to the customers, by shell; {mac} and {other_mac} are known."""
+    """Shell commands for the link to the customers; {mac} and {other_mac} are replaced."""
 
     do: str
     undo: str
@@ -83,29 +84,29 @@ class LinkFault:
 
     def end(self, case: Case) -> None:
         _shell(case, self.undo)
-        lay(case.node)  # a link that went down took its routes along
+        configure(case.node)  # a link that goes down loses its routes
 
 
 @dataclass(frozen=True, slots=True)
 class Flaps:
-    """The carrier goes and comes; the amount is the seconds from one loss to the next."""
+    """The carrier is lost and returns; the amount is the seconds from one loss to the next."""
 
     def start(self, case: Case) -> None:
         spec = present_spec(case.node)
-        up = f"ip link set cust0 up\n{_laying(spec)}"
+        up = f"ip link set cust0 up\n{_configuration(spec)}"
         _repeat(case, "ip link set cust0 down", up, case.amount / 2, case.amount / 2)
 
     def end(self, case: Case) -> None:
         case.world.end(_process(case))
         case.node.run(["ip", "link", "set", "cust0", "up"])
-        lay(case.node)
+        configure(case.node)
 
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """Forwarding goes and comes, for $MS each time: the kernel ends every gap by itself."""
+    """Forwarding stops for $MS each time; the kernel ends every gap, by a set timeout."""
 
-    times_s: Callable[[Case], tuple[float, float]]  # how long a gap lasts, and the rest after it
+    times_s: Callable[[Case], tuple[float, float]]  # the length of a gap, and of the time after it
     at_random: bool = False
 
     def start(self, case: Case) -> None:
@@ -120,7 +121,7 @@ class Gaps:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """What is forwarded goes through a relay first, which keeps it for a while."""
+    """Forwarded packets go through a relay, which delays them."""
 
     def start(self, case: Case) -> None:
         _run(case, ["ifdefault.lab.relay", _DELAY_DEV, str(case.amount)])
@@ -140,7 +141,7 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Renumbering:
-    """Other addresses, on every node that has them, by what RENEWED says of the fault."""
+    """Other addresses, on every node that has the old ones, by the fault's entry in RENEWED."""
 
     def start(self, case: Case) -> None:
         renewed = RENEWED[case.fault](case.world.topology, case.provider)
@@ -151,7 +152,7 @@ class Renumbering:
 
 
 def present_spec(node: Node) -> NodeSpec:
-    """What a node has now: its spec, and what renumberings made of it."""
+    """A node's spec after all active renumberings."""
     spec = node.spec
     for entry in registry.entries(node.world.name, FAULTS):
         provider, fault = entry.split()
@@ -160,30 +161,30 @@ def present_spec(node: Node) -> NodeSpec:
     return spec
 
 
-def lay(node: Node) -> None:
-    """Lay a node's addresses and routes again, as they are now."""
-    node.lay(present_spec(node), routes=not _is_down(node))
+def configure(node: Node) -> None:
+    """Install a node's present addresses and routes again."""
+    node.configure(present_spec(node), routes=not _is_down(node))
 
 
 def _is_down(node: Node) -> bool:
-    """Whether a fault holds the node's link down: no route through it can be laid then."""
-    suffered = registry.entries(node.world.name, FAULTS)
-    return any(f"{node.name} {fault}" in suffered for fault in _LINK_FAULTS)
+    """Whether a fault keeps the node's link down: then no route through it can be added."""
+    active = registry.entries(node.world.name, FAULTS)
+    return any(f"{node.name} {fault}" in active for fault in _LINK_FAULTS)
 
 
 def _move(world: World, before: Mapping[str, str]) -> None:
-    """Lay other addresses on whatever node has them; `before`: what they were till now."""
+    """Change addresses on every node that has them; `before`: from new to old ones."""
     for node in world:
         spec = present_spec(node)
         old = renumber.respell(spec, before)
         if old != spec:
-            # as a DHCP client does: IPv4's secondary addresses would go with the old one
+            # new before old would make the new one secondary, deleted with the old one
             addresses = set(_flat(old)).difference(_flat(spec))
             _force(node, [f"address del {text} dev {dev}" for dev, text in addresses])
-            lay(node)
-            gone = set(old.routes).difference(spec.routes)
+            configure(node)
+            obsolete = set(old.routes).difference(spec.routes)
             for option in build.OPTIONS:
-                routes = build.route_lines(replace(old, routes=tuple(gone)), option)
+                routes = build.route_lines(replace(old, routes=tuple(obsolete)), option)
                 _force(node, routes.replace("route replace ", "route del ").splitlines(), option)
 
 
@@ -192,14 +193,14 @@ def _flat(spec: NodeSpec) -> list[tuple[str, str]]:
 
 
 def _force(node: Node, lines: Sequence[str], option: str = "") -> None:
-    """Give lines to `ip -batch`, though some of what they name may be gone already."""
+    """Pass lines to `ip -batch`, where some of what they delete may not exist."""
     if lines:
         argv = ["ip", *option.split(), "-force", "-batch", "-"]
         node.run(argv, stdin="".join(f"{line}\n" for line in lines), check=False)
 
 
 def _run(case: Case, module: Sequence[str]) -> subprocess.Popen[str]:
-    """Run one of our modules at the router, until the fault or the world ends."""
+    """Run one of our modules on the router, until the fault or the world ends."""
     path = case.world.dir / f"{_process(case).replace(' ', '-')}.log"
     with path.open("w") as log:
         child = case.node.popen(
@@ -211,8 +212,8 @@ def _run(case: Case, module: Sequence[str]) -> subprocess.Popen[str]:
     assert child.stdout is not None
     with child.stdout as stdout:
         if stdout.readline() != "ready\n":
-            said = path.read_text().strip().rpartition("\n")[2]
-            raise HostError(f"{case.provider}: {case.fault} can't be laid: {said}")
+            reason = path.read_text().strip().rpartition("\n")[2]
+            raise HostError(f"{case.provider}: can't inject {case.fault}: {reason}")
     return child
 
 
@@ -235,8 +236,8 @@ def _shell(case: Case, script: str) -> None:
     case.node.run(["sh", "-e", "-c", script.format(mac=mac, other_mac=other_mac)])
 
 
-def _laying(spec: NodeSpec) -> str:
-    """A shell script that lays a node's addresses and routes."""
+def _configuration(spec: NodeSpec) -> str:
+    """A shell script that installs a node's addresses and routes."""
     batches = [("", build.address_lines(spec))]
     batches += [(option, build.route_lines(spec, option)) for option in build.OPTIONS]
     return "".join(f"ip {option} -batch - <<E\n{lines}E\n" for option, lines in batches if lines)
@@ -264,7 +265,7 @@ _GAPS = Filter(
         ),
     )
 )
-# Marks lead packets round, not `iif`: with proxy ARP the router would answer for the whole world.
+# By marks and not by `iif`: with proxy ARP the router would answer ARP for every address.
 _DETOUR = Filter(
     (("inet", chain("prerouting", f'iifname != "{_DELAY_DEV}" meta mark set {_DELAY_MARK}')),)
 )

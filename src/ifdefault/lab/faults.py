@@ -1,8 +1,8 @@
-"""Faults on demand, laid at a provider's router: FAULTS names them.
+"""Fault injection at a provider's router: FAULTS names the faults.
 
-Rules: the host sees what it would see in life: it isn't told. A provider may suffer several faults
-at once, but not two that would take the same thing from each other. The world knows what is
-suffered, so that any process can end it; ending what isn't there does no harm.
+Rules: the host sees what it would see in reality. A provider can have several faults at once, but
+not two that change the same thing. Active faults are in the world's registry, so that any process
+can remove them; removing a fault that isn't active is safe.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from ifdefault.model.errors import HostError, Problem
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`amount` and `every_s` are those of a fault that isn't told; 0 where nothing is to tell."""
+    """`amount` and `every_s` are defaults, 0 where the fault has none."""
 
     what: str
     kind: FaultKind
     amount: int = 0
     unit: str = ""
-    most: int = 0  # the greatest amount
+    most: int = 0  # the largest amount
     every_s: float = 0.0
-    takes: tuple[str, ...] = ()  # what no other fault of the provider may take meanwhile
+    takes: tuple[str, ...] = ()  # resources that only one fault of the provider may change
 
 
 def _drop(hook: str, *rules: str) -> Filter:
@@ -61,7 +61,7 @@ FAULTS = {
         takes=("carrier",),
     ),
     "flapping": Fault(
-        "the link loses its carrier and gets it back, every 4 seconds or --amount",
+        "the link loses its carrier and regains it, every 4 seconds or --amount",
         Flaps(),
         amount=4,
         unit="s",
@@ -69,30 +69,30 @@ FAULTS = {
         takes=("carrier", "addresses", "gateways"),
     ),
     "flapping-beyond": Fault(
-        "forwarding ends and returns, every 4 seconds or --amount; the carrier stays",
+        "forwarding stops and resumes, every 4 seconds or --amount; the carrier stays",
         Gaps(lambda case: (case.amount / 2, case.amount / 2)),
         amount=4,
         unit="s",
         most=3600,
     ),
     "blackhole": Fault(
-        "nothing is forwarded any more; the gateway itself still answers", _drop("forward", "drop")
+        "nothing is forwarded; the gateway itself still answers", _drop("forward", "drop")
     ),
     "gateway": Fault(
         "the router is dead: it neither forwards nor answers, not even ARP; the carrier stays",
         Filter((("inet", _SILENT + chain("forward", policy="drop")), ("arp", _SILENT))),
     ),
     "loss": Fault(
-        "packets are lost, both ways: one in ten, or --amount percent",
-        # those that take the way through a relay come by twice
+        "packets are lost in both directions: one in ten, or --amount percent",
+        # packets through the relay pass twice
         _drop("forward", 'oifname != "delay0" numgen random mod 100 < AMOUNT drop'),
         amount=10,
         unit="percent",
-        most=99,  # all is "blackhole"
+        most=99,  # 100 % is "blackhole"
     ),
     "bursts": Fault(
-        "everything is lost, both ways, in bursts of 200 or --amount ms on average, one in 10"
-        " or --every seconds",
+        "everything is lost in both directions, in bursts of 200 or --amount ms on average, one"
+        " in 10 or --every seconds",
         Gaps(lambda case: (case.amount / 1000, case.every_s), at_random=True),
         amount=200,
         unit="ms",
@@ -100,22 +100,22 @@ FAULTS = {
         every_s=10.0,
     ),
     "delay": Fault(
-        "packets take 50 ms longer each way, or --amount",
+        "packets are delayed by 50 or --amount ms in each direction",
         fault_kinds.Delay(),
         amount=50,
         unit="ms",
         most=10_000,
     ),
     "no-inbound": Fault(
-        "nothing reaches the host, what it sends still leaves",
+        "nothing reaches the host; what it sends still leaves",
         _drop("forward", 'oifname "cust0" drop'),
     ),
     "no-outbound": Fault(
-        "nothing that the host sends leaves, it still hears",
+        "nothing that the host sends leaves; it still receives",
         _drop("forward", 'iifname "cust0" drop'),
     ),
     "no-adverts": Fault(
-        "the router advertises itself no more, and says no goodbye; its default expires",
+        "the router stops sending advertisements, without a last one; its default route expires",
         _drop("output", "icmpv6 type nd-router-advert drop"),
     ),
     "police": Fault(
@@ -138,7 +138,7 @@ FAULTS = {
         most=1_000_000,
     ),
     "police-beyond": Fault(
-        "whoever is beyond the router answers at most 5 or --amount echo requests a second",
+        "hosts beyond the router answer at most 5 or --amount echo requests a second",
         Filter(
             (
                 (
@@ -163,71 +163,71 @@ FAULTS = {
         LinkFault("ip link set cust0 address {other_mac}", "ip link set cust0 address {mac}"),
     ),
     "renumber": Fault(
-        "the host gets other addresses of the provider's, as by DHCP, and loses the old ones",
+        "the host gets other addresses from the provider, as by DHCP, and loses the old ones",
         Renumbering(),
         takes=("addresses",),
     ),
     "regateway": Fault(
-        "the router gets other addresses, and main's default follows",
+        "the router gets other addresses, and the main table's default route is changed",
         Renumbering(),
         takes=("gateways",),
     ),
 }
 
 
-def inflict(
+def inject(
     world: World,
     fault: str,
     provider: str,
     amount: int | None = None,
     every_s: float | None = None,
 ) -> None:
-    """Lay a fault; one that is suffered already begins anew, with these amounts."""
+    """Start a fault; one that is active already is restarted with these amounts."""
     case = _case(world, fault, provider, amount, every_s)
-    for other in suffered(world, provider):
+    for other in active(world, provider):
         if other == fault:
-            undo(world, fault, provider)
+            remove(world, fault, provider)
         elif taken := set(FAULTS[other].takes).intersection(FAULTS[fault].takes):
-            found = f'{provider} suffers "{other}", which holds its {sorted(taken)[0]} already'
-            raise HostError(Problem("", found, f"end it first, or choose another than {fault}"))
+            conflict = f'{provider}: "{other}" is active and changes the {sorted(taken)[0]} too'
+            raise HostError(Problem("", conflict, f"undo it first, or use another than {fault}"))
     registry.add(world.name, fault_kinds.FAULTS, case.label, str(case.amount))
     try:
         FAULTS[fault].kind.start(case)
     except BaseException:
-        undo(world, fault, provider)
+        remove(world, fault, provider)
         raise
 
 
-def undo(world: World, fault: str, provider: str) -> None:
+def remove(world: World, fault: str, provider: str) -> None:
     case = _case(world, fault, provider)
     registry.remove(world.name, fault_kinds.FAULTS, case.label)
     FAULTS[fault].kind.end(case)
 
 
 @contextmanager
-def suffering(
+def injected(
     world: World,
     fault: str,
     provider: str,
     amount: int | None = None,
     every_s: float | None = None,
 ) -> Iterator[None]:
-    """The fault holds for a block."""
-    inflict(world, fault, provider, amount, every_s)
+    """Inject a fault for a block."""
+    inject(world, fault, provider, amount, every_s)
     try:
         yield
     finally:
-        undo(world, fault, provider)
+        remove(world, fault, provider)
 
 
-def suffered(world: World, provider: str) -> tuple[str, ...]:
-    """The faults that a provider suffers now."""
+def active(world: World, provider: str) -> tuple[str, ...]:
+    """The active faults of a provider."""
     entries = (entry.split() for entry in registry.entries(world.name, fault_kinds.FAULTS))
     return tuple(fault for name, fault in entries if name == provider)
 
 
 def renewed(world: World, fault: str, provider: str) -> dict[str, str]:
-    """What "renumber" or "regateway" makes of each address."""
+    """The new address for each old one, for "renumber" or "regateway"."""
     return fault_kinds.RENEWED[fault](world.topology, provider)
 
 
@@ -239,18 +239,19 @@ def _case(
     every_s: float | None = None,
 ) -> Case:
     if name not in FAULTS:
-        raise HostError(Problem("", f'no fault "{name}"', f"there are {', '.join(FAULTS)}"))
+        raise HostError(Problem("", f'unknown fault "{name}"', f"use one of {', '.join(FAULTS)}"))
     if provider not in (names := [p.name for p in world.topology.providers]):
-        raise HostError(Problem("", f'no provider "{provider}"', f"there are {', '.join(names)}"))
+        remedy = f"use one of {', '.join(names)}"
+        raise HostError(Problem("", f'unknown provider "{provider}"', remedy))
     fault = FAULTS[name]
     if amount is None:
         amount = fault.amount
     elif not fault.most:
         raise HostError(Problem("", f'"{name}" has no amount', "leave it out"))
     elif not 0 < amount <= fault.most:
-        remedy = f"give 1 to {fault.most} ({fault.unit})"
-        raise HostError(Problem("", f'no amount of "{name}": {amount}', remedy))
+        remedy = f"use 1 to {fault.most} ({fault.unit})"
+        raise HostError(Problem("", f'amount {amount} of "{name}" is not valid', remedy))
     if every_s is not None and not (fault.every_s and every_s > 0):
-        remedy = "give more than 0" if fault.every_s else "leave it out"
-        raise HostError(Problem("", f'"{name}" can\'t come every {every_s:g} s', remedy))
+        remedy = "use more than 0" if fault.every_s else "leave it out"
+        raise HostError(Problem("", f'"{name}" can\'t occur every {every_s:g} s', remedy))
     return Case(world, provider, name, amount, every_s or fault.every_s)

@@ -1,7 +1,7 @@
-"""The providers' source filters (BCP 38): the lab's own truth about what was misrouted.
+"""The providers' source filters (BCP 38), which also count misrouted packets.
 
-Rules: a packet from a customer whose source isn't the provider's is counted, noted and dropped,
-as real providers drop it. What isn't routed at all (link-local, DAD, DHCP, multicast) is exempt.
+Rules: a packet from a customer whose source isn't the provider's is counted, recorded and dropped,
+as by real providers. Packets that aren't routed (link-local, DAD, DHCP, multicast) are exempt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# addressed to this router's own MAC: on a shared LAN the others' broadcasts are heard as well
+# only packets to this router's MAC: on a shared LAN it also receives broadcasts of others
 _FROM_CUSTOMER = 'iifname "cust*" meta pkttype host'
 _EXEMPT = {4: ("0.0.0.0", "169.254.0.0/16"), 6: ("::", "fe80::/10")}
 _WORD = {4: "ip", 6: "ip6"}
@@ -30,8 +30,8 @@ class Misrouted:
 def source_filter(prefixes: Iterable[str], others: Iterable[str] = ()) -> str:
     """Return the nft table `bcp38` of a provider's router.
 
-    `others`: where two providers announce the same address the source can't tell; then a packet
-    to a client that comes in through another provider is the misrouted one.
+    `others`: where two providers announce the same address the source doesn't identify the uplink;
+    then packets to clients that come in through another provider are the misrouted ones.
     """
     lines = []
     for family, word in _WORD.items():
@@ -83,13 +83,13 @@ def parse_count(listing: Mapping[str, Any]) -> int:
 
 def parse_misrouted(provider: str, listing: Mapping[str, Any]) -> tuple[Misrouted, ...]:
     """Read `nft -j list table inet bcp38`."""
-    found = []
+    misrouted = []
     for item in listing["nftables"]:
         for row in item.get("set", {}).get("elem", ()):
             source, protocol, port = row["elem"]["val"]["concat"]
             packets = int(row["elem"]["counter"]["packets"])
-            found.append(Misrouted(provider, source, str(protocol), int(port), packets))
-    return tuple(sorted(found))
+            misrouted.append(Misrouted(provider, source, str(protocol), int(port), packets))
+    return tuple(sorted(misrouted))
 
 
 def _of(family: int, prefixes: Iterable[str]) -> tuple[str, ...]:

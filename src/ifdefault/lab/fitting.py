@@ -1,8 +1,8 @@
-"""A topology that fits a user's own config, or a count of uplinks: a provider for each. Pure.
+"""A topology for a user's config, or for a number of uplinks: a provider for each. Pure.
 
-Rules: what the config says of interfaces, gateways and addresses comes true; what it leaves to
-the kernel is made up from documentation prefixes. Uplinks that name one interface share a LAN.
-The zones of the embedded server are those that the lab's DNS leaves to the host.
+Rules: interfaces, gateways and addresses are those of the config; what it leaves to the kernel is
+taken from documentation prefixes. Uplinks with the same interface share a LAN. The lab's DNS
+delegates the zones of the embedded server to the host.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ifdefault.lab import internet
 from ifdefault.lab.topology import Topology, extend, parse
 from ifdefault.model.config import FAMILIES, Config, UplinkConfig
 
-_PREFIXES = {  # where the config says nothing; RFC 5737 and RFC 3849
+_PREFIXES = {  # where the config has none; RFC 5737 and RFC 3849
     1: ("203.0.113", "2001:db8:a:"),
     2: ("198.51.100", "2001:db8:b:"),
     3: ("192.0.2", "2001:db8:c:"),
@@ -64,17 +64,17 @@ def _build(config: Config, text: str, *, name: str, title: str) -> Topology:
 
 
 def _targets(config: Config, providers: dict[str, Any]) -> list[str]:
-    """The targets of the config's own probes, but for those inside a provider's network."""
+    """The targets of the config's probes, except those inside a provider's network."""
     probes = (*config.health.probes, *(p for u in config.uplinks for p in u.probes or ()))
     networks = [ip_network(prefix) for row in providers.values() for prefix in row["prefixes"]]
-    found = [ip_interface(text) for text in internet.targets(probes)]
-    inside = {target for target in found for network in networks if target.ip in network}
-    there = {ip_interface(text) for text in internet.targets()} | inside
-    return [str(target) for target in found if target not in there]
+    targets = [ip_interface(text) for text in internet.targets(probes)]
+    inside = {target for target in targets for network in networks if target.ip in network}
+    existing = {ip_interface(text) for text in internet.targets()} | inside
+    return [str(target) for target in targets if target not in existing]
 
 
 def _node(uplink: str, number: int) -> str:
-    """A provider is called as its uplink, if that can be part of an interface's name."""
+    """A provider has its uplink's name, if that can be part of an interface name."""
     taken = uplink in ("client", "core", "host") or uplink.startswith("lan")
     return f"isp-{number}" if taken or len(uplink) > _NAME_MAX else uplink
 
@@ -103,7 +103,7 @@ def _provider(uplink: UplinkConfig, number: int, host: dict[str, Any]) -> dict[s
 
 
 def _nth(family: int, nth: int, neighbours: list[str]) -> str:
-    """An address beside others, "" where a link-local one doesn't tell the network."""
+    """An address in the same network, "" if a link-local neighbour doesn't identify it."""
     if not neighbours or ip_address(neighbours[0]).is_link_local:
         return ""
     return str(ip_interface(f"{neighbours[0]}/{_LENGTHS[family]}").network[nth])

@@ -23,7 +23,7 @@ class _Client(QuicConnectionProtocol):
         self._http = H3Connection(connection)
         self._statuses: dict[int, asyncio.Future[int]] = {}
         self.body = b""
-        self.ended = asyncio.Event()  # an answer came to its end
+        self.ended = asyncio.Event()  # an answer is complete
 
     def request(self) -> asyncio.Future[int]:
         """Send `GET /`; the future is its status."""
@@ -48,7 +48,7 @@ class _Client(QuicConnectionProtocol):
 
 @asynccontextmanager
 async def connected(target: str, port: int, source: str = "") -> AsyncIterator[_Client]:
-    """A connection for a block; the certificate is the lab's own, nobody knows it."""
+    """A connection for a block; the certificate is the lab's own and isn't verified."""
     configuration = QuicConfiguration(
         is_client=True,
         alpn_protocols=H3_ALPN,
@@ -61,7 +61,7 @@ async def connected(target: str, port: int, source: str = "") -> AsyncIterator[_
         lambda: _Client(QuicConnection(configuration=configuration)), local_addr=local
     )
     try:
-        # as the socket will tell it of the answers: aioquic compares, and IPv6 has four parts
+        # aioquic compares this with the peer of the answers, which has four parts for IPv6
         client.connect((target, port, 0, 0) if ":" in target else (target, port))
         await client.wait_connected()
         yield client
@@ -80,6 +80,6 @@ async def read(target: str, port: int, source: str = "") -> str:
     """Return the body of one `GET /` over a connection of its own."""
     async with connected(target, port, source) as client:
         if (status := await client.request()) != 200:
-            raise OSError(f"it answered {status}")
+            raise OSError(f"unexpected status {status}")
         await client.ended.wait()
         return client.body.decode().strip()

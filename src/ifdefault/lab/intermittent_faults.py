@@ -1,7 +1,7 @@
-"""A fault in spells, until ended: `python -m ifdefault.lab.intermittent_faults`.
+"""An intermittent fault, until ended: `python -m ifdefault.lab.intermittent_faults`.
 
-Rules: it runs where the fault is. A spell begins and ends by shell scripts, which know its length
-as $MS; none is broken off, and no spell outlasts this program.
+Rules: it runs on the node that has the fault. Shell scripts begin and end each period, whose length
+is in $MS. Every period that begins is ended, also when this program ends.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _ENDING = {signal.SIGTERM, signal.SIGINT}
 
 
 @dataclass(frozen=True, slots=True)
-class Spells:
-    """At random both times are exponential, and these are their means."""
+class Periods:
+    """Periods of a fault. With `at_random` the times are means of exponential distributions."""
 
     begin: str
     end: str
@@ -27,21 +27,21 @@ class Spells:
     at_random: bool
 
     def repeat(self) -> None:
-        """Spell after spell, the first one now, until we are told to end."""
+        """Run period after period, the first one at once, until a signal."""
         over = False
         while not over:
-            spell_s = self._draw(self.lasts_s)
-            _act(self.begin, spell_s)
-            over = _ended_within(spell_s)
-            _act(self.end, spell_s)
-            over = over or _ended_within(self._draw(self.rests_s))
+            period_s = self._duration(self.lasts_s)
+            _run(self.begin, period_s)
+            over = _ended_within(period_s)
+            _run(self.end, period_s)
+            over = over or _ended_within(self._duration(self.rests_s))
 
-    def _draw(self, mean_s: float) -> float:
+    def _duration(self, mean_s: float) -> float:
         return random.expovariate(1 / mean_s) if self.at_random else mean_s
 
 
-def _act(script: str, spell_s: float) -> None:
-    env = {**os.environ, "MS": str(max(1, round(spell_s * 1000)))}
+def _run(script: str, period_s: float) -> None:
+    env = {**os.environ, "MS": str(max(1, round(period_s * 1000)))}
     if script:
         subprocess.run(["sh", "-e", "-c", script], check=True, env=env)
 
@@ -57,11 +57,11 @@ def main() -> None:
     parser.add_argument("--lasts", type=float, required=True, metavar="SECONDS")
     parser.add_argument("--rests", type=float, required=True, metavar="SECONDS")
     parser.add_argument("--at-random", action="store_true")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     print("ready", flush=True)
-    times = (chosen.lasts, chosen.rests)
-    Spells(chosen.begin, chosen.end, *times, at_random=chosen.at_random).repeat()
+    times = (options.lasts, options.rests)
+    Periods(options.begin, options.end, *times, at_random=options.at_random).repeat()
 
 
 if __name__ == "__main__":

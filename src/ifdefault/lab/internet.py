@@ -1,8 +1,8 @@
-"""What the core does in place of the Internet: it answers as the targets of the probes. Pure.
+"""The core's part as the Internet: it answers for the targets of the probes. Pure.
 
-Rules: an answer goes back by the provider that the question came by, as it does for the anycast
-targets of life, even where several providers announce the asker's address. No conntrack here: it
-would defragment whatever the core forwards.
+Rules: an answer leaves by the provider that the request came in by, as with real anycast targets,
+even if several providers announce the client's address. No conntrack here: it would defragment
+everything that the core forwards.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from ifdefault.model.config import FAMILIES, HealthConfig, Probe
 
-# ICMP and TCP answer with the mark of what they answer to; UDP gets it from a map of ours.
+# ICMP and TCP answer with the mark of the request; UDP gets it from a map.
 SYSCTLS = {
     "net.ipv4.fwmark_reflect": "1",
     "net.ipv6.fwmark_reflect": "1",
@@ -21,13 +21,14 @@ SYSCTLS = {
 
 
 def targets(probes: Iterable[Probe] = HealthConfig().probes) -> list[str]:
-    """The targets of probes that are addresses, as addresses of the core's `lo`."""
+    """The probes' targets that are addresses, for the core's `lo`."""
     hosts = dict.fromkeys(probe.host for probe in probes)
     return [f"{host}/{128 if ':' in host else 32}" for host in hosts if _is_address(host)]
 
 
 def returns(numbers: Iterable[tuple[str, int]]) -> str:
-    """Return the nft table `returns`: a packet to the core itself bears its provider's number."""
+    """Return the nft table `returns`: packets to the core itself get their provider's number as
+    mark."""
     marks = [f'    iifname "{name}" meta mark set {number}\n' for name, number in numbers]
     maps = [_UDP_MAP.format(family) for family in FAMILIES]
     questions = [_QUESTION.format(family) for family in FAMILIES]
@@ -50,7 +51,7 @@ table inet returns {{
 """
 
 
-# By the asker's port alone: nft 1.0.6 aborts where the key of an update is longer than 16 bytes.
+# By the client's port alone: nft 1.0.6 aborts if the key of an update is longer than 16 bytes.
 _UDP_MAP = """\
   map udp{0} {{
     type inet_service : mark
@@ -59,7 +60,7 @@ _UDP_MAP = """\
     timeout 30s
   }}
 """
-# What comes from port 53 answers the core's own resolver, and is no question.
+# Packets from port 53 are answers to the core's own resolver.
 _QUESTION = "    meta nfproto ipv{0} udp sport != 53 update @udp{0} {{ udp sport : meta mark }}\n"
 _ANSWER = "    meta nfproto ipv{0} meta mark 0 meta mark set udp dport map @udp{0}\n"
 

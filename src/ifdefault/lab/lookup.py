@@ -1,6 +1,6 @@
 """A stub resolver: a name's addresses, from one DNS server.
 
-Rules: one question over UDP, no second try. The order of an answer is kept.
+Rules: one query over UDP, no retry. The order of the answer is kept.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ TYPES = {4: "A", 6: "AAAA"}  # by family
 _BUFFER = 4096
 
 
-async def resolve(server: str, name: str, wanted: str) -> tuple[str, ...]:
-    """Ask from within an event loop; for how long is the caller's to say."""
+async def resolve(server: str, name: str, kind: str) -> tuple[str, ...]:
+    """Query from an event loop; the caller sets the timeout."""
     loop = asyncio.get_running_loop()
-    query = client.query(int.from_bytes(os.urandom(2)), name, wanted, recurse=True, edns=False)
+    query = client.query(int.from_bytes(os.urandom(2)), name, kind, recurse=True, edns=False)
     with _socket(server) as sock:
         sock.setblocking(False)
         await loop.sock_sendall(sock, query)
@@ -28,24 +28,24 @@ async def resolve(server: str, name: str, wanted: str) -> tuple[str, ...]:
 
 
 def resolve_both(server: str, name: str, timeout_s: float = 1.0, port: int = 53) -> list[str]:
-    """A name's addresses in both families; none where the server says nothing."""
-    found: list[str] = []
+    """A name's addresses in both families; none if the server doesn't answer."""
+    addresses: list[str] = []
     with _socket(server, port) as sock:
         sock.settimeout(timeout_s)
-        for family, wanted in TYPES.items():
-            query = client.query(family, name, wanted, recurse=True, edns=False)
+        for family, kind in TYPES.items():
+            query = client.query(family, name, kind, recurse=True, edns=False)
             try:
                 sock.send(query)
                 while (answer := client.read_answer(sock.recv(_BUFFER), query)) is None:
-                    pass  # a late one
-            except OSError:  # nothing in time, or nobody listens
+                    pass  # a late answer
+            except OSError:  # timeout, or connection refused
                 return []
-            found += answer.texts
-    return found
+            addresses += answer.texts
+    return addresses
 
 
 def _socket(server: str, port: int = 53) -> socket.socket:
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.connect((server, port))  # to an address: nothing to wait for
+    sock.connect((server, port))  # UDP: returns at once
     return sock

@@ -1,6 +1,6 @@
-"""Being in a network namespace: for a block, a function, or a process.
+"""Entering a network namespace: for a block, a function, or a process.
 
-Rules: namespaces are those of `ip netns`, so that a person can look at them with plain tools.
+Rules: namespaces are those of `ip netns`, so that they can be inspected with the usual tools.
 Namespaces belong to threads; Python 3.11 has no os.setns.
 """
 
@@ -24,9 +24,9 @@ _CLONE_NEWNET = 0x40000000
 
 
 def enter(netns: str) -> None:
-    """Put the calling thread into a namespace for good."""
-    with open(RUN / netns) as there:
-        _setns(there.fileno())
+    """Put the calling thread into a namespace, permanently."""
+    with open(RUN / netns) as target:
+        _setns(target.fileno())
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def entered(netns: str) -> Iterator[None]:
 
 
 def call(netns: str, func: Callable[[], T]) -> T:
-    """Call a function inside a namespace, in a thread of its own."""
+    """Call a function inside a namespace, in a new thread."""
 
     def inside() -> T:
         with entered(netns):
@@ -52,12 +52,12 @@ def call(netns: str, func: Callable[[], T]) -> T:
 
 
 def argv(netns: str, command: Sequence[str]) -> list[str]:
-    """The command line that runs another one inside a namespace, under the same process id."""
+    """The command line that runs another one inside a namespace, with the same process id."""
     return ["ip", "netns", "exec", netns, *command]
 
 
 def delete(netns: str) -> None:
-    """Remove a namespace that may be gone already, and what its host has laid that outlives it."""
+    """Remove a namespace, if it exists, and its host's eBPF programs, which would outlive it."""
     if (RUN / netns).exists():
         with suppress(OSError, HostError):  # no cgroup v2, or no right to it
             call(netns, attach.remove)

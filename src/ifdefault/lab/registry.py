@@ -1,9 +1,9 @@
-"""Where worlds are written down, so that another process finds them.
+"""The registry of worlds, so that another process finds them.
 
-Rules: one directory a world, for its owner alone, with `world.json` in it. Root's are under /run;
-without root they are under the temporary directory, which a user namespace still sees when it has
-laid a /run of its own over the machine's. Several processes may serve one world: what each adds
-is a file of its own, so that none overwrites another's.
+Rules: one directory for each world, accessible to its owner only, with `world.json` in it. Root's
+are in /run; without root they are in the temporary directory, which a user namespace still sees
+after mounting its own /run. Several processes may use one world: each entry is a separate file, so
+that none overwrites another's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from ifdefault.model.errors import HostError, Problem
 
-OUTER_UID = "IFDEFAULT_LAB_UID"  # set inside a user namespace: whose it is
+OUTER_UID = "IFDEFAULT_LAB_UID"  # set inside a user namespace: its owner
 
 
 def root() -> Path:
@@ -30,22 +30,22 @@ def root() -> Path:
 
 
 def claim(directory: Path) -> None:
-    """Make a world's directory; the name must be free."""
+    """Make a world's directory; the name must be unused."""
     own(directory.parent)
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:
         name = directory.name
         remedy = f"use another name, or `ifdefault lab down {name}`"
-        raise HostError(Problem("", f'there is a world "{name}" already', remedy)) from None
+        raise HostError(Problem("", f'world "{name}" exists already', remedy)) from None
 
 
 def own(directory: Path) -> None:
     """Make a directory, which must be ours if it is there already."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # the temporary directory is everybody's: somebody else's directory is no place for ours
+    # the temporary directory is world-writable, so another user may have made it
     if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
-        raise HostError(Problem(str(directory), "belongs to somebody else", "remove it"))
+        raise HostError(Problem(str(directory), "belongs to another user", "remove it"))
 
 
 def forget(name: str) -> None:
@@ -54,16 +54,17 @@ def forget(name: str) -> None:
 
 def names() -> tuple[str, ...]:
     """All worlds of this user, the newest last."""
-    found = sorted(root().glob("*/world.json"), key=lambda path: path.parent.stat().st_ctime_ns)
-    return tuple(path.parent.name for path in found)
+    paths = sorted(root().glob("*/world.json"), key=lambda path: path.parent.stat().st_ctime_ns)
+    return tuple(path.parent.name for path in paths)
 
 
 def read(name: str) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((root() / name / "world.json").read_text())
     except FileNotFoundError:
-        there = ", ".join(names()) or "none; make one with `ifdefault lab up`"
-        raise HostError(Problem("", f'no world "{name}"', f"there is {there}")) from None
+        known = ", ".join(names())
+        remedy = f"use one of {known}" if known else "build one with `ifdefault lab up`"
+        raise HostError(Problem("", f'unknown world "{name}"', remedy)) from None
     return state
 
 
@@ -75,7 +76,7 @@ def write(name: str, state: dict[str, Any]) -> None:
 
 
 def add(name: str, kind: str, entry: str, text: str) -> None:
-    """Note something of a world: a process that it ends, a fault that somebody suffers."""
+    """Record an entry of a world: a process that it ends, or an active fault."""
     directory = root() / name / kind
     directory.mkdir(exist_ok=True)
     fresh = root() / name / f"{entry}.new"
@@ -84,12 +85,12 @@ def add(name: str, kind: str, entry: str, text: str) -> None:
 
 
 def entries(name: str, kind: str) -> dict[str, str]:
-    """All that was noted of one kind, and isn't removed yet."""
-    found = {}
+    """All entries of one kind."""
+    entries = {}
     for path in sorted((root() / name / kind).glob("*")):
         with suppress(FileNotFoundError):  # removed meanwhile
-            found[path.name] = path.read_text()
-    return found
+            entries[path.name] = path.read_text()
+    return entries
 
 
 def remove(name: str, kind: str, entry: str) -> None:
@@ -99,7 +100,7 @@ def remove(name: str, kind: str, entry: str) -> None:
 def start_time(pid: int) -> int:
     """Clock ticks after boot at which a process started, 0 if there is none.
 
-    Together with its id this names a process for good; ids are used again.
+    Together with its id this identifies a process; ids alone are reused.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

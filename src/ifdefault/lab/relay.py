@@ -1,8 +1,8 @@
-"""A longer way: `python -m ifdefault.lab.relay DEV MS`, which keeps packets for a while.
+"""A delay: `python -m ifdefault.lab.relay DEV MS`.
 
-Rules: what the kernel routes into the tun device DEV comes out of it again MS milliseconds later,
-in the same order, and is routed on. The device is there while this process runs: when it ends,
-packets take the straight way again, and those that it kept are lost.
+Rules: packets routed into the tun device DEV come out of it MS milliseconds later, in the same
+order, and are routed on. The device exists while this process runs: when it ends, packets take the
+direct route again, and those in the queue are lost.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from collections import deque
 from ifdefault.lab.wire import attach_tun
 
 _MTU_MAX = 65536
-_BATCH = 64  # packets that are read before any that is due is written
-_KEPT_MAX = 100_000  # more are lost, as in any buffer
+_BATCH = 64  # packets that are read before due ones are written
+_QUEUE_MAX = 100_000  # more are dropped
 
 
 def relay(fd: int, delay_s: float) -> None:
-    kept: deque[tuple[float, bytes]] = deque()
+    queue: deque[tuple[float, bytes]] = deque()
     while True:
-        patience_s = max(0.0, kept[0][0] - time.monotonic()) if kept else None
+        patience_s = max(0.0, queue[0][0] - time.monotonic()) if queue else None
         if select.select([fd], [], [], patience_s)[0]:
-            _read(fd, kept, delay_s)
+            _read(fd, queue, delay_s)
         now = time.monotonic()
-        while kept and kept[0][0] <= now:
-            with contextlib.suppress(OSError):  # the device may be down for now
-                os.write(fd, kept[0][1])
-            kept.popleft()
+        while queue and queue[0][0] <= now:
+            with contextlib.suppress(OSError):  # the device may be down
+                os.write(fd, queue[0][1])
+            queue.popleft()
 
 
-def _read(fd: int, kept: deque[tuple[float, bytes]], delay_s: float) -> None:
+def _read(fd: int, queue: deque[tuple[float, bytes]], delay_s: float) -> None:
     with contextlib.suppress(BlockingIOError):
         for _ in range(_BATCH):
             packet = os.read(fd, _MTU_MAX)
-            if len(kept) < _KEPT_MAX:
-                kept.append((time.monotonic() + delay_s, packet))
+            if len(queue) < _QUEUE_MAX:
+                queue.append((time.monotonic() + delay_s, packet))
 
 
 def main() -> None:

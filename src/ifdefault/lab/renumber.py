@@ -1,8 +1,8 @@
-"""Other addresses for the host, or for a provider's router, in a world that stands. Pure.
+"""Other addresses for the host, or for a provider's router, in a running world. Pure.
 
-Rules: a new address lies in the same network as the old one, and is nobody's yet; which one it is
-follows from the topology alone, so that another process finds it again. Whatever a node's spec
-says of the old address, it says of the new one then: interfaces, routes, peers.
+Rules: a new address is in the same network as the old one, and unused; it depends on the topology
+alone, so that another process computes the same. It replaces the old address everywhere in a node's
+spec: interfaces, routes, peers.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _STEP = 64  # from an old address to the first that may be the new one
 
 
 def host_addresses(topology: Topology, provider: str) -> dict[str, str]:
-    """The host's addresses in a provider's prefixes, and what they may become."""
+    """The host's addresses in a provider's prefixes, and their replacements."""
     old = [t.address for t in topology.targets() if t.provider == provider]
     return _renewed(topology, _named(topology, provider), list(dict.fromkeys(old)))
 
 
 def gateways(topology: Topology, provider: str) -> dict[str, str]:
-    """The addresses of a provider's router towards its customers, and what they may become."""
-    found = _named(topology, provider)
-    return _renewed(topology, found, [text.split()[0].split("/")[0] for text in found.gateways])
+    """The addresses of a provider's router on its customers' interface, and their replacements."""
+    named = _named(topology, provider)
+    return _renewed(topology, named, [text.split()[0].split("/")[0] for text in named.gateways])
 
 
 def respell(spec: NodeSpec, renewed: Mapping[str, str]) -> NodeSpec:
@@ -34,10 +34,10 @@ def respell(spec: NodeSpec, renewed: Mapping[str, str]) -> NodeSpec:
     if not renewed:
         return spec
     old = "|".join(map(re.escape, sorted(renewed, key=len, reverse=True)))
-    whole = re.compile(rf"(?<![\w:.])({old})(?![\w:.])")
+    pattern = re.compile(rf"(?<![\w:.])({old})(?![\w:.])")
 
     def fresh(text: str) -> str:
-        return whole.sub(lambda match: renewed[match[1]], text)
+        return pattern.sub(lambda match: renewed[match[1]], text)
 
     addresses = tuple((dev, tuple(map(fresh, many))) for dev, many in spec.addresses)
     return replace(spec, addresses=addresses, routes=tuple(map(fresh, spec.routes)))
@@ -65,7 +65,7 @@ def _free(address: str, prefix: str, taken: Collection[str]) -> str:
 
 
 def _network(topology: Topology, provider: Provider, address: str) -> str:
-    """The network that an address is in, by the interface that has it, else by the provider."""
+    """The network of an address, by its interface, otherwise by its provider."""
     for text in _all(topology):
         own = ip_interface(text.split()[0])
         if str(own.ip) == address and own.network.prefixlen < own.max_prefixlen - 1:
@@ -79,4 +79,4 @@ def _all(topology: Topology) -> list[str]:
 
 
 def _named(topology: Topology, provider: str) -> Provider:
-    return next(found for found in topology.providers if found.name == provider)
+    return next(it for it in topology.providers if it.name == provider)

@@ -1,9 +1,9 @@
-"""The right to make network namespaces: root's, or a user namespace's.
+"""The right to create network namespaces: root's, or a user namespace's.
 
-Rules: without root a command is run again inside a user namespace, with a /run/netns of its own.
-What must outlast the command (`lab up`) is held by one sleeping process a user, which later
-commands enter; it ends with the last world. `python -m ifdefault.lab.rootless COMMAND…` runs any
-command with these rights.
+Rules: without root a command is executed again inside a user namespace, with its own /run/netns.
+For worlds that outlive the command (`lab up`) one sleeping process per user holds the user
+namespace, which later commands enter; it ends with the last world. `python -m
+ifdefault.lab.rootless COMMAND…` runs any command with these rights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ifdefault.model.errors import HostError, Problem
 
 _CAPABILITIES = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]
-# `ip netns` keeps its names here; /run itself where nobody has made the directory yet
+# `ip netns` keeps its names in /run/netns; mount on /run itself if that doesn't exist yet
 _PREPARE = """\
 if [ -d /run/netns ]; then mount -t tmpfs lab /run/netns
 else mount -t tmpfs lab /run && mkdir /run/netns; fi || exit
@@ -32,14 +32,14 @@ _RETURN = 'cd "$1" && shift && exec "$@"'
 
 
 def capable() -> bool:
-    """Whether this process may make network namespaces."""
+    """Whether this process may create network namespaces."""
     status = Path("/proc/self/status").read_text()
     effective = int(status.partition("CapEff:")[2].split()[0], 16)
     return effective & _CAPABILITIES == _CAPABILITIES
 
 
 def enter_alone(command: Sequence[str] = ()) -> None:
-    """Go on in a user namespace that ends with us; nothing to do as root."""
+    """Continue in a user namespace that ends with this process; nothing to do as root."""
     if not capable():
         _check_allowed()
         script = f'{_PREPARE}exec "$@"'
@@ -47,23 +47,23 @@ def enter_alone(command: Sequence[str] = ()) -> None:
 
 
 def enter_held(*, start: bool = False) -> None:
-    """Go on in the user namespace that holds this user's worlds; nothing to do as root.
+    """Continue in the user namespace of this user's worlds; nothing to do as root.
 
-    Without `start` there must be one; if there is none there are no worlds either.
+    Without `start` it must exist; if it doesn't there are no worlds.
     """
     if capable():
         return
     pid = _holder()
     if not pid:
         if not start:
-            raise HostError("there is no world; make one with `ifdefault lab up`")
+            raise HostError("no world is up; build one with `ifdefault lab up`")
         pid = _start_holder()
     enter = ["nsenter", f"--target={pid}", "--user", "--mount", "--net", "--preserve-credentials"]
     _execute([*enter, "--", "sh", "-c", _RETURN, "sh", os.getcwd(), *_this()])
 
 
 def end_holder() -> None:
-    """Let go of the user namespace when its last world is gone."""
+    """End the user namespace after its last world."""
     if registry.OUTER_UID in os.environ and not registry.names() and (pid := _holder()):
         _holder_file().unlink()
         with suppress(ProcessLookupError):
@@ -76,7 +76,7 @@ def _check_allowed() -> None:
         raise HostError(
             Problem(
                 "",
-                f"the lab needs root or user namespaces, which this host forbids ({_last(done)})",
+                f"the lab needs root or user namespaces, which aren't allowed ({_last(done)})",
                 "run it as root, or allow them: sysctl kernel.unprivileged_userns_clone=1"
                 " (Debian), kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)",
             )
@@ -99,9 +99,9 @@ def _holder() -> int:
 def _start_holder() -> int:
     _check_allowed()
     registry.own(registry.root())
-    for name in registry.names():  # of a holder that is no more, and its namespaces with it
+    for name in registry.names():  # of a holder that has ended, with its namespaces
         registry.forget(name)
-    # it outlives us: who reads our stderr to its end must not wait for it
+    # it outlives us and must not keep our stderr open
     script = f"{_PREPARE}echo ready; exec sleep infinity >/dev/null 2>&1"
     child = subprocess.Popen(
         [*_UNSHARE, "sh", "-c", script],
@@ -113,7 +113,7 @@ def _start_holder() -> int:
     )
     assert child.stdout is not None
     if child.stdout.readline() != "ready\n":
-        raise HostError("the lab's user namespace can't be prepared, see above")
+        raise HostError("the lab's user namespace can't be prepared; see the error above")
     _holder_file().write_text(f"{child.pid} {registry.start_time(child.pid)}\n")
     return child.pid
 

@@ -1,8 +1,8 @@
-"""Clients that ask a resolver first: `python -m ifdefault.lab.rotation`.
+"""Clients that resolve a name first: `python -m ifdefault.lab.rotation`.
 
-Rules: each connection asks anew, and takes the first address of the answer, as most programs do;
-half of them ask for IPv4, half for IPv6. Prints how many were answered by each address. The
-standard library alone.
+Rules: each connection resolves the name and uses the first address of the answer, as most programs
+do; half of them ask for IPv4, half for IPv6. Prints how many were answered by each address. Only
+the standard library.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 
 from ifdefault.lab import lookup
 from ifdefault.lab.attempts import KINDS
-from ifdefault.lab.traffic import judge
+from ifdefault.lab.traffic import try_once
 
 if TYPE_CHECKING:
-    from ifdefault.lab.world import Node
+    from ifdefault.lab.node import Node
 
 
 @dataclass(frozen=True, slots=True)
 class AddressShare:
-    """What came of the connections to one of a name's addresses."""
+    """The connections to one of a name's addresses."""
 
     address: str
     tried: int
@@ -35,7 +35,7 @@ class AddressShare:
 def rotate(
     node: Node, server: str, name: str, *, count: int, kind: str = "tcp"
 ) -> list[AddressShare]:
-    """Make `count` connections to a name from a node; one AddressShare an address, in order."""
+    """Make `count` connections to a name from a node; one AddressShare per address, sorted."""
     command = [sys.executable, "-m", "ifdefault.lab.rotation", server, name]
     done = node.run([*command, f"--count={count}", f"--kind={kind}"])
     return [AddressShare(**row) for row in json.loads(done.stdout)]
@@ -51,7 +51,7 @@ async def visit(server: str, name: str, count: int, kind: str) -> list[AddressSh
         for number in pending:
             address = (await lookup.resolve(server, name, types[number % 2]))[0]
             tried[address] += 1
-            outcome = await judge(KINDS[kind], address, "", 2.0)
+            outcome = await try_once(KINDS[kind], address, "", 2.0)
             answered[address] += outcome == "answered"
 
     await asyncio.gather(*(work() for _ in range(50)))
@@ -64,8 +64,8 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--kind", choices=sorted(KINDS), default="tcp")
-    chosen = parser.parse_args()
-    shares = asyncio.run(visit(chosen.server, chosen.name, chosen.count, chosen.kind))
+    options = parser.parse_args()
+    shares = asyncio.run(visit(options.server, options.name, options.count, options.kind))
     print(json.dumps([asdict(share) for share in shares]))
 
 

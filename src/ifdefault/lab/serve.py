@@ -1,7 +1,7 @@
 """The lab's own servers: `python -m ifdefault.lab.serve ADDRESS…`, until ended.
 
-Rules: one socket for every way in which a server can choose the address that it answers from;
-each echoes what it gets. Prints "ready" when all listen. Standard library alone.
+Rules: one socket for every way in which a server can choose its source address; each echoes what
+it receives. Prints "ready" when all listen. Only the standard library.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def echo_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 async def answer_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer one request with the address that was asked, as the lab's nginx does."""
+    """Answer one request with the server's address, as the lab's nginx does."""
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         await reader.readuntil(b"\r\n\r\n")
         body = f"{writer.get_extra_info('sockname')[0]}\n".encode()
@@ -42,7 +42,7 @@ async def answer_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         writer.close()
 
 
-def echo_naive(sock: socket.socket) -> None:
+def echo_udp(sock: socket.socket) -> None:
     data, peer = sock.recvfrom(_BUFFER)
     sock.sendto(data, peer)
 
@@ -53,9 +53,9 @@ def echo_pktinfo(sock: socket.socket) -> None:
 
 
 def answer_from(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
-    """Turn the destination of a datagram into the source of its answer.
+    """Use the destination of a datagram as the source of its answer.
 
-    The interface is left to the kernel, as dnsmasq and unbound leave it.
+    The interface is left to the kernel, as in dnsmasq and unbound.
     """
     if level == socket.IPPROTO_IP:
         _, _, destination = _PKTINFO_V4.unpack(data)
@@ -84,7 +84,7 @@ def open_pktinfo(address: str) -> socket.socket:
 
 
 def drain(sock: socket.socket, echo: Callable[[socket.socket], None]) -> None:
-    """Answer what has come. A send error is the network's, and the client's to notice."""
+    """Answer all received datagrams. Send errors are ignored; the client gets no answer."""
     for _ in range(_BURST):
         try:
             echo(sock)
@@ -102,11 +102,11 @@ async def listen_tcp(*, http: bool) -> None:
 
 
 async def serve(addresses: list[str], *, http: bool) -> None:
-    echoes = [(open_udp(address, ports.UDP_BOUND), echo_naive) for address in addresses]
+    echoes = [(open_udp(address, ports.UDP_BOUND), echo_udp) for address in addresses]
     for wildcard in ("0.0.0.0", "::"):
         echoes.append((open_pktinfo(wildcard), echo_pktinfo))
-        echoes.append((open_udp(wildcard, ports.UDP_NAIVE), echo_naive))
-    echoes.append((open_udp("::", ports.UDP_DUAL, dual=True), echo_naive))
+        echoes.append((open_udp(wildcard, ports.UDP_WILDCARD), echo_udp))
+    echoes.append((open_udp("::", ports.UDP_DUAL, dual=True), echo_udp))
     for sock, echo in echoes:
         asyncio.get_running_loop().add_reader(sock, drain, sock, echo)
     await listen_tcp(http=http)

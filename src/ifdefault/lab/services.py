@@ -1,7 +1,7 @@
 """Real servers in a node: nginx, caddy (HTTP/3), unbound, and the lab's own.
 
-Rules: each runs in the foreground with a config of its own inside the world's directory, and is
-ended with the world. A start returns when the server answers, not after a time.
+Rules: each runs in the foreground with its own config in the world's directory, and ends with the
+world. A start returns when the server listens.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ifdefault.lab import ports
+from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import eventually
-from ifdefault.lab.world import Node
 from ifdefault.model.errors import HostError, Problem
 
-_PACKAGES = {"named": "bind9"}  # Debian's, where they aren't called as the program
+_PACKAGES = {"named": "bind9"}  # Debian packages whose name isn't the program's
 
 
 def installed(program: str) -> bool:
@@ -26,18 +26,18 @@ def installed(program: str) -> bool:
 
 
 def builtin(node: Node, *, http: bool = False) -> subprocess.Popen[str]:
-    """TCP echo and every kind of UDP socket on a node's addresses, HTTP where nginx isn't."""
+    """TCP echo and every kind of UDP socket on a node's addresses; `http` in place of nginx."""
     addresses = node.world.topology.addresses(node.name)
     command = [sys.executable, "-m", "ifdefault.lab.serve", *addresses, *["--http"] * http]
     child = start(node, "serve", command, stdout=subprocess.PIPE)
     assert child.stdout is not None
     if child.stdout.readline() != "ready\n":
-        raise HostError(f"the lab's own servers didn't start: {_said(node, 'serve')}")
+        raise HostError(f"the lab's own servers didn't start: {_log_tail(node, 'serve')}")
     return child
 
 
 def nginx(node: Node) -> subprocess.Popen[str]:
-    """A web server on port 80 that answers with the address that was asked; `/you` with yours."""
+    """A web server on port 80 that answers with its own address; `/you` with the client's."""
     home = home_of(node, "nginx")
     temporary = "".join(
         f"  {kind}_temp_path {home}/{kind};\n"
@@ -94,9 +94,9 @@ CADDY_OPTIONS = f"""\
 
 
 def caddy(node: Node, bind: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """A web server for HTTP/3 on UDP port 443, with a certificate of its own making.
+    """A web server for HTTP/3 on UDP port 443, with its own certificate.
 
-    Caddy 2.6 on a wildcard socket doesn't say which address to answer from: a naive one.
+    Caddy 2.6 is a wildcard UDP server: it doesn't use IP_PKTINFO.
     """
     home = home_of(node, "caddy")
     config = home / "Caddyfile"
@@ -111,8 +111,8 @@ def caddy(node: Node, bind: Sequence[str] = ()) -> subprocess.Popen[str]:
         encoding="utf-8",
     )
     command = ["caddy", "run", "--config", str(config), "--adapter", "caddyfile"]
-    places = {"HOME": home, "XDG_DATA_HOME": home / "data", "XDG_CONFIG_HOME": home / "config"}
-    env = {name: str(path) for name, path in places.items()}
+    paths = {"HOME": home, "XDG_DATA_HOME": home / "data", "XDG_CONFIG_HOME": home / "config"}
+    env = {name: str(path) for name, path in paths.items()}
     child = start(node, "caddy", command, env=env)
     return answering(node, "caddy", child, socket.SOCK_DGRAM, ports.QUIC)
 
@@ -147,7 +147,7 @@ remote-control:
 
 
 def home_of(node: Node, name: str) -> Path:
-    """A directory of a server's own."""
+    """Make a server's directory."""
     home = node.world.dir / f"{name}-{node.name}"
     home.mkdir()
     return home
@@ -161,7 +161,7 @@ def start(
     stdout: int | None = None,
     env: dict[str, str] | None = None,
 ) -> subprocess.Popen[str]:
-    """Start a server; what it says goes into a log of its own."""
+    """Start a server with its own log file."""
     if not installed(program := command[0]):
         package = _PACKAGES.get(program, program)
         raise HostError(Problem("", f"{program} isn't installed", f"install the package {package}"))
@@ -177,19 +177,19 @@ def answering(
     port: int,
     address: str = "",
 ) -> subprocess.Popen[str]:
-    """Wait until somebody listens on a port, of one address if it is given, or the server ended."""
+    """Wait until the server listens on a port, of one address if given, or has ended."""
     where = f"src [{address}]:{port}" if address else f"sport = :{port}"
     listing = ["ss", "-Hln", "-t" if kind == socket.SOCK_STREAM else "-u", where]
 
     def listens() -> bool:
         if child.poll() is not None:
-            raise HostError(f"{name} didn't start: {_said(node, name)}")
+            raise HostError(f"{name} didn't start: {_log_tail(node, name)}")
         return bool(node.run(listing).stdout.strip())
 
     eventually(listens, what=f"{name} listens")
     return child
 
 
-def _said(node: Node, name: str) -> str:
+def _log_tail(node: Node, name: str) -> str:
     text = (node.world.dir / f"{name}-{node.name}.log").read_text().strip()
-    return " / ".join(text.splitlines()[-3:]) or "it said nothing"
+    return " / ".join(text.splitlines()[-3:]) or "its log is empty"

@@ -1,10 +1,10 @@
 """Topologies: read `topologies/NAME.toml` into values.
 
-Rules: a file opens with its drawing, in comments. `extends` takes another file first: tables
-merge, lists append, everything else replaces, and `without` names nodes that aren't taken over;
-files whose name begins with "_" are only for that.
+Rules: a file begins with its drawing, in comments. `extends` names a base file: tables are merged,
+lists appended, other values replaced, and `without` names nodes of the base to leave out; files
+whose name begins with "_" are only bases.
 A provider is a router between the core and its customers: its links, routes and source filter are
-derived here, once, so that a file says only what is particular.
+derived here, so that a file has only what differs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ifdefault.lab.filters import source_filter
 from ifdefault.model.errors import ConfigError, Problem
 
 _FILES = files("ifdefault.lab") / "topologies"
-ZONE = "www.example"  # what the host is for, unless a topology says otherwise
+ZONE = "www.example"  # the host's zone, unless a topology has others
 _FORWARD = (("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"))
 
 
@@ -36,13 +36,13 @@ class LinkEnd:
 
     @property
     def mac(self) -> str:
-        """A MAC of its own, the same in every run, so that dumps can be compared."""
+        """The interface's MAC, the same in every run, so that dumps can be compared."""
         return "02:" + sha256(f"{self.node}.{self.dev}".encode()).digest()[:5].hex(":")
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """A namespace: what `world` lays into it, in the order of these fields."""
+    """A namespace: what `world` configures in it, in the order of these fields."""
 
     name: str
     sysctls: tuple[tuple[str, str], ...] = ()
@@ -60,7 +60,7 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A router that forwards only what comes from its own prefixes (BCP 38)."""
+    """A router that forwards only packets from its own prefixes (BCP 38)."""
 
     name: str
     number: int
@@ -68,12 +68,12 @@ class Provider:
     gateways: tuple[str, ...] = ()  # its addresses on the customers' interface, cust0
     serves: tuple[str, ...] = ()  # clients that come in through this provider alone
     routes: tuple[str, ...] = ()
-    uplink: str = ""  # what the host's config calls it, where it can't be the name of a node
+    uplink: str = ""  # its name in the host's config, if that can't be a node's name
 
 
 @dataclass(frozen=True, slots=True)
 class DelegatedZone:
-    """A zone that its parent leaves to others. `nameservers`: (name, addresses)."""
+    """A zone that its parent delegates. `nameservers`: (name, addresses)."""
 
     zone: str
     nameservers: tuple[tuple[str, tuple[str, ...]], ...]
@@ -94,13 +94,13 @@ class Topology:
     name: str
     title: str
     drawing: str
-    config: str  # the ifdefault.toml that fits
+    config: str  # its ifdefault.toml
     links: tuple[tuple[LinkEnd, LinkEnd], ...]
     wires: tuple[tuple[LinkEnd, LinkEnd], ...]  # pairs of tun devices: no Ethernet, no neighbours
     providers: tuple[Provider, ...]
     nodes: tuple[NodeSpec, ...]
     zones: tuple[str, ...]  # delegated to the host
-    table: str  # the table it was parsed of, as JSON: another process parses it again
+    table: str  # the table it was parsed from, as JSON, for other processes
 
     def node(self, name: str) -> NodeSpec:
         return next(node for node in self.nodes if node.name == name)
@@ -112,9 +112,9 @@ class Topology:
         return tuple(address for address in plain if not ip_address(address).is_link_local)
 
     def targets(self, node: str = "host") -> tuple[ProviderAddress, ...]:
-        """The addresses under which the world knows a node, in the order of its interfaces."""
+        """A node's addresses in the providers' prefixes, in the order of its interfaces."""
         clients = self.addresses("client")
-        found = [
+        addresses = [
             ProviderAddress(
                 provider.name,
                 ip_address(address).version,
@@ -126,10 +126,10 @@ class Topology:
             if _within(address, provider.prefixes)
         ]
         # a second router of one provider leads to the same address again
-        return tuple({(it.address, it.sources): it for it in reversed(found)}.values())[::-1]
+        return tuple({(it.address, it.sources): it for it in reversed(addresses)}.values())[::-1]
 
     def delegations(self) -> tuple[DelegatedZone, ...]:
-        """What the parents of the host's zones say of them: a name server on each uplink."""
+        """The delegations of the host's zones by their parents: a name server on each uplink."""
         addresses: dict[str, list[str]] = {}
         names = {provider.name: provider.uplink or provider.name for provider in self.providers}
         for target in self.targets():
@@ -144,9 +144,9 @@ class Topology:
 
 
 def names() -> tuple[str, ...]:
-    """The topologies that there are."""
-    found = (entry.name.removesuffix(".toml") for entry in _FILES.iterdir())
-    return tuple(sorted(name for name in found if name[0] not in "_."))
+    """All topologies."""
+    all_names = (entry.name.removesuffix(".toml") for entry in _FILES.iterdir())
+    return tuple(sorted(name for name in all_names if name[0] not in "_."))
 
 
 def load(name: str) -> Topology:
@@ -158,22 +158,22 @@ def read(name: str) -> dict[str, Any]:
     path = _FILES / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(names())
-        raise ConfigError(Problem("", f'no topology "{name}"', f"there are {known}"))
+        raise ConfigError(Problem("", f'unknown topology "{name}"', f"use one of {known}"))
     text = path.read_text(encoding="utf-8")
     table = extend(tomllib.loads(text))
     return table | {"name": name, "drawing": _drawing(text)}
 
 
 def extend(table: dict[str, Any]) -> dict[str, Any]:
-    """Put a table upon the one that it extends."""
+    """Merge a table into the one that it extends."""
     base = table.get("extends")
     return _merge(_without(read(base), table.get("without", [])), table) if base else table
 
 
-def _without(table: dict[str, Any], gone: list[str]) -> dict[str, Any]:
-    """A table less some nodes, and the links to them."""
-    nodes = {name: row for name, row in table.get("nodes", {}).items() if name not in gone}
-    links = [pair for pair in table.get("links", []) if not _nodes(pair).intersection(gone)]
+def _without(table: dict[str, Any], omitted: list[str]) -> dict[str, Any]:
+    """A table without some nodes, and without the links to them."""
+    nodes = {name: row for name, row in table.get("nodes", {}).items() if name not in omitted}
+    links = [pair for pair in table.get("links", []) if not _nodes(pair).intersection(omitted)]
     return table | {"nodes": nodes, "links": links}
 
 
@@ -235,7 +235,7 @@ def _provided(providers: tuple[Provider, ...]) -> dict[str, Any]:
             "routes": [f"default via {address}" for address in near] + list(provider.routes),
             "sysctls": dict(_FORWARD)
             | {
-                # a link that lost its carrier must come back as it was
+                # a link that lost its carrier must keep its addresses
                 "net.ipv6.conf.default.keep_addr_on_down": "1",
                 # routers announce themselves when they come up or change their MAC
                 "net.ipv4.conf.all.arp_notify": "1",
@@ -264,7 +264,8 @@ def _node(name: str, row: Mapping[str, Any]) -> NodeSpec:
 
 def _known(kind: Any, where: str, row: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(set(row) - {field.name for field in fields(kind)}):
-        raise ConfigError(Problem(where, f'unknown key "{unknown[0]}"'))
+        known = ", ".join(field.name for field in fields(kind))
+        raise ConfigError(Problem(where, f'unknown key "{unknown[0]}"', f"use one of {known}"))
     return {key: _frozen(value) for key, value in row.items()}
 
 

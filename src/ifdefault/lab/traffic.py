@@ -1,8 +1,8 @@
-"""Clients: `python -m ifdefault.lab.traffic`, many tries of many kinds, counted.
+"""Clients: `python -m ifdefault.lab.traffic` makes many attempts of many kinds, and counts them.
 
-Rules: a try is answered, hung (nothing came in time), wrong (an answer that isn't the one asked
-for, or from another address), or an error of its own; every try ends in exactly one of these.
-Each try is a new flow. The standard library alone, but for QUIC.
+Rules: each attempt has exactly one outcome: answered, hung (no answer in time), wrong (another
+answer, or from another address), or an error. Each is a new flow. Only the standard library, except
+for QUIC.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 from ifdefault.lab.attempts import KINDS, Attempt, Wrong
 
 if TYPE_CHECKING:
-    from ifdefault.lab.world import Node
+    from ifdefault.lab.node import Node
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What came of all tries of one kind to one target."""
+    """The outcomes of all attempts of one kind to one target."""
 
     kind: str
     target: str
@@ -52,17 +52,17 @@ def measure(
     timeout_s: float = 2.0,
     sources: Iterable[str] = (),
 ) -> tuple[Tally, ...]:
-    """Run the clients in a node; `count` tries for each kind and target, all at once."""
+    """Run the clients in a node; `count` attempts for each kind and target, all at once."""
     command = [sys.executable, "-m", "ifdefault.lab.traffic", *targets]
     command += [f"--kind={kind}" for kind in kinds] + [f"--source={source}" for source in sources]
     command += [f"--count={count}", f"--concurrency={concurrency}", f"--timeout={timeout_s}"]
-    # every slot may wait out its timeout, in turn
+    # every attempt may time out
     limit_s = 30 + timeout_s * (2 + count / concurrency) * len(kinds)
     return parse(node.run(command, timeout_s=limit_s).stdout)
 
 
 def parse(text: str) -> tuple[Tally, ...]:
-    """Read what this program prints."""
+    """Parse the output of this program."""
     return tuple(
         Tally(**row | {"errors": tuple((what, n) for what, n in row["errors"])})
         for row in json.loads(text)
@@ -72,13 +72,13 @@ def parse(text: str) -> tuple[Tally, ...]:
 async def send(
     kind: str, target: str, count: int, concurrency: int, timeout_s: float, sources: Sequence[str]
 ) -> Tally:
-    """Make `count` tries of one kind to one target, `concurrency` at a time."""
+    """Make `count` attempts of one kind to one target, `concurrency` at a time."""
     outcomes: Counter[str] = Counter()
     pending = iter(islice(cycle(sources or [""]), count))
 
     async def work() -> None:
         for source in pending:
-            outcomes[await judge(KINDS[kind], target, source, timeout_s)] += 1
+            outcomes[await try_once(KINDS[kind], target, source, timeout_s)] += 1
 
     await asyncio.gather(*(work() for _ in range(min(count, concurrency))))
     answered, hung, wrong = (outcomes.pop(key, 0) for key in ("answered", "hung", "wrong"))
@@ -86,12 +86,12 @@ async def send(
     return Tally(kind, target, count, answered, hung, wrong, errors)
 
 
-async def judge(attempt: Attempt, target: str, source: str, timeout_s: float) -> str:
-    """Return what became of one try: answered, hung, wrong, or an error's text."""
+async def try_once(attempt: Attempt, target: str, source: str, timeout_s: float) -> str:
+    """Return the outcome of one attempt: answered, hung, wrong, or an error's text."""
     try:
         async with asyncio.timeout(timeout_s):
             await attempt(target, source)
-    except TimeoutError:  # ETIMEDOUT is one, too
+    except TimeoutError:  # ETIMEDOUT too
         return "hung"
     except Wrong:
         return "wrong"
@@ -108,7 +108,7 @@ async def send_all(
     timeout_s: float,
     sources: Sequence[str],
 ) -> list[Tally]:
-    """All kinds to all targets at once; a source serves the targets of its own family."""
+    """All kinds to all targets at once; a source is used for targets of its own family."""
     return await asyncio.gather(
         *(
             send(kind, target, count, concurrency, timeout_s, _of_family(target, sources))
@@ -130,13 +130,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--concurrency", type=int, default=100)
     parser.add_argument("--timeout", type=float, default=2.0, metavar="SECONDS")
-    chosen = parser.parse_args()
-    # every try holds a descriptor
+    options = parser.parse_args()
+    # every attempt needs a file descriptor
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    limits = (chosen.count, chosen.concurrency, chosen.timeout)
-    tallies = asyncio.run(send_all(chosen.kind, chosen.targets, *limits, chosen.source))
+    limits = (options.count, options.concurrency, options.timeout)
+    tallies = asyncio.run(send_all(options.kind, options.targets, *limits, options.source))
     print(json.dumps([asdict(tally) for tally in tallies]))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-PATIENCE_S = 60.0  # what comes late isn't absent: other work may have the machine
+PATIENCE_S = 60.0  # long, because other work may occupy the machine
 
 
 def eventually(
@@ -17,7 +17,7 @@ def eventually(
     what: str = "",
     poll_s: float = 0.02,
 ) -> T:
-    """Return the first true result of `condition`; a TimeoutError tells its last one."""
+    """Return the first true result of `condition`; a TimeoutError contains its last one."""
     deadline = time.monotonic() + timeout_s
     while not (result := condition()):
         if time.monotonic() > deadline:

@@ -1,1 +1,1 @@
-"""The nouns: frozen, comparable values that all rooms share."""
+"""Frozen, comparable values that all packages share."""

@@ -1,4 +1,4 @@
-"""What an address says of itself."""
+"""Properties of addresses."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ _PRIVATE = tuple(
 
 
 def family_of(address: str) -> Literal[4, 6]:
-    """Of an address, or a prefix."""
+    """The family of an address or a prefix."""
     return 6 if ":" in address else 4
 
 
-@functools.lru_cache(maxsize=1024)  # the uplinks' own, asked about at each publication
+@functools.lru_cache(maxsize=1024)  # of the uplinks' addresses, at each publication
 def is_private(address: str) -> bool:
-    """Whether the Internet can't reach it. (Documentation prefixes count as the Internet's.)"""
+    """Whether an address is unreachable from the Internet. Documentation prefixes count as
+    reachable."""
     parsed = ip_address(address)
     return any(parsed in network for network in _PRIVATE)

@@ -1,4 +1,4 @@
-"""What a plan would do, or has done, as people are told of it."""
+"""A plan in the form that is shown to users."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from ifdefault.model.errors import Problem
 
-LONGEST_CONFIRM_S = 86400  # so long changes may wait for their confirmation
+LONGEST_CONFIRM_S = 86400  # upper limit of `apply --confirm`
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The operations that bring the kernel to what is desired, and what stands in their way."""
+    """The operations that lead to the desired state, and the problems found."""
 
     operations: tuple[str, ...]
-    pending: dict[str, str]  # uplinks, and why
+    pending: dict[str, str]  # uplink to the reason
     problems: tuple[Problem, ...]
-    tables: dict[str, str]  # the nft tables that are desired, as text
-    ready: int  # of so many uplinks
+    tables: dict[str, str]  # the text of the desired nft tables
+    ready: int  # how many of the uplinks are usable
     uplinks: int

@@ -1,6 +1,6 @@
-"""The nouns of what the owner of a host wants: the config, as values.
+"""The config as values: a class for each table of ifdefault.toml(5).
 
-Rules: as in `model`, which tells of them too; every default is stated here, once.
+Rules: as in `model.kernel`. Every default value is stated here, and only here.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ DEFAULT_PORTS = {"http": 80, "https": 443, "dns": 53}  # of a probe, by its kind
 
 @dataclass(frozen=True, order=True, slots=True)
 class Probe:
-    """A question to a target beyond the gateway, written as a URL: `icmp://192.0.2.1`,
+    """A probe of a target beyond the gateway, written as a URL: `icmp://192.0.2.1`,
     `tcp://example.net:443`, `https://example.net/health`, `dns://192.0.2.53/example.net`."""
 
     kind: ProbeKind
     host: str  # an address or a name
     port: int = 0
-    path: str = ""  # http: path and query; dns: the name that is asked for
-    statuses: tuple[int, ...] = ()  # http: those that count as an answer; () is any below 400
+    path: str = ""  # http: path and query; dns: the name to query
+    statuses: tuple[int, ...] = ()  # http: those that count as an answer; (): all below 400
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -39,17 +39,17 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class UplinkConfig:
-    """One `[uplink.NAME]` of the config; empty tuples mean "read it from the kernel"."""
+    """One `[uplink.NAME]`; what is empty is read from the kernel."""
 
     name: str
     interface: str
     addresses: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     router_macs: tuple[str, ...] = ()
-    rank: int = 0  # the lowest rank carries the normal default
-    weight: int = 1  # among equal ranks the greatest weight does
+    rank: int = 0  # the usable uplink with the lowest rank is primary
+    weight: int = 1  # among equal ranks, the greatest weight
     probes: tuple[Probe, ...] | None = None  # None: those of [health]
-    public: tuple[str, ...] = ()  # what the DNS is to say instead of `addresses`, or DISCOVER
+    public: tuple[str, ...] = ()  # published in the DNS instead of `addresses`, or DISCOVER
     routed: tuple[str, ...] = ()  # prefixes that this provider routes to the host
 
 
@@ -57,19 +57,19 @@ class UplinkConfig:
 class HostConfig:
     """The `[host]` of the config."""
 
-    mark_mask: int = 0x3F000000  # six adjacent bits: one for the kind, five for the uplink
+    mark_mask: int = 0x3F000000  # six adjacent bits: the top one for the kind, five for the uplink
     table_base: int = 1000  # table of uplink n is base + n
-    rule_priority: int = 5000  # first priority of the return-path block; it may move below
+    rule_priority: int = 5000  # first priority of the return-path block; it may be lowered
     interface_group: int = 171  # the link group that marks uplinks for suppress_ifgroup
     source_check: SourceCheckMode = "auto"
     return_path: ReturnPath = "auto"
     udp_wildcard: Literal["auto", "off"] | tuple[int, ...] = "auto"
-    forwarded: Literal["follow", "off"] = "follow"  # answers to what others' rules forward
+    forwarded: Literal["follow", "off"] = "follow"  # track flows that other programs' rules forward
 
 
 @dataclass(frozen=True, slots=True)
 class HealthConfig:
-    """The `[health]` of the config: what is probed, and how it is judged."""
+    """The `[health]` of the config: what is probed, and the limits of the failure detector."""
 
     probes: tuple[Probe, ...] = tuple(
         Probe("icmp", address)
@@ -79,20 +79,20 @@ class HealthConfig:
             *("2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe", "2620:119:35::35"),
         )
     )
-    rounds_per_s: float = 2.0  # probe rounds of a path when all is quiet
+    rounds_per_s: float = 2.0  # probe rounds of a path without losses
     false_alarm_days: float = 60.0  # mean time between false alarms of one path
-    recover_s: float = 2.5  # how long answers must come before a path is up again
-    damp_s: float = 60.0  # the longest such time, of one that flaps
-    degraded_loss: float = 0.1  # share of rounds; 0 never
-    degraded_rtt_ms: float = 0.0  # 0 never
-    on_down: Literal["end", "keep"] = "end"  # outgoing connections of a dead uplink
+    recover_s: float = 2.5  # how long a path must answer before it is up again
+    damp_s: float = 60.0  # the longest such time, for a path that flaps
+    degraded_loss: float = 0.1  # share of rounds; 0: never
+    degraded_rtt_ms: float = 0.0  # 0: never
+    on_down: Literal["end", "keep"] = "end"  # outgoing connections of an uplink that is down
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonConfig:
     """The `[daemon]` of the config."""
 
-    user: str = "ifdefault"  # who hears the Internet
+    user: str = "ifdefault"  # of the process that receives packets from the Internet
     hook_user: str = "ifdefault-hook"
 
 
@@ -103,7 +103,7 @@ class HookConfig:
     up: str = ""
     degraded: str = ""
     down: str = ""
-    primary: str = ""  # another uplink became the primary one
+    primary: str = ""  # another uplink became primary
     timeout_s: float = 10.0
 
 
@@ -122,8 +122,8 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class ForwardServer:
-    """A content server behind the host. `port` 0: that which the client asked for. `weight` 0: it
-    drains, which is to say that it gets no new connections."""
+    """A server of a service. `port` 0: the port that the client connected to. `weight` 0: it is
+    drained, and gets no new connections."""
 
     address: str
     port: int = 0
@@ -132,19 +132,20 @@ class ForwardServer:
 
 @dataclass(frozen=True, slots=True)
 class ForwardConfig:
-    """One `[[forward]]` of the config: a service that content servers behind the host offer."""
+    """One `[[forward]]` of the config: a service of servers behind the host."""
 
     listen: tuple[Ports, ...]
-    to: tuple[ForwardServer, ...]  # for each family those of its addresses
-    uplinks: tuple[str, ...] = ()  # those whose addresses it is offered on; () all
-    check: str = "tcp"  # "tcp": connect; "off"; else the path to GET, "/health"
+    to: tuple[ForwardServer, ...]  # each family uses the servers with addresses of it
+    uplinks: tuple[str, ...] = ()  # on whose addresses it is offered; (): all
+    check: str = "tcp"  # "tcp": connect; "off"; or the path to GET, "/health"
     on_down: Literal["next", "reset"] = "next"  # for the share of a server that is down
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingRule:
-    """One `[[outgoing.rule]]`: what it selects leaves by the first of `via` that is usable; by the
-    last of them if none is. Selectors that are empty select everything; `cgroups` stands alone."""
+    """One `[[outgoing.rule]]`: the packets that it selects leave by the first usable uplink of
+    `via`, or by the last if none is usable. Empty selectors match everything; `cgroups` can't be
+    combined with others."""
 
     via: tuple[str, ...]
     to: tuple[str, ...] = ()  # prefixes
@@ -159,7 +160,7 @@ class OutgoingConfig:
     """The `[outgoing]` of the config."""
 
     mode: Literal["failover", "balance"] = "failover"
-    sticky: bool = False  # balance: one uplink a destination address
+    sticky: bool = False  # balance: the same uplink for each destination address
     udp: bool = False  # balance UDP flows as well
     masquerade: tuple[str, ...] = ()  # interfaces of LANs that go out with an uplink's address
     rules: tuple[OutgoingRule, ...] = ()

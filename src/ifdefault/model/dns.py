@@ -1,7 +1,7 @@
-"""More nouns: what the owner wants of the DNS (DnsConfig), and what it is to say (Published).
+"""The DNS: its config (DnsConfig), and the data to publish (Published, Zone).
 
-Rules: as in `model`. Names are canonical text: lower case, without the final dot; the first label
-may be "*". TTLs are seconds.
+Rules: as in `model.kernel`. Names are canonical text: lower case, without the final dot; the first
+label may be "*". TTLs are in seconds.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Literal
 
 from ifdefault.model.address import family_of
 
-# How a name's addresses are handed out:
-#   rotate         all of them, each query another first
-#   weighted       one of them, chosen by the uplinks' weights
-#   failover       those of the best uplink alone, by rank
-#   arrival        all of them, those of the uplink that the query came in by first
-#   arrival-only   those of that uplink alone
+# How queries for a name's addresses are answered:
+#   rotate         all addresses, rotated for each query
+#   weighted       one address, by the uplinks' weights
+#   failover       the address of the best usable uplink only
+#   arrival        all addresses, those of the uplink that received the query first
+#   arrival-only   only those of that uplink
 Policy = Literal["rotate", "weighted", "failover", "arrival", "arrival-only"]
 
-DISCOVER = "discover"  # in place of a public address: to be found out through the uplink itself
+DISCOVER = "discover"  # instead of a public address: discover it through the uplink
 
 
-# --- what the owner wants -----------------------------------------------------------------
+# --- config -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,18 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class NameConfig:
-    """One `[[dns.name]]`: a name that leads to this host."""
+    """One `[[dns.name]]`: a name that resolves to this host."""
 
     name: str
     policy: Policy = "rotate"
     ttl: int = 30
-    uplinks: tuple[str, ...] | None = None  # None is all, () none
+    uplinks: tuple[str, ...] | None = None  # None: all; (): none
     records: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Endpoint:
-    """A DNS server to talk to; `key` is the path of its TSIG key's file, "" for none."""
+    """A DNS server; `key` is the path of its TSIG key file, "" for none."""
 
     address: str
     port: int = 53
@@ -56,19 +56,19 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """`[dns.server]`: the embedded server. It is there if it has zones."""
+    """`[dns.server]`: the embedded server, which runs if it has zones."""
 
     zones: tuple[str, ...] = ()
     port: int = 53
-    contact: str = ""  # the SOA's mailbox, as a name; "" is hostmaster.ZONE
+    contact: str = ""  # the SOA's mailbox, as a name; "": hostmaster.ZONE
     nameservers: tuple[str, ...] = ()  # further name servers of each zone, by name
-    secondaries: tuple[Endpoint, ...] = ()  # may transfer the zones, and are notified
-    rate_limit: int = 100  # answers a second to a network of clients without a cookie; 0: any
+    secondaries: tuple[Endpoint, ...] = ()  # may transfer the zones, and get NOTIFY
+    rate_limit: int = 100  # responses per second to a network without cookies; 0: unlimited
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateConfig:
-    """One `[[dns.update]]`: a zone on others' servers, by dynamic update (RFC 2136)."""
+    """One `[[dns.update]]`: a zone on other servers, by dynamic update (RFC 2136)."""
 
     zone: str
     servers: tuple[Endpoint, ...]
@@ -76,17 +76,17 @@ class UpdateConfig:
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
-    """One `[[dns.provider]]`: a zone at a provider, by its API (dns-lexicon's name of it)."""
+    """One `[[dns.provider]]`: a zone at a provider, by its API; `provider` as in dns-lexicon."""
 
     zone: str
     provider: str
-    credentials: str  # a TOML file with the provider's options, readable by daemon.user alone
+    credentials: str  # a TOML file with the provider's options, readable only by daemon.user
     timeout_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class ExecConfig:
-    """One `[[dns.exec]]`: a program that publishes a name however it likes. `zone` "" is any."""
+    """One `[[dns.exec]]`: a program that publishes names. `zone` "": of any zone."""
 
     program: str
     zone: str = ""
@@ -95,7 +95,7 @@ class ExecConfig:
 
 @dataclass(frozen=True, slots=True)
 class DnsConfig:
-    """The `[dns]` of the config. `discover`: who tells the address that a request came from, as
+    """The `[dns]` of the config. `discover`: services that return the client's address, as
     `dns://SERVER/NAME` (its A or AAAA record) or `http(s)://…` (the response's text)."""
 
     names: tuple[NameConfig, ...] = ()
@@ -107,17 +107,17 @@ class DnsConfig:
 
     @property
     def zones(self) -> tuple[str, ...]:
-        """Every zone that some server has; a name belongs to the closest of them."""
+        """All configured zones; a name belongs to the closest enclosing one."""
         updated = (update.zone for update in self.updates)
-        return (*self.server.zones, *updated, *(each.zone for each in self.providers))
+        return (*self.server.zones, *updated, *(provider.zone for provider in self.providers))
 
 
-# --- what the DNS is to say ---------------------------------------------------------------
+# --- data to publish ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateAddresses:
-    """What an uplink brings into the DNS: at most one address a family, as the Internet sees it."""
+    """The public addresses of an uplink, at most one per family."""
 
     uplink: str
     weight: int = 1
@@ -126,7 +126,7 @@ class CandidateAddresses:
 
 @dataclass(frozen=True, slots=True)
 class AddressRecord:
-    """An address as it is handed out."""
+    """An A or AAAA record of a name, and the uplink of its address."""
 
     uplink: str
     address: str
@@ -139,8 +139,8 @@ class AddressRecord:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A name, and what is to be said of it now. `addresses` are the best first, never none of a
-    family in which the name has any."""
+    """The records of a name. `addresses` are sorted, the best uplink first; a family in which the
+    name has addresses is never empty."""
 
     name: str
     policy: Policy
@@ -151,8 +151,8 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A zone of the embedded server, whole. `names` hold those of its name servers too (glue);
-    `nameservers` are the NS records of its apex, the first of them the SOA's."""
+    """A complete zone of the embedded server. `names` include those of its name servers (glue);
+    `nameservers` are the NS records of its apex, the first of which is the SOA's MNAME."""
 
     zone: str
     serial: int
@@ -166,5 +166,5 @@ def within(name: str, zone: str) -> bool:
 
 
 def zone_of(name: str, zones: tuple[str, ...]) -> str:
-    """The closest of the zones that hold a name, "" if none does."""
+    """The closest zone that encloses a name, "" if none does."""
     return max((zone for zone in zones if within(name, zone)), key=len, default="")

@@ -1,8 +1,8 @@
-"""What can go wrong, told so that a person can mend it.
+"""Errors that are reported to users.
 
-Rules: a message says where, what is wrong and what would be right; lower case, no full stop. All
-problems of one kind are collected and told in one run. The command line turns each of these into
-a message and an exit status; no traceback reaches a user.
+Rules: a message says where the error is, what is wrong, and what would be right; lower case, no
+full stop. Problems of one kind are collected and reported together. The command line turns
+exceptions into messages and an exit status; users never see a traceback.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from dataclasses import dataclass
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused, in its own words."""
+    """The system's text of an error, in lower case."""
     return (error.strerror or str(error)).lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, or worth a warning, and its remedy."""
+    """An error or a warning, and its remedy."""
 
     where: str  # "ifdefault.toml:12: uplink.isp-a.weight", "rule 4998", "sysctl net.ipv4…"
     what: str
     remedy: str = ""
     warning: bool = False
-    blocks: bool = True  # an error that keeps apply from all else as well
+    blocks: bool = True  # whether the error prevents apply
 
     def __str__(self) -> str:
         head = f"{self.where}: " if self.where else ""
-        tail = f", {self.remedy}" if self.remedy else ""
+        tail = f"; {self.remedy}" if self.remedy else ""
         return f"{head}{self.what}{tail}"
 
 
@@ -42,13 +42,13 @@ class IfdefaultError(Exception):
 
 
 class ConfigError(IfdefaultError):
-    """The config can't be used; nothing was touched."""
+    """The config is invalid; nothing was changed."""
 
     exit_status = 2
 
 
 class HostError(IfdefaultError):
-    """The host lacks something we need (root, nft, a kernel feature), or forbids it."""
+    """The host lacks something required (root, nft, a kernel feature), or doesn't permit it."""
 
 
 class KernelError(IfdefaultError):

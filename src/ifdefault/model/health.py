@@ -1,7 +1,7 @@
-"""More nouns: how the uplinks fare (Health), and what follows from it (Decision).
+"""The health of uplinks and servers, and the decision that follows from it.
 
-Rules: as in `model`. A *path* is an uplink in one family, since one may die without the other.
-Times are seconds of the monotonic clock, always given, never asked for.
+Rules: as in `model.kernel`. A *path* is an uplink in one family, since one family may fail without
+the other. Times are seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Literal
 from ifdefault.model.config import Family
 
 PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as observed
-Forced = Literal["auto", "up", "down", "drain"]  # as the operator wants it
-Verdict = Literal["answered", "lost", "wrong", "local"]  # the fate of one probe
+Forced = Literal["auto", "up", "down", "drain"]  # as set by the operator
+Verdict = Literal["answered", "lost", "wrong", "local"]  # the outcome of one probe
 ServerState = Literal["unproven", "up", "down"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Send one probe now. `seq` is unique among those of its path that may still be answered;
-    `target` is the probe's index in the path's list of targets, GATEWAY the gateway itself."""
+    """A request to send one probe now. `seq` is unique among the path's probes that may still be
+    answered; `target` is the index in the path's list of targets, or GATEWAY."""
 
     seq: int
     target: int
@@ -32,7 +32,7 @@ GATEWAY = -1
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A path changed its state. `at_s` is monotonic; `cause` is for people."""
+    """A path changed its state. `at_s` is monotonic; `cause` is for display."""
 
     at_s: float
     uplink: str
@@ -47,7 +47,7 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class TargetHealth:
-    """One target of a path. `note` is "" or what is remarkable: it never answered, is silent …"""
+    """One target of a path. `note` is "" or for display: it never answered, is silent …"""
 
     probe: str
     answered: int = 0
@@ -58,7 +58,7 @@ class TargetHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A path, which is an uplink in one family, as it is judged. Times are monotonic seconds."""
+    """The health of a path. Times are monotonic seconds."""
 
     uplink: str
     family: Family
@@ -69,13 +69,13 @@ class Health:
     rtt_ms: float = 0.0
     gateway: Literal["answers", "silent", "unknown"] = "unknown"
     bursting: bool = False
-    until_s: float = 0.0  # recovering: when it will be up if all goes well
+    until_s: float = 0.0  # recovering: when it will be up unless it fails again
     targets: tuple[TargetHealth, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ServerHealth:
-    """A content server behind the host, as its check judges it."""
+    """The health of a server behind the host, by its check."""
 
     address: str
     port: int
@@ -87,10 +87,10 @@ class ServerHealth:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Which uplinks to use. `order`: all of a family, best first; the first carries the normal
-    default. `usable`: those among them that may be given flows and be named in the DNS, never
-    none (fail static). Both by family. `gone`: (address, port) of content servers that failed
-    their check and are given no new connections."""
+    """Which uplinks to use. `order`: all uplinks of a family, best first; the first is primary.
+    `usable`: those that may get new flows and be published in the DNS, never empty (fail static).
+    Both by family. `servers_down`: (address, port) of servers that failed their check and get no
+    new connections."""
 
     order: tuple[tuple[Family, tuple[str, ...]], ...] = ()
     usable: tuple[tuple[Family, tuple[str, ...]], ...] = ()
@@ -105,7 +105,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """From where something may leave that isn't a probe: an uplink in one family."""
+    """How requests of ours other than probes leave: by an uplink in one family."""
 
     uplink: str
     family: Family
@@ -116,10 +116,10 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class TcpStats:
-    """The sockets of one local address. Outsiders can forge half-open ones, nothing else."""
+    """The TCP sockets of one local address. Outsiders can forge only half-open ones."""
 
     sockets: int = 0  # established
-    progressed: int = 0  # of them: something was acknowledged or came in since the last look
-    stalled: int = 0  # of them: retransmitting, and no ACK for a while
-    half_open: int = 0  # SYN_RECV: they asked us, and haven't answered our SYN-ACK yet
-    half_open_unanswered: int = 0  # of them: the SYN-ACK was sent again
+    progressed: int = 0  # of them: data was acknowledged or received since the last reading
+    stalled: int = 0  # of them: retransmitting, without a recent ACK
+    half_open: int = 0  # SYN_RECV: the client hasn't answered our SYN-ACK yet
+    half_open_unanswered: int = 0  # of them: the SYN-ACK was retransmitted

@@ -1,6 +1,6 @@
-"""A host at one time: what was observed of it, and what is remembered.
+"""The observed state of the host, and the state that is saved.
 
-Rules: all that planning reads is in an Observation, so that a plan can be made again from it.
+Rules: an Observation has all inputs of planning except the config, so that a plan can be repeated.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ifdefault.model.kernel import Facts, Loaded
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What must be remembered of a host (state.json). `sysctls` and `groups` map a name to its
-    original, then to the values of ours that the kernel may hold: one, or more while a change is
-    under way or was killed. `forced` is what the operator wants of an uplink, whatever is observed.
-    `runs` maps the control group of a command to the uplink that it keeps to (`ifdefault exec`)."""
+    """The saved state (state.json). `sysctls` and `groups` map a name to its original value,
+    followed by the values of ours that the kernel may have: one, or more while a change is in
+    progress or was interrupted. `forced` is the state of an uplink as set by the operator. `runs`
+    maps the cgroup of a command to its uplink (`ifdefault exec`)."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     sysctls: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -27,11 +27,11 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """All that planning reads: the kernel, and what we remember of this host.
+    """All inputs of planning except the config: the kernel, and the saved state.
 
-    `groups` are the control groups that have rules, with their ids, 0 where there is none;
-    `no_balance` says why there can be no hook on connect(), "" if there can be; `others` are
-    problems that others' configuration makes, where they were looked for."""
+    `groups` are the cgroups that have rules, with their ids, 0 if they don't exist; `no_balance` is
+    why the programs on connect() aren't possible, "" if they are; `others` are problems with other
+    programs' configuration, if they were looked for."""
 
     facts: Facts
     state: State = field(default_factory=State)

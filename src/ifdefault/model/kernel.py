@@ -1,9 +1,8 @@
-"""The nouns: what a host is (Facts), what its owner wants (Config), what should be (Desired),
-and how to get there (Operation).
+"""Kernel state: as it is (Facts), as it should be (Desired), and how to get there (Operation).
 
-Rules: every value is frozen and comparable, so that equality, goldens and diffs come free.
-Addresses, prefixes and MACs are canonical text ("203.0.113.10", "2001:db8::/32", lower case);
-interfaces go by name. `family` is 4 or 6. Nothing here reads a clock, a file or the kernel.
+Rules: every value is frozen and comparable. Addresses, prefixes and MACs are canonical text
+("203.0.113.10", "2001:db8::/32", lower case); interfaces are identified by name. `family` is 4 or
+6. Nothing here reads a clock, a file or the kernel.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from ifdefault.model.config import Family
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
 NFT_TABLE = "ifdefault"  # our nftables tables, family inet: marks and the source check
-FORWARD_TABLE = "ifdefault_forward"  # the forwarded services, which may be many
+FORWARD_TABLE = "ifdefault_forward"  # the services of [[forward]], which may be many
 OWN_TABLES = (NFT_TABLE, FORWARD_TABLE)
-RULESET_DIGEST = "sha256:"  # how the comment of a table of ours begins
+RULESET_DIGEST = "sha256:"  # prefix of the comment of our tables
 TABLE_DEFAULT = 253
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
@@ -28,7 +27,7 @@ FORWARDING: dict[Family, str] = {  # sysctls
 }
 
 
-# --- what the host is ---------------------------------------------------------------------
+# --- facts --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +51,10 @@ class Address:
     address: str
     prefixlen: int
     scope: int = 0
-    peer: str = ""  # point-to-point: the far end
+    peer: str = ""  # point-to-point: the remote address
     secondary: bool = False  # IPv4 secondary, IPv6 temporary (RFC 8981)
     deprecated: bool = False
-    tentative: bool = False  # IPv6 duplicate address detection still runs, or failed
+    tentative: bool = False  # IPv6 duplicate address detection is in progress, or failed
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -90,7 +89,7 @@ class Route:
 class Rule:
     """A policy rule. `action`: lookup goto nop blackhole unreachable prohibit.
 
-    Selectors that we never use ourselves but must understand in others' rules are kept as well.
+    Includes selectors that our rules don't use, but foreign rules may.
     """
 
     family: Family
@@ -112,7 +111,7 @@ class Rule:
     dport: tuple[int, int] = (0, 0)
     uids: tuple[int, int] = (-1, -1)
     tos: int = 0
-    unfollowed: bool = False  # selects by what we don't follow: VRF, tunnel id, DSCP, flow label
+    unfollowed: bool = False  # has an unsupported selector: VRF, tunnel id, DSCP, flow label
     protocol: int = 0
 
 
@@ -127,9 +126,9 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class NftTable:
-    """A table of our name as the kernel holds it: `digest` of what we loaded (the table's comment),
-    "" if that wasn't us, and `listing`, a digest of its contents as listed, counters and elements
-    added by packets aside."""
+    """A table with our name in the kernel. `digest`: of the text that we loaded (the table's
+    comment), "" if it isn't ours; `listing`: a digest of its contents without counters and elements
+    that packets added."""
 
     digest: str = ""
     listing: str = ""
@@ -137,7 +136,7 @@ class NftTable:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """The text of a table of ours as we loaded it last, and what the kernel made of it."""
+    """The text of a table that we loaded last, and the resulting table in the kernel."""
 
     text: str
     table: NftTable
@@ -146,40 +145,40 @@ class Ruleset:
 Loaded = tuple[tuple[str, Ruleset], ...]  # by table
 
 
-@functools.lru_cache(maxsize=4)  # the same few large texts, plan after plan
+@functools.lru_cache(maxsize=4)  # every plan has the same few large texts
 def ruleset_digest(text: str) -> str:
-    """By what a table in the kernel is known to have been loaded from this text."""
+    """The comment of a table that was loaded from this text."""
     return RULESET_DIGEST + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything we read of the kernel, at one time, in kernel order where order matters."""
+    """All that is read from the kernel for a plan, in kernel order where order matters."""
 
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()  # all tables
     rules: tuple[Rule, ...] = ()  # in kernel order, both families
     neighbours: tuple[Neighbour, ...] = ()
-    sysctls: tuple[tuple[str, str], ...] = ()  # those that we may set or must know
-    tables: tuple[tuple[str, NftTable], ...] = ()  # those of OWN_TABLES that are there
-    hook: Hook | None = None  # ours on connect()
-    foreign_marks: tuple[tuple[int, str], ...] = ()  # (bits, where) that others' rulesets touch
-    wildcard_udp: tuple[tuple[Family, int], ...] = ()  # (family, port) of sockets bound to any
-    # read only where conflicts are looked for:
+    sysctls: tuple[tuple[str, str], ...] = ()  # those that we may set or depend on
+    tables: tuple[tuple[str, NftTable], ...] = ()  # those of OWN_TABLES that exist
+    hook: Hook | None = None  # our programs on connect()
+    foreign_marks: tuple[tuple[int, str], ...] = ()  # (bits, where) in foreign rulesets
+    wildcard_udp: tuple[tuple[Family, int], ...] = ()  # (family, port) of wildcard sockets
+    # read only to find conflicts:
     listening: tuple[tuple[str, str, int], ...] = ()  # (transport, address, port) of servers
-    dropping: tuple[tuple[str, str, str], ...] = ()  # (family, table, chain) at forward, by policy
+    dropping: tuple[tuple[str, str, str], ...] = ()  # (family, table, chain) with policy drop
 
 
-# --- what should be -----------------------------------------------------------------------
+# --- desired state ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """An uplink as resolved from config and facts. `pending` says why it can't be used yet.
+    """An uplink as resolved from config and facts. `pending` is why it can't be used yet.
 
-    `gateways` and `sources` hold at most one entry a family: the next hop ("" on a link without
-    one) and the `src` of its default.
+    `gateways` and `sources` have at most one entry per family: the next hop ("" on a link without
+    one) and the `src` of the default route.
     """
 
     name: str
@@ -187,7 +186,7 @@ class Uplink:
     interface: str
     table: int
     arrival_mark: int
-    chosen_mark: int
+    outgoing_mark: int
     mark_mask: int
     rank: int = 0
     weight: int = 1
@@ -196,12 +195,12 @@ class Uplink:
     sources: tuple[tuple[Family, str], ...] = ()
     router_macs: tuple[str, ...] = ()
     mechanism: str = "source"  # source | mark | conntrack
-    why: str = ""  # why this mechanism
+    why: str = ""  # reason for the mechanism
     pending: str = ""
     routed: tuple[str, ...] = ()  # prefixes that the provider routes to the host
 
     def gateway(self, family: Family) -> str | None:
-        """The next hop of this family's default; "" means on-link, None that there is none."""
+        """The next hop of this family's default route; "": on-link, None: no default route."""
         return dict(self.gateways).get(family)
 
     def source(self, family: Family) -> str | None:
@@ -210,8 +209,8 @@ class Uplink:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Clients from `first` to `last` are answered from `address` by a UDP socket that is bound to
-    none; packets to other addresses of the host are redirected there."""
+    """Wildcard UDP servers reply to clients from `first` to `last` from `address`; packets to other
+    addresses of the host are redirected there."""
 
     family: Family
     first: str
@@ -219,22 +218,22 @@ class Redirect:
     address: str
 
 
-SLOTS = 256  # of the balance, a family
+SLOTS = 256  # of the balance, per family
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """What the cgroup program on connect() does with this network namespace's own sockets that
-    have no mark and aren't bound: it gives them a chosen mark.
+    """The behaviour of the cgroup programs on connect(): they set an outgoing mark on the sockets
+    of this network namespace that have no mark and aren't bound.
 
-    `marks`, by family: SLOTS of them, which are taken in turn; none: no balance.
-    `spared`: what outgoing rules select, left alone. `cgroups`: (path, IPv4's mark, IPv6's mark) of
-    whose processes all sockets get a mark, those that the deepest such cgroup names; 0 is none.
+    `marks`, by family: SLOTS marks, used in turn; empty: no balance. `spared`: outgoing rules whose
+    connections aren't balanced. `cgroups`: (path, IPv4 mark, IPv6 mark) of cgroups all of whose
+    sockets get a mark, 0 for none; the deepest such cgroup of a process counts.
     """
 
     mask: int
     marks: tuple[tuple[Family, tuple[int, ...]], ...] = ()
-    sticky: bool = False  # the slot is told by the destination address
+    sticky: bool = False  # the slot depends on the destination address
     udp: bool = False
     spared: tuple[Rule, ...] = ()
     cgroups: tuple[tuple[str, int, int], ...] = ()
@@ -242,22 +241,22 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that we put into the kernel. `rules` are in the order in which they must stand."""
+    """All that we install in the kernel. `rules` are in their final order."""
 
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
-    tables: tuple[tuple[str, str], ...] = ()  # those of OWN_TABLES that are needed, and their text
+    tables: tuple[tuple[str, str], ...] = ()  # those of OWN_TABLES that are needed, with their text
     hook: Hook | None = None
     sysctls: tuple[tuple[str, str], ...] = ()
     groups: tuple[tuple[str, int], ...] = ()  # (interface, link group)
-    # part of NFT_TABLE, told apart for ForgetFlows
+    # contained in NFT_TABLE; needed for ForgetFlows
     redirects: tuple[Redirect, ...] = ()
     udp_ports: tuple[tuple[Family, int], ...] = ()  # those that are redirected
-    udp_addresses: tuple[str, ...] = ()  # all of the uplinks', which are redirected to one another
+    udp_addresses: tuple[str, ...] = ()  # of all uplinks, which are redirected to one another
     mark_mask: int = 0
 
 
-# --- how to get there ---------------------------------------------------------------------
+# --- operations ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +288,7 @@ class DeleteRoute:
 
 @dataclass(frozen=True, slots=True)
 class AddRule:
-    """Add a rule behind those of its priority."""
+    """Add a rule after those of its priority."""
 
     rule: Rule
 
@@ -311,15 +310,15 @@ class LoadNft:
 
 @dataclass(frozen=True, slots=True)
 class PutHook:
-    """Lay the hook on connect(), or replace it; None takes it away."""
+    """Attach or replace the programs on connect(); None removes them."""
 
     hook: Hook | None
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetFlows:
-    """Delete the conntrack entries of UDP flows to redirected ports whose answers would now come
-    from another address than the entry leads to, redirected or not (see plan.udp_wildcard)."""
+    """Delete the conntrack entries of UDP flows to redirected ports whose replies would now have
+    another source than the entry expects (see plan.udp_wildcard)."""
 
     redirects: tuple[Redirect, ...]
     ports: tuple[tuple[Family, int], ...]

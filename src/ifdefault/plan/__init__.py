@@ -1,6 +1,7 @@
-"""Pure: from config and facts to what should be in the kernel, and how to get there.
+"""Planning: from config and facts to the desired kernel state, and the operations that lead to it.
 
-Rules: no clock, file, socket, log or randomness. The stages, in order: `numbers` and `resolve`
-(which uplinks are there), `desired` (routes, rules, sysctls) with `ruleset` and `forward_table`
-(nft), `diff` (operations); `prepare` joins them. `lookup` answers where a packet would go, and why.
+Rules: pure; no clock, file, socket, log or randomness. The stages, in order: `numbers` and
+`resolve` (the uplinks), `desired` (routes, rules, sysctls) with `ruleset` and `forward_table`
+(nftables), `diff` (operations); `prepare` joins them. `lookup` predicts where a packet goes, and
+why.
 """

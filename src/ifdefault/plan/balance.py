@@ -1,8 +1,8 @@
-"""The hook on connect(): which of the host's own connections are given an uplink.
+"""Which of the host's own connections the eBPF programs on connect() balance or give an uplink.
 
-Rules: the members of the balance are the usable uplinks of the lowest rank among them, each with
-slots by its weight (Sainte-Laguë's method). When a member leaves, its slots go to the others, which
-keep theirs; when it returns it has them back.
+Rules: connections are balanced over the usable uplinks of the lowest rank, in proportion to their
+weights (slots by Sainte-Laguë's method). When an uplink fails, its slots go to the others, which
+keep theirs; when it recovers, it gets the same slots again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ifdefault.model.kernel import SLOTS, Hook, Uplink
 from ifdefault.plan import numbers, outgoing_rules
 
 
-def wanted(config: Config, uplinks: tuple[Uplink, ...], decision: Decision) -> Hook | None:
-    """The hook that this config needs, None if it needs none."""
+def desired_hook(config: Config, uplinks: tuple[Uplink, ...], decision: Decision) -> Hook | None:
+    """What the programs on connect() must do for this config; None if they aren't needed."""
     balance = config.outgoing.mode == "balance"
     marks = tuple(_marks(config, uplinks, decision)) if balance else ()
     cgroups = tuple(_cgroups(config, uplinks, decision))
@@ -45,8 +45,8 @@ def _marks(
     for family in FAMILIES:
         members = balanced(uplinks, decision, family)
         if members:
-            marks = {u.name: u.chosen_mark for u in members}
-            # all that could be members, so that the slots of those that are keep their places
+            marks = {u.name: u.outgoing_mark for u in members}
+            # all uplinks of the rank count, so that the members keep their slots when others fail
             weights = {u.name: u.weight for u in config.uplinks if u.rank == members[0].rank}
             yield family, tuple(marks[name] for name in slots(weights, marks))
 
@@ -59,29 +59,29 @@ def balanced(uplinks: tuple[Uplink, ...], decision: Decision, family: Family) ->
     return tuple(u for u in usable if u.rank == rank)
 
 
-def slots(weights: Mapping[str, int], there: Iterable[str]) -> tuple[str, ...]:
-    """Whose each slot is, among those of `weights` that are there. What the places are depends on
-    nothing else: not on who left before whom."""
-    members = sorted(weights)
-    owners = _awarded([""] * SLOTS, "", weights, members)
-    for gone in sorted(set(weights) - set(there)):
-        members.remove(gone)
-        owners = _awarded(owners, gone, weights, members)
+def slots(weights: Mapping[str, int], members: Iterable[str]) -> tuple[str, ...]:
+    """The owner of each of the SLOTS slots, one of `members`. It depends on the arguments alone,
+    not on the order in which uplinks failed."""
+    remaining = sorted(weights)
+    owners = _reassign([""] * SLOTS, "", weights, remaining)
+    for failed in sorted(set(weights) - set(members)):
+        remaining.remove(failed)
+        owners = _reassign(owners, failed, weights, remaining)
     return tuple(owners)
 
 
-def _awarded(
+def _reassign(
     owners: list[str], free: str, weights: Mapping[str, int], members: list[str]
 ) -> list[str]:
-    """Give the slots of `free` to the members, one by one to whom is owed most."""
-    held = {name: owners.count(name) for name in members}
-    given = list(owners)
-    for place, owner in enumerate(owners):
+    """Give the slots of `free` to the members, each to the one with the highest quotient."""
+    counts = {name: owners.count(name) for name in members}
+    reassigned = list(owners)
+    for slot, owner in enumerate(owners):
         if owner == free:
-            best = max(members, key=lambda name: (weights[name] / (2 * held[name] + 1), name))
-            held[best] += 1
-            given[place] = best
-    return given
+            best = max(members, key=lambda name: (weights[name] / (2 * counts[name] + 1), name))
+            counts[best] += 1
+            reassigned[slot] = best
+    return reassigned
 
 
 # --- cgroups ------------------------------------------------------------------------------
@@ -90,9 +90,10 @@ def _awarded(
 def _cgroups(
     config: Config, uplinks: tuple[Uplink, ...], decision: Decision
 ) -> Iterator[tuple[str, int, int]]:
-    """Each once: the first rule that names a cgroup counts. The mark of no uplink where none of the
-    rule's has the family: there is a rule that ends such packets."""
-    nowhere = numbers.chosen_mark(config.host, 0)
+    """(path, IPv4 mark, IPv6 mark) of each cgroup; the first rule that names it counts. If none of
+    the rule's uplinks has the family, the mark is that of uplink 0, whose packets a policy rule
+    makes unreachable."""
+    nowhere = numbers.outgoing_mark(config.host, 0)
     seen: set[str] = set()
     for rule in config.outgoing.rules:
         for path in rule.cgroups:
@@ -105,7 +106,8 @@ def _cgroups(
 def _mark(
     via: tuple[str, ...], uplinks: tuple[Uplink, ...], decision: Decision, family: Family
 ) -> int:
-    """That of the first of `via` that is usable, else of the last; 0 if none has the family."""
-    marks = {u.name: u.chosen_mark for u in uplinks if u.gateway(family) is not None}
+    """The mark of the first usable uplink of `via`, otherwise of the last; 0 if none has the
+    family."""
+    marks = {u.name: u.outgoing_mark for u in uplinks if u.gateway(family) is not None}
     usable = [name for name in via if name in marks and name in decision.usable_in(family)]
     return next((marks[name] for name in (*usable, *reversed(via)) if name in marks), 0)

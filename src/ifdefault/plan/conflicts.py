@@ -1,7 +1,8 @@
-"""What on this host collides with us, or stands in our way.
+"""Conflicts: what other programs have configured on this host that interferes with ifdefault.
 
-Rules: pure. What is foreign is named, never touched. An error means that apply would do harm or
-be undone; a warning, that something won't work as one may expect, or what apply does about it.
+Rules: pure. Foreign objects are reported, never touched. An error means that apply would do harm
+or would be undone; a warning means that something won't work as expected, or describes what apply
+does about it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SOMEWHERE: dict[Family, str] = {4: "203.0.113.0", 6: "2001:db8::"}  # only a de
 
 
 def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> tuple[Problem, ...]:
-    """Errors and warnings, in the order of the sections below."""
+    """All errors and warnings, in a fixed order."""
     foreign = [rule for rule in facts.rules if rule.protocol != PROTOCOL and rule.priority]
     return (
         *_above_us(config, facts),
@@ -42,16 +43,17 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
     )
 
 
-# --- others' rules that take what should be ours -------------------------------------------
+# --- foreign rules that take packets before ours -------------------------------------------
 
 
 def first_priority(config: Config, facts: Facts) -> int:
-    """Where the return-path block stands: as configured, or lower, above what catches first."""
-    return next(_room(config, facts), config.host.rule_priority)
+    """The first priority of the return-path block: as configured, or lower, so that it precedes
+    foreign rules that would take uplinks' replies."""
+    return next(_possible_blocks(config, facts), config.host.rule_priority)
 
 
-def _room(config: Config, facts: Facts) -> Iterator[int]:
-    """The first priorities at which no foreign rule catches before the block ends."""
+def _possible_blocks(config: Config, facts: Facts) -> Iterator[int]:
+    """First priorities of blocks that end before any foreign rule that takes uplinks' replies."""
     configured = config.host.rule_priority
     lowest = min((r.priority for r in foreign_catchers(config, facts)), default=numbers.OUTGOING)
     taken = {rule.priority for rule in facts.rules if rule.protocol != PROTOCOL}
@@ -71,14 +73,15 @@ def foreign_catchers(config: Config, facts: Facts) -> tuple[Rule, ...]:
 
 def _addresses(config: Config, facts: Facts) -> Iterator[str]:
     for uplink in config.uplinks:
-        on_it = (a for a in facts.addresses if a.dev == uplink.interface and a.scope < 253)
-        yield from uplink.addresses or (a.address for a in on_it)
+        own = (a for a in facts.addresses if a.dev == uplink.interface and a.scope < 253)
+        yield from uplink.addresses or (a.address for a in own)
 
 
 def catches_default(rule: Rule, facts: Facts, addresses: Collection[str]) -> bool:
-    """Whether a rule sends unmarked packets from one of these addresses by a default of its own.
+    """Whether a rule routes unmarked packets from one of these addresses by a default route of its
+    own.
 
-    A protocol, a port or a user narrows it, but catches some replies all the same.
+    Selectors for protocol, port and user are ignored: such a rule still takes some replies.
     """
     if rule.action in ("goto", "nop"):
         return False
@@ -92,11 +95,12 @@ def catches_default(rule: Rule, facts: Facts, addresses: Collection[str]) -> boo
         if family_of(address) == rule.family
     ):
         return False
-    return rule.action != "lookup" or _holds_default(rule, facts)
+    return rule.action != "lookup" or _has_default(rule, facts)
 
 
-def _holds_default(rule: Rule, facts: Facts) -> bool:
-    """Whether a lookup finds a default, or a VPN's halves of one, that isn't suppressed."""
+def _has_default(rule: Rule, facts: Facts) -> bool:
+    """Whether a lookup finds a default route, or the two halves of one that VPNs use, that the rule
+    doesn't suppress."""
     groups = {link.name: link.group for link in facts.links}
     for route in facts.routes:
         if (route.family, route.table) != (rule.family, rule.table) or route.kind == "throw":
@@ -110,15 +114,16 @@ def _holds_default(rule: Rule, facts: Facts) -> bool:
 
 
 def _above_us(config: Config, facts: Facts) -> Iterator[Problem]:
-    room = next(_room(config, facts), None)
+    block = next(_possible_blocks(config, facts), None)
     for rule in foreign_catchers(config, facts):
-        if room is not None:
-            remedy = "apply lays the return path above it"
-            yield Problem(_named(rule), "takes replies before the return path", remedy, True)
+        if block is not None:
+            remedy = "apply adds the return-path rules before it"
+            what = "takes replies before the return-path rules"
+            yield Problem(_rule_name(rule), what, remedy, True)
         else:
-            above = numbers.LOWEST_BLOCK + numbers.END
-            what = "takes replies, and leaves no room for the return path above it"
-            yield Problem(_named(rule), what, f"give it a priority above {above}")
+            lowest = numbers.LOWEST_BLOCK + numbers.END
+            what = "takes replies, and leaves no room for the return-path rules before it"
+            yield Problem(_rule_name(rule), what, f"give it a priority greater than {lowest}")
 
 
 def _bypasses(foreign: Sequence[Rule]) -> Iterator[Problem]:
@@ -132,9 +137,9 @@ def _bypasses(foreign: Sequence[Rule]) -> Iterator[Problem]:
             and (rule.invert or prefixes.network(rule.dst)[1] <= 1)
         ):
             yield Problem(
-                _named(rule),
-                "looks up main before the normal default",
-                "expect what it selects to keep to main's own default, whatever state that is in",
+                _rule_name(rule),
+                "looks up main before the primary uplink's table",
+                "packets that it selects always take main's default route, even if that is down",
                 True,
             )
 
@@ -149,53 +154,57 @@ def _in_our_block(foreign: Sequence[Rule], first: int) -> Iterator[Problem]:
     remedy = f"set host.rule_priority = {next(free, numbers.LOWEST_BLOCK)}"
     for rule in foreign:
         if first <= rule.priority <= first + numbers.END:
-            what = f"stands among our rules, {first} to {first + numbers.END}"
-            yield Problem(_named(rule), what, f"move it, or {remedy}")
+            what = f"has a priority among ours, {first} to {first + numbers.END}"
+            yield Problem(_rule_name(rule), what, f"change its priority, or {remedy}")
 
 
 def _in_our_tables(foreign: Sequence[Rule], facts: Facts, host: HostConfig) -> Iterator[Problem]:
     own = numbers.own_tables(host)
-    remedy = f"set host.table_base so that {len(own)} tables from there on are free"
+    remedy = f"set host.table_base so that the {len(own)} tables from it are free"
     for rule in foreign:
         if rule.action == "lookup" and rule.table in own:
-            yield Problem(_named(rule), f"looks up table {rule.table}, one of ours", remedy)
+            yield Problem(_rule_name(rule), f"looks up table {rule.table}, which is ours", remedy)
     others = [r for r in facts.routes if r.table in own and r.protocol != PROTOCOL]
     for table, count in sorted(Counter(route.table for route in others).items()):
         example = next(route for route in others if route.table == table)
-        what = f"holds {count} foreign route{'s'[: count > 1]}, such as {example.dst}"
+        what = f"contains {count} foreign route{'s'[: count > 1]}, such as {example.dst}"
         yield Problem(f"table {table}", what, remedy)
 
 
 def _under_our_name(facts: Facts) -> Iterator[Problem]:
     for name, table in facts.tables:
         if not table.digest:
-            remedy = "rename it, or delete it if nobody needs it"
-            yield Problem(f"nft table inet {name}", "isn't ours, and has our name", remedy)
+            remedy = "rename it, or delete it if it isn't needed"
+            yield Problem(f"nft table inet {name}", "has our name, but isn't ours", remedy)
 
 
 def _on_our_marks(
     foreign: Sequence[Rule], facts: Facts, config: Config, uplinks: Sequence[Uplink]
 ) -> Iterator[Problem]:
     free = _free_mask(foreign, facts)
-    remedy = f"set host.mark_mask = {free:#x}" if free else "leave six adjacent bits free for us"
+    remedy = (
+        f"set host.mark_mask = {free:#x}" if free else "leave six adjacent bits free for ifdefault"
+    )
     own = config.host.mark_mask
     for rule in foreign:
-        # a rule that compares the whole mark with a value outside ours leaves our bits alone
+        # a rule that compares the whole mark with a value outside our mask doesn't use our bits
         selects = rule.mark if rule.mask == WHOLE_MARK else rule.mask
         if selects & own:
-            yield Problem(_named(rule), f"selects by bits of our mark mask {own:#x}", remedy)
-    marked = connmark.follows(config, facts) or any(u.mechanism != "source" for u in uplinks)
+            yield Problem(_rule_name(rule), f"selects by bits of host.mark_mask {own:#x}", remedy)
+    marks_used = connmark.tracks_forwarded(config, facts) or any(
+        u.mechanism != "source" for u in uplinks
+    )
     for bits, where in facts.foreign_marks:
         if bits == WHOLE_MARK:
-            if marked:
-                what = "overwrites the whole packet mark, ours with it"
-                yield Problem(where, what, f"keep it off the bits {own:#x}", True)
+            if marks_used:
+                what = "overwrites the whole packet mark, including our bits"
+                yield Problem(where, what, f"make it leave the bits {own:#x} alone", True)
         elif bits & own:
-            yield Problem(where, f"uses bits {bits & own:#x} of our mark mask {own:#x}", remedy)
+            yield Problem(where, f"uses bits {bits & own:#x} of host.mark_mask {own:#x}", remedy)
 
 
 def _free_mask(foreign: Sequence[Rule], facts: Facts) -> int:
-    """The highest six adjacent bits that nobody on this host uses; 0 if there are none."""
+    """The highest six adjacent bits that nothing on this host uses; 0 if there are none."""
     taken = 0
     for rule in foreign:
         taken |= rule.mark if rule.mask == WHOLE_MARK else rule.mask
@@ -216,8 +225,8 @@ def _on_whole_marks(
         setters = [where for bits, where in facts.foreign_marks if bits & rule.mark]
         if setters:
             yield Problem(
-                _named(rule),
-                f"would take the replies of connections that {setters[0]} marks, "
+                _rule_name(rule),
+                f"would take replies of connections that {setters[0]} marks, "
                 f"since uplink.{marked[0].name} needs tcp_fwmark_accept",
                 'give the uplinks different addresses, or set host.return_path = "conntrack"',
             )
@@ -227,35 +236,35 @@ def _on_whole_marks(
 
 
 def _strict_filters(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
-    """The reverse-path filter asks whether an answer would leave where the packet came in.
+    """A strict reverse-path filter drops a packet whose reply would leave by another interface.
 
-    Source rules answer it rightly. A mark counts with src_valid_mark only; what is forwarded has
-    neither. The greatest value of `all` and the interface holds (ip-sysctl.rst).
+    Its lookup matches source rules, and marks only with src_valid_mark; forwarded packets match
+    neither. The greater value of `all` and the interface applies (ip-sysctl.rst, rp_filter).
     """
     sysctls = dict(facts.sysctls)
     redirects = bool(udp_wildcard.ports(config, facts, 4)) and len(uplinks) > 1
     forwards = sysctls.get(FORWARDING[4]) == "1"
     everywhere = sysctls.get("net/ipv4/conf/all/rp_filter", "0")
-    normal = next(ready(tuple(uplinks), 4), None)
+    primary = next(ready(tuple(uplinks), 4), None)
     for uplink in uplinks:
         own = sysctls.get(f"net/ipv4/conf/{uplink.interface}/rp_filter", "0")
         if uplink.pending or max(own, everywhere) != "1":
             continue
         dev = uplink.interface if own == "1" else "all"
         where = f"sysctl net.ipv4.conf.{dev}.rp_filter"
-        if connmark.follows(config, facts):
-            what = f"strict, drops what comes in over {uplink.interface} and is forwarded"
-            remedy = f"apply sets net.ipv4.conf.{uplink.interface}.rp_filter = 2, loose"
+        if connmark.tracks_forwarded(config, facts):
+            what = f"strict, drops forwarded packets that arrive on {uplink.interface}"
+            remedy = f"apply sets net.ipv4.conf.{uplink.interface}.rp_filter = 2 (loose)"
             yield Problem(where, what, remedy, True)
             continue
-        mended = sysctls.get(f"net/ipv4/conf/{uplink.interface}/src_valid_mark") == "1"
-        if not mended and (uplink.mechanism != "source" or redirects):
-            what = f"strict, would drop marked packets that come in over {uplink.interface}"
+        marks_valid = sysctls.get(f"net/ipv4/conf/{uplink.interface}/src_valid_mark") == "1"
+        if not marks_valid and (uplink.mechanism != "source" or redirects):
+            what = f"strict, would drop marked packets that arrive on {uplink.interface}"
             remedy = f"apply sets net.ipv4.conf.{uplink.interface}.src_valid_mark = 1"
             yield Problem(where, what, remedy, True)
-        if forwards and uplink != normal:
-            what = f"strict, drops what is to be forwarded from {uplink.interface}"
-            yield Problem(where, what, "set it to 2, loose", True)
+        if forwards and uplink != primary:
+            what = f"strict, drops packets from {uplink.interface} that are to be forwarded"
+            yield Problem(where, what, "set it to 2 (loose)", True)
 
 
 def _unready(host: HostConfig, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
@@ -265,7 +274,7 @@ def _unready(host: HostConfig, facts: Facts, uplinks: Sequence[Uplink]) -> Itera
             yield Problem(f"uplink.{uplink.name}", f"pending: {uplink.pending}", warning=True)
         if (group := groups.get(uplink.interface, 0)) not in (0, host.interface_group):
             what = f"{uplink.interface} is in link group {group}"
-            remedy = f"apply moves it to {host.interface_group}, and down back"
+            remedy = f"apply moves it to group {host.interface_group}, and down moves it back"
             yield Problem(f"uplink.{uplink.name}", what, remedy, True)
 
 
@@ -277,9 +286,9 @@ def _missing_addresses(
     for wanted in config.uplinks:
         missing = [address for address in wanted.addresses if address not in there]
         if missing and wanted.name in usable:
-            what = f"the host hasn't {', '.join(missing)}, the others are used"
+            what = f"not on this host: {', '.join(missing)}; using the others"
             yield Problem(f"uplink.{wanted.name}.addresses", what, warning=True)
 
 
-def _named(rule: Rule) -> str:
+def _rule_name(rule: Rule) -> str:
     return f"ip{' -6' if rule.family == 6 else ''} rule {rule_text(rule)}"

@@ -1,4 +1,4 @@
-"""Operations in words: the `ip`, `nft` and `sysctl` commands that would do the same."""
+"""Operations as text: the `ip`, `nft` and `sysctl` commands that would do the same."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def describe(operation: Operation) -> str:
                 return f"nft replace table inet {table}  # {text.count(chr(10))} lines"
             return f"nft delete table inet {table}"
         case PutHook(hook):
-            return f"bpf {'put' if hook else 'remove'} ifdefault  # cgroup hooks on connect()"
+            return f"bpf {'put' if hook else 'remove'} ifdefault  # cgroup programs on connect()"
         case ForgetFlows():
-            return "conntrack -D -p udp  # redirected flows whose answers come from elsewhere now"
+            return "conntrack -D -p udp  # redirected flows whose replies now have another source"
 
 
 def _six(family: int) -> str:
@@ -63,7 +63,7 @@ def _six(family: int) -> str:
 
 
 def _family(route: Route) -> str:
-    """`ip` takes the family from the addresses, and mistakes that of `via inet6`."""
+    """`ip` infers the family from the addresses, wrongly so with `via inet6`."""
     across = route.family == 4 and any(":" in hop.gateway for hop in route.hops)
     return " -4" if across else _six(route.family)
 
@@ -73,7 +73,7 @@ def table_name(table: int) -> str:
 
 
 def route_text(route: Route) -> str:
-    """A route as `ip route` takes it."""
+    """A route in the syntax of ip-route(8)."""
     words = [] if route.kind == "unicast" else [route.kind]
     words.append(route.dst)
     if route.from_prefix:
@@ -99,7 +99,7 @@ def route_text(route: Route) -> str:
 
 
 def rule_text(rule: Rule) -> str:
-    """A rule as `ip rule` takes and shows it."""
+    """A rule in the syntax of ip-rule(8)."""
     action = {"lookup": f"lookup {table_name(rule.table)}", "goto": f"goto {rule.goto}"}
     words = (
         (True, f"pref {rule.priority}"),

@@ -1,7 +1,7 @@
-"""What should be in the kernel: routes, rules, sysctls and link groups of all usable uplinks.
+"""The desired kernel state: routes, rules, sysctls, link groups and tables of all usable uplinks.
 
-Rules: the order of the policy rules is in docs/architecture.md, with what breaks otherwise. Every
-default of ours names its source, so that a shared LAN or a second prefix gets the right one.
+Rules: docs/architecture.md explains the order of the policy rules. Every default route of ours has
+a `src`, so that the right address is used on shared LANs and with several prefixes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _SCOPE_LINK = 253
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The uplinks as resolved, and what they need."""
+    """The resolved uplinks, and the kernel state that they need."""
 
     uplinks: tuple[Uplink, ...]
     desired: Desired
@@ -62,7 +62,7 @@ def plan(
     numbering: Mapping[str, int],
     decision: Decision | None = None,
 ) -> Plan:
-    """Resolve and desire."""
+    """Resolve the uplinks and compute the desired state."""
     uplinks = resolve_uplinks(config, facts, numbering)
     return Plan(uplinks, desire(config, facts, uplinks, decision))
 
@@ -70,9 +70,10 @@ def plan(
 def resolve_uplinks(
     config: Config, facts: Facts, numbering: Mapping[str, int]
 ) -> tuple[Uplink, ...]:
-    """ConfigError if two uplinks claim one address and nothing can tell them apart."""
+    """The uplinks in the order of the config. Raises ConfigError if two uplinks have the same
+    address and interface, and the MAC of one's router isn't known."""
     uplinks = resolve.resolve(config, facts, numbering)
-    _refuse_indistinct(uplinks)
+    _require_distinct(uplinks)
     return uplinks
 
 
@@ -82,23 +83,23 @@ def desire(
     uplinks: tuple[Uplink, ...],
     decision: Decision | None = None,
 ) -> Desired:
-    """What uplinks need in the kernel. Without a decision, which takes health, the best uplink is
-    that of carrier, rank and weight."""
+    """The kernel state that the uplinks need. Without a decision, uplinks are ordered by carrier,
+    rank and weight instead of by health."""
     usable = tuple(u for u in uplinks if not u.pending)
     routes = _distinct(_routes(config, facts, usable))
     ports = {
         family: udp_wildcard.ports(config, facts, family)
-        if udp_wildcard.concerns(usable, family)
+        if udp_wildcard.is_relevant(usable, family)
         else ()
         for family in FAMILIES
     }
-    decision = decision or _undecided(facts, usable)
+    decision = decision or _default_decision(facts, usable)
     rules = tuple(_rules(config, facts, usable, ports, decision))
     redirects = tuple(_redirects(config, facts, ports, routes, rules))
-    on_connect = balance.wanted(config, usable, decision)
-    passing = connmark.passing(config, facts, usable, on_connect)
-    forwards = bool(passing) or connmark.forwards(facts)
-    needs = ruleset.Needs(config.host, usable, ports, redirects, forwards, passing)
+    hook = balance.desired_hook(config, usable, decision)
+    forwarded = connmark.forwarded_flows(config, facts, usable, hook)
+    host_forwards = bool(forwarded) or connmark.host_forwards(facts)
+    needs = ruleset.Needs(config.host, usable, ports, redirects, host_forwards, forwarded)
     rules = tuple(rule for rule in rules if _is_needed(rule, needs))
     tables = {
         NFT_TABLE: ruleset.render(needs),
@@ -108,23 +109,23 @@ def desire(
         routes=routes,
         rules=rules,
         tables=tuple((name, text) for name, text in tables.items() if text),
-        hook=on_connect,
+        hook=hook,
         sysctls=tuple(settings.sysctls(facts, needs)),
         groups=tuple(_groups(config, facts)),
         redirects=redirects,
-        udp_ports=tuple((f, port) for f in needs.redirecting() for port in ports[f]),
-        udp_addresses=tuple(a for f in needs.redirecting() for a in needs.own(f)),
+        udp_ports=tuple((f, port) for f in needs.redirected_families() for port in ports[f]),
+        udp_addresses=tuple(a for f in needs.redirected_families() for a in needs.addresses(f)),
         mark_mask=config.host.mark_mask,
     )
 
 
-def _refuse_indistinct(uplinks: tuple[Uplink, ...]) -> None:
+def _require_distinct(uplinks: tuple[Uplink, ...]) -> None:
     problems = []
     for address, owners in resolve.shared_addresses(uplinks).items():
         for uplink, other in itertools.permutations(owners, 2):
             if not uplink.router_macs and other.interface == uplink.interface:
-                what = f"{address} is {other.name}'s too, and no MAC of its router is known"
-                remedy = "set router_macs, or see why its gateway doesn't answer ARP or ND"
+                what = f"{address} is {other.name}'s too, and its router's MAC is unknown"
+                remedy = "set router_macs, or check why its gateway doesn't answer ARP or ND"
                 problems.append(Problem(f"uplink.{uplink.name}", what, remedy))
     if problems:
         raise ConfigError(*problems)
@@ -134,11 +135,11 @@ def _refuse_indistinct(uplinks: tuple[Uplink, ...]) -> None:
 
 
 def _distinct(routes: Iterable[Route]) -> tuple[Route, ...]:
-    """A table holds one route of ours for a destination and metric: the kernel's first."""
-    found: dict[tuple[int, int, str, int], Route] = {}
+    """One route per table, destination and metric: the first in kernel order."""
+    distinct: dict[tuple[int, int, str, int], Route] = {}
     for route in routes:
-        found.setdefault((route.family, route.table, route.dst, route.metric), route)
-    return tuple(sorted(found.values()))
+        distinct.setdefault((route.family, route.table, route.dst, route.metric), route)
+    return tuple(sorted(distinct.values()))
 
 
 def _routes(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator[Route]:
@@ -160,7 +161,7 @@ def _routes(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterato
 def _copies(
     specific: list[Route], uplink: Uplink, family: Family, usable: tuple[Uplink, ...]
 ) -> Iterator[Route]:
-    """Main's routes through the uplink but for defaults: its own prefix, and specific ones."""
+    """Copies of main's non-default routes through the uplink: its own prefix, and specific ones."""
     others = [u for u in usable if u.interface == uplink.interface and u != uplink]
     for route in specific:
         hops = [hop for hop in route.hops if hop.dev == uplink.interface]
@@ -177,7 +178,7 @@ def _copies(
 
 
 def _belongs(route: Route, uplink: Uplink) -> bool:
-    """Whether a route of a shared LAN is this uplink's: its prefix, or by way of its gateway."""
+    """Whether a route on a shared LAN is this uplink's: its prefix, or through its gateway."""
     if route.hops[0].gateway:
         return route.hops[0].gateway == uplink.gateway(route.family)
     own = [a.address for a in uplink.addresses if a.family == route.family]
@@ -186,7 +187,7 @@ def _belongs(route: Route, uplink: Uplink) -> bool:
 
 def _default(config: Config, facts: Facts, uplink: Uplink, family: Family) -> Route:
     gateway, source = uplink.gateway(family) or "", uplink.source(family) or ""
-    kernels = resolve.kernel_default(facts, uplink.interface, family, config)
+    kernel_default = resolve.kernel_default(facts, uplink.interface, family, config)
     return Route(
         family=family,
         table=uplink.table,
@@ -196,15 +197,15 @@ def _default(config: Config, facts: Facts, uplink: Uplink, family: Family) -> Ro
         src=source,
         scope=0 if gateway or family == 6 else _SCOPE_LINK,
         protocol=PROTOCOL,
-        metrics=kernels.metrics if kernels else (),
+        metrics=kernel_default.metrics if kernel_default else (),
     )
 
 
 def _onlink(facts: Facts, uplink: Uplink, gateway: str) -> bool:
-    """Whether the kernel must be told that the gateway is on the link, since no route says so."""
+    """Whether the route needs `onlink`, as no connected route contains the gateway."""
     if not gateway or (":" in gateway and prefixes.contains(6, "fe80::/10", gateway)):
         return False
-    family = family_of(gateway)  # IPv4 may go by an IPv6 next hop
+    family = family_of(gateway)  # IPv4 may have an IPv6 next hop
     return not any(
         route.family == family
         and route.table == TABLE_MAIN
@@ -222,18 +223,18 @@ def _rules(
     config: Config,
     facts: Facts,
     usable: tuple[Uplink, ...],
-    naive: dict[Family, tuple[int, ...]],
+    udp_ports: dict[Family, tuple[int, ...]],
     decision: Decision,
 ) -> Iterator[Rule]:
     for family in FAMILIES:
-        order = {name: place for place, name in enumerate(decision.ranking(family))}
-        ready = resolve.ready(usable, family)  # those that the decision doesn't know come last
+        order = {name: index for index, name in enumerate(decision.ranking(family))}
+        ready = resolve.ready(usable, family)  # uplinks missing from the decision come last
         uplinks = sorted(ready, key=lambda u: order.get(u.name, len(order)))
         if uplinks:
             yield from _return_path(config, facts, uplinks, family)
-            yield from _outgoing(config, uplinks, family, naive[family], decision)
+            yield from _outgoing(config, uplinks, family, udp_ports[family], decision)
         if any(rule.family == family for rule in facts.rules):
-            yield from _no_other_way(config, facts, family)
+            yield from _unreachable_cgroups(config, facts, family)
 
 
 def _return_path(
@@ -242,22 +243,22 @@ def _return_path(
     base = first_priority(config, facts)
     rule = functools.partial(Rule, family=family, protocol=PROTOCOL)
     for interface in sorted({u.interface for u in uplinks}):
-        priority, landing = base + numbers.FROM_UPLINK, base + numbers.END
-        yield rule(priority=priority, action="goto", goto=landing, iif=interface)
+        priority, end = base + numbers.FROM_UPLINK, base + numbers.END
+        yield rule(priority=priority, action="goto", goto=end, iif=interface)
     local = functools.partial(
         rule,
         suppress_prefixlength=numbers.SHORTEST_LOCAL[family],
         suppress_ifgroup=config.host.interface_group,
     )
-    # a packet with a mark of the VPN's own is its tunnel, and mustn't enter itself
-    others = ~config.host.mark_mask & 0xFFFFFFFF
+    # packets with a mark of the VPN's are the tunnel's own, which mustn't be routed into it
+    foreign_bits = ~config.host.mark_mask & 0xFFFFFFFF
     for table in _vpn_tables(facts, family):
-        yield local(priority=base + numbers.VPN_ROUTES, table=table, mask=others)
+        yield local(priority=base + numbers.VPN_ROUTES, table=table, mask=foreign_bits)
     yield local(priority=base + numbers.LOCAL_ROUTES, table=TABLE_MAIN)
     for u in uplinks:
         priority = base + numbers.ARRIVAL_MARK
         yield rule(priority=priority, table=u.table, mark=u.arrival_mark, mask=u.mark_mask)
-    # an address or interface that several uplinks share goes to the best of them, as decided
+    # an address or interface that several uplinks share leads to the best of them
     owners = {a.address: u for u in reversed(uplinks) for a in u.addresses if a.family == family}
     for address, u in sorted(owners.items(), key=lambda item: item[1].number):
         src = f"{address}/{BITS[family]}"
@@ -273,20 +274,21 @@ def _return_path(
 
 
 def _is_needed(rule: Rule, needs: ruleset.Needs) -> bool:
-    """Without arrival marks nothing looks for them; with the source check, or where it is switched
-    off, no source ends at its own uplink. Every rule costs every lookup."""
-    if rule.action == "goto":  # what is followed gets no mark where it comes in
-        return needs.marking()
+    """Rules for arrival marks are needed only with arrival marks, and rules that reject packets
+    whose uplink has no route only where the source check doesn't drop them and isn't switched off.
+    Every rule costs every lookup."""
+    if rule.action == "goto":  # packets of tracked forwarded flows arrive without a mark
+        return needs.marks_arrival()
     if rule.mark in {u.arrival_mark for u in needs.uplinks}:
-        return needs.marking() or needs.passing is not None
+        return needs.marks_arrival() or needs.forwarded is not None
     if rule.action == "unreachable" and rule.src:
-        return needs.host.source_check == "auto" and not needs.metering()
+        return needs.host.source_check == "auto" and not needs.checks_sources()
     return True
 
 
 def _vpn_tables(facts: Facts, family: Family) -> list[int]:
-    """Foreign tables that every packet looks up and that hold specific routes (Tailscale's 52):
-    a VPN's client that talks to an uplink's address must be answered through the VPN."""
+    """Foreign tables with specific routes that are looked up for every packet (Tailscale's 52):
+    replies to a VPN client that connected to an uplink's address must go through the VPN."""
     specific = {
         route.table
         for route in facts.routes
@@ -308,56 +310,57 @@ def _outgoing(
     config: Config,
     uplinks: list[Uplink],
     family: Family,
-    naive: tuple[int, ...],
+    udp_ports: tuple[int, ...],
     decision: Decision,
 ) -> Iterator[Rule]:
-    """The normal default is the carrier's own table: a path's MTU is learned for the route that
-    leads back to its source, and must hold for sockets that have no source yet. It asks for the
-    absence of a choice, since the kernel takes a rule without a mark for any when it deletes.
+    """The last rule leads to the primary uplink's own table: a path MTU is learned for the route to
+    the uplink's source, and must apply to sockets without a source, too. The rule matches the
+    absence of an outgoing mark, since the kernel ignores marks when a rule without one is deleted.
 
-    Naive UDP servers keep to one uplink's address while the default moves, as long as that uplink
-    is usable: no flow of theirs can be redirected anew at the very moment at which the kernel
-    answers from elsewhere."""
+    Wildcard UDP servers reply from the same uplink's address while the primary changes, as long as
+    that uplink is usable: the redirects can't be replaced at the very moment at which the kernel
+    changes the source."""
     blank = Rule(family=family, priority=numbers.OUTGOING, protocol=PROTOCOL)
     by_number = sorted(uplinks, key=lambda u: u.number)
     for uplink in by_number:
-        yield replace(blank, table=uplink.table, mark=uplink.chosen_mark, mask=uplink.mark_mask)
+        yield replace(blank, table=uplink.table, mark=uplink.outgoing_mark, mask=uplink.mark_mask)
     usable = decision.usable_in(family)
-    steady = next((u for u in by_number if u.name in usable), by_number[0])
-    udp = replace(blank, table=steady.table, ip_proto=udp_wildcard.IP_PROTO)
-    servers = [replace(udp, sport=(port, port)) for port in naive]
-    owned = outgoing_rules.rules(config, uplinks, decision, family)
-    if owned:  # which a server's answer to a port that one of them selects must not meet
-        yield from servers
-    yield from owned
+    stable = next((u for u in by_number if u.name in usable), by_number[0])
+    udp = replace(blank, table=stable.table, ip_proto=udp_wildcard.IP_PROTO)
+    udp_servers = [replace(udp, sport=(port, port)) for port in udp_ports]
+    config_rules = outgoing_rules.rules(config, uplinks, decision, family)
+    if config_rules:  # a rule for a destination port mustn't select replies to that port
+        yield from udp_servers
+    yield from config_rules
     yield replace(blank, table=TABLE_MAIN, suppress_prefixlength=0)
-    if not owned:
-        yield from servers
+    if not config_rules:
+        yield from udp_servers
     for prefix in sorted({p for u in uplinks for p in u.routed if family_of(p) == family}):
-        # what nobody here has would go back to the provider, and come again (RFC 7084, 4.2)
+        # packets to unused addresses of the prefix would loop to the provider (RFC 7084, 4.2)
         yield replace(blank, action="unreachable", dst=prefix)
-    unchosen = numbers.chosen_mark(config.host, 0)
-    yield replace(blank, table=uplinks[0].table, mask=unchosen)
+    no_outgoing_mark = numbers.outgoing_mark(config.host, 0)
+    yield replace(blank, table=uplinks[0].table, mask=no_outgoing_mark)
 
 
-def _no_other_way(config: Config, facts: Facts, family: Family) -> Iterator[Rule]:
-    """What a control group's uplink has no way for takes none, instead of main's default. It stands
-    before the source rules: where IPv6 finds no route it picks a source and looks again."""
+def _unreachable_cgroups(config: Config, facts: Facts, family: Family) -> Iterator[Rule]:
+    """Packets of a cgroup whose uplinks lack the family are rejected, instead of using main's
+    default. The rule precedes the source rules: if IPv6 finds no route, the kernel picks a source
+    and looks up again."""
     if any(rule.cgroups for rule in config.outgoing.rules):
         priority = first_priority(config, facts) + numbers.NOWHERE
-        mark, mask = numbers.chosen_mark(config.host, 0), config.host.mark_mask
+        mark, mask = numbers.outgoing_mark(config.host, 0), config.host.mark_mask
         yield Rule(family, priority, "unreachable", mark=mark, mask=mask, protocol=PROTOCOL)
 
 
-def _undecided(facts: Facts, usable: tuple[Uplink, ...]) -> Decision:
-    """What can be decided without a look at the uplinks' health: carrier, then rank and weight."""
+def _default_decision(facts: Facts, usable: tuple[Uplink, ...]) -> Decision:
+    """A decision without health: by carrier, then rank and weight."""
     carriers = {link.name for link in facts.links if link.carrier}
     order = sorted(resolve.ready(usable), key=lambda u: u.interface not in carriers)
     names = tuple(u.name for u in order)
     return Decision(tuple((f, names) for f in FAMILIES), tuple((f, names) for f in FAMILIES))
 
 
-# --- the rest -----------------------------------------------------------------------------
+# --- redirects, link groups ---------------------------------------------------------------
 
 
 def _redirects(
@@ -370,7 +373,7 @@ def _redirects(
     own = numbers.own_tables(config.host)
     foreign_routes = tuple(r for r in facts.routes if r.table not in own)
     foreign_rules = tuple(r for r in facts.rules if r.protocol != PROTOCOL)
-    grouped = replace(
+    with_groups = replace(
         facts,
         links=tuple(
             replace(link, group=dict(_groups(config, facts)).get(link.name, link.group))
@@ -379,11 +382,11 @@ def _redirects(
     )
     for family in FAMILIES:
         if ports[family]:
-            # sorted() is stable: ours stand behind foreign rules of the same priority
+            # sorted() is stable: our rules follow foreign rules of the same priority
             merged = sorted((*foreign_rules, *rules), key=lambda r: r.priority)
-            port = ports[family][0]  # the rules are the same for each
+            port = ports[family][0]  # the rules are the same for all
             yield from udp_wildcard.redirects(
-                grouped, port, family, foreign_routes + routes, tuple(merged)
+                with_groups, port, family, foreign_routes + routes, tuple(merged)
             )
 
 

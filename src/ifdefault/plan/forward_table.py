@@ -1,15 +1,15 @@
-"""The text of our second nftables table, `inet ifdefault_forward`: the forwarded services.
+"""The text of the nftables table `inet ifdefault_forward`: the services of `[[forward]]`.
 
-Chains, in the order in which a packet meets them:
-  refuse    prerouting and output, before any DNAT: refuses what no content server is there for, so
-            that the refusal leaves from the address that was asked
-  offer     prerouting and output: destination NAT to a content server
+Chains, in the order in which a packet passes them:
+  reject_services     from prerouting and output, before any DNAT: rejects connections to services
+                      without a server that is up, so that the rejection has the service's address
+  dnat_services       from prerouting and output: destination NAT to a server
 
-Rules: a packet to a service takes one look into a map, however many services there are. Services
-that are offered on the same uplinks share their maps. A service of one server and one port is an
-element of `one`; every other leads to a chain, which those of the same servers share. An address
-that several uplinks share offers what any of them does. nft asks for `meta l4proto` before a port
-may be translated.
+Rules: a packet to a service costs one map lookup, however many services there are. Services on the
+same uplinks share their maps. A service with one server and one port is an element of the map
+`single`; every other leads to a chain, which services with the same servers share. An address that
+several uplinks share offers the services of all of them. nft requires `meta l4proto` before a port
+is translated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FIRST = "ct state new ct status & dnat == 0"  # UDP is new until it is answered
 
 @dataclass(frozen=True, order=True, slots=True)
 class CheckedServer:
-    """A content server on a port, and how it is asked whether it is there."""
+    """A server on a port, and how it is checked."""
 
     address: str
     port: int
@@ -41,8 +41,8 @@ class CheckedServer:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What becomes of a new connection to a service: `servers` are drawn by weight, each with its
-    port; with a likelihood of `refused` of all weights it is refused, as it is without servers."""
+    """How new connections to a service are distributed: over `servers` by weight, each with its
+    port; a share of `refused`, a weight as well, is refused. Without servers all are refused."""
 
     number: int  # of the [[forward]], from 0
     servers: tuple[ForwardServer, ...]
@@ -50,14 +50,14 @@ class Backend:
 
 
 def refusals(number: int) -> str:
-    """The name of the counter of connections to a [[forward]] that were refused; it is there as
-    long as some are, and begins anew with each change of the services."""
+    """The name of the counter of refused connections to a [[forward]]. It exists while connections
+    are refused, and is reset whenever the services change."""
     return f"refused_{number}"
 
 
 def checked_servers(forwards: Iterable[ForwardConfig]) -> tuple[CheckedServer, ...]:
-    """The content servers to be checked, each once. UDP has no check of its own: it follows that
-    of TCP on the same port."""
+    """The servers to check, without duplicates. UDP has no check of its own: the check of TCP on
+    the same port applies."""
     return tuple(
         sorted(
             {
@@ -73,7 +73,7 @@ def checked_servers(forwards: Iterable[ForwardConfig]) -> tuple[CheckedServer, .
 
 
 def checked_port(ports: Ports, server: ForwardServer) -> int:
-    """On which port a server is checked; of a range its first stands for all."""
+    """The port on which a server is checked; the first of a range."""
     return server.port or ports.first
 
 
@@ -85,7 +85,7 @@ def target(
     port: int,
     down: Down = (),
 ) -> Backend | None:
-    """Where a new connection to an address and port goes, None if it isn't to a service."""
+    """How new connections to an address and port are distributed; None if not a service."""
     family = family_of(address)
     owners = {u.name for u in uplinks if any(a.address == address for a in u.addresses)}
     for number, forward in enumerate(forwards):
@@ -94,42 +94,42 @@ def target(
                 ports.transport == protocol
                 and ports.first <= port <= ports.last
                 and owners.intersection(forward.uplinks or owners)
-                and (fate := _fate(forward, ports, family, down))
+                and (shares := _shares(forward, ports, family, down))
             ):
                 servers = tuple(
-                    ForwardServer(s.address, s.port or port, s.weight) for s in fate.servers
+                    ForwardServer(s.address, s.port or port, s.weight) for s in shares.servers
                 )
-                return Backend(number, servers, fate.refused)
+                return Backend(number, servers, shares.refused)
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class _Fate:
+class _Shares:
     servers: tuple[ForwardServer, ...]
     refused: int
 
 
-def _fate(
+def _shares(
     forward: ForwardConfig, ports: Ports, family: Family, down: Iterable[tuple[str, int]]
-) -> _Fate | None:
-    """Who shares the new connections; None where the service has no server of this family."""
-    known = [s for s in forward.to if family_of(s.address) == family]
-    if not known:
+) -> _Shares | None:
+    """The servers that share new connections; None if the service has none of this family."""
+    servers = [s for s in forward.to if family_of(s.address) == family]
+    if not servers:
         return None
-    alive = known
+    up = servers
     if down:
-        alive = [s for s in known if (s.address, checked_port(ports, s)) not in down]
+        up = [s for s in servers if (s.address, checked_port(ports, s)) not in down]
     refused = 0
-    if forward.on_down == "reset" and len(alive) < len(known):
-        refused = sum(s.weight for s in known) - sum(s.weight for s in alive)
-    return _Fate(tuple([s for s in alive if s.weight]), refused)
+    if forward.on_down == "reset" and len(up) < len(servers):
+        refused = sum(s.weight for s in servers) - sum(s.weight for s in up)
+    return _Shares(tuple([s for s in up if s.weight]), refused)
 
 
 # --- the table ----------------------------------------------------------------------------
 
 
-class _Same:
-    """A value that is the same only as itself: thousands of services take long to compare."""
+class _Identity:
+    """A cache key that compares by identity: comparing thousands of services takes long."""
 
     __slots__ = ("value",)
 
@@ -140,91 +140,91 @@ class _Same:
         return id(self.value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
+        return isinstance(other, _Identity) and self.value is other.value
 
 
 def render(forwards: tuple[ForwardConfig, ...], uplinks: tuple[Uplink, ...], down: Down) -> str:
-    """The whole table, or "" where nothing is forwarded."""
+    """The text of the table; "" if there are no services."""
     own = tuple((u.name, tuple(a.address for a in u.addresses)) for u in uplinks)
-    return _rendered(_Same(forwards), own, down)
+    return _rendered(_Identity(forwards), own, down)
 
 
 @functools.lru_cache(maxsize=4)
-def _rendered(forwards: _Same, own: tuple[tuple[str, tuple[str, ...]], ...], down: Down) -> str:
+def _rendered(forwards: _Identity, own: tuple[tuple[str, tuple[str, ...]], ...], down: Down) -> str:
     text = _Text(frozenset(down))
     groups: dict[tuple[str, ...], list[tuple[int, ForwardConfig]]] = {}
     for number, forward in enumerate(forwards.value):
         groups.setdefault(tuple(sorted(forward.uplinks)), []).append((number, forward))
     for names, members in groups.items():
-        addresses = {a for name, some in own if not names or name in names for a in some}
+        addresses = {a for name, of_uplink in own if not names or name in names for a in of_uplink}
         for family in FAMILIES:
-            here = sorted(a for a in addresses if family_of(a) == family)
-            if here:
-                text.add_group(family, here, members)
+            of_family = sorted(a for a in addresses if family_of(a) == family)
+            if of_family:
+                text.add_group(family, of_family, members)
     body = list(text.lines())
     return table(FORWARD_TABLE, body) if body else ""
 
 
 @dataclass(slots=True)
 class _Text:
-    """The table as it grows: the parts that services share, and those of each group."""
+    """The table under construction: the parts that services share, and those of each group."""
 
     down: frozenset[tuple[str, int]]
     groups: int = 0
     refused: set[int] = field(default_factory=set)
     chains: dict[tuple[str, ...], str] = field(default_factory=dict)  # lines to name
     maps: list[str] = field(default_factory=list)
-    offers: list[str] = field(default_factory=list)
-    refusing: list[str] = field(default_factory=list)
+    dnat: list[str] = field(default_factory=list)  # lines of chain dnat_services
+    reject: list[str] = field(default_factory=list)  # lines of chain reject_services
 
     def add_group(
         self, family: Family, own: Sequence[str], members: Iterable[tuple[int, ForwardConfig]]
     ) -> None:
-        """Services that are offered on the same addresses of one family."""
+        """Add services on the same addresses of one family."""
         self.groups += 1
-        ip, place = IP[family], f"{family}_{self.groups}"
-        one, many, ranges, refused = self._elements(family, members)
-        to, verdict = f"ipv{family}_addr . inet_service", "verdict"
-        look, span = f"{_KEY} vmap", "flags interval"
-        offer = [
-            *self._look(f"one_{place}", one, to, f"{_PORTS} dnat {ip} to {_KEY} map"),
-            *self._look(f"many_{place}", many, verdict, look),
-            *self._look(f"range_{place}", ranges, verdict, look, span),
+        ip, suffix = IP[family], f"{family}_{self.groups}"
+        single, pools, ranges, rejected = self._elements(family, members)
+        server, verdict = f"ipv{family}_addr . inet_service", "verdict"
+        vmap, interval = f"{_KEY} vmap", "flags interval"
+        dnat = [
+            *self._lookup(f"single_{suffix}", single, server, f"{_PORTS} dnat {ip} to {_KEY} map"),
+            *self._lookup(f"pools_{suffix}", pools, verdict, vmap),
+            *self._lookup(f"ranges_{suffix}", ranges, verdict, vmap, interval),
         ]
-        refuse = self._look(f"refused_{place}", refused, verdict, look, span)
-        if offer:
-            self.maps += chain(f"offer_{place}", offer)
-            self.offers.append(f"{ip} daddr {values(own)} jump offer_{place}")
-        if refuse:
-            self.maps += chain(f"refuse_{place}", refuse)
-            self.refusing.append(f"{ip} daddr {values(own)} jump refuse_{place}")
+        reject = self._lookup(f"rejected_{suffix}", rejected, verdict, vmap, interval)
+        if dnat:
+            self.maps += chain(f"dnat_{suffix}", dnat)
+            self.dnat.append(f"{ip} daddr {values(own)} jump dnat_{suffix}")
+        if reject:
+            self.maps += chain(f"reject_{suffix}", reject)
+            self.reject.append(f"{ip} daddr {values(own)} jump reject_{suffix}")
 
     def _elements(
         self, family: Family, members: Iterable[tuple[int, ForwardConfig]]
     ) -> tuple[dict[str, str], ...]:
-        """What the four maps hold: `one`, `many`, `range` and `refused`."""
-        found: tuple[dict[str, str], ...] = ({}, {}, {}, {})
-        one, many, ranges, refused = found
+        """The elements of the four maps: `single`, `pools`, `ranges` and `rejected`."""
+        elements: tuple[dict[str, str], ...] = ({}, {}, {}, {})
+        single, pools, ranges, rejected = elements
         for number, forward in members:
             for ports in forward.listen:
-                if (fate := _fate(forward, ports, family, self.down)) is None:
+                if (shares := _shares(forward, ports, family, self.down)) is None:
                     continue
-                single = ports.first == ports.last
-                key = f"{ports.transport} . {ports.first}{'' if single else f'-{ports.last}'}"
-                if fate.refused or not fate.servers:
-                    refused[key] = f"goto {self._refusal(number, fate)}"
-                if single and len(fate.servers) == 1:
-                    server = fate.servers[0]
-                    one[key] = f"{server.address} . {server.port or ports.first}"
-                elif fate.servers:
-                    pool = self._pool(family, ports.transport, fate)
-                    (many if single else ranges)[key] = f"goto {pool}"
-        return found
+                one_port = ports.first == ports.last
+                key = f"{ports.transport} . {ports.first}{'' if one_port else f'-{ports.last}'}"
+                if shares.refused or not shares.servers:
+                    rejected[key] = f"goto {self._refusal(number, shares)}"
+                if one_port and len(shares.servers) == 1:
+                    server = shares.servers[0]
+                    single[key] = f"{server.address} . {server.port or ports.first}"
+                elif shares.servers:
+                    pool = self._pool(family, ports.transport, shares)
+                    (pools if one_port else ranges)[key] = f"goto {pool}"
+        return elements
 
-    def _look(
+    def _lookup(
         self, name: str, elements: dict[str, str], to: str, statement: str, *flags: str
     ) -> list[str]:
-        """A map, and the line that looks into it; nothing where it would be empty."""
+        """Add a map, unless it is empty, and return the line that looks it up."""
         if not elements:
             return []
         listed = ("elements = {", *(f"\t{k} : {v}," for k, v in elements.items()), "}")
@@ -232,60 +232,62 @@ class _Text:
         return [f"{statement} @{name}"]
 
     def _chain(self, kind: str, *lines: str) -> str:
-        """The name of a chain of these lines; those that read alike are one."""
+        """The name of a chain with these lines; equal chains are shared."""
         return self.chains.setdefault(lines, f"{kind}_{len(self.chains)}")
 
-    def _pool(self, family: Family, transport: str, fate: _Fate) -> str:
-        """A chain that draws one of the servers."""
-        goals = [(self._server(family, transport, s), s.weight) for s in fate.servers]
-        return goals[0][0] if len(goals) == 1 else self._chain("pool", *_draws(goals))
+    def _pool(self, family: Family, transport: str, shares: _Shares) -> str:
+        """A chain that picks one of the servers by weight."""
+        targets = [(self._server(family, transport, s), s.weight) for s in shares.servers]
+        return targets[0][0] if len(targets) == 1 else self._chain("pool", *_pick(targets))
 
     def _server(self, family: Family, transport: str, server: ForwardServer) -> str:
         """A chain that leads to one server."""
-        if not server.port:  # that of the packet stays
-            return self._chain("to", f"dnat {IP[family]} to {server.address}")
+        if not server.port:  # keep the port of the packet
+            return self._chain("server", f"dnat {IP[family]} to {server.address}")
         address = f"[{server.address}]" if family == 6 else server.address
-        where = f"{address}:{server.port}"
-        return self._chain("to", f"meta l4proto {transport} dnat {IP[family]} to {where}")
+        target = f"{address}:{server.port}"
+        return self._chain("server", f"meta l4proto {transport} dnat {IP[family]} to {target}")
 
-    def _refusal(self, number: int, fate: _Fate) -> str:
-        """A chain that refuses all, or as many as a server that is down would have got."""
+    def _refusal(self, number: int, shares: _Shares) -> str:
+        """A chain that rejects all connections, or the share of the servers that are down."""
         self.refused.add(number)
         counter = f"counter name {refusals(number)}"
         lines = (f"meta l4proto tcp {counter} reject with tcp reset", f"{counter} reject")
-        every = self._chain("refuse_all", *lines)
-        if not fate.servers:
-            return every
-        kept = sum(server.weight for server in fate.servers)
-        return self._chain("refuse_some", *_draws([(every, fate.refused), ("", kept)]))
+        reject_all = self._chain("reject_all", *lines)
+        if not shares.servers:
+            return reject_all
+        accepted = sum(server.weight for server in shares.servers)
+        return self._chain("reject_some", *_pick([(reject_all, shares.refused), ("", accepted)]))
 
     def lines(self) -> Iterator[str]:
-        if not self.offers and not self.refusing:
+        if not self.dnat and not self.reject:
             return
         for number in sorted(self.refused):
             yield f'counter {refusals(number)} {{ comment "forward[{number}]" }}'
         for lines, name in self.chains.items():
             yield from chain(name, lines)
         yield from self.maps
-        yield from _hooked("refuse", "filter", 10, f"{_FIRST} {_PORTS}", self.refusing)
-        yield from _hooked("offer", "nat", 5, _PORTS, self.offers)
+        yield from _hooked("reject", "filter", 10, f"{_FIRST} {_PORTS}", self.reject)
+        yield from _hooked("dnat", "nat", 5, _PORTS, self.dnat)
 
 
-def _draws(goals: Sequence[tuple[str, int]]) -> Iterator[str]:
-    """Lines that go to one of several chains, by weight; "" goes on. No vmap: the kernel names the
-    anonymous ones of a table in a time that grows with the square of their number."""
-    left = sum(weight for _, weight in goals)
-    for name, weight in goals:
+def _pick(targets: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """Lines that go to one of several chains at random, by weight; "" continues after them. No
+    vmap: naming anonymous maps takes the kernel time quadratic in their number per table."""
+    remaining = sum(weight for _, weight in targets)
+    for name, weight in targets:
         if name:
-            drawn = f"numgen random mod {left} < {weight} " if weight < left else ""
-            yield f"{drawn}goto {name}"
-        left -= weight
+            match = f"numgen random mod {remaining} < {weight} " if weight < remaining else ""
+            yield f"{match}goto {name}"
+        remaining -= weight
 
 
 def _hooked(name: str, kind: str, before: int, match: str, lines: Sequence[str]) -> Iterator[str]:
-    """A chain that both incoming packets and the host's own go through, before others' DNAT."""
+    """A chain for incoming and for the host's own packets, before DNAT by others."""
     if lines:
-        yield from chain(name, lines)
-        jump = [f"{match} jump {name}"]
-        yield from chain(f"{name}_in", jump, f"{kind} hook prerouting priority dstnat - {before}")
-        yield from chain(f"{name}_out", jump, f"{kind} hook output priority {-100 - before}")
+        yield from chain(f"{name}_services", lines)
+        jump = [f"{match} jump {name}_services"]
+        yield from chain(
+            f"{name}_prerouting", jump, f"{kind} hook prerouting priority dstnat - {before}"
+        )
+        yield from chain(f"{name}_output", jump, f"{kind} hook output priority {-100 - before}")

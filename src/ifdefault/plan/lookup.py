@@ -1,9 +1,9 @@
-"""Where would this packet go, and why? The kernel's route lookup, as a pure function of facts.
+"""The kernel's route lookup as a pure function of facts: where a packet goes, and why.
 
 Rules: follows net/core/fib_rules.c and ip-rule(8): rules in order, goto, invert and suppressors;
-in a table the longest prefix, then the lowest metric. Multipath picks the first hop: the kernel's
-hash isn't modelled. The local table is derived from the host's addresses. A flow with an oif is
-that of a socket bound to the device.
+in a table the longest prefix, then the lowest metric. Of multipath routes the first hop is used;
+the kernel's hash isn't modelled. The local table is derived from the host's addresses. A flow with
+an oif is that of a socket bound to the device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REFUSALS = ("blackhole", "unreachable", "prohibit")
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A packet's selectors. `iif` "" means made by this host; `src` "" not chosen yet."""
+    """What a lookup selects by. `iif` "": sent by this host; `src` "": not bound."""
 
     family: Family
     dst: str
@@ -38,9 +38,8 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class LookupResult:
-    """What becomes of the packet. `kind`: unicast, local, blackhole, unreachable, prohibit.
-
-    `source` is the address that the kernel picks where the flow named none.
+    """The result of a lookup. `kind`: unicast, local, blackhole, unreachable, prohibit. `source`:
+    the flow's source, or the address that the kernel picks if it has none.
     """
 
     kind: str
@@ -51,12 +50,12 @@ class LookupResult:
 
 
 class Fib:
-    """The forwarding information of one host, indexed for many questions."""
+    """The forwarding information base of one host, indexed for many lookups."""
 
     def __init__(self, facts: Facts, routes: tuple[Route, ...], rules: tuple[Rule, ...]) -> None:
         self._rules = rules
         self._groups = {link.name: link.group for link in facts.links}
-        self._places = {(rule.family, rule.priority) for rule in rules}
+        self._priorities = {(rule.family, rule.priority) for rule in rules}
         self._local = {(a.family, a.address): a.dev for a in facts.addresses}
         self._sources = Sources(facts)
         self._tables: dict[tuple[Family, int], dict[int, dict[int, list[Route]]]] = {}
@@ -70,7 +69,7 @@ class Fib:
         return cls(facts, facts.routes, facts.rules)
 
     def lookup(self, flow: Flow) -> LookupResult:
-        """The first rule that yields a route decides."""
+        """The result of the first rule that yields a route."""
         result = self._by_rules(flow)
         if result.kind in _REFUSALS and flow.family == 4 and flow.oif and not flow.iif:
             # "apparently, routing tables are wrong; assume that the destination is on link"
@@ -87,7 +86,10 @@ class Fib:
             if not matches(rule, flow):
                 continue
             if rule.action == "goto":
-                if (rule.family, rule.goto) in self._places:  # else unresolved, and passed over
+                if (
+                    rule.family,
+                    rule.goto,
+                ) in self._priorities:  # otherwise unresolved, and skipped
                     skip_to = rule.goto
             elif rule.action in _REFUSALS:
                 return LookupResult(rule.action, rule)
@@ -126,7 +128,7 @@ class Fib:
             for route in sorted(candidates, key=_rank):
                 if route.kind == "throw":
                     return None, None
-                if route.from_prefix and not _from(route.from_prefix, flow):
+                if route.from_prefix and not _source_in(route.from_prefix, flow):
                     continue
                 if route.kind in _REFUSALS:
                     return route, None
@@ -137,7 +139,7 @@ class Fib:
 
 
 class Sources:
-    """Which address the kernel picks where neither the packet nor the route names one."""
+    """The source address that the kernel picks if neither the packet nor the route has one."""
 
     def __init__(self, facts: Facts) -> None:
         self._links = [link.name for link in facts.links]
@@ -151,16 +153,17 @@ class Sources:
         return self._of_hop_4(hop) if family == 4 else self._of_hop_6(hop, dst)
 
     def _of_hop_4(self, hop: Hop) -> str:
-        """inet_select_addr: of the device, by the gateway's subnet; else of any device."""
+        """net/ipv4/devinet.c, inet_select_addr: an address of the device, preferably in the
+        gateway's subnet; otherwise of any device."""
         for dev in (hop.dev, *self._links):
             own = [a for a in self._own.get((4, dev), ()) if not a.secondary]
             if own:
                 via = hop.gateway if dev == hop.dev and ":" not in hop.gateway else ""
-                return next((a for a in own if via and _meets(a, via)), own[0]).address
+                return next((a for a in own if via and _is_in_subnet(a, via)), own[0]).address
         return ""
 
     def _of_hop_6(self, hop: Hop, dst: str) -> str:
-        """ipv6_dev_get_saddr (RFC 6724), of the rules those that hosts like ours can tell."""
+        """net/ipv6/addrconf.c, ipv6_dev_get_saddr (RFC 6724): the rules that apply to servers."""
 
         def score(a: Address) -> tuple[bool, bool, bool, bool, int]:
             far = prefixes.number(a.address) ^ prefixes.number(dst or a.address)
@@ -176,7 +179,7 @@ class Sources:
         return max(own, key=score).address if own else ""
 
 
-def _meets(address: Address, gateway: str) -> bool:
+def _is_in_subnet(address: Address, gateway: str) -> bool:
     subnet = f"{address.peer or address.address}/{address.prefixlen}"
     return prefixes.contains(address.family, subnet, gateway)
 
@@ -186,18 +189,18 @@ def _unique_local(address: str) -> bool:
 
 
 def _rank(route: Route) -> tuple[int, int, int]:
-    """Among routes to one prefix: the narrowest source, the lowest metric, RFC 4191's order."""
+    """Sort key of routes to one prefix: source prefix length, metric, RFC 4191 preference."""
     source = prefixes.network(route.from_prefix)[1]
     return -source, route.metric, _PREFERENCES.index(route.preference)
 
 
-def _from(prefix: str, flow: Flow) -> bool:
+def _source_in(prefix: str, flow: Flow) -> bool:
     return bool(flow.src) and prefixes.contains(flow.family, prefix, flow.src)
 
 
 def matches(rule: Rule, flow: Flow) -> bool:
-    """Whether a rule's selectors take this packet (net/core/fib_rules.c, fib_rule_match)."""
-    found = (
+    """Whether a rule's selectors match this packet (net/core/fib_rules.c, fib_rule_match)."""
+    matched = (
         (not rule.iif or rule.iif == (flow.iif or "lo"))
         and (not rule.oif or rule.oif == flow.oif)
         and (not rule.mask or (flow.mark ^ rule.mark) & rule.mask == 0)
@@ -210,7 +213,7 @@ def matches(rule: Rule, flow: Flow) -> bool:
         and not rule.tos
         and not rule.unfollowed
     )
-    return found != rule.invert
+    return matched != rule.invert
 
 
 def _inside(flow: Flow, prefix: str, address: str) -> bool:

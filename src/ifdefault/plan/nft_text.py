@@ -1,6 +1,6 @@
-"""The building blocks of a ruleset's text.
+"""Building blocks of nftables text.
 
-Rules: one statement a line, so that a person can read a diff of two rulesets.
+Rules: one statement per line, so that rulesets can be compared line by line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ifdefault.model.config import Family
 
 IP: dict[Family, str] = {4: "ip", 6: "ip6"}
-SET_SIZE = 128  # elements that packets may add: outsiders must not fill memory
+SET_SIZE = 128  # of sets that packets add to: outsiders must not fill memory
 
 
 def table(name: str, body: Iterable[str]) -> str:
@@ -34,10 +34,10 @@ def names(interfaces: Iterable[str]) -> str:
 
 
 def packet_set(name: str, kind: str) -> list[str]:
-    """A set that packets fill, with a counter an element."""
+    """A set that packets add elements to, each with a counter."""
     return named_set(name, f"type {kind}", f"size {SET_SIZE}", "flags dynamic", "counter")
 
 
 def named_set(name: str, *body: str, kind: str = "set") -> list[str]:
-    """A set, or with `kind` "map" a map."""
+    """A named set, or a map if `kind` is "map"."""
     return [f"{kind} {name} {{", *(f"\t{line}" for line in body), "}"]

@@ -1,6 +1,6 @@
-"""The numbers that make what we own recognisable: uplink numbers, marks, tables, priorities.
+"""The numbers that identify our objects in the kernel: uplink numbers, marks, tables, priorities.
 
-Rules: every number that we put into the kernel comes from here.
+Rules: every number that we install in the kernel comes from here.
 """
 
 from __future__ import annotations
@@ -11,27 +11,29 @@ from ifdefault.model.config import HostConfig
 
 UPLINKS_MAX = 31
 
-# Offsets of the return-path block, from its first priority. What they are for: docs/architecture.md
+# Priorities of the return-path rules, relative to the first; see docs/architecture.md
 FROM_UPLINK, VPN_ROUTES, LOCAL_ROUTES, NOWHERE, ARRIVAL_MARK = 0, 5, 10, 15, 20
 SOURCE, ROUTED, SOURCE_END, DEVICE, END = 30, 32, 35, 40, 50
-BLOCK = 100  # a block moves by this much when a foreign rule gets above it
+BLOCK = 100  # step by which the block moves when a foreign rule precedes it
 LOWEST_BLOCK = 100
 
-# The outgoing rules share the last priority before main: they must stand behind a full-tunnel
-# VPN's rules, which may be there already (wg-quick: 32764 and 32765). The order of insertion
-# keeps them apart.
+# All outgoing rules have the last priority before main: they must follow the rules of a full-tunnel
+# VPN, which may exist already (wg-quick: 32764 and 32765). Rules of one priority are ordered by
+# insertion.
 OUTGOING = 32765
 
-# Routes this short don't count as the LAN's or a VPN's own (LOCAL_ROUTES, VPN_ROUTES): they are a
-# full tunnel's halves. OpenVPN's are 0/1 and 128/1; ::/3, 2000::/4 and 3000::/4. fc00::/7 is a
-# legitimate route to a site.
+# Routes up to this length are parts of a full tunnel's default rather than specific routes of a LAN
+# or VPN (LOCAL_ROUTES, VPN_ROUTES). OpenVPN uses 0/1 and 128/1; ::/3, 2000::/4 and 3000::/4.
+# fc00::/7 is a legitimate route to a site.
 SHORTEST_LOCAL = {4: 7, 6: 6}
 
 
 def assign(names: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
-    """A number for each uplink: the one it has, else a free one, else that of a retired uplink.
+    """A number for each uplink: its known one, otherwise a free one, otherwise one of an uplink
+    that is no longer configured.
 
-    The result holds the retired ones too, so that an uplink that returns gets its number back.
+    The result includes uplinks that are no longer configured, so that they get their number again
+    when they return.
     """
     numbers = {name: n for name, n in known.items() if 1 <= n <= UPLINKS_MAX}
     for name in names:
@@ -39,8 +41,8 @@ def assign(names: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
             continue
         free = set(range(1, UPLINKS_MAX + 1)) - set(numbers.values())
         if not free:
-            retired = next(other for other in numbers if other not in names)
-            free = {numbers.pop(retired)}
+            removed = next(other for other in numbers if other not in names)
+            free = {numbers.pop(removed)}
         numbers[name] = min(free)
     return numbers
 
@@ -50,12 +52,14 @@ def _shift(mask: int) -> int:
 
 
 def arrival_mark(host: HostConfig, number: int) -> int:
-    """The uplink that a connection came in on: the low five bits of the mask."""
+    """The mark of connections that came in on this uplink: its number in the mask's low five
+    bits."""
     return number << _shift(host.mark_mask)
 
 
-def chosen_mark(host: HostConfig, number: int) -> int:
-    """The uplink that was picked for an outgoing connection: the same with the mask's top bit."""
+def outgoing_mark(host: HostConfig, number: int) -> int:
+    """The mark of outgoing connections that use this uplink: its number with the mask's top bit
+    set."""
     return (number | 0x20) << _shift(host.mark_mask)
 
 

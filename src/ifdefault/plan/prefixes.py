@@ -1,7 +1,7 @@
 """Arithmetic on addresses and prefixes as text.
 
-Rules: an address is an integer here, a prefix a pair (first address, length); results are cached,
-since one plan asks for the same few again and again. ("default" is the prefix of length 0.)
+Rules: numerically, an address is an integer and a prefix a pair (first address, length). "default"
+is the prefix of length 0. Results are cached, since a plan uses the same few many times.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def contains(family: Family, prefix: str, address: str) -> bool:
 
 
 def disjoint(family: Family, cidrs: Iterable[str]) -> list[str]:
-    """Prefixes without those that lie in another: nft refuses overlaps in one set."""
+    """The prefixes without those contained in another: nft rejects overlaps in a set."""
     networks = sorted({network(c) for c in cidrs}, key=lambda n: (n[1], n[0]))
     kept: list[str] = []
     for first, length in networks:

@@ -1,9 +1,9 @@
-"""From a host as it was observed to what is to be done: resolve, then prepare.
+"""From the observed host to the operations to perform: resolve, then prepare.
 
-    config, Observation ──resolve──> Resolved ──decide (the caller's)──> prepare ──> Prepared
+    config, Observation ──resolve──> Resolved ──(the caller decides)──> prepare ──> Prepared
 
-Rules: pure, and all that is read comes in the Observation. Originals are the oldest values there
-were, never one of ours.
+Rules: pure; all that is read is in the Observation. The original of a sysctl or link group is its
+value before our first change, never one of ours.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _NO_CONFIG, _UNDECIDED = Config(()), Decision()
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A config's uplinks on a host as it is now. The config has a rule more for each command that
-    keeps to an uplink; the state has their numbers."""
+    """The uplinks of a config on the observed host. `config` has an additional outgoing rule for
+    each command run by `ifdefault exec`; `state` has the uplinks' numbers."""
 
     config: Config
     observation: Observation
@@ -40,7 +40,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that is known before the first change. `state` is to be on disk before that."""
+    """A complete plan, before the first change. `state` must be saved before that."""
 
     observation: Observation
     uplinks: tuple[Uplink, ...]
@@ -50,7 +50,7 @@ class Prepared:
     problems: tuple[Problem, ...] = ()
     config: Config = _NO_CONFIG
     decision: Decision = _UNDECIDED  # the running daemon's
-    lacks: tuple[Problem, ...] = ()  # what the config wants and this host, or process, can't do
+    lacks: tuple[Problem, ...] = ()  # configured, but not possible on this host or for this process
 
     @property
     def facts(self) -> Facts:
@@ -62,11 +62,11 @@ class Prepared:
 
 
 def resolve(config: Config, observation: Observation) -> Resolved:
-    """ConfigError if two uplinks claim one address and nothing can tell them apart."""
-    there = dict(observation.groups)
-    runs = {path: u for path, u in observation.state.runs.items() if there.get(path)}
+    """Raises ConfigError, see `desired.resolve_uplinks`."""
+    cgroups = dict(observation.groups)
+    runs = {path: u for path, u in observation.state.runs.items() if cgroups.get(path)}
     numbering = numbers.assign([u.name for u in config.uplinks], observation.state.numbers)
-    if runs:  # each command's rule stands before the config's own
+    if runs:  # rules of commands precede those of the config
         rules = tuple(OutgoingRule(via=(u,), cgroups=(path,)) for path, u in runs.items())
         outgoing = replace(config.outgoing, rules=rules + config.outgoing.rules)
         config = replace(config, outgoing=outgoing)
@@ -81,19 +81,19 @@ def resolve(config: Config, observation: Observation) -> Resolved:
 def prepare(
     resolved: Resolved, decision: Decision | None = None, *, thorough: bool = False
 ) -> Prepared:
-    """Plan for a decision; without one, which takes health, for carrier, rank and weight.
-    `thorough` also looks for conflicts with others."""
+    """Plan for a decision; without one, uplinks are ordered by carrier, rank and weight instead of
+    by health. `thorough` also looks for conflicts with other programs."""
     config, uplinks, observation = resolved.config, resolved.uplinks, resolved.observation
     facts = observation.facts
-    desired = desire(config, as_others_want(observation.state, facts), uplinks, decision)
+    desired = desire(config, without_own_settings(observation.state, facts), uplinks, decision)
     desired = with_originals(desired, observation.state, facts)
     lacks = tuple(_lacks(desired, observation.no_balance))
     if lacks:
         desired = replace(desired, hook=None)
     problems: tuple[Problem, ...] = ()
     if thorough:
-        found = conflicts.find_conflicts(config, facts, uplinks)
-        problems = (*found, *observation.others, *lacks)
+        own = conflicts.find_conflicts(config, facts, uplinks)
+        problems = (*own, *observation.others, *lacks)
     operations = diff(facts, desired, observation.loaded)
     return Prepared(
         observation,
@@ -109,7 +109,7 @@ def prepare(
 
 
 def prepare_down(observation: Observation) -> Prepared:
-    """What takes all of ours away. Needs no config."""
+    """Plan to remove everything of ours. Needs no config."""
     facts, state = observation.facts, observation.state
     desired = with_originals(Desired(), state, facts)
     operations = diff(facts, desired, observation.loaded)
@@ -117,7 +117,7 @@ def prepare_down(observation: Observation) -> Prepared:
 
 
 def changes(prepared: Prepared) -> Changes:
-    """What was prepared, for people."""
+    """The plan in the form that is shown to users."""
     return Changes(
         operations=tuple(map(describe, prepared.operations)),
         pending={u.name: u.pending for u in prepared.uplinks if u.pending},
@@ -129,17 +129,17 @@ def changes(prepared: Prepared) -> Changes:
 
 
 def snapshot(observation: Observation) -> Desired:
-    """What is ours in the kernel now, as something to come back to."""
+    """Our objects that are in the kernel now, as a desired state for rollback."""
     facts = observation.facts
-    there = dict(facts.tables)
+    current = dict(facts.tables)
     now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
     return Desired(
         routes=own_routes(facts),
         rules=own_rules(facts),
         tables=tuple(
-            (name, known.text)
-            for name, known in observation.loaded
-            if name in there and there[name].digest == known.table.digest
+            (name, loaded.text)
+            for name, loaded in observation.loaded
+            if name in current and current[name].digest == loaded.table.digest
         ),
         hook=facts.hook,
         sysctls=tuple((n, now[n]) for n in sorted(now)),
@@ -148,51 +148,51 @@ def snapshot(observation: Observation) -> Desired:
 
 
 def _lacks(desired: Desired, no_balance: str) -> Iterator[Problem]:
-    """Warnings: what can't be shared out takes the normal default, and nothing else suffers."""
+    """Warnings: without the programs on connect(), connections use the primary uplink; everything
+    else works."""
     if desired.hook is not None and no_balance:
         where = "outgoing.mode" if desired.hook.marks else "outgoing.rule"
-        what = f"the normal default takes all, as there can be no hook on connect(): {no_balance}"
+        what = f"no program on connect() ({no_balance}); all connections use the primary uplink"
         yield Problem(where, what, warning=True)
 
 
 # --- originals ----------------------------------------------------------------------------
 
 
-def as_others_want(state: State, facts: Facts) -> Facts:
-    """Without the sysctls and link groups that we set. What is desired follows from what others
-    want: else it would change with what we do, and a second plan be needed, of which nobody tells.
-    """
-    sysctls = tuple((n, _others(state.sysctls.get(n), value)) for n, value in facts.sysctls)
+def without_own_settings(state: State, facts: Facts) -> Facts:
+    """The facts with the originals of sysctls and link groups that we set. The desired state
+    depends on these: otherwise our own changes would change it, and a second plan be needed."""
+    sysctls = tuple((n, _original(state.sysctls.get(n), value)) for n, value in facts.sysctls)
     links = tuple(
-        replace(link, group=_others(state.groups.get(link.name), link.group))
+        replace(link, group=_original(state.groups.get(link.name), link.group))
         for link in facts.links
     )
     return replace(facts, sysctls=sysctls, links=links)
 
 
-def _others(known: tuple[T, ...] | None, now: T) -> T:
-    """The original, where the kernel holds a value of ours."""
-    return known[0] if known and now in known[1:] else now
+def _original(saved: tuple[T, ...] | None, now: T) -> T:
+    """The original if the kernel has a value of ours, otherwise the current value."""
+    return saved[0] if saved and now in saved[1:] else now
 
 
 def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
-    """Add the originals of what is no longer wanted, where the kernel still holds our value."""
+    """Add the originals of settings that are no longer needed and still have our value."""
     now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
     sysctls, wanted_groups = dict(desired.sysctls), dict(desired.groups)
     for name, (original, *ours) in state.sysctls.items():
         if now.get(name) in ours:
             sysctls.setdefault(name, original)
-    for dev, (first, *set_to) in state.groups.items():
-        if groups.get(dev) in set_to:
-            wanted_groups.setdefault(dev, first)
+    for dev, (original_group, *own_groups) in state.groups.items():
+        if groups.get(dev) in own_groups:
+            wanted_groups.setdefault(dev, original_group)
     return replace(
         desired, sysctls=tuple(sorted(sysctls.items())), groups=tuple(sorted(wanted_groups.items()))
     )
 
 
 def with_new_originals(state: State, operations: tuple[Operation, ...]) -> State:
-    """The oldest value stays the original, whoever changed it since; what the kernel holds of
-    ours until the operation is done is ours as well."""
+    """Record the originals of the settings that the operations change. The oldest value remains the
+    original; earlier values of ours are kept until the operation is done."""
     sysctls, groups = dict(state.sysctls), dict(state.groups)
     for operation in operations:
         match operation:
@@ -204,7 +204,7 @@ def with_new_originals(state: State, operations: tuple[Operation, ...]) -> State
 
 
 def settled(state: State, facts: Facts) -> State:
-    """Without what has its original again, and each with the one value of ours that it holds."""
+    """Drop settings that have their original value again, and earlier values of ours."""
     groups = {link.name: link.group for link in facts.links}
     return replace(
         state,
@@ -213,10 +213,10 @@ def settled(state: State, facts: Facts) -> State:
     )
 
 
-def _settled(known: Mapping[str, tuple[T, ...]], now: Mapping[str, T]) -> dict[str, tuple[T, ...]]:
-    kept = {}
-    for name, (first, *ours) in known.items():
+def _settled(saved: Mapping[str, tuple[T, ...]], now: Mapping[str, T]) -> dict[str, tuple[T, ...]]:
+    settled = {}
+    for name, (original, *ours) in saved.items():
         value = now.get(name)
-        if value != first:
-            kept[name] = (first, value) if value in ours else (first, *ours)
-    return kept
+        if value != original:
+            settled[name] = (original, value) if value in ours else (original, *ours)
+    return settled

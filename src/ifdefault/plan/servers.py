@@ -1,6 +1,7 @@
-"""Which content servers a service has, as `status` and the daemon tell of them.
+"""The servers of `[[forward]]` services, as `status` and the daemon report them.
 
-Rules: a server is known by (address, port), as in `model.health.Decision.servers_down`.
+Rules: a server is identified by (address, port) of its check, as in
+`model.health.Decision.servers_down`.
 """
 
 from __future__ import annotations
@@ -15,27 +16,29 @@ Server = tuple[str, int]
 
 
 def checks(forwards: Iterable[ForwardConfig]) -> dict[Server, str]:
-    """What is to be checked, and how: "tcp", or the path to GET, which asks for more and so goes
-    before it."""
-    told = sorted(
+    """The check of each server: "tcp", or the path to GET, which takes precedence as the stricter
+    one."""
+    checked = sorted(
         forward_table.checked_servers(forwards), key=lambda c: c.check == "tcp", reverse=True
     )
-    return {(c.address, c.port): c.check for c in told}
+    return {(c.address, c.port): c.check for c in checked}
 
 
-def places(forward: ForwardConfig) -> list[Server]:
-    """Where the servers of a service are checked."""
+def checked_addresses(forward: ForwardConfig) -> list[Server]:
+    """(address, port) of the checks of a service's servers."""
     return [(c.address, c.port) for c in forward_table.checked_servers([forward])]
 
 
 def pool(forward: ForwardConfig, ports: Ports, family: Family) -> dict[Server, ForwardServer]:
-    """Who has a share of the new connections in one family, by where it is checked."""
-    mine = (c for c in forward.to if c.weight and family_of(c.address) == family)
-    return {(c.address, forward_table.checked_port(ports, c)): c for c in mine}
+    """The servers of one family that get new connections."""
+    weighted = (s for s in forward.to if s.weight and family_of(s.address) == family)
+    return {(s.address, forward_table.checked_port(ports, s)): s for s in weighted}
 
 
-def stranded(forward: ForwardConfig, down: Collection[Server]) -> Iterator[tuple[Ports, Family]]:
-    """What of a service has servers, and none that is left."""
+def without_servers(
+    forward: ForwardConfig, down: Collection[Server]
+) -> Iterator[tuple[Ports, Family]]:
+    """The ports and families of a service all of whose servers are down."""
     families = sorted({family_of(c.address) for c in forward.to})
     for ports in forward.listen:
         for family in families:
@@ -45,7 +48,7 @@ def stranded(forward: ForwardConfig, down: Collection[Server]) -> Iterator[tuple
 
 
 def title(forward: ForwardConfig) -> str:
-    """What people call a service: "tcp:443, udp:443"."""
+    """A service's name for display: "tcp:443, udp:443"."""
     return ", ".join(map(str, forward.listen))
 
 

@@ -1,11 +1,12 @@
-"""UDP servers that are bound to no address: which address the kernel would answer from.
+"""Wildcard UDP servers: the address from which the kernel would send their replies.
 
-Such a socket, if it ignores IP_PKTINFO, answers from the address that the route to the client
-names, whatever address was asked. Packets to any other address of ours are therefore redirected
-to that one, and the reply gets its name back on the way out (conntrack).
+A UDP socket bound to the wildcard address that doesn't use IP_PKTINFO replies from the source
+address of the route to the client, whichever address received the packet. Packets to any other
+address of the host are therefore redirected (DNAT) to that one, and conntrack restores the original
+address in the reply.
 
-Rules: the answer is computed by the same lookup that `explain` uses, for every client there can
-be: the address space is cut where any route begins or ends, and each piece is asked once.
+Rules: the source address is computed by the same lookup that `explain` uses, for every possible
+client: the address space is split at the borders of all routes, and each part is looked up once.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from ifdefault.model.kernel import Facts, Redirect, Route, Rule, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.lookup import Fib, Flow, matches
 
-# DHCP (67, 68, 546, 547), NetBIOS, SSDP, mDNS and LLMNR speak to their link alone
+# DHCP (67, 68, 546, 547), NetBIOS, SSDP, mDNS and LLMNR are link-local protocols
 _LINK_PROTOCOLS = {67, 68, 546, 547, 137, 138, 1900, 5353, 5355}
 IP_PROTO = 17  # UDP's
 _PORT_RANGE = "net/ipv4/ip_local_port_range"
 
 
 def ports(config: Config, facts: Facts, family: Family) -> tuple[int, ...]:
-    """The ports whose packets need redirecting. "auto" takes every UDP socket bound to no
-    address, but for link protocols and for clients' ports (ip_local_port_range)."""
+    """The ports to redirect. "auto" selects every UDP socket bound to the wildcard address, except
+    for link-local protocols and clients' ports (ip_local_port_range)."""
     setting = config.host.udp_wildcard
     if setting == "off":
         return ()
@@ -43,43 +44,44 @@ def ports(config: Config, facts: Facts, family: Family) -> tuple[int, ...]:
 
 
 def client_ports(facts: Facts) -> range:
-    """From which the kernel takes those of sockets that name none."""
+    """The ports that the kernel assigns to sockets without one (ip-sysctl.rst,
+    ip_local_port_range)."""
     low, _, high = dict(facts.sysctls).get(_PORT_RANGE, "32768 60999").partition(" ")
     return range(int(low), int(high) + 1)
 
 
-def concerns(uplinks: Iterable[Uplink], family: Family) -> bool:
-    """Whether such a socket can answer wrongly: not if the uplinks have but one address in all."""
+def is_relevant(uplinks: Iterable[Uplink], family: Family) -> bool:
+    """Whether such a socket can reply from the wrong address: not if the uplinks have only one."""
     return len({a.address for u in uplinks for a in u.addresses if a.family == family}) > 1
 
 
 def redirects(
     facts: Facts, port: int, family: Family, routes: tuple[Route, ...], rules: tuple[Rule, ...]
 ) -> tuple[Redirect, ...]:
-    """Every client of a family, with the address that it is answered from by a socket on `port`;
-    pieces where the kernel has no answer are left out."""
+    """For every client of a family, the source address of replies from a wildcard socket on `port`.
+    Clients without a route are left out. The ranges are sorted and don't overlap."""
     blank = Flow(family, "0.0.0.0" if family == 4 else "::", ip_proto=IP_PROTO, sport=port)
     fib = Fib(facts, routes, tuple(r for r in rules if _may_match(r, blank)))
     found: list[Redirect] = []
     for first, last in _pieces(family, routes, rules):
-        verdict = fib.lookup(replace(blank, dst=prefixes.text(family, first)))
-        if verdict.kind != "unicast" or not verdict.source:
+        result = fib.lookup(replace(blank, dst=prefixes.text(family, first)))
+        if result.kind != "unicast" or not result.source:
             continue
-        if found and found[-1].address == verdict.source and _adjoin(found[-1].last, first):
+        if found and found[-1].address == result.source and _adjoin(found[-1].last, first):
             first = prefixes.number(found.pop().first)
         found.append(
             Redirect(
                 family,
                 prefixes.text(family, first),
                 prefixes.text(family, last),
-                verdict.source,
+                result.source,
             )
         )
     return tuple(found)
 
 
 def _may_match(rule: Rule, flow: Flow) -> bool:
-    """Whether a rule can match a packet of no source and no mark, to wherever it goes."""
+    """Whether a rule can match an unmarked packet without a source, to any destination."""
     anywhere = replace(rule, dst="") if rule.dst else rule
     return rule.family == flow.family and (rule.invert or matches(anywhere, flow))
 
@@ -91,12 +93,12 @@ def _adjoin(last: str, first: int) -> bool:
 def _pieces(
     family: Family, routes: tuple[Route, ...], rules: tuple[Rule, ...]
 ) -> Iterator[tuple[int, int]]:
-    """The address space, cut at the borders of every route and rule."""
+    """The address space, split at the borders of every route and rule, as (first, last)."""
     bits = BITS[family]
     borders = {0, 1 << bits}
-    spoken = [r.dst for r in routes if r.family == family]
-    spoken += [r.dst for r in rules if r.family == family and r.dst]
-    for prefix in set(spoken):
+    destinations = [r.dst for r in routes if r.family == family]
+    destinations += [r.dst for r in rules if r.family == family and r.dst]
+    for prefix in set(destinations):
         first, length = prefixes.network(prefix)
         borders |= {first, first + (1 << (bits - length))}
     ordered = sorted(borders)

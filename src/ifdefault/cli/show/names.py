@@ -1,4 +1,4 @@
-"""How the names fare, as `status` and `dns` show it: what is published, and where it isn't.
+"""The published names, and whether each publisher is current, as `status` and `dns` show them.
 
 Rules: as in `paths`.
 """
@@ -12,72 +12,72 @@ from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus, Named, OutletStatus
+    from ifdefault.daemon.status import DaemonStatus, Named, PublisherStatus
 
 _MOST = 10  # names that `status` shows
 _NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")
-_OUTLETS = ("Published by", "", "Of", "State", "Since", "There", "Detail")
+_PUBLISHERS = ("Publisher", "At", "Names", "State", "Since", "Addresses", "Detail")
 
 
-def brief(standing: DaemonStatus) -> list[str]:
-    """For `status`: the names, and whatever isn't as it should be; nothing without [dns]."""
-    told = standing.dns
-    lines = _names(standing, told.names[:_MOST]) if told.names else []
-    if (rest := len(told.names) - _MOST) > 0:
+def brief(status: DaemonStatus) -> list[str]:
+    """For `status`: the names, and the publishers that aren't current; nothing without [dns]."""
+    dns = status.dns
+    lines = _names(status, dns.names[:_MOST]) if dns.names else []
+    if (rest := len(dns.names) - _MOST) > 0:
         lines.append(f"and {rest} more: ifdefault dns")
-    for outlet in told.outlets:
+    for outlet in dns.publishers:
         if outlet.state != "current":
             detail = f": {outlet.detail}" if outlet.detail else ""
-            since = age(standing.now_s - outlet.since_s)
+            since = age(status.now_s - outlet.since_s)
             where = f"{outlet.kind} {outlet.where}, {_of(outlet)}"
             lines.append(f"{where}: {outlet.state} for {since}{detail}")
-    return lines + list(told.problems)
+    return lines + list(dns.problems)
 
 
-def whole(standing: DaemonStatus) -> list[str]:
-    """For `dns`: all of it."""
-    told = standing.dns
-    if not (told.names or told.outlets or told.problems or told.queries):
+def all_lines(status: DaemonStatus) -> list[str]:
+    """For `dns`: names, publishers, queries and problems."""
+    dns = status.dns
+    if not (dns.names or dns.publishers or dns.problems or dns.queries):
         return ["nothing is published: the config has no [dns]"]
-    lines = _names(standing, told.names)
-    if told.outlets:
-        rows = [_outlet(standing, outlet) for outlet in told.outlets]
-        lines += ["", *table(_OUTLETS, rows)]
-    if told.queries:
-        counted = ", ".join(f"{uplink} {queries}" for uplink, queries in told.queries)
+    lines = _names(status, dns.names)
+    if dns.publishers:
+        rows = [_publisher(status, outlet) for outlet in dns.publishers]
+        lines += ["", *table(_PUBLISHERS, rows)]
+    if dns.queries:
+        counted = ", ".join(f"{uplink} {queries}" for uplink, queries in dns.queries)
         lines += ["", f"queries answered: {counted}"]
-    if told.problems:
-        lines += ["", *told.problems]
+    if dns.problems:
+        lines += ["", *dns.problems]
     return lines
 
 
-def _names(standing: DaemonStatus, names: Sequence[Named]) -> list[str]:
+def _names(status: DaemonStatus, names: Sequence[Named]) -> list[str]:
     rows = [
         (
-            each.name,
-            each.policy,
-            str(each.ttl),
-            age(standing.now_s - each.since_s),
-            ", ".join(_by_uplink(each)) or "no address",
+            name.name,
+            name.policy,
+            str(name.ttl),
+            age(status.now_s - name.since_s),
+            ", ".join(_by_uplink(name)) or "no address",
         )
-        for each in names
+        for name in names
     ]
     return table(_NAMES, rows)
 
 
 def _by_uplink(named: Named) -> Iterator[str]:
     """ "isp-a 203.0.113.10 2001:db8:a::10", the best uplink first."""
-    found: dict[str, list[str]] = {}
+    by_uplink: dict[str, list[str]] = {}
     for uplink, address in named.addresses:
-        found.setdefault(uplink, []).append(address)
-    return (f"{uplink} {' '.join(addresses)}" for uplink, addresses in found.items())
+        by_uplink.setdefault(uplink, []).append(address)
+    return (f"{uplink} {' '.join(addresses)}" for uplink, addresses in by_uplink.items())
 
 
-def _of(outlet: OutletStatus) -> str:
-    return outlet.name or outlet.zone or "any name"
+def _of(publisher: PublisherStatus) -> str:
+    return publisher.name or publisher.zone or "any name"
 
 
-def _outlet(standing: DaemonStatus, outlet: OutletStatus) -> Sequence[str]:
-    since = age(standing.now_s - outlet.since_s)
+def _publisher(status: DaemonStatus, outlet: PublisherStatus) -> Sequence[str]:
+    since = age(status.now_s - outlet.since_s)
     seen = " ".join(outlet.seen)
     return outlet.kind, outlet.where, _of(outlet), outlet.state, since, seen, outlet.detail

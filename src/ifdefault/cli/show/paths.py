@@ -1,6 +1,7 @@
-"""How the uplinks fare, as `status` shows it: what the running engine says of each path.
+"""The daemon's view of each path (an uplink and address family), as `status` shows it.
 
-Rules: text from values alone; times are ages, since the clock of `DaemonStatus` is nobody's else.
+Rules: text from values alone. Times are shown as ages, since the clock of `DaemonStatus` is the
+daemon's monotonic one.
 """
 
 from __future__ import annotations
@@ -17,81 +18,81 @@ if TYPE_CHECKING:
 _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "In", "Out", "Role", "Cause")
 
 
-def lines(standing: DaemonStatus) -> list[str]:
-    """The table of paths, then what is remarkable, a line each."""
-    return [*table(_HEADS, list(_rows(standing))), *remarks(standing)]
+def lines(status: DaemonStatus) -> list[str]:
+    """The table of paths, then a line for each problem."""
+    return [*table(_HEADS, list(_rows(status))), *remarks(status)]
 
 
-def ails(standing: DaemonStatus) -> bool:
-    """Whether somebody should look: an uplink is down, a name can't be published, or the engine
-    can't do its work."""
-    is_down = any(path.state == "down" for path in standing.health)
-    is_stuck = any(outlet.state == "failing" for outlet in standing.dns.outlets)
-    return is_down or is_stuck or bool(standing.held or standing.fights)
+def has_problem(status: DaemonStatus) -> bool:
+    """Whether an uplink is down, a name can't be published, or the daemon can't do its work."""
+    is_down = any(path.state == "down" for path in status.health)
+    is_failing = any(outlet.state == "failing" for outlet in status.dns.publishers)
+    return is_down or is_failing or bool(status.held or status.conflicts)
 
 
-def _rows(standing: DaemonStatus) -> Iterator[Sequence[str]]:
+def _rows(status: DaemonStatus) -> Iterator[Sequence[str]]:
     shown: set[str] = set()
-    for path in standing.health:
-        rates = standing.rates.get(path.uplink) if path.uplink not in shown else None
+    for path in status.health:
+        # both families share the interface's rates
+        rates = status.rates.get(path.uplink) if path.uplink not in shown else None
         yield (
-            path.uplink if path.uplink not in shown else "",
+            path.uplink,
             f"IPv{path.family}",
-            _state(path, standing),
-            age(standing.now_s - path.since_s),
+            _state(path, status),
+            age(status.now_s - path.since_s),
             f"{100 * path.loss_ratio:.{0 if path.loss_ratio >= 0.1 else 1}f} %",
             f"{path.rtt_ms:.1f} ms" if path.rtt_ms else "-",
             *(map(rate, rates) if rates else ("", "")),
-            _role(path, standing),
+            _role(path, status),
             path.cause,
         )
         shown.add(path.uplink)
 
 
-def _state(path: Health, standing: DaemonStatus) -> str:
-    """As observed; what the operator wants instead, and a doubt, in brackets behind it."""
+def _state(path: Health, status: DaemonStatus) -> str:
+    """The observed state; in brackets a forced state, a suspected failure, and when a recovering
+    path will be up."""
     notes = []
-    if forced := standing.forced.get(path.uplink):
+    if forced := status.forced.get(path.uplink):
         notes.append(f"forced {forced}")
     if path.bursting and path.state != "down":
-        notes.append("in doubt")
-    if path.state == "recovering" and path.until_s > standing.now_s:
-        notes.append(f"up in {age(path.until_s - standing.now_s)}")
+        notes.append("suspect")
+    if path.state == "recovering" and path.until_s > status.now_s:
+        notes.append(f"up in {age(path.until_s - status.now_s)}")
     return path.state + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _role(path: Health, standing: DaemonStatus) -> str:
-    if path.uplink in standing.decision.ranking(path.family)[:1]:
+def _role(path: Health, status: DaemonStatus) -> str:
+    if path.uplink in status.decision.ranking(path.family)[:1]:
         return "primary"
-    return "usable" if path.uplink in standing.decision.usable_in(path.family) else "not used"
+    return "usable" if path.uplink in status.decision.usable_in(path.family) else "not used"
 
 
-def remarks(standing: DaemonStatus) -> Iterator[str]:
-    """Whatever isn't as one would wish it."""
-    if standing.held:
-        yield f"held: {standing.held}"
-    yield from (*standing.fights, *standing.problems)
-    told = [
+def remarks(status: DaemonStatus) -> Iterator[str]:
+    """A line for each problem."""
+    if status.held:
+        yield f"held: {status.held}"
+    yield from (*status.conflicts, *status.problems)
+    notes = [
         (f"{path.uplink} IPv{path.family}", f"{target.probe} {target.note}")
-        for path in standing.health
+        for path in status.health
         for target in path.targets
         if target.note
     ]
-    told += [
-        (f"{path.uplink} IPv{path.family}", "its gateway is silent")
-        for path in standing.health
+    notes += [
+        (f"{path.uplink} IPv{path.family}", "its gateway doesn't answer")
+        for path in status.health
         if path.gateway == "silent" and path.state != "down"
     ]
-    for where, what in told:
+    for where, what in notes:
         yield f"{where}: {what}"
 
 
 def age(seconds: float) -> str:
-    """At most two units: "0.4s", "45s", "3m12s", "2h05m", "4d3h"."""
+    """A duration in at most two units: "0.4s", "45s", "3m12s", "2h05m", "4d3h"."""
     if seconds < 9.95:
         return f"{max(seconds, 0.0):.1f}s"
-    whole = round(seconds)
-    minutes, s = divmod(whole, 60)
+    minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     days, h = divmod(hours, 24)
     if days:
@@ -102,7 +103,7 @@ def age(seconds: float) -> str:
 
 
 def rate(bits_per_s: float) -> str:
-    """In three digits: "0", "940 bit/s", "1.25 Mbit/s"."""
+    """A bit rate in three digits: "0", "940 bit/s", "1.25 Mbit/s"."""
     for unit in ("bit/s", "kbit/s", "Mbit/s"):
         if bits_per_s < 999.5:
             return f"{bits_per_s:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""What lies behind the host, and what goes out, as `status` shows it.
+"""Services and their servers, balancing and LANs, as `status` shows them.
 
 Rules: as in `paths`.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ifdefault.cli.show.paths import age
 from ifdefault.cli.show.table import table
-from ifdefault.host.status_forward import Behind, Kept, ServerStatus, ServiceStatus
+from ifdefault.host.status_forward import ControlGroup, ForwardStatus, ServerStatus, ServiceStatus
 from ifdefault.plan.servers import Server, server_text
 
 if TYPE_CHECKING:
@@ -20,77 +20,78 @@ _MOST = 10  # services that are shown
 _HEADS = ("Forwards", "To", "Weight", "State", "Since", "Refused", "Cause")
 
 
-def lines(behind: Behind, standing: DaemonStatus | None) -> list[str]:
-    """The services, those that want for a server first; then, a line each, what else there is."""
-    return [*_services(behind, standing), *_outgoing(behind)]
+def lines(forward: ForwardStatus, status: DaemonStatus | None) -> list[str]:
+    """The services, then a line each for balancing, LANs and control groups."""
+    return [*_services(forward, status), *_outgoing(forward)]
 
 
-def ails(behind: Behind) -> bool:
-    """Whether somebody asks in vain."""
-    return any(service.stranded for service in behind.services)
+def has_problem(forward: ForwardStatus) -> bool:
+    """Whether a service has no server that is up."""
+    return any(service.stranded for service in forward.services)
 
 
-def _services(behind: Behind, standing: DaemonStatus | None) -> Iterator[str]:
-    if not behind.services:
+def _services(forward: ForwardStatus, status: DaemonStatus | None) -> Iterator[str]:
+    if not forward.services:
         return
-    known = {(c.address, c.port): c for c in standing.servers} if standing else {}
-    ailing = sorted(behind.services, key=_soundness)
-    shown = ailing[:_MOST] if len(ailing) > _MOST else behind.services
-    rows = [row for service in shown for row in _rows(service, known, standing)]
+    known = {(c.address, c.port): c for c in status.servers} if status else {}
+    worst_first = sorted(forward.services, key=_severity)
+    shown = worst_first[:_MOST] if len(worst_first) > _MOST else forward.services
+    rows = [row for service in shown for row in _rows(service, known, status)]
     yield from table(_HEADS, rows)
-    if (rest := len(behind.services) - len(shown)) > 0:
+    if (rest := len(forward.services) - len(shown)) > 0:
         yield f"and {rest} more services"
     for stranded in (", ".join(service.stranded) for service in shown):
         if stranded:
-            yield f"{stranded}: no content server is left"
+            yield f"{stranded}: no server is up"
 
 
-def _soundness(service: ServiceStatus) -> int:
+def _severity(service: ServiceStatus) -> int:
     if service.stranded:
         return 0
     return 2 - any(server.down for server in service.servers)
 
 
 def _rows(
-    service: ServiceStatus, known: Mapping[Server, CheckedServer], standing: DaemonStatus | None
+    service: ServiceStatus, known: Mapping[Server, CheckedServer], status: DaemonStatus | None
 ) -> Iterator[Sequence[str]]:
     offered = f" on {', '.join(service.uplinks)}" if service.uplinks else ""
     title, refused = service.listen + offered, f"{service.refused} p" if service.refused else ""
     for server in service.servers:
-        for place in server.checked or ((server.address, server.port),):
-            told = known.get(place) if server.checked else None
+        for target in server.checked or ((server.address, server.port),):
+            checked = known.get(target) if server.checked else None
             yield (
                 title,
-                server_text(place) if place[1] else place[0],
+                server_text(target) if target[1] else target[0],
                 str(server.weight) if server.weight else "drains",
-                _state(server, place, told),
-                age(standing.now_s - told.since_s) if told and standing else "",
+                _state(server, target, checked),
+                age(status.now_s - checked.since_s) if checked and status else "",
                 refused,
-                told.cause if told else "",
+                checked.cause if checked else "",
             )
-            title = refused = ""
+            refused = ""
 
 
-def _state(server: ServerStatus, place: Server, told: CheckedServer | None) -> str:
-    if told:
-        return told.state
-    if place in server.down:
+def _state(server: ServerStatus, target: Server, checked: CheckedServer | None) -> str:
+    if checked:
+        return checked.state
+    if target in server.down:
         return "down"
     return "-" if server.checked else "unchecked"
 
 
-def _outgoing(behind: Behind) -> Iterator[str]:
-    for family, shares in behind.balance.items():
-        told = ", ".join(f"{uplink} {percent} %" for uplink, percent in shares.items())
-        yield f"balance {family}: {told}"
-    if behind.masquerade:
-        yield f"masqueraded: {', '.join(behind.masquerade)}"
-    for kept in behind.kept:
-        yield f"cgroup {kept.cgroup}: {_by_family(kept)}{', ifdefault exec' * kept.by_exec}"
-    if behind.follows:
-        yield "forwarded: answers leave by the uplink that the question came in on"
+def _outgoing(forward: ForwardStatus) -> Iterator[str]:
+    for family, shares in forward.balance.items():
+        percentages = ", ".join(f"{uplink} {percent} %" for uplink, percent in shares.items())
+        yield f"balance {family}: {percentages}"
+    if forward.masquerade:
+        yield f"masqueraded: {', '.join(forward.masquerade)}"
+    for group in forward.kept:
+        by_exec = ", ifdefault exec" * group.by_exec
+        yield f"cgroup {group.cgroup}: {_by_family(group)}{by_exec}"
+    if forward.follows:
+        yield "forwarded: replies leave by the uplink that the connection came in on"
 
 
-def _by_family(kept: Kept) -> str:
-    four, six = kept.uplinks
+def _by_family(group: ControlGroup) -> str:
+    four, six = group.uplinks
     return four if four == six else f"IPv4 {four or 'any'}, IPv6 {six or 'any'}"

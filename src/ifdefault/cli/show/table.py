@@ -1,4 +1,4 @@
-"""What several subcommands tell in the same words."""
+"""Output that several subcommands share."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ifdefault.model.changes import Changes
 
 
-def tell_problems(problems: Iterable[Problem]) -> None:
-    """Errors and warnings, on stderr."""
+def print_problems(problems: Iterable[Problem]) -> None:
+    """Print errors and warnings to stderr."""
     for problem in problems:
         click.echo(f"{'warning' if problem.warning else 'error'}: {problem}", err=True)
 
@@ -26,14 +26,14 @@ def problems_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
     return [asdict(problem) for problem in problems]
 
 
-def tell_applied(changes: Changes, confirm_s: int | None, *, quiet: bool, as_json: bool) -> None:
-    """What `apply` did, or the engine for it."""
+def print_applied(changes: Changes, confirm_s: int | None, *, quiet: bool, as_json: bool) -> None:
+    """Print what `apply`, or the daemon for it, has done."""
     if as_json:
         from ifdefault.ipc import codec
 
         click.echo(json.dumps(codec.to_json(changes), indent=1))
         return
-    tell_problems(changes.problems)
+    print_problems(changes.problems)
     if quiet:
         return
     for operation in changes.operations:
@@ -46,7 +46,7 @@ def tell_applied(changes: Changes, confirm_s: int | None, *, quiet: bool, as_jso
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns that are as wide as need be."""
+    """The lines of a table, with columns as wide as their longest cell."""
     widths = [max(len(row[n]) for row in (heads, *rows)) for n in range(len(heads))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,11 +1,12 @@
-"""A replayed record in words: what the controller was told, and what it wanted done.
+"""A replayed record as text: the events that the controller received, and its effects.
 
     turn 12, 3.412 s
       < probes: 3 answered, 1 lost                   events
       > log path: isp-a IPv4: up -> down (…)         effects
-    … 12.4 s: probes: 96 answered                    turns in which nothing else happened
+    … 12.4 s: probes: 96 answered                    turns with probes only
 
-Rules: an event or an effect is a line, and each operation of it one below. Probes are counted.
+Rules: a line for each event and effect, followed by a line for each of its operations. Probes are
+counted.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.replay import Turn
 from ifdefault.ipc import codec
 from ifdefault.ipc.log import escaped
-from ifdefault.model.kernel_news import KernelChange, LinkChanged, NeighbourChanged, ObjectChanged
+from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourChanged, ObjectChanged
 from ifdefault.plan.describe import describe
 
-_UNHEARD = (e.Woke, e.ProbeOutcome, e.TrafficSeen)
-_UNSEEN = (f.SendProbe, f.Save)
+_QUIET_EVENTS = (e.Woke, e.ProbeOutcome, e.TrafficSeen)
+_QUIET_EFFECTS = (f.SendProbe, f.Save)
 
 
 def folded(turns: Iterable[Turn]) -> Iterator[list[str]]:
-    """The lines of each turn; one for all quiet turns between two others."""
+    """The lines of each turn; consecutive quiet turns are folded into one line."""
     begun_s = ended_s = 0.0
     quiet: Counter[str] = Counter()
     for turn in turns:
@@ -38,24 +39,24 @@ def folded(turns: Iterable[Turn]) -> Iterator[list[str]]:
             quiet["turns"] += 1
             continue
         if quiet:
-            yield [_told_quiet(ended_s - begun_s, quiet)]
+            yield [_quiet_line(ended_s - begun_s, quiet)]
             quiet.clear()
         yield lines(turn)
     if quiet:
-        yield [_told_quiet(ended_s - begun_s, quiet)]
+        yield [_quiet_line(ended_s - begun_s, quiet)]
 
 
 def lines(turn: Turn, *, each_probe: bool = False) -> list[str]:
-    """All of a turn; a record's texts are a stranger's, and do nothing to a terminal."""
-    told = [f"turn {turn.number}, {turn.at_s:.3f} s"]
-    told += [f"  < {event}" for event in _events(turn, each_probe)]
+    """All lines of a turn, escaped, since a record is untrusted."""
+    shown = [f"turn {turn.number}, {turn.at_s:.3f} s"]
+    shown += [f"  < {event}" for event in _events(turn, each_probe)]
     for first, *more in _effects(turn, each_probe):
-        told += [f"  > {first}", *(f"      {line}" for line in more)]
-    return [escaped(line) for line in told]
+        shown += [f"  > {first}", *(f"      {line}" for line in more)]
+    return [escaped(line) for line in shown]
 
 
 def to_json(turn: Turn) -> dict[str, Any]:
-    """The same as values; observations and what follows from them alone are left out."""
+    """The same as values, without observations and what is derived from them."""
     encode = codec.encoder(e.Event)
     events = [{k: v for k, v in encode(x).items() if k != "observation"} for x in turn.events]
     effects = [{"type": type(effect).__name__} | _effect_json(effect) for effect in turn.effects]
@@ -72,13 +73,13 @@ def _effect_json(effect: f.Effect) -> dict[str, Any]:
             return {"thorough": effect.thorough}
         case f.RunHook():
             return asdict(effect)
-    told: dict[str, Any] = codec.to_json(effect)
-    return told
+    encoded: dict[str, Any] = codec.to_json(effect)
+    return encoded
 
 
 def _is_quiet(turn: Turn) -> bool:
-    return all(isinstance(event, _UNHEARD) for event in turn.events) and all(
-        isinstance(effect, _UNSEEN) for effect in turn.effects
+    return all(isinstance(event, _QUIET_EVENTS) for event in turn.events) and all(
+        isinstance(effect, _QUIET_EFFECTS) for effect in turn.effects
     )
 
 
@@ -86,13 +87,13 @@ def _verdicts(turn: Turn) -> Counter[str]:
     return Counter(event.verdict for event in turn.events if isinstance(event, e.ProbeOutcome))
 
 
-def _told_quiet(passed_s: float, quiet: Counter[str]) -> str:
+def _quiet_line(passed_s: float, quiet: Counter[str]) -> str:
     return f"… {passed_s:.1f} s, {quiet.pop('turns')} turns: {_counted(quiet)}"
 
 
 def _counted(verdicts: Counter[str]) -> str:
-    told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-    return f"probes: {told or 'none'}"
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+    return f"probes: {counts or 'none'}"
 
 
 # --- events -------------------------------------------------------------------------------
@@ -210,8 +211,8 @@ def _operations(effect: f.Converge | f.Commit) -> list[str]:
 
 def _publish(effect: f.Publish) -> list[str]:
     names = [
-        f"{each.name} -> {' '.join(a.address for a in each.addresses) or 'no address'}"
-        for each in effect.published
+        f"{name.name} -> {' '.join(a.address for a in name.addresses) or 'no address'}"
+        for name in effect.published
     ]
     return [f"publish: {len(names)} names", *names]
 
@@ -229,8 +230,8 @@ def _send(effect: f.SendProbe) -> list[str]:
 
 def _answer(effect: f.Answer) -> list[str]:
     done = type(effect.result).__name__ if effect.result else "done"
-    told = _problems("refused", effect.problems) if effect.problems else done.lower()
-    return [f"answer {effect.id}: {told}"]
+    result = _problems("refused", effect.problems) if effect.problems else done.lower()
+    return [f"answer {effect.id}: {result}"]
 
 
 _EFFECTS: dict[type, Callable[[Any], list[str]]] = {

@@ -1,1 +1,1 @@
-"""The control socket: its server and client, what is asked, and the status."""
+"""The control socket: server, client, and protocol."""

@@ -1,8 +1,7 @@
-"""Asking the engine, over its control socket.
+"""The client of the control socket.
 
-Rules: blocking, for the command line; asyncio isn't loaded here, it would take longer than the
-answer, nor are requests and replies before there is somebody to ask. What can't be asked is a
-HostError, NotRunning where there is no engine.
+Rules: blocking, for the command line. To start fast it doesn't import asyncio, and imports the
+protocol only when a request is sent. Failures are HostErrors, NotRunning if there is no engine.
 """
 
 from __future__ import annotations
@@ -21,17 +20,18 @@ if TYPE_CHECKING:
     from ifdefault.daemon.control.protocol import Asks, R
 
 SOCKET = "control.sock"
-LONGEST_PATH = 107  # sun_path, but for its final zero
+LONGEST_PATH = 107  # sun_path, without its final NUL
 LONGEST_REPLY = 16 * 1024 * 1024
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
 
 
 class NotRunning(HostError):
-    """No engine listens in this run directory."""
+    """No engine is running in this run directory."""
 
 
 def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
-    """The engine's reply; NotRunning where there is no engine, its refusal as our own error."""
+    """Send a request; return the engine's reply. A Refusal is raised as ConfigError or HostError,
+    and NotRunning if there is no engine."""
     from ifdefault.daemon.control.protocol import Refusal, Request, decode_reply
     from ifdefault.ipc import codec
 
@@ -40,23 +40,23 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
         sock.settimeout(timeout_s)
         try:
             _connect(sock, path)
-            with suppress(BrokenPipeError, ConnectionResetError):  # it may have refused already
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may have refused it already
                 sock.sendall(codec.write(codec.encoder(Request)(request)) + b"\n")
             with sock.makefile("rb") as file:
                 line = file.readline(LONGEST_REPLY)
         except TimeoutError:
-            what = f"the daemon doesn't answer in {timeout_s:g} s"
+            what = f"no answer from the daemon in {timeout_s:g} s"
             raise HostError(Problem(path, what, "see its log")) from None
         except OSError as error:
-            what = f"the daemon can't be asked: {reason(error)}"
-            raise HostError(Problem(path, what)) from error
+            what = f"can't connect to the daemon: {reason(error)}"
+            raise HostError(Problem(path, what, "see its log")) from error
     if not line:
-        raise HostError(Problem(path, "the daemon hung up", "see its log"))
+        raise HostError(Problem(path, "the daemon closed the connection", "see its log"))
     try:
         reply = decode_reply(request, line)
     except codec.DecodeError as error:
-        what = f"the daemon's answer makes no sense: {error}"
-        remedy = "restart it, it may be of another version"
+        what = f"invalid answer from the daemon: {error}"
+        remedy = "restart it, it may be another version"
         raise HostError(Problem(path, what, remedy)) from None
     if isinstance(reply, Refusal):
         kind = ConfigError if reply.exit_status == ConfigError.exit_status else HostError
@@ -67,7 +67,7 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
 def _connect(sock: socket.socket, path: str) -> None:
     try:
         if len(os.fsencode(path)) > LONGEST_PATH:
-            raise FileNotFoundError  # there can't be one
+            raise FileNotFoundError  # it can't exist
         sock.connect(path)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         remedy = "start it: systemctl start ifdefault, or ifdefault run"
@@ -76,7 +76,7 @@ def _connect(sock: socket.socket, path: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who asks, as the kernel says."""
+    """The process at the other end, according to the kernel."""
 
     pid: int
     uid: int
@@ -84,7 +84,7 @@ class Peer:
 
 
 def listener(path: Path) -> str:
-    """The pid of who listens, "" where nobody does."""
+    """The pid of the process that listens on a socket, "" if there is none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:
@@ -92,10 +92,10 @@ def listener(path: Path) -> str:
         except (FileNotFoundError, ConnectionRefusedError):
             return ""
         except OSError:
-            return "unknown"  # EAGAIN: it has more clients than it takes
+            return "unknown"  # EAGAIN: its backlog is full
         return str(credentials(sock).pid)
 
 
 def credentials(sock: Any) -> Peer:
-    told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return Peer(*_CREDENTIALS.unpack(told))
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return Peer(*_CREDENTIALS.unpack(data))

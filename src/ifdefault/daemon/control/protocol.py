@@ -1,8 +1,8 @@
-"""What may be asked at the control socket, and what is answered.
+"""The requests and replies of the control socket.
 
-Rules: a request is one line of JSON, and so is its reply; `ipc.codec` makes and checks both. The
-class of a request says which reply it has, unless that is a Refusal. Nothing is loaded here that
-the command line would have to wait for.
+Rules: a request is one line of JSON, and so is its reply; `ipc.codec` encodes and validates both.
+The class of a request names its reply; a Refusal may come instead. This module imports nothing that
+would slow down the command line.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """The process is in this cgroup now."""
+    """The process was moved into this control group."""
 
     cgroup: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`exit_status` is that of the command which asked."""
+    """`exit_status`: for the command that sent the request."""
 
     problems: tuple[Problem, ...]
     exit_status: int = 1
@@ -66,7 +66,7 @@ R = TypeVar("R")
 
 
 class Asks(Generic[R]):
-    """What is answered by an R."""
+    """A request whose reply is an R."""
 
     __slots__ = ()
 
@@ -89,7 +89,7 @@ class SetUplink(Asks[UplinkChanged]):
 
 @dataclass(frozen=True, slots=True)
 class Reload(Asks[Changes]):
-    confirm_s: _Seconds | None = None  # undo after so long, unless confirmed
+    confirm_s: _Seconds | None = None  # undo after this time, unless confirmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,10 @@ class Down(Asks[Changes]):
 
 @dataclass(frozen=True, slots=True)
 class Exec(Asks[Entered]):
-    """The peer, and what it starts, is to leave by an uplink from now on."""
+    """The peer and its children shall use an uplink from now on."""
 
     uplink: _Uplink
-    netns: Annotated[int, number(1, (1 << 64) - 1)]  # the inode of the namespace that it is in
+    netns: Annotated[int, number(1, (1 << 64) - 1)]  # inode of the peer's network namespace
 
 
 Request = Status | Events | SetUplink | Reload | Confirm | Down | Exec
@@ -115,7 +115,7 @@ Reply = DaemonStatus | EventList | UplinkChanged | Changes | Confirmed | Entered
 
 
 def decode_reply(request: Asks[R], line: bytes) -> R | Refusal:
-    """The reply in a line; DecodeError if it is none to this request."""
+    """The reply in a line; DecodeError if it isn't one to this request."""
     (base,) = type(request).__orig_bases__  # type: ignore[attr-defined]
     (expected,) = get_args(base)
     decode: Callable[[Any], R | Refusal] = codec.decoder(expected | Refusal)

@@ -1,10 +1,10 @@
-"""Taking a config in, whole or not at all: at the start, at a reload, back again, or none at all.
+"""Applies a config, completely or not at all: at the start, on reload, undo and down.
 
     Adoption ─> Look (thorough) ─> Observed ─> plan ─> Commit ─> Committed ─> Answer
-                   └─> refused         └─> refused       └─> CommitFailed: as it was ─> Answer
+                   └─> refused         └─> refused       └─> CommitFailed: unchanged ─> Answer
 
-Rules: one at a time, in the order in which they were asked for. Until all of it stands in the
-kernel the config that was goes on; who asked is answered when it is known what became of it.
+Rules: one at a time, in the order of the requests. The previous config stays in effect until the
+new one is completely in the kernel. A request is answered when its outcome is known.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ifdefault.plan.prepare import Prepared, Resolved, prepare, prepare_down
 
 UNDO_AGAIN_S = 1.0
 DOWN = "taken down by ifdefault down, until ifdefault apply"
-_WAITS = Problem(
+_UNCONFIRMED = Problem(
     "reload",
-    "an apply waits for its confirmation",
+    "an apply is waiting for confirmation",
     "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone",
 )
 
 
 class Adopter:
-    """`current` is what is being taken in."""
+    """`current`: the adoption under way."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -36,26 +36,26 @@ class Adopter:
         self._prepared: Prepared | None = None
 
     def begin(self, now: float) -> bool:
-        """Take up the next, if there is one; whether an answer is to come."""
+        """Begin the next adoption, if there is one. True if a Look was issued."""
         state = self._state
         while self.current is None and state.adoptions:
             self.current = state.adoptions.popleft()
             if self.current.why == "undo" and state.unconfirmed is None:
-                self.current = None  # what was asked for meanwhile has called it off
+                self.current = None  # confirmed, or taken down, meanwhile
             elif self.current.why == "reload" and state.unconfirmed is not None:
-                self.failed(now, (_WAITS,))
+                self.failed(now, (_UNCONFIRMED,))
             else:
                 thorough = not self.current.held
                 state.out.append(Look(self.current.config, thorough=thorough, wait=True))
         return self.current is not None
 
     def plan(self, now: float, resolved: Resolved, decision: Decision) -> bool:
-        """Go on with the host as it is; whether an answer is to come."""
+        """Plan for the host as observed. True if a Commit was issued."""
         prepared = prepare(resolved, decision, thorough=True)
         if self.current and self.current.why == "start":
-            # a service's fault mustn't keep us from all else
-            spared = tuple(p for p in prepared.problems if not p.where.startswith("forward["))
-            prepared = replace(prepared, problems=spared)
+            # a problem of one service mustn't prevent the start
+            problems = tuple(p for p in prepared.problems if not p.where.startswith("forward["))
+            prepared = replace(prepared, problems=problems)
         return self._commit(now, prepared)
 
     def plan_down(self, now: float, observation: Observation) -> bool:
@@ -70,20 +70,20 @@ class Adopter:
         return True
 
     def committed(self, now: float, observation: Observation) -> Prepared:
-        """It stands: what was planned, with what the host is now."""
+        """The config is applied; return the plan with the host as it is now."""
         adoption, prepared, state = self.current, self._prepared, self._state
         assert adoption is not None
         assert prepared is not None
         self.current = self._prepared = None
         before = Unconfirmed(now + (adoption.confirm_s or 0), state.config, state.held)
         if adoption.why == "reload" and before.config.daemon.user != adoption.config.daemon.user:
-            state.log("reload", "daemon.user is taken in at the next start")
+            state.log("reload", "daemon.user: the new value takes effect at the next start")
         state.config, state.held, state.unconfirmed = adoption.config, adoption.held, None
         if not adoption.held:
-            state.decision, state.owed = prepared.decision, False
+            state.decision, state.unapplied = prepared.decision, False
         for problem in prepared.lacks:
             state.log("config", str(problem), level="warning")
-        kind, text = _told(adoption, prepared)
+        kind, text = _log_text(adoption, prepared)
         state.log(kind, text)
         if adoption.confirm_s is not None and prepared.operations:
             state.unconfirmed = before
@@ -92,7 +92,7 @@ class Adopter:
         return replace(prepared, observation=observation, operations=())
 
     def failed(self, now: float, problems: tuple[Problem, ...], *, config: bool = False) -> None:
-        """It can't be: all is as it was. `config`: for what the config says."""
+        """The config wasn't applied, and nothing changed. `config`: because of errors in it."""
         adoption, state = self.current, self._state
         assert adoption is not None
         self.current = self._prepared = None
@@ -105,17 +105,17 @@ class Adopter:
                 state.log("reload", f"refused: {problem}", level="error")
         elif state.unconfirmed:
             text = "; ".join(map(str, problems))
-            state.log("reload", f"undoing, will be tried again: {text}", level="error")
+            state.log("reload", f"undo failed, will be retried: {text}", level="error")
             state.unconfirmed = replace(state.unconfirmed, due_s=now + UNDO_AGAIN_S)
 
 
-def _told(adoption: Adoption, prepared: Prepared) -> tuple[str, str]:
+def _log_text(adoption: Adoption, prepared: Prepared) -> tuple[str, str]:
     match adoption.why:
         case "start":
             return "engine", f"started, {len(prepared.uplinks)} uplinks"
         case "reload":
-            return "reload", f"config taken in, {len(prepared.operations)} operations"
+            return "reload", f"config reloaded, {len(prepared.operations)} operations"
         case "undo":
-            return "reload", "not confirmed: all is as it was before"
+            return "reload", "not confirmed: returned to the previous config"
         case "down":
-            return "down", "all of ours was taken out of the kernel"
+            return "down", "removed everything of ours from the kernel"

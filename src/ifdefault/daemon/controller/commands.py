@@ -1,8 +1,8 @@
-"""What the operator asks for, over the control socket or by a signal.
+"""The operator's requests, from the control socket or by a signal.
 
-Rules: a request is answered when it is known what became of it. A new config is taken in whole or
-refused whole (`adopt`). What is asked for an uplink is on disk before it is answered, and so
-outlives a restart.
+Rules: a request is answered when its outcome is known. A new config is applied completely or
+refused (`adopt`). An uplink's forced state is on disk before the request is answered, so it
+survives a restart.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _UNDONE = "it may have been undone: see ifdefault plan"
 
 @dataclass(frozen=True, slots=True)
 class _Entering:
-    """An `exec` that waits until the kernel has been told of its control group."""
+    """An `exec` request that waits until the kernel knows its control group."""
 
     request: e.ExecRequested
     entered: e.GroupEntered
@@ -38,17 +38,17 @@ class Commands:
     def __init__(self, state: State) -> None:
         self._state = state
         self._forcing: dict[int, e.UplinkRequested] = {}
-        self._asked: dict[int, e.ExecRequested] = {}
-        self.entering: list[_Entering] = []  # for whom the kernel has to be seen
+        self._execs: dict[int, e.ExecRequested] = {}
+        self.entering: list[_Entering] = []  # those that need a look at the kernel
 
-    def take(self, event: e.Event) -> None:
-        """A request, or what came of one's effect."""
+    def receive(self, event: e.Event) -> None:
+        """A request, or the outcome of an effect that one needed."""
         match event:
             case e.UplinkRequested():
                 self._force(event)
             case e.ForcedSaved(id, problems):
-                if asked := self._forcing.pop(id, None):
-                    self._forced(asked, problems)
+                if request := self._forcing.pop(id, None):
+                    self._on_forced(request, problems)
             case e.ReloadRequested():
                 self._reload(event)
             case e.ConfirmRequested(id):
@@ -66,84 +66,84 @@ class Commands:
 
     # --- an uplink's forced state ---------------------------------------------------------
 
-    def _force(self, asked: e.UplinkRequested) -> None:
+    def _force(self, request: e.UplinkRequested) -> None:
         state = self._state
         names = [uplink.name for uplink in state.config.uplinks]
-        if asked.uplink in names or (asked.state == "auto" and asked.uplink in state.forced):
-            self._forcing[asked.id] = asked
-            state.out.append(SaveForced(asked.id, asked.uplink, asked.state))
+        if request.uplink in names or (request.state == "auto" and request.uplink in state.forced):
+            self._forcing[request.id] = request
+            state.out.append(SaveForced(request.id, request.uplink, request.state))
         else:
-            what = f'no uplink "{asked.uplink}"'
-            self._refuse(asked.id, "", what, f"there are {', '.join(names)}")
+            what = f'no uplink "{request.uplink}"'
+            self._refuse(request.id, "", what, f"use one of {', '.join(names)}")
 
-    def _forced(self, asked: e.UplinkRequested, problems: tuple[Problem, ...]) -> None:
-        state, name = self._state, asked.uplink
+    def _on_forced(self, request: e.UplinkRequested, problems: tuple[Problem, ...]) -> None:
+        state, name = self._state, request.uplink
         if problems:
-            state.out.append(Answer(asked.id, problems=problems))
+            state.out.append(Answer(request.id, problems=problems))
             return
         was = state.forced.get(name, "auto")
-        if was != asked.state:
-            text = f"{name}: forced {was} -> {asked.state} by the operator"
+        if was != request.state:
+            text = f"{name}: forced {was} -> {request.state} by the operator"
             state.log("uplink", text, name)
-            state.force(name, asked.state)
-        state.out.append(Answer(asked.id, UplinkChanged(name, was, asked.state)))
+            state.force(name, request.state)
+        state.out.append(Answer(request.id, UplinkChanged(name, was, request.state)))
 
     # --- the config -----------------------------------------------------------------------
 
-    def _reload(self, asked: e.ReloadRequested) -> None:
-        adoption = Adoption("reload", asked.config, id=asked.id, confirm_s=asked.confirm_s)
+    def _reload(self, request: e.ReloadRequested) -> None:
+        adoption = Adoption("reload", request.config, id=request.id, confirm_s=request.confirm_s)
         self._state.adoptions.append(adoption)
 
     def _confirm(self, request: int) -> None:
         if self._state.unconfirmed is None:
-            self._refuse(request, "confirm", "nothing waits for a confirmation", _UNDONE)
+            self._refuse(request, "confirm", "nothing is waiting for confirmation", _UNDONE)
         else:
             self._state.unconfirmed = None
             self._state.out.append(Answer(request))
 
     def undo_if_due(self, now: float) -> None:
-        """What nobody confirmed in time is undone."""
+        """Begin to undo an apply that wasn't confirmed in time."""
         state = self._state
         if (undo := state.unconfirmed) and now >= undo.due_s:
-            state.unconfirmed = undo.begun()
+            state.unconfirmed = undo.undoing()
             state.adoptions.append(Adoption("undo", undo.config, held=undo.held))
 
     # --- exec -----------------------------------------------------------------------------
 
-    def _exec(self, asked: e.ExecRequested) -> None:
+    def _exec(self, request: e.ExecRequested) -> None:
         state = self._state
         if state.held:
-            self._refuse(asked.id, "exec", f"the daemon rests: {state.held}")
+            self._refuse(request.id, "exec", f"the daemon is paused: {state.held}")
             return
         try:
-            find_uplink(state.uplinks, asked.uplink)
+            find_uplink(state.uplinks, request.uplink)
         except HostError as error:
-            state.out.append(Answer(asked.id, problems=error.problems))
+            state.out.append(Answer(request.id, problems=error.problems))
             return
-        self._asked[asked.id] = asked
-        state.out.append(EnterGroup(asked.id, asked.pid, asked.uid, asked.uplink))
+        self._execs[request.id] = request
+        state.out.append(EnterGroup(request.id, request.pid, request.uid, request.uplink))
 
     def _entered(self, entered: e.GroupEntered) -> None:
-        asked = self._asked.pop(entered.id, None)
-        if asked is None:
+        request = self._execs.pop(entered.id, None)
+        if request is None:
             return
         if entered.problems:
             self._state.out.append(Answer(entered.id, problems=entered.problems))
         else:
-            self.entering.append(_Entering(asked, entered))
-            self._state.owed = True
+            self.entering.append(_Entering(request, entered))
+            self._state.unapplied = True
 
-    def settle(self) -> None:
-        """The kernel was brought to what was asked for, or it was tried: tell whoever waits."""
+    def answer_entered(self) -> None:
+        """Answer the `exec` requests that were waiting for the kernel, successful or not."""
         state = self._state
-        for each in self.entering:
-            asked, path = each.request, each.entered.path
+        for entering in self.entering:
+            request, path = entering.request, entering.entered.path
             hook = state.prepared.observation.facts.hook if state.prepared else None
             if hook and any(path == group for group, *_ in hook.cgroups):
-                text = f"process {asked.pid} of uid {asked.uid} keeps to {asked.uplink}"
-                state.log("exec", text, asked.uplink)
-                state.out.append(Answer(asked.id, Entered(path)))
+                text = f"process {request.pid} of uid {request.uid} uses {request.uplink}"
+                state.log("exec", text, request.uplink)
+                state.out.append(Answer(request.id, Entered(path)))
             else:
-                state.out.append(LeaveGroup(asked.pid, each.entered.was))
-                self._refuse(asked.id, "exec", "the kernel wasn't told", "try again")
+                state.out.append(LeaveGroup(request.pid, entering.entered.was))
+                self._refuse(request.id, "exec", "the kernel couldn't be updated", "try again")
         self.entering.clear()

@@ -1,13 +1,18 @@
-"""The controller: from events to effects, turn by turn.
+"""The controller decides everything the daemon does. It takes events and returns effects.
 
-    events ──> paths, servers ──> transitions ──> decide ──> Look      where that changes anything
-    Observed ──> follow ──> decide ──> plan ──> Publish, Converge
-    Applied ──> follow ──> decide ──> EndConnections
+A failover takes three calls of `receive`, in one turn of the engine:
 
-Rules: a turn takes in all events that there are, then looks at the kernel once at most, plans once,
-and publishes once. The decision follows from what is, and is made anew whenever any of that has
-changed, whatever was or wasn't told. Converge ends with a look of the engine's own, which is what
-Applied holds. What follows from an answer that is awaited waits for it.
+    ProbeOutcome ──> paths ──> transition ──> decide ──> Look          the decision changed
+    Observed ──> update paths ──> decide ──> plan ──> Publish, Converge
+    Applied ──> update paths ──> decide ──> EndConnections
+
+Rules:
+- One call processes all events first, and then asks for one Look, one plan and one Publish at most.
+- A decision depends only on the current state. It is made again whenever that state changes, no
+  matter which event reported the change.
+- Look, Converge and Commit are answered by events. Until the answer is there, nothing that depends
+  on the kernel is done (`Reconciler.awaited`); probing continues.
+- Converge and Commit end with reading the host again, so Applied and Committed need no Look.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from math import inf
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.adopt import Adopter
 from ifdefault.daemon.controller.commands import Commands
-from ifdefault.daemon.controller.decision import decided
+from ifdefault.daemon.controller.decision import make_decision
 from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, ResolveNames, RunHook, Save
 from ifdefault.daemon.controller.names import Names
 from ifdefault.daemon.controller.paths import Paths
@@ -34,11 +39,11 @@ from ifdefault.model.errors import ConfigError
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel import Facts, Uplink
-from ifdefault.model.kernel_news import KernelChange, LinkChanged, NeighbourChanged
+from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourChanged
 from ifdefault.plan.prepare import Prepared, Resolved, prepare, resolve
 
 DEBOUNCE_S = 0.015  # kernel events come in groups
-SETTLE_S = 1.0  # a start's first answers come in any order, which is no reason to move
+SETTLE_S = 1.0  # after a start the first answers come in any order: no reason for a failover
 SAVE_S = 60.0
 
 
@@ -50,91 +55,92 @@ class Controller:
         self._reconciler = Reconciler(self.state)
         self._adopter, self._commands = Adopter(self.state), Commands(self.state)
         self._stale, self._watcher = StaleConnections(self.state), Watcher(out)
-        self._news = False  # whether something may follow for the DNS, or for connections
-        self._follow_s = inf  # when uplinks are to be followed again, whatever is told
-        self._gone_s = inf  # when to decide on servers that went or came: many may at once
+        self._finish_due = False  # whether names or connections may need an update: `_finish`
+        self._refresh_s = inf  # when to update the paths again without any event
+        self._servers_due_s = inf  # when to decide after servers went down or came back
         self._save_s = inf
-        self._primary: dict[Family, str] = {}  # the uplink that carries the default
+        self._primary: dict[Family, str] = {}  # the primary uplink as logged last
         self._hosts: tuple[str, ...] = ()
 
     def receive(self, events: Sequence[e.Event], now: float) -> tuple[Effect, ...]:
-        """Take in what happened, and tell what is to be done. Call it again with `Woke` at
-        `wake_s`, if nothing else happens before."""
+        """Process events and return the effects to perform, in order. If nothing else happens until
+        `wake_s`, call it with `Woke` then."""
         for event in events:
-            self._take(event, now)
+            self._on_event(event, now)
         self._turn(now)
         effects = (*self.state.out, *self.paths.probes, *self.servers.probes)
-        for each in (self.state.out, self.paths.probes, self.servers.probes):
-            each.clear()
+        for queue in (self.state.out, self.paths.probes, self.servers.probes):
+            queue.clear()
         return effects
 
     @property
     def wake_s(self) -> float:
-        """When time itself is the next event."""
+        """When the next timer expires."""
         state = self.state
         if state.prepared is None:
             return inf
-        asks_s = min(self.paths.wake_s, self.servers.wake_s) if self._asks else inf
+        probe_s = min(self.paths.wake_s, self.servers.wake_s) if self._probing else inf
         if self._reconciler.awaited:
-            return asks_s  # all else waits for the answer
+            return probe_s  # everything else waits for the answer
         undo_s = state.unconfirmed.due_s if state.unconfirmed else inf
-        mine_s = min(self._save_s, self._follow_s, self._gone_s, state.settling_s, undo_s)
-        return min(asks_s, mine_s, self._reconciler.wake_s)
+        due_s = min(self._save_s, self._refresh_s, self._servers_due_s, state.settle_until_s)
+        return min(probe_s, due_s, undo_s, self._reconciler.wake_s)
 
     @property
-    def _asks(self) -> bool:
-        """Whether probes are sent: while we rest there may be no way out that is the uplink's."""
+    def _probing(self) -> bool:
+        """Whether to send probes. Not while held: without our routes they may leave by another
+        uplink."""
         return self.state.frontend and not self.state.held and self.state.prepared is not None
 
-    # --- what happened --------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------------------
 
-    def _take(self, event: e.Event, now: float) -> None:
+    def _on_event(self, event: e.Event, now: float) -> None:
         state = self.state
         match event:
             case e.ProbeOutcome(path=path):
                 if path != SERVER_CHECKS:
                     state.transitions += self.paths.observe(now, event)
                 elif self.servers.observe(now, event):
-                    self._gone_s = min(self._gone_s, self._reconciler.paced_s(now))
+                    self._servers_due_s = min(self._servers_due_s, self._reconciler.paced_s(now))
             case e.Woke():
                 pass
             case e.TrafficSeen():
                 state.transitions += self.paths.traffic(now, event)
             case e.KernelChanged(changes):
-                self._take_changes(now, changes)
+                self._on_kernel_changes(now, changes)
             case e.Observed() | e.LookFailed() | e.Applied() | e.Committed() | e.CommitFailed():
-                self._take_host(now, event)
+                self._on_host_event(now, event)
             case e.FrontendStarted() | e.FrontendEnded() | e.SocketFailed():
-                self._take_frontend(now, event)
+                self._on_frontend_event(now, event)
             case e.NameResolved(host, addresses, error):
                 self.paths.resolved(host, addresses, error)
             case _:
-                self._take_rare(now, event)
+                self._on_other_event(now, event)
 
-    def _take_rare(self, now: float, event: e.Event) -> None:
+    def _on_other_event(self, now: float, event: e.Event) -> None:
         state = self.state
         match event:
             case e.SilentlyChanged(groups):
-                if not state.refused:  # else it is tried again in its own time
-                    state.owed |= groups  # what was asked for with a group is no repair
+                if not state.refused:  # otherwise the retry timer is running already
+                    state.unapplied |= groups  # a change due to a new group is not a repair
                     self._reconciler.look_at(now)
             case e.PublicAddressFound(uplink, family, address):
                 self.names.discovered[uplink, family] = address
-                self._news = True
+                self._finish_due = True
             case e.ConnectionsEnded():
-                self._stale.tell(event)
+                self._stale.report(event)
             case e.Started(config, forced, memories, candidates, public):
-                self.names.candidates = {each.uplink: each for each in candidates}
+                self.names.candidates = {c.uplink: c for c in candidates}
                 self.names.discovered = {(p.uplink, p.family): p.address for p in public}
                 state.started_s, state.forced = now, dict(forced)
                 self.paths.memories = {(name, family): m for name, family, m in memories}
                 state.adoptions.append(Adoption("start", config))
             case _:
-                self._commands.take(event)
+                self._commands.receive(event)
                 if self._commands.entering:
                     self._reconciler.look_now(now)
 
-    def _take_changes(self, now: float, changes: Sequence[KernelChange]) -> None:
+    def _on_kernel_changes(self, now: float, changes: Sequence[KernelChange]) -> None:
         for change in changes:
             match change:
                 case LinkChanged():
@@ -142,50 +148,50 @@ class Controller:
                 case NeighbourChanged():
                     self.state.transitions += self.paths.neighbour(now, change)
                     if not change.mac:
-                        continue  # a MAC may tell two uplinks apart
+                        continue  # only a MAC matters to a plan: it may identify an uplink
             self._reconciler.look_at(now + DEBOUNCE_S)
 
-    def _take_frontend(
+    def _on_frontend_event(
         self, now: float, event: e.FrontendStarted | e.FrontendEnded | e.SocketFailed
     ) -> None:
         match event:
             case e.FrontendStarted():
                 self.state.frontend = True
                 if not self.state.settled:
-                    self.state.settling_s = min(self.state.settling_s, now + SETTLE_S)
+                    self.state.settle_until_s = min(self.state.settle_until_s, now + SETTLE_S)
                 self.paths.reopen()
             case e.FrontendEnded():
                 self.state.frontend = False
             case e.SocketFailed(path):
                 self.paths.socket_failed(now, path)
-                self._follow_s = self.paths.retry_s(now)
+                self._refresh_s = self.paths.retry_s(now)
 
-    def _take_host(
+    def _on_host_event(
         self,
         now: float,
         event: e.Observed | e.LookFailed | e.Applied | e.Committed | e.CommitFailed,
     ) -> None:
-        """An answer to Look, Converge or Commit."""
+        """The answer to Look, Converge or Commit."""
         reconciler, adopter, state = self._reconciler, self._adopter, self.state
         match event:
             case e.Observed(observation, took_s):
-                reconciler.took(now, took_s)
+                reconciler.looked(now, took_s)
                 reconciler.observed = observation
             case e.LookFailed(problems):
                 reconciler.look_failed(now, event)
-                self._commands.settle()
-                self._news = True
+                self._commands.answer_entered()
+                self._finish_due = True
                 if adopter.current:
                     adopter.failed(now, problems)
             case e.Applied(observation):
                 assert state.prepared is not None
                 reconciler.applied(now, event, state.prepared)
-                self._follow_applied(now, replace(state.prepared, observation=observation))
+                self._update_after_apply(now, replace(state.prepared, observation=observation))
             case e.Committed(observation, took_s):
-                reconciler.took(now, took_s)
-                self._follow_applied(now, adopter.committed(now, observation))
+                reconciler.looked(now, took_s)
+                self._update_after_apply(now, adopter.committed(now, observation))
             case e.CommitFailed(problems):
-                reconciler.took(now, 0.0)
+                reconciler.looked(now, 0.0)
                 reconciler.look_at(now)
                 adopter.failed(now, problems)
 
@@ -193,10 +199,10 @@ class Controller:
 
     def _turn(self, now: float) -> None:
         state, reconciler = self.state, self._reconciler
-        if self._asks and now >= min(self.paths.wake_s, self.servers.wake_s):
-            state.transitions += self.paths.ask(now)
-            self.servers.ask(now)
-        self._tell_transitions()
+        if self._probing and now >= min(self.paths.wake_s, self.servers.wake_s):
+            state.transitions += self.paths.send_due(now)
+            self.servers.send_due(now)
+        self._report_transitions()
         if reconciler.awaited:
             return
         self._commands.undo_if_due(now)
@@ -207,36 +213,34 @@ class Controller:
             return
         if state.prepared is None:
             return
-        self._keep_time(now, state.prepared)
-        self._tell_transitions()
-        if state.undecided:
+        self._check_timers(now, state.prepared)
+        self._report_transitions()
+        if state.decision_due:
             self._redecide(now, state.prepared)
         if reconciler.look_if_due(now):
             return
-        if self._news:
-            self._news = False
-            self._rest(now, state.prepared)
+        if self._finish_due:
+            self._finish_due = False
+            self._finish(now, state.prepared)
 
-    def _keep_time(self, now: float, prepared: Prepared) -> None:
-        """What is due for no other reason than the time."""
+    def _check_timers(self, now: float, prepared: Prepared) -> None:
         state = self.state
-        if now >= state.settling_s:
-            state.settling_s, state.settled = inf, True
-            state.undecided = True
-        if now >= self._gone_s:
-            state.undecided = True
-        if now >= self._follow_s:
-            self._follow(now, prepared.uplinks, prepared.observation.facts)
+        if now >= state.settle_until_s:
+            state.settle_until_s, state.settled = inf, True
+            state.decision_due = True
+        state.decision_due |= now >= self._servers_due_s
+        if now >= self._refresh_s:
+            self._update_paths(now, prepared.uplinks, prepared.observation.facts)
         if now >= self._save_s:
             self._save(now)
 
-    def _tell_transitions(self) -> None:
-        """What changed is kept, told, and decided on."""
+    def _report_transitions(self) -> None:
+        """Save and log the transitions of paths, run their hooks, and have a decision made."""
         state = self.state
         if not state.transitions:
             return
         changes, state.transitions[:] = tuple(state.transitions), []
-        state.undecided = self._news = True
+        state.decision_due = self._finish_due = True
         state.out.append(self.saved())
         for change in changes:
             worse = change.state in ("down", "degraded")
@@ -250,14 +254,14 @@ class Controller:
         self.state.out.append(self.saved())
 
     def saved(self) -> Save:
-        """What a later engine needs, which is also kept at the end."""
+        """What the next engine needs to continue."""
         memories = tuple((*key, memory) for key, memory in self.paths.remembered().items())
         return Save(memories, tuple(self.names.candidates.values()))
 
-    # --- from what is to what should be -----------------------------------------------------
+    # --- plan and apply -------------------------------------------------------------------
 
     def _plan(self, now: float, observation: Observation) -> bool:
-        """Follow the host as it was found to be, decide, and plan; whether an answer is to come."""
+        """Update the paths, decide, and plan. True if a Converge or Commit was issued."""
         state, reconciler, adopter = self.state, self._reconciler, self._adopter
         reconciler.observed = None
         adoption = adopter.current
@@ -272,34 +276,34 @@ class Controller:
                 adopter.failed(now, error.problems, config=True)
             else:
                 reconciler.unresolved(now, error.problems)
-            self._commands.settle()
+            self._commands.answer_entered()
             return False
         uplinks, facts = resolved.uplinks, observation.facts
         if adoption:
-            if state.prepared is None:  # what is known of paths tells which uplinks to use
+            if state.prepared is None:  # at the start, saved path states select the uplinks
                 state.config = adoption.config
-                self._follow(now, uplinks, facts)
-            reconciler.awaited = adopter.plan(now, resolved, self._decided(uplinks, facts))
-            reconciler.look_at(now)  # what was to be looked at for its own sake
+                self._update_paths(now, uplinks, facts)
+            reconciler.awaited = adopter.plan(now, resolved, self._new_decision(uplinks, facts))
+            reconciler.look_at(now)  # this Look was for the adoption; do the one due for repairs
             return reconciler.awaited
-        self._follow(now, uplinks, facts)
-        self._tell_transitions()
+        self._update_paths(now, uplinks, facts)
+        self._report_transitions()
         self._decide(uplinks, facts)
         return self._reconcile(now, resolved)
 
     def _reconcile(self, now: float, resolved: Resolved) -> bool:
         state, reconciler = self.state, self._reconciler
         prepared = prepare(resolved, state.decision)
-        self._watcher.follow(prepared, state)
+        self._watcher.update(prepared, state)
         self._publish(now, prepared)
         if reconciler.reconcile(now, prepared):
             return True
-        self._commands.settle()
-        self._news = True
+        self._commands.answer_entered()
+        self._finish_due = True
         return False
 
-    def _follow_applied(self, now: float, prepared: Prepared) -> None:
-        """Take in what the host was found to be after all was performed."""
+    def _update_after_apply(self, now: float, prepared: Prepared) -> None:
+        """Update the state from the host as it is after Converge or Commit."""
         state, facts = self.state, prepared.observation.facts
         first = state.prepared is None
         try:
@@ -308,76 +312,76 @@ class Controller:
             uplinks = prepared.uplinks
             self._reconciler.look_at(now)
         state.prepared = replace(prepared, uplinks=uplinks, operations=())
-        if first:  # what died before us may have been left hanging
+        if first:  # connections may hang on uplinks that went down before this start
             down = (key for key, (path, _) in self.paths.states().items() if path == "down")
-            state.fallen |= dict.fromkeys(down)
+            state.went_down |= dict.fromkeys(down)
             self._save(now)
-        self._follow(now, uplinks, facts)
-        self._tell_transitions()
+        self._update_paths(now, uplinks, facts)
+        self._report_transitions()
         self._redecide(now, state.prepared)
-        self._watcher.follow(state.prepared, state)
-        self._commands.settle()
-        self._news = True
+        self._watcher.update(state.prepared, state)
+        self._commands.answer_entered()
+        self._finish_due = True
 
-    def _follow(self, now: float, uplinks: tuple[Uplink, ...], facts: Facts) -> None:
-        """Take in uplinks as they are now."""
+    def _update_paths(self, now: float, uplinks: tuple[Uplink, ...], facts: Facts) -> None:
+        """Update everything that depends on the uplinks' addresses and gateways."""
         state = self.state
-        self._stale.follow(uplinks)
-        self.servers.follow(now, state.config)
-        state.transitions += self.paths.follow(now, state.config, uplinks, facts)
-        self._follow_s = self.paths.retry_s(now)
+        self._stale.update(uplinks)
+        self.servers.update(now, state.config)
+        state.transitions += self.paths.update(now, state.config, uplinks, facts)
+        self._refresh_s = self.paths.retry_s(now)
         if (hosts := self.paths.hosts()) != self._hosts:
             self._hosts = hosts
             state.out.append(ResolveNames(hosts))
-        state.undecided = True
+        state.decision_due = True
 
     def _redecide(self, now: float, prepared: Prepared) -> None:
-        """Decide anew by what is known; what changes is brought to the kernel at once."""
+        """Decide, and if the decision changed, look at the kernel at once to plan for it."""
         if self._decide(prepared.uplinks, prepared.observation.facts):
             self._reconciler.look_now(now)
 
     def _decide(self, uplinks: tuple[Uplink, ...], facts: Facts) -> bool:
-        """Decide anew; whether that changes anything, which is then owed to the kernel."""
+        """Decide. True if the decision changed, and so has to be applied to the kernel."""
         state = self.state
-        state.undecided, self._gone_s = False, inf
-        before, state.decision = state.decision, self._decided(uplinks, facts)
+        state.decision_due, self._servers_due_s = False, inf
+        before, state.decision = state.decision, self._new_decision(uplinks, facts)
         changed = state.decision != before
-        self._news |= changed
-        state.owed |= changed
+        self._finish_due |= changed
+        state.unapplied |= changed
         return changed
 
-    def _decided(self, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:
-        return decided(self.state, self.paths.states(), self.servers.down, uplinks, facts)
+    def _new_decision(self, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:
+        return make_decision(self.state, self.paths.states(), self.servers.down, uplinks, facts)
 
-    # --- what follows ---------------------------------------------------------------------
+    # --- after the kernel was changed -------------------------------------------------------
 
     def _publish(self, now: float, prepared: Prepared) -> None:
         decision = self.state.decision or Decision()
         degraded = [h.uplink for h in self.paths.health() if h.state == "degraded"]
         ways = self.paths.ways(decision)
         known = self.names.candidates
-        self.names.follow(now, self.state.config, prepared.uplinks, decision, degraded, ways)
+        self.names.update(now, self.state.config, prepared.uplinks, decision, degraded, ways)
         if self.names.candidates != known:
             self._save(now)
 
-    def _rest(self, now: float, prepared: Prepared) -> None:
-        """All is as it is to be, or can't be yet: tell others."""
+    def _finish(self, now: float, prepared: Prepared) -> None:
+        """The kernel is as decided, or can't be for now: publish, log, and end connections."""
         state = self.state
         self._publish(now, prepared)
         for family in FAMILIES:
             order = state.decision.ranking(family) if state.decision else ()
             name, was = (order[0] if order else ""), self._primary.get(family, "")
-            if name and name != was and not state.owed and not state.held:
+            if name and name != was and not state.unapplied and not state.held:
                 self._primary[family] = name
                 state.log("primary", f"primary IPv{family}: {was or 'none'} -> {name}", name)
-                if was:  # else we have just started, and nothing moved
+                if was:  # otherwise the daemon has just started
                     state.out.append(RunHook("primary", name, family, was, name))
         self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
 
-    # --- how it stands --------------------------------------------------------------------
+    # --- status ---------------------------------------------------------------------------
 
     def status(self, now: float) -> DaemonStatus:
-        """How all stands, as far as it is known here; the engine adds what it alone knows."""
+        """The status as far as the controller knows it; the engine and the performers add to it."""
         state = self.state
         lacks = map(str, state.prepared.lacks) if state.prepared else ()
         return DaemonStatus(
@@ -388,8 +392,8 @@ class Controller:
             health=self.paths.health(),
             decision=state.decision or Decision(),
             forced={name: forced for name, forced in state.forced.items() if forced != "auto"},
-            held=state.held or (state.unconfirmed.told(now) if state.unconfirmed else ""),
-            fights=self._reconciler.backoff.told(now),
+            held=state.held or (state.unconfirmed.text(now) if state.unconfirmed else ""),
+            conflicts=self._reconciler.backoff.conflicts(now),
             problems=(*lacks, *state.refused, *self.paths.problems),
             dns=DnsStatus(names=self.names.status(), problems=self.names.problems),
             servers=self.servers.checked(),

@@ -1,6 +1,6 @@
-"""Which uplinks to use: the candidates, and what is decided of them.
+"""Which uplinks to use: makes candidates of uplinks and path states, and selects among them.
 
-Rules: a function of what is, and of nothing that was told or done before.
+Rules: the decision is a function of the current state, not of past events.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ifdefault.plan.servers import Server
 _FRESH: tuple[PathState, float] = ("unproven", 0.0)
 
 
-def decided(
+def make_decision(
     state: State,
     paths: Mapping[Key, tuple[PathState, float]],
     down: tuple[Server, ...],
     uplinks: tuple[Uplink, ...],
     facts: Facts,
 ) -> Decision:
-    """`paths`: the state of each, and since when. Until it is known what answers, what was never
-    proven counts as up: a start's first answers come in any order, which is no reason to move."""
+    """`paths`: the state of each, and since when. After a start, an unproven path counts as up
+    until the first answers are in (`State.settled`), since they come in any order."""
     carriers = {link.name for link in facts.links if link.carrier}
     candidates = []
     for uplink in uplinks:

@@ -1,17 +1,17 @@
-"""What the controller wants done. The engine performs them in this order, one after another.
+"""Effects: what the controller wants done. The engine performs them one by one, in this order.
 
-A turn yields, of what it has: Log and RunHook beside the step that they tell of, and
-  1. Save, when a path changed its state, before anything is done about it: whoever starts after a
-     kill knows why it was done;
-  2. Look, if the kernel has to be seen. What follows waits for its answer, in the same turn;
-  3. Watch, OpenProbeSocket, CloseProbeSocket: what is, is followed before it is decided on;
-  4. Publish: others need longest to act upon it. Before connections end, in any case, or a client
-     that comes back at once is sent to the dead address again;
-  5. Commit or Converge: where new connections go;
-  6. EndConnections, when the kernel sends what begins anew elsewhere, and not before;
-  7. SendProbe, and Answer to whoever asked.
+A turn yields, as needed (Log and RunHook next to the step that they report):
+  1. Save, when a path changed its state, before anything else: after a kill the next engine knows
+     why things were done;
+  2. Look, to read the kernel; what follows waits for its answer, in the same turn;
+  3. Watch, OpenProbeSocket, CloseProbeSocket: the current uplinks, before a decision about them;
+  4. Publish, as early as possible, since resolvers need the longest to react; in any case before
+     connections end, or a client that reconnects at once is sent to the dead address again;
+  5. Commit or Converge: new connections use another uplink;
+  6. EndConnections, only after that;
+  7. SendProbe, and Answer to the operator's request.
 
-Rules: frozen values. What is answered by an event names it.
+Rules: frozen values. The docstring of an effect names the event that answers it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ifdefault.model.health import Forced, PathState, Way
 from ifdefault.model.kernel import Uplink
 from ifdefault.plan.prepare import Prepared
 
-SERVER_CHECKS = 1 << 20  # a probe's `path` where it checks a server; paths' numbers are far fewer
+SERVER_CHECKS = 1 << 20  # as a probe's `path`: it checks a server (path numbers are far smaller)
 Level = Literal["info", "warning", "error"]
 
 
@@ -36,8 +36,8 @@ Level = Literal["info", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Read the host: Observed or LookFailed. `thorough` also reads what conflicts are told by;
-    `wait` while another ifdefault changes it."""
+    """Read the host: Observed or LookFailed. `thorough`: also read what is needed to find
+    conflicts. `wait`: for the lock, while another ifdefault changes the host."""
 
     config: Config
     thorough: bool = False
@@ -46,44 +46,45 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Converge:
-    """Perform what was planned as far as the kernel takes it: Applied. For failover and repair,
-    where nothing may keep the default on a dead uplink."""
+    """Perform the planned operations, skipping those that the kernel refuses: Applied, or
+    LookFailed if it couldn't begin. For failover and repair, where one refusal mustn't prevent the
+    rest."""
 
     prepared: Prepared
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Perform what was planned, whole or not at all: Committed or CommitFailed. For what somebody
-    asked for and is told of."""
+    """Perform all planned operations, or none: Committed or CommitFailed. For requests of the
+    operator, and at the start."""
 
     prepared: Prepared
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Watch this from now on, and tell when it is otherwise (SilentlyChanged): the kernel sends no
-    word of it. Nothing at all while we rest."""
+    """Monitor this from now on. SilentlyChanged reports a difference in what the kernel sends no
+    notification of: sysctls, UDP servers, control groups. All three are empty while held."""
 
-    interfaces: tuple[str, ...] = ()  # whose neighbours are told
-    sysctls: tuple[tuple[str, str], ...] = ()  # as they are to be
+    interfaces: tuple[str, ...] = ()  # report changes of their neighbours
+    sysctls: tuple[tuple[str, str], ...] = ()  # the desired values
     udp_servers: tuple[tuple[Family, int], ...] | None = None  # on the wildcard address; None: any
-    groups: tuple[tuple[str, int], ...] = ()  # control groups that have rules, by id; 0: none yet
-    runs: tuple[str, ...] = ()  # those of them that are ours, and go when nobody is in them
-    on_link: tuple[str, ...] = ()  # networks whose peers tell nothing of what is beyond them
+    groups: tuple[tuple[str, int], ...] = ()  # control groups that have rules, with id; 0: none yet
+    runs: tuple[str, ...] = ()  # of these, our own, which are removed when they are empty
+    on_link: tuple[str, ...] = ()  # prefixes whose TCP peers are no evidence for an uplink
 
 
 @dataclass(frozen=True, slots=True)
 class EndConnections:
-    """End what hangs on a dead uplink: ConnectionsEnded. See `stale_connections`."""
+    """End the connections that hang on a dead uplink: ConnectionsEnded. See `stale_connections`."""
 
     uplink: str
     family: Family
     addresses: tuple[str, ...]
     marks: tuple[int, ...]
     mask: int
-    spared: tuple[str, ...]  # prefixes that are reached by no uplink
-    others: tuple[str, ...]  # addresses of other uplinks, of the first in rank first
+    spared: tuple[str, ...]  # prefixes that are not reached through an uplink
+    others: tuple[str, ...]  # addresses of the other uplinks, best uplink first
 
 
 # --- probes -----------------------------------------------------------------------------------
@@ -91,11 +92,11 @@ class EndConnections:
 
 @dataclass(frozen=True, slots=True)
 class ProbeSource:
-    """From where a path's probes leave."""
+    """Where a path's probes are sent from."""
 
     address: str
     dev: str
-    index: int  # of the interface: one of the same name may be another
+    index: int  # of the interface, which may be replaced by another of the same name
     mark: int
     gateway: str
 
@@ -106,7 +107,7 @@ class ProbeSource:
 
 @dataclass(frozen=True, slots=True)
 class OpenProbeSocket:
-    """Open a path's ICMP socket and hand it to the frontend; SocketFailed if that can't be."""
+    """Open a path's ICMP socket and pass it to the frontend; SocketFailed if that fails."""
 
     path: int
     source: ProbeSource
@@ -119,7 +120,7 @@ class CloseProbeSocket:
 
 @dataclass(frozen=True, slots=True)
 class SendProbe:
-    """Send one probe: ProbeOutcome. Without a source it leaves as any program's would."""
+    """Send one probe: ProbeOutcome. Without a source it is routed like any program's packets."""
 
     path: int
     seq: int
@@ -135,18 +136,18 @@ class SendProbe:
 
 @dataclass(frozen=True, slots=True)
 class ResolveNames:
-    """See to it that these names' addresses are known, and stay fresh: NameResolved."""
+    """Resolve these names now and again from time to time: NameResolved."""
 
     hosts: tuple[str, ...]
 
 
-# --- what others are told ---------------------------------------------------------------------
+# --- DNS, hooks, log --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """What the DNS is to say from now on, and by which ways its servers may be told; public
-    addresses are discovered by them as well (PublicAddressFound)."""
+    """Publish these names. `ways`: the paths over which DNS servers may be reached; public
+    addresses are discovered over them as well (PublicAddressFound)."""
 
     config: Config
     uplinks: tuple[Uplink, ...]
@@ -157,7 +158,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class RunHook:
-    """Run the operator's program for an event, if there is one, soon."""
+    """Run the operator's hook for an event, if one is configured, as soon as possible."""
 
     event: PathState | Literal["primary"]
     uplink: str
@@ -169,7 +170,7 @@ class RunHook:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Tell the log and `ifdefault events`."""
+    """Write to the log and to `ifdefault events`."""
 
     kind: str
     text: str
@@ -179,8 +180,8 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Keep what a later engine needs to go on; it is written and renamed, and nobody waits for
-    the disk. `candidates` keep the last address of a name whose uplinks are away at the start."""
+    """Save what the next engine needs to continue: written and renamed, without fsync. `candidates`
+    preserve the last addresses of a name whose uplinks aren't ready at the start."""
 
     memories: tuple[tuple[str, Family, Memory], ...]
     candidates: tuple[CandidateAddresses, ...] = ()
@@ -191,7 +192,7 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class SaveForced:
-    """Put on disk how an uplink is forced: ForcedSaved."""
+    """Save an uplink's forced state to disk: ForcedSaved."""
 
     id: int
     uplink: str
@@ -200,7 +201,7 @@ class SaveForced:
 
 @dataclass(frozen=True, slots=True)
 class EnterGroup:
-    """Move a process into a control group that keeps to an uplink: GroupEntered."""
+    """Move a process into the control group of an uplink: GroupEntered."""
 
     id: int
     pid: int
@@ -210,7 +211,7 @@ class EnterGroup:
 
 @dataclass(frozen=True, slots=True)
 class LeaveGroup:
-    """Move it back: the kernel wasn't told."""
+    """Move it back, since the kernel couldn't be updated."""
 
     pid: int
     was: str
@@ -225,7 +226,7 @@ class UplinkChanged:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A config was taken in, or all taken down."""
+    """A config was applied, or everything removed (`down`)."""
 
     prepared: Prepared
 
@@ -237,8 +238,8 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A request's outcome: a result, or the problems for which it was refused; `config` if they
-    are the config's."""
+    """The outcome of a request: a result, or the problems for which it was refused. `config`: they
+    are errors in the config."""
 
     id: int
     result: UplinkChanged | Changed | Entered | None = None
@@ -248,7 +249,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The daemon can't begin: end, with these problems."""
+    """The daemon can't start: exit with these problems."""
 
     problems: tuple[Problem, ...]
 

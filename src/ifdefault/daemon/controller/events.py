@@ -1,7 +1,8 @@
-"""What the controller is told: by the kernel, the frontend, the operator, and by the engine.
+"""Events: everything that the controller reacts to, from kernel, frontend, operator and engine.
 
-Rules: frozen values. Whatever an effect asks for is answered by an event, a failure too, named at
-the effect. Times are seconds of the monotonic clock; durations that steer come inside the event.
+Rules: frozen values. The outcome of an effect, a failure too, is an event that the effect's
+docstring names. Times are seconds of the monotonic clock. Measured durations that decisions depend
+on are fields of the event.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Forced, TcpStats, Verdict
 from ifdefault.model.host import Observation
-from ifdefault.model.kernel_news import KernelChange
+from ifdefault.model.kernel_events import KernelChange
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The daemon begins, with what is known of an earlier one."""
+    """The daemon started; with what an earlier one saved."""
 
     config: Config
     forced: tuple[tuple[str, Forced], ...] = ()
@@ -30,7 +31,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Woke:
-    """It is time: `wake_s` has come."""
+    """`wake_s` was reached."""
 
 
 # --- the kernel -------------------------------------------------------------------------------
@@ -38,7 +39,7 @@ class Woke:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The host as it is now, in answer to Look."""
+    """The answer to Look: the host as it is now."""
 
     observation: Observation
     took_s: float
@@ -46,8 +47,8 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class LookFailed:
-    """The host couldn't be read, or nothing of Converge begun; `locked`: another ifdefault changes
-    it."""
+    """The host couldn't be read, or a Converge not be started. `locked`: another ifdefault holds
+    the lock."""
 
     problems: tuple[Problem, ...]
     locked: bool = False
@@ -55,8 +56,8 @@ class LookFailed:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The operations of Converge were performed, but for those that were refused. The observation
-    was made after them."""
+    """Converge was performed, except for what the kernel refused. The observation was made
+    afterwards."""
 
     observation: Observation
     took_s: float
@@ -73,29 +74,29 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class CommitFailed:
-    """None of Commit's operations stand; `problems` tell why, and whether undoing succeeded."""
+    """Commit failed and was undone. `problems` say why, and whether undoing failed too."""
 
     problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class KernelChanged:
-    """What the kernel's notifications tell, our own changes left out."""
+    """Notifications from the kernel, without those of our own changes."""
 
     events: tuple[KernelChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SilentlyChanged:
-    """Something changed of which the kernel sends no word: a sysctl, a UDP server (`groups`
-    False); or a control group that has rules came or went, which is nobody's interference."""
+    """Something changed that the kernel sends no notification of: a sysctl or a UDP server; with
+    `groups`, a control group that has rules was created or removed."""
 
     groups: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionsEnded:
-    """What became of EndConnections."""
+    """The outcome of EndConnections."""
 
     uplink: str
     family: Family
@@ -110,17 +111,17 @@ class ConnectionsEnded:
 
 @dataclass(frozen=True, slots=True)
 class FrontendStarted:
-    """A new frontend is there, which knows nothing."""
+    """A new frontend is running. It has no sockets, names or zones yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrontendEnded:
-    """It is gone, with all that it was to do."""
+    """The frontend ended; whatever it was doing is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeOutcome:
-    """The fate of one SendProbe; the path is SERVER_CHECKS for a server's check."""
+    """The outcome of one SendProbe; `path` is SERVER_CHECKS for a server's check."""
 
     path: int
     seq: int
@@ -131,14 +132,14 @@ class ProbeOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SocketFailed:
-    """OpenProbeSocket couldn't open one: the address isn't there yet, or is gone again."""
+    """OpenProbeSocket failed: the address isn't there yet, or no longer."""
 
     path: int
 
 
 @dataclass(frozen=True, slots=True)
 class NameResolved:
-    """Addresses of one of ResolveNames' names; else why there are none."""
+    """The addresses of a name of ResolveNames, or why there are none."""
 
     host: str
     addresses: tuple[str, ...] = ()
@@ -147,8 +148,7 @@ class NameResolved:
 
 @dataclass(frozen=True, slots=True)
 class TrafficSeen:
-    """The host's own TCP connections, by local address; `since_s` is when they were looked at
-    before."""
+    """Statistics of the host's own TCP connections, by local address, since `since_s`."""
 
     since_s: float
     stats: tuple[tuple[str, TcpStats], ...]
@@ -156,7 +156,7 @@ class TrafficSeen:
 
 @dataclass(frozen=True, slots=True)
 class PublicAddressFound:
-    """The Internet sees an uplink's address as this one."""
+    """The public address of an uplink in one family was discovered."""
 
     uplink: str
     family: Family
@@ -168,7 +168,7 @@ class PublicAddressFound:
 
 @dataclass(frozen=True, slots=True)
 class UplinkRequested:
-    """Force an uplink's state, or leave it to what is observed ("auto")."""
+    """Force an uplink's state, or return to the observed one ("auto")."""
 
     id: int
     uplink: str
@@ -177,7 +177,7 @@ class UplinkRequested:
 
 @dataclass(frozen=True, slots=True)
 class ForcedSaved:
-    """What became of SaveForced: it is on disk, unless there are problems."""
+    """The outcome of SaveForced: saved, unless there are problems."""
 
     id: int
     problems: tuple[Problem, ...] = ()
@@ -185,8 +185,8 @@ class ForcedSaved:
 
 @dataclass(frozen=True, slots=True)
 class ReloadRequested:
-    """Take in this config, whole or not at all; undo it after `confirm_s` unless confirmed. Id 0
-    is a signal's, whom nobody answers."""
+    """Apply this config, completely or not at all; undo it after `confirm_s` unless confirmed. Id
+    0: requested by a signal, so there is nobody to answer."""
 
     id: int
     config: Config
@@ -200,14 +200,14 @@ class ConfirmRequested:
 
 @dataclass(frozen=True, slots=True)
 class DownRequested:
-    """Take all of ours out of the kernel, and rest."""
+    """Remove everything of ours from the kernel, and pause."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class ExecRequested:
-    """What process `pid` of user `uid` opens from now on is to leave by an uplink."""
+    """Connections that process `pid` of user `uid` opens from now on shall use an uplink."""
 
     id: int
     pid: int
@@ -217,7 +217,7 @@ class ExecRequested:
 
 @dataclass(frozen=True, slots=True)
 class GroupEntered:
-    """What became of EnterGroup: the process is in the control group `path`, and was in `was`."""
+    """The outcome of EnterGroup: the process was moved from control group `was` to `path`."""
 
     id: int
     path: str = ""

@@ -1,8 +1,8 @@
-"""When others undo what we do: how often we put it back, and what we say about it.
+"""Slows down repairs of what another program keeps undoing.
 
-Rules: a change of ours that vanishes is put back at once; one that vanishes again and again is a
-fight with another program, which nobody wins by being quick. It is told, and fought ever less
-often, once a minute in the end. Pure: `now` is given.
+Rules: what another program removed is repaired at once. If the same thing is repaired again and
+again, there is a conflict with that program: it is reported, and repaired less and less often, once
+a minute at last.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-ROUNDS, WITHIN_S = 5, 10.0  # the same thing put back so often in so long is a fight
+ROUNDS, WITHIN_S = 5, 10.0  # as many repairs of one thing within this time are a conflict
 FIRST_HOLD_S, LONGEST_HOLD_S = 1.0, 60.0
 
 
@@ -19,29 +19,28 @@ class RepairBackoff:
         self._times: dict[str, deque[float]] = {}
         self._hold_s = 0.0
         self._until_s = 0.0
-        self._over_what: dict[str, float] = {}  # operation, when it was fought over last
+        self._conflicts: dict[str, float] = {}  # operation: when the conflict was seen last
 
     def holds(self, now: float, operations: Iterable[str]) -> bool:
-        """Whether to wait with these: they are what is fought over, and nothing else."""
-        return now < self._until_s and all(each in self._over_what for each in operations)
+        """Whether these operations have to wait: all of them are in conflict."""
+        return now < self._until_s and all(o in self._conflicts for o in operations)
 
     @property
     def until_s(self) -> float:
         return self._until_s
 
     def note(self, now: float, operations: Iterable[str]) -> tuple[str, ...]:
-        """Operations were performed only because something had been undone; return those that are
-        a fight by now."""
-        fought = []
+        """Record operations that were performed as a repair; return those now in conflict."""
+        conflicts = []
         for operation in operations:
             times = self._times.setdefault(operation, deque(maxlen=ROUNDS))
             times.append(now)
-            # while we hold back, each further time is part of the same fight
+            # while repairs are held back, each further one belongs to the same conflict
             span_s = max(WITHIN_S, 2 * self._hold_s * ROUNDS)
             if len(times) == ROUNDS and now - times[0] <= span_s:
-                fought.append(operation)
-                self._over_what[operation] = now
-        if fought:
+                conflicts.append(operation)
+                self._conflicts[operation] = now
+        if conflicts:
             self._hold_s = min(max(FIRST_HOLD_S, 2 * self._hold_s), LONGEST_HOLD_S)
             self._until_s = now + self._hold_s
         elif self._hold_s and now > self._until_s + self._hold_s + WITHIN_S:
@@ -49,13 +48,13 @@ class RepairBackoff:
         for operation, times in list(self._times.items()):
             if now - times[-1] > 2 * LONGEST_HOLD_S * ROUNDS:
                 del self._times[operation]
-        return tuple(fought)
+        return tuple(conflicts)
 
-    def told(self, now: float) -> tuple[str, ...]:
-        """What is being fought over, for people."""
+    def conflicts(self, now: float) -> tuple[str, ...]:
+        """The operations in conflict, for the status."""
         return tuple(
             f"another program keeps undoing: {operation}"
             + (f" (next repair in {self._until_s - now:.0f} s)" if now < self._until_s else "")
-            for operation, last in sorted(self._over_what.items())
-            if now - last < 2 * LONGEST_HOLD_S
+            for operation, seen_s in sorted(self._conflicts.items())
+            if now - seen_s < 2 * LONGEST_HOLD_S
         )

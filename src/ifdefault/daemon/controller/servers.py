@@ -1,9 +1,9 @@
-"""The servers of forwarded services: which are checked, by which questions, and what follows.
+"""Checks the servers of `[[forward]]` services.
 
-    Config.forwards ──> judge (health.server_check) ──> SendProbe ──> ProbeOutcome ──> down
+    Config.forwards ──> health.server_check ──> SendProbe ──> ProbeOutcome ──> down
 
-Rules: as in `paths`; a server is asked from no uplink, but as any program of the host would ask it.
-None is known to be down before it was checked.
+Rules: as in `paths`, but a check is not bound to an uplink: it is sent like any program's packets.
+A server counts as up until a check says otherwise.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ifdefault.model.health import ServerHealth
 from ifdefault.plan import servers
 from ifdefault.plan.servers import Server, server_text, title
 
-_TOLD = 3  # services that are named for one server
+_LOGGED = 3  # services named for one server
 _CAUSES = {"refused": "connection refused"}
 
 
 class ServerChecks:
-    """Effects are appended to `out`, but for `probes`, which come after all else in a turn."""
+    """Effects are appended to `out`, except `probes`, which are sent last in a turn."""
 
     def __init__(self, out: list[Effect]) -> None:
         self._out = out
         self.probes: list[SendProbe] = []
-        self._judge = server_check.ServerJudge()
+        self._checker = server_check.ServerChecker()
         self._forwards: tuple[ForwardConfig, ...] = ()
         self._checks: dict[Server, str] = {}
         self._users: dict[Server, list[ForwardConfig]] = {}
@@ -36,27 +36,27 @@ class ServerChecks:
 
     @property
     def down(self) -> tuple[Server, ...]:
-        return self._judge.down
+        return self._checker.down
 
     @property
     def wake_s(self) -> float:
-        return self._judge.wake_s
+        return self._checker.wake_s
 
-    def follow(self, now: float, config: Config) -> None:
-        """Take in which servers there are."""
+    def update(self, now: float, config: Config) -> None:
+        """Check the servers of this config from now on."""
         if config.forwards == self._forwards:
             return
         self._forwards, self._checks = config.forwards, servers.checks(config.forwards)
         self._users, self._titled = {}, []
         for forward in config.forwards:
-            for server in servers.places(forward):
+            for server in servers.checked_addresses(forward):
                 self._users.setdefault(server, []).append(forward)
                 self._titled.append((title(forward), server))
-        self._judge.follow(now, self._checks)
+        self._checker.set_servers(now, self._checks)
 
-    def ask(self, now: float) -> None:
-        """Send what is due."""
-        for seq, (address, port) in self._judge.asks(now):
+    def send_due(self, now: float) -> None:
+        """Send the checks that are due."""
+        for seq, (address, port) in self._checker.asks(now):
             check = self._checks[address, port]
             kind: ProbeKind = "tcp" if check == "tcp" else "http"
             query = "" if check == "tcp" else check
@@ -65,43 +65,44 @@ class ServerChecks:
             self.probes.append(SendProbe(SERVER_CHECKS, seq, kind, address, *what, None))
 
     def observe(self, now: float, outcome: ProbeOutcome) -> bool:
-        """Take in the outcome of a check; whether a server has down, or come back."""
+        """Process the outcome of a check; whether a server went down or came back."""
         verdict, detail = outcome.verdict, outcome.detail
         if verdict == "answered" and detail == "refused":
-            verdict = "wrong"  # it proves a path, and no server
+            verdict = "wrong"  # a refusal proves that a path works, but not a server
         cause = _CAUSES.get(detail, detail) or "answers"
-        changed = self._judge.observe(now, outcome.seq, verdict, cause)
-        return changed is not None and self._tell(changed)
+        changed = self._checker.observe(now, outcome.seq, verdict, cause)
+        return changed is not None and self._log(changed)
 
-    def _tell(self, changed: ServerHealth) -> bool:
-        """Whether something follows: that a server answers at all is no news."""
+    def _log(self, changed: ServerHealth) -> bool:
+        """Log a change; False for a first answer, which changes nothing."""
         server = changed.address, changed.port
         was_down = changed.state == "down"
         users = self._users.get(server, [])
         if not was_down and changed.was == "unproven":
             return False
         what = f"{server_text(server)} is {'down' if was_down else 'back'} ({changed.cause})"
-        for forward in users[:_TOLD]:
+        for forward in users[:_LOGGED]:
             text = f"forward {title(forward)}: {what}, {self._left(forward, server)}"
             self._out.append(Log("server", text, level="warning" if was_down else "info"))
-        if (rest := len(users) - _TOLD) > 0:
+        if (rest := len(users) - _LOGGED) > 0:
             self._out.append(Log("server", f"{rest} more services: {what}"))
         return True
 
     def _left(self, forward: ForwardConfig, server: Server) -> str:
-        """ "1 of 2 left": how many of those that share this server's work still do it."""
+        """ "1 of 2 left": how many of the servers of the same pool are still up."""
         family = family_of(server[0])
         pools = (servers.pool(forward, ports, family) for ports in forward.listen)
         mine = next((pool for pool in pools if server in pool), None)
         if mine is None:
-            return "it drained"
-        left = sum(each not in self.down for each in mine)
+            return "it was draining"
+        left = sum(s not in self.down for s in mine)
         return f"{left or 'none'} of {len(mine)} left"
 
     def checked(self) -> tuple[CheckedServer, ...]:
-        """Each server of each service, as it is judged."""
-        health = self._judge.health()
-        found = ((name, health[server]) for name, server in self._titled if server in health)
+        """The state of each server of each service."""
+        health = self._checker.health()
+        checked = ((name, health[server]) for name, server in self._titled if server in health)
         return tuple(
-            CheckedServer(name, h.address, h.port, h.state, h.since_s, h.cause) for name, h in found
+            CheckedServer(name, h.address, h.port, h.state, h.since_s, h.cause)
+            for name, h in checked
         )

@@ -1,7 +1,7 @@
-"""What the controller decides from, and what it has decided.
+"""The controller's state: what it decides from, and what it has decided.
 
-Rules: one record, which the parts of the controller share; nothing hidden in any of them changes
-what is decided. Effects are appended to `out`, in the order in which they are to be performed.
+Rules: one record that the controller's parts share; none of them keeps private state that affects
+decisions. Effects are appended to `out`, in the order in which they are performed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _NO_CONFIG = Config(())
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """A config that is to be taken in, whole or not at all; with `held`, which says why, nothing of
-    it is laid, and all of ours goes. `id` is the request's that is answered, 0 if nobody asked."""
+    """A config to apply, completely or not at all. With `held`, which says why, nothing of it is
+    installed and everything of ours is removed. `id`: of the request to answer, 0 if none."""
 
     why: Literal["start", "reload", "undo", "down"]
     config: Config
@@ -35,18 +35,18 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True)
 class Unconfirmed:
-    """What is brought back at `due_s`, unless somebody confirms what came after it."""
+    """The config to return to at `due_s`, unless the new one is confirmed before."""
 
     due_s: float
     config: Config
     held: str
 
-    def told(self, now: float) -> str:
-        """For people."""
+    def text(self, now: float) -> str:
+        """For the status."""
         return f"undone in {self.due_s - now:.0f} s unless confirmed" if self.due_s < inf else ""
 
-    def begun(self) -> Unconfirmed:
-        """It is being undone: not due again before that has failed."""
+    def undoing(self) -> Unconfirmed:
+        """The same while it is being undone: due again only if that fails."""
         return replace(self, due_s=inf)
 
 
@@ -55,19 +55,19 @@ class State:
     out: list[Effect] = field(default_factory=list)
     config: Config = _NO_CONFIG
     forced: dict[str, Forced] = field(default_factory=dict)
-    prepared: Prepared | None = None  # as planned last; its observation is the last that was made
+    prepared: Prepared | None = None  # the last plan, and the last observation
     decision: Decision | None = None
-    held: str = ""  # why nothing is changed
-    undecided: bool = False  # whether anything changed that is decided from
-    owed: bool = False  # a decision, or an order, that the kernel doesn't follow yet
-    fought: bool = False  # whether the kernel is for now as another program wants it
-    refused: tuple[str, ...] = ()  # what the kernel won't have, for people
+    held: str = ""  # why the kernel is not changed, "" if it is
+    decision_due: bool = False  # something changed that decisions are made from
+    unapplied: bool = False  # the kernel doesn't reflect the last decision or request yet
+    conflicted: bool = False  # a repair waits, since another program keeps reverting it
+    refused: tuple[str, ...] = ()  # what the kernel refused, for the status
     started_s: float = 0.0
-    settled: bool = False  # whether probes have been answered, if anybody does
-    settling_s: float = inf  # until when the first answers come in any order
-    frontend: bool = False  # whether one is there
-    transitions: list[Transition] = field(default_factory=list)  # of this turn
-    fallen: dict[Key, None] = field(default_factory=dict)  # may have left connections hanging
+    settled: bool = False  # the first probes after the start were answered, or had time to be
+    settle_until_s: float = inf  # when it is settled
+    frontend: bool = False  # one is running
+    transitions: list[Transition] = field(default_factory=list)  # in this turn
+    went_down: dict[Key, None] = field(default_factory=dict)  # paths whose connections may hang
     adoptions: deque[Adoption] = field(default_factory=deque)
     unconfirmed: Unconfirmed | None = None
 
@@ -77,9 +77,9 @@ class State:
 
     def force(self, name: str, forced: Forced) -> None:
         self.forced[name] = forced
-        self.undecided = True
+        self.decision_due = True
         if forced == "down":
-            self.fallen |= {(name, family): None for family in FAMILIES}
+            self.went_down |= {(name, family): None for family in FAMILIES}
 
     def log(self, kind: str, text: str, uplink: str = "", level: Level = "info") -> None:
         self.out.append(Log(kind, text, uplink, level))

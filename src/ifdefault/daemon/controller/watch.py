@@ -1,4 +1,4 @@
-"""What the engine is to watch, since the kernel sends no word of it."""
+"""What the engine has to monitor, much of it because the kernel sends no notification of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ifdefault.plan.prepare import Prepared
 
 
 class Watcher:
-    """Effects are appended to `out`, when anything else is to be watched than before."""
+    """Appends a Watch to `out` whenever it differs from the last one."""
 
     def __init__(self, out: list[Effect]) -> None:
         self._out = out
         self._last: Watch | None = None
 
-    def follow(self, prepared: Prepared, state: State) -> None:
+    def update(self, prepared: Prepared, state: State) -> None:
         facts, auto = prepared.observation.facts, state.config.host.udp_wildcard == "auto"
         interfaces = tuple(sorted({u.interface for u in prepared.uplinks}))
         watch = Watch(interfaces, on_link=_on_link(facts))
@@ -34,7 +34,7 @@ class Watcher:
 
 
 def _on_link(facts: Facts) -> tuple[str, ...]:
-    """Peers on the host's own links tell nothing of what is beyond them."""
+    """Prefixes on the host's own links; connections to them are no evidence for an uplink."""
     return tuple(
         route.dst
         for route in facts.routes

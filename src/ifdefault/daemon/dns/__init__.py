@@ -1,1 +1,1 @@
-"""What the DNS is to say, and who says it: embedded server, updates, programs."""
+"""Publishing names in the DNS: embedded server, dynamic updates, providers, programs."""

@@ -1,13 +1,13 @@
-"""Names published by dynamic update (RFC 2136) in zones that others' servers hold.
+"""Publishes names by dynamic update (RFC 2136), in zones on other DNS servers.
 
-    published ──> course of each name ── UPDATE ──> first server that takes it
+    published ──> state of each name ── UPDATE ──> first server that accepts it
                         ^                               │ zone transfer
-                        └── A, AAAA, SOA ── every server of the zone ──> standings
+                        └── A, AAAA, SOA ── every server of the zone ──> statuses
 
-Rules: an Outlet. What may be there of ours is on disk before it is sent, and is forgotten when its
-removal is certain. One task a name: one that fails holds up no other. Static records are for the
-embedded server alone and are not published here. The RRset's TTL is that which was added last,
-also by another host that shares the name: only a change of our own is said.
+Rules: an address is recorded on disk before it is sent, and removed from the record when its
+removal is confirmed. One task per name, so a name that fails delays no other. Static records are
+served by the embedded server only and are not published here. The TTL of an RRset is the one that
+was added last, possibly by another host that shares the name; only our own changes are sent.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
-from ifdefault.daemon.status import OutletState, OutletStatus
-from ifdefault.dns.publish import held
-from ifdefault.dns.update import UpdateState, fitting, wrong
+from ifdefault.daemon.status import PublisherState, PublisherStatus
+from ifdefault.dns.publish import names_in_zone
+from ifdefault.dns.update import UpdateState, differences, usable_ways
 from ifdefault.host.store import Store
 from ifdefault.ipc import fields
 from ifdefault.ipc.messages import Asked
@@ -34,19 +34,19 @@ from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.health import Way
 
 UPDATES = "updates.json"
-_UPDATING, _LOOKING = 8, 16  # of a zone at once
-_MISSES = 2  # one lost packet tells nothing
+_UPDATING, _CHECKING = 8, 16  # tasks per zone at once
+_MISSES = 2  # failed queries before a server counts as failing
 _TYPES: tuple[Asked, ...] = ("A", "AAAA")
-_NO_WAY = "no uplink that works leads to it"
+_NO_WAY = "no usable uplink reaches it"
 Memory = dict[str, dict[str, list[str]]]  # zone, name, addresses
 
 
 @dataclass(slots=True)
-class _Mark:
-    """How a server stands to a name."""
+class _Status:
+    """The status of one server for one name."""
 
     since_s: float
-    state: OutletState = "pending"
+    state: PublisherState = "pending"
     detail: str = ""
     seen: tuple[str, ...] = ()
     misses: int = 0
@@ -55,57 +55,61 @@ class _Mark:
 @dataclass(slots=True)
 class _Job:
     name: str
-    course: UpdateState
-    marks: dict[Endpoint, _Mark] = field(default_factory=dict)
+    state: UpdateState
+    statuses: dict[Endpoint, _Status] = field(default_factory=dict)
     failed_s: dict[Pair, float] = field(default_factory=dict)
-    refused: set[Endpoint] = field(default_factory=set)  # those whose last word that was
-    taker: Endpoint | None = None
+    refused: set[Endpoint] = field(default_factory=set)  # servers that refused the last update
+    accepted_by: Endpoint | None = None
     task: asyncio.Task[None] | None = None
 
 
 class _Zone:
-    def __init__(self, config: UpdateConfig, exchanges: Requests) -> None:
+    def __init__(self, config: UpdateConfig, requests: Requests) -> None:
         self.name = config.zone
-        self.servers = ZoneServers(config, exchanges)
+        self.servers = ZoneServers(config, requests)
         self.jobs: dict[str, _Job] = {}
-        self.failing: set[Endpoint] = set()  # as was told
-        self.updating, self.looking = asyncio.Semaphore(_UPDATING), asyncio.Semaphore(_LOOKING)
+        self.failing: set[Endpoint] = set()  # as logged
+        self.updating, self.checking = asyncio.Semaphore(_UPDATING), asyncio.Semaphore(_CHECKING)
 
 
 class Updates:
-    def __init__(self, exchanges: Requests, store: Store, event_log: EventLog) -> None:
-        self._exchanges, self._store, self._event_log = exchanges, store, event_log
+    """A Publisher, see `daemon.dns.publisher`."""
+
+    def __init__(self, requests: Requests, store: Store, event_log: EventLog) -> None:
+        self._requests, self._store, self._event_log = requests, store, event_log
         self._zones: dict[str, _Zone] = {}
         self._ways: tuple[Way, ...] = ()
-        self._told: object = None
-        self._memory: Memory | None = None  # as on disk; those of other zones stay
+        self._last: object = None
+        self._memory: Memory | None = None  # as on disk, with zones no longer configured
         self._unsaved = ""
         self._ending: set[asyncio.Task[None]] = set()
 
-    # --- an outlet ------------------------------------------------------------------------
+    # --- the publisher --------------------------------------------------------------------
 
-    def take(self, now: float, publish: Publish) -> None:
-        config, published = publish.config, publish.published
-        told = (config.dns.updates, published, publish.ways)
-        if told == self._told or not (config.dns.updates or self._zones):
+    def publish(self, now: float, publish: Publish) -> None:
+        config, published, ways = publish.config, publish.published, publish.ways
+        current = (config.dns.updates, published, ways)
+        if current == self._last or not (config.dns.updates or self._zones):
             return
-        self._told = told
-        moved, self._ways = self._ways != told[2], told[2]
-        wanted = {update.zone: update for update in config.dns.updates}
-        for name in self._zones.keys() - wanted.keys():
+        self._last = current
+        ways_changed, self._ways = self._ways != ways, ways
+        configured = {update.zone: update for update in config.dns.updates}
+        for name in self._zones.keys() - configured.keys():
             for job in self._zones.pop(name).jobs.values():
                 self._end(job)
         changed: list[tuple[_Zone, _Job]] = []
         for update in config.dns.updates:
-            its = held(config.dns, published, update.zone)
-            zone = self._zones.setdefault(update.zone, _Zone(update, self._exchanges))
-            anew = zone.servers.config != update
-            if anew:
-                zone.servers = ZoneServers(update, self._exchanges)
+            names = names_in_zone(config.dns, published, update.zone)
+            zone = self._zones.setdefault(update.zone, _Zone(update, self._requests))
+            new_config = zone.servers.config != update
+            if new_config:
+                zone.servers = ZoneServers(update, self._requests)
                 zone.failing.clear()
-            elif moved:
-                zone.servers.other_ways()
-            changed += self._want(now, zone, its, anew=anew, moved=moved)
+            elif ways_changed:
+                zone.servers.ways_changed()
+            changed += self._changed(
+                now, zone, names, new_config=new_config, ways_changed=ways_changed
+            )
         self._save()
         for zone, job in changed:
             self._start(now, zone, job)
@@ -114,27 +118,27 @@ class Updates:
         now = time.monotonic()
         for zone in self._zones.values():
             for job in list(zone.jobs.values()):
-                if job.course.retry(now):
+                if job.state.retry(now):
                     self._start(now, zone, job)
 
     def frontend_ended(self) -> None:
-        """What was asked with it ends with an error, and is tried again."""
+        """Its requests fail, and are retried."""
 
-    def standings(self) -> Iterator[OutletStatus]:
+    def statuses(self) -> Iterator[PublisherStatus]:
         for zone in self._zones.values():
             for job in zone.jobs.values():
-                for server, mark in job.marks.items():
+                for server, status in job.statuses.items():
                     where = (server.address, zone.name, job.name)
-                    yield OutletStatus(
-                        "update", *where, mark.state, mark.since_s, mark.detail, mark.seen
+                    yield PublisherStatus(
+                        "update", *where, status.state, status.since_s, status.detail, status.seen
                     )
 
     def hosts(self) -> tuple[str, ...]:
-        """Name servers whose addresses the resolver is to find."""
+        """Name servers whose addresses the resolver has to look up."""
         return tuple(host for zone in self._zones.values() for host in zone.servers.unknown)
 
     def resolved(self, host: str, addresses: tuple[str, ...], error: str) -> None:
-        """What the resolver found."""
+        """The result of such a lookup."""
         for zone in self._zones.values():
             zone.servers.resolved(host, addresses)
 
@@ -145,41 +149,48 @@ class Updates:
         self._zones.clear()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    # --- what is to be said ---------------------------------------------------------------
+    # --- what to publish ------------------------------------------------------------------
 
-    def _want(
-        self, now: float, zone: _Zone, published: Sequence[Published], *, anew: bool, moved: bool
+    def _changed(
+        self,
+        now: float,
+        zone: _Zone,
+        published: Sequence[Published],
+        *,
+        new_config: bool,
+        ways_changed: bool,
     ) -> Iterator[tuple[_Zone, _Job]]:
-        """The names whose tasks are to start anew."""
+        """The names whose tasks have to be restarted."""
         remembered = self._remembered().get(zone.name, {})
-        names = {each.name: each for each in published}
-        for name in sorted(names.keys() | remembered.keys() | zone.jobs.keys()):
-            each, job = names.get(name), zone.jobs.get(name)
-            addresses = [handed.address for handed in each.addresses] if each else []
-            if each and not addresses and job is None:
-                continue  # nothing is known yet: what is there may stay
+        names = {name.name: name for name in published}
+        for key in sorted(names.keys() | remembered.keys() | zone.jobs.keys()):
+            name, job = names.get(key), zone.jobs.get(key)
+            addresses = [record.address for record in name.addresses] if name else []
+            if name and not addresses and job is None:
+                continue  # no address is known yet: keep what is there
             if job is None:
-                job = zone.jobs[name] = _Job(name, UpdateState(remembered.get(name, ())))
-                if job.course.ours:  # an earlier engine may have been killed in between
-                    job.course.doubt(now)
-            if addresses or not each:
-                begun = job.course.want(now, addresses, each.ttl if each else 1)
+                job = zone.jobs[key] = _Job(key, UpdateState(remembered.get(key, ())))
+                if job.state.ours:  # an earlier engine may have been killed during an update
+                    job.state.outcome_unknown(now)
+            if addresses or not name:
+                begun = job.state.want(now, addresses, name.ttl if name else 1)
             else:
                 begun = False
-            if begun or ((anew or moved) and job.course.retry(now, anyway=anew)):
-                if anew:
-                    job.marks.clear()
+            retry = new_config or ways_changed
+            if begun or (retry and job.state.retry(now, anyway=new_config)):
+                if new_config:
+                    job.statuses.clear()
                 yield zone, job
 
     def _start(self, now: float, zone: _Zone, job: _Job) -> None:
         self._end(job)
         job.failed_s.clear()
         for server in zone.servers.config.servers:
-            mark = job.marks.setdefault(server, _Mark(now))
-            if mark.state == "current":
-                self._mark(zone, job, server, "pending", "")
-        job.task = asyncio.create_task(self._keep(zone, job))
-        job.task.add_done_callback(_tell_fault)
+            status = job.statuses.setdefault(server, _Status(now))
+            if status.state == "current":
+                self._set_status(zone, job, server, "pending", "")
+        job.task = asyncio.create_task(self._run(zone, job))
+        job.task.add_done_callback(_raise_in_loop)
 
     def _end(self, job: _Job) -> None:
         if job.task is not None and not job.task.done():
@@ -189,115 +200,121 @@ class Updates:
 
     # --- one name -------------------------------------------------------------------------
 
-    async def _keep(self, zone: _Zone, job: _Job) -> None:
-        course = job.course
-        while not course.over:
-            wake_s, ours = min(course.due_s, course.look_s), course.ours
+    async def _run(self, zone: _Zone, job: _Job) -> None:
+        """Update a name, and check it on all servers, until there is nothing more to do."""
+        state = job.state
+        while not state.is_done:
+            wake_s, ours = min(state.due_s, state.look_s), state.ours
             await asyncio.sleep(max(0.0, wake_s - time.monotonic()))
-            if course.due_s <= course.look_s:
-                await self._say(zone, job)
+            if state.due_s <= state.look_s:
+                await self._update(zone, job)
             else:
-                await self._look(zone, job)
-            if course.ours != ours:
+                await self._check(zone, job)
+            if state.ours != ours:
                 self._save()
         zone.jobs.pop(job.name, None)
 
-    async def _say(self, zone: _Zone, job: _Job) -> None:
-        course, servers = job.course, zone.servers
+    async def _update(self, zone: _Zone, job: _Job) -> None:
+        """Send one update to the server that is most likely to accept it."""
+        state, servers = job.state, zone.servers
         async with zone.updating:
             pair = servers.choose(time.monotonic(), self._ways, job.failed_s)
-            change = course.change()
+            change = state.change()
             if pair is None:
                 for server in servers.config.servers:
-                    self._mark(zone, job, server, "failing", _NO_WAY)
-                course.failed(time.monotonic(), 1)
+                    self._set_status(zone, job, server, "failing", _NO_WAY)
+                state.failed(time.monotonic(), 1)
                 return
             server, way = pair
             where = (way, server, zone.name, job.name, change.ttl)
             try:
-                told = await self._exchanges.update(*where, add=change.add, remove=change.remove)
+                reply = await self._requests.update(*where, add=change.add, remove=change.remove)
             except asyncio.CancelledError:
-                course.doubt(time.monotonic())
+                state.outcome_unknown(time.monotonic())
                 raise
         now = time.monotonic()
-        if told.error:
-            self._failed(now, zone, job, pair, told.error)
+        if reply.error:
+            self._failed(now, zone, job, pair, reply.error)
             return
-        servers.speaks(pair)
+        servers.responds(pair)
         job.failed_s.pop(pair, None)
         job.refused.discard(server)
-        job.taker = server
-        course.taken(now, change)
-        self._mark(zone, job, server, "pending", "taken")
+        job.accepted_by = server
+        state.accepted(now, change)
+        self._set_status(zone, job, server, "pending", "accepted")
 
     def _failed(self, now: float, zone: _Zone, job: _Job, pair: Pair, error: str) -> None:
         server, _ = pair
         job.failed_s[pair] = now
         if error.startswith((f"{server.address} refuses: ", f"{job.name} is a CNAME")):
             job.refused.add(server)
-        else:  # it may have got it
-            job.course.doubt(now)
+        else:  # it may have received it
+            job.state.outcome_unknown(now)
             if error.startswith(server.address):
                 zone.servers.silent(now, pair)
-        self._mark(zone, job, server, "failing", _words(server, error))
-        job.course.failed(now, len(zone.servers.config.servers))
+        self._set_status(zone, job, server, "failing", _without_address(server, error))
+        job.state.failed(now, len(zone.servers.config.servers))
 
-    async def _look(self, zone: _Zone, job: _Job) -> None:
-        """See what each of the zone's servers says."""
-        course, servers, taker = job.course, zone.servers, job.taker
-        if taker and (ways := fitting(taker, self._ways)):
-            await servers.find(time.monotonic(), taker, ways[0])
-        places = dict(servers.places(self._ways))
-        for server in job.marks.keys() - places.keys() - set(servers.config.servers):
-            del job.marks[server]
-        found = await asyncio.gather(*(self._see(zone, job, *place) for place in places.items()))
-        seen = dict(zip(places, found, strict=True))
-        all_fit = all(
-            its is not None and not wrong(its, course.wanted, course.ours) for its in found
+    async def _check(self, zone: _Zone, job: _Job) -> None:
+        """Query the name from each of the zone's servers."""
+        state, servers, updated = job.state, zone.servers, job.accepted_by
+        if updated and (ways := usable_ways(updated, self._ways)):
+            await servers.query_ns(time.monotonic(), updated, ways[0])
+        reachable = dict(servers.reachable(self._ways))
+        for server in job.statuses.keys() - reachable.keys() - set(servers.config.servers):
+            del job.statuses[server]
+        answers = await asyncio.gather(
+            *(self._query(zone, job, server, ways) for server, ways in reachable.items())
         )
-        theirs = seen.get(taker) if taker else None
-        if back := course.looked(time.monotonic(), theirs, all_fit=all_fit):
-            gone, more = sorted(back & course.wanted), sorted(back - course.wanted)
-            parts = [f"{address} was gone" for address in gone]
-            parts += [f"{address} was back" for address in more]
-            where = f"{zone.name} at {taker.address}" if taker else zone.name
+        seen = dict(zip(reachable, answers, strict=True))
+        all_fit = all(
+            a is not None and not differences(a, state.wanted, state.ours) for a in answers
+        )
+        answer = seen.get(updated) if updated else None
+        if undone := state.observed(time.monotonic(), answer, all_fit=all_fit):
+            removed, added = sorted(undone & state.wanted), sorted(undone - state.wanted)
+            parts = [f"{address} had been removed" for address in removed]
+            parts += [f"{address} had been added again" for address in added]
+            where = f"{zone.name} at {updated.address}" if updated else zone.name
             self._event_log.note("dns", f"dns.update {where}: {job.name}: {', '.join(parts)}")
 
-    async def _see(
+    async def _query(
         self, zone: _Zone, job: _Job, server: Endpoint, ways: Sequence[Way]
     ) -> tuple[str, ...] | None:
-        """The addresses of a name at a server; None if it doesn't say."""
-        mark = job.marks.setdefault(server, _Mark(time.monotonic()))
-        way = ways[mark.misses % len(ways)]
+        """The addresses of a name at a server; None if it doesn't answer."""
+        status = job.statuses.setdefault(server, _Status(time.monotonic()))
+        way = ways[status.misses % len(ways)]
         seen: list[str] = []
-        async with zone.looking:
-            for wanted in _TYPES:
-                told = await self._exchanges.query(way, server, job.name, wanted)
-                if told.error:
-                    mark.misses += 1
-                    if mark.misses >= _MISSES:
-                        self._mark(zone, job, server, "failing", _words(server, told.error))
+        async with zone.checking:
+            for kind in _TYPES:
+                reply = await self._requests.query(way, server, job.name, kind)
+                if reply.error:
+                    status.misses += 1
+                    if status.misses >= _MISSES:
+                        detail = _without_address(server, reply.error)
+                        self._set_status(zone, job, server, "failing", detail)
                     return None
-                seen += told.texts
-            serial = await self._exchanges.query(way, server, zone.name, "SOA")
-        mark.misses, mark.seen = 0, tuple(sorted(seen))
+                seen += reply.texts
+            serial = await self._requests.query(way, server, zone.name, "SOA")
+        status.misses, status.seen = 0, tuple(sorted(seen))
         if server not in job.refused:
-            bad = wrong(seen, job.course.wanted, job.course.ours)
+            bad = differences(seen, job.state.wanted, job.state.ours)
             detail = f"serial {serial.texts[0]}" if serial.texts else serial.error
-            self._mark(zone, job, server, "pending" if bad else "current", detail)
-        return mark.seen
+            self._set_status(zone, job, server, "pending" if bad else "current", detail)
+        return status.seen
 
-    # --- told -----------------------------------------------------------------------------
+    # --- status ---------------------------------------------------------------------------
 
-    def _mark(
-        self, zone: _Zone, job: _Job, server: Endpoint, state: OutletState, detail: str
+    def _set_status(
+        self, zone: _Zone, job: _Job, server: Endpoint, state: PublisherState, detail: str
     ) -> None:
-        mark = job.marks[server]
-        if mark.state != state:
-            mark.state, mark.since_s = state, time.monotonic()
-        mark.detail = detail
+        """Also logs when a server begins or ceases to fail, for any of the zone's names."""
+        status = job.statuses[server]
+        if status.state != state:
+            status.state, status.since_s = state, time.monotonic()
+        status.detail = detail
         states = {
-            other.marks[server].state for other in zone.jobs.values() if server in other.marks
+            other.statuses[server].state for other in zone.jobs.values() if server in other.statuses
         }
         where = f"dns.update {zone.name} at {server.address}"
         if "failing" in states and server not in zone.failing:
@@ -307,56 +324,51 @@ class Updates:
             zone.failing.remove(server)
             self._event_log.note("dns", f"{where}: current again")
 
-    # --- what is ours ---------------------------------------------------------------------
+    # --- the addresses that may be there of ours --------------------------------------------
 
     def _remembered(self) -> Memory:
         if self._memory is None:
             try:
                 self._memory = _parse(self._store.read(UPDATES) or {})
             except (IfdefaultError, AttributeError, TypeError, ValueError) as error:
-                self._event_log.note(
-                    "dns", f"{UPDATES} is passed over: {error}", level=logging.WARNING
-                )
+                self._event_log.note("dns", f"{UPDATES}: ignored: {error}", level=logging.WARNING)
                 self._memory = {}
         return self._memory
 
     def _save(self) -> None:
-        """Put on disk what may be there of ours."""
         before = self._remembered()
         fresh = {zone: dict(names) for zone, names in before.items()}
         for zone in self._zones.values():
-            its = fresh.setdefault(zone.name, {})
-            its |= {job.name: sorted(job.course.ours) for job in zone.jobs.values()}
-            fresh[zone.name] = {name: ours for name, ours in its.items() if ours}
+            names = fresh.setdefault(zone.name, {})
+            names |= {job.name: sorted(job.state.ours) for job in zone.jobs.values()}
+            fresh[zone.name] = {name: ours for name, ours in names.items() if ours}
         fresh = {zone: names for zone, names in fresh.items() if names}
         if fresh == before:
             return
         try:
             self._store.write(UPDATES, fresh)
             self._memory, self._unsaved = fresh, ""
-        except IfdefaultError as error:  # better to tell the truth now than to be sure to later
+        except IfdefaultError as error:  # publish all the same, rather than outdated addresses
             if self._unsaved != str(error):
                 self._unsaved = str(error)
                 self._event_log.note("dns", f"dns.update: {error}", level=logging.ERROR)
 
 
-def _tell_fault(task: asyncio.Task[None]) -> None:
-    """A fault of our own is the engine's to know."""
+def _raise_in_loop(task: asyncio.Task[None]) -> None:
+    """A bug in a task is fatal for the engine."""
     if not task.cancelled() and (error := task.exception()):
-        context = {"message": "an update failed by our own fault", "exception": error}
+        context = {"message": "internal error in a dynamic update", "exception": error}
         asyncio.get_running_loop().call_exception_handler(context)
 
 
-def _words(server: Endpoint, error: str) -> str:
-    """A server's words, where it stands beside them who it is."""
+def _without_address(server: Endpoint, error: str) -> str:
+    """An error without the server's address, which is shown next to it."""
     address = server.address
     return error.removeprefix(f"{address} refuses: ").removeprefix(f"{address}: ")
 
 
-def _parse(told: Any) -> Memory:
+def _parse(saved: Any) -> Memory:
     return {
-        str(zone): {
-            str(name): [fields.address(each) for each in ours] for name, ours in its.items()
-        }
-        for zone, its in told.items()
+        str(zone): {str(name): list(map(fields.address, ours)) for name, ours in names.items()}
+        for zone, names in saved.items()
     }

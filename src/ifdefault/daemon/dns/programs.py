@@ -1,15 +1,17 @@
-"""Names published by programs: a provider's API (a process of ours), or whatever the operator has.
+"""Publishes names by programs: a provider's API (our own provider helper), or the operator's
+executable.
 
-    published ──> job (a place and a name) ──> at most RUNNING programs at once ──> standings
+    published ──> job (a program and a name) ──> at most RUNNING programs at once ──> statuses
 
-Rules: nothing waits for a program. It is always told the whole state of its name, so that those of
-one name run one after another, and of what changes meanwhile only the latest is run. What failed is
-tried again, later each time. What may be there of ours is on disk before a program runs, so that
-whatever ends us, it is withdrawn at last. A family's last address is never withdrawn.
+Rules: the engine never waits for a program. A program always gets the complete state of its name;
+runs for one name are sequential, and skip states that have been superseded. A failed run is
+repeated, with increasing delay. Addresses that we may have published are on disk before a program
+runs, so that they are withdrawn in the end, even after a crash. The last address of a family is
+never withdrawn.
 
-A program is told in its environment: IFDEFAULT_EVENT "publish", IFDEFAULT_NAME, _ZONE, _TTL; the
-addresses that are to be there, IFDEFAULT_A and _AAAA, and those of ours that may be there and are
-to go, IFDEFAULT_WAS_A and _WAS_AAAA, with spaces between.
+A program's environment: IFDEFAULT_EVENT "publish", IFDEFAULT_NAME, _ZONE, _TTL; the addresses to
+publish, IFDEFAULT_A and _AAAA; and our own earlier addresses to remove, IFDEFAULT_WAS_A and
+_WAS_AAAA; lists are separated by spaces.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from typing import Any, Literal
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process import spawn
-from ifdefault.daemon.process.runner import Order, Runs, stripped
-from ifdefault.daemon.status import OutletState, OutletStatus
-from ifdefault.dns.publish import held
+from ifdefault.daemon.process.runner import Runner, RunRequest, stripped
+from ifdefault.daemon.status import PublisherState, PublisherStatus
+from ifdefault.dns.publish import names_in_zone
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.model.address import family_of
@@ -43,7 +45,7 @@ _log = logging.getLogger("ifdefault")
 
 @dataclass(frozen=True, order=True, slots=True)
 class Key:
-    """A name at a place."""
+    """A name and the program that publishes it."""
 
     kind: Literal["provider", "exec"]
     where: str  # dns-lexicon's name of the provider, or the program
@@ -56,7 +58,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is to be said of a name."""
+    """What to publish of a name."""
 
     ttl: int = 0
     addresses: tuple[str, ...] = ()  # sorted
@@ -64,14 +66,14 @@ class State:
 
 @dataclass(slots=True)
 class Job:
-    """`said` is what the place was told last with success, `ours` all of ours that may be there.
-    Since a program was started that didn't succeed, it isn't `sure` what is."""
+    """`published`: the state of the last successful run. `ours`: all addresses of ours that may be
+    in the DNS. `certain`: the last run succeeded, so `published` is what is there."""
 
-    said: State = State()
+    published: State = State()
     ours: tuple[str, ...] = ()
-    sure: bool = False
-    wanted: State = State()
-    outlet: ProviderConfig | ExecConfig | None = None  # None: not configured (any more)
+    certain: bool = False
+    desired: State = State()
+    config: ProviderConfig | ExecConfig | None = None  # None: not configured (any more)
     problem: str = ""
     detail: str = ""
     since_s: float = 0.0
@@ -79,75 +81,75 @@ class Job:
     due_s: float = 0.0  # when it may run
 
     @property
-    def state(self) -> OutletState:
+    def state(self) -> PublisherState:
         if self.problem:
             return "failing"
-        return "current" if self.sure and self.wanted == self.said else "pending"
+        return "current" if self.certain and self.desired == self.published else "pending"
 
     @property
     def waits(self) -> bool:
-        """Whether there is something to be run."""
-        return self.outlet is not None and bool(self.wanted.addresses) and self.state != "current"
+        """Whether the program has to run."""
+        return self.config is not None and bool(self.desired.addresses) and self.state != "current"
 
 
 class Programs:
-    """An Outlet, see `daemon.dns.publisher`."""
+    """A Publisher, see `daemon.dns.publisher`."""
 
     def __init__(self, event_log: EventLog, store: Store, log: logging.Logger = _log) -> None:
         self._event_log, self._store = event_log, store
         self._loop = asyncio.get_running_loop()
-        self._runs = Runs(RUNNING, log)
+        self._runner = Runner(RUNNING, log)
         self._timer: asyncio.TimerHandle | None = None
         self._config: Config | None = None
         self._users: dict[str, tuple[int, int]] = {}
         self._jobs = self._load()
 
-    # --- the outlet -----------------------------------------------------------------------
+    # --- the publisher --------------------------------------------------------------------
 
-    def take(self, now: float, publish: Publish) -> None:
-        """Run what has something new to tell."""
+    def publish(self, now: float, publish: Publish) -> None:
+        """Run the programs whose names have changed."""
         config, published = publish.config, publish.published
         if config is not self._config:
-            self._adopt(now, config)
+            self._use_config(now, config)
         ttls = {name.name: name.ttl for name in config.dns.names}
-        known = set()
-        for key, outlet, each in _wanted(config, published):
-            known.add(key)
+        configured = set()
+        for key, program, name in _configured(config, published):
+            configured.add(key)
             job = self._jobs.setdefault(key, Job(since_s=now))
-            # a provider's records keep the TTL that they were made with
-            ttl = ttls[each.name] if key.kind == "provider" else each.ttl
-            state = State(ttl, _addresses(each, job.said))
-            if state != job.wanted:
-                job.wanted, job.since_s, job.wait_s, job.due_s = state, now, 0.0, now
-            job.outlet = outlet
-        for key in self._jobs.keys() - known:
-            self._jobs[key].outlet = None
+            # a provider's records keep the TTL that they were created with
+            ttl = ttls[name.name] if key.kind == "provider" else name.ttl
+            state = State(ttl, _addresses(name, job.published))
+            if state != job.desired:
+                job.desired, job.since_s, job.wait_s, job.due_s = state, now, 0.0, now
+            job.config = program
+        for key in self._jobs.keys() - configured:
+            self._jobs[key].config = None
         self._start()
 
     def frontend_started(self) -> None:
-        """Nothing of this is the frontend's."""
+        """Programs don't need the frontend."""
 
     def frontend_ended(self) -> None:
-        """Likewise."""
+        """Programs don't need the frontend."""
 
-    def standings(self) -> Iterable[OutletStatus]:
+    def statuses(self) -> Iterable[PublisherStatus]:
         for key, job in sorted(self._jobs.items(), key=lambda item: item[0]):
-            if job.outlet is None:
+            if job.config is None:
                 continue
-            detail = job.detail if job.wanted.addresses else "no address is known yet"
-            place = (key.kind, key.where, key.zone, key.name)
-            yield OutletStatus(*place, job.state, job.since_s, detail)
+            detail = job.detail if job.desired.addresses else "no address is known yet"
+            where = (key.kind, key.where, key.zone, key.name)
+            yield PublisherStatus(*where, job.state, job.since_s, detail)
 
     async def close(self) -> None:
-        """End what runs; the next engine runs it again."""
+        """End the running programs; the next engine runs them again."""
         self._jobs = {}
         self._start()
-        await self._runs.close()
+        await self._runner.close()
 
     # --- running --------------------------------------------------------------------------
 
-    def _adopt(self, now: float, config: Config) -> None:
-        """Take in another config; what failed may work from now on."""
+    def _use_config(self, now: float, config: Config) -> None:
+        """Use another config; programs that failed are run again at once."""
         self._config = config
         for job in self._jobs.values():
             job.wait_s, job.due_s = 0.0, now
@@ -159,7 +161,7 @@ class Programs:
                 self._event_log.note("dns", text, level=logging.WARNING)
 
     def _start(self) -> None:
-        """Run what is due, and come back when more is."""
+        """Run the programs that are due, and set the timer for the next."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -167,51 +169,51 @@ class Programs:
         waiting = sorted(
             (job.due_s, key)
             for key, job in self._jobs.items()
-            if job.waits and key not in self._runs
+            if job.waits and key not in self._runner
         )
         for due_s, key in waiting:
-            if self._runs.full:
-                return  # the next that ends comes back here
+            if self._runner.full:
+                return  # called again when one ends
             if due_s > now:
                 self._timer = self._loop.call_at(due_s, self._start)
                 return
             self._run(key, self._jobs[key])
 
     def _run(self, key: Key, job: Job) -> None:
-        assert job.outlet is not None
-        state, known = job.wanted, (job.sure, job.ours)
-        job.sure, job.ours = False, tuple(sorted({*job.ours, *state.addresses}))
-        if (job.sure, job.ours) != known:
+        assert job.config is not None
+        state, before = job.desired, (job.certain, job.ours)
+        job.certain, job.ours = False, tuple(sorted({*job.ours, *state.addresses}))
+        if (job.certain, job.ours) != before:
             self._save()
-        order = Order(
+        request = RunRequest(
             key,
             f"{key.kind} {key}",
-            self._command(job.outlet),
-            _told(key, job.outlet, state, job.ours),
-            job.outlet.timeout_s,
+            self._command(job.config),
+            _environment(key, job.config, state, job.ours),
+            job.config.timeout_s,
         )
         try:
-            self._runs.start(order, partial(self._ended, key, state))
+            self._runner.start(request, partial(self._ended, key, state))
         except OSError as error:
-            self._note(key, job, f"can't be run: {reason(error)}", "")
-            self._loop.call_soon(self._start)  # to come back when it is due again
+            self._record(key, job, f"can't be run: {reason(error)}", "")
+            self._loop.call_soon(self._start)  # sets the timer for the retry
 
-    def _command(self, outlet: ProviderConfig | ExecConfig) -> tuple[str, ...]:
-        if isinstance(outlet, ExecConfig):
-            return stripped(self._users["exec"], outlet.program)
+    def _command(self, config: ProviderConfig | ExecConfig) -> tuple[str, ...]:
+        if isinstance(config, ExecConfig):
+            return stripped(self._users["exec"], config.program)
         return tuple(spawn.python("ifdefault.frontend.provider_main", *self._users["provider"]))
 
-    def _ended(self, key: Key, state: State, problem: str, last_words: str) -> None:
+    def _ended(self, key: Key, state: State, problem: str, last_line: str) -> None:
         if job := self._jobs.get(key):
             if not problem:
-                job.said, job.ours, job.sure = state, state.addresses, True
+                job.published, job.ours, job.certain = state, state.addresses, True
                 self._save()
-            self._note(key, job, problem, last_words)
+            self._record(key, job, problem, last_line)
         self._start()
 
-    def _note(self, key: Key, job: Job, problem: str, last_words: str) -> None:
-        """Take in how it ended; tell it if that is news."""
-        detail = ": ".join(filter(None, (problem, last_words)))
+    def _record(self, key: Key, job: Job, problem: str, last_line: str) -> None:
+        """Record how a run ended, and log changes."""
+        detail = ": ".join(filter(None, (problem, last_line)))
         if problem:
             job.wait_s = min(max(2 * job.wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
             job.due_s = self._loop.time() + job.wait_s
@@ -225,14 +227,14 @@ class Programs:
             job.since_s = self._loop.time()
         job.problem, job.detail = problem, detail
 
-    # --- what is kept ---------------------------------------------------------------------
+    # --- saved state ----------------------------------------------------------------------
 
     def _load(self) -> dict[Key, Job]:
         try:
             return dict(map(_job, self._store.read(PROGRAMS) or ()))
         except (HostError, AttributeError, KeyError, TypeError, ValueError) as error:
             path = self._store.directory / PROGRAMS
-            text = f"{path} is passed over, old addresses may stay in the DNS: {error}"
+            text = f"{path}: ignored, old addresses may remain in the DNS: {error}"
             self._event_log.note("dns", text, level=logging.WARNING)
             return {}
 
@@ -240,9 +242,9 @@ class Programs:
         content = [
             {
                 "key": [key.kind, key.where, key.zone, key.name],
-                "said": [job.said.ttl, job.said.addresses],
+                "said": [job.published.ttl, job.published.addresses],
                 "ours": job.ours,
-                "sure": job.sure,
+                "sure": job.certain,
             }
             for key, job in sorted(self._jobs.items(), key=lambda item: item[0])
         ]
@@ -252,41 +254,43 @@ class Programs:
             self._event_log.note("dns", str(error), level=logging.WARNING)
 
 
-def _job(told: dict[str, Any]) -> tuple[Key, Job]:
-    ttl, addresses = told["said"]
-    return Key(*told["key"]), Job(State(ttl, tuple(addresses)), tuple(told["ours"]), told["sure"])
+def _job(saved: dict[str, Any]) -> tuple[Key, Job]:
+    ttl, addresses = saved["said"]
+    state = State(ttl, tuple(addresses))
+    return Key(*saved["key"]), Job(state, tuple(saved["ours"]), saved["sure"])
 
 
-def _wanted(
+def _configured(
     config: Config, published: Sequence[Published]
 ) -> Iterator[tuple[Key, ProviderConfig | ExecConfig, Published]]:
+    """Each program with each name that it publishes."""
     for provider in config.dns.providers:
-        for each in held(config.dns, published, provider.zone):
-            yield Key("provider", provider.provider, provider.zone, each.name), provider, each
+        for name in names_in_zone(config.dns, published, provider.zone):
+            yield Key("provider", provider.provider, provider.zone, name.name), provider, name
     for program in config.dns.execs:
-        for each in published:
-            if program.zone and not within(each.name, program.zone):
+        for name in published:
+            if program.zone and not within(name.name, program.zone):
                 continue
-            yield Key("exec", program.program, program.zone, each.name), program, each
+            yield Key("exec", program.program, program.zone, name.name), program, name
 
 
-def _addresses(published: Published, said: State) -> tuple[str, ...]:
-    """What is to be there; of a family in which nothing is known (yet), what was there last."""
-    told = {handed.address for handed in published.addresses}
+def _addresses(name: Published, before: State) -> tuple[str, ...]:
+    """The addresses to publish; in a family without any, those published before."""
+    addresses = {record.address for record in name.addresses}
     for family in FAMILIES:
-        if not any(family_of(address) == family for address in told):
-            told |= {address for address in said.addresses if family_of(address) == family}
-    return tuple(sorted(told))
+        if not any(family_of(address) == family for address in addresses):
+            addresses |= {address for address in before.addresses if family_of(address) == family}
+    return tuple(sorted(addresses))
 
 
-def _told(
-    key: Key, outlet: ProviderConfig | ExecConfig, state: State, ours: tuple[str, ...]
+def _environment(
+    key: Key, config: ProviderConfig | ExecConfig, state: State, ours: tuple[str, ...]
 ) -> dict[str, str]:
-    told = {"EVENT": "publish", "NAME": key.name, "ZONE": key.zone, "TTL": str(state.ttl)}
-    if isinstance(outlet, ProviderConfig):
-        told |= {"PROVIDER": outlet.provider, "CREDENTIALS": outlet.credentials}
+    values = {"EVENT": "publish", "NAME": key.name, "ZONE": key.zone, "TTL": str(state.ttl)}
+    if isinstance(config, ProviderConfig):
+        values |= {"PROVIDER": config.provider, "CREDENTIALS": config.credentials}
     old = [address for address in ours if address not in state.addresses]
     for family, record in _RECORD.items():
         for name, addresses in ((record, state.addresses), (f"WAS_{record}", old)):
-            told[name] = " ".join(a for a in addresses if family_of(a) == family)
-    return {f"IFDEFAULT_{name}": value for name, value in told.items()}
+            values[name] = " ".join(a for a in addresses if family_of(a) == family)
+    return {f"IFDEFAULT_{name}": value for name, value in values.items()}

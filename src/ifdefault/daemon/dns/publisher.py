@@ -1,8 +1,8 @@
-"""Says what the DNS is to say, by every outlet that is configured.
+"""Publishes names in the DNS, by every configured publisher.
 
     Publish ──> embedded (the server), dynamic_update (RFC 2136), programs (providers, executables)
 
-Rules: one decision feeds all; an outlet that fails holds up no other, and tries again by itself.
+Rules: all publishers get the same names. One that fails delays no other, and retries by itself.
 """
 
 from __future__ import annotations
@@ -12,62 +12,62 @@ from typing import Protocol
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.status import OutletStatus
+from ifdefault.daemon.status import PublisherStatus
 from ifdefault.ipc.messages import Served
 
 
-class Outlet(Protocol):
-    """A way out. It takes what is to be said and sees to it, in its own time."""
+class Publisher(Protocol):
+    """Publishes names by one method, asynchronously."""
 
-    def take(self, now: float, publish: Publish) -> None:
-        """Say this from now on."""
+    def publish(self, now: float, publish: Publish) -> None:
+        """Publish this from now on."""
 
     def frontend_started(self) -> None:
-        """A new frontend is there, which knows nothing."""
+        """A new frontend is running; it has no sockets or zones yet."""
 
     def frontend_ended(self) -> None:
-        """It is gone, with all that it had."""
+        """The frontend ended, with its sockets and requests."""
 
-    def standings(self) -> Iterable[OutletStatus]:
-        """How each place stands."""
+    def statuses(self) -> Iterable[PublisherStatus]:
+        """The status of each server or program."""
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Stop publishing; DNS servers keep what they have."""
 
 
-class Publisher:
-    def __init__(self, event_log: EventLog, outlets: Sequence[Outlet]) -> None:
+class Publishers:
+    def __init__(self, event_log: EventLog, publishers: Sequence[Publisher]) -> None:
         self._event_log = event_log
-        self._outlets = tuple(outlets)
+        self._publishers = tuple(publishers)
         self._queries: dict[str, int] = {}
 
     def publish(self, now: float, publish: Publish) -> None:
-        for outlet in self._outlets:
-            outlet.take(now, publish)
+        for publisher in self._publishers:
+            publisher.publish(now, publish)
 
     def frontend_started(self) -> None:
-        for outlet in self._outlets:
-            outlet.frontend_started()
+        for publisher in self._publishers:
+            publisher.frontend_started()
 
     def frontend_ended(self) -> None:
-        for outlet in self._outlets:
-            outlet.frontend_ended()
+        for publisher in self._publishers:
+            publisher.frontend_ended()
 
-    def hear(self, served: Served) -> None:
-        """What the embedded server did."""
+    def receive(self, served: Served) -> None:
+        """A report of the embedded server."""
         for uplink, queries in served.queries:
             self._queries[uplink] = self._queries.get(uplink, 0) + queries
         for event in served.events:
             self._event_log.note("dns", event)
 
-    def standings(self) -> tuple[OutletStatus, ...]:
-        return tuple(each for outlet in self._outlets for each in outlet.standings())
+    def statuses(self) -> tuple[PublisherStatus, ...]:
+        return tuple(status for p in self._publishers for status in p.statuses())
 
     @property
     def queries(self) -> tuple[tuple[str, int], ...]:
-        """Answered since the engine started, by the uplink that they came in by."""
+        """Queries answered since the engine started, by the uplink that they came in on."""
         return tuple(sorted(self._queries.items()))
 
     async def close(self) -> None:
-        for outlet in self._outlets:
-            await outlet.close()
+        for publisher in self._publishers:
+            await publisher.close()

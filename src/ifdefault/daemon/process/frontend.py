@@ -1,8 +1,7 @@
-"""The engine's end of the frontend: starts it, speaks to it, and starts it again when it dies.
+"""The engine's end of the frontend: starts it, exchanges messages, and restarts it when it ends.
 
-Rules: the engine never waits for the frontend. One that says what it may not, or answers no ping,
-is ended, and a new one started. While there is none nothing is asked, so that nothing is held
-against any uplink.
+Rules: the engine never waits for the frontend. A frontend that sends an invalid message, or answers
+no ping, is killed and restarted. While none is running no probes are sent, so no uplink is blamed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.process.spawn import Backoff, Frontend, Heard, start_frontend
+from ifdefault.daemon.process.spawn import Backoff, Frontend, FrontendMessage, start_frontend
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import (
     Message,
@@ -31,39 +30,39 @@ from ifdefault.ipc.messages import (
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import HostError
 
-_RESOLVE_S = 300.0  # a name's addresses are asked for so often
-_RESOLVE_AGAIN_S = 15.0  # while it has none
+_RESOLVE_S = 300.0  # between lookups of a name
+_RESOLVE_AGAIN_S = 15.0  # while it has no address
 _PING_S = 2.0
-_DEAF_S = 6.0
+_SILENT_S = 6.0  # without any message, the frontend is killed
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A new frontend is there, which knows nothing."""
+    """A new frontend is running. It has no sockets, names or zones yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """It is gone."""
+    """The frontend ended."""
 
 
-News = Started | Ended | Outcome | Resolved | Reply | Served
+FrontendEvent = Started | Ended | Outcome | Resolved | Reply | Served
 
 
 class FrontendProcess:
-    """`tell` hears what the frontend says, and of its start and end."""
+    """`notify` is called with the frontend's messages, and when it starts and ends."""
 
     def __init__(
-        self, config: DaemonConfig, event_log: EventLog, tell: Callable[[News], None]
+        self, config: DaemonConfig, event_log: EventLog, notify: Callable[[FrontendEvent], None]
     ) -> None:
-        self._event_log, self._tell = event_log, tell
+        self._event_log, self._notify = event_log, notify
         *self._user, self._warning = privileges.choose_user(config.user)
         self._frontend: Frontend | None = None
         self._task: asyncio.Task[None] | None = None
         self._tokens = count(1)
         self._pinged_s = 0.0
         self._heard_s = 0.0
-        self._asked_names: dict[str, float] = {}  # when to ask again
+        self._resolve_due: dict[str, float] = {}  # by name
         self.starts = 0
 
     @property
@@ -73,12 +72,12 @@ class FrontendProcess:
     @property
     def problems(self) -> tuple[str, ...]:
         restarts = self.starts - 1
-        found = [f"daemon.user: {self._warning}"] if self._warning else []
+        problems = [f"daemon.user: {self._warning}"] if self._warning else []
         if not self.ready:
-            found.append("the frontend doesn't run, nothing is probed")
+            problems.append("the frontend is not running; no probes are sent")
         elif restarts > 0:
-            found.append(f"the frontend was restarted {restarts} times")
-        return tuple(found)
+            problems.append(f"the frontend was restarted {restarts} times")
+        return tuple(problems)
 
     def start(self) -> None:
         """Keep a frontend running from now on."""
@@ -92,29 +91,29 @@ class FrontendProcess:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def post(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        """Tell the frontend, if there is one."""
+        """Send a message to the frontend, if one is running."""
         if self._frontend is not None:
             self._frontend.send(message, fds)
 
     def resolve(self, hosts: Iterable[str]) -> None:
-        """See to it that these names' addresses are known, and stay fresh."""
+        """Look up those of these names that are due."""
         now = time.monotonic()
         for host in hosts:
-            if self.ready and now >= self._asked_names.get(host, 0.0):
-                self._asked_names[host] = now + _RESOLVE_AGAIN_S
+            if self.ready and now >= self._resolve_due.get(host, 0.0):
+                self._resolve_due[host] = now + _RESOLVE_AGAIN_S
                 self.post(Resolve(host))
 
     def answers(self, now: float) -> bool:
-        """Whether the frontend lives, as far as one knows; ends one that doesn't answer."""
+        """Whether the frontend responds, or is being restarted; kills one that doesn't respond."""
         frontend = self._frontend
         if frontend is None:
             return self._task is not None and not self._task.done()
         if now - self._pinged_s > _PING_S:
             self._pinged_s = now
             frontend.send(Ping(next(self._tokens)))
-        if now - self._heard_s > _DEAF_S:
+        if now - self._heard_s > _SILENT_S:
             self._heard_s = now
-            frontend.kill("it answers no more")
+            frontend.kill("it no longer responds")
         return True
 
     async def _keep_running(self) -> None:
@@ -124,35 +123,35 @@ class FrontendProcess:
             ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             try:
                 frontend = await start_frontend(
-                    (self._user[0], self._user[1]), self._hear, ended.set_result, self._dropped
+                    (self._user[0], self._user[1]), self._receive, ended.set_result, self._dropped
                 )
-            except (HostError, OSError) as error:  # OSError: no process or file to be had
+            except (HostError, OSError) as error:  # OSError: out of processes or files
                 self._event_log.note("frontend", str(error), level=logging.ERROR)
                 continue
             now = time.monotonic()
             backoff.started(now)
             self._frontend, self._heard_s, self._pinged_s = frontend, now, now
-            self._asked_names.clear()
+            self._resolve_due.clear()
             self.starts += 1
             try:
-                self._tell(Started())
+                self._notify(Started())
                 cause = await ended
             finally:
                 self._frontend = None
                 frontend.close()
-                self._tell(Ended())
+                self._notify(Ended())
             self._event_log.note("frontend", f"the frontend ended: {cause}", level=logging.ERROR)
 
-    def _hear(self, message: Heard) -> None:
+    def _receive(self, message: FrontendMessage) -> None:
         self._heard_s = time.monotonic()
         match message:
             case Pong():
-                return  # it was heard, which is what it is for
+                return
             case Resolved(host, addresses) if addresses:
-                self._asked_names[host] = self._heard_s + _RESOLVE_S
-        self._tell(message)
+                self._resolve_due[host] = self._heard_s + _RESOLVE_S
+        self._notify(message)
 
     def _dropped(self, message: Message) -> None:
-        """What the frontend was too slow to take was never asked."""
+        """A probe that the frontend was too slow to read was never sent."""
         if isinstance(message, Send):
-            self._tell(Outcome(message.path, message.seq, "local"))
+            self._notify(Outcome(message.path, message.seq, "local"))

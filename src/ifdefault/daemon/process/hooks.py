@@ -1,8 +1,8 @@
-"""Hooks: an executable of the operator's for each event, as a user of its own.
+"""Hooks: the operator's executable for each event, run as a separate user.
 
-Rules: nothing waits for a hook, and none can hold up another path's: at most RUNNING run at once,
-WAITING wait, then the oldest is dropped and that is logged. Those of one path run one after
-another, so that the last event has the last word.
+Rules: nothing waits for a hook. At most RUNNING hooks run at once and WAITING wait; beyond that the
+oldest is dropped, which is logged. Hooks of one path run one after another, so that the last event
+is handled last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from functools import partial
 
-from ifdefault.daemon.process.runner import LINE_CHARS, Order, Runs, stripped
+from ifdefault.daemon.process.runner import LINE_CHARS, Runner, RunRequest, stripped
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import printable
 from ifdefault.model.config import Config
@@ -24,8 +24,8 @@ FIELDS = ("uplink", "family", "was", "state", "cause")
 class Hooks:
     def __init__(self, config: Config, log: logging.Logger | None = None) -> None:
         self._log = log or logging.getLogger("ifdefault")
-        self._waiting: deque[Order] = deque()
-        self._runs = Runs(RUNNING, self._log)
+        self._waiting: deque[RunRequest] = deque()
+        self._runner = Runner(RUNNING, self._log)
         self.config = config
 
     @property
@@ -34,7 +34,7 @@ class Hooks:
 
     @config.setter
     def config(self, config: Config) -> None:
-        """Take in another config; what runs and waits goes on as it was told."""
+        """Use another config from now on, except for hooks that run or wait."""
         self._config = config
         uid, gid, warning = privileges.choose_user(config.daemon.hook_user)
         self._user = privileges.possible(uid, gid)
@@ -43,43 +43,44 @@ class Hooks:
             self._log.warning("%s", Problem("daemon.hook_user", warning))
 
     def fire(self, event: str, **fields: str) -> None:
-        """Run the hook of an event, if there is one, soon. `fields` are some of FIELDS."""
+        """Run the hook of an event, if one is configured, as soon as possible. `fields`: some of
+        FIELDS."""
         if event not in ("up", "degraded", "down", "primary"):
             return
         hooks = self._config.hooks
         program: str = getattr(hooks, event)
         if not program:
             return
-        told = {"event": event} | dict.fromkeys(FIELDS, "") | fields
-        env = {f"IFDEFAULT_{k.upper()}": printable(v, LINE_CHARS) for k, v in told.items()}
-        path = () if event == "primary" else (told["uplink"],)
-        key, what = (*path, told["family"]), f"hook {event} ({program})"
+        values = {"event": event} | dict.fromkeys(FIELDS, "") | fields
+        env = {f"IFDEFAULT_{k.upper()}": printable(v, LINE_CHARS) for k, v in values.items()}
+        path = () if event == "primary" else (values["uplink"],)
+        key, what = (*path, values["family"]), f"hook {event} ({program})"
         command = stripped(self._user, program)
-        self._waiting.append(Order(key, what, command, env, hooks.timeout_s))
+        self._waiting.append(RunRequest(key, what, command, env, hooks.timeout_s))
         self._start()
         if len(self._waiting) > WAITING:
             dropped = self._waiting.popleft().what
-            self._log.warning("%s is dropped: %d others wait", dropped, WAITING)
+            self._log.warning("%s: dropped: %d others are waiting", dropped, WAITING)
 
     async def close(self) -> None:
-        """End those that run; those that wait are forgotten."""
+        """End the running hooks, and drop the waiting ones."""
         self._waiting.clear()
-        await self._runs.close()
+        await self._runner.close()
 
     def _start(self) -> None:
-        for order in list(self._waiting):
-            if self._runs.full:
+        for request in list(self._waiting):
+            if self._runner.full:
                 return
-            if order.key in self._runs:
+            if request.key in self._runner:
                 continue
-            self._waiting.remove(order)
+            self._waiting.remove(request)
             try:
-                self._runs.start(order, partial(self._ended, order))
+                self._runner.start(request, partial(self._ended, request))
             except OSError as error:
                 why = reason(error)
-                self._log.warning("%s can't be run: %s", order.what, why)
+                self._log.warning("%s: can't be run: %s", request.what, why)
 
-    def _ended(self, order: Order, problem: str, _: str) -> None:
+    def _ended(self, request: RunRequest, problem: str, _: str) -> None:
         if problem:
-            self._log.warning("%s: %s", order.what, problem)
+            self._log.warning("%s: %s", request.what, problem)
         self._start()

@@ -1,9 +1,8 @@
-"""Programs that the engine runs as users without rights, and their ends.
+"""Runner programs as unprivileged users, with a timeout, and logs their output.
 
-Rules: nothing waits for a program. It gets no right, no descriptor and no environment but what is
-named here; it is ended at its timeout, with its whole process group. What it says is logged, a
-line each, as far as it is bounded. Those of one key run one after another: whoever starts them
-asks first.
+Rules: the engine never waits for a program. A program has no privileges, no inherited descriptors,
+and only the environment given here. At its timeout its whole process group is killed. Its output is
+logged line by line, up to a limit. Of one key only one may run at a time, which the caller ensures.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from ifdefault.ipc.messages import printable
 LINES, LINE_CHARS = 100, 500
 KILL_S = 1.0  # from SIGTERM to SIGKILL
 
-Ended = Callable[[str, str], None]  # what went wrong, "" if nothing; and its last words
+Ended = Callable[[str, str], None]  # the problem, "" if none; the last line of its output
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What to run: `what` is its name in the log, `command` gives up its rights by itself."""
+class RunRequest:
+    """A program to run: `what` is its name in the log; `command` drops its privileges itself."""
 
     key: Hashable
     what: str
@@ -36,16 +35,16 @@ class Order:
 
 
 def stripped(user: tuple[int, int], program: str) -> tuple[str, ...]:
-    """The command of a program that is to have no right, and of the environment only IFDEFAULT_…
-    and PATH. `user` is of privileges.possible."""
+    """The command that runs a program without privileges, with only PATH and IFDEFAULT_… in its
+    environment. `user`: as returned by privileges.possible."""
     return tuple(spawn.python("ifdefault.ipc.privileges", *user, program))
 
 
-class Runs:
-    """All that run, at most so many at once."""
+class Runner:
+    """The running programs, at most `limit` at once."""
 
-    def __init__(self, most: int, log: logging.Logger) -> None:
-        self._most, self._log = most, log
+    def __init__(self, limit: int, log: logging.Logger) -> None:
+        self._limit, self._log = limit, log
         self._running: dict[Hashable, _Run] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -58,40 +57,40 @@ class Runs:
 
     @property
     def full(self) -> bool:
-        return len(self._running) >= self._most
+        return len(self._running) >= self._limit
 
-    def start(self, order: Order, ended: Ended) -> None:
-        """Run it now, or raise OSError; `ended` is told how it ended."""
+    def start(self, request: RunRequest, ended: Ended) -> None:
+        """Run it now, or raise OSError; `ended` is called when it has ended."""
 
-        def over(problem: str, last_words: str) -> None:
-            del self._running[order.key]
-            ended(problem, last_words)
+        def on_end(problem: str, last_line: str) -> None:
+            del self._running[request.key]
+            ended(problem, last_line)
             if not self._running:
                 self._idle.set()
 
-        self._running[order.key] = _Run(order, self._log, over)
+        self._running[request.key] = _Run(request, self._log, on_end)
         self._idle.clear()
 
     async def close(self) -> None:
-        """End those that run."""
+        """End all running programs."""
         for run in self._running.values():
             run.stop()
         await self._idle.wait()
 
 
 class _Run:
-    """One program that runs."""
+    """One running program."""
 
-    def __init__(self, order: Order, log: logging.Logger, ended: Ended) -> None:
-        self._order, self._log, self._tell_ended = order, log, ended
+    def __init__(self, request: RunRequest, log: logging.Logger, ended: Ended) -> None:
+        self._request, self._log, self._on_end = request, log, ended
         self._loop = asyncio.get_running_loop()
-        self._rest, self._lines, self._hung, self._last_words = b"", 0, False, ""
+        self._rest, self._lines, self._timed_out, self._last_line = b"", 0, False, ""
         self._pipe, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             os.set_blocking(theirs, True)
             self._child = spawn.Child(
-                order.command,
-                spawn.environment() | order.env,
+                request.command,
+                spawn.environment() | request.env,
                 self._ended,
                 output=theirs,
                 session=True,
@@ -102,16 +101,16 @@ class _Run:
         finally:
             os.close(theirs)
         self._loop.add_reader(self._pipe, self._read)
-        self._timer = self._loop.call_later(order.timeout_s, self._hangs)
+        self._timer = self._loop.call_later(request.timeout_s, self._on_timeout)
 
     def stop(self) -> None:
-        """Ask it to end, then end it."""
+        """SIGTERM, and after KILL_S SIGKILL."""
         self._timer.cancel()
         self._child.kill(signal.SIGTERM)
         self._timer = self._loop.call_later(KILL_S, self._child.kill)
 
-    def _hangs(self) -> None:
-        self._hung = True
+    def _on_timeout(self) -> None:
+        self._timed_out = True
         self.stop()
 
     def _ended(self, status: int) -> None:
@@ -120,17 +119,17 @@ class _Run:
             pass
         self._close_pipe()
         if self._rest:
-            self._say(self._rest)
+            self._log_line(self._rest)
         if self._lines > LINES:
-            self._log.info("%s: %d more lines", self._order.what, self._lines - LINES)
-        if self._hung:
-            problem = f"hung and was ended after {self._order.timeout_s:g} s"
+            self._log.info("%s: %d more lines", self._request.what, self._lines - LINES)
+        if self._timed_out:
+            problem = f"killed after {self._request.timeout_s:g} s (timeout)"
         else:
-            problem = spawn.told(status) if status else ""
-        self._tell_ended(problem, self._last_words)
+            problem = spawn.status_text(status) if status else ""
+        self._on_end(problem, self._last_line)
 
     def _read(self) -> bool:
-        """Log what it says; whether there may be more."""
+        """Log its output; whether there may be more."""
         try:
             data = os.read(self._pipe, 65536) if self._pipe >= 0 else b""
         except BlockingIOError:
@@ -141,15 +140,15 @@ class _Run:
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[: 4 * LINE_CHARS]
         for line in lines:
-            self._say(line)
+            self._log_line(line)
         return True
 
-    def _say(self, line: bytes) -> None:
+    def _log_line(self, line: bytes) -> None:
         self._lines += 1
         text = printable(line[: 4 * LINE_CHARS].decode(errors="replace"), LINE_CHARS)
-        self._last_words = text or self._last_words
+        self._last_line = text or self._last_line
         if self._lines <= LINES:
-            self._log.info("%s: %s", self._order.what, text)
+            self._log.info("%s: %s", self._request.what, text)
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:

@@ -1,9 +1,8 @@
-"""Starting processes without rights, and seeing them end: the frontend, and hooks.
+"""Starts unprivileged processes, the frontend and programs, and notices when they end.
 
-Rules: nothing is inherited but what is named here; who was started is reaped as soon as it ends
-(pidfd), whatever it left running. A frontend counts as started only when it says that it is ready
-and /proc shows that it has no right left. It is ended when its channel ends, and its end is told
-once.
+Rules: a process inherits only what is named here. It is reaped as soon as it ends (pidfd), even if
+it left children running. A frontend counts as started when it has sent Ready and /proc shows that
+it has no privileges left. It is killed when its channel ends; its end is reported once.
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ from ifdefault.ipc.messages import (
 from ifdefault.model.errors import HostError
 
 READY_S = 10.0
-SOUND_S = 60.0  # a frontend that lived so long had no fault of its own
+SOUND_S = 60.0  # after running for so long, a process is restarted without delay
 _GRACE_S = 1.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# What the frontend may know of our environment: its Python, its authorities, its log.
+# The environment variables that are passed on: for Python, the CA certificates, the log.
 _PASSED = ("LANG", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "JOURNAL_STREAM")
 _PASSED_TLS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF")
-Heard = Outcome | Resolved | Reply | Served | Pong
-_LEAN = {"MALLOC_ARENA_MAX": "2"}  # threads that wait for resolvers need no memory of their own
+FrontendMessage = Outcome | Resolved | Reply | Served | Pong
+_MALLOC = {"MALLOC_ARENA_MAX": "2"}  # resolver threads need no memory arenas of their own
 
 
 class Child:
-    """A process of ours. `ended(status)` is called once, on the loop; negative is a signal's.
+    """A child process. `ended(status)` is called once, on the loop; a negative status is a signal.
 
-    With `session` it has a session, and thus a process group, of its own.
+    With `session` it gets its own session, and thus its own process group.
     """
 
     def __init__(
@@ -72,15 +71,15 @@ class Child:
         )
         self.pid = self._process.pid
         self._ended, self._session = ended, session
-        self._over = self._doomed = False
+        self._has_ended = self._killed = False
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._reap)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Signal it and its group; when it ends, what is left of the group ends with it."""
-        self._doomed = True
-        if not self._over:
+        """Signal it and its group; when it has ended, the rest of the group is killed."""
+        self._killed = True
+        if not self._has_ended:
             self._signal(number)
 
     def _signal(self, number: int) -> None:
@@ -88,37 +87,37 @@ class Child:
             (os.killpg if self._session else os.kill)(self.pid, number)
 
     def _reap(self) -> None:
-        if self._doomed and self._session:
-            self._signal(signal.SIGKILL)  # before the id is free for others
+        if self._killed and self._session:
+            self._signal(signal.SIGKILL)  # before wait() makes the id available to others
         status = self._process.wait()
-        self._over = True
+        self._has_ended = True
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._ended(status)
 
 
 def python(module: str, *arguments: str | int) -> list[str]:
-    """The command that runs a module of ours; no directory but Python's own is looked into (-P)."""
+    """The command that runs a module of ours; -P: imports from Python's own directories only."""
     return [sys.executable, "-P", "-s", "-m", module, *map(str, arguments)]
 
 
-def told(status: int) -> str:
+def status_text(status: int) -> str:
     """An exit status in words."""
     return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
 
 
 class Frontend:
-    """A frontend that was started, and its channel. Use `start_frontend`."""
+    """A frontend process and its channel. Use `start_frontend`."""
 
     def __init__(
         self,
         uid: int,
         gid: int,
-        hear: Callable[[Heard], None],
+        receive: Callable[[FrontendMessage], None],
         ended: Callable[[str], None],
         dropped: Callable[[Message], None],
     ) -> None:
-        self._uid, self._hear_message, self._ended = uid, hear, ended
+        self._uid, self._receive, self._ended = uid, receive, ended
         self._cause = ""
         self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = self._loop.create_future()
@@ -133,30 +132,30 @@ class Frontend:
                 raise
         self.pid = self._child.pid
         self._channel: Channel[ToEngine] = Channel(
-            ours, TO_ENGINE, self._hear, self._channel_ended, dropped=dropped
+            ours, TO_ENGINE, self._on_message, self._channel_ended, dropped=dropped
         )
 
     @property
     def drops(self) -> int:
-        """Messages that it was too slow to take."""
+        """Messages dropped because it read too slowly."""
         return self._channel.drops
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         self._channel.send(message, fds)
 
     def close(self) -> None:
-        """End it: it goes by itself when the channel does, or is made to. `ended` isn't told."""
+        """End it, without calling `ended`: it exits when the channel closes, or is killed."""
         self._ended = lambda cause: None
         self._cause = self._cause or "closed"
         self._channel.close()
         self._loop.call_later(_GRACE_S, self._child.kill)
 
     async def over(self) -> str:
-        """Wait until it has ended; why."""
+        """Wait until it has ended; return the cause."""
         return await asyncio.shield(self._over)
 
     def kill(self, cause: str) -> None:
-        """End one that misbehaves."""
+        """Kill it because it misbehaved."""
         self._cause = self._cause or cause
         self._channel.close()
         self._child.kill()
@@ -164,32 +163,32 @@ class Frontend:
     def _channel_ended(self, cause: str) -> None:
         if cause:
             self.kill(cause)
-        else:  # it is about to end; its status says more
+        else:  # it is about to exit; its status says more
             self._loop.call_later(_GRACE_S, self.kill, "it closed the channel")
 
-    def _hear(self, message: ToEngine, _: object) -> None:
+    def _on_message(self, message: ToEngine, _: object) -> None:
         if isinstance(message, Ready):
             self._verify()
         elif not self.ready.done():
-            self.kill("it spoke before it was ready")
+            self.kill("it sent a message before it was ready")
         else:
-            self._hear_message(message)
+            self._receive(message)
 
     def _verify(self) -> None:
-        """Believe /proc alone."""
+        """Check in /proc that it has dropped its privileges."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text()
         except OSError as error:  # hidden: proc(5), hidepid; systemd.exec(5), ProtectProc
-            self.kill(f"its rights can't be seen: {error.filename}: {error.strerror}")
+            self.kill(f"its privileges can't be checked: {error.filename}: {error.strerror}")
             return
         if left := privileges.left_over(status, self._uid):
-            self.kill(f"it kept rights: {', '.join(left)}")
+            self.kill(f"it kept privileges: {', '.join(left)}")
         elif not self.ready.done():
             self.ready.set_result(None)
 
     def _reaped(self, status: int) -> None:
         self._channel.close()
-        cause = ", ".join(filter(None, (self._cause, told(status))))
+        cause = ", ".join(filter(None, (self._cause, status_text(status))))
         self._over.set_result(cause)
         if self.ready.done():
             self._ended(cause)
@@ -199,16 +198,17 @@ class Frontend:
 
 async def start_frontend(
     user: tuple[int, int],
-    hear: Callable[[Heard], None],
+    receive: Callable[[FrontendMessage], None],
     ended: Callable[[str], None],
     dropped: Callable[[Message], None] = lambda message: None,
 ) -> Frontend:
-    """Start a frontend as (uid, gid), see `privileges.choose_user`; HostError unless it gets ready.
+    """Start a frontend as (uid, gid), see `privileges.choose_user`; HostError if it isn't ready in
+    time.
 
-    `ended(cause)` is told of its end, once, and only if it had started; `dropped(message)` of a
-    Send that it was too slow to take.
+    `ended(cause)` is called once when it ends, if it had started; `dropped(message)` for a Send
+    that it was too slow to read.
     """
-    frontend = Frontend(*privileges.possible(*user), hear, ended, dropped)
+    frontend = Frontend(*privileges.possible(*user), receive, ended, dropped)
     try:
         async with asyncio.timeout(READY_S):
             await asyncio.shield(frontend.ready)
@@ -217,14 +217,14 @@ async def start_frontend(
         await frontend.ready
     except asyncio.CancelledError:
         frontend.ready.cancel()
-        frontend.kill("nobody waits for it any more")
+        frontend.kill("its start was cancelled")
         frontend.close()
         raise
     return frontend
 
 
 class Backoff:
-    """How long to wait before the next start of what ended."""
+    """How long to wait before a process is restarted."""
 
     def __init__(self) -> None:
         self._wait_s = 0.0
@@ -234,7 +234,7 @@ class Backoff:
         self._started_s = now
 
     def wait_s(self, now: float) -> float:
-        """None after a long life, else twice as long as the last time."""
+        """0 after it ran for SOUND_S, otherwise twice as long as the last time."""
         if now - self._started_s >= SOUND_S:
             self._wait_s = 0.0
         wait_s = self._wait_s
@@ -243,6 +243,6 @@ class Backoff:
 
 
 def environment() -> dict[str, str]:
-    """What a process of ours is told: as little as its Python needs, and nothing of the user's."""
+    """The environment of a child: what its Python needs, and nothing of the user's."""
     passed = {name: os.environ[name] for name in _PASSED + _PASSED_TLS if name in os.environ}
-    return {"PATH": _PATH} | passed | _LEAN
+    return {"PATH": _PATH} | passed | _MALLOC

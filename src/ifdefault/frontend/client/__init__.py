@@ -1,1 +1,1 @@
-"""Clients: dynamic updates, queries, HTTP, and a provider's API."""
+"""Clients: DNS queries, dynamic updates, HTTP, and providers' APIs."""

@@ -1,7 +1,7 @@
-"""HTTP(S): ask a web server for a text that is one address, such as the one it sees us by.
+"""HTTP(S): get an address from a web server, such as the public address it sees this host by.
 
-Rules: as in `http`; the response is read whole, within 8 KiB, and must be just that text. It is
-asked for in HTTP/1.0, since then no server cuts it into chunks.
+Rules: as in `http`; the body, of at most 8 KiB, must consist of one address. The request is
+HTTP/1.0, so that servers don't use chunked encoding.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 async def fetch(
     sock: socket.socket, address: str, port: int, host: str, path: str, *, secure: bool
 ) -> str:
-    """The address that a response consists of; else NoReply tells why not."""
+    """The address in the response; NoReply says why there is none."""
     try:
         async with asyncio.timeout(WITHIN_S):
             response = await http.get(
-                sock, address, port, host, path, _whole, secure=secure, version="1.0"
+                sock, address, port, host, path, _read_all, secure=secure, version="1.0"
             )
         return read(response)
     except TimeoutError:
         raise NoReply(f"{host}: no answer in {WITHIN_S:g} s") from None
-    except ProbeError as fault:
-        whose = "this host" if fault.answer.verdict == "local" else host
-        raise NoReply(f"{whose}: {fault.answer.detail}") from None
+    except ProbeError as error:
+        where = "this host" if error.outcome.verdict == "local" else host
+        raise NoReply(f"{where}: {error.outcome.detail}") from None
     except OSError as error:
         raise NoReply(f"{host}: {words(error.errno)}") from None
-    except ValueError as error:  # what ssl thinks of a name
+    except ValueError as error:  # ssl rejects the name
         raise NoReply(f"this host: {error}") from None
 
 
 def read(response: bytes) -> str:
-    """The address in a response's body, in canonical form; ProbeError if it holds anything else."""
+    """The address in a response's body, in canonical form; ProbeError if it is anything else."""
     head, end, body = response.partition(b"\r\n\r\n")
     status = _STATUS.match(head)
     if status is None or status[1] != b"200":
         raise ProbeError("wrong", f"status {status[1].decode()}" if status else "not HTTP")
     length = _LENGTH.search(head)
-    # a part of an address may be one, too
+    # a truncated address may be a valid one
     if not end or (length and int(length[1]) != len(body)):
-        raise ProbeError("wrong", "its answer is cut short")
+        raise ProbeError("wrong", "truncated response")
     text = body.decode("ascii", "replace").strip()
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
     try:
         return socket.inet_ntop(family, socket.inet_pton(family, text))
     except (OSError, ValueError):
-        raise ProbeError("wrong", f'its answer is no address: "{text[:40]}"') from None
+        raise ProbeError("wrong", f'the response is not an address: "{text[:40]}"') from None
 
 
-async def _whole(stream: http.Plain) -> bytes:
-    got = b""
+async def _read_all(stream: http.Plain) -> bytes:
+    response = b""
     while data := await stream.receive():
-        got += data
-        if len(got) > http.MOST_BYTES:
-            raise ProbeError("wrong", f"its answer has more than {http.MOST_BYTES} bytes")
-    return got
+        response += data
+        if len(response) > http.MOST_BYTES:
+            raise ProbeError("wrong", f"the response is longer than {http.MOST_BYTES} bytes")
+    return response

@@ -1,11 +1,11 @@
-"""A name's addresses at a DNS provider, by the provider's API (dns-lexicon).
+"""Publishes a name's addresses at a DNS provider, by the provider's API (dns-lexicon).
 
-A process of its own (`frontend.provider_main`): IFDEFAULT_… of its environment tell it what to do,
-as they tell any program of `[[dns.exec]]`, and IFDEFAULT_PROVIDER and IFDEFAULT_CREDENTIALS where.
+Runs in its own process (`frontend.provider_main`). Its environment is that of a program of
+`[[dns.exec]]`, and IFDEFAULT_PROVIDER and IFDEFAULT_CREDENTIALS.
 
-Rules: it only adds what this host is to have there, and then takes away what this host had: others'
-records of the same name stay. One line for each problem, and no secret in any; exit status 1 if
-there was one. A record keeps the TTL that it was made with.
+Rules: it adds this host's addresses first, and then removes its old ones; records of others under
+the same name stay. It prints one line per problem, without secrets, and then exits with status 1. A
+record keeps the TTL that it was created with.
 """
 
 from __future__ import annotations
@@ -27,67 +27,68 @@ _TYPES = ("A", "AAAA")
 
 
 class Records(Protocol):
-    """What lexicon can do with a zone's records."""
+    """The operations of lexicon that are used here."""
 
     def list_records(self, rtype: str, name: str) -> list[dict[str, Any]]: ...
     def create_record(self, rtype: str, name: str, content: str) -> bool: ...
     def delete_record(self, identifier: Any, rtype: str, name: str, content: str) -> bool: ...
 
 
-def bring(
-    records: Records, name: str, kind: str, wanted: list[str], was: list[str]
+def update(
+    records: Records, name: str, kind: str, addresses: list[str], old: list[str]
 ) -> Iterator[str]:
-    """Bring a name's records of a type to what is wanted; the problems. What `was` ours goes last,
-    and only if all that is wanted is there, so that the name never has less than it should."""
+    """Update a name's records of one type; yield the problems. Addresses in `old` are removed last,
+    and only if all of `addresses` are there, so that the name never has too few."""
     there = [(record, _canonical(record["content"])) for record in records.list_records(kind, name)]
-    had = {address for _, address in there}
+    existing = {address for _, address in there}
     failed = False
-    for address in wanted:
-        if address not in had and not records.create_record(kind, name, address):
+    for address in addresses:
+        if address not in existing and not records.create_record(kind, name, address):
             failed = True
-            yield f"{address} isn't taken, and no reason is given"
+            yield f"{address} can't be added: no reason given"
     for record, address in there:
-        if failed or address not in was or address in wanted:
+        if failed or address not in old or address in addresses:
             continue
         if not records.delete_record(record.get("id"), kind, name, record["content"]):
-            yield f"{address} can't be taken away, and no reason is given"
+            yield f"{address} can't be removed: no reason given"
 
 
 def main(drop: Callable[[], None]) -> NoReturn:
-    """Do as the environment tells; `drop` gives up all rights, when everything is loaded."""
-    told = {
+    """Publish what the environment says; `drop` drops all privileges, after the imports."""
+    values = {
         key.removeprefix("IFDEFAULT_").lower(): value
         for key, value in os.environ.items()
         if key.startswith("IFDEFAULT_")
     }
-    problems = list(publish(told, drop))
+    problems = list(publish(values, drop))
     sys.stdout.buffer.write("".join(f"{problem}\n" for problem in problems).encode())
     sys.exit(bool(problems))
 
 
-def publish(told: Mapping[str, str], drop: Callable[[], None]) -> Iterator[str]:
-    """Bring all of a name to what is told; the problems."""
+def publish(values: Mapping[str, str], drop: Callable[[], None]) -> Iterator[str]:
+    """Update all records of a name; yield the problems."""
     options: dict[str, Any] = {}
     try:
-        client = _client(told, options)
+        client = _client(values, options)
         drop()
-        options |= _read(told["credentials"])
+        options |= _read(values["credentials"])
         with client as records:
             for kind in _TYPES:
-                wanted, was = told[kind.lower()].split(), told[f"was_{kind.lower()}"].split()
-                if wanted or was:
-                    for problem in bring(records, told["name"], kind, wanted, was):
+                addresses = values[kind.lower()].split()
+                old = values[f"was_{kind.lower()}"].split()
+                if addresses or old:
+                    for problem in update(records, values["name"], kind, addresses, old):
                         yield _hide(problem, options)
     except ImportError as error:
         yield f"dns-lexicon can't be loaded ({error}): install ifdefault[providers]"
     except _BadCredentials as error:
         yield str(error)
-    except Exception as error:  # noqa: BLE001  each provider has kinds of its own
-        yield _hide(f"{told['provider']}: {str(error) or type(error).__name__}", options)
+    except Exception as error:  # noqa: BLE001  each provider has its own exceptions
+        yield _hide(f"{values['provider']}: {str(error) or type(error).__name__}", options)
 
 
 class _BadCredentials(Exception):
-    """The file of credentials can't be used."""
+    """The credentials file is not valid."""
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -98,30 +99,32 @@ def _read(path: str) -> dict[str, Any]:
         raise _BadCredentials(f"{path}: {reason(error)}") from None
     except ValueError as error:
         remedy = 'write lines like auth_token = "…"'
-        raise _BadCredentials(f"{path}: no TOML, {remedy}: {error}") from None
+        raise _BadCredentials(f"{path}: not TOML; {remedy}: {error}") from None
 
 
-def _client(told: Mapping[str, str], options: Mapping[str, Any]) -> AbstractContextManager[Records]:
-    """Lexicon's hands on the zone, as a context, with all that they need: what is loaded later may
-    not be readable any more. `options` are read when it is entered."""
+def _client(
+    values: Mapping[str, str], options: Mapping[str, Any]
+) -> AbstractContextManager[Records]:
+    """Lexicon's client for the zone, with all modules loaded, since they may not be readable any
+    more later. `options` are read when the context is entered."""
     import lexicon.client
 
-    "localhost".encode("idna")  # as does whoever resolves a name
+    "localhost".encode("idna")  # loads the codec, which name lookups need
     paths = ssl.get_default_verify_paths()
     if authorities := paths.cafile or paths.capath:  # the system's, as everywhere, not certifi's
         os.environ.setdefault("REQUESTS_CA_BUNDLE", authorities)
     client: Any = lexicon.client
-    # else it asks the Internet for the list of public suffixes, to guess the zone, which is known
+    # otherwise it downloads the public suffix list to guess the zone, which is known
     client.tldextract = SimpleNamespace(TLDExtract=lambda **_: _split)
-    provider, zone = told["provider"], told["zone"]
-    asked = {"provider_name": provider, "domain": zone, "ttl": int(told["ttl"]), provider: options}
-    resolver = client.helper_config.ConfigResolver().with_dict(asked)
-    made: AbstractContextManager[Records] = client.Client(resolver)
-    return made
+    provider, zone, ttl = values["provider"], values["zone"], int(values["ttl"])
+    config = {"provider_name": provider, "domain": zone, "ttl": ttl, provider: options}
+    resolver = client.helper_config.ConfigResolver().with_dict(config)
+    context: AbstractContextManager[Records] = client.Client(resolver)
+    return context
 
 
 def _split(zone: str) -> SimpleNamespace:
-    """What tldextract makes of a domain, such that it is the zone."""
+    """A result of tldextract that makes lexicon use exactly this zone."""
     first, _, rest = zone.partition(".")
     return SimpleNamespace(domain=first, suffix=rest)
 
@@ -134,7 +137,7 @@ def _canonical(content: str) -> str:
 
 
 def _hide(text: str, options: Mapping[str, Any]) -> str:
-    """Make a text one line, without any of the credentials in it."""
+    """Make a text one line, and replace credentials in it."""
     values = [str(value) for value in options.values() if "://" not in str(value)]
     secrets = {form for value in values for form in (value, quote(value, safe="")) if len(form) > 3}
     for secret in sorted(secrets, key=len, reverse=True):

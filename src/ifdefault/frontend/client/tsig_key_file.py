@@ -1,9 +1,9 @@
-"""TSIG keys, read from the files that `tsig-keygen` writes, as BIND's config holds them:
+"""TSIG keys, read from files as `tsig-keygen` writes them and BIND's config contains them:
 
     key "name" { algorithm hmac-sha256; secret "base64"; };
 
-Rules: a file holds one key. Secrets are never shown. What is wrong with a file is a BadKey, which
-names it and says what would be right.
+Rules: a file contains one key. Secrets are never shown. A BadKey names the file, what is wrong, and
+what would be right.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ALGORITHMS = {
     "hmac-sha512": 64,
 }
 _MOST_BYTES = 1 << 16
-_REMEDY = 'write what tsig-keygen says: key "NAME" { algorithm hmac-sha256; secret "…"; };'
+_REMEDY = 'use the output of tsig-keygen: key "NAME" { algorithm hmac-sha256; secret "…"; };'
 _SKIPPED = r"(?:\s|//[^\n]*|\#[^\n]*|/\*.*?\*/)+"
 _TOKEN = re.compile(rf'{_SKIPPED}|"([^"\n]*)"|([{{}};])|([^\s"{{}};]+)', re.S)
 _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
 
 
 class BadKey(HostError):
-    """A key's file can't be used."""
+    """A key file is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +43,24 @@ class LoadedKey:
 
 
 def read(path: str) -> LoadedKey:
-    """The key in a file; whoever reads it needs no right but to read it."""
+    """The key in a file."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read(_MOST_BYTES)
     except FileNotFoundError:
-        raise BadKey(Problem(path, "there is no such file", _REMEDY)) from None
+        raise BadKey(Problem(path, "no such file", _REMEDY)) from None
     except OSError as error:
         why = reason(error)
-        raise BadKey(Problem(path, why, "let it be owned by daemon.user, mode 0400")) from None
+        raise BadKey(Problem(path, why, "make daemon.user its owner, with mode 0400")) from None
     return parse(text, path)
 
 
 def parse(text: str, where: str) -> LoadedKey:
-    """The key that a text holds; `where` is its file."""
+    """The key in a text; `where` is its file."""
     try:
         name, statements = _statement(list(_tokens(text)))
         if not _NAME.fullmatch(name := name.lower()) or len(name) > 253:
-            raise ValueError(f"{name!r} is no name of a key")
+            raise ValueError(f"{name!r} is not a valid key name")
         algorithm = statements["algorithm"].lower().rstrip(".")
         if algorithm not in ALGORITHMS:
             raise ValueError(f"{algorithm} isn't one of {', '.join(ALGORITHMS)}")
@@ -69,30 +69,30 @@ def parse(text: str, where: str) -> LoadedKey:
             raise ValueError("the secret is empty")
     except KeyError as error:
         raise BadKey(Problem(where, f"it has no {error.args[0]}", _REMEDY)) from None
-    except ValueError as error:  # binascii.Error is one: what it says might tell of the secret
+    except ValueError as error:  # also binascii.Error, whose text may reveal the secret
         why = str(error) if type(error) is ValueError else "the secret isn't base64"
         raise BadKey(Problem(where, why, _REMEDY)) from None
     return LoadedKey(name.rstrip("."), algorithm, secret)
 
 
 def _tokens(text: str) -> list[str]:
-    found, at = [], 0
+    tokens, at = [], 0
     while at < len(text):
         token = _TOKEN.match(text, at)
         if token is None:
             raise ValueError("it isn't a key")
         at = token.end()
-        found += [part for part in token.groups() if part is not None]
-    return found
+        tokens += [part for part in token.groups() if part is not None]
+    return tokens
 
 
 def _statement(tokens: list[str]) -> tuple[str, dict[str, str]]:
-    """The name, and what stands within the braces."""
+    """The name, and the statements within the braces."""
     match tokens:
         case ["key", name, "{", *inner, "}", ";"] | ["key", name, "{", *inner, "}"]:
             if "}" in inner:
-                raise ValueError("it holds more than one key")
+                raise ValueError("it contains more than one key")
             if len(inner) % 3 or any(end != ";" for end in inner[2::3]):
-                raise ValueError("within the braces something is missing")
+                raise ValueError("a statement within the braces is incomplete")
             return name, dict(zip(inner[::3], inner[1::3], strict=True))
     raise ValueError("it isn't a key")

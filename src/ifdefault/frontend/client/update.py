@@ -1,8 +1,8 @@
-"""RFC 2136: have a server change a name's addresses, over TCP, signed if there is a key.
+"""Dynamic updates (RFC 2136) of a name's addresses, over TCP, signed if there is a key.
 
-Rules: what is asked for is done, or its fate is not known, when this ends early: whatever the
-kernel still holds of it is thrown away (RST), so that it can't arrive after what is sent later.
-The answer to what was signed must be; what a server won't do is a `NoReply`, in its own words.
+Rules: if a request ends early, its outcome is unknown, but it can't arrive after a later one: the
+connection is closed by RST, which discards unsent data. The response to a signed request must be
+signed. Failures are a `NoReply` that names the server and its reason.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from ifdefault.dns import client, tsig
-from ifdefault.dns.wire import BadWire
+from ifdefault.dns.wire import WireError
 from ifdefault.frontend.client import tsig_key_file
 from ifdefault.frontend.client.query import NoReply, number
 from ifdefault.frontend.probe.outcome import words
@@ -35,27 +35,27 @@ async def send(
     add: Sequence[str],
     remove: Sequence[str],
 ) -> None:
-    """Remove these, add those; NoReply unless the server says that it did."""
+    """Add and remove addresses; NoReply unless the server confirms it."""
     try:
         key = tsig_key_file.read(key_path) if key_path else None
     except tsig_key_file.BadKey as error:
         raise NoReply(f"this host: {error}") from None
-    order = client.update(number(), zone, name, ttl, add, remove)
+    request = client.update(number(), zone, name, ttl, add, remove)
     signer = tsig.Signer(key) if key else None
-    message = signer.sign(order, time.time()) if signer else order
+    message = signer.sign(request, time.time()) if signer else request
     try:
         async with asyncio.timeout(WITHIN_S):
-            told = await _exchange(sock, address, port, message)
-        code = client.read_update_code(told, order)
-        plain, signature = tsig.split(told)
+            response = await _exchange(sock, address, port, message)
+        code = client.read_update_code(response, request)
+        plain, signature = tsig.split(response)
     except TimeoutError:
         raise NoReply(f"{address}: no answer in {WITHIN_S:g} s") from None
     except OSError as error:
         raise NoReply(f"{address}: {words(error.errno)}") from None
-    except (BadWire, EOFError) as error:
+    except (WireError, EOFError) as error:
         raise NoReply(f"{address}: {error}") from None
     if code is None:
-        raise NoReply(f"{address}: its answer is to something else")
+        raise NoReply(f"{address}: the response doesn't match the request")
     if code == client.YXRRSET:
         raise NoReply(f"{name} is a CNAME at {address}")
     if code:
@@ -63,9 +63,9 @@ async def send(
         raise NoReply(f"{address} refuses: {client.code_name(code)}{fault}")
     if key and signer:
         if signature is None:
-            raise NoReply(f"{address}: its answer isn't signed")
-        if wrong := tsig.judge(plain, signature, key, time.time(), signer.mac):
-            raise NoReply(f"{address}: its answer is signed wrongly ({_fault(wrong)})")
+            raise NoReply(f"{address}: the response isn't signed")
+        if wrong := tsig.verify(plain, signature, key, time.time(), signer.mac):
+            raise NoReply(f"{address}: invalid signature of the response ({_fault(wrong)})")
 
 
 def _fault(code: int) -> str:
@@ -86,6 +86,6 @@ async def _read(sock: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
         if not (part := await loop.sock_recv(sock, size - len(data))):
-            raise EOFError("it closed the connection without an answer")
+            raise EOFError("it closed the connection without a response")
         data += part
     return data

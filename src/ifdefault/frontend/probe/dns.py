@@ -1,7 +1,7 @@
-"""DNS: does a server answer a query over UDP?
+"""DNS probes: does a server answer a query over UDP?
 
-Rules: any well-formed response to our question counts, whatever its code: the path works. What
-isn't one is passed over, and waited on.
+Rules: any well-formed response to our query counts, whatever its code, since it proves that the
+path works. Other packets are ignored.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""HTTP(S): does a server answer a GET with the status that is expected?
+"""HTTP(S) probes: does a server answer a GET with the expected status?
 
-Rules: the status line is all that a probe reads, within 8 KiB, and no redirect is followed. A
-server that is reached and says something else, has another's certificate, refuses or hangs up, is
-"wrong": so does a captive portal. Certificates are checked against the system's authorities.
+Rules: a probe reads only the status line, within 8 KiB, and follows no redirects. A server that
+answers something else, has an invalid certificate, refuses or closes the connection is "wrong",
+since a captive portal does the same. Certificates are verified against the system's CAs.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ async def get(
     secure: bool,
     version: str = "1.1",
 ) -> T:
-    """Ask, and return what `read` makes of the response; ProbeError if that is nothing."""
+    """Send a GET, and return what `read` makes of the response; ProbeError for any failure."""
     if not await tcp.connect(sock, address, port):
         raise ProbeError("wrong", "refused")
     try:
@@ -85,23 +85,24 @@ def _request(host: str, port: int, path: str, version: str, *, secure: bool) -> 
 
 async def _status(stream: Plain) -> int:
     """The status of the final response."""
-    got = b""
-    while len(got) < MOST_BYTES:
+    received = b""
+    while len(received) < MOST_BYTES:
         data = await stream.receive()
-        got += data
-        while interim := _INTERIM.match(got):
-            got = got[interim.end() :]
-        if (found := _STATUS.match(got)) and found[1][0] != b"1"[0]:
-            return int(found[1])
+        received += data
+        while interim := _INTERIM.match(received):
+            received = received[interim.end() :]
+        if (status := _STATUS.match(received)) and status[1][0] != b"1"[0]:
+            return int(status[1])
         if not data:
-            raise ProbeError("wrong", "hung up" if got else "hung up without a word")
-        if not got.startswith(b"HTTP/1."[: len(got)]):
+            how = "closed early" if received else "closed without a response"
+            raise ProbeError("wrong", f"connection {how}")
+        if not received.startswith(b"HTTP/1."[: len(received)]):
             raise ProbeError("wrong", "not HTTP")
     raise ProbeError("wrong", f"no status in {MOST_BYTES} bytes")
 
 
 class Plain:
-    """A connection's bytes."""
+    """A plain TCP connection."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -115,7 +116,7 @@ class Plain:
 
 
 class _Tls(Plain):
-    """The same within TLS (ssl, "Memory BIO support")."""
+    """A TLS connection (ssl, "Memory BIO support")."""
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         super().__init__(sock)
@@ -162,5 +163,5 @@ async def _tls(sock: socket.socket, name: str) -> Plain:
 
 @cache
 def _context() -> ssl.SSLContext:
-    """Made when first needed: the authorities cost some megabytes."""
+    """Created when first needed: the CA certificates take some megabytes."""
     return ssl.create_default_context()

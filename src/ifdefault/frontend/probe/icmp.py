@@ -1,10 +1,10 @@
-"""ICMP echo on a raw socket that somebody with the right to made.
+"""ICMP echo probes, on a raw socket that the engine opened.
 
-Rules: a raw socket hears every echo reply of the host, and outsiders may send more: the kernel
-drops all that doesn't begin with our token (classic BPF), so that a flood neither wakes us nor
-pushes out an answer. An answer must come from the target, with the number that this one probe
-drew. A probe is lost only after the socket was read once more: being slow ourselves condemns
-nobody. What comes within LATE_S after that is told as answered.
+Rules: a raw socket receives every echo reply that the host does, and outsiders may send more. A
+classic BPF filter drops all packets that don't contain our token, so that a flood neither wakes
+this process nor displaces a reply. A reply must come from the target and contain the random number
+of this probe. A probe is lost only after the socket was read once more, so that a stall of this
+process isn't taken for loss. A reply within LATE_S after that is reported as answered.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ifdefault.model.config import Family
 LATE_S = 3.0
 _REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 _ICMP = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence (RFC 792, 4443)
-_BODY = struct.Struct("!8s8sIQ")  # token, number drawn, path, seq
+_BODY = struct.Struct("!8s8sIQ")  # token, random number, path, seq
 _PACKET_BYTES = _ICMP.size + _BODY.size
 _RECEIVE_BYTES = 256  # an IPv4 header with options, and the packet
-_TURN, _TO_THE_END = 64, 4096  # packets read at one wake-up; before a probe is given up
+_TURN, _DRAIN = 64, 4096  # packets read at one wake-up; before a probe is reported as lost
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 
@@ -43,7 +43,7 @@ class _SentEcho:
 
 
 class Echo:
-    """The probes of one path. Calls `report(seq, answer)`; owns the socket."""
+    """The probes of one path. Calls `report(seq, outcome)`; owns the socket."""
 
     def __init__(
         self,
@@ -56,26 +56,26 @@ class Echo:
         self._af = socket.AF_INET if family == 4 else socket.AF_INET6
         self._token = os.urandom(8)
         self._identifier = int.from_bytes(os.urandom(2), "big")
-        self._asked: dict[int, _SentEcho] = {}  # by the sequence number on the wire
+        self._sent: dict[int, _SentEcho] = {}  # by the sequence number on the wire
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
-        with suppress(OSError):  # then we look at each ourselves
+        with suppress(OSError):  # then `_receive` has to filter all packets
             _attach(sock, _filter(family, self._token))
         self._loop.add_reader(sock, self._read, _TURN)
 
     def close(self) -> tuple[int, ...]:
-        """Forget what is asked, and close the socket; the seqs that weren't reported."""
+        """Close the socket; return the seqs of probes that weren't reported."""
         self._loop.remove_reader(self._sock)
         self._sock.close()
-        unreported = tuple(asked.seq for asked in self._asked.values() if not asked.lost)
-        for on_wire in [*self._asked]:
+        unreported = tuple(sent.seq for sent in self._sent.values() if not sent.lost)
+        for on_wire in [*self._sent]:
             self._forget(on_wire)
         return unreported
 
-    def ask(self, seq: int, address: str, timeout_s: float) -> None:
-        """Send one probe; its fate is reported once, and once more if the answer is late."""
+    def send(self, seq: int, address: str, timeout_s: float) -> None:
+        """Send one probe; its outcome is reported once, and again if the reply is late."""
         on_wire = seq & 0xFFFF
-        if on_wire in self._asked:  # 65,536 ago
+        if on_wire in self._sent:  # from 65,536 probes ago
             self._forget(on_wire)
         number = os.urandom(8)
         packet = self._packet(on_wire, _BODY.pack(self._token, number, self._path, seq))
@@ -86,58 +86,58 @@ class Echo:
         except OSError as error:
             self._report(seq, local(error))
             return
-        asked = self._asked[on_wire] = _SentEcho(seq, target, number, sent_ns)
-        asked.timer = self._loop.call_later(timeout_s, self._give_up, on_wire)
+        sent = self._sent[on_wire] = _SentEcho(seq, target, number, sent_ns)
+        sent.timer = self._loop.call_later(timeout_s, self._on_timeout, on_wire)
 
     def _packet(self, on_wire: int, body: bytes) -> bytes:
         kind, checksum = _REQUEST[self._family], 0
-        if self._family == 4:  # the kernel makes ICMPv6's
+        if self._family == 4:  # for ICMPv6 the kernel computes the checksum
             head = _ICMP.pack(kind, 0, 0, self._identifier, on_wire)
             total = sum(struct.unpack(f"!{_PACKET_BYTES // 2}H", head + body))
             total = (total & 0xFFFF) + (total >> 16)
             checksum = ~(total + (total >> 16)) & 0xFFFF
         return _ICMP.pack(kind, 0, checksum, self._identifier, on_wire) + body
 
-    def _give_up(self, on_wire: int) -> None:
-        self._read(_TO_THE_END)
-        asked = self._asked.get(on_wire)
-        if asked is not None:
-            asked.lost = True
-            asked.timer = self._loop.call_later(LATE_S, self._forget, on_wire)
-            self._report(asked.seq, ProbeOutcome("lost", 0, "no answer"))
+    def _on_timeout(self, on_wire: int) -> None:
+        self._read(_DRAIN)
+        sent = self._sent.get(on_wire)
+        if sent is not None:
+            sent.lost = True
+            sent.timer = self._loop.call_later(LATE_S, self._forget, on_wire)
+            self._report(sent.seq, ProbeOutcome("lost", 0, "no answer"))
 
     def _forget(self, on_wire: int) -> None:
-        asked = self._asked.pop(on_wire, None)
-        if asked is not None and asked.timer:
-            asked.timer.cancel()
+        sent = self._sent.pop(on_wire, None)
+        if sent is not None and sent.timer:
+            sent.timer.cancel()
 
     def _read(self, most: int) -> None:
         for _ in range(most):
             try:
                 data, sender = self._sock.recvfrom(_RECEIVE_BYTES)
-            except OSError:  # nothing more, or an error of the device, which reading clears
+            except OSError:  # nothing more, or an error of the device, cleared by reading it
                 return
             if self._family == 4:
-                self._take(data[12:16], data[(data[0] & 15) * 4 :] if data else b"")
+                self._receive(data[12:16], data[(data[0] & 15) * 4 :] if data else b"")
             else:
-                self._take(socket.inet_pton(self._af, sender[0].partition("%")[0]), data)
+                self._receive(socket.inet_pton(self._af, sender[0].partition("%")[0]), data)
 
-    def _take(self, sender: bytes, packet: bytes) -> None:
-        """Take in one packet, of whatever origin."""
+    def _receive(self, sender: bytes, packet: bytes) -> None:
+        """Process one packet, which may come from anybody."""
         if len(packet) < _PACKET_BYTES:
             return
         kind, _, _, identifier, on_wire = _ICMP.unpack_from(packet)
         token, number, _, _ = _BODY.unpack_from(packet, _ICMP.size)
-        asked = self._asked.get(on_wire)
+        sent = self._sent.get(on_wire)
         if (
-            asked is not None
+            sent is not None
             and (kind, identifier) == (_REPLY[self._family], self._identifier)
-            and (token, number) == (self._token, asked.number)
-            and sender == asked.address
+            and (token, number) == (self._token, sent.number)
+            and sender == sent.address
         ):
-            rtt_us = (time.monotonic_ns() - asked.sent_ns) // 1000
+            rtt_us = (time.monotonic_ns() - sent.sent_ns) // 1000
             self._forget(on_wire)
-            self._report(asked.seq, ProbeOutcome("answered", rtt_us, "late" if asked.lost else ""))
+            self._report(sent.seq, ProbeOutcome("answered", rtt_us, "late" if sent.lost else ""))
 
 
 def _filter(family: Family, token: bytes) -> bytes:

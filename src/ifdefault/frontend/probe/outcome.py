@@ -1,8 +1,8 @@
-"""What came of a question, and whose fault it is where nothing did.
+"""The outcome of a probe, and whose fault a failure is.
 
-Rules: an errno that the kernel gives at once, before a packet left, is our own host's ("local")
-and says nothing of the path; one that comes later came from the network. A refusal counts as an
-answer only from the target itself: a gateway that has lost its provider refuses as well.
+Rules: an error that the kernel returns at once, before a packet was sent, is this host's ("local")
+and no evidence about the path; a later one comes from the network. A refusal counts as an answer
+only if the target itself sent it, since a gateway that has lost its provider refuses as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ICMP = (2, 3)  # its origins: ICMP, ICMPv6
 
 @dataclass(frozen=True, slots=True)
 class ProbeOutcome:
-    """The fate of one probe. `detail` is for people, and may hold what a server said."""
+    """The outcome of one probe. `detail` is for display, and may contain text from a server."""
 
     verdict: Verdict
     rtt_us: int = 0
@@ -31,11 +31,11 @@ class ProbeOutcome:
 
 
 class ProbeError(Exception):
-    """No answer will come of this probe; the verdict says whose fault that is."""
+    """The probe failed; the verdict says whose fault that is."""
 
     def __init__(self, verdict: Verdict, detail: str) -> None:
         super().__init__(detail)
-        self.answer = ProbeOutcome(verdict, 0, detail)
+        self.outcome = ProbeOutcome(verdict, 0, detail)
 
 
 def us_since(start_ns: int) -> int:
@@ -47,29 +47,29 @@ def words(code: int | None) -> str:
 
 
 def local(error: OSError) -> ProbeOutcome:
-    """What to say when the kernel refused to send."""
+    """The outcome when the kernel refused to send."""
     return ProbeOutcome("local", 0, words(error.errno))
 
 
 def want_errors(sock: socket.socket) -> None:
-    """Let the kernel tell which router an ICMP error came from (ip(7), IP_RECVERR)."""
+    """Have the kernel report which router an ICMP error came from (ip(7), IP_RECVERR)."""
     level, option = _QUEUED[sock.family == socket.AF_INET6]
     sock.setsockopt(level, option, 1)
 
 
 def raise_error(sock: socket.socket, code: int, target: str) -> None:
-    """Raise what an error of the network means; return if the target itself refused."""
+    """Raise a network error as ProbeError; return if the target itself refused."""
     offender = _offender(sock)
     if offender == target or (not offender and code == errno.ECONNREFUSED):
         return
-    # what hangs on a dead uplink is destroyed by this host itself, probes as well
+    # ECONNABORTED: this host killed the connection, as it does on dead uplinks
     # (kernel.kill_connections)
     verdict: Verdict = "local" if code == errno.ECONNABORTED else "lost"
-    raise ProbeError(verdict, words(code) + (f", says {offender}" if offender else ""))
+    raise ProbeError(verdict, words(code) + (f" (from {offender})" if offender else ""))
 
 
 def _offender(sock: socket.socket) -> str:
-    """Who sent the ICMP error that the socket failed by; "" if it was none."""
+    """Who sent the ICMP error that the socket failed with; "" if it wasn't an ICMP error."""
     try:
         _, ancillary, _, _ = sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)
     except OSError:

@@ -1,6 +1,6 @@
-"""TCP: does a connection come about?
+"""TCP probes: does the target accept or refuse a connection?
 
-Rules: connected is answered; refused by the target is answered as well, since it came from beyond.
+Rules: both count as answered, since a refusal by the target proves that the path works.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _AT_ONCE = struct.pack("=ii", 1, 0)  # SO_LINGER: close by RST
 
 
 async def connect(sock: socket.socket, address: str, port: int) -> bool:
-    """Whether the target accepted; False if it refused. Raises ProbeError for anything else."""
+    """True if the target accepted, False if it refused; ProbeError for any other failure."""
     try:
-        # by RST when it is done: two a second would keep hundreds of sockets in TIME_WAIT
+        # close by RST: two connections a second would keep hundreds of sockets in TIME_WAIT
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         want_errors(sock)
         code = sock.connect_ex((address, port))

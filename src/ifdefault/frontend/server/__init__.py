@@ -1,1 +1,1 @@
-"""The DNS server's sockets: UDP, TCP, NOTIFY."""
+"""The DNS server's sockets: UDP, TCP, and NOTIFY."""

@@ -1,8 +1,8 @@
-"""Many sockets served in turns of bounded length, so that the rest of the loop isn't kept waiting.
+"""Serves many sockets in time slices, so that other callbacks of the loop aren't delayed.
 
-Rules: the loop sees one descriptor, an epoll of ours. Each turn serves ready sockets one after
-another until its time is over; the kernel hands out those that are ready in rotation, so that all
-get theirs. What is called must be short, and must not raise.
+Rules: the loop polls one descriptor, our own epoll. Each slice serves ready sockets one after
+another until its time is up; epoll returns ready sockets in rotation, so that all are served.
+Callbacks must be short, and must not raise.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable
 READ, WRITE, IDLE = select.EPOLLIN, select.EPOLLOUT, 0
 
 
-class Turns:
-    """On the running loop, `turn_s` at a time. `change` to WRITE has a socket called again as soon
-    as it may write."""
+class FairPoll:
+    """On the running loop, `turn_s` at a time. `change` to WRITE: the callback is called when the
+    socket is writable."""
 
     def __init__(self, turn_s: float) -> None:
         self._turn_s = turn_s
@@ -45,7 +45,7 @@ class Turns:
     def _turn(self) -> None:
         end_s = time.monotonic() + self._turn_s
         while time.monotonic() < end_s:
-            # one at a time: of several those that the time isn't enough for would be the same ones
+            # one at a time: if several were fetched, those left over would always be the same
             ready = self._epoll.poll(0, 1)
             if not ready:
                 return

@@ -1,7 +1,8 @@
-"""Datagrams by the dozen: recvmmsg(2) and sendmmsg(2), which Python doesn't have.
+"""Datagrams in batches: recvmmsg(2) and sendmmsg(2), which Python doesn't have.
 
-Rules: one call takes what waits, and one sends all answers. What the kernel wants is laid out once,
-and only what changes is written, by index: attributes of ctypes would cost more than is saved.
+Rules: one system call receives the waiting datagrams, and one sends all answers. The kernel's
+structures are built once; only what changes is written, by index, since ctypes attributes would
+cost more than the batches save.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ class _Header(ctypes.Structure):
 
 
 class _MmsgHdr(ctypes.Structure):
-    """struct mmsghdr: a header, and the length of what came"""
+    """struct mmsghdr: a header, and the length of the datagram"""
 
     _fields_ = (("header", _Header), ("length", ctypes.c_uint))
 
 
 _WORD, _LONG = ctypes.sizeof(ctypes.c_uint), ctypes.sizeof(ctypes.c_size_t)
 _MESSAGE, _VECTOR = ctypes.sizeof(_MmsgHdr), ctypes.sizeof(_Vector)
-# how many words, or longs, from one to the next, and to what changes
+# distances, in words or longs: from one structure to the next, and to the fields that change
 _WORDS, _LONGS, _VECTOR_LONGS = _MESSAGE // _WORD, _MESSAGE // _LONG, _VECTOR // _LONG
 _LENGTH = _MmsgHdr.length.offset // _WORD
 _NAME_LENGTH = _Header.name_length.offset // _WORD
@@ -55,7 +56,7 @@ _SIZE = _Vector.length.offset // _LONG
 
 
 class _Side:
-    """Room for datagrams one way; their senders, or receivers, are in `names`."""
+    """Buffers for datagrams in one direction; their senders, or receivers, are in `names`."""
 
     def __init__(self, most: int, size: int, names: bytearray) -> None:
         self.data = bytearray(most * size)
@@ -74,7 +75,7 @@ class _Side:
 
 
 class Batch:
-    """Room for `most` datagrams of at most `size` bytes, each way."""
+    """Buffers for `most` datagrams of at most `size` bytes, in each direction."""
 
     def __init__(self, most: int, size: int) -> None:
         self._most, self._size = most, size
@@ -84,19 +85,19 @@ class Batch:
         self._fresh = bytes(self._in.bytes)
 
     def exchange(self, sock: socket.socket, answer: DatagramResponder) -> tuple[int, int]:
-        """Answer what waits; how many came, and how many answers were sent. What `answer` says
-        nothing to, and what the kernel won't take, is passed over."""
+        """Answer the waiting datagrams; return how many were received, and how many answers were
+        sent. Answers that the kernel refuses are dropped."""
         number, size, family = sock.fileno(), self._size, sock.family
-        asked, said = self._in, self._out
-        asked.bytes[:] = self._fresh  # the kernel writes the lengths of names
+        queries, replies = self._in, self._out
+        queries.bytes[:] = self._fresh  # the kernel overwrites the lengths of names
         flags = socket.MSG_DONTWAIT
-        came = libc.recvmmsg(number, asked.address, self._most, flags, None)
-        if came <= 0:  # none, or an error, which is gone with that
+        received = libc.recvmmsg(number, queries.address, self._most, flags, None)
+        if received <= 0:  # none, or an error, which this call has cleared
             return 0, 0
-        read, words, names = memoryview(asked.data), asked.words, self._names
+        read, words, names = memoryview(queries.data), queries.words, self._names
         part, name_bytes = _ADDRESS[family], _NAME_BYTES[family]
         answers = 0
-        for at in range(came):
+        for at in range(received):
             start, name = at * size, at * _MOST_NAME_BYTES
             query = read[start : start + words[at * _WORDS + _LENGTH]].tobytes()
             client = socket.inet_ntop(family, names[name + part.start : name + part.stop])
@@ -104,25 +105,25 @@ class Batch:
             if response is None or len(response) > size:
                 continue
             to = answers * size
-            said.data[to : to + len(response)] = response
-            said.sizes[answers * _VECTOR_LONGS + _SIZE] = len(response)
-            said.longs[answers * _LONGS + _NAME] = self._first_name + name
-            said.words[answers * _WORDS + _NAME_LENGTH] = name_bytes
+            replies.data[to : to + len(response)] = response
+            replies.sizes[answers * _VECTOR_LONGS + _SIZE] = len(response)
+            replies.longs[answers * _LONGS + _NAME] = self._first_name + name
+            replies.words[answers * _WORDS + _NAME_LENGTH] = name_bytes
             answers += 1
-        return came, self._send(number, answers)
+        return received, self._send(number, answers)
 
     def _send(self, number: int, answers: int) -> int:
-        begun = sent = 0
-        while begun < answers:
-            first = self._out.address + begun * _MESSAGE
-            done = libc.sendmmsg(number, first, answers - begun, socket.MSG_DONTWAIT)
+        tried = sent = 0
+        while tried < answers:
+            first = self._out.address + tried * _MESSAGE
+            done = libc.sendmmsg(number, first, answers - tried, socket.MSG_DONTWAIT)
             sent += max(done, 0)
-            begun += done if done > 0 else 1  # that one isn't taken; the next may be
+            tried += done if done > 0 else 1  # the first was refused; the next may not be
         return sent
 
 
 def _address(data: bytearray) -> int:
-    """Where it is in memory; it must not be resized afterwards."""
+    """Its memory address; it must not be resized afterwards."""
     return ctypes.addressof((ctypes.c_char * len(data)).from_buffer(data))
 
 

@@ -1,8 +1,8 @@
-"""NOTIFY (RFC 1996): telling secondaries that a zone has changed, until they say that they heard.
+"""NOTIFY (RFC 1996): informs secondaries that a zone has changed, until they respond.
 
-Rules: from the server's own sockets, since they leave by their uplinks and the answer comes back to
-them; each time by another uplink. A newer serial takes the place of an older one. Only what went
-wrong is told: what a secondary does then shows that it heard.
+Rules: sent from the server's own sockets, each of which uses its own uplink; every retry uses
+another uplink. A newer serial replaces an older one. Only failures are reported, since a transfer
+shows that the secondary was informed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ifdefault.frontend.client.tsig_key_file import LoadedKey
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
 
-_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # after each time
+_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # after each attempt
 _NOTIFY = 4 << 11  # the opcode, in a header's flags
 
 Ways = Callable[[Family], Iterable[tuple[str, socket.socket]]]  # each with its uplink
@@ -36,7 +36,7 @@ class Secondary:
 
 @dataclass(slots=True)
 class _Notice:
-    """One secondary, one zone. `uplinks`: the best first."""
+    """For one secondary and one zone. `uplinks`: best first."""
 
     secondary: Secondary
     zone: str
@@ -51,40 +51,40 @@ class _Notice:
 
 
 class NotifySender:
-    """`ways` are the sockets that there are, `told` is called with what went wrong."""
+    """`ways`: the available sockets. `report` is called with failures."""
 
-    def __init__(self, ways: Ways, told: Callable[[str], None]) -> None:
-        self._ways, self._told = ways, told
+    def __init__(self, ways: Ways, report: Callable[[str], None]) -> None:
+        self._ways, self._report = ways, report
         self._notices: dict[tuple[str, int, str], _Notice] = {}  # by address, port and zone
 
-    def tell(self, secondary: Secondary, zone: str, serial: int, uplinks: Sequence[str]) -> None:
-        """Say that a zone has a new serial. `uplinks` are those to try first."""
-        place = (secondary.address, secondary.port, zone)
-        self._forget(place)
+    def notify(self, secondary: Secondary, zone: str, serial: int, uplinks: Sequence[str]) -> None:
+        """Inform a secondary of a zone's new serial. `uplinks`: those to try first."""
+        key = (secondary.address, secondary.port, zone)
+        self._forget(key)
         number = int.from_bytes(os.urandom(2), "big")
-        notice = self._notices[place] = _Notice(secondary, zone, serial, uplinks, number)
+        notice = self._notices[key] = _Notice(secondary, zone, serial, uplinks, number)
         self._send(notice)
 
-    def hear(self, packet: bytes, client: str) -> None:
-        """A packet that is no query; perhaps it answers one of ours."""
+    def receive(self, packet: bytes, client: str) -> None:
+        """A packet that isn't a query; it may be the response to a NOTIFY."""
         if len(packet) < wire.HEADER.size:
             return
         number, flags, *_ = wire.HEADER.unpack_from(packet)
         if flags & (wire.QR | wire.OPCODE) != wire.QR | _NOTIFY:
             return
-        for place, notice in self._notices.items():
+        for key, notice in self._notices.items():
             if (notice.number, notice.secondary.address) == (number, client):
                 if code := flags & 15:
-                    self._told(f"secondary {client}: {code_name(code)} is its answer to {notice}")
-                self._forget(place)
+                    self._report(f"secondary {client}: answered {code_name(code)} to {notice}")
+                self._forget(key)
                 return
 
     def close(self) -> None:
-        for place in list(self._notices):
-            self._forget(place)
+        for key in list(self._notices):
+            self._forget(key)
 
-    def _forget(self, place: tuple[str, int, str]) -> None:
-        notice = self._notices.pop(place, None)
+    def _forget(self, key: tuple[str, int, str]) -> None:
+        notice = self._notices.pop(key, None)
         if notice is not None and notice.timer is not None:
             notice.timer.cancel()
 
@@ -92,12 +92,12 @@ class NotifySender:
         secondary = notice.secondary
         if notice.tries == len(_WAITS_S):
             self._forget((secondary.address, secondary.port, notice.zone))
-            self._told(f"secondary {secondary.address}: no answer to {notice}")
+            self._report(f"secondary {secondary.address}: no answer to {notice}")
             return
         ways = sorted(self._ways(family_of(secondary.address)), key=lambda way: _rank(notice, way))
         if ways:
             _, sock = ways[notice.tries % len(ways)]
-            with suppress(OSError):  # the next one goes another way
+            with suppress(OSError):  # the next attempt uses another uplink
                 sock.sendto(_message(notice), (secondary.address, secondary.port))
         loop = asyncio.get_running_loop()
         notice.timer = loop.call_later(_WAITS_S[notice.tries], self._send, notice)

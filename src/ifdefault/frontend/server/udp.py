@@ -1,8 +1,7 @@
-"""The embedded name server's sockets: UDP here, TCP by `tcp`.
+"""The sockets of the embedded DNS server: UDP here, TCP in `tcp`.
 
-Rules: it knows what a query is by its socket alone, whoever answers knows the rest. Answers that
-the kernel won't take are lost, as any packet may be. Until there is something to answer with,
-queries wait in their sockets.
+Rules: packets are not parsed here, that is the Answers' job. Answers that the kernel refuses are
+dropped. Until there are Answers, queries wait in their sockets.
 """
 
 from __future__ import annotations
@@ -16,36 +15,36 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal, Protocol
 
-from ifdefault.frontend.server.fair_poll import Turns
+from ifdefault.frontend.server.fair_poll import FairPoll
 from ifdefault.frontend.server.mmsg import Batch
-from ifdefault.frontend.server.tcp import Streams
+from ifdefault.frontend.server.tcp import TcpServer
 from ifdefault.model.config import Family
 
 TURN_S = 0.002
-_PACKETS = 16  # of one socket, before another has its turn
-_QUERY_BYTES = 2048  # what is longer is cut, and so answered as what it is: no query
+_PACKETS = 16  # of one socket, before another is served
+_QUERY_BYTES = 2048  # longer packets are truncated, and thus rejected as malformed
 _SO_MARK = 36  # asm-generic/socket.h
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4)
 UplinkMarks = Sequence[tuple[int, str]]
 
 
 class Answers(Protocol):
-    """Who knows what to say. `now` is monotonic; nothing is said to what is no query."""
+    """Makes the answers. `now` is monotonic; a packet that isn't a query gets none."""
 
     def udp(self, query: bytes, client: str, uplink: str, now: float) -> bytes | None: ...
     def tcp(self, query: bytes, client: str, uplink: str, now: float) -> tuple[bytes, ...]: ...
 
 
 class UdpServer:
-    """`unanswered` gets what came by UDP and wasn't answered, and from whom."""
+    """`unanswered` is called with UDP packets that weren't answered, and their senders."""
 
     def __init__(self, unanswered: Callable[[bytes, str], None]) -> None:
         self.queries: Counter[str] = Counter()  # answered, by uplink
         self._unanswered = unanswered
         self._answers: Answers | None = None
         self._batch = Batch(_PACKETS, _QUERY_BYTES)
-        self._turns = Turns(TURN_S)
-        self._streams = Streams(self._answer_tcp)
+        self._poll = FairPoll(TURN_S)
+        self._tcp = TcpServer(self._answer_tcp)
         self._sockets: dict[int, tuple[socket.socket, UplinkMarks]] = {}
 
     def listen(
@@ -55,7 +54,7 @@ class UdpServer:
         sock: socket.socket,
         arrivals: UplinkMarks,
     ) -> None:
-        """Answer on a socket, which is ours from now on. `arrivals` as in messages.Listen."""
+        """Answer on a socket, which is owned from now on. `arrivals`: as in messages.Listen."""
         self.unlisten(number)
         self._sockets[number] = sock, arrivals
         if self._answers is not None:
@@ -65,11 +64,11 @@ class UdpServer:
         if number in self._sockets:
             sock, _ = self._sockets.pop(number)
             if self._answers is not None:
-                self._turns_of(sock).remove(sock)
+                self._poll_of(sock).remove(sock)
             sock.close()
 
     def answer(self, answers: Answers) -> None:
-        """By these from now on."""
+        """Use these Answers from now on."""
         first, self._answers = self._answers is None, answers
         for sock, arrivals in self._sockets.values() if first else ():
             self._start(sock, arrivals)
@@ -87,14 +86,14 @@ class UdpServer:
         marks = dict(arrivals)
         first = next(iter(marks.values()), "")
         if sock.type == socket.SOCK_STREAM:
-            self._streams.listen(sock, partial(_by_its_mark, marks, first))
+            self._tcp.listen(sock, partial(_uplink_by_mark, marks, first))
         elif len(marks) > 1:
-            self._turns.add(sock, partial(self._drain_marked, sock, marks, first))
+            self._poll.add(sock, partial(self._drain_marked, sock, marks, first))
         else:
-            self._turns.add(sock, partial(self._drain, sock, first))
+            self._poll.add(sock, partial(self._drain, sock, first))
 
-    def _turns_of(self, sock: socket.socket) -> Turns:
-        return self._streams.turns if sock.type == socket.SOCK_STREAM else self._turns
+    def _poll_of(self, sock: socket.socket) -> FairPoll:
+        return self._tcp.poll if sock.type == socket.SOCK_STREAM else self._poll
 
     # --- UDP ------------------------------------------------------------------------------
 
@@ -104,10 +103,10 @@ class UdpServer:
         answer_udp, now = self._answers.udp, time.monotonic()
 
         def answer(query: bytes, client: str) -> bytes | None:
-            said = answer_udp(query, client, uplink, now)
-            if said is None:
+            response = answer_udp(query, client, uplink, now)
+            if response is None:
                 self._unanswered(query, client)
-            return said
+            return response
 
         self.queries[uplink] += self._batch.exchange(sock, answer)[1]
 
@@ -119,7 +118,7 @@ class UdpServer:
                 query, ancillary, _, client = sock.recvmsg(_QUERY_BYTES, _ANCILLARY_BYTES)
             except OSError:
                 return
-            uplink = _arrival(marks, _told(ancillary), first)
+            uplink = _arrival(marks, _mark(ancillary), first)
             answer = self._answers.udp(query, client[0], uplink, time.monotonic())
             if answer is None:
                 self._unanswered(query, client[0])
@@ -138,25 +137,25 @@ class UdpServer:
         return answers
 
 
-def _told(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
+def _mark(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, _SO_MARK):
             return int.from_bytes(data[:4], sys.byteorder)
     return 0
 
 
-def _by_its_mark(marks: Mapping[int, str], first: str, sock: socket.socket) -> str:
-    """The uplink that a TCP connection came in by (sysctl tcp_fwmark_accept)."""
+def _uplink_by_mark(marks: Mapping[int, str], first: str, sock: socket.socket) -> str:
+    """The uplink that a TCP connection came in on (sysctl tcp_fwmark_accept)."""
     if len(marks) < 2:
         return first
     return _arrival(marks, sock.getsockopt(socket.SOL_SOCKET, _SO_MARK), first)
 
 
 def _arrival(marks: Mapping[int, str], mark: int, first: str) -> str:
-    """The uplink that a mark tells. Bits that aren't ours may be anything."""
+    """The uplink of an arrival mark. Bits that aren't ours are ignored."""
     if uplink := marks.get(mark):
         return uplink
     ours = 0
-    for each in marks:
-        ours |= each
+    for arrival_mark in marks:
+        ours |= arrival_mark
     return marks.get(mark & ours, first)

@@ -1,1 +1,1 @@
-"""The cgroup programs: the bpf(2) call, their instructions, where they are attached."""
+"""The cgroup eBPF programs: the bpf(2) call, their instructions, and their attachment."""

@@ -1,7 +1,7 @@
-"""eBPF instructions, written one after the other (linux/bpf.h; RFC 9669).
+"""An assembler for eBPF (linux/bpf.h; RFC 9669).
 
-Rules: pure. Registers go by number: r0 is what is returned, r1 to r5 are arguments, which a call
-spoils, r6 to r9 keep, r10 is the stack's end.
+Rules: pure. Registers are numbers: r0 is the return value, r1 to r5 are arguments, which calls
+clobber, r6 to r9 are preserved, r10 is the frame pointer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ifdefault.kernel.uapi import bpf
 
 @dataclass(slots=True)
 class Assembler:
-    """Instructions that are written one after the other; a jump names a label, placed later."""
+    """A sequence of instructions; jumps go to labels, which may be defined later."""
 
     code: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
@@ -36,16 +36,16 @@ class Assembler:
         return f"{name}{self.fresh}"
 
     def wide(self, dst: int, value: int, pseudo: int = 0) -> None:
-        """Load 64 bits."""
+        """Load a 64-bit constant."""
         self.put(bpf.BPF_LD | bpf.BPF_DW | bpf.BPF_IMM, dst, pseudo, 0, value & 0xFFFFFFFF)
         self.put(0, 0, 0, 0, value >> 32)
 
     def load_map(self, dst: int, fd: int) -> None:
-        """Where a map is."""
+        """Load the address of a map."""
         self.wide(dst, fd, bpf.BPF_PSEUDO_MAP_FD)
 
     def load_map_value(self, dst: int, fd: int) -> None:
-        """Where the only value of a map is."""
+        """Load the address of the first value of a map."""
         self.wide(dst, fd, bpf.BPF_PSEUDO_MAP_VALUE)
 
     def assemble(self) -> bytes:
@@ -57,7 +57,7 @@ class Assembler:
             for op, dst, src, off, imm in self.code
         )
 
-    # --- what reads as a sentence: on 32 bits, but for what is named 64 and for addresses -------
+    # --- instructions: on 32 bits, except those for addresses and with 64 in their names --------
 
     def move(self, dst: int, src: int) -> None:
         self.alu64_reg(bpf.BPF_MOV, dst, src)
@@ -78,7 +78,7 @@ class Assembler:
         self.put(bpf.BPF_ALU64 | op | bpf.BPF_X, dst, src)
 
     def to_be16(self, dst: int) -> None:
-        """To big endian, and so from it."""
+        """Convert to (and from) big endian."""
         self.put(bpf.BPF_ALU | bpf.BPF_END | bpf.BPF_TO_BE, dst, imm=16)
 
     def load(self, dst: int, src: int, off: int, size: int = bpf.BPF_W) -> None:
@@ -115,5 +115,5 @@ class Assembler:
         self.jump(bpf.BPF_JMP | bpf.BPF_JNE | bpf.BPF_K, to, dst)
 
     def unless_same(self, dst: int, src: int, to: str) -> None:
-        """Compares two registers, all 64 bits."""
+        """Compare two registers, all 64 bits."""
         self.jump(bpf.BPF_JMP | bpf.BPF_JNE | bpf.BPF_X, to, dst, src)

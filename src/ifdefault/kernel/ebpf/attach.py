@@ -1,9 +1,9 @@
-"""The hook on connect(): programs that are attached to the root of the cgroup hierarchy.
+"""Attach the programs on connect() to the root of the cgroup hierarchy.
 
-Rules: they outlive us, and are found by their name, which holds their network namespace's cookie;
-other namespaces' are never touched. What they were made for is kept in the kernel, in a map of
-theirs. New programs are attached before old ones are detached: a socket that the one has marked is
-left alone by the other. Where marks alone change, the map is written, and nothing is attached.
+Rules: the programs outlive this process, and are identified by their name, which contains the
+cookie of their network namespace; those of other namespaces are never touched. The Hook that they
+implement is stored in one of their maps. New programs are attached before old ones are detached: a
+socket marked by one is left alone by the other. If only marks change, the maps are updated instead.
 """
 
 from __future__ import annotations
@@ -31,40 +31,41 @@ _CONNECT: dict[Family, int] = {
     4: bpf.BPF_CGROUP_INET4_CONNECT,
     6: bpf.BPF_CGROUP_INET6_CONNECT,
 }
-_PLACES = (*_CONNECT.values(), bpf.BPF_CGROUP_INET_SOCK_CREATE)
+_ATTACH_TYPES = (*_CONNECT.values(), bpf.BPF_CGROUP_INET_SOCK_CREATE)
 _STATE, _CGROUPS = "ifd_state", "ifd_cgroups"
-_ROOM = 16384  # of the text in which a hook is kept, at least
-_MOST_CGROUPS = 1024
-_FIRST = struct.pack("=I", 0)  # the key of a map that has one value
+_STATE_BYTES_MIN = 16384  # of the map that stores the hook as text
+_CGROUPS_MAX = 1024
+_FIRST = struct.pack("=I", 0)  # key of a map with one value
 _SLOTS = struct.Struct(f"={len(FAMILIES) * SLOTS}I")
-_TURNS = bytes(4 * len(FAMILIES))  # which the programs count
+_TURNS = bytes(4 * len(FAMILIES))  # counters of the programs
 _TEXT_AT = _SLOTS.size + len(_TURNS)
 _LENGTH, _ID, _MARKS = struct.Struct("=I"), struct.Struct("=Q"), struct.Struct("=II")
-# what stands, and isn't whole, or isn't what this version would make
-_OTHER = Hook(mask=0)
+# stands for programs that are incomplete, or that this version would create differently
+_UNKNOWN = Hook(mask=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
     """One of our programs."""
 
-    place: int
+    attach_type: int
     program: int  # its id
     maps: tuple[int, ...]
 
 
 def read() -> Hook | None:
-    """The hook of this network namespace; one that equals no other where something is amiss with
-    it, None where there is none or none can be."""
+    """The hook of this network namespace: None if there is none or it can't be read, and a value
+    equal to no other if it is damaged."""
     try:
-        found = find()
-        return _read(found) if found else None
+        attached = find()
+        return _read(attached) if attached else None
     except (HostError, OSError):
-        return None  # no cgroup v2, no BPF, or no right to it
+        return None  # no cgroup v2, no BPF, or no permission
 
 
 def put(hook: Hook | None) -> None:
-    """Lay the hook, or replace it by this one; None takes it away. OSError if the kernel won't."""
+    """Attach the programs for a hook, or replace those that are attached; None removes them. Raises
+    OSError if the kernel refuses."""
     old = find()
     with ExitStack() as stack:
         if hook is None or not _update(stack, old, hook):
@@ -78,28 +79,28 @@ def remove() -> None:
 
 
 def find() -> list[Attached]:
-    """Those of this network namespace's programs that are attached."""
-    return list(_ours())
+    """The attached programs of this network namespace."""
+    return list(_own())
 
 
 def unavailable() -> str:
-    """Why this process can't lay a hook; "" if it can."""
+    """Why this process can't attach the programs; "" if it can."""
     try:
         _try()
     except HostError as error:
         return error.problems[0].what
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            return "it takes CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, see packaging/balance.conf"
+            return "needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, see packaging/balance.conf"
         if error.errno in (errno.ENOSYS, errno.EINVAL):
-            return f"this kernel lacks what it takes, Linux 5.8 with CONFIG_CGROUP_BPF ({error})"
-        return f"the kernel refuses it: {error.strerror or error}"
+            return f"needs Linux 5.8 with CONFIG_CGROUP_BPF ({error})"
+        return f"refused by the kernel: {error.strerror or error}"
     return ""
 
 
-@functools.cache  # of what succeeds
+@functools.cache  # of success; an exception isn't cached
 def _try() -> None:
-    """All that it takes, but for attaching."""
+    """Everything but attaching."""
     list(syscall.attached(cgroups.root(), bpf.BPF_CGROUP_INET4_CONNECT))
     with suppress(FileNotFoundError):
         os.close(syscall.program_by_id(0))
@@ -108,39 +109,39 @@ def _try() -> None:
         _load(stack, Hook(mask=0, marks=blank, cgroups=(("/", 0, 0),)), 0)
 
 
-# --- which are ours -----------------------------------------------------------------------
+# --- our programs -------------------------------------------------------------------------
 
 
 def _cookie() -> int:
-    """By which the kernel knows this thread's network namespace; never given twice."""
+    """The unique id of this thread's network namespace."""
     with socket.socket(socket.AF_UNIX) as sock:
-        told = sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, _ID.size)
-    return int(_ID.unpack(told)[0])
+        cookie = sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, _ID.size)
+    return int(_ID.unpack(cookie)[0])
 
 
 def _name(cookie: int) -> str:
-    return f"ifd{cookie & 0xFFFFFFFFFFFF:012x}"  # the kernel's names have 15 characters
+    return f"ifd{cookie & 0xFFFFFFFFFFFF:012x}"  # up to 15 characters (BPF_OBJ_NAME_LEN)
 
 
-def _ours() -> Iterator[Attached]:
+def _own() -> Iterator[Attached]:
     root, name = cgroups.root(), _name(_cookie())
-    for place in _PLACES:
-        for number in syscall.attached(root, place):
+    for attach_type in _ATTACH_TYPES:
+        for number in syscall.attached(root, attach_type):
             try:
                 fd = syscall.program_by_id(number)
             except FileNotFoundError:
-                continue  # detached in between
+                continue  # detached meanwhile
             try:
                 info = syscall.program_info(fd)
             finally:
                 os.close(fd)
             if info.name == name:
-                yield Attached(place, number, info.maps)
+                yield Attached(attach_type, number, info.maps)
 
 
-def _map(stack: ExitStack, found: list[Attached], wanted: str) -> tuple[int, int]:
-    """A descriptor of the map of this name, and the size of its values."""
-    for number in dict.fromkeys(number for each in found for number in each.maps):
+def _map(stack: ExitStack, attached: list[Attached], wanted: str) -> tuple[int, int]:
+    """A descriptor of the map of this name, and the size of its values in bytes."""
+    for number in dict.fromkeys(number for program in attached for number in program.maps):
         fd = syscall.map_by_id(number)
         stack.callback(os.close, fd)
         name, _, value_bytes = syscall.map_info(fd)
@@ -149,78 +150,84 @@ def _map(stack: ExitStack, found: list[Attached], wanted: str) -> tuple[int, int
     raise FileNotFoundError(errno.ENOENT, "no such map")
 
 
-# --- what they hold -----------------------------------------------------------------------
+# --- their state --------------------------------------------------------------------------
 
 
-def _read(found: list[Attached]) -> Hook:
+def _read(attached: list[Attached]) -> Hook:
     with ExitStack() as stack:
-        hook, code = _held(stack, found)
-        if code != _code(hook) or sorted(each.place for each in found) != _places(hook):
-            return _OTHER
+        hook, digest = _stored(stack, attached)
+        if digest != _code_digest(hook) or _types_of(attached) != _attach_types(hook):
+            return _UNKNOWN
         if hook.cgroups:
-            there, _ = _map(stack, found, _CGROUPS)
-            held = {
-                key: syscall.lookup(there, key, _MARKS.size)
-                for key in syscall.keys(there, _ID.size)
+            cgroup_map, _ = _map(stack, attached, _CGROUPS)
+            marks = {
+                key: syscall.lookup(cgroup_map, key, _MARKS.size)
+                for key in syscall.keys(cgroup_map, _ID.size)
             }
-            if not _marks_by_id(hook).items() <= held.items():  # the ids of dead ones do no harm
-                return _OTHER  # a cgroup came, or was made anew
+            if not _marks_by_id(hook).items() <= marks.items():  # removed cgroups are harmless
+                return _UNKNOWN  # a cgroup was created
         return hook
 
 
-def _held(stack: ExitStack, found: list[Attached]) -> tuple[Hook, str]:
-    """The hook that programs were made for, and the digest of their instructions."""
+def _stored(stack: ExitStack, attached: list[Attached]) -> tuple[Hook, str]:
+    """The hook that the programs implement, and the digest of their instructions."""
     try:
-        state, size = _map(stack, found, _STATE)
+        state, size = _map(stack, attached, _STATE)
         return _decode(syscall.lookup(state, _FIRST, size)[_TEXT_AT:])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return _OTHER, ""  # of another version
+        return _UNKNOWN, ""  # of another version
 
 
-def _places(hook: Hook) -> list[int]:
-    return sorted(_PLACES if hook.cgroups else _CONNECT.values())
+def _types_of(attached: list[Attached]) -> list[int]:
+    return sorted(program.attach_type for program in attached)
+
+
+def _attach_types(hook: Hook) -> list[int]:
+    return sorted(_ATTACH_TYPES if hook.cgroups else _CONNECT.values())
 
 
 def _marks_by_id(hook: Hook) -> dict[bytes, bytes]:
-    found = ((cgroups.number(path), marks) for path, *marks in hook.cgroups)
-    return {_ID.pack(number): _MARKS.pack(*marks) for number, marks in found if number}
+    numbers = ((cgroups.number(path), marks) for path, *marks in hook.cgroups)
+    return {_ID.pack(number): _MARKS.pack(*marks) for number, marks in numbers if number}
 
 
 @functools.lru_cache(2)
 def _decode(value: bytes) -> tuple[Hook, str]:
     (length,) = _LENGTH.unpack_from(value)
-    told = json.loads(value[_LENGTH.size :][:length])
-    fields = {key: _tuples(each) for key, each in told["hook"].items()}
-    spared = ({key: _tuples(each) for key, each in rule.items()} for rule in fields.pop("spared"))
-    return Hook(**fields, spared=tuple(Rule(**rule) for rule in spared)), told["code"]
+    state = json.loads(value[_LENGTH.size :][:length])
+    fields = {key: _tuples(field) for key, field in state["hook"].items()}
+    spared = ({key: _tuples(field) for key, field in rule.items()} for rule in fields.pop("spared"))
+    return Hook(**fields, spared=tuple(Rule(**rule) for rule in spared)), state["code"]
 
 
-def _tuples(told: Any) -> Any:
-    return tuple(map(_tuples, told)) if isinstance(told, list) else told
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _encode(hook: Hook) -> bytes:
     marks = dict(hook.marks)
     slots = [mark for family in FAMILIES for mark in marks.get(family, (0,) * SLOTS)]
-    text = json.dumps({"hook": asdict(hook), "code": _code(hook)}, separators=(",", ":")).encode()
+    text = json.dumps(
+        {"hook": asdict(hook), "code": _code_digest(hook)}, separators=(",", ":")
+    ).encode()
     return _SLOTS.pack(*slots) + _TURNS + _LENGTH.pack(len(text)) + text
 
 
 @functools.lru_cache(4)
-def _code(hook: Hook) -> str:
-    """A digest of the instructions but for what differs from one load to the next."""
-    connecting = (programs.connect(hook, family, 0, 0, 0) for family in FAMILIES)
-    return hashlib.sha256(b"".join((*connecting, programs.sock_create(0, 0)))).hexdigest()[:32]
+def _code_digest(hook: Hook) -> str:
+    """A digest of the instructions without cookie and file descriptors."""
+    connect = (programs.connect(hook, family, 0, 0, 0) for family in FAMILIES)
+    return hashlib.sha256(b"".join((*connect, programs.sock_create(0, 0)))).hexdigest()[:32]
 
 
-# --- laying -------------------------------------------------------------------------------
+# --- attach, detach -----------------------------------------------------------------------
 
 
 def _update(stack: ExitStack, old: list[Attached], hook: Hook) -> bool:
-    """Whether those that stand could be told the new marks."""
-    if sorted(each.place for each in old) != _places(hook):
+    """Update the maps of the attached programs; False if new programs are needed."""
+    if _types_of(old) != _attach_types(hook):
         return False
-    if _held(stack, old)[1] != _code(hook):
+    if _stored(stack, old)[1] != _code_digest(hook):
         return False
     state, size = _map(stack, old, _STATE)
     value = _encode(hook)
@@ -232,65 +239,65 @@ def _update(stack: ExitStack, old: list[Attached], hook: Hook) -> bool:
     return True
 
 
-def _fill(there: int, hook: Hook) -> None:
+def _fill(cgroup_map: int, hook: Hook) -> None:
     wanted = _marks_by_id(hook)
     for key, marks in wanted.items():
-        syscall.update(there, key, marks)
-    for key in syscall.keys(there, _ID.size):
+        syscall.update(cgroup_map, key, marks)
+    for key in syscall.keys(cgroup_map, _ID.size):
         if key not in wanted:
-            syscall.delete(there, key)
+            syscall.delete(cgroup_map, key)
 
 
 def _load(stack: ExitStack, hook: Hook, cookie: int) -> list[tuple[int, int]]:
-    """(place, program), with maps that are filled."""
+    """Load the programs and their maps; return (attach type, program descriptor) of each."""
     value = _encode(hook)
-    room = max(_ROOM, 2 * len(value))
-    state = syscall.create_map(bpf.BPF_MAP_TYPE_ARRAY, len(_FIRST), room, 1, _STATE)
+    size = max(_STATE_BYTES_MIN, 2 * len(value))
+    state = syscall.create_map(bpf.BPF_MAP_TYPE_ARRAY, len(_FIRST), size, 1, _STATE)
     stack.callback(os.close, state)
-    syscall.update(state, _FIRST, value.ljust(room, b"\0"))
-    there = -1
+    syscall.update(state, _FIRST, value.ljust(size, b"\0"))
+    cgroup_map = -1
     if hook.cgroups:
-        there = syscall.create_map(
-            bpf.BPF_MAP_TYPE_HASH, _ID.size, _MARKS.size, _MOST_CGROUPS, _CGROUPS
+        cgroup_map = syscall.create_map(
+            bpf.BPF_MAP_TYPE_HASH, _ID.size, _MARKS.size, _CGROUPS_MAX, _CGROUPS
         )
-        stack.callback(os.close, there)
-        _fill(there, hook)
+        stack.callback(os.close, cgroup_map)
+        _fill(cgroup_map, hook)
     loaded = []
-    for place in _places(hook):
-        if place == bpf.BPF_CGROUP_INET_SOCK_CREATE:
-            code = programs.sock_create(cookie, there)
+    for attach_type in _attach_types(hook):
+        if attach_type == bpf.BPF_CGROUP_INET_SOCK_CREATE:
+            code = programs.sock_create(cookie, cgroup_map)
         else:
-            family: Family = 4 if place == _CONNECT[4] else 6
-            code = programs.connect(hook, family, cookie, state, there)
-        program = syscall.load(code, place, _name(cookie))
+            family: Family = 4 if attach_type == _CONNECT[4] else 6
+            code = programs.connect(hook, family, cookie, state, cgroup_map)
+        program = syscall.load(code, attach_type, _name(cookie))
         stack.callback(os.close, program)
-        loaded.append((place, program))
+        loaded.append((attach_type, program))
     return loaded
 
 
 def _attach(stack: ExitStack, hook: Hook) -> None:
-    """All or none."""
+    """Attach all programs; if one fails, none stays attached."""
     root = cgroups.root()
     done: list[tuple[int, int]] = []
     try:
-        for place, program in _load(stack, hook, _cookie()):
-            syscall.attach(root, program, place)
-            done.append((place, program))
+        for attach_type, program in _load(stack, hook, _cookie()):
+            syscall.attach(root, program, attach_type)
+            done.append((attach_type, program))
     except BaseException:
-        for place, program in done:
-            syscall.detach(root, program, place)
+        for attach_type, program in done:
+            syscall.detach(root, program, attach_type)
         raise
 
 
-def _detach(found: list[Attached]) -> None:
+def _detach(attached: list[Attached]) -> None:
     root = cgroups.root()
-    for each in found:
+    for program in attached:
         try:
-            fd = syscall.program_by_id(each.program)
+            fd = syscall.program_by_id(program.program)
         except FileNotFoundError:
             continue
         try:
             with suppress(FileNotFoundError):
-                syscall.detach(root, fd, each.place)
+                syscall.detach(root, fd, program.attach_type)
         finally:
             os.close(fd)

@@ -1,8 +1,8 @@
-"""Cgroups of the hierarchy of version 2: where they are, and which processes are in them.
+"""Cgroups of the cgroup v2 hierarchy: their ids, and the processes in them.
 
-Rules: a path begins at the hierarchy's root as this process sees it: "/system.slice/a.service".
-Nothing is found by a name: the hierarchy is mounted anywhere, or nowhere (`ip netns exec` hides
-it), so that all goes by a descriptor of its root.
+Rules: a path starts at the hierarchy's root as this process sees it: "/system.slice/a.service".
+The hierarchy may be mounted anywhere, or nowhere (`ip netns exec` hides it), so it is accessed
+through a file descriptor of its root.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ _PROCESSES = "cgroup.procs"
 
 @functools.cache
 def root() -> int:
-    """A descriptor of the root; HostError where there is none."""
+    """A descriptor of the root. Raises HostError if there is no hierarchy."""
     try:
         mounted = _mounted()
         if mounted:
             return os.open(mounted, _DIRECTORY)
         return _detached()
     except OSError as error:
-        what = f"no cgroup v2 hierarchy is to be seen ({reason(error)})"
-        remedy = "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified"
+        what = f"no cgroup v2 hierarchy found ({reason(error)})"
+        remedy = "mount it: mount -t cgroup2 none /sys/fs/cgroup/unified"
         raise HostError(Problem("cgroup v2", what, remedy)) from error
 
 
 def _mounted() -> str:
-    """Where it is mounted, "" if nowhere; proc_pid_mountinfo(5)."""
+    """The mount point, "" if there is none; proc_pid_mountinfo(5)."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         head, _, tail = line.partition(" - ")
         if tail.startswith("cgroup2 "):
-            place = head.split()[4].encode().decode("unicode_escape")
-            if Path(place, _PROCESSES).exists():  # else something is mounted over it
-                return place
+            path = head.split()[4].encode().decode("unicode_escape")
+            if Path(path, _PROCESSES).exists():  # otherwise something is mounted over it
+                return path
     return ""
 
 
 def _detached() -> int:
-    """Mount it where nobody sees it; that takes CAP_SYS_ADMIN."""
+    """Create a mount that isn't attached anywhere, which needs CAP_SYS_ADMIN; return its root."""
     context = _syscall(_FSOPEN, b"cgroup2", _FSOPEN_CLOEXEC)
     try:
         _syscall(_FSCONFIG, context, _CMD_CREATE, None, None, 0)
@@ -69,7 +69,7 @@ def _below(path: str, name: str = "") -> str:
 
 
 def number(path: str) -> int:
-    """The id by which the kernel knows a cgroup, 0 if there is none: its inode's number."""
+    """The kernel's id of a cgroup, which is its inode number; 0 if it doesn't exist."""
     try:
         return os.stat(_below(path), dir_fd=root()).st_ino
     except OSError:
@@ -77,15 +77,15 @@ def number(path: str) -> int:
 
 
 def of_process(pid: int) -> str:
-    """The path of the cgroup that a process is in."""
+    """The path of a process's cgroup. Raises FileNotFoundError if it has none."""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         if line.startswith("0::"):
             return line.removeprefix("0::").removesuffix(" (deleted)")
-    raise FileNotFoundError(f"process {pid} is in no cgroup of version 2")
+    raise FileNotFoundError(f"process {pid} is in no cgroup v2")
 
 
 def enter(pid: int, path: str) -> None:
-    """Move a process into a cgroup, which is made if it isn't there."""
+    """Move a process into a cgroup, which is created if it doesn't exist."""
     with suppress(FileExistsError):
         os.mkdir(_below(path), dir_fd=root())
     _write(_below(path, _PROCESSES), str(pid))
@@ -100,11 +100,11 @@ def _write(name: str, text: str) -> None:
 
 
 def remove_empty(path: str) -> bool:
-    """Whether a cgroup is gone, which is removed if no process is in it."""
+    """Remove a cgroup unless it has processes; return whether it no longer exists."""
     try:
         os.rmdir(_below(path), dir_fd=root())
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # EBUSY: somebody is in it
+        return False  # EBUSY: it has processes
     return True

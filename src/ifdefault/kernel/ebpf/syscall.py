@@ -1,7 +1,7 @@
-"""bpf(2): maps and programs of cgroups, by the system call alone.
+"""Maps and cgroup programs by the bpf(2) system call.
 
-Rules: what is refused is an OSError with the kernel's errno; a verifier's last words are its text.
-A file descriptor that is returned is the caller's to close.
+Rules: errors are OSError with the kernel's errno; if the verifier rejects a program, its last
+message is the text. The caller must close the file descriptors that are returned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ifdefault.kernel.uapi import bpf
 from ifdefault.libc import checked, libc
 
-_MOST = 64  # programs at one place; that is the kernel's own limit
+_PROGRAMS_MAX = 64  # per cgroup and attach type: the kernel's limit
 _LOG_BYTES = 1 << 18
 _ATTRIBUTES_BYTES = 152  # union bpf_attr
 _PROG_INFO, _MAP_INFO = struct.Struct("=52xIQ16s"), struct.Struct("=8xII8x16s")
@@ -26,7 +26,7 @@ _SYSCALL = _SYSCALLS.get(platform.machine(), 280)
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """What the kernel tells of a program."""
+    """The kernel's information about a program (struct bpf_prog_info)."""
 
     name: str
     maps: tuple[int, ...]  # their ids
@@ -55,9 +55,9 @@ def create_map(kind: int, key_bytes: int, value_bytes: int, entries: int, name: 
 
 
 def _element(command: int, fd: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None) -> None:
-    keeps = ctypes.create_string_buffer(key, len(key))
-    where = _address(value) if value is not None else 0
-    call(command, struct.pack("=IxxxxQQQ", fd, _address(keeps), where, 0))
+    key_buffer = ctypes.create_string_buffer(key, len(key))
+    pointer = _address(value) if value is not None else 0
+    call(command, struct.pack("=IxxxxQQQ", fd, _address(key_buffer), pointer, 0))
 
 
 def lookup(fd: int, key: bytes, value_bytes: int) -> bytes:
@@ -75,16 +75,16 @@ def delete(fd: int, key: bytes) -> None:
 
 
 def keys(fd: int, key_bytes: int) -> list[bytes]:
-    """All keys of a hash map that nobody else changes meanwhile."""
+    """All keys of a hash map, which must not change meanwhile."""
     found: list[bytes] = []
     following = ctypes.create_string_buffer(key_bytes)
     while True:
         before = ctypes.create_string_buffer(found[-1], key_bytes) if found else None
-        where = _address(before) if before is not None else 0
+        pointer = _address(before) if before is not None else 0
         try:
             call(
                 bpf.BPF_MAP_GET_NEXT_KEY,
-                struct.pack("=IxxxxQQQ", fd, where, _address(following), 0),
+                struct.pack("=IxxxxQQQ", fd, pointer, _address(following), 0),
             )
         except OSError as error:
             if error.errno == errno.ENOENT:
@@ -98,7 +98,7 @@ def map_by_id(number: int) -> int:
 
 
 def map_info(fd: int) -> tuple[str, int, int]:
-    """Its name, and how many bytes its keys and values have."""
+    """The name of a map, and the sizes of its keys and values in bytes."""
     key_bytes, value_bytes, name = _MAP_INFO.unpack(_info(fd, _MAP_INFO.size))
     return name.rstrip(b"\0").decode(), key_bytes, value_bytes
 
@@ -112,51 +112,60 @@ def _info(fd: int, size: int, given: bytes = b"") -> bytes:
 # --- programs -----------------------------------------------------------------------------
 
 
-def load(instructions: bytes, place: int, name: str) -> int:
-    """Load a program that is to be attached at `place`."""
+def load(instructions: bytes, attach_type: int, name: str) -> int:
+    """Load a program for an attach type; return its file descriptor."""
     kind = (
         bpf.BPF_PROG_TYPE_CGROUP_SOCK
-        if place == bpf.BPF_CGROUP_INET_SOCK_CREATE
+        if attach_type == bpf.BPF_CGROUP_INET_SOCK_CREATE
         else bpf.BPF_PROG_TYPE_CGROUP_SOCK_ADDR
     )
     try:
-        return _load(instructions, kind, place, name, None)
+        return _load(instructions, kind, attach_type, name, None)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EACCES):
             raise
         log = ctypes.create_string_buffer(_LOG_BYTES)
-        try:  # once more, to hear why
-            return _load(instructions, kind, place, name, log)
+        try:  # again, with the verifier's log
+            return _load(instructions, kind, attach_type, name, log)
         except OSError:
-            said = log.value.decode(errors="replace").strip().splitlines()
-            words = [line for line in said if not line.startswith("processed ")][-1:]
-            raise OSError(error.errno, f"{error.strerror}: {' '.join(words)}") from None
+            lines = log.value.decode(errors="replace").strip().splitlines()
+            last = [line for line in lines if not line.startswith("processed ")][-1:]
+            raise OSError(error.errno, f"{error.strerror}: {' '.join(last)}") from None
 
 
 def _load(
-    instructions: bytes, kind: int, place: int, name: str, log: ctypes.Array[ctypes.c_char] | None
+    instructions: bytes,
+    kind: int,
+    attach_type: int,
+    name: str,
+    log: ctypes.Array[ctypes.c_char] | None,
 ) -> int:
     code = ctypes.create_string_buffer(instructions, len(instructions))
-    licence = ctypes.create_string_buffer(b"GPL")  # bpf_setsockopt is for those alone
+    licence = ctypes.create_string_buffer(b"GPL")  # bpf_setsockopt requires it
     form = "=IIQQIIQII16sII"
-    told = (1, len(log), _address(log)) if log is not None else (0, 0, 0)
+    logging = (1, len(log), _address(log)) if log is not None else (0, 0, 0)
     head = (kind, len(instructions) // 8, _address(code), _address(licence))
-    return call(bpf.BPF_PROG_LOAD, struct.pack(form, *head, *told, 0, 0, name.encode(), 0, place))
+    return call(
+        bpf.BPF_PROG_LOAD, struct.pack(form, *head, *logging, 0, 0, name.encode(), 0, attach_type)
+    )
 
 
-def attach(cgroup: int, program: int, place: int) -> None:
-    """Beside those of others; it stays until it is detached, or its cgroup goes."""
-    call(bpf.BPF_PROG_ATTACH, struct.pack("=IIII", cgroup, program, place, bpf.BPF_F_ALLOW_MULTI))
+def attach(cgroup: int, program: int, attach_type: int) -> None:
+    """Attach a program in addition to others, until it is detached or the cgroup is removed."""
+    call(
+        bpf.BPF_PROG_ATTACH,
+        struct.pack("=IIII", cgroup, program, attach_type, bpf.BPF_F_ALLOW_MULTI),
+    )
 
 
-def detach(cgroup: int, program: int, place: int) -> None:
-    call(bpf.BPF_PROG_DETACH, struct.pack("=IIII", cgroup, program, place, 0))
+def detach(cgroup: int, program: int, attach_type: int) -> None:
+    call(bpf.BPF_PROG_DETACH, struct.pack("=IIII", cgroup, program, attach_type, 0))
 
 
-def attached(cgroup: int, place: int) -> Iterator[int]:
-    """The ids of the programs that are attached to a cgroup itself."""
-    ids = ctypes.create_string_buffer(4 * _MOST)
-    query = struct.pack("=IIIIQI", cgroup, place, 0, 0, _address(ids), _MOST)
+def attached(cgroup: int, attach_type: int) -> Iterator[int]:
+    """The ids of the programs attached to a cgroup, without those of its ancestors."""
+    ids = ctypes.create_string_buffer(4 * _PROGRAMS_MAX)
+    query = struct.pack("=IIIIQI", cgroup, attach_type, 0, 0, _address(ids), _PROGRAMS_MAX)
     buffer = ctypes.create_string_buffer(query, _ATTRIBUTES_BYTES)
     _call(bpf.BPF_PROG_QUERY, buffer)
     (count,) = struct.unpack_from("=I", buffer.raw, 24)
@@ -168,9 +177,9 @@ def program_by_id(number: int) -> int:
 
 
 def program_info(fd: int) -> ProgramInfo:
-    ids = ctypes.create_string_buffer(4 * _MOST)
-    told = _info(fd, _PROG_INFO.size, struct.pack("=52xIQ", _MOST, _address(ids)))
-    count, _, name = _PROG_INFO.unpack(told)
+    ids = ctypes.create_string_buffer(4 * _PROGRAMS_MAX)
+    info = _info(fd, _PROG_INFO.size, struct.pack("=52xIQ", _PROGRAMS_MAX, _address(ids)))
+    count, _, name = _PROG_INFO.unpack(info)
     return ProgramInfo(
-        name.rstrip(b"\0").decode(), struct.unpack_from(f"={min(count, _MOST)}I", ids.raw)
+        name.rstrip(b"\0").decode(), struct.unpack_from(f"={min(count, _PROGRAMS_MAX)}I", ids.raw)
     )

@@ -1,1 +1,1 @@
-"""The kernel's numbers under the kernel's names: a module for each family of headers (uapi)."""
+"""Constants of the kernel's uapi headers under their own names."""

@@ -1,8 +1,8 @@
-"""`free`: how long it takes to let go of all that hangs on a dead uplink.
+"""`end_connections`: how long it takes to end all connections of a dead uplink.
 
-Rules: real TCP sockets, both ends; tracked flows are put into the kernel's table by ctnetlink, as
-many of another uplink beside them, and inbound ones. After each round everything that should have
-stayed is counted.
+Rules: real TCP sockets with both ends; tracked flows are added to the kernel's table by ctnetlink.
+There are as many of another uplink, and inbound ones. After each round the bench counts what should
+have stayed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-from bench.clock import say, time_ms
+from bench.clock import log, time_ms
 from bench.results import Figure, Report, Table
 from bench.stats import median
 from bench.subject import Subject
 from ifdefault.kernel import sockdiag, sysctl
-from ifdefault.kernel.kill_connections import Freed, free
+from ifdefault.kernel.kill_connections import Killed, kill
 from ifdefault.kernel.netlink import Netlink, attribute
 from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER, NETLINK_SOCK_DIAG, NLM_F_CREATE
+from ifdefault.lab.node import Node
 from ifdefault.lab.topology import load
-from ifdefault.lab.world import Node, World
+from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Family
 
 TARGET_MS = 200
@@ -35,14 +36,13 @@ _OTHER = {4: "198.51.100.10", 6: "2001:db8:b::10"}
 _CLIENT = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}
 _PORT = 7902
 _HOW = f"""\
-On the lab's world `two`, {_SOCKETS:,} outgoing TCP sockets and {_FLOWS:,} tracked flows of one
-uplink are let go of, {_ROUNDS} times, beside as many of the other, and {_INBOUND} inbound
-connections and as many flows to the first. *Left* counts what should have gone; *touched* what
-should have stayed and didn't. IPv6 flows are listed and deleted one by one,
-since Linux's own filter compares IPv6 addresses the wrong way round; that leaves out of the list
-what is the other's."""
+The lab's world `two`: {_SOCKETS:,} outgoing TCP sockets and {_FLOWS:,} tracked flows of one uplink
+are ended, {_ROUNDS} times, while as many of the other uplink, and {_INBOUND} inbound connections
+and as many flows of the first, must stay. *Left* counts what should have ended; *wrongly ended*
+what should have stayed. IPv6 flows are listed and deleted one by one, because Linux's filter
+compares IPv6 addresses incorrectly; the list leaves out those of the other uplink."""
 
-# tracks, and judges nothing
+# enables connection tracking
 _TRACKED = """\
 table inet tracked {
   chain output { type filter hook output priority 0; ct state new accept; }
@@ -55,9 +55,9 @@ Pairs = list[tuple[socket.socket, socket.socket]]
 @dataclass(frozen=True, slots=True)
 class Round:
     ms: float
-    freed: Freed
+    killed: Killed
     left: int
-    touched: int
+    wrong: int
 
 
 def run() -> Report:
@@ -70,35 +70,35 @@ def run() -> Report:
         with World.up(load("two")) as world:
             Subject(world).apply()
             world["host"].nft(_TRACKED)
-            say(f"IPv{family}: {_SOCKETS:,} sockets and {_FLOWS:,} flows, {_ROUNDS} rounds")
+            log(f"IPv{family}: {_SOCKETS:,} sockets and {_FLOWS:,} flows, {_ROUNDS} rounds")
             rounds = list(_rounds(world, family))
         times = samples[f"IPv{family}"] = [one.ms for one in rounds]
-        name = f"{_SOCKETS:,} sockets and {_FLOWS:,} flows, IPv{family}"
+        of = f"IPv{family}: "
         figures += [
-            Figure(f"{name}, median", median(times), "ms", TARGET_MS),
-            Figure(f"{name}, longest", max(times), "ms", TARGET_MS),
-            Figure(f"IPv{family}: touched", sum(one.touched for one in rounds), target=0),
-            Figure(f"IPv{family}: left", sum(one.left for one in rounds), target=0),
+            Figure(f"{of}median", median(times), "ms", TARGET_MS),
+            Figure(f"{of}longest", max(times), "ms", TARGET_MS),
+            Figure(f"{of}left", sum(one.left for one in rounds), target=0),
+            Figure(f"{of}wrongly ended", sum(one.wrong for one in rounds), target=0),
         ]
         rows.append(_row(family, rounds))
     heads = ("", "sockets", "flows", "fastest", "median", "longest")
     return Report(
-        "Freeing a dead uplink's connections",
+        "Ending a dead uplink's connections",
         _HOW,
         tuple(figures),
-        (Table("A round, in the median:", heads, tuple(rows)),),
+        (Table("Medians of a round", heads, tuple(rows)),),
         samples,
     )
 
 
 def _row(family: Family, rounds: list[Round]) -> tuple[str, ...]:
     times = [one.ms for one in rounds]
-    went = (
-        median([one.freed.sockets for one in rounds]),
-        median([one.freed.flows for one in rounds]),
+    ended = (
+        median([one.killed.sockets for one in rounds]),
+        median([one.killed.flows for one in rounds]),
     )
-    found = (f"{part:.1f} ms" for part in (min(times), median(times), max(times)))
-    return f"IPv{family}", *(f"{number:,.0f}" for number in went), *found
+    cells = (f"{time_ms:.1f} ms" for time_ms in (min(times), median(times), max(times)))
+    return f"IPv{family}", *(f"{number:,.0f}" for number in ended), *cells
 
 
 def _rounds(world: World, family: Family) -> Iterator[Round]:
@@ -115,19 +115,19 @@ def _rounds(world: World, family: Family) -> Iterator[Round]:
                 stays = host.python(_tracked), host.python(_connected)
                 _connect(doomed, host, there, _DEAD[family], _CLIENT[family], _SOCKETS)
                 host.python(lambda: _track(_DEAD[family], _CLIENT[family], _FLOWS))
-                found = host.python(_free)
+                result = host.python(_end)
                 now = host.python(_tracked), host.python(_connected)
-            surplus = [is_ - was for is_, was in zip(now, stays, strict=True)]
-            left = sum(max(0, one) for one in surplus)
-            touched = sum(max(0, -one) for one in surplus)
-            if number:  # the first loads what is loaded lazily
-                yield Round(*found, left, touched)
+            surplus = [after - before for after, before in zip(now, stays, strict=True)]
+            left = sum(max(0, count) for count in surplus)
+            wrong = sum(max(0, -count) for count in surplus)
+            if number:  # the first round imports lazily loaded modules
+                yield Round(*result, left, wrong)
 
 
-def _free() -> tuple[float, Freed]:
-    freed: list[Freed] = []
-    ms = time_ms(lambda: freed.append(free(tuple(_DEAD.values()), others=tuple(_OTHER.values()))))
-    return ms, freed[0]
+def _end() -> tuple[float, Killed]:
+    killed: list[Killed] = []
+    ms = time_ms(lambda: killed.append(kill(tuple(_DEAD.values()), others=tuple(_OTHER.values()))))
+    return ms, killed[0]
 
 
 def _server(node: Node, address: str, family: Family) -> socket.socket:
@@ -139,7 +139,7 @@ def _server(node: Node, address: str, family: Family) -> socket.socket:
 def _connect(
     stack: ExitStack, node: Node, server: socket.socket, source: str, target: str, count: int
 ) -> None:
-    """Connections of a node to a server, which stay until the stack is unwound."""
+    """Open connections from a node to a server, until the stack is unwound."""
 
     def make() -> None:
         for _ in range(count):
@@ -152,8 +152,8 @@ def _connect(
 
 def _connected() -> int:
     """TCP connections of both uplinks' addresses."""
-    wanted = [sockdiag.is_from(a) for own in (_DEAD, _OTHER) for a in own.values()]
-    query = sockdiag.query_both((diag.TCP_ESTABLISHED,), sockdiag.program(wanted, ()))
+    filters = [sockdiag.is_from(a) for own in (_DEAD, _OTHER) for a in own.values()]
+    query = sockdiag.query_both((diag.TCP_ESTABLISHED,), sockdiag.program(filters, ()))
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
         return len(netlink.dump(diag.TCPDIAG_GETSOCK, query))
 
@@ -170,7 +170,7 @@ _CONFIRMED, _TIMEOUT_S = 8, 3600
 
 
 def _track(source: str, target: str, count: int) -> None:
-    """Put UDP flows into the table, as if they had been seen."""
+    """Add UDP flows to the conntrack table."""
     with Netlink(NETLINK_NETFILTER) as netlink:
         flows = [_flow(source, target, number) for number in range(count)]
         made = netlink.change_many(_NEW, flows, NLM_F_CREATE)
@@ -194,6 +194,6 @@ def _tuple(kind: int, source: str, target: str, ports: tuple[int, int]) -> bytes
     first = 3 if ":" in source else 1  # CTA_IP_V6_SRC, CTA_IP_V4_SRC
     ip = attribute(first, packed(source)) + attribute(first + 1, packed(target))
     protocol = attribute(1, bytes([socket.IPPROTO_UDP])) + b"".join(
-        attribute(2 + place, struct.pack("!H", port)) for place, port in enumerate(ports)
+        attribute(2 + index, struct.pack("!H", port)) for index, port in enumerate(ports)
     )
     return attribute(kind | _NESTED, attribute(1 | _NESTED, ip) + attribute(2 | _NESTED, protocol))

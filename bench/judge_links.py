@@ -1,8 +1,8 @@
-"""Lines that lose packets, for the judges to look at.
+"""Simulated links that lose packets, for our failure detector and the peers' rules.
 
-Rules: a line is asked for each probe once, in the order of sending. `spare` foretells how many of
-the next probes it will answer, so that nobody need simulate them one by one; `skip` takes them as
-asked. Seeded: the same seed is the same line, if it is asked at the same times.
+Rules: `lost` is called once for each probe, in the order of sending. `spare` predicts how many of
+the next probes are answered, so that they needn't be simulated one by one; `skip` consumes them.
+Equal seeds and equal times give equal losses.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from typing import Protocol
 
 class LossModel(Protocol):
     def lost(self, at_s: float) -> bool:
-        """The fate of a probe that is sent at `at_s`."""
+        """Whether a probe that is sent at `at_s` is lost."""
 
     def spare(self, at_s: float, every_s: float) -> int:
-        """How many probes, one every `every_s` from `at_s` on, will all be answered."""
+        """How many probes, one every `every_s` from `at_s` on, are answered before a loss."""
 
     def skip(self, probes: int) -> None:
-        """So many of them were sent."""
+        """Consume so many of them."""
 
 
 class Independent:
-    """Each probe is lost with the same probability, whatever became of the others."""
+    """Each probe is lost with the same probability, independent of the others."""
 
     def __init__(self, ratio: float, seed: int) -> None:
         self._random = random.Random(seed).random
         self._log = math.log1p(-ratio) if ratio else 0.0
-        self._left = self._draw()
+        self._left = self._gap()
 
-    def _draw(self) -> int:
+    def _gap(self) -> int:
         return int(math.log(1.0 - self._random()) / self._log) if self._log else 10**12
 
     def lost(self, at_s: float) -> bool:
         if self._left:
             self._left -= 1
             return False
-        self._left = self._draw()
+        self._left = self._gap()
         return True
 
     def spare(self, at_s: float, every_s: float) -> int:
@@ -78,20 +78,20 @@ class Bursts:
 
 
 class Dying:
-    """A line until it dies."""
+    """A link until it dies."""
 
-    def __init__(self, line: LossModel, dies_s: float) -> None:
-        self._line, self._dies_s = line, dies_s
+    def __init__(self, link: LossModel, dies_s: float) -> None:
+        self._link, self._dies_s = link, dies_s
 
     def lost(self, at_s: float) -> bool:
-        return at_s >= self._dies_s or self._line.lost(at_s)
+        return at_s >= self._dies_s or self._link.lost(at_s)
 
     def spare(self, at_s: float, every_s: float) -> int:
         alive = max(0, math.ceil((self._dies_s - at_s) / every_s))
-        return min(alive, self._line.spare(at_s, every_s))
+        return min(alive, self._link.spare(at_s, every_s))
 
     def skip(self, probes: int) -> None:
-        self._line.skip(probes)
+        self._link.skip(probes)
 
 
 BURST_S, BURST_EVERY_S = 0.2, 600.0
@@ -99,7 +99,7 @@ BURST_S, BURST_EVERY_S = 0.2, 600.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A kind of line: independent loss of this ratio, or bursts. `name` is for tables."""
+    """A kind of link: independent loss of this ratio, or bursts. `name` is for tables."""
 
     name: str
     ratio: float = 0.0

@@ -1,4 +1,4 @@
-"""What the kernel tells of its changes, as they concern us."""
+"""Kernel notifications that are relevant to ifdefault."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class LinkChanged:
-    """A link came, went, or changed in a way that matters (also its name, group or MAC)."""
+    """A link was added, deleted, or changed (its state, name, group or MAC)."""
 
     name: str
     index: int
@@ -19,7 +19,7 @@ class LinkChanged:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourChanged:
-    """`reachable` False: it doesn't answer (NUD_FAILED); None: the kernel has forgotten it."""
+    """A neighbour changed. `reachable` False: it doesn't answer (NUD_FAILED); None: deleted."""
 
     dev: str
     address: str
@@ -29,8 +29,8 @@ class NeighbourChanged:
 
 @dataclass(frozen=True, slots=True)
 class ObjectChanged:
-    """Something of a kind was added, changed or deleted; `ours`: it bears our number or name,
-    whoever did it."""
+    """An object was added, changed or deleted. `ours`: it has our protocol number or name, whoever
+    changed it."""
 
     kind: Literal["address", "route", "rule", "nexthop", "nft"]
     ours: bool = False
@@ -38,7 +38,7 @@ class ObjectChanged:
 
 @dataclass(frozen=True, slots=True)
 class Overrun:
-    """Events were lost: all must be read again."""
+    """Notifications were lost: everything must be read again."""
 
 
 KernelChange = LinkChanged | NeighbourChanged | ObjectChanged | Overrun

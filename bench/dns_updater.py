@@ -1,8 +1,8 @@
-"""`python -m bench.updating STATE_DIR`: the outlet for dynamic updates, with a frontend of its own.
+"""`python -m bench.dns_updater STATE_DIR`: the daemon's dynamic updates, with their own frontend.
 
-Rules: the daemon's own code, without what decides. Each line on stdin is a JSON object, a `Saying`
-in its fields; "settle" in its place is answered by "settled" when all places are current, or by
-what each says when they aren't in time. Ends with stdin.
+Rules: the daemon's code without the controller. Each line on stdin is a `Publication` as JSON. The
+line "settle" is answered by "settled" when all servers are current, or by their states if they
+aren't in time. Ends with stdin.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ifdefault.daemon.dns.dynamic_update import Updates
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.spawn import Frontend, start_frontend
 from ifdefault.daemon.requests import Requests
-from ifdefault.daemon.status import OutletStatus
+from ifdefault.daemon.status import PublisherStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Message, Reply
@@ -35,8 +35,8 @@ _POLL_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Saying:
-    """What is to be said where, and by which ways."""
+class Publication:
+    """Which addresses each name has, which servers to update, and over which uplinks."""
 
     servers: Mapping[str, Sequence[Endpoint]]  # by zone
     names: Mapping[str, Sequence[str]]
@@ -44,51 +44,56 @@ class Saying:
     ttl: int = 30
 
     @classmethod
-    def from_json(cls, told: dict[str, Any]) -> Saying:
-        servers = {z: [Endpoint(**each) for each in its] for z, its in told["servers"].items()}
-        return cls(servers, told["names"], [Way(**way) for way in told["ways"]], told["ttl"])
+    def from_json(cls, row: dict[str, Any]) -> Publication:
+        servers = {
+            zone: [Endpoint(**endpoint) for endpoint in endpoints]
+            for zone, endpoints in row["servers"].items()
+        }
+        return cls(servers, row["names"], [Way(**way) for way in row["ways"]], row["ttl"])
 
     def to_line(self) -> str:
         return json.dumps(asdict(self)) + "\n"
 
 
-class Outlet:
-    """An Updates that runs, with what the engine has around it."""
+class Publisher:
+    """A running Updates, and what it needs of the engine."""
 
     def __init__(self, state: Path) -> None:
         state.mkdir(parents=True, exist_ok=True)
         store = Store(state)
         self.event_log = EventLog(store)
-        self.exchanges = Requests(self._post)
-        self.updates = Updates(self.exchanges, store, self.event_log)
+        self.requests = Requests(self._post)
+        self.updates = Updates(self.requests, store, self.event_log)
         self.frontend: Frontend | None = None
 
-    def say(self, saying: Saying) -> None:
+    def publish(self, publication: Publication) -> None:
         updates = tuple(
-            UpdateConfig(zone, tuple(servers)) for zone, servers in saying.servers.items()
+            UpdateConfig(zone, tuple(servers)) for zone, servers in publication.servers.items()
         )
         published = tuple(
-            Published(name, "rotate", saying.ttl, tuple(AddressRecord("isp", a) for a in addresses))
-            for name, addresses in saying.names.items()
+            Published(
+                name, "rotate", publication.ttl, tuple(AddressRecord("isp", a) for a in addresses)
+            )
+            for name, addresses in publication.names.items()
         )
         config = Config((), dns=DnsConfig(updates=updates))
-        publish = Publish(config, (), (), published, tuple(saying.ways))
-        self.updates.take(time.monotonic(), publish)
+        publish = Publish(config, (), (), published, tuple(publication.ways))
+        self.updates.publish(time.monotonic(), publish)
 
-    def standing(self, name: str = "", where: str = "") -> list[OutletStatus]:
+    def statuses(self, name: str = "", where: str = "") -> list[PublisherStatus]:
         return [
-            each
-            for each in self.updates.standings()
-            if name in ("", each.name) and where in ("", each.where)
+            status
+            for status in self.updates.statuses()
+            if name in ("", status.name) and where in ("", status.where)
         ]
 
     def events(self) -> list[str]:
         return [event.text for event in self.event_log.recent(500) if event.kind == "dns"]
 
     async def settled(self, patience_s: float = SETTLE_S) -> bool:
-        """Wait until all places are current."""
+        """Wait until all servers are current."""
         deadline_s = time.monotonic() + patience_s
-        while {each.state for each in self.updates.standings()} != {"current"}:
+        while {status.state for status in self.updates.statuses()} != {"current"}:
             if time.monotonic() > deadline_s:
                 return False
             await asyncio.sleep(_POLL_S)
@@ -111,39 +116,39 @@ class Outlet:
 
     def _hear(self, message: object) -> None:
         if isinstance(message, Reply):
-            self.exchanges.hear(message)
+            self.requests.receive(message)
 
     def _frontend_ended(self, _: str) -> None:
         self.frontend = None
-        self.exchanges.forget()
+        self.requests.fail_all()
 
 
 @asynccontextmanager
-async def running(state: Path) -> AsyncIterator[Outlet]:
-    """One whose sockets are made in the namespace of the calling thread."""
-    outlet = Outlet(state)
+async def running(state: Path) -> AsyncIterator[Publisher]:
+    """A publisher whose sockets are made in the namespace of the calling thread."""
+    publisher = Publisher(state)
     try:
-        await outlet.start_frontend()
-        yield outlet
+        await publisher.start_frontend()
+        yield publisher
     finally:
-        await outlet.close()
+        await publisher.close()
 
 
-def as_text(standings: Iterable[OutletStatus]) -> str:
-    return "; ".join(f"{s.name} at {s.where}: {s.state} ({s.detail}): {s.seen}" for s in standings)
+def as_text(statuses: Iterable[PublisherStatus]) -> str:
+    return "; ".join(f"{s.name} at {s.where}: {s.state} ({s.detail}): {s.seen}" for s in statuses)
 
 
 async def main(state: Path) -> None:
     reader = asyncio.StreamReader(limit=1 << 20)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async with running(state) as outlet:
+    async with running(state) as publisher:
         while line := await reader.readline():
             if line == b"settle\n":
-                well = await outlet.settled()
-                print("settled" if well else as_text(outlet.standing()), flush=True)
+                well = await publisher.settled()
+                print("settled" if well else as_text(publisher.statuses()), flush=True)
             else:
-                outlet.say(Saying.from_json(json.loads(line)))
+                publisher.publish(Publication.from_json(json.loads(line)))
 
 
 if __name__ == "__main__":

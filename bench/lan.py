@@ -1,6 +1,6 @@
-"""The world `lan` of the benches about what lies behind the host: its config and its servers.
+"""The world `lan` of the benches about forwarding: its config and its servers.
 
-Rules: what a bench does is in proportion to SHARE, so that a trial of all of it takes seconds.
+Rules: the number of connections is in proportion to SHARE, so that a trial run takes seconds.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from bench.subject import config
 from ifdefault.lab import ports, services
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 
-SHARE = float(os.environ.get("BEHIND_SHARE", "1"))
+SHARE = float(os.environ.get("BENCH_SHARE", "1"))
 UPLINKS: tuple[dict[str, object], ...] = (
     {"name": "isp-a", "interface": "wan0"},
     {"name": "isp-b", "interface": "wan1", "gateways": ["198.51.100.1", "2001:db8:b::1"]},
@@ -26,7 +26,7 @@ CADDY_HTTP = 8081
 
 
 def part(number: int) -> int:
-    """That many, or as many fewer as SHARE says."""
+    """The number, scaled by SHARE."""
     return max(1, round(number * SHARE))
 
 
@@ -51,11 +51,11 @@ def text(
 
 
 def _list(texts: Iterable[str]) -> str:
-    return "[" + ", ".join(f'"{each}"' for each in texts) + "]"
+    return "[" + ", ".join(f'"{text}"' for text in texts) + "]"
 
 
 def caddy(node: Node) -> subprocess.Popen[str]:
-    """A content server for HTTP/1 and HTTP/3 that tells everybody his own address."""
+    """A server for HTTP/1 and HTTP/3 that replies with the client's address."""
     home = services.home_of(node, "caddy")
     (home / "Caddyfile").write_text(
         f"""\
@@ -70,8 +70,8 @@ www.example {{
         encoding="utf-8",
     )
     command = ["caddy", "run", "--config", str(home / "Caddyfile"), "--adapter", "caddyfile"]
-    places = {"HOME": home, "XDG_DATA_HOME": home / "data", "XDG_CONFIG_HOME": home / "config"}
-    env = {name: str(path) for name, path in places.items()}
+    paths = {"HOME": home, "XDG_DATA_HOME": home / "data", "XDG_CONFIG_HOME": home / "config"}
+    env = {name: str(path) for name, path in paths.items()}
     child = services.start(node, "caddy", command, env=env)
     services.answering(node, "caddy", child, socket.SOCK_STREAM, CADDY_HTTP)
     return services.answering(node, "caddy", child, socket.SOCK_DGRAM, ports.QUIC)

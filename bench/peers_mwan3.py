@@ -1,8 +1,8 @@
-"""A ruleset shaped like mwan3's, the usual way to do this with connection marks, to compare with.
+"""Rules like mwan3's, the usual way to do this with connection marks, for comparison.
 
-Rules: the shape is that of mwan3 2.11's iptables rules for two interfaces (mwan3_hook, its
-ifaces_in, connected and rules chains; mark mask 0x3f00) and of its policy rules. It is written in
-nftables' own terms, which can't but be quicker than iptables' compatibility layer.
+Rules: they follow mwan3 2.11's iptables rules for two interfaces (mwan3_hook, its ifaces_in,
+connected and rules chains; mark mask 0x3f00) and its policy rules. They are written for nftables,
+which is faster than iptables' compatibility layer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ifdefault.lab.world import Node
+from ifdefault.lab.node import Node
 
 _NFT = """\
 table inet mwan3 {
@@ -88,8 +88,8 @@ fwmark 0x3e00/0x3f00 unreachable priority 2062
 
 
 @contextmanager
-def mwan3_shaped(host: Node) -> Iterator[None]:
-    """Such a ruleset stands on a host of the world `two` for a block."""
+def mwan3_rules(host: Node) -> Iterator[None]:
+    """Install these rules on a host of the world `two`, for a block."""
     rules = _RULES.splitlines()
     for option, routes in _ROUTES.items():
         host.ip(routes, option)

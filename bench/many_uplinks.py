@@ -1,4 +1,4 @@
-"""A host with as many uplinks as we number, 31, with 16 addresses each: as facts, and as a world.
+"""A host with 31 uplinks, the most that we support, and 16 addresses each: as facts and a world.
 
 host.up1 ── peer.up1   198.18.1.10-17/24, 2001:db8:1::10-17/64
  …                       …
@@ -38,7 +38,7 @@ def config() -> Config:
 
 
 def facts(per_family: int = PER_FAMILY, udp_ports: Sequence[int] = ()) -> Facts:
-    """What the kernel says of such a host before the first apply."""
+    """The kernel's state on such a host before the first apply."""
     families: tuple[Family, Family] = (4, 6)
     routes = []
     for family in families:
@@ -65,7 +65,7 @@ def facts(per_family: int = PER_FAMILY, udp_ports: Sequence[int] = ()) -> Facts:
 
 
 def topology(per_family: int = 1) -> Topology:
-    """A world with two ends of 31 links, and no Internet behind them."""
+    """A world of two nodes with 31 links between them, and no Internet."""
     addresses: dict[str, dict[str, list[str]]] = {"host": {}, "peer": {}}
     routes = []
     for n in UPLINKS:
@@ -90,7 +90,7 @@ def topology(per_family: int = 1) -> Topology:
 
 
 def config_text(first: int = 1) -> str:
-    """The config file; the uplink `first` carries the normal default."""
+    """The config file; `first` is the number of the primary uplink."""
     uplinks = [
         {"name": f"isp-{n}", "interface": f"up{n}", "rank": 0 if n == first else n} for n in UPLINKS
     ]
