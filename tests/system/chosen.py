@@ -30,7 +30,6 @@ CHOSEN = {
         "tests/net/test_return_path.py::test_every_kind_of_traffic_is_answered_on_every_address[two]",
         "tests/net/test_mechanisms.py::test_any_mechanism_can_be_ordered[conntrack]",
         "tests/net/test_naive_udp.py::test_a_client_in_the_other_uplinks_prefix",
-        "tests/net/test_syncookies.py::test_syn_cookies_keep_to_their_uplink[two-mark]",
     ],
     "packets from a wrong address are found": [
         "tests/net/test_source_check.py::test_what_is_forced_out_of_the_wrong_uplink[drop-7-0-4]",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from ifdefault.lab.waiting import eventually
 from ifdefault.lab.node import Node
+from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
