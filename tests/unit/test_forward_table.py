@@ -95,7 +95,8 @@ def test_no_anonymous_set_a_pool() -> None:
 def test_what_nobody_serves_is_refused_and_counted_before_any_dnat() -> None:
     found = lines(WEB, forward("udp:53", TWO), down=((TWO, 53),))
     assert 'counter refused_1 { comment "forward[1]" }' in found
-    assert "udp . 53 : goto reject_all_3," in found
+    assert "53 : goto reject_all_3," in found
+    assert "meta l4proto udp th dport vmap @rejected_4_1_udp" in found
     assert "type filter hook prerouting priority dstnat - 10; policy accept;" in found
     assert "type filter hook output priority -110; policy accept;" in found
     assert forward_table.refusals(1) == "refused_1"
@@ -165,3 +166,11 @@ def test_the_share_that_is_refused_is_told() -> None:
     forwards = (forward("tcp:80", ONE, ForwardServer(TWO, weight=3), on_down="reset"),)
     found = forward_table.target(forwards, UPLINKS, "tcp", "203.0.113.10", 80, ((TWO, 80),))
     assert found == Backend(0, (ForwardServer(ONE, 80),), 3)
+
+
+def test_no_map_of_intervals_is_keyed_by_the_protocol() -> None:
+    """Debian 12's nft has a kernel convert that key to a byte order, which 6.12 refuses."""
+    found = lines(forward("tcp:80-90", TWO), forward("udp:53", TWO), down=((TWO, 53),))
+    kinds = [found[n - 1] for n, line in enumerate(found) if line == "flags interval"]
+    assert kinds
+    assert set(kinds) == {"type inet_service : verdict"}

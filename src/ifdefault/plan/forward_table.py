@@ -185,13 +185,12 @@ class _Text:
         ip, suffix = IP[family], f"{family}_{self.groups}"
         single, pools, ranges, rejected = self._elements(family, members)
         server, verdict = f"ipv{family}_addr . inet_service", "verdict"
-        vmap, interval = f"{_KEY} vmap", "flags interval"
         dnat = [
             *self._lookup(f"single_{suffix}", single, server, f"{_PORTS} dnat {ip} to {_KEY} map"),
-            *self._lookup(f"pools_{suffix}", pools, verdict, vmap),
-            *self._lookup(f"ranges_{suffix}", ranges, verdict, vmap, interval),
+            *self._lookup(f"pools_{suffix}", pools, verdict, f"{_KEY} vmap"),
+            *self._lookup_ranges(f"ranges_{suffix}", ranges),
         ]
-        reject = self._lookup(f"rejected_{suffix}", rejected, verdict, vmap, interval)
+        reject = [*self._lookup_ranges(f"rejected_{suffix}", rejected)]
         if dnat:
             self.maps += chain(f"dnat_{suffix}", dnat)
             self.dnat.append(f"{ip} daddr {values(own)} jump dnat_{suffix}")
@@ -222,14 +221,31 @@ class _Text:
         return elements
 
     def _lookup(
-        self, name: str, elements: dict[str, str], to: str, statement: str, *flags: str
-    ) -> list[str]:
-        """Add a map, unless it is empty, and return the line that looks it up."""
-        if not elements:
-            return []
+        self, name: str, elements: dict[str, str], to: str, statement: str
+    ) -> Iterator[str]:
+        """Add a map, unless it is empty, and yield the line that looks it up."""
+        if elements:
+            self._add_map(name, f"{_KEY_TYPE} : {to}", elements)
+            yield f"{statement} @{name}"
+
+    def _lookup_ranges(self, name: str, elements: dict[str, str]) -> Iterator[str]:
+        """Add a map of port ranges for each transport, and yield the lines that look them up.
+
+        One map for both would need a concatenation with intervals: for `meta l4proto` in one, nft
+        before 1.1 emits a byte order conversion that kernels since 6.12.117 refuse (EOPNOTSUPP).
+        """
+        for transport in ("tcp", "udp"):
+            prefix = f"{transport} . "
+            own = {k.removeprefix(prefix): v for k, v in elements.items() if k.startswith(prefix)}
+            if own:
+                self._add_map(
+                    f"{name}_{transport}", "inet_service : verdict", own, "flags interval"
+                )
+                yield f"meta l4proto {transport} th dport vmap @{name}_{transport}"
+
+    def _add_map(self, name: str, kind: str, elements: dict[str, str], *flags: str) -> None:
         listed = ("elements = {", *(f"\t{k} : {v}," for k, v in elements.items()), "}")
-        self.maps += named_set(name, f"type {_KEY_TYPE} : {to}", *flags, *listed, kind="map")
-        return [f"{statement} @{name}"]
+        self.maps += named_set(name, f"type {kind}", *flags, *listed, kind="map")
 
     def _chain(self, kind: str, *lines: str) -> str:
         """The name of a chain with these lines; equal chains are shared."""
