@@ -91,7 +91,9 @@ def test_without_rights(lab_world: LabWorld, command: str) -> None:
 def test_no_config(lab_world: LabWorld) -> None:
     world = lab_world("two")
     world.config.unlink()
-    assert_sentence(world.ifdefault("apply"), 2, f"{world.config}: no such file, `ifdefault init`")
+    assert_sentence(
+        world.ifdefault("apply"), 2, f"{world.config}: no such file; run `ifdefault init`"
+    )
 
 
 def test_not_toml(lab_world: LabWorld) -> None:
@@ -169,7 +171,7 @@ def test_without_libnftables(
     arguments = ["-c", str(world.config), "--state-dir", str(world.dir / "state"), "apply"]
     assert world["host"].python(lambda: run(arguments)) == 1
     assert capsys.readouterr().err == (
-        "ifdefault: nftables: libnftables.so.1 is missing,"
+        "ifdefault: nftables: libnftables.so.1 is missing;"
         " install nftables (on Debian and Ubuntu: apt install nftables)\n"
     )
 
@@ -184,7 +186,7 @@ def test_a_broken_state(lab_world: LabWorld, name: str, content: str) -> None:
     with store.lock():
         (store.directory / name).write_text(content)
     before = read_state(world["host"])
-    assert_sentence(world.ifdefault("apply"), 1, str(store.directory / name), "mend or remove it")
+    assert_sentence(world.ifdefault("apply"), 1, str(store.directory / name), "repair or remove it")
     assert differences(before, read_state(world["host"])) == []
 
 

@@ -207,7 +207,7 @@ def test_hooks_run_as_a_user_that_can_read_no_key(lab_world: LabWorld, everybody
     await_default(world, "wan0")
     eventually(lambda: told.read_text().count("isp-a") >= 2, what="told")
     said = told.read_text()
-    assert "default isp-b 4 65534 \n" in said
+    assert "primary isp-b 4 65534 \n" in said
     assert "secret" not in said
     log = (world.dir / "daemon.log").read_text
     eventually(lambda: "hung" in log(), what="the hung one is logged")

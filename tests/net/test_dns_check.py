@@ -53,7 +53,7 @@ def told(world: World, *more: str) -> list[str]:
     """The problems, as where, what and remedy; the exit status tells whether there are errors."""
     status, found = check(world, *more)
     assert status == int(any(not each["warning"] for each in found["problems"])), found["problems"]
-    return [f"{each['where']}: {each['what']}, {each['remedy']}" for each in found["problems"]]
+    return [f"{each['where']}: {each['what']}; {each['remedy']}" for each in found["problems"]]
 
 
 def serve(world: World, config: str = OURS) -> None:
@@ -234,11 +234,11 @@ def test_a_zone_of_others(lab_world: LabWorld) -> None:
     assert told(world) == [
         (
             "www.dyn.example: also resolves to 192.0.2.7, which no uplink of this host has; remove "
-            "that, unless a host shares it"
+            "that, unless another host shares the name"
         ),
         (
-            "www.dyn.example: has a TTL of 300 s instead of 30 s; a dead uplink is named for so "
-            "long; let the server keep our TTL"
+            "www.dyn.example: has a TTL of 300 s instead of 30 s; an uplink that is down "
+            "stays published that long; make the server keep our TTL"
         ),
     ]
     child(world, [])
@@ -248,7 +248,7 @@ def test_a_zone_of_others(lab_world: LabWorld) -> None:
     child(world, publish(A), zone="elsewhere.example")
     lame = told(world)
     assert len(lame) == 2
-    assert all("is lame: it answers REFUSED, let it serve the zone" in each for each in lame)
+    assert all("is lame: it answers REFUSED; make it serve the zone" in each for each in lame)
 
 
 def test_what_lies_between(lab_world: LabWorld) -> None:
@@ -261,7 +261,9 @@ def test_what_lies_between(lab_world: LabWorld) -> None:
     with faults.injected(world, "blackhole", "isp-b"):
         dead = told(world)
         assert len(dead) == 2
-        assert all("can't be reached over isp-b (no answer), see what" in each for each in dead)
+        assert all(
+            "can't be reached over isp-b (no answer); check for a filter" in each for each in dead
+        )
     with faults.injected(world, "blackhole", "isp-a"):  # over which it asks first
         assert len(told(world)) == 2
     world["client"].nft(
@@ -270,7 +272,7 @@ def test_what_lies_between(lab_world: LabWorld) -> None:
     deaf = told(world)
     assert len(deaf) == 2
     assert all(
-        "answers by UDP, but not by TCP over isp-a, isp-b; let TCP port 53 in" in each
+        "answers by UDP, but not by TCP over isp-a, isp-b; open TCP port 53; " in each
         for each in deaf
     )
 
@@ -292,8 +294,8 @@ def test_names_that_lead_here_or_not(lab_world: LabWorld) -> None:
     assert told(world, "www.dyn.example") == []
     assert told(world, "shop.dyn.example", "old.dyn.example", "bad.dyn.example") == [
         (
-            "shop.dyn.example: its CNAME to www.dyn.example has a TTL of 86400 s; shorten it: "
-            "whoever has it follows it as long as that"
+            "shop.dyn.example: its CNAME to www.dyn.example has a TTL of 86400 s; lower it: "
+            "resolvers cache it that long"
         ),
         (
             f"old.dyn.example: has the fixed addresses {A}, even of uplinks that are down; "

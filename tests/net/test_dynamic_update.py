@@ -252,7 +252,7 @@ def test_what_somebody_deletes_is_put_back(
         assert await publisher.settled()
         await asyncio.to_thread(change, world, f"update delete {WWW} A {A}")
         await say_it(world, WWW, {A, B})
-        told = f"dns.update {ZONE} at {SERVER}: {WWW}: {A} was gone"
+        told = f"dns.update {ZONE} at {SERVER}: {WWW}: {A} had been removed"
         await until(lambda: publisher.events() == [told], "it is told")
 
     keep(world, scenario)
@@ -372,7 +372,7 @@ def test_a_server_behind_a_dead_uplink(world: World, key: Path) -> None:
 def test_no_way_is_no_server_s_fault(world: World, key: Path) -> None:
     async def scenario(publisher: Publisher) -> None:
         publisher.publish(publication(key, {WWW: [A]}, ways=[WAN0_V6]))
-        await until(lambda: failing(publisher, "no uplink that works leads to it"), "no way")
+        await until(lambda: failing(publisher, "no usable uplink reaches it"), "no way")
         publisher.publish(publication(key, {WWW: [A]}))
         await say_it(world, WWW, {A})
 

@@ -298,7 +298,7 @@ def test_a_transparent_proxy_and_the_mark_mode_are_refused_together(lab_world: L
     before = world["host"].run(["ip", "rule"]).stdout
     refused = world.ifdefault("apply")
     assert refused.returncode == 1
-    assert "would take the replies of connections that nft inet proxy prerouting" in refused.stderr
+    assert "would take replies of connections that nft inet proxy prerouting" in refused.stderr
     assert 'set host.return_path = "conntrack"' in refused.stderr
     assert world["host"].run(["ip", "rule"]).stdout == before
 

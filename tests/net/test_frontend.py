@@ -290,10 +290,10 @@ def test_what_a_router_refuses_is_no_answer(lab_world: LabWorld, family: Family)
                 lay(client, "input", f"{rule} {reason}")
                 assert await told() == [("answered", "refused"), ("answered", "port closed")]
                 lay(router, "forward", f"{rule} {reason}")
-                says = f"says {GATEWAY[family]}"
+                source = f"(from {GATEWAY[family]})"
                 for verdict, detail in await told():
                     assert verdict == "lost"
-                    assert detail.endswith(says)
+                    assert detail.endswith(source)
                 clear(router, client)
 
     asyncio.run(main())

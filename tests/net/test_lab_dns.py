@@ -16,7 +16,7 @@ from ifdefault.lab.clients_by_name import Visits
 from ifdefault.lab.faults import injected
 from ifdefault.lab.node import Node
 from ifdefault.lab.topology import ZONE
-from ifdefault.lab.waiting import PATIENCE_S, eventually
+from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
@@ -26,9 +26,7 @@ STATIC = "static.example"
 
 
 def resolve(world: World, name: str, server: str = dns.RESOLVER[0]) -> list[str]:
-    return sorted(
-        world["client"].python(lambda: lookup.resolve_both(server, name, timeout_s=PATIENCE_S))
-    )
+    return sorted(world["client"].python(lambda: lookup.resolve_both(server, name, timeout_s=20.0)))
 
 
 def dig(node: Node, *words: str) -> str:

@@ -244,7 +244,7 @@ def test_whoever_refuses_is_told_and_the_next_is_asked(
         engine.follow(*bad, ways=way)
         await engine.until(lambda: engine.discovery.problems)
         (problem,) = engine.discovery.problems
-        head, *told = problem.split("found out: ")[1].split("; ")
+        head, *told = problem.split(" unknown: ")[1].split("; ")
         assert head.startswith(f"http://{WEB[0]}/no-such: ")
         for (service, why), text in zip(bad.items(), [head, *told], strict=True):
             assert text.startswith(f"{service}: {why}")

@@ -39,7 +39,7 @@ def test_a_replayed_record_is_what_the_daemon_did(lab_world: LabWorld, tmp_path:
     moves = [e["operations"] for e in effects if e["type"] == "Converge"]
     assert any("lookup 1002" in operation for operation in moves[-1])
     text = world.ifdefault("replay", str(file)).stdout
-    assert f"> log path: {told[-1]}" in text or f"> log default: {told[-1]}" in text
+    assert f"> log path: {told[-1]}" in text or f"> log primary: {told[-1]}" in text
 
 
 def test_a_record_is_not_overwritten(lab_world: LabWorld, tmp_path: Path) -> None:
