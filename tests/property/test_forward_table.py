@@ -66,8 +66,8 @@ class Table:
             weighed = {outcome: share * likely for outcome, share in told.items()}
             weighed[PASSED] = weighed.get(PASSED, Fraction(0)) + 1 - likely
             return weighed
-        if match := re.fullmatch(r"meta l4proto \. th dport vmap @(\w+)", line):
-            goal = self.element(match[1])
+        if match := re.fullmatch(r"meta l4proto (?:\.|(\w+)) th dport vmap @(\w+)", line):
+            goal = self.element(match[2]) if match[1] in (None, self.transport) else ""
             return self.statement(goal) if goal else passed
         if match := re.fullmatch(r"(.*)dnat ip6? to meta l4proto \. th dport map @(\w+)", line):
             return (
@@ -105,9 +105,9 @@ class Table:
 
     def element(self, name: str) -> str:
         for line in self.blocks[name]:
-            if match := re.fullmatch(r"(\w+) \. (\d+)(?:-(\d+))? : (.*),", line):
+            if match := re.fullmatch(r"(?:(\w+) \. )?(\d+)(?:-(\d+))? : (.*),", line):
                 first, last = int(match[2]), int(match[3] or match[2])
-                if match[1] == self.transport and first <= self.port <= last:
+                if match[1] in (None, self.transport) and first <= self.port <= last:
                     return match[4]
         return ""
 
