@@ -233,6 +233,15 @@ class World:
         command = ["radvd", "-n", "-C", str(config), "-p", str(pid_file), "-m", "stderr"]
         with self._log(f"radvd-{node.name}") as log:
             node.popen(command, stdout=log, stderr=log)
+        for left, right in self.topology.links:
+            peer, router = (left, right) if right.node == node.name else (right, left)
+            if router.node == node.name and f"interface {router.dev} " in node.spec.radvd:
+                self._await_advertisement(self[peer.node], peer.dev)
+
+    def _await_advertisement(self, node: Node, dev: str) -> None:
+        """Wait until a node has the default route that its router advertises."""
+        command = ["ip", "-6", "route", "show", "default", "dev", dev, "proto", "ra"]
+        eventually(lambda: node.run(command).stdout, what=f"{node.name} gets an advertisement")
 
     def _log(self, name: str, mode: str = "w") -> IO[str]:
         """A process's log file, so that it doesn't keep our stderr open."""
