@@ -31,6 +31,9 @@ def send(seq: int, kind: str = "icmp") -> Send:
     return Send(1, seq, kind, "192.0.2.1", port, "", "", (), 100)  # type: ignore[arg-type]
 
 
+_OPEN = 100  # sockets that are left open: a process may have few descriptors
+
+
 class Ends:
     """Both ends of a channel, and what each received."""
 
@@ -48,6 +51,8 @@ class Ends:
 
     def _hear(self, message: Message, sock: socket.socket | None) -> None:
         self.heard.append((message, sock))
+        if len(self.heard) > _OPEN and (old := self.heard[-_OPEN][1]):
+            old.close()
 
     def _dropped(self, message: Message) -> None:
         self.dropped.append(message)

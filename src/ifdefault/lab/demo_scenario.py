@@ -16,10 +16,12 @@ from ifdefault.lab import demo_outage, dns, ports, services
 from ifdefault.lab.rotation import rotate
 from ifdefault.lab.topology import ProviderAddress, Topology
 from ifdefault.lab.traffic import Tally, measure
+from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
 
 COUNT = 20  # tries of each kind to each address
+_HANGS_S = 2.0  # what isn't answered by then hangs; after `apply` a busy machine may take longer
 VISITS = 1000  # connections by name
 
 # The answers of each kind in the providers' filters: (protocol, port), ICMP by type * 256 + code.
@@ -92,14 +94,14 @@ def run_demo(topology: Topology, progress: Progress) -> DemoResult:
         progress("starting the servers")
         kinds, notes = _start_servers(world)
         progress("clients, before: what isp-a drops hangs")
-        before = _measure(world, kinds)
+        before = _measure(world, kinds, _HANGS_S)
         progress("ifdefault plan, ifdefault apply")
         plan = _ifdefault(world, "plan")
         _ifdefault(world, "apply")
         status = _ifdefault(world, "status")
         progress("the same clients, after")
         baseline = sum(world.misrouted().values())
-        after = _measure(world, kinds)
+        after = _measure(world, kinds, PATIENCE_S)
         rotation: tuple[UplinkShare, ...] = ()
         outage = None
         if dns.installed():
@@ -140,10 +142,11 @@ def _start_servers(world: World) -> tuple[list[str], list[str]]:
     return kinds, notes
 
 
-def _measure(world: World, kinds: list[str]) -> tuple[Row, ...]:
+def _measure(world: World, kinds: list[str], timeout_s: float) -> tuple[Row, ...]:
     targets = world.topology.targets()
+    addresses = [target.address for target in targets]
     refused = _refused(world)
-    tallies = measure(world["client"], kinds, [t.address for t in targets], count=COUNT)
+    tallies = measure(world["client"], kinds, addresses, count=COUNT, timeout_s=timeout_s)
     refused = _refused(world) - refused
     by_address = {target.address: target for target in targets}
     return tuple(_row(tally, by_address[tally.target], refused) for tally in tallies)
