@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -141,7 +142,9 @@ def test_the_engine_takes_no_descriptor() -> None:
 def test_a_slow_peer_costs_the_oldest_probes() -> None:
     async def part(ends: Ends) -> None:
         ends.ours.send(Unbind(7))
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock, ExitStack() as stack:
+            for _ in range(2 * _OPEN):  # of the peer's, which isn't a process of its own here
+                stack.callback(os.close, os.dup(sock.fileno()))
             for seq in range(2 * QUEUE + 1000):
                 ends.ours.send(send(seq, "tcp"), [sock.fileno()])
         ends.ours.send(Unbind(8))

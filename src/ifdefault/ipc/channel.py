@@ -119,11 +119,15 @@ class Channel(Generic[M]):
             return
         if not self._queue:
             self._loop.add_writer(self._sock, self._flush)
-        try:
-            own = tuple([os.dup(fd) for fd in fds])
-        except OSError:
-            self._drop(message)
-            return
+        while True:
+            try:
+                own = tuple([os.dup(fd) for fd in fds])
+                break
+            except OSError:  # no descriptor is left: the oldest that waits gives up its own
+                if not self._queue:
+                    self._drop(message)
+                    return
+                self._drop_oldest()
         self._queue.append(_Waiting(message, packet, own))
         if len(self._queue) > QUEUE:
             self._drop_oldest()
