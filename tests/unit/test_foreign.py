@@ -137,12 +137,15 @@ def test_networkd_that_does_not_run(tmp_path: Path) -> None:
 
 
 def test_networkd_of_another_network_namespace(tmp_path: Path) -> None:
-    root = host(tmp_path, {})
-    for process, namespace in (("self", 1), ("7", 2)):
+    root = host(tmp_path, {"proc/8/comm": "systemd-network\n", "proc/9/comm": "systemd-network\n"})
+    for process, namespace in (("self", 1), ("7", 2), ("8", 3), ("9", 4)):
         link = root / f"proc/{process}/ns/net"
         link.parent.mkdir(parents=True)
         link.symlink_to(f"net:[{namespace}]")
     assert networkd_problems(root) == ()
+    link.unlink()  # that of the host is looked for among those of containers
+    link.symlink_to("net:[1]")
+    assert len(networkd_problems(root)) == 1
 
 
 @pytest.mark.parametrize(

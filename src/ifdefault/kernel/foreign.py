@@ -198,14 +198,15 @@ _NO = ("no", "n", "false", "f", "off", "0")  # systemd.syntax(7)
 
 
 def _networkd_runs(root: Path) -> bool:
-    """Whether it runs in our network namespace: it manages no other."""
+    """Whether one runs in our network namespace: those of containers manage their own."""
     if not (root / "run/systemd/netif").exists():  # avoids listing all processes
         return False
     ours = _link(root / "proc/self/ns/net")
-    for process in root.glob("proc/[0-9]*"):
-        if _text(process / "comm").strip() == "systemd-network":  # truncated by the kernel
-            return _link(process / "ns/net") in ("", ours)
-    return False
+    return any(
+        _text(process / "comm").strip() == "systemd-network"  # truncated by the kernel
+        and _link(process / "ns/net") in ("", ours)
+        for process in root.glob("proc/[0-9]*")
+    )
 
 
 def _text(path: Path) -> str:
