@@ -33,7 +33,7 @@ def command(ctx: click.Context, as_json: bool) -> int:
         remedy = "start ifdefault run, which publishes the names"
         raise HostError(Problem("dns", "no daemon runs", remedy))
     click.echo(_as_json(status) if as_json else "\n".join(names.all_lines(status)))
-    return int(any(outlet.state == "failing" for outlet in status.dns.publishers))
+    return int(any(publisher.state == "failing" for publisher in status.dns.publishers))
 
 
 def _as_json(status: DaemonStatus) -> str:

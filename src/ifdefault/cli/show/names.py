@@ -25,12 +25,12 @@ def brief(status: DaemonStatus) -> list[str]:
     lines = _names(status, dns.names[:_MOST]) if dns.names else []
     if (rest := len(dns.names) - _MOST) > 0:
         lines.append(f"and {rest} more: ifdefault dns")
-    for outlet in dns.publishers:
-        if outlet.state != "current":
-            detail = f": {outlet.detail}" if outlet.detail else ""
-            since = age(status.now_s - outlet.since_s)
-            where = f"{outlet.kind} {outlet.where}, {_of(outlet)}"
-            lines.append(f"{where}: {outlet.state} for {since}{detail}")
+    for publisher in dns.publishers:
+        if publisher.state != "current":
+            detail = f": {publisher.detail}" if publisher.detail else ""
+            since = age(status.now_s - publisher.since_s)
+            where = f"{publisher.kind} {publisher.where}, {_of(publisher)}"
+            lines.append(f"{where}: {publisher.state} for {since}{detail}")
     return lines + list(dns.problems)
 
 
@@ -41,7 +41,7 @@ def all_lines(status: DaemonStatus) -> list[str]:
         return ["nothing is published: the config has no [dns]"]
     lines = _names(status, dns.names)
     if dns.publishers:
-        rows = [_publisher(status, outlet) for outlet in dns.publishers]
+        rows = [_publisher(status, publisher) for publisher in dns.publishers]
         lines += ["", *table(_PUBLISHERS, rows)]
     if dns.queries:
         counted = ", ".join(f"{uplink} {queries}" for uplink, queries in dns.queries)
@@ -77,7 +77,15 @@ def _of(publisher: PublisherStatus) -> str:
     return publisher.name or publisher.zone or "any name"
 
 
-def _publisher(status: DaemonStatus, outlet: PublisherStatus) -> Sequence[str]:
-    since = age(status.now_s - outlet.since_s)
-    seen = " ".join(outlet.seen)
-    return outlet.kind, outlet.where, _of(outlet), outlet.state, since, seen, outlet.detail
+def _publisher(status: DaemonStatus, publisher: PublisherStatus) -> Sequence[str]:
+    since = age(status.now_s - publisher.since_s)
+    seen = " ".join(publisher.seen)
+    return (
+        publisher.kind,
+        publisher.where,
+        _of(publisher),
+        publisher.state,
+        since,
+        seen,
+        publisher.detail,
+    )

@@ -26,7 +26,7 @@ def lines(status: DaemonStatus) -> list[str]:
 def has_problem(status: DaemonStatus) -> bool:
     """Whether an uplink is down, a name can't be published, or the daemon can't do its work."""
     is_down = any(path.state == "down" for path in status.health)
-    is_failing = any(outlet.state == "failing" for outlet in status.dns.publishers)
+    is_failing = any(publisher.state == "failing" for publisher in status.dns.publishers)
     return is_down or is_failing or bool(status.held or status.conflicts)
 
 
