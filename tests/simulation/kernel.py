@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ifdefault.model.config import Config, Family
+from ifdefault.model.flow import Flow
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import (
     PROTOCOL,
@@ -27,7 +28,7 @@ from ifdefault.model.kernel import (
     SetSysctl,
 )
 from ifdefault.model.kernel_events import KernelChange, LinkChanged, ObjectChanged
-from ifdefault.plan.lookup import Fib, Flow, LookupResult
+from ifdefault.plan.lookup import Fib, LookupResult
 from tests.property import fakekernel
 from tests.property.hosts import KERNEL
 

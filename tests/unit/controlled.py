@@ -22,6 +22,7 @@ from ifdefault.daemon.controller.controller import Controller
 from ifdefault.model.config import FAMILIES, Config, Family, HealthConfig, Probe, UplinkConfig
 from ifdefault.model.dns import DnsConfig, NameConfig, ServerConfig
 from ifdefault.model.errors import Problem
+from ifdefault.model.flow import Flow
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import (
     TABLE_MAIN,
@@ -36,7 +37,7 @@ from ifdefault.model.kernel import (
 )
 from ifdefault.model.kernel_events import KernelChange, LinkChanged, ObjectChanged
 from ifdefault.plan.diff import record_tables
-from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.lookup import Fib
 from ifdefault.plan.prepare import Prepared
 from tests.property.fakekernel import perform
 

@@ -14,10 +14,11 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.model.config import Config
 from ifdefault.model.dns import DnsConfig, NameConfig
+from ifdefault.model.flow import Flow
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel import Facts
 from ifdefault.plan.diff import record_tables
-from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.lookup import Fib
 from ifdefault.plan.prepare import Prepared, settled
 from tests.property.fakekernel import perform
 from tests.unit.test_lookup import CONFIG, FAR, HOST, goes

@@ -14,10 +14,11 @@ from dataclasses import replace
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, Family, HostConfig
 from ifdefault.model.errors import Problem
+from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import FORWARDING, PROTOCOL, TABLE_MAIN, Facts, Rule, Uplink
 from ifdefault.plan import conflicts_forward, connmark, numbers, prefixes, udp_wildcard
 from ifdefault.plan.describe import rule_text
-from ifdefault.plan.lookup import Flow, matches
+from ifdefault.plan.lookup import matches
 from ifdefault.plan.resolve import ready
 
 WHOLE_MARK = 0xFFFFFFFF

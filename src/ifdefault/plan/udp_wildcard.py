@@ -17,9 +17,10 @@ from dataclasses import replace
 
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Config, Family
+from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Facts, Redirect, Route, Rule, Uplink
 from ifdefault.plan import prefixes
-from ifdefault.plan.lookup import Fib, Flow, matches
+from ifdefault.plan.lookup import Fib, matches
 
 # DHCP (67, 68, 546, 547), NetBIOS, SSDP, mDNS and LLMNR are link-local protocols
 _LINK_PROTOCOLS = {67, 68, 546, 547, 137, 138, 1900, 5353, 5355}
