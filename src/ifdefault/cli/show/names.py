@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ifdefault.cli.show.paths import age
-from ifdefault.cli.show.table import table
+from ifdefault.cli.show.table import fold, table
 
 if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus, Named, PublisherStatus
 
 _MOST = 10  # names that `status` shows
 _NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")
-_PUBLISHERS = ("Publisher", "At", "Names", "State", "Since", "Addresses", "Detail")
+_PUBLISHERS = ("Publisher", "At", "Names", "State", "Since", "Addresses, detail")
 
 
 def brief(status: DaemonStatus) -> list[str]:
@@ -30,8 +30,8 @@ def brief(status: DaemonStatus) -> list[str]:
             detail = f": {publisher.detail}" if publisher.detail else ""
             since = age(status.now_s - publisher.since_s)
             where = f"{publisher.kind} {publisher.where}, {_of(publisher)}"
-            lines.append(f"{where}: {publisher.state} for {since}{detail}")
-    return lines + list(dns.problems)
+            lines += fold(f"{where}: {publisher.state} for {since}{detail}")
+    return lines + [line for problem in dns.problems for line in fold(problem)]
 
 
 def all_lines(status: DaemonStatus) -> list[str]:
@@ -58,7 +58,7 @@ def _names(status: DaemonStatus, names: Sequence[Named]) -> list[str]:
             name.policy,
             str(name.ttl),
             age(status.now_s - name.since_s),
-            ", ".join(_by_uplink(name)) or "no address",
+            "\n".join(_by_uplink(name)) or "no address",
         )
         for name in names
     ]
@@ -86,6 +86,5 @@ def _publisher(status: DaemonStatus, publisher: PublisherStatus) -> Sequence[str
         _of(publisher),
         publisher.state,
         since,
-        seen,
-        publisher.detail,
+        "\n".join(filter(None, (seen, publisher.detail))),
     )
