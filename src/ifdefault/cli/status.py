@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.table import fold, table
+from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus
@@ -217,10 +217,10 @@ def _redirected(snapshot: _Snapshot) -> list[str]:
     if not snapshot.host.redirected_udp:
         return []
     ports = ", ".join(map(str, snapshot.host.redirected_udp))
-    return fold(
-        f"wildcard UDP servers on port {ports}: redirected with conntrack, which therefore tracks "
-        "every connection (to avoid that, bind them to addresses)"
-    )
+    return [
+        f"wildcard UDP servers on port {ports}: redirected with conntrack,",
+        "which therefore tracks every connection (to avoid that, bind them to addresses)",
+    ]
 
 
 def _strays(snapshot: _Snapshot) -> list[str]:
@@ -232,7 +232,7 @@ def _strays(snapshot: _Snapshot) -> list[str]:
     ):
         if counts:
             items = ", ".join(f"{name} ({packets} p)" for name, packets in counts.items())
-            lines += fold(f"{title}: {items}")
+            lines.append(f"{title}: {items}")
     return lines
 
 
@@ -245,7 +245,7 @@ def _differences(snapshot: _Snapshot) -> list[str]:
 
 def _unread(snapshot: _Snapshot) -> list[str]:
     unread = snapshot.host.unread
-    return fold(f"not read without root: {unread}") if unread else []
+    return [f"not read without root: {unread}"] if unread else []
 
 
 _SECTIONS: Sequence[Callable[[_Snapshot], list[str]]] = (

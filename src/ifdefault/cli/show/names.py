@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ifdefault.cli.show.paths import age
-from ifdefault.cli.show.table import fold, table
+from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus, Named, PublisherStatus
@@ -30,8 +30,8 @@ def brief(status: DaemonStatus) -> list[str]:
             detail = f": {publisher.detail}" if publisher.detail else ""
             since = age(status.now_s - publisher.since_s)
             where = f"{publisher.kind} {publisher.where}, {_of(publisher)}"
-            lines += fold(f"{where}: {publisher.state} for {since}{detail}")
-    return lines + [line for problem in dns.problems for line in fold(problem)]
+            lines.append(f"{where}: {publisher.state} for {since}{detail}")
+    return lines + list(dns.problems)
 
 
 def all_lines(status: DaemonStatus) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ifdefault.cli.show.table import fold, table
+from ifdefault.cli.show.table import table
 from ifdefault.model.health import Health
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "Role", "Cause")
 
 def lines(status: DaemonStatus) -> list[str]:
     """The table of paths, then a line for each problem."""
-    folded = [line for remark in remarks(status) for line in fold(remark)]
-    return [*table(_HEADS, list(_rows(status))), *folded]
+    return [*table(_HEADS, list(_rows(status))), *remarks(status)]
 
 
 def has_problem(status: DaemonStatus) -> bool:

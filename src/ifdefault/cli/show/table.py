@@ -74,7 +74,7 @@ def _row(row: Sequence[str], widths: Sequence[int], width: int) -> list[str]:
     if len(_joined(last)) > room and (room < _NARROW or len(max(last.split(), key=len)) > room):
         lines.append("")
         start = _INDENT
-    for part in fold(last, width - start):
+    for part in _fold(last, width - start):
         lines[-1] = lines[-1].ljust(start) + part
         lines.append("")
     return [line.rstrip() for line in lines if line.strip()]
@@ -84,9 +84,8 @@ def _joined(text: str) -> str:
     return text.replace("\n", ", ")
 
 
-def fold(text: str, width: int = 0) -> list[str]:
-    """A text as lines that fit into a width, by default the terminal's."""
-    width = width or shutil.get_terminal_size().columns
+def _fold(text: str, width: int) -> list[str]:
+    """A text as lines that fit into a width, if its words do."""
     if len(_joined(text)) <= width:
         return [_joined(text)]
     wrapper = textwrap.TextWrapper(
