@@ -49,7 +49,7 @@ def _rows(status: DaemonStatus) -> Iterator[Sequence[str]]:
             f"{100 * path.loss_ratio:.{0 if path.loss_ratio >= 0.1 else 1}f} %",
             f"{path.rtt_ms:.1f} ms" if path.rtt_ms else "-",
             _role(path, status),
-            "\n".join(filter(None, (*_notes(path, status), path.cause))),
+            ", ".join(filter(None, (*_notes(path, status), path.cause))),
         )
 
 

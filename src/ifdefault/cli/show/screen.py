@@ -24,7 +24,6 @@ _DOWN, _UP = {"j", "\n", "\r", "\x1b[B", "\x1bOB"}, {"k", "\x1b[A", "\x1bOA"}
 _PAGE_DOWN, _PAGE_UP = {" ", "f", "\x1b[6~"}, {"b", "\x1b[5~"}
 _TOP = {"g", "<", "\x1b[H", "\x1bOH", "\x1b[1~"}
 _BOTTOM = {"G", ">", "\x1b[F", "\x1bOF", "\x1b[4~"}
-_MOST = 1_000_000  # more rows than there are
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -48,6 +47,8 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         if self._keyboard >= 0:
             self._restore()
+            sys.stdout.write("\r" + _REST)
+            sys.stdout.flush()
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 
@@ -73,33 +74,39 @@ class Screen:
         return True
 
     def _scroll(self, key: str) -> None:
-        page = max(shutil.get_terminal_size().lines - 2, 1)
+        page = max(_height() - 1, 1)
         for keys, rows in (
             (_DOWN, 1),
             (_UP, -1),
             (_PAGE_DOWN, page),
             (_PAGE_UP, -page),
-            (_TOP, -_MOST),
-            (_BOTTOM, _MOST),
+            (_TOP, -self._top),
+            (_BOTTOM, len(self._rows())),
         ):
             if key in keys:
-                self._top += rows
+                self._top = self._within(self._top + rows, self._rows())
 
-    def _draw(self) -> None:
-        """Overwrite the screen without clearing it first, which would flicker."""
-        columns, height = shutil.get_terminal_size()
-        rows = [
+    def _rows(self) -> list[str]:
+        columns = shutil.get_terminal_size().columns
+        return [
             line[start : start + columns]
             for line in self._lines
             for start in range(0, max(len(line), 1), columns)
         ]
-        fits = max(height - 1, 1)  # the last row is that of the cursor
-        self._top = max(0, min(self._top, len(rows) - fits))
-        shown = rows[self._top : self._top + fits]
+
+    def _within(self, top: int, rows: Sequence[str]) -> int:
+        return max(0, min(top, len(rows) - _height()))
+
+    def _draw(self) -> None:
+        """Overwrite the screen without clearing it first, which would flicker."""
+        rows = self._rows()
+        top = self._top = self._within(self._top, rows)
+        shown = rows[top : top + _height()]
         last = ""
         if len(shown) < len(rows):
             keys = "; j, k, space and b scroll, q quits" if self._keyboard >= 0 else ""
-            last = f"lines {self._top + 1}-{self._top + len(shown)} of {len(rows)}{keys}"[:columns]
+            last = f"lines {top + 1}-{top + len(shown)} of {len(rows)}{keys}"
+        last = last[: shutil.get_terminal_size().columns]
         text = "\n".join([*(row + _REST_OF_LINE for row in shown), _REST + last])
         sys.stdout.write(_HOME + text)
         sys.stdout.flush()
@@ -110,12 +117,10 @@ class Screen:
         """Get keys as they are pressed, without showing them; Ctrl-C still is a signal."""
         mode = termios.tcgetattr(self._keyboard)
         mode[3] &= ~(termios.ECHO | termios.ICANON)  # c_lflag, termios(3)
-        termios.tcsetattr(self._keyboard, termios.TCSADRAIN, mode)
+        termios.tcsetattr(self._keyboard, termios.TCSANOW, mode)
 
     def _restore(self) -> None:
-        termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._original)
-        sys.stdout.write("\r" + _REST)
-        sys.stdout.flush()
+        termios.tcsetattr(self._keyboard, termios.TCSANOW, self._original)
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         """Ctrl-Z: stop with the terminal restored, and go on here."""
@@ -124,6 +129,11 @@ class Screen:
         os.kill(os.getpid(), number)
         signal.signal(number, self._stop)
         self._read_keys()
+
+
+def _height() -> int:
+    """How many rows of text are shown; the last row of the terminal is for the cursor."""
+    return max(shutil.get_terminal_size().lines - 1, 1)
 
 
 def _exit(number: int, _: FrameType | None) -> None:

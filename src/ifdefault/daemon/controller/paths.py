@@ -97,7 +97,8 @@ class Paths:
     def update(
         self, now: float, config: Config, uplinks: tuple[Uplink, ...], facts: Facts
     ) -> Transitions:
-        """Add, change and remove paths according to the uplinks as they are now."""
+        """Add, change and remove paths according to the uplinks as they are now, and keep them in
+        the uplinks' order, however late an address came."""
         transitions: list[Transition] = []
         links = {link.name: link for link in facts.links}
         self._own = frozenset(a.address for a in facts.addresses)
@@ -121,6 +122,8 @@ class Paths:
                     if not fault and now - probed.closed_s >= _GRACE_S:
                         fault = _source_fault(uplink, family)
                 transitions += probed.path.link(now, not fault, fault)
+        keys = ((uplink.name, family) for uplink in uplinks for family in FAMILIES)
+        self._paths = {key: self._paths[key] for key in keys if key in self._paths}
         self._set_wake_s()
         return tuple(transitions)
 
