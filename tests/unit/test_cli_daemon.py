@@ -315,7 +315,7 @@ def test_the_state_of_the_uplinks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines == [
         "Uplink|State|Since|Loss|RTT|Role|Cause",
         "isp-a|IPv4|down|4.0s|50 %|12.3 ms|not used|4 rounds lost in 310 ms",
-        "isp-a|IPv6|up|5m00s|0.4 %|30.0 ms|primary|icmp://[2001:db8::1] answers",
+        "isp-a|IPv6|up|5m00s|0.4 %|30.0 ms|primary|2001:db8::1 answers",
         "isp-b|IPv4|recovering|1.0s|0.0 %|-|primary|forced drain, up in 1.5s, traffic flows",
         "held: undone in 5 s unless you run: ifdefault confirm",
         "another program keeps undoing: ip rule add …",

@@ -6,6 +6,7 @@ daemon's monotonic one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from ifdefault.model.health import Health
 if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus
 
+_PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
 _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "Role", "Cause")
 
 
@@ -49,7 +51,7 @@ def _rows(status: DaemonStatus) -> Iterator[Sequence[str]]:
             f"{100 * path.loss_ratio:.{0 if path.loss_ratio >= 0.1 else 1}f} %",
             f"{path.rtt_ms:.1f} ms" if path.rtt_ms else "-",
             _role(path, status),
-            ", ".join(filter(None, (*_notes(path, status), path.cause))),
+            ", ".join(filter(None, (*_notes(path, status), _PINGED.sub(r"\1", path.cause)))),
         )
 
 
