@@ -236,6 +236,14 @@ def _strays(snapshot: _Snapshot) -> list[str]:
     return lines
 
 
+def _astray(snapshot: _Snapshot) -> list[str]:
+    status = snapshot.host
+    if not status.applied or status.differs or not status.astray:
+        return []
+    problems = [f"  {problem}" for problem in status.astray]
+    return ["packets don't go where they are meant to go:", *problems]
+
+
 def _differences(snapshot: _Snapshot) -> list[str]:
     if not snapshot.host.applied or not snapshot.host.differs:
         return []
@@ -257,6 +265,7 @@ _SECTIONS: Sequence[Callable[[_Snapshot], list[str]]] = (
     _traffic,
     _redirected,
     _strays,
+    _astray,
     _differences,
     _unread,
 )

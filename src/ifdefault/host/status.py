@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ifdefault.host.observe import ask
 from ifdefault.host.status_forward import ForwardStatus, read_forward_status
 from ifdefault.kernel import nft
 from ifdefault.kernel.link_stats import LinkStats, read_link_stats
 from ifdefault.model.config import FAMILIES, Family
-from ifdefault.model.errors import KernelError
+from ifdefault.model.errors import KernelError, Problem
 from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, ForgetFlows, LoadNft, PutHook
-from ifdefault.plan import ruleset
+from ifdefault.plan import ruleset, self_check
 from ifdefault.plan.describe import describe
 from ifdefault.plan.prepare import Prepared
 
@@ -66,12 +67,14 @@ class Status:
     unknown_macs: dict[str, int]
     redirected_udp: tuple[int, ...]  # ports of wildcard UDP servers, which need conntrack
     differs: tuple[str, ...]
+    astray: tuple[Problem, ...] = ()  # packets that don't go where they are meant to go
     forward: ForwardStatus = _NO_FORWARD
     unread: str = ""  # what wasn't read, since only root can
 
     @property
     def holds(self) -> bool:
-        return not self.differs and not any(u.pending for u in self.uplinks)
+        astray = any(not problem.warning for problem in self.astray)
+        return not self.differs and not astray and not any(u.pending for u in self.uplinks)
 
 
 def read_status(prepared: Prepared, *, rights: bool = True) -> Status:
@@ -113,9 +116,17 @@ def read_status(prepared: Prepared, *, rights: bool = True) -> Status:
             for operation in prepared.operations
             if rights or not isinstance(operation, _NEED_RIGHTS)
         ),
+        astray=find_astray(prepared),
         forward=read_forward_status(prepared),
         unread="" if rights else _UNREAD,
     )
+
+
+def find_astray(prepared: Prepared) -> tuple[Problem, ...]:
+    """Ask the kernel where packets go, and find what isn't as meant."""
+    config, facts, uplinks = prepared.config, prepared.facts, prepared.uplinks
+    answers = ask(prepared.questions, facts)
+    return self_check.find(config, facts, uplinks, answers, prepared.decision)
 
 
 def _defaults(prepared: Prepared, family: Family) -> Iterator[Default]:
