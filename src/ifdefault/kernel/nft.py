@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +60,8 @@ def _require_rights() -> None:
     """Without rights, libnftables prints to stderr and returns no useful error."""
     if not has_rights():
         what = "reading and changing rulesets needs CAP_NET_ADMIN"
-        raise HostError(Problem("nftables", what, "run as root"))
+        remedy = "run as root" if os.geteuid() else "permit it to this container or unit"
+        raise HostError(Problem("nftables", what, remedy))
 
 
 @contextmanager
