@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +59,7 @@ def _require_rights() -> None:
     """Without rights, libnftables prints to stderr and returns no useful error."""
     if not has_rights():
         what = "reading and changing rulesets needs CAP_NET_ADMIN"
-        remedy = "run as root" if os.geteuid() else "permit it to this container or unit"
+        remedy = "run as root; a container must be given that capability"
         raise HostError(Problem("nftables", what, remedy))
 
 
