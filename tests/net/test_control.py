@@ -105,7 +105,7 @@ def test_the_status_needs_no_rights(lab_world: LabWorld) -> None:
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
         assert "default:wan1  isp-b   198.51.100.1 " in done.stdout
         assert done.stdout.endswith(
-            "\n\nnot read without root: the packet filter and the eBPF programs\n"
+            "\n\nnot read without root's rights: the packet filter and the eBPF programs\n"
         )
     assert carriers(done.stdout) == {"isp-a IPv4", "isp-a IPv6"}
 

@@ -196,7 +196,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Options:
 
 def test_what_needs_rights_is_named_in_one_line() -> None:
     lines = shown(replace(HOST, unread="the packet filter"))
-    assert lines[-2:] == ["", "not read without root: the packet filter"]
+    assert lines[-2:] == ["", "not read without root's rights: the packet filter"]
 
 
 def test_if_nothing_else_may_be_read_the_daemons_view_remains(
@@ -205,7 +205,7 @@ def test_if_nothing_else_may_be_read_the_daemons_view_remains(
     monkeypatch.setattr("ifdefault.cli.daemon_client.status", lambda _: DAEMON)
     lines = status._lines(status._read(nobody))
     assert lines[0].startswith("Uplink ")
-    assert lines[-1] == "not read without root: this host (permission denied)"
+    assert lines[-1] == "not read without root's rights: this host (permission denied)"
 
 
 def test_without_a_daemon_it_is_an_error(nobody: Options) -> None:

@@ -253,7 +253,7 @@ def _differences(snapshot: _Snapshot) -> list[str]:
 
 def _unread(snapshot: _Snapshot) -> list[str]:
     unread = snapshot.host.unread
-    return [f"not read without root: {unread}"] if unread else []
+    return [f"not read without root's rights: {unread}"] if unread else []
 
 
 _SECTIONS: Sequence[Callable[[_Snapshot], list[str]]] = (
