@@ -5,7 +5,7 @@ without a terminal, and ignores SIGHUP, SIGINT and SIGTERM, so that it survives 
 terminal, of the login session, and kill -9 of the command. Under systemd it is a unit of its own,
 since logind may kill processes that a session leaves. The file `undo.json` is the pending rollback
 and names its timer; the process that removes it under the lock decides. Without a running timer it
-it is void: the host was restarted, so there is nothing to undo, or the command was killed before it
+is void: the host was restarted, so there is nothing to undo, or the command was killed before it
 changed anything. The timer reports what it did to the system log, and to the event log if a daemon
 has ever kept one; no daemon runs meanwhile.
 """
