@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ifdefault.model.config import Config, HostConfig, UplinkConfig
-from ifdefault.model.kernel import PROTOCOL, Address, Facts, Hop, Link, Route, Rule
+from ifdefault.model.config import FAMILIES, Config, HostConfig, UplinkConfig
+from ifdefault.model.kernel import PROTOCOL, TABLE_LOCAL, Address, Facts, Hop, Link, Route, Rule
 from ifdefault.plan.conflicts import find_conflicts
 from ifdefault.plan.resolve import resolve
 from ifdefault.plan.rule_block import catches_default, first_priority
@@ -156,6 +156,19 @@ def test_full_tunnel_started_after_us_moves_the_block_above_it() -> None:
         "warning: ip rule pref 4999 not from all fwmark 0xca6c/0xffffffff lookup 51820: "
         "takes replies before the return-path rules; apply adds the return-path rules before it"
     )
+
+
+def test_what_apply_has_done_is_advised_no_more() -> None:
+    elsewhere = Rule(4, 5030, table=1001, src="203.0.113.10/32", protocol=PROTOCOL)
+    assert len(told(with_rules(*WG_QUICK, elsewhere, routes=TUNNEL))) == 1
+    moved = replace(elsewhere, priority=4930)
+    assert told(with_rules(*WG_QUICK, moved, routes=TUNNEL)) == []
+
+    late = tuple(replace(r, priority=32765) if not r.priority else r for r in HOST.rules)
+    [line, *_] = told(replace(HOST, rules=(*late, elsewhere)))
+    assert "apply adds its own, pref 5000" in line
+    local = tuple(Rule(f, 5000, table=TABLE_LOCAL, protocol=PROTOCOL) for f in FAMILIES)
+    assert told(replace(HOST, rules=(*local, *late, elsewhere))) == []
 
 
 def test_full_tunnel_below_us_is_left_alone() -> None:

@@ -25,6 +25,7 @@ from ifdefault.model.health import GATEWAY, Ask, Health, PathState, Transition, 
 CARRIER_BURST_S = 3.0  # how long to probe in a burst after the carrier is back
 FLAP_S = 600.0  # each further failure within this time doubles the hold
 LONG_DOWN_S = 600.0
+_BACK = "no answers since the link is back"
 GAP_S = 1.0  # a later call means that the process or machine was suspended
 
 
@@ -242,14 +243,19 @@ class Path:
     def link(self, now: float, up: bool, cause: str = "carrier lost") -> tuple[Transition, ...]:
         """The carrier came up or down, or the interface became unusable for `cause`."""
         now = self._monotonic(now)
-        if up == self._link:
+        was_up, self._link = self._link, up
+        if self._state == "down" and not up:
+            self._cause = cause  # the reason may be another than that of the transition
+        if was_up == up:
             return ()
-        self._link = up
         self._schedule.drop_all(now)
         if not up:
             return self._go_down(now, cause)
         self._carrier_burst_s = now + CARRIER_BURST_S
-        return () if self._schedule.good else self._transition(now, "unproven", "carrier is back")
+        if not self._schedule.good:
+            return self._transition(now, "unproven", "carrier is back")
+        self._cause = _BACK
+        return ()
 
     def neighbour(self, now: float, reachable: bool) -> tuple[Transition, ...]:
         """ARP or neighbour discovery of the gateway succeeded or failed."""
@@ -364,7 +370,7 @@ class Path:
         return Memory(
             self._state,
             self._since_s,
-            self._cause,
+            self._cause if self._link else _BACK,  # unless the next process finds it lost
             self._loss_model.learned(),
             tuple(
                 (target.probe, target.rtt_s) for target in self._schedule.deciding if target.proven

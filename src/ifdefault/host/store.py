@@ -89,6 +89,9 @@ class Store:
             return json.loads((self.directory / name).read_text())
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            what = f"can't be read: {reason(error)}"
+            raise HostError(Problem(str(self.directory / name), what, "run as root")) from error
         except (OSError, ValueError) as error:
             raise self._unreadable(name, f"can't be read: {error}") from error
 

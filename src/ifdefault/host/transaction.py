@@ -61,23 +61,33 @@ class Outcome:
 
 
 def prepare(
-    config_path: Path, store: Store, *, thorough: bool = True, decision: Decision | None = None
+    config_path: Path,
+    store: Store,
+    *,
+    thorough: bool = True,
+    decision: Decision | None = None,
+    rights: bool = True,
 ) -> Prepared:
     """Read config and kernel, and plan. ConfigError has all errors of the config.
 
     `thorough` also looks for conflicts with other programs; without it only what the plan needs is
-    read. `decision` is that of the daemon, if one runs.
+    read. `decision` is that of the daemon, if one runs. `rights`: as in `read_facts`.
     """
     config = read_config(config_path)
-    prepared = prepare_config(config, store, thorough=thorough, decision=decision)
+    prepared = prepare_config(config, store, thorough=thorough, decision=decision, rights=rights)
     return replace(prepared, problems=with_lines(config_path, prepared.problems))
 
 
 def prepare_config(
-    config: Config, store: Store, *, thorough: bool = True, decision: Decision | None = None
+    config: Config,
+    store: Store,
+    *,
+    thorough: bool = True,
+    decision: Decision | None = None,
+    rights: bool = True,
 ) -> Prepared:
     """The same for a config that has been read."""
-    observation = observe(config, store, thorough=thorough)
+    observation = observe(config, store, thorough=thorough, rights=rights)
     return planning.prepare(resolve(config, observation), decision, thorough=thorough)
 
 

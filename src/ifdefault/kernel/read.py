@@ -49,8 +49,9 @@ LINK_SYSCTLS = (
 LOCAL_MAX = 1024  # more routes in table local aren't read: the kernel is asked instead
 
 
-def read_facts() -> Facts:
-    """All facts that a plan needs. Raises KernelError, and HostError if a feature is missing."""
+def read_facts(*, rights: bool = True) -> Facts:
+    """All facts that a plan needs. Raises KernelError, and HostError if a feature is missing.
+    Without `rights`, what only root can read counts as absent: our nft tables."""
     try:
         with Netlink() as netlink:
             links = read_links(netlink)
@@ -64,7 +65,7 @@ def read_facts() -> Facts:
                 rules=tuple(_rules(netlink)),
                 neighbours=read_neighbours(netlink, names),
                 sysctls=tuple(_sysctls(links)),
-                tables=nft.read_tables(),
+                tables=nft.read_tables() if rights else (),
                 hook=attach.read(),
                 wildcard_udp=sockdiag.wildcard_udp(),
             )

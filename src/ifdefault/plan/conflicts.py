@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ifdefault.model.config import Config, HostConfig
+from ifdefault.model.config import Config, Family, HostConfig
 from ifdefault.model.errors import Problem
-from ifdefault.model.kernel import FORWARDING, PROTOCOL, TABLE_MAIN, Facts, Rule, Uplink
+from ifdefault.model.kernel import (
+    FORWARDING,
+    PROTOCOL,
+    TABLE_LOCAL,
+    TABLE_MAIN,
+    Facts,
+    Rule,
+    Uplink,
+)
 from ifdefault.plan import conflicts_forward, connmark, numbers, prefixes, udp_wildcard
 from ifdefault.plan.describe import rule_text
 from ifdefault.plan.resolve import ready
@@ -52,6 +60,8 @@ def _above_us(config: Config, facts: Facts) -> Iterator[Problem]:
     block = next(possible_blocks(config, facts), None)
     for rule in foreign_catchers(config, facts):
         if block is not None:
+            if _own_block(facts, rule.family, block):
+                continue  # apply has done it
             remedy = "apply adds the return-path rules before it"
             what = "takes replies before the return-path rules"
             yield Problem(_rule_name(rule), what, remedy, True)
@@ -64,10 +74,21 @@ def _above_us(config: Config, facts: Facts) -> Iterator[Problem]:
 def _local_table(config: Config, facts: Facts) -> Iterator[Problem]:
     first = first_priority(config, facts)
     for family in sorted({rule.family for rule in facts.rules}):
-        if not local_precedes(facts, family, first):
+        done = any(r.table == TABLE_LOCAL for r in _own_block(facts, family, first))
+        if not done and not local_precedes(facts, family, first):
             where = f"ip{' -6' if family == 6 else ''} rule"
             what = "the rule of table local doesn't precede the return-path rules"
             yield Problem(where, what, f"apply adds its own, pref {first}", warning=True)
+
+
+def _own_block(facts: Facts, family: Family, first: int) -> list[Rule]:
+    """Our rules that are in a block already."""
+    return [
+        rule
+        for rule in facts.rules
+        if (rule.family, rule.protocol) == (family, PROTOCOL)
+        and first <= rule.priority <= first + numbers.END
+    ]
 
 
 def _bypasses(foreign: Sequence[Rule]) -> Iterator[Problem]:

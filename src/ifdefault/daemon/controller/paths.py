@@ -97,7 +97,8 @@ class Paths:
     def update(
         self, now: float, config: Config, uplinks: tuple[Uplink, ...], facts: Facts
     ) -> Transitions:
-        """Add, change and remove paths according to the uplinks as they are now."""
+        """Add, change and remove paths according to the uplinks as they are now, and keep them in
+        the uplinks' order, however late an address came."""
         transitions: list[Transition] = []
         links = {link.name: link for link in facts.links}
         self._own = frozenset(a.address for a in facts.addresses)
@@ -113,15 +114,16 @@ class Paths:
                 )
                 if probed is None:
                     continue
-                live = link is not None and link.up and link.carrier
-                cause = "carrier lost"
+                fault = _link_fault(uplink.interface, link)
                 if source is not None:
                     self._open(probed, source)
                 else:
                     self._close(now, probed)
-                    cause = uplink.pending or f"no IPv{family} address or gateway"
-                    live = live and now - probed.closed_s < _GRACE_S
-                transitions += probed.path.link(now, live, cause)
+                    if not fault and now - probed.closed_s >= _GRACE_S:
+                        fault = _source_fault(uplink, family)
+                transitions += probed.path.link(now, not fault, fault)
+        keys = ((uplink.name, family) for uplink in uplinks for family in FAMILIES)
+        self._paths = {key: self._paths[key] for key in keys if key in self._paths}
         self._set_wake_s()
         return tuple(transitions)
 
@@ -249,7 +251,7 @@ class Paths:
     # --- other evidence -------------------------------------------------------------------
 
     def link(self, now: float, event: LinkChanged) -> Transitions:
-        cause = _link_fault(event)
+        cause = _link_fault(event.name, None if event.gone else event)
         transitions: list[Transition] = []
         for probed in self._paths.values():
             if probed.source and probed.source.dev == event.name:
@@ -323,12 +325,20 @@ def _source(uplink: Uplink, family: Family, link: Link | None) -> ProbeSource | 
     return ProbeSource(address, uplink.interface, link.index, mark, gateway)
 
 
-def _link_fault(link: LinkChanged) -> str:
+def _source_fault(uplink: Uplink, family: Family) -> str:
+    """Why an uplink has no source for its probes."""
+    if uplink.pending:
+        return uplink.pending
+    what = "default route" if any(a.family == family for a in uplink.addresses) else "address"
+    return f"no IPv{family} {what} on {uplink.interface}"
+
+
+def _link_fault(name: str, link: Link | LinkChanged | None) -> str:
     """Why a link carries no packets, "" if it does."""
-    if link.gone:
-        return f"interface {link.name} is gone"
+    if link is None:
+        return f"interface {name} is gone"
     if not link.up:
-        return f"interface {link.name} is down"
+        return f"interface {name} is down"
     return "" if link.carrier else "carrier lost"
 
 
