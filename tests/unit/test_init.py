@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ifdefault import config
-from ifdefault.host import discover
+from ifdefault.host.discover import describe_interfaces, discover
+from ifdefault.host.render_config import render
 from ifdefault.model.kernel import PROTOCOL, Address, Facts, Hop, Link, Neighbour, Route
 from ifdefault.plan.resolve import resolve
 
@@ -26,9 +27,9 @@ HOST = Facts(
         WAN0,
         WAN1,
         Link(4, "lan0"),
-        Link(5, "docker0"),
-        Link(6, "wg0", point_to_point=True),
-        Link(7, "tun0", point_to_point=True),
+        Link(5, "docker0", kind="bridge"),
+        Link(6, "wg0", point_to_point=True, kind="wireguard"),
+        Link(7, "tun0", point_to_point=True, kind="tun"),
         Link(8, "spare0", up=False),
     ),
     addresses=(
@@ -85,20 +86,20 @@ interface = "wan1"
 
 
 def interfaces(facts: Facts) -> list[str]:
-    return [candidate.interface for candidate in discover.find_uplinks(facts)]
+    return [candidate.interface for candidate in discover(facts).uplinks]
 
 
 def written(facts: Facts) -> str:
     """The config's uplinks, without its head and its [host]."""
-    return discover.render(facts).partition("changes.\n\n")[2].partition("\n# [host]")[0]
+    return render(discover(facts)).partition("changes.\n\n")[2].partition("\n# [host]")[0]
 
 
 def test_golden() -> None:
-    assert discover.render(HOST) == GOLDEN
+    assert render(discover(HOST)) == GOLDEN
 
 
 def test_what_is_written_works_as_it_is() -> None:
-    parsed = config.parse(discover.render(HOST), "f.toml")
+    parsed = config.parse(render(discover(HOST)), "f.toml")
     a, b = resolve(parsed, HOST, {"isp-a": 1, "isp-b": 2})
     assert (a.interface, dict(a.gateways)) == ("wan0", {4: "203.0.113.1", 6: "fe80::1"})
     assert b.pending.startswith("no gateway is known on wan1")
@@ -166,7 +167,7 @@ def test_router_without_a_default_route_is_written_out() -> None:
     router = Neighbour(6, "wan1", "fe80::b", "00:00:5e:00:53:01", router=True)
     facts = Facts(links=(WAN1,), addresses=(B6,), neighbours=(router,))
     assert '\ngateways = ["fe80::b"]\n' in written(facts)
-    [uplink] = resolve(config.parse(discover.render(facts), "f.toml"), facts, {"isp-a": 1})
+    [uplink] = resolve(config.parse(render(discover(facts)), "f.toml"), facts, {"isp-a": 1})
     assert dict(uplink.gateways) == {6: "fe80::b"}
 
 
@@ -185,7 +186,7 @@ def test_31_names_that_are_valid() -> None:
     names = [
         uplink.name
         for uplink in config.parse(
-            discover.render(Facts(links=links, routes=routes)), "f.toml"
+            render(discover(Facts(links=links, routes=routes))), "f.toml"
         ).uplinks
     ]
     assert names[:2] == ["isp-a", "isp-b"]
@@ -194,7 +195,7 @@ def test_31_names_that_are_valid() -> None:
 
 def test_nothing_to_find() -> None:
     facts = replace(HOST, links=HOST.links[3:5], routes=())
-    assert discover.render(facts) == ""
-    assert discover.describe_interfaces(facts) == (
+    assert render(discover(facts)) == ""
+    assert describe_interfaces(facts) == (
         "lan0 with 192.168.1.1/24, 2001:db8:a:1::1/64; docker0 with 172.17.0.1/16"
     )

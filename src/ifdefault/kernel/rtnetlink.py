@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 
-from ifdefault.kernel.netlink import attribute, attribute_u32, attributes, u32
+from ifdefault.kernel.netlink import attribute, attribute_list, attribute_u32, attributes, u32
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
@@ -87,9 +87,10 @@ def link_query() -> bytes:
 def decode_link(message: bytes) -> Link:
     _, _, _, index, flags, _ = LINK.unpack_from(message)
     attrs = attributes(message, LINK.size)
+    info = attributes(attrs.get(rt.IFLA_LINKINFO, b""), 0)
     return Link(
         index=index,
-        name=attrs[rt.IFLA_IFNAME].rstrip(b"\0").decode(),
+        name=_name(attrs[rt.IFLA_IFNAME]),
         up=bool(flags & rt.IFF_UP),
         carrier=bool(flags & rt.IFF_LOWER_UP),
         group=u32(attrs.get(rt.IFLA_GROUP)),
@@ -97,7 +98,18 @@ def decode_link(message: bytes) -> Link:
         loopback=bool(flags & rt.IFF_LOOPBACK),
         point_to_point=bool(flags & (rt.IFF_POINTOPOINT | rt.IFF_NOARP))
         and not flags & rt.IFF_LOOPBACK,
+        kind=_name(info.get(rt.IFLA_INFO_KIND, b"")),
+        master=u32(attrs.get(rt.IFLA_MASTER)),
+        altnames=tuple(
+            _name(value)
+            for kind, value in attribute_list(attrs.get(rt.IFLA_PROP_LIST, b""))
+            if kind == rt.IFLA_ALT_IFNAME
+        ),
     )
+
+
+def _name(payload: bytes) -> str:
+    return payload.rstrip(b"\0").decode()
 
 
 def encode_group(index: int, group: int) -> bytes:

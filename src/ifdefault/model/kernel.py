@@ -32,6 +32,9 @@ FORWARDING: dict[Family, str] = {  # sysctls
 
 @dataclass(frozen=True, slots=True)
 class Link:
+    """`kind` as `ip -d link` shows it (bridge, vlan, wireguard, …), "" for hardware. `master`: the
+    index of the bridge, bond or VRF that it is a part of."""
+
     index: int
     name: str
     up: bool = True  # administratively
@@ -40,6 +43,9 @@ class Link:
     mac: str = ""
     loopback: bool = False
     point_to_point: bool = False
+    kind: str = ""
+    master: int = 0
+    altnames: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
