@@ -159,7 +159,9 @@ def _without_default(
         if public:
             families = sorted({a.family for a in addresses})
             return Candidate(link.name, addresses, tuple((family, "") for family in families))
-        return PassedOver(link.name, f"({_listed(addresses)}) has a private address and no default route", ())
+        return PassedOver(
+            link.name, f"({_listed(addresses)}) has a private address and no default route", ()
+        )
     if not any(_may_have_router(a) for a in addresses):
         return None
     if not public:

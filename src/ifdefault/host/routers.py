@@ -1,19 +1,24 @@
-"""MAC addresses of the routers on a LAN that several uplinks share, needed for planning.
+"""MAC addresses of the routers on a LAN that several uplinks share, needed for planning, and of
+those among which the kernel has several defaults.
 
 Rules: the kernel resolves them by ARP and ND; it is asked to, and waited for, at most a second. The
-daemon doesn't wait: it remembers them, so that a dead router can still be told from the others.
+daemon doesn't wait: it remembers them, so that a dead router can still be told from the others. Of
+several defaults nothing is remembered: what counts is which router answers now.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Set
 from dataclasses import replace
 
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.perform import resolve_neighbour
 from ifdefault.kernel.read import read_links, read_neighbours
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Config
 from ifdefault.model.kernel import Facts, Neighbour
+from ifdefault.plan.kernel_default import alternatives
 
 _WAIT_S = 1.0
 _STEP_S = 0.02
@@ -25,9 +30,11 @@ class RoutersSeen:
     def __init__(self) -> None:
         self.known: dict[tuple[str, str], Neighbour] = {}
         self._awaited: set[tuple[str, str]] = set()
+        self._silent: frozenset[tuple[str, str]] = frozenset()  # alternatives, when last asked
 
     def completed(self, config: Config, facts: Facts) -> Facts:
         """Facts whose neighbours include these gateways, as currently or last known."""
+        facts = self._with_alternatives(config, facts)
         gateways = _missing(config, facts, ())
         if not gateways:
             return facts  # no uplinks share an interface
@@ -41,6 +48,20 @@ class RoutersSeen:
         _resolve(missing)
         remembered = tuple(self.known[key] for key in sorted(missing & self.known.keys()))
         return replace(facts, neighbours=(*facts.neighbours, *remembered))
+
+    def _with_alternatives(self, config: Config, facts: Facts) -> Facts:
+        """Facts in which routers of alternative defaults that haven't answered since an earlier
+        look are neighbours without MAC: the kernel deletes those that it couldn't resolve."""
+        routers = alternatives(facts, {u.interface for u in config.uplinks})
+        known = {(n.dev, n.address) for n in facts.neighbours}
+        silent = routers - {(n.dev, n.address) for n in facts.neighbours if n.mac}
+        _resolve(silent)
+        asked, self._silent = self._silent & silent, silent
+        absent = sorted(asked - known)
+        if not absent:
+            return facts
+        unresolved = tuple(Neighbour(family_of(gateway), dev, gateway) for dev, gateway in absent)
+        return replace(facts, neighbours=(*facts.neighbours, *unresolved))
 
 
 def with_known_routers(config: Config, facts: Facts) -> Facts:
@@ -73,7 +94,7 @@ def _missing(config: Config, facts: Facts, known: tuple[Neighbour, ...]) -> set[
     } - {(n.dev, n.address) for n in known if n.mac}
 
 
-def _resolve(gateways: set[tuple[str, str]]) -> None:
+def _resolve(gateways: Set[tuple[str, str]]) -> None:
     for dev, gateway in sorted(gateways):
         try:
             resolve_neighbour(gateway, dev)

@@ -382,9 +382,8 @@ def decode_neighbour(message: bytes, names: Names) -> Neighbour | None:
     )
 
 
-def encode_neighbour_use(address: str, index: int) -> bytes:
-    """Make the kernel resolve an address now, as a packet to it would (NTF_USE)."""
+def encode_neighbour(address: str, index: int, state: int = 0, flags: int = 0) -> bytes:
+    """A neighbour without MAC. With NTF_USE the kernel resolves it now, as for a packet to it."""
     raw = packed(address)
-    return _NEIGHBOUR.pack(
-        socket.AF_INET6 if len(raw) == 16 else socket.AF_INET, index, 0, rt.NTF_USE, 0
-    ) + attribute(rt.NDA_DST, raw)
+    family = socket.AF_INET6 if len(raw) == 16 else socket.AF_INET
+    return _NEIGHBOUR.pack(family, index, state, flags, 0) + attribute(rt.NDA_DST, raw)

@@ -205,6 +205,7 @@ class Uplink:
     why: str = ""  # reason for the mechanism
     pending: str = ""
     routed: tuple[str, ...] = ()  # prefixes that the provider routes to the host
+    routers: tuple[str, ...] = ()  # those that the gateway was chosen from, if there are several
 
     def gateway(self, family: Family) -> str | None:
         """The next hop of this family's default route; "": on-link, None: no default route."""

@@ -9,7 +9,7 @@ is kept, so that routers which come and go don't move the uplink each time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ifdefault.model.address import family_of
@@ -25,10 +25,12 @@ _PREFERENCES = ("high", "", "low")  # RFC 4191
 
 @dataclass(frozen=True, slots=True)
 class KernelDefault:
-    """A default route, and its hop over the interface in question."""
+    """A default route, and its hop over the interface in question. `routers`: the gateways that it
+    was chosen from, if there are several."""
 
     route: Route
     hop: Hop
+    routers: tuple[str, ...] = ()
 
 
 class KernelDefaults:
@@ -103,15 +105,6 @@ class KernelDefaults:
                 return self._best([r for r in fitting if r.table == first], interface, table)
         return None
 
-    def routers(self, interface: str) -> frozenset[str]:
-        """The gateways of all defaults over an interface; more than one are alternatives."""
-        return frozenset(
-            hop.gateway
-            for route in self._routes
-            for hop in route.hops
-            if hop.dev == interface and hop.gateway
-        )
-
     def _best(self, routes: Sequence[Route], interface: str, table: int) -> KernelDefault:
         choices = [
             KernelDefault(route, hop)
@@ -123,21 +116,23 @@ class KernelDefaults:
             return choices[0]
         ours = [c for c in choices if (table, interface, c.hop.gateway) in self._ours]
         others_answer = any(self._answers(c) for c in choices)
-        ours_answers = any(self._answers(c) for c in ours)
+        none_answers = all(self._answers(c) is False for c in choices)
 
         def rank(choice: KernelDefault) -> tuple[object, ...]:
             route, answers = choice.route, self._answers(choice)
             return (
                 -prefixes.network(route.from_prefix)[1],
                 others_answer and answers is False,
-                ours_answers and answers is None,
+                none_answers and choice not in ours,
                 route.metric,
                 _PREFERENCES.index(route.preference),
                 not self._is_on_link(interface, choice.hop),
                 choice not in ours,
             )
 
-        return min(choices, key=rank)  # the first of equal ones, in kernel order
+        best = min(choices, key=rank)  # the first of equal ones, in kernel order
+        routers = sorted({c.hop.gateway for c in choices if c.hop.gateway})
+        return replace(best, routers=tuple(routers) if len(routers) > 1 else ())
 
     def _answers(self, choice: KernelDefault) -> bool | None:
         """Whether a router answers ARP or neighbour discovery, as far as the kernel knows."""
@@ -168,3 +163,14 @@ def _fits(route: Route, source: str) -> bool:
     """Whether a packet with this source may use a route (`ip -6 route add … from PREFIX`)."""
     prefix = route.from_prefix
     return not prefix or (bool(source) and prefixes.contains(route.family, prefix, source))
+
+
+def alternatives(facts: Facts, interfaces: Collection[str]) -> frozenset[tuple[str, str]]:
+    """The gateways of these interfaces that have more than one, as (interface, gateway)."""
+    gateways: dict[str, set[str]] = {}
+    for route in facts.routes:
+        if route.dst == "default" and route.protocol != PROTOCOL:
+            for hop in route.hops:
+                if hop.gateway and hop.dev in interfaces:
+                    gateways.setdefault(hop.dev, set()).add(hop.gateway)
+    return frozenset((dev, g) for dev, many in gateways.items() for g in many if len(many) > 1)

@@ -77,6 +77,7 @@ def _resolve_one(setting: UplinkConfig, host: _Host, link: Link | None, number: 
     addresses = _addresses(setting, host)
     gateways: list[tuple[Family, str]] = []
     sources: list[tuple[Family, str]] = []
+    routers: tuple[str, ...] = ()
     for family in FAMILIES:
         default = _default(setting, host, addresses, family, blank.table)
         addresses = _with_source(addresses, setting, host, default)
@@ -85,6 +86,7 @@ def _resolve_one(setting: UplinkConfig, host: _Host, link: Link | None, number: 
         if gateway is not None and source is not None:
             gateways.append((family, gateway))
             sources.append((family, source))
+            routers += default.routers if default else ()
     if not addresses:
         return replace(blank, pending=_why_no_address(setting))
     if not gateways:
@@ -96,6 +98,7 @@ def _resolve_one(setting: UplinkConfig, host: _Host, link: Link | None, number: 
         gateways=tuple(gateways),
         sources=tuple(sources),
         router_macs=_router_macs(setting, host.facts, gateways),
+        routers=routers,
     )
 
 
