@@ -169,7 +169,7 @@ def test_multipath_default_is_written_as_balance() -> None:
     assert find_conflicts(parsed, facts, uplinks) == ()
     [problem] = find_conflicts(replace(parsed, outgoing=OutgoingConfig()), facts, uplinks)
     assert str(problem) == (
-        "the default route: is multipath over wan0, wan1: apply makes all new connections leave by"
+        "the default route: is multipath over wan0, wan1; apply makes all new connections leave by"
         ' isp-a; to balance them, set outgoing.mode = "balance"'
     )
     to_one_link = replace(DEFAULT_A4, hops=(DEFAULT_A4.hops[0], Hop("wan0", "203.0.113.2")))
