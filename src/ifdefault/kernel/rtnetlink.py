@@ -59,6 +59,11 @@ def _text(family: Family, packed: bytes) -> str:
     return socket.inet_ntop(AF[family], packed)
 
 
+def address_text(packed: bytes) -> str:
+    """An address of either family, "" if it is empty."""
+    return _text(6 if len(packed) == 16 else 4, packed) if packed else ""
+
+
 def packed(address: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
@@ -158,6 +163,11 @@ def route_protocol(message: bytes) -> int:
 
 def route_kind(message: bytes) -> str:
     return KINDS.get(message[7], "")
+
+
+def route_nexthop(message: bytes) -> int:
+    """The number of the nexthop object of a route, 0 if it has none."""
+    return u32(attributes(message, ROUTE.size).get(rt.RTA_NH_ID))
 
 
 def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route | None:
