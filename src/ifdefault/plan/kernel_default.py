@@ -166,11 +166,12 @@ def _fits(route: Route, source: str) -> bool:
 
 
 def alternatives(facts: Facts, interfaces: Collection[str]) -> frozenset[tuple[str, str]]:
-    """The gateways of these interfaces that have more than one, as (interface, gateway)."""
-    gateways: dict[str, set[str]] = {}
+    """The gateways of these interfaces that have several in a family, as (interface, gateway)."""
+    gateways: dict[tuple[str, Family], set[str]] = {}
     for route in facts.routes:
         if route.dst == "default" and route.protocol != PROTOCOL:
             for hop in route.hops:
                 if hop.gateway and hop.dev in interfaces:
-                    gateways.setdefault(hop.dev, set()).add(hop.gateway)
-    return frozenset((dev, g) for dev, many in gateways.items() for g in many if len(many) > 1)
+                    gateways.setdefault((hop.dev, route.family), set()).add(hop.gateway)
+    several = ((dev, many) for (dev, _), many in gateways.items() if len(many) > 1)
+    return frozenset((dev, gateway) for dev, many in several for gateway in many)
