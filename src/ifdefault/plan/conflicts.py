@@ -13,9 +13,15 @@ from collections.abc import Iterator, Sequence
 from ifdefault.model.config import Config, HostConfig
 from ifdefault.model.errors import Problem
 from ifdefault.model.kernel import FORWARDING, PROTOCOL, TABLE_MAIN, Facts, Rule, Uplink
-from ifdefault.plan import conflicts_forward, connmark, numbers, prefixes, udp_wildcard
+from ifdefault.plan import (
+    conflicts_defaults,
+    conflicts_forward,
+    connmark,
+    numbers,
+    prefixes,
+    udp_wildcard,
+)
 from ifdefault.plan.describe import rule_text
-from ifdefault.plan.kernel_default import KernelDefaults
 from ifdefault.plan.own_addresses import OwnAddresses
 from ifdefault.plan.resolve import ready
 from ifdefault.plan.rule_block import (
@@ -43,7 +49,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_strict_filters(config, facts, uplinks),
         *_unready(config.host, facts, uplinks),
         *_missing_addresses(config, facts, uplinks),
-        *_unbalanced(config, facts, uplinks),
+        *conflicts_defaults.find(config, facts, uplinks),
         *conflicts_forward.find(config, facts, uplinks),
     )
 
@@ -235,20 +241,6 @@ def _missing_addresses(
         if missing and wanted.name in usable:
             what = f"not on this host: {', '.join(missing)}; using the others"
             yield Problem(f"uplink.{wanted.name}.addresses", what, warning=True)
-
-
-def _unbalanced(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
-    """The kernel balances by a multipath default, and ifdefault won't."""
-    hops = KernelDefaults(config, facts).balanced()
-    interfaces = {u.interface for u in uplinks if not u.pending} & {hop.dev for hop in hops}
-    primary = next(ready(tuple(uplinks)), None)
-    if len(interfaces) > 1 and primary and config.outgoing.mode == "failover":
-        what = f"is multipath over {', '.join(sorted(interfaces))}"
-        remedy = (
-            f"apply makes all new connections leave by {primary.name}; "
-            'to balance them, set outgoing.mode = "balance"'
-        )
-        yield Problem("the default route", what, remedy, True)
 
 
 def _rule_name(rule: Rule) -> str:
