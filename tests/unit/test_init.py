@@ -219,11 +219,12 @@ def test_what_carries_address_and_default_is_an_uplink(kind: str, table: int) ->
     ]
 
 
-def test_member_of_a_vrf_is_an_uplink_and_a_port_is_none() -> None:
-    member = replace(WAN1, master=30)
-    for kind, count in (("vrf", 2), ("bond", 1), ("bridge", 1)):
-        facts = beside(member, B4, Link(30, "master0", kind=kind), default=DEFAULT_B4)
-        assert len(interfaces(facts)) == count
+@pytest.mark.parametrize(("kind", "named"), [("vrf", True), ("bond", False), ("bridge", False)])
+def test_port_and_member_of_a_vrf_are_none(kind: str, named: bool) -> None:
+    member, master = replace(WAN1, master=30), Link(30, "master0", kind=kind)
+    facts = beside(member, B4, master, default=DEFAULT_B4)
+    assert interfaces(facts) == ["wan0"]
+    assert passed_over(facts) == [("wan1", None)] * named
 
 
 @pytest.mark.parametrize("address", [B4, B6, Address(4, "wan1", "172.17.0.1", 16)])

@@ -1,9 +1,9 @@
 """Find the uplinks among this host's interfaces.
 
 Rules: pure. An uplink has a default route, a router of a global IPv6 prefix, or a public address on
-a line that can have a router or needs none. Ports of bridges and bonds, containers' bridges, VPNs
-and virtual addresses of VRRP are no uplinks. Where only the owner knows, the interface is passed
-over, with what to configure if it is one.
+a line that can have a router or needs none. Ports of bridges and bonds, members of VRFs, bridges of
+containers, VPNs and virtual addresses of VRRP are no uplinks. Where only the owner knows, the
+interface is passed over, with what to configure if it is one.
 """
 
 from __future__ import annotations
@@ -102,8 +102,12 @@ def discover(facts: Facts) -> Discovery:
 def _judge(
     facts: Facts, link: Link, defaults: KernelDefaults, own: OwnAddresses
 ) -> Candidate | PassedOver | None:
-    if link.loopback or not link.up or _is_port(facts, link):
+    if link.loopback or not link.up:
         return None
+    if master := next((other for other in facts.links if other.index == link.master), None):
+        if master.kind != "vrf":  # a port of a bridge or bond, which has the addresses
+            return None
+        return PassedOver(link.name, f"is in the VRF {master.name}, whose routing is its own")
     addresses = [a for a in own.usable if a.dev == link.name and _is_publishable(a)]
     found = tuple(_defaults_of(link, defaults, addresses))
     if link.kind in _VPNS:
@@ -118,12 +122,6 @@ def _judge(
     if gateways:
         return Candidate(link.name, tuple(addresses), gateways)
     return _without_default(facts, link, tuple(addresses))
-
-
-def _is_port(facts: Facts, link: Link) -> bool:
-    """Whether it is part of a bridge or bond, which has the addresses; a VRF's members have their
-    own."""
-    return any(other.index == link.master and other.kind != "vrf" for other in facts.links)
 
 
 def _is_publishable(address: Address) -> bool:
