@@ -17,16 +17,16 @@ class OwnAddresses:
 
     def __init__(self, facts: Facts) -> None:
         self._assigned = {a.address: a for a in facts.addresses}
-        held = [route for route in facts.local or () if route.hops]
-        self._prefixes = [r for r in held if prefixes.network(r.dst)[1] < BITS[r.family]]
-        single = (
-            Address(r.family, r.hops[0].dev, r.dst.partition("/")[0], BITS[r.family])
-            for r in held
-            if prefixes.network(r.dst)[1] == BITS[r.family]
-        )
+        held = [r for r in facts.local or () if r.hops]
+        lengths = [(r, *r.dst.split("/")) for r in held]
+        self._prefixes = [r for r, _, length in lengths if int(length) < BITS[r.family]]
         self.usable = (
             *(a for a in facts.addresses if is_usable(a)),
-            *(a for a in single if a.address not in self._assigned),
+            *(
+                Address(r.family, r.hops[0].dev, address, BITS[r.family])
+                for r, address, length in lengths
+                if address not in self._assigned and int(length) == BITS[r.family]
+            ),
         )
         self._by_text = {a.address: a for a in self.usable}
 
