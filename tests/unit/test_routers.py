@@ -6,7 +6,8 @@ wan1  isp-b  198.51.100.10
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 
@@ -85,20 +86,49 @@ def test_failure_of_a_gateway_is_a_reason_to_look(change: NeighbourChanged, look
     assert bool([turn for turn in host.live(0.1) if "Look" in heavy(turn)]) == looks
 
 
+@dataclass
+class Kernel:
+    """What the kernel is asked at one look, and what planning is told."""
+
+    monkeypatch: pytest.MonkeyPatch
+    asked: dict[str, set[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.seen = routers.RoutersSeen()
+        for verb in ("resolve", "verify"):
+            ask = partial(self._ask, verb)
+            self.monkeypatch.setattr(routers, f"{verb}_neighbour", ask)
+
+    def _ask(self, verb: str, gateway: str, dev: str) -> None:
+        assert dev == "wan0"
+        self.asked.setdefault(verb, set()).add(gateway)
+
+    def look(self, facts: Facts) -> dict[str, str]:
+        self.asked.clear()
+        return {n.address: n.mac for n in self.seen.completed(CONFIG, facts).neighbours}
+
+
 def test_routers_that_the_kernel_forgot_stay_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """It deletes neighbours that it couldn't resolve; they are asked again at every look."""
-    asked: list[set[tuple[str, str]]] = []
-    monkeypatch.setattr(routers, "_resolve", lambda gateways: asked.append(set(gateways)))
-    seen = routers.RoutersSeen()
-
-    def looked(facts: Facts) -> dict[str, str]:
-        asked.clear()
-        return {n.address: n.mac for n in seen.completed(CONFIG, facts).neighbours}
-
-    assert looked(TWO) == {}  # nothing is known: the kernel's order counts
-    assert asked == [{("wan0", R1), ("wan0", R2)}]
-    assert looked(with_neighbours(TWO, r2=MAC)) == {R1: "", R2: MAC}
-    assert asked == [{("wan0", R1)}]
-    assert looked(with_neighbours(TWO, r1=MAC, r2=MAC)) == {R1: MAC, R2: MAC}
-    assert looked(with_neighbours(TWO, r2=MAC)) == {R2: MAC}
+    kernel = Kernel(monkeypatch)
+    assert kernel.look(TWO) == {}  # nothing is known: the kernel's order counts
+    assert kernel.asked == {"resolve": {R1, R2}}
+    answered = Neighbour(4, "wan0", R2, MAC, confirmed=True)
+    assert kernel.look(replace(TWO, neighbours=(answered,))) == {R1: "", R2: MAC}
+    assert kernel.asked == {"resolve": {R1}}
     assert kernel_default.alternatives(HOST, {"wan0", "wan1"}) == frozenset()
+
+
+def test_silent_router_must_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router that only sends tells the kernel its MAC by every ARP request."""
+    kernel = Kernel(monkeypatch)
+    heard = with_neighbours(TWO, r1=MAC, r2=MAC)
+    assert kernel.look(with_neighbours(TWO, r1="", r2=MAC)) == {R1: "", R2: MAC}
+    for _ in range(2):
+        assert kernel.look(heard) == {R1: "", R2: MAC}
+        assert kernel.asked == {"verify": {R1}}
+    first, second = heard.neighbours
+    answered = replace(heard, neighbours=(replace(first, confirmed=True), second))
+    for facts in (answered, heard):  # from now on its MAC may be remembered
+        assert kernel.look(facts) == {R1: MAC, R2: MAC}
+        assert kernel.asked == {}

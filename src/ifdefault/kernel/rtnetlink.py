@@ -389,6 +389,7 @@ def decode_neighbour(message: bytes, names: Names) -> Neighbour | None:
         address=_text(family, attrs[rt.NDA_DST]),
         mac=attrs.get(rt.NDA_LLADDR, b"").hex(":") if state & NUD_USABLE else "",
         router=bool(flags & rt.NTF_ROUTER),
+        confirmed=bool(state & (rt.NUD_REACHABLE | rt.NUD_PERMANENT)),
     )
 
 

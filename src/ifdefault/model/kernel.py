@@ -128,6 +128,7 @@ class Neighbour:
     address: str
     mac: str = ""  # "" while unresolved
     router: bool = False
+    confirmed: bool = False  # it answered a moment ago; otherwise its MAC may just be remembered
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,18 @@ class OwnAddresses:
     def __init__(self, facts: Facts) -> None:
         self._assigned = {a.address: a for a in facts.addresses}
         held = [r for r in facts.local or () if r.hops]
-        lengths = [(r, *r.dst.split("/")) for r in held]
-        self._prefixes = [r for r, _, length in lengths if int(length) < BITS[r.family]]
+        self._prefixes = [r for r in held if prefixes.network(r.dst)[1] < BITS[r.family]]
+        single = (
+            (r, r.dst.partition("/")[0])
+            for r in held
+            if prefixes.network(r.dst)[1] == BITS[r.family]
+        )
         self.usable = (
             *(a for a in facts.addresses if is_usable(a)),
             *(
                 Address(r.family, r.hops[0].dev, address, BITS[r.family])
-                for r, address, length in lengths
-                if address not in self._assigned and int(length) == BITS[r.family]
+                for r, address in single
+                if address not in self._assigned
             ),
         )
         self._by_text = {a.address: a for a in self.usable}
