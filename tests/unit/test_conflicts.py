@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 
 from ifdefault.model.config import FAMILIES, Config, HostConfig, UplinkConfig
-from ifdefault.model.kernel import PROTOCOL, TABLE_LOCAL, Address, Facts, Hop, Link, Route, Rule
+from ifdefault.model.kernel import (
+    PROTOCOL,
+    TABLE_LOCAL,
+    TABLE_MAIN,
+    Address,
+    Facts,
+    Hop,
+    Link,
+    Route,
+    Rule,
+)
+from ifdefault.plan import conflicts_defaults
 from ifdefault.plan.conflicts import find_conflicts
 from ifdefault.plan.resolve import resolve
 from ifdefault.plan.rule_block import catches_default, first_priority
@@ -285,3 +296,23 @@ def test_foreign_link_group_is_remembered() -> None:
         "warning: uplink.isp-a: wan0 is in link group 7; "
         "apply moves it to group 171, and down moves it back"
     )
+
+
+def test_router_of_some_addresses_only() -> None:
+    """An uplink has one router; a source-specific default leads to another one."""
+
+    def default(gateway: str, prefix: str = "") -> Route:
+        hops = (Hop("wan0", gateway),)
+        return Route(6, TABLE_MAIN, "default", 1024, hops=hops, from_prefix=prefix)
+
+    addresses = tuple(Address(6, "wan0", f"2001:db8:{p}::10", 64) for p in "bc")
+    routes = (default("fe80::1"), default("fe80::c", "2001:db8:c::/64"))
+    facts = replace(HOST, addresses=addresses, routes=routes)
+    config = Config((UplinkConfig("isp-a", "wan0"),))
+    [problem] = conflicts_defaults.find(config, facts, resolve(config, facts, {"isp-a": 1}))
+    assert str(problem) == (
+        "uplink.isp-a: the default from 2001:db8:c::/64, for 2001:db8:c::10, is via fe80::c;"
+        " configure an uplink for each router of wan0, with addresses and gateways"
+    )
+    told = replace(facts, routes=routes[:1])
+    assert not list(conflicts_defaults.find(config, told, resolve(config, told, {"isp-a": 1})))

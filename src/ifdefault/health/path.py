@@ -366,6 +366,13 @@ class Path:
             return "silent"
         return "answers" if gateway.proven else "unknown"
 
+    @property
+    def gateway_is_silent(self) -> bool:
+        """Whether there is reason to believe that the gateway itself failed."""
+        gateway, health = self._schedule.gateway, self._gateway_health()
+        unknown = gateway is not None and health == "unknown"
+        return health == "silent" or (unknown and self._state == "down")
+
     def memory(self) -> Memory:
         return Memory(
             self._state,

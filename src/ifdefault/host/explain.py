@@ -22,6 +22,7 @@ from ifdefault.plan import prefixes, self_check
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.forward_table import Backend
 from ifdefault.plan.lookup import Fib, LookupResult
+from ifdefault.plan.own_addresses import OwnAddresses
 from ifdefault.plan.prepare import Prepared
 
 PROTOCOLS = {
@@ -69,7 +70,7 @@ def explain(
     """Explain one packet or connection; ConfigError if the addresses don't fit. `uid` is the user
     whose socket sends it."""
     family = _family(source, target)
-    local = {a.address for a in prepared.facts.addresses}
+    local = OwnAddresses(prepared.facts)
     is_ours = source.address in local or not source.address
     service = explain_forward.service(prepared, protocol, target.address, target.port)
     if target.address in local and not is_ours:

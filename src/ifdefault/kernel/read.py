@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from ifdefault.kernel import nft, rtnetlink, sockdiag, sysctl
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.nexthops import read_nexthops
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import HostError, KernelError, Problem
@@ -109,11 +111,15 @@ def _routes(
     """The routes of all tables except local, and those of table local."""
     routes: list[Route] = []
     local: list[bytes] = []
+    nexthops = read_nexthops(netlink, names)
     for message in _of_families(netlink, rt.RTM_GETROUTE, rtnetlink.route_query):
         if rtnetlink.route_table(message) == TABLE_LOCAL:
             if rtnetlink.route_kind(message) == "local":
                 local.append(message)
         elif route := rtnetlink.decode_route(message, names):
+            if nexthops and not route.hops:
+                hops = nexthops.get(rtnetlink.route_nexthop(message), ())
+                route = replace(route, hops=hops)
             routes.append(route)
     if len(local) > LOCAL_MAX:
         return tuple(routes), None

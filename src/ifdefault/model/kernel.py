@@ -32,6 +32,9 @@ FORWARDING: dict[Family, str] = {  # sysctls
 
 @dataclass(frozen=True, slots=True)
 class Link:
+    """`kind` as `ip -d link` shows it (bridge, vlan, wireguard, …), "" for hardware. `master`: the
+    index of the bridge, bond or VRF that it is a part of."""
+
     index: int
     name: str
     up: bool = True  # administratively
@@ -40,6 +43,9 @@ class Link:
     mac: str = ""
     loopback: bool = False
     point_to_point: bool = False
+    kind: str = ""
+    master: int = 0
+    altnames: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,7 @@ class Neighbour:
     address: str
     mac: str = ""  # "" while unresolved
     router: bool = False
+    confirmed: bool = False  # it answered a moment ago; otherwise its MAC may just be remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +206,7 @@ class Uplink:
     why: str = ""  # reason for the mechanism
     pending: str = ""
     routed: tuple[str, ...] = ()  # prefixes that the provider routes to the host
+    routers: tuple[str, ...] = ()  # those that the gateway was chosen from, if there are several
 
     def gateway(self, family: Family) -> str | None:
         """The next hop of this family's default route; "": on-link, None: no default route."""

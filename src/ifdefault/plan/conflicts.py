@@ -21,8 +21,16 @@ from ifdefault.model.kernel import (
     Rule,
     Uplink,
 )
-from ifdefault.plan import conflicts_forward, connmark, numbers, prefixes, udp_wildcard
+from ifdefault.plan import (
+    conflicts_defaults,
+    conflicts_forward,
+    connmark,
+    numbers,
+    prefixes,
+    udp_wildcard,
+)
 from ifdefault.plan.describe import rule_text
+from ifdefault.plan.own_addresses import OwnAddresses
 from ifdefault.plan.resolve import ready
 from ifdefault.plan.rule_block import (
     first_priority,
@@ -49,6 +57,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_strict_filters(config, facts, uplinks),
         *_unready(config.host, facts, uplinks),
         *_missing_addresses(config, facts, uplinks),
+        *conflicts_defaults.find(config, facts, uplinks),
         *conflicts_forward.find(config, facts, uplinks),
     )
 
@@ -247,7 +256,7 @@ def _missing_addresses(
     config: Config, facts: Facts, uplinks: Sequence[Uplink]
 ) -> Iterator[Problem]:
     usable = {uplink.name for uplink in uplinks if not uplink.pending}
-    there = {address.address for address in facts.addresses}
+    there = OwnAddresses(facts)
     for wanted in config.uplinks:
         missing = [address for address in wanted.addresses if address not in there]
         if missing and wanted.name in usable:

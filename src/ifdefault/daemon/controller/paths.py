@@ -17,6 +17,7 @@ from ifdefault.daemon.controller.effects import (
     OpenProbeSocket,
     ProbeSource,
     SendProbe,
+    VerifyRouter,
 )
 from ifdefault.daemon.controller.events import ProbeOutcome, TrafficSeen
 from ifdefault.health.path import Path
@@ -51,7 +52,9 @@ class ProbedPath:
     path: Path
     targets: tuple[Probe, ...]
     terms: HealthConfig
-    has_gateway: bool
+    gateway: str
+    routers: tuple[str, ...] = ()  # that the kernel has defaults for, if several
+    verified: bool = False  # whether the kernel was asked about the gateway's present silence
     source: ProbeSource | None = None  # None: no socket
     closed_s: float = 0.0  # when the socket was closed
 
@@ -135,19 +138,22 @@ class Paths:
         probed = self._paths.get(key)
         if probed is None and not create:
             return None
-        has_gateway = bool(uplink.gateway(family))
+        gateway, verified = uplink.gateway(family) or "", False
         if probed is None:
             memory = self.memories.pop(key, None)
         else:
-            has_gateway = has_gateway if create else probed.has_gateway
-            if (probed.targets, probed.terms, probed.has_gateway) == (targets, terms, has_gateway):
+            gateway = gateway if create else probed.gateway
+            probed.routers = uplink.routers if create else probed.routers
+            if (probed.targets, probed.terms, probed.gateway) == (targets, terms, gateway):
                 return probed
-            memory = probed.path.memory()  # targets or [health] changed
+            memory = probed.path.memory()  # targets, [health] or the router changed
+            verified = True  # the silence is that of the previous router
             self._remove(now, probed)
         self._last_number += 1
         probes = [str(probe) for probe in targets]
-        path = Path(*key, probes, terms, now, memory, has_gateway=has_gateway)
-        probed = ProbedPath(self._last_number, path, targets, terms, has_gateway, closed_s=now)
+        path = Path(*key, probes, terms, now, memory, has_gateway=bool(gateway))
+        state = (gateway, uplink.routers, verified)
+        probed = ProbedPath(self._last_number, path, targets, terms, *state, closed_s=now)
         self._paths[key] = self._numbers[probed.number] = probed
         return probed
 
@@ -224,7 +230,15 @@ class Paths:
             return ()
         transitions = probed.path.observe(now, outcome.seq, outcome.verdict, outcome.rtt_us)
         self._wake_earlier(probed)
+        self._verify_router(probed)
         return transitions
+
+    def _verify_router(self, probed: ProbedPath) -> None:
+        """Ask the kernel about a silent gateway, once for each silence, if there are others."""
+        silent = probed.path.gateway_is_silent
+        if silent and not probed.verified and probed.source and probed.gateway in probed.routers:
+            self._out.append(VerifyRouter(probed.source.dev, probed.gateway))
+        probed.verified = silent
 
     def _wake_earlier(self, probed: ProbedPath) -> None:
         """The path's next probe may be due earlier now."""
@@ -270,6 +284,16 @@ class Paths:
                 transitions += probed.path.neighbour(now, event.reachable)
                 self._wake_earlier(probed)
         return tuple(transitions)
+
+    def concerns_plan(self, event: NeighbourChanged) -> bool:
+        """Whether a plan may depend on it: a MAC may identify an uplink, and a gateway that failed
+        may be replaced by another router."""
+        sources = (probed.source for probed in self._paths.values())
+        failed = event.reachable is False
+        return bool(event.mac) or any(
+            failed and s is not None and (s.dev, s.gateway) == (event.dev, event.address)
+            for s in sources
+        )
 
     def traffic(self, now: float, seen: TrafficSeen) -> Transitions:
         """Statistics of the host's TCP connections, by local address. They may confirm a path or
