@@ -17,7 +17,7 @@ from ifdefault.model.kernel import TABLE_LOCAL, Address, Facts, Hop, Route, Rule
 from ifdefault.plan import prefixes
 
 _PREFERENCES = ("high", "", "low")
-_REFUSALS = ("blackhole", "unreachable", "prohibit")
+REFUSALS = ("blackhole", "unreachable", "prohibit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Fib:
     def lookup(self, flow: Flow) -> LookupResult:
         """The result of the first rule that yields a route."""
         result = self._by_rules(flow)
-        if result.kind in _REFUSALS and flow.family == 4 and flow.oif and not flow.iif:
+        if result.kind in REFUSALS and flow.family == 4 and flow.oif and not flow.iif:
             # "apparently, routing tables are wrong; assume that the destination is on link"
             # (net/ipv4/route.c, ip_route_output_key_hash_rcu)
             hop = Hop(flow.oif)
@@ -91,7 +91,7 @@ class Fib:
                     rule.goto,
                 ) in self._priorities:  # otherwise unresolved, and skipped
                     skip_to = rule.goto
-            elif rule.action in _REFUSALS:
+            elif rule.action in REFUSALS:
                 return LookupResult(rule.action, rule)
             elif rule.action == "lookup" and (result := self._in_table(rule, flow)):
                 return result
@@ -104,7 +104,7 @@ class Fib:
         route, hop = self._best(rule.table, flow)
         if route is None:
             return None
-        if route.kind in _REFUSALS:
+        if route.kind in REFUSALS:
             return LookupResult(route.kind, rule, route)
         length = prefixes.network(route.dst)[1]
         if length <= rule.suppress_prefixlength:
@@ -130,7 +130,7 @@ class Fib:
                     return None, None
                 if route.from_prefix and not _source_in(route.from_prefix, flow):
                     continue
-                if route.kind in _REFUSALS:
+                if route.kind in REFUSALS:
                     return route, None
                 for hop in route.hops:
                     if not flow.oif or hop.dev == flow.oif:
