@@ -10,7 +10,7 @@ from ifdefault.model.host import State
 from ifdefault.model.kernel import Desired, Facts, Operation, SetSysctl
 from ifdefault.plan.connmark import ForwardedFlows
 from ifdefault.plan.diff import diff
-from ifdefault.plan.prepare import with_originals
+from ifdefault.plan.originals import with_originals
 from ifdefault.plan.ruleset import Needs
 from ifdefault.plan.settings import REDIRECTS, sysctls
 from tests.unit.test_ruleset import HOST, A

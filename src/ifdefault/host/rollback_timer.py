@@ -26,6 +26,7 @@ from ifdefault.host.store import PENDING, Store
 from ifdefault.host.transaction import Before, commit, return_to
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Desired
+from ifdefault.plan.originals import indexes
 from ifdefault.plan.prepare import Prepared, snapshot
 
 _READY = b"ready\n"
@@ -42,7 +43,8 @@ def commit_with_rollback(
     """
     token = secrets.token_hex(8)
     came_from = asdict(snapshot(prepared.observation))
-    store.write(PENDING, {"token": token, "before": came_from})
+    links = indexes(prepared.facts)
+    store.write(PENDING, {"token": token, "before": came_from, "links": links})
     try:
         _start(store, token, seconds)
         commit(prepared, store, *filter(None, [before]))
@@ -89,7 +91,8 @@ def run(store: Store, token: str, seconds: int, ready_fd: int = -1) -> None:
             time.sleep(min(left, _POLL_S))  # only time is waited for
         with store.lock(wait=True):
             if _is_mine(store, token):
-                return_to(_desired(store.read(PENDING)["before"]), store)
+                pending = store.read(PENDING)
+                return_to(_desired(pending["before"]), pending["links"], store)
                 store.remove(PENDING)
 
 
