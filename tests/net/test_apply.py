@@ -294,3 +294,34 @@ def test_reapplied_under_load_nothing_is_lost(lab_world: LabWorld) -> None:
     assert all(future.result() > REAPPLIES for future in streams)
     assert [tally for tally in tallies.result() if not tally.ok] == []
     assert not any(world.misrouted().values()), world.refusals()
+
+
+READ_ONLY = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"'
+
+
+def test_read_only_sysctls(lab_world: LabWorld) -> None:
+    """As in a container: what isn't required is left, and `check` says it."""
+    world = lab_world("two")
+    in_container = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", *world.command]
+    for command in ("check", "apply"):
+        done = world["host"].run([*in_container, command])
+        assert "warning: /proc/sys: is read-only; not set, and not required: net." in done.stderr
+    assert world.ifdefault("status", check=True)
+    assert world["host"].run([*in_container, "apply"]).stdout == "nothing to do\n"
+
+
+def test_required_sysctls_that_are_read_only(lab_world: LabWorld) -> None:
+    """Nothing is half-applied."""
+    world = lab_world("shared-address")
+    before = read_state(world["host"])
+    in_container = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", *world.command]
+    for command in ("check", "apply"):
+        done = world["host"].run([*in_container, command], check=False)
+        assert done.returncode == 1
+        assert "/proc/sys: is read-only, and net.ipv4.tcp_fwmark_accept=1" in done.stderr
+    assert differences(before, read_state(world["host"])) == []
+    apply(world)
+    done = world["host"].run([*in_container, "down"])
+    assert "warning: /proc/sys: is read-only; not restored: net." in done.stderr
+    down(world)
+    assert differences(before, read_state(world["host"])) == []

@@ -28,6 +28,7 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
     then paused until `apply`, `reload` or its restart.
     """
     from ifdefault.cli import daemon_client
+    from ifdefault.cli.show.table import print_problems
 
     if daemon_runs := daemon_client.runs(options):
         from ifdefault.daemon.control.protocol import Down
@@ -40,6 +41,7 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
         click.echo(json.dumps(codec.to_json(changes), indent=1))
         return
+    print_problems(changes.problems)
     for operation in changes.operations:
         click.echo(operation)
     if not changes.operations:

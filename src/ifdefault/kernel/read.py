@@ -58,6 +58,7 @@ def read_facts() -> Facts:
                 rules=tuple(_rules(netlink)),
                 neighbours=read_neighbours(netlink, names),
                 sysctls=tuple(_sysctls(links)),
+                sysctls_read_only=sysctl.read_only(),
                 tables=nft.read_tables(),
                 hook=attach.read(),
                 wildcard_udp=sockdiag.wildcard_udp(),

@@ -161,6 +161,7 @@ class Facts:
     rules: tuple[Rule, ...] = ()  # in kernel order, both families
     neighbours: tuple[Neighbour, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()  # those that we may set or depend on
+    sysctls_read_only: bool = False  # they can't be written, as in containers
     tables: tuple[tuple[str, NftTable], ...] = ()  # those of OWN_TABLES that exist
     hook: Hook | None = None  # our programs on connect()
     foreign_marks: tuple[tuple[int, str], ...] = ()  # (bits, where) in foreign rulesets

@@ -95,7 +95,7 @@ def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
     now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
     sysctls, wanted_groups = dict(desired.sysctls), dict(desired.groups)
     for name, (original, *ours) in state.sysctls.items():
-        if now.get(name) in ours:
+        if now.get(name) in ours and not facts.sysctls_read_only:
             sysctls.setdefault(name, original)
     for dev, (original_group, *own_groups) in state.groups.items():
         if groups.get(dev) in own_groups:

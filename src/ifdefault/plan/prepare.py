@@ -16,7 +16,7 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Desired, Facts, Loaded, Operation, Uplink
-from ifdefault.plan import conflicts, numbers, originals
+from ifdefault.plan import conflicts, numbers, originals, settings
 from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import desire, resolve_uplinks
 from ifdefault.plan.diff import diff, own_routes, own_rules
@@ -84,9 +84,10 @@ def prepare(
     config, uplinks, observation = resolved.config, resolved.uplinks, resolved.observation
     facts, state = observation.facts, resolved.state
     desired = desire(config, originals.without_own_settings(state, facts), uplinks, decision)
+    desired, read_only = settings.without_read_only(desired, facts)
     desired = originals.with_originals(desired, state, facts)
-    lacks = tuple(_lacks(desired, observation.no_balance))
-    if lacks:
+    lacks = (*_lacks(desired, observation.no_balance), *read_only)
+    if observation.no_balance:
         desired = replace(desired, hook=None)
     problems: tuple[Problem, ...] = ()
     if thorough:
@@ -112,8 +113,9 @@ def prepare_down(observation: Observation) -> Prepared:
     state = originals.follow(observation.state, facts)
     desired = originals.with_originals(Desired(), state, facts)
     operations = diff(facts, desired, observation.loaded)
+    problems = settings.kept_read_only(state, facts)
     state = originals.with_new_originals(state, operations, facts)
-    return Prepared(observation, (), desired, operations, state)
+    return Prepared(observation, (), desired, operations, state, problems)
 
 
 def changes(prepared: Prepared) -> Changes:
