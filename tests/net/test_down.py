@@ -143,6 +143,8 @@ def test_another_interface_of_the_name_is_left_alone(lab_world: LabWorld) -> Non
     """It has the value that we gave to the one before it, but from its owner."""
     world = lab_world("two")
     apply(world)
-    world["host"].ip("link del wan1\nlink add wan1 type dummy\nlink set wan1 group 171\n")
+    world["host"].ip(
+        "link del wan1\nlink add wan1 type veth peer name peer\nlink set wan1 group 171\n"
+    )
     down(world)
     assert "group 171 " in world["host"].run(["ip", "-o", "link", "show", "wan1"]).stdout
