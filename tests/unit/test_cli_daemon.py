@@ -138,7 +138,9 @@ def test_where_a_daemon_runs_it_does_the_work(
             "undone in 60 s unless you run: ifdefault confirm\n"
         )
     if arguments == ["down"]:
-        assert told.err == "the daemon changes nothing until you run: ifdefault apply\n"
+        assert told.err == (
+            "warning: rule 5: catches\nthe daemon changes nothing until you run: ifdefault apply\n"
+        )
 
 
 @pytest.mark.parametrize("name", ["apply", "reload", "down"])
