@@ -36,7 +36,7 @@ def test_commands_that_there_are(unit: Path) -> None:
         assert (program, name in SUBCOMMANDS) == ("ifdefault", True)
         command = import_module(f"ifdefault.cli.{name}").command
         known = {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
-        assert set(rest) <= known
+        assert {word for word in rest if not word.isdigit()} <= known
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

@@ -51,7 +51,7 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
 
 def _down(options: Options, *, wait: bool) -> Changes:
-    from ifdefault.host import rollback_timer
+    from ifdefault.host import rollback_timer, settle
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare_down
     from ifdefault.plan.prepare import changes
@@ -61,4 +61,5 @@ def _down(options: Options, *, wait: bool) -> Changes:
         prepared = prepare_down(store)
         commit(prepared, store)
         rollback_timer.cancel(store)
+        settle.cancel(store)
     return changes(prepared)

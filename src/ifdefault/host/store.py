@@ -24,6 +24,7 @@ from ifdefault.model.kernel import Loaded, NftTable, Ruleset
 
 STATE, TABLES, LOCK = "state.json", "tables.json", "lock"
 PENDING, GUARD = "undo.json", "guard"
+SETTLE, SETTLING = "settle.json", "settling"
 HEALTH = "health.json"
 
 
