@@ -28,10 +28,12 @@ from dataclasses import dataclass
 
 from ifdefault.kernel import rtnetlink
 from ifdefault.kernel.netlink import HEADER, Netlink, attributes, u32
-from ifdefault.kernel.route_get import encode
+from ifdefault.kernel.route_get import query
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.lab.node import Node
+from ifdefault.model.address import family_of
 from ifdefault.model.errors import HostError
+from ifdefault.model.flow import Flow
 
 # multicast groups that trigger a query
 _GROUPS = (1, 7, 8, 11, 19)  # rtnetlink's: link, IPv4 route, IPv4 rule, IPv6 route, IPv6 rule
@@ -133,7 +135,7 @@ def routes(addresses: Sequence[str]) -> Iterator[dict[str, str]]:
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     events.bind((0, sum(1 << (group - 1) for group in _GROUPS)))
     events.setblocking(False)
-    questions = {address: encode(address) for address in addresses}
+    questions = {address: query(Flow(family_of(address), address)) for address in addresses}
     with Netlink() as netlink:
         while True:
             yield {address: _interface(netlink, body) for address, body in questions.items()}

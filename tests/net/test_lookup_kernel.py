@@ -21,8 +21,9 @@ from ifdefault.kernel.read import read_facts
 from ifdefault.kernel.route_get import route_get
 from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES
+from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Facts
-from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.lookup import Fib
 from tests.net import answers
 from tests.net.conftest import LabWorld
 
@@ -133,14 +134,10 @@ def _flows(facts: Facts, rng: random.Random) -> Iterator[Flow]:
 
 def _kernels(flow: Flow) -> str:
     """Device, gateway and source of the kernel's reply, or its error."""
-    ports = flow.sport, flow.dport
-    told = route_get(flow.dst, flow.src, "", flow.oif, flow.mark, flow.ip_proto, ports, flow.uid)
-    if told.route is None or told.route.kind == "unreachable":
-        return "none"
-    if told.route.kind == "local":
-        return "local"
-    hop = told.route.hops[0]
-    return f"{hop.dev} {hop.gateway} {flow.src or told.route.src}"
+    told = route_get(flow)
+    if told.kind != "unicast":
+        return "local" if told.kind == "local" else "none"
+    return f"{told.dev} {told.gateway} {flow.src or told.source}"
 
 
 def _ours(fib: Fib, flow: Flow) -> str:

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES
+from ifdefault.model.flow import Flow
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, Facts, Operation, Rule
 from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.desired import Plan
 from ifdefault.plan.diff import own_rules, record_tables
-from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.lookup import Fib
 from ifdefault.plan.prepare import snapshot
 from tests.property import hosts
 from tests.property.fakekernel import operations, planned, settle, steps

@@ -10,9 +10,9 @@ from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.controller.effects import Commit, Publish
 from ifdefault.daemon.controller.state import Key
 from ifdefault.dns.publish import publish
+from ifdefault.model.flow import Flow
 from ifdefault.model.health import Decision, PathState
 from ifdefault.model.host import Observation
-from ifdefault.plan.lookup import Flow
 from ifdefault.plan.prepare import prepare, resolve
 from tests.simulation.kernel import FAR
 from tests.simulation.world import World

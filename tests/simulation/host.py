@@ -26,8 +26,8 @@ from ifdefault.model.config import (
     UplinkConfig,
 )
 from ifdefault.model.dns import DnsConfig, Endpoint, NameConfig, ServerConfig, UpdateConfig
+from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Hop, Link, Neighbour, Route, Rule
-from ifdefault.plan.lookup import Flow
 from tests.property.hosts import KERNEL
 from tests.simulation.internet import Uplink
 
@@ -142,7 +142,12 @@ def draw_facts(rng: Random, uplinks: tuple[Uplink, ...]) -> Facts:
             if uplink.learned:
                 routes.append(uplink.default(family))
     return Facts(
-        tuple(links), tuple(addresses), tuple(routes), rules, tuple(neighbours), tuple(sysctls)
+        links=tuple(links),
+        addresses=tuple(addresses),
+        routes=tuple(routes),
+        rules=rules,
+        neighbours=tuple(neighbours),
+        sysctls=tuple(sysctls),
     )
 
 

@@ -15,10 +15,10 @@ from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.controller.state import Key
 from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.flow import Flow
 from ifdefault.model.health import PathState
 from ifdefault.model.kernel import Facts, Operation
 from ifdefault.plan.diff import own_routes, own_rules
-from ifdefault.plan.lookup import Flow
 from ifdefault.plan.prepare import Prepared
 from ifdefault.plan.settings import REDIRECTS
 from tests.simulation import host

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from ifdefault.model.config import FAMILIES, Config, Family, HostConfig, UplinkConfig
+from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Hop, Link, Route, Rule
-from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.lookup import Fib
 from tests.property import hosts
 from tests.property.fakekernel import planned, settle
 

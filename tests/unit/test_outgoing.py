@@ -11,11 +11,12 @@ from dataclasses import replace
 import pytest
 
 from ifdefault.model.config import FAMILIES, Config, Family, OutgoingConfig, OutgoingRule
+from ifdefault.model.flow import Flow
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import Desired, Facts, Rule
 from ifdefault.plan import numbers
 from ifdefault.plan.desired import plan
-from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.lookup import Fib
 from ifdefault.plan.numbers import OUTGOING
 from tests.property.fakekernel import settle
 from tests.unit.test_lookup import ARRIVAL_B, CONFIG, FAR, HOST, LAN, OUTGOING_B, UP_A, UP_B, A, B

@@ -9,11 +9,12 @@ import pytest
 
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, Family, HostConfig
+from ifdefault.model.flow import Flow
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import TABLE_MAIN, Facts, Hop, Redirect, Route, Rule
 from ifdefault.plan import numbers, prefixes, udp_wildcard
 from ifdefault.plan.desired import plan
-from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.lookup import Fib
 from tests.property import hosts
 from tests.property.fakekernel import planned, settle
 from tests.unit.test_lookup import CONFIG, HOST

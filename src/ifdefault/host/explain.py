@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 
 from ifdefault.host import explain_forward
 from ifdefault.host.explain_forward import MarkedFlow
-from ifdefault.kernel.route_get import RouteReply, route_get
+from ifdefault.kernel.route_get import route_get
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
 from ifdefault.model.errors import ConfigError, Problem
+from ifdefault.model.flow import Flow, RouteReply
 from ifdefault.model.kernel import FORWARDING, Redirect, Uplink
 from ifdefault.plan import prefixes
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.forward_table import Backend
-from ifdefault.plan.lookup import Fib, Flow, LookupResult
+from ifdefault.plan.lookup import Fib, LookupResult
 from ifdefault.plan.prepare import Prepared
 
 PROTOCOLS = {
@@ -226,22 +227,13 @@ def _look_up(
     owners: Sequence[Uplink] = (),
 ) -> Explanation:
     result = Fib.of(prepared.facts).lookup(flow)
-    kernel_reply = route_get(
-        flow.dst,
-        flow.src,
-        iif=flow.iif,
-        oif=flow.oif,
-        mark=flow.mark,
-        ip_proto=flow.ip_proto,
-        ports=(flow.sport, flow.dport),
-        uid=flow.uid,
-    )
+    kernel_reply = route_get(flow)
     our_text, kernel_text = _our_text(result), _kernel_text(kernel_reply)
     agrees = our_text == kernel_text
     if flow.iif and dict(prepared.facts.sysctls).get(FORWARDING[flow.family]) == "0":
         arrival += f", but isn't forwarded: {FORWARDING[flow.family]} is 0"
         # IPv4 rejects it before the lookup, IPv6 only when it forwards a packet
-        agrees = agrees if flow.family == 6 else kernel_reply.route is None
+        agrees = agrees if flow.family == 6 else kernel_reply.kind != "unicast"
     uplink = _uplink_name(prepared.uplinks, result)
     astray = ""
     if uplink and owners and uplink not in {u.name for u in owners}:
@@ -278,10 +270,7 @@ def _our_text(result: LookupResult) -> str:
 
 
 def _kernel_text(reply: RouteReply) -> str:
-    if reply.route is None:
-        return reply.refusal
-    if reply.route.kind != "unicast":
-        return reply.route.kind
-    hop = reply.route.hops[0]
-    via = f"via {hop.gateway} " if hop.gateway else ""
-    return f"{via}dev {hop.dev} table {table_name(reply.route.table)}"
+    if reply.kind != "unicast":
+        return reply.kind
+    via = f"via {reply.gateway} " if reply.gateway else ""
+    return f"{via}dev {reply.dev} table {table_name(reply.table)}"

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
+from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Rule, Uplink
 from ifdefault.plan import connmark, forward_table, lookup, numbers, servers
 from ifdefault.plan.forward_table import Backend
-from ifdefault.plan.lookup import Flow
 from ifdefault.plan.prefixes import contains
 from ifdefault.plan.prepare import Prepared
 

@@ -20,6 +20,7 @@ from ifdefault.kernel.uapi.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 
 HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
+_ERROR = struct.Struct("=i")  # struct nlmsgerr: the negative error number
 _RECEIVE_BYTES = 1 << 18
 _DUMP_TRIES = 8
 _BATCH_MESSAGES = 100
@@ -105,8 +106,15 @@ class Netlink:
 
     def ask_many(self, kind: int, bodies: Sequence[bytes]) -> list[bytes]:
         """Send many queries; return the replies in order, b"" for a refused query."""
-        replies = self._batch(kind, NLM_F_REQUEST, bodies)
-        return [b"" if reply_kind == nl.NLMSG_ERROR else reply for reply_kind, reply in replies]
+        return [reply for _, reply in self.answers(kind, bodies)]
+
+    def answers(self, kind: int, bodies: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+        """Send many queries; the error number, or 0 and the reply, of each in order."""
+        for reply_kind, reply in self._batch(kind, NLM_F_REQUEST, bodies):
+            if reply_kind == nl.NLMSG_ERROR:
+                yield -_ERROR.unpack_from(reply)[0], b""
+            else:
+                yield 0, reply
 
     def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
         """Send a query that has one reply, and return it."""
@@ -217,7 +225,7 @@ def _messages(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 def _raise_error(message: bytes, flags: int) -> None:
     """Raise the error of an acknowledgement or of the end of a dump, unless it is 0."""
-    number = -int(struct.unpack_from("=i", message)[0]) if len(message) >= 4 else 0
+    number = -_ERROR.unpack_from(message)[0] if len(message) >= 4 else 0
     if number <= 0:
         return
     text = os.strerror(number)

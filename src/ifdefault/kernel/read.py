@@ -1,7 +1,8 @@
 """Read the facts of this network namespace.
 
-Rules: reads, never writes, and makes no decisions. The local table isn't read: addresses contain
-the same information. Sysctls are read for every interface except loopback.
+Rules: reads, never writes, and makes no decisions. Of table local only what is delivered to this
+host is read: broadcast and multicast routes decide nothing. Sysctls are read for every interface
+except loopback.
 """
 
 from __future__ import annotations
@@ -45,16 +46,21 @@ LINK_SYSCTLS = (
 )
 
 
+LOCAL_MAX = 1024  # more routes in table local aren't read: the kernel is asked instead
+
+
 def read_facts() -> Facts:
     """All facts that a plan needs. Raises KernelError, and HostError if a feature is missing."""
     try:
         with Netlink() as netlink:
             links = read_links(netlink)
             names = {link.index: link.name for link in links}
+            routes, local = _routes(netlink, names)
             return Facts(
                 links=links,
                 addresses=tuple(_addresses(netlink, names)),
-                routes=tuple(_routes(netlink, names)),
+                routes=routes,
+                local=local,
                 rules=tuple(_rules(netlink)),
                 neighbours=read_neighbours(netlink, names),
                 sysctls=tuple(_sysctls(links)),
@@ -97,12 +103,22 @@ def _addresses(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Address]:
             yield address
 
 
-def _routes(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Route]:
+def _routes(
+    netlink: Netlink, names: rtnetlink.Names
+) -> tuple[tuple[Route, ...], tuple[Route, ...] | None]:
+    """The routes of all tables except local, and those of table local."""
+    routes: list[Route] = []
+    local: list[bytes] = []
     for message in _of_families(netlink, rt.RTM_GETROUTE, rtnetlink.route_query):
         if rtnetlink.route_table(message) == TABLE_LOCAL:
-            continue
-        if route := rtnetlink.decode_route(message, names):
-            yield route
+            if rtnetlink.route_kind(message) == "local":
+                local.append(message)
+        elif route := rtnetlink.decode_route(message, names):
+            routes.append(route)
+    if len(local) > LOCAL_MAX:
+        return tuple(routes), None
+    decoded = (rtnetlink.decode_route(message, names) for message in local)
+    return tuple(routes), tuple(route for route in decoded if route)
 
 
 def _rules(netlink: Netlink) -> Iterator[Rule]:

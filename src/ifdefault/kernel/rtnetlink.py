@@ -144,6 +144,10 @@ def route_protocol(message: bytes) -> int:
     return message[5]
 
 
+def route_kind(message: bytes) -> str:
+    return KINDS.get(message[7], "")
+
+
 def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route | None:
     """A route; None if it isn't supported (encapsulation, tos), a cache entry unless `cached`, or
     expired (the kernel lists expired routes for a while)."""

@@ -1,8 +1,9 @@
 """Watch changes in this network namespace by netlink notifications (rtnetlink(7), nf_tables).
 
 Rules: never blocks. Irrelevant changes are ignored: a link's statistics and wireless events, a
-neighbour's intermediate states, lifetimes, the local table. Equal events are reported once per
-read, in the order of their last occurrence, so that the last event about an object is the latest.
+neighbour's intermediate states, lifetimes, the kernel's own routes in table local. Equal events are
+reported once per read, in the order of their last occurrence, so that the last event about an
+object is the latest.
 Overrun means that the kernel dropped notifications: everything must be read again.
 """
 
@@ -127,9 +128,10 @@ class Watch:
     def _decode_route(self, kind: int, message: bytes) -> KernelChange | None:
         base = kind & ~3  # NEW, DEL, GET and SET of a kind are consecutive
         if base == rt.RTM_NEWROUTE:
-            if rtnetlink.route_table(message) == TABLE_LOCAL:
+            protocol = rtnetlink.route_protocol(message)
+            if rtnetlink.route_table(message) == TABLE_LOCAL and protocol == rt.RTPROT_KERNEL:
                 return None
-            return ObjectChanged("route", rtnetlink.route_protocol(message) == PROTOCOL)
+            return ObjectChanged("route", protocol == PROTOCOL)
         if base == rt.RTM_NEWNEIGH:
             return self._neighbour(kind == rt.RTM_DELNEIGH, message)
         if base == rt.RTM_NEWLINK:

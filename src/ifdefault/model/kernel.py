@@ -171,7 +171,8 @@ class Facts:
 
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
-    routes: tuple[Route, ...] = ()  # all tables
+    routes: tuple[Route, ...] = ()  # all tables except local
+    local: tuple[Route, ...] | None = None  # table local's, of kind local; None: not read, too many
     rules: tuple[Rule, ...] = ()  # in kernel order, both families
     neighbours: tuple[Neighbour, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()  # those that we may set or depend on

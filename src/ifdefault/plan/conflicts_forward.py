@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, ForwardConfig, Ports
 from ifdefault.model.errors import Problem
+from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Facts, Uplink
 from ifdefault.plan import numbers, prefixes, udp_wildcard
-from ifdefault.plan.lookup import Fib, Flow
+from ifdefault.plan.lookup import Fib
 
 _ANY = {"0.0.0.0": 4, "::": 6}
 _Listeners = dict[str, list[tuple[int, str]]]  # by transport, sorted (port, address)

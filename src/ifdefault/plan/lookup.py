@@ -2,38 +2,23 @@
 
 Rules: follows net/core/fib_rules.c and ip-rule(8): rules in order, goto, invert and suppressors;
 in a table the longest prefix, then the lowest metric. Of multipath routes the first hop is used;
-the kernel's hash isn't modelled. The local table is derived from the host's addresses. A flow with
-an oif is that of a socket bound to the device.
+the kernel's hash isn't modelled. A flow with an oif is that of a socket bound to the device.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
-from ifdefault.model.kernel import TABLE_LOCAL, Address, Facts, Hop, Route, Rule
+from ifdefault.model.flow import Flow
+from ifdefault.model.kernel import PROTOCOL, TABLE_LOCAL, Address, Facts, Hop, Route, Rule
 from ifdefault.plan import prefixes
 
 _PREFERENCES = ("high", "", "low")
 REFUSALS = ("blackhole", "unreachable", "prohibit")
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """What a lookup selects by. `iif` "": sent by this host; `src` "": not bound."""
-
-    family: Family
-    dst: str
-    src: str = ""
-    iif: str = ""
-    oif: str = ""
-    mark: int = 0
-    ip_proto: int = 0
-    sport: int = 0
-    dport: int = 0
-    uid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +41,9 @@ class Fib:
         self._rules = rules
         self._groups = {link.name: link.group for link in facts.links}
         self._priorities = {(rule.family, rule.priority) for rule in rules}
-        self._local = {(a.family, a.address): a.dev for a in facts.addresses}
         self._sources = Sources(facts)
         self._tables: dict[tuple[Family, int], dict[int, dict[int, list[Route]]]] = {}
-        for route in routes:
+        for route in (*routes, *local_routes(facts)):
             first, length = prefixes.network(route.dst)
             table = self._tables.setdefault((route.family, route.table), {})
             table.setdefault(length, {}).setdefault(first, []).append(route)
@@ -98,9 +82,6 @@ class Fib:
         return LookupResult("unreachable")
 
     def _in_table(self, rule: Rule, flow: Flow) -> LookupResult | None:
-        if rule.table == TABLE_LOCAL:
-            dev = self._local.get((flow.family, flow.dst), "")
-            return LookupResult("local", rule) if dev and flow.oif in ("", dev) else None
         route, hop = self._best(rule.table, flow)
         if route is None:
             return None
@@ -113,6 +94,8 @@ class Fib:
             group = self._groups.get(hop.dev, 0)
             if group == rule.suppress_ifgroup:
                 return None
+        if route.kind == "local":
+            return LookupResult("local", rule, route)
         source = flow.src or route.src
         if hop and not source:
             source = self._sources.of_hop(flow.family, hop, flow.dst)
@@ -136,6 +119,36 @@ class Fib:
                     if not flow.oif or hop.dev == flow.oif:
                         return route, hop
         return None, None
+
+
+def predict(
+    facts: Facts,
+    own_tables: range,
+    routes: tuple[Route, ...],
+    rules: tuple[Rule, ...],
+    groups: Mapping[str, int],
+) -> Facts:
+    """The facts as they will be with these routes, rules and link groups of ours."""
+    foreign = (rule for rule in facts.rules if rule.protocol != PROTOCOL)
+    return replace(
+        facts,
+        links=tuple(replace(k, group=groups.get(k.name, k.group)) for k in facts.links),
+        routes=(*(r for r in facts.routes if r.table not in own_tables), *routes),
+        # sorted() is stable: our rules follow foreign rules of the same priority
+        rules=tuple(sorted((*foreign, *rules), key=lambda rule: rule.priority)),
+    )
+
+
+def local_routes(facts: Facts) -> Iterable[Route]:
+    """Table local, derived from the host's addresses if it wasn't read."""
+    if facts.local is not None:
+        return facts.local
+    return (
+        Route(
+            a.family, TABLE_LOCAL, f"{a.address}/{BITS[a.family]}", kind="local", hops=(Hop(a.dev),)
+        )
+        for a in facts.addresses
+    )
 
 
 class Sources:

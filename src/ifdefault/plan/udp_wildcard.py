@@ -19,9 +19,10 @@ from dataclasses import replace
 
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Config, Family
+from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Facts, Redirect, Route, Rule, Uplink
 from ifdefault.plan import prefixes
-from ifdefault.plan.lookup import REFUSALS, Fib, Flow, matches
+from ifdefault.plan.lookup import REFUSALS, Fib, matches
 
 # DHCP (67, 68, 546, 547), NetBIOS, SSDP, mDNS and LLMNR are link-local protocols
 _LINK_PROTOCOLS = {67, 68, 546, 547, 137, 138, 1900, 5353, 5355}
@@ -57,17 +58,16 @@ def is_relevant(uplinks: Iterable[Uplink], family: Family) -> bool:
     return len({a.address for u in uplinks for a in u.addresses if a.family == family}) > 1
 
 
-def redirects(
-    facts: Facts, port: int, family: Family, routes: tuple[Route, ...], rules: tuple[Rule, ...]
-) -> tuple[Redirect, ...]:
+def redirects(facts: Facts, port: int, family: Family) -> tuple[Redirect, ...]:
     """For every client of a family, the source address of replies from a wildcard socket on `port`.
     Clients without a route are left out, unless the ranges on both sides have the same address. The
     ranges are sorted and don't overlap."""
     blank = Flow(family, "0.0.0.0" if family == 4 else "::", ip_proto=IP_PROTO, sport=port)
-    rules = tuple(_answering(rules, blank))
+    rules = tuple(_answering(facts.rules, blank))
     tables = {rule.table for rule in rules}
-    routes = tuple(r for r in routes if r.kind not in REFUSALS and r.table in tables)
-    fib = Fib(facts, routes, rules)
+    routes = tuple(r for r in facts.routes if r.kind not in REFUSALS and r.table in tables)
+    # packets from own addresses come in over no uplink
+    fib = Fib.of(replace(facts, rules=rules, routes=routes, local=()))
     found: list[Redirect] = []
     for first, last in _pieces(family, routes, rules):
         result = fib.lookup(replace(blank, dst=prefixes.text(family, first)))
