@@ -459,7 +459,7 @@ def test_each_server_of_the_zone_is_looked_at(lab_world: LabWorld, key: Path) ->
     core = peers_dns.settle_outside(world)
     more = (
         f'{{ type primary; file "zone"; allow-update {{ key "{peers_dns.KEY_NAME}"; }};'
-        f" notify explicit; also-notify {{ {CLIENT}; }}; notify-delay 0;"
+        f" allow-transfer {{ any; }}; notify explicit; also-notify {{ {CLIENT}; }}; notify-delay 0;"
         f" notify-source {SERVER}; }}"
     )
     apex = f"{peers_dns.apex(10)}@ 3600 NS ns2.{ZONE}.\nns2 3600 A {CLIENT}\n"
