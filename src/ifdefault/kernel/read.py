@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from ifdefault.kernel import nft, rtnetlink, sockdiag, sysctl
 from ifdefault.kernel.ebpf import attach
@@ -27,6 +28,7 @@ from ifdefault.model.kernel import (
     Rule,
 )
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 GLOBAL_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
     "net/ipv4/fwmark_reflect",
@@ -71,6 +73,15 @@ def read_facts() -> Facts:
             )
     except OSError as error:
         raise KernelError(Problem("reading the kernel's tables", str(error))) from error
+
+
+def network_id() -> str:
+    """Identifies this network namespace among all since the machine was installed."""
+    try:
+        cookie = attach.cookie()
+    except OSError:  # Linux before 5.14
+        cookie = 0
+    return f"{_BOOT.read_text().strip()} {cookie}"
 
 
 def read_links(netlink: Netlink) -> tuple[Link, ...]:
