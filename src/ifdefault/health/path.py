@@ -4,7 +4,8 @@ Rules: TRANSITIONS lists all transitions. Three things bring a path down: more l
 usual loss, loss of the carrier, and, only if no target beyond the gateway is configured, the
 gateway. Anything else makes the path suspect: it is probed sooner, and nothing is decided. Local
 errors, probes that weren't sent or have no outcome, and times without calls aren't evidence. Only
-packets from beyond the gateway bring a path up.
+packets from beyond the gateway bring a path up. Connections that go on while probes are silent
+contradict them: the path is `degraded`, and down only when the connections stall, too.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ifdefault.health.degradation import Degradation
-from ifdefault.health.failure_detector import FailureDetector
+from ifdefault.health.failure_detector import LONGEST_ROUNDS, LONGEST_S, FailureDetector
+from ifdefault.health.flap_damping import FlapDamping
 from ifdefault.health.loss_model import LossModel, threshold
-from ifdefault.health.probe_schedule import OVERDUE_S, WAITING_S, Pace, ProbeSchedule, Sent
+from ifdefault.health.probe_schedule import OVERDUE_S, Pace, ProbeSchedule, Sent
 from ifdefault.health.states import TRANSITIONS, Memory
 from ifdefault.health.target import ProbeTarget
 from ifdefault.model.config import Family, HealthConfig
 from ifdefault.model.health import GATEWAY, Ask, Health, PathState, Transition, Verdict
 
 CARRIER_BURST_S = 3.0  # how long to probe in a burst after the carrier is back
-FLAP_S = 600.0  # each further failure within this time doubles the hold
 LONG_DOWN_S = 600.0
 GAP_S = 1.0  # a later call means that the process or machine was suspended
+SERVED = "probes unanswered, but clients are served"
 
 
 class Path:
@@ -53,7 +55,6 @@ class Path:
         ]
         gateway = ProbeTarget(GATEWAY, "gateway") if has_gateway else None
         self.uplink, self.family = uplink, family
-        self._config = config
         self._now = self._since_s = now
         self._schedule = ProbeSchedule(beyond, gateway, 1 / config.rounds_per_s, now)
         self._loss_model = LossModel(saved.losses)
@@ -66,7 +67,11 @@ class Path:
         # probes sent before may have been queued for seconds for a silent gateway's MAC
         self._works_s = -math.inf
         self._answers = self._losses = 0
-        self._falls_s = tuple(at for at in saved.falls_s if now - FLAP_S < at <= now)
+        self._silent = 0  # rounds lost since a probe was answered
+        self._served = False  # connections go on, and contradict the probes' silence
+        self._served_s = -math.inf  # when they last did
+        self._damping = FlapDamping(config, (at for at in saved.falls_s if at <= now))
+        self._fell_from: PathState = "up"
         self._state: PathState = saved.state
         self._cause = saved.cause
         if memory and saved.since_s <= now:  # otherwise it is from an earlier boot
@@ -93,7 +98,7 @@ class Path:
         if not self._link:
             return math.inf
         hold_s = self._until_s if self._state == "recovering" else math.inf
-        return min(self._schedule.wake_s(), self._detector.deadline_s, hold_s)
+        return min(self._schedule.wake_s(), self._deadline_s, hold_s)
 
     def asks(self, now: float) -> tuple[Ask, ...]:
         """The probes to send now."""
@@ -101,6 +106,7 @@ class Path:
         if now < self._check_gap(now):
             return ()
         self._schedule.drop_expired(now)
+        self._schedule.paced = self._loss_model.lossy
         self._detector.drop_stale(now)
         return tuple(self._schedule.asks(now, self._pace(now)))
 
@@ -120,6 +126,8 @@ class Path:
                 return "waiting" if now - self._since_s < LONG_DOWN_S else "waiting long"
             case "unproven":
                 return "quiet"
+        if self._served:
+            return "waiting"
         if self._detector.suspects(now):
             return "burst"
         return "waiting" if self._state == "recovering" else "quiet"
@@ -151,34 +159,43 @@ class Path:
         was_good = target.good
         target.record_answer(sent.at_s)
         early = sent.at_s < self._works_s
-        if not early:
-            schedule.record_rtt(target, rtt_s)
+        schedule.record_rtt(target, rtt_s, early=early)
         if target.good != was_good:
             schedule.update_good()
         if target not in schedule.deciding:
             return ()
-        self._detector.record_rtt(rtt_s, early=early)
-        if sent.pace == "quiet" and not sent.lost:
-            if not self._detector.run:
-                self._loss_model.record_answers()
-            self._degradation.record(0.0, rtt_s)
+        self._silent, self._served = 0, False
+        self._detector.floor_s = schedule.floor_s
+        if not early:
+            self._detector.record_rtt(rtt_s)
+            self._learn_answer(sent, rtt_s)
         if self._state == "recovering":
             self._answers += 1
         return self._confirmed(now, sent.at_s, sent.lost, f"{target.probe} answers")
+
+    def _learn_answer(self, sent: Sent, rtt_s: float) -> None:
+        """Rounds of bursts teach nothing, as they follow a loss."""
+        if sent.pace in ("quiet", "waiting") and not sent.lost and not self._detector.run:
+            self._loss_model.record_answers()
+        if sent.pace == "quiet":
+            if sent.lost:
+                self._degradation.forget_loss()
+            self._degradation.record(0.0, rtt_s)
 
     def _confirmed(self, now: float, at_s: float, late: bool, cause: str) -> tuple[Transition, ...]:
         """The path worked at `at_s`, so losses up to then no longer count."""
         detector = self._detector
         self._works_s = min(self._works_s, now)
         suspected = detector.suspects(now)
-        detector.record_answer(now, at_s, late=late, teaches=self._state != "recovering")
+        detector.record_answer(now, at_s, late=late)
         if suspected and not detector.suspects(now):
             self._schedule.end_burst()
         match self._state:
             case "unproven":
                 return self._transition(now, "up", cause)
-            case "down" if self._link:
-                self._start_hold(now)
+            case "down" if self._link and self._is_new(at_s):
+                # what was sent before the path was called down was late: it has worked since then
+                self._start_hold(now if at_s > self._since_s else at_s)
                 return self._transition(now, "recovering", cause)
             case "up" | "degraded":
                 return self._check_degradation(now)
@@ -207,16 +224,23 @@ class Path:
         elif sent.pace == "quiet":
             self._degradation.record(1.0, 0.0)
         if sent.at_s <= detector.clear_s:  # a later probe was answered
-            if self._state != "recovering":
+            if sent.at_s >= self._works_s:  # otherwise it was lost while the path was down
                 self._loss_model.record_run(now, 1)
             return self._check_degradation(now)
+        self._silent += 1
         detector.record_loss(sent.at_s)
-        if len(detector.run) == 1:
+        if len(detector.run) == 1 and not self._served:
             schedule.start_burst(now)
         return self._check_detector(now)
 
+    @property
+    def _deadline_s(self) -> float:
+        """When the path is down unless an answer comes."""
+        served_s = self._served_s + LONGEST_S if self._served else -math.inf
+        return max(self._detector.deadline_s, served_s)
+
     def _check_detector(self, now: float) -> tuple[Transition, ...]:
-        if now < self._detector.deadline_s:
+        if now < self._deadline_s:
             return ()
         first_s, rounds = self._detector.run[0], len(self._detector.run)
         cause = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
@@ -230,7 +254,7 @@ class Path:
 
     def _check_degradation(self, now: float) -> tuple[Transition, ...]:
         """Change between up and degraded, by loss and delay."""
-        degraded = self._degradation.cause
+        degraded = SERVED if self._served else self._degradation.cause
         if self._state == "up" and degraded:
             return self._transition(now, "degraded", degraded)
         if self._state == "degraded" and not degraded:
@@ -272,11 +296,17 @@ class Path:
 
     def confirm(self, now: float, at_s: float | None = None) -> tuple[Transition, ...]:
         """The path carried traffic in both directions (ACK progress) at `at_s`, or now. A poller
-        that observes progress must pass the time of its previous poll."""
+        that observes progress must pass the time of its previous poll. Outsiders off the path can't
+        forge it, as they don't know the connection's sequence numbers."""
         now = self._monotonic(now)
         at_s = now if at_s is None else min(at_s, now)
         if not self._link or (self._state == "down" and at_s <= self._since_s):
             return ()
+        self._served_s = at_s
+        answered_s = max((target.answered_s for target in self._schedule.good), default=math.inf)
+        silent = self._silent >= LONGEST_ROUNDS and at_s > answered_s + LONGEST_S
+        if silent or (self._state == "down" and self._schedule.good):
+            self._served = True
         transitions = self._confirmed(now, at_s, late=False, cause="traffic flows")
         if self._pace(now) == "quiet":
             self._schedule.skip_round(now, at_s)
@@ -314,37 +344,48 @@ class Path:
             return ()
         self._schedule.clear_targets()
         self._works_s = math.inf
-        self._falls_s = (*(at for at in self._falls_s if now - at < FLAP_S), now)
+        self._silent, self._served, self._fell_from = 0, False, self._state
+        if self._state == "recovering":
+            self._damping.record_end(now)
+        self._damping.record_fall(now)
         return self._transition(now, "down", cause)
 
+    def _is_new(self, at_s: float) -> bool:
+        """Whether the path, which is down, worked at a time that shows that it recovers. A path
+        that failed while it recovered must answer to what was sent since."""
+        return at_s > self._since_s or self._fell_from != "recovering"
+
     def _start_hold(self, now: float) -> None:
-        """Start a hold, which is longer if the path failed several times recently."""
-        config, falls = self._config, sum(now - at < FLAP_S for at in self._falls_s)
-        damped_s = min(config.recover_s * 2.0 ** min(max(0, falls - 1), 30), config.damp_s)
-        self._hold_s = max(config.recover_s, damped_s, WAITING_S)
+        self._hold_s = self._damping.hold_s
         self._until_s = now + self._hold_s
         self._answers = self._losses = 0
 
     def _end_hold(self, now: float) -> tuple[Transition, ...]:
         proven = self._answers or not self._schedule.good
-        if proven and self._answers >= self._losses:
-            self._degradation.reset()
-            return self._transition(now, "up", f"answers for {self._hold_s:g} s")
-        self._start_hold(now)
-        return ()
+        state: PathState = "up"
+        cause = f"answers for {self._hold_s:g} s"
+        if self._served:
+            state, cause = "degraded", SERVED
+        elif not proven or self._answers < self._losses:
+            self._start_hold(now)
+            return ()
+        self._damping.record_end(now)
+        self._degradation.reset()
+        return self._transition(now, state, cause)
 
     # --- output ---------------------------------------------------------------------------
 
     def health(self) -> Health:
         schedule, now = self._schedule, self._now
         rtts_s = [target.rtt_s for target in schedule.good if target.rtt_s]
+        silent = self._state == "down" or self._served
         return Health(
             uplink=self.uplink,
             family=self.family,
             state=self._state,
             since_s=self._since_s,
-            cause=self._cause,
-            loss_ratio=1.0 if self._state == "down" else self._degradation.loss_ratio,
+            cause=SERVED if self._served else self._cause,
+            loss_ratio=1.0 if silent else self._degradation.loss_ratio,
             rtt_ms=sum(rtts_s) / len(rtts_s) * 1000 if rtts_s else 0.0,
             gateway=self._gateway_health(),
             bursting=self._link and self._pace(now) == "burst",
@@ -369,5 +410,5 @@ class Path:
             tuple(
                 (target.probe, target.rtt_s) for target in self._schedule.deciding if target.proven
             ),
-            self._falls_s,
+            self._damping.falls_s,
         )
