@@ -4,18 +4,18 @@ Rules: TRANSITIONS lists all transitions. Three things bring a path down: more l
 usual loss, loss of the carrier, and, only if no target beyond the gateway is configured, the
 gateway. Anything else makes the path suspect: it is probed sooner, and nothing is decided. Local
 errors, probes that weren't sent or have no outcome, and times without calls aren't evidence. Only
-packets from beyond the gateway bring a path up. Connections that go on while probes are silent
-contradict them: the path is `degraded`, and down only when the connections stall, too.
+packets from beyond the gateway bring a path up. While connections progress although probes are
+silent, it is degraded.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
+from ifdefault.health.contradiction import SERVED, Contradiction
 from ifdefault.health.degradation import Degradation
-from ifdefault.health.failure_detector import LONGEST_ROUNDS, LONGEST_S, FailureDetector
+from ifdefault.health.failure_detector import FailureDetector
 from ifdefault.health.flap_damping import FlapDamping
 from ifdefault.health.loss_model import LossModel, threshold
 from ifdefault.health.probe_schedule import OVERDUE_S, Pace, ProbeSchedule, Sent
@@ -27,7 +27,6 @@ from ifdefault.model.health import GATEWAY, Ask, Health, PathState, Transition, 
 CARRIER_BURST_S = 3.0  # how long to probe in a burst after the carrier is back
 LONG_DOWN_S = 600.0
 GAP_S = 1.0  # a later call means that the process or machine was suspended
-SERVED = "probes unanswered, but clients are served"
 
 
 class Path:
@@ -67,9 +66,7 @@ class Path:
         # probes sent before may have been queued for seconds for a silent gateway's MAC
         self._works_s = -math.inf
         self._answers = self._losses = 0
-        self._silent = 0  # rounds lost since a probe was answered
-        self._served = False  # connections go on, and contradict the probes' silence
-        self._served_s = -math.inf  # when they last did
+        self._contradiction = Contradiction()
         self._damping = FlapDamping(config, (at for at in saved.falls_s if at <= now))
         self._fell_from: PathState = "up"
         self._state: PathState = saved.state
@@ -126,7 +123,7 @@ class Path:
                 return "waiting" if now - self._since_s < LONG_DOWN_S else "waiting long"
             case "unproven":
                 return "quiet"
-        if self._served:
+        if self._contradiction.active:
             return "waiting"
         if self._detector.suspects(now):
             return "burst"
@@ -164,7 +161,7 @@ class Path:
             schedule.update_good()
         if target not in schedule.deciding:
             return ()
-        self._silent, self._served = 0, False
+        self._contradiction.end()
         self._detector.floor_s = schedule.floor_s
         if not early:
             self._detector.record_rtt(rtt_s)
@@ -203,9 +200,7 @@ class Path:
 
     def _lost(self, now: float, sent: Sent) -> tuple[Transition, ...]:
         target, schedule, detector = sent.target, self._schedule, self._detector
-        if (
-            sent.pace is None
-        ):  # a background probe: only the gateway's silence makes the path suspect
+        if sent.pace is None:  # in the background: only the gateway's silence makes it suspect
             target.record_loss(sent.at_s, math.inf)
             if target is schedule.gateway and target.proven and target.losses_in_row == 2:
                 self.suspect(now, "the gateway is silent")
@@ -227,17 +222,16 @@ class Path:
             if sent.at_s >= self._works_s:  # otherwise it was lost while the path was down
                 self._loss_model.record_run(now, 1)
             return self._check_degradation(now)
-        self._silent += 1
+        self._contradiction.silent += 1
         detector.record_loss(sent.at_s)
-        if len(detector.run) == 1 and not self._served:
+        if len(detector.run) == 1 and not self._contradiction.active:
             schedule.start_burst(now)
         return self._check_detector(now)
 
     @property
     def _deadline_s(self) -> float:
         """When the path is down unless an answer comes."""
-        served_s = self._served_s + LONGEST_S if self._served else -math.inf
-        return max(self._detector.deadline_s, served_s)
+        return max(self._detector.deadline_s, self._contradiction.deadline_s)
 
     def _check_detector(self, now: float) -> tuple[Transition, ...]:
         if now < self._deadline_s:
@@ -254,7 +248,7 @@ class Path:
 
     def _check_degradation(self, now: float) -> tuple[Transition, ...]:
         """Change between up and degraded, by loss and delay."""
-        degraded = SERVED if self._served else self._degradation.cause
+        degraded = SERVED if self._contradiction.active else self._degradation.cause
         if self._state == "up" and degraded:
             return self._transition(now, "degraded", degraded)
         if self._state == "degraded" and not degraded:
@@ -296,17 +290,14 @@ class Path:
 
     def confirm(self, now: float, at_s: float | None = None) -> tuple[Transition, ...]:
         """The path carried traffic in both directions (ACK progress) at `at_s`, or now. A poller
-        that observes progress must pass the time of its previous poll. Outsiders off the path can't
-        forge it, as they don't know the connection's sequence numbers."""
+        that observes progress must pass the time of its previous poll."""
         now = self._monotonic(now)
         at_s = now if at_s is None else min(at_s, now)
         if not self._link or (self._state == "down" and at_s <= self._since_s):
             return ()
-        self._served_s = at_s
-        answered_s = max((target.answered_s for target in self._schedule.good), default=math.inf)
-        silent = self._silent >= LONGEST_ROUNDS and at_s > answered_s + LONGEST_S
-        if silent or (self._state == "down" and self._schedule.good):
-            self._served = True
+        if good := self._schedule.good:
+            answered_s = max(target.answered_s for target in good)
+            self._contradiction.record_progress(at_s, answered_s, down=self._state == "down")
         transitions = self._confirmed(now, at_s, late=False, cause="traffic flows")
         if self._pace(now) == "quiet":
             self._schedule.skip_round(now, at_s)
@@ -344,7 +335,8 @@ class Path:
             return ()
         self._schedule.clear_targets()
         self._works_s = math.inf
-        self._silent, self._served, self._fell_from = 0, False, self._state
+        self._contradiction.end()
+        self._fell_from = self._state
         if self._state == "recovering":
             self._damping.record_end(now)
         self._damping.record_fall(now)
@@ -364,7 +356,7 @@ class Path:
         proven = self._answers or not self._schedule.good
         state: PathState = "up"
         cause = f"answers for {self._hold_s:g} s"
-        if self._served:
+        if self._contradiction.active:
             state, cause = "degraded", SERVED
         elif not proven or self._answers < self._losses:
             self._start_hold(now)
@@ -378,28 +370,20 @@ class Path:
     def health(self) -> Health:
         schedule, now = self._schedule, self._now
         rtts_s = [target.rtt_s for target in schedule.good if target.rtt_s]
-        silent = self._state == "down" or self._served
+        silent = self._state == "down" or self._contradiction.active
         return Health(
             uplink=self.uplink,
             family=self.family,
             state=self._state,
             since_s=self._since_s,
-            cause=SERVED if self._served else self._cause,
+            cause=SERVED if self._contradiction.active else self._cause,
             loss_ratio=1.0 if silent else self._degradation.loss_ratio,
             rtt_ms=sum(rtts_s) / len(rtts_s) * 1000 if rtts_s else 0.0,
-            gateway=self._gateway_health(),
+            gateway=schedule.gateway_health(self._neighbour),
             bursting=self._link and self._pace(now) == "burst",
             until_s=self._until_s if self._state == "recovering" else 0.0,
             targets=tuple(target.health(now) for target in schedule.beyond),
         )
-
-    def _gateway_health(self) -> Literal["answers", "silent", "unknown"]:
-        gateway = self._schedule.gateway
-        if gateway is None:
-            return "unknown"
-        if not self._neighbour or (gateway.proven and gateway.losses_in_row >= 2):
-            return "silent"
-        return "answers" if gateway.proven else "unknown"
 
     def memory(self) -> Memory:
         return Memory(

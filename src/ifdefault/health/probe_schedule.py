@@ -82,6 +82,15 @@ class ProbeSchedule:
         others = [target.due_s for target in self.deciding if not target.good]
         self._background_s = min(others, default=math.inf)
 
+    def gateway_health(self, reachable: bool) -> Literal["answers", "silent", "unknown"]:
+        """`reachable`: by ARP or neighbour discovery."""
+        gateway = self.gateway
+        if gateway is None:
+            return "unknown"
+        if not reachable or (gateway.proven and gateway.losses_in_row >= 2):
+            return "silent"
+        return "answers" if gateway.proven else "unknown"
+
     def wake_s(self) -> float:
         gateway_s = self._gateway_s if self.gateway and self.beyond else math.inf
         return min(self.round_s, self._background_s, gateway_s)
