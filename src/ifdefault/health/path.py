@@ -290,7 +290,7 @@ class Path:
 
     def confirm(self, now: float, at_s: float | None = None) -> tuple[Transition, ...]:
         """The path carried traffic in both directions (ACK progress) at `at_s`, or now. A poller
-        that observes progress must pass the time of its previous poll."""
+        that observes progress must pass the time of the ACK, or of its previous poll."""
         now = self._monotonic(now)
         at_s = now if at_s is None else min(at_s, now)
         if not self._link or (self._state == "down" and at_s <= self._since_s):

@@ -27,7 +27,7 @@ _STATES = (diag.TCP_ESTABLISHED, diag.TCP_SYN_RECV)
 _RETRANS = 3  # in struct inet_diag_msg
 # offsets in struct tcp_info; _BYTES: bytes acked and received
 _RETRANSMITS, _BACKOFF, _UNACKED, _LAST_ACK, _BYTES = 2, 4, 24, 56, slice(120, 136)
-_SOCKETS, _PROGRESSED, _STALLED, _HALF_OPEN, _UNANSWERED = range(5)
+_SOCKETS, _PROGRESSED, _STALLED, _HALF_OPEN, _UNANSWERED, _ACK_MS = range(6)
 
 
 class TcpMonitor:
@@ -102,7 +102,7 @@ class TcpMonitor:
             address = sockdiag.local_address(message)
             tally = tallies.get(address)
             if tally is None:
-                tally = tallies[address] = [0] * 5
+                tally = tallies[address] = [0] * 6
             if state == diag.TCP_SYN_RECV:
                 tally[_HALF_OPEN] += 1
                 tally[_UNANSWERED] += message[_RETRANS] > 0
@@ -113,10 +113,10 @@ class TcpMonitor:
             cookie, now_moved = message[sockdiag.COOKIE], info[_BYTES]
             self._moved[cookie] = now_moved
             tally[_SOCKETS] += 1
-            if cookie in moved:
-                tally[_PROGRESSED] += moved[cookie] != now_moved
-            else:
-                tally[_PROGRESSED] += u32(info[_LAST_ACK:]) < since_ms
+            ack_ms = u32(info[_LAST_ACK:])
+            if moved[cookie] != now_moved if cookie in moved else ack_ms < since_ms:
+                least_ms = min(tally[_ACK_MS], ack_ms) if tally[_PROGRESSED] else ack_ms
+                tally[_PROGRESSED], tally[_ACK_MS] = tally[_PROGRESSED] + 1, least_ms
             tally[_STALLED] += _stalled(info)
         return {sockdiag.text(address): TcpStats(*tally) for address, tally in tallies.items()}
 

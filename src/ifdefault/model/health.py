@@ -123,3 +123,4 @@ class TcpStats:
     stalled: int = 0  # of them: retransmitting, without a recent ACK
     half_open: int = 0  # SYN_RECV: the client hasn't answered our SYN-ACK yet
     half_open_unanswered: int = 0  # of them: the SYN-ACK was retransmitted
+    ack_ms: int = 0  # since the last ACK on one that progressed
