@@ -283,8 +283,7 @@ class Paths:
             match by_address.get(address):
                 case [probed]:
                     if stats.progressed:
-                        ack_s = now - stats.ack_ms / 1000 - _ACK_DELAY_S
-                        at_s = max(ack_s, seen.since_s)
+                        at_s = now - stats.ack_ms / 1000 - _ACK_DELAY_S
                         transitions += probed.path.confirm(now, at_s)
                     elif cause := _suspect_cause(stats):
                         probed.path.suspect(now, cause)

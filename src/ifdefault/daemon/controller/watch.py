@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ifdefault.daemon.controller.effects import Effect, Watch
+from ifdefault.daemon.controller.paths import Paths
 from ifdefault.daemon.controller.state import State
 from ifdefault.model.kernel import TABLE_MAIN, Facts
 from ifdefault.plan.numbers import SHORTEST_LOCAL
@@ -18,10 +19,11 @@ class Watcher:
         self._out = out
         self._last: Watch | None = None
 
-    def update(self, prepared: Prepared, state: State) -> None:
+    def update(self, prepared: Prepared, state: State, paths: Paths) -> None:
         facts, auto = prepared.observation.facts, state.config.host.udp_wildcard == "auto"
         interfaces = tuple(sorted({u.interface for u in prepared.uplinks}))
-        watch = Watch(interfaces, on_link=_not_beyond(facts, interfaces))
+        ended = any(path not in ("up", "unproven") for path, _ in paths.states().values())
+        watch = Watch(interfaces, on_link=_not_beyond(facts, interfaces), ended=ended)
         if not state.held:
             watch = Watch(
                 interfaces,
@@ -30,6 +32,7 @@ class Watcher:
                 groups=prepared.observation.groups,
                 runs=tuple(prepared.observation.state.runs),
                 on_link=watch.on_link,
+                ended=ended,
             )
         if watch != self._last:
             self._last = watch
