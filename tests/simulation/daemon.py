@@ -252,7 +252,7 @@ class Daemon:
 
     def observe(self, look: f.Look) -> Observation:
         disk = self.world.disk
-        return self.kernel.observe(look.config, disk.state, disk.loaded)
+        return self.kernel.observe(look.config, disk.state, disk.loaded, look.questions)
 
     def _operate(self, prepared: Prepared, *, go_on: bool) -> list[Problem]:
         """Perform the plan, to the end or to the first refusal; return what was refused."""
@@ -281,7 +281,9 @@ class Daemon:
         disk.loaded = record_tables(facts, target)
         disk.state = settled(replace(disk.state, runs=runs), facts)
         self._hear()
-        return replace(prepared.observation, facts=facts, state=disk.state, loaded=disk.loaded)
+        answers = self.kernel.answers(prepared.questions)
+        now = replace(prepared.observation, facts=facts, state=disk.state, loaded=disk.loaded)
+        return replace(now, answers=answers)
 
     def _converge(self, prepared: Prepared) -> None:
         self.world.count("converges")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ifdefault.model.config import Config, Family
-from ifdefault.model.flow import Flow
+from ifdefault.model.flow import Answers, Flow, Question
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import (
     PROTOCOL,
@@ -29,6 +29,7 @@ from ifdefault.model.kernel import (
 )
 from ifdefault.model.kernel_events import KernelChange, LinkChanged, ObjectChanged
 from ifdefault.plan.lookup import Fib, LookupResult
+from ifdefault.plan.self_check import as_reply
 from tests.property import fakekernel
 from tests.property.hosts import KERNEL
 
@@ -57,11 +58,20 @@ class Kernel:
         """Raises if the real kernel would refuse it."""
         self._become(fakekernel.perform(self.facts, operation))
 
-    def observe(self, config: Config, state: State, loaded: Loaded) -> Observation:
+    def observe(
+        self,
+        config: Config,
+        state: State,
+        loaded: Loaded,
+        questions: tuple[Question, ...] = (),
+    ) -> Observation:
         mine = (path for rule in config.outgoing.rules for path in rule.cgroups)
         paths = dict.fromkeys((*state.runs, *mine))
         groups = tuple((path, self.groups.get(path, 0)) for path in paths)
-        return Observation(self.facts, state, loaded, groups)
+        return Observation(self.facts, state, loaded, groups, answers=self.answers(questions))
+
+    def answers(self, questions: tuple[Question, ...]) -> Answers:
+        return tuple((each, as_reply(self.lookup(each.flow))) for each in questions)
 
     def way(self, flow: Flow) -> Way | None:
         """The device and gateway that a packet leaves by."""

@@ -24,7 +24,7 @@ from ifdefault.model.dns import CandidateAddresses, DnsConfig, Published
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import Facts, Rule, Uplink
-from ifdefault.plan import desired
+from ifdefault.plan import policy_rules
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -74,7 +74,7 @@ def ends_connections_early(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_dead_sources(patch: pytest.MonkeyPatch) -> None:
     """An uplink that isn't usable has no source rules: its clients get no answer."""
-    rules = desired._rules
+    rules = policy_rules.policy_rules
 
     def without(
         config: Config, facts: Facts, usable: tuple[Uplink, ...], naive: Any, decision: Decision
@@ -84,7 +84,7 @@ def forgets_dead_sources(patch: pytest.MonkeyPatch) -> None:
             if not named or named[0] in decision.usable_in(rule.family):
                 yield rule
 
-    patch.setattr(desired, "_rules", without)
+    patch.setattr(policy_rules, "policy_rules", without)
 
 
 def forgets_memories(patch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ from ifdefault.model.kernel_events import KernelChange, LinkChanged, ObjectChang
 from ifdefault.plan.diff import record_tables
 from ifdefault.plan.lookup import Fib
 from ifdefault.plan.prepare import Prepared
+from ifdefault.plan.self_check import ask
 from tests.property.fakekernel import perform
 
 RTT_S, LOOK_S, START_S = 0.01, 0.004, 1000.0
@@ -219,8 +220,9 @@ class Host:
         match effect:
             case f.Look() if self._is_locked():
                 return e.LookFailed((Problem("", "another ifdefault is at work"),), locked=True)
-            case f.Look():
-                return e.Observed(self._observed(), LOOK_S)
+            case f.Look(questions=questions):
+                observation = replace(self._observed(), answers=ask(Fib.of(self.facts), questions))
+                return e.Observed(observation, LOOK_S)
             case f.Converge(prepared):
                 return self._converge(prepared)
             case f.Commit(prepared):
@@ -266,7 +268,9 @@ class Host:
         self.loaded = record_tables(self.facts, prepared.desired)
         self.state = prepared.state
         facts, state, loaded = self.facts, self.state, self.loaded
-        return replace(prepared.observation, facts=facts, state=state, loaded=loaded)
+        answers = ask(Fib.of(facts), prepared.questions)
+        was = prepared.observation
+        return replace(was, facts=facts, state=state, loaded=loaded, answers=answers)
 
     def _send(self, probe: f.SendProbe) -> None:
         if self.lost_checks is not None and probe.path == f.SERVER_CHECKS:

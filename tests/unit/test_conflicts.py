@@ -9,8 +9,9 @@ import pytest
 
 from ifdefault.model.config import Config, HostConfig, UplinkConfig
 from ifdefault.model.kernel import PROTOCOL, Address, Facts, Hop, Link, Route, Rule
-from ifdefault.plan.conflicts import catches_default, find_conflicts, first_priority
+from ifdefault.plan.conflicts import find_conflicts
 from ifdefault.plan.resolve import resolve
+from ifdefault.plan.rule_block import catches_default, first_priority
 
 CONFIG = Config((UplinkConfig("isp-a", "wan0"), UplinkConfig("isp-b", "wan1")))
 HOST = Facts(
@@ -26,7 +27,11 @@ HOST = Facts(
         Route(4, 254, "default", metric=9, hops=(Hop("wan1", "198.51.100.1"),)),
         Route(6, 254, "default", hops=(Hop("wan1", "fe80::1"),)),
     ),
-    rules=(Rule(4, 0, table=255, protocol=2), Rule(4, 32766, table=254, protocol=2)),
+    rules=(
+        Rule(4, 0, table=255, protocol=2),
+        Rule(4, 32766, table=254, protocol=2),
+        Rule(6, 0, table=255, protocol=2),
+    ),
 )
 TUNNEL = (Route(4, 51820, "default", hops=(Hop("wg0"),)),)
 WG_QUICK = (
@@ -167,9 +172,9 @@ def test_block_skips_taken_priorities_and_returns_when_the_tunnel_goes() -> None
 
 
 def test_no_room_above_a_catcher_is_an_error() -> None:
-    [line] = told(with_rules(Rule(4, 90, table=51820, protocol=3), routes=TUNNEL))
+    [line] = told(with_rules(Rule(4, 60, table=51820, protocol=3), routes=TUNNEL))
     assert (
-        "leaves no room for the return-path rules before it; give it a priority greater than 150"
+        "leaves no room for the return-path rules before it; give it a priority greater than 60"
         in line
     )
     assert not line.startswith("warning")

@@ -20,6 +20,7 @@ from ifdefault.model.kernel import Facts
 from ifdefault.plan.diff import record_tables
 from ifdefault.plan.lookup import Fib
 from ifdefault.plan.prepare import Prepared, settled
+from ifdefault.plan.self_check import ask
 from tests.property.fakekernel import perform
 from tests.unit.test_lookup import CONFIG, FAR, HOST, goes
 
@@ -48,8 +49,9 @@ class Host:
 
     def _answer(self, effect: f.Effect) -> e.Event | None:
         match effect:
-            case f.Look():
-                return e.Observed(self.observation, 0.001)
+            case f.Look(questions=questions):
+                answers = ask(Fib.of(self.observation.facts), questions)
+                return e.Observed(replace(self.observation, answers=answers), 0.001)
             case f.Converge(prepared):
                 return e.Applied(self._perform(prepared), 0.001)
             case f.Commit(prepared):
@@ -63,7 +65,9 @@ class Host:
         for operation in prepared.operations:
             facts = perform(facts, operation)
         state, loaded = settled(prepared.state, facts), record_tables(facts, prepared.desired)
-        self.observation = replace(self.observation, facts=facts, state=state, loaded=loaded)
+        answers = ask(Fib.of(facts), prepared.questions)
+        now = replace(self.observation, facts=facts, state=state, loaded=loaded)
+        self.observation = replace(now, answers=answers)
         return self.observation
 
     def live(self, for_s: float, silent: str = "") -> list[list[f.Effect]]:

@@ -52,6 +52,7 @@ def _check_host(
     """The host's problems and the resolved uplinks; without a config, only what needs none."""
     from ifdefault.cli import daemon_client
     from ifdefault.host.check_daemon import find_problems
+    from ifdefault.host.status import find_astray
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare_config
     from ifdefault.kernel import foreign, nft
@@ -63,7 +64,10 @@ def _check_host(
             return [*problems, *foreign.networkd_problems()], ()
         decision = daemon_client.decision(options)
         prepared = prepare_config(config, Store(options.state_dir), decision=decision)
-        problems += config_file.with_lines(options.config, prepared.problems)
+        known = prepared.problems
+        if not prepared.operations:  # otherwise they have only what is to be expected
+            known += tuple(p for p in find_astray(prepared) if p not in known)
+        problems += config_file.with_lines(options.config, known)
         problems += find_problems(config, prepared.uplinks)
         tables = dict(prepared.desired.tables)
         for name in OWN_TABLES:

@@ -183,6 +183,9 @@ def _problems(status: Status) -> list[str]:
         if counts:
             items = ", ".join(f"{name} ({packets} p)" for name, packets in counts.items())
             lines += ["", f"{title}: {items}"]
+    if status.astray and not status.differs:
+        lines += ["", "packets don't go where they are meant to go:"]
+        lines += [f"  {problem}" for problem in status.astray]
     if status.differs:
         lines += ["", "the kernel differs; apply would:"]
         lines += [f"  {operation}" for operation in status.differs]

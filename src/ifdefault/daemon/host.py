@@ -61,6 +61,7 @@ class Host:
                 self._store,
                 thorough=effect.thorough,
                 routers_seen=self.routers,
+                questions=effect.questions,
             )
             return e.Observed(observation, monotonic() - start_s)
 

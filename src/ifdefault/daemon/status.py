@@ -78,6 +78,7 @@ class DaemonStatus:
     forced: dict[str, Forced] = field(default_factory=dict)  # by the operator; never "auto"
     held: str = ""  # why the kernel is not changed now, or that an apply is unconfirmed
     conflicts: tuple[str, ...] = ()  # what other programs keep undoing
+    astray: tuple[str, ...] = ()  # packets that don't go where they are meant to go
     problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
     dns: DnsStatus = DnsStatus()

@@ -5,6 +5,7 @@ Rules: nothing is changed, except that the kernel is asked to resolve routers' M
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ifdefault.host import routers
@@ -13,8 +14,10 @@ from ifdefault.host.store import Store
 from ifdefault.kernel import foreign, nft, sockdiag
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.kernel.read import read_facts
+from ifdefault.kernel.route_get import route_get_many
 from ifdefault.model.config import Config
 from ifdefault.model.errors import HostError
+from ifdefault.model.flow import Answers, Question
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Facts
 
@@ -25,9 +28,11 @@ def observe(
     *,
     thorough: bool = True,
     routers_seen: RoutersSeen | None = None,
+    questions: tuple[Question, ...] = (),
 ) -> Observation:
     """What planning needs for a config. `thorough` also reads what is needed to find conflicts with
-    other programs. With `routers_seen`, unresolved routers aren't waited for."""
+    other programs. With `routers_seen`, unresolved routers aren't waited for. `questions`: what the
+    kernel is asked for the self-check."""
     state = store.load()
     facts = read_facts()
     if thorough:
@@ -45,7 +50,14 @@ def observe(
         groups,
         no_balance=attach.unavailable() if balances else "",
         others=tuple(foreign.networkd_problems()) if thorough else (),
+        answers=ask(questions, facts),
     )
+
+
+def ask(questions: Sequence[Question], facts: Facts) -> Answers:
+    """Ask the kernel where the packets of the self-check go."""
+    replies = route_get_many([question.flow for question in questions], facts.links)
+    return tuple(zip(questions, replies, strict=True))
 
 
 def _with_conflict_facts(facts: Facts) -> Facts:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ifdefault.host.observe import ask
 from ifdefault.host.status_forward import ForwardStatus, read_forward_status
 from ifdefault.kernel import nft
 from ifdefault.kernel.link_stats import LinkStats, read_link_stats
 from ifdefault.model.config import FAMILIES, Family
-from ifdefault.model.errors import KernelError
+from ifdefault.model.errors import KernelError, Problem
 from ifdefault.model.kernel import NFT_TABLE, PROTOCOL
-from ifdefault.plan import ruleset
+from ifdefault.plan import ruleset, self_check
 from ifdefault.plan.describe import describe
 from ifdefault.plan.prepare import Prepared
 
@@ -62,11 +63,13 @@ class Status:
     unknown_macs: dict[str, int]
     redirected_udp: tuple[int, ...]  # ports of wildcard UDP servers, which need conntrack
     differs: tuple[str, ...]
+    astray: tuple[Problem, ...] = ()  # packets that don't go where they are meant to go
     forward: ForwardStatus = _NO_FORWARD
 
     @property
     def holds(self) -> bool:
-        return not self.differs and not any(u.pending for u in self.uplinks)
+        astray = any(not problem.warning for problem in self.astray)
+        return not self.differs and not astray and not any(u.pending for u in self.uplinks)
 
 
 def read_status(prepared: Prepared) -> Status:
@@ -101,8 +104,16 @@ def read_status(prepared: Prepared) -> Status:
         unknown_macs=_counted(ruleset.UNKNOWN_MACS) if has_table else {},
         redirected_udp=tuple(sorted({port for _, port in desired.udp_ports})),
         differs=tuple(describe(operation) for operation in prepared.operations),
+        astray=find_astray(prepared),
         forward=read_forward_status(prepared),
     )
+
+
+def find_astray(prepared: Prepared) -> tuple[Problem, ...]:
+    """Ask the kernel where packets go, and find what isn't as meant."""
+    config, facts, uplinks = prepared.config, prepared.facts, prepared.uplinks
+    answers = ask(prepared.questions, facts)
+    return self_check.find(config, facts, uplinks, answers, prepared.decision)
 
 
 def _defaults(prepared: Prepared, family: Family) -> Iterator[Default]:

@@ -6,20 +6,21 @@ our previous state as the target. This module does no I/O of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ifdefault.config import read as read_config
 from ifdefault.config import with_lines
 from ifdefault.host import exec_groups
-from ifdefault.host.observe import observe
+from ifdefault.host.observe import ask, observe
 from ifdefault.host.store import Store
 from ifdefault.kernel import nft
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
 from ifdefault.model.config import Config
 from ifdefault.model.errors import HostError, KernelError, Problem
+from ifdefault.model.flow import Answers, Question, RouteReply
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import (
@@ -37,6 +38,7 @@ from ifdefault.model.kernel import (
     Uplink,
 )
 from ifdefault.plan import prepare as planning
+from ifdefault.plan import self_check
 from ifdefault.plan.describe import describe
 from ifdefault.plan.diff import diff, record_tables
 from ifdefault.plan.prepare import Prepared, resolve, settled, snapshot
@@ -105,6 +107,7 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcom
         if isinstance(operation, LoadNft):
             nft.check(operation.table, operation.text)
     came_from = snapshot(prepared.observation)
+    was = dict(ask(prepared.questions, prepared.facts))
     store.save(prepared.state)
     try:
         ports = _perform(prepared, before)
@@ -112,12 +115,35 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcom
         left = diff(facts, prepared.desired, record_tables(facts, prepared.desired))
         if left:
             raise KernelError(_difference(left))
+        answers = ask(prepared.questions, facts)
+        if lost := _lost(prepared, facts, was, answers):
+            raise KernelError(*lost)
     except (KernelError, HostError) as error:
         raise _undo(error, came_from, store) from error
     except BaseException:  # Ctrl-C, or a fault of our own
         return_to(came_from, store)
         raise
-    return Outcome(_record(prepared, store, facts), (), ports)
+    return Outcome(_record(prepared, store, facts, answers), (), ports)
+
+
+def _lost(
+    prepared: Prepared, facts: Facts, was: Mapping[Question, RouteReply], now: Answers
+) -> tuple[Problem, ...]:
+    """Vital packets that went where they are meant to go before the change, and no longer do.
+    Those of an interface or address that disappeared meanwhile don't count."""
+    up = {link.name for link in facts.links if link.up and link.carrier}
+    there = {address.address for address in facts.addresses}
+    devices = {uplink.name: uplink.interface for uplink in prepared.uplinks}
+    lost = tuple(
+        (question, reply)
+        for question, reply in now
+        if question.intent in self_check.VITAL
+        and question.is_met(was[question])
+        and not question.is_met(reply)
+        and devices[question.uplink] in up
+        and there & {question.flow.src, question.flow.dst}
+    )
+    return self_check.misrouted(prepared.config, facts, lost)
 
 
 def converge(prepared: Prepared, store: Store) -> Outcome:
@@ -134,14 +160,15 @@ def converge(prepared: Prepared, store: Store) -> Outcome:
                 _perform_one(performer, operation, _key(operation, prepared.uplinks))
             except (KernelError, HostError) as error:
                 refused += error.problems
-    observation = _record(prepared, store, read_facts())
+    facts = read_facts()
+    observation = _record(prepared, store, facts, ask(prepared.questions, facts))
     return Outcome(observation, tuple(refused), performer.ports)
 
 
-def _record(prepared: Prepared, store: Store, facts: Facts) -> Observation:
+def _record(prepared: Prepared, store: Store, facts: Facts, answers: Answers) -> Observation:
     """Record what was performed, and return the host as it is now."""
     state, loaded = _save(store, prepared.state, facts, prepared.desired)
-    return replace(prepared.observation, facts=facts, state=state, loaded=loaded)
+    return replace(prepared.observation, facts=facts, state=state, loaded=loaded, answers=answers)
 
 
 def _perform(prepared: Prepared, before: Before) -> frozenset[int]:

@@ -59,7 +59,7 @@ def _reply(error: int, message: bytes, names: Mapping[int, str]) -> RouteReply:
 
 @functools.lru_cache(maxsize=1024)  # the daemon asks the same after each look
 def query(flow: Flow, iif: int = 0, oif: int = 0) -> bytes:
-    """The body of a route lookup whose reply includes the table. `iif`, `oif`: interface indexes."""
+    """The body of a route lookup whose reply includes the table. `iif`, `oif`: link indexes."""
     raw_dst = rtnetlink.packed(flow.dst)
     raw_src = rtnetlink.packed(flow.src) if flow.src else b""
     # IPv6 always returns the table, and refuses the flag

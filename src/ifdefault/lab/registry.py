@@ -54,8 +54,11 @@ def forget(name: str) -> None:
 
 def names() -> tuple[str, ...]:
     """All worlds of this user, the newest last."""
-    paths = sorted(root().glob("*/world.json"), key=lambda path: path.parent.stat().st_ctime_ns)
-    return tuple(path.parent.name for path in paths)
+    ages: dict[str, int] = {}
+    for path in root().glob("*/world.json"):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            ages[path.parent.name] = path.parent.stat().st_ctime_ns
+    return tuple(sorted(ages, key=ages.__getitem__))
 
 
 def read(name: str) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""A packet as the kernel's route lookup sees it, and where the lookup sends it."""
+"""A packet as a route lookup sees it, where the lookup sends it, and where it is meant to go."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ifdefault.model.config import Family
+
+Intent = Literal["input", "own", "reply", "outgoing", "balanced", "forwarded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +36,32 @@ class RouteReply:
     gateway: str = ""
     table: int = 0
     source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A packet, and where it is meant to go: to `dev`, or to this host if that is "".
+
+    `table`: the table that must route it, 0 for any: a multipath route may lead to the right device
+    by chance. `others`: for outgoing connections, the uplinks' devices; any other is a VPN's."""
+
+    intent: Intent
+    uplink: str
+    flow: Flow
+    dev: str = ""
+    gateway: str = ""
+    table: int = 0
+    others: tuple[str, ...] = ()
+
+    def is_met(self, reply: RouteReply) -> bool:
+        if not self.dev:
+            return reply.kind == "local"
+        if reply.kind != "unicast":
+            return False
+        if self.others and reply.dev not in self.others:
+            return True
+        is_there = (reply.dev, reply.gateway) == (self.dev, self.gateway)
+        return is_there and self.table in (0, reply.table)
+
+
+Answers = tuple[tuple[Question, RouteReply], ...]

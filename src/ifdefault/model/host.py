@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ifdefault.model.errors import Problem
+from ifdefault.model.flow import Answers
 from ifdefault.model.kernel import Facts, Loaded
 
 
@@ -31,7 +32,8 @@ class Observation:
 
     `groups` are the cgroups that have rules, with their ids, 0 if they don't exist; `no_balance` is
     why the programs on connect() aren't possible, "" if they are; `others` are problems with other
-    programs' configuration, if they were looked for."""
+    programs' configuration, if they were looked for; `answers` are the kernel's to the questions of
+    the self-check."""
 
     facts: Facts
     state: State = field(default_factory=State)
@@ -39,3 +41,4 @@ class Observation:
     groups: tuple[tuple[str, int], ...] = ()
     no_balance: str = ""
     others: tuple[Problem, ...] = ()
+    answers: Answers = ()

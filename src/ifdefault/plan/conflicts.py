@@ -8,22 +8,22 @@ does about it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
-from ifdefault.model.address import family_of
-from ifdefault.model.config import Config, Family, HostConfig
+from ifdefault.model.config import Config, HostConfig
 from ifdefault.model.errors import Problem
-from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import FORWARDING, PROTOCOL, TABLE_MAIN, Facts, Rule, Uplink
 from ifdefault.plan import conflicts_forward, connmark, numbers, prefixes, udp_wildcard
 from ifdefault.plan.describe import rule_text
-from ifdefault.plan.lookup import matches
 from ifdefault.plan.resolve import ready
+from ifdefault.plan.rule_block import (
+    first_priority,
+    foreign_catchers,
+    local_precedes,
+    possible_blocks,
+)
 
 WHOLE_MARK = 0xFFFFFFFF
-
-_SOMEWHERE: dict[Family, str] = {4: "203.0.113.0", 6: "2001:db8::"}  # only a default leads there
 
 
 def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> tuple[Problem, ...]:
@@ -31,6 +31,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
     foreign = [rule for rule in facts.rules if rule.protocol != PROTOCOL and rule.priority]
     return (
         *_above_us(config, facts),
+        *_local_table(config, facts),
         *_bypasses(foreign),
         *_in_our_block(foreign, first_priority(config, facts)),
         *_in_our_tables(foreign, facts, config.host),
@@ -47,75 +48,8 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
 # --- foreign rules that take packets before ours -------------------------------------------
 
 
-def first_priority(config: Config, facts: Facts) -> int:
-    """The first priority of the return-path block: as configured, or lower, so that it precedes
-    foreign rules that would take uplinks' replies."""
-    return next(_possible_blocks(config, facts), config.host.rule_priority)
-
-
-def _possible_blocks(config: Config, facts: Facts) -> Iterator[int]:
-    """First priorities of blocks that end before any foreign rule that takes uplinks' replies."""
-    configured = config.host.rule_priority
-    lowest = min((r.priority for r in foreign_catchers(config, facts)), default=numbers.OUTGOING)
-    taken = {rule.priority for rule in facts.rules if rule.protocol != PROTOCOL}
-    for first in range(configured, numbers.LOWEST_BLOCK - 1, -numbers.BLOCK):
-        block = range(first, first + numbers.END + 1)
-        if block[-1] < lowest and (first == configured or taken.isdisjoint(block)):
-            yield first
-
-
-def foreign_catchers(config: Config, facts: Facts) -> tuple[Rule, ...]:
-    """Foreign rules before the end of the configured block that would take uplinks' replies."""
-    end = config.host.rule_priority + numbers.END
-    rules = [r for r in facts.rules if 0 < r.priority <= end and r.protocol != PROTOCOL]
-    addresses = set(_addresses(config, facts)) if rules else set()
-    return tuple(rule for rule in rules if catches_default(rule, facts, addresses))
-
-
-def _addresses(config: Config, facts: Facts) -> Iterator[str]:
-    for uplink in config.uplinks:
-        own = (a for a in facts.addresses if a.dev == uplink.interface and a.scope < 253)
-        yield from uplink.addresses or (a.address for a in own)
-
-
-def catches_default(rule: Rule, facts: Facts, addresses: Collection[str]) -> bool:
-    """Whether a rule routes unmarked packets from one of these addresses by a default route of its
-    own.
-
-    Selectors for protocol, port and user are ignored: such a rule still takes some replies.
-    """
-    if rule.action in ("goto", "nop"):
-        return False
-    wide = rule
-    if not rule.invert:
-        wide = replace(rule, ip_proto=0, sport=(0, 0), dport=(0, 0), uids=(-1, -1))
-    somewhere = _SOMEWHERE[rule.family]
-    if not any(
-        matches(wide, Flow(rule.family, somewhere, address))
-        for address in addresses
-        if family_of(address) == rule.family
-    ):
-        return False
-    return rule.action != "lookup" or _has_default(rule, facts)
-
-
-def _has_default(rule: Rule, facts: Facts) -> bool:
-    """Whether a lookup finds a default route, or the two halves of one that VPNs use, that the rule
-    doesn't suppress."""
-    groups = {link.name: link.group for link in facts.links}
-    for route in facts.routes:
-        if (route.family, route.table) != (rule.family, rule.table) or route.kind == "throw":
-            continue
-        length = prefixes.network(route.dst)[1]
-        short = rule.suppress_prefixlength < length <= numbers.SHORTEST_LOCAL[rule.family]
-        hidden = {groups.get(hop.dev, 0) for hop in route.hops} == {rule.suppress_ifgroup}
-        if short and not hidden:
-            return True
-    return False
-
-
 def _above_us(config: Config, facts: Facts) -> Iterator[Problem]:
-    block = next(_possible_blocks(config, facts), None)
+    block = next(possible_blocks(config, facts), None)
     for rule in foreign_catchers(config, facts):
         if block is not None:
             remedy = "apply adds the return-path rules before it"
@@ -125,6 +59,15 @@ def _above_us(config: Config, facts: Facts) -> Iterator[Problem]:
             lowest = numbers.LOWEST_BLOCK + numbers.END
             what = "takes replies, and leaves no room for the return-path rules before it"
             yield Problem(_rule_name(rule), what, f"give it a priority greater than {lowest}")
+
+
+def _local_table(config: Config, facts: Facts) -> Iterator[Problem]:
+    first = first_priority(config, facts)
+    for family in sorted({rule.family for rule in facts.rules}):
+        if not local_precedes(facts, family, first):
+            where = f"ip{' -6' if family == 6 else ''} rule"
+            what = "the rule of table local doesn't precede the return-path rules"
+            yield Problem(where, what, f"apply adds its own, pref {first}", warning=True)
 
 
 def _bypasses(foreign: Sequence[Rule]) -> Iterator[Problem]:
@@ -152,7 +95,7 @@ def _in_our_block(foreign: Sequence[Rule], first: int) -> Iterator[Problem]:
     taken = {rule.priority for rule in foreign}
     starts = range(first - first % numbers.BLOCK, 0, -numbers.BLOCK)
     free = (s for s in starts if taken.isdisjoint(range(s, s + numbers.END + 1)))
-    remedy = f"set host.rule_priority = {next(free, numbers.LOWEST_BLOCK)}"
+    remedy = f"set host.rule_priority = {next(free, numbers.BLOCK)}"
     for rule in foreign:
         if first <= rule.priority <= first + numbers.END:
             what = f"has a priority among ours, {first} to {first + numbers.END}"

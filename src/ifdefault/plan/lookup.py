@@ -8,17 +8,17 @@ the kernel's hash isn't modelled. A flow with an oif is that of a socket bound t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
 from ifdefault.model.flow import Flow
-from ifdefault.model.kernel import TABLE_LOCAL, Address, Facts, Hop, Route, Rule
+from ifdefault.model.kernel import PROTOCOL, TABLE_LOCAL, Address, Facts, Hop, Route, Rule
 from ifdefault.plan import prefixes
 
 _PREFERENCES = ("high", "", "low")
-_REFUSALS = ("blackhole", "unreachable", "prohibit")
+REFUSALS = ("blackhole", "unreachable", "prohibit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Fib:
     def lookup(self, flow: Flow) -> LookupResult:
         """The result of the first rule that yields a route."""
         result = self._by_rules(flow)
-        if result.kind in _REFUSALS and flow.family == 4 and flow.oif and not flow.iif:
+        if result.kind in REFUSALS and flow.family == 4 and flow.oif and not flow.iif:
             # "apparently, routing tables are wrong; assume that the destination is on link"
             # (net/ipv4/route.c, ip_route_output_key_hash_rcu)
             hop = Hop(flow.oif)
@@ -75,7 +75,7 @@ class Fib:
                     rule.goto,
                 ) in self._priorities:  # otherwise unresolved, and skipped
                     skip_to = rule.goto
-            elif rule.action in _REFUSALS:
+            elif rule.action in REFUSALS:
                 return LookupResult(rule.action, rule)
             elif rule.action == "lookup" and (result := self._in_table(rule, flow)):
                 return result
@@ -85,7 +85,7 @@ class Fib:
         route, hop = self._best(rule.table, flow)
         if route is None:
             return None
-        if route.kind in _REFUSALS:
+        if route.kind in REFUSALS:
             return LookupResult(route.kind, rule, route)
         length = prefixes.network(route.dst)[1]
         if length <= rule.suppress_prefixlength:
@@ -113,12 +113,30 @@ class Fib:
                     return None, None
                 if route.from_prefix and not _source_in(route.from_prefix, flow):
                     continue
-                if route.kind in _REFUSALS:
+                if route.kind in REFUSALS:
                     return route, None
                 for hop in route.hops:
                     if not flow.oif or hop.dev == flow.oif:
                         return route, hop
         return None, None
+
+
+def predict(
+    facts: Facts,
+    own_tables: range,
+    routes: tuple[Route, ...],
+    rules: tuple[Rule, ...],
+    groups: Mapping[str, int],
+) -> Facts:
+    """The facts as they will be with these routes, rules and link groups of ours."""
+    foreign = (rule for rule in facts.rules if rule.protocol != PROTOCOL)
+    return replace(
+        facts,
+        links=tuple(replace(k, group=groups.get(k.name, k.group)) for k in facts.links),
+        routes=(*(r for r in facts.routes if r.table not in own_tables), *routes),
+        # sorted() is stable: our rules follow foreign rules of the same priority
+        rules=tuple(sorted((*foreign, *rules), key=lambda rule: rule.priority)),
+    )
 
 
 def local_routes(facts: Facts) -> Iterable[Route]:

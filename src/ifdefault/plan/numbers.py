@@ -12,20 +12,23 @@ from ifdefault.model.config import HostConfig
 UPLINKS_MAX = 31
 
 # Priorities of the return-path rules, relative to the first; see docs/architecture.md
-FROM_UPLINK, VPN_ROUTES, LOCAL_ROUTES, NOWHERE, ARRIVAL_MARK = 0, 5, 10, 15, 20
+OWN_ADDRESSES, FROM_UPLINK, VPN_ROUTES, LOCAL_ROUTES, NOWHERE, ARRIVAL_MARK = 0, 2, 5, 10, 15, 20
 SOURCE, ROUTED, SOURCE_END, DEVICE, END = 30, 32, 35, 40, 50
-BLOCK = 100  # step by which the block moves when a foreign rule precedes it
-LOWEST_BLOCK = 100
+# where the block moves when a foreign rule precedes it: down by hundreds, at last by tens
+BLOCK, LAST_BLOCK = 100, 10
+LOWEST_BLOCK = 10
 
 # All outgoing rules have the last priority before main: they must follow the rules of a full-tunnel
 # VPN, which may exist already (wg-quick: 32764 and 32765). Rules of one priority are ordered by
 # insertion.
-OUTGOING = 32765
+OUTGOING, MAIN = 32765, 32766
 
 # Routes up to this length are parts of a full tunnel's default rather than specific routes of a LAN
 # or VPN (LOCAL_ROUTES, VPN_ROUTES). OpenVPN uses 0/1 and 128/1; ::/3, 2000::/4 and 3000::/4.
 # fc00::/7 is a legitimate route to a site.
 SHORTEST_LOCAL = {4: 7, 6: 6}
+# Routes up to this length that refuse packets are last resorts; longer ones are bans (240.0.0.0/4).
+PARTS_OF_DEFAULT = {4: 1, 6: 3}
 
 
 def assign(names: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
@@ -65,6 +68,11 @@ def outgoing_mark(host: HostConfig, number: int) -> int:
 
 def table(host: HostConfig, number: int) -> int:
     return host.table_base + number
+
+
+def main_copy(host: HostConfig) -> int:
+    """The table that replaces main while main has a last resort."""
+    return host.table_base
 
 
 def own_tables(host: HostConfig) -> range:

@@ -8,16 +8,17 @@ the programs on connect() (`plan.balance`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ifdefault.model.address import family_of
+from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import Config, Family, HostConfig, OutgoingRule
 from ifdefault.model.health import Decision
-from ifdefault.model.kernel import PROTOCOL, Rule, Uplink
+from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Facts, Route, Rule, Uplink
 from ifdefault.plan import numbers, prefixes, resolve
 
 _PROTOCOLS = {None: 0, "tcp": 6, "udp": 17}
+_LEARNED = (9, 16)  # RTPROT_RA, RTPROT_DHCP (linux/rtnetlink.h)
 _OWN = "lo"  # iif of the host's own packets (ip-rule(8))
 
 
@@ -35,6 +36,45 @@ def rules(
             uplink = next((uplink for uplink in via if uplink.name in usable), via[-1])
             found += _policy_rules(setting, uplink, config.host, family)
     return tuple(dict.fromkeys(found))
+
+
+def detours(
+    host: HostConfig, facts: Facts, uplinks: Sequence[Uplink], decision: Decision, family: Family
+) -> Iterator[Rule]:
+    """DNS servers that have a route of their own through an uplink that is down are reached by the
+    primary uplink instead. `uplinks`: best first."""
+    for route in routes_to_down(facts, uplinks, decision, family):
+        if is_dns_host_route(route):
+            yield from _policy_rules(
+                OutgoingRule(via=(), to=(route.dst,)), uplinks[0], host, family
+            )
+
+
+def routes_to_down(
+    facts: Facts, uplinks: Sequence[Uplink], decision: Decision, family: Family
+) -> Iterator[Route]:
+    """Main's specific routes through a router of an uplink that is down, while another works."""
+    usable = decision.usable_in(family)
+    working = {u.interface for u in uplinks if u.name in usable}
+    down = {u.interface for u in uplinks} - working
+    if not working or not down:
+        return
+    for route in facts.routes:
+        if (
+            (route.family, route.table, route.kind) == (family, TABLE_MAIN, "unicast")
+            and route.hops
+            and prefixes.network(route.dst)[1]
+            and all(hop.gateway and hop.dev in down for hop in route.hops)
+        ):
+            yield route
+
+
+def is_dns_host_route(route: Route) -> bool:
+    """Whether a route leads to one server on the Internet and was learned by DHCP, as
+    systemd-networkd adds one for each DNS server (RoutesToDNS=)."""
+    address, length = route.dst.partition("/")[0], prefixes.network(route.dst)[1]
+    is_host = length == BITS[route.family]
+    return is_host and route.protocol in _LEARNED and not is_private(address)
 
 
 def _policy_rules(

@@ -15,13 +15,15 @@ from typing import TypeVar
 from ifdefault.model.changes import Changes
 from ifdefault.model.config import Config, OutgoingRule
 from ifdefault.model.errors import Problem
+from ifdefault.model.flow import Question
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Desired, Facts, Loaded, Operation, SetGroup, SetSysctl, Uplink
-from ifdefault.plan import conflicts, numbers
+from ifdefault.plan import conflicts, numbers, self_check
 from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import desire, resolve_uplinks
 from ifdefault.plan.diff import diff, own_routes, own_rules
+from ifdefault.plan.lookup import Fib
 
 T = TypeVar("T")
 _NO_CONFIG, _UNDECIDED = Config(()), Decision()
@@ -51,6 +53,7 @@ class Prepared:
     config: Config = _NO_CONFIG
     decision: Decision = _UNDECIDED  # the running daemon's
     lacks: tuple[Problem, ...] = ()  # configured, but not possible on this host or for this process
+    questions: tuple[Question, ...] = ()  # of the self-check, once the kernel is as desired
 
     @property
     def facts(self) -> Facts:
@@ -90,10 +93,14 @@ def prepare(
     lacks = tuple(_lacks(desired, observation.no_balance))
     if lacks:
         desired = replace(desired, hook=None)
+    questions = self_check.questions(config, facts, uplinks, desired)
     problems: tuple[Problem, ...] = ()
     if thorough:
         own = conflicts.find_conflicts(config, facts, uplinks)
-        problems = (*own, *observation.others, *lacks)
+        then = self_check.predicted(config, facts, desired)
+        answers = self_check.ask(Fib.of(then), questions)
+        astray = self_check.find(config, then, uplinks, answers, decision)
+        problems = (*own, *astray, *observation.others, *lacks)
     operations = diff(facts, desired, observation.loaded)
     return Prepared(
         observation,
@@ -105,6 +112,7 @@ def prepare(
         config,
         decision or _UNDECIDED,
         lacks,
+        questions,
     )
 
 

@@ -56,15 +56,14 @@ def is_relevant(uplinks: Iterable[Uplink], family: Family) -> bool:
     return len({a.address for u in uplinks for a in u.addresses if a.family == family}) > 1
 
 
-def redirects(
-    facts: Facts, port: int, family: Family, routes: tuple[Route, ...], rules: tuple[Rule, ...]
-) -> tuple[Redirect, ...]:
+def redirects(facts: Facts, port: int, family: Family) -> tuple[Redirect, ...]:
     """For every client of a family, the source address of replies from a wildcard socket on `port`.
     Clients without a route are left out. The ranges are sorted and don't overlap."""
     blank = Flow(family, "0.0.0.0" if family == 4 else "::", ip_proto=IP_PROTO, sport=port)
-    fib = Fib(facts, routes, tuple(r for r in rules if _may_match(r, blank)))
+    facts = replace(facts, rules=tuple(r for r in facts.rules if _may_match(r, blank)))
+    fib = Fib.of(facts)
     found: list[Redirect] = []
-    for first, last in _pieces(family, routes, rules):
+    for first, last in _pieces(family, facts.routes, facts.rules):
         result = fib.lookup(replace(blank, dst=prefixes.text(family, first)))
         if result.kind != "unicast" or not result.source:
             continue

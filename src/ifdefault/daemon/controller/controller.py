@@ -24,17 +24,17 @@ from math import inf
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.adopt import Adopter
 from ifdefault.daemon.controller.commands import Commands
-from ifdefault.daemon.controller.decision import make_decision
+from ifdefault.daemon.controller.decision import Primaries, make_decision
 from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, ResolveNames, RunHook, Save
 from ifdefault.daemon.controller.names import Names
 from ifdefault.daemon.controller.paths import Paths
 from ifdefault.daemon.controller.reconcile import Reconciler
+from ifdefault.daemon.controller.self_check import AGAIN_S, SelfCheck
 from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
 from ifdefault.daemon.controller.state import Adoption, State
 from ifdefault.daemon.controller.watch import Watcher
 from ifdefault.daemon.status import DaemonStatus, DnsStatus
-from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import ConfigError
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation
@@ -52,14 +52,14 @@ class Controller:
         self.state = State()
         out = self.state.out
         self.paths, self.servers, self.names = Paths(out), ServerChecks(out), Names(out)
-        self._reconciler = Reconciler(self.state)
+        self._reconciler, self._self_check = Reconciler(self.state), SelfCheck(self.state)
         self._adopter, self._commands = Adopter(self.state), Commands(self.state)
         self._stale, self._watcher = StaleConnections(self.state), Watcher(out)
+        self._primaries = Primaries(self.state)
         self._finish_due = False  # whether names or connections may need an update: `_finish`
         self._refresh_s = inf  # when to update the paths again without any event
         self._servers_due_s = inf  # when to decide after servers went down or came back
         self._save_s = inf
-        self._primary: dict[Family, str] = {}  # the primary uplink as logged last
         self._hosts: tuple[str, ...] = ()
 
     def receive(self, events: Sequence[e.Event], now: float) -> tuple[Effect, ...]:
@@ -366,16 +366,10 @@ class Controller:
 
     def _finish(self, now: float, prepared: Prepared) -> None:
         """The kernel is as decided, or can't be for now: publish, log, and end connections."""
-        state = self.state
         self._publish(now, prepared)
-        for family in FAMILIES:
-            order = state.decision.ranking(family) if state.decision else ()
-            name, was = (order[0] if order else ""), self._primary.get(family, "")
-            if name and name != was and not state.unapplied and not state.held:
-                self._primary[family] = name
-                state.log("primary", f"primary IPv{family}: {was or 'none'} -> {name}", name)
-                if was:  # otherwise the daemon has just started
-                    state.out.append(RunHook("primary", name, family, was, name))
+        if self._self_check.update(prepared):
+            self._reconciler.look_at(now + AGAIN_S)
+        self._primaries.report()
         self._stale.end({key: path for key, (path, _) in self.paths.states().items()})
 
     # --- status ---------------------------------------------------------------------------
@@ -394,6 +388,7 @@ class Controller:
             forced={name: forced for name, forced in state.forced.items() if forced != "auto"},
             held=state.held or (state.unconfirmed.text(now) if state.unconfirmed else ""),
             conflicts=self._reconciler.backoff.conflicts(now),
+            astray=tuple(map(str, self._self_check.problems)),
             problems=(*lacks, *state.refused, *self.paths.problems),
             dns=DnsStatus(names=self.names.status(), problems=self.names.problems),
             servers=self.servers.checked(),

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ifdefault.daemon.controller.effects import RunHook
 from ifdefault.daemon.controller.state import Key, State
 from ifdefault.health.selection import Candidate, decide
-from ifdefault.model.config import FAMILIES
+from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.health import Decision, PathState
 from ifdefault.model.kernel import Facts, Uplink
 from ifdefault.plan.servers import Server
@@ -49,3 +50,24 @@ def make_decision(
                 )
             )
     return replace(decide(candidates), servers_down=down)
+
+
+class Primaries:
+    """Reports that the primary uplink of a family changed, once the kernel follows the decision."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._reported: dict[Family, str] = {}
+
+    def report(self) -> None:
+        state = self._state
+        if state.decision is None or state.unapplied or state.held:
+            return
+        for family, order in state.decision.order:
+            name = order[0] if order else ""
+            was = self._reported.get(family, "")
+            if name not in ("", was):
+                self._reported[family] = name
+                state.log("primary", f"primary IPv{family}: {was or 'none'} -> {name}", name)
+                if was:  # otherwise the daemon has just started
+                    state.out.append(RunHook("primary", name, family, was, name))

@@ -23,6 +23,7 @@ from ifdefault.health.states import Memory
 from ifdefault.model.config import Config, Family, ProbeKind
 from ifdefault.model.dns import CandidateAddresses, Published
 from ifdefault.model.errors import Problem
+from ifdefault.model.flow import Question
 from ifdefault.model.health import Forced, PathState, Way
 from ifdefault.model.kernel import Uplink
 from ifdefault.plan.prepare import Prepared
@@ -37,11 +38,13 @@ Level = Literal["info", "warning", "error"]
 @dataclass(frozen=True, slots=True)
 class Look:
     """Read the host: Observed or LookFailed. `thorough`: also read what is needed to find
-    conflicts. `wait`: for the lock, while another ifdefault changes the host."""
+    conflicts. `wait`: for the lock, while another ifdefault changes the host. `questions`: what to
+    ask the kernel for the self-check."""
 
     config: Config
     thorough: bool = False
     wait: bool = False
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,9 @@ class Reconciler:
     def look_if_due(self, now: float) -> bool:
         if now < self.wake_s:
             return False
-        self._state.out.append(Look(self._state.config))
+        state = self._state
+        questions = state.prepared.questions if state.prepared and not state.held else ()
+        state.out.append(Look(state.config, questions=questions))
         self.awaited = True
         return True
 

@@ -1,0 +1,49 @@
+"""A copy of main without its last resort.
+
+A route that refuses packets isn't suppressed (net/core/fib_rules.c, fib_rules_lookup): as soon as
+main's other defaults are gone, `lookup main suppress_prefixlength 7` ends at a blackhole default
+instead of continuing with the uplinks' rules. While main has such a route, our rules look up a copy
+of main without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ifdefault.model.config import FAMILIES, Family, HostConfig
+from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Facts, Route
+from ifdefault.plan import numbers, prefixes
+from ifdefault.plan.lookup import REFUSALS
+
+
+def has_last_resort(facts: Facts, family: Family, table: int) -> bool:
+    """Whether a table has a default route, or a half of one, that refuses packets."""
+    return any(_is_last_resort(r) for r in facts.routes if (r.family, r.table) == (family, table))
+
+
+def _is_last_resort(route: Route) -> bool:
+    length = prefixes.network(route.dst)[1]
+    return route.kind in REFUSALS and length <= numbers.PARTS_OF_DEFAULT[route.family]
+
+
+def table(host: HostConfig, facts: Facts, family: Family) -> int:
+    """The table to look up instead of main: main itself, or the copy."""
+    needed = has_last_resort(facts, family, TABLE_MAIN)
+    return numbers.main_copy(host) if needed else TABLE_MAIN
+
+
+def routes(host: HostConfig, facts: Facts) -> Iterator[Route]:
+    """The routes of the copies that are needed."""
+    for family in FAMILIES:
+        copy = table(host, facts, family)
+        for route in facts.routes if copy != TABLE_MAIN else ():
+            of_main = (route.family, route.table) == (family, TABLE_MAIN)
+            if of_main and route.dst != "default" and _can_be_copied(route):
+                yield replace(route, table=copy, protocol=PROTOCOL, preference="")
+
+
+def _can_be_copied(route: Route) -> bool:
+    """Multicast and the like decide nothing here."""
+    is_plain = route.kind in ("unicast", "throw", *REFUSALS) and not route.from_prefix
+    return is_plain and not _is_last_resort(route)

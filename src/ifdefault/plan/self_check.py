@@ -1,0 +1,329 @@
+"""Whether packets go where they are meant to: what to ask of a route lookup, and what is wrong.
+
+    config, uplinks, desired ──questions──> Question ──the kernel's lookup, or ours──> RouteReply
+    Question, RouteReply ──find──> Problem: which rule or route does it, whose it is, what to do
+
+What is meant: a packet to an uplink's address is delivered to this host; replies from it leave by
+its uplink; between the host's own addresses packets stay local; new outgoing connections use the
+primary uplink; packets of forwarded connections leave by the uplink that they came in on; every
+family of an uplink has a default route.
+
+Rules: pure. Foreign rules that route outgoing connections into a VPN are meant: they may precede
+ours. So are routes to specific networks, and specific routes that refuse packets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+from ifdefault.model.address import BITS, is_private
+from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.errors import Problem
+from ifdefault.model.flow import Answers, Flow, Intent, Question, RouteReply
+from ifdefault.model.health import Decision
+from ifdefault.model.kernel import (
+    FORWARDING,
+    PROTOCOL,
+    TABLE_LOCAL,
+    Desired,
+    Facts,
+    Uplink,
+)
+from ifdefault.plan import connmark, lookup, numbers, outgoing_rules, prefixes
+from ifdefault.plan.describe import route_text, rule_text
+from ifdefault.plan.lookup import REFUSALS, Fib, LookupResult, matches
+from ifdefault.plan.rule_block import first_priority
+
+VITAL: frozenset[Intent] = frozenset(("input", "own", "reply"))  # a host is lost without them
+_TCP = 6
+_LANS = 8  # this many are asked about
+
+
+# --- what to ask --------------------------------------------------------------------------
+
+
+def questions(
+    config: Config, facts: Facts, uplinks: Sequence[Uplink], desired: Desired
+) -> tuple[Question, ...]:
+    """What to ask of a lookup when the kernel is as desired."""
+    found: list[Question] = []
+    for family in FAMILIES:
+        ready = [u for u in uplinks if not u.pending and u.gateway(family) is not None]
+        if ready:
+            far = elsewhere(family, facts)
+            found += _of_addresses(family, ready, far)
+            found += _of_connections(family, ready, far, desired)
+            found += _of_forwarding(config, family, facts, ready, far, desired)
+    return tuple(found)
+
+
+def _of_addresses(
+    family: Family, uplinks: Sequence[Uplink], far: Sequence[str]
+) -> Iterator[Question]:
+    own = [(u, a.address) for u in uplinks for a in u.addresses if a.family == family]
+    for n, (u, address) in enumerate(own):
+        mark = 0 if u.mechanism == "source" else u.arrival_mark
+        came_in = Flow(family, address, far[0], iif=u.interface, mark=mark, ip_proto=_TCP)
+        yield Question("input", u.name, came_in)
+        for dst in far:
+            reply = Flow(family, dst, address, mark=mark, ip_proto=_TCP)
+            yield Question("reply", u.name, reply, u.interface, u.gateway(family) or "")
+        _, other = own[n - 1]
+        yield Question("own", u.name, Flow(family, other, address, ip_proto=_TCP))
+
+
+def _of_connections(
+    family: Family, uplinks: Sequence[Uplink], far: Sequence[str], desired: Desired
+) -> Iterator[Question]:
+    """New outgoing connections: unmarked ones, and those that are balanced."""
+    rules = [r for r in desired.rules if (r.family, r.priority) == (family, numbers.OUTGOING)]
+    by_table = {u.table: u for u in uplinks}
+    interfaces = tuple(sorted({u.interface for u in uplinks}))
+    for dst in far:
+        flow = Flow(family, dst, ip_proto=_TCP)
+        tables = (rule.table for rule in rules if matches(rule, flow))
+        if u := next((by_table[table] for table in tables if table in by_table), None):
+            way = (u.interface, u.gateway(family) or "", u.table)
+            yield Question("outgoing", u.name, flow, *way, others=interfaces)
+    if desired.hook:
+        for u in uplinks:
+            flow = Flow(family, far[0], mark=u.outgoing_mark, ip_proto=_TCP)
+            way = (u.interface, u.gateway(family) or "", u.table)
+            yield Question("balanced", u.name, flow, *way, others=interfaces)
+
+
+def _of_forwarding(
+    config: Config,
+    family: Family,
+    facts: Facts,
+    uplinks: Sequence[Uplink],
+    far: Sequence[str],
+    desired: Desired,
+) -> Iterator[Question]:
+    """Packets from a LAN that belong to a connection that came in over an uplink."""
+    sysctls = dict(facts.sysctls) | dict(desired.sysctls)
+    if sysctls.get(FORWARDING[family]) != "1" or not connmark.tracks_forwarded(config, facts):
+        return
+    for lan, host in _lans(family, facts, {u.interface for u in uplinks}):
+        for u in uplinks:
+            flow = Flow(family, far[0], host, iif=lan, mark=u.arrival_mark, ip_proto=_TCP)
+            yield Question("forwarded", u.name, flow, u.interface, u.gateway(family) or "")
+
+
+def _lans(family: Family, facts: Facts, interfaces: set[str]) -> list[tuple[str, str]]:
+    """Interfaces other than uplinks, each with the address of a host behind it."""
+    up = {link.name for link in facts.links if link.up and not link.loopback}
+    lans: dict[str, str] = {}
+    for address in facts.addresses:
+        size = BITS[family] - address.prefixlen
+        if address.family == family and address.scope < 253 and size >= 2:
+            own = prefixes.number(address.address)
+            host = prefixes.text(family, own ^ 1 or own ^ 2)
+            if address.dev in up - interfaces:
+                lans.setdefault(address.dev, host)
+    return sorted(lans.items())[:_LANS]
+
+
+def elsewhere(family: Family, facts: Facts) -> tuple[str, ...]:
+    """Addresses to which only default routes lead: one, and one for each network so large that it
+    is part of a default rather than a specific network (as the halves 0/1 and 128/1 of a VPN)."""
+    wide, specific = _foreign_prefixes(family, facts)
+    samples: dict[tuple[int, ...], str] = {}
+    for address in _samples(family):
+        covers = _covering(family, wide, address)
+        if covers not in samples and not _covering(family, specific, address):
+            samples[covers] = address
+            if len(samples) > len(wide):
+                break
+    return tuple(samples.values()) or (next(_samples(family)),)
+
+
+_Lengths = Mapping[int, set[int]]  # prefix length to the first addresses of prefixes
+
+
+def _foreign_prefixes(family: Family, facts: Facts) -> tuple[_Lengths, _Lengths]:
+    """The destinations of foreign rules and routes: parts of a default, and specific networks."""
+    wide: dict[int, set[int]] = {}
+    specific: dict[int, set[int]] = {}
+    destinations = [
+        (route.dst, route.kind in REFUSALS)
+        for route in facts.routes
+        if route.family == family and route.protocol != PROTOCOL
+    ]
+    destinations += [
+        (rule.dst, False)
+        for rule in facts.rules
+        if rule.family == family and rule.dst and rule.protocol != PROTOCOL and not rule.invert
+    ]
+    for dst, refuses in destinations:
+        first, length = prefixes.network(dst)
+        longest = numbers.PARTS_OF_DEFAULT[family] if refuses else numbers.SHORTEST_LOCAL[family]
+        if length > longest:
+            specific.setdefault(length, set()).add(first)
+        elif length:
+            wide.setdefault(length, set()).add(first)
+    return wide, specific
+
+
+def _covering(family: Family, lengths: _Lengths, address: str) -> tuple[int, ...]:
+    """The lengths of the prefixes that contain an address."""
+    bits, number = BITS[family], prefixes.number(address)
+    return tuple(
+        length
+        for length, firsts in lengths.items()
+        if number >> (bits - length) << (bits - length) in firsts
+    )
+
+
+def _samples(family: Family) -> Iterator[str]:
+    """Addresses all over the Internet's part of the address space."""
+    if family == 4:
+        for n in (*range(1, 10), *range(11, 100), *range(128, 169), *range(173, 192), 210):
+            yield f"{n}.{n}.0.9"
+    else:
+        yield from (f"{n:x}:0:0:9::9" for n in range(0x2003, 0x3FFF, 0x41))
+
+
+# --- what is wrong ------------------------------------------------------------------------
+
+
+def ask(fib: Fib, asked: Iterable[Question]) -> Answers:
+    """The answers of our lookup."""
+    return tuple((question, as_reply(fib.lookup(question.flow))) for question in asked)
+
+
+def predicted(config: Config, facts: Facts, desired: Desired) -> Facts:
+    """The facts once the kernel is as desired."""
+    own, groups = numbers.own_tables(config.host), dict(desired.groups)
+    return lookup.predict(facts, own, desired.routes, desired.rules, groups)
+
+
+def as_reply(result: LookupResult) -> RouteReply:
+    """The result of our lookup in the form of the kernel's."""
+    if result.hop is None or result.kind != "unicast":
+        return RouteReply(result.kind)
+    table = result.route.table if result.route else 0
+    return RouteReply("unicast", result.hop.dev, result.hop.gateway, table, result.source)
+
+
+def find(
+    config: Config,
+    facts: Facts,
+    uplinks: Sequence[Uplink],
+    answers: Answers,
+    decision: Decision | None = None,
+) -> tuple[Problem, ...]:
+    """What isn't as meant in the kernel, which is as in `facts`."""
+    return (
+        *misrouted(config, facts, answers),
+        *_without_default(uplinks),
+        *_routes_to_down(facts, uplinks, decision or Decision()),
+    )
+
+
+# --- packets that go astray ---------------------------------------------------------------
+
+
+def misrouted(config: Config, facts: Facts, answers: Answers) -> tuple[Problem, ...]:
+    """The answers that aren't as meant, with the rule or route that does it by our lookup.
+    Questions that differ only in the address are one problem."""
+    unmet = [(question, reply) for question, reply in answers if not question.is_met(reply)]
+    if not unmet:
+        return ()
+    fib, end = Fib.of(facts), first_priority(config, facts) + numbers.END
+    wrong = [(q.intent, q.uplink, _culprit(q, reply, fib, end), reply, q) for q, reply in unmet]
+    wrong.sort(key=lambda entry: entry[:3])
+    problems = []
+    for (_, uplink, (what, remedy)), group in groupby(wrong, key=lambda entry: entry[:3]):
+        (*_, reply, question), *rest = group
+        addresses = {q.flow.src for *_, q in rest} - {question.flow.src}
+        more = f" (and {len(addresses)} more addresses)" if addresses else ""
+        text = f"{_meant(question)}{more}, but {_instead(question, reply)}: {what}"
+        problems.append(Problem(f"uplink.{uplink}", text, remedy, blocks=False))
+    return tuple(problems)
+
+
+def _meant(question: Question) -> str:
+    flow, family = question.flow, f"IPv{question.flow.family}"
+    match question.intent:
+        case "input":
+            return f"packets to {flow.dst} are meant for this host"
+        case "own":
+            return f"packets from {flow.src} to {flow.dst} are meant for this host"
+        case "reply":
+            return f"replies from {flow.src} are meant to leave by {question.dev}"
+        case "forwarded":
+            return (
+                f"forwarded {family} packets from {flow.iif} are meant to return by {question.dev}"
+            )
+        case "balanced":
+            return f"{family} connections balanced to {question.uplink} are meant to leave by it"
+        case _:
+            return f"new {family} connections are meant to leave by {question.dev}"
+
+
+def _instead(question: Question, reply: RouteReply) -> str:
+    if reply.kind != "unicast":
+        verb = {"local": "stay on this host", "unreachable": "have no route"}
+        return verb.get(reply.kind, f"are refused ({reply.kind})")
+    via = f" via {reply.gateway}" if reply.gateway and reply.dev == question.dev else ""
+    return f"leave by {reply.dev}{via}"
+
+
+def _culprit(question: Question, reply: RouteReply, fib: Fib, end: int) -> tuple[str, str]:
+    """The rule or route that takes the packet, and the remedy."""
+    result = fib.lookup(question.flow)
+    ours = as_reply(result)
+    if (ours.kind, ours.dev, ours.gateway) != (reply.kind, reply.dev, reply.gateway):
+        return "by nothing that ifdefault can see", "see ip rule and ip route get"
+    rule, route = result.rule, result.route
+    if rule is None:
+        return "no rule has a route for them", "run ifdefault apply"
+    six = " -6" if rule.family == 6 else ""
+    if rule.protocol != PROTOCOL and rule.table != TABLE_LOCAL and rule.priority < numbers.MAIN:
+        place = f"ip{six} rule {rule_text(rule)}"
+        if question.intent in ("outgoing", "balanced"):
+            return place, "another program's; delete it if the primary uplink is to be used"
+        if not question.dev:
+            return place, "another program's; give it a priority greater than that of table local"
+        return place, f"another program's; give it a priority greater than {end}"
+    if route is not None and route.protocol != PROTOCOL:
+        return f"ip{six} route {route_text(route)}", "another program's; delete it"
+    return f"ip{six} rule {rule_text(rule)}", "run ifdefault apply"
+
+
+# --- what needs no lookup -----------------------------------------------------------------
+
+
+def _without_default(uplinks: Iterable[Uplink]) -> Iterator[Problem]:
+    """Uplinks that have addresses in a family, but no default route."""
+    for u in uplinks:
+        for family in FAMILIES:
+            own = (a for a in u.addresses if a.family == family and not a.deprecated)
+            addresses = [a.address for a in own if not is_site(a.address)]
+            if addresses and not u.pending and u.gateway(family) is None:
+                what = f"{u.interface} has no IPv{family} default route for {', '.join(addresses)}"
+                remedy = f"renew it (DHCP, router advertisement), or set uplink.{u.name}.gateways"
+                yield Problem(f"uplink.{u.name}", what, remedy, blocks=False)
+
+
+def is_site(address: str) -> bool:
+    """Whether an IPv6 address is only for a site (RFC 4193)."""
+    return ":" in address and is_private(address)
+
+
+def _routes_to_down(
+    facts: Facts, uplinks: Sequence[Uplink], decision: Decision
+) -> Iterator[Problem]:
+    """Specific routes that lead to an uplink that is down, and that we don't override."""
+    for family in FAMILIES:
+        ready = [u for u in uplinks if not u.pending and u.gateway(family) is not None]
+        for route in outgoing_rules.routes_to_down(facts, ready, decision, family):
+            if not outgoing_rules.is_dns_host_route(route):
+                dev = route.hops[0].dev
+                name = next(u.name for u in ready if u.interface == dev)
+                where = f"ip{' -6' if family == 6 else ''} route {route_text(route)}"
+                what = f"leads to {name}, which is down"
+                remedy = f"delete it if {route.dst} is to be reached by the other uplinks"
+                yield Problem(where, what, remedy, warning=True)
