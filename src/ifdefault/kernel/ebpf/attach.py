@@ -36,9 +36,8 @@ _STATE, _CGROUPS = "ifd_state", "ifd_cgroups"
 _STATE_BYTES_MIN = 16384  # of the map that stores the hook as text
 _CGROUPS_MAX = 1024
 _FIRST = struct.pack("=I", 0)  # key of a map with one value
-_SLOTS = struct.Struct(f"={len(FAMILIES) * SLOTS}I")
-_TURNS = bytes(4 * len(FAMILIES))  # counters of the programs
-_TEXT_AT = _SLOTS.size + len(_TURNS)
+_SLOTS = struct.Struct(f"={SLOTS}I4x")  # of a family, and the counter of its program
+_TEXT_AT = _SLOTS.size * len(FAMILIES)
 _LENGTH, _ID, _MARKS = struct.Struct("=I"), struct.Struct("=Q"), struct.Struct("=II")
 # stands for programs that are incomplete, or that this version would create differently
 _UNKNOWN = Hook(mask=0)
@@ -206,11 +205,11 @@ def _tuples(value: Any) -> Any:
 
 def _encode(hook: Hook) -> bytes:
     marks = dict(hook.marks)
-    slots = [mark for family in FAMILIES for mark in marks.get(family, (0,) * SLOTS)]
+    slots = b"".join(_SLOTS.pack(*marks.get(family, (0,) * SLOTS)) for family in FAMILIES)
     text = json.dumps(
         {"hook": asdict(hook), "code": _code_digest(hook)}, separators=(",", ":")
     ).encode()
-    return _SLOTS.pack(*slots) + _TURNS + _LENGTH.pack(len(text)) + text
+    return slots + _LENGTH.pack(len(text)) + text
 
 
 @functools.lru_cache(4)
