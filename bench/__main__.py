@@ -38,6 +38,7 @@ BENCHES = {
     "chaos": "random faults on three uplinks",
     "idle": "the cost of the daemon when nothing happens",
     "judge": "false alarms and delay of the failure detector, simulated",
+    "police": "lossy uplinks whose providers police pings, for ten minutes",
     "faults24": "days of faults on three uplinks, simulated",
     "simulate": "hours of the whole daemon with faults of every kind, simulated",
     "netlink": "our rtnetlink codec, compared with pyroute2",

@@ -16,7 +16,16 @@ from typing import Any
 
 from bench import judge_ours, judge_peers
 from bench.clock import log
-from bench.judge_links import BURST_EVERY_S, BURST_S, CASES, CLEAN, ONE_PERCENT, Case
+from bench.judge_links import (
+    BURST_EVERY_S,
+    BURST_S,
+    CASES,
+    CLEAN,
+    ONE_PERCENT,
+    POLICED,
+    POLICED_PER_S,
+    Case,
+)
 from bench.judge_peers import DEFAULTS, SWEEP, Alarms, Rule
 from bench.results import Figure, Report, Table
 from bench.stats import median, quantile
@@ -29,6 +38,9 @@ TRIALS, PEER_TRIALS = 400, 100
 ALARMS_PER_30_DAYS = 1.0
 MEDIAN_S, P95_S = 0.8, 1.2
 RTTS_S = (0.005, 0.03, 0.05, 0.1, 0.3)
+POLICED_PATHS, POLICED_DAYS = 6, 5.0
+LEAPS_S = (0.7, 1.2)
+LEAP_DOWN_S = 3.0
 _HOW = f"""\
 The daemon's failure detector on simulated links: independent loss of 0, 1, 5 and 20 %, and bursts
 of total loss of {BURST_S * 1000:g} ms on average, one in {BURST_EVERY_S / 60:g} minutes
@@ -36,7 +48,12 @@ of total loss of {BURST_S * 1000:g} ms on average, one in {BURST_EVERY_S / 60:g}
 at the start; the link is up throughout. *Delay*: from the death of the link until the path is down,
 over {TRIALS} deaths at random times: *new* after five minutes, *learned* with the loss model after
 all days. The round trip is {judge_ours.RTT_S * 1000:g} ms, all four targets answer, and there are
-two rounds a second. The time of processes and kernel isn't included."""
+two rounds a second. The time of processes and kernel isn't included.
+
+*Policed*: {POLICED_PATHS} paths of {POLICED_DAYS:g} days each on links that lose 12 % in each
+direction, and drop probes of more than {POLICED_PER_S:g} a second on a path, after a burst of as
+many. *Leaps*: after five minutes the round trip is suddenly as long as that; the loss stays 1 %.
+{TRIALS} times, watched for {judge_ours.LEAPT_S / 60:g} minutes each."""
 _BOUND = """\
 *Bound* is the shortest median delay that is possible with one false alarm in {days:g} days, if the
 link's losses are known exactly, rounds come twice a second and every 50 ms from the first loss on,
@@ -87,20 +104,24 @@ def run(scale: float = 1.0) -> Report:
     # the longest first
     watching = [(c, days, seed) for c in reversed(CASES) for seed in range(1, PATHS + 1)]
     watching.sort(key=lambda job: -job[0].ratio)
+    policing = [(POLICED, POLICED_DAYS * scale, seed) for seed in range(1, POLICED_PATHS + 1)]
     rules = [(r, c, peer_days, peer_trials) for r in (*DEFAULTS, *SWEEP) for c in CASES]
     with multiprocessing.get_context("forkserver").Pool() as pool:
         watched = pool.starmap_async(_watch, watching, chunksize=1)
+        policed = pool.starmap_async(_watch, policing, chunksize=1)
+        leapt = pool.starmap_async(_leaps, [(to_s, trials) for to_s in LEAPS_S], chunksize=1)
         measured = pool.starmap_async(_measure_peer, rules, chunksize=1)
         seen = dict(zip([(c.name, seed) for c, _, seed in watching], watched.get(), strict=True))
         dying = [(c, trials, [seen[c.name, s].memory for s in range(1, PATHS + 1)]) for c in CASES]
         delays = pool.starmap(_delays, dying, chunksize=1)
         rtts = pool.starmap(_rtt_delays, [(rtt_s, trials) for rtt_s in RTTS_S], chunksize=1)
         theirs = measured.get()
+        beyond = [*_policed_figures(policed.get()), *_leap_figures(leapt.get())]
     ours = [
         _ours(case, [seen[case.name, seed] for seed in range(1, PATHS + 1)], *delay)
         for case, delay in zip(CASES, delays, strict=True)
     ]
-    return _report(ours, dict(zip(RTTS_S, rtts, strict=True)), theirs)
+    return _report(ours, dict(zip(RTTS_S, rtts, strict=True)), theirs, beyond)
 
 
 # --- measuring, in parallel processes -----------------------------------------------------
@@ -123,6 +144,11 @@ def _delays(case: Case, trials: int, memories: Sequence[Memory]) -> tuple[list[f
 def _rtt_delays(rtt_s: float, trials: int) -> list[float]:
     part = random.Random(str(rtt_s)).random
     return [judge_ours.delay_s(ONE_PERCENT, 9000 + at, part(), rtt_s) for at in range(trials)]
+
+
+def _leaps(to_s: float, trials: int) -> list[judge_ours.Leap]:
+    part = random.Random(f"leap {to_s}").random
+    return [judge_ours.leap(ONE_PERCENT, 7000 + at, part(), to_s) for at in range(trials)]
 
 
 def _measure_peer(rule: Rule, case: Case, days: float, trials: int) -> Theirs:
@@ -171,7 +197,27 @@ def bound_s(case: Case, config: HealthConfig, rtt_s: float = judge_ours.RTT_S) -
 # --- the report ---------------------------------------------------------------------------
 
 
-def _report(ours: list[Ours], rtts: dict[float, list[float]], theirs: list[Theirs]) -> Report:
+def _policed_figures(seen: Sequence[judge_ours.Watched]) -> Iterable[Figure]:
+    days = sum(one.days for one in seen)
+    falls = sum(len(one.falls_s) for one in seen)
+    yield Figure(f"{POLICED.name}: false alarms in {days:g} days", falls, target=0)
+
+
+def _leap_figures(by_leap: Sequence[Sequence[judge_ours.Leap]]) -> Iterable[Figure]:
+    for to_s, leaps in zip(LEAPS_S, by_leap, strict=True):
+        of = f"round trip leaps to {to_s:g} s: "
+        yield Figure(f"{of}false alarms, at most", max(one.falls for one in leaps), target=1)
+        yield Figure(f"{of}down, longest", max(one.down_s for one in leaps), "s", LEAP_DOWN_S)
+        dead = sum(not one.works for one in leaps)
+        yield Figure(f"{of}neither up nor degraded in the end", dead, target=0)
+
+
+def _report(
+    ours: list[Ours],
+    rtts: dict[float, list[float]],
+    theirs: list[Theirs],
+    beyond: Iterable[Figure],
+) -> Report:
     figures = [
         Figure(
             f"{one.case.name}: false alarms in {one.days:g} days",
@@ -187,6 +233,7 @@ def _report(ours: list[Ours], rtts: dict[float, list[float]], theirs: list[Their
             Figure(f"{of}median", median(delays), "s", MEDIAN_S if has_target else None),
             Figure(f"{of}p95", quantile(delays, 0.95), "s", P95_S if has_target else None),
         ]
+    figures += beyond
     config = HealthConfig()
     samples: dict[str, Any] = {
         "ours": [

@@ -77,6 +77,28 @@ class Bursts:
         pass
 
 
+class Policed:
+    """A link that drops probes of more than POLICED_PER_S a second, after a burst of as many."""
+
+    def __init__(self, link: LossModel) -> None:
+        self._link = link
+        self._tokens, self._at_s = POLICED_PER_S, 0.0
+
+    def lost(self, at_s: float) -> bool:
+        earned = POLICED_PER_S * (at_s - self._at_s)
+        self._tokens, self._at_s = min(POLICED_PER_S, self._tokens + earned), at_s
+        if self._tokens < 1.0:
+            return True
+        self._tokens -= 1.0
+        return self._link.lost(at_s)
+
+    def spare(self, at_s: float, every_s: float) -> int:
+        return self._link.spare(at_s, every_s)  # quiet rounds aren't policed
+
+    def skip(self, probes: int) -> None:
+        self._link.skip(probes)
+
+
 class Dying:
     """A link until it dies."""
 
@@ -95,6 +117,7 @@ class Dying:
 
 
 BURST_S, BURST_EVERY_S = 0.2, 600.0
+POLICED_PER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +127,17 @@ class Case:
     name: str
     ratio: float = 0.0
     bursts: bool = False
+    policed: bool = False
 
     def make(self, seed: int) -> LossModel:
         if self.bursts:
             return Bursts(BURST_S, BURST_EVERY_S, seed)
-        return Independent(self.ratio, seed)
+        link = Independent(self.ratio, seed)
+        return Policed(link) if self.policed else link
 
 
 CLEAN = Case("no loss")
 ONE_PERCENT = Case("1 % loss", 0.01)
 BURSTY = Case("bursts", bursts=True)
+POLICED = Case("12 % loss each way, policed", 1 - 0.88**2, policed=True)
 CASES = (CLEAN, ONE_PERCENT, Case("5 % loss", 0.05), Case("20 % loss", 0.2), BURSTY)

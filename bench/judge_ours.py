@@ -24,6 +24,7 @@ RTT_S = 0.03
 TARGETS = ("a", "b", "c", "d")
 LEAST_LEAP = 4
 WARM_UP_S = 60.0
+LEAPT_S = 600.0  # how long a path is watched after its round trip leapt
 
 
 @dataclass(slots=True)
@@ -37,7 +38,7 @@ class Run:
     leaps: bool = True
     path: Path = field(init=False)
     asked: int = 0
-    _heap: list[tuple[float, int, bool]] = field(default_factory=list)
+    _heap: list[tuple[float, int, bool, int]] = field(default_factory=list)
     _state: PathState = "unproven"
 
     def __post_init__(self) -> None:
@@ -47,13 +48,12 @@ class Run:
     def run(self, until_s: float, *, first_fall: bool = False) -> list[Transition]:
         """All transitions until then, or until the path goes down."""
         path, heap, link = self.path, self._heap, self.link
-        rtt_us = int(self.rtt_s * 1e6)
         transitions: list[Transition] = []
         while True:
             wake_s = path.wake_s
             steps: tuple[Transition, ...]
             if heap and heap[0][0] <= wake_s:
-                now, seq, lost = heapq.heappop(heap)
+                now, seq, lost, rtt_us = heapq.heappop(heap)
                 steps = path.observe(now, seq, "lost" if lost else "answered", rtt_us)
             else:
                 if self.leaps and not heap:
@@ -63,10 +63,11 @@ class Run:
                     return transitions
                 for ask in path.asks(now):
                     self.asked += 1
-                    lost = link.lost(now)
-                    heapq.heappush(
-                        heap, (now + (ask.timeout_s if lost else self.rtt_s), ask.seq, lost)
-                    )
+                    lost, rtt_s = link.lost(now), self.rtt_s
+                    if lost or rtt_s > ask.timeout_s:
+                        heapq.heappush(heap, (now + ask.timeout_s, ask.seq, True, 0))
+                    if not lost:
+                        heapq.heappush(heap, (now + rtt_s, ask.seq, False, int(rtt_s * 1e6)))
                 steps = path.tick(now)
             if steps:
                 transitions += steps
@@ -157,3 +158,27 @@ def delay_s(
     if run.path.health().state not in ("up", "degraded"):
         return math.nan
     return run.run(dies_s + 600, first_fall=True)[-1].at_s - dies_s
+
+
+@dataclass(frozen=True, slots=True)
+class Leap:
+    """What became of a path whose round trip leapt, and that lost no more than before."""
+
+    falls: int
+    down_s: float  # from the first fall until it was up again
+    works: bool  # up or degraded at the end
+
+
+def leap(case: Case, seed: int, part: float, to_s: float) -> Leap:
+    """The round trip leaps from RTT_S to `to_s`, `part` of a second after five minutes."""
+    leaps_s = 5 * WARM_UP_S + part
+    run = Run(case.make(seed))
+    run.run(leaps_s)
+    run.rtt_s = to_s
+    steps = run.run(leaps_s + LEAPT_S)
+    falls = [step.at_s for step in steps if step.state == "down"]
+    back = [step.at_s for step in steps if step.state in ("up", "degraded") and falls]
+    down_s = (
+        min((at for at in back if at > falls[0]), default=math.inf) - falls[0] if falls else 0.0
+    )
+    return Leap(len(falls), down_s, run.path.health().state in ("up", "degraded"))

@@ -21,15 +21,17 @@ from ifdefault.lab import services
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.kernel import SLOTS
 from tests.net import answers, kernelstate, watched
 from tests.net.conftest import LabWorld
 from tests.net.farend import AF, BALANCE, SO_MARK, A, B, configure, far
 
 
 def assert_shared(seen: Counter[str], family: Family, share: float = 0.75) -> None:
-    """Almost exactly: slots are used in turn, from any start."""
+    """Exactly, as all slots were used equally often, from any start."""
     assert set(seen) == {A[family], B[family]}
-    assert abs(seen[A[family]] - share * sum(seen.values())) <= 3, seen
+    assert sum(seen.values()) % SLOTS == 0
+    assert abs(seen[A[family]] - share * sum(seen.values())) <= 2, seen
 
 
 def test_connections_are_shared_by_weight(lab_world: LabWorld) -> None:
@@ -39,12 +41,25 @@ def test_connections_are_shared_by_weight(lab_world: LabWorld) -> None:
     assert kernelstate.operations_left(world) == ()
     with far(world) as ends:
         for family in FAMILIES:
-            assert_shared(ends.connect(500, family), family)
-        assert_shared(ends.connect(500, mapped=True), 4)
+            assert_shared(ends.connect(2 * SLOTS, family), family)
+        assert_shared(ends.connect(SLOTS, mapped=True), 4)
     assert world.misrouted() == {"isp-a": 0, "isp-b": 0}
     kernelstate.down(world)
     assert world["host"].python(attach.read) is None
     assert world["host"].run(["ip", "rule"]).stdout.count("\n") == 3
+
+
+def test_the_order_is_not_that_of_the_caller(lab_world: LabWorld) -> None:
+    """Who connects to two servers in turn comes to each by both uplinks."""
+    world = lab_world("two")
+    configure(world)
+    kernelstate.apply(world)
+    with far(world) as ends:
+        seen = Counter[str](), Counter[str]()
+        for number in range(200):
+            seen[number % 2].update(ends.connect(1, mapped=bool(number % 2)))
+    for counts in seen:
+        assert 60 <= counts[A[4]] <= 90, counts
 
 
 def test_what_has_decided_for_itself_is_left_alone(lab_world: LabWorld) -> None:
@@ -76,7 +91,7 @@ def test_rules_come_before_the_balance(lab_world: LabWorld) -> None:
     with far(world) as ends:
         assert set(ends.connect(40)) == {B[4]}
         assert set(ends.connect(40, mapped=True)) == {B[4]}
-        assert_shared(ends.connect(200, 6), 6)
+        assert_shared(ends.connect(SLOTS, 6), 6)
     found = world["host"].python(lambda: marks(socket.SOCK_DGRAM, "198.18.1.10"))
     assert len(found - {0}) == 2
 
@@ -134,7 +149,7 @@ def test_a_member_leaves_and_returns(lab_world: LabWorld) -> None:
         assert set(ends.connect(100)) == {A[4]}
         watched.request(world, SetUplink("isp-b", "auto"))
         eventually(lambda: world["host"].python(attach.read) == before, what="as it was")
-        assert_shared(ends.connect(400), 4)
+        assert_shared(ends.connect(SLOTS), 4)
         for sock in held:
             sock.send(b"alive")
             assert theirs[sock.getsockname()].recv(9) == b"alive"
@@ -148,15 +163,15 @@ def test_it_outlives_the_daemon(lab_world: LabWorld) -> None:
     child.send_signal(signal.SIGKILL)
     child.wait()
     with far(world) as ends:
-        assert_shared(ends.connect(200), 4)
+        assert_shared(ends.connect(SLOTS), 4)
         world.daemon()
         watched.await_states(world, ["up"])
         assert programs(world) == before  # adopted, not laid anew
-        assert_shared(ends.connect(200), 4)
+        assert_shared(ends.connect(SLOTS), 4)
         # what somebody takes away is put back
         world["host"].python(attach.remove)
         watched.request(world, Reload())
-        assert_shared(ends.connect(200), 4)
+        assert_shared(ends.connect(SLOTS), 4)
     world.ifdefault("down", check=True)
     assert programs(world) == []
 

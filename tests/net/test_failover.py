@@ -13,13 +13,24 @@ import struct
 
 import pytest
 
+from ifdefault.health.contradiction import SERVED
 from ifdefault.lab import faults, ports, services
 from ifdefault.lab.waiting import PATIENCE_S, eventually
+from ifdefault.model.health import Health
 from tests.net import watched
 from tests.net.conftest import LabWorld
 from tests.net.watched import await_default, await_states, events, leaves_by, standing, start
 
 A, CLIENT = "203.0.113.10", "198.18.1.10"
+_NO_PINGS = """\
+table inet pings {
+  chain f {
+    type filter hook forward priority 0;
+    icmp type echo-request drop;
+    icmpv6 type echo-request drop;
+  };
+}
+"""
 
 
 @pytest.mark.parametrize("fault", ["blackhole", "no-inbound", "no-outbound", "carrier", "gateway"])
@@ -91,6 +102,28 @@ def test_a_gateway_that_polices_its_answers_is_not_dead(lab_world: LabWorld, pro
         until_s = standing(world).up_s + 5.0
         eventually(lambda: standing(world).up_s > until_s, what="some time")
     assert not [text for text in events(world, "path") if "-> down" in text]
+
+
+def test_clients_that_are_served_contradict_silent_probes(lab_world: LabWorld) -> None:
+    """A provider drops pings. The uplink stays in use where clients are served over it, and its
+    state says so; without them, it is down."""
+    world = lab_world("two")
+    services.builtin(world["host"])
+    start(world)
+
+    def health() -> Health:
+        assert _echoes(served)
+        return next(h for h in standing(world).health if (h.uplink, h.family) == ("isp-a", 4))
+
+    with world["client"].python(lambda: _connect(A)) as served:
+        world["isp-a"].nft(_NO_PINGS)
+        eventually(lambda: health().cause == SERVED, what="it is shown")
+        eventually(lambda: health().state == "degraded", what="and used")
+        assert leaves_by(world, 6) == "wan1", "no client, and no answer"
+        assert "isp-a" in standing(world).decision.usable_in(4)
+        told = [text for text in events(world, "path") if "isp-a IPv4" in text]
+        assert not [text for text in told if "-> down" in text]
+    eventually(lambda: watched.states(world)["isp-a", 4] == "down", what="nobody is served")
 
 
 def test_outgoing_connections_of_the_dead_uplink_are_freed(lab_world: LabWorld) -> None:

@@ -211,7 +211,12 @@ def test_loss_takes_its_share_both_ways(lab_world: LabWorld, amount: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("fault", "policed", "free"), [("police", GATEWAY, BEYOND), ("police-beyond", BEYOND, GATEWAY)]
+    ("fault", "policed", "free"),
+    [
+        ("police", GATEWAY, BEYOND),
+        ("police-beyond", BEYOND, GATEWAY),
+        ("police-path", BEYOND, GATEWAY),
+    ],
 )
 def test_police_lets_a_few_echo_requests_through(
     lab_world: LabWorld, fault: str, policed: dict[int, str], free: dict[int, str]

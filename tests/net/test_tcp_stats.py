@@ -115,7 +115,9 @@ def test_a_new_connection_is_progress(signs: TcpMonitor, wires: Wires) -> None:
     wires.connect("host", server, CLIENT[0], source=A[0])
     signs.read(0.0)
     wires.connect("host", server, CLIENT[0], source=A[0])
-    assert signs.read(WALK_S)[A[0]] == TcpStats(sockets=2, progressed=1)
+    seen = signs.read(WALK_S)[A[0]]
+    assert seen == TcpStats(sockets=2, progressed=1, ack_ms=seen.ack_ms)
+    assert seen.ack_ms < WALK_S * 1000
     assert signs.read(WALK_S + STEP_S)[A[0]] == TcpStats(sockets=2)
 
 
@@ -128,6 +130,22 @@ def test_a_new_connection_that_is_older_than_the_last_look(signs: TcpMonitor, wi
     assert signs.read(0.0)[A[0]] == TcpStats(sockets=1)
     signs.exclude(LAN)  # walks at the next look, which is no later
     assert signs.read(0.0)[A[0]] == TcpStats(sockets=2)
+
+
+def test_a_connection_that_has_ended_is_progress_where_that_is_asked(
+    signs: TcpMonitor, wires: Wires
+) -> None:
+    """Once, from the second walk on, and if this end was the first to close it."""
+    server = wires.listen("client", CLIENT[0])
+    first, second = (wires.connect("host", server, CLIENT[0], source=A[0]) for _ in range(2))
+    at = (step * WALK_S for step in count())
+    for pair in (first, second):
+        assert signs.read(next(at), ended=pair is second).get(A[0], TcpStats()).sockets
+        pair.ours.close()
+        pair.theirs.close()
+    eventually(lambda: signs.read(next(at), ended=True).get(A[0], TcpStats()).progressed == 1)
+    for _ in range(3):
+        assert signs.read(next(at), ended=True) == {}
 
 
 def test_a_connection_that_has_gone_is_forgotten(signs: TcpMonitor, wires: Wires) -> None:

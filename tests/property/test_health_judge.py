@@ -8,8 +8,20 @@ import math
 import pytest
 
 from bench import faults24, judge, judge_peers
-from bench.judge_links import BURSTY, CASES, CLEAN, Bursts, Case, Dying, Independent, LossModel
-from bench.judge_ours import DAY_S, RTT_S, Run, delay_s, watch
+from bench.judge_links import (
+    BURSTY,
+    CASES,
+    CLEAN,
+    ONE_PERCENT,
+    POLICED,
+    Bursts,
+    Case,
+    Dying,
+    Independent,
+    LossModel,
+    Policed,
+)
+from bench.judge_ours import DAY_S, RTT_S, Run, delay_s, leap, watch
 from bench.stats import median, quantile
 from ifdefault.model.config import HealthConfig
 from ifdefault.model.health import Transition
@@ -18,7 +30,9 @@ LOSSY = Case("5 % loss", 0.05)
 
 
 @pytest.mark.parametrize(
-    "case", [Case("1 % loss", 0.01), LOSSY, Case("15 % loss", 0.15), BURSTY], ids=lambda c: c.name
+    "case",
+    [Case("1 % loss", 0.01), LOSSY, Case("15 % loss", 0.15), POLICED, BURSTY],
+    ids=lambda c: c.name,
 )
 def test_leaps_are_exact(case: Case) -> None:
     """A path that leaps over quiet rounds comes out as one that goes through them all, and so do
@@ -43,7 +57,7 @@ def often(case: Case, seed: int) -> LossModel:
     return Bursts(0.2, 20.0, seed) if case.bursts else case.make(seed)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [*CASES, POLICED], ids=lambda c: c.name)
 def test_it_does_not_cry_wolf(case: Case) -> None:
     days = 0.1 if case.ratio > 0.1 else 1.0
     assert len(watch(case, days, 11).falls_s) == 0
@@ -54,6 +68,33 @@ def test_it_is_quick(case: Case) -> None:
     delays = [delay_s(case, seed, seed / 40, rtt_s=0.05) for seed in range(40)]
     assert median(delays) <= 0.8
     assert quantile(delays, 0.95) <= 1.2
+
+
+def test_many_new_paths_are_policed_and_called_down_by_none() -> None:
+    """Nothing is known of them yet."""
+    assert sum(len(watch(POLICED, 1 / 144, seed).falls_s) for seed in range(40)) == 0
+
+
+def test_a_line_that_polices_lets_so_many_through() -> None:
+    line = Policed(Independent(0.0, 1))
+    assert [line.lost(10.0) for _ in range(7)] == [False] * 5 + [True] * 2
+    assert [line.lost(at) for at in (10.1, 10.21, 10.25, 10.42, 12.0)] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("to_s", judge.LEAPS_S)
+@pytest.mark.parametrize("case", [CLEAN, ONE_PERCENT, LOSSY], ids=lambda c: c.name)
+def test_a_round_trip_that_leaps_is_slow(case: Case, to_s: float) -> None:
+    for seed in range(20):
+        found = leap(case, seed, seed / 20, to_s)
+        assert found.works
+        assert found.falls <= 1
+        assert found.down_s <= judge.LEAP_DOWN_S
 
 
 def test_it_is_never_so_patient_as_to_wait_longer_than_three_seconds() -> None:

@@ -121,7 +121,7 @@ class Frontend:
             self.world.inbox.append(e.NameResolved(name, error="timed out"))
             self._mine(AGAIN_S, partial(self._resolve, name))
 
-    def see_traffic(self, since_s: float) -> None:
+    def see_traffic(self) -> None:
         """Statistics of the host's own connections: they progress where the uplink works."""
         stats = []
         for uplink in self.world.uplinks:
@@ -131,4 +131,4 @@ class Frontend:
                 if not dead:
                     line.answered_s = self.world.clock.now
                 stats.append((uplink.address(family), told))
-        self.world.inbox.append(e.TrafficSeen(since_s, tuple(stats)))
+        self.world.inbox.append(e.TrafficSeen(tuple(stats)))

@@ -221,7 +221,6 @@ def watch_silent(daemon: Daemon) -> Process:
 
 def see_traffic(world: World, daemon: Daemon) -> Process:
     while True:
-        since_s = world.clock.now
         yield 1.0
         if daemon.controller:
-            daemon.frontend.see_traffic(since_s)
+            daemon.frontend.see_traffic()

@@ -14,6 +14,7 @@ from ifdefault.model.kernel import (
     TABLE_MAIN,
     Address,
     Facts,
+    ForeignMark,
     Hop,
     Link,
     Route,
@@ -49,6 +50,7 @@ WG_QUICK = (
     Rule(4, 4998, table=254, suppress_prefixlength=0, protocol=3),
     Rule(4, 4999, table=51820, mark=0xCA6C, mask=0xFFFFFFFF, invert=True, protocol=3),
 )
+ALL = 0xFFFFFFFF
 BYPASS = Rule(4, 5210, table=254, mark=0x80000, mask=0xFF0000, protocol=3)
 
 
@@ -112,24 +114,72 @@ def test_foreign_mask_on_ours_names_a_free_one() -> None:
 
 def test_no_bits_left() -> None:
     calico = Rule(4, 40, table=77, mark=0x10000, mask=0xFFFF0000, protocol=3)
-    wireguard = Rule(4, 41, table=77, mark=0xCA6C, mask=0xFFFFFFFF, protocol=3)
-    assert told(with_rules(calico, wireguard))[0].endswith(
-        "leave six adjacent bits free for ifdefault"
+    other = Rule(4, 41, table=77, mark=0x100, mask=0xFF0, protocol=3)
+    assert told(with_rules(calico, other))[0].endswith(
+        "no six adjacent bits are free; give this rule a narrower mask, as in 0x1/0xff"
     )
 
 
-def test_whole_marks_beside_our_bits_are_no_conflict() -> None:
-    assert told(with_rules(Rule(4, 100, table=77, mark=1, mask=0xFFFFFFFF, protocol=3))) == []
+MULLVAD = 0x6D6F6C65
+
+
+def whole(value: int, *, sets: bool) -> Facts:
+    return replace(HOST, foreign_marks=(ForeignMark("nft inet x y, handle 4", ALL, sets, value),))
+
+
+@pytest.mark.parametrize(
+    ("value", "mask", "told_of"),
+    [
+        (1, 0x3F000000, None),
+        (0xCA6C, 0x3F000000, None),
+        (0x1000000, 0x3F000000, "error: would be taken for that of uplink.isp-a"),
+        (0x22001234, 0x3F000000, "error: would be taken for that of uplink.isp-b"),
+        (0x3000000, 0x3F000000, None),  # there is no third uplink
+        (MULLVAD, 0x3F000000, "warning: take main's default, not the primary uplink"),
+        (MULLVAD, 0xFC000000, None),
+        (MULLVAD, 0x00FC0000, None),
+    ],
+)
+def test_whole_marks(value: int, mask: int, told_of: str | None) -> None:
+    """Whether a rule compares it, or a ruleset compares or sets it."""
+    config = host(mark_mask=mask)
+    rule = Rule(4, 32765, table=77, mark=value, mask=ALL, invert=True, protocol=3)
+    for facts in (with_rules(rule), whole(value, sets=False), whole(value, sets=True)):
+        lines = told(facts, config)
+        if told_of is None:
+            assert lines == []
+            continue
+        [line] = lines
+        kind, _, what = told_of.partition(": ")
+        assert line.startswith("warning: ") == (kind == "warning")
+        assert what in line
+        proposed = int(line.rpartition("host.mark_mask = ")[2], 16)
+        assert told(facts, host(mark_mask=proposed)) == []
+
+
+def test_the_mask_that_is_proposed_is_accepted() -> None:
+    """Whatever uses marks on this host."""
+    rules = (
+        Rule(4, 40, table=77, mark=0x40000, mask=0xFF0000, protocol=3),
+        Rule(4, 41, table=77, mark=MULLVAD, mask=ALL, invert=True, protocol=3),
+        Rule(4, 42, table=77, mark=0x1000000, mask=ALL, protocol=3),
+    )
+    facts = replace(with_rules(*rules), foreign_marks=(ForeignMark("nft", 0xC000, sets=True),))
+    line = next(line for line in told(facts) if not line.startswith("warning: "))
+    proposed = int(line.rpartition("host.mark_mask = ")[2], 16)
+    assert told(facts, host(mark_mask=proposed)) == []
 
 
 @pytest.mark.parametrize("bits", [0x01000000, 0x21000000])
 def test_foreign_ruleset_on_our_bits(bits: int) -> None:
-    [line] = told(replace(HOST, foreign_marks=((bits, "nft ip fw in, handle 4"),)))
+    [line] = told(replace(HOST, foreign_marks=(ForeignMark("nft ip fw in, handle 4", bits),)))
     assert line.startswith(f"nft ip fw in, handle 4: uses bits {bits:#x} of host.mark_mask")
 
 
 def test_overwritten_mark_matters_only_where_we_mark() -> None:
-    facts = replace(HOST, foreign_marks=((0xFFFFFFFF, "nft ip tproxy pre, handle 2"),))
+    facts = replace(
+        HOST, foreign_marks=(ForeignMark("nft ip tproxy pre, handle 2", ALL, sets=True),)
+    )
     assert told(facts) == []
     lines = told(facts, host(return_path="conntrack"))
     assert lines
@@ -139,7 +189,7 @@ def test_overwritten_mark_matters_only_where_we_mark() -> None:
 def test_tproxy_and_copied_marks_are_refused() -> None:
     facts = replace(
         with_rules(Rule(4, 100, table=77, mark=1, mask=0xFFFFFFFF, protocol=3)),
-        foreign_marks=((1, "nft ip tproxy pre, handle 2"),),
+        foreign_marks=(ForeignMark("nft ip tproxy pre, handle 2", 1, sets=True),),
     )
     assert told(facts) == []
     [line] = told(facts, host(return_path="mark"))
@@ -150,7 +200,8 @@ def test_tproxy_and_copied_marks_are_refused() -> None:
 
 def test_copied_marks_leave_wireguards_inverted_rule_alone() -> None:
     facts = replace(
-        with_rules(*WG_QUICK, routes=TUNNEL), foreign_marks=((0xCA6C, "nft ip wg-quick-wg0 pre"),)
+        with_rules(*WG_QUICK, routes=TUNNEL),
+        foreign_marks=(ForeignMark("nft ip wg-quick-wg0 pre", ALL, sets=True, value=0xCA6C),),
     )
     lines = told(facts, host(return_path="mark"))
     assert [line for line in lines if not line.startswith("warning: ")] == []

@@ -55,7 +55,7 @@ def _strangers() -> Iterator[e.Event]:
     yield from (e.SocketFailed(n) for n in (0, 999, f.SERVER_CHECKS))
     yield e.NameResolved("nobody.example", ("192.0.2.9",))
     yield e.NameResolved("nobody.example", error="no such name")
-    yield e.TrafficSeen(0.0, (("192.0.2.9", TcpStats(sockets=3, progressed=1)),))
+    yield e.TrafficSeen((("192.0.2.9", TcpStats(sockets=3, progressed=1)),))
     yield e.PublicAddressFound("nobody", 4, "192.0.2.9")
     yield e.ForcedSaved(99)
     yield e.GroupEntered(99, "/path", "/was")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -78,6 +79,24 @@ def test_two_of_three_leave_one_after_the_other(weights: dict[str, int], order: 
         assert all(b in (a, gone) for b, a in zip(before, after, strict=True))
         before = after
     assert set(before) == there
+
+
+@pytest.mark.parametrize("servers", range(2, 13))
+def test_the_order_is_not_that_of_the_caller(servers: int) -> None:
+    """Who connects to some servers in turn comes to each by all uplinks: in the end exactly as the
+    weights are, and about so after a few connections."""
+    owners = slots({"a": 3, "b": 1}, "ab")
+    for server in range(servers):
+        mine = [owners[turn % SLOTS] for turn in range(server, servers * SLOTS, servers)]
+        assert Counter(mine) == Counter(owners)
+        assert 55 <= mine[:100].count("a") <= 92
+
+
+def test_after_ten_thousand_shares_are_exact() -> None:
+    owners = slots({"a": 3, "b": 1}, "ab")
+    shares = [owners[turn % SLOTS] for turn in range(10_000)]
+    ratio = shares.count("a") / shares.count("b")
+    assert ratio == pytest.approx(3, rel=0.02)
 
 
 # --- the hook that a config needs ----------------------------------------------------------

@@ -14,6 +14,7 @@ from itertools import pairwise
 import pytest
 
 from ifdefault.health import Memory, Path
+from ifdefault.health.contradiction import SERVED
 from ifdefault.model.config import HealthConfig
 from ifdefault.model.health import GATEWAY, Ask, PathState, Transition, Verdict
 
@@ -242,10 +243,46 @@ def test_late_answers_are_no_losses_to_learn_from() -> None:
     assert after[5:] == before[5:]
 
 
-def test_late_answers_repair_a_path_that_was_called_down() -> None:
+@pytest.mark.parametrize("rtt_s", [0.45, 0.7, 1.2, 2.0, 2.8])
+def test_a_round_trip_that_leaps_is_one_false_alarm_at_most(rtt_s: float) -> None:
+    """Late answers teach it, so that the path is slow from then on, not dead."""
     world = up(rtt_s=0.02)
-    world.rtt_s = 0.7  # more than the patience with a line so quick
-    assert states(world.run(20)) == ["down", "recovering", "up"]
+    world.rtt_s = rtt_s
+    down, recovering, healed = world.run(300)
+    assert states([down, recovering, healed]) == ["down", "recovering", "up"]
+    assert healed.at_s - down.at_s <= max(3.0, 2 * rtt_s)
+    health = world.path.health()
+    assert (health.state, health.loss_ratio) == ("up", 0)
+    start = world.now
+    world.run(30)
+    assert len(world.rounds(start)) <= 61, "no burst, as nothing is lost"
+    # it leaps back, and once more
+    world.rtt_s = 0.02
+    assert world.run(60) == []
+    world.rtt_s = min(rtt_s, 1.2)
+    assert world.run(60) == []
+
+
+def test_a_slow_path_that_dies_is_noticed() -> None:
+    world = up(rtt_s=0.02)
+    world.rtt_s = 1.2
+    world.run(60)
+    world.black_out()
+    died = world.now
+    (step,) = world.run(10)
+    assert step.at_s - died < 5
+
+
+def test_one_slow_answer_makes_no_path_slow() -> None:
+    world = up(rtt_s=0.02)
+    world.rtt_s = 0.9
+    world.run(0.5)
+    world.rtt_s = 0.02
+    world.run(60)
+    world.black_out()
+    died = world.now
+    (step,) = world.run(3)
+    assert step.at_s - died < 2
 
 
 def test_what_waited_for_a_dead_gateway_tells_nothing_of_delay() -> None:
@@ -426,7 +463,7 @@ def test_good_targets_that_fall_silent_together_are_the_path() -> None:
     world.dead = {0, 1}
     world.run(60)
     world.dead = {0, 1, 2, 3}
-    assert states(world.run(1.5)) == ["down"]
+    assert states(world.run(2.5)) == ["down"]
 
 
 def test_an_unexpected_answer_counts_as_lost_and_is_noted() -> None:
@@ -514,14 +551,64 @@ def test_recovery_of_the_carrier_too() -> None:
     assert 2 <= world.seen[-1].at_s - start <= 5
 
 
-def test_traffic_alone_brings_nothing_up() -> None:
+def serve(world: World, seconds: float, every_s: float = 0.3) -> list[Transition]:
+    """Connections progress, and somebody looks every 0.3 s."""
+    before, until = len(world.seen), world.now + seconds
+    while world.now < until:
+        world.run(every_s)
+        world.seen += world.path.confirm(world.now, world.now - 0.3)
+    return world.seen[before:]
+
+
+def test_silence_that_connections_contradict_is_shown() -> None:
+    """The path is degraded as long as they progress, and not probed in bursts."""
+    world = up()
+    world.black_out()
+    (step,) = serve(world, 60)
+    assert (step.state, step.cause) == ("degraded", "probes unanswered, but clients are served")
+    start = world.now
+    assert serve(world, 60) == []
+    health = world.path.health()
+    assert (health.cause, health.loss_ratio, health.bursting) == (SERVED, 1.0, False)
+    assert len(world.rounds(start)) <= 60 / 0.25 + 20
+    world.heal()
+    (step,) = serve(world, 1)
+    assert step.state == "up"
+    assert world.path.health().cause != SERVED
+
+
+def test_when_its_connections_stall_too_the_path_is_down() -> None:
+    world = up()
+    world.black_out()
+    serve(world, 60)
+    stalled = world.now
+    (step,) = world.run(10)
+    assert step.state == "down"
+    assert step.at_s - stalled <= 3.0
+
+
+def test_connections_bring_a_silent_path_back() -> None:
+    """It is degraded when the hold is over, as connections progress now and then."""
     world = up()
     world.black_out()
     world.run(10)
-    for _ in range(200):
-        world.path.confirm(world.now)
-        world.run(0.2)
-    assert world.state == "recovering"
+    steps = serve(world, 30, every_s=1.0)
+    assert states(steps) == ["recovering", "degraded"]
+    assert steps[1].cause == SERVED
+
+
+def test_what_connections_did_before_is_no_contradiction() -> None:
+    """They progressed until the path died."""
+    world = up()
+    serve(world, 10)
+    world.black_out()
+    died = world.now
+    world.run(0.1)
+    world.path.confirm(world.now, world.now - 0.3)
+    (step,) = world.run(2)
+    assert step.state == "down"
+    assert step.at_s - died <= 1.1
+    assert world.path.confirm(world.now, died) == ()
 
 
 def test_a_path_that_flaps_is_held_longer_each_time() -> None:
@@ -538,6 +625,46 @@ def test_a_path_that_flaps_is_held_longer_each_time() -> None:
     assert healed.at_s - recovering.at_s == pytest.approx(2.5)
 
 
+@pytest.mark.parametrize("up_s", [0.0, 5.0, 300.0])
+def test_short_times_up_make_it_forget_nothing(up_s: float) -> None:
+    """Holds may be longer than the time in which failures count."""
+    world = up(config=HealthConfig(damp_s=3600))
+    holds = []
+    for _ in range(9):
+        fail(world, 5)
+        while world.state != "up":
+            world.run(1)
+        holds.append(round(world.seen[-1].at_s - world.seen[-2].at_s))
+        world.run(up_s)
+    assert holds[4:] == sorted(holds[4:])
+    assert holds[-1] == (640 if up_s < 10 else holds[2])
+
+
+def test_failures_while_it_recovers_are_damped() -> None:
+    """It must answer to what was sent since, and for longer each time."""
+    world = up()
+    fail(world, 5)
+    for _ in range(3):
+        while world.state != "recovering":
+            world.run(0.1)
+        fail(world, 3)
+    start = world.now
+    world.run(60)
+    assert world.seen[-1].state == "up"
+    assert world.seen[-1].at_s - start >= 20
+
+
+def test_what_it_loses_while_it_recovers_is_learned() -> None:
+    world = up(config=HealthConfig(recover_s=300, damp_s=300))
+    fail(world)
+    before = world.path.memory().losses[0]
+    count = iter(range(10**6))
+    world.fate = lambda _now, _ask: "lost" if next(count) % 4 == 0 else 0.02
+    world.run(200)
+    assert world.state == "recovering"
+    assert world.path.memory().losses[0] > 5 * before
+
+
 def test_a_hold_of_no_time_does_not_spin() -> None:
     world = up(config=HealthConfig(recover_s=0, damp_s=0))
     fail(world)
@@ -545,7 +672,7 @@ def test_a_hold_of_no_time_does_not_spin() -> None:
     world.path.confirm(world.now)
     assert world.state == "recovering"
     assert world.path.wake_s > world.now
-    assert states(world.run(3)) == ["down"]
+    assert states(world.run(5)) == ["degraded", "down"]  # until connections stall
     world.heal()
     assert states(world.run(1)) == ["recovering", "up"]
 

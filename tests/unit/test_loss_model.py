@@ -67,6 +67,7 @@ def test_single_losses_do_not_hide_bursts() -> None:
 def test_bursts_are_forgotten() -> None:
     line = LossModel()
     for at in range(20):
+        line.record_answers(100)
         line.record_run(at, 8)
     assert rounds_to(line, threshold(60, 2)) >= 14
     line.record_run(60 * 86400.0, 1)

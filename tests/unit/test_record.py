@@ -66,7 +66,7 @@ EVENTS: tuple[e.Event, ...] = (
     e.ProbeOutcome(1, 2, "wrong", 3, "status 500\n"),
     e.SocketFailed(3),
     e.NameResolved("example.net", ("192.0.2.1",), "none"),
-    e.TrafficSeen(1.5, (("192.0.2.1", TcpStats(5, 4, 3, 2, 1)),)),
+    e.TrafficSeen((("192.0.2.1", TcpStats(5, 4, 3, 2, 1)),)),
     e.PublicAddressFound("isp-a", 6, "2001:db8::1"),
     e.UplinkRequested(1, "isp-a", "auto"),
     e.ForcedSaved(1, (PROBLEM,)),

@@ -24,20 +24,22 @@ class PassiveMonitor:
         self._counters = LinkStatsReader(())
         self._looked_s = 0.0
         self._on_link: tuple[str, ...] = ()
+        self._ended = False
         self._bytes: dict[str, tuple[int, int]] = {}  # in, out, by interface
         self._bytes_s = 0.0  # when they were read
         self.rates: dict[str, tuple[float, float]] = {}  # uplink: bit/s in, out
 
     def update(self, watch: Watch) -> None:
+        self._ended = watch.ended
         if watch.on_link != self._on_link:
             self._on_link = watch.on_link
             self._tcp.exclude(watch.on_link)
 
     def look(self, now: float) -> TrafficSeen | None:
         """Statistics since the last call; None without connections."""
-        stats = tuple(sorted(self._tcp.read(now).items()))
-        since_s, self._looked_s = self._looked_s, now
-        return TrafficSeen(since_s, stats) if stats else None
+        stats = tuple(sorted(self._tcp.read(now, ended=self._ended).items()))
+        self._looked_s = now
+        return TrafficSeen(stats) if stats else None
 
     @property
     def next_s(self) -> float:

@@ -44,6 +44,11 @@ class Degradation:
             self._rtt_s += (rtt_s - self._rtt_s) * (fast if self._rtt_s else 1.0)
         self.cause = self._degraded_cause()
 
+    def forget_loss(self) -> None:
+        """A round that was recorded as lost was answered late."""
+        self._fast = max(0.0, self._fast - self._steps[0])
+        self._slow = max(0.0, self._slow - self._steps[1])
+
     def _degraded_cause(self) -> str:
         limit, limit_s = self._limit, self._limit_s
         fast, slow = (LEAVE_FAST, LEAVE_SLOW) if self.cause else (FAST_ENTER, 1.0)

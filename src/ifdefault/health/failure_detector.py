@@ -17,7 +17,7 @@ from ifdefault.health.loss_model import LossModel
 # queue may delay answers by as much from one round to the next.
 PATIENCE_S = 0.42
 PATIENCE_RTTS = 1.2  # or for this multiple of the slowest recent round trip, …
-PATIENCE_MOST_S = 1.2  # … up to this limit
+PATIENCE_MOST_S = 1.5  # … up to this limit, unless all recent answers were as slow
 SLOWEST_FADE = 0.999  # decay of the slowest round trip per answer
 
 LONGEST_S = 3.0  # a silence of several rounds for this long is a failure of any path
@@ -31,15 +31,16 @@ STALE_S = 5.0  # a run without outcomes for this long is dropped
 @dataclass(slots=True)
 class FailureDetector:
     """`run`: when the lost rounds were sent; `clear_s`: when the latest answered probe was sent;
-    `threshold`: the sum of the run's weights that exceeds the usual loss."""
+    `threshold`: the sum of the run's weights that exceeds the usual loss; `floor_s`: the fastest of
+    the recent answers."""
 
     loss_model: LossModel
     threshold: float
     run: list[float] = field(default_factory=list)
     clear_s: float = -math.inf
     _sum: float = 0.0
+    floor_s: float = 0.0
     _slowest_s: float = 0.0
-    _early_s: float = math.inf
     _suspected_s: float = -math.inf
     _again_s: dict[str, float] = field(
         default_factory=dict
@@ -52,9 +53,9 @@ class FailureDetector:
     def deadline_s(self) -> float:
         """When the path is declared down unless an answer comes; inf if too few rounds are lost."""
         if self._sum >= self.threshold:
-            early_s = self._early_s if self._early_s < math.inf else 0.0
-            slow_s = min(PATIENCE_RTTS * max(self._slowest_s, early_s), PATIENCE_MOST_S)
-            return self.run[0] + max(PATIENCE_S, slow_s)
+            slow_s = min(PATIENCE_RTTS * self._slowest_s, PATIENCE_MOST_S)
+            usual_s = min(PATIENCE_RTTS * self.floor_s, LONGEST_S)
+            return self.run[0] + max(PATIENCE_S, slow_s, usual_s)
         if len(self.run) >= LONGEST_ROUNDS:
             return self.run[0] + LONGEST_S
         return math.inf
@@ -64,9 +65,9 @@ class FailureDetector:
         self._sum += self.loss_model.weight(len(self.run))
         self.run.append(at_s)
 
-    def record_answer(self, now: float, at_s: float, *, late: bool, teaches: bool) -> None:
+    def record_answer(self, now: float, at_s: float, *, late: bool) -> None:
         """A probe sent at `at_s` was answered. `late`: it had been counted as lost, which isn't a
-        loss to learn. `teaches`: whether the loss model learns from the run that ends."""
+        loss to learn."""
         if at_s > self.clear_s:
             self.clear_s = at_s
         if self._suspected_s <= at_s:
@@ -75,20 +76,14 @@ class FailureDetector:
             return
         remaining = [sent_s for sent_s in self.run if sent_s > at_s]
         ended = len(self.run) - len(remaining) - late
-        if ended and teaches:
+        if ended:
             self.loss_model.record_run(now, ended)
         self.run = remaining
         self._sum = sum(map(self.loss_model.weight, range(len(remaining))))
 
-    def record_rtt(self, rtt_s: float, *, early: bool) -> None:
-        """An answer took `rtt_s`. `early`: its probe was sent while the path was down, and may have
-        been queued until it recovered. Of such answers the fastest counts, until there are others.
-        """
-        if early:
-            self._early_s = min(self._early_s, rtt_s)
-        else:
-            self._slowest_s = max(self._slowest_s * SLOWEST_FADE, rtt_s)
-            self._early_s = math.inf
+    def record_rtt(self, rtt_s: float) -> None:
+        """An answer took `rtt_s`."""
+        self._slowest_s = max(self._slowest_s * SLOWEST_FADE, rtt_s)
 
     def suspect(self, now: float, cause: str) -> bool:
         """Make the path suspect; False if it was suspected for the same cause recently."""

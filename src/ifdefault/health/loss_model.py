@@ -26,6 +26,14 @@ FIRST_LEAST = 0.005
 # path that gets worse. The greater of the two counts.
 SLOW_ROUNDS = 20_000
 FAST_ROUNDS = 600
+# of a new path, the share of so many losses counts, without the prior
+FIRST_LOSSES = 2.5
+FIRST_SHARE_MOST = 0.5
+# A path is lossy if it loses more than LOSSY, or more than LOSSY_POLICED and, more often than not,
+# the round after a loss; and until KNOWN_ROUNDS are known.
+LOSSY = 0.07
+LOSSY_POLICED = 0.0075
+KNOWN_ROUNDS = 16
 
 # Probability that a round after a lost one is lost too: its bounds, and the weight of the prior in
 # losses, small so that a few bursts are enough to learn from. With bursts of 200 ms the probability
@@ -72,7 +80,19 @@ class LossModel:
     @property
     def first(self) -> float:
         """The probability that a round is lost if the previous one was answered."""
-        return min(max(self._slow, self._fast, FIRST_LEAST), 0.95)
+        share, rounds = 0.0, self._fast_n - FIRST_ROUNDS
+        if 0 < rounds < FAST_ROUNDS - FIRST_ROUNDS:
+            losses = self._fast * self._fast_n - FIRST * FIRST_ROUNDS
+            share = min(losses / rounds, FIRST_SHARE_MOST) if losses > FIRST_LOSSES else 0.0
+        return min(max(self._slow, self._fast, share, FIRST_LEAST), 0.95)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether so many rounds are lost that with probes that are policed, too, the path might
+        look down."""
+        policed = self._steps[0] < math.log(2)
+        unknown = self._fast_n < FIRST_ROUNDS + KNOWN_ROUNDS
+        return unknown or self.first > (LOSSY_POLICED if policed else LOSSY)
 
     def weight(self, nth: int) -> float:
         """The log-likelihood ratio of the nth loss in a row, counted from 0."""

@@ -4,26 +4,27 @@ Rules: TRANSITIONS lists all transitions. Three things bring a path down: more l
 usual loss, loss of the carrier, and, only if no target beyond the gateway is configured, the
 gateway. Anything else makes the path suspect: it is probed sooner, and nothing is decided. Local
 errors, probes that weren't sent or have no outcome, and times without calls aren't evidence. Only
-packets from beyond the gateway bring a path up.
+packets from beyond the gateway bring a path up. While connections progress although probes are
+silent, it is degraded.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
+from ifdefault.health.contradiction import SERVED, Contradiction
 from ifdefault.health.degradation import Degradation
 from ifdefault.health.failure_detector import FailureDetector
+from ifdefault.health.flap_damping import FlapDamping
 from ifdefault.health.loss_model import LossModel, threshold
-from ifdefault.health.probe_schedule import OVERDUE_S, WAITING_S, Pace, ProbeSchedule, Sent
+from ifdefault.health.probe_schedule import OVERDUE_S, Pace, ProbeSchedule, Sent
 from ifdefault.health.states import TRANSITIONS, Memory
 from ifdefault.health.target import ProbeTarget
 from ifdefault.model.config import Family, HealthConfig
 from ifdefault.model.health import GATEWAY, Ask, Health, PathState, Transition, Verdict
 
 CARRIER_BURST_S = 3.0  # how long to probe in a burst after the carrier is back
-FLAP_S = 600.0  # each further failure within this time doubles the hold
 LONG_DOWN_S = 600.0
 _BACK = "no answers since the link is back"
 GAP_S = 1.0  # a later call means that the process or machine was suspended
@@ -54,7 +55,6 @@ class Path:
         ]
         gateway = ProbeTarget(GATEWAY, "gateway") if has_gateway else None
         self.uplink, self.family = uplink, family
-        self._config = config
         self._now = self._since_s = now
         self._schedule = ProbeSchedule(beyond, gateway, 1 / config.rounds_per_s, now)
         self._loss_model = LossModel(saved.losses)
@@ -67,7 +67,9 @@ class Path:
         # probes sent before may have been queued for seconds for a silent gateway's MAC
         self._works_s = -math.inf
         self._answers = self._losses = 0
-        self._falls_s = tuple(at for at in saved.falls_s if now - FLAP_S < at <= now)
+        self._contradiction = Contradiction()
+        self._damping = FlapDamping(config, (at for at in saved.falls_s if at <= now))
+        self._fell_from: PathState = "up"
         self._state: PathState = saved.state
         self._cause = saved.cause
         if memory and saved.since_s <= now:  # otherwise it is from an earlier boot
@@ -94,7 +96,7 @@ class Path:
         if not self._link:
             return math.inf
         hold_s = self._until_s if self._state == "recovering" else math.inf
-        return min(self._schedule.wake_s(), self._detector.deadline_s, hold_s)
+        return min(self._schedule.wake_s(), self._deadline_s, hold_s)
 
     def asks(self, now: float) -> tuple[Ask, ...]:
         """The probes to send now."""
@@ -102,6 +104,7 @@ class Path:
         if now < self._check_gap(now):
             return ()
         self._schedule.drop_expired(now)
+        self._schedule.paced = self._loss_model.lossy
         self._detector.drop_stale(now)
         return tuple(self._schedule.asks(now, self._pace(now)))
 
@@ -121,6 +124,8 @@ class Path:
                 return "waiting" if now - self._since_s < LONG_DOWN_S else "waiting long"
             case "unproven":
                 return "quiet"
+        if self._contradiction.active:
+            return "waiting"
         if self._detector.suspects(now):
             return "burst"
         return "waiting" if self._state == "recovering" else "quiet"
@@ -152,34 +157,43 @@ class Path:
         was_good = target.good
         target.record_answer(sent.at_s)
         early = sent.at_s < self._works_s
-        if not early:
-            schedule.record_rtt(target, rtt_s)
+        schedule.record_rtt(target, rtt_s, early=early)
         if target.good != was_good:
             schedule.update_good()
         if target not in schedule.deciding:
             return ()
-        self._detector.record_rtt(rtt_s, early=early)
-        if sent.pace == "quiet" and not sent.lost:
-            if not self._detector.run:
-                self._loss_model.record_answers()
-            self._degradation.record(0.0, rtt_s)
+        self._contradiction.end()
+        self._detector.floor_s = schedule.floor_s
+        if not early:
+            self._detector.record_rtt(rtt_s)
+            self._learn_answer(sent, rtt_s)
         if self._state == "recovering":
             self._answers += 1
         return self._confirmed(now, sent.at_s, sent.lost, f"{target.probe} answers")
+
+    def _learn_answer(self, sent: Sent, rtt_s: float) -> None:
+        """Rounds of bursts teach nothing, as they follow a loss."""
+        if sent.pace in ("quiet", "waiting") and not sent.lost and not self._detector.run:
+            self._loss_model.record_answers()
+        if sent.pace == "quiet":
+            if sent.lost:
+                self._degradation.forget_loss()
+            self._degradation.record(0.0, rtt_s)
 
     def _confirmed(self, now: float, at_s: float, late: bool, cause: str) -> tuple[Transition, ...]:
         """The path worked at `at_s`, so losses up to then no longer count."""
         detector = self._detector
         self._works_s = min(self._works_s, now)
         suspected = detector.suspects(now)
-        detector.record_answer(now, at_s, late=late, teaches=self._state != "recovering")
+        detector.record_answer(now, at_s, late=late)
         if suspected and not detector.suspects(now):
             self._schedule.end_burst()
         match self._state:
             case "unproven":
                 return self._transition(now, "up", cause)
-            case "down" if self._link:
-                self._start_hold(now)
+            case "down" if self._link and self._is_new(at_s):
+                # what was sent before the path was called down was late: it has worked since then
+                self._start_hold(now if at_s > self._since_s else at_s)
                 return self._transition(now, "recovering", cause)
             case "up" | "degraded":
                 return self._check_degradation(now)
@@ -187,9 +201,7 @@ class Path:
 
     def _lost(self, now: float, sent: Sent) -> tuple[Transition, ...]:
         target, schedule, detector = sent.target, self._schedule, self._detector
-        if (
-            sent.pace is None
-        ):  # a background probe: only the gateway's silence makes the path suspect
+        if sent.pace is None:  # in the background: only the gateway's silence makes it suspect
             target.record_loss(sent.at_s, math.inf)
             if target is schedule.gateway and target.proven and target.losses_in_row == 2:
                 self.suspect(now, "the gateway is silent")
@@ -208,16 +220,22 @@ class Path:
         elif sent.pace == "quiet":
             self._degradation.record(1.0, 0.0)
         if sent.at_s <= detector.clear_s:  # a later probe was answered
-            if self._state != "recovering":
+            if sent.at_s >= self._works_s:  # otherwise it was lost while the path was down
                 self._loss_model.record_run(now, 1)
             return self._check_degradation(now)
+        self._contradiction.silent += 1
         detector.record_loss(sent.at_s)
-        if len(detector.run) == 1:
+        if len(detector.run) == 1 and not self._contradiction.active:
             schedule.start_burst(now)
         return self._check_detector(now)
 
+    @property
+    def _deadline_s(self) -> float:
+        """When the path is down unless an answer comes."""
+        return max(self._detector.deadline_s, self._contradiction.deadline_s)
+
     def _check_detector(self, now: float) -> tuple[Transition, ...]:
-        if now < self._detector.deadline_s:
+        if now < self._deadline_s:
             return ()
         first_s, rounds = self._detector.run[0], len(self._detector.run)
         cause = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
@@ -231,7 +249,7 @@ class Path:
 
     def _check_degradation(self, now: float) -> tuple[Transition, ...]:
         """Change between up and degraded, by loss and delay."""
-        degraded = self._degradation.cause
+        degraded = SERVED if self._contradiction.active else self._degradation.cause
         if self._state == "up" and degraded:
             return self._transition(now, "degraded", degraded)
         if self._state == "degraded" and not degraded:
@@ -278,11 +296,14 @@ class Path:
 
     def confirm(self, now: float, at_s: float | None = None) -> tuple[Transition, ...]:
         """The path carried traffic in both directions (ACK progress) at `at_s`, or now. A poller
-        that observes progress must pass the time of its previous poll."""
+        that observes progress must pass the time of the ACK, or of its previous poll."""
         now = self._monotonic(now)
         at_s = now if at_s is None else min(at_s, now)
         if not self._link or (self._state == "down" and at_s <= self._since_s):
             return ()
+        if good := self._schedule.good:
+            answered_s = max(target.answered_s for target in good)
+            self._contradiction.record_progress(at_s, answered_s, down=self._state == "down")
         transitions = self._confirmed(now, at_s, late=False, cause="traffic flows")
         if self._pace(now) == "quiet":
             self._schedule.skip_round(now, at_s)
@@ -320,57 +341,61 @@ class Path:
             return ()
         self._schedule.clear_targets()
         self._works_s = math.inf
-        self._falls_s = (*(at for at in self._falls_s if now - at < FLAP_S), now)
+        self._contradiction.end()
+        self._fell_from = self._state
+        if self._state == "recovering":
+            self._damping.record_end(now)
+        self._damping.record_fall(now)
         return self._transition(now, "down", cause)
 
+    def _is_new(self, at_s: float) -> bool:
+        """Whether the path, which is down, worked at a time that shows that it recovers. A path
+        that failed while it recovered must answer to what was sent since."""
+        return at_s > self._since_s or self._fell_from != "recovering"
+
     def _start_hold(self, now: float) -> None:
-        """Start a hold, which is longer if the path failed several times recently."""
-        config, falls = self._config, sum(now - at < FLAP_S for at in self._falls_s)
-        damped_s = min(config.recover_s * 2.0 ** min(max(0, falls - 1), 30), config.damp_s)
-        self._hold_s = max(config.recover_s, damped_s, WAITING_S)
+        self._hold_s = self._damping.hold_s
         self._until_s = now + self._hold_s
         self._answers = self._losses = 0
 
     def _end_hold(self, now: float) -> tuple[Transition, ...]:
         proven = self._answers or not self._schedule.good
-        if proven and self._answers >= self._losses:
-            self._degradation.reset()
-            return self._transition(now, "up", f"answers for {self._hold_s:g} s")
-        self._start_hold(now)
-        return ()
+        state: PathState = "up"
+        cause = f"answers for {self._hold_s:g} s"
+        if self._contradiction.active:
+            state, cause = "degraded", SERVED
+        elif not proven or self._answers < self._losses:
+            self._start_hold(now)
+            return ()
+        self._damping.record_end(now)
+        self._degradation.reset()
+        return self._transition(now, state, cause)
 
     # --- output ---------------------------------------------------------------------------
 
     def health(self) -> Health:
         schedule, now = self._schedule, self._now
         rtts_s = [target.rtt_s for target in schedule.good if target.rtt_s]
+        silent = self._state == "down" or self._contradiction.active
         return Health(
             uplink=self.uplink,
             family=self.family,
             state=self._state,
             since_s=self._since_s,
-            cause=self._cause,
-            loss_ratio=1.0 if self._state == "down" else self._degradation.loss_ratio,
+            cause=SERVED if self._contradiction.active else self._cause,
+            loss_ratio=1.0 if silent else self._degradation.loss_ratio,
             rtt_ms=sum(rtts_s) / len(rtts_s) * 1000 if rtts_s else 0.0,
-            gateway=self._gateway_health(),
+            gateway=schedule.gateway_health(self._neighbour),
             bursting=self._link and self._pace(now) == "burst",
             until_s=self._until_s if self._state == "recovering" else 0.0,
             targets=tuple(target.health(now) for target in schedule.beyond),
         )
 
-    def _gateway_health(self) -> Literal["answers", "silent", "unknown"]:
-        gateway = self._schedule.gateway
-        if gateway is None:
-            return "unknown"
-        if not self._neighbour or (gateway.proven and gateway.losses_in_row >= 2):
-            return "silent"
-        return "answers" if gateway.proven else "unknown"
-
     @property
     def gateway_is_silent(self) -> bool:
         """Whether there is reason to believe that the gateway itself failed."""
-        gateway, health = self._schedule.gateway, self._gateway_health()
-        unknown = gateway is not None and health == "unknown"
+        health = self._schedule.gateway_health(self._neighbour)
+        unknown = self._schedule.gateway is not None and health == "unknown"
         return health == "silent" or (unknown and self._state == "down")
 
     def memory(self) -> Memory:
@@ -382,5 +407,5 @@ class Path:
             tuple(
                 (target.probe, target.rtt_s) for target in self._schedule.deciding if target.proven
             ),
-            self._falls_s,
+            self._damping.falls_s,
         )

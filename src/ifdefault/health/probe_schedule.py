@@ -2,7 +2,9 @@
 and of targets whose silence doesn't count.
 
 Rules: a round probes one target, the good one that was probed longest ago. No target is probed more
-often than its `spacing_s`, whatever the pace. Rounds that were missed are skipped, not caught up.
+often than its `spacing_s`, whatever the pace. Rounds that were missed are skipped, not caught up. A
+burst of a lossy path (`paced`) is of BURST_ROUNDS, then of BURST_RATE a second: providers that
+police pings let as many through, and what they drop beyond would look like a failure.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from ifdefault.model.health import Ask
 
 Pace = Literal["quiet", "burst", "waiting", "waiting long"]
 BURST_S = 0.05
+BURST_ROUNDS = 5
+BURST_RATE = 5.0  # a second, after them
 WAITING_S = 0.25
 WAITING_LONG_S = 0.5
 FIRST_BACKGROUND_S = 2.0  # for targets that never answered, at first
@@ -26,6 +30,7 @@ GATEWAY_S: dict[Pace, float] = {"quiet": 5.0, "burst": 0.2, "waiting": 1.0, "wai
 GATEWAY_MUTE_S = 60.0  # for a gateway that never answers
 SLACK = 0.2  # in units of the quiet interval
 EXCESS_FADE = 0.98  # decay of `excess_s` per answer
+RECENT = 4  # answers that `floor_s` is of
 LATE_S = 3.0  # how long after its timeout an answer is still accepted
 OVERDUE_S = 1.0  # after its timeout: an outcome reported later doesn't count as a loss
 
@@ -53,7 +58,11 @@ class ProbeSchedule:
         self.deciding = self.beyond or ((gateway,) if gateway else ())
         if gateway and not beyond:
             gateway.spacing_s = ALONE_SPACING_S
+        self.paced = True
         self.excess_s = 0.0  # by how much recent answers were late
+        self.floor_s = 0.0  # the fastest of the RECENT answers; 0: not so many yet
+        self._recent_s: tuple[float, ...] = ()
+        self._credit, self._credit_s = 0.0, now  # rounds that a paced burst may have at once
         self.round_s = now
         self._quiet_s = quiet_s
         self._gateway_s = self._background_s = now
@@ -72,6 +81,15 @@ class ProbeSchedule:
         self._good = [target for target in self.deciding if target.good]
         others = [target.due_s for target in self.deciding if not target.good]
         self._background_s = min(others, default=math.inf)
+
+    def gateway_health(self, reachable: bool) -> Literal["answers", "silent", "unknown"]:
+        """`reachable`: by ARP or neighbour discovery."""
+        gateway = self.gateway
+        if gateway is None:
+            return "unknown"
+        if not reachable or (gateway.proven and gateway.losses_in_row >= 2):
+            return "silent"
+        return "answers" if gateway.proven else "unknown"
 
     def wake_s(self) -> float:
         gateway_s = self._gateway_s if self.gateway and self.beyond else math.inf
@@ -93,7 +111,8 @@ class ProbeSchedule:
         self._slack_s = 0.0
         if self._good:
             oldest = min(self._good, key=_last)
-            self.round_s = min(self.round_s, max(now, oldest.last_s + oldest.spacing_s))
+            free_s = max(self._credit_s + self._wait_s(), oldest.last_s + oldest.spacing_s)
+            self.round_s = min(self.round_s, max(now, free_s))
         for target in self.deciding:
             if not target.good:
                 target.due_s = max(now, target.last_s + target.spacing_s)
@@ -126,9 +145,14 @@ class ProbeSchedule:
         last_s = max((target.last_s for target in self._good), default=now)
         self.round_s = max(self.round_s, min(at_s + self._quiet_s, last_s + 2 * self._quiet_s))
 
-    def record_rtt(self, target: ProbeTarget, rtt_s: float) -> None:
-        """An answer of a target took `rtt_s`."""
-        self.excess_s = max(self.excess_s * EXCESS_FADE, 1.25 * target.record_rtt(rtt_s))
+    def record_rtt(self, target: ProbeTarget, rtt_s: float, *, early: bool) -> None:
+        """An answer of a target took `rtt_s`, also if that was longer than its timeout. `early`:
+        the probe was sent while the path was down, and may have been queued until it recovered."""
+        if target in self.deciding:
+            self._recent_s = (*self._recent_s[1 - RECENT :], rtt_s)
+            self.floor_s = min(self._recent_s) if len(self._recent_s) == RECENT else 0.0
+        if not early:
+            self.excess_s = max(self.excess_s * EXCESS_FADE, 1.25 * target.record_rtt(rtt_s))
 
     def pop(self, seq: int) -> Sent | None:
         """Remove and return the probe with this number; None if it is unknown."""
@@ -157,7 +181,13 @@ class ProbeSchedule:
     def _ask(self, probes: list[Ask], target: ProbeTarget, now: float, pace: Pace | None) -> None:
         self._seq += 1
         target.last_s = now
-        timeout_s = target.timeout_s(self.excess_s)
+        timeout_s = target.timeout_s(
+            self.excess_s, self.floor_s if target in self.deciding else 0.0
+        )
+        if target in self.deciding:
+            earned = BURST_RATE * (now - self._credit_s)
+            self._credit = max(0.0, min(self._credit + earned, float(BURST_ROUNDS)) - 1)
+            self._credit_s = now
         self._sent[self._seq] = Sent(now, target, pace, timeout_s)
         probes.append(Ask(self._seq, target.index, timeout_s))
 
@@ -177,10 +207,14 @@ class ProbeSchedule:
             every_s = 0.0
         self.round_s = max(now + every_s, target.last_s + target.spacing_s)
 
+    def _wait_s(self) -> float:
+        """How long after the last probe the next round of a burst may follow."""
+        return (1 - self._credit) / BURST_RATE if self.paced else 0.0
+
     def _every_s(self, pace: Pace) -> float:
         match pace:
             case "burst":
-                return BURST_S
+                return max(BURST_S, self._wait_s())
             case "waiting":
                 return WAITING_S
             case "waiting long":

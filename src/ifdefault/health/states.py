@@ -12,11 +12,11 @@ TRANSITIONS: dict[PathState, dict[PathState, str]] = {
         "down": "no carrier; gateway unreachable, if no target is configured",
     },
     "up": {
-        "degraded": "loss or delay exceeds the limits",
+        "degraded": "loss or delay exceeds the limits; traffic flows, though no target answers",
         "down": "rounds lost; no carrier; gateway unreachable, if no target is configured",
     },
     "degraded": {
-        "up": "loss and delay well below the limits",
+        "up": "loss and delay well below the limits, and targets answer",
         "down": "as from up",
     },
     "down": {
@@ -25,6 +25,7 @@ TRANSITIONS: dict[PathState, dict[PathState, str]] = {
     },
     "recovering": {
         "up": "at least half of the rounds were answered during the hold",
+        "degraded": "traffic flows, though no target answers",
         "down": "as from up",
     },
 }

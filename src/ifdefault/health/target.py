@@ -16,6 +16,8 @@ ALONE_SPACING_S = 0.5
 UNKNOWN_TIMEOUT_S = 1.0
 LEAST_TIMEOUT_S = 0.04
 MOST_TIMEOUT_S = 1.0
+MOST_SLOW_TIMEOUT_S = 3.0  # where all recent answers were as slow
+SLOW_MARGIN = 1.2  # in units of the slow round trip
 MARGIN_S = 0.02  # delay that a busy machine may add to any round trip
 
 ASIDE_LOSSES = 4  # in a row, while other targets answer
@@ -50,12 +52,14 @@ class ProbeTarget:
     def good(self) -> bool:
         return self.proven and not self.aside
 
-    def timeout_s(self, excess_s: float) -> float:
-        """How long to wait for an answer. `excess_s`: by how much recent answers were late."""
+    def timeout_s(self, excess_s: float, floor_s: float) -> float:
+        """How long to wait for an answer. `excess_s`: by how much recent answers were late;
+        `floor_s`: the fastest of them."""
+        slow_s = min(SLOW_MARGIN * floor_s, MOST_SLOW_TIMEOUT_S)
         if not self.rtt_s:
-            return UNKNOWN_TIMEOUT_S
+            return max(UNKNOWN_TIMEOUT_S, slow_s)
         least = self.rtt_s + max(4 * self.var_s, excess_s, MARGIN_S)
-        return min(max(least, LEAST_TIMEOUT_S), MOST_TIMEOUT_S)
+        return max(min(max(least, LEAST_TIMEOUT_S), MOST_TIMEOUT_S), slow_s)
 
     def record_answer(self, sent_s: float) -> None:
         """The probe sent at `sent_s` was answered."""

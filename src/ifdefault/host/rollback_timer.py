@@ -26,6 +26,7 @@ from ifdefault.host.store import HEALTH, PENDING, Store
 from ifdefault.host.transaction import Before, commit, return_to
 from ifdefault.model.errors import HostError, IfdefaultError, Problem
 from ifdefault.model.kernel import Desired
+from ifdefault.plan.originals import indexes
 from ifdefault.plan.prepare import Prepared, snapshot
 
 _READY = b"ready\n"
@@ -42,7 +43,8 @@ def commit_with_rollback(
     """
     token, until_s = os.urandom(8).hex(), time.monotonic() + seconds
     came_from = asdict(snapshot(prepared.observation))
-    store.write(PENDING, {"token": token, "until_s": until_s, "before": came_from})
+    pending = {"token": token, "until_s": until_s, "before": came_from}
+    store.write(PENDING, pending | {"links": indexes(prepared.facts)})
     try:
         _start(store, token)
         commit(prepared, store, *filter(None, [before]))
@@ -101,7 +103,7 @@ def run(store: Store, token: str, ready_fd: int = -1) -> None:
             time.sleep(min(left, _POLL_S))  # only time is waited for
         with store.lock(wait=True):
             if pending := _mine(store, token):
-                _undo(store, _desired(pending["before"]))
+                _undo(store, pending)
                 store.remove(PENDING)
 
 
@@ -111,9 +113,9 @@ def _mine(store: Store, token: str) -> Any:
     return pending if pending is not None and pending["token"] == token else None
 
 
-def _undo(store: Store, before: Desired) -> None:
+def _undo(store: Store, pending: dict[str, Any]) -> None:
     try:
-        return_to(before, store)
+        return_to(_desired(pending["before"]), pending["links"], store)
     except IfdefaultError as error:
         _log(store, f"not confirmed, but undoing it failed: {error}; run ifdefault down")
         raise

@@ -41,7 +41,8 @@ from ifdefault.plan import prepare as planning
 from ifdefault.plan import self_check
 from ifdefault.plan.describe import describe
 from ifdefault.plan.diff import diff, record_tables
-from ifdefault.plan.prepare import Prepared, resolve, settled, snapshot
+from ifdefault.plan.originals import followed, indexes, settled
+from ifdefault.plan.prepare import Prepared, resolve, snapshot
 
 Before = Callable[[Operation], None]
 
@@ -117,6 +118,7 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcom
         if isinstance(operation, LoadNft):
             nft.check(operation.table, operation.text)
     came_from = snapshot(prepared.observation)
+    links = indexes(prepared.facts)
     was = dict(ask(prepared.questions, prepared.facts))
     store.save(prepared.state)
     try:
@@ -129,9 +131,9 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcom
         if lost := _lost(prepared, facts, was, answers):
             raise KernelError(*lost)
     except (KernelError, HostError) as error:
-        raise _undo(error, came_from, store) from error
+        raise _undo(error, came_from, links, store) from error
     except BaseException:  # Ctrl-C, or a fault of our own
-        return_to(came_from, store)
+        return_to(came_from, links, store)
         raise
     return Outcome(_record(prepared, store, facts, answers), (), ports)
 
@@ -218,13 +220,13 @@ def _save(store: Store, state: State, facts: Facts, target: Desired) -> tuple[St
     return state, loaded
 
 
-def return_to(target: Desired, store: Store) -> None:
+def return_to(target: Desired, links: Mapping[str, int], store: Store) -> None:
     """Restore an earlier state of ours (see `snapshot`), as much as the kernel accepts; KernelError
-    lists what it refused."""
+    lists what it refused. `links` are the indexes that interfaces had then."""
     facts = read_facts()
-    links = {link.name for link in facts.links}
-    routes = tuple(r for r in target.routes if all(hop.dev in links for hop in r.hops))
-    target = replace(target, routes=routes)
+    present = indexes(facts)
+    routes = tuple(r for r in target.routes if all(hop.dev in present for hop in r.hops))
+    target = replace(followed(target, links, facts), routes=routes)
     refused: list[Problem] = []
     with Performer() as performer:
         for operation in diff(facts, target, store.load_tables()):
@@ -245,9 +247,11 @@ def _difference(left: tuple[Operation, ...]) -> Problem:
     return Problem("verify", what, "find out what removes it, for example with ip monitor")
 
 
-def _undo(error: KernelError | HostError, came_from: Desired, store: Store) -> KernelError:
+def _undo(
+    error: KernelError | HostError, came_from: Desired, links: Mapping[str, int], store: Store
+) -> KernelError:
     try:
-        return_to(came_from, store)
+        return_to(came_from, links, store)
     except (KernelError, HostError) as worse:
         return KernelError(
             *error.problems,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from ifdefault.kernel import nft, rtnetlink, sockdiag, sysctl
 from ifdefault.kernel.ebpf import attach
@@ -29,6 +30,7 @@ from ifdefault.model.kernel import (
     Rule,
 )
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 GLOBAL_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
     "net/ipv4/fwmark_reflect",
@@ -67,12 +69,22 @@ def read_facts(*, rights: bool = True) -> Facts:
                 rules=tuple(_rules(netlink)),
                 neighbours=read_neighbours(netlink, names),
                 sysctls=tuple(_sysctls(links)),
+                sysctls_read_only=sysctl.read_only(),
                 tables=nft.read_tables() if rights else (),
                 hook=attach.read(),
                 wildcard_udp=sockdiag.wildcard_udp(),
             )
     except OSError as error:
         raise KernelError(Problem("reading the kernel's tables", str(error))) from error
+
+
+def network_id() -> str:
+    """Identifies this network namespace among all since the machine was installed."""
+    try:
+        cookie = attach.cookie()
+    except OSError:  # Linux before 5.14
+        cookie = 0
+    return f"{_BOOT.read_text().strip()} {cookie}"
 
 
 def read_links(netlink: Netlink) -> tuple[Link, ...]:

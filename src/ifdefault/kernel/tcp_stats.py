@@ -2,7 +2,8 @@
 
 Rules: reads only. Peers on the host's own links and on loopback are filtered out by the kernel, as
 they tell nothing about the path beyond. Of very many sockets only some are read, always the same
-ones as long as they exist.
+ones as long as they exist. Connections that ended since the last walk are progress, too, as both
+ends took part: they are read where they are asked for, since there may be many.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ STALLED_MS = 200
 MEMORY_S = 2.0  # progress since an older reading is ignored
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _STATES = (diag.TCP_ESTABLISHED, diag.TCP_SYN_RECV)
-_RETRANS = 3  # in struct inet_diag_msg
+_RETRANS, _EXPIRES = 3, 52  # in struct inet_diag_msg
+_TIME_WAIT_MS = 60_000  # net/tcp.h, TCP_TIMEWAIT_LEN
 # offsets in struct tcp_info; _BYTES: bytes acked and received
 _RETRANSMITS, _BACKOFF, _UNACKED, _LAST_ACK, _BYTES = 2, 4, 24, 56, slice(120, 136)
-_SOCKETS, _PROGRESSED, _STALLED, _HALF_OPEN, _UNANSWERED = range(5)
+_SOCKETS, _PROGRESSED, _STALLED, _HALF_OPEN, _UNANSWERED, _ACK_MS = range(6)
 
 
 class TcpMonitor:
@@ -46,6 +48,7 @@ class TcpMonitor:
         self._read_s = self._walked_s = float("-inf")
         self._moved: dict[bytes, bytes] = {}  # byte counters of each socket, by its cookie
         self._known: list[bytes] = []  # a request for each socket
+        self._time_wait: dict[bytes, None] | None = None  # as read at the last walk
         self._netlink = Netlink(NETLINK_SOCK_DIAG)
         self.exclude(on_link)
 
@@ -62,10 +65,11 @@ class TcpMonitor:
         """From now on exclude peers in these prefixes, and on loopback."""
         program = sockdiag.program((), [sockdiag.is_to(p) for p in (*_LOOPBACK, *on_link)])
         self._query = sockdiag.query_both(_STATES, program, diag.INET_DIAG_INFO)
+        self._ended_query = sockdiag.query_both((diag.TCP_TIME_WAIT,), program)
         self._walked_s = float("-inf")
 
-    def read(self, now: float) -> dict[str, TcpStats]:
-        """Current statistics by local address."""
+    def read(self, now: float, *, ended: bool = False) -> dict[str, TcpStats]:
+        """Current statistics by local address, with connections that have `ended`."""
         start_s = time.perf_counter()
         recent = now - self._read_s <= MEMORY_S
         moved = self._moved if recent else {}
@@ -76,25 +80,51 @@ class TcpMonitor:
             messages = self._netlink.ask_many(diag.SOCK_DIAG_BY_FAMILY, self._known)
             stats = self._count(filter(None, messages), moved, since_ms)
         else:
-            self._walked_s, self._known, self.complete = now, [], True
-            stats = self._count(self._walk(), moved, since_ms)
+            self._known, self.complete = [], True
+            if not ended:
+                self._time_wait = None
+            tallies = self._ended(now) if ended else {}
+            stats = self._count(self._walk(), moved, since_ms, tallies)
+            self._walked_s = now
         self.cost_s = time.perf_counter() - start_s
         return stats
 
+    def _ended(self, now: float) -> dict[bytes, list[int]]:
+        """Tallies of the connections that ended since the last walk. One that was there is none of
+        them, whatever its timer says: a FIN that the peer repeats restarts it."""
+        since_ms = min(now - self._walked_s, MEMORY_S) * 1000
+        before, self._time_wait = self._time_wait, {}
+        tallies: dict[bytes, list[int]] = {}
+        for message in self._some(self._ended_query):
+            which = message[sockdiag.ID]
+            self._time_wait[which] = None
+            ago_ms = _TIME_WAIT_MS - u32(message[_EXPIRES:])
+            if before is not None and which not in before and ago_ms < since_ms:
+                tally = tallies.setdefault(sockdiag.local_address(message), [0] * 6)
+                _progress(tally, max(0, ago_ms))
+        return tallies
+
     def _walk(self) -> Iterator[bytes]:
-        messages = self._netlink.stream(diag.TCPDIAG_GETSOCK, self._query)
-        for message in islice(messages, self._max):
+        for message in self._some(self._query):
             self._known.append(sockdiag.query_one(message, diag.INET_DIAG_INFO))
             yield message
+        self.complete = len(self._known) < self._max
+
+    def _some(self, query: bytes) -> Iterator[bytes]:
+        messages = self._netlink.stream(diag.TCPDIAG_GETSOCK, query)
+        yield from islice(messages, self._max)
         if next(messages, None):
-            self.complete = False
             self._netlink.close()  # discard the rest
             self._netlink = Netlink(NETLINK_SOCK_DIAG)
 
     def _count(
-        self, messages: Iterable[bytes], moved: dict[bytes, bytes], since_ms: float
+        self,
+        messages: Iterable[bytes],
+        moved: dict[bytes, bytes],
+        since_ms: float,
+        ended: dict[bytes, list[int]] | None = None,
     ) -> dict[str, TcpStats]:
-        tallies: dict[bytes, list[int]] = {}
+        tallies = ended or {}
         for message in messages:
             state = message[1]
             if state not in _STATES:
@@ -102,7 +132,7 @@ class TcpMonitor:
             address = sockdiag.local_address(message)
             tally = tallies.get(address)
             if tally is None:
-                tally = tallies[address] = [0] * 5
+                tally = tallies[address] = [0] * 6
             if state == diag.TCP_SYN_RECV:
                 tally[_HALF_OPEN] += 1
                 tally[_UNANSWERED] += message[_RETRANS] > 0
@@ -113,12 +143,16 @@ class TcpMonitor:
             cookie, now_moved = message[sockdiag.COOKIE], info[_BYTES]
             self._moved[cookie] = now_moved
             tally[_SOCKETS] += 1
-            if cookie in moved:
-                tally[_PROGRESSED] += moved[cookie] != now_moved
-            else:
-                tally[_PROGRESSED] += u32(info[_LAST_ACK:]) < since_ms
+            ack_ms = u32(info[_LAST_ACK:])
+            if moved[cookie] != now_moved if cookie in moved else ack_ms < since_ms:
+                _progress(tally, ack_ms)
             tally[_STALLED] += _stalled(info)
         return {sockdiag.text(address): TcpStats(*tally) for address, tally in tallies.items()}
+
+
+def _progress(tally: list[int], ago_ms: int) -> None:
+    least_ms = min(tally[_ACK_MS], ago_ms) if tally[_PROGRESSED] else ago_ms
+    tally[_PROGRESSED], tally[_ACK_MS] = tally[_PROGRESSED] + 1, least_ms
 
 
 def _stalled(info: bytes) -> bool:

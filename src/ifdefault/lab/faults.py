@@ -158,6 +158,25 @@ FAULTS = {
         unit="a second",
         most=1_000_000,
     ),
+    "police-path": Fault(
+        "at most 5 or --amount echo requests a second are forwarded, in each family",
+        Filter(
+            (
+                (
+                    "inet",
+                    chain(
+                        "forward",
+                        'oifname != "core0" accept',
+                        f"icmp type echo-request {_POLICE} drop",
+                        f"icmpv6 type echo-request {_POLICE} drop",
+                    ),
+                ),
+            )
+        ),
+        amount=5,
+        unit="a second",
+        most=1_000_000,
+    ),
     "router": Fault(
         "the router is replaced: same addresses, another MAC",
         LinkFault("ip link set cust0 address {other_mac}", "ip link set cust0 address {mac}"),

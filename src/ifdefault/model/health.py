@@ -119,7 +119,9 @@ class TcpStats:
     """The TCP sockets of one local address. Outsiders can forge only half-open ones."""
 
     sockets: int = 0  # established
-    progressed: int = 0  # of them: data was acknowledged or received since the last reading
+    # of them: data was acknowledged or received since the last reading; and those that ended since
+    progressed: int = 0
     stalled: int = 0  # of them: retransmitting, without a recent ACK
     half_open: int = 0  # SYN_RECV: the client hasn't answered our SYN-ACK yet
     half_open_unanswered: int = 0  # of them: the SYN-ACK was retransmitted
+    ack_ms: int = 0  # since the last ACK on one that progressed

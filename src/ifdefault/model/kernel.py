@@ -132,6 +132,20 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignMark:
+    """How a rule in another program's ruleset uses packet or connection marks: it changes or
+    compares `bits`. `value`: what it sets or compares the whole mark with, if that is known."""
+
+    where: str
+    bits: int
+    sets: bool = False
+    value: int | None = None
+
+
+WHOLE_MARK = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
 class NftTable:
     """A table with our name in the kernel. `digest`: of the text that we loaded (the table's
     comment), "" if it isn't ours; `listing`: a digest of its contents without counters and elements
@@ -169,9 +183,10 @@ class Facts:
     rules: tuple[Rule, ...] = ()  # in kernel order, both families
     neighbours: tuple[Neighbour, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()  # those that we may set or depend on
+    sysctls_read_only: bool = False  # they can't be written, as in containers
     tables: tuple[tuple[str, NftTable], ...] = ()  # those of OWN_TABLES that exist
     hook: Hook | None = None  # our programs on connect()
-    foreign_marks: tuple[tuple[int, str], ...] = ()  # (bits, where) in foreign rulesets
+    foreign_marks: tuple[ForeignMark, ...] = ()
     wildcard_udp: tuple[tuple[Family, int], ...] = ()  # (family, port) of wildcard sockets
     # read only to find conflicts:
     listening: tuple[tuple[str, str, int], ...] = ()  # (transport, address, port) of servers
@@ -227,7 +242,9 @@ class Redirect:
     address: str
 
 
-SLOTS = 256  # of the balance, per family
+# Of the balance, per family. A prime: whoever connects to several servers in a fixed order comes to
+# each slot equally often with each of them.
+SLOTS = 251
 
 
 @dataclass(frozen=True, slots=True)

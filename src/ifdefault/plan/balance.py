@@ -1,18 +1,23 @@
 """Which of the host's own connections the eBPF programs on connect() balance or give an uplink.
 
 Rules: connections are balanced over the usable uplinks of the lowest rank, in proportion to their
-weights (slots by Sainte-Laguë's method). When an uplink fails, its slots go to the others, which
-keep theirs; when it recovers, it gets the same slots again.
+weights (slots by Sainte-Laguë's method). The slots are used in turn, so that shares are exact, but
+are shuffled, so that the order isn't that of whoever connects. When an uplink fails, its slots go
+to the others, which keep theirs; when it recovers, it gets the same slots again.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import SLOTS, Hook, Uplink
 from ifdefault.plan import numbers, outgoing_rules
+
+# fixed, so that an uplink that returns gets the same slots again
+_SHUFFLED = sorted(range(SLOTS), key=lambda slot: hashlib.sha256(bytes([slot])).digest())
 
 
 def desired_hook(config: Config, uplinks: tuple[Uplink, ...], decision: Decision) -> Hook | None:
@@ -67,7 +72,7 @@ def slots(weights: Mapping[str, int], members: Iterable[str]) -> tuple[str, ...]
     for failed in sorted(set(weights) - set(members)):
         remaining.remove(failed)
         owners = _reassign(owners, failed, weights, remaining)
-    return tuple(owners)
+    return tuple(owners[slot] for slot in _SHUFFLED)
 
 
 def _reassign(

@@ -17,7 +17,9 @@ from ifdefault.model.kernel import (
     PROTOCOL,
     TABLE_LOCAL,
     TABLE_MAIN,
+    WHOLE_MARK,
     Facts,
+    ForeignMark,
     Rule,
     Uplink,
 )
@@ -38,8 +40,6 @@ from ifdefault.plan.rule_block import (
     local_precedes,
     possible_blocks,
 )
-
-WHOLE_MARK = 0xFFFFFFFF
 
 
 def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> tuple[Problem, ...]:
@@ -155,37 +155,61 @@ def _under_our_name(facts: Facts) -> Iterator[Problem]:
 def _on_our_marks(
     foreign: Sequence[Rule], facts: Facts, config: Config, uplinks: Sequence[Uplink]
 ) -> Iterator[Problem]:
-    free = _free_mask(foreign, facts)
-    remedy = (
-        f"set host.mark_mask = {free:#x}" if free else "leave six adjacent bits free for ifdefault"
-    )
-    own = config.host.mark_mask
+    """Others' masks must not overlap ours. A whole mark may, unless it looks like one of ours: a
+    comparison with it never finds our marks, and packets that leave with it get none of ours."""
+    own, free = config.host.mark_mask, _free_mask(foreign, facts, uplinks)
+    remedy = f"set host.mark_mask = {free:#x}" if free else _NARROWER
     for rule in foreign:
-        # a rule that compares the whole mark with a value outside our mask doesn't use our bits
-        selects = rule.mark if rule.mask == WHOLE_MARK else rule.mask
-        if selects & own:
+        if rule.mask != WHOLE_MARK and rule.mask & own:
             yield Problem(_rule_name(rule), f"selects by bits of host.mark_mask {own:#x}", remedy)
     marks_used = connmark.tracks_forwarded(config, facts) or any(
         u.mechanism != "source" for u in uplinks
     )
-    for bits, where in facts.foreign_marks:
-        if bits == WHOLE_MARK:
-            if marks_used:
-                what = "overwrites the whole packet mark, including our bits"
-                yield Problem(where, what, f"make it leave the bits {own:#x} alone", True)
-        elif bits & own:
-            yield Problem(where, f"uses bits {bits & own:#x} of host.mark_mask {own:#x}", remedy)
+    for mark in facts.foreign_marks:
+        if mark.bits != WHOLE_MARK and mark.bits & own:
+            what = f"uses bits {mark.bits & own:#x} of host.mark_mask {own:#x}"
+            yield Problem(mark.where, what, remedy)
+        elif mark.bits == WHOLE_MARK and mark.sets and marks_used:
+            what = "overwrites the whole packet mark, including our bits"
+            yield Problem(mark.where, what, f"make it leave the bits {own:#x} alone", True)
+    owners = {mark: u.name for u in uplinks for mark in (u.arrival_mark, u.outgoing_mark)}
+    unbound = numbers.outgoing_mark(config.host, 0)
+    for value, where in _whole_marks(foreign, facts).items():
+        if value & own in owners:
+            what = f"mark {value:#x} would be taken for that of uplink.{owners[value & own]}"
+            yield Problem(where, what, remedy)
+        elif value & unbound:
+            what = f"packets with mark {value:#x} take main's default, not the primary uplink"
+            yield Problem(where, what, remedy, True)
 
 
-def _free_mask(foreign: Sequence[Rule], facts: Facts) -> int:
-    """The highest six adjacent bits that nothing on this host uses; 0 if there are none."""
+# when every six adjacent bits are taken by masks
+_NARROWER = "no six adjacent bits are free; give this rule a narrower mask, as in 0x1/0xff"
+
+
+def _whole_marks(foreign: Sequence[Rule], facts: Facts) -> dict[int, str]:
+    """The values of whole marks that are set or compared, and where."""
+    rules = {r.mark: _rule_name(r) for r in reversed(foreign) if r.mask == WHOLE_MARK}
+    marks = {m.value: m.where for m in facts.foreign_marks if m.value is not None}
+    return marks | rules
+
+
+def _free_mask(foreign: Sequence[Rule], facts: Facts, uplinks: Sequence[Uplink]) -> int:
+    """Six adjacent bits that no mask on this host uses, and in which no whole mark is like one of
+    ours; preferably those that whole marks leave zero, and the highest. 0 if there are none."""
     taken = 0
     for rule in foreign:
-        taken |= rule.mark if rule.mask == WHOLE_MARK else rule.mask
-    for bits, _ in facts.foreign_marks:
-        taken |= 0 if bits == WHOLE_MARK else bits
-    masks = (0x3F << shift for shift in range(26, -1, -1))
-    return next((mask for mask in masks if not mask & taken), 0)
+        taken |= 0 if rule.mask == WHOLE_MARK else rule.mask
+    for mark in facts.foreign_marks:
+        taken |= 0 if mark.bits == WHOLE_MARK else mark.bits
+    whole, ours = _whole_marks(foreign, facts), {u.number for u in uplinks}
+    free: list[tuple[int, int]] = []  # how many whole marks have bits in it, and the mask
+    for shift in range(26, -1, -1):
+        inside = [value >> shift & 0x3F for value in whole]
+        alike = any(bits & 0x20 or bits in ours for bits in inside)
+        if not alike and not taken & 0x3F << shift:
+            free.append((sum(map(bool, inside)), 0x3F << shift))
+    return min(free, key=lambda entry: entry[0], default=(0, 0))[1]
 
 
 def _on_whole_marks(
@@ -196,7 +220,7 @@ def _on_whole_marks(
     for rule in foreign:
         if not marked or not rule.mark or rule.invert:
             continue
-        setters = [where for bits, where in facts.foreign_marks if bits & rule.mark]
+        setters = [mark.where for mark in facts.foreign_marks if _may_set(mark, rule)]
         if setters:
             yield Problem(
                 _rule_name(rule),
@@ -204,6 +228,13 @@ def _on_whole_marks(
                 f"since uplink.{marked[0].name} needs tcp_fwmark_accept",
                 'give the uplinks different addresses, or set host.return_path = "conntrack"',
             )
+
+
+def _may_set(mark: ForeignMark, rule: Rule) -> bool:
+    """Whether packets may get a mark that a rule selects."""
+    if mark.value is None:
+        return mark.sets and bool(mark.bits & rule.mark)
+    return mark.sets and (mark.value ^ rule.mark) & rule.mask == 0
 
 
 # --- the host ------------------------------------------------------------------------------

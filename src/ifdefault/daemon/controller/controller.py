@@ -294,7 +294,7 @@ class Controller:
     def _reconcile(self, now: float, resolved: Resolved) -> bool:
         state, reconciler = self.state, self._reconciler
         prepared = prepare(resolved, state.decision)
-        self._watcher.update(prepared, state)
+        self._watcher.update(prepared, state, self.paths)
         self._publish(now, prepared)
         if reconciler.reconcile(now, prepared):
             return True
@@ -319,7 +319,7 @@ class Controller:
         self._update_paths(now, uplinks, facts)
         self._report_transitions()
         self._redecide(now, state.prepared)
-        self._watcher.update(state.prepared, state)
+        self._watcher.update(state.prepared, state, self.paths)
         self._commands.answer_entered()
         self._finish_due = True
 

@@ -75,6 +75,7 @@ class Watch:
     groups: tuple[tuple[str, int], ...] = ()  # control groups that have rules, with id; 0: none yet
     runs: tuple[str, ...] = ()  # of these, our own, which are removed when they are empty
     on_link: tuple[str, ...] = ()  # prefixes whose TCP peers are no evidence for an uplink
+    ended: bool = False  # TCP connections that have ended are evidence, too, as a path isn't up
 
 
 @dataclass(frozen=True, slots=True)

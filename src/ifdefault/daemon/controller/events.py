@@ -148,9 +148,8 @@ class NameResolved:
 
 @dataclass(frozen=True, slots=True)
 class TrafficSeen:
-    """Statistics of the host's own TCP connections, by local address, since `since_s`."""
+    """Statistics of the host's own TCP connections, by local address, since the last look."""
 
-    since_s: float
     stats: tuple[tuple[str, TcpStats], ...]
 
 

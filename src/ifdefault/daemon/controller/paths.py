@@ -41,6 +41,7 @@ Transitions = tuple[Transition, ...]
 _TOGETHER_S = 0.01  # probes due within this time are sent in one turn
 _GRACE_S = 2.0  # an uplink may lack an address or gateway for so long while it is renumbered
 _RETRY_S = 0.4  # during renumbering, or after a socket couldn't be opened
+_ACK_DELAY_S = 0.02  # between reading the time of an ACK, to its clock's tick, and evaluating it
 _MANY = 3  # connections that stall together; a single one proves nothing
 
 
@@ -308,9 +309,8 @@ class Paths:
             match by_address.get(address):
                 case [probed]:
                     if stats.progressed:
-                        transitions += probed.path.confirm(
-                            now, seen.since_s
-                        )  # some time since then
+                        at_s = now - stats.ack_ms / 1000 - _ACK_DELAY_S
+                        transitions += probed.path.confirm(now, at_s)
                     elif cause := _suspect_cause(stats):
                         probed.path.suspect(now, cause)
                     self._wake_earlier(probed)

@@ -36,9 +36,8 @@ _STATE, _CGROUPS = "ifd_state", "ifd_cgroups"
 _STATE_BYTES_MIN = 16384  # of the map that stores the hook as text
 _CGROUPS_MAX = 1024
 _FIRST = struct.pack("=I", 0)  # key of a map with one value
-_SLOTS = struct.Struct(f"={len(FAMILIES) * SLOTS}I")
-_TURNS = bytes(4 * len(FAMILIES))  # counters of the programs
-_TEXT_AT = _SLOTS.size + len(_TURNS)
+_SLOTS = struct.Struct(f"={SLOTS}I4x")  # of a family, and the counter of its program
+_TEXT_AT = _SLOTS.size * len(FAMILIES)
 _LENGTH, _ID, _MARKS = struct.Struct("=I"), struct.Struct("=Q"), struct.Struct("=II")
 # stands for programs that are incomplete, or that this version would create differently
 _UNKNOWN = Hook(mask=0)
@@ -112,7 +111,7 @@ def _try() -> None:
 # --- our programs -------------------------------------------------------------------------
 
 
-def _cookie() -> int:
+def cookie() -> int:
     """The unique id of this thread's network namespace."""
     with socket.socket(socket.AF_UNIX) as sock:
         cookie = sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, _ID.size)
@@ -124,7 +123,7 @@ def _name(cookie: int) -> str:
 
 
 def _own() -> Iterator[Attached]:
-    root, name = cgroups.root(), _name(_cookie())
+    root, name = cgroups.root(), _name(cookie())
     for attach_type in _ATTACH_TYPES:
         for number in syscall.attached(root, attach_type):
             try:
@@ -206,11 +205,11 @@ def _tuples(value: Any) -> Any:
 
 def _encode(hook: Hook) -> bytes:
     marks = dict(hook.marks)
-    slots = [mark for family in FAMILIES for mark in marks.get(family, (0,) * SLOTS)]
+    slots = b"".join(_SLOTS.pack(*marks.get(family, (0,) * SLOTS)) for family in FAMILIES)
     text = json.dumps(
         {"hook": asdict(hook), "code": _code_digest(hook)}, separators=(",", ":")
     ).encode()
-    return _SLOTS.pack(*slots) + _TURNS + _LENGTH.pack(len(text)) + text
+    return slots + _LENGTH.pack(len(text)) + text
 
 
 @functools.lru_cache(4)
@@ -280,7 +279,7 @@ def _attach(stack: ExitStack, hook: Hook) -> None:
     root = cgroups.root()
     done: list[tuple[int, int]] = []
     try:
-        for attach_type, program in _load(stack, hook, _cookie()):
+        for attach_type, program in _load(stack, hook, cookie()):
             syscall.attach(root, program, attach_type)
             done.append((attach_type, program))
     except BaseException:

@@ -7,7 +7,7 @@
 
 Rules: pure. What may change while programs stay attached is in maps: the marks of slots and of
 cgroups; everything else is in the instructions. Registers: r6 context, r7 socket, r8 the first slot
-of the destination's family, r9 the IPv4 destination.
+of the destination's family (its counter is after its last slot), r9 the IPv4 destination.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from ifdefault.kernel.uapi import bpf
 from ifdefault.model.config import Family
 from ifdefault.model.kernel import SLOTS, Hook, Rule
 
-FIRST_SLOT: dict[Family, int] = {4: 0, 6: SLOTS}
-NEVER = 2 * SLOTS
-TURNS_AT = 4 * NEVER  # offset in bytes: after the slots, a counter for each family
+FIRST_SLOT: dict[Family, int] = {4: 0, 6: SLOTS + 1}
+NEVER = 2 * (SLOTS + 1)
 LEVELS = 12  # maximum depth of a cgroup with an uplink
 
 # struct bpf_sock_addr …
@@ -227,7 +226,8 @@ def _pick_slot(p: Assembler, hook: Hook, state: int, family: Family) -> None:
         _hash(p, family)
     else:
         _take_turn(p, state)
-    p.alu_imm(bpf.BPF_AND, 0, SLOTS - 1)
+    p.alu_imm(bpf.BPF_MOD, 0, SLOTS)
+    p.alu_imm(bpf.BPF_AND, 0, 0xFF)  # no change; the verifier requires a limit
     p.alu64_reg(bpf.BPF_ADD, 0, 8)
     p.alu64_imm(bpf.BPF_LSH, 0, 2)
     p.load_map_value(1, state)
@@ -240,12 +240,12 @@ def _take_turn(p: Assembler, state: int) -> None:
     value, which is harmless and cheaper than atomic operations."""
     p.load_map_value(1, state)
     p.move(2, 8)
-    p.alu64_imm(bpf.BPF_RSH, 2, 6)  # from the family's first slot to its counter
+    p.alu64_imm(bpf.BPF_LSH, 2, 2)
     p.alu64_reg(bpf.BPF_ADD, 1, 2)
-    p.load(0, 1, TURNS_AT)
+    p.load(0, 1, 4 * SLOTS)
     p.alu_reg(bpf.BPF_MOV, 2, 0)
     p.alu_imm(bpf.BPF_ADD, 2, 1)
-    p.store(1, 2, TURNS_AT)
+    p.store(1, 2, 4 * SLOTS)
 
 
 def _hash(p: Assembler, family: Family) -> None:
@@ -265,4 +265,3 @@ def _hash(p: Assembler, family: Family) -> None:
         p.alu_imm(bpf.BPF_RSH, 2, shift)
         p.alu_reg(bpf.BPF_XOR, 0, 2)
         p.alu_imm(bpf.BPF_MUL, 0, factor)
-    p.alu_imm(bpf.BPF_RSH, 0, 24)
