@@ -58,7 +58,7 @@ class ProbeSchedule:
         self.deciding = self.beyond or ((gateway,) if gateway else ())
         if gateway and not beyond:
             gateway.spacing_s = ALONE_SPACING_S
-        self.paced = True
+        self.paced = False
         self.excess_s = 0.0  # by how much recent answers were late
         self.floor_s = 0.0  # the fastest of the RECENT answers; 0: not so many yet
         self._recent_s: tuple[float, ...] = ()
