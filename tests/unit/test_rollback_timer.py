@@ -36,6 +36,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def wait_for_confirmation(store: Store, seconds: float = 0.0, token: str = "ours") -> None:
     pending = {"token": token, "until_s": time.monotonic() + seconds, "before": asdict(Desired())}
+    pending["links"] = {}
     store.write(PENDING, pending)
 
 

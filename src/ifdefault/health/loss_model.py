@@ -30,10 +30,9 @@ FAST_ROUNDS = 600
 FIRST_LOSSES = 2.5
 FIRST_SHARE_MOST = 0.5
 # A path is lossy if it loses more than LOSSY, or more than LOSSY_POLICED and, more often than not,
-# the round after a loss; and until KNOWN_ROUNDS are known.
+# the round after a loss.
 LOSSY = 0.07
 LOSSY_POLICED = 0.0075
-KNOWN_ROUNDS = 16
 
 # Probability that a round after a lost one is lost too: its bounds, and the weight of the prior in
 # losses, small so that a few bursts are enough to learn from. With bursts of 200 ms the probability
@@ -91,8 +90,7 @@ class LossModel:
         """Whether so many rounds are lost that with probes that are policed, too, the path might
         look down."""
         policed = self._steps[0] < math.log(2)
-        unknown = self._fast_n < FIRST_ROUNDS + KNOWN_ROUNDS
-        return unknown or self.first > (LOSSY_POLICED if policed else LOSSY)
+        return self.first > (LOSSY_POLICED if policed else LOSSY)
 
     def weight(self, nth: int) -> float:
         """The log-likelihood ratio of the nth loss in a row, counted from 0."""

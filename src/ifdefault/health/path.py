@@ -238,14 +238,8 @@ class Path:
         if now < self._deadline_s:
             return ()
         first_s, rounds = self._detector.run[0], len(self._detector.run)
-        cause = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
-        gateway = self._schedule.gateway
-        if gateway and self._schedule.beyond:
-            if gateway.answered_s >= first_s:
-                cause += ", the gateway answers"
-            elif gateway.proven and gateway.lost_s >= first_s:
-                cause += ", the gateway is silent too"
-        return self._go_down(now, cause)
+        lost = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
+        return self._go_down(now, lost + self._schedule.gateway_since(first_s))
 
     def _check_degradation(self, now: float) -> tuple[Transition, ...]:
         """Change between up and degraded, by loss and delay."""
@@ -375,7 +369,6 @@ class Path:
 
     def health(self) -> Health:
         schedule, now = self._schedule, self._now
-        rtts_s = [target.rtt_s for target in schedule.good if target.rtt_s]
         silent = self._state == "down" or self._contradiction.active
         return Health(
             uplink=self.uplink,
@@ -384,7 +377,7 @@ class Path:
             since_s=self._since_s,
             cause=SERVED if self._contradiction.active else self._cause,
             loss_ratio=1.0 if silent else self._degradation.loss_ratio,
-            rtt_ms=sum(rtts_s) / len(rtts_s) * 1000 if rtts_s else 0.0,
+            rtt_ms=schedule.rtt_s() * 1000,
             gateway=schedule.gateway_health(self._neighbour),
             bursting=self._link and self._pace(now) == "burst",
             until_s=self._until_s if self._state == "recovering" else 0.0,
@@ -394,9 +387,7 @@ class Path:
     @property
     def gateway_is_silent(self) -> bool:
         """Whether there is reason to believe that the gateway itself failed."""
-        health = self._schedule.gateway_health(self._neighbour)
-        unknown = self._schedule.gateway is not None and health == "unknown"
-        return health == "silent" or (unknown and self._state == "down")
+        return self._schedule.gateway_is_silent(self._neighbour, is_down=self._state == "down")
 
     def memory(self) -> Memory:
         return Memory(
@@ -404,8 +395,6 @@ class Path:
             self._since_s,
             self._cause if self._link else _BACK,  # unless the next process finds it lost
             self._loss_model.learned(),
-            tuple(
-                (target.probe, target.rtt_s) for target in self._schedule.deciding if target.proven
-            ),
+            self._schedule.seen(),
             self._damping.falls_s,
         )
