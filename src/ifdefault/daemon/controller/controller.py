@@ -201,6 +201,7 @@ class Controller:
         state, reconciler = self.state, self._reconciler
         if self._probing and now >= min(self.paths.wake_s, self.servers.wake_s):
             state.transitions += self.paths.send_due(now)
+            state.decision_due |= self.paths.check_unproven()
             self.servers.send_due(now)
         self._report_transitions()
         if reconciler.awaited:

@@ -20,6 +20,7 @@ from ifdefault.daemon.controller.effects import (
     VerifyRouter,
 )
 from ifdefault.daemon.controller.events import ProbeOutcome, TrafficSeen
+from ifdefault.daemon.controller.never_worked import NeverWorked
 from ifdefault.health.path import Path
 from ifdefault.health.states import Memory
 from ifdefault.model.config import FAMILIES, Config, Family, HealthConfig, Probe
@@ -74,13 +75,22 @@ class Paths:
         self._unresolved: dict[str, str] = {}
         self._wake_s = inf
         self.memories: dict[Key, Memory] = {}
+        self._never_worked = NeverWorked()
 
     def health(self) -> tuple[Health, ...]:
-        return tuple(probed.path.health() for probed in self._paths.values())
+        healths = (probed.path.health() for probed in self._paths.values())
+        return tuple(map(self._never_worked.shown, healths))
 
     def states(self) -> dict[Key, tuple[PathState, float]]:
-        """The state of each path, and since when."""
-        return {key: (t.path.state, t.path.since_s) for key, t in self._paths.items()}
+        """The state of each path, and since when. One that never worked counts as down."""
+        return {
+            key: ("down" if key in self._never_worked.paths else t.path.state, t.path.since_s)
+            for key, t in self._paths.items()
+        }
+
+    def check_unproven(self) -> bool:
+        """Find out which unproven paths never worked. True if that changed."""
+        return self._never_worked.update([probed.path for probed in self._paths.values()])
 
     def hosts(self) -> tuple[str, ...]:
         """Target names to resolve, sorted."""
