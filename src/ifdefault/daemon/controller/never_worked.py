@@ -1,4 +1,4 @@
-"""Unproven paths that never worked: their targets answer over another uplink, and never over theirs.
+"""Unproven paths that never worked: their targets answer over another uplink, but never here.
 
 Rules: an unproven path is used and published, since its targets may be wrong. If they answer over
 another uplink, they aren't. Clients that are served over the path prove it, as answers do.
