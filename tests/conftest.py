@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from collections.abc import Generator
@@ -23,7 +24,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("repeatable")
 
 
-# The caller may ignore SIGHUP (nohup) or have few descriptors; what is tested doesn't.
+# The caller may ignore SIGHUP (nohup), have few descriptors or a wide terminal; what is tested
+# doesn't.
+os.environ["COLUMNS"] = "80"
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 _ALLOWED = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (_ALLOWED, _ALLOWED))

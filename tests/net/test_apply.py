@@ -32,7 +32,7 @@ from ifdefault.model.config import Config
 from ifdefault.model.errors import KernelError
 from ifdefault.model.kernel import Operation
 from tests.net.conftest import LabWorld
-from tests.net.kernelstate import apply, differences, operations_left, read_state
+from tests.net.kernelstate import apply, differences, down, operations_left, read_state
 
 T = TypeVar("T")
 
@@ -294,3 +294,34 @@ def test_reapplied_under_load_nothing_is_lost(lab_world: LabWorld) -> None:
     assert all(future.result() > REAPPLIES for future in streams)
     assert [tally for tally in tallies.result() if not tally.ok] == []
     assert not any(world.misrouted().values()), world.refusals()
+
+
+READ_ONLY = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"'
+
+
+def test_read_only_sysctls(lab_world: LabWorld) -> None:
+    """As in a container: what isn't required is left, and `check` says it."""
+    world = lab_world("two")
+    in_container = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", *world.command]
+    for command in ("check", "apply"):
+        done = world["host"].run([*in_container, command])
+        assert "warning: /proc/sys: is read-only; not set, and not required: net." in done.stderr
+    world["host"].run([*in_container, "status"])
+    assert "nothing to do" in world["host"].run([*in_container, "apply"]).stderr
+
+
+def test_required_sysctls_that_are_read_only(lab_world: LabWorld) -> None:
+    """Nothing is half-applied."""
+    world = lab_world("shared-address")
+    before = read_state(world["host"])
+    in_container = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", *world.command]
+    for command in ("check", "apply"):
+        done = world["host"].run([*in_container, command], check=False)
+        assert done.returncode == 1
+        assert "/proc/sys: is read-only, and net.ipv4.tcp_fwmark_accept=1" in done.stderr
+    assert differences(before, read_state(world["host"])) == []
+    apply(world)
+    done = world["host"].run([*in_container, "down"])
+    assert "warning: /proc/sys: is read-only; not restored: net." in done.stderr
+    down(world)
+    assert differences(before, read_state(world["host"])) == []

@@ -73,7 +73,7 @@ def test_an_interface_that_does_not_exist_yet(lab_world: LabWorld) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("plan", "check", "status", "apply", "down", "init"),
+        *("plan", "check", "apply", "down", "init"),
         "apply --confirm 1",
         "explain tcp 192.0.2.1:1234 198.51.100.10:80",
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from ifdefault.host import rollback_timer
-from ifdefault.host.store import PENDING
+from ifdefault.host.store import HEALTH, PENDING
 from ifdefault.host.transaction import prepare
 from ifdefault.kernel import nft
 from ifdefault.lab.waiting import PATIENCE_S, eventually
@@ -70,10 +71,27 @@ def world(lab_world: LabWorld) -> Iterator[World]:
 
 def test_undone_by_itself(world: World) -> None:
     before = read_state(world["host"])
+    store = store_of(world)
+    store.directory.mkdir(exist_ok=True)
+    store.write(HEALTH, {"events": []})  # as a daemon left it
     done = world.ifdefault("apply", "--confirm", SOON, check=True)
     assert "undone in 1 s unless you run: ifdefault confirm" in done.stderr
     eventually_undone(world, before)
     assert world.ifdefault("confirm").returncode == 1
+    events = world.ifdefault("events", check=True)
+    assert events.stdout.endswith("  not confirmed: what ifdefault apply changed was undone\n")
+
+
+def test_what_waits_is_reported_until_it_is_confirmed(world: World) -> None:
+    world.ifdefault("apply", "--confirm", LATE, check=True)
+    waits = re.compile(r"undone in [56]\d\d s unless you run: ifdefault confirm\n")
+    status = world.ifdefault("status")
+    assert status.returncode == 1
+    assert waits.search(status.stdout)
+    assert waits.search(world.ifdefault("check").stderr)
+    world.ifdefault("confirm", check=True)
+    assert not waits.search(world.ifdefault("status", check=True).stdout)
+    assert not waits.search(world.ifdefault("check").stderr)
 
 
 def test_undone_to_what_was_applied_before(world: World) -> None:

@@ -22,6 +22,7 @@ from ifdefault.daemon.control.client import SOCKET, listener
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.ipc import codec
 from ifdefault.lab import faults
+from ifdefault.lab.node import Completed
 from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
 from tests.net import watched
@@ -89,6 +90,26 @@ def test_status_without_a_daemon_says_so(lab_world: LabWorld) -> None:
     assert done.stderr.startswith("ifdefault: no daemon runs; start it")
 
 
+def test_the_status_needs_no_rights(lab_world: LabWorld) -> None:
+    """What needs some is named; what is as planned is no failure."""
+    world = lab_world("two")
+    no_rights = ["setpriv", "--nnp", "--inh-caps=-all", "--bounding-set=-all", "--"]
+
+    def status() -> Completed:
+        return world["host"].run([*no_rights, *world.command, "status"], check=False)
+
+    world.ifdefault("apply", check=True)
+    without_daemon = status()
+    start(world)
+    for done in (without_daemon, status()):
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert "default:wan1  isp-b   198.51.100.1 " in done.stdout
+        assert done.stdout.endswith(
+            "\n\nnot read without root's rights: the packet filter and the eBPF programs\n"
+        )
+    assert carriers(done.stdout) == {"isp-a IPv4", "isp-a IPv6"}
+
+
 def test_events_follow_shows_them_as_they_happen(lab_world: LabWorld) -> None:
     world = lab_world("two")
     start(world)
@@ -105,7 +126,7 @@ def test_events_follow_shows_them_as_they_happen(lab_world: LabWorld) -> None:
     child.terminate()
     child.wait()
     child.stdout.close()
-    assert re.search(r"^isp-a +IPv4 +up \(forced drain\)", world.ifdefault("status").stdout, re.M)
+    assert re.search(r"^isp-a +IPv4 +up .*forced drain", world.ifdefault("status").stdout, re.M)
     assert "drain" in world.ifdefault("uplink", "isp-a").stdout
     assert world.ifdefault("uplink", "isp-c", "up").returncode == 1
 

@@ -132,7 +132,7 @@ def test_apply_on_probation_is_undone_unless_confirmed(lab_world: LabWorld) -> N
     await_default(world, "wan1")
     await_default(world, "wan0")
     world.ifdefault("apply", "--confirm", "60", check=True)
-    assert "unless confirmed" in standing(world).held
+    assert "unless you run: ifdefault confirm" in standing(world).held
     world.ifdefault("confirm", check=True)
     assert not standing(world).held
     assert watched.leaves_by(world) == "wan1"

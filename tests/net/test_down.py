@@ -122,3 +122,29 @@ def test_down_works_when_an_interface_is_gone(lab_world: LabWorld) -> None:
     assert "proto 171" not in left
     assert "table inet ifdefault" not in left
     assert "group 171" not in left
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_down_restores_a_renamed_interface(lab_world: LabWorld, again: bool) -> None:
+    world = lab_world("two")
+    world["host"].ip("link set wan1 group 7\n")
+    queue = world["host"].run(["sysctl", "net.ipv4.neigh.wan1.unres_qlen_bytes"]).stdout
+    apply(world)
+    world["host"].ip("link set wan1 down\nlink set wan1 name lan9\nlink set lan9 up\n")
+    if again:
+        apply(world)
+    down(world)
+    assert "group 7 " in world["host"].run(["ip", "-o", "link", "show", "lan9"]).stdout
+    now = world["host"].run(["sysctl", "net.ipv4.neigh.lan9.unres_qlen_bytes"]).stdout
+    assert now == queue.replace("wan1", "lan9")
+
+
+def test_another_interface_of_the_name_is_left_alone(lab_world: LabWorld) -> None:
+    """It has the value that we gave to the one before it, but from its owner."""
+    world = lab_world("two")
+    apply(world)
+    world["host"].ip(
+        "link del wan1\nlink add wan1 type veth peer name peer\nlink set wan1 group 171\n"
+    )
+    down(world)
+    assert "group 171 " in world["host"].run(["ip", "-o", "link", "show", "wan1"]).stdout

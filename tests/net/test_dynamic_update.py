@@ -280,15 +280,17 @@ def test_two_hosts_share_a_name(world: World, key: Path) -> None:
 def test_a_wrong_key_is_named_and_tried_until_it_is_right(
     world: World, key: Path, wrong: str, fault: str
 ) -> None:
-    right, said = key.read_text(), f"NOTAUTH ({fault})"
+    right, said = key.read_text(), [f"NOTAUTH ({fault})"]
     if (world.dir / "pdns-core").exists():
-        said = "REFUSED"  # that is all it says
+        said = ["REFUSED"]  # that is all it says
+    elif fault == "BADKEY":
+        said.append("NOTAUTH")  # Knot 3.4 signs no error about a key that it doesn't know
     changed = {"secret": peers_dns.SECRET, "name": peers_dns.KEY_NAME}[wrong]
     key.write_text(right.replace(changed, changed[::-1]))
 
     async def scenario(publisher: Publisher) -> None:
         publisher.publish(publication(key, {WWW: [A]}))
-        await until(lambda: failing(publisher, said), "it is refused")
+        await until(lambda: any(failing(publisher, fault) for fault in said), "it is refused")
         key.write_text(right)
         assert await publisher.settled()
         where = f"dns.update {ZONE} at {SERVER}"
@@ -459,7 +461,7 @@ def test_each_server_of_the_zone_is_looked_at(lab_world: LabWorld, key: Path) ->
     core = peers_dns.settle_outside(world)
     more = (
         f'{{ type primary; file "zone"; allow-update {{ key "{peers_dns.KEY_NAME}"; }};'
-        f" notify explicit; also-notify {{ {CLIENT}; }}; notify-delay 0;"
+        f" allow-transfer {{ any; }}; notify explicit; also-notify {{ {CLIENT}; }}; notify-delay 0;"
         f" notify-source {SERVER}; }}"
     )
     apex = f"{peers_dns.apex(10)}@ 3600 NS ns2.{ZONE}.\nns2 3600 A {CLIENT}\n"

@@ -73,7 +73,41 @@ def test_a_foreign_rule_that_takes_the_packet_is_named(lab_world: LabWorld, fami
     assert theirs["rule"] == f"pref 50 from all to {network} lookup 77"
     assert theirs["hop"] == f"via {gateway} dev wan0 table 77"
     assert theirs["uplink"] == "isp-a"
-    assert theirs["astray"].startswith("this is isp-b's packet")
+    assert theirs["astray"] == "this is isp-b's packet, isp-a's provider may drop it"
+    _, _, remedy = theirs["remedy"].partition(f"{theirs['rule']}; ")
+    assert remedy == "another program's; give it a priority greater than 5050"
+    world["host"].ip(
+        f"rule del pref 50\n rule add pref 5051 to {network} lookup 77\n", f"-{family}"
+    )
+    mended = _ask(world, client, host)
+    assert (mended["uplink"], mended["astray"], mended["remedy"]) == ("isp-b", "", "")
+
+
+def test_apply_is_advised_where_it_helps(lab_world: LabWorld) -> None:
+    """Before it, and where it can move our rules before a foreign one."""
+    world = lab_world("two")
+    before = _ask(world, "198.18.2.10", "198.51.100.10")
+    assert (before["uplink"], before["remedy"]) == ("isp-a", "run ifdefault apply")
+    answers.apply(world)
+    world["host"].ip("rule add not fwmark 51820 lookup 77\n")  # as wg-quick does, before ours
+    world["host"].ip("route add default via 203.0.113.1 table 77\n")
+    assert _ask(world, "198.18.2.10", "198.51.100.10")["remedy"] == "run ifdefault apply"
+    answers.apply(world)
+    assert _ask(world, "198.18.2.10", "198.51.100.10")["astray"] == ""
+
+
+@pytest.mark.parametrize("kind", ["blackhole", "unreachable", "prohibit", "throw"])
+def test_a_route_that_refuses_is_agreed_on(lab_world: LabWorld, kind: str) -> None:
+    world = lab_world("two")
+    world["host"].ip(f"route add {kind} 192.0.2.0/24\n")
+    world["host"].ip(f"route add {kind} 2001:db8:dead::/48\n", "-6")
+    answers.apply(world)
+    for client, host in (("192.0.2.1", "203.0.113.10"), ("2001:db8:dead::1", "2001:db8:a::10")):
+        for source, target in ((client, host), (host, client), ("any", client)):
+            found = _ask(world, source, target)
+            assert found["agrees"], found
+            refused = kind != "throw"
+            assert (found["hop"] == kind, found["uplink"] == "") == (refused, refused), found
 
 
 def test_a_naive_udp_port_is_explained(lab_world: LabWorld) -> None:

@@ -130,6 +130,61 @@ def test_duplicate_address_detection_is_exempt(lab_world: LabWorld) -> None:
     assert _misrouted(world) == {"isp-a": 0, "isp-b": 0}
 
 
+@FAMILIES
+def test_what_is_forwarded_back_to_its_network_is_exempt(lab_world: LabWorld, family: int) -> None:
+    """isp-a ──> wan0, host ──> wan0: the source isn't the host's to judge."""
+    world = _metered(lab_world)
+    world["host"].sysctl(f"net.ipv{family}.conf.all.forwarding", 1)
+    answers.apply(world)
+    beyond = {4: "192.0.2.200", 6: "2001:db8:77::200"}[family]
+    length = {4: 32, 6: 128}[family]
+    world["host"].ip(f"route add {beyond}/{length} via {GATEWAY_A[family]} dev wan0\n")
+    world["isp-a"].ip(f"route add {beyond}/{length} via {A[family]}\n", f"-{family}")
+    sent = _sent(world)
+    with closing(answers.udp_socket(world["isp-a"], GATEWAY_A[family], 9000)) as sock:
+        for _ in range(PACKETS):
+            sock.sendto(b"hello", (beyond, 9000))
+    eventually(lambda: _sent(world) >= sent + PACKETS, what="it was forwarded")
+    assert answers.status(world)["strangers"] == {}
+    assert _misrouted(world) == {"isp-a": 0, "isp-b": 0}
+
+
+@FAMILIES
+def test_frames_that_are_bridged_are_exempt(lab_world: LabWorld, family: int) -> None:
+    """The uplink is a bridge with a guest's port; with br_netfilter, the guest's frames pass the
+    hooks of IP. The guest has B's address: anything else would only be counted."""
+    world = _metered(lab_world)
+    host, guest = world["host"], world["client"]
+    answers.configure(world, '[host]\nsource_check = "drop"')
+    world.config.write_text(world.config.read_text().replace('"wan0"', '"br0"'))
+    length = {4: 24, 6: 48}[family]
+    host.ip(
+        f"address flush dev wan0\nlink add br0 type bridge\nlink set wan0 master br0\n"
+        f"link set br0 up\naddress add {A[family]}/{length} dev br0 {'nodad' * (family == 6)}\n"
+        f"route add default via {GATEWAY_A[family]} dev br0 metric 50\n"
+        f"link add port type veth peer name inside netns {guest.netns}\n"
+        f"link set port master br0\nlink set port up\n"
+    )
+    knob = f"/proc/sys/net/bridge/bridge-nf-call-ip{'6' * (family == 6)}tables"
+    # without it the frames pass no hook
+    host.run(["sh", "-c", f"modprobe -q br_netfilter; [ ! -e {knob} ] || echo 1 >{knob}"])
+    guest.ip(
+        f"link set inside up\naddress add {B[family]}/{length} dev inside"
+        f" {'nodad' * (family == 6)}\nroute add {GATEWAY_A[family]} dev inside\n"
+    )
+    answers.apply(world)
+    seen = _received(world)
+    with closing(answers.udp_socket(guest, B[family], 9000)) as sock:
+        for _ in range(PACKETS):
+            sock.sendto(b"hello", (GATEWAY_A[family], 9000))
+    eventually(lambda: _received(world) >= seen + PACKETS, what="isp-a received it")
+    assert answers.status(world)["strangers"] == {}
+    assert _misrouted(world) == {"isp-a": 0, "isp-b": 0}
+    # and the host's own are checked as ever
+    _send(world, B[family], CLIENT[family], 9001, options={"SO_BINDTODEVICE": "br0"})
+    assert _misrouted(world) == {"isp-a": PACKETS, "isp-b": 0}
+
+
 def _metered(lab_world: LabWorld) -> World:
     """A host with a source check."""
     world = lab_world("two")
@@ -166,3 +221,9 @@ def _sent(world: World) -> int:
     """The packets that the host has sent over wan0."""
     command = ["ip", "-j", "-s", "link", "show", "wan0"]
     return int(json.loads(world["host"].run(command).stdout)[0]["stats64"]["tx"]["packets"])
+
+
+def _received(world: World) -> int:
+    """The packets that isp-a has received over the host's link."""
+    command = ["ip", "-j", "-s", "link", "show", "cust0"]
+    return int(json.loads(world["isp-a"].run(command).stdout)[0]["stats64"]["rx"]["packets"])

@@ -131,7 +131,9 @@ def _facts(shapes: Sequence[Shape]) -> Facts:
             if shape.learned:
                 hop = Hop(shape.dev, "" if p2p else gateway)
                 metric = 100 * shape.number + (1024 if family == 6 else 0)
-                routes.append(Route(family, TABLE_MAIN, "default", metric, hops=(hop,)))
+                alias = shape.addresses(family)[-1] if shape.count > 2 else ""
+                default = Route(family, TABLE_MAIN, "default", metric, hops=(hop,), src=alias)
+                routes.append(default)
             mac = f"02:00:00:00:00:{shape.number:02x}"
             neighbours.append(Neighbour(family, shape.dev, gateway, mac, router=True))
     return Facts(

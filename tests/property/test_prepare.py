@@ -7,7 +7,8 @@ from hypothesis import given
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Loaded
 from ifdefault.plan.diff import record_tables
-from ifdefault.plan.prepare import prepare, resolve, settled
+from ifdefault.plan.originals import settled
+from ifdefault.plan.prepare import prepare, resolve
 from tests.property import hosts
 from tests.property.fakekernel import steps
 from tests.property.hosts import Scene

@@ -21,7 +21,8 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel import Desired, Operation
 from ifdefault.plan.diff import diff, record_tables
-from ifdefault.plan.prepare import Prepared, settled, snapshot
+from ifdefault.plan.originals import settled
+from ifdefault.plan.prepare import Prepared, snapshot
 from tests.property.fakekernel import Refused
 from tests.simulation.frontend import Frontend
 from tests.simulation.names import Nameservers

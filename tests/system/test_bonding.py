@@ -47,6 +47,7 @@ interfaces = [
 def test_a_cable_goes_and_then_the_other(lab_world: LabWorld) -> None:
     world = lab_world(worlds.two("bond", __doc__, BOND))
     eventually(lambda: active(world), what="the bond has a port")
+    assert worlds.uplinks_found(world) == ["wan0", "wan1"]
     answers.serve(world)
     start(world)
     answers.assert_answered(world)

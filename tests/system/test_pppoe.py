@@ -54,6 +54,10 @@ def test_a_line_is_dialled_hangs_up_and_is_dialled_again(lab_world: LabWorld) ->
     world["host"].run(["modprobe", "pppoe"])  # pppd looks for its device first
     answer(world)
     dial(world)
+    assert worlds.uplinks_found(world) == ["wan0", "ppp0"]
+    world["host"].ip("route del default dev ppp0\n")
+    assert worlds.uplinks_found(world) == ["wan0", "ppp0"], "the peer needs no default"
+    world["host"].ip("route add default dev ppp0 metric 100\n")
     answers.serve(world)
     start(world)
     answers.assert_answered(world)

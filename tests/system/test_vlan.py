@@ -39,6 +39,7 @@ interfaces = [
 
 def test_every_kind_of_traffic_is_answered(lab_world: LabWorld) -> None:
     world = lab_world(worlds.two("vlan", __doc__, VLAN))
+    assert worlds.uplinks_found(world) == ["wan0", "wan1"]
     answers.serve(world)
     answers.assert_hangs(world, ["udp-bound"])
     answers.apply(world)

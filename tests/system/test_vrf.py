@@ -48,6 +48,7 @@ FAR = ("10.30.0.1", "fd00:30::1")  # only the VRF's default leads there
 
 def test_neither_bends_the_other(lab_world: LabWorld) -> None:
     world = lab_world(worlds.two("vrf", __doc__, VRF))
+    assert worlds.uplinks_found(world) == ["wan0", "wan1"]
     services.builtin(world["host"])
     services.builtin(world["admin"])
     before = reached(world)

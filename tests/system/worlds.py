@@ -8,8 +8,10 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
+from ifdefault import config
 from ifdefault.lab import topology
 from ifdefault.lab.topology import Topology
+from ifdefault.lab.world import World
 
 _TWO: dict[str, Any] = {
     "extends": "two",
@@ -27,3 +29,9 @@ def two(name: str, drawing: str, text: str) -> Topology:
         host["addresses"].setdefault(dev, original["addresses"][dev])
     table["nodes"]["host"] = host
     return topology.parse(table | {"name": name, "drawing": drawing})
+
+
+def uplinks_found(world: World) -> list[str]:
+    """The interfaces that `init` takes for uplinks."""
+    text = world.ifdefault("init", "--print", check=True).stdout
+    return [uplink.interface for uplink in config.parse(text, "init").uplinks]

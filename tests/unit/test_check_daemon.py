@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from ifdefault.host import check_daemon
 from ifdefault.host.check_daemon import find_problems
 from ifdefault.model.config import (
     Config,
@@ -38,8 +43,17 @@ def test_defaults_have_no_problem() -> None:
     assert problems_of(PLAIN, 4, 6) == []
 
 
-def test_users(tmp_path: Path) -> None:
-    hook = tmp_path / "hook"
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A directory that every user can enter, which pytest's own isn't."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+def test_users(folder: Path) -> None:
+    hook = folder / "hook"
     hook.write_text("#!/bin/sh\n")
     hook.chmod(0o755)
     absent = DaemonConfig("no-such-user", "no-such-hook")
@@ -87,5 +101,33 @@ def test_a_family_without_targets() -> None:
     assert problems_of(probing(four), 4, 6) == [told]
     assert problems_of(replace(PLAIN, health=HealthConfig(probes=four)), 4, 6) == [told]
     assert problems_of(probing(four), 4) == []
-    assert problems_of(probing((*four, Probe("tcp", "example.net", 443))), 4, 6) == []
     assert problems_of(probing(()), 4, 6) == []  # as its owner wants it
+
+
+def test_names_without_addresses_of_a_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking: dict[str, set[Family]] = {"both": set(), "four": {6}, "none": {4, 6}}
+    asked: list[str] = []
+
+    def look_up(hosts: Iterable[str]) -> dict[str, set[Family]]:
+        asked.extend(hosts)
+        return lacking
+
+    monkeypatch.setattr(check_daemon, "lacking_families", look_up)
+    both, four, none = (Probe("tcp", host, 443) for host in lacking)
+    six = Probe("icmp", "2001:db8::1")
+    assert problems_of(probing((both, six)), 4, 6) == []
+    assert problems_of(probing((four,)), 4) == []
+    told = (
+        "uplink.a.probes: four has no AAAA record, so it isn't probed over IPv6; add another "
+        "target for IPv6"
+    )
+    assert problems_of(probing((four, six)), 4, 6) == [told]
+    only = problems_of(probing((four,)), 4, 6)
+    assert only[0].startswith("uplink.a: no probe is IPv6, so that only its gateway is checked")
+    assert only[1:] == [told]
+    asked.clear()
+    shared = replace(PLAIN, health=HealthConfig(probes=(both, none, Probe("icmp", "192.0.2.1"))))
+    assert problems_of(shared, 4, 6) == [
+        "health.probes: none doesn't resolve; correct or remove it"
+    ]
+    assert sorted(asked) == ["both", "none"]

@@ -15,6 +15,9 @@ import pytest
 
 from ifdefault.cli import check, init, main
 from ifdefault.cli.options import Options
+from ifdefault.daemon.status import DaemonStatus
+from ifdefault.host import rollback_timer
+from ifdefault.host.store import Store
 from ifdefault.model.errors import ConfigError, HostError, KernelError, Problem
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import OWN_TABLES, Address, Desired, Facts, Hop, Link, Route
@@ -258,6 +261,19 @@ def test_check_exit_status_depends_on_the_kind_of_problem(
     assert capsys.readouterr().out == "ok: 0 uplinks, 1 warning\n"
     find(monkeypatch, WARNING, ERROR)
     assert main.run(["-c", str(config_file), "check"]) == 1
+
+
+def test_check_reports_what_waits_for_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
+    left_s: list[float | None] = [None, 33.6]
+    monkeypatch.setattr(rollback_timer, "left_s", lambda _: left_s.pop(0))
+    store = Store(Path("/nonexistent"))
+    assert list(check._unconfirmed(store, None)) == []
+    [problem] = check._unconfirmed(store, None)
+    text = "undone in 34 s unless you run: ifdefault confirm"
+    assert (str(problem), problem.warning) == (f"apply --confirm: {text}", True)
+    daemon = DaemonStatus(1, 1.0, 1.0, "f.toml", held=text)
+    [problem] = check._unconfirmed(store, daemon)
+    assert str(problem) == f"daemon: {text}"
 
 
 def test_check_json(

@@ -7,8 +7,20 @@ from typing import Any
 
 import pytest
 
-from ifdefault.model.config import Config, HostConfig, UplinkConfig
-from ifdefault.model.kernel import PROTOCOL, Address, Facts, Hop, Link, Route, Rule
+from ifdefault.model.config import FAMILIES, Config, HostConfig, UplinkConfig
+from ifdefault.model.kernel import (
+    PROTOCOL,
+    TABLE_LOCAL,
+    TABLE_MAIN,
+    Address,
+    Facts,
+    ForeignMark,
+    Hop,
+    Link,
+    Route,
+    Rule,
+)
+from ifdefault.plan import conflicts_defaults
 from ifdefault.plan.conflicts import find_conflicts
 from ifdefault.plan.resolve import resolve
 from ifdefault.plan.rule_block import catches_default, first_priority
@@ -38,6 +50,7 @@ WG_QUICK = (
     Rule(4, 4998, table=254, suppress_prefixlength=0, protocol=3),
     Rule(4, 4999, table=51820, mark=0xCA6C, mask=0xFFFFFFFF, invert=True, protocol=3),
 )
+ALL = 0xFFFFFFFF
 BYPASS = Rule(4, 5210, table=254, mark=0x80000, mask=0xFF0000, protocol=3)
 
 
@@ -101,24 +114,72 @@ def test_foreign_mask_on_ours_names_a_free_one() -> None:
 
 def test_no_bits_left() -> None:
     calico = Rule(4, 40, table=77, mark=0x10000, mask=0xFFFF0000, protocol=3)
-    wireguard = Rule(4, 41, table=77, mark=0xCA6C, mask=0xFFFFFFFF, protocol=3)
-    assert told(with_rules(calico, wireguard))[0].endswith(
-        "leave six adjacent bits free for ifdefault"
+    other = Rule(4, 41, table=77, mark=0x100, mask=0xFF0, protocol=3)
+    assert told(with_rules(calico, other))[0].endswith(
+        "no six adjacent bits are free; give this rule a narrower mask, as in 0x1/0xff"
     )
 
 
-def test_whole_marks_beside_our_bits_are_no_conflict() -> None:
-    assert told(with_rules(Rule(4, 100, table=77, mark=1, mask=0xFFFFFFFF, protocol=3))) == []
+MULLVAD = 0x6D6F6C65
+
+
+def whole(value: int, *, sets: bool) -> Facts:
+    return replace(HOST, foreign_marks=(ForeignMark("nft inet x y, handle 4", ALL, sets, value),))
+
+
+@pytest.mark.parametrize(
+    ("value", "mask", "told_of"),
+    [
+        (1, 0x3F000000, None),
+        (0xCA6C, 0x3F000000, None),
+        (0x1000000, 0x3F000000, "error: would be taken for that of uplink.isp-a"),
+        (0x22001234, 0x3F000000, "error: would be taken for that of uplink.isp-b"),
+        (0x3000000, 0x3F000000, None),  # there is no third uplink
+        (MULLVAD, 0x3F000000, "warning: take main's default, not the primary uplink"),
+        (MULLVAD, 0xFC000000, None),
+        (MULLVAD, 0x00FC0000, None),
+    ],
+)
+def test_whole_marks(value: int, mask: int, told_of: str | None) -> None:
+    """Whether a rule compares it, or a ruleset compares or sets it."""
+    config = host(mark_mask=mask)
+    rule = Rule(4, 32765, table=77, mark=value, mask=ALL, invert=True, protocol=3)
+    for facts in (with_rules(rule), whole(value, sets=False), whole(value, sets=True)):
+        lines = told(facts, config)
+        if told_of is None:
+            assert lines == []
+            continue
+        [line] = lines
+        kind, _, what = told_of.partition(": ")
+        assert line.startswith("warning: ") == (kind == "warning")
+        assert what in line
+        proposed = int(line.rpartition("host.mark_mask = ")[2], 16)
+        assert told(facts, host(mark_mask=proposed)) == []
+
+
+def test_the_mask_that_is_proposed_is_accepted() -> None:
+    """Whatever uses marks on this host."""
+    rules = (
+        Rule(4, 40, table=77, mark=0x40000, mask=0xFF0000, protocol=3),
+        Rule(4, 41, table=77, mark=MULLVAD, mask=ALL, invert=True, protocol=3),
+        Rule(4, 42, table=77, mark=0x1000000, mask=ALL, protocol=3),
+    )
+    facts = replace(with_rules(*rules), foreign_marks=(ForeignMark("nft", 0xC000, sets=True),))
+    line = next(line for line in told(facts) if not line.startswith("warning: "))
+    proposed = int(line.rpartition("host.mark_mask = ")[2], 16)
+    assert told(facts, host(mark_mask=proposed)) == []
 
 
 @pytest.mark.parametrize("bits", [0x01000000, 0x21000000])
 def test_foreign_ruleset_on_our_bits(bits: int) -> None:
-    [line] = told(replace(HOST, foreign_marks=((bits, "nft ip fw in, handle 4"),)))
+    [line] = told(replace(HOST, foreign_marks=(ForeignMark("nft ip fw in, handle 4", bits),)))
     assert line.startswith(f"nft ip fw in, handle 4: uses bits {bits:#x} of host.mark_mask")
 
 
 def test_overwritten_mark_matters_only_where_we_mark() -> None:
-    facts = replace(HOST, foreign_marks=((0xFFFFFFFF, "nft ip tproxy pre, handle 2"),))
+    facts = replace(
+        HOST, foreign_marks=(ForeignMark("nft ip tproxy pre, handle 2", ALL, sets=True),)
+    )
     assert told(facts) == []
     lines = told(facts, host(return_path="conntrack"))
     assert lines
@@ -128,7 +189,7 @@ def test_overwritten_mark_matters_only_where_we_mark() -> None:
 def test_tproxy_and_copied_marks_are_refused() -> None:
     facts = replace(
         with_rules(Rule(4, 100, table=77, mark=1, mask=0xFFFFFFFF, protocol=3)),
-        foreign_marks=((1, "nft ip tproxy pre, handle 2"),),
+        foreign_marks=(ForeignMark("nft ip tproxy pre, handle 2", 1, sets=True),),
     )
     assert told(facts) == []
     [line] = told(facts, host(return_path="mark"))
@@ -139,7 +200,8 @@ def test_tproxy_and_copied_marks_are_refused() -> None:
 
 def test_copied_marks_leave_wireguards_inverted_rule_alone() -> None:
     facts = replace(
-        with_rules(*WG_QUICK, routes=TUNNEL), foreign_marks=((0xCA6C, "nft ip wg-quick-wg0 pre"),)
+        with_rules(*WG_QUICK, routes=TUNNEL),
+        foreign_marks=(ForeignMark("nft ip wg-quick-wg0 pre", ALL, sets=True, value=0xCA6C),),
     )
     lines = told(facts, host(return_path="mark"))
     assert [line for line in lines if not line.startswith("warning: ")] == []
@@ -156,6 +218,19 @@ def test_full_tunnel_started_after_us_moves_the_block_above_it() -> None:
         "warning: ip rule pref 4999 not from all fwmark 0xca6c/0xffffffff lookup 51820: "
         "takes replies before the return-path rules; apply adds the return-path rules before it"
     )
+
+
+def test_what_apply_has_done_is_advised_no_more() -> None:
+    elsewhere = Rule(4, 5030, table=1001, src="203.0.113.10/32", protocol=PROTOCOL)
+    assert len(told(with_rules(*WG_QUICK, elsewhere, routes=TUNNEL))) == 1
+    moved = replace(elsewhere, priority=4930)
+    assert told(with_rules(*WG_QUICK, moved, routes=TUNNEL)) == []
+
+    late = tuple(replace(r, priority=32765) if not r.priority else r for r in HOST.rules)
+    [line, *_] = told(replace(HOST, rules=(*late, elsewhere)))
+    assert "apply adds its own, pref 5000" in line
+    local = tuple(Rule(f, 5000, table=TABLE_LOCAL, protocol=PROTOCOL) for f in FAMILIES)
+    assert told(replace(HOST, rules=(*local, *late, elsewhere))) == []
 
 
 def test_full_tunnel_below_us_is_left_alone() -> None:
@@ -272,3 +347,23 @@ def test_foreign_link_group_is_remembered() -> None:
         "warning: uplink.isp-a: wan0 is in link group 7; "
         "apply moves it to group 171, and down moves it back"
     )
+
+
+def test_router_of_some_addresses_only() -> None:
+    """An uplink has one router; a source-specific default leads to another one."""
+
+    def default(gateway: str, prefix: str = "") -> Route:
+        hops = (Hop("wan0", gateway),)
+        return Route(6, TABLE_MAIN, "default", 1024, hops=hops, from_prefix=prefix)
+
+    addresses = tuple(Address(6, "wan0", f"2001:db8:{p}::10", 64) for p in "bc")
+    routes = (default("fe80::1"), default("fe80::c", "2001:db8:c::/64"))
+    facts = replace(HOST, addresses=addresses, routes=routes)
+    config = Config((UplinkConfig("isp-a", "wan0"),))
+    [problem] = conflicts_defaults.find(config, facts, resolve(config, facts, {"isp-a": 1}))
+    assert str(problem) == (
+        "uplink.isp-a: the default from 2001:db8:c::/64, for 2001:db8:c::10, is via fe80::c;"
+        " configure an uplink for each router of wan0, with addresses and gateways"
+    )
+    told = replace(facts, routes=routes[:1])
+    assert not list(conflicts_defaults.find(config, told, resolve(config, told, {"isp-a": 1})))

@@ -20,7 +20,7 @@ from ifdefault.model.kernel import PROTOCOL
 from ifdefault.model.kernel_events import LinkChanged, ObjectChanged, Overrun
 from ifdefault.plan import prepare as planning
 from ifdefault.plan.prepare import Prepared
-from tests.unit.controlled import ADDRESSES, CONFIG, FAR, Host, facts, kinds
+from tests.unit.controlled import ADDRESSES, CONFIG, FAR, NAMES, Host, facts, kinds
 
 A = set(ADDRESSES["wan0"])
 B = set(ADDRESSES["wan1"])
@@ -209,6 +209,34 @@ def test_uplinks_that_come_late_are_decided_on_by_what_is_known_of_them() -> Non
         assert host.default(family) == "wan1"
         assert host.leaves_by(family) == "wan1"
     assert host.names() == B
+
+
+def test_the_cause_of_a_path_follows_what_is_there() -> None:
+    """A link is reset: its addresses come back, its IPv4 default route doesn't."""
+    host = Host().start()
+    whole, reset = facts(), facts(up=("wan1",))
+
+    def causes() -> list[str]:
+        health = host.controller.status(host.now).health
+        assert [(h.uplink, h.family) for h in health] == [
+            (name, family) for name in NAMES for family in FAMILIES
+        ]
+        return [h.cause for h in health if (h.uplink, h.state) == ("isp-a", "down")]
+
+    host.facts = replace(reset, rules=host.facts.rules)
+    host.change(LinkChanged("wan0", 10, up=False))
+    host.run(3.0)
+    assert causes() == 2 * ["interface wan0 is down"]
+    left = tuple(r for r in whole.routes if (r.family, r.hops[0].gateway) != (4, "203.0.113.1"))
+    host.facts = replace(whole, routes=left, rules=host.facts.rules)
+    host.change(LinkChanged("wan0", 10, up=True, carrier=True))
+    host.run(5.0)
+    assert causes() == ["no IPv4 default route on wan0"]
+    host.black_hole("wan0")
+    host.facts = replace(whole, rules=host.facts.rules)
+    host.change(ObjectChanged("route"))
+    host.run(1.0)
+    assert "no answers since the link is back" in causes()
 
 
 def test_late_uplinks_of_which_nothing_is_known() -> None:

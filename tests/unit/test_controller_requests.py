@@ -163,7 +163,9 @@ def test_an_unconfirmed_apply_is_undone(host: Host) -> None:
     host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
     assert host.answer(7).result
     assert host.leaves_by() == "wan1"
-    assert host.controller.status(host.now).held == "undone in 10 s unless confirmed"
+    assert (
+        host.controller.status(host.now).held == "undone in 10 s unless you run: ifdefault confirm"
+    )
     host.run(9.9)
     assert host.leaves_by() == "wan1"
     host.run(0.2)

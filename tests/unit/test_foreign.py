@@ -14,50 +14,70 @@ from ifdefault.kernel.foreign import (
     networkd_problems,
     nft_marks,
 )
+from ifdefault.model.kernel import ForeignMark
 
 META: dict[str, Any] = {"meta": {"key": "mark"}}
 CT: dict[str, Any] = {"ct": {"key": "mark"}}
-WHOLE = 0xFFFFFFFF
 
 
-def in_nft(*expressions: dict[str, Any], table: str = "fw", family: str = "inet") -> set[int]:
+# what a rule does with marks, as text: it sets "=" or compares "?" a whole value, or uses bits
+def text(mark: ForeignMark) -> str:
+    how = "=" if mark.sets else "?"
+    return f"{how}{mark.value:#x}" if mark.value is not None else f"{how}bits {mark.bits:#x}"
+
+
+def in_nft(*expressions: dict[str, Any], table: str = "fw", family: str = "inet") -> set[str]:
     rule = {"family": family, "table": table, "chain": "c", "handle": 4, "expr": [*expressions]}
     told = {"nftables": [{"metainfo": {}}, {"table": {"name": table}}, {"rule": rule}]}
-    found = dict(nft_marks(json.dumps(told)))
-    assert set(found.values()) <= {f"nft {family} {table} c, handle 4"}
-    return set(found)
+    found = list(nft_marks(json.dumps(told)))
+    assert {mark.where for mark in found} <= {f"nft {family} {table} c, handle 4"}
+    assert all(mark.bits == 0xFFFFFFFF for mark in found if mark.value is not None)
+    return set(map(text, found))
 
 
 def put(value: object, key: dict[str, Any] = META) -> dict[str, Any]:
     return {"mangle": {"key": key, "value": value}}
 
 
+EVERY = "bits 0xffffffff"
+
+
 @pytest.mark.parametrize(
-    ("expression", "bits"),
+    ("expression", "uses"),
     [
-        (put(1), {1, WHOLE}),
-        (put({"|": [META, 0x100]}), {0x100}),
-        (put({"|": [{"&": [META, 0xFF00FFFF]}, 0x40000]}), {0xFF0000}),
-        (put({"^": [META, 7]}), {7}),
-        (put({"|": [0x100, META]}), {0x100}),
-        (put(CT), {WHOLE}),
-        (put({"&": [CT, 0xFF00]}), {0xFF00, WHOLE}),
-        (put({"|": [{"&": [META, 0xFFFFFF00]}, {"&": [CT, 0xFF]}]}), {0xFF}),
-        (put(META, CT), {WHOLE}),
-        (put({"|": [CT, 8]}, CT), {8}),
-        (put({"map": {"key": META, "data": "@m"}}), {WHOLE}),
-        ({"match": {"op": "==", "left": {"&": [META, 0xFF0000]}, "right": 0x40000}}, {0xFF0000}),
-        ({"match": {"op": "==", "left": META, "right": 5}}, {5}),
-        ({"match": {"op": "==", "left": CT, "right": {"set": [1, 8]}}}, {9}),
-        ({"match": {"op": "==", "left": META, "right": {"range": [5, 9]}}}, {15}),
+        (put(1), {"=0x1"}),
+        (put(0), {"=0x0"}),
+        (put({"|": [META, 0x100]}), {"=bits 0x100"}),
+        (put({"|": [{"&": [META, 0xFF00FFFF]}, 0x40000]}), {"=bits 0xff0000"}),
+        (put({"^": [META, 7]}), {"=bits 0x7"}),
+        (put({"|": [0x100, META]}), {"=bits 0x100"}),
+        (put(CT), {f"={EVERY}"}),
+        (put({"&": [CT, 0xFF00]}), {"=bits 0xff00", f"={EVERY}"}),
+        (put({"|": [{"&": [META, 0xFFFFFF00]}, {"&": [CT, 0xFF]}]}), {"=bits 0xff"}),
+        (put(META, CT), {f"={EVERY}"}),
+        (put({"|": [CT, 8]}, CT), {"=bits 0x8"}),
+        (put({"map": {"key": META, "data": "@m"}}), {f"={EVERY}"}),
+        (
+            {"match": {"op": "==", "left": {"&": [META, 0xFF0000]}, "right": 0x40000}},
+            {"?bits 0xff0000"},
+        ),
+        ({"match": {"op": "==", "left": META, "right": 5}}, {"?0x5"}),
+        ({"match": {"op": "==", "left": CT, "right": {"set": [1, 8]}}}, {"?0x1", "?0x8"}),
+        ({"match": {"op": "==", "left": META, "right": {"range": [5, 9]}}}, {"?bits 0xf"}),
         ({"match": {"op": "!=", "left": META, "right": 0}}, set()),
+        (
+            {"vmap": {"key": META, "data": {"set": [[7, {"accept": None}], [9, {"drop": None}]]}}},
+            {"?0x7", "?0x9"},
+        ),
+        ({"vmap": {"key": {"&": [META, 0xFF]}, "data": {"set": []}}}, {"?bits 0xff"}),
+        ({"vmap": {"key": META, "data": "@m"}}, {f"?{EVERY}"}),
         ({"mangle": {"key": {"meta": {"key": "priority"}}, "value": 1}}, set()),
         ({"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "wan0"}}, set()),
         ({"accept": None}, set()),
     ],
 )
-def test_nft(expression: dict[str, Any], bits: set[int]) -> None:
-    assert in_nft(expression) == bits
+def test_nft(expression: dict[str, Any], uses: set[str]) -> None:
+    assert in_nft(expression) == uses
 
 
 @pytest.mark.parametrize(
@@ -79,29 +99,32 @@ def test_dropping_chains(chain: dict[str, str], found: bool) -> None:
 
 def test_our_own_table_is_not_foreign() -> None:
     assert in_nft(put(1), table="ifdefault") == set()
-    assert in_nft(put(1), table="ifdefault", family="ip") == {1, WHOLE}
+    assert in_nft(put(1), table="ifdefault", family="ip") == {"=0x1"}
 
 
 @pytest.mark.parametrize(
-    ("rule", "bits"),
+    ("rule", "uses"),
     [
-        ("-j MARK --set-xmark 0x1/0xffffffff", {1, WHOLE}),
-        ("-j MARK --set-xmark 0x40000/0xff0000", {0xFF0000}),
-        ("-j MARK --set-xmark 0x0/0xff", {0xFF}),
-        ("-m mark --mark 0x2/0x3f00 -j ACCEPT", {0x3F00}),
-        ("-m mark ! --mark 0x2 -j ACCEPT", {2}),
-        ("-m mark --mark 0x0/0xff00 -j CONNMARK --set-xmark 0x100/0xff00", {0xFF00}),
-        ("-j CONNMARK --restore-mark --nfmask 0xff00 --ctmask 0xff00", {0xFF00}),
-        ("-j CONNMARK --save-mark", {WHOLE}),
-        ("-p tcp -j TPROXY --on-port 80 --on-ip 0.0.0.0 --tproxy-mark 0x1/0x1", {1}),
+        ("-j MARK --set-xmark 0x1/0xffffffff", {"=0x1"}),
+        ("-j MARK --set-xmark 0x40000/0xff0000", {"=bits 0xff0000"}),
+        ("-j MARK --set-xmark 0x0/0xff", {"=bits 0xff"}),
+        ("-m mark --mark 0x2/0x3f00 -j ACCEPT", {"?bits 0x3f00"}),
+        ("-m mark ! --mark 0x2 -j ACCEPT", {"?0x2"}),
+        (
+            "-m mark --mark 0x0/0xff00 -j CONNMARK --set-xmark 0x100/0xff00",
+            {"?bits 0xff00", "=bits 0xff00"},
+        ),
+        ("-j CONNMARK --restore-mark --nfmask 0xff00 --ctmask 0xff00", {"=bits 0xff00"}),
+        ("-j CONNMARK --save-mark", {f"={EVERY}"}),
+        ("-p tcp -j TPROXY --on-port 80 --on-ip 0.0.0.0 --tproxy-mark 0x1/0x1", {"=bits 0x1"}),
         ("-p tcp -m tcp --dport 80 -j ACCEPT", set()),
     ],
 )
-def test_iptables(rule: str, bits: set[int]) -> None:
+def test_iptables(rule: str, uses: set[str]) -> None:
     saved = f"# by iptables-save\n*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {rule}\nCOMMIT\n"
     found = list(iptables_marks(saved, "ip6tables"))
-    assert {bit for bit, _ in found} == bits
-    assert {where for _, where in found} <= {"ip6tables mangle PREROUTING"}
+    assert set(map(text, found)) == uses
+    assert {mark.where for mark in found} <= {"ip6tables mangle PREROUTING"}
 
 
 # --- systemd-networkd ----------------------------------------------------------------------

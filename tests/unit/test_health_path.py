@@ -177,6 +177,31 @@ def test_a_lost_carrier_decides_at_once() -> None:
     assert len(world.asked) == before
 
 
+def test_the_cause_is_the_present_one() -> None:
+    world = up()
+    world.path.link(world.now, False, "interface wan0 is down")
+    since_s = world.path.since_s
+    world.run(3)
+    assert world.path.link(world.now, False, "no IPv4 default route on wan0") == ()
+    assert world.path.health().cause == "no IPv4 default route on wan0"
+    assert world.path.memory().cause == "no answers since the link is back"
+    world.black_out()
+    assert world.path.link(world.now, True) == ()
+    assert world.path.health().cause == "no answers since the link is back"
+    assert world.path.since_s == since_s
+    world.heal()
+    assert [step.state for step in world.run(10)] == ["recovering", "up"]
+
+
+def test_a_lost_carrier_is_the_cause_of_a_path_that_was_down_before() -> None:
+    world = up()
+    world.black_out()
+    [step] = world.run(5)
+    assert " rounds lost in " in step.cause
+    assert world.path.link(world.now, False) == ()
+    assert world.path.health().cause == "carrier lost"
+
+
 def test_short_bursts_of_loss_are_borne() -> None:
     world = up()
     for _ in range(20):

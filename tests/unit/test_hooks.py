@@ -12,7 +12,7 @@ import pytest
 PACKAGING = Path(__file__).parents[2] / "packaging"
 HOOK = PACKAGING / "hooks" / "ifdefault"
 
-APPLY = "ifdefault apply --quiet --wait"
+APPLY = "ifdefault apply --quiet --wait --settle 120"
 
 IFUPDOWN = {"IFACE": "wan0", "ADDRFAM": "inet", "METHOD": "static", "LOGICAL": "wan0"}
 PPP = {"PPP_IFACE": "ppp0", "PPP_TTY": "/dev/pts/1", "PPP_LOCAL": "192.0.2.1", "PPP_IPPARAM": "b"}

@@ -165,7 +165,7 @@ def test_environment_and_files() -> None:
     assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
     state = Options().state_dir
     kept = {store.STATE, store.TABLES, store.HEALTH, store.LOCK}
-    kept |= {store.PENDING, store.GUARD, "undo.log"}
+    kept |= {store.PENDING, store.GUARD, "undo.log", store.SETTLE, store.SETTLING}
     kept |= {embedded.SERIALS, dynamic_update.UPDATES, programs.PROGRAMS, public_address.DISCOVERED}
     files = {str(state / name) for name in kept}
     files |= {str(Options().run_dir / name) for name in (client.SOCKET, server.LOCK)}

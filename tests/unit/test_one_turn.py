@@ -19,7 +19,8 @@ from ifdefault.model.host import Observation
 from ifdefault.model.kernel import Facts
 from ifdefault.plan.diff import record_tables
 from ifdefault.plan.lookup import Fib
-from ifdefault.plan.prepare import Prepared, settled
+from ifdefault.plan.originals import settled
+from ifdefault.plan.prepare import Prepared
 from ifdefault.plan.self_check import ask
 from tests.property.fakekernel import perform
 from tests.unit.test_lookup import CONFIG, FAR, HOST, goes

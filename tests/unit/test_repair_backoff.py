@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from ifdefault.daemon.controller.repair_backoff import LONGEST_HOLD_S, ROUNDS, RepairBackoff
+from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, AddRule, LoadNft, Rule
 
-RULE = "ip rule add pref 5050 from all nop proto 171"
+RULE = AddRule(Rule(4, 5050, "nop", protocol=PROTOCOL))
+TEXT = "ip rule add pref 5050 from all nop proto 171"
+TABLE = LoadNft(NFT_TABLE, "table inet ifdefault {}")
 
 
 def test_a_few_repairs_are_no_conflict() -> None:
@@ -24,7 +27,17 @@ def test_the_same_repair_now_and_then_is_no_conflict() -> None:
 def test_different_repairs_are_no_conflict() -> None:
     backoff = RepairBackoff()
     for n in range(100):
-        assert backoff.note(n * 0.1, [f"{RULE} {n}"]) == ()
+        assert backoff.note(n * 0.1, [AddRule(Rule(4, n, "nop"))]) == ()
+
+
+def test_a_table_that_changes_is_no_conflict_unless_it_is_the_same() -> None:
+    backoff = RepairBackoff()
+    for n in range(100):  # the host changes, and what we load with it
+        text = f"table inet ifdefault {{ counter c{n:03} {{ }} }}"
+        assert backoff.note(n * 0.1, [LoadNft(NFT_TABLE, text)]) == ()
+    for n in range(ROUNDS):  # somebody flushes the ruleset
+        conflicts = backoff.note(20.0 + n * 0.1, [TABLE])
+    assert conflicts == ("nft replace table inet ifdefault  # 0 lines",)
 
 
 def test_repairs_in_a_conflict_get_rarer() -> None:
@@ -36,7 +49,7 @@ def test_repairs_in_a_conflict_get_rarer() -> None:
         now += 0.1
     assert len([at for at in repairs if at < 10.0]) <= ROUNDS + 4
     assert len([at for at in repairs if at > 1800.0]) <= 1800 / LONGEST_HOLD_S + 1
-    assert RULE in backoff.conflicts(now)[0]
+    assert TEXT in backoff.conflicts(now)[0]
 
 
 def test_peace_is_noticed() -> None:
@@ -45,7 +58,7 @@ def test_peace_is_noticed() -> None:
         backoff.note(n * 0.1, [RULE])
     assert backoff.holds(ROUNDS * 0.1, [RULE])
     # what else is to be done doesn't wait for the end of a fight
-    assert not backoff.holds(ROUNDS * 0.1, [RULE, "another"])
+    assert not backoff.holds(ROUNDS * 0.1, [RULE, TABLE])
     assert not backoff.holds(10.0, [RULE])
     assert backoff.note(300.0, [RULE]) == ()
     assert not backoff.holds(300.0, [RULE])

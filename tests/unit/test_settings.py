@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from ifdefault.model.host import State
+from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Desired, Facts, Operation, SetSysctl
 from ifdefault.plan.connmark import ForwardedFlows
 from ifdefault.plan.diff import diff
-from ifdefault.plan.prepare import with_originals
+from ifdefault.plan.originals import with_originals
+from ifdefault.plan.prepare import prepare_down
 from ifdefault.plan.ruleset import Needs
-from ifdefault.plan.settings import REDIRECTS, sysctls
+from ifdefault.plan.settings import REDIRECTS, sysctls, without_read_only
 from tests.unit.test_ruleset import HOST, A
 
 BEFORE = {
@@ -103,3 +104,52 @@ def test_marks_alone_need_less() -> None:
     assert found["net/ipv4/conf/wan0/src_valid_mark"] == "1"
     assert "net/ipv4/conf/wan0/rp_filter" not in found
     assert dict(wanted(BEFORE, None)) == {}
+
+
+# --- where they can't be written ----------------------------------------------------------
+
+ACCEPT, REFLECT = "net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect"
+QUEUE = "net/ipv4/neigh/eth0.5/unres_qlen_bytes"
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted", "kept", "told"),
+    [
+        ({QUEUE: "212992"}, {QUEUE: "32768"}, {}, ["not required: net.ipv4.neigh.eth0/5.unres"]),
+        ({ACCEPT: "0"}, {ACCEPT: "1"}, {}, ["error: and net.ipv4.tcp_fwmark_accept=1 must be"]),
+        ({ACCEPT: "1"}, {ACCEPT: "1"}, {ACCEPT: "1"}, []),
+        # of flows that are marked, and of redirected ones
+        ({ACCEPT: "1", REFLECT: "0"}, {ACCEPT: "1", REFLECT: "1"}, {ACCEPT: "1"}, ["error: "]),
+        ({REFLECT: "0"}, {REFLECT: "1"}, {}, ["not required: net.ipv4.fwmark_reflect=1"]),
+        ({REDIRECTS: "1"}, {REDIRECTS: "0"}, {}, ["not required: "]),
+        (
+            {"net/ipv4/ip_forward": "0", QUEUE: "212992"},
+            {"net/ipv4/ip_forward": "1", QUEUE: "32768"},
+            {},
+            ["error: and net.ipv4.ip_forward=1 must be set; set it where", "not required: "],
+        ),
+    ],
+)
+def test_read_only(
+    now: dict[str, str], wanted: dict[str, str], kept: dict[str, str], told: list[str]
+) -> None:
+    facts = Facts(sysctls=tuple(now.items()), sysctls_read_only=True)
+    desired = Desired(sysctls=tuple(wanted.items()))
+    possible, problems = without_read_only(desired, facts)
+    assert dict(possible.sysctls) == kept
+    lines = [f"{'' if problem.warning else 'error: '}{problem}" for problem in problems]
+    for line, part in zip(lines, told, strict=True):
+        assert part.replace("error: ", "") in line
+        assert line.startswith("error: /proc/sys: is read-only") == part.startswith("error: ")
+    assert without_read_only(desired, replace(facts, sysctls_read_only=False)) == (desired, ())
+
+
+def test_what_was_ours_stays_where_nothing_can_be_written() -> None:
+    facts = Facts(sysctls=((QUEUE, "32768"),), sysctls_read_only=True)
+    state = State(sysctls={QUEUE: ("212992", "32768")})
+    down = prepare_down(Observation(facts, state))
+    assert down.operations == ()
+    assert down.state.sysctls == state.sysctls
+    [problem] = down.problems
+    assert problem.warning
+    assert "not restored: net.ipv4.neigh.eth0/5.unres_qlen_bytes=32768" in str(problem)

@@ -11,7 +11,7 @@ from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, Family, HostConfig
 from ifdefault.model.flow import Flow
 from ifdefault.model.health import Decision
-from ifdefault.model.kernel import TABLE_MAIN, Facts, Redirect, Route
+from ifdefault.model.kernel import TABLE_MAIN, Facts, Hop, Redirect, Route, Rule
 from ifdefault.plan import numbers, prefixes, udp_wildcard
 from ifdefault.plan.desired import plan
 from ifdefault.plan.lookup import Fib
@@ -77,11 +77,41 @@ def test_pieces_adjoin_and_differ() -> None:
             assert not adjoin or one.address != other.address
 
 
-def test_where_the_kernel_has_no_answer_nothing_is_redirected() -> None:
-    hole = Route(4, TABLE_MAIN, "10.0.0.0/8", kind="blackhole")
-    found = redirects(replace(NAIVE, routes=(*NAIVE.routes, hole)))
-    assert answer(found, "10.1.1.1") == ""
-    assert answer(found, "11.1.1.1") == "203.0.113.10"
+@pytest.mark.parametrize("kind", ["blackhole", "unreachable", "prohibit"])
+def test_who_cannot_be_answered_needs_no_redirect(kind: str) -> None:
+    """A ban splits nothing: neither of one client, nor at the border of a range, nor as a rule."""
+    banned = ("10.0.0.0/8", "192.0.2.77/32", "198.51.100.0/32", "192.168.1.255/32", "0.0.0.0/32")
+    routes = tuple(Route(4, TABLE_MAIN, dst, kind=kind) for dst in banned)
+    rules = tuple(Rule(4, 100, kind, dst=dst) for dst in banned)
+    for facts in (
+        replace(NAIVE, routes=(*NAIVE.routes, *routes)),
+        replace(NAIVE, rules=(*NAIVE.rules, *rules)),
+    ):
+        desired = planned(CONFIG, facts).desired
+        assert desired.redirects == planned(CONFIG, NAIVE).desired.redirects
+        assert desired.tables == planned(CONFIG, NAIVE).desired.tables
+
+
+def test_a_route_like_its_surroundings_needs_no_redirect_of_its_own() -> None:
+    hop = Hop("wan0", "203.0.113.1")
+    routes = tuple(Route(4, TABLE_MAIN, f"192.0.2.{n}/32", hops=(hop,)) for n in range(9))
+    assert redirects(replace(NAIVE, routes=(*NAIVE.routes, *routes))) == redirects(NAIVE)
+
+
+def test_a_table_that_nothing_looks_up_splits_nothing() -> None:
+    other = Route(4, 77, "192.0.2.0/24", hops=(Hop("wan1", "198.51.100.1"),))
+    assert redirects(replace(NAIVE, routes=(*NAIVE.routes, other))) == redirects(NAIVE)
+
+
+def test_a_goto_leads_on_though_its_target_refuses() -> None:
+    jump = Rule(4, 100, "goto", goto=200)
+    skipped = Rule(4, 150, table=77)
+    target = Rule(4, 200, "blackhole", dst="192.0.2.0/24")
+    other = Route(4, 77, "default", hops=(Hop("wan1", "198.51.100.1"),))
+    facts = replace(
+        NAIVE, routes=(*NAIVE.routes, other), rules=(*NAIVE.rules, jump, skipped, target)
+    )
+    assert redirects(facts) == redirects(NAIVE)
 
 
 def test_one_address_needs_no_redirect() -> None:

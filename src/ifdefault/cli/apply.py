@@ -26,11 +26,23 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Wait while another ifdefault changes this host, instead of failing.",
 )
+@click.option(
+    "--settle",
+    "settle_s",
+    type=click.IntRange(1, LONGEST_CONFIRM_S),
+    metavar="SECONDS",
+    help="For this time, apply again in the background when addresses or routes change.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(
-    options: Options, confirm_s: int | None, wait: bool, quiet: bool, as_json: bool
+    options: Options,
+    confirm_s: int | None,
+    wait: bool,
+    settle_s: int | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Check, perform the operations that `plan` shows, and verify the result; undo everything if
     an operation fails or the result differs.
@@ -46,12 +58,12 @@ def command(
 
         changes = daemon_client.ask(options, Reload(confirm_s), daemon_client.CHANGE_S)
     else:
-        changes = _apply(options, confirm_s, wait=wait)
+        changes = _apply(options, confirm_s, settle_s, wait=wait)
     table.print_applied(changes, confirm_s, quiet=quiet, as_json=as_json)
 
 
-def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> Changes:
-    from ifdefault.host import rollback_timer
+def _apply(options: Options, confirm_s: int | None, settle_s: int | None, *, wait: bool) -> Changes:
+    from ifdefault.host import rollback_timer, settle
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare
     from ifdefault.plan.prepare import changes
@@ -64,4 +76,6 @@ def _apply(options: Options, confirm_s: int | None, *, wait: bool) -> Changes:
             commit(prepared, store)
         else:
             rollback_timer.commit_with_rollback(prepared, store, confirm_s)
+        if settle_s:
+            settle.start(store, options.config, settle_s)
     return changes(prepared)

@@ -9,15 +9,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from ifdefault import config as config_file
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.table import print_problems, problems_json
+from ifdefault.model.changes import undone_in
 from ifdefault.model.config import Config
 from ifdefault.model.errors import ConfigError, IfdefaultError, Problem
 from ifdefault.model.kernel import NFT_TABLE, OWN_TABLES, Uplink
+
+if TYPE_CHECKING:
+    from ifdefault.daemon.status import DaemonStatus
+    from ifdefault.host.store import Store
 
 
 @click.command("check")
@@ -57,24 +63,38 @@ def _check_host(
     from ifdefault.host.transaction import prepare_config
     from ifdefault.kernel import foreign, nft
 
+    store = Store(options.state_dir)
+    uplinks: tuple[Uplink, ...] = ()
     problems = list(_missing_privileges())
     try:
         if config is None:
             nft.check(NFT_TABLE, "")
             return [*problems, *foreign.networkd_problems()], ()
-        decision = daemon_client.decision(options)
-        prepared = prepare_config(config, Store(options.state_dir), decision=decision)
-        known = prepared.problems
+        daemon = daemon_client.status(options)
+        problems += _unconfirmed(store, daemon)
+        prepared = prepare_config(config, store, decision=daemon.decision if daemon else None)
+        uplinks, known = prepared.uplinks, prepared.problems
         if not prepared.operations:  # otherwise they have only what is to be expected
             known += tuple(p for p in find_astray(prepared) if p not in known)
         problems += config_file.with_lines(options.config, known)
-        problems += find_problems(config, prepared.uplinks)
         tables = dict(prepared.desired.tables)
         for name in OWN_TABLES:
             nft.check(name, tables.get(name, ""))
     except IfdefaultError as error:
-        return [*problems, *error.problems], ()
-    return problems, prepared.uplinks
+        problems += error.problems
+    if config is not None:
+        problems += config_file.with_lines(options.config, find_problems(config, uplinks))
+    return problems, uplinks
+
+
+def _unconfirmed(store: Store, daemon: DaemonStatus | None) -> Iterator[Problem]:
+    """An apply that waits for confirmation, and a daemon that changes nothing for now."""
+    from ifdefault.host import rollback_timer
+
+    if daemon and daemon.held:
+        yield Problem("daemon", daemon.held, warning=True)
+    elif (left_s := rollback_timer.left_s(store)) is not None:
+        yield Problem("apply --confirm", undone_in(left_s), warning=True)
 
 
 def _missing_privileges() -> Iterator[Problem]:

@@ -28,6 +28,7 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
     then paused until `apply`, `reload` or its restart.
     """
     from ifdefault.cli import daemon_client
+    from ifdefault.cli.show.table import print_problems
 
     if daemon_runs := daemon_client.runs(options):
         from ifdefault.daemon.control.protocol import Down
@@ -40,6 +41,7 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
         click.echo(json.dumps(codec.to_json(changes), indent=1))
         return
+    print_problems(changes.problems)
     for operation in changes.operations:
         click.echo(operation)
     if not changes.operations:
@@ -49,7 +51,7 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
 
 def _down(options: Options, *, wait: bool) -> Changes:
-    from ifdefault.host import rollback_timer
+    from ifdefault.host import rollback_timer, settle
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare_down
     from ifdefault.plan.prepare import changes
@@ -59,4 +61,5 @@ def _down(options: Options, *, wait: bool) -> Changes:
         prepared = prepare_down(store)
         commit(prepared, store)
         rollback_timer.cancel(store)
+        settle.cancel(store)
     return changes(prepared)

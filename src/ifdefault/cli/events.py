@@ -35,16 +35,30 @@ _POLL_S = 0.5  # how soon a new event is shown
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_obj
 def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
-    """Print the daemon's latest events, oldest first."""
+    """Print the latest events, oldest first. Without a daemon, those that were saved."""
     from ifdefault.cli import daemon_client
+    from ifdefault.daemon.control.client import NotRunning
 
-    events = daemon_client.ask(options, Events(number)).events
+    try:
+        events = daemon_client.ask(options, Events(number)).events
+    except NotRunning:
+        if (saved := _saved(options)) is None:
+            raise
+        click.echo("no daemon runs: these events were saved", err=True)
+        events = saved[-number:]
     _show(events, as_json)
     while follow:
         time.sleep(_POLL_S)  # the interval of the display
         new = tuple(_after(events[-1] if events else None, options))
         _show(new, as_json)
         events += new
+
+
+def _saved(options: Options) -> tuple[Event, ...] | None:
+    from ifdefault.daemon.event_log import saved_events
+    from ifdefault.host.store import Store
+
+    return saved_events(Store(options.state_dir))
 
 
 def _after(last: Event | None, options: Options) -> Iterator[Event]:

@@ -105,7 +105,8 @@ def command(
             ("route", explanation.route),
             ("mechanism", explanation.mechanism),
             ("the kernel", explanation.kernel),
-            ("astray", f"{explanation.astray}; run ifdefault apply" if explanation.astray else ""),
+            ("astray", explanation.astray),
+            ("remedy", explanation.remedy),
         )
         click.echo(f"direction       {explanation.direction}")
         for name, value in rows:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.host import discover
+from ifdefault.host import render_config
+from ifdefault.host.discover import Discovery, describe_interfaces, discover
 from ifdefault.kernel.read import read_facts
 from ifdefault.model.errors import HostError, Problem, reason
 
@@ -26,14 +27,16 @@ from ifdefault.model.errors import HostError, Problem, reason
 def command(options: Options, output: Path | None, to_stdout: bool, force: bool) -> None:
     """Detect the uplinks and write a commented configuration file that works as is.
 
-    An uplink is an interface that has a default route, or public addresses only.
+    An uplink is an interface that has a default route, or public addresses only. Other interfaces
+    that may be one are named, with the lines to add.
     """
     if output and to_stdout:
         raise click.UsageError("-o and --print exclude each other; use one of them")
     facts = read_facts()
-    text = discover.render(facts)
+    found = discover(facts)
+    text = render_config.render(found)
     if not text:
-        interfaces = discover.describe_interfaces(facts)
+        interfaces = describe_interfaces(facts)
         what = f"no interface has a default route or a public address ({interfaces})"
         remedy = "bring the uplinks up, or write [uplink.isp-a] by hand, see ifdefault.toml(5)"
         raise HostError(Problem("init", what, remedy))
@@ -42,7 +45,7 @@ def command(options: Options, output: Path | None, to_stdout: bool, force: bool)
         return
     path = output or options.config
     _write(path, text, force)
-    _print_written(path, uplinks=discover.find_uplinks(facts))
+    _print_written(path, found)
 
 
 def _write(path: Path, text: str, force: bool) -> None:
@@ -58,10 +61,19 @@ def _write(path: Path, text: str, force: bool) -> None:
         raise HostError(Problem(str(path), f"can't be written: {reason(error)}", remedy)) from None
 
 
-def _print_written(path: Path, uplinks: tuple[discover.Candidate, ...]) -> None:
+def _print_written(path: Path, found: Discovery) -> None:
     click.echo(f"wrote {path}:")
-    for index, uplink in enumerate(uplinks):
+    for index, uplink in enumerate(found.uplinks):
         missing = " and ".join(f"IPv{family}" for family in uplink.unknown)
         note = f"; no router known for {missing}, set gateways" if missing else ""
-        click.echo(f"  {discover.name(index)} on {uplink.interface}{note}")
+        click.echo(f"  {render_config.name(index)} on {uplink.interface}{note}")
+    if found.balanced:
+        interfaces = ", ".join(hop.dev for hop in found.balanced)
+        click.echo(f"  outgoing connections are balanced among {interfaces}, as they are now")
+    for index, passed in enumerate(found.passed_over, len(found.uplinks)):
+        click.echo(f"passed over: {passed.interface} {passed.why}")
+        if passed.gateways is not None:
+            click.echo("  if it leads to a provider, add:")
+            for line in render_config.lines_to_write(index, passed):
+                click.echo(f"    {line}")
     click.echo("next: ifdefault check, ifdefault plan")

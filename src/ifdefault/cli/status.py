@@ -5,10 +5,9 @@ the uplinks.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,35 +19,43 @@ from ifdefault.cli.show.table import table
 if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus
     from ifdefault.host.status import Status
+    from ifdefault.host.store import Store
 
-_WATCH_S = 1.0
-_HOME, _REST_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"  # ECMA-48: CUP, EL, ED
+_WATCH_S = 1.0  # the interval of the display
 _NO_DAEMON = "no daemon runs: nothing is probed"
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Repeat every second until interrupted.")
+@click.option(
+    "--watch", is_flag=True, help="Repeat every second until interrupted; the keys of less scroll."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(options: Options, watch: bool, as_json: bool) -> int:
     """Show the state of the uplinks and compare the kernel with the configuration.
 
     Exits 1 if the kernel differs, an uplink is pending or down, a name can't be published, a
-    service has no server left, or the daemon can't do its work.
+    service has no server left, an apply is unconfirmed, or the daemon can't do its work. Without
+    root, what only root can read is left out.
     """
     if watch and not as_json and sys.stdout.isatty():
-        click.clear()
+        return _watch(options)
     while True:
         snapshot = _read(options)
-        if as_json:
-            click.echo(_as_json(snapshot))
-        elif watch and sys.stdout.isatty():
-            _redraw(_lines(snapshot))
-        else:
-            click.echo("\n".join(_lines(snapshot)))
+        click.echo(_as_json(snapshot) if as_json else "\n".join(_lines(snapshot)))
         if not watch:
             return 0 if snapshot.is_ok else 1
-        time.sleep(_WATCH_S)  # the interval of the display
+        time.sleep(_WATCH_S)
+
+
+def _watch(options: Options) -> int:
+    from ifdefault.cli.show.screen import Screen
+
+    with Screen() as screen:
+        while True:
+            screen.show(_lines(_read(options)))
+            if not screen.wait(_WATCH_S):
+                return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,7 @@ class _Snapshot:
     host: Status
     daemon: DaemonStatus | None
     no_response: str = ""  # why a running daemon doesn't respond
+    unconfirmed: str = ""  # an apply without the daemon that waits for confirmation
 
     @property
     def is_ok(self) -> bool:
@@ -63,14 +71,15 @@ class _Snapshot:
 
         has_problem = self.daemon is not None and paths.has_problem(self.daemon)
         has_problem = has_problem or servers.has_problem(self.host.forward)
-        return self.host.holds and not has_problem and not self.no_response
+        waits = self.no_response or self.unconfirmed
+        return self.host.holds and not has_problem and not waits
 
 
 def _read(options: Options) -> _Snapshot:
     from ifdefault.cli import daemon_client
-    from ifdefault.host.status import read_status
+    from ifdefault.host import rollback_timer
     from ifdefault.host.store import Store
-    from ifdefault.host.transaction import prepare
+    from ifdefault.model.changes import undone_in
     from ifdefault.model.errors import HostError
 
     daemon, no_response = None, ""
@@ -78,18 +87,27 @@ def _read(options: Options) -> _Snapshot:
         daemon = daemon_client.status(options)
     except HostError as error:
         no_response = str(error)
-    decision = daemon.decision if daemon else None
     store = Store(options.state_dir)
-    host = read_status(prepare(options.config, store, thorough=False, decision=decision))
-    return _Snapshot(host, daemon, no_response)
+    host, left_s = _read_host(options, store, daemon), rollback_timer.left_s(store)
+    unconfirmed = "" if left_s is None else undone_in(left_s)
+    return _Snapshot(host, daemon, no_response, unconfirmed)
 
 
-def _redraw(lines: Sequence[str]) -> None:
-    """Overwrite the screen without clearing it first, which would flicker; cut what doesn't fit."""
-    columns, rows = shutil.get_terminal_size()
-    shown = [line[:columns] + _REST_OF_LINE for line in lines[: rows - 1]]
-    sys.stdout.write(_HOME + "\n".join([*shown, _REST]))
-    sys.stdout.flush()
+def _read_host(options: Options, store: Store, daemon: DaemonStatus | None) -> Status:
+    """The host as far as this user may read it; if that is nothing, the daemon's view remains."""
+    from ifdefault.host.status import Status, read_status
+    from ifdefault.host.transaction import prepare
+    from ifdefault.kernel import nft
+    from ifdefault.model.errors import IfdefaultError
+
+    rights, decision = nft.has_rights(), daemon.decision if daemon else None
+    try:
+        prepared = prepare(options.config, store, thorough=False, decision=decision, rights=rights)
+    except IfdefaultError as error:
+        if rights or daemon is None:
+            raise
+        return Status(True, (), (), {}, {}, (), (), unread=f"this host ({error})")
+    return read_status(prepared, rights=rights)
 
 
 def _as_json(snapshot: _Snapshot) -> str:
@@ -97,15 +115,39 @@ def _as_json(snapshot: _Snapshot) -> str:
 
     from ifdefault.ipc import codec
 
-    daemon = codec.to_json(snapshot.daemon) if snapshot.daemon else None
-    holds = snapshot.host.holds
-    return json.dumps({**asdict(snapshot.host), "holds": holds, "daemon": daemon}, indent=1)
+    host, daemon = snapshot.host, snapshot.daemon
+    return json.dumps(
+        {
+            **asdict(host),
+            "holds": host.holds,
+            "unconfirmed": snapshot.unconfirmed,
+            "daemon": codec.to_json(daemon) if daemon else None,
+        },
+        indent=1,
+    )
+
+
+# --- sections -----------------------------------------------------------------------------
 
 
 def _lines(snapshot: _Snapshot) -> list[str]:
+    """The sections that have something to show, with an empty line between them."""
+    lines: list[str] = []
+    for section in _SECTIONS:
+        if shown := section(snapshot):
+            lines += ["", *shown] if lines else shown
+    return lines
+
+
+def _defaults(snapshot: _Snapshot) -> list[str]:
     status = snapshot.host
-    lines = [*_defaults(status), "", *_paths(snapshot), *_names(snapshot), *_services(snapshot)]
-    return lines + _uplinks(status)
+    if not status.applied:
+        return ["not applied: run ifdefault apply"]
+    rows = [
+        (d.destination, d.uplink, d.gateway, d.source + ("" if d.holds else "  !"))
+        for d in status.defaults
+    ]
+    return table(("Destination", "Uplink", "Gateway", "Source"), rows) if rows else []
 
 
 def _paths(snapshot: _Snapshot) -> list[str]:
@@ -114,83 +156,116 @@ def _paths(snapshot: _Snapshot) -> list[str]:
     if snapshot.daemon:
         return paths.lines(snapshot.daemon)
     no_response = snapshot.no_response
-    return [f"the daemon doesn't respond: {no_response}" if no_response else _NO_DAEMON]
+    lines = [f"the daemon doesn't respond: {no_response}" if no_response else _NO_DAEMON]
+    return lines + ([snapshot.unconfirmed] if snapshot.unconfirmed else [])
 
 
 def _names(snapshot: _Snapshot) -> list[str]:
     from ifdefault.cli.show import names
 
-    lines = names.brief(snapshot.daemon) if snapshot.daemon else []
-    return ["", *lines] if lines else []
+    return names.brief(snapshot.daemon) if snapshot.daemon else []
 
 
 def _services(snapshot: _Snapshot) -> list[str]:
     from ifdefault.cli.show import servers
 
-    lines = servers.lines(snapshot.host.forward, snapshot.daemon)
-    return ["", *lines] if lines else []
+    return servers.lines(snapshot.host.forward, snapshot.daemon)
 
 
-def _defaults(status: Status) -> list[str]:
-    if not status.applied:
-        return ["not applied: run ifdefault apply"]
-    heads = ("Destination", "Gateway", "Source", "Mark", "Table", "Uplink", "")
-    rows = [
-        (d.destination, d.gateway, d.source, d.mark, str(d.table), d.uplink, "" if d.holds else "!")
-        for d in status.defaults
-    ]
-    return table(heads, rows)
-
-
-def _uplinks(status: Status) -> list[str]:
-    """The traffic of each uplink, then all problems of the host."""
-    if not status.applied:
-        return _pending(status)
-    return ["", *_traffic(status), *_pending(status), *_problems(status)]
-
-
-def _traffic(status: Status) -> list[str]:
-    heads = ("Uplink", "Interface", "In", "Out", "Misrouted", "By", "Addresses")
+def _uplinks(snapshot: _Snapshot) -> list[str]:
+    status = snapshot.host
+    pending = [f"{u.name:<10} pending: {u.pending}" for u in status.uplinks if u.pending]
+    ready = [u for u in status.uplinks if not u.pending]
+    if not status.applied or not ready:
+        return pending
     rows = [
         (
             u.name,
             u.interface + ("" if u.carrier else " (no carrier)"),
-            f"{u.traffic.packets_in} p",
-            f"{u.traffic.packets_out} p",
-            "-" if u.misrouted is None else f"{u.misrouted} p",
             u.mechanism,
-            " ".join(u.addresses),
+            str(u.table),
+            u.mark,
+            "\n".join(u.addresses),
         )
-        for u in status.uplinks
-        if not u.pending
+        for u in ready
     ]
-    return table(heads, rows)
+    return [*table(("Uplink", "Interface", "By", "Table", "Mark", "Addresses"), rows), *pending]
 
 
-def _problems(status: Status) -> list[str]:
+def _traffic(snapshot: _Snapshot) -> list[str]:
+    from ifdefault.cli.show.paths import rate
+
+    status, rates = snapshot.host, snapshot.daemon.rates if snapshot.daemon else {}
+    ready = [u for u in status.uplinks if not u.pending]
+    if not status.applied or not ready:
+        return []
+    rates_heads = ("In", "Out") if rates else ()
+    rows = [
+        (
+            u.name,
+            *map(rate, rates.get(u.name, (0.0, 0.0)) if rates else ()),
+            str(u.traffic.packets_in),
+            str(u.traffic.packets_out),
+            "-" if u.misrouted is None else str(u.misrouted),
+        )
+        for u in ready
+    ]
+    return table(("Uplink", *rates_heads, "Packets in", "Packets out", "Misrouted"), rows)
+
+
+def _redirected(snapshot: _Snapshot) -> list[str]:
+    if not snapshot.host.redirected_udp:
+        return []
+    ports = ", ".join(map(str, snapshot.host.redirected_udp))
+    return [
+        f"wildcard UDP servers on port {ports}: redirected with conntrack,",
+        "which therefore tracks every connection (to avoid that, bind them to addresses)",
+    ]
+
+
+def _strays(snapshot: _Snapshot) -> list[str]:
+    """What leaves or arrives by no uplink's address or router."""
     lines: list[str] = []
-    if status.redirected_udp:
-        ports = ", ".join(map(str, status.redirected_udp))
-        lines += [
-            "",
-            f"wildcard UDP servers on port {ports}: redirected with conntrack, which therefore",
-        ]
-        lines += ["tracks every connection (to avoid that, bind them to addresses)"]
     for title, counts in (
-        ("sources that no uplink owns left by an uplink", status.strangers),
-        ("unknown routers", status.unknown_macs),
+        ("sources that no uplink owns left by an uplink", snapshot.host.strangers),
+        ("unknown routers", snapshot.host.unknown_macs),
     ):
         if counts:
             items = ", ".join(f"{name} ({packets} p)" for name, packets in counts.items())
-            lines += ["", f"{title}: {items}"]
-    if status.astray and not status.differs:
-        lines += ["", "packets don't go where they are meant to go:"]
-        lines += [f"  {problem}" for problem in status.astray]
-    if status.differs:
-        lines += ["", "the kernel differs; apply would:"]
-        lines += [f"  {operation}" for operation in status.differs]
+            lines.append(f"{title}: {items}")
     return lines
 
 
-def _pending(status: Status) -> list[str]:
-    return [f"{u.name:<10} pending: {u.pending}" for u in status.uplinks if u.pending]
+def _astray(snapshot: _Snapshot) -> list[str]:
+    status = snapshot.host
+    if not status.applied or status.differs or not status.astray:
+        return []
+    problems = [f"  {problem}" for problem in status.astray]
+    return ["packets don't go where they are meant to go:", *problems]
+
+
+def _differences(snapshot: _Snapshot) -> list[str]:
+    if not snapshot.host.applied or not snapshot.host.differs:
+        return []
+    operations = [f"  {operation}" for operation in snapshot.host.differs]
+    return ["the kernel differs; apply would:", *operations]
+
+
+def _unread(snapshot: _Snapshot) -> list[str]:
+    unread = snapshot.host.unread
+    return [f"not read without root's rights: {unread}"] if unread else []
+
+
+_SECTIONS: Sequence[Callable[[_Snapshot], list[str]]] = (
+    _defaults,
+    _paths,
+    _names,
+    _services,
+    _uplinks,
+    _traffic,
+    _redirected,
+    _strays,
+    _astray,
+    _differences,
+    _unread,
+)

@@ -48,16 +48,16 @@ def command(options: Options, name: str | None, state: str | None, as_json: bool
 
 
 def _show(status: DaemonStatus, name: str | None, as_json: bool) -> None:
+    from ifdefault.cli.show.paths import grouped
     from ifdefault.cli.show.table import table
 
-    names = list(dict.fromkeys([h.uplink for h in status.health] + sorted(status.forced)))
+    paths = grouped(status.health)
+    names = list(dict.fromkeys([*paths, *sorted(status.forced)]))
     if name and name not in names:
         remedy = f"use one of {', '.join(names)}"
         raise HostError(Problem("uplink", f'"{name}" is not an uplink', remedy))
     shown = [name] if name else names
-    observed = {
-        uplink: {h.family: h.state for h in status.health if h.uplink == uplink} for uplink in shown
-    }
+    observed = {uplink: {h.family: h.state for h in paths.get(uplink, [])} for uplink in shown}
     if as_json:
         states = {
             u: {"forced": status.forced.get(u, "auto"), "observed": observed[u]} for u in shown

@@ -85,14 +85,14 @@ def _host(url: str, host: str, kind: ProbeKind) -> str:
         address = ip_address(bare.partition("%")[0])
     except ValueError:
         return _name(url, host)
-    if "%" in bare or address.is_link_local or address.is_loopback or address.is_multicast:
-        reject(f"{toml(url)} can't be reached through an uplink", "use a host on the Internet")
-    if address.is_unspecified:
-        reject(f'"{url}" is not a host', "use a host on the Internet")
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         reject(
             f'"{url}" is an IPv4-mapped IPv6 address', f'write "{kind}://{address.ipv4_mapped}…"'
         )
+    if "%" in bare or address.is_link_local or address.is_loopback or address.is_multicast:
+        reject(f"{toml(url)} can't be reached through an uplink", "use a host on the Internet")
+    if address.is_unspecified:
+        reject(f'"{url}" is not a host', "use a host on the Internet")
     return str(address)
 
 

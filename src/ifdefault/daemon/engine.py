@@ -44,7 +44,7 @@ from ifdefault.daemon.record import Recorder
 from ifdefault.daemon.record import create as create_record
 from ifdefault.daemon.sd_notify import Notifier
 from ifdefault.daemon.status import DaemonStatus
-from ifdefault.host import rollback_timer
+from ifdefault.host import rollback_timer, settle
 from ifdefault.host.store import Store
 from ifdefault.ipc import log
 from ifdefault.kernel.watch import Watch
@@ -104,6 +104,7 @@ class Engine:
 
     async def _serve(self) -> None:
         rollback_timer.refuse_unconfirmed(self._store)
+        settle.cancel(self._store)
         self._events.append(self._performers.started(self._config))
         self._turn()
         if self._fault is not None:

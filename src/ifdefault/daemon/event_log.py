@@ -21,7 +21,7 @@ from ifdefault.host.store import HEALTH, Store
 from ifdefault.ipc import codec
 from ifdefault.model.config import Family
 from ifdefault.model.dns import CandidateAddresses
-from ifdefault.model.errors import IfdefaultError
+from ifdefault.model.errors import HostError, IfdefaultError, Problem
 from ifdefault.model.kernel import Neighbour
 
 KEPT, KEPT_ON_DISK = 500, 100
@@ -38,6 +38,17 @@ class _Saved:
     routers: tuple[Neighbour, ...] = ()
     candidates: tuple[CandidateAddresses, ...] = ()
     events: tuple[Event, ...] = ()
+
+
+def saved_events(store: Store) -> tuple[Event, ...] | None:
+    """The latest events of the daemon that ran last, None if none ever ran."""
+    saved = store.read(HEALTH)
+    try:
+        return None if saved is None else codec.from_json(_Saved, saved).events
+    except codec.DecodeError as error:
+        what = f"is damaged: {error}"
+        remedy = "remove it, the daemon then learns the paths again"
+        raise HostError(Problem(str(store.directory / HEALTH), what, remedy)) from error
 
 
 class EventLog:

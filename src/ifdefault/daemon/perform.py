@@ -34,6 +34,7 @@ from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Outcome, Reply, Resolved, Served
 from ifdefault.kernel.kill_connections import kill
+from ifdefault.kernel.perform import verify_neighbour
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
 from ifdefault.model.errors import IfdefaultError, reason
@@ -75,6 +76,7 @@ class Performers:
             f.OpenProbeSocket: lambda effect: probes.open_socket(effect, post),
             f.CloseProbeSocket: lambda effect: probes.close_socket(effect, post),
             f.SendProbe: lambda effect: probes.send(effect, post),
+            f.VerifyRouter: self._verify_router,
             f.ResolveNames: self._resolve,
             f.Publish: self._publish,
             f.RunHook: self._run_hook,
@@ -131,6 +133,12 @@ class Performers:
             return
         took_s = time.monotonic() - start_s
         self._receive(e.ConnectionsEnded(uplink, family, ended.sockets, ended.flows, took_s))
+
+    def _verify_router(self, effect: f.VerifyRouter) -> None:
+        try:
+            verify_neighbour(effect.gateway, effect.dev)
+        except (OSError, KeyError) as error:  # the interface was just removed
+            _log.debug("%s on %s isn't verified: %s", effect.gateway, effect.dev, error)
 
     def _resolve(self, effect: f.ResolveNames) -> None:
         self._hosts = effect.hosts

@@ -26,6 +26,7 @@ from ifdefault.model.health import GATEWAY, Ask, Health, PathState, Transition, 
 
 CARRIER_BURST_S = 3.0  # how long to probe in a burst after the carrier is back
 LONG_DOWN_S = 600.0
+_BACK = "no answers since the link is back"
 GAP_S = 1.0  # a later call means that the process or machine was suspended
 
 
@@ -237,14 +238,8 @@ class Path:
         if now < self._deadline_s:
             return ()
         first_s, rounds = self._detector.run[0], len(self._detector.run)
-        cause = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
-        gateway = self._schedule.gateway
-        if gateway and self._schedule.beyond:
-            if gateway.answered_s >= first_s:
-                cause += ", the gateway answers"
-            elif gateway.proven and gateway.lost_s >= first_s:
-                cause += ", the gateway is silent too"
-        return self._go_down(now, cause)
+        lost = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
+        return self._go_down(now, lost + self._schedule.gateway_since(first_s))
 
     def _check_degradation(self, now: float) -> tuple[Transition, ...]:
         """Change between up and degraded, by loss and delay."""
@@ -260,14 +255,19 @@ class Path:
     def link(self, now: float, up: bool, cause: str = "carrier lost") -> tuple[Transition, ...]:
         """The carrier came up or down, or the interface became unusable for `cause`."""
         now = self._monotonic(now)
-        if up == self._link:
+        was_up, self._link = self._link, up
+        if self._state == "down" and not up:
+            self._cause = cause  # the reason may be another than that of the transition
+        if was_up == up:
             return ()
-        self._link = up
         self._schedule.drop_all(now)
         if not up:
             return self._go_down(now, cause)
         self._carrier_burst_s = now + CARRIER_BURST_S
-        return () if self._schedule.good else self._transition(now, "unproven", "carrier is back")
+        if not self._schedule.good:
+            return self._transition(now, "unproven", "carrier is back")
+        self._cause = _BACK
+        return ()
 
     def neighbour(self, now: float, reachable: bool) -> tuple[Transition, ...]:
         """ARP or neighbour discovery of the gateway succeeded or failed."""
@@ -369,7 +369,6 @@ class Path:
 
     def health(self) -> Health:
         schedule, now = self._schedule, self._now
-        rtts_s = [target.rtt_s for target in schedule.good if target.rtt_s]
         silent = self._state == "down" or self._contradiction.active
         return Health(
             uplink=self.uplink,
@@ -378,21 +377,24 @@ class Path:
             since_s=self._since_s,
             cause=SERVED if self._contradiction.active else self._cause,
             loss_ratio=1.0 if silent else self._degradation.loss_ratio,
-            rtt_ms=sum(rtts_s) / len(rtts_s) * 1000 if rtts_s else 0.0,
+            rtt_ms=schedule.rtt_s() * 1000,
             gateway=schedule.gateway_health(self._neighbour),
             bursting=self._link and self._pace(now) == "burst",
             until_s=self._until_s if self._state == "recovering" else 0.0,
             targets=tuple(target.health(now) for target in schedule.beyond),
         )
 
+    @property
+    def gateway_is_silent(self) -> bool:
+        """Whether there is reason to believe that the gateway itself failed."""
+        return self._schedule.gateway_is_silent(self._neighbour, is_down=self._state == "down")
+
     def memory(self) -> Memory:
         return Memory(
             self._state,
             self._since_s,
-            self._cause,
+            self._cause if self._link else _BACK,  # unless the next process finds it lost
             self._loss_model.learned(),
-            tuple(
-                (target.probe, target.rtt_s) for target in self._schedule.deciding if target.proven
-            ),
+            self._schedule.seen(),
             self._damping.falls_s,
         )

@@ -82,6 +82,15 @@ class ProbeSchedule:
         others = [target.due_s for target in self.deciding if not target.good]
         self._background_s = min(others, default=math.inf)
 
+    def seen(self) -> tuple[tuple[str, float], ...]:
+        """The targets that have answered, with their round-trip times."""
+        return tuple((target.probe, target.rtt_s) for target in self.deciding if target.proven)
+
+    def rtt_s(self) -> float:
+        """The mean round-trip time of the good targets, 0 if unknown."""
+        known = [target.rtt_s for target in self.good if target.rtt_s]
+        return sum(known) / len(known) if known else 0.0
+
     def gateway_health(self, reachable: bool) -> Literal["answers", "silent", "unknown"]:
         """`reachable`: by ARP or neighbour discovery."""
         gateway = self.gateway
@@ -90,6 +99,23 @@ class ProbeSchedule:
         if not reachable or (gateway.proven and gateway.losses_in_row >= 2):
             return "silent"
         return "answers" if gateway.proven else "unknown"
+
+    def gateway_is_silent(self, reachable: bool, *, is_down: bool) -> bool:
+        """Whether it may have failed: it doesn't answer, or it never has and the path is down."""
+        if self.gateway is None:
+            return False
+        health = self.gateway_health(reachable)
+        return health == "silent" or (health == "unknown" and is_down)
+
+    def gateway_since(self, at_s: float) -> str:
+        """What it did since this time, as the end of a cause."""
+        gateway = self.gateway
+        if gateway and self.beyond:
+            if gateway.answered_s >= at_s:
+                return ", the gateway answers"
+            if gateway.proven and gateway.lost_s >= at_s:
+                return ", the gateway is silent too"
+        return ""
 
     def wake_s(self) -> float:
         gateway_s = self._gateway_s if self.gateway and self.beyond else math.inf

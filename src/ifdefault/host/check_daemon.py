@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 import pwd
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
 from ipaddress import ip_address
 from pathlib import Path
 
+from ifdefault.host.check_programs import program_fault
+from ifdefault.host.target_names import lacking_families
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.address import is_private
-from ifdefault.model.config import FAMILIES, Config, DaemonConfig, Probe
+from ifdefault.model.config import FAMILIES, Config, DaemonConfig, Family, Probe
 from ifdefault.model.dns import DISCOVER, DnsConfig
 from ifdefault.model.errors import Problem, reason
 from ifdefault.model.kernel import Uplink
@@ -64,46 +65,55 @@ def _executables(config: Config) -> Iterator[tuple[str, str]]:
 
 def _hooks(config: Config) -> Iterator[Problem]:
     for key, path in _executables(config):
-        if path and (fault := _executable_fault(Path(path))):
+        if path and (fault := program_fault(Path(path), config.daemon.hook_user)):
             yield Problem(f"hooks.{key}", f"{path} {fault[0]}", fault[1], warning=True)
 
 
-def _executable_fault(path: Path) -> tuple[str, str] | None:
-    """Why a file can't be run, and what would be right."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        return f"can't be run: {reason(error)}", "name an executable file"
-    if not stat.S_ISREG(mode):
-        return "is not a regular file", "name an executable file"
-    if not mode & 0o111:
-        return "isn't executable", f"run chmod a+x {path}"
-    if mode & 0o002:
-        return "is writable by everyone", f"run chmod o-w {path}"
-    return None
-
-
 def _targets(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
-    """Uplinks whose probes have no target in one of their address families."""
+    """Paths whose probes have no target in their address family, and names that have none."""
     own = {uplink.name: uplink.probes for uplink in config.uplinks}
+    paths: list[tuple[str, Family, str, tuple[Probe, ...]]] = []
     for uplink in uplinks:
         probes = own[uplink.name]
-        if probes is None:
-            probes = config.health.probes
-        for family in FAMILIES:
-            if probes and uplink.source(family) and not any(_has_family(p, family) for p in probes):
-                what = (
-                    f"no probe is IPv{family}, so that only its gateway is checked in that family"
-                )
-                remedy = f"add an IPv{family} target, or a name with an IPv{family} address"
-                yield Problem(f"uplink.{uplink.name}", what, remedy, warning=True)
+        where = "health.probes" if probes is None else f"uplink.{uplink.name}.probes"
+        probes = config.health.probes if probes is None else probes
+        families = (family for family in FAMILIES if uplink.source(family))
+        paths += [(uplink.name, family, where, probes) for family in families]
+    lacking = lacking_families({p.host for *_, probes in paths for p in probes if _is_name(p)})
+    for name, family, _, probes in paths:
+        fit = [p for p in probes if _has_family(p, family, lacking)]
+        if probes and not fit:
+            what = f"no probe is IPv{family}, so that only its gateway is checked in that family"
+            remedy = f"add an IPv{family} target, or a name with an IPv{family} address"
+            yield Problem(f"uplink.{name}", what, remedy, warning=True)
+    yield from dict.fromkeys(
+        _lacks(where, probe.host, family, len(lacking[probe.host]) == len(FAMILIES))
+        for _, family, where, probes in paths
+        for probe in probes
+        if family in lacking.get(probe.host, ())
+    )
 
 
-def _has_family(probe: Probe, family: int) -> bool:
+def _lacks(where: str, host: str, family: Family, is_unknown: bool) -> Problem:
+    if is_unknown:
+        return Problem(where, f"{host} doesn't resolve", "correct or remove it", warning=True)
+    record = "AAAA" if family == 6 else "A"
+    what = f"{host} has no {record} record, so it isn't probed over IPv{family}"
+    return Problem(where, what, f"add another target for IPv{family}", warning=True)
+
+
+def _is_name(probe: Probe) -> bool:
     try:
-        return ip_address(probe.host).version == family
+        ip_address(probe.host)
     except ValueError:
-        return True  # a name may have addresses of both families
+        return True
+    return False
+
+
+def _has_family(probe: Probe, family: Family, lacking: dict[str, set[Family]]) -> bool:
+    if _is_name(probe):
+        return family not in lacking[probe.host]
+    return ip_address(probe.host).version == family
 
 
 # --- the DNS ------------------------------------------------------------------------------
@@ -138,7 +148,7 @@ def _uid(user: str) -> int:
 
 def _publishers(config: Config) -> Iterator[Problem]:
     for table in config.dns.execs:
-        if fault := _executable_fault(Path(table.program)):
+        if fault := program_fault(Path(table.program), config.daemon.hook_user):
             yield Problem("dns.exec", f"{table.program} {fault[0]}", fault[1], warning=True)
     if config.dns.providers and importlib.util.find_spec("lexicon") is None:
         remedy = "install ifdefault[providers]"

@@ -1,41 +1,48 @@
-"""Find the uplinks among this host's interfaces, and write them as a working config.
+"""Find the uplinks among this host's interfaces.
 
 Rules: pure. An uplink has a default route, a router of a global IPv6 prefix, or a public address on
-a link that can have a router. Private networks, container bridges and VPNs have none of these: a
-VPN has its default route in a table of its own, or as two halves. What the kernel knows is written
-as comments, so that it isn't fixed in the config and may change.
+a line that can have a router or needs none. Ports of bridges and bonds, members of VRFs, bridges of
+containers, VPNs and virtual addresses of VRRP are no uplinks. Where only the owner knows, the
+interface is passed over, with what to configure if it is one.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family
-from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Link
+from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Hop, Link
 from ifdefault.plan import prefixes
-from ifdefault.plan.resolve import kernel_default
+from ifdefault.plan.kernel_default import KernelDefault, KernelDefaults
+from ifdefault.plan.own_addresses import OwnAddresses
 
 _DEFAULTS = Config(())
-_HEAD = """\
-# ifdefault: every connection is answered through the uplink it came in on.
-# Written by `ifdefault init`; all keys are in ifdefault.toml(5). Lines that are commented out show
-# what the kernel has now, or the default; leave them so, and ifdefault follows changes.
-"""
-_RANK = """\
-# rank = 0  # the lowest rank is primary: new outgoing connections use it
-# weight = 1  # share when balancing; of equal rank, the greatest weight is primary"""
-_HOST = """
-# [host]
-# mark_mask = "{0.mark_mask:#x}"  # six adjacent bits of marks that no other program uses
-# table_base = {0.table_base}  # first of 32 routing tables
-# rule_priority = {0.rule_priority}  # first of 51 priorities of policy rules
-# source_check = "{0.source_check}"  # packets leaving by a wrong uplink; or "drop", "count", "off"
-# udp_wildcard = "{0.udp_wildcard}"  # UDP servers bound to the wildcard address; or "off", [443]
-"""
+# kinds of links (`ip -d link`) that may lead to a provider even without a default route; hardware
+# has none. A veth is the network card of a container.
+_LINES = ("", "bond", "dsa", "ipoib", "macsec", "ppp", "rmnet", "team", "veth", "vlan", "wwan")
+_VPNS = ("ovpn", "tun", "vti", "vti6", "wireguard", "xfrm")
+_SHARED_CARDS = ("ipvlan", "macvlan", "macvtap")
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """`balanced`: the hops of the kernel's multipath default, () if it has none."""
+
+    uplinks: tuple[Candidate, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    balanced: tuple[Hop, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """An interface that may be an uplink, or be taken for one. `gateways`: what to configure if it
+    is; None if it can't be."""
+
+    interface: str
+    why: str
+    gateways: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,104 +72,123 @@ class Candidate:
         return [address for address in self.addresses if address.family == family]
 
 
-def find_uplinks(facts: Facts) -> tuple[Candidate, ...]:
-    """The candidates; the one with the current default route comes first."""
-    candidates = [c for link in facts.links if (c := _candidate(facts, link))]
-    return tuple(sorted(candidates, key=lambda candidate: _preference(facts, candidate.interface)))
+def discover(facts: Facts) -> Discovery:
+    """The uplinks, the one with the current default route first, and what was passed over."""
+    defaults, own = KernelDefaults(_DEFAULTS, facts), OwnAddresses(facts)
+    uplinks, passed_over = [], []
+    for link in facts.links:
+        match _judge(facts, link, defaults, own):
+            case Candidate() as candidate:
+                uplinks.append(candidate)
+            case PassedOver() as passed:
+                passed_over.append(passed)
+    order = {family: defaults.interfaces(family) for family in FAMILIES}
+
+    def preference(candidate: Candidate) -> list[tuple[int, bool]]:
+        places = ((dict.fromkeys((*order[f], candidate.interface)), f) for f in FAMILIES)
+        with_default = dict(candidate.gateways)
+        return [(list(at).index(candidate.interface), f not in with_default) for at, f in places]
+
+    uplinks.sort(key=preference)  # stable: otherwise in the order of the links
+    interfaces = {candidate.interface for candidate in uplinks}
+    balanced = tuple(hop for hop in defaults.balanced() if hop.dev in interfaces)
+    return Discovery(
+        tuple(uplinks),
+        tuple(passed_over),
+        balanced if len({hop.dev for hop in balanced}) > 1 else (),
+    )
 
 
-def _candidate(facts: Facts, link: Link) -> Candidate | None:
+def _judge(
+    facts: Facts, link: Link, defaults: KernelDefaults, own: OwnAddresses
+) -> Candidate | PassedOver | None:
     if link.loopback or not link.up:
         return None
-    addresses = tuple(_usable_addresses(facts, link.name))
-    gateways = tuple(_gateways(facts, link))
-    routers: tuple[str, ...] = ()
-    if not gateways:
-        if link.point_to_point or not any(_may_have_router(a) for a in addresses):
+    if master := next((other for other in facts.links if other.index == link.master), None):
+        if master.kind != "vrf":  # a port of a bridge or bond, which has the addresses
             return None
-        if any(is_private(a.address) for a in addresses):
-            return None
-        routers = tuple(
-            n.address
-            for n in facts.neighbours
-            if n.dev == link.name and n.router and any(a.family == n.family for a in addresses)
-        )[:1]
-    return Candidate(link.name, addresses, gateways, routers)
+        return PassedOver(link.name, f"is in the VRF {master.name}, whose routing is its own")
+    addresses = [a for a in own.usable if a.dev == link.name and _is_publishable(a)]
+    found = tuple(_defaults_of(link, defaults, addresses))
+    if link.kind in _VPNS:
+        if any(default.route.table == TABLE_MAIN for default in found):
+            return PassedOver(link.name, "is a VPN; new connections will no longer use its default")
+        return None
+    for default in found:  # an address that the default names as its source may be on loopback
+        source = own.find(default.route.src) if default.route.src else None
+        if source and source not in addresses:
+            addresses.append(source)
+    gateways = tuple((default.route.family, default.hop.gateway) for default in found)
+    if gateways:
+        return Candidate(link.name, tuple(addresses), gateways)
+    return _without_default(facts, link, tuple(addresses))
 
 
-def _usable_addresses(facts: Facts, interface: str) -> Iterator[Address]:
-    """Addresses fit for the DNS: not link-local, temporary or deprecated."""
-    for address in facts.addresses:
-        temporary = address.deprecated or (address.family == 6 and address.secondary)
-        if address.dev == interface and address.scope == 0 and not temporary:
-            yield address
+def _is_publishable(address: Address) -> bool:
+    """Whether it is fit for the DNS: not link-local, temporary or deprecated."""
+    temporary = address.deprecated or (address.family == 6 and address.secondary)
+    return address.scope == 0 and not temporary
 
 
-def _gateways(facts: Facts, link: Link) -> Iterator[tuple[Family, str]]:
+def _defaults_of(
+    link: Link, defaults: KernelDefaults, addresses: list[Address]
+) -> Iterator[KernelDefault]:
     for family in FAMILIES:
-        route = kernel_default(facts, link.name, family, _DEFAULTS)
-        if route and (route.table == TABLE_MAIN or not link.point_to_point):
-            yield family, next(hop.gateway for hop in route.hops if hop.dev == link.name)
+        sources = [a.address for a in addresses if a.family == family]
+        default = defaults.find(link.name, family, sources)
+        # a tunnel's default in a table of its own is that of a VPN
+        is_line = not link.point_to_point or link.kind in _LINES
+        if default and (is_line or default.route.table == TABLE_MAIN):
+            yield default
+
+
+def _without_default(
+    facts: Facts, link: Link, addresses: tuple[Address, ...]
+) -> Candidate | PassedOver | None:
+    if not addresses:
+        return None
+    public = not any(is_private(a.address) for a in addresses)
+    if link.kind in _SHARED_CARDS and public:
+        why = "has no default route; add its addresses to those of the uplink that they belong to"
+        return PassedOver(link.name, f"({_listed(addresses)}) is a {link.kind} that {why}")
+    if link.kind not in _LINES and not _is_bridge_to_outside(facts, link):
+        return None
+    if link.point_to_point:
+        if public:
+            families = sorted({a.family for a in addresses})
+            return Candidate(link.name, addresses, tuple((family, "") for family in families))
+        return PassedOver(
+            link.name, f"({_listed(addresses)}) has a private address and no default route", ()
+        )
+    if not any(_may_have_router(a) for a in addresses):
+        return None
+    if not public:
+        guesses = tuple(guess_router(a) for a in addresses if a.family == 4)[:1]
+        why = f"({_listed(addresses)}) has a private address and no default route"
+        return PassedOver(link.name, why, guesses or tuple(map(guess_router, addresses[:1])))
+    routers = tuple(
+        n.address
+        for n in facts.neighbours
+        if n.dev == link.name and n.router and any(a.family == n.family for a in addresses)
+    )[:1]
+    return Candidate(link.name, addresses, (), routers)
+
+
+def _is_bridge_to_outside(facts: Facts, link: Link) -> bool:
+    """Whether it is a bridge with a port that isn't a container or a virtual machine."""
+    ports = [port.kind for port in facts.links if port.master == link.index]
+    return link.kind == "bridge" and any(kind in _LINES and kind != "veth" for kind in ports)
+
+
+def _listed(addresses: tuple[Address, ...]) -> str:
+    return ", ".join(a.address for a in addresses)
 
 
 def _may_have_router(address: Address) -> bool:
     return address.prefixlen < BITS[address.family]
 
 
-def _preference(facts: Facts, interface: str) -> tuple[Any, ...]:
-    """Sort key: the kernel's order of the default routes in main, IPv4 first."""
-    metrics = []
-    for family in FAMILIES:
-        route = kernel_default(facts, interface, family, _DEFAULTS)
-        metrics.append((route is None, route.metric if route else 0))
-    return (*metrics, next(link.index for link in facts.links if link.name == interface))
-
-
-# --- the text ------------------------------------------------------------------------------
-
-
-def name(index: int) -> str:
-    """isp-a, isp-b, … isp-z, isp-27, …"""
-    return f"isp-{chr(ord('a') + index)}" if index < 26 else f"isp-{index + 1}"
-
-
-def render(facts: Facts) -> str:
-    """The config for this host's uplinks; "" if it has none."""
-    candidates = find_uplinks(facts)
-    if not candidates:
-        return ""
-    blocks = ["\n".join(_block(n, candidate)) for n, candidate in enumerate(candidates)]
-    return "\n".join([_HEAD, *(f"{block}\n" for block in blocks)]) + _HOST.format(_DEFAULTS.host)
-
-
-def _block(index: int, candidate: Candidate) -> Iterator[str]:
-    yield f"[uplink.{name(index)}]"
-    yield f"interface = {json.dumps(candidate.interface)}"
-    yield f"# addresses = {json.dumps([a.address for a in candidate.addresses])}"
-    if candidate.shared:
-        yield "# several prefixes: if routers of several providers are on this LAN, configure an"
-        yield "# uplink for each, with its addresses and gateways"
-    gateways = (gateway for _, gateway in candidate.gateways if gateway)
-    known = list(dict.fromkeys((*gateways, *candidate.routers)))
-    missing = " and ".join(f"IPv{family}" for family in candidate.unknown)
-    if candidate.routers:
-        yield "# a router advertises itself here without a default route, hence this line"
-        yield f"gateways = {json.dumps(known)}"
-    elif known and not missing:
-        yield f"# gateways = {json.dumps(known)}"
-    elif not missing:
-        yield "# the link needs no gateway"
-    if missing:
-        lacks = f"the uplink has no {missing}" if known else "the uplink is pending"
-        yield f"# no router for {missing} is known here; until it is in gateways, {lacks}"
-        yield "# (the line below is a guess, ask the provider)"
-        guesses = [_first_of(candidate.of(family)[0]) for family in candidate.unknown]
-        yield f"# gateways = {json.dumps([*known, *guesses])}"
-    if not index:
-        yield _RANK
-
-
-def _first_of(address: Address) -> str:
+def guess_router(address: Address) -> str:
     """A likely router: the first address of the prefix, or the second if the first is ours."""
     first, _ = prefixes.network(f"{address.address}/{address.prefixlen}")
     guess = prefixes.text(address.family, first + 1)

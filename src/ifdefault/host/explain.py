@@ -16,12 +16,13 @@ from ifdefault.kernel.route_get import route_get
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
 from ifdefault.model.errors import ConfigError, Problem
-from ifdefault.model.flow import Flow, RouteReply
+from ifdefault.model.flow import Flow, Question, RouteReply
 from ifdefault.model.kernel import FORWARDING, Redirect, Uplink
-from ifdefault.plan import prefixes
+from ifdefault.plan import prefixes, self_check
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.forward_table import Backend
 from ifdefault.plan.lookup import Fib, LookupResult
+from ifdefault.plan.own_addresses import OwnAddresses
 from ifdefault.plan.prepare import Prepared
 
 PROTOCOLS = {
@@ -53,6 +54,7 @@ class Explanation:
     kernel: str  # "agrees", or the kernel's result
     agrees: bool
     astray: str = ""  # the reason if it leaves by the wrong uplink
+    remedy: str = ""  # what would change that
     goes_to: str = ""  # the service that it is for, and its servers
 
 
@@ -68,7 +70,7 @@ def explain(
     """Explain one packet or connection; ConfigError if the addresses don't fit. `uid` is the user
     whose socket sends it."""
     family = _family(source, target)
-    local = {a.address for a in prepared.facts.addresses}
+    local = OwnAddresses(prepared.facts)
     is_ours = source.address in local or not source.address
     service = explain_forward.service(prepared, protocol, target.address, target.port)
     if target.address in local and not is_ours:
@@ -235,9 +237,10 @@ def _look_up(
         # IPv4 rejects it before the lookup, IPv6 only when it forwards a packet
         agrees = agrees if flow.family == 6 else kernel_reply.kind != "unicast"
     uplink = _uplink_name(prepared.uplinks, result)
-    astray = ""
+    astray = remedy = ""
     if uplink and owners and uplink not in {u.name for u in owners}:
         astray = f"this is {owners[0].name}'s packet, {uplink}'s provider may drop it"
+        remedy = _remedy(prepared, flow, owners[0], kernel_reply)
     return Explanation(
         direction=direction,
         arrival=arrival,
@@ -250,6 +253,22 @@ def _look_up(
         kernel="agrees" if agrees else f"disagrees: {kernel_text}",
         agrees=agrees,
         astray=astray,
+        remedy=remedy,
+    )
+
+
+def _remedy(prepared: Prepared, flow: Flow, owner: Uplink, reply: RouteReply) -> str:
+    """What makes a packet leave by its owner: apply, if the plan does; otherwise what the
+    self-check says of the rule or route that takes it."""
+    config, facts = prepared.config, prepared.facts
+    applied = Fib.of(self_check.predicted(config, facts, prepared.desired))
+    if _uplink_name(prepared.uplinks, applied.lookup(flow)) == owner.name:
+        return "run ifdefault apply"
+    gateway = owner.gateway(flow.family) or ""
+    question = Question("reply", owner.name, flow, owner.interface, gateway)
+    return "; ".join(
+        f"{problem.what}; {problem.remedy}"
+        for problem in self_check.misrouted(config, facts, ((question, reply),))
     )
 
 

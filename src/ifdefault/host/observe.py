@@ -29,16 +29,17 @@ def observe(
     thorough: bool = True,
     routers_seen: RoutersSeen | None = None,
     questions: tuple[Question, ...] = (),
+    rights: bool = True,
 ) -> Observation:
     """What planning needs for a config. `thorough` also reads what is needed to find conflicts with
     other programs. With `routers_seen`, unresolved routers aren't waited for. `questions`: what the
-    kernel is asked for the self-check."""
+    kernel is asked for the self-check. `rights`: as in `read_facts`."""
     state = store.load()
-    facts = read_facts()
+    facts = read_facts(rights=rights)
     if thorough:
         facts = _with_conflict_facts(facts)
     if routers_seen is None:
-        facts = routers.with_known_routers(config, facts)
+        facts = routers.with_known_routers(config, facts) if rights else facts
     else:
         facts = routers_seen.completed(config, facts)
     groups = group_ids(config, state)

@@ -6,26 +6,27 @@ terminal, of the login session, and kill -9 of the command. Under systemd it is 
 since logind may kill processes that a session leaves. The file `undo.json` is the pending rollback
 and names its timer; the process that removes it under the lock decides. Without a running timer it
 is void: the host was restarted, so there is nothing to undo, or the command was killed before it
-changed anything.
+changed anything. The timer reports what it did to the system log, and to the event log if a daemon
+has ever kept one; no daemon runs meanwhile.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import signal
-import subprocess
 import sys
+import syslog
 import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from ifdefault.host.store import PENDING, Store
+from ifdefault.host.store import HEALTH, PENDING, Store
 from ifdefault.host.transaction import Before, commit, return_to
-from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.errors import HostError, IfdefaultError, Problem
 from ifdefault.model.kernel import Desired
+from ifdefault.plan.originals import indexes
 from ifdefault.plan.prepare import Prepared, snapshot
 
 _READY = b"ready\n"
@@ -40,11 +41,12 @@ def commit_with_rollback(
 
     The caller holds the store's lock. If the commit itself fails, the timer is cancelled.
     """
-    token = secrets.token_hex(8)
+    token, until_s = os.urandom(8).hex(), time.monotonic() + seconds
     came_from = asdict(snapshot(prepared.observation))
-    store.write(PENDING, {"token": token, "before": came_from})
+    pending = {"token": token, "until_s": until_s, "before": came_from}
+    store.write(PENDING, pending | {"links": indexes(prepared.facts)})
     try:
-        _start(store, token, seconds)
+        _start(store, token)
         commit(prepared, store, *filter(None, [before]))
     except BaseException:
         store.remove(PENDING)
@@ -71,31 +73,64 @@ def _is_pending(store: Store) -> bool:
     return store.read(PENDING) is not None and store.has_timer()
 
 
+def left_s(store: Store) -> float | None:
+    """How long a pending rollback waits; None if there is none, or only root could tell."""
+    try:
+        pending = store.read(PENDING)
+        if pending is None or not store.has_timer():
+            return None
+    except (HostError, PermissionError):
+        return None
+    return max(0.0, float(pending["until_s"]) - time.monotonic())
+
+
 def cancel(store: Store) -> None:
     store.remove(PENDING)
 
 
-def run(store: Store, token: str, seconds: int, ready_fd: int = -1) -> None:
+def run(store: Store, token: str, ready_fd: int = -1) -> None:
     """The timer process: report that it is ready, wait, and undo unless cancelled."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    deadline = time.monotonic() + seconds
     with store.timer_lock():
         if ready_fd >= 0:
             with suppress(BrokenPipeError):  # our parent was killed: undo nevertheless
                 os.write(ready_fd, _READY)
             os.close(ready_fd)
-        while _is_mine(store, token) and (left := deadline - time.monotonic()) > 0:
+        while (pending := _mine(store, token)) and (
+            left := pending["until_s"] - time.monotonic()
+        ) > 0:
             time.sleep(min(left, _POLL_S))  # only time is waited for
         with store.lock(wait=True):
-            if _is_mine(store, token):
-                return_to(_desired(store.read(PENDING)["before"]), store)
+            if pending := _mine(store, token):
+                _undo(store, pending)
                 store.remove(PENDING)
 
 
-def _is_mine(store: Store, token: str) -> bool:
+def _mine(store: Store, token: str) -> Any:
+    """The pending rollback, if it still is this timer's."""
     pending = store.read(PENDING)
-    return pending is not None and pending["token"] == token
+    return pending if pending is not None and pending["token"] == token else None
+
+
+def _undo(store: Store, pending: dict[str, Any]) -> None:
+    try:
+        return_to(_desired(pending["before"]), pending["links"], store)
+    except IfdefaultError as error:
+        _log(store, f"not confirmed, but undoing it failed: {error}; run ifdefault down")
+        raise
+    _log(store, "not confirmed: what ifdefault apply changed was undone")
+
+
+def _log(store: Store, text: str) -> None:
+    """To the system log, which the journal collects too, and to the saved events."""
+    syslog.openlog("ifdefault", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_WARNING, text)
+    with suppress(HostError):  # a damaged log is the daemon's to report
+        if saved := store.read(HEALTH):
+            event = {"at": time.time(), "kind": "apply", "uplink": "", "text": text}
+            saved["events"] = [*saved.get("events", ()), event]
+            store.write(HEALTH, saved)
 
 
 def _desired(values: dict[str, object]) -> Desired:
@@ -104,15 +139,17 @@ def _desired(values: dict[str, object]) -> Desired:
     return TypeAdapter(Desired).validate_python(values)
 
 
-def _start(store: Store, token: str, seconds: int) -> None:
+def _start(store: Store, token: str) -> None:
     """Start the timer process and wait until it is ready."""
+    import shutil  # not needed to tell what is pending
+    import subprocess
+
     command = [
         sys.executable,
         "-m",
         "ifdefault.host.rollback_timer",
         str(store.directory.absolute()),
         token,
-        str(seconds),
     ]
     if _SYSTEMD.is_dir() and shutil.which("systemd-run") and _in_first_namespace():
         unit = f"ifdefault-undo-{token}"

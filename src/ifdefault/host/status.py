@@ -14,12 +14,14 @@ from ifdefault.kernel import nft
 from ifdefault.kernel.link_stats import LinkStats, read_link_stats
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import KernelError, Problem
-from ifdefault.model.kernel import NFT_TABLE, PROTOCOL
+from ifdefault.model.kernel import NFT_TABLE, PROTOCOL, ForgetFlows, LoadNft, PutHook
 from ifdefault.plan import ruleset, self_check
 from ifdefault.plan.describe import describe
 from ifdefault.plan.prepare import Prepared
 
 _NO_FORWARD = ForwardStatus()
+_NEED_RIGHTS = (LoadNft, PutHook, ForgetFlows)
+_UNREAD = "the packet filter and the eBPF programs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class UplinkStatus:
     traffic: LinkStats
     # packets from another uplink's address; None if they aren't checked
     misrouted: int | None
+    table: int = 0
+    mark: str = ""  # the arrival mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Status:
     differs: tuple[str, ...]
     astray: tuple[Problem, ...] = ()  # packets that don't go where they are meant to go
     forward: ForwardStatus = _NO_FORWARD
+    unread: str = ""  # what wasn't read, since only root can
 
     @property
     def holds(self) -> bool:
@@ -72,7 +77,8 @@ class Status:
         return not self.differs and not astray and not any(u.pending for u in self.uplinks)
 
 
-def read_status(prepared: Prepared) -> Status:
+def read_status(prepared: Prepared, *, rights: bool = True) -> Status:
+    """`rights`: as in `read_facts`. Without, operations whose need can't be known are left out."""
     facts, desired = prepared.facts, prepared.desired
     has_table = NFT_TABLE in dict(facts.tables)
     counters = nft.read_counters(NFT_TABLE) if has_table else {}
@@ -95,6 +101,8 @@ def read_status(prepared: Prepared) -> Status:
                 misrouted=counters.get(ruleset.misrouted_counter(u), (0, 0))[0]
                 if counters
                 else None,
+                table=u.table,
+                mark=f"{u.arrival_mark:#x}",
             )
             for u in prepared.uplinks
         ),
@@ -103,9 +111,14 @@ def read_status(prepared: Prepared) -> Status:
         else {},
         unknown_macs=_counted(ruleset.UNKNOWN_MACS) if has_table else {},
         redirected_udp=tuple(sorted({port for _, port in desired.udp_ports})),
-        differs=tuple(describe(operation) for operation in prepared.operations),
+        differs=tuple(
+            describe(operation)
+            for operation in prepared.operations
+            if rights or not isinstance(operation, _NEED_RIGHTS)
+        ),
         astray=find_astray(prepared),
         forward=read_forward_status(prepared),
+        unread="" if rights else _UNREAD,
     )
 
 

@@ -18,12 +18,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from ifdefault.kernel.read import network_id
 from ifdefault.model.errors import HostError, LockError, Problem, reason
 from ifdefault.model.host import State
 from ifdefault.model.kernel import Loaded, NftTable, Ruleset
 
 STATE, TABLES, LOCK = "state.json", "tables.json", "lock"
 PENDING, GUARD = "undo.json", "guard"
+SETTLE, SETTLING = "settle.json", "settling"
 HEALTH = "health.json"
 
 
@@ -41,6 +43,8 @@ class Store:
         try:
             fields["sysctls"] = {k: tuple(v) for k, v in fields["sysctls"].items()}
             fields["groups"] = {k: tuple(v) for k, v in fields["groups"].items()}
+            if fields.pop("network", "") != network_id():
+                fields["links"] = {}  # indexes of a host that was restarted mean nothing
             self._on_disk = State(**deepcopy(fields))
             return State(**fields)
         except (AttributeError, KeyError, TypeError) as error:
@@ -48,7 +52,7 @@ class Store:
 
     def save(self, state: State) -> None:
         if state != self._on_disk:
-            self.write(STATE, asdict(state))
+            self.write(STATE, asdict(state) | {"network": network_id()})
             self._on_disk = deepcopy(state)
 
     def load_tables(self) -> Loaded:
@@ -89,6 +93,9 @@ class Store:
             return json.loads((self.directory / name).read_text())
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            what = f"can't be read: {reason(error)}"
+            raise HostError(Problem(str(self.directory / name), what, "run as root")) from error
         except (OSError, ValueError) as error:
             raise self._unreadable(name, f"can't be read: {error}") from error
 

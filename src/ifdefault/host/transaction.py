@@ -41,7 +41,8 @@ from ifdefault.plan import prepare as planning
 from ifdefault.plan import self_check
 from ifdefault.plan.describe import describe
 from ifdefault.plan.diff import diff, record_tables
-from ifdefault.plan.prepare import Prepared, resolve, settled, snapshot
+from ifdefault.plan.originals import followed, indexes, settled
+from ifdefault.plan.prepare import Prepared, resolve, snapshot
 
 Before = Callable[[Operation], None]
 
@@ -61,23 +62,33 @@ class Outcome:
 
 
 def prepare(
-    config_path: Path, store: Store, *, thorough: bool = True, decision: Decision | None = None
+    config_path: Path,
+    store: Store,
+    *,
+    thorough: bool = True,
+    decision: Decision | None = None,
+    rights: bool = True,
 ) -> Prepared:
     """Read config and kernel, and plan. ConfigError has all errors of the config.
 
     `thorough` also looks for conflicts with other programs; without it only what the plan needs is
-    read. `decision` is that of the daemon, if one runs.
+    read. `decision` is that of the daemon, if one runs. `rights`: as in `read_facts`.
     """
     config = read_config(config_path)
-    prepared = prepare_config(config, store, thorough=thorough, decision=decision)
+    prepared = prepare_config(config, store, thorough=thorough, decision=decision, rights=rights)
     return replace(prepared, problems=with_lines(config_path, prepared.problems))
 
 
 def prepare_config(
-    config: Config, store: Store, *, thorough: bool = True, decision: Decision | None = None
+    config: Config,
+    store: Store,
+    *,
+    thorough: bool = True,
+    decision: Decision | None = None,
+    rights: bool = True,
 ) -> Prepared:
     """The same for a config that has been read."""
-    observation = observe(config, store, thorough=thorough)
+    observation = observe(config, store, thorough=thorough, rights=rights)
     return planning.prepare(resolve(config, observation), decision, thorough=thorough)
 
 
@@ -107,6 +118,7 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcom
         if isinstance(operation, LoadNft):
             nft.check(operation.table, operation.text)
     came_from = snapshot(prepared.observation)
+    links = indexes(prepared.facts)
     was = dict(ask(prepared.questions, prepared.facts))
     store.save(prepared.state)
     try:
@@ -119,9 +131,9 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcom
         if lost := _lost(prepared, facts, was, answers):
             raise KernelError(*lost)
     except (KernelError, HostError) as error:
-        raise _undo(error, came_from, store) from error
+        raise _undo(error, came_from, links, store) from error
     except BaseException:  # Ctrl-C, or a fault of our own
-        return_to(came_from, store)
+        return_to(came_from, links, store)
         raise
     return Outcome(_record(prepared, store, facts, answers), (), ports)
 
@@ -208,13 +220,13 @@ def _save(store: Store, state: State, facts: Facts, target: Desired) -> tuple[St
     return state, loaded
 
 
-def return_to(target: Desired, store: Store) -> None:
+def return_to(target: Desired, links: Mapping[str, int], store: Store) -> None:
     """Restore an earlier state of ours (see `snapshot`), as much as the kernel accepts; KernelError
-    lists what it refused."""
+    lists what it refused. `links` are the indexes that interfaces had then."""
     facts = read_facts()
-    links = {link.name for link in facts.links}
-    routes = tuple(r for r in target.routes if all(hop.dev in links for hop in r.hops))
-    target = replace(target, routes=routes)
+    present = indexes(facts)
+    routes = tuple(r for r in target.routes if all(hop.dev in present for hop in r.hops))
+    target = replace(followed(target, links, facts), routes=routes)
     refused: list[Problem] = []
     with Performer() as performer:
         for operation in diff(facts, target, store.load_tables()):
@@ -235,9 +247,11 @@ def _difference(left: tuple[Operation, ...]) -> Problem:
     return Problem("verify", what, "find out what removes it, for example with ip monitor")
 
 
-def _undo(error: KernelError | HostError, came_from: Desired, store: Store) -> KernelError:
+def _undo(
+    error: KernelError | HostError, came_from: Desired, links: Mapping[str, int], store: Store
+) -> KernelError:
     try:
-        return_to(came_from, store)
+        return_to(came_from, links, store)
     except (KernelError, HostError) as worse:
         return KernelError(
             *error.problems,

@@ -15,19 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from ifdefault.model.errors import Problem
-from ifdefault.model.kernel import OWN_TABLES
+from ifdefault.model.kernel import OWN_TABLES, WHOLE_MARK, ForeignMark
 
-_WHOLE = 0xFFFFFFFF
 _TIMEOUT_S = 5
 
-Marks = Iterator[tuple[int, str]]  # (bits that a rule uses, or all 32 if it overwrites; where)
+Use = tuple[int, bool, int | None]  # bits, sets, value: as in ForeignMark
 
 
 # --- marks ---------------------------------------------------------------------------------
 
 
-def foreign_marks(ruleset_json: str) -> tuple[tuple[int, str], ...]:
-    """The bits of packet and connection marks that foreign rulesets set or match.
+def foreign_marks(ruleset_json: str) -> tuple[ForeignMark, ...]:
+    """The packet and connection marks that foreign rulesets set or match.
 
     nft shows the rules of iptables-nft as opaque `xt`, and doesn't show those of legacy iptables:
     the iptables programs are run only if there are such rules.
@@ -57,37 +56,53 @@ def dropping_chains(ruleset_json: str) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def nft_marks(ruleset_json: str) -> Marks:
+def nft_marks(ruleset_json: str) -> Iterator[ForeignMark]:
     for entry in json.loads(ruleset_json)["nftables"]:
         rule = entry.get("rule")
         if not rule or (rule["family"] == "inet" and rule["table"] in OWN_TABLES):
             continue
         where = f"nft {rule['family']} {rule['table']} {rule['chain']}, handle {rule['handle']}"
         for statement in rule["expr"]:
-            for bits in (*_set_by(statement), *_matched_by(statement)):
-                if bits:
-                    yield bits, where
+            for use in (*_set_by(statement), *_matched_by(statement)):
+                yield from _foreign(where, use)
 
 
-def _set_by(statement: dict[str, Any]) -> Iterator[int]:
+def _foreign(where: str, use: Use) -> Iterator[ForeignMark]:
+    bits, sets, value = use
+    if bits and (sets or value != 0):  # an unmarked packet is no one's
+        yield ForeignMark(where, bits, sets, value)
+
+
+def _set_by(statement: dict[str, Any]) -> Iterator[Use]:
     mangle = statement.get("mangle")
     if mangle and _is_mark(mangle["key"]):
-        changed = _changed(mangle["key"], mangle["value"])
-        value = _possible(mangle["value"])
-        yield changed
-        if changed == _WHOLE != value:
-            yield value
+        changed, value = _changed(mangle["key"], mangle["value"]), mangle["value"]
+        if changed == WHOLE_MARK and isinstance(value, int):
+            yield changed, True, value & WHOLE_MARK
+            return
+        yield changed, True, None
+        if changed == WHOLE_MARK != (possible := _possible(value)):
+            yield possible, True, None
 
 
-def _matched_by(statement: dict[str, Any]) -> Iterator[int]:
-    match = statement.get("match")
-    if not match:
-        return
-    left = match["left"]
+def _matched_by(statement: dict[str, Any]) -> Iterator[Use]:
+    if match := statement.get("match"):
+        yield from _compared(match["left"], match["right"])
+    if vmap := statement.get("vmap"):
+        data = vmap["data"]
+        keys = {"set": [key for key, _ in data["set"]]} if isinstance(data, dict) else data
+        yield from _compared(vmap["key"], keys)
+
+
+def _compared(left: Any, right: Any) -> Iterator[Use]:
     if _is_mark(left):
-        yield _possible(match["right"]) & _WHOLE
+        for value in right["set"] if isinstance(right, dict) and "set" in right else [right]:
+            if isinstance(value, int):
+                yield WHOLE_MARK, False, value & WHOLE_MARK
+            else:
+                yield _possible(value), False, None
     elif isinstance(left, dict) and "&" in left and _is_mark(left["&"][0]):
-        yield _possible(left["&"][1])
+        yield _possible(left["&"][1]), False, None
 
 
 def _is_mark(expression: Any) -> bool:
@@ -103,19 +118,19 @@ def _changed(mark: Any, value: Any) -> int:
         return 0
     match value:
         case {"&": [inner, int(mask)]}:
-            return _changed(mark, inner) | ~mask & _WHOLE
+            return _changed(mark, inner) | ~mask & WHOLE_MARK
         case {"|": [inner, other]} | {"^": [inner, other]}:
-            if _changed(mark, inner) == _WHOLE:
+            if _changed(mark, inner) == WHOLE_MARK:
                 inner, other = other, inner
             return _changed(mark, inner) | _possible(other)
-    return _WHOLE
+    return WHOLE_MARK
 
 
 def _possible(value: Any) -> int:
     """The bits that may be set in an expression's value."""
     match value:
         case int():
-            return value & _WHOLE
+            return value & WHOLE_MARK
         case {"&": [one, other]}:
             return _possible(one) & _possible(other)
         case {"|": [one, other]} | {"^": [one, other]}:
@@ -127,7 +142,7 @@ def _possible(value: Any) -> int:
             return bits
         case {"range": [_, int(last)]}:
             return (1 << last.bit_length()) - 1
-    return _WHOLE
+    return WHOLE_MARK
 
 
 _IPTABLES_RULE = re.compile(r"-A (?P<chain>\S+) (?P<words>.*)")
@@ -137,7 +152,7 @@ _IPTABLES_MARK = re.compile(
 )
 
 
-def iptables_marks(saved: str, program: str) -> Marks:
+def iptables_marks(saved: str, program: str) -> Iterator[ForeignMark]:
     """As `nft_marks`, for the output of `iptables-save`: MARK, CONNMARK, TPROXY, and matches."""
     table = ""
     for line in saved.splitlines():
@@ -147,26 +162,22 @@ def iptables_marks(saved: str, program: str) -> Marks:
             where = f"{program} {table} {rule['chain']}"
             masked = "mask " in rule["words"]
             for match in _IPTABLES_MARK.finditer(rule["words"]):
-                for bits in _iptables_bits(match, masked):
-                    if bits:
-                        yield bits, where
+                yield from _foreign(where, _iptables_use(match, masked))
 
 
-def _iptables_bits(option: re.Match[str], masked: bool) -> Iterator[int]:
+def _iptables_use(option: re.Match[str], masked: bool) -> Use:
     """iptables(8): --set-xmark VALUE/MASK zeroes the bits of MASK, then XORs VALUE."""
     value = int(option["value"] or "0", 0)
-    mask = int(option["mask"] or hex(_WHOLE), 0)
+    mask = int(option["mask"] or hex(WHOLE_MARK), 0)
     match option["option"]:
         case "--restore-mark" | "--save-mark":
-            yield 0 if masked else _WHOLE
+            return 0 if masked else WHOLE_MARK, True, None
         case "--nfmask" | "--ctmask":
-            yield value
+            return value, True, None
         case "--mark":
-            yield value if mask == _WHOLE else mask
+            return mask, False, value if mask == WHOLE_MARK else None
         case _:
-            yield mask | value
-            if mask == _WHOLE != value:
-                yield value
+            return mask | value, True, value if mask == WHOLE_MARK else None
 
 
 # --- systemd-networkd ----------------------------------------------------------------------

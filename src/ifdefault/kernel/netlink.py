@@ -52,6 +52,16 @@ def attributes(message: bytes, start: int) -> dict[int, bytes]:
     return found
 
 
+def attribute_list(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    """The attributes of a list, which repeats a kind, as (kind, payload)."""
+    while len(payload) >= 4:
+        length, kind = _ATTRIBUTE.unpack_from(payload)
+        if length < 4:
+            break
+        yield kind & nl.NLA_TYPE_MASK, payload[4:length]
+        payload = payload[(length + 3) & ~3 :]
+
+
 _LITTLE = struct.pack("=H", 1) == b"\x01\x00"
 
 

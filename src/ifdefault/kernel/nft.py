@@ -49,12 +49,18 @@ def _library() -> ctypes.CDLL:
 
 
 @functools.cache
+def has_rights() -> bool:
+    """Whether this process may read and change rulesets."""
+    capabilities = Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0]
+    return bool(int(capabilities, 16) & _CAP_NET_ADMIN)
+
+
 def _require_rights() -> None:
     """Without rights, libnftables prints to stderr and returns no useful error."""
-    capabilities = Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0]
-    if not int(capabilities, 16) & _CAP_NET_ADMIN:
+    if not has_rights():
         what = "reading and changing rulesets needs CAP_NET_ADMIN"
-        raise HostError(Problem("nftables", what, "run as root"))
+        remedy = "run as root; a container must be given that capability"
+        raise HostError(Problem("nftables", what, remedy))
 
 
 @contextmanager

@@ -103,5 +103,19 @@ def resolve_neighbour(address: str, dev: str) -> None:
     """Make the kernel resolve a gateway's MAC now, as a packet to it would. Raises OSError."""
     with Netlink() as netlink:
         indexes = {link.name: link.index for link in read_links(netlink)}
-        body = rtnetlink.encode_neighbour_use(address, indexes[dev])
+        body = rtnetlink.encode_neighbour(address, indexes[dev], flags=rt.NTF_USE)
         netlink.change(rt.RTM_NEWNEIGH, body, NLM_F_CREATE)
+
+
+def verify_neighbour(address: str, dev: str) -> None:
+    """Make the kernel forget a gateway's MAC, and resolve it again. Raises OSError."""
+    with Netlink() as netlink:
+        index = {link.name: link.index for link in read_links(netlink)}[dev]
+        for message in netlink.dump(rt.RTM_GETNEIGH, rtnetlink.neighbour_query()):
+            known = rtnetlink.decode_neighbour(message, {index: dev})
+            learned = not rtnetlink.neighbour_state(message) & (rt.NUD_PERMANENT | rt.NUD_NOARP)
+            if known and known.address == address and learned:
+                body = rtnetlink.encode_neighbour(address, index, rt.NUD_FAILED)
+                netlink.change(rt.RTM_NEWNEIGH, body)
+        use = rtnetlink.encode_neighbour(address, index, flags=rt.NTF_USE)
+        netlink.change(rt.RTM_NEWNEIGH, use, NLM_F_CREATE)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 from ifdefault.kernel import nft, rtnetlink, sockdiag, sysctl
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.nexthops import read_nexthops
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import HostError, KernelError, Problem
@@ -27,6 +30,7 @@ from ifdefault.model.kernel import (
     Rule,
 )
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 GLOBAL_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
     "net/ipv4/fwmark_reflect",
@@ -49,8 +53,9 @@ LINK_SYSCTLS = (
 LOCAL_MAX = 1024  # more routes in table local aren't read: the kernel is asked instead
 
 
-def read_facts() -> Facts:
-    """All facts that a plan needs. Raises KernelError, and HostError if a feature is missing."""
+def read_facts(*, rights: bool = True) -> Facts:
+    """All facts that a plan needs. Raises KernelError, and HostError if a feature is missing.
+    Without `rights`, what only root can read counts as absent: our nft tables."""
     try:
         with Netlink() as netlink:
             links = read_links(netlink)
@@ -64,12 +69,22 @@ def read_facts() -> Facts:
                 rules=tuple(_rules(netlink)),
                 neighbours=read_neighbours(netlink, names),
                 sysctls=tuple(_sysctls(links)),
-                tables=nft.read_tables(),
+                sysctls_read_only=sysctl.read_only(),
+                tables=nft.read_tables() if rights else (),
                 hook=attach.read(),
                 wildcard_udp=sockdiag.wildcard_udp(),
             )
     except OSError as error:
         raise KernelError(Problem("reading the kernel's tables", str(error))) from error
+
+
+def network_id() -> str:
+    """Identifies this network namespace among all since the machine was installed."""
+    try:
+        cookie = attach.cookie()
+    except OSError:  # Linux before 5.14
+        cookie = 0
+    return f"{_BOOT.read_text().strip()} {cookie}"
 
 
 def read_links(netlink: Netlink) -> tuple[Link, ...]:
@@ -108,11 +123,15 @@ def _routes(
     """The routes of all tables except local, and those of table local."""
     routes: list[Route] = []
     local: list[bytes] = []
+    nexthops = read_nexthops(netlink, names)
     for message in _of_families(netlink, rt.RTM_GETROUTE, rtnetlink.route_query):
         if rtnetlink.route_table(message) == TABLE_LOCAL:
             if rtnetlink.route_kind(message) == "local":
                 local.append(message)
         elif route := rtnetlink.decode_route(message, names):
+            if nexthops and not route.hops:
+                hops = nexthops.get(rtnetlink.route_nexthop(message), ())
+                route = replace(route, hops=hops)
             routes.append(route)
     if len(local) > LOCAL_MAX:
         return tuple(routes), None

@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 
-from ifdefault.kernel.netlink import attribute, attribute_u32, attributes, u32
+from ifdefault.kernel.netlink import attribute, attribute_list, attribute_u32, attributes, u32
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
@@ -59,6 +59,11 @@ def _text(family: Family, packed: bytes) -> str:
     return socket.inet_ntop(AF[family], packed)
 
 
+def address_text(packed: bytes) -> str:
+    """An address of either family, "" if it is empty."""
+    return _text(6 if len(packed) == 16 else 4, packed) if packed else ""
+
+
 def packed(address: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
@@ -87,9 +92,10 @@ def link_query() -> bytes:
 def decode_link(message: bytes) -> Link:
     _, _, _, index, flags, _ = LINK.unpack_from(message)
     attrs = attributes(message, LINK.size)
+    info = attributes(attrs.get(rt.IFLA_LINKINFO, b""), 0)
     return Link(
         index=index,
-        name=attrs[rt.IFLA_IFNAME].rstrip(b"\0").decode(),
+        name=_name(attrs[rt.IFLA_IFNAME]),
         up=bool(flags & rt.IFF_UP),
         carrier=bool(flags & rt.IFF_LOWER_UP),
         group=u32(attrs.get(rt.IFLA_GROUP)),
@@ -97,7 +103,18 @@ def decode_link(message: bytes) -> Link:
         loopback=bool(flags & rt.IFF_LOOPBACK),
         point_to_point=bool(flags & (rt.IFF_POINTOPOINT | rt.IFF_NOARP))
         and not flags & rt.IFF_LOOPBACK,
+        kind=_name(info.get(rt.IFLA_INFO_KIND, b"")),
+        master=u32(attrs.get(rt.IFLA_MASTER)),
+        altnames=tuple(
+            _name(value)
+            for kind, value in attribute_list(attrs.get(rt.IFLA_PROP_LIST, b""))
+            if kind == rt.IFLA_ALT_IFNAME
+        ),
     )
+
+
+def _name(payload: bytes) -> str:
+    return payload.rstrip(b"\0").decode()
 
 
 def encode_group(index: int, group: int) -> bytes:
@@ -146,6 +163,11 @@ def route_protocol(message: bytes) -> int:
 
 def route_kind(message: bytes) -> str:
     return KINDS.get(message[7], "")
+
+
+def route_nexthop(message: bytes) -> int:
+    """The number of the nexthop object of a route, 0 if it has none."""
+    return u32(attributes(message, ROUTE.size).get(rt.RTA_NH_ID))
 
 
 def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route | None:
@@ -367,12 +389,12 @@ def decode_neighbour(message: bytes, names: Names) -> Neighbour | None:
         address=_text(family, attrs[rt.NDA_DST]),
         mac=attrs.get(rt.NDA_LLADDR, b"").hex(":") if state & NUD_USABLE else "",
         router=bool(flags & rt.NTF_ROUTER),
+        confirmed=bool(state & (rt.NUD_REACHABLE | rt.NUD_PERMANENT)),
     )
 
 
-def encode_neighbour_use(address: str, index: int) -> bytes:
-    """Make the kernel resolve an address now, as a packet to it would (NTF_USE)."""
+def encode_neighbour(address: str, index: int, state: int = 0, flags: int = 0) -> bytes:
+    """A neighbour without MAC. With NTF_USE the kernel resolves it now, as for a packet to it."""
     raw = packed(address)
-    return _NEIGHBOUR.pack(
-        socket.AF_INET6 if len(raw) == 16 else socket.AF_INET, index, 0, rt.NTF_USE, 0
-    ) + attribute(rt.NDA_DST, raw)
+    family = socket.AF_INET6 if len(raw) == 16 else socket.AF_INET
+    return _NEIGHBOUR.pack(family, index, state, flags, 0) + attribute(rt.NDA_DST, raw)

@@ -5,6 +5,7 @@ Rules: names are paths, since interface names may contain dots. A missing sysctl
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,6 +19,16 @@ def read(name: str) -> str | None:
         return " ".join((_ROOT / name).read_text().split())
     except OSError:
         return None
+
+
+def read_only() -> bool:
+    """Whether sysctls can't be written though we are root, as in containers. Any one will do: they
+    are mounted read-only, or a security module forbids it."""
+    try:
+        os.close(os.open(_ROOT / "net/ipv4/fwmark_reflect", os.O_WRONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EROFS or not os.geteuid()
+    return False
 
 
 def write(name: str, value: str) -> None:

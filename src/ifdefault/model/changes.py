@@ -19,3 +19,8 @@ class Changes:
     tables: dict[str, str]  # the text of the desired nft tables
     ready: int  # how many of the uplinks are usable
     uplinks: int
+
+
+def undone_in(seconds: float) -> str:
+    """What happens to an unconfirmed apply."""
+    return f"undone in {seconds:.0f} s unless you run: ifdefault confirm"

@@ -16,14 +16,16 @@ from ifdefault.model.kernel import Facts, Loaded
 class State:
     """The saved state (state.json). `sysctls` and `groups` map a name to its original value,
     followed by the values of ours that the kernel may have: one, or more while a change is in
-    progress or was interrupted. `forced` is the state of an uplink as set by the operator. `runs`
-    maps the cgroup of a command to its uplink (`ifdefault exec`)."""
+    progress or was interrupted; `links` are the indexes of the interfaces in them. `forced` is the
+    state of an uplink as set by the operator. `runs` maps the cgroup of a command to its uplink
+    (`ifdefault exec`)."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     sysctls: dict[str, tuple[str, ...]] = field(default_factory=dict)
     groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
     forced: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
+    links: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ FORWARDING: dict[Family, str] = {  # sysctls
 
 @dataclass(frozen=True, slots=True)
 class Link:
+    """`kind` as `ip -d link` shows it (bridge, vlan, wireguard, …), "" for hardware. `master`: the
+    index of the bridge, bond or VRF that it is a part of."""
+
     index: int
     name: str
     up: bool = True  # administratively
@@ -40,6 +43,9 @@ class Link:
     mac: str = ""
     loopback: bool = False
     point_to_point: bool = False
+    kind: str = ""
+    master: int = 0
+    altnames: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,21 @@ class Neighbour:
     address: str
     mac: str = ""  # "" while unresolved
     router: bool = False
+    confirmed: bool = False  # it answered a moment ago; otherwise its MAC may just be remembered
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignMark:
+    """How a rule in another program's ruleset uses packet or connection marks: it changes or
+    compares `bits`. `value`: what it sets or compares the whole mark with, if that is known."""
+
+    where: str
+    bits: int
+    sets: bool = False
+    value: int | None = None
+
+
+WHOLE_MARK = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +183,10 @@ class Facts:
     rules: tuple[Rule, ...] = ()  # in kernel order, both families
     neighbours: tuple[Neighbour, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()  # those that we may set or depend on
+    sysctls_read_only: bool = False  # they can't be written, as in containers
     tables: tuple[tuple[str, NftTable], ...] = ()  # those of OWN_TABLES that exist
     hook: Hook | None = None  # our programs on connect()
-    foreign_marks: tuple[tuple[int, str], ...] = ()  # (bits, where) in foreign rulesets
+    foreign_marks: tuple[ForeignMark, ...] = ()
     wildcard_udp: tuple[tuple[Family, int], ...] = ()  # (family, port) of wildcard sockets
     # read only to find conflicts:
     listening: tuple[tuple[str, str, int], ...] = ()  # (transport, address, port) of servers
@@ -199,6 +221,7 @@ class Uplink:
     why: str = ""  # reason for the mechanism
     pending: str = ""
     routed: tuple[str, ...] = ()  # prefixes that the provider routes to the host
+    routers: tuple[str, ...] = ()  # those that the gateway was chosen from, if there are several
 
     def gateway(self, family: Family) -> str | None:
         """The next hop of this family's default route; "": on-link, None: no default route."""

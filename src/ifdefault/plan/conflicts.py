@@ -10,11 +10,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ifdefault.model.config import Config, HostConfig
+from ifdefault.model.config import Config, Family, HostConfig
 from ifdefault.model.errors import Problem
-from ifdefault.model.kernel import FORWARDING, PROTOCOL, TABLE_MAIN, Facts, Rule, Uplink
-from ifdefault.plan import conflicts_forward, connmark, numbers, prefixes, udp_wildcard
+from ifdefault.model.kernel import (
+    FORWARDING,
+    PROTOCOL,
+    TABLE_LOCAL,
+    TABLE_MAIN,
+    WHOLE_MARK,
+    Facts,
+    ForeignMark,
+    Rule,
+    Uplink,
+)
+from ifdefault.plan import (
+    conflicts_defaults,
+    conflicts_forward,
+    connmark,
+    numbers,
+    prefixes,
+    udp_wildcard,
+)
 from ifdefault.plan.describe import rule_text
+from ifdefault.plan.own_addresses import OwnAddresses
 from ifdefault.plan.resolve import ready
 from ifdefault.plan.rule_block import (
     first_priority,
@@ -22,8 +40,6 @@ from ifdefault.plan.rule_block import (
     local_precedes,
     possible_blocks,
 )
-
-WHOLE_MARK = 0xFFFFFFFF
 
 
 def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> tuple[Problem, ...]:
@@ -41,6 +57,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_strict_filters(config, facts, uplinks),
         *_unready(config.host, facts, uplinks),
         *_missing_addresses(config, facts, uplinks),
+        *conflicts_defaults.find(config, facts, uplinks),
         *conflicts_forward.find(config, facts, uplinks),
     )
 
@@ -52,6 +69,8 @@ def _above_us(config: Config, facts: Facts) -> Iterator[Problem]:
     block = next(possible_blocks(config, facts), None)
     for rule in foreign_catchers(config, facts):
         if block is not None:
+            if _own_block(facts, rule.family, block):
+                continue  # apply has done it
             remedy = "apply adds the return-path rules before it"
             what = "takes replies before the return-path rules"
             yield Problem(_rule_name(rule), what, remedy, True)
@@ -64,10 +83,21 @@ def _above_us(config: Config, facts: Facts) -> Iterator[Problem]:
 def _local_table(config: Config, facts: Facts) -> Iterator[Problem]:
     first = first_priority(config, facts)
     for family in sorted({rule.family for rule in facts.rules}):
-        if not local_precedes(facts, family, first):
+        done = any(r.table == TABLE_LOCAL for r in _own_block(facts, family, first))
+        if not done and not local_precedes(facts, family, first):
             where = f"ip{' -6' if family == 6 else ''} rule"
             what = "the rule of table local doesn't precede the return-path rules"
             yield Problem(where, what, f"apply adds its own, pref {first}", warning=True)
+
+
+def _own_block(facts: Facts, family: Family, first: int) -> list[Rule]:
+    """Our rules that are in a block already."""
+    return [
+        rule
+        for rule in facts.rules
+        if (rule.family, rule.protocol) == (family, PROTOCOL)
+        and first <= rule.priority <= first + numbers.END
+    ]
 
 
 def _bypasses(foreign: Sequence[Rule]) -> Iterator[Problem]:
@@ -125,37 +155,61 @@ def _under_our_name(facts: Facts) -> Iterator[Problem]:
 def _on_our_marks(
     foreign: Sequence[Rule], facts: Facts, config: Config, uplinks: Sequence[Uplink]
 ) -> Iterator[Problem]:
-    free = _free_mask(foreign, facts)
-    remedy = (
-        f"set host.mark_mask = {free:#x}" if free else "leave six adjacent bits free for ifdefault"
-    )
-    own = config.host.mark_mask
+    """Others' masks must not overlap ours. A whole mark may, unless it looks like one of ours: a
+    comparison with it never finds our marks, and packets that leave with it get none of ours."""
+    own, free = config.host.mark_mask, _free_mask(foreign, facts, uplinks)
+    remedy = f"set host.mark_mask = {free:#x}" if free else _NARROWER
     for rule in foreign:
-        # a rule that compares the whole mark with a value outside our mask doesn't use our bits
-        selects = rule.mark if rule.mask == WHOLE_MARK else rule.mask
-        if selects & own:
+        if rule.mask != WHOLE_MARK and rule.mask & own:
             yield Problem(_rule_name(rule), f"selects by bits of host.mark_mask {own:#x}", remedy)
     marks_used = connmark.tracks_forwarded(config, facts) or any(
         u.mechanism != "source" for u in uplinks
     )
-    for bits, where in facts.foreign_marks:
-        if bits == WHOLE_MARK:
-            if marks_used:
-                what = "overwrites the whole packet mark, including our bits"
-                yield Problem(where, what, f"make it leave the bits {own:#x} alone", True)
-        elif bits & own:
-            yield Problem(where, f"uses bits {bits & own:#x} of host.mark_mask {own:#x}", remedy)
+    for mark in facts.foreign_marks:
+        if mark.bits != WHOLE_MARK and mark.bits & own:
+            what = f"uses bits {mark.bits & own:#x} of host.mark_mask {own:#x}"
+            yield Problem(mark.where, what, remedy)
+        elif mark.bits == WHOLE_MARK and mark.sets and marks_used:
+            what = "overwrites the whole packet mark, including our bits"
+            yield Problem(mark.where, what, f"make it leave the bits {own:#x} alone", True)
+    owners = {mark: u.name for u in uplinks for mark in (u.arrival_mark, u.outgoing_mark)}
+    unbound = numbers.outgoing_mark(config.host, 0)
+    for value, where in _whole_marks(foreign, facts).items():
+        if value & own in owners:
+            what = f"mark {value:#x} would be taken for that of uplink.{owners[value & own]}"
+            yield Problem(where, what, remedy)
+        elif value & unbound:
+            what = f"packets with mark {value:#x} take main's default, not the primary uplink"
+            yield Problem(where, what, remedy, True)
 
 
-def _free_mask(foreign: Sequence[Rule], facts: Facts) -> int:
-    """The highest six adjacent bits that nothing on this host uses; 0 if there are none."""
+# when every six adjacent bits are taken by masks
+_NARROWER = "no six adjacent bits are free; give this rule a narrower mask, as in 0x1/0xff"
+
+
+def _whole_marks(foreign: Sequence[Rule], facts: Facts) -> dict[int, str]:
+    """The values of whole marks that are set or compared, and where."""
+    rules = {r.mark: _rule_name(r) for r in reversed(foreign) if r.mask == WHOLE_MARK}
+    marks = {m.value: m.where for m in facts.foreign_marks if m.value is not None}
+    return marks | rules
+
+
+def _free_mask(foreign: Sequence[Rule], facts: Facts, uplinks: Sequence[Uplink]) -> int:
+    """Six adjacent bits that no mask on this host uses, and in which no whole mark is like one of
+    ours; preferably those that whole marks leave zero, and the highest. 0 if there are none."""
     taken = 0
     for rule in foreign:
-        taken |= rule.mark if rule.mask == WHOLE_MARK else rule.mask
-    for bits, _ in facts.foreign_marks:
-        taken |= 0 if bits == WHOLE_MARK else bits
-    masks = (0x3F << shift for shift in range(26, -1, -1))
-    return next((mask for mask in masks if not mask & taken), 0)
+        taken |= 0 if rule.mask == WHOLE_MARK else rule.mask
+    for mark in facts.foreign_marks:
+        taken |= 0 if mark.bits == WHOLE_MARK else mark.bits
+    whole, ours = _whole_marks(foreign, facts), {u.number for u in uplinks}
+    free: list[tuple[int, int]] = []  # how many whole marks have bits in it, and the mask
+    for shift in range(26, -1, -1):
+        inside = [value >> shift & 0x3F for value in whole]
+        alike = any(bits & 0x20 or bits in ours for bits in inside)
+        if not alike and not taken & 0x3F << shift:
+            free.append((sum(map(bool, inside)), 0x3F << shift))
+    return min(free, key=lambda entry: entry[0], default=(0, 0))[1]
 
 
 def _on_whole_marks(
@@ -166,7 +220,7 @@ def _on_whole_marks(
     for rule in foreign:
         if not marked or not rule.mark or rule.invert:
             continue
-        setters = [where for bits, where in facts.foreign_marks if bits & rule.mark]
+        setters = [mark.where for mark in facts.foreign_marks if _may_set(mark, rule)]
         if setters:
             yield Problem(
                 _rule_name(rule),
@@ -174,6 +228,13 @@ def _on_whole_marks(
                 f"since uplink.{marked[0].name} needs tcp_fwmark_accept",
                 'give the uplinks different addresses, or set host.return_path = "conntrack"',
             )
+
+
+def _may_set(mark: ForeignMark, rule: Rule) -> bool:
+    """Whether packets may get a mark that a rule selects."""
+    if mark.value is None:
+        return mark.sets and bool(mark.bits & rule.mark)
+    return mark.sets and (mark.value ^ rule.mark) & rule.mask == 0
 
 
 # --- the host ------------------------------------------------------------------------------
@@ -226,7 +287,7 @@ def _missing_addresses(
     config: Config, facts: Facts, uplinks: Sequence[Uplink]
 ) -> Iterator[Problem]:
     usable = {uplink.name for uplink in uplinks if not uplink.pending}
-    there = {address.address for address in facts.addresses}
+    there = OwnAddresses(facts)
     for wanted in config.uplinks:
         missing = [address for address in wanted.addresses if address not in there]
         if missing and wanted.name in usable:

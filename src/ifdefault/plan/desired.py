@@ -40,6 +40,7 @@ from ifdefault.plan import (
     settings,
     udp_wildcard,
 )
+from ifdefault.plan.kernel_default import KernelDefaults
 from ifdefault.plan.lookup import predict
 
 _IPV6_METRIC = 1024  # what the kernel gives an IPv6 route without one
@@ -150,11 +151,12 @@ def _routes(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterato
         and route.kind == "unicast"
         and not route.from_prefix
     ]
+    defaults = KernelDefaults(config, facts)
     for uplink in usable:
         for family in FAMILIES:
             if uplink.gateway(family) is not None:
                 yield from _copies(specific, uplink, family, usable)
-                yield _default(config, facts, uplink, family)
+                yield _default(facts, uplink, family, defaults)
 
 
 def _copies(
@@ -184,9 +186,9 @@ def _belongs(route: Route, uplink: Uplink) -> bool:
     return any(prefixes.contains(route.family, route.dst, address) for address in own)
 
 
-def _default(config: Config, facts: Facts, uplink: Uplink, family: Family) -> Route:
+def _default(facts: Facts, uplink: Uplink, family: Family, defaults: KernelDefaults) -> Route:
     gateway, source = uplink.gateway(family) or "", uplink.source(family) or ""
-    kernel_default = resolve.kernel_default(facts, uplink.interface, family, config)
+    default = defaults.find(uplink.interface, family, [source], uplink.table)
     return Route(
         family=family,
         table=uplink.table,
@@ -196,7 +198,7 @@ def _default(config: Config, facts: Facts, uplink: Uplink, family: Family) -> Ro
         src=source,
         scope=0 if gateway or family == 6 else _SCOPE_LINK,
         protocol=PROTOCOL,
-        metrics=kernel_default.metrics if kernel_default else (),
+        metrics=default.route.metrics if default else (),
     )
 
 

@@ -2,15 +2,13 @@
 
     config, Observation ──resolve──> Resolved ──(the caller decides)──> prepare ──> Prepared
 
-Rules: pure; all that is read is in the Observation. The original of a sysctl or link group is its
-value before our first change, never one of ours.
+Rules: pure; all that is read is in the Observation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from ifdefault.model.changes import Changes
 from ifdefault.model.config import Config, OutgoingRule
@@ -18,14 +16,13 @@ from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Question
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation, State
-from ifdefault.model.kernel import Desired, Facts, Loaded, Operation, SetGroup, SetSysctl, Uplink
-from ifdefault.plan import conflicts, numbers, self_check
+from ifdefault.model.kernel import Desired, Facts, Loaded, Operation, Uplink
+from ifdefault.plan import conflicts, numbers, originals, self_check, settings
 from ifdefault.plan.describe import describe
 from ifdefault.plan.desired import desire, resolve_uplinks
 from ifdefault.plan.diff import diff, own_routes, own_rules
 from ifdefault.plan.lookup import Fib
 
-T = TypeVar("T")
 _NO_CONFIG, _UNDECIDED = Config(()), Decision()
 
 
@@ -67,8 +64,9 @@ class Prepared:
 def resolve(config: Config, observation: Observation) -> Resolved:
     """Raises ConfigError, see `desired.resolve_uplinks`."""
     cgroups = dict(observation.groups)
-    runs = {path: u for path, u in observation.state.runs.items() if cgroups.get(path)}
-    numbering = numbers.assign([u.name for u in config.uplinks], observation.state.numbers)
+    state = originals.follow(observation.state, observation.facts)
+    runs = {path: u for path, u in state.runs.items() if cgroups.get(path)}
+    numbering = numbers.assign([u.name for u in config.uplinks], state.numbers)
     if runs:  # rules of commands precede those of the config
         rules = tuple(OutgoingRule(via=(u,), cgroups=(path,)) for path, u in runs.items())
         outgoing = replace(config.outgoing, rules=rules + config.outgoing.rules)
@@ -76,7 +74,7 @@ def resolve(config: Config, observation: Observation) -> Resolved:
     return Resolved(
         config,
         observation,
-        replace(observation.state, numbers=numbering, runs=runs),
+        replace(state, numbers=numbering, runs=runs),
         resolve_uplinks(config, observation.facts, numbering),
     )
 
@@ -87,11 +85,12 @@ def prepare(
     """Plan for a decision; without one, uplinks are ordered by carrier, rank and weight instead of
     by health. `thorough` also looks for conflicts with other programs."""
     config, uplinks, observation = resolved.config, resolved.uplinks, resolved.observation
-    facts = observation.facts
-    desired = desire(config, without_own_settings(observation.state, facts), uplinks, decision)
-    desired = with_originals(desired, observation.state, facts)
-    lacks = tuple(_lacks(desired, observation.no_balance))
-    if lacks:
+    facts, state = observation.facts, resolved.state
+    desired = desire(config, originals.without_own_settings(state, facts), uplinks, decision)
+    desired, read_only = settings.without_read_only(desired, facts)
+    desired = originals.with_originals(desired, state, facts)
+    lacks = (*_lacks(desired, observation.no_balance), *read_only)
+    if observation.no_balance:
         desired = replace(desired, hook=None)
     questions = self_check.questions(config, facts, uplinks, desired)
     problems: tuple[Problem, ...] = ()
@@ -107,7 +106,7 @@ def prepare(
         uplinks,
         desired,
         operations,
-        with_new_originals(resolved.state, operations),
+        originals.with_new_originals(state, operations, facts),
         problems,
         config,
         decision or _UNDECIDED,
@@ -118,10 +117,13 @@ def prepare(
 
 def prepare_down(observation: Observation) -> Prepared:
     """Plan to remove everything of ours. Needs no config."""
-    facts, state = observation.facts, observation.state
-    desired = with_originals(Desired(), state, facts)
+    facts = observation.facts
+    state = originals.follow(observation.state, facts)
+    desired = originals.with_originals(Desired(), state, facts)
     operations = diff(facts, desired, observation.loaded)
-    return Prepared(observation, (), desired, operations, with_new_originals(state, operations))
+    problems = settings.kept_read_only(state, facts)
+    state = originals.with_new_originals(state, operations, facts)
+    return Prepared(observation, (), desired, operations, state, problems)
 
 
 def changes(prepared: Prepared) -> Changes:
@@ -162,69 +164,3 @@ def _lacks(desired: Desired, no_balance: str) -> Iterator[Problem]:
         where = "outgoing.mode" if desired.hook.marks else "outgoing.rule"
         what = f"no program on connect() ({no_balance}); all connections use the primary uplink"
         yield Problem(where, what, warning=True)
-
-
-# --- originals ----------------------------------------------------------------------------
-
-
-def without_own_settings(state: State, facts: Facts) -> Facts:
-    """The facts with the originals of sysctls and link groups that we set. The desired state
-    depends on these: otherwise our own changes would change it, and a second plan be needed."""
-    sysctls = tuple((n, _original(state.sysctls.get(n), value)) for n, value in facts.sysctls)
-    links = tuple(
-        replace(link, group=_original(state.groups.get(link.name), link.group))
-        for link in facts.links
-    )
-    return replace(facts, sysctls=sysctls, links=links)
-
-
-def _original(saved: tuple[T, ...] | None, now: T) -> T:
-    """The original if the kernel has a value of ours, otherwise the current value."""
-    return saved[0] if saved and now in saved[1:] else now
-
-
-def with_originals(desired: Desired, state: State, facts: Facts) -> Desired:
-    """Add the originals of settings that are no longer needed and still have our value."""
-    now, groups = dict(facts.sysctls), {link.name: link.group for link in facts.links}
-    sysctls, wanted_groups = dict(desired.sysctls), dict(desired.groups)
-    for name, (original, *ours) in state.sysctls.items():
-        if now.get(name) in ours:
-            sysctls.setdefault(name, original)
-    for dev, (original_group, *own_groups) in state.groups.items():
-        if groups.get(dev) in own_groups:
-            wanted_groups.setdefault(dev, original_group)
-    return replace(
-        desired, sysctls=tuple(sorted(sysctls.items())), groups=tuple(sorted(wanted_groups.items()))
-    )
-
-
-def with_new_originals(state: State, operations: tuple[Operation, ...]) -> State:
-    """Record the originals of the settings that the operations change. The oldest value remains the
-    original; earlier values of ours are kept until the operation is done."""
-    sysctls, groups = dict(state.sysctls), dict(state.groups)
-    for operation in operations:
-        match operation:
-            case SetSysctl(name, value, was):
-                sysctls[name] = (*sysctls.get(name, (was,)), value)
-            case SetGroup(dev, group, was_group):
-                groups[dev] = (*groups.get(dev, (was_group,)), group)
-    return replace(state, sysctls=sysctls, groups=groups)
-
-
-def settled(state: State, facts: Facts) -> State:
-    """Drop settings that have their original value again, and earlier values of ours."""
-    groups = {link.name: link.group for link in facts.links}
-    return replace(
-        state,
-        sysctls=_settled(state.sysctls, dict(facts.sysctls)),
-        groups=_settled(state.groups, groups),
-    )
-
-
-def _settled(saved: Mapping[str, tuple[T, ...]], now: Mapping[str, T]) -> dict[str, tuple[T, ...]]:
-    settled = {}
-    for name, (original, *ours) in saved.items():
-        value = now.get(name)
-        if value != original:
-            settled[name] = (original, value) if value in ours else (original, *ours)
-    return settled

@@ -14,6 +14,7 @@ from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import PROTOCOL, TABLE_LOCAL, Facts, Rule
 from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.lookup import matches
+from ifdefault.plan.own_addresses import OwnAddresses
 
 _SOMEWHERE: dict[Family, str] = {4: "203.0.113.0", 6: "2001:db8::"}  # only a default leads there
 
@@ -46,9 +47,13 @@ def foreign_catchers(config: Config, facts: Facts) -> tuple[Rule, ...]:
 
 
 def _addresses(config: Config, facts: Facts) -> Iterator[str]:
+    """Those of the uplinks, and the sources that the kernel's defaults over them name."""
+    own, interfaces = OwnAddresses(facts).usable, {u.interface for u in config.uplinks}
     for uplink in config.uplinks:
-        own = (a for a in facts.addresses if a.dev == uplink.interface and a.scope < 253)
-        yield from uplink.addresses or (a.address for a in own)
+        yield from uplink.addresses or (a.address for a in own if a.dev == uplink.interface)
+    for route in facts.routes:
+        if route.dst == "default" and route.src and any(h.dev in interfaces for h in route.hops):
+            yield route.src
 
 
 def catches_default(rule: Rule, facts: Facts, addresses: Collection[str]) -> bool:

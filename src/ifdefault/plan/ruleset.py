@@ -37,6 +37,9 @@ _EXEMPT = (
     "ip6 saddr { ::, fe80::/10 } return",
     "ip6 daddr { fe80::/10, ff00::/8 } return",
     "udp sport { 67, 68, 546, 547 } return",
+    # frames between the ports of a bridge, which pass here with br_netfilter: they have an Ethernet
+    # header, as only received packets do, but no input interface (br_nf_post_routing)
+    'iif 0 @ll,96,16 != 0 return comment "bridged"',
 )
 
 
@@ -264,6 +267,7 @@ def _check_interface(needs: Needs, interface: str, counter: str) -> Iterator[str
     for family in FAMILIES:
         if own[family]:
             yield f"{IP[family]} saddr {values(own[family])} return"
+    yield f'iifname "{interface}" return'  # forwarded back to the network that it came from
     yield from _EXEMPT
     for family in FAMILIES:
         if set(needs.sources(family)) - set(own[family]):

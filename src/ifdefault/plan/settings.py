@@ -2,20 +2,26 @@
 
 Rules: the desired value of a sysctl must not change once it is set, or it would be reset. They are
 in the order in which they must be set. Values of the administrator that are stricter are kept.
+Where sysctls can't be written, as in containers, only those that are required must have their
+value already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ifdefault.model.config import FAMILIES
-from ifdefault.model.kernel import FORWARDING, PROTOCOL, Facts
+from ifdefault.model.errors import Problem
+from ifdefault.model.host import State
+from ifdefault.model.kernel import FORWARDING, PROTOCOL, Desired, Facts
 from ifdefault.plan.connmark import ForwardedFlows
 from ifdefault.plan.ruleset import Needs
 
 # The kernel sets it to the inverse of ip_forward when that changes (inet_forward_change)
 REDIRECTS = "net/ipv4/conf/all/accept_redirects"
-_MARKS = ("net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect")
+_ACCEPT = "net/ipv4/tcp_fwmark_accept"
+_MARKS = (_ACCEPT, "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect")
 # Limit in bytes of the packets queued while a gateway's MAC is resolved. The kernel sends all echo
 # replies from one socket, whose buffer (132 kB) a silent gateway's queue (213 kB by default) fills.
 _UNRESOLVED = 32768
@@ -75,3 +81,50 @@ def _forwarding(
         yield REDIRECTS, "0"  # the kernel does this itself; listed so that the original is saved
     for family in forwarded.needed:
         yield FORWARDING[family], "1"
+
+
+# --- where they can't be written ----------------------------------------------------------
+
+
+def without_read_only(desired: Desired, facts: Facts) -> tuple[Desired, tuple[Problem, ...]]:
+    """The desired state without the sysctls that would have to be changed and can't be; an error
+    for those that are required, and a warning for the others."""
+    if not facts.sysctls_read_only:
+        return desired, ()
+    now, wanted = dict(facts.sysctls), dict(desired.sysctls)
+    fixed = {name: value for name, value in wanted.items() if now.get(name, value) != value}
+    required = [name for name in fixed if _is_required(name, wanted)]
+    problems = []
+    if required:
+        what = f"is read-only, and {_list(required, fixed)} must be set"
+        remedy = "set it where the container is configured, as by docker run --sysctl NAME=VALUE"
+        problems.append(Problem("/proc/sys", what, remedy))
+    if optional := [name for name in fixed if name not in required]:
+        not_set = f"is read-only; not set, and not required: {_list(optional, fixed)}"
+        problems.append(Problem("/proc/sys", not_set, warning=True))
+    kept = tuple((name, value) for name, value in desired.sysctls if name not in fixed)
+    return replace(desired, sysctls=kept), tuple(problems)
+
+
+def kept_read_only(state: State, facts: Facts) -> tuple[Problem, ...]:
+    """A warning for the sysctls that `down` can't restore."""
+    now = dict(facts.sysctls)
+    kept = {n: now[n] for n, (_, *ours) in state.sysctls.items() if now.get(n) in ours}
+    if not kept or not facts.sysctls_read_only:
+        return ()
+    what = f"is read-only; not restored: {_list(list(kept), kept)}"
+    return (Problem("/proc/sys", what, warning=True),)
+
+
+def _is_required(name: str, wanted: Mapping[str, str]) -> bool:
+    """Whether connections would break without it. An unresolved gateway's queue and the path MTU of
+    redirected flows (fwmark_reflect without marks on TCP) are improvements."""
+    if name.endswith("/fwmark_reflect"):
+        return _ACCEPT in wanted
+    return name != REDIRECTS and not name.endswith("/unres_qlen_bytes")
+
+
+def _list(names: list[str], values: Mapping[str, str]) -> str:
+    """Sysctls in the syntax of sysctl(8): an interface's name may contain dots."""
+    swapped = str.maketrans("./", "/.")
+    return ", ".join(f"{name.translate(swapped)}={values[name]}" for name in names)

@@ -7,6 +7,8 @@ address in the reply.
 
 Rules: the source address is computed by the same lookup that `explain` uses, for every possible
 client: the address space is split at the borders of all routes, and each part is looked up once.
+Routes and rules that refuse packets are left out: it doesn't matter where a client that can't be
+answered is redirected to, and a list of bans would split the address space at each of them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from ifdefault.model.config import Config, Family
 from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Facts, Redirect, Route, Rule, Uplink
 from ifdefault.plan import prefixes
-from ifdefault.plan.lookup import Fib, matches
+from ifdefault.plan.lookup import REFUSALS, Fib, matches
 
 # DHCP (67, 68, 546, 547), NetBIOS, SSDP, mDNS and LLMNR are link-local protocols
 _LINK_PROTOCOLS = {67, 68, 546, 547, 137, 138, 1900, 5353, 5355}
@@ -58,16 +60,20 @@ def is_relevant(uplinks: Iterable[Uplink], family: Family) -> bool:
 
 def redirects(facts: Facts, port: int, family: Family) -> tuple[Redirect, ...]:
     """For every client of a family, the source address of replies from a wildcard socket on `port`.
-    Clients without a route are left out. The ranges are sorted and don't overlap."""
+    Clients without a route are left out, unless the ranges on both sides have the same address. The
+    ranges are sorted and don't overlap."""
     blank = Flow(family, "0.0.0.0" if family == 4 else "::", ip_proto=IP_PROTO, sport=port)
-    facts = replace(facts, rules=tuple(r for r in facts.rules if _may_match(r, blank)))
-    fib = Fib.of(facts)
+    rules = tuple(_answering(facts.rules, blank))
+    tables = {rule.table for rule in rules}
+    routes = tuple(r for r in facts.routes if r.kind not in REFUSALS and r.table in tables)
+    # packets from own addresses come in over no uplink
+    fib = Fib.of(replace(facts, rules=rules, routes=routes, local=()))
     found: list[Redirect] = []
-    for first, last in _pieces(family, facts.routes, facts.rules):
+    for first, last in _pieces(family, routes, rules):
         result = fib.lookup(replace(blank, dst=prefixes.text(family, first)))
         if result.kind != "unicast" or not result.source:
             continue
-        if found and found[-1].address == result.source and _adjoin(found[-1].last, first):
+        if found and found[-1].address == result.source:
             first = prefixes.number(found.pop().first)
         found.append(
             Redirect(
@@ -80,14 +86,20 @@ def redirects(facts: Facts, port: int, family: Family) -> tuple[Redirect, ...]:
     return tuple(found)
 
 
+def _answering(rules: tuple[Rule, ...], flow: Flow) -> Iterator[Rule]:
+    """The rules that may lead such a packet to a route, and the targets of their gotos."""
+    targets = {(rule.family, rule.goto) for rule in rules if rule.action == "goto"}
+    for rule in rules:
+        if rule.action not in REFUSALS and _may_match(rule, flow):
+            yield rule
+        elif (rule.family, rule.priority) in targets:
+            yield Rule(rule.family, rule.priority, "nop")
+
+
 def _may_match(rule: Rule, flow: Flow) -> bool:
     """Whether a rule can match an unmarked packet without a source, to any destination."""
     anywhere = replace(rule, dst="") if rule.dst else rule
     return rule.family == flow.family and (rule.invert or matches(anywhere, flow))
-
-
-def _adjoin(last: str, first: int) -> bool:
-    return prefixes.number(last) + 1 == first
 
 
 def _pieces(

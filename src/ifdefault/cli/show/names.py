@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MOST = 10  # names that `status` shows
 _NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")
-_PUBLISHERS = ("Publisher", "At", "Names", "State", "Since", "Addresses", "Detail")
+_PUBLISHERS = ("Publisher", "At", "Names", "State", "Since", "Addresses, detail")
 
 
 def brief(status: DaemonStatus) -> list[str]:
@@ -58,7 +58,7 @@ def _names(status: DaemonStatus, names: Sequence[Named]) -> list[str]:
             name.policy,
             str(name.ttl),
             age(status.now_s - name.since_s),
-            ", ".join(_by_uplink(name)) or "no address",
+            "\n".join(_by_uplink(name)) or "no address",
         )
         for name in names
     ]
@@ -86,6 +86,5 @@ def _publisher(status: DaemonStatus, publisher: PublisherStatus) -> Sequence[str
         _of(publisher),
         publisher.state,
         since,
-        seen,
-        publisher.detail,
+        "\n".join(filter(None, (seen, publisher.detail))),
     )

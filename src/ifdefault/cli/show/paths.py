@@ -6,7 +6,9 @@ daemon's monotonic one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ifdefault.cli.show.table import table
@@ -15,7 +17,8 @@ from ifdefault.model.health import Health
 if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus
 
-_HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "In", "Out", "Role", "Cause")
+_PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
+_HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "Role", "Cause")
 
 
 def lines(status: DaemonStatus) -> list[str]:
@@ -30,36 +33,36 @@ def has_problem(status: DaemonStatus) -> bool:
     return is_down or is_failing or bool(status.held or status.conflicts)
 
 
+def grouped(health: Iterable[Health]) -> dict[str, list[Health]]:
+    """The paths of each uplink, which come in the order in which they were first usable."""
+    groups: dict[str, list[Health]] = {}
+    for path in health:
+        groups.setdefault(path.uplink, []).append(path)
+    return {uplink: sorted(paths, key=lambda p: p.family) for uplink, paths in groups.items()}
+
+
 def _rows(status: DaemonStatus) -> Iterator[Sequence[str]]:
-    shown: set[str] = set()
-    for path in status.health:
-        # both families share the interface's rates
-        rates = status.rates.get(path.uplink) if path.uplink not in shown else None
+    for path in chain.from_iterable(grouped(status.health).values()):
         yield (
             path.uplink,
             f"IPv{path.family}",
-            _state(path, status),
+            path.state,
             age(status.now_s - path.since_s),
             f"{100 * path.loss_ratio:.{0 if path.loss_ratio >= 0.1 else 1}f} %",
             f"{path.rtt_ms:.1f} ms" if path.rtt_ms else "-",
-            *(map(rate, rates) if rates else ("", "")),
             _role(path, status),
-            path.cause,
+            ", ".join(filter(None, (*_notes(path, status), _PINGED.sub(r"\1", path.cause)))),
         )
-        shown.add(path.uplink)
 
 
-def _state(path: Health, status: DaemonStatus) -> str:
-    """The observed state; in brackets a forced state, a suspected failure, and when a recovering
-    path will be up."""
-    notes = []
+def _notes(path: Health, status: DaemonStatus) -> Iterator[str]:
+    """A forced state, a suspected failure, and when a recovering path will be up."""
     if forced := status.forced.get(path.uplink):
-        notes.append(f"forced {forced}")
+        yield f"forced {forced}"
     if path.bursting and path.state != "down":
-        notes.append("suspect")
+        yield "suspect"
     if path.state == "recovering" and path.until_s > status.now_s:
-        notes.append(f"up in {age(path.until_s - status.now_s)}")
-    return path.state + (f" ({', '.join(notes)})" if notes else "")
+        yield f"up in {age(path.until_s - status.now_s)}"
 
 
 def _role(path: Health, status: DaemonStatus) -> str:

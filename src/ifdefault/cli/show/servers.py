@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ifdefault.daemon.status import CheckedServer, DaemonStatus
 
 _MOST = 10  # services that are shown
-_HEADS = ("Forwards", "To", "Weight", "State", "Since", "Refused", "Cause")
+_HEADS = ("Forwards", "To", "Weight", "State", "Since", "Cause")
 
 
 def lines(forward: ForwardStatus, status: DaemonStatus | None) -> list[str]:
@@ -40,9 +40,17 @@ def _services(forward: ForwardStatus, status: DaemonStatus | None) -> Iterator[s
     yield from table(_HEADS, rows)
     if (rest := len(forward.services) - len(shown)) > 0:
         yield f"and {rest} more services"
-    for stranded in (", ".join(service.stranded) for service in shown):
-        if stranded:
-            yield f"{stranded}: no server is up"
+    for service in shown:
+        yield from _remarks(service)
+
+
+def _remarks(service: ServiceStatus) -> Iterator[str]:
+    if service.uplinks:
+        yield f"{service.listen}: offered on {', '.join(service.uplinks)} only"
+    if service.refused:
+        yield f"{service.listen}: {service.refused} connections refused"
+    if service.stranded:
+        yield f"{', '.join(service.stranded)}: no server is up"
 
 
 def _severity(service: ServiceStatus) -> int:
@@ -54,21 +62,17 @@ def _severity(service: ServiceStatus) -> int:
 def _rows(
     service: ServiceStatus, known: Mapping[Server, CheckedServer], status: DaemonStatus | None
 ) -> Iterator[Sequence[str]]:
-    offered = f" on {', '.join(service.uplinks)}" if service.uplinks else ""
-    title, refused = service.listen + offered, f"{service.refused} p" if service.refused else ""
     for server in service.servers:
         for target in server.checked or ((server.address, server.port),):
             checked = known.get(target) if server.checked else None
             yield (
-                title,
+                service.listen,
                 server_text(target) if target[1] else target[0],
                 str(server.weight) if server.weight else "drains",
                 _state(server, target, checked),
                 age(status.now_s - checked.since_s) if checked and status else "",
-                refused,
                 checked.cause if checked else "",
             )
-            refused = ""
 
 
 def _state(server: ServerStatus, target: Server, checked: CheckedServer | None) -> str:

@@ -245,6 +245,7 @@ _EFFECTS: dict[type, Callable[[Any], list[str]]] = {
     ],
     f.CloseProbeSocket: lambda effect: [f"close probe socket of path {effect.path}"],
     f.SendProbe: _send,
+    f.VerifyRouter: lambda effect: [f"verify router {effect.gateway} on {effect.dev}"],
     f.ResolveNames: lambda effect: [f"resolve {' '.join(effect.hosts) or 'nothing'}"],
     f.Publish: _publish,
     f.RunHook: _hook,

@@ -49,7 +49,8 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
             raise HostError(Problem(path, what, "see its log")) from None
         except OSError as error:
             what = f"can't connect to the daemon: {reason(error)}"
-            raise HostError(Problem(path, what, "see its log")) from error
+            remedy = "run as root" if isinstance(error, PermissionError) else "see its log"
+            raise HostError(Problem(path, what, remedy)) from error
     if not line:
         raise HostError(Problem(path, "the daemon closed the connection", "see its log"))
     try:

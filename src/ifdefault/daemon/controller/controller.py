@@ -147,8 +147,8 @@ class Controller:
                     self.state.transitions += self.paths.link(now, change)
                 case NeighbourChanged():
                     self.state.transitions += self.paths.neighbour(now, change)
-                    if not change.mac:
-                        continue  # only a MAC matters to a plan: it may identify an uplink
+                    if not self.paths.concerns_plan(change):
+                        continue
             self._reconciler.look_at(now + DEBOUNCE_S)
 
     def _on_frontend_event(

@@ -139,6 +139,15 @@ class SendProbe:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyRouter:
+    """Have the kernel resolve a silent gateway anew: KernelChanged. The kernel by itself would
+    trust it for up to a minute."""
+
+    dev: str
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResolveNames:
     """Resolve these names now and again from time to time: NameResolved."""
 
@@ -267,6 +276,7 @@ Effect = (
     | OpenProbeSocket
     | CloseProbeSocket
     | SendProbe
+    | VerifyRouter
     | ResolveNames
     | Publish
     | RunHook

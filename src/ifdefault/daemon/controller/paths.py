@@ -17,6 +17,7 @@ from ifdefault.daemon.controller.effects import (
     OpenProbeSocket,
     ProbeSource,
     SendProbe,
+    VerifyRouter,
 )
 from ifdefault.daemon.controller.events import ProbeOutcome, TrafficSeen
 from ifdefault.health.path import Path
@@ -52,7 +53,9 @@ class ProbedPath:
     path: Path
     targets: tuple[Probe, ...]
     terms: HealthConfig
-    has_gateway: bool
+    gateway: str
+    routers: tuple[str, ...] = ()  # that the kernel has defaults for, if several
+    verified: bool = False  # whether the kernel was asked about the gateway's present silence
     source: ProbeSource | None = None  # None: no socket
     closed_s: float = 0.0  # when the socket was closed
 
@@ -98,7 +101,8 @@ class Paths:
     def update(
         self, now: float, config: Config, uplinks: tuple[Uplink, ...], facts: Facts
     ) -> Transitions:
-        """Add, change and remove paths according to the uplinks as they are now."""
+        """Add, change and remove paths according to the uplinks as they are now, and keep them in
+        the uplinks' order, however late an address came."""
         transitions: list[Transition] = []
         links = {link.name: link for link in facts.links}
         self._own = frozenset(a.address for a in facts.addresses)
@@ -114,15 +118,16 @@ class Paths:
                 )
                 if probed is None:
                     continue
-                live = link is not None and link.up and link.carrier
-                cause = "carrier lost"
+                fault = _link_fault(uplink.interface, link)
                 if source is not None:
                     self._open(probed, source)
                 else:
                     self._close(now, probed)
-                    cause = uplink.pending or f"no IPv{family} address or gateway"
-                    live = live and now - probed.closed_s < _GRACE_S
-                transitions += probed.path.link(now, live, cause)
+                    if not fault and now - probed.closed_s >= _GRACE_S:
+                        fault = _source_fault(uplink, family)
+                transitions += probed.path.link(now, not fault, fault)
+        keys = ((uplink.name, family) for uplink in uplinks for family in FAMILIES)
+        self._paths = {key: self._paths[key] for key in keys if key in self._paths}
         self._set_wake_s()
         return tuple(transitions)
 
@@ -134,19 +139,22 @@ class Paths:
         probed = self._paths.get(key)
         if probed is None and not create:
             return None
-        has_gateway = bool(uplink.gateway(family))
+        gateway, verified = uplink.gateway(family) or "", False
         if probed is None:
             memory = self.memories.pop(key, None)
         else:
-            has_gateway = has_gateway if create else probed.has_gateway
-            if (probed.targets, probed.terms, probed.has_gateway) == (targets, terms, has_gateway):
+            gateway = gateway if create else probed.gateway
+            probed.routers = uplink.routers if create else probed.routers
+            if (probed.targets, probed.terms, probed.gateway) == (targets, terms, gateway):
                 return probed
-            memory = probed.path.memory()  # targets or [health] changed
+            memory = probed.path.memory()  # targets, [health] or the router changed
+            verified = True  # the silence is that of the previous router
             self._remove(now, probed)
         self._last_number += 1
         probes = [str(probe) for probe in targets]
-        path = Path(*key, probes, terms, now, memory, has_gateway=has_gateway)
-        probed = ProbedPath(self._last_number, path, targets, terms, has_gateway, closed_s=now)
+        path = Path(*key, probes, terms, now, memory, has_gateway=bool(gateway))
+        state = (gateway, uplink.routers, verified)
+        probed = ProbedPath(self._last_number, path, targets, terms, *state, closed_s=now)
         self._paths[key] = self._numbers[probed.number] = probed
         return probed
 
@@ -223,7 +231,15 @@ class Paths:
             return ()
         transitions = probed.path.observe(now, outcome.seq, outcome.verdict, outcome.rtt_us)
         self._wake_earlier(probed)
+        self._verify_router(probed)
         return transitions
+
+    def _verify_router(self, probed: ProbedPath) -> None:
+        """Ask the kernel about a silent gateway, once for each silence, if there are others."""
+        silent = probed.path.gateway_is_silent
+        if silent and not probed.verified and probed.source and probed.gateway in probed.routers:
+            self._out.append(VerifyRouter(probed.source.dev, probed.gateway))
+        probed.verified = silent
 
     def _wake_earlier(self, probed: ProbedPath) -> None:
         """The path's next probe may be due earlier now."""
@@ -250,7 +266,7 @@ class Paths:
     # --- other evidence -------------------------------------------------------------------
 
     def link(self, now: float, event: LinkChanged) -> Transitions:
-        cause = _link_fault(event)
+        cause = _link_fault(event.name, None if event.gone else event)
         transitions: list[Transition] = []
         for probed in self._paths.values():
             if probed.source and probed.source.dev == event.name:
@@ -269,6 +285,16 @@ class Paths:
                 transitions += probed.path.neighbour(now, event.reachable)
                 self._wake_earlier(probed)
         return tuple(transitions)
+
+    def concerns_plan(self, event: NeighbourChanged) -> bool:
+        """Whether a plan may depend on it: a MAC may identify an uplink, and a gateway that failed
+        may be replaced by another router."""
+        sources = (probed.source for probed in self._paths.values())
+        failed = event.reachable is False
+        return bool(event.mac) or any(
+            failed and s is not None and (s.dev, s.gateway) == (event.dev, event.address)
+            for s in sources
+        )
 
     def traffic(self, now: float, seen: TrafficSeen) -> Transitions:
         """Statistics of the host's TCP connections, by local address. They may confirm a path or
@@ -323,12 +349,20 @@ def _source(uplink: Uplink, family: Family, link: Link | None) -> ProbeSource | 
     return ProbeSource(address, uplink.interface, link.index, mark, gateway)
 
 
-def _link_fault(link: LinkChanged) -> str:
+def _source_fault(uplink: Uplink, family: Family) -> str:
+    """Why an uplink has no source for its probes."""
+    if uplink.pending:
+        return uplink.pending
+    what = "default route" if any(a.family == family for a in uplink.addresses) else "address"
+    return f"no IPv{family} {what} on {uplink.interface}"
+
+
+def _link_fault(name: str, link: Link | LinkChanged | None) -> str:
     """Why a link carries no packets, "" if it does."""
-    if link.gone:
-        return f"interface {link.name} is gone"
+    if link is None:
+        return f"interface {name} is gone"
     if not link.up:
-        return f"interface {link.name} is down"
+        return f"interface {name} is down"
     return "" if link.carrier else "carrier lost"
 
 

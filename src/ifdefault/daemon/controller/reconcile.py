@@ -99,7 +99,7 @@ class Reconciler:
             return False
         groups = before.observation.groups if before else ()
         self._repairs = not state.unapplied and groups == prepared.observation.groups
-        state.conflicted = self._repairs and self.backoff.holds(now, _described(prepared))
+        state.conflicted = self._repairs and self.backoff.holds(now, prepared.operations)
         if state.conflicted:
             self.look_at(self.backoff.until_s)
             return False
@@ -111,8 +111,8 @@ class Reconciler:
         """Process the outcome of a Converge: log repairs, refusals and conflicts."""
         self.looked(now, self._cost_s + applied.took_s)
         self._state.unapplied = False
-        operations = _described(performed)
         if self._repairs:
+            operations = tuple(map(describe, performed.operations))
             rest = len(operations) - _LOGGED
             more = f" and {rest} more" if rest > 0 else ""
             self._state.log("repair", f"repaired: {'; '.join(operations[:_LOGGED])}{more}")
@@ -121,7 +121,8 @@ class Reconciler:
             self.look_at(now + self._next_retry_s())
             return
         self._retry_s = RETRY_S
-        for operation in self.backoff.note(now, operations) if self._repairs else ():
+        repairs = performed.operations if self._repairs else ()
+        for operation in self.backoff.note(now, repairs):
             text = f"another program keeps undoing: {operation}"
             self._state.log("repair", text, level="warning")
 
@@ -135,7 +136,3 @@ class Reconciler:
     def _next_retry_s(self) -> float:
         self._retry_s = min(2 * self._retry_s, RETRY_LONGEST_S)
         return self._retry_s
-
-
-def _described(prepared: Prepared) -> tuple[str, ...]:
-    return tuple(map(describe, prepared.operations))

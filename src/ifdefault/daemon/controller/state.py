@@ -12,6 +12,7 @@ from math import inf
 from typing import Literal
 
 from ifdefault.daemon.controller.effects import Effect, Level, Log
+from ifdefault.model.changes import undone_in
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.health import Decision, Forced, Transition
 from ifdefault.model.kernel import Uplink
@@ -43,7 +44,7 @@ class Unconfirmed:
 
     def text(self, now: float) -> str:
         """For the status."""
-        return f"undone in {self.due_s - now:.0f} s unless confirmed" if self.due_s < inf else ""
+        return undone_in(self.due_s - now) if self.due_s < inf else ""
 
     def undoing(self) -> Unconfirmed:
         """The same while it is being undone: due again only if that fails."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from ifdefault.config.probe_url import parse_url
 from ifdefault.daemon.controller.paths import is_address
@@ -204,5 +204,7 @@ def is_public(text: str, family: Family) -> bool:
     except ValueError:
         return False
     local = address.is_loopback or address.is_unspecified or address.is_link_local
-    invalid = local or address.is_multicast or address.is_reserved
+    # Python 3.13 and later look at the IPv4 address in a mapped one
+    mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
+    invalid = local or mapped or address.is_multicast or address.is_reserved
     return address.version == family and not invalid and not is_private(text)

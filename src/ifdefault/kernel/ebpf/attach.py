@@ -111,7 +111,7 @@ def _try() -> None:
 # --- our programs -------------------------------------------------------------------------
 
 
-def _cookie() -> int:
+def cookie() -> int:
     """The unique id of this thread's network namespace."""
     with socket.socket(socket.AF_UNIX) as sock:
         cookie = sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, _ID.size)
@@ -123,7 +123,7 @@ def _name(cookie: int) -> str:
 
 
 def _own() -> Iterator[Attached]:
-    root, name = cgroups.root(), _name(_cookie())
+    root, name = cgroups.root(), _name(cookie())
     for attach_type in _ATTACH_TYPES:
         for number in syscall.attached(root, attach_type):
             try:
@@ -279,7 +279,7 @@ def _attach(stack: ExitStack, hook: Hook) -> None:
     root = cgroups.root()
     done: list[tuple[int, int]] = []
     try:
-        for attach_type, program in _load(stack, hook, _cookie()):
+        for attach_type, program in _load(stack, hook, cookie()):
             syscall.attach(root, program, attach_type)
             done.append((attach_type, program))
     except BaseException:

@@ -1,0 +1,112 @@
+"""What the rollback timer of `apply --confirm` reports; what it does is in tests/net."""
+
+from __future__ import annotations
+
+import syslog
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from ifdefault.cli import main
+from ifdefault.daemon.event_log import EventLog, saved_events
+from ifdefault.host import rollback_timer
+from ifdefault.host.routers import RoutersSeen
+from ifdefault.host.store import HEALTH, PENDING, Store
+from ifdefault.model.errors import KernelError
+from ifdefault.model.kernel import Desired
+
+UNDONE = "not confirmed: what ifdefault apply changed was undone"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(syslog, "syslog", lambda _, text: lines.append(text))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(rollback_timer, "return_to", lambda *_: None)
+    return lines
+
+
+def wait_for_confirmation(store: Store, seconds: float = 0.0, token: str = "ours") -> None:
+    pending = {"token": token, "until_s": time.monotonic() + seconds, "before": asdict(Desired())}
+    pending["links"] = {}
+    store.write(PENDING, pending)
+
+
+def test_it_logs_that_it_undid(store: Store, logged: list[str]) -> None:
+    wait_for_confirmation(store)
+    rollback_timer.run(store, "ours")
+    assert logged == [UNDONE]
+    assert store.read(PENDING) is None
+    assert store.read(HEALTH) is None, "no daemon ever kept an event log"
+
+
+def test_what_was_confirmed_is_not_logged(store: Store, logged: list[str]) -> None:
+    rollback_timer.run(store, "ours")
+    wait_for_confirmation(store, token="another's")
+    rollback_timer.run(store, "ours")
+    assert logged == []
+
+
+def test_it_logs_that_it_failed(
+    store: Store, logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise KernelError("rule 5030: operation not permitted")
+
+    monkeypatch.setattr(rollback_timer, "return_to", refuse)
+    wait_for_confirmation(store)
+    with pytest.raises(KernelError):
+        rollback_timer.run(store, "ours")
+    [line] = logged
+    assert line.startswith("not confirmed, but undoing it failed: rule 5030: ")
+    assert line.endswith("; run ifdefault down")
+
+
+def test_events_shows_it_without_a_daemon_and_after_its_start(
+    store: Store, logged: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--state-dir", str(store.directory), "--run-dir", str(store.directory), "events"]
+    assert main.run(where) == 1
+    assert "no daemon runs" in capsys.readouterr().err
+    event_log, routers = EventLog(store), RoutersSeen()
+    event_log.note("engine", "stopped")
+    saved = event_log.load(routers)
+    event_log.save(saved, routers)
+
+    wait_for_confirmation(store)
+    rollback_timer.run(store, "ours")
+    assert main.run([*where, "-n", "1"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "no daemon runs: these events were saved\n"
+    assert told.out.endswith(f"  apply     {UNDONE}\n")
+    assert told.out.count("\n") == 1
+    assert [event.text for event in saved_events(store) or ()] == ["stopped", UNDONE]
+    successor = EventLog(store)
+    assert successor.load(routers) == saved
+    assert [event.kind for event in successor.recent(2)] == ["engine", "apply"]
+
+
+def test_a_damaged_event_log_prevents_nothing(store: Store, logged: list[str]) -> None:
+    (store.directory / HEALTH).write_text("{")
+    wait_for_confirmation(store)
+    rollback_timer.run(store, "ours")
+    assert logged == [UNDONE]
+    assert store.read(PENDING) is None
+
+
+def test_how_long_is_left(store: Store) -> None:
+    assert rollback_timer.left_s(store) is None
+    wait_for_confirmation(store, 60.0)
+    assert rollback_timer.left_s(store) is None, "its timer is gone, so it is void"
+    with store.timer_lock():
+        left_s = rollback_timer.left_s(store)
+    assert left_s is not None
+    assert 50 < left_s <= 60

@@ -1,0 +1,213 @@
+"""What `status` shows: a usual host fits 80 columns, and each row names its uplink."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ifdefault.cli import status
+from ifdefault.cli.options import Options
+from ifdefault.cli.show import paths
+from ifdefault.daemon.status import CheckedServer, DaemonStatus, DnsStatus, Named
+from ifdefault.host.status import Default, Status, UplinkStatus
+from ifdefault.host.status_forward import ForwardStatus, ServerStatus, ServiceStatus
+from ifdefault.kernel import nft
+from ifdefault.kernel.link_stats import LinkStats
+from ifdefault.model.config import Family
+from ifdefault.model.errors import HostError
+from ifdefault.model.health import Decision, Health
+
+A, B = "datacenter", "backup-lte"
+SOURCES: dict[tuple[str, Family], str] = {
+    (A, 4): "203.0.113.110",
+    (A, 6): "2001:db8:a:1::10",
+    (B, 4): "198.51.100.110",
+    (B, 6): "2001:db8:b:1::10",
+}
+GATEWAYS: dict[tuple[str, Family], str] = {
+    (A, 4): "203.0.113.101",
+    (A, 6): "fe80::a00:27ff:fe4e:66a1",
+    (B, 4): "198.51.100.101",
+    (B, 6): "2001:db8:b:1::1",
+}
+DEVS = {A: "enp0s31f6", B: "wwan0"}
+CAUSES = {
+    "up": "icmp://[2606:4700:4700::1111] answers",
+    "down": "8 rounds lost in 422 ms, the gateway answers",
+    "recovering": "https://www.example.net/health answers",
+}
+
+
+def default(destination: str, uplink: str, family: Family, *, holds: bool = True) -> Default:
+    key = uplink, family
+    return Default(
+        destination, uplink, GATEWAYS[key], SOURCES[key], 1001, "0x1000000", family, holds
+    )
+
+
+def uplink(name: str, packets: int) -> UplinkStatus:
+    addresses = tuple(address for (owner, _), address in SOURCES.items() if owner == name)
+    traffic = LinkStats(packets_in=packets, packets_out=packets)
+    return UplinkStatus(
+        name, DEVS[name], "", True, addresses, (), "conntrack", "", traffic, 7, 1001, "0x1000000"
+    )
+
+
+def health(name: str, family: Family, state: str) -> Health:
+    cause = CAUSES[state]
+    return Health(
+        name, family, state, 100.0, cause, 1.0, 123.4, bursting=True, until_s=1e4  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+SERVERS = (("10.0.0.10", 8443), ("2001:db8:c::10", 8443))
+HOST = Status(
+    applied=True,
+    defaults=(
+        default(f"default:{DEVS[A]}", A, 4),
+        default(f"default:{DEVS[B]}", B, 4, holds=False),
+        default("default", A, 4),
+        default(f"default:{DEVS[A]}", A, 6),
+        default(f"default:{DEVS[B]}", B, 6),
+        default("default", B, 6),
+    ),
+    uplinks=(uplink(A, 123_456_789_012), uplink(B, 1)),
+    strangers={},
+    unknown_macs={},
+    redirected_udp=(53, 123),
+    differs=(),
+    forward=ForwardStatus(
+        (
+            ServiceStatus(
+                "tcp:443, udp:443",
+                (A, B),
+                tuple(ServerStatus(*server, 100, (server,), ()) for server in SERVERS),
+                12,
+                (),
+            ),
+        ),
+        balance={"IPv4": {A: 75, B: 25}},
+    ),
+)
+DAEMON = DaemonStatus(
+    pid=1,
+    up_s=1e6,
+    now_s=3000.0,
+    config="f.toml",
+    # as they became usable: B's IPv4, then A's IPv6 …
+    health=(
+        health(B, 4, "up"),
+        health(A, 6, "down"),
+        health(A, 4, "recovering"),
+        health(B, 6, "up"),
+    ),
+    decision=Decision(order=((4, (A, B)), (6, (B, A))), usable=((4, (A, B)), (6, (B,)))),
+    forced={A: "drain"},
+    rates={A: (123_000_000.0, 45_600_000.0), B: (999.0, 0.0)},
+    dns=DnsStatus(
+        (
+            Named(
+                "www.example.net", "arrival-only", 30,
+                tuple((name, address) for (name, _), address in SOURCES.items()), 100.0,
+            ),
+        )
+    ),
+    servers=tuple(
+        CheckedServer("tcp:443", *server, "unproven", 1.0, "connection refused")
+        for server in SERVERS
+    ),
+)  # fmt: skip
+
+
+def shown(host: Status = HOST, daemon: DaemonStatus | None = DAEMON) -> list[str]:
+    return status._lines(status._Snapshot(host, daemon))
+
+
+def test_a_usual_host_fits_80_columns() -> None:
+    assert [line for line in shown() if len(line) > 80] == []
+
+
+def test_it_loses_nothing_by_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = " ".join(shown()).replace(",", "").split()
+    monkeypatch.setenv("COLUMNS", "300")
+    assert sorted(narrow) == sorted(" ".join(shown()).replace(",", "").split())
+
+
+def test_long_ipv6_addresses_fit_too() -> None:
+    long = "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
+    defaults = tuple(replace(d, gateway=long, source=long) for d in HOST.defaults)
+    uplinks = tuple(replace(u, addresses=4 * (long,)) for u in HOST.uplinks)
+    lines = shown(replace(HOST, defaults=defaults, uplinks=uplinks))
+    assert [line for line in lines if len(line) > 80] == []
+    assert sum(line.count(long) for line in lines) == 20
+
+
+def test_the_paths_of_an_uplink_are_together_and_each_row_names_it() -> None:
+    rows = [line.split()[:3] for line in paths.lines(DAEMON) if "  IPv" in line]
+    assert rows == [
+        [B, "IPv4", "up"],
+        [B, "IPv6", "up"],
+        [A, "IPv4", "recovering"],
+        [A, "IPv6", "down"],
+    ]
+
+
+def test_sections_have_one_empty_line_between_them() -> None:
+    lines = shown()
+    heads = [after for before, after in zip(["", *lines], lines, strict=False) if not before]
+    assert [head.split()[0] for head in heads] == [
+        "Destination", "Uplink", "Name", "Forwards", "Uplink", "Uplink", "wildcard",
+    ]  # fmt: skip
+    assert lines[-1]
+
+
+def test_without_a_daemon_there_are_no_rates() -> None:
+    lines = shown(daemon=None)
+    assert "no daemon runs: nothing is probed" in lines
+    (head,) = (line for line in lines if "Misrouted" in line)
+    assert head.split() == ["Uplink", "Packets", "in", "Packets", "out", "Misrouted"]
+
+
+def test_an_unconfirmed_apply_is_shown_and_not_ok() -> None:
+    text = "undone in 34 s unless you run: ifdefault confirm"
+    waiting = status._Snapshot(HOST, None, unconfirmed=text)
+    assert text in status._lines(waiting)
+    assert status._Snapshot(HOST, None).is_ok
+    assert not waiting.is_ok
+
+
+# --- an ordinary user ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> Options:
+    """A user who may not read rulesets, on a host where nothing else may be read either."""
+
+    def prepare(*_: object, rights: bool, **__: object) -> None:
+        assert not rights
+        raise HostError("permission denied")
+
+    monkeypatch.setattr(nft, "has_rights", lambda: False)
+    monkeypatch.setattr("ifdefault.host.transaction.prepare", prepare)
+    return Options(run_dir=Path("/nonexistent"), state_dir=Path("/nonexistent"))
+
+
+def test_what_needs_rights_is_named_in_one_line() -> None:
+    lines = shown(replace(HOST, unread="the packet filter"))
+    assert lines[-2:] == ["", "not read without root's rights: the packet filter"]
+
+
+def test_if_nothing_else_may_be_read_the_daemons_view_remains(
+    nobody: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ifdefault.cli.daemon_client.status", lambda _: DAEMON)
+    lines = status._lines(status._read(nobody))
+    assert lines[0].startswith("Uplink ")
+    assert lines[-1] == "not read without root's rights: this host (permission denied)"
+
+
+def test_without_a_daemon_it_is_an_error(nobody: Options) -> None:
+    with pytest.raises(HostError, match="permission denied"):
+        status._read(nobody)
