@@ -294,7 +294,9 @@ def test_a_wrong_key_is_named_and_tried_until_it_is_right(
         key.write_text(right)
         assert await publisher.settled()
         where = f"dns.update {ZONE} at {SERVER}"
-        assert publisher.events() == [f"{where}: failing ({said})", f"{where}: current again"]
+        assert publisher.events() in [
+            [f"{where}: failing ({fault})", f"{where}: current again"] for fault in said
+        ]
 
     keep(world, scenario)
 

@@ -228,7 +228,7 @@ def test_what_apply_has_done_is_advised_no_more() -> None:
 
     late = tuple(replace(r, priority=32765) if not r.priority else r for r in HOST.rules)
     [line, *_] = told(replace(HOST, rules=(*late, elsewhere)))
-    assert "apply adds its own, pref 5000" in line
+    assert "apply adds its own, pref 4999" in line
     local = tuple(Rule(f, 5000, table=TABLE_LOCAL, protocol=PROTOCOL) for f in FAMILIES)
     assert told(replace(HOST, rules=(*local, *late, elsewhere))) == []
 

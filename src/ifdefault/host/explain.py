@@ -71,7 +71,7 @@ def explain(
     whose socket sends it."""
     family = _family(source, target)
     local = OwnAddresses(prepared.facts)
-    is_ours = source.address in local or not source.address
+    is_ours = not source.address or source.address in local
     service = explain_forward.service(prepared, protocol, target.address, target.port)
     if target.address in local and not is_ours:
         if service and service.servers:

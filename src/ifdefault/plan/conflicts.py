@@ -87,7 +87,12 @@ def _local_table(config: Config, facts: Facts) -> Iterator[Problem]:
         if not done and not local_precedes(facts, family, first):
             where = f"ip{' -6' if family == 6 else ''} rule"
             what = "the rule of table local doesn't precede the return-path rules"
-            yield Problem(where, what, f"apply adds its own, pref {first}", warning=True)
+            yield Problem(
+                where,
+                what,
+                f"apply adds its own, pref {first + numbers.OWN_ADDRESSES}",
+                warning=True,
+            )
 
 
 def _own_block(facts: Facts, family: Family, first: int) -> list[Rule]:

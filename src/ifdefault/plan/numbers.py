@@ -12,7 +12,7 @@ from ifdefault.model.config import HostConfig
 UPLINKS_MAX = 31
 
 # Priorities of the return-path rules, relative to the first; see docs/architecture.md
-OWN_ADDRESSES, FROM_UPLINK, VPN_ROUTES, LOCAL_ROUTES, NOWHERE, ARRIVAL_MARK = 0, 2, 5, 10, 15, 20
+OWN_ADDRESSES, FROM_UPLINK, VPN_ROUTES, LOCAL_ROUTES, NOWHERE, ARRIVAL_MARK = -1, 0, 5, 10, 15, 20
 SOURCE, ROUTED, SOURCE_END, DEVICE, END = 30, 32, 35, 40, 50
 # where the block moves when a foreign rule precedes it: down by hundreds, at last by tens
 BLOCK, LAST_BLOCK = 100, 10
