@@ -121,8 +121,13 @@ def test_clients_that_are_served_contradict_silent_probes(lab_world: LabWorld) -
         eventually(lambda: health().state == "degraded", what="and used")
         assert leaves_by(world, 6) == "wan1", "no client, and no answer"
         assert "isp-a" in standing(world).decision.usable_in(4)
+        until_s = standing(world).up_s + 4.0
+        eventually(
+            lambda: health().cause == SERVED and standing(world).up_s > until_s, what="some time"
+        )
+        assert (health().state, health().cause) == ("degraded", SERVED)
         told = [text for text in events(world, "path") if "isp-a IPv4" in text]
-        assert not [text for text in told if "-> down" in text]
+        assert "-> degraded" in told[-1], "and so it has been ever since"
     eventually(lambda: watched.states(world)["isp-a", 4] == "down", what="nobody is served")
 
 

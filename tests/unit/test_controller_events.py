@@ -12,11 +12,13 @@ import pytest
 from ifdefault.daemon import perform
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
+from ifdefault.daemon.controller.watch import not_beyond
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.perform import Performers
 from ifdefault.host.store import Store
 from ifdefault.kernel import watch as kernel_watch
 from ifdefault.model.health import TcpStats
+from ifdefault.model.kernel import TABLE_MAIN, Facts, Hop, Route
 from ifdefault.model.kernel_events import LinkChanged, NeighbourChanged, ObjectChanged, Overrun
 from tests.unit.controlled import CONFIG, Host
 
@@ -108,3 +110,13 @@ def test_the_same_events_give_the_same_effects() -> None:
         return host.done
 
     assert live() == live()
+
+
+def test_who_is_behind_a_router_of_the_lan_is_no_evidence_for_an_uplink() -> None:
+    """But who is behind an uplink's router is, and the halves of a VPN are everybody."""
+    lan = (Route(4, TABLE_MAIN, "192.168.1.0/24", hops=(Hop("lan0"),)),)
+    routed = Route(4, TABLE_MAIN, "10.1.0.0/16", hops=(Hop("lan0", "192.168.1.2"),))
+    beyond = Route(4, TABLE_MAIN, "10.2.0.0/16", hops=(Hop("wan0", "203.0.113.1"),))
+    half = Route(4, TABLE_MAIN, "128.0.0.0/1", hops=(Hop("tun0", "10.8.0.1"),))
+    found = not_beyond(Facts(routes=(*lan, routed, beyond, half)), ("wan0",))
+    assert found == ("192.168.1.0/24", "10.1.0.0/16")

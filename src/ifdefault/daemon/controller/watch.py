@@ -23,7 +23,7 @@ class Watcher:
         facts, auto = prepared.observation.facts, state.config.host.udp_wildcard == "auto"
         interfaces = tuple(sorted({u.interface for u in prepared.uplinks}))
         ended = any(path not in ("up", "unproven") for path, _ in paths.states().values())
-        watch = Watch(interfaces, on_link=_not_beyond(facts, interfaces), ended=ended)
+        watch = Watch(interfaces, on_link=not_beyond(facts, interfaces), ended=ended)
         if not state.held:
             watch = Watch(
                 interfaces,
@@ -39,7 +39,7 @@ class Watcher:
             self._out.append(watch)
 
 
-def _not_beyond(facts: Facts, interfaces: tuple[str, ...]) -> tuple[str, ...]:
+def not_beyond(facts: Facts, interfaces: tuple[str, ...]) -> tuple[str, ...]:
     """Prefixes on the host's own links, and those behind routers of its LANs; connections to them
     are no evidence for an uplink. (Of very many of the latter, some.)"""
     routes = [r for r in facts.routes if r.table == TABLE_MAIN and r.dst != "default" and r.hops]
