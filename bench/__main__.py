@@ -19,6 +19,7 @@ BENCHES = {
     "connections": "10,000 connections over two uplinks",
     "reapply": "100 changed configs applied under load",
     "planner": "planning and applying, in process",
+    "self_check": "asking the kernel whether packets go where they are meant to",
     "processes": "commands, as whole processes",
     "throughput": "connections per second and throughput, compared with a plain host",
     "forwarded": "10,000 connections to servers behind the host",

@@ -64,11 +64,11 @@ def facts(per_family: int = PER_FAMILY, udp_ports: Sequence[int] = ()) -> Facts:
     )
 
 
-def topology(per_family: int = 1) -> Topology:
-    """A world of two nodes with 31 links between them, and no Internet."""
+def topology(per_family: int = 1, uplinks: Sequence[int] = UPLINKS) -> Topology:
+    """A world of two nodes with links between them, and no Internet."""
     addresses: dict[str, dict[str, list[str]]] = {"host": {}, "peer": {}}
     routes = []
-    for n in UPLINKS:
+    for n in uplinks:
         own = [f"{a}/{_LENGTH[family]}" for family, a in _addresses(n, per_family)]
         addresses["host"][f"up{n}"] = own
         addresses["peer"][f"up{n}"] = [f"{_address(4, n, 1)}/24", f"{_address(6, n, 1)}/64"]
@@ -77,10 +77,10 @@ def topology(per_family: int = 1) -> Topology:
     return parse(
         {
             "name": "many",
-            "title": f"{UPLINKS_MAX} uplinks",
+            "title": f"{len(uplinks)} uplinks",
             "drawing": "",
-            "config": config_text(),
-            "links": [f"host.up{n} peer.up{n}" for n in UPLINKS],
+            "config": config_text(uplinks=uplinks),
+            "links": [f"host.up{n} peer.up{n}" for n in uplinks],
             "nodes": {
                 "host": {"addresses": addresses["host"], "routes": routes},
                 "peer": {"addresses": addresses["peer"]},
@@ -89,9 +89,9 @@ def topology(per_family: int = 1) -> Topology:
     )
 
 
-def config_text(first: int = 1) -> str:
+def config_text(first: int = 1, uplinks: Sequence[int] = UPLINKS) -> str:
     """The config file; `first` is the number of the primary uplink."""
-    uplinks = [
-        {"name": f"isp-{n}", "interface": f"up{n}", "rank": 0 if n == first else n} for n in UPLINKS
+    tables = [
+        {"name": f"isp-{n}", "interface": f"up{n}", "rank": 0 if n == first else n} for n in uplinks
     ]
-    return subject.config(uplinks)
+    return subject.config(tables)

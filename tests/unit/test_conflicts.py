@@ -367,3 +367,27 @@ def test_router_of_some_addresses_only() -> None:
     )
     told = replace(facts, routes=routes[:1])
     assert not list(conflicts_defaults.find(config, told, resolve(config, told, {"isp-a": 1})))
+
+
+def test_two_links_that_answer_arp_for_each_other() -> None:
+    """ARP flux."""
+    addresses = (
+        Address(4, "wan0", "203.0.113.10", 24),
+        Address(4, "wan1", "203.0.113.20", 25),
+    )
+    quiet = tuple((f"net/ipv4/conf/{dev}/arp_filter", "0") for dev in ("all", "wan0", "wan1"))
+    ignores = tuple((f"net/ipv4/conf/{dev}/arp_ignore", "0") for dev in ("all", "wan0", "wan1"))
+    facts = replace(HOST, addresses=addresses, sysctls=(*quiet, *ignores))
+    [line] = [line for line in told(facts) if "ARP" in line]
+    assert line == (
+        "warning: sysctl net.ipv4.conf.wan0.arp_ignore: wan0 and wan1 share 203.0.113.0/24, and "
+        "answer ARP for each other's addresses; set net.ipv4.conf.wan0.arp_ignore = 1 and "
+        "net.ipv4.conf.wan1.arp_ignore = 1"
+    )
+    strict = (("net/ipv4/conf/all/arp_ignore", "1"), *quiet, *ignores[1:])
+    assert not any("ARP" in line for line in told(replace(facts, sysctls=strict)))
+    apart = replace(HOST, sysctls=facts.sysctls)
+    assert not any("ARP" in line for line in told(apart))
+    bonded = tuple(replace(link, mac="02:00:00:00:00:01") for link in HOST.links)
+    [line] = [line for line in told(replace(apart, links=bonded)) if "ARP" in line]
+    assert "wan0 and wan1 share MAC 02:00:00:00:00:01" in line

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ifdefault.host import routers
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
-from ifdefault.kernel import foreign, nft, sockdiag
+from ifdefault.kernel import foreign, nft, sockdiag, sysctl
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.kernel.read import read_facts
 from ifdefault.kernel.route_get import route_get_many
@@ -20,6 +20,7 @@ from ifdefault.model.errors import HostError
 from ifdefault.model.flow import Answers, Question
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Facts
+from ifdefault.plan.conflicts_arp import arp_sysctls
 
 
 def observe(
@@ -64,8 +65,11 @@ def ask(questions: Sequence[Question], facts: Facts) -> Answers:
 def _with_conflict_facts(facts: Facts) -> Facts:
     """Add what is needed to find conflicts with other programs."""
     ruleset = nft.ruleset_json()
+    devices = ("all", *(link.name for link in facts.links))
+    arp = ((name, sysctl.read(name)) for dev in devices for name in arp_sysctls(dev))
     return replace(
         facts,
+        sysctls=(*facts.sysctls, *((name, value) for name, value in arp if value is not None)),
         foreign_marks=foreign.foreign_marks(ruleset),
         listening=sockdiag.listening(),
         dropping=foreign.dropping_chains(ruleset),

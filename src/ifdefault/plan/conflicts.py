@@ -24,6 +24,7 @@ from ifdefault.model.kernel import (
     Uplink,
 )
 from ifdefault.plan import (
+    conflicts_arp,
     conflicts_defaults,
     conflicts_forward,
     connmark,
@@ -58,6 +59,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_unready(config.host, facts, uplinks),
         *_missing_addresses(config, facts, uplinks),
         *conflicts_defaults.find(config, facts, uplinks),
+        *conflicts_arp.find(facts, uplinks),
         *conflicts_forward.find(config, facts, uplinks),
     )
 
