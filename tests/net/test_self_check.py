@@ -22,16 +22,18 @@ from ifdefault.host.status import find_astray
 from ifdefault.host.store import Store
 from ifdefault.host.transaction import converge, prepare_config, prepare_down
 from ifdefault.kernel.read import read_facts
+from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.flow import Answers, Question
 from ifdefault.model.kernel import Facts
 from ifdefault.plan import self_check
 from ifdefault.plan.lookup import Fib
 from ifdefault.plan.prepare import Prepared
+from tests.net import watched
 from tests.net.conftest import LabWorld
 
-WORLDS = 40
-CLIENTS = 5
+WORLDS = 30
+CLIENTS = 2
 OWN = {
     4: {"203.0.113.10": "wan0", "198.51.100.10": "wan1"},
     6: {"2001:db8:a::10": "wan0", "2001:db8:b::10": "wan1"},
@@ -58,6 +60,35 @@ def test_every_foreign_world_is_judged_right(lab_world: LabWorld) -> None:
     assert kinds.count("refused") < WORLDS / 2, "most worlds were tried"
     assert kinds.count("astray") >= 5, "some go astray"
     assert kinds.count("as meant") >= 5, "and some don't"
+
+
+def test_the_daemon_keeps_what_it_can_and_names_the_rest(lab_world: LabWorld) -> None:
+    """Table local is moved behind our rules; then another program routes by its own table."""
+    world = lab_world("two")
+    watched.start(world)
+    move = "ip rule add pref 32765 lookup local; ip rule del pref 0"
+    world["host"].run(["sh", "-e", "-c", move])
+    eventually(lambda: answers_ping(world, "203.0.113.10"), what="the host hears its clients")
+    eventually(lambda: answers_ping(world, "198.51.100.10"), what="on both uplinks")
+
+    shorewall = "default via 198.51.100.1 dev wan1 table 7001"
+    world["host"].run(["ip", "route", "add", *shorewall.split()])
+    world["host"].run(["ip", "rule", "add", "pref", "32764", "lookup", "7001"])
+    eventually(lambda: watched.events(world, "self-check"), what="it is named")
+    [began] = watched.events(world, "self-check")
+    assert began.startswith("uplink.isp-a: new IPv4 connections are meant to leave by wan0, but")
+    assert "ip rule pref 32764 from all lookup 7001" in began
+    shown = world.ifdefault("status")
+    assert (shown.returncode, began.partition(":")[0] in shown.stdout) == (1, True)
+    world["host"].run(["ip", "rule", "del", "pref", "32764", "lookup", "7001"])
+    eventually(lambda: len(watched.events(world, "self-check")) == 2, what="it is over")
+    assert watched.events(world, "self-check")[1].startswith("over: uplink.isp-a: ")
+    eventually(lambda: world.ifdefault("status").returncode == 0, what="and shown no more")
+
+
+def answers_ping(world: World, address: str) -> bool:
+    done = world["client"].run(["ping", "-nqc1", "-W1", address], check=False)
+    return done.returncode == 0
 
 
 @dataclass(frozen=True)
