@@ -10,6 +10,7 @@ Other programs' rules and routes of any shape are added, then ours. What the ker
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import subprocess
@@ -32,8 +33,8 @@ from ifdefault.plan.prepare import Prepared
 from tests.net import watched
 from tests.net.conftest import LabWorld
 
-WORLDS = 30
-CLIENTS = 2
+WORLDS = 60
+CLIENTS = 3
 OWN = {
     4: {"203.0.113.10": "wan0", "198.51.100.10": "wan1"},
     6: {"2001:db8:a::10": "wan0", "2001:db8:b::10": "wan1"},
@@ -174,7 +175,8 @@ class Packet:
 
 
 def packets(family: int, facts: Facts) -> Iterator[Packet]:
-    clients = [c for c in far(family) if not in_specific(family, facts, c)][:CLIENTS]
+    outside = (client for client in far(family) if not in_specific(family, facts, client))
+    clients = tuple(itertools.islice(outside, CLIENTS))
     for address, dev in OWN[family].items():
         for client in clients:
             yield Packet(client, address, dev=dev)
@@ -243,9 +245,9 @@ def family_of(packet: Packet) -> int:
 def foreign_world(rng: random.Random, family: int) -> Iterator[tuple[str, str]]:
     """Commands of `ip -batch`, each with the one that undoes it."""
     if rng.random() < 0.15:
-        place = rng.choice((150, 6000, 32765))
+        place = rng.choice((150, 6000, 32763))
         yield f"rule add pref {place} lookup local", f"rule del pref {place} lookup local"
-        yield "rule del pref 0", "rule add pref 0 lookup local"
+        yield "rule del pref 0", "rule add pref 0 lookup local proto kernel"
     if rng.random() < 0.25:
         kind = rng.choice(("blackhole", "unreachable", "prohibit"))
         route = f"{kind} default metric 4000000"
@@ -253,7 +255,8 @@ def foreign_world(rng: random.Random, family: int) -> Iterator[tuple[str, str]]:
     for table in (7001, 7002):
         for route in routes(rng, family, table):
             yield f"route add {route}", f"route del {route}"
-    for rule in dict.fromkeys(foreign_rule(rng, family) for _ in range(rng.randrange(4))):
+    for priority in rng.sample(PRIORITIES, rng.randrange(4)):
+        rule = foreign_rule(rng, family, priority)
         yield f"rule add {rule}", f"rule del {rule}"
 
 
@@ -277,8 +280,8 @@ def routes(rng: random.Random, family: int, table: int) -> Iterator[str]:
             yield f"{first} {way} table {table}"
 
 
-def foreign_rule(rng: random.Random, family: int) -> str:
-    words = [f"pref {rng.choice(PRIORITIES)}"]
+def foreign_rule(rng: random.Random, family: int, priority: int) -> str:
+    words = [f"pref {priority}"]
     selector = rng.randrange(7)
     if selector == 1:
         words.insert(0, "not")

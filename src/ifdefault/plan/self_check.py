@@ -129,12 +129,13 @@ def elsewhere(family: Family, facts: Facts) -> tuple[str, ...]:
     """Addresses to which only default routes lead: one, and one for each network so large that it
     is part of a default rather than a specific network (as the halves 0/1 and 128/1 of a VPN)."""
     wide, specific = _foreign_prefixes(family, facts)
-    samples: dict[tuple[int, ...], str] = {}
+    most = 1 + sum(map(len, wide.values()))
+    samples: dict[tuple[tuple[int, int], ...], str] = {}
     for address in _samples(family):
-        covers = _covering(family, wide, address)
-        if covers not in samples and not _covering(family, specific, address):
-            samples[covers] = address
-            if len(samples) > len(wide):
+        covering = _covering(family, wide, address)
+        if covering not in samples and not _covering(family, specific, address):
+            samples[covering] = address
+            if len(samples) == most:
                 break
     return tuple(samples.values()) or (next(_samples(family)),)
 
@@ -166,14 +167,11 @@ def _foreign_prefixes(family: Family, facts: Facts) -> tuple[_Lengths, _Lengths]
     return wide, specific
 
 
-def _covering(family: Family, lengths: _Lengths, address: str) -> tuple[int, ...]:
-    """The lengths of the prefixes that contain an address."""
+def _covering(family: Family, lengths: _Lengths, address: str) -> tuple[tuple[int, int], ...]:
+    """The prefixes that contain an address, as (length, first address)."""
     bits, number = BITS[family], prefixes.number(address)
-    return tuple(
-        length
-        for length, firsts in lengths.items()
-        if number >> (bits - length) << (bits - length) in firsts
-    )
+    masked = ((length, number >> (bits - length) << (bits - length)) for length in lengths)
+    return tuple((length, first) for length, first in masked if first in lengths[length])
 
 
 def _samples(family: Family) -> Iterator[str]:
@@ -275,7 +273,10 @@ def _culprit(question: Question, reply: RouteReply, fib: Fib, end: int) -> tuple
     """The rule or route that takes the packet, and the remedy."""
     result = fib.lookup(question.flow)
     ours = as_reply(result)
-    if (ours.kind, ours.dev, ours.gateway) != (reply.kind, reply.dev, reply.gateway):
+    # what came in is refused where this host doesn't forward
+    refused = bool(question.flow.iif) and ours.kind == "unicast" and reply.kind in REFUSALS
+    same = (ours.kind, ours.dev, ours.gateway) == (reply.kind, reply.dev, reply.gateway)
+    if not same and not refused:
         return "by nothing that ifdefault can see", "see ip rule and ip route get"
     rule, route = result.rule, result.route
     if rule is None:
