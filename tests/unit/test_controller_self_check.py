@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ifdefault.daemon.controller import effects as f
+from ifdefault.daemon.controller import events as e
 from ifdefault.model.kernel import Hop, Route, Rule
 from ifdefault.model.kernel_events import ObjectChanged
 from tests.unit.controlled import ADDRESSES, Host
@@ -67,3 +68,29 @@ def test_an_uplink_that_never_worked_is_not_used_while_its_targets_answer_elsewh
     host.revive("wan1")
     host.run(5.0)
     assert host.names() == set(ADDRESSES["wan1"])
+
+
+def test_after_down_names_and_status_follow_what_the_kernel_does() -> None:
+    """Main's default leads to isp-a: replies from isp-b's addresses leave by isp-a."""
+    host = Host().start()
+    assert host.names() == {*ADDRESSES["wan0"], *ADDRESSES["wan1"]}
+    host.receive(e.DownRequested(1))
+    host.run(1.0)
+    assert host.names() == set(ADDRESSES["wan0"])
+    status = host.controller.status(host.now)
+    assert status.decision.ranking(4)[0] == "isp-a"
+    assert {h.cause for h in status.health} == {"not probed"}
+
+    later = (
+        replace(r, metric=5000) if (r.dst, r.hops[0].dev) == ("default", "wan0") else r
+        for r in host.facts.routes
+    )
+    host.facts = replace(host.facts, routes=tuple(later))
+    host.change(ObjectChanged("route"))
+    host.run(1.0)
+    assert host.names() == set(ADDRESSES["wan1"])
+    assert host.controller.status(host.now).decision.ranking(4)[0] == "isp-b"
+
+    host.receive(e.ReloadRequested(2, host.config))
+    host.run(5.0)
+    assert host.names() == {*ADDRESSES["wan0"], *ADDRESSES["wan1"]}

@@ -214,7 +214,7 @@ def _traffic(snapshot: _Snapshot) -> list[str]:
 
 
 def _redirected(snapshot: _Snapshot) -> list[str]:
-    if not snapshot.host.redirected_udp:
+    if not snapshot.host.redirected_udp or not snapshot.host.applied:
         return []
     ports = ", ".join(map(str, snapshot.host.redirected_udp))
     return [

@@ -379,12 +379,13 @@ class Controller:
         """The status as far as the controller knows it; the engine and the performers add to it."""
         state = self.state
         lacks = map(str, state.prepared.lacks) if state.prepared else ()
+        health = self.paths.health()
         return DaemonStatus(
             pid=0,
             up_s=now - state.started_s,
             now_s=now,
             config="",
-            health=self.paths.health(),
+            health=tuple(replace(h, cause="not probed") if state.held else h for h in health),
             decision=state.decision or Decision(),
             forced={name: forced for name, forced in state.forced.items() if forced != "auto"},
             held=state.held or (state.unconfirmed.text(now) if state.unconfirmed else ""),

@@ -12,8 +12,11 @@ from ifdefault.daemon.controller.effects import RunHook
 from ifdefault.daemon.controller.state import Key, State
 from ifdefault.health.selection import Candidate, decide
 from ifdefault.model.config import FAMILIES, Family
+from ifdefault.model.flow import Flow
 from ifdefault.model.health import Decision, PathState
 from ifdefault.model.kernel import Facts, Uplink
+from ifdefault.plan.lookup import Fib
+from ifdefault.plan.self_check import elsewhere
 from ifdefault.plan.servers import Server
 
 _FRESH: tuple[PathState, float] = ("unproven", 0.0)
@@ -29,6 +32,7 @@ def make_decision(
     """`paths`: the state of each, and since when. After a start, an unproven path counts as up
     until the first answers are in (`State.settled`), since they come in any order."""
     carriers = {link.name for link in facts.links if link.carrier}
+    works = _Routing(facts) if state.held else None
     candidates = []
     for uplink in uplinks:
         for family in FAMILIES:
@@ -37,6 +41,8 @@ def make_decision(
             observed, since_s = paths.get((uplink.name, family), _FRESH)
             if observed == "unproven" and not state.settled:
                 observed = "up"
+            if works is not None and not works.answers(uplink, family):
+                observed = "down"
             candidates.append(
                 Candidate(
                     uplink=uplink.name,
@@ -49,7 +55,33 @@ def make_decision(
                     down_since_s=since_s if observed == "down" else 0.0,
                 )
             )
-    return replace(decide(candidates), servers_down=down)
+    decision = replace(decide(candidates), servers_down=down)
+    return works.primary_first(decision, uplinks) if works is not None else decision
+
+
+class _Routing:
+    """What becomes of packets while nothing of ours is in the kernel (`State.held`)."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._fib = Fib.of(facts)
+        self._far = {family: elsewhere(family, facts)[0] for family in FAMILIES}
+
+    def answers(self, uplink: Uplink, family: Family) -> bool:
+        """Whether replies from its address leave by it."""
+        flow = Flow(family, self._far[family], uplink.source(family) or "")
+        hop = self._fib.lookup(flow).hop
+        way = (uplink.interface, uplink.gateway(family))
+        return hop is not None and (hop.dev, hop.gateway) == way
+
+    def primary_first(self, decision: Decision, uplinks: tuple[Uplink, ...]) -> Decision:
+        """The same, with the uplink first that new outgoing connections use."""
+        order = []
+        for family, names in decision.order:
+            hop = self._fib.lookup(Flow(family, self._far[family])).hop
+            used = {u.name for u in uplinks if hop and u.interface == hop.dev}
+            first = tuple(name for name in names if name in used)
+            order.append((family, first + tuple(name for name in names if name not in used)))
+        return replace(decision, order=tuple(order))
 
 
 class Primaries:
