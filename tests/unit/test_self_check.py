@@ -113,6 +113,17 @@ def test_a_foreign_default_before_the_primarys_is_named() -> None:
     )
 
 
+def test_another_table_that_leads_the_same_way_is_named() -> None:
+    """It won't follow a failover."""
+    shorewall = Rule(4, 32765, table=250, protocol=3)
+    same = Route(4, 250, "default", hops=(Hop("wan0", "203.0.113.1"),))
+    _, [problem] = applied(with_(same, rules=(shorewall,)))
+    assert problem.startswith(
+        "uplink.isp-a: new IPv4 connections are meant to leave by wan0, but another table decides, "
+        "250: ip rule pref 32765 from all lookup 250"
+    )
+
+
 def test_chance_is_no_agreement() -> None:
     question = Question(
         "outgoing", "isp-b", Flow(4, FAR[4]), "wan1", "198.51.100.1", 1002, ("wan1",)

@@ -31,7 +31,7 @@ from ifdefault.model.kernel import (
     Uplink,
 )
 from ifdefault.plan import connmark, lookup, numbers, outgoing_rules, prefixes
-from ifdefault.plan.describe import route_text, rule_text
+from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.lookup import REFUSALS, Fib, LookupResult, matches
 from ifdefault.plan.rule_block import first_priority
 
@@ -265,6 +265,8 @@ def _instead(question: Question, reply: RouteReply) -> str:
     if reply.kind != "unicast":
         verb = {"local": "stay on this host", "unreachable": "have no route"}
         return verb.get(reply.kind, f"are refused ({reply.kind})")
+    if (reply.dev, reply.gateway) == (question.dev, question.gateway):
+        return f"another table decides, {table_name(reply.table)}"
     via = f" via {reply.gateway}" if reply.gateway and reply.dev == question.dev else ""
     return f"leave by {reply.dev}{via}"
 
