@@ -23,7 +23,7 @@ import dns.rdatatype
 import pytest
 
 from ifdefault.daemon.control.protocol import Reload
-from ifdefault.lab import faults
+from ifdefault.lab import faults, registry
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.errors import ConfigError
@@ -166,7 +166,9 @@ def test_a_restart_goes_on_with_the_serial_and_a_dead_face_is_replaced(lab_world
     world = lab_world("two")
     serve(world)
     before = serial(world)
-    os.kill(standing(world).pid, signal.SIGKILL)
+    killed = standing(world).pid
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: not registry.start_time(killed), what="it has ended")
     world.daemon()
     eventually(lambda: answered(world), what="the next one answers")
     assert serial(world) == before, "nothing changed"

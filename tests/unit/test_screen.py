@@ -22,6 +22,8 @@ from ifdefault.lab.waiting import PATIENCE_S, eventually
 
 ROWS, COLUMNS = 6, 40
 PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
 from ifdefault.cli.show.screen import Screen
 with Screen() as screen:
     n = 0
