@@ -10,7 +10,7 @@ from ifdefault.model.config import Family
 from ifdefault.model.flow import Flow, Question, RouteReply
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation
-from ifdefault.model.kernel import TABLE_LOCAL, TABLE_MAIN, Facts, Hop, Route, Rule
+from ifdefault.model.kernel import TABLE_LOCAL, TABLE_MAIN, Address, Facts, Hop, Link, Route, Rule
 from ifdefault.plan import self_check
 from ifdefault.plan.lookup import Fib
 from ifdefault.plan.prepare import prepare, resolve
@@ -157,3 +157,56 @@ def test_a_route_to_an_uplink_that_is_down_is_named_or_avoided() -> None:
     fib, problems = applied(with_(learned, chosen))
     assert goes(fib, Flow(4, "1.1.1.1")) == "wan0", "while isp-a works"
     assert problems == []
+
+
+def asked_of(facts: Facts, intent: str) -> list[Question]:
+    prepared = prepare(resolve(CONFIG, Observation(facts)))
+    return [question for question in prepared.questions if question.intent == intent]
+
+
+FORWARDS = (("net/ipv4/ip_forward", "1"),)
+
+
+def test_a_host_behind_a_lan_is_neither_ours_nor_the_broadcast_address() -> None:
+    addresses = [a for a in HOST.addresses if a.dev != "lan0"]
+    addresses += [
+        Address(4, "lan0", "192.168.1.254", 24),
+        Address(4, "lan0", "192.168.1.1", 24),
+    ]
+    facts = replace(HOST, addresses=tuple(addresses), sysctls=FORWARDS)
+    assert {q.flow.src for q in asked_of(facts, "forwarded")} == {"192.168.1.2"}
+
+
+def test_what_is_not_forwarded_is_not_asked() -> None:
+    off = (*FORWARDS, ("net/ipv4/conf/lan0/forwarding", "0"))
+    assert asked_of(replace(HOST, sysctls=FORWARDS), "forwarded")
+    assert not asked_of(replace(HOST, sysctls=off), "forwarded")
+    vrf = (*HOST.links, Link(9, "red", kind="vrf"))
+    links = tuple(replace(link, master=9) if link.name == "lan0" else link for link in vrf)
+    assert not asked_of(replace(HOST, links=links, sysctls=FORWARDS), "forwarded")
+
+
+def test_a_link_without_carrier_is_its_own_fault() -> None:
+    """Its routes are ignored by ignore_routes_with_linkdown."""
+    dead = tuple(replace(k, carrier=False) if k.name == "wan1" else k for k in HOST.links)
+    facts = replace(HOST, links=dead)
+    prepared = prepare(resolve(CONFIG, Observation(facts)))
+    answers = tuple(
+        (q, RouteReply("unreachable" if q.dev == "wan1" else "local")) for q in prepared.questions
+    )
+    assert not any("wan1" in p.what for p in self_check.misrouted(CONFIG, facts, answers))
+
+
+def test_a_family_that_leaves_by_a_tunnel_is_meant_to() -> None:
+    lost = tuple(r for r in HOST.routes if (r.family, r.dst) != (6, "default"))
+    tunnel = Route(6, TABLE_MAIN, "default", 1024, hops=(Hop("vpn0"),))
+    _, problems = applied(replace(HOST, routes=(*lost, tunnel)))
+    assert problems == []
+
+
+def test_the_copy_of_main_keeps_routes_that_differ_only_in_the_device() -> None:
+    last = Route(6, TABLE_MAIN, "default", 4278198272, kind="unreachable")
+    twice = tuple(Route(6, TABLE_MAIN, "fe80::/64", 256, hops=(Hop(d),)) for d in ("lan0", "vpn0"))
+    prepared = prepare(resolve(CONFIG, Observation(with_(last, *twice))))
+    copied = [r for r in prepared.desired.routes if (r.table, r.dst) == (1000, "fe80::/64")]
+    assert {hop.dev for route in copied for hop in route.hops} == {"lan0", "vpn0"}

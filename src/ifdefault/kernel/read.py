@@ -44,6 +44,7 @@ GLOBAL_SYSCTLS = (
 LINK_SYSCTLS = (
     "net/ipv4/conf/{}/rp_filter",
     "net/ipv4/conf/{}/src_valid_mark",
+    "net/ipv4/conf/{}/forwarding",
     "net/ipv6/conf/{}/accept_ra",
     "net/ipv4/neigh/{}/unres_qlen_bytes",
     "net/ipv6/neigh/{}/unres_qlen_bytes",

@@ -57,7 +57,7 @@ def _reply(error: int, message: bytes, names: Mapping[int, str]) -> RouteReply:
     return RouteReply("unicast", hop.dev, hop.gateway, route.table, route.src)
 
 
-@functools.lru_cache(maxsize=1024)  # the daemon asks the same after each look
+@functools.lru_cache(maxsize=4096)  # the daemon asks the same after each look
 def query(flow: Flow, iif: int = 0, oif: int = 0) -> bytes:
     """The body of a route lookup whose reply includes the table. `iif`, `oif`: link indexes."""
     raw_dst = rtnetlink.packed(flow.dst)

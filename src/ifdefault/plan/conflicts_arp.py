@@ -20,11 +20,12 @@ def arp_sysctls(dev: str) -> tuple[str, str]:
 
 
 def find(facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
-    macs = {link.name: link.mac for link in facts.links}
+    # VLANs have their parent's MAC, and segments of their own
+    macs = {link.name: link.mac for link in facts.links if link.kind != "vlan"}
     interfaces = {u.interface for u in uplinks if not u.pending}
     for one, other in itertools.combinations(sorted(interfaces), 2):
         shared = _shared_network(facts, one, other)
-        if macs[one] and macs[one] == macs[other]:
+        if macs.get(one) and macs[one] == macs.get(other):
             shared = shared or f"MAC {macs[one]}"
         either = [dev for dev in (one, other) if _answers_for_all(facts, dev)]
         if shared and either:

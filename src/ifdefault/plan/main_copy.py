@@ -37,10 +37,15 @@ def routes(host: HostConfig, facts: Facts) -> Iterator[Route]:
     """The routes of the copies that are needed."""
     for family in FAMILIES:
         copy = table(host, facts, family)
+        taken: set[tuple[str, int]] = set()  # IPv6 may have several routes of one metric
         for route in facts.routes if copy != TABLE_MAIN else ():
             of_main = (route.family, route.table) == (family, TABLE_MAIN)
             if of_main and route.dst != "default" and _can_be_copied(route):
-                yield replace(route, table=copy, protocol=PROTOCOL, preference="")
+                metric = route.metric
+                while (route.dst, metric) in taken:
+                    metric += 1
+                taken.add((route.dst, metric))
+                yield replace(route, table=copy, metric=metric, protocol=PROTOCOL, preference="")
 
 
 def _can_be_copied(route: Route) -> bool:

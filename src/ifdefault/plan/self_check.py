@@ -26,6 +26,8 @@ from ifdefault.model.kernel import (
     FORWARDING,
     PROTOCOL,
     TABLE_LOCAL,
+    TABLE_MAIN,
+    Address,
     Desired,
     Facts,
     Uplink,
@@ -50,8 +52,7 @@ def questions(
     found: list[Question] = []
     for family in FAMILIES:
         ready = [u for u in uplinks if not u.pending and u.gateway(family) is not None]
-        if ready:
-            far = elsewhere(family, facts)
+        if ready and (far := elsewhere(family, facts)):
             found += _of_addresses(family, ready, far)
             found += _of_connections(family, ready, far, desired)
             found += _of_forwarding(config, family, facts, ready, far, desired)
@@ -106,28 +107,50 @@ def _of_forwarding(
     if sysctls.get(FORWARDING[family]) != "1" or not connmark.tracks_forwarded(config, facts):
         return
     for lan, host in _lans(family, facts, {u.interface for u in uplinks}):
-        for u in uplinks:
+        for u in (u for u in uplinks if _forwards(facts, family, u.interface)):
             flow = Flow(family, far[0], host, iif=lan, mark=u.arrival_mark, ip_proto=_TCP)
             yield Question("forwarded", u.name, flow, u.interface, u.gateway(family) or "")
 
 
 def _lans(family: Family, facts: Facts, interfaces: set[str]) -> list[tuple[str, str]]:
-    """Interfaces other than uplinks, each with the address of a host behind it."""
-    up = {link.name for link in facts.links if link.up and not link.loopback}
+    """Interfaces other than uplinks that forward, each with the address of a host behind it."""
+    vrfs = {link.index for link in facts.links if link.kind == "vrf"}
+    candidates = {
+        link.name
+        for link in facts.links
+        if link.up and not link.loopback and not vrfs & {link.index, link.master}
+    } - interfaces
     lans: dict[str, str] = {}
     for address in facts.addresses:
-        size = BITS[family] - address.prefixlen
-        if address.family == family and address.scope < 253 and size >= 2:
-            own = prefixes.number(address.address)
-            host = prefixes.text(family, own ^ 1 or own ^ 2)
-            if address.dev in up - interfaces:
-                lans.setdefault(address.dev, host)
+        dev = address.dev
+        if address.family != family or address.scope >= 253 or dev not in candidates or dev in lans:
+            continue
+        if _forwards(facts, family, dev) and (host := _neighbour(address, facts)):
+            lans[dev] = host
     return sorted(lans.items())[:_LANS]
+
+
+def _forwards(facts: Facts, family: Family, dev: str) -> bool:
+    """Whether packets that come in on an interface are forwarded, as far as it has its own say."""
+    return dict(facts.sysctls).get(f"net/ipv{family}/conf/{dev}/forwarding", "1") == "1"
+
+
+def _neighbour(address: Address, facts: Facts) -> str:
+    """The first address of an interface's network that isn't ours, "" if there is none."""
+    family = address.family
+    first, length = prefixes.network(f"{address.address}/{address.prefixlen}")
+    own = {a.address for a in facts.addresses}
+    last = first + (1 << (BITS[family] - length)) - 1
+    for number in range(first + 1, min(last, first + 1 + len(own) + 1)):
+        if (text := prefixes.text(family, number)) not in own:
+            return text
+    return ""
 
 
 def elsewhere(family: Family, facts: Facts) -> tuple[str, ...]:
     """Addresses to which only default routes lead: one, and one for each network so large that it
-    is part of a default rather than a specific network (as the halves 0/1 and 128/1 of a VPN)."""
+    is part of a default rather than a specific network (as the halves 0/1 and 128/1 of a VPN).
+    None where specific routes lead everywhere."""
     wide, specific = _foreign_prefixes(family, facts)
     most = 1 + sum(map(len, wide.values()))
     samples: dict[tuple[tuple[int, int], ...], str] = {}
@@ -137,7 +160,7 @@ def elsewhere(family: Family, facts: Facts) -> tuple[str, ...]:
             samples[covering] = address
             if len(samples) == most:
                 break
-    return tuple(samples.values()) or (next(_samples(family)),)
+    return tuple(samples.values())
 
 
 _Lengths = Mapping[int, set[int]]  # prefix length to the first addresses of prefixes
@@ -215,7 +238,7 @@ def find(
     """What isn't as meant in the kernel, which is as in `facts`."""
     return (
         *misrouted(config, facts, answers),
-        *_without_default(uplinks),
+        *_without_default(facts, uplinks),
         *_routes_to_down(facts, uplinks, decision or Decision()),
     )
 
@@ -226,7 +249,9 @@ def find(
 def misrouted(config: Config, facts: Facts, answers: Answers) -> tuple[Problem, ...]:
     """The answers that aren't as meant, with the rule or route that does it by our lookup.
     Questions that differ only in the address are one problem."""
-    unmet = [(question, reply) for question, reply in answers if not question.is_met(reply)]
+    # a link without carrier is the failure itself (and has no route by ignore_routes_with_linkdown)
+    live = {"", *(link.name for link in facts.links if link.up and link.carrier)}
+    unmet = [(q, reply) for q, reply in answers if q.dev in live and not q.is_met(reply)]
     if not unmet:
         return ()
     fib, end = Fib.of(facts), first_priority(config, facts) + numbers.END
@@ -299,21 +324,28 @@ def _culprit(question: Question, reply: RouteReply, fib: Fib, end: int) -> tuple
 # --- what needs no lookup -----------------------------------------------------------------
 
 
-def _without_default(uplinks: Iterable[Uplink]) -> Iterator[Problem]:
-    """Uplinks that have addresses in a family, but no default route."""
+def _without_default(facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
+    """Uplinks that have addresses in a family, but no default route. A family whose default is by
+    another device, such as a tunnel, is meant to be so."""
+    interfaces = {u.interface for u in uplinks}
     for u in uplinks:
         for family in FAMILIES:
+            if _has_default_elsewhere(facts, family, interfaces):
+                continue
             own = (a for a in u.addresses if a.family == family and not a.deprecated)
-            addresses = [a.address for a in own if not is_site(a.address)]
+            addresses = [a.address for a in own if not is_private(a.address)]
             if addresses and not u.pending and u.gateway(family) is None:
                 what = f"{u.interface} has no IPv{family} default route for {', '.join(addresses)}"
                 remedy = f"renew it (DHCP, router advertisement), or set uplink.{u.name}.gateways"
                 yield Problem(f"uplink.{u.name}", what, remedy, blocks=False)
 
 
-def is_site(address: str) -> bool:
-    """Whether an IPv6 address is only for a site (RFC 4193)."""
-    return ":" in address and is_private(address)
+def _has_default_elsewhere(facts: Facts, family: Family, interfaces: set[str]) -> bool:
+    return any(
+        (route.family, route.table, route.dst) == (family, TABLE_MAIN, "default")
+        and any(hop.dev not in interfaces for hop in route.hops)
+        for route in facts.routes
+    )
 
 
 def _routes_to_down(
@@ -327,6 +359,6 @@ def _routes_to_down(
                 dev = route.hops[0].dev
                 name = next(u.name for u in ready if u.interface == dev)
                 where = f"ip{' -6' if family == 6 else ''} route {route_text(route)}"
-                what = f"leads to {name}, which is down"
+                what = f"leads to {name}, which isn't used now"
                 remedy = f"delete it if {route.dst} is to be reached by the other uplinks"
                 yield Problem(where, what, remedy, warning=True)

@@ -352,6 +352,7 @@ class Controller:
         return changed
 
     def _new_decision(self, uplinks: tuple[Uplink, ...], facts: Facts) -> Decision:
+        self.paths.check_unproven()
         return make_decision(self.state, self.paths.states(), self.servers.down, uplinks, facts)
 
     # --- after the kernel was changed -------------------------------------------------------

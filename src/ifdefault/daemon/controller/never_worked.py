@@ -15,6 +15,7 @@ from ifdefault.model.health import Health
 
 CAUSE = "never answered, but its targets answer over another uplink"
 _LOST = 3  # so many probes of each target
+_ELSEWHERE = 2  # so many targets answer over other uplinks, if there are as many
 
 
 class NeverWorked:
@@ -47,5 +48,6 @@ def _find(healths: Sequence[Health]) -> frozenset[tuple[str, Family]]:
         for health in healths
         if health.state == "unproven"
         and all(not target.answered and target.lost >= _LOST for target in health.targets)
-        and any((health.family, target.probe) in answering for target in health.targets)
+        and sum((health.family, target.probe) in answering for target in health.targets)
+        >= min(_ELSEWHERE, max(1, len(health.targets)))
     )

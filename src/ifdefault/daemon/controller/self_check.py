@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ifdefault.daemon.controller.state import State
 from ifdefault.model.errors import Problem
+from ifdefault.model.host import Observation
 from ifdefault.plan import self_check
 from ifdefault.plan.prepare import Prepared
 
@@ -23,12 +24,16 @@ class SelfCheck:
         self._state = state
         self.problems: tuple[Problem, ...] = ()
         self._seen: tuple[Problem, ...] = ()  # by the last look
+        self._observation: Observation | None = None
 
     def update(self, prepared: Prepared) -> bool:
         """Process the answers of the last look. True if another one is needed soon."""
         observation = prepared.observation
-        if self._state.held or prepared.operations:
+        if self._state.held:
+            self.problems = self._seen = ()
+        if self._state.held or prepared.operations or observation is self._observation:
             return False
+        self._observation = observation
         answers = dict(observation.answers)
         if not answers.keys() >= set(prepared.questions):
             return True  # the plan has changed since they were asked
