@@ -104,3 +104,16 @@ def operations_left(world: World, config: Config | None = None) -> tuple[Operati
 def waits_for_a_lock(pid: int) -> bool:
     waiting = (line.split() for line in Path("/proc/locks").read_text().splitlines())
     return any(words[1] == "->" and words[5] == str(pid) for words in waiting)
+
+
+def processes(world: World, module: str) -> list[int]:
+    """The processes of a world that run a module with its state directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode().split("\0")
+        except OSError:
+            continue  # it has ended
+        if module in command and str(world.dir / "state") in command:
+            found.append(int(path.parent.name))
+    return found

@@ -16,7 +16,6 @@ import termios
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 import pytest
 
@@ -34,6 +33,7 @@ from tests.net.kernelstate import (
     differences,
     down,
     operations_left,
+    processes,
     read_state,
     store_of,
     waits_for_a_lock,
@@ -50,15 +50,7 @@ def eventually_undone(world: World, before: State) -> None:
 
 def guards(world: World) -> list[int]:
     """Processes that guard this world."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().decode().split("\0")
-        except OSError:
-            continue  # it has ended
-        if "ifdefault.host.rollback_timer" in command and str(world.dir / "state") in command:
-            found.append(int(path.parent.name))
-    return found
+    return processes(world, "ifdefault.host.rollback_timer")
 
 
 @pytest.fixture

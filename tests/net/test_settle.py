@@ -13,22 +13,21 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
-from tests.net.kernelstate import apply, differences, operations_left, read_state, store_of
+from tests.net.kernelstate import (
+    apply,
+    differences,
+    operations_left,
+    processes,
+    read_state,
+    store_of,
+)
 
 B6 = "2001:db8:b::10"
 
 
 def followers(world: World) -> list[int]:
     """The background processes of this world."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().decode().split("\0")
-        except OSError:
-            continue  # it has ended
-        if "ifdefault.host.settle" in command and str(world.dir / "state") in command:
-            found.append(int(path.parent.name))
-    return found
+    return processes(world, "ifdefault.host.settle")
 
 
 def follows(world: World) -> bool:

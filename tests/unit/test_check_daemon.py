@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,15 +40,6 @@ def probing(probes: tuple[Probe, ...]) -> Config:
 
 def test_defaults_have_no_problem() -> None:
     assert problems_of(PLAIN, 4, 6) == []
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A directory that every user can enter, which pytest's own isn't."""
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name)
-        path.chmod(0o755)
-        yield path
 
 
 def test_users(folder: Path) -> None:

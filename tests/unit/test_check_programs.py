@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +10,6 @@ import pytest
 from ifdefault.host.check_programs import program_fault
 
 USER, OTHER = "4712", "4713"  # users that don't exist count as nobody
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A directory that every user can enter, which pytest's own isn't."""
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name)
-        path.chmod(0o755)
-        yield path
 
 
 def program(folder: Path, text: str = "#!/bin/sh\n", mode: int = 0o755) -> Path:
