@@ -101,6 +101,7 @@ def test_they_follow_and_answer_alike(served: World) -> None:
     """After the first transfer; while an uplink is dead; and when it is back."""
     world = served
     await_the_same_zone(world)
+    check_by_others(world)
     compare_answers(world)
     with faults.injected(world, "blackhole", "isp-b"):
         eventually(lambda: "198.51.100.10" not in zone_of(world, A)[f"{ZONE}. A"], what="withdrawn")
@@ -125,22 +126,37 @@ def _same(world: World, address: str) -> bool:
 
 def zone_of(world: World, address: str) -> dict[str, str]:
     """The records of a server's zone, by name and type; empty while it has none."""
+    zone = transfer(world, address)
+    return {
+        f"{name} {dns.rdatatype.to_text(rdataset.rdtype)}": (
+            f"{rdataset.ttl} {', '.join(sorted(map(str, rdataset)))}"
+        )
+        for name, rdataset in (zone.iterate_rdatasets() if zone else ())
+    }
+
+
+def transfer(world: World, address: str) -> dns.zone.Zone | None:
     source = BY_ADDRESS["BIND"]  # it may transfer ours
 
-    def transfer() -> dict[str, str]:
+    def ask() -> dns.zone.Zone | None:
         messages = dns.query.xfr(address, ZONE, relativize=False, timeout=20.0, source=source)
         try:
-            zone = dns.zone.from_xfr(messages, relativize=False)
+            return dns.zone.from_xfr(messages, relativize=False)
         except (dns.query.TransferError, OSError):
-            return {}
-        return {
-            f"{name} {dns.rdatatype.to_text(rdataset.rdtype)}": (
-                f"{rdataset.ttl} {', '.join(sorted(map(str, rdataset)))}"
-            )
-            for name, rdataset in zone.iterate_rdatasets()
-        }
+            return None
 
-    return world["core"].python(transfer)
+    return world["core"].python(ask)
+
+
+def check_by_others(world: World) -> None:
+    """The tools that BIND and Knot have for zone files find no fault either."""
+    zone = transfer(world, A)
+    assert zone
+    path = world.dir / "transferred"
+    zone.to_file(str(path), relativize=False)
+    strict = [word for option in "kmMnrS" for word in (f"-{option}", "fail")]
+    for command in (["named-checkzone", "-i", "local", *strict], ["kzonecheck", "-o"]):
+        world["client"].run([*command, ZONE, str(path)])
 
 
 # --- answers --------------------------------------------------------------------------------
