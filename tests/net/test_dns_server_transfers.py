@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ifdefault.frontend.client.tsig_key_file import LoadedKey
+from ifdefault.dns.tsig_key import LoadedKey
 from ifdefault.model.dns import Endpoint
 from tests.net import secondaries
 from tests.net.conftest import LabWorld

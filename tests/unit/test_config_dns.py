@@ -21,7 +21,6 @@ from pydantic_core import PydanticCustomError
 from ifdefault import config
 from ifdefault.config.dns import DISCOVER_EXAMPLE
 from ifdefault.config.dns_records import record as parse_record
-from ifdefault.dns.publish import nameserver
 from ifdefault.model.dns import (
     DnsConfig,
     Endpoint,
@@ -31,6 +30,7 @@ from ifdefault.model.dns import (
     Record,
     ServerConfig,
     UpdateConfig,
+    nameserver,
 )
 from ifdefault.model.errors import ConfigError
 from tests.unit.uplinks import UPLINKS

@@ -16,7 +16,8 @@ import pytest
 from ifdefault.dns import client, tsig, wire
 from ifdefault.frontend import requests
 from ifdefault.frontend.client import query, tsig_key_file, update
-from ifdefault.frontend.client.query import Answer, NoReply
+from ifdefault.frontend.client.no_reply import NoReply
+from ifdefault.frontend.client.query import Answer
 from ifdefault.frontend.requests import RequestRunner
 from ifdefault.ipc.messages import Query, Reply, Update
 
@@ -280,7 +281,7 @@ def test_what_is_too_much_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Reply] = []
     sock = stream()
     for each in (sock, None):
-        RequestRunner(told.append).start(Query(3, HOME, 53, "example.net", "A", False), each)
+        RequestRunner(told.append).start(Query(3, HOME, 53, "", "example.net", "A", False), each)
     assert told == [Reply(3, "this host: too many requests at once")] * 2
     assert sock.fileno() == -1
 

@@ -1,7 +1,8 @@
-"""DNS queries over UDP, for addresses, name servers or a serial.
+"""DNS queries over UDP, for addresses, name servers or a serial, signed if there is a key.
 
 Rules: packets that aren't the response are ignored; the query is repeated if there is none. A
-failure is a `NoReply` that names the server and its reason.
+failure is a `NoReply` that names the server and its reason. If a server accepts a key for updates
+only, as Knot does unless it is told otherwise, the query is sent again unsigned.
 """
 
 from __future__ import annotations
@@ -11,17 +12,15 @@ import os
 import socket
 from dataclasses import dataclass
 
-from ifdefault.dns import client
-from ifdefault.dns.wire import NOERROR, NXDOMAIN, WireError
+from ifdefault.dns import client, tsig
+from ifdefault.dns.wire import NOERROR, NOTAUTH, NXDOMAIN, REFUSED, WireError
+from ifdefault.frontend.client.no_reply import NoReply
+from ifdefault.frontend.client.signed import Request
 from ifdefault.frontend.probe.outcome import words
 
 WITHIN_S = 2.0
 _REPEAT_S = (0.5, 0.6)  # after these times it is repeated; the last has the rest of WITHIN_S
 _MOST_BYTES = 4096
-
-
-class NoReply(Exception):
-    """A request failed; the text says who reports it, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +30,38 @@ class Answer:
 
 
 async def ask(
-    sock: socket.socket, address: str, port: int, name: str, wanted: str, *, recurse: bool
+    sock: socket.socket,
+    address: str,
+    port: int,
+    name: str,
+    wanted: str,
+    *,
+    recurse: bool,
+    key_path: str = "",
 ) -> Answer:
     """The answer; empty if the name or the type doesn't exist. NoReply also if the server isn't
     authoritative and has no answer (lame)."""
-    query = client.query(number(), name, wanted, recurse=recurse)
+
+    def request(key_path: str) -> Request:
+        return Request(client.query(number(), name, wanted, recurse=recurse), address, key_path)
+
     try:
         async with asyncio.timeout(WITHIN_S):
-            answer = await _exchange(sock, address, port, query)
+            sock.connect((address, port))
+            response = await _exchange(sock, its := request(key_path))
+            if key_path and _rejects_key(its, response):
+                response = await _exchange(sock, its := request(""))
+        answer = client.read_answer(response, its.plain)
+        assert answer is not None
+        if answer.code not in (NOERROR, NXDOMAIN):
+            raise its.refusal(answer.code, response)
+        its.verify(response)
     except TimeoutError:
         raise NoReply(f"{address}: no answer in {WITHIN_S:g} s") from None
     except OSError as error:
         raise NoReply(f"{address}: {words(error.errno)}") from None
     except WireError as error:
         raise NoReply(f"{address}: malformed response: {error}") from None
-    if answer.code not in (NOERROR, NXDOMAIN):
-        raise NoReply(f"{address} refuses: {client.code_name(answer.code)}")
     if answer.truncated:
         raise NoReply(f"{address}: truncated response")
     if not (recurse or answer.authoritative or answer.texts):
@@ -59,17 +74,22 @@ def number() -> int:
     return int.from_bytes(os.urandom(2), "big")
 
 
-async def _exchange(sock: socket.socket, address: str, port: int, query: bytes) -> client.Response:
+def _rejects_key(request: Request, response: bytes) -> bool:
+    """Whether the server has no use for the key, in queries at least."""
+    code = client.read_code(response, request.plain)
+    return code in (NOTAUTH, REFUSED) and request.fault(response) in (0, tsig.BADKEY)
+
+
+async def _exchange(sock: socket.socket, request: Request) -> bytes:
     loop = asyncio.get_running_loop()
-    sock.connect((address, port))
     for timeout_s in (*_REPEAT_S, None):
-        sock.send(query)
+        sock.send(request.message)
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     message = await loop.sock_recv(sock, _MOST_BYTES)
-                    if (answer := client.read_answer(message, query)) is not None:
-                        return answer
+                    if client.read_code(message, request.plain) is not None:
+                        return message
         except TimeoutError:
             continue
     raise TimeoutError
