@@ -121,8 +121,8 @@ def bind_updated(world: World) -> None:
     bind(core, OUTSIDE, 53, f"$ORIGIN {ZONE}.\n{apex(10)}", update, KEY)
 
 
-def knot_updated(world: World) -> None:
-    """Knot; the same."""
+def knot_updated(world: World, action: str = "update") -> None:
+    """Knot; the same. `action`: what the key is accepted for."""
     core = settle_outside(world)
     more = f"""\
 key:
@@ -132,7 +132,7 @@ key:
 acl:
   - id: update
     key: {KEY_NAME}
-    action: update
+    action: {action}
 """
     knot(core, OUTSIDE, 53, f"$ORIGIN {ZONE}.\n{apex(10)}", more, "    acl: update\n")
 
@@ -163,9 +163,15 @@ def gdnsd(node: Node, addresses: Sequence[str], port: int, zone: str, more: str 
 
 
 def bind(
-    node: Node, addresses: Sequence[str], port: int, zone: str, kind: str, more: str = ""
+    node: Node,
+    addresses: Sequence[str],
+    port: int,
+    zone: str,
+    kind: str,
+    more: str = "",
+    views: str = "",
 ) -> None:
-    """`kind` is the body of the zone clause."""
+    """`kind` is the body of the zone clause; `views` take its place."""
     home = services.home_of(node, "bind")
     (home / "zone").write_text(zone, encoding="utf-8")
     four = " ".join(f"{address};" for address in addresses if ":" not in address)
@@ -185,7 +191,7 @@ options {{
   notify no;
 }};
 controls {{ }};
-zone "{ZONE}" {kind};
+{views or f'zone "{ZONE}" {kind};'}
 """,
         encoding="utf-8",
     )
