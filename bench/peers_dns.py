@@ -121,8 +121,8 @@ def bind_updated(world: World) -> None:
     bind(core, OUTSIDE, 53, f"$ORIGIN {ZONE}.\n{apex(10)}", update, KEY)
 
 
-def knot_updated(world: World, action: str = "update") -> None:
-    """Knot; the same. `action`: what the key is accepted for."""
+def knot_updated(world: World) -> None:
+    """Knot; the same."""
     core = settle_outside(world)
     more = f"""\
 key:
@@ -132,7 +132,7 @@ key:
 acl:
   - id: update
     key: {KEY_NAME}
-    action: {action}
+    action: update
 """
     knot(core, OUTSIDE, 53, f"$ORIGIN {ZONE}.\n{apex(10)}", more, "    acl: update\n")
 

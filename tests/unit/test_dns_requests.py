@@ -243,28 +243,12 @@ def test_an_answer_to_a_signed_query_that_isn_t_signed_rightly(key: str) -> None
             signed(m, key, time.time() - 900)
         ],
         "127.0.0.1 refuses: NOTAUTH (BADSIG)": lambda m: [faulty(m, tsig.BADSIG)],
+        "127.0.0.1 refuses: REFUSED": lambda m: [replied(m, wire.REFUSED)],
     }
     for said, answer in wrong.items():
         with pytest.raises(NoReply) as told:
             asyncio.run(asked(answer, key_path=key))
         assert str(told.value) == said
-
-
-@pytest.mark.parametrize("refusal", [wire.REFUSED, wire.NOTAUTH, tsig.BADKEY])
-def test_a_server_that_accepts_the_key_for_updates_only(key: str, refusal: int) -> None:
-    """It is asked without, with another ID, as the refusal may arrive once more."""
-    packets: list[bytes] = []
-
-    def answer(message: bytes) -> list[bytes]:
-        packets.append(message)
-        if tsig.split(message)[1] is None:
-            return [addressed(message)]
-        known = refusal == tsig.BADKEY
-        return [faulty(message, refusal) if known else replied(message, refusal)] * 2
-
-    assert asyncio.run(asked(answer, key_path=key)) == Answer(("192.0.2.1",), 30)
-    first, second = packets
-    assert first[:2] != second[:2]
 
 
 def test_a_closed_port() -> None:

@@ -1,8 +1,7 @@
 """DNS queries over UDP, for addresses, name servers or a serial, signed if there is a key.
 
 Rules: packets that aren't the response are ignored; the query is repeated if there is none. A
-failure is a `NoReply` that names the server and its reason. If a server accepts a key for updates
-only, as Knot does unless it is told otherwise, the query is sent again unsigned.
+failure is a `NoReply` that names the server and its reason.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import os
 import socket
 from dataclasses import dataclass
 
-from ifdefault.dns import client, tsig
-from ifdefault.dns.wire import NOERROR, NOTAUTH, NXDOMAIN, REFUSED, WireError
+from ifdefault.dns import client
+from ifdefault.dns.wire import NOERROR, NXDOMAIN, WireError
 from ifdefault.frontend.client.no_reply import NoReply
 from ifdefault.frontend.client.signed import Request
 from ifdefault.frontend.probe.outcome import words
@@ -41,21 +40,17 @@ async def ask(
 ) -> Answer:
     """The answer; empty if the name or the type doesn't exist. NoReply also if the server isn't
     authoritative and has no answer (lame)."""
-
-    def request(key_path: str) -> Request:
-        return Request(client.query(number(), name, wanted, recurse=recurse), address, key_path)
-
+    plain = client.query(number(), name, wanted, recurse=recurse)
+    request = Request(plain, address, key_path)
     try:
         async with asyncio.timeout(WITHIN_S):
             sock.connect((address, port))
-            response = await _exchange(sock, its := request(key_path))
-            if key_path and _rejects_key(its, response):
-                response = await _exchange(sock, its := request(""))
-        answer = client.read_answer(response, its.plain)
+            response = await _exchange(sock, request)
+        answer = client.read_answer(response, plain)
         assert answer is not None
         if answer.code not in (NOERROR, NXDOMAIN):
-            raise its.refusal(answer.code, response)
-        its.verify(response)
+            raise request.refusal(answer.code, response)
+        request.verify(response)
     except TimeoutError:
         raise NoReply(f"{address}: no answer in {WITHIN_S:g} s") from None
     except OSError as error:
@@ -72,12 +67,6 @@ async def ask(
 def number() -> int:
     """A random id, which can't be guessed without seeing the query."""
     return int.from_bytes(os.urandom(2), "big")
-
-
-def _rejects_key(request: Request, response: bytes) -> bool:
-    """Whether the server has no use for the key, in queries at least."""
-    code = client.read_code(response, request.plain)
-    return code in (NOTAUTH, REFUSED) and request.fault(response) in (0, tsig.BADKEY)
 
 
 async def _exchange(sock: socket.socket, request: Request) -> bytes:

@@ -28,17 +28,11 @@ class Request:
         self._signer = tsig.Signer(self._key) if self._key else None
         self.message = self._signer.sign(plain, time.time()) if self._signer else plain
 
-    def fault(self, response: bytes) -> int:
-        """What a response says is wrong with the signature: 0 for nothing. WireError if it is
-        malformed."""
-        _, signature = tsig.split(response)
-        return signature.error if signature else 0
-
     def refusal(self, code: int, response: bytes) -> NoReply:
-        """The error of a response."""
-        fault = self.fault(response)
-        more = f" ({_fault_name(fault)})" if fault else ""
-        return NoReply(f"{self._address} refuses: {client.code_name(code)}{more}")
+        """The error of a response; WireError if it is malformed."""
+        _, signature = tsig.split(response)
+        fault = f" ({_fault_name(signature.error)})" if signature and signature.error else ""
+        return NoReply(f"{self._address} refuses: {client.code_name(code)}{fault}")
 
     def verify(self, response: bytes) -> None:
         """Raises NoReply if the signature is invalid; WireError if the response is malformed."""
