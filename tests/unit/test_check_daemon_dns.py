@@ -81,8 +81,8 @@ def test_secrets_that_others_may_read(tmp_path: Path) -> None:
         (
             'key k { algorithm hmac-md5; secret "c2VjcmV0"; };',
             (
-                "hmac-md5 isn't secure and isn't supported (RFC 8945, 6); make a key with tsig-keygen"
-                " -a hmac-sha256 NAME, and use it on both sides"
+                "hmac-md5 isn't secure and isn't supported (RFC 8945, 6); make a key with"
+                " tsig-keygen -a hmac-sha256 NAME, and use it on both sides"
             ),
         ),
         (
