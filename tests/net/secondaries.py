@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ifdefault.frontend.client.tsig_key_file import LoadedKey
+from ifdefault.dns.tsig_key import LoadedKey
 from ifdefault.ipc import privileges
 from ifdefault.lab import services
 from ifdefault.lab.node import Node
@@ -45,7 +45,10 @@ def _secret(key: LoadedKey) -> str:
     return base64.b64encode(key.secret).decode()
 
 
-def knot(node: Node, address: str, key: LoadedKey | None, *, notifiable: bool = True) -> None:
+def knot(
+    node: Node, address: str, key: LoadedKey | None, *, heard: tuple[str, ...] = (A, B)
+) -> None:
+    """`heard`: it accepts NOTIFY from these addresses."""
     home = services.home_of(node, "knot")
     with_key = f"\n    key: {key.name}" if key else ""
     keys = (
@@ -72,7 +75,7 @@ remote:
     via: {address}{with_key}
 acl:
   - id: us
-    address: [{A if notifiable else "192.0.2.1"}, {B if notifiable else "192.0.2.1"}]
+    address: [{", ".join(heard)}]
     action: notify{with_key}
   - id: anybody
     address: 0.0.0.0/0
