@@ -30,8 +30,8 @@ from tests.net.conftest import LabWorld
 from tests.net.dns_cases import ZONE, A
 from tests.net.secondaries import KEY
 from tests.net.test_dns_daemon import serve
-from tests.suites import dns_queries
-from tests.suites.dns_queries import Allowed, Difference
+from tests.suites import dns_answers, dns_queries
+from tests.suites.dns_answers import Allowed, Difference
 
 START = {"BIND": secondaries.bind, "Knot": secondaries.knot, "NSD": secondaries.nsd}
 SIGNED = {"BIND": "198.18.1.11", "Knot": "198.18.2.10", "NSD": "198.18.2.11"}  # the client's
@@ -291,5 +291,5 @@ def all_differences(client: Node) -> Iterator[Difference]:
     servers = {OURS: A, **SIGNED}
     for transport in ("udp", "tcp"):
         some = [query for query in asked if query.tcp or transport == "udp"]
-        answers = client.python(partial(dns_queries.exchange, some, servers, transport))
-        yield from dns_queries.differences(some, answers, OURS, transport)
+        answers = client.python(partial(dns_answers.exchange, some, servers, transport))
+        yield from dns_answers.differences(some, answers, OURS, transport)
