@@ -111,6 +111,7 @@ options {{
   recursion no;
   notify no;
   minimal-responses yes;
+  zero-no-soa-ttl no;
   server-id "bind";
   allow-transfer {{ any; }};
 }};
@@ -154,6 +155,7 @@ server:
   nsid: ascii_nsd
   answer-cookie: yes
   minimal-responses: yes
+  rrl-ratelimit: 0
 remote-control:
   control-enable: no
 {keys}\

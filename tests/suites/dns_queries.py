@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ class Query:
 
 def queries() -> Iterator[Query]:
     yield from _names()
+    yield from _random()
     yield from _types()
     yield from _edns()
     yield from _headers()
@@ -80,6 +82,19 @@ def _names() -> Iterator[Query]:
     for name in ("www.example.net", "example", "com", "notwww.example", "xwww.example"):
         yield Query(f"another zone: {name}", _query(name))
     yield Query("the root", _query(".", "NS"))
+
+
+_RANDOM = 600
+
+
+def _random() -> Iterator[Query]:
+    """Names of the zone's own labels, in any order and depth."""
+    dice = random.Random(15)
+    labels = "mail ent a b x * wild own aliases alias chain out dangling towild none".split()
+    for number in range(_RANDOM):
+        name = ".".join([*dice.choices(labels, k=dice.randint(1, 5)), ZONE])
+        kind = dice.choice(("A", "AAAA", "TXT", "CNAME", "MX", "SOA", "NS", "TYPE65280"))
+        yield Query(f"random {number}: {name} {kind}", _query(name, kind), tcp=False)
 
 
 def _types() -> Iterator[Query]:
