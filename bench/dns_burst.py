@@ -49,7 +49,8 @@ def run() -> Report:
             Figure(f"{name}: failed lookups in the burst", burst.failed, "", 0),
             Figure(f"{name}: failed lookups afterwards", calm.failed, "", 0),
         ]
-        rows.append((name, str(burst.names), str(burst.refused), str(burst.silent)))
+        cells = (burst.names, burst.refused, burst.silent)
+        rows.append((name, *(f"{cell:,}" for cell in cells)))
     table = Table("The burst", ("resolver", "lookups", "errors", "silent"), tuple(rows))
     return Report("Resolvers beyond the rate limit", _HOW, tuple(figures), (table,), samples)
 
