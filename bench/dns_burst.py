@@ -56,6 +56,6 @@ def run() -> Report:
             Figure(f"{name}: failed lookups in the burst", burst.failed, "", 0),
             Figure(f"{name}: failed lookups afterwards", calm.failed, "", 0),
         ]
-        rows.append((name, str(burst.lookups), str(burst.failed), f"{burst.slowest_s:.2f} s"))
+        rows.append((name, f"{burst.lookups:,}", str(burst.failed), f"{burst.slowest_s:.2f} s"))
     table = Table("The burst", ("resolver", "lookups", "failed", "slowest"), tuple(rows))
     return Report("Resolvers beyond the rate limit", _HOW, tuple(figures), (table,), samples)
