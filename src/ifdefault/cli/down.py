@@ -51,6 +51,7 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
 
 def _down(options: Options, *, wait: bool) -> Changes:
+    from ifdefault.daemon.process import dns_server
     from ifdefault.host import rollback_timer, settle
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare_down
@@ -62,4 +63,5 @@ def _down(options: Options, *, wait: bool) -> Changes:
         commit(prepared, store)
         rollback_timer.cancel(store)
         settle.cancel(store)
+    dns_server.end(options.run_dir)
     return changes(prepared)

@@ -1,7 +1,7 @@
 """The engine: the daemon's main loop. It passes events to the controller and performs its effects.
 
     kernel ────┐                                            ┌──> host: look, converge, commit
-    frontend ──┼──> receive ──> turn ──> controller ────────┼──> frontend: probes; DNS; hooks; log
+    frontend ──┼──> receive ──> turn ──> controller ────────┼──> frontend, DNS server, hooks, log
     operator ──┤                 └<── immediate answers ────┤
     timers ────┘                                            └──> operator: answers
 
@@ -40,6 +40,7 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.perform import Performers
+from ifdefault.daemon.process.dns_server import LINGER_S
 from ifdefault.daemon.record import Recorder
 from ifdefault.daemon.record import create as create_record
 from ifdefault.daemon.sd_notify import Notifier
@@ -76,6 +77,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._fault: BaseException | None = None
+        self._linger_s: int | None = None  # for the DNS server, after the engine
 
     # --- start-up and shutdown --------------------------------------------------------------
 
@@ -89,13 +91,18 @@ class Engine:
                 self._recorder = create_record(self._record, self._record_ended)
             with Watch() as self._watch:
                 self._performers = Performers(
-                    self._config, self._store, self._event_log, self._watch, self.receive
+                    self._config,
+                    self._run_dir,
+                    self._store,
+                    self._event_log,
+                    self._watch,
+                    self.receive,
                 )
                 try:
                     await self._serve()
                 finally:
                     await control.close()
-                    await self._performers.close()
+                    await self._performers.close(self._linger_s)
         finally:
             await control.close()
         if self._fault is not None:
@@ -109,8 +116,8 @@ class Engine:
         self._turn()
         if self._fault is not None:
             return
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.add_signal_handler(signal.SIGTERM, self._end, LINGER_S)
+        self._loop.add_signal_handler(signal.SIGINT, self._end, 0)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         for sock in self._watch.sockets:
             self._loop.add_reader(sock, self._on_kernel)
@@ -124,6 +131,12 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._performers.perform(self._controller.saved())
+
+    def _end(self, linger_s: int) -> None:
+        """SIGTERM may be half of a restart: the DNS server answers until the other half. Ctrl-C is
+        an end."""
+        self._linger_s = linger_s
+        self._stop.set()
 
     def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run in the background; an error is fatal."""
@@ -223,6 +236,7 @@ class Engine:
                 self.receive(change)
             performers.refresh_names()
             now = time.monotonic()
+            performers.dns_server.look(now)
             if performers.frontend.answers(now):
                 self._notifier.alive(now)
 

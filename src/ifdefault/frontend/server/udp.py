@@ -67,6 +67,14 @@ class UdpServer:
                 self._poll_of(sock).remove(sock)
             sock.close()
 
+    def socket_of(self, number: int) -> socket.socket:
+        return self._sockets[number][0]
+
+    @property
+    def connections(self) -> int:
+        """The open ones, over TCP."""
+        return len(self._tcp)
+
     def answer(self, answers: Answers) -> None:
         """Use these Answers from now on."""
         first, self._answers = self._answers is None, answers
