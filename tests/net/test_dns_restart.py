@@ -25,7 +25,7 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net.conftest import LabWorld
 from tests.net.served import serving, until
-from tests.net.test_dns_daemon import A6, B6, NAME, A, B, addresses, answered, serial, serve
+from tests.net.test_dns_daemon import A6, B6, NAME, A, B, addresses, answered, end, serial, serve
 from tests.net.watched import await_states, events, standing
 
 RATE = 100  # queries a second
@@ -67,12 +67,6 @@ def asked(world: World) -> Iterator[DnsLoad]:
     for outcome in load.outcomes:
         assert outcome.asked
         assert outcome.failed == []
-
-
-def end(world: World, number: int = signal.SIGTERM) -> None:
-    pid = standing(world).pid
-    os.kill(pid, number)
-    eventually(lambda: not registry.start_time(pid), what="the engine has ended")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

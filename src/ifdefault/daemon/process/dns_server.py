@@ -53,7 +53,7 @@ from ifdefault.ipc.messages import (
     encode,
 )
 from ifdefault.model.config import DaemonConfig
-from ifdefault.model.errors import HostError, reason
+from ifdefault.model.errors import HostError, Problem, reason
 
 UNIT, OWN = "dns.sock", "dns-own.sock"
 LINGER_S = 30  # after the engine was told to end: time for another to start
@@ -134,7 +134,9 @@ class Connection:
             self._ended(self, cause)
         else:
             self.ready.set_exception(
-                HostError(f"the DNS server isn't ready: {cause or 'it ended'}")
+                HostError(
+                    Problem("the DNS server", f"isn't ready: {cause or 'it ended'}", "see its log")
+                )
             )
 
 
@@ -154,7 +156,8 @@ async def connect(
     except BaseException as error:
         connection.close()
         if isinstance(error, TimeoutError):
-            raise HostError(f"the DNS server isn't ready after {patience_s:g} s") from None
+            what = f"isn't ready after {patience_s:g} s"
+            raise HostError(Problem("the DNS server", what, "see its log")) from None
         raise
     return connection
 
