@@ -23,7 +23,7 @@ from pathlib import Path
 from ifdefault.lab.node import CommandFailed, Completed
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from tests.systemd.folder import SITE_PACKAGES
+from tests.systemd.folder import SITE_PACKAGES, VENV
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGING = CHECKOUT / "packaging"
@@ -47,6 +47,12 @@ export SYSTEMD_NSPAWN_API_VFS_WRITABLE=network SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=
 exec systemd-nspawn --quiet --boot --directory="$here/root" --machine=host --register=no \\
     --keep-unit --link-journal=no --resolv-conf=off --network-namespace-path="$netns" \\
     --private-users=no --capability=all --system-call-filter='bpf @keyring perf_event_open'
+"""
+_DNS_SERVER = f"""\
+#!/{VENV}/bin/python
+from ifdefault.frontend.dns_main import main
+
+main()
 """
 _REMOVE_CGROUP = """\
 mount -t cgroup2 cgroup2 /mnt
@@ -206,10 +212,15 @@ def program(folder: Path) -> Path:
     files = {
         "ifdefault.service": f"{UNITS}/ifdefault.service",
         "ifdefault-once.service": f"{UNITS}/ifdefault-once.service",
+        "ifdefault-dns.service": f"{UNITS}/ifdefault-dns.service",
+        "ifdefault-dns.socket": f"{UNITS}/ifdefault-dns.socket",
         "ifdefault.sysusers": "etc/sysusers.d/ifdefault.conf",
     }
     for name, path in files.items():
         write(folder, {path: (PACKAGING / name).read_text()})
+    server = folder / "usr/local/bin/ifdefault-dns"
+    write(folder, {str(server.relative_to(folder)): _DNS_SERVER})
+    server.chmod(0o755)
     return folder
 
 
