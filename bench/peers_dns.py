@@ -163,9 +163,15 @@ def gdnsd(node: Node, addresses: Sequence[str], port: int, zone: str, more: str 
 
 
 def bind(
-    node: Node, addresses: Sequence[str], port: int, zone: str, kind: str, more: str = ""
+    node: Node,
+    addresses: Sequence[str],
+    port: int,
+    zone: str,
+    kind: str,
+    more: str = "",
+    views: str = "",
 ) -> None:
-    """`kind` is the body of the zone clause."""
+    """`kind` is the body of the zone clause; `views` take its place."""
     home = services.home_of(node, "bind")
     (home / "zone").write_text(zone, encoding="utf-8")
     four = " ".join(f"{address};" for address in addresses if ":" not in address)
@@ -185,7 +191,7 @@ options {{
   notify no;
 }};
 controls {{ }};
-zone "{ZONE}" {kind};
+{views or f'zone "{ZONE}" {kind};'}
 """,
         encoding="utf-8",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 
@@ -36,6 +37,31 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
         assert part, "the server closed the connection"
         data += part
     return data
+
+
+def ask_by_many(target: str, rate: int, count: int, open_s: float) -> int:
+    """Open that many connections a second, each for a query; they stay open for a while. Return how
+    many queries were answered."""
+
+    async def ask(number: int) -> bool:
+        await asyncio.sleep(number / rate)
+        reader, writer = await asyncio.open_connection(target, 53)
+        try:
+            writer.write(query(f"n{number}.wild.{ZONE}"))
+            size = int.from_bytes(await reader.readexactly(2), "big")
+            message = dns.message.from_wire(await reader.readexactly(size))
+            await asyncio.sleep(open_s)
+        except (OSError, EOFError):
+            return False
+        finally:
+            writer.close()
+        return bool(message.answer)
+
+    async def main() -> int:
+        async with asyncio.timeout(PATIENCE_S):
+            return sum(await asyncio.gather(*map(ask, range(count))))
+
+    return asyncio.run(main())
 
 
 def ended(sock: socket.socket) -> bool:

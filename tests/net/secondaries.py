@@ -1,7 +1,8 @@
-"""Real secondaries of our zones: Knot and BIND, in a node of a lab.
+"""Real secondaries of our zones: Knot, BIND and NSD, in a node of a lab.
 
 Rules: each has a directory of its own inside the world's, and knows no other zone. It asks again by
-itself only after minutes, so that what it has soon it has by NOTIFY.
+itself only after minutes, so that what it has soon it has by NOTIFY. Anybody may transfer from it.
+It has an NSID, gives cookies, and answers minimally, where it can.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ifdefault.frontend.client.tsig_key_file import LoadedKey
+from ifdefault.dns.tsig_key import LoadedKey
 from ifdefault.ipc import privileges
 from ifdefault.lab import services
 from ifdefault.lab.node import Node
@@ -44,7 +45,10 @@ def _secret(key: LoadedKey) -> str:
     return base64.b64encode(key.secret).decode()
 
 
-def knot(node: Node, address: str, key: LoadedKey | None, *, notifiable: bool = True) -> None:
+def knot(
+    node: Node, address: str, key: LoadedKey | None, *, heard: tuple[str, ...] = (A, B)
+) -> None:
+    """`heard`: it accepts NOTIFY from these addresses."""
     home = services.home_of(node, "knot")
     with_key = f"\n    key: {key.name}" if key else ""
     keys = (
@@ -58,6 +62,7 @@ def knot(node: Node, address: str, key: LoadedKey | None, *, notifiable: bool = 
 server:
     listen: {address}@53
     rundir: {home}
+    nsid: knot
 log:
   - target: stderr
     any: info
@@ -70,18 +75,24 @@ remote:
     via: {address}{with_key}
 acl:
   - id: us
-    address: [{A if notifiable else "192.0.2.1"}, {B if notifiable else "192.0.2.1"}]
+    address: [{", ".join(heard)}]
     action: notify{with_key}
+  - id: anybody
+    address: 0.0.0.0/0
+    action: transfer
+template:
+  - id: default
+    global-module: mod-cookies
 zone:
   - domain: {ZONE}
     storage: {home}
     master: us
-    acl: us
+    acl: [us, anybody]
 """,
         encoding="utf-8",
     )
     child = services.start(node, "knotd", ["knotd", "-c", str(config)])
-    services.answering(node, "knotd", child, socket.SOCK_DGRAM, 53)
+    services.answering(node, "knotd", child, socket.SOCK_DGRAM, 53, address)
 
 
 def bind(node: Node, address: str, key: LoadedKey | None) -> None:
@@ -99,6 +110,9 @@ options {{
   listen-on-v6 {{ none; }};
   recursion no;
   notify no;
+  minimal-responses yes;
+  server-id "bind";
+  allow-transfer {{ any; }};
 }};
 controls {{ }};
 zone "{ZONE}" {{
@@ -113,4 +127,47 @@ zone "{ZONE}" {{
     )
     command = ["named", "-g", "-c", str(config), "-n", "1"]
     child = services.start(node, "named", command)
-    services.answering(node, "named", child, socket.SOCK_DGRAM, 53)
+    services.answering(node, "named", child, socket.SOCK_DGRAM, 53, address)
+
+
+def nsd(node: Node, address: str, key: LoadedKey | None) -> None:
+    home = services.home_of(node, "nsd")
+    by = key.name if key else "NOKEY"
+    keys = (
+        f"key:\n  name: {key.name}\n  algorithm: {key.algorithm}\n  secret: {_secret(key)}\n"
+        if key
+        else ""
+    )
+    config = home / "nsd.conf"
+    config.write_text(
+        f"""\
+server:
+  ip-address: {address}
+  server-count: 1
+  username: ""
+  zonesdir: {home}
+  database: ""
+  zonelistfile: {home}/zone.list
+  xfrdfile: ""
+  xfrdir: {home}
+  pidfile: ""
+  nsid: ascii_nsd
+  answer-cookie: yes
+  minimal-responses: yes
+remote-control:
+  control-enable: no
+{keys}\
+zone:
+  name: {ZONE}
+  zonefile: zone
+  request-xfr: {A} {by}
+  request-xfr: {B} {by}
+  allow-notify: {A} {by}
+  allow-notify: {B} {by}
+  outgoing-interface: {address}
+  provide-xfr: 0.0.0.0/0 NOKEY
+""",
+        encoding="utf-8",
+    )
+    child = services.start(node, "nsd", ["nsd", "-d", "-c", str(config)])
+    services.answering(node, "nsd", child, socket.SOCK_DGRAM, 53, address)

@@ -128,7 +128,8 @@ def test_one_address_for_all_uplinks(lab_world: LabWorld, family: int) -> None:
 
 
 def test_strangers_in_a_hurry_are_limited(lab_world: LabWorld) -> None:
-    """Beyond the limit half is left out, and half told to come over TCP; a cookie is enough."""
+    """Beyond the limit each is told to come over TCP, and none is left without a word; a cookie is
+    enough."""
     world = lab_world("two")
 
     async def main() -> None:
@@ -136,8 +137,9 @@ def test_strangers_in_a_hurry_are_limited(lab_world: LabWorld) -> None:
             server.publish(zone(), rate_limit=1)
             bare = f"dig +tries=1 +timeout=1 +ignore +noedns @{A}" + f" {ZONE} A" * 12
             output = await server.ask(bare)
-            assert "tc" in output
-            assert "timed out" in output or "no servers" in output
+            flags = [line for line in output.splitlines() if line.startswith(";; flags:")]
+            assert len(flags) == 12
+            assert sum(" tc" in line for line in flags) >= 6  # it may take some seconds
             for _ in range(3):
                 assert len(await server.short(f"+tcp @{A} {ZONE} A")) == 2
             assert len(await server.short(f"+cookie +retry=2 @{A} {ZONE} A")) == 2

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from tests.net.dns_tcp import ended, query, receive
 from tests.net.served import Server, serving, until
 
 PROMPT_S = 5.0
+RATE, ROUND_TRIP_S = 400, 0.5
 MOST_GROWTH_KB = 24 * 1024
 
 
@@ -167,6 +169,21 @@ async def _answered_promptly(server: Server) -> None:
 def _rss_kb(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def test_a_distant_resolver_with_a_connection_for_each_query(lab_world: LabWorld) -> None:
+    """More of them at once than one network may have, as it takes a round trip to close each: the
+    oldest are ended by then, and have their answers."""
+    world = lab_world("two")
+
+    async def main() -> None:
+        async with serving(world) as server:
+            server.publish(zone())
+            ask = partial(dns_tcp.ask_by_many, A, RATE, 2 * RATE, ROUND_TRIP_S)
+            answered = await asyncio.to_thread(world["client"].python, ask)
+            assert answered == 2 * RATE
+
+    asyncio.run(main())
 
 
 def test_one_network_cannot_take_it_all(lab_world: LabWorld) -> None:

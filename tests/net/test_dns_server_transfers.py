@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ifdefault.frontend.client.tsig_key_file import LoadedKey
+from ifdefault.dns.tsig_key import LoadedKey
 from ifdefault.model.dns import Endpoint
 from tests.net import secondaries
 from tests.net.conftest import LabWorld
@@ -91,10 +91,30 @@ def test_a_secondary_that_does_not_want_to_know(lab_world: LabWorld) -> None:
     async def main() -> None:
         async with serving(world) as server:
             await asyncio.to_thread(
-                secondaries.knot, world["client"], SECONDARY, None, notifiable=False
+                secondaries.knot, world["client"], SECONDARY, None, heard=("192.0.2.1",)
             )
             server.publish(zone(1), secondaries=[Endpoint(SECONDARY)])
-            await server.event(f"secondary {SECONDARY}: answered NOTAUTH to NOTIFY of {ZONE}")
+            refused = f"secondary {SECONDARY}: answered NOTAUTH to NOTIFY of {ZONE}, serial 1, over"
+            for uplink in ("isp-a", "isp-b"):
+                await server.event(f"{refused} {uplink}")
+
+    asyncio.run(main())
+
+
+def test_a_secondary_that_knows_one_of_our_addresses(lab_world: LabWorld) -> None:
+    """It refuses the first, and is told from the other."""
+    world = lab_world("two")
+    listed = [Endpoint(SECONDARY)]
+
+    async def main() -> None:
+        async with serving(world) as server:
+            server.publish(zone(1), secondaries=listed)
+            await asyncio.to_thread(secondaries.knot, world["client"], SECONDARY, None, heard=(B,))
+            for serial in (2, 3):
+                server.publish(zone(serial), secondaries=listed)
+                await until_told(
+                    lambda: serial_at(server, SECONDARY), serial, f"serial {serial}", server.told
+                )
 
     asyncio.run(main())
 

@@ -273,6 +273,35 @@ def test_two_hosts_share_a_name(world: World, key: Path) -> None:
     keep(world, scenario)
 
 
+def test_a_view_that_the_key_chooses(lab_world: LabWorld, key: Path) -> None:
+    """BIND shows others another zone, in which the name has an address that isn't ours."""
+    world = lab_world("two")
+    core, ours = peers_dns.settle_outside(world), f"$ORIGIN {ZONE}.\n{peers_dns.apex(10)}"
+    (world.dir / "others").write_text(f"{ours}www 60 A {OTHER}\n")
+    with_key = f'{{ key "{peers_dns.KEY_NAME}"; }}'
+    views = f"""
+view key {{
+  match-clients {with_key};
+  zone "{ZONE}" {{
+    type primary; file "zone"; allow-update {with_key}; allow-query {with_key};
+  }};
+}};
+view others {{
+  match-clients {{ any; }};
+  zone "{ZONE}" {{ type primary; file "{world.dir}/others"; }};
+}};"""
+    peers_dns.bind(core, peers_dns.OUTSIDE, 53, ours, "", peers_dns.KEY, views)
+
+    async def scenario(publisher: Publisher) -> None:
+        publisher.publish(publication(key, {WWW: [A, B]}, servers=[SERVER, SERVER_V6]))
+        assert await publisher.settled()
+        assert {status.seen for status in publisher.statuses(WWW)} == {(B, A)}
+        assert await asyncio.to_thread(records, world) == {OTHER: 60}
+        assert not publisher.events()
+
+    keep(world, scenario)
+
+
 # --- servers that refuse ------------------------------------------------------------------
 
 

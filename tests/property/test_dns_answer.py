@@ -1,8 +1,10 @@
-"""For any query: at most one response, to its sender, well-formed, and not too large."""
+"""For any query: one response, to its sender, well-formed, and not too large; for any response:
+none."""
 
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import dns.message
 import pytest
@@ -10,10 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import dns_fuzz
+from ifdefault.dns import tsig
 from ifdefault.dns.answer import Responder
+from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.query import parse
+from ifdefault.dns.secondaries import SecondaryAccess
 from ifdefault.dns.shape import UDP_MAX, UDP_MIN
 from ifdefault.dns.table import Table
+from ifdefault.dns.tsig_key import LoadedKey
 from ifdefault.model.dns import AddressRecord, Policy
 from tests.unit.dnszones import (
     CLIENT,
@@ -106,6 +112,66 @@ def test_what_is_remembered_is_what_would_be_said_anew(
     assert found == expected
     mixed = wire[:12] + wire[12:].replace(b"example", b"eXamPLe")
     check(new, mixed, uplink)
+
+
+KEY = LoadedKey("k.example", "hmac-sha256", b"secret")
+SECONDARY = "192.0.2.53"
+
+
+@given(
+    st.sampled_from(CORPUS) | st.binary(min_size=12, max_size=100),
+    st.integers(0, 15),
+    st.sampled_from(["", "signed", "with a wrong signature"]),
+    st.sampled_from([SECONDARY, CLIENT]),
+)
+def test_a_response_is_never_answered(wire: bytes, opcode: int, how: str, client: str) -> None:
+    """Whatever its opcode, and signed or not: so no two servers can keep answering each other."""
+    message = wire[:2] + bytes([0x80 | opcode << 3 | wire[2] & 7]) + wire[3:]
+    if how:
+        message = tsig.Signer(KEY, b"mac of a NOTIFY").sign(message, 0.0)
+    if how == "with a wrong signature":
+        message = message[:-12] + bytes(12)
+    told: list[str] = []
+    keys: dict[str, list[tsig.TsigKey | None]] = {SECONDARY: [KEY, None]}
+    for server in (SERVER, SecondaryAccess(SERVER, keys, told.append)):
+        for _ in range(3):
+            assert server.udp(message, client, "isp-a", 0.0) is None
+        assert server.tcp(message, client, "isp-a", 0.0) == ()
+    assert not told
+
+
+@given(st.sampled_from(CORPUS), st.randoms(use_true_random=False))
+def test_beyond_the_limit_every_answer_is_truncated_and_no_longer_than_its_query(
+    wire: bytes, random: Random
+) -> None:
+    server = responder(nsid=b"host-1.example.net", limiter=Limiter(1))
+    assert server.udp(asking("").to_wire(), CLIENT, "isp-a", 0.0)
+    for asked in (wire, dns_fuzz.mutate(random, CORPUS), dns_fuzz.mutate(random, CORPUS)):
+        for _ in range(3):
+            answer = server.udp(asked, CLIENT, "isp-a", 0.0)
+            assert (answer is None) == (parse(asked) is None)
+            if answer is not None:
+                assert answer[2] & 2
+                assert len(answer) <= len(asked)
+                dns.message.from_wire(answer, keyring=False)
+
+
+@given(st.sampled_from(CORPUS), st.sampled_from([0, 1, 5, 15]), st.booleans(), st.binary())
+def test_an_error_has_edns_where_the_query_did(
+    wire: bytes, opcode: int, over_tcp: bool, junk: bytes
+) -> None:
+    """RFC 6891, 6.1.1: here a query that is valid but for its opcode, or what follows it."""
+    asked = parse(wire)
+    assert asked is not None
+    message = wire[:2] + bytes([opcode << 3 | wire[2] & 7]) + wire[3:] + junk
+    (answer,) = (
+        SERVER.tcp(message, CLIENT, "isp-a", 0.0)
+        if over_tcp
+        else (SERVER.udp(message, CLIENT, "isp-a", 0.0),)
+    )
+    assert answer is not None
+    read = dns.message.from_wire(answer, keyring=False)
+    assert (read.edns >= 0) == (asked.edns is not None)
 
 
 def says(server: Responder, wire: bytes, uplink: str) -> bytes | None:

@@ -1,4 +1,5 @@
-"""`./dev system`: what needs a kernel of Debian's, in qemu, or a systemd, in a folder."""
+"""`./dev system`: what needs a kernel of Debian's, in qemu, or a systemd, in a folder; and what
+others make of our DNS."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from tests.systemd import folder
 
 CACHE = Path(".system")
 PATIENCE_S = 870.0  # for each part; they run side by side
-SYSTEMD = "systemd"
+SYSTEMD, SUITES = "systemd", "suites"  # with tests of their own in tests/
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OPTIONS = ("-p", "no:cacheprovider", "--color=no", "--tb=short", "--durations=10")
 
@@ -33,8 +34,8 @@ def main() -> int:
         description=__doc__,
         epilog="other arguments go to pytest; tests that are named run where they belong",
     )
-    parts = [*debian.SERIES, SYSTEMD]
-    parser.add_argument("--only", action="append", choices=parts, help="a kernel, or systemd")
+    parts = [*debian.SERIES, SYSTEMD, SUITES]
+    parser.add_argument("--only", action="append", choices=parts, help="a part")
     options, arguments = parser.parse_known_args()
     if platform.machine() != "x86_64":
         print("./dev system: runs on x86-64 only", file=sys.stderr)
@@ -53,8 +54,8 @@ def _parts(only: list[str], arguments: list[str]) -> list[Part]:
     """Fetch what they need; a part that has none of the tests that are named isn't run."""
     named = [word for word in arguments if "tests/" in word]
     others = [word for word in arguments if word not in named]
-    under_systemd = [word for word in named if "tests/systemd" in word]
-    in_guests = [word for word in named if word not in under_systemd]
+    here = {part: [word for word in named if f"tests/{part}" in word] for part in (SYSTEMD, SUITES)}
+    in_guests = [word for word in named if not any(word in words for words in here.values())]
     parts: list[Part] = []
     if in_guests or not named:
         of_guests = [*(in_guests or chosen.arguments()), *others]
@@ -62,9 +63,13 @@ def _parts(only: list[str], arguments: list[str]) -> list[Part]:
         if kernels and not _collected(of_guests):
             return [lambda: False]
         parts += [partial(_test_kernel, kernel, of_guests) for kernel in kernels]
-    if SYSTEMD in only and (under_systemd or not named):
-        root = folder.made(CACHE.resolve())
-        parts.append(partial(_test_systemd, root, [*(under_systemd or ["tests/systemd"]), *others]))
+    for part, words in here.items():
+        if part in only and (words or not named):
+            environment = {}
+            if part == SYSTEMD:
+                environment = {systemd.ROOT: str(folder.made(CACHE.resolve()))}
+            arguments = [*(words or [f"tests/{part}"]), *others]
+            parts.append(partial(_test_here, part, environment, arguments))
     return parts
 
 
@@ -113,26 +118,24 @@ def _limited(seconds: float) -> list[str]:
     return ["timeout", "--signal=INT", str(seconds)]
 
 
-def _test_systemd(root: Path, arguments: list[str]) -> bool:
-    """On this machine, in network namespaces; each test boots its own host from the folder."""
+def _test_here(name: str, environment: dict[str, str], arguments: list[str]) -> bool:
+    """On this machine, in network namespaces."""
     start_s = time.monotonic()
     child = subprocess.Popen(
         [
             *("setpriv", "--pdeathsig", "INT", *_limited(PATIENCE_S)),
             *(sys.executable, "-m", "pytest", "-n", "2", *_OPTIONS, *arguments),
         ],
-        env=os.environ | {systemd.ROOT: str(root)},
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     assert child.stdout is not None
     for line in child.stdout:
-        _show(SYSTEMD, line.rstrip())
+        _show(name, line.rstrip())
     passed = child.wait() == 0
-    _show(
-        SYSTEMD, f"{'passed in' if passed else 'failed after'} {time.monotonic() - start_s:.0f} s"
-    )
+    _show(name, f"{'passed in' if passed else 'failed after'} {time.monotonic() - start_s:.0f} s")
     return passed
 
 

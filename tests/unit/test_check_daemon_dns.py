@@ -58,7 +58,7 @@ def test_secrets_that_others_may_read(tmp_path: Path) -> None:
     wheres = ("dns.server.secondaries", "dns.update", "dns.provider")
     expected = [f"{where}: {key} can't be read: no such file or directory" for where in wheres]
     assert [problem.rpartition("; ")[0] for problem in problems_of(dns)][:3] == expected
-    key.write_text("secret")
+    key.write_text('key k { algorithm hmac-sha256; secret "c2VjcmV0"; };')
     key.chmod(0o444)
     assert all(
         f"is readable by others; run chmod 0400 {key}" in problem
@@ -73,6 +73,39 @@ def test_secrets_that_others_may_read(tmp_path: Path) -> None:
         )
         os.chown(key, 4711, 4711)
         assert problems_of(dns) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (
+            'key k { algorithm hmac-md5; secret "c2VjcmV0"; };',
+            (
+                "hmac-md5 isn't secure and isn't supported (RFC 8945, 6); make a key with"
+                " tsig-keygen -a hmac-sha256 NAME, and use it on both sides"
+            ),
+        ),
+        (
+            "secret",
+            (
+                "it isn't a key; use the output of tsig-keygen:"
+                ' key "NAME" { algorithm hmac-sha256; secret "…"; };'
+            ),
+        ),
+    ],
+)
+def test_keys_that_are_none(tmp_path: Path, text: str, what: str) -> None:
+    key = tmp_path / "key"
+    key.write_text(text)
+    key.chmod(0o400)
+    if not os.getuid():
+        os.chown(key, 4711, 4711)
+    servers = (Endpoint("192.0.2.53", key=str(key)), Endpoint("192.0.2.54", key=str(key)))
+    dns = DnsConfig(
+        updates=(UpdateConfig("example", servers),),
+        providers=(ProviderConfig("example.org", "powerdns", str(key)),),
+    )
+    assert [p for p in problems_of(dns) if "lexicon" not in p] == [f"dns.update: {key}: {what}"]
 
 
 def test_programs(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def test_json_is_the_same_as_without_a_daemon(
         "tables": {},
         "ready": 2,
         "uplinks": 3,
+        "dns": [],
     }
     assert len(daemon.asked) == 1
 
@@ -229,6 +230,24 @@ def test_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config.write_text("[uplink.a]\n")
     assert main.run([*where, "run"]) == 2  # before anything of the daemon runs
     assert len(calls) == 2
+
+
+# --- reload --------------------------------------------------------------------------------
+
+
+def test_reload_says_what_of_the_dns_changed(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dns = ("dns.name www.example.net: added",)
+    daemon.answer = lambda _: replace(TOLD, problems=(), dns=dns)
+    assert main.run(["reload"]) == 0
+    assert capsys.readouterr() == (
+        "ip rule add …\ndns.name www.example.net: added\n",
+        "1 operations performed, 1 changes of the DNS; 2 of 3 uplinks in use\n",
+    )
+    daemon.answer = lambda _: replace(TOLD, problems=(), operations=(), dns=dns)
+    assert main.run(["reload"]) == 0
+    assert capsys.readouterr().err == "1 changes of the DNS; 2 of 3 uplinks in use\n"
 
 
 # --- uplink --------------------------------------------------------------------------------

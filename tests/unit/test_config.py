@@ -447,7 +447,7 @@ def test_interface_names(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["ISP", "-a", "a_b", '"a.b"', "a" * 32])
+@pytest.mark.parametrize("name", ["ISP", "-a", "a-", "-", "a_b", '"a.b"', "a" * 32])
 def test_uplink_names(name: str) -> None:
     [problem] = errors(f'[uplink.{name}]\ninterface = "wan0"')
     assert problem.startswith("f.toml:1: uplink.")

@@ -21,7 +21,6 @@ from pydantic_core import PydanticCustomError
 from ifdefault import config
 from ifdefault.config.dns import DISCOVER_EXAMPLE
 from ifdefault.config.dns_records import record as parse_record
-from ifdefault.dns.publish import nameserver
 from ifdefault.model.dns import (
     DnsConfig,
     Endpoint,
@@ -31,11 +30,13 @@ from ifdefault.model.dns import (
     Record,
     ServerConfig,
     UpdateConfig,
+    nameserver,
 )
 from ifdefault.model.errors import ConfigError
 from tests.unit.uplinks import UPLINKS
 
 ANY = '[[dns.exec]]\nprogram = "/p"\n'  # takes every name
+LONG_ZONE = ".".join(["a" * 61] * 3 + ["b" * 59])  # 245 characters
 ZONE = '[dns.server]\nzones = ["example.net"]\n'
 NAME = '[[dns.name]]\nname = "www.example.net"\n'
 
@@ -488,6 +489,14 @@ def test_any_text_is_a_record_or_one_error(text: str) -> None:
         (
             f"{NAME}[[dns.exec]]\nprogram = '/p'\nzone = 'example.org'",
             "is in no published zone; use a name in example.org, or add its zone",
+        ),
+        (
+            f"[dns.server]\nzones = ['{LONG_ZONE[2:]}']",
+            f'"hostmaster.{LONG_ZONE[2:]}" would be longer than 253 characters; use a shorter zone',
+        ),
+        (
+            f"[dns.server]\nzones = ['{LONG_ZONE}']\ncontact = 'a.b'",
+            f'"ns-isp-a.{LONG_ZONE}" would be longer than 253 characters; use a shorter zone',
         ),
         (
             f"{ZONE}[[dns.name]]\nname = '{nameserver('isp-a', 'example.net')}'",

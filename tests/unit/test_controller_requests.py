@@ -10,6 +10,7 @@ from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.adopt import DOWN, UNDO_AGAIN_S
 from ifdefault.model.config import FAMILIES, Config
+from ifdefault.model.dns import NameConfig
 from ifdefault.model.errors import Problem
 from ifdefault.model.kernel import PROTOCOL, PutHook
 from tests.unit.controlled import CONFIG, UPLINKS, Host, kinds
@@ -108,6 +109,19 @@ def test_a_reload_is_applied(host: Host) -> None:
     [look] = host.every(f.Look)
     assert look.thorough
     assert look.wait
+
+
+def test_a_reload_says_what_of_the_dns_changed(host: Host) -> None:
+    names = tuple(NameConfig(f"{n}.example.net") for n in range(12))
+    host.receive(e.ReloadRequested(7, replace(CONFIG, dns=replace(CONFIG.dns, names=names))))
+    result = host.answer(7).result
+    assert isinstance(result, f.Changed)
+    assert set(result.dns) >= {f"dns.name {name.name}: added" for name in names}
+    assert host.logged("reload") == [
+        "config reloaded, 0 operations",
+        *result.dns[:10],
+        f"and {len(result.dns) - 10} more changes of the DNS",
+    ]
 
 
 def test_a_reload_that_the_kernel_refuses_leaves_all_as_it_was(host: Host) -> None:

@@ -14,7 +14,7 @@ import dns.rcode
 import dns.tsig
 import pytest
 
-from ifdefault.frontend.client.tsig_key_file import LoadedKey
+from ifdefault.dns.tsig_key import LoadedKey
 from ifdefault.frontend.server import notify
 from ifdefault.frontend.server.notify import NotifySender, Secondary
 from ifdefault.model.config import Family
@@ -64,8 +64,13 @@ class Stage:
             while not self.told:
                 await asyncio.sleep(0)
 
-    def answer(self, rcode: dns.rcode.Rcode = dns.rcode.NOERROR, client: str = ADDRESS) -> None:
-        reply = dns.message.make_response(dns.message.from_wire(self.sent[-1][1]))
+    def answer(
+        self,
+        rcode: dns.rcode.Rcode = dns.rcode.NOERROR,
+        client: str = ADDRESS,
+        attempt: int = -1,
+    ) -> None:
+        reply = dns.message.make_response(dns.message.from_wire(self.sent[attempt][1]))
         reply.set_rcode(rcode)
         self.notifier.receive(reply.to_wire(), client)
 
@@ -128,15 +133,51 @@ def test_an_answer_is_enough() -> None:
     asyncio.run(main())
 
 
-def test_a_refusal_is_reported_and_ends_it() -> None:
+REFUSED = f"secondary {ADDRESS}: answered REFUSED to NOTIFY of www.example, serial 7, over"
+
+
+def test_a_refusal_is_reported_and_ends_it_where_there_is_no_other_address() -> None:
     async def main() -> None:
         stage = Stage("isp-a")
         stage.notifier.notify(SECONDARY, "www.example", 7, [])
         stage.answer(dns.rcode.REFUSED)
         stage.answer(dns.rcode.REFUSED)
-        assert stage.told == [
-            f"secondary {ADDRESS}: answered REFUSED to NOTIFY of www.example, serial 7"
-        ]
+        assert stage.told == [f"{REFUSED} isp-a"]
+        assert stage.uplinks == ["isp-a"]
+
+    asyncio.run(main())
+
+
+def test_after_a_refusal_another_address_is_tried_at_once() -> None:
+    """A secondary that knows only one of them is told over that one, with no wait before."""
+
+    async def main() -> None:
+        stage = Stage("isp-a", "isp-b", "isp-c")
+        stage.notifier.notify(SECONDARY, "www.example", 7, ["isp-a", "isp-b"])
+        stage.answer(dns.rcode.REFUSED)
+        assert stage.uplinks == ["isp-a", "isp-b"]
+        stage.answer(dns.rcode.NOTAUTH)
+        assert stage.uplinks == ["isp-a", "isp-b", "isp-c"]
+        stage.answer()
+        assert stage.told == [f"{REFUSED} isp-a", f"{REFUSED.replace('REFUSED', 'NOTAUTH')} isp-b"]
+        assert not stage.notifier._notices
+
+    asyncio.run(main())
+
+
+def test_refused_here_and_silent_there() -> None:
+    """The address that was refused isn't used again; a late response counts for its own attempt."""
+
+    async def main() -> None:
+        stage = Stage("isp-a", "isp-b")
+        stage.notifier.notify(SECONDARY, "www.example", 7, ["isp-a"])
+        await stage.until(2)
+        stage.answer(dns.rcode.REFUSED, attempt=0)
+        await stage.until_told()
+        await stage.until(4)
+        assert stage.uplinks[:4] == ["isp-a", "isp-b", "isp-b", "isp-b"]
+        stage.answer(attempt=1)
+        assert not stage.notifier._notices
 
     asyncio.run(main())
 

@@ -169,6 +169,37 @@ def test_a_later_version_of_edns() -> None:
     assert (got.rcode(), got.edns, got.answer, got.options) == (dns.rcode.BADVERS, 0, [], ())
 
 
+@pytest.mark.parametrize(
+    "wire",
+    [
+        counted(PLAIN + OPT + b"\0", 1, 0, 0, 1),
+        counted(PLAIN + PLAIN[12:] + OPT, 2, 0, 0, 1),
+        counted(PLAIN + OPT + OPT, 1, 0, 0, 2),
+        counted(PLAIN + OPT[:-1] + b"\3\0\x0a\0", 1, 0, 0, 1),
+        counted(PLAIN + b"\1x" + OPT, 1, 0, 0, 1),
+    ],
+)  # fmt: skip
+def test_what_is_malformed_has_edns_where_the_query_did(wire: bytes) -> None:
+    """RFC 6891, 6.1.1."""
+    for _ in range(3):
+        got = ask(responder(), wire)
+        assert (got.rcode(), got.edns, got.options) == (FORMERR, 0, ())
+
+
+@pytest.mark.parametrize("opcode", [1, 2, 4, 5, 15])
+def test_other_opcodes_have_edns_where_the_query_did(opcode: int) -> None:
+    asked = asking("", use_edns=0, want_dnssec=True)
+    asked.set_opcode(dns.opcode.Opcode(opcode))
+    got = ask(responder(), asked.to_wire())
+    assert (got.rcode(), got.edns, got.ednsflags) == (NOTIMP, 0, dns.flags.DO)
+
+
+def test_edns_is_not_searched_among_many_records() -> None:
+    wire = counted(PLAIN + PLAIN[12:] * 100 + OPT, 101, 0, 0, 1)
+    got = ask(responder(), wire)
+    assert (got.rcode(), got.edns) == (FORMERR, -1)
+
+
 def test_options_that_nobody_knows() -> None:
     got = ask(responder(), asking("", use_edns=0, options=[option(65001, b"x"), option(12, b"00")]))
     assert (got.rcode(), texts(got.answer), got.options) == (NOERROR, [A4, B4], ())
@@ -305,7 +336,7 @@ def test_the_limit_and_who_is_exempt() -> None:
     asked = asking("").to_wire()
     found = [server.udp(asked, CLIENT, "isp-a", 0.5) for _ in range(9)]
     kinds = ["-" if wire is None else "TC" if wire[2] & 2 else "whole" for wire in found]
-    assert kinds == ["whole"] * 5 + ["TC", "-"] * 2
+    assert kinds == ["whole"] * 5 + ["TC"] * 4
     assert all(len(wire) == len(asked) for wire in found if wire is not None and wire[2] & 2)
     assert server.tcp(asked, CLIENT, "isp-a", 0.5)
     assert server.udp(asked, "192.0.3.7", "isp-a", 0.5)
@@ -315,7 +346,22 @@ def test_the_limit_and_who_is_exempt() -> None:
     for _ in range(9):
         assert texts(ask(server, with_cookie, now=1.5).answer)
     forged = asking("", use_edns=0, options=[option(COOKIE, cookie[:-1] + b"\0")]).to_wire()
-    assert [server.udp(forged, CLIENT, "isp-a", 1.5) for _ in range(9)].count(None) == 2
+    limited = [server.udp(forged, CLIENT, "isp-a", 1.5) for _ in range(9)]
+    assert [wire is not None and len(wire) <= len(forged) for wire in limited[-4:]] == [True] * 4
+
+
+def test_beyond_the_limit_a_cookie_comes_only_in_place_of_one() -> None:
+    """A whole one is replaced, and makes its client exempt; half a one would become longer."""
+    server = responder(limiter=Limiter(1))
+    ask(server, asking(""))
+    for cookie, has_cookie in ((b"12345678", False), (b"1" * 24, True)):
+        asked = asking("", use_edns=0, options=[option(COOKIE, cookie)])
+        got = ask(server, asked)
+        assert got.flags & dns.flags.TC
+        assert (got.edns, len(got.options)) == (0, has_cookie)
+        assert len(got.to_wire()) <= len(asked.to_wire())
+    exempt = asking("", use_edns=0, options=[option(COOKIE, got.options[0].to_wire())])
+    assert texts(ask(server, exempt).answer)
 
 
 # --- what is remembered -------------------------------------------------------------------

@@ -9,7 +9,6 @@ import pytest
 from ifdefault.dns.publish import (
     DEGRADED_TTL_S,
     names_in_zone,
-    nameserver,
     next_serial,
     publish,
     serve,
@@ -23,6 +22,7 @@ from ifdefault.model.dns import (
     Published,
     ServerConfig,
     UpdateConfig,
+    nameserver,
     zone_of,
 )
 from ifdefault.model.health import Decision

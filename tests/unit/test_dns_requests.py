@@ -16,7 +16,8 @@ import pytest
 from ifdefault.dns import client, tsig, wire
 from ifdefault.frontend import requests
 from ifdefault.frontend.client import query, tsig_key_file, update
-from ifdefault.frontend.client.query import Answer, NoReply
+from ifdefault.frontend.client.no_reply import NoReply
+from ifdefault.frontend.client.query import Answer
 from ifdefault.frontend.requests import RequestRunner
 from ifdefault.ipc.messages import Query, Reply, Update
 
@@ -79,10 +80,11 @@ def signed(message: bytes, path: str, now: float, error: int = 0) -> bytes:
     return tsig.Signer(tsig_key_file.read(path), signature.mac).sign(replied(message), now, error)
 
 
-def unknown_key(message: bytes) -> bytes:
+def faulty(message: bytes, error: int) -> bytes:
+    """The unsigned response to a signature with an error."""
     plain, signature = tsig.split(message)
     assert signature
-    return tsig.append(replied(plain, wire.NOTAUTH), replace(signature, error=17), b"")
+    return tsig.append(replied(plain, wire.NOTAUTH), replace(signature, error=error), b"")
 
 
 def test_it_is_done() -> None:
@@ -118,7 +120,7 @@ def test_it_is_not_done(answer: Answers, said: str) -> None:
 def test_an_answer_that_is_not_signed_rightly(key: str) -> None:
     wrong: dict[str, Answers] = {
         "127.0.0.1: the response isn't signed": lambda m: framed(replied(m)),
-        "127.0.0.1 refuses: NOTAUTH (BADKEY)": lambda m: framed(unknown_key(m)),
+        "127.0.0.1 refuses: NOTAUTH (BADKEY)": lambda m: framed(faulty(m, tsig.BADKEY)),
         "127.0.0.1: invalid signature of the response (BADSIG)": lambda m: framed(
             signed(m, key, time.time())[:-30] + bytes(30)
         ),
@@ -140,7 +142,9 @@ def test_a_key_that_is_not_there() -> None:
 # --- a query ------------------------------------------------------------------------------
 
 
-async def asked(answer: Answers, *, wanted: str = "A", recurse: bool = False) -> Answer:
+async def asked(
+    answer: Answers, *, wanted: str = "A", recurse: bool = False, key_path: str = ""
+) -> Answer:
     """Ask a server that answers each packet with these."""
 
     class Server(asyncio.DatagramProtocol):
@@ -157,7 +161,8 @@ async def asked(answer: Answers, *, wanted: str = "A", recurse: bool = False) ->
     try:
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
-            return await query.ask(sock, HOME, port, "www.example.net", wanted, recurse=recurse)
+            where = (sock, HOME, port, "www.example.net", wanted)
+            return await query.ask(*where, recurse=recurse, key_path=key_path)
     finally:
         transport.close()
 
@@ -211,6 +216,39 @@ def test_no_such_name_and_a_resolver_that_isn_t_authoritative() -> None:
     assert asyncio.run(asked(lambda m: [replied(m, 3)])) == Answer((), 0)
     own = asyncio.run(asked(lambda m: [m[:2] + b"\x80" + replied(m)[3:]], recurse=True))
     assert own == Answer((), 0)
+
+
+def test_a_signed_query_and_its_answer(key: str) -> None:
+    seen: list[bytes] = []
+
+    def answer(message: bytes) -> list[bytes]:
+        seen.append(message)
+        plain, signature = tsig.split(message)
+        assert signature
+        assert tsig.verify(plain, signature, tsig_key_file.read(key), time.time()) == 0
+        signer = tsig.Signer(tsig_key_file.read(key), signature.mac)
+        return [signer.sign(addressed(message), time.time())]
+
+    assert asyncio.run(asked(answer, key_path=key)) == Answer(("192.0.2.1",), 30)
+    assert len(seen) == 1
+
+
+def test_an_answer_to_a_signed_query_that_isn_t_signed_rightly(key: str) -> None:
+    wrong: dict[str, Answers] = {
+        "127.0.0.1: the response isn't signed": lambda m: [addressed(m)],
+        "127.0.0.1: invalid signature of the response (BADSIG)": lambda m: [
+            signed(m, key, time.time())[:-30] + bytes(30)
+        ],
+        "127.0.0.1: invalid signature of the response (BADTIME)": lambda m: [
+            signed(m, key, time.time() - 900)
+        ],
+        "127.0.0.1 refuses: NOTAUTH (BADSIG)": lambda m: [faulty(m, tsig.BADSIG)],
+        "127.0.0.1 refuses: REFUSED": lambda m: [replied(m, wire.REFUSED)],
+    }
+    for said, answer in wrong.items():
+        with pytest.raises(NoReply) as told:
+            asyncio.run(asked(answer, key_path=key))
+        assert str(told.value) == said
 
 
 def test_a_closed_port() -> None:
@@ -280,7 +318,7 @@ def test_what_is_too_much_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Reply] = []
     sock = stream()
     for each in (sock, None):
-        RequestRunner(told.append).start(Query(3, HOME, 53, "example.net", "A", False), each)
+        RequestRunner(told.append).start(Query(3, HOME, 53, "", "example.net", "A", False), each)
     assert told == [Reply(3, "this host: too many requests at once")] * 2
     assert sock.fileno() == -1
 

@@ -66,7 +66,7 @@ SAMPLES: tuple[Message, ...] = (
     ZoneName("*.www.example", "arrival", 30, (("isp-a", "203.0.113.10", 3),), ((16, "0161"),)),
     ZoneEnd((("192.0.2.53", 53, "/etc/ifdefault/keys/xfr"), ("2001:db8::53", 5353, "")), 100),
     Update(4, "192.0.2.53", 53, "", "example.net", "www.example.net", 30, ("203.0.113.10",), ()),
-    Query(5, "192.0.2.53", 53, "", "NS", True),
+    Query(5, "192.0.2.53", 53, "/keys/update", "", "NS", True),
     Fetch(6, "192.0.2.80", 443, "ip.example.net", "/", True),
     Reply(5, "", ("a.root-servers.net",), 3600),
     Reply(4, "192.0.2.53 refuses: NOTAUTH"),

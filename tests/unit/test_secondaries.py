@@ -13,7 +13,7 @@ from ifdefault.dns import tsig, wire
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.secondaries import SecondaryAccess
 from ifdefault.dns.table import Table
-from ifdefault.frontend.client.tsig_key_file import LoadedKey
+from ifdefault.dns.tsig_key import LoadedKey
 from ifdefault.model.dns import AddressRecord, Published, Record, Zone
 
 NOW = 1_000.0  # on a clock that starts when it likes
@@ -162,6 +162,16 @@ def test_a_query_is_told_once_a_serial(guard: SecondaryAccess, told: list[str]) 
         guard.udp(query("SOA")[1], STRANGER, "a", NOW)
         guard.tcp(query("SOA", name="other.example.")[1], OPEN, "a", NOW)
     assert told == [f"secondary {OPEN}: queried the SOA of www.example, serial 7"]
+
+
+@pytest.mark.parametrize("key", [KEY, OTHER], ids=["too long", "BADSIG"])
+def test_a_response_to_edns_has_edns(guard: SecondaryAccess, key: LoadedKey) -> None:
+    message = dns.message.make_query("long.www.example.", "TXT", use_edns=0, payload=700)
+    message.use_tsig(dns.tsig.Key(key.name, key.secret, key.algorithm))
+    answer = guard.udp(message.to_wire(), KEYED, "a", NOW)
+    assert answer is not None
+    told = dns.message.from_wire(answer, keyring=False)
+    assert (told.edns, told.question) == (0, message.question)
 
 
 @pytest.mark.parametrize("client", [KEYED, STRANGER])

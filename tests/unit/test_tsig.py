@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.dns import tsig, wire
-from ifdefault.frontend.client.tsig_key_file import ALGORITHMS, LoadedKey
+from ifdefault.dns.tsig_key import ALGORITHMS, LoadedKey
 
 NOW = 1_700_000_000
 KEY = LoadedKey("transfer.example", "hmac-sha256", b"a secret that nobody knows, or so")
@@ -62,7 +62,7 @@ def test_what_is_wrong_with_a_signature() -> None:
     assert judged(key=LoadedKey(KEY.name, KEY.algorithm, b"another")) == tsig.BADSIG
     assert judged(key=LoadedKey("other", KEY.algorithm, KEY.secret)) == tsig.BADKEY
     assert judged(key=LoadedKey(KEY.name, "hmac-sha512", KEY.secret)) == tsig.BADKEY
-    assert judged(now=NOW + 300) == judged(now=NOW - 300) == 0
+    assert judged(now=NOW + 300) == judged(now=NOW - 300) == judged(now=NOW + 300.9) == 0
     assert judged(now=NOW + 301) == judged(now=NOW - 301) == tsig.BADTIME
     # a wrong signature is told before a wrong time (RFC 8945, 5.2)
     assert judged(text=plain[:-1] + b"\1", now=NOW + 301) == tsig.BADSIG
@@ -96,12 +96,30 @@ def test_the_answers_to_one_query_hang_together(monkeypatch: pytest.MonkeyPatch)
         dns.message.from_wire(answers[1], keyring=theirs(KEY), request_mac=signature.mac)
 
 
+def test_a_fudge_of_0_permits_the_same_second() -> None:
+    """As BIND and Knot, which compare whole seconds."""
+    query, _ = signed()
+    names = wire.encode_name(KEY.name), wire.encode_name(KEY.algorithm)
+    unsigned = tsig.Signature(*names, NOW, 0, b"", query.id)
+    message = tsig.append(query.to_wire(), unsigned, tsig._mac(KEY, b"", query.to_wire(), unsigned))
+    plain, signature = tsig.split(message)
+    assert signature is not None
+    found = [tsig.verify(plain, signature, KEY, NOW + s) for s in (-0.1, 0.0, 0.9, 1.0)]
+    assert found == [tsig.BADTIME, 0, 0, tsig.BADTIME]
+
+
+def refused(plain: bytes) -> bytes:
+    response = dns.message.make_response(dns.message.from_wire(plain))
+    response.set_rcode(dns.rcode.NOTAUTH)
+    return response.to_wire()
+
+
 @pytest.mark.parametrize("error", [tsig.BADKEY, tsig.BADSIG])
 def test_a_refusal_without_a_signature(error: int) -> None:
     _, message = signed()
     plain, signature = tsig.split(message)
     assert signature is not None
-    told, its = tsig.split(tsig.refuse(plain, signature, KEY, error, NOW))
+    told, its = tsig.split(tsig.refuse(refused(plain), signature, KEY, error, NOW))
     read = dns.message.from_wire(told)
     assert read.rcode() == dns.rcode.NOTAUTH
     assert read.question == dns.message.from_wire(plain).question
@@ -113,7 +131,7 @@ def test_a_wrong_clock_is_told_signed() -> None:
     _, message = signed()
     plain, signature = tsig.split(message)
     assert signature is not None
-    answer = tsig.refuse(plain, signature, KEY, tsig.BADTIME, NOW + 1000)
+    answer = tsig.refuse(refused(plain), signature, KEY, tsig.BADTIME, NOW + 1000)
     told, its = tsig.split(answer)
     assert its is not None
     assert (its.error, its.signed_s, int.from_bytes(its.other, "big")) == (18, NOW, NOW + 1000)

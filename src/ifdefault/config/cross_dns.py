@@ -17,11 +17,14 @@ from ifdefault.model.dns import (
     NameConfig,
     Record,
     ServerConfig,
+    contact,
+    nameserver,
     within,
     zone_of,
 )
 
 _IRRELEVANT = {*ServerKeys.model_fields, "policy", "ttl"} - {"zones"}
+_NAME_MAX = 253  # characters of a name (RFC 1035, 2.3.4), without the final dot
 _AUTOMATIC = "names get their uplinks' addresses automatically"
 
 
@@ -34,7 +37,7 @@ def _zones(dns: DnsConfig) -> list[str]:
 def _nameservers(valid: ValidConfig) -> set[str]:
     """The names that the embedded server generates for its uplinks."""
     zones = valid.dns.server.zones
-    return {f"ns-{uplink}.{zone}" for uplink in valid.uplink_names for zone in zones}
+    return {nameserver(uplink, zone) for uplink in valid.uplink_names for zone in zones}
 
 
 def _is_complete(valid: ValidConfig, *tables: str) -> bool:
@@ -122,6 +125,11 @@ def _check_server(valid: ValidConfig) -> Iterator[Finding]:
                 yield path, f'"{zone}" is inside "{other}", which delegates nothing', remedy
         if zone in server.zones[:k]:
             yield path, f'"{zone}" is listed twice', "remove one"
+        generated = [nameserver(uplink, zone) for uplink in valid.uplink_names]
+        generated += [] if server.contact else [contact(zone)]
+        if long := [name for name in generated if len(name) > _NAME_MAX]:
+            remedy = "use a shorter zone, or shorter names of uplinks"
+            yield path, f'"{long[0]}" would be longer than {_NAME_MAX} characters', remedy
     if server != ServerConfig() and not server.zones and _is_complete(valid, "server"):
         remedy = 'list those delegated to this host: zones = ["www.example.net"]'
         yield ("dns", "server"), "no zones", remedy

@@ -15,14 +15,14 @@ from ifdefault.config.base import Interface, Keys, ip, prefix, reject, toml
 from ifdefault.config.probe_url import Probes
 from ifdefault.model.dns import DISCOVER
 
-_NAME = r"[a-z0-9][a-z0-9-]{0,30}"
+_NAME = r"[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?"  # also a part of host names
 
 
 def _uplink_name(name: str) -> str:
     if not re.fullmatch(_NAME, name):
         reject(
             "not a valid uplink name",
-            "use up to 31 of a-z, 0-9 and -, beginning with a letter or digit",
+            "use up to 31 of a-z, 0-9 and -, with a letter or digit at both ends",
         )
     return name
 

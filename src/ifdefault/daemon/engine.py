@@ -280,8 +280,8 @@ class Engine:
         match answer.result:
             case f.UplinkChanged(uplink, was, state):
                 return p.UplinkChanged(uplink, was, state)
-            case f.Changed(prepared):
-                return changes(prepared)
+            case f.Changed(prepared, dns):
+                return replace(changes(prepared), dns=dns)
             case f.Entered(path):
                 return p.Entered(path)
         return p.Confirmed()

@@ -50,8 +50,9 @@ class Requests:
     async def query(
         self, way: Way, server: Endpoint, name: str, wanted: Asked, *, recurse: bool = False
     ) -> Reply:
+        """Query a server, with its TSIG key if it has one."""
         number = next(self._numbers)
-        request = Query(number, server.address, server.port, name, wanted, recurse)
+        request = Query(number, server.address, server.port, server.key, name, wanted, recurse)
         return await self._exchange(way, request, QUERY_S)
 
     async def fetch(

@@ -84,8 +84,8 @@ class Responder:
         if cached is None:
             return self._by_shape(query, client, uplink, now, memo)
         turns, responses, shape = cached
-        if self._limiter and (action := self._limiter.decide(client, now)) != "answer":
-            return _truncated(query, shape) if action == "truncate" else None
+        if self._limiter and not self._limiter.permits(client, now):
+            return _limited(query, shape)
         turn = next(turns)
         return query[:2] + (responses.get(turn) or self._cached_response(query, cached, turn))
 
@@ -132,10 +132,8 @@ class Responder:
         good, option = False, b""
         if cookie:
             good, option = self._cookies.check(cookie, client, now + self.epoch_offset_s)
-        if not good and self._limiter:
-            action = self._limiter.decide(client, now)
-            if action != "answer":
-                return _truncated(query, shape, option) if action == "truncate" else None
+        if not good and self._limiter and not self._limiter.permits(client, now):
+            return _limited(query, shape, option)
         turn = next(shape.turns)
         head, rest = shape.parts.get(turn) or self._parts(shape, turn)
         response = query[:2] + head + query[_HEAD : shape.end] + rest + option
@@ -213,3 +211,13 @@ def _truncated(query: bytes, shape: Shape, option: bytes = b"") -> bytes:
     """An empty response with TC, so that the client retries over TCP."""
     head, rest = shape.truncated()
     return query[:2] + head + query[_HEAD : shape.end] + rest + option
+
+
+def _limited(query: bytes, shape: Shape, option: bytes = b"") -> bytes:
+    """A truncated response that is no longer than the query: without a cookie, which the client
+    gets over TCP, and without the reason for rejecting a signature, if either is too long."""
+    response = _truncated(query, shape, option)
+    if len(response) <= len(query):
+        return response
+    head, rest = shape.bare(wire.TC)
+    return query[:2] + head + query[_HEAD : shape.end] + rest

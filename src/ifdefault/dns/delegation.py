@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 from ifdefault.dns.publish import NAMESERVER_TTL_S, serve
 from ifdefault.model.address import family_of
-from ifdefault.model.dns import CandidateAddresses, DnsConfig, Endpoint, NameConfig, within, zone_of
+from ifdefault.model.dns import (
+    CandidateAddresses,
+    DnsConfig,
+    Endpoint,
+    NameConfig,
+    Zone,
+    within,
+    zone_of,
+)
 
 ZoneLine = tuple[str, str, str]  # owner, type, value
 
@@ -62,6 +70,14 @@ def delegate(zone: ConfiguredZone) -> tuple[ZoneLine, ...]:
         if within(host, zone.zone)
         for line in glue(host, addresses)
     )
+
+
+def zone_glue(zone: Zone) -> dict[str, str]:
+    """The glue of an embedded server's zone: owner and type to address."""
+    addresses = {n.name: [record.address for record in n.addresses] for n in zone.names}
+    hosts = (host for host in zone.nameservers if within(host, zone.zone))
+    lines = (line for host in hosts for line in glue(host, addresses.get(host, ())))
+    return {f"{owner} {kind}": address for owner, kind, address in lines}
 
 
 def glue(host: str, addresses: Iterable[str]) -> tuple[ZoneLine, ...]:

@@ -1,16 +1,15 @@
 """Response rate limiting for clients without a valid cookie.
 
-Rules: a network is a /24 or a /56; responses are counted per second. Beyond the limit, every other
-response is dropped, and the rest is truncated, so that real clients get through over TCP, while
-forged queries cause less traffic than they send. Memory is bounded.
+Rules: a network is a /24 or a /56; responses are counted per second. Beyond the limit they are
+truncated, and no longer than their query, so that resolvers use TCP, and forged queries cause no
+more traffic than they are. None is dropped: resolvers stop querying a server that doesn't respond,
+some for a minute and more. Memory is bounded.
 """
 
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Literal
 
-LimiterAction = Literal["answer", "truncate", "drop"]
 CLIENTS_MAX = 65_536  # counted at the same time; beyond that, all counts are reset
 _PERIOD_S = 1.0
 
@@ -27,16 +26,15 @@ class Limiter:
         self._by_network: dict[str | bytes, list[int]] = {}
         self._end_s = 0.0
 
-    def decide(self, client: str, now: float) -> LimiterAction:
+    def permits(self, client: str, now: float) -> bool:
+        """Whether the client gets another response in full."""
         if not self.rate_limit:
-            return "answer"
+            return True
         if not self._end_s - _PERIOD_S <= now < self._end_s:
             self._start_period(now)
         remaining = self._by_client.get(client) or self._register(client)
         remaining[0] -= 1
-        if remaining[0] >= 0:
-            return "answer"
-        return "truncate" if remaining[0] & 1 else "drop"
+        return remaining[0] >= 0
 
     def _start_period(self, now: float) -> None:
         self._by_client.clear()

@@ -17,6 +17,8 @@ from ifdefault.model.dns import (
     NameConfig,
     Published,
     Zone,
+    contact,
+    nameserver,
     zone_of,
 )
 from ifdefault.model.health import Decision
@@ -89,15 +91,10 @@ def _zone(
     return Zone(
         zone,
         0,
-        config.server.contact or f"hostmaster.{zone}",
+        config.server.contact or contact(zone),
         (*(server.name for server in own), *config.server.nameservers),
         (*names_in_zone(config, published, zone), *own),
     )
-
-
-def nameserver(uplink: str, zone: str) -> str:
-    """The name of the name server on an uplink."""
-    return f"ns-{uplink}.{zone}"
 
 
 def names_in_zone(

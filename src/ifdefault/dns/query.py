@@ -14,19 +14,19 @@ from ifdefault.dns import wire
 NSID, COOKIE = 3, 10  # EDNS options
 CLIENT_COOKIE, COOKIE_MIN, COOKIE_MAX = 8, 16, 40  # bytes (RFC 7873, 4)
 _DO = 0x8000
+_RECORDS_SEARCHED = 32  # for the OPT of an invalid query; more would cost too much time
 _TSIG_TIMES = 10  # bytes of time, fudge and MAC length, after the algorithm
 
 
 @dataclass(frozen=True, slots=True)
 class Edns:
-    """An OPT record (RFC 6891). `cookie` b"": none; `alone`: it has no option except a cookie."""
+    """An OPT record (RFC 6891). `cookie` b"": none."""
 
     size: int
     version: int
     wants_dnssec: bool
-    wants_nsid: bool
-    cookie: bytes
-    alone: bool
+    wants_nsid: bool = False
+    cookie: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def parse(message: bytes) -> ParsedQuery | None:
     _, flags, questions, answers, authorities, others = wire.HEADER.unpack_from(message)
     if flags & wire.QR:
         return None
-    if flags & wire.OPCODE:
-        return ParsedQuery(flags)  # the meaning of the sections is unknown
+    if flags & wire.OPCODE:  # the meaning of the sections is unknown
+        return ParsedQuery(flags, edns=_find_edns(message))
     name, kind, class_, end = b"", 0, 0, wire.HEADER.size
     question = b""
     try:
@@ -72,8 +72,30 @@ def parse(message: bytes) -> ParsedQuery | None:
         serial, end = _serial(message, authorities, end)
         edns, refusal = _additional(message, others, end)
     except wire.WireError:
-        return ParsedQuery(flags, name, kind, class_, question, fault=wire.FORMERR)
+        edns = _find_edns(message)
+        return ParsedQuery(flags, name, kind, class_, question, edns, fault=wire.FORMERR)
     return ParsedQuery(flags, name, kind, class_, question, edns, serial, refusal)
+
+
+def _find_edns(message: bytes) -> Edns | None:
+    """The OPT of a message that isn't a valid query, without its options: the error response has
+    one, too (RFC 6891, 6.1.1). None if there is none among the first records, or what precedes it
+    can't be read."""
+    _, _, questions, *counts = wire.HEADER.unpack_from(message)
+    if questions + sum(counts) > _RECORDS_SEARCHED:
+        return None
+    at = wire.HEADER.size
+    try:
+        for _ in range(questions):
+            _, at = wire.read_name(message, at)
+            at += wire.TWO.size
+        for _ in range(sum(counts)):
+            _, kind, size, ttl, _, at = wire.read_record(message, at)
+            if kind == wire.OPT:
+                return Edns(size, ttl >> 16 & 0xFF, bool(ttl & _DO))
+    except wire.WireError:
+        pass
+    return None
 
 
 def _question(message: bytes) -> tuple[bytes, int, int, int]:
@@ -123,7 +145,7 @@ def _additional(message: bytes, count: int, at: int) -> tuple[Edns | None, bytes
 
 
 def _edns(size: int, ttl: int, rdata: bytes) -> Edns:
-    cookie, wants_nsid, count, at = b"", False, 0, 0
+    cookie, wants_nsid, at = b"", False, 0
     while at < len(rdata):
         if at + 4 > len(rdata):
             raise wire.WireError("truncated option")
@@ -132,15 +154,12 @@ def _edns(size: int, ttl: int, rdata: bytes) -> Edns:
         if len(value) < length:
             raise wire.WireError("truncated option")
         at += 4 + length
-        count += 1
         wants_nsid |= code == NSID
         if code == COOKIE and not cookie:  # of several the first counts (RFC 7873, 5.2)
             if length != CLIENT_COOKIE and not COOKIE_MIN <= length <= COOKIE_MAX:
                 raise wire.WireError("malformed cookie")
             cookie = value
-    alone = count == bool(cookie)
-    version, flags = ttl >> 16 & 0xFF, ttl & 0xFFFF
-    return Edns(size, version, bool(flags & _DO), wants_nsid, cookie, alone)
+    return Edns(size, ttl >> 16 & 0xFF, bool(ttl & _DO), wants_nsid, cookie)
 
 
 def _refusal(owner: bytes, rdata: bytes) -> bytes:

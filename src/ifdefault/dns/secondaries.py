@@ -1,7 +1,8 @@
 """Access of secondaries: zone transfers and signed queries.
 
 Rules: a secondary is identified by its address, and if it has a key by its signature as well. Its
-transfers are reported once per serial. Queries of other clients go to the Responder.
+transfers are reported once per serial. Queries of other clients go to the Responder, as do
+responses, signed or not, since they get no response.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from ifdefault.dns import tsig, wire
 from ifdefault.dns.answer import Responder
 from ifdefault.dns.query import parse
-from ifdefault.dns.shape import UDP_MAX, UDP_MIN
+from ifdefault.dns.reply import Sections
+from ifdefault.dns.shape import UDP_MAX, UDP_MIN, Shape
 
 _REPORTED = (wire.SOA, wire.AXFR, wire.IXFR)
 
@@ -42,7 +44,7 @@ class SecondaryAccess:
         self._reported: dict[tuple[str, str, str], int] = {}  # (client, action, zone): serial
 
     def udp(self, query: bytes, client: str, uplink: str, now: float) -> bytes | None:
-        if client not in self._secondaries:
+        if client not in self._secondaries or wire.is_response(query):
             return self._responder.udp(query, client, uplink, now)
         request = self._verify(query, client, now)
         answer = request.refusal or self._responder.udp(request.plain, client, uplink, now)
@@ -54,7 +56,7 @@ class SecondaryAccess:
         return request.signer.sign(_fit(request, answer), self._unix_s(now))
 
     def tcp(self, query: bytes, client: str, uplink: str, now: float) -> tuple[bytes, ...]:
-        if client not in self._secondaries:
+        if client not in self._secondaries or wire.is_response(query):
             return self._responder.tcp(query, client, uplink, now)
         request = self._verify(query, client, now)
         if request.refusal:
@@ -83,8 +85,8 @@ class SecondaryAccess:
             return _SecondaryQuery(query)  # the Responder rejects it
         unix_s = self._unix_s(now)
         if error := tsig.verify(plain, signature, key, unix_s):
-            refusal = tsig.refuse(plain, signature, key, error, unix_s)
-            return _SecondaryQuery(plain, refusal)
+            answer = _bare(plain, Sections(wire.NOTAUTH))
+            return _SecondaryQuery(plain, tsig.refuse(answer, signature, key, error, unix_s))
         return _SecondaryQuery(plain, b"", tsig.Signer(key, signature.mac), may_transfer=True)
 
     def _note(self, plain: bytes, answer: bytes, client: str) -> None:
@@ -108,6 +110,14 @@ def _fit(request: _SecondaryQuery, answer: bytes) -> bytes:
     limit = max(UDP_MIN, min(size, UDP_MAX))
     if query is None or request.signer is None or len(answer) + request.signer.extra_bytes <= limit:
         return answer
-    number, flags, *_ = wire.HEADER.unpack_from(answer)
-    head = wire.HEADER.pack(number, flags | wire.TC, bool(query.question), 0, 0, 0)
-    return head + query.question
+    sections = Sections(answer[3] & 15, bool(answer[2] & wire.AA >> 8))
+    return _bare(request.plain, sections, wire.TC)
+
+
+def _bare(plain: bytes, sections: Sections, more: int = 0) -> bytes:
+    """The response without records, before it is signed. `more`: further flags."""
+    if (query := parse(plain)) is None:
+        raise ValueError("not a query")
+    shape = Shape(query, sections, b"", "")
+    head, rest = shape.bare(more)
+    return plain[:2] + head + plain[wire.HEADER.size : shape.end] + rest

@@ -88,7 +88,8 @@ class Shape:
         self, records: bytes, answers: int, authorities: int = 0, others: int = 0, more: int = 0
     ) -> Parts:
         """Records with header, OPT and TSIG refusal; `more` are additional flags."""
-        extra = self._opt(more == 0) + self._query.refusal
+        options = self._nsid_option() if more == 0 else b""
+        extra = self._opt(options, self.cookie_bytes and OPTION_BYTES) + self._query.refusal
         others += bool(self._query.edns) + bool(self._query.refusal)
         questions = bool(self._query.question)
         flags = self._flags | more
@@ -97,12 +98,19 @@ class Shape:
     def truncated(self) -> Parts:
         return self.around(b"", 0, more=wire.TC)
 
-    def _opt(self, with_nsid: bool) -> bytes:
+    def bare(self, more: int = 0) -> Parts:
+        """Without any record but OPT, and without options. `more`: further flags."""
+        question, edns = bool(self._query.question), bool(self._query.edns)
+        return _HEAD.pack(self._flags | more, question, 0, 0, edns), self._opt(b"", 0)
+
+    def _nsid_option(self) -> bytes:
+        if not (self._query.edns and self._query.edns.wants_nsid and self._nsid):
+            return b""
+        return wire.TWO.pack(NSID, len(self._nsid)) + self._nsid
+
+    def _opt(self, options: bytes, cookie_bytes: int) -> bytes:
+        """OPT with these options, and the length of the cookie that follows."""
         if not (edns := self._query.edns):
             return b""
-        options = b""
-        if with_nsid and edns.wants_nsid and self._nsid:
-            options = wire.TWO.pack(NSID, len(self._nsid)) + self._nsid
-        size = len(options) + (OPTION_BYTES if self.cookie_bytes else 0)
-        flags = _DO if edns.wants_dnssec else 0
+        flags, size = _DO if edns.wants_dnssec else 0, len(options) + cookie_bytes
         return _OPT.pack(0, wire.OPT, UDP_MAX, self._reply.rcode >> 4, 0, flags, size) + options

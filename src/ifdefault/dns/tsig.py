@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from ifdefault.dns import wire
@@ -103,7 +103,8 @@ def verify(
         return BADKEY
     if not hmac.compare_digest(_mac(key, request_mac, plain, signature), signature.mac):
         return BADSIG
-    return 0 if abs(signature.signed_s - now) <= signature.fudge_s else BADTIME
+    # whole seconds, as other implementations: a fudge of 0 permits the same second
+    return 0 if abs(signature.signed_s - int(now)) <= signature.fudge_s else BADTIME
 
 
 class Signer:
@@ -143,21 +144,14 @@ def append(message: bytes, signature: Signature, mac: bytes = b"") -> bytes:
     return message[:10] + count.to_bytes(2, "big") + message[12:] + record
 
 
-def refuse(plain: bytes, signature: Signature, key: TsigKey, error: int, now: float) -> bytes:
-    """The response to a query with an invalid signature (RFC 8945, 5.3.2)."""
-    number, flags, questions, *_ = wire.HEADER.unpack_from(plain)
-    at = wire.HEADER.size
-    for _ in range(questions):
-        at = wire.read_name(plain, at)[1] + wire.TWO.size
-    flags = wire.QR | flags & (wire.OPCODE | wire.RD) | wire.NOTAUTH
-    answer = wire.HEADER.pack(number, flags, questions, 0, 0, 0) + plain[wire.HEADER.size : at]
+def refuse(answer: bytes, signature: Signature, key: TsigKey, error: int, now: float) -> bytes:
+    """The response to a query with an invalid signature (RFC 8945, 5.3.2), from the `answer`
+    without TSIG."""
     if error == BADTIME:  # signed, so that the client can trust our time
         other = int(now).to_bytes(6, "big")
         return Signer(key, signature.mac).sign(answer, signature.signed_s, error, other)
-    return append(
-        answer,
-        Signature(signature.owner, signature.algorithm, int(now), FUDGE_S, b"", number, error),
-    )
+    its = replace(signature, signed_s=int(now), fudge_s=FUDGE_S, mac=b"", error=error, other=b"")
+    return append(answer, its)
 
 
 def _times(signature: Signature) -> bytes:

@@ -30,6 +30,10 @@ class WireError(ValueError):
     """Malformed DNS data."""
 
 
+def is_response(message: bytes) -> bool:
+    return len(message) > 2 and bool(message[2] & QR >> 8)
+
+
 def encode_name(text: str) -> bytes:
     """A name in wire form, in lower case. Raises ValueError if the text isn't a valid name."""
     labels = text.lower().removesuffix(".").split(".") if text not in ("", ".") else []

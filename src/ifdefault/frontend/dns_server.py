@@ -22,8 +22,8 @@ from ifdefault.dns.cookies import SECRET_BYTES
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.secondaries import SecondaryAccess
 from ifdefault.dns.table import Table
+from ifdefault.dns.tsig_key import BadKey, LoadedKey
 from ifdefault.frontend.client import tsig_key_file
-from ifdefault.frontend.client.tsig_key_file import LoadedKey
 from ifdefault.frontend.server.notify import NotifySender, Secondary
 from ifdefault.frontend.server.udp import UdpServer
 from ifdefault.ipc.messages import Listen, Served, Unlisten, ZoneEnd, ZoneHead, ZoneName, printable
@@ -126,7 +126,7 @@ class DnsServer:
         for path in {path for _, _, path in self._end.secondaries if path}:
             try:
                 known[path] = tsig_key_file.read(path)
-            except tsig_key_file.BadKey as error:
+            except BadKey as error:
                 self._faults[path] = str(error)
                 if faults.get(path) != str(error):
                     self._add_event(f"secondaries with this key get no zone: {error}")

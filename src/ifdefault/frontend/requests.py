@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ifdefault.frontend.client import http_get, query, update
-from ifdefault.frontend.client.query import NoReply
+from ifdefault.frontend.client.no_reply import NoReply
 from ifdefault.ipc.messages import MAX_TEXTS, Fetch, Query, Reply, Update, printable
 
 _MOST = 512  # requests at once
@@ -69,7 +69,8 @@ async def _run(request: ClientRequest, sock: socket.socket, before: Task | None)
 
 
 async def _query(r: Query, sock: socket.socket) -> Reply:
-    answer = await query.ask(sock, r.address, r.port, r.name, r.wanted, recurse=r.recurse)
+    where = (sock, r.address, r.port)
+    answer = await query.ask(*where, r.name, r.wanted, recurse=r.recurse, key_path=r.key)
     texts = tuple(text for text in answer.texts if len(text) < 256)
     return Reply(r.number, "", texts[:MAX_TEXTS], answer.ttl)
 

@@ -12,6 +12,7 @@ from dataclasses import astuple, fields
 from ipaddress import ip_address
 from pathlib import Path
 
+from ifdefault.dns import tsig_key
 from ifdefault.host.check_programs import program_fault
 from ifdefault.host.target_names import lacking_families
 from ifdefault.kernel import open_dns_sockets
@@ -120,14 +121,17 @@ def _has_family(probe: Probe, family: Family, lacking: dict[str, set[Family]]) -
 
 
 def _secrets(config: Config) -> Iterator[Problem]:
-    """Key and credential files must be readable by the frontend's user only."""
+    """Key and credential files must be readable by the frontend's user only, and keys valid."""
     dns = config.dns
-    files = [("dns.server.secondaries", server.key) for server in dns.server.secondaries]
-    files += [("dns.update", server.key) for update in dns.updates for server in update.servers]
-    files += [("dns.provider", provider.credentials) for provider in dns.providers]
-    for where, path in dict.fromkeys((where, path) for where, path in files if path):
+    keys = [("dns.server.secondaries", server.key) for server in dns.server.secondaries]
+    keys += [("dns.update", server.key) for update in dns.updates for server in update.servers]
+    files = [("dns.provider", provider.credentials) for provider in dns.providers]
+    for where, path in dict.fromkeys((where, path) for where, path in (*keys, *files) if path):
         if fault := _secret_fault(Path(path), config.daemon.user):
             yield Problem(where, f"{path} {fault[0]}", fault[1], warning=True)
+    for where, path in dict.fromkeys((where, path) for where, path in keys if path):
+        for problem in _key_problems(Path(path)):
+            yield Problem(where, f"{path}: {problem.what}", problem.remedy, warning=True)
 
 
 def _secret_fault(path: Path, user: str) -> tuple[str, str] | None:
@@ -140,6 +144,18 @@ def _secret_fault(path: Path, user: str) -> tuple[str, str] | None:
     if _exists(user) and status.st_uid != (int(user) if user.isdigit() else _uid(user)):
         return f"isn't owned by {user}, which reads it", f"run chown {user} {path}"
     return None
+
+
+def _key_problems(path: Path) -> tuple[Problem, ...]:
+    """What is wrong with a TSIG key, as far as it can be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            tsig_key.parse(file.read(tsig_key.MOST_BYTES), str(path))
+    except OSError:  # reported already, or a check without root
+        return ()
+    except tsig_key.BadKey as error:
+        return error.problems
+    return ()
 
 
 def _uid(user: str) -> int:

@@ -178,11 +178,12 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Query a DNS server, over the UDP socket that comes with it."""
+    """Query a DNS server, over the UDP socket that comes with it. `key`: as in Update."""
 
     number: _Count
     address: _Address
     port: _Port
+    key: _File
     name: _Domain
     wanted: Asked
     recurse: bool

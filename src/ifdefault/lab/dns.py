@@ -49,10 +49,10 @@ view parents {{
   match-destinations {{ {parent4}; {parent6}; }};
 {zones}}};
 """
-_HINTS = """\
+HINTS = f"""\
 . 3600 NS root.lab.
-root.lab. 3600 A {0}
-root.lab. 3600 AAAA {1}
+root.lab. 3600 A {ROOT[0]}
+root.lab. 3600 AAAA {ROOT[1]}
 """
 
 
@@ -101,7 +101,7 @@ def named(node: Node, zones: Mapping[str, str]) -> subprocess.Popen[str]:
 def unbound(node: Node, options: Mapping[str, str]) -> subprocess.Popen[str]:
     """A resolver that starts at our root, and caches answers for their TTL."""
     hints = node.world.dir / "root.hints"
-    hints.write_text(_HINTS.format(*ROOT), encoding="utf-8")
+    hints.write_text(HINTS, encoding="utf-8")
     defaults = {
         "root-hints": f'"{hints}"',
         "rrset-roundrobin": "yes",

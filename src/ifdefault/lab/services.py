@@ -18,7 +18,11 @@ from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import eventually
 from ifdefault.model.errors import HostError, Problem
 
-_PACKAGES = {"named": "bind9"}  # Debian packages whose name isn't the program's
+_PACKAGES = {
+    "named": "bind9",
+    "kresd": "knot-resolver",
+    "pdns_recursor": "pdns-recursor",
+}  # Debian packages whose name isn't the program's
 
 
 def installed(program: str) -> bool:
@@ -117,9 +121,11 @@ def caddy(node: Node, bind: Sequence[str] = ()) -> subprocess.Popen[str]:
     return answering(node, "caddy", child, socket.SOCK_DGRAM, ports.QUIC)
 
 
-def resolver(node: Node, listen: Sequence[str], lines: str) -> subprocess.Popen[str]:
+def resolver(
+    node: Node, listen: Sequence[str], lines: str, *, name: str = "unbound"
+) -> subprocess.Popen[str]:
     """unbound, with more lines of its `server:` clause."""
-    home = home_of(node, "unbound")
+    home = home_of(node, name)
     interfaces = "".join(f"  interface: {address}\n" for address in listen)
     config = home / "unbound.conf"
     config.write_text(
@@ -142,8 +148,8 @@ remote-control:
 """,
         encoding="utf-8",
     )
-    child = start(node, "unbound", ["unbound", "-d", "-p", "-c", str(config)])
-    return answering(node, "unbound", child, socket.SOCK_DGRAM, 53, listen[0])
+    child = start(node, name, ["unbound", "-d", "-p", "-c", str(config)])
+    return answering(node, name, child, socket.SOCK_DGRAM, 53, listen[0])
 
 
 def home_of(node: Node, name: str) -> Path:

@@ -11,7 +11,8 @@ LONGEST_CONFIRM_S = 86400  # upper limit of `apply --confirm`
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The operations that lead to the desired state, and the problems found."""
+    """The operations that lead to the desired state, and the problems found. `dns`: what a new
+    config changes in the DNS."""
 
     operations: tuple[str, ...]
     pending: dict[str, str]  # uplink to the reason
@@ -19,6 +20,7 @@ class Changes:
     tables: dict[str, str]  # the text of the desired nft tables
     ready: int  # how many of the uplinks are usable
     uplinks: int
+    dns: tuple[str, ...] = ()
 
 
 def undone_in(seconds: float) -> str:

@@ -161,6 +161,16 @@ class Zone:
     names: tuple[Published, ...]
 
 
+def nameserver(uplink: str, zone: str) -> str:
+    """The generated name of the embedded server on an uplink."""
+    return f"ns-{uplink}.{zone}"
+
+
+def contact(zone: str) -> str:
+    """The mailbox of a zone whose config has none."""
+    return f"hostmaster.{zone}"
+
+
 def within(name: str, zone: str) -> bool:
     return name == zone or name.endswith(f".{zone}")
 

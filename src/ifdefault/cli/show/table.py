@@ -41,11 +41,13 @@ def print_applied(changes: Changes, confirm_s: int | None, *, quiet: bool, as_js
     print_problems(changes.problems)
     if quiet:
         return
-    for operation in changes.operations:
-        click.echo(operation)
-    count = len(changes.operations)
-    done = f"{count} operations performed" if count else "nothing to do"
-    click.echo(f"{done}; {changes.ready} of {changes.uplinks} uplinks in use", err=True)
+    for line in (*changes.operations, *changes.dns):
+        click.echo(line)
+    count, names = len(changes.operations), len(changes.dns)
+    done = [f"{count} operations performed"] if count else []
+    done += [f"{names} changes of the DNS"] if names else []
+    uplinks = f"{changes.ready} of {changes.uplinks} uplinks in use"
+    click.echo(f"{', '.join(done) or 'nothing to do'}; {uplinks}", err=True)
     if confirm_s and count:
         from ifdefault.model.changes import undone_in
 

@@ -13,12 +13,14 @@ from dataclasses import replace
 
 from ifdefault.daemon.controller.effects import Answer, Changed, Commit, Look, Stop
 from ifdefault.daemon.controller.state import Adoption, State, Unconfirmed
+from ifdefault.dns.config_changes import config_changes
 from ifdefault.model.errors import Problem
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation
 from ifdefault.plan.prepare import Prepared, Resolved, prepare, prepare_down
 
 UNDO_AGAIN_S = 1.0
+_DNS_LOGGED = 10  # changes of the DNS logged one by one; the rest are counted
 DOWN = "taken down by ifdefault down, until ifdefault apply"
 _UNCONFIRMED = Problem(
     "reload",
@@ -85,11 +87,21 @@ class Adopter:
             state.log("config", str(problem), level="warning")
         kind, text = _log_text(adoption, prepared)
         state.log(kind, text)
+        dns: tuple[str, ...] = ()
+        if adoption.why in ("reload", "undo"):
+            dns = config_changes(before.config.dns, adoption.config.dns)
+            self._log_dns(dns)
         if adoption.confirm_s is not None and prepared.operations:
             state.unconfirmed = before
         if adoption.id:
-            state.out.append(Answer(adoption.id, Changed(prepared)))
+            state.out.append(Answer(adoption.id, Changed(prepared, dns)))
         return replace(prepared, observation=observation, operations=())
+
+    def _log_dns(self, lines: tuple[str, ...]) -> None:
+        for line in lines[:_DNS_LOGGED]:
+            self._state.log("reload", line)
+        if rest := len(lines[_DNS_LOGGED:]):
+            self._state.log("reload", f"and {rest} more changes of the DNS")
 
     def failed(self, now: float, problems: tuple[Problem, ...], *, config: bool = False) -> None:
         """The config wasn't applied, and nothing changed. `config`: because of errors in it."""

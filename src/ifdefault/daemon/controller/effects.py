@@ -239,9 +239,10 @@ class UplinkChanged:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A config was applied, or everything removed (`down`)."""
+    """A config was applied, or everything removed (`down`). `dns`: as in `model.changes`."""
 
     prepared: Prepared
+    dns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@
                         ^                               │ zone transfer
                         └── A, AAAA, SOA ── every server of the zone ──> statuses
 
-Rules: an address is recorded on disk before it is sent, and removed from the record when its
+Rules: a server with a key is queried with it as well, since it may show another view to others, or
+nothing. An address is recorded on disk before it is sent, and removed from the record when its
 removal is confirmed. One task per name, so a name that fails delays no other. Static records are
 served by the embedded server only and are not published here. The TTL of an RRset is the one that
 was added last, possibly by another host that shares the name; only our own changes are sent.

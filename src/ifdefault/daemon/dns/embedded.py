@@ -14,15 +14,17 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
+from typing import Any
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_server import DnsServerProcess, Held
 from ifdefault.daemon.status import PublisherStatus
+from ifdefault.dns.delegation import zone_glue
 from ifdefault.dns.publish import next_serial, serve
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Listen, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
@@ -36,6 +38,7 @@ _RETRY_S = 2.0  # for a port in use, or an address that isn't there yet
 _TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
 Listener = tuple[Transport, str]  # transport, address
 Arrivals = tuple[tuple[int, str], ...]
+_Row = tuple[int, str, dict[str, str]]  # of a zone, as saved: serial, digest, glue
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +129,22 @@ class Nameserver:
         published last, by this engine or an earlier one."""
         try:
             saved = self._store.read(SERIALS) or {}
-            known = {zone: (int(row["serial"]), str(row["digest"])) for zone, row in saved.items()}
+            known = {zone: _parse_row(row) for zone, row in saved.items()}
         except (IfdefaultError, AttributeError, KeyError, TypeError, ValueError) as error:
             self._event_log.note("dns", f"{SERIALS}: ignored: {error}", level=logging.WARNING)
             known = {}
         with_serials = []
         for zone in zones:
             digest = sha256(repr(zone).encode()).hexdigest()
-            last, before = known.get(zone.zone, (None, ""))
-            serial = last if last and digest == before else next_serial(last, time.time())
-            known[zone.zone] = (serial, digest)
+            last, before, old_glue = known.get(zone.zone, (0, "", {}))
+            serial = last if last and digest == before else next_serial(last or None, time.time())
+            glue = self._compare_glue(zone, old_glue)
+            known[zone.zone] = (serial, digest, glue)
             with_serials.append(replace(zone, serial=serial))
-        rows = {zone: {"serial": s, "digest": digest} for zone, (s, digest) in known.items()}
+        rows = {
+            zone: {"serial": s, "digest": digest, "glue": glue}
+            for zone, (s, digest, glue) in known.items()
+        }
         try:
             self._store.write(SERIALS, rows)
             self._unsaved = ""
@@ -145,6 +152,16 @@ class Nameserver:
             self._unsaved = str(error)
             self._event_log.note("dns", f"serials: {error}", level=logging.ERROR)
         return tuple(with_serials)
+
+    def _compare_glue(self, zone: Zone, before: dict[str, str]) -> dict[str, str]:
+        """Note which glue of the parent is stale, as the address of a name server changed; return
+        the glue that it should have. A missing address is most likely to come back."""
+        glue = zone_glue(zone)
+        for record, address in glue.items():
+            if (old := before.get(record, address)) != address:
+                text = f"{zone.zone}: {record} {old} is now {address}; change the parent's glue"
+                self._event_log.note("dns", text, level=logging.WARNING)
+        return before | glue
 
     def _send_zones(self) -> None:
         if not self._running or self._server == ServerConfig():
@@ -253,6 +270,11 @@ class Nameserver:
         for (transport, address), fault in self._faults.items():
             where = f"{address} {transport}"
             yield PublisherStatus("server", where, "", "", "failing", fault.since_s, fault.text)
+
+
+def _parse_row(row: Mapping[str, Any]) -> _Row:
+    glue = {str(record): str(address) for record, address in row.get("glue", {}).items()}
+    return int(row["serial"]), str(row["digest"]), glue
 
 
 def _listeners(uplinks: Sequence[Uplink]) -> Iterator[tuple[Listener, Arrivals]]:

@@ -10,7 +10,7 @@ import asyncio
 import re
 import socket
 
-from ifdefault.frontend.client.query import NoReply
+from ifdefault.frontend.client.no_reply import NoReply
 from ifdefault.frontend.probe import http
 from ifdefault.frontend.probe.outcome import ProbeError, words
 

@@ -1,4 +1,4 @@
-"""DNS queries over UDP, for addresses, name servers or a serial.
+"""DNS queries over UDP, for addresses, name servers or a serial, signed if there is a key.
 
 Rules: packets that aren't the response are ignored; the query is repeated if there is none. A
 failure is a `NoReply` that names the server and its reason.
@@ -13,15 +13,13 @@ from dataclasses import dataclass
 
 from ifdefault.dns import client
 from ifdefault.dns.wire import NOERROR, NXDOMAIN, WireError
+from ifdefault.frontend.client.no_reply import NoReply
+from ifdefault.frontend.client.signed import Request
 from ifdefault.frontend.probe.outcome import words
 
 WITHIN_S = 2.0
 _REPEAT_S = (0.5, 0.6)  # after these times it is repeated; the last has the rest of WITHIN_S
 _MOST_BYTES = 4096
-
-
-class NoReply(Exception):
-    """A request failed; the text says who reports it, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +29,34 @@ class Answer:
 
 
 async def ask(
-    sock: socket.socket, address: str, port: int, name: str, wanted: str, *, recurse: bool
+    sock: socket.socket,
+    address: str,
+    port: int,
+    name: str,
+    wanted: str,
+    *,
+    recurse: bool,
+    key_path: str = "",
 ) -> Answer:
     """The answer; empty if the name or the type doesn't exist. NoReply also if the server isn't
     authoritative and has no answer (lame)."""
-    query = client.query(number(), name, wanted, recurse=recurse)
+    plain = client.query(number(), name, wanted, recurse=recurse)
+    request = Request(plain, address, key_path)
     try:
         async with asyncio.timeout(WITHIN_S):
-            answer = await _exchange(sock, address, port, query)
+            sock.connect((address, port))
+            response = await _exchange(sock, request)
+        answer = client.read_answer(response, plain)
+        assert answer is not None
+        if answer.code not in (NOERROR, NXDOMAIN):
+            raise request.refusal(answer.code, response)
+        request.verify(response)
     except TimeoutError:
         raise NoReply(f"{address}: no answer in {WITHIN_S:g} s") from None
     except OSError as error:
         raise NoReply(f"{address}: {words(error.errno)}") from None
     except WireError as error:
         raise NoReply(f"{address}: malformed response: {error}") from None
-    if answer.code not in (NOERROR, NXDOMAIN):
-        raise NoReply(f"{address} refuses: {client.code_name(answer.code)}")
     if answer.truncated:
         raise NoReply(f"{address}: truncated response")
     if not (recurse or answer.authoritative or answer.texts):
@@ -59,17 +69,16 @@ def number() -> int:
     return int.from_bytes(os.urandom(2), "big")
 
 
-async def _exchange(sock: socket.socket, address: str, port: int, query: bytes) -> client.Response:
+async def _exchange(sock: socket.socket, request: Request) -> bytes:
     loop = asyncio.get_running_loop()
-    sock.connect((address, port))
     for timeout_s in (*_REPEAT_S, None):
-        sock.send(query)
+        sock.send(request.message)
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     message = await loop.sock_recv(sock, _MOST_BYTES)
-                    if (answer := client.read_answer(message, query)) is not None:
-                        return answer
+                    if client.read_code(message, request.plain) is not None:
+                        return message
         except TimeoutError:
             continue
     raise TimeoutError

@@ -1,8 +1,9 @@
 """NOTIFY (RFC 1996): informs secondaries that a zone has changed, until they respond.
 
-Rules: sent from the server's own sockets, each of which uses its own uplink; every retry uses
-another uplink. A newer serial replaces an older one. Only failures are reported, since a transfer
-shows that the secondary was informed.
+Rules: sent from the server's own sockets, each of which has its own address and uplink. Every retry
+uses another one, at once after an error, since a secondary may know only some of our addresses. A
+newer serial replaces an older one. Only failures are reported, since a transfer shows that the
+secondary was informed.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ import asyncio
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ifdefault.dns import tsig, wire
 from ifdefault.dns.client import code_name
-from ifdefault.frontend.client.tsig_key_file import LoadedKey
+from ifdefault.dns.tsig_key import LoadedKey
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Family
 
-_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # after each attempt
+_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # after each attempt without a response
 _NOTIFY = 4 << 11  # the opcode, in a header's flags
 
-Ways = Callable[[Family], Iterable[tuple[str, socket.socket]]]  # each with its uplink
+Way = tuple[str, socket.socket]  # with its uplink
+Ways = Callable[[Family], Iterable[Way]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +39,16 @@ class Secondary:
 
 @dataclass(slots=True)
 class _Notice:
-    """For one secondary and one zone. `uplinks`: best first."""
+    """For one secondary and one zone. `uplinks`: best first; `attempts`: by ID, how each was sent;
+    `refused`: the ways that got an error."""
 
     secondary: Secondary
     zone: str
     serial: int
     uplinks: Sequence[str]
-    number: int
-    tries: int = 0
+    attempts: dict[int, Way] = field(default_factory=dict)
+    refused: set[Way] = field(default_factory=set)
+    silences: int = 0
     timer: asyncio.TimerHandle | None = None
 
     def __str__(self) -> str:
@@ -61,8 +66,7 @@ class NotifySender:
         """Inform a secondary of a zone's new serial. `uplinks`: those to try first."""
         key = (secondary.address, secondary.port, zone)
         self._forget(key)
-        number = int.from_bytes(os.urandom(2), "big")
-        notice = self._notices[key] = _Notice(secondary, zone, serial, uplinks, number)
+        notice = self._notices[key] = _Notice(secondary, zone, serial, uplinks)
         self._send(notice)
 
     def receive(self, packet: bytes, client: str) -> None:
@@ -73,11 +77,25 @@ class NotifySender:
         if flags & (wire.QR | wire.OPCODE) != wire.QR | _NOTIFY:
             return
         for key, notice in self._notices.items():
-            if (notice.number, notice.secondary.address) == (number, client):
+            if notice.secondary.address == client and number in notice.attempts:
+                way = notice.attempts.pop(number)
                 if code := flags & 15:
-                    self._report(f"secondary {client}: answered {code_name(code)} to {notice}")
-                self._forget(key)
+                    self._refused(notice, way, code_name(code))
+                else:
+                    self._forget(key)
                 return
+
+    def _refused(self, notice: _Notice, way: Way, code: str) -> None:
+        """Continue from another address, unless there is none that wasn't refused."""
+        secondary, (uplink, _) = notice.secondary, way
+        self._report(f"secondary {secondary.address}: answered {code} to {notice}, over {uplink}")
+        notice.refused.add(way)
+        if notice.timer is not None:
+            notice.timer.cancel()
+        if any(way not in notice.refused for way in self._ways(family_of(secondary.address))):
+            self._send(notice)
+        else:
+            self._forget((secondary.address, secondary.port, notice.zone))
 
     def close(self) -> None:
         for key in list(self._notices):
@@ -90,28 +108,40 @@ class NotifySender:
 
     def _send(self, notice: _Notice) -> None:
         secondary = notice.secondary
-        if notice.tries == len(_WAITS_S):
-            self._forget((secondary.address, secondary.port, notice.zone))
-            self._report(f"secondary {secondary.address}: no answer to {notice}")
-            return
-        ways = sorted(self._ways(family_of(secondary.address)), key=lambda way: _rank(notice, way))
-        if ways:
-            _, sock = ways[notice.tries % len(ways)]
+        if way := self._next_way(notice):
+            number = int.from_bytes(os.urandom(2), "big")
+            notice.attempts[number] = way
             with suppress(OSError):  # the next attempt uses another uplink
-                sock.sendto(_message(notice), (secondary.address, secondary.port))
+                way[1].sendto(_message(notice, number), (secondary.address, secondary.port))
         loop = asyncio.get_running_loop()
-        notice.timer = loop.call_later(_WAITS_S[notice.tries], self._send, notice)
-        notice.tries += 1
+        notice.timer = loop.call_later(_WAITS_S[notice.silences], self._silent, notice)
+
+    def _silent(self, notice: _Notice) -> None:
+        """The last attempt got no response."""
+        secondary = notice.secondary
+        notice.silences += 1
+        if notice.silences < len(_WAITS_S):
+            self._send(notice)
+            return
+        self._forget((secondary.address, secondary.port, notice.zone))
+        self._report(f"secondary {secondary.address}: no answer to {notice}")
+
+    def _next_way(self, notice: _Notice) -> Way | None:
+        """The least used way, the best of several."""
+        used = Counter(notice.attempts.values())
+        family = family_of(notice.secondary.address)
+        ways = [way for way in self._ways(family) if way not in notice.refused]
+        return min(ways, key=lambda way: (used[way], _rank(notice, way)), default=None)
 
 
-def _rank(notice: _Notice, way: tuple[str, socket.socket]) -> int:
+def _rank(notice: _Notice, way: Way) -> int:
     uplink, _ = way
     known = uplink in notice.uplinks
     return notice.uplinks.index(uplink) if known else len(notice.uplinks)
 
 
-def _message(notice: _Notice) -> bytes:
-    head = wire.HEADER.pack(notice.number, _NOTIFY | wire.AA, 1, 0, 0, 0)
+def _message(notice: _Notice, number: int) -> bytes:
+    head = wire.HEADER.pack(number, _NOTIFY | wire.AA, 1, 0, 0, 0)
     message = head + wire.encode_name(notice.zone) + wire.TWO.pack(wire.SOA, wire.IN)
     key = notice.secondary.key
     return tsig.Signer(key).sign(message, time.time()) if key else message
