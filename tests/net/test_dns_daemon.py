@@ -73,15 +73,19 @@ def answered(world: World) -> bool:
     return True
 
 
-def serve(world: World, more: str = DNS, also: Sequence[str] = (), **uplinks: str) -> None:
-    """Run the daemon; `uplinks` are more keys for some, as `isp_a='public = …'`; isp-b may be in
-    those states `also`."""
+def configure(world: World, more: str = DNS, **uplinks: str) -> None:
+    """Write the config; `uplinks` are more keys for some, as `isp_a='public = …'`."""
     text = world.topology.config
     for name, keys in uplinks.items():
         head = f"[uplink.{name.replace('_', '-')}]\n"
         assert head in text
         text = text.replace(head, f"{head}{keys}\n")
     world.config.write_text(f"{text}\n[health]\nrecover_s = 0.3\n{more}")
+
+
+def serve(world: World, more: str = DNS, also: Sequence[str] = (), **uplinks: str) -> None:
+    """Run the daemon; isp-b may be in those states `also`."""
+    configure(world, more, **uplinks)
     world.daemon()
     await_states(world, ["up"], "isp-a")
     await_states(world, ["up", *also], "isp-b")

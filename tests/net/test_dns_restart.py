@@ -25,7 +25,19 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net.conftest import LabWorld
 from tests.net.served import serving, until
-from tests.net.test_dns_daemon import A6, B6, NAME, A, B, addresses, answered, end, serial, serve
+from tests.net.test_dns_daemon import (
+    A6,
+    B6,
+    NAME,
+    A,
+    B,
+    addresses,
+    answered,
+    configure,
+    end,
+    serial,
+    serve,
+)
 from tests.net.watched import await_states, events, standing
 
 RATE = 100  # queries a second
@@ -137,25 +149,46 @@ def test_one_that_was_killed_is_replaced_and_no_query_refused(lab_world: LabWorl
     assert any(text.startswith("the DNS server ended") for text in events(world, "dns"))
 
 
+def run_another(world: World, folder: Path, file: str, old: str, new: str) -> None:
+    """Run the daemon of a copy of the package, in which something differs."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    copy = Path(
+        shutil.copytree(Path(ifdefault.__file__).parent, folder / "ifdefault", ignore=ignored)
+    )
+    text = (copy / file).read_text()
+    assert old in text
+    (copy / file).write_text(text.replace(old, new))
+    command = netns.argv(world["host"].netns, [*world.command, "run"])
+    env = world["host"].environment({"PYTHONPATH": str(folder)})
+    world.remember(subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, text=True))
+
+
 def test_another_version_takes_over(lab_world: LabWorld, tmp_path: Path) -> None:
     """An upgrade of the package, and the restart after it."""
     world = lab_world("two")
     serve(world)
     old = the_server(world)
-    package = Path(ifdefault.__file__).parent
-    ignored = shutil.ignore_patterns("__pycache__")
-    newer = Path(shutil.copytree(package, tmp_path / "ifdefault", ignore=ignored)) / "__init__.py"
-    newer.write_text(newer.read_text().replace(ifdefault.__version__, "99.0"))
     with asked(world):
         end(world)
-        command = netns.argv(world["host"].netns, [*world.command, "run"])
-        env = world["host"].environment({"PYTHONPATH": str(tmp_path)})
-        child = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, text=True)
-        world.remember(child)
+        run_another(world, tmp_path, "__init__.py", ifdefault.__version__, "99.0")
         eventually(lambda: servers(world) - {old}, what="the next one runs")
         eventually(lambda: old not in servers(world), what="the old one has left")
         assert addresses(world) == {A, B}
     assert any("hands over to 99.0" in text for text in events(world, "dns"))
+
+
+def test_one_that_is_not_understood_leaves(lab_world: LabWorld, tmp_path: Path) -> None:
+    world = lab_world("two")
+    configure(world)
+    field = '    version: Annotated[str, text(r"[!-~]{1,64}")]\n'
+    run_another(world, tmp_path, "ipc/messages.py", field, f"{field}    more: _Count = 0\n")
+    eventually(lambda: answered(world), what="it answers")
+    old = the_server(world)
+    end(world)
+    world.daemon()
+    eventually(lambda: old not in servers(world), what="it has left")
+    eventually(lambda: adopted(world), what="another one answers")
+    assert any("not exactly the fields" in text for text in events(world, "dns"))
 
 
 def test_an_engine_that_was_stopped_kills_nobody(lab_world: LabWorld) -> None:

@@ -300,6 +300,7 @@ class DnsServerProcess:
             except (HostError, OSError) as error:
                 if isinstance(error, HostError):
                     self._event_log.note("dns", f"{path}: {error}", level=logging.WARNING)
+                    _dismiss(path)
                 if path == self._unit:
                     self._unit_due_s = time.monotonic() + _LOOK_AGAIN_S
         return found
@@ -365,6 +366,16 @@ def _raise(task: asyncio.Task[None]) -> None:
     """An error of ours is fatal; the loop's exception handler ends the engine."""
     if not task.cancelled():
         task.result()
+
+
+def _dismiss(path: Path) -> None:
+    """Have a server leave whose messages can't be understood: it would keep the ports."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    with suppress(OSError):
+        sock.connect(str(path))
+        sock.send(encode(Leave(0)))
+    # it reads that only while it can send
+    asyncio.get_running_loop().call_later(_ANSWER_S, sock.close)
 
 
 def end(run_dir: Path) -> None:
