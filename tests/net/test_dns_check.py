@@ -9,6 +9,7 @@ core: "." and "example" (BIND)    client: "dyn.example" (BIND), where others pub
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import socket
 from collections.abc import Iterable
@@ -43,15 +44,15 @@ CHILD = ("198.18.1.10", "2001:db8:f:1::10")
 DYN = DelegatedZone("dyn.example", (("ns.dyn.example", CHILD),))
 
 
-def check(world: World, *more: str) -> tuple[int, dict[str, Any]]:
-    done = world.ifdefault("dns", "check", "--root", dns.ROOT[0], "--json", *more)
+def check(world: World, *more: str, node: str = "host") -> tuple[int, dict[str, Any]]:
+    done = world.ifdefault("dns", "check", "--root", dns.ROOT[0], "--json", *more, node=node)
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
 
 
-def told(world: World, *more: str) -> list[str]:
+def told(world: World, *more: str, node: str = "host") -> list[str]:
     """The problems, as where, what and remedy; the exit status tells whether there are errors."""
-    status, found = check(world, *more)
+    status, found = check(world, *more, node=node)
     assert status == int(any(not each["warning"] for each in found["problems"])), found["problems"]
     return [f"{each['where']}: {each['what']}; {each['remedy']}" for each in found["problems"]]
 
@@ -169,7 +170,32 @@ def test_without_the_daemon_it_is_named(lab_world: LabWorld) -> None:
     parent(world, (NS_A, (A, A6)), (NS_B, (B, B6)))
     found = told(world)
     assert len(found) == 4
-    assert all("doesn't answer (connection refused); start the daemon" in each for each in found)
+    refused = "port 53 doesn't answer by UDP or TCP (connection refused); start the daemon"
+    assert all(refused in each for each in found)
+
+
+def test_a_port_that_the_firewall_closes(lab_world: LabWorld) -> None:
+    """The host isn't filtered on its way to itself, and reads the rules; others get no answer."""
+    world = lab_world("two")
+    parent(world, (NS_A, (A, A6)), (NS_B, (B, B6)))
+    serve(world)
+    assert told(world) == told(world, node="client") == []
+    closed = 'iifname "wan1" meta l4proto { tcp, udp } th dport 53 drop;'
+    chain = "type filter hook input priority 0; policy accept;"
+    world["host"].nft(f"table inet fw {{ chain in {{ {chain} {closed} }}\n}}")
+    expected = (
+        f"nft inet fw in, handle 3: drops packets to UDP and TCP port 53 of {B}, {B6}; open it to "
+        "clients: `nft insert rule inet fw in meta l4proto { tcp, udp } th dport 53 accept`"
+    )
+    assert told(world) == [expected]
+    assert f"warning: {expected}" in world.ifdefault("check").stderr.splitlines()
+    remedy = "open it in the firewall there, or start the daemon: `ifdefault run`"
+    assert told(world, node="client") == [
+        f"{ZONE} at {NS_B} ({address}): port 53 doesn't answer by UDP or TCP (no answer); {remedy}"
+        for address in (B, B6)
+    ]
+    world["host"].run(shlex.split(expected.split("`")[1]))
+    assert told(world) == told(world, node="client") == []
 
 
 # --- a zone of others ---------------------------------------------------------------------
