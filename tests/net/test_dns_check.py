@@ -152,6 +152,69 @@ def test_what_the_parent_gets_wrong(lab_world: LabWorld) -> None:
     ]
 
 
+_STALE, _NEW = ("198.18.0.82", "2001:db8:f::82"), ("198.18.0.83", "2001:db8:f::83")
+_PARENTS = """\
+options {{
+  directory "{home}";
+  pid-file none;
+  session-keyfile "{home}/session.key";
+  managed-keys-directory "{home}";
+  listen-on {{ {root}; {stale[0]}; {new[0]}; }};
+  listen-on-v6 {{ {stale[1]}; {new[1]}; }};
+  recursion no;
+  dnssec-validation no;
+  notify no;
+}};
+controls {{ }};
+view root {{ match-destinations {{ {root}; }}; zone "." {{ type primary; file "root"; }}; }};
+view stale {{
+  match-destinations {{ {stale[0]}; {stale[1]}; }};
+  zone "example" {{ type primary; file "stale"; }};
+}};
+view new {{
+  match-destinations {{ {new[0]}; {new[1]}; }};
+  zone "example" {{ type primary; file "new"; }};
+}};
+"""
+
+
+def test_a_parent_with_a_stale_server(lab_world: LabWorld) -> None:
+    """The parent's first server doesn't know the zone; whichever is asked first, that is said."""
+    world = lab_world("two")
+    core, home = world["core"], world.dir / "parents"
+    home.mkdir()
+    for family, prefix, addresses in ((4, 16, (_STALE[0], _NEW[0])), (6, 48, (_STALE[1], _NEW[1]))):
+        nodad = " nodad" if family == 6 else ""
+        core.ip("".join(f"addr add {a}/{prefix} dev net0{nodad}\n" for a in addresses))
+    soa = "@ 60 SOA a. b. 1 7200 1800 259200 60\n@ 60 NS a.lab.\n@ 60 NS z.lab.\n"
+    glue = "".join(
+        f"{host} 60 {'AAAA' if ':' in address else 'A'} {address}\n"
+        for host, pair in (("a.lab.", _STALE), ("z.lab.", _NEW))
+        for address in pair
+    )
+    (home / "root").write_text(f"{soa}example. 60 NS a.lab.\nexample. 60 NS z.lab.\n{glue}")
+    serve(world)
+    delegation = world.ifdefault("dns", "delegation", check=True).stdout
+    (home / "stale").write_text(soa)
+    (home / "new").write_text(soa + delegation)
+    config = home / "named.conf"
+    config.write_text(_PARENTS.format(home=home, root=dns.ROOT[0], stale=_STALE, new=_NEW))
+    world.end("named-core")
+    process = services.start(core, "named", ["named", "-g", "-n", "1", "-c", str(config)])
+    world.remember(process, "named-core")
+    services.answering(core, "named", process, socket.SOCK_DGRAM, 53, _NEW[1])
+    servers = f"a.lab ({_STALE[0]}), a.lab ({_STALE[1]})"
+    assert told(world) == [
+        (
+            f"{ZONE}: example at {servers} doesn't delegate it (no such name); make it transfer "
+            "the zone again: the other servers of example are right"
+        )
+    ]
+    lines = world.ifdefault("dns", "check", "--root", dns.ROOT[0]).stdout.splitlines()
+    parents = [line.split() for line in lines if line.startswith("  of ")]
+    assert {words[2].strip("()") for words in parents} == {*_STALE, *_NEW}
+
+
 def test_a_secondary_that_is_behind(lab_world: LabWorld) -> None:
     world = lab_world("two")
     parent(world, (NS_A, (A, A6)), (NS_B, (B, B6)), ("ns.other.example", CHILD))

@@ -198,10 +198,12 @@ def host_name_warnings(dns: DnsConfig) -> Iterator[Problem]:
             for target in targets(record) if record.type in _HOSTS else ():
                 if "_" in target:
                     yield _no_host(f"dns.name[{n}].records[{k}]", target, "use another name")
-    for key, texts in (("nameservers", dns.server.nameservers), ("zones", dns.server.zones)):
+    for key, texts, remedy in (
+        ("nameservers", dns.server.nameservers, "use another name"),
+        ("zones", dns.server.zones, "use another zone: the names of its name servers are in it"),
+    ):
         for k, text in enumerate(texts):
             if "_" in text:
-                remedy = "use another name" + " that its name servers can be in" * (key == "zones")
                 yield _no_host(f"dns.server.{key}[{k}]", text, remedy)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ifdefault.kernel import nft
 from ifdefault.kernel.filter_iptables import iptables_chains
-from ifdefault.kernel.filter_nft import TableKey, nft_chains
+from ifdefault.kernel.filter_nft import Elements, TableKey, nft_chains
 from ifdefault.kernel.foreign import Saved, iptables_saved
 from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.packet_filter import FilterChain
@@ -58,7 +58,7 @@ def reachable(chains: Iterable[FilterChain]) -> Iterator[FilterChain]:
     return (chain for key, chain in by_name.items() if key in seen)
 
 
-def _elements(ruleset: dict[str, Any]) -> Any:
+def _elements(ruleset: dict[str, Any]) -> Elements:
     """A function that reads the elements of a named set or map; None: they aren't known."""
     kinds: dict[tuple[TableKey, str], str] = {}
     for entry in ruleset["nftables"]:
