@@ -176,6 +176,8 @@ def _uplink_names(document: Mapping[str, Any]) -> Collection[str]:
 def _to_leave_out(loc: KeyPath) -> KeyPath:
     """The smallest part around an error without which the rest can be checked."""
     match loc:
+        case ("dns", "name", int(), "records", int(), *_):
+            return loc[:5]
         case ("dns", "name", int(), "policy" | "ttl", *_):
             return loc[:4]
         case ("dns", "server", _, *_) | ("dns", str(), int(), *_):
@@ -201,15 +203,13 @@ def _without(value: Any, invalid: Collection[KeyPath], at: KeyPath = ()) -> Any:
 
 def _document_path(path: KeyPath, invalid: Collection[KeyPath]) -> KeyPath:
     """The path in the document of a path in its valid part: list items are counted anew."""
-    match path:
-        case ("dns" | "outgoing", str(), int(nth), *rest):
-            list_: KeyPath = path[:2]
-        case ("forward", int(nth), *rest):
-            list_ = path[:1]
-        case _:
-            return path
-    valid = (n for n in count() if (*list_, n) not in invalid)
-    return (*list_, next(islice(valid, nth, None)), *rest)
+    written: KeyPath = ()
+    for part in path:
+        if isinstance(part, int):
+            valid = (n for n in count() if (*written, n) not in invalid)
+            part = next(islice(valid, part, None))
+        written = (*written, part)
+    return written
 
 
 def _finding(detail: ErrorDetails, document: Any) -> Finding:
