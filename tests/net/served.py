@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ifdefault.daemon.process.dns_server import Connection, start
+from ifdefault.daemon.process.dns_connection import Connection, start
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import (
     Leave,

@@ -286,16 +286,6 @@ def as_served(parsed: DnsConfig) -> str:
     return "\n".join([*lines, ""])
 
 
-def test_a_generated_name_that_is_too_long() -> None:
-    zone = ".".join(["a" * 60] * 4)
-    text = f'{UPLINKS}[dns.server]\nzones = ["{zone}"]'
-    with pytest.raises(ConfigError) as raised:
-        config.parse(text, "f")
-    [problem] = raised.value.problems
-    assert problem.what == f"too long: hostmaster in it has {len(zone) + 11} characters"
-    assert problem.remedy == f"use a zone whose name is {len(zone) + 11 - 253} shorter"
-
-
 def test_all_faults_in_one_run() -> None:
     """An invalid record hides no other, and makes nothing seem to be missing."""
     case = Case(

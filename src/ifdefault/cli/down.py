@@ -63,5 +63,5 @@ def _down(options: Options, *, wait: bool) -> Changes:
         commit(prepared, store)
         rollback_timer.cancel(store)
         settle.cancel(store)
-    dns_server.end(options.run_dir)
+    dns_server.end_all(options.run_dir)
     return changes(prepared)

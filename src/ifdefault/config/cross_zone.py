@@ -24,8 +24,7 @@ from ifdefault.config.dns_records import (
     A,
     targets,
 )
-from ifdefault.config.toml_lines import KeyPath
-from ifdefault.model.dns import DnsConfig, Record, within, zone_of
+from ifdefault.model.dns import DnsConfig, Record, zone_of
 from ifdefault.model.errors import Problem
 
 _ADDRESSES = {A, AAAA}
@@ -33,7 +32,6 @@ _HOSTS = {MX, SRV}  # their targets are hosts, never aliases (RFC 2181, 10.3; RF
 _LINKS = {CNAME, PTR, SVCB, HTTPS}  # their targets must exist
 Fault = tuple[str, str, str]  # what, remedy, what is missing: "names", "addresses" or ""
 _CNAMES_MAX = 8  # of a chain: the server follows no more in one response
-_MOST_NAME = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,6 @@ def findings(
         fault = _host_fault(names, "a name server", server) if server in names.types else None
         if fault and fault[2] not in unsure:
             yield ("dns", "server", "nameservers", k), *fault[:2]
-    yield from _lengths(valid, nameservers)
 
 
 def _record(names: ZoneNames, record: Record) -> Iterator[Fault]:
@@ -168,19 +165,6 @@ def _link_fault(names: ZoneNames, target: str) -> Fault | None:
 def _missing(name: str) -> Fault:
     remedy = f'add [[dns.name]] with name = "{name}", or use another name'
     return f"{name} doesn't exist in the zone", remedy, "names"
-
-
-def _lengths(valid: ValidConfig, nameservers: Collection[str]) -> Iterator[Finding]:
-    """Names that are generated in a zone, and don't fit the DNS (RFC 1035, 2.3.4)."""
-    for k, zone in enumerate(valid.dns.server.zones):
-        generated = [server for server in nameservers if within(server, zone)]
-        if not valid.dns.server.contact:
-            generated.append(f"hostmaster.{zone}")
-        longest = max(generated, key=len, default="")
-        if len(longest) > _MOST_NAME:
-            what = f"too long: {longest.partition('.')[0]} in it has {len(longest)} characters"
-            path: KeyPath = ("dns", "server", "zones", k)
-            yield path, what, f"use a zone whose name is {len(longest) - _MOST_NAME} shorter"
 
 
 # --- host names ---------------------------------------------------------------------------

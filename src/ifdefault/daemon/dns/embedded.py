@@ -22,7 +22,8 @@ from typing import Any
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.process.dns_server import DnsServerProcess, Held
+from ifdefault.daemon.process.dns_connection import Held
+from ifdefault.daemon.process.dns_server import DnsServerProcess
 from ifdefault.daemon.status import PublisherStatus
 from ifdefault.dns.delegation import zone_glue
 from ifdefault.dns.publish import next_serial, serve
