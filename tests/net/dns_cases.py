@@ -143,7 +143,7 @@ CASES = (
     ),
     Case(
         "a cookie of a wrong length",
-        f"{_DIG} +ednsopt=10:0102 SERVER {ZONE} SOA",
+        f"{_LOUD} +ednsopt=10:0102 SERVER {ZONE} SOA",
         "FORMERR, EDNS 0",
     ),
     Case("kdig's cookie", f"kdig +cookie +norec SERVER {ZONE} SOA", f"{OPT}, COOKIE"),
@@ -174,6 +174,7 @@ CASES = (
     ),
     Case("NOTIFY", f"{_BARE} +opcode=notify SERVER {ZONE} SOA", "NOTIMP"),
     Case("UPDATE", f"{_BARE} +opcode=update SERVER {ZONE} SOA", "NOTIMP"),
+    Case("NOTIFY, EDNS", f"{_LOUD} +opcode=notify SERVER {ZONE} SOA", "NOTIMP, EDNS 0"),
 )
 
 _STATUS = re.compile(r"status: (\w+)")
