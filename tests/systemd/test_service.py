@@ -13,7 +13,7 @@ import pytest
 from ifdefault.lab import services
 from ifdefault.lab.waiting import eventually
 from tests.net import answers
-from tests.net.test_dns_daemon import A, B, DNS, NAME, addresses
+from tests.net.test_dns_daemon import DNS, NAME, A, B, addresses
 from tests.net.watched import FAR, await_states, leaves_by, ours
 from tests.systemd.booted import CONFIG, PACKAGING, UNITS, Booted
 from tests.systemd.conftest import Boot
