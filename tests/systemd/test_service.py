@@ -87,7 +87,7 @@ def test_it_leaves_the_kernel_as_it_is(boot: Boot) -> None:
     host.systemctl("restart", DAEMON)
     await_states(host.world, ["up"])
     assert answers.kernel_state(host.world["host"]) == before
-    assert not [line for line in host.journal(DAEMON) if "restored" in line]
+    assert not [line for line in host.journal(DAEMON) if "repaired" in line]
 
 
 def test_a_changed_config_is_loaded_or_rejected(boot: Boot) -> None:
@@ -194,4 +194,4 @@ def test_balance(boot: Boot) -> None:
     assert connected_from(host, count=16) == BY_A | BY_B
     host.systemctl("start", DAEMON)
     assert connected_from(host, count=16) == BY_A | BY_B
-    assert not [line for line in host.journal(DAEMON) if "restored" in line]
+    assert not [line for line in host.journal(DAEMON) if "repaired" in line]
