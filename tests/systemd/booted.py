@@ -227,4 +227,5 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        path.chmod(0o755 if text.startswith("#!") else 0o644)
+        program, secret = text.startswith("#!"), path.suffix == ".nmconnection"
+        path.chmod(0o755 if program else 0o600 if secret else 0o644)
