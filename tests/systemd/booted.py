@@ -14,6 +14,7 @@ with the process that booted it, whatever ends that.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ CHECKOUT = Path(__file__).parents[2]
 PACKAGING = CHECKOUT / "packaging"
 CONFIG = "etc/ifdefault/ifdefault.toml"
 UNITS = "etc/systemd/system"
+_OTHERS = "lib/systemd/system"  # of Debian's packages
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = [f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_COLORS=0", "COLUMNS=200"]
 
@@ -102,10 +104,16 @@ class Booted:
         eventually(self._is_up, what="the host is up")
 
     def _enable(self, units: Iterable[str]) -> None:
-        wants = self.files / UNITS / "multi-user.target.wants"
+        """As `systemctl enable` does, which can't run on files that aren't mounted yet."""
         for unit in units:
-            wants.mkdir(parents=True, exist_ok=True)
-            (wants / unit).symlink_to(f"/{UNITS}/{unit}")
+            places = (folder / path / unit for folder in self._lower for path in (UNITS, _OTHERS))
+            file = next(place for place in places if place.exists())
+            for key, names in re.findall(r"(?m)^(WantedBy|Alias)=(.*)$", file.read_text()):
+                for name in names.split():
+                    link = f"{name}.wants/{unit}" if key == "WantedBy" else name
+                    path = self.files / UNITS / link
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.symlink_to(f"/{file.relative_to(file.parents[3])}")
 
     def _find_leader(self, nspawn: subprocess.Popen[str]) -> int:
         """The host's process 1, as it is known here."""
@@ -214,6 +222,7 @@ def program(folder: Path) -> Path:
         "ifdefault-once.service": f"{UNITS}/ifdefault-once.service",
         "ifdefault-dns.service": f"{UNITS}/ifdefault-dns.service",
         "ifdefault-dns.socket": f"{UNITS}/ifdefault-dns.socket",
+        "ifdefault-nftables.service": f"{UNITS}/ifdefault-nftables.service",
         "ifdefault.sysusers": "etc/sysusers.d/ifdefault.conf",
     }
     for name, path in files.items():
@@ -229,3 +238,5 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+        program, secret = text.startswith("#!"), path.suffix == ".nmconnection"
+        path.chmod(0o755 if program else 0o600 if secret else 0o644)

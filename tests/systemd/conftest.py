@@ -43,6 +43,7 @@ class Boot(Protocol):
         enable: Iterable[str] = (),
         files: Mapping[str, str] = {},
         config: str = "",
+        bare: bool = False,
     ) -> Booted: ...
 
 
@@ -69,6 +70,7 @@ def boot(request: pytest.FixtureRequest, lab_world: LabWorld, program: Path) -> 
         enable: Iterable[str] = (),
         files: Mapping[str, str] = {},
         config: str = "",
+        bare: bool = False,
     ) -> Booted:
         world = lab_world(topology)
         host = Booted(world, Path(os.environ[ROOT]), program)
@@ -76,6 +78,8 @@ def boot(request: pytest.FixtureRequest, lab_world: LabWorld, program: Path) -> 
         text = f"{world.topology.config}\n[health]\nrecover_s = 0.3\n{config}"
         booted.write(host.files, {CONFIG: text, **files})
         answers.serve(world)  # first: the daemon looks for new servers now and then only
+        for dev in ("wan0", "wan1") if bare else ():
+            world["host"].ip(f"address flush dev {dev} scope global\n")
         host.boot(enable)
         return host
 

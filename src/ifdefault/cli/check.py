@@ -58,7 +58,7 @@ def _check_host(
     """The host's problems and the resolved uplinks; without a config, only what needs none."""
     from ifdefault.cli import daemon_client
     from ifdefault.host.check_daemon import find_problems
-    from ifdefault.host.status import find_astray
+    from ifdefault.host.status import find_astray, find_differences
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare_config
     from ifdefault.kernel import foreign, nft
@@ -76,6 +76,8 @@ def _check_host(
         uplinks, known = prepared.uplinks, prepared.problems
         if not prepared.operations:  # otherwise they have only what is to be expected
             known += tuple(p for p in find_astray(prepared) if p not in known)
+        if daemon is None:  # it repairs
+            known += tuple(find_differences(prepared, rights=nft.has_rights()))
         problems += config_file.with_lines(options.config, known)
         tables = dict(prepared.desired.tables)
         for name in OWN_TABLES:
