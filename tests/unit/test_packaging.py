@@ -19,8 +19,8 @@ from ifdefault.model.errors import ConfigError
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 DNS = PACKAGING / "ifdefault-dns.service"
-UNITS = sorted({*PACKAGING.glob("*.service")} - {DNS})  # that change the kernel
-ALL = sorted({*UNITS, DNS, *PACKAGING.glob("*.socket")})
+UNITS = [PACKAGING / "ifdefault.service", PACKAGING / "ifdefault-once.service"]
+ALL = sorted([*PACKAGING.glob("*.service"), *PACKAGING.glob("*.socket")])
 
 
 def settings(unit: Path) -> dict[str, list[str]]:
