@@ -16,19 +16,33 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
+from typing import Annotated
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.status import PublisherStatus
 from ifdefault.dns.publish import next_serial, serve
+from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
+from ifdefault.ipc import fields
 from ifdefault.ipc.messages import Listen, Message, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.dns import ServerConfig, Zone
-from ifdefault.model.errors import IfdefaultError, reason
+from ifdefault.model.errors import reason
 from ifdefault.model.kernel import Uplink
 
-SERIALS = "serials.json"
+
+@dataclass(frozen=True, slots=True)
+class _Serial:
+    """`digest`: of the zone that was published with it."""
+
+    serial: Annotated[int, fields.number(1, (1 << 32) - 1)]
+    digest: str
+
+
+SERIALS: StateFile[dict[str, _Serial]] = StateFile(
+    "serials.json", dict[str, _Serial], "the next serials are taken from the time"
+)
 _RETRY_S = 2.0  # for a port in use, or an address that isn't there yet
 _TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
 Listener = tuple[Transport, str]  # transport, address
@@ -60,7 +74,6 @@ class Nameserver:
         self._sockets: dict[Listener, _Socket] = {}
         self._faults: dict[Listener, _Fault] = {}
         self._frontend = False  # whether one is running
-        self._unsaved = ""
         self._retry: asyncio.TimerHandle | None = None
 
     def publish(self, now: float, publish: Publish) -> None:
@@ -99,26 +112,16 @@ class Nameserver:
     def _with_serials(self, zones: Sequence[Zone]) -> tuple[Zone, ...]:
         """The zones with their serials: a new serial for each zone that differs from what was
         published last, by this engine or an earlier one."""
-        try:
-            saved = self._store.read(SERIALS) or {}
-            known = {zone: (int(row["serial"]), str(row["digest"])) for zone, row in saved.items()}
-        except (IfdefaultError, AttributeError, KeyError, TypeError, ValueError) as error:
-            self._event_log.note("dns", f"{SERIALS}: ignored: {error}", level=logging.WARNING)
-            known = {}
+        known = self._store.read(SERIALS) or {}
         with_serials = []
         for zone in zones:
             digest = sha256(repr(zone).encode()).hexdigest()
-            last, before = known.get(zone.zone, (None, ""))
-            serial = last if last and digest == before else next_serial(last, time.time())
-            known[zone.zone] = (serial, digest)
-            with_serials.append(replace(zone, serial=serial))
-        rows = {zone: {"serial": s, "digest": digest} for zone, (s, digest) in known.items()}
-        try:
-            self._store.write(SERIALS, rows)
-            self._unsaved = ""
-        except IfdefaultError as error:  # serve it anyway, though the serial may be used again
-            self._unsaved = str(error)
-            self._event_log.note("dns", f"serials: {error}", level=logging.ERROR)
+            last = known.get(zone.zone)
+            if last is None or digest != last.digest:
+                serial = next_serial(last.serial if last else None, time.time())
+                known[zone.zone] = last = _Serial(serial, digest)
+            with_serials.append(replace(zone, serial=last.serial))
+        self._store.write(SERIALS, known)  # served anyway, though a serial may be used again
         return tuple(with_serials)
 
     def _send_zones(self) -> None:
@@ -203,9 +206,9 @@ class Nameserver:
                 f"port {self._server.port}",
                 zone.zone,
                 "",
-                "failing" if self._unsaved else "current" if self._sockets else "pending",
+                "current" if self._sockets else "pending",
                 self._since_s,
-                self._unsaved or f"serial {zone.serial}, {len(self._sockets)} sockets",
+                f"serial {zone.serial}, {len(self._sockets)} sockets",
             )
         for (transport, address), fault in self._faults.items():
             where = f"{address} {transport}"
