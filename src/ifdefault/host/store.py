@@ -241,7 +241,10 @@ class Store:
             raise HostError(Problem(path, what, remedy)) from error
         with self._mutex:
             if file.name not in self._unsaved:
-                self._news.append(Problem(path, what, "kept in memory"))
+                effect = (
+                    "kept in memory" if self._daemon else "what it records was done all the same"
+                )
+                self._news.append(Problem(path, what, effect))
             self._unsaved[file.name] = f"{path}: {what}"
 
     def write_again(self) -> None:
