@@ -176,20 +176,6 @@ def test_without_libnftables(
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("state.json", "{]"), ("state.json", '{"numbers": 3}'), ("undo.json", "{]")],
-)
-def test_a_broken_state(lab_world: LabWorld, name: str, content: str) -> None:
-    world = lab_world("two")
-    store = store_of(world)
-    with store.lock():
-        (store.directory / name).write_text(content)
-    before = read_state(world["host"])
-    assert_sentence(world.ifdefault("apply"), 1, str(store.directory / name), "repair or remove it")
-    assert differences(before, read_state(world["host"])) == []
-
-
 def test_two_instances_at_once(lab_world: LabWorld) -> None:
     """The first holds the lock and waits for its config, which comes through a pipe."""
     world = lab_world("two")

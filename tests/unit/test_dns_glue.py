@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ifdefault.daemon.controller.effects import Publish
-from ifdefault.daemon.dns.embedded import SERIALS, Nameserver
+from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_server import DnsServerProcess
 from ifdefault.host.store import Store
@@ -54,14 +54,4 @@ def test_a_renumbering_while_no_engine_ran(tmp_path: Path) -> None:
     Engine(tmp_path).publish(A)
     assert Engine(tmp_path).publish(A) == []
     assert Engine(tmp_path).publish(RENUMBERED) == [STALE]
-    assert Engine(tmp_path).publish(RENUMBERED) == []
-
-
-def test_a_file_without_glue(tmp_path: Path) -> None:
-    Engine(tmp_path).publish(A)
-    store = Store(tmp_path)
-    saved = store.read(SERIALS)
-    assert saved
-    assert saved[ZONE].pop("glue") == {f"ns-isp-a.{ZONE} A": A}
-    store.write(SERIALS, saved)
     assert Engine(tmp_path).publish(RENUMBERED) == []

@@ -51,6 +51,7 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
 
 def _down(options: Options, *, wait: bool) -> Changes:
+    from ifdefault.cli.show.table import print_problems
     from ifdefault.daemon.process import dns_server
     from ifdefault.host import rollback_timer, settle
     from ifdefault.host.store import Store
@@ -58,10 +59,13 @@ def _down(options: Options, *, wait: bool) -> Changes:
     from ifdefault.plan.prepare import changes
 
     store = Store(options.state_dir)
-    with store.lock(wait=wait):
-        prepared = prepare_down(store)
-        commit(prepared, store)
-        rollback_timer.cancel(store)
-        settle.cancel(store)
+    try:
+        with store.tolerating(), store.lock(wait=wait):
+            prepared = prepare_down(store)
+            commit(prepared, store)
+            rollback_timer.cancel(store)
+            settle.cancel(store)
+    finally:
+        print_problems(store.take_news())
     dns_server.end_all(options.run_dir)
     return changes(prepared)

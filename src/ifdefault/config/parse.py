@@ -43,8 +43,13 @@ _TOML_REMEDIES = {
 
 def read(path: Path) -> Config:
     """Read the config from a file; messages name the path as given."""
+    return parse_on_host(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a config file, or a ConfigError."""
     try:
-        text = path.read_bytes().decode()
+        return path.read_bytes().decode()
     except FileNotFoundError:
         problem = Problem(str(path), "no such file", "run `ifdefault init` to write one")
     except OSError as error:
@@ -52,9 +57,12 @@ def read(path: Path) -> Config:
         problem = Problem(str(path), what, "check its permissions, or choose another file with -c")
     except UnicodeDecodeError as error:
         problem = Problem(str(path), f"byte {error.start} isn't UTF-8", "save the file as UTF-8")
-    else:
-        return parse(text, str(path), _uid_of)
     raise ConfigError(problem)
+
+
+def parse_on_host(text: str, filename: str) -> Config:
+    """The config in a text, with the users of this host."""
+    return parse(text, filename, _uid_of)
 
 
 def _uid_of(user: str) -> int | None:

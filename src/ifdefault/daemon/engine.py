@@ -31,7 +31,6 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from ifdefault.config import read as read_config
 from ifdefault.daemon.control import protocol as p
 from ifdefault.daemon.control.client import Peer
 from ifdefault.daemon.control.server import Control
@@ -46,6 +45,7 @@ from ifdefault.daemon.record import create as create_record
 from ifdefault.daemon.sd_notify import Notifier
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host import rollback_timer, settle
+from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import log
 from ifdefault.kernel.watch import Watch
@@ -53,6 +53,7 @@ from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Probl
 from ifdefault.plan.prepare import changes
 
 _POLL_S = 0.4  # how often to poll what the kernel sends no notification of
+_SAVE_S = 10.0  # how often to try again to save what couldn't be saved
 _TCP_RETRY_S = 60.0  # after TCP statistics couldn't be read
 _NICE = -10  # the engine needs little CPU time, but needs it at once on a busy host too
 
@@ -61,10 +62,11 @@ class Engine:
     def __init__(
         self, config_path: Path, state_dir: Path, run_dir: Path, record: Path | None
     ) -> None:
-        """Raises ConfigError if the config is not valid."""
-        self._config_path, self._run_dir, self._record = config_path, run_dir, record
-        self._config = read_config(config_path)
-        self._store = Store(state_dir)
+        """Raises ConfigError if the config is not valid, and none has worked before."""
+        self._run_dir, self._record = run_dir, record
+        self._store = Store(state_dir, daemon=True)
+        self._config_file = ConfigFile(config_path, self._store)
+        self._config = self._config_file.read_or_last()
         self._event_log = EventLog(self._store)
         self._notifier = Notifier()
         self._controller = Controller()
@@ -113,6 +115,8 @@ class Engine:
         rollback_timer.refuse_unconfirmed(self._store)
         settle.cancel(self._store)
         self._events.append(self._performers.started(self._config))
+        for problem in self._config_file.errors:
+            self._event_log.note("config", str(problem), level=logging.ERROR)
         self._turn()
         if self._fault is not None:
             return
@@ -131,6 +135,8 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._performers.perform(self._controller.saved())
+        self._store.flush()
+        self._event_log.note_state()
 
     def _end(self, linger_s: int) -> None:
         """SIGTERM may be half of a restart: the DNS server answers until the other half. Ctrl-C is
@@ -180,6 +186,10 @@ class Engine:
         finally:
             self._performers.host.end_turn()
             self._turn_is_due = False
+        state = self._controller.state
+        if state.unconfirmed is None and not state.held:
+            self._config_file.worked(state.config)
+        self._event_log.note_state()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -229,7 +239,7 @@ class Engine:
     async def _poll(self) -> None:
         """Poll what the kernel sends no notification of, have names resolved, and feed systemd's
         watchdog as long as the frontend answers."""
-        performers = self._performers
+        performers, save_s = self._performers, 0.0
         while True:
             await asyncio.sleep(_POLL_S)
             for change in performers.silent.look():
@@ -237,6 +247,10 @@ class Engine:
             performers.refresh_names()
             now = time.monotonic()
             performers.dns_server.look(now)
+            if now >= save_s:
+                save_s = now + _SAVE_S
+                self._store.write_again()
+            self._event_log.note_state()
             if performers.frontend.answers(now):
                 self._notifier.alive(now)
 
@@ -264,7 +278,7 @@ class Engine:
     async def _reload(self, confirm_s: int | None) -> p.Reply:
         self._notifier.reloading()
         try:
-            config = read_config(self._config_path)
+            config = self._config_file.read()
             return await self._ask(e.ReloadRequested(next(self._ids), config, confirm_s))
         finally:
             self._notifier.ready()
@@ -289,7 +303,7 @@ class Engine:
     def _reload_by_signal(self) -> None:
         self._notifier.reloading()
         try:
-            self.receive(e.ReloadRequested(0, read_config(self._config_path)))
+            self.receive(e.ReloadRequested(0, self._config_file.read()))
         except IfdefaultError as error:
             for problem in error.problems:
                 self._event_log.note("reload", f"refused: {problem}", level=logging.ERROR)
@@ -297,7 +311,13 @@ class Engine:
 
     def _status(self) -> DaemonStatus:
         status = self._controller.status(time.monotonic())
-        status = replace(status, pid=os.getpid(), config=str(self._config_path))
+        status = replace(
+            status,
+            pid=os.getpid(),
+            config=str(self._config_file.path),
+            config_errors=tuple(map(str, self._config_file.errors)),
+            unsaved=self._store.unsaved,
+        )
         return self._performers.status(status)
 
 

@@ -39,7 +39,7 @@ from ifdefault.kernel.kill_connections import kill
 from ifdefault.kernel.perform import verify_neighbour
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
-from ifdefault.model.errors import IfdefaultError, reason
+from ifdefault.model.errors import reason
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")
@@ -170,10 +170,7 @@ class Performers:
         self._event_log.note(effect.kind, effect.text, effect.uplink, _LEVELS[effect.level])
 
     def _save(self, effect: f.Save) -> None:
-        try:
-            self._event_log.save(effect, self.host.routers)
-        except IfdefaultError as error:
-            self._event_log.note("engine", str(error), level=logging.WARNING)
+        self._event_log.save(effect, self.host.routers)
 
     # --- messages from the frontend ---------------------------------------------------------
 

@@ -83,6 +83,8 @@ class DaemonStatus:
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
     dns: DnsStatus = DnsStatus()
     servers: tuple[CheckedServer, ...] = ()
+    config_errors: tuple[str, ...] = ()  # why the last config that worked is in use
+    unsaved: tuple[str, ...] = ()  # state files that can't be written
 
 
 @dataclass(frozen=True, slots=True)

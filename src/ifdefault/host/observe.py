@@ -21,6 +21,7 @@ from ifdefault.model.flow import Answers, Question
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Facts
 from ifdefault.plan.conflicts_arp import arp_sysctls
+from ifdefault.plan.recover import recover
 
 
 def observe(
@@ -35,8 +36,8 @@ def observe(
     """What planning needs for a config. `thorough` also reads what is needed to find conflicts with
     other programs. With `routers_seen`, unresolved routers aren't waited for. `questions`: what the
     kernel is asked for the self-check. `rights`: as in `read_facts`."""
-    state = store.load()
     facts = read_facts(rights=rights)
+    state = recover(store.load(), facts, config)
     if thorough:
         facts = _with_conflict_facts(facts, serves=bool(config.dns.server.zones))
     if routers_seen is None:

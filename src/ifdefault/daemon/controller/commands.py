@@ -1,8 +1,8 @@
 """The operator's requests, from the control socket or by a signal.
 
 Rules: a request is answered when its outcome is known. A new config is applied completely or
-refused (`adopt`). An uplink's forced state is on disk before the request is answered, so it
-survives a restart.
+refused (`adopt`). An uplink's forced state is on disk before the request is answered, unless
+nothing can be saved, so it survives a restart.
 """
 
 from __future__ import annotations

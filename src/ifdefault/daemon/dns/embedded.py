@@ -14,11 +14,11 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
-from typing import Any
+from typing import Annotated
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
@@ -27,19 +27,32 @@ from ifdefault.daemon.process.dns_server import DnsServerProcess
 from ifdefault.daemon.status import PublisherStatus
 from ifdefault.dns.delegation import zone_glue
 from ifdefault.dns.publish import next_serial, serve
+from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
+from ifdefault.ipc import fields
 from ifdefault.ipc.messages import Listen, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.dns import ServerConfig, Zone
-from ifdefault.model.errors import IfdefaultError, reason
+from ifdefault.model.errors import reason
 from ifdefault.model.kernel import Uplink
 
-SERIALS = "serials.json"
+
+@dataclass(frozen=True, slots=True)
+class _Serial:
+    """`digest`: of the zone that was published with it; `glue`: what its parent should have."""
+
+    serial: Annotated[int, fields.number(0, (1 << 32) - 1)]
+    digest: str
+    glue: dict[str, str] = field(default_factory=dict)
+
+
+SERIALS: StateFile[dict[str, _Serial]] = StateFile(
+    "serials.json", dict[str, _Serial], "the next serials are taken from the time"
+)
 _RETRY_S = 2.0  # for a port in use, or an address that isn't there yet
 _TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
 Listener = tuple[Transport, str]  # transport, address
 Arrivals = tuple[tuple[int, str], ...]
-_Row = tuple[int, str, dict[str, str]]  # of a zone, as saved: serial, digest, glue
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,6 @@ class Nameserver:
         self._answered: dict[Listener, _Answered] = {}
         self._faults: dict[Listener, _Fault] = {}
         self._running = False  # a DNS server
-        self._unsaved = ""
         self._retry: asyncio.TimerHandle | None = None
 
     def publish(self, now: float, publish: Publish) -> None:
@@ -128,30 +140,17 @@ class Nameserver:
     def _with_serials(self, zones: Sequence[Zone]) -> tuple[Zone, ...]:
         """The zones with their serials: a new serial for each zone that differs from what was
         published last, by this engine or an earlier one."""
-        try:
-            saved = self._store.read(SERIALS) or {}
-            known = {zone: _parse_row(row) for zone, row in saved.items()}
-        except (IfdefaultError, AttributeError, KeyError, TypeError, ValueError) as error:
-            self._event_log.note("dns", f"{SERIALS}: ignored: {error}", level=logging.WARNING)
-            known = {}
+        known = self._store.read(SERIALS) or {}
         with_serials = []
         for zone in zones:
             digest = sha256(repr(zone).encode()).hexdigest()
-            last, before, old_glue = known.get(zone.zone, (0, "", {}))
-            serial = last if last and digest == before else next_serial(last or None, time.time())
-            glue = self._compare_glue(zone, old_glue)
-            known[zone.zone] = (serial, digest, glue)
+            last = known.get(zone.zone) or _Serial(0, "")
+            serial = last.serial
+            if not serial or digest != last.digest:
+                serial = next_serial(serial or None, time.time())
+            known[zone.zone] = _Serial(serial, digest, self._compare_glue(zone, last.glue))
             with_serials.append(replace(zone, serial=serial))
-        rows = {
-            zone: {"serial": s, "digest": digest, "glue": glue}
-            for zone, (s, digest, glue) in known.items()
-        }
-        try:
-            self._store.write(SERIALS, rows)
-            self._unsaved = ""
-        except IfdefaultError as error:  # serve it anyway, though the serial may be used again
-            self._unsaved = str(error)
-            self._event_log.note("dns", f"serials: {error}", level=logging.ERROR)
+        self._store.write(SERIALS, known)  # served anyway, though a serial may be used again
         return tuple(with_serials)
 
     def _compare_glue(self, zone: Zone, before: dict[str, str]) -> dict[str, str]:
@@ -264,18 +263,13 @@ class Nameserver:
                 f"port {self._server.port}",
                 zone.zone,
                 "",
-                "failing" if self._unsaved else "current" if self._answered else "pending",
+                "current" if self._answered else "pending",
                 self._since_s,
-                self._unsaved or f"serial {zone.serial}, {len(self._answered)} sockets",
+                f"serial {zone.serial}, {len(self._answered)} sockets",
             )
         for (transport, address), fault in self._faults.items():
             where = f"{address} {transport}"
             yield PublisherStatus("server", where, "", "", "failing", fault.since_s, fault.text)
-
-
-def _parse_row(row: Mapping[str, Any]) -> _Row:
-    glue = {str(record): str(address) for record, address in row.get("glue", {}).items()}
-    return int(row["serial"]), str(row["digest"]), glue
 
 
 def _listeners(uplinks: Sequence[Uplink]) -> Iterator[tuple[Listener, Arrivals]]:
