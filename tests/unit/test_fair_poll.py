@@ -7,7 +7,7 @@ import socket
 import time
 from contextlib import ExitStack
 
-from ifdefault.frontend.server.fair_poll import IDLE, READ, WRITE, FairPoll
+from ifdefault.ipc.fair_poll import IDLE, READ, WRITE, FairPoll
 
 _TURN_S, _LONG_S = 0.002, 0.001
 

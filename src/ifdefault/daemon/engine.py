@@ -228,13 +228,17 @@ class Engine:
 
     # --- the operator ---------------------------------------------------------------------
 
-    async def answer(self, request: p.Request, peer: Peer) -> p.Reply:
-        """Answer a request of the control socket (`Answerer`); IfdefaultError refuses it."""
-        match request:
+    def read(self, query: p.Query) -> p.Reply:
+        """Answer a query of a control socket (`Answerer`)."""
+        match query:
             case p.Status():
                 return self._status()
             case p.Events(limit):
                 return p.EventList(self._event_log.recent(limit))
+
+    async def perform(self, command: p.Command, peer: Peer) -> p.Reply:
+        """Perform a command of a control socket (`Answerer`); IfdefaultError refuses it."""
+        match command:
             case p.SetUplink(name, state):
                 return await self._ask(e.UplinkRequested(next(self._ids), name, state))
             case p.Reload(confirm_s):

@@ -54,7 +54,7 @@ class Performers:
         receive: Callable[[e.Event], None],
     ) -> None:
         self._receive, self._event_log, self._watch = receive, event_log, watch
-        self.host = Host(store, watch)
+        self.host = Host(store, watch, receive)
         self.monitor = PassiveMonitor()
         self.silent = SilentChanges()
         self.frontend = FrontendProcess(config.daemon, event_log, self._on_frontend)
@@ -218,6 +218,6 @@ class Performers:
         return replace(
             status,
             dns=dns,
-            problems=(*status.problems, *self.frontend.problems),
+            problems=(*status.problems, *self.host.problems, *self.frontend.problems),
             rates=dict(self.monitor.rates),
         )

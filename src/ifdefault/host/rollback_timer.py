@@ -6,7 +6,8 @@ terminal, of the login session, and kill -9 of the command. Under systemd it is 
 since logind may kill processes that a session leaves. The file `undo.json` is the pending rollback
 and names its timer; the process that removes it under the lock decides. Without a running timer it
 is void: the host was restarted, so there is nothing to undo, or the command was killed before it
-changed anything. The timer reports what it did to the system log, and to the event log if a daemon
+changed anything. A process that hangs while it holds the lock doesn't keep the timer from undoing.
+The timer reports what it did to the system log, and to the event log if a daemon
 has ever kept one; no daemon runs meanwhile.
 """
 
@@ -17,14 +18,15 @@ import signal
 import sys
 import syslog
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ifdefault.host.store import HEALTH, PENDING, Store
 from ifdefault.host.transaction import Before, commit, return_to
-from ifdefault.model.errors import HostError, IfdefaultError, Problem
+from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem
 from ifdefault.model.kernel import Desired
 from ifdefault.plan.originals import indexes
 from ifdefault.plan.prepare import Prepared, snapshot
@@ -32,6 +34,7 @@ from ifdefault.plan.prepare import Prepared, snapshot
 _READY = b"ready\n"
 _SYSTEMD = Path("/run/systemd/system")
 _POLL_S = 1.0  # how soon a cancelled timer ends
+_LOCK_S = 10.0  # how long to wait for another ifdefault
 
 
 def commit_with_rollback(
@@ -62,7 +65,7 @@ def refuse_unconfirmed(store: Store) -> None:
 
 def confirm(store: Store) -> None:
     """Keep what was applied; HostError if nothing is waiting for confirmation."""
-    with store.lock(wait=True):
+    with store.lock(wait=True, wait_s=_LOCK_S):
         if not _is_pending(store):
             remedy = "run ifdefault plan to see whether it was undone"
             raise HostError(Problem("confirm", "nothing is waiting for confirmation", remedy))
@@ -101,10 +104,21 @@ def run(store: Store, token: str, ready_fd: int = -1) -> None:
             left := pending["until_s"] - time.monotonic()
         ) > 0:
             time.sleep(min(left, _POLL_S))  # only time is waited for
-        with store.lock(wait=True):
+        with _lock(store):
             if pending := _mine(store, token):
                 _undo(store, pending)
                 store.remove(PENDING)
+
+
+@contextmanager
+def _lock(store: Store) -> Iterator[None]:
+    """The store's lock; without it if another process holds it for too long."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.lock(wait=True, wait_s=_LOCK_S))
+        except (HostError, LockError) as error:
+            _log(store, f"undoing without the lock: {error}")
+        yield
 
 
 def _mine(store: Store, token: str) -> Any:

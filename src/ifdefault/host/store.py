@@ -11,8 +11,9 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,8 @@ STATE, TABLES, LOCK = "state.json", "tables.json", "lock"
 PENDING, GUARD = "undo.json", "guard"
 SETTLE, SETTLING = "settle.json", "settling"
 HEALTH = "health.json"
+WAIT_S = 60.0  # for another ifdefault to finish
+_POLL_S = 0.05
 
 
 class Store:
@@ -125,7 +128,7 @@ class Store:
             return False
 
     @contextmanager
-    def lock(self, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, *, wait: bool = False, wait_s: float = WAIT_S) -> Iterator[None]:
         """Be the only process that changes this host; LockError names the other one."""
         try:
             self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -135,14 +138,14 @@ class Store:
             remedy = "run as root, or give --state-dir"
             raise HostError(Problem(str(self.directory), what, remedy)) from error
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another ifdefault"
-                remedy = "try again later, or use --wait"
-                problem = Problem(str(self.directory / LOCK), f"held by {holder}", remedy)
-                raise LockError(problem) from None
+            until_s = time.monotonic() + (wait_s if wait else 0.0)
+            while not _acquired(file):
+                if time.monotonic() >= until_s:
+                    what, remedy = f"held by {_holder(file)}", "try again later, or use --wait"
+                    if wait:
+                        what, remedy = f"{what} for more than {wait_s:g} s", "end it if it hangs"
+                    raise LockError(Problem(str(self.directory / LOCK), what, remedy))
+                time.sleep(_POLL_S)
             _sign(file, f"pid {os.getpid()} ({' '.join(sys.argv[1:]) or 'ifdefault'})\n")
             yield
 
@@ -153,6 +156,31 @@ def private(path: Path) -> IO[str]:
     if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != 0o600:
         os.fchmod(file.fileno(), 0o600)
     return file
+
+
+def _acquired(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(file: IO[str]) -> str:
+    """Who holds a lock: the process that the kernel names, with the command that it has signed
+    with. The kernel names none that is in another pid namespace."""
+    file.seek(0)
+    signed = file.read().strip()
+    inode = os.fstat(file.fileno()).st_ino
+    pids = []
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            _, kind, _, _, pid, place, *_ = line.split()
+            if kind == "FLOCK" and place.rpartition(":")[2] == str(inode):
+                pids.append(pid)
+    if pids and not signed.startswith(f"pid {pids[0]} "):
+        return f"pid {pids[0]}"
+    return signed or "another ifdefault"
 
 
 def _sign(file: IO[str], text: str) -> None:
