@@ -82,7 +82,7 @@ class Daemon:
         self.answer: Answer = lambda _: TOLD
 
     def listener(self, path: Path) -> str:
-        assert path == Path("/run/x") / client.SOCKET
+        assert path == client.socket_path(Path("/run/x"))
         return "" if self.answer is absent else "1"
 
     def __call__(self, run_dir: Path, request: Request, timeout_s: float) -> Reply:

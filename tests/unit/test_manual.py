@@ -168,7 +168,9 @@ def test_environment_and_files() -> None:
     kept |= {store.PENDING, store.GUARD, "undo.log", store.SETTLE, store.SETTLING}
     kept |= {embedded.SERIALS, dynamic_update.UPDATES, programs.PROGRAMS, public_address.DISCOVERED}
     files = {str(state / name) for name in kept}
-    files |= {str(Options().run_dir / name) for name in (client.SOCKET, server.LOCK)}
+    files |= {
+        str(Options().run_dir / name) for name in (client.SOCKET, client.OPEN_SOCKET, server.LOCK)
+    }
     lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
     told = {str(state / path) for line in lines for path in line.split(" , ")}
     assert told == files | {str(Options().config)}

@@ -23,7 +23,7 @@ from typing import IO, Any, Protocol
 from ifdefault.daemon.control.client import LONGEST_PATH, OPEN_SOCKET, SOCKET, Peer, listener
 from ifdefault.daemon.control.endpoint import Endpoint
 from ifdefault.daemon.control.parse import parse, refusal
-from ifdefault.daemon.control.protocol import Command, Exec, Query, Reply, Request, encode_reply
+from ifdefault.daemon.control.protocol import Command, Exec, Query, Reply, encode_reply
 from ifdefault.host.store import private
 from ifdefault.model.errors import HostError, IfdefaultError, Problem, reason
 
@@ -31,6 +31,7 @@ LOCK = "engine.lock"
 CACHE_S = 0.2
 SHARE = 0.1  # of the engine's time, for users other than root
 
+_INTERNAL = "control: internal error on %s"
 _logger = logging.getLogger("ifdefault")
 Encoded = bytes | Coroutine[Any, Any, bytes]
 
@@ -119,20 +120,23 @@ class Control:
     def _read(self, query: Query) -> bytes:
         try:
             return encode_reply(self._answerer.read(query))
+        except IfdefaultError as error:
+            return encode_reply(refusal(error))
         except Exception as error:
-            return encode_reply(refusal(_reported(error, query)))
+            _logger.exception(_INTERNAL, query)
+            return encode_reply(refusal(_internal(error)))
 
     async def _perform(self, command: Command, peer: Peer) -> bytes:
         try:
             return encode_reply(await self._answerer.perform(command, peer))
+        except IfdefaultError as error:
+            return encode_reply(refusal(error))
         except Exception as error:
-            return encode_reply(refusal(_reported(error, command)))
+            _logger.exception(_INTERNAL, command)
+            return encode_reply(refusal(_internal(error)))
 
 
-def _reported(error: Exception, request: Request) -> IfdefaultError:
-    if isinstance(error, IfdefaultError):
-        return error
-    _logger.error("control: internal error on %s", request, exc_info=error)
+def _internal(error: Exception) -> HostError:
     what = f"internal error: {type(error).__name__}: {error}".rstrip(": ")
     return HostError(Problem("the daemon", what, "see its log"))
 
