@@ -1,4 +1,4 @@
-"""The client of the control socket.
+"""The client of the control sockets.
 
 Rules: blocking, for the command line. To start fast it doesn't import asyncio, and imports the
 protocol only when a request is sent. Failures are HostErrors, NotRunning if there is no engine.

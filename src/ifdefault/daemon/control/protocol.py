@@ -1,4 +1,4 @@
-"""The requests and replies of the control socket.
+"""The requests and replies of the control sockets.
 
 Rules: a request is one line of JSON, and so is its reply; `ipc.codec` encodes and validates both.
 The class of a request names its reply; a Refusal may come instead. Each reply names the version of

@@ -1,4 +1,4 @@
-"""The operator's requests, from the control socket or by a signal.
+"""The operator's requests, from the control sockets or by a signal.
 
 Rules: a request is answered when its outcome is known. A new config is applied completely or
 refused (`adopt`). An uplink's forced state is on disk before the request is answered, so it
