@@ -74,7 +74,7 @@ class Engine:
         self._ids = itertools.count(1)
         self._requests: dict[int, asyncio.Future[f.Answer]] = {}
         self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
+        self._started, self._stop = asyncio.Event(), asyncio.Event()
         self._fault: BaseException | None = None
 
     # --- start-up and shutdown --------------------------------------------------------------
@@ -107,6 +107,7 @@ class Engine:
         settle.cancel(self._store)
         self._events.append(self._performers.started(self._config))
         self._turn()
+        await self._started.wait()  # another ifdefault may hold the lock
         if self._fault is not None:
             return
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,6 +143,7 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         """Fatal error: exit, and leave the kernel as it is for the next engine to adopt."""
         self._fault = self._fault or error
+        self._started.set()
         self._stop.set()
 
     # --- the turn -------------------------------------------------------------------------
@@ -167,6 +169,8 @@ class Engine:
         finally:
             self._performers.host.end_turn()
             self._turn_is_due = False
+        if self._controller.state.prepared is not None:
+            self._started.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -238,6 +242,7 @@ class Engine:
 
     async def perform(self, command: p.Command, peer: Peer) -> p.Reply:
         """Perform a command of a control socket (`Answerer`); IfdefaultError refuses it."""
+        await self._started.wait()
         match command:
             case p.SetUplink(name, state):
                 return await self._ask(e.UplinkRequested(next(self._ids), name, state))
