@@ -468,12 +468,12 @@ def test_who_waits_for_a_reply_is_not_sent_away(engine: Engine) -> None:
 def test_a_crowd_of_other_users_keeps_nobody(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three users with as many clients as they may have, and a fourth with a few."""
-    uids = iter([*(uid for uid in (1, 2, 3) for _ in range(30)), *(30 * [4]), 5])
+    """Users have as many clients as there may be, and another one comes."""
+    uids = iter([*(uid for uid in range(1, 6) for _ in range(30)), 6])
     monkeypatch.setattr(endpoint, "credentials", lambda _: Peer(1, next(uids), 1))
     path = str(engine.run_dir / client.OPEN_SOCKET)
     with ExitStack() as stack:
-        for _ in range(120):
+        for _ in range(150):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX))
             sock.connect(path)
         eventually(lambda: len(clients(engine, client.OPEN_SOCKET)) == endpoint.MOST_CLIENTS)

@@ -29,7 +29,7 @@ from ifdefault.daemon.control.protocol import encode_reply
 from ifdefault.ipc.fair_poll import READ, WRITE, FairPoll
 from ifdefault.model.errors import HostError, Problem, reason
 
-MOST_CLIENTS, MOST_OF_A_USER = 64, 16
+MOST_CLIENTS, MOST_OF_A_USER = 128, 32
 LONGEST_REQUEST = 4096
 PATIENCE_S = 5.0  # for a client to send its request, and to read its reply
 TURN_S = 0.005
@@ -37,7 +37,7 @@ _BACKLOG = 128
 _NO_FILES_S = 1.0  # how long to wait for a descriptor to become free
 
 _logger = logging.getLogger("ifdefault")
-Answer = Callable[[bytes, Peer], bytes | Coroutine[Any, Any, bytes]]
+Answer = bytes | Coroutine[Any, Any, bytes]  # the reply, or what prepares it
 
 
 @dataclass(eq=False, slots=True)
@@ -53,9 +53,11 @@ class Client:
 
 
 class Endpoint:
-    """`answer` returns the reply to a request, or prepares it; BadRequest refuses it."""
+    """`answer` is called with each line; BadRequest refuses it."""
 
-    def __init__(self, path: Path, mode: int, answer: Answer, share: float = 1.0) -> None:
+    def __init__(
+        self, path: Path, mode: int, answer: Callable[[bytes, Peer], Answer], share: float = 1.0
+    ) -> None:
         self._path, self._mode, self._answer, self._share = path, mode, answer, share
         self.clients: set[Client] = set()
         self._listener: socket.socket | None = None

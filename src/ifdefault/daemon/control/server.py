@@ -16,12 +16,13 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 from ifdefault.daemon.control.client import LONGEST_PATH, OPEN_SOCKET, SOCKET, Peer, listener
-from ifdefault.daemon.control.endpoint import Endpoint
+from ifdefault.daemon.control.endpoint import Answer, Endpoint
 from ifdefault.daemon.control.parse import parse, refusal
 from ifdefault.daemon.control.protocol import Command, Exec, Query, Reply, encode_reply
 from ifdefault.host.store import private
@@ -33,7 +34,6 @@ SHARE = 0.1  # of the engine's time, for users other than root
 
 _INTERNAL = "control: internal error on %s"
 _logger = logging.getLogger("ifdefault")
-Encoded = bytes | Coroutine[Any, Any, bytes]
 
 
 class Answerer(Protocol):
@@ -54,8 +54,8 @@ class Control:
         self._cached_s = 0.0
         # root's comes last: once that is there, both are
         self.endpoints = (
-            Endpoint(run_dir / OPEN_SOCKET, 0o666, self._answer_user, SHARE),
-            Endpoint(run_dir / SOCKET, 0o600, self._answer),
+            Endpoint(run_dir / OPEN_SOCKET, 0o666, partial(self._answer, self._read_cached), SHARE),
+            Endpoint(run_dir / SOCKET, 0o600, partial(self._answer, self._read)),
         )
 
     async def start(self) -> None:
@@ -95,18 +95,15 @@ class Control:
 
     # --- requests -------------------------------------------------------------------------
 
-    def _answer(self, line: bytes, peer: Peer, read: Callable[..., bytes] | None = None) -> Encoded:
+    def _answer(self, read: Callable[[Query], bytes], line: bytes, peer: Peer) -> Answer:
         request = parse(line)
         if isinstance(request, Query):
-            return (read or self._read)(request)
+            return read(request)
         # Exec affects the requesting process only
         if not isinstance(request, Exec) and peer.uid not in (0, os.geteuid()):
             what = f"uid {peer.uid} may only read the status and events"
             return encode_reply(refusal(HostError(Problem("permission", what, "run as root"))))
         return self._perform(request, peer)
-
-    def _answer_user(self, line: bytes, peer: Peer) -> Encoded:
-        return self._answer(line, peer, self._read_cached)
 
     def _read_cached(self, query: Query) -> bytes:
         now = time.monotonic()
