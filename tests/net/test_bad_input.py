@@ -26,7 +26,7 @@ from tests.net.kernelstate import (
     operations_left,
     read_state,
     store_of,
-    waits_for_a_lock,
+    waits_for_the_lock,
 )
 
 THIRD = '\n[uplink.isp-c]\ninterface = "wan2"\ngateways = ["192.0.2.1"]\n'
@@ -191,7 +191,7 @@ def test_two_instances_at_once(lab_world: LabWorld) -> None:
     third = world["host"].popen(
         [*world.command, "apply", "--wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    eventually(lambda: waits_for_a_lock(third.pid), what="the third waits")
+    eventually(lambda: waits_for_the_lock(third.pid), what="the third waits")
     pipe.write_text(world.config.read_text())
     assert first.wait(PATIENCE_S) == 0
     _, said = third.communicate(timeout=PATIENCE_S)

@@ -39,7 +39,7 @@ from tests.net.kernelstate import (
     processes,
     read_state,
     store_of,
-    waits_for_a_lock,
+    waits_for_the_lock,
 )
 
 SOON, LATE = "1", "600"
@@ -264,7 +264,7 @@ def test_the_guard_waits_for_the_lock(world: World) -> None:
     """Undoing never gets between another ifdefault's operations."""
     before = read_state(world["host"])
     child = fork_apply(world, 20, signal.pause)
-    eventually(lambda: any(map(waits_for_a_lock, guards(world))), what="it waits")
+    eventually(lambda: any(map(waits_for_the_lock, guards(world))), what="it waits")
     assert differences(before, read_state(world["host"]))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -171,7 +171,9 @@ def test_environment_and_files() -> None:
     others = (programs.PROGRAMS, public_address.DISCOVERED)
     kept |= {file.name for file in (*own, *changes, *others)}
     files = {str(state / name) for name in kept}
-    files |= {str(Options().run_dir / name) for name in (client.SOCKET, server.LOCK)}
+    files |= {
+        str(Options().run_dir / name) for name in (client.SOCKET, client.OPEN_SOCKET, server.LOCK)
+    }
     lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
     told = {str(state / path) for line in lines for path in line.split(" , ")}
     assert told == files | {str(Options().config)}

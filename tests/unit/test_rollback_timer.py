@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import syslog
 import time
 from pathlib import Path
@@ -13,8 +15,8 @@ from ifdefault.daemon.event_log import SAVED, EventLog, saved_events
 from ifdefault.host import rollback_timer
 from ifdefault.host.rollback_timer import PENDING, Pending
 from ifdefault.host.routers import RoutersSeen
-from ifdefault.host.store import HEALTH, Store
-from ifdefault.model.errors import HostError, KernelError
+from ifdefault.host.store import HEALTH, LOCK, Store
+from ifdefault.model.errors import HostError, KernelError, LockError
 from ifdefault.model.kernel import Desired
 
 UNDONE = "not confirmed: what ifdefault apply changed was undone"
@@ -136,3 +138,23 @@ def test_what_is_void_and_damaged_is_set_aside(store: Store) -> None:
         rollback_timer.refuse_unconfirmed(store)
     [news] = store.take_news()
     assert "set aside as undo.json.damaged-" in str(news)
+
+
+def test_a_process_that_hangs_does_not_keep_it_from_undoing(
+    store: Store, logged: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(rollback_timer, "_LOCK_S", 0.1)
+    wait_for_confirmation(store)
+    with Store(store.directory).lock():
+        lock = f"{store.directory / LOCK}: held by pid {os.getpid()} "
+        rollback_timer.run(store, "ours")
+        assert store.read(PENDING) is None
+        [without, undone] = logged
+        assert without.startswith(f"undoing without the lock: {lock}")
+        assert without.endswith(" for more than 0.1 s; end it if it hangs")
+        assert undone == UNDONE
+        # what it decides is the timer's alone: to keep what was applied needs the lock
+        wait_for_confirmation(store)
+        with store.timer_lock(), pytest.raises(LockError, match=re.escape(lock)):
+            rollback_timer.confirm(store, tmp_path / "c.toml")
+        assert store.read(PENDING) is not None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--wait",
     is_flag=True,
-    help="Wait while another ifdefault changes this host, instead of failing.",
+    help="Wait up to a minute while another ifdefault changes this host, instead of failing.",
 )
 @click.option(
     "--settle",

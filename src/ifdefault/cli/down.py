@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.option(
     "--wait",
     is_flag=True,
-    help="Wait while another ifdefault changes this host, instead of failing.",
+    help="Wait up to a minute while another ifdefault changes this host, instead of failing.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj

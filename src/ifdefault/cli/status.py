@@ -64,7 +64,7 @@ def _watch(options: Options) -> int:
 class _Snapshot:
     host: Status
     daemon: DaemonStatus | None
-    no_response: str = ""  # why a running daemon doesn't respond
+    no_response: str = ""  # why a running daemon gives no status
     unconfirmed: str = ""  # an apply without the daemon that waits for confirmation
     config_errors: tuple[Problem, ...] = ()  # why the last config that worked is shown
     damaged: tuple[Problem, ...] = ()  # state files that are or were damaged
@@ -167,7 +167,7 @@ def _paths(snapshot: _Snapshot) -> list[str]:
     if snapshot.daemon:
         return paths.lines(snapshot.daemon)
     no_response = snapshot.no_response
-    lines = [f"the daemon doesn't respond: {no_response}" if no_response else _NO_DAEMON]
+    lines = [f"no status from the daemon: {no_response}" if no_response else _NO_DAEMON]
     return lines + ([snapshot.unconfirmed] if snapshot.unconfirmed else [])
 
 

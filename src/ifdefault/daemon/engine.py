@@ -77,7 +77,7 @@ class Engine:
         self._ids = itertools.count(1)
         self._requests: dict[int, asyncio.Future[f.Answer]] = {}
         self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
+        self._started, self._stop = asyncio.Event(), asyncio.Event()
         self._fault: BaseException | None = None
         self._linger_s: int | None = None  # for the DNS server, after the engine
 
@@ -118,6 +118,7 @@ class Engine:
         for problem in self._config_file.errors:
             self._event_log.note("config", str(problem), level=logging.ERROR)
         self._turn()
+        await self._started.wait()  # another ifdefault may hold the lock
         if self._fault is not None:
             return
         self._loop.add_signal_handler(signal.SIGTERM, self._end, LINGER_S)
@@ -161,6 +162,7 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         """Fatal error: exit, and leave the kernel as it is for the next engine to adopt."""
         self._fault = self._fault or error
+        self._started.set()
         self._stop.set()
 
     # --- the turn -------------------------------------------------------------------------
@@ -190,6 +192,8 @@ class Engine:
         if state.unconfirmed is None and not state.held:
             self._config_file.worked(state.config)
         self._event_log.note_state()
+        if self._controller.state.prepared is not None:
+            self._started.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -256,13 +260,18 @@ class Engine:
 
     # --- the operator ---------------------------------------------------------------------
 
-    async def answer(self, request: p.Request, peer: Peer) -> p.Reply:
-        """Answer a request of the control socket (`Answerer`); IfdefaultError refuses it."""
-        match request:
+    def read(self, query: p.Query) -> p.Reply:
+        """Answer a query of a control socket (`Answerer`)."""
+        match query:
             case p.Status():
                 return self._status()
             case p.Events(limit):
                 return p.EventList(self._event_log.recent(limit))
+
+    async def perform(self, command: p.Command, peer: Peer) -> p.Reply:
+        """Perform a command of a control socket (`Answerer`); IfdefaultError refuses it."""
+        await self._started.wait()
+        match command:
             case p.SetUplink(name, state):
                 return await self._ask(e.UplinkRequested(next(self._ids), name, state))
             case p.Reload(confirm_s):

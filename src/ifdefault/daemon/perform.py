@@ -57,7 +57,7 @@ class Performers:
         receive: Callable[[e.Event], None],
     ) -> None:
         self._receive, self._event_log, self._watch = receive, event_log, watch
-        self.host = Host(store, watch)
+        self.host = Host(store, watch, receive)
         self.monitor = PassiveMonitor()
         self.silent = SilentChanges()
         self.frontend = FrontendProcess(config.daemon, event_log, self._on_frontend)
@@ -222,6 +222,11 @@ class Performers:
         return replace(
             status,
             dns=dns,
-            problems=(*status.problems, *self.frontend.problems, *self.dns_server.problems),
+            problems=(
+                *status.problems,
+                *self.host.problems,
+                *self.frontend.problems,
+                *self.dns_server.problems,
+            ),
             rates=dict(self.monitor.rates),
         )

@@ -1,6 +1,6 @@
 """What the engine reports: its status (DaemonStatus), and what happened (Event).
 
-Rules: as in `model`. `ipc.codec` encodes them for the control socket.
+Rules: as in `model`. `ipc.codec` encodes them for the control sockets.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ since logind may kill processes that a session leaves. The file `undo.json` is t
 and names its timer, which keeps its content in memory: damage to the file stops no rollback. The
 process that removes it under the lock decides. Without a running timer it
 is void: the host was restarted, so there is nothing to undo, or the command was killed before it
-changed anything. The timer reports what it did to the system log, and to the event log if a daemon
+changed anything. A process that hangs while it holds the lock doesn't keep the timer from undoing.
+The timer reports what it did to the system log, and to the event log if a daemon
 has ever kept one; no daemon runs meanwhile.
 """
 
@@ -18,7 +19,8 @@ import signal
 import sys
 import syslog
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from ifdefault.host import last_config
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
 from ifdefault.host.transaction import Before, commit, return_to
-from ifdefault.model.errors import HostError, IfdefaultError, Problem
+from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem
 from ifdefault.model.kernel import Desired
 from ifdefault.plan.originals import indexes
 from ifdefault.plan.prepare import Prepared, snapshot
@@ -52,6 +54,7 @@ _EVENTS: StateFile[Any] = StateFile(HEALTH, None)  # the daemon's
 _READY = b"ready\n"
 _SYSTEMD = Path("/run/systemd/system")
 _POLL_S = 1.0  # how soon a cancelled timer ends
+_LOCK_S = 10.0  # how long to wait for another ifdefault
 
 
 def commit_with_rollback(
@@ -87,7 +90,7 @@ def refuse_unconfirmed(store: Store) -> None:
 
 def confirm(store: Store, config: Path) -> None:
     """Keep what was applied; HostError if nothing is waiting for confirmation."""
-    with store.lock(wait=True):
+    with store.lock(wait=True, wait_s=_LOCK_S):
         if not _is_pending(store):
             remedy = "run ifdefault plan to see whether it was undone"
             raise HostError(Problem("confirm", "nothing is waiting for confirmation", remedy))
@@ -136,10 +139,21 @@ def run(store: Store, token: str, ready_fd: int = -1) -> None:
             os.close(ready_fd)
         while _waits(store, token) and (left := pending.until_s - time.monotonic()) > 0:
             time.sleep(min(left, _POLL_S))  # only time is waited for
-        with store.lock(wait=True):
+        with _lock(store):
             if _waits(store, token):
                 _undo(store, pending)
                 store.remove(PENDING.name)
+
+
+@contextmanager
+def _lock(store: Store) -> Iterator[None]:
+    """The store's lock; without it if another process holds it for too long."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.lock(wait=True, wait_s=_LOCK_S))
+        except (HostError, LockError) as error:
+            _log(store, f"undoing without the lock: {error}")
+        yield
 
 
 def _waits(store: Store, token: str) -> bool:

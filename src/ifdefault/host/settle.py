@@ -21,8 +21,9 @@ from pathlib import Path
 
 from ifdefault.host import rollback_timer
 from ifdefault.host.last_config import ConfigFile
+from ifdefault.host.lock_file import private
 from ifdefault.host.state_file import StateFile
-from ifdefault.host.store import SETTLING, Store, private
+from ifdefault.host.store import SETTLING, Store
 from ifdefault.host.transaction import commit, prepare_file
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import IfdefaultError

@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -23,6 +23,7 @@ from threading import Lock
 from typing import IO, Annotated, Any, TypeVar
 
 from ifdefault.host import state_file
+from ifdefault.host.lock_file import acquired, holder, private, sign
 from ifdefault.host.state_file import StateFile, Unusable
 from ifdefault.ipc import codec, fields
 from ifdefault.kernel.read import network_id
@@ -33,6 +34,8 @@ from ifdefault.model.kernel import Loaded, Ruleset
 from ifdefault.plan.numbers import UPLINKS_MAX
 
 LOCK, GUARD, SETTLING, HEALTH = "lock", "guard", "settling", "health.json"
+WAIT_S = 60.0  # for another ifdefault to finish
+_POLL_S = 0.05
 T = TypeVar("T")
 
 
@@ -330,19 +333,19 @@ class Store:
         return False
 
     @contextmanager
-    def lock(self, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, *, wait: bool = False, wait_s: float = WAIT_S) -> Iterator[None]:
         """Be the only process that changes this host; LockError names the other one."""
         with self._open_lock() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another ifdefault"
-                remedy = "try again later, or use --wait"
-                problem = Problem(str(self.directory / LOCK), f"held by {holder}", remedy)
-                raise LockError(problem) from None
+            until_s = time.monotonic() + (wait_s if wait else 0.0)
+            while not acquired(file):
+                if time.monotonic() >= until_s:
+                    what, remedy = f"held by {holder(file)}", "try again later, or use --wait"
+                    if wait:
+                        what, remedy = f"{what} for more than {wait_s:g} s", "end it if it hangs"
+                    raise LockError(Problem(str(self.directory / LOCK), what, remedy))
+                time.sleep(_POLL_S)
             with suppress(OSError):  # the file system is full, or read-only
-                _sign(file, f"pid {os.getpid()} ({' '.join(sys.argv[1:]) or 'ifdefault'})\n")
+                sign(file, f"pid {os.getpid()} ({' '.join(sys.argv[1:]) or 'ifdefault'})\n")
             self._locked = True
             try:
                 yield
@@ -366,21 +369,3 @@ class Store:
 
 
 _NO_ROOM = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
-
-
-def private(path: Path) -> IO[str]:
-    """Open a lock file that other users can't open: locking needs no write permission."""
-    file = open(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
-    if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != 0o600:
-        os.fchmod(file.fileno(), 0o600)
-    return file
-
-
-def _sign(file: IO[str], text: str) -> None:
-    """Write who holds a lock. The daemon takes the lock each time it reads the kernel: an unchanged
-    text isn't written again, since a write may block for a tenth of a second. Nothing is buffered,
-    which would fail again when the file is closed."""
-    fd, data = file.fileno(), text.encode()
-    if os.pread(fd, len(data) + 1, 0) != data:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, data, 0)  # opened for appending, so it is at the end anyway

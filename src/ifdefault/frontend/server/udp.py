@@ -15,9 +15,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal, Protocol
 
-from ifdefault.frontend.server.fair_poll import FairPoll
 from ifdefault.frontend.server.mmsg import Batch
 from ifdefault.frontend.server.tcp import TcpServer
+from ifdefault.ipc.fair_poll import FairPoll
 from ifdefault.model.config import Family
 
 TURN_S = 0.002
