@@ -15,7 +15,7 @@ import pytest
 from ifdefault.lab.waiting import PATIENCE_S, eventually
 from tests.net import answers
 from tests.net.watched import await_states
-from tests.systemd.booted import Booted
+from tests.systemd.booted import PACKAGING, Booted
 from tests.systemd.conftest import Boot
 
 DAEMON, ONCE = "ifdefault.service", "ifdefault-once.service"
@@ -134,6 +134,21 @@ def test_the_daemon_starts_after_it(boot: Boot, name: str) -> None:
     restart(host, program)
     host.systemctl("restart", DAEMON)
     await_answers(host, HEALS_S)
+
+
+def test_ifupdowns_hook_reloads_the_unit(boot: Boot) -> None:
+    """Another address, without the daemon."""
+    program = PROGRAMS["ifupdown"]
+    text = (PACKAGING / "hooks/ifdefault").read_text()
+    hooks = {f"etc/network/{name}.d/ifdefault": text for name in ("if-up", "if-post-down")}
+    host = boot(enable=[program.unit, ONCE], files=program.files | hooks, bare=True)
+    await_answers(host)
+    started = host.show(ONCE, "ExecReload")
+    host.shell(
+        "ifdown wan1; sed -i s/198.51.100.10/198.51.100.20/ /etc/network/interfaces; ifup wan1"
+    )
+    eventually(lambda: host.show(ONCE, "ExecReload") != started, what="it is reloaded")
+    eventually(lambda: "from 198.51.100.20 lookup" in host.shell("ip rule"), what="picked up")
 
 
 @pytest.mark.parametrize("name", CONFIGURE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from ifdefault.lab.waiting import eventually
 from tests.net import answers
 from tests.systemd.booted import PACKAGING, UNITS
 from tests.systemd.conftest import Boot
@@ -47,8 +48,12 @@ def test_without_the_daemon(boot: Boot, files: dict[str, str]) -> None:
     answers.assert_answered(host.world)
     host.systemctl("reload", ONCE)
     answers.assert_answered(host.world)
+    host.world["host"].ip("address add 198.51.100.20/24 dev wan1\n")
+    what = "an address that comes after the unit has started"
+    eventually(lambda: "from 198.51.100.20 lookup" in host.shell("ip rule"), what=what)
     assert host.ifdefault("plan").stdout == ""
     host.systemctl("stop", ONCE)
+    assert host.run(["pgrep", "-f", "ifdefault"], check=False).stdout == "", "a process is left"
     assert "proto 171" not in host.world["host"].run(["ip", "rule"]).stdout
     result = host.show(ONCE, "Result", "ActiveState")
     assert result == {"Result": "success", "ActiveState": "inactive"}
