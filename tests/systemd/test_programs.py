@@ -76,7 +76,8 @@ PROGRAMS = {
     "ifupdown": Program("networking.service", _ifupdown(), bare=True),
     "ufw": Program(
         "ufw.service",
-        setup="ufw allow 7000:7099/tcp; ufw allow 7000:7099/udp; ufw --force enable; ufw logging off",
+        setup="ufw allow 7000:7099/tcp; ufw allow 7000:7099/udp; ufw --force enable;"
+        " ufw logging off",
     ),
     "firewalld": Program(
         "firewalld.service", setup="firewall-offline-cmd --set-default-zone=trusted"
