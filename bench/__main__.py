@@ -33,6 +33,7 @@ BENCHES = {
     "dns_failover": "from detection to the DNS: embedded, BIND, Knot",
     "dns_shared": "two hosts publish one name by RFC 2136, at BIND and Knot",
     "dns_burst": "800 new names a second through four resolvers, beyond the rate limit",
+    "dns_restart": "DNS through restarts, crashes and upgrades, compared with gdnsd",
     "dns_speed": "answers per second, compared with BIND, Knot and gdnsd, and our probes meanwhile",
     "dns_fuzz": "the DNS server and a million mutated queries",
     "dns_conformance": "the DNS server's answers to dig and kdig",

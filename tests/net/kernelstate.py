@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.config import read as read_config
-from ifdefault.host.store import Store
+from ifdefault.host.store import LOCK, Store
 from ifdefault.host.transaction import commit, prepare_config, prepare_down
 from ifdefault.lab.node import Node
 from ifdefault.lab.world import World
@@ -101,9 +102,11 @@ def operations_left(world: World, config: Config | None = None) -> tuple[Operati
     )
 
 
-def waits_for_a_lock(pid: int) -> bool:
-    waiting = (line.split() for line in Path("/proc/locks").read_text().splitlines())
-    return any(words[1] == "->" and words[5] == str(pid) for words in waiting)
+def waits_for_the_lock(pid: int) -> bool:
+    """Whether a process has opened the store's lock, which another one holds."""
+    with suppress(OSError):
+        return any(path.readlink().name == LOCK for path in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 def processes(world: World, module: str) -> list[int]:

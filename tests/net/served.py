@@ -1,4 +1,4 @@
-"""A name server to ask: a real frontend in a lab's host, told by us what the engine would tell it.
+"""A real DNS server in a lab's host, told by us what the engine would tell it.
 
 Rules: its sockets are made in the host's namespace, by the engine's own functions.
 """
@@ -11,10 +11,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from ifdefault.daemon.process.spawn import Frontend, start_frontend
+from ifdefault.daemon.process.dns_connection import Connection, start
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import (
+    Leave,
     Listen,
     Message,
     Ping,
@@ -41,7 +44,7 @@ class Server:
     world: World
     heard: list[Message] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
-    frontend: Frontend = field(init=False)
+    connection: Connection = field(init=False)
     _numbers: count[int] = field(default_factory=lambda: count(1))
 
     def listen(
@@ -56,28 +59,28 @@ class Server:
                 sock = open_dns_sockets.tcp_listener(address, port)
         number = next(self._numbers)
         with sock:
-            self.frontend.send(Listen(number, transport, address, arrivals), [sock.fileno()])
+            self.connection.send(Listen(number, transport, address, arrivals), [sock.fileno()])
         return number
 
     def unlisten(self, number: int) -> None:
-        self.frontend.send(Unlisten(number))
+        self.connection.send(Unlisten(number))
 
     def publish(
         self, *zones: Zone, secondaries: Sequence[Endpoint] = (), rate_limit: int = 0
     ) -> None:
         for zone in zones:
-            self.frontend.send(ZoneHead(zone.zone, zone.serial, zone.contact, zone.nameservers))
+            self.connection.send(ZoneHead(zone.zone, zone.serial, zone.contact, zone.nameservers))
             for each in zone.names:
                 addresses = tuple((h.uplink, h.address, h.weight) for h in each.addresses)
                 records = tuple((record.type, record.rdata.hex()) for record in each.records)
-                self.frontend.send(ZoneName(each.name, each.policy, each.ttl, addresses, records))
+                self.connection.send(ZoneName(each.name, each.policy, each.ttl, addresses, records))
         told = tuple((each.address, each.port, each.key) for each in secondaries)
-        self.frontend.send(ZoneEnd(told, rate_limit))
+        self.connection.send(ZoneEnd(told, rate_limit))
 
     async def settled(self) -> None:
         """All that was told so far has been taken in."""
         token = next(self._numbers)
-        self.frontend.send(Ping(token))
+        self.connection.send(Ping(token))
         await until(lambda: Pong(token) in self.heard, "a pong")
 
     @property
@@ -114,21 +117,30 @@ async def serving(world: World, *, listen: bool = True) -> AsyncIterator[Server]
     """A server on both uplinks' addresses of the world `two`, which answer by their uplinks."""
     world.ifdefault("apply", "--quiet", check=True)
     server = Server(world)
-    user = privileges.choose_user("nobody")[:2]
-    server.frontend = await start_frontend(user, server.heard.append, server.ends.append)
-    try:
-        for address in ADDRESSES if listen else ():
-            uplink = "isp-a" if address.startswith(("203", "2001:db8:a")) else "isp-b"
-            server.listen("udp", address, ((0, uplink),))
-            server.listen("tcp", address, ((0, uplink),))
-        yield server
-        if not server.ends:
-            await server.settled()  # it lives
-            server.frontend.close()
-            assert await server.frontend.over() == "closed, exit status 0"
-    finally:
-        server.frontend.kill("the test is over")
-        await server.frontend.over()
+    user = privileges.possible(*privileges.choose_user("nobody")[:2])
+    status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    with TemporaryDirectory() as directory:
+        server.connection = await start(
+            Path(directory) / "dns.sock",
+            user,
+            lambda _, message: server.heard.append(message),
+            lambda _, cause: server.ends.append(cause or "it ended"),
+            status.set_result,
+        )
+        try:
+            for address in ADDRESSES if listen else ():
+                uplink = "isp-a" if address.startswith(("203", "2001:db8:a")) else "isp-b"
+                server.listen("udp", address, ((0, uplink),))
+                server.listen("tcp", address, ((0, uplink),))
+            yield server
+            if not server.ends:
+                await server.settled()  # it lives
+                server.connection.send(Leave(0))
+                assert await status == 0
+        finally:
+            server.connection.kill()
+            server.connection.close()
+            await status
 
 
 async def until(

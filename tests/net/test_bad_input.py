@@ -26,7 +26,7 @@ from tests.net.kernelstate import (
     operations_left,
     read_state,
     store_of,
-    waits_for_a_lock,
+    waits_for_the_lock,
 )
 
 THIRD = '\n[uplink.isp-c]\ninterface = "wan2"\ngateways = ["192.0.2.1"]\n'
@@ -176,20 +176,6 @@ def test_without_libnftables(
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("state.json", "{]"), ("state.json", '{"numbers": 3}'), ("undo.json", "{]")],
-)
-def test_a_broken_state(lab_world: LabWorld, name: str, content: str) -> None:
-    world = lab_world("two")
-    store = store_of(world)
-    with store.lock():
-        (store.directory / name).write_text(content)
-    before = read_state(world["host"])
-    assert_sentence(world.ifdefault("apply"), 1, str(store.directory / name), "repair or remove it")
-    assert differences(before, read_state(world["host"])) == []
-
-
 def test_two_instances_at_once(lab_world: LabWorld) -> None:
     """The first holds the lock and waits for its config, which comes through a pipe."""
     world = lab_world("two")
@@ -205,7 +191,7 @@ def test_two_instances_at_once(lab_world: LabWorld) -> None:
     third = world["host"].popen(
         [*world.command, "apply", "--wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    eventually(lambda: waits_for_a_lock(third.pid), what="the third waits")
+    eventually(lambda: waits_for_the_lock(third.pid), what="the third waits")
     pipe.write_text(world.config.read_text())
     assert first.wait(PATIENCE_S) == 0
     _, said = third.communicate(timeout=PATIENCE_S)

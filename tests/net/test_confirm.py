@@ -19,8 +19,11 @@ from itertools import count
 
 import pytest
 
+from ifdefault.daemon.controller.effects import Save
+from ifdefault.daemon.event_log import EventLog
 from ifdefault.host import rollback_timer
-from ifdefault.host.store import HEALTH, PENDING
+from ifdefault.host.rollback_timer import PENDING
+from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.transaction import prepare
 from ifdefault.kernel import nft
 from ifdefault.lab.waiting import PATIENCE_S, eventually
@@ -36,7 +39,7 @@ from tests.net.kernelstate import (
     processes,
     read_state,
     store_of,
-    waits_for_a_lock,
+    waits_for_the_lock,
 )
 
 SOON, LATE = "1", "600"
@@ -57,7 +60,7 @@ def guards(world: World) -> list[int]:
 def world(lab_world: LabWorld) -> Iterator[World]:
     made = lab_world("two")
     yield made
-    store_of(made).remove(PENDING)
+    store_of(made).remove(PENDING.name)
     eventually(lambda: not guards(made), what="no guard is left")
 
 
@@ -65,7 +68,7 @@ def test_undone_by_itself(world: World) -> None:
     before = read_state(world["host"])
     store = store_of(world)
     store.directory.mkdir(exist_ok=True)
-    store.write(HEALTH, {"events": []})  # as a daemon left it
+    EventLog(store).save(Save(()), RoutersSeen())  # as a daemon left it
     done = world.ifdefault("apply", "--confirm", SOON, check=True)
     assert "undone in 1 s unless you run: ifdefault confirm" in done.stderr
     eventually_undone(world, before)
@@ -261,7 +264,7 @@ def test_the_guard_waits_for_the_lock(world: World) -> None:
     """Undoing never gets between another ifdefault's operations."""
     before = read_state(world["host"])
     child = fork_apply(world, 20, signal.pause)
-    eventually(lambda: any(map(waits_for_a_lock, guards(world))), what="it waits")
+    eventually(lambda: any(map(waits_for_the_lock, guards(world))), what="it waits")
     assert differences(before, read_state(world["host"]))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -9,6 +9,7 @@ core: "." and "example" (BIND)    client: "dyn.example" (BIND), where others pub
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import socket
 from collections.abc import Iterable
@@ -43,15 +44,15 @@ CHILD = ("198.18.1.10", "2001:db8:f:1::10")
 DYN = DelegatedZone("dyn.example", (("ns.dyn.example", CHILD),))
 
 
-def check(world: World, *more: str) -> tuple[int, dict[str, Any]]:
-    done = world.ifdefault("dns", "check", "--root", dns.ROOT[0], "--json", *more)
+def check(world: World, *more: str, node: str = "host") -> tuple[int, dict[str, Any]]:
+    done = world.ifdefault("dns", "check", "--root", dns.ROOT[0], "--json", *more, node=node)
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
 
 
-def told(world: World, *more: str) -> list[str]:
+def told(world: World, *more: str, node: str = "host") -> list[str]:
     """The problems, as where, what and remedy; the exit status tells whether there are errors."""
-    status, found = check(world, *more)
+    status, found = check(world, *more, node=node)
     assert status == int(any(not each["warning"] for each in found["problems"])), found["problems"]
     return [f"{each['where']}: {each['what']}; {each['remedy']}" for each in found["problems"]]
 
@@ -151,6 +152,69 @@ def test_what_the_parent_gets_wrong(lab_world: LabWorld) -> None:
     ]
 
 
+_STALE, _NEW = ("198.18.0.82", "2001:db8:f::82"), ("198.18.0.83", "2001:db8:f::83")
+_PARENTS = """\
+options {{
+  directory "{home}";
+  pid-file none;
+  session-keyfile "{home}/session.key";
+  managed-keys-directory "{home}";
+  listen-on {{ {root}; {stale[0]}; {new[0]}; }};
+  listen-on-v6 {{ {stale[1]}; {new[1]}; }};
+  recursion no;
+  dnssec-validation no;
+  notify no;
+}};
+controls {{ }};
+view root {{ match-destinations {{ {root}; }}; zone "." {{ type primary; file "root"; }}; }};
+view stale {{
+  match-destinations {{ {stale[0]}; {stale[1]}; }};
+  zone "example" {{ type primary; file "stale"; }};
+}};
+view new {{
+  match-destinations {{ {new[0]}; {new[1]}; }};
+  zone "example" {{ type primary; file "new"; }};
+}};
+"""
+
+
+def test_a_parent_with_a_stale_server(lab_world: LabWorld) -> None:
+    """The parent's first server doesn't know the zone; whichever is asked first, that is said."""
+    world = lab_world("two")
+    core, home = world["core"], world.dir / "parents"
+    home.mkdir()
+    for family, prefix, addresses in ((4, 16, (_STALE[0], _NEW[0])), (6, 48, (_STALE[1], _NEW[1]))):
+        nodad = " nodad" if family == 6 else ""
+        core.ip("".join(f"addr add {a}/{prefix} dev net0{nodad}\n" for a in addresses))
+    soa = "@ 60 SOA a. b. 1 7200 1800 259200 60\n@ 60 NS a.lab.\n@ 60 NS z.lab.\n"
+    glue = "".join(
+        f"{host} 60 {'AAAA' if ':' in address else 'A'} {address}\n"
+        for host, pair in (("a.lab.", _STALE), ("z.lab.", _NEW))
+        for address in pair
+    )
+    (home / "root").write_text(f"{soa}example. 60 NS a.lab.\nexample. 60 NS z.lab.\n{glue}")
+    serve(world)
+    delegation = world.ifdefault("dns", "delegation", check=True).stdout
+    (home / "stale").write_text(soa)
+    (home / "new").write_text(soa + delegation)
+    config = home / "named.conf"
+    config.write_text(_PARENTS.format(home=home, root=dns.ROOT[0], stale=_STALE, new=_NEW))
+    world.end("named-core")
+    process = services.start(core, "named", ["named", "-g", "-n", "1", "-c", str(config)])
+    world.remember(process, "named-core")
+    services.answering(core, "named", process, socket.SOCK_DGRAM, 53, _NEW[1])
+    servers = f"a.lab ({_STALE[0]}), a.lab ({_STALE[1]})"
+    assert told(world) == [
+        (
+            f"{ZONE}: example at {servers} doesn't delegate it (no such name); make it transfer "
+            "the zone again: the other servers of example are right"
+        )
+    ]
+    lines = world.ifdefault("dns", "check", "--root", dns.ROOT[0]).stdout.splitlines()
+    parents = [line.split() for line in lines if line.startswith("  of ")]
+    assert {words[2].strip("()") for words in parents} == {*_STALE, *_NEW}
+
+
 def test_a_secondary_that_is_behind(lab_world: LabWorld) -> None:
     world = lab_world("two")
     parent(world, (NS_A, (A, A6)), (NS_B, (B, B6)), ("ns.other.example", CHILD))
@@ -169,7 +233,32 @@ def test_without_the_daemon_it_is_named(lab_world: LabWorld) -> None:
     parent(world, (NS_A, (A, A6)), (NS_B, (B, B6)))
     found = told(world)
     assert len(found) == 4
-    assert all("doesn't answer (connection refused); start the daemon" in each for each in found)
+    refused = "port 53 doesn't answer by UDP or TCP (connection refused); start the daemon"
+    assert all(refused in each for each in found)
+
+
+def test_a_port_that_the_firewall_closes(lab_world: LabWorld) -> None:
+    """The host isn't filtered on its way to itself, and reads the rules; others get no answer."""
+    world = lab_world("two")
+    parent(world, (NS_A, (A, A6)), (NS_B, (B, B6)))
+    serve(world)
+    assert told(world) == told(world, node="client") == []
+    closed = 'iifname "wan1" meta l4proto { tcp, udp } th dport 53 drop;'
+    chain = "type filter hook input priority 0; policy accept;"
+    world["host"].nft(f"table inet fw {{ chain in {{ {chain} {closed} }}\n}}")
+    expected = (
+        f"nft inet fw in, handle 3: drops packets to UDP and TCP port 53 of {B}, {B6}; open it to "
+        "clients: `nft insert rule inet fw in meta l4proto { tcp, udp } th dport 53 accept`"
+    )
+    assert told(world) == [expected]
+    assert f"warning: {expected}" in world.ifdefault("check").stderr.splitlines()
+    remedy = "open it in the firewall there, or start the daemon: `ifdefault run`"
+    assert told(world, node="client") == [
+        f"{ZONE} at {NS_B} ({address}): port 53 doesn't answer by UDP or TCP (no answer); {remedy}"
+        for address in (B, B6)
+    ]
+    world["host"].run(shlex.split(expected.split("`")[1]))
+    assert told(world) == told(world, node="client") == []
 
 
 # --- a zone of others ---------------------------------------------------------------------

@@ -12,7 +12,6 @@ import signal
 import socket
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import dns.exception
 import dns.flags
@@ -74,15 +73,19 @@ def answered(world: World) -> bool:
     return True
 
 
-def serve(world: World, more: str = DNS, also: Sequence[str] = (), **uplinks: str) -> None:
-    """Run the daemon; `uplinks` are more keys for some, as `isp_a='public = …'`; isp-b may be in
-    those states `also`."""
+def configure(world: World, more: str = DNS, **uplinks: str) -> None:
+    """Write the config; `uplinks` are more keys for some, as `isp_a='public = …'`."""
     text = world.topology.config
     for name, keys in uplinks.items():
         head = f"[uplink.{name.replace('_', '-')}]\n"
         assert head in text
         text = text.replace(head, f"{head}{keys}\n")
     world.config.write_text(f"{text}\n[health]\nrecover_s = 0.3\n{more}")
+
+
+def serve(world: World, more: str = DNS, also: Sequence[str] = (), **uplinks: str) -> None:
+    """Run the daemon; isp-b may be in those states `also`."""
+    configure(world, more, **uplinks)
     world.daemon()
     await_states(world, ["up"], "isp-a")
     await_states(world, ["up", *also], "isp-b")
@@ -162,30 +165,25 @@ def test_uplinks_that_share_an_address_are_told_apart_by_the_mark(lab_world: Lab
     assert sum(world.misrouted().values()) == 0
 
 
-def test_a_restart_goes_on_with_the_serial_and_a_dead_face_is_replaced(lab_world: LabWorld) -> None:
+def end(world: World, number: int = signal.SIGTERM) -> None:
+    """End the engine."""
+    pid = standing(world).pid
+    os.kill(pid, number)
+    eventually(lambda: not registry.start_time(pid), what="the engine has ended")
+
+
+def test_a_restart_goes_on_with_the_serial(lab_world: LabWorld) -> None:
     world = lab_world("two")
     serve(world)
     before = serial(world)
-    killed = standing(world).pid
-    os.kill(killed, signal.SIGKILL)
-    eventually(lambda: not registry.start_time(killed), what="it has ended")
-    world.daemon()
-    eventually(lambda: answered(world), what="the next one answers")
-    assert serial(world) == before, "nothing changed"
-    os.kill(_frontend(standing(world).pid), signal.SIGKILL)
-    eventually(
-        lambda: "the frontend ended" in " ".join(events(world, "frontend")),
-        what="its end",
-    )
-    eventually(lambda: answered(world), what="the next frontend answers")
-    assert serial(world) == before
-
-
-def _frontend(engine: int) -> int:
-    children = Path(f"/proc/{engine}/task/{engine}/children").read_text().split()
-    return next(
-        int(p) for p in children if "frontend.main" in Path(f"/proc/{p}/cmdline").read_text()
-    )
+    for number in (signal.SIGINT, signal.SIGKILL):  # with its DNS server, and without
+        end(world, number)
+        world.daemon()
+        eventually(
+            lambda: [o.state for o in standing(world).dns.publishers] == ["current"],
+            what="the next one has a DNS server",
+        )
+        assert serial(world) == before, "nothing changed"
 
 
 def test_a_config_that_changes_is_taken_in_whole(lab_world: LabWorld) -> None:

@@ -133,7 +133,7 @@ def test_a_thousand_slow_clients_harm_nobody(lab_world: LabWorld) -> None:
         async with serving(world) as server:
             server.publish(zone())
             await _answered_promptly(server)
-            before_kb = _rss_kb(server.frontend.pid)
+            before_kb = _rss_kb(server.connection.pid)
             command = [sys.executable, "-m", "tests.net.slow_clients", str(tcp.MOST // 10)]
             pipe = subprocess.PIPE
             slow = world["client"].popen([*command, *networks[:10]], stdin=pipe, stdout=pipe)
@@ -146,7 +146,7 @@ def test_a_thousand_slow_clients_harm_nobody(lab_world: LabWorld) -> None:
                     slow.stdin.flush()
                     assert await asyncio.to_thread(slow.stdout.readline) == "done\n"
                     await _answered_promptly(server)
-                grown_kb = _rss_kb(server.frontend.pid) - before_kb
+                grown_kb = _rss_kb(server.connection.pid) - before_kb
                 assert grown_kb < MOST_GROWTH_KB
                 # the server is full, and nobody is turned away for that
                 more = [stack.enter_context(connect(world, s)) for s in networks[10:] * 10]

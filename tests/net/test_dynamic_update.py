@@ -462,7 +462,7 @@ class Other:
 def test_a_killed_engine_leaves_nothing_stale(world: World, key: Path, moment: str) -> None:
     """It is killed as soon as what it will say is on disk, or as soon as it is there; its host is
     renumbered meanwhile."""
-    file = world.dir / "state" / UPDATES
+    file = world.dir / "state" / UPDATES.name
     for number in range(20, 24):
         address = f"203.0.113.{number}"
         other = Other(world)
@@ -471,7 +471,7 @@ def test_a_killed_engine_leaves_nothing_stale(world: World, key: Path, moment: s
         def at_the_moment(address: str = address) -> bool:
             if moment == "said":
                 return address in records(world)
-            return file.exists() and address in json.loads(file.read_text())[ZONE][WWW]
+            return file.exists() and address in json.loads(file.read_text())["content"][ZONE][WWW]
 
         eventually(at_the_moment, poll_s=0.001)
         other.kill()

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +26,9 @@ from ifdefault.model.config import FAMILIES, Family
 from tests.net import answers, watched
 from tests.net.conftest import LabWorld
 from tests.net.farend import A, B, Far, configure, far
+from tests.net.watched import AS_NOBODY, NOBODY, public_run_dir
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
-NOBODY = 65534
-AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 _CONNECT = """
 for _ in $(seq "$5"); do exec 3<>"/dev/tcp/$1/$2" 4<>"/dev/tcp/$3/$4"; done
 echo >"/dev/udp/$1/$2"; echo >"/dev/udp/$3/$4"
@@ -45,15 +43,6 @@ def exec_argv(world: World, ends: Far, uplink: str, count: int) -> list[str]:
     far_ends = [word for f in FAMILIES for word in (watched.FAR[f], ports[f])]
     shell = ["bash", "-c", _CONNECT, "bash", *far_ends, str(count)]
     return [*world.command, "exec", uplink, "--", *shell]
-
-
-@contextmanager
-def public_run_dir(world: World) -> Iterator[None]:
-    """The world's own directory is closed to others."""
-    with tempfile.TemporaryDirectory() as folder:
-        world.run_dir = Path(folder)
-        world.run_dir.chmod(0o755)
-        yield
 
 
 def groups_of(world: World) -> list[str]:
@@ -101,10 +90,11 @@ def test_a_command_keeps_to_an_uplink(lab_world: LabWorld, daemon: bool) -> None
         assert accepted(ends, 10) == {f: {B[f]} for f in FAMILIES}
         assert set(ends.connect(20)) == {A[4]}  # others don't
         if daemon:
-            for _ in range(6):  # to come and go is no fight
-                host.run([*world.command, "exec", "isp-b", "--", "true"])
+            for _ in range(6):  # to come and go is no fight, and nothing to report
+                host.run([*AS_NOBODY, *world.command, "exec", "isp-b", "--", "true"])
                 eventually(lambda: not groups_of(world), what="the group is gone")
             assert not watched.events(world, "repair")
+            assert not watched.events(world, "exec")
     if daemon:
         eventually(lambda: world["host"].python(attach.read) is None, what="the group is gone")
     world.ifdefault("down", check=True)

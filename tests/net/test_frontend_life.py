@@ -58,6 +58,7 @@ def test_what_it_is_made_of() -> None:
     assert not loaded & heavy
     ours = {name.split(".")[1] for name in loaded if name.startswith("ifdefault.")}
     assert ours == {"frontend", "ipc", "dns", "libc", "model"}
+    assert not any(name.startswith("ifdefault.frontend.server") for name in loaded)
 
 
 def test_it_ends_with_its_channel_and_not_by_ctrl_c(lab_world: LabWorld) -> None:
@@ -171,7 +172,7 @@ def test_a_face_that_is_told_nonsense_ends(packet: bytes) -> None:
 
 
 GIVE_UP = "import os\nfrom ifdefault.ipc.privileges import drop\ndrop(uid, gid)\n"
-SAY_READY = 'sock.send(b\'{"type":"Ready","pid":%d}\' % os.getpid())\n'
+SAY_READY = 'sock.send(b\'{"type":"Ready","pid":%d,"version":"1"}\' % os.getpid())\n'
 MISBEHAVING = {
     "it kept privileges: CapPrm": f"import os\n{SAY_READY}sock.recv(9)",
     "it sent a message before it was ready": (

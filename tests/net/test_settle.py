@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ifdefault.host.store import SETTLE
+from ifdefault.host.settle import SETTLE, Settling
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
@@ -73,7 +73,7 @@ def test_one_process_whose_time_is_extended_and_ends(lab_world: LabWorld) -> Non
     [first] = followers(world)
     world.ifdefault("apply", "--wait", "--settle", "601", check=True)
     eventually(lambda: followers(world) == [first], what="the second found the first")
-    store_of(world).write(SETTLE, {"until": 0.0})
+    store_of(world).write(SETTLE, Settling(0.0))
     take_ipv6(world)  # wakes it
     eventually(lambda: not followers(world), what="its time is over")
 

@@ -5,7 +5,10 @@ Rules: where the default goes is asked of the kernel, and never of the daemon.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from ifdefault.daemon.control.client import ask
 from ifdefault.daemon.control.protocol import Asks, Events, R, Status
@@ -16,7 +19,18 @@ from ifdefault.lab.world import World
 from ifdefault.model.kernel import PROTOCOL, Route, Rule
 from tests.net import answers
 
+NOBODY = 65534
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 FAR = {4: "198.18.1.10", 6: "2001:db8:f:1::10"}  # the client
+
+
+@contextmanager
+def public_run_dir(world: World) -> Iterator[None]:
+    """The world's own directory is closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        world.run_dir = Path(folder)
+        world.run_dir.chmod(0o755)
+        yield
 
 
 def standing(world: World) -> DaemonStatus:

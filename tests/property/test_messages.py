@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from ifdefault.ipc.messages import (
     DETAIL_CHARS,
+    FROM_FRONTEND,
     MAX_ADDRESSES,
     MAX_BYTES,
-    TO_ENGINE,
     TO_FRONTEND,
     BadMessage,
     Bind,
@@ -33,7 +33,7 @@ from ifdefault.ipc.messages import (
 from ifdefault.model.config import FAMILIES
 from ifdefault.model.health import Verdict
 
-ALL = (*TO_FRONTEND, *TO_ENGINE)
+ALL = (*TO_FRONTEND, *FROM_FRONTEND)
 
 paths = st.integers(0, (1 << 31) - 1)
 counts = st.integers(0, (1 << 63) - 1)
@@ -85,7 +85,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(Resolved, names, st.lists(addresses, max_size=MAX_ADDRESSES).map(tuple), details),
     st.builds(Pong, counts),
-    st.builds(Ready, st.integers(1, (1 << 31) - 1)),
+    st.builds(Ready, st.integers(1, (1 << 31) - 1), st.from_regex(r"[!-~]{1,64}", fullmatch=True)),
 )
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -97,7 +97,7 @@ values = st.recursive(
 def read(packet: bytes) -> list[Message] | None:
     """The messages in a packet, which then mean themselves; None if it is refused."""
     try:
-        messages = decode(packet, ALL)
+        messages: list[Message] = [*decode(packet, ALL)]
     except BadMessage:
         return None
     assert decode(encode(*messages), ALL) == messages

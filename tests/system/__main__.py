@@ -1,8 +1,5 @@
-"""`./dev system`: what others make of our DNS, and network tests on the kernels of Debian releases.
-
-Rules: the former run here, where they take a minute; the latter in qemu, all releases side by side.
-An argument that names a test leaves out all others.
-"""
+"""`./dev system`: what needs a kernel of Debian's, in qemu, or a systemd, in a folder; and what
+others make of our DNS."""
 
 from __future__ import annotations
 
@@ -14,60 +11,66 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import pytest
-
+from tests import systemd
 from tests.system import GUEST, chosen, debian, guest
+from tests.systemd import folder
 
 CACHE = Path(".system")
-SUITES = "tests/suites"
-PATIENCE_S = 870.0  # for each guest; they run side by side
+PATIENCE_S = 870.0  # for each part; they run side by side
+SYSTEMD, SUITES = "systemd", "suites"  # with tests of their own in tests/
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OPTIONS = ("-p", "no:cacheprovider", "--color=no", "--tb=short", "--durations=10")
+
+Part = Callable[[], bool]  # runs its tests; whether they passed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="./dev system",
-        description=__doc__.partition("\n")[0],
-        epilog="other arguments go to pytest",
+        description=__doc__,
+        epilog="other arguments go to pytest; tests that are named run where they belong",
     )
-    parser.add_argument(
-        "--release", action="append", choices=debian.SERIES, help="of Debian (all that we know)"
-    )
+    parts = [*debian.SERIES, SYSTEMD, SUITES]
+    parser.add_argument("--only", action="append", choices=parts, help="a part")
     options, arguments = parser.parse_known_args()
     if platform.machine() != "x86_64":
         print("./dev system: runs on x86-64 only", file=sys.stderr)
         return 1
-    named = [word for word in arguments if "tests/" in word]
-    here = [word for word in named if SUITES in word]
-    passed = True
-    if here or not named:
-        others = [word for word in arguments if word not in named]
-        passed = _test_here([*(here or [SUITES]), *others])
-    if here:
-        return 0 if passed else 1
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            releases = options.release or list(debian.SERIES)
-            kernels = [debian.kernel(release, CACHE.resolve()) for release in releases]
+            return 0 if _run(_parts(options.only or parts, arguments)) else 1
         except debian.NotAvailable as error:
             print(f"./dev system: {error}", file=sys.stderr)
             return 1
-        if not named:
-            arguments = [*chosen.arguments(), *arguments]
-        if not _collected(arguments):
-            return 1
-        return 0 if _test_each(kernels, arguments) and passed else 1
 
 
-def _test_here(arguments: list[str]) -> bool:
-    """Run tests on this machine's own kernel."""
-    command = [sys.executable, "-m", "pytest", "--durations=5", *arguments]
-    done = subprocess.run(command, check=False)
-    return done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+def _parts(only: list[str], arguments: list[str]) -> list[Part]:
+    """Fetch what they need; a part that has none of the tests that are named isn't run."""
+    named = [word for word in arguments if "tests/" in word]
+    others = [word for word in arguments if word not in named]
+    here = {part: [word for word in named if f"tests/{part}" in word] for part in (SYSTEMD, SUITES)}
+    in_guests = [word for word in named if not any(word in words for words in here.values())]
+    parts: list[Part] = []
+    if in_guests or not named:
+        of_guests = [*(in_guests or chosen.arguments()), *others]
+        kernels = [debian.kernel(name, CACHE.resolve()) for name in debian.SERIES if name in only]
+        if kernels and not _collected(of_guests):
+            return [lambda: False]
+        parts += [partial(_test_kernel, kernel, of_guests) for kernel in kernels]
+    for part, words in here.items():
+        if part in only and (words or not named):
+            environment = {}
+            if part == SYSTEMD:
+                environment = {systemd.ROOT: str(folder.made(CACHE.resolve()))}
+            arguments = [*(words or [f"tests/{part}"]), *others]
+            parts.append(partial(_test_here, part, environment, arguments))
+    return parts
 
 
 def _collected(arguments: list[str]) -> bool:
@@ -85,41 +88,66 @@ def _collected(arguments: list[str]) -> bool:
     return done.returncode == 0
 
 
-def _test_each(kernels: list[debian.Kernel], arguments: list[str]) -> bool:
-    """Test the kernels side by side."""
+def _run(parts: list[Part]) -> bool:
+    """Run the parts side by side."""
     passed = []
 
-    def test(kernel: debian.Kernel) -> None:
-        if _test(kernel, arguments):
-            passed.append(kernel)
+    def run(part: Part) -> None:
+        if part():
+            passed.append(part)
 
-    # daemons: an interrupt ends us at once, and the guests with us
-    threads = [threading.Thread(target=test, args=[kernel], daemon=True) for kernel in kernels]
+    # daemons: an interrupt ends us at once, and what they run with us
+    threads = [threading.Thread(target=run, args=[part], daemon=True) for part in parts]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return len(passed) == len(kernels)
+    return len(passed) == len(parts)
 
 
 _printing = threading.Lock()
 
 
-def _test(kernel: debian.Kernel, arguments: list[str]) -> bool:
+def _show(name: str, line: str) -> None:
+    with _printing:
+        print(f"{name:>7} | {line}", flush=True)
+
+
+def _limited(seconds: float) -> list[str]:
+    """Interrupted, pytest still reports what has failed until then."""
+    return ["timeout", "--signal=INT", str(seconds)]
+
+
+def _test_here(name: str, environment: dict[str, str], arguments: list[str]) -> bool:
+    """On this machine, in network namespaces."""
+    start_s = time.monotonic()
+    child = subprocess.Popen(
+        [
+            *("setpriv", "--pdeathsig", "INT", *_limited(PATIENCE_S)),
+            *(sys.executable, "-m", "pytest", "-n", "2", *_OPTIONS, *arguments),
+        ],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        _show(name, line.rstrip())
+    passed = child.wait() == 0
+    _show(name, f"{'passed in' if passed else 'failed after'} {time.monotonic() - start_s:.0f} s")
+    return passed
+
+
+def _test_kernel(kernel: debian.Kernel, arguments: list[str]) -> bool:
     def show(line: str) -> None:
-        with _printing:
-            print(f"{kernel.series:>4} | {line}", flush=True)
+        _show(kernel.series, line)
 
     start_s = time.monotonic()
     show(f"booting {kernel.version} (Debian's {kernel.release})")
     outcome = guest.run(
         kernel,
-        # interrupted, pytest still reports what has failed until then
-        [
-            *("timeout", "--signal=INT", str(PATIENCE_S - 60)),
-            *(".venv/bin/pytest", "-p", "no:cacheprovider", "--color=no", "--tb=short", "-v"),
-            *("--durations=10", *arguments),
-        ],
+        [*_limited(PATIENCE_S - 60), ".venv/bin/pytest", "-v", *_OPTIONS, *arguments],
         CACHE / f"guest-{kernel.release}",
         environment={
             GUEST: kernel.series,

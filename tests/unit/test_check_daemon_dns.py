@@ -18,6 +18,7 @@ from ifdefault.model.dns import (
     ExecConfig,
     NameConfig,
     ProviderConfig,
+    Record,
     ServerConfig,
     UpdateConfig,
 )
@@ -46,6 +47,28 @@ def test_an_address_that_the_internet_cannot_reach() -> None:
     assert problems_of(NAMED, "192.168.1.2", ("203.0.113.7",)) == []
     assert problems_of(NAMED, "192.168.1.2", (DISCOVER,)) == []
     assert problems_of(DnsConfig(), "192.168.1.2") == [], "without names it doesn't matter"
+
+
+def test_host_names_with_an_underscore() -> None:
+    names = (
+        NameConfig("my_shop.example"),
+        NameConfig("_dmarc.example", uplinks=(), records=(Record(16, b"\1x", 'TXT "x"'),)),
+        NameConfig("a.example", records=(Record(15, b"\0\1\3m_x\1b\0", "MX 1 m_x.b."),)),
+    )
+    server = ServerConfig(("_acme.example", "example"), nameservers=("n_s.b",))
+    rule = "has an underscore, which host names must not have"
+    assert problems_of(DnsConfig(names, server)) == [
+        (
+            f"dns.name[0].name: my_shop.example {rule}; "
+            "rename it, or add uplinks = [] if it needs no address"
+        ),
+        f"dns.name[2].records[0]: m_x.b {rule}; use another name",
+        f"dns.server.nameservers[0]: n_s.b {rule}; use another name",
+        (
+            f"dns.server.zones[0]: _acme.example {rule}; "
+            "use another zone: the names of its name servers are in it"
+        ),
+    ]
 
 
 def test_secrets_that_others_may_read(tmp_path: Path) -> None:

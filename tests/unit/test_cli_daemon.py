@@ -82,7 +82,7 @@ class Daemon:
         self.answer: Answer = lambda _: TOLD
 
     def listener(self, path: Path) -> str:
-        assert path == Path("/run/x") / client.SOCKET
+        assert path == client.socket_path(Path("/run/x"))
         return "" if self.answer is absent else "1"
 
     def __call__(self, run_dir: Path, request: Request, timeout_s: float) -> Reply:
@@ -195,7 +195,7 @@ def test_a_plan_follows_what_the_daemon_decided(
         seen.append(decision)
         raise HostError("enough")
 
-    for function in ("prepare", "prepare_config"):
+    for function in ("prepare", "prepare_file", "prepare_config"):
         monkeypatch.setattr(f"ifdefault.host.transaction.{function}", prepare)
     arguments = ["tcp", "any", "192.0.2.1:80"] if name == "explain" else []
     assert main.run([name, *arguments]) == 1
@@ -401,7 +401,7 @@ def test_exit_status_of_status(
     assert ("no daemon runs: nothing is probed\n" in told) == (
         daemon_status is None and not no_response
     )
-    assert f"the daemon doesn't respond: {no_response}\n" in told or not no_response
+    assert f"no status from the daemon: {no_response}\n" in told or not no_response
     assert main.run(["status", "--json"]) == (0 if is_ok else 1)
     daemon = json.loads(capsys.readouterr().out)["daemon"]
     assert (from_json(DaemonStatus, daemon) if daemon else None) == daemon_status
@@ -420,9 +420,9 @@ def test_a_daemon_that_is_mute_hides_nothing_else(
         raise HostError("the daemon doesn't answer in 5 s")
 
     daemon.answer = mute
-    monkeypatch.setattr("ifdefault.host.transaction.prepare", lambda *_, **__: None)
+    monkeypatch.setattr("ifdefault.host.transaction.prepare_file", lambda *_, **__: None)
     monkeypatch.setattr("ifdefault.host.status.read_status", lambda *_, **__: WELL)
-    seen = status._read(Options(run_dir=Path("/run/x")))
+    seen = status._read(Options(run_dir=Path("/run/x"), state_dir=Path("/nonexistent")))
     assert seen == status._Snapshot(WELL, None, "the daemon doesn't answer in 5 s")
 
 

@@ -14,7 +14,7 @@ from ifdefault.cli.show import names, paths
 from ifdefault.daemon.control import client
 from ifdefault.daemon.control.client import NotRunning
 from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, PublisherStatus
-from ifdefault.dns.survey import QueryResult, Question, Rrset
+from ifdefault.dns.exchange import QueryResult, Question, Rrset
 from ifdefault.host.status import Status
 from ifdefault.model.config import Config, UplinkConfig
 from ifdefault.model.dns import DISCOVER, DnsConfig, NameConfig, ServerConfig
@@ -274,6 +274,36 @@ def test_check_shows_the_delegation_and_what_is_wrong(
         f"error: {ZONE}: it has no address; the daemon publishes it: see `ifdefault dns`"
     )
     assert asked[0] == Question("198.18.0.53", ZONE, "SOA", "isp-a")
+
+
+@pytest.mark.usefixtures("host")
+def test_check_shows_what_each_server_of_the_parent_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Rrset("", 60, "SOA", ("a. b. 1 1 1 1 1",))
+
+    def ask(question: Question) -> QueryResult:
+        if question.address == "198.18.0.54":
+            return QueryResult("no answer")
+        if question.address == "198.18.0.53" and question.type == "NS":
+            return QueryResult(code="NXDOMAIN", authoritative=True, authority=(root,))
+        return say(question)
+
+    monkeypatch.setattr(dnscheck, "sender", lambda _: ask)
+    main.run(["dns", "check", "--root", "198.18.0.53", "--root", "198.18.0.54"])
+    told = capsys.readouterr()
+    assert [line for line in told.out.splitlines() if line.startswith("  of ")] == [
+        "  of 198.18.0.53 over isp-a: no such name",
+        "  of 198.18.0.54 over isp-b: no answer",
+    ]
+    assert [line.partition(";")[0] for line in told.err.splitlines() if "the root" in line] == [
+        f"error: {ZONE}: the root doesn't delegate it (no such name)",
+        "warning: the root at 198.18.0.54: doesn't answer (no answer)",
+    ]
+    main.run(["dns", "check", "--root", "198.18.0.53", "--json"])
+    [parent] = json.loads(capsys.readouterr().out)["zones"][0]["parents"]
+    assert parent["server"]["address"] == "198.18.0.53"
+    assert parent["reply"]["code"] == "NXDOMAIN"
 
 
 @pytest.mark.usefixtures("host")

@@ -178,7 +178,7 @@ def test_public(written: str, public: tuple[str, ...]) -> None:
         ("HTTPS 1 . ipv4hint=203.0.113.10", 'HTTPS 1 . ipv4hint="203.0.113.10"'),
         ("  TXT  a   b ", 'TXT "a" "b"'),
         ('TXT "a@b; @ c"', 'TXT "a@b; @ c"'),
-        ("SRV 0 0 443 A.example.NET.", "SRV 0 0 443 a.example.net."),
+        ("SRV 0 0 443 A.example.ORG.", "SRV 0 0 443 a.example.org."),
         ("MX 0 .", "MX 0 ."),
         ("TYPE65280 \\# 2 ABCD", "TYPE65280 \\# 2 abcd"),
         ("TYPE16 \\# 2 0141", 'TXT "A"'),
@@ -359,7 +359,7 @@ def test_what_an_invalid_table_may_contain_is_not_reported_missing() -> None:
             "the name already has the addresses of its uplinks; remove it (names get",
         ),
         (
-            "records = ['CNAME a.example.net']",
+            "records = ['CNAME a.example.org']",
             "a CNAME can't have addresses beside it; remove it, or add uplinks",
         ),
     ],

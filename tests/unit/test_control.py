@@ -23,10 +23,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ifdefault.daemon.control import client, server
+from ifdefault import __version__
+from ifdefault.daemon.control import client, endpoint, protocol, server
 from ifdefault.daemon.control.client import NotRunning, Peer, ask
 from ifdefault.daemon.control.protocol import (
     Asks,
+    Command,
     Confirm,
     Confirmed,
     Down,
@@ -34,7 +36,9 @@ from ifdefault.daemon.control.protocol import (
     EventList,
     Events,
     Exec,
+    Query,
     R,
+    Refusal,
     Reload,
     Reply,
     Request,
@@ -73,7 +77,8 @@ class Engine:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.path = run_dir / client.SOCKET
-        self.asked: list[tuple[Request, Peer]] = []
+        self.asked: list[Request] = []
+        self.peers: list[Peer] = []  # of commands
         self.fails: Exception | None = None
         self.waits: asyncio.Event | None = None
         self.faults: list[dict[str, Any]] = []
@@ -83,13 +88,20 @@ class Engine:
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
 
-    async def answer(self, request: Request, peer: Peer) -> Reply:
-        self.asked.append((request, peer))
+    def read(self, query: Query) -> Reply:
+        self.asked.append(query)
+        if self.fails:
+            raise self.fails
+        return REPLIES[type(query)]
+
+    async def perform(self, command: Command, peer: Peer) -> Reply:
+        self.asked.append(command)
+        self.peers.append(peer)
         if self.waits:
             await self.waits.wait()
         if self.fails:
             raise self.fails
-        return REPLIES[type(request)]
+        return REPLIES[type(command)]
 
     def start(self) -> None:
         asyncio.run_coroutine_threadsafe(self.control.start(), self.loop).result(10)
@@ -165,7 +177,8 @@ def test_requests(engine: Engine, line: dict[str, Any], parsed: Request) -> None
     assert engine.ask(cast(Asks[Reply], parsed)) == reply
     told = engine.tell(json.dumps(line).encode() + b"\n")
     assert [each["type"] for each in told] == [type(reply).__name__]
-    assert engine.asked == 2 * [(parsed, Peer(os.getpid(), os.geteuid(), os.getegid()))]
+    assert engine.asked == 2 * [parsed]
+    assert {*engine.peers} <= {Peer(os.getpid(), os.geteuid(), os.getegid())}
 
 
 def test_several_requests_on_one_connection(engine: Engine) -> None:
@@ -177,6 +190,8 @@ def test_an_error_of_the_engine_comes_with_its_exit_status(engine: Engine) -> No
     assert engine.tell(b'{"type": "Reload"}\n') == [
         {
             "type": "Refusal",
+            "version": __version__,
+            "valid": True,
             "exit_status": 2,
             "problems": [
                 {
@@ -208,7 +223,7 @@ def test_an_internal_error_is_answered_and_logged(
 def test_a_client_that_leaves_meanwhile_is_no_fault(engine: Engine) -> None:
     engine.waits = asyncio.Event()
     with engine.connect() as sock:
-        sock.sendall(STATUS_LINE)
+        sock.sendall(b'{"type": "Confirm"}\n')
         eventually(lambda: engine.asked)
     engine.release()
     assert engine.ask(Status()) == REPLY
@@ -217,7 +232,7 @@ def test_a_client_that_leaves_meanwhile_is_no_fault(engine: Engine) -> None:
 def test_an_engine_that_does_not_answer(engine: Engine) -> None:
     engine.waits = asyncio.Event()
     with pytest.raises(HostError, match=r"no answer from the daemon in 0\.1 s; see its log"):
-        ask(engine.run_dir, Status(), 0.1)
+        ask(engine.run_dir, Confirm(), 0.1)
     engine.release()
 
 
@@ -273,7 +288,7 @@ def test_others_may_look_and_move_themselves(
     if os.geteuid() == 0 and can_become(NOBODY):
         engine, replies = replies_to_nobody(requests)
     else:
-        monkeypatch.setattr(server, "credentials", lambda _: Peer(1, NOBODY, NOBODY))
+        monkeypatch.setattr(endpoint, "credentials", lambda _: Peer(1, NOBODY, NOBODY))
         engine = Engine(tmp_path / "run")
         engine.start()
         replies = [reply_or_error(engine.run_dir, request) for request in requests]
@@ -286,8 +301,8 @@ def test_others_may_look_and_move_themselves(
                 str(reply)
                 == f"permission: uid {NOBODY} may only read the status and events; run as root"
             )
-    assert [type(request).__name__ for request, _ in engine.asked] == ["Status", "Events", "Exec"]
-    assert {peer.uid for _, peer in engine.asked} == {NOBODY}
+    assert [type(request).__name__ for request in engine.asked] == ["Status", "Events", "Exec"]
+    assert {peer.uid for peer in engine.peers} == {NOBODY}
 
 
 def can_become(uid: int) -> bool:
@@ -297,8 +312,9 @@ def can_become(uid: int) -> bool:
     return any(first <= uid < first + count for first, count in spans)
 
 
-def test_the_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> None:
-    assert stat.S_IMODE(engine.path.stat().st_mode) == 0o666
+def test_one_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> None:
+    assert stat.S_IMODE(engine.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((engine.run_dir / client.OPEN_SOCKET).stat().st_mode) == 0o666
     assert stat.S_IMODE(engine.run_dir.stat().st_mode) & 0o022 == 0
 
 
@@ -311,8 +327,8 @@ def test_the_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> N
         (b"\n", 'not JSON; send {"type": "Status"}'),
         (b"GET / HTTP/1.1\n", "not JSON"),
         (b"\xff\xfe\n", "not JSON"),
-        (b"[" * 60000 + b"\n", "not JSON"),
-        (b"9" * 5000 + b"\n", "not JSON"),
+        (b"[" * 4000 + b"\n", "not JSON"),
+        (b"9" * 4000 + b"\n", "not"),
         (b"[]\n", 'not an object; send {"type": "Status"}'),
         (b'{"type": ["Status"]}\n', 'of unknown type; send {"type": "Status"}'),
         (b'{"type": "Explode"}\n', "of unknown type; use one of Status, Events, SetUplink"),
@@ -336,7 +352,7 @@ def test_the_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> N
         (b'{"type": "Reload", "confirm_s": -1}\n', "confirm_s: not a number from 1 to 86400"),
         (b'{"type": "Reload", "confirm_s": 1e9}\n', "confirm_s: not a number from 1 to 86400"),
         (b'{"type": "Status"}', "truncated; end it with a newline"),
-        (b"x" * (server.LONGEST_REQUEST + 10), "longer than 65536 bytes"),
+        (b"x" * (endpoint.LONGEST_REQUEST + 10), "longer than 4096 bytes"),
     ],
 )
 def test_garbage_is_answered_and_hung_up_on(engine: Engine, line: bytes, told: str) -> None:
@@ -376,7 +392,7 @@ def test_nothing_that_is_sent_does_harm(engine: Engine, data: bytes) -> None:
 def test_a_slow_client_is_hung_up_on_and_keeps_nobody(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(endpoint, "PATIENCE_S", 0.1)
     with engine.connect() as slow, engine.connect() as slower:
         slow.sendall(b'{"type": ')
         assert engine.ask(Status()) == REPLY
@@ -389,30 +405,102 @@ def test_a_slow_client_is_hung_up_on_and_keeps_nobody(
 def test_a_client_that_takes_no_reply_is_hung_up_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(endpoint, "PATIENCE_S", 0.1)
     engine.fails = HostError("x" * 1_000_000)
     with engine.connect() as deaf:
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.sendall(STATUS_LINE)
         eventually(lambda: engine.asked)
-        eventually(lambda: not engine.control._clients)
+        eventually(lambda: not clients(engine))
         assert len(received(deaf)) < 1_000_000
     engine.fails = None
     assert engine.ask(Status()) == REPLY
 
 
-def test_too_many_clients_are_refused_politely(engine: Engine) -> None:
-    with ExitStack() as stack:
-        many = [stack.enter_context(engine.connect()) for _ in range(server.MOST_CLIENTS)]
-        eventually(lambda: len(engine.control._clients) == server.MOST_CLIENTS)
-        with pytest.raises(
-            HostError, match=r"^control: 32 other clients are connected; try again$"
-        ):
+def test_a_long_reply_is_sent_as_it_is_read(engine: Engine) -> None:
+    engine.fails = HostError("x" * 3_000_000)
+    for _ in range(2):
+        with pytest.raises(HostError, match=r"^x{3000000}$"):
             engine.ask(Status())
-        many[0].close()
-        eventually(lambda: engine.ask(Status()) == REPLY)
-        many[1].sendall(STATUS_LINE)  # who is in is answered
-        assert json.loads(many[1].recv(4096))["type"] == "DaemonStatus"
+    engine.fails = None
+
+
+# --- crowds --------------------------------------------------------------------------------
+
+
+def clients(engine: Engine, name: str = client.SOCKET) -> set[endpoint.Client]:
+    [found] = [each for each in engine.control.endpoints if each._path.name == name]
+    return found.clients
+
+
+def test_who_was_silent_longest_makes_room(engine: Engine) -> None:
+    with ExitStack() as stack:
+        many = []
+        for _ in range(endpoint.MOST_OF_A_USER):
+            many.append(stack.enter_context(engine.connect()))
+            eventually(lambda: len(clients(engine)) == len(many))
+        for sock in many[:2]:
+            sock.sendall(STATUS_LINE)
+            assert json.loads(sock.recv(4096))["type"] == "DaemonStatus"
+        assert engine.ask(Status()) == REPLY
+        [reply] = received(many[2]).splitlines()
+        assert Problem(**json.loads(reply)["problems"][0]) == Problem(
+            "control", "too many other clients are connected", "try again"
+        )
+        many[0].sendall(STATUS_LINE)
+        assert json.loads(many[0].recv(4096))["type"] == "DaemonStatus"
+
+
+def test_who_waits_for_a_reply_is_not_sent_away(engine: Engine) -> None:
+    engine.waits = asyncio.Event()
+    with ExitStack() as stack:
+        many = [stack.enter_context(engine.connect()) for _ in range(endpoint.MOST_OF_A_USER)]
+        for sock in many:
+            sock.sendall(b'{"type": "Confirm"}\n')
+        eventually(lambda: len(engine.asked) == len(many))
+        with pytest.raises(HostError, match=r"^control: too many other clients are connected; try"):
+            engine.ask(Status())
+        engine.release()
+        for sock in many:
+            assert json.loads(sock.recv(4096))["type"] == "Confirmed"
+        assert engine.ask(Status()) == REPLY
+
+
+def test_a_crowd_of_other_users_keeps_nobody(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users have as many clients as there may be, and another one comes."""
+    uids = iter([*(uid for uid in range(1, 6) for _ in range(30)), 6])
+    monkeypatch.setattr(endpoint, "credentials", lambda _: Peer(1, next(uids), 1))
+    path = str(engine.run_dir / client.OPEN_SOCKET)
+    with ExitStack() as stack:
+        for _ in range(150):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(path)
+        eventually(lambda: len(clients(engine, client.OPEN_SOCKET)) == endpoint.MOST_CLIENTS)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.settimeout(60)
+            other.connect(path)
+            other.sendall(STATUS_LINE)
+            assert json.loads(other.recv(4096))["type"] == "DaemonStatus"
+        assert len(clients(engine, client.OPEN_SOCKET)) <= endpoint.MOST_CLIENTS
+
+
+def test_replies_to_others_are_as_old_as_that(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask_both() -> None:
+        for name in (client.SOCKET, client.OPEN_SOCKET):
+            engine.path = engine.run_dir / name
+            assert [reply["type"] for reply in engine.tell(2 * STATUS_LINE)] == 2 * ["DaemonStatus"]
+
+    monkeypatch.setattr(server, "CACHE_S", 1000.0)
+    ask_both()
+    assert len(engine.asked) == 3
+    ask_both()
+    assert len(engine.asked) == 5
+    monkeypatch.setattr(server, "CACHE_S", 0.0)
+    ask_both()
+    assert len(engine.asked) == 9
 
 
 # --- one engine ----------------------------------------------------------------------------
@@ -493,6 +581,24 @@ def test_run_dirs_that_cannot_be(tmp_path: Path) -> None:
             engine.ask(Status())
 
 
+OTHER_VERSION = (
+    f"the daemon is version 9, this command is {__version__};"
+    " restart the daemon: systemctl restart ifdefault"
+)
+_OF_9 = {"type": "Refusal", "version": "9"}
+
+
+def test_another_version_that_is_understood_is_no_fault(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "__version__", "9")
+    [reply] = engine.tell(STATUS_LINE)
+    assert reply["version"] == "9"
+    monkeypatch.undo()
+    line = json.dumps(reply).encode()
+    assert protocol.decode_reply(Status(), line) == REPLY
+
+
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
@@ -502,7 +608,20 @@ def test_run_dirs_that_cannot_be(tmp_path: Path) -> None:
         (b'{"type": "Confirmed"}\n', "invalid answer from the daemon: of unknown type"),
         (
             codec.write(to_json(REPLY) | {"type": "DaemonStatus", "mood": "good"}),
-            "DaemonStatus: no field 'mood'; restart it, it may be another version",
+            "DaemonStatus: no field 'mood'; it may be another version, restart it: systemctl",
+        ),
+        (
+            codec.write(to_json(REPLY) | {"type": "DaemonStatus", "mood": "good", "version": "9"}),
+            OTHER_VERSION,
+        ),
+        (b'{"type": "Refusal", "problems": [], "mood": "bad", "version": "9"}\n', OTHER_VERSION),
+        (
+            b'{"type": "Refusal", "problems": [], "valid": false, "version": "9"}\n',
+            OTHER_VERSION,
+        ),
+        (
+            codec.write(to_json(Refusal((Problem("f.toml", "no good"),))) | _OF_9),
+            f"f.toml: no good\n{OTHER_VERSION}",
         ),
     ],
 )

@@ -37,7 +37,7 @@ def test_every_effect_has_its_performer(monkeypatch: pytest.MonkeyPatch, tmp_pat
         watch = cast(kernel_watch.Watch, Watch())
         with monkeypatch.context() as patched:
             patched.setattr(perform, "PassiveMonitor", object)  # no netlink
-            performers = Performers(CONFIG, store, EventLog(store), watch, lambda _: None)
+            performers = Performers(CONFIG, tmp_path, store, EventLog(store), watch, lambda _: None)
         return set(performers._performers)
 
     assert asyncio.run(table()) == set(get_args(f.Effect)) - {f.Answer, f.Stop}

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from ifdefault.dns.delegation import ConfiguredZone, configured_zones, delegate, zone_file
 from ifdefault.dns.diagnose import LocalState, diagnose, diagnose_alias
+from ifdefault.dns.exchange import Queries, QueryResult, Question, Rrset
 from ifdefault.dns.roots import ROOTS
-from ifdefault.dns.survey import Queries, QueryResult, Question, Rrset, Survey
+from ifdefault.dns.survey import Survey
 from ifdefault.model.dns import (
     CandidateAddresses,
     DnsConfig,
@@ -348,7 +349,8 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
             [
                 (f"{ZONE}: example.net gives 198.51.100.99 for {NS_B}, which is {B}; "
                 f"remove there: {NS_B}. A 198.51.100.99; add there: {NS_B}. A {B}"),
-                (f"{ZONE} at {NS_B} (198.51.100.99): doesn't answer (no answer); "
+                (f"{ZONE} at {NS_B} (198.51.100.99): port 53 doesn't answer by UDP or TCP "
+                "(no answer); open it in the firewall there, "
                 "start it, or remove it from the NS records"),
             ],
         ),
@@ -410,8 +412,8 @@ HOSTER_AT = f"{ZONE} at ns.hoster.org ({HOSTER})"
         (
             lambda net: net.mute.add((B, None, None)),
             [
-                (f"{ZONE} at {NS_B} ({B}): doesn't answer (no answer); start the daemon: "
-                "`ifdefault run`")
+                (f"{ZONE} at {NS_B} ({B}): port 53 doesn't answer by UDP or TCP (no answer); open "
+                "it in the firewall there, or start the daemon: `ifdefault run`")
             ],
         ),
         (
@@ -459,6 +461,128 @@ def test_a_fault_is_found_and_no_other(net: Net, change: Break, told: list[str])
     assert problems(net) == told
 
 
+# --- the parent's servers -----------------------------------------------------------------
+
+STALE = "192.0.2.2"  # of ns1.example.net, asked before ns.example.net
+AT_STALE = f"example.net at ns1.example.net ({STALE})"
+RIGHT = "make it transfer the zone again: the other servers of example.net are right"
+
+
+def two_parents(net: Net, *changes: tuple[str, str, tuple[str, ...]]) -> None:
+    """A second server of example.net, with its own copy: sets that differ, () for none."""
+    split_hoster(net)
+    net.put("net", "example.net", "NS", "ns1.example.net", "ns.example.net")
+    net.put("net", "ns1.example.net", "A", STALE)
+    net.servers[STALE] = ("example.net",)
+    copy = Net({"example.net": net.zones["example.net"]}, {})
+    for name, kind, values in changes:
+        copy.put("example.net", name, kind, *values)
+    net.copies[STALE, "example.net"] = copy.zones["example.net"]
+
+
+NOTHING = tuple((name, kind, ()) for name, kind in (
+    (ZONE, "NS"), (NS_A, "A"), (NS_A, "AAAA"), (NS_B, "A"),
+))  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ["ns.example.net", "ns1.example.net"])
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ((), []),
+        (NOTHING, [f"{ZONE}: {AT_STALE} doesn't delegate it (no such name); {RIGHT}"]),
+        (
+            ((ZONE, "NS", (NS_A, "ns.hoster.org")),),
+            [f"{ZONE}: {AT_STALE} doesn't name {NS_B} among its name servers; {RIGHT}"],
+        ),
+        (
+            ((NS_A, "A", ("192.0.2.9",)),),
+            [
+                f"{ZONE}: {AT_STALE} gives 192.0.2.9, {A6} for {NS_A}, which is {A6}, {A}; {RIGHT}",
+                (f"{ZONE} at {NS_A} (192.0.2.9): is lame: it answers REFUSED; "
+                "make it serve the zone, or remove it from the NS records"),
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_a_stale_server_of_the_parent_is_named(
+    net: Net, first: str, changes: tuple[tuple[str, str, tuple[str, ...]], ...], told: list[str]
+) -> None:
+    two_parents(net, *changes)
+    net.servers["192.0.2.9"] = ()
+    net.codes["192.0.2.9"] = "REFUSED"
+    hosts = sorted(["ns1.example.net", "ns.example.net"], key=lambda host: host != first)
+    net.zones["net"] = [
+        replace(r, values=tuple(hosts)) if r.name == "example.net" else r for r in net.zones["net"]
+    ]
+    assert problems(net) == told
+
+
+def test_what_all_servers_of_the_parent_say_is_said_once(net: Net) -> None:
+    two_parents(net)
+    changed = [r for r in net.zones["example.net"] if r.name != NS_B]
+    net.zones["example.net"] = net.copies[STALE, "example.net"] = changed
+    assert problems(net) == [
+        f"{ZONE}: example.net gives no glue for {NS_B}; add there: {NS_B}. A {B}"
+    ]
+
+
+def test_no_server_of_the_parent_is_right(net: Net) -> None:
+    two_parents(net, *NOTHING)
+    net.put("example.net", ZONE, "NS", NS_A, "ns.hoster.org")
+    told = problems(net)
+    assert f"{ZONE}: {AT_STALE} doesn't delegate it (no such name); add there: {ADD}" in told
+    assert any("example.net at ns.example.net (192.0.2.1) doesn't name" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda net: net.mute.add((STALE, None, None)), "doesn't answer (no answer)"),
+        (lambda net: net.codes.update({STALE: "REFUSED"}), "is lame: it answers REFUSED"),
+    ],
+)
+def test_a_dead_server_of_the_parent_is_a_warning(net: Net, change: Break, told: str) -> None:
+    two_parents(net)
+    change(net)
+    remedy = "its operator should know: resolvers that ask it have to ask another server"
+    assert problems(net) == [f"warning: {AT_STALE}: {told}; {remedy}"]
+
+
+def test_a_server_of_the_parent_that_one_uplink_reaches_is_well(net: Net) -> None:
+    two_parents(net)
+    net.mute.add((STALE, "isp-a", None))
+    assert problems(net) == []
+
+
+def test_the_parent_is_asked_in_both_families(net: Net) -> None:
+    """Also where the referral to it has the glue of one."""
+    two_parents(net)
+    net.servers["2001:db8::2"] = ("example.net",)
+    net.put("example.net", "ns1.example.net", "AAAA", "2001:db8::2")
+    net.copies["2001:db8::2", "example.net"] = [
+        r for r in net.zones["example.net"] if r.name not in (ZONE, NS_A, NS_B)
+    ]
+    problem = f"{ZONE}: example.net at ns1.example.net (2001:db8::2) doesn't delegate it"
+    assert problems(net) == [f"{problem} (no such name); {RIGHT}"]
+
+
+def test_a_stale_server_above_the_parent_hides_nothing(net: Net) -> None:
+    """One of net's servers doesn't know example.net yet."""
+    split_hoster(net)
+    net.zones[""] = [
+        replace(r, values=("a.gtld.net", "z.gtld.net")) if r.name == "net" else r
+        for r in net.zones[""]
+    ]
+    net.put("", "z.gtld.net", "A", "192.5.6.31")
+    net.servers["192.5.6.31"] = ("net",)
+    net.copies[NET, "net"] = [r for r in net.zones["net"] if "example.net" not in r.name]
+    assert problems(net) == []
+
+
+# --- what else counts ---------------------------------------------------------------------
+
+
 def test_what_the_daemon_publishes_counts(net: Net) -> None:
     split_hoster(net)
     truth = replace(TRUTH, published={ZONE: frozenset((B,))})
@@ -471,6 +595,13 @@ def test_what_the_daemon_publishes_counts(net: Net) -> None:
     net.put(ZONE, ZONE, "A")
     net.put(ZONE, ZONE, "AAAA")
     assert problems(net, truth=replace(TRUTH, published={ZONE: frozenset()})) == []
+
+
+def test_another_machine_does_not_know_the_addresses(net: Net) -> None:
+    split_hoster(net)
+    assert problems(net, truth=LocalState({})) == []
+    net.put(ZONE, ZONE, "A", A, B, ttl=300)
+    assert len(problems(net, truth=LocalState({}))) == 1, "but the TTL"
 
 
 def test_records_of_the_config_are_meant(net: Net) -> None:

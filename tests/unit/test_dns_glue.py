@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ifdefault.daemon.controller.effects import Publish
-from ifdefault.daemon.dns.embedded import SERIALS, Nameserver
+from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.process.dns_server import DnsServerProcess
 from ifdefault.host.store import Store
 from ifdefault.model.config import Config, UplinkConfig
 from ifdefault.model.dns import CandidateAddresses, DnsConfig, ServerConfig
@@ -26,7 +27,8 @@ class Engine:
     def __init__(self, directory: Path) -> None:
         store = Store(directory)
         self._event_log = EventLog(store)
-        self._server = Nameserver(store, lambda *_: None, self._event_log)
+        process = DnsServerProcess(directory, CONFIG.daemon, self._event_log, lambda _: None)
+        self._server = Nameserver(store, process, self._event_log)
 
     def publish(self, *addresses: str) -> list[str]:
         """What it notes then."""
@@ -52,14 +54,4 @@ def test_a_renumbering_while_no_engine_ran(tmp_path: Path) -> None:
     Engine(tmp_path).publish(A)
     assert Engine(tmp_path).publish(A) == []
     assert Engine(tmp_path).publish(RENUMBERED) == [STALE]
-    assert Engine(tmp_path).publish(RENUMBERED) == []
-
-
-def test_a_file_without_glue(tmp_path: Path) -> None:
-    Engine(tmp_path).publish(A)
-    store = Store(tmp_path)
-    saved = store.read(SERIALS)
-    assert saved
-    assert saved[ZONE].pop("glue") == {f"ns-isp-a.{ZONE} A": A}
-    store.write(SERIALS, saved)
     assert Engine(tmp_path).publish(RENUMBERED) == []

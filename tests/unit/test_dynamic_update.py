@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from ifdefault.daemon.controller.effects import Publish
-from ifdefault.daemon.dns.dynamic_update import UPDATES, Updates
+from ifdefault.daemon.dns.dynamic_update import UPDATES, Memory, Updates
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
 from ifdefault.dns import update
@@ -85,14 +85,14 @@ class Servers:
 
 class Stage:
     def __init__(self, directory: Path, servers: Servers) -> None:
-        self.servers, self.file = servers, directory / UPDATES
+        self.servers, self.file = servers, directory / UPDATES.name
         servers.on_disk = self.remembered
-        store = Store(directory)
+        store = Store(directory, daemon=True)
         self.event_log = EventLog(store)
         self.updates = Updates(cast(Requests, servers), store, self.event_log)
 
     def remembered(self) -> Any:
-        return json.loads(self.file.read_text()) if self.file.exists() else {}
+        return json.loads(self.file.read_text())["content"] if self.file.exists() else {}
 
     def say(
         self,
@@ -274,7 +274,8 @@ def test_what_is_sent_is_overtaken_by_what_is_to_be_said_now(tmp_path: Path) -> 
 
 
 def test_another_engine_withdraws_what_a_killed_one_left(tmp_path: Path) -> None:
-    (tmp_path / UPDATES).write_text(json.dumps({ZONE: {WWW: [A], ZONE: [A]}, "other": {"x": [A]}}))
+    left: Memory = {ZONE: {WWW: (A,), ZONE: (A,)}, "other": {"x": (A,)}}
+    Store(tmp_path).write(UPDATES, left)
     servers = Servers({WWW: {A, "192.0.2.9"}, ZONE: {A}})
 
     async def story(stage: Stage) -> None:
@@ -290,27 +291,28 @@ def test_another_engine_withdraws_what_a_killed_one_left(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"example.net": []}', '{"a": {"b": ["c"]}}'])
 def test_a_memory_that_can_t_be_read_is_passed_over(tmp_path: Path, text: str) -> None:
-    (tmp_path / UPDATES).write_text(text)
+    (tmp_path / UPDATES.name).write_text(text)
 
     async def story(stage: Stage) -> None:
         stage.servers.on_disk = lambda: {ZONE: {WWW: [A]}}
         stage.say({WWW: [A]})
         await stage.current()
-        assert stage.events()[0].startswith(f"{UPDATES}: ignored: ")
+        stage.event_log.note_state()
+        assert f"{UPDATES.name}: is damaged: " in stage.event_log.recent(1)[0].text
         assert stage.remembered() == {ZONE: {WWW: [A]}}
 
     tell(tmp_path, Servers(), story)
 
 
 def test_what_can_t_be_saved_is_published_and_logged(tmp_path: Path) -> None:
-    (tmp_path / f".{UPDATES}.new").mkdir()
+    (tmp_path / f".{UPDATES.name}.new").mkdir()
 
     async def story(stage: Stage) -> None:
         stage.servers.on_disk = lambda: {ZONE: {WWW: [A]}}
         stage.say({WWW: [A]})
         await stage.current()
-        (told,) = stage.events()
-        assert f"{UPDATES}: can't be written" in told
+        stage.event_log.note_state()
+        assert f"{UPDATES.name}: can't be saved: " in stage.event_log.recent(1)[0].text
 
     tell(tmp_path, Servers(), story)
 

@@ -11,12 +11,13 @@ from ifdefault.daemon.controller.effects import Save
 from ifdefault.daemon.event_log import KEPT_ON_DISK, EventLog
 from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
+from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
 
 MEMORY = Memory("down", 12.5, "4 rounds lost", (0.5, 1.0), (("icmp://192.0.2.1", 3.5),), (9.0,))
-SAVED = Save(
+SAVE = Save(
     (("isp-a", 4, MEMORY), ("isp-b", 6, Memory())),
     (CandidateAddresses("isp-a", 1, ("192.0.2.10",)),),
 )
@@ -31,17 +32,18 @@ def store(tmp_path: Path) -> Store:
     event_log = EventLog(store)
     for number in range(KEPT_ON_DISK + 1):
         event_log.note("path", f"event {number}", "isp-a")
-    event_log.save(SAVED, routers)
+    event_log.save(SAVE, routers)
     return store
 
 
 def change(store: Store, **values: Any) -> None:
-    store.write(HEALTH, store.read(HEALTH) | values)
+    raw: StateFile[Any] = StateFile(HEALTH, None)
+    store.write(raw, {**(store.read(raw) or {}), **values})
 
 
 def test_a_restart(store: Store) -> None:
     event_log, routers = EventLog(store), RoutersSeen()
-    assert event_log.load(routers) == SAVED
+    assert event_log.load(routers) == SAVE
     assert routers.known == {("wan0", "192.0.2.1"): ROUTER}
     assert [event.text for event in event_log.recent(2)] == ["event 99", "event 100"]
     assert len(event_log.recent(1000)) == KEPT_ON_DISK
@@ -51,7 +53,7 @@ def test_a_restart(store: Store) -> None:
 def test_another_boot_keeps_events_and_addresses(store: Store) -> None:
     change(store, boot="another")
     event_log, routers = EventLog(store), RoutersSeen()
-    assert (event_log.load(routers), routers.known) == (Save((), SAVED.candidates), {})
+    assert (event_log.load(routers), routers.known) == (Save((), SAVE.candidates), {})
     assert len(event_log.recent(1000)) == KEPT_ON_DISK
 
 
@@ -71,9 +73,11 @@ def test_what_is_of_another_form_is_passed_over_whole(
 ) -> None:
     change(store, **broken)
     event_log, routers = EventLog(store), RoutersSeen()
-    assert (event_log.load(routers), routers.known) == (Save(()), {})
+    with store.lock():
+        assert (event_log.load(routers), routers.known) == (Save(()), {})
     assert event_log.recent(9) == ()
-    assert f"{HEALTH}: ignored: " in caplog.text
+    event_log.note_state()
+    assert f"{HEALTH}: is damaged: " in caplog.text
     assert told in caplog.text
 
 

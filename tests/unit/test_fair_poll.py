@@ -7,7 +7,7 @@ import socket
 import time
 from contextlib import ExitStack
 
-from ifdefault.frontend.server.fair_poll import IDLE, READ, WRITE, FairPoll
+from ifdefault.ipc.fair_poll import IDLE, READ, WRITE, FairPoll
 
 _TURN_S, _LONG_S = 0.002, 0.001
 
@@ -70,3 +70,32 @@ def test_what_a_socket_is_called_for() -> None:
         turns.close()
 
     asyncio.run(main())
+
+
+def test_a_share_of_the_time_is_all_that_they_get() -> None:
+    """A socket is always ready; at each call, all calls before took no more than the share."""
+    share, calls = 0.1, list[tuple[float, float]]()  # since the start, and how long it took
+
+    async def main() -> None:
+        poll, start_s = FairPoll(_TURN_S, share), time.monotonic()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.send(b"x")
+
+            def call() -> None:
+                called_s = now = time.monotonic()
+                while now < called_s + _LONG_S:
+                    now = time.monotonic()
+                calls.append((called_s - start_s, now - called_s))
+
+            poll.add(ours, call)
+            while len(calls) < 20:
+                await asyncio.sleep(0.001)
+            poll.remove(ours)
+        poll.close()
+
+    asyncio.run(main())
+    used_s = 0.0
+    for at_s, took_s in calls:
+        assert used_s <= share * at_s + 2 * _TURN_S
+        used_s += took_s

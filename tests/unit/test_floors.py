@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "ipc": NOUNS | {"libc"},
     "frontend": NOUNS | {"libc", "dns", "ipc"},
     "lab": NOUNS | {"libc", "dns", "kernel"},  # to look up names; what outlives a world
-    "host": NOUNS | {"config", "plan", "dns", "kernel"},
+    "host": NOUNS | {"config", "plan", "dns", "kernel", "ipc"},
     "daemon": NOUNS | {"config", "plan", "health", "dns", "kernel", "ipc", "host"},
     "cli": NOUNS | {"config", "plan", "health", "dns", "kernel", "ipc", "host", "daemon", "lab"},
     "__main__": {"cli"},

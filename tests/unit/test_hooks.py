@@ -12,7 +12,7 @@ import pytest
 PACKAGING = Path(__file__).parents[2] / "packaging"
 HOOK = PACKAGING / "hooks" / "ifdefault"
 
-APPLY = "ifdefault apply --quiet --wait --settle 120"
+APPLY = "ifdefault apply --quiet --wait --settle 120 --last-good"
 
 IFUPDOWN = {"IFACE": "wan0", "ADDRFAM": "inet", "METHOD": "static", "LOGICAL": "wan0"}
 PPP = {"PPP_IFACE": "ppp0", "PPP_TTY": "/dev/pts/1", "PPP_LOCAL": "192.0.2.1", "PPP_IPPARAM": "b"}
@@ -113,6 +113,12 @@ def test_a_failing_apply_is_logged_and_fails_nobody(host: Host, caller: str) -> 
     ]
     _, logged = host.call(*CALLERS[caller])
     assert logged.endswith(f"after a change of {[*names, 'an interface'][0]} failed: no such thing")
+
+
+def test_a_mistake_in_the_config_is_logged_though_the_last_one_was_applied(host: Host) -> None:
+    host.fake("ifdefault", "echo 'error: ifdefault.toml: invalid' >&2")
+    _, logged = host.call(*CALLERS["ppp"])
+    assert logged.endswith(" reports: error: ifdefault.toml: invalid")
 
 
 RELOAD = "systemctl --no-block reload-or-restart ifdefault-once.service"

@@ -27,9 +27,10 @@ from ifdefault.config.hooks import HookKeys
 from ifdefault.config.host import HostKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
+from ifdefault.daemon import event_log
 from ifdefault.daemon.control import client, server
 from ifdefault.daemon.dns import dynamic_update, embedded, programs, public_address
-from ifdefault.host import store
+from ifdefault.host import last_config, rollback_timer, settle, store
 from ifdefault.model.config import Config, HealthConfig
 
 ROOT = Path(__file__).parents[2]
@@ -164,11 +165,15 @@ def test_environment_and_files() -> None:
     names = {p.envvar for p in cli.params if p.envvar} | {"IFDEFAULT_DEBUG"}
     assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
     state = Options().state_dir
-    kept = {store.STATE, store.TABLES, store.HEALTH, store.LOCK}
-    kept |= {store.PENDING, store.GUARD, "undo.log", store.SETTLE, store.SETTLING}
-    kept |= {embedded.SERIALS, dynamic_update.UPDATES, programs.PROGRAMS, public_address.DISCOVERED}
+    kept = {store.LOCK, store.GUARD, "undo.log", store.SETTLING}
+    own = (store.STATE, store.TABLES, last_config.LAST_CONFIG, event_log.SAVED)
+    changes = (rollback_timer.PENDING, settle.SETTLE, embedded.SERIALS, dynamic_update.UPDATES)
+    others = (programs.PROGRAMS, public_address.DISCOVERED)
+    kept |= {file.name for file in (*own, *changes, *others)}
     files = {str(state / name) for name in kept}
-    files |= {str(Options().run_dir / name) for name in (client.SOCKET, server.LOCK)}
+    files |= {
+        str(Options().run_dir / name) for name in (client.SOCKET, client.OPEN_SOCKET, server.LOCK)
+    }
     lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
     told = {str(state / path) for line in lines for path in line.split(" , ")}
     assert told == files | {str(Options().config)}

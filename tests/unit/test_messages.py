@@ -1,4 +1,4 @@
-"""Valid and invalid messages between engine and frontend."""
+"""Valid and invalid messages between engine, frontend and DNS server."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import pytest
 
 from ifdefault.ipc.messages import (
     DETAIL_CHARS,
+    FROM_DNS_SERVER,
+    FROM_FRONTEND,
     MAX_ADDRESSES,
     MAX_BYTES,
     MAX_RDATA,
     MAX_TEXTS,
     MAX_TOGETHER,
-    TO_ENGINE,
+    TO_DNS_SERVER,
     TO_FRONTEND,
     BadMessage,
     Bind,
     Fetch,
+    Leave,
     Listen,
     Message,
     Outcome,
@@ -44,7 +47,8 @@ from ifdefault.ipc.messages import (
     wants_socket,
 )
 
-ALL = (*TO_FRONTEND, *TO_ENGINE)
+WAYS = (TO_FRONTEND, FROM_FRONTEND, TO_DNS_SERVER, FROM_DNS_SERVER)
+ALL = tuple(dict.fromkeys(kind for way in WAYS for kind in way))
 ICMP = Send(1, 2, "icmp", "192.0.2.1", 0, "192.0.2.1", "", (), 500)
 HTTP = Send(1, 2, "http", "2001:db8::1", 80, "example.net", "/a?b=c", (200, 204), 500)
 DNS = Send(1, 2, "dns", "192.0.2.53", 53, "192.0.2.53", "example.net", (), 500)
@@ -71,7 +75,8 @@ SAMPLES: tuple[Message, ...] = (
     Resolved("example.net", ("192.0.2.1", "2001:db8::1")),
     Resolved("example.net", (), "name or service not known"),
     Pong((1 << 63) - 1),
-    Ready(4711),
+    Ready(4711, "0.1.0"),
+    Leave(30),
 )
 
 
@@ -95,13 +100,15 @@ def test_there_and_back(message: Message) -> None:
     assert packet.isascii()
 
 
-def test_each_type_goes_one_way() -> None:
-    assert not set(TO_FRONTEND) & set(TO_ENGINE)
+def test_each_type_goes_its_way_only() -> None:
+    assert not set(TO_FRONTEND) & set(FROM_FRONTEND)
+    assert set(TO_DNS_SERVER) & set(FROM_DNS_SERVER) == {Listen}, "a server hands its sockets over"
     assert {type(message) for message in SAMPLES} == set(ALL)
     for message in SAMPLES:
-        wrong = TO_ENGINE if type(message) in TO_FRONTEND else TO_FRONTEND
-        with pytest.raises(BadMessage, match="of unknown type"):
-            decode(encode(message), wrong)
+        for way in WAYS:
+            if type(message) not in way:
+                with pytest.raises(BadMessage, match="of unknown type"):
+                    decode(encode(message), way)
 
 
 @pytest.mark.parametrize("message", SAMPLES)
@@ -171,7 +178,7 @@ def test_each_field_has_its_type(message: Message) -> None:
         (Resolved("a", ()), {"addresses": ["localhost"]}),
         (Resolved("a", ()), {"addresses": [["192.0.2.1"]]}),
         (Resolved("a", ()), {"addresses": "192.0.2.1"}),
-        (Ready(1), {"pid": 0}),
+        (Ready(1, "1"), {"pid": 0}),
     ],
 )
 def test_what_is_out_of_bounds(message: Message, change: dict[str, Any]) -> None:

@@ -14,8 +14,8 @@ import pytest
 from ifdefault.ipc import channel
 from ifdefault.ipc.channel import QUEUE, Channel
 from ifdefault.ipc.messages import (
+    FROM_FRONTEND,
     MAX_BYTES,
-    TO_ENGINE,
     TO_FRONTEND,
     Bind,
     Message,
@@ -44,7 +44,9 @@ class Ends:
         self.ends: list[str] = []
         self.theirs: Channel[Any] | None = None
         ours, self.raw = channel.pair()
-        self.ours = Channel(ours, TO_ENGINE, self._hear, self.ends.append, dropped=self._dropped)
+        self.ours = Channel(
+            ours, FROM_FRONTEND, self._hear, self.ends.append, dropped=self._dropped
+        )
 
     def listen(self) -> None:
         """Let the frontend's end read; until then it is too slow."""

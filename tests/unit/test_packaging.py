@@ -13,11 +13,14 @@ import pytest
 
 from ifdefault.cli.main import SUBCOMMANDS
 from ifdefault.cli.options import Options
+from ifdefault.daemon.process import dns_server
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import ConfigError
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
-UNITS = sorted(PACKAGING.glob("*.service"))
+DNS = PACKAGING / "ifdefault-dns.service"
+UNITS = [PACKAGING / "ifdefault.service", PACKAGING / "ifdefault-once.service"]
+ALL = sorted([*PACKAGING.glob("*.service"), *PACKAGING.glob("*.socket")])
 
 
 def settings(unit: Path) -> dict[str, list[str]]:
@@ -29,7 +32,9 @@ def settings(unit: Path) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_commands_that_there_are(unit: Path) -> None:
-    lines = [v for k, values in settings(unit).items() if k.startswith("Exec") for v in values]
+    said = {k: v for k, v in settings(unit).items() if k.startswith("Exec")}
+    said.pop("ExecStopPost", None)  # a shell's, about systemd itself
+    lines = [line for values in said.values() for line in values]
     assert lines
     for line in lines:
         program, name, *rest = line.split()
@@ -40,20 +45,41 @@ def test_commands_that_there_are(unit: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_a_unit_is_sound(unit: Path, tmp_path: Path) -> None:
-    """By systemd itself where it is here; what a unit must not say is tested without it too."""
+def test_a_unit_may_change_the_kernel(unit: Path) -> None:
     said = settings(unit)
     assert not {"PrivateUsers", "PrivateNetwork", "ProtectKernelTunables"} & said.keys()
     assert said["StateDirectory"] == [Options().state_dir.name]
     # bpf(2), which finds our programs, isn't in @system-service: it must fail, not kill
     assert said["SystemCallErrorNumber"] == ["EPERM"]
+
+
+@pytest.mark.parametrize("unit", ALL, ids=lambda unit: unit.name)
+def test_a_unit_is_sound(unit: Path, tmp_path: Path) -> None:
+    """By systemd itself, where it is here."""
     if shutil.which("systemd-analyze"):
-        text = re.sub(r"^Documentation=.*\n", "", unit.read_text(), flags=re.MULTILINE)
+        for each in ALL:
+            text = re.sub(r"^Documentation=.*\n", "", each.read_text(), flags=re.MULTILINE)
+            copy = tmp_path / each.name
+            program = r"^(Exec\w+=)ifdefault(-dns)?(?= |$)"
+            copy.write_text(re.sub(program, r"\1/bin/true", text, flags=re.MULTILINE))
         copy = tmp_path / unit.name
-        copy.write_text(re.sub(r"=ifdefault\b(?= )", "=/bin/true", text))
         command = ["systemd-analyze", "verify", "--man=no", str(copy)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert [line for line in done.stderr.splitlines() if unit.name in line] == []
+
+
+def test_the_dns_server_has_no_rights_and_a_socket_for_the_daemon_alone() -> None:
+    said = settings(DNS)
+    assert said["ExecStart"] == ["ifdefault-dns"]
+    assert said["User"] == [DaemonConfig().user]
+    assert said["CapabilityBoundingSet"] == [""]
+    assert said["PrivateNetwork"] == ["yes"]
+    socket = settings(PACKAGING / "ifdefault-dns.socket")
+    assert socket["ListenSequentialPacket"] == [str(Options().run_dir / dns_server.UNIT)]
+    assert socket["SocketMode"] == ["0600"]
+    daemon = settings(PACKAGING / "ifdefault.service")
+    assert DNS.name in daemon["ExecStopPost"][0]
+    assert daemon["RuntimeDirectoryPreserve"] == ["yes"], "the socket is in it"
 
 
 def test_the_daemon_has_the_rights_that_it_needs_and_no_more() -> None:

@@ -243,7 +243,7 @@ def test_saved_addresses_are_used_at_the_next_start(desk: Desk) -> None:
 
 @pytest.mark.parametrize("content", ["{", "1", '[["isp-a", 4]]', '[["isp-a", 4, 1]]'])
 def test_what_was_kept_and_cant_be_read(desk: Desk, content: str) -> None:
-    (desk.store.directory / DISCOVERED).write_text(content)
+    (desk.store.directory / DISCOVERED.name).write_text(content)
 
     async def part() -> None:
         desk.discovery.update(config(DNS4), [])

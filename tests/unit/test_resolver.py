@@ -14,7 +14,7 @@ import dns.rrset
 import pytest
 
 from ifdefault.cli import resolver
-from ifdefault.dns.survey import QueryResult, Question, Rrset
+from ifdefault.dns.exchange import QueryResult, Question, Rrset
 
 Behaviour = Callable[[dns.message.Message, bool], bytes | None]  # query, whether it came by TCP
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import syslog
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from ifdefault.cli import main
-from ifdefault.daemon.event_log import EventLog, saved_events
+from ifdefault.daemon.event_log import SAVED, EventLog, saved_events
 from ifdefault.host import rollback_timer
+from ifdefault.host.rollback_timer import PENDING, Pending
 from ifdefault.host.routers import RoutersSeen
-from ifdefault.host.store import HEALTH, PENDING, Store
-from ifdefault.model.errors import KernelError
+from ifdefault.host.store import HEALTH, LOCK, Store
+from ifdefault.model.errors import HostError, KernelError, LockError
 from ifdefault.model.kernel import Desired
 
 UNDONE = "not confirmed: what ifdefault apply changed was undone"
@@ -35,9 +37,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def wait_for_confirmation(store: Store, seconds: float = 0.0, token: str = "ours") -> None:
-    pending = {"token": token, "until_s": time.monotonic() + seconds, "before": asdict(Desired())}
-    pending["links"] = {}
-    store.write(PENDING, pending)
+    store.write(PENDING, Pending(token, time.monotonic() + seconds, Desired(), {}))
 
 
 def test_it_logs_that_it_undid(store: Store, logged: list[str]) -> None:
@@ -45,7 +45,7 @@ def test_it_logs_that_it_undid(store: Store, logged: list[str]) -> None:
     rollback_timer.run(store, "ours")
     assert logged == [UNDONE]
     assert store.read(PENDING) is None
-    assert store.read(HEALTH) is None, "no daemon ever kept an event log"
+    assert store.read(SAVED) is None, "no daemon ever kept an event log"
 
 
 def test_what_was_confirmed_is_not_logged(store: Store, logged: list[str]) -> None:
@@ -110,3 +110,51 @@ def test_how_long_is_left(store: Store) -> None:
         left_s = rollback_timer.left_s(store)
     assert left_s is not None
     assert 50 < left_s <= 60
+
+
+def test_damage_to_its_file_neither_stops_it_nor_lets_another_apply_pass(
+    store: Store, logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damage(_: float) -> None:
+        (store.directory / PENDING.name).write_text("{")
+        with pytest.raises(HostError, match="is waiting for confirmation"), store.lock():
+            rollback_timer.refuse_unconfirmed(store)
+        assert rollback_timer.left_s(store) == 0.0
+        late_s.append(100.0)
+
+    late_s = [0.0]
+    clock = time.monotonic
+    monkeypatch.setattr("time.sleep", damage)
+    monkeypatch.setattr("time.monotonic", lambda: clock() + late_s[-1])
+    wait_for_confirmation(store, 60.0)
+    rollback_timer.run(store, "ours")
+    assert logged == [UNDONE]
+    assert not (store.directory / PENDING.name).exists()
+
+
+def test_what_is_void_and_damaged_is_set_aside(store: Store) -> None:
+    (store.directory / PENDING.name).write_text("{")
+    with store.lock():
+        rollback_timer.refuse_unconfirmed(store)
+    [news] = store.take_news()
+    assert "set aside as undo.json.damaged-" in str(news)
+
+
+def test_a_process_that_hangs_does_not_keep_it_from_undoing(
+    store: Store, logged: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(rollback_timer, "_LOCK_S", 0.1)
+    wait_for_confirmation(store)
+    with Store(store.directory).lock():
+        lock = f"{store.directory / LOCK}: held by pid {os.getpid()} "
+        rollback_timer.run(store, "ours")
+        assert store.read(PENDING) is None
+        [without, undone] = logged
+        assert without.startswith(f"undoing without the lock: {lock}")
+        assert without.endswith(" for more than 0.1 s; end it if it hangs")
+        assert undone == UNDONE
+        # what it decides is the timer's alone: to keep what was applied needs the lock
+        wait_for_confirmation(store)
+        with store.timer_lock(), pytest.raises(LockError, match=re.escape(lock)):
+            rollback_timer.confirm(store, tmp_path / "c.toml")
+        assert store.read(PENDING) is not None

@@ -190,7 +190,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Options:
         raise HostError("permission denied")
 
     monkeypatch.setattr(nft, "has_rights", lambda: False)
-    monkeypatch.setattr("ifdefault.host.transaction.prepare", prepare)
+    monkeypatch.setattr("ifdefault.host.transaction.prepare_file", prepare)
     return Options(run_dir=Path("/nonexistent"), state_dir=Path("/nonexistent"))
 
 

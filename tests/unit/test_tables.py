@@ -76,7 +76,7 @@ def test_the_record_outlives_the_process_and_may_be_lost(tmp_path: Path) -> None
     store.save_tables(LOADED)
     assert store.load_tables() == LOADED
     for unreadable in ("{", "[]", '{"ifdefault": {"text": ""}}', '{"ifdefault": 1}'):
-        (tmp_path / TABLES).write_text(unreadable)
+        (tmp_path / TABLES.name).write_text(unreadable)
         assert store.load_tables() == ()
         store.save_tables(LOADED[:1])
         assert store.load_tables() == LOADED[:1]

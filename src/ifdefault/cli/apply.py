@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--wait",
     is_flag=True,
-    help="Wait while another ifdefault changes this host, instead of failing.",
+    help="Wait up to a minute while another ifdefault changes this host, instead of failing.",
 )
 @click.option(
     "--settle",
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     type=click.IntRange(1, LONGEST_CONFIRM_S),
     metavar="SECONDS",
     help="For this time, apply again in the background when addresses or routes change.",
+)
+@click.option(
+    "--last-good",
+    is_flag=True,
+    help="If the configuration is invalid, apply the last one that worked.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -41,6 +46,7 @@ def command(
     confirm_s: int | None,
     wait: bool,
     settle_s: int | None,
+    last_good: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -58,24 +64,39 @@ def command(
 
         changes = daemon_client.ask(options, Reload(confirm_s), daemon_client.CHANGE_S)
     else:
-        changes = _apply(options, confirm_s, settle_s, wait=wait)
+        changes = _apply(options, confirm_s, settle_s, wait=wait, last_good=last_good)
     table.print_applied(changes, confirm_s, quiet=quiet, as_json=as_json)
 
 
-def _apply(options: Options, confirm_s: int | None, settle_s: int | None, *, wait: bool) -> Changes:
+def _apply(
+    options: Options,
+    confirm_s: int | None,
+    settle_s: int | None,
+    *,
+    wait: bool,
+    last_good: bool,
+) -> Changes:
+    from ifdefault.cli.show.table import print_problems
     from ifdefault.host import rollback_timer, settle
+    from ifdefault.host.last_config import ConfigFile
     from ifdefault.host.store import Store
-    from ifdefault.host.transaction import commit, prepare
+    from ifdefault.host.transaction import commit, prepare_file
     from ifdefault.plan.prepare import changes
 
     store = Store(options.state_dir)
-    with store.lock(wait=wait):
-        rollback_timer.refuse_unconfirmed(store)
-        prepared = prepare(options.config, store)
-        if confirm_s is None or not prepared.operations:
-            commit(prepared, store)
-        else:
-            rollback_timer.commit_with_rollback(prepared, store, confirm_s)
-        if settle_s:
-            settle.start(store, options.config, settle_s)
+    file = ConfigFile(options.config, store)
+    try:
+        with store.lock(wait=wait):
+            rollback_timer.refuse_unconfirmed(store)
+            prepared = prepare_file(file, store, last_good=last_good)
+            if confirm_s is None or not prepared.operations:
+                commit(prepared, store)
+                with store.tolerating():
+                    file.worked()
+            else:
+                rollback_timer.commit_with_rollback(prepared, store, confirm_s, config=file.digest)
+            if settle_s:
+                settle.start(store, options.config, settle_s)
+    finally:
+        print_problems((*file.errors, *store.take_news()))
     return changes(prepared)

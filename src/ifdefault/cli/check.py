@@ -58,24 +58,27 @@ def _check_host(
     """The host's problems and the resolved uplinks; without a config, only what needs none."""
     from ifdefault.cli import daemon_client
     from ifdefault.host.check_daemon import find_problems
-    from ifdefault.host.status import find_astray
+    from ifdefault.host.status import find_astray, find_differences
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare_config
     from ifdefault.kernel import foreign, nft
 
     store = Store(options.state_dir)
     uplinks: tuple[Uplink, ...] = ()
-    problems = list(_missing_privileges())
+    problems = [*_missing_privileges(), *store.examine()]
     try:
+        daemon = daemon_client.status(options)
+        problems += _state_problems(daemon)
         if config is None:
             nft.check(NFT_TABLE, "")
             return [*problems, *foreign.networkd_problems()], ()
-        daemon = daemon_client.status(options)
         problems += _unconfirmed(store, daemon)
         prepared = prepare_config(config, store, decision=daemon.decision if daemon else None)
         uplinks, known = prepared.uplinks, prepared.problems
         if not prepared.operations:  # otherwise they have only what is to be expected
             known += tuple(p for p in find_astray(prepared) if p not in known)
+        if daemon is None:  # it repairs
+            known += tuple(find_differences(prepared, rights=nft.has_rights()))
         problems += config_file.with_lines(options.config, known)
         tables = dict(prepared.desired.tables)
         for name in OWN_TABLES:
@@ -85,6 +88,15 @@ def _check_host(
     if config is not None:
         problems += config_file.with_lines(options.config, find_problems(config, uplinks))
     return problems, uplinks
+
+
+def _state_problems(daemon: DaemonStatus | None) -> Iterator[Problem]:
+    """What the daemon couldn't read or save."""
+    if daemon and daemon.config_errors:
+        what = "the daemon uses the last config that worked"
+        yield Problem(daemon.config, what, "once this one has no errors, run ifdefault reload")
+    for text in daemon.unsaved if daemon else ():
+        yield Problem("", text, "free space there, or make it writable")
 
 
 def _unconfirmed(store: Store, daemon: DaemonStatus | None) -> Iterator[Problem]:

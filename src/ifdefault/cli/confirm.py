@@ -21,5 +21,5 @@ def command(options: Options) -> None:
         from ifdefault.host import rollback_timer
         from ifdefault.host.store import Store
 
-        rollback_timer.confirm(Store(options.state_dir))
+        rollback_timer.confirm(Store(options.state_dir), options.config)
     click.echo("kept")

@@ -30,7 +30,7 @@ def runs(options: Options) -> bool:
     """Whether the daemon runs, found out without loading what a request needs."""
     from ifdefault.daemon.control import client
 
-    return bool(client.listener(options.run_dir / client.SOCKET))
+    return bool(client.listener(client.socket_path(options.run_dir)))
 
 
 def status(options: Options) -> DaemonStatus | None:

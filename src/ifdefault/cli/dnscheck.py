@@ -9,24 +9,16 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ifdefault.cli.options import Options
 from ifdefault.dns.candidate_address import candidate, public_addresses
 from ifdefault.dns.delegation import ConfiguredZone, configured_zones
 from ifdefault.dns.diagnose import LocalState, diagnose, diagnose_alias
+from ifdefault.dns.exchange import Queries, QueryResult, Question
 from ifdefault.dns.roots import ROOTS
-from ifdefault.dns.survey import (
-    Alias,
-    Queries,
-    QueryResult,
-    Question,
-    Step,
-    Survey,
-    ZoneServer,
-    ZoneSurvey,
-)
+from ifdefault.dns.survey import Alias, Step, Survey, ZoneServer, ZoneSurvey
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import CandidateAddresses, DnsConfig
@@ -84,13 +76,20 @@ def read(options: Options) -> Host:
     from ifdefault.cli import daemon_client
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare_config
+    from ifdefault.kernel import filters
+    from ifdefault.plan import conflicts_input
 
     config = config_file.read(options.config)
     status = daemon_client.status(options)
     decision = status.decision if status else None
     store = Store(options.state_dir)
     uplinks = prepare_config(config, store, thorough=False, decision=decision).uplinks
-    return host_of(config, uplinks, status)
+    host = host_of(config, uplinks, status)
+    if not config.dns.server.zones:
+        return host
+    # queries of this host to its own addresses don't pass the filters that others' pass
+    closed = conflicts_input.find(config, filters.read_input_chains(), uplinks)
+    return replace(host, problems=(*host.problems, *closed))
 
 
 def host_of(config: Config, uplinks: tuple[Uplink, ...], status: DaemonStatus | None) -> Host:
@@ -185,7 +184,8 @@ def check(host: Host, send: SendQuestion, roots: Sequence[str], only: Sequence[s
     aliases = [drive(survey.alias(name, ours), send) for name in others]
     for alias in aliases:
         problems += diagnose_alias(alias, truth, sorted(ours))
-    return CheckResult(tuple(surveys), tuple(aliases), tuple(problems))
+    # several zones may have the same parent
+    return CheckResult(tuple(surveys), tuple(aliases), tuple(dict.fromkeys(problems)))
 
 
 def _is_selected(zone: ConfiguredZone, names: Sequence[str]) -> bool:
@@ -200,6 +200,9 @@ def lines(result: CheckResult) -> Iterator[str]:
     for survey in result.zones:
         yield survey.zone
         yield from _path(survey.steps)
+        for parent in survey.parents[1:] and survey.parents:
+            over = f" over {parent.uplink}" if parent.uplink else ""
+            yield f"  of {parent.server}{over}: {parent.told}"
         for server in survey.servers:
             yield _server(survey, server)
     for alias in result.aliases:
@@ -237,6 +240,7 @@ def to_json(result: CheckResult) -> dict[str, Any]:
             {
                 "zone": survey.zone,
                 "steps": [asdict(step) for step in survey.steps],
+                "parents": [asdict(parent) for parent in survey.parents],
                 "servers": [asdict(server) for server in survey.servers],
                 "asked": [
                     {**asdict(question), "reply": asdict(reply)}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.option(
     "--wait",
     is_flag=True,
-    help="Wait while another ifdefault changes this host, instead of failing.",
+    help="Wait up to a minute while another ifdefault changes this host, instead of failing.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -51,15 +51,21 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
 
 
 def _down(options: Options, *, wait: bool) -> Changes:
+    from ifdefault.cli.show.table import print_problems
+    from ifdefault.daemon.process import dns_server
     from ifdefault.host import rollback_timer, settle
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import commit, prepare_down
     from ifdefault.plan.prepare import changes
 
     store = Store(options.state_dir)
-    with store.lock(wait=wait):
-        prepared = prepare_down(store)
-        commit(prepared, store)
-        rollback_timer.cancel(store)
-        settle.cancel(store)
+    try:
+        with store.tolerating(), store.lock(wait=wait):
+            prepared = prepare_down(store)
+            commit(prepared, store)
+            rollback_timer.cancel(store)
+            settle.cancel(store)
+    finally:
+        print_problems(store.take_news())
+    dns_server.end_all(options.run_dir)
     return changes(prepared)

@@ -100,7 +100,7 @@ def _alternative(name: str) -> str:
     envvar="IFDEFAULT_RUN_DIR",
     show_default=True,
     metavar="DIR",
-    help="The directory of the daemon's control socket.",
+    help="The directory of the daemon's control sockets.",
 )
 @click.version_option(__version__, "-V", "--version", message="ifdefault %(version)s")
 @click.pass_context

@@ -18,7 +18,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from ifdefault.dns.survey import QueryResult, Question, Rrset
+from ifdefault.dns.exchange import NO_ANSWER, QueryResult, Question, Rrset
 from ifdefault.model.errors import reason
 
 Open = Callable[[bool], socket.socket]  # True: TCP
@@ -45,7 +45,7 @@ def ask(make: Open, question: Question, address: str, port: int) -> QueryResult:
     except _LocalError as error:
         return QueryResult(f"this host: {error}", is_local=True)
     except (dns.exception.Timeout, TimeoutError):
-        return QueryResult("no answer")
+        return QueryResult(NO_ANSWER)
     except EOFError:
         return QueryResult("connection closed")
     except OSError as error:

@@ -25,11 +25,14 @@ def command(options: Options, verbose: bool, record: Path | None) -> int:
     """Run the daemon in the foreground: apply the configuration, probe the uplinks, replace a
     primary uplink that fails, restore what others delete, follow changes of addresses and routers.
 
-    SIGTERM ends it and leaves the kernel as it is; SIGHUP loads the changed configuration.
+    SIGTERM ends it and leaves the kernel as it is; SIGHUP loads the changed configuration. If the
+    configuration is invalid, it starts with the last one that worked.
     """
-    from ifdefault.config import read as read_config
+    from ifdefault.host.last_config import ConfigFile
+    from ifdefault.host.store import Store
 
-    read_config(options.config)  # report config errors before anything else is loaded
+    # report config errors before anything else is loaded
+    ConfigFile(options.config, Store(options.state_dir)).read_or_last()
     from ifdefault.daemon.engine import run
 
     gc.freeze()  # what is imported stays

@@ -18,8 +18,10 @@ from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
     from ifdefault.daemon.status import DaemonStatus
+    from ifdefault.host.last_config import ConfigFile
     from ifdefault.host.status import Status
     from ifdefault.host.store import Store
+    from ifdefault.model.errors import Problem
 
 _WATCH_S = 1.0  # the interval of the display
 _NO_DAEMON = "no daemon runs: nothing is probed"
@@ -35,8 +37,8 @@ def command(options: Options, watch: bool, as_json: bool) -> int:
     """Show the state of the uplinks and compare the kernel with the configuration.
 
     Exits 1 if the kernel differs, an uplink is pending or down, a name can't be published, a
-    service has no server left, an apply is unconfirmed, or the daemon can't do its work. Without
-    root, what only root can read is left out.
+    service has no server left, an apply is unconfirmed, the configuration is invalid, or the daemon
+    can't do its work. Without root, what only root can read is left out.
     """
     if watch and not as_json and sys.stdout.isatty():
         return _watch(options)
@@ -62,8 +64,10 @@ def _watch(options: Options) -> int:
 class _Snapshot:
     host: Status
     daemon: DaemonStatus | None
-    no_response: str = ""  # why a running daemon doesn't respond
+    no_response: str = ""  # why a running daemon gives no status
     unconfirmed: str = ""  # an apply without the daemon that waits for confirmation
+    config_errors: tuple[Problem, ...] = ()  # why the last config that worked is shown
+    damaged: tuple[Problem, ...] = ()  # state files that are or were damaged
 
     @property
     def is_ok(self) -> bool:
@@ -71,13 +75,14 @@ class _Snapshot:
 
         has_problem = self.daemon is not None and paths.has_problem(self.daemon)
         has_problem = has_problem or servers.has_problem(self.host.forward)
-        waits = self.no_response or self.unconfirmed
+        waits = self.no_response or self.unconfirmed or self.config_errors
         return self.host.holds and not has_problem and not waits
 
 
 def _read(options: Options) -> _Snapshot:
     from ifdefault.cli import daemon_client
     from ifdefault.host import rollback_timer
+    from ifdefault.host.last_config import ConfigFile
     from ifdefault.host.store import Store
     from ifdefault.model.changes import undone_in
     from ifdefault.model.errors import HostError
@@ -88,21 +93,25 @@ def _read(options: Options) -> _Snapshot:
     except HostError as error:
         no_response = str(error)
     store = Store(options.state_dir)
-    host, left_s = _read_host(options, store, daemon), rollback_timer.left_s(store)
+    file = ConfigFile(options.config, store)
+    host, left_s = _read_host(file, store, daemon), rollback_timer.left_s(store)
     unconfirmed = "" if left_s is None else undone_in(left_s)
-    return _Snapshot(host, daemon, no_response, unconfirmed)
+    damaged = tuple(store.examine())
+    return _Snapshot(host, daemon, no_response, unconfirmed, file.errors, damaged)
 
 
-def _read_host(options: Options, store: Store, daemon: DaemonStatus | None) -> Status:
+def _read_host(file: ConfigFile, store: Store, daemon: DaemonStatus | None) -> Status:
     """The host as far as this user may read it; if that is nothing, the daemon's view remains."""
     from ifdefault.host.status import Status, read_status
-    from ifdefault.host.transaction import prepare
+    from ifdefault.host.transaction import prepare_file
     from ifdefault.kernel import nft
     from ifdefault.model.errors import IfdefaultError
 
     rights, decision = nft.has_rights(), daemon.decision if daemon else None
     try:
-        prepared = prepare(options.config, store, thorough=False, decision=decision, rights=rights)
+        prepared = prepare_file(
+            file, store, last_good=True, thorough=False, decision=decision, rights=rights
+        )
     except IfdefaultError as error:
         if rights or daemon is None:
             raise
@@ -121,6 +130,8 @@ def _as_json(snapshot: _Snapshot) -> str:
             **asdict(host),
             "holds": host.holds,
             "unconfirmed": snapshot.unconfirmed,
+            "config_errors": list(map(str, snapshot.config_errors)),
+            "damaged": list(map(str, snapshot.damaged)),
             "daemon": codec.to_json(daemon) if daemon else None,
         },
         indent=1,
@@ -156,7 +167,7 @@ def _paths(snapshot: _Snapshot) -> list[str]:
     if snapshot.daemon:
         return paths.lines(snapshot.daemon)
     no_response = snapshot.no_response
-    lines = [f"the daemon doesn't respond: {no_response}" if no_response else _NO_DAEMON]
+    lines = [f"no status from the daemon: {no_response}" if no_response else _NO_DAEMON]
     return lines + ([snapshot.unconfirmed] if snapshot.unconfirmed else [])
 
 
@@ -251,6 +262,19 @@ def _differences(snapshot: _Snapshot) -> list[str]:
     return ["the kernel differs; apply would:", *operations]
 
 
+def _config(snapshot: _Snapshot) -> list[str]:
+    """Errors of the config file, and what a running daemon was started with."""
+    errors = list(map(str, snapshot.config_errors))
+    if snapshot.daemon and snapshot.daemon.config_errors and not errors:
+        path = snapshot.daemon.config
+        return [f"{path}: the daemon uses the last config that worked; run ifdefault reload"]
+    return errors
+
+
+def _damaged(snapshot: _Snapshot) -> list[str]:
+    return list(map(str, snapshot.damaged))
+
+
 def _unread(snapshot: _Snapshot) -> list[str]:
     unread = snapshot.host.unread
     return [f"not read without root's rights: {unread}"] if unread else []
@@ -267,5 +291,7 @@ _SECTIONS: Sequence[Callable[[_Snapshot], list[str]]] = (
     _strays,
     _astray,
     _differences,
+    _config,
+    _damaged,
     _unread,
 )

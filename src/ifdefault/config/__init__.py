@@ -4,6 +4,13 @@ Rules: pydantic is imported only when a config is read: it takes longer to load 
 that the command line needs.
 """
 
-from ifdefault.config.parse import json_schema, parse, read, with_lines
+from ifdefault.config.parse import (
+    json_schema,
+    parse,
+    parse_on_host,
+    read,
+    read_text,
+    with_lines,
+)
 
-__all__ = ["json_schema", "parse", "read", "with_lines"]
+__all__ = ["json_schema", "parse", "parse_on_host", "read", "read_text", "with_lines"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ifdefault.config import cross_zone
 from ifdefault.config.cross import Finding, ValidConfig, either
 from ifdefault.config.dns import DISCOVER_EXAMPLE, ServerKeys
 from ifdefault.config.dns_records import AAAA, CNAME, A, addresses
@@ -43,8 +44,14 @@ def _nameservers(valid: ValidConfig) -> set[str]:
 def _is_complete(valid: ValidConfig, *tables: str) -> bool:
     """Whether no invalid part of these tables, keys of the file or of [dns], may contain names or
     zones."""
-    relevant = (path[:2] for path in valid.invalid if path[-1] not in _IRRELEVANT)
+    relevant = (
+        path[:2] for path in valid.invalid if path[-1] not in _IRRELEVANT and not _is_record(path)
+    )
     return not any(part in tables for path in relevant for part in path)
+
+
+def _is_record(path: KeyPath) -> bool:
+    return path[:2] == ("dns", "name") and path[3:4] == ("records",)
 
 
 def findings(valid: ValidConfig) -> Iterator[Finding]:
@@ -53,6 +60,10 @@ def findings(valid: ValidConfig) -> Iterator[Finding]:
             yield ("dns", "name", n, *path), what, remedy
     yield from _check_server(valid)
     yield from _check_duplicates(valid.dns)
+    unsure = {"addresses"} if any(map(_is_record, valid.invalid)) else set()
+    if not _is_complete(valid, "name", "server", "uplink", "update", "provider"):
+        unsure |= {"addresses", "names"}
+    yield from cross_zone.findings(valid, _nameservers(valid), unsure)
     for uplink in valid.uplinks:
         if DISCOVER in uplink.public and not valid.dns.discover and _is_complete(valid, "dns"):
             remedy = f'add discover = ["{DISCOVER_EXAMPLE}"] to [dns]'
@@ -71,7 +82,7 @@ def _check_name(valid: ValidConfig, n: int, name: NameConfig) -> Iterator[Findin
         yield ("name",), f"{quoted} is the generated name of a name server", "use another name"
     yield from _check_zone(valid, name)
     yield from valid.unknown_uplinks("uplinks", name.uplinks or ())
-    if name.uplinks == () and not name.records:
+    if name.uplinks == () and not name.records and not any(map(_is_record, valid.invalid)):
         yield ("uplinks",), "no uplink and no record", "add one, or remove uplinks to use all"
     for k, record in enumerate(name.records):
         yield from ((("records", k), *error) for error in _check_record(valid, name, record))
@@ -151,6 +162,10 @@ def _check_duplicates(dns: DnsConfig) -> Iterator[Finding]:
             if zone in names[:n]:
                 remedy = "keep one table" + " with all its servers" * (kind == "update")
                 yield ("dns", kind, n, "zone"), f'"{zone}" is already defined', remedy
+            elif (outer := zone_of(zone, dns.server.zones)) not in ("", zone):
+                what = f'"{zone}" is inside "{outer}" of [dns.server], which delegates nothing'
+                remedy = f"remove it: its names can be in {outer}"
+                yield ("dns", kind, n, "zone"), what, remedy
     programs = [(table.program, table.zone) for table in dns.execs]
     for n, (program, _) in enumerate(programs):
         if programs[n] in programs[:n]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dns.name import Name
     from dns.rdata import Rdata
 
-A, CNAME, AAAA, SVCB, HTTPS = 1, 5, 28, 64, 65
+A, NS, CNAME, SOA, PTR, MX, AAAA, SRV, SVCB, HTTPS = 1, 2, 5, 6, 12, 15, 28, 33, 64, 65
 
 MOST_RECORDS = 64
 MOST_BYTES = 3500  # of data: with addresses and names, it fits one message to the frontend
@@ -41,6 +41,7 @@ _REFUSED = {
     **dict.fromkeys(("SOA", "NS"), _OWN),
     **dict.fromkeys("DNSKEY DS CDNSKEY CDS RRSIG NSEC NSEC3 NSEC3PARAM SIG NXT".split(), _UNSIGNED),
     "DNAME": "add a CNAME for each name",
+    "SPF": "write it as TXT (RFC 7208, 3.1)",
 }
 
 
@@ -55,10 +56,24 @@ def record(text: str) -> Record:
         reject(f"{_short(text)}: @ has no meaning here", "write the full name")
     rdata = _rdata(text, kind, data)
     for name in _names(rdata):
-        if len(name) == 2:  # one label and the root
-            what = f"{_short(text)}: {name.to_text(omit_final_dot=True)} is not a full name"
-            reject(what, 'write it like "www.example.net", no zone is appended to it')
+        _check_target(text, name.to_text(omit_final_dot=True), len(name))
     return Record(rdata.rdtype.value, rdata.to_digestable(), f"{kind} {rdata.to_text()}")
+
+
+def _check_target(text: str, name: str, labels: int) -> None:
+    """Reject what can't be a name in a record's data."""
+    if _is_address(name):
+        what = f"{_short(text)}: {name} is an address"
+        reject(what, "use the name of the host that has this address")
+    if labels == 2:  # one, and the root
+        what = f"{_short(text)}: {name} is not a full name"
+        reject(what, 'write it like "www.example.net", no zone is appended to it')
+
+
+def _is_address(name: str) -> bool:
+    """Whether a name is an IPv4 or IPv6 address; RFC 3696, 2: no top-level domain is a number."""
+    last = name.rpartition(".")[2]
+    return last.isdecimal() or ":" in last
 
 
 def _rdata(text: str, kind: str, data: str) -> Rdata:
@@ -124,6 +139,17 @@ def bounded(records: Sequence[Record]) -> tuple[Record, ...]:
         if record in records[:n]:
             reject(f"{_short(record.text)} is listed twice", "remove one")
     return tuple(records)
+
+
+def targets(record: Record) -> tuple[str, ...]:
+    """The names in a record's data that clients look up; SVCB's "." is the owner, MX's and SRV's
+    says that there is none."""
+    import dns.rdata
+
+    kind = record.text.partition(" ")[0]
+    rdata = dns.rdata.from_wire("IN", kind, record.rdata, 0, len(record.rdata))
+    names = (name.to_text(omit_final_dot=True) for name in _names(rdata))
+    return tuple(dict.fromkeys(name for name in names if name != "."))
 
 
 def addresses(record: Record) -> tuple[str, ...]:

@@ -43,8 +43,13 @@ _TOML_REMEDIES = {
 
 def read(path: Path) -> Config:
     """Read the config from a file; messages name the path as given."""
+    return parse_on_host(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a config file, or a ConfigError."""
     try:
-        text = path.read_bytes().decode()
+        return path.read_bytes().decode()
     except FileNotFoundError:
         problem = Problem(str(path), "no such file", "run `ifdefault init` to write one")
     except OSError as error:
@@ -52,9 +57,12 @@ def read(path: Path) -> Config:
         problem = Problem(str(path), what, "check its permissions, or choose another file with -c")
     except UnicodeDecodeError as error:
         problem = Problem(str(path), f"byte {error.start} isn't UTF-8", "save the file as UTF-8")
-    else:
-        return parse(text, str(path), _uid_of)
     raise ConfigError(problem)
+
+
+def parse_on_host(text: str, filename: str) -> Config:
+    """The config in a text, with the users of this host."""
+    return parse(text, filename, _uid_of)
 
 
 def _uid_of(user: str) -> int | None:
@@ -176,6 +184,8 @@ def _uplink_names(document: Mapping[str, Any]) -> Collection[str]:
 def _to_leave_out(loc: KeyPath) -> KeyPath:
     """The smallest part around an error without which the rest can be checked."""
     match loc:
+        case ("dns", "name", int(), "records", int(), *_):
+            return loc[:5]
         case ("dns", "name", int(), "policy" | "ttl", *_):
             return loc[:4]
         case ("dns", "server", _, *_) | ("dns", str(), int(), *_):
@@ -201,15 +211,13 @@ def _without(value: Any, invalid: Collection[KeyPath], at: KeyPath = ()) -> Any:
 
 def _document_path(path: KeyPath, invalid: Collection[KeyPath]) -> KeyPath:
     """The path in the document of a path in its valid part: list items are counted anew."""
-    match path:
-        case ("dns" | "outgoing", str(), int(nth), *rest):
-            list_: KeyPath = path[:2]
-        case ("forward", int(nth), *rest):
-            list_ = path[:1]
-        case _:
-            return path
-    valid = (n for n in count() if (*list_, n) not in invalid)
-    return (*list_, next(islice(valid, nth, None)), *rest)
+    written: KeyPath = ()
+    for part in path:
+        if isinstance(part, int):
+            valid = (n for n in count() if (*written, n) not in invalid)
+            part = next(islice(valid, part, None))
+        written = (*written, part)
+    return written
 
 
 def _finding(detail: ErrorDetails, document: Any) -> Finding:

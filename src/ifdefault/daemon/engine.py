@@ -1,7 +1,7 @@
 """The engine: the daemon's main loop. It passes events to the controller and performs its effects.
 
     kernel ────┐                                            ┌──> host: look, converge, commit
-    frontend ──┼──> receive ──> turn ──> controller ────────┼──> frontend: probes; DNS; hooks; log
+    frontend ──┼──> receive ──> turn ──> controller ────────┼──> frontend, DNS server, hooks, log
     operator ──┤                 └<── immediate answers ────┤
     timers ────┘                                            └──> operator: answers
 
@@ -31,7 +31,6 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from ifdefault.config import read as read_config
 from ifdefault.daemon.control import protocol as p
 from ifdefault.daemon.control.client import Peer
 from ifdefault.daemon.control.server import Control
@@ -40,11 +39,13 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.perform import Performers
+from ifdefault.daemon.process.dns_server import LINGER_S
 from ifdefault.daemon.record import Recorder
 from ifdefault.daemon.record import create as create_record
 from ifdefault.daemon.sd_notify import Notifier
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host import rollback_timer, settle
+from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import log
 from ifdefault.kernel.watch import Watch
@@ -52,6 +53,7 @@ from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Probl
 from ifdefault.plan.prepare import changes
 
 _POLL_S = 0.4  # how often to poll what the kernel sends no notification of
+_SAVE_S = 10.0  # how often to try again to save what couldn't be saved
 _TCP_RETRY_S = 60.0  # after TCP statistics couldn't be read
 _NICE = -10  # the engine needs little CPU time, but needs it at once on a busy host too
 
@@ -60,10 +62,11 @@ class Engine:
     def __init__(
         self, config_path: Path, state_dir: Path, run_dir: Path, record: Path | None
     ) -> None:
-        """Raises ConfigError if the config is not valid."""
-        self._config_path, self._run_dir, self._record = config_path, run_dir, record
-        self._config = read_config(config_path)
-        self._store = Store(state_dir)
+        """Raises ConfigError if the config is not valid, and none has worked before."""
+        self._run_dir, self._record = run_dir, record
+        self._store = Store(state_dir, daemon=True)
+        self._config_file = ConfigFile(config_path, self._store)
+        self._config = self._config_file.read_or_last()
         self._event_log = EventLog(self._store)
         self._notifier = Notifier()
         self._controller = Controller()
@@ -74,8 +77,9 @@ class Engine:
         self._ids = itertools.count(1)
         self._requests: dict[int, asyncio.Future[f.Answer]] = {}
         self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
+        self._started, self._stop = asyncio.Event(), asyncio.Event()
         self._fault: BaseException | None = None
+        self._linger_s: int | None = None  # for the DNS server, after the engine
 
     # --- start-up and shutdown --------------------------------------------------------------
 
@@ -89,13 +93,18 @@ class Engine:
                 self._recorder = create_record(self._record, self._record_ended)
             with Watch() as self._watch:
                 self._performers = Performers(
-                    self._config, self._store, self._event_log, self._watch, self.receive
+                    self._config,
+                    self._run_dir,
+                    self._store,
+                    self._event_log,
+                    self._watch,
+                    self.receive,
                 )
                 try:
                     await self._serve()
                 finally:
                     await control.close()
-                    await self._performers.close()
+                    await self._performers.close(self._linger_s)
         finally:
             await control.close()
         if self._fault is not None:
@@ -106,11 +115,14 @@ class Engine:
         rollback_timer.refuse_unconfirmed(self._store)
         settle.cancel(self._store)
         self._events.append(self._performers.started(self._config))
+        for problem in self._config_file.errors:
+            self._event_log.note("config", str(problem), level=logging.ERROR)
         self._turn()
+        await self._started.wait()  # another ifdefault may hold the lock
         if self._fault is not None:
             return
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.add_signal_handler(signal.SIGTERM, self._end, LINGER_S)
+        self._loop.add_signal_handler(signal.SIGINT, self._end, 0)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         for sock in self._watch.sockets:
             self._loop.add_reader(sock, self._on_kernel)
@@ -124,6 +136,14 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._performers.perform(self._controller.saved())
+        self._store.flush()
+        self._event_log.note_state()
+
+    def _end(self, linger_s: int) -> None:
+        """SIGTERM may be half of a restart: the DNS server answers until the other half. Ctrl-C is
+        an end."""
+        self._linger_s = linger_s
+        self._stop.set()
 
     def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run in the background; an error is fatal."""
@@ -142,6 +162,7 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         """Fatal error: exit, and leave the kernel as it is for the next engine to adopt."""
         self._fault = self._fault or error
+        self._started.set()
         self._stop.set()
 
     # --- the turn -------------------------------------------------------------------------
@@ -167,6 +188,12 @@ class Engine:
         finally:
             self._performers.host.end_turn()
             self._turn_is_due = False
+        state = self._controller.state
+        if state.unconfirmed is None and not state.held:
+            self._config_file.worked(state.config)
+        self._event_log.note_state()
+        if self._controller.state.prepared is not None:
+            self._started.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -216,25 +243,35 @@ class Engine:
     async def _poll(self) -> None:
         """Poll what the kernel sends no notification of, have names resolved, and feed systemd's
         watchdog as long as the frontend answers."""
-        performers = self._performers
+        performers, save_s = self._performers, 0.0
         while True:
             await asyncio.sleep(_POLL_S)
             for change in performers.silent.look():
                 self.receive(change)
             performers.refresh_names()
             now = time.monotonic()
+            performers.dns_server.look(now)
+            if now >= save_s:
+                save_s = now + _SAVE_S
+                self._store.write_again()
+            self._event_log.note_state()
             if performers.frontend.answers(now):
                 self._notifier.alive(now)
 
     # --- the operator ---------------------------------------------------------------------
 
-    async def answer(self, request: p.Request, peer: Peer) -> p.Reply:
-        """Answer a request of the control socket (`Answerer`); IfdefaultError refuses it."""
-        match request:
+    def read(self, query: p.Query) -> p.Reply:
+        """Answer a query of a control socket (`Answerer`)."""
+        match query:
             case p.Status():
                 return self._status()
             case p.Events(limit):
                 return p.EventList(self._event_log.recent(limit))
+
+    async def perform(self, command: p.Command, peer: Peer) -> p.Reply:
+        """Perform a command of a control socket (`Answerer`); IfdefaultError refuses it."""
+        await self._started.wait()
+        match command:
             case p.SetUplink(name, state):
                 return await self._ask(e.UplinkRequested(next(self._ids), name, state))
             case p.Reload(confirm_s):
@@ -250,7 +287,7 @@ class Engine:
     async def _reload(self, confirm_s: int | None) -> p.Reply:
         self._notifier.reloading()
         try:
-            config = read_config(self._config_path)
+            config = self._config_file.read()
             return await self._ask(e.ReloadRequested(next(self._ids), config, confirm_s))
         finally:
             self._notifier.ready()
@@ -275,7 +312,7 @@ class Engine:
     def _reload_by_signal(self) -> None:
         self._notifier.reloading()
         try:
-            self.receive(e.ReloadRequested(0, read_config(self._config_path)))
+            self.receive(e.ReloadRequested(0, self._config_file.read()))
         except IfdefaultError as error:
             for problem in error.problems:
                 self._event_log.note("reload", f"refused: {problem}", level=logging.ERROR)
@@ -283,7 +320,13 @@ class Engine:
 
     def _status(self) -> DaemonStatus:
         status = self._controller.status(time.monotonic())
-        status = replace(status, pid=os.getpid(), config=str(self._config_path))
+        status = replace(
+            status,
+            pid=os.getpid(),
+            config=str(self._config_file.path),
+            config_errors=tuple(map(str, self._config_file.errors)),
+            unsaved=self._store.unsaved,
+        )
         return self._performers.status(status)
 
 

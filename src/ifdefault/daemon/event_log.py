@@ -11,17 +11,18 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path as FilePath
 
 from ifdefault.daemon.controller.effects import Save
 from ifdefault.daemon.status import Event
 from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
+from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
-from ifdefault.ipc import codec
+from ifdefault.ipc import fields
 from ifdefault.model.config import Family
 from ifdefault.model.dns import CandidateAddresses
-from ifdefault.model.errors import HostError, IfdefaultError, Problem
 from ifdefault.model.kernel import Neighbour
 
 KEPT, KEPT_ON_DISK = 500, 100
@@ -40,15 +41,33 @@ class _Saved:
     events: tuple[Event, ...] = ()
 
 
+def _check(saved: _Saved) -> None:
+    for _, _, memory in saved.paths:
+        rtts = [rtt_s for _, rtt_s in memory.seen]
+        if not all(map(isfinite, (memory.since_s, *memory.losses, *memory.falls_s, *rtts))):
+            raise ValueError("paths: not a finite number")
+    for candidate in saved.candidates:
+        for address in candidate.addresses:
+            fields.address(address)
+    for router in saved.routers:
+        fields.address(router.address)
+        _check_mac(router.mac)
+
+
+_check_mac = fields.text(r"([0-9a-f]{2}(:[0-9a-f]{2}){5,19})?")
+SAVED: StateFile[_Saved] = StateFile(
+    HEALTH,
+    _Saved,
+    "what was learned of the paths is learned again",
+    urgent=False,
+    check=_check,
+)
+
+
 def saved_events(store: Store) -> tuple[Event, ...] | None:
     """The latest events of the daemon that ran last, None if none ever ran."""
-    saved = store.read(HEALTH)
-    try:
-        return None if saved is None else codec.from_json(_Saved, saved).events
-    except codec.DecodeError as error:
-        what = f"is damaged: {error}"
-        remedy = "remove it, the daemon then learns the paths again"
-        raise HostError(Problem(str(store.directory / HEALTH), what, remedy)) from error
+    saved = store.read(SAVED)
+    return None if saved is None else saved.events
 
 
 class EventLog:
@@ -67,11 +86,7 @@ class EventLog:
 
     def load(self, routers: RoutersSeen) -> Save:
         """What an earlier engine saved. Also restores its events, and the MACs into `routers`."""
-        try:
-            saved = codec.from_json(_Saved, self._store.read(HEALTH) or {})
-        except (IfdefaultError, codec.DecodeError) as error:
-            _log.warning("%s: ignored: %s", self._store.directory / HEALTH, error)
-            return Save(())
+        saved = self._store.read(SAVED) or _Saved()
         self._events.extend(saved.events)
         if saved.boot != self._boot:
             return Save((), saved.candidates)
@@ -86,4 +101,10 @@ class EventLog:
             save.candidates,
             self.recent(KEPT_ON_DISK),
         )
-        self._store.write(HEALTH, codec.to_json(saved), durable=False)
+        self._store.write(SAVED, saved)
+
+    def note_state(self) -> None:
+        """Log what happened to the files of the state directory."""
+        for problem in self._store.take_news():
+            level = logging.WARNING if problem.warning else logging.ERROR
+            self.note("state", str(problem), level=level)

@@ -2,11 +2,14 @@
 
 Rules: each function returns an event, a failure too; nothing is raised. A turn holds the store's
 lock from its first Look to its end, so that no other ifdefault changes the host between a look and
-the change planned from it. It waits for the lock only if the effect says so.
+the change planned from it. While another process holds it, the loop goes on: an effect that waits
+for it is performed, and its event received, later. A process that holds it for more than
+`PATIENCE_S` hangs, and is no longer waited for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -32,28 +35,79 @@ from ifdefault.plan.prepare import Prepared
 _log = logging.getLogger("ifdefault")
 T = TypeVar("T")
 _RECENT = 16  # transactions whose kernel notifications may not have been read yet
+RETRY_S, PATIENCE_S = 0.1, 5.0  # for the lock
+_Do = Callable[[], e.Event | None]
 
 
 class Host:
-    def __init__(self, store: Store, watch: Watch) -> None:
+    """`problems`: for the status. `receive` takes the events of effects that waited."""
+
+    def __init__(self, store: Store, watch: Watch, receive: Callable[[e.Event], None]) -> None:
         self.routers = RoutersSeen()
-        self._store, self._watch = store, watch
+        self.problems: tuple[str, ...] = ()
+        self._store, self._watch, self._receive = store, watch, receive
         self._ports: deque[frozenset[int]] = deque(maxlen=_RECENT)
         self._turn = ExitStack()
         self._locked = False
+        self._holder, self._held_s = "", 0.0  # who holds the lock, and since when
+        self._waiting: list[_Do] = []
+
+    # --- the lock -------------------------------------------------------------------------
 
     def end_turn(self) -> None:
         self._turn.close()
         self._locked = False
 
-    def _lock(self, *, wait: bool) -> None:
-        if not self._locked:
-            self._turn.enter_context(self._store.lock(wait=wait))
-            self._locked = True
+    def _lock(self) -> None:
+        """For the rest of this turn. LockError if another process holds it, and doesn't hang."""
+        if self._locked:
+            return
+        try:
+            self._turn.enter_context(self._store.lock())
+            self._holder, self.problems = "", ()
+        except LockError as error:
+            [problem] = error.problems
+            if self._holder != problem.what:
+                self._holder, self._held_s, self.problems = problem.what, monotonic(), ()
+            if monotonic() < self._held_s + PATIENCE_S:
+                raise
+            if not self.problems:
+                text = f"{problem.where}: {problem.what} for more than {PATIENCE_S:g} s"
+                self.problems = (f"{text}; the daemon goes on without it, end that process",)
+                _log.warning(*self.problems)
+        self._locked = True
+
+    def _must_wait(self) -> bool:
+        try:
+            self._lock()
+        except LockError:
+            return True
+        except HostError:
+            pass  # whoever needs the lock reports that it can't be used
+        return False
+
+    def _when_free(self, do: _Do) -> e.Event | None:
+        """Do this, which takes the lock: now, or as soon as that is possible."""
+        if not self._must_wait():
+            return do()
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(RETRY_S, self._retry)
+        self._waiting.append(do)
+        return None
+
+    def _retry(self) -> None:
+        if self._must_wait():
+            asyncio.get_running_loop().call_later(RETRY_S, self._retry)
+            return
+        waiting, self._waiting = self._waiting, []
+        for do in waiting:
+            if (outcome := do()) is not None:
+                self._receive(outcome)
+        self._receive(e.Woke())  # the turn that it begins ends with the lock
 
     # --- the kernel -----------------------------------------------------------------------
 
-    def look(self, effect: f.Look) -> e.Observed | e.LookFailed:
+    def look(self, effect: f.Look) -> e.Event | None:
         def read() -> e.Observed:
             start_s = monotonic()
             observation = observe(
@@ -65,7 +119,9 @@ class Host:
             )
             return e.Observed(observation, monotonic() - start_s)
 
-        return self._try(read, wait=effect.wait)
+        if effect.wait:
+            return self._when_free(lambda: self._try(read))
+        return self._try(read)
 
     def converge(self, effect: f.Converge) -> e.Applied | e.LookFailed:
         def perform() -> e.Applied:
@@ -75,7 +131,7 @@ class Host:
             observation = self._observation(effect.prepared, done)
             return e.Applied(observation, monotonic() - start_s, done.refused)
 
-        return self._try(perform, wait=False)
+        return self._try(perform)
 
     def commit(self, effect: f.Commit) -> e.Committed | e.CommitFailed:
         def perform() -> e.Committed:
@@ -85,7 +141,7 @@ class Host:
             observation = self._observation(effect.prepared, done)
             return e.Committed(observation, monotonic() - start_s)
 
-        outcome = self._try(perform, wait=True)
+        outcome = self._try(perform)
         return e.CommitFailed(outcome.problems) if isinstance(outcome, e.LookFailed) else outcome
 
     def _observation(self, prepared: Prepared, done: Outcome) -> Observation:
@@ -96,9 +152,9 @@ class Host:
         facts = self.routers.completed(prepared.config, done.observation.facts)
         return replace(done.observation, facts=facts)
 
-    def _try(self, do: Callable[[], T], *, wait: bool) -> T | e.LookFailed:
+    def _try(self, do: Callable[[], T]) -> T | e.LookFailed:
         try:
-            self._lock(wait=wait)
+            self._lock()
             return do()
         except LockError as error:  # another ifdefault is changing the host
             return e.LookFailed(error.problems, locked=True)
@@ -114,9 +170,12 @@ class Host:
         known, forced = get_args(Forced), self._store.load().forced
         return tuple((n, cast(Forced, state)) for n, state in forced.items() if state in known)
 
-    def save_forced(self, effect: f.SaveForced) -> e.ForcedSaved:
+    def save_forced(self, effect: f.SaveForced) -> e.Event | None:
+        return self._when_free(lambda: self._save_forced(effect))
+
+    def _save_forced(self, effect: f.SaveForced) -> e.ForcedSaved:
         try:
-            self._lock(wait=True)
+            self._lock()
             state = self._store.load()
             forced = {**state.forced, effect.uplink: effect.state}
             forced = {name: how for name, how in forced.items() if how != "auto"}
@@ -127,19 +186,27 @@ class Host:
 
     # --- exec -----------------------------------------------------------------------------
 
-    def enter_group(self, effect: f.EnterGroup) -> e.GroupEntered:
+    def enter_group(self, effect: f.EnterGroup) -> e.Event | None:
+        return self._when_free(lambda: self._enter_group(effect))
+
+    def _enter_group(self, effect: f.EnterGroup) -> e.GroupEntered:
+        pid, uid, uplink = effect.pid, effect.uid, effect.uplink
         try:
-            self._lock(wait=True)
-            path, was = exec_groups.enter(self._store, effect.pid, effect.uid, effect.uplink)
+            self._lock()
+            path, was = exec_groups.enter(self._store, pid, uid, uplink)
         except IfdefaultError as error:
             return e.GroupEntered(effect.id, problems=error.problems)
+        _log.debug("exec: process %d of uid %d uses %s", pid, uid, uplink)
         return e.GroupEntered(effect.id, path, was)
 
     def leave_group(self, effect: f.LeaveGroup) -> None:
+        self._when_free(lambda: self._leave_group(effect))
+
+    def _leave_group(self, effect: f.LeaveGroup) -> None:
         try:
-            self._lock(wait=True)
+            self._lock()
             exec_groups.leave(self._store, effect.pid, effect.was)
-        except (HostError, OSError) as error:
+        except HostError as error:
             _log.warning("exec: process %d stays in its control group: %s", effect.pid, error)
 
 

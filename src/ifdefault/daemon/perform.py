@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, replace
+from pathlib import Path
 from typing import Any
 
 from ifdefault.daemon import probes
@@ -26,18 +27,19 @@ from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.host import Host
 from ifdefault.daemon.passive_monitor import PassiveMonitor
 from ifdefault.daemon.process import frontend
+from ifdefault.daemon.process.dns_server import DnsServerProcess
 from ifdefault.daemon.process.frontend import FrontendProcess
 from ifdefault.daemon.process.hooks import Hooks
 from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.silent_changes import SilentChanges
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host.store import Store
-from ifdefault.ipc.messages import Outcome, Reply, Resolved, Served
+from ifdefault.ipc.messages import Outcome, Reply, Resolved
 from ifdefault.kernel.kill_connections import kill
 from ifdefault.kernel.perform import verify_neighbour
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
-from ifdefault.model.errors import IfdefaultError, reason
+from ifdefault.model.errors import reason
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")
@@ -48,13 +50,14 @@ class Performers:
     def __init__(
         self,
         config: Config,
+        run_dir: Path,
         store: Store,
         event_log: EventLog,
         watch: Watch,
         receive: Callable[[e.Event], None],
     ) -> None:
         self._receive, self._event_log, self._watch = receive, event_log, watch
-        self.host = Host(store, watch)
+        self.host = Host(store, watch, receive)
         self.monitor = PassiveMonitor()
         self.silent = SilentChanges()
         self.frontend = FrontendProcess(config.daemon, event_log, self._on_frontend)
@@ -62,7 +65,11 @@ class Performers:
         self._requests = Requests(post)
         self._updates = Updates(self._requests, store, event_log)
         self._discovery = Discovery(self._requests, event_log, store, self._discovered)
-        publishers = (Nameserver(store, post, event_log), self._updates, Programs(event_log, store))
+        self.dns_server = DnsServerProcess(
+            run_dir, config.daemon, event_log, lambda served: self._publishers.receive(served)
+        )
+        nameserver = Nameserver(store, self.dns_server, event_log)
+        publishers = (nameserver, self._updates, Programs(event_log, store))
         self._publishers = Publishers(event_log, publishers)
         self._hooks = Hooks(config)
         self._hosts: tuple[str, ...] = ()  # probe targets given by name
@@ -98,10 +105,12 @@ class Performers:
     def perform(self, effect: f.Effect) -> e.Event | None:
         return self._performers[type(effect)](effect)
 
-    async def close(self) -> None:
+    async def close(self, linger_s: int | None) -> None:
+        """`linger_s`: as in `DnsServerProcess.close`."""
         await self._hooks.close()
         await self._discovery.close()
         await self._publishers.close()
+        await self.dns_server.close(linger_s)
         await self.frontend.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
@@ -161,10 +170,7 @@ class Performers:
         self._event_log.note(effect.kind, effect.text, effect.uplink, _LEVELS[effect.level])
 
     def _save(self, effect: f.Save) -> None:
-        try:
-            self._event_log.save(effect, self.host.routers)
-        except IfdefaultError as error:
-            self._event_log.note("engine", str(error), level=logging.WARNING)
+        self._event_log.save(effect, self.host.routers)
 
     # --- messages from the frontend ---------------------------------------------------------
 
@@ -180,8 +186,6 @@ class Performers:
                 self._receive(e.NameResolved(host, addresses, error))
             case Reply():
                 self._requests.receive(message)
-            case Served():
-                self._publishers.receive(message)
             case frontend.Started():
                 self._receive(e.FrontendStarted())
                 self._publishers.frontend_started()
@@ -218,6 +222,11 @@ class Performers:
         return replace(
             status,
             dns=dns,
-            problems=(*status.problems, *self.frontend.problems),
+            problems=(
+                *status.problems,
+                *self.host.problems,
+                *self.frontend.problems,
+                *self.dns_server.problems,
+            ),
             rates=dict(self.monitor.rates),
         )

@@ -1,6 +1,6 @@
 """What the engine reports: its status (DaemonStatus), and what happened (Event).
 
-Rules: as in `model`. `ipc.codec` encodes them for the control socket.
+Rules: as in `model`. `ipc.codec` encodes them for the control sockets.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class DaemonStatus:
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
     dns: DnsStatus = DnsStatus()
     servers: tuple[CheckedServer, ...] = ()
+    config_errors: tuple[str, ...] = ()  # why the last config that worked is in use
+    unsaved: tuple[str, ...] = ()  # state files that can't be written
 
 
 @dataclass(frozen=True, slots=True)

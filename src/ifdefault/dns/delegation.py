@@ -94,3 +94,7 @@ def zone_file(lines: Iterable[ZoneLine]) -> list[str]:
 def one_line(lines: Iterable[ZoneLine]) -> str:
     """The records in one line, for display."""
     return "; ".join(f"{owner}. {kind} {value}" for owner, kind, value in lines)
+
+
+def listed(texts: Iterable[str]) -> str:
+    return ", ".join(sorted(texts))

@@ -10,82 +10,20 @@ time, and returns the replies in order. Problems are found by `dns.diagnose`. Na
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
 from ifdefault.dns.delegation import ConfiguredZone
+from ifdefault.dns.exchange import Exchange, Queries, QueryResult, Question, Rrset
 from ifdefault.model.address import family_of
+from ifdefault.model.config import FAMILIES
 from ifdefault.model.dns import within, zone_of
-
-T = TypeVar("T")
 
 _AT_ONCE = 3  # servers queried at the same time, of which the first good reply counts
 _BATCHES_MAX = 4
 _CNAMES_MAX = 8  # of a chain
 _DEPTH_MAX = 4  # of lookups of name servers whose addresses need further lookups
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A query to a server. `uplink` "": by the host's own routing."""
-
-    address: str
-    name: str
-    type: str
-    uplink: str = ""
-    tcp: bool = False
-    port: int = 53
-
-
-@dataclass(frozen=True, slots=True)
-class Rrset:
-    """Records of one name and type. Names in `values` are canonical, other data as in dig."""
-
-    name: str
-    ttl: int
-    type: str
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class QueryResult:
-    """The response to a question, or `error` if there is none; `is_local`: the error is this
-    host's, and not evidence about the server or the uplink."""
-
-    error: str = ""
-    is_local: bool = False
-    code: str = "NOERROR"
-    authoritative: bool = False
-    answer: tuple[Rrset, ...] = ()
-    authority: tuple[Rrset, ...] = ()
-    additional: tuple[Rrset, ...] = ()
-    took_ms: float = 0.0
-
-    @property
-    def is_good(self) -> bool:
-        """Whether this is an authoritative answer, positive or negative."""
-        valid = self.code in ("NOERROR", "NXDOMAIN")
-        return not self.error and self.authoritative and valid
-
-    @property
-    def soa(self) -> Rrset | None:
-        return next((r for r in (*self.answer, *self.authority) if r.type == "SOA"), None)
-
-    def find(self, name: str, kind: str) -> Rrset | None:
-        return next((r for r in self.answer if (r.name, r.type) == (name, kind)), None)
-
-    def referral(self, zone: str, name: str) -> Rrset | None:
-        """The NS records of a delegation below `zone` that encloses `name`, if there are any."""
-        if self.error or self.code != "NOERROR" or self.answer:
-            return None
-        below = (r for r in self.authority if r.type == "NS" and r.name != zone)
-        return next((r for r in below if within(name, r.name) and _under(r.name, zone)), None)
-
-
-Queries = Generator[tuple[Question, ...], tuple[QueryResult, ...], T]
-Exchange = tuple[Question, QueryResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +74,32 @@ class ZoneServer:
 
 
 @dataclass(frozen=True, slots=True)
+class ParentReply:
+    """What a server of the parent zone replied about a zone below; `delegation` if it refers."""
+
+    server: ZoneServer
+    uplink: str
+    reply: QueryResult
+    delegation: Delegation | None
+
+    @property
+    def told(self) -> str:
+        """For display."""
+        cut = self.delegation
+        return self.reply.error or _result_text(self.reply, (cut.zone, cut.hosts) if cut else None)
+
+
+@dataclass(frozen=True, slots=True)
 class ZoneSurvey:
-    """All queries about a zone, and their results. `signed`: the parent has a DS record."""
+    """All queries about a zone, and their results. `delegation` is the one that was followed;
+    `parents`: the replies of all of the parent's servers; `signed`: the parent has a DS record."""
 
     wanted: ConfiguredZone
     zone: str  # of `wanted`, or discovered
     steps: tuple[Step, ...]
     end: ReferralEnd
     delegation: Delegation | None
+    parents: tuple[ParentReply, ...] = ()
     servers: tuple[ZoneServer, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
     signed: bool = False
@@ -202,9 +158,7 @@ class Survey:
             cut = reply.referral(zone, name) if reply else None
             if reply is None or cut is None:
                 return ReferralEnd(zone, reply)
-            additional = [r for r in reply.additional if r.name in cut.values]
-            glue = tuple(r for r in additional if r.type in ("A", "AAAA"))
-            self._delegations[cut.name] = Delegation(cut.name, zone, cut.ttl, cut.values, glue)
+            self._delegations[cut.name] = _delegation(zone, reply, cut)
             zone = cut.name
 
     def _query_any(
@@ -219,7 +173,8 @@ class Survey:
                 cut = reply.referral(zone, name)
                 if reply.is_good or cut:
                     route = (server.host, server.address, way)
-                    steps.append(Step(zone, *route, reply.took_ms, _result_text(reply, cut)))
+                    told = _result_text(reply, (cut.name, cut.values) if cut else None)
+                    steps.append(Step(zone, *route, reply.took_ms, told))
                     self._prefer(family_of(server.address), way)
                     return reply
                 failed = f"{server}: {reply.error or _lame_text(reply)}"
@@ -271,15 +226,14 @@ class Survey:
         """Query all servers that should serve a zone: those of the delegation, of the zone's own NS
         records, and of the config."""
         steps: list[Step] = []
-        end = yield from self.follow_referrals(wanted.zone or wanted.names[0].name, "SOA", steps)
-        soa = end.reply.soa if end.reply else None
-        zone = wanted.zone or (soa.name if soa else end.zone)
+        name = wanted.zone or wanted.names[0].name
+        end, zone, parents = yield from self._find_zone(name, bool(wanted.zone), steps)
         delegation = self._delegations.get(zone)
         servers: dict[ZoneServer, None] = {}
-        for host in delegation.hosts if delegation else ():
-            addresses = delegation.glue_of(host) if delegation else ()
-            addresses = addresses or (yield from self.resolve(host))
-            servers |= dict.fromkeys(ZoneServer(host, address) for address in addresses)
+        for cut in dict.fromkeys((delegation, *(parent.delegation for parent in parents))):
+            for host in cut.hosts if cut else ():
+                addresses = (cut.glue_of(host) if cut else ()) or (yield from self.resolve(host))
+                servers |= dict.fromkeys(ZoneServer(host, address) for address in addresses)
         known = {server.address for server in servers}
         named = [
             ZoneServer(host, address, wanted.port)
@@ -306,9 +260,56 @@ class Survey:
         if delegation and wanted.embedded:
             reply = yield from self._query_any(delegation.parent, zone, "DS", [], 0)
             signed = bool(reply and reply.find(zone, "DS"))
-        return ZoneSurvey(
-            wanted, zone, tuple(steps), end, delegation, tuple(servers), tuple(exchanges), signed
-        )
+        path = (tuple(steps), end, delegation, parents)
+        return ZoneSurvey(wanted, zone, *path, tuple(servers), tuple(exchanges), signed)
+
+    def _find_zone(
+        self, name: str, is_zone: bool, steps: list[Step]
+    ) -> Queries[tuple[ReferralEnd, str, tuple[ParentReply, ...]]]:
+        """Follow referrals to a zone, or to that of a name, and ask all servers of its parent. One
+        that knows more than the first that answered leads further down."""
+        while True:
+            end = yield from self.follow_referrals(name, "SOA", steps)
+            soa = end.reply.soa if end.reply else None
+            zone = name if is_zone else soa.name if soa else end.zone
+            cut = self._delegations.get(zone)
+            parent = cut.parent if cut else end.zone
+            if not zone:
+                return end, zone, ()
+            parents = yield from self._ask_parents(parent, zone)
+            found = (reply.delegation for reply in parents if reply.delegation)
+            further = next((cut for cut in found if cut.zone not in self._delegations), None)
+            if further is None:
+                return end, zone, tuple(parents)
+            self._delegations[further.zone] = further
+
+    def _ask_parents(self, parent: str, zone: str) -> Queries[list[ParentReply]]:
+        """Ask all servers of a zone about one below it, each by the first way that works."""
+        servers = yield from self._all_servers(self._delegations[parent])
+        replies: dict[ZoneServer, tuple[str, QueryResult]] = {}
+        for turn in range(max(map(len, self._ways.values()), default=0)):
+            asked = [s for s in servers if s not in replies or replies[s][1].error]
+            pairs = [(s, ways[turn]) for s in asked if turn < len(ways := self._ways_to(s.address))]
+            if not pairs:
+                break
+            results = yield tuple(Question(s.address, zone, "NS", way) for s, way in pairs)
+            for (server, way), reply in zip(pairs, results, strict=True):
+                replies[server] = way, reply
+        return [
+            ParentReply(server, way, reply, _delegation(parent, reply, cut) if cut else None)
+            for server, (way, reply) in replies.items()
+            for cut in (reply.referral(parent, zone),)
+        ]
+
+    def _all_servers(self, delegation: Delegation) -> Queries[list[ZoneServer]]:
+        """All servers of a zone, in both families: referrals needn't have all of their glue."""
+        servers: dict[ZoneServer, None] = {}
+        for host in delegation.hosts:
+            addresses = dict.fromkeys(delegation.glue_of(host))
+            if delegation.zone and len({family_of(a) for a in addresses}) < len(FAMILIES):
+                addresses |= dict.fromkeys((yield from self.resolve(host)))
+            servers |= dict.fromkeys(ZoneServer(host, address) for address in addresses)
+        return list(servers)
 
     def _query_servers(self, zone: str, servers: Iterable[ZoneServer]) -> Queries[list[Exchange]]:
         """Query the SOA and NS records of each server, over each uplink, by UDP and TCP."""
@@ -367,13 +368,16 @@ class Survey:
         return Alias(name, tuple(steps), tuple(links), target, addresses, why)
 
 
-def _under(name: str, zone: str) -> bool:
-    return not zone or within(name, zone)
+def _delegation(parent: str, reply: QueryResult, cut: Rrset) -> Delegation:
+    glue = (r for r in reply.additional if r.name in cut.values and r.type in ("A", "AAAA"))
+    return Delegation(cut.name, parent, cut.ttl, cut.values, tuple(glue))
 
 
-def _result_text(reply: QueryResult, cut: Rrset | None) -> str:
+def _result_text(reply: QueryResult, cut: tuple[str, Sequence[str]] | None) -> str:
     if cut:
-        return f"refers to {cut.name}: {', '.join(cut.values)}"
+        return f"refers to {cut[0]}: {', '.join(cut[1])}"
+    if not reply.is_good:
+        return _lame_text(reply)
     if reply.answer:
         return ", ".join(f"{r.type} {' '.join(r.values)}" for r in reply.answer)
     return "no such name" if reply.code == "NXDOMAIN" else "no record of this type"

@@ -1,1 +1,1 @@
-"""The unprivileged process: it sends probes, answers DNS queries, and sends requests to servers."""
+"""Unprivileged processes: one sends probes and requests to servers, one answers DNS queries."""

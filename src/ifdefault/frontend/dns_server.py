@@ -1,4 +1,4 @@
-"""The embedded DNS server: connects the engine's messages with sockets, zones and secondaries.
+"""The DNS server: connects the engine's messages with sockets, zones and secondaries.
 
     Listen, Unlisten ──> server.udp, server.tcp ──> sockets <── server.notify
     ZoneHead, ZoneName …, ZoneEnd ──> dns.table ──> dns.answer, dns.secondaries
@@ -43,6 +43,7 @@ class DnsServer:
     def __init__(self, report: Callable[[Served], None]) -> None:
         self._report = report
         self._server = UdpServer(lambda packet, client: self._notifier.receive(packet, client))
+        self._listening: dict[int, Listen] = {}
         self._notifier = NotifySender(self._server.ways, self._add_event)
         self._secret = os.urandom(SECRET_BYTES)
         self._responder: Responder | None = None
@@ -59,8 +60,10 @@ class DnsServer:
         match message:
             case Listen(number, transport, _, arrivals):
                 if sock is not None:
+                    self._listening[number] = message
                     self._server.listen(number, transport, sock, arrivals)
             case Unlisten(number):
+                self._listening.pop(number, None)
                 self._server.unlisten(number)
             case ZoneHead(zone, serial, contact, nameservers):
                 self._pending.append(Zone(zone, serial, contact, nameservers, ()))
@@ -72,6 +75,20 @@ class DnsServer:
             case ZoneEnd():
                 zones, self._pending = self._pending, []
                 self._serve(zones, message)
+
+    def listening(self) -> list[tuple[Listen, socket.socket]]:
+        """The sockets that it answers on."""
+        return [(listen, self._server.socket_of(n)) for n, listen in self._listening.items()]
+
+    def stop_listening(self) -> None:
+        """Take no more queries. Connections over TCP go on."""
+        for number in self._listening:
+            self._server.unlisten(number)
+        self._listening.clear()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._server.connections
 
     # --- zones ----------------------------------------------------------------------------
 

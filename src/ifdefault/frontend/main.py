@@ -1,4 +1,4 @@
-"""The frontend: everything that receives packets from the Internet, in an unprivileged process.
+"""The frontend: probes, lookups and requests to other servers, in an unprivileged process.
 
 `python -m ifdefault.frontend.main FD UID GID`, started by the engine (`spawn`); FD is its channel.
 
@@ -21,7 +21,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn
 
-from ifdefault.frontend.dns_server import DnsServer
+from ifdefault import __version__
 from ifdefault.frontend.probe import dns, http, tcp
 from ifdefault.frontend.probe.icmp import LATE_S, Echo
 from ifdefault.frontend.probe.outcome import ProbeError, ProbeOutcome, local
@@ -33,7 +33,6 @@ from ifdefault.ipc.messages import (
     TO_FRONTEND,
     Bind,
     Fetch,
-    Listen,
     Outcome,
     Ping,
     Pong,
@@ -44,11 +43,7 @@ from ifdefault.ipc.messages import (
     Send,
     ToFrontend,
     Unbind,
-    Unlisten,
     Update,
-    ZoneEnd,
-    ZoneHead,
-    ZoneName,
     printable,
 )
 
@@ -65,9 +60,8 @@ class FrontendLoop:
         self._probes: dict[asyncio.Task[None], int] = {}  # with their paths
         self._lookups: set[asyncio.Task[None]] = set()
         self._resolvers = ThreadPoolExecutor(_RESOLVERS)
-        self._dns = DnsServer(self._channel.send)
         self._requests = RequestRunner(self._channel.send)
-        self._channel.send(Ready(os.getpid()))
+        self._channel.send(Ready(os.getpid(), __version__))
 
     def _end(self, cause: str) -> None:
         if not self.over.done():
@@ -83,8 +77,6 @@ class FrontendLoop:
                 self._unbind(message.path)
             case Resolve():
                 self._resolve(message.host)
-            case Listen() | Unlisten() | ZoneHead() | ZoneName() | ZoneEnd():
-                self._dns.receive(message, sock)
             case Update() | Query() | Fetch():
                 self._requests.start(message, sock)
             case Ping():

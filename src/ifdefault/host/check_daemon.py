@@ -12,6 +12,7 @@ from dataclasses import astuple, fields
 from ipaddress import ip_address
 from pathlib import Path
 
+from ifdefault.config.cross_zone import host_name_warnings
 from ifdefault.dns import tsig_key
 from ifdefault.host.check_programs import program_fault
 from ifdefault.host.target_names import lacking_families
@@ -32,6 +33,7 @@ def find_problems(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem
     if config.dns != DnsConfig():
         yield from _secrets(config)
         yield from _publishers(config)
+        yield from host_name_warnings(config.dns)
         yield from _published(config, uplinks)
 
 

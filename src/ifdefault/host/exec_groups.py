@@ -2,7 +2,8 @@
 
 Rules: a group is created below the group that the process is in, so that all its limits still
 apply. It is recorded on disk (State.runs) until it is empty. After a failure the process is in the
-group where it was before.
+group where it was before. How many groups there may be is limited for each user who can create
+parents of them; there is always room for root's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ifdefault.model.errors import HostError, IfdefaultError, Problem, reason
 from ifdefault.model.host import State
 
 _PREFIX = "ifdefault-"
-_MOST = 256
+_MOST, _MOST_OF_A_USER, _MOST_OF_ALL = 256, 64, 512  # the last is for root
+_LONGEST_PATH = 1024  # paths are part of the state, and of the programs' maps
 
 
 def remove_empty(state: State) -> State:
@@ -40,6 +42,8 @@ def enter(store: Store, pid: int, uid: int, uplink: str) -> tuple[str, str]:
         was = _group_of(pid, uid)
         state = remove_empty(store.load())
         path = _group_path(was, uplink, state)
+        if path not in state.runs:
+            _require_room(path, uid, state)
         cgroups.enter(pid, path)
         store.save(replace(state, runs={**state.runs, path: uplink}))
     except OSError as error:
@@ -74,9 +78,22 @@ def _group_of(pid: int, uid: int) -> str:
 
 def _group_path(was: str, uplink: str, state: State) -> str:
     """Next to the group of an earlier `exec`, if the process is in one."""
-    parent = was.rpartition("/")[0] if was in state.runs else was.rstrip("/")
-    path = f"{parent}/{_PREFIX}{uplink}"
-    if path not in state.runs and len(state.runs) >= _MOST:
-        what = f"{_MOST} control groups of commands exist already"
+    return f"{_parent(was) if was in state.runs else was.rstrip('/')}/{_PREFIX}{uplink}"
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _require_room(path: str, uid: int, state: State) -> None:
+    """For another group, of a process of a user."""
+    if len(path) > _LONGEST_PATH:
+        what = f"the path of the control group is longer than {_LONGEST_PATH} characters"
+        raise HostError(Problem("exec", what, "run it in a group that is nested less deeply"))
+    count, most, whose = len(state.runs), _MOST if uid else _MOST_OF_ALL, ""
+    if uid and count < most:
+        count = sum(cgroups.owner(_parent(group)) == uid for group in state.runs)
+        most, whose = _MOST_OF_A_USER, f" of uid {uid}"
+    if count >= most:
+        what = f"{most} control groups of commands{whose} exist already"
         raise HostError(Problem("exec", what, "end some of the commands"))
-    return path

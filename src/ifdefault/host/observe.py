@@ -11,7 +11,7 @@ from dataclasses import replace
 from ifdefault.host import routers
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
-from ifdefault.kernel import foreign, nft, sockdiag, sysctl
+from ifdefault.kernel import filters, foreign, nft, sockdiag, sysctl
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.kernel.read import read_facts
 from ifdefault.kernel.route_get import route_get_many
@@ -21,6 +21,7 @@ from ifdefault.model.flow import Answers, Question
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Facts
 from ifdefault.plan.conflicts_arp import arp_sysctls
+from ifdefault.plan.recover import recover
 
 
 def observe(
@@ -35,10 +36,10 @@ def observe(
     """What planning needs for a config. `thorough` also reads what is needed to find conflicts with
     other programs. With `routers_seen`, unresolved routers aren't waited for. `questions`: what the
     kernel is asked for the self-check. `rights`: as in `read_facts`."""
-    state = store.load()
     facts = read_facts(rights=rights)
+    state = recover(store.load(), facts, config)
     if thorough:
-        facts = _with_conflict_facts(facts)
+        facts = _with_conflict_facts(facts, serves=bool(config.dns.server.zones))
     if routers_seen is None:
         facts = routers.with_known_routers(config, facts) if rights else facts
     else:
@@ -62,17 +63,20 @@ def ask(questions: Sequence[Question], facts: Facts) -> Answers:
     return tuple(zip(questions, replies, strict=True))
 
 
-def _with_conflict_facts(facts: Facts) -> Facts:
-    """Add what is needed to find conflicts with other programs."""
+def _with_conflict_facts(facts: Facts, *, serves: bool) -> Facts:
+    """Add what is needed to find conflicts with other programs. `serves`: this host serves ports
+    that their packet filters may close."""
     ruleset = nft.ruleset_json()
+    saved = foreign.iptables_saved(ruleset)
     devices = ("all", *(link.name for link in facts.links))
     arp = ((name, sysctl.read(name)) for dev in devices for name in arp_sysctls(dev))
     return replace(
         facts,
         sysctls=(*facts.sysctls, *((name, value) for name, value in arp if value is not None)),
-        foreign_marks=foreign.foreign_marks(ruleset),
+        foreign_marks=foreign.foreign_marks(ruleset, saved),
         listening=sockdiag.listening(),
         dropping=foreign.dropping_chains(ruleset),
+        filters=filters.input_chains(ruleset, saved) if serves else (),
     )
 
 

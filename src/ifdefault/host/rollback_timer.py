@@ -4,9 +4,11 @@ Rules: the timer runs before the first change is made. It is a separate process 
 without a terminal, and ignores SIGHUP, SIGINT and SIGTERM, so that it survives the end of the
 terminal, of the login session, and kill -9 of the command. Under systemd it is a unit of its own,
 since logind may kill processes that a session leaves. The file `undo.json` is the pending rollback
-and names its timer; the process that removes it under the lock decides. Without a running timer it
+and names its timer, which keeps its content in memory: damage to the file stops no rollback. The
+process that removes it under the lock decides. Without a running timer it
 is void: the host was restarted, so there is nothing to undo, or the command was killed before it
-changed anything. The timer reports what it did to the system log, and to the event log if a daemon
+changed anything. A process that hangs while it holds the lock doesn't keep the timer from undoing.
+The timer reports what it did to the system log, and to the event log if a daemon
 has ever kept one; no daemon runs meanwhile.
 """
 
@@ -17,39 +19,64 @@ import signal
 import sys
 import syslog
 import time
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifdefault.host.store import HEALTH, PENDING, Store
+from ifdefault.host import last_config
+from ifdefault.host.state_file import StateFile
+from ifdefault.host.store import HEALTH, Store
 from ifdefault.host.transaction import Before, commit, return_to
-from ifdefault.model.errors import HostError, IfdefaultError, Problem
+from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem
 from ifdefault.model.kernel import Desired
 from ifdefault.plan.originals import indexes
 from ifdefault.plan.prepare import Prepared, snapshot
 
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What to restore at `until_s`, on the monotonic clock, unless confirmed: our objects, with the
+    indexes that interfaces had. `config`: the digest of the config that waits."""
+
+    token: str
+    until_s: float
+    before: Desired
+    links: dict[str, int]
+    config: str = ""
+
+
+PENDING: StateFile[Pending] = StateFile(
+    "undo.json", Pending, "the rollback timer of an unconfirmed apply, if it runs, undoes it"
+)
+_EVENTS: StateFile[Any] = StateFile(HEALTH, None)  # the daemon's
 _READY = b"ready\n"
 _SYSTEMD = Path("/run/systemd/system")
 _POLL_S = 1.0  # how soon a cancelled timer ends
+_LOCK_S = 10.0  # how long to wait for another ifdefault
 
 
 def commit_with_rollback(
-    prepared: Prepared, store: Store, seconds: int, before: Before | None = None
+    prepared: Prepared,
+    store: Store,
+    seconds: int,
+    before: Before | None = None,
+    *,
+    config: str = "",
 ) -> None:
     """Commit the prepared changes, with a timer that undoes them after `seconds` unless confirmed.
 
     The caller holds the store's lock. If the commit itself fails, the timer is cancelled.
     """
     token, until_s = os.urandom(8).hex(), time.monotonic() + seconds
-    came_from = asdict(snapshot(prepared.observation))
-    pending = {"token": token, "until_s": until_s, "before": came_from}
-    store.write(PENDING, pending | {"links": indexes(prepared.facts)})
+    before_it, links = snapshot(prepared.observation), indexes(prepared.facts)
+    store.write(PENDING, Pending(token, until_s, before_it, links, config))
     try:
         _start(store, token)
         commit(prepared, store, *filter(None, [before]))
     except BaseException:
-        store.remove(PENDING)
+        store.remove(PENDING.name)
         raise
 
 
@@ -57,35 +84,45 @@ def refuse_unconfirmed(store: Store) -> None:
     if _is_pending(store):
         what = "an apply is waiting for confirmation"
         remedy = "run ifdefault confirm to keep it, or ifdefault down, or wait until it is undone"
-        raise HostError(Problem(str(store.directory / PENDING), what, remedy))
+        raise HostError(Problem(str(_path(store)), what, remedy))
+    store.read(PENDING)  # it is void; if it is damaged, it is set aside
 
 
-def confirm(store: Store) -> None:
+def confirm(store: Store, config: Path) -> None:
     """Keep what was applied; HostError if nothing is waiting for confirmation."""
-    with store.lock(wait=True):
+    with store.lock(wait=True, wait_s=_LOCK_S):
         if not _is_pending(store):
             remedy = "run ifdefault plan to see whether it was undone"
             raise HostError(Problem("confirm", "nothing is waiting for confirmation", remedy))
-        store.remove(PENDING)
+        pending = store.read(PENDING)
+        store.remove(PENDING.name)
+        if pending is not None:
+            with store.tolerating():
+                last_config.confirmed(config, store, pending.config)
+
+
+def _path(store: Store) -> Path:
+    return store.directory / PENDING.name
 
 
 def _is_pending(store: Store) -> bool:
-    return store.read(PENDING) is not None and store.has_timer()
+    """Whether a timer will undo something, even if the file is damaged: it knows what."""
+    return _path(store).exists() and store.has_timer()
 
 
 def left_s(store: Store) -> float | None:
     """How long a pending rollback waits; None if there is none, or only root could tell."""
     try:
-        pending = store.read(PENDING)
-        if pending is None or not store.has_timer():
+        if not _is_pending(store):
             return None
+        pending = store.read(PENDING)
     except (HostError, PermissionError):
         return None
-    return max(0.0, float(pending["until_s"]) - time.monotonic())
+    return max(0.0, pending.until_s - time.monotonic()) if pending else 0.0
 
 
 def cancel(store: Store) -> None:
-    store.remove(PENDING)
+    store.remove(PENDING.name)
 
 
 def run(store: Store, token: str, ready_fd: int = -1) -> None:
@@ -93,29 +130,44 @@ def run(store: Store, token: str, ready_fd: int = -1) -> None:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with store.timer_lock():
+        pending = store.read(PENDING)
+        if pending is None or pending.token != token:
+            return
         if ready_fd >= 0:
             with suppress(BrokenPipeError):  # our parent was killed: undo nevertheless
                 os.write(ready_fd, _READY)
             os.close(ready_fd)
-        while (pending := _mine(store, token)) and (
-            left := pending["until_s"] - time.monotonic()
-        ) > 0:
+        while _waits(store, token) and (left := pending.until_s - time.monotonic()) > 0:
             time.sleep(min(left, _POLL_S))  # only time is waited for
-        with store.lock(wait=True):
-            if pending := _mine(store, token):
+        with _lock(store):
+            if _waits(store, token):
                 _undo(store, pending)
-                store.remove(PENDING)
+                store.remove(PENDING.name)
 
 
-def _mine(store: Store, token: str) -> Any:
-    """The pending rollback, if it still is this timer's."""
+@contextmanager
+def _lock(store: Store) -> Iterator[None]:
+    """The store's lock; without it if another process holds it for too long."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.lock(wait=True, wait_s=_LOCK_S))
+        except (HostError, LockError) as error:
+            _log(store, f"undoing without the lock: {error}")
+        yield
+
+
+def _waits(store: Store, token: str) -> bool:
+    """Whether the rollback hasn't been cancelled: its file is removed for that, or replaced by that
+    of a later apply, but not damaged."""
+    if not _path(store).exists():
+        return False
     pending = store.read(PENDING)
-    return pending if pending is not None and pending["token"] == token else None
+    return pending is None or pending.token == token
 
 
-def _undo(store: Store, pending: dict[str, Any]) -> None:
+def _undo(store: Store, pending: Pending) -> None:
     try:
-        return_to(_desired(pending["before"]), pending["links"], store)
+        return_to(pending.before, pending.links, store)
     except IfdefaultError as error:
         _log(store, f"not confirmed, but undoing it failed: {error}; run ifdefault down")
         raise
@@ -126,17 +178,11 @@ def _log(store: Store, text: str) -> None:
     """To the system log, which the journal collects too, and to the saved events."""
     syslog.openlog("ifdefault", syslog.LOG_PID, syslog.LOG_DAEMON)
     syslog.syslog(syslog.LOG_WARNING, text)
-    with suppress(HostError):  # a damaged log is the daemon's to report
-        if saved := store.read(HEALTH):
+    match store.read(_EVENTS):
+        case {"events": [*events], **others}:
             event = {"at": time.time(), "kind": "apply", "uplink": "", "text": text}
-            saved["events"] = [*saved.get("events", ()), event]
-            store.write(HEALTH, saved)
-
-
-def _desired(values: dict[str, object]) -> Desired:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Desired).validate_python(values)
+            with store.tolerating():
+                store.write(_EVENTS, {**others, "events": [*events, event]})
 
 
 def _start(store: Store, token: str) -> None:

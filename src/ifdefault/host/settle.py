@@ -16,21 +16,33 @@ import subprocess
 import sys
 import syslog
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from ifdefault.host import rollback_timer
-from ifdefault.host.store import SETTLE, SETTLING, Store, private
-from ifdefault.host.transaction import commit, prepare
+from ifdefault.host.last_config import ConfigFile
+from ifdefault.host.lock_file import private
+from ifdefault.host.state_file import StateFile
+from ifdefault.host.store import SETTLING, Store
+from ifdefault.host.transaction import commit, prepare_file
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.kernel_events import KernelChange, ObjectChanged
 
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    until_s: float  # on the monotonic clock
+
+
+SETTLE: StateFile[Settling] = StateFile("settle.json", Settling, "changes are no longer followed")
 _QUIET_S, _LONGEST_S = 0.5, 5.0  # changes come in bursts: apply when none came for so long
 
 
 def start(store: Store, config: Path, seconds: int) -> None:
     """Follow changes for `seconds` from now on. The caller holds the store's lock."""
-    store.write(SETTLE, {"until": time.monotonic() + seconds}, durable=False)
+    with store.tolerating():
+        store.write(SETTLE, Settling(time.monotonic() + seconds))
     subprocess.Popen(
         [
             sys.executable,
@@ -49,7 +61,7 @@ def start(store: Store, config: Path, seconds: int) -> None:
 
 def cancel(store: Store) -> None:
     """End it: it changes nothing any more. The caller holds the store's lock, or is the daemon."""
-    store.remove(SETTLE)
+    store.remove(SETTLE.name)
 
 
 def run(store: Store, config: Path) -> None:
@@ -67,9 +79,9 @@ def run(store: Store, config: Path) -> None:
 
 def _left_s(store: Store) -> float:
     try:
-        content = store.read(SETTLE)
-        return float(content["until"]) - time.monotonic() if content else 0.0
-    except (IfdefaultError, KeyError, TypeError, ValueError):
+        settling = store.read(SETTLE)
+        return settling.until_s - time.monotonic() if settling else 0.0
+    except IfdefaultError:
         return 0.0
 
 
@@ -97,15 +109,18 @@ def _is_relevant(event: KernelChange) -> bool:
     return not isinstance(event, ObjectChanged) or not (event.ours or event.kind == "nft")
 
 
-def _apply(store: Store, config: Path) -> None:
+def _apply(store: Store, path: Path) -> None:
     try:
         with store.lock(wait=True):
             if _left_s(store) <= 0:  # ended by `down` or the daemon
                 return
             rollback_timer.refuse_unconfirmed(store)
-            prepared = prepare(config, store)
+            file = ConfigFile(path, store)
+            prepared = prepare_file(file, store, last_good=True)
             if prepared.operations:
                 commit(prepared, store)
+            with store.tolerating():
+                file.worked()
     except IfdefaultError as error:
         syslog.openlog("ifdefault", facility=syslog.LOG_DAEMON)
         syslog.syslog(syslog.LOG_ERR, f"apply after a change failed: {error}")

@@ -85,7 +85,7 @@ def read_status(prepared: Prepared, *, rights: bool = True) -> Status:
     traffic = read_link_stats(u.interface for u in prepared.uplinks)
     carriers = {link.name: link.carrier for link in facts.links}
     return Status(
-        applied=bool(facts.tables) or any(rule.protocol == PROTOCOL for rule in facts.rules),
+        applied=_is_applied(prepared),
         defaults=tuple(default for family in FAMILIES for default in _defaults(prepared, family)),
         uplinks=tuple(
             UplinkStatus(
@@ -111,15 +111,36 @@ def read_status(prepared: Prepared, *, rights: bool = True) -> Status:
         else {},
         unknown_macs=_counted(ruleset.UNKNOWN_MACS) if has_table else {},
         redirected_udp=tuple(sorted({port for _, port in desired.udp_ports})),
-        differs=tuple(
-            describe(operation)
-            for operation in prepared.operations
-            if rights or not isinstance(operation, _NEED_RIGHTS)
-        ),
+        differs=_differences(prepared, rights=rights),
         astray=find_astray(prepared),
         forward=read_forward_status(prepared),
         unread="" if rights else _UNREAD,
     )
+
+
+def _is_applied(prepared: Prepared) -> bool:
+    """Whether there is anything of ours in the kernel."""
+    facts = prepared.facts
+    return bool(facts.tables) or any(rule.protocol == PROTOCOL for rule in facts.rules)
+
+
+def _differences(prepared: Prepared, *, rights: bool) -> tuple[str, ...]:
+    return tuple(
+        describe(operation)
+        for operation in prepared.operations
+        if rights or not isinstance(operation, _NEED_RIGHTS)
+    )
+
+
+def find_differences(prepared: Prepared, *, rights: bool = True) -> Iterator[Problem]:
+    """What another program has removed since it was applied, or the config says now. Nothing, if
+    nothing was applied."""
+    differs = _differences(prepared, rights=rights)
+    if differs and _is_applied(prepared):
+        first, number = differs[0].partition("  #")[0], len(differs)
+        what = f"{number} operations of apply are" if number > 1 else "an operation of apply is"
+        remedy = "run ifdefault plan to see what is missing, ifdefault apply to restore it"
+        yield Problem("kernel", f"{what} not in place: {first}", remedy, warning=True)
 
 
 def find_astray(prepared: Prepared) -> tuple[Problem, ...]:

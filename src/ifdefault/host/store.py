@@ -1,112 +1,315 @@
-"""State on disk: uplink numbers, and the original settings of the host.
+"""State on disk: uplink numbers, the original settings of the host, and what others keep there.
 
-Rules: files are replaced atomically. Originals are written before the first change; they are the
-oldest value known, never one of ours. Only one process at a time changes a host.
+Rules: originals are written before the first change; they are the oldest value known, never one of
+ours. Only one process at a time changes a host. What can't be read is set aside, by the process
+that may change the host, and doesn't stop it. What can't be saved is an error before a change; the
+daemon and `down` go on, keep it in memory, and report it once.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import json
 import os
-import stat
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from threading import Lock
+from typing import IO, Annotated, Any, TypeVar
 
+from ifdefault.host import state_file
+from ifdefault.host.lock_file import acquired, holder, private, sign
+from ifdefault.host.state_file import StateFile, Unusable
+from ifdefault.ipc import codec, fields
 from ifdefault.kernel.read import network_id
 from ifdefault.model.errors import HostError, LockError, Problem, reason
+from ifdefault.model.health import Forced
 from ifdefault.model.host import State
-from ifdefault.model.kernel import Loaded, NftTable, Ruleset
+from ifdefault.model.kernel import Loaded, Ruleset
+from ifdefault.plan.numbers import UPLINKS_MAX
 
-STATE, TABLES, LOCK = "state.json", "tables.json", "lock"
-PENDING, GUARD = "undo.json", "guard"
-SETTLE, SETTLING = "settle.json", "settling"
-HEALTH = "health.json"
+LOCK, GUARD, SETTLING, HEALTH = "lock", "guard", "settling", "health.json"
+WAIT_S = 60.0  # for another ifdefault to finish
+_POLL_S = 0.05
+T = TypeVar("T")
+
+
+def _of_names(pattern: str, values: Any, *, least: int = 0) -> fields.Check:
+    """A check of an object whose keys match a pattern and whose lists aren't too short."""
+    decode, check_key = codec.decoder(dict[str, values]), fields.text(pattern)
+
+    def check(value: Any) -> Any:
+        decoded = decode(value)
+        for key, content in decoded.items():
+            check_key(key)
+            if least and len(content) < least:
+                raise ValueError(f"[{key!r}]: fewer than {least}")
+        return decoded
+
+    return check
+
+
+_INTERFACE, _NAME = r"[^\s/\0]{1,15}", r"[^\0]{1,200}"
+_SYSCTL = r"net/ipv[46](?:/(?!\.\.?/)[^\s/\0]+){1,4}"
+_Value = Annotated[str, fields.text(r"[^\0]{0,200}")]
+_Group = Annotated[int, fields.number(0, (1 << 32) - 1)]
+_Index = Annotated[int, fields.number(1, (1 << 31) - 1)]
+_Number = Annotated[int, fields.number(1, UPLINKS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class _SavedState:
+    """model.host.State; `network`: where the indexes in `links` are valid."""
+
+    network: str = ""
+    numbers: Annotated[dict[str, int], _of_names(_NAME, _Number)] = field(default_factory=dict)
+    sysctls: Annotated[
+        dict[str, tuple[str, ...]], _of_names(_SYSCTL, tuple[_Value, ...], least=1)
+    ] = field(default_factory=dict)
+    groups: Annotated[
+        dict[str, tuple[int, ...]], _of_names(_INTERFACE, tuple[_Group, ...], least=1)
+    ] = field(default_factory=dict)
+    forced: dict[str, Forced] = field(default_factory=dict)
+    runs: Annotated[dict[str, str], _of_names(r"/[^\0]*", str)] = field(default_factory=dict)
+    links: Annotated[dict[str, int], _of_names(_INTERFACE, _Index)] = field(default_factory=dict)
+
+
+_LOST_STATE = (
+    "uplink numbers and link groups are taken from the kernel; forced states are lost, and"
+    " sysctls that ifdefault set keep their values until the next boot"
+)
+STATE: StateFile[_SavedState] = StateFile("state.json", _SavedState, _LOST_STATE, copied=True)
+TABLES: StateFile[Loaded] = StateFile(
+    "tables.json",
+    tuple[tuple[str, Ruleset], ...],
+    "the nftables tables are loaded again",
+    urgent=False,
+)
 
 
 class Store:
-    """The state directory: /var/lib/ifdefault, except in tests and the lab."""
+    """The state directory: /var/lib/ifdefault, except in tests and the lab. `daemon`: it isn't
+    stopped by what can't be saved, and files that aren't urgent are written in the background."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, daemon: bool = False) -> None:
         self.directory = directory
-        self._on_disk: State | None = None
+        self._daemon = self._tolerant = daemon
+        self._locked = False
+        self._last: State | None = None  # as saved, or to be saved
+        self._known: set[str] = set()  # names of files that were read or written
+        self._stuck: dict[str, Unusable] = {}  # what is damaged and couldn't be set aside
+        self._waiting: dict[str, tuple[StateFile[Any], Any]] = {}  # still to be written
+        self._unsaved: dict[str, str] = {}  # why
+        self._news: list[Problem] = []
+        self._writer: ThreadPoolExecutor | None = None
+        self._mutex = Lock()
+
+    # --- state and tables -----------------------------------------------------------------
 
     def load(self) -> State:
-        fields = self.read(STATE)
-        if fields is None:
+        if (saved := self.read(STATE)) is None:
+            self._last = None
             return State()
-        try:
-            fields["sysctls"] = {k: tuple(v) for k, v in fields["sysctls"].items()}
-            fields["groups"] = {k: tuple(v) for k, v in fields["groups"].items()}
-            if fields.pop("network", "") != network_id():
-                fields["links"] = {}  # indexes of a host that was restarted mean nothing
-            self._on_disk = State(**deepcopy(fields))
-            return State(**fields)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise self._unreadable(STATE, f"has an unknown format: {error!r}") from error
+        values = {name: getattr(saved, name) for name in State.__dataclass_fields__}
+        if saved.network != network_id():
+            values["links"] = {}  # indexes of a host that was restarted mean nothing
+        self._last = State(**deepcopy(values))
+        return State(**deepcopy(values))
 
     def save(self, state: State) -> None:
-        if state != self._on_disk:
-            self.write(STATE, asdict(state) | {"network": network_id()})
-            self._on_disk = deepcopy(state)
+        """If it can't be saved: HostError if it has originals that aren't on disk."""
+        known = self._last or State()
+        if state == self._last:
+            return
+        settings_known = (state.sysctls, state.groups) == (known.sysctls, known.groups)
+        with self.tolerating() if settings_known else nullcontext():
+            self.write(STATE, _SavedState(network_id(), **asdict(state)))
+        self._last = deepcopy(state)
 
     def load_tables(self) -> Loaded:
         """Our nft tables as last loaded. A table that isn't in the file is loaded again."""
-        try:
-            tables = self.read(TABLES) or {}
-            return tuple(
-                (name, Ruleset(fields["text"], NftTable(**fields["table"])))
-                for name, fields in tables.items()
-            )
-        except (AttributeError, HostError, KeyError, TypeError):
-            return ()
+        return self.read(TABLES) or ()
 
     def save_tables(self, loaded: Loaded) -> None:
         if dict(loaded) != dict(self.load_tables()):  # the table of [[forward]] may be large
-            tables = {name: asdict(ruleset) for name, ruleset in loaded}
-            self.write(TABLES, tables, durable=False)
+            self.write(TABLES, loaded)
 
-    def write(self, name: str, content: Any, *, durable: bool = True) -> None:
-        """Replace a file of the state directory atomically."""
-        target, fresh = self.directory / name, self.directory / f".{name}.new"
+    # --- files ----------------------------------------------------------------------------
+
+    def read(self, file: StateFile[T]) -> T | None:
+        """The content of a file; None if there is none, or none that can be used."""
+        with self._mutex:
+            if waiting := self._waiting.get(file.name):
+                return waiting[1]  # type: ignore[no-any-return]
+        return self._read(file, owner=self._daemon or self._locked)
+
+    def _read(self, file: StateFile[T], *, owner: bool) -> T | None:
+        """`owner`: set aside what can't be used."""
+        faults: list[tuple[str, Unusable]] = []
+        for name in (file.name, file.copy):
+            try:
+                value = state_file.read(self.directory / name, file)
+            except FileNotFoundError:
+                continue
+            except PermissionError as error:
+                if not self._tolerant:
+                    what = f"can't be read: {reason(error)}"
+                    where = str(self.directory / name)
+                    raise HostError(Problem(where, what, "run as root")) from error
+                faults.append((name, Unusable(f"can't be read: {reason(error)}")))
+            except Unusable as why:
+                faults.append((name, why))
+            else:
+                self._on_faults(file, faults, f"its copy {name} is used", owner=owner)
+                if owner and name == file.copy:
+                    self._take_back(file, value)
+                return value
+        self._on_faults(file, faults, file.lost, owner=owner)
+        return None
+
+    def _on_faults(
+        self, file: StateFile[Any], faults: list[tuple[str, Unusable]], effect: str, *, owner: bool
+    ) -> None:
+        if owner or not faults:
+            self._known.add(file.name)
+        for name, why in faults if owner else ():
+            path = self.directory / name
+            try:
+                where = f"set aside as {state_file.set_aside(path, file.name, why).name}"
+            except OSError as error:
+                if name in self._stuck:
+                    continue  # reported before
+                self._stuck[name] = why
+                where = f"can't be set aside: {reason(error)}"
+            self._news.append(Problem(str(path), f"{why}, {where}", effect))
+
+    def _take_back(self, file: StateFile[T], value: T) -> None:
+        """Put the copy in the file's place."""
+        if file.copied:
+            with self.tolerating():
+                self.write(file, value)
+        else:  # set aside by another version, and soon outdated
+            with suppress(OSError):
+                (self.directory / file.copy).replace(self.directory / file.name)
+
+    def write(self, file: StateFile[T], value: T) -> None:
+        """Replace a file. HostError if that fails, but not in the daemon."""
+        if file.name not in self._known:
+            self._read(file, owner=True)  # what is there and can't be used isn't overwritten
+        with self._mutex:
+            self._waiting[file.name] = file, value
+        if self._daemon and not file.urgent:
+            self._submit(file.name)
+        else:
+            self._write_waiting(file.name)
+
+    def _submit(self, name: str) -> None:
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, "state")
+        self._writer.submit(self._write_waiting, name)
+
+    def _write_waiting(self, name: str) -> None:
+        with self._mutex:
+            if (waiting := self._waiting.get(name)) is None:
+                return  # written together with a later one
+        file, value = waiting
         try:
-            with fresh.open("w") as file:
-                json.dump(content, file, indent=1, sort_keys=True)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            fresh.replace(target)
+            if (why := self._stuck.get(name)) is not None:
+                state_file.set_aside(self.directory / name, name, why)
+                del self._stuck[name]
+            for copy in (name, file.copy) if file.copied else (name,):
+                state_file.replace(self.directory / copy, file, value)
         except OSError as error:
-            what = f"can't be written: {reason(error)}"
-            raise HostError(
-                Problem(str(target), what, "run as root, or give --state-dir")
-            ) from error
+            self._failed(file, error)
+            return
+        with self._mutex:
+            if self._waiting.get(name) is waiting:
+                del self._waiting[name]
+            if self._unsaved.pop(name, None):
+                path = str(self.directory / name)
+                self._news.append(Problem(path, "saved again", "nothing is lost", warning=True))
 
-    def read(self, name: str) -> Any:
-        """The content of a file of the state directory; None if it doesn't exist."""
-        try:
-            return json.loads((self.directory / name).read_text())
-        except FileNotFoundError:
-            return None
-        except PermissionError as error:
-            what = f"can't be read: {reason(error)}"
-            raise HostError(Problem(str(self.directory / name), what, "run as root")) from error
-        except (OSError, ValueError) as error:
-            raise self._unreadable(name, f"can't be read: {error}") from error
+    def _failed(self, file: StateFile[Any], error: OSError) -> None:
+        what = f"can't be saved: {reason(error)}"
+        path = str(self.directory / file.name)
+        if not self._tolerant:
+            del self._waiting[file.name]
+            rights = error.errno in (errno.EACCES, errno.EPERM, errno.ENOENT)
+            remedy = "run as root, or give --state-dir" if rights else "free space, or repair it"
+            raise HostError(Problem(path, what, remedy)) from error
+        with self._mutex:
+            if file.name not in self._unsaved:
+                effect = (
+                    "kept in memory" if self._daemon else "what it records was done all the same"
+                )
+                self._news.append(Problem(path, what, effect))
+            self._unsaved[file.name] = f"{path}: {what}"
 
-    def _unreadable(self, name: str, what: str) -> HostError:
-        remedy = "repair or remove it"
-        if name == STATE:
-            remedy += " (the original sysctls and link groups are then lost)"
-        return HostError(Problem(str(self.directory / name), what, remedy))
+    def write_again(self) -> None:
+        """Try to write what couldn't be written."""
+        with self._mutex:
+            files = [self._waiting[name][0] for name in self._unsaved if name in self._waiting]
+        for file in files:
+            if file.urgent:
+                self._write_waiting(file.name)
+            else:
+                self._submit(file.name)
+
+    def flush(self) -> None:
+        """Wait until all is written that can be."""
+        if self._writer is not None:
+            self._writer.shutdown()
+            self._writer = None
 
     def remove(self, name: str) -> None:
-        (self.directory / name).unlink(missing_ok=True)
+        """Raises HostError. A file that isn't there is none on a read-only file system either."""
+        path = self.directory / name
+        try:
+            if path.exists():
+                path.unlink()
+        except OSError as error:
+            problem = Problem(str(path), f"can't be removed: {reason(error)}", "remove it")
+            if not self._tolerant:
+                raise HostError(problem) from error
+            self._news.append(problem)
+
+    # --- what there is to report ----------------------------------------------------------
+
+    def take_news(self) -> tuple[Problem, ...]:
+        """What happened to files since this was asked last."""
+        with self._mutex:
+            news, self._news = tuple(self._news), []
+        return news
+
+    @property
+    def unsaved(self) -> tuple[str, ...]:
+        """What can't be saved, and why."""
+        return tuple(text for _, text in sorted(self._unsaved.items()))
+
+    def examine(self) -> Iterator[Problem]:
+        """Files that are damaged, or were and have been set aside; nothing is changed."""
+        for path in sorted(self.directory.glob("*.json")):
+            if what := state_file.verify(path, path.name):
+                remedy = "it is set aside when it is next used"
+                yield Problem(str(path), what, remedy, warning=True)
+        for path, name in state_file.damaged(self.directory):
+            yield Problem(str(path), f"{name} was damaged", "remove this copy of it", warning=True)
+
+    # --- locks ----------------------------------------------------------------------------
+
+    @contextmanager
+    def tolerating(self) -> Iterator[None]:
+        """Go on if something can't be saved: what it is about has been done already."""
+        before, self._tolerant = self._tolerant, True
+        try:
+            yield
+        finally:
+            self._tolerant = before
 
     @contextmanager
     def timer_lock(self) -> Iterator[None]:
@@ -117,49 +320,52 @@ class Store:
 
     def has_timer(self) -> bool:
         """Whether a rollback timer runs."""
-        with private(self.directory / GUARD) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        try:
+            fd = os.open(self.directory / GUARD, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
             return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     @contextmanager
-    def lock(self, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, *, wait: bool = False, wait_s: float = WAIT_S) -> Iterator[None]:
         """Be the only process that changes this host; LockError names the other one."""
+        with self._open_lock() as file:
+            until_s = time.monotonic() + (wait_s if wait else 0.0)
+            while not acquired(file):
+                if time.monotonic() >= until_s:
+                    what, remedy = f"held by {holder(file)}", "try again later, or use --wait"
+                    if wait:
+                        what, remedy = f"{what} for more than {wait_s:g} s", "end it if it hangs"
+                    raise LockError(Problem(str(self.directory / LOCK), what, remedy))
+                time.sleep(_POLL_S)
+            with suppress(OSError):  # the file system is full, or read-only
+                sign(file, f"pid {os.getpid()} ({' '.join(sys.argv[1:]) or 'ifdefault'})\n")
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
+
+    def _open_lock(self) -> IO[str]:
+        path = self.directory / LOCK
         try:
             self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            file = private(self.directory / LOCK)
+            return private(path)
         except OSError as error:
+            if error.errno in _NO_ROOM:
+                with suppress(OSError):
+                    return open(path)  # enough to lock it
+                if self._tolerant:
+                    return os.fdopen(os.memfd_create(LOCK), "a+")  # so nobody can have locked it
             what = f"can't be used: {reason(error)}"
             remedy = "run as root, or give --state-dir"
             raise HostError(Problem(str(self.directory), what, remedy)) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another ifdefault"
-                remedy = "try again later, or use --wait"
-                problem = Problem(str(self.directory / LOCK), f"held by {holder}", remedy)
-                raise LockError(problem) from None
-            _sign(file, f"pid {os.getpid()} ({' '.join(sys.argv[1:]) or 'ifdefault'})\n")
-            yield
 
 
-def private(path: Path) -> IO[str]:
-    """Open a lock file that other users can't open: locking needs no write permission."""
-    file = open(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
-    if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != 0o600:
-        os.fchmod(file.fileno(), 0o600)
-    return file
-
-
-def _sign(file: IO[str], text: str) -> None:
-    """Write who holds a lock. The daemon takes the lock each time it reads the kernel: an unchanged
-    text isn't written again, since a write may block for a tenth of a second."""
-    file.seek(0)
-    if file.read() != text:
-        file.truncate(0)
-        file.write(text)
-        file.flush()
+_NO_ROOM = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)

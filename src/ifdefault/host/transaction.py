@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ifdefault.config import read as read_config
 from ifdefault.config import with_lines
 from ifdefault.host import exec_groups
+from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.observe import ask, observe
 from ifdefault.host.store import Store
 from ifdefault.kernel import nft
@@ -43,6 +43,7 @@ from ifdefault.plan.describe import describe
 from ifdefault.plan.diff import diff, record_tables
 from ifdefault.plan.originals import followed, indexes, settled
 from ifdefault.plan.prepare import Prepared, resolve, snapshot
+from ifdefault.plan.recover import recover
 
 Before = Callable[[Operation], None]
 
@@ -74,9 +75,25 @@ def prepare(
     `thorough` also looks for conflicts with other programs; without it only what the plan needs is
     read. `decision` is that of the daemon, if one runs. `rights`: as in `read_facts`.
     """
-    config = read_config(config_path)
+    file = ConfigFile(config_path, store)
+    return prepare_file(file, store, thorough=thorough, decision=decision, rights=rights)
+
+
+def prepare_file(
+    file: ConfigFile,
+    store: Store,
+    *,
+    last_good: bool = False,
+    thorough: bool = True,
+    decision: Decision | None = None,
+    rights: bool = True,
+) -> Prepared:
+    """The same with `last_good`: if the config is invalid, with the last one that worked."""
+    config = file.read_or_last() if last_good else file.read()
     prepared = prepare_config(config, store, thorough=thorough, decision=decision, rights=rights)
-    return replace(prepared, problems=with_lines(config_path, prepared.problems))
+    if file.errors:  # it isn't the file's
+        return prepared
+    return replace(prepared, problems=with_lines(file.path, prepared.problems))
 
 
 def prepare_config(
@@ -94,7 +111,8 @@ def prepare_config(
 
 def prepare_down(store: Store) -> Prepared:
     """Plan the removal of everything of ours. Needs no config."""
-    observation = Observation(read_facts(), store.load(), store.load_tables())
+    facts = read_facts()
+    observation = Observation(facts, recover(store.load(), facts), store.load_tables())
     return planning.prepare_down(observation)
 
 
@@ -212,11 +230,12 @@ def _key(operation: Operation, uplinks: tuple[Uplink, ...]) -> str:
 
 
 def _save(store: Store, state: State, facts: Facts, target: Desired) -> tuple[State, Loaded]:
-    """Save state and tables after a change."""
+    """Save state and tables after a change, which isn't undone because that fails."""
     loaded = record_tables(facts, target)
-    store.save_tables(loaded)
     state = settled(exec_groups.remove_empty(state), facts)
-    store.save(state)
+    with store.tolerating():
+        store.save_tables(loaded)
+        store.save(state)
     return state, loaded
 
 

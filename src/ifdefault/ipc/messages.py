@@ -1,4 +1,5 @@
-"""The messages between engine and frontend: a packet is a JSON object, or a list of objects.
+"""The messages between engine, frontend and DNS server: a packet is a JSON object, or a list of
+objects.
 
 Rules: both sides validate what they read: types, ranges, lengths and characters. All texts are
 printable, so they are safe to log and to use in requests. Anything that isn't exactly a message is
@@ -55,7 +56,7 @@ _Text = Annotated[str, printable_text]  # for display
 _Texts, _Uplinks = Most(MAX_TEXTS), Most(31)
 
 
-# --- engine to frontend -----------------------------------------------------------------------
+# --- engine to frontend, and to DNS server ----------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,11 @@ class Ping:
 @dataclass(frozen=True, slots=True)
 class Listen:
     """Answer DNS queries on this socket, which comes with the message: one for each address and
-    transport. `arrivals`: arrival marks and uplinks; mark 0 matches any packet."""
+    transport. `arrivals`: arrival marks and uplinks; mark 0 matches any packet.
+
+    The DNS server sends the same of each socket that it has, before Ready. Other versions read
+    that, so neither message may change.
+    """
 
     number: _Path
     transport: Transport
@@ -149,6 +154,13 @@ class ZoneEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """The engine ends: go on answering without one for so long; 0: end now."""
+
+    linger_s: Annotated[int, number(0, 3600)]
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """Change a name's addresses at a server (RFC 2136), over the TCP socket that comes with it.
     `key`: the path of a TSIG key file, "" for none."""
@@ -189,7 +201,7 @@ class Fetch:
     secure: bool
 
 
-# --- frontend to engine -----------------------------------------------------------------------
+# --- to the engine ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,30 +251,21 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The frontend has dropped its privileges and reads messages."""
+    """The process has dropped its privileges and reads messages."""
 
     pid: Annotated[int, number(1, (1 << 31) - 1)]
+    version: Annotated[str, text(r"[!-~]{1,64}")]
 
 
-ToFrontend = (
-    Bind
-    | Unbind
-    | Send
-    | Resolve
-    | Ping
-    | Listen
-    | Unlisten
-    | ZoneHead
-    | ZoneName
-    | ZoneEnd
-    | Update
-    | Query
-    | Fetch
-)
-ToEngine = Outcome | Resolved | Reply | Served | Pong | Ready
-Message = ToFrontend | ToEngine
+ToFrontend = Bind | Unbind | Send | Resolve | Ping | Update | Query | Fetch
+FromFrontend = Outcome | Resolved | Reply | Pong | Ready
+ToDnsServer = Listen | Unlisten | ZoneHead | ZoneName | ZoneEnd | Ping | Leave
+FromDnsServer = Listen | Served | Pong | Ready
+Message = ToFrontend | FromFrontend | ToDnsServer | FromDnsServer
 TO_FRONTEND: tuple[type[ToFrontend], ...] = get_args(ToFrontend)
-TO_ENGINE: tuple[type[ToEngine], ...] = get_args(ToEngine)
+FROM_FRONTEND: tuple[type[FromFrontend], ...] = get_args(FromFrontend)
+TO_DNS_SERVER: tuple[type[ToDnsServer], ...] = get_args(ToDnsServer)
+FROM_DNS_SERVER: tuple[type[FromDnsServer], ...] = get_args(FromDnsServer)
 M = TypeVar("M", bound=Message)
 
 

@@ -66,8 +66,9 @@ def is_mapped(number: int, mapping: str) -> bool:
     return any(first <= number < first + count for first, _, count in rows)
 
 
-def drop(uid: int, gid: int, *, limit: bool = False) -> None:
-    """Drop all privileges for good, and end when the parent does; OSError if that fails.
+def drop(uid: int, gid: int, *, limit: bool = False, outlive: bool = False) -> None:
+    """Drop all privileges for good, and end when the parent does, unless it is to `outlive` it.
+    OSError if that fails.
 
     `limit`: also limit open files and threads, for processes that talk to the Internet.
     """
@@ -88,7 +89,8 @@ def drop(uid: int, gid: int, *, limit: bool = False) -> None:
     _clear_capabilities()
     _prctl(_NO_NEW_PRIVS, 1)
     _prctl(_DUMPABLE, 0)
-    _prctl(_PDEATHSIG, signal.SIGTERM)  # last: a change of user clears it
+    if not outlive:
+        _prctl(_PDEATHSIG, signal.SIGTERM)  # last: a change of user clears it
 
 
 def left_over(status: str, uid: int) -> tuple[str, ...]:

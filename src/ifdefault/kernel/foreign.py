@@ -25,22 +25,30 @@ Use = tuple[int, bool, int | None]  # bits, sets, value: as in ForeignMark
 # --- marks ---------------------------------------------------------------------------------
 
 
-def foreign_marks(ruleset_json: str) -> tuple[ForeignMark, ...]:
-    """The packet and connection marks that foreign rulesets set or match.
+Saved = tuple[tuple[str, str], ...]  # iptables or a variant of it, and what its -save prints
 
-    nft shows the rules of iptables-nft as opaque `xt`, and doesn't show those of legacy iptables:
-    the iptables programs are run only if there are such rules.
-    """
-    marks = list(nft_marks(ruleset_json))
+
+def iptables_saved(ruleset_json: str) -> Saved:
+    """The rulesets that nft doesn't show: it shows the rules of iptables-nft as opaque `xt`, and
+    not those of legacy iptables. The programs are run only if there are such rules."""
     programs = ["iptables-save", "ip6tables-save"] if '"xt"' in ruleset_json else []
     if any(_text(Path(f"/proc/net/{name}_tables_names")) for name in ("ip", "ip6")):
         programs += ["iptables-legacy-save", "ip6tables-legacy-save"]
+    saved = []
     for program in programs:
         if path := shutil.which(program):
             done = subprocess.run(
                 [path], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
             )
-            marks += iptables_marks(done.stdout, program.partition("-")[0])
+            saved.append((program.removesuffix("-save"), done.stdout))
+    return tuple(saved)
+
+
+def foreign_marks(ruleset_json: str, saved: Saved) -> tuple[ForeignMark, ...]:
+    """The packet and connection marks that foreign rulesets set or match."""
+    marks = list(nft_marks(ruleset_json))
+    for program, text in saved:
+        marks += iptables_marks(text, program.partition("-")[0])
     return tuple(dict.fromkeys(marks))
 
 

@@ -134,6 +134,11 @@ def ruleset_json() -> str:
     return run("list ruleset", output=_JSON | _STATELESS | _TERSE)
 
 
+def elements_json(kind: str, family: str, table: str, name: str) -> str:
+    """A named set or map (`kind`) of any table in the format of `nft -j list set`."""
+    return run(f"list {kind} {family} {table} {name}", output=_JSON | _STATELESS)
+
+
 def read_tables() -> tuple[tuple[str, NftTable], ...]:
     """Those of our tables that exist."""
     tables = ((name, read_table(name)) for name in OWN_TABLES)

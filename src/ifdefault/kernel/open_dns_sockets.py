@@ -18,7 +18,7 @@ from ifdefault.kernel.sockdiag import MAPPED
 from ifdefault.kernel.uapi import socket as so
 from ifdefault.model.address import family_of
 
-FRONTEND = "ifdefault.frontend.main"  # in the command line of the process that has these sockets
+DNS_SERVER = ("ifdefault.frontend.dns_main", "ifdefault-dns")  # in its command line
 _BUFFER_BYTES = 1 << 20
 _BACKLOG = 1024
 # responses fit the minimum MTU; forged ICMP must not cause fragmentation
@@ -58,6 +58,15 @@ def tcp_listener(address: str, port: int) -> socket.socket:
     return sock
 
 
+def fits(sock: socket.socket, address: str, port: int, *, receive_mark: bool) -> bool:
+    """Whether a socket of another process is what would be opened here."""
+    try:
+        marked = sock.getsockopt(socket.SOL_SOCKET, so.SO_RCVMARK)
+    except OSError:  # before Linux 6.0
+        marked = 0
+    return sock.getsockname()[:2] == (address, port) and bool(marked) == receive_mark
+
+
 def _socket(address: str, kind: int) -> socket.socket:
     family = family_of(address)
     sock = socket.socket(AF[family], kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -74,7 +83,8 @@ def holder(kind: str, address: str, port: int) -> str:
     for entry in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
             if sockets.intersection(_open_files(entry)):
-                ours = FRONTEND in (entry / "cmdline").read_text()
+                command = (entry / "cmdline").read_text()
+                ours = any(name in command for name in DNS_SERVER)
                 name = "ifdefault" if ours else (entry / "comm").read_text().strip()
                 return f"{name} (pid {entry.name})"
     return ""

@@ -12,6 +12,7 @@ import hashlib
 from dataclasses import dataclass
 
 from ifdefault.model.config import Family
+from ifdefault.model.packet_filter import FilterChain
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
 NFT_TABLE = "ifdefault"  # our nftables tables, family inet: marks and the source check
@@ -191,6 +192,7 @@ class Facts:
     # read only to find conflicts:
     listening: tuple[tuple[str, str, int], ...] = ()  # (transport, address, port) of servers
     dropping: tuple[tuple[str, str, str], ...] = ()  # (family, table, chain) with policy drop
+    filters: tuple[FilterChain, ...] = ()  # others' chains that packets to served ports pass
 
 
 # --- desired state ------------------------------------------------------------------------

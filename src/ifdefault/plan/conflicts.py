@@ -27,6 +27,7 @@ from ifdefault.plan import (
     conflicts_arp,
     conflicts_defaults,
     conflicts_forward,
+    conflicts_input,
     connmark,
     numbers,
     prefixes,
@@ -61,6 +62,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *conflicts_defaults.find(config, facts, uplinks),
         *conflicts_arp.find(facts, uplinks),
         *conflicts_forward.find(config, facts, uplinks),
+        *conflicts_input.find(config, facts.filters, uplinks),
     )
 
 

@@ -112,10 +112,14 @@ def with_new_originals(state: State, operations: tuple[Operation, ...], facts: F
     for operation in operations:
         match operation:
             case SetSysctl(name, value, was):
-                sysctls[name] = (*sysctls.get(name, (was,)), value)
+                sysctls[name] = _with_ours(sysctls.get(name, (was,)), value)
             case SetGroup(dev, group, was_group):
-                groups[dev] = (*groups.get(dev, (was_group,)), group)
+                groups[dev] = _with_ours(groups.get(dev, (was_group,)), group)
     return _with_links(replace(state, sysctls=sysctls, groups=groups), facts)
+
+
+def _with_ours(saved: tuple[T, ...], value: T) -> tuple[T, ...]:
+    return saved if value in saved[1:] else (*saved, value)
 
 
 def settled(state: State, facts: Facts) -> State:

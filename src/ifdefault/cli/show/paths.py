@@ -30,7 +30,8 @@ def has_problem(status: DaemonStatus) -> bool:
     """Whether an uplink is down, a name can't be published, or the daemon can't do its work."""
     is_down = any(path.state == "down" for path in status.health)
     is_failing = any(publisher.state == "failing" for publisher in status.dns.publishers)
-    return is_down or is_failing or bool(status.held or status.conflicts)
+    unfit = status.held or status.conflicts or status.config_errors or status.unsaved
+    return is_down or is_failing or bool(unfit)
 
 
 def grouped(health: Iterable[Health]) -> dict[str, list[Health]]:
@@ -75,7 +76,7 @@ def remarks(status: DaemonStatus) -> Iterator[str]:
     """A line for each problem."""
     if status.held:
         yield f"held: {status.held}"
-    yield from (*status.conflicts, *status.problems)
+    yield from (*status.conflicts, *status.problems, *status.unsaved)
     notes = [
         (f"{path.uplink} IPv{path.family}", f"{target.probe} {target.note}")
         for path in status.health

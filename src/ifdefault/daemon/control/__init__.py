@@ -1,1 +1,1 @@
-"""The control socket: server, client, and protocol."""
+"""The control sockets: server, client, and protocol."""

@@ -1,7 +1,9 @@
-"""The client of the control socket.
+"""The client of the control sockets.
 
 Rules: blocking, for the command line. To start fast it doesn't import asyncio, and imports the
 protocol only when a request is sent. Failures are HostErrors, NotRunning if there is no engine.
+Root uses a socket that only root can connect to, and everybody else another one: what they do there
+doesn't keep root waiting.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from ifdefault.model.errors import ConfigError, HostError, Problem, reason
 if TYPE_CHECKING:
     from ifdefault.daemon.control.protocol import Asks, R
 
-SOCKET = "control.sock"
+SOCKET, OPEN_SOCKET = "control.sock", "status.sock"  # for root and the daemon's user; for all users
 LONGEST_PATH = 107  # sun_path, without its final NUL
 LONGEST_REPLY = 16 * 1024 * 1024
+_TIMEVAL = struct.Struct("ll")
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
 
 
@@ -29,22 +32,27 @@ class NotRunning(HostError):
     """No engine is running in this run directory."""
 
 
+def socket_path(run_dir: Path) -> Path:
+    """The socket for this user."""
+    path = run_dir / SOCKET
+    return path if os.access(path, os.W_OK) else run_dir / OPEN_SOCKET
+
+
 def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
     """Send a request; return the engine's reply. A Refusal is raised as ConfigError or HostError,
     and NotRunning if there is no engine."""
-    from ifdefault.daemon.control.protocol import Refusal, Request, decode_reply
+    from ifdefault.daemon.control.protocol import Refusal, decode_reply, encode_request
     from ifdefault.ipc import codec
 
-    path = str(run_dir / SOCKET)
+    path = str(socket_path(run_dir))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout_s)
         try:
-            _connect(sock, path)
+            _connect(sock, path, timeout_s)
             with suppress(BrokenPipeError, ConnectionResetError):  # it may have refused it already
-                sock.sendall(codec.write(codec.encoder(Request)(request)) + b"\n")
+                sock.sendall(encode_request(request))
             with sock.makefile("rb") as file:
                 line = file.readline(LONGEST_REPLY)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             what = f"no answer from the daemon in {timeout_s:g} s"
             raise HostError(Problem(path, what, "see its log")) from None
         except OSError as error:
@@ -57,7 +65,7 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
         reply = decode_reply(request, line)
     except codec.DecodeError as error:
         what = f"invalid answer from the daemon: {error}"
-        remedy = "restart it, it may be another version"
+        remedy = "it may be another version, restart it: systemctl restart ifdefault"
         raise HostError(Problem(path, what, remedy)) from None
     if isinstance(reply, Refusal):
         kind = ConfigError if reply.exit_status == ConfigError.exit_status else HostError
@@ -65,11 +73,16 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
     return reply
 
 
-def _connect(sock: socket.socket, path: str) -> None:
+def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
+    """Raises BlockingIOError if the backlog stays full."""
+    # settimeout() alone would not wait for the backlog; socket(7), SO_SNDTIMEO
+    timeout = _TIMEVAL.pack(int(timeout_s), int(timeout_s % 1 * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
     try:
         if len(os.fsencode(path)) > LONGEST_PATH:
             raise FileNotFoundError  # it can't exist
         sock.connect(path)
+        sock.settimeout(timeout_s)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         remedy = "start it: systemctl start ifdefault, or ifdefault run"
         raise NotRunning(Problem("", "no daemon runs", remedy)) from None

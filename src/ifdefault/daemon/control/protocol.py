@@ -1,25 +1,24 @@
-"""The requests and replies of the control socket.
+"""The requests and replies of the control sockets.
 
 Rules: a request is one line of JSON, and so is its reply; `ipc.codec` encodes and validates both.
-The class of a request names its reply; a Refusal may come instead. This module imports nothing that
-would slow down the command line.
+The class of a request names its reply; a Refusal may come instead. Each reply names the version of
+the engine, so that a command of another version can say so when the two don't understand each
+other. This module imports nothing that would slow down the command line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Generic, TypeVar, get_args
 
+from ifdefault import __version__
 from ifdefault.daemon.status import DaemonStatus, Event
 from ifdefault.ipc import codec
 from ifdefault.ipc.fields import name, number
 from ifdefault.model.changes import LONGEST_CONFIRM_S, Changes
-from ifdefault.model.errors import Problem
+from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import Forced
-
-if TYPE_CHECKING:
-    pass
 
 MOST_EVENTS = 10_000
 _Uplink = Annotated[str, name(31)]
@@ -54,10 +53,11 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`exit_status`: for the command that sent the request."""
+    """`exit_status`: for the command that sent the request. `valid`: the request was one."""
 
     problems: tuple[Problem, ...]
     exit_status: int = 1
+    valid: bool = True
 
 
 # --- requests -----------------------------------------------------------------------------
@@ -110,13 +110,53 @@ class Exec(Asks[Entered]):
     netns: Annotated[int, number(1, (1 << 64) - 1)]  # inode of the peer's network namespace
 
 
-Request = Status | Events | SetUplink | Reload | Confirm | Down | Exec
+Query = Status | Events
+Command = SetUplink | Reload | Confirm | Down | Exec
+Request = Query | Command
 Reply = DaemonStatus | EventList | UplinkChanged | Changes | Confirmed | Entered | Refusal
 
 
+_VERSION = "version"
+_encode_request = codec.encoder(Request)
+_encode_reply = codec.encoder(Reply)
+
+
+def encode_request(request: Asks[Any]) -> bytes:
+    return codec.write(_encode_request(request)) + b"\n"
+
+
+def encode_reply(reply: Reply) -> bytes:
+    return codec.write({**_encode_reply(reply), _VERSION: __version__}) + b"\n"
+
+
+class OtherVersion(HostError):
+    """The engine is of another version than this command, and they don't understand each other."""
+
+
 def decode_reply(request: Asks[R], line: bytes) -> R | Refusal:
-    """The reply in a line; DecodeError if it isn't one to this request."""
+    """The reply in a line; DecodeError if it isn't one to this request, or OtherVersion."""
     (base,) = type(request).__orig_bases__  # type: ignore[attr-defined]
     (expected,) = get_args(base)
     decode: Callable[[Any], R | Refusal] = codec.decoder(expected | Refusal)
-    return decode(codec.read(line))
+    value = codec.read(line)
+    version = value.pop(_VERSION, "") if isinstance(value, dict) else ""
+    try:
+        reply = decode(value)
+    except codec.DecodeError:
+        if _is_other(version):
+            raise OtherVersion(_versions(version)) from None
+        raise
+    if not isinstance(reply, Refusal) or not _is_other(version):
+        return reply
+    if not reply.valid:
+        raise OtherVersion(_versions(version))
+    return replace(reply, problems=(*reply.problems, _versions(version)))
+
+
+def _is_other(version: Any) -> bool:
+    return isinstance(version, str) and version not in ("", __version__)
+
+
+def _versions(version: str) -> Problem:
+    what = f"the daemon is version {version[:40]}, this command is {__version__}"
+    return Problem("", what, "restart the daemon: systemctl restart ifdefault")

@@ -1,99 +1,76 @@
-"""The server of the control socket, by which commands talk to the engine.
+"""The server of the control sockets, by which commands talk to the engine.
 
-Rules: a request is one line of JSON, and so is its reply. Any user may read the status; changes
-require root, by the peer's credentials from the kernel. Only valid requests reach the engine: an
-invalid one ends its connection and affects no other. There is one engine per run directory, which
-holds a lock while it runs, so that the socket of a dead engine is recognised as stale.
+    control.sock   root, and the engine's own user    everything
+    status.sock    all users                          status, events, exec; a tenth of the time
+
+Rules: a request is one line of JSON, and so is its reply. Changes require root, by the peer's
+credentials from the kernel; that root is heard doesn't depend on what others do, since they can't
+connect to its socket. Replies to others may be as old as `CACHE_S`. There is one engine per run
+directory, which holds a lock while it runs, so that the sockets of a dead engine are recognised as
+stale.
 """
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import logging
 import os
-import socket
-import stat
-from contextlib import suppress
-from dataclasses import fields
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol, get_args
+from typing import IO, Protocol
 
-from ifdefault.daemon.control.client import LONGEST_PATH, SOCKET, credentials, listener
-from ifdefault.daemon.control.client import Peer as Peer  # for Answerers
-from ifdefault.daemon.control.protocol import Events, Exec, Refusal, Reply, Request, Status
-from ifdefault.host.store import private
-from ifdefault.ipc import codec
-from ifdefault.ipc.codec import DecodeError
+from ifdefault.daemon.control.client import LONGEST_PATH, OPEN_SOCKET, SOCKET, Peer, listener
+from ifdefault.daemon.control.endpoint import Answer, Endpoint
+from ifdefault.daemon.control.parse import parse, refusal
+from ifdefault.daemon.control.protocol import Command, Exec, Query, Reply, encode_reply
+from ifdefault.host.lock_file import private
 from ifdefault.model.errors import HostError, IfdefaultError, Problem, reason
 
 LOCK = "engine.lock"
-MOST_CLIENTS = 32
-LONGEST_REQUEST = 64 * 1024
-PATIENCE_S = 5.0  # for a client to send its request, and to read its reply
+CACHE_S = 0.2
+SHARE = 0.1  # of the engine's time, for users other than root
 
+_INTERNAL = "control: internal error on %s"
 _logger = logging.getLogger("ifdefault")
-_decode = codec.decoder(Request)
-_encode = codec.encoder(Reply)
-_UNPRIVILEGED = (Status, Events, Exec)  # Exec affects the requesting process only
 
 
 class Answerer(Protocol):
-    async def answer(self, request: Request, peer: Peer) -> Reply:
-        """Perform a request; an IfdefaultError becomes a Refusal."""
+    def read(self, query: Query) -> Reply:
+        """What was asked for; an IfdefaultError becomes a Refusal."""
 
-
-class BadRequest(HostError):
-    """An invalid request."""
-
-
-def parse(line: bytes) -> Request:
-    """The request in a line; BadRequest says what would be valid."""
-    value: Any = None
-    try:
-        request: Request = _decode(value := codec.read(line))
-    except DecodeError as error:
-        raise BadRequest(Problem("request", str(error), _remedy(value))) from None
-    return request
-
-
-def _remedy(value: Any) -> str:
-    """What would be valid instead of a value that isn't a request."""
-    kinds = {kind.__name__: kind for kind in get_args(Request)}
-    if not isinstance(value, dict) or not isinstance(name := value.get(codec.TAG), str):
-        return 'send {"type": "Status"}'
-    if name not in kinds:
-        return f"use one of {', '.join(kinds)}"
-    names = [field.name for field in fields(kinds[name])]
-    return f"send {name} with {', '.join(names) or 'nothing else'}"
-
-
-# --- the server -------------------------------------------------------------------------------
+    async def perform(self, command: Command, peer: Peer) -> Reply:
+        """Perform a command; likewise."""
 
 
 class Control:
-    """The engine's end of the socket, from `start` to `close`."""
+    """The engine's end of the sockets, from `start` to `close`."""
 
     def __init__(self, run_dir: Path, answerer: Answerer) -> None:
-        self._path = run_dir / SOCKET
-        self._answerer = answerer
+        self._run_dir, self._answerer = run_dir, answerer
         self._lock: IO[str] | None = None
-        self._server: asyncio.AbstractServer | None = None
-        self._inode = 0
-        self._clients: set[asyncio.Task[None]] = set()
+        self._cache: dict[Query, bytes] = {}
+        self._cached_s = 0.0
+        # root's comes last: once that is there, both are
+        self.endpoints = (
+            Endpoint(run_dir / OPEN_SOCKET, 0o666, partial(self._answer, self._read_cached), SHARE),
+            Endpoint(run_dir / SOCKET, 0o600, partial(self._answer, self._read)),
+        )
 
     async def start(self) -> None:
         """Take the lock and listen; HostError if another engine is running."""
         self._claim()
         try:
-            await self._listen()
+            for endpoint in self.endpoints:
+                endpoint.open()
         except BaseException:
             await self.close()
             raise
 
     def _claim(self) -> None:
-        run_dir = self._path.parent
-        if len(os.fsencode(self._path)) > LONGEST_PATH:
+        run_dir = self._run_dir
+        if len(os.fsencode(run_dir / SOCKET)) > LONGEST_PATH:
             raise HostError(Problem(str(run_dir), "too long for a socket", "use another --run-dir"))
         try:
             run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -102,101 +79,63 @@ class Control:
             what = f"can't be used: {reason(error)}"
             raise HostError(Problem(str(run_dir), what, "run as root, or use --run-dir")) from error
         try:
-            _acquire(lock, self._path)
+            _acquire(lock, run_dir / SOCKET)
         except BaseException:
             lock.close()
             raise
         self._lock = lock
 
-    async def _listen(self) -> None:
-        """Replaces the socket of a dead engine."""
-        with suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(self._path.lstat().st_mode):
-                raise HostError(Problem(str(self._path), "is not a socket", "remove it"))
-            self._path.unlink()
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind(str(self._path))
-            self._path.chmod(0o666)  # any user may read the status
-            self._inode = self._path.stat().st_ino
-            sock.setblocking(False)
-            self._server = await asyncio.start_unix_server(
-                self._serve, sock=sock, limit=LONGEST_REQUEST, backlog=MOST_CLIENTS
-            )
-        except OSError as error:
-            sock.close()
-            what = f"can't be created: {reason(error)}"
-            raise HostError(Problem(str(self._path), what)) from error
-
     async def close(self) -> None:
-        """Stop listening, end all connections, and remove the socket; the lock file stays."""
-        with suppress(OSError):
-            if self._inode and self._path.stat().st_ino == self._inode:
-                self._path.unlink()
-        self._inode = 0
-        if self._server:
-            self._server.close()
-            self._server = None
-        clients = list(self._clients)
-        for task in clients:
-            task.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
+        """Stop listening, end all connections, and remove the sockets; the lock file stays."""
+        for endpoint in self.endpoints:
+            await endpoint.close()
         if self._lock:
             self._lock.close()
             self._lock = None
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one client until its connection ends; no error gets out of here."""
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            if not self._inode:  # closed meanwhile
-                return
-            if len(self._clients) >= MOST_CLIENTS:
-                what = f"{MOST_CLIENTS} other clients are connected"
-                await _reply(writer, refusal(HostError(Problem("control", what, "try again"))))
-                return
-            self._clients.add(task)
-            await self._answer_requests(reader, writer, _peer(writer))
-        except (OSError, TimeoutError, asyncio.CancelledError):
-            writer.transport.abort()  # disconnected, too slow, or we are closing
-        except Exception:
-            _logger.exception("control: internal error")
-            writer.transport.abort()
-        finally:
-            self._clients.discard(task)
-            writer.close()
+    # --- requests -------------------------------------------------------------------------
 
-    async def _answer_requests(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer
-    ) -> None:
-        while True:
-            try:
-                line = await _request_line(reader)
-                if not line:
-                    return
-                request = parse(line)
-            except BadRequest as error:
-                await _reply(writer, refusal(error))
-                return
-            await _reply(writer, await self._answer(request, peer))
-
-    async def _answer(self, request: Request, peer: Peer) -> Reply:
-        if not isinstance(request, _UNPRIVILEGED) and peer.uid not in (0, os.geteuid()):
+    def _answer(self, read: Callable[[Query], bytes], line: bytes, peer: Peer) -> Answer:
+        request = parse(line)
+        if isinstance(request, Query):
+            return read(request)
+        # Exec affects the requesting process only
+        if not isinstance(request, Exec) and peer.uid not in (0, os.geteuid()):
             what = f"uid {peer.uid} may only read the status and events"
-            return refusal(HostError(Problem("permission", what, "run as root")))
+            return encode_reply(refusal(HostError(Problem("permission", what, "run as root"))))
+        return self._perform(request, peer)
+
+    def _read_cached(self, query: Query) -> bytes:
+        now = time.monotonic()
+        if now >= self._cached_s + CACHE_S:
+            self._cache.clear()
+            self._cached_s = now
+        if query not in self._cache:
+            self._cache[query] = self._read(query)
+        return self._cache[query]
+
+    def _read(self, query: Query) -> bytes:
         try:
-            return await self._answerer.answer(request, peer)
+            return encode_reply(self._answerer.read(query))
         except IfdefaultError as error:
-            return refusal(error)
+            return encode_reply(refusal(error))
         except Exception as error:
-            _logger.exception("control: internal error on %s", request)
-            what = f"internal error: {type(error).__name__}: {error}".rstrip(": ")
-            return refusal(HostError(Problem("the daemon", what, "see its log")))
+            _logger.exception(_INTERNAL, query)
+            return encode_reply(refusal(_internal(error)))
+
+    async def _perform(self, command: Command, peer: Peer) -> bytes:
+        try:
+            return encode_reply(await self._answerer.perform(command, peer))
+        except IfdefaultError as error:
+            return encode_reply(refusal(error))
+        except Exception as error:
+            _logger.exception(_INTERNAL, command)
+            return encode_reply(refusal(_internal(error)))
 
 
-def refusal(error: IfdefaultError) -> Refusal:
-    return Refusal(error.problems, error.exit_status)
+def _internal(error: Exception) -> HostError:
+    what = f"internal error: {type(error).__name__}: {error}".rstrip(": ")
+    return HostError(Problem("the daemon", what, "see its log"))
 
 
 def _acquire(lock: IO[str], path: Path) -> None:
@@ -214,29 +153,3 @@ def _acquire(lock: IO[str], path: Path) -> None:
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")
     lock.flush()
-
-
-def _peer(writer: asyncio.StreamWriter) -> Peer:
-    return credentials(writer.get_extra_info("socket"))
-
-
-async def _request_line(reader: asyncio.StreamReader) -> bytes:
-    """The next line, b"" at the end; BadRequest if none arrives in time, or it is too long."""
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            line = await reader.readline()
-    except TimeoutError:
-        what = f"incomplete after {PATIENCE_S:g} s"
-        raise BadRequest(Problem("request", what, "send it at once")) from None
-    except ValueError:
-        what = f"longer than {LONGEST_REQUEST} bytes"
-        raise BadRequest(Problem("request", what, "send a shorter one")) from None
-    if line and not line.endswith(b"\n"):
-        raise BadRequest(Problem("request", "truncated", "end it with a newline"))
-    return line
-
-
-async def _reply(writer: asyncio.StreamWriter, reply: Reply) -> None:
-    writer.write(codec.write(_encode(reply)) + b"\n")
-    async with asyncio.timeout(PATIENCE_S):
-        await writer.drain()

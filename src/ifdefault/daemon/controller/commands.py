@@ -1,13 +1,16 @@
-"""The operator's requests, from the control socket or by a signal.
+"""The operator's requests, from the control sockets or by a signal.
 
 Rules: a request is answered when its outcome is known. A new config is applied completely or
-refused (`adopt`). An uplink's forced state is on disk before the request is answered, so it
-survives a restart.
+refused (`adopt`). An uplink's forced state is on disk before the request is answered, unless
+nothing can be saved, so it survives a restart. Any user may request `exec`: a few requests of each
+user are performed together, they take at most 1/`_SHARE` of the time, and they cause no events.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from math import inf
 
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.adopt import DOWN
@@ -23,6 +26,8 @@ from ifdefault.daemon.controller.state import Adoption, State
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.plan.resolve import find_uplink
 
+_EXECS = 8  # performed together
+_SHARE, _LONGEST_S = 4, 0.5
 _UNDONE = "it may have been undone: see ifdefault plan"
 
 
@@ -38,10 +43,12 @@ class Commands:
     def __init__(self, state: State) -> None:
         self._state = state
         self._forcing: dict[int, e.UplinkRequested] = {}
-        self._execs: dict[int, e.ExecRequested] = {}
+        self._execs: list[e.ExecRequested] = []  # that wait for their turn
+        self._started: dict[int, e.ExecRequested] = {}
+        self._started_s = self._next_s = -inf  # when execs were started, and will be again
         self.entering: list[_Entering] = []  # those that need a look at the kernel
 
-    def receive(self, event: e.Event) -> None:
+    def receive(self, event: e.Event, now: float) -> None:
         """A request, or the outcome of an effect that one needed."""
         match event:
             case e.UplinkRequested():
@@ -56,9 +63,11 @@ class Commands:
             case e.DownRequested(id):
                 self._state.adoptions.append(Adoption("down", self._state.config, id=id, held=DOWN))
             case e.ExecRequested():
-                self._exec(event)
+                if self._is_possible(event):
+                    self._execs.append(event)
             case e.GroupEntered():
                 self._entered(event)
+                self._rest(now)
 
     def _refuse(self, request: int, where: str, what: str, remedy: str = "") -> None:
         problem = Problem(where, what, remedy)
@@ -110,21 +119,47 @@ class Commands:
 
     # --- exec -----------------------------------------------------------------------------
 
-    def _exec(self, request: e.ExecRequested) -> None:
+    @property
+    def wake_s(self) -> float:
+        """When to start requests that wait."""
+        is_free = self._execs and not self._started and not self.entering
+        return self._next_s if is_free else inf
+
+    def start_execs(self, now: float) -> None:
+        """Start the requests that are next, if it is time: root's, then each user's in turn."""
+        if now < self.wake_s:
+            return
+        earlier: Counter[int] = Counter()  # requests of the same user
+        order = {}
+        for request in self._execs:
+            order[request.id] = (request.uid != 0, earlier[request.uid])
+            earlier[request.uid] += 1
+        self._execs.sort(key=lambda request: order[request.id])
+        due, self._execs = self._execs[:_EXECS], self._execs[_EXECS:]
+        self._started_s = now
+        for request in filter(self._is_possible, due):
+            self._started[request.id] = request
+            group = EnterGroup(request.id, request.pid, request.uid, request.uplink)
+            self._state.out.append(group)
+
+    def _is_possible(self, request: e.ExecRequested) -> bool:
+        """Otherwise it was refused."""
         state = self._state
         if state.held:
             self._refuse(request.id, "exec", f"the daemon is paused: {state.held}")
-            return
+            return False
         try:
             find_uplink(state.uplinks, request.uplink)
         except HostError as error:
             state.out.append(Answer(request.id, problems=error.problems))
-            return
-        self._execs[request.id] = request
-        state.out.append(EnterGroup(request.id, request.pid, request.uid, request.uplink))
+            return False
+        return True
+
+    def _rest(self, now: float) -> None:
+        self._next_s = now + (_SHARE - 1) * min(now - self._started_s, _LONGEST_S)
 
     def _entered(self, entered: e.GroupEntered) -> None:
-        request = self._execs.pop(entered.id, None)
+        request = self._started.pop(entered.id, None)
         if request is None:
             return
         if entered.problems:
@@ -133,15 +168,15 @@ class Commands:
             self.entering.append(_Entering(request, entered))
             self._state.unapplied = True
 
-    def answer_entered(self) -> None:
+    def answer_entered(self, now: float) -> None:
         """Answer the `exec` requests that were waiting for the kernel, successful or not."""
         state = self._state
+        if self.entering:
+            self._rest(now)
         for entering in self.entering:
             request, path = entering.request, entering.entered.path
             hook = state.prepared.observation.facts.hook if state.prepared else None
             if hook and any(path == group for group, *_ in hook.cgroups):
-                text = f"process {request.pid} of uid {request.uid} uses {request.uplink}"
-                state.log("exec", text, request.uplink)
                 state.out.append(Answer(request.id, Entered(path)))
             else:
                 state.out.append(LeaveGroup(request.pid, entering.entered.was))

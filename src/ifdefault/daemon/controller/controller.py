@@ -84,7 +84,7 @@ class Controller:
             return probe_s  # everything else waits for the answer
         undo_s = state.unconfirmed.due_s if state.unconfirmed else inf
         due_s = min(self._save_s, self._refresh_s, self._servers_due_s, state.settle_until_s)
-        return min(probe_s, due_s, undo_s, self._reconciler.wake_s)
+        return min(probe_s, due_s, undo_s, self._commands.wake_s, self._reconciler.wake_s)
 
     @property
     def _probing(self) -> bool:
@@ -136,7 +136,7 @@ class Controller:
                 self.paths.memories = {(name, family): m for name, family, m in memories}
                 state.adoptions.append(Adoption("start", config))
             case _:
-                self._commands.receive(event)
+                self._commands.receive(event, now)
                 if self._commands.entering:
                     self._reconciler.look_now(now)
 
@@ -179,7 +179,7 @@ class Controller:
                 reconciler.observed = observation
             case e.LookFailed(problems):
                 reconciler.look_failed(now, event)
-                self._commands.answer_entered()
+                self._commands.answer_entered(now)
                 self._finish_due = True
                 if adopter.current:
                     adopter.failed(now, problems)
@@ -218,6 +218,7 @@ class Controller:
         self._report_transitions()
         if state.decision_due:
             self._redecide(now, state.prepared)
+        self._commands.start_execs(now)
         if reconciler.look_if_due(now):
             return
         if self._finish_due:
@@ -277,7 +278,7 @@ class Controller:
                 adopter.failed(now, error.problems, config=True)
             else:
                 reconciler.unresolved(now, error.problems)
-            self._commands.answer_entered()
+            self._commands.answer_entered(now)
             return False
         uplinks, facts = resolved.uplinks, observation.facts
         if adoption:
@@ -299,7 +300,7 @@ class Controller:
         self._publish(now, prepared)
         if reconciler.reconcile(now, prepared):
             return True
-        self._commands.answer_entered()
+        self._commands.answer_entered(now)
         self._finish_due = True
         return False
 
@@ -321,7 +322,7 @@ class Controller:
         self._report_transitions()
         self._redecide(now, state.prepared)
         self._watcher.update(state.prepared, state, self.paths)
-        self._commands.answer_entered()
+        self._commands.answer_entered(now)
         self._finish_due = True
 
     def _update_paths(self, now: float, uplinks: tuple[Uplink, ...], facts: Facts) -> None:

@@ -18,7 +18,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
@@ -27,19 +27,21 @@ from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.status import PublisherState, PublisherStatus
 from ifdefault.dns.publish import names_in_zone
 from ifdefault.dns.update import UpdateState, differences, usable_ways
+from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import fields
 from ifdefault.ipc.messages import Asked
 from ifdefault.model.dns import Endpoint, Published, UpdateConfig
-from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.health import Way
 
-UPDATES = "updates.json"
 _UPDATING, _CHECKING = 8, 16  # tasks per zone at once
 _MISSES = 2  # failed queries before a server counts as failing
 _TYPES: tuple[Asked, ...] = ("A", "AAAA")
 _NO_WAY = "no usable uplink reaches it"
-Memory = dict[str, dict[str, list[str]]]  # zone, name, addresses
+Memory = dict[str, dict[str, tuple[Annotated[str, fields.address], ...]]]  # zone, name, addresses
+UPDATES: StateFile[Memory] = StateFile(
+    "updates.json", Memory, "old addresses may remain in zones elsewhere"
+)
 
 
 @dataclass(slots=True)
@@ -82,7 +84,6 @@ class Updates:
         self._ways: tuple[Way, ...] = ()
         self._last: object = None
         self._memory: Memory | None = None  # as on disk, with zones no longer configured
-        self._unsaved = ""
         self._ending: set[asyncio.Task[None]] = set()
 
     # --- the publisher --------------------------------------------------------------------
@@ -329,11 +330,7 @@ class Updates:
 
     def _remembered(self) -> Memory:
         if self._memory is None:
-            try:
-                self._memory = _parse(self._store.read(UPDATES) or {})
-            except (IfdefaultError, AttributeError, TypeError, ValueError) as error:
-                self._event_log.note("dns", f"{UPDATES}: ignored: {error}", level=logging.WARNING)
-                self._memory = {}
+            self._memory = self._store.read(UPDATES) or {}
         return self._memory
 
     def _save(self) -> None:
@@ -341,18 +338,12 @@ class Updates:
         fresh = {zone: dict(names) for zone, names in before.items()}
         for zone in self._zones.values():
             names = fresh.setdefault(zone.name, {})
-            names |= {job.name: sorted(job.state.ours) for job in zone.jobs.values()}
+            names |= {job.name: tuple(sorted(job.state.ours)) for job in zone.jobs.values()}
             fresh[zone.name] = {name: ours for name, ours in names.items() if ours}
         fresh = {zone: names for zone, names in fresh.items() if names}
-        if fresh == before:
-            return
-        try:
+        if fresh != before:
             self._store.write(UPDATES, fresh)
-            self._memory, self._unsaved = fresh, ""
-        except IfdefaultError as error:  # publish all the same, rather than outdated addresses
-            if self._unsaved != str(error):
-                self._unsaved = str(error)
-                self._event_log.note("dns", f"dns.update: {error}", level=logging.ERROR)
+            self._memory = fresh
 
 
 def _raise_in_loop(task: asyncio.Task[None]) -> None:
@@ -366,10 +357,3 @@ def _without_address(server: Endpoint, error: str) -> str:
     """An error without the server's address, which is shown next to it."""
     address = server.address
     return error.removeprefix(f"{address} refuses: ").removeprefix(f"{address}: ")
-
-
-def _parse(saved: Any) -> Memory:
-    return {
-        str(zone): {str(name): list(map(fields.address, ours)) for name, ours in names.items()}
-        for zone, names in saved.items()
-    }

@@ -1,9 +1,10 @@
 """The engine's part of the embedded DNS server: sockets, zones and their serials.
 
-Rules: one socket for each uplink address and transport, opened here and passed to the frontend,
-which answers queries. A serial is on disk before it is published. A socket that can't be opened,
-since the address isn't there yet or the port is in use, is retried; the error names the process
-that uses the port.
+Rules: one socket for each uplink address and transport, opened here and passed to the DNS server,
+a process that outlives the engine (`process.dns_server`). A duplicate stays here, for the server's
+successor. Until this engine publishes, the server answers by the zones of the engine before. A
+serial is on disk before it is published. A socket that can't be opened, since the address isn't
+there yet or the port is in use, is retried; the error names the process that uses the port.
 """
 
 from __future__ import annotations
@@ -11,37 +12,54 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
-from typing import Any
+from typing import Annotated
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.process.dns_connection import Held
+from ifdefault.daemon.process.dns_server import DnsServerProcess
 from ifdefault.daemon.status import PublisherStatus
 from ifdefault.dns.delegation import zone_glue
 from ifdefault.dns.publish import next_serial, serve
+from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
-from ifdefault.ipc.messages import Listen, Message, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
+from ifdefault.ipc import fields
+from ifdefault.ipc.messages import Listen, Transport, Unlisten, ZoneEnd, ZoneHead, ZoneName
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.dns import ServerConfig, Zone
-from ifdefault.model.errors import IfdefaultError, reason
+from ifdefault.model.errors import reason
 from ifdefault.model.kernel import Uplink
 
-SERIALS = "serials.json"
+
+@dataclass(frozen=True, slots=True)
+class _Serial:
+    """`digest`: of the zone that was published with it; `glue`: what its parent should have."""
+
+    serial: Annotated[int, fields.number(0, (1 << 32) - 1)]
+    digest: str
+    glue: dict[str, str] = field(default_factory=dict)
+
+
+SERIALS: StateFile[dict[str, _Serial]] = StateFile(
+    "serials.json", dict[str, _Serial], "the next serials are taken from the time"
+)
 _RETRY_S = 2.0  # for a port in use, or an address that isn't there yet
 _TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
 Listener = tuple[Transport, str]  # transport, address
 Arrivals = tuple[tuple[int, str], ...]
-_Row = tuple[int, str, dict[str, str]]  # of a zone, as saved: serial, digest, glue
-Post = Callable[[Message, tuple[int, ...]], None]
 
 
-@dataclass(slots=True)
-class _Socket:
-    number: int  # identifies the socket in messages to the frontend
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A socket that the server answers on."""
+
+    number: int  # identifies the socket in messages
     arrivals: Arrivals
 
 
@@ -53,17 +71,18 @@ class _Fault:
 
 
 class Nameserver:
-    def __init__(self, store: Store, post: Post, event_log: EventLog) -> None:
-        self._store, self._post, self._event_log = store, post, event_log
+    def __init__(self, store: Store, process: DnsServerProcess, event_log: EventLog) -> None:
+        self._store, self._process, self._event_log = store, process, event_log
+        process.started, process.ended = self._server_started, self._server_ended
         self._numbers = count(1)
         self._server = ServerConfig()
         self._zones: tuple[Zone, ...] = ()  # as published last
         self._since_s = 0.0
         self._desired: dict[Listener, Arrivals] = {}
-        self._sockets: dict[Listener, _Socket] = {}
+        self._sockets: dict[Listener, socket.socket] = {}
+        self._answered: dict[Listener, _Answered] = {}
         self._faults: dict[Listener, _Fault] = {}
-        self._frontend = False  # whether one is running
-        self._unsaved = ""
+        self._running = False  # a DNS server
         self._retry: asyncio.TimerHandle | None = None
 
     def publish(self, now: float, publish: Publish) -> None:
@@ -74,58 +93,64 @@ class Nameserver:
         if zones != before or server != self._server:
             self._zones = self._with_serials(zones)
             self._since_s = now
-            port_changed, self._server = server.port != self._server.port, server
-            if port_changed:
-                for listener in list(self._sockets):
-                    self._unlisten(listener)
+            self._server = server
             self._send_zones()
         self._desired = dict(_listeners(publish.uplinks)) if server.zones else {}
+        self._process.keep(needed=bool(self._desired))
         self._listen(now)
 
-    def frontend_started(self) -> None:
-        """Send it the zones and sockets."""
-        self._frontend = True
+    def _server_started(self, held: Held, spare: Held) -> None:
+        """Take over the sockets that it answers on, and those of its predecessors."""
+        self._running = True
+        for listen, sock in held:
+            self._numbers = count(max(listen.number + 1, next(self._numbers)))
+            self._take(listen, sock)
+            self._answered[listen.transport, listen.address] = _Answered(
+                listen.number, listen.arrivals
+            )
+        for listen, sock in spare:
+            self._take(listen, sock)
         self._send_zones()
         self._listen(time.monotonic())
 
+    def _take(self, listen: Listen, sock: socket.socket) -> None:
+        if before := self._sockets.pop((listen.transport, listen.address), None):
+            before.close()
+        self._sockets[listen.transport, listen.address] = sock
+
+    def _server_ended(self) -> None:
+        self._running = False
+        self._answered.clear()
+
+    def frontend_started(self) -> None:
+        """It has no part in this."""
+
     def frontend_ended(self) -> None:
-        self._frontend = False
-        self._sockets.clear()
+        """It has no part in this."""
 
     async def close(self) -> None:
-        """The frontend's sockets are closed when it ends."""
+        """The server goes on without us."""
         if self._retry is not None:
             self._retry.cancel()
+        for sock in self._sockets.values():
+            sock.close()
 
     # --- zones ----------------------------------------------------------------------------
 
     def _with_serials(self, zones: Sequence[Zone]) -> tuple[Zone, ...]:
         """The zones with their serials: a new serial for each zone that differs from what was
         published last, by this engine or an earlier one."""
-        try:
-            saved = self._store.read(SERIALS) or {}
-            known = {zone: _parse_row(row) for zone, row in saved.items()}
-        except (IfdefaultError, AttributeError, KeyError, TypeError, ValueError) as error:
-            self._event_log.note("dns", f"{SERIALS}: ignored: {error}", level=logging.WARNING)
-            known = {}
+        known = self._store.read(SERIALS) or {}
         with_serials = []
         for zone in zones:
             digest = sha256(repr(zone).encode()).hexdigest()
-            last, before, old_glue = known.get(zone.zone, (0, "", {}))
-            serial = last if last and digest == before else next_serial(last or None, time.time())
-            glue = self._compare_glue(zone, old_glue)
-            known[zone.zone] = (serial, digest, glue)
+            last = known.get(zone.zone) or _Serial(0, "")
+            serial = last.serial
+            if not serial or digest != last.digest:
+                serial = next_serial(serial or None, time.time())
+            known[zone.zone] = _Serial(serial, digest, self._compare_glue(zone, last.glue))
             with_serials.append(replace(zone, serial=serial))
-        rows = {
-            zone: {"serial": s, "digest": digest, "glue": glue}
-            for zone, (s, digest, glue) in known.items()
-        }
-        try:
-            self._store.write(SERIALS, rows)
-            self._unsaved = ""
-        except IfdefaultError as error:  # serve it anyway, though the serial may be used again
-            self._unsaved = str(error)
-            self._event_log.note("dns", f"serials: {error}", level=logging.ERROR)
+        self._store.write(SERIALS, known)  # served anyway, though a serial may be used again
         return tuple(with_serials)
 
     def _compare_glue(self, zone: Zone, before: dict[str, str]) -> dict[str, str]:
@@ -139,31 +164,33 @@ class Nameserver:
         return before | glue
 
     def _send_zones(self) -> None:
-        if not self._frontend or self._server == ServerConfig():
+        if not self._running or self._server == ServerConfig():
             return
         for zone in self._zones:
-            self._post(ZoneHead(zone.zone, zone.serial, zone.contact, zone.nameservers), ())
+            self._process.post(ZoneHead(zone.zone, zone.serial, zone.contact, zone.nameservers), ())
             for name in zone.names:
                 addresses = tuple((a.uplink, a.address, a.weight) for a in name.addresses)
                 records = tuple((record.type, record.rdata.hex()) for record in name.records)
-                self._post(ZoneName(name.name, name.policy, name.ttl, addresses, records), ())
+                self._process.post(
+                    ZoneName(name.name, name.policy, name.ttl, addresses, records), ()
+                )
         secondaries = tuple((s.address, s.port, s.key) for s in self._server.secondaries)
-        self._post(ZoneEnd(secondaries, self._server.rate_limit), ())
+        self._process.post(ZoneEnd(secondaries, self._server.rate_limit), ())
 
     # --- sockets --------------------------------------------------------------------------
 
     def _listen(self, now: float) -> None:
-        """Open the sockets that are missing, and close those that aren't needed any more."""
-        for listener, sock in list(self._sockets.items()):
-            if self._desired.get(listener) != sock.arrivals:
-                self._unlisten(listener)
+        """Open the sockets that are missing, have the server answer on all, and close those that
+        aren't needed any more."""
+        for listener in [each for each in self._sockets if each not in self._desired]:
+            self._close(listener)
         self._faults = {p: fault for p, fault in self._faults.items() if p in self._desired}
-        for listener, arrivals in self._desired.items() if self._frontend else ():
+        for listener, arrivals in self._desired.items() if self._running else ():
             fault = self._faults.get(listener)
-            if listener in self._sockets or (fault and now < fault.retry_s):
+            if fault and now < fault.retry_s:
                 continue
             try:
-                self._open(listener, arrivals)
+                self._answer(listener, arrivals)
             except OSError as error:
                 self._failed(now, listener, error)
             else:
@@ -171,24 +198,40 @@ class Nameserver:
         if self._faults and (self._retry is None or self._retry.when() <= now):
             loop = asyncio.get_running_loop()
             self._retry = loop.call_at(now + _RETRY_S, self._listen_again)
+        if self._running:
+            self._process.handed_over()
 
     def _listen_again(self) -> None:
         self._listen(time.monotonic())
 
-    def _open(self, listener: Listener, arrivals: Arrivals) -> None:
+    def _answer(self, listener: Listener, arrivals: Arrivals) -> None:
+        """Have the server answer on a socket, unless it does already."""
         transport, address = listener
-        if transport == "udp":
-            several = len(arrivals) > 1
-            sock = open_dns_sockets.udp_listener(address, self._server.port, receive_mark=several)
-        else:
-            sock = open_dns_sockets.tcp_listener(address, self._server.port)
-        with sock:
-            number = next(self._numbers)
-            self._post(Listen(number, transport, address, arrivals), (sock.fileno(),))
-        self._sockets[listener] = _Socket(number, arrivals)
+        port, several = self._server.port, len(arrivals) > 1
+        udp = transport == "udp"
+        sock = self._sockets.get(listener)
+        if sock and not open_dns_sockets.fits(sock, address, port, receive_mark=udp and several):
+            self._close(listener)
+        answered = self._answered.get(listener)
+        if answered and answered.arrivals == arrivals:
+            return
+        if answered:
+            self._process.post(Unlisten(answered.number), ())
+        if listener not in self._sockets:
+            self._sockets[listener] = (
+                open_dns_sockets.udp_listener(address, port, receive_mark=several)
+                if udp
+                else open_dns_sockets.tcp_listener(address, port)
+            )
+        number = next(self._numbers)
+        fd = self._sockets[listener].fileno()
+        self._process.post(Listen(number, transport, address, arrivals), (fd,))
+        self._answered[listener] = _Answered(number, arrivals)
 
-    def _unlisten(self, listener: Listener) -> None:
-        self._post(Unlisten(self._sockets.pop(listener).number), ())
+    def _close(self, listener: Listener) -> None:
+        if answered := self._answered.pop(listener, None):
+            self._process.post(Unlisten(answered.number), ())
+        self._sockets.pop(listener).close()
 
     def _failed(self, now: float, listener: Listener, error: OSError) -> None:
         transport, address = listener
@@ -220,18 +263,13 @@ class Nameserver:
                 f"port {self._server.port}",
                 zone.zone,
                 "",
-                "failing" if self._unsaved else "current" if self._sockets else "pending",
+                "current" if self._answered else "pending",
                 self._since_s,
-                self._unsaved or f"serial {zone.serial}, {len(self._sockets)} sockets",
+                f"serial {zone.serial}, {len(self._answered)} sockets",
             )
         for (transport, address), fault in self._faults.items():
             where = f"{address} {transport}"
             yield PublisherStatus("server", where, "", "", "failing", fault.since_s, fault.text)
-
-
-def _parse_row(row: Mapping[str, Any]) -> _Row:
-    glue = {str(record): str(address) for record, address in row.get("glue", {}).items()}
-    return int(row["serial"]), str(row["digest"]), glue
 
 
 def _listeners(uplinks: Sequence[Uplink]) -> Iterator[tuple[Listener, Arrivals]]:

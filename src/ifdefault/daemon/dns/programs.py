@@ -21,7 +21,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
@@ -29,14 +29,14 @@ from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Runner, RunRequest, stripped
 from ifdefault.daemon.status import PublisherState, PublisherStatus
 from ifdefault.dns.publish import names_in_zone
+from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
-from ifdefault.ipc import privileges
+from ifdefault.ipc import fields, privileges
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import ExecConfig, ProviderConfig, Published, within
-from ifdefault.model.errors import HostError, Problem, reason
+from ifdefault.model.errors import Problem, reason
 
-PROGRAMS = "programs.json"
 RUNNING = 4
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0
 _RECORD = {4: "A", 6: "AAAA"}
@@ -56,12 +56,15 @@ class Key:
         return f"{self.name} by {self.where}"
 
 
+Addresses = tuple[Annotated[str, fields.address], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What to publish of a name."""
 
     ttl: int = 0
-    addresses: tuple[str, ...] = ()  # sorted
+    addresses: Addresses = ()  # sorted
 
 
 @dataclass(slots=True)
@@ -90,6 +93,19 @@ class Job:
     def waits(self) -> bool:
         """Whether the program has to run."""
         return self.config is not None and bool(self.desired.addresses) and self.state != "current"
+
+
+@dataclass(frozen=True, slots=True)
+class _SavedJob:
+    key: Key
+    published: State
+    ours: Addresses
+    certain: bool
+
+
+PROGRAMS: StateFile[tuple[_SavedJob, ...]] = StateFile(
+    "programs.json", tuple[_SavedJob, ...], "old addresses may remain in the DNS"
+)
 
 
 class Programs:
@@ -230,34 +246,15 @@ class Programs:
     # --- saved state ----------------------------------------------------------------------
 
     def _load(self) -> dict[Key, Job]:
-        try:
-            return dict(map(_job, self._store.read(PROGRAMS) or ()))
-        except (HostError, AttributeError, KeyError, TypeError, ValueError) as error:
-            path = self._store.directory / PROGRAMS
-            text = f"{path}: ignored, old addresses may remain in the DNS: {error}"
-            self._event_log.note("dns", text, level=logging.WARNING)
-            return {}
+        saved = self._store.read(PROGRAMS) or ()
+        return {job.key: Job(job.published, job.ours, job.certain) for job in saved}
 
     def _save(self) -> None:
-        content = [
-            {
-                "key": [key.kind, key.where, key.zone, key.name],
-                "said": [job.published.ttl, job.published.addresses],
-                "ours": job.ours,
-                "sure": job.certain,
-            }
+        saved = (
+            _SavedJob(key, job.published, job.ours, job.certain)
             for key, job in sorted(self._jobs.items(), key=lambda item: item[0])
-        ]
-        try:
-            self._store.write(PROGRAMS, content, durable=False)
-        except HostError as error:
-            self._event_log.note("dns", str(error), level=logging.WARNING)
-
-
-def _job(saved: dict[str, Any]) -> tuple[Key, Job]:
-    ttl, addresses = saved["said"]
-    state = State(ttl, tuple(addresses))
-    return Key(*saved["key"]), Job(state, tuple(saved["ours"]), saved["sure"])
+        )
+        self._store.write(PROGRAMS, tuple(saved))
 
 
 def _configured(

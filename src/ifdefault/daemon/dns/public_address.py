@@ -19,15 +19,17 @@ from ifdefault.config.probe_url import parse_url
 from ifdefault.daemon.controller.paths import is_address
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
+from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Asked, Reply
 from ifdefault.model.address import family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family, Probe
 from ifdefault.model.dns import DISCOVER, Endpoint
-from ifdefault.model.errors import HostError
 from ifdefault.model.health import Way
 
-DISCOVERED = "discovered.json"
+DISCOVERED: StateFile[tuple[tuple[str, Family, str], ...]] = StateFile(
+    "discovered.json", tuple[tuple[str, Family, str], ...], "public addresses are discovered again"
+)
 AGAIN_S = 300.0
 SOON_S = 30.0  # while it is unknown
 
@@ -180,21 +182,12 @@ class Discovery:
             self._event_log.note("dns", text, name, logging.WARNING)
 
     def _load(self) -> dict[Key, str]:
-        try:
-            rows = self._store.read(DISCOVERED) or ()
-            known: dict[Key, str] = {(name, family): text for name, family, text in rows}
-        except (HostError, TypeError, ValueError) as error:
-            path = self._store.directory / DISCOVERED
-            self._event_log.note("dns", f"{path}: ignored: {error}", level=logging.WARNING)
-            return {}
-        return {key: text for key, text in known.items() if is_public(str(text), key[1])}
+        rows = self._store.read(DISCOVERED) or ()
+        return {(name, family): text for name, family, text in rows if is_public(text, family)}
 
     def _save(self) -> None:
-        rows = [[*key, address] for key, address in sorted(self._known.items())]
-        try:
-            self._store.write(DISCOVERED, rows, durable=False)
-        except HostError as error:
-            self._event_log.note("dns", str(error), level=logging.WARNING)
+        rows = tuple((*key, address) for key, address in sorted(self._known.items()))
+        self._store.write(DISCOVERED, rows)
 
 
 def is_public(text: str, family: Family) -> bool:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from itertools import count
 
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.process.spawn import Backoff, Frontend, FrontendMessage, start_frontend
+from ifdefault.daemon.process.spawn import (
+    Backoff,
+    Frontend,
+    FrontendMessage,
+    Pings,
+    start_frontend,
+)
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import (
     Message,
@@ -25,15 +31,12 @@ from ifdefault.ipc.messages import (
     Resolve,
     Resolved,
     Send,
-    Served,
 )
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import HostError
 
 _RESOLVE_S = 300.0  # between lookups of a name
 _RESOLVE_AGAIN_S = 15.0  # while it has no address
-_PING_S = 2.0
-_SILENT_S = 6.0  # without any message, the frontend is killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Ended:
     """The frontend ended."""
 
 
-FrontendEvent = Started | Ended | Outcome | Resolved | Reply | Served
+FrontendEvent = Started | Ended | Outcome | Resolved | Reply
 
 
 class FrontendProcess:
@@ -60,8 +63,7 @@ class FrontendProcess:
         self._frontend: Frontend | None = None
         self._task: asyncio.Task[None] | None = None
         self._tokens = count(1)
-        self._pinged_s = 0.0
-        self._heard_s = 0.0
+        self._pings = Pings()
         self._resolve_due: dict[str, float] = {}  # by name
         self.starts = 0
 
@@ -108,12 +110,10 @@ class FrontendProcess:
         frontend = self._frontend
         if frontend is None:
             return self._task is not None and not self._task.done()
-        if now - self._pinged_s > _PING_S:
-            self._pinged_s = now
-            frontend.send(Ping(next(self._tokens)))
-        if now - self._heard_s > _SILENT_S:
-            self._heard_s = now
+        if self._pings.is_silent(now):
             frontend.kill("it no longer responds")
+        elif self._pings.is_due(now):
+            frontend.send(Ping(next(self._tokens)))
         return True
 
     async def _keep_running(self) -> None:
@@ -130,7 +130,8 @@ class FrontendProcess:
                 continue
             now = time.monotonic()
             backoff.started(now)
-            self._frontend, self._heard_s, self._pinged_s = frontend, now, now
+            self._frontend = frontend
+            self._pings.start(now)
             self._resolve_due.clear()
             self.starts += 1
             try:
@@ -143,12 +144,13 @@ class FrontendProcess:
             self._event_log.note("frontend", f"the frontend ended: {cause}", level=logging.ERROR)
 
     def _receive(self, message: FrontendMessage) -> None:
-        self._heard_s = time.monotonic()
+        now = time.monotonic()
+        self._pings.heard(now)
         match message:
             case Pong():
                 return
             case Resolved(host, addresses) if addresses:
-                self._resolve_due[host] = self._heard_s + _RESOLVE_S
+                self._resolve_due[host] = now + _RESOLVE_S
         self._notify(message)
 
     def _dropped(self, message: Message) -> None:

@@ -19,15 +19,14 @@ from pathlib import Path
 from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.messages import (
-    TO_ENGINE,
+    FROM_FRONTEND,
+    FromFrontend,
     Message,
     Outcome,
     Pong,
     Ready,
     Reply,
     Resolved,
-    Served,
-    ToEngine,
 )
 from ifdefault.model.errors import HostError
 
@@ -35,11 +34,13 @@ READY_S = 10.0
 SOUND_S = 60.0  # after running for so long, a process is restarted without delay
 _GRACE_S = 1.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
+_PING_S = 2.0
+_SILENT_S = 6.0  # without any message, a process is killed
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The environment variables that are passed on: for Python, the CA certificates, the log.
 _PASSED = ("LANG", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "JOURNAL_STREAM")
 _PASSED_TLS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF")
-FrontendMessage = Outcome | Resolved | Reply | Served | Pong
+FrontendMessage = Outcome | Resolved | Reply | Pong
 _MALLOC = {"MALLOC_ARENA_MAX": "2"}  # resolver threads need no memory arenas of their own
 
 
@@ -131,8 +132,8 @@ class Frontend:
                 ours.close()
                 raise
         self.pid = self._child.pid
-        self._channel: Channel[ToEngine] = Channel(
-            ours, TO_ENGINE, self._on_message, self._channel_ended, dropped=dropped
+        self._channel: Channel[FromFrontend] = Channel(
+            ours, FROM_FRONTEND, self._on_message, self._channel_ended, dropped=dropped
         )
 
     @property
@@ -166,7 +167,7 @@ class Frontend:
         else:  # it is about to exit; its status says more
             self._loop.call_later(_GRACE_S, self.kill, "it closed the channel")
 
-    def _on_message(self, message: ToEngine, _: object) -> None:
+    def _on_message(self, message: FromFrontend, _: object) -> None:
         if isinstance(message, Ready):
             self._verify()
         elif not self.ready.done():
@@ -175,14 +176,8 @@ class Frontend:
             self._receive(message)
 
     def _verify(self) -> None:
-        """Check in /proc that it has dropped its privileges."""
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-        except OSError as error:  # hidden: proc(5), hidepid; systemd.exec(5), ProtectProc
-            self.kill(f"its privileges can't be checked: {error.filename}: {error.strerror}")
-            return
-        if left := privileges.left_over(status, self._uid):
-            self.kill(f"it kept privileges: {', '.join(left)}")
+        if kept := privileges_kept(self.pid, self._uid):
+            self.kill(kept)
         elif not self.ready.done():
             self.ready.set_result(None)
 
@@ -223,6 +218,37 @@ async def start_frontend(
     return frontend
 
 
+class Pings:
+    """When to ping a process, and whether it is silent for too long. Time in which this process was
+    stopped itself doesn't count."""
+
+    def __init__(self) -> None:
+        self._pinged_s = self._heard_s = self._looked_s = 0.0
+
+    def start(self, now: float) -> None:
+        self._pinged_s = self._heard_s = self._looked_s = now
+
+    def heard(self, now: float) -> None:
+        self._heard_s = now
+
+    def is_due(self, now: float) -> bool:
+        """Whether to ping it now."""
+        if now - self._pinged_s <= _PING_S:
+            return False
+        self._pinged_s = now
+        return True
+
+    def is_silent(self, now: float) -> bool:
+        """Call it often. True once, and then only after another such silence."""
+        if now - self._looked_s > _PING_S:  # its messages are waiting to be read
+            self._heard_s = now
+        self._looked_s = now
+        if now - self._heard_s <= _SILENT_S:
+            return False
+        self._heard_s = now
+        return True
+
+
 class Backoff:
     """How long to wait before a process is restarted."""
 
@@ -240,6 +266,16 @@ class Backoff:
         wait_s = self._wait_s
         self._wait_s = min(max(2 * wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
         return wait_s
+
+
+def privileges_kept(pid: int, uid: int) -> str:
+    """Which privileges a process that should have dropped all has kept, according to /proc."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError as error:  # hidden: proc(5), hidepid; systemd.exec(5), ProtectProc
+        return f"its privileges can't be checked: {error.filename}: {error.strerror}"
+    left = privileges.left_over(status, uid)
+    return f"it kept privileges: {', '.join(left)}" if left else ""
 
 
 def environment() -> dict[str, str]:

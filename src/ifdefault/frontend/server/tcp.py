@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 
-from ifdefault.frontend.server.fair_poll import IDLE, READ, WRITE, FairPoll
+from ifdefault.ipc.fair_poll import IDLE, READ, WRITE, FairPoll
 
 MOST, MOST_OF_A_NETWORK = 1000, 100
 TURN_S = 0.001  # half of UDP's, so that a flood over TCP can't starve UDP

@@ -15,9 +15,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal, Protocol
 
-from ifdefault.frontend.server.fair_poll import FairPoll
 from ifdefault.frontend.server.mmsg import Batch
 from ifdefault.frontend.server.tcp import TcpServer
+from ifdefault.ipc.fair_poll import FairPoll
 from ifdefault.model.config import Family
 
 TURN_S = 0.002
@@ -66,6 +66,14 @@ class UdpServer:
             if self._answers is not None:
                 self._poll_of(sock).remove(sock)
             sock.close()
+
+    def socket_of(self, number: int) -> socket.socket:
+        return self._sockets[number][0]
+
+    @property
+    def connections(self) -> int:
+        """The open ones, over TCP."""
+        return len(self._tcp)
 
     def answer(self, answers: Answers) -> None:
         """Use these Answers from now on."""

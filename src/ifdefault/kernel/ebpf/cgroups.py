@@ -76,6 +76,14 @@ def number(path: str) -> int:
         return 0
 
 
+def owner(path: str) -> int:
+    """The user who owns a cgroup, and may create others in it; -1 if it doesn't exist."""
+    try:
+        return os.stat(_below(path), dir_fd=root()).st_uid
+    except OSError:
+        return -1
+
+
 def of_process(pid: int) -> str:
     """The path of a process's cgroup. Raises FileNotFoundError if it has none."""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():

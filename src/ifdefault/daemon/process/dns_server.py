@@ -1,0 +1,227 @@
+"""The engine's end of the DNS server: finds the one that answers already, or starts one.
+
+    find ──> servers of before ──┬── this version: it is used
+                                 └── another: one is started; it gets the sockets, then they leave
+
+A DNS server is a process of its own, which outlives its engine: systemd's, at UNIT, or one that an
+engine started, at OWN. Each listens for engines on a socket in the run directory.
+
+Rules: the engine keeps a duplicate of each socket that a server answers on, so that no query is
+refused while a server is replaced, or after one has died. A server leaves only after its successor
+has taken everything in. Systemd's is preferred to our own, which ends with the engine's cgroup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from ifdefault import __version__
+from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.process.dns_connection import Connection, Held, connect, dismiss, end, start
+from ifdefault.daemon.process.spawn import Backoff, Pings, status_text
+from ifdefault.ipc import privileges
+from ifdefault.ipc.messages import Leave, Message, Ping, Pong, Served
+from ifdefault.model.config import DaemonConfig
+from ifdefault.model.errors import HostError, reason
+
+UNIT, OWN = "dns.sock", "dns-own.sock"
+LINGER_S = 30  # after the engine was told to end: time for another to start
+_LOOK_S = 2.0  # between looks for systemd's server, while another is used
+_LOOK_AGAIN_S = 60.0  # after it didn't answer
+
+
+class DnsServerProcess:
+    """Keeps a DNS server running while one is `needed`. `started(held)` is called with the sockets
+    that the new one has, and with those of servers before it; `ended` when it has ended."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        config: DaemonConfig,
+        event_log: EventLog,
+        receive: Callable[[Served], None],
+    ) -> None:
+        self._unit, self._own = run_dir / UNIT, run_dir / OWN
+        *self._user, _ = privileges.choose_user(config.user)
+        self._event_log, self._report = event_log, receive
+        self.started: Callable[[Held, Held], None] = lambda held, spare: None
+        self.ended: Callable[[], None] = lambda: None
+        self._server: Connection | None = None
+        self._before: list[Connection] = []  # they answer until the server has everything
+        self._task: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()  # of the server
+        self._cause = ""
+        self._handover = 0  # the token of the ping whose answer shows that the server has all
+        self._tokens = count(1)
+        self._pings = Pings()
+        self._unit_due_s = 0.0  # when to look for systemd's server again
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        missing = self._task is not None and self._server is None
+        return ("the DNS server is not running; no queries are answered",) if missing else ()
+
+    # --- what it is told -------------------------------------------------------------------
+
+    def keep(self, *, needed: bool) -> None:
+        if needed and self._task is None:
+            self._task = asyncio.create_task(self._keep_running())
+            self._task.add_done_callback(_raise)
+        elif not needed and self._task is not None:
+            self._task.cancel()
+            self._task = None
+            self._part(0)
+            self.ended()
+
+    def post(self, message: Message, fds: Sequence[int] = ()) -> None:
+        if self._server is not None:
+            self._server.send(message, fds)
+
+    def handed_over(self) -> None:
+        """The server was sent everything: when it has read that, those before it leave."""
+        if self._before and not self._handover:
+            self._handover = next(self._tokens)
+            self.post(Ping(self._handover))
+
+    def look(self, now: float) -> None:
+        """Kill a server that doesn't answer."""
+        if self._server is None:
+            return
+        if self._pings.is_silent(now):
+            self._event_log.note("dns", "the DNS server no longer responds", level=logging.ERROR)
+            self._server.kill()
+        elif self._pings.is_due(now):
+            self._server.send(Ping(next(self._tokens)))
+
+    async def close(self, linger_s: int | None) -> None:
+        """End, and let a server of our own go on for so long; None: until another engine comes."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        self._part(linger_s)
+
+    def _part(self, linger_s: int | None) -> None:
+        """Systemd's server ends with its unit, unless there is nothing left to answer."""
+        for connection in [*self._before, *([self._server] if self._server else [])]:
+            if linger_s == 0 or (linger_s and connection.path == self._own):
+                connection.send(Leave(linger_s))
+            connection.close()
+        self._server, self._handover = None, 0
+        self._before.clear()
+
+    # --- the server -------------------------------------------------------------------------
+
+    async def _keep_running(self) -> None:
+        backoff = Backoff()
+        while True:
+            await asyncio.sleep(backoff.wait_s(time.monotonic()))
+            try:
+                found = await self._find()
+                server = next((c for c in found if c.version == __version__), None)
+                if server is None:
+                    server = await start(
+                        self._own,
+                        privileges.possible(*self._user),
+                        self._receive,
+                        self._connection_ended,
+                        self._child_ended,
+                    )
+            except (HostError, OSError) as error:
+                text = str(error) if isinstance(error, HostError) else reason(error)
+                self._event_log.note("dns", text, level=logging.ERROR)
+                continue
+            backoff.started(time.monotonic())
+            if server is not self._server:
+                self._use(server, [c for c in found if c is not server])
+            await self._until_over()
+
+    async def _find(self) -> list[Connection]:
+        """The servers that run, systemd's first; a server in use is one of them."""
+        found = []
+        for path in (self._unit, self._own):
+            if self._server is not None and self._server.path == path:
+                found.append(self._server)
+                continue
+            try:
+                found.append(await connect(path, self._receive, self._connection_ended))
+            except (HostError, OSError) as error:
+                if isinstance(error, HostError):
+                    self._event_log.note("dns", f"{path}: {error}", level=logging.WARNING)
+                    dismiss(path)
+                if path == self._unit:
+                    self._unit_due_s = time.monotonic() + _LOOK_AGAIN_S
+        return found
+
+    def _child_ended(self, status: int) -> None:
+        """Its connection has ended too, and says that first if it was in use."""
+        if status:
+            text = f"a DNS server ended: {status_text(status)}"
+            self._event_log.note("dns", text, level=logging.ERROR)
+
+    def _use(self, server: Connection, before: list[Connection]) -> None:
+        self._server, self._before, self._handover = server, before, 0
+        self._over.clear()
+        self._pings.start(time.monotonic())
+        for other in before:
+            if other.version != __version__:
+                text = f"the DNS server of version {other.version} hands over to {__version__}"
+                self._event_log.note("dns", text)
+        held, server.held = server.held, []
+        spare = [pair for other in before for pair in other.held]
+        for other in before:
+            other.held = []
+        self.started(held, spare)
+
+    async def _until_over(self) -> None:
+        """Until the server has ended, or systemd's can be used in its place."""
+        while not self._over.is_set():
+            assert self._server is not None
+            alone = self._server.path == self._unit or self._before
+            if not alone and time.monotonic() >= self._unit_due_s and self._unit.exists():
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._over.wait()
+        self._server = None
+        self.ended()
+        text = f"the DNS server ended{': ' if self._cause else ''}{self._cause}"
+        self._event_log.note("dns", text, level=logging.ERROR)
+
+    def _receive(self, connection: Connection, message: Served | Pong) -> None:
+        if isinstance(message, Served):
+            self._report(message)
+        if connection is not self._server:
+            return
+        self._pings.heard(time.monotonic())
+        if isinstance(message, Pong) and message.token == self._handover:
+            for other in self._before:
+                other.send(Leave(0))
+                other.close()
+            self._before.clear()
+            self._handover = 0
+
+    def _connection_ended(self, connection: Connection, cause: str) -> None:
+        connection.close()
+        if connection is self._server:
+            self._cause = cause
+            self._over.set()
+        elif connection in self._before:
+            self._before.remove(connection)
+
+
+def _raise(task: asyncio.Task[None]) -> None:
+    """An error of ours is fatal; the loop's exception handler ends the engine."""
+    if not task.cancelled():
+        task.result()
+
+
+def end_all(run_dir: Path) -> None:
+    """End the servers that a daemon has left."""
+    end((run_dir / UNIT, run_dir / OWN))

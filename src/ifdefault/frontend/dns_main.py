@@ -1,0 +1,145 @@
+"""The DNS server: answers queries in an unprivileged process of its own, which outlives its engine.
+
+`python -m ifdefault.frontend.dns_main FD UID GID`, started by the engine (`process.dns_server`), or
+`ifdefault-dns`, started by systemd (ifdefault-dns.socket). FD is a socket that listens for engines.
+
+    engine ──> connection: Listen, Zone… ──> DnsServer ──> answers
+    its successor <── Listen for each socket, Ready
+
+Rules: there is one connection, the newest. What the server has stays when a connection ends, so
+that it answers by its last zones until another engine comes, of this version or another. It ends
+when an engine says so (Leave), by SIGTERM, or when its path is gone, so that no engine can come.
+Connections over TCP are completed before it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from ifdefault import __version__
+from ifdefault.frontend.dns_server import DnsServer
+from ifdefault.ipc import log, privileges
+from ifdefault.ipc.channel import Channel
+from ifdefault.ipc.messages import (
+    TO_DNS_SERVER,
+    Leave,
+    Ping,
+    Pong,
+    Ready,
+    Served,
+    ToDnsServer,
+)
+
+_LOOK_S = 2.0  # between looks at the path, while there is no engine
+_COMPLETE_S = 5.0  # for connections over TCP, at the end
+_LISTEN_FD = 3  # of the socket that systemd passes; sd_listen_fds(3)
+
+_logger = logging.getLogger("ifdefault")
+
+
+class DnsServerLoop:
+    """Serves one engine after another, which connect to `listener`. `over` is done at the end."""
+
+    def __init__(self, listener: socket.socket, path: int) -> None:
+        """`path`: a descriptor of the listener's path (O_PATH)."""
+        self._loop = asyncio.get_running_loop()
+        self.over: asyncio.Future[None] = self._loop.create_future()
+        self._listener = listener
+        self._path = path
+        self._dns = DnsServer(self._report)
+        self._channel: Channel[ToDnsServer] | None = None
+        self._leave: asyncio.TimerHandle | None = None
+        listener.setblocking(False)
+        self._loop.add_reader(listener, self._accept)
+        self._look()
+
+    def _accept(self) -> None:
+        """Serve this engine from now on, and no other."""
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:  # it is gone already, or this process is out of descriptors
+            return
+        if self._channel is not None:
+            self._channel.close()
+        if self._leave is not None:
+            self._leave.cancel()
+        self._channel = Channel(sock, TO_DNS_SERVER, self._receive, self._ended, sockets=True)
+        for listen, held in self._dns.listening():
+            self._channel.send(listen, [held.fileno()])
+        self._channel.send(Ready(os.getpid(), __version__))
+
+    def _ended(self, cause: str) -> None:
+        self._channel = None
+        if cause:
+            _logger.error("the channel to the engine failed: %s", cause)
+
+    def _receive(self, message: ToDnsServer, sock: socket.socket | None) -> None:
+        match message:
+            case Leave(0):
+                self.leave()
+            case Leave(linger_s):
+                self._leave = self._loop.call_later(linger_s, self.leave)
+            case Ping():
+                if self._channel is not None:
+                    self._channel.send(Pong(message.token))
+            case _:
+                self._dns.receive(message, sock)
+
+    def _report(self, served: Served) -> None:
+        if self._channel is not None:
+            self._channel.send(served)
+
+    def _look(self) -> None:
+        if self._channel is None and not os.fstat(self._path).st_nlink:
+            self.leave()
+        self._loop.call_later(_LOOK_S, self._look)
+
+    def leave(self) -> None:
+        """Take no more queries, complete what is under way, and end."""
+        self._loop.remove_reader(self._listener)
+        self._dns.stop_listening()
+        end_s = self._loop.time() + _COMPLETE_S
+
+        def look() -> None:
+            if self.over.done():
+                return
+            if self._dns.is_idle or self._loop.time() > end_s:
+                self.over.set_result(None)
+            else:
+                self._loop.call_later(0.05, look)
+
+        look()
+
+
+async def _run(listener: socket.socket, path: int) -> None:
+    server = DnsServerLoop(listener, path)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.leave)
+    await server.over
+
+
+def serve(fd: int, uid: int, gid: int) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine
+    log.set_up()
+    listener = socket.socket(fileno=fd)
+    path = os.open(listener.getsockname(), os.O_PATH | os.O_CLOEXEC)  # that user may not see it
+    privileges.drop(uid, gid, limit=True, outlive=True)
+    asyncio.run(_run(listener, path))
+    os._exit(0)
+
+
+def main() -> NoReturn:
+    """`ifdefault-dns`: as a unit of systemd, which has chosen the user."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        print("ifdefault-dns: is started by systemd: ifdefault-dns.socket", file=sys.stderr)
+        raise SystemExit(2)
+    serve(_LISTEN_FD, privileges.KEEP, privileges.KEEP)
+
+
+if __name__ == "__main__":
+    serve(*map(int, sys.argv[1:4]))

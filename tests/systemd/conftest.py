@@ -1,0 +1,92 @@
+"""What the tests under systemd share: booted hosts, and what to show when a test fails.
+
+def test_it_starts(boot: Boot) -> None:
+    host = boot(enable=["ifdefault.service"])
+    host.await_state("ifdefault.service")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from ifdefault.lab.topology import Topology
+from tests.net import answers
+from tests.net.conftest import (
+    LabWorld,
+    _failed,
+    _network_rights,
+    lab_world,
+    pytest_runtest_makereport,
+)
+from tests.systemd import ROOT, booted
+from tests.systemd.booted import CONFIG, Booted
+
+__all__ = ["_network_rights", "lab_world", "pytest_runtest_makereport"]
+
+# elsewhere they aren't there, rather than skipped
+collect_ignore_glob = [] if ROOT in os.environ else ["test_*.py"]
+
+
+class Boot(Protocol):
+    """Boot the host of a new world, which serves everything that `answers` asks for. `files` are
+    more of its files, by their paths without "/", and `config` is more of its config."""
+
+    def __call__(
+        self,
+        topology: str | Topology = "two",
+        *,
+        enable: Iterable[str] = (),
+        files: Mapping[str, str] = {},
+        config: str = "",
+        bare: bool = False,
+    ) -> Booted: ...
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.net)
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of an installed ifdefault, for all hosts."""
+    return booted.program(tmp_path_factory.mktemp("program"))
+
+
+@pytest.fixture
+def boot(request: pytest.FixtureRequest, lab_world: LabWorld, program: Path) -> Iterator[Boot]:
+    """Boot hosts: `host = boot("two", enable=["ifdefault.service"])`."""
+    hosts: list[Booted] = []
+
+    def make(
+        topology: str | Topology = "two",
+        *,
+        enable: Iterable[str] = (),
+        files: Mapping[str, str] = {},
+        config: str = "",
+        bare: bool = False,
+    ) -> Booted:
+        world = lab_world(topology)
+        host = Booted(world, Path(os.environ[ROOT]), program)
+        hosts.append(host)
+        text = f"{world.topology.config}\n[health]\nrecover_s = 0.3\n{config}"
+        booted.write(host.files, {CONFIG: text, **files})
+        answers.serve(world)  # first: the daemon looks for new servers now and then only
+        for dev in ("wan0", "wan1") if bare else ():
+            world["host"].ip(f"address flush dev {dev} scope global\n")
+        host.boot(enable)
+        return host
+
+    yield make
+    for host in hosts:
+        if request.node.stash.get(_failed, False):
+            request.node.add_report_section("teardown", "booted", host.dump())
+        if not request.config.getoption("--keep"):
+            host.world.end()
+            host.remove()
