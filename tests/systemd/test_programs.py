@@ -39,8 +39,8 @@ class Program:
 
 def _networkd() -> dict[str, str]:
     return {
-        f"etc/systemd/network/{dev}.network": f"[Match]\nName={dev}\n[Network]\n"
-        + "IPv6AcceptRA=no\nLLMNR=no\n"
+        f"etc/systemd/network/{dev}.network": f"[Match]\nName={dev}\n"
+        "[Network]\nIPv6AcceptRA=no\nLLMNR=no\n"
         + "".join(f"Address={address}\n" for address, _, _ in rows)
         + "".join(f"[Route]\nGateway={gateway}\nMetric={n}\n" for _, gateway, n in rows)
         for dev, rows in UPLINKS.items()
@@ -76,7 +76,7 @@ PROGRAMS = {
     "ifupdown": Program("networking.service", _ifupdown(), bare=True),
     "ufw": Program(
         "ufw.service",
-        setup="ufw allow 7000:7099/tcp; ufw allow 7000:7099/udp; ufw --force enable; ufw logging off",
+        setup="for kind in tcp udp; do ufw allow 7000:7099/$kind; done; ufw --force enable",
     ),
     "firewalld": Program(
         "firewalld.service", setup="firewall-offline-cmd --set-default-zone=trusted"
@@ -149,6 +149,32 @@ def test_ifupdowns_hook_reloads_the_unit(boot: Boot) -> None:
     )
     eventually(lambda: host.show(ONCE, "ExecReload") != started, what="it is reloaded")
     eventually(lambda: "from 198.51.100.20 lookup" in host.shell("ip rule"), what="picked up")
+
+
+def test_networkd_leaves_ours_alone_as_check_says(boot: Boot) -> None:
+    """What it would remove when it restarts is named, and the remedy works as it is printed."""
+    program = PROGRAMS["networkd"]
+    # it removes others' rules when it has one of its own
+    drop_in = "etc/systemd/network/wan0.network.d/rule.conf"
+    rule = {drop_in: "[RoutingPolicyRule]\nFrom=192.0.2.0/24\nTable=77\nPriority=4000\n"}
+    host = boot(enable=[program.unit], files=program.files | rule, bare=True)
+    eventually(
+        lambda: host.ifdefault("apply", "--quiet", check=False).returncode == 0, what="apply"
+    )
+    remedy = next(row for row in check(host) if row.startswith("warning: systemd-networkd: "))
+    command = remedy.partition("; ")[2].removesuffix(", and restart it")
+    host.systemctl("restart", program.unit)
+    assert any("not in place: " in row for row in check(host)), "it removed nothing?"
+    host.shell(command)
+    host.systemctl("restart", program.unit)
+    host.ifdefault("apply", "--quiet")
+    host.systemctl("restart", program.unit)
+    assert check(host) == []
+    answers.assert_answered(host.world)
+
+
+def check(host: Booted) -> list[str]:
+    return host.ifdefault("check").stderr.splitlines()
 
 
 @pytest.mark.parametrize("name", CONFIGURE)

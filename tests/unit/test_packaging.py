@@ -17,7 +17,10 @@ from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import ConfigError
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
-UNITS = sorted(PACKAGING.glob("*.service"))
+# those that run it
+UNITS = [
+    u for u in sorted(PACKAGING.glob("*.service")) if "\nExecStart=ifdefault " in u.read_text()
+]
 
 
 def settings(unit: Path) -> dict[str, list[str]]:
