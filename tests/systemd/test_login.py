@@ -19,10 +19,10 @@ from tests.systemd.conftest import Boot
 
 B = "198.51.100.10"
 DAEMON = "ifdefault.service"
+# root's too
+LOGIND = "[Login]\nKillUserProcesses=yes\nKillExcludeUsers=nobody\n"
 FILES = {
-    "etc/systemd/logind.conf.d/kill.conf": (
-        "[Login]\nKillUserProcesses=yes\nKillExcludeUsers=nobody\n"
-    ),
+    "etc/systemd/logind.conf.d/kill.conf": LOGIND,
     "etc/ssh/sshd_config.d/test.conf": "ClientAliveInterval 1\nClientAliveCountMax 2\n",
 }
 # the host no longer answers by wan1

@@ -39,8 +39,8 @@ class Program:
 
 def _networkd() -> dict[str, str]:
     return {
-        f"etc/systemd/network/{dev}.network": f"[Match]\nName={dev}\n[Network]\n"
-        "IPv6AcceptRA=no\nLLMNR=no\n"
+        f"etc/systemd/network/{dev}.network": f"[Match]\nName={dev}\n"
+        "[Network]\nIPv6AcceptRA=no\nLLMNR=no\n"
         + "".join(f"Address={address}\n" for address, _, _ in rows)
         + "".join(f"[Route]\nGateway={gateway}\nMetric={n}\n" for _, gateway, n in rows)
         for dev, rows in UPLINKS.items()
@@ -76,8 +76,7 @@ PROGRAMS = {
     "ifupdown": Program("networking.service", _ifupdown(), bare=True),
     "ufw": Program(
         "ufw.service",
-        setup="ufw allow 7000:7099/tcp; ufw allow 7000:7099/udp; ufw --force enable;"
-        " ufw logging off",
+        setup="for kind in tcp udp; do ufw allow 7000:7099/$kind; done; ufw --force enable",
     ),
     "firewalld": Program(
         "firewalld.service", setup="firewall-offline-cmd --set-default-zone=trusted"
@@ -150,6 +149,27 @@ def test_ifupdowns_hook_reloads_the_unit(boot: Boot) -> None:
     )
     eventually(lambda: host.show(ONCE, "ExecReload") != started, what="it is reloaded")
     eventually(lambda: "from 198.51.100.20 lookup" in host.shell("ip rule"), what="picked up")
+
+
+def test_networkd_leaves_ours_alone_as_check_says(boot: Boot) -> None:
+    """What it may remove when it restarts is named, and the remedy works as it is printed."""
+    program = PROGRAMS["networkd"]
+    host = boot(enable=[program.unit], files=program.files, bare=True)
+    eventually(
+        lambda: host.ifdefault("apply", "--quiet", check=False).returncode == 0, what="apply"
+    )
+    (warning,) = check(host)
+    assert warning.startswith("warning: systemd-networkd: removes foreign rules and routes"), (
+        warning
+    )
+    host.shell(warning.partition("; ")[2].removesuffix(", and restart it"))
+    host.systemctl("restart", program.unit)
+    eventually(lambda: check(host) == [], HEALS_S, what="nothing is missing")
+    answers.assert_answered(host.world)
+
+
+def check(host: Booted) -> list[str]:
+    return host.ifdefault("check").stderr.splitlines()
 
 
 @pytest.mark.parametrize("name", CONFIGURE)

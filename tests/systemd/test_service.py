@@ -46,7 +46,15 @@ def await_restart(host: Booted, was: int) -> None:
 
 def test_it_tells_when_it_is_ready(boot: Boot) -> None:
     """What is ordered after the daemon finds the uplinks routed."""
-    after = f"[Unit]\nAfter={DAEMON}\n[Service]\nType=oneshot\nExecStart=sh -c 'ip rule >/rules'\n"
+    after = f"""\
+[Unit]
+After={DAEMON}
+[Service]
+Type=oneshot
+ExecStart=sh -c "ip rule >/rules"
+[Install]
+WantedBy=multi-user.target
+"""
     host = boot(enable=[DAEMON, "after.service"], files={f"{UNITS}/after.service": after})
     assert "lookup 1002 proto 171" in host.shell("cat /rules")
 
