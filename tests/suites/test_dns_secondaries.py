@@ -52,7 +52,6 @@ def config(key: Path) -> str:
         f"alias.{ZONE}": [f"CNAME {ZONE}"],
         f"chain.{ZONE}": [f"CNAME alias.{ZONE}"],
         f"out.{ZONE}": ["CNAME www.example.net"],
-        f"dangling.{ZONE}": [f"CNAME none.{ZONE}"],
         f"void.{ZONE}": [f"CNAME b.ent.{ZONE}"],
         f"towild.{ZONE}": [f"CNAME x.wild.{ZONE}"],
         f"*.aliases.{ZONE}": [f"CNAME {ZONE}"],

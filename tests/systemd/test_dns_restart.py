@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from ifdefault import __version__
 from ifdefault.lab.dns_load import DnsLoad
 from ifdefault.lab.waiting import eventually
-from tests.net.test_dns_daemon import A6, B6, DNS, NAME, A, B
+from tests.net.test_dns_daemon import A6, B6, DNS, NAME, A, B, addresses
 from tests.systemd.booted import Booted
 from tests.systemd.conftest import Boot
 from tests.systemd.folder import SITE_PACKAGES
@@ -61,11 +61,12 @@ def test_no_query_is_lost(boot: Boot) -> None:
         eventually(
             lambda: host.main_pid(SERVER) not in (0, server), what="the unit has the new one"
         )
-        eventually(lambda: has_taken_over(host), what="it answers")
+        eventually(
+            lambda: "dns_main" not in host.shell("ps -eo args"), what="none but the unit's is left"
+        )
+        for at in (A, B, A6, B6):  # by that one
+            assert addresses(host.world, at=at) == {A, B}
     assert any("hands over to 99.0" in line for line in host.journal(DAEMON))
-    eventually(
-        lambda: "dns_main" not in host.shell("ps -eo args"), what="none but the unit's is left"
-    )
     host.systemctl("stop", DAEMON)
     host.await_state(SERVER, "inactive")
     host.systemctl("start", DAEMON)

@@ -102,6 +102,7 @@ class Nameserver:
     def _server_started(self, held: Held, spare: Held) -> None:
         """Take over the sockets that it answers on, and those of its predecessors."""
         self._running = True
+        self._answered.clear()
         for listen, sock in held:
             self._numbers = count(max(listen.number + 1, next(self._numbers)))
             self._take(listen, sock)
