@@ -13,7 +13,7 @@ import pytest
 from ifdefault.lab import services
 from ifdefault.lab.waiting import eventually
 from tests.net import answers
-from tests.net.test_dns_daemon import DNS, NAME, A, B, addresses
+from tests.net.test_dns_daemon import DNS, A, B, addresses, answered
 from tests.net.watched import FAR, await_states, leaves_by, ours
 from tests.systemd.booted import CONFIG, PACKAGING, UNITS, Booted
 from tests.systemd.conftest import Boot
@@ -161,7 +161,8 @@ def test_names(boot: Boot) -> None:
     """It answers on port 53, by processes without any right."""
     host = start(boot, config=DNS)
     world = host.world
-    eventually(lambda: addresses(world, at=A) == addresses(world, at=B) == {A, B}, what=NAME)
+    eventually(lambda: answered(world), what="the server answers")
+    assert addresses(world, at=A) == addresses(world, at=B) == {A, B}
     script = "for pid in $(pgrep -u ifdefault); do grep -H CapEff /proc/$pid/status; done"
     rights = [line.split()[-1] for line in host.shell(script).splitlines()]
     assert rights
