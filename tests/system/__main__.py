@@ -20,7 +20,7 @@ from tests.system import GUEST, chosen, debian, guest
 from tests.systemd import folder
 
 CACHE = Path(".system")
-PATIENCE_S = 870.0  # for each part; they run side by side
+PATIENCE_S = 870.0  # for each part
 SYSTEMD, SUITES = "systemd", "suites"  # with tests of their own in tests/
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OPTIONS = ("-p", "no:cacheprovider", "--color=no", "--tb=short", "--durations=10")
@@ -44,25 +44,28 @@ def main() -> int:
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            return 0 if _run(_parts(options.only or parts, arguments)) else 1
+            groups = _parts(options.only or parts, arguments)
+            return 0 if all([_run(group) for group in groups]) else 1
         except debian.NotAvailable as error:
             print(f"./dev system: {error}", file=sys.stderr)
             return 1
 
 
-def _parts(only: list[str], arguments: list[str]) -> list[Part]:
-    """Fetch what they need; a part that has none of the tests that are named isn't run."""
+def _parts(only: list[str], arguments: list[str]) -> tuple[list[Part], list[Part]]:
+    """Fetch what they need; a part that has none of the tests that are named isn't run. First
+    those that run here, and then the guests, which need all processors for minutes."""
     named = [word for word in arguments if "tests/" in word]
     others = [word for word in arguments if word not in named]
     here = {part: [word for word in named if f"tests/{part}" in word] for part in (SYSTEMD, SUITES)}
     in_guests = [word for word in named if not any(word in words for words in here.values())]
     parts: list[Part] = []
+    guests: list[Part] = []
     if in_guests or not named:
         of_guests = [*(in_guests or chosen.arguments()), *others]
         kernels = [debian.kernel(name, CACHE.resolve()) for name in debian.SERIES if name in only]
         if kernels and not _collected(of_guests):
-            return [lambda: False]
-        parts += [partial(_test_kernel, kernel, of_guests) for kernel in kernels]
+            return [lambda: False], []
+        guests = [partial(_test_kernel, kernel, of_guests) for kernel in kernels]
     for part, words in here.items():
         if part in only and (words or not named):
             environment = {}
@@ -70,7 +73,7 @@ def _parts(only: list[str], arguments: list[str]) -> list[Part]:
                 environment = {systemd.ROOT: str(folder.made(CACHE.resolve()))}
             arguments = [*(words or [f"tests/{part}"]), *others]
             parts.append(partial(_test_here, part, environment, arguments))
-    return parts
+    return parts, guests
 
 
 def _collected(arguments: list[str]) -> bool:
