@@ -45,7 +45,8 @@ def main() -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             groups = _parts(options.only or parts, arguments)
-            return 0 if all([_run(group) for group in groups]) else 1
+            passed = [_run(group) for group in groups]
+            return 0 if all(passed) else 1
         except debian.NotAvailable as error:
             print(f"./dev system: {error}", file=sys.stderr)
             return 1
