@@ -10,6 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -250,6 +251,24 @@ def test_who_doesnt_hold_the_lock_changes_nothing(tmp_path: Path) -> None:
     [problem] = reader.examine()
     assert "state.json was damaged" in str(problem)
     assert not (tmp_path / STATE.name).exists()
+
+
+@pytest.mark.parametrize(
+    ("figures", "what"),
+    [
+        ({"f_flag": os.ST_RDONLY, "f_bfree": 9}, "read-only file system; repair it"),
+        ({"f_flag": 0, "f_bfree": 0}, "no space left on device; free space"),
+    ],
+)
+def test_a_directory_that_cant_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: dict[str, int], what: str
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_blocks=9, **figures))
+    [problem] = Store(tmp_path).examine()
+    assert str(problem) == f"{tmp_path}: can't be written: {what}"
+    monkeypatch.undo()
+    assert not [*Store(tmp_path).examine()]
+    assert not [*Store(tmp_path / "none").examine()]
 
 
 # --- other versions -----------------------------------------------------------------------
