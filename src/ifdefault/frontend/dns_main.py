@@ -69,6 +69,7 @@ class DnsServerLoop:
             self._channel.close()
         if self._leave is not None:
             self._leave.cancel()
+        self._dns.forget_pending()
         self._channel = Channel(sock, TO_DNS_SERVER, self._receive, self._ended, sockets=True)
         for listen, held in self._dns.listening():
             self._channel.send(listen, [held.fileno()])

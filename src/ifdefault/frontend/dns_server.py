@@ -80,6 +80,10 @@ class DnsServer:
         """The sockets that it answers on."""
         return [(listen, self._server.socket_of(n)) for n, listen in self._listening.items()]
 
+    def forget_pending(self) -> None:
+        """The engine that sent those zones ended before it had sent all."""
+        self._pending.clear()
+
     def stop_listening(self) -> None:
         """Take no more queries. Connections over TCP go on."""
         for number in self._listening:

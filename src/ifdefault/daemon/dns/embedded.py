@@ -102,14 +102,12 @@ class Nameserver:
     def _server_started(self, held: Held, spare: Held) -> None:
         """Take over the sockets that it answers on, and those of its predecessors."""
         self._running = True
-        self._answered.clear()
-        for listen, sock in held:
-            self._numbers = count(max(listen.number + 1, next(self._numbers)))
-            self._take(listen, sock)
-            self._answered[listen.transport, listen.address] = _Answered(
-                listen.number, listen.arrivals
-            )
-        for listen, sock in spare:
+        self._answered = {
+            (listen.transport, listen.address): _Answered(listen.number, listen.arrivals)
+            for listen, _ in held
+        }
+        self._numbers = count(1 + max((listen.number for listen, _ in held), default=0))
+        for listen, sock in (*held, *spare):
             self._take(listen, sock)
         self._send_zones()
         self._listen(time.monotonic())

@@ -53,7 +53,8 @@ class DnsServerProcess:
         self.started: Callable[[Held, Held], None] = lambda held, spare: None
         self.ended: Callable[[], None] = lambda: None
         self._server: Connection | None = None
-        self._before: list[Connection] = []  # they answer until the server has everything
+        # others that were found: they answer until the server has everything
+        self._before: list[Connection] = []
         self._task: asyncio.Task[None] | None = None
         self._over = asyncio.Event()  # of the server
         self._cause = ""
@@ -123,8 +124,9 @@ class DnsServerProcess:
         while True:
             await asyncio.sleep(backoff.wait_s(time.monotonic()))
             try:
-                found = await self._find()
-                server = next((c for c in found if c.version == __version__), None)
+                await self._find()
+                known = [c for c in (self._server, *self._before) if c and c.version == __version__]
+                server = min(known, key=lambda c: c.path == self._own, default=None)
                 if server is None:
                     server = await start(
                         self._own,
@@ -138,26 +140,28 @@ class DnsServerProcess:
                 self._event_log.note("dns", text, level=logging.ERROR)
                 continue
             backoff.started(time.monotonic())
+            if server.is_closed:  # it has ended already
+                continue
             if server is not self._server:
-                self._use(server, [c for c in found if c is not server])
+                self._use(server)
+            elif self._before:  # systemd's is of another version
+                self._unit_due_s = time.monotonic() + _LOOK_AGAIN_S
+                self._end_before()
             await self._until_over()
 
-    async def _find(self) -> list[Connection]:
-        """The servers that run, systemd's first; a server in use is one of them."""
-        found = []
+    async def _find(self) -> None:
+        """Connect to the servers that run, but not to one again."""
         for path in (self._unit, self._own):
-            if self._server is not None and self._server.path == path:
-                found.append(self._server)
+            if path in [c.path for c in (self._server, *self._before) if c]:
                 continue
             try:
-                found.append(await connect(path, self._receive, self._connection_ended))
+                self._before.append(await connect(path, self._receive, self._connection_ended))
             except (HostError, OSError) as error:
                 if isinstance(error, HostError):
                     self._event_log.note("dns", f"{path}: {error}", level=logging.WARNING)
                     dismiss(path)
                 if path == self._unit:
                     self._unit_due_s = time.monotonic() + _LOOK_AGAIN_S
-        return found
 
     def _child_ended(self, status: int) -> None:
         """Its connection has ended too, and says that first if it was in use."""
@@ -165,8 +169,10 @@ class DnsServerProcess:
             text = f"a DNS server ended: {status_text(status)}"
             self._event_log.note("dns", text, level=logging.ERROR)
 
-    def _use(self, server: Connection, before: list[Connection]) -> None:
-        self._server, self._before, self._handover = server, before, 0
+    def _use(self, server: Connection) -> None:
+        others = (*self._before, *([self._server] if self._server else []))
+        self._before = before = [other for other in others if other is not server]
+        self._server, self._handover = server, 0
         self._over.clear()
         self._pings.start(time.monotonic())
         for other in before:
@@ -191,6 +197,9 @@ class DnsServerProcess:
                     await self._over.wait()
         self._server = None
         self.ended()
+        for other in [c for c in self._before if c.version == __version__]:
+            self._before.remove(other)  # it is found again, with its sockets
+            other.close()
         text = f"the DNS server ended{': ' if self._cause else ''}{self._cause}"
         self._event_log.note("dns", text, level=logging.ERROR)
 
@@ -201,11 +210,14 @@ class DnsServerProcess:
             return
         self._pings.heard(time.monotonic())
         if isinstance(message, Pong) and message.token == self._handover:
-            for other in self._before:
-                other.send(Leave(0))
-                other.close()
-            self._before.clear()
-            self._handover = 0
+            self._end_before()
+
+    def _end_before(self) -> None:
+        for other in self._before:
+            other.send(Leave(0))
+            other.close()
+        self._before.clear()
+        self._handover = 0
 
     def _connection_ended(self, connection: Connection, cause: str) -> None:
         connection.close()
