@@ -37,7 +37,7 @@ from ifdefault.ipc.messages import (
 )
 
 _LOOK_S = 2.0  # between looks at the path, while there is no engine
-_COMPLETE_S = 5.0  # for connections over TCP, at the end
+_COMPLETE_S, _IDLE_S = 4.0, 0.5  # for connections over TCP, at the end
 _LISTEN_FD = 3  # of the socket that systemd passes; sd_listen_fds(3)
 
 _logger = logging.getLogger("ifdefault")
@@ -101,6 +101,14 @@ class DnsServerLoop:
             self.leave()
         self._loop.call_later(_LOOK_S, self._look)
 
+    def end(self) -> None:
+        """End for another reason than an engine's: one that is connected has to know at once."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        self.leave()
+        self._listener.close()
+
     def leave(self) -> None:
         """Take no more queries, complete what is under way, and end."""
         self._loop.remove_reader(self._listener)
@@ -110,6 +118,7 @@ class DnsServerLoop:
         def look() -> None:
             if self.over.done():
                 return
+            self._dns.end_idle(_IDLE_S)
             if self._dns.is_idle or self._loop.time() > end_s:
                 self.over.set_result(None)
             else:
@@ -120,7 +129,7 @@ class DnsServerLoop:
 
 async def _run(listener: socket.socket, path: int) -> None:
     server = DnsServerLoop(listener, path)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.leave)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.end)
     await server.over
 
 

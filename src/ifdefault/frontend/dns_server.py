@@ -90,6 +90,9 @@ class DnsServer:
             self._server.unlisten(number)
         self._listening.clear()
 
+    def end_idle(self, idle_s: float) -> None:
+        self._server.end_idle(idle_s)
+
     @property
     def is_idle(self) -> bool:
         return not self._server.connections

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ifdefault.ipc.messages import Transport
 from ifdefault.kernel.rtnetlink import AF
 from ifdefault.kernel.sockdiag import MAPPED
 from ifdefault.kernel.uapi import socket as so
@@ -21,6 +23,7 @@ from ifdefault.model.address import family_of
 DNS_SERVER = ("ifdefault.frontend.dns_main", "ifdefault-dns")  # in its command line
 _BUFFER_BYTES = 1 << 20
 _BACKLOG = 1024
+_AT_ONCE = struct.pack("=ii", 1, 0)  # SO_LINGER
 # responses fit the minimum MTU; forged ICMP must not cause fragmentation
 _MTU_DISCOVER = {
     4: (socket.IPPROTO_IP, so.IP_MTU_DISCOVER, so.IP_PMTUDISC_OMIT),
@@ -67,6 +70,20 @@ def fits(sock: socket.socket, address: str, port: int, *, receive_mark: bool) ->
     return sock.getsockname()[:2] == (address, port) and bool(marked) == receive_mark
 
 
+def listens(sock: socket.socket, transport: Transport) -> bool:
+    """Whether a socket of another process may be one of those opened here, on whatever address."""
+    if sock.family not in AF.values() or (transport == "udp") != (sock.type == socket.SOCK_DGRAM):
+        return False
+    return transport == "udp" or bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def discard(sock: socket.socket) -> None:
+    """Close a socket of any kind at once: it may be set to linger, and has data that isn't ours."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    sock.close()
+
+
 def _socket(address: str, kind: int) -> socket.socket:
     family = family_of(address)
     sock = socket.socket(AF[family], kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -83,11 +100,18 @@ def holder(kind: str, address: str, port: int) -> str:
     for entry in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
             if sockets.intersection(_open_files(entry)):
-                command = (entry / "cmdline").read_text()
-                ours = any(name in command for name in DNS_SERVER)
+                ours = is_dns_server(int(entry.name))
                 name = "ifdefault" if ours else (entry / "comm").read_text().strip()
                 return f"{name} (pid {entry.name})"
     return ""
+
+
+def is_dns_server(pid: int) -> bool:
+    """Whether a process is a DNS server of ours, by its command line."""
+    with suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        return any(name in command for name in DNS_SERVER)
+    return False
 
 
 def _open_files(entry: Path) -> Iterator[str]:

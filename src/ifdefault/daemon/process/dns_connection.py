@@ -35,9 +35,11 @@ from ifdefault.ipc.messages import (
     Served,
     encode,
 )
+from ifdefault.kernel.open_dns_sockets import discard, is_dns_server, listens
 from ifdefault.model.errors import HostError, Problem
 
 _ANSWER_S = 5.0  # for a server that runs, or that systemd starts
+_STEP_S = 0.5
 _BACKLOG = 4
 _MOST_SOCKETS = 4096
 Held = list[tuple[Listen, socket.socket]]
@@ -88,16 +90,18 @@ class Connection:
         self.held.clear()
 
     def kill(self) -> None:
-        """Kill it because it misbehaved."""
-        if self.pid:
+        """Kill it because it misbehaved. Its pid is what it says: nothing else may be killed."""
+        if self.pid and is_dns_server(self.pid):
             with suppress(OSError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def _on_message(self, message: FromDnsServer, sock: socket.socket | None) -> None:
         match message:
             case Listen() if not self.ready.done() and len(self.held) < _MOST_SOCKETS:
-                if sock is not None:
+                if sock is not None and listens(sock, message.transport):
                     self.held.append((message, sock))
+                elif sock is not None:
+                    discard(sock)
             case Ready(pid, version) if not self.ready.done():
                 if kept := privileges_kept(pid, privileges.KEEP):
                     self._channel.close()
@@ -110,7 +114,7 @@ class Connection:
             case _:
                 self._channel.close()
                 if sock is not None:
-                    sock.close()
+                    discard(sock)
                 self._channel_ended("it sent a message out of turn")
 
     def _channel_ended(self, cause: str) -> None:
@@ -135,15 +139,15 @@ async def connect(
     HostError if it isn't ready in time."""
     connection = Connection(path, receive, ended)
     try:
-        async with asyncio.timeout(patience_s):
-            await asyncio.shield(connection.ready)
-    except BaseException as error:
+        for _ in range(round(patience_s / _STEP_S)):  # time in which we were stopped doesn't count
+            if (await asyncio.wait([connection.ready], timeout=_STEP_S))[0]:
+                connection.ready.result()
+                return connection
+        what = f"isn't ready after {patience_s:g} s"
+        raise HostError(Problem("the DNS server", what, "see its log"))
+    except BaseException:
         connection.close()
-        if isinstance(error, TimeoutError):
-            what = f"isn't ready after {patience_s:g} s"
-            raise HostError(Problem("the DNS server", what, "see its log")) from None
         raise
-    return connection
 
 
 async def start(

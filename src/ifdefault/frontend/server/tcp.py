@@ -122,6 +122,12 @@ class TcpServer:
         with suppress(OSError):
             stream.sock.shutdown(socket.SHUT_WR)
 
+    def end_idle(self, idle_s: float) -> None:
+        """Close the connections that have had nothing to do for so long."""
+        early_s = time.monotonic() - idle_s
+        for stream in [each for each in self._all if each.is_idle and each.since_s < early_s]:
+            self.end(stream)
+
     def end(self, stream: _TcpConnection) -> None:
         del self._all[stream]
         siblings = self._networks[stream.network]
@@ -166,6 +172,10 @@ class _TcpConnection:
         """Bytes that the client has not acknowledged."""
         waiting: int = struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]
         return waiting + len(self._to_send)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._queries and not self.unread
 
     def serve(self) -> None:
         """Send waiting answers, or answer queries that were read, or read."""

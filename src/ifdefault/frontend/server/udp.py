@@ -75,6 +75,9 @@ class UdpServer:
         """The open ones, over TCP."""
         return len(self._tcp)
 
+    def end_idle(self, idle_s: float) -> None:
+        self._tcp.end_idle(idle_s)
+
     def answer(self, answers: Answers) -> None:
         """Use these Answers from now on."""
         first, self._answers = self._answers is None, answers
