@@ -54,7 +54,9 @@ class Server:
         with self.world["host"].enter():
             if transport == "udp":
                 marks = len(arrivals) > 1
-                sock = open_dns_sockets.udp_listener(address, port, receive_mark=marks)
+                sock = open_dns_sockets.udp_listener(address, port)
+                if marks:
+                    open_dns_sockets.receive_marks(sock)
             else:
                 sock = open_dns_sockets.tcp_listener(address, port)
         number = next(self._numbers)

@@ -135,6 +135,20 @@ def test_a_config_without_zones_ends_it(lab_world: LabWorld) -> None:
     world.config.write_text(text)
     world.ifdefault("reload", check=True)
     eventually(lambda: answered(world), what="it answers again")
+    end(world, signal.SIGKILL)
+    world.config.write_text(text[: text.index("[[dns.name]]")])
+    world.daemon()
+    eventually(lambda: not servers(world), what="an engine that needs none ends it, too")
+
+
+def test_one_that_hangs_is_replaced(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    serve(world)
+    os.kill(hung := the_server(world), signal.SIGSTOP)
+    end(world, signal.SIGKILL)
+    world.daemon()
+    eventually(lambda: answered(world), what="another one answers")
+    assert hung not in servers(world)
 
 
 def test_one_that_was_killed_is_replaced_and_no_query_refused(lab_world: LabWorld) -> None:

@@ -7,29 +7,27 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
-
-from ifdefault.daemon.dns import embedded
 from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Listen
+from ifdefault.model.dns import ServerConfig
 
 
-def test_a_successor_without_sockets_gets_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_successor_without_sockets_gets_all(tmp_path: Path) -> None:
     sent: list[Any] = []
     process = SimpleNamespace(
         post=lambda message, fds=(): sent.append(message), handed_over=lambda: None
     )
     store = Store(tmp_path)
     nameserver = Nameserver(store, cast("Any", process), EventLog(store))
-    monkeypatch.setattr(embedded.open_dns_sockets, "fits", lambda *_, **__: True)
-    nameserver._desired = {("udp", "192.0.2.1"): ((0, "isp-a"),)}
-    held = Listen((1 << 31) - 1, "udp", "192.0.2.1", ((0, "isp-a"),))
-    with socket.socket() as sock:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        nameserver._server = ServerConfig(port=sock.getsockname()[1])
+        nameserver._desired = {("udp", "127.0.0.1"): ((0, "isp-a"),)}
+        held = Listen((1 << 31) - 1, "udp", "127.0.0.1", ((0, "isp-a"),))
         cast("Any", process).started([(held, sock)], [])
-        assert sent == []
+        assert [m for m in sent if isinstance(m, Listen)] == []
         cast("Any", process).started([], [])
-        assert sent == [Listen(1, "udp", "192.0.2.1", ((0, "isp-a"),))]
+        [listen] = [m for m in sent if isinstance(m, Listen)]
+        assert listen == Listen(1, "udp", "127.0.0.1", ((0, "isp-a"),))

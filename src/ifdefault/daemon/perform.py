@@ -96,6 +96,7 @@ class Performers:
 
     def started(self, config: Config) -> e.Started:
         """The daemon's first event, with what an earlier engine saved."""
+        self.dns_server.begin(needed=bool(config.dns.server.zones))
         saved = self._event_log.load(self.host.routers)
         discovered = self._discovery.known.items()
         public = tuple(e.PublicAddressFound(*key, address) for key, address in discovered)

@@ -38,6 +38,7 @@ from ifdefault.ipc.messages import (
 
 _LOOK_S = 2.0  # between looks at the path, while there is no engine
 _COMPLETE_S, _IDLE_S = 4.0, 0.5  # for connections over TCP, at the end
+_BACKLOG = 4
 _LISTEN_FD = 3  # of the socket that systemd passes; sd_listen_fds(3)
 
 _logger = logging.getLogger("ifdefault")
@@ -55,6 +56,7 @@ class DnsServerLoop:
         self._dns = DnsServer(self._report)
         self._channel: Channel[ToDnsServer] | None = None
         self._leave: asyncio.TimerHandle | None = None
+        self._leaving = False
         listener.setblocking(False)
         self._loop.add_reader(listener, self._accept)
         self._look()
@@ -107,11 +109,14 @@ class DnsServerLoop:
             self._channel.close()
             self._channel = None
         self.leave()
-        self._listener.close()
 
     def leave(self) -> None:
         """Take no more queries, complete what is under way, and end."""
+        if self._leaving:
+            return
+        self._leaving = True
         self._loop.remove_reader(self._listener)
+        self._listener.close()
         self._dns.stop_listening()
         end_s = self._loop.time() + _COMPLETE_S
 
@@ -137,6 +142,7 @@ def serve(fd: int, uid: int, gid: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine
     log.set_up()
     listener = socket.socket(fileno=fd)
+    listener.listen(_BACKLOG)  # again: engines that connect are told our credentials (SO_PEERCRED)
     path = os.open(listener.getsockname(), os.O_PATH | os.O_CLOEXEC)  # that user may not see it
     privileges.drop(uid, gid, limit=True, outlive=True)
     asyncio.run(_run(listener, path))

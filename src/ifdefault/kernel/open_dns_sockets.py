@@ -31,16 +31,13 @@ _MTU_DISCOVER = {
 }
 
 
-def udp_listener(address: str, port: int, *, receive_mark: bool = False) -> socket.socket:
-    """A UDP socket. With `receive_mark` packets are received with their mark (ancillary SO_MARK),
-    which tells the uplink if several share the address."""
+def udp_listener(address: str, port: int) -> socket.socket:
+    """A UDP socket; if several uplinks share the address, it needs `receive_marks`."""
     sock = _socket(address, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(*_MTU_DISCOVER[family_of(address)])
         with suppress(OSError):  # not permitted to exceed net.core.rmem_max
             sock.setsockopt(socket.SOL_SOCKET, so.SO_RCVBUFFORCE, _BUFFER_BYTES)
-        if receive_mark:
-            sock.setsockopt(socket.SOL_SOCKET, so.SO_RCVMARK, 1)
         sock.bind((address, port))
     except OSError:
         sock.close()
@@ -61,20 +58,27 @@ def tcp_listener(address: str, port: int) -> socket.socket:
     return sock
 
 
-def fits(sock: socket.socket, address: str, port: int, *, receive_mark: bool) -> bool:
-    """Whether a socket of another process is what would be opened here."""
-    try:
-        marked = sock.getsockopt(socket.SOL_SOCKET, so.SO_RCVMARK)
-    except OSError:  # before Linux 6.0
-        marked = 0
-    return sock.getsockname()[:2] == (address, port) and bool(marked) == receive_mark
+def receive_marks(sock: socket.socket) -> None:
+    """Have packets received with their mark (ancillary SO_MARK), which tells the uplink."""
+    sock.setsockopt(socket.SOL_SOCKET, so.SO_RCVMARK, 1)
 
 
-def listens(sock: socket.socket, transport: Transport) -> bool:
-    """Whether a socket of another process may be one of those opened here, on whatever address."""
+def listens(sock: socket.socket, transport: Transport, address: str) -> bool:
+    """Whether a socket of another process may be one of those opened here."""
     if sock.family not in AF.values() or (transport == "udp") != (sock.type == socket.SOCK_DGRAM):
         return False
-    return transport == "udp" or bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    if transport == "tcp" and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return False
+    with _socket(address, socket.SOCK_DGRAM) as ours:
+        return sock.getsockname()[0] == address and _network(sock) == _network(ours)
+
+
+def _network(sock: socket.socket) -> bytes:
+    """The network namespace; b"" before Linux 5.14."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, so.SO_NETNS_COOKIE, 8)
+    except OSError:
+        return b""
 
 
 def discard(sock: socket.socket) -> None:

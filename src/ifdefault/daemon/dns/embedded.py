@@ -207,9 +207,8 @@ class Nameserver:
         """Have the server answer on a socket, unless it does already."""
         transport, address = listener
         port, several = self._server.port, len(arrivals) > 1
-        udp = transport == "udp"
         sock = self._sockets.get(listener)
-        if sock and not open_dns_sockets.fits(sock, address, port, receive_mark=udp and several):
+        if sock and sock.getsockname()[1] != port:
             self._close(listener)
         answered = self._answered.get(listener)
         if answered and answered.arrivals == arrivals:
@@ -217,14 +216,13 @@ class Nameserver:
         if answered:
             self._process.post(Unlisten(answered.number), ())
         if listener not in self._sockets:
-            self._sockets[listener] = (
-                open_dns_sockets.udp_listener(address, port, receive_mark=several)
-                if udp
-                else open_dns_sockets.tcp_listener(address, port)
-            )
-        number = next(self._numbers)
-        fd = self._sockets[listener].fileno()
-        self._process.post(Listen(number, transport, address, arrivals), (fd,))
+            udp = transport == "udp"
+            opened = open_dns_sockets.udp_listener if udp else open_dns_sockets.tcp_listener
+            self._sockets[listener] = opened(address, port)
+        sock, number = self._sockets[listener], next(self._numbers)
+        if transport == "udp" and several:
+            open_dns_sockets.receive_marks(sock)
+        self._process.post(Listen(number, transport, address, arrivals), (sock.fileno(),))
         self._answered[listener] = _Answered(number, arrivals)
 
     def _close(self, listener: Listener) -> None:

@@ -10,10 +10,12 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ifdefault.daemon.control.client import credentials
 from ifdefault.daemon.process.spawn import (
     READY_S,
     Child,
@@ -59,7 +61,7 @@ class Connection:
         self.path, self._receive, self._ended = path, receive, ended
         self.held: Held = []
         self._closed = False
-        self.pid, self.version = 0, ""
+        self.version = ""
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         sock = socket.socket(socket.AF_UNIX, kind)
@@ -68,6 +70,7 @@ class Connection:
         except BaseException:
             sock.close()
             raise
+        self.pid = credentials(sock).pid  # of the process that listens there
         self._channel: Channel[FromDnsServer] = Channel(
             sock, FROM_DNS_SERVER, self._on_message, self._channel_ended, sockets=True
         )
@@ -90,24 +93,25 @@ class Connection:
         self.held.clear()
 
     def kill(self) -> None:
-        """Kill it because it misbehaved. Its pid is what it says: nothing else may be killed."""
-        if self.pid and is_dns_server(self.pid):
+        """Kill it because it misbehaved. Until it has listened itself, `pid` is that of systemd, or
+        ours."""
+        if is_dns_server(self.pid):
             with suppress(OSError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def _on_message(self, message: FromDnsServer, sock: socket.socket | None) -> None:
         match message:
             case Listen() if not self.ready.done() and len(self.held) < _MOST_SOCKETS:
-                if sock is not None and listens(sock, message.transport):
+                if sock is not None and listens(sock, message.transport, message.address):
                     self.held.append((message, sock))
                 elif sock is not None:
                     discard(sock)
-            case Ready(pid, version) if not self.ready.done():
-                if kept := privileges_kept(pid, privileges.KEEP):
+            case Ready(_, version) if not self.ready.done():
+                if kept := privileges_kept(self.pid, privileges.KEEP):
                     self._channel.close()
                     self._channel_ended(kept)
                     return
-                self.pid, self.version = pid, version
+                self.version = version
                 self.ready.set_result(None)
             case Served() | Pong() if self.ready.done():
                 self._receive(self, message)
@@ -143,6 +147,7 @@ async def connect(
             if (await asyncio.wait([connection.ready], timeout=_STEP_S))[0]:
                 connection.ready.result()
                 return connection
+        connection.kill()  # it would keep the ports
         what = f"isn't ready after {patience_s:g} s"
         raise HostError(Problem("the DNS server", what, "see its log"))
     except BaseException:
@@ -184,10 +189,11 @@ def end(paths: Iterable[Path]) -> None:
     """End servers, and wait until they have ended."""
     for path in paths:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            end_s = time.monotonic() + _ANSWER_S
             sock.settimeout(_ANSWER_S)
             sock.connect(str(path))
             sock.send(encode(Leave(0)))
-            while sock.recv(MAX_BYTES):  # what it has, until it has ended
+            while sock.recv(MAX_BYTES) and time.monotonic() < end_s:  # until it has ended
                 pass
 
 

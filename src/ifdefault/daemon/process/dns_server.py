@@ -31,6 +31,7 @@ from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import HostError, reason
 
 UNIT, OWN = "dns.sock", "dns-own.sock"
+_USED = "dns-used"  # exists while there may be a server
 LINGER_S = 30  # after the engine was told to end: time for another to start
 _LOOK_S = 2.0  # between looks for systemd's server, while another is used
 _LOOK_AGAIN_S = 60.0  # after it didn't answer
@@ -47,7 +48,7 @@ class DnsServerProcess:
         event_log: EventLog,
         receive: Callable[[Served], None],
     ) -> None:
-        self._unit, self._own = run_dir / UNIT, run_dir / OWN
+        self._unit, self._own, self._used = run_dir / UNIT, run_dir / OWN, run_dir / _USED
         *self._user, _ = privileges.choose_user(config.user)
         self._event_log, self._report = event_log, receive
         self.started: Callable[[Held, Held], None] = lambda held, spare: None
@@ -70,6 +71,14 @@ class DnsServerProcess:
 
     # --- what it is told -------------------------------------------------------------------
 
+    def begin(self, *, needed: bool) -> None:
+        """At the start of the engine: end the servers of an earlier one, unless they are needed.
+        Systemd's would start if it were asked for nothing."""
+        if not needed and self._used.exists():
+            dismiss(self._unit)
+            dismiss(self._own)
+            self._used.unlink()
+
     def keep(self, *, needed: bool) -> None:
         if needed and self._task is None:
             self._task = asyncio.create_task(self._keep_running())
@@ -78,6 +87,7 @@ class DnsServerProcess:
             self._task.cancel()
             self._task = None
             self._part(0)
+            self._used.unlink(missing_ok=True)
             self.ended()
 
     def post(self, message: Message, fds: Sequence[int] = ()) -> None:
@@ -101,7 +111,7 @@ class DnsServerProcess:
             self._server.send(Ping(next(self._tokens)))
 
     async def close(self, linger_s: int | None) -> None:
-        """End, and let a server of our own go on for so long; None: until another engine comes."""
+        """End, and let the server go on for so long; None: until another engine comes."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -109,9 +119,8 @@ class DnsServerProcess:
         self._part(linger_s)
 
     def _part(self, linger_s: int | None) -> None:
-        """Systemd's server ends with its unit, unless there is nothing left to answer."""
         for connection in [*self._before, *([self._server] if self._server else [])]:
-            if linger_s == 0 or (linger_s and connection.path == self._own):
+            if linger_s is not None:
                 connection.send(Leave(linger_s))
             connection.close()
         self._server, self._handover = None, 0
@@ -173,6 +182,7 @@ class DnsServerProcess:
         others = (*self._before, *([self._server] if self._server else []))
         self._before = before = [other for other in others if other is not server]
         self._server, self._handover = server, 0
+        self._used.touch()
         self._over.clear()
         self._pings.start(time.monotonic())
         for other in before:
@@ -221,6 +231,8 @@ class DnsServerProcess:
 
     def _connection_ended(self, connection: Connection, cause: str) -> None:
         connection.close()
+        if cause:
+            connection.kill()
         if connection is self._server:
             self._cause = cause
             self._over.set()
