@@ -297,10 +297,8 @@ def test_others_may_look_and_move_themselves(
         if isinstance(request, Status | Events | Exec):
             assert reply == REPLIES[type(request)]
         else:
-            assert (
-                str(reply)
-                == f"permission: uid {NOBODY} may only read the status and events; run as root"
-            )
+            what = f"uid {NOBODY} may only read the status and events, and use exec"
+            assert str(reply) == f"permission: {what}; run as root"
     assert [type(request).__name__ for request in engine.asked] == ["Status", "Events", "Exec"]
     assert {peer.uid for peer in engine.peers} == {NOBODY}
 

@@ -42,7 +42,7 @@ def test_a_mistake_in_the_file(path: Path, store: Store, mistake: bytes) -> None
     assert again.read_or_last() == good
     *errors, used = map(str, again.errors)
     assert errors
-    assert f"{path}: invalid, so the last config that worked is used, of 20" in used
+    assert f"{path}: invalid; the last config that worked, of 20" in used
     again.worked(good)  # isn't what is in the file
     assert kept(store) == GOOD
     with pytest.raises(ConfigError):

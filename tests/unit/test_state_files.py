@@ -289,8 +289,8 @@ def test_a_newer_version_finds_its_file_again_and_so_do_we(tmp_path: Path, name:
     downgraded = Store(tmp_path, daemon=True)
     assert downgraded.read(file) == ours, "the last good state"
     [news] = downgraded.take_news()
-    assert f"is of a newer ifdefault ({__version__}, format 2)" in str(news)
-    assert f"; this is {__version__}, format 1, set aside as {newer.copy}; " in str(news)
+    assert f"is of a newer ifdefault ({__version__}, format 2;" in str(news)
+    assert f"; this is {__version__}, format 1), set aside as {newer.copy}; " in str(news)
     write(downgraded)
     downgraded.flush()
     assert downgraded.take_news() == ()

@@ -119,6 +119,12 @@ CASES: list[tuple[str, dict[str, list[str]], tuple[str, ...], str]] = [
         f"a.{Z} is a CNAME, where an MX needs a host; use its target, mail.example.org",
     ),
     (
+        "MX at CNAMEs of each other",
+        {"": [f"MX 10 a.{Z}."], "a!": [f"CNAME b.{Z}."], "b!": [f"CNAME a.{Z}."]},
+        (),
+        f"a.{Z} is a CNAME, where an MX needs a host; use a name that has addresses",
+    ),
+    (
         "MX at nothing",
         {"": [f"MX 10 gone.{Z}."]},
         (),

@@ -141,7 +141,9 @@ def _host_fault(names: ZoneNames, what: str, target: str) -> Fault | None:
     found = names.find(target) if names.zone_of(target) else None
     if found in names.aliases:
         alias = names.aliases[found]
-        return f"{target} is a CNAME, where {what} needs a host", f"use its target, {alias}", ""
+        lost = end and end.fault  # then its target is no better
+        remedy = "use a name that has addresses" if lost else f"use its target, {alias}"
+        return f"{target} is a CNAME, where {what} needs a host", remedy, ""
     if end is None:
         return None
     if end.types is None:

@@ -32,7 +32,7 @@ class _Worked:
 LAST_CONFIG: StateFile[_Worked] = StateFile(
     "config.json",
     _Worked,
-    "the present config is kept in it once it has worked",
+    "the config is saved again once it has worked",
     copied=True,
     mode=0o600,  # a config may contain what others mustn't read, as in URLs
 )
@@ -66,8 +66,8 @@ class ConfigFile:
             except IfdefaultError:  # not readable; of another version; its users are gone
                 raise error from None
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(0.0, min(last.at, 1e11))))
-            what = f"invalid, so the last config that worked is used, of {when}"
-            note = Problem(str(self.path), what, "correct it, and run ifdefault apply")
+            what = f"invalid; the last config that worked, of {when}, is used instead"
+            note = Problem(str(self.path), what, "correct the file, and run ifdefault apply")
             self.errors = (*error.problems, note)
             return config
 

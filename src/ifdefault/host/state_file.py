@@ -133,8 +133,8 @@ def _verified(data: bytes, file: StateFile[Any]) -> bytes:
     if head.version != file.version:
         age = "a newer" if head.version > file.version else "an older"
         by, format_ = ascii(head.by[:30])[1:-1], f"format {head.version}"
-        what = f"is of {age} ifdefault ({by}, {format_}); this is {__version__}"
-        raise Unusable(f"{what}, format {file.version}", head.version)
+        ours = f"this is {__version__}, format {file.version}"
+        raise Unusable(f"is of {age} ifdefault ({by}, {format_}; {ours})", head.version)
     return content
 
 

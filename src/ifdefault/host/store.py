@@ -240,7 +240,7 @@ class Store:
         if not self._tolerant:
             del self._waiting[file.name]
             rights = error.errno in (errno.EACCES, errno.EPERM, errno.ENOENT)
-            remedy = "run as root, or give --state-dir" if rights else "free space, or repair it"
+            remedy = _ROOT if rights else "free space, or repair it"
             raise HostError(Problem(path, what, remedy)) from error
         with self._mutex:
             if file.name not in self._unsaved:
@@ -307,7 +307,8 @@ class Store:
                 remedy = "it is set aside when it is next used"
                 yield Problem(str(path), what, remedy, warning=True)
         for path, name in state_file.damaged(self.directory):
-            yield Problem(str(path), f"{name} was damaged", "remove this copy of it", warning=True)
+            remedy = "remove this file once it is no longer needed"
+            yield Problem(str(path), f"{name} was damaged", remedy, warning=True)
 
     # --- locks ----------------------------------------------------------------------------
 
@@ -373,8 +374,10 @@ class Store:
                 if self._tolerant:
                     return os.fdopen(os.memfd_create(LOCK), "a+")  # so nobody can have locked it
             what = f"can't be used: {reason(error)}"
-            remedy = "run as root, or give --state-dir"
+            no_room = error.errno in _NO_ROOM
+            remedy = "free space there, or make it writable" if no_room else _ROOT
             raise HostError(Problem(str(self.directory), what, remedy)) from error
 
 
+_ROOT = "run as root, or give --state-dir"
 _NO_ROOM = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)

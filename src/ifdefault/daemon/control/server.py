@@ -101,7 +101,7 @@ class Control:
             return read(request)
         # Exec affects the requesting process only
         if not isinstance(request, Exec) and peer.uid not in (0, os.geteuid()):
-            what = f"uid {peer.uid} may only read the status and events"
+            what = f"uid {peer.uid} may only read the status and events, and use exec"
             return encode_reply(refusal(HostError(Problem("permission", what, "run as root"))))
         return self._perform(request, peer)
 
