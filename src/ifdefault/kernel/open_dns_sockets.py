@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ifdefault.ipc.messages import Transport
 from ifdefault.kernel.rtnetlink import AF
 from ifdefault.kernel.sockdiag import MAPPED
 from ifdefault.kernel.uapi import socket as so
@@ -63,7 +62,7 @@ def receive_marks(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, so.SO_RCVMARK, 1)
 
 
-def listens(sock: socket.socket, transport: Transport, address: str) -> bool:
+def listens(sock: socket.socket, transport: str, address: str) -> bool:
     """Whether a socket of another process may be one of those opened here."""
     if sock.family not in AF.values() or (transport == "udp") != (sock.type == socket.SOCK_DGRAM):
         return False
