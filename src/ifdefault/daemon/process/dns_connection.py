@@ -70,7 +70,7 @@ class Connection:
         except BaseException:
             sock.close()
             raise
-        self.pid = credentials(sock).pid  # of the process that listens there
+        self.pid = credentials(sock).pid
         self._channel: Channel[FromDnsServer] = Channel(
             sock, FROM_DNS_SERVER, self._on_message, self._channel_ended, sockets=True
         )
@@ -93,8 +93,8 @@ class Connection:
         self.held.clear()
 
     def kill(self) -> None:
-        """Kill it because it misbehaved. Until it has listened itself, `pid` is that of systemd, or
-        ours."""
+        """Kill it because it misbehaved. Its pid is what it says, or, until then, who listened last:
+        systemd or we before it did so itself. Nothing else may be killed."""
         if is_dns_server(self.pid):
             with suppress(OSError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -106,12 +106,12 @@ class Connection:
                     self.held.append((message, sock))
                 elif sock is not None:
                     discard(sock)
-            case Ready(_, version) if not self.ready.done():
-                if kept := privileges_kept(self.pid, privileges.KEEP):
+            case Ready(pid, version) if not self.ready.done():
+                if kept := privileges_kept(pid, privileges.KEEP):
                     self._channel.close()
                     self._channel_ended(kept)
                     return
-                self.version = version
+                self.pid, self.version = pid, version
                 self.ready.set_result(None)
             case Served() | Pong() if self.ready.done():
                 self._receive(self, message)
