@@ -107,7 +107,13 @@ def test_it_ends_with_ctrl_c_and_with_down(lab_world: LabWorld) -> None:
     eventually(lambda: answered(world), what="the next one answers")
     end(world, signal.SIGKILL)
     assert answered(world)
+    for command in ("status", "check", "dns"):
+        done = world.ifdefault(command)
+        left = f"its DNS server (pid {the_server(world)}) still answers"
+        assert left in done.stdout + done.stderr, command
+    assert world.ifdefault("status").returncode == 1
     world.ifdefault("down", check=True)
+    assert "still answers" not in world.ifdefault("status").stdout
     assert not servers(world)
 
 

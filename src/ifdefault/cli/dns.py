@@ -30,8 +30,11 @@ def command(ctx: click.Context, as_json: bool) -> int:
 
     status = daemon_client.status(ctx.obj)
     if status is None:
+        from ifdefault.daemon.control.client import left_dns_server
+
         remedy = "start ifdefault run, which publishes the names"
-        raise HostError(Problem("dns", "no daemon runs", remedy))
+        what = ", but ".join(filter(None, ("no daemon runs", left_dns_server(ctx.obj.run_dir))))
+        raise HostError(Problem("dns", what, remedy))
     click.echo(_as_json(status) if as_json else "\n".join(names.all_lines(status)))
     return int(any(publisher.state == "failing" for publisher in status.dns.publishers))
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _WATCH_S = 1.0  # the interval of the display
 _NO_DAEMON = "no daemon runs: nothing is probed"
+_LEFT_REMEDY = "start the daemon again, or end the server by ifdefault down"
 
 
 @click.command()
@@ -68,6 +69,7 @@ class _Snapshot:
     unconfirmed: str = ""  # an apply without the daemon that waits for confirmation
     config_errors: tuple[Problem, ...] = ()  # why the last config that worked is shown
     damaged: tuple[Problem, ...] = ()  # state files that are or were damaged
+    left: str = ""  # of a DNS server that answers without a daemon
 
     @property
     def is_ok(self) -> bool:
@@ -75,12 +77,13 @@ class _Snapshot:
 
         has_problem = self.daemon is not None and paths.has_problem(self.daemon)
         has_problem = has_problem or servers.has_problem(self.host.forward)
-        waits = self.no_response or self.unconfirmed or self.config_errors
+        waits = self.no_response or self.unconfirmed or self.config_errors or self.left
         return self.host.holds and not has_problem and not waits
 
 
 def _read(options: Options) -> _Snapshot:
     from ifdefault.cli import daemon_client
+    from ifdefault.daemon.control.client import left_dns_server
     from ifdefault.host import rollback_timer
     from ifdefault.host.last_config import ConfigFile
     from ifdefault.host.store import Store
@@ -97,7 +100,8 @@ def _read(options: Options) -> _Snapshot:
     host, left_s = _read_host(file, store, daemon), rollback_timer.left_s(store)
     unconfirmed = "" if left_s is None else undone_in(left_s)
     damaged = tuple(store.examine())
-    return _Snapshot(host, daemon, no_response, unconfirmed, file.errors, damaged)
+    left = "" if daemon or no_response else left_dns_server(options.run_dir)
+    return _Snapshot(host, daemon, no_response, unconfirmed, file.errors, damaged, left)
 
 
 def _read_host(file: ConfigFile, store: Store, daemon: DaemonStatus | None) -> Status:
@@ -132,6 +136,7 @@ def _as_json(snapshot: _Snapshot) -> str:
             "unconfirmed": snapshot.unconfirmed,
             "config_errors": list(map(str, snapshot.config_errors)),
             "damaged": list(map(str, snapshot.damaged)),
+            "left": snapshot.left,
             "daemon": codec.to_json(daemon) if daemon else None,
         },
         indent=1,
@@ -168,6 +173,7 @@ def _paths(snapshot: _Snapshot) -> list[str]:
         return paths.lines(snapshot.daemon)
     no_response = snapshot.no_response
     lines = [f"no status from the daemon: {no_response}" if no_response else _NO_DAEMON]
+    lines += [f"{snapshot.left}:", f"  {_LEFT_REMEDY}"] if snapshot.left else []
     return lines + ([snapshot.unconfirmed] if snapshot.unconfirmed else [])
 
 

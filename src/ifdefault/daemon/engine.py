@@ -131,7 +131,9 @@ class Engine:
         tasks = [self._task(self._read_tcp_stats()), self._task(self._poll())]
         await self._stop.wait()
         self._notifier.stopping()
-        self._event_log.note("engine", "stopped; rules and routes stay in place")
+        lingers = self._linger_s and self._performers.dns_server.is_used
+        dns = f"; its DNS server answers for {self._linger_s} s more" if lingers else ""
+        self._event_log.note("engine", f"stopped; rules and routes stay in place{dns}")
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

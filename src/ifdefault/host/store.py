@@ -294,14 +294,17 @@ class Store:
     def examine(self) -> Iterator[Problem]:
         """Files that are damaged, or were and have been set aside, and a directory that nothing can
         be saved in; nothing is changed."""
-        with suppress(FileNotFoundError):
-            system = os.statvfs(self.directory)
-            if system.f_flag & os.ST_RDONLY:
-                what = "can't be written: read-only file system"
-                yield Problem(str(self.directory), what, "repair it", warning=True)
-            elif system.f_blocks and not system.f_bfree:
-                what = "can't be written: no space left on device"
-                yield Problem(str(self.directory), what, "free space", warning=True)
+        with suppress(FileNotFoundError, PermissionError):
+            yield from self._examine()
+
+    def _examine(self) -> Iterator[Problem]:
+        system = os.statvfs(self.directory)
+        if system.f_flag & os.ST_RDONLY:
+            what = "can't be written: read-only file system"
+            yield Problem(str(self.directory), what, "repair it", warning=True)
+        elif system.f_blocks and not system.f_bfree:
+            what = "can't be written: no space left on device"
+            yield Problem(str(self.directory), what, "free space", warning=True)
         for path in sorted(self.directory.glob("*.json")):
             if what := state_file.verify(path, path.name):
                 remedy = "it is set aside when it is next used"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ifdefault.daemon.control.protocol import Asks, R
 
 SOCKET, OPEN_SOCKET = "control.sock", "status.sock"  # for root and the daemon's user; for all users
+DNS_SERVER = "dns-server"  # a file with the pid of the one in use
 LONGEST_PATH = 107  # sun_path, without its final NUL
 LONGEST_REPLY = 16 * 1024 * 1024
 _TIMEVAL = struct.Struct("ll")
@@ -113,3 +114,16 @@ def listener(path: Path) -> str:
 def credentials(sock: Any) -> Peer:
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return Peer(*_CREDENTIALS.unpack(data))
+
+
+def left_dns_server(run_dir: Path) -> str:
+    """What to say of a DNS server that still answers though no daemon runs; "" if there is none."""
+    try:
+        pid = int((run_dir / DNS_SERVER).read_text())
+    except (OSError, ValueError):
+        return ""
+    from ifdefault.kernel.open_dns_sockets import is_dns_server
+
+    if not is_dns_server(pid):
+        return ""
+    return f"its DNS server (pid {pid}) still answers, and withdraws no uplink that fails"

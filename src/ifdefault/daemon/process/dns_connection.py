@@ -93,8 +93,8 @@ class Connection:
         self.held.clear()
 
     def kill(self) -> None:
-        """Kill it because it misbehaved. Its pid is what it says, or, until then, who listened last:
-        systemd or we before it did so itself. Nothing else may be killed."""
+        """Kill it because it misbehaved. Its pid is what it says; before that, who listened last,
+        which may be systemd or this process. Nothing else may be killed."""
         if is_dns_server(self.pid):
             with suppress(OSError):
                 os.kill(self.pid, signal.SIGKILL)

@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 
 from ifdefault import __version__
+from ifdefault.daemon.control.client import DNS_SERVER
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_connection import Connection, Held, connect, dismiss, end, start
 from ifdefault.daemon.process.spawn import Backoff, Pings, status_text
@@ -31,7 +32,6 @@ from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import HostError, reason
 
 UNIT, OWN = "dns.sock", "dns-own.sock"
-_USED = "dns-used"  # exists while there may be a server
 LINGER_S = 30  # after the engine was told to end: time for another to start
 _LOOK_S = 2.0  # between looks for systemd's server, while another is used
 _LOOK_AGAIN_S = 60.0  # after it didn't answer
@@ -48,7 +48,7 @@ class DnsServerProcess:
         event_log: EventLog,
         receive: Callable[[Served], None],
     ) -> None:
-        self._unit, self._own, self._used = run_dir / UNIT, run_dir / OWN, run_dir / _USED
+        self._unit, self._own, self._used = run_dir / UNIT, run_dir / OWN, run_dir / DNS_SERVER
         *self._user, _ = privileges.choose_user(config.user)
         self._event_log, self._report = event_log, receive
         self.started: Callable[[Held, Held], None] = lambda held, spare: None
@@ -68,6 +68,10 @@ class DnsServerProcess:
     def problems(self) -> tuple[str, ...]:
         missing = self._task is not None and self._server is None
         return ("the DNS server is not running; no queries are answered",) if missing else ()
+
+    @property
+    def is_used(self) -> bool:
+        return self._server is not None
 
     # --- what it is told -------------------------------------------------------------------
 
@@ -182,7 +186,7 @@ class DnsServerProcess:
         others = (*self._before, *([self._server] if self._server else []))
         self._before = before = [other for other in others if other is not server]
         self._server, self._handover = server, 0
-        self._used.touch()
+        self._used.write_text(f"{server.pid}\n")
         self._over.clear()
         self._pings.start(time.monotonic())
         for other in before:
