@@ -114,10 +114,10 @@ def test_a_typo_and_a_restart(lab_world: LabWorld) -> None:
     assert ours(world) == laid
     *errors, used = events(world, "config")
     assert errors
-    assert "the last config that worked is used" in used
+    assert "the last config that worked, of" in used
     status = world.ifdefault("status")
     assert status.returncode == 1
-    assert "the last config that worked is used" in status.stdout
+    assert "the last config that worked, of" in status.stdout
     check = world.ifdefault("check")
     assert check.returncode == 2
     assert "the daemon uses the last config that worked" in check.stderr
@@ -145,7 +145,7 @@ def test_apply_at_boot_uses_the_last_config(lab_world: LabWorld) -> None:
     assert world.ifdefault("apply").returncode == 2
     assert ours(world) == ([], [])
     done = world.ifdefault("apply", "--last-good", check=True)
-    assert "the last config that worked is used" in done.stderr
+    assert "the last config that worked, of" in done.stderr
     assert ours(world) == laid
     status = world.ifdefault("status")
     assert status.returncode == 1
