@@ -209,19 +209,3 @@ def test_one_that_is_not_understood_leaves(lab_world: LabWorld, tmp_path: Path) 
     eventually(lambda: old not in servers(world), what="it has left")
     eventually(lambda: adopted(world), what="another one answers")
     assert any("not exactly the fields" in text for text in events(world, "dns"))
-
-
-def test_an_engine_that_was_stopped_kills_nobody(lab_world: LabWorld) -> None:
-    world = lab_world("two")
-    serve(world)
-    pid, starts = the_server(world), standing(world).problems
-    engine = standing(world).pid
-    os.kill(engine, signal.SIGSTOP)
-    try:
-        with asked(world):
-            subprocess.run(["sleep", "7"], check=True)  # longer than silence is borne
-    finally:
-        os.kill(engine, signal.SIGCONT)
-    await_states(world, ["up"])
-    assert the_server(world) == pid
-    assert standing(world).problems == starts
