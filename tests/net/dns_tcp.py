@@ -39,22 +39,26 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
     return data
 
 
-def ask_by_many(target: str, rate: int, count: int, open_s: float) -> int:
-    """Open that many connections a second, each for a query; they stay open for a while. Return how
-    many queries were answered."""
+def ask_by_many(target: str, count: int, waiting: int) -> int:
+    """Open that many connections, each for a query, and keep them open; at most `waiting` of them
+    wait for their answer. Return how many queries were answered."""
+    turn = asyncio.Semaphore(waiting)
+    over = asyncio.Event()
 
     async def ask(number: int) -> bool:
-        await asyncio.sleep(number / rate)
-        reader, writer = await asyncio.open_connection(target, 53)
-        try:
-            writer.write(query(f"n{number}.wild.{ZONE}"))
-            size = int.from_bytes(await reader.readexactly(2), "big")
-            message = dns.message.from_wire(await reader.readexactly(size))
-            await asyncio.sleep(open_s)
-        except (OSError, EOFError):
-            return False
-        finally:
-            writer.close()
+        async with turn:
+            reader, writer = await asyncio.open_connection(target, 53)
+            try:
+                writer.write(query(f"n{number}.wild.{ZONE}"))
+                size = int.from_bytes(await reader.readexactly(2), "big")
+                message = dns.message.from_wire(await reader.readexactly(size))
+            except (OSError, EOFError):
+                return False
+            finally:
+                if number == count - 1:
+                    over.set()
+        await over.wait()
+        writer.close()
         return bool(message.answer)
 
     async def main() -> int:
