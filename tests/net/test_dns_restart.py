@@ -19,6 +19,7 @@ import pytest
 
 import ifdefault
 from ifdefault.ipc.messages import Leave
+from ifdefault.kernel.open_dns_sockets import is_dns_server
 from ifdefault.lab import faults, netns, registry
 from ifdefault.lab.dns_load import DnsLoad
 from ifdefault.lab.waiting import eventually
@@ -49,8 +50,7 @@ def servers(world: World) -> set[int]:
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            command = (entry / "cmdline").read_bytes()
-            if b"frontend.dns_main" in command and (entry / "ns/net").stat().st_ino == place:
+            if is_dns_server(int(entry.name)) and (entry / "ns/net").stat().st_ino == place:
                 found.add(int(entry.name))
         except OSError:
             continue

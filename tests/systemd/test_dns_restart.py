@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from ifdefault import __version__
-from ifdefault.lab.dns_load import DnsLoad
 from ifdefault.lab.waiting import eventually
-from tests.net.test_dns_daemon import A6, B6, DNS, NAME, A, B, addresses
+from tests.net.test_dns_daemon import A6, B6, DNS, A, B, addresses
+from tests.net.test_dns_restart import asked
 from tests.systemd.booted import Booted
 from tests.systemd.conftest import Boot
 from tests.systemd.folder import SITE_PACKAGES
 
 DAEMON, SERVER = "ifdefault.service", "ifdefault-dns.service"
-
-
-@contextmanager
-def asked(host: Booted) -> Iterator[None]:
-    """Ask all the time; in the end no query may have failed."""
-    load = DnsLoad(host.world["client"], (A, B, A6, B6), NAME, rate=100)
-    load.start()
-    try:
-        yield
-    finally:
-        load.stop()
-    for outcome in load.outcomes:
-        assert outcome.asked
-        assert outcome.failed == []
 
 
 def has_taken_over(host: Booted) -> bool:
@@ -47,7 +30,7 @@ def test_no_query_is_lost(boot: Boot) -> None:
     host.await_state(SERVER)
     eventually(lambda: has_taken_over(host), what="it answers")
     server = host.main_pid(SERVER)
-    with asked(host):
+    with asked(host.world):
         host.systemctl("restart", DAEMON)
         eventually(lambda: has_taken_over(host), what="it has been adopted")
         killed = host.main_pid(DAEMON)
@@ -55,7 +38,7 @@ def test_no_query_is_lost(boot: Boot) -> None:
         eventually(lambda: host.main_pid(DAEMON) not in (0, killed), what="the daemon is back")
         eventually(lambda: has_taken_over(host), what="it has been adopted again")
         assert host.main_pid(SERVER) == server
-    with asked(host):
+    with asked(host.world):
         upgrade(host, "99.0")
         host.systemctl("restart", DAEMON)
         eventually(

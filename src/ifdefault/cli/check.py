@@ -57,7 +57,7 @@ def _check_host(
 ) -> tuple[list[Problem], tuple[Uplink, ...]]:
     """The host's problems and the resolved uplinks; without a config, only what needs none."""
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.control.client import left_dns_server
+    from ifdefault.daemon.control.client import LEFT_REMEDY, left_dns_server
     from ifdefault.host.check_daemon import find_problems
     from ifdefault.host.status import find_astray, find_differences
     from ifdefault.host.store import Store
@@ -71,8 +71,8 @@ def _check_host(
         daemon = daemon_client.status(options)
         problems += _state_problems(daemon)
         if daemon is None and (left := left_dns_server(options.run_dir)):
-            remedy = "start the daemon again, or end the server by ifdefault down"
-            problems.append(Problem("daemon", f"doesn't run, but {left}", remedy, warning=True))
+            what = f"doesn't run, but {left}"
+            problems.append(Problem("daemon", what, LEFT_REMEDY, warning=True))
         if config is None:
             nft.check(NFT_TABLE, "")
             return [*problems, *foreign.networkd_problems()], ()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _WATCH_S = 1.0  # the interval of the display
 _NO_DAEMON = "no daemon runs: nothing is probed"
-_LEFT_REMEDY = "start the daemon again, or end the server by ifdefault down"
 
 
 @click.command()
@@ -173,7 +172,10 @@ def _paths(snapshot: _Snapshot) -> list[str]:
         return paths.lines(snapshot.daemon)
     no_response = snapshot.no_response
     lines = [f"no status from the daemon: {no_response}" if no_response else _NO_DAEMON]
-    lines += [f"{snapshot.left}:", f"  {_LEFT_REMEDY}"] if snapshot.left else []
+    if snapshot.left:
+        from ifdefault.daemon.control.client import LEFT_REMEDY
+
+        lines += [f"{snapshot.left}:", f"  {LEFT_REMEDY}"]
     return lines + ([snapshot.unconfirmed] if snapshot.unconfirmed else [])
 
 

@@ -24,13 +24,13 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
+from ifdefault.daemon import tasks
 from ifdefault.daemon.control import protocol as p
 from ifdefault.daemon.control.client import Peer
 from ifdefault.daemon.control.server import Control
@@ -128,15 +128,15 @@ class Engine:
             self._loop.add_reader(sock, self._on_kernel)
         self._performers.frontend.start()
         self._notifier.ready()
-        tasks = [self._task(self._read_tcp_stats()), self._task(self._poll())]
+        polling = [tasks.start(self._read_tcp_stats()), tasks.start(self._poll())]
         await self._stop.wait()
         self._notifier.stopping()
         lingers = self._linger_s and self._performers.dns_server.is_used
         dns = f"; its DNS server answers for {self._linger_s} s more" if lingers else ""
         self._event_log.note("engine", f"stopped; rules and routes stay in place{dns}")
-        for task in tasks:
+        for task in polling:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*polling, return_exceptions=True)
         self._performers.perform(self._controller.saved())
         self._store.flush()
         self._event_log.note_state()
@@ -146,17 +146,6 @@ class Engine:
         an end."""
         self._linger_s = linger_s
         self._stop.set()
-
-    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run in the background; an error is fatal."""
-
-        def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and (error := task.exception()):
-                self._fail(error)
-
-        task = asyncio.create_task(work)
-        task.add_done_callback(ended)
-        return task
 
     def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._fail(context.get("exception") or RuntimeError(str(context.get("message"))))
@@ -194,7 +183,7 @@ class Engine:
         if state.unconfirmed is None and not state.held:
             self._config_file.worked(state.config)
         self._event_log.note_state()
-        if self._controller.state.prepared is not None:
+        if state.prepared is not None:
             self._started.set()
         if self._timer is not None:
             self._timer.cancel()

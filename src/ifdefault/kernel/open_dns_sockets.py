@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ifdefault.kernel import netns
 from ifdefault.kernel.rtnetlink import AF
 from ifdefault.kernel.sockdiag import MAPPED
 from ifdefault.kernel.uapi import socket as so
@@ -68,16 +69,10 @@ def listens(sock: socket.socket, transport: str, address: str) -> bool:
         return False
     if transport == "tcp" and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return False
-    with _socket(address, socket.SOCK_DGRAM) as ours:
-        return sock.getsockname()[0] == address and _network(sock) == _network(ours)
-
-
-def _network(sock: socket.socket) -> bytes:
-    """The network namespace; b"" before Linux 5.14."""
-    try:
-        return sock.getsockopt(socket.SOL_SOCKET, so.SO_NETNS_COOKIE, 8)
-    except OSError:
-        return b""
+    with suppress(OSError):  # before Linux 5.14 its network isn't known
+        if netns.cookie(sock) != netns.cookie():
+            return False
+    return bool(sock.getsockname()[0] == address)
 
 
 def discard(sock: socket.socket) -> None:

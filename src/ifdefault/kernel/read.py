@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ifdefault.kernel import nft, rtnetlink, sockdiag, sysctl
+from ifdefault.kernel import netns, nft, rtnetlink, sockdiag, sysctl
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.nexthops import read_nexthops
@@ -82,7 +82,7 @@ def read_facts(*, rights: bool = True) -> Facts:
 def network_id() -> str:
     """Identifies this network namespace among all since the machine was installed."""
     try:
-        cookie = attach.cookie()
+        cookie = netns.cookie()
     except OSError:  # Linux before 5.14
         cookie = 0
     return f"{_BOOT.read_text().strip()} {cookie}"

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
+from ifdefault.dns import client
+from ifdefault.dns.wire import NOERROR
 from ifdefault.lab.node import Node
 from ifdefault.model.address import family_of
 
@@ -50,7 +52,7 @@ class DnsLoad:
         """`rate`: queries per second; one in `tcp_share` is over TCP."""
         self.udp, self.tcp = Outcome(), Outcome()
         self._node, self._addresses = node, addresses
-        self._query = _query(name)
+        self._name = name
         self._rate, self._tcp_share = rate, tcp_share
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: node.python(self._run))
@@ -86,7 +88,7 @@ class DnsLoad:
     async def _ask(self, address: str, number: int, *, over_tcp: bool) -> None:
         outcome = self.tcp if over_tcp else self.udp
         kind = socket.SOCK_STREAM if over_tcp else socket.SOCK_DGRAM
-        query = struct.pack("!H", number & 0xFFFF) + self._query
+        query = client.query(number & 0xFFFF, self._name, "A", recurse=True, edns=False)
         packet = struct.pack("!H", len(query)) + query if over_tcp else query
         loop, start_s = asyncio.get_running_loop(), time.monotonic()
         with socket.socket(_AF[family_of(address)], kind | socket.SOCK_NONBLOCK) as sock:
@@ -98,14 +100,8 @@ class DnsLoad:
             except (OSError, TimeoutError) as error:
                 outcome.failed.append((start_s, getattr(error, "strerror", "") or "no answer"))
                 return
-        header = answer[2 * over_tcp :][:4]
-        if header[:2] == query[:2] and len(header) == 4 and not header[3] & 15:
+        code = client.read_code(answer[2 * over_tcp :], query)
+        if code == NOERROR:
             outcome.waits_s.append(time.monotonic() - start_s)
         else:
             outcome.failed.append((start_s, f"wrong answer {answer[:16].hex() or '(end)'}"))
-
-
-def _query(name: str) -> bytes:
-    """All of a query but its ID."""
-    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-    return struct.pack("!5H", 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", 1, 1)

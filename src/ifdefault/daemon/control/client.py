@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ifdefault.daemon.control.protocol import Asks, R
 
 SOCKET, OPEN_SOCKET = "control.sock", "status.sock"  # for root and the daemon's user; for all users
+LEFT_REMEDY = "start the daemon again, or end the server by ifdefault down"
 DNS_SERVER = "dns-server"  # a file with the pid of the one in use
 LONGEST_PATH = 107  # sun_path, without its final NUL
 LONGEST_REPLY = 16 * 1024 * 1024
@@ -117,7 +118,8 @@ def credentials(sock: Any) -> Peer:
 
 
 def left_dns_server(run_dir: Path) -> str:
-    """What to say of a DNS server that still answers though no daemon runs; "" if there is none."""
+    """What to say of a DNS server that still answers though no daemon runs; "" if there is none.
+    What to do is LEFT_REMEDY."""
     try:
         pid = int((run_dir / DNS_SERVER).read_text())
     except (OSError, ValueError):

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from ifdefault.daemon import tasks
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
@@ -191,8 +192,7 @@ class Updates:
             status = job.statuses.setdefault(server, _Status(now))
             if status.state == "current":
                 self._set_status(zone, job, server, "pending", "")
-        job.task = asyncio.create_task(self._run(zone, job))
-        job.task.add_done_callback(_raise_in_loop)
+        job.task = tasks.start(self._run(zone, job))
 
     def _end(self, job: _Job) -> None:
         if job.task is not None and not job.task.done():
@@ -344,13 +344,6 @@ class Updates:
         if fresh != before:
             self._store.write(UPDATES, fresh)
             self._memory = fresh
-
-
-def _raise_in_loop(task: asyncio.Task[None]) -> None:
-    """A bug in a task is fatal for the engine."""
-    if not task.cancelled() and (error := task.exception()):
-        context = {"message": "internal error in a dynamic update", "exception": error}
-        asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _without_address(server: Endpoint, error: str) -> str:

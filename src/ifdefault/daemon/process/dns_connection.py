@@ -60,7 +60,7 @@ class Connection:
         """OSError if nothing listens there."""
         self.path, self._receive, self._ended = path, receive, ended
         self.held: Held = []
-        self._closed = False
+        self.closed = False
         self.version = ""
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -78,13 +78,9 @@ class Connection:
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         self._channel.send(message, fds)
 
-    @property
-    def is_closed(self) -> bool:
-        return self._closed
-
     def close(self) -> None:
         """Let it go on without us; `ended` isn't called."""
-        self._closed = True
+        self.closed = True
         self._channel.close()
         if not self.ready.done():
             self.ready.cancel()

@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 
 from ifdefault import __version__
+from ifdefault.daemon import tasks
 from ifdefault.daemon.control.client import DNS_SERVER
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_connection import Connection, Held, connect, dismiss, end, start
@@ -70,6 +71,10 @@ class DnsServerProcess:
         return ("the DNS server is not running; no queries are answered",) if missing else ()
 
     @property
+    def _connections(self) -> list[Connection]:
+        return [c for c in (self._server, *self._before) if c is not None]
+
+    @property
     def is_used(self) -> bool:
         return self._server is not None
 
@@ -85,8 +90,7 @@ class DnsServerProcess:
 
     def keep(self, *, needed: bool) -> None:
         if needed and self._task is None:
-            self._task = asyncio.create_task(self._keep_running())
-            self._task.add_done_callback(_raise)
+            self._task = tasks.start(self._keep_running())
         elif not needed and self._task is not None:
             self._task.cancel()
             self._task = None
@@ -123,7 +127,7 @@ class DnsServerProcess:
         self._part(linger_s)
 
     def _part(self, linger_s: int | None) -> None:
-        for connection in [*self._before, *([self._server] if self._server else [])]:
+        for connection in self._connections:
             if linger_s is not None:
                 connection.send(Leave(linger_s))
             connection.close()
@@ -138,7 +142,7 @@ class DnsServerProcess:
             await asyncio.sleep(backoff.wait_s(time.monotonic()))
             try:
                 await self._find()
-                known = [c for c in (self._server, *self._before) if c and c.version == __version__]
+                known = [c for c in self._connections if c.version == __version__]
                 server = min(known, key=lambda c: c.path == self._own, default=None)
                 if server is None:
                     server = await start(
@@ -153,7 +157,7 @@ class DnsServerProcess:
                 self._event_log.note("dns", text, level=logging.ERROR)
                 continue
             backoff.started(time.monotonic())
-            if server.is_closed:  # it has ended already
+            if server.closed:  # it has ended already
                 continue
             if server is not self._server:
                 self._use(server)
@@ -165,7 +169,7 @@ class DnsServerProcess:
     async def _find(self) -> None:
         """Connect to the servers that run, but not to one again."""
         for path in (self._unit, self._own):
-            if path in [c.path for c in (self._server, *self._before) if c]:
+            if path in [c.path for c in self._connections]:
                 continue
             try:
                 self._before.append(await connect(path, self._receive, self._connection_ended))
@@ -183,8 +187,7 @@ class DnsServerProcess:
             self._event_log.note("dns", text, level=logging.ERROR)
 
     def _use(self, server: Connection) -> None:
-        others = (*self._before, *([self._server] if self._server else []))
-        self._before = before = [other for other in others if other is not server]
+        self._before = before = [other for other in self._connections if other is not server]
         self._server, self._handover = server, 0
         self._used.write_text(f"{server.pid}\n")
         self._over.clear()
@@ -242,12 +245,6 @@ class DnsServerProcess:
             self._over.set()
         elif connection in self._before:
             self._before.remove(connection)
-
-
-def _raise(task: asyncio.Task[None]) -> None:
-    """An error of ours is fatal; the loop's exception handler ends the engine."""
-    if not task.cancelled():
-        task.result()
 
 
 def end_all(run_dir: Path) -> None:

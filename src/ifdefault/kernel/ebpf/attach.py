@@ -13,7 +13,6 @@ import functools
 import hashlib
 import json
 import os
-import socket
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -21,8 +20,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ifdefault.kernel.ebpf import cgroups, programs, syscall
+from ifdefault.kernel.netns import cookie
 from ifdefault.kernel.uapi import bpf
-from ifdefault.kernel.uapi.socket import SO_NETNS_COOKIE
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import HostError
 from ifdefault.model.kernel import SLOTS, Hook, Rule
@@ -109,13 +108,6 @@ def _try() -> None:
 
 
 # --- our programs -------------------------------------------------------------------------
-
-
-def cookie() -> int:
-    """The unique id of this thread's network namespace."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        cookie = sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, _ID.size)
-    return int(_ID.unpack(cookie)[0])
 
 
 def _name(cookie: int) -> str:
