@@ -193,6 +193,25 @@ def test_the_end_of_the_peer_is_told_once() -> None:
     play(part)
 
 
+@pytest.mark.parametrize("speaks", [False, True])
+def test_the_last_words_of_a_peer_are_heard(speaks: bool) -> None:
+    """Though it has ended the channel, with messages unread, before we read or while we send."""
+
+    async def part(ends: Ends) -> None:
+        ends.listen()
+        assert ends.theirs
+        ends.theirs.send(Pong(1))
+        ends.ours.send(Ping(7))
+        ends.ours.close()
+        if speaks:
+            ends.theirs.send(Pong(2))
+        await ends.until(lambda: ends.ends)
+        assert ends.heard == [(Ping(7), None)]
+        assert ends.ends == [""]
+
+    play(part)
+
+
 def test_a_peer_that_is_gone_when_we_speak() -> None:
     async def part(ends: Ends) -> None:
         ends.raw.close()

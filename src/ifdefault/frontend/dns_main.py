@@ -72,10 +72,11 @@ class DnsServerLoop:
         if self._leave is not None:
             self._leave.cancel()
         self._dns.forget_pending()
-        self._channel = Channel(sock, TO_DNS_SERVER, self._receive, self._ended, sockets=True)
+        channel = Channel(sock, TO_DNS_SERVER, self._receive, self._ended, sockets=True)
+        self._channel = channel  # until it has ended, which may be as soon as it is sent anything
         for listen, held in self._dns.listening():
-            self._channel.send(listen, [held.fileno()])
-        self._channel.send(Ready(os.getpid(), __version__))
+            channel.send(listen, [held.fileno()])
+        channel.send(Ready(os.getpid(), __version__))
 
     def _ended(self, cause: str) -> None:
         self._channel = None

@@ -142,12 +142,14 @@ class Channel(Generic[M]):
                 self._sock.send(packet, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return False
+        except ConnectionError:
+            self._read()  # what the peer sent before it ended the channel, and then its end
         except OSError as error:
             if error.errno in _SHORTAGE and all(isinstance(m, _DROPPABLE) for m in messages):
                 for message in messages:
                     self._drop(message)
             else:
-                self._end(_cause(error))
+                self._end(reason(error))
         return True
 
     def _flush(self) -> None:
@@ -184,8 +186,10 @@ class Channel(Generic[M]):
                 )
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # once, if the peer ended it with messages unread
+                continue  # what it sent before can be read
             except OSError as error:
-                self._end(_cause(error))
+                self._end(reason(error))
                 return
             fds = _descriptors(ancillary)
             try:
@@ -233,10 +237,6 @@ class Channel(Generic[M]):
         if self._open:
             self.close()
             self._ended(cause)
-
-
-def _cause(error: OSError) -> str:
-    return "" if isinstance(error, ConnectionError) else reason(error)
 
 
 def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> array.array[int]:
