@@ -105,12 +105,20 @@ def decode_link(message: bytes) -> Link:
         and not flags & rt.IFF_LOOPBACK,
         kind=_name(info.get(rt.IFLA_INFO_KIND, b"")),
         master=u32(attrs.get(rt.IFLA_MASTER)),
+        forwards=_forwards(attrs.get(rt.IFLA_AF_SPEC, b"")),
         altnames=tuple(
             _name(value)
             for kind, value in attribute_list(attrs.get(rt.IFLA_PROP_LIST, b""))
             if kind == rt.IFLA_ALT_IFNAME
         ),
     )
+
+
+def _forwards(af_spec: bytes) -> bool:
+    """From the interface's IPv4 settings (net/ipv4/devinet.c, inet_fill_link_af), which begin with
+    forwarding (linux/ip.h, IPV4_DEVCONF_FORWARDING)."""
+    inet = attributes(attributes(af_spec, 0).get(socket.AF_INET, b""), 0)
+    return u32(inet.get(rt.IFLA_INET_CONF), 1) == 1
 
 
 def _name(payload: bytes) -> str:
@@ -148,21 +156,19 @@ def decode_address(message: bytes, names: Names) -> Address | None:
     )
 
 
-def route_query(family: Family) -> bytes:
-    return ROUTE.pack(AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
+def route_query(family: Family, table: int = 0, protocol: int = 0, kind: str = "unspec") -> bytes:
+    """The routes of one table, protocol and kind; of all if that isn't given."""
+    head = ROUTE.pack(AF[family], 0, 0, 0, 0, protocol, 0, _KIND_NUMBERS[kind], 0)
+    return head + attribute_u32(rt.RTA_TABLE, table) if table else head
 
 
-def route_table(message: bytes) -> int:
-    """The table number of a route message if it is below 256, otherwise RT_TABLE_COMPAT."""
-    return message[4]
+def is_default(message: bytes) -> bool:
+    """Whether a route is a default route (rtm_dst_len)."""
+    return not message[1]
 
 
 def route_protocol(message: bytes) -> int:
     return message[5]
-
-
-def route_kind(message: bytes) -> str:
-    return KINDS.get(message[7], "")
 
 
 def route_nexthop(message: bytes) -> int:
@@ -373,8 +379,10 @@ def neighbour_state(message: bytes) -> int:
     return int(_NEIGHBOUR.unpack_from(message)[2])
 
 
-def neighbour_query() -> bytes:
-    return _NEIGHBOUR.pack(0, 0, 0, 0, 0)
+def neighbour_query(index: int = 0) -> bytes:
+    """The neighbours on one interface, or on all."""
+    head = _NEIGHBOUR.pack(0, 0, 0, 0, 0)
+    return head + attribute_u32(rt.NDA_IFINDEX, index) if index else head
 
 
 def decode_neighbour(message: bytes, names: Names) -> Neighbour | None:

@@ -12,15 +12,16 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
-from ifdefault.kernel import rtnetlink
+from ifdefault.kernel import route_filter, rtnetlink
 from ifdefault.kernel.netlink import HEADER, Netlink, attribute, attributes
 from ifdefault.kernel.read import read_links
 from ifdefault.kernel.uapi import netfilter as nf
 from ifdefault.kernel.uapi import netlink as nl
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.kernel.uapi.socket import SO_RCVBUFFORCE
-from ifdefault.model.kernel import OWN_TABLES, PROTOCOL, TABLE_LOCAL, Address, Link
+from ifdefault.model.kernel import OWN_TABLES, PROTOCOL, Address, Link
 from ifdefault.model.kernel_events import (
     KernelChange,
     LinkChanged,
@@ -45,7 +46,8 @@ _OWN_TABLES = tuple(attribute(nf.NFTA_TABLE_NAME, name.encode() + b"\0") for nam
 
 class Watch:
     """Watches the network namespace of the thread that creates it. Wait until one of `sockets` is
-    readable, then call `read`. Neighbours are reported for `interfaces`, or for all if it is None.
+    readable, then call `read`. Neighbours are reported for `interfaces`, or for all if it is None;
+    routes for all tables, or for those of `keep_tables`.
     `own_ports` are port ids (`Netlink.port`) of sockets whose changes aren't reported."""
 
     def __init__(self, interfaces: frozenset[str] | None = None) -> None:
@@ -60,6 +62,8 @@ class Watch:
         self._route = _joined(nl.NETLINK_ROUTE, _ROUTE_GROUPS)
         self._nft = _joined(nl.NETLINK_NETFILTER, _NFT_GROUPS)
         self.sockets = (self._route, self._nft)
+        self._tables: frozenset[int] | None = None  # None: all
+        _filter(self._route, None)
         self._read_links()
 
     def __enter__(self) -> Watch:
@@ -71,6 +75,14 @@ class Watch:
     def close(self) -> None:
         for sock in (*self.sockets, self._netlink):
             sock.close()
+
+    def keep_tables(self, tables: frozenset[int]) -> bool:
+        """From now on, report the routes of these tables only, and ours. True if changes of one of
+        them weren't reported until now."""
+        before, self._tables = self._tables, tables
+        if tables != before:
+            _filter(self._route, tables)
+        return before is not None and not tables <= before
 
     def read(self) -> list[KernelChange]:
         """The changes since the last read. If some remain, a socket stays readable."""
@@ -128,10 +140,7 @@ class Watch:
     def _decode_route(self, kind: int, message: bytes) -> KernelChange | None:
         base = kind & ~3  # NEW, DEL, GET and SET of a kind are consecutive
         if base == rt.RTM_NEWROUTE:
-            protocol = rtnetlink.route_protocol(message)
-            if rtnetlink.route_table(message) == TABLE_LOCAL and protocol == rt.RTPROT_KERNEL:
-                return None
-            return ObjectChanged("route", protocol == PROTOCOL)
+            return ObjectChanged("route", rtnetlink.route_protocol(message) == PROTOCOL)
         if base == rt.RTM_NEWNEIGH:
             return self._neighbour(kind == rt.RTM_DELNEIGH, message)
         if base == rt.RTM_NEWLINK:
@@ -204,6 +213,11 @@ def _joined(protocol: int, groups: tuple[int, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _filter(sock: socket.socket, tables: frozenset[int] | None) -> None:
+    with suppress(OSError):  # out of memory: others' routes are reported, too
+        route_filter.keep_tables(sock, tables)
 
 
 def _link_event(link: Link, *, deleted: bool = False) -> LinkChanged:

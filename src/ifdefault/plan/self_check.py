@@ -106,40 +106,36 @@ def _of_forwarding(
     sysctls = dict(facts.sysctls) | dict(desired.sysctls)
     if sysctls.get(FORWARDING[family]) != "1" or not connmark.tracks_forwarded(config, facts):
         return
-    for lan, host in _lans(family, facts, {u.interface for u in uplinks}):
-        for u in (u for u in uplinks if _forwards(facts, family, u.interface)):
+    forwarding = {link.name for link in facts.links if family == 6 or link.forwards}
+    for lan, host in _lans(family, facts, forwarding - {u.interface for u in uplinks}):
+        for u in (u for u in uplinks if u.interface in forwarding):
             flow = Flow(family, far[0], host, iif=lan, mark=u.arrival_mark, ip_proto=_TCP)
             yield Question("forwarded", u.name, flow, u.interface, u.gateway(family) or "")
 
 
 def _lans(family: Family, facts: Facts, interfaces: set[str]) -> list[tuple[str, str]]:
-    """Interfaces other than uplinks that forward, each with the address of a host behind it."""
+    """Some of these interfaces, each with the address of a host behind it."""
     vrfs = {link.index for link in facts.links if link.kind == "vrf"}
     candidates = {
         link.name
         for link in facts.links
         if link.up and not link.loopback and not vrfs & {link.index, link.master}
-    } - interfaces
+    } & interfaces
     lans: dict[str, str] = {}
+    own = {address.address for address in facts.addresses}
     for address in facts.addresses:
         dev = address.dev
         if address.family != family or address.scope >= 253 or dev not in candidates or dev in lans:
             continue
-        if _forwards(facts, family, dev) and (host := _neighbour(address, facts)):
+        if host := _neighbour(address, own):
             lans[dev] = host
     return sorted(lans.items())[:_LANS]
 
 
-def _forwards(facts: Facts, family: Family, dev: str) -> bool:
-    """Whether packets that come in on an interface are forwarded, as far as it has its own say."""
-    return dict(facts.sysctls).get(f"net/ipv{family}/conf/{dev}/forwarding", "1") == "1"
-
-
-def _neighbour(address: Address, facts: Facts) -> str:
+def _neighbour(address: Address, own: set[str]) -> str:
     """The first address of an interface's network that isn't ours, "" if there is none."""
     family = address.family
     first, length = prefixes.network(f"{address.address}/{address.prefixlen}")
-    own = {a.address for a in facts.addresses}
     last = first + (1 << (BITS[family] - length)) - 1
     for number in range(first + 1, min(last, first + 1 + len(own) + 1)):
         if (text := prefixes.text(family, number)) not in own:

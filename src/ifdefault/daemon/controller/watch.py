@@ -8,6 +8,7 @@ from ifdefault.daemon.controller.state import State
 from ifdefault.model.kernel import TABLE_MAIN, Facts
 from ifdefault.plan.numbers import SHORTEST_LOCAL
 from ifdefault.plan.prepare import Prepared
+from ifdefault.plan.scope import tables_read
 
 _ROUTED_MAX = 100
 
@@ -23,10 +24,12 @@ class Watcher:
         facts, auto = prepared.observation.facts, state.config.host.udp_wildcard == "auto"
         interfaces = tuple(sorted({u.interface for u in prepared.uplinks}))
         ended = any(path not in ("up", "unproven") for path, _ in paths.states().values())
-        watch = Watch(interfaces, on_link=not_beyond(facts, interfaces), ended=ended)
+        tables = tuple(sorted(tables_read(state.config, facts)))
+        watch = Watch(interfaces, tables, on_link=not_beyond(facts, interfaces), ended=ended)
         if not state.held:
             watch = Watch(
                 interfaces,
+                tables,
                 sysctls=prepared.desired.sysctls,
                 udp_servers=facts.wildcard_udp if auto else None,
                 groups=prepared.observation.groups,
