@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from ifdefault.kernel.rtnetlink import Names
+from ifdefault.model.many import Many
 
 T = TypeVar("T")
 _NEW: Any = object()
@@ -23,17 +24,21 @@ class Decoded(Generic[T]):
         self._decode = decode
         self._known: dict[bytes, T | None] = {}
         self._names: Names = {}
+        self._last: Many[T] = Many()
 
-    def decode(self, messages: Iterable[bytes], names: Names) -> tuple[T, ...]:
-        """The objects of a dump in order, without those that aren't supported."""
+    def decode(self, messages: Iterable[bytes], names: Names) -> Many[T]:
+        """The objects of a dump in order, without those that aren't supported. If they are those of
+        the last dump, the very same tuple."""
         known = self._known if names == self._names else {}
         self._known, self._names = {}, dict(names)
         objects = []
         for message in messages:
-            found = known.get(message, _NEW)
-            if found is _NEW:
-                found = self._decode(message, names)
-            self._known[message] = found
-            if found is not None:
-                objects.append(found)
-        return tuple(objects)
+            value = known.get(message, _NEW)
+            if value is _NEW:
+                value = self._decode(message, names)
+            self._known[message] = value
+            if value is not None:
+                objects.append(value)
+        if (found := Many(objects)) != self._last:
+            self._last = found
+        return self._last

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ifdefault.model.config import Family
+from ifdefault.model.many import Many
 from ifdefault.model.packet_filter import FilterChain
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
@@ -197,7 +198,8 @@ def ruleset_digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is read from the kernel for a plan, in kernel order where order matters."""
+    """All that is read from the kernel for a plan, in kernel order where order matters. What may be
+    large is a `Many`."""
 
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
@@ -216,6 +218,12 @@ class Facts:
     listening: tuple[tuple[str, str, int], ...] = ()  # (transport, address, port) of servers
     dropping: tuple[tuple[str, str, str], ...] = ()  # (family, table, chain) with policy drop
     filters: tuple[FilterChain, ...] = ()  # others' chains that packets to served ports pass
+
+    def __post_init__(self) -> None:
+        for name in ("links", "addresses", "routes", "local", "rules"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, Many.of(value))
 
 
 # --- desired state ------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from ifdefault.plan import (
     connmark,
     numbers,
     prefixes,
+    tables,
     udp_wildcard,
 )
 from ifdefault.plan.describe import rule_text
@@ -147,7 +148,8 @@ def _in_our_tables(foreign: Sequence[Rule], facts: Facts, host: HostConfig) -> I
     for rule in foreign:
         if rule.action == "lookup" and rule.table in own:
             yield Problem(_rule_name(rule), f"looks up table {rule.table}, which is ours", remedy)
-    others = [r for r in facts.routes if r.table in own and r.protocol != PROTOCOL]
+    ours = (some for (_, table), some in tables.by_table(facts).items() if table in own)
+    others = [route for some in ours for route in some if route.protocol != PROTOCOL]
     for table, count in sorted(Counter(route.table for route in others).items()):
         example = next(route for route in others if route.table == table)
         what = f"contains {count} foreign route{'s'[: count > 1]}, such as {example.dst}"

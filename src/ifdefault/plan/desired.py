@@ -7,6 +7,7 @@ a `src`, so that the right address is used on shared LANs and with several prefi
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ from ifdefault.model.kernel import (
     Rule,
     Uplink,
 )
+from ifdefault.model.many import Many
 from ifdefault.plan import (
     balance,
     connmark,
@@ -38,6 +40,7 @@ from ifdefault.plan import (
     resolve,
     ruleset,
     settings,
+    tables,
     udp_wildcard,
 )
 from ifdefault.plan.kernel_default import KernelDefaults
@@ -143,39 +146,52 @@ def _distinct(routes: Iterable[Route]) -> tuple[Route, ...]:
 
 
 def _routes(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator[Route]:
-    specific = [
-        route
-        for route in facts.routes
-        if route.table == TABLE_MAIN
-        and route.dst != "default"
-        and route.kind == "unicast"
-        and not route.from_prefix
-    ]
     defaults = KernelDefaults(config, facts)
     for uplink in usable:
         for family in FAMILIES:
             if uplink.gateway(family) is not None:
-                yield from _copies(specific, uplink, family, usable)
-                yield _default(facts, uplink, family, defaults)
+                default = _default(facts, uplink, family, defaults)
+                yield default
+                yield from _copies(facts, uplink, default, usable)
 
 
 def _copies(
-    specific: list[Route], uplink: Uplink, family: Family, usable: tuple[Uplink, ...]
+    facts: Facts, uplink: Uplink, default: Route, usable: tuple[Uplink, ...]
 ) -> Iterator[Route]:
-    """Copies of main's non-default routes through the uplink: its own prefix, and specific ones."""
+    """Copies of main's non-default routes through the uplink: its own prefix, and specific ones.
+    Without those that lead where its default leads: there may be thousands."""
     others = [u for u in usable if u.interface == uplink.interface and u != uplink]
-    for route in specific:
-        hops = [hop for hop in route.hops if hop.dev == uplink.interface]
-        if route.family != family or not hops:
-            continue
-        if _belongs(route, uplink) or not any(_belongs(route, other) for other in others):
+    routes = [
+        route
+        for route in tables.specific(facts, default.family, uplink.interface)
+        if not route.from_prefix
+        and (
+            not others
+            or _belongs(route, uplink)
+            or not any(_belongs(route, other) for other in others)
+        )
+    ]
+    like_default = [_is_like(route, default) for route in routes]
+    exceptions = tables.index(Many(itertools.compress(routes, map(operator.not_, like_default))))
+    for route, is_like in zip(routes, like_default, strict=True):
+        if not is_like or tables.is_inside(route, exceptions):
+            [hop, *_] = (hop for hop in route.hops if hop.dev == uplink.interface)
             yield replace(
                 route,
                 table=uplink.table,
-                hops=(replace(hops[0], weight=1),),
+                hops=(replace(hop, weight=1),),
                 protocol=PROTOCOL,
                 preference="",
             )
+
+
+def _is_like(route: Route, default: Route) -> bool:
+    """Whether a packet from the uplink's address goes the same way by this route."""
+    return (
+        route.hops == default.hops
+        and route.src in ("", default.src)
+        and route.metrics == default.metrics
+    )
 
 
 def _belongs(route: Route, uplink: Uplink) -> bool:
@@ -208,12 +224,8 @@ def _onlink(facts: Facts, uplink: Uplink, gateway: str) -> bool:
         return False
     family = family_of(gateway)  # IPv4 may have an IPv6 next hop
     return not any(
-        route.family == family
-        and route.table == TABLE_MAIN
-        and route.dst != "default"
-        and any(hop.dev == uplink.interface and not hop.gateway for hop in route.hops)
-        and prefixes.contains(family, route.dst, gateway)
-        for route in facts.routes
+        prefixes.contains(family, route.dst, gateway)
+        for route in tables.on_link(facts, family, uplink.interface, TABLE_MAIN)
     )
 
 

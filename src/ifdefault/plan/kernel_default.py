@@ -16,7 +16,7 @@ from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Facts, Hop, Route
-from ifdefault.plan import numbers, prefixes
+from ifdefault.plan import numbers, prefixes, tables
 from ifdefault.plan.lookup import Fib
 
 _FAR: dict[Family, str] = {4: "192.88.99.1", 6: "3fff::1"}  # RFC 7526, RFC 9637: nobody's
@@ -38,7 +38,7 @@ class KernelDefaults:
 
     def __init__(self, config: Config, facts: Facts) -> None:
         own = numbers.own_tables(config.host)
-        defaults = tuple(r for r in facts.routes if r.dst == "default" and r.hops)
+        defaults = tables.defaults(facts)
         self._facts = facts
         self._ours = {
             (r.table, hop.dev, hop.gateway)
@@ -48,7 +48,7 @@ class KernelDefaults:
         }
         self._routes = tuple(r for r in defaults if r.protocol != PROTOCOL and r.table not in own)
         rules = tuple(rule for rule in facts.rules if rule.protocol != PROTOCOL)
-        self._fib = Fib(replace(facts, local=()), self._routes, rules)
+        self._fib = Fib(facts, tables.grouped(self._routes), rules)
         self._macs = {(n.dev, n.address): n.mac for n in facts.neighbours}
 
     def used(self, family: Family, source: str = "", interface: str = "") -> Route | None:
@@ -151,11 +151,8 @@ class KernelDefaults:
         if family == 6 and prefixes.contains(6, "fe80::/10", gateway):
             return True
         return any(
-            route.family == family
-            and route.dst != "default"
-            and any(h.dev == interface and not h.gateway for h in route.hops)
-            and prefixes.contains(family, route.dst, gateway)
-            for route in self._facts.routes
+            prefixes.contains(family, route.dst, gateway)
+            for route in tables.on_link(self._facts, family, interface)
         )
 
 
@@ -168,8 +165,8 @@ def _fits(route: Route, source: str) -> bool:
 def alternatives(facts: Facts, interfaces: Collection[str]) -> frozenset[tuple[str, str]]:
     """The gateways of these interfaces that have several in a family, as (interface, gateway)."""
     gateways: dict[tuple[str, Family], set[str]] = {}
-    for route in facts.routes:
-        if route.dst == "default" and route.protocol != PROTOCOL:
+    for route in tables.defaults(facts):
+        if route.protocol != PROTOCOL:
             for hop in route.hops:
                 if hop.gateway and hop.dev in interfaces:
                     gateways.setdefault((hop.dev, route.family), set()).add(hop.gateway)

@@ -25,9 +25,9 @@ from ifdefault.plan import (
     main_copy,
     numbers,
     outgoing_rules,
-    prefixes,
     resolve,
     ruleset,
+    tables,
     udp_wildcard,
 )
 from ifdefault.plan.rule_block import first_priority, local_precedes
@@ -109,7 +109,6 @@ def is_needed(rule: Rule, needs: ruleset.Needs) -> bool:
 def _vpn_tables(facts: Facts, family: Family) -> list[int]:
     """Foreign tables with specific routes that are looked up for every packet (Tailscale's 52):
     replies to a VPN client that connected to an uplink's address must go through the VPN."""
-    tables = {r.table for r in facts.routes if r.family == family and r.protocol != PROTOCOL}
     every_packet = {
         rule.table
         for rule in facts.rules
@@ -117,15 +116,21 @@ def _vpn_tables(facts: Facts, family: Family) -> list[int]:
         and rule.protocol != PROTOCOL
         and Rule(family, rule.priority, table=rule.table, protocol=rule.protocol) == rule
     }
-    candidates = every_packet & tables - {TABLE_MAIN, TABLE_LOCAL, TABLE_DEFAULT}
-    return sorted(table for table in candidates if _specific(facts, family, table))
+    candidates = every_packet - {TABLE_MAIN, TABLE_LOCAL, TABLE_DEFAULT}
+    return sorted(
+        table
+        for table in candidates
+        if _specific(facts, family, table)
+        and any(route.protocol != PROTOCOL for route in tables.of(facts, family, table))
+    )
 
 
 def _specific(facts: Facts, family: Family, table: int) -> list[str]:
     """The prefixes of a table's routes that aren't parts of a default."""
-    routes = (r for r in facts.routes if (r.family, r.table) == (family, table))
+    by_length = tables.index(tables.of(facts, family, table))
     shortest = numbers.SHORTEST_LOCAL[family]
-    return sorted({r.dst for r in routes if prefixes.network(r.dst)[1] > shortest})
+    specific = (by for length, by in by_length.items() if length > shortest)
+    return sorted(routes[0].dst for by in specific for routes in by.values())
 
 
 def _outgoing(

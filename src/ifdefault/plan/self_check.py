@@ -30,9 +30,10 @@ from ifdefault.model.kernel import (
     Address,
     Desired,
     Facts,
+    Route,
     Uplink,
 )
-from ifdefault.plan import connmark, lookup, numbers, outgoing_rules, prefixes
+from ifdefault.plan import connmark, lookup, numbers, outgoing_rules, prefixes, tables
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.lookup import REFUSALS, Fib, LookupResult, matches
 from ifdefault.plan.rule_block import first_priority
@@ -40,6 +41,7 @@ from ifdefault.plan.rule_block import first_priority
 VITAL: frozenset[Intent] = frozenset(("input", "own", "reply"))  # a host is lost without them
 _TCP = 6
 _LANS = 8  # this many are asked about
+_NAMED = 3  # of routes that are wrong in one way
 
 
 # --- what to ask --------------------------------------------------------------------------
@@ -166,23 +168,19 @@ def _foreign_prefixes(family: Family, facts: Facts) -> tuple[_Lengths, _Lengths]
     """The destinations of foreign rules and routes: parts of a default, and specific networks."""
     wide: dict[int, set[int]] = {}
     specific: dict[int, set[int]] = {}
-    destinations = [
-        (route.dst, route.kind in REFUSALS)
-        for route in facts.routes
-        if route.family == family and route.protocol != PROTOCOL
-    ]
-    destinations += [
-        (rule.dst, False)
-        for rule in facts.rules
-        if rule.family == family and rule.dst and rule.protocol != PROTOCOL and not rule.invert
-    ]
-    for dst, refuses in destinations:
-        first, length = prefixes.network(dst)
-        longest = numbers.PARTS_OF_DEFAULT[family] if refuses else numbers.SHORTEST_LOCAL[family]
-        if length > longest:
-            specific.setdefault(length, set()).add(first)
-        elif length:
-            wide.setdefault(length, set()).add(first)
+    for (of, _), routes in tables.by_table(facts).items():
+        for length, by_first in tables.index(routes).items() if of == family else ():
+            for first, some in by_first.items():
+                foreign = {r.kind in REFUSALS for r in some if r.protocol != PROTOCOL}
+                for refuses in foreign if length else ():
+                    short = numbers.PARTS_OF_DEFAULT if refuses else numbers.SHORTEST_LOCAL
+                    which = specific if length > short[family] else wide
+                    which.setdefault(length, set()).add(first)
+    for rule in facts.rules:
+        if rule.family == family and rule.dst and rule.protocol != PROTOCOL and not rule.invert:
+            first, length = prefixes.network(rule.dst)
+            which = specific if length > numbers.SHORTEST_LOCAL[family] else wide
+            which.setdefault(length, set()).add(first)
     return wide, specific
 
 
@@ -338,9 +336,9 @@ def _without_default(facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Proble
 
 def _has_default_elsewhere(facts: Facts, family: Family, interfaces: set[str]) -> bool:
     return any(
-        (route.family, route.table, route.dst) == (family, TABLE_MAIN, "default")
+        (route.family, route.table) == (family, TABLE_MAIN)
         and any(hop.dev not in interfaces for hop in route.hops)
-        for route in facts.routes
+        for route in tables.defaults(facts)
     )
 
 
@@ -350,11 +348,18 @@ def _routes_to_down(
     """Specific routes that lead to an uplink that is down, and that we don't override."""
     for family in FAMILIES:
         ready = [u for u in uplinks if not u.pending and u.gateway(family) is not None]
+        by_uplink: dict[str, list[Route]] = {}
         for route in outgoing_rules.routes_to_down(facts, ready, decision, family):
             if not outgoing_rules.is_dns_host_route(route):
-                dev = route.hops[0].dev
-                name = next(u.name for u in ready if u.interface == dev)
+                name = next(u.name for u in ready if u.interface == route.hops[0].dev)
+                by_uplink.setdefault(name, []).append(route)
+        for name, routes in by_uplink.items():
+            for route in routes[:_NAMED]:
                 where = f"ip{' -6' if family == 6 else ''} route {route_text(route)}"
                 what = f"leads to {name}, which isn't used now"
                 remedy = f"delete it if {route.dst} is to be reached by the other uplinks"
                 yield Problem(where, what, remedy, warning=True)
+            if len(routes) > _NAMED:
+                dev, more = routes[0].hops[0].dev, len(routes) - _NAMED
+                where = f"ip{' -6' if family == 6 else ''} route show dev {dev}"
+                yield Problem(where, f"has {more} more that lead to {name}", warning=True)
