@@ -7,7 +7,6 @@ a `src`, so that the right address is used on shared LANs and with several prefi
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -28,7 +27,6 @@ from ifdefault.model.kernel import (
     Rule,
     Uplink,
 )
-from ifdefault.model.many import Many
 from ifdefault.plan import (
     balance,
     connmark,
@@ -161,20 +159,8 @@ def _copies(
     """Copies of main's non-default routes through the uplink: its own prefix, and specific ones.
     Without those that lead where its default leads: there may be thousands."""
     others = [u for u in usable if u.interface == uplink.interface and u != uplink]
-    routes = [
-        route
-        for route in tables.specific(facts, default.family, uplink.interface)
-        if not route.from_prefix
-        and (
-            not others
-            or _belongs(route, uplink)
-            or not any(_belongs(route, other) for other in others)
-        )
-    ]
-    like_default = [_is_like(route, default) for route in routes]
-    exceptions = tables.index(Many(itertools.compress(routes, map(operator.not_, like_default))))
-    for route, is_like in zip(routes, like_default, strict=True):
-        if not is_like or tables.is_inside(route, exceptions):
+    for route in tables.not_like(facts, uplink.interface, default):
+        if _belongs(route, uplink) or not any(_belongs(route, other) for other in others):
             [hop, *_] = (hop for hop in route.hops if hop.dev == uplink.interface)
             yield replace(
                 route,
@@ -183,15 +169,6 @@ def _copies(
                 protocol=PROTOCOL,
                 preference="",
             )
-
-
-def _is_like(route: Route, default: Route) -> bool:
-    """Whether a packet from the uplink's address goes the same way by this route."""
-    return (
-        route.hops == default.hops
-        and route.src in ("", default.src)
-        and route.metrics == default.metrics
-    )
 
 
 def _belongs(route: Route, uplink: Uplink) -> bool:

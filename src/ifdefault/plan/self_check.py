@@ -14,6 +14,7 @@ ours. So are routes to specific networks, and specific routes that refuse packet
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
@@ -33,6 +34,7 @@ from ifdefault.model.kernel import (
     Route,
     Uplink,
 )
+from ifdefault.model.many import Many
 from ifdefault.plan import connmark, lookup, numbers, outgoing_rules, prefixes, tables
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.lookup import REFUSALS, Fib, LookupResult, matches
@@ -169,19 +171,28 @@ def _foreign_prefixes(family: Family, facts: Facts) -> tuple[_Lengths, _Lengths]
     wide: dict[int, set[int]] = {}
     specific: dict[int, set[int]] = {}
     for (of, _), routes in tables.by_table(facts).items():
-        for length, by_first in tables.index(routes).items() if of == family else ():
-            for first, some in by_first.items():
-                foreign = {r.kind in REFUSALS for r in some if r.protocol != PROTOCOL}
-                for refuses in foreign if length else ():
-                    short = numbers.PARTS_OF_DEFAULT if refuses else numbers.SHORTEST_LOCAL
-                    which = specific if length > short[family] else wide
-                    which.setdefault(length, set()).add(first)
+        for (length, refuses), firsts in _foreign(routes).items() if of == family else ():
+            short = numbers.PARTS_OF_DEFAULT if refuses else numbers.SHORTEST_LOCAL
+            which = specific if length > short[family] else wide
+            which.setdefault(length, set()).update(firsts)
     for rule in facts.rules:
         if rule.family == family and rule.dst and rule.protocol != PROTOCOL and not rule.invert:
             first, length = prefixes.network(rule.dst)
             which = specific if length > numbers.SHORTEST_LOCAL[family] else wide
             which.setdefault(length, set()).add(first)
     return wide, specific
+
+
+@functools.lru_cache(maxsize=4)
+def _foreign(routes: Many[Route]) -> Mapping[tuple[int, bool], set[int]]:
+    """The first addresses of the destinations of others' routes but defaults, by prefix length and
+    whether packets are refused."""
+    found: dict[tuple[int, bool], set[int]] = {}
+    for route in routes:
+        first, length = prefixes.network(route.dst)
+        if length and route.protocol != PROTOCOL:
+            found.setdefault((length, route.kind in REFUSALS), set()).add(first)
+    return found
 
 
 def _covering(family: Family, lengths: _Lengths, address: str) -> tuple[tuple[int, int], ...]:
@@ -362,4 +373,5 @@ def _routes_to_down(
             if len(routes) > _NAMED:
                 dev, more = routes[0].hops[0].dev, len(routes) - _NAMED
                 where = f"ip{' -6' if family == 6 else ''} route show dev {dev}"
-                yield Problem(where, f"has {more} more that lead to {name}", warning=True)
+                what, remedy = f"shows {more} more that lead to {name}", "the same goes for them"
+                yield Problem(where, what, remedy, warning=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
-from ifdefault.model.kernel import TABLE_MAIN, Facts, Route
+from ifdefault.model.kernel import TABLE_MAIN, Facts, Hop, Route
 from ifdefault.model.many import Many
 from ifdefault.plan import prefixes
 
@@ -45,6 +45,32 @@ def on_link(facts: Facts, family: Family, interface: str, table: int = 0) -> Seq
 def specific(facts: Facts, family: Family, interface: str) -> Sequence[Route]:
     """Main's unicast routes over an interface, but for defaults."""
     return _specific(of(facts, family, TABLE_MAIN)).get(interface, ())
+
+
+def not_like(facts: Facts, interface: str, default: Route) -> Sequence[Route]:
+    """Those of `specific` by which packets don't go the way of this default, and those that are
+    exceptions from such routes."""
+    main = of(facts, default.family, TABLE_MAIN)
+    return _not_like(main, interface, default.hops, default.src, default.metrics)
+
+
+@functools.lru_cache(maxsize=8)
+def _not_like(
+    main: Many[Route],
+    interface: str,
+    hops: tuple[Hop, ...],
+    src: str,
+    metrics: tuple[tuple[int, int], ...],
+) -> Sequence[Route]:
+    routes = [route for route in _specific(main).get(interface, ()) if not route.from_prefix]
+    others = index(
+        Many(
+            route
+            for route in routes
+            if route.hops != hops or route.src not in ("", src) or route.metrics != metrics
+        )
+    )
+    return [route for route in routes if _is_inside(route, others)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +155,7 @@ def _borders(routes: Many[Route], wide: int) -> Sequence[int]:
 _kept_borders = functools.lru_cache(maxsize=4)(_borders)
 
 
-def is_inside(route: Route, networks: Index) -> bool:
+def _is_inside(route: Route, networks: Index) -> bool:
     """Whether a route's destination is in one of these networks."""
     first, length = prefixes.network(route.dst)
     bits = BITS[route.family]
