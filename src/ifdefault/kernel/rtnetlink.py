@@ -6,6 +6,7 @@ mapping.
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -193,7 +194,7 @@ def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route
         dst=_prefix(family, attrs.get(rt.RTA_DST), dst_len),
         metric=u32(attrs.get(rt.RTA_PRIORITY)),
         kind=KINDS.get(kind, str(kind)),
-        hops=tuple(_hops(family, attrs, flags, names)),
+        hops=_one(tuple(_hops(family, attrs, flags, names))),
         src=_text(family, source) if source else "",
         scope=scope,
         protocol=protocol,
@@ -201,6 +202,12 @@ def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route
         metrics=tuple(_metrics(attrs.get(rt.RTA_METRICS, b""))),
         from_prefix=_prefix(family, attrs.get(rt.RTA_SRC), src_len) if src_len else "",
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _one(hops: tuple[Hop, ...]) -> tuple[Hop, ...]:
+    """Equal hops as one object: thousands of routes have the same."""
+    return hops
 
 
 def _u8(attrs: dict[int, bytes], kind: int) -> int:

@@ -82,22 +82,37 @@ class _Sorted:
 @functools.lru_cache(maxsize=2)
 def _sorted_out(routes: Many[Route]) -> _Sorted:
     on_link: dict[tuple[Family, str], list[Route]] = {}
-    for route in routes:
-        if route.dst != "default":
-            for hop in route.hops:
-                if not hop.gateway:
-                    on_link.setdefault((route.family, hop.dev), []).append(route)
+    for hops, some in _by_hops(routes):
+        for interface in {hop.dev for hop in hops if not hop.gateway}:
+            for route in some:
+                if route.dst != "default":
+                    on_link.setdefault((route.family, interface), []).append(route)
     return _Sorted(Many(r for r in routes if r.dst == "default" and r.hops), on_link)
 
 
 @functools.lru_cache(maxsize=2)
 def _specific(main: Many[Route]) -> Mapping[str, Sequence[Route]]:
     by_interface: dict[str, list[Route]] = {}
-    for route in main:
-        if route.kind == "unicast" and route.dst != "default":
-            for interface in {hop.dev for hop in route.hops}:
-                by_interface.setdefault(interface, []).append(route)
+    for hops, routes in by_hops(main):
+        specific = [r for r in routes if r.kind == "unicast" and r.dst != "default"]
+        for interface in {hop.dev for hop in hops}:
+            by_interface.setdefault(interface, []).extend(specific)
     return by_interface
+
+
+def by_hops(routes: Many[Route]) -> Sequence[tuple[tuple[Hop, ...], Sequence[Route]]]:
+    """The routes by their hops, which thousands may have in common."""
+    return _by_hops(routes) if len(routes) < _LARGE else _kept_by_hops(routes)
+
+
+def _by_hops(routes: Many[Route]) -> Sequence[tuple[tuple[Hop, ...], Sequence[Route]]]:
+    groups: dict[int, list[Route]] = {}  # by identity: equal hops are one object mostly
+    for route in routes:
+        groups.setdefault(id(route.hops), []).append(route)
+    return [(some[0].hops, some) for some in groups.values()]
+
+
+_kept_by_hops = functools.lru_cache(maxsize=2)(_by_hops)
 
 
 def joined(tables: Tables) -> Many[Route]:
@@ -128,28 +143,28 @@ def borders(routes: Many[Route], wide: int) -> Sequence[int]:
 
 
 def _borders(routes: Many[Route], wide: int) -> Sequence[int]:
-    found: list[tuple[int, object]] = []
-
-    def add(address: int, way: object) -> None:
-        if found and found[-1][0] == address:
-            found.pop()
-        if not found or found[-1][1] != way:
-            found.append((address, way))
-
+    found: list[tuple[int, object]] = [(-1, None)]
     bits = BITS[routes[0].family] if routes else 0
     by_prefix = sorted(
         (first, length, some) for length, by in index(routes).items() for first, some in by.items()
     )
     inside: list[tuple[int, object]] = [(1 << bits, None)]  # networks: where they end, and the way
-    for first, length, some in by_prefix:
-        while first >= inside[-1][0]:
-            add(inside.pop()[0], inside[-1][1])
+    for first, length, some in (*by_prefix, (1 << bits, 0, ())):
+        while first >= inside[-1][0] and len(inside) > 1:
+            _add(found, inside.pop()[0], inside[-1][1])
         way = length if length <= wide else None, [(r.kind, r.hops, r.src) for r in some]
-        add(first, way)
-        inside.append((first + (1 << bits - length), way))
-    while len(inside) > 1:
-        add(inside.pop()[0], inside[-1][1])
-    return [address for address, _ in found]
+        if some:
+            _add(found, first, way)
+            inside.append((first + (1 << bits - length), way))
+    return [address for address, _ in found[1:]]
+
+
+def _add(found: list[tuple[int, object]], address: int, way: object) -> None:
+    """From this address on, packets go this way."""
+    if found[-1][0] == address:
+        found.pop()
+    if found[-1][1] != way:
+        found.append((address, way))
 
 
 _kept_borders = functools.lru_cache(maxsize=4)(_borders)

@@ -11,7 +11,7 @@ from ifdefault.daemon.controller.state import State
 from ifdefault.model.config import FAMILIES
 from ifdefault.model.kernel import TABLE_MAIN, Facts, Route
 from ifdefault.model.many import Many
-from ifdefault.plan import tables
+from ifdefault.plan import prefixes, tables
 from ifdefault.plan.numbers import SHORTEST_LOCAL
 from ifdefault.plan.prepare import Prepared
 from ifdefault.plan.scope import tables_read
@@ -63,15 +63,13 @@ def _not_beyond(
     """The same of one family: on link, and behind routers."""
     on_link: list[str] = []
     routed: list[str] = []
-    for route in main:
-        if route.dst == "default" or not route.hops:
-            continue
-        if not any(hop.gateway for hop in route.hops):
-            on_link.append(route.dst)
-        elif not any(hop.dev in interfaces for hop in route.hops) and not _is_wide(route):
-            routed.append(route.dst)
+    for hops, routes in tables.by_hops(main):
+        if hops and not any(hop.gateway for hop in hops):
+            on_link += [route.dst for route in routes if route.dst != "default"]
+        elif hops and not any(hop.dev in interfaces for hop in hops):
+            routed += [route.dst for route in routes if not _is_wide(route)]
     return on_link, routed
 
 
 def _is_wide(route: Route) -> bool:
-    return int(route.dst.partition("/")[2] or 128) <= SHORTEST_LOCAL[route.family]
+    return prefixes.network(route.dst)[1] <= SHORTEST_LOCAL[route.family]
