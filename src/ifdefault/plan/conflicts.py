@@ -35,7 +35,7 @@ from ifdefault.plan import (
     udp_wildcard,
 )
 from ifdefault.plan.describe import rule_text
-from ifdefault.plan.own_addresses import OwnAddresses
+from ifdefault.plan.own_addresses import own_addresses
 from ifdefault.plan.resolve import ready
 from ifdefault.plan.rule_block import (
     first_priority,
@@ -298,7 +298,7 @@ def _missing_addresses(
     config: Config, facts: Facts, uplinks: Sequence[Uplink]
 ) -> Iterator[Problem]:
     usable = {uplink.name for uplink in uplinks if not uplink.pending}
-    there = OwnAddresses(facts)
+    there = own_addresses(facts)
     for wanted in config.uplinks:
         missing = [address for address in wanted.addresses if address not in there]
         if missing and wanted.name in usable:

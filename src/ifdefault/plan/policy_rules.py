@@ -114,6 +114,7 @@ def _vpn_tables(facts: Facts, family: Family) -> list[int]:
         for rule in facts.rules
         if rule.action == "lookup"
         and rule.protocol != PROTOCOL
+        and not (rule.src or rule.dst or rule.mask or rule.iif)
         and Rule(family, rule.priority, table=rule.table, protocol=rule.protocol) == rule
     }
     candidates = every_packet - {TABLE_MAIN, TABLE_LOCAL, TABLE_DEFAULT}

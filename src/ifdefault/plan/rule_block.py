@@ -14,7 +14,7 @@ from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import PROTOCOL, TABLE_LOCAL, Facts, Rule
 from ifdefault.plan import numbers, tables
 from ifdefault.plan.lookup import matches
-from ifdefault.plan.own_addresses import OwnAddresses
+from ifdefault.plan.own_addresses import own_addresses
 
 _SOMEWHERE: dict[Family, str] = {4: "203.0.113.0", 6: "2001:db8::"}  # only a default leads there
 
@@ -48,9 +48,9 @@ def foreign_catchers(config: Config, facts: Facts) -> tuple[Rule, ...]:
 
 def _addresses(config: Config, facts: Facts) -> Iterator[str]:
     """Those of the uplinks, and the sources that the kernel's defaults over them name."""
-    own, interfaces = OwnAddresses(facts).usable, {u.interface for u in config.uplinks}
+    own, interfaces = own_addresses(facts), {u.interface for u in config.uplinks}
     for uplink in config.uplinks:
-        yield from uplink.addresses or (a.address for a in own if a.dev == uplink.interface)
+        yield from uplink.addresses or (a.address for a in own.of_interface(uplink.interface))
     for route in tables.defaults(facts):
         if route.src and any(h.dev in interfaces for h in route.hops):
             yield route.src
