@@ -38,7 +38,17 @@ class Fib:
     """The forwarding information base of one host, indexed for many lookups."""
 
     def __init__(self, facts: Facts, routes: tuple[Route, ...], rules: tuple[Rule, ...]) -> None:
-        self._rules = rules
+        # those with a source, of which there may be one for each address, are found by it
+        self._rules: dict[Family, list[tuple[int, Rule]]] = {4: [], 6: []}
+        self._by_source: dict[Family, dict[int, dict[int, list[tuple[int, Rule]]]]] = {4: {}, 6: {}}
+        for numbered in enumerate(rules):
+            _, rule = numbered
+            if rule.src and not rule.invert:
+                first, length = prefixes.network(rule.src)
+                of_length = self._by_source[rule.family].setdefault(length, {})
+                of_length.setdefault(first, []).append(numbered)
+            else:
+                self._rules[rule.family].append(numbered)
         self._groups = {link.name: link.group for link in facts.links}
         self._priorities = {(rule.family, rule.priority) for rule in rules}
         self._sources = Sources(facts)
@@ -64,8 +74,8 @@ class Fib:
 
     def _by_rules(self, flow: Flow) -> LookupResult:
         skip_to = -1
-        for rule in self._rules:
-            if rule.family != flow.family or rule.priority < skip_to:
+        for _, rule in self._candidates(flow):
+            if rule.priority < skip_to:
                 continue
             if not matches(rule, flow):
                 continue
@@ -80,6 +90,16 @@ class Fib:
             elif rule.action == "lookup" and (result := self._in_table(rule, flow)):
                 return result
         return LookupResult("unreachable")
+
+    def _candidates(self, flow: Flow) -> list[tuple[int, Rule]]:
+        """The rules of the family, in order, without those for other sources."""
+        if not flow.src:
+            return self._rules[flow.family]
+        bits, value = BITS[flow.family], prefixes.number(flow.src)
+        own: list[tuple[int, Rule]] = []
+        for length, by_first in self._by_source[flow.family].items():
+            own += by_first.get(value >> (bits - length) << (bits - length), ())
+        return sorted((*self._rules[flow.family], *own)) if own else self._rules[flow.family]
 
     def _in_table(self, rule: Rule, flow: Flow) -> LookupResult | None:
         route, hop = self._best(rule.table, flow)
