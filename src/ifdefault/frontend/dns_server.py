@@ -54,6 +54,7 @@ class DnsServer:
         self._faults: dict[str, str] = {}  # by the file of a key
         self._read_again_s = 0.0
         self._events: list[str] = []
+        self._unanswered = 0  # sockets that could not be received
         self._tick()
 
     def receive(self, message: ServerMessage, sock: socket.socket | None) -> None:
@@ -62,6 +63,8 @@ class DnsServer:
                 if sock is not None:
                     self._listening[number] = message
                     self._server.listen(number, transport, sock, arrivals)
+                else:  # this process has too many files open
+                    self._unanswered += 1
             case Unlisten(number):
                 self._listening.pop(number, None)
                 self._server.unlisten(number)
@@ -166,6 +169,10 @@ class DnsServer:
         self._set_clock()
         if self._faults and time.monotonic() > self._read_again_s:
             self._admit()
+        if self._unanswered:
+            what = "can't be answered on: the DNS server has too many files open"
+            self._add_event(f"{self._unanswered} sockets {what}; raise LimitNOFILE= of its unit")
+            self._unanswered = 0
         served = self._server.queries
         if served or self._events:
             events, self._events = self._events[:_MOST_EVENTS], self._events[_MOST_EVENTS:]

@@ -29,6 +29,7 @@ _PDEATHSIG, _DUMPABLE, _CAPBSET_READ, _CAPBSET_DROP = 1, 4, 23, 24  # linux/prct
 _NO_NEW_PRIVS, _CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 _FILES, _PROCESSES = 8192, 64
+_ENGINE_FILES, _USUAL_FILES = 1 << 16, 1024  # the latter: all that select(2) takes
 _EMPTY = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -93,6 +94,14 @@ def drop(uid: int, gid: int, *, limit: bool = False, outlive: bool = False) -> N
         _prctl(_PDEATHSIG, signal.SIGTERM)  # last: a change of user clears it
 
 
+def allow_files() -> None:
+    """Allow this process as many open files as it may have: a socket for each address of a host
+    needs more than a login's limit. Programs get the usual limit again (`main`)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _ENGINE_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENGINE_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
 def left_over(status: str, uid: int) -> tuple[str, ...]:
     """The privileges that a process still has, according to its /proc/PID/status."""
     values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
@@ -135,6 +144,8 @@ def _clear_capabilities() -> None:
 def main() -> NoReturn:
     uid, gid, *command = sys.argv[1:]
     drop(int(uid), int(gid))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, _USUAL_FILES), hard))
     env = {k: v for k, v in os.environ.items() if k == "PATH" or k.startswith("IFDEFAULT_")}
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the command would too
     try:

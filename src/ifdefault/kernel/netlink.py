@@ -25,10 +25,15 @@ _ERROR = struct.Struct("=i")  # struct nlmsgerr: the negative error number
 _RECEIVE_BYTES = 1 << 18
 _DUMP_TRIES = 8
 _BATCH_MESSAGES = 100
+PAYLOAD_MAX = (1 << 16) - 1 - _ATTRIBUTE.size  # of an attribute, whose length has 16 bits
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
-    """One attribute (linux/netlink.h, struct nlattr), padded to four bytes."""
+    """One attribute (linux/netlink.h, struct nlattr), padded to four bytes. OSError if the payload
+    is too long for one."""
+    if len(payload) > PAYLOAD_MAX:
+        what = f"a netlink attribute of {len(payload)} bytes is too long"
+        raise OSError(errno.EMSGSIZE, what)
     head = _ATTRIBUTE.pack(len(payload) + 4, kind)
     return head + payload + bytes(-len(payload) % 4)
 

@@ -75,7 +75,7 @@ def _prefix(family: Family, payload: bytes | None, length: int) -> str:
     return f"{_text(family, payload)}/{length}"
 
 
-def _split(prefix: str) -> tuple[bytes, int]:
+def split(prefix: str) -> tuple[bytes, int]:
     """A prefix as (packed address, length); "" and "default" are (b"", 0)."""
     if prefix in ("", "default"):
         return b"", 0
@@ -245,7 +245,7 @@ def _metrics(payload: bytes) -> Iterator[tuple[int, int]]:
 
 
 def encode_route(route: Route, indexes: Indexes) -> bytes:
-    raw, length = _split(route.dst)
+    raw, length = split(route.dst)
     onlink = rt.RTNH_F_ONLINK if len(route.hops) == 1 and route.hops[0].onlink else 0
     body = [
         ROUTE.pack(
@@ -354,7 +354,7 @@ def _signed(value: int) -> int:
 
 def encode_rule(rule: Rule) -> bytes:
     """Encode a rule with the selectors that our rules use."""
-    (dst, dst_len), (src, src_len) = _split(rule.dst), _split(rule.src)
+    (dst, dst_len), (src, src_len) = split(rule.dst), split(rule.src)
     family, action = AF[rule.family], _ACTION_NUMBERS[rule.action]
     table, invert = rule.table if rule.table < 256 else 0, rt.FIB_RULE_INVERT if rule.invert else 0
     head = _RULE.pack(family, dst_len, src_len, rule.tos, table, 0, 0, action, invert)

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ifdefault.model.address import BITS, family_of
+from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import (
@@ -80,10 +80,11 @@ def _return_path(
         yield rule(priority=priority, table=u.table, mark=u.arrival_mark, mask=u.mark_mask)
     # an address or interface that several uplinks share leads to the best of them
     owners = {a.address: u for u in reversed(uplinks) for a in u.addresses if a.family == family}
-    for address, u in sorted(owners.items(), key=lambda item: item[1].number):
-        src = f"{address}/{BITS[family]}"
-        yield rule(priority=base + numbers.SOURCE, table=u.table, src=src)
-        yield rule(priority=base + numbers.SOURCE_END, action="unreachable", src=src)
+    for u in sorted(uplinks, key=lambda u: u.number):
+        own = (address for address, owner in owners.items() if owner is u)
+        for src in prefixes.merged(family, own):
+            yield rule(priority=base + numbers.SOURCE, table=u.table, src=src)
+            yield rule(priority=base + numbers.SOURCE_END, action="unreachable", src=src)
     for u in uplinks:
         for src in (prefix for prefix in u.routed if family_of(prefix) == family):
             yield rule(priority=base + numbers.ROUTED, table=u.table, src=src)

@@ -10,6 +10,7 @@ import functools
 import ipaddress
 from collections.abc import Iterable
 
+from ifdefault.model import prefix_set
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
 
@@ -39,6 +40,12 @@ def network(prefix: str) -> tuple[int, int]:
 def contains(family: Family, prefix: str, address: str) -> bool:
     first, length = network(prefix)
     return first == number(address) >> (BITS[family] - length) << (BITS[family] - length)
+
+
+def merged(family: Family, cidrs: Iterable[str]) -> list[str]:
+    """The fewest prefixes, each with its length, that have exactly these addresses."""
+    blocks = prefix_set.merge(map(network, cidrs), BITS[family])
+    return [f"{text(family, first)}/{length}" for first, length in blocks]
 
 
 def disjoint(family: Family, cidrs: Iterable[str]) -> list[str]:
