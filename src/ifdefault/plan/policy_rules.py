@@ -25,6 +25,7 @@ from ifdefault.plan import (
     main_copy,
     numbers,
     outgoing_rules,
+    prefixes,
     resolve,
     ruleset,
     tables,
