@@ -160,9 +160,10 @@ def _routes(
     routes are the first ones then; of others, the default."""
     found: dict[bytes, None] = {}
     unread: list[tuple[Family, int]] = []
-    tables = sorted(looked_up(rules) - {TABLE_LOCAL} | scope.tables | {TABLE_MAIN})
+    by_rules = looked_up(rules)
     for family in FAMILIES:
-        for table in tables:
+        tables = {table for of, table in by_rules if of == family} - {TABLE_LOCAL}
+        for table in sorted(tables | scope.tables | {TABLE_MAIN}):
             query = rtnetlink.route_query(family, table)
             messages = _of_family(netlink, family, rt.RTM_GETROUTE, query, ROUTES_MAX)
             if len(messages) > ROUTES_MAX:

@@ -185,9 +185,9 @@ class Scope:
     strays: bool = False
 
 
-def looked_up(rules: Iterable[Rule]) -> set[int]:
+def looked_up(rules: Iterable[Rule]) -> set[tuple[Family, int]]:
     """The tables that rules look up."""
-    return {rule.table for rule in rules if rule.action == "lookup" and rule.table}
+    return {(rule.family, rule.table) for rule in rules if rule.action == "lookup" and rule.table}
 
 
 @functools.lru_cache(maxsize=4)  # every plan has the same few large texts

@@ -28,6 +28,7 @@ from ifdefault.plan import (
     conflicts_defaults,
     conflicts_forward,
     conflicts_input,
+    conflicts_tables,
     connmark,
     numbers,
     prefixes,
@@ -62,6 +63,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_missing_addresses(config, facts, uplinks),
         *conflicts_defaults.find(config, facts, uplinks),
         *conflicts_arp.find(facts, uplinks),
+        *conflicts_tables.find(facts, uplinks),
         *conflicts_forward.find(config, facts, uplinks),
         *conflicts_input.find(config, facts.filters, uplinks),
     )

@@ -22,7 +22,8 @@ def scope(config: Config, state: State, *, strays: bool = False) -> Scope:
 
 def tables_read(config: Config, facts: Facts) -> set[int]:
     """The tables whose routes decide something here."""
-    return {TABLE_MAIN, *looked_up(facts.rules), *numbers.own_tables(config.host)}
+    of_rules = (table for _, table in looked_up(facts.rules))
+    return {TABLE_MAIN, *of_rules, *numbers.own_tables(config.host)}
 
 
 def of_state(state: State) -> Scope:

@@ -371,7 +371,6 @@ def _routes_to_down(
                 remedy = f"delete it if {route.dst} is to be reached by the other uplinks"
                 yield Problem(where, what, remedy, warning=True)
             if len(routes) > _NAMED:
-                dev, more = routes[0].hops[0].dev, len(routes) - _NAMED
-                where = f"ip{' -6' if family == 6 else ''} route show dev {dev}"
-                what, remedy = f"shows {more} more that lead to {name}", "the same goes for them"
+                where = f"ip{' -6' if family == 6 else ''} route show dev {routes[0].hops[0].dev}"
+                what, remedy = f"shows more that lead to {name}", "the same goes for them"
                 yield Problem(where, what, remedy, warning=True)
