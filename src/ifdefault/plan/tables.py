@@ -48,8 +48,8 @@ def specific(facts: Facts, family: Family, interface: str) -> Sequence[Route]:
 
 
 def not_like(facts: Facts, interface: str, default: Route) -> Sequence[Route]:
-    """Those of `specific` by which packets don't go the way of this default, and those that are
-    exceptions from such routes."""
+    """Those of `specific` by which packets don't go to the router of this default, and those that
+    are exceptions from such routes."""
     main = of(facts, default.family, TABLE_MAIN)
     return _not_like(main, interface, default.hops, default.src, default.metrics)
 
@@ -67,7 +67,10 @@ def _not_like(
         Many(
             route
             for route in routes
-            if route.hops != hops or route.src not in ("", src) or route.metrics != metrics
+            if route.hops != hops
+            or not hops[0].gateway
+            or route.src not in ("", src)
+            or route.metrics != metrics
         )
     )
     return [route for route in routes if _is_inside(route, others)]
