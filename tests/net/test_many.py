@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -52,10 +51,6 @@ def test_a_host_with_thousands_of_addresses_and_lan_routes(lab_world: LabWorld) 
     assert world["host"].python(attach.read) is not None
     with faults.injected(world, "blackhole", "isp-a"):
         await_default(world, "wan1")
-        eventually(
-            lambda: len([text for text in events(world, "ended") if "isp-a" in text]) == 2,
-            what="the outgoing connections of both families are ended",
-        )
     assert not [text for text in events(world) if "no longer" in text or "ended:" in text]
     request(world, Down())
     assert world["host"].python(attach.read) is None
@@ -63,14 +58,14 @@ def test_a_host_with_thousands_of_addresses_and_lan_routes(lab_world: LabWorld) 
 
 
 @pytest.fixture
-def served(lab_world: LabWorld) -> Iterator[World]:
+def served(lab_world: LabWorld) -> World:
     world = lab_world("two")
     world["host"].ip("".join(f"address add {a}/128 dev wan0 nodad\n" for a in block(DNS_ADDRESSES)))
     world["isp-a"].ip("route add 2001:db8:a:1::/64 via 2001:db8:a::10\n", "-6")
     answers.configure(world, DNS)
     world.daemon()
     await_sockets(world)
-    yield world
+    return world
 
 
 def await_sockets(world: World) -> None:
