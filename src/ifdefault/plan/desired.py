@@ -101,7 +101,7 @@ def desire(
     forwarded = connmark.forwarded_flows(config, facts, usable, hook)
     host_forwards = bool(forwarded) or connmark.host_forwards(facts)
     needs = ruleset.Needs(config.host, usable, ports, redirects, host_forwards, forwarded)
-    rules = tuple(rule for rule in rules if policy_rules.is_needed(rule, needs))
+    rules = tuple(policy_rules.needed(rules, needs))
     tables = {
         NFT_TABLE: ruleset.render(needs),
         FORWARD_TABLE: forward_table.render(config.forwards, usable, decision.servers_down),

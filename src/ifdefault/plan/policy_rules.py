@@ -6,7 +6,7 @@ Rules: docs/architecture.md explains their order.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ifdefault.model.address import family_of
@@ -95,17 +95,21 @@ def _return_path(
     yield rule(priority=base + numbers.END, action="nop")
 
 
-def is_needed(rule: Rule, needs: ruleset.Needs) -> bool:
+def needed(rules: Iterable[Rule], needs: ruleset.Needs) -> Iterator[Rule]:
     """Rules for arrival marks are needed only with arrival marks, and rules that reject packets
     whose uplink has no route only where the source check doesn't drop them and isn't switched off.
     Every rule costs every lookup."""
-    if rule.action == "goto":  # packets of tracked forwarded flows arrive without a mark
-        return needs.marks_arrival()
-    if rule.mark in {u.arrival_mark for u in needs.uplinks}:
-        return needs.marks_arrival() or needs.forwarded is not None
-    if rule.action == "unreachable" and rule.src:
-        return needs.host.source_check == "auto" and not needs.checks_sources()
-    return True
+    marks_arrival, arrival_marks = needs.marks_arrival(), {u.arrival_mark for u in needs.uplinks}
+    rejects = needs.host.source_check == "auto" and not needs.checks_sources()
+    for rule in rules:
+        if rule.action == "goto":  # packets of tracked forwarded flows arrive without a mark
+            is_needed = marks_arrival
+        elif rule.mark in arrival_marks:
+            is_needed = marks_arrival or needs.forwarded is not None
+        else:
+            is_needed = rejects or not (rule.action == "unreachable" and rule.src)
+        if is_needed:
+            yield rule
 
 
 def _vpn_tables(facts: Facts, family: Family) -> list[int]:

@@ -22,7 +22,7 @@ def number(address: str) -> int:
 
 def text(family: Family, value: int) -> str:
     if family == 4:
-        return str(ipaddress.IPv4Address(value))
+        return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
     return str(ipaddress.IPv6Address(value))
 
 

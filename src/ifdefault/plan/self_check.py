@@ -15,6 +15,7 @@ ours. So are routes to specific networks, and specific routes that refuse packet
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
@@ -43,6 +44,7 @@ from ifdefault.plan.rule_block import first_priority
 VITAL: frozenset[Intent] = frozenset(("input", "own", "reply"))  # a host is lost without them
 _TCP = 6
 _LANS = 8  # this many are asked about
+_ALIKE = 16  # likewise, of the addresses of an uplink that no rule of others tells apart
 _NAMED = 3  # of routes that are wrong in one way
 
 
@@ -57,16 +59,37 @@ def questions(
     for family in FAMILIES:
         ready = [u for u in uplinks if not u.pending and u.gateway(family) is not None]
         if ready and (far := elsewhere(family, facts)):
-            found += _of_addresses(family, ready, far)
+            found += _of_addresses(family, _told_apart(family, ready, facts), far)
             found += _of_connections(family, ready, far, desired)
             found += _of_forwarding(config, family, facts, ready, far, desired)
     return tuple(found)
 
 
+def _told_apart(
+    family: Family, uplinks: Sequence[Uplink], facts: Facts
+) -> list[tuple[Uplink, str]]:
+    """Addresses of the uplinks: of very many that no rule of others tells apart, the first ones,
+    and those that are sources of default routes."""
+    by_rules: dict[int, set[int]] = {}
+    for rule in facts.rules:
+        for prefix in (rule.src, rule.dst) if rule.protocol != PROTOCOL else ():
+            if prefix and rule.family == family:
+                first, length = prefixes.network(prefix)
+                by_rules.setdefault(length, set()).add(first)
+    alike: Counter[tuple[str, tuple[tuple[int, int], ...]]] = Counter()
+    found = []
+    for u in uplinks:
+        for address in (a.address for a in u.addresses if a.family == family):
+            kind = u.name, _covering(family, by_rules, address)
+            alike[kind] += 1
+            if alike[kind] <= _ALIKE or address == u.source(family):
+                found.append((u, address))
+    return found
+
+
 def _of_addresses(
-    family: Family, uplinks: Sequence[Uplink], far: Sequence[str]
+    family: Family, own: Sequence[tuple[Uplink, str]], far: Sequence[str]
 ) -> Iterator[Question]:
-    own = [(u, a.address) for u in uplinks for a in u.addresses if a.family == family]
     for n, (u, address) in enumerate(own):
         mark = 0 if u.mechanism == "source" else u.arrival_mark
         came_in = Flow(family, address, far[0], iif=u.interface, mark=mark, ip_proto=_TCP)
