@@ -21,6 +21,7 @@ from ifdefault.kernel.sockdiag import MAPPED
 from ifdefault.kernel.uapi import socket as so
 from ifdefault.libc import SELECT_MAX
 from ifdefault.model.address import family_of
+from ifdefault.model.text import from_bytes
 
 DNS_SERVER = ("ifdefault.frontend.dns_main", "ifdefault-dns")  # in its command line
 _BUFFER_BYTES = 1 << 20
@@ -114,7 +115,7 @@ def holders(kind: str, addresses: Sequence[str], port: int) -> dict[str, str]:
         with suppress(OSError):
             if held := sockets.keys() & set(_open_files(entry)):
                 ours = is_dns_server(int(entry.name))
-                name = "ifdefault" if ours else (entry / "comm").read_text().strip()
+                name = "ifdefault" if ours else from_bytes((entry / "comm").read_bytes()).strip()
                 for file in held:
                     found |= dict.fromkeys(sockets[file], f"{name} (pid {entry.name})")
     return found
@@ -123,7 +124,7 @@ def holders(kind: str, addresses: Sequence[str], port: int) -> dict[str, str]:
 def is_dns_server(pid: int) -> bool:
     """Whether a process is a DNS server of ours, by its command line."""
     with suppress(OSError):
-        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        command = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace")
         return any(name in command for name in DNS_SERVER)
     return False
 
@@ -144,7 +145,7 @@ def _inodes(
         # a dual-stack socket on the wildcard address has both
         all_of = tuple(a for a in addresses if family == 6 or family_of(a) == family)
         with suppress(OSError):
-            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            for line in Path(f"/proc/net/{table}").read_text("ascii", "replace").splitlines()[1:]:
                 _, local, _, state, *_, inode = line.split()[:10]
                 bound, _, bound_port = local.partition(":")
                 listens = kind == "udp" or state == "0A"  # TCP_LISTEN

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ifdefault.kernel import netns, nft, rtnetlink, sockdiag, sysctl
+from ifdefault.kernel import netns, nft, rtnetlink, rule_messages, sockdiag, sysctl
 from ifdefault.kernel.decoded import Decoded
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
@@ -103,12 +103,12 @@ def network_id() -> str:
         cookie = netns.cookie()
     except OSError:  # Linux before 5.14
         cookie = 0
-    return f"{_BOOT.read_text().strip()} {cookie}"
+    return f"{_BOOT.read_text('ascii', 'replace').strip()} {cookie}"
 
 
 # What the last dump of each kind held.
 _known_links = Decoded[Link](lambda message, _: rtnetlink.decode_link(message))
-_known_rules = Decoded[Rule](lambda message, _: rtnetlink.decode_rule(message))
+_known_rules = Decoded[Rule](lambda message, _: rule_messages.decode_rule(message))
 _known_addresses = Decoded[Address](rtnetlink.decode_address)
 _known_routes = Decoded[Route](rtnetlink.decode_route)
 _known_local = Decoded[Route](rtnetlink.decode_route)
@@ -150,7 +150,7 @@ def _addresses(netlink: Netlink, names: rtnetlink.Names) -> tuple[Address, ...]:
 
 
 def _rules(netlink: Netlink) -> tuple[Rule, ...]:
-    return _known_rules.decode(_of_families(netlink, rt.RTM_GETRULE, rtnetlink.rule_query), {})
+    return _known_rules.decode(_of_families(netlink, rt.RTM_GETRULE, rule_messages.rule_query), {})
 
 
 def _routes(
