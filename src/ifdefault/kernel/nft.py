@@ -73,7 +73,8 @@ def _require_low_descriptor() -> None:
     os.close(fd)
     if fd >= SELECT_MAX:
         what = f"libnftables can't be used while {SELECT_MAX} files are open"
-        raise HostError(Problem("nftables", what))
+        remedy = "start it again; if it goes on, report it with the output of: ls -l /proc/PID/fd"
+        raise HostError(Problem("nftables", what, remedy))
 
 
 @contextmanager
