@@ -31,15 +31,20 @@ class Daemon:
         self._child: subprocess.Popen[str] | None = None
         world.config.write_text(text, encoding="utf-8")
 
+    @property
+    def child(self) -> subprocess.Popen[str]:
+        """The engine's process."""
+        assert self._child is not None
+        return self._child
+
     def start(self) -> None:
         """Return when every path is up."""
         self._child = self.world.daemon()
         eventually(self.is_well, _START_S, what="every path is up", poll_s=0.1)
 
     def stop(self) -> None:
-        assert self._child is not None
-        self._child.terminate()
-        self._child.wait(_END_S)
+        self.child.terminate()
+        self.child.wait(_END_S)
 
     def start_afresh(self) -> None:
         """Restart without state. An uplink that failed recently is kept down for longer (damping);
@@ -58,7 +63,7 @@ class Daemon:
 
     def is_well(self) -> bool:
         """Whether it runs and every path is up."""
-        if self._child is None or self._child.poll() is not None:
+        if self.child.poll() is not None:
             raise HostError(f"the daemon ended: {self.log_tail()}")
         with suppress(client.NotRunning):
             states = self.states()
@@ -71,8 +76,7 @@ class Daemon:
 
     def pids(self) -> list[int]:
         """The engine and its descendants; the frontend is the first of them."""
-        assert self._child is not None
-        pids = [self._child.pid]
+        pids = [self.child.pid]
         for pid in pids:
             tasks = Path(f"/proc/{pid}/task").glob("*/children")
             pids += [int(child) for task in tasks for child in task.read_text().split()]
