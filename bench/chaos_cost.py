@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.chaos_host import absent_until
+from bench.chaos_host import absence
 from bench.chaos_outcome import MARGIN_S, Record, has_fault
 from bench.results import Figure
 from bench.round_trips import RoundTrip
@@ -75,7 +75,7 @@ def pauses(record: Record) -> list[RoundTrip]:
     return [
         it
         for it in record.round_trips.long
-        if absent_until(record.host, it.at_s, it.at_s + it.took_s) == it.at_s
+        if absence(record.host, it.at_s, it.at_s + it.took_s) is None
     ]
 
 

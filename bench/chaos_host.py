@@ -49,13 +49,12 @@ class Resources:
         return sum(self.rss_mib.values())
 
 
-def absent_until(periods: Iterable[HostPeriod], from_s: float, to_s: float) -> float:
-    """When the engine was there again, if it was absent at a time between; otherwise `from_s`."""
-    ends = [it.end_s for it in periods if it.absent and it.overlaps(from_s, to_s)]
-    return max([from_s, *ends])
+def absence(periods: Iterable[HostPeriod], from_s: float, to_s: float) -> HostPeriod | None:
+    """The last one that overlaps a span of time."""
+    found = [it for it in periods if it.absent and it.overlaps(from_s, to_s)]
+    return max(found, key=lambda it: it.end_s, default=None)
 
 
-def storm_at(periods: Iterable[HostPeriod], from_s: float, to_s: float) -> str:
-    """The kind of storm that raged at a time between, "" if none did."""
-    kinds = (it.kind for it in periods if not it.absent and it.overlaps(from_s, to_s))
-    return next(kinds, "")
+def storm(periods: Iterable[HostPeriod], from_s: float, to_s: float) -> HostPeriod | None:
+    """One that overlaps a span of time."""
+    return next((it for it in periods if not it.absent and it.overlaps(from_s, to_s)), None)

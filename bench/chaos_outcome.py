@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bench.chaos_host import HOST_FAULTS, HostPeriod, Resources, absent_until, storm_at
+from bench.chaos_host import HOST_FAULTS, HostPeriod, Resources, absence, storm
 from bench.observer import Observation
 from bench.results import Figure, Table
 from bench.round_trips import RoundTrips
@@ -106,12 +106,16 @@ class Record:
 @dataclass(frozen=True, slots=True)
 class Failover:
     """The primary died: how long it stayed primary after it could be noticed, and whether its
-    link was clean. `during`: the kind of storm meanwhile, or "absent" if the daemon was."""
+    link was clean. `during`: the fault of the host meanwhile, which has a group in HOST_FAULTS."""
 
     fault: str
     took_s: float
     clean: bool
     during: str = ""
+
+    @property
+    def group(self) -> str:
+        return HOST_FAULTS.get(self.during, "")
 
 
 def figures(record: Record) -> tuple[Figure, ...]:
@@ -119,8 +123,8 @@ def figures(record: Record) -> tuple[Figure, ...]:
     all_s = [it.took_s for it in moves]
     clean_s = [it.took_s for it in moves if it.clean and not it.during]
     others_s = [it.took_s for it in moves if not it.clean]
-    storm_s = [it.took_s for it in moves if it.clean and it.during not in ("", "absent")]
-    absent_s = [it.took_s for it in moves if it.clean and it.during == "absent"]
+    storm_s = [it.took_s for it in moves if it.clean and it.group == "storm"]
+    absent_s = [it.took_s for it in moves if it.clean and it.group == "absent"]
     alarms = list(false_alarms(record))
     lost, sent = _without_fault(record)
     waits = _waits(record)
@@ -174,8 +178,7 @@ def tables(record: Record) -> tuple[Table, ...]:
         rows.append((fault, kind, str(len(periods)), str(len(took_s)), *times))
     for kind, group in HOST_FAULTS.items():
         count = sum(it.kind == kind for it in record.host)
-        label = "absent" if group == "absent" else kind
-        took_s = [it.took_s for it in moves if it.during == label]
+        took_s = [it.took_s for it in moves if it.during == kind]
         times = (f"{median(took_s):.2f}", f"{max(took_s):.2f}") if took_s else ("", "")
         rows.append((kind, group, str(count), str(len(took_s)), *times))
     heads = ("fault", "", "times", "default left it", "after, median, s", "longest, s")
@@ -208,22 +211,22 @@ def failovers(record: Record) -> Iterator[Failover]:
             for other in record.faults
         )
         for seen in record.defaults.values():
-            from_s = noticeable_s(record, period)
+            from_s, away = noticeable(record, period)
             primary = _at(seen, period.begin_s) == dev
             if primary and from_s < period.end_s and _has_alternative(record, period, from_s):
                 later = (s.at_s for s in seen if s.at_s > period.begin_s and s.value != dev)
                 left_s = min(next(later, period.end_s), period.end_s)
-                storm = storm_at(record.host, from_s, left_s)
-                during = "absent" if from_s > period.begin_s else storm
+                host = away or storm(record.host, from_s, left_s)
+                during = host.kind if host else ""
                 yield Failover(period.fault, max(0.0, left_s - from_s), clean, during)
 
 
-def noticeable_s(record: Record, period: FaultPeriod) -> float:
-    """From when on a death could be noticed: the daemon may have been absent, also again."""
-    at_s, earlier_s = period.begin_s, 0.0
-    while at_s != earlier_s:
-        earlier_s, at_s = at_s, absent_until(record.host, at_s, at_s + BOUND_S)
-    return at_s
+def noticeable(record: Record, period: FaultPeriod) -> tuple[float, HostPeriod | None]:
+    """From when on a death could be noticed, and the last absence of the daemon before."""
+    at_s, away = period.begin_s, None
+    while (again := absence(record.host, at_s, at_s + BOUND_S)) and again is not away:
+        at_s, away = max(at_s, again.end_s), again
+    return at_s, away
 
 
 def _has_alternative(record: Record, period: FaultPeriod, from_s: float) -> bool:
@@ -244,7 +247,7 @@ def _at(seen: Sequence[Observation], at_s: float) -> str:
 def _moves_to_dead(record: Record) -> int:
     """How often the default moved to an uplink that had been dead for longer than the bound."""
     return sum(
-        noticeable_s(record, period) + BOUND_S < sight.at_s < period.end_s - _ENDING_S
+        noticeable(record, period)[0] + BOUND_S < sight.at_s < period.end_s - _ENDING_S
         and sight.value == record.devices[period.provider]
         for period in record.faults
         if period.dead

@@ -64,9 +64,10 @@ class HostFaults:
 
     def _run(self) -> None:
         try:
-            kinds = list(HOST_FAULTS)
+            due: list[str] = []
             while not self._stop.wait(self.random.expovariate(1 / _PAUSE_S)):
-                self.make(self.random.choice(kinds))
+                due = due or self.random.sample(list(HOST_FAULTS), len(HOST_FAULTS))
+                self.make(due.pop())
         except BaseException as error:  # noqa: BLE001  # raised in the bench's own thread
             self._error = error
 

@@ -96,9 +96,10 @@ def hold_connections(target: Target) -> Iterator[int]:
             if random.random() < 0.5:
                 sock.send(b'{"do":')
             held.append(sock)
+            yield 1
         if len(held) >= _HELD:
             held.pop(random.randrange(_HELD)).close()
-        yield 1
+        yield 0
 
 
 def flood_status(target: Target) -> Iterator[int]:
@@ -206,7 +207,7 @@ def half_open(target: Target) -> Iterator[int]:
         yield 0
 
 
-def fork_names(_: Target) -> Iterator[int]:
+def fork_names(target: Target) -> Iterator[int]:
     """Processes that come and go, with names that break whoever parses them carelessly."""
     while True:
         pids = []
