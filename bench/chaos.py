@@ -22,6 +22,7 @@ from bench import chaos_cost, chaos_outcome, host_faults, tcp_streams
 from bench.chaos_host import HOST_FAULTS, Resources
 from bench.chaos_outcome import DEVICES, KINDS, FaultPeriod, Record, State, Stream
 from bench.clock import log
+from bench.daemon import rss_mib
 from bench.echoes import Echoes
 from bench.host_faults import HostFaults
 from bench.observer import Watch
@@ -245,7 +246,7 @@ def _note(daemon: ReplacedDaemon, record: Record) -> None:
     """What the daemon uses, and the latest events; nothing while there is no engine."""
     with suppress(HostError, OSError):
         events = client.ask(daemon.world.run_dir, Events(_EVENTS), timeout_s=10).events
-        rss_mib = {name: _rss_mib(pid) for name, pid in daemon.all_pids().items()}
+        rss_mib = {name: rss_mib(pid) for name, pid in daemon.all_pids().items()}
         size = (daemon.world.dir / "daemon.log").stat().st_size
         record.resources.append(Resources(time.monotonic(), rss_mib, size))
         known = {(down.uplink, down.family, down.at_s) for down in record.downs}
@@ -254,8 +255,3 @@ def _note(daemon: ReplacedDaemon, record: Record) -> None:
                 at_s, family = round(event.at - _EPOCH_S, 1), int(match[2])
                 if (match[1], family, at_s) not in known:
                     record.downs.append(State(at_s, match[1], family, "down", at_s, match[3]))
-
-
-def _rss_mib(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import ifdefault
 from bench.daemon import Daemon
 from ifdefault.daemon.control import client
-from ifdefault.lab import netns
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
@@ -42,13 +40,14 @@ class ReplacedDaemon(Daemon):
         init.write_text(init.read_text().replace(ifdefault.__version__, version))
         return here
 
-    def start(self) -> None:
-        host = self.world["host"]
-        command = netns.argv(host.netns, [*self.world.command, "run"])
-        env = host.environment({"PYTHONPATH": str(self._package)})
+    def launch(self) -> None:
+        env = {"PYTHONPATH": str(self._package)}
         with (self.world.dir / "daemon.log").open("a") as out:
-            self._child = subprocess.Popen(command, env=env, stdout=out, stderr=out, text=True)
-        self.world.remember(self._child)
+            argv = [*self.world.command, "run"]
+            self._child = self.world["host"].popen(argv, env=env, stdout=out, stderr=out)
+
+    def start(self) -> None:
+        self.launch()
         eventually(self._answers, what="the DNS server is the engine's", poll_s=0.02)
 
     def _answers(self) -> bool:
