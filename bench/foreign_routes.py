@@ -157,10 +157,8 @@ class Side:
             self.trials.failover_s += [self._fail_over(watch) for _ in range(_FAILOVERS)]
             self.trials.pause_s.append(max((it.pause_s for it in asking.stop().long), default=0.0))
         self.daemon.forget()
-        last = {
-            name: values[-1] for name, values in asdict(self.trials).items() if name != "laid_s"
-        }
-        log(f"{self.setting.name}: {json.dumps({k: round(v, 3) for k, v in last.items()})}")
+        last = {name: round(it[-1], 3) for name, it in asdict(self.trials).items() if name != _LAID}
+        log(f"{self.setting.name}: {last}")
 
     def _is_ready(self) -> bool:
         return self.daemon.knows_paths()
