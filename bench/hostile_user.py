@@ -134,7 +134,7 @@ def ask_for_exec(target: Target) -> Iterator[int]:
         if not pid:
             with suppress(OSError), target.connect() as sock:
                 sock.sendall(request)
-                os._exit(not sock.recv(1 << 16).startswith(b'{"cgroup"'))
+                os._exit(not sock.recv(1 << 16).startswith(b'{"type":"Entered"'))
             os._exit(1)
         yield int(os.waitpid(pid, 0)[1] == 0)
 
