@@ -246,9 +246,9 @@ def _note(daemon: ReplacedDaemon, record: Record) -> None:
     """What the daemon uses, and the latest events; nothing while there is no engine."""
     with suppress(HostError, OSError):
         events = client.ask(daemon.world.run_dir, Events(_EVENTS), timeout_s=10).events
-        rss_mib = {name: rss_mib(pid) for name, pid in daemon.all_pids().items()}
+        used_mib = {name: rss_mib(pid) for name, pid in daemon.all_pids().items()}
         size = (daemon.world.dir / "daemon.log").stat().st_size
-        record.resources.append(Resources(time.monotonic(), rss_mib, size))
+        record.resources.append(Resources(time.monotonic(), used_mib, size))
         known = {(down.uplink, down.family, down.at_s) for down in record.downs}
         for event in events:
             if match := _DOWN.fullmatch(event.text):
