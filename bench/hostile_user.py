@@ -1,10 +1,10 @@
-"""A hostile local user: `python -m bench.hostile_user RUN_DIR PORT UPLINK ADDRESS…`, as nobody.
+"""A hostile local user: `python -m bench.hostile_user RUN_DIR PORT UPLINK ADDRESS…`.
 
 Prints "ready" and does everything in ACTS at the same time, a process for each, until its standard
 input ends; then it prints as JSON what came of each, as a number.
 
-Rules: it starts as root, becomes nobody for good before it does anything, and needs no file of
-ours that nobody can't read. Its processes end when it does.
+Rules: it starts as root, and becomes a user for good before it does anything: not nobody, whose
+processes the frontend's may be. Its processes end when it does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ifdefault.libc import libc
 from ifdefault.model.address import family_of
 from ifdefault.model.errors import HostError
 
-_NOBODY = 65534
+_USER = 54_321  # nobody else's
 _HELD, _FLOODING, _HALF_OPEN, _FORKED = 200, 8, 300, 50
 _PER_S = 500  # forged datagrams, less than a visitor's share of the DNS server
 _PATIENCE_S = 2.0
@@ -281,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("addresses", nargs="+")
     options = parser.parse_args(arguments)
     target = Target(options.run_dir, options.port, options.uplink, tuple(options.addresses))
-    privileges.drop(_NOBODY, _NOBODY)
+    privileges.drop(*privileges.possible(_USER, _USER))
     libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0)  # a usual process, whose /proc/PID is its user's
     children = {name: _start(act, target) for name, act in ACTS.items()}
     print("ready", flush=True)
