@@ -86,15 +86,21 @@ def fuzz(target: str, minutes: float) -> Outcome:
     inputs, coverage, _, _ = map(int, status[-1].groups()) if status else (0, 0, 0, 0)
     crashes = tuple(_adopt(target, path) for path in sorted(found.iterdir()))
     if crashes or not status:
-        print(output[-4000:], file=sys.stderr, flush=True)
+        print(_told(output), file=sys.stderr, flush=True)
     return Outcome(target, inputs, coverage, len([*kept.iterdir()]), crashes)
+
+
+def _told(output: str) -> str:
+    """What libFuzzer and Python say of a crash, without the progress before it."""
+    lines = [line for line in output.splitlines() if not line.startswith("#")]
+    return "\n".join(lines[-60:])
 
 
 def _adopt(target: str, crash: Path) -> Path:
     path = corpus.CRASHES / target / crash.name[:20]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(crash.read_bytes())
-    return crash.replace(crash.parent.with_name("crashes") / crash.name) and path
+    return path
 
 
 def minimize(target: str) -> str:
@@ -118,7 +124,7 @@ def _within(inputs: Sequence[bytes], most: int) -> Iterator[bytes]:
 def _folder(target: str) -> tuple[Path, Path]:
     """The folders of what a target keeps, with all that is known, and of what crashes it."""
     kept, found = WORK / target / "corpus", WORK / target / "found"
-    for path in (kept, found, found.with_name("crashes")):
+    for path in (kept, found):
         path.mkdir(parents=True, exist_ok=True)
     for path in found.iterdir():
         path.unlink()
@@ -131,7 +137,8 @@ def _folder(target: str) -> tuple[Path, Path]:
 def _run(target: str, *arguments: str) -> str:
     limits = (f"-rss_limit_mb={MEMORY_MIB}", f"-timeout={INPUT_S}", f"-max_len={LONGEST}")
     command = [sys.executable, "-m", "tests.fuzz.libfuzzer", target, *limits, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, errors="replace").stderr  # noqa: PLW1510
+    ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    return ended.stderr + ended.stdout
 
 
 def report(outcomes: Sequence[Outcome], minutes: float) -> Report:

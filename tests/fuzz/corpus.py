@@ -12,9 +12,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 CORPUS, CRASHES = TESTS / "corpus" / "fuzz", TESTS / "fuzz" / "crashes"
 TARGETS = tuple(
-    sorted(
-        path.stem for path in (TESTS / "fuzz" / "targets").glob("*.py") if path.stem[0] != "_"
-    )
+    sorted(path.stem for path in (TESTS / "fuzz" / "targets").glob("*.py") if path.stem[0] != "_")
 )
 
 
@@ -40,4 +38,4 @@ def _encode(data: bytes) -> str:
 
 
 def _decode(line: str) -> bytes:
-    return literal_eval(line) if line[1:2] in ("'", '"') else bytes.fromhex(line)  # type: ignore[no-any-return]
+    return literal_eval(line) if line[1:2] in ("'", '"') else bytes.fromhex(line)

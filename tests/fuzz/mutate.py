@@ -38,7 +38,9 @@ def mutate_bytes(random: Random, data: bytes, other: bytes = b"") -> bytes:
         at = random.randrange(len(changed) or 1)
         match random.randrange(7):
             case 0:
-                changed[at : at + 1] = bytes((changed[at] ^ 1 << random.randrange(8),)) if changed else b""
+                changed[at : at + 1] = (
+                    bytes((changed[at] ^ 1 << random.randrange(8),)) if changed else b""
+                )
             case 1:
                 changed[at : at + 1] = bytes((random.choice(BYTES),))
             case 2:
