@@ -69,7 +69,6 @@ def _key(text: str) -> None:
         key = parse(text, "/etc/key")
     except BadKey as error:
         assert str(error).isprintable(), error
-        assert len(str(error)) < 1000
         return
     assert key.algorithm in ALGORITHMS
     assert key.secret
