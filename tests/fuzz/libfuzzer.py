@@ -11,7 +11,7 @@ from importlib import import_module
 from random import Random
 from typing import Any
 
-from tests.fuzz.mutate import mutate_json
+from tests.fuzz import mutate
 
 # parsers of the standard library in Python: an input that they refuse reaches nothing of ours
 WATCHED = ("ifdefault", "tomllib", "shlex")
@@ -21,15 +21,16 @@ def main() -> None:
     _, name, *arguments = sys.argv
     atheris: Any = import_module("atheris")
     with atheris.instrument_imports(include=list(WATCHED)):
-        target = import_module(f"tests.fuzz.targets.{name}")
+        target: Any = import_module(f"tests.fuzz.targets.{name}")
 
-    def mutate(data: bytes, most: int, seed: int) -> bytes:
+    def mutated(data: bytes, most: int, seed: int) -> bytes:
         random = Random(seed)
         if random.random() < 0.3:
             return bytes(atheris.Mutate(data, most))
-        return mutate_json(random, data)[:most]
+        return mutate.mutate(random, target, data, random.choice(known))[:most]
 
-    options = {"custom_mutator": mutate} if target.KIND == "json" else {}
+    known = target.seeds()
+    options = {} if target.KIND == "bytes" else {"custom_mutator": mutated}
     atheris.Setup([name, *arguments], target.one, **options)
     atheris.Fuzz()
 

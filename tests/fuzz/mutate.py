@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Literal, Protocol
 
 BYTES = (0, 1, 12, 16, 41, 63, 64, 127, 128, 192, 250, 255, *b'\n\x1b"\\{[')
 TEXTS = (
@@ -23,13 +23,28 @@ VALUES: tuple[Any, ...] = (
 )
 
 
-def mutants(random: Random, kind: str, inputs: Sequence[bytes], count: int) -> Iterator[bytes]:
-    for _ in range(count if inputs else 0):
-        data = random.choice(inputs)
-        if kind == "json" and random.random() < 0.8:
-            yield mutate_json(random, data)
-        else:
-            yield mutate_bytes(random, data, random.choice(inputs))
+class Target(Protocol):
+    KIND: Literal["bytes", "json", "text"]
+    WORDS: Sequence[str]  # values to put into a text
+
+    def one(self, data: bytes) -> None: ...
+    def seeds(self) -> list[bytes]: ...
+
+
+def mutants(random: Random, target: Target, inputs: Sequence[bytes], count: int) -> Iterator[bytes]:
+    for _ in range(count):
+        data, other = random.choice(inputs), random.choice(inputs)
+        structured = target.KIND != "bytes" and random.random() < 0.8
+        yield (
+            mutate(random, target, data, other) if structured else mutate_bytes(random, data, other)
+        )
+
+
+def mutate(random: Random, target: Target, data: bytes, other: bytes) -> bytes:
+    """A mutant that keeps most of the structure of a JSON value or of lines of text."""
+    if target.KIND == "json":
+        return mutate_json(random, data)
+    return mutate_lines(random, data, other, target.WORDS)
 
 
 def mutate_bytes(random: Random, data: bytes, other: bytes = b"") -> bytes:
@@ -54,6 +69,41 @@ def mutate_bytes(random: Random, data: bytes, other: bytes = b"") -> bytes:
             case _:
                 changed[at:at] = random.randbytes(random.choice((1, 2, 4)))
     return bytes(changed)
+
+
+def mutate_lines(random: Random, data: bytes, other: bytes, words: Sequence[str]) -> bytes:
+    """Other lines, and other values of KEY = VALUE."""
+    lines, others = data.split(b"\n"), other.split(b"\n")
+    for _ in range(random.choice((1, 1, 2, 4))):
+        at = random.randrange(len(lines) + 1)
+        match random.randrange(6):
+            case 0:
+                del lines[at : at + 1]
+            case 1:
+                lines[at:at] = lines[at : at + 3]
+            case 2:
+                start = random.randrange(len(others))
+                lines[at:at] = others[start : start + random.choice((1, 1, 4))]
+            case _:
+                assigned = [n for n, line in enumerate(lines) if b"=" in line]
+                if assigned:
+                    at = random.choice(assigned)
+                    lines[at] = _assign(random, lines[at], words)
+    return b"\n".join(lines)
+
+
+def _assign(random: Random, line: bytes, words: Sequence[str]) -> bytes:
+    key, _, value = line.partition(b"=")
+    word = random.choice(words).encode()
+    match random.randrange(4):
+        case 0:
+            value = b" [" + word + b", " + value.strip(b" []") + b"]"
+        case 1 if b'"' in value:
+            at = random.choice([n for n, byte in enumerate(value) if byte in b'".:/'])
+            value = value[:at] + word.strip(b'"') + value[at:]
+        case _:
+            value = b" " + word
+    return key + b"=" + value
 
 
 def mutate_json(random: Random, data: bytes) -> bytes:

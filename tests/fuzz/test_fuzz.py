@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -15,10 +16,10 @@ MUTANTS = 300
 
 @pytest.mark.parametrize("name", corpus.TARGETS)
 def test_known_inputs_and_mutants(name: str) -> None:
-    target = import_module(f"tests.fuzz.targets.{name}")
+    target: Any = import_module(f"tests.fuzz.targets.{name}")
     crashes = corpus.read_crashes(name)
     inputs = [*corpus.read(name), *target.seeds()]
-    tried = [*crashes.values(), *inputs, *mutants(Random(16), target.KIND, inputs, MUTANTS)]
+    tried = [*crashes.values(), *inputs, *mutants(Random(16), target, inputs, MUTANTS)]
     for data in tried:
         try:
             target.one(data)
