@@ -18,7 +18,6 @@ from ifdefault.model.packet_filter import (
     FilterRule,
     Key,
     Verdict,
-    are_ports,
 )
 
 _BASES = {
@@ -107,16 +106,9 @@ def _conditions(words: list[str]) -> Iterator[Condition]:
                 yield NEVER
         elif key := _OPTIONS.get(option):
             if values != ["all"]:
-                yield _condition(key, values[0], negated)
+                yield Condition(key, _values(key, values[0]), negated)
         elif option != "--comment":
             yield UNKNOWN
-
-
-def _condition(key: Key, text: str, negated: bool) -> Condition:
-    values = _values(key, text)
-    if key in ("port", "source_port") and not are_ports(values):
-        return UNKNOWN
-    return Condition(key, values, negated)
 
 
 def _options(words: list[str]) -> Iterator[tuple[bool, str, list[str]]]:

@@ -21,7 +21,6 @@ from ifdefault.model.packet_filter import (
     FilterRule,
     Key,
     Verdict,
-    are_ports,
 )
 
 TableKey = tuple[str, str]  # family, name
@@ -233,7 +232,7 @@ def _text(key: Key, value: Any) -> str | None:
     text = str(value)
     if key == "family":
         return _FAMILIES.get(text)
-    if key in ("port", "source_port") and not are_ports([text]):
+    if key in ("port", "source_port") and not text.replace("-", "").isdecimal():
         return None
     return text
 

@@ -16,7 +16,7 @@ from typing import Any
 from ifdefault.kernel import nft
 from ifdefault.kernel.filter_iptables import iptables_chains
 from ifdefault.kernel.filter_nft import Elements, TableKey, nft_chains
-from ifdefault.kernel.foreign import Saved, iptables_saved, reads_listing
+from ifdefault.kernel.foreign import Saved, iptables_saved
 from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.packet_filter import FilterChain
 
@@ -29,7 +29,6 @@ def read_input_chains() -> tuple[FilterChain, ...]:
     return input_chains(ruleset, iptables_saved(ruleset))
 
 
-@reads_listing
 def input_chains(ruleset_json: str, saved: Saved) -> tuple[FilterChain, ...]:
     """`ruleset_json` is of `nft.ruleset_json`; `saved`, the output of the iptables programs."""
     chains: list[FilterChain] = []

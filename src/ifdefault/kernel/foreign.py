@@ -6,38 +6,20 @@ Rules: reads, never writes. The parsers are pure and take the output of `nft -j 
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from ifdefault.model.errors import KernelError, Problem
+from ifdefault.model.errors import Problem
 from ifdefault.model.kernel import OWN_TABLES, WHOLE_MARK, ForeignMark
 
 _TIMEOUT_S = 5
 
 Use = tuple[int, bool, int | None]  # bits, sets, value: as in ForeignMark
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def reads_listing(function: Callable[P, T]) -> Callable[P, T]:
-    """A function of a ruleset's listing whose errors about it are KernelErrors, as another version
-    of nft may list what isn't known here. Not for generators."""
-
-    @functools.wraps(function)
-    def read(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            what = f"the listing of rulesets is not understood: {error!r}"
-            raise KernelError(Problem("nft", what, "report it with `nft -j list ruleset`")) from error
-
-    return read
 
 
 # --- marks ---------------------------------------------------------------------------------
@@ -62,7 +44,6 @@ def iptables_saved(ruleset_json: str) -> Saved:
     return tuple(saved)
 
 
-@reads_listing
 def foreign_marks(ruleset_json: str, saved: Saved) -> tuple[ForeignMark, ...]:
     """The packet and connection marks that foreign rulesets set or match."""
     marks = list(nft_marks(ruleset_json))
@@ -71,7 +52,6 @@ def foreign_marks(ruleset_json: str, saved: Saved) -> tuple[ForeignMark, ...]:
     return tuple(dict.fromkeys(marks))
 
 
-@reads_listing
 def dropping_chains(ruleset_json: str) -> tuple[tuple[str, str, str], ...]:
     """(family, table, chain) of base chains at the forward hook whose policy is drop."""
     chains = (entry.get("chain", {}) for entry in json.loads(ruleset_json)["nftables"])

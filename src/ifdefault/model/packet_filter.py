@@ -6,8 +6,6 @@ kept as unknown, so that nothing false is concluded from it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,12 +38,6 @@ class Condition:
     negated: bool = False
 
 
-def are_ports(values: Iterable[str]) -> bool:
-    """Whether these are numbers and ranges."""
-    return all(map(_PORTS.fullmatch, values))
-
-
-_PORTS = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?")
 UNKNOWN = Condition("unknown")
 NEVER = Condition("transport")
 
