@@ -76,7 +76,7 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
     )
     assert done.stderr.split() == [
         "['ifdefault.cli',", "'ifdefault.cli.main',", "'ifdefault.cli.options',",
-        "'ifdefault.model',", "'ifdefault.model.errors']", "0",
+        "'ifdefault.model',", "'ifdefault.model.errors',", "'ifdefault.model.text']", "0",
     ]  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def ruleset(
 
 
 def of(described: dict[str, Any]) -> tuple[FilterChain, ...]:
-    return nft_chains(described, lambda *_: None)
+    return nft_chains(described["nftables"], lambda *_: None)
 
 
 def match(left: Any, right: Any, op: str = "==") -> dict[str, Any]:

@@ -96,3 +96,32 @@ def test_as_a_service(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", script], stderr=journal, env=env, check=True)
         journal.seek(0)
         assert journal.read() == "<4>it is so\n"
+
+
+def test_a_text_that_repeats_itself_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("ifdefault.ipc.log.time.monotonic", lambda: now[0])
+    out = io.StringIO()
+    log.set_up(stream=out)
+    logger = logging.getLogger("ifdefault")
+    for number in range(30_000):
+        logger.error("too many open files")
+        if number % 1000 == 0:
+            logger.info("isp-a: up -> down (%d)", number)
+    now[0] += log.WITHIN_S
+    logger.info("isp-a: down -> up")
+    lines = [line.split(" ", 1)[1] for line in out.getvalue().splitlines()]
+    assert lines.count("error too many open files") == log.OFTEN
+    assert sum("up -> down" in line for line in lines) == 30
+    assert lines[-2:] == [
+        f"error too many open files ({30_000 - log.OFTEN} more times within 60 s)",
+        "info isp-a: down -> up",
+    ]
+
+
+def test_as_many_different_texts_as_there_may_be_are_kept_in_mind() -> None:
+    repeats: log.Repeats[str] = log.Repeats()
+    for number in range(1000):
+        assert not list(repeats.over(number / 1000))
+        assert repeats.passes(str(number), number / 1000)
+    assert len(repeats._said) <= 256

@@ -6,7 +6,6 @@ to stdout. The exit status is 2 for errors in the config, 1 for errors of the ho
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import click
 
 from ifdefault import config as config_file
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.cli.show.table import print_problems, problems_json
 from ifdefault.model.changes import undone_in
 from ifdefault.model.config import Config
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def command(options: Options, as_json: bool, schema: bool) -> int:
     """Report all problems of the configuration and the host; change nothing."""
     if schema:
-        click.echo(json.dumps(config_file.json_schema(), indent=2))
+        echo_json(config_file.json_schema(), indent=2)
         return 0
     config_errors: tuple[Problem, ...] = ()
     config: Config | None = None
@@ -123,15 +123,15 @@ def _print(
     config_errors: tuple[Problem, ...], host_problems: list[Problem], uplinks: tuple[Uplink, ...]
 ) -> None:
     for error in config_errors:
-        click.echo(error, err=True)
+        echo(str(error), err=True)
     print_problems(host_problems)
     warnings = sum(problem.warning for problem in host_problems)
     errors = len(config_errors) + len(host_problems) - warnings
     counts = [_count(warnings, "warning")] if warnings else []
     if errors:
-        click.echo(", ".join([_count(errors, "error"), *counts]), err=True)
+        echo(", ".join([_count(errors, "error"), *counts]), err=True)
     else:
-        click.echo("ok: " + ", ".join([_count(len(uplinks), "uplink"), *counts]))
+        echo("ok: " + ", ".join([_count(len(uplinks), "uplink"), *counts]))
 
 
 def _count(number: int, noun: str) -> str:
@@ -149,4 +149,4 @@ def _print_json(
         },
         "problems": problems_json((*config_errors, *host_problems)),
     }
-    click.echo(json.dumps(report, indent=1))
+    echo_json(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo
 
 
 @click.command()
@@ -22,4 +23,4 @@ def command(options: Options) -> None:
         from ifdefault.host.store import Store
 
         rollback_timer.confirm(Store(options.state_dir), options.config)
-    click.echo("kept")
+    echo("kept")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import sys
@@ -12,6 +11,7 @@ from dataclasses import asdict
 
 import click
 
+from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.lab import rootless
 from ifdefault.lab.clients_by_name import CONNECT_S
 from ifdefault.lab.demo_outage import PER_S, SPAN_S, Outage, Span, VisitSummary
@@ -52,16 +52,16 @@ def command(as_json: bool) -> int:
     started = time.monotonic()
 
     def progress(what: str) -> None:
-        click.secho(f"{time.monotonic() - started:5.1f} s  {what}", fg="cyan", err=True)
+        echo(f"{time.monotonic() - started:5.1f} s  {what}", fg="cyan", err=True)
 
     if not as_json:
-        click.echo(f"{_PROBLEM}\n\n{topology.drawing}\n")
+        echo(f"{_PROBLEM}\n\n{topology.drawing}\n")
         sys.stdout.flush()
     scenario = run_demo(topology, progress)
     if as_json:
-        click.echo(json.dumps(asdict(scenario) | {"ok": scenario.ok}, ensure_ascii=False))
+        echo_json(asdict(scenario) | {"ok": scenario.ok}, indent=None)
     else:
-        click.echo("\n".join(_render(scenario)))
+        echo("\n".join(_render(scenario)))
     return 0 if scenario.ok else 1
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.model.errors import HostError, Problem
 
 if TYPE_CHECKING:
@@ -35,14 +35,17 @@ def command(ctx: click.Context, as_json: bool) -> int:
         remedy = "start ifdefault run, which publishes the names"
         what = ", but ".join(filter(None, ("no daemon runs", left_dns_server(ctx.obj.run_dir))))
         raise HostError(Problem("dns", what, remedy))
-    click.echo(_as_json(status) if as_json else "\n".join(names.all_lines(status)))
+    if as_json:
+        echo_json(_as_json(status))
+    else:
+        echo("\n".join(names.all_lines(status)))
     return int(any(publisher.state == "failing" for publisher in status.dns.publishers))
 
 
-def _as_json(status: DaemonStatus) -> str:
+def _as_json(status: DaemonStatus) -> dict[str, Any]:
     from ifdefault.ipc import codec
 
-    return json.dumps({"now_s": status.now_s, **codec.to_json(status.dns)}, indent=1)
+    return {"now_s": status.now_s, **codec.to_json(status.dns)}
 
 
 @command.command()
@@ -70,9 +73,9 @@ def check(options: Options, names: tuple[str, ...], roots: tuple[str, ...], as_j
     host = dnscheck.read(options)
     result = dnscheck.check(host, dnscheck.sender(host), root_servers, only)
     if as_json:
-        click.echo(json.dumps(dnscheck.to_json(result), indent=1))
+        echo_json(dnscheck.to_json(result))
     else:
-        click.echo("\n".join(dnscheck.lines(result)))
+        echo("\n".join(dnscheck.lines(result)))
         print_problems(result.problems)
     return 0 if result.is_ok else 1
 
@@ -114,9 +117,9 @@ def delegation(options: Options, zones: tuple[str, ...], as_json: bool) -> int:
         raise HostError(Problem("dns delegation", what, "set zones in [dns.server]"))
     if as_json:
         delegations = {zone: delegate(ours[zone]) for zone in given}
-        click.echo(json.dumps(delegations, indent=1))
+        echo_json(delegations)
     else:
         for zone in given:
-            click.echo(f"; {zone}: records for the parent zone")
-            click.echo("\n".join(zone_file(delegate(ours[zone]))))
+            echo(f"; {zone}: records for the parent zone")
+            echo("\n".join(zone_file(delegate(ours[zone]))))
     return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo, echo_json
 
 if TYPE_CHECKING:
     from ifdefault.model.changes import Changes
@@ -39,15 +39,15 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
     if as_json:
         from ifdefault.ipc import codec
 
-        click.echo(json.dumps(codec.to_json(changes), indent=1))
+        echo_json(codec.to_json(changes))
         return
     print_problems(changes.problems)
     for operation in changes.operations:
-        click.echo(operation)
+        echo(operation)
     if not changes.operations:
-        click.echo("nothing to do", err=True)
+        echo("nothing to do", err=True)
     if daemon_runs:
-        click.echo("the daemon changes nothing until you run: ifdefault apply", err=True)
+        echo("the daemon changes nothing until you run: ifdefault apply", err=True)
 
 
 def _down(options: Options, *, wait: bool) -> Changes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.daemon.control.protocol import MOST_EVENTS, Events
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
     except NotRunning:
         if (saved := _saved(options)) is None:
             raise
-        click.echo("no daemon runs: these events were saved", err=True)
+        echo("no daemon runs: these events were saved", err=True)
         events = saved[-number:]
     _show(events, as_json)
     while follow:
@@ -81,8 +81,8 @@ def _show(events: Iterable[Event], as_json: bool) -> None:
 
     for event in events:
         if as_json:
-            click.echo(json.dumps(codec.to_json(event)))
+            echo_json(codec.to_json(event), indent=None)
         else:
             at = datetime.fromtimestamp(event.at).astimezone()
             when = at.isoformat(timespec="milliseconds")
-            click.echo(f"{when}  {event.kind:<8}  {event.text}")
+            echo(f"{when}  {event.kind:<8}  {event.text}")

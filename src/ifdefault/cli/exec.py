@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo
 from ifdefault.model.errors import HostError, Problem, reason
 
 _NOT_FOUND, _NOT_RUN = 127, 126  # as env(1) and shells return
@@ -85,7 +86,7 @@ def _become(argv: list[str]) -> int:
         _execute(argv)
     except OSError as error:
         what = f"{argv[0]}: {reason(error)}"
-        click.echo(f"ifdefault: {what}", err=True)
+        echo(f"ifdefault: {what}", err=True)
         return _NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else _NOT_RUN
 
 

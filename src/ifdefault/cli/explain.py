@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo, echo_json
 
 _END = re.compile(r"\[(?P<six>[^]]+)\](?::(?P<six_port>\d+))?|(?P<four>[^:]+):(?P<port>\d+)")
 
@@ -93,7 +93,7 @@ def command(
     )
     explanation = explain(prepared, protocol, End(*source), End(*target), iif, mark, uid)
     if as_json:
-        click.echo(json.dumps(asdict(explanation), indent=1))
+        echo_json(asdict(explanation))
     else:
         leaves = "is answered by" if explanation.direction == "in" else "leaves by"
         rows = (
@@ -108,8 +108,8 @@ def command(
             ("astray", explanation.astray),
             ("remedy", explanation.remedy),
         )
-        click.echo(f"direction       {explanation.direction}")
+        echo(f"direction       {explanation.direction}")
         for name, value in rows:
             if value:
-                click.echo(f"{name:<15} {value}")
+                echo(f"{name:<15} {value}")
     return 0 if explanation.agrees and not explanation.astray else 1

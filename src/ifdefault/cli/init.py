@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo
 from ifdefault.host import render_config
 from ifdefault.host.discover import Discovery, describe_interfaces, discover
 from ifdefault.kernel.read import read_facts
@@ -41,7 +42,7 @@ def command(options: Options, output: Path | None, to_stdout: bool, force: bool)
         remedy = "bring the uplinks up, or write [uplink.isp-a] by hand, see ifdefault.toml(5)"
         raise HostError(Problem("init", what, remedy))
     if to_stdout:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
         return
     path = output or options.config
     _write(path, text, force)
@@ -62,18 +63,18 @@ def _write(path: Path, text: str, force: bool) -> None:
 
 
 def _print_written(path: Path, found: Discovery) -> None:
-    click.echo(f"wrote {path}:")
+    echo(f"wrote {path}:")
     for index, uplink in enumerate(found.uplinks):
         missing = " and ".join(f"IPv{family}" for family in uplink.unknown)
         note = f"; no router known for {missing}, set gateways" if missing else ""
-        click.echo(f"  {render_config.name(index)} on {uplink.interface}{note}")
+        echo(f"  {render_config.name(index)} on {uplink.interface}{note}")
     if found.balanced:
         interfaces = ", ".join(hop.dev for hop in found.balanced)
-        click.echo(f"  outgoing connections are balanced among {interfaces}, as they are now")
+        echo(f"  outgoing connections are balanced among {interfaces}, as they are now")
     for index, passed in enumerate(found.passed_over, len(found.uplinks)):
-        click.echo(f"passed over: {passed.interface} {passed.why}")
+        echo(f"passed over: {passed.interface} {passed.why}")
         if passed.gateways is not None:
-            click.echo("  if it leads to a provider, add:")
+            echo("  if it leads to a provider, add:")
             for line in render_config.lines_to_write(index, passed):
-                click.echo(f"    {line}")
-    click.echo("next: ifdefault check, ifdefault plan")
+                echo(f"    {line}")
+    echo("next: ifdefault check, ifdefault plan")

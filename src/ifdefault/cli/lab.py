@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.lab import dns, faults, netns, registry, rootless, services
 from ifdefault.lab.fitting import fit
 from ifdefault.lab.node import CommandFailed
@@ -35,11 +35,11 @@ def list_(as_json: bool) -> None:
     """List the topologies."""
     titles = {name: str(read(name)["title"]) for name in names()}
     if as_json:
-        click.echo(json.dumps(titles))
+        echo_json(titles, indent=None)
         return
     width = max(map(len, titles))
     for name, title in titles.items():
-        click.echo(f"{name:<{width}}  {title}")
+        echo(f"{name:<{width}}  {title}")
 
 
 @command.command()
@@ -85,15 +85,13 @@ def up(
             world.keep = True
     finally:
         rootless.end_holder()  # nothing to hold if that failed
-    click.echo(f"{spec.drawing}\n\nworld {world.name}: {spec.title}")
-    click.echo(f"nodes: {' '.join(world.nodes)}")
-    click.echo(f"look around: ifdefault lab shell --world {world.name} host")
+    echo(f"{spec.drawing}\n\nworld {world.name}: {spec.title}")
+    echo(f"nodes: {' '.join(world.nodes)}")
+    echo(f"look around: ifdefault lab shell --world {world.name} host")
     if with_dns:
         for delegation in spec.delegations():
             servers = " ".join(name for name, _ in delegation.nameservers)
-            click.echo(
-                f"{delegation.zone} is delegated to {servers}; a resolver is {dns.RESOLVER[0]}"
-            )
+            echo(f"{delegation.zone} is delegated to {servers}; a resolver is {dns.RESOLVER[0]}")
 
 
 @command.command()
@@ -105,7 +103,7 @@ def down(worlds: tuple[str, ...], every: bool) -> None:
     try:
         for name in registry.names() if every else worlds or [_only()]:
             World.adopt(name).down()
-            click.echo(f"world {name} removed")
+            echo(f"world {name} removed")
     finally:
         rootless.end_holder()
 
@@ -146,10 +144,10 @@ def fault(
     world = _adopt(name)
     if undo:
         faults.remove(world, fault, provider)
-        click.echo(f"{provider}: {fault} ended")
+        echo(f"{provider}: {fault} ended")
     else:
         faults.inject(world, fault, provider, amount, every)
-        click.echo(f"{provider}: {faults.FAULTS[fault].what}")
+        echo(f"{provider}: {faults.FAULTS[fault].what}")
 
 
 @command.command()
@@ -158,26 +156,26 @@ def fault(
 def status(as_json: bool, dump: bool) -> None:
     """Show the worlds, the packets that their providers dropped, and their faults."""
     if not rootless.capable() and not registry.names():
-        click.echo("[]" if as_json else "no world is up")
+        echo("[]" if as_json else "no world is up")
         return
     rootless.enter_held()
     worlds = _worlds()
     if as_json:
-        click.echo(json.dumps([_facts(world) for world in worlds]))
+        echo_json([_facts(world) for world in worlds], indent=None)
         return
     for world in worlds:
         dropped = _dropped(world)
         counts = ", ".join(f"{name} {count}" for name, count in dropped.items())
-        click.echo(f"{world.name}: {world.topology.name}; nodes: {' '.join(world.nodes)}")
-        click.echo(
+        echo(f"{world.name}: {world.topology.name}; nodes: {' '.join(world.nodes)}")
+        echo(
             f"  packets dropped for their source address: {counts}" if dropped else f"  {_PARTIAL}"
         )
         for provider, suffered in _suffered(world).items():
-            click.echo(f"  {provider}: faults {', '.join(suffered)}")
+            echo(f"  {provider}: faults {', '.join(suffered)}")
         if dump:
-            click.echo(world.dump())
+            echo(world.dump())
     if not worlds:
-        click.echo("no world is up")
+        echo("no world is up")
 
 
 command.commands["fault"].epilog = "Faults: " + "; ".join(
@@ -250,5 +248,5 @@ def _fit(path: Path) -> tuple[Topology, bool]:
     from ifdefault.config import read as read_config
 
     config = read_config(path)
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text("utf-8", "replace")
     return fit(config, text, str(path)), bool(config.dns.server.zones)

@@ -18,7 +18,7 @@ import click
 
 from ifdefault import __version__
 from ifdefault.cli.options import Options
-from ifdefault.model.errors import ConfigError, IfdefaultError
+from ifdefault.model.errors import ConfigError, IfdefaultError, internal
 
 SUBCOMMANDS = {
     "init": "detect the uplinks and write a configuration file",
@@ -117,7 +117,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         status = cli.main(arguments, prog_name="ifdefault", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        from ifdefault.cli.show.output import echo_usage
+
+        echo_usage(error)
         return error.exit_code
     except IfdefaultError as error:
         _print_error(error)
@@ -132,18 +134,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("IFDEFAULT_DEBUG"):
             raise
-        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        from ifdefault.cli.show.output import echo
+
         hint = "please report it; IFDEFAULT_DEBUG=1 shows the details"
-        click.echo(f"ifdefault: internal error: {what}; {hint}", err=True)
+        echo(f"ifdefault: {internal(error)}; {hint}", err=True)
         return EXIT_INTERNAL
     return status if isinstance(status, int) else 0
 
 
 def _print_error(error: IfdefaultError) -> None:
     """A config error begins with file and line, as a compiler's does."""
+    from ifdefault.cli.show.output import echo
+
     prefix = "" if isinstance(error, ConfigError) else "ifdefault: "
     for problem in error.problems:
-        click.echo(f"{prefix}{problem}", err=True)
+        echo(f"{prefix}{problem}", err=True)
 
 
 def main() -> None:

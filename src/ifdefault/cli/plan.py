@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo, echo_json
 
 EXIT_CHANGES = 2  # as Terraform's -detailed-exitcode
 
@@ -36,15 +35,15 @@ def command(options: Options, detailed_exitcode: bool, ruleset: bool, as_json: b
     if as_json:
         from ifdefault.ipc import codec
 
-        click.echo(json.dumps(codec.to_json(changes(prepared)), indent=1))
+        echo_json(codec.to_json(changes(prepared)))
     else:
         print_problems(prepared.problems)
         for operation in prepared.operations:
-            click.echo(describe(operation))
+            echo(describe(operation))
         for _, text in prepared.desired.tables if ruleset else ():
-            click.echo(text, nl=False)
+            echo(text, nl=False)
         count = len(prepared.operations)
-        click.echo(f"{count} operations" if count else "nothing to do", err=True)
+        echo(f"{count} operations" if count else "nothing to do", err=True)
     if any(not problem.warning for problem in prepared.problems):
         return 1
     return EXIT_CHANGES if detailed_exitcode and prepared.operations else 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from ifdefault.cli.show.output import echo, echo_json
 
 if TYPE_CHECKING:
     from ifdefault.daemon.replay import Replay, Turn
@@ -31,7 +32,6 @@ def command(file: Path, turn: int | None, until: str | None, as_json: bool) -> N
     """
     from ifdefault.cli.show import turns as show
     from ifdefault.daemon.replay import Replay
-    from ifdefault.ipc.log import escaped
 
     replay = Replay(file)
     turns = replay.turns()
@@ -41,18 +41,18 @@ def command(file: Path, turn: int | None, until: str | None, as_json: bool) -> N
         turns = _until(until, turns)
     if as_json:
         for shown in turns:
-            click.echo(json.dumps(show.to_json(shown)))
+            echo_json(show.to_json(shown), indent=None)
     else:
         header = replay.header
         begun = datetime.fromtimestamp(header.started_at, UTC).isoformat(timespec="seconds")
-        click.echo(escaped(f"recorded by ifdefault {header.ifdefault} from {begun}"))
+        echo(f"recorded by ifdefault {header.ifdefault} from {begun}")
         blocks = (
             show.folded(turns) if turn is None else (show.lines(t, each_probe=True) for t in turns)
         )
         for lines in blocks:
-            click.echo("\n".join(lines))
+            echo("\n".join(lines))
     if replay.cut_off:
-        click.echo(f"ifdefault: warning: {replay.cut_off}", err=True)
+        echo(f"ifdefault: warning: {replay.cut_off}", err=True)
 
 
 def _only(number: int, replay: Replay, file: Path) -> Iterator[Turn]:

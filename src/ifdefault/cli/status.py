@@ -4,16 +4,16 @@ the uplinks.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
@@ -44,7 +44,10 @@ def command(options: Options, watch: bool, as_json: bool) -> int:
         return _watch(options)
     while True:
         snapshot = _read(options)
-        click.echo(_as_json(snapshot) if as_json else "\n".join(_lines(snapshot)))
+        if as_json:
+            echo_json(_as_json(snapshot))
+        else:
+            echo("\n".join(_lines(snapshot)))
         if not watch:
             return 0 if snapshot.is_ok else 1
         time.sleep(_WATCH_S)
@@ -122,24 +125,21 @@ def _read_host(file: ConfigFile, store: Store, daemon: DaemonStatus | None) -> S
     return read_status(prepared, rights=rights)
 
 
-def _as_json(snapshot: _Snapshot) -> str:
+def _as_json(snapshot: _Snapshot) -> dict[str, Any]:
     from dataclasses import asdict
 
     from ifdefault.ipc import codec
 
     host, daemon = snapshot.host, snapshot.daemon
-    return json.dumps(
-        {
-            **asdict(host),
-            "holds": host.holds,
-            "unconfirmed": snapshot.unconfirmed,
-            "config_errors": list(map(str, snapshot.config_errors)),
-            "damaged": list(map(str, snapshot.damaged)),
-            "left": snapshot.left,
-            "daemon": codec.to_json(daemon) if daemon else None,
-        },
-        indent=1,
-    )
+    return {
+        **asdict(host),
+        "holds": host.holds,
+        "unconfirmed": snapshot.unconfirmed,
+        "config_errors": list(map(str, snapshot.config_errors)),
+        "damaged": list(map(str, snapshot.damaged)),
+        "left": snapshot.left,
+        "daemon": codec.to_json(daemon) if daemon else None,
+    }
 
 
 # --- sections -----------------------------------------------------------------------------

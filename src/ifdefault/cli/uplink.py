@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
 from ifdefault.cli.options import Options
+from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import Forced
 
@@ -34,11 +34,11 @@ def command(options: Options, name: str | None, state: str | None, as_json: bool
         request = SetUplink(name, cast(Forced, state))
         changed = daemon_client.ask(options, request, daemon_client.CHANGE_S)
         if as_json:
-            click.echo(json.dumps(codec.to_json(changed), indent=1))
+            echo_json(codec.to_json(changed))
         elif changed.was == state:
-            click.echo(f"{name}: already {state}", err=True)
+            echo(f"{name}: already {state}", err=True)
         else:
-            click.echo(f"{name}: {changed.was} -> {state}")
+            echo(f"{name}: {changed.was} -> {state}")
         return
     status = daemon_client.status(options)
     if status is None:
@@ -62,7 +62,7 @@ def _show(status: DaemonStatus, name: str | None, as_json: bool) -> None:
         states = {
             u: {"forced": status.forced.get(u, "auto"), "observed": observed[u]} for u in shown
         }
-        click.echo(json.dumps(states, indent=1))
+        echo_json(states)
         return
     rows = [
         (
@@ -72,4 +72,4 @@ def _show(status: DaemonStatus, name: str | None, as_json: bool) -> None:
         )
         for uplink in shown
     ]
-    click.echo("\n".join(table(("Uplink", "Forced", "Observed"), rows)))
+    echo("\n".join(table(("Uplink", "Forced", "Observed"), rows)))

@@ -104,7 +104,7 @@ def with_lines(path: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
         return ()
     lines = {
         toml_lines.key(key_path): line
-        for key_path, line in toml_lines.locate(path.read_text("utf-8")).items()
+        for key_path, line in toml_lines.locate(path.read_text("utf-8", "replace")).items()
     }
 
     def where(key: str) -> str:

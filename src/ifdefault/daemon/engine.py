@@ -28,9 +28,7 @@ from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any
 
-from ifdefault.daemon import tasks
 from ifdefault.daemon.control import protocol as p
 from ifdefault.daemon.control.client import Peer
 from ifdefault.daemon.control.server import Control
@@ -47,7 +45,7 @@ from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host import rollback_timer, settle
 from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
-from ifdefault.ipc import log
+from ifdefault.ipc import log, tasks
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
 from ifdefault.plan.prepare import changes
@@ -85,7 +83,7 @@ class Engine:
 
     async def run(self) -> int:
         """Run until SIGTERM or a fatal error; return the exit status."""
-        self._loop.set_exception_handler(self._failed)
+        tasks.guard(self._fail)
         control = Control(self._run_dir, self)
         await control.start()  # HostError if another engine is running
         try:
@@ -134,9 +132,7 @@ class Engine:
         lingers = self._linger_s and self._performers.dns_server.is_used
         dns = f"; its DNS server answers for {self._linger_s} s more" if lingers else ""
         self._event_log.note("engine", f"stopped; rules and routes stay in place{dns}")
-        for task in polling:
-            task.cancel()
-        await asyncio.gather(*polling, return_exceptions=True)
+        await tasks.end(*polling)
         self._performers.perform(self._controller.saved())
         self._store.flush()
         self._event_log.note_state()
@@ -146,9 +142,6 @@ class Engine:
         an end."""
         self._linger_s = linger_s
         self._stop.set()
-
-    def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        self._fail(context.get("exception") or RuntimeError(str(context.get("message"))))
 
     def _fail(self, error: BaseException) -> None:
         """Fatal error: exit, and leave the kernel as it is for the next engine to adopt."""
@@ -215,7 +208,7 @@ class Engine:
 
     async def _read_tcp_stats(self) -> None:
         """Read the statistics of the host's own TCP connections, and the uplinks' traffic."""
-        monitor = self._performers.monitor
+        monitor, problem = self._performers.monitor, ""
         while True:
             now = time.monotonic()
             try:
@@ -223,10 +216,12 @@ class Engine:
                 uplinks = self._controller.state.uplinks
                 monitor.measure(now, {u.name: u.interface for u in uplinks})
             except OSError as error:  # a kernel without sock_diag, or short of memory
-                text = f"can't read TCP statistics: {reason(error)}"
-                self._event_log.note("engine", text, level=logging.WARNING)
+                before, problem = problem, f"can't read TCP statistics: {reason(error)}"
+                if problem != before:
+                    self._event_log.note("engine", problem, level=logging.WARNING)
                 await asyncio.sleep(_TCP_RETRY_S)
                 continue
+            problem = ""
             if traffic is not None:
                 self.receive(traffic)
             await asyncio.sleep(max(0.0, monitor.next_s - time.monotonic()))
@@ -345,4 +340,10 @@ def run(
     with suppress(OSError):  # not permitted: continue at the default priority
         if os.getpriority(os.PRIO_PROCESS, 0) == 0:  # otherwise it was chosen on purpose
             os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    return asyncio.run(run_engine())
+    try:
+        return asyncio.run(run_engine())
+    except IfdefaultError:
+        raise
+    except Exception as error:
+        log.exception(error, "the engine ends")
+        raise

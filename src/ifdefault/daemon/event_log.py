@@ -1,8 +1,8 @@
 """The events that `ifdefault events` shows, and the state that a restarted engine needs.
 
-Rules: an event is one line, which is also logged, with both states and the cause. The saved state
-of paths is valid for this boot only, since its times are monotonic; if it is lost, everything is
-learned again.
+Rules: an event is one line, which is also logged, with both states and the cause. One that repeats
+itself is counted, so that it doesn't push out the others. The saved state of paths is valid for
+this boot only, since its times are monotonic; if it is lost, everything is learned again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
-from ifdefault.ipc import fields
+from ifdefault.ipc import fields, log
 from ifdefault.model.config import Family
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
+from ifdefault.model.text import escaped
 
 KEPT, KEPT_ON_DISK = 500, 100
 _BOOT = FilePath("/proc/sys/kernel/random/boot_id")
@@ -73,12 +74,17 @@ def saved_events(store: Store) -> tuple[Event, ...] | None:
 class EventLog:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._boot = _BOOT.read_text().strip()
+        self._boot = _BOOT.read_text("ascii", "replace").strip()
         self._events: deque[Event] = deque(maxlen=KEPT)
+        self._repeats: log.Repeats[tuple[str, str, str]] = log.Repeats()
 
     def note(self, kind: str, text: str, uplink: str = "", level: int = logging.INFO) -> None:
         """Log an event, and remember it. Its wall-clock time is only for display."""
-        self._events.append(Event(time.time(), kind, uplink, text))
+        text, now = escaped("; ".join(text.splitlines())), time.monotonic()
+        for (kind_, uplink_, text_), more in self._repeats.over(now):
+            self._events.append(Event(time.time(), kind_, uplink_, log.repeated(text_, more)))
+        if self._repeats.passes((kind, uplink, text), now):
+            self._events.append(Event(time.time(), kind, uplink, text))
         _log.log(level, "%s", text)
 
     def recent(self, limit: int) -> tuple[Event, ...]:

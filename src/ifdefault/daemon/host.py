@@ -25,8 +25,9 @@ from ifdefault.host.observe import observe
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import Store
 from ifdefault.host.transaction import Outcome, commit, converge
+from ifdefault.ipc import log
 from ifdefault.kernel.watch import Watch
-from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem
+from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem, internal, reason
 from ifdefault.model.health import Forced
 from ifdefault.model.host import Observation
 from ifdefault.plan.describe import describe
@@ -161,7 +162,11 @@ class Host:
         except IfdefaultError as error:
             return e.LookFailed(error.problems)
         except (OSError, KeyError) as error:  # out of memory or files; an interface just removed
-            return e.LookFailed((Problem("the kernel", f"can't be read or changed: {error}"),))
+            why = reason(error) if isinstance(error, OSError) else f"{error} was removed"
+        except Exception as error:  # repeated later, with growing pauses
+            log.exception(error, "the kernel")
+            why = internal(error)
+        return e.LookFailed((Problem("the kernel", f"can't be read or changed: {why}"),))
 
     # --- saved state ----------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.silent_changes import SilentChanges
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host.store import Store
+from ifdefault.ipc import tasks
 from ifdefault.ipc.messages import Outcome, Reply, Resolved
 from ifdefault.kernel.kill_connections import kill
 from ifdefault.kernel.perform import verify_neighbour
@@ -113,7 +114,8 @@ class Performers:
         await self._publishers.close()
         await self.dns_server.close(linger_s)
         await self.frontend.close()
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        if self._ending:  # the kernel is asked in a thread, which can't be cancelled
+            await asyncio.wait(self._ending)
 
     # --- effects --------------------------------------------------------------------------
 
@@ -129,7 +131,7 @@ class Performers:
         self.monitor.update(effect)
 
     def _end_connections(self, effect: f.EndConnections) -> None:
-        task = asyncio.create_task(self._end(effect))
+        task = tasks.start(self._end(effect))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 

@@ -21,9 +21,9 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.record import FACTS, FORMAT, NOTHING, OBSERVATION, Header
 from ifdefault.ipc import codec
-from ifdefault.ipc.log import escaped
 from ifdefault.model.errors import IfdefaultError, Problem, reason
 from ifdefault.model.host import Observation
+from ifdefault.model.text import escaped
 
 _MOST_BYTES = 1 << 26  # of a line
 _LATEST_S = 4e9  # of a clock: more than a century

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from ifdefault.model.text import escaped
+
 
 class Notifier:
     """Notifies the service manager, if there is one. `watchdog_s`: its watchdog timeout, 0 if it
@@ -57,7 +59,7 @@ class Notifier:
 
 
 def _status(text: str) -> tuple[str, ...]:
-    return (f"STATUS={' '.join(text.split())}",) if text else ()
+    return (f"STATUS={escaped(' '.join(text.split()))}",) if text else ()
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float:

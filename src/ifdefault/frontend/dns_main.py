@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from ifdefault import __version__
 from ifdefault.frontend.dns_server import DnsServer
-from ifdefault.ipc import log, privileges
+from ifdefault.ipc import log, privileges, tasks
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.messages import (
     TO_DNS_SERVER,
@@ -39,6 +39,7 @@ from ifdefault.ipc.messages import (
 _LOOK_S = 2.0  # between looks at the path, while there is no engine
 _COMPLETE_S, _IDLE_S = 4.0, 0.5  # for connections over TCP, at the end
 _BACKLOG = 4
+_NO_FILES_S = 1.0  # how long to wait for a descriptor to become free
 _LISTEN_FD = 3  # of the socket that systemd passes; sd_listen_fds(3)
 
 _logger = logging.getLogger("ifdefault")
@@ -65,7 +66,11 @@ class DnsServerLoop:
         """Serve this engine from now on, and no other."""
         try:
             sock, _ = self._listener.accept()
-        except OSError:  # it is gone already, or this process is out of descriptors
+        except (BlockingIOError, ConnectionAbortedError):  # it is gone already
+            return
+        except OSError:  # out of descriptors: it stays readable
+            self._loop.remove_reader(self._listener)
+            self._loop.call_later(_NO_FILES_S, self._accept_again)
             return
         if self._channel is not None:
             self._channel.close()
@@ -77,6 +82,10 @@ class DnsServerLoop:
         for listen, held in self._dns.listening():
             channel.send(listen, [held.fileno()])
         channel.send(Ready(os.getpid(), __version__))
+
+    def _accept_again(self) -> None:
+        if not self._leaving:
+            self._loop.add_reader(self._listener, self._accept)
 
     def _ended(self, cause: str) -> None:
         self._channel = None
@@ -133,10 +142,11 @@ class DnsServerLoop:
         look()
 
 
-async def _run(listener: socket.socket, path: int) -> None:
+async def _run(listener: socket.socket, path: int) -> int:
     server = DnsServerLoop(listener, path)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.end)
     await server.over
+    return 0
 
 
 def serve(fd: int, uid: int, gid: int) -> NoReturn:
@@ -146,8 +156,7 @@ def serve(fd: int, uid: int, gid: int) -> NoReturn:
     listener.listen(_BACKLOG)  # again: engines that connect are told our credentials (SO_PEERCRED)
     path = os.open(listener.getsockname(), os.O_PATH | os.O_CLOEXEC)  # that user may not see it
     privileges.drop(uid, gid, limit=True, outlive=True)
-    asyncio.run(_run(listener, path))
-    os._exit(0)
+    os._exit(tasks.run(_run(listener, path)))
 
 
 def main() -> NoReturn:

@@ -26,7 +26,7 @@ from ifdefault.frontend.probe import dns, http, tcp
 from ifdefault.frontend.probe.icmp import LATE_S, Echo
 from ifdefault.frontend.probe.outcome import ProbeError, ProbeOutcome, local
 from ifdefault.frontend.requests import RequestRunner
-from ifdefault.ipc import log, privileges
+from ifdefault.ipc import log, privileges, tasks
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.messages import (
     MAX_ADDRESSES,
@@ -46,6 +46,7 @@ from ifdefault.ipc.messages import (
     Update,
     printable,
 )
+from ifdefault.model.errors import internal
 
 _RESOLVERS, _RESOLVE_S, _LOOKUPS = 8, 10.0, 64
 _PROBES = 4096  # at once, except ICMP; each has a socket
@@ -109,7 +110,7 @@ class FrontendLoop:
                 echo.send(message.seq, message.address, message.timeout_ms / 1000)
                 return
         elif sock is not None and len(self._probes) < _PROBES:
-            task = asyncio.create_task(self._run_probe(message, sock))
+            task = tasks.start(self._run_probe(message, sock))
             self._probes[task] = message.path
             task.add_done_callback(self._probes.__delitem__)
             return
@@ -119,7 +120,7 @@ class FrontendLoop:
 
     async def _run_probe(self, message: Send, sock: socket.socket) -> None:
         """Report the outcome at the timeout at the latest, and again if the answer comes late."""
-        probe = asyncio.create_task(_probe(message, sock))
+        probe = tasks.start(_probe(message, sock))
         loop = asyncio.get_running_loop()
         due_s = loop.time() + message.timeout_ms / 1000
         try:
@@ -141,7 +142,7 @@ class FrontendLoop:
         if len(self._lookups) >= _LOOKUPS:
             self._channel.send(Resolved(host, (), "too many lookups at once"))
             return
-        task = asyncio.create_task(self._look_up(host))
+        task = tasks.start(self._look_up(host))
         self._lookups.add(task)
         task.add_done_callback(self._lookups.discard)
 
@@ -156,6 +157,9 @@ class FrontendLoop:
         except (OSError, RuntimeError) as error:  # RuntimeError: can't start a thread
             text = error.strerror if isinstance(error, OSError) else None
             answer = Resolved(host, (), printable((text or str(error)).lower()))
+        except Exception as error:
+            log.exception(error, f"lookup of {host}")
+            answer = Resolved(host, (), printable(internal(error)))
         self._channel.send(answer)
 
 
@@ -180,6 +184,9 @@ async def _probe(message: Send, sock: socket.socket) -> ProbeOutcome:
             return local(error)
         except ValueError as error:  # ssl rejects the name
             return ProbeOutcome("local", 0, str(error))
+        except Exception as error:
+            log.exception(error, f"{message.kind} probe")
+            return ProbeOutcome("local", 0, internal(error))
 
 
 async def _catch_up(probe: asyncio.Task[ProbeOutcome], late_s: float) -> None:
@@ -216,7 +223,7 @@ def main() -> NoReturn:
     log.set_up()
     sock = socket.socket(fileno=fd)
     privileges.drop(uid, gid, limit=True)
-    status = asyncio.run(_run(sock))
+    status = tasks.run(_run(sock))
     os._exit(status)  # don't wait for resolver threads
 
 

@@ -14,7 +14,9 @@ from functools import partial
 
 from ifdefault.frontend.client import http_get, query, update
 from ifdefault.frontend.client.no_reply import NoReply
+from ifdefault.ipc import log, tasks
 from ifdefault.ipc.messages import MAX_TEXTS, Fetch, Query, Reply, Update, printable
+from ifdefault.model.errors import internal
 
 _MOST = 512  # requests at once
 ClientRequest = Update | Query | Fetch
@@ -38,7 +40,7 @@ class RequestRunner:
             before := self._updates.get((request.zone, request.name))
         ):
             before.cancel()
-        task = asyncio.create_task(_run(request, sock, before))
+        task = tasks.start(_run(request, sock, before))
         task.add_done_callback(partial(self._done, request, sock))
         self._tasks.add(task)
         if isinstance(request, Update):
@@ -65,6 +67,9 @@ async def _run(request: ClientRequest, sock: socket.socket, before: Task | None)
         await _update(request, sock)
     except NoReply as error:
         return Reply(request.number, printable(str(error)))
+    except Exception as error:
+        log.exception(error, type(request).__name__)
+        return Reply(request.number, printable(f"this host: {internal(error)}"))
     return Reply(request.number, "")
 
 

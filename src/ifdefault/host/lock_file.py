@@ -12,7 +12,9 @@ from typing import IO
 
 def private(path: Path) -> IO[str]:
     """Open a lock file that other users can't open: locking needs no write permission."""
-    file = open(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+    file = open(  # noqa: SIM115
+        path, "a+", errors="replace", opener=lambda name, flags: os.open(name, flags, 0o600)
+    )
     if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != 0o600:
         os.fchmod(file.fileno(), 0o600)
     return file
@@ -34,7 +36,7 @@ def holder(file: IO[str]) -> str:
     inode = os.fstat(file.fileno()).st_ino
     pids = []
     with suppress(OSError):
-        for line in Path("/proc/locks").read_text().splitlines():
+        for line in Path("/proc/locks").read_text("ascii", "replace").splitlines():
             _, kind, _, _, pid, place, *_ = line.split()
             if kind == "FLOCK" and place.rpartition(":")[2] == str(inode):
                 pids.append(pid)

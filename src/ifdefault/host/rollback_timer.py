@@ -29,8 +29,9 @@ from ifdefault.host import last_config
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
 from ifdefault.host.transaction import Before, commit, return_to
-from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem
+from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem, internal
 from ifdefault.model.kernel import Desired
+from ifdefault.model.text import escaped
 from ifdefault.plan.originals import indexes
 from ifdefault.plan.prepare import Prepared, snapshot
 
@@ -168,14 +169,16 @@ def _waits(store: Store, token: str) -> bool:
 def _undo(store: Store, pending: Pending) -> None:
     try:
         return_to(pending.before, pending.links, store)
-    except IfdefaultError as error:
-        _log(store, f"not confirmed, but undoing it failed: {error}; run ifdefault down")
+    except Exception as error:  # its own end is the least of it: nobody else will say it
+        why = str(error) if isinstance(error, IfdefaultError) else internal(error)
+        _log(store, f"not confirmed, but undoing it failed: {why}; run ifdefault down")
         raise
     _log(store, "not confirmed: what ifdefault apply changed was undone")
 
 
 def _log(store: Store, text: str) -> None:
     """To the system log, which the journal collects too, and to the saved events."""
+    text = escaped(text)
     syslog.openlog("ifdefault", syslog.LOG_PID, syslog.LOG_DAEMON)
     syslog.syslog(syslog.LOG_WARNING, text)
     match store.read(_EVENTS):
@@ -201,7 +204,10 @@ def _start(store: Store, token: str) -> None:
         unit = f"ifdefault-undo-{token}"
         # exec: wait until the program runs
         options = ["--quiet", "--collect", "--property=Type=exec", f"--unit={unit}"]
-        subprocess.run(["systemd-run", *options, "--", *command], check=True)
+        status = subprocess.run(["systemd-run", *options, "--", *command], check=False).returncode
+        if status:
+            what = f"the rollback timer didn't start: systemd-run ended with status {status}"
+            raise HostError(Problem("apply --confirm", what, "nothing was changed, try again"))
         return
     read_fd, write_fd = os.pipe()
     with (store.directory / "undo.log").open("wb") as log:
@@ -217,7 +223,7 @@ def _start(store: Store, token: str) -> None:
     os.close(write_fd)
     with os.fdopen(read_fd, "rb") as pipe:
         if pipe.readline() != _READY:
-            log_text = (store.directory / "undo.log").read_text().strip()
+            log_text = (store.directory / "undo.log").read_text("utf-8", "replace").strip()
             what = f"the rollback timer didn't start: {log_text or 'it ended at once'}"
             raise HostError(Problem("apply --confirm", what, "nothing was changed, try again"))
 

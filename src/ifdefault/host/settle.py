@@ -26,8 +26,9 @@ from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import SETTLING, Store
 from ifdefault.host.transaction import commit, prepare_file
 from ifdefault.kernel.watch import Watch
-from ifdefault.model.errors import IfdefaultError
+from ifdefault.model.errors import IfdefaultError, internal
 from ifdefault.model.kernel_events import KernelChange, ObjectChanged
+from ifdefault.model.text import escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,20 @@ def _apply(store: Store, path: Path) -> None:
             with store.tolerating():
                 file.worked()
     except IfdefaultError as error:
-        syslog.openlog("ifdefault", facility=syslog.LOG_DAEMON)
-        syslog.syslog(syslog.LOG_ERR, f"apply after a change failed: {error}")
+        _log(f"apply after a change failed: {error}")
+
+
+def _log(text: str) -> None:
+    """To the system log: nothing reads what this process prints."""
+    syslog.openlog("ifdefault", facility=syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_ERR, escaped(text))
 
 
 if __name__ == "__main__":
     directory, file = map(Path, sys.argv[1:])
     sys.argv[1:] = ["apply", "--settle"]  # as the holder of the lock is named
-    run(Store(directory), file)
+    try:
+        run(Store(directory), file)
+    except Exception as error:
+        _log(f"changes are no longer followed: {internal(error)}")
+        raise

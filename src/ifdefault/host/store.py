@@ -25,9 +25,9 @@ from typing import IO, Annotated, Any, TypeVar
 from ifdefault.host import state_file
 from ifdefault.host.lock_file import acquired, holder, private, sign
 from ifdefault.host.state_file import StateFile, Unusable
-from ifdefault.ipc import codec, fields
+from ifdefault.ipc import codec, fields, log
 from ifdefault.kernel.read import network_id
-from ifdefault.model.errors import HostError, LockError, Problem, reason
+from ifdefault.model.errors import HostError, LockError, Problem, internal, reason
 from ifdefault.model.health import Forced
 from ifdefault.model.host import State
 from ifdefault.model.kernel import Loaded, Ruleset
@@ -225,7 +225,11 @@ class Store:
             for copy in (name, file.copy) if file.copied else (name,):
                 state_file.replace(self.directory / copy, file, value)
         except OSError as error:
-            self._failed(file, error)
+            self._failed(file, reason(error), error.errno)
+            return
+        except Exception as error:
+            log.exception(error, file.name)  # in a thread, nobody would hear of it
+            self._failed(file, internal(error))
             return
         with self._mutex:
             if self._waiting.get(name) is waiting:
@@ -234,14 +238,14 @@ class Store:
                 path = str(self.directory / name)
                 self._news.append(Problem(path, "saved again", "nothing is lost", warning=True))
 
-    def _failed(self, file: StateFile[Any], error: OSError) -> None:
-        what = f"can't be saved: {reason(error)}"
+    def _failed(self, file: StateFile[Any], why: str, number: int | None = None) -> None:
+        what = f"can't be saved: {why}"
         path = str(self.directory / file.name)
         if not self._tolerant:
             del self._waiting[file.name]
-            rights = error.errno in (errno.EACCES, errno.EPERM, errno.ENOENT)
+            rights = number in (errno.EACCES, errno.EPERM, errno.ENOENT)
             remedy = _ROOT if rights else "free space, or repair it"
-            raise HostError(Problem(path, what, remedy)) from error
+            raise HostError(Problem(path, what, remedy))
         with self._mutex:
             if file.name not in self._unsaved:
                 effect = (
@@ -373,7 +377,7 @@ class Store:
         except OSError as error:
             if error.errno in _NO_ROOM:
                 with suppress(OSError):
-                    return open(path)  # enough to lock it
+                    return open(path, errors="replace")  # enough to lock it
                 if self._tolerant:
                     return os.fdopen(os.memfd_create(LOCK), "a+")  # so nobody can have locked it
             what = f"can't be used: {reason(error)}"

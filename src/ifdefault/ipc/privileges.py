@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from ifdefault.libc import checked, libc
 from ifdefault.model.errors import reason
+from ifdefault.model.text import escaped
 
 KEEP = -1  # keep the current uid and gid
 NOBODY = 65534
@@ -54,8 +55,8 @@ def choose_user(name: str) -> tuple[int, int, str]:
 def possible(uid: int, gid: int) -> tuple[int, int]:
     """The same, or KEEP if this process can't become that user, as it isn't root, or is root in a
     user namespace that doesn't map the ids."""
-    ids = ((uid, "/proc/self/uid_map"), (gid, "/proc/self/gid_map"))
-    if os.geteuid() == 0 and all(is_mapped(i, Path(file).read_text()) for i, file in ids):
+    maps = [Path(f"/proc/self/{kind}_map").read_text("ascii", "replace") for kind in ("uid", "gid")]
+    if os.geteuid() == 0 and all(map(is_mapped, (uid, gid), maps)):
         return uid, gid
     return KEEP, KEEP
 
@@ -140,7 +141,7 @@ def main() -> NoReturn:
     try:
         os.execve(command[0], command, env)
     except OSError as error:
-        print(f"{command[0]}: {reason(error)}", file=sys.stderr)
+        print(escaped(f"{command[0]}: {reason(error)}"), file=sys.stderr)
         os._exit(126)
 
 

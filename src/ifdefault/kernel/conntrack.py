@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ifdefault.kernel import sysctl
+from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import Netlink, attribute, attribute_u32, attributes, nested
 from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.kernel.uapi import netfilter as nf
@@ -59,7 +60,7 @@ def delete_redirected(
             header = _header(family)
             for message in netlink.dump(_GET, header + _UDP_ONLY):
                 entry = attributes(message, 4)
-                flow = _read(family, entry)
+                flow = decode_flow(family, entry)
                 if (
                     (family, flow.port) in ports
                     and flow.reply_source != _reply_source(ranges, flow)
@@ -122,6 +123,7 @@ def delete_outgoing(
     return max(0, before - _count())
 
 
+@decodes
 def _comparison(
     family: Family, addresses: list[bytes]
 ) -> Literal["correct", "inverted", "unknown"]:
@@ -244,7 +246,8 @@ class _Flow:
     mark: int
 
 
-def _read(family: Family, entry: dict[int, bytes]) -> _Flow:
+@decodes
+def decode_flow(family: Family, entry: dict[int, bytes]) -> _Flow:
     original = attributes(entry[nf.CTA_TUPLE_ORIG], 0)
     reply = attributes(entry[nf.CTA_TUPLE_REPLY], 0)
     protocol = attributes(original[nf.CTA_TUPLE_PROTO], 0)

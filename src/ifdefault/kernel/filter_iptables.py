@@ -62,13 +62,13 @@ def iptables_chains(saved: str, program: str) -> tuple[FilterChain, ...]:
         if line.startswith("*"):
             table, policies, rules = line[1:], {}, {}
         elif line.startswith(":"):
-            name, policy = line[1:].split()[:2]
+            name, policy, *_ = [*line[1:].split(), "", ""]
             is_base = (table, name) in _BASES
             policies[name] = policy.lower() if is_base else ""
             rules[name] = []
         elif line.startswith("-A ") and table != "nat":
-            words = shlex.split(line)
-            rules.setdefault(words[1], []).append(_rule(line, words[2:], policies))
+            chain, _, text = line[3:].partition(" ")
+            rules.setdefault(chain, []).append(_rule(line, text, policies))
         elif line == "COMMIT" and any(policies.values()):
             chains += [
                 FilterChain(program, family, table, name, policies.get(name, ""), tuple(read))
@@ -77,10 +77,16 @@ def iptables_chains(saved: str, program: str) -> tuple[FilterChain, ...]:
     return tuple(chains)
 
 
-def _rule(line: str, words: list[str], chains: dict[str, str]) -> FilterRule:
+def _rule(line: str, text: str, chains: dict[str, str]) -> FilterRule:
+    try:
+        return _read_rule(f"`{line}`", shlex.split(text), chains)
+    except ValueError:  # of quotes, or options without all of their values
+        return FilterRule(f"`{line}`", (UNKNOWN,), "unknown")
+
+
+def _read_rule(label: str, words: list[str], chains: dict[str, str]) -> FilterRule:
     at = next((n for n, word in enumerate(words) if word in ("-j", "-g")), len(words))
     conditions = tuple(_conditions(words[:at]))
-    label = f"`{line}`"
     if at + 1 >= len(words):
         return FilterRule(label, conditions)
     target = words[at + 1]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any
 
+from ifdefault.kernel.nft_json import NOT_UNDERSTOOD
 from ifdefault.model.kernel import OWN_TABLES
 from ifdefault.model.packet_filter import (
     NEVER,
@@ -64,19 +65,19 @@ SYN = _FLAGS["syn"]  # the flags of the first packet of a TCP connection
 
 
 def nft_chains(
-    ruleset: dict[str, Any], elements: Elements, skip: Iterable[TableKey] = ()
+    objects: Iterable[dict[str, Any]], elements: Elements, skip: Iterable[TableKey] = ()
 ) -> tuple[FilterChain, ...]:
     """The chains of all foreign tables but those to `skip`."""
     chains: dict[tuple[str, str, str], dict[str, Any]] = {}
     rules: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     skipped = {("inet", name) for name in OWN_TABLES} | set(skip)
-    for entry in ruleset["nftables"]:
+    for entry in objects:
         if chain := entry.get("chain"):
             if (chain["family"], chain["table"]) not in skipped and _concerns(chain):
                 chains[chain["family"], chain["table"], chain["name"]] = chain
         elif rule := entry.get("rule"):
             rules[rule["family"], rule["table"], rule["chain"]].append(rule)
-        elif (table := entry.get("table")) and "dormant" in table.get("flags", ()):
+        elif (table := entry.get("table")) and "dormant" in (table.get("flags") or ()):
             skipped.add((table["family"], table["name"]))
     found: dict[tuple[str, str, str], FilterChain] = {}
     pending = [key for key, chain in chains.items() if "hook" in chain]
@@ -105,9 +106,15 @@ class _Rule:
         self._rule, self._elements = rule, elements
         self._label = f"handle {rule['handle']}"
 
-    def parts(self) -> Iterator[FilterRule]:
+    def parts(self) -> list[FilterRule]:
+        try:
+            return list(self._parts())
+        except NOT_UNDERSTOOD:
+            return [FilterRule(self._label, (UNKNOWN,), "unknown")]
+
+    def _parts(self) -> Iterator[FilterRule]:
         ways: list[tuple[Condition, ...]] = [()]  # any of which must be met
-        for statement in self._rule.get("expr", ()):
+        for statement in self._rule.get("expr") or ():
             kind, value = next(iter(statement.items()))
             if kind == "match":
                 ways = _both(ways, self._match(value["op"], value["left"], value["right"]))
@@ -125,7 +132,7 @@ class _Rule:
     ) -> Iterator[FilterRule]:
         kind, value = next(iter(statement.items()))
         verdict: Verdict = _DECIDE.get(kind, "" if kind in _CONTINUE else "unknown")
-        target = value["target"] if verdict in ("jump", "goto") else ""
+        target = str(value["target"]) if verdict in ("jump", "goto") else ""
         yield from (FilterRule(self._label, way, verdict, target) for way in ways)
 
     def _verdict_map(

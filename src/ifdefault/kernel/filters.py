@@ -7,13 +7,12 @@ addresses may be many, and say only who is let in.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
-from ifdefault.kernel import nft
+from ifdefault.kernel import nft, nft_json
 from ifdefault.kernel.filter_iptables import iptables_chains
 from ifdefault.kernel.filter_nft import Elements, TableKey, nft_chains
 from ifdefault.kernel.foreign import Saved, iptables_saved
@@ -35,13 +34,13 @@ def input_chains(ruleset_json: str, saved: Saved) -> tuple[FilterChain, ...]:
     for program, text in saved:
         chains += reachable(iptables_chains(text, program))
     if _HOOK.search(ruleset_json):
-        ruleset = json.loads(ruleset_json)
+        objects = nft_json.objects(ruleset_json)
         opaque = {
             (rule["family"], rule["table"])
-            for entry in ruleset["nftables"]
-            if (rule := entry.get("rule")) and any("xt" in each for each in rule.get("expr", ()))
+            for entry in objects
+            if (rule := entry.get("rule")) and any(_is_xt(each) for each in rule.get("expr") or ())
         }
-        chains += nft_chains(ruleset, _elements(ruleset), opaque)
+        chains += nft_chains(objects, _elements(objects), opaque)
     return tuple(chains)
 
 
@@ -58,12 +57,12 @@ def reachable(chains: Iterable[FilterChain]) -> Iterator[FilterChain]:
     return (chain for key, chain in by_name.items() if key in seen)
 
 
-def _elements(ruleset: dict[str, Any]) -> Elements:
+def _elements(objects: list[dict[str, Any]]) -> Elements:
     """A function that reads the elements of a named set or map; None: they aren't known."""
     kinds: dict[tuple[TableKey, str], str] = {}
-    for entry in ruleset["nftables"]:
+    for entry in objects:
         for kind in ("set", "map"):
-            if (named := entry.get(kind)) and _is_small(named["type"]):
+            if (named := entry.get(kind)) and _is_small(named.get("type")):
                 kinds[(named["family"], named["table"]), named["name"]] = kind
 
     @cache
@@ -71,14 +70,19 @@ def _elements(ruleset: dict[str, Any]) -> Elements:
         if not (kind := kinds.get((table, name))):
             return None
         try:
-            listing = json.loads(nft.elements_json(kind, *table, name))
+            listing = nft_json.objects(nft.elements_json(kind, *table, name))
         except IfdefaultError:  # it was removed meanwhile
             return None
-        found: list[Any] = next(e[kind].get("elem", []) for e in listing["nftables"] if kind in e)
-        return found
+        found = next((e[kind].get("elem", []) for e in listing if kind in e), None)
+        return found if isinstance(found, list) else None
 
     return elements
 
 
 def _is_small(type_: Any) -> bool:
-    return set([type_] if isinstance(type_, str) else type_) <= _SMALL
+    types = type_ if isinstance(type_, list) else [type_]
+    return all(isinstance(each, str) and each in _SMALL for each in types)
+
+
+def _is_xt(statement: Any) -> bool:
+    return isinstance(statement, dict) and "xt" in statement

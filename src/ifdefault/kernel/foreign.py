@@ -6,15 +6,16 @@ Rules: reads, never writes. The parsers are pure and take the output of `nft -j 
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ifdefault.model.errors import Problem
+from ifdefault.kernel import nft_json
+from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import OWN_TABLES, WHOLE_MARK, ForeignMark
 
 _TIMEOUT_S = 5
@@ -37,9 +38,13 @@ def iptables_saved(ruleset_json: str) -> Saved:
     saved = []
     for program in programs:
         if path := shutil.which(program):
-            done = subprocess.run(
-                [path], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-            )
+            try:
+                done = subprocess.run(
+                    [path], capture_output=True, errors="replace", timeout=_TIMEOUT_S, check=False
+                )
+            except subprocess.TimeoutExpired as error:
+                what = f"no answer in {_TIMEOUT_S:g} s"
+                raise HostError(Problem(program, what, f"see why {path} hangs")) from error
             saved.append((program.removesuffix("-save"), done.stdout))
     return tuple(saved)
 
@@ -54,7 +59,7 @@ def foreign_marks(ruleset_json: str, saved: Saved) -> tuple[ForeignMark, ...]:
 
 def dropping_chains(ruleset_json: str) -> tuple[tuple[str, str, str], ...]:
     """(family, table, chain) of base chains at the forward hook whose policy is drop."""
-    chains = (entry.get("chain", {}) for entry in json.loads(ruleset_json)["nftables"])
+    chains = (entry.get("chain", {}) for entry in nft_json.objects(ruleset_json))
     return tuple(
         (chain["family"], chain["table"], chain["name"])
         for chain in chains
@@ -65,14 +70,16 @@ def dropping_chains(ruleset_json: str) -> tuple[tuple[str, str, str], ...]:
 
 
 def nft_marks(ruleset_json: str) -> Iterator[ForeignMark]:
-    for entry in json.loads(ruleset_json)["nftables"]:
+    """Rules that aren't understood, since they are of a later version, count as having none."""
+    for entry in nft_json.objects(ruleset_json):
         rule = entry.get("rule")
         if not rule or (rule["family"] == "inet" and rule["table"] in OWN_TABLES):
             continue
         where = f"nft {rule['family']} {rule['table']} {rule['chain']}, handle {rule['handle']}"
-        for statement in rule["expr"]:
-            for use in (*_set_by(statement), *_matched_by(statement)):
-                yield from _foreign(where, use)
+        with suppress(*nft_json.NOT_UNDERSTOOD):
+            for statement in rule.get("expr") or ():
+                for use in (*_set_by(statement), *_matched_by(statement)):
+                    yield from _foreign(where, use)
 
 
 def _foreign(where: str, use: Use) -> Iterator[ForeignMark]:
@@ -231,7 +238,7 @@ def _networkd_runs(root: Path) -> bool:
 def _text(path: Path) -> str:
     """The text of a file; "" if it can't be read."""
     try:
-        return path.read_text(errors="replace")
+        return path.read_text("utf-8", "replace")
     except OSError:
         return ""
 

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import Netlink, attributes
 from ifdefault.kernel.read import read_links
 from ifdefault.kernel.uapi import rtnetlink as rt
@@ -56,10 +57,11 @@ class LinkStatsReader:
 
     def read(self) -> dict[str, LinkStats]:
         replies = self._netlink.ask_many(rt.RTM_GETSTATS, self._queries)
-        return {
-            name: LinkStats(
-                *_COUNTERS.unpack_from(attributes(reply, _STATS.size)[rt.IFLA_STATS_LINK_64])
-            )
-            for name, reply in zip(self._names, replies, strict=True)
-            if reply
-        }
+        found = zip(self._names, replies, strict=True)
+        return {name: decode_link_stats(reply) for name, reply in found if reply}
+
+
+@decodes
+def decode_link_stats(reply: bytes) -> LinkStats:
+    payload = attributes(reply, _STATS.size)[rt.IFLA_STATS_LINK_64]
+    return LinkStats(*_COUNTERS.unpack_from(payload))

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from ifdefault.kernel.decoding import decodes, undecodable
 from ifdefault.kernel.uapi import netlink as nl
 from ifdefault.kernel.uapi.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 
@@ -65,6 +66,7 @@ def attribute_list(payload: bytes) -> Iterator[tuple[int, bytes]]:
 _LITTLE = struct.pack("=H", 1) == b"\x01\x00"
 
 
+@decodes
 def u32(payload: bytes | None, default: int = 0) -> int:
     return default if payload is None else int(struct.unpack_from("=I", payload)[0])
 
@@ -122,7 +124,7 @@ class Netlink:
         """Send many queries; the error number, or 0 and the reply, of each in order."""
         for reply_kind, reply in self._batch(kind, NLM_F_REQUEST, bodies):
             if reply_kind == nl.NLMSG_ERROR:
-                yield -_ERROR.unpack_from(reply)[0], b""
+                yield -_error_number(reply), b""
             else:
                 yield 0, reply
 
@@ -159,7 +161,7 @@ class Netlink:
                 packet = self._receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
-            reply_kind, flags, _, message = next(_messages(packet))
+            reply_kind, flags, _, _, message = next(messages(packet))
             if reply_kind in (nl.NLMSG_ERROR, nl.NLMSG_DONE):
                 _raise_error(message, flags)
                 return
@@ -172,7 +174,7 @@ class Netlink:
             self._socket.send(b"".join(self._message(kind, flags, body) for body in batch))
             pending = len(batch)
             while pending:
-                for reply_kind, _, _, reply in _messages(self._receive()):
+                for reply_kind, _, _, _, reply in messages(self._receive()):
                     pending -= 1
                     yield reply_kind, reply
 
@@ -199,7 +201,7 @@ class Netlink:
 
     def _replies(self) -> Iterator[bytes]:
         while True:
-            for kind, flags, sequence, message in _messages(self._receive()):
+            for kind, flags, sequence, _, message in messages(self._receive()):
                 if sequence != self._sequence:
                     continue  # the rest of a reply that wasn't read to the end
                 if flags & nl.NLM_F_DUMP_INTR:
@@ -224,18 +226,27 @@ def open_ports(protocol: int) -> frozenset[int]:
     return frozenset(ports)
 
 
-def _messages(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Type, flags, sequence number and body of each message."""
+def messages(packet: bytes) -> Iterator[tuple[int, int, int, int, bytes]]:
+    """Type, flags, sequence number, port and body of each message of a packet."""
     offset = 0
     while offset < len(packet):
-        length, kind, flags, sequence, _ = HEADER.unpack_from(packet, offset)
-        yield kind, flags, sequence, packet[offset + HEADER.size : offset + length]
+        if len(packet) - offset < HEADER.size:
+            raise undecodable("a truncated message")
+        length, kind, flags, sequence, port = HEADER.unpack_from(packet, offset)
+        if length < HEADER.size:  # it would never end
+            raise undecodable(f"a message of {length} bytes")
+        yield kind, flags, sequence, port, packet[offset + HEADER.size : offset + length]
         offset += (length + 3) & ~3
+
+
+def _error_number(message: bytes) -> int:
+    """Negative; 0 at the end of a dump of older kernels, which has none."""
+    return int(_ERROR.unpack_from(message)[0]) if len(message) >= _ERROR.size else 0
 
 
 def _raise_error(message: bytes, flags: int) -> None:
     """Raise the error of an acknowledgement or of the end of a dump, unless it is 0."""
-    number = -_ERROR.unpack_from(message)[0] if len(message) >= 4 else 0
+    number = -_error_number(message)
     if number <= 0:
         return
     text = os.strerror(number)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ifdefault.kernel import sysctl
+from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import Netlink, attributes, u32
 from ifdefault.kernel.rtnetlink import Names, address_text
 from ifdefault.kernel.uapi import rtnetlink as rt
@@ -30,6 +31,7 @@ def read_nexthops(netlink: Netlink, names: Names) -> Nexthops:
     return decode_nexthops(messages, names)
 
 
+@decodes
 def decode_nexthops(messages: list[bytes], names: Names) -> Nexthops:
     hops: dict[int, tuple[Hop, ...]] = {}
     groups: dict[int, bytes] = {}

@@ -28,6 +28,7 @@ from ifdefault.model.kernel import (
     NftTable,
     ruleset_digest,
 )
+from ifdefault.model.text import to_bytes
 
 _STATELESS, _JSON, _TERSE = 1 << 2, 1 << 4, 1 << 11
 # the elements of a set that packets add to
@@ -51,7 +52,8 @@ def _library() -> ctypes.CDLL:
 @functools.cache
 def has_rights() -> bool:
     """Whether this process may read and change rulesets."""
-    capabilities = Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0]
+    status = Path("/proc/self/status").read_text("utf-8", "replace")
+    capabilities = status.partition("CapEff:")[2].split()[0]
     return bool(int(capabilities, 16) & _CAP_NET_ADMIN)
 
 
@@ -79,7 +81,7 @@ def _context() -> Iterator[ctypes.c_void_p]:
 
 def _run(context: ctypes.c_void_p, command: str) -> str:
     library = _library()
-    status = library.nft_run_cmd_from_buffer(context, command.encode())
+    status = library.nft_run_cmd_from_buffer(context, to_bytes(command))
     output: bytes = library.nft_ctx_get_output_buffer(context)
     if status:
         errors: bytes = library.nft_ctx_get_error_buffer(context)

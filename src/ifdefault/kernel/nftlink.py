@@ -29,6 +29,10 @@ def comment(table: str) -> str | None:
             if error.errno == errno.ENOENT:
                 return None
             raise
+    return decode_comment(reply)
+
+
+def decode_comment(reply: bytes) -> str:
     data = attributes(reply, len(_HEAD)).get(nf.NFTA_TABLE_USERDATA, b"")
     while len(data) > 2:  # type, length, value
         kind, length = data[:2]
@@ -45,7 +49,7 @@ def table_digest(table: str) -> str:
         for kind in _OF_TABLES:
             for message in netlink.dump(_NFTABLES | kind, _HEAD + _named(table)):
                 body = message[len(_HEAD) :]  # the header has the generation of all tables
-                if attributes(body, 0)[nf.NFTA_TABLE_NAME] == table.encode() + b"\0":
+                if attributes(body, 0).get(nf.NFTA_TABLE_NAME) == table.encode() + b"\0":
                     digest.update(body)
     return digest.hexdigest()
 

@@ -19,6 +19,7 @@ from ifdefault.kernel.rtnetlink import AF
 from ifdefault.kernel.sockdiag import MAPPED
 from ifdefault.kernel.uapi import socket as so
 from ifdefault.model.address import family_of
+from ifdefault.model.text import from_bytes
 
 DNS_SERVER = ("ifdefault.frontend.dns_main", "ifdefault-dns")  # in its command line
 _BUFFER_BYTES = 1 << 20
@@ -99,7 +100,7 @@ def holder(kind: str, address: str, port: int) -> str:
         with suppress(OSError):
             if sockets.intersection(_open_files(entry)):
                 ours = is_dns_server(int(entry.name))
-                name = "ifdefault" if ours else (entry / "comm").read_text().strip()
+                name = "ifdefault" if ours else from_bytes((entry / "comm").read_bytes()).strip()
                 return f"{name} (pid {entry.name})"
     return ""
 
@@ -107,7 +108,7 @@ def holder(kind: str, address: str, port: int) -> str:
 def is_dns_server(pid: int) -> bool:
     """Whether a process is a DNS server of ours, by its command line."""
     with suppress(OSError):
-        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        command = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace")
         return any(name in command for name in DNS_SERVER)
     return False
 
@@ -125,7 +126,7 @@ def _inodes(kind: str, address: str, port: int) -> Iterator[str]:
     tables = (kind, f"{kind}6") if family == 4 else (f"{kind}6",)  # a dual-stack socket has both
     for table in tables:
         with suppress(OSError):
-            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            for line in Path(f"/proc/net/{table}").read_text("ascii", "replace").splitlines()[1:]:
                 _, local, _, state, *_, inode = line.split()[:10]
                 bound, _, bound_port = local.partition(":")
                 listens = kind == "udp" or state == "0A"  # TCP_LISTEN

@@ -85,7 +85,7 @@ def network_id() -> str:
         cookie = netns.cookie()
     except OSError:  # Linux before 5.14
         cookie = 0
-    return f"{_BOOT.read_text().strip()} {cookie}"
+    return f"{_BOOT.read_text('ascii', 'replace').strip()} {cookie}"
 
 
 def read_links(netlink: Netlink) -> tuple[Link, ...]:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from ifdefault.kernel import rtnetlink
+from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import Netlink, attribute, attribute_u32
 from ifdefault.kernel.read import read_links
 from ifdefault.kernel.uapi import rtnetlink as rt
@@ -40,12 +41,13 @@ def route_get_many(flows: Sequence[Flow], links: Sequence[Link]) -> list[RouteRe
     queries = [query(flow, indexes.get(flow.iif, 0), indexes.get(flow.oif, 0)) for flow in flows]
     with Netlink() as netlink:
         return [
-            _reply(number, message, names)
+            decode_reply(number, message, names)
             for number, message in netlink.answers(rt.RTM_GETROUTE, queries)
         ]
 
 
-def _reply(error: int, message: bytes, names: Mapping[int, str]) -> RouteReply:
+@decodes
+def decode_reply(error: int, message: bytes, names: Mapping[int, str]) -> RouteReply:
     if error:
         return RouteReply(_KINDS.get(error, os.strerror(error).lower()))
     route = rtnetlink.decode_route(message, names, cached=True)

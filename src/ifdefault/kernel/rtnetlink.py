@@ -10,22 +10,21 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 
+from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import attribute, attribute_list, attribute_u32, attributes, u32
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
 from ifdefault.model.kernel import Address, Hop, Link, Neighbour, Route, Rule
+from ifdefault.model.text import from_bytes, to_bytes
 
 AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _FAMILY: dict[int, Family] = {socket.AF_INET: 4, socket.AF_INET6: 6}
 _NO_U32 = 0xFFFFFFFF
-
-KINDS = dict(
-    enumerate(  # RTN_UNSPEC and so on, as rtnetlink.h lists them
-        "unspec unicast local broadcast anycast multicast blackhole unreachable prohibit throw"
-        " nat xresolve".split()
-    )
+_ROUTE_KINDS = (  # RTN_UNSPEC and so on, as rtnetlink.h lists them
+    "unspec unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat"
 )
+KINDS = dict(enumerate((*_ROUTE_KINDS.split(), "xresolve")))
 _KIND_NUMBERS = {name: number for number, name in KINDS.items()}
 _ACTIONS = {
     rt.FR_ACT_TO_TBL: "lookup",
@@ -89,13 +88,14 @@ def link_query() -> bytes:
     return LINK.pack(0, 0, 0, 0, 0, 0) + skip
 
 
+@decodes
 def decode_link(message: bytes) -> Link:
     _, _, _, index, flags, _ = LINK.unpack_from(message)
     attrs = attributes(message, LINK.size)
     info = attributes(attrs.get(rt.IFLA_LINKINFO, b""), 0)
     return Link(
         index=index,
-        name=_name(attrs[rt.IFLA_IFNAME]),
+        name=from_bytes(attrs[rt.IFLA_IFNAME]),
         up=bool(flags & rt.IFF_UP),
         carrier=bool(flags & rt.IFF_LOWER_UP),
         group=u32(attrs.get(rt.IFLA_GROUP)),
@@ -103,18 +103,14 @@ def decode_link(message: bytes) -> Link:
         loopback=bool(flags & rt.IFF_LOOPBACK),
         point_to_point=bool(flags & (rt.IFF_POINTOPOINT | rt.IFF_NOARP))
         and not flags & rt.IFF_LOOPBACK,
-        kind=_name(info.get(rt.IFLA_INFO_KIND, b"")),
+        kind=from_bytes(info.get(rt.IFLA_INFO_KIND, b"")),
         master=u32(attrs.get(rt.IFLA_MASTER)),
         altnames=tuple(
-            _name(value)
+            from_bytes(value)
             for kind, value in attribute_list(attrs.get(rt.IFLA_PROP_LIST, b""))
             if kind == rt.IFLA_ALT_IFNAME
         ),
     )
-
-
-def _name(payload: bytes) -> str:
-    return payload.rstrip(b"\0").decode()
 
 
 def encode_group(index: int, group: int) -> bytes:
@@ -125,6 +121,7 @@ def address_query(family: Family) -> bytes:
     return _ADDRESS.pack(AF[family], 0, 0, 0, 0)
 
 
+@decodes
 def decode_address(message: bytes, names: Names) -> Address | None:
     number, prefixlen, low_flags, scope, index = _ADDRESS.unpack_from(message)
     family = _FAMILY.get(number)
@@ -154,22 +151,24 @@ def route_query(family: Family) -> bytes:
 
 def route_table(message: bytes) -> int:
     """The table number of a route message if it is below 256, otherwise RT_TABLE_COMPAT."""
-    return message[4]
+    return int.from_bytes(message[4:5])
 
 
 def route_protocol(message: bytes) -> int:
-    return message[5]
+    return int.from_bytes(message[5:6])
 
 
 def route_kind(message: bytes) -> str:
-    return KINDS.get(message[7], "")
+    return KINDS.get(int.from_bytes(message[7:8]), "")
 
 
+@decodes
 def route_nexthop(message: bytes) -> int:
     """The number of the nexthop object of a route, 0 if it has none."""
     return u32(attributes(message, ROUTE.size).get(rt.RTA_NH_ID))
 
 
+@decodes
 def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route | None:
     """A route; None if it isn't supported (encapsulation, tos), a cache entry unless `cached`, or
     expired (the kernel lists expired routes for a while)."""
@@ -198,7 +197,7 @@ def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route
 
 
 def _u8(attrs: dict[int, bytes], kind: int) -> int:
-    return attrs[kind][0] if kind in attrs else 0
+    return int.from_bytes(attrs.get(kind, b"")[:1])
 
 
 def _hops(family: Family, attrs: dict[int, bytes], flags: int, names: Names) -> Iterator[Hop]:
@@ -289,6 +288,7 @@ def rule_query(family: Family) -> bytes:
     return _RULE.pack(AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
 
 
+@decodes
 def decode_rule(message: bytes) -> Rule | None:
     number, dst_len, src_len, tos, table, _, _, action, flags = _RULE.unpack_from(message)
     family = _FAMILY.get(number)
@@ -300,9 +300,6 @@ def decode_rule(message: bytes) -> Rule | None:
         low, high = struct.unpack(code, attrs[kind]) if kind in attrs else default
         return int(low), int(high)
 
-    def name(kind: int) -> str:
-        return attrs.get(kind, b"").rstrip(b"\0").decode()
-
     mark = u32(attrs.get(rt.FRA_FWMARK))
     return Rule(
         family=family,
@@ -312,8 +309,8 @@ def decode_rule(message: bytes) -> Rule | None:
         goto=u32(attrs.get(rt.FRA_GOTO)),
         src=_prefix(family, attrs.get(rt.FRA_SRC), src_len) if src_len else "",
         dst=_prefix(family, attrs.get(rt.FRA_DST), dst_len) if dst_len else "",
-        iif=name(rt.FRA_IIFNAME),
-        oif=name(rt.FRA_OIFNAME),
+        iif=from_bytes(attrs.get(rt.FRA_IIFNAME, b"")),
+        oif=from_bytes(attrs.get(rt.FRA_OIFNAME, b"")),
         mark=mark,
         mask=u32(attrs.get(rt.FRA_FWMASK), _NO_U32 if mark else 0),
         invert=bool(flags & rt.FIB_RULE_INVERT),
@@ -334,7 +331,7 @@ def rule_protocol(message: bytes) -> int:
 
 
 def nexthop_protocol(message: bytes) -> int:
-    return message[2]  # struct nhmsg
+    return int.from_bytes(message[2:3])  # struct nhmsg
 
 
 def _signed(value: int) -> int:
@@ -356,8 +353,8 @@ def encode_rule(rule: Rule) -> bytes:
         (rule.action == "goto", rt.FRA_GOTO, _U32.pack(rule.goto)),
         (dst, rt.FRA_DST, dst),
         (src, rt.FRA_SRC, src),
-        (rule.iif, rt.FRA_IIFNAME, rule.iif.encode() + b"\0"),
-        (rule.oif, rt.FRA_OIFNAME, rule.oif.encode() + b"\0"),
+        (rule.iif, rt.FRA_IIFNAME, to_bytes(rule.iif) + b"\0"),
+        (rule.oif, rt.FRA_OIFNAME, to_bytes(rule.oif) + b"\0"),
         (rule.mask, rt.FRA_FWMARK, _U32.pack(rule.mark)),
         (rule.mask, rt.FRA_FWMASK, _U32.pack(rule.mask)),
         (rule.ip_proto, rt.FRA_IP_PROTO, bytes([rule.ip_proto])),
@@ -370,6 +367,7 @@ def encode_rule(rule: Rule) -> bytes:
     return head + b"".join(attribute(kind, payload) for present, kind, payload in parts if present)
 
 
+@decodes
 def neighbour_state(message: bytes) -> int:
     """The NUD_… flags of a neighbour message."""
     return int(_NEIGHBOUR.unpack_from(message)[2])
@@ -379,6 +377,7 @@ def neighbour_query() -> bytes:
     return _NEIGHBOUR.pack(0, 0, 0, 0, 0)
 
 
+@decodes
 def decode_neighbour(message: bytes, names: Names) -> Neighbour | None:
     number, index, state, flags, _ = _NEIGHBOUR.unpack_from(message)
     family = _FAMILY.get(number)

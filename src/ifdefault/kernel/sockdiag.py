@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
+from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import Netlink, attribute, attributes
 from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.kernel.uapi import inet_diag as diag
@@ -70,6 +71,7 @@ def local_address(message: bytes) -> bytes:
     return address
 
 
+@decodes
 def text(address: bytes) -> str:
     if address.startswith(MAPPED):
         return socket.inet_ntop(socket.AF_INET, address[12:])
@@ -93,7 +95,7 @@ def wildcard_udp(netlink: Netlink | None = None) -> tuple[tuple[Family, int], ..
     own = netlink or Netlink(NETLINK_SOCK_DIAG)
     try:
         messages = _listed(own, socket.IPPROTO_UDP, diag.TCP_CLOSE)
-        return tuple(sorted({pair for message in messages for pair in _wildcard_ports(message)}))
+        return tuple(sorted({pair for message in messages for pair in wildcard_ports(message)}))
     finally:
         if netlink is None:
             own.close()
@@ -106,14 +108,20 @@ def listening() -> tuple[tuple[str, str, int], ...]:
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
         for transport, protocol, state in _SERVERS:
             for message in _listed(netlink, protocol, state):
-                if any(message[_INTERFACE]):
-                    continue
-                size = 4 if message[0] == socket.AF_INET else 16
-                address = socket.inet_ntop(message[0], message[_SOURCE][:size])
-                sockets.add((transport, address, local_port(message)))
-                if any(family == 4 for family, _ in _wildcard_ports(message)):
-                    sockets.add((transport, "0.0.0.0", local_port(message)))
+                port = local_port(message)
+                sockets |= {(transport, address, port) for address in decode_listener(message)}
     return tuple(sorted(sockets))
+
+
+@decodes
+def decode_listener(message: bytes) -> tuple[str, ...]:
+    """The addresses that a socket listens on; none if it is bound to an interface."""
+    if any(message[_INTERFACE]):
+        return ()
+    size = 4 if message[0] == socket.AF_INET else 16
+    address = socket.inet_ntop(message[0], message[_SOURCE][:size])
+    dual = any(family == 4 for family, _ in wildcard_ports(message))
+    return (address, "0.0.0.0") if dual and size == 16 else (address,)
 
 
 def _listed(netlink: Netlink, protocol: int, state: int) -> Iterator[bytes]:
@@ -122,7 +130,8 @@ def _listed(netlink: Netlink, protocol: int, state: int) -> Iterator[bytes]:
         yield from netlink.dump(diag.SOCK_DIAG_BY_FAMILY, body)
 
 
-def _wildcard_ports(message: bytes) -> tuple[tuple[Family, int], ...]:
+@decodes
+def wildcard_ports(message: bytes) -> tuple[tuple[Family, int], ...]:
     port = local_port(message)
     if any(message[_INTERFACE]) or any(message[_SOURCE]) or not port:
         return ()

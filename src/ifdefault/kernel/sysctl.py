@@ -16,7 +16,7 @@ _ROOT = Path("/proc/sys")
 
 def read(name: str) -> str | None:
     try:
-        return " ".join((_ROOT / name).read_text().split())
+        return " ".join((_ROOT / name).read_text("utf-8", "replace").split())
     except OSError:
         return None
 

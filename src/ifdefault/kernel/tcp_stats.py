@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from ifdefault.kernel import sockdiag
+from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import Netlink, attributes, u32
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
@@ -89,6 +90,7 @@ class TcpMonitor:
         self.cost_s = time.perf_counter() - start_s
         return stats
 
+    @decodes
     def _ended(self, now: float) -> dict[bytes, list[int]]:
         """Tallies of the connections that ended since the last walk. One that was there is none of
         them, whatever its timer says: a FIN that the peer repeats restarts it."""
@@ -117,6 +119,7 @@ class TcpMonitor:
             self._netlink.close()  # discard the rest
             self._netlink = Netlink(NETLINK_SOCK_DIAG)
 
+    @decodes
     def _count(
         self,
         messages: Iterable[bytes],

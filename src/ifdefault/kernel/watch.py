@@ -12,9 +12,11 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from ifdefault.kernel import rtnetlink
-from ifdefault.kernel.netlink import HEADER, Netlink, attribute, attributes
+from ifdefault.kernel.decoding import decodes
+from ifdefault.kernel.netlink import Netlink, attribute, attributes, messages
 from ifdefault.kernel.read import read_links
 from ifdefault.kernel.uapi import netfilter as nf
 from ifdefault.kernel.uapi import netlink as nl
@@ -99,14 +101,14 @@ class Watch:
             if size > len(view):
                 self._overrun(events)
                 continue
-            offset = 0
-            while offset < size:
-                length, kind, _, _, port = HEADER.unpack_from(view, offset)
-                event = decode(kind, bytes(view[offset + HEADER.size : offset + length]))
-                if event is not None and port not in self.own_ports:
-                    events.pop(event, None)
-                    events[event] = None
-                offset += (length + 3) & ~3
+            try:
+                for kind, _, _, port, message in messages(bytes(view[:size])):
+                    event = decode(kind, message)
+                    if event is not None and port not in self.own_ports:
+                        events.pop(event, None)
+                        events[event] = None
+            except OSError:  # not understood: what it says can be read
+                self._overrun(events)
 
     def _overrun(self, events: dict[KernelChange, None]) -> None:
         """Discard all state, but report the links that have changed."""
@@ -115,7 +117,8 @@ class Watch:
             self._neighbours.clear()
             self._addresses.clear()
             before = self._links
-            self._read_links()
+            with suppress(OSError):  # the look that follows will say why
+                self._read_links()
             for index in before.keys() | self._links.keys():
                 now = self._links.get(index)
                 if now != before.get(index):
@@ -125,6 +128,7 @@ class Watch:
         self._links = {link.index: link for link in read_links(self._netlink)}
         self._names = {link.index: link.name for link in self._links.values()}
 
+    @decodes
     def _decode_route(self, kind: int, message: bytes) -> KernelChange | None:
         base = kind & ~3  # NEW, DEL, GET and SET of a kind are consecutive
         if base == rt.RTM_NEWROUTE:

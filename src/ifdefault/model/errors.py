@@ -9,10 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ifdefault.model.text import escaped
+
 
 def reason(error: OSError) -> str:
     """The system's text of an error, in lower case."""
     return (error.strerror or str(error)).lower()
+
+
+def internal(error: BaseException) -> str:
+    """An exception that is a fault of ours, in words."""
+    return f"internal error: {type(error).__name__}: {error}"[:300].rstrip(": ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,7 @@ class Problem:
     def __str__(self) -> str:
         head = f"{self.where}: " if self.where else ""
         tail = f"; {self.remedy}" if self.remedy else ""
-        return f"{head}{self.what}{tail}"
+        return escaped(f"{head}{self.what}{tail}")  # others' names may be in it
 
 
 class IfdefaultError(Exception):

@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from ifdefault.model.text import escaped
+
 _CLEAR, _HOME = "\x1b[2J", "\x1b[H"  # ECMA-48: ED, CUP
 _REST_OF_LINE, _REST = "\x1b[K", "\x1b[J"  # EL, ED
 _KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|.", re.DOTALL)
@@ -53,7 +55,7 @@ class Screen:
                 signal.signal(number, handler)
 
     def show(self, lines: Sequence[str]) -> None:
-        self._lines = lines
+        self._lines = list(map(escaped, lines))
         self._draw()
 
     def wait(self, seconds: float) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.model.errors import Problem
+from ifdefault.model.text import escaped_lines
 
 if TYPE_CHECKING:
     from ifdefault.model.changes import Changes
@@ -22,7 +21,7 @@ _NARROW = 24  # text isn't wrapped in a narrower column
 def print_problems(problems: Iterable[Problem]) -> None:
     """Print errors and warnings to stderr."""
     for problem in problems:
-        click.echo(f"{'warning' if problem.warning else 'error'}: {problem}", err=True)
+        echo(f"{'warning' if problem.warning else 'error'}: {problem}", err=True)
 
 
 def problems_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
@@ -36,22 +35,22 @@ def print_applied(changes: Changes, confirm_s: int | None, *, quiet: bool, as_js
     if as_json:
         from ifdefault.ipc import codec
 
-        click.echo(json.dumps(codec.to_json(changes), indent=1))
+        echo_json(codec.to_json(changes))
         return
     print_problems(changes.problems)
     if quiet:
         return
     for line in (*changes.operations, *changes.dns):
-        click.echo(line)
+        echo(line)
     count, names = len(changes.operations), len(changes.dns)
     done = [f"{count} operations performed"] if count else []
     done += [f"{names} changes of the DNS"] if names else []
     uplinks = f"{changes.ready} of {changes.uplinks} uplinks in use"
-    click.echo(f"{', '.join(done) or 'nothing to do'}; {uplinks}", err=True)
+    echo(f"{', '.join(done) or 'nothing to do'}; {uplinks}", err=True)
     if confirm_s and count:
         from ifdefault.model.changes import undone_in
 
-        click.echo(undone_in(confirm_s), err=True)
+        echo(undone_in(confirm_s), err=True)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -61,6 +60,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     on lines of its own below its row; "\n" separates its parts, which then begin new lines.
     """
     width = shutil.get_terminal_size().columns
+    rows = [list(map(escaped_lines, row)) for row in rows]
     widths = [max(len(row[n]) for row in (heads, *rows)) for n in range(len(heads) - 1)]
     return [line for row in (heads, *rows) for line in _row(row, widths, width)]
 

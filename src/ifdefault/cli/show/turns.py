@@ -20,8 +20,8 @@ from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.replay import Turn
 from ifdefault.ipc import codec
-from ifdefault.ipc.log import escaped
 from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourChanged, ObjectChanged
+from ifdefault.model.text import escaped
 from ifdefault.plan.describe import describe
 
 _QUIET_EVENTS = (e.Woke, e.ProbeOutcome, e.TrafficSeen)

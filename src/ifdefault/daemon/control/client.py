@@ -121,7 +121,7 @@ def left_dns_server(run_dir: Path) -> str:
     """What to say of a DNS server that still answers though no daemon runs; "" if there is none.
     What to do is LEFT_REMEDY."""
     try:
-        pid = int((run_dir / DNS_SERVER).read_text())
+        pid = int((run_dir / DNS_SERVER).read_text("ascii", "replace"))
     except (OSError, ValueError):
         return ""
     from ifdefault.kernel.open_dns_sockets import is_dns_server

@@ -10,7 +10,6 @@ connection and affects no other.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import stat
@@ -26,6 +25,7 @@ from typing import Any
 from ifdefault.daemon.control.client import Peer, credentials
 from ifdefault.daemon.control.parse import BadRequest, refusal
 from ifdefault.daemon.control.protocol import encode_reply
+from ifdefault.ipc import log, tasks
 from ifdefault.ipc.fair_poll import READ, WRITE, FairPoll
 from ifdefault.model.errors import HostError, Problem, reason
 
@@ -36,7 +36,6 @@ TURN_S = 0.005
 _BACKLOG = 128
 _NO_FILES_S = 1.0  # how long to wait for a descriptor to become free
 
-_logger = logging.getLogger("ifdefault")
 Answer = bytes | Coroutine[Any, Any, bytes]  # the reply, or what prepares it
 
 
@@ -95,13 +94,11 @@ class Endpoint:
         self._poll.remove(self._listener)
         self._listener.close()
         self._listener = None
-        tasks = [client.task for client in self.clients if client.task]
+        replying = [client.task for client in self.clients if client.task]
         for client in [*self.clients]:
             self._drop(client)
         self._poll.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end(*replying)
         if self._expiry:
             self._expiry.cancel()
 
@@ -173,8 +170,8 @@ class Endpoint:
             self._drop(client)
         except BadRequest as error:
             self._refuse(client, error)
-        except Exception:
-            _logger.exception("control: internal error")
+        except Exception as error:
+            log.exception(error, "control")
             self._drop(client)
 
     def _receive(self, client: Client) -> None:
@@ -201,7 +198,7 @@ class Endpoint:
             self._reply(client, answer)
         else:
             self._poll.remove(client.sock)  # it reads and sends nothing meanwhile
-            client.task = asyncio.create_task(self._wait(client, answer))
+            client.task = tasks.start(self._wait(client, answer))
 
     async def _wait(self, client: Client, answer: Coroutine[Any, Any, bytes]) -> None:
         reply = await answer

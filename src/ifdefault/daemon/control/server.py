@@ -13,7 +13,6 @@ stale.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -26,14 +25,12 @@ from ifdefault.daemon.control.endpoint import Answer, Endpoint
 from ifdefault.daemon.control.parse import parse, refusal
 from ifdefault.daemon.control.protocol import Command, Exec, Query, Reply, encode_reply
 from ifdefault.host.lock_file import private
-from ifdefault.model.errors import HostError, IfdefaultError, Problem, reason
+from ifdefault.ipc import log
+from ifdefault.model.errors import HostError, IfdefaultError, Problem, internal, reason
 
 LOCK = "engine.lock"
 CACHE_S = 0.2
 SHARE = 0.1  # of the engine's time, for users other than root
-
-_INTERNAL = "control: internal error on %s"
-_logger = logging.getLogger("ifdefault")
 
 
 class Answerer(Protocol):
@@ -120,8 +117,8 @@ class Control:
         except IfdefaultError as error:
             return encode_reply(refusal(error))
         except Exception as error:
-            _logger.exception(_INTERNAL, query)
-            return encode_reply(refusal(_internal(error)))
+            log.exception(error, f"control: {query}")
+            return encode_reply(refusal(_fault(error)))
 
     async def _perform(self, command: Command, peer: Peer) -> bytes:
         try:
@@ -129,13 +126,12 @@ class Control:
         except IfdefaultError as error:
             return encode_reply(refusal(error))
         except Exception as error:
-            _logger.exception(_INTERNAL, command)
-            return encode_reply(refusal(_internal(error)))
+            log.exception(error, f"control: {command}")
+            return encode_reply(refusal(_fault(error)))
 
 
-def _internal(error: Exception) -> HostError:
-    what = f"internal error: {type(error).__name__}: {error}".rstrip(": ")
-    return HostError(Problem("the daemon", what, "see its log"))
+def _fault(error: Exception) -> HostError:
+    return HostError(Problem("the daemon", internal(error), "see its log"))
 
 
 def _acquire(lock: IO[str], path: Path) -> None:

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from ifdefault.daemon import tasks
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
@@ -30,7 +29,7 @@ from ifdefault.dns.publish import names_in_zone
 from ifdefault.dns.update import UpdateState, differences, usable_ways
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
-from ifdefault.ipc import fields
+from ifdefault.ipc import fields, tasks
 from ifdefault.ipc.messages import Asked
 from ifdefault.model.dns import Endpoint, Published, UpdateConfig
 from ifdefault.model.health import Way
@@ -150,7 +149,7 @@ class Updates:
             for job in zone.jobs.values():
                 self._end(job)
         self._zones.clear()
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        await tasks.end(*self._ending)
 
     # --- what to publish ------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
+from ifdefault.ipc import tasks
 from ifdefault.ipc.messages import Asked, Reply
 from ifdefault.model.address import family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family, Probe
@@ -100,11 +101,9 @@ class Discovery:
         self._restart(only_unknown=False)
 
     async def close(self) -> None:
-        tasks = [task for _, task in self._tasks.values()]
+        asking = [task for _, task in self._tasks.values()]
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end(*asking)
 
     # --- requests -------------------------------------------------------------------------
 
@@ -115,7 +114,7 @@ class Discovery:
                 self._start(way)
 
     def _start(self, way: Way) -> None:
-        self._tasks[way.uplink, way.family] = way, asyncio.create_task(self._run(way))
+        self._tasks[way.uplink, way.family] = way, tasks.start(self._run(way))
 
     async def _run(self, way: Way) -> None:
         """Ask the services again and again, over one uplink in one family."""

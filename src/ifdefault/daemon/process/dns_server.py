@@ -22,12 +22,11 @@ from itertools import count
 from pathlib import Path
 
 from ifdefault import __version__
-from ifdefault.daemon import tasks
 from ifdefault.daemon.control.client import DNS_SERVER
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_connection import Connection, Held, connect, dismiss, end, start
 from ifdefault.daemon.process.spawn import Backoff, Pings, status_text
-from ifdefault.ipc import privileges
+from ifdefault.ipc import privileges, tasks
 from ifdefault.ipc.messages import Leave, Message, Ping, Pong, Served
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import HostError, reason
@@ -36,6 +35,7 @@ UNIT, OWN = "dns.sock", "dns-own.sock"
 LINGER_S = 30  # after the engine was told to end: time for another to start
 _LOOK_S = 2.0  # between looks for systemd's server, while another is used
 _LOOK_AGAIN_S = 60.0  # after it didn't answer
+_CANT_START = "the DNS server can't be started: "
 
 
 class DnsServerProcess:
@@ -60,6 +60,7 @@ class DnsServerProcess:
         self._task: asyncio.Task[None] | None = None
         self._over = asyncio.Event()  # of the server
         self._cause = ""
+        self._backoff = Backoff()
         self._handover = 0  # the token of the ping whose answer shows that the server has all
         self._tokens = count(1)
         self._pings = Pings()
@@ -121,8 +122,7 @@ class DnsServerProcess:
     async def close(self, linger_s: int | None) -> None:
         """End, and let the server go on for so long; None: until another engine comes."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await tasks.end(self._task)
             self._task = None
         self._part(linger_s)
 
@@ -137,9 +137,8 @@ class DnsServerProcess:
     # --- the server -------------------------------------------------------------------------
 
     async def _keep_running(self) -> None:
-        backoff = Backoff()
         while True:
-            await asyncio.sleep(backoff.wait_s(time.monotonic()))
+            await asyncio.sleep(self._backoff.wait_s(time.monotonic()))
             try:
                 await self._find()
                 known = [c for c in self._connections if c.version == __version__]
@@ -153,10 +152,10 @@ class DnsServerProcess:
                         self._child_ended,
                     )
             except (HostError, OSError) as error:
-                text = str(error) if isinstance(error, HostError) else reason(error)
-                self._event_log.note("dns", text, level=logging.ERROR)
+                text = str(error) if isinstance(error, HostError) else _CANT_START + reason(error)
+                self._log_once(text)
                 continue
-            backoff.started(time.monotonic())
+            self._backoff.started(time.monotonic())
             if server.closed:  # it has ended already
                 continue
             if server is not self._server:
@@ -175,7 +174,7 @@ class DnsServerProcess:
                 self._before.append(await connect(path, self._receive, self._connection_ended))
             except (HostError, OSError) as error:
                 if isinstance(error, HostError):
-                    self._event_log.note("dns", f"{path}: {error}", level=logging.WARNING)
+                    self._log_once(f"{path}: {error}", logging.WARNING)
                     dismiss(path)
                 if path == self._unit:
                     self._unit_due_s = time.monotonic() + _LOOK_AGAIN_S
@@ -183,8 +182,7 @@ class DnsServerProcess:
     def _child_ended(self, status: int) -> None:
         """Its connection has ended too, and says that first if it was in use."""
         if status:
-            text = f"a DNS server ended: {status_text(status)}"
-            self._event_log.note("dns", text, level=logging.ERROR)
+            self._log_once(f"a DNS server ended: {status_text(status)}")
 
     def _use(self, server: Connection) -> None:
         self._before = before = [other for other in self._connections if other is not server]
@@ -202,6 +200,10 @@ class DnsServerProcess:
             other.held = []
         self.started(held, spare)
 
+    def _log_once(self, cause: str, level: int = logging.ERROR) -> None:
+        if self._backoff.is_news(cause, time.monotonic()):
+            self._event_log.note("dns", cause, level=level)
+
     async def _until_over(self) -> None:
         """Until the server has ended, or systemd's can be used in its place."""
         while not self._over.is_set():
@@ -217,8 +219,7 @@ class DnsServerProcess:
         for other in [c for c in self._before if c.version == __version__]:
             self._before.remove(other)  # it is found again, with its sockets
             other.close()
-        text = f"the DNS server ended{': ' if self._cause else ''}{self._cause}"
-        self._event_log.note("dns", text, level=logging.ERROR)
+        self._log_once(f"the DNS server ended{': ' if self._cause else ''}{self._cause}")
 
     def _receive(self, connection: Connection, message: Served | Pong) -> None:
         if isinstance(message, Served):

@@ -21,7 +21,7 @@ from ifdefault.daemon.process.spawn import (
     Pings,
     start_frontend,
 )
-from ifdefault.ipc import privileges
+from ifdefault.ipc import privileges, tasks
 from ifdefault.ipc.messages import (
     Message,
     Outcome,
@@ -33,10 +33,11 @@ from ifdefault.ipc.messages import (
     Send,
 )
 from ifdefault.model.config import DaemonConfig
-from ifdefault.model.errors import HostError
+from ifdefault.model.errors import HostError, reason
 
 _RESOLVE_S = 300.0  # between lookups of a name
 _RESOLVE_AGAIN_S = 15.0  # while it has no address
+_CANT_START = "the frontend can't be started: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +86,11 @@ class FrontendProcess:
         """Keep a frontend running from now on."""
         if self._warning:
             self._event_log.note("frontend", f"daemon.user: {self._warning}", level=logging.WARNING)
-        self._task = asyncio.create_task(self._keep_running())
+        self._task = tasks.start(self._keep_running())
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await tasks.end(self._task)
 
     def post(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         """Send a message to the frontend, if one is running."""
@@ -126,7 +126,8 @@ class FrontendProcess:
                     (self._user[0], self._user[1]), self._receive, ended.set_result, self._dropped
                 )
             except (HostError, OSError) as error:  # OSError: out of processes or files
-                self._event_log.note("frontend", str(error), level=logging.ERROR)
+                text = str(error) if isinstance(error, HostError) else _CANT_START + reason(error)
+                self._log_once(backoff, text)
                 continue
             now = time.monotonic()
             backoff.started(now)
@@ -141,7 +142,12 @@ class FrontendProcess:
                 self._frontend = None
                 frontend.close()
                 self._notify(Ended())
-            self._event_log.note("frontend", f"the frontend ended: {cause}", level=logging.ERROR)
+            self._log_once(backoff, f"the frontend ended: {cause}")
+
+    def _log_once(self, backoff: Backoff, cause: str) -> None:
+        """Unless it is the cause of the last time, too; `problems` has the number of restarts."""
+        if backoff.is_news(cause, time.monotonic()):
+            self._event_log.note("frontend", cause, level=logging.ERROR)
 
     def _receive(self, message: FrontendMessage) -> None:
         now = time.monotonic()

@@ -18,6 +18,7 @@ from ifdefault.daemon.process import spawn
 from ifdefault.ipc.messages import printable
 
 LINES, LINE_CHARS = 100, 500
+_DRAIN = 16  # reads: as much as a pipe can hold (pipe(7), pipe-max-size)
 KILL_S = 1.0  # from SIGTERM to SIGKILL
 
 Ended = Callable[[str, str], None]  # the problem, "" if none; the last line of its output
@@ -115,8 +116,9 @@ class _Run:
 
     def _ended(self, status: int) -> None:
         self._timer.cancel()
-        while self._read():
-            pass
+        for _ in range(_DRAIN):  # children that it left may go on writing
+            if not self._read():
+                break
         self._close_pipe()
         if self._rest:
             self._log_line(self._rest)
@@ -139,13 +141,17 @@ class _Run:
             return False
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[: 4 * LINE_CHARS]
-        for line in lines:
+        room = max(0, LINES - self._lines)
+        for line in lines[:room]:
             self._log_line(line)
+        if rest := lines[room:]:
+            self._lines += len(rest)
+            self._last_line = _text(rest[-1]) or self._last_line
         return True
 
     def _log_line(self, line: bytes) -> None:
         self._lines += 1
-        text = printable(line[: 4 * LINE_CHARS].decode(errors="replace"), LINE_CHARS)
+        text = _text(line)
         self._last_line = text or self._last_line
         if self._lines <= LINES:
             self._log.info("%s: %s", self._request.what, text)
@@ -155,3 +161,7 @@ class _Run:
             self._loop.remove_reader(self._pipe)
             os.close(self._pipe)
             self._pipe = -1
+
+
+def _text(line: bytes) -> str:
+    return printable(line[: 4 * LINE_CHARS].decode(errors="replace"), LINE_CHARS)

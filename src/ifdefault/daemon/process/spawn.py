@@ -34,6 +34,7 @@ READY_S = 10.0
 SOUND_S = 60.0  # after running for so long, a process is restarted without delay
 _GRACE_S = 1.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
+_CAUSES = 16  # that are remembered
 _PING_S = 2.0
 _SILENT_S = 6.0  # without any message, a process is killed
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -74,7 +75,12 @@ class Child:
         self._ended, self._session = ended, session
         self._has_ended = self._killed = False
         self._loop = asyncio.get_running_loop()
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:  # out of files: nobody would notice its end
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            raise
         self._loop.add_reader(self._pidfd, self._reap)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -250,28 +256,43 @@ class Pings:
 
 
 class Backoff:
-    """How long to wait before a process is restarted."""
+    """How long to wait before a process is started again, and whether to log why it ended, or
+    didn't start: once for each cause, until it has run for SOUND_S."""
 
     def __init__(self) -> None:
         self._wait_s = 0.0
-        self._started_s = float("-inf")
+        self._started_s: float | None = None
+        self._causes: set[str] = set()
 
     def started(self, now: float) -> None:
         self._started_s = now
 
     def wait_s(self, now: float) -> float:
-        """0 after it ran for SOUND_S, otherwise twice as long as the last time."""
-        if now - self._started_s >= SOUND_S:
+        """Before the next attempt: 0 at first and after it ran for SOUND_S, otherwise twice as long
+        as the last time."""
+        if self._ran(now):
             self._wait_s = 0.0
+        self._started_s = None
         wait_s = self._wait_s
         self._wait_s = min(max(2 * wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
         return wait_s
+
+    def is_news(self, cause: str, now: float) -> bool:
+        """Whether to log this. To be called before `wait_s`."""
+        if self._ran(now) or len(self._causes) >= _CAUSES:
+            self._causes.clear()
+        known = cause in self._causes
+        self._causes.add(cause)
+        return not known
+
+    def _ran(self, now: float) -> bool:
+        return self._started_s is not None and now - self._started_s >= SOUND_S
 
 
 def privileges_kept(pid: int, uid: int) -> str:
     """Which privileges a process that should have dropped all has kept, according to /proc."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")  # has its name
     except OSError as error:  # hidden: proc(5), hidepid; systemd.exec(5), ProtectProc
         return f"its privileges can't be checked: {error.filename}: {error.strerror}"
     left = privileges.left_over(status, uid)

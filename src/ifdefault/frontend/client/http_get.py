@@ -16,7 +16,7 @@ from ifdefault.frontend.probe.outcome import ProbeError, words
 
 WITHIN_S = 10.0
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})(?![^ \r])")
-_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,18})(?![0-9])", re.IGNORECASE)
 
 
 async def fetch(
@@ -45,7 +45,8 @@ def read(response: bytes) -> str:
     head, end, body = response.partition(b"\r\n\r\n")
     status = _STATUS.match(head)
     if status is None or status[1] != b"200":
-        raise ProbeError("wrong", f"status {status[1].decode()}" if status else "not HTTP")
+        code = status[1].decode("ascii", "replace") if status else ""
+        raise ProbeError("wrong", f"status {code}" if code else "not HTTP")
     length = _LENGTH.search(head)
     # a truncated address may be a valid one
     if not end or (length and int(length[1]) != len(body)):

@@ -61,7 +61,8 @@ def main(drop: Callable[[], None]) -> NoReturn:
         if key.startswith("IFDEFAULT_")
     }
     problems = list(publish(values, drop))
-    sys.stdout.buffer.write("".join(f"{problem}\n" for problem in problems).encode())
+    text = "".join(f"{problem}\n" for problem in problems)
+    sys.stdout.buffer.write(text.encode(errors="replace"))
     sys.exit(bool(problems))
 
 

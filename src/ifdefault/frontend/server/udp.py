@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 
 from ifdefault.frontend.server.mmsg import Batch
 from ifdefault.frontend.server.tcp import TcpServer
+from ifdefault.ipc import log
 from ifdefault.ipc.fair_poll import FairPoll
 from ifdefault.model.config import Family
 
@@ -108,18 +109,26 @@ class UdpServer:
 
     # --- UDP ------------------------------------------------------------------------------
 
-    def _drain(self, sock: socket.socket, uplink: str) -> None:
-        if self._answers is None:
-            return
+    def _answering(self, uplink: str) -> Callable[[bytes, str], bytes | None]:
+        """What answers the queries that are waiting now, and came in on this uplink."""
+        assert self._answers is not None
         answer_udp, now = self._answers.udp, time.monotonic()
 
         def answer(query: bytes, client: str) -> bytes | None:
-            response = answer_udp(query, client, uplink, now)
-            if response is None:
-                self._unanswered(query, client)
+            try:
+                response = answer_udp(query, client, uplink, now)
+                if response is None:
+                    self._unanswered(query, client)
+            except Exception as error:  # costs this query alone
+                log.exception(error, "a query over UDP")
+                return None
             return response
 
-        self.queries[uplink] += self._batch.exchange(sock, answer)[1]
+        return answer
+
+    def _drain(self, sock: socket.socket, uplink: str) -> None:
+        if self._answers is not None:
+            self.queries[uplink] += self._batch.exchange(sock, self._answering(uplink))[1]
 
     def _drain_marked(self, sock: socket.socket, marks: Mapping[int, str], first: str) -> None:
         if self._answers is None:
@@ -130,20 +139,21 @@ class UdpServer:
             except OSError:
                 return
             uplink = _arrival(marks, _mark(ancillary), first)
-            answer = self._answers.udp(query, client[0], uplink, time.monotonic())
-            if answer is None:
-                self._unanswered(query, client[0])
-                continue
-            self.queries[uplink] += 1
-            with suppress(OSError):
-                sock.sendto(answer, client)
+            if response := self._answering(uplink)(query, client[0]):
+                self.queries[uplink] += 1
+                with suppress(OSError):
+                    sock.sendto(response, client)
 
     # --- TCP ------------------------------------------------------------------------------
 
     def _answer_tcp(self, query: bytes, client: str, uplink: str) -> tuple[bytes, ...]:
         if self._answers is None:
             return ()
-        answers = self._answers.tcp(query, client, uplink, time.monotonic())
+        try:
+            answers = self._answers.tcp(query, client, uplink, time.monotonic())
+        except Exception as error:  # costs this connection alone
+            log.exception(error, "a query over TCP")
+            return ()
         self.queries[uplink] += bool(answers)
         return answers
 

@@ -34,6 +34,8 @@ _ATTACH_TYPES = (*_CONNECT.values(), bpf.BPF_CGROUP_INET_SOCK_CREATE)
 _STATE, _CGROUPS = "ifd_state", "ifd_cgroups"
 _STATE_BYTES_MIN = 16384  # of the map that stores the hook as text
 _CGROUPS_MAX = 1024
+# what a state that we didn't write, or another version did, may raise
+_NOT_OURS = (ValueError, LookupError, TypeError, AttributeError, struct.error, RecursionError)
 _FIRST = struct.pack("=I", 0)  # key of a map with one value
 _SLOTS = struct.Struct(f"={SLOTS}I4x")  # of a family, and the counter of its program
 _TEXT_AT = _SLOTS.size * len(FAMILIES)
@@ -146,8 +148,8 @@ def _map(stack: ExitStack, attached: list[Attached], wanted: str) -> tuple[int, 
 
 def _read(attached: list[Attached]) -> Hook:
     with ExitStack() as stack:
-        hook, digest = _stored(stack, attached)
-        if digest != _code_digest(hook) or _types_of(attached) != _attach_types(hook):
+        hook = _stored(stack, attached)
+        if _types_of(attached) != _attach_types(hook):
             return _UNKNOWN
         if hook.cgroups:
             cgroup_map, _ = _map(stack, attached, _CGROUPS)
@@ -160,13 +162,22 @@ def _read(attached: list[Attached]) -> Hook:
         return hook
 
 
-def _stored(stack: ExitStack, attached: list[Attached]) -> tuple[Hook, str]:
-    """The hook that the programs implement, and the digest of their instructions."""
+def _stored(stack: ExitStack, attached: list[Attached]) -> Hook:
+    """The hook that the programs implement, if their instructions are those that this version has
+    for it."""
     try:
         state, size = _map(stack, attached, _STATE)
-        return _decode(syscall.lookup(state, _FIRST, size)[_TEXT_AT:])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return _UNKNOWN, ""  # of another version
+    except FileNotFoundError:
+        return _UNKNOWN
+    return decode_state(syscall.lookup(state, _FIRST, size)[_TEXT_AT:])
+
+
+def decode_state(value: bytes) -> Hook:
+    try:
+        hook, digest = _decode(value)
+        return hook if digest == _code_digest(hook) else _UNKNOWN
+    except _NOT_OURS:
+        return _UNKNOWN
 
 
 def _types_of(attached: list[Attached]) -> list[int]:
@@ -218,7 +229,8 @@ def _update(stack: ExitStack, old: list[Attached], hook: Hook) -> bool:
     """Update the maps of the attached programs; False if new programs are needed."""
     if _types_of(old) != _attach_types(hook):
         return False
-    if _stored(stack, old)[1] != _code_digest(hook):
+    before = _stored(stack, old)
+    if before == _UNKNOWN or _code_digest(before) != _code_digest(hook):
         return False
     state, size = _map(stack, old, _STATE)
     value = _encode(hook)

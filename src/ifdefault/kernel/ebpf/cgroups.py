@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # the same on every architecture
 _FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC, _CMD_CREATE = 1, 1, 6  # linux/mount.h
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PROCESSES = "cgroup.procs"
+_ESCAPE = re.compile(rb"\\([0-7]{3})")  # blanks and backslashes in paths
 
 
 @functools.cache
@@ -37,13 +39,17 @@ def root() -> int:
 
 def _mounted() -> str:
     """The mount point, "" if there is none; proc_pid_mountinfo(5)."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        head, _, tail = line.partition(" - ")
-        if tail.startswith("cgroup2 "):
-            path = head.split()[4].encode().decode("unicode_escape")
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        head, _, tail = line.partition(b" - ")
+        if tail.startswith(b"cgroup2 "):
+            path = os.fsdecode(_ESCAPE.sub(_unescaped, head.split()[4]))
             if Path(path, _PROCESSES).exists():  # otherwise something is mounted over it
                 return path
     return ""
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    return bytes([int(escape[1], 8) & 255])
 
 
 def _detached() -> int:
@@ -86,7 +92,7 @@ def owner(path: str) -> int:
 
 def of_process(pid: int) -> str:
     """The path of a process's cgroup. Raises FileNotFoundError if it has none."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+    for line in os.fsdecode(Path(f"/proc/{pid}/cgroup").read_bytes()).split("\n"):
         if line.startswith("0::"):
             return line.removeprefix("0::").removesuffix(" (deleted)")
     raise FileNotFoundError(f"process {pid} is in no cgroup v2")

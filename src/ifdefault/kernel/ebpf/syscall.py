@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ifdefault.kernel.uapi import bpf
 from ifdefault.libc import checked, libc
+from ifdefault.model.text import from_bytes
 
 _PROGRAMS_MAX = 64  # per cgroup and attach type: the kernel's limit
 _LOG_BYTES = 1 << 18
@@ -100,7 +101,7 @@ def map_by_id(number: int) -> int:
 def map_info(fd: int) -> tuple[str, int, int]:
     """The name of a map, and the sizes of its keys and values in bytes."""
     key_bytes, value_bytes, name = _MAP_INFO.unpack(_info(fd, _MAP_INFO.size))
-    return name.rstrip(b"\0").decode(), key_bytes, value_bytes
+    return from_bytes(name), key_bytes, value_bytes
 
 
 def _info(fd: int, size: int, given: bytes = b"") -> bytes:
@@ -181,5 +182,5 @@ def program_info(fd: int) -> ProgramInfo:
     info = _info(fd, _PROG_INFO.size, struct.pack("=52xIQ", _PROGRAMS_MAX, _address(ids)))
     count, _, name = _PROG_INFO.unpack(info)
     return ProgramInfo(
-        name.rstrip(b"\0").decode(), struct.unpack_from(f"={min(count, _PROGRAMS_MAX)}I", ids.raw)
+        from_bytes(name), struct.unpack_from(f"={min(count, _PROGRAMS_MAX)}I", ids.raw)
     )

@@ -1,0 +1,35 @@
+"""Where the commands print: text for people, JSON for programs.
+
+Rules: all output passes here. What others named (processes, control groups, DNS answers, files) is
+printed, never obeyed: control and formatting characters are escaped, except line breaks and tabs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import Any
+
+import click
+
+from ifdefault.model.text import escaped_lines
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:
+    """Print to stdout, or to stderr; `fg` colours it if that is a terminal."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"  # may lack our characters
+    shown = escaped_lines(text).encode(encoding, "backslashreplace").decode(encoding, "replace")
+    click.secho(shown, err=err, nl=nl, fg=fg)
+
+
+def echo_json(value: Any, indent: int | None = 1) -> None:
+    text = json.dumps(value, indent=indent)  # ASCII; it escapes all controls but one
+    click.echo(text.replace("\x7f", "\\u007f"))
+
+
+def echo_usage(error: click.ClickException) -> None:
+    """Print an error of the command line, as click does it."""
+    text = io.StringIO()
+    error.show(text)
+    echo(text.getvalue(), err=True, nl=False)
