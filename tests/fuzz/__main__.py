@@ -27,9 +27,9 @@ MEMORY_MIB, INPUT_S, LONGEST = 2048, 10, 4096  # of a target, for an input, and 
 TREE_BYTES = 20 << 10  # of a target's corpus in the tree
 _STATUS = re.compile(r"#(\d+)\t\w+ +cov: (\d+) ft: (\d+) corp: (\d+)")
 _HOW = """\
-Each target (`tests/fuzz/targets`) runs under libFuzzer (atheris), which mutates inputs, keeps those \
-that reach new code, and mutates these again. It begins with the corpus in the tree \
-(`tests/corpus/fuzz`). A crash is any exception that the code doesn't promise, and any rule of the \
+Each target (`tests/fuzz/targets`) runs under libFuzzer (atheris), which mutates inputs, keeps those
+that reach new code, and mutates these again. It begins with the corpus in the tree
+(`tests/corpus/fuzz`). A crash is any exception that the code doesn't promise, and any rule of the
 target that is broken."""
 
 
