@@ -37,7 +37,7 @@ def test_a_secret_with_slashes() -> None:
         ('key "k', "it isn't a key"),
         ("key k { algorithm hmac-sha256; };", "it has no secret"),
         ("key k { secret c2VjcmV0; };", "it has no algorithm"),
-        ("key k { algorithm md5; secret c2VjcmV0; };", "md5 isn't one of hmac-sha1, "),
+        ("key k { algorithm md5; secret c2VjcmV0; };", "'md5' isn't one of hmac-sha1, "),
         ("key k { algorithm hmac-sha256; secret c2VjcmV; };", "the secret isn't base64"),
         ('key k { algorithm hmac-sha256; secret ""; };', "the secret is empty"),
         ("key k { algorithm hmac-sha256 secret c2VjcmV0; };", "a statement within the braces is"),

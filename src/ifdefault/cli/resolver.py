@@ -52,13 +52,17 @@ def ask(make: Open, question: Question, address: str, port: int) -> QueryResult:
         return QueryResult(reason(error))
     except dns.exception.DNSException as error:
         return QueryResult(f"malformed response: {error}")
+    return read(response, 1000 * response.time)
+
+
+def read(response: dns.message.Message, took_ms: float) -> QueryResult:
     return QueryResult(
         code=dns.rcode.to_text(response.rcode()),
         authoritative=bool(response.flags & dns.flags.AA),
         answer=tuple(map(_rrset, response.answer)),
         authority=tuple(map(_rrset, response.authority)),
         additional=tuple(map(_rrset, response.additional)),
-        took_ms=1000 * response.time,
+        took_ms=took_ms,
     )
 
 

@@ -54,7 +54,7 @@ def parse(text: str, where: str) -> LoadedKey:
             what, remedy = "hmac-md5 isn't secure and isn't supported (RFC 8945, 6)", _NEW_KEY
             raise BadKey(Problem(where, what, remedy))
         if algorithm not in ALGORITHMS:
-            raise ValueError(f"{algorithm} isn't one of {', '.join(ALGORITHMS)}")
+            raise ValueError(f"{algorithm!r} isn't one of {', '.join(ALGORITHMS)}")
         secret = base64.b64decode(statements["secret"], validate=True)
         if not secret:
             raise ValueError("the secret is empty")

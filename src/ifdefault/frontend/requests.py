@@ -76,8 +76,13 @@ async def _run(request: ClientRequest, sock: socket.socket, before: Task | None)
 async def _query(r: Query, sock: socket.socket) -> Reply:
     where = (sock, r.address, r.port)
     answer = await query.ask(*where, r.name, r.wanted, recurse=r.recurse, key_path=r.key)
-    texts = tuple(text for text in answer.texts if len(text) < 256)
-    return Reply(r.number, "", texts[:MAX_TEXTS], answer.ttl)
+    return reply(r.number, answer)
+
+
+def reply(number: int, answer: query.Answer) -> Reply:
+    """A server's answer, as much of it as fits a message. A server may be named "" (the root)."""
+    texts = tuple(text for text in answer.texts if 0 < len(text) < 256)
+    return Reply(number, "", texts[:MAX_TEXTS], answer.ttl)
 
 
 async def _fetch(r: Fetch, sock: socket.socket) -> Reply:

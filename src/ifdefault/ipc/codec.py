@@ -394,6 +394,14 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def _finite(text: str) -> float:
+    if isfinite(number := float(text)):
+        return number
+    raise ValueError("a number beyond all floats")
+
+
 _no_constant = _exactly(float, "not JSON")  # called with the name: NaN, Infinity
 _write = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
-_read = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant).decode
+_read = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_float=_finite, parse_constant=_no_constant
+).decode

@@ -205,6 +205,8 @@ def _hops(family: Family, attrs: dict[int, bytes], flags: int, names: Names) -> 
         payload, offset = attrs[rt.RTA_MULTIPATH], 0
         while offset + _NEXTHOP.size <= len(payload):
             length, hop_flags, hops, index = _NEXTHOP.unpack_from(payload, offset)
+            if length < _NEXTHOP.size:  # it would never end
+                break
             inner = attributes(payload[: offset + length], offset + _NEXTHOP.size)
             yield _hop(family, inner, index, hop_flags, hops + 1, names)
             offset += (length + 3) & ~3

@@ -8,6 +8,7 @@ clients don't open a port to everybody.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -16,6 +17,7 @@ from ifdefault.model.config import Family, Transport
 from ifdefault.model.packet_filter import Condition, FilterChain, FilterRule
 
 _CLIENT_PORTS = (1024, 65535)  # what clients use (RFC 6056, 3.2)
+_PORTS = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?")
 _NUMBERS = {"6": "tcp", "17": "udp"}
 _NEXT, _END = "next", "end"  # of a rule's outcomes: the next rule, the end of the chain
 
@@ -134,6 +136,9 @@ def _matches(rule: FilterRule, packet: Packet) -> bool | None:
 
 
 def _is_met(condition: Condition, packet: Packet) -> bool | None:
+    are_ports = condition.key in ("port", "source_port")
+    if are_ports and not all(map(_PORTS.fullmatch, condition.values)):
+        return None
     met = _is_one_of(condition, packet)
     return met if met is None else met != condition.negated
 

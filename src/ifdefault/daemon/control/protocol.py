@@ -158,5 +158,5 @@ def _is_other(version: Any) -> bool:
 
 
 def _versions(version: str) -> Problem:
-    what = f"the daemon is version {version[:40]}, this command is {__version__}"
+    what = f"the daemon is version {ascii(version[:40])[1:-1]}, this command is {__version__}"
     return Problem("", what, "restart the daemon: systemctl restart ifdefault")

@@ -1,0 +1,58 @@
+"""What nft and iptables list of other programs' rulesets: the marks that they use, and the packets
+that they drop.
+
+Rules: what isn't understood becomes unknown, or is an error with a name. An input is JSON, or, if
+it begins with "*" or "#", text of iptables-save.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from unittest.mock import patch
+
+from ifdefault.kernel import filters
+from ifdefault.kernel.foreign import Saved, dropping_chains, foreign_marks
+from ifdefault.model.errors import IfdefaultError
+from ifdefault.model.kernel import WHOLE_MARK
+from ifdefault.plan.packet_filter import Packet, dropped
+
+KIND = "json"
+NONE = '{"nftables": []}'
+PACKETS = (
+    Packet("wan0", 4, "udp", "203.0.113.10", 53),
+    Packet("wan1", 6, "tcp", "2001:db8::1", 443, ("new", "untracked")),
+)
+_RULESETS = Path(__file__).parents[2] / "unit" / "rulesets"
+
+
+def seeds() -> list[bytes]:
+    listed = json.loads((_RULESETS / "firewalld_public.json").read_text())["nftables"]
+    parts = [listed[n : n + 8] for n in range(0, len(listed), 8)]
+    texts = [(_RULESETS / f"ufw_22.{name}").read_bytes() for name in ("iptables", "ip6tables")]
+    return [*(json.dumps({"nftables": part}).encode() for part in parts), *texts]
+
+
+def one(data: bytes) -> None:
+    text = data.decode(errors="replace")
+    saved: Saved = ()
+    if data[:1] in (b"*", b"#"):
+        text, saved = NONE, (("iptables", text), ("ip6tables-legacy", text))
+    with patch.object(filters.nft, "elements_json", lambda *_: text):
+        _read(text, saved)
+
+
+def _read(text: str, saved: Saved) -> None:
+    try:
+        marks, forwarding = foreign_marks(text, saved), dropping_chains(text)
+        chains = filters.input_chains(text, saved)
+    except IfdefaultError:
+        return
+    for mark in marks:
+        assert 0 < mark.bits <= WHOLE_MARK
+        assert mark.value is None or 0 <= mark.value <= WHOLE_MARK
+    assert all(len(each) == 3 for each in forwarding)
+    for packet in PACKETS:
+        if drop := dropped(chains, packet):
+            assert drop.base.policy
+            assert drop.rule or drop.base.policy == "drop"
