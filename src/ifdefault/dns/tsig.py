@@ -57,10 +57,11 @@ class Signature:
 
 
 def split(message: bytes) -> tuple[bytes, Signature | None]:
-    """A message without its TSIG, and the signature. Raises WireError if it is malformed."""
+    """A message without its TSIG, and the signature. Raises WireError if it is malformed. The
+    message keeps its ID: the original one is only for the MAC (RFC 8945, 4.3.1)."""
     if len(message) < wire.HEADER.size:
         raise wire.WireError("incomplete header")
-    _, flags, questions, *counts = wire.HEADER.unpack_from(message)
+    number, flags, questions, *counts = wire.HEADER.unpack_from(message)
     at = wire.HEADER.size
     for _ in range(questions):
         _, at = wire.read_name(message, at)
@@ -74,7 +75,7 @@ def split(message: bytes) -> tuple[bytes, Signature | None]:
     if at != len(message):
         raise wire.WireError("trailing data")
     signature = _read(owner, rdata)
-    head = wire.HEADER.pack(signature.id, flags, questions, *counts[:2], counts[2] - 1)
+    head = wire.HEADER.pack(number, flags, questions, *counts[:2], counts[2] - 1)
     return head + message[wire.HEADER.size : start], signature
 
 
