@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ifdefault.dns import wire
 
-NSID, COOKIE = 3, 10  # EDNS options
+COOKIE = 10  # an EDNS option
 CLIENT_COOKIE, COOKIE_MIN, COOKIE_MAX = 8, 16, 40  # bytes (RFC 7873, 4)
 _DO = 0x8000
 _RECORDS_SEARCHED = 32  # for the OPT of an invalid query; more would cost too much time
@@ -25,7 +25,6 @@ class Edns:
     size: int
     version: int
     wants_dnssec: bool
-    wants_nsid: bool = False
     cookie: bytes = b""
 
 
@@ -145,7 +144,7 @@ def _additional(message: bytes, count: int, at: int) -> tuple[Edns | None, bytes
 
 
 def _edns(size: int, ttl: int, rdata: bytes) -> Edns:
-    cookie, wants_nsid, at = b"", False, 0
+    cookie, at = b"", 0
     while at < len(rdata):
         if at + 4 > len(rdata):
             raise wire.WireError("truncated option")
@@ -154,12 +153,11 @@ def _edns(size: int, ttl: int, rdata: bytes) -> Edns:
         if len(value) < length:
             raise wire.WireError("truncated option")
         at += 4 + length
-        wants_nsid |= code == NSID
         if code == COOKIE and not cookie:  # of several the first counts (RFC 7873, 5.2)
             if length != CLIENT_COOKIE and not COOKIE_MIN <= length <= COOKIE_MAX:
                 raise wire.WireError("malformed cookie")
             cookie = value
-    return Edns(size, ttl >> 16 & 0xFF, bool(ttl & _DO), wants_nsid, cookie)
+    return Edns(size, ttl >> 16 & 0xFF, bool(ttl & _DO), cookie)
 
 
 def _refusal(owner: bytes, rdata: bytes) -> bytes:

@@ -118,6 +118,6 @@ def _bare(plain: bytes, sections: Sections, more: int = 0) -> bytes:
     """The response without records, before it is signed. `more`: further flags."""
     if (query := parse(plain)) is None:
         raise ValueError("not a query")
-    shape = Shape(query, sections, b"", "")
+    shape = Shape(query, sections, "")
     head, rest = shape.bare(more)
     return plain[:2] + head + plain[wire.HEADER.size : shape.end] + rest

@@ -21,6 +21,7 @@ from itertools import count
 from typing import Annotated
 
 from ifdefault.daemon.controller.effects import Publish
+from ifdefault.daemon.dns.cookie_secrets import CookieSecrets
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_connection import Held
 from ifdefault.daemon.process.dns_server import DnsServerProcess
@@ -74,6 +75,7 @@ class Nameserver:
     def __init__(self, store: Store, process: DnsServerProcess, event_log: EventLog) -> None:
         self._store, self._process, self._event_log = store, process, event_log
         process.started, process.ended = self._server_started, self._server_ended
+        self._cookies = CookieSecrets(store)
         self._numbers = count(1)
         self._server = ServerConfig()
         self._zones: tuple[Zone, ...] = ()  # as published last
@@ -84,6 +86,7 @@ class Nameserver:
         self._faults: dict[Listener, _Fault] = {}
         self._running = False  # a DNS server
         self._retry: asyncio.TimerHandle | None = None
+        self._roll: asyncio.TimerHandle | None = None  # when other cookie secrets are due
 
     def publish(self, now: float, publish: Publish) -> None:
         config = publish.config
@@ -129,8 +132,9 @@ class Nameserver:
 
     async def close(self) -> None:
         """The server goes on without us."""
-        if self._retry is not None:
-            self._retry.cancel()
+        for timer in (self._retry, self._roll):
+            if timer is not None:
+                timer.cancel()
         for sock in self._sockets.values():
             sock.close()
 
@@ -163,6 +167,8 @@ class Nameserver:
         return before | glue
 
     def _send_zones(self) -> None:
+        if self._roll is not None:
+            self._roll.cancel()
         if not self._running or self._server == ServerConfig():
             return
         for zone in self._zones:
@@ -174,7 +180,9 @@ class Nameserver:
                     ZoneName(name.name, name.policy, name.ttl, addresses, records), ()
                 )
         secondaries = tuple((s.address, s.port, s.key) for s in self._server.secondaries)
-        self._process.post(ZoneEnd(secondaries, self._server.rate_limit), ())
+        cookies, current_s = self._cookies.current()
+        self._process.post(ZoneEnd(secondaries, self._server.rate_limit, cookies), ())
+        self._roll = asyncio.get_running_loop().call_later(current_s, self._send_zones)
 
     # --- sockets --------------------------------------------------------------------------
 
