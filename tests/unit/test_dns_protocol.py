@@ -12,8 +12,10 @@ import pytest
 
 from ifdefault.dns.answer import CACHE_BYTES_MAX, Responder
 from ifdefault.dns.limiter import Limiter
+from ifdefault.dns.secondaries import SecondaryAccess
 from ifdefault.dns.shape import UDP_MAX
 from ifdefault.dns.table import Table
+from ifdefault.dns.wire import FIXED, IN, read_record
 from ifdefault.model.dns import AddressRecord
 from tests.unit.dnszones import (
     A4,
@@ -198,6 +200,24 @@ def test_edns_is_not_searched_among_many_records() -> None:
     wire = counted(PLAIN + PLAIN[12:] * 100 + OPT, 101, 0, 0, 1)
     got = ask(responder(), wire)
     assert (got.rcode(), got.edns) == (FORMERR, -1)
+
+
+def test_many_records_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def counting(data: bytes, at: int) -> tuple[bytes, int, int, int, bytes, int]:
+        read.append(at)
+        return read_record(data, at)
+
+    monkeypatch.setattr("ifdefault.dns.wire.read_record", counting)
+    record = b"\0" + FIXED.pack(999, IN, 0, 0)
+    secondary = SecondaryAccess(responder(), {CLIENT: [None]}, print)
+    for answers in (responder(), secondary):
+        got = dns.message.from_wire(
+            answers.udp(counted(PLAIN + record * 100, 1, 0, 0, 100), CLIENT, "isp-a", 0.0) or b""
+        )
+        assert got.rcode() == FORMERR
+    assert read == []
 
 
 def test_options_that_nobody_knows() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ifdefault.dns import tsig, wire
 from ifdefault.dns.answer import Responder
-from ifdefault.dns.query import parse
+from ifdefault.dns.query import has_too_many_records, parse
 from ifdefault.dns.reply import Sections
 from ifdefault.dns.shape import UDP_MAX, UDP_MIN, Shape
 
@@ -74,6 +74,8 @@ class SecondaryAccess:
 
     def _verify(self, query: bytes, client: str, now: float) -> _SecondaryQuery:
         keys = self._secondaries[client]
+        if has_too_many_records(query):  # the Responder rejects it
+            return _SecondaryQuery(query)
         try:
             plain, signature = tsig.split(query)
         except wire.WireError:
