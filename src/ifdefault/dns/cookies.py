@@ -49,17 +49,21 @@ class Cookies:
     def _check(self, cookie: bytes, address: bytes, unix_s: int) -> CookieCheck:
         age_s = unix_s - int.from_bytes(cookie[12:16], "big") & 0xFFFFFFFF
         age_s -= (age_s & 1 << 31) << 1  # serial arithmetic (RFC 1982)
-        made_by = [
-            secret
-            for secret in self._secrets
-            if len(cookie) == _COMPLETE
+        good = (
+            len(cookie) == _COMPLETE
             and cookie[_CLIENT] == _VERSION[0]
             and -AHEAD_S <= age_s <= OLDEST_S
-            and compare_digest(cookie[16:], _hash(cookie[:16] + address, secret))
-        ]
-        if made_by == [self._secrets[0]] and age_s <= FRESH_S:
-            return True, _OPTION + cookie
-        return bool(made_by), _OPTION + self.make(cookie[:_CLIENT], address, unix_s)
+        )
+        made = (
+            compare_digest(cookie[16:], _hash(cookie[:16] + address, secret))
+            for secret in (self._secrets if good else ())
+        )
+        if next(made, False):
+            if age_s <= FRESH_S:
+                return True, _OPTION + cookie
+        else:
+            good = any(made)
+        return good, _OPTION + self.make(cookie[:_CLIENT], address, unix_s)
 
     def make(self, client_part: bytes, address: bytes, unix_s: int) -> bytes:
         """A complete cookie, for the client's part and address."""

@@ -33,6 +33,7 @@ _NUMBERS = frozenset(
 _MOST_BYTES = 4096  # of a response
 _QUOTED_BYTES = 512
 _ID_BYTES = 2
+_TURN = 64  # errors read before somebody else's turn
 
 
 @dataclass(eq=False)
@@ -55,17 +56,18 @@ def enable(sock: socket.socket) -> None:
 
 
 def read(sock: socket.socket) -> list[IcmpError]:
-    """The queued errors."""
+    """Queued errors, some at a time."""
     errors: list[IcmpError] = []
-    while True:
+    for _ in range(_TURN):
         try:
             quoted, ancillary, _, _ = sock.recvmsg(_QUOTED_BYTES, 512, socket.MSG_ERRQUEUE)
         except OSError:
-            return errors
+            break
         for level, kind, data in ancillary:
             if (level, kind) in _RECVERR and len(data) >= _ERROR.size and data[4] in _ICMP:
                 number = int(_ERROR.unpack_from(data)[0])
                 errors.append(IcmpError(number, _read_address(data[_ERROR.size :]), quoted))
+    return errors
 
 
 def _read_address(data: bytes) -> str:
