@@ -8,10 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from ifdefault.daemon.dns.cookie_secrets import CookieSecrets
 from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.host.store import Store
-from ifdefault.ipc.messages import Listen
+from ifdefault.ipc.messages import Listen, ZoneEnd
 from ifdefault.model.dns import ServerConfig
 
 
@@ -33,5 +34,9 @@ def test_a_successor_without_sockets_gets_all(tmp_path: Path) -> None:
             cast("Any", process).started([], [])
             [listen] = [m for m in sent if isinstance(m, Listen)]
             assert listen == Listen(1, "udp", "127.0.0.1", ((0, "isp-a"),))
+            first, second = (m.cookie_secrets for m in sent if isinstance(m, ZoneEnd))
+            kept, _ = CookieSecrets(Store(tmp_path)).current()  # as the next engine reads them
+            assert first == second == kept
+        await nameserver.close()
 
     asyncio.run(main())
