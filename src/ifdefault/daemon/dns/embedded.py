@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Annotated
 
 from ifdefault.daemon.controller.effects import Publish
+from ifdefault.daemon.dns.cookie_secrets import CookieSecrets
 from ifdefault.daemon.dns.listeners import Listeners
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_connection import Held
@@ -48,10 +49,12 @@ class Nameserver:
         self._store, self._process, self._event_log = store, process, event_log
         process.started, process.ended = self._server_started, self._server_ended
         self._listeners = Listeners(process, event_log)
+        self._cookies = CookieSecrets(store)
         self._server = ServerConfig()
         self._zones: tuple[Zone, ...] = ()  # as published last
         self._since_s = 0.0
         self._running = False  # a DNS server
+        self._roll: asyncio.TimerHandle | None = None  # when other cookie secrets are due
 
     def publish(self, now: float, publish: Publish) -> None:
         config = publish.config
@@ -85,6 +88,8 @@ class Nameserver:
 
     async def close(self) -> None:
         """The server goes on without us."""
+        if self._roll is not None:
+            self._roll.cancel()
         self._listeners.close()
 
     # --- zones ----------------------------------------------------------------------------
@@ -116,6 +121,8 @@ class Nameserver:
         return before | glue
 
     def _send_zones(self) -> None:
+        if self._roll is not None:
+            self._roll.cancel()
         if not self._running or self._server == ServerConfig():
             return
         for zone in self._zones:
@@ -127,7 +134,9 @@ class Nameserver:
                     ZoneName(name.name, name.policy, name.ttl, addresses, records), ()
                 )
         secondaries = tuple((s.address, s.port, s.key) for s in self._server.secondaries)
-        self._process.post(ZoneEnd(secondaries, self._server.rate_limit), ())
+        cookies, current_s = self._cookies.current()
+        self._process.post(ZoneEnd(secondaries, self._server.rate_limit, cookies), ())
+        self._roll = asyncio.get_running_loop().call_later(current_s, self._send_zones)
 
     # --- status ---------------------------------------------------------------------------
 
