@@ -47,7 +47,8 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | (os.O_TMPFILE & ~o
 _PROT_WRITE, _PROT_EXEC = 2, 4  # asm-generic/mman-common.h
 _CLONE_THREAD, _CLONE_NEW = 0x10000, 0x7E020000  # linux/sched.h
 _PR_SET_NAME, _PR_SET_VMA = 15, 0x53564D41  # linux/prctl.h: of threads, and of memory
-_IOCTLS = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, FIONREAD, FIONBIO, FIO(N)CLEX
+# asm-generic/ioctls.h: TCGETS, TIOCOUTQ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
+_IOCTLS = (0x5401, 0x5411, 0x541B, 0x5421, 0x5450, 0x5451)
 _SO_ATTACH_FILTER, _IP_RECVERR, _IPV6_RECVERR = 26, 11, 25
 _SHARED_OPTIONS = ((socket.SOL_SOCKET, socket.SO_LINGER),)
 _FRONTEND_OPTIONS = (
@@ -116,9 +117,9 @@ def _socket_calls(sockets: tuple[tuple[int, int, int], ...]) -> Iterator[Call]:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """`parent_death`: the signal when the parent ends, 0 to outlive it. `options`: by level and
-    name, those that may be set on a socket; None: all. `sockets`: family, type and protocol of
-    those that it may open. `confined`: whether it may reach files for reading only."""
+    """`limits`: by resource. `parent_death`: the signal when the parent ends, 0 to outlive it.
+    `sockets`: family, type and protocol of those that it may open. `options`: by level and name,
+    those that it may set. `accepts`: whether it may accept connections."""
 
     limits: dict[int, int]
     oom_score_adj: int
@@ -146,7 +147,6 @@ FRONTEND = Profile(
     sockets=_SOCKETS,
     options=_FRONTEND_OPTIONS,
 )
-# The engine ends before what answers DNS would have to, and is ended after it.
 DNS_SERVER = Profile(
     limits={
         resource.RLIMIT_NOFILE: 8192,
