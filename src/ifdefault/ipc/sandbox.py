@@ -37,7 +37,7 @@ gettimeofday time getrandom uname sysinfo getpid gettid getppid getuid geteuid g
 getrlimit getrusage rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack exit exit_group
 set_robust_list rseq membarrier arch_prctl sched_yield sched_getaffinity
 """.split()
-_KILLED = """
+KILLED = """
 execve execveat ptrace process_vm_readv process_vm_writev pidfd_getfd bpf perf_event_open
 userfaultfd io_uring_setup io_uring_enter io_uring_register mount umount2 pivot_root chroot
 mount_setattr fsopen fsmount move_mount open_tree unshare setns add_key request_key keyctl
@@ -170,7 +170,7 @@ def enter(profile: Profile, uid: int, gid: int) -> tuple[str, ...]:
     except OSError as error:
         missing.append(f"Landlock ({reason(error)})")
     try:
-        seccomp.install(profile.calls(), _KILLED)
+        seccomp.install(profile.calls(), KILLED)
     except OSError as error:
         missing.append(f"seccomp ({reason(error)})")
     return tuple(missing)
