@@ -18,6 +18,7 @@ import resource
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
@@ -73,11 +74,14 @@ def drop(
     *,
     limits: Mapping[int, int] = MappingProxyType({}),
     parent_death: int = signal.SIGTERM,
+    oom_score_adj: int = 0,
 ) -> None:
     """Drop all privileges for good. OSError if that fails.
 
     `limits`: more resource limits. `parent_death`: the signal when the parent ends, 0 for none.
+    `oom_score_adj`: at least; if the host is out of memory, the engine is to be killed last.
     """
+    _raise_oom_score(oom_score_adj)
     _limit(resource.RLIMIT_CORE, 0)  # a core dump would contain secrets
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
         os.setpriority(os.PRIO_PROCESS, 0, 0)  # the negative nice value is for the engine only
@@ -118,6 +122,12 @@ def _empty_bounding_set() -> None:
             break
         if is_set:
             _prctl(_CAPBSET_DROP, capability)
+
+
+def _raise_oom_score(least: int) -> None:
+    file = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):  # it is only a precaution
+        file.write_text(str(max(least, int(file.read_text()))))
 
 
 def _limit(number: int, limit: int) -> None:

@@ -14,9 +14,7 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from ifdefault.ipc import landlock, privileges, seccomp
 from ifdefault.ipc.seccomp import Call, Test, equal
@@ -162,8 +160,13 @@ DNS_SERVER = Profile(
 def enter(profile: Profile, uid: int, gid: int) -> tuple[str, ...]:
     """Drop all privileges, and confine this process to its profile, for good. Return what this host
     can't do of that, and why; OSError if the privileges can't be dropped."""
-    _be_killed_first(profile.oom_score_adj)
-    privileges.drop(uid, gid, limits=profile.limits, parent_death=profile.parent_death)
+    privileges.drop(
+        uid,
+        gid,
+        limits=profile.limits,
+        parent_death=profile.parent_death,
+        oom_score_adj=profile.oom_score_adj,
+    )
     missing = []
     try:
         landlock.restrict(_readable())
@@ -180,10 +183,3 @@ def _readable() -> list[str]:
     """Key files and certificates may be anywhere; the user has to be able to read them, too."""
     with os.scandir("/") as entries:
         return [entry.path for entry in entries if entry.name not in _UNREADABLE]
-
-
-def _be_killed_first(score: int) -> None:
-    """By the kernel, when it is out of memory: before the engine."""
-    file = Path("/proc/self/oom_score_adj")
-    with suppress(OSError, ValueError):  # it is only a precaution
-        file.write_text(str(max(score, int(file.read_text()))))
