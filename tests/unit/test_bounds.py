@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ifdefault.daemon.dns.publisher import Publishers
 from ifdefault.daemon.process.bounds import Allowance, Owed
-from ifdefault.ipc.messages import Ping, Send, Served, Unbind
+from ifdefault.daemon.process.frontend import FrontendProcess
+from ifdefault.ipc.messages import Message, Ping, Resolved, Send, Served, Unbind, Unconfined
+from ifdefault.model.config import DaemonConfig
 from tests.unit.test_messages import SAMPLES
 
 
@@ -43,7 +45,7 @@ class Log:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def note(self, kind: str, text: str) -> None:
+    def note(self, kind: str, text: str, uplink: str = "", level: int = 0) -> None:
         self.texts.append(text)
 
 
@@ -57,3 +59,25 @@ def test_a_dns_server_can_flood_neither_log_nor_status_nor_pass_for_the_engine()
     assert log.texts[0] == "the DNS server reports: isp-a IPv4: up -> down"
     assert log.texts[1] == forged[1]
     assert publishers.queries == ()
+
+
+class Frontend:
+    """What `FrontendProcess` sends to."""
+
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        pass
+
+
+def test_only_names_that_were_asked_for_are_taken_and_what_isnt_confined_is_said_once() -> None:
+    log, taken = Log(), list[object]()
+    process = FrontendProcess(DaemonConfig(), log, taken.append)  # type: ignore[arg-type]
+    process._frontend = Frontend()  # type: ignore[assignment]
+    process.resolve(["www.example.net"])
+    answer = Resolved("www.example.net", ("192.0.2.1",))
+    for message in (answer, answer, Resolved("forged.example.net", ("192.0.2.1",))):
+        process._receive(message)
+    assert taken == [answer]
+    missing = ("Landlock (function not implemented)",)
+    for _ in range(3):
+        process._receive(Unconfined(missing))
+    assert log.texts == ["the frontend runs without Landlock (function not implemented)"]
