@@ -14,7 +14,7 @@ TRY = """
 import asyncio, contextlib, ctypes, mmap, os, resource, signal, socket, ssl, sys, threading
 from ifdefault.frontend.client import tsig_key_file
 from ifdefault.frontend.main import resolve
-from ifdefault.ipc import privileges, sandbox
+from ifdefault.ipc import landlock, privileges, sandbox
 from ifdefault.ipc.syscalls import ARCHITECTURES
 
 profile = getattr(sandbox, sys.argv[1])
@@ -27,7 +27,7 @@ tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 abstract = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 abstract.bind("")
 there, unix = abstract.getsockname(), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-engine = os.getpid()
+engine, abi = os.getpid(), landlock.version()
 
 def call(name, *arguments):
     if syscall(numbers[name], *(ctypes.c_long(a) for a in arguments)) < 0:
@@ -75,9 +75,11 @@ refused = {
     "packet": opened(socket.AF_PACKET, socket.SOCK_RAW),
     "netlink": opened(socket.AF_NETLINK, socket.SOCK_RAW),
     "unix": opened(socket.AF_UNIX, socket.SOCK_STREAM),
-    "abstract": lambda: unix.sendto(b"x", there),
     "memory": lambda: bytearray(1 << 30),
 }
+if abi >= 6:
+    refused["abstract"] = lambda: unix.sendto(b"x", there)
+
 def thread():
     runs = threading.Thread(target=int)
     runs.start()
