@@ -36,6 +36,7 @@ from ifdefault.ipc.messages import (
     Send,
     Served,
     Unbind,
+    Unconfined,
     Unlisten,
     Update,
     ZoneEnd,
@@ -80,6 +81,7 @@ SAMPLES: tuple[Message, ...] = (
     Resolved("example.net", (), "name or service not known"),
     Pong((1 << 63) - 1),
     Ready(4711, "0.1.0"),
+    Unconfined(("Landlock (function not implemented)",)),
     Leave(30),
 )
 

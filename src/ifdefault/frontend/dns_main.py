@@ -25,7 +25,7 @@ from typing import NoReturn
 
 from ifdefault import __version__
 from ifdefault.frontend.dns_server import DnsServer
-from ifdefault.ipc import log, privileges, tasks
+from ifdefault.ipc import log, privileges, sandbox, tasks
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.messages import (
     TO_DNS_SERVER,
@@ -176,7 +176,8 @@ def serve(fd: int, uid: int, gid: int) -> NoReturn:
     listener = socket.socket(fileno=fd)
     listener.listen(_BACKLOG)  # again: engines that connect are told our credentials (SO_PEERCRED)
     path = os.open(listener.getsockname(), os.O_PATH | os.O_CLOEXEC)  # that user may not see it
-    privileges.drop(uid, gid, limit=True, outlive=True)
+    for missing in sandbox.enter(sandbox.DNS_SERVER, uid, gid):
+        _logger.warning("the DNS server runs without %s", missing)
     os._exit(tasks.run(_run(listener, path)))
 
 

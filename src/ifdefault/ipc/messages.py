@@ -260,8 +260,15 @@ class Ready:
     version: Annotated[str, text(r"[!-~]{1,64}")]
 
 
+@dataclass(frozen=True, slots=True)
+class Unconfined:
+    """What the frontend isn't confined by, since this host can't do it, and why."""
+
+    missing: Annotated[tuple[_Text, ...], Most(2)]
+
+
 ToFrontend = Bind | Unbind | Send | Resolve | Ping | Update | Query | Fetch
-FromFrontend = Outcome | Resolved | Reply | Pong | Ready
+FromFrontend = Outcome | Resolved | Reply | Pong | Ready | Unconfined
 ToDnsServer = Listen | Unlisten | ZoneHead | ZoneName | ZoneEnd | Ping | Leave
 FromDnsServer = Listen | Served | Pong | Ready
 Message = ToFrontend | FromFrontend | ToDnsServer | FromDnsServer

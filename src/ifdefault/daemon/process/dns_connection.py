@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.daemon.control.client import credentials
+from ifdefault.daemon.process.bounds import Allowance, Owed
 from ifdefault.daemon.process.spawn import (
     READY_S,
     Child,
@@ -44,6 +45,8 @@ _ANSWER_S = 5.0  # for a server that runs, or that systemd starts
 _STEP_S = 0.5
 _BACKLOG = 4
 MOST_SOCKETS = 7000  # of the 8192 files of a DNS server; the others are for connections
+# It reports once a second; while the engine is stopped, reports queue.
+_REPORTS, _REPORTS_PER_S = 2048, 2.0
 Held = list[tuple[Listen, socket.socket]]
 
 
@@ -59,6 +62,7 @@ class Connection:
     ) -> None:
         """OSError if nothing listens there."""
         self.path, self._receive, self._ended = path, receive, ended
+        self._owed, self._reports = Owed(), Allowance(_REPORTS, _REPORTS_PER_S)
         self.held: Held = []
         self.closed = False
         self.version = ""
@@ -86,6 +90,7 @@ class Connection:
         return self._channel.waits
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        self._owed.ask(message)
         self._channel.send(message, fds)
 
     def close(self) -> None:
@@ -119,7 +124,9 @@ class Connection:
                     return
                 self.pid, self.version = pid, version
                 self.ready.set_result(None)
-            case Served() | Pong() if self.ready.done():
+            case Served() if self.ready.done() and self._reports.take(time.monotonic()):
+                self._receive(self, message)
+            case Pong() if self.ready.done() and self._owed.answer():
                 self._receive(self, message)
             case _:
                 self._channel.close()
