@@ -21,6 +21,7 @@ keep the frontend small.
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass

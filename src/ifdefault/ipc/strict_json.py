@@ -1,5 +1,5 @@
-"""JSON texts without what JSON doesn't have or leaves open: NaN and infinities, numbers that no float
-can hold, keys that are there twice."""
+"""JSON texts without what JSON doesn't have or leaves open: NaN and infinities, numbers that no
+float can hold, keys that are there twice."""
 
 from __future__ import annotations
 
