@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ifdefault.lab import dns, faults, netns, registry, rootless, services
-from ifdefault.lab.fitting import fit
+from ifdefault.lab.fitting import dns_targets, fit
 from ifdefault.lab.node import CommandFailed
 from ifdefault.lab.topology import Topology, load, names, read
 from ifdefault.lab.world import World
@@ -73,13 +73,15 @@ def up(
     """Start a world from TOPOLOGY or a configuration file."""
     if (topology is None) == (config is None):
         raise click.UsageError("no world to build, or two; give either TOPOLOGY or --config FILE")
-    spec, serves = _fit(config) if config else (load(topology or ""), False)
+    spec, serves, probed = _fit(config) if config else (load(topology or ""), False, [])
     with_dns = serves if with_dns is None else with_dns
     rootless.enter_held(start=True)
     try:
         with World.up(spec, name=name) as world:
             if serve:
                 services.builtin(world["host"], http=True)
+            if probed:
+                services.builtin(world["core"], dns=probed)
             if with_dns:
                 dns.start(world)
             world.keep = True
@@ -245,10 +247,11 @@ def _execute(name: str | None, node: str, argv: list[str]) -> None:
     os.execvpe("ip", netns.argv(world[node].netns, argv), world[node].environment())
 
 
-def _fit(path: Path) -> tuple[Topology, bool]:
-    """A world that fits a config, and whether the config serves zones."""
+def _fit(path: Path) -> tuple[Topology, bool, list[str]]:
+    """A world that fits a config, whether the config serves zones, and targets of DNS probes."""
     from ifdefault.config import read as read_config
 
     config = read_config(path)
     text = path.read_text(encoding="utf-8")
-    return fit(config, text, str(path)), bool(config.dns.server.zones)
+    topology = fit(config, text, str(path))
+    return topology, bool(config.dns.server.zones), dns_targets(config, topology)
