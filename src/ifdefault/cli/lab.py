@@ -73,7 +73,8 @@ def up(
     """Start a world from TOPOLOGY or a configuration file."""
     if (topology is None) == (config is None):
         raise click.UsageError("no world to build, or two; give either TOPOLOGY or --config FILE")
-    spec, serves, probed = _fit(config) if config else (load(topology or ""), False, [])
+    spec, serves = _fit(config) if config else (load(topology or ""), False)
+    probed = _dns_targets(config, spec) if config else []
     with_dns = serves if with_dns is None else with_dns
     rootless.enter_held(start=True)
     try:
@@ -247,11 +248,17 @@ def _execute(name: str | None, node: str, argv: list[str]) -> None:
     os.execvpe("ip", netns.argv(world[node].netns, argv), world[node].environment())
 
 
-def _fit(path: Path) -> tuple[Topology, bool, list[str]]:
-    """A world that fits a config, whether the config serves zones, and targets of DNS probes."""
+def _dns_targets(config: Path, topology: Topology) -> list[str]:
+    """The targets of the config's DNS probes in the core."""
+    from ifdefault.config import read as read_config
+
+    return dns_targets(read_config(config), topology)
+
+
+def _fit(path: Path) -> tuple[Topology, bool]:
+    """A world that fits a config, and whether the config serves zones."""
     from ifdefault.config import read as read_config
 
     config = read_config(path)
     text = path.read_text(encoding="utf-8")
-    topology = fit(config, text, str(path))
-    return topology, bool(config.dns.server.zones), dns_targets(config, topology)
+    return fit(config, text, str(path)), bool(config.dns.server.zones)
