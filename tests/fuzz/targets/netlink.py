@@ -128,10 +128,10 @@ def _statistics(packet: bytes) -> None:
 def _flows(packet: bytes) -> None:
     for family in (4, 6):
         own = [rtnetlink.packed(text) for text in {4: ["203.0.113.10"], 6: ["2001:db8::1"]}[family]]
-        for tuple_ in conntrack._reply_tuple_finder(family, own)(packet):  # type: ignore[arg-type]
+        for tuple_ in conntrack._reply_tuple_finder(family, own)(packet):
             assert packet.count(tuple_)
         for *_, message in netlink.messages(packet):
-            conntrack.decode_flow(family, attributes(message, 4))  # type: ignore[arg-type]
+            conntrack.decode_flow(family, attributes(message, 4))
 
 
 def _route_reply(message: bytes) -> None:

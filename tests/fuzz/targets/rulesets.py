@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from unittest.mock import patch
 
-from ifdefault.kernel import filters
+from ifdefault.kernel import filters, nft
 from ifdefault.kernel.foreign import Saved, dropping_chains, foreign_marks
 from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.kernel import WHOLE_MARK
@@ -38,7 +38,7 @@ def one(data: bytes) -> None:
     saved: Saved = ()
     if data[:1] in (b"*", b"#"):
         text, saved = NONE, (("iptables", text), ("ip6tables-legacy", text))
-    with patch.object(filters.nft, "elements_json", lambda *_: text):
+    with patch.object(nft, "elements_json", lambda *_: text):
         _read(text, saved)
 
 
