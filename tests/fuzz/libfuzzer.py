@@ -32,9 +32,7 @@ def main() -> None:
 
     known = target.seeds()
     options = {} if target.KIND == "bytes" else {"custom_mutator": mutated}
-    this = (
-        f"{shlex.quote(sys.executable)} -m tests.fuzz.libfuzzer {name}"
-    )
+    this = f"{shlex.quote(sys.executable)} -m tests.fuzz.libfuzzer {name}"
     atheris.Setup([this, *arguments], target.one, **options)
     atheris.Fuzz()
 

@@ -79,7 +79,7 @@ def _results(data: bytes) -> Iterator[QueryResult]:
         try:
             yield resolver.read(dns.message.from_wire(data[2 : 2 + size]), 1.0)
         except dns.exception.DNSException as error:
-            yield QueryResult(f"malformed response: {error}")
+            yield resolver.malformed(error)
         data = data[2 + size :]
 
 

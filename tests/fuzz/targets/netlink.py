@@ -84,7 +84,9 @@ def _rule(message: bytes) -> None:
     rtnetlink.rule_protocol(message)
     if rule is None or rule.action.isdecimal() or rule.unfollowed:
         return
-    if (rule.mask or not rule.mark) and "" not in (rule.src, rule.dst):
+    has_valid_suppressors = min(rule.suppress_prefixlength, rule.suppress_ifgroup) >= -1
+    has_valid_goto = rule.action == "goto" or not rule.goto
+    if has_valid_suppressors and has_valid_goto and (rule.mask or not rule.mark):
         again = rtnetlink.decode_rule(rtnetlink.encode_rule(rule))
         assert again == rule, "a rule that we would delete otherwise than it is"
 
