@@ -217,7 +217,7 @@ def _reply_tuple_finder(
     pattern = re.compile(re.escape(begin) + b".{%d}(?:%s)" % (size, ends), re.DOTALL)
 
     def find(packet: bytes) -> Iterator[bytes]:
-        for match in pattern.finditer(packet):
+        for match in pattern.finditer(packet, _ATTRIBUTE.size):
             start = match.start() - _ATTRIBUTE.size
             length, kind = _ATTRIBUTE.unpack_from(packet, start)
             if kind == nf.CTA_TUPLE_REPLY | NLA_F_NESTED:
