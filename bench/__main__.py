@@ -7,6 +7,7 @@ missed target is no failure.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from importlib import import_module
@@ -38,7 +39,8 @@ BENCHES = {
     "dns_fuzz": "the DNS server and a million mutated queries",
     "dns_conformance": "the DNS server's answers to dig and kdig",
     "repair": "deletions by other programs, and other addresses",
-    "chaos": "random faults on three uplinks",
+    "chaos": "random faults on three uplinks and of the host",
+    "foreign_routes": "a million routes, thousands of links, addresses and rules of others",
     "idle": "the cost of the daemon when nothing happens",
     "judge": "false alarms and delay of the failure detector, simulated",
     "police": "lossy uplinks whose providers police pings, for ten minutes",
@@ -71,7 +73,13 @@ def summary(names: list[str]) -> str:
     return render.text_table([[cell.replace("*", "") for cell in row] for row in rows])
 
 
+def _end(number: int, _: object) -> None:
+    """SIGTERM ends a bench as Ctrl-C does: its worlds are removed."""
+    sys.exit(128 + number)
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, _end)
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
     parser.add_argument(

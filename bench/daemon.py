@@ -6,6 +6,7 @@ its world. Its status is read over its control socket, as `ifdefault status` doe
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from contextlib import suppress
@@ -21,6 +22,7 @@ from ifdefault.model.errors import HostError
 
 _START_S = 60.0
 _END_S = 20.0
+_ANSWER_S = 60.0  # an engine that is busy
 
 
 class Daemon:
@@ -31,25 +33,40 @@ class Daemon:
         self._child: subprocess.Popen[str] | None = None
         world.config.write_text(text, encoding="utf-8")
 
+    @property
+    def child(self) -> subprocess.Popen[str]:
+        """The engine's process."""
+        assert self._child is not None
+        return self._child
+
+    def launch(self) -> None:
+        """Return at once."""
+        with (self.world.dir / "daemon.log").open("a") as out:
+            argv = [*self.world.command, "run"]
+            self._child = self.world["host"].popen(argv, stdout=out, stderr=out)
+
     def start(self) -> None:
         """Return when every path is up."""
-        self._child = self.world.daemon()
+        self.launch()
         eventually(self.is_well, _START_S, what="every path is up", poll_s=0.1)
 
     def stop(self) -> None:
-        assert self._child is not None
-        self._child.terminate()
-        self._child.wait(_END_S)
+        self.child.terminate()
+        self.child.wait(_END_S)
 
     def start_afresh(self) -> None:
         """Restart without state. An uplink that failed recently is kept down for longer (damping);
         each trial must be the first."""
         self.stop()
-        shutil.rmtree(self.world.dir / "state", ignore_errors=True)
+        self.forget()
         self.start()
 
+    def forget(self) -> None:
+        """Remove its state; it doesn't run."""
+        shutil.rmtree(self.world.dir / "state", ignore_errors=True)
+
     def status(self) -> DaemonStatus:
-        return client.ask(self.world.run_dir, Status(), timeout_s=10)
+        return client.ask(self.world.run_dir, Status(), timeout_s=_ANSWER_S)
 
     def states(self) -> dict[tuple[str, int], str]:
         """The state of each path, as the daemon sees it."""
@@ -58,12 +75,19 @@ class Daemon:
 
     def is_well(self) -> bool:
         """Whether it runs and every path is up."""
-        if self._child is None or self._child.poll() is not None:
+        return set(self._states_now().values()) == {"up"}
+
+    def knows_paths(self) -> bool:
+        """Whether it runs and has planned: its status lists the paths."""
+        return bool(self._states_now())
+
+    def _states_now(self) -> dict[tuple[str, int], str]:
+        """Empty while it doesn't answer yet."""
+        if self.child.poll() is not None:
             raise HostError(f"the daemon ended: {self.log_tail()}")
         with suppress(client.NotRunning):
-            states = self.states()
-            return bool(states) and set(states.values()) == {"up"}
-        return False
+            return self.states()
+        return {}
 
     def log_tail(self) -> str:
         """The last lines of its log."""
@@ -71,12 +95,25 @@ class Daemon:
 
     def pids(self) -> list[int]:
         """The engine and its descendants; the frontend is the first of them."""
-        assert self._child is not None
-        pids = [self._child.pid]
+        pids = [self.child.pid]
         for pid in pids:
             tasks = Path(f"/proc/{pid}/task").glob("*/children")
             pids += [int(child) for task in tasks for child in task.read_text().split()]
         return pids
+
+    def rss_mib(self) -> float:
+        """The resident memory of all its processes."""
+        return sum(map(rss_mib, self.pids()))
+
+    def processor_s(self) -> float:
+        """The processor time of the engine, from its start."""
+        fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 def two_uplinks() -> str:

@@ -197,8 +197,8 @@ def fuzz(count: int, seed: int = SEED) -> Result:
     """Answer `count` mutated queries, and check the answers."""
     random, queries, result = Random(seed), corpus(), Result()
     zones = table.Table.build([zone(*NAMES)])
-    unlimited = Responder(zones, secret=SECRET, nsid=b"fuzzed.example.net")
-    limited = Responder(zones, secret=SECRET, limiter=Limiter(2000))
+    unlimited = Responder(zones, secrets=[SECRET])
+    limited = Responder(zones, secrets=[SECRET], limiter=Limiter(2000))
     for batch in _batches(count):
         mutated = [mutate(random, queries) for _ in batch]
         start_s = time.perf_counter()

@@ -7,31 +7,25 @@ DNS server, of its own version.
 
 from __future__ import annotations
 
-import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import ifdefault
 from bench import peers_dns
 from bench.clock import log
 from bench.daemon import two_uplinks
 from bench.four_resolvers import FourResolvers
+from bench.replaced import ReplacedDaemon
 from bench.results import Figure, Report, Table
-from ifdefault.daemon.control import client
-from ifdefault.daemon.control.protocol import Status
-from ifdefault.lab import dns, netns
+from ifdefault.lab import dns
 from ifdefault.lab.dns_load import DnsLoad, Outcome
 from ifdefault.lab.topology import ZONE, load
-from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.model.errors import HostError
 
 LIMIT_S = 0.5
 _RATE = 200.0
@@ -57,60 +51,6 @@ by one of another version ({_EVENTS[2][1]} times). Meanwhile four recursive reso
 {_PER_S:g} new names a second each. *Late*: no answer within {LIMIT_S:g} s, or the port was closed.
 **gdnsd** is queried likewise during {_REPLACED} runs of `gdnsdctl replace`, in the same world. No
 `rate_limit`, because all queries come from one client."""
-
-
-class _Engine:
-    """`ifdefault run` of a version, which is replaced by others."""
-
-    def __init__(self, world: World, packages: Path) -> None:
-        self._world, self._packages = world, packages
-        self._child: subprocess.Popen[str] | None = None
-        self._number = 0
-        self.package = self._copy()
-
-    def _copy(self) -> Path:
-        """The package, as another version of its own."""
-        self._number += 1
-        here = self._packages / str(self._number)
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(Path(ifdefault.__file__).parent, here / "ifdefault", ignore=ignored)
-        init = here / "ifdefault" / "__init__.py"
-        version = f"{ifdefault.__version__}.{self._number}"
-        init.write_text(init.read_text().replace(ifdefault.__version__, version))
-        return here
-
-    def start(self) -> None:
-        command = netns.argv(self._world["host"].netns, [*self._world.command, "run"])
-        env = self._world["host"].environment({"PYTHONPATH": str(self.package)})
-        with (self._world.dir / "daemon.log").open("a") as out:
-            self._child = subprocess.Popen(command, env=env, stdout=out, stderr=out, text=True)
-        self._world.remember(self._child)
-        eventually(self._answers, what="the DNS server is the engine's", poll_s=0.02)
-
-    def _answers(self) -> bool:
-        assert self._child is not None
-        with suppress(HostError):
-            status = client.ask(self._world.run_dir, Status(), timeout_s=10)
-            states = [publisher.state for publisher in status.dns.publishers]
-            return status.pid == self._child.pid and states == ["current"]
-        return False
-
-    def end(self, number: int = signal.SIGTERM) -> None:
-        assert self._child is not None
-        self._child.send_signal(number)
-        self._child.wait(20)
-
-    def restart(self) -> None:
-        self.end()
-        self.start()
-
-    def kill(self) -> None:
-        self.end(signal.SIGKILL)
-        self.start()
-
-    def upgrade(self) -> None:
-        self.package = self._copy()
-        self.restart()
 
 
 @contextmanager
@@ -140,9 +80,7 @@ def run() -> Report:
             samples[f"{subject} | {transport}"] = asdict(outcome)
 
     with World.up(load("two")) as world, tempfile.TemporaryDirectory() as packages:
-        Path(packages).chmod(0o755)
-        world.config.write_text(f"{two_uplinks()}{_CONFIG}", encoding="utf-8")
-        engine = _Engine(world, Path(packages))
+        engine = ReplacedDaemon(world, f"{two_uplinks()}{_CONFIG}", Path(packages))
         engine.start()
         dns.start(world)
         resolvers = FourResolvers(world)

@@ -22,6 +22,7 @@ from ifdefault.kernel import sockdiag, sysctl
 from ifdefault.kernel.kill_connections import Killed, kill
 from ifdefault.kernel.netlink import Netlink, attribute
 from ifdefault.kernel.rtnetlink import AF, packed
+from ifdefault.kernel.socket_filter import Prefixes, program
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER, NETLINK_SOCK_DIAG, NLM_F_CREATE
 from ifdefault.lab.node import Node
@@ -152,8 +153,8 @@ def _connect(
 
 def _connected() -> int:
     """TCP connections of both uplinks' addresses."""
-    filters = [sockdiag.is_from(a) for own in (_DEAD, _OTHER) for a in own.values()]
-    query = sockdiag.query_both((diag.TCP_ESTABLISHED,), sockdiag.program(filters, ()))
+    own = Prefixes(address for own in (_DEAD, _OTHER) for address in own.values())
+    query = sockdiag.query_both((diag.TCP_ESTABLISHED,), program(own.sources(), ()))
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
         return len(netlink.dump(diag.TCPDIAG_GETSOCK, query))
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ifdefault.kernel import rtnetlink
+from ifdefault.kernel import rule_messages
 from ifdefault.kernel.netlink import HEADER, Netlink, attributes, u32
 from ifdefault.kernel.route_get import query
 from ifdefault.kernel.uapi import rtnetlink as rt
@@ -171,7 +171,7 @@ def print_rules() -> None:
         message = events.recv(1 << 16)
         at_s = time.monotonic()
         _, kind, *_ = HEADER.unpack_from(message)
-        rule = rtnetlink.decode_rule(message[HEADER.size :]) if kind == rt.RTM_NEWRULE else None
+        rule = rule_messages.decode_rule(message[HEADER.size :]) if kind == rt.RTM_NEWRULE else None
         if rule is not None:
             print(json.dumps([at_s, f"IPv{rule.family}", str(rule.table)]), flush=True)
 

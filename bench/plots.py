@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bench import chaos_outcome, judge_plot, svg
+from bench.chaos_host import HostPeriod
 from bench.chaos_outcome import DEVICES, FaultPeriod, Record
 from bench.observer import Observation
 from bench.results import Report
@@ -122,6 +123,7 @@ def chaos(report: Report) -> str:
     record = Record(
         DEVICES,
         faults=[FaultPeriod(**row) for row in report.samples["faults"]],
+        host=[HostPeriod(**row) for row in report.samples.get("host", [])],
         defaults={
             far: [Observation(**row) for row in rows]
             for far, rows in report.samples["defaults"].items()

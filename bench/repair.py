@@ -23,7 +23,7 @@ from bench.clock import log
 from bench.daemon import Daemon, two_uplinks
 from bench.results import Figure, Report
 from bench.stats import median, quantile
-from ifdefault.kernel import nft, rtnetlink
+from ifdefault.kernel import nft, rtnetlink, rule_messages
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.read import read_links
 from ifdefault.kernel.uapi import rtnetlink as rt
@@ -122,9 +122,9 @@ def _until_repaired(netlink: Netlink, damage: Damage) -> float:
 def _rules(netlink: Netlink) -> list[Rule]:
     """All rules in the kernel's order. In the block of the return path rules of one priority
     exclude each other, so their order doesn't matter."""
-    queries = [rtnetlink.rule_query(family) for family in FAMILIES]
+    queries = [rule_messages.rule_query(family) for family in FAMILIES]
     messages = [message for query in queries for message in netlink.dump(rt.RTM_GETRULE, query)]
-    rules = [rule for rule in map(rtnetlink.decode_rule, messages) if rule]
+    rules = [rule for rule in map(rule_messages.decode_rule, messages) if rule]
     return sorted(rules, key=lambda rule: (rule.family, rule.priority, _order(rule)))
 
 
@@ -138,7 +138,7 @@ def _our_rules(netlink: Netlink) -> list[Rule]:
 
 def _delete_rule(netlink: Netlink) -> None:
     rule = random.choice(_our_rules(netlink))
-    netlink.change(rt.RTM_DELRULE, rtnetlink.encode_rule(rule))
+    netlink.change(rt.RTM_DELRULE, rule_messages.encode_rule(rule))
 
 
 def _our_routes(netlink: Netlink) -> set[Route]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+SELECT_MAX = 1024  # FD_SETSIZE: select(2) takes only lower descriptors
 libc = ctypes.CDLL(None, use_errno=True)
 
 

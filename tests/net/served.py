@@ -77,7 +77,7 @@ class Server:
                 records = tuple((record.type, record.rdata.hex()) for record in each.records)
                 self.connection.send(ZoneName(each.name, each.policy, each.ttl, addresses, records))
         told = tuple((each.address, each.port, each.key) for each in secondaries)
-        self.connection.send(ZoneEnd(told, rate_limit))
+        self.connection.send(ZoneEnd(told, rate_limit, ("00" * 16,)))
 
     async def settled(self) -> None:
         """All that was told so far has been taken in."""

@@ -26,7 +26,7 @@ ours.setsockopt(socket.SOL_SOCKET, 36, 0)  # SO_MARK
 ours.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
 uid, gid = privileges.possible(65534, 65534)
 print(uid, gid)
-privileges.drop(uid, gid, limit=True)
+privileges.drop(uid, gid, limits={resource.RLIMIT_NOFILE: 8192})
 print(*privileges.left_over(open("/proc/self/status").read(), uid))
 
 def port_53():

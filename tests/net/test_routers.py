@@ -18,6 +18,7 @@ ROUTERS: dict[Family, tuple[str, str]] = {
     4: ("203.0.113.1", "203.0.113.2"),
     6: ("2001:db8:a::1", "2001:db8:a::2"),
 }
+MAC = "00:00:5e:00:53:66"
 # the first router receives nothing more, but what the second one sends may leave by its interface
 DEAD = """
 table arp dead {
@@ -72,8 +73,18 @@ def test_the_router_that_answers_is_used(lab_world: LabWorld, family: Family) ->
     main = world["host"].run(["ip", f"-{family}", "route", "show", "default"]).stdout
     assert f"via {first}" in main  # whatever became of it, main's default is as it was
     assert not [text for text in watched.events(world) if "undoing" in text]
+    moved = f"isp-a IPv{family}: gateway {first} -> {second}"
+    assert moved in watched.events(world, "gateway")
 
     world["isp-a"].nft(ALIVE)
     world["host"].ip("route add 192.0.2.0/24 dev lan0\n")  # a reason to look, before 30 s are over
     eventually(lambda: router(world, family) == first, what="the first router again")
     watched.await_states(world, ["up"])
+
+
+def test_a_host_that_advertises_itself_is_not_used(lab_world: LabWorld) -> None:
+    world = lab_world("one")
+    rogue = "default via fe80::66 dev wan0 proto ra metric 1024 pref high"
+    world["host"].ip(f"route append {rogue}\nneighbour add fe80::66 lladdr {MAC} dev wan0\n")
+    world.ifdefault("apply")
+    assert router(world, 6) == "2001:db8:a::1"

@@ -5,8 +5,13 @@ core ── isp-a ── wan0 host lan0 ── content     (topology "one"; only
 
 from __future__ import annotations
 
+import socket
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
+from ifdefault.kernel import read
 from ifdefault.kernel.perform import Performer
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.node import Node
@@ -22,6 +27,7 @@ from ifdefault.model.kernel import (
     PutRoute,
     Route,
     Rule,
+    Scope,
     SetGroup,
     SetSysctl,
 )
@@ -176,3 +182,57 @@ def test_refusal_is_told_in_the_kernels_words(host: Node) -> None:
         performed(host, PutRoute(ours(Route(4, 1001, "default", hops=(Hop("wan0", "9.9.9.9"),)))))
     with pytest.raises(KernelError, match="no interface 'gone0'"):
         performed(host, PutRoute(ours(Route(4, 1001, "default", hops=(Hop("gone0"),)))))
+
+
+def test_of_large_tables_only_what_matters_is_read(
+    host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that no rule looks up isn't read, nor is more than the first routes of one."""
+    monkeypatch.setattr(read, "ROUTES_MAX", 5)
+    plain = Route(4, 4242, "default", hops=(NEXT_4,))
+    lines = [f"route add 10.7.{n}.0/24 dev wan0 table 4242\n" for n in range(6)]
+    lines += [f"route add fd00:7:{n:x}::/48 dev wan0 table 4242\n" for n in range(6)]
+    host.ip("route add default via 203.0.113.1 dev wan0 table 4242\n" + "".join(lines))
+    scope = Scope(interfaces=frozenset({"wan0"}))
+
+    def in_table(facts: Facts) -> list[Route]:
+        return [replace(r, protocol=0) for r in facts.routes if r.table == 4242]
+
+    facts = host.python(lambda: read_facts(scope))
+    assert (in_table(facts), facts.unread) == ([], ())
+    stray = replace(ours(ROUTES[0]), table=4242, metric=9)
+    performed(host, PutRoute(stray))
+    assert host.python(lambda: read_facts(scope)).routes == facts.routes
+    assert stray in host.python(lambda: read_facts(replace(scope, strays=True))).routes
+    performed(host, DeleteRoute(stray))
+    host.ip("rule add pref 7777 from 192.0.2.1 lookup 4242\n")
+    facts = host.python(lambda: read_facts(scope))
+    assert (in_table(facts), facts.unread) == ([plain], ((4, 4242),))
+    host.ip("rule add pref 7777 from fd00:9::1 lookup 4242\nroute del 10.7.0.0/24 table 4242\n")
+    host.ip("route del 10.7.1.0/24 table 4242\n")
+    facts = host.python(lambda: read_facts(scope))
+    assert len([route for route in in_table(facts) if route.family == 4]) == 5
+    assert facts.unread == ((6, 4242),)
+
+
+def test_settings_and_neighbours_are_read_of_the_interfaces_that_matter(host: Node) -> None:
+    host.ip(
+        "neigh add 203.0.113.77 lladdr 02:00:00:00:00:77 dev wan0\n"
+        "neigh add 192.168.1.77 lladdr 02:00:00:00:00:77 dev lan0\n"
+    )
+    lan0 = host.python(lambda: socket.if_nametoindex("lan0"))
+    for scope, dev in (
+        (Scope(interfaces=frozenset({"wan0"})), "wan0"),
+        (Scope(indexes=frozenset({lan0})), "lan0"),
+    ):
+        facts = host.python(partial(read_facts, scope))
+        of_links = {name.split("/")[3] for name, _ in facts.sysctls if name.count("/") == 4}
+        assert of_links - {"all"} == {dev}
+        assert {neighbour.dev for neighbour in facts.neighbours} == {dev}
+
+
+def test_whether_a_link_forwards(host: Node) -> None:
+    for value in (1, 0):
+        host.sysctl("net.ipv4.conf.lan0.forwarding", value)
+        [lan] = [link for link in host.python(read_facts).links if link.name == "lan0"]
+        assert lan.forwards is bool(value)

@@ -254,6 +254,22 @@ def test_thousands_of_foreign_routes_are_few_events(watch: Watch, host: Node) ->
     assert len(found) <= 10  # one for each read
 
 
+def test_routes_of_tables_that_nobody_looks_up_are_no_news(watch: Watch, host: Node) -> None:
+    assert not watch.keep_tables(frozenset({254, 77, 4242}))
+    for n, table in enumerate((78, 252, 4243, 1 << 24)):
+        for prefix in (f"10.7.{n}.0/24", f"2001:db8:{n:x}::/48"):
+            assert told_of(watch, host, f"route add {prefix} dev wan0 table {table}\n") == []
+    news = ObjectChanged("route")
+    for table in (254, 77, 4242):
+        assert told_of(watch, host, f"route add 10.8.0.0/24 dev wan0 table {table}\n") == [news]
+        assert told_of(watch, host, f"route add fd00:9::/48 dev wan0 table {table}\n") == [news]
+    ours = f"route add 10.8.1.0/24 dev wan0 table 4243 protocol {PROTOCOL}\n"
+    assert told_of(watch, host, ours) == [ObjectChanged("route", ours=True)]
+    assert watch.keep_tables(frozenset({254, 4243}))  # these may have changed meanwhile
+    assert told_of(watch, host, "route add 10.8.2.0/24 dev wan0 table 4243\n") == [news]
+    assert told_of(watch, host, "route add 10.8.2.0/24 dev wan0 table 77\n") == []
+
+
 def test_an_overrun_is_told_and_what_changed_meanwhile(watch: Watch, host: Node) -> None:
     for sock in watch.sockets:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

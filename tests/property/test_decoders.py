@@ -16,7 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifdefault.kernel import conntrack, link_stats, netlink, nexthops, nftlink, route_get, sockdiag
+from ifdefault.kernel import (
+    conntrack,
+    link_stats,
+    netlink,
+    nexthops,
+    nftlink,
+    route_get,
+    rule_messages,
+    sockdiag,
+)
 from ifdefault.kernel import rtnetlink as r
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.filters import input_chains
@@ -49,7 +58,9 @@ ADDRESSED = struct.pack("=BBBBI", socket.AF_INET, 24, 0, 0, 2) + b"".join(
 )
 HOPS = (Hop("wan0", "203.0.113.1"), Hop("wan0", "203.0.113.2", weight=2))
 ROUTE = r.encode_route(Route(4, 1000, "default", 5, "unicast", HOPS, metrics=((2, 1400),)), INDEXES)
-RULE = r.encode_rule(Rule(4, 5000, "lookup", 1000, src="203.0.113.0/24", iif="wan0", uids=(0, 9)))
+RULE = rule_messages.encode_rule(
+    Rule(4, 5000, "lookup", 1000, src="203.0.113.0/24", iif="wan0", uids=(0, 9))
+)
 NEIGHBOUR = r.encode_neighbour("203.0.113.1", 2, rt.NUD_REACHABLE) + attribute(2, bytes(6))
 NEXTHOP = struct.pack("=BBBxI", 2, 0, 0, 0) + b"".join(
     (attribute_u32(rt.NHA_ID, 7), attribute(rt.NHA_GROUP, struct.pack("=IBBxx", 7, 0, 0)))
@@ -76,10 +87,10 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "address": (lambda m: r.decode_address(m, NAMES), ADDRESSED),
     "route": (lambda m: r.decode_route(m, NAMES), ROUTE),
     "route's parts": (
-        lambda m: (r.route_table(m), r.route_protocol(m), r.route_kind(m), r.route_nexthop(m)),
+        lambda m: (r.is_default(m), r.route_protocol(m), r.route_nexthop(m)),
         ROUTE,
     ),
-    "rule": (lambda m: (r.decode_rule(m), r.rule_protocol(m)), RULE),
+    "rule": (lambda m: (rule_messages.decode_rule(m), rule_messages.rule_protocol(m)), RULE),
     "neighbour": (lambda m: (r.decode_neighbour(m, NAMES), r.neighbour_state(m)), NEIGHBOUR),
     "nexthops": (lambda m: (nexthops.decode_nexthops([m], NAMES), r.nexthop_protocol(m)), NEXTHOP),
     "route lookup": (lambda m: route_get.decode_reply(0, m, NAMES), ROUTE),

@@ -42,7 +42,7 @@ CORPUS = dns_fuzz.corpus()
 LABELS = [name.name.removesuffix(ZONE).rstrip(".").replace("*", "q") for name in NAMES]
 KINDS = st.sampled_from("A AAAA NS SOA TXT CAA HTTPS SVCB CNAME ANY MX PTR".split())
 UPLINKS = st.sampled_from(["isp-a", "isp-b", "isp-c", ""])
-SERVER = responder(nsid=b"host-1")
+SERVER = responder()
 
 
 def check(server: Responder, wire: bytes, uplink: str = "isp-a") -> None:
@@ -102,9 +102,9 @@ def test_what_is_remembered_is_what_would_be_said_anew(
     edns = {"use_edns": 0, "payload": payload, "options": options} if payload is not None else {}
     asked = asking(label, kind, want_dnssec=wants_dnssec and payload is not None, **edns)
     wire = asked.to_wire()
-    new = responder(nsid=b"host-1")
+    new = responder()
     found = Counter(says(new, wire, uplink) for _ in range(4))
-    again = responder(nsid=b"host-1")
+    again = responder()
     expected: Counter[bytes | None] = Counter()
     for _ in range(4):  # each turn by a memory that is empty
         again._clear()
@@ -144,7 +144,7 @@ def test_a_response_is_never_answered(wire: bytes, opcode: int, how: str, client
 def test_beyond_the_limit_every_answer_is_truncated_and_no_longer_than_its_query(
     wire: bytes, random: Random
 ) -> None:
-    server = responder(nsid=b"host-1.example.net", limiter=Limiter(1))
+    server = responder(limiter=Limiter(1))
     assert server.udp(asking("").to_wire(), CLIENT, "isp-a", 0.0)
     for asked in (wire, dns_fuzz.mutate(random, CORPUS), dns_fuzz.mutate(random, CORPUS)):
         for _ in range(3):
@@ -191,7 +191,7 @@ def test_policies_over_a_cycle(
     handed = [AddressRecord(up, form.format(n), weight) for n, (up, weight) in enumerate(drawn, 1)]
     everything = [each.address for each in handed]
     theirs = {each.address for each in handed if each.uplink == uplink}
-    server = Responder(Table.build([zone(published("", policy, handed))]), secret=SECRET)
+    server = Responder(Table.build([zone(published("", policy, handed))]), secrets=[SECRET])
     turns = sum(w for _, w in drawn) if policy == "weighted" else 60  # 1…5 divide it
     found = [texts(ask(server, asking("", kind), uplink).answer) for _ in range(turns)]
     firsts = Counter(said[0] for said in found)

@@ -50,7 +50,7 @@ class Nameservers:
     def _serve(self, publish: Publish) -> None:
         dns = publish.config.dns
         table = Table.build(serve(dns, publish.published, publish.candidates))
-        server = Responder(table, secret=_SECRET)
+        server = Responder(table, secrets=[_SECRET])
         self.answers.clear()
         for name in publish.published:
             if name.name.endswith(host.ZONE):

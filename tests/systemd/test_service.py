@@ -204,3 +204,22 @@ def test_balance(boot: Boot) -> None:
     host.systemctl("start", DAEMON)
     assert connected_from(host, count=16) == BY_A | BY_B
     assert not [line for line in host.journal(DAEMON) if "repaired" in line]
+
+
+def test_its_processes_are_confined(boot: Boot) -> None:
+    """The unit permits what the frontend and the DNS server confine themselves with."""
+    host = start(boot, config=DNS)
+    eventually(lambda: answered(host.world), what="it answers")
+    engine = _status(host, host.main_pid(DAEMON))
+    frontend = _status(host, int(host.shell("pgrep -f ifdefault.frontend.main")))
+    server = _status(host, host.main_pid("ifdefault-dns.service"))
+    assert frontend["Seccomp_filters"] > engine["Seccomp_filters"]
+    assert {status["NoNewPrivs"] for status in (engine, frontend, server)} == {"1"}
+    assert [line for line in host.journal() if "runs without" in line] == []
+    assert host.show(DAEMON, "OOMScoreAdjust")["OOMScoreAdjust"] == "-500"
+    assert host.shell("cat /proc/$(pgrep -f ifdefault.frontend.main)/oom_score_adj") == "500\n"
+
+
+def _status(host: Booted, pid: int) -> dict[str, str]:
+    rows = host.shell(f"cat /proc/{pid}/status").splitlines()
+    return {key: value.strip() for key, _, value in (row.partition(":") for row in rows)}

@@ -73,11 +73,9 @@ NAMES = (
 )
 
 
-def responder(
-    *names: Published, nsid: bytes = b"", limiter: Limiter | None = None, serial: int = 7
-) -> Responder:
+def responder(*names: Published, limiter: Limiter | None = None, serial: int = 7) -> Responder:
     table = Table.build([zone(*(names or NAMES), serial=serial)])
-    return Responder(table, secret=SECRET, nsid=nsid, limiter=limiter)
+    return Responder(table, secrets=[SECRET], limiter=limiter)
 
 
 def option(code: int, value: bytes = b"") -> dns.edns.Option:

@@ -146,7 +146,7 @@ def test_a_port_that_is_in_use(kind: str, host: str) -> None:
         other.bind((host, 0))
         port = other.getsockname()[1]
         if kind == "tcp":
-            assert open_dns_sockets.holder(kind, "127.0.0.1", port) == "", "it doesn't listen yet"
+            assert not open_dns_sockets.holders(kind, ["127.0.0.1"], port), "it doesn't listen yet"
             other.listen()
         dns = DnsConfig(server=ServerConfig(("example",), port=port))
         (problem,) = problems_of(dns, "127.0.0.1")

@@ -391,3 +391,19 @@ def test_two_links_that_answer_arp_for_each_other() -> None:
     bonded = tuple(replace(link, mac="02:00:00:00:00:01") for link in HOST.links)
     [line] = [line for line in told(replace(apart, links=bonded)) if "ARP" in line]
     assert "wan0 and wan1 share MAC 02:00:00:00:00:01" in line
+
+
+def test_tables_that_are_too_large_are_named() -> None:
+    hop = (Hop("wan0", "203.0.113.1"),)
+    many = tuple(Route(4, 254, f"20.{n >> 8}.{n & 255}.0/24", hops=hop) for n in range(1001))
+    assert told(replace(HOST, routes=(*HOST.routes, *many[1:]))) == told(HOST)
+    [line] = set(told(replace(HOST, routes=(*HOST.routes, *many)))) - set(told(HOST))
+    assert line.startswith("warning: ip route show dev wan0: shows 1001 routes through routers")
+    by_rule = Rule(4, 9999, table=4242, src="192.0.2.0/24", protocol=3)
+    facts = replace(HOST, unread=((4, 4242), (6, 254)), rules=(*HOST.rules, by_rule))
+    table, main = sorted(set(told(facts)) - set(told(HOST)))
+    assert table.startswith(
+        "warning: table 4242: has more IPv4 routes than are read, and pref 9999 from 192.0.2.0/24 "
+        "lookup 4242 looks it up"
+    )
+    assert main.startswith("warning: table main: has more IPv6 routes than are read")

@@ -164,7 +164,7 @@ def test_any_gets_as_little_as_there_can_be() -> None:
 def test_a_zone_within_a_zone_answers_for_itself() -> None:
     inner = Zone(f"in.{ZONE}", 9, f"hostmaster.{ZONE}", (f"ns1.{ZONE}",), ())
     table = Table.build([inner, zone(published("", addresses=[]), published("a.b"))])
-    server = Responder(table, secret=SECRET)
+    server = Responder(table, secrets=[SECRET])
     assert table.zones == (ZONE, f"in.{ZONE}")
     assert (table.serial(ZONE), table.serial(f"in.{ZONE}"), table.serial("net")) == (7, 9, None)
     assert str(ask(server, asking("x.in")).authority[0].name) == f"in.{ZONE}."

@@ -37,6 +37,18 @@ def test_a_query_is_one(wanted: str, recurse: bool) -> None:
     assert plain.edns == -1
 
 
+def test_the_letter_case_of_a_query_counts() -> None:
+    asked = client.mix_case(client.query(7, NAME, "A", recurse=False), 0b101 << 1)
+    assert asked[12:29] == b"\3WwW\7example\3net\0"
+    assert asked.lower() == client.query(7, NAME, "A", recurse=False).lower()
+    told = answer(asked, f"{NAME}. 30 IN A 192.0.2.1")
+    assert client.read_answer(told, asked) is not None
+    for other in (told.lower(), told.replace(b"WwW", b"wWw")):
+        assert client.read_answer(other, asked) is None
+    plain = client.query(7, NAME, "A", recurse=False)  # as probes send it
+    assert client.read_code(told, plain) == 0
+
+
 @pytest.mark.parametrize(
     ("wanted", "records", "texts", "ttl"),
     [

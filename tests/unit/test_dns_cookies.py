@@ -101,5 +101,13 @@ def test_memory_is_bounded_and_any_client_is_served() -> None:
 
 
 def test_a_secret_of_another_length() -> None:
-    with pytest.raises(ValueError, match="a secret of 8 bytes, not of 16"):
-        Cookies(b"12345678")
+    for secrets in ((), (b"12345678",), (SECRET, b"12345678")):
+        with pytest.raises(ValueError, match="no secrets of 16 bytes"):
+            Cookies(*secrets)
+
+
+def test_a_cookie_by_the_former_secret() -> None:
+    """RFC 9018, appendix A.4: it is valid, and replaced by one that the new secret makes."""
+    asked = "22681ab97d52c298010000005cf7c57926556bd0934c72f8"
+    judged, option = Cookies(NEW, OLD).check(bytes.fromhex(asked), LONG, 1559741961)
+    assert (judged, option[4:].hex()) == (True, "22681ab97d52c298010000005cf7c609a6bb79d16625507a")

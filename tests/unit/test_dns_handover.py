@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from ifdefault.daemon.dns.cookie_secrets import CookieSecrets
 from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.host.store import Store
-from ifdefault.ipc.messages import Listen
+from ifdefault.ipc.messages import Listen, ZoneEnd
 from ifdefault.model.dns import ServerConfig
 
 
 def test_a_successor_without_sockets_gets_all(tmp_path: Path) -> None:
-    sent: list[Any] = []
-    process = SimpleNamespace(
-        post=lambda message, fds=(): sent.append(message), handed_over=lambda: None
-    )
-    store = Store(tmp_path)
-    nameserver = Nameserver(store, cast("Any", process), EventLog(store))
-    with socket.socket(type=socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        nameserver._server = ServerConfig(port=sock.getsockname()[1])
-        nameserver._desired = {("udp", "127.0.0.1"): ((0, "isp-a"),)}
-        held = Listen((1 << 31) - 1, "udp", "127.0.0.1", ((0, "isp-a"),))
-        cast("Any", process).started([(held, sock)], [])
-        assert [m for m in sent if isinstance(m, Listen)] == []
-        cast("Any", process).started([], [])
-        [listen] = [m for m in sent if isinstance(m, Listen)]
-        assert listen == Listen(1, "udp", "127.0.0.1", ((0, "isp-a"),))
+    async def main() -> None:
+        sent: list[Any] = []
+        process = SimpleNamespace(
+            post=lambda message, fds=(): sent.append(message),
+            handed_over=lambda: None,
+            waits=False,
+        )
+        store = Store(tmp_path)
+        nameserver = Nameserver(store, cast("Any", process), EventLog(store))
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            nameserver._server = ServerConfig(port=sock.getsockname()[1])
+            nameserver._listeners._port = sock.getsockname()[1]
+            nameserver._listeners._desired = {("udp", "127.0.0.1"): ((0, "isp-a"),)}
+            held = Listen((1 << 31) - 1, "udp", "127.0.0.1", ((0, "isp-a"),))
+            cast("Any", process).started([(held, sock)], [])
+            assert [m for m in sent if isinstance(m, Listen)] == []
+            cast("Any", process).started([], [])
+            [listen] = [m for m in sent if isinstance(m, Listen)]
+            assert listen == Listen(1, "udp", "127.0.0.1", ((0, "isp-a"),))
+            first, second = (m.cookie_secrets for m in sent if isinstance(m, ZoneEnd))
+            kept, _ = CookieSecrets(Store(tmp_path)).current()  # as the next engine reads them
+            assert first == second == kept
+        await nameserver.close()
+
+    asyncio.run(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import dns.rcode
 import dns.tsig
 import pytest
 
+from ifdefault.dns import tsig
 from ifdefault.dns.tsig_key import LoadedKey
 from ifdefault.frontend.server import notify
 from ifdefault.frontend.server.notify import NotifySender, Secondary
@@ -102,6 +104,30 @@ def test_it_is_signed_if_there_is_a_key() -> None:
         stage.notifier.close()
         key = dns.tsig.Key(KEY.name, KEY.secret, KEY.algorithm)
         assert dns.message.from_wire(stage.sent[0][1], keyring=key).had_tsig
+
+    asyncio.run(main())
+
+
+def test_with_a_key_an_answer_must_be_signed() -> None:
+    async def main() -> None:
+        stage = Stage("isp-a")
+        stage.notifier.notify(Secondary(ADDRESS, 53, KEY), "www.example", 7, [])
+        asked = stage.sent[0][1]
+        plain, signature = tsig.split(asked)
+        assert signature is not None
+        answer = plain[:2] + bytes([plain[2] | 0x80]) + plain[3:]
+        other = LoadedKey(KEY.name, KEY.algorithm, b"another")
+        now = time.time()
+        for forged in (
+            answer,
+            answer + b"?",
+            tsig.Signer(other, signature.mac).sign(answer, now),
+            tsig.Signer(KEY).sign(answer, now),  # not for this query
+        ):
+            stage.notifier.receive(forged, ADDRESS)
+            assert stage.notifier._notices
+        stage.notifier.receive(tsig.Signer(KEY, signature.mac).sign(answer, now), ADDRESS)
+        assert not stage.notifier._notices
 
     asyncio.run(main())
 

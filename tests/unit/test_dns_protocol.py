@@ -12,8 +12,10 @@ import pytest
 
 from ifdefault.dns.answer import CACHE_BYTES_MAX, Responder
 from ifdefault.dns.limiter import Limiter
+from ifdefault.dns.secondaries import SecondaryAccess
 from ifdefault.dns.shape import UDP_MAX
 from ifdefault.dns.table import Table
+from ifdefault.dns.wire import FIXED, IN, read_record
 from ifdefault.model.dns import AddressRecord
 from tests.unit.dnszones import (
     A4,
@@ -200,21 +202,39 @@ def test_edns_is_not_searched_among_many_records() -> None:
     assert (got.rcode(), got.edns) == (FORMERR, -1)
 
 
+def test_many_records_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def counting(data: bytes, at: int) -> tuple[bytes, int, int, int, bytes, int]:
+        read.append(at)
+        return read_record(data, at)
+
+    monkeypatch.setattr("ifdefault.dns.wire.read_record", counting)
+    record = b"\0" + FIXED.pack(999, IN, 0, 0)
+    secondary = SecondaryAccess(responder(), {CLIENT: [None]}, print)
+    for answers in (responder(), secondary):
+        got = dns.message.from_wire(
+            answers.udp(counted(PLAIN + record * 100, 1, 0, 0, 100), CLIENT, "isp-a", 0.0) or b""
+        )
+        assert got.rcode() == FORMERR
+    assert read == []
+
+
 def test_options_that_nobody_knows() -> None:
     got = ask(responder(), asking("", use_edns=0, options=[option(65001, b"x"), option(12, b"00")]))
     assert (got.rcode(), texts(got.answer), got.options) == (NOERROR, [A4, B4], ())
 
 
-def test_nsid_on_request() -> None:
-    server = responder(nsid=b"host-1")
-    got = ask(server, asking("", use_edns=0, options=[option(NSID)]))
-    assert [each.to_text() for each in got.options] == ["NSID host-1"]
-    assert ask(server, asking("", use_edns=0)).options == ()
+def test_the_host_is_not_named() -> None:
+    """RFC 5001; RFC 4892."""
     assert ask(responder(), asking("", use_edns=0, options=[option(NSID)])).options == ()
+    for name in ("id.server", "hostname.bind", "version.server", "version.bind"):
+        got = ask(responder(), query(name, "TXT", rdclass="CH"))
+        assert (got.rcode(), got.answer, got.additional) == (REFUSED, [], [])
 
 
 def test_who_asks_for_anything_gets_no_lever_by_options_either() -> None:
-    server = responder(nsid=b"a-name-of-some-length.example.net")
+    server = responder()
     for name in (".", ZONE, f"no.{ZONE}"):
         for options in ([option(NSID)], [option(NSID), option(COOKIE, b"12345678")]):
             wire = query(name, "ANY", use_edns=0, options=options).to_wire()
@@ -283,13 +303,13 @@ def test_a_cookie_without_a_question() -> None:
 
 
 def test_a_cookie_among_other_options() -> None:
-    server = responder(nsid=b"host-1")
+    server = responder()
     for options in (
         [option(NSID), option(COOKIE, b"12345678")],
         [option(COOKIE, b"1" * 24), option(NSID)],
     ):
         got = ask(server, asking("", use_edns=0, options=options))
-        assert [each.otype for each in got.options] == [NSID, COOKIE]
+        assert [each.otype for each in got.options] == [COOKIE]
         assert texts(got.answer)
 
 

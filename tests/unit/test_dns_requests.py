@@ -174,7 +174,12 @@ def addressed(message: bytes) -> bytes:
 
 def test_only_the_answer_counts() -> None:
     noise = [b"", b"\0" * 12, bytes(600)]
-    told = asyncio.run(asked(lambda m: [*noise, m, b"\0\0" + addressed(m)[2:], addressed(m)]))
+
+    def answer(m: bytes) -> list[bytes]:
+        other_id, other_case = b"\0\0" + addressed(m)[2:], m[:12] + addressed(m)[12:].swapcase()
+        return [*noise, m, other_id, addressed(m)[:12] + other_case[12:], addressed(m)]
+
+    told = asyncio.run(asked(answer))
     assert told == Answer(("192.0.2.1",), 30)
 
 

@@ -139,7 +139,7 @@ def test_what_is_outside_a_zone_is_left_out_and_its_own_ns_and_soa_stay() -> Non
 @pytest.mark.parametrize("rdata", [b"", b"\0\1\xff\xff", b"\1x", b"\xc0\0", b"\1x\0\0"])
 def test_rubbish_in_a_record_makes_nothing_fail(kind: int, rdata: bytes) -> None:
     rubbish = Published(ZONE, "rotate", 1, BOTH[:1], (Record(kind, rdata, ""),))
-    server = Responder(Table.build([zone(rubbish)]), secret=SECRET)
+    server = Responder(Table.build([zone(rubbish)]), secrets=[SECRET])
     assert axfr(server.table, ZONE)
     for asked in (kind, wire.A, wire.ANY):
         assert server.udp(query(ZONE, f"TYPE{asked}").to_wire(), CLIENT, "isp-a", 0.0)

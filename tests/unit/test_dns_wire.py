@@ -34,6 +34,20 @@ def test_pointers_are_followed_backwards() -> None:
     assert wire.decode_name(data, 15) == ("www.example.net", 21)
 
 
+def test_few_pointers_are_followed() -> None:
+    """A packet of names with many each would take 500 times as long to read as a query."""
+
+    def chain(pointers: int) -> bytes:
+        return b"\3net\0" + b"".join(
+            (0xC000 | (0 if n == 0 else 5 + 2 * (n - 1))).to_bytes(2, "big")
+            for n in range(pointers)
+        )
+
+    assert wire.decode_name(chain(10), 23)[0] == "net"
+    with pytest.raises(wire.WireError, match="too many"):
+        wire.decode_name(chain(11), 25)
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -141,7 +141,7 @@ def told(path: Path) -> str:
 
 
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md")),
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 MODULES = [*SRC.rglob("*.py"), *(p for d in ("tests", "bench") for p in (ROOT / d).rglob("*.py"))]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.process import runner, spawn
+from ifdefault.daemon.process import output, runner, spawn
 from ifdefault.daemon.process.hooks import RUNNING, WAITING, Hooks
 from ifdefault.model.config import Config, DaemonConfig, HookConfig
 
@@ -281,7 +281,7 @@ def test_a_line_is_bounded_and_printable(shop: Shop) -> None:
 
     shop.play(HookConfig(up=program), part)
     said = [line.partition("): ")[2] for line in shop.log.lines]
-    assert said == ["0" * runner.LINE_CHARS, "a [2Jb\N{REPLACEMENT CHARACTER}", "end"]
+    assert said == ["0" * output.LINE_CHARS, "a [2Jb\N{REPLACEMENT CHARACTER}", "end"]
 
 
 def test_the_end_of_the_daemon_is_theirs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

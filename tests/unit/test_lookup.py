@@ -176,7 +176,8 @@ def test_default_names_its_source() -> None:
 
 
 def bare(*routes: Route, rules: tuple[Rule, ...] = (), facts: Facts = HOST) -> Fib:
-    return Fib(facts, routes, (*rules, Rule(4, 32766, table=TABLE_MAIN), *facts.rules[-2:]))
+    rules = (*rules, Rule(4, 32766, table=TABLE_MAIN), *facts.rules[-2:])
+    return Fib.of(replace(facts, routes=routes, rules=rules))
 
 
 def test_goto_nowhere_is_passed_over() -> None:
@@ -184,7 +185,7 @@ def test_goto_nowhere_is_passed_over() -> None:
     flow = Flow(4, FAR[4])
     assert goes(bare(route, rules=(Rule(4, 5, "goto", goto=40000),)), flow) == "wan0"
     there = (Rule(4, 5, "goto", goto=9), Rule(4, 6, table=TABLE_MAIN), Rule(4, 9, "nop"))
-    assert goes(Fib(HOST, (route,), there), flow) == "unreachable"
+    assert goes(Fib.of(replace(HOST, routes=(route,), rules=there)), flow) == "unreachable"
 
 
 def test_throw_goes_on_with_the_next_rule() -> None:

@@ -29,7 +29,7 @@ from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
 from ifdefault.daemon import event_log
 from ifdefault.daemon.control import client, server
-from ifdefault.daemon.dns import dynamic_update, embedded, programs, public_address
+from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs, public_address
 from ifdefault.host import last_config, rollback_timer, settle, store
 from ifdefault.model.config import Config, HealthConfig
 
@@ -168,7 +168,7 @@ def test_environment_and_files() -> None:
     kept = {store.LOCK, store.GUARD, "undo.log", store.SETTLING}
     own = (store.STATE, store.TABLES, last_config.LAST_CONFIG, event_log.SAVED)
     changes = (rollback_timer.PENDING, settle.SETTLE, embedded.SERIALS, dynamic_update.UPDATES)
-    others = (programs.PROGRAMS, public_address.DISCOVERED)
+    others = (programs.PROGRAMS, public_address.DISCOVERED, cookie_secrets.COOKIES)
     kept |= {file.name for file in (*own, *changes, *others)}
     files = {str(state / name) for name in kept}
     files |= {

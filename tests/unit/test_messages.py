@@ -36,6 +36,7 @@ from ifdefault.ipc.messages import (
     Send,
     Served,
     Unbind,
+    Unconfined,
     Unlisten,
     Update,
     ZoneEnd,
@@ -64,7 +65,11 @@ SAMPLES: tuple[Message, ...] = (
     Unlisten(3),
     ZoneHead("www.example", 2026112401, "hostmaster.www.example", ("ns-isp-a.www.example",)),
     ZoneName("*.www.example", "arrival", 30, (("isp-a", "203.0.113.10", 3),), ((16, "0161"),)),
-    ZoneEnd((("192.0.2.53", 53, "/etc/ifdefault/keys/xfr"), ("2001:db8::53", 5353, "")), 100),
+    ZoneEnd(
+        (("192.0.2.53", 53, "/etc/ifdefault/keys/xfr"), ("2001:db8::53", 5353, "")),
+        100,
+        ("0f" * 16,),
+    ),
     Update(4, "192.0.2.53", 53, "", "example.net", "www.example.net", 30, ("203.0.113.10",), ()),
     Query(5, "192.0.2.53", 53, "/keys/update", "", "NS", True),
     Fetch(6, "192.0.2.80", 443, "ip.example.net", "/", True),
@@ -76,6 +81,7 @@ SAMPLES: tuple[Message, ...] = (
     Resolved("example.net", (), "name or service not known"),
     Pong((1 << 63) - 1),
     Ready(4711, "0.1.0"),
+    Unconfined(("Landlock (function not implemented)",)),
     Leave(30),
 )
 
@@ -253,7 +259,7 @@ def test_the_largest_that_the_config_allows_fits() -> None:
     records = ((65535, "ff" * MAX_RDATA), *((65535, ""),) * (MAX_TEXTS - 1))
     encode(ZoneName(name, "arrival-only", (1 << 31) - 1, rows, records))
     encode(ZoneHead(name, (1 << 32) - 1, name, (name,) * MAX_TEXTS))
-    encode(ZoneEnd(((address, 65535, "/" + "ä" * 254),) * 32, 1_000_000))
+    encode(ZoneEnd(((address, 65535, "/" + "ä" * 254),) * 32, 1_000_000, ("0f" * 16,) * 2))
 
 
 def test_one_type_alone_may_be_allowed() -> None:

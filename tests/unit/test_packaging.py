@@ -114,6 +114,20 @@ def test_the_drop_in_adds_what_the_hook_needs(unit: Path, tmp_path: Path) -> Non
         assert [line for line in done.stderr.splitlines() if tmp_path.name in line] == []
 
 
+@pytest.mark.parametrize(
+    ("unit", "most"),
+    [("ifdefault-dns.service", 0.6), ("ifdefault.service", 2.9), ("ifdefault-once.service", 2.5)],
+)
+def test_the_exposure_that_security_md_states(unit: str, most: float) -> None:
+    """By systemd 252; later versions ask for more."""
+    if shutil.which("systemd-analyze"):
+        command = ["systemd-analyze", "security", "--offline=yes", str(PACKAGING / unit)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        level = re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)
+        assert level, done.stderr
+        assert float(level[1]) <= most
+
+
 def test_users_are_those_of_the_config() -> None:
     text = (PACKAGING / "ifdefault.sysusers").read_text()
     users = re.findall(r'^u\s+(\S+)\s+-\s+"[^":]+"$', text, re.MULTILINE)

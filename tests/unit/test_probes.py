@@ -115,6 +115,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
         ([b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", OK], (), "answered: status 200"),
         ([b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Oh\r\n"], (), "wrong: status 500"),
         ([b"HTTP/1.1 103 Early Hints\r\n\r\n"], (), "wrong: connection closed"),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n" * 1000] * 15, (), "wrong: more than 256 KiB"),
         ([], (), "wrong: connection closed without a response"),
         ([b"HTTP/1.1 200 OK"], (), "wrong: connection closed early"),
         ([b"SSH-2.0-OpenSSH\r\n"], (), "wrong: not HTTP"),

@@ -24,7 +24,7 @@ from ifdefault.model.kernel import (
 )
 from ifdefault.plan import numbers
 from ifdefault.plan.desired import plan
-from ifdefault.plan.own_addresses import OwnAddresses
+from ifdefault.plan.own_addresses import own_addresses
 
 A, B = UplinkConfig("isp-a", "wan0"), UplinkConfig("isp-b", "wan1")
 GATEWAY_A = "203.0.113.1"
@@ -296,7 +296,7 @@ def test_address_that_a_local_route_holds() -> None:
     assert tuple(a.address for a in uplink.addresses) == texts
     # the kernel takes it as the source of an IPv4 route, not of an IPv6 one
     assert uplink.sources == ((4, "198.51.100.50"), (6, "2001:db8:b::10"))
-    assert not OwnAddresses(facts).find("198.51.100.51")
+    assert not own_addresses(facts).find("198.51.100.51")
 
 
 def test_other_name_of_an_interface() -> None:

@@ -44,7 +44,7 @@ def guard(told: list[str]) -> SecondaryAccess:
         ),
     )
     zone = Zone("www.example", 7, "hostmaster.www.example", ("ns.www.example",), names)
-    responder = Responder(Table.build([zone]), secret=bytes(16))
+    responder = Responder(Table.build([zone]), secrets=[bytes(16)])
     responder.epoch_offset_s = UNIX - NOW
     secondaries: dict[str, list[tsig.TsigKey | None]] = {
         OPEN: [None],
@@ -72,6 +72,21 @@ def query(
 def read(answer: bytes, asked: dns.message.Message) -> dns.message.Message:
     """The response, with its signature verified if the query had one."""
     return dns.message.from_wire(answer, keyring=asked.keyring, request_mac=asked.mac)
+
+
+def test_the_answer_bears_the_id_of_the_query(guard: SecondaryAccess) -> None:
+    """A forwarder may have changed it; the original ID is only for the MAC (RFC 8945, 4.3.1)."""
+    asked, wire = query(key=KEY)
+    forwarded = (asked.id ^ 0x1234).to_bytes(2, "big") + wire[2:]
+    for answer in (
+        guard.udp(forwarded, KEYED, "a", NOW),
+        *guard.tcp(forwarded, KEYED, "a", NOW),
+        guard.udp(forwarded[:-20] + bytes(20), KEYED, "a", NOW),  # BADSIG
+    ):
+        assert answer is not None
+        assert answer[:2] == forwarded[:2]
+    back = wire[:2] + guard.tcp(forwarded, KEYED, "a", NOW)[0][2:]
+    assert read(back, asked).had_tsig
 
 
 @pytest.mark.parametrize(

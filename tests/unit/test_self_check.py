@@ -178,9 +178,9 @@ def test_a_host_behind_a_lan_is_neither_ours_nor_the_broadcast_address() -> None
 
 
 def test_what_is_not_forwarded_is_not_asked() -> None:
-    off = (*FORWARDS, ("net/ipv4/conf/lan0/forwarding", "0"))
+    off = tuple(replace(link, forwards=link.name != "lan0") for link in HOST.links)
     assert asked_of(replace(HOST, sysctls=FORWARDS), "forwarded")
-    assert not asked_of(replace(HOST, sysctls=off), "forwarded")
+    assert not asked_of(replace(HOST, links=off, sysctls=FORWARDS), "forwarded")
     vrf = (*HOST.links, Link(9, "red", kind="vrf"))
     links = tuple(replace(link, master=9) if link.name == "lan0" else link for link in vrf)
     assert not asked_of(replace(HOST, links=links, sysctls=FORWARDS), "forwarded")

@@ -17,6 +17,7 @@ import pytest
 
 from ifdefault import __version__
 from ifdefault.daemon.controller.effects import Save
+from ifdefault.daemon.dns.cookie_secrets import COOKIES
 from ifdefault.daemon.dns.dynamic_update import UPDATES
 from ifdefault.daemon.dns.embedded import SERIALS
 from ifdefault.daemon.dns.programs import PROGRAMS
@@ -106,6 +107,7 @@ FILES: dict[str, tuple[StateFile[Any], Write]] = {
         (SERIALS, writes(SERIALS, {"example.net": SERIAL})),
         (UPDATES, writes(UPDATES, {"example.net": {"www.example.net": ["192.0.2.10"]}})),
         (PROGRAMS, writes(PROGRAMS, [JOB])),
+        (COOKIES, writes(COOKIES, [{"since_s": 1764000000, "secret": "0f" * 16}])),
         (DISCOVERED, writes(DISCOVERED, [["isp-a", 4, "192.0.2.10"]])),
     )
 }
@@ -359,7 +361,7 @@ def test_files_are_as_private_as_they_must_be(tmp_path: Path) -> None:
         write(Store(tmp_path))
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     private = {name for name, mode in modes.items() if not mode & 0o077}
-    assert private == {LAST_CONFIG.name, LAST_CONFIG.copy}
+    assert private == {LAST_CONFIG.name, LAST_CONFIG.copy, COOKIES.name}
 
 
 def test_no_order_of_faults_loses_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

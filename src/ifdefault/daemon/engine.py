@@ -45,7 +45,7 @@ from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host import rollback_timer, settle
 from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
-from ifdefault.ipc import log, tasks
+from ifdefault.ipc import log, privileges, tasks
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
 from ifdefault.plan.prepare import changes
@@ -337,6 +337,7 @@ def run(
 
     log.set_up(verbose=verbose)
     os.umask(0o022)
+    privileges.allow_files()
     with suppress(OSError):  # not permitted: continue at the default priority
         if os.getpriority(os.PRIO_PROCESS, 0) == 0:  # otherwise it was chosen on purpose
             os.setpriority(os.PRIO_PROCESS, 0, _NICE)

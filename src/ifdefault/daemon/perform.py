@@ -41,6 +41,7 @@ from ifdefault.kernel.perform import verify_neighbour
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
 from ifdefault.model.errors import reason
+from ifdefault.model.kernel_events import ObjectChanged
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")
@@ -127,6 +128,8 @@ class Performers:
 
     def _monitor(self, effect: f.Watch) -> None:
         self._watch.interfaces = frozenset(effect.interfaces)
+        if self._watch.keep_tables(frozenset(effect.tables)):  # they may have changed unheard
+            self._receive(e.KernelChanged((ObjectChanged("route"),)))
         self.silent.update(effect)
         self.monitor.update(effect)
 

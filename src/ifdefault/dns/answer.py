@@ -7,7 +7,7 @@ bounded, and cleared when the table changes. The server is never recursive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ifdefault.dns import transfer, wire
 from ifdefault.dns.cookies import Cookies
@@ -41,25 +41,23 @@ class _Memo:
 
 class Responder:
     """Answers queries. `epoch_offset_s`, which the caller sets, is added to the monotonic `now` to
-    get Unix time. `limiter` None: no rate limit."""
+    get Unix time. `secrets`: of cookies, the current one first. `limiter` None: no rate limit."""
 
     __slots__ = (
         "_cookies",
         "_free_bytes",
         "_limiter",
         "_memos",
-        "_nsid",
         "_table",
         "epoch_offset_s",
     )
 
     def __init__(
-        self, table: Table, *, secret: bytes, nsid: bytes = b"", limiter: Limiter | None = None
+        self, table: Table, *, secrets: Sequence[bytes], limiter: Limiter | None = None
     ) -> None:
         self.epoch_offset_s = 0.0
-        self._cookies = Cookies(secret)
+        self._cookies = Cookies(*secrets)
         self._limiter = limiter
-        self._nsid = nsid
         self.table = table
 
     @property
@@ -119,7 +117,7 @@ class Responder:
         """Respond to a new query; cache its shape if it consists only of `key` and a cookie."""
         if (parsed := parse(query)) is None:
             return None
-        shape = Shape(parsed, reply(parsed, self._table), self._nsid, uplink)
+        shape = Shape(parsed, reply(parsed, self._table), uplink)
         cookie = parsed.edns.cookie if parsed.edns and shape.cookie_bytes else b""
         if parsed.question and not parsed.fault and len(query) == 2 + len(key) + len(cookie):
             memo.shapes[key] = shape
@@ -174,7 +172,7 @@ class Responder:
         if parsed is None:
             return ()
         sections = reply(parsed, self._table, may_transfer)
-        shape = Shape(parsed, sections, self._nsid, uplink)
+        shape = Shape(parsed, sections, uplink)
         cookie = parsed.edns.cookie if parsed.edns and shape.cookie_bytes else b""
         unix_s = now + self.epoch_offset_s
         option = self._cookies.check(cookie, client, unix_s)[1] if cookie else b""

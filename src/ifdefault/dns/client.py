@@ -52,8 +52,21 @@ def query(number: int, name: str, wanted: str, *, recurse: bool, edns: bool = Tr
     return head + question + (_OPT if edns else b"")
 
 
+def mix_case(query: bytes, bits: int) -> bytes:
+    """The query with each letter of its name in the case that a bit says. Servers copy that into
+    their responses (draft-vixie-dnsext-dns0x20)."""
+    start = wire.HEADER.size
+    _, end = wire.read_name(query, start)
+    name = bytes(  # the bytes of lengths are no letters
+        byte ^ 0x20 if bits >> at & 1 and bytes((byte,)).isalpha() else byte
+        for at, byte in enumerate(query[start:end])
+    )
+    return query[:start] + name + query[end:]
+
+
 def read_code(message: bytes, request: bytes) -> int | None:
-    """The response code of a response to a query; None if it isn't one."""
+    """The response code of a response to a query; None if it isn't one. The letter case of the
+    name counts if the query has any upper case."""
     if (flags := _flags(message, request)) is None:
         return None
     code, question = flags & _CODE, _question(request)
@@ -61,8 +74,9 @@ def read_code(message: bytes, request: bytes) -> int | None:
     if questions == 0 and code:  # an error response may omit the question
         return code
     copied = message[wire.HEADER.size :][: len(question)]
-    # names are case-insensitive; lower() doesn't change length bytes and these types
-    return code if questions == 1 and copied.lower() == question.lower() else None
+    if question.islower():  # lower() doesn't change length bytes and these types
+        copied = copied.lower()
+    return code if questions == 1 and copied == question else None
 
 
 def read_answer(message: bytes, request: bytes) -> Response | None:
@@ -87,6 +101,7 @@ def read_answer(message: bytes, request: bytes) -> Response | None:
 
 
 def _question(request: bytes) -> bytes:
+    """In the request's letter case."""
     _, end = wire.read_name(request, wire.HEADER.size)
     return request[wire.HEADER.size : end + wire.TWO.size]
 

@@ -2,7 +2,8 @@
 
 Rules: cookies are optional. A cookie has 8 bytes of the client and 16 of the server, which
 authenticate the client's part, its address and a timestamp. An invalid cookie is replaced, and the
-query is answered nonetheless.
+query is answered nonetheless. After the secret has changed, cookies by the former one remain valid,
+and are replaced (RFC 9018, 5).
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ CookieCheck = tuple[bool, bytes]
 
 
 class Cookies:
-    __slots__ = ("_cache", "_secret")
+    __slots__ = ("_cache", "_secrets")
 
-    def __init__(self, secret: bytes) -> None:
-        if len(secret) != SECRET_BYTES:
-            raise ValueError(f"a secret of {len(secret)} bytes, not of {SECRET_BYTES}")
-        self._secret = secret
+    def __init__(self, *secrets: bytes) -> None:
+        """`secrets`: the current one, and those that were current before."""
+        if not secrets or any(len(secret) != SECRET_BYTES for secret in secrets):
+            raise ValueError(f"no secrets of {SECRET_BYTES} bytes")
+        self._secrets = secrets
         self._cache: dict[tuple[str, bytes], tuple[float, CookieCheck]] = {}
 
     def check(self, cookie: bytes, client: str, unix_s: float) -> CookieCheck:
@@ -51,20 +53,27 @@ class Cookies:
             len(cookie) == _COMPLETE
             and cookie[_CLIENT] == _VERSION[0]
             and -AHEAD_S <= age_s <= OLDEST_S
-            and compare_digest(cookie[16:], self._hash(cookie[:16] + address))
         )
-        if good and age_s <= FRESH_S:
-            return True, _OPTION + cookie
+        made = (
+            compare_digest(cookie[16:], _hash(cookie[:16] + address, secret))
+            for secret in (self._secrets if good else ())
+        )
+        if next(made, False):
+            if age_s <= FRESH_S:
+                return True, _OPTION + cookie
+        else:
+            good = any(made)
         return good, _OPTION + self.make(cookie[:_CLIENT], address, unix_s)
 
     def make(self, client_part: bytes, address: bytes, unix_s: int) -> bytes:
         """A complete cookie, for the client's part and address."""
         head = client_part + _VERSION + (unix_s & 0xFFFFFFFF).to_bytes(4, "big")
-        return head + self._hash(head + address)
+        return head + _hash(head + address, self._secrets[0])
 
-    def _hash(self, data: bytes) -> bytes:
-        digest: bytes = siphash24(data, key=self._secret).digest()
-        return digest
+
+def _hash(data: bytes, secret: bytes) -> bytes:
+    digest: bytes = siphash24(data, key=secret).digest()
+    return digest
 
 
 _NEVER: tuple[float, CookieCheck] = (-math.inf, (False, b""))

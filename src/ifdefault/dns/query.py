@@ -2,7 +2,8 @@
 
 Rules: a query is parsed to its last byte before any of it is used; errors set `fault`, and never
 raise an exception. Strict like Knot and NSD: compression pointers in the question, data after the
-last record, answers in a query, and a second OPT, or one with an owner, are faults.
+last record, answers in a query, and a second OPT, or one with an owner, are faults. So are more
+records than any query has: reading them would take long.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 
 from ifdefault.dns import wire
 
-NSID, COOKIE = 3, 10  # EDNS options
+COOKIE = 10  # an EDNS option
 CLIENT_COOKIE, COOKIE_MIN, COOKIE_MAX = 8, 16, 40  # bytes (RFC 7873, 4)
 _DO = 0x8000
-_RECORDS_SEARCHED = 32  # for the OPT of an invalid query; more would cost too much time
+_RECORDS_MAX = 8  # with the question; a signed IXFR has 4
 _TSIG_TIMES = 10  # bytes of time, fudge and MAC length, after the algorithm
 
 
@@ -25,7 +26,6 @@ class Edns:
     size: int
     version: int
     wants_dnssec: bool
-    wants_nsid: bool = False
     cookie: bytes = b""
 
 
@@ -69,6 +69,8 @@ def parse(message: bytes) -> ParsedQuery | None:
             question = message[wire.HEADER.size : end]
         if answers or (authorities and kind != wire.IXFR):
             raise wire.WireError("an answer in a query")
+        if has_too_many_records(message):
+            raise wire.WireError("too many records")
         serial, end = _serial(message, authorities, end)
         edns, refusal = _additional(message, others, end)
     except wire.WireError:
@@ -77,13 +79,19 @@ def parse(message: bytes) -> ParsedQuery | None:
     return ParsedQuery(flags, name, kind, class_, question, edns, serial, refusal)
 
 
+def has_too_many_records(message: bytes) -> bool:
+    """More than any query has, by its header."""
+    size = wire.HEADER.size
+    return len(message) >= size and sum(wire.HEADER.unpack(message[:size])[2:]) > _RECORDS_MAX
+
+
 def _find_edns(message: bytes) -> Edns | None:
     """The OPT of a message that isn't a valid query, without its options: the error response has
     one, too (RFC 6891, 6.1.1). None if there is none among the first records, or what precedes it
     can't be read."""
-    _, _, questions, *counts = wire.HEADER.unpack_from(message)
-    if questions + sum(counts) > _RECORDS_SEARCHED:
+    if has_too_many_records(message):
         return None
+    _, _, questions, *counts = wire.HEADER.unpack_from(message)
     at = wire.HEADER.size
     try:
         for _ in range(questions):
@@ -145,7 +153,7 @@ def _additional(message: bytes, count: int, at: int) -> tuple[Edns | None, bytes
 
 
 def _edns(size: int, ttl: int, rdata: bytes) -> Edns:
-    cookie, wants_nsid, at = b"", False, 0
+    cookie, at = b"", 0
     while at < len(rdata):
         if at + 4 > len(rdata):
             raise wire.WireError("truncated option")
@@ -154,12 +162,11 @@ def _edns(size: int, ttl: int, rdata: bytes) -> Edns:
         if len(value) < length:
             raise wire.WireError("truncated option")
         at += 4 + length
-        wants_nsid |= code == NSID
         if code == COOKIE and not cookie:  # of several the first counts (RFC 7873, 5.2)
             if length != CLIENT_COOKIE and not COOKIE_MIN <= length <= COOKIE_MAX:
                 raise wire.WireError("malformed cookie")
             cookie = value
-    return Edns(size, ttl >> 16 & 0xFF, bool(ttl & _DO), wants_nsid, cookie)
+    return Edns(size, ttl >> 16 & 0xFF, bool(ttl & _DO), cookie)
 
 
 def _refusal(owner: bytes, rdata: bytes) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ifdefault.dns import tsig, wire
 from ifdefault.dns.answer import Responder
-from ifdefault.dns.query import parse
+from ifdefault.dns.query import has_too_many_records, parse
 from ifdefault.dns.reply import Sections
 from ifdefault.dns.shape import UDP_MAX, UDP_MIN, Shape
 
@@ -74,6 +74,8 @@ class SecondaryAccess:
 
     def _verify(self, query: bytes, client: str, now: float) -> _SecondaryQuery:
         keys = self._secondaries[client]
+        if has_too_many_records(query):  # the Responder rejects it
+            return _SecondaryQuery(query)
         try:
             plain, signature = tsig.split(query)
         except wire.WireError:
@@ -118,6 +120,6 @@ def _bare(plain: bytes, sections: Sections, more: int = 0) -> bytes:
     """The response without records, before it is signed. `more`: further flags."""
     if (query := parse(plain)) is None:
         raise ValueError("not a query")
-    shape = Shape(query, sections, b"", "")
+    shape = Shape(query, sections, "")
     head, rest = shape.bare(more)
     return plain[:2] + head + plain[wire.HEADER.size : shape.end] + rest

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ifdefault.dns import wire
 from ifdefault.dns.cookies import OPTION_BYTES
 from ifdefault.dns.order import Turn
-from ifdefault.dns.query import NSID, ParsedQuery
+from ifdefault.dns.query import ParsedQuery
 from ifdefault.dns.reply import Owned, Sections
 from ifdefault.dns.table import RecordSet
 
@@ -36,12 +36,12 @@ class Shape:
     `cookie_bytes`: the size of its cookie, 0: no cookie is added."""
 
     __slots__ = (
-        *("_query", "_flags", "_last", "_nsid", "_reply", "_take"),
+        *("_query", "_flags", "_last", "_reply", "_take"),
         *("cookie_bytes", "end", "can_amplify", "parts", "turns"),
     )
 
-    def __init__(self, query: ParsedQuery, reply: Sections, nsid: bytes, uplink: str) -> None:
-        self._query, self._reply, self._nsid = query, reply, nsid
+    def __init__(self, query: ParsedQuery, reply: Sections, uplink: str) -> None:
+        self._query, self._reply = query, reply
         self._last = reply.answer[-1][1] if reply.answer else _CONSTANT
         self.turns, self._take = self._last.turns(uplink)
         self.parts: dict[Turn, Parts] = {}
@@ -88,8 +88,7 @@ class Shape:
         self, records: bytes, answers: int, authorities: int = 0, others: int = 0, more: int = 0
     ) -> Parts:
         """Records with header, OPT and TSIG refusal; `more` are additional flags."""
-        options = self._nsid_option() if more == 0 else b""
-        extra = self._opt(options, self.cookie_bytes and OPTION_BYTES) + self._query.refusal
+        extra = self._opt(self.cookie_bytes and OPTION_BYTES) + self._query.refusal
         others += bool(self._query.edns) + bool(self._query.refusal)
         questions = bool(self._query.question)
         flags = self._flags | more
@@ -101,16 +100,11 @@ class Shape:
     def bare(self, more: int = 0) -> Parts:
         """Without any record but OPT, and without options. `more`: further flags."""
         question, edns = bool(self._query.question), bool(self._query.edns)
-        return _HEAD.pack(self._flags | more, question, 0, 0, edns), self._opt(b"", 0)
+        return _HEAD.pack(self._flags | more, question, 0, 0, edns), self._opt(0)
 
-    def _nsid_option(self) -> bytes:
-        if not (self._query.edns and self._query.edns.wants_nsid and self._nsid):
-            return b""
-        return wire.TWO.pack(NSID, len(self._nsid)) + self._nsid
-
-    def _opt(self, options: bytes, cookie_bytes: int) -> bytes:
-        """OPT with these options, and the length of the cookie that follows."""
+    def _opt(self, cookie_bytes: int) -> bytes:
+        """OPT with the length of the cookie that follows."""
         if not (edns := self._query.edns):
             return b""
-        flags, size = _DO if edns.wants_dnssec else 0, len(options) + cookie_bytes
-        return _OPT.pack(0, wire.OPT, UDP_MAX, self._reply.rcode >> 4, 0, flags, size) + options
+        flags = _DO if edns.wants_dnssec else 0
+        return _OPT.pack(0, wire.OPT, UDP_MAX, self._reply.rcode >> 4, 0, flags, cookie_bytes)

@@ -23,6 +23,7 @@ FIXED: Final = struct.Struct("!HHIH")  # type, class, TTL, length of the data
 ROOT = b"\0"
 NAME_MAX, LABEL_MAX = 255, 63
 POINTER = 0xC0
+_POINTERS_MAX = 10  # in a name; as Go's resolver, which reads everything that is in use
 SOA_TIMES = 20  # bytes of an SOA's data after its names
 
 
@@ -64,15 +65,17 @@ def _escaped(byte: int) -> str:
 
 
 def read_name(data: bytes, at: int) -> tuple[bytes, int]:
-    """The name at offset `at` in wire form, and its end. Pointers must lead backwards."""
-    labels, length, end, before = [], 1, 0, at
+    """The name at offset `at` in wire form, and its end. Pointers must lead backwards, and be few:
+    otherwise a packet could consist of names that each have hundreds, and take long to read."""
+    labels, length, end, before, pointers = [], 1, 0, at, 0
     try:
         while size := data[at]:
             if size >= POINTER:
                 end = end or at + 2
                 at = (size - POINTER) << 8 | data[at + 1]
-                if at >= before:
-                    raise WireError("pointer forwards")
+                pointers += 1
+                if at >= before or pointers > _POINTERS_MAX:
+                    raise WireError("pointer forwards, or too many")
                 before = at
                 continue
             length += 1 + size

@@ -20,15 +20,17 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 from ifdefault import __version__
 from ifdefault.frontend.dns_server import DnsServer
-from ifdefault.ipc import log, privileges, tasks
+from ifdefault.ipc import log, privileges, sandbox, tasks
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.messages import (
     TO_DNS_SERVER,
     Leave,
+    Listen,
     Ping,
     Pong,
     Ready,
@@ -58,6 +60,8 @@ class DnsServerLoop:
         self._channel: Channel[ToDnsServer] | None = None
         self._leave: asyncio.TimerHandle | None = None
         self._leaving = False
+        self._handing_over: Iterator[tuple[Listen, socket.socket]] = iter(())
+        self._is_ready = False  # for the newest engine
         listener.setblocking(False)
         self._loop.add_reader(listener, self._accept)
         self._look()
@@ -77,11 +81,28 @@ class DnsServerLoop:
         if self._leave is not None:
             self._leave.cancel()
         self._dns.forget_pending()
-        channel = Channel(sock, TO_DNS_SERVER, self._receive, self._ended, sockets=True)
-        self._channel = channel  # until it has ended, which may be as soon as it is sent anything
-        for listen, held in self._dns.listening():
-            channel.send(listen, [held.fileno()])
-        channel.send(Ready(os.getpid(), __version__))
+        self._is_ready = False
+        self._handing_over = iter(self._dns.listening())
+        self._channel = Channel(
+            sock,
+            TO_DNS_SERVER,
+            self._receive,
+            self._ended,
+            sockets=True,
+            drained=self._hand_over,
+        )
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Send the new engine our sockets, as fast as it reads, and then Ready."""
+        while self._channel is not None and not self._channel.waits and not self._leaving:
+            if (following := next(self._handing_over, None)) is None:
+                if not self._is_ready:
+                    self._is_ready = True
+                    self._channel.send(Ready(os.getpid(), __version__))
+                return
+            listen, held = following
+            self._channel.send(listen, [held.fileno()])
 
     def _accept_again(self) -> None:
         if not self._leaving:
@@ -155,7 +176,8 @@ def serve(fd: int, uid: int, gid: int) -> NoReturn:
     listener = socket.socket(fileno=fd)
     listener.listen(_BACKLOG)  # again: engines that connect are told our credentials (SO_PEERCRED)
     path = os.open(listener.getsockname(), os.O_PATH | os.O_CLOEXEC)  # that user may not see it
-    privileges.drop(uid, gid, limit=True, outlive=True)
+    for missing in sandbox.enter(sandbox.DNS_SERVER, uid, gid):
+        _logger.warning("the DNS server runs without %s", missing)
     os._exit(tasks.run(_run(listener, path)))
 
 

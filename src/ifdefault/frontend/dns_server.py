@@ -9,7 +9,6 @@ Rules: all zones are replaced at once. A secondary gets no zone while its key ca
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections import Counter
@@ -18,7 +17,6 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from ifdefault.dns.answer import Responder
-from ifdefault.dns.cookies import SECRET_BYTES
 from ifdefault.dns.limiter import Limiter
 from ifdefault.dns.secondaries import SecondaryAccess
 from ifdefault.dns.table import Table
@@ -45,15 +43,15 @@ class DnsServer:
         self._server = UdpServer(lambda packet, client: self._notifier.receive(packet, client))
         self._listening: dict[int, Listen] = {}
         self._notifier = NotifySender(self._server.ways, self._add_event)
-        self._secret = os.urandom(SECRET_BYTES)
         self._responder: Responder | None = None
         self._pending: list[Zone] = []  # zones received since the last ZoneEnd
         self._serials: dict[str, int] = {}
-        self._end = ZoneEnd((), 0)
+        self._end = ZoneEnd((), 0, ())
         self._secondaries: tuple[Secondary, ...] = ()
         self._faults: dict[str, str] = {}  # by the file of a key
         self._read_again_s = 0.0
         self._events: list[str] = []
+        self._unanswered = 0  # sockets that could not be received
         self._tick()
 
     def receive(self, message: ServerMessage, sock: socket.socket | None) -> None:
@@ -62,6 +60,8 @@ class DnsServer:
                 if sock is not None:
                     self._listening[number] = message
                     self._server.listen(number, transport, sock, arrivals)
+                else:  # this process has too many files open
+                    self._unanswered += 1
             case Unlisten(number):
                 self._listening.pop(number, None)
                 self._server.unlisten(number)
@@ -102,10 +102,11 @@ class DnsServer:
     def _serve(self, zones: Sequence[Zone], end: ZoneEnd) -> None:
         """Serve these zones from now on, and notify the secondaries of those that changed."""
         table = Table.build(zones)
-        if self._responder is None or end.rate_limit != self._end.rate_limit:
+        settings, before = ((each.rate_limit, each.cookie_secrets) for each in (end, self._end))
+        if self._responder is None or settings != before:
             limiter = Limiter(end.rate_limit) if end.rate_limit else None
-            nsid = socket.gethostname().encode()
-            self._responder = Responder(table, secret=self._secret, nsid=nsid, limiter=limiter)
+            secrets = [bytes.fromhex(secret) for secret in end.cookie_secrets]
+            self._responder = Responder(table, secrets=secrets, limiter=limiter)
             self._set_clock()
         else:
             self._responder.table = table
@@ -166,6 +167,10 @@ class DnsServer:
         self._set_clock()
         if self._faults and time.monotonic() > self._read_again_s:
             self._admit()
+        if self._unanswered:
+            what = "can't be answered on: the DNS server has too many files open"
+            self._add_event(f"{self._unanswered} sockets {what}; raise LimitNOFILE= of its unit")
+            self._unanswered = 0
         served = self._server.queries
         if served or self._events:
             events, self._events = self._events[:_MOST_EVENTS], self._events[_MOST_EVENTS:]

@@ -26,7 +26,7 @@ from ifdefault.frontend.probe import dns, http, tcp
 from ifdefault.frontend.probe.icmp import LATE_S, Echo
 from ifdefault.frontend.probe.outcome import ProbeError, ProbeOutcome, local
 from ifdefault.frontend.requests import RequestRunner
-from ifdefault.ipc import log, privileges, tasks
+from ifdefault.ipc import log, sandbox, tasks
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.messages import (
     MAX_ADDRESSES,
@@ -43,6 +43,7 @@ from ifdefault.ipc.messages import (
     Send,
     ToFrontend,
     Unbind,
+    Unconfined,
     Update,
     printable,
 )
@@ -54,7 +55,8 @@ _STALL_S = 0.02  # a timer this late means that this process didn't run
 
 
 class FrontendLoop:
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, missing: tuple[str, ...] = ()) -> None:
+        """`missing`: what this process isn't confined by."""
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._channel = Channel(sock, TO_FRONTEND, self._receive, self._end, sockets=True)
         self._echoes: dict[int, Echo] = {}  # by path
@@ -63,6 +65,8 @@ class FrontendLoop:
         self._resolvers = ThreadPoolExecutor(_RESOLVERS)
         self._requests = RequestRunner(self._channel.send)
         self._channel.send(Ready(os.getpid(), __version__))
+        if missing:
+            self._channel.send(Unconfined(tuple(map(printable, missing))))
 
     def _end(self, cause: str) -> None:
         if not self.over.done():
@@ -210,8 +214,8 @@ def resolve(host: str) -> tuple[str, ...]:
     return tuple(a for a in plain if a in v4 or a in v6)
 
 
-async def _run(sock: socket.socket) -> int:
-    cause = await FrontendLoop(sock).over
+async def _run(sock: socket.socket, missing: tuple[str, ...]) -> int:
+    cause = await FrontendLoop(sock, missing).over
     if cause:
         logging.getLogger(__name__).error("the channel to the engine failed: %s", cause)
     return 1 if cause else 0
@@ -222,8 +226,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine
     log.set_up()
     sock = socket.socket(fileno=fd)
-    privileges.drop(uid, gid, limit=True)
-    status = tasks.run(_run(sock))
+    missing = sandbox.enter(sandbox.FRONTEND, uid, gid)
+    status = tasks.run(_run(sock, missing))
     os._exit(status)  # don't wait for resolver threads
 
 

@@ -187,7 +187,8 @@ def _published(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
                 remedy = f'set public to its public address, or to "{DISCOVER}"'
                 yield Problem(f"uplink.{uplink.name}", what, remedy, warning=True)
             for transport in ("udp", "tcp") if server.zones else ():
-                holder = open_dns_sockets.holder(transport, address, server.port)
+                users = open_dns_sockets.holders(transport, [address], server.port)
+                holder = users.get(address, "")
                 if holder and not holder.startswith("ifdefault "):
                     what = f"port {server.port} of {address} ({transport}) is used by {holder}"
                     remedy = "stop that, or make it listen on another address or port"

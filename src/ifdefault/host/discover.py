@@ -16,7 +16,7 @@ from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Hop, Link
 from ifdefault.plan import prefixes
 from ifdefault.plan.kernel_default import KernelDefault, KernelDefaults
-from ifdefault.plan.own_addresses import OwnAddresses
+from ifdefault.plan.own_addresses import OwnAddresses, own_addresses
 
 _DEFAULTS = Config(())
 # kinds of links (`ip -d link`) that may lead to a provider even without a default route; hardware
@@ -74,7 +74,7 @@ class Candidate:
 
 def discover(facts: Facts) -> Discovery:
     """The uplinks, the one with the current default route first, and what was passed over."""
-    defaults, own = KernelDefaults(_DEFAULTS, facts), OwnAddresses(facts)
+    defaults, own = KernelDefaults(_DEFAULTS, facts), own_addresses(facts)
     uplinks, passed_over = [], []
     for link in facts.links:
         match _judge(facts, link, defaults, own):
@@ -108,7 +108,7 @@ def _judge(
         if master.kind != "vrf":  # a port of a bridge or bond, which has the addresses
             return None
         return PassedOver(link.name, f"is in the VRF {master.name}, whose routing is its own")
-    addresses = [a for a in own.usable if a.dev == link.name and _is_publishable(a)]
+    addresses = [a for a in own.of_interface(link.name) if _is_publishable(a)]
     found = tuple(_defaults_of(link, defaults, addresses))
     if link.kind in _VPNS:
         if any(default.route.table == TABLE_MAIN for default in found):

@@ -22,7 +22,7 @@ from ifdefault.plan import prefixes, self_check
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.forward_table import Backend
 from ifdefault.plan.lookup import Fib, LookupResult
-from ifdefault.plan.own_addresses import OwnAddresses
+from ifdefault.plan.own_addresses import own_addresses
 from ifdefault.plan.prepare import Prepared
 
 PROTOCOLS = {
@@ -70,7 +70,7 @@ def explain(
     """Explain one packet or connection; ConfigError if the addresses don't fit. `uid` is the user
     whose socket sends it."""
     family = _family(source, target)
-    local = OwnAddresses(prepared.facts)
+    local = own_addresses(prepared.facts)
     is_ours = not source.address or source.address in local
     service = explain_forward.service(prepared, protocol, target.address, target.port)
     if target.address in local and not is_ours:

@@ -22,6 +22,7 @@ from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import Facts
 from ifdefault.plan.conflicts_arp import arp_sysctls
 from ifdefault.plan.recover import recover
+from ifdefault.plan.scope import scope
 
 
 def observe(
@@ -36,10 +37,11 @@ def observe(
     """What planning needs for a config. `thorough` also reads what is needed to find conflicts with
     other programs. With `routers_seen`, unresolved routers aren't waited for. `questions`: what the
     kernel is asked for the self-check. `rights`: as in `read_facts`."""
-    facts = read_facts(rights=rights)
-    state = recover(store.load(), facts, config)
+    saved = store.load()
+    facts = read_facts(scope(config, saved, strays=thorough), rights=rights)
+    state = recover(saved, facts, config)
     if thorough:
-        facts = _with_conflict_facts(facts, serves=bool(config.dns.server.zones))
+        facts = _with_conflict_facts(config, facts)
     if routers_seen is None:
         facts = routers.with_known_routers(config, facts) if rights else facts
     else:
@@ -63,12 +65,12 @@ def ask(questions: Sequence[Question], facts: Facts) -> Answers:
     return tuple(zip(questions, replies, strict=True))
 
 
-def _with_conflict_facts(facts: Facts, *, serves: bool) -> Facts:
-    """Add what is needed to find conflicts with other programs. `serves`: this host serves ports
-    that their packet filters may close."""
+def _with_conflict_facts(config: Config, facts: Facts) -> Facts:
+    """Add what is needed to find conflicts with other programs."""
     ruleset = nft.ruleset_json()
     saved = foreign.iptables_saved(ruleset)
-    devices = ("all", *(link.name for link in facts.links))
+    serves = bool(config.dns.server.zones)  # ports that their packet filters may close
+    devices = ("all", *sorted({uplink.interface for uplink in config.uplinks}))
     arp = ((name, sysctl.read(name)) for dev in devices for name in arp_sysctls(dev))
     return replace(
         facts,

@@ -44,6 +44,7 @@ from ifdefault.plan.diff import diff, record_tables
 from ifdefault.plan.originals import followed, indexes, settled
 from ifdefault.plan.prepare import Prepared, resolve, snapshot
 from ifdefault.plan.recover import recover
+from ifdefault.plan.scope import of_state, scope
 
 Before = Callable[[Operation], None]
 
@@ -111,8 +112,9 @@ def prepare_config(
 
 def prepare_down(store: Store) -> Prepared:
     """Plan the removal of everything of ours. Needs no config."""
-    facts = read_facts()
-    observation = Observation(facts, recover(store.load(), facts), store.load_tables())
+    saved = store.load()
+    facts = read_facts(of_state(saved))
+    observation = Observation(facts, recover(saved, facts), store.load_tables())
     return planning.prepare_down(observation)
 
 
@@ -141,7 +143,7 @@ def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcom
     store.save(prepared.state)
     try:
         ports = _perform(prepared, before)
-        facts = read_facts()
+        facts = read_facts(scope(prepared.config, prepared.state, strays=True))
         left = diff(facts, prepared.desired, record_tables(facts, prepared.desired))
         if left:
             raise KernelError(_difference(left))
@@ -190,7 +192,7 @@ def converge(prepared: Prepared, store: Store) -> Outcome:
                 _perform_one(performer, operation, _key(operation, prepared.uplinks))
             except (KernelError, HostError) as error:
                 refused += error.problems
-    facts = read_facts()
+    facts = read_facts(scope(prepared.config, prepared.state))
     observation = _record(prepared, store, facts, ask(prepared.questions, facts))
     return Outcome(observation, tuple(refused), performer.ports)
 
@@ -242,7 +244,7 @@ def _save(store: Store, state: State, facts: Facts, target: Desired) -> tuple[St
 def return_to(target: Desired, links: Mapping[str, int], store: Store) -> None:
     """Restore an earlier state of ours (see `snapshot`), as much as the kernel accepts; KernelError
     lists what it refused. `links` are the indexes that interfaces had then."""
-    facts = read_facts()
+    facts = read_facts(of_state(store.load()))
     present = indexes(facts)
     routes = tuple(r for r in target.routes if all(hop.dev in present for hop in r.hops))
     target = replace(followed(target, links, facts), routes=routes)
@@ -253,7 +255,7 @@ def return_to(target: Desired, links: Mapping[str, int], store: Store) -> None:
                 _perform_one(performer, operation)
             except KernelError as error:
                 refused += error.problems
-    facts = read_facts()
+    facts = read_facts(of_state(store.load()))
     _save(store, store.load(), facts, target)
     if left := diff(facts, target, record_tables(facts, target)):
         refused.append(_difference(left))

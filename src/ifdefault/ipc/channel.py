@@ -1,9 +1,11 @@
 """The channel between engine and frontend: packets of messages, some with a socket.
 
 Rules: sending never blocks. Outcomes of one turn of the loop are sent in one packet. If the peer
-reads too slowly, messages queue; if the queue is full, the oldest message that may be dropped is
-dropped (`dropped`), and if there is none, the channel ends. `ended` is called once with the cause:
-the peer's end, an error or an invalid message. A descriptor that no message needs is closed.
+reads too slowly, messages queue (`waits`); whoever has many to send, or sockets, goes on when they
+are sent (`drained`). If more than QUEUE wait, the oldest message that may be dropped is dropped
+(`dropped`); those that may not wait, up to a limit at which the channel ends: pings tell whether a
+peer hangs. `ended` is called once with the cause: the peer's end, an error or an invalid message. A
+descriptor that no message needs is closed.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from ifdefault.ipc.messages import (
 from ifdefault.model.errors import reason
 
 QUEUE = 1024
+_LASTING_MAX = 1 << 16  # that wait and may not be dropped
 _TURN = 64  # messages read at one wake-up, before other callbacks run
 # One descriptor at most; CMSG_SPACE would have room for two.
 _ANCILLARY_BYTES = socket.CMSG_LEN(4)
@@ -75,12 +78,15 @@ class Channel(Generic[M]):
         *,
         sockets: bool = False,
         dropped: Callable[[Message], None] = lambda message: None,
+        drained: Callable[[], None] = lambda: None,
     ) -> None:
         self._sock = sock
         self._allowed = frozenset(allowed)
         self._receive, self._ended, self._dropped = receive, ended, dropped
+        self._drained = drained
         self._ancillary = _ANCILLARY_BYTES if sockets else 0
         self._queue: deque[_Waiting] = deque()
+        self._droppable = 0  # of those in the queue
         self._together: list[Message] = []
         self._loop = asyncio.get_running_loop()
         self._open = True
@@ -89,6 +95,11 @@ class Channel(Generic[M]):
         self._loop.add_reader(sock, self._read)
 
     # --- sending --------------------------------------------------------------------------
+
+    @property
+    def waits(self) -> bool:
+        """Whether the peer has to read before more can be sent to it."""
+        return bool(self._queue)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send, or queue. The caller keeps the descriptors. Does nothing once the channel ended."""
@@ -129,7 +140,8 @@ class Channel(Generic[M]):
                     return
                 self._drop_oldest()
         self._queue.append(_Waiting(message, packet, own))
-        if len(self._queue) > QUEUE:
+        self._droppable += isinstance(message, _DROPPABLE)
+        if len(self._queue) > (QUEUE if self._droppable else _LASTING_MAX):
             self._drop_oldest()
 
     def _put(self, messages: Sequence[Message], packet: bytes, fds: Sequence[int]) -> bool:
@@ -158,14 +170,17 @@ class Channel(Generic[M]):
             if not self._put([waiting.message], waiting.packet, waiting.fds):
                 self._queue.appendleft(waiting)
                 return
+            self._droppable -= isinstance(waiting.message, _DROPPABLE)
             waiting.close()
         if self._open:
             self._loop.remove_writer(self._sock)
+            self._drained()
 
     def _drop_oldest(self) -> None:
         for index, waiting in enumerate(self._queue):
             if isinstance(waiting.message, _DROPPABLE):
                 del self._queue[index]
+                self._droppable -= 1
                 waiting.close()
                 self._drop(waiting.message)
                 return

@@ -37,6 +37,7 @@ def set_up(*, verbose: bool = False, stream: TextIO | None = None) -> None:
     root.handlers[:] = [lines]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    escaped("\n")  # loads the codec: without privileges, its module may not be readable
     logging.raiseExceptions = False  # no tracebacks when the terminal was closed
 
 

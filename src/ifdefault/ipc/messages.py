@@ -50,6 +50,7 @@ _Label = Annotated[str, text(r"[a-z0-9][a-z0-9-]{0,30}")]  # of an uplink
 _Domain = Annotated[str, text(r"(?:(?:\*|[a-z0-9_-]{1,63})(?:\.[a-z0-9_-]{1,63})*)?")]  # "": root
 _File = Annotated[str, text(r"(?:/[^\0\n]{1,254})?")]
 _Host = Annotated[str, text(_NAME)]
+_Secret = Annotated[str, text(r"[0-9a-f]{32}")]
 _Rdata = Annotated[str, hexadecimal(MAX_RDATA)]
 _Word = Annotated[str, text(r"[!-~]{1,255}")]
 _Text = Annotated[str, printable_text]  # for display
@@ -147,10 +148,12 @@ class ZoneName:
 @dataclass(frozen=True, slots=True)
 class ZoneEnd:
     """All zones were sent: serve these, and only these, from now on. `secondaries`: address, port,
-    key file; `rate_limit`: as in `model.dns.ServerConfig`."""
+    key file; `rate_limit`: as in `model.dns.ServerConfig`; `cookie_secrets`: the current one, and
+    the one before."""
 
     secondaries: Annotated[tuple[tuple[_Address, _Port, _File], ...], _Texts]
     rate_limit: Annotated[int, number(0, 1_000_000)]
+    cookie_secrets: Annotated[tuple[_Secret, ...], Most(2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +260,15 @@ class Ready:
     version: Annotated[str, text(r"[!-~]{1,64}")]
 
 
+@dataclass(frozen=True, slots=True)
+class Unconfined:
+    """What the frontend isn't confined by, since this host can't do it, and why."""
+
+    missing: Annotated[tuple[_Text, ...], Most(2)]
+
+
 ToFrontend = Bind | Unbind | Send | Resolve | Ping | Update | Query | Fetch
-FromFrontend = Outcome | Resolved | Reply | Pong | Ready
+FromFrontend = Outcome | Resolved | Reply | Pong | Ready | Unconfined
 ToDnsServer = Listen | Unlisten | ZoneHead | ZoneName | ZoneEnd | Ping | Leave
 FromDnsServer = Listen | Served | Pong | Ready
 Message = ToFrontend | FromFrontend | ToDnsServer | FromDnsServer

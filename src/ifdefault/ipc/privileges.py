@@ -17,7 +17,10 @@ import pwd
 import resource
 import signal
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 from ifdefault.libc import checked, libc
@@ -29,7 +32,7 @@ NOBODY = 65534
 _PDEATHSIG, _DUMPABLE, _CAPBSET_READ, _CAPBSET_DROP = 1, 4, 23, 24  # linux/prctl.h
 _NO_NEW_PRIVS, _CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
-_FILES, _PROCESSES = 8192, 64
+_ENGINE_FILES, _USUAL_FILES = 1 << 16, 1024  # the latter: all that select(2) takes
 _EMPTY = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -67,31 +70,45 @@ def is_mapped(number: int, mapping: str) -> bool:
     return any(first <= number < first + count for first, _, count in rows)
 
 
-def drop(uid: int, gid: int, *, limit: bool = False, outlive: bool = False) -> None:
-    """Drop all privileges for good, and end when the parent does, unless it is to `outlive` it.
-    OSError if that fails.
+def drop(
+    uid: int,
+    gid: int,
+    *,
+    limits: Mapping[int, int] = MappingProxyType({}),
+    parent_death: int = signal.SIGTERM,
+    oom_score_adj: int = 0,
+) -> None:
+    """Drop all privileges for good. OSError if that fails.
 
-    `limit`: also limit open files and threads, for processes that talk to the Internet.
+    `limits`: more resource limits. `parent_death`: the signal when the parent ends, 0 for none.
+    `oom_score_adj`: at least; if the host is out of memory, the engine is to be killed last.
     """
+    _raise_oom_score(oom_score_adj)
     _limit(resource.RLIMIT_CORE, 0)  # a core dump would contain secrets
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
         os.setpriority(os.PRIO_PROCESS, 0, 0)  # the negative nice value is for the engine only
-    if limit:
-        _limit(resource.RLIMIT_NOFILE, _FILES)
+    for number, limit in limits.items():
+        if number != resource.RLIMIT_NPROC or uid != KEEP:  # who keeps its user shares it
+            _limit(number, limit)
     if os.geteuid() == 0:  # other users have no privileges anyway
         _empty_bounding_set()
     _prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
     if uid != KEEP:
-        if limit:
-            _limit(resource.RLIMIT_NPROC, _PROCESSES)
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     _clear_capabilities()
     _prctl(_NO_NEW_PRIVS, 1)
     _prctl(_DUMPABLE, 0)
-    if not outlive:
-        _prctl(_PDEATHSIG, signal.SIGTERM)  # last: a change of user clears it
+    _prctl(_PDEATHSIG, parent_death)  # last: a change of user clears it
+
+
+def allow_files() -> None:
+    """Allow this process as many open files as it may have: a socket for each address of a host
+    needs more than a login's limit. Programs get the usual limit again (`main`)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _ENGINE_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENGINE_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def left_over(status: str, uid: int) -> tuple[str, ...]:
@@ -117,6 +134,12 @@ def _empty_bounding_set() -> None:
             _prctl(_CAPBSET_DROP, capability)
 
 
+def _raise_oom_score(least: int) -> None:
+    file = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):  # it is only a precaution
+        file.write_text(str(max(least, int(file.read_text()))))
+
+
 def _limit(number: int, limit: int) -> None:
     _, hard = resource.getrlimit(number)
     limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
@@ -136,6 +159,8 @@ def _clear_capabilities() -> None:
 def main() -> NoReturn:
     uid, gid, *command = sys.argv[1:]
     drop(int(uid), int(gid))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, _USUAL_FILES), hard))
     env = {k: v for k, v in os.environ.items() if k == "PATH" or k.startswith("IFDEFAULT_")}
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the command would too
     try:

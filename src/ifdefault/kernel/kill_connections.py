@@ -1,7 +1,8 @@
 """Kills the outgoing connections of a dead uplink: TCP sockets and tracked flows.
 
 Rules: outgoing connections only; inbound ones continue when the uplink recovers. A socket whose
-local port has a listener is inbound. Connections of other uplinks are never touched.
+local port has a listener is inbound. Connections of other uplinks are never touched: the kernel's
+filter leaves out most sockets, and those that it lists are compared with everything.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ifdefault.kernel import conntrack, sockdiag
+from ifdefault.kernel import conntrack, sockdiag, socket_filter
 from ifdefault.kernel.netlink import Netlink
+from ifdefault.kernel.socket_filter import Prefixes
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 
-_PORTS_MAX = 500  # listening ports in the kernel's filter; all are compared afterwards
+_PORTS_MAX = 500  # listening ports in the kernel's filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +56,25 @@ def kill(
 def _destroy(
     addresses: Sequence[str], marks: Sequence[int], mask: int, spared: Sequence[str]
 ) -> int:
+    own, kept = Prefixes(addresses), Prefixes(spared)
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
         listeners = {_end(message) for message in _dump(netlink, (diag.TCP_LISTEN,))}
         wildcard = sorted(port for port, source in listeners if source == sockdiag.WILDCARD)
-        program = sockdiag.program(
+        program = socket_filter.program(
+            [*own.sources(), *(socket_filter.is_marked(mark, mask) for mark in marks)],
             [
-                *(sockdiag.is_from(address) for address in addresses),
-                *(sockdiag.is_marked(mark, mask) for mark in marks),
-            ],
-            [
-                *(sockdiag.is_from_port(port) for port in wildcard[:_PORTS_MAX]),
-                *(sockdiag.is_to(prefix) for prefix in spared),
+                *(socket_filter.is_from_port(port) for port in wildcard[:_PORTS_MAX]),
+                *kept.destinations(),
             ],
         )
         outgoing = []
         for message in _dump(netlink, sockdiag.CONNECTED, program):
             port, source = _end(message)
-            if listeners.isdisjoint(((port, source), (port, sockdiag.WILDCARD))):
+            if (
+                listeners.isdisjoint(((port, source), (port, sockdiag.WILDCARD)))
+                and (source in own or sockdiag.mark(message) & mask in marks)
+                and sockdiag.remote_address(message) not in kept
+            ):
                 outgoing.append(sockdiag.query_one(message))
         return netlink.change_many(diag.SOCK_DESTROY, outgoing)
 

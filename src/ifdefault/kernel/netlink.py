@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import os
 import socket
 import struct
@@ -25,10 +26,15 @@ _ERROR = struct.Struct("=i")  # struct nlmsgerr: the negative error number
 _RECEIVE_BYTES = 1 << 18
 _DUMP_TRIES = 8
 _BATCH_MESSAGES = 100
+PAYLOAD_MAX = (1 << 16) - 1 - _ATTRIBUTE.size  # of an attribute, whose length has 16 bits
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
-    """One attribute (linux/netlink.h, struct nlattr), padded to four bytes."""
+    """One attribute (linux/netlink.h, struct nlattr), padded to four bytes. OSError if the payload
+    is too long for one."""
+    if len(payload) > PAYLOAD_MAX:
+        what = f"a netlink attribute of {len(payload)} bytes is too long"
+        raise OSError(errno.EMSGSIZE, what)
     head = _ATTRIBUTE.pack(len(payload) + 4, kind)
     return head + payload + bytes(-len(payload) % 4)
 
@@ -75,14 +81,18 @@ class Netlink:
     """A netlink socket in the network namespace of the thread that creates it."""
 
     def __init__(self, protocol: int = nl.NETLINK_ROUTE) -> None:
+        self._protocol = protocol
+        self._open()
+        self._sequence = 0
+        self._buffer = bytearray(_RECEIVE_BYTES)  # reused: allocating one costs more than the call
+
+    def _open(self) -> None:
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self._protocol
         )
         for option in (nl.NETLINK_CAP_ACK, nl.NETLINK_EXT_ACK, nl.NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(nl.SOL_NETLINK, option, 1)
         self._socket.bind((0, 0))  # otherwise the first request would
-        self._sequence = 0
-        self._buffer = bytearray(_RECEIVE_BYTES)  # reused: allocating one costs more than the call
 
     def __enter__(self) -> Netlink:
         return self
@@ -136,13 +146,17 @@ class Netlink:
             reply = reply or message
         return reply
 
-    def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """All objects of a kind, each without its netlink header. Raises OSError (EINTR) if the
-        table keeps changing."""
+    def dump(self, kind: int, body: bytes, most: int | None = None) -> list[bytes]:
+        """All objects of a kind, each without its netlink header; if there are more than `most`,
+        the first `most` + 1. Raises OSError (EINTR) if the table keeps changing."""
         for _ in range(_DUMP_TRIES):
             self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
             self._interrupted = False
-            messages = list(self._replies())
+            messages = list(itertools.islice(self._replies(), most and most + 1))
+            if most is not None and len(messages) > most:
+                self._socket.close()  # ends the dump
+                self._open()
+                return messages
             if not self._interrupted:
                 return messages
         raise OSError(errno.EINTR, "the kernel's tables change too fast to be read")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 from ifdefault.kernel import nftlink
 from ifdefault.kernel.netlink import open_ports
 from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER
+from ifdefault.libc import SELECT_MAX
 from ifdefault.model.errors import HostError, KernelError, Problem
 from ifdefault.model.kernel import (
     FORWARD_TABLE,
@@ -65,11 +67,22 @@ def _require_rights() -> None:
         raise HostError(Problem("nftables", what, remedy))
 
 
+def _require_low_descriptor() -> None:
+    """libnftables waits by select(2), which ends the process at a descriptor that is too high."""
+    fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(fd)
+    if fd >= SELECT_MAX:
+        what = f"libnftables can't be used while {SELECT_MAX} files are open"
+        remedy = "start it again; if it goes on, report it with the output of: ls -l /proc/PID/fd"
+        raise HostError(Problem("nftables", what, remedy))
+
+
 @contextmanager
 def _context() -> Iterator[ctypes.c_void_p]:
     """A libnftables context; it has its own netlink socket until it is freed."""
     library = _library()
     _require_rights()
+    _require_low_descriptor()
     context = ctypes.c_void_p(library.nft_ctx_new(0))
     try:
         library.nft_ctx_buffer_output(context)

@@ -7,17 +7,19 @@ OSError if the port is in use or the address doesn't exist.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.kernel import netns
-from ifdefault.kernel.rtnetlink import AF
+from ifdefault.kernel.rtnetlink import AF, packed
 from ifdefault.kernel.sockdiag import MAPPED
 from ifdefault.kernel.uapi import socket as so
+from ifdefault.libc import SELECT_MAX
 from ifdefault.model.address import family_of
 from ifdefault.model.text import from_bytes
 
@@ -83,26 +85,40 @@ def discard(sock: socket.socket) -> None:
     sock.close()
 
 
+def set_aside(sock: socket.socket) -> socket.socket:
+    """Give a socket a descriptor beyond those that select(2) takes: however many there are, the
+    lower ones are left for libraries that use it, as libnftables does."""
+    with suppress(OSError):  # so many aren't allowed
+        fd = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, SELECT_MAX)
+        with sock:
+            sock = socket.socket(sock.family, sock.type, sock.proto, fd)
+        sock.setblocking(False)
+    return sock
+
+
 def _socket(address: str, kind: int) -> socket.socket:
     family = family_of(address)
-    sock = socket.socket(AF[family], kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = set_aside(socket.socket(AF[family], kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
     if family == 6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return sock
 
 
-def holder(kind: str, address: str, port: int) -> str:
-    """The process that uses a port, as "named (pid 123)"; "" if not found. `kind`: tcp, udp.
+def holders(kind: str, addresses: Sequence[str], port: int) -> dict[str, str]:
+    """The processes that use a port of these addresses, as "named (pid 123)", as far as they are
+    found. `kind`: tcp, udp.
 
     Processes of other network namespaces, or whose files may not be read, aren't found."""
-    sockets = {f"socket:[{inode}]" for inode in _inodes(kind, address, port)}
+    sockets = dict(_inodes(kind, addresses, port)) if addresses else {}
+    found: dict[str, str] = {}
     for entry in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
-            if sockets.intersection(_open_files(entry)):
+            if held := sockets.keys() & set(_open_files(entry)):
                 ours = is_dns_server(int(entry.name))
                 name = "ifdefault" if ours else from_bytes((entry / "comm").read_bytes()).strip()
-                return f"{name} (pid {entry.name})"
-    return ""
+                for file in held:
+                    found |= dict.fromkeys(sockets[file], f"{name} (pid {entry.name})")
+    return found
 
 
 def is_dns_server(pid: int) -> bool:
@@ -119,24 +135,28 @@ def _open_files(entry: Path) -> Iterator[str]:
             yield os.readlink(fd)
 
 
-def _inodes(kind: str, address: str, port: int) -> Iterator[str]:
-    """Inodes of the sockets bound to this or the wildcard address, and the port; proc(5),
-    /proc/net/tcp."""
-    family = family_of(address)
-    tables = (kind, f"{kind}6") if family == 4 else (f"{kind}6",)  # a dual-stack socket has both
-    for table in tables:
+def _inodes(
+    kind: str, addresses: Sequence[str], port: int
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The sockets, as /proc/PID/fd shows them, that are bound to the port and to some of these
+    addresses or the wildcard address; proc(5), /proc/net/tcp."""
+    by_packed = {packed(address): address for address in addresses}
+    for family, table in ((4, kind), (6, f"{kind}6")):
+        # a dual-stack socket on the wildcard address has both
+        all_of = tuple(a for a in addresses if family == 6 or family_of(a) == family)
         with suppress(OSError):
             for line in Path(f"/proc/net/{table}").read_text("ascii", "replace").splitlines()[1:]:
                 _, local, _, state, *_, inode = line.split()[:10]
                 bound, _, bound_port = local.partition(":")
                 listens = kind == "udp" or state == "0A"  # TCP_LISTEN
-                if listens and int(bound_port, 16) == port and _covers(bound, address):
-                    yield inode
+                if listens and int(bound_port, 16) == port:
+                    raw = _bound_to(bound)
+                    own = (by_packed[raw],) if raw in by_packed else ()
+                    yield f"socket:[{inode}]", own if any(raw) else all_of
 
 
-def _covers(bound: str, address: str) -> bool:
-    """`bound` is an address as hexadecimal words in host byte order; all zeros is the wildcard."""
+def _bound_to(bound: str) -> bytes:
+    """The packed address of a socket, which is hexadecimal, in words of the host's byte order."""
     data = bytes.fromhex(bound)
     words = [data[at : at + 4][::-1] for at in range(0, len(data), 4)]
-    packed = socket.inet_pton(AF[family_of(address)], address)
-    return not any(data) or b"".join(words).removeprefix(MAPPED) == packed
+    return b"".join(words).removeprefix(MAPPED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 
-from ifdefault.kernel import conntrack, nft, rtnetlink, sysctl
+from ifdefault.kernel import conntrack, nft, rtnetlink, rule_messages, sysctl
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.read import read_links
@@ -77,9 +77,9 @@ class Performer:
                     self._delete(rt.RTM_DELROUTE, body)
             case AddRule(rule):
                 # without NLM_F_EXCL: the same rule may exist twice while a block is moved
-                self._netlink.change(rt.RTM_NEWRULE, rtnetlink.encode_rule(rule), NLM_F_CREATE)
+                self._netlink.change(rt.RTM_NEWRULE, rule_messages.encode_rule(rule), NLM_F_CREATE)
             case DeleteRule(rule):
-                self._delete(rt.RTM_DELRULE, rtnetlink.encode_rule(rule))
+                self._delete(rt.RTM_DELRULE, rule_messages.encode_rule(rule))
             case LoadNft(table, text):
                 self.ports |= nft.load(table, text)
             case PutHook(hook):

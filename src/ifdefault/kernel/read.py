@@ -1,33 +1,40 @@
 """Read the facts of this network namespace.
 
-Rules: reads, never writes, and makes no decisions. Of table local only what is delivered to this
-host is read: broadcast and multicast routes decide nothing. Sysctls are read for every interface
-except loopback.
+Rules: reads, never writes, and makes no decisions. What it costs doesn't grow with what decides
+nothing here: a table that no rule looks up isn't read, nor is more of a table than `ROUTES_MAX`
+routes, and sysctls and neighbours are read for the interfaces that matter. What hasn't changed
+isn't decoded again.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from ifdefault.kernel import netns, nft, rtnetlink, sockdiag, sysctl
+from ifdefault.kernel import netns, nft, rtnetlink, rule_messages, sockdiag, sysctl
+from ifdefault.kernel.decoded import Decoded
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
-from ifdefault.kernel.nexthops import read_nexthops
+from ifdefault.kernel.nexthops import Nexthops, read_nexthops
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.errors import HostError, KernelError, Problem
 from ifdefault.model.kernel import (
     FORWARDING,
+    PROTOCOL,
     TABLE_LOCAL,
+    TABLE_MAIN,
     Address,
     Facts,
     Link,
     Neighbour,
     Route,
     Rule,
+    Scope,
+    looked_up,
 )
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -44,32 +51,39 @@ GLOBAL_SYSCTLS = (
 LINK_SYSCTLS = (
     "net/ipv4/conf/{}/rp_filter",
     "net/ipv4/conf/{}/src_valid_mark",
-    "net/ipv4/conf/{}/forwarding",
     "net/ipv6/conf/{}/accept_ra",
     "net/ipv4/neigh/{}/unres_qlen_bytes",
     "net/ipv6/neigh/{}/unres_qlen_bytes",
 )
 
-
+ROUTES_MAX = 16_384  # of one table
 LOCAL_MAX = 1024  # more routes in table local aren't read: the kernel is asked instead
 
+Unread = tuple[tuple[Family, int], ...]
 
-def read_facts(*, rights: bool = True) -> Facts:
-    """All facts that a plan needs. Raises KernelError, and HostError if a feature is missing.
-    Without `rights`, what only root can read counts as absent: our nft tables."""
+
+def read_facts(scope: Scope | None = None, *, rights: bool = True) -> Facts:
+    """All facts that a plan needs; without a scope, of all interfaces, and all routes of ours.
+    Raises KernelError, and HostError if a feature is missing. Without `rights`, what only root can
+    read counts as absent: our nft tables."""
     try:
         with Netlink() as netlink:
             links = read_links(netlink)
             names = {link.index: link.name for link in links}
-            routes, local = _routes(netlink, names)
+            concerned = [link for link in links if scope is None or _concerns(scope, link)]
+            rules = _rules(netlink)
+            routes, unread = _routes(netlink, names, scope or Scope(strays=True), rules)
             return Facts(
                 links=links,
-                addresses=tuple(_addresses(netlink, names)),
+                addresses=_addresses(netlink, names),
                 routes=routes,
-                local=local,
-                rules=tuple(_rules(netlink)),
-                neighbours=read_neighbours(netlink, names),
-                sysctls=tuple(_sysctls(links)),
+                unread=unread,
+                local=_local(netlink, names),
+                rules=rules,
+                neighbours=read_neighbours(
+                    netlink, names, [link.index for link in concerned] if scope else [0]
+                ),
+                sysctls=tuple(_sysctls(concerned)),
                 sysctls_read_only=sysctl.read_only(),
                 tables=nft.read_tables() if rights else (),
                 hook=attach.read(),
@@ -77,6 +91,10 @@ def read_facts(*, rights: bool = True) -> Facts:
             )
     except OSError as error:
         raise KernelError(Problem("reading the kernel's tables", str(error))) from error
+
+
+def _concerns(scope: Scope, link: Link) -> bool:
+    return link.name in scope.interfaces or link.index in scope.indexes
 
 
 def network_id() -> str:
@@ -88,71 +106,112 @@ def network_id() -> str:
     return f"{_BOOT.read_text('ascii', 'replace').strip()} {cookie}"
 
 
+# What the last dump of each kind held.
+_known_links = Decoded[Link](lambda message, _: rtnetlink.decode_link(message))
+_known_rules = Decoded[Rule](lambda message, _: rule_messages.decode_rule(message))
+_known_addresses = Decoded[Address](rtnetlink.decode_address)
+_known_routes = Decoded[Route](rtnetlink.decode_route)
+_known_local = Decoded[Route](rtnetlink.decode_route)
+
+
 def read_links(netlink: Netlink) -> tuple[Link, ...]:
-    messages = netlink.dump(rt.RTM_GETLINK, rtnetlink.link_query())
-    return tuple(rtnetlink.decode_link(message) for message in messages)
+    return _known_links.decode(netlink.dump(rt.RTM_GETLINK, rtnetlink.link_query()), {})
 
 
 def _of_families(netlink: Netlink, kind: int, query: Callable[[Family], bytes]) -> Iterator[bytes]:
-    """The objects of both families. Without IPv6 (ipv6.disable=1) the kernel refuses the query, or
-    returns IPv4's objects."""
+    """The objects of both families."""
     for family in FAMILIES:
-        try:
-            messages = netlink.dump(kind, query(family))
-        except OSError as error:
-            if error.errno not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
-                raise
-            if family == 6 and sysctl.read(FORWARDING[6]) is None:
-                continue
-            what = f"this kernel has no policy rules for IPv{family}"
-            remedy = "use a kernel with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES"
-            raise HostError(Problem("kernel", what, remedy)) from error
-        for message in messages:
-            if message[0] == rtnetlink.AF[family]:
-                yield message
+        yield from _of_family(netlink, family, kind, query(family))
 
 
-def _addresses(netlink: Netlink, names: rtnetlink.Names) -> Iterator[Address]:
-    for message in _of_families(netlink, rt.RTM_GETADDR, rtnetlink.address_query):
-        if address := rtnetlink.decode_address(message, names):
-            yield address
+def _of_family(
+    netlink: Netlink, family: Family, kind: int, query: bytes, most: int | None = None
+) -> list[bytes]:
+    """The objects of one family, as `Netlink.dump` does. Without IPv6 (ipv6.disable=1) the kernel
+    refuses the query, or returns IPv4's objects; a table without routes may not exist."""
+    try:
+        messages = netlink.dump(kind, query, most)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return []
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+            raise
+        if family == 6 and sysctl.read(FORWARDING[6]) is None:
+            return []
+        what = f"this kernel has no policy rules for IPv{family}"
+        remedy = "use a kernel with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES"
+        raise HostError(Problem("kernel", what, remedy)) from error
+    return [message for message in messages if message[0] == rtnetlink.AF[family]]
+
+
+def _addresses(netlink: Netlink, names: rtnetlink.Names) -> tuple[Address, ...]:
+    messages = _of_families(netlink, rt.RTM_GETADDR, rtnetlink.address_query)
+    return _known_addresses.decode(messages, names)
+
+
+def _rules(netlink: Netlink) -> tuple[Rule, ...]:
+    return _known_rules.decode(_of_families(netlink, rt.RTM_GETRULE, rule_messages.rule_query), {})
 
 
 def _routes(
-    netlink: Netlink, names: rtnetlink.Names
-) -> tuple[tuple[Route, ...], tuple[Route, ...] | None]:
-    """The routes of all tables except local, and those of table local."""
-    routes: list[Route] = []
-    local: list[bytes] = []
+    netlink: Netlink, names: rtnetlink.Names, scope: Scope, rules: tuple[Rule, ...]
+) -> tuple[tuple[Route, ...], Unread]:
+    """The routes of the tables that are read, and the tables that are too large. Of main, these
+    routes are the first ones then; of others, the default."""
+    found: dict[bytes, None] = {}
+    unread: list[tuple[Family, int]] = []
+    by_rules = looked_up(rules)
+    for family in FAMILIES:
+        tables = {table for of, table in by_rules if of == family} - {TABLE_LOCAL}
+        for table in sorted(tables | scope.tables | {TABLE_MAIN}):
+            query = rtnetlink.route_query(family, table)
+            messages = _of_family(netlink, family, rt.RTM_GETROUTE, query, ROUTES_MAX)
+            if len(messages) > ROUTES_MAX:
+                unread.append((family, table))
+                if table != TABLE_MAIN:
+                    messages = [message for message in messages if rtnetlink.is_default(message)]
+            found.update(dict.fromkeys(messages))
+        if scope.strays:
+            query = rtnetlink.route_query(family, protocol=PROTOCOL)
+            found.update(dict.fromkeys(_of_family(netlink, family, rt.RTM_GETROUTE, query)))
     nexthops = read_nexthops(netlink, names)
-    for message in _of_families(netlink, rt.RTM_GETROUTE, rtnetlink.route_query):
-        if rtnetlink.route_table(message) == TABLE_LOCAL:
-            if rtnetlink.route_kind(message) == "local":
-                local.append(message)
-        elif route := rtnetlink.decode_route(message, names):
-            if nexthops and not route.hops:
-                hops = nexthops.get(rtnetlink.route_nexthop(message), ())
-                route = replace(route, hops=hops)
-            routes.append(route)
+    known = _known_routes if not nexthops else Decoded(partial(_with_hops, nexthops))
+    return known.decode(found, names), tuple(unread)
+
+
+def _with_hops(nexthops: Nexthops, message: bytes, names: rtnetlink.Names) -> Route | None:
+    """A route whose hops may be those of an object."""
+    route = rtnetlink.decode_route(message, names)
+    if route is None or route.hops:
+        return route
+    return replace(route, hops=nexthops.get(rtnetlink.route_nexthop(message), ()))
+
+
+def _local(netlink: Netlink, names: rtnetlink.Names) -> tuple[Route, ...] | None:
+    """The routes of table local to this host, without broadcast and multicast; None: too many."""
+    local: list[bytes] = []
+    for family in FAMILIES:
+        query = rtnetlink.route_query(family, TABLE_LOCAL, kind="local")
+        local += _of_family(netlink, family, rt.RTM_GETROUTE, query, LOCAL_MAX)
     if len(local) > LOCAL_MAX:
-        return tuple(routes), None
-    decoded = (rtnetlink.decode_route(message, names) for message in local)
-    return tuple(routes), tuple(route for route in decoded if route)
+        return None
+    return _known_local.decode(local, names)
 
 
-def _rules(netlink: Netlink) -> Iterator[Rule]:
-    for message in _of_families(netlink, rt.RTM_GETRULE, rtnetlink.rule_query):
-        if rule := rtnetlink.decode_rule(message):
-            yield rule
-
-
-def read_neighbours(netlink: Netlink, names: rtnetlink.Names) -> tuple[Neighbour, ...]:
-    messages = netlink.dump(rt.RTM_GETNEIGH, rtnetlink.neighbour_query())
+def read_neighbours(
+    netlink: Netlink, names: rtnetlink.Names, indexes: Iterable[int] = (0,)
+) -> tuple[Neighbour, ...]:
+    """The neighbours on these interfaces; 0: on all."""
+    messages = (
+        message
+        for index in indexes
+        for message in netlink.dump(rt.RTM_GETNEIGH, rtnetlink.neighbour_query(index))
+    )
     decoded = (rtnetlink.decode_neighbour(message, names) for message in messages)
     return tuple(neighbour for neighbour in decoded if neighbour)
 
 
-def _sysctls(links: tuple[Link, ...]) -> Iterator[tuple[str, str]]:
+def _sysctls(links: list[Link]) -> Iterator[tuple[str, str]]:
     of_links = (
         pattern.format(link.name) for link in links if not link.loopback for pattern in LINK_SYSCTLS
     )

@@ -1,4 +1,4 @@
-"""Encode and decode rtnetlink(7) messages: links, addresses, routes, rules and neighbours.
+"""Encode and decode rtnetlink(7) messages: links, addresses, routes and neighbours.
 
 Rules: no I/O. Messages identify interfaces by index, the model by name; the caller supplies the
 mapping.
@@ -6,6 +6,7 @@ mapping.
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -15,38 +16,25 @@ from ifdefault.kernel.netlink import attribute, attribute_list, attribute_u32, a
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
-from ifdefault.model.kernel import Address, Hop, Link, Neighbour, Route, Rule
-from ifdefault.model.text import from_bytes, to_bytes
+from ifdefault.model.kernel import Address, Hop, Link, Neighbour, Route
+from ifdefault.model.text import from_bytes
 
 AF = {4: socket.AF_INET, 6: socket.AF_INET6}
-_FAMILY: dict[int, Family] = {socket.AF_INET: 4, socket.AF_INET6: 6}
-_NO_U32 = 0xFFFFFFFF
+FAMILY: dict[int, Family] = {socket.AF_INET: 4, socket.AF_INET6: 6}
 _ROUTE_KINDS = (  # RTN_UNSPEC and so on, as rtnetlink.h lists them
     "unspec unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat"
 )
 KINDS = dict(enumerate((*_ROUTE_KINDS.split(), "xresolve")))
 _KIND_NUMBERS = {name: number for number, name in KINDS.items()}
-_ACTIONS = {
-    rt.FR_ACT_TO_TBL: "lookup",
-    rt.FR_ACT_GOTO: "goto",
-    rt.FR_ACT_NOP: "nop",
-    rt.FR_ACT_BLACKHOLE: "blackhole",
-    rt.FR_ACT_UNREACHABLE: "unreachable",
-    rt.FR_ACT_PROHIBIT: "prohibit",
-}
-_ACTION_NUMBERS = {name: number for number, name in _ACTIONS.items()}
 _PREFERENCES = {rt.ICMPV6_ROUTER_PREF_HIGH: "high", rt.ICMPV6_ROUTER_PREF_LOW: "low"}
-_UNSUPPORTED = (rt.FRA_TUN_ID, rt.FRA_DSCP, rt.FRA_FLOWLABEL)  # selectors that the model lacks
 _PREFERENCE_NUMBERS = {name: number for number, name in _PREFERENCES.items()}
 
 LINK = struct.Struct("=BBHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 ROUTE = struct.Struct("=BBBBBBBBI")
-_RULE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _NEXTHOP = struct.Struct("=HBBi")
 _CACHEINFO = struct.Struct("=IIi")  # head of struct rta_cacheinfo; the last field is rta_expires
-_U32 = struct.Struct("=I")
 
 NUD_USABLE = rt.NUD_REACHABLE | rt.NUD_STALE | rt.NUD_DELAY | rt.NUD_PROBE | rt.NUD_PERMANENT
 
@@ -67,13 +55,13 @@ def packed(address: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
-def _prefix(family: Family, payload: bytes | None, length: int) -> str:
+def prefix_text(family: Family, payload: bytes | None, length: int) -> str:
     if payload is None:
         return "default" if length == 0 else f"{_text(family, bytes(BITS[family] // 8))}/{length}"
     return f"{_text(family, payload)}/{length}"
 
 
-def _split(prefix: str) -> tuple[bytes, int]:
+def split(prefix: str) -> tuple[bytes, int]:
     """A prefix as (packed address, length); "" and "default" are (b"", 0)."""
     if prefix in ("", "default"):
         return b"", 0
@@ -105,12 +93,20 @@ def decode_link(message: bytes) -> Link:
         and not flags & rt.IFF_LOOPBACK,
         kind=from_bytes(info.get(rt.IFLA_INFO_KIND, b"")),
         master=u32(attrs.get(rt.IFLA_MASTER)),
+        forwards=_forwards(attrs.get(rt.IFLA_AF_SPEC, b"")),
         altnames=tuple(
             from_bytes(value)
             for kind, value in attribute_list(attrs.get(rt.IFLA_PROP_LIST, b""))
             if kind == rt.IFLA_ALT_IFNAME
         ),
     )
+
+
+def _forwards(af_spec: bytes) -> bool:
+    """From the interface's IPv4 settings (net/ipv4/devinet.c, inet_fill_link_af), which begin with
+    forwarding (linux/ip.h, IPV4_DEVCONF_FORWARDING)."""
+    inet = attributes(attributes(af_spec, 0).get(socket.AF_INET, b""), 0)
+    return u32(inet.get(rt.IFLA_INET_CONF), 1) == 1
 
 
 def encode_group(index: int, group: int) -> bytes:
@@ -124,7 +120,7 @@ def address_query(family: Family) -> bytes:
 @decodes
 def decode_address(message: bytes, names: Names) -> Address | None:
     number, prefixlen, low_flags, scope, index = _ADDRESS.unpack_from(message)
-    family = _FAMILY.get(number)
+    family = FAMILY.get(number)
     if family is None or index not in names:
         return None
     attrs = attributes(message, _ADDRESS.size)
@@ -145,21 +141,19 @@ def decode_address(message: bytes, names: Names) -> Address | None:
     )
 
 
-def route_query(family: Family) -> bytes:
-    return ROUTE.pack(AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
+def route_query(family: Family, table: int = 0, protocol: int = 0, kind: str = "unspec") -> bytes:
+    """The routes of one table, protocol and kind; of all if that isn't given."""
+    head = ROUTE.pack(AF[family], 0, 0, 0, 0, protocol, 0, _KIND_NUMBERS[kind], 0)
+    return head + attribute_u32(rt.RTA_TABLE, table) if table else head
 
 
-def route_table(message: bytes) -> int:
-    """The table number of a route message if it is below 256, otherwise RT_TABLE_COMPAT."""
-    return int.from_bytes(message[4:5])
+def is_default(message: bytes) -> bool:
+    """Whether a route is a default route (rtm_dst_len)."""
+    return not int.from_bytes(message[1:2])
 
 
 def route_protocol(message: bytes) -> int:
     return int.from_bytes(message[5:6])
-
-
-def route_kind(message: bytes) -> str:
-    return KINDS.get(int.from_bytes(message[7:8]), "")
 
 
 @decodes
@@ -173,7 +167,7 @@ def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route
     """A route; None if it isn't supported (encapsulation, tos), a cache entry unless `cached`, or
     expired (the kernel lists expired routes for a while)."""
     number, dst_len, src_len, tos, table, protocol, scope, kind, flags = ROUTE.unpack_from(message)
-    family = _FAMILY.get(number)
+    family = FAMILY.get(number)
     attrs = attributes(message, ROUTE.size)
     if family is None or tos or rt.RTA_ENCAP in attrs or (flags & rt.RTM_F_CLONED and not cached):
         return None
@@ -183,20 +177,26 @@ def decode_route(message: bytes, names: Names, *, cached: bool = False) -> Route
     return Route(
         family=family,
         table=u32(attrs.get(rt.RTA_TABLE), table),
-        dst=_prefix(family, attrs.get(rt.RTA_DST), dst_len),
+        dst=prefix_text(family, attrs.get(rt.RTA_DST), dst_len),
         metric=u32(attrs.get(rt.RTA_PRIORITY)),
         kind=KINDS.get(kind, str(kind)),
-        hops=tuple(_hops(family, attrs, flags, names)),
+        hops=_one(tuple(_hops(family, attrs, flags, names))),
         src=_text(family, source) if source else "",
         scope=scope,
         protocol=protocol,
-        preference=_PREFERENCES.get(_u8(attrs, rt.RTA_PREF), ""),
+        preference=_PREFERENCES.get(u8(attrs, rt.RTA_PREF), ""),
         metrics=tuple(_metrics(attrs.get(rt.RTA_METRICS, b""))),
-        from_prefix=_prefix(family, attrs.get(rt.RTA_SRC), src_len) if src_len else "",
+        from_prefix=prefix_text(family, attrs.get(rt.RTA_SRC), src_len) if src_len else "",
     )
 
 
-def _u8(attrs: dict[int, bytes], kind: int) -> int:
+@functools.lru_cache(maxsize=4096)
+def _one(hops: tuple[Hop, ...]) -> tuple[Hop, ...]:
+    """Equal hops as one object: thousands of routes have the same."""
+    return hops
+
+
+def u8(attrs: dict[int, bytes], kind: int) -> int:
     return int.from_bytes(attrs.get(kind, b"")[:1])
 
 
@@ -222,7 +222,7 @@ def _hop(
         gateway = _text(family, attrs[rt.RTA_GATEWAY])
     elif via := attrs.get(rt.RTA_VIA):  # a gateway of the other family (RFC 5549)
         (number,) = struct.unpack_from("=H", via)
-        gateway = _text(_FAMILY[number], via[2:])
+        gateway = _text(FAMILY[number], via[2:])
     return Hop(names.get(index, f"if{index}"), gateway, bool(flags & rt.RTNH_F_ONLINK), weight)
 
 
@@ -233,7 +233,7 @@ def _metrics(payload: bytes) -> Iterator[tuple[int, int]]:
 
 
 def encode_route(route: Route, indexes: Indexes) -> bytes:
-    raw, length = _split(route.dst)
+    raw, length = split(route.dst)
     onlink = rt.RTNH_F_ONLINK if len(route.hops) == 1 and route.hops[0].onlink else 0
     body = [
         ROUTE.pack(
@@ -284,87 +284,8 @@ def _encode_hop(route: Route, hop: Hop, indexes: Indexes) -> bytes:
     return _NEXTHOP.pack(_NEXTHOP.size + len(via), flags, hop.weight - 1, indexes[hop.dev]) + via
 
 
-def rule_query(family: Family) -> bytes:
-    return _RULE.pack(AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
-
-
-@decodes
-def decode_rule(message: bytes) -> Rule | None:
-    number, dst_len, src_len, tos, table, _, _, action, flags = _RULE.unpack_from(message)
-    family = _FAMILY.get(number)
-    if family is None:
-        return None
-    attrs = attributes(message, _RULE.size)
-
-    def pair(kind: int, code: str, default: tuple[int, int]) -> tuple[int, int]:
-        low, high = struct.unpack(code, attrs[kind]) if kind in attrs else default
-        return int(low), int(high)
-
-    mark = u32(attrs.get(rt.FRA_FWMARK))
-    return Rule(
-        family=family,
-        priority=u32(attrs.get(rt.FRA_PRIORITY)),
-        action=_ACTIONS.get(action, str(action)),
-        table=u32(attrs.get(rt.FRA_TABLE), table) if action == rt.FR_ACT_TO_TBL else 0,
-        goto=u32(attrs.get(rt.FRA_GOTO)),
-        src=_prefix(family, attrs.get(rt.FRA_SRC), src_len) if src_len else "",
-        dst=_prefix(family, attrs.get(rt.FRA_DST), dst_len) if dst_len else "",
-        iif=from_bytes(attrs.get(rt.FRA_IIFNAME, b"")),
-        oif=from_bytes(attrs.get(rt.FRA_OIFNAME, b"")),
-        mark=mark,
-        mask=u32(attrs.get(rt.FRA_FWMASK), _NO_U32 if mark else 0),
-        invert=bool(flags & rt.FIB_RULE_INVERT),
-        suppress_prefixlength=_signed(u32(attrs.get(rt.FRA_SUPPRESS_PREFIXLEN), _NO_U32)),
-        suppress_ifgroup=_signed(u32(attrs.get(rt.FRA_SUPPRESS_IFGROUP), _NO_U32)),
-        ip_proto=_u8(attrs, rt.FRA_IP_PROTO),
-        sport=pair(rt.FRA_SPORT_RANGE, "=HH", (0, 0)),
-        dport=pair(rt.FRA_DPORT_RANGE, "=HH", (0, 0)),
-        uids=pair(rt.FRA_UID_RANGE, "=II", (-1, -1)),
-        tos=tos,
-        unfollowed=bool(_u8(attrs, rt.FRA_L3MDEV)) or not attrs.keys().isdisjoint(_UNSUPPORTED),
-        protocol=_u8(attrs, rt.FRA_PROTOCOL),
-    )
-
-
-def rule_protocol(message: bytes) -> int:
-    return _u8(attributes(message, _RULE.size), rt.FRA_PROTOCOL)
-
-
 def nexthop_protocol(message: bytes) -> int:
     return int.from_bytes(message[2:3])  # struct nhmsg
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 32) if value >> 31 else value
-
-
-def encode_rule(rule: Rule) -> bytes:
-    """Encode a rule with the selectors that our rules use."""
-    (dst, dst_len), (src, src_len) = _split(rule.dst), _split(rule.src)
-    family, action = AF[rule.family], _ACTION_NUMBERS[rule.action]
-    table, invert = rule.table if rule.table < 256 else 0, rt.FIB_RULE_INVERT if rule.invert else 0
-    head = _RULE.pack(family, dst_len, src_len, rule.tos, table, 0, 0, action, invert)
-    uids = b"".join(_U32.pack(uid & _NO_U32) for uid in rule.uids)
-    length, group = rule.suppress_prefixlength, rule.suppress_ifgroup
-    parts = (
-        (True, rt.FRA_PRIORITY, _U32.pack(rule.priority)),
-        (True, rt.FRA_PROTOCOL, bytes([rule.protocol])),
-        (rule.action == "lookup", rt.FRA_TABLE, _U32.pack(rule.table)),
-        (rule.action == "goto", rt.FRA_GOTO, _U32.pack(rule.goto)),
-        (dst, rt.FRA_DST, dst),
-        (src, rt.FRA_SRC, src),
-        (rule.iif, rt.FRA_IIFNAME, to_bytes(rule.iif) + b"\0"),
-        (rule.oif, rt.FRA_OIFNAME, to_bytes(rule.oif) + b"\0"),
-        (rule.mask, rt.FRA_FWMARK, _U32.pack(rule.mark)),
-        (rule.mask, rt.FRA_FWMASK, _U32.pack(rule.mask)),
-        (rule.ip_proto, rt.FRA_IP_PROTO, bytes([rule.ip_proto])),
-        (any(rule.sport), rt.FRA_SPORT_RANGE, struct.pack("=HH", *rule.sport)),
-        (any(rule.dport), rt.FRA_DPORT_RANGE, struct.pack("=HH", *rule.dport)),
-        (rule.uids != (-1, -1), rt.FRA_UID_RANGE, uids),
-        (length >= 0, rt.FRA_SUPPRESS_PREFIXLEN, struct.pack("=i", length)),
-        (group >= 0, rt.FRA_SUPPRESS_IFGROUP, struct.pack("=i", group)),
-    )
-    return head + b"".join(attribute(kind, payload) for present, kind, payload in parts if present)
 
 
 @decodes
@@ -373,14 +294,16 @@ def neighbour_state(message: bytes) -> int:
     return int(_NEIGHBOUR.unpack_from(message)[2])
 
 
-def neighbour_query() -> bytes:
-    return _NEIGHBOUR.pack(0, 0, 0, 0, 0)
+def neighbour_query(index: int = 0) -> bytes:
+    """The neighbours on one interface, or on all."""
+    head = _NEIGHBOUR.pack(0, 0, 0, 0, 0)
+    return head + attribute_u32(rt.NDA_IFINDEX, index) if index else head
 
 
 @decodes
 def decode_neighbour(message: bytes, names: Names) -> Neighbour | None:
     number, index, state, flags, _ = _NEIGHBOUR.unpack_from(message)
-    family = _FAMILY.get(number)
+    family = FAMILY.get(number)
     attrs = attributes(message, _NEIGHBOUR.size)
     if family is None or index not in names or rt.NDA_DST not in attrs:
         return None

@@ -1,7 +1,7 @@
 """List sockets (sock_diag(7), linux/inet_diag.h), with a filter in the kernel.
 
-Rules: the kernel filters (INET_DIAG_REQ_BYTECODE), so that other sockets cost next to nothing.
-Addresses of both families are 16 bytes, IPv4's mapped into IPv6.
+Rules: the kernel filters (`socket_filter`), so that other sockets cost next to nothing. Addresses
+of both families are 16 bytes, IPv4's mapped into IPv6.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from ifdefault.kernel.decoding import decodes
-from ifdefault.kernel.netlink import Netlink, attribute, attributes
-from ifdefault.kernel.rtnetlink import AF, packed
+from ifdefault.kernel.netlink import Netlink, attribute, attributes, u32
+from ifdefault.kernel.rtnetlink import AF
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 from ifdefault.model.config import FAMILIES, Family
@@ -29,15 +29,13 @@ CONNECTED = (  # all between SYN_SENT and TIME_WAIT
 MESSAGE_BYTES = 72  # struct inet_diag_msg, before the attributes
 ID = slice(4, 52)  # its struct inet_diag_sockid
 COOKIE = slice(44, 52)
-_SOURCE, _INTERFACE = slice(8, 24), slice(40, 44)
+_SOURCE, _DESTINATION, _INTERFACE = slice(8, 24), slice(24, 40), slice(40, 44)
 
 WILDCARD = bytes(16)
 _REQUEST = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2
 _OLD_REQUEST = struct.Struct("=BxxB48sIxxxx")  # struct inet_diag_req
 _ALL_STATES = 0xFFFFFFFF
 MAPPED = bytes(10) + b"\xff\xff"  # prefix of IPv4-mapped IPv6 addresses (RFC 4291, 2.5.5.2)
-
-Condition = tuple[int, bytes]  # opcode and operand
 
 
 def query_both(states: Sequence[int], program: bytes = b"", extension: int = 0) -> bytes:
@@ -65,10 +63,24 @@ def local_port(message: bytes) -> int:
 
 def local_address(message: bytes) -> bytes:
     """16 bytes, IPv4 mapped into IPv6; WILDCARD for the wildcard address of either family."""
-    address = message[_SOURCE]
+    return _address(message, _SOURCE)
+
+
+def remote_address(message: bytes) -> bytes:
+    return _address(message, _DESTINATION)
+
+
+def _address(message: bytes, where: slice) -> bytes:
+    address = message[where]
     if message[0] == socket.AF_INET and any(address):
         return MAPPED + address[:4]
     return address
+
+
+@decodes
+def mark(message: bytes) -> int:
+    """The mark of a socket, 0 if the kernel doesn't tell it (without CAP_NET_ADMIN)."""
+    return u32(attributes(message, MESSAGE_BYTES).get(diag.INET_DIAG_MARK))
 
 
 @decodes
@@ -139,63 +151,3 @@ def wildcard_ports(message: bytes) -> tuple[tuple[Family, int], ...]:
         return ((4, port),)
     v6only = attributes(message, MESSAGE_BYTES).get(diag.INET_DIAG_SKV6ONLY, b"\0")[0]
     return ((6, port),) if v6only else ((4, port), (6, port))
-
-
-# --- the filter ------------------------------------------------------------------------------
-# Each instruction has jump distances for true (yes) and false (no). Execution that reaches exactly
-# the end accepts the socket; a jump to four bytes after the end rejects it.
-
-_OPERATION = struct.Struct("=BBH")
-_HOST = struct.Struct("=BBxxi")  # struct inet_diag_hostcond
-_ANY_PORT = -1
-
-
-def is_from(address: str) -> Condition:
-    return diag.INET_DIAG_BC_S_COND, _host(address)
-
-
-def is_to(prefix: str) -> Condition:
-    return diag.INET_DIAG_BC_D_COND, _host(prefix)
-
-
-def is_from_port(port: int) -> Condition:
-    return diag.INET_DIAG_BC_S_COND, _HOST.pack(socket.AF_UNSPEC, 0, port)
-
-
-def is_marked(mark: int, mask: int) -> Condition:
-    return diag.INET_DIAG_BC_MARK_COND, struct.pack("=II", mark, mask)
-
-
-def _host(prefix: str) -> bytes:
-    """An IPv4 condition also matches IPv6 sockets with mapped addresses."""
-    address, _, length = prefix.partition("/")
-    raw = packed(address)
-    af = socket.AF_INET if len(raw) == 4 else socket.AF_INET6
-    return _HOST.pack(af, int(length or len(raw) * 8), _ANY_PORT) + raw
-
-
-def program(any_of: Sequence[Condition], none_of: Sequence[Condition]) -> bytes:
-    """A filter that accepts sockets matching one of `any_of` (or all, if it is empty) and none of
-    `none_of`."""
-    tail = sum(8 + len(operand) for _, operand in none_of)
-    return b"".join((*_one_of(any_of, tail), *_none_of(none_of, tail)))
-
-
-def _one_of(conditions: Sequence[Condition], tail: int) -> Iterator[bytes]:
-    """Continue at the tail as soon as one matches, otherwise reject."""
-    left = sum(8 + len(operand) for _, operand in conditions)
-    for code, operand in conditions:
-        size = 4 + len(operand)
-        left -= size + 4
-        last = not left
-        yield _OPERATION.pack(code, size, size + 4 + (4 + tail if last else 0)) + operand
-        yield _OPERATION.pack(diag.INET_DIAG_BC_JMP, 4, 4 + left)
-
-
-def _none_of(conditions: Sequence[Condition], left: int) -> Iterator[bytes]:
-    """Reject as soon as one matches."""
-    for code, operand in conditions:
-        size = 4 + len(operand)
-        left -= size + 4
-        yield _OPERATION.pack(code, size, size + 4) + operand
-        yield _OPERATION.pack(diag.INET_DIAG_BC_JMP, 4, 4 + left + 4)

@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from ifdefault.kernel import sockdiag
+from ifdefault.kernel import sockdiag, socket_filter
 from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import Netlink, attributes, u32
+from ifdefault.kernel.socket_filter import Prefixes
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.kernel.uapi.netlink import NETLINK_SOCK_DIAG
 from ifdefault.model.health import TcpStats
@@ -64,7 +65,8 @@ class TcpMonitor:
 
     def exclude(self, on_link: Sequence[str]) -> None:
         """From now on exclude peers in these prefixes, and on loopback."""
-        program = sockdiag.program((), [sockdiag.is_to(p) for p in (*_LOOPBACK, *on_link)])
+        self._excluded = Prefixes((*_LOOPBACK, *on_link))
+        program = socket_filter.program((), self._excluded.destinations())
         self._query = sockdiag.query_both(_STATES, program, diag.INET_DIAG_INFO)
         self._ended_query = sockdiag.query_both((diag.TCP_TIME_WAIT,), program)
         self._walked_s = float("-inf")
@@ -98,6 +100,8 @@ class TcpMonitor:
         before, self._time_wait = self._time_wait, {}
         tallies: dict[bytes, list[int]] = {}
         for message in self._some(self._ended_query):
+            if self._excludes(message):
+                continue
             which = message[sockdiag.ID]
             self._time_wait[which] = None
             ago_ms = _TIME_WAIT_MS - u32(message[_EXPIRES:])
@@ -107,10 +111,17 @@ class TcpMonitor:
         return tallies
 
     def _walk(self) -> Iterator[bytes]:
-        for message in self._some(self._query):
-            self._known.append(sockdiag.query_one(message, diag.INET_DIAG_INFO))
-            yield message
-        self.complete = len(self._known) < self._max
+        listed = 0
+        for listed, message in enumerate(self._some(self._query), 1):  # noqa: B007
+            if not self._excludes(message):
+                self._known.append(sockdiag.query_one(message, diag.INET_DIAG_INFO))
+                yield message
+        self.complete = listed < self._max
+
+    def _excludes(self, message: bytes) -> bool:
+        """Whether a socket is listed only because the kernel's filter hasn't all prefixes."""
+        excluded = self._excluded
+        return not excluded.few and sockdiag.remote_address(message) in excluded
 
     def _some(self, query: bytes) -> Iterator[bytes]:
         messages = self._netlink.stream(diag.TCPDIAG_GETSOCK, query)

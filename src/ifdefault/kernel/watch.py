@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from ifdefault.kernel import rtnetlink
+from ifdefault.kernel import route_filter, rtnetlink, rule_messages
 from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import Netlink, attribute, attributes, messages
 from ifdefault.kernel.read import read_links
@@ -22,7 +22,7 @@ from ifdefault.kernel.uapi import netfilter as nf
 from ifdefault.kernel.uapi import netlink as nl
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.kernel.uapi.socket import SO_RCVBUFFORCE
-from ifdefault.model.kernel import OWN_TABLES, PROTOCOL, TABLE_LOCAL, Address, Link
+from ifdefault.model.kernel import OWN_TABLES, PROTOCOL, Address, Link
 from ifdefault.model.kernel_events import (
     KernelChange,
     LinkChanged,
@@ -47,7 +47,8 @@ _OWN_TABLES = tuple(attribute(nf.NFTA_TABLE_NAME, name.encode() + b"\0") for nam
 
 class Watch:
     """Watches the network namespace of the thread that creates it. Wait until one of `sockets` is
-    readable, then call `read`. Neighbours are reported for `interfaces`, or for all if it is None.
+    readable, then call `read`. Neighbours are reported for `interfaces`, or for all if it is None;
+    routes for all tables, or for those of `keep_tables`.
     `own_ports` are port ids (`Netlink.port`) of sockets whose changes aren't reported."""
 
     def __init__(self, interfaces: frozenset[str] | None = None) -> None:
@@ -62,6 +63,8 @@ class Watch:
         self._route = _joined(nl.NETLINK_ROUTE, _ROUTE_GROUPS)
         self._nft = _joined(nl.NETLINK_NETFILTER, _NFT_GROUPS)
         self.sockets = (self._route, self._nft)
+        self._tables: frozenset[int] | None = None  # None: all
+        _filter(self._route, None)
         self._read_links()
 
     def __enter__(self) -> Watch:
@@ -73,6 +76,14 @@ class Watch:
     def close(self) -> None:
         for sock in (*self.sockets, self._netlink):
             sock.close()
+
+    def keep_tables(self, tables: frozenset[int]) -> bool:
+        """From now on, report the routes of these tables only, and ours. True if changes of one of
+        them weren't reported until now."""
+        before, self._tables = self._tables, tables
+        if tables != before:
+            _filter(self._route, tables)
+        return before is not None and not tables <= before
 
     def read(self) -> list[KernelChange]:
         """The changes since the last read. If some remain, a socket stays readable."""
@@ -132,16 +143,13 @@ class Watch:
     def _decode_route(self, kind: int, message: bytes) -> KernelChange | None:
         base = kind & ~3  # NEW, DEL, GET and SET of a kind are consecutive
         if base == rt.RTM_NEWROUTE:
-            protocol = rtnetlink.route_protocol(message)
-            if rtnetlink.route_table(message) == TABLE_LOCAL and protocol == rt.RTPROT_KERNEL:
-                return None
-            return ObjectChanged("route", protocol == PROTOCOL)
+            return ObjectChanged("route", rtnetlink.route_protocol(message) == PROTOCOL)
         if base == rt.RTM_NEWNEIGH:
             return self._neighbour(kind == rt.RTM_DELNEIGH, message)
         if base == rt.RTM_NEWLINK:
             return self._link(kind == rt.RTM_DELLINK, message)
         if base == rt.RTM_NEWRULE:
-            return ObjectChanged("rule", rtnetlink.rule_protocol(message) == PROTOCOL)
+            return ObjectChanged("rule", rule_messages.rule_protocol(message) == PROTOCOL)
         if base == rt.RTM_NEWADDR:
             return self._address(kind == rt.RTM_DELADDR, message)
         if base == rt.RTM_NEWNEXTHOP:
@@ -208,6 +216,11 @@ def _joined(protocol: int, groups: tuple[int, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _filter(sock: socket.socket, tables: frozenset[int] | None) -> None:
+    with suppress(OSError):  # out of memory: others' routes are reported, too
+        route_filter.keep_tables(sock, tables)
 
 
 def _link_event(link: Link, *, deleted: bool = False) -> LinkChanged:

@@ -21,7 +21,6 @@ from ifdefault.lab.node import Node
 from ifdefault.model.address import family_of
 
 _PATIENCE_S = 5.0
-_PORT = 53
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -47,12 +46,19 @@ class DnsLoad:
     `stop`."""
 
     def __init__(
-        self, node: Node, addresses: Sequence[str], name: str, *, rate: float, tcp_share: int = 4
+        self,
+        node: Node,
+        addresses: Sequence[str],
+        name: str,
+        *,
+        rate: float,
+        tcp_share: int = 4,
+        port: int = 53,
     ) -> None:
         """`rate`: queries per second; one in `tcp_share` is over TCP."""
         self.udp, self.tcp = Outcome(), Outcome()
         self._node, self._addresses = node, addresses
-        self._name = name
+        self._name, self._port = name, port
         self._rate, self._tcp_share = rate, tcp_share
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: node.python(self._run))
@@ -94,7 +100,7 @@ class DnsLoad:
         with socket.socket(_AF[family_of(address)], kind | socket.SOCK_NONBLOCK) as sock:
             try:
                 async with asyncio.timeout(_PATIENCE_S):
-                    await loop.sock_connect(sock, (address, _PORT))
+                    await loop.sock_connect(sock, (address, self._port))
                     await loop.sock_sendall(sock, packet)
                     answer = await loop.sock_recv(sock, 4096)
             except (OSError, TimeoutError) as error:

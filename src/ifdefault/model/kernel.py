@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ifdefault.model.config import Family
+from ifdefault.model.many import Many
 from ifdefault.model.packet_filter import FilterChain
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
@@ -34,7 +36,8 @@ FORWARDING: dict[Family, str] = {  # sysctls
 @dataclass(frozen=True, slots=True)
 class Link:
     """`kind` as `ip -d link` shows it (bridge, vlan, wireguard, …), "" for hardware. `master`: the
-    index of the bridge, bond or VRF that it is a part of."""
+    index of the bridge, bond or VRF that it is a part of. `forwards`: whether IPv4 packets that
+    come in on it are forwarded, as far as it has its own say."""
 
     index: int
     name: str
@@ -47,6 +50,7 @@ class Link:
     kind: str = ""
     master: int = 0
     altnames: tuple[str, ...] = ()
+    forwards: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,25 @@ class Ruleset:
 Loaded = tuple[tuple[str, Ruleset], ...]  # by table
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is read of things that others may have made in great numbers.
+
+    `tables`: whose routes are read, besides main and those that a rule looks up. `interfaces` and
+    `indexes`: of interfaces whose sysctls and neighbours are read. `strays`: whether routes of ours
+    are looked for in all other tables, which takes the longer the more routes these have."""
+
+    tables: frozenset[int] = frozenset()
+    interfaces: frozenset[str] = frozenset()
+    indexes: frozenset[int] = frozenset()
+    strays: bool = False
+
+
+def looked_up(rules: Iterable[Rule]) -> set[tuple[Family, int]]:
+    """The tables that rules look up."""
+    return {(rule.family, rule.table) for rule in rules if rule.action == "lookup" and rule.table}
+
+
 @functools.lru_cache(maxsize=4)  # every plan has the same few large texts
 def ruleset_digest(text: str) -> str:
     """The comment of a table that was loaded from this text."""
@@ -175,11 +198,13 @@ def ruleset_digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is read from the kernel for a plan, in kernel order where order matters."""
+    """All that is read from the kernel for a plan, in kernel order where order matters. What may be
+    large is a `Many`."""
 
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
-    routes: tuple[Route, ...] = ()  # all tables except local
+    routes: tuple[Route, ...] = ()  # of main and of the tables that rules look up; ours in any
+    unread: tuple[tuple[Family, int], ...] = ()  # tables that are too large: see `kernel.read`
     local: tuple[Route, ...] | None = None  # table local's, of kind local; None: not read, too many
     rules: tuple[Rule, ...] = ()  # in kernel order, both families
     neighbours: tuple[Neighbour, ...] = ()
@@ -193,6 +218,12 @@ class Facts:
     listening: tuple[tuple[str, str, int], ...] = ()  # (transport, address, port) of servers
     dropping: tuple[tuple[str, str, str], ...] = ()  # (family, table, chain) with policy drop
     filters: tuple[FilterChain, ...] = ()  # others' chains that packets to served ports pass
+
+    def __post_init__(self) -> None:
+        for name in ("links", "addresses", "routes", "local", "rules"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, Many.of(value))
 
 
 # --- desired state ------------------------------------------------------------------------

@@ -28,13 +28,15 @@ from ifdefault.plan import (
     conflicts_defaults,
     conflicts_forward,
     conflicts_input,
+    conflicts_tables,
     connmark,
     numbers,
     prefixes,
+    tables,
     udp_wildcard,
 )
 from ifdefault.plan.describe import rule_text
-from ifdefault.plan.own_addresses import OwnAddresses
+from ifdefault.plan.own_addresses import own_addresses
 from ifdefault.plan.resolve import ready
 from ifdefault.plan.rule_block import (
     first_priority,
@@ -61,6 +63,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *_missing_addresses(config, facts, uplinks),
         *conflicts_defaults.find(config, facts, uplinks),
         *conflicts_arp.find(facts, uplinks),
+        *conflicts_tables.find(facts, uplinks),
         *conflicts_forward.find(config, facts, uplinks),
         *conflicts_input.find(config, facts.filters, uplinks),
     )
@@ -147,7 +150,8 @@ def _in_our_tables(foreign: Sequence[Rule], facts: Facts, host: HostConfig) -> I
     for rule in foreign:
         if rule.action == "lookup" and rule.table in own:
             yield Problem(_rule_name(rule), f"looks up table {rule.table}, which is ours", remedy)
-    others = [r for r in facts.routes if r.table in own and r.protocol != PROTOCOL]
+    ours = (some for (_, table), some in tables.by_table(facts).items() if table in own)
+    others = [route for some in ours for route in some if route.protocol != PROTOCOL]
     for table, count in sorted(Counter(route.table for route in others).items()):
         example = next(route for route in others if route.table == table)
         what = f"contains {count} foreign route{'s'[: count > 1]}, such as {example.dst}"
@@ -296,7 +300,7 @@ def _missing_addresses(
     config: Config, facts: Facts, uplinks: Sequence[Uplink]
 ) -> Iterator[Problem]:
     usable = {uplink.name for uplink in uplinks if not uplink.pending}
-    there = OwnAddresses(facts)
+    there = own_addresses(facts)
     for wanted in config.uplinks:
         missing = [address for address in wanted.addresses if address not in there]
         if missing and wanted.name in usable:

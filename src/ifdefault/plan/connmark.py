@@ -18,15 +18,14 @@ Neighbour discovery is never tracked (nf_conntrack_proto_icmpv6.c), so it is nev
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from ifdefault.model.address import BITS, family_of
 from ifdefault.model.config import FAMILIES, Config, Family
-from ifdefault.model.kernel import FORWARDING, TABLE_MAIN, Facts, Hook, Route, Rule, Uplink
-from ifdefault.plan import prefixes
+from ifdefault.model.kernel import FORWARDING, TABLE_MAIN, Facts, Hook, Rule, Uplink
+from ifdefault.plan import prefixes, tables
 from ifdefault.plan.nft_text import IP, chain, names, values
 
 _PROTOCOLS = {6: "tcp", 17: "udp"}
@@ -51,8 +50,7 @@ def forwarded_flows(
     if not uplinks or not tracks_forwarded(config, facts):
         return None
     servers = tuple({s.address: None for forward in config.forwards for s in forward.to})
-    routes = tuple(r for r in facts.routes if r.table == TABLE_MAIN and r.kind == "unicast")
-    server_devices = _devices(servers, routes) - {u.interface for u in uplinks}
+    server_devices = _devices(servers, facts) - {u.interface for u in uplinks}
     server_families = {family_of(address) for address in servers}
     uplink_families = {family for u in uplinks for family, _ in u.gateways}
     needed = uplink_families if masquerade else uplink_families & server_families
@@ -75,20 +73,18 @@ def host_forwards(facts: Facts) -> bool:
     return any(dict(facts.sysctls).get(name) == "1" for name in FORWARDING.values())
 
 
-@functools.lru_cache(maxsize=4)
-def _devices(addresses: tuple[str, ...], routes: tuple[Route, ...]) -> set[str]:
+def _devices(addresses: Iterable[str], facts: Facts) -> set[str]:
     """The devices of main's non-default routes to these addresses."""
     devices = set()
-    for family in FAMILIES:
-        bits = BITS[family]
-        candidates = [(*prefixes.network(r.dst), r) for r in routes if r.family == family]
-        candidates.sort(key=lambda entry: (-entry[1], entry[2].metric))
-        of_family = [prefixes.number(a) for a in addresses if family_of(a) == family]
-        for number in of_family:
-            for first, length, route in candidates:
-                if length and number >> (bits - length) << (bits - length) == first:
-                    devices |= {hop.dev for hop in route.hops}
-                    break
+    for address in addresses:
+        number, bits = prefixes.number(address), BITS[family_of(address)]
+        by_length = tables.index(tables.of(facts, family_of(address), TABLE_MAIN))
+        for length in sorted(by_length.keys() - {0}, reverse=True):
+            routes = by_length[length].get(number >> (bits - length) << (bits - length), ())
+            if unicast := [route for route in routes if route.kind == "unicast"]:
+                best = min(unicast, key=lambda route: route.metric)
+                devices |= {hop.dev for hop in best.hops}
+                break
     return devices
 
 

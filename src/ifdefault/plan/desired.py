@@ -38,6 +38,7 @@ from ifdefault.plan import (
     resolve,
     ruleset,
     settings,
+    tables,
     udp_wildcard,
 )
 from ifdefault.plan.kernel_default import KernelDefaults
@@ -100,7 +101,7 @@ def desire(
     forwarded = connmark.forwarded_flows(config, facts, usable, hook)
     host_forwards = bool(forwarded) or connmark.host_forwards(facts)
     needs = ruleset.Needs(config.host, usable, ports, redirects, host_forwards, forwarded)
-    rules = tuple(rule for rule in rules if policy_rules.is_needed(rule, needs))
+    rules = tuple(policy_rules.needed(rules, needs))
     tables = {
         NFT_TABLE: ruleset.render(needs),
         FORWARD_TABLE: forward_table.render(config.forwards, usable, decision.servers_down),
@@ -143,36 +144,28 @@ def _distinct(routes: Iterable[Route]) -> tuple[Route, ...]:
 
 
 def _routes(config: Config, facts: Facts, usable: tuple[Uplink, ...]) -> Iterator[Route]:
-    specific = [
-        route
-        for route in facts.routes
-        if route.table == TABLE_MAIN
-        and route.dst != "default"
-        and route.kind == "unicast"
-        and not route.from_prefix
-    ]
     defaults = KernelDefaults(config, facts)
     for uplink in usable:
         for family in FAMILIES:
             if uplink.gateway(family) is not None:
-                yield from _copies(specific, uplink, family, usable)
-                yield _default(facts, uplink, family, defaults)
+                default = _default(facts, uplink, family, defaults)
+                yield default
+                yield from _copies(facts, uplink, default, usable)
 
 
 def _copies(
-    specific: list[Route], uplink: Uplink, family: Family, usable: tuple[Uplink, ...]
+    facts: Facts, uplink: Uplink, default: Route, usable: tuple[Uplink, ...]
 ) -> Iterator[Route]:
-    """Copies of main's non-default routes through the uplink: its own prefix, and specific ones."""
+    """Copies of main's non-default routes through the uplink: its own prefix, and specific ones.
+    Without those that lead where its default leads: there may be thousands."""
     others = [u for u in usable if u.interface == uplink.interface and u != uplink]
-    for route in specific:
-        hops = [hop for hop in route.hops if hop.dev == uplink.interface]
-        if route.family != family or not hops:
-            continue
+    for route in tables.not_like(facts, uplink.interface, default):
         if _belongs(route, uplink) or not any(_belongs(route, other) for other in others):
+            [hop, *_] = (hop for hop in route.hops if hop.dev == uplink.interface)
             yield replace(
                 route,
                 table=uplink.table,
-                hops=(replace(hops[0], weight=1),),
+                hops=(replace(hop, weight=1),),
                 protocol=PROTOCOL,
                 preference="",
             )
@@ -208,12 +201,8 @@ def _onlink(facts: Facts, uplink: Uplink, gateway: str) -> bool:
         return False
     family = family_of(gateway)  # IPv4 may have an IPv6 next hop
     return not any(
-        route.family == family
-        and route.table == TABLE_MAIN
-        and route.dst != "default"
-        and any(hop.dev == uplink.interface and not hop.gateway for hop in route.hops)
-        and prefixes.contains(family, route.dst, gateway)
-        for route in facts.routes
+        prefixes.contains(family, route.dst, gateway)
+        for route in tables.on_link(facts, family, uplink.interface, TABLE_MAIN)
     )
 
 

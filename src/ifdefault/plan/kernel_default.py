@@ -4,7 +4,9 @@ Rules: only other programs' routes count. They are ordered as the kernel does it
 that the rules choose for the uplink's address, or else main, since metrics order the routes of one
 table only; in it the longest source prefix, the lowest metric and RFC 4191's preference. A router
 that isn't reachable is passed over while another answers (RFC 4861, 6.3.6); of equal ones, ours
-is kept, so that routers which come and go don't move the uplink each time.
+is kept, so that routers which come and go don't move the uplink each time. Any host on the link may
+advertise itself as a router, and as many: what is configured precedes what is advertised with the
+same metric, and only some routers of a link are considered.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Facts, Hop, Route
-from ifdefault.plan import numbers, prefixes
+from ifdefault.plan import numbers, prefixes, tables
 from ifdefault.plan.lookup import Fib
 
 _FAR: dict[Family, str] = {4: "192.88.99.1", 6: "3fff::1"}  # RFC 7526, RFC 9637: nobody's
 _PREFERENCES = ("high", "", "low")  # RFC 4191
+_RTPROT_RA = 9  # linux/rtnetlink.h
+ROUTERS_MAX = 8  # of a link
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class KernelDefaults:
 
     def __init__(self, config: Config, facts: Facts) -> None:
         own = numbers.own_tables(config.host)
-        defaults = tuple(r for r in facts.routes if r.dst == "default" and r.hops)
+        defaults = tables.defaults(facts)
         self._facts = facts
         self._ours = {
             (r.table, hop.dev, hop.gateway)
@@ -48,7 +52,7 @@ class KernelDefaults:
         }
         self._routes = tuple(r for r in defaults if r.protocol != PROTOCOL and r.table not in own)
         rules = tuple(rule for rule in facts.rules if rule.protocol != PROTOCOL)
-        self._fib = Fib(replace(facts, local=()), self._routes, rules)
+        self._fib = Fib(facts, tables.grouped(self._routes), rules)
         self._macs = {(n.dev, n.address): n.mac for n in facts.neighbours}
 
     def used(self, family: Family, source: str = "", interface: str = "") -> Route | None:
@@ -114,7 +118,9 @@ class KernelDefaults:
         ]
         if len(choices) == 1:
             return choices[0]
+        choices.sort(key=lambda c: _order(c.route))
         ours = [c for c in choices if (table, interface, c.hop.gateway) in self._ours]
+        choices = choices[:ROUTERS_MAX] + [c for c in choices[ROUTERS_MAX:] if c in ours]
         others_answer = any(self._answers(c) for c in choices)
         none_answers = all(self._answers(c) is False for c in choices)
 
@@ -124,8 +130,7 @@ class KernelDefaults:
                 -prefixes.network(route.from_prefix)[1],
                 others_answer and answers is False,
                 none_answers and choice not in ours,
-                route.metric,
-                _PREFERENCES.index(route.preference),
+                _order(route),
                 not self._is_on_link(interface, choice.hop),
                 choice not in ours,
             )
@@ -151,12 +156,16 @@ class KernelDefaults:
         if family == 6 and prefixes.contains(6, "fe80::/10", gateway):
             return True
         return any(
-            route.family == family
-            and route.dst != "default"
-            and any(h.dev == interface and not h.gateway for h in route.hops)
-            and prefixes.contains(family, route.dst, gateway)
-            for route in self._facts.routes
+            prefixes.contains(family, route.dst, gateway)
+            for route in tables.on_link(self._facts, family, interface)
         )
+
+
+def _order(route: Route) -> tuple[int, int, bool, int]:
+    """The order of the default routes of a table."""
+    _, length = prefixes.network(route.from_prefix)
+    advertised = route.protocol == _RTPROT_RA
+    return -length, route.metric, advertised, _PREFERENCES.index(route.preference)
 
 
 def _fits(route: Route, source: str) -> bool:
@@ -167,11 +176,11 @@ def _fits(route: Route, source: str) -> bool:
 
 def alternatives(facts: Facts, interfaces: Collection[str]) -> frozenset[tuple[str, str]]:
     """The gateways of these interfaces that have several in a family, as (interface, gateway)."""
-    gateways: dict[tuple[str, Family], set[str]] = {}
-    for route in facts.routes:
-        if route.dst == "default" and route.protocol != PROTOCOL:
-            for hop in route.hops:
-                if hop.gateway and hop.dev in interfaces:
-                    gateways.setdefault((hop.dev, route.family), set()).add(hop.gateway)
-    several = ((dev, many) for (dev, _), many in gateways.items() if len(many) > 1)
-    return frozenset((dev, gateway) for dev, many in several for gateway in many)
+    gateways: dict[tuple[str, Family], dict[str, None]] = {}
+    defaults = [route for route in tables.defaults(facts) if route.protocol != PROTOCOL]
+    for route in sorted(defaults, key=_order):
+        for hop in route.hops:
+            if hop.gateway and hop.dev in interfaces:
+                gateways.setdefault((hop.dev, route.family), {})[hop.gateway] = None
+    several = ((dev, [*many]) for (dev, _), many in gateways.items() if len(many) > 1)
+    return frozenset((dev, gateway) for dev, many in several for gateway in many[:ROUTERS_MAX])

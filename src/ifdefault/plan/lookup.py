@@ -7,15 +7,17 @@ the kernel's hash isn't modelled. A flow with an oif is that of a socket bound t
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
 from ifdefault.model.flow import Flow
-from ifdefault.model.kernel import PROTOCOL, TABLE_LOCAL, Address, Facts, Hop, Route, Rule
-from ifdefault.plan import prefixes
+from ifdefault.model.kernel import PROTOCOL, TABLE_LOCAL, Address, Facts, Hop, Link, Route, Rule
+from ifdefault.model.many import Many
+from ifdefault.plan import prefixes, tables
+from ifdefault.plan.rule_index import rule_index
 
 _PREFERENCES = ("high", "", "low")
 REFUSALS = ("blackhole", "unreachable", "prohibit")
@@ -35,22 +37,18 @@ class LookupResult:
 
 
 class Fib:
-    """The forwarding information base of one host, indexed for many lookups."""
+    """The forwarding information base of a host, indexed for many lookups."""
 
-    def __init__(self, facts: Facts, routes: tuple[Route, ...], rules: tuple[Rule, ...]) -> None:
-        self._rules = rules
+    def __init__(self, facts: Facts, routes: tables.Tables, rules: Iterable[Rule]) -> None:
+        self._rules = rule_index(Many.of(rules))
         self._groups = {link.name: link.group for link in facts.links}
-        self._priorities = {(rule.family, rule.priority) for rule in rules}
         self._sources = Sources(facts)
-        self._tables: dict[tuple[Family, int], dict[int, dict[int, list[Route]]]] = {}
-        for route in (*routes, *local_routes(facts)):
-            first, length = prefixes.network(route.dst)
-            table = self._tables.setdefault((route.family, route.table), {})
-            table.setdefault(length, {}).setdefault(first, []).append(route)
+        self._tables = {key: tables.index(some) for key, some in routes.items()}
 
     @classmethod
     def of(cls, facts: Facts) -> Fib:
-        return cls(facts, facts.routes, facts.rules)
+        routes = {**tables.by_table(facts), **tables.grouped(local_routes(facts))}
+        return cls(facts, routes, facts.rules)
 
     def lookup(self, flow: Flow) -> LookupResult:
         """The result of the first rule that yields a route."""
@@ -64,16 +62,11 @@ class Fib:
 
     def _by_rules(self, flow: Flow) -> LookupResult:
         skip_to = -1
-        for rule in self._rules:
-            if rule.family != flow.family or rule.priority < skip_to:
-                continue
-            if not matches(rule, flow):
+        for rule in self._rules.candidates(flow):
+            if rule.priority < skip_to or not matches(rule, flow):
                 continue
             if rule.action == "goto":
-                if (
-                    rule.family,
-                    rule.goto,
-                ) in self._priorities:  # otherwise unresolved, and skipped
+                if (rule.family, rule.goto) in self._rules.priorities:  # otherwise unresolved
                     skip_to = rule.goto
             elif rule.action in REFUSALS:
                 return LookupResult(rule.action, rule)
@@ -132,22 +125,41 @@ def predict(
     foreign = (rule for rule in facts.rules if rule.protocol != PROTOCOL)
     return replace(
         facts,
-        links=tuple(replace(k, group=groups.get(k.name, k.group)) for k in facts.links),
-        routes=(*(r for r in facts.routes if r.table not in own_tables), *routes),
+        links=with_groups(facts.links, groups),
+        routes=tables.joined(predicted_tables(facts, own_tables, routes)),
         # sorted() is stable: our rules follow foreign rules of the same priority
         rules=tuple(sorted((*foreign, *rules), key=lambda rule: rule.priority)),
     )
 
 
-def local_routes(facts: Facts) -> Iterable[Route]:
+def predicted_tables(facts: Facts, own: range, routes: Iterable[Route]) -> tables.Tables:
+    """The tables as they will be with these routes of ours."""
+    foreign = {key: some for key, some in tables.by_table(facts).items() if key[1] not in own}
+    return {**foreign, **tables.grouped(routes)}
+
+
+def with_groups(links: Sequence[Link], groups: Mapping[str, int]) -> tuple[Link, ...]:
+    """Links with other link groups."""
+    return tuple(
+        link
+        if groups.get(link.name, link.group) == link.group
+        else replace(link, group=groups[link.name])
+        for link in links
+    )
+
+
+def local_routes(facts: Facts) -> Sequence[Route]:
     """Table local, derived from the host's addresses if it wasn't read."""
-    if facts.local is not None:
-        return facts.local
-    return (
+    return facts.local if facts.local is not None else _of_addresses(Many.of(facts.addresses))
+
+
+@functools.lru_cache(maxsize=2)
+def _of_addresses(addresses: Many[Address]) -> Many[Route]:
+    return Many(
         Route(
             a.family, TABLE_LOCAL, f"{a.address}/{BITS[a.family]}", kind="local", hops=(Hop(a.dev),)
         )
-        for a in facts.addresses
+        for a in addresses
     )
 
 
@@ -156,11 +168,7 @@ class Sources:
 
     def __init__(self, facts: Facts) -> None:
         self._links = [link.name for link in facts.links]
-        self._own: dict[tuple[Family, str], list[Address]] = defaultdict(list)
-        for a in facts.addresses:
-            if a.scope < 253 and not a.tentative:
-                self._own[a.family, a.dev].append(a)
-        self._here_6 = {a.address for a in facts.addresses if a.family == 6}
+        self._own, self._here_6 = _by_device(Many.of(facts.addresses))
 
     def of_hop(self, family: Family, hop: Hop, dst: str = "") -> str:
         return self._of_hop_4(hop) if family == 4 else self._of_hop_6(hop, dst)
@@ -190,6 +198,18 @@ class Sources:
         if not own:
             own = [a for (family, _), some in self._own.items() if family == 6 for a in some]
         return max(own, key=score).address if own else ""
+
+
+@functools.lru_cache(maxsize=2)
+def _by_device(
+    addresses: Many[Address],
+) -> tuple[Mapping[tuple[Family, str], Sequence[Address]], Set[str]]:
+    """The addresses that may be a source, by device, and all IPv6 addresses."""
+    own: dict[tuple[Family, str], list[Address]] = {}
+    for a in addresses:
+        if a.scope < 253 and not a.tentative:
+            own.setdefault((a.family, a.dev), []).append(a)
+    return own, {a.address for a in addresses if a.family == 6}
 
 
 def _is_in_subnet(address: Address, gateway: str) -> bool:

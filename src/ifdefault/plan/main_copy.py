@@ -13,13 +13,16 @@ from dataclasses import replace
 
 from ifdefault.model.config import FAMILIES, Family, HostConfig
 from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Facts, Route
-from ifdefault.plan import numbers, prefixes
+from ifdefault.plan import numbers, prefixes, tables
 from ifdefault.plan.lookup import REFUSALS
 
 
 def has_last_resort(facts: Facts, family: Family, table: int) -> bool:
     """Whether a table has a default route, or a half of one, that refuses packets."""
-    return any(_is_last_resort(r) for r in facts.routes if (r.family, r.table) == (family, table))
+    by_length = tables.index(tables.of(facts, family, table))
+    lengths = range(numbers.PARTS_OF_DEFAULT[family] + 1)
+    short = (routes for length in lengths for routes in by_length.get(length, {}).values())
+    return any(_is_last_resort(route) for routes in short for route in routes)
 
 
 def _is_last_resort(route: Route) -> bool:
@@ -38,9 +41,8 @@ def routes(host: HostConfig, facts: Facts) -> Iterator[Route]:
     for family in FAMILIES:
         copy = table(host, facts, family)
         taken: set[tuple[str, int]] = set()  # IPv6 may have several routes of one metric
-        for route in facts.routes if copy != TABLE_MAIN else ():
-            of_main = (route.family, route.table) == (family, TABLE_MAIN)
-            if of_main and route.dst != "default" and _can_be_copied(route):
+        for route in tables.of(facts, family, TABLE_MAIN) if copy != TABLE_MAIN else ():
+            if route.dst != "default" and _can_be_copied(route):
                 metric = route.metric
                 while (route.dst, metric) in taken:
                     metric += 1

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from ifdefault.model.host import State
 from ifdefault.model.kernel import Desired, Facts, Operation, SetGroup, SetSysctl
+from ifdefault.plan.lookup import with_groups
 
 T = TypeVar("T")
 
@@ -78,11 +79,8 @@ def without_own_settings(state: State, facts: Facts) -> Facts:
     """The facts with the originals of sysctls and link groups that we set. The desired state
     depends on these: otherwise our own changes would change it, and a second plan be needed."""
     sysctls = tuple((n, _original(state.sysctls.get(n), value)) for n, value in facts.sysctls)
-    links = tuple(
-        replace(link, group=_original(state.groups.get(link.name), link.group))
-        for link in facts.links
-    )
-    return replace(facts, sysctls=sysctls, links=links)
+    groups = {link.name: _original(state.groups.get(link.name), link.group) for link in facts.links}
+    return replace(facts, sysctls=sysctls, links=with_groups(facts.links, groups))
 
 
 def _original(saved: tuple[T, ...] | None, now: T) -> T:

@@ -14,8 +14,8 @@ from dataclasses import replace
 from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import Config, Family, HostConfig, OutgoingRule
 from ifdefault.model.health import Decision
-from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Facts, Route, Rule, Uplink
-from ifdefault.plan import numbers, prefixes, resolve
+from ifdefault.model.kernel import PROTOCOL, Facts, Route, Rule, Uplink
+from ifdefault.plan import numbers, prefixes, resolve, tables
 
 _PROTOCOLS = {None: 0, "tcp": 6, "udp": 17}
 _LEARNED = (9, 16)  # RTPROT_RA, RTPROT_DHCP (linux/rtnetlink.h)
@@ -59,14 +59,11 @@ def routes_to_down(
     down = {u.interface for u in uplinks} - working
     if not working or not down:
         return
-    for route in facts.routes:
-        if (
-            (route.family, route.table, route.kind) == (family, TABLE_MAIN, "unicast")
-            and route.hops
-            and prefixes.network(route.dst)[1]
-            and all(hop.gateway and hop.dev in down for hop in route.hops)
-        ):
-            yield route
+    for interface in sorted(down):
+        for route in tables.specific(facts, family, interface):
+            through_routers = all(hop.gateway and hop.dev in down for hop in route.hops)
+            if through_routers and route.hops[0].dev == interface:
+                yield route
 
 
 def is_dns_host_route(route: Route) -> bool:

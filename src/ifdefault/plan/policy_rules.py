@@ -6,10 +6,10 @@ Rules: docs/architecture.md explains their order.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ifdefault.model.address import BITS, family_of
+from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import (
@@ -28,6 +28,7 @@ from ifdefault.plan import (
     prefixes,
     resolve,
     ruleset,
+    tables,
     udp_wildcard,
 )
 from ifdefault.plan.rule_block import first_priority, local_precedes
@@ -80,10 +81,11 @@ def _return_path(
         yield rule(priority=priority, table=u.table, mark=u.arrival_mark, mask=u.mark_mask)
     # an address or interface that several uplinks share leads to the best of them
     owners = {a.address: u for u in reversed(uplinks) for a in u.addresses if a.family == family}
-    for address, u in sorted(owners.items(), key=lambda item: item[1].number):
-        src = f"{address}/{BITS[family]}"
-        yield rule(priority=base + numbers.SOURCE, table=u.table, src=src)
-        yield rule(priority=base + numbers.SOURCE_END, action="unreachable", src=src)
+    for u in sorted(uplinks, key=lambda u: u.number):
+        own = (address for address, owner in owners.items() if owner is u)
+        for src in prefixes.merged(family, own):
+            yield rule(priority=base + numbers.SOURCE, table=u.table, src=src)
+            yield rule(priority=base + numbers.SOURCE_END, action="unreachable", src=src)
     for u in uplinks:
         for src in (prefix for prefix in u.routed if family_of(prefix) == family):
             yield rule(priority=base + numbers.ROUTED, table=u.table, src=src)
@@ -93,39 +95,49 @@ def _return_path(
     yield rule(priority=base + numbers.END, action="nop")
 
 
-def is_needed(rule: Rule, needs: ruleset.Needs) -> bool:
+def needed(rules: Iterable[Rule], needs: ruleset.Needs) -> Iterator[Rule]:
     """Rules for arrival marks are needed only with arrival marks, and rules that reject packets
     whose uplink has no route only where the source check doesn't drop them and isn't switched off.
     Every rule costs every lookup."""
-    if rule.action == "goto":  # packets of tracked forwarded flows arrive without a mark
-        return needs.marks_arrival()
-    if rule.mark in {u.arrival_mark for u in needs.uplinks}:
-        return needs.marks_arrival() or needs.forwarded is not None
-    if rule.action == "unreachable" and rule.src:
-        return needs.host.source_check == "auto" and not needs.checks_sources()
-    return True
+    marks_arrival, arrival_marks = needs.marks_arrival(), {u.arrival_mark for u in needs.uplinks}
+    rejects = needs.host.source_check == "auto" and not needs.checks_sources()
+    for rule in rules:
+        if rule.action == "goto":  # packets of tracked forwarded flows arrive without a mark
+            is_needed = marks_arrival
+        elif rule.mark in arrival_marks:
+            is_needed = marks_arrival or needs.forwarded is not None
+        else:
+            is_needed = rejects or not (rule.action == "unreachable" and rule.src)
+        if is_needed:
+            yield rule
 
 
 def _vpn_tables(facts: Facts, family: Family) -> list[int]:
     """Foreign tables with specific routes that are looked up for every packet (Tailscale's 52):
     replies to a VPN client that connected to an uplink's address must go through the VPN."""
-    tables = {r.table for r in facts.routes if r.family == family and r.protocol != PROTOCOL}
     every_packet = {
         rule.table
         for rule in facts.rules
         if rule.action == "lookup"
         and rule.protocol != PROTOCOL
+        and not (rule.src or rule.dst or rule.mask or rule.iif)
         and Rule(family, rule.priority, table=rule.table, protocol=rule.protocol) == rule
     }
-    candidates = every_packet & tables - {TABLE_MAIN, TABLE_LOCAL, TABLE_DEFAULT}
-    return sorted(table for table in candidates if _specific(facts, family, table))
+    candidates = every_packet - {TABLE_MAIN, TABLE_LOCAL, TABLE_DEFAULT}
+    return sorted(
+        table
+        for table in candidates
+        if _specific(facts, family, table)
+        and any(route.protocol != PROTOCOL for route in tables.of(facts, family, table))
+    )
 
 
 def _specific(facts: Facts, family: Family, table: int) -> list[str]:
     """The prefixes of a table's routes that aren't parts of a default."""
-    routes = (r for r in facts.routes if (r.family, r.table) == (family, table))
+    by_length = tables.index(tables.of(facts, family, table))
     shortest = numbers.SHORTEST_LOCAL[family]
-    return sorted({r.dst for r in routes if prefixes.network(r.dst)[1] > shortest})
+    specific = (by for length, by in by_length.items() if length > shortest)
+    return sorted(routes[0].dst for by in specific for routes in by.values())
 
 
 def _outgoing(

@@ -10,6 +10,7 @@ import functools
 import ipaddress
 from collections.abc import Iterable
 
+from ifdefault.model import prefix_set
 from ifdefault.model.address import BITS
 from ifdefault.model.config import Family
 
@@ -21,7 +22,7 @@ def number(address: str) -> int:
 
 def text(family: Family, value: int) -> str:
     if family == 4:
-        return str(ipaddress.IPv4Address(value))
+        return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
     return str(ipaddress.IPv6Address(value))
 
 
@@ -39,6 +40,12 @@ def network(prefix: str) -> tuple[int, int]:
 def contains(family: Family, prefix: str, address: str) -> bool:
     first, length = network(prefix)
     return first == number(address) >> (BITS[family] - length) << (BITS[family] - length)
+
+
+def merged(family: Family, cidrs: Iterable[str]) -> list[str]:
+    """The fewest prefixes, each with its length, that have exactly these addresses."""
+    blocks = prefix_set.merge(map(network, cidrs), BITS[family])
+    return [f"{text(family, first)}/{length}" for first, length in blocks]
 
 
 def disjoint(family: Family, cidrs: Iterable[str]) -> list[str]:

@@ -15,13 +15,13 @@ from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Address, Facts, Link, Uplink
 from ifdefault.plan import numbers, prefixes
 from ifdefault.plan.kernel_default import KernelDefault, KernelDefaults
-from ifdefault.plan.own_addresses import OwnAddresses
+from ifdefault.plan.own_addresses import OwnAddresses, own_addresses
 
 
 def resolve(config: Config, facts: Facts, numbering: Mapping[str, int]) -> tuple[Uplink, ...]:
     """The uplinks in the order of the config; `numbering` has a number for each."""
     links = {link.name: link for link in facts.links}
-    host = _Host(config, facts, KernelDefaults(config, facts), OwnAddresses(facts))
+    host = _Host(config, facts, KernelDefaults(config, facts), own_addresses(facts))
     uplinks = tuple(
         _resolve_one(setting, host, links.get(setting.interface), numbering[setting.name])
         for setting in config.uplinks
@@ -116,12 +116,6 @@ def _why_no_address(setting: UplinkConfig) -> str:
     return f"no usable address on {setting.interface}"
 
 
-def of_interface(addresses: Sequence[Address], interface: str) -> tuple[Address, ...]:
-    """An interface's addresses, sorted."""
-    own = (a for a in addresses if a.dev == interface)
-    return tuple(sorted(own, key=lambda a: (a.family, prefixes.number(a.address))))
-
-
 def _addresses(setting: UplinkConfig, host: _Host) -> tuple[Address, ...]:
     """The uplink's own addresses: as configured, otherwise those of its interface.
 
@@ -131,7 +125,7 @@ def _addresses(setting: UplinkConfig, host: _Host) -> tuple[Address, ...]:
     if setting.addresses:
         found = map(host.own.find, setting.addresses)
         return tuple(address for address in found if address)
-    own = of_interface(host.own.usable, setting.interface)
+    own = host.own.of_interface(setting.interface)
     others = _sharing(setting, host.config)
     if not others:
         return own
@@ -181,7 +175,7 @@ def _source(
     """The `src` of this family's default: the first that is configured, otherwise the kernel's. If
     it names none, an address that is preferably not deprecated, not temporary, fit for the default,
     in the gateway's prefix, and the first as the kernel has them (IPv4) or the lowest (IPv6)."""
-    order = {a.address: n for n, a in enumerate(host.facts.addresses)}
+    order = host.own.order
     # the kernel refuses an IPv6 `src` that no interface has
     own = [a for a in addresses if a.family == family and (family == 4 or a.address in order)]
     if default and not setting.addresses and default.route.src in {a.address for a in own}:

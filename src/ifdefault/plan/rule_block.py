@@ -12,9 +12,9 @@ from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, Family
 from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import PROTOCOL, TABLE_LOCAL, Facts, Rule
-from ifdefault.plan import numbers, prefixes
+from ifdefault.plan import numbers, tables
 from ifdefault.plan.lookup import matches
-from ifdefault.plan.own_addresses import OwnAddresses
+from ifdefault.plan.own_addresses import own_addresses
 
 _SOMEWHERE: dict[Family, str] = {4: "203.0.113.0", 6: "2001:db8::"}  # only a default leads there
 
@@ -48,11 +48,11 @@ def foreign_catchers(config: Config, facts: Facts) -> tuple[Rule, ...]:
 
 def _addresses(config: Config, facts: Facts) -> Iterator[str]:
     """Those of the uplinks, and the sources that the kernel's defaults over them name."""
-    own, interfaces = OwnAddresses(facts).usable, {u.interface for u in config.uplinks}
+    own, interfaces = own_addresses(facts), {u.interface for u in config.uplinks}
     for uplink in config.uplinks:
-        yield from uplink.addresses or (a.address for a in own if a.dev == uplink.interface)
-    for route in facts.routes:
-        if route.dst == "default" and route.src and any(h.dev in interfaces for h in route.hops):
+        yield from uplink.addresses or (a.address for a in own.of_interface(uplink.interface))
+    for route in tables.defaults(facts):
+        if route.src and any(h.dev in interfaces for h in route.hops):
             yield route.src
 
 
@@ -81,14 +81,13 @@ def _has_default(rule: Rule, facts: Facts) -> bool:
     """Whether a lookup finds a default route, or the two halves of one that VPNs use, that the rule
     doesn't suppress."""
     groups = {link.name: link.group for link in facts.links}
-    for route in facts.routes:
-        if (route.family, route.table) != (rule.family, rule.table) or route.kind == "throw":
-            continue
-        length = prefixes.network(route.dst)[1]
-        short = rule.suppress_prefixlength < length <= numbers.SHORTEST_LOCAL[rule.family]
-        hidden = {groups.get(hop.dev, 0) for hop in route.hops} == {rule.suppress_ifgroup}
-        if short and not hidden:
-            return True
+    by_length = tables.index(tables.of(facts, rule.family, rule.table))
+    for length in range(rule.suppress_prefixlength + 1, numbers.SHORTEST_LOCAL[rule.family] + 1):
+        for routes in by_length.get(length, {}).values():
+            for route in routes:
+                hidden = {groups.get(hop.dev, 0) for hop in route.hops} == {rule.suppress_ifgroup}
+                if route.kind != "throw" and not hidden:
+                    return True
     return False
 
 

@@ -14,6 +14,8 @@ ours. So are routes to specific networks, and specific routes that refuse packet
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
@@ -30,9 +32,11 @@ from ifdefault.model.kernel import (
     Address,
     Desired,
     Facts,
+    Route,
     Uplink,
 )
-from ifdefault.plan import connmark, lookup, numbers, outgoing_rules, prefixes
+from ifdefault.model.many import Many
+from ifdefault.plan import connmark, lookup, numbers, outgoing_rules, prefixes, tables
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.lookup import REFUSALS, Fib, LookupResult, matches
 from ifdefault.plan.rule_block import first_priority
@@ -40,6 +44,8 @@ from ifdefault.plan.rule_block import first_priority
 VITAL: frozenset[Intent] = frozenset(("input", "own", "reply"))  # a host is lost without them
 _TCP = 6
 _LANS = 8  # this many are asked about
+_ALIKE = 16  # likewise, of the addresses of an uplink that no rule of others tells apart
+_NAMED = 3  # of routes that are wrong in one way
 
 
 # --- what to ask --------------------------------------------------------------------------
@@ -53,16 +59,37 @@ def questions(
     for family in FAMILIES:
         ready = [u for u in uplinks if not u.pending and u.gateway(family) is not None]
         if ready and (far := elsewhere(family, facts)):
-            found += _of_addresses(family, ready, far)
+            found += _of_addresses(family, _told_apart(family, ready, facts), far)
             found += _of_connections(family, ready, far, desired)
             found += _of_forwarding(config, family, facts, ready, far, desired)
     return tuple(found)
 
 
+def _told_apart(
+    family: Family, uplinks: Sequence[Uplink], facts: Facts
+) -> list[tuple[Uplink, str]]:
+    """Addresses of the uplinks: of very many that no rule of others tells apart, the first ones,
+    and those that are sources of default routes."""
+    by_rules: dict[int, set[int]] = {}
+    for rule in facts.rules:
+        for prefix in (rule.src, rule.dst) if rule.protocol != PROTOCOL else ():
+            if prefix and rule.family == family:
+                first, length = prefixes.network(prefix)
+                by_rules.setdefault(length, set()).add(first)
+    alike: Counter[tuple[str, tuple[tuple[int, int], ...]]] = Counter()
+    found = []
+    for u in uplinks:
+        for address in (a.address for a in u.addresses if a.family == family):
+            kind = u.name, _covering(family, by_rules, address)
+            alike[kind] += 1
+            if alike[kind] <= _ALIKE or address == u.source(family):
+                found.append((u, address))
+    return found
+
+
 def _of_addresses(
-    family: Family, uplinks: Sequence[Uplink], far: Sequence[str]
+    family: Family, own: Sequence[tuple[Uplink, str]], far: Sequence[str]
 ) -> Iterator[Question]:
-    own = [(u, a.address) for u in uplinks for a in u.addresses if a.family == family]
     for n, (u, address) in enumerate(own):
         mark = 0 if u.mechanism == "source" else u.arrival_mark
         came_in = Flow(family, address, far[0], iif=u.interface, mark=mark, ip_proto=_TCP)
@@ -106,40 +133,36 @@ def _of_forwarding(
     sysctls = dict(facts.sysctls) | dict(desired.sysctls)
     if sysctls.get(FORWARDING[family]) != "1" or not connmark.tracks_forwarded(config, facts):
         return
-    for lan, host in _lans(family, facts, {u.interface for u in uplinks}):
-        for u in (u for u in uplinks if _forwards(facts, family, u.interface)):
+    forwarding = {link.name for link in facts.links if family == 6 or link.forwards}
+    for lan, host in _lans(family, facts, forwarding - {u.interface for u in uplinks}):
+        for u in (u for u in uplinks if u.interface in forwarding):
             flow = Flow(family, far[0], host, iif=lan, mark=u.arrival_mark, ip_proto=_TCP)
             yield Question("forwarded", u.name, flow, u.interface, u.gateway(family) or "")
 
 
 def _lans(family: Family, facts: Facts, interfaces: set[str]) -> list[tuple[str, str]]:
-    """Interfaces other than uplinks that forward, each with the address of a host behind it."""
+    """Some of these interfaces, each with the address of a host behind it."""
     vrfs = {link.index for link in facts.links if link.kind == "vrf"}
     candidates = {
         link.name
         for link in facts.links
         if link.up and not link.loopback and not vrfs & {link.index, link.master}
-    } - interfaces
+    } & interfaces
     lans: dict[str, str] = {}
+    own = {address.address for address in facts.addresses}
     for address in facts.addresses:
         dev = address.dev
         if address.family != family or address.scope >= 253 or dev not in candidates or dev in lans:
             continue
-        if _forwards(facts, family, dev) and (host := _neighbour(address, facts)):
+        if host := _neighbour(address, own):
             lans[dev] = host
     return sorted(lans.items())[:_LANS]
 
 
-def _forwards(facts: Facts, family: Family, dev: str) -> bool:
-    """Whether packets that come in on an interface are forwarded, as far as it has its own say."""
-    return dict(facts.sysctls).get(f"net/ipv{family}/conf/{dev}/forwarding", "1") == "1"
-
-
-def _neighbour(address: Address, facts: Facts) -> str:
+def _neighbour(address: Address, own: set[str]) -> str:
     """The first address of an interface's network that isn't ours, "" if there is none."""
     family = address.family
     first, length = prefixes.network(f"{address.address}/{address.prefixlen}")
-    own = {a.address for a in facts.addresses}
     last = first + (1 << (BITS[family] - length)) - 1
     for number in range(first + 1, min(last, first + 1 + len(own) + 1)):
         if (text := prefixes.text(family, number)) not in own:
@@ -170,24 +193,29 @@ def _foreign_prefixes(family: Family, facts: Facts) -> tuple[_Lengths, _Lengths]
     """The destinations of foreign rules and routes: parts of a default, and specific networks."""
     wide: dict[int, set[int]] = {}
     specific: dict[int, set[int]] = {}
-    destinations = [
-        (route.dst, route.kind in REFUSALS)
-        for route in facts.routes
-        if route.family == family and route.protocol != PROTOCOL
-    ]
-    destinations += [
-        (rule.dst, False)
-        for rule in facts.rules
-        if rule.family == family and rule.dst and rule.protocol != PROTOCOL and not rule.invert
-    ]
-    for dst, refuses in destinations:
-        first, length = prefixes.network(dst)
-        longest = numbers.PARTS_OF_DEFAULT[family] if refuses else numbers.SHORTEST_LOCAL[family]
-        if length > longest:
-            specific.setdefault(length, set()).add(first)
-        elif length:
-            wide.setdefault(length, set()).add(first)
+    for (of, _), routes in tables.by_table(facts).items():
+        for (length, refuses), firsts in _foreign(routes).items() if of == family else ():
+            short = numbers.PARTS_OF_DEFAULT if refuses else numbers.SHORTEST_LOCAL
+            which = specific if length > short[family] else wide
+            which.setdefault(length, set()).update(firsts)
+    for rule in facts.rules:
+        if rule.family == family and rule.dst and rule.protocol != PROTOCOL and not rule.invert:
+            first, length = prefixes.network(rule.dst)
+            which = specific if length > numbers.SHORTEST_LOCAL[family] else wide
+            which.setdefault(length, set()).add(first)
     return wide, specific
+
+
+@functools.lru_cache(maxsize=4)
+def _foreign(routes: Many[Route]) -> Mapping[tuple[int, bool], set[int]]:
+    """The first addresses of the destinations of others' routes but defaults, by prefix length and
+    whether packets are refused."""
+    found: dict[tuple[int, bool], set[int]] = {}
+    for route in routes:
+        first, length = prefixes.network(route.dst)
+        if length and route.protocol != PROTOCOL:
+            found.setdefault((length, route.kind in REFUSALS), set()).add(first)
+    return found
 
 
 def _covering(family: Family, lengths: _Lengths, address: str) -> tuple[tuple[int, int], ...]:
@@ -342,9 +370,9 @@ def _without_default(facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Proble
 
 def _has_default_elsewhere(facts: Facts, family: Family, interfaces: set[str]) -> bool:
     return any(
-        (route.family, route.table, route.dst) == (family, TABLE_MAIN, "default")
+        (route.family, route.table) == (family, TABLE_MAIN)
         and any(hop.dev not in interfaces for hop in route.hops)
-        for route in facts.routes
+        for route in tables.defaults(facts)
     )
 
 
@@ -354,11 +382,18 @@ def _routes_to_down(
     """Specific routes that lead to an uplink that is down, and that we don't override."""
     for family in FAMILIES:
         ready = [u for u in uplinks if not u.pending and u.gateway(family) is not None]
+        by_uplink: dict[str, list[Route]] = {}
         for route in outgoing_rules.routes_to_down(facts, ready, decision, family):
             if not outgoing_rules.is_dns_host_route(route):
-                dev = route.hops[0].dev
-                name = next(u.name for u in ready if u.interface == dev)
+                name = next(u.name for u in ready if u.interface == route.hops[0].dev)
+                by_uplink.setdefault(name, []).append(route)
+        for name, routes in by_uplink.items():
+            for route in routes[:_NAMED]:
                 where = f"ip{' -6' if family == 6 else ''} route {route_text(route)}"
                 what = f"leads to {name}, which isn't used now"
                 remedy = f"delete it if {route.dst} is to be reached by the other uplinks"
+                yield Problem(where, what, remedy, warning=True)
+            if len(routes) > _NAMED:
+                where = f"ip{' -6' if family == 6 else ''} route show dev {routes[0].hops[0].dev}"
+                what, remedy = f"shows more that lead to {name}", "the same goes for them"
                 yield Problem(where, what, remedy, warning=True)

@@ -21,7 +21,8 @@ from ifdefault.model.address import BITS
 from ifdefault.model.config import Config, Family
 from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Facts, Redirect, Route, Rule, Uplink
-from ifdefault.plan import prefixes
+from ifdefault.model.many import Many
+from ifdefault.plan import prefixes, tables
 from ifdefault.plan.lookup import REFUSALS, Fib, matches
 
 # DHCP (67, 68, 546, 547), NetBIOS, SSDP, mDNS and LLMNR are link-local protocols
@@ -64,12 +65,13 @@ def redirects(facts: Facts, port: int, family: Family) -> tuple[Redirect, ...]:
     ranges are sorted and don't overlap."""
     blank = Flow(family, "0.0.0.0" if family == 4 else "::", ip_proto=IP_PROTO, sport=port)
     rules = tuple(_answering(facts.rules, blank))
-    tables = {rule.table for rule in rules}
-    routes = tuple(r for r in facts.routes if r.kind not in REFUSALS and r.table in tables)
-    # packets from own addresses come in over no uplink
-    fib = Fib.of(replace(facts, rules=rules, routes=routes, local=()))
+    routes = {
+        (family, table): Many(r for r in tables.of(facts, family, table) if r.kind not in REFUSALS)
+        for table in {rule.table for rule in rules}
+    }
+    fib = Fib(facts, routes, rules)  # packets from own addresses come in over no uplink
     found: list[Redirect] = []
-    for first, last in _pieces(family, routes, rules):
+    for first, last in _pieces(family, routes.values(), rules):
         result = fib.lookup(replace(blank, dst=prefixes.text(family, first)))
         if result.kind != "unicast" or not result.source:
             continue
@@ -103,16 +105,17 @@ def _may_match(rule: Rule, flow: Flow) -> bool:
 
 
 def _pieces(
-    family: Family, routes: tuple[Route, ...], rules: tuple[Rule, ...]
+    family: Family, routes: Iterable[Many[Route]], rules: tuple[Rule, ...]
 ) -> Iterator[tuple[int, int]]:
-    """The address space, split at the borders of every route and rule, as (first, last)."""
-    bits = BITS[family]
-    borders = {0, 1 << bits}
-    destinations = [r.dst for r in routes if r.family == family]
-    destinations += [r.dst for r in rules if r.family == family and r.dst]
-    for prefix in set(destinations):
-        first, length = prefixes.network(prefix)
-        borders |= {first, first + (1 << (bits - length))}
-    ordered = sorted(borders)
-    for first, after in itertools.pairwise(ordered):
+    """The address space, split where a packet's way may change, as (first, last)."""
+    suppressed = max((rule.suppress_prefixlength for rule in rules), default=-1)
+    end = 1 << BITS[family]
+    borders = {0, end}
+    for table in routes:
+        borders.update(tables.borders(table, suppressed))
+    for rule in rules:
+        if rule.family == family and rule.dst:
+            first, length = prefixes.network(rule.dst)
+            borders |= {first, first + (end >> length)}
+    for first, after in itertools.pairwise(sorted(borders)):
         yield first, after - 1

@@ -23,7 +23,11 @@ KIND = "bytes"
 KEY = LoadedKey("k.example", "hmac-sha256", b"s" * 32)
 # with a key, by address alone, with a key that can't be read, anybody
 CLIENTS = ("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::9")
-KEYS: dict[str, list[tsig.TsigKey | None]] = {CLIENTS[0]: [KEY], CLIENTS[1]: [None], CLIENTS[2]: []}
+KEYS: dict[str, list[tsig.TsigKey | None]] = {
+    CLIENTS[0]: [KEY],
+    CLIENTS[1]: [None],
+    CLIENTS[2]: [],
+}
 UPLINKS = ("isp-a", "isp-b", "isp-c", "")
 _AMPLIFYING = (wire.ANY, wire.RRSIG, wire.SIG, wire.MAILA, wire.MAILB)
 _TRANSFERS = (wire.AXFR, wire.IXFR)
@@ -63,7 +67,7 @@ def one(data: bytes) -> None:
 
 
 def _server(limiter: Limiter | None = None) -> Responder:
-    return Responder(_TABLE, secret=SECRET, nsid=b"host-1", limiter=limiter)
+    return Responder(_TABLE, secrets=(SECRET,), limiter=limiter)
 
 
 def _by_udp(server: Responder, query: bytes, client: str, uplink: str) -> None:

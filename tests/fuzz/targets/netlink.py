@@ -13,7 +13,16 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from ifdefault.kernel import conntrack, netlink, nexthops, rtnetlink, sockdiag, tcp_stats, watch
+from ifdefault.kernel import (
+    conntrack,
+    netlink,
+    nexthops,
+    rtnetlink,
+    rule_messages,
+    sockdiag,
+    tcp_stats,
+    watch,
+)
 from ifdefault.kernel.netlink import HEADER, attributes
 from ifdefault.kernel.route_get import decode_reply
 from ifdefault.model.health import TcpStats
@@ -36,7 +45,7 @@ def seeds() -> list[bytes]:
         Rule(6, 32765, "goto", goto=32766, iif="wan0", dport=(1, 9), uids=(0, 99), mark=1, mask=3),
     )
     messages = [(2, rtnetlink.encode_route(route, INDEXES)) for route in routes]
-    messages += [(3, rtnetlink.encode_rule(rule)) for rule in rules]
+    messages += [(3, rule_messages.encode_rule(rule)) for rule in rules]
     messages += [(4, rtnetlink.encode_neighbour("192.0.2.1", 2))]
     return [bytes((kind,)) + message for kind, message in messages]
 
@@ -80,14 +89,14 @@ def _route(message: bytes) -> None:
 
 
 def _rule(message: bytes) -> None:
-    rule = rtnetlink.decode_rule(message)
-    rtnetlink.rule_protocol(message)
+    rule = rule_messages.decode_rule(message)
+    rule_messages.rule_protocol(message)
     if rule is None or rule.action.isdecimal() or rule.unfollowed:
         return
     has_valid_suppressors = min(rule.suppress_prefixlength, rule.suppress_ifgroup) >= -1
     has_valid_goto = rule.action == "goto" or not rule.goto
     if has_valid_suppressors and has_valid_goto and (rule.mask or not rule.mark):
-        again = rtnetlink.decode_rule(rtnetlink.encode_rule(rule))
+        again = rule_messages.decode_rule(rule_messages.encode_rule(rule))
         assert again == rule, "a rule that we would delete otherwise than it is"
 
 

@@ -93,7 +93,7 @@ def _messages(config: Config) -> Iterator[tuple[Message, tuple[type[Message], ..
             records = tuple((record.type, record.rdata.hex()) for record in name.records)
             yield ZoneName(name.name, name.policy, name.ttl, addresses, records), TO_DNS_SERVER
     secondaries = tuple((s.address, s.port, s.key) for s in config.dns.server.secondaries)
-    yield ZoneEnd(secondaries, config.dns.server.rate_limit), TO_DNS_SERVER
+    yield ZoneEnd(secondaries, config.dns.server.rate_limit, ()), TO_DNS_SERVER
     for probe in config.health.probes:
         what = (probe.port, probe.host, probe.path, probe.statuses, 500)
         yield Resolve(probe.host), TO_FRONTEND

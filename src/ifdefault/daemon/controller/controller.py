@@ -147,7 +147,7 @@ class Controller:
                     self.state.transitions += self.paths.link(now, change)
                 case NeighbourChanged():
                     self.state.transitions += self.paths.neighbour(now, change)
-                    if not self.paths.concerns_plan(change):
+                    if not self.paths.gateways.concern_plan(change):
                         continue
             self._reconciler.look_at(now + DEBOUNCE_S)
 

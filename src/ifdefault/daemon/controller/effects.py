@@ -70,6 +70,7 @@ class Watch:
     notification of: sysctls, UDP servers, control groups. All three are empty while held."""
 
     interfaces: tuple[str, ...] = ()  # report changes of their neighbours
+    tables: tuple[int, ...] = ()  # report changes of their routes
     sysctls: tuple[tuple[str, str], ...] = ()  # the desired values
     udp_servers: tuple[tuple[Family, int], ...] | None = None  # on the wildcard address; None: any
     groups: tuple[tuple[str, int], ...] = ()  # control groups that have rules, with id; 0: none yet

@@ -20,6 +20,7 @@ from ifdefault.daemon.controller.effects import (
     VerifyRouter,
 )
 from ifdefault.daemon.controller.events import ProbeOutcome, TrafficSeen
+from ifdefault.daemon.controller.gateways import Gateways
 from ifdefault.daemon.controller.never_worked import NeverWorked
 from ifdefault.health.path import Path
 from ifdefault.health.states import Memory
@@ -76,6 +77,7 @@ class Paths:
         self._wake_s = inf
         self.memories: dict[Key, Memory] = {}
         self._never_worked = NeverWorked()
+        self.gateways = Gateways(out)
 
     def health(self) -> tuple[Health, ...]:
         healths = (probed.path.health() for probed in self._paths.values())
@@ -113,6 +115,7 @@ class Paths:
     ) -> Transitions:
         """Add, change and remove paths according to the uplinks as they are now, and keep them in
         the uplinks' order, however late an address came."""
+        self.gateways.update(now, config, uplinks, facts)
         transitions: list[Transition] = []
         links = {link.name: link for link in facts.links}
         self._own = frozenset(a.address for a in facts.addresses)
@@ -295,16 +298,6 @@ class Paths:
                 transitions += probed.path.neighbour(now, event.reachable)
                 self._wake_earlier(probed)
         return tuple(transitions)
-
-    def concerns_plan(self, event: NeighbourChanged) -> bool:
-        """Whether a plan may depend on it: a MAC may identify an uplink, and a gateway that failed
-        may be replaced by another router."""
-        sources = (probed.source for probed in self._paths.values())
-        failed = event.reachable is False
-        return bool(event.mac) or any(
-            failed and s is not None and (s.dev, s.gateway) == (event.dev, event.address)
-            for s in sources
-        )
 
     def traffic(self, now: float, seen: TrafficSeen) -> Transitions:
         """Statistics of the host's TCP connections, by local address. They may confirm a path or

@@ -15,6 +15,7 @@ from ifdefault.daemon.controller.state import Key, State
 from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.health import Decision, PathState, Transition
 from ifdefault.model.kernel import TABLE_MAIN, Facts, Uplink
+from ifdefault.plan import tables
 
 
 class StaleConnections:
@@ -94,10 +95,8 @@ def _nearby(facts: Facts, uplinks: tuple[Uplink, ...], family: Family) -> list[s
     interfaces = {u.interface for u in uplinks}
     return [
         route.dst
-        for route in facts.routes
-        if route.table == TABLE_MAIN
-        and route.family == family
-        and route.dst != "default"
+        for route in tables.of(facts, family, TABLE_MAIN)
+        if route.dst != "default"
         and route.hops
         and not any(hop.dev in interfaces for hop in route.hops)
     ]

@@ -7,13 +7,18 @@ Rules: all publishers get the same names. One that fails delays no other, and re
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.process.bounds import Allowance
 from ifdefault.daemon.status import PublisherStatus
 from ifdefault.ipc.messages import Served
+
+_EVENTS, _EVENTS_PER_S = 100, 0.2  # of the DNS server: at once, and in the long run
+_MOST_QUERIES = (1 << 63) - 1
 
 
 class Publisher(Protocol):
@@ -40,8 +45,11 @@ class Publishers:
         self._event_log = event_log
         self._publishers = tuple(publishers)
         self._queries: dict[str, int] = {}
+        self._uplinks: frozenset[str] = frozenset()
+        self._events = Allowance(_EVENTS, _EVENTS_PER_S)
 
     def publish(self, now: float, publish: Publish) -> None:
+        self._uplinks = frozenset(uplink.name for uplink in publish.config.uplinks)
         for publisher in self._publishers:
             publisher.publish(now, publish)
 
@@ -56,9 +64,22 @@ class Publishers:
     def receive(self, served: Served) -> None:
         """A report of the embedded server."""
         for uplink, queries in served.queries:
-            self._queries[uplink] = self._queries.get(uplink, 0) + queries
+            if uplink in self._uplinks:
+                queries += self._queries.get(uplink, 0)
+                self._queries[uplink] = min(queries, _MOST_QUERIES)
         for event in served.events:
-            self._event_log.note("dns", event)
+            self._note(event)
+
+    def _note(self, event: str) -> None:
+        """An event that the server reports is its own word, and may not pass for one of ours."""
+        refused = self._events.refused
+        if not self._events.take(time.monotonic()):
+            return
+        if refused:
+            self._events.refused = 0
+            self._event_log.note("dns", f"{refused} more events of the DNS server are not logged")
+        own = event.startswith(("secondary ", "secondaries "))
+        self._event_log.note("dns", event if own else f"the DNS server reports: {event}")
 
     def statuses(self) -> tuple[PublisherStatus, ...]:
         return tuple(status for p in self._publishers for status in p.statuses())

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.daemon.control.client import credentials
+from ifdefault.daemon.process.bounds import Allowance, Owed
 from ifdefault.daemon.process.spawn import (
     READY_S,
     Child,
@@ -37,13 +38,15 @@ from ifdefault.ipc.messages import (
     Served,
     encode,
 )
-from ifdefault.kernel.open_dns_sockets import discard, is_dns_server, listens
+from ifdefault.kernel.open_dns_sockets import discard, is_dns_server, listens, set_aside
 from ifdefault.model.errors import HostError, Problem
 
 _ANSWER_S = 5.0  # for a server that runs, or that systemd starts
 _STEP_S = 0.5
 _BACKLOG = 4
-_MOST_SOCKETS = 4096
+MOST_SOCKETS = 7000  # of the 8192 files of a DNS server; the others are for connections
+# It reports once a second; while the engine is stopped, reports queue.
+_REPORTS, _REPORTS_PER_S = 2048, 2.0
 Held = list[tuple[Listen, socket.socket]]
 
 
@@ -59,9 +62,11 @@ class Connection:
     ) -> None:
         """OSError if nothing listens there."""
         self.path, self._receive, self._ended = path, receive, ended
+        self._owed, self._reports = Owed(), Allowance(_REPORTS, _REPORTS_PER_S)
         self.held: Held = []
         self.closed = False
         self.version = ""
+        self.drained: Callable[[], None] = lambda: None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         sock = socket.socket(socket.AF_UNIX, kind)
@@ -72,10 +77,20 @@ class Connection:
             raise
         self.pid = credentials(sock).pid
         self._channel: Channel[FromDnsServer] = Channel(
-            sock, FROM_DNS_SERVER, self._on_message, self._channel_ended, sockets=True
+            sock,
+            FROM_DNS_SERVER,
+            self._on_message,
+            self._channel_ended,
+            sockets=True,
+            drained=lambda: self.drained(),
         )
 
+    @property
+    def waits(self) -> bool:
+        return self._channel.waits
+
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        self._owed.ask(message)
         self._channel.send(message, fds)
 
     def close(self) -> None:
@@ -97,9 +112,9 @@ class Connection:
 
     def _on_message(self, message: FromDnsServer, sock: socket.socket | None) -> None:
         match message:
-            case Listen() if not self.ready.done() and len(self.held) < _MOST_SOCKETS:
+            case Listen() if not self.ready.done() and len(self.held) < MOST_SOCKETS:
                 if sock is not None and listens(sock, message.transport, message.address):
-                    self.held.append((message, sock))
+                    self.held.append((message, set_aside(sock)))
                 elif sock is not None:
                     discard(sock)
             case Ready(pid, version) if not self.ready.done():
@@ -109,7 +124,9 @@ class Connection:
                     return
                 self.pid, self.version = pid, version
                 self.ready.set_result(None)
-            case Served() | Pong() if self.ready.done():
+            case Served() if self.ready.done() and self._reports.take(time.monotonic()):
+                self._receive(self, message)
+            case Pong() if self.ready.done() and self._owed.answer():
                 self._receive(self, message)
             case _:
                 self._channel.close()

@@ -54,6 +54,7 @@ class DnsServerProcess:
         self._event_log, self._report = event_log, receive
         self.started: Callable[[Held, Held], None] = lambda held, spare: None
         self.ended: Callable[[], None] = lambda: None
+        self.drained: Callable[[], None] = lambda: None  # it has read all that waited for it
         self._server: Connection | None = None
         # others that were found: they answer until the server has everything
         self._before: list[Connection] = []
@@ -102,6 +103,11 @@ class DnsServerProcess:
     def post(self, message: Message, fds: Sequence[int] = ()) -> None:
         if self._server is not None:
             self._server.send(message, fds)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has to read before more can be sent to it."""
+        return self._server is not None and self._server.waits
 
     def handed_over(self) -> None:
         """The server was sent everything: when it has read that, those before it leave."""
@@ -187,6 +193,7 @@ class DnsServerProcess:
     def _use(self, server: Connection) -> None:
         self._before = before = [other for other in self._connections if other is not server]
         self._server, self._handover = server, 0
+        server.drained = self.drained
         self._used.write_text(f"{server.pid}\n")
         self._over.clear()
         self._pings.start(time.monotonic())

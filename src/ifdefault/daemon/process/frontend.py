@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.process.bounds import Allowance
 from ifdefault.daemon.process.spawn import (
     Backoff,
     Frontend,
@@ -31,11 +32,13 @@ from ifdefault.ipc.messages import (
     Resolve,
     Resolved,
     Send,
+    Unconfined,
 )
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import HostError, reason
 
 _RESOLVE_S = 300.0  # between lookups of a name
+_LINES, _LINES_PER_S = 100, 0.1  # of all frontends in the log: at once, and in the long run
 _RESOLVE_AGAIN_S = 15.0  # while it has no address
 _CANT_START = "the frontend can't be started: "
 
@@ -66,6 +69,9 @@ class FrontendProcess:
         self._tokens = count(1)
         self._pings = Pings()
         self._resolve_due: dict[str, float] = {}  # by name
+        self._looked_up: set[str] = set()  # names whose answers are awaited
+        self._unconfined: tuple[str, ...] = ()
+        self._lines = Allowance(_LINES, _LINES_PER_S)
         self.starts = 0
 
     @property
@@ -103,6 +109,7 @@ class FrontendProcess:
         for host in hosts:
             if self.ready and now >= self._resolve_due.get(host, 0.0):
                 self._resolve_due[host] = now + _RESOLVE_AGAIN_S
+                self._looked_up.add(host)
                 self.post(Resolve(host))
 
     def answers(self, now: float) -> bool:
@@ -123,7 +130,11 @@ class FrontendProcess:
             ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             try:
                 frontend = await start_frontend(
-                    (self._user[0], self._user[1]), self._receive, ended.set_result, self._dropped
+                    (self._user[0], self._user[1]),
+                    self._receive,
+                    ended.set_result,
+                    self._dropped,
+                    self._lines,
                 )
             except (HostError, OSError) as error:  # OSError: out of processes or files
                 text = str(error) if isinstance(error, HostError) else _CANT_START + reason(error)
@@ -134,6 +145,7 @@ class FrontendProcess:
             self._frontend = frontend
             self._pings.start(now)
             self._resolve_due.clear()
+            self._looked_up.clear()
             self.starts += 1
             try:
                 self._notify(Started())
@@ -155,9 +167,23 @@ class FrontendProcess:
         match message:
             case Pong():
                 return
-            case Resolved(host, addresses) if addresses:
-                self._resolve_due[host] = now + _RESOLVE_S
+            case Unconfined(missing):
+                self._note_unconfined(missing)
+                return
+            case Resolved(host, addresses):
+                if host not in self._looked_up:  # nobody asked for it
+                    return
+                self._looked_up.remove(host)
+                if addresses:
+                    self._resolve_due[host] = now + _RESOLVE_S
         self._notify(message)
+
+    def _note_unconfined(self, missing: tuple[str, ...]) -> None:
+        """Log it once, not each time that a frontend starts."""
+        if missing != self._unconfined:
+            text = f"the frontend runs without {' and '.join(missing)}"
+            self._event_log.note("frontend", text, level=logging.WARNING)
+        self._unconfined = missing
 
     def _dropped(self, message: Message) -> None:
         """A probe that the frontend was too slow to read was never sent."""

@@ -11,7 +11,8 @@ import logging
 from collections import deque
 from functools import partial
 
-from ifdefault.daemon.process.runner import LINE_CHARS, Runner, RunRequest, stripped
+from ifdefault.daemon.process.output import LINE_CHARS
+from ifdefault.daemon.process.runner import Runner, RunRequest, stripped
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import printable
 from ifdefault.model.config import Config

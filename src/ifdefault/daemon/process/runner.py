@@ -1,4 +1,4 @@
-"""Runner programs as unprivileged users, with a timeout, and logs their output.
+"""Runs programs as unprivileged users, with a timeout, and logs their output.
 
 Rules: the engine never waits for a program. A program has no privileges, no inherited descriptors,
 and only the environment given here. At its timeout its whole process group is killed. Its output is
@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from ifdefault.daemon.process import spawn
-from ifdefault.ipc.messages import printable
+from ifdefault.daemon.process.output import Output
 
-LINES, LINE_CHARS = 100, 500
-_DRAIN = 16  # reads: as much as a pipe can hold (pipe(7), pipe-max-size)
+LINES = 100
 KILL_S = 1.0  # from SIGTERM to SIGKILL
 
 Ended = Callable[[str, str], None]  # the problem, "" if none; the last line of its output
@@ -85,23 +83,21 @@ class _Run:
     def __init__(self, request: RunRequest, log: logging.Logger, ended: Ended) -> None:
         self._request, self._log, self._on_end = request, log, ended
         self._loop = asyncio.get_running_loop()
-        self._rest, self._lines, self._timed_out, self._last_line = b"", 0, False, ""
-        self._pipe, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._lines, self._timed_out, self._last_line = 0, False, ""
+        self._output = Output(self._log_line)
         try:
-            os.set_blocking(theirs, True)
             self._child = spawn.Child(
                 request.command,
                 spawn.environment() | request.env,
                 self._ended,
-                output=theirs,
+                output=self._output.write_fd,
                 session=True,
             )
         except BaseException:
-            os.close(self._pipe)
+            self._output.close()
             raise
         finally:
-            os.close(theirs)
-        self._loop.add_reader(self._pipe, self._read)
+            self._output.started()
         self._timer = self._loop.call_later(request.timeout_s, self._on_timeout)
 
     def stop(self) -> None:
@@ -116,12 +112,7 @@ class _Run:
 
     def _ended(self, status: int) -> None:
         self._timer.cancel()
-        for _ in range(_DRAIN):  # children that it left may go on writing
-            if not self._read():
-                break
-        self._close_pipe()
-        if self._rest:
-            self._log_line(self._rest)
+        self._output.drain()
         if self._lines > LINES:
             self._log.info("%s: %d more lines", self._request.what, self._lines - LINES)
         if self._timed_out:
@@ -130,38 +121,8 @@ class _Run:
             problem = spawn.status_text(status) if status else ""
         self._on_end(problem, self._last_line)
 
-    def _read(self) -> bool:
-        """Log its output; whether there may be more."""
-        try:
-            data = os.read(self._pipe, 65536) if self._pipe >= 0 else b""
-        except BlockingIOError:
-            return False
-        if not data:
-            self._close_pipe()
-            return False
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[: 4 * LINE_CHARS]
-        room = max(0, LINES - self._lines)
-        for line in lines[:room]:
-            self._log_line(line)
-        if rest := lines[room:]:
-            self._lines += len(rest)
-            self._last_line = _text(rest[-1]) or self._last_line
-        return True
-
-    def _log_line(self, line: bytes) -> None:
-        self._lines += 1
-        text = _text(line)
+    def _log_line(self, text: str, lines: int) -> None:
+        self._lines += lines
         self._last_line = text or self._last_line
         if self._lines <= LINES:
             self._log.info("%s: %s", self._request.what, text)
-
-    def _close_pipe(self) -> None:
-        if self._pipe >= 0:
-            self._loop.remove_reader(self._pipe)
-            os.close(self._pipe)
-            self._pipe = -1
-
-
-def _text(line: bytes) -> str:
-    return printable(line[: 4 * LINE_CHARS].decode(errors="replace"), LINE_CHARS)

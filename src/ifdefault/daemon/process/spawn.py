@@ -8,6 +8,7 @@ it has no privileges left. It is killed when its channel ends; its end is report
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ifdefault.daemon.process.bounds import TOO_MANY_ANSWERS, Allowance, Owed
+from ifdefault.daemon.process.output import Output
 from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.messages import (
@@ -27,6 +30,7 @@ from ifdefault.ipc.messages import (
     Ready,
     Reply,
     Resolved,
+    Unconfined,
 )
 from ifdefault.model.errors import HostError
 
@@ -41,8 +45,10 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The environment variables that are passed on: for Python, the CA certificates, the log.
 _PASSED = ("LANG", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "JOURNAL_STREAM")
 _PASSED_TLS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF")
-FrontendMessage = Outcome | Resolved | Reply | Pong
+_MOST_LINES = 1000  # of a frontend that aren't logged any more
+FrontendMessage = Outcome | Resolved | Reply | Pong | Unconfined
 _MALLOC = {"MALLOC_ARENA_MAX": "2"}  # resolver threads need no memory arenas of their own
+_log = logging.getLogger("ifdefault")
 
 
 class Child:
@@ -123,20 +129,28 @@ class Frontend:
         receive: Callable[[FrontendMessage], None],
         ended: Callable[[str], None],
         dropped: Callable[[Message], None],
+        lines: Allowance,
     ) -> None:
         self._uid, self._receive, self._ended = uid, receive, ended
         self._cause = ""
         self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self._over: asyncio.Future[str] = self._loop.create_future()
+        self._owed, self._lines = Owed(), lines
+        lines.refused = 0
         ours, theirs = channel.pair()
+        self._output = Output(self._log_line)
         with theirs:
-            command = python("ifdefault.frontend.main", theirs.fileno(), uid, gid)
+            fd, log_fd = theirs.fileno(), self._output.write_fd
+            command, env = python("ifdefault.frontend.main", fd, uid, gid), _logging_to(log_fd)
             try:
-                self._child = Child(command, environment(), self._reaped, fds=[theirs.fileno()])
+                self._child = Child(command, env, self._reaped, fds=[fd], output=log_fd)
             except BaseException:
                 ours.close()
+                self._output.close()
                 raise
+            finally:
+                self._output.started()
         self.pid = self._child.pid
         self._channel: Channel[FromFrontend] = Channel(
             ours, FROM_FRONTEND, self._on_message, self._channel_ended, dropped=dropped
@@ -148,6 +162,7 @@ class Frontend:
         return self._channel.drops
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        self._owed.ask(message)
         self._channel.send(message, fds)
 
     def close(self) -> None:
@@ -178,17 +193,32 @@ class Frontend:
             self._verify()
         elif not self.ready.done():
             self.kill("it sent a message before it was ready")
-        else:
+        elif isinstance(message, Unconfined) or self._owed.answer():
             self._receive(message)
+        else:
+            self.kill(TOO_MANY_ANSWERS)
 
     def _verify(self) -> None:
-        if kept := privileges_kept(self.pid, self._uid):
+        if self.ready.done():
+            self.kill("it was ready already")
+        elif kept := privileges_kept(self.pid, self._uid):
             self.kill(kept)
-        elif not self.ready.done():
+        else:
             self.ready.set_result(None)
+
+    def _log_line(self, text: str, lines: int) -> None:
+        """Log what it writes to stderr: a line of ours (`log`), or of a traceback."""
+        self._lines.refused += lines - 1
+        if self._lines.take(self._loop.time()):
+            level = {"<6>": logging.INFO, "<7>": logging.DEBUG}.get(text[:3], logging.WARNING)
+            _log.log(level, "frontend: %s", text[3:] if text[:1] == "<" else text)
+        elif self._lines.refused > _MOST_LINES:
+            self._output.close()
+            self.kill("it logs too much")
 
     def _reaped(self, status: int) -> None:
         self._channel.close()
+        self._output.drain()
         cause = ", ".join(filter(None, (self._cause, status_text(status))))
         self._over.set_result(cause)
         if self.ready.done():
@@ -202,14 +232,16 @@ async def start_frontend(
     receive: Callable[[FrontendMessage], None],
     ended: Callable[[str], None],
     dropped: Callable[[Message], None] = lambda message: None,
+    lines: Allowance | None = None,
 ) -> Frontend:
     """Start a frontend as (uid, gid), see `privileges.choose_user`; HostError if it isn't ready in
     time.
 
     `ended(cause)` is called once when it ends, if it had started; `dropped(message)` for a Send
-    that it was too slow to read.
+    that it was too slow to read. `lines`: how many it may log.
     """
-    frontend = Frontend(*privileges.possible(*user), receive, ended, dropped)
+    lines = lines or Allowance(_MOST_LINES, 1)
+    frontend = Frontend(*privileges.possible(*user), receive, ended, dropped, lines)
     try:
         async with asyncio.timeout(READY_S):
             await asyncio.shield(frontend.ready)
@@ -303,3 +335,9 @@ def environment() -> dict[str, str]:
     """The environment of a child: what its Python needs, and nothing of the user's."""
     passed = {name: os.environ[name] for name in _PASSED + _PASSED_TLS if name in os.environ}
     return {"PATH": _PATH} | passed | _MALLOC
+
+
+def _logging_to(fd: int) -> dict[str, str]:
+    """The environment of a child whose log the engine reads, with the level of each line."""
+    status = os.fstat(fd)
+    return environment() | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}

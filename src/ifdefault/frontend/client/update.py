@@ -67,9 +67,9 @@ async def _exchange(sock: socket.socket, address: str, port: int, message: bytes
 
 async def _read(sock: socket.socket, size: int) -> bytes:
     loop = asyncio.get_running_loop()
-    data = b""
+    data = bytearray()
     while len(data) < size:
         if not (part := await loop.sock_recv(sock, size - len(data))):
             raise EOFError("it closed the connection without a response")
         data += part
-    return data
+    return bytes(data)

@@ -2,7 +2,9 @@
 
 Rules: a probe reads only the status line, within 8 KiB, and follows no redirects. A server that
 answers something else, has an invalid certificate, refuses or closes the connection is "wrong",
-since a captive portal does the same. Certificates are verified against the system's CAs.
+since a captive portal does the same. Certificates are verified against the system's CAs. What a
+server sends is limited, interim responses and TLS records included, and keeps no other probe
+waiting.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from ifdefault.model.config import DEFAULT_PORTS
 T = TypeVar("T")
 
 MOST_BYTES = 8192
+_MOST_RECEIVED = 1 << 18  # on a connection; OpenSSL accepts certificates of 100 kB
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.[0-9] 1[0-9]{2}.*?\r?\n\r?\n", re.DOTALL)  # 100, 103: RFC 8297
 
@@ -107,12 +110,19 @@ class Plain:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
+        self._received = 0
 
     async def send(self, data: bytes) -> None:
         await self._loop.sock_sendall(self._sock, data)
 
     async def receive(self) -> bytes:
-        return await self._loop.sock_recv(self._sock, MOST_BYTES)
+        if self._received > MOST_BYTES:
+            await asyncio.sleep(0)  # it may send faster than this can be read
+        data = await self._loop.sock_recv(self._sock, MOST_BYTES)
+        self._received += len(data)
+        if self._received > _MOST_RECEIVED:
+            raise ProbeError("wrong", f"more than {_MOST_RECEIVED >> 10} KiB")
+        return data
 
 
 class _Tls(Plain):

@@ -1,6 +1,7 @@
 """TCP probes: does the target accept or refuse a connection?
 
-Rules: both count as answered, since a refusal by the target proves that the path works.
+Rules: both count as answered, since a refusal by the target proves that the path works. A gateway
+that has lost its provider refuses as well, which doesn't count.
 """
 
 from __future__ import annotations
@@ -11,14 +12,9 @@ import socket
 import struct
 import time
 
-from ifdefault.frontend.probe.outcome import (
-    ProbeError,
-    ProbeOutcome,
-    raise_error,
-    us_since,
-    want_errors,
-    words,
-)
+from ifdefault.frontend import icmp_errors
+from ifdefault.frontend.probe.outcome import ProbeError, ProbeOutcome, us_since, words
+from ifdefault.model.health import Verdict
 
 _AT_ONCE = struct.pack("=ii", 1, 0)  # SO_LINGER: close by RST
 
@@ -28,7 +24,7 @@ async def connect(sock: socket.socket, address: str, port: int) -> bool:
     try:
         # close by RST: two connections a second would keep hundreds of sockets in TIME_WAIT
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-        want_errors(sock)
+        icmp_errors.enable(sock)
         code = sock.connect_ex((address, port))
     except OSError as error:
         raise ProbeError("local", words(error.errno)) from None
@@ -38,8 +34,19 @@ async def connect(sock: socket.socket, address: str, port: int) -> bool:
         await _writable(sock)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
-        raise_error(sock, code, address)
+        _raise_error(sock, code, address)
     return not code
+
+
+def _raise_error(sock: socket.socket, code: int, target: str) -> None:
+    """Raise a network error as ProbeError; return if the target itself refused."""
+    sender = next((error.sender for error in icmp_errors.read(sock)), "")
+    if sender == target or (not sender and code == errno.ECONNREFUSED):
+        return
+    # ECONNABORTED: this host killed the connection, as it does on dead uplinks
+    # (kernel.kill_connections)
+    verdict: Verdict = "local" if code == errno.ECONNABORTED else "lost"
+    raise ProbeError(verdict, words(code) + (f" (from {sender})" if sender else ""))
 
 
 async def probe(sock: socket.socket, address: str, port: int) -> ProbeOutcome:

@@ -3,7 +3,8 @@
 Rules: sent from the server's own sockets, each of which has its own address and uplink. Every retry
 uses another one, at once after an error, since a secondary may know only some of our addresses. A
 newer serial replaces an older one. Only failures are reported, since a transfer shows that the
-secondary was informed.
+secondary was informed. A response must be from the secondary's address and have the ID, which is
+soon guessed; if there is a key, a response without an error must be signed as well.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ class Secondary:
     key: LoadedKey | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """`mac`: of the message; b"" if it wasn't signed."""
+
+    way: Way
+    mac: bytes
+
+
 @dataclass(slots=True)
 class _Notice:
     """For one secondary and one zone. `uplinks`: best first; `attempts`: by ID, how each was sent;
@@ -46,7 +55,7 @@ class _Notice:
     zone: str
     serial: int
     uplinks: Sequence[str]
-    attempts: dict[int, Way] = field(default_factory=dict)
+    attempts: dict[int, _Attempt] = field(default_factory=dict)
     refused: set[Way] = field(default_factory=set)
     silences: int = 0
     timer: asyncio.TimerHandle | None = None
@@ -78,10 +87,11 @@ class NotifySender:
             return
         for key, notice in self._notices.items():
             if notice.secondary.address == client and number in notice.attempts:
-                way = notice.attempts.pop(number)
+                attempt = notice.attempts[number]
                 if code := flags & 15:
-                    self._refused(notice, way, code_name(code))
-                else:
+                    del notice.attempts[number]
+                    self._refused(notice, attempt.way, code_name(code))
+                elif _is_signed(packet, notice.secondary.key, attempt.mac):
                     self._forget(key)
                 return
 
@@ -110,9 +120,10 @@ class NotifySender:
         secondary = notice.secondary
         if way := self._next_way(notice):
             number = int.from_bytes(os.urandom(2), "big")
-            notice.attempts[number] = way
+            message, mac = _message(notice, number)
+            notice.attempts[number] = _Attempt(way, mac)
             with suppress(OSError):  # the next attempt uses another uplink
-                way[1].sendto(_message(notice, number), (secondary.address, secondary.port))
+                way[1].sendto(message, (secondary.address, secondary.port))
         loop = asyncio.get_running_loop()
         notice.timer = loop.call_later(_WAITS_S[notice.silences], self._silent, notice)
 
@@ -128,7 +139,7 @@ class NotifySender:
 
     def _next_way(self, notice: _Notice) -> Way | None:
         """The least used way, the best of several."""
-        used = Counter(notice.attempts.values())
+        used = Counter(attempt.way for attempt in notice.attempts.values())
         family = family_of(notice.secondary.address)
         ways = [way for way in self._ways(family) if way not in notice.refused]
         return min(ways, key=lambda way: (used[way], _rank(notice, way)), default=None)
@@ -140,8 +151,22 @@ def _rank(notice: _Notice, way: Way) -> int:
     return notice.uplinks.index(uplink) if known else len(notice.uplinks)
 
 
-def _message(notice: _Notice, number: int) -> bytes:
+def _message(notice: _Notice, number: int) -> tuple[bytes, bytes]:
+    """With its MAC, b"" if there is no key."""
     head = wire.HEADER.pack(number, _NOTIFY | wire.AA, 1, 0, 0, 0)
     message = head + wire.encode_name(notice.zone) + wire.TWO.pack(wire.SOA, wire.IN)
-    key = notice.secondary.key
-    return tsig.Signer(key).sign(message, time.time()) if key else message
+    if (key := notice.secondary.key) is None:
+        return message, b""
+    signer = tsig.Signer(key)
+    return signer.sign(message, time.time()), signer.mac
+
+
+def _is_signed(packet: bytes, key: LoadedKey | None, mac: bytes) -> bool:
+    """Whether a response is signed as it must be."""
+    if key is None:
+        return True
+    try:
+        plain, signature = tsig.split(packet)
+    except wire.WireError:
+        return False
+    return signature is not None and not tsig.verify(plain, signature, key, time.time(), mac)

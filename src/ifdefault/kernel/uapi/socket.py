@@ -1,6 +1,6 @@
 """Socket options that Python has no names for: asm-generic/socket.h, linux/in.h, in6.h, icmp.h."""
 
-SO_RCVBUFFORCE, SO_NETNS_COOKIE, SO_RCVMARK = 33, 71, 75
+SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_NETNS_COOKIE, SO_RCVMARK = 26, 33, 71, 75
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
 IP_PMTUDISC_OMIT = IPV6_PMTUDISC_OMIT = 5
 IP_BIND_ADDRESS_NO_PORT = 24  # Python 3.12 has it

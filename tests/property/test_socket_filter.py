@@ -8,13 +8,15 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from random import Random
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifdefault.kernel import sockdiag
-from ifdefault.kernel.sockdiag import Condition
+from ifdefault.kernel import socket_filter
+from ifdefault.kernel.socket_filter import CONDITIONS_MAX, Condition, Prefixes
 
 ADDRESSES = ("203.0.113.10", "203.0.113.11", "2001:db8:a::10", "2001:db8:b::10", "::1")
 PREFIXES = ("203.0.113.0/24", "203.0.113.11/32", "2001:db8::/32", "::1/128", "127.0.0.0/8")
@@ -65,13 +67,13 @@ unwanted = st.lists(
 def condition(named: tuple[str, str | int]) -> Condition:
     match named:
         case ("from", str(address)):
-            return sockdiag.is_from(address)
+            return Prefixes([address]).sources()[0]
         case ("to", str(prefix)):
-            return sockdiag.is_to(prefix)
+            return Prefixes([prefix]).destinations()[0]
         case ("port", int(port)):
-            return sockdiag.is_from_port(port)
+            return socket_filter.is_from_port(port)
         case ("mark", int(mark)):
-            return sockdiag.is_marked(mark, MASK)
+            return socket_filter.is_marked(mark, MASK)
     raise ValueError(named)
 
 
@@ -92,7 +94,7 @@ def meets(one: Socket, named: tuple[str, str | int]) -> bool:
 def test_a_program_takes_what_it_should(
     one: Socket, any_of: list[tuple[str, str | int]], none_of: list[tuple[str, str | int]]
 ) -> None:
-    program = sockdiag.program([*map(condition, any_of)], [*map(condition, none_of)])
+    program = socket_filter.program([*map(condition, any_of)], [*map(condition, none_of)])
     expected = (not any_of or any(meets(one, c) for c in any_of)) and not any(
         meets(one, c) for c in none_of
     )
@@ -142,3 +144,49 @@ def sound(program: bytes) -> bool:
         at += yes
     ends = {len(program), len(program) + 4}
     return at == len(program) and all(jump in starts | ends for jump in jumps)
+
+
+NUMBERS = st.one_of(
+    st.integers(0, 1 << 20).map(lambda n: (4, 0x0A000000 + n)),
+    st.integers(0, 1 << 20).map(lambda n: (6, (0x20010DB8 << 96) + (n << 64))),
+    st.integers(0, 255).map(lambda n: (4, 0xCB007100 + n)),
+)
+
+
+def text(number: tuple[int, int]) -> str:
+    family, value = number
+    return str(IPv4Address(value) if family == 4 else IPv6Address(value))
+
+
+@given(st.integers(), st.sampled_from((0, 3, 300, 2000)), NUMBERS, NUMBERS)
+@settings(max_examples=12, deadline=None)
+def test_however_many_addresses_there_are_the_kernel_leaves_out_none_that_count(
+    seed: int, many: int, source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    random = Random(seed)
+    own = {text((4, 0x0A000000 + random.getrandbits(20))) for _ in range(many)}
+    own |= {text((6, (0x20010DB8 << 96) + (random.getrandbits(20) << 64))) for _ in range(many)}
+    if random.random() < 0.5:
+        own.add(text(source))
+    prefixes = Prefixes(own)
+    mapped = source[0] != target[0] or random.random() < 0.5
+    one = Socket(text(source), text(target), 40000, 0, mapped)
+    program = socket_filter.program(prefixes.sources(), prefixes.destinations())
+    assert len(prefixes.sources()) <= 2 * CONDITIONS_MAX
+    assert sound(program)
+    from_own, to_own = packed_16(one.source) in prefixes, packed_16(one.target) in prefixes
+    assert (from_own, to_own) == (one.source in own, one.target in own)
+    if (from_own or not own) and not to_own:
+        assert holds(program, one)
+    elif prefixes.few:
+        assert not holds(program, one)
+
+
+def packed_16(address: str) -> bytes:
+    raw = ip_address(address).packed
+    return _MAPPED + raw if len(raw) == 4 else raw
+
+
+def test_a_filter_that_does_not_fit_is_refused_with_an_error_of_ours() -> None:
+    with pytest.raises(OSError, match="a socket filter of 9000 conditions is too long"):
+        socket_filter.program([], [socket_filter.is_from_port(n) for n in range(9000)])

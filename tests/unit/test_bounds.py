@@ -1,0 +1,83 @@
+"""How much the engine takes from its processes."""
+
+from __future__ import annotations
+
+from ifdefault.daemon.dns.publisher import Publishers
+from ifdefault.daemon.process.bounds import Allowance, Owed
+from ifdefault.daemon.process.frontend import FrontendProcess
+from ifdefault.ipc.messages import Message, Ping, Resolved, Send, Served, Unbind, Unconfined
+from ifdefault.model.config import DaemonConfig
+from tests.unit.test_messages import SAMPLES
+
+
+def test_an_answer_needs_a_request() -> None:
+    owed = Owed()
+    assert not owed.answer()
+    owed = Owed()
+    owed.ask(Unbind(1))  # has no answer
+    owed.ask(Ping(1))
+    assert owed.answer()
+    assert not owed.answer()
+
+
+def test_a_late_answer_to_a_probe_is_a_second_one() -> None:
+    owed, send = Owed(), next(m for m in SAMPLES if isinstance(m, Send))
+    owed.ask(send)
+    assert [owed.answer() for _ in range(3)] == [True, True, False]
+
+
+def test_what_isnt_answered_for_days_adds_up_to_no_flood() -> None:
+    owed = Owed()
+    for token in range(100_000):
+        owed.ask(Ping(token))
+    assert sum(owed.answer() for _ in range(100_000)) == 16384
+
+
+def test_an_allowance() -> None:
+    allowance = Allowance(3, 0.5)
+    assert [allowance.take(10.0) for _ in range(5)] == [True, True, True, False, False]
+    assert allowance.refused == 2
+    assert [allowance.take(12.0), allowance.take(12.0)] == [True, False]
+    assert [allowance.take(1e6) for _ in range(4)] == [True, True, True, False]
+
+
+class Log:
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, kind: str, text: str, uplink: str = "", level: int = 0) -> None:
+        self.texts.append(text)
+
+
+def test_a_dns_server_can_flood_neither_log_nor_status_nor_pass_for_the_engine() -> None:
+    log = Log()
+    publishers = Publishers(log, ())  # type: ignore[arg-type]
+    forged = ("isp-a IPv4: up -> down", "secondary 192.0.2.9: no answer to NOTIFY")
+    for number in range(1000):
+        publishers.receive(Served(((f"u{number}", (1 << 63) - 1),), forged))
+    assert len(log.texts) < 110
+    assert log.texts[0] == "the DNS server reports: isp-a IPv4: up -> down"
+    assert log.texts[1] == forged[1]
+    assert publishers.queries == ()
+
+
+class Frontend:
+    """What `FrontendProcess` sends to."""
+
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        pass
+
+
+def test_only_names_that_were_asked_for_are_taken_and_what_isnt_confined_is_said_once() -> None:
+    log, taken = Log(), list[object]()
+    process = FrontendProcess(DaemonConfig(), log, taken.append)  # type: ignore[arg-type]
+    process._frontend = Frontend()  # type: ignore[assignment]
+    process.resolve(["www.example.net"])
+    answer = Resolved("www.example.net", ("192.0.2.1",))
+    for message in (answer, answer, Resolved("forged.example.net", ("192.0.2.1",))):
+        process._receive(message)
+    assert taken == [answer]
+    missing = ("Landlock (function not implemented)",)
+    for _ in range(3):
+        process._receive(Unconfined(missing))
+    assert log.texts == ["the frontend runs without Landlock (function not implemented)"]
