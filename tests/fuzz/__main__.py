@@ -19,7 +19,7 @@ from hashlib import sha1
 from importlib import import_module
 from pathlib import Path
 
-from bench.results import Figure, Report, Table, read_machine, write
+from bench.results import Figure, Machine, Report, Table, read, read_machine, write
 from tests.fuzz import corpus
 
 WORK = Path(".fuzz")
@@ -73,7 +73,7 @@ def main() -> int:
             print(outcome, flush=True)
             outcomes.append(outcome)
     if options.results:
-        write("fuzz", report(outcomes, options.minutes), machine)
+        write("fuzz", report(outcomes, options.minutes, read("fuzz")), machine)
     return any(outcome.crashes for outcome in outcomes)
 
 
@@ -141,19 +141,25 @@ def _run(target: str, *arguments: str) -> str:
     return ended.stderr + ended.stdout
 
 
-def report(outcomes: Sequence[Outcome], minutes: float) -> Report:
+def report(
+    outcomes: Sequence[Outcome], minutes: float, before: tuple[Report, Machine] | None
+) -> Report:
+    """The outcomes of a run; of the targets that weren't run, those of earlier runs."""
+    runs: dict[str, list[float]] = dict(before[0].samples) if before else {}
+    for o in outcomes:
+        runs[o.target] = [minutes, o.inputs, o.coverage, o.corpus, len(o.crashes)]
+    runs = {target: runs[target] for target in corpus.TARGETS if target in runs}
     rows = tuple(
-        (o.target, f"{o.inputs:,}", f"{o.coverage:,}", f"{o.corpus:,}", str(len(o.crashes)))
-        for o in outcomes
+        (target, f"{run[0]:g}", *(f"{count:,.0f}" for count in run[1:]))
+        for target, run in runs.items()
     )
-    samples = {o.target: [o.inputs, o.coverage, o.corpus, len(o.crashes)] for o in outcomes}
     figures = (
-        Figure("crashes", sum(len(o.crashes) for o in outcomes), "", 0),
-        Figure("inputs", sum(o.inputs for o in outcomes)),
-        Figure("minutes for each target", minutes),
+        Figure("crashes", sum(run[4] for run in runs.values()), "", 0),
+        Figure("inputs", sum(run[1] for run in runs.values())),
+        Figure("targets", len(runs)),
     )
-    heads = ("target", "inputs", "branches reached", "inputs kept", "crashes")
-    return Report("Fuzzing", _HOW, figures, (Table("By target", heads, rows),), samples)
+    heads = ("target", "minutes", "inputs", "branches reached", "inputs kept", "crashes")
+    return Report("Fuzzing", _HOW, figures, (Table("By target", heads, rows),), {**runs})
 
 
 if __name__ == "__main__":

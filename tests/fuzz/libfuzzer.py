@@ -6,6 +6,7 @@ imported meanwhile reports its coverage.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from importlib import import_module
 from random import Random
@@ -31,7 +32,8 @@ def main() -> None:
 
     known = target.seeds()
     options = {} if target.KIND == "bytes" else {"custom_mutator": mutated}
-    atheris.Setup([name, *arguments], target.one, **options)
+    this = f"{shlex.quote(sys.executable)} -m tests.fuzz.libfuzzer {name}"
+    atheris.Setup([this, *arguments], target.one, **options)
     atheris.Fuzz()
 
 

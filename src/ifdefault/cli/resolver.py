@@ -51,8 +51,12 @@ def ask(make: Open, question: Question, address: str, port: int) -> QueryResult:
     except OSError as error:
         return QueryResult(reason(error))
     except dns.exception.DNSException as error:
-        return QueryResult(f"malformed response: {error}")
+        return malformed(error)
     return read(response, 1000 * response.time)
+
+
+def malformed(error: dns.exception.DNSException) -> QueryResult:
+    return QueryResult(f"malformed response: {' '.join(str(error).split())}")  # of several lines
 
 
 def read(response: dns.message.Message, took_ms: float) -> QueryResult:

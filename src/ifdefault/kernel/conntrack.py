@@ -221,7 +221,7 @@ def _reply_tuple_finder(
     )
 
     def find(packet: bytes) -> Iterator[bytes]:
-        for match in pattern.finditer(packet):
+        for match in pattern.finditer(packet, _ATTRIBUTE.size):
             if match[1] not in wanted:
                 continue
             start = match.start() - _ATTRIBUTE.size

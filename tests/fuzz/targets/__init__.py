@@ -1,1 +1,1 @@
-"""The targets, a module for each; see `tests.fuzz`."""
+"""The targets, a module for each; see the package around it."""

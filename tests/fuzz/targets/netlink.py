@@ -93,7 +93,9 @@ def _rule(message: bytes) -> None:
     rule_messages.rule_protocol(message)
     if rule is None or rule.action.isdecimal() or rule.unfollowed:
         return
-    if (rule.mask or not rule.mark) and "" not in (rule.src, rule.dst):
+    has_valid_suppressors = min(rule.suppress_prefixlength, rule.suppress_ifgroup) >= -1
+    has_valid_goto = rule.action == "goto" or not rule.goto
+    if has_valid_suppressors and has_valid_goto and (rule.mask or not rule.mark):
         again = rule_messages.decode_rule(rule_messages.encode_rule(rule))
         assert again == rule, "a rule that we would delete otherwise than it is"
 

@@ -39,10 +39,10 @@ def root() -> int:
 
 def _mounted() -> str:
     """The mount point, "" if there is none; proc_pid_mountinfo(5)."""
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+    for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n"):
         head, _, tail = line.partition(b" - ")
         if tail.startswith(b"cgroup2 "):
-            path = os.fsdecode(_ESCAPE.sub(_unescaped, head.split()[4]))
+            path = os.fsdecode(_ESCAPE.sub(_unescaped, head.split(b" ")[4]))
             if Path(path, _PROCESSES).exists():  # otherwise something is mounted over it
                 return path
     return ""
