@@ -96,6 +96,8 @@ SETTINGS = (
     Setting(f"{_count(5000):,} rules", (others.rules(_count(5000)),)),
     Setting(f"{_CONTAINERS_PER_MINUTE} containers a minute", churn=_containers),
 )
+_TITLE = "A host with much that isn't ours"
+_NOTES = (f"A trial run, with counts divided by {_SCALE}.",) * (_SCALE > 1)
 _HOW = f"""\
 The lab's world `two`, with what other programs may add to a host: routes of table {others.TABLE},
 which no rule looks up unless it says so; routes of main over an uplink, as a full table of BGP has;
@@ -199,9 +201,7 @@ def run() -> Report:
     trials = {side.setting.name: side.trials for side in sides}
     figures = [figure for name in trials for figure in _figures(name, trials)]
     samples = {name: asdict(one) for name, one in trials.items()}
-    return Report(
-        "A host with much that isn't ours", _HOW, tuple(figures), (_table(trials),), samples
-    )
+    return Report(_TITLE, _HOW, tuple(figures), (_table(trials),), samples, _NOTES)
 
 
 def _figures(name: str, trials: dict[str, Trials]) -> Iterator[Figure]:

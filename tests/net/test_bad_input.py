@@ -197,3 +197,32 @@ def test_two_instances_at_once(lab_world: LabWorld) -> None:
     _, said = third.communicate(timeout=PATIENCE_S)
     assert third.returncode == 0
     assert said == "nothing to do; 2 of 2 uplinks in use\n"
+
+
+def test_names_of_others_are_bytes(lab_world: LabWorld) -> None:
+    """An interface whose name is no UTF-8, and that a terminal would obey."""
+    world, odd = lab_world("two"), "w\udcff\x1b[31m"
+    host = world["host"]
+    for line in (
+        ("link", "add", odd, "type", "veth", "peer", "name", "far"),
+        ("link", "property", "add", "dev", odd, "altname", f"{odd}0"),
+        ("link", "set", odd, "up"),
+        ("address", "add", "192.0.2.10/24", "dev", odd),
+        ("rule", "add", "iif", odd, "priority", "4999", "lookup", "main"),
+    ):
+        host.run(["ip", *line], check=True)
+    apply(world)
+    assert operations_left(world) == ()
+    daemon = world.daemon()
+    for command in ("check", "status", "explain tcp 192.0.2.10 192.0.2.1", "events"):
+        done = world.ifdefault(*command.split())
+        assert done.returncode == 0, done
+        assert "\x1b" not in done.stdout + done.stderr
+    assert (
+        r"dev w\xff\x1b[31m" in world.ifdefault(*"explain tcp 192.0.2.10 192.0.2.1".split()).stdout
+    )
+    host.run(["ip", "link", "delete", odd], check=True)
+    eventually(lambda: world.ifdefault("status").returncode == 0, what="it looks again")
+    assert daemon.poll() is None
+    world.ifdefault("down", check=True)
+    assert odd in host.run(["ip", "rule"]).stdout

@@ -166,6 +166,9 @@ name = "www.example.net"
 
 [dns.server]
 zones = ["www.example.net"]
+
+[health]
+probes = ["dns://192.0.2.53/example.net"]
 """)
     told = run("lab", "up", "--config", str(config), "--name", name).stdout
     assert "cable" in told
@@ -177,6 +180,7 @@ zones = ["www.example.net"]
     assert all(f"NS\t{server}." in told for server in servers)
     assert worlds(run)[name]["misrouted"] == {"cable": 0, "fibre": 0}
     host = ("lab", "exec", "--world", name, "host", "--")
+    assert "status: REFUSED" in run(*host, "dig", "@192.0.2.53", "example.net").stdout
     run(*host, *OWN, "apply")
     assert json.loads(run(*host, *OWN, "status", "--json").stdout)["holds"]
     client = ("lab", "exec", "--world", name, "client", "--", "ping", "-nc1", "-W5")

@@ -10,7 +10,7 @@ import click
 
 from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.lab import dns, faults, netns, registry, rootless, services
-from ifdefault.lab.fitting import fit
+from ifdefault.lab.fitting import dns_targets, fit
 from ifdefault.lab.node import CommandFailed
 from ifdefault.lab.topology import Topology, load, names, read
 from ifdefault.lab.world import World
@@ -74,12 +74,15 @@ def up(
     if (topology is None) == (config is None):
         raise click.UsageError("no world to build, or two; give either TOPOLOGY or --config FILE")
     spec, serves = _fit(config) if config else (load(topology or ""), False)
+    probed = _dns_targets(config, spec) if config else []
     with_dns = serves if with_dns is None else with_dns
     rootless.enter_held(start=True)
     try:
         with World.up(spec, name=name) as world:
             if serve:
                 services.builtin(world["host"], http=True)
+            if probed:
+                services.builtin(world["core"], dns=probed)
             if with_dns:
                 dns.start(world)
             world.keep = True
@@ -241,6 +244,13 @@ def _execute(name: str | None, node: str, argv: list[str]) -> None:
     os.environ["IFDEFAULT_CONFIG"] = str(world.config)
     os.environ["IFDEFAULT_STATE_DIR"] = str(world.dir / "state")
     os.execvpe("ip", netns.argv(world[node].netns, argv), world[node].environment())
+
+
+def _dns_targets(config: Path, topology: Topology) -> list[str]:
+    """The targets of the config's DNS probes in the core."""
+    from ifdefault.config import read as read_config
+
+    return dns_targets(read_config(config), topology)
 
 
 def _fit(path: Path) -> tuple[Topology, bool]:

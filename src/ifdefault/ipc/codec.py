@@ -40,6 +40,8 @@ from typing import (
     get_type_hints,
 )
 
+from ifdefault.ipc import strict_json
+
 TAG = "type"
 Encode = Callable[[Any], Any]
 Decode = Callable[[Any], Any]
@@ -78,13 +80,13 @@ def from_json(kind: type[T], value: Any) -> T:
 
 def write(value: Any) -> bytes:
     """JSON values as ASCII text, without spaces and newlines."""
-    return _write(value).encode("ascii")
+    return strict_json.write(value).encode("ascii")
 
 
 def read(text: bytes) -> Any:
     """The JSON value in a text; DecodeError if it isn't JSON, or has a duplicate key."""
     try:
-        return _read(text.decode("utf-8"))
+        return strict_json.read(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # RecursionError: too deeply nested
         raise DecodeError("not JSON") from error
 
@@ -386,22 +388,3 @@ def _first_fault(inner: Decode, items: Iterable[tuple[Any, Any]]) -> DecodeError
         except ValueError as error:
             return _inside(f"[{str(key)[:60]!r}]" if isinstance(key, str) else f"[{key}]", error)
     raise AssertionError
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(result := dict(pairs)) < len(pairs):
-        raise ValueError("duplicate key")
-    return result
-
-
-def _finite(text: str) -> float:
-    if isfinite(number := float(text)):
-        return number
-    raise ValueError("a number beyond all floats")
-
-
-_no_constant = _exactly(float, "not JSON")  # called with the name: NaN, Infinity
-_write = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
-_read = json.JSONDecoder(
-    object_pairs_hook=_pairs, parse_float=_finite, parse_constant=_no_constant
-).decode

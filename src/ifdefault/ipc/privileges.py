@@ -137,7 +137,7 @@ def _empty_bounding_set() -> None:
 def _raise_oom_score(least: int) -> None:
     file = Path("/proc/self/oom_score_adj")
     with suppress(OSError, ValueError):  # it is only a precaution
-        file.write_text(str(max(least, int(file.read_text()))))
+        file.write_text(str(max(least, int(file.read_bytes()))))
 
 
 def _limit(number: int, limit: int) -> None:

@@ -82,6 +82,7 @@ _UDP_ONLY = nested(nf.CTA_FILTER, _PROTO_ONLY) + nested(
 
 
 _COUNT = "net/netfilter/nf_conntrack_count"
+_FLUSHED_MAX = 8  # addresses for each of which the kernel walks its table; for more we do, once
 _PACKETS_AT_ONCE = 16  # of about 130 entries each
 
 
@@ -114,8 +115,8 @@ def delete_outgoing(
                 [raw for raw in map(packed, texts) if len(raw) == size]
                 for texts in (addresses, others)
             )
-            comparison = _comparison(family, deleted)
-            if comparison == "correct":
+            comparison = _comparison(family, deleted[:_FLUSHED_MAX])
+            if comparison == "correct" and len(deleted) <= _FLUSHED_MAX:
                 deleted = [address for address in deleted if not _flush(netlink, family, address)]
             if deleted:
                 excluded = kept if comparison == "inverted" else []
@@ -213,11 +214,16 @@ def _reply_tuple_finder(
     address = bytes(size)
     source, destination = attribute(_SRC[family], address), attribute(_DST[family], address)
     begin = nested(nf.CTA_TUPLE_IP, source, destination)[:8]
-    ends = b"|".join(re.escape(attribute(_DST[family], raw)) for raw in addresses)
-    pattern = re.compile(re.escape(begin) + b".{%d}(?:%s)" % (size, ends), re.DOTALL)
+    wanted = frozenset(addresses)
+    pattern = re.compile(
+        re.escape(begin) + b".{%d}" % size + re.escape(destination[:4]) + b"(.{%d})" % size,
+        re.DOTALL,
+    )
 
     def find(packet: bytes) -> Iterator[bytes]:
         for match in pattern.finditer(packet, _ATTRIBUTE.size):
+            if match[1] not in wanted:
+                continue
             start = match.start() - _ATTRIBUTE.size
             length, kind = _ATTRIBUTE.unpack_from(packet, start)
             if kind == nf.CTA_TUPLE_REPLY | NLA_F_NESTED:

@@ -7,6 +7,7 @@ that already are as the operation requires are no error: another program may hav
 from __future__ import annotations
 
 import errno
+import struct
 
 from ifdefault.kernel import conntrack, nft, rtnetlink, rule_messages, sysctl
 from ifdefault.kernel.ebpf import attach
@@ -57,6 +58,9 @@ class Performer:
         except OSError as error:
             what = f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"
             raise KernelError(Problem(_name(operation), what)) from error
+        except (struct.error, OverflowError, ValueError) as error:
+            what = f"doesn't fit the kernel's format: {error}"
+            raise KernelError(Problem(_name(operation), what, "please report it")) from error
         except KeyError as error:
             problem = Problem(_name(operation), f"no interface {error}", "see `ip link`")
             raise KernelError(problem) from error

@@ -14,7 +14,7 @@ from typing import Any
 
 from ifdefault.lab import internet
 from ifdefault.lab.topology import Topology, extend, parse
-from ifdefault.model.config import FAMILIES, Config, UplinkConfig
+from ifdefault.model.config import FAMILIES, Config, Probe, UplinkConfig
 
 _PREFIXES = {  # where the config has none; RFC 5737 and RFC 3849
     1: ("203.0.113", "2001:db8:a:"),
@@ -63,11 +63,20 @@ def _build(config: Config, text: str, *, name: str, title: str) -> Topology:
     return parse(extend(table))
 
 
+def dns_targets(config: Config, topology: Topology) -> list[str]:
+    """The targets of the config's DNS probes, as far as they are the core's."""
+    hosts = {probe.host for probe in _probes(config) if (probe.kind, probe.port) == ("dns", 53)}
+    return sorted(hosts.intersection(topology.addresses("core")))
+
+
+def _probes(config: Config) -> tuple[Probe, ...]:
+    return (*config.health.probes, *(p for u in config.uplinks for p in u.probes or ()))
+
+
 def _targets(config: Config, providers: dict[str, Any]) -> list[str]:
     """The targets of the config's probes, except those inside a provider's network."""
-    probes = (*config.health.probes, *(p for u in config.uplinks for p in u.probes or ()))
     networks = [ip_network(prefix) for row in providers.values() for prefix in row["prefixes"]]
-    targets = [ip_interface(text) for text in internet.targets(probes)]
+    targets = [ip_interface(text) for text in internet.targets(_probes(config))]
     inside = {target for target in targets for network in networks if target.ip in network}
     existing = {ip_interface(text) for text in internet.targets()} | inside
     return [str(target) for target in targets if target not in existing]

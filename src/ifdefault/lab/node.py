@@ -81,7 +81,9 @@ class Node:
         return child
 
     def _popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(netns.argv(self.netns, argv), text=True, **options)
+        return subprocess.Popen(
+            netns.argv(self.netns, argv), text=True, errors="surrogateescape", **options
+        )
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment of commands: the daemon's run directory is the world's."""
@@ -136,7 +138,9 @@ class CommandFailed(HostError):
 
 
 def _run(command: list[str], **options: Any) -> Completed:
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        command, capture_output=True, errors="surrogateescape", check=False, **options
+    )
 
 
 def ip_batch(options: list[str], lines: str) -> None:

@@ -1,7 +1,8 @@
 """The lab's own servers: `python -m ifdefault.lab.serve ADDRESS…`, until ended.
 
 Rules: one socket for every way in which a server can choose its source address; each echoes what
-it receives. Prints "ready" when all listen. Only the standard library.
+it receives. On request it also answers HTTP, and refuses DNS queries, as a target of probes.
+Prints "ready" when all listen. Only the standard library.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ipaddress import ip_address
 from ifdefault.lab import ports
 
 _BUFFER = 65536
+_DNS, _DNS_HEADER_BYTES, _QR, _REFUSED = 53, 12, 0x80, 5  # RFC 1035, 4.1.1
 _BURST = 64  # datagrams read at one wake-up
 _PKTINFO_V4 = struct.Struct("=I4s4s")  # in_pktinfo: interface, address to answer from, destination
 _PKTINFO_V6 = struct.Struct("=16sI")  # in6_pktinfo: destination, interface
@@ -45,6 +47,12 @@ async def answer_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 def echo_udp(sock: socket.socket) -> None:
     data, peer = sock.recvfrom(_BUFFER)
     sock.sendto(data, peer)
+
+
+def refuse_dns(sock: socket.socket) -> None:
+    query, peer = sock.recvfrom(_BUFFER)
+    if len(query) >= _DNS_HEADER_BYTES and not query[2] & _QR:
+        sock.sendto(query[:2] + bytes((query[2] | _QR, _REFUSED)) + query[4:], peer)
 
 
 def echo_pktinfo(sock: socket.socket) -> None:
@@ -101,8 +109,9 @@ async def listen_tcp(*, http: bool) -> None:
             await asyncio.start_server(answer_http, address, ports.HTTP, backlog=4096)
 
 
-async def serve(addresses: list[str], *, http: bool) -> None:
+async def serve(addresses: list[str], *, http: bool, dns: list[str]) -> None:
     echoes = [(open_udp(address, ports.UDP_BOUND), echo_udp) for address in addresses]
+    echoes += [(open_udp(address, _DNS), refuse_dns) for address in dns]
     for wildcard in ("0.0.0.0", "::"):
         echoes.append((open_pktinfo(wildcard), echo_pktinfo))
         echoes.append((open_udp(wildcard, ports.UDP_WILDCARD), echo_udp))
@@ -118,9 +127,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("addresses", nargs="*", type=lambda text: str(ip_address(text)))
     parser.add_argument("--http", action="store_true", help="answer on port 80 as well")
+    parser.add_argument("--dns", action="append", default=[], help="refuse its DNS queries")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(arguments.addresses, http=arguments.http))
+        asyncio.run(serve(arguments.addresses, http=arguments.http, dns=arguments.dns))
 
 
 if __name__ == "__main__":

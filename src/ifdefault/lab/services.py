@@ -29,10 +29,12 @@ def installed(program: str) -> bool:
     return shutil.which(program) is not None
 
 
-def builtin(node: Node, *, http: bool = False) -> subprocess.Popen[str]:
-    """TCP echo and every kind of UDP socket on a node's addresses; `http` in place of nginx."""
+def builtin(node: Node, *, http: bool = False, dns: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """TCP echo and every kind of UDP socket on a node's addresses; `http` in place of nginx;
+    `dns`: addresses that refuse queries."""
     addresses = node.world.topology.addresses(node.name)
     command = [sys.executable, "-m", "ifdefault.lab.serve", *addresses, *["--http"] * http]
+    command += [f"--dns={address}" for address in dns]
     child = start(node, "serve", command, stdout=subprocess.PIPE)
     assert child.stdout is not None
     if child.stdout.readline() != "ready\n":

@@ -1,7 +1,7 @@
 """An assembler for eBPF (linux/bpf.h; RFC 9669).
 
-Rules: pure. Registers are numbers: r0 is the return value, r1 to r5 are arguments, which calls
-clobber, r6 to r9 are preserved, r10 is the frame pointer.
+Rules: pure. All jumps are forward. Registers are numbers: r0 is the return value, r1 to r5 are
+arguments, which calls clobber, r6 to r9 are preserved, r10 is the frame pointer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import struct
 from dataclasses import dataclass, field
 
 from ifdefault.kernel.uapi import bpf
+from ifdefault.model.errors import KernelError, Problem
+
+_JUMP_MAX = (1 << 15) - 1
 
 
 @dataclass(slots=True)
@@ -49,9 +52,15 @@ class Assembler:
         self.wide(dst, fd, bpf.BPF_PSEUDO_MAP_VALUE)
 
     def assemble(self) -> bytes:
+        """Raises KernelError if a jump is longer than its 16 bits can say."""
         for at, name in self.jumps:
             op, dst, src, _, imm = self.code[at]
-            self.code[at] = (op, dst, src, self.labels[name] - at - 1, imm)
+            distance = self.labels[name] - at - 1
+            if distance > _JUMP_MAX:
+                what = f"{distance} instructions can't be jumped over, at most {_JUMP_MAX}"
+                remedy = "use fewer prefixes, ports and users in outgoing.rule"
+                raise KernelError(Problem("the programs on connect()", what, remedy))
+            self.code[at] = (op, dst, src, distance, imm)
         return b"".join(
             struct.pack("=BBhI", op, src << 4 | dst, off, imm & 0xFFFFFFFF)
             for op, dst, src, off, imm in self.code
