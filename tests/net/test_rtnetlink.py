@@ -208,8 +208,8 @@ def test_of_large_tables_only_what_matters_is_read(
     host.ip("rule add pref 7777 from 192.0.2.1 lookup 4242\n")
     facts = host.python(lambda: read_facts(scope))
     assert (in_table(facts), facts.unread) == ([plain], ((4, 4242),))
-    host.ip("rule add pref 7777 from fd00:9::1 lookup 4242\nroute del 10.7.0.0/24 table 4242\n")
-    host.ip("route del 10.7.1.0/24 table 4242\n")
+    host.ip("rule add pref 7777 from fd00:9::1 lookup 4242\n", "-6")
+    host.ip("route del 10.7.0.0/24 table 4242\nroute del 10.7.1.0/24 table 4242\n")
     facts = host.python(lambda: read_facts(scope))
     assert len([route for route in in_table(facts) if route.family == 4]) == 5
     assert facts.unread == ((6, 4242),)
