@@ -1,0 +1,76 @@
+"""The frontend runs in a unit of its own, and never without the daemon, under a real systemd.
+
+client ── core ─┬─ isp-a ── wan0 ┬─ host, with a systemd of its own
+                └─ isp-b ── wan1 ┘
+"""
+
+from __future__ import annotations
+
+from ifdefault.lab.waiting import eventually
+from tests.net.watched import await_states
+from tests.systemd.booted import Booted
+from tests.systemd.conftest import Boot
+from tests.systemd.test_service import DAEMON, await_restart, start
+
+UNITS, PROGRAM = "ifdefault-frontend@*.service", "ifdefault-frontend"
+
+
+def frontends(host: Booted) -> set[int]:
+    """The processes of its unit, by their ids there."""
+    rows = host.systemctl("show", "-p", "MainPID", "--value", UNITS).stdout.split()
+    return {int(row) for row in rows} - {0}
+
+
+def await_another(host: Booted, was: set[int]) -> set[int]:
+    """One in the unit, and no other anywhere."""
+    what = "a frontend in its unit"
+    eventually(lambda: len(frontends(host)) == 1 and not frontends(host) & was, what=what)
+    assert host.run(["pgrep", "-f", "frontend.main"], check=False).stdout == ""
+    return frontends(host)
+
+
+def test_it_ends_with_the_daemon_and_comes_back_alone(boot: Boot) -> None:
+    host = start(boot)
+    was = await_another(host, set())
+    host.run(["kill", "-KILL", *map(str, was)])
+    was = await_another(host, was)
+    host.world["host"].ip("link set wan1 down\n")
+    await_states(host.world, ["down"], "isp-b")
+    host.world["host"].ip("link set wan1 up\n")
+    await_states(host.world, ["up"])  # by probes
+
+    host.systemctl("restart", DAEMON)
+    was = await_another(host, was)
+    engine = host.main_pid(DAEMON)
+    host.run(["kill", "-STOP", *map(str, was)])  # it doesn't see that its connection ends
+    host.run(["kill", "-KILL", str(engine)])
+    await_restart(host, engine)
+    was = await_another(host, was)
+    assert not [line for line in host.journal(DAEMON) if "can't run in its unit" in line]
+
+    host.run(["kill", "-STOP", *map(str, was)])
+    host.systemctl("stop", DAEMON)
+    eventually(lambda: not frontends(host), what="none is left")
+    assert host.systemctl("list-units", "--all", "--plain", "--no-legend", UNITS).stdout == ""
+    assert host.run(["pgrep", "-f", PROGRAM], check=False).stdout == ""
+
+
+def test_without_its_unit_it_is_a_child(boot: Boot) -> None:
+    """Which is said once. The unit is used again when a frontend is next started."""
+    host = start(boot)
+    was = await_another(host, set())
+    program = host.path(f"usr/local/bin/{PROGRAM}")
+    text = program.read_text()
+    program.write_text("#!/bin/false\n")
+    for _ in range(2):
+        engine = host.main_pid(DAEMON)
+        host.systemctl("restart", DAEMON)
+        await_states(host.world, ["up"])
+        assert host.main_pid(DAEMON) != engine
+        child = host.shell("pgrep -f ifdefault.frontend.main").split()
+        assert len(child) == 1
+    said = [line for line in host.journal(DAEMON) if "the frontend can't run in its unit" in line]
+    assert len(said) == 2, said  # one for each daemon
+    program.write_text(text)
+    host.systemctl("restart", DAEMON)
+    await_another(host, was)
