@@ -123,7 +123,7 @@ class FrontendUnit:
         try:
             self.sock.connect(str(path))
             if (pid := credentials(self.sock).pid) != _SYSTEMD:
-                raise HostError(f"{path}: process {pid} listens there, not systemd")
+                raise HostError(f"{path}: process {pid} listens there, not systemd; end it")
         except BaseException:
             self.sock.close()
             raise
