@@ -13,6 +13,7 @@ from tests.systemd.conftest import Boot
 from tests.systemd.test_service import DAEMON, await_restart, start
 
 UNITS, PROGRAM = "ifdefault-frontend@*.service", "ifdefault-frontend"
+CUT = "table inet cut {\nchain c {\ntype filter hook forward priority 0; policy drop\n}\n}\n"
 
 
 def frontends(host: Booted) -> set[int]:
@@ -47,10 +48,10 @@ def test_it_ends_with_the_daemon_and_comes_back_alone(boot: Boot) -> None:
         was = await_another(host, was)
     assert any("it no longer responds" in line for line in host.journal(DAEMON))
     await_states(host.world, ["up"])
-    host.world["host"].ip("link set wan1 down\n")
-    await_states(host.world, ["down"], "isp-b")
-    host.world["host"].ip("link set wan1 up\n")
-    await_states(host.world, ["up"])  # by probes
+    host.world["isp-b"].nft(CUT)
+    await_states(host.world, ["down"], "isp-b")  # by probes
+    host.world["isp-b"].nft("delete table inet cut\n")
+    await_states(host.world, ["up"])
 
     host.systemctl("restart", DAEMON)
     was = await_another(host, was)
