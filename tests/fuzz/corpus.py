@@ -33,6 +33,11 @@ def read_crashes(target: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((CRASHES / target).glob("*"))}
 
 
+def size(data: bytes) -> int:
+    """What an input takes in the file."""
+    return len(_encode(data)) + 1
+
+
 def _encode(data: bytes) -> str:
     return min(data.hex(), repr(data), key=len)
 

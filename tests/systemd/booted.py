@@ -35,7 +35,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = [f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_COLORS=0", "COLUMNS=200"]
 
 # In a mount namespace of its own, which ends with it. By nspawn's choice a container may not write
-# below /proc/sys/net or call bpf(2); a host may.
+# below /proc/sys/net, nor call bpf(2) or landlock(7); a host may.
 _BOOT = """\
 set -e
 mount -t tmpfs tmpfs "$here"
@@ -48,7 +48,8 @@ mount -t overlay -o "lowerdir=$lower,upperdir=$here/upper,workdir=$here/work" ov
 export SYSTEMD_NSPAWN_API_VFS_WRITABLE=network SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
 exec systemd-nspawn --quiet --boot --directory="$here/root" --machine=host --register=no \\
     --keep-unit --link-journal=no --resolv-conf=off --network-namespace-path="$netns" \\
-    --private-users=no --capability=all --system-call-filter='bpf @keyring perf_event_open'
+    --private-users=no --capability=all --system-call-filter='bpf @keyring perf_event_open \
+    landlock_create_ruleset landlock_add_rule landlock_restrict_self'
 """
 _PROGRAM = f"""\
 #!/{VENV}/bin/python

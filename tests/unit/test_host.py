@@ -106,3 +106,24 @@ def is_locked(store: Store) -> bool:
             return False
     except LockError:
         return True
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(24, "Too many open files"), "too many open files"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), "internal error: UnicodeDecodeError"),
+        (RecursionError("too deep"), "internal error: RecursionError: too deep"),
+        (MemoryError(), "internal error: MemoryError"),
+    ],
+)
+def test_a_look_fails_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def observe(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "observe", observe)
+    failed = Loop(tmp_path).host.look(f.Look(Config(())))
+    assert isinstance(failed, e.LookFailed)
+    assert words in str(failed.problems[0])

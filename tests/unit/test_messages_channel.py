@@ -42,10 +42,16 @@ class Ends:
         self.heard: list[tuple[Message, socket.socket | None]] = []
         self.dropped: list[Message] = []
         self.ends: list[str] = []
+        self.drained: list[bool] = []
         self.theirs: Channel[Any] | None = None
         ours, self.raw = channel.pair()
         self.ours = Channel(
-            ours, FROM_FRONTEND, self._hear, self.ends.append, dropped=self._dropped
+            ours,
+            FROM_FRONTEND,
+            self._hear,
+            self.ends.append,
+            dropped=self._dropped,
+            drained=lambda: self.drained.append(self.ours.waits),
         )
 
     def listen(self) -> None:
@@ -178,6 +184,22 @@ def test_a_peer_that_reads_nothing_at_all_is_given_up() -> None:
         assert ends.ends == ["it doesn't read its messages"]
         ends.ours.send(Ping(1))  # to nobody
         assert turns > QUEUE
+
+    play(part)
+
+
+def test_what_lasts_waits_for_a_slow_peer_however_much_it_is() -> None:
+    async def part(ends: Ends) -> None:
+        for token in range(10 * QUEUE):
+            ends.ours.send(Ping(token))
+        assert ends.ours.waits
+        assert not ends.drained
+        ends.listen()
+        await ends.until(lambda: len(ends.heard) == 10 * QUEUE)
+        assert [message for message, _ in ends.heard] == [Ping(n) for n in range(10 * QUEUE)]
+        assert ends.drained == [False], "once, when nothing waits any more"
+        assert not ends.ends
+        assert not ends.dropped
 
     play(part)
 

@@ -211,3 +211,9 @@ def test_if_nothing_else_may_be_read_the_daemons_view_remains(
 def test_without_a_daemon_it_is_an_error(nobody: Options) -> None:
     with pytest.raises(HostError, match="permission denied"):
         status._read(nobody)
+
+
+def test_of_very_many_addresses_the_first_are_shown() -> None:
+    many = tuple(f"192.0.2.{n}" for n in range(200))
+    assert status._some(many[:17]) == many[:17]
+    assert status._some(many) == (*many[:16], "and 184 more")

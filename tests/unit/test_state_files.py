@@ -405,3 +405,20 @@ def test_locks_need_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / LOCK).touch()
     with Store(tmp_path).lock(), pytest.raises(LockError), Store(tmp_path, daemon=True).lock():
         pass
+
+
+def test_a_fault_while_a_file_is_written_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also in the thread that writes files that aren't urgent."""
+
+    def fail(*_: Any) -> None:
+        raise TypeError("not JSON")
+
+    daemon = Store(tmp_path, daemon=True)
+    monkeypatch.setattr(state_file, "replace", fail)
+    EventLog(daemon).save(Save((), ()), RoutersSeen())
+    daemon.flush()
+    [problem] = daemon.unsaved
+    assert problem.endswith("health.json: can't be saved: internal error: TypeError: not JSON")
+    assert "internal error" in caplog.text

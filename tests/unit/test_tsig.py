@@ -154,3 +154,10 @@ def test_whatever_comes_is_read_or_refused(noise: bytes, cut: int) -> None:
             continue
         if signature is not None:
             assert tsig.verify(plain, signature, KEY, NOW) in (0, 16, 17, 18)
+
+
+def test_a_message_has_one_signature() -> None:
+    _, message = signed()
+    twice = tsig.Signer(KEY).sign(message, NOW)
+    with pytest.raises(wire.WireError, match="record after TSIG"):
+        tsig.split(twice)

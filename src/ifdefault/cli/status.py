@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ifdefault.model.errors import Problem
 
 _WATCH_S = 1.0  # the interval of the display
+_ADDRESSES = 16  # of an uplink that are shown
 _NO_DAEMON = "no daemon runs: nothing is probed"
 
 
@@ -204,11 +205,17 @@ def _uplinks(snapshot: _Snapshot) -> list[str]:
             u.mechanism,
             str(u.table),
             u.mark,
-            "\n".join(u.addresses),
+            "\n".join(_some(u.addresses)),
         )
         for u in ready
     ]
     return [*table(("Uplink", "Interface", "By", "Table", "Mark", "Addresses"), rows), *pending]
+
+
+def _some(addresses: Sequence[str]) -> Sequence[str]:
+    """Addresses, a line for each; of very many, the first ones (--json has all)."""
+    left = len(addresses) - _ADDRESSES
+    return addresses if left <= 1 else (*addresses[:_ADDRESSES], f"and {left} more")
 
 
 def _traffic(snapshot: _Snapshot) -> list[str]:

@@ -162,7 +162,7 @@ class Host:
         except IfdefaultError as error:
             return e.LookFailed(error.problems)
         except (OSError, KeyError) as error:  # out of memory or files; an interface just removed
-            why = reason(error) if isinstance(error, OSError) else f"{error} was removed"
+            why = reason(error) if isinstance(error, OSError) else f"{error} isn't there any more"
         except Exception as error:  # repeated later, with growing pauses
             log.exception(error, "the kernel")
             why = internal(error)

@@ -34,13 +34,13 @@ from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.silent_changes import SilentChanges
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host.store import Store
-from ifdefault.ipc import tasks
+from ifdefault.ipc import log, tasks
 from ifdefault.ipc.messages import Outcome, Reply, Resolved
 from ifdefault.kernel.kill_connections import kill
 from ifdefault.kernel.perform import verify_neighbour
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
-from ifdefault.model.errors import reason
+from ifdefault.model.errors import internal, reason
 from ifdefault.model.kernel_events import ObjectChanged
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -145,6 +145,10 @@ class Performers:
             ended = await asyncio.to_thread(kill, *selectors)
         except OSError as error:
             self._receive(e.ConnectionsEnded(uplink, family, error=reason(error)))
+            return
+        except Exception as error:
+            log.exception(error, f"{uplink}: ending connections")
+            self._receive(e.ConnectionsEnded(uplink, family, error=internal(error)))
             return
         took_s = time.monotonic() - start_s
         self._receive(e.ConnectionsEnded(uplink, family, ended.sockets, ended.flows, took_s))

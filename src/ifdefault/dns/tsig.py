@@ -68,6 +68,8 @@ def split(message: bytes) -> tuple[bytes, Signature | None]:
         at += wire.TWO.size
     start, kind, owner, rdata = at, 0, b"", b""
     for _ in range(sum(counts)):
+        if kind == wire.TSIG:  # RFC 8945, 5.1
+            raise wire.WireError("record after TSIG")
         start = at
         owner, kind, _, _, rdata, at = wire.read_record(message, at)
     if kind != wire.TSIG or not counts[2]:

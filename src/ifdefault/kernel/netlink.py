@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import itertools
 import os
 import socket
 import struct
@@ -152,13 +151,15 @@ class Netlink:
         for _ in range(_DUMP_TRIES):
             self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
             self._interrupted = False
-            messages = list(itertools.islice(self._replies(), most and most + 1))
-            if most is not None and len(messages) > most:
-                self._socket.close()  # ends the dump
-                self._open()
-                return messages
+            found: list[bytes] = []
+            for some in self._reply_packets():
+                found += some
+                if most is not None and len(found) > most:
+                    self._socket.close()  # ends the dump
+                    self._open()
+                    return found[: most + 1]
             if not self._interrupted:
-                return messages
+                return found
         raise OSError(errno.EINTR, "the kernel's tables change too fast to be read")
 
     def stream(self, kind: int, body: bytes) -> Iterator[bytes]:
@@ -175,7 +176,7 @@ class Netlink:
                 packet = self._receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
-            reply_kind, flags, _, _, message = next(messages(packet))
+            reply_kind, flags, _, _, message = messages(packet)[0]
             if reply_kind in (nl.NLMSG_ERROR, nl.NLMSG_DONE):
                 _raise_error(message, flags)
                 return
@@ -214,7 +215,14 @@ class Netlink:
             return bytes(view[: self._socket.recv_into(view, 0, flags)])
 
     def _replies(self) -> Iterator[bytes]:
-        while True:
+        for some in self._reply_packets():
+            yield from some
+
+    def _reply_packets(self) -> Iterator[list[bytes]]:
+        """The replies to the last request, packet by packet."""
+        ended = False
+        while not ended:
+            replies = []
             for kind, flags, sequence, _, message in messages(self._receive()):
                 if sequence != self._sequence:
                     continue  # the rest of a reply that wasn't read to the end
@@ -222,8 +230,10 @@ class Netlink:
                     self._interrupted = True
                 if kind in (nl.NLMSG_ERROR, nl.NLMSG_DONE):
                     _raise_error(message, flags)
-                    return
-                yield message
+                    ended = True
+                    break
+                replies.append(message)
+            yield replies
 
 
 def open_ports(protocol: int) -> frozenset[int]:
@@ -240,17 +250,19 @@ def open_ports(protocol: int) -> frozenset[int]:
     return frozenset(ports)
 
 
-def messages(packet: bytes) -> Iterator[tuple[int, int, int, int, bytes]]:
+def messages(packet: bytes) -> list[tuple[int, int, int, int, bytes]]:
     """Type, flags, sequence number, port and body of each message of a packet."""
-    offset = 0
-    while offset < len(packet):
-        if len(packet) - offset < HEADER.size:
+    found = []
+    offset, end, head = 0, len(packet), HEADER.size
+    while offset < end:
+        if end - offset < head:
             raise undecodable("a truncated message")
         length, kind, flags, sequence, port = HEADER.unpack_from(packet, offset)
-        if length < HEADER.size:  # it would never end
+        if length < head:  # it would never end
             raise undecodable(f"a message of {length} bytes")
-        yield kind, flags, sequence, port, packet[offset + HEADER.size : offset + length]
+        found.append((kind, flags, sequence, port, packet[offset + head : offset + length]))
         offset += (length + 3) & ~3
+    return found
 
 
 def _error_number(message: bytes) -> int:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import Config, Family, HostConfig, OutgoingRule
 from ifdefault.model.health import Decision
-from ifdefault.model.kernel import PROTOCOL, Facts, Route, Rule, Uplink
+from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Facts, Route, Rule, Uplink
 from ifdefault.plan import numbers, prefixes, resolve, tables
 
 _PROTOCOLS = {None: 0, "tcp": 6, "udp": 17}
@@ -43,8 +43,8 @@ def detours(
 ) -> Iterator[Rule]:
     """DNS servers that have a route of their own through an uplink that is down are reached by the
     primary uplink instead. `uplinks`: best first."""
-    for route in routes_to_down(facts, uplinks, decision, family):
-        if is_dns_host_route(route):
+    for _, routes in routes_to_down(facts, uplinks, decision, family):
+        for route in filter(is_dns_host_route, routes):
             yield from _policy_rules(
                 OutgoingRule(via=(), to=(route.dst,)), uplinks[0], host, family
             )
@@ -52,26 +52,25 @@ def detours(
 
 def routes_to_down(
     facts: Facts, uplinks: Sequence[Uplink], decision: Decision, family: Family
-) -> Iterator[Route]:
-    """Main's specific routes through a router of an uplink that is down, while another works."""
+) -> Iterator[tuple[str, Sequence[Route]]]:
+    """Main's specific routes through routers of uplinks that are down, while another works, with
+    the interface of each uplink."""
     usable = decision.usable_in(family)
     working = {u.interface for u in uplinks if u.name in usable}
     down = {u.interface for u in uplinks} - working
     if not working or not down:
         return
-    for interface in sorted(down):
-        for route in tables.specific(facts, family, interface):
-            through_routers = all(hop.gateway and hop.dev in down for hop in route.hops)
-            if through_routers and route.hops[0].dev == interface:
-                yield route
+    for hops, routes in tables.by_hops(tables.of(facts, family, TABLE_MAIN)):
+        if hops and all(hop.gateway and hop.dev in down for hop in hops):
+            yield hops[0].dev, [r for r in routes if r.kind == "unicast" and r.dst != "default"]
 
 
 def is_dns_host_route(route: Route) -> bool:
     """Whether a route leads to one server on the Internet and was learned by DHCP, as
     systemd-networkd adds one for each DNS server (RoutesToDNS=)."""
-    address, length = route.dst.partition("/")[0], prefixes.network(route.dst)[1]
-    is_host = length == BITS[route.family]
-    return is_host and route.protocol in _LEARNED and not is_private(address)
+    if route.protocol not in _LEARNED or prefixes.network(route.dst)[1] != BITS[route.family]:
+        return False
+    return not is_private(route.dst.partition("/")[0])
 
 
 def _policy_rules(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 
 from ifdefault.model.address import BITS, is_private
 from ifdefault.model.config import FAMILIES, Config, Family
@@ -383,17 +383,17 @@ def _routes_to_down(
     for family in FAMILIES:
         ready = [u for u in uplinks if not u.pending and u.gateway(family) is not None]
         by_uplink: dict[str, list[Route]] = {}
-        for route in outgoing_rules.routes_to_down(facts, ready, decision, family):
-            if not outgoing_rules.is_dns_host_route(route):
-                name = next(u.name for u in ready if u.interface == route.hops[0].dev)
-                by_uplink.setdefault(name, []).append(route)
-        for name, routes in by_uplink.items():
-            for route in routes[:_NAMED]:
+        for dev, routes in outgoing_rules.routes_to_down(facts, ready, decision, family):
+            name = next(u.name for u in ready if u.interface == dev)
+            others = (route for route in routes if not outgoing_rules.is_dns_host_route(route))
+            by_uplink.setdefault(name, []).extend(islice(others, _NAMED + 1))
+        for name, some in by_uplink.items():
+            for route in some[:_NAMED]:
                 where = f"ip{' -6' if family == 6 else ''} route {route_text(route)}"
                 what = f"leads to {name}, which isn't used now"
                 remedy = f"delete it if {route.dst} is to be reached by the other uplinks"
                 yield Problem(where, what, remedy, warning=True)
-            if len(routes) > _NAMED:
-                where = f"ip{' -6' if family == 6 else ''} route show dev {routes[0].hops[0].dev}"
+            if len(some) > _NAMED:
+                where = f"ip{' -6' if family == 6 else ''} route show dev {some[0].hops[0].dev}"
                 what, remedy = f"shows more that lead to {name}", "the same goes for them"
                 yield Problem(where, what, remedy, warning=True)

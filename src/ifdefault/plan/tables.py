@@ -7,6 +7,7 @@ many times, and the next plan again.
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,18 +63,17 @@ def _not_like(
     src: str,
     metrics: tuple[tuple[int, int], ...],
 ) -> Sequence[Route]:
-    routes = [route for route in _specific(main).get(interface, ()) if not route.from_prefix]
-    others = index(
-        Many(
-            route
-            for route in routes
-            if route.hops != hops
-            or not hops[0].gateway
-            or route.src not in ("", src)
-            or route.metrics != metrics
-        )
-    )
-    return [route for route in routes if _is_inside(route, others)]
+    like: list[Route] = []
+    others: list[Route] = []
+    for route in _specific(main).get(interface, ()):
+        if route.hops != hops or route.src not in ("", src) or route.metrics != metrics:
+            others.append(route)
+        else:
+            like.append(route)
+    if not hops[0].gateway:
+        others, like = others + like, []
+    exceptions = _inside(like, _index(others))
+    return [route for route in (*others, *exceptions) if not route.from_prefix]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def _borders(routes: Many[Route], wide: int) -> Sequence[int]:
     for first, length, some in (*by_prefix, (1 << bits, 0, ())):
         while first >= inside[-1][0] and len(inside) > 1:
             _add(found, inside.pop()[0], inside[-1][1])
-        way = length if length <= wide else None, [(r.kind, r.hops, r.src) for r in some]
+        way = (length if length <= wide else None, *((r.kind, r.hops, r.src) for r in some))
         if some:
             _add(found, first, way)
             inside.append((first + (1 << bits - length), way))
@@ -173,14 +173,19 @@ def _add(found: list[tuple[int, object]], address: int, way: object) -> None:
 _kept_borders = functools.lru_cache(maxsize=4)(_borders)
 
 
-def _is_inside(route: Route, networks: Index) -> bool:
-    """Whether a route's destination is in one of these networks."""
-    first, length = prefixes.network(route.dst)
-    bits = BITS[route.family]
-    return any(
-        size <= length and first >> (bits - size) << (bits - size) in firsts
-        for size, firsts in networks.items()
-    )
+def _inside(routes: Sequence[Route], networks: Index) -> list[Route]:
+    """The routes whose destinations are in one of these networks."""
+    if not routes:
+        return []
+    bits = BITS[routes[0].family]
+    ordered = sorted((*prefixes.network(route.dst), n) for n, route in enumerate(routes))
+    found: set[int] = set()
+    for length, by_first in networks.items():
+        for first in by_first:
+            start = bisect_left(ordered, (first,))
+            end = bisect_left(ordered, (first + (1 << bits - length),), start)
+            found.update(n for _, size, n in ordered[start:end] if size >= length)
+    return [routes[n] for n in sorted(found)]
 
 
 def _index(routes: Iterable[Route]) -> Index:

@@ -64,6 +64,7 @@ def one(data: bytes) -> None:
         _limited(query, client, uplink)
         _by_tcp(query, client, uplink)
         _by_secondary(query, client, uplink)
+        _signed(query, uplink)
 
 
 def _server(limiter: Limiter | None = None) -> Responder:
@@ -122,6 +123,31 @@ def _by_secondary(query: bytes, client: str, uplink: str) -> None:
             assert wire.is_response(answer)
             tsig.split(answer)
     assert all(report.isprintable() for report in reports)
+
+
+def _signed(query: bytes, uplink: str) -> None:
+    """A secondary's signed query, whatever is in it, gets an answer that is signed and fits."""
+    if len(query) < wire.HEADER.size or query[10:12] == b"\xff\xff":
+        return
+    signer = tsig.Signer(KEY)
+    signed = signer.sign(query, 0.0)
+    try:
+        plain, own = tsig.split(signed)
+    except wire.WireError:
+        return
+    if own is None or tsig.verify(plain, own, KEY, 0.0):  # the query isn't as long as it says
+        return
+    access = SecondaryAccess(_server(), KEYS, lambda report: None)
+    answer, asked = access.udp(signed, CLIENTS[0], uplink, 0.0), parse(plain)
+    assert (answer is None) == (asked is None)
+    if answer is None or asked is None:
+        return
+    assert len(answer) <= _most(asked), f"{len(answer)} bytes, more than {_most(asked)}"
+    unsigned, signature = tsig.split(answer)
+    assert signature is not None
+    assert tsig.verify(unsigned, signature, KEY, 0.0, signer.mac) == 0
+    answers = access.tcp(signed, CLIENTS[0], uplink, 0.0)
+    assert [tsig.split(each)[1] is not None for each in answers] == [True] * len(answers)
 
 
 def _check(asked: ParsedQuery, query: bytes, answer: bytes, most: int) -> None:

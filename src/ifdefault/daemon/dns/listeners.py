@@ -59,7 +59,7 @@ class Listeners:
         self._numbers = count(1)
         self._port = 0
         self._desired: dict[Listener, Arrivals] = {}
-        self._surplus = ""
+        self._surplus, self._surplus_s = "", 0.0
         self._sockets: dict[Listener, socket.socket] = {}
         self._answered: dict[Listener, _Answered] = {}
         self._missing: deque[Listener] = deque()  # not answered on yet
@@ -73,9 +73,11 @@ class Listeners:
         listeners = list(_listeners(uplinks))
         room = _room()
         surplus = "" if len(listeners) <= room else _too_many(len(listeners), room)
-        if surplus and surplus != self._surplus:
-            self._event_log.note("dns", surplus, level=logging.ERROR)
-        self._surplus, self._desired = surplus, dict(listeners[:room])
+        if surplus != self._surplus:
+            self._surplus, self._surplus_s = surplus, time.monotonic()
+            if surplus:
+                self._event_log.note("dns", surplus, level=logging.ERROR)
+        self._desired = dict(listeners[:room])
         if port != self._port:
             self._port = port
             self._close_other_ports()
@@ -115,7 +117,7 @@ class Listeners:
     def faults(self) -> Iterator[tuple[str, float, str]]:
         """Where something is wrong, since when, and what."""
         if self._surplus:
-            yield "addresses", 0.0, self._surplus
+            yield "addresses", self._surplus_s, self._surplus
         for listeners, fault in self._alike(self._faults):
             transport, address = listeners[0]
             more = f" and {len(listeners) - 1} more" if len(listeners) > 1 else ""

@@ -120,7 +120,7 @@ class DnsServerProcess:
         if self._server is None:
             return
         if self._pings.is_silent(now):
-            self._event_log.note("dns", "the DNS server no longer responds", level=logging.ERROR)
+            self._log_once("the DNS server no longer responds")
             self._server.kill()
         elif self._pings.is_due(now):
             self._server.send(Ping(next(self._tokens)))
