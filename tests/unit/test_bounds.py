@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ifdefault.daemon.dns.publisher import Publishers
 from ifdefault.daemon.process.bounds import Allowance, Owed
 from ifdefault.daemon.process.frontend import FrontendProcess
@@ -70,7 +72,7 @@ class Frontend:
 
 def test_only_names_that_were_asked_for_are_taken_and_what_isnt_confined_is_said_once() -> None:
     log, taken = Log(), list[object]()
-    process = FrontendProcess(DaemonConfig(), log, taken.append)  # type: ignore[arg-type]
+    process = FrontendProcess(Path(), DaemonConfig(), log, taken.append)  # type: ignore[arg-type]
     process._frontend = Frontend()  # type: ignore[assignment]
     process.resolve(["www.example.net"])
     answer = Resolved("www.example.net", ("192.0.2.1",))
