@@ -106,7 +106,7 @@ def prepare_config(
     rights: bool = True,
 ) -> Prepared:
     """The same for a config that has been read."""
-    observation = observe(config, store, thorough=thorough, rights=rights)
+    observation = observe(config, store, thorough=thorough, strays=thorough, rights=rights)
     return planning.prepare(resolve(config, observation), decision, thorough=thorough)
 
 
