@@ -11,12 +11,13 @@ from dataclasses import asdict
 
 import click
 
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo, echo_json, echo_styled
 from ifdefault.lab import rootless
 from ifdefault.lab.clients_by_name import CONNECT_S
 from ifdefault.lab.demo_outage import PER_S, SPAN_S, Outage, Span, VisitSummary
 from ifdefault.lab.demo_scenario import COUNT, DemoResult, Row, UplinkShare, run_demo
 from ifdefault.lab.topology import load
+from ifdefault.model.text import escaped
 
 _PROBLEM = """\
 A web host has two providers and an address from each, without BGP. It has one default route,
@@ -61,7 +62,7 @@ def command(as_json: bool) -> int:
     if as_json:
         echo_json(asdict(scenario) | {"ok": scenario.ok}, indent=None)
     else:
-        echo("\n".join(_render(scenario)))
+        echo_styled("\n".join(_render(scenario)))
     return 0 if scenario.ok else 1
 
 
@@ -135,7 +136,9 @@ def _outage(outage: Outage) -> Iterator[str]:
         yield f"  {visits.name:<14}  {what}: {_summary(visits, outage)}"
     yield ""
     yield click.style("$ ifdefault events", bold=True) + "     seconds after the cut"
-    yield from (f"{at:7.3f}  {text}" for at, kind, text in outage.events if kind in _SHOWN_EVENTS)
+    for at, kind, text in outage.events:
+        if kind in _SHOWN_EVENTS:
+            yield f"{at:7.3f}  {escaped(text)}"
 
 
 def _timeline(outage: Outage) -> Iterator[str]:

@@ -18,9 +18,17 @@ from ifdefault.model.text import escaped_lines
 
 def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:
     """Print to stdout, or to stderr; `fg` colours it if that is a terminal."""
+    click.secho(_encodable(escaped_lines(text), err=err), err=err, nl=nl, fg=fg)
+
+
+def echo_styled(text: str) -> None:
+    """Print a text with styles of click; the caller has escaped what others named in it."""
+    click.echo(_encodable(text))
+
+
+def _encodable(text: str, *, err: bool = False) -> str:
     encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"  # may lack our characters
-    shown = escaped_lines(text).encode(encoding, "backslashreplace").decode(encoding, "replace")
-    click.secho(shown, err=err, nl=nl, fg=fg)
+    return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
 
 
 def echo_json(value: Any, indent: int | None = 1) -> None:
