@@ -93,7 +93,7 @@ def test_only_names_that_were_asked_for_are_taken_and_what_isnt_confined_is_said
 
 def test_a_frontend_says_once_what_it_isnt_confined_by() -> None:
     log, frontend = Log(), Frontend()
-    process = FrontendProcess(DaemonConfig(), log, print)  # type: ignore[arg-type]
+    process = FrontendProcess(Path(), DaemonConfig(), log, print)  # type: ignore[arg-type]
     process._receive(Unconfined(("seccomp (operation not permitted)",)))
     process._frontend = frontend  # type: ignore[assignment]
     for number in range(1000):
