@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ifdefault.daemon.dns.publisher import Publishers
-from ifdefault.daemon.process.bounds import Allowance, Owed
+from ifdefault.daemon.process.bounds import TOO_MANY_ANSWERS, Allowance, Owed
 from ifdefault.daemon.process.frontend import FrontendProcess
 from ifdefault.ipc.messages import Message, Ping, Resolved, Send, Served, Unbind, Unconfined
 from ifdefault.model.config import DaemonConfig
@@ -66,6 +66,11 @@ def test_a_dns_server_can_flood_neither_log_nor_status_nor_pass_for_the_engine()
 class Frontend:
     """What `FrontendProcess` sends to."""
 
+    cause = ""
+
+    def kill(self, cause: str) -> None:
+        self.cause = cause
+
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         pass
 
@@ -80,6 +85,18 @@ def test_only_names_that_were_asked_for_are_taken_and_what_isnt_confined_is_said
         process._receive(message)
     assert taken == [answer]
     missing = ("Landlock (function not implemented)",)
-    for _ in range(3):
+    for _ in range(3):  # one frontend after another
         process._receive(Unconfined(missing))
+        process._has_said = False
     assert log.texts == ["the frontend runs without Landlock (function not implemented)"]
+
+
+def test_a_frontend_says_once_what_it_isnt_confined_by() -> None:
+    log, frontend = Log(), Frontend()
+    process = FrontendProcess(DaemonConfig(), log, print)  # type: ignore[arg-type]
+    process._receive(Unconfined(("seccomp (operation not permitted)",)))
+    process._frontend = frontend  # type: ignore[assignment]
+    for number in range(1000):
+        process._receive(Unconfined((f"forged {number}",)))
+    assert len(log.texts) == 1
+    assert frontend.cause == TOO_MANY_ANSWERS

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 import click
 
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo, echo_json, echo_styled
 from ifdefault.lab import rootless
 from ifdefault.lab.clients_by_name import CONNECT_S
 from ifdefault.lab.demo_outage import PER_S, SPAN_S, Outage, Span, VisitSummary
@@ -61,7 +61,7 @@ def command(as_json: bool) -> int:
     if as_json:
         echo_json(asdict(scenario) | {"ok": scenario.ok}, indent=None)
     else:
-        echo("\n".join(_render(scenario)))
+        echo_styled("\n".join(_render(scenario)))
     return 0 if scenario.ok else 1
 
 

@@ -1,7 +1,8 @@
 """Where the commands print: text for people, JSON for programs.
 
 Rules: all output passes here. What others named (processes, control groups, DNS answers, files) is
-printed, never obeyed: control and formatting characters are escaped, except line breaks and tabs.
+printed, never obeyed: control and formatting characters are escaped, except line breaks and tabs,
+and `click.style` where all is ours.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ from ifdefault.model.text import escaped_lines
 
 def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:
     """Print to stdout, or to stderr; `fg` colours it if that is a terminal."""
-    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"  # may lack our characters
-    shown = escaped_lines(text).encode(encoding, "backslashreplace").decode(encoding, "replace")
-    click.secho(shown, err=err, nl=nl, fg=fg)
+    click.secho(_encodable(escaped_lines(text), err=err), err=err, nl=nl, fg=fg)
+
+
+def echo_styled(text: str) -> None:
+    """Print a text in which nothing is others'; its styles are shown if stdout is a terminal."""
+    click.echo(_encodable(text))
+
+
+def _encodable(text: str, *, err: bool = False) -> str:
+    """The text, with escapes for what the encoding of stdout or stderr doesn't have."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
 
 
 def echo_json(value: Any, indent: int | None = 1) -> None:

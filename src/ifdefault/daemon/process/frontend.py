@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.process.bounds import Allowance
+from ifdefault.daemon.process.bounds import TOO_MANY_ANSWERS, Allowance
 from ifdefault.daemon.process.frontend_connection import (
     UNIT,
     Frontend,
@@ -80,6 +80,7 @@ class FrontendProcess:
         self._resolve_due: dict[str, float] = {}  # by name
         self._looked_up: set[str] = set()  # names whose answers are awaited
         self._unconfined: tuple[str, ...] = ()
+        self._has_said = False  # the frontend that runs, what it isn't confined by
         self._lines = Allowance(_LINES, _LINES_PER_S)
         self.starts = 0
 
@@ -154,7 +155,7 @@ class FrontendProcess:
                 self._notify(Started())
                 cause = await ended
             finally:
-                self._frontend = None
+                self._frontend, self._has_said = None, False
                 frontend.close()
                 self._notify(Ended())
             self._log_once(backoff, f"the frontend ended: {cause}")
@@ -198,7 +199,12 @@ class FrontendProcess:
         self._notify(message)
 
     def _note_unconfined(self, missing: tuple[str, ...]) -> None:
-        """Log it once, not each time that a frontend starts."""
+        """Log it once, not each time that a frontend starts. Each may say it once."""
+        if self._has_said:
+            if self._frontend is not None:
+                self._frontend.kill(TOO_MANY_ANSWERS)
+            return
+        self._has_said = True
         if missing != self._unconfined:
             text = f"the frontend runs without {' and '.join(missing)}"
             self._event_log.note("frontend", text, level=logging.WARNING)
