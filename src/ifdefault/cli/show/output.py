@@ -2,7 +2,7 @@
 
 Rules: all output passes here. What others named (processes, control groups, DNS answers, files) is
 printed, never obeyed: control and formatting characters are escaped, except line breaks and tabs,
-and `click.style` where all is ours.
+and click.style where all is ours.
 """
 
 from __future__ import annotations
