@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ifdefault.daemon.dns.publisher import Publishers
 from ifdefault.daemon.process.bounds import TOO_MANY_ANSWERS, Allowance, Owed
 from ifdefault.daemon.process.frontend import FrontendProcess
@@ -75,7 +77,7 @@ class Frontend:
 
 def test_only_names_that_were_asked_for_are_taken_and_what_isnt_confined_is_said_once() -> None:
     log, taken = Log(), list[object]()
-    process = FrontendProcess(DaemonConfig(), log, taken.append)  # type: ignore[arg-type]
+    process = FrontendProcess(Path(), DaemonConfig(), log, taken.append)  # type: ignore[arg-type]
     process._frontend = Frontend()  # type: ignore[assignment]
     process.resolve(["www.example.net"])
     answer = Resolved("www.example.net", ("192.0.2.1",))
@@ -91,7 +93,7 @@ def test_only_names_that_were_asked_for_are_taken_and_what_isnt_confined_is_said
 
 def test_a_frontend_says_once_what_it_isnt_confined_by() -> None:
     log, frontend = Log(), Frontend()
-    process = FrontendProcess(DaemonConfig(), log, print)  # type: ignore[arg-type]
+    process = FrontendProcess(Path(), DaemonConfig(), log, print)  # type: ignore[arg-type]
     process._receive(Unconfined(("seccomp (operation not permitted)",)))
     process._frontend = frontend  # type: ignore[assignment]
     for number in range(1000):

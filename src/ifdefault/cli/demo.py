@@ -17,6 +17,7 @@ from ifdefault.lab.clients_by_name import CONNECT_S
 from ifdefault.lab.demo_outage import PER_S, SPAN_S, Outage, Span, VisitSummary
 from ifdefault.lab.demo_scenario import COUNT, DemoResult, Row, UplinkShare, run_demo
 from ifdefault.lab.topology import load
+from ifdefault.model.text import escaped
 
 _PROBLEM = """\
 A web host has two providers and an address from each, without BGP. It has one default route,
@@ -135,7 +136,9 @@ def _outage(outage: Outage) -> Iterator[str]:
         yield f"  {visits.name:<14}  {what}: {_summary(visits, outage)}"
     yield ""
     yield click.style("$ ifdefault events", bold=True) + "     seconds after the cut"
-    yield from (f"{at:7.3f}  {text}" for at, kind, text in outage.events if kind in _SHOWN_EVENTS)
+    for at, kind, text in outage.events:
+        if kind in _SHOWN_EVENTS:
+            yield f"{at:7.3f}  {escaped(text)}"
 
 
 def _timeline(outage: Outage) -> Iterator[str]:
