@@ -209,7 +209,8 @@ class Frontend:
 
     async def over(self) -> str:
         """Wait until it has ended; return the cause."""
-        return await asyncio.shield(self._over)
+        await asyncio.wait([self._over])
+        return self._over.result()
 
     def kill(self, cause: str) -> None:
         """Kill it because it misbehaved."""
@@ -276,16 +277,15 @@ async def start_frontend(
         dropped,
     )
     try:
-        async with asyncio.timeout(READY_S):
-            await asyncio.shield(frontend.ready)
-    except TimeoutError:
-        frontend.kill(f"not ready after {READY_S:g} s")
-        await frontend.ready
+        if not (await asyncio.wait([frontend.ready], timeout=READY_S))[0]:
+            frontend.kill(f"not ready after {READY_S:g} s")
+            await asyncio.wait([frontend.ready])
     except asyncio.CancelledError:
         frontend.ready.cancel()
         frontend.kill("its start was cancelled")
         frontend.close()
         raise
+    frontend.ready.result()
     return frontend
 
 
