@@ -3,6 +3,7 @@ process that has entered the sandbox of each."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -149,3 +150,30 @@ def test_a_host_that_can_neither_is_said_and_the_rest_stands() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
     said = "Landlock (function not implemented); seccomp (operation not permitted)"
     assert (done.stdout, done.stderr) == (f"{said}\n\n", "")
+
+
+# A file system of which nobody answers for anything, as that of a server that can't be reached; all
+# others may use it. It is unmounted with its namespace.
+HANGING = """
+import ctypes, os, sys
+from ifdefault.ipc import privileges, sandbox
+from ifdefault.libc import checked, libc
+
+fuse = os.open("/dev/fuse", os.O_RDWR)
+where = next(f"/{name}" for name in ("srv", "mnt", "media", "opt") if os.path.isdir(f"/{name}"))
+options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other"
+checked(libc.mount(b"none", where.encode(), b"fuse.sshfs", 0, options.encode()))
+print(*sandbox.enter(sandbox.FRONTEND, *privileges.possible(65534, 65534)))
+print(len(os.listdir("/etc")) > 0)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK), reason="it mounts a file system"
+)
+def test_a_remote_file_system_that_hangs_keeps_no_process_from_starting() -> None:
+    command = ["unshare", "-m", sys.executable, "-c", HANGING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    assert (done.stdout, done.stderr) == ("\nTrue\n", "")

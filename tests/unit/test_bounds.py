@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from ifdefault.daemon.dns.publisher import Publishers
 from ifdefault.daemon.process.bounds import TOO_MANY_ANSWERS, Allowance, Owed
 from ifdefault.daemon.process.frontend import FrontendProcess
+from ifdefault.daemon.process.frontend_connection import FrontendChild
 from ifdefault.ipc.messages import Message, Ping, Resolved, Send, Served, Unbind, Unconfined
 from ifdefault.model.config import DaemonConfig
 from tests.unit.test_messages import SAMPLES
@@ -100,3 +104,28 @@ def test_a_frontend_says_once_what_it_isnt_confined_by() -> None:
         process._receive(Unconfined((f"forged {number}",)))
     assert len(log.texts) == 1
     assert frontend.cause == TOO_MANY_ANSWERS
+
+
+def test_lines_of_a_frontend_that_are_not_logged_are_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now, faults = [0.0], list[str]()
+    child = object.__new__(FrontendChild)
+    child._lines, child._failed = Allowance(2, 0.1), faults.append
+    child._loop = SimpleNamespace(time=lambda: now[0])  # type: ignore[assignment]
+    child._output = SimpleNamespace(close=lambda: None)  # type: ignore[assignment]
+    for number in range(900):
+        child._log_line(f"<4>{number}", 1)
+    now[0] += 10
+    child._log_line("<4>the last", 101)
+    for number in range(900):  # as many again: that it goes on for long is no fault
+        child._log_line(f"<4>{number}", 1)
+    assert [record.message for record in caplog.records] == [
+        "frontend: 0",
+        "frontend: 1",
+        "frontend: 998 more lines are not logged",
+        "frontend: the last",
+    ]
+    assert not faults
+    child._log_line("<4>and much at once", 200)
+    assert faults == ["it logs too much"]

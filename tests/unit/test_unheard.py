@@ -34,6 +34,8 @@ def fault(where: str, call: ast.Call) -> str:
     given = {word.arg: ast.unparse(word.value) for word in call.keywords}
     if where != TASKS and last in ("create_task", "ensure_future", "set_exception_handler"):
         return f"{last}: use tasks.start, or its exception may go unheard"
+    if last == "shield":  # from Python 3.14 on
+        return "shield passes exceptions to the handler, which ends the process: use asyncio.wait"
     if given.get("return_exceptions") == "True":
         return "gather swallows exceptions: use tasks.end"
     if where not in DECODERS and not says_errors(last, call, given):
@@ -72,6 +74,7 @@ def test_the_code_has_none_of_these() -> None:
     [
         ("daemon/a.py", "asyncio.create_task(work())", "use tasks.start"),
         ("daemon/a.py", "asyncio.ensure_future(work())", "use tasks.start"),
+        ("daemon/a.py", "await asyncio.shield(future)", "use asyncio.wait"),
         ("daemon/a.py", "await asyncio.gather(a, return_exceptions=True)", "use tasks.end"),
         ("frontend/a.py", "loop.set_exception_handler(f)", "use tasks.start"),
         (TASKS, "asyncio.create_task(work())", ""),

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ifdefault.ipc import landlock, privileges, seccomp
 from ifdefault.ipc.seccomp import Call, Test, equal
@@ -22,6 +24,10 @@ from ifdefault.model.errors import reason
 
 MIB = 1 << 20
 _UNREADABLE = {"proc", "sys", "dev", "boot"}  # at the top: of other processes, and of the kernel
+# file systems that other hosts, or processes (fuse), have to answer for
+_REMOTE = re.compile(
+    r"fuse.*|afs|ceph|cifs|davfs|gfs2?|glusterfs|gpfs|lustre|ncpfs?|nfs4?|ocfs2|pvfs2|smb3|smbfs"
+)
 
 # --- system calls -------------------------------------------------------------------------
 
@@ -181,6 +187,22 @@ def enter(profile: Profile, uid: int, gid: int) -> tuple[str, ...]:
 
 
 def _readable() -> list[str]:
-    """Key files and certificates may be anywhere; the user has to be able to read them, too."""
+    """Key files and certificates may be anywhere; the user has to be able to read them, too. But
+    one look at a remote file system that doesn't answer would block this process for ever. Links
+    need no rule of their own: what they lead to has one, or must have none."""
+    mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    remote = remote_mounts(mounts)
     with os.scandir("/") as entries:
-        return [entry.path for entry in entries if entry.name not in _UNREADABLE]
+        return [
+            entry.path
+            for entry in entries
+            if entry.name not in _UNREADABLE and entry.path not in remote and not entry.is_symlink()
+        ]
+
+
+def remote_mounts(mountinfo: str) -> set[str]:
+    """The mount points of remote file systems; proc_pid_mountinfo(5)."""
+    mounts = (line.partition(" - ") for line in mountinfo.split("\n") if line)
+    return {
+        where.split(" ")[4] for where, _, what in mounts if _REMOTE.fullmatch(what.split(" ")[0])
+    }

@@ -48,7 +48,7 @@ from ifdefault.model.errors import HostError, reason
 
 UNIT = "frontend.sock"  # in the run directory; systemd listens there
 _GRACE_S = 1.0
-_MOST_LINES = 1000  # of a frontend that aren't logged any more
+_MOST_LINES = 1000  # of a frontend that aren't logged, between two that are
 _SYSTEMD = 1  # its pid
 _CGROUP = "/ifdefault-frontend@"  # the unit, in /proc/PID/cgroup
 _SEE = "see journalctl -u 'ifdefault-frontend@*'"
@@ -96,6 +96,9 @@ class FrontendChild:
         """Log what it writes to stderr: a line of ours (`log`), or of a traceback."""
         self._lines.refused += lines - 1
         if self._lines.take(self._loop.time()):
+            if refused := self._lines.refused:
+                self._lines.refused = 0
+                _log.warning("frontend: %d more lines are not logged", refused)
             level = {"<6>": logging.INFO, "<7>": logging.DEBUG}.get(text[:3], logging.WARNING)
             _log.log(level, "frontend: %s", text[3:] if text[:1] == "<" else text)
         elif self._lines.refused > _MOST_LINES:
@@ -209,7 +212,8 @@ class Frontend:
 
     async def over(self) -> str:
         """Wait until it has ended; return the cause."""
-        return await asyncio.shield(self._over)
+        await asyncio.wait([self._over])
+        return self._over.result()
 
     def kill(self, cause: str) -> None:
         """Kill it because it misbehaved."""
@@ -276,16 +280,15 @@ async def start_frontend(
         dropped,
     )
     try:
-        async with asyncio.timeout(READY_S):
-            await asyncio.shield(frontend.ready)
-    except TimeoutError:
-        frontend.kill(f"not ready after {READY_S:g} s")
-        await frontend.ready
+        if not (await asyncio.wait([frontend.ready], timeout=READY_S))[0]:
+            frontend.kill(f"not ready after {READY_S:g} s")
+            await asyncio.wait([frontend.ready])
     except asyncio.CancelledError:
         frontend.ready.cancel()
         frontend.kill("its start was cancelled")
         frontend.close()
         raise
+    frontend.ready.result()
     return frontend
 
 
