@@ -1,8 +1,8 @@
 """Where the commands print: text for people, JSON for programs.
 
 Rules: all output passes here. What others named (processes, control groups, DNS answers, files) is
-printed, never obeyed: control and formatting characters are escaped, except line breaks and tabs,
-and click.style where all is ours.
+printed, never obeyed: control and formatting characters are escaped, except line breaks and tabs.
+Only a text that is all ours has styles (`echo_styled`).
 """
 
 from __future__ import annotations
