@@ -20,7 +20,7 @@ from typing import Any
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.dynamic_update import Updates
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.process.spawn import Frontend, start_frontend
+from ifdefault.daemon.process.frontend_connection import Frontend, start_frontend
 from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.status import PublisherStatus
 from ifdefault.host.store import Store

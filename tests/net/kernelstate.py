@@ -114,7 +114,7 @@ def processes(world: World, module: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            command = path.read_bytes().decode().split("\0")
+            command = path.read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue  # it has ended
         if module in command and str(world.dir / "state") in command:

@@ -100,6 +100,22 @@ def test_undone_to_what_was_applied_before(world: World) -> None:
     assert operations_left(world) == ()
 
 
+def test_undone_with_the_settings_of_an_uplink_that_was_removed(world: World) -> None:
+    """And with what they were before: `down` restores that."""
+    untouched = read_state(world["host"])
+    apply(world)
+    before = read_state(world["host"])
+    text = world.config.read_text()
+    world.config.write_text(re.sub(r"\[uplink\.isp-b\].*?(?=\n\[|\Z)", "", text, flags=re.DOTALL))
+    world.ifdefault("apply", "--confirm", SOON, check=True)
+    assert differences(before, read_state(world["host"])) != []
+    eventually_undone(world, before)
+    world.config.write_text(text)
+    assert operations_left(world) == ()
+    down(world)
+    assert differences(untouched, read_state(world["host"])) == []
+
+
 @pytest.mark.parametrize(
     "edit",
     [

@@ -12,6 +12,8 @@ import pytest
 
 from ifdefault.lab import services
 from ifdefault.lab.world import World
+from ifdefault.model.kernel import PROTOCOL
+from tests.net import watched
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import apply, differences, down, read_state
 
@@ -148,3 +150,17 @@ def test_another_interface_of_the_name_is_left_alone(lab_world: LabWorld) -> Non
     )
     down(world)
     assert "group 171 " in world["host"].run(["ip", "-o", "link", "show", "wan1"]).stdout
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_down_finds_routes_of_ours_in_any_table(lab_world: LabWorld, daemon: bool) -> None:
+    """As an interrupted change of `table_base` leaves them: no rule looks them up any more."""
+    world = lab_world("two")
+    if daemon:
+        watched.start(world)
+    else:
+        apply(world)
+    world["host"].ip(f"route add 10.77.0.0/24 dev wan0 table 4243 protocol {PROTOCOL}\n")
+    world.ifdefault("down", check=True)
+    left = world["host"].run(["ip", "route", "show", "table", "all", "protocol", str(PROTOCOL)])
+    assert left.stdout == ""

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.process.spawn import Frontend, start_frontend
+from ifdefault.daemon.process.frontend_connection import Frontend, start_frontend
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Bind, Message, Outcome, Ping, Pong, Send, Unbind
 from ifdefault.kernel import open_probe_sockets

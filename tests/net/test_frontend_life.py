@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.process import spawn
+from ifdefault.daemon.process import frontend_connection, spawn
 from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.messages import Outcome, Ping, Resolve, Resolved, Send
 from ifdefault.lab.node import Node
@@ -195,18 +195,18 @@ def be(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     def command(_: str, *arguments: int) -> list[str]:
         return [sys.executable, "-c", head + script, *map(str, arguments)]
 
-    monkeypatch.setattr(spawn, "python", command)
+    monkeypatch.setattr(frontend_connection, "python", command)
 
 
 @pytest.mark.parametrize("why", MISBEHAVING)
 def test_a_false_face_is_not_started(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     be(monkeypatch, MISBEHAVING[why])
     if why.startswith("not ready"):
-        monkeypatch.setattr(spawn, "READY_S", 0.3)
+        monkeypatch.setattr(frontend_connection, "READY_S", 0.3)
 
     async def main() -> None:
         with pytest.raises(HostError, match=f"the frontend didn't start: {why}"):
-            await spawn.start_frontend((NOBODY, NOBODY), nothing, nothing)
+            await frontend_connection.start_frontend((NOBODY, NOBODY), nothing, nothing)
 
     before = descriptors(os.getpid())
     asyncio.run(main())
@@ -226,7 +226,9 @@ def test_a_face_that_says_nonsense_is_ended(monkeypatch: pytest.MonkeyPatch, wor
     async def main() -> None:
         heard: list[Any] = []
         ends: list[str] = []
-        frontend = await spawn.start_frontend((NOBODY, NOBODY), heard.append, ends.append)
+        frontend = await frontend_connection.start_frontend(
+            (NOBODY, NOBODY), heard.append, ends.append
+        )
         frontend.send(Ping(1))
         await until(lambda: ends, "its end")
         assert ends[0].startswith("it sent an invalid message")

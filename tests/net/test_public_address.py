@@ -22,7 +22,7 @@ import pytest
 from ifdefault.daemon.dns import public_address
 from ifdefault.daemon.dns.public_address import Discovery
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.process.spawn import start_frontend
+from ifdefault.daemon.process.frontend_connection import start_frontend
 from ifdefault.daemon.requests import Requests
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges

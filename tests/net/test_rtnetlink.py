@@ -18,6 +18,7 @@ from ifdefault.lab.node import Node
 from ifdefault.model.errors import KernelError
 from ifdefault.model.kernel import (
     PROTOCOL,
+    TABLE_MAIN,
     AddRule,
     DeleteRoute,
     DeleteRule,
@@ -208,11 +209,29 @@ def test_of_large_tables_only_what_matters_is_read(
     host.ip("rule add pref 7777 from 192.0.2.1 lookup 4242\n")
     facts = host.python(lambda: read_facts(scope))
     assert (in_table(facts), facts.unread) == ([plain], ((4, 4242),))
-    host.ip("rule add pref 7777 from fd00:9::1 lookup 4242\nroute del 10.7.0.0/24 table 4242\n")
-    host.ip("route del 10.7.1.0/24 table 4242\n")
+    host.ip("rule add pref 7777 from fd00:9::1 lookup 4242\n", "-6")
+    host.ip("route del 10.7.0.0/24 table 4242\nroute del 10.7.1.0/24 table 4242\n")
     facts = host.python(lambda: read_facts(scope))
     assert len([route for route in in_table(facts) if route.family == 4]) == 5
     assert facts.unread == ((6, 4242),)
+
+
+def test_the_defaults_of_large_tables_are_read(host: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "ROUTES_MAX", 5)
+    lines = [f"route add 10.7.{n}.0/24 dev lan0 proto bird\n" for n in range(9)]
+    lines += [f"route add fd00:7:{n:x}::/48 dev lan0 proto bird\n" for n in range(9)]
+    host.ip("".join(lines))
+    before = host.python(partial(read_facts, Scope()))
+    assert before.unread == ((4, TABLE_MAIN), (6, TABLE_MAIN))
+    gateways = {4: "203.0.113.1", 6: "2001:db8:a::1"}
+    for protocol in ("ra", "dhcp", "static", "boot"):
+        for family, gateway in gateways.items():
+            host.ip(
+                f"route replace default via {gateway} dev wan0 proto {protocol}\n", f"-{family}"
+            )
+        facts = host.python(partial(read_facts, Scope()))
+        defaults = [r for r in facts.routes if r.dst == "default" and r.hops[0].dev == "wan0"]
+        assert [r.hops[0].gateway for r in defaults] == [*gateways.values()]
 
 
 def test_settings_and_neighbours_are_read_of_the_interfaces_that_matter(host: Node) -> None:

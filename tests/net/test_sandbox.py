@@ -97,6 +97,7 @@ if sys.argv[1] == "FRONTEND":
     permitted |= {
         "TLS": lambda: ssl.create_default_context().load_default_certs(),
         "names": lambda: [resolve("localhost"), resolve("127.0.0.1")],
+        "interface of a name server": lambda: socket.if_nametoindex("lo"),
         "RECVERR": option(udp, socket.IPPROTO_IP, 11),
         "connect": lambda: {0: "", 101: "no route"}[udp.connect_ex(("127.0.0.1", 9))],
         "socket": opened(socket.AF_INET6, socket.SOCK_STREAM),

@@ -15,6 +15,7 @@ from select import select
 
 import pytest
 
+from ifdefault.kernel import sysctl
 from ifdefault.kernel.netlink import Netlink, attribute
 from ifdefault.kernel.perform import Performer, resolve_neighbour
 from ifdefault.kernel.uapi.netlink import NLM_F_CREATE
@@ -138,6 +139,20 @@ def test_the_last_word_on_a_link_is_the_last(watch: Watch, host: Node) -> None:
 
 def test_a_link_that_changes_nothing_is_no_news(watch: Watch, host: Node) -> None:
     assert told_of(watch, host, "link set wan0 alias news\nlink set wan0 txqueuelen 99\n") == []
+
+
+def test_all_routes_are_news_if_the_kernel_refuses_the_filter(watch: Watch, host: Node) -> None:
+    """As it does if that would take more than net.core.optmem_max. Before Linux 6.8 it was 20480,
+    and no sysctl of network namespaces."""
+    assert not watch.keep_tables(frozenset({254}))
+    assert told_of(watch, host, "route add 10.8.3.0/24 dev wan0 table 1500\n") == []
+    if host.python(lambda: sysctl.read("net/core/optmem_max")):
+        host.sysctl("net.core.optmem_max", 20480)
+    assert watch.keep_tables(frozenset(range(1000, 2000)))
+    news = ObjectChanged("route")
+    assert told_of(watch, host, "route add 10.8.4.0/24 dev wan0 table 1500\n") == [news]
+    assert watch.keep_tables(frozenset({254, 77}))
+    assert told_of(watch, host, "route add 10.8.5.0/24 dev wan0 table 1500\n") == []
 
 
 def test_a_wireless_event_is_no_news(watch: Watch, host: Node) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifdefault.kernel.decoded import Decoded
+from ifdefault.kernel.rtnetlink import Names
 from ifdefault.model.address import BITS
 from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import TABLE_MAIN, Facts, Hop, Link, Route, Rule
@@ -113,15 +114,46 @@ def test_an_uplinks_table_without_routes_like_its_default_is_the_same(
             assert (one.route and one.route.metrics) == (other.route and other.route.metrics)
 
 
-@given(st.lists(st.lists(st.binary(min_size=1, max_size=2), max_size=6), max_size=6))
-def test_dumps_are_decoded_as_if_there_had_been_no_other(dumps: list[list[bytes]]) -> None:
-    known = Decoded[int](lambda message, _: message[0] if message[0] % 3 else None)
-    before: Many[int] = Many()
-    for dump in dumps:
-        found = known.decode(dump, {})
-        assert found == tuple(message[0] for message in dump if message[0] % 3)
+dumps = st.tuples(
+    st.lists(st.binary(min_size=2, max_size=2), max_size=6),
+    st.dictionaries(st.integers(0, 3), st.sampled_from(["wan0", "wan1", "lan0"])),
+)
+
+
+def decoded(message: bytes, names: Names) -> tuple[str, ...] | None:
+    """Not supported, or the names of a message's interfaces, one of which must be there."""
+    one, other = message[0] % 4, message[1] % 4
+    if message[0] % 3 == 0 or one not in names:
+        return None
+    return names[one], names.get(other, "gone")
+
+
+@given(st.lists(dumps, max_size=6))
+def test_dumps_are_decoded_as_if_there_had_been_no_other(
+    dumps: list[tuple[list[bytes], dict[int, str]]],
+) -> None:
+    known = Decoded(decoded)
+    before: Many[tuple[str, ...]] = Many()
+    for dump, names in dumps:
+        found = known.decode(dump, names)
+        each = (decoded(message, names) for message in dump)
+        assert found == tuple(value for value in each if value is not None)
         assert found is before or found != before or not found
         before = found
+
+
+def test_what_is_on_other_interfaces_is_not_decoded_again() -> None:
+    done = []
+
+    def decode(message: bytes, names: Names) -> str | None:
+        done.append(message)
+        return names.get(message[0])
+
+    known, messages = Decoded(decode), [b"\2a", b"\3b", b"\4c"]
+    assert known.decode(messages, {2: "wan0", 3: "wan1"}) == ("wan0", "wan1")
+    done.clear()
+    assert known.decode(messages, {2: "wan0", 3: "isp", 4: "veth0"}) == ("wan0", "isp", "veth0")
+    assert done == messages[1:]
 
 
 def test_what_is_kept_follows_the_routes() -> None:

@@ -51,9 +51,9 @@ exec systemd-nspawn --quiet --boot --directory="$here/root" --machine=host --reg
     --private-users=no --capability=all --system-call-filter='bpf @keyring perf_event_open \
     landlock_create_ruleset landlock_add_rule landlock_restrict_self'
 """
-_DNS_SERVER = f"""\
+_PROGRAM = f"""\
 #!/{VENV}/bin/python
-from ifdefault.frontend.dns_main import main
+from ifdefault.frontend.{{}} import main
 
 main()
 """
@@ -223,14 +223,15 @@ def program(folder: Path) -> Path:
         "ifdefault-once.service": f"{UNITS}/ifdefault-once.service",
         "ifdefault-dns.service": f"{UNITS}/ifdefault-dns.service",
         "ifdefault-dns.socket": f"{UNITS}/ifdefault-dns.socket",
+        "ifdefault-frontend@.service": f"{UNITS}/ifdefault-frontend@.service",
+        "ifdefault-frontend.socket": f"{UNITS}/ifdefault-frontend.socket",
         "ifdefault-nftables.service": f"{UNITS}/ifdefault-nftables.service",
         "ifdefault.sysusers": "etc/sysusers.d/ifdefault.conf",
     }
     for name, path in files.items():
         write(folder, {path: (PACKAGING / name).read_text()})
-    server = folder / "usr/local/bin/ifdefault-dns"
-    write(folder, {str(server.relative_to(folder)): _DNS_SERVER})
-    server.chmod(0o755)
+    for name, module in (("ifdefault-dns", "dns_main"), ("ifdefault-frontend", "main")):
+        write(folder, {f"usr/local/bin/{name}": _PROGRAM.format(module)})
     return folder
 
 

@@ -211,13 +211,13 @@ def test_its_processes_are_confined(boot: Boot) -> None:
     host = start(boot, config=DNS)
     eventually(lambda: answered(host.world), what="it answers")
     engine = _status(host, host.main_pid(DAEMON))
-    frontend = _status(host, int(host.shell("pgrep -f [f]rontend.main")))
+    frontend = _status(host, int(host.shell("pgrep -f [i]fdefault-frontend")))
     server = _status(host, host.main_pid("ifdefault-dns.service"))
     assert frontend["Seccomp_filters"] > engine["Seccomp_filters"]
     assert {status["NoNewPrivs"] for status in (engine, frontend, server)} == {"1"}
     assert [line for line in host.journal() if "runs without" in line] == []
     assert host.show(DAEMON, "OOMScoreAdjust")["OOMScoreAdjust"] == "-500"
-    assert host.shell("cat /proc/$(pgrep -f [f]rontend.main)/oom_score_adj") == "500\n"
+    assert host.shell("cat /proc/$(pgrep -f [i]fdefault-frontend)/oom_score_adj") == "500\n"
 
 
 def _status(host: Booted, pid: int) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from ifdefault.daemon.dns.listeners import Listeners, _Fault
 from ifdefault.daemon.dns.publisher import Publishers
-from ifdefault.daemon.process.bounds import Allowance, Owed
+from ifdefault.daemon.process.bounds import TOO_MANY_ANSWERS, Allowance, Owed
 from ifdefault.daemon.process.frontend import FrontendProcess
 from ifdefault.ipc.messages import Message, Ping, Resolved, Send, Served, Unbind, Unconfined
 from ifdefault.model.config import DaemonConfig
@@ -82,7 +83,7 @@ def test_a_port_in_use_on_many_addresses_is_one_fault(addresses: int, where: str
 
 @pytest.mark.parametrize(("starts", "times"), [(2, "once"), (3, "2 times")])
 def test_restarts_of_the_frontend(starts: int, times: str) -> None:
-    process = FrontendProcess(DaemonConfig(), Log(), lambda _: None)  # type: ignore[arg-type]
+    process = FrontendProcess(Path(), DaemonConfig(), Log(), print)  # type: ignore[arg-type]
     process._frontend, process._warning = Frontend(), ""  # type: ignore[assignment]
     process.starts = starts
     assert process.problems == (f"the frontend was restarted {times}",)
@@ -91,13 +92,18 @@ def test_restarts_of_the_frontend(starts: int, times: str) -> None:
 class Frontend:
     """What `FrontendProcess` sends to."""
 
+    cause = ""
+
+    def kill(self, cause: str) -> None:
+        self.cause = cause
+
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         pass
 
 
 def test_only_names_that_were_asked_for_are_taken_and_what_isnt_confined_is_said_once() -> None:
     log, taken = Log(), list[object]()
-    process = FrontendProcess(DaemonConfig(), log, taken.append)  # type: ignore[arg-type]
+    process = FrontendProcess(Path(), DaemonConfig(), log, taken.append)  # type: ignore[arg-type]
     process._frontend = Frontend()  # type: ignore[assignment]
     process.resolve(["www.example.net"])
     answer = Resolved("www.example.net", ("192.0.2.1",))
@@ -105,6 +111,18 @@ def test_only_names_that_were_asked_for_are_taken_and_what_isnt_confined_is_said
         process._receive(message)
     assert taken == [answer]
     missing = ("Landlock (function not implemented)",)
-    for _ in range(3):
+    for _ in range(3):  # one frontend after another
         process._receive(Unconfined(missing))
+        process._has_said = False
     assert log.texts == ["the frontend runs without Landlock (function not implemented)"]
+
+
+def test_a_frontend_says_once_what_it_isnt_confined_by() -> None:
+    log, frontend = Log(), Frontend()
+    process = FrontendProcess(Path(), DaemonConfig(), log, print)  # type: ignore[arg-type]
+    process._receive(Unconfined(("seccomp (operation not permitted)",)))
+    process._frontend = frontend  # type: ignore[assignment]
+    for number in range(1000):
+        process._receive(Unconfined((f"forged {number}",)))
+    assert len(log.texts) == 1
+    assert frontend.cause == TOO_MANY_ANSWERS

@@ -11,6 +11,7 @@ import pytest
 from ifdefault.daemon.dns import cookie_secrets
 from ifdefault.daemon.dns.cookie_secrets import COOKIES, ROLL_S, CookieSecrets
 from ifdefault.host.store import Store
+from ifdefault.ipc.messages import TO_DNS_SERVER, ZoneEnd, decode, encode
 
 DAY_S, START_S = ROLL_S, 1_764_000_000
 
@@ -43,3 +44,13 @@ def test_a_secret_of_the_future_is_replaced(tmp_path: Path) -> None:
     store.write(COOKIES, (cookie_secrets._CookieSecret(1 << 40, "0f" * 16),))
     secrets, current_s = CookieSecrets(store).current()
     assert (len(secrets), secrets[1:], current_s) == (2, ("0f" * 16,), DAY_S)
+
+
+def test_there_are_never_more_than_a_message_may_have(tmp_path: Path) -> None:
+    """As if another version had kept more."""
+    store = Store(tmp_path)
+    kept = (cookie_secrets._CookieSecret(int(time.time()), "0f" * 16),) * 3
+    store.write(COOKIES, kept)
+    secrets, _ = CookieSecrets(store).current()
+    end = ZoneEnd((), 0, secrets)
+    assert decode(encode(end), TO_DNS_SERVER) == [end]

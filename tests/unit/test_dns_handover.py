@@ -8,11 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from ifdefault import __version__
 from ifdefault.daemon.dns.cookie_secrets import CookieSecrets
 from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.process.dns_server import DnsServerProcess
 from ifdefault.host.store import Store
 from ifdefault.ipc.messages import Listen, ZoneEnd
+from ifdefault.model.config import DaemonConfig
 from ifdefault.model.dns import ServerConfig
 
 
@@ -43,3 +46,18 @@ def test_a_successor_without_sockets_gets_all(tmp_path: Path) -> None:
         await nameserver.close()
 
     asyncio.run(main())
+
+
+def test_a_full_run_directory_costs_no_more_than_a_warning(tmp_path: Path) -> None:
+    texts: list[str] = []
+    event_log = cast("Any", SimpleNamespace(note=lambda kind, text, level: texts.append(text)))
+    run_dir = tmp_path / "not-there"
+
+    async def main() -> None:
+        process = DnsServerProcess(run_dir, DaemonConfig(), event_log, print)
+        server = SimpleNamespace(pid=1, version=__version__, path=process._own, held=[])
+        process._use(cast("Any", server))
+        assert process.is_used
+
+    asyncio.run(main())
+    assert texts == [f"{run_dir}/dns-server: no such file or directory"]

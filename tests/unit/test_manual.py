@@ -30,6 +30,7 @@ from ifdefault.config.uplink import UplinkKeys
 from ifdefault.daemon import event_log
 from ifdefault.daemon.control import client, server
 from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs, public_address
+from ifdefault.daemon.process import dns_server, frontend_connection
 from ifdefault.host import last_config, rollback_timer, settle, store
 from ifdefault.model.config import Config, HealthConfig
 
@@ -171,9 +172,8 @@ def test_environment_and_files() -> None:
     others = (programs.PROGRAMS, public_address.DISCOVERED, cookie_secrets.COOKIES)
     kept |= {file.name for file in (*own, *changes, *others)}
     files = {str(state / name) for name in kept}
-    files |= {
-        str(Options().run_dir / name) for name in (client.SOCKET, client.OPEN_SOCKET, server.LOCK)
-    }
+    sockets = (client.SOCKET, client.OPEN_SOCKET, dns_server.UNIT, frontend_connection.UNIT)
+    files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK)}
     lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
     told = {str(state / path) for line in lines for path in line.split(" , ")}
     assert told == files | {str(Options().config)}

@@ -13,12 +13,13 @@ import pytest
 
 from ifdefault.cli.main import SUBCOMMANDS
 from ifdefault.cli.options import Options
-from ifdefault.daemon.process import dns_server
+from ifdefault.daemon.process import dns_server, frontend_connection
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import ConfigError
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 DNS = PACKAGING / "ifdefault-dns.service"
+FRONTEND = PACKAGING / "ifdefault-frontend@.service"
 UNITS = [PACKAGING / "ifdefault.service", PACKAGING / "ifdefault-once.service"]
 ALL = sorted([*PACKAGING.glob("*.service"), *PACKAGING.glob("*.socket")])
 
@@ -60,7 +61,7 @@ def test_a_unit_is_sound(unit: Path, tmp_path: Path) -> None:
         for each in ALL:
             text = re.sub(r"^Documentation=.*\n", "", each.read_text(), flags=re.MULTILINE)
             copy = tmp_path / each.name
-            program = r"^(Exec\w+=)ifdefault(-dns)?(?= |$)"
+            program = r"^(Exec\w+=)ifdefault(-dns|-frontend)?(?= |$)"
             copy.write_text(re.sub(program, r"\1/bin/true", text, flags=re.MULTILINE))
         copy = tmp_path / unit.name
         command = ["systemd-analyze", "verify", "--man=no", str(copy)]
@@ -80,6 +81,30 @@ def test_the_dns_server_has_no_rights_and_a_socket_for_the_daemon_alone() -> Non
     daemon = settings(PACKAGING / "ifdefault.service")
     assert DNS.name in daemon["ExecStopPost"][0]
     assert daemon["RuntimeDirectoryPreserve"] == ["yes"], "the socket is in it"
+
+
+def test_the_frontend_has_no_rights_and_an_instance_for_each_connection() -> None:
+    said = settings(FRONTEND)
+    assert said["ExecStart"] == ["ifdefault-frontend"]
+    assert said["User"] == [DaemonConfig().user]
+    assert said["CapabilityBoundingSet"] == [""]
+    socket = settings(PACKAGING / "ifdefault-frontend.socket")
+    assert socket["ListenSequentialPacket"] == [str(Options().run_dir / frontend_connection.UNIT)]
+    assert (socket["SocketMode"], socket["Accept"]) == (["0600"], ["yes"])
+    daemon = settings(PACKAGING / "ifdefault.service")
+    assert "ifdefault-frontend.socket" in daemon["Wants"][0].split()
+    assert daemon["ExecStopPost"][1].endswith(" stop ifdefault-frontend@*.service")
+    same = settings(DNS)  # but for the network, and for how much it may use
+    others = {
+        "PrivateNetwork",
+        "RestrictAddressFamilies",
+        "MemoryMax",
+        "TasksMax",
+        "TimeoutStopSec",
+    }
+    hardening = same.keys() - others - {"Requires", "After", "Restart", "RestartSec"}
+    unit = {"Description", "ExecStart", "StartLimitIntervalSec"}
+    assert {k: said.get(k) for k in hardening - unit} == {k: same[k] for k in hardening - unit}
 
 
 def test_the_daemon_has_the_rights_that_it_needs_and_no_more() -> None:
@@ -116,7 +141,12 @@ def test_the_drop_in_adds_what_the_hook_needs(unit: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("unit", "most"),
-    [("ifdefault-dns.service", 0.6), ("ifdefault.service", 2.9), ("ifdefault-once.service", 2.5)],
+    [
+        ("ifdefault-dns.service", 0.6),
+        ("ifdefault-frontend@.service", 1.3),
+        ("ifdefault.service", 2.9),
+        ("ifdefault-once.service", 2.5),
+    ],
 )
 def test_the_exposure_that_security_md_states(unit: str, most: float) -> None:
     """By systemd 252; later versions ask for more."""

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from ifdefault.ipc import sandbox
+from ifdefault.ipc import sandbox, seccomp
 from ifdefault.ipc.seccomp import ANY, Call, Step, assemble, equal
 from ifdefault.ipc.syscalls import ARCHITECTURES, NEWEST, Architecture
 
@@ -125,6 +125,16 @@ def test_other_architectures_and_newer_calls() -> None:
     assert run(program, X86.audit, x32 | X86.numbers["read"]) == "ENOSYS"
     assert run(program, X86.audit, NEWEST + 1) == "ENOSYS"
     assert run(program, X86.audit, X86.numbers["write"]) == "EPERM"
+
+
+def test_a_process_of_32_bits_has_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Raspberry Pi OS of 32 bits has, on a kernel of 64: seccomp(2) would be another call."""
+    monkeypatch.setattr("ifdefault.ipc.seccomp.ctypes.sizeof", lambda _: 4)
+    monkeypatch.setattr(seccomp, "libc", None)  # nothing is called
+    with pytest.raises(
+        OSError, match=f"no list of system calls for 32 bits on {os.uname().machine}"
+    ):
+        seccomp.install([], ())
 
 
 def test_a_call_is_allowed_if_all_tests_of_a_case_pass() -> None:

@@ -56,6 +56,30 @@ def test_the_process_ends_and_the_log_has_the_traceback(
     assert record.exc_info
 
 
+def test_what_a_query_could_cost_is_said_again_when_it_ends_the_process(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "_MOST", 1)  # and many other exceptions were counted
+
+    def fault() -> int:
+        raise KeyError("at once")
+
+    async def last() -> int:
+        return fault()
+
+    async def work() -> int:
+        try:
+            fault()
+        except KeyError as error:
+            log.exception(error, "a query")
+        return await tasks.start(last())
+
+    assert tasks.run(work()) == os.EX_SOFTWARE
+    query, end, *_ = [record.message.partition(":")[0] for record in caplog.records]
+    assert (query, end) == ("a query", "this process ends")
+    assert caplog.records[1].exc_info
+
+
 def test_the_status_is_that_of_the_work() -> None:
     async def work() -> int:
         return 3

@@ -11,7 +11,7 @@ from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, Family, HostConfig
 from ifdefault.model.flow import Flow
 from ifdefault.model.health import Decision
-from ifdefault.model.kernel import TABLE_MAIN, Facts, Hop, Redirect, Route, Rule
+from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Hop, Link, Redirect, Route, Rule
 from ifdefault.plan import numbers, prefixes, udp_wildcard
 from ifdefault.plan.desired import plan
 from ifdefault.plan.lookup import Fib
@@ -96,6 +96,20 @@ def test_a_route_like_its_surroundings_needs_no_redirect_of_its_own() -> None:
     hop = Hop("wan0", "203.0.113.1")
     routes = tuple(Route(4, TABLE_MAIN, f"192.0.2.{n}/32", hops=(hop,)) for n in range(9))
     assert redirects(replace(NAIVE, routes=(*NAIVE.routes, *routes))) == redirects(NAIVE)
+
+
+def test_each_network_of_an_interface_is_answered_from_its_own_address() -> None:
+    """Even if two adjoin, so that packets to both go the same way."""
+    networks = ("2001:db8:7:10", "2001:db8:7:11")
+    facts = Facts(
+        links=(Link(2, "lan0"),),
+        addresses=tuple(Address(6, "lan0", f"{network}::1", 64) for network in networks),
+        routes=tuple(Route(6, TABLE_MAIN, f"{net}::/64", hops=(Hop("lan0"),)) for net in networks),
+        rules=(Rule(6, 32766, table=TABLE_MAIN),),
+    )
+    found = udp_wildcard.redirects(facts, 53, 6)
+    for network in networks:
+        assert answer(found, f"{network}::99") == f"{network}::1"
 
 
 def test_a_table_that_nothing_looks_up_splits_nothing() -> None:

@@ -346,5 +346,5 @@ def run(
     except IfdefaultError:
         raise
     except Exception as error:
-        log.exception(error, "the engine ends")
+        log.exception(error, "the engine ends", fatal=True)
         raise

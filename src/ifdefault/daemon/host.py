@@ -115,6 +115,7 @@ class Host:
                 effect.config,
                 self._store,
                 thorough=effect.thorough,
+                strays=effect.strays,
                 routers_seen=self.routers,
                 questions=effect.questions,
             )

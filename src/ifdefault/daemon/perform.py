@@ -62,7 +62,7 @@ class Performers:
         self.host = Host(store, watch, receive)
         self.monitor = PassiveMonitor()
         self.silent = SilentChanges()
-        self.frontend = FrontendProcess(config.daemon, event_log, self._on_frontend)
+        self.frontend = FrontendProcess(run_dir, config.daemon, event_log, self._on_frontend)
         post = self.frontend.post
         self._requests = Requests(post)
         self._updates = Updates(self._requests, store, event_log)

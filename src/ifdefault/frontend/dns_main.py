@@ -27,6 +27,7 @@ from ifdefault import __version__
 from ifdefault.frontend.dns_server import DnsServer
 from ifdefault.ipc import log, privileges, sandbox, tasks
 from ifdefault.ipc.channel import Channel
+from ifdefault.ipc.listen_fds import passed_socket
 from ifdefault.ipc.messages import (
     TO_DNS_SERVER,
     Leave,
@@ -42,7 +43,6 @@ _LOOK_S = 2.0  # between looks at the path, while there is no engine
 _COMPLETE_S, _IDLE_S = 4.0, 0.5  # for connections over TCP, at the end
 _BACKLOG = 4
 _NO_FILES_S = 1.0  # how long to wait for a descriptor to become free
-_LISTEN_FD = 3  # of the socket that systemd passes; sd_listen_fds(3)
 
 _logger = logging.getLogger("ifdefault")
 
@@ -183,10 +183,7 @@ def serve(fd: int, uid: int, gid: int) -> NoReturn:
 
 def main() -> NoReturn:
     """`ifdefault-dns`: as a unit of systemd, which has chosen the user."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        print("ifdefault-dns: is started by systemd: ifdefault-dns.socket", file=sys.stderr)
-        raise SystemExit(2)
-    serve(_LISTEN_FD, privileges.KEEP, privileges.KEEP)
+    serve(passed_socket("ifdefault-dns"), privileges.KEEP, privileges.KEEP)
 
 
 if __name__ == "__main__":

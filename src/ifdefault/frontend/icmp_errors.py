@@ -84,12 +84,13 @@ async def receive(sock: socket.socket, query: bytes, accept: Callable[[bytes], T
     error that quotes the query; OSError for another one that isn't from the network."""
     loop = asyncio.get_running_loop()
     while True:
+        # always: while any are queued, the socket wakes us, though recv(2) has nothing to tell
+        for each in read(sock):
+            if each.quotes(query):
+                raise each
         try:
             accepted = accept(await loop.sock_recv(sock, _MOST_BYTES))
         except OSError as error:
-            for each in read(sock):
-                if each.quotes(query):
-                    raise each from None
             if error.errno not in _NUMBERS:
                 raise
         else:

@@ -1,6 +1,8 @@
 """The frontend: probes, lookups and requests to other servers, in an unprivileged process.
 
-`python -m ifdefault.frontend.main FD UID GID`, started by the engine (`spawn`); FD is its channel.
+`python -m ifdefault.frontend.main FD UID GID`, started by the engine (`frontend_connection`), or
+`ifdefault-frontend`, started by systemd when the engine connects to ifdefault-frontend.socket. FD
+is its channel.
 
 Rules: it drops its privileges before it reads the first message, and ends when the channel does. It
 makes no decisions, and opens no sockets to the Internet itself except the resolver's. All imports
@@ -26,8 +28,9 @@ from ifdefault.frontend.probe import dns, http, tcp
 from ifdefault.frontend.probe.icmp import LATE_S, Echo
 from ifdefault.frontend.probe.outcome import ProbeError, ProbeOutcome, local
 from ifdefault.frontend.requests import RequestRunner
-from ifdefault.ipc import log, sandbox, tasks
+from ifdefault.ipc import log, privileges, sandbox, tasks
 from ifdefault.ipc.channel import Channel
+from ifdefault.ipc.listen_fds import passed_socket
 from ifdefault.ipc.messages import (
     MAX_ADDRESSES,
     TO_FRONTEND,
@@ -221,8 +224,7 @@ async def _run(sock: socket.socket, missing: tuple[str, ...]) -> int:
     return 1 if cause else 0
 
 
-def main() -> NoReturn:
-    fd, uid, gid = map(int, sys.argv[1:])
+def serve(fd: int, uid: int, gid: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine
     log.set_up()
     sock = socket.socket(fileno=fd)
@@ -231,5 +233,10 @@ def main() -> NoReturn:
     os._exit(status)  # don't wait for resolver threads
 
 
+def main() -> NoReturn:
+    """`ifdefault-frontend`: in a unit of systemd, which has chosen the user."""
+    serve(passed_socket("ifdefault-frontend"), privileges.KEEP, privileges.KEEP)
+
+
 if __name__ == "__main__":
-    main()
+    serve(*map(int, sys.argv[1:4]))

@@ -30,15 +30,17 @@ def observe(
     store: Store,
     *,
     thorough: bool = True,
+    strays: bool = False,
     routers_seen: RoutersSeen | None = None,
     questions: tuple[Question, ...] = (),
     rights: bool = True,
 ) -> Observation:
     """What planning needs for a config. `thorough` also reads what is needed to find conflicts with
-    other programs. With `routers_seen`, unresolved routers aren't waited for. `questions`: what the
-    kernel is asked for the self-check. `rights`: as in `read_facts`."""
+    other programs. `strays`: also look for routes of ours in all tables. With `routers_seen`,
+    unresolved routers aren't waited for. `questions`: what the kernel is asked for the self-check.
+    `rights`: as in `read_facts`."""
     saved = store.load()
-    facts = read_facts(scope(config, saved, strays=thorough), rights=rights)
+    facts = read_facts(scope(config, saved, strays=strays), rights=rights)
     state = recover(saved, facts, config)
     if thorough:
         facts = _with_conflict_facts(config, facts)

@@ -41,10 +41,10 @@ from ifdefault.plan import prepare as planning
 from ifdefault.plan import self_check
 from ifdefault.plan.describe import describe
 from ifdefault.plan.diff import diff, record_tables
-from ifdefault.plan.originals import followed, indexes, settled
+from ifdefault.plan.originals import follow, followed, indexes, settled, with_new_originals
 from ifdefault.plan.prepare import Prepared, resolve, snapshot
 from ifdefault.plan.recover import recover
-from ifdefault.plan.scope import of_state, scope
+from ifdefault.plan.scope import of_return, of_state, scope
 
 Before = Callable[[Operation], None]
 
@@ -106,7 +106,7 @@ def prepare_config(
     rights: bool = True,
 ) -> Prepared:
     """The same for a config that has been read."""
-    observation = observe(config, store, thorough=thorough, rights=rights)
+    observation = observe(config, store, thorough=thorough, strays=thorough, rights=rights)
     return planning.prepare(resolve(config, observation), decision, thorough=thorough)
 
 
@@ -244,19 +244,23 @@ def _save(store: Store, state: State, facts: Facts, target: Desired) -> tuple[St
 def return_to(target: Desired, links: Mapping[str, int], store: Store) -> None:
     """Restore an earlier state of ours (see `snapshot`), as much as the kernel accepts; KernelError
     lists what it refused. `links` are the indexes that interfaces had then."""
-    facts = read_facts(of_state(store.load()))
+    state = store.load()
+    concerned = of_return(state, target, links)
+    facts = read_facts(concerned)
     present = indexes(facts)
     routes = tuple(r for r in target.routes if all(hop.dev in present for hop in r.hops))
     target = replace(followed(target, links, facts), routes=routes)
+    operations = diff(facts, target, store.load_tables())
+    state = with_new_originals(follow(state, facts), operations, facts)
     refused: list[Problem] = []
     with Performer() as performer:
-        for operation in diff(facts, target, store.load_tables()):
+        for operation in operations:
             try:
                 _perform_one(performer, operation)
             except KernelError as error:
                 refused += error.problems
-    facts = read_facts(of_state(store.load()))
-    _save(store, store.load(), facts, target)
+    facts = read_facts(concerned)
+    _save(store, state, facts, target)
     if left := diff(facts, target, record_tables(facts, target)):
         refused.append(_difference(left))
     if refused:

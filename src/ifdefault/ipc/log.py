@@ -25,7 +25,8 @@ _MOST = 256  # texts, and places of exceptions, that are counted
 _PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}  # syslog(3)
 _logger = logging.getLogger("ifdefault")
 H = TypeVar("H", bound=Hashable)
-_counts: Counter[tuple[str, str]] = Counter()  # exceptions, by type and where they were raised
+# exceptions, by type, where they were raised, and whether they end the process
+_counts: Counter[tuple[str, str, bool]] = Counter()
 
 
 def set_up(*, verbose: bool = False, stream: TextIO | None = None) -> None:
@@ -41,13 +42,13 @@ def set_up(*, verbose: bool = False, stream: TextIO | None = None) -> None:
     logging.raiseExceptions = False  # no tracebacks when the terminal was closed
 
 
-def exception(error: BaseException, what: str) -> None:
+def exception(error: BaseException, what: str, *, fatal: bool = False) -> None:
     """Log an exception that is a fault of ours: at first with its traceback; from the same place
-    again, at the 10th, 100th … time."""
+    again, at the 10th, 100th … time. One that ends the process (`fatal`) is always logged."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    key = type(error).__name__, place
-    if key in _counts or len(_counts) < _MOST:
+    key = type(error).__name__, place, fatal
+    if fatal or key in _counts or len(_counts) < _MOST:
         _counts[key] += 1
         count = _counts[key]
         if count == 1:

@@ -120,7 +120,8 @@ def left_over(status: str, uid: int) -> tuple[str, ...]:
     if uid != KEEP:
         if {*values["Uid"].split()} != {str(uid)}:
             left.append(f"Uid {' '.join(values['Uid'].split())}")
-        if "0" in values["Gid"].split() or values["Groups"].strip():
+        gids = values["Gid"].split()
+        if "0" in gids or {*values["Groups"].split()} - {*gids}:  # systemd lists its own there
             left.append("groups")
     return tuple(left)
 

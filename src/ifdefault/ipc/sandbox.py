@@ -45,8 +45,9 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | (os.O_TMPFILE & ~o
 _PROT_WRITE, _PROT_EXEC = 2, 4  # asm-generic/mman-common.h
 _CLONE_THREAD, _CLONE_NEW = 0x10000, 0x7E020000  # linux/sched.h
 _PR_SET_NAME, _PR_SET_VMA = 15, 0x53564D41  # linux/prctl.h: of threads, and of memory
-# asm-generic/ioctls.h: TCGETS, TIOCOUTQ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
-_IOCTLS = (0x5401, 0x5411, 0x541B, 0x5421, 0x5450, 0x5451)
+# asm-generic/ioctls.h: TCGETS, TIOCOUTQ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX; linux/sockios.h:
+# SIOCGIFINDEX, for the interface of a name server (resolv.conf(5): fe80::1%eth0)
+_IOCTLS = (0x5401, 0x5411, 0x541B, 0x5421, 0x5450, 0x5451, 0x8933)
 _SO_ATTACH_FILTER, _IP_RECVERR, _IPV6_RECVERR = 26, 11, 25
 _SHARED_OPTIONS = ((socket.SOL_SOCKET, socket.SO_LINGER),)
 _FRONTEND_OPTIONS = (

@@ -83,10 +83,11 @@ def equal(argument: int, value: int) -> Test:
 
 def install(allowed: Sequence[Call], killed: Sequence[str]) -> None:
     """Filter from now on. It needs no_new_privs, or CAP_SYS_ADMIN. OSError if that fails, or if
-    there is no table for this machine."""
+    there is no table for this machine, or for a process of 32 bits on it."""
     machine = os.uname().machine
-    architecture = ARCHITECTURES.get(machine)
-    if architecture is None:
+    if ctypes.sizeof(ctypes.c_void_p) < 8:  # the kernel's calls for it have other numbers
+        machine = f"32 bits on {machine}"
+    if (architecture := ARCHITECTURES.get(machine)) is None:
         raise OSError(errno.EOPNOTSUPP, f"no list of system calls for {machine}")
     steps = assemble(architecture, allowed, killed)
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))

@@ -47,7 +47,7 @@ def guard(fail: Callable[[BaseException], None]) -> None:
 
     def handle(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception") or RuntimeError(str(context.get("message")))
-        log.exception(error, "this process ends")
+        log.exception(error, "this process ends", fatal=True)
         fail(error)
 
     asyncio.get_running_loop().set_exception_handler(handle)
@@ -71,5 +71,5 @@ def run(work: Coroutine[Any, Any, int]) -> int:
     try:
         return asyncio.run(guarded())
     except Exception as error:
-        log.exception(error, "this process ends")
+        log.exception(error, "this process ends", fatal=True)
         return os.EX_SOFTWARE

@@ -83,6 +83,7 @@ _UDP_ONLY = nested(nf.CTA_FILTER, _PROTO_ONLY) + nested(
 
 _COUNT = "net/netfilter/nf_conntrack_count"
 _FLUSHED_MAX = 8  # addresses for each of which the kernel walks its table; for more we do, once
+_FEW = 8
 _PACKETS_AT_ONCE = 16  # of about 130 entries each
 
 
@@ -214,9 +215,11 @@ def _reply_tuple_finder(
     address = bytes(size)
     source, destination = attribute(_SRC[family], address), attribute(_DST[family], address)
     begin = nested(nf.CTA_TUPLE_IP, source, destination)[:8]
-    wanted = frozenset(addresses)
+    wanted, any_address = frozenset(addresses), b".{%d}" % size
+    # of few addresses, the expression finds the entries by itself, at a third of the time
+    ends = b"|".join(map(re.escape, addresses)) if len(addresses) <= _FEW else any_address
     pattern = re.compile(
-        re.escape(begin) + b".{%d}" % size + re.escape(destination[:4]) + b"(.{%d})" % size,
+        re.escape(begin) + any_address + re.escape(destination[:4]) + b"(" + ends + b")",
         re.DOTALL,
     )
 

@@ -86,7 +86,7 @@ def nft_chains(
         if key in found or key not in chains:
             continue
         read = tuple(part for rule in rules[key] for part in _Rule(rule, elements).parts())
-        policy = chains[key].get("policy", "accept") if "hook" in chains[key] else ""
+        policy = str(chains[key].get("policy", "accept")) if "hook" in chains[key] else ""
         found[key] = FilterChain("nft", *key, policy, read)
         pending += [(*key[:2], part.target) for part in read if part.target]
     return tuple(found[key] for key in chains if key in found)

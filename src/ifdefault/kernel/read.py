@@ -57,6 +57,7 @@ LINK_SYSCTLS = (
 )
 
 ROUTES_MAX = 16_384  # of one table
+_PROTOCOLS_OF_DEFAULTS = (rt.RTPROT_RA, rt.RTPROT_DHCP, rt.RTPROT_STATIC, rt.RTPROT_BOOT)
 LOCAL_MAX = 1024  # more routes in table local aren't read: the kernel is asked instead
 
 Unread = tuple[tuple[Family, int], ...]
@@ -157,7 +158,7 @@ def _routes(
     netlink: Netlink, names: rtnetlink.Names, scope: Scope, rules: tuple[Rule, ...]
 ) -> tuple[tuple[Route, ...], Unread]:
     """The routes of the tables that are read, and the tables that are too large. Of main, these
-    routes are the first ones then; of others, the default."""
+    routes are the first ones and the defaults then; of others, the defaults."""
     found: dict[bytes, None] = {}
     unread: list[tuple[Family, int]] = []
     by_rules = looked_up(rules)
@@ -168,8 +169,10 @@ def _routes(
             messages = _of_family(netlink, family, rt.RTM_GETROUTE, query, ROUTES_MAX)
             if len(messages) > ROUTES_MAX:
                 unread.append((family, table))
-                if table != TABLE_MAIN:
-                    messages = [message for message in messages if rtnetlink.is_default(message)]
+                defaults = _defaults(netlink, family, table, messages)
+                # copies of main's routes must fit into a table of ours, with its default
+                first = messages[: ROUTES_MAX - 1] if table == TABLE_MAIN else []
+                messages = [*first, *defaults]
             found.update(dict.fromkeys(messages))
         if scope.strays:
             query = rtnetlink.route_query(family, protocol=PROTOCOL)
@@ -177,6 +180,16 @@ def _routes(
     nexthops = read_nexthops(netlink, names)
     known = _known_routes if not nexthops else Decoded(partial(_with_hops, nexthops))
     return known.decode(found, names), tuple(unread)
+
+
+def _defaults(netlink: Netlink, family: Family, table: int, first: list[bytes]) -> list[bytes]:
+    """The default routes of a table that is too large, of which these routes are the first. IPv4's
+    are among them, IPv6's come last; there, those are asked for that no routing daemon added."""
+    some = list(first)
+    for protocol in _PROTOCOLS_OF_DEFAULTS if family == 6 else ():
+        query = rtnetlink.route_query(family, table, protocol)
+        some += _of_family(netlink, family, rt.RTM_GETROUTE, query, ROUTES_MAX)
+    return [message for message in some if rtnetlink.is_default(message)]
 
 
 def _with_hops(nexthops: Nexthops, message: bytes, names: rtnetlink.Names) -> Route | None:

@@ -11,9 +11,10 @@ import array
 import socket
 import struct
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 
 from ifdefault.kernel.uapi import rtnetlink as rt
-from ifdefault.kernel.uapi.socket import SO_ATTACH_FILTER
+from ifdefault.kernel.uapi.socket import SO_ATTACH_FILTER, SO_DETACH_FILTER
 from ifdefault.model.kernel import PROTOCOL, TABLE_LOCAL
 
 # linux/bpf_common.h, filter.h. Loads convert from network to host byte order.
@@ -32,13 +33,19 @@ _Step = tuple[int, int, int, int]
 
 def keep_tables(sock: socket.socket, tables: Collection[int] | None) -> None:
     """Drop routes of all tables but these, unless they are ours; None: of none. The kernel's own
-    routes in table local are dropped in any case. Raises OSError."""
+    routes in table local are dropped, too. All are kept if the kernel refuses the filter, as Linux
+    before 6.8 does for hundreds of tables (net.core.optmem_max)."""
     program = list(_program(tables))
     if len(program) > _STEPS_MAX:  # looked up by thousands of rules
         program = [_KEEP]
     steps = array.array("B", b"".join(struct.pack("=HBBI", *step) for step in program))
     address, _ = steps.buffer_info()
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program), address))
+    sock_fprog = struct.pack("@HP", len(program), address)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, sock_fprog)
+    except OSError:
+        with suppress(FileNotFoundError):  # there was none before
+            sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def _program(tables: Collection[int] | None) -> Iterator[_Step]:

@@ -64,7 +64,7 @@ class Watch:
         self._nft = _joined(nl.NETLINK_NETFILTER, _NFT_GROUPS)
         self.sockets = (self._route, self._nft)
         self._tables: frozenset[int] | None = None  # None: all
-        _filter(self._route, None)
+        route_filter.keep_tables(self._route, None)
         self._read_links()
 
     def __enter__(self) -> Watch:
@@ -82,7 +82,7 @@ class Watch:
         them weren't reported until now."""
         before, self._tables = self._tables, tables
         if tables != before:
-            _filter(self._route, tables)
+            route_filter.keep_tables(self._route, tables)
         return before is not None and not tables <= before
 
     def read(self) -> list[KernelChange]:
@@ -216,11 +216,6 @@ def _joined(protocol: int, groups: tuple[int, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _filter(sock: socket.socket, tables: frozenset[int] | None) -> None:
-    with suppress(OSError):  # out of memory: others' routes are reported, too
-        route_filter.keep_tables(sock, tables)
 
 
 def _link_event(link: Link, *, deleted: bool = False) -> LinkChanged:

@@ -64,12 +64,12 @@ class _Names:
         return {name: value for name, value in renamed if name}
 
     def _of_sysctl(self, name: str) -> str:
-        interface = _interface(name)
+        interface = interface_of(name)
         now = self._now.get(interface, interface)
         return name if now == interface else now and name.replace(f"/{interface}/", f"/{now}/")
 
 
-def _interface(sysctl: str) -> str:
+def interface_of(sysctl: str) -> str:
     """The interface of net/ipvN/conf/NAME/… or net/ipvN/neigh/NAME/…; "" if it has none."""
     parts = sysctl.split("/")
     return parts[3] if len(parts) == 5 else ""
@@ -135,7 +135,7 @@ def settled(state: State, facts: Facts) -> State:
 def _with_links(state: State, facts: Facts) -> State:
     """Record which interfaces the settings belong to."""
     known = indexes(facts)
-    names = {*state.groups, *map(_interface, state.sysctls)}
+    names = {*state.groups, *map(interface_of, state.sysctls)}
     return replace(state, links={name: known[name] for name in sorted(names & known.keys())})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ifdefault.model.config import Config
 from ifdefault.model.host import State
-from ifdefault.model.kernel import TABLE_MAIN, Facts, Scope, looked_up
+from ifdefault.model.kernel import TABLE_MAIN, Desired, Facts, Scope, looked_up
 from ifdefault.plan import numbers
+from ifdefault.plan.originals import interface_of
 
 
 def scope(config: Config, state: State, *, strays: bool = False) -> Scope:
@@ -29,3 +31,11 @@ def tables_read(config: Config, facts: Facts) -> set[int]:
 def of_state(state: State) -> Scope:
     """What has to be read to remove everything of ours."""
     return Scope(indexes=frozenset(state.links.values()), strays=True)
+
+
+def of_return(state: State, target: Desired, links: Mapping[str, int]) -> Scope:
+    """What has to be read to return to an earlier state of ours, in which interfaces had these
+    indexes: they may be no uplinks any more."""
+    scope = of_state(state)
+    names = {interface_of(name) for name, _ in target.sysctls}
+    return replace(scope, indexes=scope.indexes | {links[name] for name in names & links.keys()})

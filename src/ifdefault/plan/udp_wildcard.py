@@ -71,7 +71,7 @@ def redirects(facts: Facts, port: int, family: Family) -> tuple[Redirect, ...]:
     }
     fib = Fib(facts, routes, rules)  # packets from own addresses come in over no uplink
     found: list[Redirect] = []
-    for first, last in _pieces(family, routes.values(), rules):
+    for first, last in _pieces(family, routes.values(), rules, _networks(facts, family)):
         result = fib.lookup(replace(blank, dst=prefixes.text(family, first)))
         if result.kind != "unicast" or not result.source:
             continue
@@ -104,18 +104,29 @@ def _may_match(rule: Rule, flow: Flow) -> bool:
     return rule.family == flow.family and (rule.invert or matches(anywhere, flow))
 
 
+def _networks(facts: Facts, family: Family) -> Iterable[str]:
+    """The networks of the host's own addresses. The source of IPv6 packets depends on them: it is
+    the address nearest to the destination (RFC 6724, 5, rule 8)."""
+    if family == 6:
+        for a in facts.addresses:
+            if a.family == 6 and a.scope < 253 and a.prefixlen < BITS[6]:
+                yield f"{a.address}/{a.prefixlen}"
+
+
 def _pieces(
-    family: Family, routes: Iterable[Many[Route]], rules: tuple[Rule, ...]
+    family: Family,
+    routes: Iterable[Many[Route]],
+    rules: tuple[Rule, ...],
+    networks: Iterable[str],
 ) -> Iterator[tuple[int, int]]:
-    """The address space, split where a packet's way may change, as (first, last)."""
+    """The address space, split where a packet's way or source may change, as (first, last)."""
     suppressed = max((rule.suppress_prefixlength for rule in rules), default=-1)
     end = 1 << BITS[family]
     borders = {0, end}
     for table in routes:
         borders.update(tables.borders(table, suppressed))
-    for rule in rules:
-        if rule.family == family and rule.dst:
-            first, length = prefixes.network(rule.dst)
-            borders |= {first, first + (end >> length)}
+    for prefix in (*(rule.dst for rule in rules if rule.family == family and rule.dst), *networks):
+        first, length = prefixes.network(prefix)
+        borders |= {first, first + (end >> length)}
     for first, after in itertools.pairwise(sorted(borders)):
         yield first, after - 1

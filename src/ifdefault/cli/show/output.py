@@ -1,7 +1,8 @@
 """Where the commands print: text for people, JSON for programs.
 
 Rules: all output passes here. What others named (processes, control groups, DNS answers, files) is
-printed, never obeyed: control and formatting characters are escaped, except line breaks and tabs.
+printed, never obeyed: control and formatting characters are escaped, except line breaks and tabs,
+and click.style where all is ours.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None
 
 
 def echo_styled(text: str) -> None:
-    """Print a text with styles of click; the caller has escaped what others named in it."""
+    """Print a text in which nothing is others'; its styles are shown if stdout is a terminal."""
     click.echo(_encodable(text))
 
 
 def _encodable(text: str, *, err: bool = False) -> str:
-    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"  # may lack our characters
+    """The text, with escapes for what the encoding of stdout or stderr doesn't have."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
 
 

@@ -48,7 +48,8 @@ class Adopter:
                 self.failed(now, (_UNCONFIRMED,))
             else:
                 thorough = not self.current.held
-                state.out.append(Look(self.current.config, thorough=thorough, wait=True))
+                look = Look(self.current.config, thorough=thorough, wait=True, strays=True)
+                state.out.append(look)
         return self.current is not None
 
     def plan(self, now: float, resolved: Resolved, decision: Decision) -> bool:

@@ -39,12 +39,13 @@ Level = Literal["info", "warning", "error"]
 class Look:
     """Read the host: Observed or LookFailed. `thorough`: also read what is needed to find
     conflicts. `wait`: for the lock, while another ifdefault changes the host. `questions`: what to
-    ask the kernel for the self-check."""
+    ask the kernel for the self-check. `strays`: look for routes of ours in all tables."""
 
     config: Config
     thorough: bool = False
     wait: bool = False
     questions: tuple[Question, ...] = ()
+    strays: bool = False
 
 
 @dataclass(frozen=True, slots=True)

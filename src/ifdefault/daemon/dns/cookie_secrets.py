@@ -43,7 +43,7 @@ class CookieSecrets:
     def current(self) -> tuple[tuple[str, ...], float]:
         """The current secret and the one before it, and for how many seconds they are."""
         now = int(time.time())
-        secrets = self._secrets or self._store.read(COOKIES) or ()
+        secrets = (self._secrets or self._store.read(COOKIES) or ())[:2]
         if not secrets or not 0 <= now - secrets[0].since_s < ROLL_S:
             secrets = (_CookieSecret(now, os.urandom(SECRET_BYTES).hex()), *secrets)[:2]
             self._store.write(COOKIES, secrets)

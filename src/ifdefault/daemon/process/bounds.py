@@ -41,7 +41,7 @@ class Allowance:
     def __init__(self, most: int, per_s: float) -> None:
         self._most, self._per_s = most, per_s
         self._left, self._at_s = float(most), 0.0
-        self.refused = 0  # since one was last granted; the caller may reset it
+        self.refused = 0  # in all; the caller may reset it
 
     def take(self, now: float) -> bool:
         self._left = min(self._most, self._left + (now - self._at_s) * self._per_s)

@@ -194,7 +194,10 @@ class DnsServerProcess:
         self._before = before = [other for other in self._connections if other is not server]
         self._server, self._handover = server, 0
         server.drained = self.drained
-        self._used.write_text(f"{server.pid}\n")
+        try:
+            self._used.write_text(f"{server.pid}\n")
+        except OSError as error:  # only who looks for a server that was left needs it
+            self._log_once(f"{self._used}: {reason(error)}", logging.WARNING)
         self._over.clear()
         self._pings.start(time.monotonic())
         for other in before:

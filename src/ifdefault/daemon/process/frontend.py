@@ -1,6 +1,7 @@
 """The engine's end of the frontend: starts it, exchanges messages, and restarts it when it ends.
 
-Rules: the engine never waits for the frontend. A frontend that sends an invalid message, or answers
+Rules: systemd starts it in a unit of its own, if that is installed; otherwise it is a child. The
+engine never waits for the frontend. A frontend that sends an invalid message, or answers
 no ping, is killed and restarted. While none is running no probes are sent, so no uplink is blamed.
 """
 
@@ -11,17 +12,19 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
+from pathlib import Path
 
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.process.bounds import Allowance
-from ifdefault.daemon.process.spawn import (
-    Backoff,
+from ifdefault.daemon.process.bounds import TOO_MANY_ANSWERS, Allowance
+from ifdefault.daemon.process.frontend_connection import (
+    UNIT,
     Frontend,
     FrontendMessage,
-    Pings,
     start_frontend,
 )
+from ifdefault.daemon.process.spawn import Backoff, Pings
 from ifdefault.ipc import privileges, tasks
 from ifdefault.ipc.messages import (
     Message,
@@ -40,6 +43,7 @@ from ifdefault.model.errors import HostError, reason
 _RESOLVE_S = 300.0  # between lookups of a name
 _LINES, _LINES_PER_S = 100, 0.1  # of all frontends in the log: at once, and in the long run
 _RESOLVE_AGAIN_S = 15.0  # while it has no address
+_UNIT_AGAIN_S = 60.0  # after it didn't start
 _CANT_START = "the frontend can't be started: "
 
 
@@ -60,8 +64,13 @@ class FrontendProcess:
     """`notify` is called with the frontend's messages, and when it starts and ends."""
 
     def __init__(
-        self, config: DaemonConfig, event_log: EventLog, notify: Callable[[FrontendEvent], None]
+        self,
+        run_dir: Path,
+        config: DaemonConfig,
+        event_log: EventLog,
+        notify: Callable[[FrontendEvent], None],
     ) -> None:
+        self._unit, self._unit_due_s = run_dir / UNIT, 0.0  # when to try it
         self._event_log, self._notify = event_log, notify
         *self._user, self._warning = privileges.choose_user(config.user)
         self._frontend: Frontend | None = None
@@ -71,6 +80,7 @@ class FrontendProcess:
         self._resolve_due: dict[str, float] = {}  # by name
         self._looked_up: set[str] = set()  # names whose answers are awaited
         self._unconfined: tuple[str, ...] = ()
+        self._has_said = False  # the frontend that runs, what it isn't confined by
         self._lines = Allowance(_LINES, _LINES_PER_S)
         self.starts = 0
 
@@ -130,13 +140,7 @@ class FrontendProcess:
             await asyncio.sleep(backoff.wait_s(time.monotonic()))
             ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             try:
-                frontend = await start_frontend(
-                    (self._user[0], self._user[1]),
-                    self._receive,
-                    ended.set_result,
-                    self._dropped,
-                    self._lines,
-                )
+                frontend = await self._start(backoff, ended.set_result)
             except (HostError, OSError) as error:  # OSError: out of processes or files
                 text = str(error) if isinstance(error, HostError) else _CANT_START + reason(error)
                 self._log_once(backoff, text)
@@ -152,15 +156,31 @@ class FrontendProcess:
                 self._notify(Started())
                 cause = await ended
             finally:
-                self._frontend = None
+                self._frontend, self._has_said = None, False
                 frontend.close()
                 self._notify(Ended())
             self._log_once(backoff, f"the frontend ended: {cause}")
 
-    def _log_once(self, backoff: Backoff, cause: str) -> None:
+    async def _start(self, backoff: Backoff, ended: Callable[[str], None]) -> Frontend:
+        """In its unit, or else as a child."""
+        user = self._user[0], self._user[1]
+        start = partial(start_frontend, user, self._receive, ended, self._dropped, self._lines)
+        if time.monotonic() >= self._unit_due_s:
+            try:
+                return await start(unit=self._unit)
+            except FileNotFoundError:  # it isn't installed
+                pass
+            except (HostError, OSError) as error:
+                self._unit_due_s = time.monotonic() + _UNIT_AGAIN_S
+                cause = str(error) if isinstance(error, HostError) else reason(error)
+                text = f"the frontend can't run in its unit: {cause}"
+                self._log_once(backoff, text, logging.WARNING)
+        return await start()
+
+    def _log_once(self, backoff: Backoff, cause: str, level: int = logging.ERROR) -> None:
         """Unless it is the cause of the last time, too; `problems` has the number of restarts."""
         if backoff.is_news(cause, time.monotonic()):
-            self._event_log.note("frontend", cause, level=logging.ERROR)
+            self._event_log.note("frontend", cause, level=level)
 
     def _receive(self, message: FrontendMessage) -> None:
         now = time.monotonic()
@@ -180,7 +200,12 @@ class FrontendProcess:
         self._notify(message)
 
     def _note_unconfined(self, missing: tuple[str, ...]) -> None:
-        """Log it once, not each time that a frontend starts."""
+        """Log it once, not each time that a frontend starts. Each may say it once."""
+        if self._has_said:
+            if self._frontend is not None:
+                self._frontend.kill(TOO_MANY_ANSWERS)
+            return
+        self._has_said = True
         if missing != self._unconfined:
             text = f"the frontend runs without {' and '.join(missing)}"
             self._event_log.note("frontend", text, level=logging.WARNING)

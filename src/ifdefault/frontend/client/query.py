@@ -86,6 +86,13 @@ async def _exchange(sock: socket.socket, request: Request) -> bytes:
             async with asyncio.timeout(timeout_s):
                 return await icmp_errors.receive(sock, request.message, accept)
         except TimeoutError:
-            with suppress(OSError):  # an ICMP error that came just now, from anybody
-                sock.send(request.message)
+            _repeat(sock, request.message)
     raise TimeoutError
+
+
+def _repeat(sock: socket.socket, message: bytes) -> None:
+    try:
+        sock.send(message)
+    except OSError:  # an ICMP error that came just now, from anybody; it is told once
+        with suppress(OSError):
+            sock.send(message)
