@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ifdefault.daemon.dns.listeners import Listeners, _Fault
 from ifdefault.daemon.dns.publisher import Publishers
 from ifdefault.daemon.process.bounds import TOO_MANY_ANSWERS, Allowance, Owed
 from ifdefault.daemon.process.frontend import FrontendProcess
@@ -65,6 +66,28 @@ def test_a_dns_server_can_flood_neither_log_nor_status_nor_pass_for_the_engine()
     assert log.texts[0] == "the DNS server reports: isp-a IPv4: up -> down"
     assert log.texts[1] == forged[1]
     assert publishers.queries == ()
+
+
+@pytest.mark.parametrize(
+    ("addresses", "where"),
+    [(1, "192.0.2.1"), (2, "192.0.2.1 and 1 more"), (3, "192.0.2.1 and 2 more")],
+)
+def test_a_port_in_use_on_many_addresses_is_one_fault(addresses: int, where: str) -> None:
+    listeners = Listeners(SimpleNamespace(), Log())  # type: ignore[arg-type]
+    listeners._port = 53
+    for number in range(1, 1 + addresses):
+        listeners._faults["udp", f"192.0.2.{number}"] = _Fault(1.0, "in use by named (pid 7)")
+    ((what, _, text),) = listeners.faults()
+    assert what == f"{where} udp"
+    assert text.startswith(f"port 53 of {where} (udp) is in use by named (pid 7): ")
+
+
+@pytest.mark.parametrize(("starts", "times"), [(2, "once"), (3, "2 times")])
+def test_restarts_of_the_frontend(starts: int, times: str) -> None:
+    process = FrontendProcess(Path(), DaemonConfig(), Log(), print)  # type: ignore[arg-type]
+    process._frontend, process._warning = Frontend(), ""  # type: ignore[assignment]
+    process.starts = starts
+    assert process.problems == (f"the frontend was restarted {times}",)
 
 
 class Frontend:

@@ -119,6 +119,10 @@ def test_a_text_that_repeats_itself_is_counted(monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
+def test_one_more_time() -> None:
+    assert log.repeated("x", 1) == "x (1 more time within 60 s)"
+
+
 def test_as_many_different_texts_as_there_may_be_are_kept_in_mind() -> None:
     repeats: log.Repeats[str] = log.Repeats()
     for number in range(1000):

@@ -268,3 +268,15 @@ def test_source_of_a_device_without_address() -> None:
     route = Route(4, TABLE_MAIN, "default", hops=(Hop("vpn0"),))
     there = bare(route, facts=replace(HOST, addresses=ADDRESSES))
     assert there.lookup(Flow(4, FAR[4])).source == "203.0.113.10"
+
+
+def test_many_routes_to_one_prefix_are_ranked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Routers that advertise themselves by the thousand leave as many default routes."""
+    routes = [
+        Route(6, TABLE_MAIN, "default", n, hops=(Hop("wan0", f"fe80::{n:x}"),)) for n in (3, 2)
+    ]
+    there = bare(*routes)
+    expected = there.lookup(Flow(6, FAR[6]))
+    assert expected.route == routes[1]
+    monkeypatch.setattr("ifdefault.plan.lookup._rank", None)
+    assert there.lookup(Flow(6, NEAR_A[6])).route == expected.route

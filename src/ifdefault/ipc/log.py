@@ -121,4 +121,5 @@ class _Counting(logging.StreamHandler[TextIO]):
 
 
 def repeated(text: str, more: int) -> str:
-    return f"{text} ({more} more times within {WITHIN_S:g} s)"
+    times = "time" if more == 1 else "times"
+    return f"{text} ({more} more {times} within {WITHIN_S:g} s)"

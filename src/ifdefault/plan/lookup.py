@@ -44,6 +44,7 @@ class Fib:
         self._groups = {link.name: link.group for link in facts.links}
         self._sources = Sources(facts)
         self._tables = {key: tables.index(some) for key, some in routes.items()}
+        self._ranked: dict[tuple[Family, int, int, int], Sequence[Route]] = {}
 
     @classmethod
     def of(cls, facts: Facts) -> Fib:
@@ -100,8 +101,8 @@ class Fib:
             return None, None
         bits, value = BITS[flow.family], prefixes.number(flow.dst)
         for length in sorted(lengths, reverse=True):
-            candidates = lengths[length].get(value >> (bits - length) << (bits - length), ())
-            for route in sorted(candidates, key=_rank):
+            first = value >> (bits - length) << (bits - length)
+            for route in self._candidates(flow.family, table, length, first):
                 if route.kind == "throw":
                     return None, None
                 if route.from_prefix and not _source_in(route.from_prefix, flow):
@@ -112,6 +113,16 @@ class Fib:
                     if not flow.oif or hop.dev == flow.oif:
                         return route, hop
         return None, None
+
+    def _candidates(self, family: Family, table: int, length: int, first: int) -> Sequence[Route]:
+        """The routes to one prefix, the best first."""
+        routes = self._tables[family, table][length].get(first, ())
+        if len(routes) < 2:
+            return routes
+        key = (family, table, length, first)
+        if key not in self._ranked:
+            self._ranked[key] = sorted(routes, key=_rank)
+        return self._ranked[key]
 
 
 def predict(

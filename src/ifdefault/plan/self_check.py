@@ -289,7 +289,8 @@ def misrouted(config: Config, facts: Facts, answers: Answers) -> tuple[Problem, 
     for (_, uplink, (what, remedy)), group in groupby(wrong, key=lambda entry: entry[:3]):
         (*_, reply, question), *rest = group
         addresses = {q.flow.src for *_, q in rest} - {question.flow.src}
-        more = f" (and {len(addresses)} more addresses)" if addresses else ""
+        noun = "address" if len(addresses) == 1 else "addresses"
+        more = f" (and {len(addresses)} more {noun})" if addresses else ""
         text = f"{_meant(question)}{more}, but {_instead(question, reply)}: {what}"
         problems.append(Problem(f"uplink.{uplink}", text, remedy, blocks=False))
     return tuple(problems)

@@ -227,7 +227,7 @@ class Listeners:
 
     def _text(self, listeners: Sequence[Listener], fault: _Fault) -> str:
         transport, address = listeners[0]
-        more = f" and {len(listeners) - 1} more addresses" if len(listeners) > 1 else ""
+        more = f" and {len(listeners) - 1} more" if len(listeners) > 1 else ""
         where = f"port {self._port} of {address}{more} ({transport})"
         if fault.what.startswith("in use by"):
             remedy = "stop it, have it listen elsewhere, or set dns.server.port and redirect to it"

@@ -95,7 +95,8 @@ class FrontendProcess:
         if not self.ready:
             problems.append("the frontend is not running; no probes are sent")
         elif restarts > 0:
-            problems.append(f"the frontend was restarted {restarts} times")
+            times = "once" if restarts == 1 else f"{restarts} times"
+            problems.append(f"the frontend was restarted {times}")
         return tuple(problems)
 
     def start(self) -> None:
