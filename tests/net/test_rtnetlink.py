@@ -189,7 +189,7 @@ def test_of_large_tables_only_what_matters_is_read(
     host: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table that no rule looks up isn't read, nor is more than the first routes of one."""
-    monkeypatch.setattr(read, "ROUTES_MAX", 5)
+    monkeypatch.setattr(read, "OTHERS_MAX", 5)
     plain = Route(4, 4242, "default", hops=(NEXT_4,))
     lines = [f"route add 10.7.{n}.0/24 dev wan0 table 4242\n" for n in range(6)]
     lines += [f"route add fd00:7:{n:x}::/48 dev wan0 table 4242\n" for n in range(6)]
@@ -232,6 +232,23 @@ def test_the_defaults_of_large_tables_are_read(host: Node, monkeypatch: pytest.M
         facts = host.python(partial(read_facts, Scope()))
         defaults = [r for r in facts.routes if r.dst == "default" and r.hops[0].dev == "wan0"]
         assert [r.hops[0].gateway for r in defaults] == [*gateways.values()]
+
+
+def test_after_changes_of_ours_only_what_they_change_is_read_again(host: Node) -> None:
+    scope = Scope(frozenset({1001}), frozenset({"wan0"}))
+
+    def read_again(*operations: Operation) -> None:
+        before = host.python(partial(read_facts, scope))
+        performed(host, *operations)
+        facts = host.python(partial(read_facts, scope, after=before))
+        whole = host.python(partial(read_facts, scope))
+        assert sorted(facts.routes) == sorted(whole.routes)
+        assert replace(facts, routes=()) == replace(whole, routes=())
+
+    wanted = [ours(route) for route in ROUTES if route.table == 1001]
+    rules = [ours_too(rule) for rule in RULES]
+    read_again(*(PutRoute(route) for route in wanted), *(AddRule(rule) for rule in rules))
+    read_again(*(DeleteRule(rule) for rule in rules), *(DeleteRoute(r) for r in wanted[::-1]))
 
 
 def test_settings_and_neighbours_are_read_of_the_interfaces_that_matter(host: Node) -> None:

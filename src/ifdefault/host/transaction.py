@@ -35,6 +35,7 @@ from ifdefault.model.kernel import (
     Route,
     Rule,
     SetGroup,
+    SetSysctl,
     Uplink,
 )
 from ifdefault.plan import prepare as planning
@@ -192,7 +193,9 @@ def converge(prepared: Prepared, store: Store) -> Outcome:
                 _perform_one(performer, operation, _key(operation, prepared.uplinks))
             except (KernelError, HostError) as error:
                 refused += error.problems
-    facts = read_facts(scope(prepared.config, prepared.state))
+    others = any(isinstance(op, SetSysctl | SetGroup) for op in prepared.operations)
+    after = None if others else prepared.facts  # with settings, the kernel may change more
+    facts = read_facts(scope(prepared.config, prepared.state), after=after)
     observation = _record(prepared, store, facts, ask(prepared.questions, facts))
     return Outcome(observation, tuple(refused), performer.ports)
 

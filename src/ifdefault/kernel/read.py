@@ -56,34 +56,40 @@ LINK_SYSCTLS = (
     "net/ipv6/neigh/{}/unres_qlen_bytes",
 )
 
-ROUTES_MAX = 16_384  # of one table
+ROUTES_MAX, OTHERS_MAX = 16_384, 4096  # of main and each table of ours; of each other table
 _PROTOCOLS_OF_DEFAULTS = (rt.RTPROT_RA, rt.RTPROT_DHCP, rt.RTPROT_STATIC, rt.RTPROT_BOOT)
 LOCAL_MAX = 1024  # more routes in table local aren't read: the kernel is asked instead
 
 Unread = tuple[tuple[Family, int], ...]
 
 
-def read_facts(scope: Scope | None = None, *, rights: bool = True) -> Facts:
+def read_facts(
+    scope: Scope | None = None, *, rights: bool = True, after: Facts | None = None
+) -> Facts:
     """All facts that a plan needs; without a scope, of all interfaces, and all routes of ours.
     Raises KernelError, and HostError if a feature is missing. Without `rights`, what only root can
-    read counts as absent: our nft tables."""
+    read counts as absent: our nft tables. `after`: what was read a moment ago, before rules, routes
+    or nft tables of ours were changed: the rest is taken from it."""
     try:
         with Netlink() as netlink:
-            links = read_links(netlink)
+            links = after.links if after else read_links(netlink)
             names = {link.index: link.name for link in links}
             concerned = [link for link in links if scope is None or _concerns(scope, link)]
+            on = [link.index for link in concerned] if scope else [0]
             rules = _rules(netlink)
-            routes, unread = _routes(netlink, names, scope or Scope(strays=True), rules)
+            scope = scope or Scope(strays=True)
+            if after:
+                routes, unread = _routes_after(netlink, names, scope, after), after.unread
+            else:
+                routes, unread = _routes(netlink, names, scope, rules)
             return Facts(
                 links=links,
-                addresses=_addresses(netlink, names),
+                addresses=after.addresses if after else _addresses(netlink, names),
                 routes=routes,
                 unread=unread,
-                local=_local(netlink, names),
+                local=after.local if after else _local(netlink, names),
                 rules=rules,
-                neighbours=read_neighbours(
-                    netlink, names, [link.index for link in concerned] if scope else [0]
-                ),
+                neighbours=read_neighbours(netlink, names, on),
                 sysctls=tuple(_sysctls(concerned)),
                 sysctls_read_only=sysctl.read_only(),
                 tables=nft.read_tables() if rights else (),
@@ -112,6 +118,7 @@ _known_links = Decoded[Link](lambda message, _: rtnetlink.decode_link(message))
 _known_rules = Decoded[Rule](lambda message, _: rule_messages.decode_rule(message))
 _known_addresses = Decoded[Address](rtnetlink.decode_address)
 _known_routes = Decoded[Route](rtnetlink.decode_route)
+_known_own = Decoded[Route](rtnetlink.decode_route)
 _known_local = Decoded[Route](rtnetlink.decode_route)
 
 
@@ -166,8 +173,9 @@ def _routes(
         tables = {table for of, table in by_rules if of == family} - {TABLE_LOCAL}
         for table in sorted(tables | scope.tables | {TABLE_MAIN}):
             query = rtnetlink.route_query(family, table)
-            messages = _of_family(netlink, family, rt.RTM_GETROUTE, query, ROUTES_MAX)
-            if len(messages) > ROUTES_MAX:
+            most = ROUTES_MAX if table == TABLE_MAIN or table in scope.tables else OTHERS_MAX
+            messages = _of_family(netlink, family, rt.RTM_GETROUTE, query, most)
+            if len(messages) > most:
                 unread.append((family, table))
                 defaults = _defaults(netlink, family, table, messages)
                 # copies of main's routes must fit into a table of ours, with its default
@@ -180,6 +188,19 @@ def _routes(
     nexthops = read_nexthops(netlink, names)
     known = _known_routes if not nexthops else Decoded(partial(_with_hops, nexthops))
     return known.decode(found, names), tuple(unread)
+
+
+def _routes_after(
+    netlink: Netlink, names: rtnetlink.Names, scope: Scope, after: Facts
+) -> tuple[Route, ...]:
+    """The routes, if only those of the scope's tables have changed."""
+    own: list[bytes] = []
+    for family in FAMILIES:
+        for table in sorted(scope.tables):
+            query = rtnetlink.route_query(family, table)
+            own += _of_family(netlink, family, rt.RTM_GETROUTE, query, ROUTES_MAX)
+    others = (r for r in after.routes if r.table not in scope.tables and r.protocol != PROTOCOL)
+    return (*others, *_known_own.decode(own, names))
 
 
 def _defaults(netlink: Netlink, family: Family, table: int, first: list[bytes]) -> list[bytes]:
