@@ -190,6 +190,16 @@ GROUPS = (
             Headline("idle daemon, 4 uplinks: processor", "idle", "4 uplinks: processor"),
             Headline("idle daemon, 4 uplinks: memory", "idle", "4 uplinks: resident memory"),
             Headline("idle daemon, 31 uplinks: processor", "idle", "31 uplinks: processor"),
+            Headline(
+                "longest pause of the daemon beside 1,000,000 routes of others",
+                "foreign_routes",
+                "1,000,000 routes: pause, longest",
+            ),
+            Headline(
+                "… provider forwards nothing: traffic moved, median",
+                "foreign_routes",
+                "1,000,000 routes: failover, median",
+            ),
             Headline("`ifdefault status`, median", "processes", "`ifdefault status`: median"),
             Headline(
                 "`apply` of a change, 31 uplinks, in process, median",
