@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,9 +15,21 @@ from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_server import DnsServerProcess
 from ifdefault.host.store import Store
-from ifdefault.ipc.messages import Listen, ZoneEnd
+from ifdefault.ipc import messages
+from ifdefault.ipc.messages import DNS_VERSION, Listen, ZoneEnd, version_of
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.dns import ServerConfig
+
+
+@dataclass(frozen=True)
+class Ping:
+    token: str
+
+
+def test_builds_whose_messages_differ_are_versions_of_their_own() -> None:
+    assert version_of([messages.Ping]) == version_of([messages.Ping])
+    assert version_of([messages.Ping]) != version_of([Ping])  # type: ignore[list-item]
+    assert DNS_VERSION.startswith(f"{__version__}+")
 
 
 def test_a_successor_without_sockets_gets_all(tmp_path: Path) -> None:
@@ -55,7 +68,7 @@ def test_a_full_run_directory_costs_no_more_than_a_warning(tmp_path: Path) -> No
 
     async def main() -> None:
         process = DnsServerProcess(run_dir, DaemonConfig(), event_log, print)
-        server = SimpleNamespace(pid=1, version=__version__, path=process._own, held=[])
+        server = SimpleNamespace(pid=1, version=DNS_VERSION, path=process._own, held=[])
         process._use(cast("Any", server))
         assert process.is_used
 

@@ -23,12 +23,12 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-from ifdefault import __version__
 from ifdefault.frontend.dns_server import DnsServer
 from ifdefault.ipc import log, privileges, sandbox, tasks
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.listen_fds import passed_socket
 from ifdefault.ipc.messages import (
+    DNS_VERSION,
     TO_DNS_SERVER,
     Leave,
     Listen,
@@ -99,7 +99,7 @@ class DnsServerLoop:
             if (following := next(self._handing_over, None)) is None:
                 if not self._is_ready:
                     self._is_ready = True
-                    self._channel.send(Ready(os.getpid(), __version__))
+                    self._channel.send(Ready(os.getpid(), DNS_VERSION))
                 return
             listen, held = following
             self._channel.send(listen, [held.fileno()])

@@ -9,10 +9,12 @@ a BadMessage. Only the standard library is used, to keep the frontend small.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from zlib import crc32
 
+from ifdefault import __version__
 from ifdefault.ipc import codec
 from ifdefault.ipc.codec import DecodeError, Most
 from ifdefault.ipc.fields import TEXT_CHARS, address, hexadecimal, number, printable_text, text
@@ -277,6 +279,15 @@ FROM_FRONTEND: tuple[type[FromFrontend], ...] = get_args(FromFrontend)
 TO_DNS_SERVER: tuple[type[ToDnsServer], ...] = get_args(ToDnsServer)
 FROM_DNS_SERVER: tuple[type[FromDnsServer], ...] = get_args(FromDnsServer)
 M = TypeVar("M", bound=Message)
+
+
+def version_of(kinds: Collection[type[Message]]) -> str:
+    """This version, with a digest of messages: builds of one version may differ in them."""
+    shape = repr([(kind.__name__, [(f.name, f.type) for f in fields(kind)]) for kind in kinds])
+    return f"{__version__}+{crc32(shape.encode()):08x}"
+
+
+DNS_VERSION = version_of((*TO_DNS_SERVER, *FROM_DNS_SERVER))
 
 
 def encode(*messages: Message) -> bytes:

@@ -21,13 +21,12 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from ifdefault import __version__
 from ifdefault.daemon.control.client import DNS_SERVER
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_connection import Connection, Held, connect, dismiss, end, start
 from ifdefault.daemon.process.spawn import Backoff, Pings, status_text
 from ifdefault.ipc import privileges, tasks
-from ifdefault.ipc.messages import Leave, Message, Ping, Pong, Served
+from ifdefault.ipc.messages import DNS_VERSION, Leave, Message, Ping, Pong, Served
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import HostError, reason
 
@@ -147,7 +146,7 @@ class DnsServerProcess:
             await asyncio.sleep(self._backoff.wait_s(time.monotonic()))
             try:
                 await self._find()
-                known = [c for c in self._connections if c.version == __version__]
+                known = [c for c in self._connections if c.version == DNS_VERSION]
                 server = min(known, key=lambda c: c.path == self._own, default=None)
                 if server is None:
                     server = await start(
@@ -201,8 +200,8 @@ class DnsServerProcess:
         self._over.clear()
         self._pings.start(time.monotonic())
         for other in before:
-            if other.version != __version__:
-                text = f"the DNS server of version {other.version} hands over to {__version__}"
+            if other.version != DNS_VERSION:
+                text = f"the DNS server of version {other.version} hands over to {DNS_VERSION}"
                 self._event_log.note("dns", text)
         held, server.held = server.held, []
         spare = [pair for other in before for pair in other.held]
@@ -226,7 +225,7 @@ class DnsServerProcess:
                     await self._over.wait()
         self._server = None
         self.ended()
-        for other in [c for c in self._before if c.version == __version__]:
+        for other in [c for c in self._before if c.version == DNS_VERSION]:
             self._before.remove(other)  # it is found again, with its sockets
             other.close()
         self._log_once(f"the DNS server ended{': ' if self._cause else ''}{self._cause}")
