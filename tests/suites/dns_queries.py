@@ -132,7 +132,6 @@ def _edns() -> Iterator[Query]:
         return dns.edns.GenericOption(dns.edns.OptionType.make(code), data)
 
     more = {
-        "NSID": [option(3, b"")],
         "an unknown option": [option(65_001, b"abc")],
         "two unknown options": [option(65_001, b""), option(65_002, b"")],
         "a client's network": [dns.edns.ECSOption("192.0.2.0", 24)],

@@ -122,7 +122,7 @@ class Booted:
             raise AssertionError(f"systemd-nspawn has ended: {self._console.read_text()}")
         children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children").read_text().split()
         for child in children:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
                 status = Path(f"/proc/{child}/status").read_text()
                 if any(
                     line.split()[-1:] == ["1"] for line in status.splitlines() if "NSpid" in line
