@@ -11,7 +11,7 @@ import pytest
 from tests.fuzz import corpus
 from tests.fuzz.mutate import mutants
 
-MUTANTS = 200
+MUTANTS = 100
 
 
 @pytest.mark.parametrize("name", corpus.TARGETS)
