@@ -10,8 +10,9 @@ import socket
 import pytest
 
 from ifdefault.ipc import sandbox, seccomp
-from ifdefault.ipc.seccomp import ANY, Call, Step, assemble, equal
+from ifdefault.ipc.seccomp import ANY, Call, assemble, equal
 from ifdefault.ipc.syscalls import ARCHITECTURES, NEWEST, Architecture
+from ifdefault.libc import BpfStep
 
 ALLOWED, KILLED = "allowed", "killed"
 X86, ARM = ARCHITECTURES["x86_64"], ARCHITECTURES["aarch64"]
@@ -19,7 +20,7 @@ PROFILES = [sandbox.FRONTEND, sandbox.DNS_SERVER]
 SOCK_RAW, NEW_USER, THREAD = socket.SOCK_RAW, 0x10000000, 0x3D0F00
 
 
-def run(program: list[Step], audit: int, number: int, *arguments: int) -> str:
+def run(program: list[BpfStep], audit: int, number: int, *arguments: int) -> str:
     """The verdict of a program, by the rules of classic BPF."""
     words = {0: number, 4: audit} | {16 + 8 * i: value for i, value in enumerate(arguments)}
     at = value = 0

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ifdefault.ipc import landlock, privileges, seccomp
 from ifdefault.ipc.seccomp import Call, Test, equal
+from ifdefault.libc import SO_ATTACH_FILTER
 from ifdefault.model.errors import reason
 
 MIB = 1 << 20
@@ -54,11 +55,11 @@ _PR_SET_NAME, _PR_SET_VMA = 15, 0x53564D41  # linux/prctl.h: of threads, and of 
 # asm-generic/ioctls.h: TCGETS, TIOCOUTQ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX; linux/sockios.h:
 # SIOCGIFINDEX, for the interface of a name server (resolv.conf(5): fe80::1%eth0)
 _IOCTLS = (0x5401, 0x5411, 0x541B, 0x5421, 0x5450, 0x5451, 0x8933)
-_SO_ATTACH_FILTER, _IP_RECVERR, _IPV6_RECVERR = 26, 11, 25
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
 _SHARED_OPTIONS = ((socket.SOL_SOCKET, socket.SO_LINGER),)
 _FRONTEND_OPTIONS = (
     *_SHARED_OPTIONS,
-    (socket.SOL_SOCKET, _SO_ATTACH_FILTER),
+    (socket.SOL_SOCKET, SO_ATTACH_FILTER),
     (socket.IPPROTO_IP, _IP_RECVERR),
     (socket.IPPROTO_IPV6, _IPV6_RECVERR),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY),

@@ -14,22 +14,29 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ifdefault.ipc.syscalls import ARCHITECTURES, NEWEST, Architecture
-from ifdefault.libc import checked, libc
+from ifdefault.libc import (
+    BPF_AND,
+    BPF_IF_EQUAL,
+    BPF_IF_GREATER,
+    BPF_LOAD_WORD,
+    BPF_RETURN,
+    BpfProgram,
+    BpfStep,
+    checked,
+    libc,
+)
 
 Test = tuple[int, int, int]  # of an argument, by its number: what it is with this mask
 ANY: tuple[tuple[Test, ...], ...] = ((),)
 _KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000  # SECCOMP_RET_…, linux/seccomp.h
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # struct seccomp_data
-_LOAD, _AND, _EQUAL, _GREATER, _RETURN = 0x20, 0x54, 0x15, 0x25, 0x06  # linux/bpf_common.h
 _WHOLE = 0xFFFFFFFF
 _SET_MODE_FILTER = 1
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
-Step = tuple[int, int, int, int]  # struct sock_filter: code, jumps if true and if false, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,38 +50,38 @@ class Call:
 
 def assemble(
     architecture: Architecture, allowed: Iterable[Call], killed: Iterable[str]
-) -> list[Step]:
+) -> list[BpfStep]:
     """The program, in classic BPF. The calls that are used most should come first."""
     numbers = architecture.numbers
     program = [
-        (_LOAD, 0, 0, _ARCH),
-        (_EQUAL, 1, 0, architecture.audit),
-        (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, _NUMBER),
-        (_GREATER, 0, 1, NEWEST),  # those of x32 are, too
-        (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
+        (BPF_LOAD_WORD, 0, 0, _ARCH),
+        (BPF_IF_EQUAL, 1, 0, architecture.audit),
+        (BPF_RETURN, 0, 0, _KILL),
+        (BPF_LOAD_WORD, 0, 0, _NUMBER),
+        (BPF_IF_GREATER, 0, 1, NEWEST),  # those of x32 are, too
+        (BPF_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
     ]
     for call in allowed:
         if call.name in numbers:
             block = list(_block(call))
-            program += [(_EQUAL, 0, len(block), numbers[call.name]), *block]
+            program += [(BPF_IF_EQUAL, 0, len(block), numbers[call.name]), *block]
     for name in killed:
         if name in numbers:
-            program += [(_EQUAL, 0, 1, numbers[name]), (_RETURN, 0, 0, _KILL)]
-    return [*program, (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
+            program += [(BPF_IF_EQUAL, 0, 1, numbers[name]), (BPF_RETURN, 0, 0, _KILL)]
+    return [*program, (BPF_RETURN, 0, 0, _ERRNO | errno.EPERM)]
 
 
-def _block(call: Call) -> Iterator[Step]:
+def _block(call: Call) -> Iterator[BpfStep]:
     for case in call.cases:
-        steps: list[Step] = [(_RETURN, 0, 0, _ALLOW)]
+        steps: list[BpfStep] = [(BPF_RETURN, 0, 0, _ALLOW)]
         for argument, mask, value in reversed(case):
-            test: list[Step] = [(_LOAD, 0, 0, _ARGUMENTS + 8 * argument)]
+            test: list[BpfStep] = [(BPF_LOAD_WORD, 0, 0, _ARGUMENTS + 8 * argument)]
             if mask != _WHOLE:
-                test.append((_AND, 0, 0, mask))
-            steps = [*test, (_EQUAL, 0, len(steps), value), *steps]
+                test.append((BPF_AND, 0, 0, mask))
+            steps = [*test, (BPF_IF_EQUAL, 0, len(steps), value), *steps]
         yield from steps
     if all(call.cases):
-        yield _RETURN, 0, 0, _ERRNO | call.error
+        yield BPF_RETURN, 0, 0, _ERRNO | call.error
 
 
 def equal(argument: int, value: int) -> Test:
@@ -89,7 +96,5 @@ def install(allowed: Sequence[Call], killed: Sequence[str]) -> None:
         machine = f"32 bits on {machine}"
     if (architecture := ARCHITECTURES.get(machine)) is None:
         raise OSError(errno.EOPNOTSUPP, f"no list of system calls for {machine}")
-    steps = assemble(architecture, allowed, killed)
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
-    program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
-    checked(libc.syscall(_SYS_SECCOMP[machine], _SET_MODE_FILTER, 0, program))
+    program = BpfProgram(assemble(architecture, allowed, killed))
+    checked(libc.syscall(_SYS_SECCOMP[machine], _SET_MODE_FILTER, 0, program.header))

@@ -9,7 +9,6 @@ process isn't taken for loss. A reply within LATE_S after that is reported as an
 
 from __future__ import annotations
 
-import array
 import asyncio
 import os
 import socket
@@ -20,6 +19,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ifdefault.frontend.probe.outcome import ProbeOutcome, local
+from ifdefault.libc import (
+    BPF_DROP,
+    BPF_IF_EQUAL,
+    BPF_KEEP,
+    BPF_LOAD_WORD,
+    BPF_LOAD_WORD_AT_X,
+    BPF_LOAD_X_IP_HEADER,
+    BpfStep,
+    attach_filter,
+)
 from ifdefault.model.config import Family
 
 LATE_S = 3.0
@@ -29,7 +38,6 @@ _BODY = struct.Struct("!8s8sIQ")  # token, random number, path, seq
 _PACKET_BYTES = _ICMP.size + _BODY.size
 _RECEIVE_BYTES = 256  # an IPv4 header with options, and the packet
 _TURN, _DRAIN = 64, 4096  # packets read at one wake-up; before a probe is reported as lost
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 
 @dataclass(slots=True)
@@ -60,7 +68,7 @@ class Echo:
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
         with suppress(OSError):  # then `_receive` has to filter all packets
-            _attach(sock, _filter(family, self._token))
+            attach_filter(sock, _filter(family, self._token))
         self._loop.add_reader(sock, self._read, _TURN)
 
     def close(self) -> tuple[int, ...]:
@@ -140,27 +148,21 @@ class Echo:
             self._report(sent.seq, ProbeOutcome("answered", rtt_us, "late" if sent.lost else ""))
 
 
-def _filter(family: Family, token: bytes) -> bytes:
+def _filter(family: Family, token: bytes) -> list[BpfStep]:
     """A program that keeps ICMP packets whose body begins with the token.
 
     It sees IPv4 from the IP header on, ICMPv6 from the ICMP header on.
     """
     first, second = struct.unpack("!II", token)
     at = _ICMP.size
-    load = 0x40 if family == 4 else 0x20  # a word, indexed by X or absolute
+    load = BPF_LOAD_WORD_AT_X if family == 4 else BPF_LOAD_WORD
     program = [
-        (0xB1, 0, 0, 0),  # X = length of the IPv4 header
+        (BPF_LOAD_X_IP_HEADER, 0, 0, 0),
         (load, 0, 0, at),
-        (0x15, 0, 3, first),  # equal, or skip 3
+        (BPF_IF_EQUAL, 0, 3, first),  # or skip 3
         (load, 0, 0, at + 4),
-        (0x15, 0, 1, second),
-        (0x06, 0, 0, 0xFFFFFFFF),  # keep
-        (0x06, 0, 0, 0),  # drop
+        (BPF_IF_EQUAL, 0, 1, second),
+        BPF_KEEP,
+        BPF_DROP,
     ]
-    return b"".join(struct.pack("=HBBI", *step) for step in program[family == 6 :])
-
-
-def _attach(sock: socket.socket, program: bytes) -> None:
-    steps = array.array("B", program)
-    address, length = steps.buffer_info()
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length // 8, address))
+    return program[family == 6 :]

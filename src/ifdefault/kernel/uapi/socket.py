@@ -1,6 +1,6 @@
 """Socket options that Python has no names for: asm-generic/socket.h, linux/in.h, in6.h, icmp.h."""
 
-SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_RCVBUFFORCE = 26, 27, 33
+SO_DETACH_FILTER, SO_RCVBUFFORCE = 27, 33
 SO_NETNS_COOKIE, SO_RCVMARK = 71, 75
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
 IP_PMTUDISC_OMIT = IPV6_PMTUDISC_OMIT = 5
