@@ -19,7 +19,7 @@ from ifdefault.kernel.sockdiag import MAPPED
 from ifdefault.kernel.uapi import inet_diag as diag
 from ifdefault.model.address import BITS
 from ifdefault.model.config import FAMILIES, Family
-from ifdefault.model.prefix_set import Block, PrefixSet, cover, merge
+from ifdefault.model.prefix_set import Block, PrefixSet, cover, first_of, merge
 
 CONDITIONS_MAX = 200  # of each family, for the prefixes of one Prefixes
 _OPERATION = struct.Struct("=BBH")
@@ -37,8 +37,7 @@ class Prefixes:
         blocks: dict[Family, list[Block]] = {family: [] for family in FAMILIES}
         for raw, length in map(split, prefixes):
             family: Family = 4 if len(raw) == 4 else 6
-            host = BITS[family] - length
-            blocks[family].append((int.from_bytes(raw) >> host << host, length))
+            blocks[family].append((first_of(int.from_bytes(raw), length, BITS[family]), length))
         self._blocks = {family: merge(found, BITS[family]) for family, found in blocks.items()}
         self._sets = {f: PrefixSet(found, BITS[f]) for f, found in self._blocks.items()}
         self.few = all(len(found) <= CONDITIONS_MAX for found in self._blocks.values())

@@ -12,11 +12,16 @@ from collections.abc import Iterable, Sequence
 Block = tuple[int, int]
 
 
+def first_of(address: int, length: int, bits: int) -> int:
+    """The first address of the block of this length that an address is in."""
+    return address >> bits - length << bits - length
+
+
 def merge(blocks: Iterable[Block], bits: int) -> list[Block]:
     """The fewest blocks that have the same addresses."""
     merged: list[Block] = []
     for first, length in sorted(blocks):
-        if merged and first >> bits - merged[-1][1] == merged[-1][0] >> bits - merged[-1][1]:
+        if merged and first_of(first, merged[-1][1], bits) == merged[-1][0]:
             continue  # inside the one before
         merged.append((first, length))
         while len(merged) > 1 and _are_halves(merged[-2], merged[-1], bits):
@@ -46,9 +51,8 @@ def cover(blocks: Iterable[Block], bits: int, most: int) -> list[Block]:
 
 
 def _shortened(blocks: Iterable[Block], bits: int, longest: int) -> Iterable[Block]:
-    shift = bits - longest
     return (
-        (first, length) if length <= longest else (first >> shift << shift, longest)
+        (first, length) if length <= longest else (first_of(first, longest, bits), longest)
         for first, length in blocks
     )
 

@@ -79,9 +79,9 @@ def _devices(addresses: Iterable[str], facts: Facts) -> set[str]:
     for address in addresses:
         number, bits = prefixes.number(address), BITS[family_of(address)]
         by_length = tables.index(tables.of(facts, family_of(address), TABLE_MAIN))
-        for length in sorted(by_length.keys() - {0}, reverse=True):
-            routes = by_length[length].get(number >> (bits - length) << (bits - length), ())
-            if unicast := [route for route in routes if route.kind == "unicast"]:
+        for length, first in prefixes.covering(by_length, number, bits):
+            unicast = [route for route in by_length[length][first] if route.kind == "unicast"]
+            if length and unicast:
                 best = min(unicast, key=lambda route: route.metric)
                 devices |= {hop.dev for hop in best.hops}
                 break

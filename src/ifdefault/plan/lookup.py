@@ -99,9 +99,8 @@ class Fib:
         lengths = self._tables.get((flow.family, table))
         if not lengths:
             return None, None
-        bits, value = BITS[flow.family], prefixes.number(flow.dst)
-        for length in sorted(lengths, reverse=True):
-            first = value >> (bits - length) << (bits - length)
+        address, bits = prefixes.number(flow.dst), BITS[flow.family]
+        for length, first in prefixes.covering(lengths, address, bits):
             for route in self._candidates(flow.family, table, length, first):
                 if route.kind == "throw":
                     return None, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from ifdefault.model import prefix_set
 from ifdefault.model.address import BITS
@@ -34,12 +34,23 @@ def network(prefix: str) -> tuple[int, int]:
     address, _, length = prefix.partition("/")
     bits = 128 if ":" in address else 32
     size = int(length) if length else bits
-    return number(address) >> (bits - size) << (bits - size), size
+    return prefix_set.first_of(number(address), size, bits), size
 
 
 def contains(family: Family, prefix: str, address: str) -> bool:
     first, length = network(prefix)
-    return first == number(address) >> (BITS[family] - length) << (BITS[family] - length)
+    return first == prefix_set.first_of(number(address), length, BITS[family])
+
+
+def covering(
+    by_length: Mapping[int, Container[int]], address: int, bits: int
+) -> Iterator[tuple[int, int]]:
+    """Those of many prefixes that contain an address, as (length, first address), the longest
+    first. `by_length`: their first addresses."""
+    for length in sorted(by_length, reverse=True):
+        first = prefix_set.first_of(address, length, bits)
+        if first in by_length[length]:
+            yield length, first
 
 
 def merged(family: Family, cidrs: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from ifdefault.model.config import Family
 from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Rule
 from ifdefault.model.many import Many
+from ifdefault.model.prefix_set import first_of
 from ifdefault.plan import prefixes
 
 _Shape = tuple[str, int]  # a selector, and the length of its prefix or the mask of its mark
@@ -62,8 +63,7 @@ def _value(flow: Flow, selector: str, size: int) -> int | str:
             address = flow.src if selector == "src" else flow.dst
             if not address:
                 return -1
-            bits = BITS[flow.family] - size
-            return prefixes.number(address) >> bits << bits
+            return first_of(prefixes.number(address), size, BITS[flow.family])
         case "iif":
             return flow.iif or "lo"
         case "oif":

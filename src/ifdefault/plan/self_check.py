@@ -220,9 +220,7 @@ def _foreign(routes: Many[Route]) -> Mapping[tuple[int, bool], set[int]]:
 
 def _covering(family: Family, lengths: _Lengths, address: str) -> tuple[tuple[int, int], ...]:
     """The prefixes that contain an address, as (length, first address)."""
-    bits, number = BITS[family], prefixes.number(address)
-    masked = ((length, number >> (bits - length) << (bits - length)) for length in lengths)
-    return tuple((length, first) for length, first in masked if first in lengths[length])
+    return tuple(prefixes.covering(lengths, prefixes.number(address), BITS[family]))
 
 
 def _samples(family: Family) -> Iterator[str]:
