@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic
 
 from ifdefault.ipc.messages import (
@@ -44,10 +45,23 @@ _DROPPABLE = (Send, Outcome)  # only of momentary interest; all others change la
 _SHORTAGE = {errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}  # of this host, temporary
 
 
+_KIND = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """The two ends of a channel."""
-    kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    return socket.socketpair(socket.AF_UNIX, kind)
+    return socket.socketpair(socket.AF_UNIX, _KIND)
+
+
+def connect(path: Path) -> socket.socket:
+    """An end of a channel to who listens there. OSError if nobody does."""
+    sock = socket.socket(socket.AF_UNIX, _KIND)
+    try:
+        sock.connect(str(path))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 @dataclass(frozen=True, slots=True)

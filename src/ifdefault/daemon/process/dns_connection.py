@@ -24,7 +24,7 @@ from ifdefault.daemon.process.spawn import (
     privileges_kept,
     python,
 )
-from ifdefault.ipc import privileges
+from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.channel import Channel
 from ifdefault.ipc.messages import (
     FROM_DNS_SERVER,
@@ -68,13 +68,7 @@ class Connection:
         self.version = ""
         self.drained: Callable[[], None] = lambda: None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        sock = socket.socket(socket.AF_UNIX, kind)
-        try:
-            sock.connect(str(path))
-        except BaseException:
-            sock.close()
-            raise
+        sock = channel.connect(path)
         self.pid = credentials(sock).pid
         self._channel: Channel[FromDnsServer] = Channel(
             sock,
@@ -190,12 +184,11 @@ async def start(
 
 def dismiss(path: Path) -> None:
     """Have a server leave whose messages can't be understood: it would keep the ports."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     with suppress(OSError):
-        sock.connect(str(path))
+        sock = channel.connect(path)
+        # it reads that only while it can send
+        asyncio.get_running_loop().call_later(_ANSWER_S, sock.close)
         sock.send(encode(Leave(0)))
-    # it reads that only while it can send
-    asyncio.get_running_loop().call_later(_ANSWER_S, sock.close)
 
 
 def end(paths: Iterable[Path]) -> None:

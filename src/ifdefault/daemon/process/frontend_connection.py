@@ -14,7 +14,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -121,15 +120,10 @@ class FrontendUnit:
         self.pid = 0
         self._pidfd = -1
         self._is_over = False
-        kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self.sock = socket.socket(socket.AF_UNIX, kind)
-        try:
-            self.sock.connect(str(path))
-            if (pid := credentials(self.sock).pid) != _SYSTEMD:
-                raise HostError(f"{path}: process {pid} listens there, not systemd; end it")
-        except BaseException:
+        self.sock = channel.connect(path)
+        if (pid := credentials(self.sock).pid) != _SYSTEMD:
             self.sock.close()
-            raise
+            raise HostError(f"{path}: process {pid} listens there, not systemd; end it")
 
     def verify(self, pid: int) -> str:
         """What speaks against the process that says it is ready."""
