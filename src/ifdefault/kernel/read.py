@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ifdefault.kernel import netns, nft, rtnetlink, rule_messages, sockdiag, sysctl
 from ifdefault.kernel.decoded import Decoded
@@ -34,7 +35,6 @@ from ifdefault.model.kernel import (
     Route,
     Rule,
     Scope,
-    looked_up,
 )
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -168,37 +168,42 @@ def _routes(
     routes are the first ones and the defaults then; of others, the defaults."""
     found: dict[bytes, None] = {}
     unread: list[tuple[Family, int]] = []
-    by_rules = looked_up(rules)
-    for family in FAMILIES:
-        tables = {table for of, table in by_rules if of == family} - {TABLE_LOCAL}
-        for table in sorted(tables | scope.tables | {TABLE_MAIN}):
-            query = rtnetlink.route_query(family, table)
-            most = ROUTES_MAX if table == TABLE_MAIN or table in scope.tables else OTHERS_MAX
-            messages = _of_family(netlink, family, rt.RTM_GETROUTE, query, most)
-            if len(messages) > most:
-                unread.append((family, table))
-                defaults = _defaults(netlink, family, table, messages)
-                # copies of main's routes must fit into a table of ours, with its default
-                first = messages[: ROUTES_MAX - 1] if table == TABLE_MAIN else []
-                messages = [*first, *defaults]
-            found.update(dict.fromkeys(messages))
-        if scope.strays:
-            query = rtnetlink.route_query(family, protocol=PROTOCOL)
-            found.update(dict.fromkeys(_of_family(netlink, family, rt.RTM_GETROUTE, query)))
+    for family, table in sorted(scope.tables_read(rules)):
+        most = ROUTES_MAX if table == TABLE_MAIN or table in scope.tables else OTHERS_MAX
+        messages = _in_table(netlink, family, table, most)
+        if len(messages) > most:
+            unread.append((family, table))
+            defaults = _defaults(netlink, family, table, messages)
+            # copies of main's routes must fit into a table of ours, with its default
+            first = messages[: ROUTES_MAX - 1] if table == TABLE_MAIN else []
+            messages = [*first, *defaults]
+        found.update(dict.fromkeys(messages))
+    for family in FAMILIES if scope.strays else ():
+        query = rtnetlink.route_query(family, protocol=PROTOCOL)
+        found.update(dict.fromkeys(_of_family(netlink, family, rt.RTM_GETROUTE, query)))
     nexthops = read_nexthops(netlink, names)
     known = _known_routes if not nexthops else Decoded(partial(_with_hops, nexthops))
     return known.decode(found, names), tuple(unread)
+
+
+def _in_table(
+    netlink: Netlink, family: Family, table: int, most: int, **selectors: Any
+) -> list[bytes]:
+    """The routes of a table, as `route_query` and `Netlink.dump` say."""
+    query = rtnetlink.route_query(family, table, **selectors)
+    return _of_family(netlink, family, rt.RTM_GETROUTE, query, most)
 
 
 def _routes_after(
     netlink: Netlink, names: rtnetlink.Names, scope: Scope, after: Facts
 ) -> tuple[Route, ...]:
     """The routes, if only those of the scope's tables have changed."""
-    own: list[bytes] = []
-    for family in FAMILIES:
-        for table in sorted(scope.tables):
-            query = rtnetlink.route_query(family, table)
-            own += _of_family(netlink, family, rt.RTM_GETROUTE, query, ROUTES_MAX)
+    own = (
+        message
+        for family in FAMILIES
+        for table in sorted(scope.tables)
+        for message in _in_table(netlink, family, table, ROUTES_MAX)
+    )
     others = (r for r in after.routes if r.table not in scope.tables and r.protocol != PROTOCOL)
     return (*others, *_known_own.decode(own, names))
 
@@ -208,8 +213,7 @@ def _defaults(netlink: Netlink, family: Family, table: int, first: list[bytes]) 
     are among them, IPv6's come last; there, those are asked for that no routing daemon added."""
     some = list(first)
     for protocol in _PROTOCOLS_OF_DEFAULTS if family == 6 else ():
-        query = rtnetlink.route_query(family, table, protocol)
-        some += _of_family(netlink, family, rt.RTM_GETROUTE, query, ROUTES_MAX)
+        some += _in_table(netlink, family, table, ROUTES_MAX, protocol=protocol)
     return [message for message in some if rtnetlink.is_default(message)]
 
 
@@ -225,8 +229,7 @@ def _local(netlink: Netlink, names: rtnetlink.Names) -> tuple[Route, ...] | None
     """The routes of table local to this host, without broadcast and multicast; None: too many."""
     local: list[bytes] = []
     for family in FAMILIES:
-        query = rtnetlink.route_query(family, TABLE_LOCAL, kind="local")
-        local += _of_family(netlink, family, rt.RTM_GETROUTE, query, LOCAL_MAX)
+        local += _in_table(netlink, family, TABLE_LOCAL, LOCAL_MAX, kind="local")
     if len(local) > LOCAL_MAX:
         return None
     return _known_local.decode(local, names)

@@ -12,11 +12,12 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ifdefault.model.config import Family
+from ifdefault.model.config import FAMILIES, Family
 from ifdefault.model.many import Many
 from ifdefault.model.packet_filter import FilterChain
 
 PROTOCOL = 171  # rtnetlink protocol number of every route and rule of ours
+PROTOCOL_RA, PROTOCOL_DHCP = 9, 16  # of what was learned so (linux/rtnetlink.h, RTPROT_…)
 NFT_TABLE = "ifdefault"  # our nftables tables, family inet: marks and the source check
 FORWARD_TABLE = "ifdefault_forward"  # the services of [[forward]], which may be many
 OWN_TABLES = (NFT_TABLE, FORWARD_TABLE)
@@ -184,10 +185,11 @@ class Scope:
     indexes: frozenset[int] = frozenset()
     strays: bool = False
 
-
-def looked_up(rules: Iterable[Rule]) -> set[tuple[Family, int]]:
-    """The tables that rules look up."""
-    return {(rule.family, rule.table) for rule in rules if rule.action == "lookup" and rule.table}
+    def tables_read(self, rules: Iterable[Rule]) -> set[tuple[Family, int]]:
+        """All tables whose routes are read, where there are these rules."""
+        always = {(family, table) for family in FAMILIES for table in (TABLE_MAIN, *self.tables)}
+        by_rules = {(r.family, r.table) for r in rules if r.action == "lookup" and r.table}
+        return (always | by_rules) - {(family, TABLE_LOCAL) for family in FAMILIES}
 
 
 @functools.lru_cache(maxsize=4)  # every plan has the same few large texts

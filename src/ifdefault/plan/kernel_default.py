@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.flow import Flow
-from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Facts, Hop, Route
+from ifdefault.model.kernel import PROTOCOL, PROTOCOL_RA, TABLE_MAIN, Facts, Hop, Route
 from ifdefault.plan import numbers, prefixes, tables
 from ifdefault.plan.lookup import Fib
 
 _FAR: dict[Family, str] = {4: "192.88.99.1", 6: "3fff::1"}  # RFC 7526, RFC 9637: nobody's
 _PREFERENCES = ("high", "", "low")  # RFC 4191
-_RTPROT_RA = 9  # linux/rtnetlink.h
 ROUTERS_MAX = 8  # of a link
 
 
@@ -164,7 +163,7 @@ class KernelDefaults:
 def _order(route: Route) -> tuple[int, int, bool, int]:
     """The order of the default routes of a table."""
     _, length = prefixes.network(route.from_prefix)
-    advertised = route.protocol == _RTPROT_RA
+    advertised = route.protocol == PROTOCOL_RA
     return -length, route.metric, advertised, _PREFERENCES.index(route.preference)
 
 

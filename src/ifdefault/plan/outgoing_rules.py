@@ -14,11 +14,20 @@ from dataclasses import replace
 from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import Config, Family, HostConfig, OutgoingRule
 from ifdefault.model.health import Decision
-from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Facts, Route, Rule, Uplink
+from ifdefault.model.kernel import (
+    PROTOCOL,
+    PROTOCOL_DHCP,
+    PROTOCOL_RA,
+    TABLE_MAIN,
+    Facts,
+    Route,
+    Rule,
+    Uplink,
+)
 from ifdefault.plan import numbers, prefixes, resolve, tables
 
 _PROTOCOLS = {None: 0, "tcp": 6, "udp": 17}
-_LEARNED = (9, 16)  # RTPROT_RA, RTPROT_DHCP (linux/rtnetlink.h)
+_LEARNED = (PROTOCOL_RA, PROTOCOL_DHCP)
 _OWN = "lo"  # iif of the host's own packets (ip-rule(8))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ifdefault.model.config import Config
 from ifdefault.model.host import State
-from ifdefault.model.kernel import TABLE_MAIN, Desired, Facts, Scope, looked_up
+from ifdefault.model.kernel import Desired, Facts, Scope
 from ifdefault.plan import numbers
 from ifdefault.plan.originals import interface_of
 
@@ -24,8 +24,8 @@ def scope(config: Config, state: State, *, strays: bool = False) -> Scope:
 
 def tables_read(config: Config, facts: Facts) -> set[int]:
     """The tables whose routes decide something here."""
-    of_rules = (table for _, table in looked_up(facts.rules))
-    return {TABLE_MAIN, *of_rules, *numbers.own_tables(config.host)}
+    own = Scope(frozenset(numbers.own_tables(config.host)))
+    return {table for _, table in own.tables_read(facts.rules)}
 
 
 def of_state(state: State) -> Scope:
