@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 from bench import chaos_cost, chaos_outcome, host_faults, tcp_streams
@@ -125,8 +125,12 @@ def run() -> Report:
         "downs": list(map(asdict, record.downs)),
         "lost": chaos_outcome.lost_without_fault(record),
         "queries lost": chaos_cost.queries_without_fault(record),
-        "connections": {stream.address: asdict(stream) for _, stream in record.connections},
-        "long round trips": [asdict(it) for it in chaos_cost.pauses(record)],
+        # thousands are late while their own uplink has a fault
+        "connections": {
+            stream.address: asdict(stream) | {"late": len(stream.late)}
+            for _, stream in record.connections
+        },
+        "long round trips": list(map(astuple, chaos_cost.pauses(record))),  # as in RoundTrip
         "resources": list(map(asdict, record.resources)),
         "check": record.faults_of_check,
     }

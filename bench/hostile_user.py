@@ -36,6 +36,9 @@ _USER = 54_321  # nobody else's
 _HELD, _FLOODING, _HALF_OPEN, _FORKED = 200, 8, 300, 50
 _PER_S = 500  # forged datagrams, less than a visitor's share of the DNS server
 _PATIENCE_S = 2.0
+_BREATH_S = 0.01  # after a round, so that an act doesn't just burn processor time
+_AGAIN_S = 0.05  # between attempts to take the port
+_LIVES_S = 0.2  # a process with an odd name: long enough to be seen in /proc
 _SET_DUMPABLE, _SET_NAME = 4, 15  # PR_SET_…, linux/prctl.h
 _NAMES = (b") R 1 (", b"\n0 0 0", b"\x1b[31mroot", b"ifdefault", b"\xff\xfe", b" ", b"1.1.1.1 up")
 _REUSE = (0, socket.SO_REUSEADDR, socket.SO_REUSEPORT)
@@ -150,7 +153,7 @@ def take_port(target: Target) -> Iterator[int]:
                         kept.append(sock)
                         yield 1
             yield 0
-            time.sleep(0.05)
+            time.sleep(_AGAIN_S)
 
 
 def _bound(address: str, port: int, kind: int, option: int) -> socket.socket | None:
@@ -178,7 +181,7 @@ def forge_datagrams(target: Target) -> Iterator[int]:
                     socks[family_of(address)].sendto(data, (address, port))
                 yield 1
                 time.sleep(1 / _PER_S)
-        time.sleep(0.01)
+        time.sleep(_BREATH_S)
 
 
 def _udp_ports() -> set[int]:
@@ -203,7 +206,7 @@ def half_open(target: Target) -> Iterator[int]:
             yield 1
         if len(held) >= _HALF_OPEN:
             held.pop(0).close()
-        time.sleep(0.01)
+        time.sleep(_BREATH_S)
         yield 0
 
 
@@ -216,7 +219,7 @@ def fork_names(target: Target) -> Iterator[int]:
             if not pid:
                 name = ctypes.create_string_buffer(random.choice(_NAMES))
                 libc.prctl(_SET_NAME, ctypes.addressof(name), 0, 0, 0)
-                time.sleep(0.2)
+                time.sleep(_LIVES_S)
                 os._exit(0)
             pids.append(pid)
         for pid in pids:
