@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,16 @@ def test_what_was_confirmed_has_worked(lab_world: LabWorld) -> None:
 # --- what can't be saved ------------------------------------------------------------------
 
 
+def blocked(path: Path) -> bool:
+    """Whether a directory is now where a state file would be written. There is none while the
+    daemon writes it."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
 def test_no_room(lab_world: LabWorld) -> None:
     world = lab_world("two")
     before = read_state(world["host"])
@@ -177,7 +188,7 @@ def test_no_room(lab_world: LabWorld) -> None:
     daemon = begin(world)
     blocks = [path.with_name(f".{path.name}.new") for path in state_files(world, "*.json*")]
     for path in blocks:
-        path.mkdir()
+        eventually(partial(blocked, path), what=f"{path.name} isn't being written")
     with faults.injected(world, "carrier", "isp-a"):
         await_default(world, "wan1")
         world.ifdefault("uplink", "isp-b", "drain", check=True)
