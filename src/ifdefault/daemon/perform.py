@@ -156,7 +156,7 @@ class Performers:
     def _verify_router(self, effect: f.VerifyRouter) -> None:
         try:
             verify_neighbour(effect.gateway, effect.dev)
-        except (OSError, KeyError) as error:  # the interface was just removed
+        except OSError as error:  # the interface was just removed
             _log.debug("%s on %s isn't verified: %s", effect.gateway, effect.dev, error)
 
     def _resolve(self, effect: f.ResolveNames) -> None:
