@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ifdefault.cli import complete
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.model.errors import HostError, Problem
@@ -49,7 +50,7 @@ def _as_json(status: DaemonStatus) -> dict[str, Any]:
 
 
 @command.command()
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", nargs=-1, metavar="[NAME]…", shell_complete=complete.names)
 @click.option(
     "--root",
     "roots",
@@ -97,7 +98,7 @@ def _addresses(texts: tuple[str, ...]) -> list[str]:
 
 
 @command.command()
-@click.argument("zones", nargs=-1, metavar="[ZONE]…")
+@click.argument("zones", nargs=-1, metavar="[ZONE]…", shell_complete=complete.zones)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def delegation(options: Options, zones: tuple[str, ...], as_json: bool) -> int:

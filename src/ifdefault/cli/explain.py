@@ -7,6 +7,7 @@ import re
 
 import click
 
+from ifdefault.cli import complete
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo, echo_json
 
@@ -40,7 +41,11 @@ def _read_mark(_: click.Context, __: click.Parameter, text: str) -> int:
 @click.argument("source", callback=_read_end)
 @click.argument("target", callback=_read_end)
 @click.option(
-    "--iif", default="", metavar="DEV", help="The interface a forwarded packet comes in on."
+    "--iif",
+    default="",
+    metavar="DEV",
+    help="The interface a forwarded packet comes in on.",
+    shell_complete=complete.interfaces,
 )
 @click.option(
     "--mark",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
+from ifdefault.cli import complete
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo, echo_json
 from ifdefault.model.errors import HostError, Problem
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete.uplinks)
 @click.argument("state", required=False, type=click.Choice(get_args(Forced)))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
