@@ -65,6 +65,7 @@ def _strangers() -> Iterator[e.Event]:
     yield e.ReloadRequested(2, CONFIG)
     yield e.ConfirmRequested(3)
     yield e.DownRequested(4)
+    yield e.UndoRequested(4)
     yield e.ExecRequested(5, 1, 0, "nobody")
 
 

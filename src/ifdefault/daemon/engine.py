@@ -264,6 +264,8 @@ class Engine:
                 return await self._reload(confirm_s)
             case p.Confirm():
                 return await self._ask(e.ConfirmRequested(next(self._ids)))
+            case p.Undo():
+                return await self._ask(e.UndoRequested(next(self._ids)))
             case p.Down():
                 return await self._ask(e.DownRequested(next(self._ids)))
             case p.Exec(uplink, netns):

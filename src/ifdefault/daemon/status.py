@@ -77,6 +77,7 @@ class DaemonStatus:
     decision: Decision = _NOTHING
     forced: dict[str, Forced] = field(default_factory=dict)  # by the operator; never "auto"
     held: str = ""  # why the kernel is not changed now, or that an apply is unconfirmed
+    undone_in_s: float | None = None  # an apply that waits for confirmation
     conflicts: tuple[str, ...] = ()  # what other programs keep undoing
     astray: tuple[str, ...] = ()  # packets that don't go where they are meant to go
     problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …

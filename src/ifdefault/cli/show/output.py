@@ -22,9 +22,9 @@ def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None
     click.secho(_encodable(escaped_lines(text), err=err), err=err, nl=nl, fg=fg)
 
 
-def echo_styled(text: str) -> None:
-    """Print a text in which nothing is others'; its styles are shown if stdout is a terminal."""
-    click.echo(_encodable(text))
+def echo_styled(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print a text in which nothing is others'; its styles are shown on a terminal."""
+    click.echo(_encodable(text, err=err), err=err, nl=nl)
 
 
 def _encodable(text: str, *, err: bool = False) -> str:

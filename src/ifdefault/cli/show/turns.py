@@ -181,6 +181,7 @@ _EVENTS: dict[type, Callable[[Any], str]] = {
     e.ForcedSaved: lambda event: _problems(f"request {event.id} saved", event.problems),
     e.ReloadRequested: lambda event: f"request {event.id}: reload",
     e.ConfirmRequested: lambda event: f"request {event.id}: confirm",
+    e.UndoRequested: lambda event: f"request {event.id}: undo",
     e.DownRequested: lambda event: f"request {event.id}: down",
     e.ExecRequested: lambda event: f"request {event.id}: exec {event.uplink}, process {event.pid}",
     e.GroupEntered: lambda event: _problems(

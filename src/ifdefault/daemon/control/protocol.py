@@ -98,6 +98,11 @@ class Confirm(Asks[Confirmed]):
 
 
 @dataclass(frozen=True, slots=True)
+class Undo(Asks[Changes]):
+    """Undo at once what waits for confirmation."""
+
+
+@dataclass(frozen=True, slots=True)
 class Down(Asks[Changes]):
     pass
 
@@ -111,7 +116,7 @@ class Exec(Asks[Entered]):
 
 
 Query = Status | Events
-Command = SetUplink | Reload | Confirm | Down | Exec
+Command = SetUplink | Reload | Confirm | Undo | Down | Exec
 Request = Query | Command
 Reply = DaemonStatus | EventList | UplinkChanged | Changes | Confirmed | Entered | Refusal
 

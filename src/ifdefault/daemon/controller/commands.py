@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import inf
 
 from ifdefault.daemon.controller import events as e
-from ifdefault.daemon.controller.adopt import DOWN
+from ifdefault.daemon.controller.adopt import DOWN, NOTHING_WAITS
 from ifdefault.daemon.controller.effects import (
     Answer,
     Entered,
@@ -28,7 +28,6 @@ from ifdefault.plan.resolve import find_uplink
 
 _EXECS = 8  # performed together
 _SHARE, _LONGEST_S = 4, 0.5
-_UNDONE = "it may have been undone: see ifdefault plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,8 @@ class Commands:
                 self._reload(event)
             case e.ConfirmRequested(id):
                 self._confirm(id)
+            case e.UndoRequested(id):
+                self._undo(id)
             case e.DownRequested(id):
                 self._state.adoptions.append(Adoption("down", self._state.config, id=id, held=DOWN))
             case e.ExecRequested():
@@ -105,17 +106,24 @@ class Commands:
 
     def _confirm(self, request: int) -> None:
         if self._state.unconfirmed is None:
-            self._refuse(request, "confirm", "nothing is waiting for confirmation", _UNDONE)
+            self._state.out.append(Answer(request, problems=(NOTHING_WAITS,)))
         else:
             self._state.unconfirmed = None
             self._state.out.append(Answer(request))
 
     def undo_if_due(self, now: float) -> None:
         """Begin to undo an apply that wasn't confirmed in time."""
+        if (undo := self._state.unconfirmed) and now >= undo.due_s:
+            self._undo(0)
+
+    def _undo(self, request: int) -> None:
         state = self._state
-        if (undo := state.unconfirmed) and now >= undo.due_s:
+        if (undo := state.unconfirmed) is None:
+            state.out.append(Answer(request, problems=(NOTHING_WAITS,)))
+        else:
             state.unconfirmed = undo.undoing()
-            state.adoptions.append(Adoption("undo", undo.config, held=undo.held))
+            adoption = Adoption("undo", undo.config, id=request, held=undo.held)
+            state.adoptions.append(adoption)
 
     # --- exec -----------------------------------------------------------------------------
 

@@ -391,6 +391,7 @@ class Controller:
             decision=state.decision or Decision(),
             forced={name: forced for name, forced in state.forced.items() if forced != "auto"},
             held=state.held or (state.unconfirmed.text(now) if state.unconfirmed else ""),
+            undone_in_s=state.unconfirmed.left_s(now) if state.unconfirmed else None,
             conflicts=self._reconciler.backoff.conflicts(now),
             astray=tuple(map(str, self._self_check.problems)),
             problems=(*lacks, *state.refused, *self.paths.problems),

@@ -198,6 +198,13 @@ class ConfirmRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class UndoRequested:
+    """Return at once to the config before the one that waits for confirmation."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class DownRequested:
     """Remove everything of ours from the kernel, and pause."""
 
@@ -224,7 +231,14 @@ class GroupEntered:
     problems: tuple[Problem, ...] = ()
 
 
-Request = UplinkRequested | ReloadRequested | ConfirmRequested | DownRequested | ExecRequested
+Request = (
+    UplinkRequested
+    | ReloadRequested
+    | ConfirmRequested
+    | UndoRequested
+    | DownRequested
+    | ExecRequested
+)
 Event = (
     Started
     | Woke

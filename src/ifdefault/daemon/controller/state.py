@@ -46,6 +46,9 @@ class Unconfirmed:
         """For the status."""
         return undone_in(self.due_s - now) if self.due_s < inf else ""
 
+    def left_s(self, now: float) -> float:
+        return max(0.0, self.due_s - now) if self.due_s < inf else 0.0
+
     def undoing(self) -> Unconfirmed:
         """The same while it is being undone: due again only if that fails."""
         return replace(self, due_s=inf)
