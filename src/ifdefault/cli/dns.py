@@ -9,7 +9,7 @@ import click
 
 from ifdefault.cli import complete
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo, echo_json, echo_lines
 from ifdefault.model.errors import HostError, Problem
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def command(ctx: click.Context, as_json: bool) -> int:
     if as_json:
         echo_json(_as_json(status))
     else:
-        echo("\n".join(names.all_lines(status)))
+        echo_lines(names.all_lines(status))
     return int(any(publisher.state == "failing" for publisher in status.dns.publishers))
 
 
@@ -76,7 +76,7 @@ def check(options: Options, names: tuple[str, ...], roots: tuple[str, ...], as_j
     if as_json:
         echo_json(dnscheck.to_json(result))
     else:
-        echo("\n".join(dnscheck.lines(result)))
+        echo_lines(dnscheck.lines(result))
         print_problems(result.problems)
     return 0 if result.is_ok else 1
 

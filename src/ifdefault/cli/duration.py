@@ -21,8 +21,8 @@ def up_to(most_s: int) -> Callable[[click.Context, click.Parameter, str | None],
         counts = map(int, match.groups("0")) if match else ()
         seconds = sum(n * unit for n, unit in zip(counts, _UNITS.values(), strict=False))
         if not 1 <= seconds <= most_s:
-            limit = f"from 1s to {most_s // _UNITS['d']}d"
-            raise click.BadParameter(f'"{text}" is not a time {limit}, such as 90s, 30m or 1h30m')
+            use = f"use 90s, 30m, 2h or 1h30m, at most {most_s // _UNITS['d']}d"
+            raise click.BadParameter(f'"{text}" is not a time; {use}')
         return seconds
 
     return read

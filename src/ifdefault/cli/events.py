@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo, echo_json, echo_styled
+from ifdefault.cli.show.style import paint_states
 from ifdefault.daemon.control.protocol import MOST_EVENTS, Events
+from ifdefault.model.text import escaped
 
 if TYPE_CHECKING:
     from ifdefault.daemon.status import Event
 
+_NEW_STATE = re.compile(r" -> \w+")
 _POLL_S = 0.5  # how soon a new event is shown
 
 
@@ -85,4 +89,5 @@ def _show(events: Iterable[Event], as_json: bool) -> None:
         else:
             at = datetime.fromtimestamp(event.at).astimezone()
             when = at.isoformat(timespec="milliseconds")
-            echo(f"{when}  {event.kind:<8}  {event.text}")
+            text = _NEW_STATE.sub(lambda match: paint_states(match[0]), escaped(event.text))
+            echo_styled(f"{when}  {escaped(event.kind):<8}  {text}")

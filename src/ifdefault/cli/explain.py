@@ -9,9 +9,24 @@ import click
 
 from ifdefault.cli import complete
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo_json, echo_styled
+from ifdefault.cli.show.style import Style, fold, is_terminal, paint, width
+from ifdefault.model.text import escaped
 
+_LABEL, _NARROWEST = 16, 40
 _END = re.compile(r"\[(?P<six>[^]]+)\](?::(?P<six_port>\d+))?|(?P<four>[^:]+):(?P<port>\d+)")
+
+
+def _rows(name: str, value: str) -> list[str]:
+    """A name and its value, folded beside it on a terminal."""
+    if not value:
+        return []
+    style: Style | None = "bad" if name == "astray" else None
+    columns = max(width() if is_terminal() else 0, _NARROWEST) - _LABEL
+    text = escaped(value)
+    first, *others = fold(text, columns) if is_terminal() else [text]
+    label = paint(name.ljust(_LABEL), "head")
+    return [label + paint(first, style), *(" " * _LABEL + paint(row, style) for row in others)]
 
 
 def _read_end(_: click.Context, __: click.Parameter, text: str) -> tuple[str, int]:
@@ -113,8 +128,6 @@ def command(
             ("astray", explanation.astray),
             ("remedy", explanation.remedy),
         )
-        echo(f"direction       {explanation.direction}")
-        for name, value in rows:
-            if value:
-                echo(f"{name:<15} {value}")
+        lines = [("direction", explanation.direction), *rows]
+        echo_styled("\n".join(row for line in lines for row in _rows(*line)))
     return 0 if explanation.agrees and not explanation.astray else 1

@@ -162,7 +162,7 @@ def _print_error(error: IfdefaultError) -> None:
 
     prefix = "" if isinstance(error, ConfigError) else "ifdefault: "
     for problem in error.problems:
-        echo(f"{prefix}{problem}", err=True)
+        echo(f"{prefix}{problem}", err=True, fg="red")
 
 
 def main() -> None:

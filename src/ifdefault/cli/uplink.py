@@ -9,7 +9,7 @@ import click
 from ifdefault.cli import complete
 from ifdefault.cli.duration import up_to
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo, echo_json, echo_lines
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import LONGEST_DRAIN_S, Forced
 
@@ -96,5 +96,5 @@ def _show(status: DaemonStatus, name: str | None, as_json: bool) -> None:
         )
         for uplink in shown
     ]
-    lines = table(("Uplink", "Forced", "Observed"), rows)
-    echo("\n".join([*lines, *(line for line in drain_lines(status, shown))]))
+    lines = table(("Uplink", "Forced", "Observed"), rows, ("Forced", "Observed"))
+    echo_lines([*lines, *drain_lines(status, shown)])

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
 from ifdefault.model.health import Health
 
@@ -41,7 +42,7 @@ def drain_lines(status: DaemonStatus, uplinks: Container[str]) -> Iterator[str]:
             parts.append(f"{number or 'no'} connection{'s' * (number != 1)} left")
             if number:
                 parts.append(f"the oldest for at least {age(drain.oldest_s)}")
-        yield ", ".join(parts)
+        yield Line(", ".join(parts), "warn")
 
 
 def has_problem(status: DaemonStatus) -> bool:
@@ -93,8 +94,9 @@ def _role(path: Health, status: DaemonStatus) -> str:
 def remarks(status: DaemonStatus) -> Iterator[str]:
     """A line for each problem."""
     if status.held:
-        yield f"held: {status.held}"
-    yield from (*status.conflicts, *status.problems, *status.unsaved)
+        yield Line(f"held: {status.held}", "warn")
+    for problem in (*status.conflicts, *status.problems, *status.unsaved):
+        yield Line(problem, "warn")
     notes = [
         (f"{path.uplink} IPv{path.family}", f"{target.probe} {target.note}")
         for path in status.health
@@ -107,7 +109,7 @@ def remarks(status: DaemonStatus) -> Iterator[str]:
         if path.gateway == "silent" and path.state != "down"
     ]
     for where, what in notes:
-        yield f"{where}: {what}"
+        yield Line(f"{where}: {what}", "warn")
 
 
 def age(seconds: float) -> str:
