@@ -61,7 +61,7 @@ def test_states_and_headings_have_colours_on_a_terminal(terminal: Tell) -> None:
     assert "\x1b[32mup\x1b[0m" in told
     assert "\x1b[31mdown\x1b[0m" in told
     assert "\x1b[33mheld: paused\x1b[0m\nplain\n" in told
-    assert "\x1b[31merror\x1b[0m: a: is wrong\n\x1b[33mwarning\x1b[0m: b: is odd\n" in told
+    assert "\x1b[31merror: a: is wrong\x1b[0m\n\x1b[33mwarning: b: is odd\x1b[0m\n" in told
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])

@@ -9,8 +9,8 @@ import click
 
 from ifdefault.cli import complete
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo_json, echo_styled
-from ifdefault.cli.show.style import Style, fold, is_terminal, paint, width
+from ifdefault.cli.show.output import echo_json, echo_lines, echo_styled
+from ifdefault.cli.show.style import Line, Style, fold, is_terminal, paint, width
 from ifdefault.model.text import escaped
 
 _LABEL, _NARROWEST = 16, 40
@@ -102,14 +102,17 @@ def command(
 
     from ifdefault.cli import daemon_client
     from ifdefault.host.explain import End, explain
+    from ifdefault.host.status import UNREAD
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare
+    from ifdefault.kernel import nft
 
     prepared = prepare(
         options.config,
         Store(options.state_dir),
         thorough=False,
         decision=daemon_client.decision(options),
+        rights=(rights := nft.has_rights()),
     )
     explanation = explain(prepared, protocol, End(*source), End(*target), iif, mark, uid)
     if as_json:
@@ -130,4 +133,7 @@ def command(
         )
         lines = [("direction", explanation.direction), *rows]
         echo_styled("\n".join(row for line in lines for row in _rows(*line)))
+    if not rights:
+        unread = f"not read without root's rights: {UNREAD}"
+        echo_lines([Line(unread, "warn")], err=True)
     return 0 if explanation.agrees and not explanation.astray else 1

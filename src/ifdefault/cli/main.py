@@ -158,11 +158,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _print_error(error: IfdefaultError) -> None:
     """A config error begins with file and line, as a compiler's does."""
-    from ifdefault.cli.show.output import echo
+    from ifdefault.cli.show.output import echo_lines
+    from ifdefault.cli.show.style import Line
 
     prefix = "" if isinstance(error, ConfigError) else "ifdefault: "
-    for problem in error.problems:
-        echo(f"{prefix}{problem}", err=True, fg="red")
+    echo_lines([Line(f"{prefix}{problem}", "bad") for problem in error.problems], err=True)
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None
     click.secho(_encodable(escaped_lines(text), err=err), err=err, nl=nl, fg=fg, color=color)
 
 
-def echo_lines(lines: Iterable[str]) -> None:
-    """Print lines to stdout with the styles that they have, folded on a terminal."""
-    echo_styled("\n".join(shown(lines)))
+def echo_lines(lines: Iterable[str], *, err: bool = False) -> None:
+    """Print lines with the styles that they have, folded on a terminal."""
+    echo_styled("\n".join(shown(lines, err=err)), err=err)
 
 
 def echo_styled(text: str, *, err: bool = False, nl: bool = True) -> None:

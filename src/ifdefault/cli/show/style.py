@@ -85,9 +85,9 @@ def paint_states(text: str) -> str:
     return _WORD.sub(lambda word: paint(word[0], _STATES[word[0]]), text)
 
 
-def shown(lines: Iterable[str]) -> Iterator[Painted]:
+def shown(lines: Iterable[str], *, err: bool = False) -> Iterator[Painted]:
     """Lines as they are shown. Elsewhere than on a terminal they are as long as they are."""
-    columns = width() if is_terminal() else None
+    columns = width() if is_terminal(err=err) else None
     for line in lines:
         if isinstance(line, Painted):
             yield line
@@ -95,7 +95,7 @@ def shown(lines: Iterable[str]) -> Iterator[Painted]:
         style = line.style if isinstance(line, Line) else None
         text = escaped(line)
         for row in fold(text, columns) if columns and len(text) > columns else [text]:
-            yield Painted(paint(row, style))
+            yield Painted(paint(row, style, err=err))
 
 
 def fold(text: str, columns: int, indent: str = "") -> list[str]:

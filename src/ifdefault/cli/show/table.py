@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ifdefault.cli.show import style
-from ifdefault.cli.show.output import echo, echo_json, echo_styled
+from ifdefault.cli.show.output import echo, echo_json, echo_lines
 from ifdefault.model.errors import Problem
 from ifdefault.model.text import escaped_lines
 
@@ -23,10 +23,10 @@ Painter = Callable[[str], str]
 def print_problems(problems: Iterable[Problem]) -> None:
     """Print errors and warnings to stderr."""
     for problem in problems:
-        word = style.paint("warning", "warn", err=True)
+        line = style.Line(f"warning: {problem}", "warn")
         if not problem.warning:
-            word = style.paint("error", "bad", err=True)
-        echo_styled(f"{word}: {escaped_lines(str(problem))}", err=True)
+            line = style.Line(f"error: {problem}", "bad")
+        echo_lines([line], err=True)
 
 
 def problems_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
