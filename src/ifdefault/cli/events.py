@@ -19,7 +19,7 @@ from ifdefault.model.text import escaped
 if TYPE_CHECKING:
     from ifdefault.daemon.status import Event
 
-_NARROW = 24  # text isn't folded in a narrower column
+_NARROW = 40  # text isn't folded in a narrower column
 _NEW_STATE = re.compile(r" -> \w+")
 _POLL_S = 0.5  # how soon a new event is shown
 
@@ -100,6 +100,11 @@ def _rows(at: datetime, kind: str, text: str) -> Iterator[str]:
         when = when[:23].replace("T", " ")
     head = f"{when}  {kind:<8}  "
     room = columns - len(head)
-    for row in fold(text, room) if room >= _NARROW else [text]:
-        yield head + _NEW_STATE.sub(lambda match: paint_states(match[0]), row)
-        head = " " * len(head)
+    if columns and room < _NARROW:
+        rows = fold(head + text, columns, " " * 4)
+    else:
+        below = " " * len(head)
+        first, *others = fold(text, room) if columns else [text]
+        rows = [head + first, *(below + row for row in others)]
+    for row in rows:
+        yield _NEW_STATE.sub(lambda match: paint_states(match[0]), row)

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from ifdefault.cli.complete import from_values
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo, echo_json, echo_lines
+from ifdefault.cli.show.table import table
 from ifdefault.lab import dns, faults, netns, registry, rootless, services
 from ifdefault.lab.fitting import dns_targets, fit
 from ifdefault.lab.node import CommandFailed
@@ -45,9 +46,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         echo_json(titles, indent=None)
         return
-    width = max(map(len, titles))
-    for name, title in titles.items():
-        echo(f"{name:<{width}}  {title}")
+    echo_lines(table(("Topology", "What it is"), [*titles.items()]))
 
 
 @command.command()
