@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import types
@@ -13,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
+from ifdefault import __version__
 from ifdefault.cli import check, init, main
 from ifdefault.cli.options import Options
 from ifdefault.daemon.status import DaemonStatus
@@ -71,7 +73,7 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
         names
         == (
             "init check plan apply confirm down run reload uplink status dns events replay exec"
-            " explain lab demo"
+            " explain lab demo completion version help"
         ).split()
     )
     assert done.stderr.split() == [
@@ -99,6 +101,30 @@ def test_usage_errors(
 ) -> None:
     assert main.run(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_version_names_what_runs_and_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["version"]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["ifdefault"] == f"{__version__}, {Path(main.__file__).parents[1]}"
+    assert told["Python"] == f"{platform.python_version()}, {sys.executable}"
+    assert platform.release() in told["kernel"]
+    assert Path(told["libnftables"]).name.startswith("libnftables.so.1")
+
+
+@pytest.mark.parametrize("words", [[], ["status"], ["lab", "up"], ["dns", "check"]])
+def test_help_is_that_of_the_option(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([*words, "--help"]) == 0
+    expected = capsys.readouterr().out
+    assert main.run(["help", *words]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_help_of_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["help", "dns", "chekc"]) == 2
+    assert '"ifdefault dns" has no command "chekc"' in capsys.readouterr().err
+    assert main.run(["help", "statsu"]) == 2
+    assert 'did you mean "status"?' in capsys.readouterr().err
 
 
 def test_options_reach_the_subcommand(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,6 +267,23 @@ def test_what_is_asked_when_it_would_be_undone(host: Host, request_: e.Event) ->
     assert "not confirmed: returned to the previous config" not in host.logged("reload")
 
 
+def test_the_undoing_can_be_asked_for(host: Host) -> None:
+    host.receive(e.UndoRequested(6))
+    assert refusal(host, 6).startswith("confirm: nothing is waiting for confirmation")
+    host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
+    assert host.controller.status(host.now).undone_in_s == 10.0
+    host.refuses = lambda _: True
+    host.receive(e.UndoRequested(8))
+    assert refusal(host, 8) == "rule: operation not permitted"
+    assert host.controller.status(host.now).undone_in_s == UNDO_AGAIN_S
+    host.refuses = lambda _: False
+    host.receive(e.UndoRequested(9), e.UndoRequested(10))
+    assert isinstance(host.answer(9).result, f.Changed)
+    assert refusal(host, 10).startswith("confirm: nothing is waiting for confirmation")
+    assert host.leaves_by() == "wan0"
+    assert host.controller.status(host.now).undone_in_s is None
+
+
 # --- down ---------------------------------------------------------------------------------
 
 

@@ -258,6 +258,7 @@ class Engine:
             performers.refresh_names()
             now = time.monotonic()
             performers.dns_server.look(now)
+            performers.drains.look(now, self._controller.state)
             if now >= save_s:
                 save_s = now + _SAVE_S
                 self._store.write_again()
@@ -279,12 +280,14 @@ class Engine:
         """Perform a command of a control socket (`Answerer`); IfdefaultError refuses it."""
         await self._started.wait()
         match command:
-            case p.SetUplink(name, state):
-                return await self._ask(e.UplinkRequested(next(self._ids), name, state))
+            case p.SetUplink(name, state, timeout_s):
+                return await self._ask(e.UplinkRequested(next(self._ids), name, state, timeout_s))
             case p.Reload(confirm_s):
                 return await self._reload(confirm_s)
             case p.Confirm():
                 return await self._ask(e.ConfirmRequested(next(self._ids)))
+            case p.Undo():
+                return await self._ask(e.UndoRequested(next(self._ids)))
             case p.Down():
                 return await self._ask(e.DownRequested(next(self._ids)))
             case p.Exec(uplink, netns):

@@ -17,10 +17,11 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from ifdefault.model.text import escaped
+from ifdefault.cli.show.style import shown
 
 _CLEAR, _HOME = "\x1b[2J", "\x1b[H"  # ECMA-48: ED, CUP
 _REST_OF_LINE, _REST = "\x1b[K", "\x1b[J"  # EL, ED
+_PIECE = re.compile(r"\x1b\[[0-9;]*m|.", re.DOTALL)  # a style (SGR), or a character
 _KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|.", re.DOTALL)
 _DOWN, _UP = {"j", "\n", "\r", "\x1b[B", "\x1bOB"}, {"k", "\x1b[A", "\x1bOA"}
 _PAGE_DOWN, _PAGE_UP = {" ", "f", "\x1b[6~"}, {"b", "\x1b[5~"}
@@ -55,7 +56,7 @@ class Screen:
                 signal.signal(number, handler)
 
     def show(self, lines: Sequence[str]) -> None:
-        self._lines = list(map(escaped, lines))
+        self._lines = list(shown(lines))
         self._draw()
 
     def wait(self, seconds: float) -> bool:
@@ -90,11 +91,7 @@ class Screen:
 
     def _rows(self) -> list[str]:
         columns = shutil.get_terminal_size().columns
-        return [
-            line[start : start + columns]
-            for line in self._lines
-            for start in range(0, max(len(line), 1), columns)
-        ]
+        return [row for line in self._lines for row in _cut(line, columns)]
 
     def _within(self, top: int, rows: Sequence[str]) -> int:
         return max(0, min(top, len(rows) - _height()))
@@ -131,6 +128,19 @@ class Screen:
         os.kill(os.getpid(), number)
         signal.signal(number, self._stop)
         self._read_keys()
+
+
+def _cut(line: str, columns: int) -> list[str]:
+    """A line as rows of so many characters; styles take no room."""
+    rows, room = [""], columns
+    for piece in _PIECE.findall(line):
+        if len(piece) == 1:
+            if not room:
+                rows.append("")
+                room = columns
+            room -= 1
+        rows[-1] += piece
+    return rows
 
 
 def _height() -> int:
