@@ -8,8 +8,9 @@ interface is passed over, with what to configure if it is one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family
@@ -23,6 +24,7 @@ _DEFAULTS = Config(())
 # has none. A veth is the network card of a container.
 _LINES = ("", "bond", "dsa", "ipoib", "macsec", "ppp", "rmnet", "team", "veth", "vlan", "wwan")
 _VPNS = ("ovpn", "tun", "vti", "vti6", "wireguard", "xfrm")
+_UNFIT = re.compile(r"[^a-z0-9]+")  # for the name of an uplink
 _SHARED_CARDS = ("ipvlan", "macvlan", "macvtap")
 
 
@@ -48,12 +50,18 @@ class PassedOver:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An interface that leads to a provider. `gateways` has the kernel's gateways by family, "" if
-    the link needs none. `routers` are neighbours that are routers, but not of a default route."""
+    the link needs none. `routers` are neighbours that are routers, but not of a default route.
+    What is fixed is written into the config, since the kernel won't know it for long."""
 
     interface: str
     addresses: tuple[Address, ...] = ()
     gateways: tuple[tuple[Family, str], ...] = ()
     routers: tuple[str, ...] = ()
+    defaults: tuple[KernelDefault, ...] = ()
+    name: str = ""
+    fixed_addresses: tuple[str, ...] = ()
+    fixed_gateways: tuple[str, ...] = ()
+    routed: tuple[str, ...] = ()
 
     @property
     def unknown(self) -> tuple[Family, ...]:
@@ -120,7 +128,7 @@ def _judge(
             addresses.append(source)
     gateways = tuple((default.route.family, default.hop.gateway) for default in found)
     if gateways:
-        return Candidate(link.name, tuple(addresses), gateways)
+        return Candidate(link.name, tuple(addresses), gateways, defaults=found)
     return _without_default(facts, link, tuple(addresses))
 
 
@@ -193,6 +201,22 @@ def guess_router(address: Address) -> str:
     first, _ = prefixes.network(f"{address.address}/{address.prefixlen}")
     guess = prefixes.text(address.family, first + 1)
     return guess if guess != address.address else prefixes.text(address.family, first + 2)
+
+
+def named(uplinks: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """With a valid name each: that of its table, or isp-a, isp-b, … isp-z, isp-27, …"""
+    taken: set[str] = set()
+    result = []
+    for index, candidate in enumerate(uplinks):
+        wish = _UNFIT.sub("-", candidate.name.lower()).strip("-")[:31].strip("-")
+        chosen = wish if wish and wish not in taken else name(index)
+        taken.add(chosen)
+        result.append(replace(candidate, name=chosen))
+    return tuple(result)
+
+
+def name(index: int) -> str:
+    return f"isp-{chr(ord('a') + index)}" if index < 26 else f"isp-{index + 1}"
 
 
 def describe_interfaces(facts: Facts) -> str:
