@@ -61,12 +61,15 @@ def perform(step: Step, run: Run, file: Callable[[str], Path]) -> Iterator[str]:
 
 
 def comment_out(path: Path, number: int) -> None:
-    """A line, or a section that begins there."""
+    """A line, or a section that begins there; in YAML its key, too, if nothing is left of it."""
     lines = path.read_text().split("\n")
-    last = number
-    if lines[number - 1].lstrip().startswith("["):
+    first, last = number - 1, number
+    if lines[first].lstrip().startswith("["):
         while last < len(lines) and not lines[last].lstrip().startswith("["):
             last += 1
-    for n in range(number - 1, last):
+    elif path.suffix == ".yaml" and lines[first - 1].endswith(":"):
+        rest = next((line for line in lines[last:] if not line.startswith("#")), "")
+        first -= not rest.lstrip().startswith("-")
+    for n in range(first, last):
         lines[n] = f"#{lines[n]}"
     path.write_text("\n".join(lines))

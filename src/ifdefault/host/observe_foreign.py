@@ -37,6 +37,8 @@ def take_over_host() -> tuple[Takeover, Facts]:
             facts = replace(facts, foreign_marks=marks)
     takeover = take_over(discover(facts), facts, files)
     if takeover.statements or takeover.commands:
-        first = tuple(p.remedy for p in foreign.networkd_problems())
+        restart = " && systemctl restart systemd-networkd"
+        remedies = (p.remedy for p in foreign.networkd_problems())
+        first = tuple(text.replace(", and restart it", restart) for text in remedies)
         takeover = replace(takeover, first=first)
     return takeover, facts
