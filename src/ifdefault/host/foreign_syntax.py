@@ -276,8 +276,8 @@ def shorewall_providers(path: str, text: str, six: bool) -> Iterator[Statement]:
         known: Known = (("table", table), family) if table > 0 else ()
         blank = Statement("Shorewall", path, number, line, known, name=row[0])
         yield blank
-        for other in (("table", _BALANCE_TABLE), ("table", TABLE_MAIN), ("table", TABLE_DEFAULT)):
-            yield replace(blank, known=(other, family), name="") if known else blank
+        for other in (_BALANCE_TABLE, TABLE_MAIN, TABLE_DEFAULT) if known else ():
+            yield replace(blank, known=(("table", other), family), name="")
 
 
 def shorewall_rules(path: str, text: str, six: bool, names: Names) -> Iterator[Statement]:
