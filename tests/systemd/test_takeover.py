@@ -10,15 +10,18 @@ back: the program is restarted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ifdefault import config
 from ifdefault.lab.waiting import eventually
-from ifdefault.model.config import OutgoingRule
+from ifdefault.model.config import Config, OutgoingRule
 from tests.net import answers, steps
 from tests.net.lines import lines
 from tests.systemd.booted import CONFIG, Booted
 from tests.systemd.conftest import Boot
 
 A, B, CLIENT = "203.0.113.10", "198.51.100.10", "198.18.1.10"
+Uplink = tuple[str, str, tuple[str, ...]]  # name, interface, gateways
 KINDS = ["tcp", "udp-bound", "icmp"]
 
 NETWORKD = """\
@@ -87,11 +90,12 @@ def await_their_rules(host: Booted, *addresses: str) -> None:
     answers.assert_answered(host.world, KINDS, [A, B], count=2)
 
 
-def take_over(host: Booted, uplinks: list[tuple[str, str, tuple[str, ...]]]) -> config.Config:
+def take_over(host: Booted, uplinks: Sequence[Uplink]) -> Config:
     """Do what `init` says, and ask the connections at every step."""
     printed = host.ifdefault("init", "--force").stdout
     written = config.parse(host.path(CONFIG).read_text(), CONFIG)
-    assert [(u.name, u.interface, u.gateways) for u in written.uplinks] == uplinks, printed
+    found = [(u.name, u.interface, u.gateways) for u in written.uplinks]
+    assert found == list(uplinks), printed
     world = host.world
     before = world.misrouted()
     with lines() as opened:

@@ -7,7 +7,7 @@ may change.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ifdefault.host import render_takeover
 from ifdefault.host.discover import (
@@ -20,6 +20,7 @@ from ifdefault.host.discover import (
 )
 from ifdefault.host.takeover import Takeover
 from ifdefault.model.config import Config, HostConfig, OutgoingRule
+from ifdefault.model.text import escaped
 
 _DEFAULTS = Config(())
 _HEAD = """\
@@ -63,8 +64,8 @@ def render(discovery: Discovery, takeover: Takeover | None = None) -> str:
         blocks.append(_BALANCE.format(uplinks[0].name))
     blocks += ["\n".join(_outgoing(rule, was)) for rule, was in takeover.outgoing]
     for n, passed in enumerate(discovery.passed_over, len(uplinks)):
-        blocks.append("\n".join(f"# {line}" for line in _passed_over(n, passed)))
-    blocks += ["\n".join(f"# {line}".rstrip() for line in render_takeover.lines(takeover))]
+        blocks.append(_commented(_passed_over(n, passed)))
+    blocks.append(_commented(render_takeover.lines(takeover)))
     shown = [f"{block}\n" for block in blocks if block]
     return "\n".join([_HEAD, *shown]) + _host(takeover.host)
 
@@ -82,7 +83,7 @@ def _host(host: HostConfig) -> str:
 
 
 def _outgoing(rule: OutgoingRule, was: str) -> Iterator[str]:
-    yield f"# {was}"
+    yield _commented([was])
     yield "[[outgoing.rule]]"
     yield f"via = {json.dumps(rule.via)}  # add uplinks that are to take over when it is down"
     if rule.to:
@@ -94,6 +95,11 @@ def _outgoing(rule: OutgoingRule, was: str) -> Iterator[str]:
         yield f"ports = {json.dumps(ports)}"
     if rule.users:
         yield f"users = {json.dumps(rule.users)}"
+
+
+def _commented(lines: Iterable[str]) -> str:
+    """As comments, in which TOML allows no control characters."""
+    return "\n".join(f"# {escaped(line)}" for line in lines)
 
 
 def _passed_over(index: int, passed: PassedOver) -> Iterator[str]:

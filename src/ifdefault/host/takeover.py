@@ -15,7 +15,7 @@ from ifdefault.host.discover import Candidate, Discovery, named
 from ifdefault.host.foreign_files import ForeignFiles
 from ifdefault.host.foreign_syntax import Statement
 from ifdefault.model.address import family_of
-from ifdefault.model.config import FAMILIES, HostConfig, OutgoingRule
+from ifdefault.model.config import FAMILIES, Family, HostConfig, OutgoingRule
 from ifdefault.model.kernel import PROTOCOL, TABLE_DEFAULT, TABLE_MAIN, Facts, Hop, Route, Rule
 from ifdefault.plan import foreign_rules, numbers, prefixes, tables
 from ifdefault.plan.describe import route_text, rule_text
@@ -144,9 +144,20 @@ class _Joined:
         most = max((sum(family_of(g[0]) == f for g in groups) for f in FAMILIES), default=0)
         if most < 2:
             return [candidate]
-        order = dict.fromkeys(gateway for _, gateway in candidate.gateways)
-        parts = sorted(groups.items(), key=lambda entry: entry[0][0] not in order)
+        parts = sorted(groups.items(), key=lambda entry: self._rank(candidate, entry[0]))
         return [self._of_router(candidate, gateways, at) for gateways, at in parts]
+
+    def _rank(self, candidate: Candidate, gateways: Sequence[str]) -> int:
+        """The lowest metric of main's default routes by one of these gateways."""
+        metrics = (
+            route.metric
+            for family in FAMILIES
+            for route in tables.of(self._facts, family, TABLE_MAIN)
+            for hop in route.hops
+            if route.dst == "default" and hop.dev == candidate.interface
+            if hop.gateway in gateways
+        )
+        return min(metrics, default=1 << 32)
 
     def _of_router(
         self, candidate: Candidate, gateways: tuple[str, ...], at: Sequence[int]
@@ -177,7 +188,7 @@ class _Joined:
         """With what only a table knows that goes with the rules: gateway and source address."""
         if candidate.fixed_gateways:
             return candidate
-        going = [d for d in candidate.defaults if d.route.table != TABLE_MAIN]
+        going = [d for d in candidate.defaults if not self._stays(d.route.family, d.hop)]
         if not going:
             return candidate
         gateways = tuple(d.hop.gateway for d in going if d.hop.gateway)
@@ -188,6 +199,15 @@ class _Joined:
             candidate,
             fixed_gateways=gateways,
             fixed_addresses=(*sources, *others) if sources and several else (),
+        )
+
+    def _stays(self, family: Family, hop: Hop) -> bool:
+        """Whether main has a default route by this router, too."""
+        main = tables.of(self._facts, family, TABLE_MAIN)
+        return any(
+            (hop.dev, hop.gateway) in {(h.dev, h.gateway) for h in route.hops}
+            for route in main
+            if route.dst == "default" and route.protocol != PROTOCOL
         )
 
     def _named_after_its_table(self, candidate: Candidate) -> Candidate:
