@@ -74,7 +74,8 @@ class _Reader:
                 found.statements += syntax.networkd(program, path, text, names)
         for directory in _NETWORK_MANAGER:
             for path, text in self._texts(f"{directory}/*"):
-                program = "netplan" if _GENERATED in path else "NetworkManager"
+                program = "NetworkManager"
+                program = f"netplan for {program}" if _GENERATED in path else program
                 found.statements += syntax.network_manager(program, path, text, names)
         found.statements[:] = self._from_netplan(found.statements)
         for pattern in (*_IFUPDOWN, *_SCRIPTS):
@@ -124,7 +125,8 @@ class _Reader:
             for number, line in enumerate(text.splitlines(), 1)
         ]
         for statement in statements:
-            yield _in_netplan(statement, lines) if statement.program == "netplan" else statement
+            generated = statement.program.startswith("netplan")
+            yield _in_netplan(statement, lines) if generated else statement
 
 
 def _in_netplan(statement: Statement, lines: list[tuple[str, int, str]]) -> Statement:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 
 from ifdefault.host.takeover import Reason, Takeover
 
+_NMCLI = ("nmcli connection reload", "nmcli device reapply DEVICE, for each uplink")
 _RELOAD = {
-    "Shorewall": "shorewall reload",
-    "netplan": "netplan apply",
-    "systemd-networkd": "networkctl reload",
-    "NetworkManager": "nmcli connection reload, and nmcli device reapply for each uplink",
+    "netplan": ("netplan generate", "networkctl reload"),
+    "netplan for NetworkManager": ("netplan generate", *_NMCLI),
+    "systemd-networkd": ("networkctl reload",),
+    "NetworkManager": _NMCLI,
 }
 _SHOREWALL6 = "/etc/shorewall6/"
 
@@ -53,7 +54,7 @@ def _steps(takeover: Takeover) -> Iterator[tuple[str, ...]]:
         found = (f"{s.where}: {s.text}" for s in takeover.statements)
         yield ("remove from these files:", *found)
         if reloads := list(_reloads(takeover)):
-            yield ("let the change take effect:", *reloads)
+            yield ("let the change take effect:", *dict.fromkeys(reloads))
     if takeover.commands:
         yield ("undo in the kernel what is still there:", *takeover.commands)
     yield ("ifdefault apply, then ifdefault check",)
@@ -62,11 +63,10 @@ def _steps(takeover: Takeover) -> Iterator[tuple[str, ...]]:
 
 def _reloads(takeover: Takeover) -> Iterator[str]:
     for program in takeover.programs:
-        command = _RELOAD.get(program)
-        paths = [s.path for s in takeover.statements if s.program == program]
-        if program == "Shorewall" and all(path.startswith(_SHOREWALL6) for path in paths):
-            command = "shorewall6 reload"
-        elif program == "Shorewall" and any(path.startswith(_SHOREWALL6) for path in paths):
-            command = "shorewall reload, and shorewall6 reload"
-        if command:
-            yield command
+        if program == "Shorewall":
+            paths = [s.path for s in takeover.statements if s.program == program]
+            sixes = [path.startswith(_SHOREWALL6) for path in paths]
+            yield from () if all(sixes) else ("shorewall reload",)
+            yield from ("shorewall6 reload",) if any(sixes) else ()
+        else:
+            yield from _RELOAD.get(program, ())
