@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Hop, Link
-from ifdefault.plan import prefixes
+from ifdefault.plan import prefixes, tables
 from ifdefault.plan.kernel_default import KernelDefault, KernelDefaults
+from ifdefault.plan.lookup import REFUSALS
+from ifdefault.plan.numbers import PARTS_OF_DEFAULT
 from ifdefault.plan.own_addresses import OwnAddresses, own_addresses
 
 _DEFAULTS = Config(())
@@ -73,7 +75,8 @@ class Candidate:
     @property
     def shared(self) -> bool:
         """Whether it may be a LAN with several providers' routers, as it has several prefixes."""
-        nets = {prefixes.network(f"{a.address}/{a.prefixlen}") for a in self.of(4)}
+        on_lan = (a for a in self.of(4) if a.dev == self.interface and _may_have_router(a))
+        nets = {prefixes.network(f"{a.address}/{a.prefixlen}") for a in on_lan}
         return len(nets) > 1
 
     def of(self, family: Family) -> list[Address]:
@@ -155,6 +158,10 @@ def _without_default(
 ) -> Candidate | PassedOver | None:
     if not addresses:
         return None
+    if all(_is_delegated(facts, a) for a in addresses):
+        why = "has a prefix that a provider delegates to this host; if it is to leave by that"
+        why = f"({_listed(addresses)}) {why} uplink only, list it in the uplink's routed"
+        return PassedOver(link.name, why)
     public = not any(is_private(a.address) for a in addresses)
     if link.kind in _SHARED_CARDS and public:
         why = "has no default route; add its addresses to those of the uplink that they belong to"
@@ -186,6 +193,18 @@ def _is_bridge_to_outside(facts: Facts, link: Link) -> bool:
     """Whether it is a bridge with a port that isn't a container or a virtual machine."""
     ports = [port.kind for port in facts.links if port.master == link.index]
     return link.kind == "bridge" and any(kind in _LINES and kind != "veth" for kind in ports)
+
+
+def _is_delegated(facts: Facts, address: Address) -> bool:
+    """Whether it is in a prefix that a provider delegates to this host: the rest of it is refused
+    (RFC 7084, WPD-5), as DHCPv6 clients do."""
+    return any(
+        route.kind in REFUSALS
+        and prefixes.network(route.dst)[1] > PARTS_OF_DEFAULT[6]
+        and prefixes.contains(6, route.dst, address.address)
+        for route in tables.of(facts, 6, TABLE_MAIN)
+        if address.family == 6
+    )
 
 
 def _listed(addresses: tuple[Address, ...]) -> str:

@@ -107,9 +107,7 @@ class _Reader:
         six, names = directory.endswith("6"), dict(self._found.names)
         for path, text in self._texts(f"{directory}/providers"):
             rows = list(syntax.shorewall_providers(path, text, six))
-            names |= {
-                row.name: row.table for row in rows if isinstance(row.table, int) and row.name
-            }
+            names |= {row.name: row.table for row in rows if row.table and row.name}
             yield from rows
         for path, text in self._texts(f"{directory}/rtrules"):
             yield from syntax.shorewall_rules(path, text, six, names)

@@ -39,8 +39,10 @@ class Statement:
     marks: OutgoingRule | str = ""
 
     @property
-    def table(self) -> object:
-        return dict(self.known).get("table")
+    def table(self) -> int:
+        """Its number, 0 if unknown."""
+        number = dict(self.known).get("table")
+        return number if isinstance(number, int) else 0
 
     @property
     def where(self) -> str:

@@ -26,7 +26,7 @@ def take_over_host() -> tuple[Takeover, Facts]:
     facts = read_facts()
     mentioned = {s.table for s in files.statements} | set(files.names.values())
     ruled = {rule.table for rule in facts.rules} | {0, TABLE_LOCAL, TABLE_DEFAULT}
-    unruled = sorted(t for t in mentioned if isinstance(t, int) and t not in ruled)[:_TABLES_MAX]
+    unruled = sorted(mentioned - ruled)[:_TABLES_MAX]
     if unruled:
         names = frozenset(link.name for link in facts.links)
         facts = read_facts(Scope(frozenset(unruled), names, strays=True))

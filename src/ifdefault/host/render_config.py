@@ -39,7 +39,7 @@ _HOST = """
 # source_check = "{0.source_check}"  # packets leaving by a wrong uplink; or "drop", "count", "off"
 # udp_wildcard = "{0.udp_wildcard}"  # UDP servers bound to the wildcard address; or "off", [443]
 """
-_FIXED = "known from a table that goes with the rules"
+_FIXED = "the kernel may not know it without the rules that go"
 _BALANCE = """\
 [outgoing]
 mode = "balance"  # as the kernel's multipath default does; otherwise all would leave by {}

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from ifdefault.host.discover import Candidate, Discovery, named
 from ifdefault.host.foreign_files import ForeignFiles
 from ifdefault.host.foreign_syntax import Statement
-from ifdefault.model.address import family_of
-from ifdefault.model.config import FAMILIES, Family, HostConfig, OutgoingRule
+from ifdefault.host.foreign_uplinks import as_routed
+from ifdefault.model.config import FAMILIES, HostConfig, OutgoingRule
 from ifdefault.model.kernel import PROTOCOL, TABLE_DEFAULT, TABLE_MAIN, Facts, Hop, Route, Rule
 from ifdefault.plan import foreign_rules, numbers, prefixes, tables
-from ifdefault.plan.describe import route_text, rule_text
+from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.foreign_rules import ForeignRule
-from ifdefault.plan.own_addresses import own_addresses
 
 _HOST = HostConfig()
 Reason = tuple[str, str]  # what, and why
@@ -53,7 +52,9 @@ def take_over(discovery: Discovery, facts: Facts, files: ForeignFiles) -> Takeov
     interfaces = {candidate.interface for candidate in discovery.uplinks}
     found = foreign_rules.find(facts, interfaces)
     joined = _Joined(facts, files, found, interfaces)
-    uplinks = named(joined.uplinks(discovery.uplinks))
+    names = {number: name for name, number in files.names.items()}
+    names = {s.table: s.name for s in files.statements if s.name and s.table} | names
+    uplinks = named(as_routed(discovery.uplinks, facts, found, names))
     left = list(joined.left(uplinks))
     outgoing = tuple(joined.outgoing(uplinks))
     uplinks = tuple(replace(c, routed=joined.routed(c)) for c in uplinks)
@@ -125,100 +126,6 @@ class _Joined:
         six = " -6" if rule.family == 6 else ""
         where = f" ({statement.program}, {statement.where})" if statement else ""
         return f"ip{six} rule {rule_text(rule)}{where}"
-
-    # --- uplinks -----------------------------------------------------------------------------
-
-    def uplinks(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        return [
-            self._named_after_its_table(self._explicit(part))
-            for candidate in candidates
-            for part in self._by_router(candidate)
-        ]
-
-    def _by_router(self, candidate: Candidate) -> list[Candidate]:
-        """An uplink for each router of a shared LAN that a table leads to."""
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for table, hops in foreign_rules.by_table(self._found):
-            if hops[0].dev == candidate.interface and all(hop.gateway for hop in hops):
-                groups.setdefault(tuple(hop.gateway for hop in hops), []).append(table)
-        most = max((sum(family_of(g[0]) == f for g in groups) for f in FAMILIES), default=0)
-        if most < 2:
-            return [candidate]
-        parts = sorted(groups.items(), key=lambda entry: self._rank(candidate, entry[0]))
-        return [self._of_router(candidate, gateways, at) for gateways, at in parts]
-
-    def _rank(self, candidate: Candidate, gateways: Sequence[str]) -> int:
-        """The lowest metric of main's default routes by one of these gateways."""
-        metrics = (
-            route.metric
-            for family in FAMILIES
-            for route in tables.of(self._facts, family, TABLE_MAIN)
-            for hop in route.hops
-            if route.dst == "default" and hop.dev == candidate.interface
-            if hop.gateway in gateways
-        )
-        return min(metrics, default=1 << 32)
-
-    def _of_router(
-        self, candidate: Candidate, gateways: tuple[str, ...], at: Sequence[int]
-    ) -> Candidate:
-        selected = [
-            f.rule.src
-            for f in self._found
-            if f.kind == "reply" and f.rule.table in at and f.rule.src
-        ]
-        own = [
-            a
-            for a in own_addresses(self._facts).usable
-            if any(
-                family_of(src) == a.family and prefixes.contains(a.family, src, a.address)
-                for src in selected
-            )
-        ]
-        routes = tuple((family_of(gateway), gateway) for gateway in gateways)
-        return replace(
-            candidate,
-            addresses=tuple(own) or candidate.addresses,
-            gateways=routes,
-            fixed_addresses=tuple(a.address for a in own),
-            fixed_gateways=gateways,
-        )
-
-    def _explicit(self, candidate: Candidate) -> Candidate:
-        """With what only a table knows that goes with the rules: gateway and source address."""
-        if candidate.fixed_gateways:
-            return candidate
-        going = [d for d in candidate.defaults if not self._stays(d.route.family, d.hop)]
-        if not going:
-            return candidate
-        gateways = tuple(d.hop.gateway for d in going if d.hop.gateway)
-        sources = [d.route.src for d in going if d.route.src]
-        others = [a.address for a in candidate.addresses if a.address not in sources]
-        several = [a for a in others if family_of(a) in {family_of(s) for s in sources}]
-        return replace(
-            candidate,
-            fixed_gateways=gateways,
-            fixed_addresses=(*sources, *others) if sources and several else (),
-        )
-
-    def _stays(self, family: Family, hop: Hop) -> bool:
-        """Whether main has a default route by this router, too."""
-        main = tables.of(self._facts, family, TABLE_MAIN)
-        return any(
-            (hop.dev, hop.gateway) in {(h.dev, h.gateway) for h in route.hops}
-            for route in main
-            if route.dst == "default" and route.protocol != PROTOCOL
-        )
-
-    def _named_after_its_table(self, candidate: Candidate) -> Candidate:
-        gateways = {gateway for _, gateway in candidate.gateways}
-        names = {s.table: s.name for s in self._files.statements if s.name}
-        names |= {number: name for name, number in self._files.names.items()}
-        for table, hops in foreign_rules.by_table(self._found):
-            mine = all(h.dev == candidate.interface and h.gateway in gateways for h in hops)
-            if mine and table in names and table not in (TABLE_MAIN, TABLE_DEFAULT):
-                return replace(candidate, name=names[table])
-        return candidate
 
     # --- what the config says ------------------------------------------------------------------
 
@@ -305,9 +212,10 @@ class _Joined:
                 yield f"{ip} rule del {rule_text(rule)}"
             kept = {f.rule.table for f in self._found if f not in removed}
             at = {r.table for r in rules} | set(self._unruled)
+            at |= {f.rule.table for f in self._found if f.standard and f.rule.family == family}
             for table in sorted(at - kept - {TABLE_MAIN}):
                 if tables.of(self._facts, family, table):
-                    yield f"{ip} route flush table {table}"
+                    yield f"{ip} route flush table {table_name(table)}"
             if any(s.program == "Shorewall" for s in self._laid.values() if s):
                 for route in self._host_routes(family):
                     yield f"{ip} route del {route_text(route)}"
