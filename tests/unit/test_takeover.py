@@ -205,6 +205,29 @@ def test_routers_on_one_lan_are_an_uplink_each() -> None:
     ]
 
 
+def test_main_and_a_table_have_routers_on_one_lan() -> None:
+    addresses = (Address(4, "wan0", A, 24), Address(4, "wan0", B, 24))
+    by_b = Route(4, 102, "default", hops=(Hop("wan0", GATEWAY_B),))
+    facts = replace(
+        HOST,
+        links=HOST.links[:2],
+        addresses=addresses,
+        routes=(HOST.routes[0], by_b),
+        rules=(STANDARD[0], FROM_B, *STANDARD[1:]),
+    )
+    first, second = parsed(taken(facts)).uplinks
+    assert (first.addresses, first.gateways) == ((A,), (GATEWAY_A,))
+    assert (second.addresses, second.gateways) == ((B,), (GATEWAY_B,))
+
+
+def test_shorewalls_fallback_is_emptied_and_its_rule_stays() -> None:
+    fallback = Route(4, 253, "default", metric=2, hops=(BY_B,))
+    facts = replace(ALONE, routes=(*ALONE.routes, fallback))
+    found = taken(facts)
+    assert found.commands == ("ip route flush table default",)
+    assert parsed(found).uplinks[1].gateways == (GATEWAY_B,)
+
+
 def test_who_is_left_out_of_a_multipath_default_is_a_backup() -> None:
     third = Link(5, "wan2")
     both = Route(4, 250, "default", hops=(replace(BY_A, weight=2), BY_B))

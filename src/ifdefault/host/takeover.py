@@ -210,7 +210,7 @@ class _Joined:
                 yield f"{ip} rule add pref {numbers.MAIN} from all lookup main"
             for rule in rules:
                 yield f"{ip} rule del {rule_text(rule)}"
-            kept = {f.rule.table for f in self._found if f not in removed}
+            kept = {f.rule.table for f in self._found if f not in removed and not f.standard}
             at = {r.table for r in rules} | set(self._unruled)
             at |= {f.rule.table for f in self._found if f.standard and f.rule.family == family}
             for table in sorted(at - kept - {TABLE_MAIN}):
