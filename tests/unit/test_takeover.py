@@ -249,9 +249,11 @@ def test_who_is_left_out_of_a_multipath_default_is_a_backup() -> None:
 
 
 def test_numbers_of_others_are_left_to_them() -> None:
-    facts = with_(Rule(4, 5020, table=1002, src="192.168.7.0/24"))
+    foreign = Rule(4, 5020, table=1002, src="192.168.7.0/24", mark=1 << 24, mask=0xFF << 24)
+    facts = with_(foreign)
     host = parsed(taken(facts)).host
     assert (host.rule_priority, host.table_base) == (4900, 2000)
+    assert host.mark_mask == 0x3F << 18
     written = parsed(taken(facts))
     uplinks = resolve(written, facts, {"isp-a": 1, "isp-b": 2})
     assert [p for p in find_conflicts(written, facts, uplinks) if not p.warning] == []
@@ -315,14 +317,14 @@ def test_leftovers_are_named() -> None:
     written = parsed(taken(facts))
     uplinks = resolve(written, facts, {"isp-a": 1, "isp-b": 2})
     live, leftover = map(str, conflicts_leftovers.find(written, facts, uplinks))
-    remedy = "`ifdefault init --print` says how to remove them"
+    remedy = "`ifdefault init --print` says how to remove it"
     assert live == (
         "ip rule pref 9 from all to 192.0.2.0/24 lookup 101 (and 1 more): looks up table 101 of "
         f"another program, which leads to isp-a even while that is down; {remedy}"
     )
     assert leftover == (
         f"ip rule pref 101 from {B}/32 lookup 102: looks up table 102 of another program, which "
-        f"leads to isp-b, as our rules do; it is a leftover; {remedy}"
+        f"leads to isp-b, as our own rules do; if it is a leftover, {remedy}"
     )
     assert not list(conflicts_leftovers.find(written, ALONE, uplinks))
 

@@ -30,11 +30,10 @@ def take_over_host() -> tuple[Takeover, Facts]:
     if unruled:
         names = frozenset(link.name for link in facts.links)
         facts = read_facts(Scope(frozenset(unruled), names, strays=True))
-    if any(rule.mask for rule in facts.rules):
-        with suppress(IfdefaultError, OSError):  # without nft, or without root
-            ruleset = nft.ruleset_json()
-            marks = foreign.foreign_marks(ruleset, foreign.iptables_saved(ruleset))
-            facts = replace(facts, foreign_marks=marks)
+    with suppress(IfdefaultError, OSError):  # without nft, or without root
+        ruleset = nft.ruleset_json()
+        marks = foreign.foreign_marks(ruleset, foreign.iptables_saved(ruleset))
+        facts = replace(facts, foreign_marks=marks)
     takeover = take_over(discover(facts), facts, files)
     if takeover.statements or takeover.commands:
         restart = " && systemctl restart systemd-networkd"

@@ -75,7 +75,7 @@ def _host(host: HostConfig) -> str:
     text = _HOST.format(host)
     if host == _DEFAULTS.host:
         return text
-    keys = ("table_base", "rule_priority")
+    keys = ("mark_mask", "table_base", "rule_priority")
     for key in keys:
         if getattr(host, key) != getattr(_DEFAULTS.host, key):
             text = text.replace(f"# {key} = ", f"{key} = ")

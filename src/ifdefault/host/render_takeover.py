@@ -16,6 +16,7 @@ _RELOAD = {
     "systemd-networkd": ("networkctl reload",),
     "NetworkManager": _NMCLI,
 }
+_TEXT_MAX = 60
 _SHOREWALL6 = "/etc/shorewall6/"
 
 
@@ -29,9 +30,15 @@ def lines(takeover: Takeover) -> Iterator[str]:
             yield f"{number}. {step}"
             yield from (f"     {detail}" for detail in details)
     yield from _reasons(
-        "No file that was searched lays these:", [(u, "") for u in takeover.unknown]
+        "In no file that was searched; look for what lays them:",
+        [(u, "") for u in takeover.unknown],
     )
     yield from _reasons("Seen besides:", takeover.notes)
+
+
+def shorten(text: str) -> str:
+    """A line of a file, so that it is recognised."""
+    return text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX - 1]}…"
 
 
 def _names(takeover: Takeover) -> str:
@@ -51,7 +58,7 @@ def _steps(takeover: Takeover) -> Iterator[tuple[str, ...]]:
     yield from ((f"{remedy}",) for remedy in takeover.first)
     yield ("ifdefault apply --confirm 60, then ifdefault confirm; ours precede the others",)
     if takeover.statements:
-        found = (f"{s.where}: {s.text}" for s in takeover.statements)
+        found = (f"{s.where}: {shorten(s.text)}" for s in takeover.statements)
         yield ("remove from these files:", *found)
         if reloads := list(_reloads(takeover)):
             yield ("let the change take effect:", *dict.fromkeys(reloads))

@@ -16,8 +16,17 @@ from ifdefault.host.foreign_files import ForeignFiles
 from ifdefault.host.foreign_syntax import Statement
 from ifdefault.host.foreign_uplinks import as_routed
 from ifdefault.model.config import FAMILIES, HostConfig, OutgoingRule
-from ifdefault.model.kernel import PROTOCOL, TABLE_DEFAULT, TABLE_MAIN, Facts, Hop, Route, Rule
-from ifdefault.plan import foreign_rules, numbers, prefixes, tables
+from ifdefault.model.kernel import (
+    PROTOCOL,
+    TABLE_DEFAULT,
+    TABLE_MAIN,
+    WHOLE_MARK,
+    Facts,
+    Hop,
+    Route,
+    Rule,
+)
+from ifdefault.plan import conflicts, foreign_rules, numbers, prefixes, tables
 from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.foreign_rules import ForeignRule
 
@@ -66,24 +75,26 @@ def take_over(discovery: Discovery, facts: Facts, files: ForeignFiles) -> Takeov
         joined.to_remove(),
         tuple(joined.commands()),
         tuple(joined.unknown()),
-        free_numbers(facts),
+        free_numbers(facts, len(uplinks)),
     )
 
 
-def free_numbers(facts: Facts) -> HostConfig:
-    """The defaults, or tables and priorities that no other program uses."""
+def free_numbers(facts: Facts, uplinks: int) -> HostConfig:
+    """The defaults, or tables, priorities and bits of marks that no other program uses."""
     host = HostConfig()
     foreign = [rule for rule in facts.rules if rule.protocol != PROTOCOL]
     used = {rule.table for rule in foreign}
     used |= {route.table for route in facts.routes if route.protocol != PROTOCOL}
-    bases = (base for base in range(host.table_base, 1 << 20, 1000))
-    base = next(
-        b for b in bases if used.isdisjoint(numbers.own_tables(replace(host, table_base=b)))
-    )
+    bases = (replace(host, table_base=base) for base in range(host.table_base, 1 << 20, 1000))
+    host = next(h for h in bases if used.isdisjoint(numbers.own_tables(h)))
     taken = {rule.priority for rule in foreign}
     firsts = range(host.rule_priority, 0, -numbers.BLOCK)
     free = (n for n in firsts if taken.isdisjoint(range(n - 1, n + numbers.END + 1)))
-    return replace(host, table_base=base, rule_priority=next(free, host.rule_priority))
+    masks = {rule.mask for rule in foreign} | {mark.bits for mark in facts.foreign_marks}
+    mask = host.mark_mask
+    if any(other & mask for other in masks - {WHOLE_MARK}):
+        mask = conflicts.free_mask(foreign, facts, range(1, uplinks + 1)) or mask
+    return replace(host, rule_priority=next(free, host.rule_priority), mark_mask=mask)
 
 
 class _Joined:

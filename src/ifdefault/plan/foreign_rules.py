@@ -7,7 +7,7 @@ particular are others' own business.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +20,10 @@ from ifdefault.model.kernel import (
     TABLE_MAIN,
     Facts,
     Hop,
+    Route,
     Rule,
 )
+from ifdefault.model.many import Many
 from ifdefault.plan import numbers, prefixes, tables
 from ifdefault.plan.own_addresses import own_addresses
 
@@ -78,7 +80,7 @@ def _judge(rule: Rule, facts: Facts, uplinks: Collection[str]) -> ForeignRule | 
     routes = tables.of(facts, rule.family, rule.table)
     if not routes:
         return None if rule.table == TABLE_DEFAULT else ForeignRule(rule, "empty")
-    defaults = [r for r in routes if r.dst == "default" and r.kind == "unicast"]
+    defaults = [r for r in _defaults(routes) if r.kind == "unicast"]
     hops = tuple(dict.fromkeys(hop for route in defaults for hop in route.hops))
     if not hops or not all(hop.dev in uplinks for hop in hops):
         return None
@@ -144,9 +146,12 @@ def _of_source(rule: Rule, facts: Facts, hops: tuple[Hop, ...], devices: set[str
 
 def _sources(facts: Facts, rule: Rule) -> set[str]:
     """The sources that the table's default routes name; they may be on loopback."""
-    return {
-        r.src for r in tables.of(facts, rule.family, rule.table) if r.dst == "default" and r.src
-    }
+    return {r.src for r in _defaults(tables.of(facts, rule.family, rule.table)) if r.src}
+
+
+def _defaults(routes: Many[Route]) -> Sequence[Route]:
+    """Of a table that may be large."""
+    return tables.index(routes).get(0, {}).get(0, ())
 
 
 def _of_destination(rule: Rule, hops: tuple[Hop, ...]) -> ForeignRule:
