@@ -282,24 +282,24 @@ def test_lines_are_found_again() -> None:
 
 
 def test_what_is_broken_is_said() -> None:
-    empty = Rule(4, 9, table=77, src="10.0.0.1/32")
+    empty, vpns = Rule(4, 9, table=77, src=f"{B}/32"), Rule(4, 10, table=78)
     unruled = Route(4, 88, "default", hops=(BY_B,))
     files = ForeignFiles(
         dict(NAMES), [line(1, "half 3")], [("/etc/shorewall/providers", "permission denied")]
     )
-    facts = with_(empty, routes=(unruled,))
+    facts = with_(empty, vpns, routes=(unruled,))
     found = take_over(discover(facts), facts, files)
     assert found.notes == (
         ("/etc/shorewall/providers", "can't be read: permission denied"),
         (
-            "ip rule pref 9 from 10.0.0.1/32 lookup 77",
+            f"ip rule pref 9 from {B}/32 lookup 77",
             "has no effect, since its table has no routes",
         ),
         ("table 88", "has a default route by an uplink, but no rule looks it up"),
         ("/s:1", "isn't understood: half 3"),
     )
     assert "ip route flush table 88" in found.commands
-    assert "ip rule del pref 9 from 10.0.0.1/32 lookup 77" in found.commands
+    assert f"ip rule del pref 9 from {B}/32 lookup 77" in found.commands
 
 
 def test_text_of_others_stays_a_comment() -> None:

@@ -73,6 +73,7 @@ def _number(text: str) -> int:
 # --- ip(8) -------------------------------------------------------------------------------------
 
 _IP = re.compile(r"(?:.*/)?ip|\$\{?IP\}?", re.IGNORECASE)
+_ABOUT_IT = re.compile(r"ip\b.*\s(?:ru|r|ro)", re.IGNORECASE)
 _VERBS = ("add", "del", "replace", "append", "change", "flush")
 _ENDS = re.compile(r"[;&|<>]+|\d?>.*|\|\||&&|then|do|fi|done")
 _SELECTORS = {"src": "", "dst": "", "iif": "", "oif": "", "mark": 0}
@@ -97,7 +98,7 @@ def ip_commands(program: str, path: str, text: str, names: Names) -> Iterator[St
     """The commands about rules, and about routes of tables other than main, in a script or in
     ifupdown's options. Those that delete count, too."""
     for number, line in _logical_lines(text):
-        words = _words(line)
+        words = _words(line) if _ABOUT_IT.search(line) else []
         for start, word in enumerate(words):
             is_ip = _IP.fullmatch(word.lstrip("-@(`$\"'") if "/" in word else word)
             if is_ip and (found := _ip_command(words[start + 1 :], names)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ifdefault.host.takeover import Reason, Takeover
+from ifdefault.host.takeover import Reason, Takeover, shorten
 
 _NMCLI = ("nmcli connection reload", "nmcli device reapply DEVICE, for each uplink")
 _RELOAD = {
@@ -16,7 +16,6 @@ _RELOAD = {
     "systemd-networkd": ("networkctl reload",),
     "NetworkManager": _NMCLI,
 }
-_TEXT_MAX = 60
 _SHOREWALL6 = "/etc/shorewall6/"
 
 
@@ -34,11 +33,6 @@ def lines(takeover: Takeover) -> Iterator[str]:
         [(u, "") for u in takeover.unknown],
     )
     yield from _reasons("Seen besides:", takeover.notes)
-
-
-def shorten(text: str) -> str:
-    """A line of a file, so that it is recognised."""
-    return text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX - 1]}…"
 
 
 def _names(takeover: Takeover) -> str:

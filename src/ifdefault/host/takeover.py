@@ -31,6 +31,7 @@ from ifdefault.plan.describe import route_text, rule_text, table_name
 from ifdefault.plan.foreign_rules import ForeignRule
 
 _HOST = HostConfig()
+_TEXT_MAX = 60
 Reason = tuple[str, str]  # what, and why
 
 
@@ -267,9 +268,14 @@ class _Joined:
                 continue
             seen.add(s.where)
             if not s.known:
-                yield s.where, f"isn't understood: {s.text}"
+                yield s.where, f"isn't understood: {shorten(s.text)}"
             elif s.kind == "rule" and not any(s.lays(r) for r in rules) and not _deletes(s):
-                yield s.where, f"lays a rule that isn't in the kernel now: {s.text}"
+                yield s.where, f"lays a rule that isn't in the kernel now: {shorten(s.text)}"
+
+
+def shorten(text: str) -> str:
+    """A line of a file, so that it is recognised."""
+    return text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX - 1]}…"
 
 
 def _deletes(statement: Statement) -> bool:

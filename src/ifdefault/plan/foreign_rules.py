@@ -18,6 +18,7 @@ from ifdefault.model.kernel import (
     TABLE_DEFAULT,
     TABLE_LOCAL,
     TABLE_MAIN,
+    Address,
     Facts,
     Hop,
     Route,
@@ -34,7 +35,7 @@ from ifdefault.plan.own_addresses import own_addresses
 #   mark        it selects a mark that a packet filter sets
 #   outgoing    an [[outgoing.rule]] can say it
 #   routed      it selects a public prefix behind the host
-#   empty       its table has no routes
+#   empty       it selects an uplink's own address, and its table has no routes
 #   other       the config can't say it
 Kind = Literal["reply", "all", "main", "mark", "outgoing", "routed", "empty", "other"]
 _TRANSPORTS = {6: "tcp", 17: "udp"}
@@ -78,8 +79,9 @@ def _judge(rule: Rule, facts: Facts, uplinks: Collection[str]) -> ForeignRule | 
     if rule.table == TABLE_MAIN:
         return ForeignRule(rule, "main") if _is_moved_main(rule, facts) else None
     routes = tables.of(facts, rule.family, rule.table)
-    if not routes:
-        return None if rule.table == TABLE_DEFAULT else ForeignRule(rule, "empty")
+    if not routes:  # as a VPN's that is down, unless it selects an uplink's address
+        selected = {a.dev for a in _selected(rule, facts)}
+        return ForeignRule(rule, "empty") if selected & set(uplinks) else None
     defaults = [r for r in _defaults(routes) if r.kind == "unicast"]
     hops = tuple(dict.fromkeys(hop for route in defaults for hop in route.hops))
     if not hops or not all(hop.dev in uplinks for hop in hops):
@@ -125,12 +127,7 @@ def _as_config(rule: Rule, facts: Facts, hops: tuple[Hop, ...]) -> ForeignRule:
 
 
 def _of_source(rule: Rule, facts: Facts, hops: tuple[Hop, ...], devices: set[str]) -> ForeignRule:
-    own = [
-        address
-        for address in own_addresses(facts).usable
-        if address.family == rule.family
-        and prefixes.contains(rule.family, rule.src, address.address)
-    ]
+    own = _selected(rule, facts)
     for address in own:
         if address.dev not in devices and address.address not in _sources(facts, rule):
             source = rule.src.removesuffix(f"/{BITS[rule.family]}")
@@ -142,6 +139,17 @@ def _of_source(rule: Rule, facts: Facts, hops: tuple[Hop, ...], devices: set[str
     if rule == whole and len(devices) == 1 and not is_private(rule.src.partition("/")[0]):
         return ForeignRule(rule, "routed", hops)
     return ForeignRule(rule, "other", hops, f"selects packets from {rule.src}")
+
+
+def _selected(rule: Rule, facts: Facts) -> list[Address]:
+    """The host's own addresses that a rule selects by source."""
+    return [
+        address
+        for address in own_addresses(facts).usable
+        if rule.src
+        and address.family == rule.family
+        and prefixes.contains(rule.family, rule.src, address.address)
+    ]
 
 
 def _sources(facts: Facts, rule: Rule) -> set[str]:
