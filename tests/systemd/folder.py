@@ -21,7 +21,7 @@ from tests.system.debian import KEYRING, NotAvailable, repository
 RELEASE, PYTHON = "bookworm", "3.11"
 PACKAGES = """
 systemd-sysv dbus libpam-systemd iproute2 nftables iputils-ping procps kmod python3 openssh-server
-ifupdown isc-dhcp-client network-manager ufw firewalld fail2ban docker.io
+ifupdown isc-dhcp-client netplan.io network-manager ufw firewalld fail2ban docker.io
 """.split()
 VENV = "opt/ifdefault"
 SITE_PACKAGES = f"{VENV}/lib/python{PYTHON}/site-packages"

@@ -15,10 +15,11 @@ import click
 import pytest
 
 from ifdefault import __version__
-from ifdefault.cli import check, init, main
+from ifdefault.cli import check, main
 from ifdefault.cli.options import Options
 from ifdefault.daemon.status import DaemonStatus
-from ifdefault.host import rollback_timer
+from ifdefault.host import foreign_files, observe_foreign, rollback_timer
+from ifdefault.host.foreign_files import ForeignFiles
 from ifdefault.host.store import Store
 from ifdefault.model.errors import ConfigError, HostError, KernelError, Problem
 from ifdefault.model.host import Observation, State
@@ -208,7 +209,8 @@ def test_a_reader_that_leaves_is_no_error(lines: int) -> None:
 
 @pytest.fixture
 def facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(init, "read_facts", lambda: FACTS)
+    monkeypatch.setattr(observe_foreign, "read_facts", lambda: FACTS)
+    monkeypatch.setattr(foreign_files, "read", ForeignFiles)
 
 
 @pytest.mark.usefixtures("facts")
@@ -239,7 +241,8 @@ def test_init_without_uplink_shows_the_interfaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lan = Facts(links=(Link(2, "lan0"),), addresses=(Address(4, "lan0", "10.0.0.1", 8),))
-    monkeypatch.setattr(init, "read_facts", lambda: lan)
+    monkeypatch.setattr(observe_foreign, "read_facts", lambda: lan)
+    monkeypatch.setattr(foreign_files, "read", ForeignFiles)
     assert main.run(["-c", str(tmp_path / "x"), "init"]) == 1
     assert "(lan0 with 10.0.0.1/8); bring the uplinks up" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
