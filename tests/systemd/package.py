@@ -17,6 +17,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from packaging.markers import Marker
+
 from ifdefault import __version__
 from tests.systemd import folder
 
@@ -31,7 +33,7 @@ apt-get clean
 """
 _BUILD = """\
 cd /source
-packaging/build-deb
+packaging/build-deb -d
 """
 
 
@@ -96,12 +98,14 @@ def _build(cache: Path, release: str, scratch: Path) -> None:
     (release_file,) = scratch.glob("*.tar.gz")
     wheels.mkdir(parents=True)
     folder.run(["tar", "-C", str(source), "--strip-components=1", "-xf", str(release_file)])
-    python = (folder.path(cache, release) / "usr/bin/python3").readlink().name
+    python = _python(folder.path(cache, release))
+    lock = scratch / "lock"
+    lock.write_text(_locked((source / "packaging/providers.lock").read_text(), python))
     folder.run(
         [
             *(sys.executable, "-m", "pip", "download", "-qq", "--require-hashes", "--no-deps"),
-            *("--only-binary=:all:", "--python-version", python.removeprefix("python")),
-            *("-d", str(wheels), "-r", str(source / "packaging/providers.lock")),
+            *("--only-binary=:all:", "--python-version", python, "-d", str(wheels)),
+            *("-r", str(lock)),
         ]
     )
     tools = cache / f"tools-{release}" / "upper"
@@ -109,6 +113,26 @@ def _build(cache: Path, release: str, scratch: Path) -> None:
     folder.chroot([tools, folder.path(cache, release)], changes, _BUILD, source=source)
     (package,) = (changes / "upper").glob("ifdefault_*.deb")
     shutil.move(package, path(cache, release))
+
+
+def _python(root: Path) -> str:
+    """The full version of a release's Python."""
+    name = (root / "usr/bin/python3").readlink().name
+    command = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Version}", name]
+    return folder.run(command).partition("-")[0]
+
+
+def _locked(lock: str, python: str) -> str:
+    """The rows of a lock for a version of Python: pip reads them as if they were for its own."""
+    environment = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
+    rows = []
+    for row in lock.replace("\\\n", " ").splitlines():
+        requirement, found, hashes = row.partition(" --hash")
+        if found:
+            text, _, marker = requirement.partition(";")
+            if not marker or Marker(marker).evaluate(environment):
+                rows.append(text + found + hashes)
+    return "\n".join(rows)
 
 
 def _make_former(cache: Path, release: str) -> None:
