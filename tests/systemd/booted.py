@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.lab.node import CommandFailed, Completed
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
 from tests.systemd.package import CHECKOUT
 
@@ -63,25 +63,26 @@ class Booted:
         for another boot."""
         self.world = world
         self.files = world.dir / "files"  # more of its files, written before it boots
-        self._lower = [self.files, *layers]
+        self.lower = [self.files, *layers]
         self._console = world.dir / "console.log"
         self._kept = here is not None
-        self._here = here or world.dir / "booted"
+        self.here = here or world.dir / "booted"
         self._cgroup = f"ifd-{world.name}"
         self._leader = 0
+        self._nspawn: subprocess.Popen[str] | None = None
 
     # --- boot and end --------------------------------------------------------------------
 
     def boot(self, enable: Iterable[str] = ()) -> None:
         """Boot, and wait until all that is enabled has started, or failed."""
-        self._here.mkdir(exist_ok=True)
+        self.here.mkdir(exist_ok=True)
         self.files.mkdir(exist_ok=True)
         self._enable(enable)
         environment = {
-            "here": str(self._here),
+            "here": str(self.here),
             "kept": "yes" if self._kept else "",
             "name": self._cgroup,
-            "lower": ":".join(map(str, self._lower)),
+            "lower": ":".join(map(str, self.lower)),
             "netns": f"/run/netns/{self.world['host'].netns}",
         }
         with self._console.open("w") as console:
@@ -96,6 +97,7 @@ class Booted:
                 text=True,
             )
         self.world.remember(nspawn)
+        self._nspawn = nspawn
         self._leader = eventually(lambda: self._find_leader(nspawn), what="systemd starts")
         self.world.run_dir = self.path("run/ifdefault")
         eventually(self._is_up, what="the host is up")
@@ -103,7 +105,7 @@ class Booted:
     def _enable(self, units: Iterable[str]) -> None:
         """As `systemctl enable` does, which can't run on files that aren't mounted yet."""
         for unit in units:
-            places = (folder / path / unit for folder in self._lower for path in (UNITS, _PACKAGED))
+            places = (folder / path / unit for folder in self.lower for path in (UNITS, _PACKAGED))
             file = next(place for place in places if place.exists())
             for key, names in re.findall(r"(?m)^(WantedBy|Alias)=(.*)$", file.read_text()):
                 for name in names.split():
@@ -129,6 +131,12 @@ class Booted:
     def _is_up(self) -> bool:
         done = self.run(["systemctl", "is-system-running"], check=False)
         return done.stdout.strip() in ("running", "degraded")
+
+    def power_off(self) -> None:
+        """As its administrator does; what it has written to `here` stays."""
+        assert self._nspawn is not None
+        self.systemctl("poweroff", check=False)  # the answer may not be given any more
+        self._nspawn.wait(PATIENCE_S)
 
     def remove(self) -> None:
         """After its world has ended its processes."""
