@@ -9,10 +9,12 @@ Rules: in the cache folder, made anew when what they are made of has changed. Wh
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -94,7 +96,9 @@ def _build(cache: Path, release: str, scratch: Path) -> None:
     source = scratch / "source"
     wheels = source / "wheels"
     bin_ = Path(sys.executable).parent
-    folder.run([str(bin_ / "hatchling"), "build", "-t", "sdist", "-d", str(scratch)])
+    environment = os.environ | {"SOURCE_DATE_EPOCH": str(int(time.time()))}
+    command = [str(bin_ / "hatchling"), "build", "-t", "sdist", "-d", str(scratch)]
+    folder.run(command, environment)
     (release_file,) = scratch.glob("*.tar.gz")
     wheels.mkdir(parents=True)
     folder.run(["tar", "-C", str(source), "--strip-components=1", "-xf", str(release_file)])
