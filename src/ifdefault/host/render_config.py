@@ -40,6 +40,13 @@ _HOST = """
 # udp_wildcard = "{0.udp_wildcard}"  # UDP servers bound to the wildcard address; or "off", [443]
 """
 _FIXED = "the kernel may not know it without the rules that go"
+_ZONE = """
+[[dns.name]]
+name = "{0}"
+
+[dns.server]
+zones = ["{0}"]
+"""
 _BALANCE = """\
 [outgoing]
 mode = "balance"  # as the kernel's multipath default does; otherwise all would leave by {}
@@ -100,6 +107,11 @@ def _outgoing(rule: OutgoingRule, was: str) -> Iterator[str]:
 def _commented(lines: Iterable[str]) -> str:
     """As comments, in which TOML allows no control characters."""
     return "\n".join(f"# {escaped(line)}" for line in lines)
+
+
+def zone(name: str) -> str:
+    """The lines that serve a zone whose own name leads to the uplinks."""
+    return _ZONE.format(name)
 
 
 def _passed_over(index: int, passed: PassedOver) -> Iterator[str]:
