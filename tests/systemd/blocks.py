@@ -4,9 +4,11 @@
     ```console title="on a client"   the same on another node of the lab
     ```toml title="/etc/…"           a file to write; "added to /etc/…" appends to it
     <!-- not run: WHY -->            the next block can't run here
+    <!-- fault: KIND PROVIDER -->    a fault of the lab's, before the next block
 
 Rules: a line that begins with "> " continues a command. "…" stands for any text of a line, and
-alone on a line for any lines. A command whose output isn't shown must succeed. One that only looks is
+alone on a line for any lines; a number with a unit that is measured, such as "4.4s", for any text,
+too. A command whose output isn't shown must succeed. One that only looks is
 repeated until it shows what is expected, as a reader would. Blocks of other kinds are not for
 following: configs without a file, pictures, sketches.
 """
@@ -19,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifdefault.lab import dns
+from ifdefault.lab import dns, faults
 from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -29,10 +31,12 @@ LOOKS = ("ifdefault status", "ifdefault check", "ifdefault dns", "ifdefault even
 LOOKS += ("ifdefault explain", "ifdefault plan", "curl ", "dig ", "ip ", "ss ", "systemctl is-")
 _BLOCK = re.compile(
     r"(?:^ *<!-- not run: (?P<why>[^>]+) -->\s*)?"
+    r"(?:^ *<!-- fault: (?P<fault>[^>]+) -->\s*)?"
     r'^(?P<indent> *)```(?P<language>[\w-]+)(?: title="(?P<title>[^"]+)")?\n'
     r"(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
+_MEASURED = re.compile(r"\b\d[\d.]* ?(?:m?s|min|h|%|rounds|[kM]?bit/s)(?!\w)")
 _PATIENCE_S = 20.0
 
 
@@ -43,6 +47,7 @@ class Block:
     title: str
     text: str
     not_run: str  # why
+    fault: str = ""
 
     @property
     def is_followed(self) -> bool:
@@ -64,6 +69,7 @@ def blocks(text: str) -> list[Block]:
             title=match["title"] or "",
             text=textwrap.dedent(match["text"]),
             not_run=match["why"] or "",
+            fault=match["fault"] or "",
         )
         for match in _BLOCK.finditer(text)
     )
@@ -89,8 +95,8 @@ def fits(shown: str, output: str) -> bool:
 
 
 def _line(shown: str) -> str:
-    """As a pattern; the width of columns varies with what stands for "…"."""
-    words = (re.escape(word).replace("…", ".*?") for word in shown.split(" ") if word)
+    """As a pattern; the width of columns varies with what is measured."""
+    words = (re.escape(word).replace("…", ".*?") for word in _MEASURED.sub("…", shown).split())
     indent = " *" if shown.startswith(" ") else ""
     return indent + " +".join(words)
 
@@ -101,6 +107,8 @@ def follow(text: str, host: Booted) -> int:
     for block in blocks(text):
         if block.not_run:
             continue
+        if block.fault:
+            faults.inject(host.world, *block.fault.split())
         if block.path:
             _write(block, host)
             continue
