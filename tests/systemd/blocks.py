@@ -7,10 +7,10 @@
     <!-- fault: KIND PROVIDER -->    a fault of the lab's, before the next block
 
 Rules: a line that begins with "> " continues a command. "…" stands for any text of a line, and
-alone on a line for any lines; a number with a unit that is measured, such as "4.4s", for any text,
-too. A command whose output isn't shown must succeed. One that only looks is
-repeated until it shows what is expected, as a reader would. Blocks of other kinds are not for
-following: configs without a file, pictures, sketches.
+alone on a line for any lines; a number with a unit that is measured, such as "4.4s", stands for any
+text, too. A command whose output isn't shown must succeed. One that only looks is repeated until it
+shows what is expected, as a reader would do. All other blocks are not to be followed: configs
+without a file, pictures, sketches.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ifdefault.lab import dns, faults
 from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
+from tests.net.watched import await_states
 from tests.systemd.booted import Booted, write
 
 LOOKS = ("ifdefault status", "ifdefault check", "ifdefault dns", "ifdefault events")
@@ -108,6 +109,7 @@ def follow(text: str, host: Booted) -> int:
         if block.not_run:
             continue
         if block.fault:
+            await_states(host.world, ["up"])
             faults.inject(host.world, *block.fault.split())
         if block.path:
             _write(block, host)

@@ -1,6 +1,6 @@
 """What the documents tell a reader to do is done, block by block, and shows what they show.
 
-client ── core ─┬─ isp-a ── wan0 ┬─ host: Debian, with systemd and a web server
+client ── core ─┬─ isp-a ── wan0 ┬─ host: Debian with systemd, a web server and our package
                 └─ isp-b ── wan1 ┘
 core: the Internet's name servers, where www.example.net is delegated to the host
 """
@@ -8,6 +8,8 @@ core: the Internet's name servers, where www.example.net is delegated to the hos
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,21 +26,25 @@ TOP = Path(__file__).parents[2]
 A, A6, B, B6 = "203.0.113.10", "2001:db8:a::10", "198.51.100.10", "2001:db8:b::10"
 ZONE = "www.example.net"
 DELEGATION = DelegatedZone(ZONE, ((f"ns-isp-a.{ZONE}", (A, A6)), (f"ns-isp-b.{ZONE}", (B, B6))))
-DOCUMENTS = ["docs/tutorial.md"]
 
 
 @pytest.fixture
-def host(lab_world: LabWorld, program: Path) -> Booted:
+def host(lab_world: LabWorld, tmp_path: Path) -> Iterator[Booted]:
     world = lab_world("two")
     services.nginx(world["host"])
     dns.start(world, delegations=[DELEGATION])
     _root_servers(world["core"])
-    host = Booted(world, Path(os.environ[ROOT]), program)
+    host = Booted(world, Path(os.environ[ROOT]), tmp_path)
+    root = host.files / "root"
+    root.mkdir(parents=True)
+    shutil.copy("/tmp/site-scratch/ifdefault_0.2.0~debian12_amd64.deb", root)
     host.boot()
-    return host
+    yield host
+    world.end()
+    host.remove()
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md"])
 def test_it_does_what_it_says(host: Booted, name: str) -> None:
     assert blocks.follow((TOP / name).read_text(), host) > 0
 
