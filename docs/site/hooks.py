@@ -26,8 +26,15 @@ PAGES = {  # the repository's files, and their places on the site
     "packaging/README.md": "packaging.md",
 }
 FILES = {"LICENSE": "LICENSE.txt", "packaging/balance.conf": "packaging/balance.conf.txt"}
-DECISIONS = "decisions/index.md"
-PLACES = PAGES | MANUAL | FILES | {"docs/decisions": DECISIONS}
+FOLDERS = {  # those whose pages are listed: title, and what they are
+    "howto": (
+        "How-to guides",
+        "What to write for a host like yours, and how to see that it works.",
+    ),
+    "decisions": ("Decisions", "Why it is built as it is: a short record for each choice."),
+}
+CONTENTS = {f"docs/{folder}": f"{folder}/index.md" for folder in FOLDERS}
+PLACES = PAGES | MANUAL | FILES | CONTENTS
 SOURCES = {place: source for source, place in PLACES.items()}
 
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)")
@@ -48,25 +55,26 @@ def _sections(nav: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 def _pages(docs: Path, folder: str) -> list[str]:
-    pages = [f"{folder}/{path.name}" for path in sorted((docs / folder).glob("*.md"))]
-    return [DECISIONS, *pages] if folder == dirname(DECISIONS) else pages
+    pages = sorted(path.name for path in (docs / folder).glob("*.md"))
+    return [f"{folder}/{name}" for name in ("index.md", *pages)]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Add what is kept elsewhere, and what is made from it."""
     made = {place: (ROOT / source).read_text("utf-8") for source, place in (PAGES | FILES).items()}
     made |= {place: manual(ROOT / source) for source, place in MANUAL.items()}
-    made[DECISIONS] = decisions(ROOT / "docs/decisions")
+    made |= {place: contents(ROOT / source) for source, place in CONTENTS.items()}
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))
 
 
-def decisions(folder: Path) -> str:
-    """A list of all records."""
-    lines = ["# Decisions", "", "Why it is built as it is: a short record for each choice.", ""]
+def contents(folder: Path) -> str:
+    """A list of a folder's pages."""
+    title, what = FOLDERS[folder.name]
+    lines = [f"# {title}", "", what, ""]
     for path in sorted(folder.glob("*.md")):
-        title = path.read_text("utf-8").splitlines()[0].removeprefix("# ")
-        lines.append(f"- [{title}]({path.name})")
+        heading = re.search("^# (.+)", path.read_text("utf-8"), re.MULTILINE)
+        lines.append(f"- [{heading[1] if heading else path.stem}]({path.name})")
     return "\n".join(lines)
 
 
@@ -90,9 +98,9 @@ def _heading(found: re.Match[str]) -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links between the repository's files into links between the site's."""
+    """Turn links between the repository's files into links between the site's, and the like."""
     here = page.file.src_uri
-    if here == DECISIONS:
+    if here in CONTENTS.values():
         return markdown
     source = SOURCES.get(here, join("docs", here))
 
@@ -101,4 +109,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         place = PLACES.get(target, target.removeprefix("docs/"))
         return relpath(place, dirname(here) or ".")
 
+    markdown = markdown.replace("<details>", '<details markdown="1">')  # what is in it, too
     return LINK.sub(turn, markdown)

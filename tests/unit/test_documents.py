@@ -49,7 +49,10 @@ def test_blocks() -> None:
     assert [block.line for block in found] == [1, 7, 15, 28]
     assert found[0] == Block(1, "toml", "/etc/a.toml", "a = 1\n", "", "")
     assert found[0].path == "/etc/a.toml"
-    assert list(steps(found[1].text)) == [("curl --head \\\nhttp://192.0.2.1/", "200"), ("true", "")]
+    assert list(steps(found[1].text)) == [
+        ("curl --head \\\nhttp://192.0.2.1/", "200"),
+        ("true", ""),
+    ]
     assert [block.not_run for block in found] == ["", "", "needs a cloud", ""]
     assert [block.fault for block in found] == ["", "", "", "carrier isp-a"]
 
@@ -78,4 +81,4 @@ def test_fits(shown: str, printed: str, expected: bool) -> None:
 def test_each_document_is_followed(path: Path) -> None:
     """On a host, or not at all, for a reason that it gives."""
     followed = [block for block in blocks((TOP / path).read_text()) if not block.not_run]
-    assert bool(followed) == (str(path) in documents.HOSTS)
+    assert bool(followed) == (str(path) in documents.READERS)
