@@ -298,6 +298,11 @@ def test_private_address_with_a_default_is_an_uplink() -> None:
         links=(WAN0,), addresses=(Address(4, "wan0", "10.0.0.2", 24),), routes=(DEFAULT_A4,)
     )
     assert interfaces(facts) == ["wan0"]
+    assert "\n# public = []  # for names in the DNS: what 10.0.0.2 is translated to" in written(
+        facts
+    )
+    with_public = replace(facts, addresses=(*facts.addresses, Address(4, "wan0", "192.0.2.9", 32)))
+    assert "public" not in written(with_public)
 
 
 @pytest.mark.parametrize(

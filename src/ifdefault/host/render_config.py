@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 
 from ifdefault.host.discover import Candidate, Discovery, PassedOver, guess_router
+from ifdefault.model.address import is_private
 from ifdefault.model.config import Config
 
 _DEFAULTS = Config(())
@@ -96,6 +97,8 @@ def _block(index: int, candidate: Candidate, weight: int) -> Iterator[str]:
         yield "# (the line below is a guess, ask the provider)"
         guesses = [guess_router(candidate.of(family)[0]) for family in candidate.unknown]
         yield f"# gateways = {json.dumps([*known, *guesses])}"
+    if (own := candidate.of(4)) and all(is_private(each.address) for each in own):
+        yield f"# public = []  # for names in the DNS: what {own[0].address} is translated to"
     if weight:
         yield f"weight = {weight}  # as in the kernel's multipath default"
     if not index:
