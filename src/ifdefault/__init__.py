@@ -1,3 +1,3 @@
 """ifdefault: multihoming for web hosts without BGP."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

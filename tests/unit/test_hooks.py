@@ -156,7 +156,11 @@ def test_run_parts_accepts_the_name() -> None:
     assert os.access(HOOK, os.X_OK)
 
 
-def test_the_sourced_hook_lets_its_caller_go_on() -> None:
-    text = (PACKAGING / "hooks" / "dhclient").read_text()
-    script = text.replace("/usr/lib/ifdefault/hook", "false") + "\necho on"
-    assert subprocess.run(["sh", "-c", script], capture_output=True, text=True).stdout == "on\n"
+def test_what_packages_install_lets_its_caller_go_on() -> None:
+    """Sourced or run, with the program and without it."""
+    call = PACKAGING / "hooks" / "call"
+    assert os.access(call, os.X_OK)
+    text = call.read_text()
+    for hook in ("/bin/false", "/nonexistent"):
+        script = text.replace("/usr/lib/ifdefault/hook", hook) + "\necho on"
+        assert subprocess.run(["sh", "-c", script], capture_output=True, text=True).stdout == "on\n"
