@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ifdefault.dns.roots import ROOTS
@@ -11,6 +9,8 @@ from ifdefault.lab import dns, services
 from ifdefault.lab.node import Node
 from ifdefault.lab.topology import DelegatedZone
 from ifdefault.lab.world import World
+from tests.systemd import howtos
+from tests.systemd.reader import Reader
 
 TOP = Path(__file__).parents[2]
 _A, _A6 = "203.0.113.10", "2001:db8:a::10"
@@ -39,25 +39,10 @@ def _answer_as_roots(core: Node, family: int, own: str) -> None:
     core.nft(f"table {name} roots {{ chain prerouting {{ {hook}; {to_own}; }}; }}")
 
 
-def nothing(_: World) -> None:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """A reader's host, and the world around it."""
-
-    topology: str = "two"
-    releases: tuple[str, ...] = ("bookworm",)
-    installed: bool = True  # ifdefault
-    files: dict[str, str] = field(default_factory=dict)
-    around: Callable[[World], None] = nothing  # what runs beside the host
-    before: str = ""  # what was done on the host
-
-
 READERS = {
     "README.md": Reader(releases=("trixie",), installed=False, around=site),
     "docs/tutorial.md": Reader(releases=("bookworm", "trixie"), installed=False, around=site),
+    **howtos.READERS,
 }
 HOSTS = [(name, release) for name, reader in READERS.items() for release in reader.releases]
 
