@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from ifdefault.lab import dns, faults
 from ifdefault.lab.node import Node
@@ -57,8 +58,8 @@ class Block:
     @property
     def path(self) -> str:
         """The file that it is to be written to, if any."""
-        name = self.title.removeprefix("added to ")
-        return name if name.startswith("/") else ""
+        found = re.fullmatch(r"(?:added to )?/(\S+)", self.title)
+        return found[1] if found else ""
 
 
 def blocks(text: str) -> list[Block]:
@@ -102,8 +103,13 @@ def _line(shown: str) -> str:
     return indent + " +".join(words)
 
 
-def follow(text: str, host: Booted) -> int:
-    """Do what a document says, and return the number of commands."""
+def follow(
+    text: str,
+    host: Booted,
+    elsewhere: Mapping[str, Callable[[Booted], None]] = MappingProxyType({}),
+) -> int:
+    """Do what a document says, and return the number of blocks. `elsewhere`: what does those whose
+    title names another machine than one of the lab's."""
     count = 0
     for block in blocks(text):
         if block.not_run:
@@ -113,17 +119,18 @@ def follow(text: str, host: Booted) -> int:
             faults.inject(host.world, *block.fault.split())
         if block.path:
             _write(block, host)
-            continue
-        for command, shown in steps(block.text):
-            _run(host, block, command, shown)
-            count += 1
+        elif block.title in elsewhere:
+            elsewhere[block.title](host)
+        else:
+            for command, shown in steps(block.text):
+                _run(host, block, command, shown)
+        count += 1
     return count
 
 
 def _write(block: Block, host: Booted) -> None:
-    path = host.path(block.path.lstrip("/"))
-    before = path.read_text() if block.title.startswith("added to ") else ""
-    write(host.path(""), {block.path.lstrip("/"): before + block.text})
+    before = host.path(block.path).read_text() if block.title.startswith("added to ") else ""
+    write(host.path(""), {block.path: before + block.text})
 
 
 def _run(host: Booted, block: Block, command: str, shown: str) -> None:

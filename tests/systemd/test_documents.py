@@ -45,4 +45,4 @@ def host(
 
 @pytest.mark.parametrize(("name", "release"), HOSTS)
 def test_it_is_as_it_says(host: Booted, name: str) -> None:
-    assert blocks.follow((TOP / name).read_text(), host) > 0
+    assert blocks.follow((TOP / name).read_text(), host, READERS[name].elsewhere) > 0

@@ -48,7 +48,7 @@ def test_blocks() -> None:
     found = blocks(TEXT)
     assert [block.line for block in found] == [1, 7, 15, 28]
     assert found[0] == Block(1, "toml", "/etc/a.toml", "a = 1\n", "", "")
-    assert found[0].path == "/etc/a.toml"
+    assert found[0].path == "etc/a.toml"
     assert list(steps(found[1].text)) == [
         ("curl --head \\\nhttp://192.0.2.1/", "200"),
         ("true", ""),
