@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from ifdefault import __version__
 from tests.systemd import folder
 
 CHECKOUT = Path(__file__).parents[2]
+HOME = "usr/lib/ifdefault"  # of the installed program
 FORMER = "0.1.99"  # the version of the package that is upgraded
 _TOOLS = "debhelper dh-python python3-pip"
 _SOURCES = "src man packaging requirements.lock pyproject.toml README.md CHANGELOG.md LICENSE"
@@ -32,7 +32,7 @@ apt-get -q -y --no-install-recommends -o APT::Sandbox::User=root install {_TOOLS
 apt-get clean
 """
 _BUILD = """\
-cd /source
+cd /mnt
 packaging/build-deb -d
 """
 
@@ -143,7 +143,7 @@ def _make_former(cache: Path, release: str) -> None:
         control = root / "DEBIAN/control"
         text, _ = re.subn(r"(?m)^Version: .*$", f"Version: {FORMER}", control.read_text())
         control.write_text(text)
-        (init,) = root.glob("usr/lib/ifdefault/**/site-packages/ifdefault/__init__.py")
+        (init,) = root.glob(f"{HOME}/lib/*/site-packages/ifdefault/__init__.py")
         init.write_text(init.read_text().replace(__version__, FORMER))
         former = path(cache, release, "former")
         folder.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-b", str(root), str(former)])
@@ -152,7 +152,7 @@ def _make_former(cache: Path, release: str) -> None:
 def _install(cache: Path, release: str) -> None:
     changes = cache / f"installed-{release}"
     shutil.rmtree(changes, ignore_errors=True)
-    script = "apt-get -q -y install /source/ifdefault.deb"
+    script = "apt-get -q -y install /mnt/ifdefault.deb"
     folder.chroot(
         [folder.path(cache, release)], changes, script, source=path(cache, release).parent
     )
