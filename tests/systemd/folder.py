@@ -37,9 +37,8 @@ mkdir -p "$upper" "$work" "$root"
 mount -t overlay -o "lowerdir=$lower,upperdir=$upper,workdir=$work" overlay "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
-touch "$root/etc/resolv.conf"
 mount --bind "$(realpath /etc/resolv.conf)" "$root/etc/resolv.conf"
-[ -z "$source" ] || { mkdir -p "$root/source"; mount --bind "$source" "$root/source"; }
+[ -z "$source" ] || mount --bind "$source" "$root/mnt"
 exec chroot "$root" sh -ec "$run"
 """
 
@@ -98,13 +97,14 @@ def _disable_services(folder: Path) -> None:
     # without it, systemd would take each boot for the first, and apply the preset
     (folder / "etc/machine-id").write_text(f"{'1fdefa01' * 4}\n")
     (folder / "etc/hostname").write_text("host\n")
+    (folder / "etc/resolv.conf").touch()  # `chroot` mounts over it
 
 
 def chroot(
     layers: Sequence[Path], changes: Path, script: str, *, source: Path | None = None
 ) -> None:
     """Run a script on the layers, the uppermost first. What it changes is in `changes`/upper;
-    `source` is seen there as /source."""
+    `source` is seen there as /mnt."""
     environment = {
         "lower": ":".join(map(str, layers)),
         **{name: str(changes / name) for name in ("upper", "work", "root")},

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from packaging.markers import Marker
+
 from ifdefault import __version__
 from tests.systemd import folder
 
 CHECKOUT = Path(__file__).parents[2]
+HOME = "usr/lib/ifdefault"  # of the installed program
 FORMER = "0.1.99"  # the version of the package that is upgraded
 _TOOLS = "debhelper dh-python python3-pip"
 _SOURCES = "src man packaging requirements.lock pyproject.toml README.md CHANGELOG.md LICENSE"
@@ -30,8 +32,8 @@ apt-get -q -y --no-install-recommends -o APT::Sandbox::User=root install {_TOOLS
 apt-get clean
 """
 _BUILD = """\
-cd /source
-packaging/build-deb
+cd /mnt
+packaging/build-deb -d
 """
 
 
@@ -96,12 +98,14 @@ def _build(cache: Path, release: str, scratch: Path) -> None:
     (release_file,) = scratch.glob("*.tar.gz")
     wheels.mkdir(parents=True)
     folder.run(["tar", "-C", str(source), "--strip-components=1", "-xf", str(release_file)])
-    python = (folder.path(cache, release) / "usr/bin/python3").readlink().name
+    python = _python(folder.path(cache, release))
+    lock = scratch / "lock"
+    lock.write_text(_locked((source / "packaging/providers.lock").read_text(), python))
     folder.run(
         [
             *(sys.executable, "-m", "pip", "download", "-qq", "--require-hashes", "--no-deps"),
-            *("--only-binary=:all:", "--python-version", python.removeprefix("python")),
-            *("-d", str(wheels), "-r", str(source / "packaging/providers.lock")),
+            *("--only-binary=:all:", "--python-version", python, "-d", str(wheels)),
+            *("-r", str(lock)),
         ]
     )
     tools = cache / f"tools-{release}" / "upper"
@@ -109,6 +113,26 @@ def _build(cache: Path, release: str, scratch: Path) -> None:
     folder.chroot([tools, folder.path(cache, release)], changes, _BUILD, source=source)
     (package,) = (changes / "upper").glob("ifdefault_*.deb")
     shutil.move(package, path(cache, release))
+
+
+def _python(root: Path) -> str:
+    """The full version of a release's Python."""
+    name = (root / "usr/bin/python3").readlink().name
+    command = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Version}", name]
+    return folder.run(command).partition("-")[0]
+
+
+def _locked(lock: str, python: str) -> str:
+    """The rows of a lock for a version of Python: pip reads them as if they were for its own."""
+    environment = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
+    rows = []
+    for row in lock.replace("\\\n", " ").splitlines():
+        requirement, found, hashes = row.partition(" --hash")
+        if found:
+            text, _, marker = requirement.partition(";")
+            if not marker or Marker(marker).evaluate(environment):
+                rows.append(text + found + hashes)
+    return "\n".join(rows)
 
 
 def _make_former(cache: Path, release: str) -> None:
@@ -119,7 +143,7 @@ def _make_former(cache: Path, release: str) -> None:
         control = root / "DEBIAN/control"
         text, _ = re.subn(r"(?m)^Version: .*$", f"Version: {FORMER}", control.read_text())
         control.write_text(text)
-        (init,) = root.glob("usr/lib/ifdefault/**/site-packages/ifdefault/__init__.py")
+        (init,) = root.glob(f"{HOME}/lib/*/site-packages/ifdefault/__init__.py")
         init.write_text(init.read_text().replace(__version__, FORMER))
         former = path(cache, release, "former")
         folder.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-b", str(root), str(former)])
@@ -128,7 +152,7 @@ def _make_former(cache: Path, release: str) -> None:
 def _install(cache: Path, release: str) -> None:
     changes = cache / f"installed-{release}"
     shutil.rmtree(changes, ignore_errors=True)
-    script = "apt-get -q -y install /source/ifdefault.deb"
+    script = "apt-get -q -y install /mnt/ifdefault.deb"
     folder.chroot(
         [folder.path(cache, release)], changes, script, source=path(cache, release).parent
     )

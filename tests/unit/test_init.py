@@ -10,7 +10,7 @@ import pytest
 
 from ifdefault import config
 from ifdefault.host.discover import Candidate, describe_interfaces, discover
-from ifdefault.host.render_config import render
+from ifdefault.host.render_config import render, zone
 from ifdefault.model.config import OutgoingConfig
 from ifdefault.model.kernel import PROTOCOL, Address, Facts, Hop, Link, Neighbour, Route, Rule
 from ifdefault.plan.conflicts import find_conflicts
@@ -386,3 +386,11 @@ def test_nothing_to_find() -> None:
     assert describe_interfaces(facts) == (
         "lan0 with 192.168.1.1/24, 2001:db8:a:1::1/64; docker0 with 172.17.0.1/16"
     )
+
+
+def test_a_zone_is_served() -> None:
+    text = render(discover(HOST)) + zone("www.example.net")
+    found = config.parse(text, "ifdefault.toml").dns
+    assert [name.name for name in found.names] == ["www.example.net"]
+    assert found.server is not None
+    assert found.server.zones == ("www.example.net",)
