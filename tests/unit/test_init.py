@@ -308,6 +308,26 @@ def test_private_address_without_default_is_named_with_a_guess() -> None:
     assert (uplink.pending, uplink.gateways) == ("", ((4, "192.168.2.1"),))
 
 
+@pytest.mark.parametrize("address", ["10.129.0.2", "198.51.100.2"])
+def test_address_without_a_prefix_but_with_a_route_is_named(address: str) -> None:
+    """As clouds give it by DHCP: a /32, and classless routes to the network's router."""
+    to_router = Route(4, 254, "192.0.2.1/32", hops=(Hop("wan1"),))
+    to_network = Route(4, 254, "192.0.2.0/24", hops=(Hop("wan1", "192.0.2.1"),))
+    facts = beside(WAN1, Address(4, "wan1", address, 32), default=to_network)
+    facts = replace(facts, routes=(*facts.routes, to_router))
+    assert interfaces(facts) == ["wan0"]
+    assert passed_over(facts) == [("wan1", ("192.0.2.1",))]
+    another = replace(to_network, dst="10.0.0.0/8", hops=(Hop("wan1", "192.0.2.7"),))
+    assert passed_over(replace(facts, routes=(*facts.routes, another))) == []
+
+
+def test_second_address_of_a_prefix_is_no_sign_of_a_shared_lan() -> None:
+    second = Address(4, "wan1", "198.51.100.11", 32)
+    assert "several prefixes" not in written(Facts((WAN1,), (B4, second), (DEFAULT_B4,)))
+    elsewhere = replace(second, address="192.0.2.11")
+    assert "several prefixes" in written(Facts((WAN1,), (B4, elsewhere), (DEFAULT_B4,)))
+
+
 def test_defaults_of_ours_are_no_evidence() -> None:
     ours = replace(DEFAULT_A4, table=1001, protocol=PROTOCOL)
     facts = Facts(links=(WAN0,), addresses=(Address(4, "wan0", "10.0.0.2", 24),), routes=(ours,))
@@ -319,6 +339,11 @@ def test_private_address_with_a_default_is_an_uplink() -> None:
         links=(WAN0,), addresses=(Address(4, "wan0", "10.0.0.2", 24),), routes=(DEFAULT_A4,)
     )
     assert interfaces(facts) == ["wan0"]
+    assert "\n# public = []  # for names in the DNS: what 10.0.0.2 is translated to" in written(
+        facts
+    )
+    with_public = replace(facts, addresses=(*facts.addresses, Address(4, "wan0", "192.0.2.9", 32)))
+    assert "public" not in written(with_public)
 
 
 @pytest.mark.parametrize(

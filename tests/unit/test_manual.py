@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM, KEYS = ROOT / "man/ifdefault.8", ROOT / "man/ifdefault.toml.5"
 GUIDES = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in (ROOT / "README.md", ROOT / "packaging/README.md", *(ROOT / "docs").glob("*.md"))
+    for path in (ROOT / "README.md", ROOT / "packaging/README.md", *(ROOT / "docs").rglob("*.md"))
 }
 README = GUIDES["README.md"]
 MODELS: dict[str, type[BaseModel]] = {
@@ -284,12 +284,18 @@ def config_with(section: str, told: dict[str, str]) -> Config:
 
 def fenced(text: str, language: str) -> list[str]:
     """The code blocks of a language in Markdown."""
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return re.findall(rf"```{language}\b[^\n]*\n(.*?)```", text, re.DOTALL)
+
+
+def whole_blocks(text: str) -> list[str]:
+    """The configs of a guide, those that are added to another after the minimal one."""
+    minimal = toml_blocks(KEYS.read_text())[0]
+    return [b if "[uplink." in b else f"{minimal}\n{b}" for b in fenced(text, "toml")]
 
 
 @pytest.mark.parametrize(
     "text",
-    [*whole_configs(KEYS.read_text()), *(b for g in GUIDES.values() for b in fenced(g, "toml"))],
+    [*whole_configs(KEYS.read_text()), *(b for g in GUIDES.values() for b in whole_blocks(g))],
 )
 def test_every_config_parses(text: str) -> None:
     assert config.parse(text, "example").uplinks
@@ -360,7 +366,8 @@ def test_a_guide_names_commands_that_there_are(guide: str) -> None:
 
 def shell_lines(text: str) -> str:
     """The shell blocks and the inline code of a guide."""
-    return "\n".join([*fenced(text, "sh"), *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
+    typed = re.findall(r"^# (.*)", "\n".join(fenced(text, "console")), re.MULTILINE)
+    return "\n".join([*fenced(text, "sh"), *typed, *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "packaging/README.md"])

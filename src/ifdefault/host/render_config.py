@@ -19,6 +19,7 @@ from ifdefault.host.discover import (
     named,
 )
 from ifdefault.host.takeover import Takeover
+from ifdefault.model.address import is_private
 from ifdefault.model.config import Config, HostConfig, OutgoingRule
 from ifdefault.model.text import escaped
 
@@ -171,3 +172,5 @@ def _gateways(candidate: Candidate) -> Iterator[str]:
         yield "# (the line below is a guess, ask the provider)"
         guesses = [guess_router(candidate.of(family)[0]) for family in candidate.unknown]
         yield f"# gateways = {json.dumps([*known, *guesses])}"
+    if (own := candidate.of(4)) and all(is_private(each.address) for each in own):
+        yield f"# public = []  # for names in the DNS: what {own[0].address} is translated to"
