@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from ifdefault.dns.roots import ROOTS
 from ifdefault.lab import dns, services, topology
@@ -155,10 +154,10 @@ class Reader:
     topology: str | Topology = "two"
     releases: tuple[str, ...] = ("bookworm",)
     installed: bool = True  # ifdefault
-    files: Mapping[str, str] = MappingProxyType({})
+    files: Mapping[str, str] = field(default_factory=dict)
     around: Callable[[World], None] = nothing  # what runs beside the host
     before: str = ""  # what was done on the host
-    elsewhere: Mapping[str, Callable[[Booted], None]] = MappingProxyType({})
+    elsewhere: Mapping[str, Callable[[Booted], None]] = field(default_factory=dict)
 
 
 READERS = {
