@@ -10,7 +10,7 @@ import pytest
 
 from ifdefault import config
 from ifdefault.host.discover import Candidate, describe_interfaces, discover
-from ifdefault.host.render_config import render
+from ifdefault.host.render_config import render, zone
 from ifdefault.model.config import OutgoingConfig
 from ifdefault.model.kernel import PROTOCOL, Address, Facts, Hop, Link, Neighbour, Route, Rule
 from ifdefault.plan.conflicts import find_conflicts
@@ -287,6 +287,26 @@ def test_private_address_without_default_is_named_with_a_guess() -> None:
     assert (uplink.pending, uplink.gateways) == ("", ((4, "192.168.2.1"),))
 
 
+@pytest.mark.parametrize("address", ["10.129.0.2", "198.51.100.2"])
+def test_address_without_a_prefix_but_with_a_route_is_named(address: str) -> None:
+    """As clouds give it by DHCP: a /32, and classless routes to the network's router."""
+    to_router = Route(4, 254, "192.0.2.1/32", hops=(Hop("wan1"),))
+    to_network = Route(4, 254, "192.0.2.0/24", hops=(Hop("wan1", "192.0.2.1"),))
+    facts = beside(WAN1, Address(4, "wan1", address, 32), default=to_network)
+    facts = replace(facts, routes=(*facts.routes, to_router))
+    assert interfaces(facts) == ["wan0"]
+    assert passed_over(facts) == [("wan1", ("192.0.2.1",))]
+    another = replace(to_network, dst="10.0.0.0/8", hops=(Hop("wan1", "192.0.2.7"),))
+    assert passed_over(replace(facts, routes=(*facts.routes, another))) == []
+
+
+def test_second_address_of_a_prefix_is_no_sign_of_a_shared_lan() -> None:
+    second = Address(4, "wan1", "198.51.100.11", 32)
+    assert "several prefixes" not in written(Facts((WAN1,), (B4, second), (DEFAULT_B4,)))
+    elsewhere = replace(second, address="192.0.2.11")
+    assert "several prefixes" in written(Facts((WAN1,), (B4, elsewhere), (DEFAULT_B4,)))
+
+
 def test_defaults_of_ours_are_no_evidence() -> None:
     ours = replace(DEFAULT_A4, table=1001, protocol=PROTOCOL)
     facts = Facts(links=(WAN0,), addresses=(Address(4, "wan0", "10.0.0.2", 24),), routes=(ours,))
@@ -371,3 +391,11 @@ def test_nothing_to_find() -> None:
     assert describe_interfaces(facts) == (
         "lan0 with 192.168.1.1/24, 2001:db8:a:1::1/64; docker0 with 172.17.0.1/16"
     )
+
+
+def test_a_zone_is_served() -> None:
+    text = render(discover(HOST)) + zone("www.example.net")
+    found = config.parse(text, "ifdefault.toml").dns
+    assert [name.name for name in found.names] == ["www.example.net"]
+    assert found.server is not None
+    assert found.server.zones == ("www.example.net",)

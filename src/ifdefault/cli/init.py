@@ -8,10 +8,18 @@ import click
 
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo
+from ifdefault.config.dns import domain
 from ifdefault.host import render_config
 from ifdefault.host.discover import Discovery, describe_interfaces, discover
 from ifdefault.kernel.read import read_facts
 from ifdefault.model.errors import HostError, Problem, reason
+
+
+def _zone(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    try:
+        return domain(text) if text is not None else None
+    except ValueError as error:
+        raise click.BadParameter(f'{error}; write it like "www.example.net"') from None
 
 
 @click.command("init")
@@ -23,9 +31,17 @@ from ifdefault.model.errors import HostError, Problem, reason
     help="Write to this file instead of the configuration file.",
 )
 @click.option("--print", "to_stdout", is_flag=True, help="Print the configuration; write nothing.")
+@click.option(
+    "--zone",
+    metavar="NAME",
+    callback=_zone,
+    help="Serve this zone: its name leads to the uplinks that work.",
+)
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.pass_obj
-def command(options: Options, output: Path | None, to_stdout: bool, force: bool) -> None:
+def command(
+    options: Options, output: Path | None, to_stdout: bool, zone: str | None, force: bool
+) -> None:
     """Detect the uplinks and write a commented configuration file that works as is.
 
     An uplink is an interface that has a default route, or public addresses only. Other interfaces
@@ -41,12 +57,16 @@ def command(options: Options, output: Path | None, to_stdout: bool, force: bool)
         what = f"no interface has a default route or a public address ({interfaces})"
         remedy = "bring the uplinks up, or write [uplink.isp-a] by hand, see ifdefault.toml(5)"
         raise HostError(Problem("init", what, remedy))
+    if zone:
+        text += render_config.zone(zone)
     if to_stdout:
         echo(text, nl=False)
         return
     path = output or options.config
     _write(path, text, force)
     _print_written(path, found)
+    if zone:
+        echo("for the operator of the parent zone: ifdefault dns delegation")
 
 
 def _write(path: Path, text: str, force: bool) -> None:

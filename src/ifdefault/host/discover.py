@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family
-from ifdefault.model.kernel import TABLE_MAIN, Address, Facts, Hop, Link
+from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Address, Facts, Hop, Link
 from ifdefault.plan import prefixes
 from ifdefault.plan.kernel_default import KernelDefault, KernelDefaults
 from ifdefault.plan.own_addresses import OwnAddresses, own_addresses
@@ -65,8 +65,8 @@ class Candidate:
     @property
     def shared(self) -> bool:
         """Whether it may be a LAN with several providers' routers, as it has several prefixes."""
-        nets = {prefixes.network(f"{a.address}/{a.prefixlen}") for a in self.of(4)}
-        return len(nets) > 1
+        nets = [f"{a.address}/{a.prefixlen}" for a in self.of(4)]
+        return len(prefixes.disjoint(4, nets)) > 1
 
     def of(self, family: Family) -> list[Address]:
         return [address for address in self.addresses if address.family == family]
@@ -160,18 +160,33 @@ def _without_default(
         return PassedOver(
             link.name, f"({_listed(addresses)}) has a private address and no default route", ()
         )
-    if not any(_may_have_router(a) for a in addresses):
+    routers = _routers_of_routes(facts, link)
+    in_prefixes = [guess_router(a) for a in addresses if _may_have_router(a)]
+    if not routers and not in_prefixes:
         return None
-    if not public:
-        guesses = tuple(guess_router(a) for a in addresses if a.family == 4)[:1]
-        why = f"({_listed(addresses)}) has a private address and no default route"
-        return PassedOver(link.name, why, guesses or tuple(map(guess_router, addresses[:1])))
+    if not public or not in_prefixes:
+        guesses = [*routers, *sorted(in_prefixes, key=family_of)]
+        has = "no default route" if public else "a private address and no default route"
+        return PassedOver(link.name, f"({_listed(addresses)}) has {has}", tuple(guesses[:1]))
     routers = tuple(
         n.address
         for n in facts.neighbours
         if n.dev == link.name and n.router and any(a.family == n.family for a in addresses)
     )[:1]
     return Candidate(link.name, addresses, (), routers)
+
+
+def _routers_of_routes(facts: Facts, link: Link) -> tuple[str, ...]:
+    """The router of main's specific routes over a link, if there is one: clouds give an interface
+    a /32, and by DHCP a route to its network."""
+    routers = {
+        hop.gateway
+        for route in facts.routes
+        if route.table == TABLE_MAIN and route.protocol != PROTOCOL
+        for hop in route.hops
+        if hop.dev == link.name and hop.gateway
+    }
+    return tuple(routers) if len(routers) == 1 else ()
 
 
 def _is_bridge_to_outside(facts: Facts, link: Link) -> bool:

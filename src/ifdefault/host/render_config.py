@@ -30,6 +30,13 @@ _HOST = """
 # source_check = "{0.source_check}"  # packets leaving by a wrong uplink; or "drop", "count", "off"
 # udp_wildcard = "{0.udp_wildcard}"  # UDP servers bound to the wildcard address; or "off", [443]
 """
+_ZONE = """
+[[dns.name]]
+name = "{0}"
+
+[dns.server]
+zones = ["{0}"]
+"""
 _BALANCE = """\
 [outgoing]
 mode = "balance"  # as the kernel's multipath default does; otherwise all would leave by {}
@@ -57,6 +64,11 @@ def render(discovery: Discovery) -> str:
     for n, passed in enumerate(discovery.passed_over, len(uplinks)):
         blocks.append("\n".join(f"# {line}" for line in _passed_over(n, passed)))
     return "\n".join([_HEAD, *(f"{block}\n" for block in blocks)]) + _HOST.format(_DEFAULTS.host)
+
+
+def zone(name: str) -> str:
+    """The lines that serve a zone whose own name leads to the uplinks."""
+    return _ZONE.format(name)
 
 
 def _passed_over(index: int, passed: PassedOver) -> Iterator[str]:

@@ -1,0 +1,183 @@
+"""The life of the package on a host of each release: from `apt install` to `apt purge`.
+
+client ── core ─┬─ isp-a ── wan0 ┬─ host: systemd, nginx, sshd
+                └─ isp-b ── wan1 ┘
+
+Rules: one host for each release, which is booted twice. What an administrator does is counted. A
+second boot is in a new world: nothing of the first one's kernel is left.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ifdefault.lab.waiting import eventually
+from tests.net import answers
+from tests.net.test_dns_daemon import A6, B6, NAME, A, B, addresses
+from tests.net.test_dns_restart import asked
+from tests.net.watched import await_states
+from tests.systemd import CACHE, figures, folder, package, traces
+from tests.systemd.booted import Booted
+from tests.systemd.conftest import Boot
+from tests.systemd.load import TcpLoad
+from tests.systemd.test_dns_restart import has_taken_over
+
+DAEMON = "ifdefault.service"
+SITE = """\
+server {
+    listen 80 default_server;
+    listen [::]:80 default_server;
+    location / { return 200 "$server_addr\\n"; }
+}
+"""
+FILES = {"etc/nginx/sites-enabled/default": SITE}
+ENABLED = ["nginx.service", "ssh.service"]
+FIRST = [
+    f"ifdefault init --zone {NAME}",
+    "ifdefault apply --confirm 60",
+    "ifdefault confirm",
+    f"systemctl enable --now {DAEMON}",
+]
+CONNECTIONS, RATE = 100, 100.0
+MIB = 2**20
+
+
+@pytest.mark.parametrize("release", folder.RELEASES)
+def test_its_life(boot: Boot, tmp_path: Path, release: str) -> None:
+    def start() -> Booted:
+        kept = tmp_path / "kept"
+        host = boot("two", release=release, fresh=True, here=kept, files=FILES, enable=ENABLED)
+        for name in ("former", "ifdefault"):
+            shutil.copy(
+                package.path(Path(os.environ[CACHE]), release, name), host.path(f"srv/{name}.deb")
+            )
+        return host
+
+    host = start()
+    before = traces.kernel(host), traces.files(host)
+    install_and_set_up(host, release)
+    upgrade_under_load(host, release)
+    downgrade(host)
+    host.power_off()
+
+    host = start()
+    await_site(host)
+    assert host.main_pid(DAEMON)
+    remove_and_install_again(host)
+    purge(host)
+    after = traces.kernel(host), traces.files(host)
+    differences = [set(a) ^ set(b) for a, b in zip(before, after, strict=True)]
+    assert differences == [set(), set()]
+    figures.record(release, "lines of the kernel that differ after purge", 0)
+
+
+def install(host: Booted, name: str, *options: str) -> str:
+    return host.run(["apt-get", "-y", "-q", *options, "install", f"/srv/{name}.deb"]).stdout
+
+
+def install_and_set_up(host: Booted, release: str) -> None:
+    """From a fresh root to a site and a zone that answer by both uplinks."""
+    kernel = traces.kernel(host)
+    start_s = time.monotonic()
+    said = install(host, "former")
+    figures.record(release, "install", time.monotonic() - start_s, "s")
+    assert "Nothing has been started" in said
+    assert all(command.split(" --zone")[0] in said for command in FIRST if command != "confirm")
+    assert traces.kernel(host) == kernel
+    assert host.state(DAEMON) == "inactive"
+    assert host.run(["systemctl", "is-enabled", DAEMON], check=False).stdout == "disabled\n"
+
+    start_s = time.monotonic()
+    for command in FIRST:
+        host.run(command.split())
+    await_site(host)
+    figures.record(release, "to site and zone", time.monotonic() - start_s, "s")
+    figures.record(release, "commands", len(FIRST))
+    figures.record(release, "daemon ready", ready_s(host), "s", target=1.5)
+    disk = int(host.shell(f"du -sxb /{package.HOME} | cut -f1")) / MIB
+    figures.record(release, "installed size", disk, "MiB", target=60)
+    assert disk <= 60
+
+
+def ready_s(host: Booted) -> float:
+    """From the start of its process until the unit is active, by systemd's clock."""
+    times = host.show(DAEMON, "ExecMainStartTimestampMonotonic", "ActiveEnterTimestampMonotonic")
+    began_us, ready_us = map(int, times.values())
+    return abs(ready_us - began_us) / 1e6
+
+
+def await_site(host: Booted) -> None:
+    """Web page and zone by each address, from the client."""
+    world = host.world
+    eventually(lambda: host.state(DAEMON) == "active", what="the daemon runs")
+    eventually(lambda: has_taken_over(host), what="it answers DNS")
+    await_states(world, ["up"])
+    for at in (A, B, A6, B6):
+        eventually(lambda at=at: addresses(world, at=at) == {A, B}, what=f"the zone at {at}")
+    answers.assert_answered(world, ["http"], (A, B, A6, B6))
+
+
+@contextmanager
+def loaded(host: Booted) -> Iterator[TcpLoad]:
+    """Connections and queries all the time; in the end none may have failed."""
+    load = TcpLoad(host.world["client"], (A, B, A6, B6), connections=CONNECTIONS, rate=RATE)
+    load.start()
+    try:
+        with asked(host.world) as queries:
+            yield load
+    finally:
+        load.stop()
+    assert load.failed == []
+    load.queries = sum(outcome.asked for outcome in queries.outcomes)
+
+
+def upgrade_under_load(host: Booted, release: str) -> None:
+    was = host.main_pid(DAEMON)
+    before = answers.kernel_state(host.world["host"])
+    with loaded(host) as load:
+        start_s = time.monotonic()
+        install(host, "ifdefault")
+        took_s = time.monotonic() - start_s
+        eventually(lambda: host.main_pid(DAEMON) not in (0, was), what="another process")
+        await_site(host)
+    assert answers.kernel_state(host.world["host"]) == before
+    assert not [line for line in host.journal(DAEMON) if "repaired" in line]
+    figures.record(release, "upgrade", took_s, "s")
+    figures.record(release, "connections that stayed", CONNECTIONS)
+    figures.record(release, "blocks of 1000 bytes", load.blocks)
+    figures.record(release, "requests", load.requests)
+    figures.record(release, "queries", load.queries)
+    figures.record(release, "failed", len(load.failed), target=0)
+
+
+def downgrade(host: Booted) -> None:
+    was = host.main_pid(DAEMON)
+    with asked(host.world):
+        install(host, "former", "--allow-downgrades")
+        eventually(lambda: host.main_pid(DAEMON) not in (0, was), what="another process")
+        await_site(host)
+    assert host.ifdefault("--version").stdout == f"ifdefault {package.FORMER}\n"
+
+
+def remove_and_install_again(host: Booted) -> None:
+    kernel = traces.kernel(host)
+    said = host.run(["apt-get", "-y", "-q", "remove", "ifdefault"]).stdout
+    assert "kernel" in said
+    assert traces.kernel(host) == kernel
+    assert host.run(["pgrep", "-f", "ifdefault"], check=False).stdout == "", "a process is left"
+    answers.assert_answered(host.world, ["http"], (A, B, A6, B6))
+    install(host, "ifdefault")
+    host.systemctl("start", DAEMON)
+    await_site(host)
+
+
+def purge(host: Booted) -> None:
+    host.run(["apt-get", "-y", "-q", "purge", "ifdefault"])
+    assert host.run(["id", "ifdefault"], check=False).returncode
