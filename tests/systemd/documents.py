@@ -19,6 +19,7 @@ from tests.systemd.booted import Booted
 TOP = Path(__file__).parents[2]
 _A, _A6 = "203.0.113.10", "2001:db8:a::10"
 _B, _B6 = "198.51.100.10", "2001:db8:b::10"
+FORMER = "var/cache/former.deb"  # the package before this one
 _UPLINKS = ("wan0", "wan1")
 _ZONE = "www.example.net"
 _DELEGATION = DelegatedZone(
@@ -163,6 +164,11 @@ class Reader:
 READERS = {
     "README.md": Reader(releases=("trixie",), installed=False, around=site),
     "docs/tutorial.md": Reader(releases=("bookworm", "trixie"), installed=False, around=site),
+    "docs/upgrade.md": Reader(
+        installed=False,
+        around=web,
+        before=f"apt-get -qq install /{FORMER}; ifdefault init; systemctl enable --now ifdefault",
+    ),
     _BIND: Reader(elsewhere={"on the name server ns": name_server}),
     "docs/howto/cloud-aws.md": Reader("aws"),
     "docs/howto/cloud-azure.md": Reader("azure"),

@@ -23,6 +23,7 @@ RELEASES = {
     "bookworm": [
         *_COMMON,
         *"ifupdown isc-dhcp-client network-manager ufw firewalld fail2ban docker.io".split(),
+        *"bind9 bind9-dnsutils caddy".split(),  # what documents use
     ],
     "trixie": _COMMON,
 }
