@@ -100,7 +100,7 @@ def _line(shown: str) -> str:
     """As a pattern; the width of columns varies with what is measured."""
     words = (re.escape(word).replace("…", ".*?") for word in _MEASURED.sub("…", shown).split())
     indent = " *" if shown.startswith(" ") else ""
-    return indent + " +".join(words)
+    return indent + r"[ \t]+".join(words)
 
 
 def follow(

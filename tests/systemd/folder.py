@@ -24,6 +24,7 @@ RELEASES = {
         *_COMMON,
         *"ifupdown isc-dhcp-client network-manager netplan.io".split(),
         *"ufw firewalld fail2ban docker.io".split(),
+        *"bind9 bind9-dnsutils caddy".split(),  # what documents use
     ],
     "trixie": _COMMON,
 }

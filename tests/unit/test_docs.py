@@ -34,7 +34,7 @@ TABLES = {
 }
 KEYS = {f"{table}.{each.name}" for table, record in TABLES.items() for each in fields(record)}
 KEYS |= {"dns.name", "dns.exec", "dns.provider", "dns.server", "dns.update", "outgoing.rule"}
-OTHERS = {"click.pass_obj", "libnftables.so.1"}
+OTHERS = {"click.pass_obj", "libnftables.so.1", "mkdocs.yml"}
 OUTSIDE = re.compile(
     r"net\.(ipv[46]|core)\..*|uplink\..*|(www\.)?example\.net|[\w-]+\.(json|toml|txt|service|log|sock)"
 )
