@@ -24,7 +24,10 @@ RELEASES = {
         *_COMMON,
         *"ifupdown isc-dhcp-client network-manager ufw firewalld fail2ban docker.io".split(),
     ],
-    "trixie": _COMMON,
+    "trixie": [
+        *_COMMON,
+        *"ifupdown dhcpcd-base network-manager networkd-dispatcher podman busybox-static".split(),
+    ],
 }
 MAIN = "bookworm"  # where a test runs that isn't about a release
 _NONE_ENABLED = "etc/systemd/system-preset/00-none.preset"
