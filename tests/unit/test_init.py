@@ -324,7 +324,7 @@ def test_address_without_a_prefix_but_with_a_route_is_named(address: str) -> Non
 def test_second_address_of_a_prefix_is_no_sign_of_a_shared_lan() -> None:
     second = Address(4, "wan1", "198.51.100.11", 32)
     assert "several prefixes" not in written(Facts((WAN1,), (B4, second), (DEFAULT_B4,)))
-    elsewhere = replace(second, address="192.0.2.11")
+    elsewhere = replace(second, address="192.0.2.11", prefixlen=24)
     assert "several prefixes" in written(Facts((WAN1,), (B4, elsewhere), (DEFAULT_B4,)))
 
 
