@@ -12,6 +12,7 @@ from ifdefault.daemon.controller.adopt import DOWN, UNDO_AGAIN_S
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import NameConfig
 from ifdefault.model.errors import Problem
+from ifdefault.model.health import Forced
 from ifdefault.model.kernel import PROTOCOL, PutHook
 from tests.unit.controlled import CONFIG, UPLINKS, Host, kinds
 
@@ -167,6 +168,36 @@ def test_a_start_that_the_kernel_refuses_is_none() -> None:
     host.receive(e.Started(CONFIG))
     [stop] = host.every(f.Stop)
     assert [str(problem) for problem in stop.problems] == ["rule: operation not permitted"]
+
+
+def forced(host: Host) -> dict[str, Forced]:
+    return host.controller.status(host.now).forced
+
+
+def test_a_drain_is_down_when_its_timeout_is_over(host: Host) -> None:
+    host.receive(e.UplinkRequested(7, "isp-a", "drain", 60))
+    assert host.every(f.SaveForced)[-1] == f.SaveForced(7, "isp-a", "drain", 60)
+    [drain] = host.controller.status(host.now).drains
+    assert (drain.uplink, drain.until_s) == ("isp-a", host.now + 60)
+    host.run(50.0)
+    host.receive(e.UplinkRequested(8, "isp-a", "drain", 60))
+    assert host.answer(8).result == f.UplinkChanged("isp-a", "drain", "drain")
+    host.run(50.0)
+    assert forced(host) == {"isp-a": "drain"}, "the timeout was replaced"
+    host.run(11.0)
+    assert forced(host) == {"isp-a": "down"}
+    assert host.every(f.SaveForced)[-1] == f.SaveForced(0, "isp-a", "down")
+    assert host.controller.status(host.now).drains == ()
+    text = "isp-a: forced drain -> down, since its timeout is over"
+    assert host.logged("uplink")[-1] == text
+
+
+@pytest.mark.parametrize("state", ["auto", "up", "drain"])
+def test_another_state_ends_the_timeout(host: Host, state: Forced) -> None:
+    host.receive(e.UplinkRequested(7, "isp-a", "drain", 60))
+    host.receive(e.UplinkRequested(8, "isp-a", state))
+    host.run(61.0)
+    assert host.controller.state.forced["isp-a"] == state
 
 
 # --- commit-confirm -----------------------------------------------------------------------

@@ -165,6 +165,7 @@ def test_synopsis_has_each_subcommand_with_its_options() -> None:
 def test_environment_and_files() -> None:
     pages = sections(MANUAL, "Sh")
     names = {p.envvar for p in cli.params if p.envvar} | {"IFDEFAULT_DEBUG"}
+    names |= {"NO_COLOR", "CLICOLOR_FORCE"}
     assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
     state = Options().state_dir
     kept = {store.LOCK, store.GUARD, "undo.log", store.SETTLING}

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo
+from ifdefault.cli.show.output import echo, echo_lines
 from ifdefault.config.dns import domain
 from ifdefault.host import render_config, render_takeover
 from ifdefault.host.discover import describe_interfaces
@@ -93,7 +93,7 @@ def _print_written(path: Path, takeover: Takeover) -> None:
         interfaces = ", ".join(hop.dev for hop in found.balanced)
         echo(f"  outgoing connections are balanced among {interfaces}, as they are now")
     for index, passed in enumerate(found.passed_over, len(found.uplinks)):
-        echo(f"passed over: {passed.interface} {passed.why}")
+        echo_lines([f"passed over: {passed.interface} {passed.why}"])
         if passed.gateways is not None:
             echo("  if it leads to a provider, add:")
             for line in render_config.lines_to_write(index, passed):

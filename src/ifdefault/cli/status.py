@@ -245,9 +245,9 @@ def _redirected(snapshot: _Snapshot) -> list[str]:
     if not snapshot.host.redirected_udp or not snapshot.host.applied:
         return []
     ports = ", ".join(map(str, snapshot.host.redirected_udp))
-    what = f"wildcard UDP servers on port {ports}: redirected with conntrack"
     return [
-        f"{what}, which therefore tracks every connection; to avoid that, bind them to addresses"
+        f"wildcard UDP servers on port {ports}: redirected with conntrack,",
+        "which therefore tracks every connection (to avoid that, bind them to addresses)",
     ]
 
 
