@@ -9,12 +9,11 @@ from collections.abc import Iterator
 
 from ifdefault.host.takeover import Reason, Takeover, shorten
 
-_NMCLI = ("nmcli connection reload", "nmcli device reapply DEVICE, for each uplink")
 _RELOAD = {
     "netplan": ("netplan generate", "networkctl reload"),
-    "netplan for NetworkManager": ("netplan generate", *_NMCLI),
+    "netplan for NetworkManager": ("netplan generate", "nmcli connection reload"),
     "systemd-networkd": ("networkctl reload",),
-    "NetworkManager": _NMCLI,
+    "NetworkManager": ("nmcli connection reload",),
 }
 _SHOREWALL6 = "/etc/shorewall6/"
 
@@ -71,3 +70,4 @@ def _reloads(takeover: Takeover) -> Iterator[str]:
             yield from ("shorewall6 reload",) if any(sixes) else ()
         else:
             yield from _RELOAD.get(program, ())
+    yield from (f"nmcli device reapply {device}" for device in takeover.devices)
