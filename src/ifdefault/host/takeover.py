@@ -39,8 +39,8 @@ Reason = tuple[str, str]  # what, and why
 class Takeover:
     """`outgoing`: each rule, and what it was. `left`: what the config can't say, which may stay.
     `notes`: what was seen besides. `statements`: lines of files to remove. `commands`: what to
-    delete from the kernel. `unknown`: rules that no file lays. `first`: what to do before
-    anything else."""
+    delete from the kernel. `unknown`: rules that no file lays. `devices`: to which
+    NetworkManager's lead. `first`: what to do before anything else."""
 
     discovery: Discovery
     outgoing: tuple[tuple[OutgoingRule, str], ...] = ()
@@ -50,6 +50,7 @@ class Takeover:
     commands: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     host: HostConfig = _HOST
+    devices: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
 
     @property
@@ -77,6 +78,7 @@ def take_over(discovery: Discovery, facts: Facts, files: ForeignFiles) -> Takeov
         tuple(joined.commands()),
         tuple(joined.unknown()),
         free_numbers(facts, len(uplinks)),
+        joined.devices(),
     )
 
 
@@ -207,6 +209,11 @@ class _Joined:
             if id(s) in laid or s.table in going or s in self._marks
         }
         return tuple(lines.values())
+
+    def devices(self) -> tuple[str, ...]:
+        laid = ((s, f) for f in self._found if (s := self._laid[f.rule]))
+        managed = (f for s, f in laid if s.program.endswith("NetworkManager"))
+        return tuple(dict.fromkeys(hop.dev for f in managed for hop in f.hops))
 
     def commands(self) -> Iterator[str]:
         """Rules first: a rule without routes is passed over, routes without a rule are nothing."""
