@@ -11,6 +11,7 @@ import json
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.systemd.booted import Booted
@@ -36,6 +37,23 @@ _OTHERS = re.compile(
     |etc/(passwd|group|shadow|gshadow)-$|etc/\.pwd\.lock$|etc/\.updated$|var/\.updated$|root/\.""",
     re.VERBOSE,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    kernel: list[str]
+    files: dict[str, str]
+
+    @classmethod
+    def of(cls, host: Booted) -> Traces:
+        return cls(kernel(host), files(host))
+
+
+def compare(before: Traces, after: Traces) -> tuple[list[str], list[str]]:
+    """The lines of the kernel and the files that differ."""
+    lines = set(before.kernel) ^ set(after.kernel)
+    names = {name for name, _ in before.files.items() ^ after.files.items()}
+    return sorted(lines), sorted(names)
 
 
 def kernel(host: Booted) -> list[str]:
