@@ -28,8 +28,8 @@ from ifdefault.kernel import (
 )
 from ifdefault.kernel import rtnetlink as r
 from ifdefault.kernel.ebpf import attach
-from ifdefault.kernel.filters import input_chains
-from ifdefault.kernel.foreign import dropping_chains, foreign_marks
+from ifdefault.kernel.filters import filter_chains
+from ifdefault.kernel.foreign import foreign_marks
 from ifdefault.kernel.netlink import attribute, attribute_u32, nested
 from ifdefault.kernel.tcp_stats import TcpMonitor
 from ifdefault.kernel.uapi import inet_diag as diag
@@ -197,7 +197,8 @@ SAVED = (RULESETS / "ufw_22.iptables").read_text().splitlines(keepends=True)
 
 def read_all(ruleset: str, saved: str) -> None:
     listed = (("iptables", saved),)
-    foreign_marks(ruleset, listed), dropping_chains(ruleset), input_chains(ruleset, listed)
+    foreign_marks(ruleset, listed)
+    filter_chains(ruleset, listed), filter_chains(ruleset, listed, "forward")
 
 
 @settings(max_examples=40)
@@ -227,7 +228,7 @@ def test_any_line_of_iptables_is_read(data: st.DataObject) -> None:
 @given(st.text(max_size=8))
 def test_what_is_no_listing_is_an_error_of_ours(text: str) -> None:
     with pytest.raises(IfdefaultError):
-        dropping_chains(text)
+        foreign_marks(text, ())
 
 
 # --- text -----------------------------------------------------------------------------------
