@@ -1,27 +1,36 @@
-"""Providers that lease addresses: DHCP and router advertisements, by dnsmasq.
+"""Providers whose customers get addresses and routers by DHCP and by router advertisement.
 
-Rules: as short-lived as dnsmasq allows, so that clients renew within seconds. A provider that is
-started again knows no lease, and refuses the addresses of the one before.
+Rules: dnsmasq's, which advertises a router as soon as a host asks for one. Clients are told to
+renew within seconds. A provider that leases another address refuses to renew the one before.
 """
 
 from __future__ import annotations
 
-from ifdefault.lab import services
 from ifdefault.lab.world import World
 
-# its shortest lease is two minutes; RFC 2131: a client renews at T1 and asks all servers at T2
-_TIMERS = ("--dhcp-option-force=option:T1,3s", "--dhcp-option-force=option:T2,5s")
-_QUIET = "--port=0 --no-ping --dhcp-authoritative --leasefile-ro --log-dhcp --log-facility=-".split()
+# RFC 2131, 4.4.5: a client renews at T1. dnsmasq's shortest lease is two minutes.
+_RENEWED_SOON = ("--dhcp-option-force=option:T1,2s", "--dhcp-option-force=option:T2,4s")
+_PLAIN = "--keep-in-foreground --conf-file=/dev/null --user=root --pid-file --port=0".split()
 
 
-def lease(world: World, provider: str, address: str, *options: str, prefix: str = "") -> None:
-    """Lease this address to whoever asks, from now on, and advertise a /64."""
-    world.end(f"dhcp-{provider}")
-    command = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file"]
-    command += [*_QUIET, *_TIMERS, "--interface=cust0", "--bind-dynamic"]
-    command += [f"--dhcp-range={address},{address},2m", *options]
-    if prefix:
-        command += ["--enable-ra", "--ra-param=cust0,4,60", f"--dhcp-range={prefix},ra-only,64,2m"]
-    node = world[provider]
-    with (world.dir / f"dhcp-{provider}.log").open("a") as log:
-        node.popen(command, stdout=log, stderr=log, what=f"dhcp-{provider}")
+def lease(world: World, provider: str, address: str, router: str = "") -> None:
+    """Lease this address to whoever asks, and no other one from now on."""
+    options = [f"--dhcp-range={address},{address},2m", *_RENEWED_SOON]
+    options += ["--no-ping", "--dhcp-authoritative", "--leasefile-ro"]
+    if router:
+        options.append(f"--dhcp-option=option:router,{router}")
+    _start(world, provider, "dhcp", options)
+
+
+def advertise(world: World, provider: str, prefix: str) -> None:
+    """Be the router of a /64."""
+    options = ["--enable-ra", "--ra-param=cust0,4,600", f"--dhcp-range={prefix},ra-only,64,2m"]
+    _start(world, provider, "ra", options)
+
+
+def _start(world: World, provider: str, what: str, options: list[str]) -> None:
+    name = f"{what}-{provider}"
+    world.end(name)
+    command = ["dnsmasq", *_PLAIN, "--interface=cust0", "--bind-dynamic", *options]
+    with (world.dir / f"{name}.log").open("a") as log:
+        world[provider].popen([*command, "--log-facility=-"], stdout=log, stderr=log, what=name)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from ifdefault.dns.roots import ROOTS
 from ifdefault.lab import dns, services, topology
@@ -20,6 +19,7 @@ from tests.systemd.booted import Booted
 TOP = Path(__file__).parents[2]
 _A, _A6 = "203.0.113.10", "2001:db8:a::10"
 _B, _B6 = "198.51.100.10", "2001:db8:b::10"
+FORMER = "var/cache/former.deb"  # the package before this one
 _UPLINKS = ("wan0", "wan1")
 _ZONE = "www.example.net"
 _DELEGATION = DelegatedZone(
@@ -155,15 +155,20 @@ class Reader:
     topology: str | Topology = "two"
     releases: tuple[str, ...] = ("bookworm",)
     installed: bool = True  # ifdefault
-    files: Mapping[str, str] = MappingProxyType({})
+    files: Mapping[str, str] = field(default_factory=dict)
     around: Callable[[World], None] = nothing  # what runs beside the host
     before: str = ""  # what was done on the host
-    elsewhere: Mapping[str, Callable[[Booted], None]] = MappingProxyType({})
+    elsewhere: Mapping[str, Callable[[Booted], None]] = field(default_factory=dict)
 
 
 READERS = {
     "README.md": Reader(releases=("trixie",), installed=False, around=site),
     "docs/tutorial.md": Reader(releases=("bookworm", "trixie"), installed=False, around=site),
+    "docs/upgrade.md": Reader(
+        installed=False,
+        around=web,
+        before=f"apt-get -qq install /{FORMER}; ifdefault init; systemctl enable --now ifdefault",
+    ),
     _BIND: Reader(elsewhere={"on the name server ns": name_server}),
     "docs/howto/cloud-aws.md": Reader("aws"),
     "docs/howto/cloud-azure.md": Reader("azure"),

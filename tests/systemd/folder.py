@@ -23,8 +23,12 @@ RELEASES = {
     "bookworm": [
         *_COMMON,
         *"ifupdown isc-dhcp-client network-manager ufw firewalld fail2ban docker.io".split(),
+        *"bind9 bind9-dnsutils caddy".split(),  # what documents use
     ],
-    "trixie": _COMMON,
+    "trixie": [
+        *_COMMON,
+        *"ifupdown dhcpcd-base network-manager networkd-dispatcher podman busybox-static".split(),
+    ],
 }
 MAIN = "bookworm"  # where a test runs that isn't about a release
 _NONE_ENABLED = "etc/systemd/system-preset/00-none.preset"
@@ -86,7 +90,8 @@ def _bootstrap(folder: Path, release: str) -> None:
     # others may not write here
     options += [f"--include={','.join(RELEASES[release])}"]
     options += ['--aptopt=APT::Sandbox::User "root"']
-    run(["mmdebstrap", *options, release, str(folder), source])
+    # in a mount namespace: what it mounts there may be busy at its end
+    run(["unshare", "--mount", "mmdebstrap", *options, release, str(folder), source])
 
 
 def _disable_services(folder: Path) -> None:

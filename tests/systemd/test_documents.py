@@ -16,7 +16,9 @@ import pytest
 from tests.net.conftest import LabWorld, _failed
 from tests.systemd import CACHE, blocks, booted, package
 from tests.systemd.booted import Booted
-from tests.systemd.documents import HOSTS, READERS, TOP
+from tests.systemd.documents import FORMER, HOSTS, READERS, TOP
+
+_ANSWERS_YES = {"etc/apt/apt.conf.d/yes": 'APT::Get::Assume-Yes "true";\n'}
 
 
 @pytest.fixture
@@ -29,10 +31,10 @@ def host(
     reader.around(world)
     cache = Path(os.environ[CACHE])
     host = Booted(world, package.layers(cache, release)[not reader.installed :])
-    home = host.files / "root"
-    home.mkdir(parents=True)
-    shutil.copy(package.path(cache, release), home / "ifdefault_0.2.0_amd64.deb")
-    booted.write(host.files, reader.files)
+    booted.write(host.files, {**_ANSWERS_YES, **reader.files})
+    for name, path in (("ifdefault", "root/ifdefault_0.2.0_amd64.deb"), ("former", FORMER)):
+        (host.files / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(package.path(cache, release, name), host.files / path)
     host.boot()
     host.shell(reader.before)
     yield host

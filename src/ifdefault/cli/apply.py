@@ -80,21 +80,24 @@ def _apply(
     from ifdefault.host import rollback_timer, settle
     from ifdefault.host.last_config import ConfigFile
     from ifdefault.host.store import Store
-    from ifdefault.host.transaction import commit, prepare_file
-    from ifdefault.plan.prepare import changes
+    from ifdefault.host.transaction import apply, prepare_file
+    from ifdefault.plan.prepare import Prepared, changes
 
     store = Store(options.state_dir)
     file = ConfigFile(options.config, store)
+
+    def plan() -> Prepared:
+        return prepare_file(file, store, last_good=last_good)
+
     try:
         with store.lock(wait=wait):
             rollback_timer.refuse_unconfirmed(store)
-            prepared = prepare_file(file, store, last_good=last_good)
-            if confirm_s is None or not prepared.operations:
-                commit(prepared, store)
+            if confirm_s and (prepared := plan()).operations:
+                rollback_timer.commit_with_rollback(prepared, store, confirm_s, config=file.digest)
+            else:
+                prepared = apply(plan, store)
                 with store.tolerating():
                     file.worked()
-            else:
-                rollback_timer.commit_with_rollback(prepared, store, confirm_s, config=file.digest)
             if settle_s:
                 settle.start(store, options.config, settle_s)
     finally:
