@@ -29,8 +29,9 @@ from ifdefault.lab.world import World
 from tests.net.watched import await_states
 from tests.systemd.booted import Booted, write
 
-LOOKS = ("ifdefault status", "ifdefault check", "ifdefault dns", "ifdefault events")
-LOOKS += ("ifdefault explain", "ifdefault plan", "curl ", "dig ", "ip ", "ss ", "systemctl is-")
+_LOOKS = re.compile(
+    r"ifdefault (?:status|check|dns|events|explain|plan)\b|curl |dig |ip |ss |systemctl is-"
+)
 _BLOCK = re.compile(
     r"(?:^ *<!-- not run: (?P<why>[^>]+) -->\s*)?"
     r"(?:^ *<!-- fault: (?P<fault>[^>]+) -->\s*)?"
@@ -116,7 +117,8 @@ def follow(
             continue
         if block.fault:
             await_states(host.world, ["up"])
-            faults.inject(host.world, *block.fault.split())
+            fault, provider = block.fault.split()
+            faults.inject(host.world, fault, provider)
         if block.path:
             _write(block, host)
         elif block.title in elsewhere:
@@ -148,7 +150,7 @@ def _run(host: Booted, block: Block, command: str, shown: str) -> None:
         return fits(shown, done.stdout) if shown else done.returncode == 0
 
     where = f"line {block.line}: {command}"
-    if command.startswith(LOOKS):
+    if _LOOKS.match(command):
         try:
             eventually(is_as_shown, _PATIENCE_S, what=where, poll_s=0.2)
         except TimeoutError as error:
