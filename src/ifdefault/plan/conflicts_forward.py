@@ -121,15 +121,15 @@ def _fault(address: str, fib: Fib, uplinks: Sequence[Uplink]) -> tuple[str, str,
 
 
 def _closed(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
-    """What other programs' packet filters drop, once for each of their chains and rules."""
+    """What other programs' packet filters drop, once for each remedy."""
     seen: set[tuple[str, str]] = set()
     for what, packet, accept in _packets(config, facts, uplinks):
-        drop = dropped(facts.forward_filters, packet)
-        if not drop or (key := (drop.base.family, where(drop))) in seen:
-            continue
-        seen.add(key)
-        what = f"drops {what}" + ("" if drop.rule else ", since no rule there accepts them")
-        yield Problem(where(drop), what, _acceptance(drop.base, accept), warning=True)
+        if drop := dropped(facts.forward_filters, packet):
+            remedy = _acceptance(drop.base, accept)
+            if (where(drop), remedy) not in seen:
+                seen.add((where(drop), remedy))
+                why = "" if drop.rule else ", since no rule there accepts them"
+                yield Problem(where(drop), f"drops {what}{why}", remedy, warning=True)
 
 
 def _packets(
