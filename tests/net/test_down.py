@@ -1,4 +1,4 @@
-"""`down` after `apply` leaves no trace.
+"""`down` after `apply` leaves no trace, nor does the script that stands in for it.
 
 client ── core ─┬─ isp-a ── wan0 ┬─ host       (shared-address: both behind one wan0)
                 └─ isp-b ── wan1 ┘
@@ -7,6 +7,7 @@ client ── core ─┬─ isp-a ── wan0 ┬─ host       (shared-address
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,13 @@ def nothing(world: World) -> None:
     pass
 
 
+def script(world: World) -> Path:
+    """Where the package's removal leaves it."""
+    path = world.dir / "undo.sh"
+    path.write_text(world.ifdefault("down", "--script", check=True).stdout)
+    return path
+
+
 @pytest.mark.parametrize(
     ("topology", "arrange", "trace"),
     [
@@ -77,6 +85,11 @@ def test_down_leaves_everything_as_it_was(
     before = read_state(world["host"])
     world.ifdefault("apply", check=True)
     assert trace in "\n".join(differences(before, read_state(world["host"])))
+    undo = script(world)
+    world["host"].run(["sh", str(undo)])
+    assert differences(before, read_state(world["host"])) == []
+    assert world["host"].run(["sh", str(undo)]).stdout == "", "nothing is left to do"
+    world.ifdefault("apply", check=True)
     world.ifdefault("down", check=True)
     assert differences(before, read_state(world["host"])) == []
     again = world.ifdefault("down", check=True)

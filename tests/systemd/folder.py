@@ -89,7 +89,8 @@ def _bootstrap(folder: Path, release: str) -> None:
     # others may not write here
     options += [f"--include={','.join(RELEASES[release])}"]
     options += ['--aptopt=APT::Sandbox::User "root"']
-    run(["mmdebstrap", *options, release, str(folder), source])
+    # in a mount namespace: what it mounts there may be busy at its end
+    run(["unshare", "--mount", "mmdebstrap", *options, release, str(folder), source])
 
 
 def _disable_services(folder: Path) -> None:

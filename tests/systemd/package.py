@@ -25,7 +25,7 @@ CHECKOUT = Path(__file__).parents[2]
 HOME = "usr/lib/ifdefault"  # of the installed program
 FORMER = "0.1.99"  # the version of the package that is upgraded
 _TOOLS = "debhelper dh-python python3-pip"
-_SOURCES = "src man packaging requirements.lock pyproject.toml README.md CHANGELOG.md LICENSE"
+_SOURCES = tuple("src/ man/ packaging/ docs/ README.md CHANGELOG.md SECURITY.md LICENSE".split())
 _INSTALL_TOOLS = f"""\
 apt-get -q -o APT::Sandbox::User=root update
 apt-get -q -y --no-install-recommends -o APT::Sandbox::User=root install {_TOOLS}
@@ -74,30 +74,27 @@ def _make(cache: Path, release: str) -> None:
         folder.stamp(packages, text)
 
 
-def _content() -> str:
+def _files() -> list[Path]:
     """All that a package is made of."""
     names = folder.run(["git", "-C", str(CHECKOUT), "ls-files", "-co", "--exclude-standard", "-z"])
-    files = [CHECKOUT / name for name in sorted(names.split("\0")) if name.startswith(_STARTS)]
-    texts = [f"{file} {file.stat().st_mode:o} {_read(file)}" for file in files if file.is_file()]
-    return "\n".join([Path(__file__).read_text(), *texts])
+    files = [CHECKOUT / name for name in sorted(names.split("\0")) if name.startswith(_SOURCES)]
+    return [file for file in files if file.is_file()]
 
 
-_STARTS = tuple(_SOURCES.split())
-
-
-def _read(file: Path) -> str:
-    return file.read_text(errors="surrogateescape").encode(errors="surrogateescape").hex()
+def _content() -> str:
+    files = [Path(__file__), *_files()]
+    return "\n".join(f"{file.name} {file.stat().st_mode:o} {file.read_text()}" for file in files)
 
 
 def _build(cache: Path, release: str, scratch: Path) -> None:
-    """Build it from a source release, with what `packaging/requirements.lock` names."""
+    """Build it from what a source release has, and what the locks in packaging/ name."""
     source = scratch / "source"
     wheels = source / "wheels"
-    bin_ = Path(sys.executable).parent
-    folder.run([str(bin_ / "hatchling"), "build", "-t", "sdist", "-d", str(scratch)])
-    (release_file,) = scratch.glob("*.tar.gz")
-    wheels.mkdir(parents=True)
-    folder.run(["tar", "-C", str(source), "--strip-components=1", "-xf", str(release_file)])
+    for file in _files():
+        copy = source / file.relative_to(CHECKOUT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    wheels.mkdir()
     python = _python(folder.path(cache, release))
     lock = scratch / "lock"
     lock.write_text(_locked((source / "packaging/providers.lock").read_text(), python))

@@ -14,11 +14,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ifdefault.lab.dns_load import DnsLoad
 from ifdefault.lab.waiting import eventually
+from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.test_dns_daemon import A6, B6, NAME, A, B, addresses
 from tests.net.test_dns_restart import asked
@@ -43,7 +46,7 @@ FIRST = [
     f"ifdefault init --zone {NAME}",
     "ifdefault apply --confirm 60",
     "ifdefault confirm",
-    f"systemctl enable --now {DAEMON}",
+    "systemctl enable --now ifdefault",
 ]
 CONNECTIONS, RATE = 100, 100.0
 MIB = 2**20
@@ -61,7 +64,7 @@ def test_its_life(boot: Boot, tmp_path: Path, release: str) -> None:
         return host
 
     host = start()
-    before = traces.kernel(host), traces.files(host)
+    before = traces.Traces.of(host)
     install_and_set_up(host, release)
     upgrade_under_load(host, release)
     downgrade(host)
@@ -71,11 +74,12 @@ def test_its_life(boot: Boot, tmp_path: Path, release: str) -> None:
     await_site(host)
     assert host.main_pid(DAEMON)
     remove_and_install_again(host)
-    purge(host)
-    after = traces.kernel(host), traces.files(host)
-    differences = [set(a) ^ set(b) for a, b in zip(before, after, strict=True)]
-    assert differences == [set(), set()]
-    figures.record(release, "lines of the kernel that differ after purge", 0)
+    kernel, files = traces.compare(before, traces.Traces.of(host))
+    assert kernel
+    assert files
+    host.run(["apt-get", "-y", "-q", "purge", "ifdefault"])
+    assert traces.compare(before, traces.Traces.of(host)) == ([], [])
+    figures.record(release, "lines that differ after purge", 0, target=0)
 
 
 def install(host: Booted, name: str, *options: str) -> str:
@@ -118,42 +122,47 @@ def await_site(host: Booted) -> None:
     world = host.world
     eventually(lambda: host.state(DAEMON) == "active", what="the daemon runs")
     eventually(lambda: has_taken_over(host), what="it answers DNS")
+    what = "the unit's DNS server, and no other"
+    eventually(lambda: "dns_main" not in host.shell("ps -eo args"), what=what)
     await_states(world, ["up"])
     for at in (A, B, A6, B6):
-        eventually(lambda at=at: addresses(world, at=at) == {A, B}, what=f"the zone at {at}")
+        eventually(partial(is_served, world, at), what=f"the zone at {at}")
     answers.assert_answered(world, ["http"], (A, B, A6, B6))
 
 
+def is_served(world: World, at: str) -> bool:
+    return addresses(world, at=at) == {A, B}
+
+
 @contextmanager
-def loaded(host: Booted) -> Iterator[TcpLoad]:
+def loaded(host: Booted) -> Iterator[tuple[TcpLoad, DnsLoad]]:
     """Connections and queries all the time; in the end none may have failed."""
     load = TcpLoad(host.world["client"], (A, B, A6, B6), connections=CONNECTIONS, rate=RATE)
     load.start()
     try:
         with asked(host.world) as queries:
-            yield load
+            yield load, queries
     finally:
         load.stop()
     assert load.failed == []
-    load.queries = sum(outcome.asked for outcome in queries.outcomes)
 
 
 def upgrade_under_load(host: Booted, release: str) -> None:
     was = host.main_pid(DAEMON)
-    before = answers.kernel_state(host.world["host"])
-    with loaded(host) as load:
+    before = traces.kernel(host)
+    with loaded(host) as (load, queries):
         start_s = time.monotonic()
         install(host, "ifdefault")
         took_s = time.monotonic() - start_s
         eventually(lambda: host.main_pid(DAEMON) not in (0, was), what="another process")
         await_site(host)
-    assert answers.kernel_state(host.world["host"]) == before
+    assert traces.kernel(host) == before
     assert not [line for line in host.journal(DAEMON) if "repaired" in line]
     figures.record(release, "upgrade", took_s, "s")
     figures.record(release, "connections that stayed", CONNECTIONS)
     figures.record(release, "blocks of 1000 bytes", load.blocks)
     figures.record(release, "requests", load.requests)
-    figures.record(release, "queries", load.queries)
+    figures.record(release, "queries", sum(outcome.asked for outcome in queries.outcomes))
     figures.record(release, "failed", len(load.failed), target=0)
 
 
@@ -176,8 +185,3 @@ def remove_and_install_again(host: Booted) -> None:
     install(host, "ifdefault")
     host.systemctl("start", DAEMON)
     await_site(host)
-
-
-def purge(host: Booted) -> None:
-    host.run(["apt-get", "-y", "-q", "purge", "ifdefault"])
-    assert host.run(["id", "ifdefault"], check=False).returncode

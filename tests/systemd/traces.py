@@ -11,6 +11,7 @@ import json
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.systemd.booted import Booted
@@ -38,14 +39,30 @@ _OTHERS = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Traces:
+    kernel: list[str]
+    files: dict[str, str]
+
+    @classmethod
+    def of(cls, host: Booted) -> Traces:
+        return cls(kernel(host), files(host))
+
+
+def compare(before: Traces, after: Traces) -> tuple[list[str], list[str]]:
+    """The lines of the kernel and the files that differ."""
+    lines = set(before.kernel) ^ set(after.kernel)
+    names = {name for name, _ in before.files.items() ^ after.files.items()}
+    return sorted(lines), sorted(names)
+
+
 def kernel(host: Booted) -> list[str]:
-    """The lines that tools show of the kernel's state."""
-    node = host.world["host"]
+    """The lines that its own tools show of the kernel's state."""
     lines = []
     for command in _COMMANDS.splitlines():
-        text = node.run(command.split(), check=False).stdout
+        text = host.run(command.split()).stdout
         lines += [f"{command}: {_VOLATILE.sub('', line)}" for line in text.splitlines()]
-    for link in json.loads(node.run(["ip", "-j", "-d", "link"]).stdout):
+    for link in json.loads(host.run(["ip", "-j", "-d", "link"]).stdout):
         lines.append(f"{link['ifname']}: {link['group']} {link['flags']} {link['mtu']}")
     return sorted(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Wait up to a minute while another ifdefault changes this host, instead of failing.",
 )
+@click.option(
+    "--script",
+    is_flag=True,
+    help="Change nothing; print a shell script that does the same without ifdefault.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def command(options: Options, wait: bool, as_json: bool) -> None:
+def command(options: Options, wait: bool, script: bool, as_json: bool) -> None:
     """Remove everything that ifdefault installed, and restore link groups and sysctls.
 
     This needs no configuration, and cancels a pending `apply --confirm`. The daemon, if it runs, is
@@ -30,6 +36,9 @@ def command(options: Options, wait: bool, as_json: bool) -> None:
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show.table import print_problems
 
+    if script:
+        echo(_script(options))
+        return
     if daemon_runs := daemon_client.runs(options):
         from ifdefault.daemon.control.protocol import Down
 
@@ -69,3 +78,21 @@ def _down(options: Options, *, wait: bool) -> Changes:
         print_problems(store.take_news())
     dns_server.end_all(options.run_dir)
     return changes(prepared)
+
+
+def _script(options: Options) -> str:
+    from ifdefault import __version__
+    from ifdefault.host import rollback_timer
+    from ifdefault.host.store import Store
+    from ifdefault.host.transaction import prepare_down
+    from ifdefault.kernel import netns
+    from ifdefault.kernel.ebpf import attach
+    from ifdefault.plan import undo_script
+
+    store = Store(options.state_dir)
+    rollback_timer.refuse_unconfirmed(store)
+    path, programs = str(options.state_dir / undo_script.NAME), ""
+    with suppress(OSError):  # a kernel that can't have any
+        programs = attach.name()
+    host = undo_script.Host(path, __version__, netns.boot(), programs)
+    return undo_script.render(prepare_down(store), host)

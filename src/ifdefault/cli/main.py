@@ -39,6 +39,7 @@ SUBCOMMANDS = {
     "lab": "build test networks in network namespaces",
     "demo": "show the effect of apply on real traffic",
 }
+NEED_KERNEL = {"init", "check", "plan", "apply", "run"}  # a new enough one, before anything else
 EXIT_INTERNAL = 70  # EX_SOFTWARE, sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
@@ -107,6 +108,10 @@ def _alternative(name: str) -> str:
 def cli(ctx: click.Context, config: Path, state_dir: Path, run_dir: Path) -> None:
     """Answer every connection through the uplink it came in on."""
     ctx.obj = Options(config, state_dir, run_dir)
+    if ctx.invoked_subcommand in NEED_KERNEL:
+        from ifdefault.host import kernel_version
+
+        kernel_version.require()
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -112,12 +112,17 @@ def _try() -> None:
 # --- our programs -------------------------------------------------------------------------
 
 
+def name() -> str:
+    """What the programs of this network namespace are called. OSError before Linux 5.14."""
+    return _name(cookie())
+
+
 def _name(cookie: int) -> str:
     return f"ifd{cookie & 0xFFFFFFFFFFFF:012x}"  # up to 15 characters (BPF_OBJ_NAME_LEN)
 
 
 def _own() -> Iterator[Attached]:
-    root, name = cgroups.root(), _name(cookie())
+    root, own = cgroups.root(), name()
     for attach_type in _ATTACH_TYPES:
         for number in syscall.attached(root, attach_type):
             try:
@@ -128,7 +133,7 @@ def _own() -> Iterator[Attached]:
                 info = syscall.program_info(fd)
             finally:
                 os.close(fd)
-            if info.name == name:
+            if info.name == own:
                 yield Attached(attach_type, number, info.maps)
 
 
