@@ -31,6 +31,7 @@ from tests.systemd.booted import Booted
 from tests.systemd.conftest import Boot
 from tests.systemd.load import TcpLoad
 from tests.systemd.test_dns_restart import has_taken_over
+from tests.systemd.test_login import login
 
 DAEMON = "ifdefault.service"
 SITE = """\
@@ -74,6 +75,7 @@ def test_its_life(boot: Boot, tmp_path: Path, release: str) -> None:
     await_site(host)
     assert host.main_pid(DAEMON)
     remove_and_install_again(host)
+    refuse_to_purge(host, tmp_path)
     kernel, files = traces.compare(before, traces.Traces.of(host))
     assert kernel
     assert files
@@ -185,3 +187,15 @@ def remove_and_install_again(host: Booted) -> None:
     install(host, "ifdefault")
     host.systemctl("start", DAEMON)
     await_site(host)
+
+
+def refuse_to_purge(host: Booted, tmp_path: Path) -> None:
+    """A login by isp-b would be cut: it is named, and the kernel stays as it is."""
+    before = traces.kernel(host)
+    ssh = login(host, tmp_path, "apt-get -y -q purge ifdefault 2>&1; echo status $?")
+    assert ssh.stdout is not None
+    said = ssh.stdout.read()
+    assert "nothing was removed: the login from 198.18.1.10 (sshd, process " in said, said
+    assert said.endswith("status 100\n")
+    assert traces.kernel(host) == before
+    answers.assert_answered(host.world, ["http"], (A, B, A6, B6))
