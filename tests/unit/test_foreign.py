@@ -148,7 +148,9 @@ def test_networkd_of_another_network_namespace(tmp_path: Path) -> None:
         link.parent.mkdir(parents=True)
         link.symlink_to(f"net:[{namespace}]")
     assert networkd_problems(root) == ()
-    link.unlink()  # that of the host is looked for among those of containers
+    link.unlink()
+    assert networkd_problems(root) == (), "it has ended, and isn't waited for"
+    # that of the host is looked for among those of containers
     link.symlink_to("net:[1]")
     assert len(networkd_problems(root)) == 1
 

@@ -215,10 +215,13 @@ def _networkd_runs(root: Path) -> bool:
     """Whether one runs in our network namespace: those of containers manage their own."""
     if not (root / "run/systemd/netif").exists():  # avoids listing all processes
         return False
-    ours = _link(root / "proc/self/ns/net")
+    try:
+        ours = str((root / "proc/self/ns/net").readlink())
+    except OSError:
+        ours = ""
     return any(
         _text(process / "comm").strip() == "systemd-network"  # truncated by the kernel
-        and _link(process / "ns/net") in ("", ours)
+        and _is_in(process / "ns/net", ours)
         for process in root.glob("proc/[0-9]*")
     )
 
@@ -231,11 +234,14 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _link(path: Path) -> str:
+def _is_in(link: Path, ours: str) -> bool:
+    """Whether a process may be in our namespace: not if it ends just now, or has ended."""
     try:
-        return str(path.readlink())
+        return str(link.readlink()) == ours
+    except PermissionError:
+        return True
     except OSError:
-        return ""
+        return not ours
 
 
 def _network_section(root: Path) -> dict[str, str]:
