@@ -83,7 +83,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
     parser.add_argument(
-        "--render", action="store_true", help="only write docs/figures.md and its plots"
+        "--render",
+        action="store_true",
+        help="only write docs/figures.md, its plots, and the tables in docs/peers.md",
     )
     help_ = "another checkout with a .venv, which `turn` and `processes` measure too"
     parser.add_argument("--before", metavar="DIR", type=Path, help=help_)

@@ -8,13 +8,14 @@ def test_it_starts(boot: Boot) -> None:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from ifdefault.lab.topology import Topology
+from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import (
     LabWorld,
@@ -32,11 +33,15 @@ __all__ = ["_network_rights", "lab_world", "pytest_runtest_makereport"]
 collect_ignore_glob = [] if CACHE in os.environ else ["test_*.py"]
 
 
+def _nothing(world: World) -> None:
+    pass
+
+
 class Boot(Protocol):
     """Boot the host of a new world, which serves everything that `answers` asks for. `files` are
     more of its files, by their paths without "/", and `config` is more of its config. `bare`: its
-    uplinks have no address; `fresh`: ifdefault isn't installed; `here`: where its files are kept
-    for the next boot."""
+    uplinks have no address; `before`: what is done to the world before it boots; `fresh`: ifdefault
+    isn't installed; `here`: where its files are kept for the next boot."""
 
     def __call__(
         self,
@@ -46,6 +51,7 @@ class Boot(Protocol):
         files: Mapping[str, str] = {},
         config: str = "",
         bare: bool = False,
+        before: Callable[[World], None] = _nothing,
         release: str = folder.MAIN,
         fresh: bool = False,
         here: Path | None = None,
@@ -70,6 +76,7 @@ def boot(request: pytest.FixtureRequest, lab_world: LabWorld) -> Iterator[Boot]:
         files: Mapping[str, str] = {},
         config: str = "",
         bare: bool = False,
+        before: Callable[[World], None] = _nothing,
         release: str = folder.MAIN,
         fresh: bool = False,
         here: Path | None = None,
@@ -83,6 +90,7 @@ def boot(request: pytest.FixtureRequest, lab_world: LabWorld) -> Iterator[Boot]:
         answers.serve(world)  # first: the daemon looks for new servers now and then only
         for dev in ("wan0", "wan1") if bare else ():
             world["host"].ip(f"address flush dev {dev} scope global\n")
+        before(world)
         host.boot(enable)
         return host
 

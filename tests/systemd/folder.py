@@ -22,9 +22,14 @@ nginx
 RELEASES = {
     "bookworm": [
         *_COMMON,
-        *"ifupdown isc-dhcp-client network-manager ufw firewalld fail2ban docker.io".split(),
+        *"ifupdown isc-dhcp-client network-manager netplan.io".split(),
+        *"ufw firewalld fail2ban docker.io".split(),
+        *"bind9 bind9-dnsutils caddy".split(),  # what documents use
     ],
-    "trixie": _COMMON,
+    "trixie": [
+        *_COMMON,
+        *"ifupdown dhcpcd-base network-manager networkd-dispatcher podman busybox-static".split(),
+    ],
 }
 MAIN = "bookworm"  # where a test runs that isn't about a release
 _NONE_ENABLED = "etc/systemd/system-preset/00-none.preset"
