@@ -28,6 +28,7 @@ from ifdefault.plan import (
     conflicts_defaults,
     conflicts_forward,
     conflicts_input,
+    conflicts_reverse_path,
     conflicts_tables,
     connmark,
     numbers,
@@ -65,6 +66,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *conflicts_arp.find(facts, uplinks),
         *conflicts_tables.find(facts, uplinks),
         *conflicts_forward.find(config, facts, uplinks),
+        *conflicts_reverse_path.find(config, facts, uplinks),
         *conflicts_input.find(config, facts.filters, uplinks),
     )
 
