@@ -22,7 +22,8 @@ nginx
 RELEASES = {
     "bookworm": [
         *_COMMON,
-        *"ifupdown isc-dhcp-client network-manager ufw firewalld fail2ban docker.io".split(),
+        *"ifupdown isc-dhcp-client network-manager netplan.io".split(),
+        *"ufw firewalld fail2ban docker.io".split(),
         *"bind9 bind9-dnsutils caddy".split(),  # what documents use
     ],
     "trixie": [
