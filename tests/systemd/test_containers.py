@@ -60,7 +60,8 @@ ENGINES = {
         "trixie",
         (),
         {"etc/containers/storage.conf": STORAGE},
-        "podman network create --disable-dns --ipv6 --subnet 10.89.9.0/24 --subnet fd00:89::/64 six;"
+        "podman network create --ipv6 --disable-dns"
+        " --subnet 10.89.9.0/24 --subnet fd00:89::/64 six >/dev/null; "
         + RUN.format("podman", f"--network six -p {PORT}:80 --cgroups=disabled"),
         ("podman network reload -a",),
     ),
