@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ifdefault.kernel import (
     conntrack,
+    count_connections,
     link_stats,
     netlink,
     nexthops,
@@ -71,9 +72,15 @@ TUPLE = (
         attribute(nf.CTA_IP_V4_SRC, ADDRESS),
         attribute(nf.CTA_IP_V4_DST, ADDRESS),
     ),
-    nested(nf.CTA_TUPLE_PROTO, attribute(nf.CTA_PROTO_DST_PORT, b"\0\x35")),
+    nested(
+        nf.CTA_TUPLE_PROTO,
+        attribute(nf.CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP])),
+        attribute(nf.CTA_PROTO_DST_PORT, b"\0\x35"),
+    ),
 )
 FLOW = bytes(4) + nested(nf.CTA_TUPLE_ORIG, *TUPLE) + nested(nf.CTA_TUPLE_REPLY, *TUPLE)
+COUNTED = bytes([socket.AF_INET]) + FLOW[1:] + attribute(nf.CTA_ID, bytes(4))
+COUNTED += attribute(nf.CTA_STATUS, bytes(4))
 SOCKET = bytes([socket.AF_INET6, diag.TCP_ESTABLISHED]) + bytes(70)
 SOCKET += attribute(diag.INET_DIAG_INFO, bytes(200)) + attribute(diag.INET_DIAG_SKV6ONLY, b"\1")
 STATS = bytes(12) + attribute(rt.IFLA_STATS_LINK_64, bytes(64))
@@ -95,6 +102,8 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "nexthops": (lambda m: (nexthops.decode_nexthops([m], NAMES), r.nexthop_protocol(m)), NEXTHOP),
     "route lookup": (lambda m: route_get.decode_reply(0, m, NAMES), ROUTE),
     "flow": (lambda m: conntrack.decode_flow(4, netlink.attributes(m, 4)), FLOW),
+    "flow that is counted": (count_connections.decode_flow, COUNTED),
+    "age of a socket": (count_connections._least_age_s, SOCKET),
     "wildcard": (sockdiag.wildcard_ports, SOCKET),
     "listener": (sockdiag.decode_listener, SOCKET),
     "TCP statistics": (lambda m: TCP._count([m], {}, 0.0), SOCKET),

@@ -169,6 +169,8 @@ READERS = {
         around=web,
         before=f"apt-get -qq install /{FORMER}; ifdefault init; systemctl enable --now ifdefault",
     ),
+    "docs/how-it-works.md": Reader(around=site),
+    "docs/kernel-footprint.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
     _BIND: Reader(elsewhere={"on the name server ns": name_server}),
     "docs/howto/cloud-aws.md": Reader("aws"),
     "docs/howto/cloud-azure.md": Reader("azure"),

@@ -19,14 +19,15 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.watched import await_states
-from tests.systemd import dhcp
 from tests.systemd.booted import Booted
 from tests.systemd.conftest import Boot
+from tests.systemd.dhcp import Provider
 
 DAEMON, ONCE = "ifdefault.service", "ifdefault-once.service"
 METRICS = {"wan0": 100, "wan1": 200}
 KINDS = ["tcp", "udp-pktinfo", "udp-wildcard", "icmp", "rst", "unreachable"]  # any address's
-A, B, B_NEXT, OTHER_ROUTER = "203.0.113.10", "198.51.100.10", "198.51.100.20", "198.51.100.2"
+A, B, B_NEXT = "203.0.113.10", "198.51.100.10", "198.51.100.20"
+ROUTER, OTHER_ROUTER = "198.51.100.1", "198.51.100.2"
 CONFIG = '[uplink.isp-a]\ninterface = "wan0"\n[uplink.isp-b]\ninterface = "wan1"\n'
 NETWORKD = (
     "warning: systemd-networkd: removes foreign rules and routes when it restarts"
@@ -154,7 +155,8 @@ def await_answers(host: Booted, v4: list[str]) -> None:
     try:
         eventually(answered, PATIENCE_S, what=f"all is answered at {v4}")
     except TimeoutError as error:
-        error.add_note(str(addresses(host)))
+        log = (host.world.dir / "dnsmasq-isp-b.log").read_text()
+        error.add_note(f"{addresses(host)}\n{log[-2000:]}")
         raise
     has = addresses(host)
     answers.assert_answered(host.world, KINDS, [*has[4], *has[6]], count=2)
@@ -169,33 +171,29 @@ def reloads(host: Booted) -> dict[str, str]:
     return host.show(ONCE, "ExecReload")
 
 
-def provide(world: World) -> None:
-    """Addresses by DHCP and advertisements alone, and none until a link is up."""
-    for dev in METRICS:
-        world["host"].ip(f"address flush dev {dev}\nlink set {dev} down\n")
-    for provider, prefix in (("isp-a", "2001:db8:a::"), ("isp-b", "2001:db8:b::")):
-        dhcp.advertise(world, provider, prefix)
-    world["isp-b"].ip(f"address add {OTHER_ROUTER}/24 dev cust0\n")
-    dhcp.lease(world, "isp-a", A)
-    dhcp.lease(world, "isp-b", B)
-
-
-def provide_a(world: World) -> None:
-    provide(world)
-    world["isp-b"].ip("link set cust0 down\n")
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_comes_changes_and_restarts(boot: Boot, name: str) -> None:
     network = NETWORKS[name]
+    providers: list[Provider] = []
+
+    def provide(world: World) -> None:
+        """Addresses by DHCP and advertisements alone, and none until a link is up."""
+        for dev in METRICS:
+            world["host"].ip(f"address flush dev {dev}\nlink set {dev} down\n")
+        world["isp-b"].ip(f"address add {OTHER_ROUTER}/24 dev cust0\n")
+        providers.append(Provider(world, "isp-a", "wan0", A, "2001:db8:a::"))
+        providers.append(Provider(world, "isp-b", "wan1", B, "2001:db8:b::"))
+        if not network.comes:
+            world["isp-b"].ip("link set cust0 down\n")
+
     host = boot(
         replace(load("two"), config=CONFIG),
         release=network.release,
         enable=[*network.units, ONCE],
         files=network.files,
-        before=provide if network.comes else provide_a,
+        before=provide,
     )
-    world = host.world
+    world, isp_b = host.world, providers[1]
     await_answers(host, [A])
     was = reloads(host)
     if network.comes:
@@ -206,7 +204,7 @@ def test_what_comes_changes_and_restarts(boot: Boot, name: str) -> None:
     await_answers(host, [A, B])
 
     was = reloads(host)
-    dhcp.lease(world, "isp-b", B_NEXT, OTHER_ROUTER)
+    isp_b.lease(B_NEXT, OTHER_ROUTER)
     if network.renewal_is_told:
         await_reload(host, was)
     await_answers(host, [A, B_NEXT])
@@ -219,7 +217,7 @@ def test_what_comes_changes_and_restarts(boot: Boot, name: str) -> None:
 
     host.systemctl("start", DAEMON)  # in the other one's place
     await_states(world, ["up"])
-    dhcp.lease(world, "isp-b", B)
+    isp_b.lease(B, ROUTER)
     await_answers(host, [A, B])
     host.shell(network.restart)
     await_answers(host, [A, B])

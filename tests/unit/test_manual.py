@@ -28,11 +28,13 @@ from ifdefault.config.host import HostKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
 from ifdefault.daemon import event_log
+from ifdefault.daemon import host as daemon_host
 from ifdefault.daemon.control import client, server
 from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs, public_address
 from ifdefault.daemon.process import dns_server, frontend_connection
 from ifdefault.host import last_config, rollback_timer, settle, store
 from ifdefault.model.config import Config, HealthConfig
+from ifdefault.plan import undo_script
 
 ROOT = Path(__file__).parents[2]
 PROGRAM, KEYS = ROOT / "man/ifdefault.8", ROOT / "man/ifdefault.toml.5"
@@ -146,7 +148,7 @@ def test_global_options() -> None:
 
 def test_no_option_is_spoken_of_that_there_is_not() -> None:
     known = options(cli).union(*map(options, COMMANDS.values()), {"-h", "--help"})
-    assert flags(MANUAL) <= known
+    assert flags(MANUAL) - {"--anyway"} <= known  # an option of the script of `down --script`
     assert flags(KEYS.read_text()) <= known
 
 
@@ -164,12 +166,18 @@ def test_synopsis_has_each_subcommand_with_its_options() -> None:
 def test_environment_and_files() -> None:
     pages = sections(MANUAL, "Sh")
     names = {p.envvar for p in cli.params if p.envvar} | {"IFDEFAULT_DEBUG"}
+    names |= {"NO_COLOR", "CLICOLOR_FORCE"}
     assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
     state = Options().state_dir
-    kept = {store.LOCK, store.GUARD, "undo.log", store.SETTLING}
+    kept = {store.LOCK, store.GUARD, "undo.log", undo_script.NAME, store.SETTLING}
     own = (store.STATE, store.TABLES, last_config.LAST_CONFIG, event_log.SAVED)
     changes = (rollback_timer.PENDING, settle.SETTLE, embedded.SERIALS, dynamic_update.UPDATES)
-    others = (programs.PROGRAMS, public_address.DISCOVERED, cookie_secrets.COOKIES)
+    others = (
+        daemon_host.DRAINS,
+        programs.PROGRAMS,
+        public_address.DISCOVERED,
+        cookie_secrets.COOKIES,
+    )
     kept |= {file.name for file in (*own, *changes, *others)}
     files = {str(state / name) for name in kept}
     sockets = (client.SOCKET, client.OPEN_SOCKET, dns_server.UNIT, frontend_connection.UNIT)

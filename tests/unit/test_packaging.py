@@ -1,10 +1,11 @@
-"""The units and users of packaging/ against the program that they are for."""
+"""The units, users and Debian packages of packaging/ against the program that they are for."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ifdefault.cli.options import Options
 from ifdefault.daemon.process import dns_server, frontend_connection
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import ConfigError
+from ifdefault.plan import undo_script
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 DNS = PACKAGING / "ifdefault-dns.service"
@@ -167,3 +169,64 @@ def test_users_are_those_of_the_config() -> None:
         command = ["systemd-sysusers", "--dry-run", str(PACKAGING / "ifdefault.sysusers")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr.count("not a valid")) == (0, 0)
+
+
+# --- the Debian packages ------------------------------------------------------------------
+
+DEBIAN = PACKAGING / "debian"
+LOCKS = {"ifdefault": "requirements.lock", "ifdefault-providers": "providers.lock"}
+RULES = (DEBIAN / "rules").read_text()
+
+
+def locked(path: Path) -> set[str]:
+    return set(re.findall(r"^[\w.-]+==[^ ]+", path.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", LOCKS.values())
+def test_the_packages_contain_what_is_tested(lock: str) -> None:
+    """The versions of requirements.lock, with what the program depends on, and no tools."""
+    tested = locked(PACKAGING.parent / "requirements.lock")
+    assert locked(PACKAGING / lock) <= tested
+    project = tomllib.loads((PACKAGING.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]["providers"] * (lock == "providers.lock")
+    needed = {re.split(r"[^\w.-]", each)[0] for each in (*project["dependencies"], *extras)}
+    assert needed <= {each.split("==")[0] for each in locked(PACKAGING / lock)}
+    assert lock in RULES
+
+
+def test_every_unit_is_known_to_systemds_helper() -> None:
+    names = {re.split(r"[@.]", unit.name)[0] for unit in ALL}
+    listed = re.search(r"^UNITS = (.*)$", RULES, re.MULTILINE)
+    assert listed
+    assert set(listed[1].split()) == names
+
+
+def test_units_find_their_programs_in_the_package() -> None:
+    """As rules rewrites them: every command has a full path."""
+    script = re.findall(r"-e '(s,.*?)'", RULES.replace("$$", "$"))
+    home = "usr/lib/ifdefault"
+    for unit in PACKAGING.glob("*.service"):
+        expressions = [word for each in script for word in ("-e", each.replace("$(HOME)", home))]
+        command = ["sed", "-E", *expressions, str(unit)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        programs = re.findall(r"^Exec\w+=-?(\S+)", text, re.MULTILINE)
+        assert programs
+        known = ("/usr/bin/", f"/{home}/ifdefault-", "/bin/sh", "systemctl")
+        assert all(program.startswith(known) for program in programs), programs
+
+
+def test_installing_neither_enables_nor_starts_a_unit() -> None:
+    calls = re.findall(r"^\t\t?dh_installsystemd (.*?)(?:;.*)?$", RULES, re.MULTILINE)
+    assert len(calls) == 2
+    assert all({"--no-enable", "--no-start"} <= set(call.split()) for call in calls)
+
+
+def test_a_purge_removes_what_the_program_keeps() -> None:
+    text = (DEBIAN / "ifdefault.postrm").read_text()
+    options, users = Options(), DaemonConfig()
+    removed = text.replace("$state", str(options.state_dir))
+    assert f"rm -rf {options.config.parent} {options.state_dir} {options.run_dir}" in removed
+    assert f"for user in {users.user} {users.hook_user};" in text
+    undo = str(options.state_dir / undo_script.NAME)
+    assert undo in removed
+    assert undo in (DEBIAN / "ifdefault.prerm").read_text()

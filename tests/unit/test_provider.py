@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.frontend.client.provider import publish, update
+from ifdefault.frontend.client.provider import REMEDY, publish, update
 from ifdefault.ipc import privileges
 
 NAME = "www.example.net"
@@ -152,5 +152,5 @@ def test_without_lexicon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     names = told(credentials)
     asked = {key.removeprefix("IFDEFAULT_").lower(): value for key, value in names.items()}
     assert list(publish(asked, lambda: None)) == [
-        "dns-lexicon can't be loaded (No module named 'lexicon'): install ifdefault[providers]"
+        f"dns-lexicon can't be loaded (No module named 'lexicon'): {REMEDY}"
     ]

@@ -169,7 +169,7 @@ def _publishers(config: Config) -> Iterator[Problem]:
         if fault := program_fault(Path(table.program), config.daemon.hook_user):
             yield Problem("dns.exec", f"{table.program} {fault[0]}", fault[1], warning=True)
     if config.dns.providers and importlib.util.find_spec("lexicon") is None:
-        remedy = "install ifdefault[providers]"
+        remedy = "install the package ifdefault-providers, or by pip ifdefault[providers]"
         yield Problem("dns.provider", "dns-lexicon isn't installed", remedy, warning=True)
 
 

@@ -1,0 +1,85 @@
+"""The script of `down --script`: what it says, and that no name of others is a command."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ifdefault.model.host import Observation, State
+from ifdefault.model.kernel import (
+    DeleteRule,
+    Desired,
+    Facts,
+    LoadNft,
+    Operation,
+    PutHook,
+    Rule,
+    SetGroup,
+    SetSysctl,
+)
+from ifdefault.plan.prepare import Prepared
+from ifdefault.plan.undo_script import Host, render
+
+HOST = Host("/var/lib/ifdefault/undo.sh", "0.2.0", "boot net:[1]", "ifd000000000001")
+NASTY = "a$(reboot)'b;"
+
+
+def steps(*operations: Operation, state: State | None = None) -> list[str]:
+    text = script(*operations, state=state)
+    after = text.partition("detach_programs() {")[2].partition("\n}\n\n")[2]
+    return after.partition("\n\n#")[0].splitlines()
+
+
+def script(*operations: Operation, state: State | None = None) -> str:
+    state = state or State()
+    observation = Observation(Facts(), state, ())
+    return render(Prepared(observation, (), Desired(), operations, state, ()), HOST)
+
+
+@pytest.mark.parametrize(
+    ("operation", "step"),
+    [
+        (SetSysctl("net/ipv4/ip_forward", "0", "1"), "restore_sysctl net/ipv4/ip_forward 1 0"),
+        (SetSysctl("net/ipv4/a", "0", "0"), "keep_sysctl net/ipv4/a 0"),
+        (SetGroup("wan0", 7, 171), "restore_group wan0 171 7"),
+        (LoadNft("ifdefault", ""), "step nft delete table inet ifdefault"),
+        (PutHook(None), "detach_programs"),
+        (SetGroup(NASTY, 7, 171), "restore_group 'a$(reboot)'\\''b;' 171 7"),
+        (
+            DeleteRule(Rule(4, 5040, table=1001, oif=NASTY, protocol=171)),
+            "step ip rule del pref 5040 from all oif 'a$(reboot)'\\''b;' lookup 1001 proto 171",
+        ),
+    ],
+)
+def test_steps(operation: Operation, step: str) -> None:
+    assert steps(operation) == [step]
+
+
+def test_groups_of_exec_are_removed() -> None:
+    assert steps(state=State(runs={"/user.slice/ifdefault-1": "isp-a"})) == [
+        "step rmdir /sys/fs/cgroup/user.slice/ifdefault-1"
+    ]
+
+
+def test_bpftool_is_needed_for_programs_alone() -> None:
+    assert "for command in ip ss nft;" in script()
+    assert "for command in ip ss nft bpftool;" in script(PutHook(None))
+
+
+def test_it_is_a_sound_script(tmp_path: Path) -> None:
+    path = tmp_path / "undo.sh"
+    path.write_text(script(PutHook(None), SetGroup("wan0", 7, 171)))
+    subprocess.run(["sh", "-n", str(path)], check=True)
+    if shutil.which("shellcheck"):
+        done = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True)
+        assert done.stdout == ""
+
+
+def test_another_boot_has_nothing_to_undo(tmp_path: Path) -> None:
+    path = tmp_path / "undo.sh"
+    path.write_text(script(LoadNft("ifdefault", "")).replace("$(id -u)", "0"))
+    done = subprocess.run(["sh", str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
