@@ -118,8 +118,8 @@ def leases(world: World) -> None:
     host = world["host"]
     for dev in ("wan0", "wan1"):
         host.ip(f"address flush dev {dev} scope global\n")
-    dhcp.lease(world, "isp-a", _A, "203.0.113.1")
-    dhcp.lease(world, "isp-b", _B, "198.51.100.1")
+    dhcp.Provider(world, "isp-a", "wan0", _A, "2001:db8:a::")
+    dhcp.Provider(world, "isp-b", "wan1", _B, "2001:db8:b::")
 
 
 def content(world: World) -> None:
