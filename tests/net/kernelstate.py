@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.config import read as read_config
+from ifdefault.host import transaction
 from ifdefault.host.store import LOCK, Store
 from ifdefault.host.transaction import commit, prepare_config, prepare_down
 from ifdefault.lab.node import Node
@@ -75,9 +76,11 @@ def apply(
     def inside() -> Prepared:
         store = store_of(world)
         with store.lock(wait=True):
-            prepared = prepare_config(config or read_config(world.config), store)
-            commit(prepared, store, *filter(None, [before]))
-        return prepared
+            return transaction.apply(
+                lambda: prepare_config(config or read_config(world.config), store),
+                store,
+                *filter(None, [before]),
+            )
 
     return world["host"].python(inside)
 

@@ -31,6 +31,7 @@ from ifdefault.lab.world import World
 from ifdefault.model.config import Config
 from ifdefault.model.errors import KernelError
 from ifdefault.model.kernel import Operation
+from tests.net import answers
 from tests.net.conftest import LabWorld
 from tests.net.kernelstate import apply, differences, down, operations_left, read_state
 
@@ -104,6 +105,24 @@ def test_a_failure_is_undone_at_every_step(
         assert differences(before, read_state(world["host"])) == [], f"failed at step {step}"
     if applied:
         assert operations_left(world, config) == ()
+
+
+def test_an_interface_that_goes_down_meanwhile(lab_world: LabWorld) -> None:
+    """Undoing fails as well: its routes can't be laid any more. What is left to do is done."""
+    world = lab_world("two")
+    answers.serve(world)
+    apply(world)
+    config = read_config(world.config)
+    steps = count()
+
+    def unplug(_: Operation) -> None:
+        if next(steps) == 3:
+            world["host"].ip("link set wan1 down\n")
+
+    prepared = apply(world, changed(config), unplug)
+    assert [uplink.pending for uplink in prepared.uplinks] == ["", "interface wan1 is down"]
+    assert operations_left(world, changed(config)) == ()
+    answers.assert_answered(world, ["tcp"], ["203.0.113.10", "2001:db8:a::10"])
 
 
 def test_an_interrupted_apply_is_undone(lab_world: LabWorld) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests import systemd
 from tests.system import GUEST, chosen, debian, guest
-from tests.systemd import folder
+from tests.systemd import package
 
 CACHE = Path(".system")
 PATIENCE_S = 870.0  # for each part
@@ -71,7 +71,8 @@ def _parts(only: list[str], arguments: list[str]) -> tuple[list[Part], list[Part
         if part in only and (words or not named):
             environment = {}
             if part == SYSTEMD:
-                environment = {systemd.ROOT: str(folder.made(CACHE.resolve()))}
+                package.make(CACHE.resolve())
+                environment = {systemd.CACHE: str(CACHE.resolve())}
             arguments = [*(words or [f"tests/{part}"]), *others]
             parts.append(partial(_test_here, part, environment, arguments))
     return parts, guests

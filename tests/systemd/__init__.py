@@ -1,3 +1,3 @@
 """Tests of our units under a real systemd, in a folder of its own: part of `./dev system`."""
 
-ROOT = "IFDEFAULT_TEST_ROOT"  # set where they can run: the folder that is booted
+CACHE = "IFDEFAULT_TEST_CACHE"  # set where they can run: the folder of `folder` and `package`

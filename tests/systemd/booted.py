@@ -2,9 +2,9 @@
 
         this machine                          the host
     a test's files ─────────── lower ┐
-    ifdefault and its units ── lower ┼ overlay /
-    .system/systemd ────────── lower ┤
-                     tmpfs ─── upper ┘
+    ifdefault's package ────── lower ┼ overlay /
+    a release of Debian ────── lower ┤
+          tmpfs, or a folder ─ upper ┘
     the world's namespace ─────────── its network
 
 Rules: the host changes nothing here. Its processes, mounts and control groups are its own. It ends
@@ -15,22 +15,20 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.lab.node import CommandFailed, Completed
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
-from tests.systemd.folder import SITE_PACKAGES, VENV
+from tests.systemd.package import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[2]
 PACKAGING = CHECKOUT / "packaging"
 CONFIG = "etc/ifdefault/ifdefault.toml"
 UNITS = "etc/systemd/system"
-_OTHERS = "lib/systemd/system"  # of Debian's packages
+_PACKAGED = "usr/lib/systemd/system"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = [f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_COLORS=0", "COLUMNS=200"]
 
@@ -38,24 +36,24 @@ _ENVIRONMENT = [f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_COLORS=0
 # below /proc/sys/net, nor call bpf(2) or landlock(7); a host may.
 _BOOT = """\
 set -e
-mount -t tmpfs tmpfs "$here"
-mkdir "$here/cgroup" "$here/upper" "$here/work" "$here/root"
+[ -n "$kept" ] || mount -t tmpfs tmpfs "$here"
+mkdir -p "$here/cgroup" "$here/upper" "$here/work" "$here/root"
 mount -t cgroup2 cgroup2 "$here/cgroup"
 mkdir -p "$here/cgroup/$name"
 echo $$ >"$here/cgroup/$name/cgroup.procs"
 umount "$here/cgroup"
 mount -t overlay -o "lowerdir=$lower,upperdir=$here/upper,workdir=$here/work" overlay "$here/root"
 export SYSTEMD_NSPAWN_API_VFS_WRITABLE=network SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
-exec systemd-nspawn --quiet --boot --directory="$here/root" --machine=host --register=no \\
+exec systemd-nspawn --quiet --directory="$here/root" --machine=host --register=no \\
     --keep-unit --link-journal=no --resolv-conf=off --network-namespace-path="$netns" \\
     --private-users=no --capability=all --system-call-filter='bpf @keyring perf_event_open \
-    landlock_create_ruleset landlock_add_rule landlock_restrict_self'
+    landlock_create_ruleset landlock_add_rule landlock_restrict_self' \\
+    --kill-signal=SIGRTMIN+3 sh -c "$init"
 """
-_PROGRAM = f"""\
-#!/{VENV}/bin/python
-from ifdefault.frontend.{{}} import main
-
-main()
+# nspawn gives each container a boot id of its own, which some units then see and others don't.
+_INIT = """\
+while umount /proc/sys/kernel/random/boot_id 2>/dev/null; do :; done
+exec /lib/systemd/systemd
 """
 _REMOVE_CGROUP = """\
 mount -t cgroup2 cgroup2 /mnt
@@ -66,26 +64,32 @@ find "/mnt/$name" -depth -type d -exec rmdir {} +
 class Booted:
     """The host of a world, with a systemd of its own."""
 
-    def __init__(self, world: World, folder: Path, program: Path) -> None:
+    def __init__(self, world: World, layers: Sequence[Path], here: Path | None = None) -> None:
+        """`layers`: the files that it has, the uppermost first; what it writes is kept in `here`,
+        for another boot."""
         self.world = world
         self.files = world.dir / "files"  # more of its files, written before it boots
-        self._lower = [self.files, program, folder]
+        self.lower = [self.files, *layers]
         self._console = world.dir / "console.log"
-        self._here = world.dir / "booted"
+        self._kept = here is not None
+        self.here = here or world.dir / "booted"
         self._cgroup = f"ifd-{world.name}"
         self._leader = 0
+        self._nspawn: subprocess.Popen[str] | None = None
 
     # --- boot and end --------------------------------------------------------------------
 
     def boot(self, enable: Iterable[str] = ()) -> None:
         """Boot, and wait until all that is enabled has started, or failed."""
-        self._here.mkdir()
+        self.here.mkdir(exist_ok=True)
         self.files.mkdir(exist_ok=True)
         self._enable(enable)
         environment = {
-            "here": str(self._here),
+            "here": str(self.here),
+            "kept": "yes" if self._kept else "",
             "name": self._cgroup,
-            "lower": ":".join(map(str, self._lower)),
+            "init": _INIT,
+            "lower": ":".join(map(str, self.lower)),
             "netns": f"/run/netns/{self.world['host'].netns}",
         }
         with self._console.open("w") as console:
@@ -100,6 +104,7 @@ class Booted:
                 text=True,
             )
         self.world.remember(nspawn)
+        self._nspawn = nspawn
         self._leader = eventually(lambda: self._find_leader(nspawn), what="systemd starts")
         self.world.run_dir = self.path("run/ifdefault")
         eventually(self._is_up, what="the host is up")
@@ -107,7 +112,7 @@ class Booted:
     def _enable(self, units: Iterable[str]) -> None:
         """As `systemctl enable` does, which can't run on files that aren't mounted yet."""
         for unit in units:
-            places = (folder / path / unit for folder in self._lower for path in (UNITS, _OTHERS))
+            places = (folder / path / unit for folder in self.lower for path in (UNITS, _PACKAGED))
             file = next(place for place in places if place.exists())
             for key, names in re.findall(r"(?m)^(WantedBy|Alias)=(.*)$", file.read_text()):
                 for name in names.split():
@@ -133,6 +138,12 @@ class Booted:
     def _is_up(self) -> bool:
         done = self.run(["systemctl", "is-system-running"], check=False)
         return done.stdout.strip() in ("running", "degraded")
+
+    def power_off(self) -> None:
+        """As its administrator does; what it has written to `here` stays."""
+        assert self._nspawn is not None
+        self.systemctl("poweroff", check=False)  # the answer may not be given any more
+        self._nspawn.wait(PATIENCE_S)
 
     def remove(self) -> None:
         """After its world has ended its processes."""
@@ -213,26 +224,6 @@ class Booted:
         commands = "systemctl --failed; systemctl list-jobs; journalctl -q -n 200 -o short-precise"
         text = self.shell(f"exec 2>&1; {commands}", check=False) if self._leader else ""
         return f"{text}\n--- console\n{self._console.read_text()}"
-
-
-def program(folder: Path) -> Path:
-    """Lay out the files of an installed ifdefault: its package, its units and its users."""
-    shutil.copytree(CHECKOUT / "src/ifdefault", folder / SITE_PACKAGES / "ifdefault")
-    files = {
-        "ifdefault.service": f"{UNITS}/ifdefault.service",
-        "ifdefault-once.service": f"{UNITS}/ifdefault-once.service",
-        "ifdefault-dns.service": f"{UNITS}/ifdefault-dns.service",
-        "ifdefault-dns.socket": f"{UNITS}/ifdefault-dns.socket",
-        "ifdefault-frontend@.service": f"{UNITS}/ifdefault-frontend@.service",
-        "ifdefault-frontend.socket": f"{UNITS}/ifdefault-frontend.socket",
-        "ifdefault-nftables.service": f"{UNITS}/ifdefault-nftables.service",
-        "ifdefault.sysusers": "etc/sysusers.d/ifdefault.conf",
-    }
-    for name, path in files.items():
-        write(folder, {path: (PACKAGING / name).read_text()})
-    for name, module in (("ifdefault-dns", "dns_main"), ("ifdefault-frontend", "main")):
-        write(folder, {f"usr/local/bin/{name}": _PROGRAM.format(module)})
-    return folder
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:

@@ -8,13 +8,14 @@ def test_it_starts(boot: Boot) -> None:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from ifdefault.lab.topology import Topology
+from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import (
     LabWorld,
@@ -23,18 +24,24 @@ from tests.net.conftest import (
     lab_world,
     pytest_runtest_makereport,
 )
-from tests.systemd import ROOT, booted
+from tests.systemd import CACHE, booted, folder, package
 from tests.systemd.booted import CONFIG, Booted
 
 __all__ = ["_network_rights", "lab_world", "pytest_runtest_makereport"]
 
 # elsewhere they aren't there, rather than skipped
-collect_ignore_glob = [] if ROOT in os.environ else ["test_*.py"]
+collect_ignore_glob = [] if CACHE in os.environ else ["test_*.py"]
+
+
+def _nothing(world: World) -> None:
+    pass
 
 
 class Boot(Protocol):
     """Boot the host of a new world, which serves everything that `answers` asks for. `files` are
-    more of its files, by their paths without "/", and `config` is more of its config."""
+    more of its files, by their paths without "/", and `config` is more of its config. `bare`: its
+    uplinks have no address; `before`: what is done to the world before it boots; `fresh`: ifdefault
+    isn't installed; `here`: where its files are kept for the next boot."""
 
     def __call__(
         self,
@@ -44,6 +51,10 @@ class Boot(Protocol):
         files: Mapping[str, str] = {},
         config: str = "",
         bare: bool = False,
+        before: Callable[[World], None] = _nothing,
+        release: str = folder.MAIN,
+        fresh: bool = False,
+        here: Path | None = None,
     ) -> Booted: ...
 
 
@@ -53,14 +64,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.net)
 
 
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of an installed ifdefault, for all hosts."""
-    return booted.program(tmp_path_factory.mktemp("program"))
-
-
 @pytest.fixture
-def boot(request: pytest.FixtureRequest, lab_world: LabWorld, program: Path) -> Iterator[Boot]:
+def boot(request: pytest.FixtureRequest, lab_world: LabWorld) -> Iterator[Boot]:
     """Boot hosts: `host = boot("two", enable=["ifdefault.service"])`."""
     hosts: list[Booted] = []
 
@@ -71,15 +76,21 @@ def boot(request: pytest.FixtureRequest, lab_world: LabWorld, program: Path) -> 
         files: Mapping[str, str] = {},
         config: str = "",
         bare: bool = False,
+        before: Callable[[World], None] = _nothing,
+        release: str = folder.MAIN,
+        fresh: bool = False,
+        here: Path | None = None,
     ) -> Booted:
         world = lab_world(topology)
-        host = Booted(world, Path(os.environ[ROOT]), program)
+        layers = package.layers(Path(os.environ[CACHE]), release)
+        host = Booted(world, layers[fresh:], here)
         hosts.append(host)
         text = f"{world.topology.config}\n[health]\nrecover_s = 0.3\n{config}"
-        booted.write(host.files, {CONFIG: text, **files})
+        booted.write(host.files, files if fresh else {CONFIG: text, **files})
         answers.serve(world)  # first: the daemon looks for new servers now and then only
         for dev in ("wan0", "wan1") if bare else ():
             world["host"].ip(f"address flush dev {dev} scope global\n")
+        before(world)
         host.boot(enable)
         return host
 

@@ -8,7 +8,7 @@ from tests.net.test_dns_daemon import A6, B6, DNS, A, B, addresses
 from tests.net.test_dns_restart import asked
 from tests.systemd.booted import Booted
 from tests.systemd.conftest import Boot
-from tests.systemd.folder import SITE_PACKAGES
+from tests.systemd.package import HOME
 
 DAEMON, SERVER = "ifdefault.service", "ifdefault-dns.service"
 
@@ -20,7 +20,7 @@ def has_taken_over(host: Booted) -> bool:
 
 
 def upgrade(host: Booted, version: str) -> None:
-    init = host.path(SITE_PACKAGES) / "ifdefault/__init__.py"
+    (init,) = host.path(HOME).glob("lib/*/site-packages/ifdefault/__init__.py")
     init.write_text(init.read_text().replace(__version__, version))
 
 

@@ -10,6 +10,7 @@ from ifdefault.lab.waiting import eventually
 from tests.net.watched import await_states
 from tests.systemd.booted import Booted
 from tests.systemd.conftest import Boot
+from tests.systemd.package import HOME
 from tests.systemd.test_service import DAEMON, await_restart, start
 
 UNITS, PROGRAM = "ifdefault-frontend@*.service", "ifdefault-frontend"
@@ -73,7 +74,7 @@ def test_without_its_unit_it_is_a_child(boot: Boot) -> None:
     """Which is said once. The unit is used again when a frontend is next started."""
     host = start(boot)
     was = await_another(host, set())
-    program = host.path(f"usr/local/bin/{PROGRAM}")
+    program = host.path(f"{HOME}/{PROGRAM}")
     text = program.read_text()
     program.write_text("#!/bin/false\n")
     host.systemctl("restart", DAEMON)

@@ -24,8 +24,8 @@ BALANCE = {
 def test_systemd_finds_no_fault(boot: Boot, files: dict[str, str]) -> None:
     """In none of our units; a name that it doesn't know would only be logged."""
     host = boot(files=files)
-    units = host.shell(f"find /{UNITS} -type f -name 'ifdefault*'").split()
-    # our manual isn't installed there
+    units = host.shell("find /usr/lib/systemd/system -name 'ifdefault*'").split()
+    # a folder of Debian has no program to read manuals with
     done = host.run(["systemd-analyze", "verify", "--man=no", *units])
     assert done.stdout + done.stderr == ""
 

@@ -121,7 +121,7 @@ def test_a_mistake_in_the_config_is_logged_though_the_last_one_was_applied(host:
     assert logged.endswith(" reports: error: ifdefault.toml: invalid")
 
 
-RELOAD = "systemctl --no-block reload-or-restart ifdefault-once.service"
+RELOAD = "systemctl --no-block --job-mode=fail reload-or-restart ifdefault-once.service"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from ifdefault.lab.topology import ProviderAddress, Topology, load, names, parse
 from ifdefault.model.config import HealthConfig
 from ifdefault.model.errors import ConfigError
 
+# and RFC 1918's, in which clouds have their hosts
 DOCUMENTATION = [
     ip_network(prefix)
-    for prefix in "203.0.113.0/24 198.51.100.0/24 192.0.2.0/24 2001:db8::/32".split()
+    for prefix in "203.0.113.0/24 198.51.100.0/24 192.0.2.0/24 2001:db8::/32 10.0.0.0/8".split()
 ]
 
 
@@ -96,7 +97,7 @@ def test_a_router_knows_its_own_prefixes_alone() -> None:
 
 
 def test_unknown_names_are_told() -> None:
-    with pytest.raises(ConfigError, match='unknown topology "tow"; use one of containers, '):
+    with pytest.raises(ConfigError, match='unknown topology "tow"; use one of aws, '):
         load("tow")
     table = {"name": "x", "title": "x", "drawing": "x", "nodes": {"host": {"adresses": {}}}}
     with pytest.raises(ConfigError, match=r'nodes\.host: unknown key "adresses"'):

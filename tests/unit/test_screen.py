@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import sys
@@ -18,11 +19,12 @@ from typing import Any
 import pytest
 
 from ifdefault.cli.show.screen import Screen
+from ifdefault.cli.show.style import Line
 from ifdefault.lab.waiting import PATIENCE_S, eventually
 
 ROWS, COLUMNS = 6, 40
 PROGRAM = """
-import signal
+import os, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
 from ifdefault.cli.show.screen import Screen
 with Screen() as screen:
@@ -30,7 +32,7 @@ with Screen() as screen:
     while True:
         n += 1
         screen.show([f"turn {n}", *(f"line {i}" for i in range(2, 10)), "x" * 50])
-        if not screen.wait(0.02):
+        if not screen.wait(float(os.environ.get("PATIENCE", "0.02"))):
             break
 """
 
@@ -117,6 +119,15 @@ def test_it_says_what_is_not_shown_and_scrolls(start: Start) -> None:
     assert terminal.mode() == before
 
 
+def test_another_size_is_followed_at_once(start: Start) -> None:
+    terminal = start("env", "PATIENCE=600")
+    for turn in ("turn 1\x1b", "turn 2\x1b"):
+        while turn not in terminal.said:
+            assert select.select([terminal.fd], [], [], PATIENCE_S)[0], terminal.said
+            terminal.said += os.read(terminal.fd, 65536).decode()
+        resize(terminal.program_fd, 20, 60)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_terminal_is_restored_when_it_is_ended(start: Start, number: int) -> None:
     terminal = start()
@@ -144,6 +155,18 @@ def test_the_terminal_is_restored_while_it_is_stopped(start: Start) -> None:
     terminal.press("jq")
     assert terminal.child.wait(PATIENCE_S) == 0
     assert terminal.mode() == before
+
+
+def test_styles_take_no_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((9, 5)))
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setenv("CLICOLOR_FORCE", "1")
+    with Screen() as screen:
+        screen.show([Line("x" * 9, "bad"), Line("y" * 10, "warn")])
+    rows = capsys.readouterr().out.removeprefix("\x1b[2J\x1b[H").split("\x1b[K\n")
+    assert rows == [f"\x1b[31m{'x' * 9}\x1b[0m", "y" * 9, "y", "\x1b[J"]
 
 
 def test_without_a_keyboard_it_says_how_much_is_cut(

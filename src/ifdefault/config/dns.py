@@ -50,7 +50,8 @@ DISCOVER_EXAMPLE = "dns://208.67.222.222/myip.opendns.com"
 # --- texts --------------------------------------------------------------------------------
 
 
-def _domain(text: str) -> str:
+def domain(text: str) -> str:
+    """A domain name, in lower case and without the final dot."""
     name = text.lower().removesuffix(".")
     if not name.isascii():
         reject(f"{toml(text)} has non-ASCII letters", "write it in Punycode, xn--…")
@@ -62,16 +63,16 @@ def _domain(text: str) -> str:
 
 def _name(text: str) -> str:
     """A domain name; its first label may be "*"."""
-    return f"*.{_domain(text[2:])}" if text.startswith("*.") else _domain(text)
+    return f"*.{domain(text[2:])}" if text.startswith("*.") else domain(text)
 
 
 def _contact(text: str) -> str:
     """A mailbox in the form of the SOA: the local part is the first label (RFC 1035, 8)."""
-    local, at, domain = text.partition("@")
+    local, at, host = text.partition("@")
     if at and not LABEL.fullmatch(local.lower()):
         remedy = 'use only letters, digits, - and _ there, as in "hostmaster@example.net"'
         reject(f"{toml(text)} has special characters before the @", remedy)
-    return _domain(f"{local}.{domain}" if at else text) if text else ""
+    return domain(f"{local}.{host}" if at else text) if text else ""
 
 
 def _discover(url: str) -> str:
@@ -97,7 +98,7 @@ def _endpoint_address(text: str) -> str:
     return str(ip(text, "192.0.2.53", loopback=True))
 
 
-Domain = Annotated[str, AfterValidator(_domain)]
+Domain = Annotated[str, AfterValidator(domain)]
 Ttl = Annotated[int, Field(strict=True, ge=1, le=86400), BeforeValidator(_ttl)]
 KeyFile = Annotated[
     str, AfterValidator(lambda path: absolute(path, "/etc/ifdefault/keys/update.key"))
@@ -231,7 +232,7 @@ class ExecKeys(Keys):
     program: Annotated[str, AfterValidator(_program)] = Field(
         description="absolute path of an executable"
     )
-    zone: Annotated[str, AfterValidator(lambda text: text and _domain(text))] = Field(
+    zone: Annotated[str, AfterValidator(lambda text: text and domain(text))] = Field(
         default="", description="zone whose names it publishes; empty: all names"
     )
     timeout_s: float = number(ExecConfig("").timeout_s, 0.1, 600, "time after which it is killed")

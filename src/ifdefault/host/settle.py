@@ -24,7 +24,7 @@ from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.lock_file import private
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import SETTLING, Store
-from ifdefault.host.transaction import commit, prepare_file
+from ifdefault.host.transaction import apply, prepare_file
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import IfdefaultError, internal
 from ifdefault.model.kernel_events import KernelChange, ObjectChanged
@@ -117,9 +117,7 @@ def _apply(store: Store, path: Path) -> None:
                 return
             rollback_timer.refuse_unconfirmed(store)
             file = ConfigFile(path, store)
-            prepared = prepare_file(file, store, last_good=True)
-            if prepared.operations:
-                commit(prepared, store)
+            apply(lambda: prepare_file(file, store, last_good=True), store)
             with store.tolerating():
                 file.worked()
     except IfdefaultError as error:

@@ -24,6 +24,7 @@ from ifdefault.model.flow import Answers, Question, RouteReply
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import (
+    PROTOCOL,
     AddRule,
     Desired,
     Facts,
@@ -48,6 +49,7 @@ from ifdefault.plan.recover import recover
 from ifdefault.plan.scope import of_return, of_state, scope
 
 Before = Callable[[Operation], None]
+_ATTEMPTS = 3
 
 
 def _ignore(_: Operation) -> None:
@@ -122,11 +124,35 @@ def prepare_down(store: Store) -> Prepared:
 def install_hook(config: Config, store: Store) -> None:
     """Install the eBPF programs and the rules that they need, as config and state require, and
     nothing else. The caller holds the store's lock."""
-    with Performer() as performer:
-        for operation in prepare_config(config, store, thorough=False).operations:
+    prepared = prepare_config(config, store, thorough=False)
+    with Performer(indexes(prepared.facts)) as performer:
+        for operation in prepared.operations:
             match operation:
                 case PutHook() | AddRule(Rule(action="unreachable", src="")):
                     _perform_one(performer, operation)
+
+
+def apply(plan: Callable[[], Prepared], store: Store, before: Before = _ignore) -> Prepared:
+    """Prepare and commit; and again if the network changed meanwhile: the kernel refuses what was
+    planned for an interface that is down now. The caller holds the store's lock."""
+    for left in reversed(range(_ATTEMPTS)):
+        prepared = plan()
+        try:
+            commit(prepared, store, before)
+        except KernelError:
+            now = read_facts(scope(prepared.config, prepared.state))
+            if not left or _network(now) == _network(prepared.facts):
+                raise
+        else:
+            break
+    return prepared
+
+
+def _network(facts: Facts) -> tuple[object, ...]:
+    """What others decide, and our routes depend on."""
+    links = {(link.index, link.name, link.up, link.carrier) for link in facts.links}
+    routes = {route for route in facts.routes if route.protocol != PROTOCOL}
+    return links, frozenset(facts.addresses), routes
 
 
 def commit(prepared: Prepared, store: Store, before: Before = _ignore) -> Outcome:
@@ -187,7 +213,7 @@ def converge(prepared: Prepared, store: Store) -> Outcome:
     """
     store.save(prepared.state)
     refused: list[Problem] = []
-    with Performer() as performer:
+    with Performer(indexes(prepared.facts)) as performer:
         for operation in prepared.operations:
             try:
                 _perform_one(performer, operation, _key(operation, prepared.uplinks))
@@ -207,7 +233,7 @@ def _record(prepared: Prepared, store: Store, facts: Facts, answers: Answers) ->
 
 
 def _perform(prepared: Prepared, before: Before) -> frozenset[int]:
-    with Performer() as performer:
+    with Performer(indexes(prepared.facts)) as performer:
         for operation in prepared.operations:
             before(operation)
             _perform_one(performer, operation, _key(operation, prepared.uplinks))
@@ -256,7 +282,7 @@ def return_to(target: Desired, links: Mapping[str, int], store: Store) -> None:
     operations = diff(facts, target, store.load_tables())
     state = with_new_originals(follow(state, facts), operations, facts)
     refused: list[Problem] = []
-    with Performer() as performer:
+    with Performer(present) as performer:
         for operation in operations:
             try:
                 _perform_one(performer, operation)

@@ -16,7 +16,8 @@ from ifdefault.model.packet_filter import FilterChain
 from ifdefault.plan.packet_filter import Drop, Packet, dropped
 
 _TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")  # resolvers need both (RFC 7766)
-_FIREWALLD, _ZONE = "firewalld", "filter_IN_"
+FIREWALLD = "firewalld"  # its table
+_ZONE = "filter_IN_"
 
 
 def find(
@@ -34,7 +35,7 @@ def find(
             for transport in _TRANSPORTS:
                 packet = Packet(uplink.interface, family, transport, address, server.port)
                 if drop := dropped(filters, packet):
-                    key = _where(drop), drop.rule
+                    key = where(drop), drop.rule
                     examples.setdefault(key, drop)
                     drops[key].setdefault(address, []).append(transport)
     for key, by_address in drops.items():
@@ -51,7 +52,8 @@ def find(
             yield Problem(key[0], what, remedy, warning=True)
 
 
-def _where(drop: Drop) -> str:
+def where(drop: Drop) -> str:
+    """The chain, and the rule, by the names that its program gives them."""
     base = drop.base
     table = base.table if base.program != "nft" else f"{base.family} {base.table}"
     chain = f"{base.program} {table} {drop.chain}"
@@ -61,7 +63,7 @@ def _where(drop: Drop) -> str:
 def _remedy(drop: Drop, transports: Sequence[Transport], port: int) -> str:
     """Commands that open the port, for the program that made the chain."""
     base = drop.base
-    if base.table == _FIREWALLD:
+    if base.table == FIREWALLD:
         zone = f" --zone={drop.chain.removeprefix(_ZONE)}" if _ZONE in drop.chain else ""
         add = " ".join(f"--add-port={port}/{transport}" for transport in transports)
         add = "--add-service=dns" if port == 53 else add

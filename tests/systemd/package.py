@@ -1,0 +1,155 @@
+"""ifdefault's package for each release of Debian, built and installed in a folder of that release.
+
+    installed-RELEASE   what installing the package changes ┐
+    systemd-RELEASE     see `folder` ───────────────────────┴─ tools-RELEASE   what builds packages
+
+Rules: in the cache folder, made anew when what they are made of has changed. What is built is what
+`./dev package` builds; the machine's pip fetches the wheels, since it knows where it finds them.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from packaging.markers import Marker
+
+from ifdefault import __version__
+from tests.systemd import folder
+
+CHECKOUT = Path(__file__).parents[2]
+HOME = "usr/lib/ifdefault"  # of the installed program
+FORMER = "0.1.99"  # the version of the package that is upgraded
+_TOOLS = "debhelper dh-python python3-pip"
+_SOURCES = tuple("src/ man/ packaging/ docs/ README.md CHANGELOG.md SECURITY.md LICENSE".split())
+_INSTALL_TOOLS = f"""\
+apt-get -q -o APT::Sandbox::User=root update
+apt-get -q -y --no-install-recommends -o APT::Sandbox::User=root install {_TOOLS}
+apt-get clean
+"""
+_BUILD = """\
+cd /mnt
+packaging/build-deb -d
+"""
+
+
+def path(cache: Path, release: str, name: str = "ifdefault") -> Path:
+    """A package: "ifdefault", or "former", the same with a lower version."""
+    return cache / f"packages-{release}" / f"{name}.deb"
+
+
+def layers(cache: Path, release: str) -> list[Path]:
+    """The files of a release with ifdefault, the uppermost first."""
+    return [cache / f"installed-{release}" / "upper", folder.path(cache, release)]
+
+
+def make(cache: Path) -> None:
+    """Make the folders and packages of all releases."""
+    folder.make(cache)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda release: _make(cache, release), folder.RELEASES))
+
+
+def _make(cache: Path, release: str) -> None:
+    base = folder.path(cache, release).with_suffix(".stamp").read_text()
+    tools = cache / f"tools-{release}"
+    text = base + _INSTALL_TOOLS
+    if not folder.is_made(tools, text):
+        shutil.rmtree(tools, ignore_errors=True)
+        folder.chroot([folder.path(cache, release)], tools, _INSTALL_TOOLS, network=True)
+        folder.stamp(tools, text)
+    packages = cache / f"packages-{release}"
+    text += _content()
+    if not folder.is_made(packages, text):
+        shutil.rmtree(packages, ignore_errors=True)
+        packages.mkdir()
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            _build(cache, release, Path(scratch))
+        _make_former(cache, release)
+        _install(cache, release)
+        folder.stamp(packages, text)
+
+
+def _files() -> list[Path]:
+    """All that a package is made of."""
+    names = folder.run(["git", "-C", str(CHECKOUT), "ls-files", "-co", "--exclude-standard", "-z"])
+    files = [CHECKOUT / name for name in sorted(names.split("\0")) if name.startswith(_SOURCES)]
+    return [file for file in files if file.is_file()]
+
+
+def _content() -> str:
+    files = [Path(__file__), *_files()]
+    return "\n".join(f"{file.name} {file.stat().st_mode:o} {file.read_text()}" for file in files)
+
+
+def _build(cache: Path, release: str, scratch: Path) -> None:
+    """Build it from what a source release has, and what the locks in packaging/ name."""
+    source = scratch / "source"
+    wheels = source / "wheels"
+    for file in _files():
+        copy = source / file.relative_to(CHECKOUT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    wheels.mkdir()
+    python = _python(folder.path(cache, release))
+    lock = scratch / "lock"
+    lock.write_text(_locked((source / "packaging/providers.lock").read_text(), python))
+    folder.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "-qq", "--require-hashes", "--no-deps"),
+            *("--only-binary=:all:", "--python-version", python, "-d", str(wheels)),
+            *("-r", str(lock)),
+        ]
+    )
+    tools = cache / f"tools-{release}" / "upper"
+    changes = scratch / "changes"
+    folder.chroot([tools, folder.path(cache, release)], changes, _BUILD, source=source)
+    (package,) = (changes / "upper").glob("ifdefault_*.deb")
+    shutil.move(package, path(cache, release))
+
+
+def _python(root: Path) -> str:
+    """The full version of a release's Python."""
+    name = (root / "usr/bin/python3").readlink().name
+    command = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Version}", name]
+    return folder.run(command).partition("-")[0]
+
+
+def _locked(lock: str, python: str) -> str:
+    """The rows of a lock for a version of Python: pip reads them as if they were for its own."""
+    environment = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
+    rows = []
+    for row in lock.replace("\\\n", " ").splitlines():
+        requirement, found, hashes = row.partition(" --hash")
+        if found:
+            text, _, marker = requirement.partition(";")
+            if not marker or Marker(marker).evaluate(environment):
+                rows.append(text + found + hashes)
+    return "\n".join(rows)
+
+
+def _make_former(cache: Path, release: str) -> None:
+    """The same package, with a lower version: it is unpacked, changed and packed again."""
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        root = Path(scratch) / "root"
+        folder.run(["dpkg-deb", "-R", str(path(cache, release)), str(root)])
+        control = root / "DEBIAN/control"
+        text, _ = re.subn(r"(?m)^Version: .*$", f"Version: {FORMER}", control.read_text())
+        control.write_text(text)
+        (init,) = root.glob(f"{HOME}/lib/*/site-packages/ifdefault/__init__.py")
+        init.write_text(init.read_text().replace(__version__, FORMER))
+        former = path(cache, release, "former")
+        folder.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-b", str(root), str(former)])
+
+
+def _install(cache: Path, release: str) -> None:
+    changes = cache / f"installed-{release}"
+    shutil.rmtree(changes, ignore_errors=True)
+    script = "apt-get -q -y install /mnt/ifdefault.deb"
+    folder.chroot(
+        [folder.path(cache, release)], changes, script, source=path(cache, release).parent
+    )
