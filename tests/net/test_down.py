@@ -104,7 +104,11 @@ def test_the_script_detaches_the_programs(lab_world: LabWorld) -> None:
     configure(world)  # balance
     world.ifdefault("apply", check=True)
     assert world["host"].python(attach.read)
-    said = world["host"].run(["sh", str(script(world))]).stdout
+    undo = script(world)
+    unseen = world["host"].run(["sh", str(undo)], check=False)
+    assert "the eBPF programs can't be listed" in unseen.stderr, "no control groups are mounted"
+    mounted = f"mount -t cgroup2 none /sys/fs/cgroup && exec sh {undo}"
+    said = world["host"].run(["unshare", "--mount", "sh", "-c", mounted]).stdout
     assert said.count("bpftool cgroup detach") == 2
     assert world["host"].python(attach.find) == []
     assert differences(before, read_state(world["host"])) == []
