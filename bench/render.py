@@ -1,4 +1,4 @@
-"""docs/figures.md and its plots, from the results' files.
+"""docs/figures.md and its plots, and the tables in docs/peers.md, from the results' files.
 
 Rules: nothing is added that isn't in a file; a figure that misses its target is printed in bold.
 Equal results give equal bytes. Long tables are folded; OPEN names those that aren't.
@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
-from bench import headlines, plots, results
+from bench import excerpts, headlines, plots, results
 from bench.results import Figure, Machine, Report
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "figures.md"
+PEERS = DOCS / "peers.md"  # what it quotes of the results
 Found = Mapping[str, tuple[Report, Machine]]
 
 # tables that a section shows unfolded, by the beginning of their titles
@@ -41,20 +42,22 @@ This page and its plots are rendered from `bench/results/*.json`, which hold eve
 
 
 def write(names: Sequence[str]) -> None:
-    """Write the page and the plots."""
+    """Write the pages and the plots."""
     for path, text in files(names).items():
         path.write_text(text, encoding="utf-8")
 
 
 def files(names: Sequence[str]) -> dict[Path, str]:
-    """The page and the plots, by path."""
+    """The pages and the plots, by path."""
     found = {name: result for name in names if (result := results.read(name))}
     drawn = {
         DOCS / f"{name}.svg": draw(found[name][0])
         for name, draw in plots.PLOTS.items()
         if name in found
     }
-    return {PAGE: render(names, found), **drawn}
+    reports = {name: report for name, (report, _) in found.items()}
+    quoting = excerpts.fill(PEERS.read_text(encoding="utf-8"), reports, _markdown)
+    return {PAGE: render(names, found), PEERS: quoting, **drawn}
 
 
 def render(names: Sequence[str], found: Found) -> str:

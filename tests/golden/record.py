@@ -22,6 +22,7 @@ from ifdefault.lab.world import World
 from ifdefault.model.kernel import Facts, Neighbour, NftTable
 from ifdefault.plan.desired import plan
 from ifdefault.plan.diff import diff
+from ifdefault.plan.originals import indexes
 
 HERE = Path(__file__).parent
 FACTS = TypeAdapter(Facts)
@@ -52,7 +53,7 @@ def _apply(world: World) -> None:
     def perform() -> None:
         facts = read_facts()
         names = {uplink.name: n for n, uplink in enumerate(config.uplinks, 1)}
-        with Performer() as performer:
+        with Performer(indexes(facts)) as performer:
             for operation in diff(facts, plan(config, facts, names).desired, ()):
                 performer.perform(operation)
 

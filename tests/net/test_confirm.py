@@ -6,15 +6,11 @@ client ── core ─┬─ isp-a ── wan0 ┬─ host
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shlex
 import signal
-import subprocess
-import termios
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import count
 
 import pytest
@@ -41,6 +37,7 @@ from tests.net.kernelstate import (
     store_of,
     waits_for_the_lock,
 )
+from tests.net.logins import Login, close_terminal, hang_up, kill_all, log_in, read_terminal
 
 SOON, LATE = "1", "600"
 
@@ -186,52 +183,6 @@ def test_nothing_to_do_needs_no_confirmation(world: World) -> None:
     assert world.ifdefault("confirm").returncode == 1
 
 
-@dataclass(frozen=True)
-class Login:
-    """A shell on a terminal of its own, as sshd starts it."""
-
-    shell: subprocess.Popen[str]
-    terminal_fd: int
-
-
-def log_in(world: World, script: str) -> Login:
-    terminal_fd, own_fd = os.openpty()
-
-    def take_terminal() -> None:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    shell = subprocess.Popen(
-        ["ip", "netns", "exec", world["host"].netns, "sh", "-c", script],
-        stdin=own_fd,
-        stdout=own_fd,
-        stderr=own_fd,
-        text=True,
-        start_new_session=True,
-        preexec_fn=take_terminal,
-    )
-    os.close(own_fd)
-    return Login(shell, terminal_fd)
-
-
-def hang_up(login: Login) -> None:
-    os.killpg(login.shell.pid, signal.SIGHUP)
-
-
-def kill_all(login: Login) -> None:
-    os.killpg(login.shell.pid, signal.SIGKILL)
-
-
-def close_terminal(login: Login) -> None:
-    os.close(login.terminal_fd)
-
-
-def read_terminal(login: Login, until: str) -> str:
-    said = ""
-    while until not in said:
-        said += os.read(login.terminal_fd, 4096).decode()
-    return said
-
-
 @pytest.mark.parametrize(
     ("end", "left_open"), [(hang_up, True), (kill_all, True), (close_terminal, False)]
 )
@@ -240,7 +191,8 @@ def test_undone_when_the_login_ends(
 ) -> None:
     before = read_state(world["host"])
     # the shell stays: its end is what is tested
-    login = log_in(world, f"{shlex.join(world.command)} apply -q --confirm 2 && echo done; cat")
+    script = f"{shlex.join(world.command)} apply -q --confirm 2 && echo done; cat"
+    login = log_in(world, ["sh", "-c", script])
     try:
         read_terminal(login, "done")
         assert login.shell.poll() is None

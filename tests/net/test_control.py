@@ -118,6 +118,10 @@ def test_the_status_needs_no_rights(lab_world: LabWorld) -> None:
             "\n\nnot read without root's rights: the packet filter and the eBPF programs\n"
         )
     assert carriers(done.stdout) == {"isp-a IPv4", "isp-a IPv6"}
+    question = ["explain", "tcp", "192.0.2.7:1234", "198.51.100.10:443"]
+    for command in (["uplink"], ["events"], question):
+        done = world["host"].run([*no_rights, *world.command, *command], check=False)
+        assert (done.returncode, "isp-b" in done.stdout) == (0, True), done.stderr
 
 
 def test_events_follow_shows_them_as_they_happen(lab_world: LabWorld) -> None:

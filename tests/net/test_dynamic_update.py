@@ -32,7 +32,7 @@ from ifdefault.daemon.dns.dynamic_update import UPDATES
 from ifdefault.dns import update
 from ifdefault.lab import services
 from ifdefault.lab.topology import ZONE
-from ifdefault.lab.waiting import eventually
+from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
 from ifdefault.model.dns import Endpoint
 from ifdefault.model.health import Way
@@ -162,7 +162,7 @@ def records(world: World, name: str = WWW, server: str = SERVER) -> dict[str, in
 async def say_it(world: World, name: str, addresses: set[str], server: str = SERVER) -> None:
     """Until a server says just this of a name."""
     found: dict[str, int] = {}
-    over = time.monotonic() + 20.0
+    over = time.monotonic() + PATIENCE_S
     while time.monotonic() < over:
         found = await asyncio.to_thread(records, world, name, server)
         if set(found) == addresses:

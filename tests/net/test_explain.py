@@ -110,6 +110,20 @@ def test_a_route_that_refuses_is_agreed_on(lab_world: LabWorld, kind: str) -> No
             assert (found["hop"] == kind, found["uplink"] == "") == (refused, refused), found
 
 
+def test_the_public_address_of_an_uplink_behind_nat_is_explained(lab_world: LabWorld) -> None:
+    """As the connection that arrives, whose destination has been translated."""
+    world = lab_world("two")
+    with world.config.open("a") as config:  # of isp-b, the last table
+        config.write('public = ["192.0.2.77"]\n')
+    answers.apply(world)
+    found = _ask(world, "198.18.1.10", "192.0.2.77")
+    assert (found["direction"], found["uplink"]) == ("in", "isp-b")
+    assert found["source"] == "198.51.100.10"
+    assert found["arrival"].endswith("owns 198.51.100.10; 192.0.2.77 is translated to it")
+    for own in ("any", "203.0.113.10"):
+        assert _ask(world, own, "192.0.2.77")["direction"] == "out"
+
+
 def test_a_naive_udp_port_is_explained(lab_world: LabWorld) -> None:
     world = lab_world("two")
     answers.serve(world)

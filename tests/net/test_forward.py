@@ -270,11 +270,14 @@ def test_a_firewall_that_drops_what_is_forwarded_is_named(world: World) -> None:
     answers.apply(world)
     answers.assert_none_answered(world, ["tcp"], FAR)
     found = json.loads(world.ifdefault("check", "--json").stdout)["problems"]
-    [told] = [problem for problem in found if problem["where"] == "nft inet fw forward"]
-    assert told["warning"]
-    for command in told["remedy"].split("`")[1::2]:
-        world["host"].run(command.split())
+    dropping = [problem for problem in found if problem["where"] == "nft inet fw forward"]
+    assert [problem["warning"] for problem in dropping] == [True, True]  # services, and the LAN
+    for problem in dropping:
+        for command in problem["remedy"].split("`")[1::2]:
+            world["host"].run(command.split())
     answers.assert_answered(world, ["you", "tcp"], FAR)
+    assert world.ifdefault("check").returncode == 0
+    assert "fw forward" not in world.ifdefault("check").stderr
 
 
 FIREWALL = """

@@ -32,6 +32,7 @@ from ifdefault.model.kernel import (
     SetGroup,
     SetSysctl,
 )
+from ifdefault.plan.originals import indexes
 from tests.net.conftest import LabWorld
 
 NEXT_4, NEXT_6 = Hop("wan0", "203.0.113.1"), Hop("wan0", "2001:db8:a::1")
@@ -96,7 +97,7 @@ def performed(host: Node, *operations: Operation) -> Facts:
     """The facts of the host after these operations."""
 
     def inside() -> Facts:
-        with Performer() as performer:
+        with Performer(indexes(read_facts())) as performer:
             for operation in operations:
                 performer.perform(operation)
         return read_facts()

@@ -18,6 +18,7 @@ import pytest
 from ifdefault.kernel import sysctl
 from ifdefault.kernel.netlink import Netlink, attribute
 from ifdefault.kernel.perform import Performer, resolve_neighbour
+from ifdefault.kernel.read import read_facts
 from ifdefault.kernel.uapi.netlink import NLM_F_CREATE
 from ifdefault.kernel.uapi.rtnetlink import IFA_LOCAL, RTM_NEWADDR, RTM_NEWLINK
 from ifdefault.kernel.watch import Watch
@@ -45,6 +46,7 @@ from ifdefault.model.kernel_events import (
     ObjectChanged,
     Overrun,
 )
+from ifdefault.plan.originals import indexes
 from tests.net.conftest import LabWorld
 
 MARKERS = (f"rule add pref {n} lookup 7 protocol 171\n" for n in itertools.count(200))
@@ -315,7 +317,7 @@ def performed(host: Node, operations: list[Operation]) -> frozenset[int]:
     """The netlink ports that performed it."""
 
     def perform() -> frozenset[int]:
-        with Performer() as performer:
+        with Performer(indexes(read_facts())) as performer:
             for operation in operations:
                 performer.perform(operation)
             return performer.ports

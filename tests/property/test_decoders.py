@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ifdefault.kernel import (
     conntrack,
+    count_connections,
     link_stats,
     netlink,
     nexthops,
@@ -28,8 +29,8 @@ from ifdefault.kernel import (
 )
 from ifdefault.kernel import rtnetlink as r
 from ifdefault.kernel.ebpf import attach
-from ifdefault.kernel.filters import input_chains
-from ifdefault.kernel.foreign import dropping_chains, foreign_marks
+from ifdefault.kernel.filters import filter_chains
+from ifdefault.kernel.foreign import foreign_marks
 from ifdefault.kernel.netlink import attribute, attribute_u32, nested
 from ifdefault.kernel.tcp_stats import TcpMonitor
 from ifdefault.kernel.uapi import inet_diag as diag
@@ -71,9 +72,15 @@ TUPLE = (
         attribute(nf.CTA_IP_V4_SRC, ADDRESS),
         attribute(nf.CTA_IP_V4_DST, ADDRESS),
     ),
-    nested(nf.CTA_TUPLE_PROTO, attribute(nf.CTA_PROTO_DST_PORT, b"\0\x35")),
+    nested(
+        nf.CTA_TUPLE_PROTO,
+        attribute(nf.CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP])),
+        attribute(nf.CTA_PROTO_DST_PORT, b"\0\x35"),
+    ),
 )
 FLOW = bytes(4) + nested(nf.CTA_TUPLE_ORIG, *TUPLE) + nested(nf.CTA_TUPLE_REPLY, *TUPLE)
+COUNTED = bytes([socket.AF_INET]) + FLOW[1:] + attribute(nf.CTA_ID, bytes(4))
+COUNTED += attribute(nf.CTA_STATUS, bytes(4))
 SOCKET = bytes([socket.AF_INET6, diag.TCP_ESTABLISHED]) + bytes(70)
 SOCKET += attribute(diag.INET_DIAG_INFO, bytes(200)) + attribute(diag.INET_DIAG_SKV6ONLY, b"\1")
 STATS = bytes(12) + attribute(rt.IFLA_STATS_LINK_64, bytes(64))
@@ -95,6 +102,8 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "nexthops": (lambda m: (nexthops.decode_nexthops([m], NAMES), r.nexthop_protocol(m)), NEXTHOP),
     "route lookup": (lambda m: route_get.decode_reply(0, m, NAMES), ROUTE),
     "flow": (lambda m: conntrack.decode_flow(4, netlink.attributes(m, 4)), FLOW),
+    "flow that is counted": (count_connections.decode_flow, COUNTED),
+    "age of a socket": (count_connections._least_age_s, SOCKET),
     "wildcard": (sockdiag.wildcard_ports, SOCKET),
     "listener": (sockdiag.decode_listener, SOCKET),
     "TCP statistics": (lambda m: TCP._count([m], {}, 0.0), SOCKET),
@@ -197,7 +206,8 @@ SAVED = (RULESETS / "ufw_22.iptables").read_text().splitlines(keepends=True)
 
 def read_all(ruleset: str, saved: str) -> None:
     listed = (("iptables", saved),)
-    foreign_marks(ruleset, listed), dropping_chains(ruleset), input_chains(ruleset, listed)
+    foreign_marks(ruleset, listed)
+    filter_chains(ruleset, listed), filter_chains(ruleset, listed, "forward")
 
 
 @settings(max_examples=40)
@@ -227,7 +237,7 @@ def test_any_line_of_iptables_is_read(data: st.DataObject) -> None:
 @given(st.text(max_size=8))
 def test_what_is_no_listing_is_an_error_of_ours(text: str) -> None:
     with pytest.raises(IfdefaultError):
-        dropping_chains(text)
+        foreign_marks(text, ())
 
 
 # --- text -----------------------------------------------------------------------------------

@@ -84,7 +84,8 @@ class Daemon:
         self.disturbed_s = self.clock.now
         forced = tuple(sorted(disk.forced.items()))
         saved = disk.saved.memories, disk.saved.candidates
-        world.inbox[:] = [e.Started(disk.config, forced, *saved)]
+        drains = tuple((name, at_s - self.clock.now) for name, at_s in sorted(disk.drains.items()))
+        world.inbox[:] = [e.Started(disk.config, forced, *saved, drains=drains)]
         self._mine(FRONTEND_S, self.start_frontend)
 
     def kill(self) -> None:
@@ -205,8 +206,11 @@ class Daemon:
                 self._tell(0.01, e.ConnectionsEnded(uplink, family, sockets=3, took_s=0.01))
             case f.ResolveNames(hosts):
                 self.frontend.resolve(hosts)
-            case f.SaveForced(id, uplink, forced):
+            case f.SaveForced(id, uplink, forced, timeout_s):
                 self.world.disk.forced[uplink] = forced
+                self.world.disk.drains.pop(uplink, None)
+                if timeout_s:
+                    self.world.disk.drains[uplink] = self.clock.now + timeout_s
                 self._tell(0.001, e.ForcedSaved(id))
             case f.EnterGroup(id, pid, _, uplink):
                 path = f"/ifdefault/{pid}"

@@ -36,7 +36,7 @@ class Operator:
 
     def __init__(self, world: World, daemon: Daemon) -> None:
         self.world, self.daemon = world, daemon
-        self._rng = Random(f"{world.seed} operator")
+        self._rng, self._timeouts = (Random(f"{world.seed} {n}") for n in ("operator", "timeouts"))
         self._last = 0
 
     def live(self) -> Process:
@@ -65,7 +65,8 @@ class Operator:
     def _force(self) -> None:
         uplink = self._rng.choice(self.world.uplinks).name
         state = self._rng.choice(_FORCED)
-        self._ask(lambda request: e.UplinkRequested(request, uplink, state))
+        timeout_s = self._timeouts.choice((None, 1, 60)) if state == "drain" else None
+        self._ask(lambda request: e.UplinkRequested(request, uplink, state, timeout_s))
 
     def reload(self) -> None:
         self._reload(host.draw_config(self._rng, self.world.uplinks))

@@ -28,6 +28,7 @@ class Disk:
     config: Config
     saved: Save = field(default_factory=lambda: Save(()))
     forced: dict[str, Forced] = field(default_factory=dict)
+    drains: dict[str, float] = field(default_factory=dict)  # when they end
     state: State = field(default_factory=State)
     loaded: Loaded = ()
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # updates' own records

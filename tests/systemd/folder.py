@@ -22,7 +22,9 @@ nginx
 RELEASES = {
     "bookworm": [
         *_COMMON,
-        *"ifupdown isc-dhcp-client network-manager ufw firewalld fail2ban docker.io".split(),
+        *"ifupdown isc-dhcp-client network-manager netplan.io".split(),
+        *"ufw firewalld fail2ban docker.io".split(),
+        *"bind9 bind9-dnsutils caddy".split(),  # what documents use
     ],
     "trixie": [
         *_COMMON,
@@ -32,10 +34,10 @@ RELEASES = {
 MAIN = "bookworm"  # where a test runs that isn't about a release
 _NONE_ENABLED = "etc/systemd/system-preset/00-none.preset"
 
-# In a mount namespace of its own, which ends with it: `run` has the machine's network there, whose
-# names are resolved as here.
+# In a mount namespace of its own, which ends with it.
 _CHROOT = """\
 set -e
+[ -z "$size" ] || mount -t tmpfs -o "size=$size" tmpfs "$changes"
 mkdir -p "$upper" "$work" "$root"
 mount -t overlay -o "lowerdir=$lower,upperdir=$upper,workdir=$work" overlay "$root"
 mount -t proc proc "$root/proc"
@@ -105,21 +107,32 @@ def _disable_services(folder: Path) -> None:
 
 
 def chroot(
-    layers: Sequence[Path], changes: Path, script: str, *, source: Path | None = None
-) -> None:
-    """Run a script on the layers, the uppermost first. What it changes is in `changes`/upper;
-    `source` is seen there as /mnt."""
+    layers: Sequence[Path],
+    changes: Path,
+    script: str,
+    *,
+    source: Path | None = None,
+    size: str = "",
+    network: bool = False,
+) -> str:
+    """Run a script on the layers, the uppermost first, and return its output. What it changes is in
+    `changes`/upper, or in a file system of `size` that ends with it; `source` is seen there as
+    /mnt. It has this machine's network, or one of its own."""
+    changes.mkdir(exist_ok=True)
     environment = {
+        "changes": str(changes),
+        "size": size,
         "lower": ":".join(map(str, layers)),
         **{name: str(changes / name) for name in ("upper", "work", "root")},
         "source": str(source or ""),
         "run": script,
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
         "HOME": "/root",
         "DEBIAN_FRONTEND": "noninteractive",
     }
-    run(["unshare", "--mount", "--pid", "--fork", "sh", "-c", _CHROOT], environment)
+    apart = ["--mount", "--pid", "--fork", *([] if network else ["--net"])]
+    return run(["unshare", *apart, "sh", "-c", _CHROOT], environment)
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
@@ -128,5 +141,6 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         said = "\n".join((done.stderr + done.stdout).strip().splitlines()[-40:])
-        raise NotAvailable(f"{' '.join(command)}: {said}")
+        shown = " ".join(word for word in command if "\n" not in word)  # not whole scripts
+        raise NotAvailable(f"{shown}: {said}")
     return done.stdout

@@ -60,7 +60,7 @@ def _make(cache: Path, release: str) -> None:
     text = base + _INSTALL_TOOLS
     if not folder.is_made(tools, text):
         shutil.rmtree(tools, ignore_errors=True)
-        folder.chroot([folder.path(cache, release)], tools, _INSTALL_TOOLS)
+        folder.chroot([folder.path(cache, release)], tools, _INSTALL_TOOLS, network=True)
         folder.stamp(tools, text)
     packages = cache / f"packages-{release}"
     text += _content()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import headlines, render, results
+from bench import excerpts, headlines, render, results
 from bench.__main__ import BENCHES
 from bench.results import Figure, Machine, Report, Table
 
@@ -75,3 +75,17 @@ def test_figures_with_subjects_become_a_table() -> None:
     assert "| a | 0.5 s (≤ 0.8 s) | **1.5 s** (≤ 1.2 s) |\n| b | 0.25 s | 0.75 s |" in page
     assert "<details><summary>Cases</summary>" in page
     assert "## idle\n\nNot measured yet: run `./dev bench idle`." in page
+
+
+def test_a_document_quotes_the_results() -> None:
+    """What stood there before is replaced, and the rest stays."""
+    table = Table("Blackhole, in s", ("", "a, b", "c"), (("x", "1", "2"), ("y", "3", "4")))
+    reports = {"failover": Report("", "", (), (Table("Others", (), ()), table))}
+    directive = "<!-- failover, Blackhole: =system; a, b where c is 4 -->"
+    text = f"before\n{directive}\nstale\n<!-- end of the table -->\nafter\n"
+    once = excerpts.fill(text, reports, render._markdown)
+    rows = "| system | a, b |\n|---|---|\n| y | 3 |\n"
+    assert once == f"before\n{directive}\n\n{rows}\n<!-- end of the table -->\nafter\n"
+    assert excerpts.fill(once, reports, render._markdown) == once
+    with pytest.raises(ValueError):
+        excerpts.fill(text.replace("a, b", "gone"), reports, render._markdown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import types
@@ -13,10 +14,12 @@ from pathlib import Path
 import click
 import pytest
 
-from ifdefault.cli import check, init, main
+from ifdefault import __version__
+from ifdefault.cli import check, main
 from ifdefault.cli.options import Options
 from ifdefault.daemon.status import DaemonStatus
-from ifdefault.host import rollback_timer
+from ifdefault.host import foreign_files, observe_foreign, rollback_timer
+from ifdefault.host.foreign_files import ForeignFiles
 from ifdefault.host.store import Store
 from ifdefault.model.errors import ConfigError, HostError, KernelError, Problem
 from ifdefault.model.host import Observation, State
@@ -71,7 +74,7 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
         names
         == (
             "init check plan apply confirm down run reload uplink status dns events replay exec"
-            " explain lab demo"
+            " explain lab demo completion version help"
         ).split()
     )
     assert done.stderr.split() == [
@@ -99,6 +102,30 @@ def test_usage_errors(
 ) -> None:
     assert main.run(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_version_names_what_runs_and_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["version"]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["ifdefault"] == f"{__version__}, {Path(main.__file__).parents[1]}"
+    assert told["Python"] == f"{platform.python_version()}, {sys.executable}"
+    assert platform.release() in told["kernel"]
+    assert Path(told["libnftables"]).name.startswith("libnftables.so.1")
+
+
+@pytest.mark.parametrize("words", [[], ["status"], ["lab", "up"], ["dns", "check"]])
+def test_help_is_that_of_the_option(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([*words, "--help"]) == 0
+    expected = capsys.readouterr().out
+    assert main.run(["help", *words]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_help_of_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["help", "dns", "chekc"]) == 2
+    assert '"ifdefault dns" has no command "chekc"' in capsys.readouterr().err
+    assert main.run(["help", "statsu"]) == 2
+    assert 'did you mean "status"?' in capsys.readouterr().err
 
 
 def test_options_reach_the_subcommand(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +209,8 @@ def test_a_reader_that_leaves_is_no_error(lines: int) -> None:
 
 @pytest.fixture
 def facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(init, "read_facts", lambda: FACTS)
+    monkeypatch.setattr(observe_foreign, "read_facts", lambda: FACTS)
+    monkeypatch.setattr(foreign_files, "read", ForeignFiles)
 
 
 @pytest.mark.usefixtures("facts")
@@ -213,7 +241,8 @@ def test_init_without_uplink_shows_the_interfaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lan = Facts(links=(Link(2, "lan0"),), addresses=(Address(4, "lan0", "10.0.0.1", 8),))
-    monkeypatch.setattr(init, "read_facts", lambda: lan)
+    monkeypatch.setattr(observe_foreign, "read_facts", lambda: lan)
+    monkeypatch.setattr(foreign_files, "read", ForeignFiles)
     assert main.run(["-c", str(tmp_path / "x"), "init"]) == 1
     assert "(lan0 with 10.0.0.1/8); bring the uplinks up" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from ifdefault.kernel import filters
 from ifdefault.model.config import Config, ForwardConfig, OutgoingConfig
 from ifdefault.model.kernel import Facts, Hop, Route, Rule
 from ifdefault.plan import conflicts_forward
@@ -90,35 +92,96 @@ def test_only_where_it_is_offered() -> None:
     assert told(held, forward("tcp:80", "10.0.0.10", uplinks=("isp-b",))) == []
 
 
+# --- other programs' packet filters ---------------------------------------------------------
+
+DNAT = "-m conntrack --ctstate DNAT -j ACCEPT"
+UFW = """\
+-A FORWARD -j ufw-before-forward
+-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-before-forward -j ufw-user-forward
+"""
+DOCKER = """\
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
+"""
+
+
+def behind(rules: str, program: str = "iptables", policy: str = "DROP") -> Facts:
+    """A host with these rules of iptables."""
+    names = dict.fromkeys(line.split()[1] for line in rules.splitlines())
+    targets = dict.fromkeys(w for w in rules.split() if w.startswith(("ufw-", "DOCKER")))
+    chains = "".join(f":{name} - [0:0]\n" for name in {**names, **targets} if name != "FORWARD")
+    text = f"*filter\n:FORWARD {policy} [0:0]\n{chains}{rules}\nCOMMIT\n"
+    found = filters.filter_chains('{"nftables": []}', ((program, text),), "forward")
+    return replace(HOST, forward_filters=found)
+
+
+def dropped(facts: Facts, *forwards: ForwardConfig, lan: str = "") -> list[str]:
+    """What is dropped, and the commands that let it pass."""
+    lines = told(facts, *forwards, outgoing=OutgoingConfig(masquerade=(lan,) if lan else ()))
+    assert all(line.startswith("warning: ip") and ": drops " in line for line in lines)
+    return [
+        "; ".join([line.split(": drops ")[1].split(";")[0], *line.split("`")[1::2]])
+        for line in lines
+    ]
+
+
+TO_80 = "forwarded packets to TCP port 80 of 10.0.0.10"
+NO_RULE = f"{TO_80}, since no rule there accepts them"
+
+
 @pytest.mark.parametrize(
-    ("chain", "outgoing", "commands"),
+    ("rules", "found"),
     [
-        (("inet", "fw", "fwd"), "", ["nft insert rule inet fw fwd ct status dnat accept"]),
-        (
-            ("ip", "filter", "FORWARD"),
-            "",
-            ["iptables -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT"],
-        ),
-        (
-            ("ip6", "filter", "FORWARD"),
-            "lan0",
-            [
-                "ip6tables -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT",
-                "ip6tables -I FORWARD -i lan0 -j ACCEPT",
-                "ip6tables -I FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
-            ],
-        ),
+        ("", f"{NO_RULE}; iptables -I FORWARD {DNAT}"),
+        (f"-A FORWARD {DNAT}", ""),
+        ("-A FORWARD -d 10.0.0.0/24 -j ACCEPT", ""),
+        ("-A FORWARD -d 10.0.0.0/24 -o lan1 -j ACCEPT", f"{NO_RULE}; iptables -I FORWARD {DNAT}"),
+        ("-A FORWARD -d 10.0.0.0/24 -i wan0 -o lan0 -j ACCEPT", ""),
+        (UFW, f"{NO_RULE}; ufw route allow proto tcp to 10.0.0.10 port 80"),
+        (f"{UFW}-A ufw-user-forward -d 10.0.0.10/32 -p tcp -m tcp --dport 80 -j ACCEPT", ""),
+        (DOCKER, f"{NO_RULE}; iptables -I DOCKER-USER {DNAT}"),
+        (f"{DOCKER}-A DOCKER-USER {DNAT}", ""),
+        ("-A FORWARD -m mark --mark 0x1 -j ACCEPT", ""),  # can't tell
     ],
 )
-def test_dropping_chains(chain: tuple[str, str, str], outgoing: str, commands: list[str]) -> None:
-    masquerade = OutgoingConfig(masquerade=(outgoing,) if outgoing else ())
-    [line] = told(replace(HOST, dropping=(chain,)), WEB, outgoing=masquerade)
-    assert line.startswith(f"warning: nft {' '.join(chain)}: drops forwarded packets")
-    assert line.split("`")[1::2] == commands
+def test_what_iptables_drops(rules: str, found: str) -> None:
+    web = forward("tcp:80", "10.0.0.10")
+    assert dropped(behind(rules), web) == ([found] if found else [])
+    assert dropped(behind(rules, policy="ACCEPT"), web) == []
+    assert dropped(behind(rules, "ip6tables"), web) == []
+    assert dropped(behind(rules)) == []  # forwards nothing
 
 
-def test_dropping_chains_matter_to_those_who_forward() -> None:
-    facts = replace(HOST, dropping=(("ip6", "filter", "FORWARD"),))
-    assert told(facts, outgoing=OutgoingConfig()) == []
-    assert told(facts, forward("tcp:80", "10.0.0.10"), outgoing=OutgoingConfig()) == []
-    assert len(told(facts)) == 1
+def test_a_rule_that_drops_is_named() -> None:
+    facts = behind("-A FORWARD -i wan+ -j REJECT", policy="ACCEPT")
+    [line] = told(facts, WEB, outgoing=OutgoingConfig())
+    assert line.startswith(
+        "warning: iptables filter FORWARD, `-A FORWARD -i wan+ -j REJECT`: drops"
+    )
+
+
+def test_what_a_lan_sends_is_dropped() -> None:
+    established = "-I FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+    dropping = "IPv4 connections of lan0, since no rule there accepts them"
+    commands = f"iptables -I FORWARD -i lan0 -j ACCEPT; iptables {established}"
+    assert dropped(behind(""), lan="lan0") == [f"{dropping}; {commands}"]
+    assert dropped(behind("-A FORWARD -i lan0 -j ACCEPT"), lan="lan0") == []
+    assert dropped(behind(UFW), lan="lan0") == [f"{dropping}; ufw route allow in on lan0"]
+
+
+@pytest.mark.parametrize("accepts", [False, True])
+def test_what_nftables_drops(accepts: bool) -> None:
+    table = {"family": "inet", "table": "fw"}
+    chain = {"name": "fwd", "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}
+    status = {"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}
+    rule = {"rule": {**table, "chain": "fwd", "handle": 5, "expr": [status, {"accept": None}]}}
+    objects = [{"chain": {**table, **chain}}, *([rule] if accepts else [])]
+    found = filters.filter_chains(json.dumps({"nftables": objects}), (), "forward")
+    lines = told(replace(HOST, forward_filters=found), WEB, outgoing=OutgoingConfig())
+    assert [line.split("`")[1] for line in lines] == (
+        [] if accepts else ["nft insert rule inet fw fwd ct status dnat accept"]
+    )

@@ -524,16 +524,18 @@ def test_a_second_engine_is_refused(engine: Engine) -> None:
 
 def test_what_a_dead_engine_left_is_replaced(tmp_path: Path) -> None:
     code = (
-        "import asyncio, os, pathlib, sys\n"
+        "import asyncio, os, pathlib, sys, time\n"
         "from ifdefault.daemon.control.server import Control\n"
         "async def main():\n"
         "    await Control(pathlib.Path(sys.argv[1]), None).start()\n"
-        "    os.kill(os.getpid(), 9)\n"
+        "    if os.fork():\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    time.sleep(0.3)\n"  # a child that hasn't executed its program yet
+        "    os._exit(0)\n"
         "asyncio.run(main())"
     )
     assert subprocess.run([sys.executable, "-c", code, tmp_path]).returncode == -9
     assert (tmp_path / client.SOCKET).is_socket()
-    assert not client.listener(tmp_path / client.SOCKET)
     engine = Engine(tmp_path)
     engine.start()
     assert engine.ask(Status()) == REPLY

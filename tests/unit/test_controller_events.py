@@ -65,6 +65,7 @@ def _strangers() -> Iterator[e.Event]:
     yield e.ReloadRequested(2, CONFIG)
     yield e.ConfirmRequested(3)
     yield e.DownRequested(4)
+    yield e.UndoRequested(6)
     yield e.ExecRequested(5, 1, 0, "nobody")
 
 
@@ -77,7 +78,7 @@ def test_every_event_is_taken(host: Host) -> None:
         host.run(0.1)
     taken = {type(event) for event in _strangers()} | ANSWERS
     assert taken == set(get_args(e.Event)), "a test for each kind"
-    for request in range(1, 6):
+    for request in range(1, 7):
         host.answer(request)
 
 

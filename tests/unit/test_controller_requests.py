@@ -12,6 +12,7 @@ from ifdefault.daemon.controller.adopt import DOWN, UNDO_AGAIN_S
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import NameConfig
 from ifdefault.model.errors import Problem
+from ifdefault.model.health import Forced
 from ifdefault.model.kernel import PROTOCOL, PutHook
 from tests.unit.controlled import CONFIG, UPLINKS, Host, kinds
 
@@ -169,6 +170,36 @@ def test_a_start_that_the_kernel_refuses_is_none() -> None:
     assert [str(problem) for problem in stop.problems] == ["rule: operation not permitted"]
 
 
+def forced(host: Host) -> dict[str, Forced]:
+    return host.controller.status(host.now).forced
+
+
+def test_a_drain_is_down_when_its_timeout_is_over(host: Host) -> None:
+    host.receive(e.UplinkRequested(7, "isp-a", "drain", 60))
+    assert host.every(f.SaveForced)[-1] == f.SaveForced(7, "isp-a", "drain", 60)
+    [drain] = host.controller.status(host.now).drains
+    assert (drain.uplink, drain.until_s) == ("isp-a", host.now + 60)
+    host.run(50.0)
+    host.receive(e.UplinkRequested(8, "isp-a", "drain", 60))
+    assert host.answer(8).result == f.UplinkChanged("isp-a", "drain", "drain")
+    host.run(50.0)
+    assert forced(host) == {"isp-a": "drain"}, "the timeout was replaced"
+    host.run(11.0)
+    assert forced(host) == {"isp-a": "down"}
+    assert host.every(f.SaveForced)[-1] == f.SaveForced(0, "isp-a", "down")
+    assert host.controller.status(host.now).drains == ()
+    text = "isp-a: forced drain -> down, since its timeout is over"
+    assert host.logged("uplink")[-1] == text
+
+
+@pytest.mark.parametrize("state", ["auto", "up", "drain"])
+def test_another_state_ends_the_timeout(host: Host, state: Forced) -> None:
+    host.receive(e.UplinkRequested(7, "isp-a", "drain", 60))
+    host.receive(e.UplinkRequested(8, "isp-a", state))
+    host.run(61.0)
+    assert host.controller.state.forced["isp-a"] == state
+
+
 # --- commit-confirm -----------------------------------------------------------------------
 
 
@@ -265,6 +296,23 @@ def test_what_is_asked_when_it_would_be_undone(host: Host, request_: e.Event) ->
     assert not host.answer(8).problems
     assert host.controller.state.config == SWAPPED
     assert "not confirmed: returned to the previous config" not in host.logged("reload")
+
+
+def test_the_undoing_can_be_asked_for(host: Host) -> None:
+    host.receive(e.UndoRequested(6))
+    assert refusal(host, 6).startswith("confirm: nothing is waiting for confirmation")
+    host.receive(e.ReloadRequested(7, SWAPPED, confirm_s=10))
+    assert host.controller.status(host.now).undone_in_s == 10.0
+    host.refuses = lambda _: True
+    host.receive(e.UndoRequested(8))
+    assert refusal(host, 8) == "rule: operation not permitted"
+    assert host.controller.status(host.now).undone_in_s == UNDO_AGAIN_S
+    host.refuses = lambda _: False
+    host.receive(e.UndoRequested(9), e.UndoRequested(10))
+    assert isinstance(host.answer(9).result, f.Changed)
+    assert refusal(host, 10).startswith("confirm: nothing is waiting for confirmation")
+    assert host.leaves_by() == "wan0"
+    assert host.controller.status(host.now).undone_in_s is None
 
 
 # --- down ---------------------------------------------------------------------------------

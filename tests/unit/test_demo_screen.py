@@ -25,7 +25,8 @@ def test_its_colours_are_obeyed_by_a_terminal_and_those_of_others_are_not(
     monkeypatch.setattr(demo, "run_demo", lambda *_: RESULT)
     monkeypatch.setattr("ifdefault.lab.rootless.enter_alone", lambda: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    printed = CliRunner().invoke(demo.command, color=on_a_terminal).stdout
+    env = {"CLICOLOR_FORCE": str(int(on_a_terminal))}
+    printed = CliRunner().invoke(demo.command, color=on_a_terminal, env=env).stdout
     assert (("\x1b[32m" in printed) and ("\x1b[31m" in printed)) == on_a_terminal
     assert printed.count(r"\x1b") == 1
     assert r"down \x1b[5m" in printed

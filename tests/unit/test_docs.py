@@ -34,10 +34,11 @@ TABLES = {
 }
 KEYS = {f"{table}.{each.name}" for table, record in TABLES.items() for each in fields(record)}
 KEYS |= {"dns.name", "dns.exec", "dns.provider", "dns.server", "dns.update", "outgoing.rule"}
-OTHERS = {"click.pass_obj", "libnftables.so.1"}
+OTHERS = {"click.pass_obj", "libnftables.so.1", "mkdocs.yml"}
 OUTSIDE = re.compile(
-    r"net\.(ipv[46]|core)\..*|uplink\..*|www\.example\.net|[\w-]+\.(json|toml|txt|service|log|sock)"
+    r"net\.(ipv[46]|core)\..*|uplink\..*|(www\.)?example\.net|[\w-]+\.(json|toml|txt|service|log|sock|sh)"
 )
+MADE = re.compile(r"dist/|site/|[\w-]+\.d/")  # by ./dev; folders of other programs
 ROOMS = {path.name for path in SRC.iterdir() if path.is_dir()} - {"__pycache__"}
 
 GONE = {"net", "vitals", "wanted", "zones"}  # that once were rooms
@@ -121,7 +122,7 @@ def missing(text: str) -> Iterator[str]:
     for name in (*names, *IN_A_ROOM.findall(bare), *pointed_at):
         if not is_there(name):
             yield name
-    paths = [path for path in quoted if PATH.fullmatch(path)]
+    paths = [path for path in quoted if PATH.fullmatch(path) and not MADE.fullmatch(path)]
     for path in (*paths, *FILE.findall(text)):
         if not {path, f"{path}/", path.removesuffix("/")} & files() and "NAME" not in path:
             yield path

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from ifdefault.kernel.foreign import (
-    dropping_chains,
     iptables_marks,
     networkd_problems,
     nft_marks,
@@ -78,23 +77,6 @@ EVERY = "bits 0xffffffff"
 )
 def test_nft(expression: dict[str, Any], uses: set[str]) -> None:
     assert in_nft(expression) == uses
-
-
-@pytest.mark.parametrize(
-    ("chain", "found"),
-    [
-        ({"family": "ip", "hook": "forward", "policy": "drop"}, True),
-        ({"family": "inet", "hook": "forward", "policy": "drop"}, True),
-        ({"family": "inet", "hook": "forward", "policy": "accept"}, False),
-        ({"family": "inet", "hook": "input", "policy": "drop"}, False),
-        ({"family": "bridge", "hook": "forward", "policy": "drop"}, False),
-        ({"family": "inet"}, False),
-    ],
-)
-def test_dropping_chains(chain: dict[str, str], found: bool) -> None:
-    named = {"table": "filter", "name": "FORWARD", **chain}
-    told = json.dumps({"nftables": [{"metainfo": {}}, {"chain": named}]})
-    assert dropping_chains(told) == ((chain["family"], "filter", "FORWARD"),) * found
 
 
 def test_our_own_table_is_not_foreign() -> None:

@@ -278,6 +278,27 @@ def test_second_line_without_default() -> None:
     assert passed_over(beside(line, replace(public, address="100.64.0.9"))) == [("wan1", ())]
 
 
+def test_lan_with_a_delegated_prefix_is_none() -> None:
+    """Its DHCPv6 client refuses what of the prefix no LAN has (RFC 7084)."""
+    lan = Address(6, "wan1", "2001:db8:100:1::1", 64)
+    facts = beside(WAN1, lan)
+    assert interfaces(facts) == ["wan0", "wan1"], "nothing tells it from an uplink"
+    refused = Route(6, 254, "2001:db8:100::/56", kind="unreachable")
+    facts = replace(facts, routes=(*facts.routes, refused))
+    assert interfaces(facts) == ["wan0"]
+    assert passed_over(facts) == [("wan1", None)]
+    last_resort = replace(refused, dst="2000::/3")
+    assert interfaces(replace(facts, routes=(*facts.routes[:1], last_resort))) == ["wan0", "wan1"]
+
+
+def test_address_on_loopback_is_no_other_providers() -> None:
+    transfer, public = Address(4, "wan0", "10.1.0.2", 30), Address(4, "lo", "192.0.2.10", 32)
+    facts = Facts((WAN0,), (transfer, public), (replace(DEFAULT_A4, src=public.address),))
+    assert "several prefixes" not in written(facts)
+    second = Address(4, "wan0", "198.51.100.10", 24)
+    assert "several prefixes" in written(replace(facts, addresses=(*facts.addresses, second)))
+
+
 def test_private_address_without_default_is_named_with_a_guess() -> None:
     facts = beside(WAN1, Address(4, "wan1", "192.168.2.10", 24))
     assert interfaces(facts) == ["wan0"]
@@ -303,7 +324,7 @@ def test_address_without_a_prefix_but_with_a_route_is_named(address: str) -> Non
 def test_second_address_of_a_prefix_is_no_sign_of_a_shared_lan() -> None:
     second = Address(4, "wan1", "198.51.100.11", 32)
     assert "several prefixes" not in written(Facts((WAN1,), (B4, second), (DEFAULT_B4,)))
-    elsewhere = replace(second, address="192.0.2.11")
+    elsewhere = replace(second, address="192.0.2.11", prefixlen=24)
     assert "several prefixes" in written(Facts((WAN1,), (B4, elsewhere), (DEFAULT_B4,)))
 
 
@@ -318,6 +339,11 @@ def test_private_address_with_a_default_is_an_uplink() -> None:
         links=(WAN0,), addresses=(Address(4, "wan0", "10.0.0.2", 24),), routes=(DEFAULT_A4,)
     )
     assert interfaces(facts) == ["wan0"]
+    assert "\n# public = []  # for names in the DNS: what 10.0.0.2 is translated to" in written(
+        facts
+    )
+    with_public = replace(facts, addresses=(*facts.addresses, Address(4, "wan0", "192.0.2.9", 32)))
+    assert "public" not in written(with_public)
 
 
 @pytest.mark.parametrize(

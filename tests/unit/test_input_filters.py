@@ -60,7 +60,7 @@ UDP, TCP = "-p udp -m udp --dport 53", "-p tcp -m tcp --dport 53"
 
 
 def test_ufw() -> None:
-    assert told(filters.input_chains(NONE, ufw())) == [
+    assert told(filters.filter_chains(NONE, ufw())) == [
         (
             f"iptables filter INPUT: drops packets to UDP and TCP port 53 of {A}, {B}, since no "
             "rule there accepts them; open it to clients: `ufw allow 53`"
@@ -70,19 +70,19 @@ def test_ufw() -> None:
             "there accepts them; open it to clients: `ufw allow 53`"
         ),
     ]
-    assert told(filters.input_chains(NONE, ufw(UDP, TCP))) == []
-    [ipv4, _] = told(filters.input_chains(NONE, ufw(UDP)))
+    assert told(filters.filter_chains(NONE, ufw(UDP, TCP))) == []
+    [ipv4, _] = told(filters.filter_chains(NONE, ufw(UDP)))
     assert "to TCP port 53 of" in ipv4
     assert ipv4.endswith("`ufw allow 53/tcp`")
     limited = "-p udp --dport 53 -m conntrack --ctstate NEW -m recent --set --name DEFAULT"
-    assert told(filters.input_chains(NONE, ufw(limited, TCP))) == []  # can't tell
+    assert told(filters.filter_chains(NONE, ufw(limited, TCP))) == []  # can't tell
     some = f"-s 192.0.2.0/24 {UDP}", TCP
-    assert len(told(filters.input_chains(NONE, ufw(*some)))) == 2, "a rule for one client"
+    assert len(told(filters.filter_chains(NONE, ufw(*some)))) == 2, "a rule for one client"
 
 
 def test_firewalld() -> None:
     ruleset = json.loads((RULESETS / "firewalld_public.json").read_text())
-    assert told(filters.input_chains(json.dumps(ruleset), ())) == [
+    assert told(filters.filter_chains(json.dumps(ruleset), ())) == [
         (
             f"nft inet firewalld filter_IN_public, handle 72: drops packets to UDP and TCP port 53 "
             f"of {A}, {A6}, {B}; open it to clients: `firewall-cmd --permanent --zone=public "
@@ -90,7 +90,7 @@ def test_firewalld() -> None:
         )
     ]
     assert "--add-port=5353/udp --add-port=5353/tcp`" in "".join(
-        told(filters.input_chains(json.dumps(ruleset), ()), 5353)
+        told(filters.filter_chains(json.dumps(ruleset), ()), 5353)
     )
     for transport in ("tcp", "udp"):  # as --add-service=dns adds them
         port = {"payload": {"protocol": transport, "field": "dport"}}
@@ -98,7 +98,7 @@ def test_firewalld() -> None:
         chain = {"family": "inet", "table": "firewalld", "chain": "filter_IN_public_allow"}
         rule = {**chain, "handle": 175, "expr": [match, {"accept": None}]}
         ruleset["nftables"].append({"rule": rule})
-    assert told(filters.input_chains(json.dumps(ruleset), ())) == []
+    assert told(filters.filter_chains(json.dumps(ruleset), ())) == []
 
 
 # --- nftables -----------------------------------------------------------------------------
@@ -202,14 +202,14 @@ def test_a_rule_of_iptables_that_nft_can_show() -> None:
 
 def test_nothing_is_parsed_where_no_chain_is_at_such_a_hook() -> None:
     forward = json.dumps(ruleset([DROP], hook="forward"))
-    assert filters.input_chains(forward.removesuffix("}"), ()) == ()  # it would be no JSON
+    assert filters.filter_chains(forward.removesuffix("}"), ()) == ()  # it would be no JSON
 
 
 def test_the_table_that_iptables_shows_is_not_read_twice() -> None:
     opaque: list[dict[str, Any]] = [{"xt": {"type": "match", "name": "comment"}}, DROP]
     described = ruleset(opaque, family="ip", table="filter", name="INPUT")
     saved = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m comment --comment x -j DROP\nCOMMIT\n"
-    chains = filters.input_chains(json.dumps(described), (("iptables", saved),))
+    chains = filters.filter_chains(json.dumps(described), (("iptables", saved),))
     assert [chain.program for chain in chains] == ["iptables"]
     [problem] = told(chains)
     assert problem.startswith("iptables filter INPUT, `-A INPUT -m comment --comment x -j DROP`: ")

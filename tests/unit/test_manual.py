@@ -28,6 +28,7 @@ from ifdefault.config.host import HostKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
 from ifdefault.daemon import event_log
+from ifdefault.daemon import host as daemon_host
 from ifdefault.daemon.control import client, server
 from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs, public_address
 from ifdefault.daemon.process import dns_server, frontend_connection
@@ -39,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM, KEYS = ROOT / "man/ifdefault.8", ROOT / "man/ifdefault.toml.5"
 GUIDES = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in (ROOT / "README.md", ROOT / "packaging/README.md", *(ROOT / "docs").glob("*.md"))
+    for path in (ROOT / "README.md", ROOT / "packaging/README.md", *(ROOT / "docs").rglob("*.md"))
 }
 README = GUIDES["README.md"]
 MODELS: dict[str, type[BaseModel]] = {
@@ -165,12 +166,18 @@ def test_synopsis_has_each_subcommand_with_its_options() -> None:
 def test_environment_and_files() -> None:
     pages = sections(MANUAL, "Sh")
     names = {p.envvar for p in cli.params if p.envvar} | {"IFDEFAULT_DEBUG"}
+    names |= {"NO_COLOR", "CLICOLOR_FORCE"}
     assert set(re.findall(r"^\.It Ev (\S+)", pages["ENVIRONMENT"], re.MULTILINE)) == names
     state = Options().state_dir
     kept = {store.LOCK, store.GUARD, "undo.log", undo_script.NAME, store.SETTLING}
     own = (store.STATE, store.TABLES, last_config.LAST_CONFIG, event_log.SAVED)
     changes = (rollback_timer.PENDING, settle.SETTLE, embedded.SERIALS, dynamic_update.UPDATES)
-    others = (programs.PROGRAMS, public_address.DISCOVERED, cookie_secrets.COOKIES)
+    others = (
+        daemon_host.DRAINS,
+        programs.PROGRAMS,
+        public_address.DISCOVERED,
+        cookie_secrets.COOKIES,
+    )
     kept |= {file.name for file in (*own, *changes, *others)}
     files = {str(state / name) for name in kept}
     sockets = (client.SOCKET, client.OPEN_SOCKET, dns_server.UNIT, frontend_connection.UNIT)
@@ -279,12 +286,18 @@ def config_with(section: str, told: dict[str, str]) -> Config:
 
 def fenced(text: str, language: str) -> list[str]:
     """The code blocks of a language in Markdown."""
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return re.findall(rf"```{language}\b[^\n]*\n(.*?)```", text, re.DOTALL)
+
+
+def whole_blocks(text: str) -> list[str]:
+    """The configs of a guide, those that are added to another after the minimal one."""
+    minimal = toml_blocks(KEYS.read_text())[0]
+    return [b if "[uplink." in b else f"{minimal}\n{b}" for b in fenced(text, "toml")]
 
 
 @pytest.mark.parametrize(
     "text",
-    [*whole_configs(KEYS.read_text()), *(b for g in GUIDES.values() for b in fenced(g, "toml"))],
+    [*whole_configs(KEYS.read_text()), *(b for g in GUIDES.values() for b in whole_blocks(g))],
 )
 def test_every_config_parses(text: str) -> None:
     assert config.parse(text, "example").uplinks
@@ -355,7 +368,8 @@ def test_a_guide_names_commands_that_there_are(guide: str) -> None:
 
 def shell_lines(text: str) -> str:
     """The shell blocks and the inline code of a guide."""
-    return "\n".join([*fenced(text, "sh"), *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
+    typed = re.findall(r"^# (.*)", "\n".join(fenced(text, "console")), re.MULTILINE)
+    return "\n".join([*fenced(text, "sh"), *typed, *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "packaging/README.md"])

@@ -58,7 +58,8 @@ def test_the_demo_has_colours_of_its_own(
     monkeypatch.setattr(demo, "run_demo", lambda *_: result)
     monkeypatch.setattr("ifdefault.cli.demo.rootless.enter_alone", lambda: None)
     monkeypatch.setattr("ifdefault.cli.demo.signal.signal", lambda *_: None)
-    ran = CliRunner().invoke(demo.command, [], standalone_mode=False, color=color)
+    env = {"CLICOLOR_FORCE": str(int(color))}
+    ran = CliRunner().invoke(demo.command, [], standalone_mode=False, color=color, env=env)
     assert ran.exit_code == 0, ran.output
     assert head in ran.output.splitlines()
     assert ("\x1b" in ran.output, r"\x1b" in ran.output) == (color, False)

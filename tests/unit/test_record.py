@@ -73,6 +73,7 @@ EVENTS: tuple[e.Event, ...] = (
     e.ReloadRequested(0, SETTINGS, 60),
     e.ConfirmRequested(2),
     e.DownRequested(3),
+    e.UndoRequested(3),
     e.ExecRequested(4, 99, 1000, "isp-a"),
     e.GroupEntered(4, "/a", "/b", (PROBLEM,)),
 )

@@ -65,7 +65,7 @@ def test_source_check_judges_others_sources_alone(mode: str, verdict: str) -> No
     assert judged[0] == "ip saddr { 203.0.113.10 } return"
     assert judged.index('iifname "wan0" return') == 2  # after the addresses of both families
     exempt = judged.index("udp sport { 67, 68, 546, 547 } return")
-    assert exempt < judged.index('iif 0 @ll,96,16 != 0 return comment "bridged"')
+    assert exempt < judged.index("jump bridged")
     owned = judged.index(f"ip saddr @uplink_sources_4 counter name misrouted_1 {verdict}")
     assert exempt < owned < judged.index("update @unknown_sources_4 { ip saddr counter }")
     assert not any("uplink_sources_6" in line for line in judged)  # A owns all of them

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import sys
@@ -22,7 +23,7 @@ from ifdefault.lab.waiting import PATIENCE_S, eventually
 
 ROWS, COLUMNS = 6, 40
 PROGRAM = """
-import signal
+import os, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
 from ifdefault.cli.show.screen import Screen
 with Screen() as screen:
@@ -30,7 +31,7 @@ with Screen() as screen:
     while True:
         n += 1
         screen.show([f"turn {n}", *(f"line {i}" for i in range(2, 10)), "x" * 50])
-        if not screen.wait(0.02):
+        if not screen.wait(float(os.environ.get("PATIENCE", "0.02"))):
             break
 """
 
@@ -115,6 +116,15 @@ def test_it_says_what_is_not_shown_and_scrolls(start: Start) -> None:
     terminal.press("q")
     assert terminal.child.wait(PATIENCE_S) == 0
     assert terminal.mode() == before
+
+
+def test_another_size_is_followed_at_once(start: Start) -> None:
+    terminal = start("env", "PATIENCE=600")
+    for turn in ("turn 1\x1b", "turn 2\x1b"):
+        while turn not in terminal.said:
+            assert select.select([terminal.fd], [], [], PATIENCE_S)[0], terminal.said
+            terminal.said += os.read(terminal.fd, 65536).decode()
+        resize(terminal.program_fd, 20, 60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

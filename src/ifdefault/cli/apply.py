@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     "confirm_s",
     type=click.IntRange(1, LONGEST_CONFIRM_S),
     metavar="SECONDS",
-    help="Undo the changes after this time, unless `ifdefault confirm` is run.",
+    help="Undo the changes after this time, unless they are confirmed.",
 )
 @click.option(
     "--wait",
@@ -49,14 +49,14 @@ def command(
     last_good: bool,
     quiet: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Check, perform the operations that `plan` shows, and verify the result; undo everything if
     an operation fails or the result differs.
 
     Run it again to pick up changes, such as a new address or router. If the daemon runs, it does
-    the work.
+    the work. On a terminal, --confirm counts down: Enter keeps the changes, Ctrl-C undoes them.
     """
-    from ifdefault.cli import daemon_client
+    from ifdefault.cli import countdown, daemon_client
     from ifdefault.cli.show import table
 
     if daemon_client.runs(options):
@@ -65,7 +65,12 @@ def command(
         changes = daemon_client.ask(options, Reload(confirm_s), daemon_client.CHANGE_S)
     else:
         changes = _apply(options, confirm_s, settle_s, wait=wait, last_good=last_good)
-    table.print_applied(changes, confirm_s, quiet=quiet, as_json=as_json)
+    silent = quiet or as_json or not changes.operations
+    if confirm_s is None or silent or not countdown.is_possible():
+        table.print_applied(changes, confirm_s, quiet=quiet, as_json=as_json)
+        return 0
+    table.print_applied(changes, None, quiet=quiet, as_json=as_json)
+    return countdown.run(options)
 
 
 def _apply(

@@ -14,7 +14,8 @@ import click
 
 from ifdefault import config as config_file
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo, echo_json, echo_lines
+from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import print_problems, problems_json
 from ifdefault.model.changes import undone_in
 from ifdefault.model.config import Config
@@ -122,16 +123,16 @@ def _missing_privileges() -> Iterator[Problem]:
 def _print(
     config_errors: tuple[Problem, ...], host_problems: list[Problem], uplinks: tuple[Uplink, ...]
 ) -> None:
-    for error in config_errors:
-        echo(str(error), err=True)
+    if config_errors:
+        echo_lines([Line(str(error), "bad") for error in config_errors], err=True)
     print_problems(host_problems)
     warnings = sum(problem.warning for problem in host_problems)
     errors = len(config_errors) + len(host_problems) - warnings
     counts = [_count(warnings, "warning")] if warnings else []
     if errors:
-        echo(", ".join([_count(errors, "error"), *counts]), err=True)
+        echo(", ".join([_count(errors, "error"), *counts]), err=True, fg="red")
     else:
-        echo("ok: " + ", ".join([_count(len(uplinks), "uplink"), *counts]))
+        echo("ok: " + ", ".join([_count(len(uplinks), "uplink"), *counts]), fg="green")
 
 
 def _count(number: int, noun: str) -> str:

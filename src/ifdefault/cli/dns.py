@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ifdefault.cli import complete
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo, echo_json, echo_lines
 from ifdefault.model.errors import HostError, Problem
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def command(ctx: click.Context, as_json: bool) -> int:
     if as_json:
         echo_json(_as_json(status))
     else:
-        echo("\n".join(names.all_lines(status)))
+        echo_lines(names.all_lines(status))
     return int(any(publisher.state == "failing" for publisher in status.dns.publishers))
 
 
@@ -49,7 +50,7 @@ def _as_json(status: DaemonStatus) -> dict[str, Any]:
 
 
 @command.command()
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", nargs=-1, metavar="[NAME]…", shell_complete=complete.names)
 @click.option(
     "--root",
     "roots",
@@ -75,7 +76,7 @@ def check(options: Options, names: tuple[str, ...], roots: tuple[str, ...], as_j
     if as_json:
         echo_json(dnscheck.to_json(result))
     else:
-        echo("\n".join(dnscheck.lines(result)))
+        echo_lines(dnscheck.lines(result))
         print_problems(result.problems)
     return 0 if result.is_ok else 1
 
@@ -97,7 +98,7 @@ def _addresses(texts: tuple[str, ...]) -> list[str]:
 
 
 @command.command()
-@click.argument("zones", nargs=-1, metavar="[ZONE]…")
+@click.argument("zones", nargs=-1, metavar="[ZONE]…", shell_complete=complete.zones)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def delegation(options: Options, zones: tuple[str, ...], as_json: bool) -> int:

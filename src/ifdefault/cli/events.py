@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo, echo_json, echo_styled
+from ifdefault.cli.show.style import fold, is_terminal, paint_states, width
 from ifdefault.daemon.control.protocol import MOST_EVENTS, Events
+from ifdefault.model.text import escaped
 
 if TYPE_CHECKING:
     from ifdefault.daemon.status import Event
 
+_NARROW = 40  # text isn't folded in a narrower column
+_NEW_STATE = re.compile(r" -> \w+")
 _POLL_S = 0.5  # how soon a new event is shown
 
 
@@ -84,5 +89,22 @@ def _show(events: Iterable[Event], as_json: bool) -> None:
             echo_json(codec.to_json(event), indent=None)
         else:
             at = datetime.fromtimestamp(event.at).astimezone()
-            when = at.isoformat(timespec="milliseconds")
-            echo(f"{when}  {event.kind:<8}  {event.text}")
+            echo_styled("\n".join(_rows(at, escaped(event.kind), escaped(event.text))))
+
+
+def _rows(at: datetime, kind: str, text: str) -> Iterator[str]:
+    """An event; on a terminal without the offset of the local time, and folded beside its kind."""
+    columns = width() if is_terminal() else 0
+    when = at.isoformat(timespec="milliseconds")
+    if columns:
+        when = when[:23].replace("T", " ")
+    head = f"{when}  {kind:<8}  "
+    room = columns - len(head)
+    if columns and room < _NARROW:
+        rows = fold(head + text, columns, " " * 4)
+    else:
+        below = " " * len(head)
+        first, *others = fold(text, room) if columns else [text]
+        rows = [head + first, *(below + row for row in others)]
+    for row in rows:
+        yield _NEW_STATE.sub(lambda match: paint_states(match[0]), row)

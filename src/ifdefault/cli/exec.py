@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from ifdefault.cli import complete
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo
 from ifdefault.model.errors import HostError, Problem, reason
@@ -21,7 +22,7 @@ _NOT_FOUND, _NOT_RUN = 127, 126  # as env(1) and shells return
     context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
     options_metavar="",
 )
-@click.argument("uplink")
+@click.argument("uplink", shell_complete=complete.uplinks)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def command(options: Options, uplink: str, command: tuple[str, ...]) -> int:
@@ -86,7 +87,7 @@ def _become(argv: list[str]) -> int:
         _execute(argv)
     except OSError as error:
         what = f"{argv[0]}: {reason(error)}"
-        echo(f"ifdefault: {what}", err=True)
+        echo(f"ifdefault: {what}", err=True, fg="red")
         return _NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else _NOT_RUN
 
 

@@ -7,10 +7,26 @@ import re
 
 import click
 
+from ifdefault.cli import complete
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo_json, echo_lines, echo_styled
+from ifdefault.cli.show.style import Line, Style, fold, is_terminal, paint, width
+from ifdefault.model.text import escaped
 
+_LABEL, _NARROWEST = 16, 40
 _END = re.compile(r"\[(?P<six>[^]]+)\](?::(?P<six_port>\d+))?|(?P<four>[^:]+):(?P<port>\d+)")
+
+
+def _rows(name: str, value: str) -> list[str]:
+    """A name and its value, folded beside it on a terminal."""
+    if not value:
+        return []
+    style: Style | None = "bad" if name == "astray" else None
+    columns = max(width() if is_terminal() else 0, _NARROWEST) - _LABEL
+    text = escaped(value)
+    first, *others = fold(text, columns) if is_terminal() else [text]
+    label = paint(name.ljust(_LABEL), "head")
+    return [label + paint(first, style), *(" " * _LABEL + paint(row, style) for row in others)]
 
 
 def _read_end(_: click.Context, __: click.Parameter, text: str) -> tuple[str, int]:
@@ -40,7 +56,11 @@ def _read_mark(_: click.Context, __: click.Parameter, text: str) -> int:
 @click.argument("source", callback=_read_end)
 @click.argument("target", callback=_read_end)
 @click.option(
-    "--iif", default="", metavar="DEV", help="The interface a forwarded packet comes in on."
+    "--iif",
+    default="",
+    metavar="DEV",
+    help="The interface a forwarded packet comes in on.",
+    shell_complete=complete.interfaces,
 )
 @click.option(
     "--mark",
@@ -82,14 +102,17 @@ def command(
 
     from ifdefault.cli import daemon_client
     from ifdefault.host.explain import End, explain
+    from ifdefault.host.status import UNREAD
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare
+    from ifdefault.kernel import nft
 
     prepared = prepare(
         options.config,
         Store(options.state_dir),
         thorough=False,
         decision=daemon_client.decision(options),
+        rights=(rights := nft.has_rights()),
     )
     explanation = explain(prepared, protocol, End(*source), End(*target), iif, mark, uid)
     if as_json:
@@ -108,8 +131,9 @@ def command(
             ("astray", explanation.astray),
             ("remedy", explanation.remedy),
         )
-        echo(f"direction       {explanation.direction}")
-        for name, value in rows:
-            if value:
-                echo(f"{name:<15} {value}")
+        lines = [("direction", explanation.direction), *rows]
+        echo_styled("\n".join(row for line in lines for row in _rows(*line)))
+    if not rights:
+        unread = f"not read without root's rights: {UNREAD}"
+        echo_lines([Line(unread, "warn")], err=True)
     return 0 if explanation.agrees and not explanation.astray else 1

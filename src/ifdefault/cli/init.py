@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo
+from ifdefault.cli.show.output import echo, echo_lines
 from ifdefault.config.dns import domain
-from ifdefault.host import render_config
-from ifdefault.host.discover import Discovery, describe_interfaces, discover
-from ifdefault.kernel.read import read_facts
+from ifdefault.host import render_config, render_takeover
+from ifdefault.host.discover import describe_interfaces
+from ifdefault.host.observe_foreign import take_over_host
+from ifdefault.host.takeover import Takeover
 from ifdefault.model.errors import HostError, Problem, reason
 
 
@@ -49,9 +50,8 @@ def command(
     """
     if output and to_stdout:
         raise click.UsageError("-o and --print exclude each other; use one of them")
-    facts = read_facts()
-    found = discover(facts)
-    text = render_config.render(found)
+    found, facts = take_over_host()
+    text = render_config.render(found.discovery, found)
     if not text:
         interfaces = describe_interfaces(facts)
         what = f"no interface has a default route or a public address ({interfaces})"
@@ -82,19 +82,22 @@ def _write(path: Path, text: str, force: bool) -> None:
         raise HostError(Problem(str(path), f"can't be written: {reason(error)}", remedy)) from None
 
 
-def _print_written(path: Path, found: Discovery) -> None:
+def _print_written(path: Path, takeover: Takeover) -> None:
+    found = takeover.discovery
     echo(f"wrote {path}:")
-    for index, uplink in enumerate(found.uplinks):
+    for uplink in found.uplinks:
         missing = " and ".join(f"IPv{family}" for family in uplink.unknown)
         note = f"; no router known for {missing}, set gateways" if missing else ""
-        echo(f"  {render_config.name(index)} on {uplink.interface}{note}")
+        echo(f"  {uplink.name} on {uplink.interface}{note}")
     if found.balanced:
         interfaces = ", ".join(hop.dev for hop in found.balanced)
         echo(f"  outgoing connections are balanced among {interfaces}, as they are now")
     for index, passed in enumerate(found.passed_over, len(found.uplinks)):
-        echo(f"passed over: {passed.interface} {passed.why}")
+        echo_lines([f"passed over: {passed.interface} {passed.why}"])
         if passed.gateways is not None:
             echo("  if it leads to a provider, add:")
             for line in render_config.lines_to_write(index, passed):
                 echo(f"    {line}")
+    for line in render_takeover.lines(takeover):
+        echo(line)
     echo("next: ifdefault check, ifdefault plan")

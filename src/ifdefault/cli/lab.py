@@ -8,7 +8,9 @@ from pathlib import Path
 
 import click
 
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.complete import from_values
+from ifdefault.cli.show.output import echo, echo_json, echo_lines
+from ifdefault.cli.show.table import table
 from ifdefault.lab import dns, faults, netns, registry, rootless, services
 from ifdefault.lab.fitting import dns_targets, fit
 from ifdefault.lab.node import CommandFailed
@@ -16,7 +18,14 @@ from ifdefault.lab.topology import Topology, load, names, read
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError, Problem
 
-_world = click.option("--world", "name", metavar="NAME", help="The world; by default the only one.")
+_topologies, _worlds_up = from_values(lambda _: names()), from_values(lambda _: registry.names())
+_world = click.option(
+    "--world",
+    "name",
+    metavar="NAME",
+    help="The world; by default the only one.",
+    shell_complete=_worlds_up,
+)
 
 
 @click.group(name="lab")
@@ -37,13 +46,11 @@ def list_(as_json: bool) -> None:
     if as_json:
         echo_json(titles, indent=None)
         return
-    width = max(map(len, titles))
-    for name, title in titles.items():
-        echo(f"{name:<{width}}  {title}")
+    echo_lines(table(("Topology", "What it is"), [*titles.items()]))
 
 
 @command.command()
-@click.argument("topology", required=False)
+@click.argument("topology", required=False, shell_complete=_topologies)
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -98,7 +105,7 @@ def up(
 
 
 @command.command()
-@click.argument("worlds", nargs=-1, metavar="[NAME]...")
+@click.argument("worlds", nargs=-1, metavar="[NAME]…", shell_complete=_worlds_up)
 @click.option("--all", "every", is_flag=True, help="Remove all worlds of this user.")
 def down(worlds: tuple[str, ...], every: bool) -> None:
     """Remove the named worlds, or the only one."""

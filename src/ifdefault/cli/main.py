@@ -1,8 +1,8 @@
 """The command `ifdefault`: global options, the table of subcommands, and the exit status.
 
-Rules: a subcommand's module is imported when it runs, so that `--help` is quick. It has a click
-command named `command`; if that returns an int, it is the exit status. Errors end here: a line for
-each problem on stderr, never a traceback.
+Rules: a subcommand's module is imported when it runs, so that `--help` and completion are quick. It
+has a click command named `command`; if that returns an int, it is the exit status. Errors end here:
+a line for each problem on stderr, never a traceback.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ifdefault import __version__
 from ifdefault.cli.options import Options
 from ifdefault.model.errors import ConfigError, IfdefaultError, internal
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 SUBCOMMANDS = {
     "init": "detect the uplinks and write a configuration file",
@@ -38,6 +42,9 @@ SUBCOMMANDS = {
     "explain": "show which uplink a packet takes, and why",
     "lab": "build test networks in network namespaces",
     "demo": "show the effect of apply on real traffic",
+    "completion": "print the completion script of a shell",
+    "version": "show the version of ifdefault and of what it uses",
+    "help": "show the help of a command",
 }
 NEED_KERNEL = {"init", "check", "plan", "apply", "run"}  # a new enough one, before anything else
 EXIT_INTERNAL = 70  # EX_SOFTWARE, sysexits.h
@@ -57,6 +64,13 @@ class _Subcommands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        rows = [(name, text) for name, text in SUBCOMMANDS.items() if name.startswith(incomplete)]
+        commands = [CompletionItem(name, help=text) for name, text in rows]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(SUBCOMMANDS.items()))
@@ -67,7 +81,7 @@ def _alternative(name: str) -> str:
 
     for near in get_close_matches(name, SUBCOMMANDS, 1):
         return f'did you mean "{near}"?'
-    return "ifdefault --help lists them"
+    return "ifdefault help lists them"
 
 
 @click.group(
@@ -149,11 +163,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _print_error(error: IfdefaultError) -> None:
     """A config error begins with file and line, as a compiler's does."""
-    from ifdefault.cli.show.output import echo
+    from ifdefault.cli.show.output import echo_lines
+    from ifdefault.cli.show.style import Line
 
     prefix = "" if isinstance(error, ConfigError) else "ifdefault: "
-    for problem in error.problems:
-        echo(f"{prefix}{problem}", err=True)
+    echo_lines([Line(f"{prefix}{problem}", "bad") for problem in error.problems], err=True)
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ifdefault.cli.options import Options
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show.output import echo_json, echo_lines
+from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def command(options: Options, watch: bool, as_json: bool) -> int:
         if as_json:
             echo_json(_as_json(snapshot))
         else:
-            echo("\n".join(_lines(snapshot)))
+            echo_lines(_lines(snapshot))
         if not watch:
             return 0 if snapshot.is_ok else 1
         time.sleep(_WATCH_S)
@@ -158,7 +159,7 @@ def _lines(snapshot: _Snapshot) -> list[str]:
 def _defaults(snapshot: _Snapshot) -> list[str]:
     status = snapshot.host
     if not status.applied:
-        return ["not applied: run ifdefault apply"]
+        return [Line("not applied: run ifdefault apply", "warn")]
     rows = [
         (d.destination, d.uplink, d.gateway, d.source + ("" if d.holds else "  !"))
         for d in status.defaults
@@ -172,12 +173,13 @@ def _paths(snapshot: _Snapshot) -> list[str]:
     if snapshot.daemon:
         return paths.lines(snapshot.daemon)
     no_response = snapshot.no_response
-    lines = [f"no status from the daemon: {no_response}" if no_response else _NO_DAEMON]
+    said = f"no status from the daemon: {no_response}" if no_response else _NO_DAEMON
+    lines: list[str] = [Line(said, "warn")]
     if snapshot.left:
         from ifdefault.daemon.control.client import LEFT_REMEDY
 
         lines += [f"{snapshot.left}:", f"  {LEFT_REMEDY}"]
-    return lines + ([snapshot.unconfirmed] if snapshot.unconfirmed else [])
+    return lines + ([Line(snapshot.unconfirmed, "warn")] if snapshot.unconfirmed else [])
 
 
 def _names(snapshot: _Snapshot) -> list[str]:
@@ -267,27 +269,28 @@ def _astray(snapshot: _Snapshot) -> list[str]:
     if not status.applied or status.differs or not status.astray:
         return []
     problems = [f"  {problem}" for problem in status.astray]
-    return ["packets don't go where they are meant to go:", *problems]
+    return [Line("packets don't go where they are meant to go:", "bad"), *problems]
 
 
 def _differences(snapshot: _Snapshot) -> list[str]:
     if not snapshot.host.applied or not snapshot.host.differs:
         return []
     operations = [f"  {operation}" for operation in snapshot.host.differs]
-    return ["the kernel differs; apply would:", *operations]
+    return [Line("the kernel differs; apply would:", "bad"), *operations]
 
 
 def _config(snapshot: _Snapshot) -> list[str]:
     """Errors of the config file, and what a running daemon was started with."""
-    errors = list(map(str, snapshot.config_errors))
+    errors = [Line(str(error), "bad") for error in snapshot.config_errors]
     if snapshot.daemon and snapshot.daemon.config_errors and not errors:
         path = snapshot.daemon.config
-        return [f"{path}: the daemon uses the last config that worked; run ifdefault reload"]
-    return errors
+        text = f"{path}: the daemon uses the last config that worked; run ifdefault reload"
+        return [Line(text, "bad")]
+    return [*errors]
 
 
 def _damaged(snapshot: _Snapshot) -> list[str]:
-    return list(map(str, snapshot.damaged))
+    return [Line(str(problem), "bad") for problem in snapshot.damaged]
 
 
 def _unread(snapshot: _Snapshot) -> list[str]:

@@ -5,13 +5,15 @@
     operator ──┤                 └<── immediate answers ────┤
     timers ────┘                                            └──> operator: answers
 
-Read it in this order: `run` (start-up and shutdown), `_turn` (one turn of the loop), `_perform`
-(one effect). Decisions are made in `daemon.controller`, effects are performed by `daemon.perform`.
+Read it in this order: `run` (start-up and shutdown), `_turn` and `_step` (a turn), `_perform` (one
+effect). Decisions are made in `daemon.controller`, effects are performed by `daemon.perform`.
 
 Rules:
 - One thread, and nothing in it blocks on the network or on another process.
 - All events of one round of the asyncio loop are processed in one turn.
-- A turn ends when the controller has no more effects whose outcome is known at once.
+- A turn ends when the controller has no more effects whose outcome is known at once. Between its
+  steps the loop goes on, so that a query waits for one look at the kernel and no more; what is
+  received meanwhile belongs to the next turn.
 - The engine exits without touching the kernel: rules and routes stay, and the next engine adopts
   them.
 """
@@ -24,8 +26,10 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -70,7 +74,8 @@ class Engine:
         self._controller = Controller()
         self._recorder: Recorder | None = None
         self._events: list[e.Event] = []  # for the next turn
-        self._turn_is_due = False
+        self._turn_is_due = False  # or under way
+        self._after_turn: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
         self._requests: dict[int, asyncio.Future[f.Answer]] = {}
@@ -112,10 +117,9 @@ class Engine:
     async def _serve(self) -> None:
         rollback_timer.refuse_unconfirmed(self._store)
         settle.cancel(self._store)
-        self._events.append(self._performers.started(self._config))
+        self.receive(self._performers.started(self._config))
         for problem in self._config_file.errors:
             self._event_log.note("config", str(problem), level=logging.ERROR)
-        self._turn()
         await self._started.wait()  # another ifdefault may hold the lock
         if self._fault is not None:
             return
@@ -159,25 +163,41 @@ class Engine:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Pass all queued events to the controller and perform the effects it returns. An effect
-        may have an outcome at once, which is another event of the same turn."""
+        """Begin a turn with all queued events."""
+        events, self._events = self._events, []
+        self._step(events)
+
+    def _step(self, events: list[e.Event]) -> None:
+        """Pass events to the controller and perform the effects it returns. An effect may have an
+        outcome at once, which is an event of the next step."""
         try:
-            while self._events:
-                events, self._events = self._events, []
-                now = time.monotonic()
-                if self._recorder is not None:
-                    self._recorder.write(now, events)
-                for effect in self._controller.receive(events, now):
-                    self._perform(effect)
-        finally:
+            now = time.monotonic()
+            if self._recorder is not None:
+                self._recorder.write(now, events)
+            performed = map(self._perform, self._controller.receive(events, now))
+            outcomes = [outcome for outcome in performed if outcome is not None]
+        except BaseException:
             self._performers.host.end_turn()
-            self._turn_is_due = False
+            raise
+        if outcomes and not self._stop.is_set():
+            self._loop.call_soon(self._step, outcomes)
+        else:
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        self._performers.host.end_turn()
+        self._turn_is_due = bool(self._events)  # received meanwhile
+        if self._turn_is_due:
+            self._loop.call_soon(self._turn)
         state = self._controller.state
         if state.unconfirmed is None and not state.held:
             self._config_file.worked(state.config)
         self._event_log.note_state()
         if state.prepared is not None:
             self._started.set()
+        waiting, self._after_turn = self._after_turn, []
+        for do in waiting:
+            do()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -187,18 +207,19 @@ class Engine:
     def _record_ended(self, why: str) -> None:
         self._event_log.note("engine", f"{self._record}: {why}", level=logging.WARNING)
 
-    def _perform(self, effect: f.Effect) -> None:
+    def _perform(self, effect: f.Effect) -> e.Event | None:
         match effect:
             case f.Answer(id=number):
-                request = self._requests.pop(number)
-                if not request.done():  # the client may have disconnected
-                    request.set_result(effect)
+                self._after_turn.append(partial(self._answer, self._requests.pop(number), effect))
             case f.Stop(problems):
                 self._fail(HostError(*problems))
             case _:
-                outcome = self._performers.perform(effect)
-                if outcome is not None:
-                    self._events.append(outcome)
+                return self._performers.perform(effect)
+        return None
+
+    def _answer(self, request: asyncio.Future[f.Answer], answer: f.Answer) -> None:
+        if not request.done():  # the client may have disconnected
+            request.set_result(answer)
 
     # --- kernel notifications, and what has to be polled ------------------------------------
 
@@ -237,6 +258,7 @@ class Engine:
             performers.refresh_names()
             now = time.monotonic()
             performers.dns_server.look(now)
+            performers.drains.look(now, self._controller.state)
             if now >= save_s:
                 save_s = now + _SAVE_S
                 self._store.write_again()
@@ -258,12 +280,14 @@ class Engine:
         """Perform a command of a control socket (`Answerer`); IfdefaultError refuses it."""
         await self._started.wait()
         match command:
-            case p.SetUplink(name, state):
-                return await self._ask(e.UplinkRequested(next(self._ids), name, state))
+            case p.SetUplink(name, state, timeout_s):
+                return await self._ask(e.UplinkRequested(next(self._ids), name, state, timeout_s))
             case p.Reload(confirm_s):
                 return await self._reload(confirm_s)
             case p.Confirm():
                 return await self._ask(e.ConfirmRequested(next(self._ids)))
+            case p.Undo():
+                return await self._ask(e.UndoRequested(next(self._ids)))
             case p.Down():
                 return await self._ask(e.DownRequested(next(self._ids)))
             case p.Exec(uplink, netns):
@@ -302,7 +326,7 @@ class Engine:
         except IfdefaultError as error:
             for problem in error.problems:
                 self._event_log.note("reload", f"refused: {problem}", level=logging.ERROR)
-        self._loop.call_soon(self._notifier.ready)  # after the turn
+        self._after_turn.append(self._notifier.ready)
 
     def _status(self) -> DaemonStatus:
         status = self._controller.status(time.monotonic())

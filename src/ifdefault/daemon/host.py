@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from time import monotonic
+from time import monotonic, time
 from typing import TypeVar, cast, get_args
 
 from ifdefault.daemon.controller import effects as f
@@ -23,6 +23,7 @@ from ifdefault.daemon.controller import events as e
 from ifdefault.host import exec_groups
 from ifdefault.host.observe import observe
 from ifdefault.host.routers import RoutersSeen
+from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
 from ifdefault.host.transaction import Outcome, commit, converge
 from ifdefault.ipc import log
@@ -34,6 +35,10 @@ from ifdefault.plan.describe import describe
 from ifdefault.plan.prepare import Prepared
 
 _log = logging.getLogger("ifdefault")
+# beside state.json, whose format it leaves as it is: seconds since the epoch, by uplink
+DRAINS: StateFile[dict[str, float]] = StateFile(
+    "drains.json", dict[str, float], "drains have no timeout any more"
+)
 T = TypeVar("T")
 _RECENT = 16  # transactions whose kernel notifications may not have been read yet
 RETRY_S, PATIENCE_S = 0.1, 5.0  # for the lock
@@ -185,10 +190,25 @@ class Host:
             state = self._store.load()
             forced = {**state.forced, effect.uplink: effect.state}
             forced = {name: how for name, how in forced.items() if how != "auto"}
+            self._save_drain(effect)
             self._store.save(replace(state, forced=forced))
         except IfdefaultError as error:
             return e.ForcedSaved(effect.id, error.problems)
         return e.ForcedSaved(effect.id)
+
+    def load_drains(self) -> tuple[tuple[str, float], ...]:
+        """How long drains go on, by the clock that the host's restart doesn't reset."""
+        forced, now = self._store.load().forced, time()
+        until = self._store.read(DRAINS) or {}
+        return tuple((n, t - now) for n, t in until.items() if forced.get(n) == "drain")
+
+    def _save_drain(self, effect: f.SaveForced) -> None:
+        until = self._store.read(DRAINS) or {}
+        changed = {name: t for name, t in until.items() if name != effect.uplink}
+        if effect.timeout_s:
+            changed[effect.uplink] = time() + effect.timeout_s
+        if changed != until:
+            self._store.write(DRAINS, changed)
 
     # --- exec -----------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.dns.programs import Programs
 from ifdefault.daemon.dns.public_address import Discovery
 from ifdefault.daemon.dns.publisher import Publishers
+from ifdefault.daemon.drain_monitor import DrainMonitor
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.host import Host
 from ifdefault.daemon.passive_monitor import PassiveMonitor
@@ -64,6 +65,7 @@ class Performers:
         self.silent = SilentChanges()
         self.frontend = FrontendProcess(run_dir, config.daemon, event_log, self._on_frontend)
         post = self.frontend.post
+        self.drains = DrainMonitor(self._note_drained, self.frontend.own_uid)
         self._requests = Requests(post)
         self._updates = Updates(self._requests, store, event_log)
         self._discovery = Discovery(self._requests, event_log, store, self._discovered)
@@ -102,8 +104,8 @@ class Performers:
         saved = self._event_log.load(self.host.routers)
         discovered = self._discovery.known.items()
         public = tuple(e.PublicAddressFound(*key, address) for key, address in discovered)
-        forced = self.host.load_forced()
-        return e.Started(config, forced, saved.memories, saved.candidates, public)
+        forced, drains = self.host.load_forced(), self.host.load_drains()
+        return e.Started(config, forced, saved.memories, saved.candidates, public, drains)
 
     def perform(self, effect: f.Effect) -> e.Event | None:
         return self._performers[type(effect)](effect)
@@ -117,6 +119,7 @@ class Performers:
         await self.frontend.close()
         if self._ending:  # the kernel is asked in a thread, which can't be cancelled
             await asyncio.wait(self._ending)
+        await self.drains.close()
 
     # --- effects --------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class Performers:
     def _verify_router(self, effect: f.VerifyRouter) -> None:
         try:
             verify_neighbour(effect.gateway, effect.dev)
-        except (OSError, KeyError) as error:  # the interface was just removed
+        except OSError as error:  # the interface was just removed
             _log.debug("%s on %s isn't verified: %s", effect.gateway, effect.dev, error)
 
     def _resolve(self, effect: f.ResolveNames) -> None:
@@ -178,6 +181,9 @@ class Performers:
 
     def _write_log(self, effect: f.Log) -> None:
         self._event_log.note(effect.kind, effect.text, effect.uplink, _LEVELS[effect.level])
+
+    def _note_drained(self, uplink: str, text: str) -> None:
+        self._event_log.note("uplink", text, uplink)
 
     def _save(self, effect: f.Save) -> None:
         self._event_log.save(effect, self.host.routers)
@@ -230,10 +236,11 @@ class Performers:
             problems=problems,
         )
         return replace(
-            status,
+            self.drains.add_to(status),
             dns=dns,
             problems=(
                 *status.problems,
+                *self.drains.problems,
                 *self.host.problems,
                 *self.frontend.problems,
                 *self.dns_server.problems,

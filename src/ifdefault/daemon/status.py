@@ -66,6 +66,18 @@ class CheckedServer:
 
 
 @dataclass(frozen=True, slots=True)
+class Draining:
+    """An uplink that the operator drains, until it is forced down, if that is limited.
+    `connections`: those that are left, None if they aren't counted yet; `oldest_s`: how old the
+    oldest of them is at least."""
+
+    uplink: str
+    until_s: float | None = None
+    connections: int | None = None
+    oldest_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonStatus:
     """The state of all uplinks, and what the engine decided. Times are monotonic seconds."""
 
@@ -76,7 +88,9 @@ class DaemonStatus:
     health: tuple[Health, ...] = ()
     decision: Decision = _NOTHING
     forced: dict[str, Forced] = field(default_factory=dict)  # by the operator; never "auto"
+    drains: tuple[Draining, ...] = ()
     held: str = ""  # why the kernel is not changed now, or that an apply is unconfirmed
+    undone_in_s: float | None = None  # an apply that waits for confirmation
     conflicts: tuple[str, ...] = ()  # what other programs keep undoing
     astray: tuple[str, ...] = ()  # packets that don't go where they are meant to go
     problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …

@@ -8,14 +8,17 @@ interface is passed over, with what to configure if it is one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Address, Facts, Hop, Link
-from ifdefault.plan import prefixes
+from ifdefault.plan import prefixes, tables
 from ifdefault.plan.kernel_default import KernelDefault, KernelDefaults
+from ifdefault.plan.lookup import REFUSALS
+from ifdefault.plan.numbers import PARTS_OF_DEFAULT
 from ifdefault.plan.own_addresses import OwnAddresses, own_addresses
 
 _DEFAULTS = Config(())
@@ -23,6 +26,7 @@ _DEFAULTS = Config(())
 # has none. A veth is the network card of a container.
 _LINES = ("", "bond", "dsa", "ipoib", "macsec", "ppp", "rmnet", "team", "veth", "vlan", "wwan")
 _VPNS = ("ovpn", "tun", "vti", "vti6", "wireguard", "xfrm")
+_UNFIT = re.compile(r"[^a-z0-9]+")  # for the name of an uplink
 _SHARED_CARDS = ("ipvlan", "macvlan", "macvtap")
 
 
@@ -48,12 +52,18 @@ class PassedOver:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An interface that leads to a provider. `gateways` has the kernel's gateways by family, "" if
-    the link needs none. `routers` are neighbours that are routers, but not of a default route."""
+    the link needs none. `routers` are neighbours that are routers, but not of a default route.
+    What is fixed is written into the config, since the kernel won't know it for long."""
 
     interface: str
     addresses: tuple[Address, ...] = ()
     gateways: tuple[tuple[Family, str], ...] = ()
     routers: tuple[str, ...] = ()
+    defaults: tuple[KernelDefault, ...] = ()
+    name: str = ""
+    fixed_addresses: tuple[str, ...] = ()
+    fixed_gateways: tuple[str, ...] = ()
+    routed: tuple[str, ...] = ()
 
     @property
     def unknown(self) -> tuple[Family, ...]:
@@ -65,8 +75,8 @@ class Candidate:
     @property
     def shared(self) -> bool:
         """Whether it may be a LAN with several providers' routers, as it has several prefixes."""
-        nets = [f"{a.address}/{a.prefixlen}" for a in self.of(4)]
-        return len(prefixes.disjoint(4, nets)) > 1
+        on_lan = (a for a in self.of(4) if a.dev == self.interface and _may_have_router(a))
+        return len(prefixes.disjoint(4, [f"{a.address}/{a.prefixlen}" for a in on_lan])) > 1
 
     def of(self, family: Family) -> list[Address]:
         return [address for address in self.addresses if address.family == family]
@@ -120,7 +130,7 @@ def _judge(
             addresses.append(source)
     gateways = tuple((default.route.family, default.hop.gateway) for default in found)
     if gateways:
-        return Candidate(link.name, tuple(addresses), gateways)
+        return Candidate(link.name, tuple(addresses), gateways, defaults=found)
     return _without_default(facts, link, tuple(addresses))
 
 
@@ -147,6 +157,10 @@ def _without_default(
 ) -> Candidate | PassedOver | None:
     if not addresses:
         return None
+    if all(_is_delegated(facts, a) for a in addresses):
+        why = "has a prefix that a provider delegates to this host; if it is to leave by that"
+        why = f"({_listed(addresses)}) {why} uplink only, list it in the uplink's routed"
+        return PassedOver(link.name, why)
     public = not any(is_private(a.address) for a in addresses)
     if link.kind in _SHARED_CARDS and public:
         why = "has no default route; add its addresses to those of the uplink that they belong to"
@@ -195,6 +209,18 @@ def _is_bridge_to_outside(facts: Facts, link: Link) -> bool:
     return link.kind == "bridge" and any(kind in _LINES and kind != "veth" for kind in ports)
 
 
+def _is_delegated(facts: Facts, address: Address) -> bool:
+    """Whether it is in a prefix that a provider delegates to this host: the rest of it is refused
+    (RFC 7084, WPD-5), as DHCPv6 clients do."""
+    return any(
+        route.kind in REFUSALS
+        and prefixes.network(route.dst)[1] > PARTS_OF_DEFAULT[6]
+        and prefixes.contains(6, route.dst, address.address)
+        for route in tables.of(facts, 6, TABLE_MAIN)
+        if address.family == 6
+    )
+
+
 def _listed(addresses: tuple[Address, ...]) -> str:
     return ", ".join(a.address for a in addresses)
 
@@ -208,6 +234,22 @@ def guess_router(address: Address) -> str:
     first, _ = prefixes.network(f"{address.address}/{address.prefixlen}")
     guess = prefixes.text(address.family, first + 1)
     return guess if guess != address.address else prefixes.text(address.family, first + 2)
+
+
+def named(uplinks: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """With a valid name each: that of its table, or isp-a, isp-b, … isp-z, isp-27, …"""
+    taken: set[str] = set()
+    result = []
+    for index, candidate in enumerate(uplinks):
+        wish = _UNFIT.sub("-", candidate.name.lower()).strip("-")[:31].strip("-")
+        chosen = wish if wish and wish not in taken else name(index)
+        taken.add(chosen)
+        result.append(replace(candidate, name=chosen))
+    return tuple(result)
+
+
+def name(index: int) -> str:
+    return f"isp-{chr(ord('a') + index)}" if index < 26 else f"isp-{index + 1}"
 
 
 def describe_interfaces(facts: Facts) -> str:

@@ -72,6 +72,11 @@ def explain(
     family = _family(source, target)
     local = own_addresses(prepared.facts)
     is_ours = not source.address or source.address in local
+    if not is_ours and (translated := _behind_nat(prepared, family, target.address)):
+        inside = replace(target, address=translated)
+        explanation = explain(prepared, protocol, source, inside, iif, mark, uid)
+        arrival = f"{explanation.arrival}; {target.address} is translated to it"
+        return replace(explanation, arrival=arrival)
     service = explain_forward.service(prepared, protocol, target.address, target.port)
     if target.address in local and not is_ours:
         if service and service.servers:
@@ -94,6 +99,12 @@ def explain(
     flow = replace(flow, iif=iif or _guess_interface(prepared, family, source.address))
     marked = MarkedFlow(flow) if mark else explain_forward.forwarded_flow(prepared, flow)
     return _leaving(prepared, marked, "forwarded", f"comes in over {flow.iif}")
+
+
+def _behind_nat(prepared: Prepared, family: Family, address: str) -> str:
+    """The address of the uplink that has this one as `public`; "" if none has."""
+    names = {uplink.name for uplink in prepared.config.uplinks if address in uplink.public}
+    return next((u.source(family) or "" for u in prepared.uplinks if u.name in names), "")
 
 
 def _outgoing(prepared: Prepared, flow: Flow, service: Backend | None) -> Explanation:

@@ -72,6 +72,7 @@ def _with_conflict_facts(config: Config, facts: Facts) -> Facts:
     ruleset = nft.ruleset_json()
     saved = foreign.iptables_saved(ruleset)
     serves = bool(config.dns.server.zones)  # ports that their packet filters may close
+    forwards = bool(config.forwards or config.outgoing.masquerade)
     devices = ("all", *sorted({uplink.interface for uplink in config.uplinks}))
     arp = ((name, sysctl.read(name)) for dev in devices for name in arp_sysctls(dev))
     return replace(
@@ -79,8 +80,8 @@ def _with_conflict_facts(config: Config, facts: Facts) -> Facts:
         sysctls=(*facts.sysctls, *((name, value) for name, value in arp if value is not None)),
         foreign_marks=foreign.foreign_marks(ruleset, saved),
         listening=sockdiag.listening(),
-        dropping=foreign.dropping_chains(ruleset),
-        filters=filters.input_chains(ruleset, saved) if serves else (),
+        filters=filters.filter_chains(ruleset, saved) if serves else (),
+        forward_filters=filters.filter_chains(ruleset, saved, "forward") if forwards else (),
     )
 
 

@@ -7,10 +7,21 @@ may change.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from ifdefault.host.discover import Candidate, Discovery, PassedOver, guess_router
-from ifdefault.model.config import Config
+from ifdefault.host import render_takeover
+from ifdefault.host.discover import (
+    Candidate,
+    Discovery,
+    PassedOver,
+    guess_router,
+    name,
+    named,
+)
+from ifdefault.host.takeover import Takeover
+from ifdefault.model.address import is_private
+from ifdefault.model.config import Config, HostConfig, OutgoingRule
+from ifdefault.model.text import escaped
 
 _DEFAULTS = Config(())
 _HEAD = """\
@@ -29,6 +40,7 @@ _HOST = """
 # source_check = "{0.source_check}"  # packets leaving by a wrong uplink; or "drop", "count", "off"
 # udp_wildcard = "{0.udp_wildcard}"  # UDP servers bound to the wildcard address; or "off", [443]
 """
+_FIXED = "the kernel may not know it without the rules that go"
 _ZONE = """
 [[dns.name]]
 name = "{0}"
@@ -42,27 +54,60 @@ mode = "balance"  # as the kernel's multipath default does; otherwise all would 
 sticky = true  # one uplink for each destination address, as the kernel's default"""
 
 
-def name(index: int) -> str:
-    """isp-a, isp-b, … isp-z, isp-27, …"""
-    return f"isp-{chr(ord('a') + index)}" if index < 26 else f"isp-{index + 1}"
-
-
-def render(discovery: Discovery) -> str:
+def render(discovery: Discovery, takeover: Takeover | None = None) -> str:
     """The config for a host; "" if it has no uplinks."""
-    uplinks, weights = discovery.uplinks, {hop.dev: hop.weight for hop in discovery.balanced}
+    takeover = takeover or Takeover(discovery)
+    uplinks = named(takeover.discovery.uplinks)
+    weights = {hop.dev: hop.weight for hop in discovery.balanced}
+    unbalanced = {c.interface for c in uplinks} - set(weights) if weights else set()
     if not uplinks:
         return ""
     if len(set(weights.values())) == 1:
         weights = {}
     blocks = [
-        "\n".join(_block(n, uplink, weights.get(uplink.interface, 0)))
+        "\n".join(_block(n, uplink, weights.get(uplink.interface, 0), unbalanced))
         for n, uplink in enumerate(uplinks)
     ]
     if discovery.balanced:
-        blocks.append(_BALANCE.format(name(0)))
+        blocks.append(_BALANCE.format(uplinks[0].name))
+    blocks += ["\n".join(_outgoing(rule, was)) for rule, was in takeover.outgoing]
     for n, passed in enumerate(discovery.passed_over, len(uplinks)):
-        blocks.append("\n".join(f"# {line}" for line in _passed_over(n, passed)))
-    return "\n".join([_HEAD, *(f"{block}\n" for block in blocks)]) + _HOST.format(_DEFAULTS.host)
+        blocks.append(_commented(_passed_over(n, passed)))
+    blocks.append(_commented(render_takeover.lines(takeover)))
+    shown = [f"{block}\n" for block in blocks if block]
+    return "\n".join([_HEAD, *shown]) + _host(takeover.host)
+
+
+def _host(host: HostConfig) -> str:
+    """The keys that have to differ from the defaults are spoken."""
+    text = _HOST.format(host)
+    if host == _DEFAULTS.host:
+        return text
+    keys = ("mark_mask", "table_base", "rule_priority")
+    for key in keys:
+        if getattr(host, key) != getattr(_DEFAULTS.host, key):
+            text = text.replace(f"# {key} = ", f"{key} = ")
+    return text.replace("# [host]", "[host]")
+
+
+def _outgoing(rule: OutgoingRule, was: str) -> Iterator[str]:
+    yield _commented([was])
+    yield "[[outgoing.rule]]"
+    yield f"via = {json.dumps(rule.via)}  # add uplinks that are to take over when it is down"
+    if rule.to:
+        yield f"to = {json.dumps(rule.to)}"
+    if rule.transport:
+        yield f"transport = {json.dumps(rule.transport)}"
+    if rule.ports:
+        ports = [first if first == last else f"{first}-{last}" for first, last in rule.ports]
+        yield f"ports = {json.dumps(ports)}"
+    if rule.users:
+        yield f"users = {json.dumps(rule.users)}"
+
+
+def _commented(lines: Iterable[str]) -> str:
+    """As comments, in which TOML allows no control characters."""
+    return "\n".join(f"# {escaped(line)}" for line in lines)
 
 
 def zone(name: str) -> str:
@@ -85,19 +130,38 @@ def lines_to_write(index: int, passed: PassedOver) -> Iterator[str]:
         yield f"gateways = {json.dumps(passed.gateways)}  # a guess, ask the provider"
 
 
-def _block(index: int, candidate: Candidate, weight: int) -> Iterator[str]:
-    yield f"[uplink.{name(index)}]"
+def _block(
+    index: int, candidate: Candidate, weight: int, unbalanced: Collection[str]
+) -> Iterator[str]:
+    yield f"[uplink.{candidate.name}]"
     yield f"interface = {json.dumps(candidate.interface)}"
-    yield f"# addresses = {json.dumps([a.address for a in candidate.addresses])}"
-    if candidate.shared:
+    if candidate.fixed_addresses:
+        yield f"addresses = {json.dumps(candidate.fixed_addresses)}"
+    else:
+        yield f"# addresses = {json.dumps([a.address for a in candidate.addresses])}"
+    if candidate.shared and not candidate.fixed_addresses:
         yield "# several prefixes: if routers of several providers are on this LAN, configure an"
         yield "# uplink for each, with its addresses and gateways"
+    if candidate.routed:
+        yield f"routed = {json.dumps(candidate.routed)}"
+    yield from _gateways(candidate)
+    if weight:
+        yield f"weight = {weight}  # as in the kernel's multipath default"
+    if candidate.interface in unbalanced:
+        yield "rank = 1  # not in the kernel's multipath default"
+    if not index:
+        yield _RANK
+
+
+def _gateways(candidate: Candidate) -> Iterator[str]:
     gateways = (gateway for _, gateway in candidate.gateways if gateway)
     known = list(dict.fromkeys((*gateways, *candidate.routers)))
     missing = " and ".join(f"IPv{family}" for family in candidate.unknown)
     if candidate.routers:
         yield "# a router advertises itself here without a default route, hence this line"
         yield f"gateways = {json.dumps(known)}"
+    elif candidate.fixed_gateways:
+        yield f"gateways = {json.dumps(candidate.fixed_gateways)}  # {_FIXED}"
     elif known and not missing:
         yield f"# gateways = {json.dumps(known)}"
     elif not missing:
@@ -108,7 +172,5 @@ def _block(index: int, candidate: Candidate, weight: int) -> Iterator[str]:
         yield "# (the line below is a guess, ask the provider)"
         guesses = [guess_router(candidate.of(family)[0]) for family in candidate.unknown]
         yield f"# gateways = {json.dumps([*known, *guesses])}"
-    if weight:
-        yield f"weight = {weight}  # as in the kernel's multipath default"
-    if not index:
-        yield _RANK
+    if (own := candidate.of(4)) and all(is_private(each.address) for each in own):
+        yield f"# public = []  # for names in the DNS: what {own[0].address} is translated to"

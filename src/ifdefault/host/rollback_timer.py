@@ -102,6 +102,18 @@ def confirm(store: Store, config: Path) -> None:
                 last_config.confirmed(config, store, pending.config)
 
 
+def undo(store: Store) -> None:
+    """Undo at once what waits for confirmation; HostError if nothing does, or only its timer knows
+    what to restore. The timer goes on if this fails, and ends after it."""
+    with store.lock(wait=True, wait_s=_LOCK_S):
+        pending = store.read(PENDING) if _is_pending(store) else None
+        if pending is None:
+            remedy = "run ifdefault plan to see whether it was undone"
+            raise HostError(Problem("confirm", "nothing is waiting for confirmation", remedy))
+        _undo(store, pending)
+        store.remove(PENDING.name)
+
+
 def _path(store: Store) -> Path:
     return store.directory / PENDING.name
 

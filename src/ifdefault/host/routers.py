@@ -104,5 +104,5 @@ def _ask(ask: Callable[[str, str], None], gateways: Set[tuple[str, str]]) -> Non
     for dev, gateway in sorted(gateways):
         try:
             ask(gateway, dev)
-        except (OSError, KeyError):
-            continue  # planning reports what is missing; KeyError: the interface was just removed
+        except OSError:
+            continue  # planning reports what is missing

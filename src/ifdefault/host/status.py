@@ -21,7 +21,7 @@ from ifdefault.plan.prepare import Prepared
 
 _NO_FORWARD = ForwardStatus()
 _NEED_RIGHTS = (LoadNft, PutHook, ForgetFlows)
-_UNREAD = "the packet filter and the eBPF programs"
+UNREAD = "the packet filter and the eBPF programs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def read_status(prepared: Prepared, *, rights: bool = True) -> Status:
         differs=_differences(prepared, rights=rights),
         astray=find_astray(prepared),
         forward=read_forward_status(prepared),
-        unread="" if rights else _UNREAD,
+        unread="" if rights else UNREAD,
     )
 
 

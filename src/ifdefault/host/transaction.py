@@ -124,8 +124,9 @@ def prepare_down(store: Store) -> Prepared:
 def install_hook(config: Config, store: Store) -> None:
     """Install the eBPF programs and the rules that they need, as config and state require, and
     nothing else. The caller holds the store's lock."""
-    with Performer() as performer:
-        for operation in prepare_config(config, store, thorough=False).operations:
+    prepared = prepare_config(config, store, thorough=False)
+    with Performer(indexes(prepared.facts)) as performer:
+        for operation in prepared.operations:
             match operation:
                 case PutHook() | AddRule(Rule(action="unreachable", src="")):
                     _perform_one(performer, operation)
@@ -212,7 +213,7 @@ def converge(prepared: Prepared, store: Store) -> Outcome:
     """
     store.save(prepared.state)
     refused: list[Problem] = []
-    with Performer() as performer:
+    with Performer(indexes(prepared.facts)) as performer:
         for operation in prepared.operations:
             try:
                 _perform_one(performer, operation, _key(operation, prepared.uplinks))
@@ -232,7 +233,7 @@ def _record(prepared: Prepared, store: Store, facts: Facts, answers: Answers) ->
 
 
 def _perform(prepared: Prepared, before: Before) -> frozenset[int]:
-    with Performer() as performer:
+    with Performer(indexes(prepared.facts)) as performer:
         for operation in prepared.operations:
             before(operation)
             _perform_one(performer, operation, _key(operation, prepared.uplinks))
@@ -281,7 +282,7 @@ def return_to(target: Desired, links: Mapping[str, int], store: Store) -> None:
     operations = diff(facts, target, store.load_tables())
     state = with_new_originals(follow(state, facts), operations, facts)
     refused: list[Problem] = []
-    with Performer() as performer:
+    with Performer(present) as performer:
         for operation in operations:
             try:
                 _perform_one(performer, operation)

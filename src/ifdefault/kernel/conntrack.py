@@ -101,15 +101,13 @@ def delete_outgoing(
     are deleted; unless redirected, they are tracked again with their next packet. The first of
     `others` in each family is the address that probably has the most flows of those that are kept.
     """
-    before = _count()
+    before = count()
     if not before:  # avoid loading the module if nothing is tracked
         return 0
     with Netlink(NETLINK_NETFILTER) as netlink:
         for mark in marks:
-            pair = (nf.CTA_MARK, mark), (nf.CTA_MARK_MASK, mask)
             # without a mask all entries would be deleted; a kernel without marks refuses this
-            body = b"".join(attribute(kind, value.to_bytes(4, "big")) for kind, value in pair)
-            netlink.change(_DELETE, bytes(4) + body)
+            netlink.change(_DELETE, bytes(4) + _mark_attributes(mark, mask))
         for family in FAMILIES:
             size = BITS[family] // 8
             deleted, kept = (
@@ -122,7 +120,7 @@ def delete_outgoing(
             if deleted:
                 excluded = kept if comparison == "inverted" else []
                 _delete_listed(netlink, family, deleted, excluded)
-    return max(0, before - _count())
+    return max(0, before - count())
 
 
 @decodes
@@ -242,8 +240,23 @@ def _header(family: Family) -> bytes:
     return struct.pack("=BBH", AF[family], nf.NFNETLINK_V0, 0)
 
 
-def _count() -> int:
+def count() -> int:
     return int(sysctl.read(_COUNT) or 0)
+
+
+def udp(netlink: Netlink, family: Family) -> Iterator[bytes]:
+    """The entries of UDP; of all protocols before Linux 5.8."""
+    return netlink.stream(_GET, _header(family) + _UDP_ONLY)
+
+
+def marked(netlink: Netlink, mark: int, mask: int) -> Iterator[bytes]:
+    """The entries of both families that have a mark under a mask."""
+    return netlink.stream(_GET, bytes(4) + _mark_attributes(mark, mask))
+
+
+def _mark_attributes(mark: int, mask: int) -> bytes:
+    pair = (nf.CTA_MARK, mark), (nf.CTA_MARK_MASK, mask)
+    return b"".join(attribute(kind, value.to_bytes(4, "big")) for kind, value in pair)
 
 
 @dataclass(frozen=True, slots=True)

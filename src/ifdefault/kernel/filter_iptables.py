@@ -17,12 +17,17 @@ from ifdefault.model.packet_filter import (
     FilterChain,
     FilterRule,
     Key,
+    Path,
     Verdict,
 )
 
-_BASES = {
-    *{("raw", "PREROUTING"), ("mangle", "PREROUTING")},
-    *{(table, "INPUT") for table in ("mangle", "filter", "security")},
+_TABLES = ("mangle", "filter", "security")
+_BASES: dict[Path, set[tuple[str, str]]] = {
+    "input": {
+        *{("raw", "PREROUTING"), ("mangle", "PREROUTING")},
+        *{(table, "INPUT") for table in _TABLES},
+    },
+    "forward": {(table, "FORWARD") for table in _TABLES},
 }
 _VERDICTS: dict[str, Verdict] = {
     "ACCEPT": "accept",
@@ -39,6 +44,7 @@ _VERDICTS: dict[str, Verdict] = {
 _MODULES = "tcp udp multiport conntrack state addrtype pkttype iprange comment".split()
 _OPTIONS: dict[str, Key] = {
     "-i": "interface",
+    "-o": "out_interface",
     "-p": "transport",
     "-s": "source",
     "-d": "destination",
@@ -53,7 +59,7 @@ _OPTIONS: dict[str, Key] = {
 }
 
 
-def iptables_chains(saved: str, program: str) -> tuple[FilterChain, ...]:
+def iptables_chains(saved: str, program: str, path: Path = "input") -> tuple[FilterChain, ...]:
     """The chains of all tables. `program`: the one that lists them, without "-save"."""
     family = "ip6" if program.startswith("ip6") else "ip"
     chains: list[FilterChain] = []
@@ -63,7 +69,7 @@ def iptables_chains(saved: str, program: str) -> tuple[FilterChain, ...]:
             table, policies, rules = line[1:], {}, {}
         elif line.startswith(":"):
             name, policy, *_ = [*line[1:].split(), "", ""]
-            is_base = (table, name) in _BASES
+            is_base = (table, name) in _BASES[path]
             policies[name] = policy.lower() if is_base else ""
             rules[name] = []
         elif line.startswith("-A ") and table != "nat":
@@ -133,7 +139,7 @@ def _options(words: list[str]) -> Iterator[tuple[bool, str, list[str]]]:
 
 def _values(key: Key, text: str) -> tuple[str, ...]:
     match key:
-        case "interface":
+        case "interface" | "out_interface":
             return (text.removesuffix("+") + "*" * text.endswith("+"),)
         case "port" | "source_port":
             return tuple(part.replace(":", "-") for part in text.split(","))

@@ -1,6 +1,6 @@
 """Packet filters as nftables lists them: `nft -j list ruleset` to `model.packet_filter`.
 
-Rules: pure; libnftables-json(5) has the format. Only chains that packets to this host pass are
+Rules: pure; libnftables-json(5) has the format. Only chains that packets pass on a path are
 taken, and those that they jump to. A rule with a set of concatenations or a verdict map becomes
 several rules. What isn't understood becomes unknown.
 """
@@ -21,6 +21,7 @@ from ifdefault.model.packet_filter import (
     FilterChain,
     FilterRule,
     Key,
+    Path,
     Verdict,
 )
 
@@ -28,7 +29,7 @@ TableKey = tuple[str, str]  # family, name
 # the elements of a named set or map of a table; None: not known
 Elements = Callable[[TableKey, str], list[Any] | None]
 
-_HOOKS = ("prerouting", "input")
+HOOKS: dict[Path, tuple[str, ...]] = {"input": ("prerouting", "input"), "forward": ("forward",)}
 _MOST = 64  # rules that one rule may become
 _CONTINUE = (
     *"counter log mangle continue dup flow secmark last".split(),
@@ -46,6 +47,7 @@ _DECIDE: dict[str, Verdict] = {
 }
 _META: dict[str, Key] = {
     **dict.fromkeys(("iifname", "iif"), "interface"),
+    **dict.fromkeys(("oifname", "oif"), "out_interface"),
     **dict.fromkeys(("nfproto", "protocol"), "family"),
     "l4proto": "transport",
     "pkttype": "packet_type",
@@ -65,7 +67,10 @@ SYN = _FLAGS["syn"]  # the flags of the first packet of a TCP connection
 
 
 def nft_chains(
-    objects: Iterable[dict[str, Any]], elements: Elements, skip: Iterable[TableKey] = ()
+    objects: Iterable[dict[str, Any]],
+    elements: Elements,
+    skip: Iterable[TableKey] = (),
+    path: Path = "input",
 ) -> tuple[FilterChain, ...]:
     """The chains of all foreign tables but those to `skip`."""
     chains: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -73,7 +78,7 @@ def nft_chains(
     skipped = {("inet", name) for name in OWN_TABLES} | set(skip)
     for entry in objects:
         if chain := entry.get("chain"):
-            if (chain["family"], chain["table"]) not in skipped and _concerns(chain):
+            if (chain["family"], chain["table"]) not in skipped and _concerns(chain, path):
                 chains[chain["family"], chain["table"], chain["name"]] = chain
         elif rule := entry.get("rule"):
             rules[rule["family"], rule["table"], rule["chain"]].append(rule)
@@ -92,11 +97,11 @@ def nft_chains(
     return tuple(found[key] for key in chains if key in found)
 
 
-def _concerns(chain: dict[str, Any]) -> bool:
-    """Whether it is a base chain that packets to this host pass, or can be jumped to."""
+def _concerns(chain: dict[str, Any], path: Path) -> bool:
+    """Whether it is a base chain on the packets' path, or can be jumped to."""
     if chain["family"] not in ("inet", "ip", "ip6"):
         return False
-    return "hook" not in chain or (chain["hook"] in _HOOKS and chain.get("type") == "filter")
+    return "hook" not in chain or (chain["hook"] in HOOKS[path] and chain.get("type") == "filter")
 
 
 class _Rule:

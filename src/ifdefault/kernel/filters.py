@@ -1,4 +1,4 @@
-"""Read other programs' packet filters, as far as they decide about packets to this host.
+"""Read other programs' packet filters, as far as they decide what comes to this host or through it.
 
 Rules: reads, never writes. Nothing is parsed where no chain is at such a hook. Elements of named
 sets are read only where the chains use them, and only of ports, protocols and interfaces: those of
@@ -14,38 +14,38 @@ from typing import Any
 
 from ifdefault.kernel import nft, nft_json
 from ifdefault.kernel.filter_iptables import iptables_chains
-from ifdefault.kernel.filter_nft import Elements, TableKey, nft_chains
+from ifdefault.kernel.filter_nft import HOOKS, Elements, TableKey, nft_chains
 from ifdefault.kernel.foreign import Saved, iptables_saved
 from ifdefault.model.errors import IfdefaultError
-from ifdefault.model.packet_filter import FilterChain
+from ifdefault.model.packet_filter import FilterChain, Path
 
-_HOOK = re.compile(r'"hook": ?"(input|prerouting)"')
+_HOOK = {path: re.compile(f'"hook": ?"({"|".join(hooks)})"') for path, hooks in HOOKS.items()}
 _SMALL = {"inet_service", "inet_proto", "ifname", "iface_index", "ct_state"}
 
 
 def read_input_chains() -> tuple[FilterChain, ...]:
     ruleset = nft.ruleset_json()
-    return input_chains(ruleset, iptables_saved(ruleset))
+    return filter_chains(ruleset, iptables_saved(ruleset))
 
 
-def input_chains(ruleset_json: str, saved: Saved) -> tuple[FilterChain, ...]:
+def filter_chains(ruleset_json: str, saved: Saved, path: Path = "input") -> tuple[FilterChain, ...]:
     """`ruleset_json` is of `nft.ruleset_json`; `saved`, the output of the iptables programs."""
     chains: list[FilterChain] = []
     for program, text in saved:
-        chains += reachable(iptables_chains(text, program))
-    if _HOOK.search(ruleset_json):
+        chains += reachable(iptables_chains(text, program, path))
+    if _HOOK[path].search(ruleset_json):
         objects = nft_json.objects(ruleset_json)
         opaque = {
             (rule["family"], rule["table"])
             for entry in objects
             if (rule := entry.get("rule")) and any(_is_xt(each) for each in rule.get("expr") or ())
         }
-        chains += nft_chains(objects, _elements(objects), opaque)
+        chains += nft_chains(objects, _elements(objects), opaque, path)
     return tuple(chains)
 
 
 def reachable(chains: Iterable[FilterChain]) -> Iterator[FilterChain]:
-    """The chains that packets to this host may pass."""
+    """The chains that packets may pass."""
     by_name = {(chain.table, chain.name): chain for chain in chains}
     pending = [key for key, chain in by_name.items() if chain.policy]
     seen: dict[tuple[str, str], None] = {}

@@ -57,18 +57,6 @@ def foreign_marks(ruleset_json: str, saved: Saved) -> tuple[ForeignMark, ...]:
     return tuple(dict.fromkeys(marks))
 
 
-def dropping_chains(ruleset_json: str) -> tuple[tuple[str, str, str], ...]:
-    """(family, table, chain) of base chains at the forward hook whose policy is drop."""
-    chains = (entry.get("chain", {}) for entry in nft_json.objects(ruleset_json))
-    return tuple(
-        (chain["family"], chain["table"], chain["name"])
-        for chain in chains
-        if chain.get("hook") == "forward"
-        and chain.get("policy") == "drop"
-        and chain["family"] in ("ip", "ip6", "inet")
-    )
-
-
 def nft_marks(ruleset_json: str) -> Iterator[ForeignMark]:
     """Rules that aren't understood, since they are of a later version, count as having none."""
     for entry in nft_json.objects(ruleset_json):

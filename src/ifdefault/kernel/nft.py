@@ -51,6 +51,17 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+def library_path() -> str:
+    """The file of the library, whose name has its version; "" if it isn't installed."""
+    try:
+        _library()
+    except HostError:
+        return ""
+    maps = Path("/proc/self/maps").read_text("utf-8", "replace")
+    found = re.search(r"/\S*/libnftables\.so\S*", maps)
+    return found[0] if found else ""
+
+
 @functools.cache
 def has_rights() -> bool:
     """Whether this process may read and change rulesets."""

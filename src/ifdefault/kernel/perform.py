@@ -7,12 +7,13 @@ that already are as the operation requires are no error: another program may hav
 from __future__ import annotations
 
 import errno
+import socket
 import struct
+from collections.abc import Mapping
 
 from ifdefault.kernel import conntrack, nft, rtnetlink, rule_messages, sysctl
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
-from ifdefault.kernel.read import read_links
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_REPLACE
 from ifdefault.model.errors import KernelError, Problem
@@ -33,17 +34,18 @@ _ABSENT = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
 
 
 class Performer:
-    """Performs operations in the network namespace of the thread that creates it.
+    """Performs operations in the network namespace of the thread that creates it. `indexes` are
+    those of its interfaces, by name, as they were planned with.
 
     `ports`: the netlink port ids that requested changes, for `Watch.own_ports`. Notifications of
     implied changes have port 0, as does that of SetGroup (Linux 6.18: do_setlink calls
     netdev_state_change, which doesn't know the port).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, indexes: Mapping[str, int]) -> None:
+        self._indexes = indexes
         self._netlink = Netlink()
         self.ports = frozenset({self._netlink.port})
-        self._indexes = {link.name: link.index for link in read_links(self._netlink)}
 
     def __enter__(self) -> Performer:
         return self
@@ -106,15 +108,15 @@ def _name(operation: Operation) -> str:
 def resolve_neighbour(address: str, dev: str) -> None:
     """Make the kernel resolve a gateway's MAC now, as a packet to it would. Raises OSError."""
     with Netlink() as netlink:
-        indexes = {link.name: link.index for link in read_links(netlink)}
-        body = rtnetlink.encode_neighbour(address, indexes[dev], flags=rt.NTF_USE)
+        index = socket.if_nametoindex(dev)
+        body = rtnetlink.encode_neighbour(address, index, flags=rt.NTF_USE)
         netlink.change(rt.RTM_NEWNEIGH, body, NLM_F_CREATE)
 
 
 def verify_neighbour(address: str, dev: str) -> None:
     """Make the kernel forget a gateway's MAC, and resolve it again. Raises OSError."""
     with Netlink() as netlink:
-        index = {link.name: link.index for link in read_links(netlink)}[dev]
+        index = socket.if_nametoindex(dev)
         for message in netlink.dump(rt.RTM_GETNEIGH, rtnetlink.neighbour_query()):
             known = rtnetlink.decode_neighbour(message, {index: dev})
             learned = not rtnetlink.neighbour_state(message) & (rt.NUD_PERMANENT | rt.NUD_NOARP)

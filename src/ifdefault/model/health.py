@@ -13,6 +13,7 @@ from ifdefault.model.config import Family
 
 PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as observed
 Forced = Literal["auto", "up", "down", "drain"]  # as set by the operator
+LONGEST_DRAIN_S = 30 * 86400
 Verdict = Literal["answered", "lost", "wrong", "local"]  # the outcome of one probe
 ServerState = Literal["unproven", "up", "down"]
 

@@ -218,8 +218,8 @@ class Facts:
     wildcard_udp: tuple[tuple[Family, int], ...] = ()  # (family, port) of wildcard sockets
     # read only to find conflicts:
     listening: tuple[tuple[str, str, int], ...] = ()  # (transport, address, port) of servers
-    dropping: tuple[tuple[str, str, str], ...] = ()  # (family, table, chain) with policy drop
     filters: tuple[FilterChain, ...] = ()  # others' chains that packets to served ports pass
+    forward_filters: tuple[FilterChain, ...] = ()  # likewise what is forwarded
 
     def __post_init__(self) -> None:
         for name in ("links", "addresses", "routes", "local", "rules"):

@@ -1,4 +1,4 @@
-"""Other programs' packet filters, as far as they decide about packets to this host.
+"""Other programs' packet filters, as far as they decide about packets to this host or through it.
 
 Rules: as in `model.kernel`. One form for nftables and iptables; what can't be expressed in it is
 kept as unknown, so that nothing false is concluded from it.
@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Path = Literal["input", "forward"]  # to this host, or through it
 # What a condition is about; "unknown": something that isn't evaluated.
 Key = Literal[
     "interface",
+    "out_interface",
     "family",
     "transport",
     "source",
@@ -55,7 +57,7 @@ class FilterRule:
 @dataclass(frozen=True, slots=True)
 class FilterChain:
     """A chain. `program` is the one that lists it ("nft", "iptables", …); `policy`: "accept" or
-    "drop" for a base chain that packets to this host pass, "" for others."""
+    "drop" for a base chain on the packets' path, "" for others."""
 
     program: str
     family: str  # inet, ip, ip6

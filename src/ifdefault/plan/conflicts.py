@@ -8,7 +8,7 @@ does about it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from ifdefault.model.config import Config, Family, HostConfig
 from ifdefault.model.errors import Problem
@@ -28,6 +28,7 @@ from ifdefault.plan import (
     conflicts_defaults,
     conflicts_forward,
     conflicts_input,
+    conflicts_leftovers,
     conflicts_tables,
     connmark,
     numbers,
@@ -66,6 +67,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *conflicts_tables.find(facts, uplinks),
         *conflicts_forward.find(config, facts, uplinks),
         *conflicts_input.find(config, facts.filters, uplinks),
+        *conflicts_leftovers.find(config, facts, uplinks),
     )
 
 
@@ -170,7 +172,8 @@ def _on_our_marks(
 ) -> Iterator[Problem]:
     """Others' masks must not overlap ours. A whole mark may, unless it looks like one of ours: a
     comparison with it never finds our marks, and packets that leave with it get none of ours."""
-    own, free = config.host.mark_mask, _free_mask(foreign, facts, uplinks)
+    own = config.host.mark_mask
+    free = free_mask(foreign, facts, {u.number for u in uplinks})
     remedy = f"set host.mark_mask = {free:#x}" if free else _NARROWER
     for rule in foreign:
         if rule.mask != WHOLE_MARK and rule.mask & own:
@@ -207,15 +210,16 @@ def _whole_marks(foreign: Sequence[Rule], facts: Facts) -> dict[int, str]:
     return marks | rules
 
 
-def _free_mask(foreign: Sequence[Rule], facts: Facts, uplinks: Sequence[Uplink]) -> int:
+def free_mask(foreign: Sequence[Rule], facts: Facts, ours: Collection[int]) -> int:
     """Six adjacent bits that no mask on this host uses, and in which no whole mark is like one of
-    ours; preferably those that whole marks leave zero, and the highest. 0 if there are none."""
+    ours (numbers of uplinks); preferably those that whole marks leave zero, and the highest. 0 if
+    there are none."""
     taken = 0
     for rule in foreign:
         taken |= 0 if rule.mask == WHOLE_MARK else rule.mask
     for mark in facts.foreign_marks:
         taken |= 0 if mark.bits == WHOLE_MARK else mark.bits
-    whole, ours = _whole_marks(foreign, facts), {u.number for u in uplinks}
+    whole = _whole_marks(foreign, facts)
     free: list[tuple[int, int]] = []  # how many whole marks have bits in it, and the mask
     for shift in range(26, -1, -1):
         inside = [value >> shift & 0x3F for value in whole]

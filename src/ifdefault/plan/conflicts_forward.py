@@ -9,23 +9,39 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 from ifdefault.model.address import family_of
-from ifdefault.model.config import Config, ForwardConfig, Ports
+from ifdefault.model.config import Config, Family, ForwardConfig, Ports
 from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Facts, Uplink
+from ifdefault.model.packet_filter import FilterChain
 from ifdefault.plan import numbers, prefixes, udp_wildcard
+from ifdefault.plan.conflicts_input import where
 from ifdefault.plan.lookup import Fib
+from ifdefault.plan.packet_filter import Packet, dropped
 
 _ANY = {"0.0.0.0": 4, "::": 6}
 _Listeners = dict[str, list[tuple[int, str]]]  # by transport, sorted (port, address)
+_FAR: dict[Family, str] = {4: "1.1.1.1", 6: "2606:4700:4700::1111"}  # on the Internet
+_MOST = 100  # services whose packets are looked for in others' filters
+
+
+@dataclass(frozen=True, slots=True)
+class _Accept:
+    """What accepts a packet, as each program writes it."""
+
+    ufw: str
+    nft: tuple[str, ...]
+    iptables: tuple[str, ...]
 
 
 def find(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
     yield from _ports_in_use(config, facts, uplinks)
     yield from _misplaced_servers(config, facts, uplinks)
-    yield from _dropping_chains(config, facts)
+    yield from _closed(config, facts, uplinks)
 
 
 def _ports_in_use(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
@@ -104,33 +120,77 @@ def _fault(address: str, fib: Fib, uplinks: Sequence[Uplink]) -> tuple[str, str,
     return "", "", False
 
 
-def _dropping_chains(config: Config, facts: Facts) -> Iterator[Problem]:
-    if not config.forwards and not config.outgoing.masquerade:
+def _closed(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
+    """What other programs' packet filters drop, once for each remedy."""
+    seen: set[tuple[str, str]] = set()
+    for what, packet, accept in _packets(config, facts, uplinks):
+        if drop := dropped(facts.forward_filters, packet):
+            remedy = _acceptance(drop.base, accept)
+            if (where(drop), remedy) not in seen:
+                seen.add((where(drop), remedy))
+                why = "" if drop.rule else ", since no rule there accepts them"
+                yield Problem(where(drop), f"drops {what}{why}", remedy, warning=True)
+
+
+def _packets(
+    config: Config, facts: Facts, uplinks: Sequence[Uplink]
+) -> Iterator[tuple[str, Packet, _Accept]]:
+    """The first packets of connections that are to be forwarded: what they are, the packet, and
+    what would accept it. Of many services the first are looked at."""
+    if not facts.forward_filters:
         return
-    families = {family_of(s.address) for f in config.forwards for s in f.to} or {4, 6}
-    for kind, table, chain in facts.dropping:
-        if kind != "inet" and {"ip": 4, "ip6": 6}[kind] not in families:
-            continue
-        where = f"nft {kind} {table} {chain}"
-        what = "drops forwarded packets that no rule there accepts"
-        yield Problem(where, what, _acceptance(config, kind, table, chain), True)
+    fib = Fib.of(facts)
+    for forward in config.forwards[:_MOST]:
+        offered = [u for u in uplinks if not forward.uplinks or u.name in forward.uplinks]
+        for server, ports in product(forward.to, forward.listen):
+            family, port = family_of(server.address), server.port or ports.first
+            result = fib.lookup(Flow(family, server.address))
+            uplink = next((u for u in offered if u.source(family)), None)
+            if uplink is None or result.hop is None:
+                continue
+            yield (
+                f"forwarded packets to {ports.transport.upper()} port {port} of {server.address}",
+                Packet(
+                    uplink.interface,
+                    family,
+                    ports.transport,
+                    server.address,
+                    port,
+                    out_interface=result.hop.dev,
+                    statuses=("dnat",),
+                ),
+                _Accept(
+                    f"proto {ports.transport} to {server.address} port {port}",
+                    ("ct status dnat",),
+                    ("-m conntrack --ctstate DNAT",),
+                ),
+            )
+    for lan in config.outgoing.masquerade:
+        for family in sorted({a.family for a in facts.addresses if a.dev == lan and not a.scope}):
+            if uplink := next((u for u in uplinks if u.source(family)), None):
+                yield (
+                    f"IPv{family} connections of {lan}",
+                    Packet(lan, family, "tcp", _FAR[family], 443, out_interface=uplink.interface),
+                    _Accept(
+                        f"in on {lan}",
+                        (f"iifname {lan}", "ct state established,related"),
+                        (f"-i {lan}", "-m conntrack --ctstate ESTABLISHED,RELATED"),
+                    ),
+                )
 
 
-def _acceptance(config: Config, kind: str, table: str, chain: str) -> str:
-    """Commands that accept our forwarded packets, for the program that created the chain."""
-    ours = ["ct status dnat"] if config.forwards else []
-    if lans := config.outgoing.masquerade:
-        ours += [f"iifname {lan}" for lan in lans] + ["ct state established,related"]
-    if kind != "inet" and chain == "FORWARD":  # of iptables, which can't read native nft rules
-        program = "iptables" if kind == "ip" else "ip6tables"
-        matches = [_AS_IPTABLES.get(m) or f"-i {m.split()[1]}" for m in ours]
-        lines = [f"{program} -I FORWARD {match} -j ACCEPT" for match in matches]
+def _acceptance(base: FilterChain, accept: _Accept) -> str:
+    """Commands that accept it, for the program that made the chain."""
+    targets = {rule.target for rule in base.rules}
+    if any(target.startswith("ufw") for target in targets):
+        commands = [f"ufw route allow {accept.ufw}"]
+    elif base.program != "nft" or base.name == "FORWARD":  # of iptables, which can't read nft rules
+        program = base.program
+        if program == "nft":
+            program = "ip6tables" if base.family == "ip6" else "iptables"
+        chain = "DOCKER-USER" if "DOCKER-USER" in targets else base.name
+        commands = [f"{program} -I {chain} {match} -j ACCEPT" for match in accept.iptables]
     else:
-        lines = [f"nft insert rule {kind} {table} {chain} {match} accept" for match in ours]
-    return "add one, such as " + ", ".join(f"`{line}`" for line in lines)
-
-
-_AS_IPTABLES = {
-    "ct status dnat": "-m conntrack --ctstate DNAT",
-    "ct state established,related": "-m conntrack --ctstate ESTABLISHED,RELATED",
-}
+        place = f"{base.family} {base.table} {base.name}"
+        commands = [f"nft insert rule {place} {match} accept" for match in accept.nft]
+    return "let them pass, such as by " + ", ".join(f"`{command}`" for command in commands)

@@ -34,7 +34,7 @@ def find(
             for transport in _TRANSPORTS:
                 packet = Packet(uplink.interface, family, transport, address, server.port)
                 if drop := dropped(filters, packet):
-                    key = _where(drop), drop.rule
+                    key = where(drop), drop.rule
                     examples.setdefault(key, drop)
                     drops[key].setdefault(address, []).append(transport)
     for key, by_address in drops.items():
@@ -51,7 +51,8 @@ def find(
             yield Problem(key[0], what, remedy, warning=True)
 
 
-def _where(drop: Drop) -> str:
+def where(drop: Drop) -> str:
+    """The chain, and the rule, by the names that its program gives them."""
     base = drop.base
     table = base.table if base.program != "nft" else f"{base.family} {base.table}"
     chain = f"{base.program} {table} {drop.chain}"

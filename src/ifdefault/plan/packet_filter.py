@@ -1,4 +1,4 @@
-"""What other programs' packet filters do with a packet from the Internet to this host.
+"""What other programs' packet filters do with a packet to this host, or through it.
 
 Rules: pure. A rule that can't be evaluated may match or not: all outcomes that are possible are
 followed, and a packet counts as dropped only if every one of them is a drop. The packet is the
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
 from ifdefault.model.config import Family, Transport
@@ -24,8 +24,8 @@ _NEXT, _END = "next", "end"  # of a rule's outcomes: the next rule, the end of t
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The first packet of a connection from the Internet. `states`: what connection tracking may
-    say of it."""
+    """The first packet of a connection. `states`: what connection tracking may say of it;
+    `statuses`: what else it says; `out_interface`: where it is forwarded to, "" if it isn't."""
 
     interface: str
     family: Family
@@ -33,6 +33,8 @@ class Packet:
     destination: str
     port: int
     states: tuple[str, ...] = ("new",)
+    out_interface: str = ""
+    statuses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,7 @@ def dropped(chains: Iterable[FilterChain], packet: Packet) -> Drop | None:
     of_family = [t for (_, family, _), t in tables.items() if _includes(family, packet.family)]
     untracked = any(_may_untrack(table.values(), packet) for table in of_family)
     states = ("new", "untracked") if untracked else ("new",)
-    seen = Packet(
-        packet.interface, packet.family, packet.transport, packet.destination, packet.port, states
-    )
+    seen = replace(packet, states=states)
     for table in of_family:
         for base in (chain for chain in table.values() if chain.policy):
             outcomes = dict(_Walk(table, seen).chain(base.name))
@@ -146,8 +146,9 @@ def _is_met(condition: Condition, packet: Packet) -> bool | None:
 def _is_one_of(condition: Condition, packet: Packet) -> bool | None:
     values = condition.values
     match condition.key:
-        case "interface":
-            return any(_is_interface(packet.interface, value) for value in values)
+        case "interface" | "out_interface":
+            name = packet.interface if condition.key == "interface" else packet.out_interface
+            return any(_is_interface(name, value) for value in values) if name else None
         case "family":
             return str(packet.family) in values
         case "transport":
@@ -161,13 +162,13 @@ def _is_one_of(condition: Condition, packet: Packet) -> bool | None:
         case "source":
             return any(value.endswith("/0") for value in values)
         case "destination_type":
-            return "local" in values
+            return ("unicast" if packet.out_interface else "local") in values
         case "packet_type":
             return not {"host", "unicast"}.isdisjoint(values)
-        case "ct_state":
-            return _all_or_none(packet.states, values)
+        case "ct_state":  # iptables counts DNAT as one
+            return _any_of(packet.statuses, values) or _all_or_none(packet.states, values)
         case "ct_status":
-            return False  # of a new connection to this host: none
+            return _any_of(packet.statuses, values)
     return None
 
 
@@ -198,6 +199,10 @@ def _contains(value: str, address: str) -> bool:
         return own in ip_network(value, strict=False)
     except ValueError:
         return False
+
+
+def _any_of(found: Sequence[str], values: Sequence[str]) -> bool:
+    return not set(found).isdisjoint(values)
 
 
 def _all_or_none(possible: Sequence[str], values: Sequence[str]) -> bool | None:

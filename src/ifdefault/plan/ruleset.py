@@ -37,10 +37,13 @@ _EXEMPT = (
     "ip6 saddr { ::, fe80::/10 } return",
     "ip6 daddr { fe80::/10, ff00::/8 } return",
     "udp sport { 67, 68, 546, 547 } return",
-    # frames between the ports of a bridge, which pass here with br_netfilter: they have an Ethernet
-    # header, as only received packets do, but no input interface (br_nf_post_routing)
-    'iif 0 @ll,96,16 != 0 return comment "bridged"',
+    "jump bridged",
 )
+# Frames between the ports of a bridge pass here with br_netfilter: they have an Ethernet header, as
+# only received packets do, but no input interface (br_nf_post_routing), and so no group of one, not
+# even another than this. (`iif 0` would say so, but to load or print that, libnftables lists all
+# interfaces; `iiftype` is the output's then.)
+_BRIDGED = ("iifgroup != 4294967295 return", "@ll,96,16 != 0 accept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +253,7 @@ def _source_check(needs: Needs) -> Iterator[str]:
             yield from named_set(UPLINK_SOURCES[family], f"type ipv{family}_addr", *flags, elements)
     for uplink in first_on.values():
         yield f"counter {misrouted_counter(uplink)} {{ }}"
+    yield from chain("bridged", _BRIDGED)
     for interface, uplink in first_on.items():
         yield from chain(
             f"source_check_{uplink.number}",

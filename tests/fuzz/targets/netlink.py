@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 from ifdefault.kernel import (
     conntrack,
+    count_connections,
     netlink,
     nexthops,
     rtnetlink,
@@ -143,6 +144,7 @@ def _flows(packet: bytes) -> None:
             assert packet.count(tuple_)
         for *_, message in netlink.messages(packet):
             conntrack.decode_flow(family, attributes(message, 4))
+            count_connections.decode_flow(message)
 
 
 def _route_reply(message: bytes) -> None:

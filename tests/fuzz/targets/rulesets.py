@@ -8,11 +8,12 @@ it begins with "*" or "#", text of iptables-save.
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
 from ifdefault.kernel import filters, nft
-from ifdefault.kernel.foreign import Saved, dropping_chains, foreign_marks
+from ifdefault.kernel.foreign import Saved, foreign_marks
 from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.kernel import WHOLE_MARK
 from ifdefault.plan.packet_filter import Packet, dropped
@@ -22,6 +23,7 @@ NONE = '{"nftables": []}'
 PACKETS = (
     Packet("wan0", 4, "udp", "203.0.113.10", 53),
     Packet("wan1", 6, "tcp", "2001:db8::1", 443, ("new", "untracked")),
+    Packet("wan0", 4, "tcp", "10.0.0.10", 443, out_interface="lan0", statuses=("dnat",)),
 )
 _RULESETS = Path(__file__).parents[2] / "unit" / "rulesets"
 
@@ -44,15 +46,15 @@ def one(data: bytes) -> None:
 
 def _read(text: str, saved: Saved) -> None:
     try:
-        marks, forwarding = foreign_marks(text, saved), dropping_chains(text)
-        chains = filters.input_chains(text, saved)
+        marks = foreign_marks(text, saved)
+        arriving = filters.filter_chains(text, saved)
+        passing = filters.filter_chains(text, saved, "forward")
     except IfdefaultError:
         return
     for mark in marks:
         assert 0 < mark.bits <= WHOLE_MARK
         assert mark.value is None or 0 <= mark.value <= WHOLE_MARK
-    assert all(len(each) == 3 for each in forwarding)
-    for packet in PACKETS:
+    for chains, packet in product((arriving, passing), PACKETS):
         if drop := dropped(chains, packet):
             assert drop.base.policy
             assert drop.rule or drop.base.policy == "drop"

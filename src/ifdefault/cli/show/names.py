@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ifdefault.cli.show.paths import age
+from ifdefault.cli.show.style import Line, Style
 from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def brief(status: DaemonStatus) -> list[str]:
             detail = f": {publisher.detail}" if publisher.detail else ""
             since = age(status.now_s - publisher.since_s)
             where = f"{publisher.kind} {publisher.where}, {_of(publisher)}"
-            lines.append(f"{where}: {publisher.state} for {since}{detail}")
-    return lines + list(dns.problems)
+            worse: Style = "bad" if publisher.state == "failing" else "warn"
+            lines.append(Line(f"{where}: {publisher.state} for {since}{detail}", worse))
+    return lines + [Line(problem, "warn") for problem in dns.problems]
 
 
 def all_lines(status: DaemonStatus) -> list[str]:
@@ -47,7 +49,7 @@ def all_lines(status: DaemonStatus) -> list[str]:
         counted = ", ".join(f"{uplink} {queries}" for uplink, queries in dns.queries)
         lines += ["", f"queries answered: {counted}"]
     if dns.problems:
-        lines += ["", *dns.problems]
+        lines += ["", *(Line(problem, "warn") for problem in dns.problems)]
     return lines
 
 

@@ -2,7 +2,7 @@
 
 Rules: all output passes here. What others named (processes, control groups, DNS answers, files) is
 printed, never obeyed: control and formatting characters are escaped, except line breaks and tabs.
-Only a text that is all ours has styles (`echo_styled`).
+A text with styles is escaped before it gets them (`style`).
 """
 
 from __future__ import annotations
@@ -10,21 +10,29 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from ifdefault.cli.show.style import is_coloured, shown
 from ifdefault.model.text import escaped_lines
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:
     """Print to stdout, or to stderr; `fg` colours it if that is a terminal."""
-    click.secho(_encodable(escaped_lines(text), err=err), err=err, nl=nl, fg=fg)
+    color = is_coloured(err=err)
+    click.secho(_encodable(escaped_lines(text), err=err), err=err, nl=nl, fg=fg, color=color)
 
 
-def echo_styled(text: str) -> None:
-    """Print a text in which nothing is others'; its styles are shown if stdout is a terminal."""
-    click.echo(_encodable(text))
+def echo_lines(lines: Iterable[str], *, err: bool = False) -> None:
+    """Print lines with the styles that they have, folded on a terminal."""
+    echo_styled("\n".join(shown(lines, err=err)), err=err)
+
+
+def echo_styled(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print a text that is escaped, or all ours; its styles are shown on a terminal."""
+    click.echo(_encodable(text, err=err), err=err, nl=nl, color=is_coloured(err=err))
 
 
 def _encodable(text: str, *, err: bool = False) -> str:

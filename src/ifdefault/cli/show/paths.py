@@ -7,10 +7,12 @@ daemon's monotonic one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
 from ifdefault.model.health import Health
 
@@ -23,7 +25,24 @@ _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "Role", "Cause")
 
 def lines(status: DaemonStatus) -> list[str]:
     """The table of paths, then a line for each problem."""
-    return [*table(_HEADS, list(_rows(status))), *remarks(status)]
+    drained = {drain.uplink for drain in status.drains}
+    return [*table(_HEADS, list(_rows(status))), *drain_lines(status, drained), *remarks(status)]
+
+
+def drain_lines(status: DaemonStatus, uplinks: Container[str]) -> Iterator[str]:
+    """A line for each of these uplinks that is drained: how long, and what is left on it."""
+    for drain in status.drains:
+        if drain.uplink not in uplinks:
+            continue
+        parts = [f"{drain.uplink}: draining"]
+        if drain.until_s is not None:
+            parts[0] += f" until {at(drain.until_s - status.now_s)}"
+        if drain.connections is not None:
+            number = drain.connections
+            parts.append(f"{number or 'no'} connection{'s' * (number != 1)} left")
+            if number:
+                parts.append(f"the oldest for at least {age(drain.oldest_s)}")
+        yield Line(", ".join(parts), "warn")
 
 
 def has_problem(status: DaemonStatus) -> bool:
@@ -75,8 +94,9 @@ def _role(path: Health, status: DaemonStatus) -> str:
 def remarks(status: DaemonStatus) -> Iterator[str]:
     """A line for each problem."""
     if status.held:
-        yield f"held: {status.held}"
-    yield from (*status.conflicts, *status.problems, *status.unsaved)
+        yield Line(f"held: {status.held}", "warn")
+    for problem in (*status.conflicts, *status.problems, *status.unsaved):
+        yield Line(problem, "warn")
     notes = [
         (f"{path.uplink} IPv{path.family}", f"{target.probe} {target.note}")
         for path in status.health
@@ -89,7 +109,7 @@ def remarks(status: DaemonStatus) -> Iterator[str]:
         if path.gateway == "silent" and path.state != "down"
     ]
     for where, what in notes:
-        yield f"{where}: {what}"
+        yield Line(f"{where}: {what}", "warn")
 
 
 def age(seconds: float) -> str:
@@ -104,6 +124,13 @@ def age(seconds: float) -> str:
     if hours:
         return f"{hours}h{m:02d}m"
     return f"{m}m{s:02d}s" if minutes else f"{s}s"
+
+
+def at(seconds: float) -> str:
+    """The local time in so many seconds: "14:30", with its date if that isn't today."""
+    now = datetime.now().astimezone()
+    then = now + timedelta(seconds=seconds)
+    return f"{then:%H:%M}" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M}"
 
 
 def rate(bits_per_s: float) -> str:

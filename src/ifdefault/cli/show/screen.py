@@ -15,12 +15,15 @@ import sys
 import termios
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
+from typing import Any
 
-from ifdefault.model.text import escaped
+from ifdefault.cli.show.style import shown
 
 _CLEAR, _HOME = "\x1b[2J", "\x1b[H"  # ECMA-48: ED, CUP
 _REST_OF_LINE, _REST = "\x1b[K", "\x1b[J"  # EL, ED
+_PIECE = re.compile(r"\x1b\[[0-9;]*m|.", re.DOTALL)  # a style (SGR), or a character
 _KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|.", re.DOTALL)
 _DOWN, _UP = {"j", "\n", "\r", "\x1b[B", "\x1bOB"}, {"k", "\x1b[A", "\x1bOA"}
 _PAGE_DOWN, _PAGE_UP = {" ", "f", "\x1b[6~"}, {"b", "\x1b[5~"}
@@ -35,12 +38,15 @@ class Screen:
     def __init__(self) -> None:
         self._keyboard = sys.stdin.fileno() if sys.stdin and sys.stdin.isatty() else -1
         self._lines: Sequence[str] = ()
+        self._handlers: dict[signal.Signals, Any] = {}
         self._top = 0  # the first row that is shown
 
     def __enter__(self) -> Screen:
+        self._resized, self._tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, self._resize)
         if self._keyboard >= 0:
             self._original = termios.tcgetattr(self._keyboard)
-            self._handlers = {number: signal.signal(number, _exit) for number in _ENDS}
+            self._handlers |= {number: signal.signal(number, _exit) for number in _ENDS}
             self._handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._stop)
             self._read_keys()
         sys.stdout.write(_CLEAR)
@@ -51,19 +57,26 @@ class Screen:
             self._restore()
             sys.stdout.write("\r" + _REST)
             sys.stdout.flush()
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        os.close(self._resized)
+        os.close(self._tell)
 
     def show(self, lines: Sequence[str]) -> None:
-        self._lines = list(map(escaped, lines))
+        self._lines = list(shown(lines))
         self._draw()
 
     def wait(self, seconds: float) -> bool:
-        """Scroll with the keys that are pressed in this time; False if it is the one to quit."""
+        """Scroll with the keys that are pressed in this time; False if it is the one to quit. It
+        ends early if the terminal has another size, which lines were made for."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             keyboard = [self._keyboard] if self._keyboard >= 0 else []
-            if not select.select(keyboard, [], [], left)[0]:
+            ready = select.select([*keyboard, self._resized], [], [], left)[0]
+            if self._resized in ready:
+                os.read(self._resized, 1024)
+                return True
+            if not ready:
                 return True
             pressed = os.read(self._keyboard, 1024).decode(errors="replace")
             if not pressed:  # the terminal is gone
@@ -90,11 +103,7 @@ class Screen:
 
     def _rows(self) -> list[str]:
         columns = shutil.get_terminal_size().columns
-        return [
-            line[start : start + columns]
-            for line in self._lines
-            for start in range(0, max(len(line), 1), columns)
-        ]
+        return [row for line in self._lines for row in _cut(line, columns)]
 
     def _within(self, top: int, rows: Sequence[str]) -> int:
         return max(0, min(top, len(rows) - _height()))
@@ -124,6 +133,10 @@ class Screen:
     def _restore(self) -> None:
         termios.tcsetattr(self._keyboard, termios.TCSANOW, self._original)
 
+    def _resize(self, _: int, __: FrameType | None) -> None:
+        with suppress(BlockingIOError):  # it is told already
+            os.write(self._tell, b"\0")
+
     def _stop(self, number: int, _: FrameType | None) -> None:
         """Ctrl-Z: stop with the terminal restored, and go on here."""
         self._restore()
@@ -131,6 +144,19 @@ class Screen:
         os.kill(os.getpid(), number)
         signal.signal(number, self._stop)
         self._read_keys()
+
+
+def _cut(line: str, columns: int) -> list[str]:
+    """A line as rows of so many characters; styles take no room."""
+    rows, room = [""], columns
+    for piece in _PIECE.findall(line):
+        if len(piece) == 1:
+            if not room:
+                rows.append("")
+                room = columns
+            room -= 1
+        rows[-1] += piece
+    return rows
 
 
 def _height() -> int:

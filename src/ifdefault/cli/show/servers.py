@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ifdefault.cli.show.paths import age
+from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
 from ifdefault.host.status_forward import ControlGroup, ForwardStatus, ServerStatus, ServiceStatus
 from ifdefault.plan.servers import Server, server_text
@@ -50,7 +51,7 @@ def _remarks(service: ServiceStatus) -> Iterator[str]:
     if service.refused:
         yield f"{service.listen}: {service.refused} connections refused"
     if service.stranded:
-        yield f"{', '.join(service.stranded)}: no server is up"
+        yield Line(f"{', '.join(service.stranded)}: no server is up", "bad")
 
 
 def _severity(service: ServiceStatus) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ifdefault.cli.show.output import echo, echo_json
+from ifdefault.cli.show import style
+from ifdefault.cli.show.output import echo, echo_json, echo_lines
 from ifdefault.model.errors import Problem
 from ifdefault.model.text import escaped_lines
 
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 
 _GAP, _INDENT = "  ", 4
 _NARROW = 24  # text isn't wrapped in a narrower column
+Painter = Callable[[str], str]
 
 
 def print_problems(problems: Iterable[Problem]) -> None:
     """Print errors and warnings to stderr."""
     for problem in problems:
-        echo(f"{'warning' if problem.warning else 'error'}: {problem}", err=True)
+        line = style.Line(f"warning: {problem}", "warn")
+        if not problem.warning:
+            line = style.Line(f"error: {problem}", "bad")
+        echo_lines([line], err=True)
 
 
 def problems_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
@@ -53,33 +58,59 @@ def print_applied(changes: Changes, confirm_s: int | None, *, quiet: bool, as_js
         echo(undone_in(confirm_s), err=True)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], states: Container[str] = ("State",)
+) -> list[str]:
     """The lines of a table, with columns as wide as their longest cell.
 
     Only the last column may be long. Where it doesn't fit into the terminal, it is wrapped, or put
-    on lines of its own below its row; "\n" separates its parts, which then begin new lines.
+    on lines of its own below its row; "\n" separates its parts, which then begin new lines. States
+    in the columns with these heads have colours.
     """
-    width = shutil.get_terminal_size().columns
+    width = style.width()
     rows = [list(map(escaped_lines, row)) for row in rows]
     widths = [max(len(row[n]) for row in (heads, *rows)) for n in range(len(heads) - 1)]
-    return [line for row in (heads, *rows) for line in _row(row, widths, width)]
+    bold = [partial(style.paint, style="head")] * len(heads)
+    painters = [style.paint_states if head in states else str for head in heads]
+    lines = _row(heads, widths, width, bold)
+    return lines + [line for row in rows for line in _row(row, widths, width, painters)]
 
 
-def _row(row: Sequence[str], widths: Sequence[int], width: int) -> list[str]:
-    lines = [""]
-    for cell, cell_width in zip(row, widths, strict=False):
-        if lines[-1].strip() and len(lines[-1]) + len(cell) > width:
-            lines.append(" " * _INDENT)
-        lines[-1] += cell.ljust(cell_width) + _GAP
-    start, last = len(lines[-1]), row[-1]
+@dataclass(slots=True)
+class _Line:
+    """What it is made of, and what that looks like."""
+
+    text: str = ""
+    painted: str = ""
+
+    def add(self, text: str, paint: Painter = str) -> None:
+        self.text += text
+        self.painted += paint(text)
+
+    def begin_at(self, column: int) -> None:
+        self.add(" " * (column - len(self.text)))
+
+
+def _row(
+    row: Sequence[str], widths: Sequence[int], width: int, painters: Sequence[Painter]
+) -> list[str]:
+    lines = [_Line()]
+    for cell, cell_width, painter in zip(row, widths, painters, strict=False):
+        if lines[-1].text.strip() and len(lines[-1].text) + len(cell) > width:
+            lines.append(_Line())
+            lines[-1].begin_at(_INDENT)
+        lines[-1].add(cell, painter)
+        lines[-1].add(" " * (cell_width - len(cell)) + _GAP)
+    start, last = len(lines[-1].text), row[-1]
     room = width - start
     if len(_joined(last)) > room and (room < _NARROW or len(max(last.split(), key=len)) > room):
-        lines.append("")
+        lines.append(_Line())
         start = _INDENT
     for part in _fold(last, width - start):
-        lines[-1] = lines[-1].ljust(start) + part
-        lines.append("")
-    return [line.rstrip() for line in lines if line.strip()]
+        lines[-1].begin_at(start)
+        lines[-1].add(part, painters[-1])
+        lines.append(_Line())
+    return [style.Painted(line.painted.rstrip()) for line in lines if line.text.strip()]
 
 
 def _joined(text: str) -> str:
@@ -90,7 +121,4 @@ def _fold(text: str, width: int) -> list[str]:
     """A text as lines that fit into a width, if its words do."""
     if len(_joined(text)) <= width:
         return [_joined(text)]
-    wrapper = textwrap.TextWrapper(
-        width, subsequent_indent=_GAP, break_long_words=False, break_on_hyphens=False
-    )
-    return [line for part in text.split("\n") for line in wrapper.wrap(part)]
+    return [line for part in text.split("\n") for line in style.fold(part, width)]

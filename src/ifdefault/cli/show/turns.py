@@ -145,6 +145,10 @@ def _problems(what: str, problems: Iterable[object]) -> str:
     return ": ".join(filter(None, (what, "; ".join(map(str, problems)))))
 
 
+def _timeout(of: e.UplinkRequested | f.SaveForced) -> str:
+    return f", timeout {of.timeout_s} s" if of.timeout_s else ""
+
+
 def _ended(event: e.ConnectionsEnded) -> str:
     what = event.error or f"{event.sockets} sockets, {event.flows} flows"
     return f"connections of {event.uplink} IPv{event.family} ended: {what}"
@@ -177,10 +181,13 @@ _EVENTS: dict[type, Callable[[Any], str]] = {
     ),
     e.TrafficSeen: lambda event: f"TCP connections seen of {len(event.stats)} addresses",
     e.PublicAddressFound: lambda event: f"{event.uplink} is seen as {event.address}",
-    e.UplinkRequested: lambda event: f"request {event.id}: uplink {event.uplink} {event.state}",
+    e.UplinkRequested: lambda event: (
+        f"request {event.id}: uplink {event.uplink} {event.state}{_timeout(event)}"
+    ),
     e.ForcedSaved: lambda event: _problems(f"request {event.id} saved", event.problems),
     e.ReloadRequested: lambda event: f"request {event.id}: reload",
     e.ConfirmRequested: lambda event: f"request {event.id}: confirm",
+    e.UndoRequested: lambda event: f"request {event.id}: undo",
     e.DownRequested: lambda event: f"request {event.id}: down",
     e.ExecRequested: lambda event: f"request {event.id}: exec {event.uplink}, process {event.pid}",
     e.GroupEntered: lambda event: _problems(
@@ -251,7 +258,9 @@ _EFFECTS: dict[type, Callable[[Any], list[str]]] = {
     f.RunHook: _hook,
     f.Log: lambda effect: [f"log {effect.kind}: {effect.text}"],
     f.Save: lambda effect: [f"save {len(effect.memories)} paths"],
-    f.SaveForced: lambda effect: [f"save that {effect.uplink} is forced {effect.state}"],
+    f.SaveForced: lambda effect: [
+        f"save that {effect.uplink} is forced {effect.state}{_timeout(effect)}"
+    ],
     f.EnterGroup: lambda effect: [f"process {effect.pid} enters the group of {effect.uplink}"],
     f.LeaveGroup: lambda effect: [f"process {effect.pid} goes back to {effect.was}"],
     f.Answer: _answer,

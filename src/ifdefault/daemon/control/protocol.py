@@ -18,7 +18,7 @@ from ifdefault.ipc import codec
 from ifdefault.ipc.fields import name, number
 from ifdefault.model.changes import LONGEST_CONFIRM_S, Changes
 from ifdefault.model.errors import HostError, Problem
-from ifdefault.model.health import Forced
+from ifdefault.model.health import LONGEST_DRAIN_S, Forced
 
 MOST_EVENTS = 10_000
 _Uplink = Annotated[str, name(31)]
@@ -83,8 +83,11 @@ class Events(Asks[EventList]):
 
 @dataclass(frozen=True, slots=True)
 class SetUplink(Asks[UplinkChanged]):
+    """`timeout_s`: drain it for this time, then force it down."""
+
     name: _Uplink
     state: Forced
+    timeout_s: Annotated[int, number(1, LONGEST_DRAIN_S)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,11 @@ class Reload(Asks[Changes]):
 @dataclass(frozen=True, slots=True)
 class Confirm(Asks[Confirmed]):
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class Undo(Asks[Changes]):
+    """Undo at once what waits for confirmation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,7 @@ class Exec(Asks[Entered]):
 
 
 Query = Status | Events
-Command = SetUplink | Reload | Confirm | Down | Exec
+Command = SetUplink | Reload | Confirm | Undo | Down | Exec
 Request = Query | Command
 Reply = DaemonStatus | EventList | UplinkChanged | Changes | Confirmed | Entered | Refusal
 

@@ -30,6 +30,8 @@ from ifdefault.model.errors import HostError, IfdefaultError, Problem, internal,
 
 LOCK = "engine.lock"
 CACHE_S = 0.2
+# A program that an engine was just starting when it was killed has its files until it executes.
+_EXEC_S, _RETRY_S = 2.0, 0.02
 SHARE = 0.1  # of the engine's time, for users other than root
 
 
@@ -135,17 +137,24 @@ def _fault(error: Exception) -> HostError:
 
 
 def _acquire(lock: IO[str], path: Path) -> None:
-    """Take the lock. Also check that nothing listens on the socket, since the lock file may have
-    been removed."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        pid = listener(path)
-    except BlockingIOError:
-        lock.seek(0)
-        pid = lock.read().strip() or "unknown"
-    if pid:
-        remedy = "stop it first, or use another --run-dir for this one"
-        raise HostError(Problem(str(path), f"another engine is running, pid {pid}", remedy))
+    """Take the lock."""
+    give_up_s = time.monotonic() + _EXEC_S
+    while pid := _holder(lock, path):
+        if Path(f"/proc/{pid}").exists() or time.monotonic() > give_up_s:
+            remedy = "stop it first, or use another --run-dir for this one"
+            raise HostError(Problem(str(path), f"another engine is running, pid {pid}", remedy))
+        time.sleep(_RETRY_S)
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")
     lock.flush()
+
+
+def _holder(lock: IO[str], path: Path) -> str:
+    """The pid of the engine that holds the lock, "" if we do now. Also check that nothing listens
+    on the socket, since the lock file may have been removed."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return listener(path)
+    except BlockingIOError:
+        lock.seek(0)
+        return lock.read().strip() or "unknown"

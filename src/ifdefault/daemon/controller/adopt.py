@@ -22,6 +22,11 @@ from ifdefault.plan.prepare import Prepared, Resolved, prepare, prepare_down
 UNDO_AGAIN_S = 1.0
 _DNS_LOGGED = 10  # changes of the DNS logged one by one; the rest are counted
 DOWN = "taken down by ifdefault down, until ifdefault apply"
+NOTHING_WAITS = Problem(
+    "confirm",
+    "nothing is waiting for confirmation",
+    "it may have been undone: see ifdefault plan",
+)
 _UNCONFIRMED = Problem(
     "reload",
     "an apply is waiting for confirmation",
@@ -43,7 +48,7 @@ class Adopter:
         while self.current is None and state.adoptions:
             self.current = state.adoptions.popleft()
             if self.current.why == "undo" and state.unconfirmed is None:
-                self.current = None  # confirmed, or taken down, meanwhile
+                self.failed(now, (NOTHING_WAITS,))  # confirmed, or taken down, meanwhile
             elif self.current.why == "reload" and state.unconfirmed is not None:
                 self.failed(now, (_UNCONFIRMED,))
             else:
@@ -116,7 +121,7 @@ class Adopter:
         elif adoption.why == "reload":
             for problem in problems:
                 state.log("reload", f"refused: {problem}", level="error")
-        elif state.unconfirmed:
+        if adoption.why == "undo" and state.unconfirmed:
             text = "; ".join(map(str, problems))
             state.log("reload", f"undo failed, will be retried: {text}", level="error")
             state.unconfirmed = replace(state.unconfirmed, due_s=now + UNDO_AGAIN_S)

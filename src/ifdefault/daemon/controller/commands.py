@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import inf
 
 from ifdefault.daemon.controller import events as e
-from ifdefault.daemon.controller.adopt import DOWN
+from ifdefault.daemon.controller.adopt import DOWN, NOTHING_WAITS
 from ifdefault.daemon.controller.effects import (
     Answer,
     Entered,
@@ -28,7 +28,6 @@ from ifdefault.plan.resolve import find_uplink
 
 _EXECS = 8  # performed together
 _SHARE, _LONGEST_S = 4, 0.5
-_UNDONE = "it may have been undone: see ifdefault plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +54,13 @@ class Commands:
                 self._force(event)
             case e.ForcedSaved(id, problems):
                 if request := self._forcing.pop(id, None):
-                    self._on_forced(request, problems)
+                    self._on_forced(request, problems, now)
             case e.ReloadRequested():
                 self._reload(event)
             case e.ConfirmRequested(id):
                 self._confirm(id)
+            case e.UndoRequested(id):
+                self._undo(id)
             case e.DownRequested(id):
                 self._state.adoptions.append(Adoption("down", self._state.config, id=id, held=DOWN))
             case e.ExecRequested():
@@ -80,22 +81,37 @@ class Commands:
         names = [uplink.name for uplink in state.config.uplinks]
         if request.uplink in names or (request.state == "auto" and request.uplink in state.forced):
             self._forcing[request.id] = request
-            state.out.append(SaveForced(request.id, request.uplink, request.state))
+            forced = (request.id, request.uplink, request.state, request.timeout_s)
+            state.out.append(SaveForced(*forced))
         else:
             what = f'no uplink "{request.uplink}"'
             self._refuse(request.id, "", what, f"use one of {', '.join(names)}")
 
-    def _on_forced(self, request: e.UplinkRequested, problems: tuple[Problem, ...]) -> None:
+    def _on_forced(
+        self, request: e.UplinkRequested, problems: tuple[Problem, ...], now: float
+    ) -> None:
         state, name = self._state, request.uplink
         if problems:
             state.out.append(Answer(request.id, problems=problems))
             return
         was = state.forced.get(name, "auto")
-        if was != request.state:
-            text = f"{name}: forced {was} -> {request.state} by the operator"
+        due_s = now + request.timeout_s if request.timeout_s else inf
+        if was != request.state or due_s < inf:
+            limit = f", down in {request.timeout_s} s" if due_s < inf else ""
+            text = f"{name}: forced {was} -> {request.state} by the operator{limit}"
             state.log("uplink", text, name)
+        if was != request.state:
             state.force(name, request.state)
+        if request.state == "drain":
+            state.drain_until_s[name] = due_s
         state.out.append(Answer(request.id, UplinkChanged(name, was, request.state)))
+
+    def _end_drains(self, now: float) -> None:
+        state = self._state
+        for name in [name for name, due_s in state.drain_until_s.items() if now >= due_s]:
+            state.log("uplink", f"{name}: forced drain -> down, since its timeout is over", name)
+            state.force(name, "down")
+            state.out.append(SaveForced(0, name, "down"))
 
     # --- the config -----------------------------------------------------------------------
 
@@ -105,29 +121,44 @@ class Commands:
 
     def _confirm(self, request: int) -> None:
         if self._state.unconfirmed is None:
-            self._refuse(request, "confirm", "nothing is waiting for confirmation", _UNDONE)
+            self._state.out.append(Answer(request, problems=(NOTHING_WAITS,)))
         else:
             self._state.unconfirmed = None
             self._state.out.append(Answer(request))
 
-    def undo_if_due(self, now: float) -> None:
-        """Begin to undo an apply that wasn't confirmed in time."""
+    def check_timers(self, now: float) -> None:
+        """Begin to undo an apply that wasn't confirmed in time, and end drains that took theirs."""
+        if (undo := self._state.unconfirmed) and now >= undo.due_s:
+            self._undo(0)
+        self._end_drains(now)
+
+    def _undo(self, request: int) -> None:
         state = self._state
-        if (undo := state.unconfirmed) and now >= undo.due_s:
+        if (undo := state.unconfirmed) is None:
+            state.out.append(Answer(request, problems=(NOTHING_WAITS,)))
+        else:
             state.unconfirmed = undo.undoing()
-            state.adoptions.append(Adoption("undo", undo.config, held=undo.held))
+            adoption = Adoption("undo", undo.config, id=request, held=undo.held)
+            state.adoptions.append(adoption)
 
     # --- exec -----------------------------------------------------------------------------
 
     @property
     def wake_s(self) -> float:
+        """When the next timer expires."""
+        undo = self._state.unconfirmed
+        undo_s = undo.due_s if undo else inf
+        return min(self._exec_s, undo_s, *self._state.drain_until_s.values())
+
+    @property
+    def _exec_s(self) -> float:
         """When to start requests that wait."""
         is_free = self._execs and not self._started and not self.entering
         return self._next_s if is_free else inf
 
     def start_execs(self, now: float) -> None:
         """Start the requests that are next, if it is time: root's, then each user's in turn."""
-        if now < self.wake_s:
+        if now < self._exec_s:
             return
         earlier: Counter[int] = Counter()  # requests of the same user
         order = {}

@@ -82,9 +82,8 @@ class Controller:
         probe_s = min(self.paths.wake_s, self.servers.wake_s) if self._probing else inf
         if self._reconciler.awaited:
             return probe_s  # everything else waits for the answer
-        undo_s = state.unconfirmed.due_s if state.unconfirmed else inf
         due_s = min(self._save_s, self._refresh_s, self._servers_due_s, state.settle_until_s)
-        return min(probe_s, due_s, undo_s, self._commands.wake_s, self._reconciler.wake_s)
+        return min(probe_s, due_s, self._commands.wake_s, self._reconciler.wake_s)
 
     @property
     def _probing(self) -> bool:
@@ -129,10 +128,11 @@ class Controller:
                 self._finish_due = True
             case e.ConnectionsEnded():
                 self._stale.report(event)
-            case e.Started(config, forced, memories, candidates, public):
+            case e.Started(config, forced, memories, candidates, public, drains):
                 self.names.candidates = {c.uplink: c for c in candidates}
                 self.names.discovered = {(p.uplink, p.family): p.address for p in public}
                 state.started_s, state.forced = now, dict(forced)
+                state.drain_until_s = {name: now + left_s for name, left_s in drains}
                 self.paths.memories = {(name, family): m for name, family, m in memories}
                 state.adoptions.append(Adoption("start", config))
             case _:
@@ -206,7 +206,7 @@ class Controller:
         self._report_transitions()
         if reconciler.awaited:
             return
-        self._commands.undo_if_due(now)
+        self._commands.check_timers(now)
         if reconciler.observed and self._plan(now, reconciler.observed):
             return
         if self._adopter.begin(now):
@@ -380,7 +380,6 @@ class Controller:
     def status(self, now: float) -> DaemonStatus:
         """The status as far as the controller knows it; the engine and the performers add to it."""
         state = self.state
-        lacks = map(str, state.prepared.lacks) if state.prepared else ()
         health = self.paths.health()
         return DaemonStatus(
             pid=0,
@@ -390,10 +389,12 @@ class Controller:
             health=tuple(replace(h, cause="not probed") if state.held else h for h in health),
             decision=state.decision or Decision(),
             forced={name: forced for name, forced in state.forced.items() if forced != "auto"},
+            drains=state.drains(),
             held=state.held or (state.unconfirmed.text(now) if state.unconfirmed else ""),
+            undone_in_s=state.unconfirmed.left_s(now) if state.unconfirmed else None,
             conflicts=self._reconciler.backoff.conflicts(now),
             astray=tuple(map(str, self._self_check.problems)),
-            problems=(*lacks, *state.refused, *self.paths.problems),
+            problems=(*state.lacks, *state.refused, *self.paths.problems),
             dns=DnsStatus(names=self.names.status(), problems=self.names.problems),
             servers=self.servers.checked(),
         )

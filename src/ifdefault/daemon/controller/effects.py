@@ -207,11 +207,12 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class SaveForced:
-    """Save an uplink's forced state to disk: ForcedSaved."""
+    """Save an uplink's forced state to disk, and when its drain ends: ForcedSaved."""
 
     id: int
     uplink: str
     state: Forced
+    timeout_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

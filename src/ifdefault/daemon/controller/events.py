@@ -20,13 +20,15 @@ from ifdefault.model.kernel_events import KernelChange
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The daemon started; with what an earlier one saved."""
+    """The daemon started; with what an earlier one saved. `drains`: how long each drain with a
+    timeout goes on."""
 
     config: Config
     forced: tuple[tuple[str, Forced], ...] = ()
     memories: tuple[tuple[str, Family, Memory], ...] = ()
     candidates: tuple[CandidateAddresses, ...] = ()
     public: tuple[PublicAddressFound, ...] = ()
+    drains: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +169,13 @@ class PublicAddressFound:
 
 @dataclass(frozen=True, slots=True)
 class UplinkRequested:
-    """Force an uplink's state, or return to the observed one ("auto")."""
+    """Force an uplink's state, or return to the observed one ("auto"). `timeout_s`: drain it for so
+    long, then force it down."""
 
     id: int
     uplink: str
     state: Forced
+    timeout_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,13 @@ class ReloadRequested:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmRequested:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class UndoRequested:
+    """Return at once to the config before the one that waits for confirmation."""
+
     id: int
 
 
@@ -224,7 +235,14 @@ class GroupEntered:
     problems: tuple[Problem, ...] = ()
 
 
-Request = UplinkRequested | ReloadRequested | ConfirmRequested | DownRequested | ExecRequested
+Request = (
+    UplinkRequested
+    | ReloadRequested
+    | ConfirmRequested
+    | UndoRequested
+    | DownRequested
+    | ExecRequested
+)
 Event = (
     Started
     | Woke

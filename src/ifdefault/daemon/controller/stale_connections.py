@@ -85,9 +85,14 @@ def connections_to_end(
         addresses=tuple(a for a in own if a not in others),
         marks=(uplink.outgoing_mark,) if dead else (),
         mask=uplink.mark_mask,
-        spared=tuple(sorted({*_nearby(facts, uplinks, family), *_local(facts, family)})),
+        spared=tuple(sorted(not_by_uplinks(facts, uplinks, family))),
         others=tuple(others),
     )
+
+
+def not_by_uplinks(facts: Facts, uplinks: tuple[Uplink, ...], family: Family) -> set[str]:
+    """Prefixes that are not reached through an uplink: nearby networks, and this host."""
+    return {*_nearby(facts, uplinks, family), *_local(facts, family)}
 
 
 def _nearby(facts: Facts, uplinks: tuple[Uplink, ...], family: Family) -> list[str]:

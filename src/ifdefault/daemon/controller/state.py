@@ -12,6 +12,7 @@ from math import inf
 from typing import Literal
 
 from ifdefault.daemon.controller.effects import Effect, Level, Log
+from ifdefault.daemon.status import Draining
 from ifdefault.model.changes import undone_in
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.health import Decision, Forced, Transition
@@ -46,6 +47,9 @@ class Unconfirmed:
         """For the status."""
         return undone_in(self.due_s - now) if self.due_s < inf else ""
 
+    def left_s(self, now: float) -> float:
+        return max(0.0, self.due_s - now) if self.due_s < inf else 0.0
+
     def undoing(self) -> Unconfirmed:
         """The same while it is being undone: due again only if that fails."""
         return replace(self, due_s=inf)
@@ -56,6 +60,7 @@ class State:
     out: list[Effect] = field(default_factory=list)
     config: Config = _NO_CONFIG
     forced: dict[str, Forced] = field(default_factory=dict)
+    drain_until_s: dict[str, float] = field(default_factory=dict)  # when to force it down
     prepared: Prepared | None = None  # the last plan, and the last observation
     decision: Decision | None = None
     held: str = ""  # why the kernel is not changed, "" if it is
@@ -76,11 +81,23 @@ class State:
     def uplinks(self) -> tuple[Uplink, ...]:
         return self.prepared.uplinks if self.prepared else ()
 
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What is configured, but not possible here, for the status."""
+        return tuple(map(str, self.prepared.lacks)) if self.prepared else ()
+
     def force(self, name: str, forced: Forced) -> None:
         self.forced[name] = forced
+        self.drain_until_s.pop(name, None)
         self.decision_due = True
         if forced == "down":
             self.went_down |= {(name, family): None for family in FAMILIES}
+
+    def drains(self) -> tuple[Draining, ...]:
+        """For the status."""
+        names = sorted(name for name, forced in self.forced.items() if forced == "drain")
+        until = self.drain_until_s
+        return tuple(Draining(n, until[n] if until.get(n, inf) < inf else None) for n in names)
 
     def log(self, kind: str, text: str, uplink: str = "", level: Level = "info") -> None:
         self.out.append(Log(kind, text, uplink, level))

@@ -89,6 +89,11 @@ class FrontendProcess:
         return self._frontend is not None
 
     @property
+    def own_uid(self) -> int:
+        """The user that only our processes run as, -1 if that is nobody's."""
+        return -1 if self._warning else self._user[0]
+
+    @property
     def problems(self) -> tuple[str, ...]:
         restarts = self.starts - 1
         problems = [f"daemon.user: {self._warning}"] if self._warning else []

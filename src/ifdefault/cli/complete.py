@@ -1,0 +1,76 @@
+"""What a shell completes: the values of arguments. Commands and options are known to click.
+
+Rules: quick, since it runs at each press of Tab: the config is read without being checked, and no
+daemon is asked. What can't be read completes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def from_values(values: Callable[[click.Context], Iterable[str]]) -> Complete:
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        return [value for value in values(ctx) if value.startswith(incomplete)]
+
+    return complete
+
+
+def _config(ctx: click.Context) -> dict[str, Any]:
+    import tomllib
+
+    path = ctx.find_root().params.get("config")
+    try:
+        return tomllib.loads(Path(path or "").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _uplinks(ctx: click.Context) -> Iterable[str]:
+    tables = _config(ctx).get("uplink")
+    return tables if isinstance(tables, dict) else ()
+
+
+def _dns(ctx: click.Context) -> dict[str, Any]:
+    dns = _config(ctx).get("dns")
+    return dns if isinstance(dns, dict) else {}
+
+
+def _zones(ctx: click.Context) -> Iterable[str]:
+    server = _dns(ctx).get("server")
+    zones = server.get("zones") if isinstance(server, dict) else None
+    return [zone for zone in zones if isinstance(zone, str)] if isinstance(zones, list) else ()
+
+
+def _names(ctx: click.Context) -> Iterable[str]:
+    names = _dns(ctx).get("name")
+    tables = names if isinstance(names, list) else ()
+    named = (table.get("name") for table in tables if isinstance(table, dict))
+    return [*(name for name in named if isinstance(name, str)), *_zones(ctx)]
+
+
+def _interfaces(_: click.Context) -> Iterable[str]:
+    try:
+        return sorted(os.listdir("/sys/class/net"))
+    except OSError:
+        return ()
+
+
+def _commands(ctx: click.Context) -> Iterable[str]:
+    """The commands below those that were given, for `help`."""
+    root = ctx.find_root()
+    command: click.Command | None = root.command
+    for name in ctx.params.get("commands") or ():
+        command = command.get_command(root, name) if isinstance(command, click.Group) else None
+    return command.list_commands(root) if isinstance(command, click.Group) else ()
+
+
+uplinks, zones, names = from_values(_uplinks), from_values(_zones), from_values(_names)
+interfaces, commands = from_values(_interfaces), from_values(_commands)

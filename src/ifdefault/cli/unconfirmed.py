@@ -1,0 +1,70 @@
+"""Changes that `apply --confirm` made, as long as they wait for confirmation.
+
+Rules: while the daemon runs it keeps the timer, and is asked; otherwise the rollback timer is a
+process of its own. Neither depends on the command that is waiting.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ifdefault.cli import daemon_client
+from ifdefault.cli.options import Options
+from ifdefault.model.errors import HostError, Problem
+
+if TYPE_CHECKING:
+    from ifdefault.host.store import Store
+
+
+def confirm(options: Options) -> None:
+    """Keep them; HostError if nothing waits."""
+    if daemon_client.runs(options):
+        from ifdefault.daemon.control.protocol import Confirm
+
+        daemon_client.ask(options, Confirm(), daemon_client.CHANGE_S)
+    else:
+        from ifdefault.host import rollback_timer
+
+        rollback_timer.confirm(_store(options), options.config)
+
+
+def undo(options: Options) -> None:
+    """Undo them now; HostError if nothing waits."""
+    if daemon_client.runs(options):
+        from ifdefault.daemon.control.protocol import Undo
+
+        daemon_client.ask(options, Undo(), daemon_client.CHANGE_S)
+    else:
+        from ifdefault.host import rollback_timer
+
+        rollback_timer.undo(_store(options))
+
+
+def left_s(options: Options) -> float | None:
+    """How long they wait; None if they don't, any more. HostError if they do, and nothing will undo
+    them."""
+    if daemon_client.runs(options):
+        status = daemon_client.status(options)
+        return status.undone_in_s if status else None
+    from ifdefault.host import rollback_timer
+
+    store = _store(options)
+    if (left := rollback_timer.left_s(store)) is not None:
+        return left
+    if rollback_timer.PENDING.name in (path.name for path in store.directory.iterdir()):
+        what = "the rollback timer ended without undoing the changes"
+        raise HostError(Problem("apply --confirm", what, "run ifdefault down to remove them"))
+    return None
+
+
+def anything_left(options: Options) -> bool:
+    """Whether there is anything of ours in the kernel."""
+    from ifdefault.host.transaction import prepare_down
+
+    return bool(prepare_down(_store(options)).operations)
+
+
+def _store(options: Options) -> Store:
+    from ifdefault.host.store import Store
+
+    return Store(options.state_dir)

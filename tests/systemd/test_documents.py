@@ -1,0 +1,50 @@
+"""What the documents tell a reader to do is done, block by block, and shows what they show.
+
+client ── core ─┬─ isp-a ── wan0 ┬─ host: Debian, with systemd
+                └─ isp-b ── wan1 ┘
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.net.conftest import LabWorld, _failed
+from tests.systemd import CACHE, blocks, booted, package
+from tests.systemd.booted import Booted
+from tests.systemd.documents import FORMER, HOSTS, READERS, TOP
+
+_ANSWERS_YES = {"etc/apt/apt.conf.d/yes": 'APT::Get::Assume-Yes "true";\n'}
+
+
+@pytest.fixture
+def host(
+    request: pytest.FixtureRequest, lab_world: LabWorld, name: str, release: str
+) -> Iterator[Booted]:
+    """The reader's host, with the package in his home directory."""
+    reader = READERS[name]
+    world = lab_world(reader.topology)
+    reader.around(world)
+    cache = Path(os.environ[CACHE])
+    host = Booted(world, package.layers(cache, release)[not reader.installed :])
+    booted.write(host.files, {**_ANSWERS_YES, **reader.files})
+    for name, path in (("ifdefault", "root/ifdefault_0.2.0_amd64.deb"), ("former", FORMER)):
+        (host.files / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(package.path(cache, release, name), host.files / path)
+    host.boot()
+    host.shell(reader.before)
+    yield host
+    if request.node.stash.get(_failed, False):
+        request.node.add_report_section("teardown", "booted", host.dump())
+    if not request.config.getoption("--keep"):
+        world.end()
+        host.remove()
+
+
+@pytest.mark.parametrize(("name", "release"), HOSTS)
+def test_it_is_as_it_says(host: Booted, name: str) -> None:
+    assert blocks.follow((TOP / name).read_text(), host, READERS[name].elsewhere) > 0
