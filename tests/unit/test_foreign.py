@@ -12,6 +12,7 @@ from ifdefault.kernel.foreign import (
     iptables_marks,
     networkd_problems,
     nft_marks,
+    reverse_path_filters,
 )
 from ifdefault.model.kernel import ForeignMark
 
@@ -77,6 +78,28 @@ EVERY = "bits 0xffffffff"
 )
 def test_nft(expression: dict[str, Any], uses: set[str]) -> None:
     assert in_nft(expression) == uses
+
+
+FIREWALLD = Path(__file__).parent / "rulesets" / "firewalld_public.json"
+
+
+def test_firewallds_reverse_path_filter() -> None:
+    [(where, family)] = reverse_path_filters(FIREWALLD.read_text())
+    assert (where, family) == ("nft inet firewalld filter_PREROUTING, handle 52", 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "families"),
+    [
+        (('"prio": 10', '"prio": -150'), ()),  # before addresses are translated
+        (('"mark", "iif"', '"mark"'), ()),  # loose
+        (('"right": false', '"right": true'), ()),
+        (('"ipv6"', '"ipv4"'), (4,)),
+    ],
+)
+def test_other_reverse_path_filters(text: tuple[str, str], families: tuple[int, ...]) -> None:
+    found = reverse_path_filters(FIREWALLD.read_text().replace(*text))
+    assert tuple(family for _, family in found) == families
 
 
 def test_our_own_table_is_not_foreign() -> None:
