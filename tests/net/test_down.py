@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from ifdefault.kernel.ebpf import attach
 from ifdefault.lab import services
 from ifdefault.lab.world import World
 from ifdefault.model.kernel import PROTOCOL
 from tests.net import watched
 from tests.net.conftest import LabWorld
+from tests.net.farend import configure
 from tests.net.kernelstate import apply, differences, down, read_state
 
 
@@ -94,6 +96,30 @@ def test_down_leaves_everything_as_it_was(
     assert differences(before, read_state(world["host"])) == []
     again = world.ifdefault("down", check=True)
     assert (again.stdout, again.stderr) == ("", "nothing to do\n")
+
+
+def test_the_script_detaches_the_programs(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    before = read_state(world["host"])
+    configure(world)  # balance
+    world.ifdefault("apply", check=True)
+    assert world["host"].python(attach.read)
+    said = world["host"].run(["sh", str(script(world))]).stdout
+    assert said.count("bpftool cgroup detach") == 2
+    assert world["host"].python(attach.find) == []
+    assert differences(before, read_state(world["host"])) == []
+
+
+def test_the_script_restores_nothing_that_someone_changed_since(lab_world: LabWorld) -> None:
+    world = lab_world("shared-address")
+    apply(world)
+    undo = script(world)
+    world["host"].sysctl("net.ipv4.fwmark_reflect", 2)
+    world["host"].ip("link set wan0 group 9\nroute add 10.77.0.0/24 dev wan0 proto 171\n")
+    world["host"].run(["sh", str(undo)])
+    assert world["host"].run(["sysctl", "-n", "net.ipv4.fwmark_reflect"]).stdout == "2\n"
+    assert "group 9 " in world["host"].run(["ip", "-o", "link", "show", "wan0"]).stdout
+    assert "proto 171" not in "\n".join(read_state(world["host"])), "nor is one of ours left"
 
 
 def test_a_sysctl_that_someone_changed_since_is_left_alone(lab_world: LabWorld) -> None:
