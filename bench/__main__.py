@@ -38,6 +38,7 @@ BENCHES = {
     "dns_speed": "answers per second, compared with BIND, Knot and gdnsd, and our probes meanwhile",
     "dns_fuzz": "the DNS server and a million mutated queries",
     "dns_conformance": "the DNS server's answers to dig and kdig",
+    "package": "the package from apt install to apt purge, on Debian 12 and 13",
     "repair": "deletions by other programs, and other addresses",
     "chaos": "random faults on three uplinks and of the host",
     "foreign_routes": "a million routes, thousands of links, addresses and rules of others",

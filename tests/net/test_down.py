@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from ifdefault.kernel.ebpf import attach
 from ifdefault.lab import services
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.kernel import PROTOCOL
 from tests.net import watched
 from tests.net.conftest import LabWorld
+from tests.net.farend import configure
 from tests.net.kernelstate import apply, differences, down, read_state
 
 
@@ -97,6 +99,34 @@ def test_down_leaves_everything_as_it_was(
     assert differences(before, read_state(world["host"])) == []
     again = world.ifdefault("down", check=True)
     assert (again.stdout, again.stderr) == ("", "nothing to do\n")
+
+
+def test_the_script_detaches_the_programs(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    before = read_state(world["host"])
+    configure(world)  # balance
+    world.ifdefault("apply", check=True)
+    assert world["host"].python(attach.read)
+    undo = script(world)
+    unseen = world["host"].run(["sh", str(undo)], check=False)
+    assert "the eBPF programs can't be listed" in unseen.stderr, "no control groups are mounted"
+    mounted = f"mount -t cgroup2 none /sys/fs/cgroup && exec sh {undo}"
+    said = world["host"].run(["unshare", "--mount", "sh", "-c", mounted]).stdout
+    assert said.count("bpftool cgroup detach") == 2
+    assert world["host"].python(attach.find) == []
+    assert differences(before, read_state(world["host"])) == []
+
+
+def test_the_script_restores_nothing_that_someone_changed_since(lab_world: LabWorld) -> None:
+    world = lab_world("shared-address")
+    apply(world)
+    undo = script(world)
+    world["host"].sysctl("net.ipv4.fwmark_reflect", 2)
+    world["host"].ip("link set wan0 group 9\nroute add 10.77.0.0/24 dev wan0 proto 171\n")
+    world["host"].run(["sh", str(undo)])
+    assert world["host"].run(["sysctl", "-n", "net.ipv4.fwmark_reflect"]).stdout == "2\n"
+    assert "group 9 " in world["host"].run(["ip", "-o", "link", "show", "wan0"]).stdout
+    assert "proto 171" not in "\n".join(read_state(world["host"])), "nor is one of ours left"
 
 
 LOGIN = """\

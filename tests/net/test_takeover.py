@@ -85,6 +85,7 @@ class Host:
         raise AssertionError(f"{path} is none of its files")
 
     def run(self, argv: Sequence[str], *, check: bool = False) -> Completed:
+        assert "systemctl" not in " ".join(argv), "it would be the machine's"
         if argv[0] == "ifdefault":
             argv = [*self.world.command, *argv[1:]]
         own = ["unshare", "--mount", "sh", "-c", self._own, "sh"]

@@ -30,7 +30,7 @@ from ifdefault.kernel import (
 from ifdefault.kernel import rtnetlink as r
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.filters import filter_chains
-from ifdefault.kernel.foreign import foreign_marks
+from ifdefault.kernel.foreign import foreign_marks, reverse_path_filters
 from ifdefault.kernel.netlink import attribute, attribute_u32, nested
 from ifdefault.kernel.tcp_stats import TcpMonitor
 from ifdefault.kernel.uapi import inet_diag as diag
@@ -206,7 +206,7 @@ SAVED = (RULESETS / "ufw_22.iptables").read_text().splitlines(keepends=True)
 
 def read_all(ruleset: str, saved: str) -> None:
     listed = (("iptables", saved),)
-    foreign_marks(ruleset, listed)
+    foreign_marks(ruleset, listed), reverse_path_filters(ruleset)
     filter_chains(ruleset, listed), filter_chains(ruleset, listed, "forward")
 
 

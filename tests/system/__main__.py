@@ -129,7 +129,9 @@ def _test_here(name: str, environment: dict[str, str], arguments: list[str]) -> 
     child = subprocess.Popen(
         [
             *("setpriv", "--pdeathsig", "INT", *_limited(PATIENCE_S)),
-            *(sys.executable, "-m", "pytest", "-n", "2", *_OPTIONS, *arguments),
+            *(sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal"),
+            *_OPTIONS,
+            *arguments,
         ],
         env=os.environ | environment,
         stdout=subprocess.PIPE,

@@ -20,8 +20,11 @@ _AUTHORITY = "--no-ping --dhcp-authoritative --leasefile-ro".split()
 class Provider:
     """The DHCP server and router of one customer, an interface of the host."""
 
-    def __init__(self, world: World, name: str, customer: str, address: str, prefix: str) -> None:
-        """`address`: what it leases at first; `prefix`: the /64 that it advertises."""
+    def __init__(
+        self, world: World, name: str, customer: str, address: str, prefix: str = "", *more: str
+    ) -> None:
+        """`address`: what it leases at first; `prefix`: the /64 that it advertises; `more`:
+        options of dnsmasq."""
         (self._mac,) = (
             end.mac for pair in world.topology.links for end in pair if end.dev == customer
         )
@@ -33,7 +36,10 @@ class Provider:
         command += ["--interface=cust0", "--bind-dynamic", "--log-facility=-"]
         command += [f"--dhcp-range={gateway},static,2m"]
         command += [f"--dhcp-hostsfile={self._hosts}", f"--dhcp-optsfile={self._options}"]
-        command += ["--enable-ra", "--ra-param=cust0,4,600", f"--dhcp-range={prefix},ra-only,64,2m"]
+        command += more
+        if prefix:
+            command += ["--enable-ra", "--ra-param=cust0,4,600"]
+            command += [f"--dhcp-range={prefix},ra-only,64,2m"]
         with self._log.open("w") as log:
             self._server = world[name].popen(command, stdout=log, stderr=log)
 

@@ -118,8 +118,8 @@ def leases(world: World) -> None:
     host = world["host"]
     for dev in ("wan0", "wan1"):
         host.ip(f"address flush dev {dev} scope global\n")
-    dhcp.lease(world, "isp-a", _A, "--dhcp-option=option:router,203.0.113.1")
-    dhcp.lease(world, "isp-b", _B, "--dhcp-option=option:router,198.51.100.1")
+    dhcp.Provider(world, "isp-a", "wan0", _A, "2001:db8:a::")
+    dhcp.Provider(world, "isp-b", "wan1", _B, "2001:db8:b::")
 
 
 def content(world: World) -> None:
@@ -169,6 +169,8 @@ READERS = {
         around=web,
         before=f"apt-get -qq install /{FORMER}; ifdefault init; systemctl enable --now ifdefault",
     ),
+    "docs/how-it-works.md": Reader(around=site),
+    "docs/kernel-footprint.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
     _BIND: Reader(elsewhere={"on the name server ns": name_server}),
     "docs/howto/cloud-aws.md": Reader("aws"),
     "docs/howto/cloud-azure.md": Reader("azure"),

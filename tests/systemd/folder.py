@@ -141,5 +141,6 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         said = "\n".join((done.stderr + done.stdout).strip().splitlines()[-40:])
-        raise NotAvailable(f"{' '.join(command)}: {said}")
+        shown = " ".join(word for word in command if "\n" not in word)  # not whole scripts
+        raise NotAvailable(f"{shown}: {said}")
     return done.stdout

@@ -82,9 +82,10 @@ route-metric={metric}
     return files
 
 
-def _ifupdown(more: str) -> dict[str, str]:
+def _ifupdown(before: str) -> dict[str, str]:
+    """`before`: IPv6 comes first, since the kernel asks for routers only when the link comes up."""
     text = "".join(
-        f"iface {dev} inet dhcp\n  metric {metric}\n{more.format(dev)}"
+        f"{before.format(dev)}iface {dev} inet dhcp\n  metric {metric}\n"
         for dev, metric in METRICS.items()
     )
     return {"etc/network/interfaces": f"auto lo wan0\niface lo inet loopback\n{text}"}

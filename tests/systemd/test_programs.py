@@ -35,6 +35,8 @@ class Program:
     files: dict[str, str] = field(default_factory=dict)
     bare: bool = False  # it configures the uplinks, which have no address before
     setup: str = ""  # run before its unit starts for the first time
+    reload: str = ""
+    warning: str = ""  # of `check`, its beginning
 
 
 def _networkd() -> dict[str, str]:
@@ -70,25 +72,27 @@ def _ifupdown() -> dict[str, str]:
     return {"etc/network/interfaces": "\n".join([*lines, ""])}
 
 
+REMOVES = "warning: systemd-networkd: removes foreign rules and routes when it restarts"
 PROGRAMS = {
-    "networkd": Program("systemd-networkd.service", _networkd(), bare=True),
+    "networkd": Program("systemd-networkd.service", _networkd(), bare=True, warning=REMOVES),
     "NetworkManager": Program("NetworkManager.service", _network_manager(), bare=True),
     "ifupdown": Program("networking.service", _ifupdown(), bare=True),
     "ufw": Program(
         "ufw.service",
         setup="for kind in tcp udp; do ufw allow 7000:7099/$kind; done; ufw --force enable",
+        reload="ufw reload",
     ),
     "firewalld": Program(
-        "firewalld.service", setup="firewall-offline-cmd --set-default-zone=trusted"
+        "firewalld.service",
+        setup="firewall-offline-cmd --set-default-zone=trusted",
+        reload="firewall-cmd -q --reload",
     ),
     "fail2ban": Program(
         "fail2ban.service",
         {"etc/fail2ban/jail.d/test.conf": "[sshd]\nlogpath = /etc/fail2ban/no.log\n"},
         setup="touch /etc/fail2ban/no.log",
     ),
-    "docker": Program("docker.service"),
 }
-CONFIGURE = [name for name, program in PROGRAMS.items() if program.bare]
 
 
 def await_answers(host: Booted, timeout_s: float = PATIENCE_S) -> None:
@@ -105,6 +109,12 @@ def restart(host: Booted, program: Program) -> None:
     host.systemctl("restart", program.unit)
     host.await_state(program.unit)
     await_answers(host, HEALS_S)
+    if program.reload:
+        host.shell(program.reload)
+        await_answers(host, HEALS_S)
+    warnings = check(host)
+    assert [row for row in warnings if not program.warning or program.warning not in row] == []
+    assert len(warnings) == bool(program.warning), warnings
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -159,9 +169,7 @@ def test_networkd_leaves_ours_alone_as_check_says(boot: Boot) -> None:
         lambda: host.ifdefault("apply", "--quiet", check=False).returncode == 0, what="apply"
     )
     (warning,) = check(host)
-    assert warning.startswith("warning: systemd-networkd: removes foreign rules and routes"), (
-        warning
-    )
+    assert warning.startswith(REMOVES), warning
     host.shell(warning.partition("; ")[2].removesuffix(", and restart it"))
     host.systemctl("restart", program.unit)
     eventually(lambda: check(host) == [], HEALS_S, what="nothing is missing")
@@ -170,12 +178,3 @@ def test_networkd_leaves_ours_alone_as_check_says(boot: Boot) -> None:
 
 def check(host: Booted) -> list[str]:
     return host.ifdefault("check").stderr.splitlines()
-
-
-@pytest.mark.parametrize("name", CONFIGURE)
-def test_without_the_daemon_at_boot(boot: Boot, name: str) -> None:
-    """The unit waits for the network, or follows it."""
-    program = PROGRAMS[name]
-    host = boot(enable=[program.unit, ONCE], files=program.files, bare=True)
-    host.await_state(ONCE)
-    await_answers(host)

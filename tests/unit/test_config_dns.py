@@ -427,6 +427,7 @@ def test_any_text_is_a_record_or_one_error(text: str) -> None:
         ("[dns]\nnames = []", "8: dns.names: unknown key; did you mean name?"),
         ("dns = 3", "uplink.isp-b.dns: unknown key"),
         ("[dns.name]\nname = 'a.b'", "7: dns.name: not a list of tables; write [[dns.name]] for"),
+        ("[dns]\nname = 'a.b'", "8: dns.name: not a list of tables; write [[dns.name]] for each"),
         ("[dns.discover]\nname = 'a.b'", "dns.discover: not a list; write it in brackets"),
         ("[[dns.server]]\nport = 1", "dns.server: not a table; write it in [brackets]"),
         (

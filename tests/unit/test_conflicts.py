@@ -332,6 +332,19 @@ def test_strict_filter_and_forwarding() -> None:
     assert len(lines) == 2
 
 
+def test_a_reverse_path_filter_of_nftables_and_forwarding() -> None:
+    """It drops on all uplinks but the primary one, in families that are forwarded."""
+    where = "nft inet firewalld filter_PREROUTING, handle 52"
+    facts = replace(HOST, reverse_path_filters=((where, 4), ("nft ip6 x y, handle 1", 6)))
+    forwarding = replace(facts, sysctls=(("net/ipv4/ip_forward", "1"),))
+    assert told(facts) == []
+    [line] = told(forwarding)
+    assert line.startswith(f"warning: {where}: drops forwarded IPv4 packets that arrive on wan1, ")
+    assert "IPv6_rpfilter=no" in line
+    assert told(forwarding, host(forwarded="off")) == []
+    assert told(forwarding, Config(CONFIG.uplinks[:1])) == []
+
+
 def test_missing_interface_and_gateway_are_pending() -> None:
     config = Config((UplinkConfig("isp-a", "wan0"), UplinkConfig("isp-c", "wan9")))
     facts = replace(HOST, routes=())

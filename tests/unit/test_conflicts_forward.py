@@ -173,6 +173,26 @@ def test_what_a_lan_sends_is_dropped() -> None:
     assert dropped(behind(UFW), lan="lan0") == [f"{dropping}; ufw route allow in on lan0"]
 
 
+def test_what_firewalld_drops() -> None:
+    """As it is shown by nft, when lan0 is in the zone internal."""
+    table = {"family": "inet", "table": "firewalld"}
+    base = {"name": "filter_FORWARD", "type": "filter", "hook": "forward", "policy": "accept"}
+    jump = {"jump": {"target": "filter_FWD_internal"}}
+    lan = {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "lan0"}}
+    rules = [("filter_FORWARD", [lan, jump]), ("filter_FWD_internal", [{"reject": None}])]
+    objects = [
+        {"chain": {**table, **base, "prio": 10}},
+        {"chain": {**table, "name": "filter_FWD_internal"}},
+        *({"rule": {**table, "chain": c, "handle": 5, "expr": expr}} for c, expr in rules),
+    ]
+    found = filters.filter_chains(json.dumps({"nftables": objects}), (), "forward")
+    [line] = told(replace(HOST, forward_filters=found))
+    assert "nft inet firewalld filter_FWD_internal, handle 5: drops IPv4 connections" in line
+    commands = line.split("`")[1::2]
+    assert commands[1].endswith("--policy uplinks --add-ingress-zone internal")
+    assert commands[-1] == "firewall-cmd --reload"
+
+
 @pytest.mark.parametrize("accepts", [False, True])
 def test_what_nftables_drops(accepts: bool) -> None:
     table = {"family": "inet", "table": "fw"}

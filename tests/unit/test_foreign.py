@@ -12,6 +12,7 @@ from ifdefault.kernel.foreign import (
     iptables_marks,
     networkd_problems,
     nft_marks,
+    reverse_path_filters,
 )
 from ifdefault.model.kernel import ForeignMark
 
@@ -77,6 +78,28 @@ EVERY = "bits 0xffffffff"
 )
 def test_nft(expression: dict[str, Any], uses: set[str]) -> None:
     assert in_nft(expression) == uses
+
+
+FIREWALLD = Path(__file__).parent / "rulesets" / "firewalld_public.json"
+
+
+def test_firewallds_reverse_path_filter() -> None:
+    [(where, family)] = reverse_path_filters(FIREWALLD.read_text())
+    assert (where, family) == ("nft inet firewalld filter_PREROUTING, handle 52", 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "families"),
+    [
+        (('"prio": 10', '"prio": -150'), ()),  # before addresses are translated
+        (('"mark", "iif"', '"mark"'), ()),  # loose
+        (('"right": false', '"right": true'), ()),
+        (('"ipv6"', '"ipv4"'), (4,)),
+    ],
+)
+def test_other_reverse_path_filters(text: tuple[str, str], families: tuple[int, ...]) -> None:
+    found = reverse_path_filters(FIREWALLD.read_text().replace(*text))
+    assert tuple(family for _, family in found) == families
 
 
 def test_our_own_table_is_not_foreign() -> None:
@@ -148,7 +171,9 @@ def test_networkd_of_another_network_namespace(tmp_path: Path) -> None:
         link.parent.mkdir(parents=True)
         link.symlink_to(f"net:[{namespace}]")
     assert networkd_problems(root) == ()
-    link.unlink()  # that of the host is looked for among those of containers
+    link.unlink()
+    assert networkd_problems(root) == (), "it has ended, and isn't waited for"
+    # that of the host is looked for among those of containers
     link.symlink_to("net:[1]")
     assert len(networkd_problems(root)) == 1
 

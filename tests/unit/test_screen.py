@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from ifdefault.cli.show.screen import Screen
+from ifdefault.cli.show.style import Line
 from ifdefault.lab.waiting import PATIENCE_S, eventually
 
 ROWS, COLUMNS = 6, 40
@@ -154,6 +155,18 @@ def test_the_terminal_is_restored_while_it_is_stopped(start: Start) -> None:
     terminal.press("jq")
     assert terminal.child.wait(PATIENCE_S) == 0
     assert terminal.mode() == before
+
+
+def test_styles_take_no_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((9, 5)))
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setenv("CLICOLOR_FORCE", "1")
+    with Screen() as screen:
+        screen.show([Line("x" * 9, "bad"), Line("y" * 10, "warn")])
+    rows = capsys.readouterr().out.removeprefix("\x1b[2J\x1b[H").split("\x1b[K\n")
+    assert rows == [f"\x1b[31m{'x' * 9}\x1b[0m", "y" * 9, "y", "\x1b[J"]
 
 
 def test_without_a_keyboard_it_says_how_much_is_cut(

@@ -64,7 +64,7 @@ def test_steps(operation: Operation, step: str) -> None:
 
 def test_groups_of_exec_are_removed() -> None:
     assert steps(state=State(runs={"/user.slice/ifdefault-1": "isp-a"})) == [
-        "step rmdir /sys/fs/cgroup/user.slice/ifdefault-1"
+        'step rmdir "$cgroups"/user.slice/ifdefault-1'
     ]
 
 

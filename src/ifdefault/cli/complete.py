@@ -28,7 +28,7 @@ def _config(ctx: click.Context) -> dict[str, Any]:
 
     path = ctx.find_root().params.get("config")
     try:
-        return tomllib.loads(Path(path or "").read_text("utf-8"))
+        return tomllib.loads(Path(path or "").read_text("utf-8", "replace"))
     except (OSError, ValueError):
         return {}
 

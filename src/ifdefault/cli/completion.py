@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ifdefault.cli.show.output import echo
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -18,4 +20,4 @@ def command(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(ctx.find_root().command, {}, "ifdefault", "_IFDEFAULT_COMPLETE")
-    click.echo(ShellComplete.source(script))  # bash's own looks for a bash
+    echo(ShellComplete.source(script))  # bash's own looks for a bash

@@ -10,7 +10,6 @@ control codes but the carriage return, so any terminal will do.
 
 from __future__ import annotations
 
-import math
 import os
 import select
 import signal
@@ -60,7 +59,7 @@ def run(options: Options) -> int:
 
 class _Countdown:
     def __init__(self, options: Options) -> None:
-        self._options, self._until_s = options, math.inf
+        self._options, self._until_s = options, 0.0
         self._fd = sys.stdin.fileno()
         self._shown = ""
 

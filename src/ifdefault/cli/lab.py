@@ -10,7 +10,6 @@ import click
 
 from ifdefault.cli.complete import from_values
 from ifdefault.cli.show.output import echo, echo_json, echo_lines
-from ifdefault.cli.show.table import table
 from ifdefault.lab import dns, faults, netns, registry, rootless, services
 from ifdefault.lab.fitting import dns_targets, fit
 from ifdefault.lab.node import CommandFailed
@@ -46,7 +45,8 @@ def list_(as_json: bool) -> None:
     if as_json:
         echo_json(titles, indent=None)
         return
-    echo_lines(table(("Topology", "What it is"), [*titles.items()]))
+    width = max(map(len, titles))
+    echo_lines(f"{name:<{width}}  {title}" for name, title in titles.items())
 
 
 @command.command()

@@ -261,7 +261,7 @@ def _what_and_remedy(
             return f"{toml(value)} is {fault}", remedy.format(_number(context[bound]))
         case "too_long":
             return f"{context['actual_length']} items", f"use at most {context['max_length']}"
-        case "tuple_type" if isinstance(value, dict) and path in _LISTS:
+        case "tuple_type" if path in _LISTS:
             return "not a list of tables", f"write [[{'.'.join(map(str, path))}]] for each"
         case _ if kind in _TYPES:
             return "not " + _TYPES[kind][0], "write " + _TYPES[kind][1]

@@ -82,6 +82,7 @@ def _with_conflict_facts(config: Config, facts: Facts) -> Facts:
         listening=sockdiag.listening(),
         filters=filters.filter_chains(ruleset, saved) if serves else (),
         forward_filters=filters.filter_chains(ruleset, saved, "forward") if forwards else (),
+        reverse_path_filters=foreign.reverse_path_filters(ruleset),
     )
 
 

@@ -1,4 +1,4 @@
-"""Marks that other programs' rulesets use, and systemd-networkd's settings for foreign objects.
+"""Other programs' marks and reverse path filters, and networkd's settings for foreign objects.
 
 Rules: reads, never writes. The parsers are pure and take the output of `nft -j list ruleset` and
 `iptables-save`. systemd-networkd's settings are read as systemd does: networkd.conf(5).
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ifdefault.kernel import nft_json
+from ifdefault.model.config import Family
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import OWN_TABLES, WHOLE_MARK, ForeignMark
 
@@ -57,13 +58,17 @@ def foreign_marks(ruleset_json: str, saved: Saved) -> tuple[ForeignMark, ...]:
     return tuple(dict.fromkeys(marks))
 
 
+def _where(rule: dict[str, Any]) -> str:
+    return f"nft {rule['family']} {rule['table']} {rule['chain']}, handle {rule['handle']}"
+
+
 def nft_marks(ruleset_json: str) -> Iterator[ForeignMark]:
     """Rules that aren't understood, since they are of a later version, count as having none."""
     for entry in nft_json.objects(ruleset_json):
         rule = entry.get("rule")
         if not rule or (rule["family"] == "inet" and rule["table"] in OWN_TABLES):
             continue
-        where = f"nft {rule['family']} {rule['table']} {rule['chain']}, handle {rule['handle']}"
+        where = _where(rule)
         with suppress(*nft_json.NOT_UNDERSTOOD):
             for statement in rule.get("expr") or ():
                 for use in (*_set_by(statement), *_matched_by(statement)):
@@ -183,6 +188,48 @@ def _iptables_use(option: re.Match[str], masked: bool) -> Use:
             return mask | value, True, value if mask == WHOLE_MARK else None
 
 
+# --- reverse path filters ----------------------------------------------------------------
+
+
+_DSTNAT = -100  # nft(8): the priority of dstnat
+_FAMILIES: dict[str, tuple[Family, ...]] = {
+    "inet": (4, 6),
+    **dict.fromkeys(("ip", "ipv4"), (4,)),
+    **dict.fromkeys(("ip6", "ipv6"), (6,)),
+}
+
+
+def reverse_path_filters(ruleset_json: str) -> tuple[tuple[str, Family], ...]:
+    """Rules behind the translation of destinations that drop packets to whose source no route
+    leads over the interface that they came in on."""
+    if '"fib"' not in ruleset_json:
+        return ()
+    objects = nft_json.objects(ruleset_json)
+    late = [
+        [chain["family"], chain["table"], chain["name"]]
+        for chain in (entry.get("chain", {}) for entry in objects)
+        if chain.get("hook") == "prerouting" and chain.get("prio") not in range(-400, _DSTNAT + 1)
+    ]
+    found: list[tuple[str, Family]] = []
+    for rule in (entry["rule"] for entry in objects if "rule" in entry):
+        if [rule["family"], rule["table"], rule["chain"]] in late:
+            with suppress(*nft_json.NOT_UNDERSTOOD):
+                found += [(_where(rule), family) for family in _families_without_way_back(rule)]
+    return tuple(found)
+
+
+def _families_without_way_back(rule: dict[str, Any]) -> tuple[Family, ...]:
+    """The families of which the rule drops such packets."""
+    matches = [statement["match"] for statement in rule["expr"] if "match" in statement]
+    lookups = [match["left"]["fib"] for match in matches if match["right"] is False]
+    if not any({"saddr", "iif"} <= set(fib["flags"]) for fib in lookups):
+        return ()
+    if not any("drop" in statement for statement in rule["expr"]):
+        return ()
+    named = [m["right"] for m in matches if m["left"] == {"meta": {"key": "nfproto"}}]
+    return _FAMILIES[named[0] if named else rule["family"]]
+
+
 # --- systemd-networkd ----------------------------------------------------------------------
 
 _FOREIGN = (
@@ -215,10 +262,13 @@ def _networkd_runs(root: Path) -> bool:
     """Whether one runs in our network namespace: those of containers manage their own."""
     if not (root / "run/systemd/netif").exists():  # avoids listing all processes
         return False
-    ours = _link(root / "proc/self/ns/net")
+    try:
+        ours = str((root / "proc/self/ns/net").readlink())
+    except OSError:
+        ours = ""
     return any(
         _text(process / "comm").strip() == "systemd-network"  # truncated by the kernel
-        and _link(process / "ns/net") in ("", ours)
+        and _is_in(process / "ns/net", ours)
         for process in root.glob("proc/[0-9]*")
     )
 
@@ -231,11 +281,14 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _link(path: Path) -> str:
+def _is_in(link: Path, ours: str) -> bool:
+    """Whether a process may be in our namespace: not if it ends just now, or has ended."""
     try:
-        return str(path.readlink())
+        return str(link.readlink()) == ours
+    except PermissionError:
+        return True
     except OSError:
-        return ""
+        return not ours
 
 
 def _network_section(root: Path) -> dict[str, str]:

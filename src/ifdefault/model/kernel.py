@@ -201,7 +201,7 @@ def ruleset_digest(text: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All that is read from the kernel for a plan, in kernel order where order matters. What may be
-    large is a `Many`."""
+    large is a `Many`. What comes after `wildcard_udp` is read only to find conflicts."""
 
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
@@ -216,10 +216,10 @@ class Facts:
     hook: Hook | None = None  # our programs on connect()
     foreign_marks: tuple[ForeignMark, ...] = ()
     wildcard_udp: tuple[tuple[Family, int], ...] = ()  # (family, port) of wildcard sockets
-    # read only to find conflicts:
     listening: tuple[tuple[str, str, int], ...] = ()  # (transport, address, port) of servers
     filters: tuple[FilterChain, ...] = ()  # others' chains that packets to served ports pass
     forward_filters: tuple[FilterChain, ...] = ()  # likewise what is forwarded
+    reverse_path_filters: tuple[tuple[str, Family], ...] = ()  # rules of nft, behind dstnat
 
     def __post_init__(self) -> None:
         for name in ("links", "addresses", "routes", "local", "rules"):

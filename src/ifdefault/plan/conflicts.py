@@ -29,6 +29,7 @@ from ifdefault.plan import (
     conflicts_forward,
     conflicts_input,
     conflicts_leftovers,
+    conflicts_reverse_path,
     conflicts_tables,
     connmark,
     numbers,
@@ -66,6 +67,7 @@ def find_conflicts(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> t
         *conflicts_arp.find(facts, uplinks),
         *conflicts_tables.find(facts, uplinks),
         *conflicts_forward.find(config, facts, uplinks),
+        *conflicts_reverse_path.find(config, facts, uplinks),
         *conflicts_input.find(config, facts.filters, uplinks),
         *conflicts_leftovers.find(config, facts, uplinks),
     )

@@ -17,15 +17,22 @@ from ifdefault.model.config import Config, Family, ForwardConfig, Ports
 from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Flow
 from ifdefault.model.kernel import Facts, Uplink
-from ifdefault.model.packet_filter import FilterChain
 from ifdefault.plan import numbers, prefixes, udp_wildcard
-from ifdefault.plan.conflicts_input import where
+from ifdefault.plan.conflicts_input import FIREWALLD, where
 from ifdefault.plan.lookup import Fib
-from ifdefault.plan.packet_filter import Packet, dropped
+from ifdefault.plan.packet_filter import Drop, Packet, dropped
 
 _ANY = {"0.0.0.0": 4, "::": 6}
 _Listeners = dict[str, list[tuple[int, str]]]  # by transport, sorted (port, address)
 _FAR: dict[Family, str] = {4: "1.1.1.1", 6: "2606:4700:4700::1111"}  # on the Internet
+_ZONE = "filter_FWD_"  # firewalld's chain of what comes from a zone
+_POLICY = (
+    "firewall-cmd --permanent --new-policy uplinks",
+    "firewall-cmd --permanent --policy uplinks --add-ingress-zone {}",
+    "firewall-cmd --permanent --policy uplinks --add-egress-zone ANY",
+    "firewall-cmd --permanent --policy uplinks --set-target ACCEPT",
+    "firewall-cmd --reload",
+)
 _MOST = 100  # services whose packets are looked for in others' filters
 
 
@@ -125,7 +132,7 @@ def _closed(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator
     seen: set[tuple[str, str]] = set()
     for what, packet, accept in _packets(config, facts, uplinks):
         if drop := dropped(facts.forward_filters, packet):
-            remedy = _acceptance(drop.base, accept)
+            remedy = _acceptance(drop, accept)
             if (where(drop), remedy) not in seen:
                 seen.add((where(drop), remedy))
                 why = "" if drop.rule else ", since no rule there accepts them"
@@ -179,10 +186,14 @@ def _packets(
                 )
 
 
-def _acceptance(base: FilterChain, accept: _Accept) -> str:
+def _acceptance(drop: Drop, accept: _Accept) -> str:
     """Commands that accept it, for the program that made the chain."""
+    base = drop.base
     targets = {rule.target for rule in base.rules}
-    if any(target.startswith("ufw") for target in targets):
+    if base.table == FIREWALLD and drop.chain.startswith(_ZONE):
+        zone = drop.chain.removeprefix(_ZONE)
+        commands = [line.format(zone) for line in _POLICY]
+    elif any(target.startswith("ufw") for target in targets):
         commands = [f"ufw route allow {accept.ufw}"]
     elif base.program != "nft" or base.name == "FORWARD":  # of iptables, which can't read nft rules
         program = base.program

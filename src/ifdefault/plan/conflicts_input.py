@@ -16,7 +16,8 @@ from ifdefault.model.packet_filter import FilterChain
 from ifdefault.plan.packet_filter import Drop, Packet, dropped
 
 _TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")  # resolvers need both (RFC 7766)
-_FIREWALLD, _ZONE = "firewalld", "filter_IN_"
+FIREWALLD = "firewalld"  # its table
+_ZONE = "filter_IN_"
 
 
 def find(
@@ -62,7 +63,7 @@ def where(drop: Drop) -> str:
 def _remedy(drop: Drop, transports: Sequence[Transport], port: int) -> str:
     """Commands that open the port, for the program that made the chain."""
     base = drop.base
-    if base.table == _FIREWALLD:
+    if base.table == FIREWALLD:
         zone = f" --zone={drop.chain.removeprefix(_ZONE)}" if _ZONE in drop.chain else ""
         add = " ".join(f"--add-port={port}/{transport}" for transport in transports)
         add = "--add-service=dns" if port == 53 else add

@@ -42,6 +42,7 @@ def render(prepared: Prepared, host: Host) -> str:
     tables = {r.table for r in prepared.facts.routes if r.protocol == PROTOCOL}
     hooked = any(isinstance(operation, PutHook) for operation in prepared.operations)
     values = {
+        "@attached": _ATTACHED if hooked else "",
         "@version": host.version,
         "@path": _quote(host.path),
         "@boot": _quote(host.boot),
@@ -60,7 +61,7 @@ def _steps(prepared: Prepared) -> Iterator[str]:
     for operation in prepared.operations:
         yield " ".join(_quote(word) for word in _words(operation))
     for path in prepared.state.runs:  # of `exec`; kept while processes are in it
-        yield f"step rmdir {_quote('/sys/fs/cgroup' + path)}"
+        yield f'step rmdir "$cgroups"{_quote(path)}'
 
 
 def _words(operation: Operation) -> list[str]:
@@ -89,6 +90,10 @@ def _quote(word: str) -> str:
     return word if word and _PLAIN.issuperset(word) else "'" + word.replace("'", "'\\''") + "'"
 
 
+_ATTACHED = """\
+bpftool cgroup show "$cgroups" >/dev/null ||
+    die "the eBPF programs can't be listed; mount cgroup2 on /sys/fs/cgroup, then: sh @path"
+"""
 _SCRIPT = """\
 #!/bin/sh
 # Removes from the kernel what ifdefault @version installed there, as `ifdefault down` would.
@@ -116,6 +121,13 @@ for command in @commands; do
         die "$command is not installed; run: apt install iproute2 nftables bpftool; sh $script"
 done
 
+# Where the control groups are, which the eBPF programs are attached to.
+cgroups=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+programs() {
+    bpftool cgroup show "$cgroups" 2>/dev/null |
+        awk -v name=@programs '$NF == name { print $2, $1 }'
+}
+@attached
 # --- logins ---------------------------------------------------------------------------------
 
 # main_hop PEER: the gateway, if any, and the interface by which table main alone would reach it
@@ -195,14 +207,9 @@ restore_group() {
     step ip link set dev "$1" group "$3"
 } 2>/dev/null
 
-# The eBPF programs that pick the uplink of outgoing connections.
-programs() {
-    bpftool cgroup show /sys/fs/cgroup 2>/dev/null |
-        awk -v name=@programs '$NF == name { print $2, $1 }'
-}
 detach_programs() {
     programs | while read -r kind number; do
-        step bpftool cgroup detach /sys/fs/cgroup "$kind" id "$number"
+        step bpftool cgroup detach "$cgroups" "$kind" id "$number"
     done
 }
 

@@ -23,7 +23,7 @@ from ifdefault.cli.show.style import shown
 
 _CLEAR, _HOME = "\x1b[2J", "\x1b[H"  # ECMA-48: ED, CUP
 _REST_OF_LINE, _REST = "\x1b[K", "\x1b[J"  # EL, ED
-_PIECE = re.compile(r"\x1b\[[0-9;]*m|.", re.DOTALL)  # a style (SGR), or a character
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")  # SGR
 _KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|.", re.DOTALL)
 _DOWN, _UP = {"j", "\n", "\r", "\x1b[B", "\x1bOB"}, {"k", "\x1b[A", "\x1bOA"}
 _PAGE_DOWN, _PAGE_UP = {" ", "f", "\x1b[6~"}, {"b", "\x1b[5~"}
@@ -147,16 +147,11 @@ class Screen:
 
 
 def _cut(line: str, columns: int) -> list[str]:
-    """A line as rows of so many characters; styles take no room."""
-    rows, room = [""], columns
-    for piece in _PIECE.findall(line):
-        if len(piece) == 1:
-            if not room:
-                rows.append("")
-                room = columns
-            room -= 1
-        rows[-1] += piece
-    return rows
+    """A line as rows of so many characters; only one that fits has styles, which take no room."""
+    plain = _STYLE.sub("", line)
+    if len(plain) <= columns:
+        return [line]
+    return [plain[start : start + columns] for start in range(0, len(plain), columns)]
 
 
 def _height() -> int:

@@ -91,7 +91,7 @@ def unavailable() -> str:
         return error.problems[0].what
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            return "needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, see packaging/balance.conf"
+            return "needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN: see the drop-in balance.conf"
         if error.errno in (errno.ENOSYS, errno.EINVAL):
             return f"needs Linux 5.8 with CONFIG_CGROUP_BPF ({error})"
         return f"refused by the kernel: {error.strerror or error}"
