@@ -6,6 +6,8 @@ client ── core ─┬─ isp-a ── wan0 ┬─ host       (shared-address
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from ifdefault.kernel.ebpf import attach
 from ifdefault.lab import services
+from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.kernel import PROTOCOL
 from tests.net import watched
@@ -104,7 +107,11 @@ def test_the_script_detaches_the_programs(lab_world: LabWorld) -> None:
     configure(world)  # balance
     world.ifdefault("apply", check=True)
     assert world["host"].python(attach.read)
-    said = world["host"].run(["sh", str(script(world))]).stdout
+    undo = script(world)
+    unseen = world["host"].run(["sh", str(undo)], check=False)
+    assert "the eBPF programs can't be listed" in unseen.stderr, "no control groups are mounted"
+    mounted = f"mount -t cgroup2 none /sys/fs/cgroup && exec sh {undo}"
+    said = world["host"].run(["unshare", "--mount", "sh", "-c", mounted]).stdout
     assert said.count("bpftool cgroup detach") == 2
     assert world["host"].python(attach.find) == []
     assert differences(before, read_state(world["host"])) == []
@@ -120,6 +127,45 @@ def test_the_script_restores_nothing_that_someone_changed_since(lab_world: LabWo
     assert world["host"].run(["sysctl", "-n", "net.ipv4.fwmark_reflect"]).stdout == "2\n"
     assert "group 9 " in world["host"].run(["ip", "-o", "link", "show", "wan0"]).stdout
     assert "proto 171" not in "\n".join(read_state(world["host"])), "nor is one of ours left"
+
+
+LOGIN = """\
+import pathlib, socket
+pathlib.Path("/proc/self/comm").write_text("sshd")
+server = socket.create_server(("0.0.0.0", 22))
+connections = []
+while True:
+    connections.append(server.accept())
+"""
+
+
+@pytest.mark.parametrize(("address", "is_cut"), [("203.0.113.10", False), ("198.51.100.10", True)])
+def test_a_login_by_another_router_of_an_interface_prevents_the_script(
+    lab_world: LabWorld, address: str, is_cut: bool
+) -> None:
+    """Table main would reach the client by the same interface, but through the wrong provider."""
+    world = lab_world("shared-lan")
+    world.ifdefault("apply", check=True)
+    undo = script(world)
+    world["host"].popen([sys.executable, "-c", LOGIN], what="sshd")
+    command = (
+        f"import socket, sys; s = socket.create_connection(('{address}', 22)); sys.stdin.read()"
+    )
+    eventually(
+        lambda: ":22" in world["host"].run(["ss", "-Htnl"]).stdout, what="the server listens"
+    )
+    client = world["client"].popen(
+        [sys.executable, "-c", command], what="ssh", stdin=subprocess.PIPE
+    )
+    eventually(
+        lambda: address in world["host"].run(["ss", "-Htn", "state", "established"]).stdout,
+        what="the login",
+    )
+    before = read_state(world["host"])
+    done = world["host"].run(["sh", str(undo)], check=False)
+    assert ("only ifdefault's rules answer it" in done.stderr) is is_cut, done.stderr
+    assert (differences(before, read_state(world["host"])) == []) is is_cut
+    assert client.poll() is None
 
 
 def test_a_sysctl_that_someone_changed_since_is_left_alone(lab_world: LabWorld) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import syslog
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from ifdefault.host import rollback_timer
 from ifdefault.host.rollback_timer import PENDING, Pending
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.store import HEALTH, LOCK, Store
+from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.model.errors import HostError, KernelError, LockError
 from ifdefault.model.kernel import Desired
 
@@ -46,6 +48,30 @@ def test_it_logs_that_it_undid(store: Store, logged: list[str]) -> None:
     assert logged == [UNDONE]
     assert store.read(PENDING) is None
     assert store.read(SAVED) is None, "no daemon ever kept an event log"
+
+
+def test_systemd_waits_until_others_see_it(
+    store: Store, logged: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Until then they would take its file for void, and a countdown would say that it has ended."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(rollback_timer, "_SYSTEMD", tmp_path)
+    monkeypatch.setattr(rollback_timer, "_in_first_namespace", lambda: True)
+    monkeypatch.setattr("shutil.which", str)
+    monkeypatch.setattr(subprocess, "run", run)
+    rollback_timer._start(store, "ours")
+    assert "--property=Type=notify" in commands[0]
+
+    seen: list[bool] = []
+    monkeypatch.setattr(Notifier, "ready", lambda _: seen.append(store.has_timer()))
+    wait_for_confirmation(store)
+    rollback_timer.run(store, "ours")
+    assert seen == [True]
 
 
 def test_what_was_confirmed_is_not_logged(store: Store, logged: list[str]) -> None:

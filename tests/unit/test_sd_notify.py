@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.daemon.sd_notify import Notifier
+from ifdefault.ipc.sd_notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,10 +35,10 @@ def steps(*operations: Operation, state: State | None = None) -> list[str]:
     return after.partition("\n\n#")[0].splitlines()
 
 
-def script(*operations: Operation, state: State | None = None) -> str:
+def script(*operations: Operation, state: State | None = None, host: Host = HOST) -> str:
     state = state or State()
     observation = Observation(Facts(), state, ())
-    return render(Prepared(observation, (), Desired(), operations, state, ()), HOST)
+    return render(Prepared(observation, (), Desired(), operations, state, ()), host)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,8 @@ def script(*operations: Operation, state: State | None = None) -> str:
         (SetGroup("wan0", 7, 171), "restore_group wan0 171 7"),
         (LoadNft("ifdefault", ""), "step nft delete table inet ifdefault"),
         (PutHook(None), "detach_programs"),
+        (SetGroup("a\x1b", 7, 171), """restore_group "$(printf %b '\\0141\\0033')" 171 7"""),
+        (SetGroup("\udcff", 7, 171), """restore_group "$(printf %b '\\0377')" 171 7"""),
         (SetGroup(NASTY, 7, 171), "restore_group 'a$(reboot)'\\''b;' 171 7"),
         (
             DeleteRule(Rule(4, 5040, table=1001, oif=NASTY, protocol=171)),
@@ -60,7 +64,7 @@ def test_steps(operation: Operation, step: str) -> None:
 
 def test_groups_of_exec_are_removed() -> None:
     assert steps(state=State(runs={"/user.slice/ifdefault-1": "isp-a"})) == [
-        "step rmdir /sys/fs/cgroup/user.slice/ifdefault-1"
+        'step rmdir "$cgroups"/user.slice/ifdefault-1'
     ]
 
 
@@ -83,3 +87,17 @@ def test_another_boot_has_nothing_to_undo(tmp_path: Path) -> None:
     path.write_text(script(LoadNft("ifdefault", "")).replace("$(id -u)", "0"))
     done = subprocess.run(["sh", str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_its_own_path_is_no_command(tmp_path: Path) -> None:
+    odd = tmp_path / "$(touch ran)`touch ran`'\"* @steps"
+    text = script(host=replace(HOST, path=str(odd)))
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", "sh"] if os.getuid() == 0 else ["sh"],
+        input=text,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == f"ifdefault: run this as root: sh {odd}\n"
+    assert not (tmp_path / "ran").exists()

@@ -44,12 +44,12 @@ from ifdefault.daemon.perform import Performers
 from ifdefault.daemon.process.dns_server import LINGER_S
 from ifdefault.daemon.record import Recorder
 from ifdefault.daemon.record import create as create_record
-from ifdefault.daemon.sd_notify import Notifier
 from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host import rollback_timer, settle
 from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import log, privileges, tasks
+from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
 from ifdefault.plan.prepare import changes

@@ -29,6 +29,7 @@ from ifdefault.host import last_config
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
 from ifdefault.host.transaction import Before, commit, return_to
+from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.model.errors import HostError, IfdefaultError, LockError, Problem, internal
 from ifdefault.model.kernel import Desired
 from ifdefault.model.text import escaped
@@ -150,6 +151,7 @@ def run(store: Store, token: str, ready_fd: int = -1) -> None:
             with suppress(BrokenPipeError):  # our parent was killed: undo nevertheless
                 os.write(ready_fd, _READY)
             os.close(ready_fd)
+        Notifier().ready()
         while _waits(store, token) and (left := pending.until_s - time.monotonic()) > 0:
             time.sleep(min(left, _POLL_S))  # only time is waited for
         with _lock(store):
@@ -214,8 +216,8 @@ def _start(store: Store, token: str) -> None:
     ]
     if _SYSTEMD.is_dir() and shutil.which("systemd-run") and _in_first_namespace():
         unit = f"ifdefault-undo-{token}"
-        # exec: wait until the program runs
-        options = ["--quiet", "--collect", "--property=Type=exec", f"--unit={unit}"]
+        # notify: wait until it is ready; before, others would take its file for void
+        options = ["--quiet", "--collect", "--property=Type=notify", f"--unit={unit}"]
         status = subprocess.run(["systemd-run", *options, "--", *command], check=False).returncode
         if status:
             what = f"the rollback timer didn't start: systemd-run ended with status {status}"

@@ -1,7 +1,7 @@
 """Conflicts: rules of another program that route by an uplink, as before ifdefault came.
 
-Rules: as in `conflicts`. Those that our return path precedes do no harm; others keep their packets
-on an uplink that is down.
+Rules: as in `conflicts`. Nothing is said of those that our return path precedes: they do no harm,
+and agents of clouds need theirs. Others keep their packets on an uplink that is down.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ _REMEDY = "`ifdefault init --print` says how to remove it"
 
 def find(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
     interfaces = {u.interface for u in uplinks}
-    found = [f for f in foreign_rules.find(facts, interfaces) if f.hops and not f.standard]
+    found = [
+        f
+        for f in foreign_rules.find(facts, interfaces)
+        if f.hops and not f.standard and f.kind != "reply"
+    ]
     found.sort(key=lambda f: (f.rule.family, f.rule.table))
     for (family, table), group in groupby(found, key=lambda f: (f.rule.family, f.rule.table)):
         rules = list(group)
@@ -37,11 +41,7 @@ def _name(hop: Hop, uplinks: Sequence[Uplink]) -> str:
 
 
 def _problem(ip: str, table: int, to: str, rules: Sequence[ForeignRule]) -> Problem:
-    live = [f for f in rules if f.kind != "reply"]
     what = f"looks up table {table_name(table)} of another program, which leads to {to}"
-    if live:
-        where = f"{ip} {rule_text(live[0].rule)}"
-        more = f" (and {len(rules) - 1} more)" if len(rules) > 1 else ""
-        return Problem(f"{where}{more}", f"{what} even while that is down", _REMEDY, True)
-    where = f"{ip} {rule_text(rules[0].rule)}"
-    return Problem(where, f"{what}, as our own rules do", f"if it is a leftover, {_REMEDY}", True)
+    more = f" (and {len(rules) - 1} more)" if len(rules) > 1 else ""
+    where = f"{ip} {rule_text(rules[0].rule)}{more}"
+    return Problem(where, f"{what} even while that is down", _REMEDY, True)

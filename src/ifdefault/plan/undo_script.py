@@ -7,6 +7,7 @@ such as interfaces', are quoted. Nothing is changed while a login depends on wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from ifdefault.model.kernel import (
     SetGroup,
     SetSysctl,
 )
+from ifdefault.model.text import to_bytes
 from ifdefault.plan.describe import describe
 from ifdefault.plan.prepare import Prepared
 
@@ -40,6 +42,7 @@ def render(prepared: Prepared, host: Host) -> str:
     tables = {r.table for r in prepared.facts.routes if r.protocol == PROTOCOL}
     hooked = any(isinstance(operation, PutHook) for operation in prepared.operations)
     values = {
+        "@attached": _ATTACHED if hooked else "",
         "@version": host.version,
         "@path": _quote(host.path),
         "@boot": _quote(host.boot),
@@ -50,17 +53,15 @@ def render(prepared: Prepared, host: Host) -> str:
         "@tables": " ".join(map(str, sorted(tables))),
         "@steps": "\n".join(_steps(prepared)),
     }
-    text = _SCRIPT
-    for name, value in values.items():
-        text = text.replace(name, value)
-    return text
+    # at once: what a value contains isn't replaced
+    return re.sub("|".join(values), lambda found: values[found[0]], _SCRIPT)
 
 
 def _steps(prepared: Prepared) -> Iterator[str]:
     for operation in prepared.operations:
         yield " ".join(_quote(word) for word in _words(operation))
     for path in prepared.state.runs:  # of `exec`; kept while processes are in it
-        yield f"step rmdir {_quote('/sys/fs/cgroup' + path)}"
+        yield f'step rmdir "$cgroups"{_quote(path)}'
 
 
 def _words(operation: Operation) -> list[str]:
@@ -83,9 +84,16 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def _quote(word: str) -> str:
+    if not word.isprintable():  # it would be shown as an escape, and isn't that of any interface
+        octal = "".join(f"\\0{byte:03o}" for byte in to_bytes(word))
+        return f"\"$(printf %b '{octal}')\""
     return word if word and _PLAIN.issuperset(word) else "'" + word.replace("'", "'\\''") + "'"
 
 
+_ATTACHED = """\
+bpftool cgroup show "$cgroups" >/dev/null ||
+    die "the eBPF programs can't be listed; mount cgroup2 on /sys/fs/cgroup, then: sh @path"
+"""
 _SCRIPT = """\
 #!/bin/sh
 # Removes from the kernel what ifdefault @version installed there, as `ifdefault down` would.
@@ -93,42 +101,51 @@ _SCRIPT = """\
 #
 # usage: sh undo.sh [--anyway]
 #   --anyway    even if that cuts a login that only ifdefault's rules answer
-set -u
+set -uf # no name is a pattern of files
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 trap '' HUP # if it cuts the login that it was started from, it goes on
+script=@path
 
 die() {
     echo "ifdefault: $*" >&2
     exit 1
 }
 
-[ "$(id -u)" = 0 ] || die "run this as root: sh @path"
+[ "$(id -u)" = 0 ] || die "run this as root: sh $script"
 # Nothing of it outlives the kernel, or a container.
 here="$(cat /proc/sys/kernel/random/boot_id) $(readlink /proc/$$/ns/net)"
 [ "$here" = @boot ] || exit 0
 for command in @commands; do
     command -v "$command" >/dev/null ||
-        die "$command is not installed; run: apt install iproute2 nftables bpftool, then: sh @path"
+        die "$command is not installed; run: apt install iproute2 nftables bpftool; sh $script"
 done
 
+# Where the control groups are, which the eBPF programs are attached to.
+cgroups=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+programs() {
+    bpftool cgroup show "$cgroups" 2>/dev/null |
+        awk -v name=@programs '$NF == name { print $2, $1 }'
+}
+@attached
 # --- logins ---------------------------------------------------------------------------------
 
-# main_device PEER: the interface by which table main alone would reach it
-main_device() {
+# main_hop PEER: the gateway, if any, and the interface by which table main alone would reach it
+main_hop() {
     case $1 in *:*) family=-6 ;; *) family=-4 ;; esac
     ip "$family" route show table main match "$1" | awk '
         $1 == "nexthop" { next }
         $1 ~ /^(unreachable|blackhole|prohibit|throw)$/ { sub(/^[a-z]+ /, "") }
         {
             bits = $1 == "default" ? 0 : $1 ~ /\\// ? substr($1, index($1, "/") + 1) : 128
-            device = ""; metric = 0
+            device = ""; gateway = ""; metric = 0
             for (i = 1; i < NF; i++) {
+                if ($i == "via") gateway = $(i + 1) == "inet6" ? $(i + 2) : $(i + 1)
                 if ($i == "dev") device = $(i + 1)
                 if ($i == "metric") metric = $(i + 1)
             }
             if (!found || bits > best || (bits == best && metric < least)) {
-                found = 1; best = bits; least = metric; result = device
+                found = 1; best = bits; least = metric; result = gateway " " device
             }
         }
         END { print result }'
@@ -146,11 +163,13 @@ guard() {
         for table in @tables; do
             case $route in *" table $table "*) ;; *) continue ;; esac
             device=${route#* dev } device=${device%% *}
-            [ "$(main_device "$client")" != "$device" ] || continue
-            process=${rest#*pid=} process=${process%%[,)]*}
+            case $route in *" via inet6 "*) via=${route#* via inet6 } via=${via%% *} ;;
+                *" via "*) via=${route#* via } via=${via%% *} ;; *) via= ;; esac
+            [ "$(main_hop "$client")" != "$via $device" ] || continue
+            process=${rest#*pid=} process=${process%%[!0-9]*}
             echo "the login from $client (sshd, process $process) came in by $device, and only" \\
                 "ifdefault's rules answer it there; log in by another uplink, or cut it with:" \\
-                "sh @path --anyway"
+                "sh $script --anyway"
         done
     done
 }
@@ -162,8 +181,9 @@ fi
 
 # --- steps ----------------------------------------------------------------------------------
 
+restored=
 step() {
-    if "$@" 2>/dev/null; then echo "$*"; fi
+    if "$@" 2>/dev/null; then printf '%s\\n' "$*"; fi
 }
 
 # restore_sysctl NAME OURS ORIGINAL, restore_group INTERFACE OURS ORIGINAL: unless someone else has
@@ -171,7 +191,7 @@ step() {
 restore_sysctl() {
     restored=
     [ "$(tr '\\t' ' ' <"/proc/sys/$1")" = "$2" ] || return 0
-    if echo "$3" >"/proc/sys/$1"; then
+    if printf '%s\\n' "$3" >"/proc/sys/$1"; then
         echo "sysctl -w $1=$3"
         restored=1
     fi
@@ -179,7 +199,7 @@ restore_sysctl() {
 
 # keep_sysctl NAME VALUE: the kernel has set it along with the one before
 keep_sysctl() {
-    [ -z "$restored" ] || echo "$2" >"/proc/sys/$1"
+    [ -z "$restored" ] || printf '%s\\n' "$2" >"/proc/sys/$1"
 } 2>/dev/null
 
 restore_group() {
@@ -187,14 +207,9 @@ restore_group() {
     step ip link set dev "$1" group "$3"
 } 2>/dev/null
 
-# The eBPF programs that pick the uplink of outgoing connections.
-programs() {
-    bpftool cgroup show /sys/fs/cgroup 2>/dev/null |
-        awk -v name=@programs '$NF == name { print $2, $1 }'
-}
 detach_programs() {
     programs | while read -r kind number; do
-        step bpftool cgroup detach /sys/fs/cgroup "$kind" id "$number"
+        step bpftool cgroup detach "$cgroups" "$kind" id "$number"
     done
 }
 
