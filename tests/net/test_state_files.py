@@ -168,6 +168,27 @@ def test_what_was_confirmed_has_worked(lab_world: LabWorld) -> None:
     world.ifdefault("apply", "--last-good", check=True)
 
 
+def test_what_waited_is_not_used_after_a_restart(lab_world: LabWorld) -> None:
+    """Whoever was cut off by it has the machine restarted."""
+    world = lab_world("two")
+    daemon = begin(world)
+    laid, good = ours(world), world.config.read_text()
+    world.config.write_text(f"{good}\n[host]\nrule_priority = 4000\n")
+    world.ifdefault("apply", "--confirm", "600", check=True)
+    tried = ours(world)
+    assert tried != laid
+    daemon.kill()
+    daemon.wait()
+    again = begin(world)
+    assert ours(world) == laid
+    assert "not confirmed; the last config that worked" in world.ifdefault("status").stdout
+    world.ifdefault("apply", check=True)
+    assert ours(world) == tried
+    end(again)
+    end(begin(world))
+    assert ours(world) == tried
+
+
 # --- what can't be saved ------------------------------------------------------------------
 
 

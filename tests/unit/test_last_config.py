@@ -65,6 +65,28 @@ def test_what_hasnt_worked_is_not_kept(path: Path, store: Store) -> None:
         file.read_or_last()
 
 
+def test_what_was_tried_and_not_confirmed_is_not_used_at_a_start(path: Path, store: Store) -> None:
+    file = ConfigFile(path, store)
+    good = file.read()
+    file.tried()  # the first one ever: there is nothing to fall back to
+    assert ConfigFile(path, store).read_or_last() == good
+    file.worked(good)
+    assert ConfigFile(path, store).read_or_last() == good, "it was confirmed"
+    path.write_text(OTHER)
+    other = file.read()
+    file.tried()
+    file.worked(good)  # undone
+    again = ConfigFile(path, store)
+    assert again.read_or_last() == good
+    (used,) = map(str, again.errors)
+    assert f"{path}: not confirmed; the last config that worked, of 20" in used
+    assert used.endswith("is used instead; to use the file, run ifdefault apply")
+    again.worked(again.read())  # as `apply` does
+    assert ConfigFile(path, store).read_or_last() == other
+    path.write_text(GOOD + "# changed\n")
+    assert ConfigFile(path, store).read_or_last() == good, "another text wasn't tried"
+
+
 def test_no_file_is_no_mistake(path: Path, store: Store) -> None:
     file = ConfigFile(path, store)
     file.worked(file.read())

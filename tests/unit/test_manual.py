@@ -171,6 +171,7 @@ def test_environment_and_files() -> None:
     state = Options().state_dir
     kept = {store.LOCK, store.GUARD, "undo.log", undo_script.NAME, store.SETTLING}
     own = (store.STATE, store.TABLES, last_config.LAST_CONFIG, event_log.SAVED)
+    tried = (last_config.UNCONFIRMED,)
     changes = (rollback_timer.PENDING, settle.SETTLE, embedded.SERIALS, dynamic_update.UPDATES)
     others = (
         daemon_host.DRAINS,
@@ -178,7 +179,7 @@ def test_environment_and_files() -> None:
         public_address.DISCOVERED,
         cookie_secrets.COOKIES,
     )
-    kept |= {file.name for file in (*own, *changes, *others)}
+    kept |= {file.name for file in (*own, *tried, *changes, *others)}
     files = {str(state / name) for name in kept}
     sockets = (client.SOCKET, client.OPEN_SOCKET, dns_server.UNIT, frontend_connection.UNIT)
     files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK)}

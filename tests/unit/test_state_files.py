@@ -25,7 +25,7 @@ from ifdefault.daemon.dns.public_address import DISCOVERED
 from ifdefault.daemon.event_log import SAVED, EventLog
 from ifdefault.health.states import Memory
 from ifdefault.host import state_file, store
-from ifdefault.host.last_config import LAST_CONFIG
+from ifdefault.host.last_config import LAST_CONFIG, UNCONFIRMED
 from ifdefault.host.rollback_timer import PENDING, Pending
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.settle import SETTLE, Settling
@@ -104,6 +104,7 @@ FILES: dict[str, tuple[StateFile[Any], Write]] = {
         (PENDING, lambda store: store.write(PENDING, Pending("a", 9.0, DESIRED, {"wan0": 2}))),
         (SETTLE, lambda store: store.write(SETTLE, Settling(9.0))),
         (LAST_CONFIG, writes(LAST_CONFIG, {"at": 1.0, "file": "/f", "text": "[uplink.a]\n"})),
+        (UNCONFIRMED, writes(UNCONFIRMED, "0" * 64)),
         (SERIALS, writes(SERIALS, {"example.net": SERIAL})),
         (UPDATES, writes(UPDATES, {"example.net": {"www.example.net": ["192.0.2.10"]}})),
         (PROGRAMS, writes(PROGRAMS, [JOB])),

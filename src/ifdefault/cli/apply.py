@@ -99,6 +99,8 @@ def _apply(
             rollback_timer.refuse_unconfirmed(store)
             if confirm_s and (prepared := plan()).operations:
                 rollback_timer.commit_with_rollback(prepared, store, confirm_s, config=file.digest)
+                with store.tolerating():
+                    file.tried()
             else:
                 prepared = apply(plan, store)
                 with store.tolerating():

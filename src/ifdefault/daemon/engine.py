@@ -190,7 +190,9 @@ class Engine:
         if self._turn_is_due:
             self._loop.call_soon(self._turn)
         state = self._controller.state
-        if state.unconfirmed is None and not state.held:
+        if state.unconfirmed is not None:
+            self._config_file.tried()
+        elif not state.held:
             self._config_file.worked(state.config)
         self._event_log.note_state()
         if state.prepared is not None:

@@ -1,4 +1,5 @@
-"""The config file, and the last config that worked: used if the file is found invalid at a start.
+"""The config file, and the last config that worked: used if at a start the file is invalid, or
+holds what `apply --confirm` tried and nobody confirmed.
 
 Rules: a config has worked once it is in the kernel and needs no confirmation any more. Only a start
 and what runs by itself may fall back, since nobody is there to be told; whoever changes a config is
@@ -36,6 +37,9 @@ LAST_CONFIG: StateFile[_Worked] = StateFile(
     copied=True,
     mode=0o600,  # a config may contain what others mustn't read, as in URLs
 )
+UNCONFIRMED: StateFile[str] = StateFile(
+    "unconfirmed.json", str, "the config file counts as confirmed"
+)  # the digest of its text
 
 
 class ConfigFile:
@@ -56,20 +60,32 @@ class ConfigFile:
     def read_or_last(self) -> Config:
         """The config in the file, or the last one that worked. ConfigError if there is none."""
         try:
-            return self.read()
+            config = self.read()
         except ConfigError as error:
-            try:
-                last = self._store.read(LAST_CONFIG) if os.path.lexists(self.path) else None
-                if last is None:
-                    raise
-                config = parse_on_host(last.text, str(self.path))
-            except IfdefaultError:  # not readable; of another version; its users are gone
-                raise error from None
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(0.0, min(last.at, 1e11))))
-            what = f"invalid; the last config that worked, of {when}, is used instead"
-            note = Problem(str(self.path), what, "correct the file, and run ifdefault apply")
-            self.errors = (*error.problems, note)
+            last = self._last(
+                "invalid", "correct the file, and run ifdefault apply", error.problems
+            )
+            if last is None:
+                raise
+            return last
+        if self._store.read(UNCONFIRMED) != self.digest:
             return config
+        return self._last("not confirmed", "to use the file, run ifdefault apply") or config
+
+    def _last(self, what: str, remedy: str, errors: tuple[Problem, ...] = ()) -> Config | None:
+        """The last config that worked, and why it is used."""
+        try:
+            last = self._store.read(LAST_CONFIG) if os.path.lexists(self.path) else None
+            if last is None:
+                return None
+            config = parse_on_host(last.text, str(self.path))
+        except IfdefaultError:  # not readable; of another version; its users are gone
+            return None
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(0.0, min(last.at, 1e11))))
+        what = f"{what}; the last config that worked, of {when}, is used instead"
+        self.errors = (*errors, Problem(str(self.path), what, remedy))
+        self._read = None
+        return config
 
     @property
     def digest(self) -> str:
@@ -85,6 +101,12 @@ class ConfigFile:
         file, last = str(self.path), self._store.read(LAST_CONFIG)
         if last is None or (last.file, last.text) != (file, text):
             self._store.write(LAST_CONFIG, _Worked(time.time(), file, text))
+        self._store.remove(UNCONFIRMED.name)
+
+    def tried(self) -> None:
+        """The config that was read last is in the kernel, and waits for confirmation."""
+        if self._read is not None and self._store.read(UNCONFIRMED) != self.digest:
+            self._store.write(UNCONFIRMED, self.digest)
 
 
 def confirmed(path: Path, store: Store, digest: str) -> None:
