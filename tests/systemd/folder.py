@@ -23,7 +23,7 @@ RELEASES = {
     "bookworm": [
         *_COMMON,
         *"ifupdown isc-dhcp-client network-manager netplan.io".split(),
-        *"ufw firewalld fail2ban docker.io".split(),
+        *"ufw firewalld fail2ban docker.io busybox-static".split(),
         *"bind9 bind9-dnsutils caddy".split(),  # what documents use
     ],
     "trixie": [
