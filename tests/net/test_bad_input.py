@@ -75,7 +75,6 @@ def test_an_interface_that_does_not_exist_yet(lab_world: LabWorld) -> None:
     [
         *("plan", "check", "apply", "down", "init"),
         "apply --confirm 1",
-        "explain tcp 192.0.2.1:1234 198.51.100.10:80",
     ],
 )
 def test_without_rights(lab_world: LabWorld, command: str) -> None:

@@ -117,15 +117,15 @@ class Engine:
     async def _serve(self) -> None:
         rollback_timer.refuse_unconfirmed(self._store)
         settle.cancel(self._store)
+        self._loop.add_signal_handler(signal.SIGTERM, self._end, LINGER_S)
+        self._loop.add_signal_handler(signal.SIGINT, self._end, 0)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         self.receive(self._performers.started(self._config))
         for problem in self._config_file.errors:
             self._event_log.note("config", str(problem), level=logging.ERROR)
         await self._started.wait()  # another ifdefault may hold the lock
-        if self._fault is not None:
+        if self._stop.is_set():
             return
-        self._loop.add_signal_handler(signal.SIGTERM, self._end, LINGER_S)
-        self._loop.add_signal_handler(signal.SIGINT, self._end, 0)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         for sock in self._watch.sockets:
             self._loop.add_reader(sock, self._on_kernel)
         self._performers.frontend.start()
@@ -145,6 +145,7 @@ class Engine:
         """SIGTERM may be half of a restart: the DNS server answers until the other half. Ctrl-C is
         an end."""
         self._linger_s = linger_s
+        self._started.set()
         self._stop.set()
 
     def _fail(self, error: BaseException) -> None:
