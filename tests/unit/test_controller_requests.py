@@ -191,6 +191,8 @@ def test_another_state_ends_the_timeout(host: Host, state: Forced) -> None:
     host.receive(e.UplinkRequested(8, "isp-a", state))
     host.run(61.0)
     assert host.controller.state.forced["isp-a"] == state
+    said = "its drain has no timeout any more" if state == "drain" else f"drain -> {state}"
+    assert said in host.logged("uplink")[-1]
 
 
 # --- commit-confirm -----------------------------------------------------------------------
