@@ -8,9 +8,9 @@
 
 Rules: a line that begins with "> " continues a command. "…" stands for any text of a line, and
 alone on a line for any lines; a number with a unit that is measured, such as "4.4s", stands for any
-text, too. A command whose output isn't shown must succeed. One that only looks is repeated until it
-shows what is expected, as a reader would do. All other blocks are not to be followed: configs
-without a file, pictures, sketches.
+text, too. A command of whose output nothing is shown must succeed. One that only looks is repeated
+until it shows what is expected, as a reader would do. All other blocks are not to be followed:
+configs without a file, pictures, sketches.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _run(host: Booted, block: Block, command: str, shown: str) -> None:
         nonlocal last
         done = node.run(["env", "COLUMNS=80", "bash", "-c", script], check=False)
         last = f"{done.stdout}[exit status {done.returncode}]"
-        return fits(shown, done.stdout) if shown else done.returncode == 0
+        return fits(shown, done.stdout) if shown.strip("…\n") else done.returncode == 0
 
     where = f"line {block.line}: {command}"
     if _LOOKS.match(command):
