@@ -209,7 +209,9 @@ def refuse_to_purge(host: Booted, tmp_path: Path) -> None:
     ssh = login(host, tmp_path, "apt-get -y -q purge ifdefault 2>&1; echo status $?")
     assert ssh.stdout is not None
     said = ssh.stdout.read()
-    assert "nothing was removed: the login from 198.18.1.10 (sshd, process " in said, said
+    assert (
+        "nothing was removed from the kernel: the login from 198.18.1.10 (sshd, process " in said
+    ), said
     assert said.endswith("status 100\n")
     assert traces.kernel(host) == before
     answers.assert_answered(host.world, ["http"], (A, B, A6, B6))

@@ -213,6 +213,17 @@ def facts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign_files, "read", ForeignFiles)
 
 
+def test_a_full_disk_is_no_internal_error(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        install(lambda _: click.echo("a line"))
+        assert main.run(["status"]) == 1
+    said = "ifdefault: output can't be written: no space left on device\n"
+    assert capfd.readouterr().err == said
+
+
 @pytest.mark.usefixtures("facts")
 def test_init_writes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "new" / "ifdefault.toml"

@@ -213,7 +213,7 @@ def test_what_is_broken_is_passed_over(tmp_path: Path) -> None:
     found = written(
         tmp_path,
         {
-            "etc/iproute2/rt_tables": "5 five\nx y\n7\n0x9 nine # a comment\n",
+            "etc/iproute2/rt_tables": "5 five\nx y\n7\n-1 a\n4294967296 b\n0x9 nine # comment\n",
             "etc/systemd/network/no.network": "From=1\n[RoutingPolicyRule\n=\n[Route]\nTable\n",
             "etc/network/interfaces": "post-up ip rule add from\npost-up ip rule add table",
         },

@@ -330,3 +330,11 @@ def test_leftovers_that_do_harm_are_named() -> None:
 def test_rules_of_one_uplink_only_are_found() -> None:
     assert foreign_rules.find(HOST, ["wan0"])[0].rule == FROM_A
     assert {f.rule for f in foreign_rules.find(HOST, ["wan0"])} == {FROM_A}
+
+
+def test_thousands_of_rules_in_a_script_are_named_in_part() -> None:
+    known = (("src", "192.0.2.1/32"), ("table", 77))
+    rows = [Statement("a script", "/f", n, "ip rule add …", known) for n in range(1, 7001)]
+    notes = take_over(discover(ALONE), ALONE, ForeignFiles(dict(NAMES), rows)).notes
+    assert len(notes) == 21
+    assert notes[-1] == ("and 6980 more", "")

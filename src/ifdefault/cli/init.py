@@ -100,4 +100,4 @@ def _print_written(path: Path, takeover: Takeover) -> None:
                 echo(f"    {line}")
     for line in render_takeover.lines(takeover):
         echo(line)
-    echo("next: ifdefault check, ifdefault plan")
+    echo("next: ifdefault check, then ifdefault apply --confirm 60")

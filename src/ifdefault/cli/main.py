@@ -7,6 +7,7 @@ a line for each problem on stderr, never a traceback.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -19,7 +20,7 @@ import click
 
 from ifdefault import __version__
 from ifdefault.cli.options import Options
-from ifdefault.model.errors import ConfigError, IfdefaultError, internal
+from ifdefault.model.errors import ConfigError, IfdefaultError, internal, reason
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -146,19 +147,27 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # the reader is gone, and the interpreter's last flush must not fail: "Note on SIGPIPE"
-        # in the documentation of Python's signal module
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader is gone
         return 1
     except Exception as error:
         if os.environ.get("IFDEFAULT_DEBUG"):
             raise
         from ifdefault.cli.show.output import echo
 
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _drop_output()
+            echo(f"ifdefault: output can't be written: {reason(error)}", err=True)
+            return 1
         hint = "please report it; IFDEFAULT_DEBUG=1 shows the details"
         echo(f"ifdefault: {internal(error)}; {hint}", err=True)
         return EXIT_INTERNAL
     return status if isinstance(status, int) else 0
+
+
+def _drop_output() -> None:
+    """The interpreter's last flush must not fail: "Note on SIGPIPE" in the documentation of
+    Python's signal module."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_error(error: IfdefaultError) -> None:

@@ -31,8 +31,9 @@ def diagnose_delegation(survey: ZoneSurvey, own: Mapping[str, str]) -> Iterator[
     """`own`: this host's addresses, with their uplinks."""
     yield from _differing_views(survey, own)
     yield from _zone_ns_records(survey)
-    for parent in survey.parents:
-        yield from _parent_server(survey, parent)
+    if any(parent.delegation or not parent.reply.error for parent in survey.parents):
+        for parent in survey.parents:  # if none answers, it is one problem, and said above
+            yield from _parent_server(survey, parent)
 
 
 def _differing_views(survey: ZoneSurvey, own: Mapping[str, str]) -> Iterator[Problem]:

@@ -64,10 +64,12 @@ def table_names(text: str) -> dict[str, int]:
 
 
 def _number(text: str) -> int:
+    """A number of the kernel's, which has 32 bits; -1 if it isn't one."""
     try:
-        return int(text, 0)
+        number = int(text, 0)
     except ValueError:
         return -1
+    return number if number < 1 << 32 else -1
 
 
 # --- ip(8) -------------------------------------------------------------------------------------

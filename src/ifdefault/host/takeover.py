@@ -32,6 +32,7 @@ from ifdefault.plan.foreign_rules import ForeignRule
 
 _HOST = HostConfig()
 _TEXT_MAX = 60
+_NOTES_MAX = 20
 Reason = tuple[str, str]  # what, and why
 
 
@@ -73,7 +74,7 @@ def take_over(discovery: Discovery, facts: Facts, files: ForeignFiles) -> Takeov
         replace(discovery, uplinks=uplinks),
         outgoing,
         tuple(dict.fromkeys(left)),
-        tuple(joined.notes()),
+        _first_notes(tuple(joined.notes())),
         joined.to_remove(),
         tuple(joined.commands()),
         tuple(joined.unknown()),
@@ -278,6 +279,12 @@ class _Joined:
                 yield s.where, f"isn't understood: {shorten(s.text)}"
             elif s.kind == "rule" and not any(s.lays(r) for r in rules) and not _deletes(s):
                 yield s.where, f"lays a rule that isn't in the kernel now: {shorten(s.text)}"
+
+
+def _first_notes(notes: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """A script that lays thousands of rules mustn't hide what is to be done."""
+    more = len(notes) - _NOTES_MAX
+    return notes if more <= 0 else (*notes[:_NOTES_MAX], (f"and {more} more", ""))
 
 
 def shorten(text: str) -> str:

@@ -176,7 +176,7 @@ guard() {
 
 if [ "${1:-}" != --anyway ]; then
     depends=$(guard | head -n 1)
-    [ -z "$depends" ] || die "nothing was removed: $depends"
+    [ -z "$depends" ] || die "nothing was removed from the kernel: $depends"
 fi
 
 # --- steps ----------------------------------------------------------------------------------

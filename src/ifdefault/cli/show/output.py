@@ -22,7 +22,9 @@ from ifdefault.model.text import escaped_lines
 def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:
     """Print to stdout, or to stderr; `fg` colours it if that is a terminal."""
     color = is_coloured(err=err)
-    click.secho(_encodable(escaped_lines(text), err=err), err=err, nl=nl, fg=fg, color=color)
+    plain = _encodable(escaped_lines(text), err=err)
+    styled = click.style(plain, fg=fg) if fg else plain  # without, it ends in a reset
+    click.echo(styled, err=err, nl=nl, color=color)
 
 
 def echo_lines(lines: Iterable[str], *, err: bool = False) -> None:
