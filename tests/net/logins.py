@@ -15,12 +15,14 @@ from ifdefault.lab.waiting import PATIENCE_S
 from ifdefault.lab.world import World
 
 
-@dataclass(frozen=True)
+@dataclass
 class Login:
-    """The program that was started first, usually a shell, and its terminal."""
+    """The program that was started first, usually a shell, and its terminal. `unread`: what the
+    terminal has shown behind what was waited for."""
 
     shell: subprocess.Popen[str]
     terminal_fd: int
+    unread: str = ""
 
 
 def log_in(world: World, argv: Sequence[str]) -> Login:
@@ -61,9 +63,10 @@ def press(login: Login, keys: str) -> None:
 
 def read_terminal(login: Login, until: str) -> str:
     """What the terminal shows, until this does."""
-    said = ""
+    said = login.unread
     while until not in said:
         ready = select.select([login.terminal_fd], [], [], PATIENCE_S)[0]
         assert ready, f"{until!r} isn't in {said!r}"
         said += os.read(login.terminal_fd, 4096).decode()
+    login.unread = said.partition(until)[2]
     return said

@@ -110,6 +110,25 @@ def test_reload_takes_a_config_whole_or_not_at_all(lab_world: LabWorld) -> None:
     assert events(world, "reload")
 
 
+def test_the_log_has_the_answer_to_a_signals_reload(lab_world: LabWorld) -> None:
+    world = lab_world("two")
+    daemon = world.daemon()
+    await_states(world, ["up"])
+    good = world.config.read_text()
+    world.config.write_text(good + "\n[host]\nmark_mask = 7\n")
+    daemon.send_signal(signal.SIGHUP)
+    eventually(
+        lambda: any("mark_mask" in text for text in events(world, "reload")),
+        what="the reload is refused",
+    )
+    world.config.write_text(good.replace('"wan0"', '"wan0"\nrank = 5'))
+    daemon.send_signal(signal.SIGHUP)
+    eventually(
+        lambda: "config reloaded" in events(world, "reload")[-1], what="the config is reloaded"
+    )
+    await_default(world, "wan1")
+
+
 def test_reload_takes_in_how_uplinks_are_judged(lab_world: LabWorld) -> None:
     world = lab_world("two")
     start(world)

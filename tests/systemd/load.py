@@ -36,7 +36,8 @@ class TcpLoad:
         self._node, self._addresses = node, addresses
         self._connections, self._rate = connections, rate
         self._stop, self._started = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=lambda: node.python(self._run))
+        # a daemon: if not all connections open, it waits for ever
+        self._thread = threading.Thread(target=lambda: node.python(self._run), daemon=True)
 
     def start(self) -> None:
         """Return when all connections that stay are open."""

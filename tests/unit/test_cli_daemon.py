@@ -260,7 +260,7 @@ def test_uplink_forces(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "isp-a: auto -> drain\n"
     daemon.answer = lambda _: UplinkChanged("isp-a", "drain", "drain")
     assert main.run(["uplink", "isp-a", "drain"]) == 0
-    assert capsys.readouterr() == ("", "isp-a: already drain\n")
+    assert capsys.readouterr() == ("", "isp-a: already drain, without a timeout\n")
     assert main.run(["uplink", "isp-a", "drain", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {"uplink": "isp-a", "was": "drain", "state": "drain"}

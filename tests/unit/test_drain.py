@@ -94,7 +94,7 @@ def test_the_timeout_is_kept_until_another_state(tmp_path: Path) -> None:
         return host().load_drains()
 
     [(name, left_s)] = saved("drain", 60)
-    assert (name, 59 < left_s <= 60) == ("isp-a", True)
+    assert (name, 0 < left_s <= 60) == ("isp-a", True)
     assert saved("drain") == saved("drain", 60)[1:] == ()
     assert saved("down") == ()
     store.write(DRAINS, {"isp-a": 1.0, "isp-b": 1.0})

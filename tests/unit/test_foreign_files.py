@@ -143,6 +143,12 @@ def test_generated_files_are_shown_with_netplans(tmp_path: Path) -> None:
     )
     rule = next(s for s in found.statements if s.lays(FROM_B))
     assert (rule.program, rule.where) == ("netplan", "/etc/netplan/50-cloud-init.yaml:5")
+    files = {
+        "run/systemd/network/1-netplan-b.network": "[RoutingPolicyRule]\nFrom=2001:db8:b::/64\n",
+        "etc/netplan/60-wan1.yaml": "- from: 2001:db8:b::1\n- from: 2001:db8:b::/64\n",
+    }
+    [rule] = written(tmp_path / "six", files).statements
+    assert rule.where == "/etc/netplan/60-wan1.yaml:2"
 
 
 # --- Shorewall -----------------------------------------------------------------------------------

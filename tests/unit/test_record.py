@@ -70,7 +70,7 @@ EVENTS: tuple[e.Event, ...] = (
     e.PublicAddressFound("isp-a", 6, "2001:db8::1"),
     e.UplinkRequested(1, "isp-a", "auto"),
     e.ForcedSaved(1, (PROBLEM,)),
-    e.ReloadRequested(0, SETTINGS, 60),
+    e.ReloadRequested(5, SETTINGS, 60),
     e.ConfirmRequested(2),
     e.DownRequested(3),
     e.UndoRequested(3),

@@ -78,11 +78,14 @@ class _Countdown:
             if typed is not None:
                 self.end_line()
                 _say(_ENTER_ALONE)
-        if self._left_s <= 0:
+        confirmed = unconfirmed.is_confirmed(self._options)
+        if self._left_s <= 0 and not confirmed:
             return self._end("Not confirmed: the changes were undone.", 1)
-        if unconfirmed.anything_left(self._options):
-            return self._end("kept: confirmed by another command", 0)
-        return self._end("Removed by ifdefault down.", 1)
+        if not unconfirmed.anything_left(self._options):
+            return self._end("Removed by ifdefault down.", 1)
+        if not confirmed:
+            return self._end("Not confirmed: the daemon ended, and undoes them when it starts.", 1)
+        return self._end("kept: confirmed by another command", 0)
 
     @property
     def _left_s(self) -> float:

@@ -51,10 +51,17 @@ def left_s(options: Options) -> float | None:
     store = _store(options)
     if (left := rollback_timer.left_s(store)) is not None:
         return left
-    if rollback_timer.PENDING.name in (path.name for path in store.directory.iterdir()):
+    if (store.directory / rollback_timer.PENDING.name).exists():
         what = "the rollback timer ended without undoing the changes"
         raise HostError(Problem("apply --confirm", what, "run ifdefault down to remove them"))
     return None
+
+
+def is_confirmed(options: Options) -> bool:
+    """Whether nothing that `apply --confirm` tried is unconfirmed."""
+    from ifdefault.host.last_config import UNCONFIRMED
+
+    return _store(options).read(UNCONFIRMED) is None
 
 
 def anything_left(options: Options) -> bool:

@@ -51,7 +51,8 @@ def command(
         if as_json:
             echo_json(codec.to_json(changed))
         elif changed.was == state and not timeout_s:
-            echo(f"{name}: already {state}", err=True)
+            limit = ", without a timeout" if state == "drain" else ""
+            echo(f"{name}: already {state}{limit}", err=True)
         else:
             then = f", then down at {at(timeout_s)}" if timeout_s else ""
             echo(f"{name}: {changed.was} -> {state}{then}")

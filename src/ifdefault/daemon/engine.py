@@ -26,10 +26,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -75,7 +73,7 @@ class Engine:
         self._recorder: Recorder | None = None
         self._events: list[e.Event] = []  # for the next turn
         self._turn_is_due = False  # or under way
-        self._after_turn: list[Callable[[], None]] = []
+        self._answers: list[tuple[asyncio.Future[f.Answer], f.Answer]] = []  # after the turn
         self._timer: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
         self._requests: dict[int, asyncio.Future[f.Answer]] = {}
@@ -119,7 +117,8 @@ class Engine:
         settle.cancel(self._store)
         self._loop.add_signal_handler(signal.SIGTERM, self._end, LINGER_S)
         self._loop.add_signal_handler(signal.SIGINT, self._end, 0)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
+        hup = signal.SIGHUP
+        self._loop.add_signal_handler(hup, lambda: tasks.start(self._reload_by_signal()))
         self.receive(self._performers.started(self._config))
         for problem in self._config_file.errors:
             self._event_log.note("config", str(problem), level=logging.ERROR)
@@ -198,9 +197,10 @@ class Engine:
         self._event_log.note_state()
         if state.prepared is not None:
             self._started.set()
-        waiting, self._after_turn = self._after_turn, []
-        for do in waiting:
-            do()
+        answers, self._answers = self._answers, []
+        for request, answer in answers:
+            if not request.done():  # the client may have disconnected
+                request.set_result(answer)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -213,16 +213,12 @@ class Engine:
     def _perform(self, effect: f.Effect) -> e.Event | None:
         match effect:
             case f.Answer(id=number):
-                self._after_turn.append(partial(self._answer, self._requests.pop(number), effect))
+                self._answers.append((self._requests.pop(number), effect))
             case f.Stop(problems):
                 self._fail(HostError(*problems))
             case _:
                 return self._performers.perform(effect)
         return None
-
-    def _answer(self, request: asyncio.Future[f.Answer], answer: f.Answer) -> None:
-        if not request.done():  # the client may have disconnected
-            request.set_result(answer)
 
     # --- kernel notifications, and what has to be polled ------------------------------------
 
@@ -322,14 +318,13 @@ class Engine:
                 return p.Entered(path)
         return p.Confirmed()
 
-    def _reload_by_signal(self) -> None:
-        self._notifier.reloading()
+    async def _reload_by_signal(self) -> None:
+        """The event log has the answer."""
         try:
-            self.receive(e.ReloadRequested(0, self._config_file.read()))
+            await self._reload(None)
         except IfdefaultError as error:
             for problem in error.problems:
                 self._event_log.note("reload", f"refused: {problem}", level=logging.ERROR)
-        self._after_turn.append(self._notifier.ready)
 
     def _status(self) -> DaemonStatus:
         status = self._controller.status(time.monotonic())

@@ -130,8 +130,8 @@ class _Reader:
 def _in_netplan(statement: Statement, lines: list[tuple[str, int, str]]) -> Statement:
     known = dict(statement.known)
     wanted = [
-        rf"from:\s*[\"']?{re.escape(str(known.get('src', '')).partition('/')[0])}\b",
-        rf"to:\s*[\"']?{re.escape(str(known.get('dst', '')).partition('/')[0])}\b",
+        rf"from:\s*[\"']?{re.escape(str(known.get('src', '')).partition('/')[0])}(?![\w:])",
+        rf"to:\s*[\"']?{re.escape(str(known.get('dst', '')).partition('/')[0])}(?![\w:])",
         rf"(?:table|route-table|mark):\s*{known.get('table')}\b",
     ]
     keys = (known.get("src"), known.get("dst"), known.get("table"))

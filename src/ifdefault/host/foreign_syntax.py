@@ -75,9 +75,9 @@ def _number(text: str) -> int:
 # --- ip(8) -------------------------------------------------------------------------------------
 
 _IP = re.compile(r"(?:.*/)?ip|\$\{?IP\}?", re.IGNORECASE)
-_ABOUT_IT = re.compile(r"ip\b.*\s(?:ru|r|ro)", re.IGNORECASE)
+_ABOUT_IT = re.compile(r"ip\b.*\sr", re.IGNORECASE)
 _VERBS = ("add", "del", "replace", "append", "change", "flush")
-_ENDS = re.compile(r"[;&|<>]+|\d?>.*|\|\||&&|then|do|fi|done")
+_ENDS = re.compile(r"[;&|<>]+|\d?>.*|then|do|fi|done")
 _SELECTORS = {"src": "", "dst": "", "iif": "", "oif": "", "mark": 0}
 _KEYS = {
     "from": "src",

@@ -111,6 +111,7 @@ class ConfigFile:
 
 def confirmed(path: Path, store: Store, digest: str) -> None:
     """Keep the config that was confirmed, unless the file was changed meanwhile."""
+    store.remove(UNCONFIRMED.name)
     file = ConfigFile(path, store)
     try:
         file.read()

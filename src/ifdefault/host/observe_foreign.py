@@ -36,8 +36,5 @@ def take_over_host() -> tuple[Takeover, Facts]:
         facts = replace(facts, foreign_marks=marks)
     takeover = take_over(discover(facts), facts, files)
     if takeover.statements or takeover.commands:
-        restart = " && systemctl restart systemd-networkd"
-        remedies = (p.remedy for p in foreign.networkd_problems())
-        first = tuple(text.replace(", and restart it", restart) for text in remedies)
-        takeover = replace(takeover, first=first)
+        takeover = replace(takeover, first=tuple(p.remedy for p in foreign.networkd_problems()))
     return takeover, facts

@@ -50,7 +50,7 @@ def _reasons(title: str, reasons: tuple[Reason, ...] | list[Reason]) -> Iterator
 
 
 def _steps(takeover: Takeover) -> Iterator[tuple[str, ...]]:
-    yield from ((f"{remedy}",) for remedy in takeover.first)
+    yield from ((remedy,) for remedy in takeover.first)
     yield ("ifdefault apply --confirm 60, then ifdefault confirm; ours precede the others",)
     if takeover.statements:
         found = (f"{s.where}: {shorten(s.text)}" for s in takeover.statements)

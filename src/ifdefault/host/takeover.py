@@ -15,7 +15,7 @@ from ifdefault.host.discover import Candidate, Discovery, named
 from ifdefault.host.foreign_files import ForeignFiles
 from ifdefault.host.foreign_syntax import Statement
 from ifdefault.host.foreign_uplinks import as_routed
-from ifdefault.model.config import FAMILIES, HostConfig, OutgoingRule
+from ifdefault.model.config import FAMILIES, Family, HostConfig, OutgoingRule
 from ifdefault.model.kernel import (
     PROTOCOL,
     TABLE_DEFAULT,
@@ -240,10 +240,10 @@ class _Joined:
                 for route in self._host_routes(family):
                     yield f"{ip} route del {route_text(route)}"
 
-    def _host_routes(self, family: int) -> Iterator[Route]:
+    def _host_routes(self, family: Family) -> Iterator[Route]:
         """Shorewall's to the gateways, in main, where the link's own route leads there too."""
         gateways = {hop.gateway for f in self._found for hop in f.hops}
-        for route in tables.of(self._facts, 6 if family == 6 else 4, TABLE_MAIN):
+        for route in tables.of(self._facts, family, TABLE_MAIN):
             address, _, length = route.dst.partition("/")
             if address not in gateways or length not in ("32", "128") or len(route.hops) != 1:
                 continue

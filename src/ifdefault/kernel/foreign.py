@@ -251,7 +251,8 @@ def networkd_problems(root: Path = Path("/")) -> tuple[Problem, ...]:
         return ()
     what = f"removes foreign rules and routes when it restarts ({', '.join(manages)})"
     lines = "\\n".join(["[Network]", *(f"{key}=no" for key in manages)])
-    remedy = f"printf '{lines}\\n' | install -Dm644 /dev/stdin {_DROP_IN}, and restart it"
+    remedy = f"printf '{lines}\\n' | install -Dm644 /dev/stdin {_DROP_IN}"
+    remedy += " && systemctl restart systemd-networkd"
     return (Problem("systemd-networkd", what, remedy, warning=True),)
 
 

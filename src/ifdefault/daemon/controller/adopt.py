@@ -118,9 +118,6 @@ class Adopter:
             state.out.append(Answer(adoption.id, problems=problems, config=config))
         elif adoption.why == "start":
             state.out.append(Stop(problems))
-        elif adoption.why == "reload":
-            for problem in problems:
-                state.log("reload", f"refused: {problem}", level="error")
         if adoption.why == "undo" and state.unconfirmed:
             text = "; ".join(map(str, problems))
             state.log("reload", f"undo failed, will be retried: {text}", level="error")

@@ -100,6 +100,8 @@ class Commands:
             limit = f", down in {request.timeout_s} s" if due_s < inf else ""
             text = f"{name}: forced {was} -> {request.state} by the operator{limit}"
             state.log("uplink", text, name)
+        elif state.drain_until_s.get(name, inf) < inf:
+            state.log("uplink", f"{name}: its drain has no timeout any more", name)
         if was != request.state:
             state.force(name, request.state)
         if request.state == "drain":

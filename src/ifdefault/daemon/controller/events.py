@@ -188,8 +188,7 @@ class ForcedSaved:
 
 @dataclass(frozen=True, slots=True)
 class ReloadRequested:
-    """Apply this config, completely or not at all; undo it after `confirm_s` unless confirmed. Id
-    0: requested by a signal, so there is nobody to answer."""
+    """Apply this config, completely or not at all; undo it after `confirm_s` unless confirmed."""
 
     id: int
     config: Config
