@@ -78,7 +78,7 @@ def test_undone_while_nobody_answers(world: World) -> None:
 
 
 def test_with_the_daemon(world: World) -> None:
-    watched.start(world)
+    daemon = watched.start(world)
     config = world.config.read_text()
     world.config.write_text(f"{config}\n[host]\nrule_priority = 6000\n")
     with applying(world) as login:
@@ -92,3 +92,8 @@ def test_with_the_daemon(world: World) -> None:
         assert login.shell.wait(PATIENCE_S) == 0
     assert world.ifdefault("confirm").returncode == 1
     assert operations_left(world) == ()
+    world.config.write_text(f"{config}\n[host]\nrule_priority = 7000\n")
+    with applying(world) as login:
+        daemon.kill()
+        read_terminal(login, "Not confirmed: the daemon ended, and undoes them when it starts.")
+        assert login.shell.wait(PATIENCE_S) == 1

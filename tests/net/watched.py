@@ -5,6 +5,7 @@ Rules: where the default goes is asked of the kernel, and never of the daemon.
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -56,12 +57,13 @@ def leaves_by(world: World, family: int = 4) -> str:
     return said[said.index("dev") + 1]
 
 
-def start(world: World, more: str = "") -> None:
+def start(world: World, more: str = "") -> subprocess.Popen[str]:
     """The daemon runs with some more [health] keys, and all paths that answer are known to. They
     return soon after a failure: how long they are held is `health`'s own to test."""
     answers.configure(world, f"[health]\nrecover_s = 0.3\n{more}")
-    world.daemon()
+    daemon = world.daemon()
     await_states(world, ["up"])
+    return daemon
 
 
 def await_states(world: World, wanted: Iterable[str], uplink: str = "") -> None:

@@ -17,7 +17,7 @@ import sys
 import termios
 import time
 
-from ifdefault.cli import unconfirmed
+from ifdefault.cli import daemon_client, unconfirmed
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo_styled
 from ifdefault.model.changes import undone_in
@@ -60,6 +60,7 @@ def run(options: Options) -> int:
 class _Countdown:
     def __init__(self, options: Options) -> None:
         self._options, self._until_s = options, 0.0
+        self._daemon = daemon_client.runs(options)
         self._fd = sys.stdin.fileno()
         self._shown = ""
 
@@ -78,14 +79,13 @@ class _Countdown:
             if typed is not None:
                 self.end_line()
                 _say(_ENTER_ALONE)
-        confirmed = unconfirmed.is_confirmed(self._options)
-        if self._left_s <= 0 and not confirmed:
-            return self._end("Not confirmed: the changes were undone.", 1)
-        if not unconfirmed.anything_left(self._options):
-            return self._end("Removed by ifdefault down.", 1)
-        if not confirmed:
+        if unconfirmed.is_confirmed(self._options):
+            return self._end("kept: confirmed by another command", 0)
+        if self._daemon and not daemon_client.runs(self._options):
             return self._end("Not confirmed: the daemon ended, and undoes them when it starts.", 1)
-        return self._end("kept: confirmed by another command", 0)
+        if self._left_s > 0:
+            return self._end("Removed by ifdefault down.", 1)
+        return self._end("Not confirmed: the changes were undone.", 1)
 
     @property
     def _left_s(self) -> float:

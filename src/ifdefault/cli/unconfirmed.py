@@ -43,9 +43,12 @@ def undo(options: Options) -> None:
 def left_s(options: Options) -> float | None:
     """How long they wait; None if they don't, any more. HostError if they do, and nothing will undo
     them."""
-    if daemon_client.runs(options):
-        status = daemon_client.status(options)
-        return status.undone_in_s if status else None
+    try:
+        if (status := daemon_client.status(options)) is not None:
+            return status.undone_in_s
+    except HostError:
+        if daemon_client.runs(options):  # otherwise it has just ended
+            raise
     from ifdefault.host import rollback_timer
 
     store = _store(options)
@@ -62,13 +65,6 @@ def is_confirmed(options: Options) -> bool:
     from ifdefault.host.last_config import UNCONFIRMED
 
     return _store(options).read(UNCONFIRMED) is None
-
-
-def anything_left(options: Options) -> bool:
-    """Whether there is anything of ours in the kernel."""
-    from ifdefault.host.transaction import prepare_down
-
-    return bool(prepare_down(_store(options)).operations)
 
 
 def _store(options: Options) -> Store:

@@ -105,7 +105,7 @@ class ConfigFile:
 
     def tried(self) -> None:
         """The config that was read last is in the kernel, and waits for confirmation."""
-        if self._read is not None and self._store.read(UNCONFIRMED) != self.digest:
+        if self._store.read(UNCONFIRMED) != self.digest:
             self._store.write(UNCONFIRMED, self.digest)
 
 

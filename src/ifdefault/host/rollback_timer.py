@@ -96,11 +96,10 @@ def confirm(store: Store, config: Path) -> None:
         if not _is_pending(store):
             remedy = "run ifdefault plan to see whether it was undone"
             raise HostError(Problem("confirm", "nothing is waiting for confirmation", remedy))
-        pending = store.read(PENDING)
-        store.remove(PENDING.name)
-        if pending is not None:
+        if (pending := store.read(PENDING)) is not None:
             with store.tolerating():
                 last_config.confirmed(config, store, pending.config)
+        store.remove(PENDING.name)
 
 
 def undo(store: Store) -> None:
