@@ -102,7 +102,7 @@ class Host:
         return None
 
     def _retry(self) -> None:
-        if self._must_wait():
+        if self._locked or self._must_wait():  # by a turn that hasn't ended, or by others
             asyncio.get_running_loop().call_later(RETRY_S, self._retry)
             return
         waiting, self._waiting = self._waiting, []

@@ -16,7 +16,7 @@ from itertools import islice
 
 from ifdefault.kernel import conntrack, sockdiag, socket_filter
 from ifdefault.kernel.decoding import decodes
-from ifdefault.kernel.netlink import Netlink, attributes, u32
+from ifdefault.kernel.netlink import Netlink, attribute, attributes, u32
 from ifdefault.kernel.rtnetlink import packed
 from ifdefault.kernel.socket_filter import Prefixes
 from ifdefault.kernel.uapi import inet_diag as diag
@@ -30,6 +30,7 @@ _UID = slice(64, 68)  # in struct inet_diag_msg
 # microseconds in which there was something to send
 _LAST_SENT, _LAST_RECEIVED, _LAST_ACK, _BUSY = 44, 52, 56, slice(168, 176)
 _DNS, _TCP, _UDP = 53, socket.IPPROTO_TCP, socket.IPPROTO_UDP
+_QUESTION = attribute(nf.CTA_PROTO_DST_PORT, _DNS.to_bytes(2))
 _TCP_INFO = nf.CTA_PROTOINFO_TCP
 
 Connections = Mapping[bytes, float]  # what identifies each, and how old it is at least, in seconds
@@ -116,7 +117,9 @@ def _mapped(address: bytes) -> bytes:
 
 
 def _decoded(entries: Iterator[bytes]) -> Iterator[Flow]:
-    return (decode_flow(entry) for entry in islice(entries, MOST))
+    """The first of those that aren't to port 53, of which a DNS server may have very many."""
+    others = (entry for entry in entries if _QUESTION not in entry)
+    return (decode_flow(entry) for entry in islice(others, MOST))
 
 
 @dataclass(frozen=True, slots=True)
