@@ -129,7 +129,7 @@ def _test_here(name: str, environment: dict[str, str], arguments: list[str]) -> 
     child = subprocess.Popen(
         [
             *("setpriv", "--pdeathsig", "INT", *_limited(PATIENCE_S)),
-            *(sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal"),
+            *(sys.executable, "-m", "pytest", "-n", "3", "--dist", "worksteal"),
             *_OPTIONS,
             *arguments,
         ],

@@ -179,10 +179,12 @@ class Engine:
         except BaseException:
             self._performers.host.end_turn()
             raise
-        if outcomes and not self._stop.is_set():
-            self._loop.call_soon(self._step, outcomes)
-        else:
+        if not outcomes or self._stop.is_set():
             self._end_turn()
+        elif self._started.is_set():
+            self._loop.call_soon(self._step, outcomes)
+        else:  # nobody is told of half a start
+            self._step(outcomes)
 
     def _end_turn(self) -> None:
         self._performers.host.end_turn()

@@ -62,18 +62,21 @@ class ConfigFile:
         try:
             config = self.read()
         except ConfigError as error:
-            last = self._last(
-                "invalid", "correct the file, and run ifdefault apply", error.problems
-            )
-            if last is None:
+            if (last := self._last()) is None:
                 raise
-            return last
-        if self._store.read(UNCONFIRMED) != self.digest:
+            what = f"invalid; the last config that worked, of {last[1]}, is used instead"
+            remedy = "correct the file, and run ifdefault apply"
+            self.errors = (*error.problems, Problem(str(self.path), what, remedy))
+            return last[0]
+        if self._store.read(UNCONFIRMED) != self.digest or (last := self._last()) is None:
             return config
-        return self._last("not confirmed", "to use the file, run ifdefault apply") or config
+        what = f"not confirmed; the last config that worked, of {last[1]}, is used instead"
+        self.errors = (Problem(str(self.path), what, "to use the file, run ifdefault apply"),)
+        self._read = None
+        return last[0]
 
-    def _last(self, what: str, remedy: str, errors: tuple[Problem, ...] = ()) -> Config | None:
-        """The last config that worked, and why it is used."""
+    def _last(self) -> tuple[Config, str] | None:
+        """The last config that worked, and since when it does."""
         try:
             last = self._store.read(LAST_CONFIG) if os.path.lexists(self.path) else None
             if last is None:
@@ -81,11 +84,7 @@ class ConfigFile:
             config = parse_on_host(last.text, str(self.path))
         except IfdefaultError:  # not readable; of another version; its users are gone
             return None
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(0.0, min(last.at, 1e11))))
-        what = f"{what}; the last config that worked, of {when}, is used instead"
-        self.errors = (*errors, Problem(str(self.path), what, remedy))
-        self._read = None
-        return config
+        return config, time.strftime("%Y-%m-%d %H:%M", time.localtime(max(0.0, min(last.at, 1e11))))
 
     @property
     def digest(self) -> str:
