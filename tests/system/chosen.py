@@ -57,12 +57,11 @@ CHOSEN = {
         "tests/net/test_tcp_stats.py::test_stalled",
         "tests/net/test_tcp_stats.py::test_counters",
     ],
-    "the daemon: probes without rights, DNS": [
+    "the daemon: probes without rights": [
         "tests/net/test_privileges.py::test_the_face_has_no_right_left",
         "tests/net/test_sandbox.py::test_what_a_confined_process_can_do[FRONTEND-here]",
         "tests/net/test_open_probe_sockets.py::test_it_leaves_by_its_uplink[two-icmp]",
         "tests/net/test_open_probe_sockets.py::test_it_serves_a_process_without_rights[two]",
-        "tests/net/test_dns_daemon.py::test_a_dead_uplink_leaves_the_dns_and_returns",
     ],
 }
 
