@@ -17,7 +17,7 @@ pytest.register_assert_rewrite("tests.net", "tests.unit", "tests.simulation")
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 # Runs repeat exactly, and a slow machine is no failure.
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.register_profile(
     "quick", hypothesis.settings.get_profile("repeatable"), max_examples=10
 )
