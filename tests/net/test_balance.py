@@ -159,7 +159,8 @@ def test_it_outlives_the_daemon(lab_world: LabWorld) -> None:
     world = lab_world("two")
     configure(world)
     child = world.daemon()
-    before = eventually(lambda: programs(world), what="it is laid")
+    eventually(lambda: len(programs(world)) == 2, what="it is laid")
+    before = programs(world)
     child.send_signal(signal.SIGKILL)
     child.wait()
     with far(world) as ends:

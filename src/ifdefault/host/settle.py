@@ -91,6 +91,7 @@ def _follow(watch: Watch, store: Store, config: Path) -> None:
     while (left_s := _left_s(store)) > 0:
         if changed:
             _apply(store, config)
+            left_s = _left_s(store)  # `down` may have ended it meanwhile, and nothing follows
         changed = _wait(watch, left_s)
 
 
