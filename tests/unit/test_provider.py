@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.frontend.client.provider import REMEDY, publish, update
+from ifdefault.frontend.client.provider import publish, update
 from ifdefault.ipc import privileges
+from ifdefault.model.dns import LEXICON_REMEDY
 
 NAME = "www.example.net"
 _ADDRESSES = st.lists(st.sampled_from([f"192.0.2.{n}" for n in range(6)]), unique=True)
@@ -152,5 +153,5 @@ def test_without_lexicon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     names = told(credentials)
     asked = {key.removeprefix("IFDEFAULT_").lower(): value for key, value in names.items()}
     assert list(publish(asked, lambda: None)) == [
-        f"dns-lexicon can't be loaded (No module named 'lexicon'): {REMEDY}"
+        f"dns-lexicon can't be loaded (No module named 'lexicon'): {LEXICON_REMEDY}"
     ]

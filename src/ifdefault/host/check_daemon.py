@@ -19,7 +19,7 @@ from ifdefault.host.target_names import lacking_families
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.address import is_private
 from ifdefault.model.config import FAMILIES, Config, DaemonConfig, Family, Probe
-from ifdefault.model.dns import DISCOVER, DnsConfig
+from ifdefault.model.dns import DISCOVER, LEXICON_REMEDY, DnsConfig
 from ifdefault.model.errors import Problem, reason
 from ifdefault.model.kernel import Uplink
 
@@ -169,8 +169,7 @@ def _publishers(config: Config) -> Iterator[Problem]:
         if fault := program_fault(Path(table.program), config.daemon.hook_user):
             yield Problem("dns.exec", f"{table.program} {fault[0]}", fault[1], warning=True)
     if config.dns.providers and importlib.util.find_spec("lexicon") is None:
-        remedy = "install the package ifdefault-providers, or by pip ifdefault[providers]"
-        yield Problem("dns.provider", "dns-lexicon isn't installed", remedy, warning=True)
+        yield Problem("dns.provider", "dns-lexicon isn't installed", LEXICON_REMEDY, warning=True)
 
 
 def _published(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:

@@ -57,6 +57,11 @@ _READY = b"ready\n"
 _SYSTEMD = Path("/run/systemd/system")
 _POLL_S = 1.0  # how soon a cancelled timer ends
 _LOCK_S = 10.0  # how long to wait for another ifdefault
+_NOTHING_WAITS = Problem(
+    "confirm",
+    "nothing is waiting for confirmation",
+    "run ifdefault plan to see whether it was undone",
+)
 
 
 def commit_with_rollback(
@@ -94,8 +99,7 @@ def confirm(store: Store, config: Path) -> None:
     """Keep what was applied; HostError if nothing is waiting for confirmation."""
     with store.lock(wait=True, wait_s=_LOCK_S):
         if not _is_pending(store):
-            remedy = "run ifdefault plan to see whether it was undone"
-            raise HostError(Problem("confirm", "nothing is waiting for confirmation", remedy))
+            raise HostError(_NOTHING_WAITS)
         if (pending := store.read(PENDING)) is not None:
             with store.tolerating():
                 last_config.confirmed(config, store, pending.config)
@@ -108,8 +112,7 @@ def undo(store: Store) -> None:
     with store.lock(wait=True, wait_s=_LOCK_S):
         pending = store.read(PENDING) if _is_pending(store) else None
         if pending is None:
-            remedy = "run ifdefault plan to see whether it was undone"
-            raise HostError(Problem("confirm", "nothing is waiting for confirmation", remedy))
+            raise HostError(_NOTHING_WAITS)
         _undo(store, pending)
         store.remove(PENDING.name)
 

@@ -20,6 +20,7 @@ from ifdefault.model.address import family_of
 Policy = Literal["rotate", "weighted", "failover", "arrival", "arrival-only"]
 
 DISCOVER = "discover"  # instead of a public address: discover it through the uplink
+LEXICON_REMEDY = "install the package ifdefault-providers, or by pip ifdefault[providers]"
 
 
 # --- config -------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from types import SimpleNamespace
 from typing import Any, NoReturn, Protocol
 from urllib.parse import quote
 
+from ifdefault.model.dns import LEXICON_REMEDY
 from ifdefault.model.errors import reason
 
-REMEDY = "install the package ifdefault-providers, or by pip ifdefault[providers]"
 _TYPES = ("A", "AAAA")
 
 
@@ -82,7 +82,7 @@ def publish(values: Mapping[str, str], drop: Callable[[], None]) -> Iterator[str
                     for problem in update(records, values["name"], kind, addresses, old):
                         yield _hide(problem, options)
     except ImportError as error:
-        yield f"dns-lexicon can't be loaded ({error}): {REMEDY}"
+        yield f"dns-lexicon can't be loaded ({error}): {LEXICON_REMEDY}"
     except _BadCredentials as error:
         yield str(error)
     except Exception as error:  # noqa: BLE001  each provider has its own exceptions
