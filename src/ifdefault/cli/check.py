@@ -130,9 +130,9 @@ def _print(
     errors = len(config_errors) + len(host_problems) - warnings
     counts = [_count(warnings, "warning")] if warnings else []
     if errors:
-        echo(", ".join([_count(errors, "error"), *counts]), err=True, fg="red")
+        echo(", ".join([_count(errors, "error"), *counts]), "bad", err=True)
     else:
-        echo("ok: " + ", ".join([_count(len(uplinks), "uplink"), *counts]), fg="green")
+        echo("ok: " + ", ".join([_count(len(uplinks), "uplink"), *counts]), "good")
 
 
 def _count(number: int, noun: str) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+T = TypeVar("T")
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
@@ -33,27 +34,27 @@ def _config(ctx: click.Context) -> dict[str, Any]:
         return {}
 
 
+def _of(kind: type[T], value: object) -> T:
+    """The value, or an empty one if it is of another kind."""
+    return value if isinstance(value, kind) else kind()
+
+
 def _uplinks(ctx: click.Context) -> Iterable[str]:
-    tables = _config(ctx).get("uplink")
-    return tables if isinstance(tables, dict) else ()
+    return _of(dict, _config(ctx).get("uplink"))
 
 
 def _dns(ctx: click.Context) -> dict[str, Any]:
-    dns = _config(ctx).get("dns")
-    return dns if isinstance(dns, dict) else {}
+    return _of(dict, _config(ctx).get("dns"))
 
 
 def _zones(ctx: click.Context) -> Iterable[str]:
-    server = _dns(ctx).get("server")
-    zones = server.get("zones") if isinstance(server, dict) else None
-    return [zone for zone in zones if isinstance(zone, str)] if isinstance(zones, list) else ()
+    zones = _of(list, _of(dict, _dns(ctx).get("server")).get("zones"))
+    return [zone for zone in zones if isinstance(zone, str)]
 
 
 def _names(ctx: click.Context) -> Iterable[str]:
-    names = _dns(ctx).get("name")
-    tables = names if isinstance(names, list) else ()
-    named = (table.get("name") for table in tables if isinstance(table, dict))
-    return [*(name for name in named if isinstance(name, str)), *_zones(ctx)]
+    tables = (_of(dict, table) for table in _of(list, _dns(ctx).get("name")))
+    return [*filter(None, (_of(str, table.get("name")) for table in tables)), *_zones(ctx)]
 
 
 def _interfaces(_: click.Context) -> Iterable[str]:

@@ -53,7 +53,7 @@ def command(as_json: bool) -> int:
     started = time.monotonic()
 
     def progress(what: str) -> None:
-        echo(f"{time.monotonic() - started:5.1f} s  {what}", fg="cyan", err=True)
+        echo(f"{time.monotonic() - started:5.1f} s  {what}", "note", err=True)
 
     if not as_json:
         echo(f"{_PROBLEM}\n\n{topology.drawing}\n")

@@ -87,7 +87,7 @@ def _become(argv: list[str]) -> int:
         _execute(argv)
     except OSError as error:
         what = f"{argv[0]}: {reason(error)}"
-        echo(f"ifdefault: {what}", err=True, fg="red")
+        echo(f"ifdefault: {what}", "bad", err=True)
         return _NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else _NOT_RUN
 
 

@@ -15,16 +15,13 @@ from typing import Any
 
 import click
 
-from ifdefault.cli.show.style import is_coloured, shown
+from ifdefault.cli.show.style import Style, is_coloured, paint, shown
 from ifdefault.model.text import escaped_lines
 
 
-def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:
-    """Print to stdout, or to stderr; `fg` colours it if that is a terminal."""
-    color = is_coloured(err=err)
-    plain = _encodable(escaped_lines(text), err=err)
-    styled = click.style(plain, fg=fg) if fg else plain  # without, it ends in a reset
-    click.echo(styled, err=err, nl=nl, color=color)
+def echo(text: str, style: Style | None = None, *, err: bool = False, nl: bool = True) -> None:
+    """Print to stdout, or to stderr, as it is or in a style."""
+    echo_styled(paint(escaped_lines(text), style, err=err), err=err, nl=nl)
 
 
 def echo_lines(lines: Iterable[str], *, err: bool = False) -> None:

@@ -18,8 +18,14 @@ from typing import Literal
 
 from ifdefault.model.text import escaped
 
-Style = Literal["head", "good", "warn", "bad"]
-_SGR: dict[Style, str] = {"head": "1", "good": "32", "warn": "33", "bad": "31"}  # ECMA-48
+Style = Literal["head", "good", "warn", "bad", "note"]
+_SGR: dict[Style, str] = {  # ECMA-48
+    "head": "1",
+    "good": "32",
+    "warn": "33",
+    "bad": "31",
+    "note": "36",
+}
 _STATES: dict[str, Style] = {
     "up": "good",
     "current": "good",
