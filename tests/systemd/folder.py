@@ -88,9 +88,8 @@ def _digest(text: str) -> str:
 def _bootstrap(folder: Path, release: str) -> None:
     source = f"deb [signed-by={KEYRING}] {repository()} {release} main"
     options = ["--mode=root", "--variant=minbase", "--format=directory", "--quiet"]
-    # others may not write here
     options += [f"--include={','.join(RELEASES[release])}"]
-    options += ['--aptopt=APT::Sandbox::User "root"']
+    options += ['--aptopt=APT::Sandbox::User "root"']  # others may not write here
     # in a mount namespace: what it mounts there may be busy at its end
     run(["unshare", "--mount", "mmdebstrap", *options, release, str(folder), source])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 from ifdefault.daemon.controller.stale_connections import not_by_uplinks
@@ -26,22 +26,13 @@ from ifdefault.plan.prepare import Prepared
 COUNT_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Count:
-    began_s: Mapping[bytes, float]  # when each connection began at the latest
-
-    @property
-    def oldest_s(self) -> float:
-        return min(self.began_s.values(), default=inf)
-
-
 class DrainMonitor:
     """`note` is called with an uplink and what to say of it. `ignored`: the user whose sockets are
     the daemon's own, -1 if none is."""
 
     def __init__(self, note: Callable[[str, str], None], ignored: int = -1) -> None:
         self._note, self._ignored = note, ignored
-        self._counts: dict[str, _Count] = {}
+        self._began_s: dict[str, dict[bytes, float]] = {}  # each connection, at the latest
         self._drained: frozenset[str] = frozenset()
         self._reported: set[str] = set()  # of them, those that had no connections left
         self._next_s = 0.0
@@ -52,7 +43,7 @@ class DrainMonitor:
         """Count anew, if it is time to."""
         drained = self._drained = frozenset(draining.uplink for draining in state.drains())
         self._reported &= drained
-        self._counts = {name: count for name, count in self._counts.items() if name in drained}
+        self._began_s = {name: left for name, left in self._began_s.items() if name in drained}
         if not drained:
             self._next_s, self.problems = 0.0, ()
         elif now >= self._next_s and self._task is None and state.prepared is not None:
@@ -79,10 +70,9 @@ class DrainMonitor:
             self._task = None
 
     def _counted(self, name: str, left: Connections) -> None:
-        now, known = time.monotonic(), self._counts.get(name)
-        before = known.began_s if known else {}
+        now, before = time.monotonic(), self._began_s.get(name, {})
         began_s = {key: min(before.get(key, inf), now - age_s) for key, age_s in left.items()}
-        self._counts[name] = _Count(began_s)
+        self._began_s[name] = began_s
         if not left and name in self._drained - self._reported:
             self._reported.add(name)
             self._note(name, f"{name}: no connections left")
@@ -91,10 +81,9 @@ class DrainMonitor:
         """The status with what was counted."""
         drains = []
         for draining in status.drains:
-            if count := self._counts.get(draining.uplink):
-                oldest_s = max(0.0, status.now_s - count.oldest_s) if count.began_s else 0.0
-                number = len(count.began_s)
-                draining = replace(draining, connections=number, oldest_s=oldest_s)
+            if (began_s := self._began_s.get(draining.uplink)) is not None:
+                oldest_s = max(0.0, status.now_s - min(began_s.values(), default=status.now_s))
+                draining = replace(draining, connections=len(began_s), oldest_s=oldest_s)
             drains.append(draining)
         return replace(status, drains=tuple(drains))
 

@@ -219,6 +219,7 @@ class _Joined:
     def commands(self) -> Iterator[str]:
         """Rules first: a rule without routes is passed over, routes without a rule are nothing."""
         removed = self._removed()
+        kept = {f.rule.table for f in self._found if f not in removed and not f.standard}
         for family in FAMILIES:
             ip = f"ip{' -6' if family == 6 else ''}"
             rules = [f.rule for f in removed if f.rule.family == family]
@@ -230,7 +231,6 @@ class _Joined:
                 yield f"{ip} rule add pref {numbers.MAIN} from all lookup main"
             for rule in rules:
                 yield f"{ip} rule del {rule_text(rule)}"
-            kept = {f.rule.table for f in self._found if f not in removed and not f.standard}
             at = {r.table for r in rules} | set(self._unruled)
             at |= {f.rule.table for f in self._found if f.standard and f.rule.family == family}
             for table in sorted(at - kept - {TABLE_MAIN}):
