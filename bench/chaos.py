@@ -32,8 +32,8 @@ from bench.results import Report
 from bench.round_trips import Asking
 from bench.subject import config
 from bench.tcp_streams import TcpStreams
-from ifdefault.daemon.control import client
-from ifdefault.daemon.control.protocol import Events
+from ifdefault.ipc.control import client
+from ifdefault.ipc.control.protocol import Events
 from ifdefault.lab import faults, services
 from ifdefault.lab.dns_load import DnsLoad
 from ifdefault.lab.topology import ZONE, load

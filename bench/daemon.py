@@ -13,12 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.subject import config
-from ifdefault.daemon.control import client
-from ifdefault.daemon.control.protocol import Status
-from ifdefault.daemon.status import DaemonStatus
+from ifdefault.ipc.control import client
+from ifdefault.ipc.control.protocol import Status
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
+from ifdefault.model.report import DaemonStatus
 
 _START_S = 60.0
 _END_S = 20.0

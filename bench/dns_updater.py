@@ -22,13 +22,13 @@ from ifdefault.daemon.dns.dynamic_update import Updates
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.frontend_connection import Frontend, start_frontend
 from ifdefault.daemon.requests import Requests
-from ifdefault.daemon.status import PublisherStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.ipc.messages import Message, Reply
 from ifdefault.model.config import Config
 from ifdefault.model.dns import AddressRecord, DnsConfig, Endpoint, Published, UpdateConfig
 from ifdefault.model.health import Way
+from ifdefault.model.report import PublisherStatus
 
 SETTLE_S = 30.0
 _POLL_S = 0.005

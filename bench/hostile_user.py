@@ -25,8 +25,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifdefault.daemon.control.protocol import Events, Exec, Status, encode_request
 from ifdefault.ipc import privileges
+from ifdefault.ipc.control.protocol import Events, Exec, Status, encode_request
 from ifdefault.lab.node import Node
 from ifdefault.libc import libc
 from ifdefault.model.address import family_of

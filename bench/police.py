@@ -7,12 +7,12 @@ import time
 from bench.clock import log
 from bench.daemon import Daemon
 from bench.results import Figure, Report, Table
-from ifdefault.daemon.control import client
-from ifdefault.daemon.control.protocol import Events
-from ifdefault.daemon.status import Event
+from ifdefault.ipc.control import client
+from ifdefault.ipc.control.protocol import Events
 from ifdefault.lab import faults
 from ifdefault.lab.topology import load
 from ifdefault.lab.world import World
+from ifdefault.model.report import Event
 
 MINUTES = 10
 _LOSS = 12  # per cent, each way

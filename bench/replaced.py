@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ifdefault
 from bench.daemon import Daemon
-from ifdefault.daemon.control import client
+from ifdefault.host import left_dns_server
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.errors import HostError
@@ -90,7 +90,7 @@ class ReplacedDaemon(Daemon):
         engine, *others = self.pids()
         found = {"engine": engine, **{f"process {pid}": pid for pid in others}}
         with suppress(OSError, ValueError):
-            dns = int((self.world.run_dir / client.DNS_SERVER).read_text())
+            dns = int((self.world.run_dir / left_dns_server.DNS_SERVER).read_text())
             found.pop(f"process {dns}", None)
             found["DNS server"] = dns
         return found

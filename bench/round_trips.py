@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from ifdefault.daemon.control.client import credentials
-from ifdefault.daemon.control.protocol import Events, encode_request
+from ifdefault.ipc.control.client import credentials
+from ifdefault.ipc.control.protocol import Events, encode_request
 from ifdefault.lab.node import Node
 from ifdefault.model.errors import HostError
 

@@ -14,8 +14,8 @@ from collections import Counter
 
 import pytest
 
-from ifdefault.daemon.control.client import SOCKET, listener
-from ifdefault.daemon.control.protocol import Reload, SetUplink
+from ifdefault.ipc.control.client import SOCKET, listener
+from ifdefault.ipc.control.protocol import Reload, SetUplink
 from ifdefault.kernel.ebpf import attach
 from ifdefault.lab import services
 from ifdefault.lab.waiting import eventually

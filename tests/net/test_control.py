@@ -20,14 +20,14 @@ from itertools import chain
 from pathlib import Path
 from statistics import median
 
-from ifdefault.daemon.control.client import OPEN_SOCKET, SOCKET, listener
 from ifdefault.daemon.control.endpoint import MOST_OF_A_USER
-from ifdefault.daemon.status import DaemonStatus
 from ifdefault.ipc import codec
+from ifdefault.ipc.control.client import OPEN_SOCKET, SOCKET, listener
 from ifdefault.lab import faults
 from ifdefault.lab.node import Completed
 from ifdefault.lab.waiting import PATIENCE_S, eventually
 from ifdefault.lab.world import World
+from ifdefault.model.report import DaemonStatus
 from tests.net import answers, watched
 from tests.net.conftest import LabWorld
 from tests.net.watched import (

@@ -21,7 +21,7 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from ifdefault.daemon.control.protocol import Reload
+from ifdefault.ipc.control.protocol import Reload
 from ifdefault.lab import faults, registry
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World

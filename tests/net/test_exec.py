@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.daemon.control.client import SOCKET, listener
-from ifdefault.daemon.control.protocol import Reload
+from ifdefault.ipc.control.client import SOCKET, listener
+from ifdefault.ipc.control.protocol import Reload
 from ifdefault.kernel.ebpf import attach, cgroups
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import pytest
 
-from ifdefault.daemon.control.protocol import Down
+from ifdefault.ipc.control.protocol import Down
 from ifdefault.kernel.ebpf import attach
 from ifdefault.lab import faults, registry
 from ifdefault.lab.waiting import eventually

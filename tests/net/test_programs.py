@@ -21,13 +21,13 @@ from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns import programs
 from ifdefault.daemon.dns.programs import Programs
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.status import PublisherStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc import privileges
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.config import Config, DaemonConfig
 from ifdefault.model.dns import AddressRecord, DnsConfig, NameConfig, ProviderConfig, Published
+from ifdefault.model.report import PublisherStatus
 from tests.net.conftest import LabWorld
 from tests.net.test_frontend import stopped
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ifdefault.daemon.control.client import NotRunning
+from ifdefault.ipc.control.client import NotRunning
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers, counted, watched

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ifdefault.daemon.control.client import ask
-from ifdefault.daemon.control.protocol import Asks, Events, R, Status
-from ifdefault.daemon.status import DaemonStatus
+from ifdefault.ipc.control.client import ask
+from ifdefault.ipc.control.protocol import Asks, Events, R, Status
 from ifdefault.kernel.read import read_facts
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from ifdefault.model.kernel import PROTOCOL, Route, Rule
+from ifdefault.model.report import DaemonStatus
 from tests.net import answers
 
 NOBODY = 65534

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifdefault.daemon.control.protocol import Reply, Request
 from ifdefault.ipc import codec
 from ifdefault.ipc.codec import DecodeError
+from ifdefault.ipc.control.protocol import Reply, Request
 
 texts = st.text(max_size=8) | st.sampled_from(["auto", "up", "Infinity", "NaN", "isp-a"])
 values = st.recursive(

@@ -17,13 +17,13 @@ import pytest
 from ifdefault import __version__
 from ifdefault.cli import check, main
 from ifdefault.cli.options import Options
-from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host import foreign_files, observe_foreign, rollback_timer
 from ifdefault.host.foreign_files import ForeignFiles
 from ifdefault.host.store import Store
 from ifdefault.model.errors import ConfigError, HostError, KernelError, Problem
 from ifdefault.model.host import Observation, State
 from ifdefault.model.kernel import OWN_TABLES, Address, Desired, Facts, Hop, Link, Route
+from ifdefault.model.report import DaemonStatus
 from ifdefault.plan.prepare import Prepared
 
 FACTS = Facts(

@@ -17,9 +17,12 @@ import pytest
 from ifdefault.cli import daemon_client, main, status
 from ifdefault.cli.options import Options
 from ifdefault.cli.show import paths
-from ifdefault.daemon.control import client
-from ifdefault.daemon.control.client import NotRunning
-from ifdefault.daemon.control.protocol import (
+from ifdefault.host.status import Status as HostStatus
+from ifdefault.host.status_forward import ForwardStatus, ServiceStatus
+from ifdefault.ipc.codec import from_json
+from ifdefault.ipc.control import client
+from ifdefault.ipc.control.client import NotRunning
+from ifdefault.ipc.control.protocol import (
     Confirm,
     Down,
     EventList,
@@ -31,13 +34,10 @@ from ifdefault.daemon.control.protocol import (
     Status,
     UplinkChanged,
 )
-from ifdefault.daemon.status import DaemonStatus, Event
-from ifdefault.host.status import Status as HostStatus
-from ifdefault.host.status_forward import ForwardStatus, ServiceStatus
-from ifdefault.ipc.codec import from_json
 from ifdefault.model.changes import Changes
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
+from ifdefault.model.report import DaemonStatus, Event
 
 Answer = Callable[[Any], Reply]
 

@@ -11,16 +11,16 @@ import pytest
 
 from ifdefault.cli import dnscheck, main, status
 from ifdefault.cli.show import names, paths
-from ifdefault.daemon.control import client
-from ifdefault.daemon.control.client import NotRunning
-from ifdefault.daemon.status import DaemonStatus, DnsStatus, Named, PublisherStatus
 from ifdefault.dns.exchange import QueryResult, Question, Rrset
 from ifdefault.host.status import Status
+from ifdefault.ipc.control import client
+from ifdefault.ipc.control.client import NotRunning
 from ifdefault.model.config import Config, UplinkConfig
 from ifdefault.model.dns import DISCOVER, DnsConfig, NameConfig, ServerConfig
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import Decision
 from ifdefault.model.kernel import Address, Uplink
+from ifdefault.model.report import DaemonStatus, DnsStatus, Named, PublisherStatus
 
 A, A6, B = "203.0.113.10", "2001:db8:a::10", "198.51.100.10"
 ZONE = "www.example.net"

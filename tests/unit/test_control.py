@@ -24,9 +24,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ifdefault import __version__
-from ifdefault.daemon.control import client, endpoint, protocol, server
-from ifdefault.daemon.control.client import NotRunning, Peer, ask
-from ifdefault.daemon.control.protocol import (
+from ifdefault.daemon.control import endpoint, server
+from ifdefault.daemon.control.server import Control
+from ifdefault.ipc import codec
+from ifdefault.ipc.codec import DecodeError, from_json, to_json
+from ifdefault.ipc.control import client, protocol
+from ifdefault.ipc.control.client import NotRunning, Peer, ask
+from ifdefault.ipc.control.protocol import (
     Asks,
     Command,
     Confirm,
@@ -46,14 +50,11 @@ from ifdefault.daemon.control.protocol import (
     Status,
     UplinkChanged,
 )
-from ifdefault.daemon.control.server import Control
-from ifdefault.daemon.status import CheckedServer, DaemonStatus, Event
-from ifdefault.ipc import codec
-from ifdefault.ipc.codec import DecodeError, from_json, to_json
 from ifdefault.lab.waiting import eventually
 from ifdefault.model.changes import Changes
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
+from ifdefault.model.report import CheckedServer, DaemonStatus, Event
 
 STATUS_LINE = b'{"type": "Status"}\n'
 REPLY = DaemonStatus(1, 2.0, 3.0, "x")
@@ -682,7 +683,7 @@ def test_standing_comes_through_json() -> None:
 
 def test_who_asks_loads_no_asyncio() -> None:
     code = (
-        "import sys, ifdefault.daemon.control.client;"
+        "import sys, ifdefault.ipc.control.client;"
         " assert not {'asyncio', 'pydantic'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -20,9 +20,9 @@ from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.drain_monitor import COUNT_S, DrainMonitor, selector
 from ifdefault.daemon.host import DRAINS
 from ifdefault.daemon.host import Host as HostPerformer
-from ifdefault.daemon.status import DaemonStatus, Draining
 from ifdefault.host.store import Store
 from ifdefault.kernel.count_connections import Selector
+from ifdefault.model.report import DaemonStatus, Draining
 from tests.unit.controlled import Host
 
 READ = up_to(30 * 86400)

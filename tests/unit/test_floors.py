@@ -2,6 +2,7 @@
 
     model < config plan health dns < kernel < host < daemon < cli      lab stands beside
                                dns < frontend                          ipc joins it, daemon and cli
+                            config < monitor < web < cli
 
 `frontend` is what runs without rights: it imports nothing of `kernel`, `host` and `daemon`, nor do
 they import it. All that passes between them are the messages of `ipc`. `libc` lies below those that
@@ -38,7 +39,11 @@ ALLOWED: dict[str, set[str]] = {
     "lab": NOUNS | {"libc", "dns", "kernel"},  # to look up names; what outlives a world
     "host": NOUNS | {"config", "plan", "dns", "kernel", "ipc"},
     "daemon": NOUNS | {"config", "plan", "health", "dns", "kernel", "ipc", "host"},
-    "cli": NOUNS | {"config", "plan", "health", "dns", "kernel", "ipc", "host", "daemon", "lab"},
+    "monitor": NOUNS | {"config", "ipc"},
+    "web": NOUNS | {"config", "ipc", "monitor"},
+    "cli": NOUNS
+    | {"config", "plan", "health", "dns", "kernel", "ipc", "host", "daemon", "lab"}
+    | {"monitor", "web"},
     "__main__": {"cli"},
 }
 PURE = NOUNS | {"config", "plan", "health", "dns"}
@@ -57,6 +62,9 @@ THIRD_PARTY = {
     "dns": {"config", "frontend", "cli", "lab"},  # dnspython
     "siphash24": {"dns"},
     "lexicon": {"frontend"},
+    "prometheus_client": {"monitor"},
+    "aiohttp": {"web"},
+    "jinja2": {"web"},
 }
 
 

@@ -29,10 +29,11 @@ from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
 from ifdefault.daemon import event_log
 from ifdefault.daemon import host as daemon_host
-from ifdefault.daemon.control import client, server
+from ifdefault.daemon.control import server
 from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs, public_address
 from ifdefault.daemon.process import dns_server, frontend_connection
 from ifdefault.host import last_config, rollback_timer, settle, store
+from ifdefault.ipc.control import client
 from ifdefault.model.config import Config, HealthConfig
 from ifdefault.plan import undo_script
 

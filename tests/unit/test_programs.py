@@ -17,10 +17,10 @@ from ifdefault.daemon.dns import programs
 from ifdefault.daemon.dns.programs import PROGRAMS, RUNNING, Programs
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process import spawn
-from ifdefault.daemon.status import PublisherStatus
 from ifdefault.host.store import Store
 from ifdefault.model.config import Config, DaemonConfig
 from ifdefault.model.dns import AddressRecord, DnsConfig, ExecConfig, NameConfig, Published
+from ifdefault.model.report import PublisherStatus
 
 A, B, C = "203.0.113.10", "198.51.100.10", "203.0.113.20"
 A6, B6 = "2001:db8:a::10", "2001:db8:b::10"

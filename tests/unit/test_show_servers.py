@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 
 from ifdefault.cli.show import servers
-from ifdefault.daemon.status import CheckedServer, DaemonStatus
 from ifdefault.host.status_forward import ControlGroup, ForwardStatus, ServerStatus, ServiceStatus
+from ifdefault.model.report import CheckedServer, DaemonStatus
 
 WEB1, WEB2, DRAINED = ("10.0.0.10", 443), ("10.0.0.11", 8443), ("10.0.0.12", 443)
 SERVICE = ServiceStatus(

@@ -10,7 +10,6 @@ import pytest
 from ifdefault.cli import status
 from ifdefault.cli.options import Options
 from ifdefault.cli.show import paths
-from ifdefault.daemon.status import CheckedServer, DaemonStatus, DnsStatus, Named
 from ifdefault.host.status import Default, Status, UplinkStatus
 from ifdefault.host.status_forward import ForwardStatus, ServerStatus, ServiceStatus
 from ifdefault.kernel import nft
@@ -18,6 +17,7 @@ from ifdefault.kernel.link_stats import LinkStats
 from ifdefault.model.config import Family
 from ifdefault.model.errors import HostError
 from ifdefault.model.health import Decision, Health
+from ifdefault.model.report import CheckedServer, DaemonStatus, DnsStatus, Named
 
 A, B = "datacenter", "backup-lte"
 SOURCES: dict[tuple[str, Family], str] = {

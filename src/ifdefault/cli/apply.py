@@ -60,7 +60,7 @@ def command(
     from ifdefault.cli.show import table
 
     if daemon_client.runs(options):
-        from ifdefault.daemon.control.protocol import Reload
+        from ifdefault.ipc.control.protocol import Reload
 
         changes = daemon_client.ask(options, Reload(confirm_s), daemon_client.CHANGE_S)
     else:

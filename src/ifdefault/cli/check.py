@@ -23,8 +23,8 @@ from ifdefault.model.errors import ConfigError, IfdefaultError, Problem
 from ifdefault.model.kernel import NFT_TABLE, OWN_TABLES, Uplink
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus
     from ifdefault.host.store import Store
+    from ifdefault.model.report import DaemonStatus
 
 
 @click.command("check")
@@ -58,8 +58,8 @@ def _check_host(
 ) -> tuple[list[Problem], tuple[Uplink, ...]]:
     """The host's problems and the resolved uplinks; without a config, only what needs none."""
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.control.client import LEFT_REMEDY, left_dns_server
     from ifdefault.host.check_daemon import find_problems
+    from ifdefault.host.left_dns_server import LEFT_REMEDY, left_dns_server
     from ifdefault.host.status import find_astray, find_differences
     from ifdefault.host.store import Store
     from ifdefault.host.transaction import prepare_config

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from ifdefault.cli.options import Options
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.protocol import Asks, R
-    from ifdefault.daemon.status import DaemonStatus
+    from ifdefault.ipc.control.protocol import Asks, R
     from ifdefault.model.health import Decision
+    from ifdefault.model.report import DaemonStatus
 
 CHANGE_S = 120.0  # a thousand operations take seconds, and another ifdefault may hold the lock
 LOOK_S = 5.0
@@ -21,14 +21,14 @@ LOOK_S = 5.0
 
 def ask(options: Options, request: Asks[R], timeout_s: float = LOOK_S) -> R:
     """The daemon's response; NotRunning if no daemon runs."""
-    from ifdefault.daemon.control import client
+    from ifdefault.ipc.control import client
 
     return client.ask(options.run_dir, request, timeout_s)
 
 
 def runs(options: Options) -> bool:
     """Whether the daemon runs, found out without loading what a request needs."""
-    from ifdefault.daemon.control import client
+    from ifdefault.ipc.control import client
 
     return bool(client.listener(client.socket_path(options.run_dir)))
 
@@ -37,8 +37,8 @@ def status(options: Options) -> DaemonStatus | None:
     """The daemon's status; None if no daemon runs."""
     if not runs(options):
         return None
-    from ifdefault.daemon.control.client import NotRunning
-    from ifdefault.daemon.control.protocol import Status
+    from ifdefault.ipc.control.client import NotRunning
+    from ifdefault.ipc.control.protocol import Status
 
     try:
         return ask(options, Status())

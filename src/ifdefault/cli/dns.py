@@ -13,7 +13,7 @@ from ifdefault.cli.show.output import echo, echo_json, echo_lines
 from ifdefault.model.errors import HostError, Problem
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus
+    from ifdefault.model.report import DaemonStatus
 
 
 @click.group(invoke_without_command=True, subcommand_metavar="[COMMAND [ARGUMENT]…]")
@@ -31,7 +31,7 @@ def command(ctx: click.Context, as_json: bool) -> int:
 
     status = daemon_client.status(ctx.obj)
     if status is None:
-        from ifdefault.daemon.control.client import left_dns_server
+        from ifdefault.host.left_dns_server import left_dns_server
 
         remedy = "start ifdefault run, which publishes the names"
         what = ", but ".join(filter(None, ("no daemon runs", left_dns_server(ctx.obj.run_dir))))

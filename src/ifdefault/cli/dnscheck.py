@@ -26,7 +26,7 @@ from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.kernel import Uplink
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus
+    from ifdefault.model.report import DaemonStatus
 
 T = TypeVar("T")
 SendQuestion = Callable[[Question], QueryResult]

@@ -40,7 +40,7 @@ def command(options: Options, wait: bool, script: bool, as_json: bool) -> None:
         echo(_script(options))
         return
     if daemon_runs := daemon_client.runs(options):
-        from ifdefault.daemon.control.protocol import Down
+        from ifdefault.ipc.control.protocol import Down
 
         changes = daemon_client.ask(options, Down(), daemon_client.CHANGE_S)
     else:

@@ -13,11 +13,11 @@ import click
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo, echo_json, echo_styled
 from ifdefault.cli.show.style import fold, is_terminal, paint_states, width
-from ifdefault.daemon.control.protocol import MOST_EVENTS, Events
+from ifdefault.ipc.control.protocol import MOST_EVENTS, Events
 from ifdefault.model.text import escaped
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import Event
+    from ifdefault.model.report import Event
 
 _NARROW = 40  # text isn't folded in a narrower column
 _NEW_STATE = re.compile(r" -> \w+")
@@ -42,7 +42,7 @@ _POLL_S = 0.5  # how soon a new event is shown
 def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
     """Print the latest events, oldest first. Without a daemon, those that were saved."""
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.control.client import NotRunning
+    from ifdefault.ipc.control.client import NotRunning
 
     try:
         events = daemon_client.ask(options, Events(number)).events
@@ -69,7 +69,7 @@ def _saved(options: Options) -> tuple[Event, ...] | None:
 def _after(last: Event | None, options: Options) -> Iterator[Event]:
     """The events since; none while no daemon runs, since it may be restarted."""
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.control.client import NotRunning
+    from ifdefault.ipc.control.client import NotRunning
 
     for limit in (20, MOST_EVENTS):
         try:

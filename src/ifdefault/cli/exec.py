@@ -35,8 +35,8 @@ def command(options: Options, uplink: str, command: tuple[str, ...]) -> int:
     if not argv:
         raise click.UsageError(f"no command; run ifdefault exec {uplink} -- COMMAND")
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.control.client import NotRunning
-    from ifdefault.daemon.control.protocol import Exec
+    from ifdefault.ipc.control.client import NotRunning
+    from ifdefault.ipc.control.protocol import Exec
 
     try:
         daemon_client.ask(options, Exec(uplink, _netns()), daemon_client.CHANGE_S)

@@ -17,7 +17,7 @@ def command(options: Options, quiet: bool, as_json: bool) -> None:
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show import table
-    from ifdefault.daemon.control.protocol import Reload
+    from ifdefault.ipc.control.protocol import Reload
 
     changes = daemon_client.ask(options, Reload(), daemon_client.CHANGE_S)
     table.print_applied(changes, None, quiet=quiet, as_json=as_json)

@@ -18,11 +18,11 @@ from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus
     from ifdefault.host.last_config import ConfigFile
     from ifdefault.host.status import Status
     from ifdefault.host.store import Store
     from ifdefault.model.errors import Problem
+    from ifdefault.model.report import DaemonStatus
 
 _WATCH_S = 1.0  # the interval of the display
 _ADDRESSES = 16  # of an uplink that are shown
@@ -87,9 +87,9 @@ class _Snapshot:
 
 def _read(options: Options) -> _Snapshot:
     from ifdefault.cli import daemon_client
-    from ifdefault.daemon.control.client import left_dns_server
     from ifdefault.host import rollback_timer
     from ifdefault.host.last_config import ConfigFile
+    from ifdefault.host.left_dns_server import left_dns_server
     from ifdefault.host.store import Store
     from ifdefault.model.changes import undone_in
     from ifdefault.model.errors import HostError
@@ -176,7 +176,7 @@ def _paths(snapshot: _Snapshot) -> list[str]:
     said = f"no status from the daemon: {no_response}" if no_response else _NO_DAEMON
     lines: list[str] = [Line(said, "warn")]
     if snapshot.left:
-        from ifdefault.daemon.control.client import LEFT_REMEDY
+        from ifdefault.host.left_dns_server import LEFT_REMEDY
 
         lines += [f"{snapshot.left}:", f"  {LEFT_REMEDY}"]
     return lines + ([Line(snapshot.unconfirmed, "warn")] if snapshot.unconfirmed else [])

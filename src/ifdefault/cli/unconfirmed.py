@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def confirm(options: Options) -> None:
     """Keep them; HostError if nothing waits."""
     if daemon_client.runs(options):
-        from ifdefault.daemon.control.protocol import Confirm
+        from ifdefault.ipc.control.protocol import Confirm
 
         daemon_client.ask(options, Confirm(), daemon_client.CHANGE_S)
     else:
@@ -31,7 +31,7 @@ def confirm(options: Options) -> None:
 def undo(options: Options) -> None:
     """Undo them now; HostError if nothing waits."""
     if daemon_client.runs(options):
-        from ifdefault.daemon.control.protocol import Undo
+        from ifdefault.ipc.control.protocol import Undo
 
         daemon_client.ask(options, Undo(), daemon_client.CHANGE_S)
     else:

@@ -14,7 +14,7 @@ from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import LONGEST_DRAIN_S, Forced
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus
+    from ifdefault.model.report import DaemonStatus
 
 
 @click.command()
@@ -40,8 +40,8 @@ def command(
     """
     from ifdefault.cli import daemon_client
     from ifdefault.cli.show.paths import at
-    from ifdefault.daemon.control.protocol import SetUplink
     from ifdefault.ipc import codec
+    from ifdefault.ipc.control.protocol import SetUplink
 
     if timeout_s and state != "drain":
         raise click.UsageError("--timeout is for drain; use ifdefault uplink NAME drain --timeout")

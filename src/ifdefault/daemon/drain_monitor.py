@@ -15,12 +15,12 @@ from math import inf
 
 from ifdefault.daemon.controller.stale_connections import not_by_uplinks
 from ifdefault.daemon.controller.state import State
-from ifdefault.daemon.status import DaemonStatus
 from ifdefault.ipc import log, tasks
 from ifdefault.kernel.count_connections import Connections, Selector, connections
 from ifdefault.model.config import FAMILIES
 from ifdefault.model.errors import internal, reason
 from ifdefault.model.kernel import Uplink
+from ifdefault.model.report import DaemonStatus
 from ifdefault.plan.prepare import Prepared
 
 COUNT_S = 2.0

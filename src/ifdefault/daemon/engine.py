@@ -31,8 +31,6 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
-from ifdefault.daemon.control import protocol as p
-from ifdefault.daemon.control.client import Peer
 from ifdefault.daemon.control.server import Control
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
@@ -42,14 +40,16 @@ from ifdefault.daemon.perform import Performers
 from ifdefault.daemon.process.dns_server import LINGER_S
 from ifdefault.daemon.record import Recorder
 from ifdefault.daemon.record import create as create_record
-from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host import rollback_timer, settle
 from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import log, privileges, tasks
+from ifdefault.ipc.control import protocol as p
+from ifdefault.ipc.control.client import Peer
 from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
+from ifdefault.model.report import DaemonStatus
 from ifdefault.plan.prepare import changes
 
 _POLL_S = 0.4  # how often to poll what the kernel sends no notification of

@@ -15,7 +15,6 @@ from math import isfinite
 from pathlib import Path as FilePath
 
 from ifdefault.daemon.controller.effects import Save
-from ifdefault.daemon.status import Event
 from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.state_file import StateFile
@@ -24,6 +23,7 @@ from ifdefault.ipc import fields, log
 from ifdefault.model.config import Family
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
+from ifdefault.model.report import Event
 from ifdefault.model.text import escaped
 
 KEPT, KEPT_ON_DISK = 500, 100

@@ -33,7 +33,6 @@ from ifdefault.daemon.process.frontend import FrontendProcess
 from ifdefault.daemon.process.hooks import Hooks
 from ifdefault.daemon.requests import Requests
 from ifdefault.daemon.silent_changes import SilentChanges
-from ifdefault.daemon.status import DaemonStatus
 from ifdefault.host.store import Store
 from ifdefault.ipc import log, tasks
 from ifdefault.ipc.messages import Outcome, Reply, Resolved
@@ -43,6 +42,7 @@ from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
 from ifdefault.model.errors import internal, reason
 from ifdefault.model.kernel_events import ObjectChanged
+from ifdefault.model.report import DaemonStatus
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-from ifdefault.daemon.control import parse, protocol
-from ifdefault.daemon.control.client import Peer
-from ifdefault.daemon.control.protocol import (
+from ifdefault.daemon.control import parse
+from ifdefault.daemon.control.server import Control
+from ifdefault.ipc import codec
+from ifdefault.ipc.control import protocol
+from ifdefault.ipc.control.client import Peer
+from ifdefault.ipc.control.protocol import (
     Command,
     Confirm,
     Confirmed,
@@ -27,11 +30,9 @@ from ifdefault.daemon.control.protocol import (
     encode_reply,
     encode_request,
 )
-from ifdefault.daemon.control.server import Control
-from ifdefault.daemon.status import DaemonStatus, Event
-from ifdefault.ipc import codec
 from ifdefault.model.changes import Changes
 from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.report import DaemonStatus, Event
 
 KIND = "json"
 REQUESTS: tuple[Any, ...] = (

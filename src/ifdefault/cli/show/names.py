@@ -13,7 +13,7 @@ from ifdefault.cli.show.style import Line, Style
 from ifdefault.cli.show.table import table
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus, Named, PublisherStatus
+    from ifdefault.model.report import DaemonStatus, Named, PublisherStatus
 
 _MOST = 10  # names that `status` shows
 _NAMES = ("Name", "Policy", "TTL", "Since", "Leads to")

@@ -17,7 +17,7 @@ from ifdefault.cli.show.table import table
 from ifdefault.model.health import Health
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import DaemonStatus
+    from ifdefault.model.report import DaemonStatus
 
 _PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
 _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "Role", "Cause")

@@ -15,7 +15,7 @@ from ifdefault.host.status_forward import ControlGroup, ForwardStatus, ServerSta
 from ifdefault.plan.servers import Server, server_text
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.status import CheckedServer, DaemonStatus
+    from ifdefault.model.report import CheckedServer, DaemonStatus
 
 _MOST = 10  # services that are shown
 _HEADS = ("Forwards", "To", "Weight", "State", "Since", "Cause")

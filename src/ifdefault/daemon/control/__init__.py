@@ -1,1 +1,1 @@
-"""The control sockets: server, client, and protocol."""
+"""The engine's end of the control sockets."""

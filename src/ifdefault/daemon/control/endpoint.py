@@ -22,10 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ifdefault.daemon.control.client import Peer, credentials
 from ifdefault.daemon.control.parse import BadRequest, refusal
-from ifdefault.daemon.control.protocol import encode_reply
 from ifdefault.ipc import log, tasks
+from ifdefault.ipc.control.client import Peer, credentials
+from ifdefault.ipc.control.protocol import encode_reply
 from ifdefault.ipc.fair_poll import READ, WRITE, FairPoll
 from ifdefault.model.errors import HostError, Problem, reason
 

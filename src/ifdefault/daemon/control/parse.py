@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, get_args
 
-from ifdefault.daemon.control.protocol import Refusal, Request
 from ifdefault.ipc import codec
 from ifdefault.ipc.codec import DecodeError
+from ifdefault.ipc.control.protocol import Refusal, Request
 from ifdefault.model.errors import HostError, IfdefaultError, Problem
 
 _decode = codec.decoder(Request)

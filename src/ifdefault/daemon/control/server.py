@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
-from ifdefault.daemon.control.client import LONGEST_PATH, OPEN_SOCKET, SOCKET, Peer, listener
 from ifdefault.daemon.control.endpoint import Answer, Endpoint
 from ifdefault.daemon.control.parse import parse, refusal
-from ifdefault.daemon.control.protocol import Command, Exec, Query, Reply, encode_reply
 from ifdefault.host.lock_file import private
 from ifdefault.ipc import log
+from ifdefault.ipc.control.client import LONGEST_PATH, OPEN_SOCKET, SOCKET, Peer, listener
+from ifdefault.ipc.control.protocol import Command, Exec, Query, Reply, encode_reply
 from ifdefault.model.errors import HostError, IfdefaultError, Problem, internal, reason
 
 LOCK = "engine.lock"

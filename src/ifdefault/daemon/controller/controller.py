@@ -34,12 +34,12 @@ from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
 from ifdefault.daemon.controller.state import Adoption, State
 from ifdefault.daemon.controller.watch import Watcher
-from ifdefault.daemon.status import DaemonStatus, DnsStatus
 from ifdefault.model.errors import ConfigError
 from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel import Facts, Uplink
 from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourChanged
+from ifdefault.model.report import DaemonStatus, DnsStatus
 from ifdefault.plan.prepare import Prepared, Resolved, prepare, resolve
 
 DEBOUNCE_S = 0.015  # kernel events come in groups

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ifdefault.daemon.controller.effects import Effect, Log, Publish
-from ifdefault.daemon.status import Named
 from ifdefault.dns.candidate_address import candidate, public_addresses
 from ifdefault.dns.publish import publish
 from ifdefault.model.config import Config, Family
 from ifdefault.model.dns import DISCOVER, CandidateAddresses, DnsConfig, Published
 from ifdefault.model.health import Decision, Way
 from ifdefault.model.kernel import Uplink
+from ifdefault.model.report import Named
 
 _LOGGED = 3  # names logged one by one in a turn; the rest are counted
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from ifdefault.daemon.controller.effects import SERVER_CHECKS, Effect, Log, SendProbe
 from ifdefault.daemon.controller.events import ProbeOutcome
-from ifdefault.daemon.status import CheckedServer
 from ifdefault.health import server_check
 from ifdefault.model.address import family_of
 from ifdefault.model.config import Config, ForwardConfig, ProbeKind
 from ifdefault.model.health import ServerHealth
+from ifdefault.model.report import CheckedServer
 from ifdefault.plan import servers
 from ifdefault.plan.servers import Server, server_text, title
 

@@ -12,11 +12,11 @@ from math import inf
 from typing import Literal
 
 from ifdefault.daemon.controller.effects import Effect, Level, Log
-from ifdefault.daemon.status import Draining
 from ifdefault.model.changes import undone_in
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.health import Decision, Forced, Transition
 from ifdefault.model.kernel import Uplink
+from ifdefault.model.report import Draining
 from ifdefault.plan.prepare import Prepared
 
 Key = tuple[str, Family]

@@ -24,7 +24,6 @@ from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
-from ifdefault.daemon.status import PublisherState, PublisherStatus
 from ifdefault.dns.publish import names_in_zone
 from ifdefault.dns.update import UpdateState, differences, usable_ways
 from ifdefault.host.state_file import StateFile
@@ -33,6 +32,7 @@ from ifdefault.ipc import fields, tasks
 from ifdefault.ipc.messages import Asked
 from ifdefault.model.dns import Endpoint, Published, UpdateConfig
 from ifdefault.model.health import Way
+from ifdefault.model.report import PublisherState, PublisherStatus
 
 _UPDATING, _CHECKING = 8, 16  # tasks per zone at once
 _MISSES = 2  # failed queries before a server counts as failing

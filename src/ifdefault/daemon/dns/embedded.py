@@ -21,7 +21,6 @@ from ifdefault.daemon.dns.listeners import Listeners
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_connection import Held
 from ifdefault.daemon.process.dns_server import DnsServerProcess
-from ifdefault.daemon.status import PublisherStatus
 from ifdefault.dns.delegation import zone_glue
 from ifdefault.dns.publish import next_serial, serve
 from ifdefault.host.state_file import StateFile
@@ -29,6 +28,7 @@ from ifdefault.host.store import Store
 from ifdefault.ipc import fields
 from ifdefault.ipc.messages import ZoneEnd, ZoneHead, ZoneName
 from ifdefault.model.dns import ServerConfig, Zone
+from ifdefault.model.report import PublisherStatus
 
 
 @dataclass(frozen=True, slots=True)

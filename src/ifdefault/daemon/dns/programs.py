@@ -27,7 +27,6 @@ from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Runner, RunRequest, stripped
-from ifdefault.daemon.status import PublisherState, PublisherStatus
 from ifdefault.dns.publish import names_in_zone
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
@@ -36,6 +35,7 @@ from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import ExecConfig, ProviderConfig, Published, within
 from ifdefault.model.errors import Problem, reason
+from ifdefault.model.report import PublisherState, PublisherStatus
 
 RUNNING = 4
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0

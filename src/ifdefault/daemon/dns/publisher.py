@@ -14,8 +14,8 @@ from typing import Protocol
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.bounds import Allowance
-from ifdefault.daemon.status import PublisherStatus
 from ifdefault.ipc.messages import Served
+from ifdefault.model.report import PublisherStatus
 
 _EVENTS, _EVENTS_PER_S = 100, 0.2  # of the DNS server: at once, and in the long run
 _MOST_QUERIES = (1 << 63) - 1

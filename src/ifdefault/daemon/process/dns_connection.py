@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ifdefault.daemon.control.client import credentials
 from ifdefault.daemon.process.bounds import Allowance, Owed
 from ifdefault.daemon.process.spawn import (
     READY_S,
@@ -26,6 +25,7 @@ from ifdefault.daemon.process.spawn import (
 )
 from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.channel import Channel
+from ifdefault.ipc.control.client import credentials
 from ifdefault.ipc.messages import (
     FROM_DNS_SERVER,
     MAX_BYTES,

@@ -21,10 +21,10 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from ifdefault.daemon.control.client import DNS_SERVER
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_connection import Connection, Held, connect, dismiss, end, start
 from ifdefault.daemon.process.spawn import Backoff, Pings, status_text
+from ifdefault.host.left_dns_server import DNS_SERVER
 from ifdefault.ipc import privileges, tasks
 from ifdefault.ipc.messages import DNS_VERSION, Leave, Message, Ping, Pong, Served
 from ifdefault.model.config import DaemonConfig

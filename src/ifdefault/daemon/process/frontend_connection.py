@@ -19,7 +19,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from ifdefault.daemon.control.client import credentials
 from ifdefault.daemon.process.bounds import TOO_MANY_ANSWERS, Allowance, Owed
 from ifdefault.daemon.process.output import Output
 from ifdefault.daemon.process.spawn import (
@@ -32,6 +31,7 @@ from ifdefault.daemon.process.spawn import (
 )
 from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.channel import Channel
+from ifdefault.ipc.control.client import credentials
 from ifdefault.ipc.messages import (
     FROM_FRONTEND,
     FromFrontend,

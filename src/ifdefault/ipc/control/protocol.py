@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Generic, TypeVar, get_args
 
 from ifdefault import __version__
-from ifdefault.daemon.status import DaemonStatus, Event
 from ifdefault.ipc import codec
 from ifdefault.ipc.fields import name, number
 from ifdefault.model.changes import LONGEST_CONFIRM_S, Changes
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import LONGEST_DRAIN_S, Forced
+from ifdefault.model.report import DaemonStatus, Event
 
 MOST_EVENTS = 10_000
 _Uplink = Annotated[str, name(31)]

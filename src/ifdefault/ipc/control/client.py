@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING, Any
 from ifdefault.model.errors import ConfigError, HostError, Problem, reason
 
 if TYPE_CHECKING:
-    from ifdefault.daemon.control.protocol import Asks, R
+    from ifdefault.ipc.control.protocol import Asks, R
 
 SOCKET, OPEN_SOCKET = "control.sock", "status.sock"  # for root and the daemon's user; for all users
-LEFT_REMEDY = "start the daemon again, or end the server by ifdefault down"
-DNS_SERVER = "dns-server"  # a file with the pid of the one in use
 LONGEST_PATH = 107  # sun_path, without its final NUL
 LONGEST_REPLY = 16 * 1024 * 1024
 _TIMEVAL = struct.Struct("ll")
@@ -43,8 +41,8 @@ def socket_path(run_dir: Path) -> Path:
 def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
     """Send a request; return the engine's reply. A Refusal is raised as ConfigError or HostError,
     and NotRunning if there is no engine."""
-    from ifdefault.daemon.control.protocol import Refusal, decode_reply, encode_request
     from ifdefault.ipc import codec
+    from ifdefault.ipc.control.protocol import Refusal, decode_reply, encode_request
 
     path = str(socket_path(run_dir))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -115,17 +113,3 @@ def listener(path: Path) -> str:
 def credentials(sock: Any) -> Peer:
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return Peer(*_CREDENTIALS.unpack(data))
-
-
-def left_dns_server(run_dir: Path) -> str:
-    """What to say of a DNS server that still answers though no daemon runs; "" if there is none.
-    What to do is LEFT_REMEDY."""
-    try:
-        pid = int((run_dir / DNS_SERVER).read_text("ascii", "replace"))
-    except (OSError, ValueError):
-        return ""
-    from ifdefault.kernel.open_dns_sockets import is_dns_server
-
-    if not is_dns_server(pid):
-        return ""
-    return f"its DNS server (pid {pid}) still answers, and withdraws no uplink that fails"

@@ -1,0 +1,1 @@
+"""The web server: the page, the API, and metrics; a process without privileges."""
