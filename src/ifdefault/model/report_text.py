@@ -28,6 +28,11 @@ def role(path: Health, decision: Decision) -> Role:
     return "usable" if path.uplink in decision.usable_in(path.family) else "not used"
 
 
+def count(number: int, noun: str) -> str:
+    """ "no problems", "1 problem", "2 problems"."""
+    return f"{number or 'no'} {noun}{'s' * (number != 1)}"
+
+
 def age(seconds: float) -> str:
     """A duration in at most two units: "0.4s", "45s", "3m12s", "2h05m", "4d3h"."""
     if seconds < 9.95:
