@@ -15,6 +15,7 @@ from ipaddress import ip_network
 from itertools import combinations
 
 from ifdefault.config.host import HostKeys
+from ifdefault.config.notify import NotifyKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.toml_lines import KeyPath
 from ifdefault.model.config import ForwardConfig, ForwardServer, UplinkConfig
@@ -37,6 +38,7 @@ class ValidConfig:
     dns: DnsConfig
     forwards: tuple[ForwardConfig, ...]
     outgoing: OutgoingKeys
+    notify: tuple[NotifyKeys, ...]
     invalid: Collection[KeyPath]  # what was left out
     line_of: Callable[[KeyPath], int]
     uid_of: Callable[[str], int | None]
