@@ -97,7 +97,7 @@ def _quiet(text: str) -> tuple[int, int] | None:
     hours, minutes, end_hours, end_minutes = map(int, match.groups())
     begin, end = 60 * hours + minutes, 60 * end_hours + end_minutes
     if begin == end:
-        reject(f"{toml(text)} ends when it begins", "use severity to be told of errors only")
+        reject(f"{toml(text)} ends when it begins", "use severity for errors only")
     return begin, end
 
 

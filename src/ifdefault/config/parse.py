@@ -128,7 +128,7 @@ def _validate(
 ) -> tuple[Config, list[Finding]]:
     from pydantic import ValidationError
 
-    from ifdefault.config import cross, cross_dns, cross_notify
+    from ifdefault.config import cross, cross_dns, cross_report
     from ifdefault.config.dns import dns_config
     from ifdefault.config.file import File
     from ifdefault.config.forward import forward_config
@@ -158,12 +158,13 @@ def _validate(
         dns_config(file.dns),
         tuple(map(forward_config, file.forward)),
         file.outgoing,
+        WebConfig(**dict(file.web)),
         file.notify,
         invalid,
         lambda path: line_of(in_document(path)),
         uid_of,
     )
-    checks = (*cross.findings(valid), *cross_dns.findings(valid), *cross_notify.findings(valid))
+    checks = (*cross.findings(valid), *cross_dns.findings(valid), *cross_report.findings(valid))
     for path, what, remedy in checks:
         findings.append((in_document(path), what, remedy))
     if not document.get("uplink") and document.keys() <= File.model_fields.keys():
@@ -177,7 +178,7 @@ def _validate(
         valid.dns,
         valid.forwards,
         outgoing_config(file.outgoing, uid_of),
-        WebConfig(**dict(file.web)),
+        valid.web,
         history_config(file.history),
         tuple(map(notify_config, file.notify)),
     )

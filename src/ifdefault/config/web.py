@@ -9,7 +9,7 @@ import re
 from ipaddress import ip_address
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field
 
 from ifdefault.config.base import Keys, absolute, distinct, labels, port_range, reject, toml
 from ifdefault.model.config import WebConfig
@@ -19,7 +19,7 @@ _LISTEN = re.compile(r"(\[[^]]*\]|[^:]*):([^:]*)")
 _LONGEST_PATH = 107  # sun_path, without its final NUL; unix(7)
 
 
-def _listen(text: str, info: ValidationInfo) -> str:
+def _listen(text: str) -> str:
     if text.startswith("/"):
         absolute(text, "/run/ifdefault-web/web.sock")
         if len(text.encode()) > _LONGEST_PATH:
@@ -34,9 +34,6 @@ def _listen(text: str, info: ValidationInfo) -> str:
     first, last = port_range(match[2], toml(text), _WEB.listen)
     if first != last:
         reject(f"{toml(text)} has a port range", "use one port")
-    if not address.is_loopback and not info.data.get("token_file", True):
-        what = f"{toml(text)} can be reached by others"
-        reject(what, f'add token_file = "/etc/ifdefault/web.token", or use "{_WEB.listen}"')
     return f"[{address}]:{first}" if address.version == 6 else f"{address}:{first}"
 
 
@@ -47,22 +44,12 @@ def _host(text: str) -> str:
     return name
 
 
-def _control(path: str, info: ValidationInfo) -> str:
-    if path and path == info.data.get("token_file"):
-        what = f"{toml(path)} is also token_file"
-        reject(what, "use a file of its own, which only root may read")
-    return path
-
-
 _TokenFile = Annotated[str, AfterValidator(lambda path: absolute(path, "/etc/ifdefault/web.token"))]
 
 
 class WebKeys(Keys):
     """The page, the API and the metrics, and who may use them."""
 
-    token_file: _TokenFile = Field(
-        default=_WEB.token_file, description="a file with the token that readers must know"
-    )
     listen: Annotated[str, AfterValidator(_listen)] = Field(
         default=_WEB.listen,
         description="an address and a port, or the path of a unix socket; default: loopback only",
@@ -70,7 +57,10 @@ class WebKeys(Keys):
     hosts: Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], distinct()] = Field(
         default=_WEB.hosts, description="further names by which it may be asked, as for a proxy"
     )
-    control_token_file: Annotated[_TokenFile, AfterValidator(_control)] = Field(
+    token_file: _TokenFile = Field(
+        default=_WEB.token_file, description="a file with the token that readers must know"
+    )
+    control_token_file: _TokenFile = Field(
         default=_WEB.control_token_file,
         description="a file with the token that permits changing uplinks; default: nobody may",
     )
