@@ -15,7 +15,7 @@ def command(options: Options) -> int:
     The process has no privileges: started as root, it becomes the user ifdefault-web. It runs
     beside the daemon, and whether or not that does.
     """
-    from ifdefault.web.main import run
     from ifdefault.web.helper import Files
+    from ifdefault.web.main import run
 
     return run(Files(options.config, options.state_dir, options.run_dir))

@@ -1,9 +1,9 @@
 """Who may ask for what: checked before anything is answered.
 
-Rules: a request must name this host in its Host header, so that another site's name that leads here
-by DNS (rebinding) reads nothing. One that changes something must come from our own pages, or from no
-page at all. The token is compared in constant time, and a wrong one costs time. Every answer says
-that nothing of others may be loaded, and names no software. No cookie is set.
+Rules: a request must name this host in its Host header, so that another site's name that leads
+here by DNS (rebinding) reads nothing. One that changes something must come from our own pages, or
+from no page at all. The token is compared in constant time, and a wrong one costs time. Every
+answer says that nothing of others may be loaded, and names no software. No cookie is set.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
 
 from ifdefault.ipc import log
 from ifdefault.web.guard import Guard
@@ -71,7 +72,7 @@ class Access:
         self._guard, self._settings, self._answer_error = guard, settings, answer_error
         self._wrong = 0
 
-    def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    def middleware(self) -> Middleware:
         @web.middleware
         async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
             self._guard.begun(request.transport)

@@ -1,15 +1,15 @@
 """Loss and round trip time of an uplink over time, as the numbers of an SVG.
 
-Rules: pure. Coordinates are rounded and bounded, so that a chart of a month is no larger than one of
-an hour. Where nothing is known the line has a gap: no value is made up. What the chart shows is also
-said in a sentence.
+Rules: pure. Coordinates are rounded and bounded, so that a chart of a month is no larger than one
+of an hour. Where nothing is known the line has a gap: no value is made up. What the chart shows is
+also said in a sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from ifdefault.model.config import FAMILIES, Family
@@ -163,7 +163,7 @@ def _round_up(value: float) -> float:
 
 def _ticks(axis: _Axis, span: SpanName) -> tuple[str, ...]:
     step = (axis.end - axis.begin) / (_TICKS - 1)
-    times = (datetime.fromtimestamp(axis.begin + n * step) for n in range(_TICKS))
+    times = (datetime.fromtimestamp(axis.begin + n * step, UTC).astimezone() for n in range(_TICKS))
     return tuple(time.strftime(_FORMS[span]) for time in times)
 
 

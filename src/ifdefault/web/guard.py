@@ -51,7 +51,9 @@ class Guard:
     def admit(self, guarded: Guarded, transport: Any) -> bool:
         address = guarded.address = _address(transport)
         alone = address and not ip_address(address).is_loopback
-        if len(self.connections) >= MOST or alone and self._of_address[address] >= MOST_OF_AN_ADDRESS:
+        if len(self.connections) >= MOST or (
+            alone and self._of_address[address] >= MOST_OF_AN_ADDRESS
+        ):
             self.refusals.add("a connection: too many", address)
             return False
         self.connections[transport] = guarded

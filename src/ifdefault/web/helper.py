@@ -1,11 +1,11 @@
 """The page's helper: a process that runs programs for it, since its sandbox lets it run none.
 
-    the page ──> Load, Explain ──> helper ──> `python -m ifdefault.web.settings`, `ifdefault explain`
-             <── Settings, Explained, Faults
+    page ──> Load, Explain ──> helper ──> `python -m ifdefault.web.settings`, `ifdefault explain`
+         <── Settings, Explained, Faults
 
 Rules: it has the same user, and no privileges either. It runs one program at a time, with a time
-limit, and never one that a request names: the arguments of Explain come after "--". It ends with the
-page. It is forked before the page has loaded anything, and so takes little memory.
+limit, and never one that a request names: the arguments of Explain come after "--". It ends with
+the page. It is forked before the page has loaded anything, and so takes little memory.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from ifdefault.ipc import codec, privileges
+from ifdefault.ipc import codec, log, privileges
 from ifdefault.ipc.fields import number, text
 from ifdefault.model.errors import HostError, Problem, reason
 from ifdefault.web.settings import Faults, Settings
@@ -27,7 +27,12 @@ from ifdefault.web.settings import Faults, Settings
 LIMIT_S = 10.0  # of one program
 _LONGEST = 1 << 17  # of a message
 _MOST_OUTPUT = 1 << 16
-_End = Annotated[str, text(r"any|[0-9a-fA-F:.]{2,45}|[0-9.]{7,15}:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}")]
+Protocol = Literal["tcp", "udp", "icmp", "icmp6"]
+PROTOCOLS = get_args(Protocol)
+_ADDRESS, _PORT = r"[0-9a-fA-F:.]{2,45}", r":\d{1,5}"
+_End = Annotated[
+    str, text(rf"any|{_ADDRESS}|[0-9.]{{7,15}}{_PORT}|\[{_ADDRESS}\]{_PORT}|any{_PORT}")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Load:
 class Explain:
     """The arguments of `ifdefault explain`."""
 
-    protocol: Literal["tcp", "udp", "icmp", "icmp6"]
+    protocol: Protocol
     source: _End
     target: _End
     iif: Annotated[str, text(r"[^\s/-][^\s/]{0,14}|")] = ""
@@ -117,16 +122,18 @@ def settings_in(reply: Reply) -> Settings:
 
 def _run(sock: socket.socket, files: Files, uid: int, gid: int) -> None:
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the page, and it ends with that
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C is for the page, and it ends with that
         privileges.drop(uid, gid, parent_death=signal.SIGKILL, oom_score_adj=500)
         while line := sock.recv(_LONGEST):
             request = _decode_request(codec.read(line))
             reply = _load(files) if isinstance(request, Load) else _explain(files, request)
             sock.sendall(codec.write(_encode_reply(reply)))
-    except BaseException as error:
-        print(f"the page's helper ends: {error!r}", file=sys.stderr)
-        os._exit(os.EX_SOFTWARE)
-    os._exit(0)
+    except Exception as error:
+        log.exception(error, "the page's helper ends", fatal=True)
+    finally:
+        os._exit(1)
 
 
 def _python(*arguments: str) -> subprocess.CompletedProcess[bytes]:

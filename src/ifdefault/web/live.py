@@ -82,6 +82,11 @@ class Live:
                 self._taken_s = time.monotonic()
         return replace(self._snapshot, events=tuple(self._events))
 
+    def forget(self) -> None:
+        """What was taken is out of date."""
+        self._taken_s = float("-inf")
+        self._woken.set()
+
     def watch(self) -> None:
         """Somebody watches from now on, until `unwatch`."""
         self._watchers += 1
@@ -126,8 +131,7 @@ class Live:
                 reply = await ask(self._run_dir, request, wait_s + _PATIENCE_S)
             except IfdefaultError:
                 if wait_s:  # it has just gone
-                    self._taken_s = float("-inf")
-                    self._woken.set()
+                    self.forget()
                 wait_s = 0
                 await asyncio.sleep(EVERY_S)
                 continue
