@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ifdefault.ipc import tasks
 from ifdefault.model.errors import HostError
+from ifdefault.monitor.status_file import read_status
 from ifdefault.web.helper import (
     Explain,
     Explained,
@@ -30,6 +31,7 @@ _logger = logging.getLogger("ifdefault")
 class Site:
     def __init__(self, run_dir: Path, state_dir: Path, helper: Helper, settings: Settings) -> None:
         self.state_dir, self.settings = state_dir, settings
+        self._run_dir = run_dir
         self.warning = ""  # why the last settings that worked are used
         self.renderer = Renderer()
         self.streams = Streams(self._parts)
@@ -44,7 +46,9 @@ class Site:
         return tuple(uplink.name for uplink in self.settings.uplinks)
 
     def overview(self, snapshot: Snapshot) -> Overview:
-        return overview(snapshot, self.uplinks)
+        monitor = read_status(self._run_dir, snapshot.at)
+        troubles = [f"{t.what}: {t.text}" for t in monitor.troubles] if monitor else []
+        return overview(snapshot, self.uplinks, troubles)
 
     def _parts(self, snapshot: Snapshot) -> dict[str, str]:
         return self.renderer.parts(self.overview(snapshot), self.settings.control)
