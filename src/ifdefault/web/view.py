@@ -26,8 +26,14 @@ _IS: dict[PathState, str] = {
     "up": "works",
 }
 _SIGNS = {
-    "up": "●", "degraded": "▲", "recovering": "◐", "down": "✕", "unproven": "○",
-    "current": "●", "pending": "◐", "failing": "✕",
+    "up": "●",
+    "degraded": "▲",
+    "recovering": "◐",
+    "down": "✕",
+    "unproven": "○",
+    "current": "●",
+    "pending": "◐",
+    "failing": "✕",
 }
 
 
