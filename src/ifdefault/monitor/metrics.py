@@ -1,8 +1,8 @@
 """The metrics of Prometheus: what the engine reports, in its exposition formats.
 
-Rules: nothing is kept, so that what is rendered depends on its arguments alone. Names follow
-https://prometheus.io/docs/practices/naming/: base units, `_total` for counters. What has a state
-has a series for each, of which one is 1. docs/metrics.md lists all of them.
+Rules: nothing is kept, so that what is rendered depends on its arguments alone. Names follow what
+Prometheus recommends: base units, `_total` for counters. What has a state has a series for each
+state, one of which is 1. docs/metrics.md lists all of them.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _paths(status: DaemonStatus) -> Iterator[Metric]:
     usable = {(family, name) for family, names in status.decision.usable for name in names}
     yield _gauge(
         "path_state",
-        "1 for the state that a path, which is an uplink in one address family, is in.",
+        "1 for the state that the path is in.",
         (*_PATH, "state"),
         _states(((_path(h), h.state) for h in health), get_args(PathState)),
     )
@@ -201,7 +201,7 @@ def _dns(dns: DnsStatus) -> Iterator[Metric]:
     publishers = (((p.kind, p.where, p.zone, p.name), p.state) for p in dns.publishers)
     yield _gauge(
         "dns_publisher_state",
-        "1 for the state of a server or program by which a name, or a whole zone, is published.",
+        "1 for the state of a server or program that a name, or a whole zone, is published by.",
         (*_PUBLISHER, "zone", "name", "state"),
         _states(publishers, get_args(PublisherState)),
     )
@@ -288,7 +288,7 @@ def _other_counters(counters: CounterReport) -> Iterator[Metric]:
     yield _counter(
         "dns_queries_total",
         "Queries that the embedded DNS server answered, by the uplink that they came in on and"
-        " the response code.",
+        " the response code of the answer.",
         ("uplink", "rcode"),
         (((uplink, rcode), number) for uplink, rcode, number in counters.queries),
     )
