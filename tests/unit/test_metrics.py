@@ -6,7 +6,6 @@ Rules: what Prometheus itself makes of them is seen in tests/suites/test_prometh
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from ifdefault import __version__
-from ifdefault.model.errors import HostError
 from ifdefault.model.health import Decision, Health, PathState
 from ifdefault.model.report import (
     CheckedServer,
@@ -31,7 +29,7 @@ from ifdefault.model.report import (
     UplinkCounters,
 )
 from ifdefault.monitor.metrics import OPENMETRICS, TEXT, Budget, content_type, render
-from ifdefault.monitor.textfile import write_textfile
+from ifdefault.monitor.status_file import MonitorStatus, Trouble
 
 TOP = Path(__file__).parents[2]
 DOCUMENT = TOP / "docs/metrics.md"
@@ -77,7 +75,8 @@ COUNTERS = CounterReport(
     refused=1,
 )
 BUDGETS = (Budget("isp-a", 500 * 10**9, 123), Budget("isp-b", 0, 7))
-ALL = render(STATUS, COUNTERS, BUDGETS)
+MONITOR = MonitorStatus(2, 0.0, __version__, (Trouble("notify ops", "connection refused", 0.0),))
+ALL = render(STATUS, COUNTERS, BUDGETS, TEXT, MONITOR)
 
 
 def parse_openmetrics(content: str) -> list[Metric]:
@@ -143,7 +142,7 @@ def test_histograms_are_cumulative() -> None:
 
 
 def test_both_formats_say_the_same() -> None:
-    content = render(STATUS, COUNTERS, BUDGETS, OPENMETRICS).decode()
+    content = render(STATUS, COUNTERS, BUDGETS, OPENMETRICS, MONITOR).decode()
     assert content.endswith("# EOF\n")
     told = {s for family in parse_openmetrics(content) for s in map(str, family.samples)}
     assert told == {s for family in families() for s in map(str, family.samples)}
@@ -169,8 +168,14 @@ def test_a_daemon_that_does_not_answer_is_not_up() -> None:
     assert values(content, "up") == {(): 0}
     names = {s.name for family in families(content) for s in family.samples}
     budget = {"ifdefault_uplink_budget_bytes", "ifdefault_uplink_budget_used_bytes"}
-    assert names == {"ifdefault_up", "ifdefault_build_info", *budget}
+    assert names == {"ifdefault_up", "ifdefault_build_info", "ifdefault_monitor_up", *budget}
     assert values(content, "build_info") == {(__version__,): 1}
+
+
+def test_what_the_monitor_says() -> None:
+    assert values(ALL, "monitor_up") == {(): 1}
+    assert values(ALL, "monitor_trouble") == {("notify ops",): 1}
+    assert values(render(STATUS, COUNTERS), "monitor_up") == {(): 0}
 
 
 def test_hostile_text_stays_in_its_label() -> None:
@@ -236,35 +241,3 @@ def test_all_that_may_be_wrong_is_shown_or_alerted() -> None:
     asked = "\n".join(expressions())
     silent = {f.name for f in families() if f.name not in asked}
     assert silent <= {"ifdefault_build", "ifdefault_start_time_seconds"}
-
-
-# --- the file for node_exporter ---------------------------------------------------------------
-
-
-def test_the_textfile_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "ifdefault.prom"
-    umask = os.umask(0o077)
-    try:
-        write_textfile(path, STATUS, COUNTERS, BUDGETS)
-        with path.open("rb") as old:
-            write_textfile(path, None, None)
-            assert old.read() == ALL, "who reads it meanwhile has the old one"
-    finally:
-        os.umask(umask)
-    assert values(path.read_bytes(), "up") == {(): 0}
-    assert path.stat().st_mode & 0o777 == 0o644
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-
-
-def test_a_textfile_that_can_not_be_written_is_said(tmp_path: Path) -> None:
-    path = tmp_path / "ifdefault.prom"
-    path.mkdir()
-    for impossible in (path, tmp_path / "none/ifdefault.prom"):
-        with pytest.raises(HostError, match=r"history\.textfile: can't write .*: .*; its folder"):
-            write_textfile(impossible, None, None)
-    path.rmdir()
-    (tmp_path / ".ifdefault.prom.new").unlink()
-    (tmp_path / ".ifdefault.prom.new").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(HostError):
-        write_textfile(path, None, None)
-    assert not (tmp_path / "elsewhere").exists()

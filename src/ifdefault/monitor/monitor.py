@@ -28,6 +28,7 @@ from ifdefault.monitor.feed import Away, Back, NewEvents, Report, follow
 from ifdefault.monitor.history.reader import history_dir
 from ifdefault.monitor.history.writer import History
 from ifdefault.monitor.status_file import StatusFile
+from ifdefault.monitor.textfile import Textfile
 
 KIND = "monitor"  # of its own events
 AWAY_S = 10.0  # a restart of the engine isn't worth an event
@@ -72,7 +73,8 @@ class Monitor:
         """All consumers, in the order in which they get reports."""
         history = History(history_dir(self._state_dir), config.history.keep_s, self.status.say)
         await history.open()
-        return [history]
+        textfile = Textfile(self._state_dir, self._run_dir, config, self.status.say)
+        return [history, textfile]
 
     async def _beat(self, notifier: Notifier) -> None:
         """Show that this process is alive."""
