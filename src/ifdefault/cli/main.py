@@ -41,6 +41,7 @@ SUBCOMMANDS = {
     "events": "print the daemon's latest events",
     "history": "show outages, availability, loss and traffic",
     "replay": "print the daemon's decisions from a record",
+    "web": "serve a page that shows the uplinks, an API and metrics",
     "exec": "run a command whose connections leave by one uplink",
     "explain": "show which uplink a packet takes, and why",
     "lab": "build test networks in network namespaces",

@@ -14,7 +14,7 @@ import re
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,11 +163,26 @@ DNS_SERVER = Profile(
     options=_DNS_OPTIONS,
     accepts=True,
 )
+WEB = Profile(
+    limits={
+        resource.RLIMIT_NOFILE: 4096,
+        resource.RLIMIT_NPROC: 64,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_DATA: 384 * MIB,
+    },
+    oom_score_adj=500,
+    sockets=((socket.AF_UNIX, socket.SOCK_STREAM, 0),),  # to the engine
+    options=(*_SHARED_OPTIONS, (socket.IPPROTO_TCP, socket.TCP_NODELAY)),
+    accepts=True,
+)
 
 
-def enter(profile: Profile, uid: int, gid: int) -> tuple[str, ...]:
+def enter(
+    profile: Profile, uid: int, gid: int, readable: Iterable[str] | None = None
+) -> tuple[str, ...]:
     """Drop all privileges, and confine this process to its profile, for good. Return what this host
-    can't do of that, and why; OSError if the privileges can't be dropped."""
+    can't do of that, and why; OSError if the privileges can't be dropped. `readable`: files and
+    directories that may be read; by default almost all."""
     privileges.drop(
         uid,
         gid,
@@ -177,7 +192,7 @@ def enter(profile: Profile, uid: int, gid: int) -> tuple[str, ...]:
     )
     missing = []
     try:
-        landlock.restrict(_readable())
+        landlock.restrict(_readable() if readable is None else readable)
     except OSError as error:
         missing.append(f"Landlock ({reason(error)})")
     try:
