@@ -125,7 +125,8 @@ def _socket_calls(sockets: tuple[tuple[int, int, int], ...]) -> Iterator[Call]:
 class Profile:
     """`limits`: by resource. `parent_death`: the signal when the parent ends, 0 to outlive it.
     `sockets`: family, type and protocol of those that it may open. `options`: by level and name,
-    those that it may set. `accepts`: whether it may accept connections."""
+    those that it may set. `accepts`: whether it may accept connections. `listens`: whether it may
+    begin to, at a socket that it has (asyncio does at one that listens already)."""
 
     limits: dict[int, int]
     oom_score_adj: int
@@ -133,11 +134,13 @@ class Profile:
     sockets: tuple[tuple[int, int, int], ...] = ()
     options: tuple[tuple[int, int], ...] = ()
     accepts: bool = False
+    listens: bool = False
 
     def calls(self) -> list[Call]:
         calls = [*_common(), _options(self.options)]
         calls += _socket_calls(self.sockets) if self.sockets else ()
         calls += map(Call, ("accept4", "accept")) if self.accepts else ()
+        calls += [Call("listen")] if self.listens else []
         return calls
 
 
@@ -167,13 +170,13 @@ WEB = Profile(
     limits={
         resource.RLIMIT_NOFILE: 4096,
         resource.RLIMIT_NPROC: 64,
-        resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_DATA: 384 * MIB,
     },
     oom_score_adj=500,
     sockets=((socket.AF_UNIX, socket.SOCK_STREAM, 0),),  # to the engine
     options=(*_SHARED_OPTIONS, (socket.IPPROTO_TCP, socket.TCP_NODELAY)),
     accepts=True,
+    listens=True,
 )
 
 

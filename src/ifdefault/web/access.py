@@ -98,7 +98,9 @@ class Access:
         except (asyncio.CancelledError, ConnectionError):  # the client has gone
             raise
         except Exception as error:
-            log.exception(error, f"web: {request.method} {request.match_info.route.name}")
+            resource = request.match_info.route.resource
+            where = resource.canonical if resource else ""
+            log.exception(error, f"web: {request.method} {where}")
             response = self._answer_error(request, 500, "an internal error; the log has it")
         if request.can_read_body:
             response.force_close()

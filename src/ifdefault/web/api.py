@@ -36,14 +36,14 @@ class Api:
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
-            web.get(f"{PREFIX}/openapi.json", self.document, name="openapi"),
-            web.get(f"{PREFIX}/status", self.status, name="status"),
-            web.get(f"{PREFIX}/counters", self.counters, name="counters"),
-            web.get(f"{PREFIX}/events", self.events, name="api events"),
-            web.get(f"{PREFIX}/outages", self.outages, name="api outages"),
-            web.get(f"{PREFIX}/history", self.history, name="api history"),
-            web.get(f"{PREFIX}/explain", self.explain, name="api explain"),
-            web.post(f"{PREFIX}/uplinks/{{name}}", self.set_uplink, name="api uplink"),
+            web.get(f"{PREFIX}/openapi.json", self.document),
+            web.get(f"{PREFIX}/status", self.status),
+            web.get(f"{PREFIX}/counters", self.counters),
+            web.get(f"{PREFIX}/events", self.events),
+            web.get(f"{PREFIX}/outages", self.outages),
+            web.get(f"{PREFIX}/history", self.history),
+            web.get(f"{PREFIX}/explain", self.explain),
+            web.post(f"{PREFIX}/uplinks/{{name}}", self.set_uplink),
         ]
 
     async def document(self, request: web.Request) -> web.Response:

@@ -44,8 +44,8 @@ class ControlPages:
     def routes(self) -> list[web.AbstractRouteDef]:
         path = f"/uplinks/{{name}}/{_VERB}"
         return [
-            web.get(path, self.ask, name="ask"),
-            web.post(path, self.change, name="change"),
+            web.get(path, self.ask),
+            web.post(path, self.change),
         ]
 
     async def ask(self, request: web.Request) -> web.Response:

@@ -1,28 +1,30 @@
-"""The page's helper: a process that runs programs for it, since its sandbox lets it run none.
+"""The page's helper: a process that reads the config and explains packets for the page, which is
+too small and too confined for that.
 
-    page ──> Load, Explain ──> helper ──> `python -m ifdefault.web.settings`, `ifdefault explain`
+    page ──> Load, Explain ──> helper ──> a child for each, which ends when it is done
          <── Settings, Explained, Faults
 
-Rules: it has the same user, and no privileges either. It runs one program at a time, with a time
-limit, and never one that a request names: the arguments of Explain come after "--". It ends with
-the page. It is forked before the page has loaded anything, and so takes little memory.
+Rules: it has the same user, and no privileges either. It has one child at a time, for a limited
+time, which takes what a request says as arguments after "--". It ends with the page. It is forked
+before the page has loaded anything, and so takes little memory.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
-import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from ifdefault.ipc import codec, log, privileges
 from ifdefault.ipc.fields import number, text
-from ifdefault.model.errors import HostError, Problem, reason
-from ifdefault.web.settings import Faults, Settings
+from ifdefault.model.errors import HostError, Problem
+from ifdefault.web.settings import Faults, Settings, read_or_faults
 
 LIMIT_S = 10.0  # of one program
 _LONGEST = 1 << 17  # of a message
@@ -65,6 +67,7 @@ class Explained:
     notes: tuple[str, ...]
 
 
+Command = Callable[[Sequence[str]], int]
 Request = Load | Explain
 Reply = Settings | Explained | Faults
 _encode_request, _decode_request = codec.encoder(Request), codec.decoder(Request)
@@ -83,13 +86,14 @@ class Files:
 class Helper:
     """The page's end: a request at a time."""
 
-    def __init__(self, files: Files, uid: int, gid: int) -> None:
-        """Start the process; to be called before any thread is started."""
+    def __init__(self, files: Files, command: Command, uid: int, gid: int) -> None:
+        """Start the process; to be called before any thread is started. `command` runs a command
+        line of ours."""
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if not self.pid:
             self.sock.close()
-            _run(theirs, files, uid, gid)
+            _run(theirs, files, command, uid, gid)
         theirs.close()
 
     def settings(self) -> Settings:
@@ -120,15 +124,13 @@ def settings_in(reply: Reply) -> Settings:
 # --- the process --------------------------------------------------------------------------
 
 
-def _run(sock: socket.socket, files: Files, uid: int, gid: int) -> None:
+def _run(sock: socket.socket, files: Files, command: Command, uid: int, gid: int) -> None:
     try:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # Ctrl-C is for the page, and it ends with that
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the page; it ends with that
         privileges.drop(uid, gid, parent_death=signal.SIGKILL, oom_score_adj=500)
         while line := sock.recv(_LONGEST):
             request = _decode_request(codec.read(line))
-            reply = _load(files) if isinstance(request, Load) else _explain(files, request)
+            reply = _load(files) if isinstance(request, Load) else _explain(files, command, request)
             sock.sendall(codec.write(_encode_reply(reply)))
     except Exception as error:
         log.exception(error, "the page's helper ends", fatal=True)
@@ -136,40 +138,69 @@ def _run(sock: socket.socket, files: Files, uid: int, gid: int) -> None:
         os._exit(1)
 
 
-def _python(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-P", "-s", "-m", *arguments]
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S, check=False
-    )
-
-
 def _load(files: Files) -> Reply:
+    def load() -> int:
+        encoded = _encode_reply(read_or_faults(files.config))
+        sys.stdout.buffer.write(codec.write(encoded))
+        return 0
+
+    done = _forked(load)
     try:
-        done = _python("ifdefault.web.settings", str(files.config))
-        reply: Reply = _decode_reply(codec.read(done.stdout))
-    except subprocess.TimeoutExpired:
-        return Faults((f"{files.config}: not read in {LIMIT_S:g} s",))
+        reply: Reply = _decode_reply(codec.read(done.output))
     except codec.DecodeError:
-        return Faults((f"{files.config}: can't be read: {_last_line(done.stderr)}",))
-    except OSError as error:
-        return Faults((f"{files.config}: can't be read: {reason(error)}",))
+        return Faults((f"{files.config}: can't be read: {done.why or _last_line(done.errors)}",))
     return reply
 
 
-def _explain(files: Files, request: Explain) -> Reply:
+def _explain(files: Files, command: Command, request: Explain) -> Reply:
     common = ("-c", files.config, "--state-dir", files.state_dir, "--run-dir", files.run_dir)
-    try:
-        done = _python("ifdefault", *map(str, common), *request.arguments())
-    except subprocess.TimeoutExpired:
-        return Faults((f"explain: not done in {LIMIT_S:g} s; try again",))
-    except OSError as error:
-        return Faults((f"explain: can't be run: {reason(error)}",))
-    said = done.stderr[:_MOST_OUTPUT].decode("utf-8", "replace").splitlines()
-    output = done.stdout[:_MOST_OUTPUT].decode("utf-8", "replace")
+    done = _forked(lambda: command([*map(str, common), *request.arguments()]))
+    said = done.errors.decode("utf-8", "replace").splitlines()
+    output = done.output.decode("utf-8", "replace")
     if not output.strip():
         lines = tuple(line.removeprefix("ifdefault: ") for line in said)
-        return Faults(lines or (f"explain: ended with status {done.returncode}",))
+        return Faults(lines or (f"explain: {done.why or 'no answer'}",))
     return Explained(output, tuple(said))
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    output: bytes
+    errors: bytes
+    why: str = ""  # it didn't end by itself
+
+
+def _forked(work: Callable[[], int]) -> _Done:
+    """Do it in a child, for a limited time."""
+    output, errors = os.memfd_create("output"), os.memfd_create("errors")
+    try:
+        pid = os.fork()
+        if not pid:
+            _work(work, output, errors)
+        pidfd = os.pidfd_open(pid)
+        with os.fdopen(pidfd, closefd=True):
+            ended, _, _ = select.select([pidfd], [], [], LIMIT_S)
+            if not ended:
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        why = "" if ended else f"not done in {LIMIT_S:g} s"
+        return _Done(os.pread(output, _MOST_OUTPUT, 0), os.pread(errors, _MOST_OUTPUT, 0), why)
+    finally:
+        os.close(output)
+        os.close(errors)
+
+
+def _work(work: Callable[[], int], output: int, errors: int) -> None:
+    try:
+        os.dup2(output, 1)
+        os.dup2(errors, 2)
+        work()
+        sys.stdout.flush()
+    except BaseException as error:
+        print(f"internal error: {error!r}", file=sys.stderr, flush=True)
+        raise
+    finally:
+        os._exit(0)
 
 
 def _last_line(output: bytes) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from ifdefault.ipc import log, privileges, sandbox, tasks
 from ifdefault.model.config import WebConfig
 from ifdefault.model.errors import HostError, Problem, reason
-from ifdefault.web.helper import Files, Helper
+from ifdefault.web.helper import Command, Files, Helper
 from ifdefault.web.settings import Settings
 
 USER = "ifdefault-web"
@@ -31,7 +31,7 @@ _BACKLOG = 256
 _logger = logging.getLogger("ifdefault")
 
 
-def run(files: Files) -> int:
+def run(files: Files, command: Command) -> int:
     """Serve until SIGTERM or SIGINT; HostError if that isn't possible."""
     log.set_up()
     uid, gid = privileges.KEEP, privileges.KEEP
@@ -40,7 +40,7 @@ def run(files: Files) -> int:
         if warning:
             _logger.warning("%s", warning)
         uid, gid = privileges.possible(uid, gid)
-    helper = Helper(files, uid, gid)
+    helper = Helper(files, command, uid, gid)
     try:
         settings = helper.settings()
         sock = listen(settings.listen)

@@ -7,7 +7,6 @@ a type stands beside it in Annotated, as JSON Schema.
 from __future__ import annotations
 
 import types
-from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -21,6 +20,7 @@ from ifdefault.web.records import (
     HistoryReport,
     OutageReport,
     Problems,
+    Schema,
     UplinkState,
 )
 
@@ -43,8 +43,10 @@ class Schemas:
     def of(self, hint: Any) -> dict[str, Any]:
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is Annotated:
-            bounds = [bound for bound in arguments[1:] if isinstance(bound, dict)]
-            return {**self.of(arguments[0]), **dict(ChainMap(*bounds))}
+            schema = self.of(arguments[0])
+            for each in arguments[1:]:
+                schema |= each.words if isinstance(each, Schema) else {}
+            return schema
         if origin is Literal:
             return {"enum": [*arguments]}
         if origin in (Union, types.UnionType):

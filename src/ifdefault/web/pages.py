@@ -37,14 +37,14 @@ class Pages:
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
-            web.get("/", self.overview, name="overview"),
-            web.get("/live", self.live, name="live"),
-            web.get("/events", self.events, name="events"),
-            web.get("/explain", self.explain, name="explain"),
-            web.get("/outages", self.outages, name="outages"),
-            web.get(r"/outages/{id:\d{1,18}}", self.outage, name="outage"),
-            web.get(r"/outages/{id:\d{1,18}}.txt", self.outage_text, name="outage text"),
-            web.get("/static/{name}", self._site.renderer.static, name="static"),
+            web.get("/", self.overview),
+            web.get("/live", self.live),
+            web.get("/events", self.events),
+            web.get("/explain", self.explain),
+            web.get("/outages", self.outages),
+            web.get(r"/outages/{id:\d{1,18}}", self.outage),
+            web.get(r"/outages/{id:\d{1,18}}.txt", self.outage_text),
+            web.get("/static/{name}", self._site.renderer.static),
         ]
 
     async def overview(self, request: web.Request) -> web.Response:

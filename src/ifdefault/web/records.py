@@ -11,6 +11,13 @@ from ifdefault.model.health import LONGEST_DRAIN_S, Forced
 from ifdefault.monitor.history.records import Interval, Outage, Traffic
 
 
+class Schema:
+    """In Annotated, beside a check: what that demands, in the words of JSON Schema."""
+
+    def __init__(self, **words: int) -> None:
+        self.words = words
+
+
 @dataclass(frozen=True, slots=True)
 class Problems:
     """Why a request wasn't fulfilled."""
@@ -24,10 +31,10 @@ class UplinkState:
 
     state: Forced
     timeout_s: (
-        Annotated[int, number(1, LONGEST_DRAIN_S), {"minimum": 1, "maximum": LONGEST_DRAIN_S}]
+        Annotated[int, number(1, LONGEST_DRAIN_S), Schema(minimum=1, maximum=LONGEST_DRAIN_S)]
         | None
     ) = None
-    token: Annotated[str, printable_text, {"maxLength": TEXT_CHARS}] = ""
+    token: Annotated[str, printable_text, Schema(maxLength=TEXT_CHARS)] = ""
 
 
 @dataclass(frozen=True, slots=True)

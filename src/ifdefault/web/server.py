@@ -77,7 +77,7 @@ class Server:
         app.on_response_prepare.append(sign)
         for part in (Pages(self.site), ControlPages(self.site), Api(self.site)):
             app.add_routes(part.routes())
-        app.router.add_get("/metrics", self._metrics, name="metrics")
+        app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(
             app,
             access_log=None,

@@ -1,19 +1,15 @@
-"""What the page needs of the config file, read by a process of its own that ends.
+"""What the page needs of the config file.
 
-`python -m ifdefault.web.settings FILE` prints Settings or Faults as JSON.
-
-Rules: a token is the first line of its file. What parses the config would take a quarter of the
-memory of the process that serves the page, which therefore never loads it.
+Rules: a token is the first line of its file. What parses the config takes memory, which is why only
+a child of the helper calls these functions, and ends (`web.helper`).
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ifdefault.ipc import codec
 from ifdefault.ipc.fields import number
 
 _LONGEST_TOKEN = 1000
@@ -81,17 +77,11 @@ def read_token(path: str) -> str:
     return token
 
 
-def main() -> None:
+def read_or_faults(path: Path) -> Settings | Faults:
+    """The settings, or why there are none."""
     from ifdefault.model.errors import IfdefaultError
 
-    answer: Settings | Faults
     try:
-        answer = read(Path(sys.argv[1]))
+        return read(path)
     except IfdefaultError as error:
-        answer = Faults(tuple(map(str, error.problems)))
-    encode = codec.encoder(Settings | Faults)
-    sys.stdout.buffer.write(codec.write(encode(answer)))
-
-
-if __name__ == "__main__":
-    main()
+        return Faults(tuple(map(str, error.problems)))
