@@ -2,7 +2,7 @@
 dashboard has an answer.
 
 client ── core ─┬─ isp-a ── wan0 ┐
-                └─ isp-b ── wan1 ┴ host: ifdefault run, node_exporter, prometheus
+                └─ isp-b ── wan1 ┴ host: ifdefault run, monitor, web; node_exporter; prometheus
 
 Rules: a panel without a number fails, so the world has something of everything: a path that goes
 down, names that are asked for, a forwarded service, a budget.
@@ -15,24 +15,19 @@ import math
 import re
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from ifdefault.ipc.control.protocol import Counters
 from ifdefault.lab import faults, services
 from ifdefault.lab.node import Node
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
-from ifdefault.monitor.metrics import Budget
-from ifdefault.monitor.textfile import write_textfile
-from tests.net import answers, test_dns_daemon
+from tests.net import test_dns_daemon
 from tests.net.conftest import LabWorld
-from tests.net.watched import await_states, request, standing
+from tests.net.watched import await_states
 from tests.unit.test_metrics import ALL, DASHBOARD, RULES
 
 TESTS = Path(__file__).parent / "prometheus/ifdefault.test.yml"
@@ -40,6 +35,8 @@ CONFIG = f"""\
 [health]
 recover_s = 0.3
 {test_dns_daemon.DNS}
+[[dns.exec]]
+program = "/bin/true"
 [[forward]]
 listen = "tcp:80"
 to = ["192.168.1.10"]
@@ -48,6 +45,8 @@ PROMETHEUS = f"""\
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: ["{RULES}"]
 scrape_configs:
+  - job_name: ifdefault
+    static_configs: [{{targets: ["127.0.0.1:8053"]}}]
   - job_name: node
     static_configs: [{{targets: ["127.0.0.1:9100"]}}]
 """
@@ -75,64 +74,34 @@ def test_each_alert_is_raised_when_it_should_be() -> None:
 
 def test_each_panel_of_the_dashboard_has_its_numbers(lab_world: LabWorld) -> None:
     world = lab_world("two")
+    start(world)
     host = world["host"]
-    services.nginx(world["content"])
-    answers.configure(world, CONFIG)
-    world.daemon()
-    await_states(world, ["up"])
-    with textfile(world) as folder:
-        start(host, folder)
-        with faults.injected(world, "blackhole", "isp-a"):
-            await_states(world, ["down"], "isp-a")
-            test_dns_daemon.ask(world, at=test_dns_daemon.B)
-            await_numbers(host)
-            alerts = ask(host, "alerts")["alerts"]
-            assert {a["labels"]["alertname"] for a in alerts} == {"IfdefaultUplinkDown"}
+    with faults.injected(world, "blackhole", "isp-a"):
+        await_states(world, ["down"], "isp-a")
+        test_dns_daemon.ask(world, at=test_dns_daemon.B)
+        await_numbers(host)
+        alerts = {alert["labels"]["alertname"] for alert in ask(host, "alerts")["alerts"]}
+        assert alerts == {"IfdefaultUplinkDown"}
     rules = [rule for group in ask(host, "rules")["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}
+    # whichever way they came
+    assert names(host, "node") == names(host, "ifdefault")
 
 
-def await_numbers(host: Node) -> None:
-    silent: list[str] = []
-
-    def are_there() -> bool:
-        silent[:] = unanswered(host)
-        return not silent
-
-    try:
-        eventually(are_there, 60.0, what="numbers", poll_s=1.0)
-    except TimeoutError:
-        assert silent == []
-
-
-@contextmanager
-def textfile(world: World) -> Iterator[Path]:
-    """The folder with the textfile, which is kept up to date."""
-    folder, ended = world.dir / "textfiles", threading.Event()
-    folder.mkdir()
-    budgets = (Budget("isp-a", 10**12, 10**11), Budget("isp-b", 0, 10**11))
-
-    def write() -> None:
-        write_textfile(
-            folder / "ifdefault.prom", standing(world), request(world, Counters()), budgets
-        )
-
-    def repeat() -> None:
-        while not ended.wait(0.5):
-            write()
-
-    write()
-    thread = threading.Thread(target=repeat)
-    thread.start()
-    try:
-        yield folder
-    finally:
-        ended.set()
-        thread.join()
-
-
-def start(host: Node, folder: Path) -> None:
-    """node_exporter and Prometheus, with nothing but what the test needs."""
+def start(world: World) -> None:
+    """All that runs on the host."""
+    host = world["host"]
+    world.dir.chmod(0o755)  # monitor and web are other users
+    services.nginx(world["content"])
+    folder = services.home_of(host, "textfiles")
+    file = world.dir / "state/history/ifdefault.prom"
+    (folder / file.name).symlink_to(file)
+    text = world.topology.config.replace("[uplink.isp-a]", '[uplink.isp-a]\nbudget = "1 TB"')
+    world.config.write_text(f'{text}{CONFIG}[history]\ntextfile = "{file}"\n')
+    world.daemon()
+    await_states(world, ["up"])
+    for name in ("monitor", "web"):
+        services.start(host, name, [*world.command, name])
     home = services.home_of(host, "prometheus")
     config = home / "prometheus.yml"
     config.write_text(PROMETHEUS)
@@ -147,6 +116,25 @@ def start(host: Node, folder: Path) -> None:
     ):
         child = services.start(host, name, [name, *options])
         services.answering(host, name, child, socket.SOCK_STREAM, port)
+
+
+def names(host: Node, job: str) -> set[str]:
+    """Of our metrics, as a job has them."""
+    series = ask(host, "series", **{"match[]": f'{{job="{job}", __name__=~"ifdefault_.*"}}'})
+    return {labels["__name__"] for labels in series}
+
+
+def await_numbers(host: Node) -> None:
+    silent: list[str] = []
+
+    def are_there() -> bool:
+        silent[:] = unanswered(host)
+        return not silent
+
+    try:
+        eventually(are_there, 60.0, what="numbers", poll_s=1.0)
+    except TimeoutError:
+        assert silent == []
 
 
 def ask(host: Node, what: str, **arguments: str | float) -> Any:

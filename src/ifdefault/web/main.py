@@ -88,7 +88,7 @@ def _serve(
 
     profile = sandbox.WEB
     readable = [sys.prefix, sys.base_prefix, "/usr", "/lib", "/etc/localtime", str(files.state_dir)]
-    readable.append(str(Path(__file__).parents[2]))
+    readable += [str(files.run_dir), str(Path(__file__).parents[2])]  # the monitor's status
     for missing in sandbox.enter(profile, uid, gid, readable):
         _logger.warning("the page runs without %s", missing)
     gc.collect()

@@ -29,7 +29,7 @@ _logger = logging.getLogger("ifdefault")
 
 class Site:
     def __init__(self, run_dir: Path, state_dir: Path, helper: Helper, settings: Settings) -> None:
-        self.state_dir, self.settings = state_dir, settings
+        self.run_dir, self.state_dir, self.settings = run_dir, state_dir, settings
         self.warning = ""  # why the last settings that worked are used
         self.renderer = Renderer()
         self.streams = Streams(self._parts)
