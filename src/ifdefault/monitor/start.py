@@ -36,9 +36,7 @@ def drop_privileges(user: str, state_dir: Path, run_dir: Path) -> None:
             remedy = "run as root, or use --state-dir and --run-dir"
             raise HostError(Problem(str(directory), what, remedy)) from error
     os.umask(0o022)  # all users may read the history
-    privileges.drop(
-        uid, gid, limits={resource.RLIMIT_NOFILE: 1024}, parent_death=0, oom_score_adj=_OOM_SCORE
-    )
+    privileges.drop(uid, gid, limits=_LIMITS, parent_death=0, oom_score_adj=_OOM_SCORE)
 
 
 def _own(directory: Path, uid: int, gid: int) -> None:

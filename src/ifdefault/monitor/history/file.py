@@ -54,7 +54,9 @@ class HistoryFile:
     def _write(self, batch: Batch, now: float, current: Sequence[Span], keep_s: int) -> None:
         store = self.open()
         if store.is_new:  # the spans that began earlier are missing in it
-            batch = replace(batch, spans=[*current])
+            began = {span.path for span in batch.spans}
+            earlier = [span for span in current if span.path not in began]
+            batch = replace(batch, spans=[*earlier, *batch.spans])
         store.write(batch, now, keep_s)
         store.is_new = False
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path as FilePath
 from urllib.parse import quote
 
@@ -19,6 +18,7 @@ from ifdefault.monitor.history.outages import outages
 from ifdefault.monitor.history.records import (
     HOUR_S,
     MINUTE_S,
+    OUT,
     Interval,
     Outage,
     Path,
@@ -160,36 +160,30 @@ class Reader:
 
     def outages(self, since: float, until: float, uplink: str = "") -> list[Outage]:
         """All outages that reach into a time, as a whole, the oldest first."""
-        found = outages(self.spans(since, until, uplink))
-        return [self._whole(outage) for outage in found]
+        spans = self.spans(since, until, uplink)
+        first = {span.path: span for span in reversed(spans)}.values()
+        return outages([*spans, *(b for span in first for b in self._out_before(span))])
 
     def outage(self, id_: int) -> Outage | None:
         """The outage that begins with a span."""
         row = self._db.execute(
-            f"SELECT name, family, since FROM span {_NAMED} WHERE span.id = ?", (id_,)
+            f"SELECT name, since FROM span {_NAMED} WHERE span.id = ?", (id_,)
         ).fetchone()
-        if row is None:
-            return None
-        name, family, since = row
-        found = outages(self.spans(since, 1e18, name))
-        path = Path(name, family)
-        whole = [self._whole(outage) for outage in found if outage.path == path]
-        return next((outage for outage in whole if outage.span == id_), None)
+        found = self.outages(row[1], 1e18, row[0]) if row else ()
+        return next((outage for outage in found if outage.span == id_), None)
 
-    def _whole(self, outage: Outage) -> Outage:
-        """With what came before the time that was asked for."""
-        first, path = outage, outage.path
-        while True:
+    def _out_before(self, span: Span) -> Iterator[Span]:
+        """The spans before one that belong to the same outage."""
+        while span.state in OUT:
             row = self._db.execute(
-                f"SELECT state, since, cause, span.id FROM span {_NAMED}"
-                " WHERE name = ? AND family = ? AND until = ? AND span.id < ?"
-                " ORDER BY span.id DESC LIMIT 1",
-                (path.uplink, path.family, first.since, first.span),
+                f"SELECT state, since, until, cause, span.id FROM span {_NAMED}"
+                " WHERE name = ? AND family = ? AND span.id < ? ORDER BY span.id DESC LIMIT 1",
+                (*span.path, span.id),
             ).fetchone()
-            if row is None or row[0] not in ("down", "recovering"):
-                return first
-            _, since, cause, span = row
-            first = replace(first, since=since, cause=cause, span=span)
+            if row is None or row[0] not in OUT:
+                return
+            span = Span(span.path, *row)
+            yield span
 
     def targets(self, outage: Outage) -> list[Target]:
         """What the targets answered during an outage, by all paths of its family."""
