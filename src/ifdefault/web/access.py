@@ -53,11 +53,19 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Refused(Exception):
-    """Answered with this status; `why` is for the client, and for the log."""
+    """Answered with this status; `why` is for the client."""
+
+    is_logged = False
 
     def __init__(self, status: int, why: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(why)
         self.status, self.why, self.headers = status, why, headers or {}
+
+
+class Unwelcome(Refused):
+    """What no page of ours and no proper program asks for: `why` is logged, too."""
+
+    is_logged = True
 
 
 class Access:
@@ -89,7 +97,7 @@ class Access:
             await self._authenticate(request)
             return await handler(request)
         except Refused as refused:
-            if refused.status != 404:
+            if refused.is_logged:
                 self._guard.refusals.add(f"a request: {refused.why}", request.remote or "")
             response = self._answer_error(request, refused.status, refused.why)
             response.headers.update(refused.headers)
@@ -108,17 +116,17 @@ class Access:
 
     def _check(self, request: web.Request) -> None:
         if request.method not in METHODS:
-            raise Refused(405, "its method; use GET, HEAD or POST", {"Allow": ", ".join(METHODS)})
+            raise Unwelcome(405, "its method; use GET, HEAD or POST", {"Allow": ", ".join(METHODS)})
         host = request.headers.getall(hdrs.HOST, [])
         if len(host) != 1 or not self._is_ours(host[0]):
             why = "its Host is none of ours; [web] hosts names further ones"
-            raise Refused(421, why)
+            raise Unwelcome(421, why)
         if request.method == hdrs.METH_POST:
             _check_origin(request, host[0])
         elif request.can_read_body:
-            raise Refused(400, "a body where there is none")
+            raise Unwelcome(400, "a body where there is none")
         if (request.content_length or 0) > MOST_BODY:
-            raise Refused(413, f"its body is longer than {MOST_BODY} bytes")
+            raise Unwelcome(413, f"its body is longer than {MOST_BODY} bytes")
 
     def _is_ours(self, host: str) -> bool:
         name = host_name(host)
@@ -151,7 +159,7 @@ class Access:
                 await asyncio.sleep(_WRONG_S)
             finally:
                 self._wrong -= 1
-        raise Refused(401, "a wrong token", challenge)
+        raise Unwelcome(401, "a wrong token", challenge)
 
 
 async def sign(_: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -168,9 +176,9 @@ async def body(request: web.Request) -> bytes:
         async with asyncio.timeout(_BODY_S):
             return await request.read()
     except TimeoutError:
-        raise Refused(408, "its body is too slow") from None
+        raise Unwelcome(408, "its body is too slow") from None
     except web.HTTPRequestEntityTooLarge:
-        raise Refused(413, f"its body is longer than {MOST_BODY} bytes") from None
+        raise Unwelcome(413, f"its body is longer than {MOST_BODY} bytes") from None
 
 
 def host_name(host: str) -> str:
@@ -187,9 +195,9 @@ def _check_origin(request: web.Request, host: str) -> None:
     site = request.headers.get("Sec-Fetch-Site", "")
     if origin:
         if len(origin) != 1 or urlsplit(origin[0]).netloc.lower() != host.lower():
-            raise Refused(403, "its Origin is another site")
+            raise Unwelcome(403, "its Origin is another site")
     elif site and site not in ("same-origin", "none"):
-        raise Refused(403, "it comes from another site")
+        raise Unwelcome(403, "it comes from another site")
 
 
 def _given_token(authorization: str) -> bytes | None:

@@ -31,6 +31,12 @@ _IDLE_S = 10.0  # between two requests
 _MOST_LINE = 4096
 _MOST_FIELDS = 64
 _END_S = 2.0  # for answers that are under way, at the end
+_TITLES = {
+    404: "Not Found",
+    401: "A token is needed",
+    500: "Internal error",
+    503: "Not available",
+}
 _logger = logging.getLogger("ifdefault")
 
 
@@ -115,10 +121,9 @@ class Server:
             return api.problems(status, (text,))
         if request.path == "/metrics":
             return web.Response(text=f"{text}\n", status=status)
-        title = {404: "Not found", 401: "A token is needed", 500: "Internal error"}.get(status, "")
-        return self.site.renderer.page(
-            "message.html", status=status, title=title or "Refused", text=f"{text}."
-        )
+        title = _TITLES.get(status, "Refused")
+        text = "There is no such page" if text == title else text
+        return self.site.renderer.page("message.html", status=status, title=title, text=f"{text}.")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         kind = metrics.content_type(request.headers.get("Accept", ""))

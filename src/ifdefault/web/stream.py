@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
-from ifdefault.web.access import Refused
+from ifdefault.web.access import Unwelcome
 from ifdefault.web.guard import MOST_STREAMS
 from ifdefault.web.live import Live, Snapshot
 
@@ -55,7 +55,7 @@ class Streams:
 
     async def serve(self, request: web.Request, live: Live) -> web.StreamResponse:
         if len(self._readers) >= MOST_STREAMS:
-            raise Refused(503, "an event stream: too many", {"Retry-After": "30"})
+            raise Unwelcome(503, "an event stream: too many", {"Retry-After": "30"})
         response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream; charset=utf-8",
