@@ -212,6 +212,7 @@ class NotifyConfig:
     mail: str = ""  # an address
     webhook: str = ""  # a URL
     webhook_file: str = ""
+    secret_file: str = ""  # signs what is sent to the webhook
     ntfy: str = ""  # a topic's URL
     ntfy_file: str = ""
     apprise: str = ""  # a config file of apprise
