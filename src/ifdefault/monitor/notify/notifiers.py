@@ -1,0 +1,282 @@
+"""All notifiers: what the monitor's feed reports is put into the outbox, and sent from there.
+
+    events ──select──> outbox ──due──> message ──attempt──> delivered, or again later
+                                          └ over each uplink that works
+
+Rules: nobody waits for a notifier: each has a task of its own, and each attempt a process with a
+time limit. The first attempt leaves as routing has it, those that follow at once from an address of
+each usable uplink. Then it waits, longer and longer, but not when the decision changes or when
+there is something new to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ifdefault.ipc import tasks
+from ifdefault.model.config import FAMILIES, Config, NotifyConfig
+from ifdefault.model.health import Decision
+from ifdefault.model.report import DaemonStatus, Event
+from ifdefault.monitor.notify import report
+from ifdefault.monitor.notify.attempt import KEEP, attempt
+from ifdefault.monitor.notify.delivery import LIMIT_S, Delivery, Outcome
+from ifdefault.monitor.notify.message import compose, message_id
+from ifdefault.monitor.notify.outbox import OUTBOX, Outbox
+from ifdefault.monitor.notify.report import NotifierReport, NotifyReport
+from ifdefault.monitor.notify.schedule import RETRY_S, due_at, quiet_until, retry_s, select
+from ifdefault.monitor.notify.summary import Families
+
+_MOST_SOURCES = 8
+_LOOK_AGAIN_S = 60.0  # the clock may have been set
+_OLDEST_S = 86400.0  # of events that are sent when the outbox was damaged
+_log = logging.getLogger("ifdefault")
+
+
+class Notifiers:
+    """`directory`: of the outbox and the report. `user`: of the deliveries, as (uid, gid)."""
+
+    def __init__(
+        self,
+        directory: Path,
+        host: str,
+        user: tuple[int, int] = KEEP,
+        limit_s: float = LIMIT_S,
+    ) -> None:
+        self._directory, self.host, self.user, self.limit_s = directory, host, user, limit_s
+        self.outbox = Outbox(directory / OUTBOX)
+        self.sources: tuple[str, ...] = ("",)
+        self.families: Families = {}
+        self._decision = Decision()
+        self._notifiers: dict[str, _Notifier] = {}
+        self._unwritten = ""
+        self._log_news()
+
+    @property
+    def cursor(self) -> int | None:
+        """The serial of the last event that was taken in; None: there was none."""
+        return self.outbox.cursor
+
+    # --- what it is told ------------------------------------------------------------------
+
+    def use_config(self, config: Config) -> None:
+        named = {notify.name: notify for notify in config.notify}
+        for name in self._notifiers.keys() - named.keys():
+            self._notifiers.pop(name).close()
+        self.outbox.keep_only(named)
+        for name, notify in named.items():
+            if name in self._notifiers:
+                self._notifiers[name].use_config(notify)
+            else:
+                self._notifiers[name] = _Notifier(self, notify)
+        self.write_report()
+
+    def receive(self, events: Sequence[Event], now: float, *, first: bool = False) -> None:
+        """Take in new events. `first`: those that the engine had when the monitor asked for the
+        first time, of which the notifiers have nothing to say, unless the outbox was damaged."""
+        cursor = self.outbox.cursor
+        if cursor is None and first:
+            oldest = now - _OLDEST_S if self.outbox.begun_anew else now
+            new = [event for event in events if event.at > oldest]
+        else:
+            new = [event for event in events if cursor is None or event.serial > cursor]
+        if not events:
+            return
+        items, faults = {}, {}
+        for name, notifier in self._notifiers.items():
+            known = self.outbox.faults(name)
+            items[name] = select(notifier.config, new, known, now)
+            faults[name] = known
+        self.outbox.accept(events[-1].serial, items, faults)
+        for name, selected in items.items():
+            if selected:
+                self._notifiers[name].wake(again_s=RETRY_S)
+        self.write_report()
+
+    def update(self, status: DaemonStatus) -> None:
+        """Use what works now."""
+        families: dict[str, set[str]] = {}
+        for path in status.health:
+            families.setdefault(path.uplink, set()).add(str(path.family))
+        self.families, self.sources = families, choose_sources(status)
+        if status.decision != self._decision:
+            self._decision = status.decision
+            for notifier in self._notifiers.values():
+                notifier.wake(again_s=0.0)
+
+    def look(self) -> None:
+        """To be called now and then: try again to write what couldn't be written."""
+        self.outbox.save_again()
+        self._log_news()
+        if self._unwritten:
+            self.write_report()
+
+    async def close(self) -> None:
+        """End what is being sent: nobody knows then whether it arrived."""
+        await tasks.end(*(notifier.close() for notifier in self._notifiers.values()))
+        self.outbox.close()
+
+    # --- what it says ---------------------------------------------------------------------
+
+    def report(self) -> NotifyReport:
+        notifiers = tuple(notifier.report() for notifier in self._notifiers.values())
+        return NotifyReport(os.getpid(), notifiers, self.outbox.unsaved)
+
+    def write_report(self) -> None:
+        try:
+            report.write(self._directory, self.report())
+            self._unwritten = ""
+        except OSError as error:
+            if not self._unwritten:
+                _log.error("%s: can't be written: %s", self._directory / report.REPORT, error)
+            self._unwritten = str(error)
+
+    def _log_news(self) -> None:
+        for problem in self.outbox.news:
+            _log.log(logging.WARNING if problem.warning else logging.ERROR, "%s", problem)
+        self.outbox.news.clear()
+
+
+def choose_sources(status: DaemonStatus) -> tuple[str, ...]:
+    """The addresses to send from, "" for what routing chooses: that comes first, and the primary
+    uplink, which is what routing chooses in most cases, last."""
+    sources: dict[str, None] = {"": None}
+    for family in FAMILIES:
+        usable = status.decision.usable_in(family)
+        ranked = [name for name in status.decision.ranking(family) if name in usable]
+        for name in (*ranked[1:], *ranked[:1]):
+            for address in status.addresses.get(name, ()):
+                if (":" in address) == (family == 6):
+                    sources.setdefault(address)
+    return tuple(sources)[:_MOST_SOURCES]
+
+
+class _Notifier:
+    """One of them, and the task that sends for it. Times that end in _s are monotonic."""
+
+    def __init__(self, all_: Notifiers, config: NotifyConfig) -> None:
+        self._all, self.config = all_, config
+        self._retry_s = self._tried_s = 0.0
+        self._sending_since = 0.0
+        self._said = ""
+        self._woken = asyncio.Event()
+        self._task = tasks.start(self._run())
+
+    def use_config(self, config: NotifyConfig) -> None:
+        if config != self.config:
+            self.config = config
+            self.wake(again_s=0.0)
+
+    def wake(self, again_s: float) -> None:
+        """Look for what is due. After a failure: not before so long after the last attempt."""
+        self._retry_s = min(self._retry_s, self._tried_s + again_s)
+        self._woken.set()
+
+    def close(self) -> asyncio.Task[None]:
+        self._task.cancel()
+        return self._task
+
+    def report(self) -> NotifierReport:
+        name, outbox, now = self.config.name, self._all.outbox, time.time()
+        record, waiting = outbox.record(name), outbox.count(name)
+        due, retry_s = self._due_at(now), self._retry_s - time.monotonic()
+        is_held = due is not None and due == quiet_until(self.config.quiet, now) > now
+        return NotifierReport(
+            name=name,
+            means=report.means_of(self.config),
+            to=report.recipient(self.config),
+            waiting=waiting,
+            omitted=record.omitted,
+            sent_at=record.sent_at,
+            said=self._said,
+            held_until=due if is_held and due is not None else 0.0,
+            sending_since=self._sending_since,
+            failing_since=record.failing_since,
+            failures=record.failures,
+            error=record.error,
+            retry_at=now + retry_s if record.failures and retry_s > 0 else 0.0,
+        )
+
+    # --- sending --------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            if (wait_s := self._wait_s()) <= 0.0:
+                await self._send()
+                continue
+            try:
+                async with asyncio.timeout(min(wait_s, _LOOK_AGAIN_S)):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+
+    def _due_at(self, now: float) -> float | None:
+        outbox, name = self._all.outbox, self.config.name
+        if outbox.message(name):
+            return now  # it began to be sent, and nobody knows whether it arrived
+        return due_at(self.config, outbox.waiting(name), outbox.record(name).sent_at, now)
+
+    def _wait_s(self) -> float:
+        now = time.time()
+        due = self._due_at(now)
+        if due is None:
+            return _LOOK_AGAIN_S
+        return max(due - now, self._retry_s - time.monotonic())
+
+    async def _send(self) -> None:
+        """Send one message: over each uplink, until it is delivered or refused."""
+        outbox, name = self._all.outbox, self.config.name
+        begun = outbox.message(name)
+        if begun is None:
+            items = outbox.waiting(name)
+            identity = message_id(items)
+            outbox.begin(name, identity, len(items))
+        else:
+            identity, items = begun
+        self._sending_since = now = time.time()
+        omitted = outbox.record(name).omitted
+        message = compose(items, name, self._all.host, self._all.families, now, omitted)
+        delivery = Delivery(self.config, replace(message, id=identity))
+        self._all.write_report()
+        may_have_arrived = begun is not None
+        outcome = Outcome("unreachable", "not tried")
+        for source in self._all.sources:
+            outcome = await attempt(
+                replace(delivery, source=source), self._all.user, self._all.limit_s
+            )
+            may_have_arrived |= outcome.kind == "unknown"
+            if outcome.kind in ("delivered", "refused"):
+                break
+        self._sending_since = 0.0
+        if outcome.kind == "delivered":
+            self._delivered(identity, message.subject, outcome.text)
+        else:
+            if not may_have_arrived:
+                outbox.release(name, identity)
+            self._failed(outcome.text)
+        self._all.write_report()
+
+    def _delivered(self, identity: str, subject: str, said: str) -> None:
+        outbox, name = self._all.outbox, self.config.name
+        failures = outbox.record(name).failures
+        outbox.delivered(name, identity, time.time())
+        self._retry_s, self._said = 0.0, said
+        _log.info("notify %s: sent: %s (%s)", name, subject, said)
+        if failures:
+            _log.info("notify %s: works again", name)
+
+    def _failed(self, text: str) -> None:
+        outbox, name, now = self._all.outbox, self.config.name, time.time()
+        if text != outbox.record(name).error:
+            _log.warning("notify %s: failing: %s", name, text)
+        outbox.failed(name, text, now)
+        record = outbox.record(name)
+        self._tried_s = time.monotonic()
+        wait_s = retry_s(record.failures, max(now - record.failing_since, 0.0))
+        self._retry_s = self._tried_s + wait_s
