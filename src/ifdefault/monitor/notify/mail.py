@@ -32,12 +32,13 @@ from ifdefault.monitor.notify.delivery import (
     Tell,
 )
 
+_POLICY = SMTP.clone(max_line_length=200)  # a folded subject would begin with a space
 PORT, SUBMISSION, SUBMISSIONS = 25, 587, 465  # RFC 5321, 6409, 8314
 
 
 def write_mail(delivery: Delivery) -> EmailMessage:
     config, message = delivery.config, delivery.message
-    mail = EmailMessage(policy=SMTP)
+    mail = EmailMessage(policy=_POLICY)
     mail["Message-ID"] = f"<ifdefault.{message.id}.{config.name}@{message.host}>"
     mail["Date"] = format_datetime(datetime.fromtimestamp(message.at, UTC))
     mail["From"] = sender(delivery)
