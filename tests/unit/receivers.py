@@ -116,6 +116,10 @@ class _Mail(socketserver.StreamRequestHandler):
             else:
                 self.say("250 ok")
 
+    def finish(self) -> None:
+        super().finish()
+        self.request.close()  # its own, after STARTTLS
+
     def ehlo(self, _: str) -> None:
         self.say("250-mx.example.org")
         if self.server.starttls and not self.is_tls:
