@@ -18,7 +18,7 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, cast
+from typing import Any
 
 HANG = 0
 
@@ -35,7 +35,7 @@ class Received:
 
     @property
     def mail(self) -> EmailMessage:
-        return cast(EmailMessage, BytesParser(policy=default).parsebytes(self.body))
+        return BytesParser(policy=default).parsebytes(self.body)
 
 
 class Receiver:

@@ -14,16 +14,14 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-import pytest
-
 from ifdefault.ipc import codec
 from ifdefault.model.config import Config, NotifyConfig
 from ifdefault.model.health import Decision, Health
 from ifdefault.model.report import DaemonStatus
-from ifdefault.monitor.notify import report, schedule
+from ifdefault.monitor.notify import report
 from ifdefault.monitor.notify.notifiers import Notifiers, choose_sources
 from ifdefault.monitor.notify.report import NotifierReport
-from tests.unit.notified import AT, event, outage
+from tests.unit.notified import event, outage
 from tests.unit.notifying import EVENTS
 from tests.unit.receivers import HANG, Received, Receiver, http_receiver
 
@@ -110,6 +108,7 @@ def test_the_first_is_sent_within_two_seconds_and_what_follows_together(tmp_path
 
 def test_one_that_hangs_is_reported_and_others_are_not_kept_waiting(tmp_path: Path) -> None:
     async def test(notifiers: Notifiers) -> None:
+        notifiers.update(replace(STATUS, addresses={"isp-b": ("127.0.0.3",)}))
         notifiers.receive([*outage(1)], time.time())
         await until(lambda: good.accepted)
         hung = reported(tmp_path, "hung")
@@ -132,10 +131,10 @@ def test_one_that_hangs_is_reported_and_others_are_not_kept_waiting(tmp_path: Pa
 
     with http_receiver() as good, http_receiver(lambda _: HANG) as bad:
         run(tmp_path, [hook(bad, "hung"), hook(good, "good")], test, limit_s=1.5)
-        assert {received.peer for received in bad.all} == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
+        assert {received.peer for received in bad.all} == {"127.0.0.1", "127.0.0.3"}
 
 
-def test_what_was_overtaken_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_overtaken_is_one_message(tmp_path: Path) -> None:
     """Also with a restart in between. The failure is one in which nothing can have arrived."""
 
     async def fail(notifiers: Notifiers) -> None:
@@ -194,7 +193,7 @@ def notifying(directory: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
 def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     """A receiver that fails half of the time, also after it took the message, and a monitor that is
     killed again and again: each event is in one message, by its key."""
-    chance, kills, number = random.Random(18), 12, 0
+    chance, kills, last = random.Random(18), 12, 0
     stored: dict[str, list[list[int]]] = {}
 
     def answer(received: Received) -> int:
@@ -206,7 +205,8 @@ def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
 
     with http_receiver(answer) as receiver, (tmp_path / EVENTS).open("wb") as file:
         for turn in range(kills + 1):
-            for number in range(number + 1, number + 6):
+            last += 5
+            for number in range(last - 4, last + 1):
                 line = codec.to_json(event(number, f"problem {number}", severity="error"))
                 file.write(codec.write(line) + b"\n")
             file.flush()
@@ -214,9 +214,7 @@ def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
                 before, end_s = len(receiver.all), time.monotonic() + 20.0
                 wanted = chance.randrange(1, 4)
                 while len(receiver.all) < before + wanted and time.monotonic() < end_s:
-                    if turn < kills and number in chain.from_iterable(
-                        chain.from_iterable(stored.values())
-                    ):
+                    if turn < kills and last in chain.from_iterable(chain(*stored.values())):
                         break
                     time.sleep(0.002)
                 if turn == kills:
@@ -228,7 +226,5 @@ def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     by_key = {key: {tuple(serials) for serials in each} for key, each in stored.items()}
     assert all(len(different) == 1 for different in by_key.values()), by_key
     serials = sorted(serial for (each,) in by_key.values() for serial in each)
-    assert serials == list(range(1, number + 1))
+    assert serials == list(range(1, last + 1))
     assert len(receiver.all) > len(by_key)  # some were sent again
-    assert schedule.RETRY_S > 1.0  # it is short in the process only
-    assert time.time() > AT or AT

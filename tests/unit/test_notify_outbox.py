@@ -117,9 +117,7 @@ def test_a_damaged_file_is_set_aside(opened: Opened, outbox: Outbox, content: by
         assert path.with_name(f"{OUTBOX}.damaged").exists()
 
 
-def test_on_a_full_disk_it_goes_on_in_memory_and_saves_later(
-    opened: Opened, outbox: Outbox
-) -> None:
+def test_on_a_full_disk_it_goes_on_in_memory(opened: Opened, outbox: Outbox) -> None:
     accept(outbox, ITEMS[:2])
     (pages,) = outbox._db.execute("PRAGMA page_count").fetchone()
     outbox._db.execute(f"PRAGMA max_page_count = {pages}")

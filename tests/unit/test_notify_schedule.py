@@ -65,7 +65,8 @@ def test_selection(changes: dict[str, object], selected: list[bool]) -> None:
 
 
 def test_a_recovery_is_sent_where_the_fault_was_and_once() -> None:
-    config, faults = replace(CONFIG, severity="error"), {}
+    config = replace(CONFIG, severity="error")
+    faults: dict[tuple[str, str], float] = {}
     events = [path(1, "isp-a", "down"), path(2, "isp-a", "up", 9.0), path(3, "isp-b", "up", 9.0)]
     items = select(config, events, faults, AT)
     assert [(item.event.serial, item.since) for item in items] == [(1, 0.0), (2, AT)]

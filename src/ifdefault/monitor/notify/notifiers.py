@@ -245,14 +245,15 @@ class _Notifier:
         delivery = Delivery(self.config, replace(message, id=identity))
         self._all.write_report()
         may_have_arrived = begun is not None
-        outcome = Outcome("unreachable", "not tried")
+        outcomes: list[Outcome] = []
         for source in self._all.sources:
-            outcome = await attempt(
-                replace(delivery, source=source), self._all.user, self._all.limit_s
-            )
-            may_have_arrived |= outcome.kind == "unknown"
-            if outcome.kind in ("delivered", "refused"):
+            sent = replace(delivery, source=source)
+            outcomes.append(await attempt(sent, self._all.user, self._all.limit_s))
+            may_have_arrived |= outcomes[-1].kind == "unknown"
+            if outcomes[-1].kind in ("delivered", "refused"):
                 break
+        # the others were to help with the first one's failure
+        outcome = outcomes[-1 if outcomes[-1].kind in ("delivered", "refused") else 0]
         self._sending_since = 0.0
         if outcome.kind == "delivered":
             self._delivered(identity, message.subject, outcome.text)
