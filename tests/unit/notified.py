@@ -9,7 +9,7 @@ from ifdefault.model.health import PathState, Transition
 from ifdefault.model.report import Event
 
 AT = 1793196130.25  # 2026-10-28 14:02:10 UTC
-FAMILIES = {"isp-a": ("4", "6"), "isp-b": ("4", "6")}
+FAMILIES = {"isp-a": (4, 6), "isp-b": (4, 6)}
 LOST = "4 rounds lost in 310 ms"
 
 

@@ -15,14 +15,16 @@ from itertools import chain
 from pathlib import Path
 
 from ifdefault.ipc import codec
-from ifdefault.model.config import Config, NotifyConfig
+from ifdefault.model.config import NotifyConfig
 from ifdefault.model.health import Decision, Health
-from ifdefault.model.report import DaemonStatus
-from ifdefault.monitor.notify import report
+from ifdefault.model.report import CounterReport, DaemonStatus, Event
+from ifdefault.monitor.config import MonitorConfig
+from ifdefault.monitor.feed import NewEvents, Sample
 from ifdefault.monitor.notify.notifiers import Notifiers, choose_sources
 from ifdefault.monitor.notify.report import NotifierReport
+from ifdefault.monitor.status_file import read_status
 from tests.unit.notified import event, outage
-from tests.unit.notifying import EVENTS
+from tests.unit.notifying import EVENTS, start
 from tests.unit.receivers import HANG, Received, Receiver, http_receiver
 
 STATUS = DaemonStatus(
@@ -52,10 +54,10 @@ def run(
     limit_s: float = 30.0,
 ) -> None:
     async def whole() -> None:
-        notifiers = Notifiers(directory, "web1", limit_s=limit_s)
+        notifiers = start(directory, limit_s)
         try:
-            notifiers.use_config(Config((), notify=tuple(configs)))
-            notifiers.update(STATUS)
+            await notifiers.configure(MonitorConfig(notify=tuple(configs)))
+            await use(notifiers, STATUS)
             await test(notifiers)
         finally:
             await notifiers.close()
@@ -69,8 +71,16 @@ async def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:
             await asyncio.sleep(0.01)
 
 
+async def take(notifiers: Notifiers, *events: Event) -> None:
+    await notifiers.receive(NewEvents(events))
+
+
+async def use(notifiers: Notifiers, status: DaemonStatus) -> None:
+    await notifiers.receive(Sample(time.time(), status, CounterReport(0.0)))
+
+
 def reported(directory: Path, name: str = "ops") -> NotifierReport:
-    found = report.read(directory)
+    found = read_status(directory, time.time())
     assert found
     return next(notifier for notifier in found.notifiers if notifier.name == name)
 
@@ -83,13 +93,13 @@ def test_the_first_is_sent_within_two_seconds_and_what_follows_together(tmp_path
         return 200
 
     async def test(notifiers: Notifiers) -> None:
-        notifiers.receive([event(1, "of before")], time.time(), first=True)
+        await notifiers.receive(NewEvents((event(1, "of before"),), first=True))
         began = time.time()
-        notifiers.receive([event(1, "of before"), *outage(2)], began)
+        await take(notifiers, event(1, "of before"), *outage(2))
         await until(lambda: receiver.accepted)
-        notifiers.receive([*outage(6)], time.time())
+        await take(notifiers, *outage(6))
         await asyncio.sleep(0.2)  # in which it could be sent
-        notifiers.receive([event(10, "disk full")], time.time())
+        await take(notifiers, event(10, "disk full"))
         await until(lambda: len(receiver.accepted) == 2)
         assert sent_at[0] - began < 2.0
         assert sent_at[1] - sent_at[0] >= 2.0
@@ -108,8 +118,8 @@ def test_the_first_is_sent_within_two_seconds_and_what_follows_together(tmp_path
 
 def test_one_that_hangs_is_reported_and_others_are_not_kept_waiting(tmp_path: Path) -> None:
     async def test(notifiers: Notifiers) -> None:
-        notifiers.update(replace(STATUS, addresses={"isp-b": ("127.0.0.3",)}))
-        notifiers.receive([*outage(1)], time.time())
+        await use(notifiers, replace(STATUS, addresses={"isp-b": ("127.0.0.3",)}))
+        await take(notifiers, *outage(1))
         await until(lambda: good.accepted)
         hung = reported(tmp_path, "hung")
         assert hung.sending_since
@@ -122,8 +132,8 @@ def test_one_that_hangs_is_reported_and_others_are_not_kept_waiting(tmp_path: Pa
         assert reported(tmp_path, "good").failures == 0
         # what has the same key is not sent again, with more in it, but as it was
         bad.answer = lambda _: 200
-        notifiers.receive([event(9, "disk full")], time.time())
-        notifiers.update(replace(STATUS, decision=Decision()))  # it tries again at once
+        await take(notifiers, event(9, "disk full"))
+        await use(notifiers, replace(STATUS, decision=Decision()))  # it tries again at once
         await until(lambda: bad.accepted)
         first, last = bad.all[0], bad.accepted[0]
         assert first.headers["idempotency-key"] == last.headers["idempotency-key"]
@@ -138,12 +148,12 @@ def test_what_was_overtaken_is_one_message(tmp_path: Path) -> None:
     """Also with a restart in between. The failure is one in which nothing can have arrived."""
 
     async def fail(notifiers: Notifiers) -> None:
-        notifiers.receive([*outage(1)], time.time())
+        await take(notifiers, *outage(1))
         await until(lambda: reported(tmp_path).failures)
         assert reported(tmp_path).error == "503 Service Unavailable: as it is"
 
     async def succeed(notifiers: Notifiers) -> None:
-        notifiers.receive([*outage(1, up_after_s=203.0)], time.time())
+        await take(notifiers, *outage(1, up_after_s=203.0))
         await until(lambda: receiver.accepted)
 
     with http_receiver(lambda _: 503) as receiver:
@@ -167,9 +177,9 @@ def test_after_damage_it_begins_anew_with_what_the_engine_has(tmp_path: Path) ->
     old = replace(event(1, "old"), at=now - 2 * 86400.0)
 
     async def test(notifiers: Notifiers) -> None:
-        notifiers.receive([old, recent], now, first=True)
+        await notifiers.receive(NewEvents((old, recent)))
         await until(lambda: receiver.accepted)
-        notifiers.receive([recent, event(3, "new")], now)
+        await take(notifiers, recent, event(3, "new"))
         await until(lambda: len(receiver.accepted) == 2)
 
     with http_receiver() as receiver:

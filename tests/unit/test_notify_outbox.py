@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path as FilePath
 
 import pytest
 
+from ifdefault.monitor.history.records import Path
 from ifdefault.monitor.notify.outbox import MOST_ITEMS, OUTBOX, Outbox, Record
 from ifdefault.monitor.notify.schedule import Item
 from tests.unit.notified import AT, event, outage
 
-Opened = Callable[[Path], Outbox]
+Opened = Callable[[FilePath], Outbox]
 ITEMS = [Item(each, AT) for each in outage(1)]
 
 
@@ -21,7 +22,7 @@ def opened() -> Iterator[Opened]:
     """Opens outboxes, and closes them at last."""
     outboxes = []
 
-    def open_(path: Path) -> Outbox:
+    def open_(path: FilePath) -> Outbox:
         outboxes.append(Outbox(path))
         return outboxes[-1]
 
@@ -31,7 +32,7 @@ def opened() -> Iterator[Opened]:
 
 
 @pytest.fixture
-def outbox(opened: Opened, tmp_path: Path) -> Outbox:
+def outbox(opened: Opened, tmp_path: FilePath) -> Outbox:
     return opened(tmp_path / OUTBOX)
 
 
@@ -41,7 +42,7 @@ def accept(outbox: Outbox, items: Sequence[Item], name: str = "ops") -> None:
 
 def test_what_was_accepted_is_there_for_the_next_process(opened: Opened, outbox: Outbox) -> None:
     assert outbox.cursor is None
-    faults = {("isp-a", "4"): AT}
+    faults = {Path("isp-a", 4): AT}
     outbox.accept(4, {"ops": ITEMS, "web": ITEMS[:1]}, {"ops": faults})
     outbox.begin("web", "1", 1)
     outbox.failed("web", "connection refused", AT)
@@ -73,7 +74,7 @@ def test_a_message_keeps_its_events_until_it_is_released(outbox: Outbox) -> None
 
 
 def test_who_is_not_configured_any_more_is_forgotten(outbox: Outbox) -> None:
-    outbox.accept(4, {"ops": ITEMS, "web": ITEMS}, {"web": {("isp-a", "4"): AT}})
+    outbox.accept(4, {"ops": ITEMS, "web": ITEMS}, {"web": {Path("isp-a", 4): AT}})
     outbox.failed("web", "no answer", AT)
     outbox.keep_only(["ops"])
     assert (outbox.count("ops"), outbox.count("web"), outbox.faults("web")) == (4, 0, {})
@@ -139,7 +140,7 @@ def test_on_a_full_disk_it_goes_on_in_memory(opened: Opened, outbox: Outbox) -> 
     assert (again._path.stat().st_mode & 0o777) == 0o600
 
 
-def test_without_a_directory_it_is_in_memory(opened: Opened, tmp_path: Path) -> None:
+def test_without_a_directory_it_is_in_memory(opened: Opened, tmp_path: FilePath) -> None:
     outbox = opened(tmp_path / "none" / OUTBOX)
     accept(outbox, ITEMS)
     assert outbox.waiting("ops") == ITEMS

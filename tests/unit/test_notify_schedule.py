@@ -12,6 +12,7 @@ import pytest
 
 from ifdefault.model.config import NotifyConfig
 from ifdefault.model.report import Event
+from ifdefault.monitor.history.records import Path
 from ifdefault.monitor.notify.schedule import (
     LONGEST_RETRY_S,
     RARE_S,
@@ -66,7 +67,7 @@ def test_selection(changes: dict[str, object], selected: list[bool]) -> None:
 
 def test_a_recovery_is_sent_where_the_fault_was_and_once() -> None:
     config = replace(CONFIG, severity="error")
-    faults: dict[tuple[str, str], float] = {}
+    faults: dict[Path, float] = {}
     events = [path(1, "isp-a", "down"), path(2, "isp-a", "up", 9.0), path(3, "isp-b", "up", 9.0)]
     items = select(config, events, faults, AT)
     assert [(item.event.serial, item.since) for item in items] == [(1, 0.0), (2, AT)]
@@ -75,9 +76,9 @@ def test_a_recovery_is_sent_where_the_fault_was_and_once() -> None:
 
 
 def test_what_began_as_degraded_ends_when_it_is_up() -> None:
-    faults: dict[tuple[str, str], float] = {}
+    faults: dict[Path, float] = {}
     select(CONFIG, [path(1, "isp-a", "degraded"), path(2, "isp-a", "down", 5.0)], faults, AT)
-    assert faults == {("isp-a", "4"): AT}
+    assert faults == {Path("isp-a", 4): AT}
 
 
 @pytest.mark.parametrize(

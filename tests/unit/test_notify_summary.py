@@ -6,6 +6,7 @@ import pytest
 
 from ifdefault.model.config import NotifyConfig
 from ifdefault.model.report import Event
+from ifdefault.monitor.history.records import Path
 from ifdefault.monitor.notify.message import LONGEST_SUBJECT, Message, compose, message_id
 from ifdefault.monitor.notify.schedule import select
 from tests.unit.notified import AT, FAMILIES, event, outage, path, primary
@@ -16,7 +17,7 @@ CONFIG = NotifyConfig("ops", mail="admin@example.org")
 def written(
     events: list[Event], sent_before: list[Event] | None = None, after_s: float = 1.0
 ) -> Message:
-    faults: dict[tuple[str, str], float] = {}
+    faults: dict[Path, float] = {}
     select(CONFIG, sent_before or [], faults, AT)
     items = select(CONFIG, events, faults, AT)
     return compose(items, "ops", "web1", FAMILIES, AT + after_s)

@@ -73,7 +73,7 @@ def compose_test(notifier: str, host: str, now: float) -> Message:
         host=host,
         notifier=notifier,
         severity="info",
-        subject=f"{host}: test of the notifier {notifier}",
+        subject=f"{host.partition('.')[0]}: test of the notifier {notifier}",
         text="\n".join([*text, "", *_footer(host, notifier)]) + "\n",
         at=now,
         test=True,
@@ -83,7 +83,7 @@ def compose_test(notifier: str, host: str, now: float) -> Message:
 def _subject(host: str, lines: Sequence[Line]) -> str:
     """As many lines as fit, at least the first."""
     texts = [escaped(text) for _, text in lines] or ["nothing has changed"]
-    subject = f"{host}: {texts[0]}"
+    subject = f"{host.partition('.')[0]}: {texts[0]}"
     for number, text in enumerate(texts[1:], 1):
         if len(subject) + len(text) > LONGEST_SUBJECT - 20:
             return f"{subject[:LONGEST_SUBJECT]}; and {len(texts) - number} more"

@@ -13,133 +13,145 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ifdefault.ipc import tasks
-from ifdefault.model.config import FAMILIES, Config, NotifyConfig
+from ifdefault.model.config import FAMILIES, NotifyConfig
 from ifdefault.model.health import Decision
 from ifdefault.model.report import DaemonStatus, Event
-from ifdefault.monitor.notify import report
-from ifdefault.monitor.notify.attempt import KEEP, attempt
+from ifdefault.monitor.config import MonitorConfig
+from ifdefault.monitor.feed import NewEvents, Report, Sample
+from ifdefault.monitor.notify.attempt import attempt
 from ifdefault.monitor.notify.delivery import LIMIT_S, Delivery, Outcome
 from ifdefault.monitor.notify.message import compose, message_id
 from ifdefault.monitor.notify.outbox import OUTBOX, Outbox
-from ifdefault.monitor.notify.report import NotifierReport, NotifyReport
+from ifdefault.monitor.notify.report import NotifierReport, means_of, recipient
 from ifdefault.monitor.notify.schedule import RETRY_S, due_at, quiet_until, retry_s, select
 from ifdefault.monitor.notify.summary import Families
+from ifdefault.monitor.status_file import StatusFile
 
 _MOST_SOURCES = 8
+_MOST_EARLY = 500
 _LOOK_AGAIN_S = 60.0  # the clock may have been set
 _OLDEST_S = 86400.0  # of events that are sent when the outbox was damaged
 _log = logging.getLogger("ifdefault")
 
 
 class Notifiers:
-    """`directory`: of the outbox and the report. `user`: of the deliveries, as (uid, gid)."""
+    """A Consumer, see `monitor.consumer`. `directory`: of the outbox. `limit_s`: of an attempt."""
 
     def __init__(
-        self,
-        directory: Path,
-        host: str,
-        user: tuple[int, int] = KEEP,
-        limit_s: float = LIMIT_S,
+        self, directory: Path, host: str, status: StatusFile, limit_s: float = LIMIT_S
     ) -> None:
-        self._directory, self.host, self.user, self.limit_s = directory, host, user, limit_s
+        self.host, self.limit_s = host, limit_s
+        self._status = status
         self.outbox = Outbox(directory / OUTBOX)
         self.sources: tuple[str, ...] = ("",)
         self.families: Families = {}
         self._decision = Decision()
         self._notifiers: dict[str, _Notifier] = {}
-        self._unwritten = ""
+        self._early: deque[Event] | None = deque(maxlen=_MOST_EARLY)  # until it is configured
         self._log_news()
 
     @property
-    def cursor(self) -> int | None:
-        """The serial of the last event that was taken in; None: there was none."""
+    def serial(self) -> int | None:
+        """0 if the outbox was damaged: all that the engine has."""
+        if self.outbox.cursor is None and self.outbox.begun_anew:
+            return 0
         return self.outbox.cursor
 
-    # --- what it is told ------------------------------------------------------------------
-
-    def use_config(self, config: Config) -> None:
+    async def configure(self, config: MonitorConfig) -> None:
         named = {notify.name: notify for notify in config.notify}
         for name in self._notifiers.keys() - named.keys():
-            self._notifiers.pop(name).close()
+            await tasks.end(self._notifiers.pop(name).close())
+            self._status.say(f"notify {name}", "")
         self.outbox.keep_only(named)
         for name, notify in named.items():
             if name in self._notifiers:
                 self._notifiers[name].use_config(notify)
             else:
                 self._notifiers[name] = _Notifier(self, notify)
-        self.write_report()
+        early, self._early = self._early, None
+        if early:
+            self._take(early, time.time(), first=False)
+        self.report()
 
-    def receive(self, events: Sequence[Event], now: float, *, first: bool = False) -> None:
-        """Take in new events. `first`: those that the engine had when the monitor asked for the
-        first time, of which the notifiers have nothing to say, unless the outbox was damaged."""
-        cursor = self.outbox.cursor
-        if cursor is None and first:
-            oldest = now - _OLDEST_S if self.outbox.begun_anew else now
-            new = [event for event in events if event.at > oldest]
-        else:
-            new = [event for event in events if cursor is None or event.serial > cursor]
-        if not events:
-            return
-        items, faults = {}, {}
-        for name, notifier in self._notifiers.items():
-            known = self.outbox.faults(name)
-            items[name] = select(notifier.config, new, known, now)
-            faults[name] = known
-        self.outbox.accept(events[-1].serial, items, faults)
-        for name, selected in items.items():
-            if selected:
-                self._notifiers[name].wake(again_s=RETRY_S)
-        self.write_report()
-
-    def update(self, status: DaemonStatus) -> None:
-        """Use what works now."""
-        families: dict[str, set[str]] = {}
-        for path in status.health:
-            families.setdefault(path.uplink, set()).add(str(path.family))
-        self.families, self.sources = families, choose_sources(status)
-        if status.decision != self._decision:
-            self._decision = status.decision
-            for notifier in self._notifiers.values():
-                notifier.wake(again_s=0.0)
-
-    def look(self) -> None:
-        """To be called now and then: try again to write what couldn't be written."""
-        self.outbox.save_again()
-        self._log_news()
-        if self._unwritten:
-            self.write_report()
+    async def receive(self, report: Report) -> None:
+        match report:
+            case NewEvents(events, first) if events:
+                if self._early is None:
+                    self._take(events, time.time(), first)
+                elif not first:
+                    self._early += events
+            case Sample(_, status):
+                self._use(status)
 
     async def close(self) -> None:
         """End what is being sent: nobody knows then whether it arrived."""
         await tasks.end(*(notifier.close() for notifier in self._notifiers.values()))
         self.outbox.close()
 
+    # --- reports --------------------------------------------------------------------------
+
+    def _take(self, events: Sequence[Event], now: float, first: bool) -> None:
+        """Take in new events. `first`: those that the engine had when there was no outbox yet, of
+        which nothing is sent."""
+        cursor = self.outbox.cursor
+        last = max(event.serial for event in events)
+        if cursor is None:
+            oldest = now - _OLDEST_S if self.outbox.begun_anew else now if first else 0.0
+            new = [event for event in events if event.at > oldest]
+        elif 0 < last < cursor:  # the engine lost its serials
+            new = [*events]
+        else:
+            new = [event for event in events if event.serial > cursor or not event.serial]
+        # those of the monitor itself have no serial, and need one in the id of a message
+        new = [event if event.serial else replace(event, serial=_clock(event)) for event in new]
+        items, faults = {}, {}
+        for name, notifier in self._notifiers.items():
+            faults[name] = self.outbox.faults(name)
+            items[name] = select(notifier.config, new, faults[name], now)
+        self.outbox.accept(last or cursor, items, faults)
+        for name, selected in items.items():
+            if selected:
+                self._notifiers[name].wake(again_s=RETRY_S)
+        self.report()
+
+    def _use(self, status: DaemonStatus) -> None:
+        """Use what works now."""
+        families: dict[str, set[int]] = {}
+        for path in status.health:
+            families.setdefault(path.uplink, set()).add(path.family)
+        self.families, self.sources = families, choose_sources(status)
+        if status.decision != self._decision:
+            self._decision = status.decision
+            for notifier in self._notifiers.values():
+                notifier.wake(again_s=0.0)
+        self.outbox.save_again()
+        self._log_news()
+
     # --- what it says ---------------------------------------------------------------------
 
-    def report(self) -> NotifyReport:
-        notifiers = tuple(notifier.report() for notifier in self._notifiers.values())
-        return NotifyReport(os.getpid(), notifiers, self.outbox.unsaved)
-
-    def write_report(self) -> None:
-        try:
-            report.write(self._directory, self.report())
-            self._unwritten = ""
-        except OSError as error:
-            if not self._unwritten:
-                _log.error("%s: can't be written: %s", self._directory / report.REPORT, error)
-            self._unwritten = str(error)
+    def report(self, failed: str = "", why: str = "") -> None:
+        """Say how all fare. `failed`: the one that has just failed, or works, and why."""
+        self._status.notifiers = tuple(each.report() for each in self._notifiers.values())
+        if failed:
+            self._status.say(f"notify {failed}", why)
+        self._status.write()
 
     def _log_news(self) -> None:
         for problem in self.outbox.news:
             _log.log(logging.WARNING if problem.warning else logging.ERROR, "%s", problem)
         self.outbox.news.clear()
+        self._status.say("outbox", self.outbox.unsaved)
+
+
+def _clock(event: Event) -> int:
+    return int(event.at * 1000)
 
 
 def choose_sources(status: DaemonStatus) -> tuple[str, ...]:
@@ -188,8 +200,8 @@ class _Notifier:
         is_held = due is not None and due == quiet_until(self.config.quiet, now) > now
         return NotifierReport(
             name=name,
-            means=report.means_of(self.config),
-            to=report.recipient(self.config),
+            means=means_of(self.config),
+            to=recipient(self.config),
             waiting=waiting,
             omitted=record.omitted,
             sent_at=record.sent_at,
@@ -243,12 +255,12 @@ class _Notifier:
         omitted = outbox.record(name).omitted
         message = compose(items, name, self._all.host, self._all.families, now, omitted)
         delivery = Delivery(self.config, replace(message, id=identity))
-        self._all.write_report()
+        self._all.report()
         may_have_arrived = begun is not None
         outcomes: list[Outcome] = []
         for source in self._all.sources:
             sent = replace(delivery, source=source)
-            outcomes.append(await attempt(sent, self._all.user, self._all.limit_s))
+            outcomes.append(await attempt(sent, limit_s=self._all.limit_s))
             may_have_arrived |= outcomes[-1].kind == "unknown"
             if outcomes[-1].kind in ("delivered", "refused"):
                 break
@@ -261,23 +273,19 @@ class _Notifier:
             if not may_have_arrived:
                 outbox.release(name, identity)
             self._failed(outcome.text)
-        self._all.write_report()
 
     def _delivered(self, identity: str, subject: str, said: str) -> None:
-        outbox, name = self._all.outbox, self.config.name
-        failures = outbox.record(name).failures
-        outbox.delivered(name, identity, time.time())
+        name = self.config.name
+        self._all.outbox.delivered(name, identity, time.time())
         self._retry_s, self._said = 0.0, said
         _log.info("notify %s: sent: %s (%s)", name, subject, said)
-        if failures:
-            _log.info("notify %s: works again", name)
+        self._all.report(name)
 
     def _failed(self, text: str) -> None:
         outbox, name, now = self._all.outbox, self.config.name, time.time()
-        if text != outbox.record(name).error:
-            _log.warning("notify %s: failing: %s", name, text)
         outbox.failed(name, text, now)
         record = outbox.record(name)
         self._tried_s = time.monotonic()
         wait_s = retry_s(record.failures, max(now - record.failing_since, 0.0))
         self._retry_s = self._tried_s + wait_s
+        self._all.report(name, text)

@@ -23,7 +23,8 @@ from pathlib import Path as FilePath
 from ifdefault.ipc import codec
 from ifdefault.model.errors import Problem
 from ifdefault.model.report import Event
-from ifdefault.monitor.notify.schedule import Item, Path
+from ifdefault.monitor.history.records import Path
+from ifdefault.monitor.notify.schedule import Item
 
 OUTBOX = "outbox.sqlite"
 MOST_ITEMS = 1000  # of a notifier; the oldest go first
@@ -40,7 +41,7 @@ CREATE TABLE item (
 );
 CREATE INDEX of_notifier ON item (notifier, message);
 CREATE TABLE fault (
-    notifier TEXT NOT NULL, uplink TEXT NOT NULL, family TEXT NOT NULL, at REAL NOT NULL,
+    notifier TEXT NOT NULL, uplink TEXT NOT NULL, family INTEGER NOT NULL, at REAL NOT NULL,
     PRIMARY KEY (notifier, uplink, family)
 );
 CREATE TABLE notifier (
@@ -89,7 +90,7 @@ class Outbox:
 
     def accept(
         self,
-        serial: int,
+        serial: int | None,
         items: Mapping[str, Sequence[Item]],
         faults: Mapping[str, Mapping[Path, float]],
     ) -> None:
@@ -97,7 +98,8 @@ class Outbox:
 
         def write(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM cursor")
-            db.execute("INSERT INTO cursor VALUES (?)", (serial,))
+            if serial is not None:
+                db.execute("INSERT INTO cursor VALUES (?)", (serial,))
             for name, new in items.items():
                 rows = [(name, _encode(item.event), item.received, item.since) for item in new]
                 into = "INSERT INTO item (notifier, event, received, since) VALUES (?, ?, ?, ?)"
@@ -128,7 +130,7 @@ class Outbox:
 
     def faults(self, name: str) -> dict[Path, float]:
         query = "SELECT uplink, family, at FROM fault WHERE notifier = ?"
-        return {(uplink, family): at for uplink, family, at in self._db.execute(query, (name,))}
+        return {Path(uplink, family): at for uplink, family, at in self._db.execute(query, (name,))}
 
     def record(self, name: str) -> Record:
         query = "SELECT sent_at, failing_since, failures, error, omitted FROM notifier"

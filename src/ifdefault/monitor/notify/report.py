@@ -1,25 +1,17 @@
-"""How each notifier fares, in a file that every user may read: for `ifdefault notify`, `status` and
-the page.
+"""How a notifier fares, as `ifdefault notify`, `status` and the page show it.
 
-Rules: no secret is in it: of a URL only its host. The file is replaced as a whole. What it says is
-the state when it was written last; the monitor may have ended since.
+Rules: it is in the monitor's status file, which every user may read, so that no secret is in it: of
+a URL only its host.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ifdefault.ipc import codec
 from ifdefault.model.config import NotifyConfig
 
-REPORT = "notify.json"
-_LONGEST = 1024 * 1024
 Means = Literal["mail", "webhook", "ntfy", "apprise"]
 MEANS: tuple[Means, ...] = ("mail", "webhook", "ntfy", "apprise")
 
@@ -45,16 +37,6 @@ class NotifierReport:
     retry_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class NotifyReport:
-    pid: int  # of the monitor
-    notifiers: tuple[NotifierReport, ...] = ()
-    unsaved: str = ""  # why the outbox can't be saved
-
-
-_decode: Callable[[object], NotifyReport] = codec.decoder(NotifyReport)
-
-
 def means_of(config: NotifyConfig) -> Means:
     return next(m for m in MEANS if getattr(config, m) or getattr(config, f"{m}_file", ""))
 
@@ -68,25 +50,3 @@ def recipient(config: NotifyConfig) -> str:
         parts = urlsplit(url)
         return f"{parts.scheme}://{parts.hostname}"
     return f"the URL in {getattr(config, f'{means}_file')}"
-
-
-def write(directory: Path, report: NotifyReport) -> None:
-    """Raises OSError."""
-    fresh = directory / f".{REPORT}.new"
-    with suppress(FileNotFoundError):
-        fresh.unlink()
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    with open(fd, "wb") as file:
-        file.write(codec.write(codec.to_json(report)) + b"\n")
-        os.fchmod(fd, 0o644)  # whatever the umask
-    fresh.replace(directory / REPORT)
-
-
-def read(directory: Path) -> NotifyReport | None:
-    """The report of the monitor that ran last; None if there is none that can be read."""
-    try:
-        fd = os.open(directory / REPORT, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            return _decode(codec.read(file.read(_LONGEST)))
-    except (OSError, ValueError):
-        return None

@@ -13,8 +13,10 @@ from datetime import time as clock_time
 
 from ifdefault.model.config import SEVERITIES, NotifyConfig, Severity
 from ifdefault.model.report import Event
-from ifdefault.monitor.notify.changes import FAULTS, path_change
+from ifdefault.monitor.history.records import Path
+from ifdefault.monitor.history.transition import transition_of
 
+FAULTS = ("degraded", "down")  # states of a path
 SETTLE_S = 0.7  # a failure is several events: of two families, and of the uplink that takes over
 RETRY_S, LONGEST_RETRY_S = 5.0, 600.0
 RARE_AFTER_S, RARE_S = 86400.0, 3600.0  # after a day of failures, it is tried once an hour
@@ -28,9 +30,6 @@ class Item:
     event: Event
     received: float
     since: float = 0.0
-
-
-Path = tuple[str, str]  # uplink and family
 
 
 def worst(severities: Iterable[Severity]) -> Severity:
@@ -54,11 +53,11 @@ def select(
     items = []
     for event in events:
         selected, since = is_selected(config, event), 0.0
-        if change := path_change(event):
-            path = (change.uplink, change.family)
-            if change.state == "up":
+        if transition := transition_of(event):
+            path, state, _ = transition
+            if state == "up":
                 since = faults.pop(path, 0.0)
-            elif change.state in FAULTS and selected:
+            elif state in FAULTS and selected:
                 faults.setdefault(path, event.at)
         if selected or since:
             items.append(Item(event, now, since))

@@ -6,18 +6,22 @@ its end could be sent before. The worst comes first. Times are UTC.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ifdefault.model.config import SEVERITIES, Severity
 from ifdefault.model.report_text import age
-from ifdefault.monitor.notify.changes import FAULTS, PrimaryChange, path_change, primary_change
-from ifdefault.monitor.notify.schedule import Item
+from ifdefault.monitor.history.transition import transition_of
+from ifdefault.monitor.notify.schedule import FAULTS, Item
 
+# as the controller writes it (daemon.controller.decision)
+_PRIMARY = re.compile(r"primary IPv([46]): (\S+) -> (\S+)")
 LATE_S = 60.0  # what is older is said with its time
-Families = Mapping[str, Iterable[str]]  # those of each uplink, as far as they are known
+Families = Mapping[str, Iterable[int]]  # those of each uplink, as far as they are known
 Line = tuple[Severity, str]
+Moves = Sequence[tuple[str, str]]  # of the primary uplink: from, to
 
 
 @dataclass(slots=True)
@@ -74,17 +78,17 @@ class _Path:
 
 def summarize(items: Sequence[Item], families: Families, now: float) -> list[Line]:
     """A line for each thing that happened, the worst first."""
-    paths: dict[str, dict[str, _Path]] = {}
-    primaries: dict[str, list[PrimaryChange]] = {}
+    paths: dict[str, dict[int, _Path]] = {}
+    primaries: dict[int, list[tuple[str, str]]] = {}
     primary_severity: Severity = "info"
     others: dict[str, Severity] = {}
     for item in items:
         event = item.event
-        if change := path_change(event):
-            path = paths.setdefault(change.uplink, {}).setdefault(change.family, _Path())
-            path.add(item, change.state, change.cause)
-        elif primary := primary_change(event):
-            primaries.setdefault(primary.family, []).append(primary)
+        if transition := transition_of(event):
+            (uplink, family), state, cause = transition
+            paths.setdefault(uplink, {}).setdefault(family, _Path()).add(item, state, cause)
+        elif match := _PRIMARY.fullmatch(event.text) if event.kind == "primary" else None:
+            primaries.setdefault(int(match[1]), []).append((match[2], match[3]))
             primary_severity = event.severity
         else:
             known = others.get(event.text, "info")
@@ -98,7 +102,7 @@ def summarize(items: Sequence[Item], families: Families, now: float) -> list[Lin
 
 
 def _uplink(
-    name: str, paths: Mapping[str, _Path], families: Families, now: float
+    name: str, paths: Mapping[int, _Path], families: Families, now: float
 ) -> Iterator[Line]:
     """One line where the same happened in all families of the uplink, else one for each family."""
     seen = {family: path for family, path in paths.items() if path.state}
@@ -111,10 +115,10 @@ def _uplink(
         yield path.severity, path.text(f"{name} IPv{family}", now)
 
 
-def _primary(primaries: Mapping[str, Sequence[PrimaryChange]], families: Families) -> Iterator[str]:
+def _primary(primaries: Mapping[int, Moves], families: Families) -> Iterator[str]:
     """Where new connections go, unless that is where they went before."""
-    moved = {f: changes[-1].uplink for f, changes in primaries.items()}
-    moved = {f: name for f, name in moved.items() if name != primaries[f][0].was}
+    moved = {f: changes[-1][1] for f, changes in primaries.items()}
+    moved = {f: name for f, name in moved.items() if name != primaries[f][0][0]}
     known = {family for uplink in families.values() for family in uplink}
     if len(set(moved.values())) == 1 and known and moved.keys() >= known:
         yield f"new connections use {next(iter(moved.values()))}"
