@@ -113,7 +113,7 @@ def test_a_password_is_sent_by_tls_only_to_who_proves_his_name(
         monkeypatch.delenv("SSL_CERT_FILE")
         outcome = send(replace(config, smtp=url))
         assert outcome.kind == "unreachable"
-        assert outcome.text.startswith("its certificate isn't valid: ")
+        assert outcome.text.startswith("talking to 127.0.0.1: its certificate isn't valid: ")
         assert receiver.logins == [user]
     with mail_receiver(user=user) as receiver:
         url = f"smtp://me%40example.org@127.0.0.1:{receiver.port}"
@@ -244,15 +244,15 @@ def test_apprise_says_why_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     missing = NotifyConfig("ops", apprise="/nowhere/apprise.conf")
     said = "/nowhere/apprise.conf: can't be read: no such file or directory"
     assert send(missing) == Outcome("refused", said)
-    monkeypatch.setattr(apprise, "find", lambda: None)
-    assert send(NotifyConfig("ops", apprise=file)) == Outcome("refused", apprise.MISSING)
+    monkeypatch.setattr(apprise, "find_program", lambda _: None)
+    assert send(NotifyConfig("ops", apprise=file)).text.startswith("apprise isn't installed; ")
 
 
 def test_what_a_program_prints_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "apprise"
     program.write_text("#!/bin/sh\nenv >&2; exec yes ever and ever\n")
     program.chmod(0o755)
-    monkeypatch.setattr(apprise, "find", lambda: str(program))
+    monkeypatch.setattr(apprise, "find_program", lambda _: str(program))
     monkeypatch.setenv("SECRET", "s3cret")
     outcome = send(NotifyConfig("ops", apprise=secret(tmp_path / "apprise.conf")))
     assert outcome.kind == "refused"
@@ -266,11 +266,15 @@ def test_what_a_program_prints_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("config", "kind", "text"),
     [
-        (replace(ADMIN, smtp="smtp://127.0.0.1:1"), "unreachable", "connection refused"),
+        (
+            replace(ADMIN, smtp="smtp://127.0.0.1:1"),
+            "unreachable",
+            "connecting to 127.0.0.1: connection refused",
+        ),
         (
             replace(ADMIN, smtp="smtp://nowhere.invalid"),
             "unreachable",
-            "nowhere.invalid: ",
+            "looking up nowhere.invalid: ",
         ),
         (
             replace(ADMIN, password_file="/nowhere"),
@@ -316,4 +320,4 @@ def test_tls_needs_a_server_that_speaks_it() -> None:
     with http_receiver() as receiver:
         outcome = send(NotifyConfig("ops", webhook=f"https://127.0.0.1:{receiver.port}/"))
         assert outcome.kind == "unreachable"
-        assert outcome.text.startswith("TLS failed: ")
+        assert outcome.text.startswith("connecting to 127.0.0.1: TLS failed: ")

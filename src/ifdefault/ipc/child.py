@@ -6,7 +6,9 @@ Rules: a child inherits of the environment only what is named here.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from pathlib import Path
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The environment variables that are passed on: for Python, the CA certificates, the log.
@@ -18,6 +20,11 @@ _MALLOC = {"MALLOC_ARENA_MAX": "2"}  # resolver threads need no memory arenas of
 def python(module: str, *arguments: str | int) -> list[str]:
     """The command that runs a module of ours; -P: imports from Python's own directories only."""
     return [sys.executable, "-P", "-s", "-m", module, *map(str, arguments)]
+
+
+def find_program(name: str) -> str | None:
+    """A program of our own Python, or of the system."""
+    return shutil.which(name, path=f"{Path(sys.executable).parent}:{PATH}")
 
 
 def environment() -> dict[str, str]:

@@ -22,6 +22,8 @@ EVENT_KINDS = (
     *("apply", "config", "dns", "down", "ended", "engine", "frontend", "gateway", "path"),
     *("primary", "reload", "repair", "self-check", "server", "state", "uplink"),
 )
+APPRISE_MISSING = "apprise isn't installed"
+APPRISE_REMEDY = "install it: apt install apprise, or pip install ifdefault[apprise]"
 DEFAULT_PORTS = {"http": 80, "https": 443, "dns": 53}  # of a probe, by its kind
 
 

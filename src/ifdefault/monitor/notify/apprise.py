@@ -7,26 +7,18 @@ bound to an address.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-from ifdefault.model.config import Severity
+from ifdefault.ipc.child import PATH, find_program
+from ifdefault.model.config import APPRISE_MISSING, APPRISE_REMEDY, Severity
 from ifdefault.model.errors import reason
 from ifdefault.monitor.notify.connect import one_line
 from ifdefault.monitor.notify.delivery import Delivery, Refused, Stage, Tell
 
 PROGRAM = "apprise"
-MISSING = "apprise is not installed; run apt install apprise, or pip install 'ifdefault[apprise]'"
-_PATH = "/usr/local/bin:/usr/bin:/bin"
 _LONGEST_OUTPUT = 64 * 1024
 _TYPE: dict[Severity, str] = {"info": "info", "warning": "warning", "error": "failure"}
-
-
-def find() -> str | None:
-    """The program: of our own Python, or of the system."""
-    return shutil.which(PROGRAM, path=f"{Path(sys.executable).parent}:{_PATH}")
 
 
 def send(delivery: Delivery, tell: Tell) -> str:
@@ -35,11 +27,11 @@ def send(delivery: Delivery, tell: Tell) -> str:
         Path(config.apprise).open("rb").close()
     except OSError as error:
         raise Refused(f"{config.apprise}: can't be read: {reason(error)}") from None
-    if (program := find()) is None:
-        raise Refused(MISSING)
+    if (program := find_program(PROGRAM)) is None:
+        raise Refused(f"{APPRISE_MISSING}; {APPRISE_REMEDY}")
     command = [program, "--config", config.apprise, "--title", message.subject]
     command += ["--notification-type", _TYPE[message.severity]]
-    environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+    environment = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": "/nonexistent"}
     tell(Stage("running apprise", sends=True))
     process = subprocess.Popen(
         command,

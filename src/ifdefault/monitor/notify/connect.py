@@ -32,15 +32,15 @@ def look_up(host: str, port: int, source: str, tell: Tell) -> None:
         except OSError as error:
             found.append(error)
         except UnicodeError:
-            found.append(OSError(f"{host} is not a host name"))
+            found.append(OSError("not a host name"))
 
     thread = threading.Thread(target=resolve, daemon=True)
     thread.start()
     thread.join(CONNECT_S)
     if not found:
-        raise TimeoutError(f"{host}: no name server answers in {CONNECT_S:g} s")
+        raise TimeoutError(f"no name server answers in {CONNECT_S:g} s")
     if error := found[0]:
-        raise OSError(f"{host}: {reason(error)}")
+        raise error
     tell(Stage(f"connecting to {host}"))
 
 

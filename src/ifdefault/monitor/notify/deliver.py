@@ -45,12 +45,12 @@ def main() -> NoReturn:
 
 def deliver(delivery: Delivery) -> Outcome:
     """Send it; say how that ended."""
-    sent = False
+    stage, sent = Stage("starting"), False
 
-    def tell(stage: Stage) -> None:
-        nonlocal sent
-        sent = sent or stage.sends
-        _print(stage)
+    def tell(new: Stage) -> None:
+        nonlocal stage, sent
+        stage, sent = new, sent or new.sends
+        _print(new)
 
     config = delivery.config
     try:
@@ -67,7 +67,8 @@ def deliver(delivery: Delivery) -> Outcome:
     except Unknown as error:
         return Outcome("unknown", str(error))
     except (OSError, smtplib.SMTPException) as error:
-        return Outcome("unknown" if sent else "unreachable", one_line(words(error)))
+        text = one_line(f"{stage.text}: {words(error)}")
+        return Outcome("unknown" if sent else "unreachable", text)
     except Exception as error:  # noqa: BLE001  the libraries have many
         return Outcome("unknown" if sent else "refused", one_line(internal(error)))
     return Outcome("delivered", one_line(said))
