@@ -39,6 +39,7 @@ SUBCOMMANDS = {
     "status": "show the state of the uplinks, and compare the kernel",
     "dns": "show the published names, and check the DNS",
     "events": "print the daemon's latest events",
+    "notify": "show the notifiers, or send a test",
     "history": "show outages, availability, loss and traffic",
     "replay": "print the daemon's decisions from a record",
     "web": "serve a page that shows the uplinks, an API and metrics",

@@ -100,6 +100,8 @@ class DaemonStatus:
     astray: tuple[str, ...] = ()  # packets that don't go where they are meant to go
     problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
+    # by uplink: what is sent from one of these leaves by that uplink
+    addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dns: DnsStatus = DnsStatus()
     servers: tuple[CheckedServer, ...] = ()
     config_errors: tuple[str, ...] = ()  # why the last config that worked is in use
