@@ -36,6 +36,7 @@ SUBCOMMANDS = {
     "reload": "make the daemon load the changed configuration",
     "uplink": "show or force the state of an uplink",
     "status": "show the state of the uplinks, and compare the kernel",
+    "top": "show the uplinks on the whole terminal, live",
     "dns": "show the published names, and check the DNS",
     "events": "print the daemon's latest events",
     "replay": "print the daemon's decisions from a record",

@@ -70,7 +70,7 @@ def _rows(status: DaemonStatus) -> Iterator[Sequence[str]]:
             age(status.now_s - path.since_s),
             f"{100 * path.loss_ratio:.{0 if path.loss_ratio >= 0.1 else 1}f} %",
             f"{path.rtt_ms:.1f} ms" if path.rtt_ms else "-",
-            _role(path, status),
+            role(path, status),
             ", ".join(filter(None, (*_notes(path, status), _PINGED.sub(r"\1", path.cause)))),
         )
 
@@ -85,7 +85,8 @@ def _notes(path: Health, status: DaemonStatus) -> Iterator[str]:
         yield f"up in {age(path.until_s - status.now_s)}"
 
 
-def _role(path: Health, status: DaemonStatus) -> str:
+def role(path: Health, status: DaemonStatus) -> str:
+    """What the decision uses it for."""
     if path.uplink in status.decision.ranking(path.family)[:1]:
         return "primary"
     return "usable" if path.uplink in status.decision.usable_in(path.family) else "not used"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ifdefault.model.config import Family
-    from ifdefault.model.report import DaemonStatus
+    from ifdefault.model.report import CounterReport, DaemonStatus, PathCounters
 
 SPAN_S = 300.0  # how much is remembered
 Key = tuple[str, "Family"]
@@ -44,24 +44,24 @@ class Slot:
 class Samples:
     paths: dict[Key, deque[Sample]] = field(default_factory=dict)
     rates: dict[str, deque[tuple[float, float, float]]] = field(default_factory=dict)
-    _losses: dict[Key, float] = field(default_factory=dict)
+    connections: dict[str, int] = field(default_factory=dict)
+    _counted: dict[Key, PathCounters] = field(default_factory=dict)
 
-    def add(self, status: DaemonStatus) -> None:
-        """What a status says. Nothing is known of a path whose loss merely fades."""
+    def add(self, status: DaemonStatus, counters: CounterReport) -> None:
+        """What became of the probes since the last time, and the traffic now."""
         now = status.now_s
+        counted = {(c.uplink, c.family): c for c in counters.paths}
         for path in status.health:
             key = (path.uplink, path.family)
-            lost = path.loss_ratio > self._losses.get(key, 0.0)
-            self._losses[key] = path.loss_ratio
-            self.add_path(key, Sample(now, path.rtt_ms, lost, path.state == "down"))
+            sample = _sample(now, self._counted.get(key), counted.get(key), path.state == "down")
+            self.paths.setdefault(key, deque()).append(sample)
+        self._counted = counted
         for uplink, (bits_in, bits_out) in status.rates.items():
             self.rates.setdefault(uplink, deque()).append((now, bits_in, bits_out))
-        self.forget(now)
+        self.connections = {u.uplink: u.connections for u in counters.uplinks}
+        self._forget(now)
 
-    def add_path(self, key: Key, sample: Sample) -> None:
-        self.paths.setdefault(key, deque()).append(sample)
-
-    def forget(self, now: float) -> None:
+    def _forget(self, now: float) -> None:
         """What is older than the span, or comes of an engine whose clock was another one."""
         for kept in self.paths.values():
             while kept and not now - SPAN_S <= kept[0].at_s <= now:
@@ -98,6 +98,17 @@ class Samples:
         """The greatest bit rate of any uplink."""
         rates = (rate for kept in self.rates.values() for rate in kept)
         return max((max(bits_in, bits_out) for _, bits_in, bits_out in rates), default=0.0)
+
+
+def _sample(
+    now: float, before: PathCounters | None, counted: PathCounters | None, down: bool
+) -> Sample:
+    """Nothing but its state is known of a path that wasn't counted before, or began anew."""
+    if before is None or counted is None or counted.answered < before.answered:
+        return Sample(now, 0.0, down=down)
+    answered, rtt_s = counted.answered - before.answered, counted.rtt_s - before.rtt_s
+    rtt_ms = 1000 * rtt_s / answered if answered else 0.0
+    return Sample(now, max(rtt_ms, 0.0), counted.lost > before.lost, down)
 
 
 def _slot(samples: Iterable[Sample]) -> Slot:
