@@ -35,6 +35,7 @@ from ifdefault.ipc.control.protocol import (
     Command,
     Confirm,
     Confirmed,
+    Counters,
     Down,
     Entered,
     EventList,
@@ -54,13 +55,14 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.model.changes import Changes
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
-from ifdefault.model.report import CheckedServer, DaemonStatus, Event
+from ifdefault.model.report import CheckedServer, CounterReport, DaemonStatus, Event, PathCounters
 
 STATUS_LINE = b'{"type": "Status"}\n'
 REPLY = DaemonStatus(1, 2.0, 3.0, "x")
 REPLIES: dict[type[Request], Reply] = {
     Status: REPLY,
-    Events: EventList((Event(1.5, "path", "a", "text"),)),
+    Events: EventList((Event(1.5, "path", "a", "text", "error", 8),), 8),
+    Counters: CounterReport(1.5, (PathCounters("a", 4, 1, 0, 0.1, (1,), (("up", 1),), 0.0, (0,)),)),
     SetUplink: UplinkChanged("a", "auto", "drain"),
     Reload: Changes(
         ("ip rule add",), {"b": "why"}, (Problem("x", "y", "z", True),), {"t": "nft"}, 1, 2
@@ -79,6 +81,9 @@ class Engine:
         self.run_dir = run_dir
         self.path = run_dir / client.SOCKET
         self.asked: list[Request] = []
+        self.last = 7
+        self.control_token = ""
+        self.refused: list[int] = []
         self.peers: list[Peer] = []  # of commands
         self.fails: Exception | None = None
         self.waits: asyncio.Event | None = None
@@ -88,6 +93,9 @@ class Engine:
         self.control = Control(run_dir, self)
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
+
+    def token_refused(self, uid: int) -> None:
+        self.refused.append(uid)
 
     def read(self, query: Query) -> Reply:
         self.asked.append(query)
@@ -330,7 +338,7 @@ def test_one_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> N
         (b"9" * 4000 + b"\n", "not"),
         (b"[]\n", 'not an object; send {"type": "Status"}'),
         (b'{"type": ["Status"]}\n', 'of unknown type; send {"type": "Status"}'),
-        (b'{"type": "Explode"}\n', "of unknown type; use one of Status, Events, SetUplink"),
+        (b'{"type": "Explode"}\n', "of unknown type; use one of Status, Events, Counters"),
         (b'{"type": "Status", "x": 1}\n', "Status: no field 'x'; send Status with nothing else"),
         (b'{"type": "Events"}\n', "Events.limit: missing; send Events with limit"),
         (b'{"type": "Events", "limit": true}\n', "Events.limit: not a number from 1 to 10000"),

@@ -35,11 +35,13 @@ from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.host import require_same_netns
 from ifdefault.daemon.perform import Performers
 from ifdefault.daemon.process.dns_server import LINGER_S
 from ifdefault.daemon.record import Recorder
 from ifdefault.daemon.record import create as create_record
 from ifdefault.host import rollback_timer, settle
+from ifdefault.host.control_token import ControlTokens
 from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import log, privileges, tasks
@@ -47,7 +49,7 @@ from ifdefault.ipc.control import protocol as p
 from ifdefault.ipc.control.client import Peer
 from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.kernel.watch import Watch
-from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
+from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, reason
 from ifdefault.model.report import CounterReport, DaemonStatus
 from ifdefault.plan.prepare import changes
 
@@ -81,6 +83,7 @@ class Engine:
         self._started, self._stop = asyncio.Event(), asyncio.Event()
         self._fault: BaseException | None = None
         self._linger_s: int | None = None  # for the DNS server, after the engine
+        self._tokens = ControlTokens()
 
     # --- start-up and shutdown --------------------------------------------------------------
 
@@ -88,6 +91,7 @@ class Engine:
         """Run until SIGTERM or a fatal error; return the exit status."""
         tasks.guard(self._fail)
         control = Control(self._run_dir, self)
+        self._event_log.noted = control.news
         await control.start()  # HostError if another engine is running
         try:
             if self._record is not None:
@@ -120,7 +124,12 @@ class Engine:
         hup = signal.SIGHUP
         self._loop.add_signal_handler(hup, lambda: tasks.start(self._reload_by_signal()))
         self.receive(self._performers.started(self._config))
-        for problem in self._config_file.errors:
+        problems = [*self._config_file.errors]
+        try:
+            self._tokens.read(self._config, self._config)
+        except HostError as error:
+            problems += error.problems
+        for problem in problems:
             self._event_log.note("config", str(problem), severity="error")
         await self._started.wait()  # another ifdefault may hold the lock
         if self._stop.is_set():
@@ -269,6 +278,17 @@ class Engine:
 
     # --- the operator ---------------------------------------------------------------------
 
+    @property
+    def last(self) -> int:
+        return self._event_log.last
+
+    @property
+    def control_token(self) -> str:
+        return self._tokens.of(self._controller.state.config)
+
+    def token_refused(self, uid: int) -> None:
+        self._event_log.note("uplink", f"a wrong control token, from uid {uid}", severity="warning")
+
     def read(self, query: p.Query) -> p.Reply:
         """Answer a query of a control socket (`Answerer`)."""
         match query:
@@ -283,8 +303,9 @@ class Engine:
         """Perform a command of a control socket (`Answerer`); IfdefaultError refuses it."""
         await self._started.wait()
         match command:
-            case p.SetUplink(name, state, timeout_s):
-                return await self._ask(e.UplinkRequested(next(self._ids), name, state, timeout_s))
+            case p.SetUplink(name, state, timeout_s, token):
+                forced = (name, state, timeout_s, bool(token))
+                return await self._ask(e.UplinkRequested(next(self._ids), *forced))
             case p.Reload(confirm_s):
                 return await self._reload(confirm_s)
             case p.Confirm():
@@ -294,13 +315,14 @@ class Engine:
             case p.Down():
                 return await self._ask(e.DownRequested(next(self._ids)))
             case p.Exec(uplink, netns):
-                _require_same_netns(netns)
+                require_same_netns(netns)
                 return await self._ask(e.ExecRequested(next(self._ids), peer.pid, peer.uid, uplink))
 
     async def _reload(self, confirm_s: int | None) -> p.Reply:
         self._notifier.reloading()
         try:
             config = self._config_file.read()
+            self._tokens.read(config, self._controller.state.config)
             return await self._ask(e.ReloadRequested(next(self._ids), config, confirm_s))
         finally:
             self._notifier.ready()
@@ -340,12 +362,6 @@ class Engine:
             unsaved=self._store.unsaved,
         )
         return self._performers.status(status)
-
-
-def _require_same_netns(netns: int) -> None:
-    if netns != os.stat("/proc/self/ns/net").st_ino:
-        what = "this network namespace is not the daemon's"
-        raise HostError(Problem("exec", what, "use --run-dir for the daemon of this one"))
 
 
 def run(

@@ -236,6 +236,13 @@ class Host:
             _log.warning("exec: process %d stays in its control group: %s", effect.pid, error)
 
 
+def require_same_netns(netns: int) -> None:
+    """HostError unless this is the inode of our own network namespace."""
+    if netns != os.stat("/proc/self/ns/net").st_ino:
+        what = "this network namespace is not the daemon's"
+        raise HostError(Problem("exec", what, "use --run-dir for the daemon of this one"))
+
+
 def _log_operations(prepared: Prepared) -> None:
     if _log.isEnabledFor(logging.DEBUG):
         for operation in prepared.operations:

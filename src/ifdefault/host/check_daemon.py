@@ -1,11 +1,13 @@
 """What the daemon needs from this host: users, executables, key files, probe targets, ports.
 
-Rules: all problems are warnings, since none of them breaks the return path. Nothing is changed.
+Rules: problems are warnings, since none of them breaks the return path; but a control token that
+can't be used is an error, which refuses a reload. Nothing is changed.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import pwd
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
@@ -14,13 +16,14 @@ from pathlib import Path
 
 from ifdefault.config.cross_zone import host_name_warnings
 from ifdefault.dns import tsig_key
+from ifdefault.host import control_token
 from ifdefault.host.check_programs import program_fault
 from ifdefault.host.target_names import lacking_families
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.address import is_private
 from ifdefault.model.config import FAMILIES, Config, DaemonConfig, Family, Probe
 from ifdefault.model.dns import DISCOVER, LEXICON_REMEDY, DnsConfig
-from ifdefault.model.errors import Problem, reason
+from ifdefault.model.errors import HostError, Problem, reason
 from ifdefault.model.kernel import Uplink
 
 _DEFAULT = DaemonConfig()
@@ -30,6 +33,8 @@ def find_problems(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem
     yield from _users(config)
     yield from _hooks(config)
     yield from _targets(config, uplinks)
+    if not os.geteuid():
+        yield from _control_token(config)
     if config.dns != DnsConfig():
         yield from _secrets(config)
         yield from _publishers(config)
@@ -70,6 +75,14 @@ def _hooks(config: Config) -> Iterator[Problem]:
     for key, path in _executables(config):
         if path and (fault := program_fault(Path(path), config.daemon.hook_user)):
             yield Problem(f"hooks.{key}", f"{path} {fault[0]}", fault[1], warning=True)
+
+
+def _control_token(config: Config) -> tuple[Problem, ...]:
+    try:
+        control_token.read(config.web.control_token_file)
+    except HostError as error:
+        return error.problems
+    return ()
 
 
 def _targets(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:

@@ -34,9 +34,8 @@ from ifdefault.daemon.controller.servers import ServerChecks
 from ifdefault.daemon.controller.stale_connections import StaleConnections
 from ifdefault.daemon.controller.state import Adoption, State
 from ifdefault.daemon.controller.watch import Watcher
-from ifdefault.model.config import Severity
 from ifdefault.model.errors import ConfigError
-from ifdefault.model.health import Decision, PathState
+from ifdefault.model.health import Decision
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel import Facts, Uplink
 from ifdefault.model.kernel_events import KernelChange, LinkChanged, NeighbourChanged
@@ -46,7 +45,6 @@ from ifdefault.plan.prepare import Prepared, Resolved, prepare, resolve
 DEBOUNCE_S = 0.015  # kernel events come in groups
 SETTLE_S = 1.0  # after a start the first answers come in any order: no reason for a failover
 SAVE_S = 60.0
-_SEVERITIES: dict[PathState, Severity] = {"down": "error", "degraded": "warning"}
 
 
 class Controller:
@@ -247,8 +245,7 @@ class Controller:
         state.decision_due = self._finish_due = True
         state.out.append(self.saved())
         for change in changes:
-            severity = _SEVERITIES.get(change.state, "info")
-            state.log("path", str(change), change.uplink, severity)
+            state.log("path", str(change), change.uplink, change.severity)
             path = (change.uplink, change.family, change.was, change.state)
             state.out.append(RunHook(change.state, *path, change.cause))
             self._stale.note(change)

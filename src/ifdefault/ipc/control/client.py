@@ -41,8 +41,7 @@ def socket_path(run_dir: Path) -> Path:
 def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
     """Send a request; return the engine's reply. A Refusal is raised as ConfigError or HostError,
     and NotRunning if there is no engine."""
-    from ifdefault.ipc import codec
-    from ifdefault.ipc.control.protocol import Refusal, decode_reply, encode_request
+    from ifdefault.ipc.control.protocol import encode_request
 
     path = str(socket_path(run_dir))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -53,12 +52,17 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
             with sock.makefile("rb") as file:
                 line = file.readline(LONGEST_REPLY)
         except (TimeoutError, BlockingIOError):
-            what = f"no answer from the daemon in {timeout_s:g} s"
-            raise HostError(Problem(path, what, "see its log")) from None
+            raise no_answer(path, timeout_s) from None
         except OSError as error:
-            what = f"can't connect to the daemon: {reason(error)}"
-            remedy = "run as root" if isinstance(error, PermissionError) else "see its log"
-            raise HostError(Problem(path, what, remedy)) from error
+            raise no_connection(path, error) from error
+    return read_reply(path, request, line)
+
+
+def read_reply(path: str, request: Asks[R], line: bytes) -> R:
+    """The engine's reply in a line that was read from a socket; errors as `ask`."""
+    from ifdefault.ipc import codec
+    from ifdefault.ipc.control.protocol import Refusal, decode_reply
+
     if not line:
         raise HostError(Problem(path, "the daemon closed the connection", "see its log"))
     try:
@@ -73,6 +77,21 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
     return reply
 
 
+def not_running() -> NotRunning:
+    remedy = "start it: systemctl start ifdefault, or ifdefault run"
+    return NotRunning(Problem("", "no daemon runs", remedy))
+
+
+def no_answer(path: str, timeout_s: float) -> HostError:
+    return HostError(Problem(path, f"no answer from the daemon in {timeout_s:g} s", "see its log"))
+
+
+def no_connection(path: str, error: OSError) -> HostError:
+    what = f"can't connect to the daemon: {reason(error)}"
+    remedy = "run as root" if isinstance(error, PermissionError) else "see its log"
+    return HostError(Problem(path, what, remedy))
+
+
 def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
     """Raises BlockingIOError if the backlog stays full."""
     # settimeout() alone would not wait for the backlog; socket(7), SO_SNDTIMEO
@@ -84,8 +103,7 @@ def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
         sock.connect(path)
         sock.settimeout(timeout_s)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        remedy = "start it: systemctl start ifdefault, or ifdefault run"
-        raise NotRunning(Problem("", "no daemon runs", remedy)) from None
+        raise not_running() from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ other. This module imports nothing that would slow down the command line.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Generic, TypeVar, get_args
 
 from ifdefault import __version__
@@ -104,7 +104,7 @@ class SetUplink(Asks[UplinkChanged]):
     name: _Uplink
     state: Forced
     timeout_s: Annotated[int, number(1, LONGEST_DRAIN_S)] | None = None
-    token: Annotated[str, printable_text] = ""
+    token: Annotated[str, printable_text] = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
