@@ -76,7 +76,7 @@ def _is_fixed(kind: Any) -> bool:
     """Whether no turn changes such a value, nor what is in it."""
     if kind in _ATOMS or kind is frozenset or (issubclass(kind, tuple) and kind is not tuple):
         return True
-    return is_dataclass(kind) and bool(kind.__dataclass_params__.frozen)
+    return is_dataclass(kind) and bool(vars(kind)["__dataclass_params__"].frozen)
 
 
 def _parts(value: Any) -> list[Any]:
