@@ -144,6 +144,7 @@ class Engine:
         dns = f"; its DNS server answers for {self._linger_s} s more" if lingers else ""
         self._event_log.note("engine", f"stopped; rules and routes stay in place{dns}")
         await tasks.end(*polling)
+        self._event_log.ends = True
         self._performers.perform(self._controller.saved())
         self._store.flush()
         self._event_log.note_state()

@@ -86,6 +86,7 @@ class EventLog:
         self._events: deque[Event] = deque(maxlen=KEPT)
         self.last = _clock()  # the greatest serial so far
         self.noted: Callable[[], None] = lambda: None  # called with each event
+        self.ends = False  # no event follows
         self._repeats: log.Repeats[tuple[str, str, str, Severity]] = log.Repeats()
 
     def note(self, kind: str, text: str, uplink: str = "", severity: Severity = "info") -> None:
@@ -116,7 +117,11 @@ class EventLog:
         saved = self._store.read(SAVED)
         if saved is None:
             return Save(())
-        self.last = saved.last if saved.complete else max(self.last, saved.last + _UNSAVED)
+        if saved.complete:
+            self.last = saved.last
+            self._store.write(SAVED, replace(saved, complete=False))
+        else:
+            self.last = max(self.last, saved.last + _UNSAVED)
         for event in saved.events:
             if event.serial > saved.last or not event.serial:  # noted while no engine ran
                 self.last += 1
@@ -127,7 +132,7 @@ class EventLog:
         routers.known |= {(router.dev, router.address): router for router in saved.routers}
         return Save(saved.paths, saved.candidates)
 
-    def save(self, save: Save, routers: RoutersSeen, *, complete: bool = False) -> None:
+    def save(self, save: Save, routers: RoutersSeen) -> None:
         saved = _Saved(
             self._boot,
             save.memories,
@@ -135,7 +140,7 @@ class EventLog:
             save.candidates,
             self.recent(KEPT_ON_DISK),
             self.last,
-            complete,
+            self.ends,
         )
         self._store.write(SAVED, saved)
 

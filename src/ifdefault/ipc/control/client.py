@@ -32,6 +32,10 @@ class NotRunning(HostError):
     """No engine is running in this run directory."""
 
 
+class Closed(HostError):
+    """The engine ended, or closed the connection, without a reply."""
+
+
 def socket_path(run_dir: Path) -> Path:
     """The socket for this user."""
     path = run_dir / SOCKET
@@ -64,7 +68,7 @@ def read_reply(path: str, request: Asks[R], line: bytes) -> R:
     from ifdefault.ipc.control.protocol import Refusal, decode_reply
 
     if not line:
-        raise HostError(Problem(path, "the daemon closed the connection", "see its log"))
+        raise Closed(Problem(path, "the daemon closed the connection", "see its log"))
     try:
         reply = decode_reply(request, line)
     except codec.DecodeError as error:
@@ -87,6 +91,8 @@ def no_answer(path: str, timeout_s: float) -> HostError:
 
 
 def no_connection(path: str, error: OSError) -> HostError:
+    if isinstance(error, ConnectionResetError):
+        return Closed(Problem(path, "the daemon closed the connection", "see its log"))
     what = f"can't connect to the daemon: {reason(error)}"
     remedy = "run as root" if isinstance(error, PermissionError) else "see its log"
     return HostError(Problem(path, what, remedy))
