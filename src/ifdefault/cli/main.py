@@ -40,6 +40,7 @@ SUBCOMMANDS = {
     "dns": "show the published names, and check the DNS",
     "events": "print the daemon's latest events",
     "replay": "print the daemon's decisions from a record",
+    "report": "collect in one archive what a bug report needs",
     "exec": "run a command whose connections leave by one uplink",
     "explain": "show which uplink a packet takes, and why",
     "lab": "build test networks in network namespaces",

@@ -59,8 +59,8 @@ class Secrets:
     def learn_config(self, text: str) -> None:
         """What a config names: files with secrets, and URLs that are some."""
         for _, url in re.findall(rf"\b({'|'.join(_URL_KEYS)})\s*=\s*[\"']([^\"']+)", text):
-            if path := _URL_PATH.match(url):
-                self.learn(path[1])
+            if found := _URL_PATH.match(url):
+                self.learn(found[1])
         try:
             config = tomllib.loads(text)
         except tomllib.TOMLDecodeError:  # which a bug report may be about
