@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -321,7 +321,7 @@ def test_events_follow_from_daemon_to_daemon(
 ) -> None:
     """Nothing new, something, no daemon, one that ends, and one that has lost what was."""
     gone = (NotRunning("no daemon runs"), Closed("the daemon closed the connection"))
-    there = iter([2, 2, 3, *gone, 5, 1, 3])
+    there: Iterator[int | HostError] = iter([2, 2, 3, *gone, 5, 1, 3])
     afters = iter([-1, 2, 2, 3, 3, 3, 5, 1])
 
     def answer(request: Events) -> Reply:

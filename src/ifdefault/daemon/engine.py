@@ -49,7 +49,7 @@ from ifdefault.ipc.control.client import Peer
 from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, reason
-from ifdefault.model.report import CounterReport, DaemonStatus
+from ifdefault.model.report import DaemonStatus
 from ifdefault.plan.prepare import changes
 
 _POLL_S = 0.4  # how often to poll what the kernel sends no notification of
@@ -68,7 +68,6 @@ class Engine:
         self._config_file = ConfigFile(config_path, self._store)
         self._config = self._config_file.read_or_last()
         self._event_log = EventLog(self._store)
-        self._started_at = time.time()
         self._notifier = Notifier()
         self._controller = Controller()
         self._recordings = Recordings(run_dir, self._event_log)
@@ -293,7 +292,7 @@ class Engine:
             case p.Events(limit, after):
                 return p.EventList(self._event_log.recent(limit, after), self._event_log.last)
             case p.Counters():
-                return CounterReport(self._started_at)
+                return self._performers.counters(time.monotonic(), self._controller)
 
     async def perform(self, command: p.Command, peer: Peer) -> p.Reply:
         """Perform a command of a control socket (`Answerer`); IfdefaultError refuses it."""

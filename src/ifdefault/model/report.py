@@ -50,12 +50,12 @@ class PublisherStatus:
 @dataclass(frozen=True, slots=True)
 class DnsStatus:
     """All names, and what they are published by. `queries`: answered by the embedded server since
-    the engine started, by the uplink that they came in on."""
+    the engine started: the uplink that they came in on, the response code, how many."""
 
     names: tuple[Named, ...] = ()
     publishers: tuple[PublisherStatus, ...] = ()
     problems: tuple[str, ...] = ()
-    queries: tuple[tuple[str, int], ...] = ()
+    queries: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -76,6 +76,8 @@ class State:
     went_down: dict[Key, None] = field(default_factory=dict)  # paths whose connections may hang
     adoptions: deque[Adoption] = field(default_factory=deque)
     unconfirmed: Unconfirmed | None = None
+    repairs: int = 0  # operations so far that undid what others had changed
+    refusals: int = 0  # operations so far that the kernel refused
 
     @property
     def uplinks(self) -> tuple[Uplink, ...]:

@@ -24,6 +24,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 from ifdefault.daemon.controller.effects import Publish
+from ifdefault.daemon.dns.update_counts import UpdateCounts
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Runner, RunRequest, stripped
@@ -113,6 +114,7 @@ class Programs:
 
     def __init__(self, event_log: EventLog, store: Store, log: logging.Logger = _log) -> None:
         self._event_log, self._store = event_log, store
+        self.counts = UpdateCounts()
         self._loop = asyncio.get_running_loop()
         self._runner = Runner(RUNNING, log)
         self._timer: asyncio.TimerHandle | None = None
@@ -230,6 +232,7 @@ class Programs:
     def _record(self, key: Key, job: Job, problem: str, last_line: str) -> None:
         """Record how a run ended, and log changes."""
         detail = ": ".join(filter(None, (problem, last_line)))
+        self.counts.record(key.kind, key.where, failed=bool(problem))
         if problem:
             job.wait_s = min(max(2 * job.wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
             job.due_s = self._loop.time() + job.wait_s
