@@ -3,7 +3,8 @@
     Snapshot(controller) ──> nodes() ──> lines of the record ──> restored ──> Controller
 
     [class, {attribute: value}]    an object; its class without "ifdefault."
-    ["list" | "set" | …, value …]  a container; ["dict", [key, value] …]; ["deque", maxlen, value …]
+    ["list" | "set" | …, value …]  a container; ["deque", maxlen, value …]
+    ["dict" | "counter", [key, value] …]
     {"node": number}               as a value: a node before; others are as JSON has them
     [value …]                      as a value: a tuple
 
@@ -15,7 +16,7 @@ called, so that a record from a stranger can't do more than an event in it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -82,7 +83,7 @@ def _is_fixed(kind: Any) -> bool:
 def _parts(value: Any) -> list[Any]:
     """What a value consists of, in the order of its node."""
     kind = value.__class__
-    if kind is dict:
+    if kind in (dict, Counter):
         return [part for item in value.items() for part in item]
     if kind in (tuple, deque) or kind in _NAMES:
         return list(value)
@@ -122,8 +123,9 @@ class _Encoder:
         kind = value.__class__
         if kind in _NAMES:
             return [_NAMES[kind], *parts]
-        if kind is dict:
-            return ["dict", *([key, v] for key, v in zip(parts[::2], parts[1::2], strict=True))]
+        if kind in (dict, Counter):
+            items = ([key, v] for key, v in zip(parts[::2], parts[1::2], strict=True))
+            return [kind.__name__.lower(), *items]
         if kind is deque:
             return ["deque", value.maxlen, *parts]
         name = f"{kind.__module__}.{kind.__qualname__}"
@@ -185,8 +187,9 @@ class Restorer:
         kind, *parts = node
         if kind in _CONTAINERS:
             return _CONTAINERS[kind]([self._value(part) for part in parts])
-        if kind == "dict":
-            return {self._value(key): self._value(value) for key, value in parts}
+        if kind in ("dict", "counter"):
+            items = {self._value(key): self._value(value) for key, value in parts}
+            return items if kind == "dict" else Counter(items)
         if kind == "deque":
             return deque([self._value(part) for part in parts[1:]], parts[0])
         found = _class(kind)

@@ -2,7 +2,7 @@
 
     5.9.10.7     another address; those that share n bits with it share n bits with the other
     2a01:4f8::1  likewise in its first 64 bits; an interface identifier follows its MAC
-    web.example.org  other labels below the top level
+    www.example.net  other labels below the top level
 
 Rules: what isn't public stays (RFC 6890): private, link-local, documentation. A public address
 stays public, since no bit is changed that leads to another kind of block; thus routes, prefixes and

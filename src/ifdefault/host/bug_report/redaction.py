@@ -25,15 +25,16 @@ _FILE_KEYS = re.compile(r"(.*_)?(key|file|credentials|apprise)")
 _URL_KEYS = ("webhook", "ntfy")  # whoever knows their paths may use them
 _URL_PATH = re.compile(r"https?://[^/\s]+/(\S+)")
 _NAME = r"[\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|credential|auth[_-]?key)s?"
+_QUOTE = r"\\?[\"']?"  # also as JSON has it in a text
 _PATTERNS = (
     re.compile(r"(?<=://)[^/?#\s\"'@]+(?=@)"),  # a URL's user and password
     re.compile(r"(?<=\?)[^\s\"'<>]*=[^\s\"'<>]*"),  # a URL's query
-    re.compile(rf"(?i){_NAME}[\"']?\s*[:=]\s*[\"']?([^\s\"',;]+)"),
-    re.compile(r"(?i)\b(?:secret|password)\s+\"?([^\s\";]{4,})"),  # as BIND and wg-quick write it
+    re.compile(rf"(?i){_NAME}{_QUOTE}\s*[:=]\s*{_QUOTE}([^\s\"',;\\]+)"),
+    re.compile(rf"(?i)\b(?:secret|password)\s+{_QUOTE}([^\s\";\\]{{4,}})"),  # as BIND writes it
     re.compile(r"(?i)\b(?:bearer|basic)\s+([\w.~+/-]{4,}=*)"),  # RFC 6750, RFC 7617
     re.compile(r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END"),
 )
-_NOT_SECRET = re.compile(r"(?i)[\w.-]*_file[\"']?\s*[:=]")
+_NOT_SECRET = re.compile(r"(?i)[\w.-]*_file\\?[\"']?\s*[:=]")
 _BIND = re.compile(r"secret\s+\"?([^\s\";]+)")
 _ASSIGNED = re.compile(r"^\s*[\w.-]+\s*[=:]\s*[\"']?([^\"'#\n]+)", re.MULTILINE)
 
@@ -52,7 +53,7 @@ class Secrets:
         if len(secret) < _SHORTEST or secret.startswith(REDACTED):
             return
         as_json = json.dumps(secret)[1:-1]
-        encoded = base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode("ascii")
+        encoded = base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode("latin-1")
         self._known |= {secret, quote(secret, safe=""), as_json, encoded}
         self._pattern = None
 
