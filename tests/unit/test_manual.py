@@ -30,7 +30,7 @@ from ifdefault.config.notify import MEANS, NotifyKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
 from ifdefault.config.web import WebKeys
-from ifdefault.daemon import event_log
+from ifdefault.daemon import event_log, recordings
 from ifdefault.daemon import host as daemon_host
 from ifdefault.daemon.control import server
 from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs, public_address
@@ -190,7 +190,7 @@ def test_environment_and_files() -> None:
     kept |= {file.name for file in (*own, *tried, *changes, *others)}
     files = {str(state / name) for name in kept}
     sockets = (client.SOCKET, client.OPEN_SOCKET, dns_server.UNIT, frontend_connection.UNIT)
-    files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK)}
+    files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK, recordings.RECORD)}
     lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
     told = {str(state / path) for line in lines for path in line.split(" , ")}
     assert told == files | {str(Options().config)}
