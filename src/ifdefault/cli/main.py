@@ -40,6 +40,7 @@ SUBCOMMANDS = {
     "events": "print the daemon's latest events",
     "replay": "print the daemon's decisions from a record",
     "exec": "run a command whose connections leave by one uplink",
+    "doctor": "find what is wrong, by trying each uplink",
     "explain": "show which uplink a packet takes, and why",
     "lab": "build test networks in network namespaces",
     "demo": "show the effect of apply on real traffic",
@@ -47,7 +48,8 @@ SUBCOMMANDS = {
     "version": "show the version of ifdefault and of what it uses",
     "help": "show the help of a command",
 }
-NEED_KERNEL = {"init", "check", "plan", "apply", "run"}  # a new enough one, before anything else
+# a new enough one, before anything else
+NEED_KERNEL = {"init", "check", "plan", "apply", "run", "doctor"}
 EXIT_INTERNAL = 70  # EX_SOFTWARE, sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
