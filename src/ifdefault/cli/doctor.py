@@ -19,15 +19,17 @@ from ifdefault.cli import hostcheck
 from ifdefault.cli.hostcheck import HostCheck
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo_json, echo_lines, echo_styled
-from ifdefault.cli.show.style import Line, Style, is_terminal, width
+from ifdefault.cli.show.style import Line, Style, fold, is_terminal, width
 from ifdefault.cli.show.table import table
 from ifdefault.model.errors import Problem
 from ifdefault.model.findings import Finding, Level, from_problem, sorted_findings
+from ifdefault.model.text import escaped
 
 if TYPE_CHECKING:
     from ifdefault.host.doctor.tasks import Check
 
 LIMIT_S = 9.0
+_INDENT = "  "
 _STYLES: dict[Level, Style | None] = {"error": "bad", "warning": "warn", "note": "note"}
 
 
@@ -153,8 +155,10 @@ def _lines(findings: Sequence[Finding]) -> Iterator[str]:
     wrong = [finding for finding in findings if finding.is_wrong]
     for finding in wrong:
         subject = f"{finding.subject}: " if finding.subject else ""
-        yield Line(f"{finding.level}: {subject}{finding.what}", _STYLES[finding.level])
-        yield from (f"  {text}" for text in (finding.means, _words(finding)) if text)
+        head = escaped(f"{finding.level}: {subject}{finding.what}")
+        yield from (Line(text, _STYLES[finding.level]) for text in fold(head, width(), _INDENT))
+        for text in filter(None, (finding.means, _words(finding))):
+            yield from fold(escaped(f"{_INDENT}{text}"), width(), _INDENT)
         yield from (f"  # {command}" for command in finding.commands)
     if wrong:
         yield ""
@@ -165,7 +169,7 @@ def _lines(findings: Sequence[Finding]) -> Iterator[str]:
             subjects.setdefault(finding.subject, []).append(f"{finding.what}{remedy}")
     rows = [(subject, "\n".join(texts)) for subject, texts in subjects.items()]
     if rows:
-        yield from table(("", "Found"), rows)
+        yield from table(("Subject", "Found"), rows)
     yield ""
     count = len(wrong)
     verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "nothing is wrong"

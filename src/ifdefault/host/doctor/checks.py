@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 
 from ifdefault.dns.candidate_address import public_addresses
@@ -10,13 +11,13 @@ from ifdefault.host.doctor import from_host, host_state, links, public_address, 
 from ifdefault.host.doctor.from_host import Port
 from ifdefault.host.doctor.lines import lines
 from ifdefault.host.doctor.tasks import Check, Result
-from ifdefault.host.doctor.ways import Line, Tried, try_line
+from ifdefault.host.doctor.ways import Line, Tried, measure_mtu, try_line
 from ifdefault.host.status import is_applied
 from ifdefault.kernel import filters, sockdiag
 from ifdefault.model.address import family_of, is_private
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.findings import APPLY, Finding, from_problem
-from ifdefault.model.kernel import Uplink
+from ifdefault.model.kernel import Facts, Uplink
 from ifdefault.plan.conflicts_input import closed_port
 from ifdefault.plan.prepare import Prepared
 
@@ -55,6 +56,8 @@ def _line_checks(
     for line in complete:
         way, about = line.way, line.subject
         yield about, partial(_tried, results[line])
+        yield about, partial(_measured, results[line])
+        yield about, partial(_misled, results[line], config, prepared.facts)
         services = config.dns.discover or _usual_service(line)
         ask = partial(public_address.examine, way, public[way.uplink], services, stun)
         yield about, ask
@@ -67,12 +70,21 @@ def _tried(result: Result[Tried]) -> list[Finding]:
     return result.wait().findings
 
 
+def _measured(result: Result[Tried]) -> Iterator[Finding]:
+    with suppress(OSError):  # the check of the line says so
+        yield from measure_mtu(result.wait())
+
+
+def _misled(result: Result[Tried], config: Config, facts: Facts) -> Iterator[Finding]:
+    with suppress(OSError):
+        yield from links.wrong_gateway(result.wait(), config, facts)
+
+
 def _filtered(one: Result[Tried], other: Result[Tried]) -> list[Finding]:
-    try:
+    with suppress(OSError):
         finding = source_filter.examine(one.wait(), other.wait())
-    except OSError:  # the check of the line says so
-        return []
-    return [finding] if finding else []
+        return [finding] if finding else []
+    return []
 
 
 def _other(line: Line, complete: Sequence[Line]) -> Line | None:

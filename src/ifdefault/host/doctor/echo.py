@@ -31,7 +31,8 @@ _FRAGMENTATION_NEEDED = 4  # a code of "unreachable" (RFC 1191)
 _ICMP = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence
 _TOKEN = 8
 SMALL = 84  # as ping(8) sends it
-_EACH_S = 0.4
+_LEAST_S, _MOST_S = 0.15, 0.5  # from one try to the next
+_TRIES = 3
 _RECEIVE = 65535
 _WORDS = {
     4: {0: "no route to the network", 1: "host unreachable", 13: "prohibited"},
@@ -54,10 +55,10 @@ class Replies:
     too_big: dict[Echo, tuple[int, str]] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
 
-    def targets(self) -> tuple[str, ...]:
-        """Those that answered, the fastest first."""
+    def targets(self) -> dict[str, float]:
+        """Those that answered, with their round trip time, the fastest first."""
         by_target = {echo.target: rtt for echo, rtt in self.rtt_s.items()}
-        return tuple(sorted(by_target, key=by_target.__getitem__))
+        return dict(sorted(by_target.items(), key=lambda entry: entry[1]))
 
 
 def request(way: Way, echo: Echo, sequence: int, key: bytes) -> bytes:
@@ -96,11 +97,16 @@ class Neighbour:
     mac: bytes
 
 
+def patience_s(rtt_s: float) -> float:
+    """How long to wait for three tries, at a known round trip time."""
+    return _TRIES * max(_LEAST_S, min(_MOST_S, 4 * rtt_s)) + rtt_s
+
+
 def exchange(
-    way: Way, echoes: Iterable[Echo], *, within_s: float = 1.2, through: Neighbour | None = None
+    way: Way, echoes: Iterable[Echo], *, within_s: float, through: Neighbour | None = None
 ) -> Replies:
-    """Send all of them at once, again until they are answered. `through`: they are handed to this
-    router, and the replies still come back by the way. Raises OSError."""
+    """Send all of them at once, again until they are answered, three times at most. `through`: they
+    are handed to this router, and the replies still come back by the way. Raises OSError."""
     with packet_sockets.error_socket(way.family, way.address, way.dev, way.mark) as sock:
         return _Exchange(sock, way, tuple(echoes), through).run(within_s)
 
@@ -116,10 +122,11 @@ class _Exchange:
 
     def run(self, within_s: float) -> Replies:
         deadline = time.monotonic() + within_s
-        while (now := time.monotonic()) < deadline and (pending := self._pending()):
-            for number in pending:
+        for left in reversed(range(_TRIES)):
+            for number in self._pending():
                 self._send(number)
-            self._receive(min(deadline, now + _EACH_S))
+            now = time.monotonic()
+            self._receive(min(deadline, now + within_s / _TRIES) if left else deadline)
         return self._replies
 
     def _pending(self) -> list[int]:

@@ -7,19 +7,22 @@ packet of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_interface
 
 from ifdefault.host.doctor import neighbours
 from ifdefault.host.doctor.echo import Echo, Neighbour, exchange
-from ifdefault.host.doctor.ways import Line, subject
+from ifdefault.host.doctor.ways import Line, Tried
+from ifdefault.model.address import family_of
 from ifdefault.model.config import Config
-from ifdefault.model.findings import Finding
+from ifdefault.model.findings import APPLY, Finding
 from ifdefault.model.kernel import TABLE_MAIN, Facts
 from ifdefault.plan import tables
 from ifdefault.plan.conflicts_arp import answers_for_all
+from ifdefault.plan.describe import route_text
 
 _CANDIDATES = 4
+_WITHIN_S = 0.9
 
 
 def down(config: Config, facts: Facts) -> Iterator[Finding]:
@@ -44,7 +47,7 @@ def conflicting_addresses(line: Line, facts: Facts) -> Iterator[Finding]:
     if way.family != 4 or not line.mac:
         return
     own = {link.mac: link.name for link in facts.links if link.mac}
-    for mac in neighbours.ask_arp(way.dev, line.mac, way.address):
+    for mac in neighbours.ask_arp(way.dev, line.mac, way.address, tries=2):
         if mac not in own:
             yield Finding(
                 "error",
@@ -67,45 +70,87 @@ def conflicting_addresses(line: Line, facts: Facts) -> Iterator[Finding]:
 def lost_default(line: Line, facts: Facts) -> Iterator[Finding]:
     """The router that an uplink without a default route can use, found by trying."""
     way = line.way
-    for gateway in _candidates(line, facts):
-        ask = neighbours.ask_arp if way.family == 4 else _ask_nd(line)
-        macs = ask(way.dev, line.mac, gateway)
-        if not macs:
-            continue
-        router = Neighbour(way.dev, neighbours.mac_bytes(macs[0]))
-        if exchange(way, map(Echo, line.targets), within_s=0.9, through=router).rtt_s:
-            six = " -6" if way.family == 6 else ""
-            command = f"ip{six} route add default via {gateway} dev {way.dev} metric"
-            yield Finding(
-                "error",
-                subject(way.uplink, way.family),
-                f"{way.dev} has no default route, and {gateway} forwards what is sent to it",
-                f"`{command} {_free_metric(facts, line)}`, or renew the lease or advertisement",
-                "Nothing can be answered from its addresses.",
-            )
-            return
+    if not (gateway := _forwarder(line, _candidates(line, facts))):
+        return
+    six = " -6" if way.family == 6 else ""
+    command = f"ip{six} route add default via {gateway} dev {way.dev} metric"
+    yield Finding(
+        "error",
+        line.subject,
+        f"{way.dev} has no default route, and {gateway} forwards what is sent to it",
+        f"`{command} {_free_metric(facts, line)}`, or renew the lease or advertisement",
+        "Nothing can be answered from its addresses.",
+    )
 
 
-def _ask_nd(line: Line):  # type: ignore[no-untyped-def]
-    def ask(dev: str, mac: str, gateway: str) -> tuple[str, ...]:
-        return neighbours.ask_nd(dev, mac, line.link_local, gateway) if line.link_local else ()
+def wrong_gateway(tried: Tried, config: Config, facts: Facts) -> Iterator[Finding]:
+    """The router that forwards, where the gateway is silent and nothing beyond it answers."""
+    line, way = tried.line, tried.line.way
+    if tried.answering or tried.router or not line.mac or not line.gateway:
+        return
+    candidates = [each for each in _candidates(line, facts) if each != line.gateway]
+    if not (gateway := _forwarder(line, candidates)):
+        return
+    six = " -6" if way.family == 6 else ""
+    uplink = next(uplink for uplink in config.uplinks if uplink.name == way.uplink)
+    if line.gateway in uplink.gateways:
+        remedy = f'replace {line.gateway} by "{gateway}" in uplink.{way.uplink}.gateways'
+    else:
+        dead = [
+            f"`ip{six} route del {route_text(route)}`"
+            for route in tables.defaults(facts)
+            if (route.family, route.table, len(route.hops)) == (way.family, TABLE_MAIN, 1)
+            and (route.hops[0].dev, route.hops[0].gateway) == (way.dev, line.gateway)
+        ]
+        known = {hop.gateway for route in tables.defaults(facts) for hop in route.hops}
+        if gateway not in known:
+            metric = _free_metric(facts, line)
+            dead.append(f"`ip{six} route add default via {gateway} dev {way.dev} metric {metric}`")
+        remedy = ", ".join([*dead, APPLY.removeprefix("run ")])
+    yield Finding(
+        "error",
+        line.subject,
+        f"the gateway is wrong: {line.gateway} is silent, and {gateway} forwards",
+        remedy,
+        "A stale lease, a router that was replaced, or a false router advertisement.",
+    )
 
-    return ask
+
+def _forwarder(line: Line, candidates: Sequence[str]) -> str:
+    """The first of some neighbours that forwards a packet of ours; "" if none does."""
+    way = line.way
+    for address in candidates if line.targets else ():
+        if way.family == 4:
+            found = neighbours.ask_arp(way.dev, line.mac, address)
+        elif line.link_local:
+            found = neighbours.ask_nd(way.dev, line.mac, line.link_local, address)
+        else:
+            return ""
+        if found:
+            router = Neighbour(way.dev, neighbours.mac_bytes(found[0]))
+            echoes = map(Echo, line.targets)
+            if exchange(way, echoes, within_s=_WITHIN_S, through=router).rtt_s:
+                return address
+    return ""
 
 
 def _candidates(line: Line, facts: Facts) -> list[str]:
-    """Addresses on the link that may be the router's: neighbours, then the ends of the prefix."""
+    """Addresses on the link that may be the router's: those of other default routes, neighbours,
+    then the ends of the prefix."""
     way = line.way
     own = {address.address for address in facts.addresses}
+    hops = (hop for route in tables.defaults(facts) for hop in route.hops if hop.dev == way.dev)
+    found = [hop.gateway for hop in hops if hop.gateway]
     known = [n for n in facts.neighbours if (n.dev, n.family) == (way.dev, way.family)]
     known.sort(key=lambda n: (not n.router, not n.mac))
-    found = [n.address for n in known]
+    found += [n.address for n in known]
     for address in facts.addresses:
         if (address.dev, address.family) == (way.dev, way.family) and address.scope == 0:
             network = ip_interface(f"{address.address}/{address.prefixlen}").network
             if network.num_addresses > 2:
                 found += [str(network[1]), str(network[-2])]
-    return [each for each in dict.fromkeys(found) if each not in own][:_CANDIDATES]
+    fit = (each for each in dict.fromkeys(found) if family_of(each) == way.family)
+    return [each for each in fit if each not in own][:_CANDIDATES]
 
 
 def _free_metric(facts: Facts, line: Line) -> int:

@@ -21,11 +21,13 @@ _ETHERNET, _IPV4 = 1, 0x0800
 _ASK, _ANSWER = 1, 2
 _SOLICIT = 135
 _OPTION_SOURCE, _OPTION_TARGET = 1, 2
-_TRIES, _EACH_S, _MORE_S = 3, 0.4, 0.15
+_TRIES, _EACH_S, _MORE_S = 3, 0.25, 0.15
 _NOBODY = "0.0.0.0"
 
 
-def ask_arp(dev: str, mac: str, address: str, sender: str = _NOBODY) -> tuple[str, ...]:
+def ask_arp(
+    dev: str, mac: str, address: str, sender: str = _NOBODY, tries: int = _TRIES
+) -> tuple[str, ...]:
     """The MACs that answer for an IPv4 address. Without a `sender` it is an ARP probe, which nobody
     learns anything from (RFC 5227, 2.1.1). Raises OSError."""
     own, wanted = mac_bytes(mac), packed(address)
@@ -38,7 +40,7 @@ def ask_arp(dev: str, mac: str, address: str, sender: str = _NOBODY) -> tuple[st
             *_, operation, whose, protocol, _, _ = _ARP.unpack_from(data)
             return whose if (operation, protocol) == (_ANSWER, wanted) else b""
 
-        return _collect(sock, lambda: packet_sockets.send_arp(sock, dev, question), read)
+        return _collect(sock, lambda: packet_sockets.send_arp(sock, dev, question), read, tries)
 
 
 def ask_nd(dev: str, mac: str, link_local: str, address: str) -> tuple[str, ...]:
@@ -60,11 +62,14 @@ def ask_nd(dev: str, mac: str, link_local: str, address: str) -> tuple[str, ...]
 
 
 def _collect(
-    sock: socket.socket, send: Callable[[], object], read: Callable[[bytes], bytes]
+    sock: socket.socket,
+    send: Callable[[], object],
+    read: Callable[[bytes], bytes],
+    tries: int = _TRIES,
 ) -> tuple[str, ...]:
     """Ask until there is an answer, and wait a little for others."""
     found: dict[str, None] = {}
-    for _ in range(_TRIES):
+    for _ in range(tries):
         with suppress(BlockingIOError):
             send()
         until = time.monotonic() + _EACH_S

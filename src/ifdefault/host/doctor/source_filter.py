@@ -8,12 +8,12 @@ It is tried only where both ways work by themselves; otherwise no reply would me
 
 from __future__ import annotations
 
-from ifdefault.host.doctor.echo import Echo, exchange
+from ifdefault.host.doctor.echo import Echo, exchange, patience_s
 from ifdefault.host.doctor.ways import Tried
 from ifdefault.model.address import is_private
 from ifdefault.model.findings import Finding
 
-_TARGETS, _WITHIN_S = 3, 1.3  # three tries
+_TARGETS = 3
 
 
 def examine(one: Tried, other: Tried) -> Finding | None:
@@ -23,8 +23,10 @@ def examine(one: Tried, other: Tried) -> Finding | None:
         return None
     if is_private(a.address) or is_private(b.address) or a.address == b.address:
         return None
-    echoes = [Echo(target) for target in other.answering[:_TARGETS]]
-    passed = exchange(b, echoes, within_s=_WITHIN_S, through=one.router).rtt_s
+    targets = list(other.answering)[:_TARGETS]
+    within_s = patience_s(max(other.answering[target] for target in targets))
+    echoes = [Echo(target) for target in targets]
+    passed = exchange(b, echoes, within_s=within_s, through=one.router).rtt_s
     if passed:
         what = f"the provider forwards packets from {b.uplink}'s address ({b.address})"
     else:

@@ -17,6 +17,7 @@ from ifdefault.model.health import Way
 
 _MIN_LINK = 1280  # below, Linux has no IPv6 on a link
 _INTERNET_MTU = 1500
+_WITHIN_S = 2.4  # a slow line may need 1.2 s for a round trip
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,13 @@ class Line:
 
 @dataclass(slots=True)
 class Tried:
-    """`router`: to hand packets to, None if it isn't known; `answering`: targets, the fastest
-    first."""
+    """`router`: to hand packets to, None if it doesn't answer; `answering`: targets with their
+    round trip time, the fastest first."""
 
     line: Line
     findings: list[Finding] = field(default_factory=list)
     router: Neighbour | None = None
-    answering: tuple[str, ...] = ()
+    answering: dict[str, float] = field(default_factory=dict)
 
 
 def subject(uplink: str, family: Family) -> str:
@@ -55,14 +56,14 @@ def try_line(line: Line) -> Tried:
     """Raises OSError where this process may not send."""
     tried = Tried(line)
     macs = _gateway_macs(line)
-    replies = exchange(line.way, map(Echo, line.targets)) if line.targets else Replies()
+    replies = Replies()
+    if line.targets:
+        replies = exchange(line.way, map(Echo, line.targets), within_s=_WITHIN_S)
     tried.answering = replies.targets()
     if macs or not line.mac or not line.gateway:
         mac = neighbours.mac_bytes(macs[0]) if macs else b""
         tried.router = Neighbour(line.way.dev, mac)
     tried.findings += _reach(line, macs, replies)
-    if tried.answering:
-        tried.findings += _mtu(line, tried.answering)
     return tried
 
 
@@ -88,8 +89,8 @@ def _reach(line: Line, macs: tuple[str, ...], replies: Replies) -> Iterator[Find
         )
     near = bool(macs) or not line.mac or not gateway
     if replies.rtt_s:
-        first = replies.targets()[0]
-        rtt_ms = 1000 * replies.rtt_s[Echo(first)]
+        first, rtt_s = next(iter(replies.targets().items()))
+        rtt_ms = 1000 * rtt_s
         silent = len(line.targets) - len(replies.targets())
         more = f" ({silent} of {len(line.targets)} targets don't)" if silent else ""
         yield Finding("fact", about, f"{first} answers in {rtt_ms:.1f} ms{more}")
@@ -130,9 +131,12 @@ def _reach(line: Line, macs: tuple[str, ...], replies: Replies) -> Iterator[Find
         )
 
 
-def _mtu(line: Line, targets: tuple[str, ...]) -> Iterator[Finding]:
-    way, about = line.way, line.subject
-    found = path_mtu.measure(way, targets, line.limit)
+def measure_mtu(tried: Tried) -> Iterator[Finding]:
+    """Raises OSError."""
+    if not tried.answering:
+        return
+    line, way, about = tried.line, tried.line.way, tried.line.subject
+    found = path_mtu.measure(way, tried.answering, line.limit)
     if found is None:
         yield Finding("note", about, "path MTU unknown; no target answers large requests")
     elif found.size == found.limit:
