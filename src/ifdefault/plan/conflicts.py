@@ -112,7 +112,7 @@ def _own_block(facts: Facts, family: Family, first: int) -> list[Rule]:
         rule
         for rule in facts.rules
         if (rule.family, rule.protocol) == (family, PROTOCOL)
-        and first <= rule.priority <= first + numbers.END
+        and first + numbers.OWN_ADDRESSES <= rule.priority <= first + numbers.END
     ]
 
 
