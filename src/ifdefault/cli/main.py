@@ -46,6 +46,7 @@ SUBCOMMANDS = {
     "web": "serve a page that shows the uplinks, an API and metrics",
     "report": "collect in one archive what a bug report needs",
     "exec": "run a command whose connections leave by one uplink",
+    "doctor": "find what is wrong, by trying each uplink",
     "explain": "show which uplink a packet takes, and why",
     "lab": "build test networks in network namespaces",
     "demo": "show the effect of apply on real traffic",
@@ -53,7 +54,8 @@ SUBCOMMANDS = {
     "version": "show the version of ifdefault and of what it uses",
     "help": "show the help of a command",
 }
-NEED_KERNEL = {"init", "check", "plan", "apply", "run"}  # a new enough one, before anything else
+# a new enough one, before anything else
+NEED_KERNEL = {"init", "check", "plan", "apply", "run", "doctor"}
 EXIT_INTERNAL = 70  # EX_SOFTWARE, sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
