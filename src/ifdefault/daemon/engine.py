@@ -132,6 +132,8 @@ class Engine:
         polling = [tasks.start(self._read_tcp_stats()), tasks.start(self._poll())]
         await self._stop.wait()
         self._notifier.stopping()
+        if self._linger_s:
+            await self._performers.dns_server.hand_to_unit()
         lingers = self._linger_s and self._performers.dns_server.is_used
         dns = f"; its DNS server answers for {self._linger_s} s more" if lingers else ""
         self._event_log.note("engine", f"stopped; rules and routes stay in place{dns}")
