@@ -12,7 +12,6 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path as FilePath
 
 from ifdefault.daemon.controller.effects import Save
 from ifdefault.health.states import Memory
@@ -20,6 +19,7 @@ from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
 from ifdefault.ipc import fields, log
+from ifdefault.kernel.netns import boot_id
 from ifdefault.model.config import Family
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
@@ -27,7 +27,6 @@ from ifdefault.model.report import Event
 from ifdefault.model.text import escaped
 
 KEPT, KEPT_ON_DISK = 500, 100
-_BOOT = FilePath("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("ifdefault")
 
 
@@ -74,7 +73,7 @@ def saved_events(store: Store) -> tuple[Event, ...] | None:
 class EventLog:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._boot = _BOOT.read_text("ascii", "replace").strip()
+        self._boot = boot_id()
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._repeats: log.Repeats[tuple[str, str, str]] = log.Repeats()
 

@@ -12,10 +12,9 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ifdefault.kernel import netns, nft, rtnetlink, rule_messages, sockdiag, sysctl
+from ifdefault.kernel import nft, rtnetlink, rule_messages, sockdiag, sysctl
 from ifdefault.kernel.decoded import Decoded
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
@@ -37,7 +36,6 @@ from ifdefault.model.kernel import (
     Scope,
 )
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 GLOBAL_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
     "net/ipv4/fwmark_reflect",
@@ -102,15 +100,6 @@ def read_facts(
 
 def _concerns(scope: Scope, link: Link) -> bool:
     return link.name in scope.interfaces or link.index in scope.indexes
-
-
-def network_id() -> str:
-    """Identifies this network namespace among all since the machine was installed."""
-    try:
-        cookie = netns.cookie()
-    except OSError:  # Linux before 5.14
-        cookie = 0
-    return f"{_BOOT.read_text('ascii', 'replace').strip()} {cookie}"
 
 
 # What the last dump of each kind held.
