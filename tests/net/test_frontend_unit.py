@@ -144,7 +144,7 @@ class Log:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def note(self, kind: str, text: str, *, level: int = 0) -> None:
+    def note(self, kind: str, text: str, *, severity: str = "") -> None:
         self.texts.append(text)
 
 

@@ -52,7 +52,7 @@ class Log:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def note(self, kind: str, text: str, uplink: str = "", level: int = 0) -> None:
+    def note(self, kind: str, text: str, uplink: str = "", severity: str = "") -> None:
         self.texts.append(text)
 
 

@@ -330,7 +330,7 @@ def test_one_socket_is_open_to_all_and_its_directory_is_not(engine: Engine) -> N
         (b"9" * 4000 + b"\n", "not"),
         (b"[]\n", 'not an object; send {"type": "Status"}'),
         (b'{"type": ["Status"]}\n', 'of unknown type; send {"type": "Status"}'),
-        (b'{"type": "Explode"}\n', "of unknown type; use one of Status, Events, SetUplink"),
+        (b'{"type": "Explode"}\n', "of unknown type; use one of Status, Events, Counters"),
         (b'{"type": "Status", "x": 1}\n', "Status: no field 'x'; send Status with nothing else"),
         (b'{"type": "Events"}\n', "Events.limit: missing; send Events with limit"),
         (b'{"type": "Events", "limit": true}\n', "Events.limit: not a number from 1 to 10000"),

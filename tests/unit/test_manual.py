@@ -23,10 +23,13 @@ from ifdefault.config.daemon import DaemonKeys
 from ifdefault.config.dns import DnsKeys, ExecKeys, NameKeys, ProviderKeys, ServerKeys, UpdateKeys
 from ifdefault.config.forward import ForwardKeys
 from ifdefault.config.health import HealthKeys
+from ifdefault.config.history import HistoryKeys
 from ifdefault.config.hooks import HookKeys
 from ifdefault.config.host import HostKeys
+from ifdefault.config.notify import MEANS, NotifyKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
+from ifdefault.config.web import WebKeys
 from ifdefault.daemon import event_log
 from ifdefault.daemon import host as daemon_host
 from ifdefault.daemon.control import server
@@ -59,6 +62,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "FORWARD KEYS": ForwardKeys,
     "OUTGOING KEYS": OutgoingKeys,
     "OUTGOING RULE KEYS": RuleKeys,
+    "WEB KEYS": WebKeys,
+    "HISTORY KEYS": HistoryKeys,
+    "NOTIFY KEYS": NotifyKeys,
 }
 REQUIRED = {  # what else stands in a table that an example is in
     "interface": '"wan9"',
@@ -74,6 +80,7 @@ REQUIRED = {  # what else stands in a table that an example is in
     "via": '["isp-a"]',
     "transport": '"udp"',
 }
+RECIPIENT = {"name": '"me"', "mail": '"me@example.net"', "smtp": '"smtps://me@mail.example.net"'}
 
 
 # --- reading mdoc --------------------------------------------------------------------------
@@ -215,7 +222,8 @@ def entries(section: str) -> dict[str, tuple[str, str]]:
 def keys_of(section: str) -> dict[str, FieldInfo]:
     """Those of a table but for the tables in it, which have sections of their own."""
     fields = MODELS[section].model_fields
-    return {k: v for k, v in fields.items() if f"{section[:-5]} {k.upper()} KEYS" not in MODELS}
+    named = {field.alias or key: field for key, field in fields.items()}
+    return {k: v for k, v in named.items() if f"{section[:-5]} {k.upper()} KEYS" not in MODELS}
 
 
 @pytest.mark.parametrize("section", MODELS)
@@ -230,8 +238,8 @@ def test_every_key_is_there_with_its_default_and_no_other(section: str) -> None:
 
 def default_of(key: str, default: object) -> str:
     match default:
-        case None | () if key in ("uplinks", "transport"):
-            return "all" if key == "uplinks" else "any"
+        case None | () if key in ("uplinks", "events", "transport"):
+            return "any" if key == "transport" else "all"
         case None:
             return "those of health"
         case int() if key == "mark_mask":
@@ -276,7 +284,11 @@ def config_with(section: str, told: dict[str, str]) -> Config:
     needed = [key for key, field in MODELS[section].model_fields.items() if field.is_required()]
     needed += ["zones"] * (table == "dns.server")
     needed += ["transport"] * (table == "outgoing.rule" and "cgroups" not in told)
-    lines = {key: f"{key} = {REQUIRED[key]}" for key in needed} | told
+    required = REQUIRED | (RECIPIENT if table == "notify" else {})
+    if table == "notify":
+        needed += ["smtp"] * ("password_file" in told)
+        needed += ["mail"] * (not set(MEANS) & told.keys())
+    lines = {key: f"{key} = {required[key]}" for key in needed} | told
     head = (
         f"[[{table}]]" if set(needed) & {"name", "zone", "program", "to", "via"} else f"[{table}]"
     )

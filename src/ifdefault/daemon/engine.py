@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import os
 import signal
 import time
@@ -49,7 +48,7 @@ from ifdefault.ipc.control.client import Peer
 from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.kernel.watch import Watch
 from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
-from ifdefault.model.report import DaemonStatus
+from ifdefault.model.report import CounterReport, DaemonStatus
 from ifdefault.plan.prepare import changes
 
 _POLL_S = 0.4  # how often to poll what the kernel sends no notification of
@@ -68,6 +67,7 @@ class Engine:
         self._config_file = ConfigFile(config_path, self._store)
         self._config = self._config_file.read_or_last()
         self._event_log = EventLog(self._store)
+        self._started_at = time.time()
         self._notifier = Notifier()
         self._controller = Controller()
         self._recorder: Recorder | None = None
@@ -121,7 +121,7 @@ class Engine:
         self._loop.add_signal_handler(hup, lambda: tasks.start(self._reload_by_signal()))
         self.receive(self._performers.started(self._config))
         for problem in self._config_file.errors:
-            self._event_log.note("config", str(problem), level=logging.ERROR)
+            self._event_log.note("config", str(problem), severity="error")
         await self._started.wait()  # another ifdefault may hold the lock
         if self._stop.is_set():
             return
@@ -212,7 +212,7 @@ class Engine:
             self._timer = self._loop.call_at(wake_s, self.receive, e.Woke())
 
     def _record_ended(self, why: str) -> None:
-        self._event_log.note("engine", f"{self._record}: {why}", level=logging.WARNING)
+        self._event_log.note("engine", f"{self._record}: {why}", severity="warning")
 
     def _perform(self, effect: f.Effect) -> e.Event | None:
         match effect:
@@ -242,7 +242,7 @@ class Engine:
             except OSError as error:  # a kernel without sock_diag, or short of memory
                 before, problem = problem, f"can't read TCP statistics: {reason(error)}"
                 if problem != before:
-                    self._event_log.note("engine", problem, level=logging.WARNING)
+                    self._event_log.note("engine", problem, severity="warning")
                 await asyncio.sleep(_TCP_RETRY_S)
                 continue
             problem = ""
@@ -276,8 +276,10 @@ class Engine:
         match query:
             case p.Status():
                 return self._status()
-            case p.Events(limit):
-                return p.EventList(self._event_log.recent(limit))
+            case p.Events(limit, after):
+                return p.EventList(self._event_log.recent(limit, after), self._event_log.last)
+            case p.Counters():
+                return CounterReport(self._started_at)
 
     async def perform(self, command: p.Command, peer: Peer) -> p.Reply:
         """Perform a command of a control socket (`Answerer`); IfdefaultError refuses it."""
@@ -328,7 +330,7 @@ class Engine:
             await self._reload(None)
         except IfdefaultError as error:
             for problem in error.problems:
-                self._event_log.note("reload", f"refused: {problem}", level=logging.ERROR)
+                self._event_log.note("reload", f"refused: {problem}", severity="error")
 
     def _status(self) -> DaemonStatus:
         status = self._controller.status(time.monotonic())

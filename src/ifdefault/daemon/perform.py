@@ -44,7 +44,6 @@ from ifdefault.model.errors import internal, reason
 from ifdefault.model.kernel_events import ObjectChanged
 from ifdefault.model.report import DaemonStatus
 
-_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")
 Perform = Callable[[Any], e.Event | None]
 
@@ -180,7 +179,7 @@ class Performers:
         )
 
     def _write_log(self, effect: f.Log) -> None:
-        self._event_log.note(effect.kind, effect.text, effect.uplink, _LEVELS[effect.level])
+        self._event_log.note(effect.kind, effect.text, effect.uplink, effect.severity)
 
     def _note_drained(self, uplink: str, text: str) -> None:
         self._event_log.note("uplink", text, uplink)

@@ -124,14 +124,14 @@ class Reconciler:
         repairs = performed.operations if self._repairs else ()
         for operation in self.backoff.note(now, repairs):
             text = f"another program keeps undoing: {operation}"
-            self._state.log("repair", text, level="warning")
+            self._state.log("repair", text, severity="warning")
 
     def _report_refused(self, problems: tuple[Problem, ...]) -> None:
         refused = tuple(map(str, problems))
         if refused != self._state.refused:
             self._state.refused = refused
             for text in refused:
-                self._state.log("repair", f"the kernel refused: {text}", level="warning")
+                self._state.log("repair", f"the kernel refused: {text}", severity="warning")
 
     def _next_retry_s(self) -> float:
         self._retry_s = min(2 * self._retry_s, RETRY_LONGEST_S)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Literal
 
-from ifdefault.daemon.controller.effects import Effect, Level, Log
+from ifdefault.daemon.controller.effects import Effect, Log
 from ifdefault.model.changes import undone_in
-from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.config import FAMILIES, Config, Family, Severity
 from ifdefault.model.health import Decision, Forced, Transition
 from ifdefault.model.kernel import Uplink
 from ifdefault.model.report import Draining
@@ -99,5 +99,5 @@ class State:
         until = self.drain_until_s
         return tuple(Draining(n, until[n] if until.get(n, inf) < inf else None) for n in names)
 
-    def log(self, kind: str, text: str, uplink: str = "", level: Level = "info") -> None:
-        self.out.append(Log(kind, text, uplink, level))
+    def log(self, kind: str, text: str, uplink: str = "", severity: Severity = "info") -> None:
+        self.out.append(Log(kind, text, uplink, severity))

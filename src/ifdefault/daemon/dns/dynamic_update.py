@@ -14,7 +14,6 @@ was added last, possibly by another host that shares the name; only our own chan
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -320,7 +319,7 @@ class Updates:
         where = f"dns.update {zone.name} at {server.address}"
         if "failing" in states and server not in zone.failing:
             zone.failing.add(server)
-            self._event_log.note("dns", f"{where}: failing ({detail})", level=logging.WARNING)
+            self._event_log.note("dns", f"{where}: failing ({detail})", severity="warning")
         elif states == {"current"} and server in zone.failing:
             zone.failing.remove(server)
             self._event_log.note("dns", f"{where}: current again")

@@ -8,7 +8,6 @@ published.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -118,7 +117,7 @@ class Nameserver:
         for record, address in glue.items():
             if (old := before.get(record, address)) != address:
                 text = f"{zone.zone}: {record} {old} is now {address}; change the parent's glue"
-                self._event_log.note("dns", text, level=logging.WARNING)
+                self._event_log.note("dns", text, severity="warning")
         return before | glue
 
     def _send_zones(self) -> None:

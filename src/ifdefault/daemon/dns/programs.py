@@ -174,7 +174,7 @@ class Programs:
             self._users[kind] = privileges.possible(uid, gid)
             if warning and kind == "exec" and config.dns.execs:
                 text = str(Problem("daemon.hook_user", warning))
-                self._event_log.note("dns", text, level=logging.WARNING)
+                self._event_log.note("dns", text, severity="warning")
 
     def _start(self) -> None:
         """Run the programs that are due, and set the timer for the next."""
@@ -234,7 +234,7 @@ class Programs:
             job.wait_s = min(max(2 * job.wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
             job.due_s = self._loop.time() + job.wait_s
             if detail != job.detail:
-                self._event_log.note("dns", f"{key} fails: {detail}", level=logging.WARNING)
+                self._event_log.note("dns", f"{key} fails: {detail}", severity="warning")
         else:
             job.wait_s = 0.0
             if job.problem:

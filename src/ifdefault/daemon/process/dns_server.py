@@ -15,7 +15,6 @@ before that, it takes over from our own.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,7 +27,7 @@ from ifdefault.daemon.process.spawn import Backoff, Pings, status_text
 from ifdefault.host.left_dns_server import DNS_SERVER
 from ifdefault.ipc import privileges, tasks
 from ifdefault.ipc.messages import DNS_VERSION, Leave, Message, Ping, Pong, Served
-from ifdefault.model.config import DaemonConfig
+from ifdefault.model.config import DaemonConfig, Severity
 from ifdefault.model.errors import HostError, reason
 
 UNIT, OWN = "dns.sock", "dns-own.sock"
@@ -199,7 +198,7 @@ class DnsServerProcess:
                 self._before.append(await connect(path, self._receive, self._connection_ended))
             except (HostError, OSError) as error:
                 if isinstance(error, HostError):
-                    self._log_once(f"{path}: {error}", logging.WARNING)
+                    self._log_once(f"{path}: {error}", "warning")
                     dismiss(path)
                 if path == self._unit:
                     self._unit_due_s = time.monotonic() + _LOOK_AGAIN_S
@@ -216,7 +215,7 @@ class DnsServerProcess:
         try:
             self._used.write_text(f"{server.pid}\n")
         except OSError as error:  # only who looks for a server that was left needs it
-            self._log_once(f"{self._used}: {reason(error)}", logging.WARNING)
+            self._log_once(f"{self._used}: {reason(error)}", "warning")
         self._is_over = False
         self._pings.start(time.monotonic())
         for other in before:
@@ -229,9 +228,9 @@ class DnsServerProcess:
             other.held = []
         self.started(held, spare)
 
-    def _log_once(self, cause: str, level: int = logging.ERROR) -> None:
+    def _log_once(self, cause: str, severity: Severity = "error") -> None:
         if self._backoff.is_news(cause, time.monotonic()):
-            self._event_log.note("dns", cause, level=level)
+            self._event_log.note("dns", cause, severity=severity)
 
     async def _until_over(self) -> None:
         """Until the server has ended, or systemd's can be used in its place."""
