@@ -59,6 +59,7 @@ def _check_host(
     """The host's problems and the resolved uplinks; without a config, only what needs none."""
     from ifdefault.cli import daemon_client
     from ifdefault.host.check_daemon import find_problems
+    from ifdefault.host.check_installation import find_others
     from ifdefault.host.left_dns_server import LEFT_REMEDY, left_dns_server
     from ifdefault.host.status import find_astray, find_differences
     from ifdefault.host.store import Store
@@ -70,7 +71,7 @@ def _check_host(
     problems = [*_missing_privileges(), *store.examine()]
     try:
         daemon = daemon_client.status(options)
-        problems += _state_problems(daemon)
+        problems += [*_state_problems(daemon), *find_others(daemon)]
         if daemon is None and (left := left_dns_server(options.run_dir)):
             what = f"doesn't run, but {left}"
             problems.append(Problem("daemon", what, LEFT_REMEDY, warning=True))

@@ -30,6 +30,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
+from ifdefault import __version__
 from ifdefault.daemon.control.server import Control
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
@@ -40,6 +41,7 @@ from ifdefault.daemon.process.dns_server import LINGER_S
 from ifdefault.daemon.record import Recorder
 from ifdefault.daemon.record import create as create_record
 from ifdefault.host import rollback_timer, settle
+from ifdefault.host.check_installation import PROGRAM
 from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import log, privileges, tasks
@@ -340,6 +342,8 @@ class Engine:
             config=str(self._config_file.path),
             config_errors=tuple(map(str, self._config_file.errors)),
             unsaved=self._store.unsaved,
+            program=PROGRAM,
+            program_version=__version__,
         )
         return self._performers.status(status)
 

@@ -21,7 +21,7 @@ from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.nexthops import Nexthops, read_nexthops
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.model.config import FAMILIES, Family
-from ifdefault.model.errors import HostError, KernelError, Problem
+from ifdefault.model.errors import HostError, KernelError, Problem, reason
 from ifdefault.model.kernel import (
     FORWARDING,
     PROTOCOL,
@@ -95,7 +95,7 @@ def read_facts(
                 wildcard_udp=sockdiag.wildcard_udp(),
             )
     except OSError as error:
-        raise KernelError(Problem("reading the kernel's tables", str(error))) from error
+        raise KernelError(Problem("reading the kernel's tables", reason(error))) from error
 
 
 def _concerns(scope: Scope, link: Link) -> bool:
