@@ -7,14 +7,16 @@ a line for each problem on stderr, never a traceback.
 
 from __future__ import annotations
 
+import copy
 import errno
+import functools
 import gc
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -71,7 +73,7 @@ class _Subcommands(click.Group):
             raise click.UsageError(f'no command "{cmd_name}"; {_alternative(cmd_name)}', ctx)
         command = import_module(f"ifdefault.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
-        return command
+        return _with_kernel(command) if cmd_name in NEED_KERNEL else command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
@@ -83,6 +85,23 @@ class _Subcommands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(SUBCOMMANDS.items()))
+
+
+def _with_kernel(command: click.Command) -> click.Command:
+    """The command, which first looks whether the kernel is new enough; its help doesn't."""
+    from ifdefault.host import kernel_version
+
+    do = command.callback
+    assert do is not None
+
+    @functools.wraps(do)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        kernel_version.require()
+        return do(*arguments, **options)
+
+    command = copy.copy(command)
+    command.callback = checked
+    return command
 
 
 def _alternative(name: str) -> str:
@@ -131,10 +150,6 @@ def _alternative(name: str) -> str:
 def cli(ctx: click.Context, config: Path, state_dir: Path, run_dir: Path) -> None:
     """Answer every connection through the uplink it came in on."""
     ctx.obj = Options(config, state_dir, run_dir)
-    if ctx.invoked_subcommand in NEED_KERNEL:
-        from ifdefault.host import kernel_version
-
-        kernel_version.require()
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

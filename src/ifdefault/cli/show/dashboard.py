@@ -19,6 +19,7 @@ from ifdefault.cli.show.headline import headline
 from ifdefault.cli.show.paths import age, rate
 from ifdefault.cli.show.samples import Samples, Slot, scale
 from ifdefault.cli.show.style import STATES, Line, Style
+from ifdefault.model import report_text
 
 if TYPE_CHECKING:
     from ifdefault.model.health import Health

@@ -14,6 +14,7 @@ from ifdefault.cli.show.dashboard import View
 from ifdefault.cli.show.paths import age, rate
 from ifdefault.cli.show.samples import SPAN_S, scale
 from ifdefault.cli.show.style import STATES
+from ifdefault.model import report_text
 
 if TYPE_CHECKING:
     from ifdefault.model.health import Health
