@@ -137,6 +137,15 @@ class FakeEngine:
         )
         return CounterReport(time.time() - (now - STARTED), paths, uplinks)
 
+    @property
+    def last(self) -> int:
+        return self.events[-1].serial
+
+    control_token = "a control token"
+
+    def token_refused(self, uid: int) -> None:
+        pass
+
     def read(self, query: p.Query) -> p.Reply:
         match query:
             case p.Status():

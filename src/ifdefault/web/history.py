@@ -8,6 +8,7 @@ needs it.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ _kept = _Kept()
 async def charts(
     state_dir: Path, uplinks: Sequence[str], span: SpanName
 ) -> dict[str, Chart | None]:
-    """A chart for each uplink; none without a history."""
+    """A chart for each uplink of which anything is known; HostError."""
 
     def read() -> dict[str, Chart | None]:
         now = time.time()
@@ -85,10 +86,7 @@ async def charts(
                 found[uplink] = chart(uplink, intervals, down, span, now)
             return found
 
-    try:
-        return await _kept.get(("charts", tuple(uplinks), span), _KEPT_S[span], read)
-    except HostError:
-        return dict.fromkeys(uplinks)
+    return await _kept.get(("charts", tuple(uplinks), span), _KEPT_S[span], read)
 
 
 async def month_budgets(state_dir: Path, uplinks: Sequence[UplinkSettings]) -> dict[str, Budget]:
@@ -177,7 +175,7 @@ async def report(state_dir: Path, span: int) -> tuple[str, str] | None:
             if outage is None:
                 return None
             title = f"Outage of {outage.path}, {when(outage.since).iso[:16].replace('T', ' ')} UTC"
-            return title, outage_report(history, outage)
+            return title, outage_report(history, outage, socket.gethostname())
 
     return await _kept.get(("report", span), 1.0, read)
 

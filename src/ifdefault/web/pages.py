@@ -53,7 +53,11 @@ class Pages:
         snapshot = await self._site.live.snapshot()
         seen = self._site.overview(snapshot)
         names = [card.name for card in seen.uplinks]
-        charts = await history.charts(self._site.state_dir, names, span)
+        charts, no_charts = dict.fromkeys(names), ""
+        try:
+            charts = await history.charts(self._site.state_dir, names, span)
+        except HostError as error:
+            no_charts = said(error)
         budgets = await history.budgets(self._site.state_dir, self._site.settings.uplinks)
         return self._site.renderer.page(
             "overview.html",
@@ -62,6 +66,7 @@ class Pages:
             control=self._site.settings.control,
             warning=self._site.warning,
             charts=charts,
+            no_charts=no_charts,
             budgets=budgets,
             spans=get_args(SpanName),
             span=span,

@@ -7,6 +7,7 @@ keep it.
 
 from __future__ import annotations
 
+import re
 import socket
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from ifdefault import __version__
 from ifdefault.web import view
@@ -22,6 +24,14 @@ from ifdefault.web.view import Overview
 _HERE = Path(__file__).parent
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 ACTIONS = {"drain": "Drain", "down": "Force down", "up": "Force up", "auto": "Back to automatic"}
+
+
+_HYPHENATED = re.compile(r"\w+(?:-\w+)+")
+
+
+def _unbroken(text: str) -> Markup:
+    """Names such as isp-a aren't broken at the end of a line."""
+    return Markup(_HYPHENATED.sub(r'<span class="name">\g<0></span>', str(escape(text))))
 
 
 class Renderer:
@@ -43,6 +53,7 @@ class Renderer:
             sign=view.sign,
             actions=ACTIONS,
         )
+        self._env.filters["unbroken"] = _unbroken
         for name in self._env.list_templates():
             self._env.get_template(name)
         self._parts: Any = self._env.get_template("parts.html").module

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ifdefault.ipc import tasks
 from ifdefault.model.errors import HostError
+from ifdefault.monitor.status_file import read_status
 from ifdefault.web.helper import (
     Explain,
     Explained,
@@ -44,7 +45,9 @@ class Site:
         return tuple(uplink.name for uplink in self.settings.uplinks)
 
     def overview(self, snapshot: Snapshot) -> Overview:
-        return overview(snapshot, self.uplinks)
+        monitor = read_status(self.run_dir, snapshot.at)
+        troubles = [f"{t.what}: {t.text}" for t in monitor.troubles] if monitor else []
+        return overview(snapshot, self.uplinks, troubles)
 
     def _parts(self, snapshot: Snapshot) -> dict[str, str]:
         return self.renderer.parts(self.overview(snapshot), self.settings.control)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from ifdefault.model.health import Decision, Forced, Health, PathState
 from ifdefault.model.report import DaemonStatus, Draining, Event, Named
-from ifdefault.model.report_text import count, grouped, rate, role
+from ifdefault.model.report_text import cause, count, grouped, rate, role
 from ifdefault.web.live import Snapshot
 
 MOST_ROWS = 50  # of names, publishers and servers
@@ -25,7 +25,16 @@ _IS: dict[PathState, str] = {
     "unproven": "isn't proven yet",
     "up": "works",
 }
-_SIGNS = {"up": "●", "degraded": "▲", "recovering": "◐", "down": "✕", "unproven": "○"}
+_SIGNS = {
+    "up": "●",
+    "degraded": "▲",
+    "recovering": "◐",
+    "down": "✕",
+    "unproven": "○",
+    "current": "●",
+    "pending": "◐",
+    "failing": "✕",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +106,20 @@ def sign(state: str) -> str:
     return _SIGNS.get(state, "")
 
 
-def overview(snapshot: Snapshot, uplinks: Sequence[str] = ()) -> Overview:
-    """`uplinks`: those of the config, in its order."""
+def overview(
+    snapshot: Snapshot, uplinks: Sequence[str] = (), troubles: Iterable[str] = ()
+) -> Overview:
+    """`uplinks`: those of the config, in its order. `troubles`: of others than the engine."""
     status = snapshot.status
     taken = when(snapshot.at)
     events = tuple(event_row(event, snapshot.at) for event in snapshot.events[: -_RECENT - 1 : -1])
     if status is None:
         return Overview(f"No status: {snapshot.trouble}", "bad", taken, events=events)
     cards = tuple(_cards(snapshot, status, uplinks))
-    problems = tuple(dict.fromkeys(_problems(status)))
+    problems = tuple(dict.fromkeys((*_problems(status), *troubles)))
     text, tone = headline(status)
     if problems:
-        text += f", {count(len(problems), 'problem')} below"
+        text += f"; {count(len(problems), 'problem')} below"
         tone = "warn" if tone == "good" else tone
     left_out = max(len(status.dns.names), len(status.servers)) - MOST_ROWS
     return Overview(
@@ -204,7 +215,7 @@ def _path(path: Health, snapshot: Snapshot, status: DaemonStatus) -> PathRow:
         f"{100 * path.loss_ratio:.{0 if path.loss_ratio >= 0.1 else 1}f} %",
         f"{path.rtt_ms:.1f} ms" if path.rtt_ms else "–",
         role(path, status.decision),
-        ", ".join([*notes, path.cause]),
+        ", ".join([*notes, cause(path)]),
     )
 
 
