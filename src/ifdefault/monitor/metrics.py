@@ -1,28 +1,20 @@
 """The metrics of Prometheus: what the engine reports, in its exposition formats.
 
-Rules: nothing is kept, so that what is rendered depends on its arguments alone. Names follow
-https://prometheus.io/docs/practices/naming/: base units, `_total` for counters. What has a state
-has a series for each, of which one is 1. docs/metrics.md lists all of them.
+Rules: nothing is kept, so that what is rendered depends on its arguments alone. Names follow what
+Prometheus recommends: base units, `_total` for counters. What has a state has a series for each
+state, one of which is 1. docs/metrics.md lists all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import get_args
 
 from prometheus_client import exposition
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from ifdefault import __version__
 from ifdefault.model.health import Forced, Health, PathState, ServerState
@@ -35,11 +27,14 @@ from ifdefault.model.report import (
     PathCounters,
     PublisherState,
 )
+from ifdefault.monitor.metric_families import counter, gauge, histogram, states
+from ifdefault.monitor.status_file import MonitorStatus
 
 TEXT = exposition.CONTENT_TYPE_PLAIN_0_0_4
 OPENMETRICS = openmetrics.CONTENT_TYPE_LATEST
 
-Row = tuple[Sequence[str], float]  # values of the labels, value
+_PATH = ("uplink", "family")
+_PUBLISHER = ("publisher", "at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +56,11 @@ def render(
     counters: CounterReport | None,
     budgets: Iterable[Budget] = (),
     content_type: str = TEXT,
+    monitor: MonitorStatus | None = None,
 ) -> bytes:
-    """All metrics; `status` and `counters` are None if the daemon doesn't answer."""
-    report = _Report(status, counters, budgets)
+    """All metrics; `status` and `counters` are None if the daemon doesn't answer, and `monitor` if
+    that doesn't run."""
+    report = _Report(status, counters, budgets, monitor)
     if content_type == OPENMETRICS:
         text: bytes = openmetrics.generate_latest(report)  # type: ignore[no-untyped-call]
         return text
@@ -76,12 +73,14 @@ class _Report(Collector):
         status: DaemonStatus | None,
         counters: CounterReport | None,
         budgets: Iterable[Budget],
+        monitor: MonitorStatus | None,
     ) -> None:
-        self._status, self._counters, self._budgets = status, counters, budgets
+        self._status, self._counters = status, counters
+        self._budgets, self._monitor = budgets, monitor
 
     def collect(self) -> Iterator[Metric]:
         status, counters = self._status, self._counters
-        yield _gauge("up", "1 if the daemon answers, else 0.", (), [((), status is not None)])
+        yield gauge("up", "1 if the daemon answers, else 0.", (), [((), status is not None)])
         yield InfoMetricFamily(
             "ifdefault_build", "The version of ifdefault.", value={"version": __version__}
         )
@@ -96,26 +95,26 @@ class _Report(Collector):
             yield from _other_counters(counters)
         if status is not None and counters is not None:
             yield from _times(status, counters)
-        yield from _of_budgets(list(self._budgets))
+        yield from _of_monitor(self._monitor, list(self._budgets))
 
 
 # --- from the status --------------------------------------------------------------------------
 
 
 def _daemon(status: DaemonStatus) -> Iterator[Metric]:
-    yield _gauge(
+    yield gauge(
         "config_valid",
         "1 if the config is in use; 0 if it has errors and the last one that worked is in use.",
         (),
         [((), not status.config_errors)],
     )
-    yield _gauge(
+    yield gauge(
         "held",
         "1 while the daemon changes nothing in the kernel, as after ifdefault down.",
         (),
         [((), bool(status.held) and status.undone_in_s is None)],
     )
-    yield _gauge(
+    yield gauge(
         "unconfirmed",
         "1 while an apply waits for confirmation.",
         (),
@@ -129,7 +128,7 @@ def _daemon(status: DaemonStatus) -> Iterator[Metric]:
         "state": status.unsaved,
         "other": status.problems,
     }
-    yield _gauge(
+    yield gauge(
         "problems",
         "Problems that ifdefault status shows now: errors of the config, conflicts with other"
         " programs, names, findings of the self-check, state files that can't be written, others.",
@@ -142,25 +141,25 @@ def _paths(status: DaemonStatus) -> Iterator[Metric]:
     health = status.health
     primary = {(family, names[0]) for family, names in status.decision.order if names}
     usable = {(family, name) for family, names in status.decision.usable for name in names}
-    yield _gauge(
+    yield gauge(
         "path_state",
-        "1 for the state that a path, which is an uplink in one address family, is in.",
+        "1 for the state that the path is in.",
         (*_PATH, "state"),
-        _states(((_path(h), h.state) for h in health), get_args(PathState)),
+        states(((_path(h), h.state) for h in health), get_args(PathState)),
     )
-    yield _gauge(
+    yield gauge(
         "path_primary",
         "1 if new outgoing connections use this path.",
         _PATH,
         ((_path(h), (h.family, h.uplink) in primary) for h in health),
     )
-    yield _gauge(
+    yield gauge(
         "path_usable",
         "1 if this path may get new connections and its addresses may be published.",
         _PATH,
         ((_path(h), (h.family, h.uplink) in usable) for h in health),
     )
-    yield _gauge(
+    yield gauge(
         "path_gateway_answers",
         "1 if the gateway of the path answers, 0 if it is silent; absent if unknown.",
         _PATH,
@@ -168,18 +167,18 @@ def _paths(status: DaemonStatus) -> Iterator[Metric]:
     )
     names = dict.fromkeys(h.uplink for h in health)
     forced = (((name,), status.forced.get(name, "auto")) for name in names)
-    yield _gauge(
+    yield gauge(
         "uplink_forced",
         "1 for what the operator set the uplink to; auto is the default.",
         ("uplink", "state"),
-        _states(forced, get_args(Forced)),
+        states(forced, get_args(Forced)),
     )
 
 
 def _times(status: DaemonStatus, counters: CounterReport) -> Iterator[Metric]:
     """Times of the monotonic clock, as seconds since the epoch."""
     offset_s = counters.started_at - (status.now_s - status.up_s)
-    yield _gauge(
+    yield gauge(
         "path_last_transition_timestamp_seconds",
         "When the path entered its state, in seconds since the epoch.",
         _PATH,
@@ -192,28 +191,28 @@ def _dns(dns: DnsStatus) -> Iterator[Metric]:
     for name in dns.names:
         for uplink, _ in name.addresses:
             published[name.name, uplink] = published.get((name.name, uplink), 0) + 1
-    yield _gauge(
+    yield gauge(
         "dns_published_addresses",
         "Addresses of an uplink that a name leads to.",
         ("name", "uplink"),
         published.items(),
     )
     publishers = (((p.kind, p.where, p.zone, p.name), p.state) for p in dns.publishers)
-    yield _gauge(
+    yield gauge(
         "dns_publisher_state",
-        "1 for the state of a server or program by which a name, or a whole zone, is published.",
+        "1 for the state of a server or program that a name, or a whole zone, is published by.",
         (*_PUBLISHER, "zone", "name", "state"),
-        _states(publishers, get_args(PublisherState)),
+        states(publishers, get_args(PublisherState)),
     )
 
 
 def _servers(status: DaemonStatus) -> Iterator[Metric]:
     servers = (((s.forward, s.address, str(s.port)), s.state) for s in status.servers)
-    yield _gauge(
+    yield gauge(
         "server_state",
         "1 for the state of a server of a forwarded service, by its check.",
         ("forward", "address", "port", "state"),
-        _states(servers, get_args(ServerState)),
+        states(servers, get_args(ServerState)),
     )
 
 
@@ -222,7 +221,7 @@ def _servers(status: DaemonStatus) -> Iterator[Metric]:
 
 def _path_counters(counters: CounterReport) -> Iterator[Metric]:
     paths = counters.paths
-    yield _counter(
+    yield counter(
         "path_probes_total",
         "Probes of the path, by their result: answered or lost.",
         (*_PATH, "result"),
@@ -232,13 +231,13 @@ def _path_counters(counters: CounterReport) -> Iterator[Metric]:
             for result, number in (("answered", p.answered), ("lost", p.lost))
         ),
     )
-    yield _histogram(
+    yield histogram(
         "path_rtt_seconds",
         "Round-trip times of probes that were answered.",
         _PATH,
         ((_path(p), RTT_BUCKETS_S, p.rtt, p.rtt_s) for p in paths),
     )
-    yield _counter(
+    yield counter(
         "path_transitions_total",
         "Transitions of the path, by the state entered.",
         (*_PATH, "state"),
@@ -248,7 +247,7 @@ def _path_counters(counters: CounterReport) -> Iterator[Metric]:
             for state in get_args(PathState)
         ),
     )
-    yield _histogram(
+    yield histogram(
         "path_failure_detection_seconds",
         "Times from the first lost probe of a failure until the path was down.",
         _PATH,
@@ -258,19 +257,19 @@ def _path_counters(counters: CounterReport) -> Iterator[Metric]:
 
 def _uplink_counters(counters: CounterReport) -> Iterator[Metric]:
     uplinks = counters.uplinks
-    yield _counter(
+    yield counter(
         "uplink_receive_bytes_total",
         "Bytes that the uplink's interface received.",
         ("uplink",),
         (((u.uplink,), u.bytes_in) for u in uplinks),
     )
-    yield _counter(
+    yield counter(
         "uplink_transmit_bytes_total",
         "Bytes that the uplink's interface sent.",
         ("uplink",),
         (((u.uplink,), u.bytes_out) for u in uplinks),
     )
-    yield _gauge(
+    yield gauge(
         "uplink_connections",
         "Established TCP connections of this host over the uplink.",
         ("uplink",),
@@ -279,20 +278,20 @@ def _uplink_counters(counters: CounterReport) -> Iterator[Metric]:
 
 
 def _other_counters(counters: CounterReport) -> Iterator[Metric]:
-    yield _gauge(
+    yield gauge(
         "start_time_seconds",
         "When the daemon started and its counters were 0, in seconds since the epoch.",
         (),
         [((), counters.started_at)],
     )
-    yield _counter(
+    yield counter(
         "dns_queries_total",
         "Queries that the embedded DNS server answered, by the uplink that they came in on and"
-        " the response code.",
+        " the response code of the answer.",
         ("uplink", "rcode"),
         (((uplink, rcode), number) for uplink, rcode, number in counters.queries),
     )
-    yield _counter(
+    yield counter(
         "dns_updates_total",
         "Attempts to publish names by a server or program, by their result: published or failed.",
         (*_PUBLISHER, "result"),
@@ -302,13 +301,13 @@ def _other_counters(counters: CounterReport) -> Iterator[Metric]:
             for result, number in (("published", published), ("failed", failed))
         ),
     )
-    yield _counter(
+    yield counter(
         "repairs_total",
         "Operations by which the daemon undid what other programs had changed.",
         (),
         [((), counters.repairs)],
     )
-    yield _counter(
+    yield counter(
         "refused_operations_total",
         "Operations that the kernel refused.",
         (),
@@ -316,14 +315,25 @@ def _other_counters(counters: CounterReport) -> Iterator[Metric]:
     )
 
 
-def _of_budgets(budgets: Sequence[Budget]) -> Iterator[Metric]:
-    yield _gauge(
+# --- from the monitor -------------------------------------------------------------------------
+
+
+def _of_monitor(monitor: MonitorStatus | None, budgets: Sequence[Budget]) -> Iterator[Metric]:
+    running = monitor is not None
+    yield gauge("monitor_up", "1 if ifdefault monitor is running, else 0.", (), [((), running)])
+    yield gauge(
+        "monitor_trouble",
+        "1 for each part of ifdefault monitor that fails: history, config, textfile, a notifier.",
+        ("part",),
+        (((trouble.what,), 1) for trouble in (monitor.troubles if monitor else ())),
+    )
+    yield gauge(
         "uplink_budget_bytes",
         "What the uplink may carry in a month, in and out; absent if there is no budget.",
         ("uplink",),
         (((b.uplink,), b.limit_bytes) for b in budgets if b.limit_bytes),
     )
-    yield _gauge(
+    yield gauge(
         "uplink_budget_used_bytes",
         "What the uplink has carried in this month of its budget, in and out.",
         ("uplink",),
@@ -331,47 +341,5 @@ def _of_budgets(budgets: Sequence[Budget]) -> Iterator[Metric]:
     )
 
 
-# --- families ---------------------------------------------------------------------------------
-
-_PATH = ("uplink", "family")
-_PUBLISHER = ("publisher", "at")
-
-
 def _path(path: Health | PathCounters) -> tuple[str, str]:
     return path.uplink, f"IPv{path.family}"
-
-
-def _states(
-    rows: Iterable[tuple[Sequence[str], str]], states: Sequence[str]
-) -> Iterator[tuple[Sequence[str], float]]:
-    """A row for each state, as the enumerations of Prometheus' clients have it."""
-    for labels, current in rows:
-        yield from (((*labels, state), state == current) for state in states)
-
-
-def _gauge(name: str, text: str, labels: Sequence[str], rows: Iterable[Row]) -> Metric:
-    family = GaugeMetricFamily(f"ifdefault_{name}", text, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
-
-
-def _counter(name: str, text: str, labels: Sequence[str], rows: Iterable[Row]) -> Metric:
-    family = CounterMetricFamily(f"ifdefault_{name}", text, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
-
-
-def _histogram(
-    name: str,
-    text: str,
-    labels: Sequence[str],
-    rows: Iterable[tuple[Sequence[str], Sequence[float], Sequence[int], float]],
-) -> Metric:
-    """Rows: values of the labels, upper bounds, how many up to each and beyond, the sum."""
-    family = HistogramMetricFamily(f"ifdefault_{name}", text, labels=labels)
-    for values, bounds, counts, total in rows:
-        edges = (*map(floatToGoString, bounds), "+Inf")
-        family.add_metric(values, list(zip(edges, accumulate(counts), strict=True)), total)
-    return family

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -27,7 +28,9 @@ from ifdefault.monitor.consumer import Consumer
 from ifdefault.monitor.feed import Away, Back, NewEvents, Report, follow
 from ifdefault.monitor.history.reader import history_dir
 from ifdefault.monitor.history.writer import History
+from ifdefault.monitor.notify.notifiers import Notifiers
 from ifdefault.monitor.status_file import StatusFile
+from ifdefault.monitor.textfile import Textfile
 
 KIND = "monitor"  # of its own events
 AWAY_S = 10.0  # a restart of the engine isn't worth an event
@@ -53,7 +56,7 @@ class Monitor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        self._consumers = await self._start(config or MonitorConfig())
+        self._consumers = await self._start(config)
         if config is None:
             self._reload()
         notifier = Notifier()
@@ -68,11 +71,16 @@ class Monitor:
         notifier.close()
         return 0
 
-    async def _start(self, config: MonitorConfig) -> list[Consumer]:
+    async def _start(self, config: MonitorConfig | None) -> list[Consumer]:
         """All consumers, in the order in which they get reports."""
-        history = History(history_dir(self._state_dir), config.history.keep_s, self.status.say)
+        directory, known = history_dir(self._state_dir), config or MonitorConfig()
+        history = History(directory, known.history.keep_s, self.status.say)
         await history.open()
-        return [history]
+        textfile = Textfile(self._state_dir, self._run_dir, known, self.status.say)
+        notifiers = Notifiers(directory, os.uname().nodename, self.status)
+        if config is not None:
+            await notifiers.configure(config)
+        return [history, textfile, notifiers]
 
     async def _beat(self, notifier: Notifier) -> None:
         """Show that this process is alive."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ifdefault import __version__
 from ifdefault.ipc import codec
+from ifdefault.monitor.notify.report import NotifierReport
 
 FOLDER, FILE = "monitor", "status.json"  # in the run directory
 STALE_S = 180.0
@@ -38,6 +39,7 @@ class MonitorStatus:
     at: float  # when this was written
     version: str
     troubles: tuple[Trouble, ...] = ()
+    notifiers: tuple[NotifierReport, ...] = ()
 
 
 def status_dir(run_dir: Path) -> Path:
@@ -50,6 +52,7 @@ class StatusFile:
     def __init__(self, run_dir: Path) -> None:
         self._path = status_dir(run_dir) / FILE
         self._troubles: dict[str, Trouble] = {}
+        self.notifiers: tuple[NotifierReport, ...] = ()
 
     def say(self, what: str, text: str) -> None:
         """What trouble a part of the monitor has now, "" if it has none."""
@@ -67,7 +70,7 @@ class StatusFile:
 
     def write(self) -> None:
         troubles = tuple(sorted(self._troubles.values(), key=lambda trouble: trouble.what))
-        status = MonitorStatus(os.getpid(), time.time(), __version__, troubles)
+        status = MonitorStatus(os.getpid(), time.time(), __version__, troubles, self.notifiers)
         fresh = self._path.with_name(f".{FILE}.new")
         with suppress(OSError):
             try:

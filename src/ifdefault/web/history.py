@@ -67,7 +67,6 @@ class _Kept:
             result: T = self._results[key][1]  # type: ignore[assignment]
             return result
 
-
     async def _in_thread(self, read: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(_thread, read)
 

@@ -6,6 +6,11 @@ import asyncio
 import logging
 import signal
 import socket
+<<<<<<< HEAD
+=======
+import time
+from pathlib import Path
+>>>>>>> history18
 from typing import Any
 
 from aiohttp import web, web_response
@@ -14,6 +19,7 @@ from ifdefault.ipc import tasks
 from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.model.errors import HostError
 from ifdefault.monitor import metrics
+from ifdefault.monitor.status_file import read_status
 from ifdefault.web import api, guard, history
 from ifdefault.web.access import MOST_BODY, Access, sign
 from ifdefault.web.api import Api
@@ -127,5 +133,6 @@ class Server:
         except HostError:
             used = {}
         budgets = [metrics.Budget(name, each.limit, each.used) for name, each in used.items()]
-        data = metrics.render(snapshot.status, snapshot.counters, budgets, kind)
+        monitor = await asyncio.to_thread(read_status, self.site.run_dir, time.time())
+        data = metrics.render(snapshot.status, snapshot.counters, budgets, kind, monitor)
         return web.Response(body=data, headers={"Content-Type": kind})

@@ -29,11 +29,16 @@ _logger = logging.getLogger("ifdefault")
 
 
 class Site:
+<<<<<<< HEAD
     def __init__(
         self, files: Files, helper: Helper, settings: Settings, renderer: Renderer
     ) -> None:
         self.state_dir, self.settings = files.state_dir, settings
         self._run_dir = files.run_dir
+=======
+    def __init__(self, run_dir: Path, state_dir: Path, helper: Helper, settings: Settings) -> None:
+        self.run_dir, self.state_dir, self.settings = run_dir, state_dir, settings
+>>>>>>> history18
         self.warning = ""  # why the last settings that worked are used
         self.renderer = renderer
         self.streams = Streams(self._parts)
@@ -48,7 +53,7 @@ class Site:
         return tuple(uplink.name for uplink in self.settings.uplinks)
 
     def overview(self, snapshot: Snapshot) -> Overview:
-        monitor = read_status(self._run_dir, snapshot.at)
+        monitor = read_status(self.run_dir, snapshot.at)
         troubles = [f"{t.what}: {t.text}" for t in monitor.troubles] if monitor else []
         return overview(snapshot, self.uplinks, troubles)
 
