@@ -93,13 +93,8 @@ def _serve(
 
     renderer = Renderer()
     readable = [sys.prefix, sys.base_prefix, "/usr", "/lib", "/etc/localtime", str(files.state_dir)]
-<<<<<<< HEAD
     readable += [str(files.run_dir), str(Path(__file__).parents[2])]
     for missing in sandbox.enter(sandbox.WEB, uid, gid, readable):
-=======
-    readable += [str(files.run_dir), str(Path(__file__).parents[2])]  # the monitor's status
-    for missing in sandbox.enter(profile, uid, gid, readable):
->>>>>>> history18
         _logger.warning("the page runs without %s", missing)
     gc.collect()
     with suppress(AttributeError):  # musl has none

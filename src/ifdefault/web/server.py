@@ -6,11 +6,6 @@ import asyncio
 import logging
 import signal
 import socket
-<<<<<<< HEAD
-=======
-import time
-from pathlib import Path
->>>>>>> history18
 from typing import Any
 
 from aiohttp import web, web_response
@@ -133,6 +128,6 @@ class Server:
         except HostError:
             used = {}
         budgets = [metrics.Budget(name, each.limit, each.used) for name, each in used.items()]
-        monitor = await asyncio.to_thread(read_status, self.site.run_dir, time.time())
+        monitor = read_status(self.site.run_dir, snapshot.at)
         data = metrics.render(snapshot.status, snapshot.counters, budgets, kind, monitor)
         return web.Response(body=data, headers={"Content-Type": kind})

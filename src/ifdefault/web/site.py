@@ -29,16 +29,11 @@ _logger = logging.getLogger("ifdefault")
 
 
 class Site:
-<<<<<<< HEAD
     def __init__(
         self, files: Files, helper: Helper, settings: Settings, renderer: Renderer
     ) -> None:
         self.state_dir, self.settings = files.state_dir, settings
-        self._run_dir = files.run_dir
-=======
-    def __init__(self, run_dir: Path, state_dir: Path, helper: Helper, settings: Settings) -> None:
-        self.run_dir, self.state_dir, self.settings = run_dir, state_dir, settings
->>>>>>> history18
+        self.run_dir = files.run_dir
         self.warning = ""  # why the last settings that worked are used
         self.renderer = renderer
         self.streams = Streams(self._parts)
