@@ -64,7 +64,8 @@ def test_what_is_counted_told_and_permitted(lab_world: LabWorld, tmp_path: Path)
         daemon.wait()
         world.daemon()
         started = request(world, Events(500, last.last)).events
-        assert [event.kind for event in started][:1] == ["engine"]
+        kinds = [(event.kind, event.severity) for event in started[:2]]
+        assert kinds == [("config", "error"), ("engine", "info")], "the token can't be used"
         assert started[0].serial > last.last
         assert counters(world).started_at > begun.started_at
 
