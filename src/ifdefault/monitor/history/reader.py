@@ -57,7 +57,7 @@ def reading(state_dir: FilePath) -> Iterator[Reader]:
     try:
         if not path.is_file():
             remedy = "start the monitor: systemctl start ifdefault-monitor, or ifdefault monitor"
-            raise NoHistory(Problem(str(path), "there is no history yet", remedy))
+            raise NoHistory(Problem(str(path), "nothing has been recorded yet", remedy))
         db = sqlite3.connect(
             f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_TIMEOUT_S, isolation_level=None
         )
