@@ -65,8 +65,11 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill whatever is left of it."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
     assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.close()
-    with suppress(ConnectionError):
+    with suppress(ConnectionError, ValueError):  # ValueError: a line that is too long
         await process.stdin.wait_closed()
+    while await process.stdout.read(_LONGEST):
+        pass  # to its end, which closes the transport
+    await process.wait()
