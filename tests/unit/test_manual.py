@@ -30,7 +30,7 @@ from ifdefault.config.notify import MEANS, NotifyKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
 from ifdefault.config.web import WebKeys
-from ifdefault.daemon import event_log
+from ifdefault.daemon import event_log, recordings
 from ifdefault.daemon import host as daemon_host
 from ifdefault.daemon.control import server
 from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs, public_address
@@ -156,7 +156,8 @@ def test_global_options() -> None:
 
 def test_no_option_is_spoken_of_that_there_is_not() -> None:
     known = options(cli).union(*map(options, COMMANDS.values()), {"-h", "--help"})
-    assert flags(MANUAL) - {"--anyway"} <= known  # an option of the script of `down --script`
+    of_script = {"--anyway", "--check"}  # that `down --script` prints
+    assert flags(MANUAL) - of_script <= known
     assert flags(KEYS.read_text()) <= known
 
 
@@ -190,7 +191,7 @@ def test_environment_and_files() -> None:
     kept |= {file.name for file in (*own, *tried, *changes, *others)}
     files = {str(state / name) for name in kept}
     sockets = (client.SOCKET, client.OPEN_SOCKET, dns_server.UNIT, frontend_connection.UNIT)
-    files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK)}
+    files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK, recordings.RECORD)}
     lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
     told = {str(state / path) for line in lines for path in line.split(" , ")}
     assert told == files | {str(Options().config)}

@@ -30,6 +30,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
+from ifdefault import __version__
 from ifdefault.daemon.control.server import Control
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
@@ -38,9 +39,9 @@ from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.host import require_same_netns
 from ifdefault.daemon.perform import Performers
 from ifdefault.daemon.process.dns_server import LINGER_S
-from ifdefault.daemon.record import Recorder
-from ifdefault.daemon.record import create as create_record
+from ifdefault.daemon.recordings import Recordings
 from ifdefault.host import rollback_timer, settle
+from ifdefault.host.check_installation import PROGRAM
 from ifdefault.host.control_token import ControlTokens
 from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
@@ -71,7 +72,7 @@ class Engine:
         self._event_log = EventLog(self._store)
         self._notifier = Notifier()
         self._controller = Controller()
-        self._recorder: Recorder | None = None
+        self._recordings = Recordings(run_dir, self._event_log)
         self._events: list[e.Event] = []  # for the next turn
         self._turn_is_due = False  # or under way
         self._answers: list[tuple[asyncio.Future[f.Answer], f.Answer]] = []  # after the turn
@@ -94,7 +95,7 @@ class Engine:
         await control.start()  # HostError if another engine is running
         try:
             if self._record is not None:
-                self._recorder = create_record(self._record, self._record_ended)
+                self._recordings.begin(self._record)
             with Watch() as self._watch:
                 self._performers = Performers(
                     self._config,
@@ -140,6 +141,8 @@ class Engine:
         polling = [tasks.start(self._read_tcp_stats()), tasks.start(self._poll())]
         await self._stop.wait()
         self._notifier.stopping()
+        if self._linger_s:
+            await self._performers.dns_server.hand_to_unit()
         lingers = self._linger_s and self._performers.dns_server.is_used
         dns = f"; its DNS server answers for {self._linger_s} s more" if lingers else ""
         self._event_log.note("engine", f"stopped; rules and routes stay in place{dns}")
@@ -181,8 +184,7 @@ class Engine:
         outcome at once, which is an event of the next step."""
         try:
             now = time.monotonic()
-            if self._recorder is not None:
-                self._recorder.write(now, events)
+            self._recordings.write(now, events)
             performed = map(self._perform, self._controller.receive(events, now))
             outcomes = [outcome for outcome in performed if outcome is not None]
         except BaseException:
@@ -217,9 +219,6 @@ class Engine:
             self._timer = None
         if (wake_s := self._controller.wake_s) < inf:
             self._timer = self._loop.call_at(wake_s, self.receive, e.Woke())
-
-    def _record_ended(self, why: str) -> None:
-        self._event_log.note("engine", f"{self._record}: {why}", severity="warning")
 
     def _perform(self, effect: f.Effect) -> e.Event | None:
         match effect:
@@ -314,6 +313,8 @@ class Engine:
                 return await self._ask(e.UndoRequested(next(self._ids)))
             case p.Down():
                 return await self._ask(e.DownRequested(next(self._ids)))
+            case p.Record(seconds):
+                return p.Recorded(str(await self._recordings.record(self._controller, seconds)))
             case p.Exec(uplink, netns):
                 require_same_netns(netns)
                 return await self._ask(e.ExecRequested(next(self._ids), peer.pid, peer.uid, uplink))
@@ -360,6 +361,8 @@ class Engine:
             config=str(self._config_file.path),
             config_errors=tuple(map(str, self._config_file.errors)),
             unsaved=self._store.unsaved,
+            program=PROGRAM,
+            program_version=__version__,
         )
         return self._performers.status(status)
 

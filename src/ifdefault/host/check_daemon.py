@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
 from ipaddress import ip_address
@@ -171,6 +172,12 @@ def _secrets(config: Config) -> Iterator[Problem]:
             yield Problem(where, f"{path}: {problem.what}", problem.remedy, warning=True)
 
 
+def _stop(holder: str) -> str:
+    """How to stop a process, as `open_dns_sockets.holders` names it."""
+    pid = re.search(r"\(pid ([0-9]+)\)$", holder)
+    return f"stop its service, or run `kill {pid[1]}`" if pid else "stop that"
+
+
 def _secret_fault(path: Path, user: str) -> tuple[str, str] | None:
     try:
         status = path.stat()
@@ -225,5 +232,5 @@ def _published(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
                 holder = users.get(address, "")
                 if holder and not holder.startswith("ifdefault "):
                     what = f"port {server.port} of {address} ({transport}) is used by {holder}"
-                    remedy = "stop that, or make it listen on another address or port"
+                    remedy = f"{_stop(holder)}, or make it listen on another address or port"
                     yield Problem("dns.server.port", what, remedy, warning=True)

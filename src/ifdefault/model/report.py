@@ -106,6 +106,8 @@ class DaemonStatus:
     servers: tuple[CheckedServer, ...] = ()
     config_errors: tuple[str, ...] = ()  # why the last config that worked is in use
     unsaved: tuple[str, ...] = ()  # state files that can't be written
+    program: str = ""  # the folder of the engine's program; "" before 0.3.0, as its version
+    program_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

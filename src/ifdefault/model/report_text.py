@@ -5,11 +5,13 @@ Rules: as in `model`: text from values alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Literal
 
 from ifdefault.model.health import Decision, Health
 
+_PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
 Role = Literal["primary", "usable", "not used"]
 
 
@@ -26,6 +28,16 @@ def role(path: Health, decision: Decision) -> Role:
     if path.uplink in decision.ranking(path.family)[:1]:
         return "primary"
     return "usable" if path.uplink in decision.usable_in(path.family) else "not used"
+
+
+def cause(path: Health) -> str:
+    """Why a path is in its state."""
+    return _PINGED.sub(r"\1", path.cause)
+
+
+def count(number: int, noun: str) -> str:
+    """ "no problems", "1 problem", "2 problems"."""
+    return f"{number or 'no'} {noun}{'s' * (number != 1)}"
 
 
 def age(seconds: float) -> str:

@@ -30,6 +30,7 @@ from ifdefault.monitor.history.reader import history_dir
 from ifdefault.monitor.history.writer import History
 from ifdefault.monitor.notify.notifiers import Notifiers
 from ifdefault.monitor.status_file import StatusFile
+from ifdefault.monitor.textfile import Textfile
 
 KIND = "monitor"  # of its own events
 AWAY_S = 10.0  # a restart of the engine isn't worth an event
@@ -72,14 +73,14 @@ class Monitor:
 
     async def _start(self, config: MonitorConfig | None) -> list[Consumer]:
         """All consumers, in the order in which they get reports."""
-        directory = history_dir(self._state_dir)
-        keep_s = (config or MonitorConfig()).history.keep_s
-        history = History(directory, keep_s, self.status.say)
+        directory, known = history_dir(self._state_dir), config or MonitorConfig()
+        history = History(directory, known.history.keep_s, self.status.say)
         await history.open()
+        textfile = Textfile(self._state_dir, self._run_dir, known, self.status.say)
         notifiers = Notifiers(directory, os.uname().nodename, self.status)
         if config is not None:
             await notifiers.configure(config)
-        return [history, notifiers]
+        return [history, textfile, notifiers]
 
     async def _beat(self, notifier: Notifier) -> None:
         """Show that this process is alive."""

@@ -6,7 +6,6 @@ daemon's monotonic one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING
 from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
 from ifdefault.model.health import Health
-from ifdefault.model.report_text import age, grouped, rate, role
+from ifdefault.model.report_text import age, cause, grouped, rate, role
 
 if TYPE_CHECKING:
     from ifdefault.model.report import DaemonStatus
 
-_PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
 __all__ = ["age", "at", "drain_lines", "grouped", "has_problem", "lines", "rate", "remarks"]
 
 _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "Role", "Cause")
@@ -66,7 +64,7 @@ def _rows(status: DaemonStatus) -> Iterator[Sequence[str]]:
             f"{100 * path.loss_ratio:.{0 if path.loss_ratio >= 0.1 else 1}f} %",
             f"{path.rtt_ms:.1f} ms" if path.rtt_ms else "-",
             role(path, status.decision),
-            ", ".join(filter(None, (*_notes(path, status), _PINGED.sub(r"\1", path.cause)))),
+            ", ".join(filter(None, (*_notes(path, status), cause(path)))),
         )
 
 
