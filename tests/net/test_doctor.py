@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ifdefault.lab import dns, services
-from ifdefault.lab.waiting import PATIENCE_S, eventually
+from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
 from tests.net.conftest import LabWorld
@@ -36,6 +36,9 @@ name = "www.example"
 
 [dns.server]
 zones = ["www.example"]
+
+[daemon]
+user = "nobody"
 """
 Finding = dict[str, Any]
 

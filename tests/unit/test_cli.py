@@ -75,7 +75,7 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
         names
         == (
             "init check plan apply confirm down run reload uplink status dns events replay exec"
-            " explain lab demo completion version help"
+            " doctor explain lab demo completion version help"
         ).split()
     )
     assert done.stderr.split() == [
