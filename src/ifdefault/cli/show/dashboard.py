@@ -107,7 +107,7 @@ def _around(view: View, shown: list[Row], height: int) -> list[Row]:
     at = next((n for n, row in enumerate(shown) if _is_selected(row, view.selected)), 0)
     fixed = 2
     first = max(fixed, min(at - (height - fixed) // 2, len(shown) - (height - fixed)))
-    return [*shown[:fixed], *shown[first : first + height - fixed]]
+    return [*shown[:fixed], *shown[first : first + height - fixed]][:height]
 
 
 def _is_selected(row: Row, name: str) -> bool:
