@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, run
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ __all__ = ["start"]  # a fixture
 SIZES = [(10, 40), (24, 80), (32, 120), (60, 200), (1, 1), (3, 200), (200, 30)]
 
 
-def view(**changes: object) -> View:
+def view(**changes: Any) -> View:
     """What a fake engine says, after a minute of it."""
     engine, samples = FakeEngine(), Samples()
     for second in range(60, 0, -1):

@@ -49,7 +49,7 @@ class Secrets:
         self._pattern: re.Pattern[str] | None = None
 
     def learn(self, secret: str) -> None:
-        """Replace this wherever it occurs from now on; of a URL, also its path, and the end of it."""
+        """Replace this wherever it occurs from now on; of a URL, its path and the end of it too."""
         secret = secret.strip()
         if len(secret) < _SHORTEST or secret in _NEVER:
             return
