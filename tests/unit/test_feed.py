@@ -45,7 +45,7 @@ def test_each_event_comes_once_and_a_sample_after_it(tmp_path: Path) -> None:
             assert isinstance(await anext(reports), Sample)
             new = await engine.note(_event("down"))
             assert await _next(reports, NewEvents) == NewEvents((new,))
-            assert await _next(reports, Sample)
+            await _next(reports, Sample)
 
     _run(test)
 

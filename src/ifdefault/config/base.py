@@ -35,8 +35,9 @@ def reject(what: str, remedy: str) -> NoReturn:
 
 
 def toml(value: Any) -> str:
-    """A value roughly as it is written in TOML."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """A value as it is written in TOML; a table, only roughly."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text.replace("\x7f", "\\u007f")  # the one control that JSON doesn't escape
 
 
 def number(default: float, least: float, most: float, description: str) -> Any:

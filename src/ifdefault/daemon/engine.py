@@ -30,6 +30,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
+from ifdefault import __version__
 from ifdefault.daemon.control.server import Control
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
@@ -40,6 +41,7 @@ from ifdefault.daemon.perform import Performers
 from ifdefault.daemon.process.dns_server import LINGER_S
 from ifdefault.daemon.recordings import Recordings
 from ifdefault.host import rollback_timer, settle
+from ifdefault.host.check_installation import PROGRAM
 from ifdefault.host.control_token import ControlTokens
 from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
@@ -139,6 +141,8 @@ class Engine:
         polling = [tasks.start(self._read_tcp_stats()), tasks.start(self._poll())]
         await self._stop.wait()
         self._notifier.stopping()
+        if self._linger_s:
+            await self._performers.dns_server.hand_to_unit()
         lingers = self._linger_s and self._performers.dns_server.is_used
         dns = f"; its DNS server answers for {self._linger_s} s more" if lingers else ""
         self._event_log.note("engine", f"stopped; rules and routes stay in place{dns}")
@@ -357,6 +361,8 @@ class Engine:
             config=str(self._config_file.path),
             config_errors=tuple(map(str, self._config_file.errors)),
             unsaved=self._store.unsaved,
+            program=PROGRAM,
+            program_version=__version__,
         )
         return self._performers.status(status)
 

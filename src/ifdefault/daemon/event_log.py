@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import isfinite
-from pathlib import Path as FilePath
 
 from ifdefault.daemon.controller.effects import Save
 from ifdefault.health.states import Memory
@@ -23,6 +22,7 @@ from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
 from ifdefault.ipc import fields, log
+from ifdefault.kernel.netns import boot_id
 from ifdefault.model.config import Family, Severity
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
@@ -31,7 +31,6 @@ from ifdefault.model.text import escaped
 
 KEPT, KEPT_ON_DISK = 500, 100
 _UNSAVED = 100_000  # more events than any that were noted and not saved
-_BOOT = FilePath("/proc/sys/kernel/random/boot_id")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")
 
@@ -82,7 +81,7 @@ def saved_events(store: Store) -> tuple[Event, ...] | None:
 class EventLog:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._boot = _BOOT.read_text("ascii", "replace").strip()
+        self._boot = boot_id()
         self._events: deque[Event] = deque(maxlen=KEPT)
         self.last = _clock()  # the greatest serial so far
         self.noted: Callable[[], None] = lambda: None  # called with each event

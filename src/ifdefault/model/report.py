@@ -100,10 +100,14 @@ class DaemonStatus:
     astray: tuple[str, ...] = ()  # packets that don't go where they are meant to go
     problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
+    # by uplink: what is sent from one of these leaves by that uplink
+    addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dns: DnsStatus = DnsStatus()
     servers: tuple[CheckedServer, ...] = ()
     config_errors: tuple[str, ...] = ()  # why the last config that worked is in use
     unsaved: tuple[str, ...] = ()  # state files that can't be written
+    program: str = ""  # the folder of the engine's program; "" before 0.3.0, as its version
+    program_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ifdefault.cli.show.headline import headline
 from ifdefault.cli.show.paths import age, rate
 from ifdefault.cli.show.samples import Samples, Slot, scale
 from ifdefault.cli.show.style import STATES, Line, Style
+from ifdefault.model import report_text
 
 if TYPE_CHECKING:
     from ifdefault.model.health import Health
@@ -215,7 +216,7 @@ def _rtt(path: Health, _: bool) -> Pieces:
 
 
 def _role(path: Health, status: DaemonStatus) -> tuple[str, Style | None]:
-    role = paths.role(path, status)
+    role = report_text.role(path, status.decision)
     return role, "head" if role == "primary" else None
 
 

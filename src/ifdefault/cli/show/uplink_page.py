@@ -14,6 +14,7 @@ from ifdefault.cli.show.dashboard import View
 from ifdefault.cli.show.paths import age, rate
 from ifdefault.cli.show.samples import SPAN_S, scale
 from ifdefault.cli.show.style import STATES
+from ifdefault.model import report_text
 
 if TYPE_CHECKING:
     from ifdefault.model.health import Health
@@ -55,7 +56,7 @@ def _path(view: View, path: Health, columns: int, tall: int) -> Iterator[Row]:
     yield row
     percent = 100 * path.loss_ratio
     loss, rtt = f"loss {percent:.1f} %", f"RTT {path.rtt_ms:.1f} ms" if path.rtt_ms else "no RTT"
-    about = [loss, rtt, f"gateway {path.gateway}", paths.role(path, view.status)]
+    about = [loss, rtt, f"gateway {path.gateway}", report_text.role(path, view.status.decision)]
     if path.state == "recovering" and path.until_s > view.status.now_s:
         about.append(f"up in {age(path.until_s - view.status.now_s)}")
     yield Row().add("  " + ", ".join(about))
@@ -138,7 +139,7 @@ def _decision(view: View, health: list[Health]) -> Iterator[Row]:
 
 
 def _why(view: View, path: Health) -> str:
-    role, forced = paths.role(path, view.status), view.status.forced.get(path.uplink)
+    role, forced = report_text.role(path, view.status.decision), view.status.forced.get(path.uplink)
     if role == "primary":
         return "primary: new connections leave by it"
     if role == "usable":

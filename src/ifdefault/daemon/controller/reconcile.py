@@ -118,7 +118,7 @@ class Reconciler:
             rest = len(operations) - _LOGGED
             more = f" and {rest} more" if rest > 0 else ""
             self._state.log("repair", f"repaired: {'; '.join(operations[:_LOGGED])}{more}")
-        self._report_refused(applied.refused)
+        self._report_refused(applied.refused, "the kernel refused: ")
         if applied.refused:  # refused by the kernel, so no other program is involved
             self.look_at(now + self._next_retry_s())
             return
@@ -128,12 +128,12 @@ class Reconciler:
             text = f"another program keeps undoing: {operation}"
             self._state.log("repair", text, severity="warning")
 
-    def _report_refused(self, problems: tuple[Problem, ...]) -> None:
+    def _report_refused(self, problems: tuple[Problem, ...], by: str = "") -> None:
         refused = tuple(map(str, problems))
         if refused != self._state.refused:
             self._state.refused = refused
             for text in refused:
-                self._state.log("repair", f"the kernel refused: {text}", severity="warning")
+                self._state.log("repair", f"{by}{text}", severity="warning")
 
     def _next_retry_s(self) -> float:
         self._retry_s = min(2 * self._retry_s, RETRY_LONGEST_S)

@@ -88,6 +88,11 @@ class State:
         """What is configured, but not possible here, for the status."""
         return tuple(map(str, self.prepared.lacks)) if self.prepared else ()
 
+    def addresses(self) -> dict[str, tuple[str, ...]]:
+        """For the status."""
+        ready = (uplink for uplink in self.uplinks if uplink.sources and not uplink.pending)
+        return {up.name: tuple(address for _, address in up.sources) for up in ready}
+
     def force(self, name: str, forced: Forced) -> None:
         self.forced[name] = forced
         self.drain_until_s.pop(name, None)

@@ -26,12 +26,12 @@ from typing import Annotated, Literal
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.update_counts import UpdateCounts
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Runner, RunRequest, stripped
 from ifdefault.dns.publish import names_in_zone
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import fields, privileges
+from ifdefault.ipc.child import python
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import ExecConfig, ProviderConfig, Published, within
@@ -219,7 +219,7 @@ class Programs:
     def _command(self, config: ProviderConfig | ExecConfig) -> tuple[str, ...]:
         if isinstance(config, ExecConfig):
             return stripped(self._users["exec"], config.program)
-        return tuple(spawn.python("ifdefault.frontend.provider_main", *self._users["provider"]))
+        return tuple(python("ifdefault.frontend.provider_main", *self._users["provider"]))
 
     def _ended(self, key: Key, state: State, problem: str, last_line: str) -> None:
         if job := self._jobs.get(key):
