@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path as FilePath
 from subprocess import DEVNULL, PIPE, Popen, run
 from typing import Any
 
@@ -21,6 +21,7 @@ from ifdefault.cli.show.event_rows import matches
 from ifdefault.cli.show.headline import headline
 from ifdefault.cli.show.samples import Samples, Slot, scale
 from ifdefault.lab.waiting import PATIENCE_S
+from ifdefault.monitor.history.records import Interval, Path, Tally
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.test_screen import Start, Terminal, resize, start
 
@@ -96,6 +97,26 @@ def test_an_uplink() -> None:
     assert "not there" in text(uplink_page.rows(view(selected="gone"), 60, 120))
 
 
+def test_the_history_fills_what_was_before() -> None:
+    shown, epoch = view(), 1e9 - 1e9 % 60
+    shown.samples.paths.clear()
+    path = Path("isp-a", 4)
+    minutes = [
+        Interval(int(epoch) - 60 * n, path, Tally(100, int(n == 2), 100 * 4000 * n))
+        for n in range(30, 0, -1)
+    ]
+    shown.samples.add_history(minutes, shown.status.now_s, epoch)
+    slots = shown.samples.slots(("isp-a", 4), shown.status.now_s, 10, 30.0)
+    assert {slot.rtt_ms for slot in slots[1:-1]} >= {4.0, 8.0, 12.0, 16.0}
+    assert sum(slot.lost for slot in slots) == 1
+    assert [slot.rtt_ms for slot in shown.samples.hour(("isp-a", 4), epoch, 3)] == [12.0, 8.0, 4.0]
+    assert "last hour" in text(uplink_page.rows(shown, 60, 120))
+    before = len(shown.samples.paths["isp-a", 4])
+    shown.samples.add_history(minutes, shown.status.now_s + 60, epoch + 3600)
+    assert len(shown.samples.paths["isp-a", 4]) == before
+    assert len(shown.samples.minutes["isp-a", 4]) == 1  # within the last hour
+
+
 def test_sorts() -> None:
     orders = {sort: [*view(sort=sort).uplinks()] for sort in SORTS}
     assert orders["config"] == ["isp-a", "isp-b", "isp-c"]
@@ -146,10 +167,10 @@ def test_events_are_filtered() -> None:
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilePath]:
     run_dir = tmp_path_factory.mktemp("run")
     command = [sys.executable, "-m", "tests.unit.fake_engine", str(run_dir)]
-    with Popen(command, stdout=PIPE, cwd=Path(__file__).parents[2]) as child:
+    with Popen(command, stdout=PIPE, cwd=FilePath(__file__).parents[2]) as child:
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         yield run_dir
@@ -164,12 +185,12 @@ main.main()
 """
 
 
-def command(run_dir: Path) -> list[str]:
+def command(run_dir: FilePath) -> list[str]:
     return [sys.executable, "-c", PROGRAM, "--run-dir", str(run_dir), "top"]
 
 
 @pytest.fixture
-def top(engine: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def top(engine: FilePath, start: Start, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     monkeypatch.setenv("TERM", "xterm")
     terminal = start(*command(engine), program=False)
     resize(terminal.program_fd, 32, 120)
@@ -223,14 +244,14 @@ def test_the_terminal_is_restored(top: Terminal, number: int) -> None:
 
 
 def test_it_waits_for_an_engine(
-    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+    tmp_path: FilePath, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     terminal = start(*command(tmp_path), program=False)
     terminal.read_until("no daemon runs; start it")
     fake = [sys.executable, "-m", "tests.unit.fake_engine", str(tmp_path)]
-    with Popen(fake, stdout=DEVNULL, cwd=Path(__file__).parents[2]) as child:
+    with Popen(fake, stdout=DEVNULL, cwd=FilePath(__file__).parents[2]) as child:
         terminal.read_until(r"2 of 3 uplinks work.*> isp-a")
         child.kill()
     terminal.read_until(r"no daemon runs; start it.*> isp-a")
@@ -238,7 +259,7 @@ def test_it_waits_for_an_engine(
 
 
 @pytest.mark.parametrize(("term", "said"), [("xterm", "not a terminal"), ("dumb", "")])
-def test_elsewhere_it_points_to_status(tmp_path: Path, term: str, said: str) -> None:
+def test_elsewhere_it_points_to_status(tmp_path: FilePath, term: str, said: str) -> None:
     env = os.environ | {"TERM": term}
     done = run(command(tmp_path), capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 1

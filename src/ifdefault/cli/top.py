@@ -90,7 +90,7 @@ def command(options: Options) -> None:
     from ifdefault.cli.show.terminal import Terminal
 
     with Terminal(alternate=True) as terminal:
-        Top(options, terminal, Poller(options.run_dir, terminal.wake)).run()
+        Top(options, terminal, Poller(options.run_dir, options.state_dir, terminal.wake)).run()
 
 
 class Top:
@@ -136,6 +136,7 @@ class Top:
         if said.status is not None and said.counters is not None:
             self._status = said.status
             self._samples.add(said.status, said.counters)
+            self._samples.add_history(said.minutes, said.status.now_s, time.time())
             self._said_at = f"{datetime.now().astimezone():%H:%M:%S}"
 
     def _note(self, text: str, *, failed: bool = False) -> None:
