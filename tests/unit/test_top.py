@@ -18,9 +18,9 @@ from ifdefault.cli.show import chart, dashboard, uplink_page
 from ifdefault.cli.show.chart import Row
 from ifdefault.cli.show.dashboard import SORTS, View
 from ifdefault.cli.show.event_rows import matches
-from ifdefault.cli.show.headline import headline
 from ifdefault.cli.show.samples import Samples, Slot, scale
 from ifdefault.lab.waiting import PATIENCE_S
+from ifdefault.model.headline import headline
 from ifdefault.monitor.history.records import Interval, Path, Tally
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.test_screen import Start, Terminal, resize, start
@@ -54,7 +54,7 @@ def test_it_fits(page: Callable[[View, int, int], list[Row]], height: int, colum
 
 def test_a_small_screen_has_what_matters() -> None:
     shown = text(dashboard.rows(view(), 9, 40), 40)
-    assert "isp-c IPv4 is down" in shown
+    assert "isp-c is down for IPv4" in shown
     assert re.search(r"isp-c\s+IPv4\s+down", shown)
     assert "IPv6" in shown
     selected = text(dashboard.rows(view(selected="isp-c"), 4, 40), 40)
@@ -127,15 +127,14 @@ def test_sorts() -> None:
 def test_headline() -> None:
     engine = FakeEngine()
     status = engine.status()
-    assert headline(status) == (
-        "2 of 3 uplinks work; isp-c IPv4 is down for 3m12s; isp-a is primary"
-    )
+    assert headline(status) == ("isp-c is down for IPv4; new connections use isp-a", "bad")
     well = replace(status, health=tuple(h for h in status.health if h.state == "up"))
-    assert headline(well) == "all 3 uplinks work; isp-a is primary"
-    assert headline(well).style == "good"
-    dead = replace(status, health=tuple(replace(h, state="down") for h in status.health))
-    assert headline(dead).startswith("none of 3 uplinks work; isp-a is down for 2h13m; ")
-    assert headline(replace(status, held="taken down")) == "taken down"
+    assert headline(well) == ("All 3 uplinks work; new connections use isp-a", "good")
+    ill = [replace(h, uplink=f"up{n}", state="down") for n, h in enumerate(well.health)]
+    text, _ = headline(replace(well, health=(*well.health, *ill)))
+    assert text == (
+        "up0 is down; up1 is down; up2 is down; 2 more aren't well; new connections use isp-a"
+    )
 
 
 def test_charts() -> None:
@@ -209,7 +208,7 @@ def test_keys(top: Terminal) -> None:
     top.read_until(r"give isp-b no new connections\? y/n")
     top.press("y")
     top.read_until(r"isp-b: auto -> drain")
-    top.read_until("isp-b is draining.*draining until")
+    top.read_until("isp-b is drained.*draining until")
     top.press("\r")
     top.read_until("forced drain by the operator.*Decision")
     top.press("a")
@@ -226,7 +225,7 @@ def test_keys(top: Terminal) -> None:
     top.press(" s")
     top.read_until("sorted by state")
     resize(top.program_fd, 10, 40)
-    top.read_until(r"2 of 3 uplinks work")
+    top.read_until(r"isp-c is down for IPv4")
     top.press("q")
     assert top.child.wait(PATIENCE_S) == 0
     assert top.mode() == before
@@ -252,7 +251,7 @@ def test_it_waits_for_an_engine(
     terminal.read_until("no daemon runs; start it")
     fake = [sys.executable, "-m", "tests.unit.fake_engine", str(tmp_path)]
     with Popen(fake, stdout=DEVNULL, cwd=FilePath(__file__).parents[2]) as child:
-        terminal.read_until(r"2 of 3 uplinks work.*> isp-a")
+        terminal.read_until(r"isp-. is .*> isp-a")
         child.kill()
     terminal.read_until(r"no daemon runs; start it.*> isp-a")
     assert "\x1b[3" not in terminal.said
