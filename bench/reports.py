@@ -82,7 +82,7 @@ def _measure(uplinks: int) -> Costs:
         daemon.start()
         time.sleep(_CALM_S)
         pid = daemon.pids()[0]
-        usual = _used_s(pid, lambda: time.sleep(_SPAN_S))[0] / _SPAN_S
+        usual = _share(pid)
 
         def cost_s(request: Asks[Any]) -> float:
             def send() -> None:
@@ -99,8 +99,15 @@ def _measure(uplinks: int) -> Costs:
                 sock = stack.enter_context(socket.socket(socket.AF_UNIX))
                 sock.connect(str(world.run_dir / SOCKET))
                 sock.sendall(line)
-            waiting = _used_s(pid, lambda: time.sleep(_SPAN_S))[0] / _SPAN_S - usual
+            time.sleep(1.0)  # all have asked
+            waiting = _share(pid) - usual
         return Costs(usual, cost_s(Status()), cost_s(Counters()), waiting)
+
+
+def _share(pid: int) -> float:
+    """Of a core, that the process uses."""
+    used_s, span_s = _used_s(pid, lambda: time.sleep(_SPAN_S))
+    return used_s / span_s
 
 
 def _used_s(pid: int, work: Callable[[], None]) -> tuple[float, float]:
