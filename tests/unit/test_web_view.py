@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from ifdefault.model.headline import headline
 from ifdefault.model.health import Decision, Forced, Health, PathState
 from ifdefault.model.report import DaemonStatus, Event
 from ifdefault.monitor.history.records import Interval, Outage, Path, Tally
 from ifdefault.web.access import host_name
 from ifdefault.web.chart import BASE, HEIGHT, SPANS, WIDTH, chart
 from ifdefault.web.live import Snapshot
-from ifdefault.web.view import ago, headline, matching, overview
+from ifdefault.web.view import ago, matching, overview
 
 BOTH = Decision(((4, ("isp-a", "isp-b")), (6, ("isp-a", "isp-b"))))
 
@@ -22,7 +23,7 @@ def status(
     *states: PathState, decision: Decision = BOTH, forced: dict[str, Forced] | None = None
 ) -> DaemonStatus:
     """Of isp-a IPv4, isp-a IPv6, isp-b IPv4, isp-b IPv6."""
-    paths = [Health(u, f, "up", 0, "") for u in ("isp-a", "isp-b") for f in (4, 6)]  # type: ignore[arg-type]
+    paths = [Health(u, f, "up", 0, "") for u in ("isp-a", "isp-b") for f in (4, 6)]
     health = tuple(replace(p, state=s) for p, s in zip(paths, states, strict=False))
     return DaemonStatus(1, 1, 1, "c", health, decision, forced or {})
 
