@@ -72,6 +72,7 @@ class Streams:
             }
         )
         await response.prepare(request)
+        response.headers.clear()  # they have been sent: of a thousand streams they take a megabyte
         # the page that asks may be older than what was sent last
         self._parts = dict(self._render(await live.snapshot()))
         reader = _Reader(_message(self._parts))
