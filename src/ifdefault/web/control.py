@@ -66,7 +66,7 @@ class ControlPages:
             await set_uplink(self._site, SetUplink(name, cast(Forced, verb), timeout_s, token))
         except Refused as refused:
             return await self._question(request, refused.why, limit, refused.status)
-        raise web.HTTPSeeOther(f"/#uplink-{quote(name)}")
+        return web.Response(status=303, headers={"Location": f"/#uplink-{quote(name)}"})
 
     async def _named(self, request: web.Request) -> tuple[str, str]:
         """The uplink and what to do with it."""

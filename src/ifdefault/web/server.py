@@ -85,6 +85,7 @@ class Server:
             access_log=None,
             logger=_Malformed(self.guard.refusals),
             handle_signals=False,
+            handler_cancellation=True,  # a stream ends with its client
             keepalive_timeout=_IDLE_S,
             tcp_keepalive=False,
             max_line_size=_MOST_LINE,
