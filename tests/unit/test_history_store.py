@@ -204,6 +204,28 @@ def test_a_full_disk_is_an_error_that_costs_nothing(tmp_path: FilePath, file: Hi
         assert sum(i.tally.answered for i in reader.minutes(0, 1e10)) == 2 * ONE.answered
 
 
+def test_a_writer_that_was_killed_is_undone_by_the_next(
+    tmp_path: FilePath, file: HistoryFile
+) -> None:
+    _write(file, _minute(T), T + 60)
+    file.close()
+    if (pid := os.fork()) == 0:
+        store = Store(history_dir(tmp_path))
+        batch = _minute(T + 60)
+        batch.events = [Event(T + n, "path", "isp-a", "x" * 4000) for n in range(1000)]
+        store._db.execute("BEGIN IMMEDIATE")
+        store._write(batch)  # more than its cache: some of it is in the file
+        os._exit(0)
+    os.waitpid(pid, 0)
+    match = "was being written when ifdefault monitor was killed; start the monitor"
+    with pytest.raises(HostError, match=match), reading(tmp_path) as reader:
+        reader.events(0, 1e10)
+    file.open()
+    with reading(tmp_path) as reader:
+        assert reader.events(0, 1e10) == []
+        assert len(reader.minutes(0, 1e10)) == 1
+
+
 def test_a_reader_that_holds_on_makes_the_writer_try_again(
     tmp_path: FilePath, file: HistoryFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
