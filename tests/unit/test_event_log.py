@@ -20,6 +20,7 @@ from ifdefault.host.store import HEALTH, Store
 from ifdefault.model.config import EVENT_KINDS
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
+from ifdefault.monitor import monitor
 
 MEMORY = Memory("down", 12.5, "4 rounds lost", (0.5, 1.0), (("icmp://192.0.2.1", 3.5),), (9.0,))
 SAVE = Save(
