@@ -1,3 +1,3 @@
 """ifdefault: multihoming for web hosts without BGP."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

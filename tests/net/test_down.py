@@ -6,8 +6,10 @@ client ── core ─┬─ isp-a ── wan0 ┬─ host       (shared-address
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +116,19 @@ def test_the_script_detaches_the_programs(lab_world: LabWorld) -> None:
     said = world["host"].run(["unshare", "--mount", "sh", "-c", mounted]).stdout
     assert said.count("bpftool cgroup detach") == 2
     assert world["host"].python(attach.find) == []
+    assert differences(before, read_state(world["host"])) == []
+
+
+def test_it_restores_what_was_set_under_another_boot_id(lab_world: LabWorld) -> None:
+    """As in a container: its manager mounts its own over the kernel's, which not all units see."""
+    world = lab_world("shared-address")
+    strict_filter(world)
+    before = read_state(world["host"])
+    (world.dir / "boot_id").write_text(f"{uuid.uuid4()}\n")
+    over = f"mount --bind {world.dir}/boot_id /proc/sys/kernel/random/boot_id"
+    apply = shlex.join([*world.command, "apply"])
+    world["host"].run(["unshare", "--mount", "sh", "-ec", f"{over}; exec {apply}"])
+    world.ifdefault("down", check=True)
     assert differences(before, read_state(world["host"])) == []
 
 

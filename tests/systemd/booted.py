@@ -48,12 +48,7 @@ exec systemd-nspawn --quiet --directory="$here/root" --machine=host --register=n
     --keep-unit --link-journal=no --resolv-conf=off --network-namespace-path="$netns" \\
     --private-users=no --capability=all --system-call-filter='bpf @keyring perf_event_open \
     landlock_create_ruleset landlock_add_rule landlock_restrict_self' \\
-    --kill-signal=SIGRTMIN+3 sh -c "$init"
-"""
-# nspawn gives each container a boot id of its own, which some units then see and others don't.
-_INIT = """\
-while umount /proc/sys/kernel/random/boot_id 2>/dev/null; do :; done
-exec /lib/systemd/systemd
+    --kill-signal=SIGRTMIN+3 /lib/systemd/systemd
 """
 _REMOVE_CGROUP = """\
 mount -t cgroup2 cgroup2 /mnt
@@ -88,7 +83,6 @@ class Booted:
             "here": str(self.here),
             "kept": "yes" if self._kept else "",
             "name": self._cgroup,
-            "init": _INIT,
             "lower": ":".join(map(str, self.lower)),
             "netns": f"/run/netns/{self.world['host'].netns}",
         }

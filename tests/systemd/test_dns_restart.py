@@ -41,6 +41,8 @@ def test_no_query_is_lost(boot: Boot) -> None:
     with asked(host.world):
         upgrade(host, "99.0")
         host.systemctl("restart", DAEMON)
+        eventually(lambda: "dns_main" in host.shell("ps -eo args"), what="the engine's own answers")
+        host.systemctl("restart", DAEMON)  # which would kill it before the unit has the new one
         eventually(
             lambda: host.main_pid(SERVER) not in (0, server), what="the unit has the new one"
         )

@@ -79,7 +79,8 @@ def test_its_life(boot: Boot, tmp_path: Path, release: str) -> None:
     kernel, files = traces.compare(before, traces.Traces.of(host))
     assert kernel
     assert files
-    host.run(["apt-get", "-y", "-q", "purge", "ifdefault"])
+    said = host.run(["apt-get", "-y", "-q", "purge", "ifdefault"]).stdout
+    assert "its part of the kernel is removed" in said
     assert traces.compare(before, traces.Traces.of(host)) == ([], [])
     figures.record(release, "lines that differ after the purge", 0, target=0)
 
@@ -206,14 +207,17 @@ def remove_and_install_again(host: Booted) -> None:
 
 
 def refuse_to_purge(host: Booted, tmp_path: Path) -> None:
-    """A login by isp-b would be cut: it is named, and the kernel stays as it is."""
-    before = traces.kernel(host)
+    """A login by isp-b would be cut: it is named, and nothing changes, nor is anything stopped."""
+    before, daemon = traces.kernel(host), host.main_pid(DAEMON)
     ssh = login(host, tmp_path, "apt-get -y -q purge ifdefault 2>&1; echo status $?")
     assert ssh.stdout is not None
     said = ssh.stdout.read()
     assert (
         "nothing was removed from the kernel: the login from 198.18.1.10 (sshd, process " in said
     ), said
+    assert "or cut it with: ifdefault down\n" in said
     assert said.endswith("status 100\n")
     assert traces.kernel(host) == before
+    assert host.main_pid(DAEMON) == daemon
+    assert "ii " in host.shell("dpkg -l ifdefault")
     answers.assert_answered(host.world, ["http"], (A, B, A6, B6))

@@ -38,12 +38,29 @@ def lines(
 
 
 def test_without_systemd(cache: Path, tmp_path: Path) -> None:
-    said = lines(
-        cache, tmp_path, "dpkg -i /mnt/ifdefault.deb; ifdefault --version", installed=False
-    )
-    (how,) = [line for line in said if "ifdefault run" in line]
+    """A removal leaves what is in the kernel, and a purge doesn't."""
+    script = f"""
+        dpkg -i /mnt/ifdefault.deb
+        ifdefault --version
+        {UPLINK}
+        ifdefault init
+        ifdefault apply --quiet
+        dpkg -r ifdefault
+        echo "removed: $(ip rule | grep -c 'proto 171')"
+        dpkg -i /mnt/ifdefault.deb
+        dpkg -P ifdefault
+        echo "purged: $(ip rule | grep -c 'proto 171')"
+        ls /etc/ifdefault /var/lib/ifdefault || true
+    """
+    said = lines(cache, tmp_path, script, installed=False)
+    how, *_ = [line for line in said if "ifdefault run" in line]
     assert "by your supervisor, as root: systemd does not run here" in how
-    assert said[-1] == f"ifdefault {__version__}"
+    assert f"ifdefault {__version__}" in said
+    (removed,) = [line for line in said if line.startswith("removed: ")]
+    assert int(removed.split()[1]) > 0
+    assert "ifdefault: its part of the kernel is removed" in said
+    assert said[-3] == "purged: 0"
+    assert all("No such file" in line for line in said[-2:])
 
 
 def test_another_that_comes_first(cache: Path, tmp_path: Path) -> None:
@@ -99,12 +116,14 @@ def test_without_libnftables(cache: Path, tmp_path: Path) -> None:
         {UPLINK}
         ifdefault init
         ! ifdefault apply
+        ! ifdefault run
         ip rule
     """
     said = lines(cache, tmp_path, script)
-    (why,) = [line for line in said if "libnftables" in line]
-    assert why == (
-        "ifdefault: nftables: libnftables.so.1 is missing; install nftables (on Debian and"
-        " Ubuntu: apt install nftables)"
+    why = (
+        "nftables: libnftables.so.1 is missing; install nftables (on Debian and Ubuntu: apt"
+        " install nftables)"
     )
+    assert said.count(f"ifdefault: {why}") == 2
+    assert not [line for line in said if "kernel refused" in line]
     assert not [line for line in said if "proto 171" in line]

@@ -23,6 +23,7 @@ from ifdefault.model.config import (
     HostConfig,
     Probe,
     UplinkConfig,
+    WebConfig,
 )
 from ifdefault.model.errors import ConfigError
 
@@ -644,13 +645,14 @@ def test_schema_knows_the_keys() -> None:
     assert uplink["required"] == ["interface"]
     assert set(uplink["properties"]) == {
         "interface", "addresses", "gateways", "router_macs", "rank", "weight", "probes",
-        "public", "routed",
+        "public", "routed", "budget", "reset_day",
     }  # fmt: skip
     for keys, noun in (
         ("HostKeys", HostConfig),
         ("HealthKeys", HealthConfig),
         ("DaemonKeys", DaemonConfig),
         ("HookKeys", HookConfig),
+        ("WebKeys", WebConfig),
     ):
         assert set(schema["$defs"][keys]["properties"]) == set(noun.__slots__)
     assert schema["$defs"]["HealthKeys"]["properties"]["probes"]["default"][0] == "icmp://1.1.1.1"

@@ -63,7 +63,7 @@ def test_a_successor_without_sockets_gets_all(tmp_path: Path) -> None:
 
 def test_a_full_run_directory_costs_no_more_than_a_warning(tmp_path: Path) -> None:
     texts: list[str] = []
-    event_log = cast("Any", SimpleNamespace(note=lambda kind, text, level: texts.append(text)))
+    event_log = cast("Any", SimpleNamespace(note=lambda kind, text, severity: texts.append(text)))
     run_dir = tmp_path / "not-there"
 
     async def main() -> None:

@@ -52,7 +52,7 @@ PURE_STDLIB = set(
     " fractions functools graphlib hashlib heapq hmac ipaddress itertools json keyword math"
     " operator re string struct textwrap types typing unicodedata".split()
 )
-ALSO_STDLIB = {"config": {"pathlib", "pwd", "tomllib"}}  # config reads files in `read` alone
+ALSO_STDLIB = {"config": {"pathlib", "pwd", "tomllib", "urllib.parse"}}  # it reads files in `read`
 IMPURE_CALLS = {"open", "input", "print", "breakpoint", "__import__"}
 THIRD_PARTY = {
     "pydantic": {"config", "host", "daemon"},
@@ -92,7 +92,7 @@ def fault(floor: str, name: str) -> str:
             return ""
         return f"{floor} may import of ours only {', '.join(sorted(may)) or 'nothing'}"
     if top in sys.stdlib_module_names:
-        if floor not in PURE or top in PURE_STDLIB | ALSO_STDLIB.get(floor, set()):
+        if floor not in PURE or {top, name} & (PURE_STDLIB | ALSO_STDLIB.get(floor, set())):
             return ""
         return f"{floor} is pure: let kernel or host read it and hand it over as a value"
     if top not in THIRD_PARTY:

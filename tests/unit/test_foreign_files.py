@@ -230,12 +230,21 @@ def test_no_files_at_all(tmp_path: Path) -> None:
 
 
 def test_what_cant_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    found = written(tmp_path, {"etc/shorewall/providers": "a 1 1 - wan0 -\n"})
-    assert found.unread == [("/etc/shorewall/providers", "permission denied")]
+    written(tmp_path, {"etc/shorewall/providers": "a 1 1 - wan0 -\n"})
+    monkeypatch.setattr(Path, "open", refuse)
+    found = foreign_files.read(tmp_path)
+    assert found.unread == [("/etc/shorewall/providers", "can't be read: permission denied")]
+    assert found.statements == []
+
+
+def test_a_text_that_is_too_large_is_named(tmp_path: Path) -> None:
+    (tmp_path / "usr/local/bin").mkdir(parents=True)
+    (tmp_path / "usr/local/bin/program").write_bytes(b"\x7fELF\0" + bytes(1 << 19))
+    found = written(tmp_path, {"etc/rc.local": "ip rule add table 5\n" + "# and so on\n" * 30000})
+    assert found.unread == [("/etc/rc.local", "isn't read: larger than 256 KiB")]
     assert found.statements == []
 
 

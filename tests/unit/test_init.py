@@ -124,6 +124,25 @@ def test_every_commented_key_is_a_key_with_its_default_or_the_kernels_value() ->
     assert (before.gateways, before.sources) == (after.gateways, after.sources)
 
 
+@pytest.mark.parametrize("name", ["wan\x7f", 'a"b', "a\\b", "wan\U0001f4a9", "a\x1b", "ü"])
+def test_every_name_of_an_interface_is_valid_toml(name: str) -> None:
+    facts = Facts((replace(WAN0, name=name),), (replace(A4, dev=name),), (via(name),))
+    (uplink,) = config.parse(render(discover(facts)), "f.toml").uplinks
+    assert uplink.interface == name
+
+
+def test_a_name_that_is_no_text_is_named() -> None:
+    facts = beside(replace(WAN1, name="wan\udcff"), replace(B4, dev="wan\udcff"))
+    assert interfaces(facts) == ["wan0"]
+    text = render(discover(facts))
+    assert "# wan\\xff may be an uplink, but its name isn't UTF-8; rename it" in text
+    assert len(config.parse(text, "f.toml").uplinks) == 1
+
+
+def via(name: str) -> Route:
+    return replace(DEFAULT_A4, hops=(Hop(name, "203.0.113.1"),))
+
+
 def test_the_normal_default_comes_first() -> None:
     better = Route(4, 254, "default", hops=(Hop("wan1", "198.51.100.1"),))
     facts = replace(HOST, routes=(replace(DEFAULT_A4, metric=100), better))

@@ -34,6 +34,8 @@ def test_a_command_that_would_change_the_kernel_says_so(
     error = capsys.readouterr().err
     assert error.startswith("ifdefault: kernel: version ")
     assert error.count("\n") == 1
+    assert run([command, "--help"]) == 0
+    assert f"ifdefault {command} [OPTIONS]" in capsys.readouterr().out
 
 
 def test_the_documents_name_it() -> None:

@@ -23,11 +23,14 @@ from ifdefault.config.daemon import DaemonKeys
 from ifdefault.config.dns import DnsKeys, ExecKeys, NameKeys, ProviderKeys, ServerKeys, UpdateKeys
 from ifdefault.config.forward import ForwardKeys
 from ifdefault.config.health import HealthKeys
+from ifdefault.config.history import HistoryKeys
 from ifdefault.config.hooks import HookKeys
 from ifdefault.config.host import HostKeys
+from ifdefault.config.notify import MEANS, NotifyKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
-from ifdefault.daemon import event_log
+from ifdefault.config.web import WebKeys
+from ifdefault.daemon import event_log, recordings
 from ifdefault.daemon import host as daemon_host
 from ifdefault.daemon.control import server
 from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs, public_address
@@ -59,6 +62,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "FORWARD KEYS": ForwardKeys,
     "OUTGOING KEYS": OutgoingKeys,
     "OUTGOING RULE KEYS": RuleKeys,
+    "WEB KEYS": WebKeys,
+    "HISTORY KEYS": HistoryKeys,
+    "NOTIFY KEYS": NotifyKeys,
 }
 REQUIRED = {  # what else stands in a table that an example is in
     "interface": '"wan9"',
@@ -74,6 +80,7 @@ REQUIRED = {  # what else stands in a table that an example is in
     "via": '["isp-a"]',
     "transport": '"udp"',
 }
+RECIPIENT = {"name": '"me"', "mail": '"me@example.net"', "smtp": '"smtps://me@mail.example.net"'}
 
 
 # --- reading mdoc --------------------------------------------------------------------------
@@ -149,7 +156,8 @@ def test_global_options() -> None:
 
 def test_no_option_is_spoken_of_that_there_is_not() -> None:
     known = options(cli).union(*map(options, COMMANDS.values()), {"-h", "--help"})
-    assert flags(MANUAL) - {"--anyway"} <= known  # an option of the script of `down --script`
+    of_script = {"--anyway", "--check"}  # that `down --script` prints
+    assert flags(MANUAL) - of_script <= known
     assert flags(KEYS.read_text()) <= known
 
 
@@ -183,7 +191,7 @@ def test_environment_and_files() -> None:
     kept |= {file.name for file in (*own, *tried, *changes, *others)}
     files = {str(state / name) for name in kept}
     sockets = (client.SOCKET, client.OPEN_SOCKET, dns_server.UNIT, frontend_connection.UNIT)
-    files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK)}
+    files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK, recordings.RECORD)}
     lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
     told = {str(state / path) for line in lines for path in line.split(" , ")}
     assert told == files | {str(Options().config)}
@@ -214,7 +222,8 @@ def entries(section: str) -> dict[str, tuple[str, str]]:
 def keys_of(section: str) -> dict[str, FieldInfo]:
     """Those of a table but for the tables in it, which have sections of their own."""
     fields = MODELS[section].model_fields
-    return {k: v for k, v in fields.items() if f"{section[:-5]} {k.upper()} KEYS" not in MODELS}
+    named = {field.alias or key: field for key, field in fields.items()}
+    return {k: v for k, v in named.items() if f"{section[:-5]} {k.upper()} KEYS" not in MODELS}
 
 
 @pytest.mark.parametrize("section", MODELS)
@@ -229,8 +238,8 @@ def test_every_key_is_there_with_its_default_and_no_other(section: str) -> None:
 
 def default_of(key: str, default: object) -> str:
     match default:
-        case None | () if key in ("uplinks", "transport"):
-            return "all" if key == "uplinks" else "any"
+        case None | () if key in ("uplinks", "events", "transport"):
+            return "any" if key == "transport" else "all"
         case None:
             return "those of health"
         case int() if key == "mark_mask":
@@ -275,7 +284,11 @@ def config_with(section: str, told: dict[str, str]) -> Config:
     needed = [key for key, field in MODELS[section].model_fields.items() if field.is_required()]
     needed += ["zones"] * (table == "dns.server")
     needed += ["transport"] * (table == "outgoing.rule" and "cgroups" not in told)
-    lines = {key: f"{key} = {REQUIRED[key]}" for key in needed} | told
+    required = REQUIRED | (RECIPIENT if table == "notify" else {})
+    if table == "notify":
+        needed += ["smtp"] * ("password_file" in told)
+        needed += ["mail"] * (not set(MEANS) & told.keys())
+    lines = {key: f"{key} = {required[key]}" for key in needed} | told
     head = (
         f"[[{table}]]" if set(needed) & {"name", "zone", "program", "to", "via"} else f"[{table}]"
     )

@@ -285,12 +285,12 @@ def test_what_is_broken_is_said() -> None:
     empty, vpns = Rule(4, 9, table=77, src=f"{B}/32"), Rule(4, 10, table=78)
     unruled = Route(4, 88, "default", hops=(BY_B,))
     files = ForeignFiles(
-        dict(NAMES), [line(1, "half 3")], [("/etc/shorewall/providers", "permission denied")]
+        dict(NAMES), [line(1, "half 3")], [("/etc/shorewall/providers", "isn't read")]
     )
     facts = with_(empty, vpns, routes=(unruled,))
     found = take_over(discover(facts), facts, files)
     assert found.notes == (
-        ("/etc/shorewall/providers", "can't be read: permission denied"),
+        ("/etc/shorewall/providers", "isn't read"),
         (
             f"ip rule pref 9 from {B}/32 lookup 77",
             "has no effect, since its table has no routes",

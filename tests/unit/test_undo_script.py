@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -69,8 +70,32 @@ def test_groups_of_exec_are_removed() -> None:
 
 
 def test_bpftool_is_needed_for_programs_alone() -> None:
-    assert "for command in ip ss nft;" in script()
-    assert "for command in ip ss nft bpftool;" in script(PutHook(None))
+    assert "need bpftool" not in script()
+    assert "need bpftool bpftool" in script(PutHook(None))
+
+
+@pytest.mark.parametrize("lacking", ["ip", "nft", "bpftool"])
+def test_nothing_is_changed_without_a_program_that_it_needs(tmp_path: Path, lacking: str) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("ip", "ss", "nft", "bpftool"):
+        (programs / name).write_text(f"#!/bin/sh\necho {name} >>{tmp_path}/ran\n")
+        (programs / name).chmod(0o755)
+    (programs / lacking).unlink()
+    for name in ("awk", "cat", "grep", "head", "readlink"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    text = script(PutHook(None), LoadNft("ifdefault", ""))
+    text = re.sub(r"(?m)^PATH=.*$", f"PATH={programs}", text.replace("$(id -u)", "0"))
+    text = text.replace('"boot net:[1]"', '"$here"').replace("'boot net:[1]'", '"$here"')
+    done = subprocess.run(["/bin/sh"], input=text, capture_output=True, text=True)
+    package = {"ip": "iproute2", "nft": "nftables"}.get(lacking, lacking)
+    assert done.stderr == (
+        f"ifdefault: nothing was removed from the kernel: {lacking} is not installed; run: apt"
+        f" install {package}; sh {HOST.path}\n"
+    )
+    assert done.returncode == 1
+    ran = tmp_path / "ran"
+    assert set(ran.read_text().split() if ran.exists() else ()) <= {"ss"}
 
 
 def test_it_is_a_sound_script(tmp_path: Path) -> None:

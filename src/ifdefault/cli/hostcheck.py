@@ -53,13 +53,14 @@ def check_host(options: Options, config: Config | None) -> HostCheck:
 
 def _examine(options: Options, config: Config | None, store: Store, found: HostCheck) -> None:
     from ifdefault.cli import daemon_client
+    from ifdefault.host.check_installation import find_others
     from ifdefault.host.left_dns_server import LEFT_REMEDY, left_dns_server
     from ifdefault.host.status import find_astray, find_differences
     from ifdefault.host.transaction import prepare_config
     from ifdefault.kernel import foreign, nft
 
     daemon = found.daemon = daemon_client.status(options)
-    found.problems += _state_problems(daemon)
+    found.problems += [*_state_problems(daemon), *find_others(daemon)]
     if daemon is None and (left := left_dns_server(options.run_dir)):
         found.problems.append(Problem("daemon", f"doesn't run, but {left}", LEFT_REMEDY, True))
     if config is None:

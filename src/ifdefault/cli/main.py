@@ -7,14 +7,16 @@ a line for each problem on stderr, never a traceback.
 
 from __future__ import annotations
 
+import copy
 import errno
+import functools
 import gc
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,12 +35,18 @@ SUBCOMMANDS = {
     "confirm": "keep the changes made by apply --confirm",
     "down": "remove everything that ifdefault installed",
     "run": "run the daemon: probe the uplinks, fail over, repair",
+    "monitor": "follow the daemon: keep the history, notify",
     "reload": "make the daemon load the changed configuration",
     "uplink": "show or force the state of an uplink",
     "status": "show the state of the uplinks, and compare the kernel",
+    "top": "show the uplinks on the whole terminal, live",
     "dns": "show the published names, and check the DNS",
     "events": "print the daemon's latest events",
+    "notify": "show the notifiers, or send a test",
+    "history": "show outages, availability, loss and traffic",
     "replay": "print the daemon's decisions from a record",
+    "web": "serve a page that shows the uplinks, an API and metrics",
+    "report": "collect in one archive what a bug report needs",
     "exec": "run a command whose connections leave by one uplink",
     "doctor": "find what is wrong, by trying each uplink",
     "explain": "show which uplink a packet takes, and why",
@@ -65,7 +73,7 @@ class _Subcommands(click.Group):
             raise click.UsageError(f'no command "{cmd_name}"; {_alternative(cmd_name)}', ctx)
         command = import_module(f"ifdefault.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
-        return command
+        return _with_kernel(command) if cmd_name in NEED_KERNEL else command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
@@ -77,6 +85,23 @@ class _Subcommands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(SUBCOMMANDS.items()))
+
+
+def _with_kernel(command: click.Command) -> click.Command:
+    """The command, which first looks whether the kernel is new enough; its help doesn't."""
+    from ifdefault.host import kernel_version
+
+    do = command.callback
+    assert do is not None
+
+    @functools.wraps(do)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        kernel_version.require()
+        return do(*arguments, **options)
+
+    command = copy.copy(command)
+    command.callback = checked
+    return command
 
 
 def _alternative(name: str) -> str:
@@ -125,10 +150,6 @@ def _alternative(name: str) -> str:
 def cli(ctx: click.Context, config: Path, state_dir: Path, run_dir: Path) -> None:
     """Answer every connection through the uplink it came in on."""
     ctx.obj = Options(config, state_dir, run_dir)
-    if ctx.invoked_subcommand in NEED_KERNEL:
-        from ifdefault.host import kernel_version
-
-        kernel_version.require()
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,8 @@ from typing import Annotated, Any, NoReturn
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from ifdefault.model.duration import seconds
+
 LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")  # of a domain name
 USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?"  # useradd(8)
 PORT_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
@@ -33,8 +35,9 @@ def reject(what: str, remedy: str) -> NoReturn:
 
 
 def toml(value: Any) -> str:
-    """A value roughly as it is written in TOML."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """A value as it is written in TOML; a table, only roughly."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text.replace("\x7f", "\\u007f")  # the one control that JSON doesn't escape
 
 
 def number(default: float, least: float, most: float, description: str) -> Any:
@@ -46,6 +49,14 @@ def number(default: float, least: float, most: float, description: str) -> Any:
         allow_inf_nan=False,
         description=description,
     )
+
+
+def duration(text: str, example: str) -> int:
+    """Whole seconds of "90s", "2h" or "400d"."""
+    value = seconds(text)
+    if value is None:
+        reject(f"{toml(text)} is not a time", f'write it like "{example}"')
+    return value
 
 
 def shorthand_for(key: str) -> BeforeValidator:

@@ -15,9 +15,10 @@ from ipaddress import ip_network
 from itertools import combinations
 
 from ifdefault.config.host import HostKeys
+from ifdefault.config.notify import NotifyKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.toml_lines import KeyPath
-from ifdefault.model.config import ForwardConfig, ForwardServer, UplinkConfig
+from ifdefault.model.config import ForwardConfig, ForwardServer, UplinkConfig, WebConfig
 from ifdefault.model.dns import DnsConfig
 
 MOST_UPLINKS = 31  # numbers that fit five bits of the mark; 0 is none
@@ -37,6 +38,8 @@ class ValidConfig:
     dns: DnsConfig
     forwards: tuple[ForwardConfig, ...]
     outgoing: OutgoingKeys
+    web: WebConfig
+    notify: tuple[NotifyKeys, ...]
     invalid: Collection[KeyPath]  # what was left out
     line_of: Callable[[KeyPath], int]
     uid_of: Callable[[str], int | None]

@@ -12,10 +12,13 @@ from ifdefault.config.daemon import DaemonKeys
 from ifdefault.config.dns import DnsKeys
 from ifdefault.config.forward import ForwardKeys
 from ifdefault.config.health import HealthKeys
+from ifdefault.config.history import HistoryKeys
 from ifdefault.config.hooks import HookKeys
 from ifdefault.config.host import HostKeys
+from ifdefault.config.notify import MOST_NOTIFY, NotifyKeys
 from ifdefault.config.outgoing import OutgoingKeys
 from ifdefault.config.uplink import Name, UplinkKeys
+from ifdefault.config.web import WebKeys
 
 
 class File(Keys):
@@ -33,3 +36,8 @@ class File(Keys):
         default=(), description="services that content servers behind the host offer"
     )
     outgoing: OutgoingKeys = OutgoingKeys()
+    web: WebKeys = WebKeys()
+    history: HistoryKeys = Field(default_factory=HistoryKeys)
+    notify: tuple[NotifyKeys, ...] = Field(
+        default=(), max_length=MOST_NOTIFY, description="who is told of events"
+    )

@@ -24,7 +24,7 @@ from ifdefault.model.config import (
     HealthConfig,
     HookConfig,
     HostConfig,
-    UplinkConfig,
+    WebConfig,
 )
 from ifdefault.model.errors import ConfigError, Problem, reason
 
@@ -128,11 +128,14 @@ def _validate(
 ) -> tuple[Config, list[Finding]]:
     from pydantic import ValidationError
 
-    from ifdefault.config import cross, cross_dns
+    from ifdefault.config import cross, cross_dns, cross_report
     from ifdefault.config.dns import dns_config
     from ifdefault.config.file import File
     from ifdefault.config.forward import forward_config
+    from ifdefault.config.history import history_config
+    from ifdefault.config.notify import notify_config
     from ifdefault.config.outgoing import outgoing_config
+    from ifdefault.config.uplink import uplink_config
 
     findings: list[Finding] = []
     invalid: set[KeyPath] = set()
@@ -143,7 +146,7 @@ def _validate(
         findings = [_finding(detail, document) for detail in details]
         invalid = {_to_leave_out(detail["loc"]) for detail in details}
         file = File.model_validate(_without(document, invalid))
-    uplinks = tuple(UplinkConfig(name, **dict(keys)) for name, keys in file.uplink.items())
+    uplinks = tuple(uplink_config(name, keys) for name, keys in file.uplink.items())
 
     def in_document(path: KeyPath) -> KeyPath:
         return _written_part(_document_path(path, invalid), document)
@@ -155,11 +158,14 @@ def _validate(
         dns_config(file.dns),
         tuple(map(forward_config, file.forward)),
         file.outgoing,
+        WebConfig(**dict(file.web)),
+        file.notify,
         invalid,
         lambda path: line_of(in_document(path)),
         uid_of,
     )
-    for path, what, remedy in (*cross.findings(valid), *cross_dns.findings(valid)):
+    checks = (*cross.findings(valid), *cross_dns.findings(valid), *cross_report.findings(valid))
+    for path, what, remedy in checks:
         findings.append((in_document(path), what, remedy))
     if not document.get("uplink") and document.keys() <= File.model_fields.keys():
         findings.append((("uplink",), "no uplink", 'add [uplink.isp-a] with interface = "…"'))
@@ -172,6 +178,9 @@ def _validate(
         valid.dns,
         valid.forwards,
         outgoing_config(file.outgoing, uid_of),
+        valid.web,
+        history_config(file.history),
+        tuple(map(notify_config, file.notify)),
     )
     return config, findings
 
@@ -192,7 +201,7 @@ def _to_leave_out(loc: KeyPath) -> KeyPath:
             return loc[:3]
         case ("forward", int(), "check" | "on_down", *_) | ("outgoing", "rule", int(), *_):
             return loc[:3]
-        case ("dns" | "uplink" | "host" | "forward" | "outgoing", _, *_):
+        case ("dns" | "uplink" | "host" | "forward" | "outgoing" | "notify", _, *_):
             return loc[:2]
     return loc[:1]
 
@@ -250,7 +259,7 @@ def _what_and_remedy(
                 return "was renamed", f"use {new}"
             return "unknown key", _known_keys(path)
         case "missing":
-            return "missing", _MISSING[path[-1]]
+            return "missing", _MISSING.get((path[0], path[-1])) or _MISSING[path[-1]]
         case "literal_error":
             if new := _RENAMED.get((*_without_numbers(path), str(value))):
                 return f"{toml(value)} was renamed", f"use {toml(new)}"
@@ -282,6 +291,7 @@ _LISTS = {  # arrays of tables
     *(("dns", table) for table in ("name", "update", "provider", "exec")),
     ("forward",),
     ("outgoing", "rule"),
+    ("notify",),
 }
 _RENAMED: dict[tuple[str, ...], str] = {  # keys and values before the first release
     ("forward", "gone"): "on_down",
@@ -292,6 +302,7 @@ _RENAMED: dict[tuple[str, ...], str] = {  # keys and values before the first rel
 _MISSING: dict[Any, str] = {
     "address": 'name the server, as in address = "192.0.2.53"',
     "credentials": "name the file with the provider's options",
+    ("notify", "name"): 'name it, as in name = "ops"',
     "interface": "name the network interface that leads to the provider",
     "listen": 'name the ports that clients connect to, as in listen = "tcp:443"',
     "name": 'write the full name, as in name = "www.example.net"',
@@ -338,7 +349,7 @@ def _keys_beside(path: KeyPath) -> Iterable[str]:
     for part in path[:-1]:
         if isinstance(part, str):
             table = _table_in(table.model_fields[part].annotation)
-    return table.model_fields  # type: ignore[no-any-return]
+    return [field.alias or name for name, field in table.model_fields.items()]
 
 
 def _table_in(annotation: Any) -> Any:

@@ -13,13 +13,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ifdefault.config.base import Interface, Keys, ip, prefix, reject, toml
 from ifdefault.config.probe_url import Probes
+from ifdefault.model.config import UplinkConfig
 from ifdefault.model.dns import DISCOVER
 
-_NAME = r"[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?"  # also a part of host names
+NAME = r"[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?"  # also a part of host names
+_UNITS = {f"{p}B": 1000**n for n, p in enumerate(("", *"kMGTP"))}
+_UNITS |= {f"{p}iB": 1024**n for n, p in enumerate("KMGTP", 1)} | {"KB": 1000}
+_BYTES = re.compile(rf"([0-9]{{1,15}}(?:\.[0-9]{{1,6}})?) ?({'|'.join(_UNITS)})")
 
 
 def _uplink_name(name: str) -> str:
-    if not re.fullmatch(_NAME, name):
+    if not re.fullmatch(NAME, name):
         reject(
             "not a valid uplink name",
             "use up to 31 of a-z, 0-9 and -, with a letter or digit at both ends",
@@ -85,8 +89,15 @@ def _mac(text: str) -> str:
     return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
 
 
+def _budget(text: str) -> int:
+    match = _BYTES.fullmatch(text.strip())
+    if text and match is None:
+        reject(f"{toml(text)} is not an amount of data", 'write it like "500 GB" or "2 TiB"')
+    return int(float(match[1]) * _UNITS[match[2]]) if match else 0
+
+
 Name = Annotated[
-    str, AfterValidator(_uplink_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"})
+    str, AfterValidator(_uplink_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})
 ]
 _UplinkAddress = Annotated[str, AfterValidator(_address)]
 Gateways = Annotated[
@@ -144,3 +155,20 @@ class UplinkKeys(Keys):
     routed: tuple[Annotated[str, AfterValidator(_routed)], ...] = Field(
         default=(), description="prefixes that the provider routes to the host"
     )
+    budget: Annotated[str, AfterValidator(_budget)] = Field(
+        default="",
+        validate_default=True,
+        description='traffic that a month includes, in and out, such as "500 GB"',
+    )
+    reset_day: int = Field(
+        default=1,
+        strict=True,
+        ge=1,
+        le=31,
+        description="day of the month when the provider begins to count anew",
+    )
+
+
+def uplink_config(name: str, keys: UplinkKeys) -> UplinkConfig:
+    values: dict[str, Any] = dict(keys)
+    return UplinkConfig(name, budget_bytes=values.pop("budget"), **values)

@@ -1,7 +1,8 @@
 """The events that `ifdefault events` shows, and the state that a restarted engine needs.
 
 Rules: an event is one line, which is also logged, with both states and the cause. One that repeats
-itself is counted, so that it doesn't push out the others. The saved state of paths is valid for
+itself is counted, so that it doesn't push out the others. Serials never go back: where events may
+have been lost, by a crash or with the file, they leap. The saved state of paths is valid for
 this boot only, since its times are monotonic; if it is lost, everything is learned again.
 """
 
@@ -10,9 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
 from math import isfinite
-from pathlib import Path as FilePath
 
 from ifdefault.daemon.controller.effects import Save
 from ifdefault.health.states import Memory
@@ -20,26 +22,31 @@ from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
 from ifdefault.ipc import fields, log
-from ifdefault.model.config import Family
+from ifdefault.kernel.netns import boot_id
+from ifdefault.model.config import Family, Severity
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
 from ifdefault.model.report import Event
 from ifdefault.model.text import escaped
 
 KEPT, KEPT_ON_DISK = 500, 100
-_BOOT = FilePath("/proc/sys/kernel/random/boot_id")
+_UNSAVED = 100_000  # more events than any that were noted and not saved
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")
 
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """The content of the file. `boot`: the boot's id, since times of paths are monotonic."""
+    """The content of the file. `boot`: the boot's id, since times of paths are monotonic. `last`:
+    the greatest serial so far; `complete`: the engine ended without another event."""
 
     boot: str = ""
     paths: tuple[tuple[str, Family, Memory], ...] = ()
     routers: tuple[Neighbour, ...] = ()
     candidates: tuple[CandidateAddresses, ...] = ()
     events: tuple[Event, ...] = ()
+    last: int = 0
+    complete: bool = False
 
 
 def _check(saved: _Saved) -> None:
@@ -74,26 +81,51 @@ def saved_events(store: Store) -> tuple[Event, ...] | None:
 class EventLog:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._boot = _BOOT.read_text("ascii", "replace").strip()
+        self._boot = boot_id()
         self._events: deque[Event] = deque(maxlen=KEPT)
-        self._repeats: log.Repeats[tuple[str, str, str]] = log.Repeats()
+        self.last = _clock()  # the greatest serial so far
+        self.noted: Callable[[], None] = lambda: None  # called with each event
+        self.ends = False  # no event follows
+        self._repeats: log.Repeats[tuple[str, str, str, Severity]] = log.Repeats()
 
-    def note(self, kind: str, text: str, uplink: str = "", level: int = logging.INFO) -> None:
+    def note(self, kind: str, text: str, uplink: str = "", severity: Severity = "info") -> None:
         """Log an event, and remember it. Its wall-clock time is only for display."""
         text, now = escaped("; ".join(text.splitlines())), time.monotonic()
-        for (kind_, uplink_, text_), more in self._repeats.over(now):
-            self._events.append(Event(time.time(), kind_, uplink_, log.repeated(text_, more)))
-        if self._repeats.passes((kind, uplink, text), now):
-            self._events.append(Event(time.time(), kind, uplink, text))
-        _log.log(level, "%s", text)
+        for (kind_, uplink_, text_, severity_), more in self._repeats.over(now):
+            self._add(kind_, uplink_, log.repeated(text_, more), severity_)
+        if self._repeats.passes((kind, uplink, text, severity), now):
+            self._add(kind, uplink, text, severity)
+        _log.log(_LEVELS[severity], "%s", text)
 
-    def recent(self, limit: int) -> tuple[Event, ...]:
-        return tuple(self._events)[-limit:] if limit else ()
+    def _add(self, kind: str, uplink: str, text: str, severity: Severity) -> None:
+        self.last += 1
+        self._events.append(Event(time.time(), kind, uplink, text, severity, self.last))
+        self.noted()
+
+    def recent(self, limit: int, after: int = -1) -> tuple[Event, ...]:
+        """The latest events with a serial greater than `after`."""
+        events = []
+        for event in islice(reversed(self._events), limit):
+            if event.serial <= after:
+                break
+            events.append(event)
+        return tuple(reversed(events))
 
     def load(self, routers: RoutersSeen) -> Save:
         """What an earlier engine saved. Also restores its events, and the MACs into `routers`."""
-        saved = self._store.read(SAVED) or _Saved()
-        self._events.extend(saved.events)
+        saved = self._store.read(SAVED)
+        if saved is None:
+            return Save(())
+        if saved.complete:
+            self.last = saved.last
+            self._store.write(SAVED, replace(saved, complete=False))
+        else:
+            self.last = max(self.last, saved.last + _UNSAVED)
+        for event in saved.events:
+            if event.serial > saved.last or not event.serial:  # noted while no engine ran
+                self.last += 1
+                event = replace(event, serial=self.last)
+            self._events.append(event)
         if saved.boot != self._boot:
             return Save((), saved.candidates)
         routers.known |= {(router.dev, router.address): router for router in saved.routers}
@@ -106,11 +138,18 @@ class EventLog:
             tuple(routers.known.values()),
             save.candidates,
             self.recent(KEPT_ON_DISK),
+            self.last,
+            self.ends,
         )
         self._store.write(SAVED, saved)
 
     def note_state(self) -> None:
         """Log what happened to the files of the state directory."""
         for problem in self._store.take_news():
-            level = logging.WARNING if problem.warning else logging.ERROR
-            self.note("state", str(problem), level=level)
+            self.note("state", str(problem), severity="warning" if problem.warning else "error")
+
+
+def _clock() -> int:
+    """A serial that is greater than any of before, if those are lost: there are fewer events than
+    milliseconds."""
+    return time.time_ns() // 1_000_000

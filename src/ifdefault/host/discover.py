@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ifdefault.model.address import BITS, family_of, is_private
 from ifdefault.model.config import FAMILIES, Config, Family
 from ifdefault.model.kernel import PROTOCOL, TABLE_MAIN, Address, Facts, Hop, Link
+from ifdefault.model.text import is_utf8
 from ifdefault.plan import prefixes, tables
 from ifdefault.plan.kernel_default import KernelDefault, KernelDefaults
 from ifdefault.plan.lookup import REFUSALS
@@ -27,6 +28,7 @@ _DEFAULTS = Config(())
 _LINES = ("", "bond", "dsa", "ipoib", "macsec", "ppp", "rmnet", "team", "veth", "vlan", "wwan")
 _VPNS = ("ovpn", "tun", "vti", "vti6", "wireguard", "xfrm")
 _UNFIT = re.compile(r"[^a-z0-9]+")  # for the name of an uplink
+_NOT_UTF8 = "may be an uplink, but its name isn't UTF-8; rename it, then run init again"
 _SHARED_CARDS = ("ipvlan", "macvlan", "macvtap")
 
 
@@ -88,6 +90,8 @@ def discover(facts: Facts) -> Discovery:
     uplinks, passed_over = [], []
     for link in facts.links:
         match _judge(facts, link, defaults, own):
+            case Candidate() | PassedOver(gateways=(*_,)) if not is_utf8(link.name):
+                passed_over.append(PassedOver(link.name, _NOT_UTF8))
             case Candidate() as candidate:
                 uplinks.append(candidate)
             case PassedOver() as passed:

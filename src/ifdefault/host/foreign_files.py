@@ -45,7 +45,7 @@ _GENERATED = "netplan-"  # in the name of what netplan generates
 
 @dataclass(slots=True)
 class ForeignFiles:
-    """What was found. `unread`: files, and why they couldn't be read."""
+    """What was found. `unread`: files, and why they weren't read."""
 
     names: dict[str, int] = field(default_factory=dict)
     statements: list[Statement] = field(default_factory=list)
@@ -89,18 +89,23 @@ class _Reader:
         try:
             paths = sorted(self._root.glob(pattern))[:_FILES_MAX]
         except OSError as error:
-            self._found.unread.append((f"/{pattern}", reason(error)))
+            self._found.unread.append((f"/{pattern}", f"can't be read: {reason(error)}"))
             return
         for path in paths:
             shown = f"/{path.relative_to(self._root)}"
             try:
-                if not path.is_file() or path.stat().st_size > _SIZE_MAX:
+                if not path.is_file():
                     continue
-                data = path.read_bytes()
+                with path.open("rb") as file:
+                    data = file.read(_SIZE_MAX + 1)
             except OSError as error:
-                self._found.unread.append((shown, reason(error)))
+                self._found.unread.append((shown, f"can't be read: {reason(error)}"))
                 continue
-            if b"\0" not in data:
+            if b"\0" in data:  # no text
+                continue
+            if len(data) > _SIZE_MAX:
+                self._found.unread.append((shown, f"isn't read: larger than {_SIZE_MAX >> 10} KiB"))
+            else:
                 yield shown, data.decode("utf-8", "replace")
 
     def _shorewall(self, directory: str) -> Iterator[Statement]:

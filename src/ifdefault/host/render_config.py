@@ -6,9 +6,9 @@ may change.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator
 
+from ifdefault.config.base import toml
 from ifdefault.host import render_takeover
 from ifdefault.host.discover import (
     Candidate,
@@ -93,16 +93,16 @@ def _host(host: HostConfig) -> str:
 def _outgoing(rule: OutgoingRule, was: str) -> Iterator[str]:
     yield _commented([was])
     yield "[[outgoing.rule]]"
-    yield f"via = {json.dumps(rule.via)}  # add uplinks that are to take over when it is down"
+    yield f"via = {toml(rule.via)}  # add uplinks that are to take over when it is down"
     if rule.to:
-        yield f"to = {json.dumps(rule.to)}"
+        yield f"to = {toml(rule.to)}"
     if rule.transport:
-        yield f"transport = {json.dumps(rule.transport)}"
+        yield f"transport = {toml(rule.transport)}"
     if rule.ports:
         ports = [first if first == last else f"{first}-{last}" for first, last in rule.ports]
-        yield f"ports = {json.dumps(ports)}"
+        yield f"ports = {toml(ports)}"
     if rule.users:
-        yield f"users = {json.dumps(rule.users)}"
+        yield f"users = {toml(rule.users)}"
 
 
 def _commented(lines: Iterable[str]) -> str:
@@ -125,25 +125,25 @@ def _passed_over(index: int, passed: PassedOver) -> Iterator[str]:
 def lines_to_write(index: int, passed: PassedOver) -> Iterator[str]:
     """The lines that make it an uplink."""
     yield f"[uplink.{name(index)}]"
-    yield f"interface = {json.dumps(passed.interface)}"
+    yield f"interface = {toml(passed.interface)}"
     if passed.gateways:
-        yield f"gateways = {json.dumps(passed.gateways)}  # a guess, ask the provider"
+        yield f"gateways = {toml(passed.gateways)}  # a guess, ask the provider"
 
 
 def _block(
     index: int, candidate: Candidate, weight: int, unbalanced: Collection[str]
 ) -> Iterator[str]:
     yield f"[uplink.{candidate.name}]"
-    yield f"interface = {json.dumps(candidate.interface)}"
+    yield f"interface = {toml(candidate.interface)}"
     if candidate.fixed_addresses:
-        yield f"addresses = {json.dumps(candidate.fixed_addresses)}"
+        yield f"addresses = {toml(candidate.fixed_addresses)}"
     else:
-        yield f"# addresses = {json.dumps([a.address for a in candidate.addresses])}"
+        yield f"# addresses = {toml([a.address for a in candidate.addresses])}"
     if candidate.shared and not candidate.fixed_addresses:
         yield "# several prefixes: if routers of several providers are on this LAN, configure an"
         yield "# uplink for each, with its addresses and gateways"
     if candidate.routed:
-        yield f"routed = {json.dumps(candidate.routed)}"
+        yield f"routed = {toml(candidate.routed)}"
     yield from _gateways(candidate)
     if weight:
         yield f"weight = {weight}  # as in the kernel's multipath default"
@@ -159,11 +159,11 @@ def _gateways(candidate: Candidate) -> Iterator[str]:
     missing = " and ".join(f"IPv{family}" for family in candidate.unknown)
     if candidate.routers:
         yield "# a router advertises itself here without a default route, hence this line"
-        yield f"gateways = {json.dumps(known)}"
+        yield f"gateways = {toml(known)}"
     elif candidate.fixed_gateways:
-        yield f"gateways = {json.dumps(candidate.fixed_gateways)}  # {_FIXED}"
+        yield f"gateways = {toml(candidate.fixed_gateways)}  # {_FIXED}"
     elif known and not missing:
-        yield f"# gateways = {json.dumps(known)}"
+        yield f"# gateways = {toml(known)}"
     elif not missing:
         yield "# the link needs no gateway"
     if missing:
@@ -171,6 +171,6 @@ def _gateways(candidate: Candidate) -> Iterator[str]:
         yield f"# no router for {missing} is known here; until it is in gateways, {lacks}"
         yield "# (the line below is a guess, ask the provider)"
         guesses = [guess_router(candidate.of(family)[0]) for family in candidate.unknown]
-        yield f"# gateways = {json.dumps([*known, *guesses])}"
+        yield f"# gateways = {toml([*known, *guesses])}"
     if (own := candidate.of(4)) and all(is_private(each.address) for each in own):
         yield f"# public = []  # for names in the DNS: what {own[0].address} is translated to"

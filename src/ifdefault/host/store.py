@@ -26,7 +26,7 @@ from ifdefault.host import state_file
 from ifdefault.host.lock_file import acquired, holder, private, sign
 from ifdefault.host.state_file import StateFile, Unusable
 from ifdefault.ipc import codec, fields, log
-from ifdefault.kernel.read import network_id
+from ifdefault.kernel.netns import network_id
 from ifdefault.model.errors import HostError, LockError, Problem, internal, reason
 from ifdefault.model.health import Forced
 from ifdefault.model.host import State

@@ -262,8 +262,7 @@ class _Joined:
                 yield self.origin(f.rule)
 
     def notes(self) -> Iterator[Reason]:
-        for path, why in self._files.unread:
-            yield path, f"can't be read: {why}"
+        yield from self._files.unread
         for f in self._found:
             if f.kind == "empty":
                 yield self.origin(f.rule), "has no effect, since its table has no routes"

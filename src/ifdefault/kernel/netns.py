@@ -23,7 +23,21 @@ def cookie(sock: socket.socket | None = None) -> int:
     return int.from_bytes(data, sys.byteorder)
 
 
+def boot_id() -> str:
+    """Of this boot. A container manager may mount one of its own over it, which systemd 252 doesn't
+    show to all units: for whether something is to be restored, it decides nothing."""
+    return _BOOT_ID.read_text("ascii", "replace").strip()
+
+
 def boot() -> str:
     """This boot and this thread's namespace, as a shell can tell them."""
-    namespace = os.readlink("/proc/thread-self/ns/net")
-    return f"{_BOOT_ID.read_text('ascii', 'replace').strip()} {namespace}"
+    return f"{boot_id()} {os.readlink('/proc/thread-self/ns/net')}"
+
+
+def network_id() -> str:
+    """Identifies this network namespace among all since the machine was installed."""
+    try:
+        number = cookie()
+    except OSError:  # Linux before 5.14
+        number = 0
+    return f"{boot_id()} {number}"

@@ -10,19 +10,36 @@ from __future__ import annotations
 import errno
 import hashlib
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ifdefault.kernel.netlink import Netlink, attribute, attributes
 from ifdefault.kernel.uapi import netfilter as nf
 from ifdefault.kernel.uapi.netlink import NETLINK_NETFILTER
+from ifdefault.model.errors import HostError, Problem
 
 _NFTABLES = nf.NFNL_SUBSYS_NFTABLES << 8
 _HEAD = struct.pack("=BBH", nf.NFPROTO_INET, nf.NFNETLINK_V0, 0)  # struct nfgenmsg
+# without nfnetlink, and with it, but without nf_tables (nfnetlink_rcv_msg)
+_ABSENT = (errno.EPROTONOSUPPORT, errno.EINVAL)
 _OF_TABLES = (nf.NFT_MSG_GETCHAIN, nf.NFT_MSG_GETRULE, nf.NFT_MSG_GETSET)
+
+
+@contextmanager
+def required() -> Iterator[None]:
+    """What asks the kernel's nftables: HostError if it has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        remedy = "load the module nf_tables, or boot a kernel that has it"
+        raise HostError(Problem("nftables", "the kernel has no nf_tables", remedy)) from None
 
 
 def comment(table: str) -> str | None:
     """The comment of a table of family inet, "" if it has none; None if there is no such table."""
-    with Netlink(NETLINK_NETFILTER) as netlink:
+    with required(), Netlink(NETLINK_NETFILTER) as netlink:
         try:
             reply = netlink.ask(_NFTABLES | nf.NFT_MSG_GETTABLE, _HEAD + _named(table))
         except OSError as error:

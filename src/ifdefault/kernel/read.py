@@ -12,17 +12,16 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ifdefault.kernel import netns, nft, rtnetlink, rule_messages, sockdiag, sysctl
+from ifdefault.kernel import nft, rtnetlink, rule_messages, sockdiag, sysctl
 from ifdefault.kernel.decoded import Decoded
 from ifdefault.kernel.ebpf import attach
 from ifdefault.kernel.netlink import Netlink
 from ifdefault.kernel.nexthops import Nexthops, read_nexthops
 from ifdefault.kernel.uapi import rtnetlink as rt
 from ifdefault.model.config import FAMILIES, Family
-from ifdefault.model.errors import HostError, KernelError, Problem
+from ifdefault.model.errors import HostError, KernelError, Problem, reason
 from ifdefault.model.kernel import (
     FORWARDING,
     PROTOCOL,
@@ -37,7 +36,6 @@ from ifdefault.model.kernel import (
     Scope,
 )
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 GLOBAL_SYSCTLS = (
     "net/ipv4/tcp_fwmark_accept",
     "net/ipv4/fwmark_reflect",
@@ -97,20 +95,11 @@ def read_facts(
                 wildcard_udp=sockdiag.wildcard_udp(),
             )
     except OSError as error:
-        raise KernelError(Problem("reading the kernel's tables", str(error))) from error
+        raise KernelError(Problem("reading the kernel's tables", reason(error))) from error
 
 
 def _concerns(scope: Scope, link: Link) -> bool:
     return link.name in scope.interfaces or link.index in scope.indexes
-
-
-def network_id() -> str:
-    """Identifies this network namespace among all since the machine was installed."""
-    try:
-        cookie = netns.cookie()
-    except OSError:  # Linux before 5.14
-        cookie = 0
-    return f"{_BOOT.read_text('ascii', 'replace').strip()} {cookie}"
 
 
 # What the last dump of each kind held.

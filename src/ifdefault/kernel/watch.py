@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from ifdefault.kernel import route_filter, rtnetlink, rule_messages
+from ifdefault.kernel import nftlink, route_filter, rtnetlink, rule_messages
 from ifdefault.kernel.decoding import decodes
 from ifdefault.kernel.netlink import Netlink, attribute, attributes, messages
 from ifdefault.kernel.read import read_links
@@ -61,7 +61,8 @@ class Watch:
         self._names: dict[int, str] = {}
         self._netlink = Netlink()
         self._route = _joined(nl.NETLINK_ROUTE, _ROUTE_GROUPS)
-        self._nft = _joined(nl.NETLINK_NETFILTER, _NFT_GROUPS)
+        with nftlink.required():
+            self._nft = _joined(nl.NETLINK_NETFILTER, _NFT_GROUPS)
         self.sockets = (self._route, self._nft)
         self._tables: frozenset[int] | None = None  # None: all
         route_filter.keep_tables(self._route, None)

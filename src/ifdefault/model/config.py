@@ -16,6 +16,14 @@ SourceCheckMode = Literal["auto", "drop", "count", "off"]
 ReturnPath = Literal["auto", "source", "mark", "conntrack"]
 ProbeKind = Literal["icmp", "tcp", "http", "https", "dns"]
 Transport = Literal["tcp", "udp"]
+Severity = Literal["info", "warning", "error"]  # of an event
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")  # in ascending order
+EVENT_KINDS = (
+    *("apply", "config", "dns", "down", "ended", "engine", "frontend", "gateway", "path"),
+    *("primary", "reload", "repair", "self-check", "server", "state", "uplink"),
+)
+APPRISE_MISSING = "apprise isn't installed"
+APPRISE_REMEDY = "install it: apt install apprise, or pip install ifdefault[apprise]"
 DEFAULT_PORTS = {"http": 80, "https": 443, "dns": 53}  # of a probe, by its kind
 
 
@@ -51,6 +59,8 @@ class UplinkConfig:
     probes: tuple[Probe, ...] | None = None  # None: those of [health]
     public: tuple[str, ...] = ()  # published in the DNS instead of `addresses`, or DISCOVER
     routed: tuple[str, ...] = ()  # prefixes that this provider routes to the host
+    budget_bytes: int = 0  # a month's traffic, in and out; 0: unlimited
+    reset_day: int = 1  # of the month, when the provider begins to count anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,58 @@ class OutgoingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WebConfig:
+    """The `[web]` of the config: page, API and metrics, and who may use them."""
+
+    listen: str = "127.0.0.1:8053"  # or "[::1]:8053", or the path of a unix socket
+    hosts: tuple[str, ...] = ()  # names by which it may be asked, besides localhost and its address
+    token_file: str = ""  # whoever reads must know the token in it; "": everybody may
+    control_token_file: str = ""  # whoever changes an uplink's state must; "": nobody may
+
+    @property
+    def socket(self) -> str:
+        """The path of the unix socket; "": it listens on `address`."""
+        return self.listen if self.listen.startswith("/") else ""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The IP address and the port, unless there is a `socket`."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryConfig:
+    """The `[history]` of the config: what the monitor writes to files."""
+
+    keep_s: int = 400 * 86400  # 0: no history
+    textfile: str = ""  # the metrics, for node_exporter
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyConfig:
+    """One `[[notify]]` of the config: who is told of which events. One of `mail`, `webhook`, `ntfy`
+    and `apprise` says by what, or a file with it."""
+
+    name: str
+    mail: str = ""  # an address
+    webhook: str = ""  # a URL
+    webhook_file: str = ""
+    secret_file: str = ""  # signs what is sent to the webhook
+    ntfy: str = ""  # a topic's URL
+    ntfy_file: str = ""
+    apprise: str = ""  # a config file of apprise
+    smtp: str = "smtp://localhost"
+    password_file: str = ""  # of the user in `smtp`
+    sender: str = ""  # "": ifdefault@ and the host's name
+    severity: Severity = "warning"  # events of this severity and above
+    events: tuple[str, ...] = ()  # kinds; (): all
+    uplinks: tuple[str, ...] = ()  # (): all, and events that concern none
+    group_s: int = 10  # what follows an event within this time is sent together
+    quiet: tuple[int, int] | None = None  # minutes after midnight, local time: from, until
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     uplinks: tuple[UplinkConfig, ...]
     host: HostConfig = HostConfig()
@@ -176,3 +238,6 @@ class Config:
     dns: DnsConfig = DnsConfig()
     forwards: tuple[ForwardConfig, ...] = ()
     outgoing: OutgoingConfig = OutgoingConfig()
+    web: WebConfig = WebConfig()
+    history: HistoryConfig = HistoryConfig()
+    notify: tuple[NotifyConfig, ...] = ()

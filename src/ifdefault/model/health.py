@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ifdefault.model.config import Family
+from ifdefault.model.config import Family, Severity
 
 PathState = Literal["unproven", "up", "degraded", "recovering", "down"]  # as observed
 Forced = Literal["auto", "up", "down", "drain"]  # as set by the operator
 LONGEST_DRAIN_S = 30 * 86400
 Verdict = Literal["answered", "lost", "wrong", "local"]  # the outcome of one probe
 ServerState = Literal["unproven", "up", "down"]
+_SEVERITIES: dict[PathState, Severity] = {"down": "error", "degraded": "warning"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class Transition:
     was: PathState
     state: PathState
     cause: str
+
+    @property
+    def severity(self) -> Severity:
+        return _SEVERITIES.get(self.state, "info")
 
     def __str__(self) -> str:
         return f"{self.uplink} IPv{self.family}: {self.was} -> {self.state} ({self.cause})"

@@ -1,4 +1,5 @@
-"""What the engine reports: its status (DaemonStatus), and what happened (Event).
+"""What the engine reports: its status (DaemonStatus), what happened (Event), and how much of it
+(CounterReport).
 
 Rules: as in `model`. `ipc.codec` encodes them for the control sockets.
 """
@@ -8,10 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ifdefault.model.config import Family, Severity
 from ifdefault.model.dns import Policy
-from ifdefault.model.health import Decision, Forced, Health, ServerState
+from ifdefault.model.health import Decision, Forced, Health, PathState, ServerState
 
 _NOTHING = Decision()
+# Upper bounds of the histograms; what is longer is counted beyond the last one.
+RTT_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+DECIDE_BUCKETS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
 PublisherKind = Literal["server", "update", "provider", "exec"]
 PublisherState = Literal["current", "pending", "failing"]
 
@@ -45,12 +50,12 @@ class PublisherStatus:
 @dataclass(frozen=True, slots=True)
 class DnsStatus:
     """All names, and what they are published by. `queries`: answered by the embedded server since
-    the engine started, by the uplink that they came in on."""
+    the engine started: the uplink that they came in on, the response code, how many."""
 
     names: tuple[Named, ...] = ()
     publishers: tuple[PublisherStatus, ...] = ()
     problems: tuple[str, ...] = ()
-    queries: tuple[tuple[str, int], ...] = ()
+    queries: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -95,17 +100,65 @@ class DaemonStatus:
     astray: tuple[str, ...] = ()  # packets that don't go where they are meant to go
     problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
+    # by uplink: what is sent from one of these leaves by that uplink
+    addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dns: DnsStatus = DnsStatus()
     servers: tuple[CheckedServer, ...] = ()
     config_errors: tuple[str, ...] = ()  # why the last config that worked is in use
     unsaved: tuple[str, ...] = ()  # state files that can't be written
+    program: str = ""  # the folder of the engine's program; "" before 0.3.0, as its version
+    program_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened. `at` is wall-clock time, for display only."""
+    """Something that happened. `at` is wall-clock time, for display only. `serial` is greater than
+    that of each event before, over restarts of the engine too; it leaps where some may be lost."""
 
     at: float  # seconds since the epoch
-    kind: str  # path primary uplink repair reload frontend …
+    kind: str  # one of model.config.EVENT_KINDS
     uplink: str  # "" if it concerns none
     text: str
+    severity: Severity = "info"
+    serial: int = 0
+
+
+# --- counters: each begins at 0 with the engine -------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PathCounters:
+    """Probes of a path and its transitions. A probe that is answered late counts as answered."""
+
+    uplink: str
+    family: Family
+    answered: int
+    lost: int
+    rtt_s: float  # the sum of all
+    rtt: tuple[int, ...]  # answers, by RTT_BUCKETS_S
+    entered: tuple[tuple[PathState, int], ...]  # transitions, by the state entered
+    decide_s: float  # from the first lost probe to down: the sum
+    decide: tuple[int, ...]  # by DECIDE_BUCKETS_S
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkCounters:
+    """Traffic of an uplink's interface since the link was created, and the established TCP
+    connections of this host that use the uplink's addresses."""
+
+    uplink: str
+    bytes_in: int
+    bytes_out: int
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class CounterReport:
+    started_at: float  # seconds since the epoch: when the counters began
+    paths: tuple[PathCounters, ...] = ()
+    uplinks: tuple[UplinkCounters, ...] = ()
+    queries: tuple[tuple[str, str, int], ...] = ()  # DNS: uplink, response code, how many
+    # publisher kind, server or program: how many times published, and failed
+    updates: tuple[tuple[PublisherKind, str, int, int], ...] = ()
+    repairs: int = 0  # operations that undid what others had changed
+    refused: int = 0  # operations that the kernel refused

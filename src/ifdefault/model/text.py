@@ -37,3 +37,8 @@ def from_bytes(name: bytes) -> str:
 def to_bytes(name: str) -> bytes:
     """The reverse of `from_bytes`, without a NUL."""
     return name.encode("utf-8", "surrogateescape")
+
+
+def is_utf8(name: str) -> bool:
+    """Whether it is one that a file in UTF-8, such as the config, can have."""
+    return all(not "\udc80" <= character <= "\udcff" for character in name)

@@ -14,10 +14,11 @@ from ifdefault.plan.originals import interface_of
 
 def scope(config: Config, state: State, *, strays: bool = False) -> Scope:
     """What a plan for this config needs, and what earlier ones have changed."""
+    before = of_state(state)
     return replace(
-        of_state(state),
+        before,
         tables=frozenset(numbers.own_tables(config.host)),
-        interfaces=frozenset(uplink.interface for uplink in config.uplinks),
+        interfaces=before.interfaces | {uplink.interface for uplink in config.uplinks},
         strays=strays,
     )
 
@@ -29,8 +30,10 @@ def tables_read(config: Config, facts: Facts) -> set[int]:
 
 
 def of_state(state: State) -> Scope:
-    """What has to be read to remove everything of ours."""
-    return Scope(indexes=frozenset(state.links.values()), strays=True)
+    """What has to be read to remove everything of ours. An interface whose index isn't known, such
+    as after a restart of the host, has the name that it had."""
+    names = frozenset(map(interface_of, state.sysctls)) - state.links.keys() - {""}
+    return Scope(interfaces=names, indexes=frozenset(state.links.values()), strays=True)
 
 
 def of_return(state: State, target: Desired, links: Mapping[str, int]) -> Scope:

@@ -1,8 +1,9 @@
 """`down` as a shell script, for when the program has been removed.
 
 Rules: it runs the commands that `down` prints, in the same order, each only if there is still
-something to do. It needs ip, ss, nft and, if eBPF programs are attached, bpftool. Names of others,
-such as interfaces', are quoted. Nothing is changed while a login depends on what is removed.
+something to do. It needs ip, ss, nft and, if eBPF programs are attached, bpftool; nothing is
+changed without them, nor while a login depends on what is removed. Names of others, such as
+interfaces', are quoted.
 """
 
 from __future__ import annotations
@@ -48,7 +49,6 @@ def render(prepared: Prepared, host: Host) -> str:
         "@boot": _quote(host.boot),
         "@programs": _quote(host.programs),
         "@protocol": str(PROTOCOL),
-        "@commands": " ".join(["ip", "ss", "nft", *(["bpftool"] if hooked else [])]),
         "@nft": " ".join(OWN_TABLES),
         "@tables": " ".join(map(str, sorted(tables))),
         "@steps": "\n".join(_steps(prepared)),
@@ -91,6 +91,7 @@ def _quote(word: str) -> str:
 
 
 _ATTACHED = """\
+need bpftool bpftool
 bpftool cgroup show "$cgroups" >/dev/null ||
     die "the eBPF programs can't be listed; mount cgroup2 on /sys/fs/cgroup, then: sh @path"
 """
@@ -99,13 +100,15 @@ _SCRIPT = """\
 # Removes from the kernel what ifdefault @version installed there, as `ifdefault down` would.
 # `apt purge ifdefault` runs it. It needs root; what has been removed already is skipped.
 #
-# usage: sh undo.sh [--anyway]
-#   --anyway    even if that cuts a login that only ifdefault's rules answer
+# usage: sh undo.sh [--check | --anyway]
+#   --check     change nothing; fail if it would cut a login that only ifdefault's rules answer
+#   --anyway    even if it does
 set -uf # no name is a pattern of files
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 trap '' HUP # if it cuts the login that it was started from, it goes on
 script=@path
+mode=${1:-}
 
 die() {
     echo "ifdefault: $*" >&2
@@ -116,18 +119,15 @@ die() {
 # Nothing of it outlives the kernel, or a container.
 here="$(cat /proc/sys/kernel/random/boot_id) $(readlink /proc/$$/ns/net)"
 [ "$here" = @boot ] || exit 0
-for command in @commands; do
-    command -v "$command" >/dev/null ||
-        die "$command is not installed; run: apt install iproute2 nftables bpftool; sh $script"
-done
-
-# Where the control groups are, which the eBPF programs are attached to.
-cgroups=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
-programs() {
-    bpftool cgroup show "$cgroups" 2>/dev/null |
-        awk -v name=@programs '$NF == name { print $2, $1 }'
+# need COMMAND PACKAGE
+need() {
+    command -v "$1" >/dev/null ||
+        die "nothing was removed from the kernel: $1 is not installed; run: apt install $2;" \
+            "sh $script"
 }
-@attached
+need ip iproute2
+need ss iproute2
+
 # --- logins ---------------------------------------------------------------------------------
 
 # main_hop PEER: the gateway, if any, and the interface by which table main alone would reach it
@@ -168,19 +168,28 @@ guard() {
             [ "$(main_hop "$client")" != "$via $device" ] || continue
             process=${rest#*pid=} process=${process%%[!0-9]*}
             echo "the login from $client (sshd, process $process) came in by $device, and only" \\
-                "ifdefault's rules answer it there; log in by another uplink, or cut it with:" \\
-                "sh $script --anyway"
+                "ifdefault's rules answer it there; log in by another uplink, or cut it with: $cut"
         done
     done
 }
 
-if [ "${1:-}" != --anyway ]; then
+case $mode in --check) cut='ifdefault down' ;; *) cut="sh $script --anyway" ;; esac
+if [ "$mode" != --anyway ]; then
     depends=$(guard | head -n 1)
     [ -z "$depends" ] || die "nothing was removed from the kernel: $depends"
 fi
+[ "$mode" != --check ] || exit 0
 
 # --- steps ----------------------------------------------------------------------------------
 
+need nft nftables
+# Where the control groups are, which the eBPF programs are attached to.
+cgroups=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+programs() {
+    bpftool cgroup show "$cgroups" 2>/dev/null |
+        awk -v name=@programs '$NF == name { print $2, $1 }'
+}
+@attached
 restored=
 step() {
     if "$@" 2>/dev/null; then printf '%s\\n' "$*"; fi

@@ -82,9 +82,7 @@ def _read(file: StateFile[Any], data: bytes) -> Any:
 def _restore(saved: Any) -> None:
     """What an engine makes of it at its start, on the boot of then."""
     store: Any = SimpleNamespace(read=lambda file: saved)
-    with patch(
-        "ifdefault.daemon.event_log._BOOT", SimpleNamespace(read_text=lambda *_: saved.boot)
-    ):
+    with patch("ifdefault.daemon.event_log.boot_id", lambda: saved.boot):
         restored = EventLog(store).load(RoutersSeen())
     for uplink, family, memory in restored.memories:
         restarted = path.Path(uplink, family, ("icmp://192.0.2.1",), _HEALTH, 100.0, memory)

@@ -90,7 +90,7 @@ class Adopter:
         if not adoption.held:
             state.decision, state.unapplied = prepared.decision, False
         for problem in prepared.lacks:
-            state.log("config", str(problem), level="warning")
+            state.log("config", str(problem), severity="warning")
         kind, text = _log_text(adoption, prepared)
         state.log(kind, text)
         dns: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ class Adopter:
             state.out.append(Stop(problems))
         if adoption.why == "undo" and state.unconfirmed:
             text = "; ".join(map(str, problems))
-            state.log("reload", f"undo failed, will be retried: {text}", level="error")
+            state.log("reload", f"undo failed, will be retried: {text}", severity="error")
             state.unconfirmed = replace(state.unconfirmed, due_s=now + UNDO_AGAIN_S)
 
 

@@ -245,8 +245,7 @@ class Controller:
         state.decision_due = self._finish_due = True
         state.out.append(self.saved())
         for change in changes:
-            worse = change.state in ("down", "degraded")
-            state.log("path", str(change), change.uplink, "warning" if worse else "info")
+            state.log("path", str(change), change.uplink, change.severity)
             path = (change.uplink, change.family, change.was, change.state)
             state.out.append(RunHook(change.state, *path, change.cause))
             self._stale.note(change)
@@ -395,6 +394,7 @@ class Controller:
             conflicts=self._reconciler.backoff.conflicts(now),
             astray=tuple(map(str, self._self_check.problems)),
             problems=(*state.lacks, *state.refused, *self.paths.problems),
+            addresses=state.addresses(),
             dns=DnsStatus(names=self.names.status(), problems=self.names.problems),
             servers=self.servers.checked(),
         )

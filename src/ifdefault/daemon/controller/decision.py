@@ -100,6 +100,7 @@ class Primaries:
             was = self._reported.get(family, "")
             if name not in ("", was):
                 self._reported[family] = name
-                state.log("primary", f"primary IPv{family}: {was or 'none'} -> {name}", name)
+                text = f"primary IPv{family}: {was or 'none'} -> {name}"
+                state.log("primary", text, name, "warning" if was else "info")
                 if was:  # otherwise the daemon has just started
                     state.out.append(RunHook("primary", name, family, was, name))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ifdefault.health.states import Memory
-from ifdefault.model.config import Config, Family, ProbeKind
+from ifdefault.model.config import Config, Family, ProbeKind, Severity
 from ifdefault.model.dns import CandidateAddresses, Published
 from ifdefault.model.errors import Problem
 from ifdefault.model.flow import Question
@@ -29,7 +29,6 @@ from ifdefault.model.kernel import Uplink
 from ifdefault.plan.prepare import Prepared
 
 SERVER_CHECKS = 1 << 20  # as a probe's `path`: it checks a server (path numbers are far smaller)
-Level = Literal["info", "warning", "error"]
 
 
 # --- the host ---------------------------------------------------------------------------------
@@ -190,7 +189,7 @@ class Log:
     kind: str
     text: str
     uplink: str = ""
-    level: Level = "info"
+    severity: Severity = "info"
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,12 +111,14 @@ class Reconciler:
         """Process the outcome of a Converge: log repairs, refusals and conflicts."""
         self.looked(now, self._cost_s + applied.took_s)
         self._state.unapplied = False
+        self._state.refusals += len(applied.refused)
         if self._repairs:
+            self._state.repairs += len(performed.operations)
             operations = tuple(map(describe, performed.operations))
             rest = len(operations) - _LOGGED
             more = f" and {rest} more" if rest > 0 else ""
             self._state.log("repair", f"repaired: {'; '.join(operations[:_LOGGED])}{more}")
-        self._report_refused(applied.refused)
+        self._report_refused(applied.refused, "the kernel refused: ")
         if applied.refused:  # refused by the kernel, so no other program is involved
             self.look_at(now + self._next_retry_s())
             return
@@ -124,14 +126,14 @@ class Reconciler:
         repairs = performed.operations if self._repairs else ()
         for operation in self.backoff.note(now, repairs):
             text = f"another program keeps undoing: {operation}"
-            self._state.log("repair", text, level="warning")
+            self._state.log("repair", text, severity="warning")
 
-    def _report_refused(self, problems: tuple[Problem, ...]) -> None:
+    def _report_refused(self, problems: tuple[Problem, ...], by: str = "") -> None:
         refused = tuple(map(str, problems))
         if refused != self._state.refused:
             self._state.refused = refused
             for text in refused:
-                self._state.log("repair", f"the kernel refused: {text}", level="warning")
+                self._state.log("repair", f"{by}{text}", severity="warning")
 
     def _next_retry_s(self) -> float:
         self._retry_s = min(2 * self._retry_s, RETRY_LONGEST_S)

@@ -44,7 +44,7 @@ class SelfCheck:
         confirmed = tuple(p for p in found if p in self._seen or p in self.problems)
         for problem in confirmed:
             if problem not in self.problems:
-                self._state.log("self-check", str(problem), level="warning")
+                self._state.log("self-check", str(problem), severity="warning")
         for problem in self.problems:
             if problem not in found:
                 self._state.log("self-check", f"over: {problem.where}: {problem.what}")

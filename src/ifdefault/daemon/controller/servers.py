@@ -83,7 +83,7 @@ class ServerChecks:
         what = f"{server_text(server)} is {'down' if was_down else 'back'} ({changed.cause})"
         for forward in users[:_LOGGED]:
             text = f"forward {title(forward)}: {what}, {self._left(forward, server)}"
-            self._out.append(Log("server", text, level="warning" if was_down else "info"))
+            self._out.append(Log("server", text, severity="warning" if was_down else "info"))
         if (rest := len(users) - _LOGGED) > 0:
             self._out.append(Log("server", f"{rest} more services: {what}"))
         return True

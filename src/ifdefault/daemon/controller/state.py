@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Literal
 
-from ifdefault.daemon.controller.effects import Effect, Level, Log
+from ifdefault.daemon.controller.effects import Effect, Log
 from ifdefault.model.changes import undone_in
-from ifdefault.model.config import FAMILIES, Config, Family
+from ifdefault.model.config import FAMILIES, Config, Family, Severity
 from ifdefault.model.health import Decision, Forced, Transition
 from ifdefault.model.kernel import Uplink
 from ifdefault.model.report import Draining
@@ -76,6 +76,8 @@ class State:
     went_down: dict[Key, None] = field(default_factory=dict)  # paths whose connections may hang
     adoptions: deque[Adoption] = field(default_factory=deque)
     unconfirmed: Unconfirmed | None = None
+    repairs: int = 0  # operations so far that undid what others had changed
+    refusals: int = 0  # operations so far that the kernel refused
 
     @property
     def uplinks(self) -> tuple[Uplink, ...]:
@@ -85,6 +87,11 @@ class State:
     def lacks(self) -> tuple[str, ...]:
         """What is configured, but not possible here, for the status."""
         return tuple(map(str, self.prepared.lacks)) if self.prepared else ()
+
+    def addresses(self) -> dict[str, tuple[str, ...]]:
+        """For the status."""
+        ready = (uplink for uplink in self.uplinks if uplink.sources and not uplink.pending)
+        return {up.name: tuple(address for _, address in up.sources) for up in ready}
 
     def force(self, name: str, forced: Forced) -> None:
         self.forced[name] = forced
@@ -99,5 +106,5 @@ class State:
         until = self.drain_until_s
         return tuple(Draining(n, until[n] if until.get(n, inf) < inf else None) for n in names)
 
-    def log(self, kind: str, text: str, uplink: str = "", level: Level = "info") -> None:
-        self.out.append(Log(kind, text, uplink, level))
+    def log(self, kind: str, text: str, uplink: str = "", severity: Severity = "info") -> None:
+        self.out.append(Log(kind, text, uplink, severity))

@@ -14,13 +14,13 @@ was added last, possibly by another host that shares the name; only our own chan
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from ifdefault.daemon.controller.effects import Publish
+from ifdefault.daemon.dns.update_counts import UpdateCounts
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
@@ -80,6 +80,7 @@ class Updates:
 
     def __init__(self, requests: Requests, store: Store, event_log: EventLog) -> None:
         self._requests, self._store, self._event_log = requests, store, event_log
+        self.counts = UpdateCounts()
         self._zones: dict[str, _Zone] = {}
         self._ways: tuple[Way, ...] = ()
         self._last: object = None
@@ -242,10 +243,12 @@ class Updates:
         job.refused.discard(server)
         job.accepted_by = server
         state.accepted(now, change)
+        self.counts.record("update", server.address, failed=False)
         self._set_status(zone, job, server, "pending", "accepted")
 
     def _failed(self, now: float, zone: _Zone, job: _Job, pair: Pair, error: str) -> None:
         server, _ = pair
+        self.counts.record("update", server.address, failed=True)
         job.failed_s[pair] = now
         if error.startswith((f"{server.address} refuses: ", f"{job.name} is a CNAME")):
             job.refused.add(server)
@@ -320,7 +323,7 @@ class Updates:
         where = f"dns.update {zone.name} at {server.address}"
         if "failing" in states and server not in zone.failing:
             zone.failing.add(server)
-            self._event_log.note("dns", f"{where}: failing ({detail})", level=logging.WARNING)
+            self._event_log.note("dns", f"{where}: failing ({detail})", severity="warning")
         elif states == {"current"} and server in zone.failing:
             zone.failing.remove(server)
             self._event_log.note("dns", f"{where}: current again")

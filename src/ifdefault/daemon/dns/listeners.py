@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import resource
 import socket
 import time
@@ -76,7 +75,7 @@ class Listeners:
         if surplus != self._surplus:
             self._surplus, self._surplus_s = surplus, time.monotonic()
             if surplus:
-                self._event_log.note("dns", surplus, level=logging.ERROR)
+                self._event_log.note("dns", surplus, severity="error")
         self._desired = dict(listeners[:room])
         if port != self._port:
             self._port = port
@@ -208,7 +207,7 @@ class Listeners:
             fault.retry_s = now + _RETRY_S
         self._refused.clear()
         for listeners, fault in self._alike(news):
-            self._event_log.note("dns", self._text(listeners, fault), level=logging.WARNING)
+            self._event_log.note("dns", self._text(listeners, fault), severity="warning")
 
     def _users(self) -> dict[Listener, str]:
         """The process that uses the port, for each that is newly refused: looking it up is slow."""

@@ -11,7 +11,6 @@ address remains valid, across restarts too, until another is discovered.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, ip_address
 
@@ -178,7 +177,7 @@ class Discovery:
         text = f"uplink.{name}: public IPv{family} address unknown: {why}"
         if self._problems.get(key) != text:
             self._problems[key] = text
-            self._event_log.note("dns", text, name, logging.WARNING)
+            self._event_log.note("dns", text, name, "warning")
 
     def _load(self) -> dict[Key, str]:
         rows = self._store.read(DISCOVERED) or ()

@@ -8,13 +8,13 @@ engine started, at OWN. Each listens for engines on a socket in the run director
 
 Rules: the engine keeps a duplicate of each socket that a server answers on, so that no query is
 refused while a server is replaced, or after one has died. A server leaves only after its successor
-has taken everything in. Systemd's is preferred to our own, which ends with the engine's cgroup.
+has taken everything in. Systemd's is preferred to our own, which ends with the engine's cgroup:
+before that, it takes over from our own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,13 +27,14 @@ from ifdefault.daemon.process.spawn import Backoff, Pings, status_text
 from ifdefault.host.left_dns_server import DNS_SERVER
 from ifdefault.ipc import privileges, tasks
 from ifdefault.ipc.messages import DNS_VERSION, Leave, Message, Ping, Pong, Served
-from ifdefault.model.config import DaemonConfig
+from ifdefault.model.config import DaemonConfig, Severity
 from ifdefault.model.errors import HostError, reason
 
 UNIT, OWN = "dns.sock", "dns-own.sock"
 LINGER_S = 30  # after the engine was told to end: time for another to start
 _LOOK_S = 2.0  # between looks for systemd's server, while another is used
 _LOOK_AGAIN_S = 60.0  # after it didn't answer
+_ANSWER_S, _STEP_S = 5.0, 0.02  # time for systemd's server to take over before the engine ends
 _CANT_START = "the DNS server can't be started: "
 
 
@@ -58,7 +59,7 @@ class DnsServerProcess:
         # others that were found: they answer until the server has everything
         self._before: list[Connection] = []
         self._task: asyncio.Task[None] | None = None
-        self._over = asyncio.Event()  # of the server
+        self._wake, self._is_over = asyncio.Event(), False  # the server has ended
         self._cause = ""
         self._backoff = Backoff()
         self._handover = 0  # the token of the ping whose answer shows that the server has all
@@ -124,6 +125,24 @@ class DnsServerProcess:
         elif self._pings.is_due(now):
             self._server.send(Ping(next(self._tokens)))
 
+    async def hand_to_unit(self) -> None:
+        """Before the engine ends: have systemd's server take over from our own, which systemd would
+        kill with us. Not if it doesn't come in time."""
+        self._unit_due_s, end_s = 0.0, time.monotonic() + _ANSWER_S
+        while self._is_passing and self._unit_due_s <= time.monotonic() < end_s:
+            self._wake.set()
+            await asyncio.sleep(_STEP_S)
+
+    @property
+    def _is_passing(self) -> bool:
+        """Whether systemd's server is to take over from the one in use, and hasn't."""
+        server = self._server
+        return (
+            server is not None
+            and self._unit.exists()
+            and (server.path != self._unit or bool(self._before))
+        )
+
     async def close(self, linger_s: int | None) -> None:
         """End, and let the server go on for so long; None: until another engine comes."""
         if self._task is not None:
@@ -179,7 +198,7 @@ class DnsServerProcess:
                 self._before.append(await connect(path, self._receive, self._connection_ended))
             except (HostError, OSError) as error:
                 if isinstance(error, HostError):
-                    self._log_once(f"{path}: {error}", logging.WARNING)
+                    self._log_once(f"{path}: {error}", "warning")
                     dismiss(path)
                 if path == self._unit:
                     self._unit_due_s = time.monotonic() + _LOOK_AGAIN_S
@@ -196,8 +215,8 @@ class DnsServerProcess:
         try:
             self._used.write_text(f"{server.pid}\n")
         except OSError as error:  # only who looks for a server that was left needs it
-            self._log_once(f"{self._used}: {reason(error)}", logging.WARNING)
-        self._over.clear()
+            self._log_once(f"{self._used}: {reason(error)}", "warning")
+        self._is_over = False
         self._pings.start(time.monotonic())
         for other in before:
             if other.version != DNS_VERSION:
@@ -209,20 +228,21 @@ class DnsServerProcess:
             other.held = []
         self.started(held, spare)
 
-    def _log_once(self, cause: str, level: int = logging.ERROR) -> None:
+    def _log_once(self, cause: str, severity: Severity = "error") -> None:
         if self._backoff.is_news(cause, time.monotonic()):
-            self._event_log.note("dns", cause, level=level)
+            self._event_log.note("dns", cause, severity=severity)
 
     async def _until_over(self) -> None:
         """Until the server has ended, or systemd's can be used in its place."""
-        while not self._over.is_set():
+        while not self._is_over:
             assert self._server is not None
             alone = self._server.path == self._unit or self._before
             if not alone and time.monotonic() >= self._unit_due_s and self._unit.exists():
                 return
+            self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
-                    await self._over.wait()
+                    await self._wake.wait()
         self._server = None
         self.ended()
         for other in [c for c in self._before if c.version == DNS_VERSION]:
@@ -252,7 +272,8 @@ class DnsServerProcess:
             connection.kill()
         if connection is self._server:
             self._cause = cause
-            self._over.set()
+            self._is_over = True
+            self._wake.set()
         elif connection in self._before:
             self._before.remove(connection)
 

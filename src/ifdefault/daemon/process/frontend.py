@@ -8,7 +8,6 @@ no ping, is killed and restarted. While none is running no probes are sent, so n
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from ifdefault.ipc.messages import (
     Send,
     Unconfined,
 )
-from ifdefault.model.config import DaemonConfig
+from ifdefault.model.config import DaemonConfig, Severity
 from ifdefault.model.errors import HostError, reason
 
 _RESOLVE_S = 300.0  # between lookups of a name
@@ -107,7 +106,7 @@ class FrontendProcess:
     def start(self) -> None:
         """Keep a frontend running from now on."""
         if self._warning:
-            self._event_log.note("frontend", f"daemon.user: {self._warning}", level=logging.WARNING)
+            self._event_log.note("frontend", f"daemon.user: {self._warning}", severity="warning")
         self._task = tasks.start(self._keep_running())
 
     async def close(self) -> None:
@@ -179,13 +178,13 @@ class FrontendProcess:
                 self._unit_due_s = time.monotonic() + _UNIT_AGAIN_S
                 cause = str(error) if isinstance(error, HostError) else reason(error)
                 text = f"the frontend can't run in its unit: {cause}"
-                self._log_once(backoff, text, logging.WARNING)
+                self._log_once(backoff, text, "warning")
         return await start()
 
-    def _log_once(self, backoff: Backoff, cause: str, level: int = logging.ERROR) -> None:
+    def _log_once(self, backoff: Backoff, cause: str, severity: Severity = "error") -> None:
         """Unless it is the cause of the last time, too; `problems` has the number of restarts."""
         if backoff.is_news(cause, time.monotonic()):
-            self._event_log.note("frontend", cause, level=level)
+            self._event_log.note("frontend", cause, severity=severity)
 
     def _receive(self, message: FrontendMessage) -> None:
         now = time.monotonic()
@@ -213,7 +212,7 @@ class FrontendProcess:
         self._has_said = True
         if missing != self._unconfined:
             text = f"the frontend runs without {' and '.join(missing)}"
-            self._event_log.note("frontend", text, level=logging.WARNING)
+            self._event_log.note("frontend", text, severity="warning")
         self._unconfined = missing
 
     def _dropped(self, message: Message) -> None:

@@ -9,18 +9,21 @@ other. This module imports nothing that would slow down the command line.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Generic, TypeVar, get_args
 
 from ifdefault import __version__
 from ifdefault.ipc import codec
-from ifdefault.ipc.fields import name, number
+from ifdefault.ipc.fields import name, number, printable_text
 from ifdefault.model.changes import LONGEST_CONFIRM_S, Changes
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import LONGEST_DRAIN_S, Forced
-from ifdefault.model.report import DaemonStatus, Event
+from ifdefault.model.report import CounterReport, DaemonStatus, Event
 
 MOST_EVENTS = 10_000
+LONGEST_WAIT_S = 30
+LONGEST_RECORD_S = 600
+_SERIALS = 1 << 62
 _Uplink = Annotated[str, name(31)]
 _Seconds = Annotated[int, number(1, LONGEST_CONFIRM_S)]
 
@@ -29,7 +32,10 @@ _Seconds = Annotated[int, number(1, LONGEST_CONFIRM_S)]
 
 @dataclass(frozen=True, slots=True)
 class EventList:
+    """`last`: the greatest serial so far."""
+
     events: tuple[Event, ...]
+    last: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,13 @@ class UplinkChanged:
 @dataclass(frozen=True, slots=True)
 class Confirmed:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The file with the record, for whoever asked for it to take away."""
+
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +90,29 @@ class Status(Asks[DaemonStatus]):
 
 
 @dataclass(frozen=True, slots=True)
+class Counters(Asks[CounterReport]):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class Events(Asks[EventList]):
+    """The latest events with a serial greater than `after`. If there are none, wait up to `wait_s`
+    for one."""
+
     limit: Annotated[int, number(1, MOST_EVENTS)]
+    after: Annotated[int, number(-1, _SERIALS)] = -1
+    wait_s: Annotated[int, number(0, LONGEST_WAIT_S)] = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SetUplink(Asks[UplinkChanged]):
-    """`timeout_s`: drain it for this time, then force it down."""
+    """`timeout_s`: drain it for this time, then force it down. `token`: permits it to other users
+    than root, see `[web] control_token_file`."""
 
     name: _Uplink
     state: Forced
     timeout_s: Annotated[int, number(1, LONGEST_DRAIN_S)] | None = None
+    token: Annotated[str, printable_text] = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +143,27 @@ class Exec(Asks[Entered]):
     netns: Annotated[int, number(1, (1 << 64) - 1)]  # inode of the peer's network namespace
 
 
-Query = Status | Events
-Command = SetUplink | Reload | Confirm | Undo | Down | Exec
+@dataclass(frozen=True, slots=True)
+class Record(Asks[Recorded]):
+    """Record for some time what decisions are based on, beginning with the present state."""
+
+    seconds: Annotated[int, number(1, LONGEST_RECORD_S)]
+
+
+Query = Status | Events | Counters
+Command = SetUplink | Reload | Confirm | Undo | Down | Record | Exec
 Request = Query | Command
-Reply = DaemonStatus | EventList | UplinkChanged | Changes | Confirmed | Entered | Refusal
+Reply = (
+    DaemonStatus
+    | EventList
+    | CounterReport
+    | UplinkChanged
+    | Changes
+    | Confirmed
+    | Recorded
+    | Entered
+    | Refusal
+)
 
 
 _VERSION = "version"
