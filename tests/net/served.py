@@ -86,11 +86,12 @@ class Server:
         await until(lambda: Pong(token) in self.heard, "a pong")
 
     @property
-    def queries(self) -> Counter[str]:
-        found: Counter[str] = Counter()
+    def queries(self) -> Counter[tuple[str, int]]:
+        """By uplink and response code."""
+        found: Counter[tuple[str, int]] = Counter()
         for message in self.heard:
             if isinstance(message, Served):
-                found.update(dict(message.queries))
+                found.update({(uplink, code): n for uplink, code, n in message.queries})
         return found
 
     @property

@@ -33,8 +33,9 @@ def test_each_uplink_names_itself_first(lab_world: LabWorld) -> None:
                     asked = f"{tcp} @{address} first.{ZONE} A"
                     assert await server.short(asked) == [first, B if first == A else A]
                     assert await server.short(f"{tcp} @{address} only.{ZONE} A") == [first]
-            count = 8
-            await until(lambda: server.queries == {"isp-a": count, "isp-b": count}, "counts")
+            assert await server.short(f"@{B} +tcp missing.{ZONE} A") == []
+            counts = {("isp-a", 0): 8, ("isp-b", 0): 8, ("isp-b", 3): 1}  # NOERROR, NXDOMAIN
+            await until(lambda: server.queries == counts, "counts")
 
     asyncio.run(main())
 
@@ -122,7 +123,7 @@ def test_one_address_for_all_uplinks(lab_world: LabWorld, family: int) -> None:
                 for tcp in ("", "+tcp"):
                     asked = f"-b {source} {tcp} @{address} only.{ZONE} {kind}"
                     assert await server.short(asked) == [own], asked
-            await until(lambda: server.queries == {"isp-a": 2, "isp-b": 2}, "counts")
+            await until(lambda: server.queries == {("isp-a", 0): 2, ("isp-b", 0): 2}, "counts")
 
     asyncio.run(main())
 

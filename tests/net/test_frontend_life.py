@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.process import frontend_connection, spawn
+from ifdefault.daemon.process import frontend_connection
 from ifdefault.ipc import channel, privileges
+from ifdefault.ipc.child import python
 from ifdefault.ipc.messages import Outcome, Ping, Resolve, Resolved, Send
 from ifdefault.lab.node import Node
 from ifdefault.model.errors import HostError
@@ -158,7 +159,7 @@ def test_a_descriptor_that_nobody_asked_for_is_closed(lab_world: LabWorld) -> No
 def test_a_face_that_is_told_nonsense_ends(packet: bytes) -> None:
     ours, theirs = channel.pair()
     uid, gid = privileges.possible(NOBODY, NOBODY)
-    command = spawn.python("ifdefault.frontend.main", theirs.fileno(), uid, gid)
+    command = python("ifdefault.frontend.main", theirs.fileno(), uid, gid)
     with ours:
         with theirs:
             child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE)

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from ifdefault.daemon.process import frontend_connection, spawn
+from ifdefault.daemon.process import frontend_connection
 from ifdefault.daemon.process.frontend import Ended, FrontendProcess, Started
 from ifdefault.daemon.process.frontend_connection import UNIT, start_frontend
 from ifdefault.ipc import privileges
+from ifdefault.ipc.child import python
 from ifdefault.ipc.messages import Message, Ping, Pong, Ready, encode
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import HostError
@@ -48,7 +49,7 @@ class Systemd:
     def start(self, sock: socket.socket) -> None:
         with sock:
             fd = sock.fileno()
-            command = spawn.python("ifdefault.frontend.main", fd, *privileges.possible(*NOBODY))
+            command = python("ifdefault.frontend.main", fd, *privileges.possible(*NOBODY))
             self.children.append(subprocess.Popen(command, pass_fds=[fd]))
 
     def hold(self, sock: socket.socket, *messages: Message) -> None:

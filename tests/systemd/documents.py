@@ -187,6 +187,9 @@ READERS = {
         before="systemctl start NetworkManager; nm-online --quiet",
     ),
     "docs/howto/podman.md": Reader(),
+    "docs/howto/prometheus.md": Reader(
+        before="ifdefault init; systemctl enable --now ifdefault",
+    ),
     "docs/howto/proxies.md": Reader(around=content),
     "docs/howto/systemd-networkd.md": Reader(around=leases),
     "docs/howto/ufw.md": Reader(around=web),

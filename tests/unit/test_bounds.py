@@ -61,7 +61,7 @@ def test_a_dns_server_can_flood_neither_log_nor_status_nor_pass_for_the_engine()
     publishers = Publishers(log, ())  # type: ignore[arg-type]
     forged = ("isp-a IPv4: up -> down", "secondary 192.0.2.9: no answer to NOTIFY")
     for number in range(1000):
-        publishers.receive(Served(((f"u{number}", (1 << 63) - 1),), forged))
+        publishers.receive(Served(((f"u{number}", 0, (1 << 63) - 1),), forged))
     assert len(log.texts) < 110
     assert log.texts[0] == "the DNS server reports: isp-a IPv4: up -> down"
     assert log.texts[1] == forged[1]

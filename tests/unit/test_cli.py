@@ -15,7 +15,8 @@ import click
 import pytest
 
 from ifdefault import __version__
-from ifdefault.cli import check, main
+from ifdefault.cli import hostcheck, main
+from ifdefault.cli.hostcheck import HostCheck
 from ifdefault.cli.options import Options
 from ifdefault.host import foreign_files, observe_foreign, rollback_timer
 from ifdefault.host.foreign_files import ForeignFiles
@@ -73,8 +74,8 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
     assert (
         names
         == (
-            "init check plan apply confirm down run reload uplink status dns events replay exec"
-            " explain lab demo completion version help"
+            "init check plan apply confirm down run reload uplink status top dns events replay"
+            " report exec explain lab demo completion version help"
         ).split()
     )
     assert done.stderr.split() == [
@@ -270,7 +271,8 @@ def config_file(tmp_path: Path) -> Path:
 
 
 def find(monkeypatch: pytest.MonkeyPatch, *problems: Problem) -> None:
-    monkeypatch.setattr(check, "_check_host", lambda *_: (list(problems), ()))
+    found = sorted(problems, key=lambda problem: problem.warning)
+    monkeypatch.setattr(hostcheck, "check_host", lambda *_: HostCheck(found))
 
 
 ERROR = Problem("table 1000", "holds a route", "move it")
@@ -307,12 +309,12 @@ def test_check_reports_what_waits_for_confirmation(monkeypatch: pytest.MonkeyPat
     left_s: list[float | None] = [None, 33.6]
     monkeypatch.setattr(rollback_timer, "left_s", lambda _: left_s.pop(0))
     store = Store(Path("/nonexistent"))
-    assert list(check._unconfirmed(store, None)) == []
-    [problem] = check._unconfirmed(store, None)
+    assert list(hostcheck.unconfirmed(store, None)) == []
+    [problem] = hostcheck.unconfirmed(store, None)
     text = "undone in 34 s unless you run: ifdefault confirm"
     assert (str(problem), problem.warning) == (f"apply --confirm: {text}", True)
     daemon = DaemonStatus(1, 1.0, 1.0, "f.toml", held=text)
-    [problem] = check._unconfirmed(store, daemon)
+    [problem] = hostcheck.unconfirmed(store, daemon)
     assert str(problem) == f"daemon: {text}"
 
 

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ifdefault.host.status import Status as HostStatus
 from ifdefault.host.status_forward import ForwardStatus, ServiceStatus
 from ifdefault.ipc.codec import from_json
 from ifdefault.ipc.control import client
-from ifdefault.ipc.control.client import NotRunning
+from ifdefault.ipc.control.client import Closed, NotRunning
 from ifdefault.ipc.control.protocol import (
     Confirm,
     Down,
@@ -290,7 +290,7 @@ def test_uplink_shows(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def event(n: int) -> Event:
-    return Event(1_700_000_000.25 + n, "path", "a", f"event {n}")
+    return Event(1_700_000_000.25 + n, "path", "a", f"event {n}", "error", n)
 
 
 def test_events(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,7 +304,14 @@ def test_events(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["events", "--json"]) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert told == [
-        {"at": 1_700_000_000.25 + n, "kind": "path", "uplink": "a", "text": f"event {n}"}
+        {
+            "at": 1_700_000_000.25 + n,
+            "kind": "path",
+            "uplink": "a",
+            "text": f"event {n}",
+            "severity": "error",
+            "serial": n,
+        }
         for n in (1, 2)
     ]
 
@@ -312,23 +319,26 @@ def test_events(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
 def test_events_follow_from_daemon_to_daemon(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each poll shows what is new: nothing, one, none without a daemon, more than the limit."""
-    history = iter([[1], [1], [1, 2], None, [*range(1, 41)], [*range(1, 41)]])
+    """Nothing new, something, no daemon, one that ends, and one that has lost what was."""
+    gone = (NotRunning("no daemon runs"), Closed("the daemon closed the connection"))
+    there: Iterator[int | HostError] = iter([2, 2, 3, *gone, 5, 1, 3])
+    afters = iter([-1, 2, 2, 3, 3, 3, 5, 1])
 
     def answer(request: Events) -> Reply:
         try:
-            there = next(history)
+            last = next(there)
         except StopIteration:
             raise KeyboardInterrupt from None
-        if there is None:
-            raise NotRunning("no daemon runs")
-        return EventList(tuple(map(event, there))[-request.limit :])
+        assert request.after == next(afters)
+        if isinstance(last, HostError):
+            raise last
+        return EventList(tuple(event(n) for n in range(request.after + 1, last + 1)), last)
 
     daemon.answer = answer
     monkeypatch.setattr("time.sleep", lambda _: None)
     assert main.run(["events", "--follow", "--json"]) == 130
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [from_json(Event, each) for each in told] == [event(n) for n in range(1, 41)]
+    assert [each["serial"] for each in told] == [0, 1, 2, 3, 4, 5, 2, 3]
 
 
 # --- status --------------------------------------------------------------------------------

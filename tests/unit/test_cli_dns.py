@@ -38,7 +38,7 @@ TOLD = DnsStatus(
         PublisherStatus("exec", "/usr/local/sbin/publish", "", "", "pending", 999.0),
     ),
     ("uplink.isp-c: its public address isn't known yet",),
-    (("isp-a", 1200), ("isp-b", 7)),
+    (("isp-a", "NOERROR", 1200), ("isp-b", "NOERROR", 5), ("isp-b", "NXDOMAIN", 2)),
 )  # fmt: skip
 STATUS = DaemonStatus(1, 100.0, 1000.0, "f.toml", dns=TOLD)
 BRIEF = [
@@ -89,7 +89,7 @@ def test_dns_shows_all_of_it(
         f"|{A}, NOTAUTH (BADKEY)",
         "exec|/usr/local/sbin/publish|any name|pending|1.0s",
         "",
-        "queries answered: isp-a 1200, isp-b 7",
+        "queries answered: isp-a 1200, isp-b 7 (2 NXDOMAIN)",
         "",
         "uplink.isp-c: its public address isn't known yet",
     ]

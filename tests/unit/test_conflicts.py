@@ -394,8 +394,8 @@ def test_two_links_that_answer_arp_for_each_other() -> None:
     [line] = [line for line in told(facts) if "ARP" in line]
     assert line == (
         "warning: sysctl net.ipv4.conf.wan0.arp_ignore: wan0 and wan1 share 203.0.113.0/24, and "
-        "answer ARP for each other's addresses; set net.ipv4.conf.wan0.arp_ignore = 1 and "
-        "net.ipv4.conf.wan1.arp_ignore = 1"
+        "answer ARP for each other's addresses; run `sysctl -w net.ipv4.conf.wan0.arp_ignore=1 "
+        "net.ipv4.conf.wan1.arp_ignore=1`"
     )
     strict = (("net/ipv4/conf/all/arp_ignore", "1"), *quiet, *ignores[1:])
     assert not any("ARP" in line for line in told(replace(facts, sysctls=strict)))

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,6 +36,7 @@ from ifdefault.ipc.control.protocol import (
     Command,
     Confirm,
     Confirmed,
+    Counters,
     Down,
     Entered,
     EventList,
@@ -54,13 +56,14 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.model.changes import Changes
 from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.model.health import Decision, Health, TargetHealth
-from ifdefault.model.report import CheckedServer, DaemonStatus, Event
+from ifdefault.model.report import CheckedServer, CounterReport, DaemonStatus, Event, PathCounters
 
 STATUS_LINE = b'{"type": "Status"}\n'
 REPLY = DaemonStatus(1, 2.0, 3.0, "x")
 REPLIES: dict[type[Request], Reply] = {
     Status: REPLY,
-    Events: EventList((Event(1.5, "path", "a", "text"),)),
+    Events: EventList((Event(1.5, "path", "a", "text", "error", 8),), 8),
+    Counters: CounterReport(1.5, (PathCounters("a", 4, 1, 0, 0.1, (1,), (("up", 1),), 0.0, (0,)),)),
     SetUplink: UplinkChanged("a", "auto", "drain"),
     Reload: Changes(
         ("ip rule add",), {"b": "why"}, (Problem("x", "y", "z", True),), {"t": "nft"}, 1, 2
@@ -79,6 +82,9 @@ class Engine:
         self.run_dir = run_dir
         self.path = run_dir / client.SOCKET
         self.asked: list[Request] = []
+        self.last = 7
+        self.control_token = ""
+        self.refused: list[int] = []
         self.peers: list[Peer] = []  # of commands
         self.fails: Exception | None = None
         self.waits: asyncio.Event | None = None
@@ -88,6 +94,9 @@ class Engine:
         self.control = Control(run_dir, self)
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
+
+    def token_refused(self, uid: int) -> None:
+        self.refused.append(uid)
 
     def read(self, query: Query) -> Reply:
         self.asked.append(query)
@@ -164,6 +173,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     [
         ({"type": "Status"}, Status()),
         ({"type": "Events", "limit": 5}, Events(5)),
+        ({"type": "Events", "limit": 5, "after": 6, "wait_s": 30}, Events(5, 6, 30)),
+        ({"type": "Counters"}, Counters()),
         ({"type": "SetUplink", "name": "a", "state": "drain"}, SetUplink("a", "drain")),
         ({"type": "Exec", "uplink": "a", "netns": 1 << 32}, Exec("a", 1 << 32)),
         ({"type": "Reload", "confirm_s": None}, Reload(None)),
@@ -237,6 +248,68 @@ def test_an_engine_that_does_not_answer(engine: Engine) -> None:
     engine.release()
 
 
+# --- waiting for news ----------------------------------------------------------------------
+
+
+WAIT_LINE = b'{"type": "Events", "limit": 5, "after": 7, "wait_s": 30}\n'
+
+
+def other_socket(engine: Engine) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(60)
+    sock.connect(str(engine.run_dir / client.OPEN_SOCKET))
+    return sock
+
+
+def waiting(engine: Engine) -> int:
+    return sum(c.wait is not None for e in engine.control.endpoints for c in [*e.clients])
+
+
+def call(engine: Engine, function: Callable[[], None]) -> None:
+    engine.loop.call_soon_threadsafe(function)
+
+
+def test_all_that_wait_are_answered_once_there_is_news(engine: Engine) -> None:
+    """What was cached before isn't news. Those that have left meanwhile cost nothing."""
+    with ExitStack() as stack:
+        socks = [stack.enter_context(engine.connect()) for _ in range(3)]
+        socks += [stack.enter_context(other_socket(engine)) for _ in range(9)]
+        for sock in socks:
+            sock.sendall(WAIT_LINE)
+        eventually(lambda: waiting(engine) == 12)
+        socks[0].close()
+        socks[-1].close()
+        eventually(lambda: waiting(engine) == 10)
+        call(engine, engine.control._tell)  # of what was known when they began to wait
+        assert engine.asked == []
+        engine.last = 8
+        call(engine, engine.control.news)
+        call(engine, engine.control.news)  # at once: one answer to both
+        for sock in socks[1:-1]:
+            assert json.loads(sock.makefile().readline())["last"] == 8
+            sock.sendall(STATUS_LINE)
+            assert json.loads(sock.makefile().readline())["type"] == "DaemonStatus"
+        assert len([query for query in engine.asked if isinstance(query, Events)]) == 3
+        assert waiting(engine) == 0
+
+
+def test_a_wait_ends_after_its_time_and_with_the_engine(engine: Engine) -> None:
+    with engine.connect() as short, other_socket(engine) as long:
+        long.sendall(WAIT_LINE)
+        eventually(lambda: waiting(engine) == 1)
+        short.sendall(WAIT_LINE.replace(b"30", b"1"))
+        assert json.loads(short.makefile().readline())["type"] == "EventList"
+        assert waiting(engine) == 1
+        asyncio.run_coroutine_threadsafe(engine.control.close(), engine.loop).result(10)
+        assert json.loads(received(long))["type"] == "EventList"
+
+
+@pytest.mark.parametrize("after", [-1, 6, 8])
+def test_whoever_missed_something_need_not_wait(engine: Engine, after: int) -> None:
+    """Nor who knows of more than there is: the engine has lost its state."""
+    assert engine.ask(Events(5, after, 30)) == REPLIES[Events]
+
+
 # --- who may what --------------------------------------------------------------------------
 
 
@@ -302,6 +375,38 @@ def test_others_may_look_and_move_themselves(
             assert str(reply) == f"permission: {what}; run as root"
     assert [type(request).__name__ for request in engine.asked] == ["Status", "Events", "Exec"]
     assert {peer.uid for peer in engine.peers} == {NOBODY}
+
+
+def test_a_token_permits_it_and_wrong_ones_are_refused_late_one_after_another(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(endpoint, "credentials", lambda _: Peer(1, NOBODY, NOBODY))
+    monkeypatch.setattr(server, "TOKEN_S", 0.2)
+    right, wrong = (SetUplink("a", "down", token=text) for text in ("right-" * 4, "wrong-" * 4))
+    with pytest.raises(HostError, match="no token permits changes; set web"):
+        engine.ask(right)
+    engine.control_token = right.token
+    start_s = time.monotonic()
+    with ExitStack() as stack:
+        socks = [stack.enter_context(engine.connect()) for _ in range(4)]
+        for sock in socks:
+            sock.sendall(protocol.encode_request(wrong))
+        eventually(
+            lambda: sum(c.task is not None for c in engine.control.endpoints[1].clients) == 4
+        )
+        assert engine.ask(right) == REPLIES[SetUplink]
+        assert engine.refused == []
+        for sock in socks:
+            assert b"wrong token" in sock.makefile("rb").readline()
+    assert time.monotonic() - start_s >= 0.8
+    assert engine.refused == 4 * [NOBODY]
+    assert engine.asked == [right]
+    with pytest.raises(HostError, match="may only read"):
+        engine.ask(SetUplink("a", "down"))
+    engine.fails = ZeroDivisionError("by zero")
+    with pytest.raises(HostError, match="internal error"):
+        engine.ask(right)
+    assert right.token not in caplog.text
 
 
 def can_become(uid: int) -> bool:

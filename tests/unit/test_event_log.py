@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ifdefault import daemon
+from ifdefault.daemon.controller import adopt
 from ifdefault.daemon.controller.effects import Save
 from ifdefault.daemon.event_log import KEPT_ON_DISK, EventLog
 from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
+from ifdefault.model.config import EVENT_KINDS
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
 
@@ -36,9 +41,11 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def change(store: Store, **values: Any) -> None:
+def change(store: Store, **values: Any) -> dict[str, Any]:
     raw: StateFile[Any] = StateFile(HEALTH, None)
-    store.write(raw, {**(store.read(raw) or {}), **values})
+    changed = {**(store.read(raw) or {}), **values}
+    store.write(raw, changed)
+    return changed
 
 
 def test_a_restart(store: Store) -> None:
@@ -48,6 +55,51 @@ def test_a_restart(store: Store) -> None:
     assert [event.text for event in event_log.recent(2)] == ["event 99", "event 100"]
     assert len(event_log.recent(1000)) == KEPT_ON_DISK
     assert event_log.recent(0) == ()
+
+
+def serials(event_log: EventLog) -> list[int]:
+    return [event.serial for event in event_log.recent(1000)]
+
+
+def test_serials_go_on_and_never_back(store: Store) -> None:
+    """By one after an orderly end; after a crash, a lost file or a clock set back, they leap."""
+    first = EventLog(store)
+    first.load(RoutersSeen())
+    crashed = serials(first)
+    assert crashed == [*range(crashed[0], crashed[0] + KEPT_ON_DISK)]
+    assert first.last > crashed[-1] + 1000
+    first.note("path", "another", "isp-a", "error")
+    assert first.recent(5, first.last - 1) == first.recent(1)
+    assert first.recent(1)[0].severity == "error"
+    first.ends = True
+    first.save(SAVE, RoutersSeen())
+    second = EventLog(store)
+    second.load(RoutersSeen())
+    assert (second.last, second.recent(1)) == (first.last, first.recent(1))
+    third = EventLog(store)  # the second one said nothing, and crashed
+    third.load(RoutersSeen())
+    assert third.last > second.last + 1000
+    change(store, last=1 << 60)
+    fourth = EventLog(store)
+    fourth.load(RoutersSeen())
+    assert fourth.last > 1 << 60
+
+
+def test_an_event_that_was_noted_meanwhile_gets_a_serial(store: Store) -> None:
+    saved: list[dict[str, Any]] = change(store)["events"]
+    without = {"at": 1.0, "kind": "apply", "uplink": "", "text": "undone"}
+    change(store, events=[*saved, without])
+    event_log = EventLog(store)
+    event_log.load(RoutersSeen())
+    assert serials(event_log) == sorted(set(serials(event_log)))
+    assert event_log.recent(1)[0].serial == event_log.last
+
+
+def test_the_kinds_that_a_config_may_name_are_those_that_there_are() -> None:
+    source = "".join(path.read_text() for path in Path(daemon.__path__[0]).rglob("*.py"))
+    noted = set(re.findall(r'\b(?:note|log|Log)\(\s*"([a-z-]+)"', source))
+    noted |= set(re.findall(r'return "(\w+)", f?"', inspect.getsource(adopt)))  # as it was adopted
+    assert noted | {"apply"} == set(EVENT_KINDS)  # that of the rollback timer
 
 
 def test_another_boot_keeps_events_and_addresses(store: Store) -> None:

@@ -7,7 +7,8 @@ lets each probe be answered after `rtt_s`, lost, or whatever else `fate` says.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import pairwise
 
@@ -17,6 +18,7 @@ from ifdefault.health import Memory, Path
 from ifdefault.health.contradiction import SERVED
 from ifdefault.model.config import HealthConfig
 from ifdefault.model.health import GATEWAY, Ask, PathState, Transition, Verdict
+from ifdefault.model.report import DECIDE_BUCKETS_S, RTT_BUCKETS_S
 
 TARGETS = ("icmp://192.0.2.1", "icmp://192.0.2.2", "icmp://192.0.2.3", "icmp://192.0.2.4")
 Fate = Callable[
@@ -762,3 +764,44 @@ def test_a_memory_of_another_boot_or_of_rubbish() -> None:
     world = World(memory=memory)
     assert world.path.health().since_s == 1000
     assert world.run(10) == []
+
+
+# --- what is counted ----------------------------------------------------------------------
+
+
+def test_what_it_counts_only_grows_and_a_late_answer_is_no_loss() -> None:
+    """Rounds that were answered, lost and late, a failure, and how long it took to decide."""
+    world = up()
+    before = world.path.counts.report("a", 4)
+    assert (before.lost, before.entered) == (0, (("up", 1),))
+    assert before.answered == sum(before.rtt) == before.rtt[4]  # 10 to 20 ms
+    assert before.rtt_s == pytest.approx(0.02 * before.answered)
+    assert len(before.rtt) == len(RTT_BUCKETS_S) + 1
+    assert len(before.decide) == len(DECIDE_BUCKETS_S) + 1
+
+    world.rtt_s = 0.2  # late, and accepted
+    world.run(1)
+    world.rtt_s = 0.02
+    world.run(10)
+    late = world.path.counts.report("a", 4)
+    assert late.lost == 0
+    assert late.rtt[RTT_BUCKETS_S.index(0.2)] > 0
+
+    wrong: Iterator[Verdict] = iter(["wrong"])
+    world.fate = lambda _, ask: next(wrong, 0.02) if ask.target != GATEWAY else 0.02
+    world.run(5)
+    assert world.path.counts.lost == 1
+    world.black_out()
+    world.fate = lambda _, ask: "lost" if ask.target in world.dead else 0.02
+    world.run(20)
+    (fall,) = [step for step in world.seen if step.state == "down"]
+    took_s = float(fall.cause.split(" lost in ")[1].split(" ms")[0]) / 1000
+    down = world.path.counts.report("a", 4)
+    assert down.decide_s == pytest.approx(took_s, abs=0.001)
+    assert sum(down.decide) == 1
+    assert down.decide[bisect_left(DECIDE_BUCKETS_S, took_s)] == 1
+    assert dict(down.entered)["down"] == 1
+    sent = world.rounds(fall.at_s)
+    assert len(sent) - 40 < down.lost - late.lost <= len(world.rounds(0.0))
+    counts = [before, late, down]
+    assert all(b.answered >= a.answered and b.lost >= a.lost for a, b in pairwise(counts))

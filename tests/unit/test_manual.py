@@ -30,7 +30,7 @@ from ifdefault.config.notify import MEANS, NotifyKeys
 from ifdefault.config.outgoing import OutgoingKeys, RuleKeys
 from ifdefault.config.uplink import UplinkKeys
 from ifdefault.config.web import WebKeys
-from ifdefault.daemon import event_log
+from ifdefault.daemon import event_log, recordings
 from ifdefault.daemon import host as daemon_host
 from ifdefault.daemon.control import server
 from ifdefault.daemon.dns import cookie_secrets, dynamic_update, embedded, programs, public_address
@@ -38,6 +38,9 @@ from ifdefault.daemon.process import dns_server, frontend_connection
 from ifdefault.host import last_config, rollback_timer, settle, store
 from ifdefault.ipc.control import client
 from ifdefault.model.config import Config, HealthConfig
+from ifdefault.monitor import status_file
+from ifdefault.monitor.history import schema
+from ifdefault.monitor.history.reader import history_dir
 from ifdefault.plan import undo_script
 
 ROOT = Path(__file__).parents[2]
@@ -191,7 +194,9 @@ def test_environment_and_files() -> None:
     kept |= {file.name for file in (*own, *tried, *changes, *others)}
     files = {str(state / name) for name in kept}
     sockets = (client.SOCKET, client.OPEN_SOCKET, dns_server.UNIT, frontend_connection.UNIT)
-    files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK)}
+    files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK, recordings.RECORD)}
+    files |= {str(history_dir(state) / schema.FILE)}
+    files |= {str(status_file.status_dir(Options().run_dir) / status_file.FILE)}
     lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
     told = {str(state / path) for line in lines for path in line.split(" , ")}
     assert told == files | {str(Options().config)}

@@ -75,7 +75,7 @@ SAMPLES: tuple[Message, ...] = (
     Fetch(6, "192.0.2.80", 443, "ip.example.net", "/", True),
     Reply(5, "", ("a.root-servers.net",), 3600),
     Reply(4, "192.0.2.53 refuses: NOTAUTH"),
-    Served((("isp-a", 1000),), ("192.0.2.53 took serial 3 of www.example",)),
+    Served((("isp-a", 3, 1000),), ("192.0.2.53 took serial 3 of www.example",)),
     Outcome(1, 2, "wrong", 0, "status 503, erwartet: “200”"),
     Resolved("example.net", ("192.0.2.1", "2001:db8::1")),
     Resolved("example.net", (), "name or service not known"),

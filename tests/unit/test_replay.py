@@ -68,8 +68,8 @@ BAD: dict[str, tuple[list[bytes], str]] = {
     "a list": ([b"[]\n"], ":1: not the header of a record: not an object"),
     "no header": ([STARTED], ":1: not the header of a record: no field 'events'"),
     "another format": (
-        [edited(HEADER, format=2, ifdefault="0.9")],
-        ":1: format 2, written by '0.9'; this version reads format 1",
+        [edited(HEADER, format=3, ifdefault="0.9")],
+        ":1: format 3, written by '0.9'; this version reads formats 1 and 2",
     ),
     "no time": ([edited(HEADER, started_at="Infinity")], ":1: started_at: inf is not a valid time"),
     "unknown event": ([HEADER, turn({"type": "Sat"})], ":2: events[0]: of unknown type"),

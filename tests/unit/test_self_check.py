@@ -108,8 +108,8 @@ def test_a_foreign_default_before_the_primarys_is_named() -> None:
     _, [problem] = applied(with_(Route(4, 250, "default", hops=both), rules=(shorewall,)), A_DOWN)
     assert problem == (
         "uplink.isp-b: new IPv4 connections are meant to leave by wan1, but leave by wan0: "
-        "ip rule pref 32765 from all lookup 250; another program's; delete it if the primary "
-        "uplink is to be used"
+        "ip rule pref 32765 from all lookup 250; another program's; run `ip rule del "
+        "pref 32765 from all lookup 250` if the primary uplink is to be used"
     )
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[2] / "src" / "ifdefault"
-TASKS, OUTPUT, SCREEN = "ipc/tasks.py", "cli/show/output.py", "cli/show/screen.py"
+TASKS, OUTPUT, TERMINAL = "ipc/tasks.py", "cli/show/output.py", "cli/show/terminal.py"
 # these say themselves where text isn't UTF-8
 DECODERS = {"config/parse.py", "ipc/codec.py", "model/text.py"}
-PRINTERS = {OUTPUT, SCREEN, "ipc/listen_fds.py", "ipc/privileges.py"}
+PRINTERS = {OUTPUT, TERMINAL, "ipc/listen_fds.py", "ipc/privileges.py"}
 
 
 def problems(root: Path) -> Iterator[str]:

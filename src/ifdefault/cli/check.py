@@ -6,25 +6,17 @@ to stdout. The exit status is 2 for errors in the config, 1 for errors of the ho
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 import click
 
 from ifdefault import config as config_file
+from ifdefault.cli import hostcheck
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo, echo_json, echo_lines
 from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import print_problems, problems_json
-from ifdefault.model.changes import undone_in
 from ifdefault.model.config import Config
-from ifdefault.model.errors import ConfigError, IfdefaultError, Problem
-from ifdefault.model.kernel import NFT_TABLE, OWN_TABLES, Uplink
-
-if TYPE_CHECKING:
-    from ifdefault.host.store import Store
-    from ifdefault.model.report import DaemonStatus
+from ifdefault.model.errors import ConfigError, Problem
+from ifdefault.model.kernel import Uplink
 
 
 @click.command("check")
@@ -44,81 +36,13 @@ def command(options: Options, as_json: bool, schema: bool) -> int:
         config = config_file.read(options.config)
     except ConfigError as error:
         config_errors = error.problems
-    host_problems, uplinks = _check_host(options, config)
-    host_problems.sort(key=lambda problem: problem.warning)
+    host = hostcheck.check_host(options, config)
+    host_problems, uplinks = host.problems, host.uplinks
     if as_json:
         _print_json(config_errors, host_problems, uplinks)
     else:
         _print(config_errors, host_problems, uplinks)
     return 2 if config_errors else int(any(not problem.warning for problem in host_problems))
-
-
-def _check_host(
-    options: Options, config: Config | None
-) -> tuple[list[Problem], tuple[Uplink, ...]]:
-    """The host's problems and the resolved uplinks; without a config, only what needs none."""
-    from ifdefault.cli import daemon_client
-    from ifdefault.host.check_daemon import find_problems
-    from ifdefault.host.check_installation import find_others
-    from ifdefault.host.left_dns_server import LEFT_REMEDY, left_dns_server
-    from ifdefault.host.status import find_astray, find_differences
-    from ifdefault.host.store import Store
-    from ifdefault.host.transaction import prepare_config
-    from ifdefault.kernel import foreign, nft
-
-    store = Store(options.state_dir)
-    uplinks: tuple[Uplink, ...] = ()
-    problems = [*_missing_privileges(), *store.examine()]
-    try:
-        daemon = daemon_client.status(options)
-        problems += [*_state_problems(daemon), *find_others(daemon)]
-        if daemon is None and (left := left_dns_server(options.run_dir)):
-            what = f"doesn't run, but {left}"
-            problems.append(Problem("daemon", what, LEFT_REMEDY, warning=True))
-        if config is None:
-            nft.check(NFT_TABLE, "")
-            return [*problems, *foreign.networkd_problems()], ()
-        problems += _unconfirmed(store, daemon)
-        prepared = prepare_config(config, store, decision=daemon.decision if daemon else None)
-        uplinks, known = prepared.uplinks, prepared.problems
-        if not prepared.operations:  # otherwise they have only what is to be expected
-            known += tuple(p for p in find_astray(prepared) if p not in known)
-        if daemon is None:  # it repairs
-            known += tuple(find_differences(prepared, rights=nft.has_rights()))
-        problems += config_file.with_lines(options.config, known)
-        tables = dict(prepared.desired.tables)
-        for name in OWN_TABLES:
-            nft.check(name, tables.get(name, ""))
-    except IfdefaultError as error:
-        problems += error.problems
-    if config is not None:
-        problems += config_file.with_lines(options.config, find_problems(config, uplinks))
-    return problems, uplinks
-
-
-def _state_problems(daemon: DaemonStatus | None) -> Iterator[Problem]:
-    """What the daemon couldn't read or save."""
-    if daemon and daemon.config_errors:
-        what = "the daemon uses the last config that worked"
-        yield Problem(daemon.config, what, "once this one has no errors, run ifdefault reload")
-    for text in daemon.unsaved if daemon else ():
-        yield Problem("", text, "free space there, or make it writable")
-
-
-def _unconfirmed(store: Store, daemon: DaemonStatus | None) -> Iterator[Problem]:
-    """An apply that waits for confirmation, and a daemon that changes nothing for now."""
-    from ifdefault.host import rollback_timer
-
-    if daemon and daemon.held:
-        yield Problem("daemon", daemon.held, warning=True)
-    elif (left_s := rollback_timer.left_s(store)) is not None:
-        yield Problem("apply --confirm", undone_in(left_s), warning=True)
-
-
-def _missing_privileges() -> Iterator[Problem]:
-    if os.geteuid():
-        what = "without root, not everything can be checked"
-        yield Problem("check", what, "run sudo ifdefault check", warning=True)
 
 
 def _print(

@@ -57,6 +57,11 @@ def _names(ctx: click.Context) -> Iterable[str]:
     return [*filter(None, (_of(str, table.get("name")) for table in tables)), *_zones(ctx)]
 
 
+def _notifiers(ctx: click.Context) -> Iterable[str]:
+    tables = (_of(dict, table) for table in _of(list, _config(ctx).get("notify")))
+    return filter(None, (_of(str, table.get("name")) for table in tables))
+
+
 def _interfaces(_: click.Context) -> Iterable[str]:
     try:
         return sorted(os.listdir("/sys/class/net"))
@@ -74,4 +79,5 @@ def _commands(ctx: click.Context) -> Iterable[str]:
 
 
 uplinks, zones, names = from_values(_uplinks), from_values(_zones), from_values(_names)
+notifiers = from_values(_notifiers)
 interfaces, commands = from_values(_interfaces), from_values(_commands)

@@ -13,7 +13,7 @@ import click
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo, echo_json, echo_styled
 from ifdefault.cli.show.style import fold, is_terminal, paint_states, width
-from ifdefault.ipc.control.protocol import MOST_EVENTS, Events
+from ifdefault.ipc.control.protocol import LONGEST_WAIT_S, MOST_EVENTS, Events
 from ifdefault.model.text import escaped
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _NARROW = 40  # text isn't folded in a narrower column
 _NEW_STATE = re.compile(r" -> \w+")
-_POLL_S = 0.5  # how soon a new event is shown
+_AGAIN_S = 0.5  # between looks for a daemon
 
 
 @click.command()
@@ -45,18 +45,18 @@ def command(options: Options, number: int, follow: bool, as_json: bool) -> None:
     from ifdefault.ipc.control.client import NotRunning
 
     try:
-        events = daemon_client.ask(options, Events(number)).events
+        reply = daemon_client.ask(options, Events(number))
+        events, last = reply.events, reply.last
     except NotRunning:
         if (saved := _saved(options)) is None:
             raise
         echo("no daemon runs: these events were saved", err=True)
         events = saved[-number:]
+        last = max((event.serial for event in saved), default=-1)
     _show(events, as_json)
     while follow:
-        time.sleep(_POLL_S)  # the interval of the display
-        new = tuple(_after(events[-1] if events else None, options))
-        _show(new, as_json)
-        events += new
+        events, last = _after(last, options)
+        _show(events, as_json)
 
 
 def _saved(options: Options) -> tuple[Event, ...] | None:
@@ -66,19 +66,19 @@ def _saved(options: Options) -> tuple[Event, ...] | None:
     return saved_events(Store(options.state_dir))
 
 
-def _after(last: Event | None, options: Options) -> Iterator[Event]:
-    """The events since; none while no daemon runs, since it may be restarted."""
+def _after(last: int, options: Options) -> tuple[tuple[Event, ...], int]:
+    """The events after this serial, and the greatest serial. Waits for one; while no daemon runs,
+    for a daemon, since it may be restarted."""
     from ifdefault.cli import daemon_client
-    from ifdefault.ipc.control.client import NotRunning
+    from ifdefault.ipc.control.client import Closed, NotRunning
 
-    for limit in (20, MOST_EVENTS):
-        try:
-            events = daemon_client.ask(options, Events(limit)).events
-        except NotRunning:
-            return
-        if last is None or last in events or len(events) < limit:
-            break
-    yield from events[events.index(last) + 1 :] if last in events else events
+    request = Events(MOST_EVENTS, last, LONGEST_WAIT_S)
+    try:
+        reply = daemon_client.ask(options, request, LONGEST_WAIT_S + daemon_client.LOOK_S)
+    except (NotRunning, Closed):
+        time.sleep(_AGAIN_S)
+        return (), last
+    return reply.events, reply.last
 
 
 def _show(events: Iterable[Event], as_json: bool) -> None:

@@ -35,13 +35,20 @@ SUBCOMMANDS = {
     "confirm": "keep the changes made by apply --confirm",
     "down": "remove everything that ifdefault installed",
     "run": "run the daemon: probe the uplinks, fail over, repair",
+    "monitor": "follow the daemon: keep the history, notify",
     "reload": "make the daemon load the changed configuration",
     "uplink": "show or force the state of an uplink",
     "status": "show the state of the uplinks, and compare the kernel",
+    "top": "show the uplinks on the whole terminal, live",
     "dns": "show the published names, and check the DNS",
     "events": "print the daemon's latest events",
+    "notify": "show the notifiers, or send a test",
+    "history": "show outages, availability, loss and traffic",
     "replay": "print the daemon's decisions from a record",
+    "web": "serve a page that shows the uplinks, an API and metrics",
+    "report": "collect in one archive what a bug report needs",
     "exec": "run a command whose connections leave by one uplink",
+    "doctor": "find what is wrong, by trying each uplink",
     "explain": "show which uplink a packet takes, and why",
     "lab": "build test networks in network namespaces",
     "demo": "show the effect of apply on real traffic",
@@ -49,7 +56,8 @@ SUBCOMMANDS = {
     "version": "show the version of ifdefault and of what it uses",
     "help": "show the help of a command",
 }
-NEED_KERNEL = {"init", "check", "plan", "apply", "run"}  # a new enough one, before anything else
+# a new enough one, before anything else
+NEED_KERNEL = {"init", "check", "plan", "apply", "run", "doctor"}
 EXIT_INTERNAL = 70  # EX_SOFTWARE, sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 

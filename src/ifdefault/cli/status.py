@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ifdefault.host.store import Store
     from ifdefault.model.errors import Problem
     from ifdefault.model.report import DaemonStatus
+    from ifdefault.monitor.status_file import MonitorStatus
 
 _WATCH_S = 1.0  # the interval of the display
 _ADDRESSES = 16  # of an uplink that are shown
@@ -74,6 +75,7 @@ class _Snapshot:
     config_errors: tuple[Problem, ...] = ()  # why the last config that worked is shown
     damaged: tuple[Problem, ...] = ()  # state files that are or were damaged
     left: str = ""  # of a DNS server that answers without a daemon
+    monitor: MonitorStatus | None = None  # None: it doesn't run
 
     @property
     def is_ok(self) -> bool:
@@ -105,7 +107,14 @@ def _read(options: Options) -> _Snapshot:
     unconfirmed = "" if left_s is None else undone_in(left_s)
     damaged = tuple(store.examine())
     left = "" if daemon or no_response else left_dns_server(options.run_dir)
-    return _Snapshot(host, daemon, no_response, unconfirmed, file.errors, damaged, left)
+    monitor = _read_monitor(options)
+    return _Snapshot(host, daemon, no_response, unconfirmed, file.errors, damaged, left, monitor)
+
+
+def _read_monitor(options: Options) -> MonitorStatus | None:
+    from ifdefault.monitor import status_file
+
+    return status_file.read_status(options.run_dir, time.time())
 
 
 def _read_host(file: ConfigFile, store: Store, daemon: DaemonStatus | None) -> Status:
@@ -141,6 +150,7 @@ def _as_json(snapshot: _Snapshot) -> dict[str, Any]:
         "damaged": list(map(str, snapshot.damaged)),
         "left": snapshot.left,
         "daemon": codec.to_json(daemon) if daemon else None,
+        "monitor": codec.to_json(snapshot.monitor) if snapshot.monitor else None,
     }
 
 
@@ -279,6 +289,12 @@ def _differences(snapshot: _Snapshot) -> list[str]:
     return [Line("the kernel differs; apply would:", "bad"), *operations]
 
 
+def _monitor(snapshot: _Snapshot) -> list[str]:
+    """What the monitor can't do: notifiers that fail, a history that can't be written."""
+    troubles = snapshot.monitor.troubles if snapshot.monitor else ()
+    return [Line(f"{trouble.what}: {trouble.text}", "warn") for trouble in troubles]
+
+
 def _config(snapshot: _Snapshot) -> list[str]:
     """Errors of the config file, and what a running daemon was started with."""
     errors = [Line(str(error), "bad") for error in snapshot.config_errors]
@@ -309,6 +325,7 @@ _SECTIONS: Sequence[Callable[[_Snapshot], list[str]]] = (
     _strays,
     _astray,
     _differences,
+    _monitor,
     _config,
     _damaged,
     _unread,

@@ -126,6 +126,9 @@ class NotifyKeys(Keys):
     webhook_file: _UrlFile = Field(
         default=_NOTIFY.webhook_file, description="a file with that URL, if it is secret"
     )
+    secret_file: Annotated[str, _file("/etc/ifdefault/webhook.secret")] = Field(
+        default=_NOTIFY.secret_file, description="a file with the key that signs what is POSTed"
+    )
     ntfy: Annotated[str, AfterValidator(_ntfy)] = Field(
         default=_NOTIFY.ntfy, description="the URL of a topic of ntfy"
     )

@@ -36,12 +36,13 @@ from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.event_log import EventLog
+from ifdefault.daemon.host import require_same_netns
 from ifdefault.daemon.perform import Performers
 from ifdefault.daemon.process.dns_server import LINGER_S
-from ifdefault.daemon.record import Recorder
-from ifdefault.daemon.record import create as create_record
+from ifdefault.daemon.recordings import Recordings
 from ifdefault.host import rollback_timer, settle
 from ifdefault.host.check_installation import PROGRAM
+from ifdefault.host.control_token import ControlTokens
 from ifdefault.host.last_config import ConfigFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import log, privileges, tasks
@@ -49,8 +50,8 @@ from ifdefault.ipc.control import protocol as p
 from ifdefault.ipc.control.client import Peer
 from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.kernel.watch import Watch
-from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, Problem, reason
-from ifdefault.model.report import CounterReport, DaemonStatus
+from ifdefault.model.errors import ConfigError, HostError, IfdefaultError, reason
+from ifdefault.model.report import DaemonStatus
 from ifdefault.plan.prepare import changes
 
 _POLL_S = 0.4  # how often to poll what the kernel sends no notification of
@@ -69,10 +70,9 @@ class Engine:
         self._config_file = ConfigFile(config_path, self._store)
         self._config = self._config_file.read_or_last()
         self._event_log = EventLog(self._store)
-        self._started_at = time.time()
         self._notifier = Notifier()
         self._controller = Controller()
-        self._recorder: Recorder | None = None
+        self._recordings = Recordings(run_dir, self._event_log)
         self._events: list[e.Event] = []  # for the next turn
         self._turn_is_due = False  # or under way
         self._answers: list[tuple[asyncio.Future[f.Answer], f.Answer]] = []  # after the turn
@@ -83,6 +83,7 @@ class Engine:
         self._started, self._stop = asyncio.Event(), asyncio.Event()
         self._fault: BaseException | None = None
         self._linger_s: int | None = None  # for the DNS server, after the engine
+        self._tokens = ControlTokens()
 
     # --- start-up and shutdown --------------------------------------------------------------
 
@@ -90,10 +91,11 @@ class Engine:
         """Run until SIGTERM or a fatal error; return the exit status."""
         tasks.guard(self._fail)
         control = Control(self._run_dir, self)
+        self._event_log.noted = control.news
         await control.start()  # HostError if another engine is running
         try:
             if self._record is not None:
-                self._recorder = create_record(self._record, self._record_ended)
+                self._recordings.begin(self._record)
             with Watch() as self._watch:
                 self._performers = Performers(
                     self._config,
@@ -122,7 +124,12 @@ class Engine:
         hup = signal.SIGHUP
         self._loop.add_signal_handler(hup, lambda: tasks.start(self._reload_by_signal()))
         self.receive(self._performers.started(self._config))
-        for problem in self._config_file.errors:
+        problems = [*self._config_file.errors]
+        try:
+            self._tokens.read(self._config, self._config)
+        except HostError as error:
+            problems += error.problems
+        for problem in problems:
             self._event_log.note("config", str(problem), severity="error")
         await self._started.wait()  # another ifdefault may hold the lock
         if self._stop.is_set():
@@ -140,6 +147,7 @@ class Engine:
         dns = f"; its DNS server answers for {self._linger_s} s more" if lingers else ""
         self._event_log.note("engine", f"stopped; rules and routes stay in place{dns}")
         await tasks.end(*polling)
+        self._event_log.ends = True
         self._performers.perform(self._controller.saved())
         self._store.flush()
         self._event_log.note_state()
@@ -176,8 +184,7 @@ class Engine:
         outcome at once, which is an event of the next step."""
         try:
             now = time.monotonic()
-            if self._recorder is not None:
-                self._recorder.write(now, events)
+            self._recordings.write(now, events)
             performed = map(self._perform, self._controller.receive(events, now))
             outcomes = [outcome for outcome in performed if outcome is not None]
         except BaseException:
@@ -212,9 +219,6 @@ class Engine:
             self._timer = None
         if (wake_s := self._controller.wake_s) < inf:
             self._timer = self._loop.call_at(wake_s, self.receive, e.Woke())
-
-    def _record_ended(self, why: str) -> None:
-        self._event_log.note("engine", f"{self._record}: {why}", severity="warning")
 
     def _perform(self, effect: f.Effect) -> e.Event | None:
         match effect:
@@ -273,6 +277,17 @@ class Engine:
 
     # --- the operator ---------------------------------------------------------------------
 
+    @property
+    def last(self) -> int:
+        return self._event_log.last
+
+    @property
+    def control_token(self) -> str:
+        return self._tokens.of(self._controller.state.config)
+
+    def token_refused(self, uid: int) -> None:
+        self._event_log.note("uplink", f"a wrong control token, from uid {uid}", severity="warning")
+
     def read(self, query: p.Query) -> p.Reply:
         """Answer a query of a control socket (`Answerer`)."""
         match query:
@@ -281,14 +296,15 @@ class Engine:
             case p.Events(limit, after):
                 return p.EventList(self._event_log.recent(limit, after), self._event_log.last)
             case p.Counters():
-                return CounterReport(self._started_at)
+                return self._performers.counters(time.monotonic(), self._controller)
 
     async def perform(self, command: p.Command, peer: Peer) -> p.Reply:
         """Perform a command of a control socket (`Answerer`); IfdefaultError refuses it."""
         await self._started.wait()
         match command:
-            case p.SetUplink(name, state, timeout_s):
-                return await self._ask(e.UplinkRequested(next(self._ids), name, state, timeout_s))
+            case p.SetUplink(name, state, timeout_s, token):
+                forced = (name, state, timeout_s, bool(token))
+                return await self._ask(e.UplinkRequested(next(self._ids), *forced))
             case p.Reload(confirm_s):
                 return await self._reload(confirm_s)
             case p.Confirm():
@@ -297,14 +313,17 @@ class Engine:
                 return await self._ask(e.UndoRequested(next(self._ids)))
             case p.Down():
                 return await self._ask(e.DownRequested(next(self._ids)))
+            case p.Record(seconds):
+                return p.Recorded(str(await self._recordings.record(self._controller, seconds)))
             case p.Exec(uplink, netns):
-                _require_same_netns(netns)
+                require_same_netns(netns)
                 return await self._ask(e.ExecRequested(next(self._ids), peer.pid, peer.uid, uplink))
 
     async def _reload(self, confirm_s: int | None) -> p.Reply:
         self._notifier.reloading()
         try:
             config = self._config_file.read()
+            self._tokens.read(config, self._controller.state.config)
             return await self._ask(e.ReloadRequested(next(self._ids), config, confirm_s))
         finally:
             self._notifier.ready()
@@ -346,12 +365,6 @@ class Engine:
             program_version=__version__,
         )
         return self._performers.status(status)
-
-
-def _require_same_netns(netns: int) -> None:
-    if netns != os.stat("/proc/self/ns/net").st_ino:
-        what = "this network namespace is not the daemon's"
-        raise HostError(Problem("exec", what, "use --run-dir for the daemon of this one"))
 
 
 def run(

@@ -8,10 +8,10 @@ this boot only, since its times are monotonic; if it is lost, everything is lear
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import isfinite
@@ -84,7 +84,8 @@ class EventLog:
         self._boot = boot_id()
         self._events: deque[Event] = deque(maxlen=KEPT)
         self.last = _clock()  # the greatest serial so far
-        self._waiting: set[asyncio.Future[None]] = set()
+        self.noted: Callable[[], None] = lambda: None  # called with each event
+        self.ends = False  # no event follows
         self._repeats: log.Repeats[tuple[str, str, str, Severity]] = log.Repeats()
 
     def note(self, kind: str, text: str, uplink: str = "", severity: Severity = "info") -> None:
@@ -99,7 +100,7 @@ class EventLog:
     def _add(self, kind: str, uplink: str, text: str, severity: Severity) -> None:
         self.last += 1
         self._events.append(Event(time.time(), kind, uplink, text, severity, self.last))
-        self.wake()
+        self.noted()
 
     def recent(self, limit: int, after: int = -1) -> tuple[Event, ...]:
         """The latest events with a serial greater than `after`."""
@@ -110,27 +111,16 @@ class EventLog:
             events.append(event)
         return tuple(reversed(events))
 
-    async def wait(self, wait_s: float) -> None:
-        """Until there is another event, at most so long."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            await asyncio.wait((future,), timeout=wait_s)
-        finally:
-            self._waiting.discard(future)
-
-    def wake(self) -> None:
-        """End all that wait."""
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-
     def load(self, routers: RoutersSeen) -> Save:
         """What an earlier engine saved. Also restores its events, and the MACs into `routers`."""
         saved = self._store.read(SAVED)
         if saved is None:
             return Save(())
-        self.last = saved.last if saved.complete else max(self.last, saved.last + _UNSAVED)
+        if saved.complete:
+            self.last = saved.last
+            self._store.write(SAVED, replace(saved, complete=False))
+        else:
+            self.last = max(self.last, saved.last + _UNSAVED)
         for event in saved.events:
             if event.serial > saved.last or not event.serial:  # noted while no engine ran
                 self.last += 1
@@ -141,7 +131,7 @@ class EventLog:
         routers.known |= {(router.dev, router.address): router for router in saved.routers}
         return Save(saved.paths, saved.candidates)
 
-    def save(self, save: Save, routers: RoutersSeen, *, complete: bool = False) -> None:
+    def save(self, save: Save, routers: RoutersSeen) -> None:
         saved = _Saved(
             self._boot,
             save.memories,
@@ -149,7 +139,7 @@ class EventLog:
             save.candidates,
             self.recent(KEPT_ON_DISK),
             self.last,
-            complete,
+            self.ends,
         )
         self._store.write(SAVED, saved)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -234,6 +235,13 @@ class Host:
             exec_groups.leave(self._store, effect.pid, effect.was)
         except HostError as error:
             _log.warning("exec: process %d stays in its control group: %s", effect.pid, error)
+
+
+def require_same_netns(netns: int) -> None:
+    """HostError unless this is the inode of our own network namespace."""
+    if netns != os.stat("/proc/self/ns/net").st_ino:
+        what = "this network namespace is not the daemon's"
+        raise HostError(Problem("exec", what, "use --run-dir for the daemon of this one"))
 
 
 def _log_operations(prepared: Prepared) -> None:

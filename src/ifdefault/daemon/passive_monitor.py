@@ -6,16 +6,19 @@ takes at most 1/50 of a CPU core: where it takes longer, it is done less often.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ifdefault.daemon.controller.effects import Watch
 from ifdefault.daemon.controller.events import TrafficSeen
 from ifdefault.kernel.link_stats import LinkStatsReader
 from ifdefault.kernel.tcp_stats import TcpMonitor
+from ifdefault.model.kernel import Uplink
+from ifdefault.model.report import UplinkCounters
 
 _LOOK_S = 0.3
 _COST_SHARE = 50
 _RATES_S = 2.0
+_READ_S = 1.0
 
 
 class PassiveMonitor:
@@ -25,8 +28,11 @@ class PassiveMonitor:
         self._looked_s = 0.0
         self._on_link: tuple[str, ...] = ()
         self._ended = False
-        self._bytes: dict[str, tuple[int, int]] = {}  # in, out, by interface
-        self._bytes_s = 0.0  # when they were read
+        self._connections: dict[str, int] = {}  # by local address
+        self._read_s = 0.0  # when the byte counters were read
+        self._read: dict[str, tuple[int, int]] = {}  # in, out, by interface
+        self._bytes: dict[str, tuple[int, int]] = {}  # as `rates` were measured from
+        self._bytes_s = 0.0  # when those were read
         self.rates: dict[str, tuple[float, float]] = {}  # uplink: bit/s in, out
 
     def update(self, watch: Watch) -> None:
@@ -38,6 +44,7 @@ class PassiveMonitor:
     def look(self, now: float) -> TrafficSeen | None:
         """Statistics since the last call; None without connections."""
         stats = tuple(sorted(self._tcp.read(now, ended=self._ended).items()))
+        self._connections = {address: tcp.sockets for address, tcp in stats}
         self._looked_s = now
         return TrafficSeen(stats) if stats else None
 
@@ -50,11 +57,8 @@ class PassiveMonitor:
         """Update `rates`; `interfaces` maps uplinks to their interfaces."""
         if now - self._bytes_s < _RATES_S:
             return
-        counts = {dev: (t.bytes_in, t.bytes_out) for dev, t in self._counters.read().items()}
-        if counts.keys() != set(interfaces.values()):  # the config changed, or a link was recreated
-            self._counters.close()
-            self._counters = LinkStatsReader(interfaces.values())
-        span_s = now - self._bytes_s
+        counts = self._read_bytes(now, set(interfaces.values()))
+        span_s = self._read_s - self._bytes_s
         self.rates = {
             name: (
                 8 * (counts[dev][0] - self._bytes[dev][0]) / span_s,
@@ -63,4 +67,29 @@ class PassiveMonitor:
             for name, dev in interfaces.items()
             if dev in counts and dev in self._bytes
         }
-        self._bytes, self._bytes_s = counts, now
+        self._bytes, self._bytes_s = counts, self._read_s
+
+    def counters(self, now: float, uplinks: Iterable[Uplink]) -> tuple[UplinkCounters, ...]:
+        """The bytes are at most a second old. Of the connections, those that `look` reads."""
+        uplinks = tuple(uplinks)
+        counts = self._read_bytes(now, {uplink.interface for uplink in uplinks})
+        return tuple(
+            UplinkCounters(
+                uplink.name,
+                *counts.get(uplink.interface, (0, 0)),
+                sum(self._connections.get(a.address, 0) for a in uplink.addresses),
+            )
+            for uplink in uplinks
+        )
+
+    def _read_bytes(self, now: float, interfaces: set[str]) -> dict[str, tuple[int, int]]:
+        """In and out, by interface."""
+        if now >= self._read_s + _READ_S:
+            read = self._counters.read()
+            if read.keys() != interfaces:  # the config changed, or a link was created again
+                self._counters.close()
+                self._counters = LinkStatsReader(interfaces)
+                read = self._counters.read()
+            self._read_s = now
+            self._read = {dev: (t.bytes_in, t.bytes_out) for dev, t in read.items()}
+        return self._read

@@ -18,6 +18,7 @@ from typing import Any
 from ifdefault.daemon import probes
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
+from ifdefault.daemon.controller.controller import Controller
 from ifdefault.daemon.dns.dynamic_update import Updates
 from ifdefault.daemon.dns.embedded import Nameserver
 from ifdefault.daemon.dns.programs import Programs
@@ -42,7 +43,7 @@ from ifdefault.kernel.watch import Watch
 from ifdefault.model.config import Config, Family
 from ifdefault.model.errors import internal, reason
 from ifdefault.model.kernel_events import ObjectChanged
-from ifdefault.model.report import DaemonStatus
+from ifdefault.model.report import CounterReport, DaemonStatus
 
 _log = logging.getLogger("ifdefault")
 Perform = Callable[[Any], e.Event | None]
@@ -59,6 +60,7 @@ class Performers:
         receive: Callable[[e.Event], None],
     ) -> None:
         self._receive, self._event_log, self._watch = receive, event_log, watch
+        self._started_at = time.time()
         self.host = Host(store, watch, receive)
         self.monitor = PassiveMonitor()
         self.silent = SilentChanges()
@@ -224,6 +226,23 @@ class Performers:
         )
         for hosts in needed:
             self.frontend.resolve(hosts)
+
+    def counters(self, now: float, controller: Controller) -> CounterReport:
+        """What controller and performers have counted since the start."""
+        state = controller.state
+        try:
+            uplinks = self.monitor.counters(now, state.uplinks)
+        except OSError:  # out of memory or files
+            uplinks = ()
+        return CounterReport(
+            self._started_at,
+            controller.paths.counters(),
+            uplinks,
+            self._publishers.queries,
+            self._publishers.updates,
+            state.repairs,
+            state.refusals,
+        )
 
     def status(self, status: DaemonStatus) -> DaemonStatus:
         """Add to the controller's status what the performers know."""

@@ -1,6 +1,8 @@
 """Records the events that the controller receives in a file, to be replayed (see `replay`).
 
     Header                                           the first line
+    {"state": [node, …]}                             lines of a record that begins while the daemon
+                                                     runs: the controller's state (`snapshot`)
     {"now": seconds, "events": [event, …]}           a line for each call of `receive`
 
 Rules: JSON lines, with events encoded by `ipc.codec`. An observation contains only what differs
@@ -12,6 +14,7 @@ contains no secrets: in URLs of the config, what follows "?" or precedes "@" is 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -24,17 +27,20 @@ from typing import Any, Literal, cast, get_type_hints
 
 from ifdefault import __version__
 from ifdefault.daemon.controller import events as e
+from ifdefault.daemon.snapshot import Snapshot
 from ifdefault.health.states import Memory
 from ifdefault.ipc import codec
-from ifdefault.model.config import Config, Probe
+from ifdefault.model.config import Config, NotifyConfig, Probe
 from ifdefault.model.errors import HostError, Problem, reason
 from ifdefault.model.host import Observation
 from ifdefault.model.kernel import Facts
 
-FORMAT = 1
+FORMAT, WITH_STATE = 1, 2  # of a record from the daemon's start on; of one that has its state
 NOTHING = Observation(Facts())  # what the first observation of a record differs from
-OBSERVATION, FACTS = "observation", "facts"
+OBSERVATION, FACTS, STATE = "observation", "facts", "state"
+_SLICE_S = 0.002  # of a turn's time, to encode the state
 _SECRET = re.compile(r"(?<=\?)\S+|(?<=://)[^/?#\s]*(?=@)")
+_PATH = re.compile(r"(?<=[^:/]/)\S+")  # of a URL
 _encode = cast(Callable[[e.Event], dict[str, Any]], codec.encoder(e.Event))
 
 
@@ -50,18 +56,44 @@ class Header:
 
 
 class Recorder:
-    """`ended` is called, with the reason, when recording ends because of an error."""
+    """`ended` is called, with the reason, when recording ends because of an error. With a snapshot
+    `write_state` must follow; until that is done, events wait."""
 
-    def __init__(self, file: int, ended: Callable[[str], None]) -> None:
-        self._file, self._ended = file, ended
-        self._last = NOTHING
+    def __init__(
+        self, file: int, ended: Callable[[str], None], snapshot: Snapshot | None = None
+    ) -> None:
+        self._file, self._ended, self._snapshot = file, ended, snapshot
+        self._last = (snapshot and snapshot.observation) or NOTHING
         self._redact = Redactor()
+        self._waiting: list[dict[str, Any]] = []
+        number = WITH_STATE if snapshot else FORMAT
         now, at = time.monotonic(), time.time()
-        self._put(codec.to_json(Header("ifdefault record", FORMAT, __version__, at, now)))
+        self._put(codec.to_json(Header("ifdefault record", number, __version__, at, now)))
 
     def write(self, now: float, events: Sequence[e.Event]) -> None:
-        if self._file >= 0:
-            self._put({"now": now, "events": [self._values(event) for event in events]})
+        if self._file < 0:
+            return
+        line = {"now": now, "events": [self._values(event) for event in events]}
+        if self._snapshot:
+            self._waiting.append(line)
+        else:
+            self._put(line)
+
+    async def write_state(self) -> None:
+        """Write what the controller was when recording began, between turns."""
+        assert self._snapshot is not None
+        nodes: list[Any] = []
+        begun_s = time.monotonic()
+        for node in self._snapshot.nodes(self._redact):
+            nodes.append(node)
+            if time.monotonic() > begun_s + _SLICE_S:
+                self._put({STATE: nodes})
+                nodes = []
+                await asyncio.sleep(0)
+                begun_s = time.monotonic()
+        for line in ({STATE: nodes}, *self._waiting):
+            self._put(line)
+        self._snapshot, self._waiting = None, []
 
     def close(self) -> None:
         if self._file >= 0:
@@ -81,6 +113,8 @@ class Recorder:
         return _encode(event)
 
     def _put(self, value: Any) -> None:
+        if self._file < 0:
+            return
         line = codec.write(value) + b"\n"
         try:
             written = os.write(self._file, line)
@@ -91,7 +125,7 @@ class Recorder:
             self._ended(f"the record ends here: {reason(error)}")
 
 
-def create(path: Path, ended: Callable[[str], None]) -> Recorder:
+def create(path: Path, ended: Callable[[str], None], snapshot: Snapshot | None = None) -> Recorder:
     """Begin a record in a new file; HostError if it exists or can't be created."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
@@ -102,7 +136,7 @@ def create(path: Path, ended: Callable[[str], None]) -> Recorder:
     except OSError as error:
         what = f"can't be created: {reason(error)}"
         raise HostError(Problem(str(path), what, "give the name of a writable file")) from None
-    return Recorder(file, ended)
+    return Recorder(file, ended, snapshot)
 
 
 # --- observations: only what differs from the one before --------------------------------------
@@ -154,6 +188,16 @@ class Redactor:
             health=replace(config.health, probes=self._probes(config.health.probes)),
             dns=replace(config.dns, discover=tuple(map(self.text, config.dns.discover))),
             forwards=tuple(replace(f, check=self.text(f.check)) for f in config.forwards),
+            notify=tuple(map(self.notify, config.notify)),
+        )
+
+    def notify(self, notify: NotifyConfig) -> NotifyConfig:
+        """Whoever knows the path of a webhook or a topic may use it."""
+        return replace(
+            notify,
+            webhook=_PATH.sub(self._replacement, self.text(notify.webhook)),
+            ntfy=_PATH.sub(self._replacement, self.text(notify.ntfy)),
+            smtp=self.text(notify.smtp),
         )
 
     def text(self, text: str) -> str:

@@ -12,14 +12,25 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
+from ifdefault import __version__
 from ifdefault.daemon.controller import effects as f
 from ifdefault.daemon.controller import events as e
 from ifdefault.daemon.controller.controller import Controller
-from ifdefault.daemon.record import FACTS, FORMAT, NOTHING, OBSERVATION, Header
+from ifdefault.daemon.record import (
+    FACTS,
+    FORMAT,
+    NOTHING,
+    OBSERVATION,
+    STATE,
+    WITH_STATE,
+    Header,
+)
+from ifdefault.daemon.snapshot import Restorer
 from ifdefault.ipc import codec
 from ifdefault.model.errors import IfdefaultError, Problem, reason
 from ifdefault.model.host import Observation
@@ -56,13 +67,14 @@ class Replay:
     def __init__(self, path: Path) -> None:
         self.cut_off = ""
         self._path, self._lines = path, _lines(path)
-        self._last = NOTHING
+        self._last, self._before = NOTHING, 1  # lines before the first turn
         self.header = self._header()
         self._now = self.header.now
 
     def turns(self) -> Iterator[Turn]:
         """All turns in order; RecordError at the first invalid line."""
-        controller = Controller()
+        controller = self._controller()
+        first = self._before + 1
         events_of = codec.decoder(tuple[Annotated[Any, self._event], ...])
         for number, text in self._lines:
             if not text.endswith(b"\n"):
@@ -79,9 +91,35 @@ class Replay:
                 what = f"the controller fails: {type(error).__name__}: {error}".rstrip(": ")
                 remedy = f"{_AS_IT_WAS}; if it is unmodified, please report a bug"
                 raise self._error(number, escaped(what), remedy) from error
-            yield Turn(number - 1, now - self.header.now, events, effects)
+            yield Turn(number - first + 1, now - self.header.now, events, effects)
 
     # --- decoding -------------------------------------------------------------------------
+
+    def _controller(self) -> Controller:
+        """A new one, or the one whose state the record begins with."""
+        if self.header.format == FORMAT:
+            return Controller()
+        if self.header.ifdefault != __version__:
+            what = f"begins with the state of ifdefault {escaped(self.header.ifdefault):.20}"
+            raise self._error(1, what, f"replay it with that version; this one is {__version__}")
+        restorer, number = Restorer(), 1
+        while line := next(self._lines, None):
+            number, text = line
+            if b'"now"' in text[:8] or not text.endswith(b"\n"):
+                self._lines = chain([line], self._lines)
+                break
+            try:
+                restorer.add(_nodes(codec.read(text)))
+            except codec.DecodeError as error:
+                raise self._error(number, str(error), _AS_IT_WAS) from None
+            self._before = number
+        try:
+            controller = restorer.controller()
+        except codec.DecodeError as error:
+            raise self._error(number, str(error), _AS_IT_WAS) from None
+        if controller.state.prepared is not None:
+            self._last = controller.state.prepared.observation
+        return controller
 
     def _header(self) -> Header:
         number, text = next(self._lines, (0, b""))
@@ -89,11 +127,12 @@ class Replay:
             raise RecordError(Problem(str(self._path), "empty", _GIVE))
         try:
             values = codec.read(text)
-            if type(values) is dict and values.get("format", FORMAT) != FORMAT:
+            if type(values) is dict and values.get("format", FORMAT) not in (FORMAT, WITH_STATE):
                 what = (
                     f"format {values['format']!r:.20}, written by {values.get('ifdefault')!r:.20}"
                 )
-                raise self._error(number, what, f"this version reads format {FORMAT}")
+                remedy = f"this version reads formats {FORMAT} and {WITH_STATE}"
+                raise self._error(number, what, remedy)
             header = codec.from_json(Header, values)
         except codec.DecodeError as error:
             raise self._error(number, f"not the header of a record: {error}", _GIVE) from None
@@ -131,6 +170,13 @@ class Replay:
 
     def _error(self, number: int, what: str, remedy: str) -> RecordError:
         return RecordError(Problem(f"{self._path}:{number}", what, remedy))
+
+
+def _nodes(values: Any) -> list[Any]:
+    if type(values) is not dict or values.keys() != {STATE} or type(values[STATE]) is not list:
+        raise codec.DecodeError('not an object with "state"')
+    nodes: list[Any] = values[STATE]
+    return nodes
 
 
 def _completed(now: Observation, changes: dict[str, Any], before: Observation) -> Observation:

@@ -171,11 +171,10 @@ class DnsServer:
             what = "can't be answered on: the DNS server has too many files open"
             self._add_event(f"{self._unanswered} sockets {what}; raise LimitNOFILE= of its unit")
             self._unanswered = 0
-        served = self._server.queries
+        served = self._server.queries.take()
         if served or self._events:
             events, self._events = self._events[:_MOST_EVENTS], self._events[_MOST_EVENTS:]
-            self._report(Served(tuple(sorted(served.items())), tuple(events)))
-            served.clear()
+            self._report(Served(served, tuple(events)))
 
     def _set_clock(self) -> None:
         """Cookies and signatures need Unix time; everything else uses the monotonic clock."""

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 
 from ifdefault.health.contradiction import SERVED, Contradiction
+from ifdefault.health.counts import PathCounts
 from ifdefault.health.degradation import Degradation
 from ifdefault.health.failure_detector import FailureDetector
 from ifdefault.health.flap_damping import FlapDamping
@@ -43,12 +44,12 @@ class Path:
         memory: Memory | None = None,
         presumed: PathState = "unproven",
         has_gateway: bool = True,
+        counts: PathCounts | None = None,
     ) -> None:
         """`memory` is the saved state of an earlier process. Without it, `presumed` is the initial
         state; unless that is "unproven", the silence of targets counts from the beginning."""
         saved = memory or Memory(presumed, now)
-        seen = dict(saved.seen)
-        proven = memory is None and presumed != "unproven"
+        seen, proven = dict(saved.seen), memory is None and presumed != "unproven"
         beyond = [
             ProbeTarget(index, probe, proven or probe in seen, seen.get(probe, 0.0))
             for index, probe in enumerate(targets)
@@ -57,21 +58,19 @@ class Path:
         self.uplink, self.family = uplink, family
         self._now = self._since_s = now
         self._schedule = ProbeSchedule(beyond, gateway, 1 / config.rounds_per_s, now)
+        self._schedule.counts = self.counts = counts or PathCounts()
         self._loss_model = LossModel(saved.losses)
         self._degradation = Degradation(config)
         highest = threshold(config.false_alarm_days, config.rounds_per_s)
         self._detector = FailureDetector(self._loss_model, highest)
         self._link, self._neighbour = True, True
-        self._carrier_burst_s = -math.inf
+        # probes sent before `_works_s` may have been queued for seconds for a silent gateway's MAC
+        self._carrier_burst_s = self._works_s = -math.inf
         self._until_s = self._hold_s = 0.0
-        # probes sent before may have been queued for seconds for a silent gateway's MAC
-        self._works_s = -math.inf
-        self._answers = self._losses = 0
-        self._contradiction = Contradiction()
+        self._contradiction, self._answers, self._losses = Contradiction(), 0, 0
         self._damping = FlapDamping(config, (at for at in saved.falls_s if at <= now))
         self._fell_from: PathState = "up"
-        self._state: PathState = saved.state
-        self._cause = saved.cause
+        self._state, self._cause = saved.state, saved.cause
         if memory and saved.since_s <= now:  # otherwise it is from an earlier boot
             self._since_s = saved.since_s
         if saved.state == "recovering":
@@ -149,7 +148,7 @@ class Path:
             self._schedule.await_late(seq, sent)
         if sent.lost:
             return ()
-        sent.target.wrong = verdict == "wrong"
+        self._schedule.record_wrong(sent, wrong=verdict == "wrong")
         return self._lost(now, sent)
 
     def _answered(self, now: float, sent: Sent, rtt_s: float) -> tuple[Transition, ...]:
@@ -157,7 +156,7 @@ class Path:
         was_good = target.good
         target.record_answer(sent.at_s)
         early = sent.at_s < self._works_s
-        schedule.record_rtt(target, rtt_s, early=early)
+        schedule.record_rtt(sent, rtt_s, early=early)
         if target.good != was_good:
             schedule.update_good()
         if target not in schedule.deciding:
@@ -239,6 +238,7 @@ class Path:
             return ()
         first_s, rounds = self._detector.run[0], len(self._detector.run)
         lost = f"{rounds} rounds lost in {(now - first_s) * 1000:.0f} ms"
+        self.counts.record_decision(now - first_s)
         return self._go_down(now, lost + self._schedule.gateway_since(first_s))
 
     def _check_degradation(self, now: float) -> tuple[Transition, ...]:
@@ -327,6 +327,7 @@ class Path:
         was = self._state
         assert state in TRANSITIONS[was], f"{was} -> {state}"
         self._state, self._since_s, self._cause = state, now, cause
+        self.counts.entered[state] += 1
         return (Transition(now, self.uplink, self.family, was, state, cause),)
 
     def _go_down(self, now: float, cause: str) -> tuple[Transition, ...]:
@@ -353,17 +354,15 @@ class Path:
         self._answers = self._losses = 0
 
     def _end_hold(self, now: float) -> tuple[Transition, ...]:
-        proven = self._answers or not self._schedule.good
-        state: PathState = "up"
-        cause = f"answers for {self._hold_s:g} s"
-        if self._contradiction.active:
-            state, cause = "degraded", SERVED
-        elif not proven or self._answers < self._losses:
+        proven, served = self._answers or not self._schedule.good, self._contradiction.active
+        if not served and (not proven or self._answers < self._losses):
             self._start_hold(now)
             return ()
         self._damping.record_end(now)
         self._degradation.reset()
-        return self._transition(now, state, cause)
+        if served:
+            return self._transition(now, "degraded", SERVED)
+        return self._transition(now, "up", f"answers for {self._hold_s:g} s")
 
     # --- output ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
+from ifdefault.health.counts import PathCounts
 from ifdefault.health.target import ALONE_SPACING_S, ProbeTarget
 from ifdefault.model.health import Ask
 
@@ -58,6 +59,7 @@ class ProbeSchedule:
         self.deciding = self.beyond or ((gateway,) if gateway else ())
         if gateway and not beyond:
             gateway.spacing_s = ALONE_SPACING_S
+        self.counts = PathCounts()
         self.paced = False
         self.excess_s = 0.0  # by how much recent answers were late
         self.floor_s = 0.0  # the fastest of the RECENT answers; 0: not so many yet
@@ -171,9 +173,12 @@ class ProbeSchedule:
         last_s = max((target.last_s for target in self._good), default=now)
         self.round_s = max(self.round_s, min(at_s + self._quiet_s, last_s + 2 * self._quiet_s))
 
-    def record_rtt(self, target: ProbeTarget, rtt_s: float, *, early: bool) -> None:
-        """An answer of a target took `rtt_s`, also if that was longer than its timeout. `early`:
+    def record_rtt(self, sent: Sent, rtt_s: float, *, early: bool) -> None:
+        """The answer to a probe took `rtt_s`, also if that was longer than its timeout. `early`:
         the probe was sent while the path was down, and may have been queued until it recovered."""
+        target = sent.target
+        if sent.pace:
+            self.counts.record_answer(rtt_s)
         if target in self.deciding:
             self._recent_s = (*self._recent_s[1 - RECENT :], rtt_s)
             self.floor_s = min(self._recent_s) if len(self._recent_s) == RECENT else 0.0
@@ -183,6 +188,15 @@ class ProbeSchedule:
     def pop(self, seq: int) -> Sent | None:
         """Remove and return the probe with this number; None if it is unknown."""
         return self._sent.pop(seq, None)
+
+    def record_wrong(self, sent: Sent, *, wrong: bool) -> None:
+        """The probe was lost, or its answer is wrong: it won't have another."""
+        sent.target.wrong = wrong
+        self.counts.lost += wrong and sent.pace is not None
+
+    def _forget(self, sent: Sent) -> None:
+        """No answer to this probe is accepted any more."""
+        self.counts.lost += sent.lost and sent.pace is not None
 
     def await_late(self, seq: int, sent: Sent) -> None:
         """Keep a lost probe, as its answer may still arrive."""
@@ -195,10 +209,12 @@ class ProbeSchedule:
             sent = self._sent[seq]
             if sent.at_s + sent.timeout_s + LATE_S > now:
                 return
-            del self._sent[seq]
+            self._forget(self._sent.pop(seq))
 
     def drop_all(self, now: float) -> None:
         """Drop all probes in flight, and start again."""
+        for sent in self._sent.values():
+            self._forget(sent)
         self._sent.clear()
         self.round_s = now
         gateway = self.gateway

@@ -12,7 +12,6 @@ the one that is longest overdue comes first.
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -46,7 +45,7 @@ class ServerChecker:
         self._asked: dict[int, ServerAddress] = {}
         # a heap; an entry is void if it differs from its server's due_s
         self._due: list[tuple[float, ServerAddress]] = []
-        self._seqs = itertools.count()
+        self._seq = 0  # of the next check
         self._free_s = 0.0  # when PACE_S allows the next check
         self.down: tuple[ServerAddress, ...] = ()
 
@@ -81,7 +80,8 @@ class ServerChecker:
             if entry is None or entry.due_s != due_s:
                 continue
             self._asked.pop(entry.seq, None)
-            entry.seq, entry.asked_s = next(self._seqs), now
+            entry.seq, entry.asked_s = self._seq, now
+            self._seq += 1
             self._asked[entry.seq] = server
             self._schedule(server, entry, now + _NO_OUTCOME_S)
             self._free_s = now + PACE_S

@@ -1,12 +1,15 @@
 """What the daemon needs from this host: users, executables, key files, probe targets, ports.
 
-Rules: all problems are warnings, since none of them breaks the return path. Nothing is changed.
+Rules: problems are warnings, since none of them breaks the return path; but a control token that
+can't be used is an error, which refuses a reload. Nothing is changed.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import pwd
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
 from ipaddress import ip_address
@@ -14,13 +17,23 @@ from pathlib import Path
 
 from ifdefault.config.cross_zone import host_name_warnings
 from ifdefault.dns import tsig_key
+from ifdefault.host import control_token
 from ifdefault.host.check_programs import program_fault
 from ifdefault.host.target_names import lacking_families
+from ifdefault.ipc.child import find_program
 from ifdefault.kernel import open_dns_sockets
 from ifdefault.model.address import is_private
-from ifdefault.model.config import FAMILIES, Config, DaemonConfig, Family, Probe
+from ifdefault.model.config import (
+    APPRISE_MISSING,
+    APPRISE_REMEDY,
+    FAMILIES,
+    Config,
+    DaemonConfig,
+    Family,
+    Probe,
+)
 from ifdefault.model.dns import DISCOVER, LEXICON_REMEDY, DnsConfig
-from ifdefault.model.errors import Problem, reason
+from ifdefault.model.errors import HostError, Problem, reason
 from ifdefault.model.kernel import Uplink
 
 _DEFAULT = DaemonConfig()
@@ -29,7 +42,10 @@ _DEFAULT = DaemonConfig()
 def find_problems(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
     yield from _users(config)
     yield from _hooks(config)
+    yield from _notify(config)
     yield from _targets(config, uplinks)
+    if not os.geteuid():
+        yield from _control_token(config)
     if config.dns != DnsConfig():
         yield from _secrets(config)
         yield from _publishers(config)
@@ -70,6 +86,26 @@ def _hooks(config: Config) -> Iterator[Problem]:
     for key, path in _executables(config):
         if path and (fault := program_fault(Path(path), config.daemon.hook_user)):
             yield Problem(f"hooks.{key}", f"{path} {fault[0]}", fault[1], warning=True)
+
+
+def _notify(config: Config) -> Iterator[Problem]:
+    """Files that a notifier reads, as the user of the monitor, and the program apprise."""
+    for notify in config.notify:
+        files = (notify.password_file, notify.webhook_file, notify.secret_file, notify.ntfy_file)
+        for path in filter(None, (*files, notify.apprise)):
+            if fault := _secret_fault(Path(path), config.daemon.user):
+                what = f"{notify.name}: {path} {fault[0]}"
+                yield Problem("notify", what, fault[1], warning=True)
+    if any(notify.apprise for notify in config.notify) and find_program("apprise") is None:
+        yield Problem("notify", APPRISE_MISSING, APPRISE_REMEDY, warning=True)
+
+
+def _control_token(config: Config) -> tuple[Problem, ...]:
+    try:
+        control_token.read(config.web.control_token_file)
+    except HostError as error:
+        return error.problems
+    return ()
 
 
 def _targets(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
@@ -136,6 +172,12 @@ def _secrets(config: Config) -> Iterator[Problem]:
             yield Problem(where, f"{path}: {problem.what}", problem.remedy, warning=True)
 
 
+def _stop(holder: str) -> str:
+    """How to stop a process, as `open_dns_sockets.holders` names it."""
+    pid = re.search(r"\(pid ([0-9]+)\)$", holder)
+    return f"stop its service, or run `kill {pid[1]}`" if pid else "stop that"
+
+
 def _secret_fault(path: Path, user: str) -> tuple[str, str] | None:
     try:
         status = path.stat()
@@ -190,5 +232,5 @@ def _published(config: Config, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
                 holder = users.get(address, "")
                 if holder and not holder.startswith("ifdefault "):
                     what = f"port {server.port} of {address} ({transport}) is used by {holder}"
-                    remedy = "stop that, or make it listen on another address or port"
+                    remedy = f"{_stop(holder)}, or make it listen on another address or port"
                     yield Problem("dns.server.port", what, remedy, warning=True)

@@ -85,7 +85,7 @@ def read_status(prepared: Prepared, *, rights: bool = True) -> Status:
     traffic = read_link_stats(u.interface for u in prepared.uplinks)
     carriers = {link.name: link.carrier for link in facts.links}
     return Status(
-        applied=_is_applied(prepared),
+        applied=is_applied(prepared),
         defaults=tuple(default for family in FAMILIES for default in _defaults(prepared, family)),
         uplinks=tuple(
             UplinkStatus(
@@ -118,7 +118,7 @@ def read_status(prepared: Prepared, *, rights: bool = True) -> Status:
     )
 
 
-def _is_applied(prepared: Prepared) -> bool:
+def is_applied(prepared: Prepared) -> bool:
     """Whether there is anything of ours in the kernel."""
     facts = prepared.facts
     return bool(facts.tables) or any(rule.protocol == PROTOCOL for rule in facts.rules)
@@ -136,7 +136,7 @@ def find_differences(prepared: Prepared, *, rights: bool = True) -> Iterator[Pro
     """What another program has removed since it was applied, or the config says now. Nothing, if
     nothing was applied."""
     differs = _differences(prepared, rights=rights)
-    if differs and _is_applied(prepared):
+    if differs and is_applied(prepared):
         first, number = differs[0].partition("  #")[0], len(differs)
         what = f"{number} operations of apply are" if number > 1 else "an operation of apply is"
         remedy = "run ifdefault plan to see what is missing, ifdefault apply to restore it"

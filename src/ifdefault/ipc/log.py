@@ -85,16 +85,17 @@ class _Repeated:
 
 
 class Repeats(Generic[H]):
-    """What is said again and again: `OFTEN` times within `WITHIN_S`, and then how often more."""
+    """What is said again and again: `often` times within `WITHIN_S`, and then how often more."""
 
-    def __init__(self) -> None:
+    def __init__(self, often: int = OFTEN) -> None:
+        self._often = often
         self._said: dict[H, _Repeated] = {}  # the oldest first
 
     def passes(self, what: H, now: float) -> bool:
         """Whether to say it once more."""
         repeated = self._said.setdefault(what, _Repeated(now))
         repeated.count += 1
-        return repeated.count <= OFTEN
+        return repeated.count <= self._often
 
     def over(self, now: float) -> Iterator[tuple[H, int]]:
         """What was not said within a time that is over, and how often. To be called first."""
@@ -102,8 +103,8 @@ class Repeats(Generic[H]):
             if repeated.since_s > now - WITHIN_S and len(self._said) < _MOST:
                 return
             del self._said[what]
-            if repeated.count > OFTEN:
-                yield what, repeated.count - OFTEN
+            if repeated.count > self._often:
+                yield what, repeated.count - self._often
 
 
 class _Counting(logging.StreamHandler[TextIO]):

@@ -48,6 +48,7 @@ _Weight = Annotated[int, number(1, 1000)]
 _Type = Annotated[int, number(1, 65535)]
 _Status = Annotated[int, number(100, 599)]
 _Address = Annotated[str, address]
+_Code = Annotated[int, number(0, 15)]  # in a DNS response's header
 _Label = Annotated[str, text(r"[a-z0-9][a-z0-9-]{0,30}")]  # of an uplink
 _Domain = Annotated[str, text(r"(?:(?:\*|[a-z0-9_-]{1,63})(?:\.[a-z0-9_-]{1,63})*)?")]  # "": root
 _File = Annotated[str, text(r"(?:/[^\0\n]{1,254})?")]
@@ -242,10 +243,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Queries answered since the last Served, by uplink; and what secondaries did or replied to a
-    NOTIFY, one line each for the event log."""
+    """Queries answered since the last Served, by uplink and response code; and what secondaries did
+    or replied to a NOTIFY, one line each for the event log."""
 
-    queries: Annotated[tuple[tuple[_Label, _Count], ...], _Uplinks]
+    queries: Annotated[tuple[tuple[_Label, _Code, _Count], ...], Most(31 * 16)]
     events: Annotated[tuple[_Text, ...], Most(16)]
 
 

@@ -14,7 +14,7 @@ import re
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +125,8 @@ def _socket_calls(sockets: tuple[tuple[int, int, int], ...]) -> Iterator[Call]:
 class Profile:
     """`limits`: by resource. `parent_death`: the signal when the parent ends, 0 to outlive it.
     `sockets`: family, type and protocol of those that it may open. `options`: by level and name,
-    those that it may set. `accepts`: whether it may accept connections."""
+    those that it may set. `accepts`: whether it may accept connections. `listens`: whether it may
+    begin to, at a socket that it has (asyncio does at one that listens already)."""
 
     limits: dict[int, int]
     oom_score_adj: int
@@ -133,11 +134,13 @@ class Profile:
     sockets: tuple[tuple[int, int, int], ...] = ()
     options: tuple[tuple[int, int], ...] = ()
     accepts: bool = False
+    listens: bool = False
 
     def calls(self) -> list[Call]:
         calls = [*_common(), _options(self.options)]
         calls += _socket_calls(self.sockets) if self.sockets else ()
         calls += map(Call, ("accept4", "accept")) if self.accepts else ()
+        calls += [Call("listen")] if self.listens else []
         return calls
 
 
@@ -163,11 +166,26 @@ DNS_SERVER = Profile(
     options=_DNS_OPTIONS,
     accepts=True,
 )
+WEB = Profile(
+    limits={
+        resource.RLIMIT_NOFILE: 4096,
+        resource.RLIMIT_NPROC: 64,
+        resource.RLIMIT_DATA: 384 * MIB,
+    },
+    oom_score_adj=500,
+    sockets=((socket.AF_UNIX, socket.SOCK_STREAM, 0),),  # to the engine
+    options=(*_SHARED_OPTIONS, (socket.IPPROTO_TCP, socket.TCP_NODELAY)),
+    accepts=True,
+    listens=True,
+)
 
 
-def enter(profile: Profile, uid: int, gid: int) -> tuple[str, ...]:
+def enter(
+    profile: Profile, uid: int, gid: int, readable: Iterable[str] | None = None
+) -> tuple[str, ...]:
     """Drop all privileges, and confine this process to its profile, for good. Return what this host
-    can't do of that, and why; OSError if the privileges can't be dropped."""
+    can't do of that, and why; OSError if the privileges can't be dropped. `readable`: files and
+    directories that may be read; by default almost all."""
     privileges.drop(
         uid,
         gid,
@@ -177,7 +195,7 @@ def enter(profile: Profile, uid: int, gid: int) -> tuple[str, ...]:
     )
     missing = []
     try:
-        landlock.restrict(_readable())
+        landlock.restrict(_readable() if readable is None else readable)
     except OSError as error:
         missing.append(f"Landlock ({reason(error)})")
     try:

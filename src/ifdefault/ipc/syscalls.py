@@ -16,7 +16,8 @@ fstat 5 80, newfstatat 262 79, stat 4 -, lstat 6 -, statx 332 291, getdents64 21
 access 21 -, faccessat 269 48, faccessat2 439 439, readlink 89 -, readlinkat 267 78
 open 2 -, openat 257 56, openat2 437 437, fcntl 72 25, ioctl 16 29, pipe2 293 59, eventfd2 290 19
 mmap 9 222, mprotect 10 226, munmap 11 215, mremap 25 216, brk 12 214, madvise 28 233
-socket 41 198, socketpair 53 199, connect 42 203, accept 43 202, accept4 288 242, shutdown 48 210
+socket 41 198, socketpair 53 199, connect 42 203, shutdown 48 210
+listen 50 201, accept 43 202, accept4 288 242
 sendto 44 206, recvfrom 45 207, sendmsg 46 211, recvmsg 47 212, sendmmsg 307 269, recvmmsg 299 243
 getsockname 51 204, getpeername 52 205, getsockopt 55 209, setsockopt 54 208
 epoll_create1 291 20, epoll_ctl 233 21, epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441

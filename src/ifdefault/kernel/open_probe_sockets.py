@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Sequence
 
 from ifdefault.kernel.rtnetlink import AF
 from ifdefault.kernel.uapi import socket as so
@@ -21,16 +22,19 @@ _FILTER_WORDS = {4: 1, 6: 8}
 _BUFFER_BYTES = 1 << 16  # about a hundred small packets with the kernel's overhead
 
 
-def icmp_socket(family: Family, address: str, dev: str, mark: int = 0) -> socket.socket:
+def icmp_socket(
+    family: Family, address: str, dev: str, mark: int = 0, *, types: Sequence[int] = ()
+) -> socket.socket:
     """A raw ICMP socket that receives only echo replies, including those to other programs (and
-    any ICMP that arrives before its filter is set). IPv4 packets include the IP header; the kernel
-    computes ICMPv6 checksums (RFC 3542, 3.1).
+    any ICMP that arrives before its filter is set), or other `types`. IPv4 packets include the IP
+    header; the kernel computes ICMPv6 checksums (RFC 3542, 3.1).
 
     A ping socket (IPPROTO_ICMP datagrams) isn't permitted in most namespaces (`ping_group_range`).
     """
     sock = _socket(family, socket.SOCK_RAW, _PROTOCOL[family])
-    echo_reply, blocked = _ECHO_REPLY[family], [0xFFFFFFFF] * _FILTER_WORDS[family]
-    blocked[echo_reply // 32] ^= 1 << echo_reply % 32  # a set bit blocks a type
+    blocked = [0xFFFFFFFF] * _FILTER_WORDS[family]
+    for number in types or (_ECHO_REPLY[family],):
+        blocked[number // 32] ^= 1 << number % 32  # a set bit blocks a type
     sock.setsockopt(*_FILTER[family], struct.pack(f"={len(blocked)}I", *blocked))
     return _bound(sock, address, dev, mark)
 

@@ -22,6 +22,8 @@ EVENT_KINDS = (
     *("apply", "config", "dns", "down", "ended", "engine", "frontend", "gateway", "path"),
     *("primary", "reload", "repair", "self-check", "server", "state", "uplink"),
 )
+APPRISE_MISSING = "apprise isn't installed"
+APPRISE_REMEDY = "install it: apt install apprise, or pip install ifdefault[apprise]"
 DEFAULT_PORTS = {"http": 80, "https": 443, "dns": 53}  # of a probe, by its kind
 
 
@@ -212,6 +214,7 @@ class NotifyConfig:
     mail: str = ""  # an address
     webhook: str = ""  # a URL
     webhook_file: str = ""
+    secret_file: str = ""  # signs what is sent to the webhook
     ntfy: str = ""  # a topic's URL
     ntfy_file: str = ""
     apprise: str = ""  # a config file of apprise

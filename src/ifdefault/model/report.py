@@ -50,12 +50,12 @@ class PublisherStatus:
 @dataclass(frozen=True, slots=True)
 class DnsStatus:
     """All names, and what they are published by. `queries`: answered by the embedded server since
-    the engine started, by the uplink that they came in on."""
+    the engine started: the uplink that they came in on, the response code, how many."""
 
     names: tuple[Named, ...] = ()
     publishers: tuple[PublisherStatus, ...] = ()
     problems: tuple[str, ...] = ()
-    queries: tuple[tuple[str, int], ...] = ()
+    queries: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -100,6 +100,8 @@ class DaemonStatus:
     astray: tuple[str, ...] = ()  # packets that don't go where they are meant to go
     problems: tuple[str, ...] = ()  # names that don't resolve, a frontend that was restarted …
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # bit/s in, out
+    # by uplink: what is sent from one of these leaves by that uplink
+    addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dns: DnsStatus = DnsStatus()
     servers: tuple[CheckedServer, ...] = ()
     config_errors: tuple[str, ...] = ()  # why the last config that worked is in use

@@ -112,7 +112,7 @@ def _own_block(facts: Facts, family: Family, first: int) -> list[Rule]:
         rule
         for rule in facts.rules
         if (rule.family, rule.protocol) == (family, PROTOCOL)
-        and first <= rule.priority <= first + numbers.END
+        and first + numbers.OWN_ADDRESSES <= rule.priority <= first + numbers.END
     ]
 
 
@@ -288,7 +288,8 @@ def _strict_filters(config: Config, facts: Facts, uplinks: Sequence[Uplink]) -> 
             yield Problem(where, what, remedy, True)
         if forwards and uplink != primary:
             what = f"strict, drops packets from {uplink.interface} that are to be forwarded"
-            yield Problem(where, what, "set it to 2 (loose)", True)
+            remedy = f"run `sysctl -w net.ipv4.conf.{uplink.interface}.rp_filter=2` (loose)"
+            yield Problem(where, what, remedy, True)
 
 
 def _unready(host: HostConfig, facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:

@@ -27,12 +27,12 @@ def find(facts: Facts, uplinks: Sequence[Uplink]) -> Iterator[Problem]:
         shared = _shared_network(facts, one, other)
         if macs.get(one) and macs[one] == macs.get(other):
             shared = shared or f"MAC {macs[one]}"
-        either = [dev for dev in (one, other) if _answers_for_all(facts, dev)]
+        either = [dev for dev in (one, other) if answers_for_all(facts, dev)]
         if shared and either:
             where = f"sysctl net.ipv4.conf.{either[0]}.arp_ignore"
             what = f"{one} and {other} share {shared}, and answer ARP for each other's addresses"
-            settings = " and ".join(f"net.ipv4.conf.{dev}.arp_ignore = 1" for dev in either)
-            yield Problem(where, what, f"set {settings}", warning=True)
+            settings = " ".join(f"net.ipv4.conf.{dev}.arp_ignore=1" for dev in either)
+            yield Problem(where, what, f"run `sysctl -w {settings}`", warning=True)
 
 
 def _shared_network(facts: Facts, one: str, other: str) -> str:
@@ -50,7 +50,7 @@ def _shared_network(facts: Facts, one: str, other: str) -> str:
     return ""
 
 
-def _answers_for_all(facts: Facts, dev: str) -> bool:
+def answers_for_all(facts: Facts, dev: str) -> bool:
     """The greater value of `all` and the interface applies."""
     sysctls = dict(facts.sysctls)
     names = (*arp_sysctls("all"), *arp_sysctls(dev))

@@ -24,7 +24,18 @@ def find(
     config: Config, filters: Sequence[FilterChain], uplinks: Sequence[Uplink]
 ) -> Iterator[Problem]:
     server = config.dns.server
-    if not server.zones or not filters:
+    if server.zones:
+        yield from closed_port(filters, uplinks, server.port, _TRANSPORTS)
+
+
+def closed_port(
+    filters: Sequence[FilterChain],
+    uplinks: Sequence[Uplink],
+    port: int,
+    transports: Sequence[Transport],
+) -> Iterator[Problem]:
+    """What closes a port of the uplinks' addresses."""
+    if not filters:
         return
     drops: dict[tuple[str, str], dict[str, list[Transport]]] = defaultdict(dict)
     examples: dict[tuple[str, str], Drop] = {}
@@ -32,8 +43,8 @@ def find(
         for family in FAMILIES:
             if not (address := uplink.source(family)):
                 continue
-            for transport in _TRANSPORTS:
-                packet = Packet(uplink.interface, family, transport, address, server.port)
+            for transport in transports:
+                packet = Packet(uplink.interface, family, transport, address, port)
                 if drop := dropped(filters, packet):
                     key = where(drop), drop.rule
                     examples.setdefault(key, drop)
@@ -45,10 +56,10 @@ def find(
         drop = examples[key]
         for closed_transports, addresses in closed.items():
             names = " and ".join(transport.upper() for transport in closed_transports)
-            what = f"drops packets to {names} port {server.port} of {', '.join(addresses)}"
+            what = f"drops packets to {names} port {port} of {', '.join(addresses)}"
             if not drop.rule:
                 what += ", since no rule there accepts them"
-            remedy = f"open it to clients: {_remedy(drop, closed_transports, server.port)}"
+            remedy = f"open it to clients: {_remedy(drop, closed_transports, port)}"
             yield Problem(key[0], what, remedy, warning=True)
 
 

@@ -339,12 +339,14 @@ def _culprit(question: Question, reply: RouteReply, fib: Fib, end: int) -> tuple
     if rule.protocol != PROTOCOL and rule.table != TABLE_LOCAL and rule.priority < numbers.MAIN:
         place = f"ip{six} rule {rule_text(rule)}"
         if question.intent in ("outgoing", "balanced"):
-            return place, "another program's; delete it if the primary uplink is to be used"
+            command = f"ip{six} rule del {rule_text(rule)}"
+            return place, f"another program's; run `{command}` if the primary uplink is to be used"
         if not question.dev:
             return place, "another program's; give it a priority greater than that of table local"
         return place, f"another program's; give it a priority greater than {end}"
     if route is not None and route.protocol != PROTOCOL:
-        return f"ip{six} route {route_text(route)}", "another program's; delete it"
+        text = route_text(route)
+        return f"ip{six} route {text}", f"another program's; run `ip{six} route del {text}`"
     return f"ip{six} rule {rule_text(rule)}", "run ifdefault apply"
 
 
@@ -388,9 +390,9 @@ def _routes_to_down(
             by_uplink.setdefault(name, []).extend(islice(others, _NAMED + 1))
         for name, some in by_uplink.items():
             for route in some[:_NAMED]:
-                where = f"ip{' -6' if family == 6 else ''} route {route_text(route)}"
-                what = f"leads to {name}, which isn't used now"
-                remedy = f"delete it if {route.dst} is to be reached by the other uplinks"
+                ip, text = f"ip{' -6' if family == 6 else ''} route", route_text(route)
+                where, what = f"{ip} {text}", f"leads to {name}, which isn't used now"
+                remedy = f"run `{ip} del {text}` if the other uplinks are to reach {route.dst}"
                 yield Problem(where, what, remedy, warning=True)
             if len(some) > _NAMED:
                 where = f"ip{' -6' if family == 6 else ''} route show dev {some[0].hops[0].dev}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ifdefault.daemon.control import parse
+from ifdefault.daemon.control.endpoint import Wait
 from ifdefault.daemon.control.server import Control
 from ifdefault.ipc import codec
 from ifdefault.ipc.control import protocol
@@ -82,15 +83,25 @@ def _request(data: bytes) -> None:
     answer = endpoint_of._answer(data, _STRANGER)
     if isinstance(answer, bytes):
         assert answer.endswith(b"\n") and answer.count(b"\n") == 1
+    elif isinstance(answer, Wait):
+        assert isinstance(request, Events), request
+        assert request.wait_s and request.after == answered.last
+        return
     else:
         answer.close()
-        assert isinstance(request, Exec), request
+        assert isinstance(request, Exec) or (isinstance(request, SetUplink) and request.token)
     assert answered.asked == [request] * isinstance(request, get_args(Query))
 
 
 class _Answerer:
     def __init__(self) -> None:
         self.asked: list[Any] = []
+
+    last = 0
+    control_token = "the-control-token"
+
+    def token_refused(self, uid: int) -> None:
+        raise AssertionError(uid)
 
     def read(self, query: Query) -> protocol.Reply:
         self.asked.append(query)

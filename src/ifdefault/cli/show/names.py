@@ -5,6 +5,7 @@ Rules: as in `paths`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,20 @@ def all_lines(status: DaemonStatus) -> list[str]:
         rows = [_publisher(status, publisher) for publisher in dns.publishers]
         lines += ["", *table(_PUBLISHERS, rows)]
     if dns.queries:
-        counted = ", ".join(f"{uplink} {queries}" for uplink, queries in dns.queries)
-        lines += ["", f"queries answered: {counted}"]
+        lines += ["", f"queries answered: {', '.join(_queries(dns.queries))}"]
     if dns.problems:
         lines += ["", *(Line(problem, "warn") for problem in dns.problems)]
     return lines
+
+
+def _queries(queries: Sequence[tuple[str, str, int]]) -> Iterator[str]:
+    """How many by uplink, with the codes of those that weren't NOERROR."""
+    by_uplink: dict[str, Counter[str]] = {}
+    for uplink, code, number in queries:
+        by_uplink.setdefault(uplink, Counter())[code] += number
+    for uplink, codes in by_uplink.items():
+        errors = ", ".join(f"{n} {code}" for code, n in codes.items() if code != "NOERROR")
+        yield f"{uplink} {codes.total()}" + (f" ({errors})" if errors else "")
 
 
 def _names(status: DaemonStatus, names: Sequence[Named]) -> list[str]:

@@ -6,8 +6,7 @@ daemon's monotonic one.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -15,11 +14,13 @@ from typing import TYPE_CHECKING
 from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
 from ifdefault.model.health import Health
+from ifdefault.model.report_text import age, cause, grouped, rate, role
 
 if TYPE_CHECKING:
     from ifdefault.model.report import DaemonStatus
 
-_PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
+__all__ = ["age", "at", "drain_lines", "grouped", "has_problem", "lines", "rate", "remarks"]
+
 _HEADS = ("Uplink", "", "State", "Since", "Loss", "RTT", "Role", "Cause")
 
 
@@ -53,14 +54,6 @@ def has_problem(status: DaemonStatus) -> bool:
     return is_down or is_failing or bool(unfit)
 
 
-def grouped(health: Iterable[Health]) -> dict[str, list[Health]]:
-    """The paths of each uplink, which come in the order in which they were first usable."""
-    groups: dict[str, list[Health]] = {}
-    for path in health:
-        groups.setdefault(path.uplink, []).append(path)
-    return {uplink: sorted(paths, key=lambda p: p.family) for uplink, paths in groups.items()}
-
-
 def _rows(status: DaemonStatus) -> Iterator[Sequence[str]]:
     for path in chain.from_iterable(grouped(status.health).values()):
         yield (
@@ -70,8 +63,8 @@ def _rows(status: DaemonStatus) -> Iterator[Sequence[str]]:
             age(status.now_s - path.since_s),
             f"{100 * path.loss_ratio:.{0 if path.loss_ratio >= 0.1 else 1}f} %",
             f"{path.rtt_ms:.1f} ms" if path.rtt_ms else "-",
-            _role(path, status),
-            ", ".join(filter(None, (*_notes(path, status), _PINGED.sub(r"\1", path.cause)))),
+            role(path, status.decision),
+            ", ".join(filter(None, (*_notes(path, status), cause(path)))),
         )
 
 
@@ -83,12 +76,6 @@ def _notes(path: Health, status: DaemonStatus) -> Iterator[str]:
         yield "suspect"
     if path.state == "recovering" and path.until_s > status.now_s:
         yield f"up in {age(path.until_s - status.now_s)}"
-
-
-def _role(path: Health, status: DaemonStatus) -> str:
-    if path.uplink in status.decision.ranking(path.family)[:1]:
-        return "primary"
-    return "usable" if path.uplink in status.decision.usable_in(path.family) else "not used"
 
 
 def remarks(status: DaemonStatus) -> Iterator[str]:
@@ -112,31 +99,8 @@ def remarks(status: DaemonStatus) -> Iterator[str]:
         yield Line(f"{where}: {what}", "warn")
 
 
-def age(seconds: float) -> str:
-    """A duration in at most two units: "0.4s", "45s", "3m12s", "2h05m", "4d3h"."""
-    if seconds < 9.95:
-        return f"{max(seconds, 0.0):.1f}s"
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    days, h = divmod(hours, 24)
-    if days:
-        return f"{days}d{h}h"
-    if hours:
-        return f"{hours}h{m:02d}m"
-    return f"{m}m{s:02d}s" if minutes else f"{s}s"
-
-
 def at(seconds: float) -> str:
     """The local time in so many seconds: "14:30", with its date if that isn't today."""
     now = datetime.now().astimezone()
     then = now + timedelta(seconds=seconds)
     return f"{then:%H:%M}" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M}"
-
-
-def rate(bits_per_s: float) -> str:
-    """A bit rate in three digits: "0", "940 bit/s", "1.25 Mbit/s"."""
-    for unit in ("bit/s", "kbit/s", "Mbit/s"):
-        if bits_per_s < 999.5:
-            return f"{bits_per_s:.3g} {unit}"
-        bits_per_s /= 1000
-    return f"{bits_per_s:.3g} Gbit/s"

@@ -18,15 +18,16 @@ from typing import Literal
 
 from ifdefault.model.text import escaped
 
-Style = Literal["head", "good", "warn", "bad", "note"]
+Style = Literal["head", "good", "warn", "bad", "note", "mark"]
 _SGR: dict[Style, str] = {  # ECMA-48
     "head": "1",
     "good": "32",
     "warn": "33",
     "bad": "31",
     "note": "36",
+    "mark": "1;7",
 }
-_STATES: dict[str, Style] = {
+STATES: dict[str, Style] = {
     "up": "good",
     "current": "good",
     "answers": "good",
@@ -38,7 +39,7 @@ _STATES: dict[str, Style] = {
     "down": "bad",
     "failing": "bad",
 }
-_WORD = re.compile(r"\b(" + "|".join(_STATES) + r")\b")
+_WORD = re.compile(r"\b(" + "|".join(STATES) + r")\b")
 _INDENT = "  "  # of what a line is continued on
 
 
@@ -88,7 +89,7 @@ def paint(text: str, style: Style | None, *, err: bool = False) -> str:
 
 def paint_states(text: str) -> str:
     """The same with each word in it that is a state in the style of that."""
-    return _WORD.sub(lambda word: paint(word[0], _STATES[word[0]]), text)
+    return _WORD.sub(lambda word: paint(word[0], STATES[word[0]]), text)
 
 
 def shown(lines: Iterable[str], *, err: bool = False) -> Iterator[Painted]:

@@ -4,7 +4,8 @@ Rules: nothing blocks, and a client that is too slow is disconnected. All client
 served through one descriptor (`ipc.fair_poll`), in the endpoint's share of the loop's time, so that
 other endpoints don't wait for them. Room for a new client is made at the expense of the user who
 has most clients: the one that was silent longest is disconnected. An invalid request ends its
-connection and affects no other.
+connection and affects no other. A client that waits for news costs nothing until there is some; it
+may go away meanwhile.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from ifdefault.daemon.control.parse import BadRequest, refusal
 from ifdefault.ipc import log, tasks
 from ifdefault.ipc.control.client import Peer, credentials
 from ifdefault.ipc.control.protocol import encode_reply
-from ifdefault.ipc.fair_poll import READ, WRITE, FairPoll
+from ifdefault.ipc.fair_poll import IDLE, READ, WRITE, FairPoll
 from ifdefault.model.errors import HostError, Problem, reason
 
 MOST_CLIENTS, MOST_OF_A_USER = 128, 32
@@ -36,7 +38,18 @@ TURN_S = 0.005
 _BACKLOG = 128
 _NO_FILES_S = 1.0  # how long to wait for a descriptor to become free
 
-Answer = bytes | Coroutine[Any, Any, bytes]  # the reply, or what prepares it
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The reply is what `answer` returns once there is an event with a serial greater than `after`,
+    or after `wait_s`."""
+
+    after: int
+    wait_s: float
+    answer: Callable[[], bytes]
+
+
+Answer = bytes | Wait | Coroutine[Any, Any, bytes]  # the reply, when to make it, what prepares it
 
 
 @dataclass(eq=False, slots=True)
@@ -49,6 +62,8 @@ class Client:
     request: bytearray = field(default_factory=bytearray)  # what was received of it
     reply: memoryview = field(default_factory=lambda: memoryview(b""))  # what is left of it
     task: asyncio.Task[None] | None = None  # that prepares the reply
+    wait: Wait | None = None
+    due_s: float = inf  # when it has waited long enough
 
 
 class Endpoint:
@@ -96,6 +111,8 @@ class Endpoint:
         self._listener = None
         replying = [client.task for client in self.clients if client.task]
         for client in [*self.clients]:
+            if client.wait:
+                self._end_wait(client)
             self._drop(client)
         self._poll.close()
         await tasks.end(*replying)
@@ -136,9 +153,13 @@ class Endpoint:
         return bool(silent)
 
     def _expire(self) -> None:
-        """Disconnect clients that are too slow, now and again as long as there are clients."""
-        late_s = time.monotonic() - PATIENCE_S
-        for client in [c for c in self.clients if c.since_s <= late_s and c.task is None]:
+        """Disconnect clients that are too slow, now and again as long as there are clients. Those
+        that have waited long enough are answered."""
+        now = time.monotonic()
+        late_s = now - PATIENCE_S
+        self._wake(lambda client: client.due_s <= now)
+        idle = [c for c in self.clients if c.task is None and c.wait is None]
+        for client in [c for c in idle if c.since_s <= late_s]:
             what = f"incomplete after {PATIENCE_S:g} s"
             self._refuse(client, BadRequest(Problem("request", what, "send it at once")))
         loop = asyncio.get_running_loop()
@@ -162,6 +183,10 @@ class Endpoint:
         try:
             if client.reply:
                 self._send(client)
+            elif client.wait and client.due_s < inf:
+                self._drop(client)  # it went away
+            elif client.wait:
+                self._end_wait(client)
             else:
                 self._receive(client)
         except BlockingIOError:
@@ -196,9 +221,29 @@ class Endpoint:
         answer = self._answer(line, client.peer)
         if isinstance(answer, bytes):
             self._reply(client, answer)
+        elif isinstance(answer, Wait):
+            client.wait, client.due_s = answer, time.monotonic() + answer.wait_s
+            self._poll.change(client.sock, IDLE)
         else:
             self._poll.remove(client.sock)  # it reads and sends nothing meanwhile
             client.task = tasks.start(self._wait(client, answer))
+
+    def news(self, last: int) -> None:
+        """Answer those that wait for an event up to this one, in our share of the time."""
+        self._wake(lambda client: client.wait is not None and client.wait.after < last)
+
+    def _wake(self, is_due: Callable[[Client], bool]) -> None:
+        for client in self.clients:
+            if client.due_s < inf and is_due(client):
+                client.due_s = inf
+                self._poll.change(client.sock, WRITE)
+
+    def _end_wait(self, client: Client) -> None:
+        assert client.wait is not None
+        wait, client.wait = client.wait, None
+        client.since_s = time.monotonic()
+        with suppress(OSError):  # disconnected: the poll will report it
+            self._reply(client, wait.answer())
 
     async def _wait(self, client: Client, answer: Coroutine[Any, Any, bytes]) -> None:
         reply = await answer

@@ -1,41 +1,67 @@
 """The server of the control sockets, by which commands talk to the engine.
 
     control.sock   root, and the engine's own user    everything
-    status.sock    all users                          status, events, exec; a tenth of the time
+    status.sock    all users                          status, counters, events, exec; uplink, with
+                                                      the control token; a tenth of the time
 
 Rules: a request is one line of JSON, and so is its reply. Changes require root, by the peer's
-credentials from the kernel; that root is heard doesn't depend on what others do, since they can't
-connect to its socket. Replies to others may be as old as `CACHE_S`. There is one engine per run
-directory, which holds a lock while it runs, so that the sockets of a dead engine are recognised as
-stale.
+credentials from the kernel, or the token that root gave away: wrong ones are refused late, one
+after another, so that nobody tries many, and the right one is never delayed. That root is heard
+doesn't depend on what others do, since they can't connect to its socket. Replies to others may be
+as old as `CACHE_S`, but not older than the latest event that somebody waits for. There is one
+engine per run directory, which holds a lock while it runs, so that the sockets of a dead engine are
+recognised as stale.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import time
 from collections.abc import Callable
 from functools import partial
+from hmac import compare_digest
 from pathlib import Path
 from typing import IO, Protocol
 
-from ifdefault.daemon.control.endpoint import Answer, Endpoint
+from ifdefault.daemon.control.endpoint import Answer, Endpoint, Wait
 from ifdefault.daemon.control.parse import parse, refusal
 from ifdefault.host.lock_file import private
 from ifdefault.ipc import log
 from ifdefault.ipc.control.client import LONGEST_PATH, OPEN_SOCKET, SOCKET, Peer, listener
-from ifdefault.ipc.control.protocol import Command, Exec, Query, Reply, encode_reply
+from ifdefault.ipc.control.protocol import (
+    Command,
+    Events,
+    Exec,
+    Query,
+    Reply,
+    SetUplink,
+    encode_reply,
+)
 from ifdefault.model.errors import HostError, IfdefaultError, Problem, internal, reason
 
 LOCK = "engine.lock"
 CACHE_S = 0.2
+TOKEN_S = 1.0  # between two refusals of tokens
+_NEWS_S = 0.03  # events come in groups
 # A program that an engine was just starting when it was killed has its files until it executes.
 _EXEC_S, _RETRY_S = 2.0, 0.02
 SHARE = 0.1  # of the engine's time, for users other than root
 
 
 class Answerer(Protocol):
+    @property
+    def last(self) -> int:
+        """The serial of the latest event."""
+
+    @property
+    def control_token(self) -> str:
+        """What permits SetUplink to all users; "": nothing does."""
+
+    def token_refused(self, uid: int) -> None:
+        """Somebody sent another token."""
+
     def read(self, query: Query) -> Reply:
         """What was asked for; an IfdefaultError becomes a Refusal."""
 
@@ -51,6 +77,8 @@ class Control:
         self._lock: IO[str] | None = None
         self._cache: dict[Query, bytes] = {}
         self._cached_s = 0.0
+        self._news: asyncio.TimerHandle | None = None
+        self._refused_s = 0.0  # when the last wrong token is refused
         # root's comes last: once that is there, both are
         self.endpoints = (
             Endpoint(run_dir / OPEN_SOCKET, 0o666, partial(self._answer, self._read_cached), SHARE),
@@ -86,6 +114,9 @@ class Control:
 
     async def close(self) -> None:
         """Stop listening, end all connections, and remove the sockets; the lock file stays."""
+        self._cache.clear()
+        if self._news:
+            self._news.cancel()
         for endpoint in self.endpoints:
             await endpoint.close()
         if self._lock:
@@ -96,13 +127,45 @@ class Control:
 
     def _answer(self, read: Callable[[Query], bytes], line: bytes, peer: Peer) -> Answer:
         request = parse(line)
+        if isinstance(request, Events) and request.wait_s and request.after == self._answerer.last:
+            return Wait(request.after, request.wait_s, partial(read, request))
         if isinstance(request, Query):
             return read(request)
         # Exec affects the requesting process only
-        if not isinstance(request, Exec) and peer.uid not in (0, os.geteuid()):
-            what = f"uid {peer.uid} may only read the status and events, and use exec"
-            return encode_reply(refusal(HostError(Problem("permission", what, "run as root"))))
-        return self._perform(request, peer)
+        if isinstance(request, Exec) or peer.uid in (0, os.geteuid()):
+            return self._perform(request, peer)
+        if isinstance(request, SetUplink) and request.token:
+            return self._by_token(request, peer)
+        what = f"uid {peer.uid} may only read the status and events, and use exec"
+        return encode_reply(refusal(HostError(Problem("permission", what, "run as root"))))
+
+    def _by_token(self, request: SetUplink, peer: Peer) -> Answer:
+        token = self._answerer.control_token
+        if not token:
+            what, remedy = "no token permits changes", "set web.control_token_file, or run as root"
+            return encode_reply(refusal(HostError(Problem("permission", what, remedy))))
+        if compare_digest(request.token.encode(), token.encode()):
+            return self._perform(request, peer)
+        return self._refuse_token(peer)
+
+    async def _refuse_token(self, peer: Peer) -> bytes:
+        now = time.monotonic()
+        self._refused_s = max(now, self._refused_s) + TOKEN_S
+        await asyncio.sleep(self._refused_s - now)
+        self._answerer.token_refused(peer.uid)
+        problem = Problem("permission", "wrong token", "see web.control_token_file")
+        return encode_reply(refusal(HostError(problem)))
+
+    def news(self) -> None:
+        """There is another event: answer those that wait, with others that follow at once."""
+        if self._news is None:
+            self._news = asyncio.get_running_loop().call_later(_NEWS_S, self._tell)
+
+    def _tell(self) -> None:
+        self._news = None
+        self._cache.clear()
+        for endpoint in self.endpoints:
+            endpoint.news(self._answerer.last)
 
     def _read_cached(self, query: Query) -> bytes:
         now = time.monotonic()

@@ -98,7 +98,8 @@ class Commands:
         due_s = now + request.timeout_s if request.timeout_s else inf
         if was != request.state or due_s < inf:
             limit = f", down in {request.timeout_s} s" if due_s < inf else ""
-            text = f"{name}: forced {was} -> {request.state} by the operator{limit}"
+            by = "with the control token" if request.token else "by the operator"
+            text = f"{name}: forced {was} -> {request.state} {by}{limit}"
             state.log("uplink", text, name)
         elif state.drain_until_s.get(name, inf) < inf:
             state.log("uplink", f"{name}: its drain has no timeout any more", name)

@@ -394,6 +394,7 @@ class Controller:
             conflicts=self._reconciler.backoff.conflicts(now),
             astray=tuple(map(str, self._self_check.problems)),
             problems=(*state.lacks, *state.refused, *self.paths.problems),
+            addresses=state.addresses(),
             dns=DnsStatus(names=self.names.status(), problems=self.names.problems),
             servers=self.servers.checked(),
         )

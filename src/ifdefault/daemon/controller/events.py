@@ -170,12 +170,13 @@ class PublicAddressFound:
 @dataclass(frozen=True, slots=True)
 class UplinkRequested:
     """Force an uplink's state, or return to the observed one ("auto"). `timeout_s`: drain it for so
-    long, then force it down."""
+    long, then force it down. `token`: by somebody who isn't root, but knows the control token."""
 
     id: int
     uplink: str
     state: Forced
     timeout_s: int | None = None
+    token: bool = False
 
 
 @dataclass(frozen=True, slots=True)

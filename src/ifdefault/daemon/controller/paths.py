@@ -22,6 +22,7 @@ from ifdefault.daemon.controller.effects import (
 from ifdefault.daemon.controller.events import ProbeOutcome, TrafficSeen
 from ifdefault.daemon.controller.gateways import Gateways
 from ifdefault.daemon.controller.never_worked import NeverWorked
+from ifdefault.health.counts import PathCounts
 from ifdefault.health.path import Path
 from ifdefault.health.states import Memory
 from ifdefault.model.config import FAMILIES, Config, Family, HealthConfig, Probe
@@ -37,6 +38,7 @@ from ifdefault.model.health import (
 )
 from ifdefault.model.kernel import Facts, Link, Uplink
 from ifdefault.model.kernel_events import LinkChanged, NeighbourChanged
+from ifdefault.model.report import PathCounters
 
 Key = tuple[str, Family]
 Transitions = tuple[Transition, ...]
@@ -76,12 +78,16 @@ class Paths:
         self._unresolved: dict[str, str] = {}
         self._wake_s = inf
         self.memories: dict[Key, Memory] = {}
+        self._counts: dict[Key, PathCounts] = {}
         self._never_worked = NeverWorked()
         self.gateways = Gateways(out)
 
     def health(self) -> tuple[Health, ...]:
         healths = (probed.path.health() for probed in self._paths.values())
         return tuple(map(self._never_worked.shown, healths))
+
+    def counters(self) -> tuple[PathCounters, ...]:
+        return tuple(self._counts[key].report(*key) for key in self._paths)
 
     def states(self) -> dict[Key, tuple[PathState, float]]:
         """The state of each path, and since when. One that never worked counts as down."""
@@ -165,7 +171,8 @@ class Paths:
             self._remove(now, probed)
         self._last_number += 1
         probes = [str(probe) for probe in targets]
-        path = Path(*key, probes, terms, now, memory, has_gateway=bool(gateway))
+        counts = self._counts.setdefault(key, PathCounts())
+        path = Path(*key, probes, terms, now, memory, has_gateway=bool(gateway), counts=counts)
         state = (gateway, uplink.routers, verified)
         probed = ProbedPath(self._last_number, path, targets, terms, *state, closed_s=now)
         self._paths[key] = self._numbers[probed.number] = probed

@@ -111,7 +111,9 @@ class Reconciler:
         """Process the outcome of a Converge: log repairs, refusals and conflicts."""
         self.looked(now, self._cost_s + applied.took_s)
         self._state.unapplied = False
+        self._state.refusals += len(applied.refused)
         if self._repairs:
+            self._state.repairs += len(performed.operations)
             operations = tuple(map(describe, performed.operations))
             rest = len(operations) - _LOGGED
             more = f" and {rest} more" if rest > 0 else ""

@@ -76,6 +76,8 @@ class State:
     went_down: dict[Key, None] = field(default_factory=dict)  # paths whose connections may hang
     adoptions: deque[Adoption] = field(default_factory=deque)
     unconfirmed: Unconfirmed | None = None
+    repairs: int = 0  # operations so far that undid what others had changed
+    refusals: int = 0  # operations so far that the kernel refused
 
     @property
     def uplinks(self) -> tuple[Uplink, ...]:
@@ -85,6 +87,11 @@ class State:
     def lacks(self) -> tuple[str, ...]:
         """What is configured, but not possible here, for the status."""
         return tuple(map(str, self.prepared.lacks)) if self.prepared else ()
+
+    def addresses(self) -> dict[str, tuple[str, ...]]:
+        """For the status."""
+        ready = (uplink for uplink in self.uplinks if uplink.sources and not uplink.pending)
+        return {up.name: tuple(address for _, address in up.sources) for up in ready}
 
     def force(self, name: str, forced: Forced) -> None:
         self.forced[name] = forced

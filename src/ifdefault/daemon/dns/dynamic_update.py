@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from ifdefault.daemon.controller.effects import Publish
+from ifdefault.daemon.dns.update_counts import UpdateCounts
 from ifdefault.daemon.dns.zone_servers import Pair, ZoneServers
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.requests import Requests
@@ -79,6 +80,7 @@ class Updates:
 
     def __init__(self, requests: Requests, store: Store, event_log: EventLog) -> None:
         self._requests, self._store, self._event_log = requests, store, event_log
+        self.counts = UpdateCounts()
         self._zones: dict[str, _Zone] = {}
         self._ways: tuple[Way, ...] = ()
         self._last: object = None
@@ -241,10 +243,12 @@ class Updates:
         job.refused.discard(server)
         job.accepted_by = server
         state.accepted(now, change)
+        self.counts.record("update", server.address, failed=False)
         self._set_status(zone, job, server, "pending", "accepted")
 
     def _failed(self, now: float, zone: _Zone, job: _Job, pair: Pair, error: str) -> None:
         server, _ = pair
+        self.counts.record("update", server.address, failed=True)
         job.failed_s[pair] = now
         if error.startswith((f"{server.address} refuses: ", f"{job.name} is a CNAME")):
             job.refused.add(server)

@@ -17,6 +17,7 @@ from typing import Annotated
 from ifdefault.daemon.controller.effects import Publish
 from ifdefault.daemon.dns.cookie_secrets import CookieSecrets
 from ifdefault.daemon.dns.listeners import Listeners
+from ifdefault.daemon.dns.update_counts import UpdateCounts
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.dns_connection import Held
 from ifdefault.daemon.process.dns_server import DnsServerProcess
@@ -48,6 +49,7 @@ class Nameserver:
     def __init__(self, store: Store, process: DnsServerProcess, event_log: EventLog) -> None:
         self._store, self._process, self._event_log = store, process, event_log
         process.started, process.ended = self._server_started, self._server_ended
+        self.counts = UpdateCounts()
         self._listeners = Listeners(process, event_log)
         self._cookies = CookieSecrets(store)
         self._server = ServerConfig()
@@ -66,6 +68,8 @@ class Nameserver:
             self._since_s = now
             self._server = server
             self._send_zones()
+            if zones:
+                self.counts.record("server", f"port {server.port}", failed=False)
         uplinks = publish.uplinks if server.zones else ()
         self._process.keep(needed=self._listeners.update(uplinks, server.port))
         self._listeners.listen()

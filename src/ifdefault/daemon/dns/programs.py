@@ -24,13 +24,14 @@ from functools import partial
 from typing import Annotated, Literal
 
 from ifdefault.daemon.controller.effects import Publish
+from ifdefault.daemon.dns.update_counts import UpdateCounts
 from ifdefault.daemon.event_log import EventLog
-from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.runner import Runner, RunRequest, stripped
 from ifdefault.dns.publish import names_in_zone
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import Store
 from ifdefault.ipc import fields, privileges
+from ifdefault.ipc.child import python
 from ifdefault.model.address import family_of
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.dns import ExecConfig, ProviderConfig, Published, within
@@ -113,6 +114,7 @@ class Programs:
 
     def __init__(self, event_log: EventLog, store: Store, log: logging.Logger = _log) -> None:
         self._event_log, self._store = event_log, store
+        self.counts = UpdateCounts()
         self._loop = asyncio.get_running_loop()
         self._runner = Runner(RUNNING, log)
         self._timer: asyncio.TimerHandle | None = None
@@ -217,7 +219,7 @@ class Programs:
     def _command(self, config: ProviderConfig | ExecConfig) -> tuple[str, ...]:
         if isinstance(config, ExecConfig):
             return stripped(self._users["exec"], config.program)
-        return tuple(spawn.python("ifdefault.frontend.provider_main", *self._users["provider"]))
+        return tuple(python("ifdefault.frontend.provider_main", *self._users["provider"]))
 
     def _ended(self, key: Key, state: State, problem: str, last_line: str) -> None:
         if job := self._jobs.get(key):
@@ -230,6 +232,7 @@ class Programs:
     def _record(self, key: Key, job: Job, problem: str, last_line: str) -> None:
         """Record how a run ended, and log changes."""
         detail = ": ".join(filter(None, (problem, last_line)))
+        self.counts.record(key.kind, key.where, failed=bool(problem))
         if problem:
             job.wait_s = min(max(2 * job.wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
             job.due_s = self._loop.time() + job.wait_s

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ifdefault.daemon.controller.effects import Publish
+from ifdefault.daemon.dns.update_counts import Row, UpdateCounts
 from ifdefault.daemon.event_log import EventLog
 from ifdefault.daemon.process.bounds import Allowance
+from ifdefault.dns.client import code_name
 from ifdefault.ipc.messages import Served
 from ifdefault.model.report import PublisherStatus
 
@@ -23,6 +25,8 @@ _MOST_QUERIES = (1 << 63) - 1
 
 class Publisher(Protocol):
     """Publishes names by one method, asynchronously."""
+
+    counts: UpdateCounts
 
     def publish(self, now: float, publish: Publish) -> None:
         """Publish this from now on."""
@@ -44,7 +48,7 @@ class Publishers:
     def __init__(self, event_log: EventLog, publishers: Sequence[Publisher]) -> None:
         self._event_log = event_log
         self._publishers = tuple(publishers)
-        self._queries: dict[str, int] = {}
+        self._queries: dict[tuple[str, str], int] = {}  # by uplink and response code
         self._uplinks: frozenset[str] = frozenset()
         self._events = Allowance(_EVENTS, _EVENTS_PER_S)
 
@@ -63,10 +67,10 @@ class Publishers:
 
     def receive(self, served: Served) -> None:
         """A report of the embedded server."""
-        for uplink, queries in served.queries:
+        for uplink, code, queries in served.queries:
             if uplink in self._uplinks:
-                queries += self._queries.get(uplink, 0)
-                self._queries[uplink] = min(queries, _MOST_QUERIES)
+                key = (uplink, code_name(code))
+                self._queries[key] = min(queries + self._queries.get(key, 0), _MOST_QUERIES)
         for event in served.events:
             self._note(event)
 
@@ -85,9 +89,14 @@ class Publishers:
         return tuple(status for p in self._publishers for status in p.statuses())
 
     @property
-    def queries(self) -> tuple[tuple[str, int], ...]:
-        """Queries answered since the engine started, by the uplink that they came in on."""
-        return tuple(sorted(self._queries.items()))
+    def queries(self) -> tuple[tuple[str, str, int], ...]:
+        """As in DnsStatus."""
+        return tuple((*key, count) for key, count in sorted(self._queries.items()))
+
+    @property
+    def updates(self) -> tuple[Row, ...]:
+        """As in CounterReport."""
+        return tuple(row for p in self._publishers for row in p.counts.report())
 
     async def close(self) -> None:
         for publisher in self._publishers:

@@ -19,12 +19,11 @@ from ifdefault.daemon.process.bounds import Allowance, Owed
 from ifdefault.daemon.process.spawn import (
     READY_S,
     Child,
-    environment,
     privileges_kept,
-    python,
 )
 from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.channel import Channel
+from ifdefault.ipc.child import environment, python
 from ifdefault.ipc.control.client import credentials
 from ifdefault.ipc.messages import (
     FROM_DNS_SERVER,

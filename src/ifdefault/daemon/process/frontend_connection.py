@@ -24,13 +24,12 @@ from ifdefault.daemon.process.output import Output
 from ifdefault.daemon.process.spawn import (
     READY_S,
     Child,
-    environment,
     privileges_kept,
-    python,
     status_text,
 )
 from ifdefault.ipc import channel, privileges
 from ifdefault.ipc.channel import Channel
+from ifdefault.ipc.child import environment, python
 from ifdefault.ipc.control.client import credentials
 from ifdefault.ipc.messages import (
     FROM_FRONTEND,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ifdefault.daemon.process import spawn
 from ifdefault.daemon.process.output import Output
+from ifdefault.ipc.child import environment, python
 
 LINES = 100
 KILL_S = 1.0  # from SIGTERM to SIGKILL
@@ -36,7 +37,7 @@ class RunRequest:
 def stripped(user: tuple[int, int], program: str) -> tuple[str, ...]:
     """The command that runs a program without privileges, with only PATH and IFDEFAULT_… in its
     environment. `user`: as returned by privileges.possible."""
-    return tuple(spawn.python("ifdefault.ipc.privileges", *user, program))
+    return tuple(python("ifdefault.ipc.privileges", *user, program))
 
 
 class Runner:
@@ -88,7 +89,7 @@ class _Run:
         try:
             self._child = spawn.Child(
                 request.command,
-                spawn.environment() | request.env,
+                environment() | request.env,
                 self._ended,
                 output=self._output.write_fd,
                 session=True,

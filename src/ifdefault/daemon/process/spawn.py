@@ -10,7 +10,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,11 +22,6 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
 _CAUSES = 16  # that are remembered
 _PING_S = 2.0
 _SILENT_S = 6.0  # without any message, a process is killed
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# The environment variables that are passed on: for Python, the CA certificates, the log.
-_PASSED = ("LANG", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "JOURNAL_STREAM")
-_PASSED_TLS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF")
-_MALLOC = {"MALLOC_ARENA_MAX": "2"}  # resolver threads need no memory arenas of their own
 
 
 class Child:
@@ -86,11 +80,6 @@ class Child:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._ended(status)
-
-
-def python(module: str, *arguments: str | int) -> list[str]:
-    """The command that runs a module of ours; -P: imports from Python's own directories only."""
-    return [sys.executable, "-P", "-s", "-m", module, *map(str, arguments)]
 
 
 def status_text(status: int) -> str:
@@ -171,9 +160,3 @@ def privileges_kept(pid: int, uid: int) -> str:
         return f"its privileges can't be checked: {error.filename}: {error.strerror}"
     left = privileges.left_over(status, uid)
     return f"it kept privileges: {', '.join(left)}" if left else ""
-
-
-def environment() -> dict[str, str]:
-    """The environment of a child: what its Python needs, and nothing of the user's."""
-    passed = {name: os.environ[name] for name in _PASSED + _PASSED_TLS if name in os.environ}
-    return {"PATH": _PATH} | passed | _MALLOC

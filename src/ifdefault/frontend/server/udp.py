@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -36,11 +35,35 @@ class Answers(Protocol):
     def tcp(self, query: bytes, client: str, uplink: str, now: float) -> tuple[bytes, ...]: ...
 
 
+class Queries:
+    """Queries that were answered: how many, by the uplink that they came in on and the response
+    code in the header (RFC 1035, 4.1.1)."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, list[int]] = {}
+
+    def by_code(self, uplink: str) -> list[int]:
+        counts = self._counts.get(uplink)
+        if counts is None:
+            counts = self._counts[uplink] = [0] * 16
+        return counts
+
+    def take(self) -> tuple[tuple[str, int, int], ...]:
+        """The uplink, the code and how many, since the last call."""
+        counts, self._counts = self._counts, {}
+        return tuple(
+            (uplink, code, number)
+            for uplink, by_code in sorted(counts.items())
+            for code, number in enumerate(by_code)
+            if number
+        )
+
+
 class UdpServer:
     """`unanswered` is called with UDP packets that weren't answered, and their senders."""
 
     def __init__(self, unanswered: Callable[[bytes, str], None]) -> None:
-        self.queries: Counter[str] = Counter()  # answered, by uplink
+        self.queries = Queries()
         self._unanswered = unanswered
         self._answers: Answers | None = None
         self._batch = Batch(_PACKETS, _QUERY_BYTES)
@@ -113,12 +136,15 @@ class UdpServer:
         """What answers the queries that are waiting now, and came in on this uplink."""
         assert self._answers is not None
         answer_udp, now = self._answers.udp, time.monotonic()
+        counts = self.queries.by_code(uplink)
 
         def answer(query: bytes, client: str) -> bytes | None:
             try:
                 response = answer_udp(query, client, uplink, now)
                 if response is None:
                     self._unanswered(query, client)
+                else:
+                    counts[response[3] & 15] += 1
             except Exception as error:  # costs this query alone
                 log.exception(error, "a query over UDP")
                 return None
@@ -128,7 +154,7 @@ class UdpServer:
 
     def _drain(self, sock: socket.socket, uplink: str) -> None:
         if self._answers is not None:
-            self.queries[uplink] += self._batch.exchange(sock, self._answering(uplink))[1]
+            self._batch.exchange(sock, self._answering(uplink))
 
     def _drain_marked(self, sock: socket.socket, marks: Mapping[int, str], first: str) -> None:
         if self._answers is None:
@@ -140,7 +166,6 @@ class UdpServer:
                 return
             uplink = _arrival(marks, _mark(ancillary), first)
             if response := self._answering(uplink)(query, client[0]):
-                self.queries[uplink] += 1
                 with suppress(OSError):
                     sock.sendto(response, client)
 
@@ -154,7 +179,8 @@ class UdpServer:
         except Exception as error:  # costs this connection alone
             log.exception(error, "a query over TCP")
             return ()
-        self.queries[uplink] += bool(answers)
+        if answers:
+            self.queries.by_code(uplink)[answers[0][3] & 15] += 1
         return answers
 
 

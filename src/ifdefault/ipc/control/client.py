@@ -32,6 +32,10 @@ class NotRunning(HostError):
     """No engine is running in this run directory."""
 
 
+class Closed(HostError):
+    """The engine ended, or closed the connection, without a reply."""
+
+
 def socket_path(run_dir: Path) -> Path:
     """The socket for this user."""
     path = run_dir / SOCKET
@@ -41,8 +45,7 @@ def socket_path(run_dir: Path) -> Path:
 def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
     """Send a request; return the engine's reply. A Refusal is raised as ConfigError or HostError,
     and NotRunning if there is no engine."""
-    from ifdefault.ipc import codec
-    from ifdefault.ipc.control.protocol import Refusal, decode_reply, encode_request
+    from ifdefault.ipc.control.protocol import encode_request
 
     path = str(socket_path(run_dir))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -53,14 +56,19 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
             with sock.makefile("rb") as file:
                 line = file.readline(LONGEST_REPLY)
         except (TimeoutError, BlockingIOError):
-            what = f"no answer from the daemon in {timeout_s:g} s"
-            raise HostError(Problem(path, what, "see its log")) from None
+            raise no_answer(path, timeout_s) from None
         except OSError as error:
-            what = f"can't connect to the daemon: {reason(error)}"
-            remedy = "run as root" if isinstance(error, PermissionError) else "see its log"
-            raise HostError(Problem(path, what, remedy)) from error
+            raise no_connection(path, error) from error
+    return read_reply(path, request, line)
+
+
+def read_reply(path: str, request: Asks[R], line: bytes) -> R:
+    """The engine's reply in a line that was read from a socket; errors as `ask`."""
+    from ifdefault.ipc import codec
+    from ifdefault.ipc.control.protocol import Refusal, decode_reply
+
     if not line:
-        raise HostError(Problem(path, "the daemon closed the connection", "see its log"))
+        raise Closed(Problem(path, "the daemon closed the connection", "see its log"))
     try:
         reply = decode_reply(request, line)
     except codec.DecodeError as error:
@@ -71,6 +79,23 @@ def ask(run_dir: Path, request: Asks[R], timeout_s: float = 30.0) -> R:
         kind = ConfigError if reply.exit_status == ConfigError.exit_status else HostError
         raise kind(*reply.problems)
     return reply
+
+
+def not_running() -> NotRunning:
+    remedy = "start it: systemctl start ifdefault, or ifdefault run"
+    return NotRunning(Problem("", "no daemon runs", remedy))
+
+
+def no_answer(path: str, timeout_s: float) -> HostError:
+    return HostError(Problem(path, f"no answer from the daemon in {timeout_s:g} s", "see its log"))
+
+
+def no_connection(path: str, error: OSError) -> HostError:
+    if isinstance(error, ConnectionResetError):
+        return Closed(Problem(path, "the daemon closed the connection", "see its log"))
+    what = f"can't connect to the daemon: {reason(error)}"
+    remedy = "run as root" if isinstance(error, PermissionError) else "see its log"
+    return HostError(Problem(path, what, remedy))
 
 
 def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
@@ -84,8 +109,7 @@ def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
         sock.connect(path)
         sock.settimeout(timeout_s)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        remedy = "start it: systemctl start ifdefault, or ifdefault run"
-        raise NotRunning(Problem("", "no daemon runs", remedy)) from None
+        raise not_running() from None
 
 
 @dataclass(frozen=True, slots=True)

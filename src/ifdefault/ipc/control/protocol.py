@@ -9,7 +9,7 @@ other. This module imports nothing that would slow down the command line.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Generic, TypeVar, get_args
 
 from ifdefault import __version__
@@ -22,6 +22,7 @@ from ifdefault.model.report import CounterReport, DaemonStatus, Event
 
 MOST_EVENTS = 10_000
 LONGEST_WAIT_S = 30
+LONGEST_RECORD_S = 600
 _SERIALS = 1 << 62
 _Uplink = Annotated[str, name(31)]
 _Seconds = Annotated[int, number(1, LONGEST_CONFIRM_S)]
@@ -47,6 +48,13 @@ class UplinkChanged:
 @dataclass(frozen=True, slots=True)
 class Confirmed:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The file with the record, for whoever asked for it to take away."""
+
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,7 @@ class SetUplink(Asks[UplinkChanged]):
     name: _Uplink
     state: Forced
     timeout_s: Annotated[int, number(1, LONGEST_DRAIN_S)] | None = None
-    token: Annotated[str, printable_text] = ""
+    token: Annotated[str, printable_text] = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +143,15 @@ class Exec(Asks[Entered]):
     netns: Annotated[int, number(1, (1 << 64) - 1)]  # inode of the peer's network namespace
 
 
+@dataclass(frozen=True, slots=True)
+class Record(Asks[Recorded]):
+    """Record for some time what decisions are based on, beginning with the present state."""
+
+    seconds: Annotated[int, number(1, LONGEST_RECORD_S)]
+
+
 Query = Status | Events | Counters
-Command = SetUplink | Reload | Confirm | Undo | Down | Exec
+Command = SetUplink | Reload | Confirm | Undo | Down | Record | Exec
 Request = Query | Command
 Reply = (
     DaemonStatus
@@ -145,6 +160,7 @@ Reply = (
     | UplinkChanged
     | Changes
     | Confirmed
+    | Recorded
     | Entered
     | Refusal
 )

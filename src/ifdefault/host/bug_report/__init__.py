@@ -1,0 +1,1 @@
+"""What `ifdefault report` collects for a bug report, without secrets, in one archive."""

@@ -1,0 +1,1 @@
+"""What `ifdefault doctor` finds out by sending packets. Nothing is changed."""

@@ -1,0 +1,63 @@
+"""How what the engine reports is put into words, on a terminal and on a page alike.
+
+Rules: as in `model`: text from values alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+from ifdefault.model.health import Decision, Health
+
+_PINGED = re.compile(r"icmp://\[?([\w.:]+)\]?")  # shown as ping(8) does, to fit
+Role = Literal["primary", "usable", "not used"]
+
+
+def grouped(health: Iterable[Health]) -> dict[str, list[Health]]:
+    """The paths of each uplink, which come in the order in which they were first usable."""
+    groups: dict[str, list[Health]] = {}
+    for path in health:
+        groups.setdefault(path.uplink, []).append(path)
+    return {uplink: sorted(paths, key=lambda p: p.family) for uplink, paths in groups.items()}
+
+
+def role(path: Health, decision: Decision) -> Role:
+    """Of a path, for new connections."""
+    if path.uplink in decision.ranking(path.family)[:1]:
+        return "primary"
+    return "usable" if path.uplink in decision.usable_in(path.family) else "not used"
+
+
+def cause(path: Health) -> str:
+    """Why a path is in its state."""
+    return _PINGED.sub(r"\1", path.cause)
+
+
+def count(number: int, noun: str) -> str:
+    """ "no problems", "1 problem", "2 problems"."""
+    return f"{number or 'no'} {noun}{'s' * (number != 1)}"
+
+
+def age(seconds: float) -> str:
+    """A duration in at most two units: "0.4s", "45s", "3m12s", "2h05m", "4d3h"."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f}s"
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d{h}h"
+    if hours:
+        return f"{hours}h{m:02d}m"
+    return f"{m}m{s:02d}s" if minutes else f"{s}s"
+
+
+def rate(bits_per_s: float) -> str:
+    """A bit rate in three digits: "0", "940 bit/s", "1.25 Mbit/s"."""
+    for unit in ("bit/s", "kbit/s", "Mbit/s"):
+        if bits_per_s < 999.5:
+            return f"{bits_per_s:.3g} {unit}"
+        bits_per_s /= 1000
+    return f"{bits_per_s:.3g} Gbit/s"

@@ -1,0 +1,70 @@
+"""A month's traffic against its budget, with a forecast.
+
+Rules: a month begins at midnight, local time, on the day on which the provider begins to count
+anew; where a month doesn't have that day, on its last one.
+"""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ifdefault.monitor.history.records import Traffic
+
+RATE_DAYS = 7  # the forecast is by the rate of this many days at most
+_LEAST_S = 6 * 3600  # no forecast from less
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """`used`: bytes in this month so far. `forecast`: by its end at the present rate, None if too
+    little is known. `used_up`: when the budget will be, at that rate, if it will be."""
+
+    since: datetime
+    until: datetime
+    used: int
+    limit: int  # 0: none
+    forecast: int | None = None
+    used_up: datetime | None = None
+
+
+def month_of(now: datetime, reset_day: int) -> tuple[datetime, datetime]:
+    """The month that the provider counts in: its beginning and its end."""
+    months = now.year * 12 + now.month - 1
+    if (begin := _reset(months, reset_day)) > now:
+        return _reset(months - 1, reset_day), begin
+    return begin, _reset(months + 1, reset_day)
+
+
+def _reset(months: int, day: int) -> datetime:
+    """Midnight of a day of a month, counted from the year 0; with the offset of then."""
+    year, month = months // 12, months % 12 + 1
+    date = f"{year:04}-{month:02}-{min(day, monthrange(year, month)[1]):02}"
+    return datetime.fromisoformat(date).astimezone()
+
+
+def budget(traffic: Iterable[Traffic], limit: int, reset_day: int, now: datetime) -> Budget:
+    """What an uplink has used of its budget. `traffic`: its hours, those of the last RATE_DAYS
+    included even if they belong to the month before."""
+    since, until = month_of(now, reset_day)
+    recent = now - timedelta(days=RATE_DAYS)
+    begin_at, recent_at, now_at = since.timestamp(), recent.timestamp(), now.timestamp()
+    used = lately = 0
+    first_at = now_at
+    for hour in traffic:
+        total = hour.bytes_in + hour.bytes_out
+        used += total if hour.at >= begin_at else 0
+        if hour.at >= recent_at:
+            lately += total
+            first_at = min(first_at, hour.at)
+    known_s = now_at - first_at
+    if known_s < _LEAST_S:
+        return Budget(since, until, used, limit)
+    per_s = lately / known_s
+    forecast = used + round(per_s * max(until.timestamp() - now_at, 0.0))
+    used_up = None
+    if limit and used < limit < forecast:
+        used_up = now + timedelta(seconds=(limit - used) / per_s)
+    return Budget(since, until, used, limit, forecast, used_up)

@@ -1,0 +1,53 @@
+"""What the monitor does before it follows: directories of its own, and no privileges.
+
+Rules: systemd has chosen the user and made the directories (User=, StateDirectory=). Started as
+root otherwise, it makes them, gives them to the user of the config, and continues as that user;
+links that others could have laid are not followed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from pathlib import Path
+
+from ifdefault.ipc import privileges
+from ifdefault.model.errors import HostError, Problem, reason
+from ifdefault.monitor.history.reader import history_dir
+from ifdefault.monitor.status_file import status_dir
+
+_OOM_SCORE = 300  # of a host that is out of memory, it is ended before the engine
+_LIMITS = {resource.RLIMIT_NOFILE: 1024}
+_log = logging.getLogger("ifdefault")
+
+
+def drop_privileges(user: str, state_dir: Path, run_dir: Path) -> None:
+    """Raises HostError."""
+    uid, gid, warning = privileges.choose_user(user)
+    uid, gid = privileges.possible(uid, gid)
+    if warning and uid != privileges.KEEP:
+        _log.warning("%s", warning)
+    for directory in (history_dir(state_dir), status_dir(run_dir)):
+        try:
+            _own(directory, uid, gid)
+        except OSError as error:
+            what = f"can't be made: {reason(error)}"
+            remedy = "run as root, or use --state-dir and --run-dir"
+            raise HostError(Problem(str(directory), what, remedy)) from error
+    os.umask(0o022)  # all users may read the history
+    privileges.drop(uid, gid, limits=_LIMITS, parent_death=0, oom_score_adj=_OOM_SCORE)
+
+
+def _own(directory: Path, uid: int, gid: int) -> None:
+    """Make a directory and give it, with its files, to the user."""
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if uid == privileges.KEEP:
+        return
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(folder, uid, gid)
+        for name in os.listdir(folder):
+            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+    finally:
+        os.close(folder)

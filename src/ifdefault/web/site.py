@@ -1,0 +1,98 @@
+"""What every page and every answer of the API is made from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from ifdefault.ipc import tasks
+from ifdefault.model.errors import HostError
+from ifdefault.monitor.status_file import read_status
+from ifdefault.web.helper import (
+    Explain,
+    Explained,
+    Files,
+    Helper,
+    Load,
+    Reply,
+    Request,
+    settings_in,
+)
+from ifdefault.web.live import Live, Snapshot, said
+from ifdefault.web.render import Renderer
+from ifdefault.web.settings import Faults, Settings
+from ifdefault.web.stream import Streams
+from ifdefault.web.view import Overview, overview
+
+_MOST_WAITING = 8  # for the helper
+_logger = logging.getLogger("ifdefault")
+
+
+class Site:
+    def __init__(
+        self, files: Files, helper: Helper, settings: Settings, renderer: Renderer
+    ) -> None:
+        self.state_dir, self.settings = files.state_dir, settings
+        self.run_dir = files.run_dir
+        self.warning = ""  # why the last settings that worked are used
+        self.renderer = renderer
+        self.streams = Streams(self._parts)
+        self.live = Live(files.run_dir, self._reload, self.streams.tell)
+        self._helper = helper
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+        self._loading: asyncio.Task[None] | None = None
+
+    @property
+    def uplinks(self) -> tuple[str, ...]:
+        return tuple(uplink.name for uplink in self.settings.uplinks)
+
+    def overview(self, snapshot: Snapshot) -> Overview:
+        monitor = read_status(self.run_dir, snapshot.at)
+        troubles = [f"{t.what}: {t.text}" for t in monitor.troubles] if monitor else []
+        return overview(snapshot, self.uplinks, troubles)
+
+    def _parts(self, snapshot: Snapshot) -> dict[str, str]:
+        return self.renderer.parts(self.overview(snapshot), self.settings.control)
+
+    # --- the helper -----------------------------------------------------------------------
+
+    async def explain(self, request: Explain) -> Explained | Faults:
+        """HostError if too many wait for it already."""
+        reply = await self._ask_helper(request)
+        assert isinstance(reply, Explained | Faults)
+        return reply
+
+    async def _ask_helper(self, request: Request) -> Reply:
+        if self._waiting >= _MOST_WAITING:
+            raise HostError("too many wait for an explanation; try again")
+        self._waiting += 1
+        try:
+            # shielded: the answer to a request that a client has given up must be read, too
+            return await asyncio.shield(tasks.start(self._exchange(request)))
+        finally:
+            self._waiting -= 1
+
+    async def _exchange(self, request: Request) -> Reply:
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(self._helper.sock, self._helper.send(request))
+            return self._helper.receive(await loop.sock_recv(self._helper.sock, 1 << 17))
+
+    def _reload(self) -> None:
+        """Read the config again; what is invalid is said, and the last settings are kept."""
+        if self._loading is None or self._loading.done():
+            self._loading = tasks.start(self._load())
+
+    async def _load(self) -> None:
+        try:
+            settings = settings_in(await self._ask_helper(Load()))
+        except HostError as error:
+            self.warning = f"The last settings that worked are used: {said(error)}"
+            _logger.warning("the last settings that worked are used: %s", said(error))
+            return
+        self.warning = ""
+        if settings.listen != self.settings.listen:
+            self.warning = "web.listen has changed: restart ifdefault-web"
+            _logger.warning("%s", self.warning)
+        self.settings = settings
