@@ -204,6 +204,7 @@ def _work(work: Callable[[], int], output: int, errors: int) -> None:
     try:
         os.dup2(output, 1)
         os.dup2(errors, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         work()
         sys.stdout.flush()
     except BaseException as error:
