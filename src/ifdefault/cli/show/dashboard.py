@@ -119,8 +119,8 @@ def _is_selected(row: Row, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """`priority`: columns with the lowest ones are shown if there isn't room for all; those with the
-    same one together."""
+    """`priority`: columns with the lowest ones are shown if there isn't room for all, those with
+    the same one together."""
 
     head: str
     width: int
