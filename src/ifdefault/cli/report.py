@@ -25,6 +25,7 @@ _OWN: tuple[tuple[str, ...], ...] = (
     ("check",),
     ("plan",),
     ("doctor",),
+    ("history",),
     ("events", "-n", "10000"),
 )
 
