@@ -106,7 +106,7 @@ def _around(view: View, shown: list[Row], height: int) -> list[Row]:
     """The headline, the heads and those uplinks that fit, the selected one among them."""
     at = next((n for n, row in enumerate(shown) if _is_selected(row, view.selected)), 0)
     fixed = 2
-    first = max(fixed, min(at - (height - fixed) // 2, len(shown) - (height - fixed)))
+    first = max(fixed, min(at - (height - fixed - 1) // 2, len(shown) - (height - fixed)))
     seen = [*shown[:fixed], *shown[first : first + height - fixed]][:height]
     if height > fixed + 1 and (more := len(shown) - first - (height - fixed)) > 0:
         seen[-1] = Row().add(f"  and {more + 1} more rows below", "note")
