@@ -27,7 +27,8 @@ _LONGEST_FILE = 65536
 _FILE_KEYS = re.compile(r"(.*_)?(key|file|credentials|apprise)")
 _URL_KEYS = ("webhook", "ntfy")  # whoever knows their paths may use them
 _URL_PATH = re.compile(r"https?://[^/\s]+/(\S+)")
-_NAME = r"[\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|credential|auth[_-]?key)s?"
+_WORDS = r"pass(?:word|wd|phrase)|secret|token|api[_-]?key|credential|auth[_-]?key"
+_NAME = rf"(?:[\w.-]*(?:{_WORDS})[\w-]*|\bpass)"
 _QUOTE = r"\\?[\"']?"  # also as JSON has it in a text
 _PATTERNS = (
     re.compile(r"(?<=://)[^/?#\s\"'@]+(?=@)"),  # a URL's user and password
