@@ -15,7 +15,7 @@ from tests.golden.screen_svg import picture
 from tests.unit.fake_engine import FakeEngine
 
 PICTURE = Path(__file__).parents[2] / "docs" / "top.svg"
-ROWS, COLUMNS = 27, 120
+ROWS, COLUMNS = 25, 132
 AT_S, EPOCH = 10_000.0, 1e9  # where the clocks stand
 
 
