@@ -257,8 +257,8 @@ def test_a_purge_removes_what_the_program_keeps() -> None:
     text = (DEBIAN / "ifdefault.postrm").read_text()
     options, users = Options(), DaemonConfig()
     removed = text.replace("$state", str(options.state_dir))
-    assert f"rm -rf {options.config.parent} {options.state_dir} {options.run_dir}" in removed
-    assert f"for user in {users.user} {users.hook_user};" in text
+    assert f"rm -rf {options.config.parent} {options.state_dir} {options.run_dir} " in removed
+    assert f"for user in {users.user} {users.hook_user} {USER};" in text
     undo = str(options.state_dir / undo_script.NAME)
     assert undo in removed
     assert undo in (DEBIAN / "ifdefault.prerm").read_text()
