@@ -34,7 +34,7 @@ _logger = logging.getLogger("ifdefault")
 
 
 def run(files: Files, load: Callable[[], None], command: Command) -> int:
-    """Serve until SIGTERM or SIGINT; HostError if that isn't possible. `load` and `command`: see
+    """Serve until SIGTERM or SIGINT; an IfdefaultError if that isn't possible. `load` and `command`: see
     `Helper`."""
     log.set_up()
     uid, gid = privileges.KEEP, privileges.KEEP
