@@ -325,6 +325,15 @@ def test_another_site_changes_nothing(web: Any, headers: dict[str, str], status:
     web(work)
 
 
+def test_another_site_loads_nothing_but_may_link_here(web: Any) -> None:
+    async def work(web: Web) -> None:
+        image = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"}
+        assert (await web.ask("/explain?target=any", **image)).status == 403
+        assert (await web.ask("/", **{**image, "Sec_Fetch_Mode": "navigate"})).status == 200
+
+    web(work)
+
+
 def test_a_change_needs_the_control_token(web: Any) -> None:
     async def work(web: Web) -> None:
         form = {"Content_Type": "application/x-www-form-urlencoded"}
