@@ -215,7 +215,10 @@ def test_the_page_shows_the_uplinks_and_hostile_names_stay_text(web: Any) -> Non
 def test_an_engine_that_is_away_is_said(web: Any) -> None:
     async def work(web: Web) -> None:
         (web.path / OPEN_SOCKET).unlink()
-        assert "No status: no daemon runs" in (await web.ask("/")).text
+        page = (await web.ask("/")).text
+        assert "No status: no daemon runs" in page
+        assert page.count("The daemon doesn't answer.") == 2
+        assert page.count('class="state unknown"') == 2  # instead of what it said last
         assert (await web.ask("/api/v1/status")).status == 503
         assert "ifdefault_up 0" in (await web.ask("/metrics")).text
 
