@@ -112,11 +112,14 @@ def _delays_s(world: World, page: Page, state: str, change: Any) -> list[float]:
     page.evaluate(_NOTE, _UPLINK)
     change(world, "blackhole", _UPLINK)
     keys = [f"4 {state}", f"6 {state}"]
-    # polling: what the page itself awaits mustn't be disturbed by promises of ours
-    page.wait_for_function(
-        "keys => keys.every(key => key in seen)", arg=keys, polling=50, timeout=30_000
-    )
-    seen: dict[str, float] = page.evaluate("seen")
+    seen: dict[str, float] = {}
+
+    def all_are_seen() -> bool:
+        # wait_for_function() needs eval(), which the page's policy forbids
+        seen.update(page.evaluate("seen"))
+        return seen.keys() >= {*keys}
+
+    eventually(all_are_seen, 30.0, what=f"the page shows {keys}", poll_s=0.05)
     at = {}
     for event in ask(world.run_dir, Events(100, last)).events:
         if match := re.match(rf"{_UPLINK} IPv([46]): \S+ -> {state} ", event.text):

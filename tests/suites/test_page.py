@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,24 +49,29 @@ window.read = fetch("{browser.AT}/api/v1/status").then(answer => answer.text(), 
 
 
 def test_the_page_in_chromium(
-    lab_world: LabWorld, tmp_path: Path, pytestconfig: pytest.Config
+    lab_world: LabWorld, tmp_path: Path, pytestconfig: pytest.Config, subtests: pytest.Subtests
 ) -> None:
     world = lab_world("two")
-    update = pytestconfig.getoption("--golden-update")
+    folder = DOCS if pytestconfig.getoption("--golden-update") else tmp_path
     with browser.opened(world):
         start(world)
         with browser.chromium(world, "--host-resolver-rules=MAP evil.example 127.0.0.1") as it:
-            shows_a_month(it)
-            drains(world, it)
-            pictures(it, DOCS if update else tmp_path)
-            shows_a_fault_soon(world, it)
-            explains(it)
-            reports_an_outage(it)
-            is_accessible(it)
-            fits(it)
-            works_without_scripts(it)
-            another_site_gets_nothing(world, it, tmp_path)
-            hostile_names_stay_text(world, it)
+            steps: tuple[partial[None], ...] = (
+                partial(shows_a_month, it),
+                partial(drains, world, it),
+                partial(pictures, it, folder),
+                partial(shows_a_fault_soon, world, it),
+                partial(explains, it),
+                partial(reports_an_outage, it),
+                partial(is_accessible, it),
+                partial(fits, it),
+                partial(works_without_scripts, it),
+                partial(another_site_gets_nothing, world, it, tmp_path),
+                partial(hostile_names_stay_text, world, it),
+            )
+            for step in steps:
+                with subtests.test(step.func.__name__):
+                    step()
 
 
 def shows_a_month(chromium: Browser) -> None:
