@@ -48,7 +48,8 @@ def start(world: World, more: str = "") -> None:
     token.chmod(0o600)
     text = world.topology.config.replace("[uplink.isp-a]", '[uplink.isp-a]\nbudget = "2 TB"')
     web = f'[web]\ncontrol_token_file = "{token}"\n'
-    world.config.write_text(f"{text}[health]\nrecover_s = 0.3\n{test_dns_daemon.DNS}{web}{more}")
+    text += '[daemon]\nuser = "nobody"\n[health]\nrecover_s = 0.3\n'
+    world.config.write_text(f"{text}{test_dns_daemon.DNS}{web}{more}")
     for uplink, rtt_s in _RTT_S.items():
         faults.inject(world, "delay", uplink, round(rtt_s * 500))
     services.nginx(world["client"])
