@@ -172,7 +172,7 @@ def reports_an_outage(chromium: Browser) -> None:
         page = seen.page
         rows = page.locator("tbody tr", has_text=CAUSE)
         assert rows.count() == 12  # six, of both families
-        rows.first.get_by_role("link", name="page: report on").click()
+        rows.first.get_by_role("link", name="page of the report on").click()
         expect(page.locator("h1")).to_contain_text("Outage of isp-a")
         expect(page.locator("pre")).to_contain_text(CAUSE)
         text = page.request.get(f"{page.url}.txt")
@@ -193,7 +193,7 @@ def is_accessible(chromium: Browser) -> None:
 
 def an_outage(page: Page) -> str:
     page.goto(f"{browser.AT}/outages")
-    path = page.get_by_role("link", name="page: report on").first.get_attribute("href")
+    path = page.get_by_role("link", name="page of the report on").first.get_attribute("href")
     return str(path)
 
 
