@@ -152,7 +152,7 @@ def pictures(chromium: Browser, folder: Path) -> None:
 def shows_a_fault_soon(world: World, chromium: Browser) -> None:
     with visit(chromium) as seen:
         expect(seen.page.locator("#part-uplink-isp-a .state.up")).to_have_count(3)
-        delays_s = browser.delays_s(world, seen.page, 3)
+        delays_s = browser.delays_s(world, seen.page, "isp-a", 3)
         expect(seen.page).to_have_title("Both uplinks work; new connections use isp-a. – www")
     print("from event to page:", [round(delay_s, 2) for delay_s in delays_s])
     assert median(delays_s) < 1.0
