@@ -36,6 +36,9 @@ name = "www.example"
 
 [dns.server]
 zones = ["www.example"]
+
+[daemon]
+user = "nobody"
 """
 Finding = dict[str, Any]
 
@@ -130,7 +133,7 @@ BROKEN = {
              add rule inet cut f icmp type destination-unreachable drop;
              add rule inet cut f icmpv6 type packet-too-big drop'
         """,
-        r"isp-a IPv4: packets of more than 1400 bytes are lost, and no router says so",
+        r"isp-a IPv4, isp-a IPv6: packets of more than 1400 bytes are lost, and no router says so",
         "ip link set dev wan0 mtu 1400",
         node="isp-a",
         after="ip link set dev wan0 mtu 1500",

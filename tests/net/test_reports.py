@@ -12,8 +12,18 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ifdefault.daemon.controller.effects import Log
+from ifdefault.daemon.recordings import RECORD
+from ifdefault.daemon.replay import Replay
 from ifdefault.ipc.control.client import OPEN_SOCKET
-from ifdefault.ipc.control.protocol import Counters, EventList, Events, SetUplink, encode_request
+from ifdefault.ipc.control.protocol import (
+    Counters,
+    EventList,
+    Events,
+    Record,
+    SetUplink,
+    encode_request,
+)
 from ifdefault.lab import faults
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
@@ -73,6 +83,8 @@ def test_what_is_counted_told_and_permitted(lab_world: LabWorld, tmp_path: Path)
 def _follow_a_failure(world: World) -> None:
     before, last = path(world, "isp-a"), request(world, Events(1)).last
     with ThreadPoolExecutor() as threads:
+        recording = threads.submit(request, world, Record(3))
+        eventually((world.run_dir / RECORD).exists, what="it has begun")
         waiting = threads.submit(request, world, Events(10, last, 30))
         with faults.injected(world, "blackhole", "isp-a"):
             told: EventList = waiting.result(30)
@@ -83,6 +95,10 @@ def _follow_a_failure(world: World) -> None:
             assert sum(down.decide) == 1
             assert 0.1 < down.decide_s < 3.0
             assert sum(down.rtt) == down.answered >= before.answered
+        recorded = Path(recording.result(30).path)
+    logs = (e for turn in Replay(recorded).turns() for e in turn.effects if isinstance(e, Log))
+    assert "isp-a IPv4: up -> down" in "\n".join(log.text for log in logs)
+    recorded.unlink()
     assert [event.serial for event in told.events] == [*range(last + 1, told.last + 1)]
     assert {(e.kind, e.uplink, e.severity) for e in told.events} >= {("path", "isp-a", "error")}
     await_states(world, ["up"])

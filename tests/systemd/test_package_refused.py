@@ -76,21 +76,21 @@ def test_another_that_comes_first(cache: Path, tmp_path: Path) -> None:
 def test_a_disk_that_is_full_in_mid_upgrade(cache: Path, tmp_path: Path) -> None:
     """The program of before stays, whole; with room, the upgrade is done."""
     script = """
-        dpkg -i /mnt/ifdefault.deb
+        dpkg -i /mnt/former.deb
         head -c 100M /dev/zero >/full || truncate -s -3M /full
-        ! dpkg -i /mnt/former.deb
+        ! dpkg -i /mnt/ifdefault.deb
         ifdefault --version
         dpkg --verify ifdefault
         echo it is whole
         rm /full
-        dpkg -i /mnt/former.deb
+        dpkg -i /mnt/ifdefault.deb
         ifdefault --version
     """
     said = lines(cache, tmp_path, script, installed=False, size="100M")
     failed = next(n for n, line in enumerate(said) if "No space left on device" in line)
-    kept = said.index(f"ifdefault {__version__}", failed)
+    kept = said.index(f"ifdefault {package.former_version(cache, folder.MAIN)}", failed)
     assert said[kept + 1] == "it is whole"
-    assert said[-1] == f"ifdefault {package.FORMER}"
+    assert said[-1] == f"ifdefault {__version__}"
 
 
 def test_a_package_that_is_half_configured(cache: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def _down(at: float, until: float | None = None) -> list[Span]:
 
 
 def test_there_is_no_history_yet(tmp_path: FilePath) -> None:
-    with pytest.raises(NoHistory, match="no history yet"), reading(tmp_path):
+    with pytest.raises(NoHistory, match="nothing has been recorded yet"), reading(tmp_path):
         pass
 
 

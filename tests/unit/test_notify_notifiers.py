@@ -203,7 +203,7 @@ def notifying(directory: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
 def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     """A receiver that fails half of the time, also after it took the message, and a monitor that is
     killed again and again: each event is in one message, by its key."""
-    chance, kills, last = random.Random(18), 12, 0
+    chance, kills, last = random.Random(18), 7, 0
     stored: dict[str, list[list[int]]] = {}
 
     def answer(received: Received) -> int:

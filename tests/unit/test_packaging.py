@@ -17,11 +17,14 @@ from ifdefault.cli.options import Options
 from ifdefault.daemon.process import dns_server, frontend_connection
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import ConfigError
+from ifdefault.monitor.history.reader import history_dir
+from ifdefault.monitor.status_file import status_dir
 from ifdefault.plan import undo_script
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 DNS = PACKAGING / "ifdefault-dns.service"
 FRONTEND = PACKAGING / "ifdefault-frontend@.service"
+MONITOR = PACKAGING / "ifdefault-monitor.service"
 UNITS = [PACKAGING / "ifdefault.service", PACKAGING / "ifdefault-once.service"]
 ALL = sorted([*PACKAGING.glob("*.service"), *PACKAGING.glob("*.socket")])
 
@@ -109,6 +112,23 @@ def test_the_frontend_has_no_rights_and_an_instance_for_each_connection() -> Non
     assert {k: said.get(k) for k in hardening - unit} == {k: same[k] for k in hardening - unit}
 
 
+def test_the_monitor_has_no_rights_and_two_directories() -> None:
+    said, options = settings(MONITOR), Options()
+    assert said["ExecStart"] == ["ifdefault monitor"]
+    assert said["User"] == [DaemonConfig().user]
+    assert said["CapabilityBoundingSet"] == [""]
+    own = history_dir(options.state_dir), status_dir(options.run_dir)
+    assert [f"/var/lib/{said['StateDirectory'][0]}", f"/run/{said['RuntimeDirectory'][0]}"] == [
+        *map(str, own)
+    ]
+    assert MONITOR.name in settings(PACKAGING / "ifdefault.service")["Wants"]
+    same, others = settings(FRONTEND), {"ProcSubset", "UMask", "MemoryMax", "OOMScoreAdjust"}
+    begin, end = [*same].index("CapabilityBoundingSet"), [*same].index("TasksMax")
+    for key in [*same][begin:end]:
+        if key not in others | {"SystemCallFilter"}:
+            assert said[key] == same[key], key
+
+
 def test_the_daemon_has_the_rights_that_it_needs_and_no_more() -> None:
     said = settings(PACKAGING / "ifdefault.service")
     network = "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE"
@@ -146,6 +166,7 @@ def test_the_drop_in_adds_what_the_hook_needs(unit: Path, tmp_path: Path) -> Non
     [
         ("ifdefault-dns.service", 0.6),
         ("ifdefault-frontend@.service", 1.3),
+        ("ifdefault-monitor.service", 1.5),
         ("ifdefault.service", 2.9),
         ("ifdefault-once.service", 2.5),
     ],

@@ -73,15 +73,15 @@ Start = Callable[..., Terminal]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start the program on a new terminal, as the last arguments of a command."""
+    """Start a command on a new terminal; the program comes last in it, unless it is without."""
     started: list[Terminal] = []
 
-    def begin(*command: str) -> Terminal:
+    def begin(*command: str, program: bool = True) -> Terminal:
         fd, program_fd = pty.openpty()
         resize(program_fd, ROWS, COLUMNS)
         env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         child = Popen(
-            [*command, sys.executable, "-c", PROGRAM],
+            [*command, *([sys.executable, "-c", PROGRAM] if program else [])],
             stdin=program_fd,
             stdout=program_fd,
             stderr=program_fd,

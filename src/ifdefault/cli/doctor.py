@@ -157,7 +157,7 @@ def _lines(findings: Sequence[Finding]) -> Iterator[str]:
         subject = f"{finding.subject}: " if finding.subject else ""
         head = escaped(f"{finding.level}: {subject}{finding.what}")
         yield from (Line(text, _STYLES[finding.level]) for text in fold(head, width(), _INDENT))
-        for text in filter(None, (finding.means, _words(finding))):
+        for text in filter(None, (finding.means, finding.advice)):
             yield from fold(escaped(f"{_INDENT}{text}"), width(), _INDENT)
         yield from (f"  # {command}" for command in finding.commands)
     if wrong:
@@ -174,13 +174,6 @@ def _lines(findings: Sequence[Finding]) -> Iterator[str]:
     count = len(wrong)
     verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "nothing is wrong"
     yield Line(verdict, "bad" if count else "good")
-
-
-def _words(finding: Finding) -> str:
-    """The remedy, unless it is just a command."""
-    commands = finding.commands
-    plain = finding.remedy.removeprefix("run ").strip("`")
-    return "" if len(commands) == 1 and plain == commands[0] else finding.remedy
 
 
 def _as_json(findings: Sequence[Finding]) -> dict[str, object]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _KEPT_EVENTS = 2000
 _NOTICE_S = 5.0  # how long the outcome of a request is shown
-_REFRESH_S = 1.0  # the clock, and how long ago an engine answered
+REFRESH_S = 1.0  # the clock, and how long ago an engine answered
 _UP, _DOWN = {"\x1b[A", "\x1bOA", "k"}, {"\x1b[B", "\x1bOB", "j"}
 _ENTER, _BACK = {"\n", "\r"}, {"\x1b", "\x7f", "\b", "\x1b[D", "\x1bOD"}
 _FORCE: dict[str, Forced] = {"d": "drain", "u": "up", "D": "down", "a": "auto"}
@@ -90,7 +90,7 @@ def command(options: Options) -> None:
     from ifdefault.cli.show.terminal import Terminal
 
     with Terminal(alternate=True) as terminal:
-        Top(options, terminal, Poller(options.run_dir, terminal.wake)).run()
+        Top(options, terminal, Poller(options.run_dir, options.state_dir, terminal.wake)).run()
 
 
 class Top:
@@ -117,7 +117,7 @@ class Top:
     def run(self) -> None:
         while not self._ends:
             self._draw()
-            for key in self._terminal.keys(time.monotonic() + _REFRESH_S):
+            for key in self._terminal.keys(time.monotonic() + REFRESH_S):
                 self._press(key)
             self._ends |= self._terminal.gone
             while (said := self._poller.take()) is not None:
@@ -136,6 +136,7 @@ class Top:
         if said.status is not None and said.counters is not None:
             self._status = said.status
             self._samples.add(said.status, said.counters)
+            self._samples.add_history(said.minutes, said.status.now_s, time.time())
             self._said_at = f"{datetime.now().astimezone():%H:%M:%S}"
 
     def _note(self, text: str, *, failed: bool = False) -> None:

@@ -6,7 +6,7 @@ Rules: as in `model`. Commands of a remedy are in backquotes, and can be typed a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -46,6 +46,14 @@ class Finding:
             return (plain[1],)
         return tuple(_COMMAND.findall(self.remedy) or _RUN.findall(self.what))
 
+    @property
+    def advice(self) -> str:
+        """The remedy, where its commands are printed below it; "" if it has nothing else."""
+        text = re.sub(r"this(, this)+", "these", _COMMAND.sub("this", self.remedy))
+        if not self.commands or _PLAIN.match(self.remedy):
+            return "" if self.commands else text
+        return re.sub(r"^(run )?this$", "", re.sub(r": (this|these)$", ":", text))
+
 
 def from_problem(problem: Problem) -> Finding:
     level: Level = "warning" if problem.warning else "error"
@@ -54,7 +62,7 @@ def from_problem(problem: Problem) -> Finding:
 
 def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The worst first. What has the same commands as a worse one before it goes without them."""
-    ordered = sorted(dict.fromkeys(findings), key=lambda finding: LEVELS.index(finding.level))
+    ordered = sorted(_merged(findings), key=lambda finding: LEVELS.index(finding.level))
     seen: set[tuple[str, ...]] = set()
     result = []
     for finding in ordered:
@@ -64,3 +72,13 @@ def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         seen.add(commands)
         result.append(finding)
     return tuple(result)
+
+
+def _merged(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """One finding where the same is wrong with several subjects."""
+    subjects: dict[Finding, list[str]] = {}
+    for finding in dict.fromkeys(findings):
+        key = replace(finding, subject="") if finding.is_wrong else finding
+        subjects.setdefault(key, []).append(finding.subject)
+    for finding, names in subjects.items():
+        yield replace(finding, subject=", ".join(names))

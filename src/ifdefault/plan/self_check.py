@@ -390,11 +390,9 @@ def _routes_to_down(
             by_uplink.setdefault(name, []).extend(islice(others, _NAMED + 1))
         for name, some in by_uplink.items():
             for route in some[:_NAMED]:
-                six, text = " -6" if family == 6 else "", route_text(route)
-                where = f"ip{six} route {text}"
-                what = f"leads to {name}, which isn't used now"
-                command = f"ip{six} route del {text}"
-                remedy = f"run `{command}` if {route.dst} is to be reached by the other uplinks"
+                ip, text = f"ip{' -6' if family == 6 else ''} route", route_text(route)
+                where, what = f"{ip} {text}", f"leads to {name}, which isn't used now"
+                remedy = f"run `{ip} del {text}` if the other uplinks are to reach {route.dst}"
                 yield Problem(where, what, remedy, warning=True)
             if len(some) > _NAMED:
                 where = f"ip{' -6' if family == 6 else ''} route show dev {some[0].hops[0].dev}"

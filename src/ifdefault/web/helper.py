@@ -86,14 +86,16 @@ class Files:
 class Helper:
     """The page's end: a request at a time."""
 
-    def __init__(self, files: Files, command: Command, uid: int, gid: int) -> None:
-        """Start the process; to be called before any thread is started. `command` runs a command
-        line of ours."""
+    def __init__(
+        self, files: Files, load: Callable[[], None], command: Command, uid: int, gid: int
+    ) -> None:
+        """Start the process; to be called before any thread is started. `load` is called
+        before it drops its privileges; `command` runs a command line of ours."""
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if not self.pid:
             self.sock.close()
-            _run(theirs, files, command, uid, gid)
+            _run(theirs, files, load, command, uid, gid)
         theirs.close()
 
     def settings(self) -> Settings:
@@ -124,8 +126,16 @@ def settings_in(reply: Reply) -> Settings:
 # --- the process --------------------------------------------------------------------------
 
 
-def _run(sock: socket.socket, files: Files, command: Command, uid: int, gid: int) -> None:
+def _run(
+    sock: socket.socket,
+    files: Files,
+    load: Callable[[], None],
+    command: Command,
+    uid: int,
+    gid: int,
+) -> None:
     try:
+        load()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the page; it ends with that
         privileges.drop(uid, gid, parent_death=signal.SIGKILL, oom_score_adj=500)
         while line := sock.recv(_LONGEST):

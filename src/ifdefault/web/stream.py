@@ -16,18 +16,27 @@ from ifdefault.web.access import Unwelcome
 from ifdefault.web.guard import MOST_STREAMS
 from ifdefault.web.live import Live, Snapshot
 
-_ALIVE_S = 30.0  # something is sent at least so often, so that proxies keep the connection
-_ALIVE = b":\n\n"
-
 
 class _Reader:
     """What one browser is to be sent next."""
 
-    __slots__ = ("message", "woken")
+    __slots__ = ("_waiter", "message")
 
-    def __init__(self) -> None:
-        self.message = b""
-        self.woken = asyncio.Event()
+    def __init__(self, message: bytes) -> None:
+        self.message = message
+        self._waiter: asyncio.Future[None] | None = None
+
+    def send(self, message: bytes) -> None:
+        self.message = message
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def next(self) -> bytes:
+        if not self.message:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        message, self.message = self.message, b""
+        return message
 
 
 class Streams:
@@ -50,8 +59,7 @@ class Streams:
                 all_parts = all_parts or _message(parts)
                 reader.message = all_parts
             else:
-                reader.message = message
-                reader.woken.set()
+                reader.send(message)
 
     async def serve(self, request: web.Request, live: Live) -> web.StreamResponse:
         if len(self._readers) >= MOST_STREAMS:
@@ -64,24 +72,14 @@ class Streams:
             }
         )
         await response.prepare(request)
-        reader = _Reader()
         # the page that asks may be older than what was sent last
         self._parts = dict(self._render(await live.snapshot()))
-        reader.message = _message(self._parts)
-        reader.woken.set()
+        reader = _Reader(_message(self._parts))
         self._readers.add(reader)
         live.watch()
         try:
-            while True:
-                try:
-                    async with asyncio.timeout(_ALIVE_S):
-                        await reader.woken.wait()
-                except TimeoutError:
-                    await response.write(_ALIVE)
-                    continue
-                message, reader.message = reader.message, b""
-                reader.woken.clear()
-                await response.write(message)
+            while True:  # the time of the snapshot is sent each second: proxies keep the connection
+                await response.write(await reader.next())
         finally:
             self._readers.discard(reader)
             live.unwatch()

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from ifdefault.cli.show import chart, paths
 from ifdefault.cli.show.chart import Row
 from ifdefault.cli.show.event_rows import event_row
-from ifdefault.cli.show.headline import headline
 from ifdefault.cli.show.paths import age, rate
 from ifdefault.cli.show.samples import Samples, Slot, scale
 from ifdefault.cli.show.style import STATES, Line, Style
 from ifdefault.model import report_text
+from ifdefault.model.headline import headline
 
 if TYPE_CHECKING:
     from ifdefault.model.health import Health
@@ -90,17 +90,16 @@ def headline_rows(view: View, columns: int) -> Iterator[Row]:
     if view.problem:
         yield Row().add(view.problem, "bad")
         return
-    line = headline(view.status)
-    head, text = "", str(line)
+    head, (text, tone) = "", headline(view.status)
     if len(text) > columns:
         for part in text.split("; "):
             if head and len(head) + len(part) + 2 > columns:
-                yield Row().add(head, line.style)
+                yield Row().add(head, tone)
                 head = text[text.index(part) :]
                 break
             head = f"{head}; {part}" if head else part
         text = head
-    yield Row().add(text, line.style)
+    yield Row().add(text, tone)
 
 
 def _around(view: View, shown: list[Row], height: int) -> list[Row]:
@@ -108,7 +107,7 @@ def _around(view: View, shown: list[Row], height: int) -> list[Row]:
     at = next((n for n, row in enumerate(shown) if _is_selected(row, view.selected)), 0)
     fixed = 2
     first = max(fixed, min(at - (height - fixed) // 2, len(shown) - (height - fixed)))
-    return [*shown[:fixed], *shown[first : first + height - fixed]]
+    return [*shown[:fixed], *shown[first : first + height - fixed]][:height]
 
 
 def _is_selected(row: Row, name: str) -> bool:

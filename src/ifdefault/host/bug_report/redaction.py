@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 REDACTED = "REDACTED"
 _SHORTEST = 4  # what is shorter isn't searched for
+_NEVER = {"ifdefault", REDACTED}
 _LONGEST_FILE = 65536
 _FILE_KEYS = re.compile(r"(.*_)?(key|file|credentials|apprise)")
 _URL_KEYS = ("webhook", "ntfy")  # whoever knows their paths may use them
@@ -48,10 +49,13 @@ class Secrets:
         self._pattern: re.Pattern[str] | None = None
 
     def learn(self, secret: str) -> None:
-        """Replace this wherever it occurs from now on."""
+        """Replace this wherever it occurs from now on; of a URL, its path and the end of it too."""
         secret = secret.strip()
-        if len(secret) < _SHORTEST or secret.startswith(REDACTED):
+        if len(secret) < _SHORTEST or secret in _NEVER:
             return
+        if url := _URL_PATH.match(secret):
+            self.learn(url[1])
+            self.learn(url[1].rpartition("/")[2])
         as_json = json.dumps(secret)[1:-1]
         encoded = base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode("latin-1")
         self._known |= {secret, quote(secret, safe=""), as_json, encoded}
@@ -60,8 +64,7 @@ class Secrets:
     def learn_config(self, text: str) -> None:
         """What a config names: files with secrets, and URLs that are some."""
         for _, url in re.findall(rf"\b({'|'.join(_URL_KEYS)})\s*=\s*[\"']([^\"']+)", text):
-            if found := _URL_PATH.match(url):
-                self.learn(found[1])
+            self.learn(url)
         try:
             config = tomllib.loads(text)
         except tomllib.TOMLDecodeError:  # which a bug report may be about

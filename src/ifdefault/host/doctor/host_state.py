@@ -31,7 +31,7 @@ def connections(directory: Path = _CONNTRACK) -> Iterator[Finding]:
         level,
         "conntrack",
         what,
-        f"`sysctl -w {setting}={2 * most}`, and the same in /etc/sysctl.d",
+        f"run `sysctl -w {setting}={2 * most}`, and set it in /etc/sysctl.d",
         "When the table is full, packets of new connections are dropped.",
     )
 
@@ -46,7 +46,7 @@ def clock(*, signs: bool) -> Iterator[Finding]:
         what = f"synchronised, wrong by {found.error_s:.3f} s at most"
         yield Finding("fact", "clock", what)
         return
-    remedy = "`timedatectl set-ntp true`, or install chrony"
+    remedy = "run `timedatectl set-ntp true`, or install chrony"
     means = f"Servers refuse signed messages that are more than {TSIG_FUDGE_S} s off (TSIG)."
     level: Level = "warning" if signs else "note"
     yield Finding(level, "clock", "not synchronised", remedy, means if signs else "")

@@ -34,7 +34,7 @@ def down(config: Config, facts: Facts) -> Iterator[Finding]:
         dev, about = uplink.interface, f"uplink.{uplink.name}"
         if not link.up:
             means = "The kernel has removed its routes."
-            remedy = f"`ip link set dev {dev} up`"
+            remedy = f"run `ip link set dev {dev} up`"
             yield Finding("error", about, f"interface {dev} is down", remedy, means)
         elif not link.carrier:
             remedy = "look at the cable and the modem"
@@ -62,7 +62,7 @@ def conflicting_addresses(line: Line, facts: Facts) -> Iterator[Finding]:
                 "warning",
                 line.subject,
                 f"{dev} answers ARP for {way.address}, which is an address of {way.dev} (ARP flux)",
-                f"`sysctl -w {setting}=1`, and {setting} = 1 in /etc/sysctl.d",
+                f"run `sysctl -w {setting}=1`, and set it in /etc/sysctl.d",
                 f"Packets for {way.uplink} may come in on {dev}, and are lost if that fails.",
             )
 
@@ -78,7 +78,7 @@ def lost_default(line: Line, facts: Facts) -> Iterator[Finding]:
         "error",
         line.subject,
         f"{way.dev} has no default route, and {gateway} forwards what is sent to it",
-        f"`{command} {_free_metric(facts, line)}`, or renew the lease or advertisement",
+        f"run `{command} {_free_metric(facts, line)}`, or renew the lease",
         "Nothing can be answered from its addresses.",
     )
 
@@ -106,7 +106,7 @@ def wrong_gateway(tried: Tried, config: Config, facts: Facts) -> Iterator[Findin
         if gateway not in known:
             metric = _free_metric(facts, line)
             dead.append(f"`ip{six} route add default via {gateway} dev {way.dev} metric {metric}`")
-        remedy = ", ".join([*dead, APPLY.removeprefix("run ")])
+        remedy = f"run {', '.join([*dead, APPLY.removeprefix('run ')])}"
     yield Finding(
         "error",
         line.subject,

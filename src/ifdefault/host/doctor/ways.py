@@ -158,7 +158,7 @@ def lower_mtu(way: Way, size: int) -> str:
     """The remedy for a black hole."""
     if size >= _MIN_LINK:
         command = f"`ip link set dev {way.dev} mtu {size}`"
-        return f"{command}, and the same in your network configuration"
+        return f"run {command}, and set it in the network configuration"
     mss = size - (40 if way.family == 4 else 60)
     chains = " ".join(
         f'chain {name} {{ type filter hook {hook} priority mangle; {match} "{way.dev}" '
@@ -168,4 +168,4 @@ def lower_mtu(way: Way, size: int) -> str:
             ("in", "prerouting", "iifname"),
         )
     )
-    return f"limit TCP's segments: `nft 'table inet mss_{way.dev} {{ {chains} }}'`"
+    return f"limit the segments of TCP: `nft 'table inet mss_{way.dev} {{ {chains} }}'`"

@@ -24,8 +24,8 @@ async def attempt(
     delivery: Delivery, user: tuple[int, int] = KEEP, limit_s: float = LIMIT_S
 ) -> Outcome:
     """Send it, as (uid, gid)."""
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *python("ifdefault.monitor.notify.deliver", *user),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -35,6 +35,12 @@ async def attempt(
             start_new_session=True,
             limit=_LONGEST,
         )
+    )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # a start that is interrupted would leave the process running
+        await _end(await starting)
+        raise
     except OSError as error:  # out of processes or files
         return Outcome("unreachable", f"can't be started: {reason(error)}")
     stage = Stage("starting")
@@ -57,7 +63,12 @@ async def attempt(
     except ValueError:  # too long, or no report
         why = "it printed something else"
     finally:
-        await _end(process)
+        ending = asyncio.ensure_future(_end(process))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await ending
+            raise
     return Outcome("unknown" if stage.sends else "unreachable", f"{why}, while {stage.text}")
 
 
@@ -65,8 +76,11 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill whatever is left of it."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
     assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.close()
-    with suppress(ConnectionError):
+    with suppress(ConnectionError, ValueError):  # ValueError: a line that is too long
         await process.stdin.wait_closed()
+    while await process.stdout.read(_LONGEST):
+        pass  # to its end, which closes the transport
+    await process.wait()
