@@ -33,10 +33,8 @@ def host(
     cache = Path(os.environ[CACHE])
     host = Booted(world, package.layers(cache, release)[not reader.installed :])
     booted.write(host.files, {**_ANSWERS_YES, **reader.files})
-    for name, path in (
-        ("ifdefault", f"root/ifdefault_{__version__}_amd64.deb"),
-        ("former", FORMER),
-    ):
+    home = f"root/ifdefault_{__version__}_amd64.deb"
+    for name, path in (("ifdefault", home), ("former", FORMER)):
         (host.files / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(package.path(cache, release, name), host.files / path)
     host.boot()

@@ -38,16 +38,14 @@ def lines(
 
 
 def test_without_systemd(cache: Path, tmp_path: Path) -> None:
-    """A removal leaves what is in the kernel, and a purge doesn't."""
+    """A purge by dpkg itself leaves nothing either."""
     script = f"""
         dpkg -i /mnt/ifdefault.deb
         ifdefault --version
         {UPLINK}
         ifdefault init
         ifdefault apply --quiet
-        dpkg -r ifdefault
-        echo "removed: $(ip rule | grep -c 'proto 171')"
-        dpkg -i /mnt/ifdefault.deb
+        ip rule | grep 'proto 171'
         dpkg -P ifdefault
         echo "purged: $(ip rule | grep -c 'proto 171')"
         ls /etc/ifdefault /var/lib/ifdefault || true
@@ -56,8 +54,6 @@ def test_without_systemd(cache: Path, tmp_path: Path) -> None:
     how, *_ = [line for line in said if "ifdefault run" in line]
     assert "by your supervisor, as root: systemd does not run here" in how
     assert f"ifdefault {__version__}" in said
-    (removed,) = [line for line in said if line.startswith("removed: ")]
-    assert int(removed.split()[1]) > 0
     assert "ifdefault: its part of the kernel is removed" in said
     assert said[-3] == "purged: 0"
     assert all("No such file" in line for line in said[-2:])

@@ -20,6 +20,7 @@ from ifdefault.model.errors import ConfigError
 from ifdefault.monitor.history.reader import history_dir
 from ifdefault.monitor.status_file import status_dir
 from ifdefault.plan import undo_script
+from ifdefault.web.main import USER
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 DNS = PACKAGING / "ifdefault-dns.service"
@@ -185,11 +186,21 @@ def test_users_are_those_of_the_config() -> None:
     text = (PACKAGING / "ifdefault.sysusers").read_text()
     users = re.findall(r'^u\s+(\S+)\s+-\s+"[^":]+"$', text, re.MULTILINE)
     default = DaemonConfig()
-    assert users == [default.user, default.hook_user]
+    assert users == [default.user, default.hook_user, USER]
     if shutil.which("systemd-sysusers"):
         command = ["systemd-sysusers", "--dry-run", str(PACKAGING / "ifdefault.sysusers")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr.count("not a valid")) == (0, 0)
+
+
+def test_the_page_has_no_rights() -> None:
+    said = settings(PACKAGING / "ifdefault-web.service")
+    assert (said["ExecStart"], said["User"]) == (["ifdefault web"], [USER])
+    same = settings(DNS)  # but for what it opens: connections, and routes and sysctls to explain
+    own = {"PrivateNetwork", "RestrictAddressFamilies", "ProcSubset", "MemoryMax", "TasksMax"}
+    unit = {"Description", "Requires", "After", "ExecStart", "User", "LimitNOFILE"}
+    hardening = same.keys() - own - unit
+    assert {k: said.get(k) for k in hardening} == {k: same[k] for k in hardening}
 
 
 # --- the Debian packages ------------------------------------------------------------------
@@ -246,8 +257,8 @@ def test_a_purge_removes_what_the_program_keeps() -> None:
     text = (DEBIAN / "ifdefault.postrm").read_text()
     options, users = Options(), DaemonConfig()
     removed = text.replace("$state", str(options.state_dir))
-    assert f"rm -rf {options.config.parent} {options.state_dir} {options.run_dir}" in removed
-    assert f"for user in {users.user} {users.hook_user};" in text
+    assert f"rm -rf {options.config.parent} {options.state_dir} {options.run_dir} " in removed
+    assert f"for user in {users.user} {users.hook_user} {USER};" in text
     undo = str(options.state_dir / undo_script.NAME)
     assert undo in removed
     assert undo in (DEBIAN / "ifdefault.prerm").read_text()

@@ -142,6 +142,8 @@ def _run(
             request = _decode_request(codec.read(line))
             reply = _load(files) if isinstance(request, Load) else _explain(files, command, request)
             sock.sendall(codec.write(_encode_reply(reply)))
+    except ConnectionError:  # the page has ended
+        pass
     except Exception as error:
         log.exception(error, "the page's helper ends", fatal=True)
     finally:
@@ -204,6 +206,7 @@ def _work(work: Callable[[], int], output: int, errors: int) -> None:
     try:
         os.dup2(output, 1)
         os.dup2(errors, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         work()
         sys.stdout.flush()
     except BaseException as error:
