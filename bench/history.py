@@ -42,7 +42,7 @@ def run() -> Report:
     rows = []
     samples: dict[str, list[float]] = {}
     for uplinks in (2, 31):
-        with tempfile.TemporaryDirectory(dir=".") as folder:
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
             state_dir = FilePath(folder)
             log(f"a year of {uplinks} uplinks")
             write_s, written_mb = _write_year(state_dir, uplinks)

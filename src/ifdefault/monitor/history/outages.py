@@ -12,7 +12,6 @@ from itertools import groupby
 
 from ifdefault.monitor.history.records import OUT, Outage, Span
 
-
 _SAME_S = 1.0
 
 
