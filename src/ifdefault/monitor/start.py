@@ -62,7 +62,8 @@ def _lock(path: Path, uid: int, gid: int) -> None:
         # for its user alone: whoever can open it can keep it locked
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.fchown(fd, uid, gid)
+        if uid != privileges.KEEP:
+            os.fchown(fd, uid, gid)
     except BlockingIOError:
         remedy = "stop it first: systemctl stop ifdefault-monitor; or use another --state-dir"
         raise HostError(Problem(str(path), "another monitor is running", remedy)) from None
