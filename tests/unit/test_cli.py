@@ -75,7 +75,7 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
         names
         == (
             "init check plan apply confirm down run monitor reload uplink status top dns events"
-            " notify history replay web report exec doctor explain lab demo completion version help"
+            " notify history web replay report exec doctor explain lab demo completion version help"
         ).split()
     )
     assert done.stderr.split() == [
