@@ -215,7 +215,10 @@ def test_the_page_shows_the_uplinks_and_hostile_names_stay_text(web: Any) -> Non
 def test_an_engine_that_is_away_is_said(web: Any) -> None:
     async def work(web: Web) -> None:
         (web.path / OPEN_SOCKET).unlink()
-        assert "No status: no daemon runs" in (await web.ask("/")).text
+        page = (await web.ask("/")).text
+        assert "No status: no daemon runs" in page
+        assert page.count("The daemon doesn't answer.") == 2
+        assert page.count('class="state unknown"') == 2  # instead of what it said last
         assert (await web.ask("/api/v1/status")).status == 503
         assert "ifdefault_up 0" in (await web.ask("/metrics")).text
 
@@ -321,6 +324,15 @@ def test_another_site_changes_nothing(web: Any, headers: dict[str, str], status:
         assert answer.status == status
         sent = [request for request in web.engine.asked if isinstance(request, SetUplink)]
         assert len(sent) == (status == 303)
+
+    web(work)
+
+
+def test_another_site_loads_nothing_but_may_link_here(web: Any) -> None:
+    async def work(web: Web) -> None:
+        image = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"}
+        assert (await web.ask("/explain?target=any", **image)).status == 403
+        assert (await web.ask("/", **{**image, "Sec_Fetch_Mode": "navigate"})).status == 200
 
     web(work)
 

@@ -123,6 +123,8 @@ class Access:
             raise Unwelcome(421, why)
         if request.method == hdrs.METH_POST:
             _check_origin(request, host[0])
+        elif request.headers.get("Sec-Fetch-Site") == "cross-site" and not _is_link(request):
+            raise Unwelcome(403, "another site's page loads from this one")
         elif request.can_read_body:
             raise Unwelcome(400, "a body where there is none")
         if (request.content_length or 0) > MOST_BODY:
@@ -182,6 +184,11 @@ def host_name(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".") if "@" not in host else ""
     except ValueError:
         return ""
+
+
+def _is_link(request: web.Request) -> bool:
+    """Whether it is for a page that the user goes to."""
+    return request.headers.get("Sec-Fetch-Mode", "") == "navigate"
 
 
 def _check_origin(request: web.Request, host: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from ifdefault.ipc import tasks
-from ifdefault.model.errors import HostError
+from ifdefault.model.errors import HostError, IfdefaultError
 from ifdefault.monitor.status_file import read_status
 from ifdefault.web.helper import (
     Explain,
@@ -87,7 +87,7 @@ class Site:
     async def _load(self) -> None:
         try:
             settings = settings_in(await self._ask_helper(Load()))
-        except HostError as error:
+        except IfdefaultError as error:
             self.warning = f"The last settings that worked are used: {said(error)}"
             _logger.warning("the last settings that worked are used: %s", said(error))
             return
