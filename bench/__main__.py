@@ -43,6 +43,8 @@ BENCHES = {
     "chaos": "random faults on three uplinks and of the host",
     "foreign_routes": "a million routes, thousands of links, addresses and rules of others",
     "idle": "the cost of the daemon when nothing happens",
+    "page": "what 1,000 open pages cost, and how soon they change",
+    "reports": "what it costs the engine to be watched",
     "history": "a simulated year in the history: size, queries, writes a day",
     "judge": "false alarms and delay of the failure detector, simulated",
     "police": "lossy uplinks whose providers police pings, for ten minutes",

@@ -193,6 +193,7 @@ READERS = {
     "docs/howto/proxies.md": Reader(around=content),
     "docs/howto/systemd-networkd.md": Reader(around=leases),
     "docs/howto/ufw.md": Reader(around=web),
+    "docs/howto/web.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
     "docs/howto/wireguard.md": Reader(),
 }
 HOSTS = [(name, release) for name, reader in READERS.items() for release in reader.releases]

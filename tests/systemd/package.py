@@ -1,5 +1,6 @@
 """ifdefault's package for each release of Debian, built and installed in a folder of that release.
 
+    former-RELEASE      the package of the last release
     installed-RELEASE   what installing the package changes ┐
     systemd-RELEASE     see `folder` ───────────────────────┴─ tools-RELEASE   what builds packages
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,9 @@ from tests.systemd import folder
 
 CHECKOUT = Path(__file__).parents[2]
 HOME = "usr/lib/ifdefault"  # of the installed program
-FORMER = "0.1.99"  # the version of the package that is upgraded
+# The last release, which is upgraded: its tag, or its commit where a clone has no tags.
+_FORMER = ("v0.2.0", "ea7049beb0e9e1b0477707df80453d44e6615c0f")
+_LOWER = "0.1.99"  # takes its place in a checkout without history: the same files, another version
 _TOOLS = "debhelper dh-python python3-pip"
 _SOURCES = tuple("src/ man/ packaging/ docs/ README.md CHANGELOG.md SECURITY.md LICENSE".split())
 _INSTALL_TOOLS = f"""\
@@ -33,13 +37,20 @@ apt-get clean
 """
 _BUILD = """\
 cd /mnt
+export DPKG_DEB_COMPRESSOR_TYPE=gzip # quicker
 packaging/build-deb -d
 """
 
 
 def path(cache: Path, release: str, name: str = "ifdefault") -> Path:
-    """A package: "ifdefault", or "former", the same with a lower version."""
+    """A package: "ifdefault", or "former", the last release."""
     return cache / f"packages-{release}" / f"{name}.deb"
+
+
+def former_version(cache: Path, release: str) -> str:
+    """Of the former package: "0.2.0", or what stands in for it."""
+    command = ["dpkg-deb", "-f", str(path(cache, release, "former")), "Version"]
+    return folder.run(command).partition("~")[0].strip()
 
 
 def layers(cache: Path, release: str) -> list[Path]:
@@ -62,16 +73,54 @@ def _make(cache: Path, release: str) -> None:
         shutil.rmtree(tools, ignore_errors=True)
         folder.chroot([folder.path(cache, release)], tools, _INSTALL_TOOLS, network=True)
         folder.stamp(tools, text)
+    commit = _commit_of_former()
+    former = cache / f"former-{release}"
+    if commit and not folder.is_made(former, text + commit):
+        shutil.rmtree(former, ignore_errors=True)
+        former.mkdir()
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            _export(commit, Path(scratch) / "source")
+            _build(cache, release, Path(scratch), former / "former.deb")
+        folder.stamp(former, text + commit)
     packages = cache / f"packages-{release}"
-    text += _content()
+    text += _content() + commit
     if not folder.is_made(packages, text):
         shutil.rmtree(packages, ignore_errors=True)
         packages.mkdir()
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            _build(cache, release, Path(scratch))
-        _make_former(cache, release)
+            _copy_files(Path(scratch) / "source")
+            _build(cache, release, Path(scratch), path(cache, release))
+        if commit:
+            shutil.copy(former / "former.deb", packages)
+        else:
+            _make_lower(cache, release)
         _install(cache, release)
         folder.stamp(packages, text)
+
+
+def _commit_of_former() -> str:
+    """ "" in a checkout without history, which has to be said."""
+    for name in _FORMER:
+        command = ["git", "-C", str(CHECKOUT), "rev-parse", "-q", "--verify", f"{name}^{{commit}}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not done.returncode:
+            return done.stdout.strip()
+    print(f"this checkout has no {_FORMER[0]}: the upgrade is from the same files", file=sys.stderr)
+    return ""
+
+
+def _export(commit: str, source: Path) -> None:
+    source.mkdir()
+    archive = source.with_suffix(".tar")
+    folder.run(["git", "-C", str(CHECKOUT), "archive", "-o", str(archive), commit, *_SOURCES])
+    folder.run(["tar", "-C", str(source), "-xf", str(archive)])
+
+
+def _copy_files(source: Path) -> None:
+    for file in _files():
+        copy = source / file.relative_to(CHECKOUT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
 
 
 def _files() -> list[Path]:
@@ -86,30 +135,28 @@ def _content() -> str:
     return "\n".join(f"{file.name} {file.stat().st_mode:o} {file.read_text()}" for file in files)
 
 
-def _build(cache: Path, release: str, scratch: Path) -> None:
-    """Build it from what a source release has, and what the locks in packaging/ name."""
+def _build(cache: Path, release: str, scratch: Path, target: Path) -> None:
+    """Build it from what a source release has, which is in scratch/source, and what the locks in
+    its packaging/ name."""
     source = scratch / "source"
     wheels = source / "wheels"
-    for file in _files():
-        copy = source / file.relative_to(CHECKOUT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
     wheels.mkdir()
     python = _python(folder.path(cache, release))
-    lock = scratch / "lock"
-    lock.write_text(_locked((source / "packaging/providers.lock").read_text(), python))
-    folder.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "-qq", "--require-hashes", "--no-deps"),
-            *("--only-binary=:all:", "--python-version", python, "-d", str(wheels)),
-            *("-r", str(lock)),
-        ]
-    )
+    for name in ("requirements", "providers"):
+        lock = scratch / f"{name}.lock"
+        lock.write_text(_locked((source / f"packaging/{name}.lock").read_text(), python))
+        folder.run(
+            [
+                *(sys.executable, "-m", "pip", "download", "-qq", "--require-hashes", "--no-deps"),
+                *("--only-binary=:all:", "--python-version", python, "-d", str(wheels)),
+                *("--disable-pip-version-check", "-r", str(lock)),
+            ]
+        )
     tools = cache / f"tools-{release}" / "upper"
     changes = scratch / "changes"
     folder.chroot([tools, folder.path(cache, release)], changes, _BUILD, source=source)
     (package,) = (changes / "upper").glob("ifdefault_*.deb")
-    shutil.move(package, path(cache, release))
+    shutil.move(package, target)
 
 
 def _python(root: Path) -> str:
@@ -132,16 +179,16 @@ def _locked(lock: str, python: str) -> str:
     return "\n".join(rows)
 
 
-def _make_former(cache: Path, release: str) -> None:
-    """The same package, with a lower version: it is unpacked, changed and packed again."""
+def _make_lower(cache: Path, release: str) -> None:
+    """The same package with a lower version: it is unpacked, changed and packed again."""
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         root = Path(scratch) / "root"
         folder.run(["dpkg-deb", "-R", str(path(cache, release)), str(root)])
         control = root / "DEBIAN/control"
-        text, _ = re.subn(r"(?m)^Version: .*$", f"Version: {FORMER}", control.read_text())
+        text, _ = re.subn(r"(?m)^Version: .*$", f"Version: {_LOWER}", control.read_text())
         control.write_text(text)
         (init,) = root.glob(f"{HOME}/lib/*/site-packages/ifdefault/__init__.py")
-        init.write_text(init.read_text().replace(__version__, FORMER))
+        init.write_text(init.read_text().replace(__version__, _LOWER))
         former = path(cache, release, "former")
         folder.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-b", str(root), str(former)])
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ifdefault import __version__
 from tests.net.conftest import LabWorld, _failed
 from tests.systemd import CACHE, blocks, booted, package
 from tests.systemd.booted import Booted
@@ -32,7 +33,8 @@ def host(
     cache = Path(os.environ[CACHE])
     host = Booted(world, package.layers(cache, release)[not reader.installed :])
     booted.write(host.files, {**_ANSWERS_YES, **reader.files})
-    for name, path in (("ifdefault", "root/ifdefault_0.2.0_amd64.deb"), ("former", FORMER)):
+    home = f"root/ifdefault_{__version__}_amd64.deb"
+    for name, path in (("ifdefault", home), ("former", FORMER)):
         (host.files / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(package.path(cache, release, name), host.files / path)
     host.boot()

@@ -68,7 +68,7 @@ def test_its_life(boot: Boot, tmp_path: Path, release: str) -> None:
     install_and_set_up(host, release)
     hide_its_files(host)
     upgrade_under_load(host, release)
-    downgrade(host)
+    downgrade(host, release)
     host.power_off()
 
     host = start()
@@ -83,6 +83,10 @@ def test_its_life(boot: Boot, tmp_path: Path, release: str) -> None:
     assert "its part of the kernel is removed" in said
     assert traces.compare(before, traces.Traces.of(host)) == ([], [])
     figures.record(release, "lines that differ after the purge", 0, target=0)
+
+
+def former_version(release: str) -> str:
+    return package.former_version(Path(os.environ[CACHE]), release)
 
 
 def install(host: Booted, name: str, *options: str) -> str:
@@ -175,6 +179,7 @@ def upgrade_under_load(host: Booted, release: str) -> None:
         await_site(host)
     assert traces.kernel(host) == before
     assert not [line for line in host.journal(DAEMON) if "repaired" in line]
+    print(f"upgraded from {former_version(release)}")
     figures.record(release, "time of the upgrade", took_s, "s")
     figures.record(release, "connections that stayed in the upgrade", CONNECTIONS)
     figures.record(release, "blocks of 1,000 bytes on them", load.blocks)
@@ -184,13 +189,13 @@ def upgrade_under_load(host: Booted, release: str) -> None:
     figures.record(release, "failed in the upgrade", failed, target=0)
 
 
-def downgrade(host: Booted) -> None:
+def downgrade(host: Booted, release: str) -> None:
     was = host.main_pid(DAEMON)
     with asked(host.world):
         install(host, "former", "--allow-downgrades")
         eventually(lambda: host.main_pid(DAEMON) not in (0, was), what="another process")
         await_site(host)
-    assert host.ifdefault("--version").stdout == f"ifdefault {package.FORMER}\n"
+    assert host.ifdefault("--version").stdout == f"ifdefault {former_version(release)}\n"
 
 
 def remove_and_install_again(host: Booted) -> None:

@@ -1,6 +1,6 @@
 """Receivers of notifications: a mail server and an HTTP server, which remember what they were sent.
 
-Rules: they are real servers on 127.0.0.1, each with a thread for each connection. What they answer
+Rules: they are real servers, of this process, each with a thread for each connection. What they answer
 is chosen for each message: a status, or HANG: nothing, until they are closed.
 """
 
@@ -11,6 +11,7 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,13 +26,15 @@ HANG = 0
 
 @dataclass(slots=True)
 class Received:
-    """`number`: how many there were before; `headers`: of HTTP; `peer`: who connected."""
+    """`number`: how many there were before, `at`: when, in seconds since the epoch; `headers`: of
+    HTTP; `peer`: who connected."""
 
     number: int
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
     peer: str = ""
     path: str = ""
+    at: float = field(default_factory=time.time)
 
     @property
     def mail(self) -> EmailMessage:
@@ -165,10 +168,11 @@ def mail_receiver(
     context: ssl.SSLContext | None = None,
     starttls: ssl.SSLContext | None = None,
     user: str = "",
+    address: str = "127.0.0.1",
 ) -> Iterator[Receiver]:
     """`context`: for TLS at once; `user`: "name:password", the only one who may send."""
     receiver = Receiver(answer)
-    server = _MailServer(("127.0.0.1", 0), _Mail)
+    server = _MailServer((address, 0), _Mail)
     server.receiver, server.starttls, server.user = receiver, starttls, user
     with _serving(receiver, server, context):
         yield receiver

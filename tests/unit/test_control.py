@@ -280,6 +280,7 @@ def test_all_that_wait_are_answered_once_there_is_news(engine: Engine) -> None:
         socks[0].close()
         socks[-1].close()
         eventually(lambda: waiting(engine) == 10)
+        call(engine, engine.control._tell)  # of what was known when they began to wait
         assert engine.asked == []
         engine.last = 8
         call(engine, engine.control.news)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ifdefault import daemon
+from ifdefault.daemon.controller import adopt
 from ifdefault.daemon.controller.effects import Save
 from ifdefault.daemon.event_log import KEPT_ON_DISK, EventLog
 from ifdefault.health.states import Memory
 from ifdefault.host.routers import RoutersSeen
 from ifdefault.host.state_file import StateFile
 from ifdefault.host.store import HEALTH, Store
+from ifdefault.model.config import EVENT_KINDS
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
+from ifdefault.monitor import monitor
 
 MEMORY = Memory("down", 12.5, "4 rounds lost", (0.5, 1.0), (("icmp://192.0.2.1", 3.5),), (9.0,))
 SAVE = Save(
@@ -88,6 +94,14 @@ def test_an_event_that_was_noted_meanwhile_gets_a_serial(store: Store) -> None:
     event_log.load(RoutersSeen())
     assert serials(event_log) == sorted(set(serials(event_log)))
     assert event_log.recent(1)[0].serial == event_log.last
+
+
+def test_the_kinds_that_a_config_may_name_are_those_that_there_are() -> None:
+    source = "".join(path.read_text() for path in Path(daemon.__path__[0]).rglob("*.py"))
+    noted = set(re.findall(r'\b(?:note|log|Log)\(\s*"([a-z-]+)"', source))
+    noted |= set(re.findall(r'return "(\w+)", f?"', inspect.getsource(adopt)))  # as it was adopted
+    # those of the rollback timer and of the monitor
+    assert noted | {"apply", monitor.KIND} == set(EVENT_KINDS)
 
 
 def test_another_boot_keeps_events_and_addresses(store: Store) -> None:

@@ -17,11 +17,15 @@ from ifdefault.cli.options import Options
 from ifdefault.daemon.process import dns_server, frontend_connection
 from ifdefault.model.config import DaemonConfig
 from ifdefault.model.errors import ConfigError
+from ifdefault.monitor.history.reader import history_dir
+from ifdefault.monitor.status_file import status_dir
 from ifdefault.plan import undo_script
+from ifdefault.web.main import USER
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 DNS = PACKAGING / "ifdefault-dns.service"
 FRONTEND = PACKAGING / "ifdefault-frontend@.service"
+MONITOR = PACKAGING / "ifdefault-monitor.service"
 UNITS = [PACKAGING / "ifdefault.service", PACKAGING / "ifdefault-once.service"]
 ALL = sorted([*PACKAGING.glob("*.service"), *PACKAGING.glob("*.socket")])
 
@@ -109,6 +113,23 @@ def test_the_frontend_has_no_rights_and_an_instance_for_each_connection() -> Non
     assert {k: said.get(k) for k in hardening - unit} == {k: same[k] for k in hardening - unit}
 
 
+def test_the_monitor_has_no_rights_and_two_directories() -> None:
+    said, options = settings(MONITOR), Options()
+    assert said["ExecStart"] == ["ifdefault monitor"]
+    assert said["User"] == [DaemonConfig().user]
+    assert said["CapabilityBoundingSet"] == [""]
+    own = history_dir(options.state_dir), status_dir(options.run_dir)
+    assert [f"/var/lib/{said['StateDirectory'][0]}", f"/run/{said['RuntimeDirectory'][0]}"] == [
+        *map(str, own)
+    ]
+    assert MONITOR.name in settings(PACKAGING / "ifdefault.service")["Wants"]
+    same, others = settings(FRONTEND), {"ProcSubset", "UMask", "MemoryMax", "OOMScoreAdjust"}
+    begin, end = [*same].index("CapabilityBoundingSet"), [*same].index("TasksMax")
+    for key in [*same][begin:end]:
+        if key not in others | {"SystemCallFilter"}:
+            assert said[key] == same[key], key
+
+
 def test_the_daemon_has_the_rights_that_it_needs_and_no_more() -> None:
     said = settings(PACKAGING / "ifdefault.service")
     network = "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE"
@@ -146,6 +167,7 @@ def test_the_drop_in_adds_what_the_hook_needs(unit: Path, tmp_path: Path) -> Non
     [
         ("ifdefault-dns.service", 0.6),
         ("ifdefault-frontend@.service", 1.3),
+        ("ifdefault-monitor.service", 1.5),
         ("ifdefault.service", 2.9),
         ("ifdefault-once.service", 2.5),
     ],
@@ -164,11 +186,21 @@ def test_users_are_those_of_the_config() -> None:
     text = (PACKAGING / "ifdefault.sysusers").read_text()
     users = re.findall(r'^u\s+(\S+)\s+-\s+"[^":]+"$', text, re.MULTILINE)
     default = DaemonConfig()
-    assert users == [default.user, default.hook_user]
+    assert users == [default.user, default.hook_user, USER]
     if shutil.which("systemd-sysusers"):
         command = ["systemd-sysusers", "--dry-run", str(PACKAGING / "ifdefault.sysusers")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr.count("not a valid")) == (0, 0)
+
+
+def test_the_page_has_no_rights() -> None:
+    said = settings(PACKAGING / "ifdefault-web.service")
+    assert (said["ExecStart"], said["User"]) == (["ifdefault web"], [USER])
+    same = settings(DNS)  # but for what it opens: connections, and routes and sysctls to explain
+    own = {"PrivateNetwork", "RestrictAddressFamilies", "ProcSubset", "MemoryMax", "TasksMax"}
+    unit = {"Description", "Requires", "After", "ExecStart", "User", "LimitNOFILE"}
+    hardening = same.keys() - own - unit
+    assert {k: said.get(k) for k in hardening} == {k: same[k] for k in hardening}
 
 
 # --- the Debian packages ------------------------------------------------------------------
@@ -225,8 +257,8 @@ def test_a_purge_removes_what_the_program_keeps() -> None:
     text = (DEBIAN / "ifdefault.postrm").read_text()
     options, users = Options(), DaemonConfig()
     removed = text.replace("$state", str(options.state_dir))
-    assert f"rm -rf {options.config.parent} {options.state_dir} {options.run_dir}" in removed
-    assert f"for user in {users.user} {users.hook_user};" in text
+    assert f"rm -rf {options.config.parent} {options.state_dir} {options.run_dir} " in removed
+    assert f"for user in {users.user} {users.hook_user} {USER};" in text
     undo = str(options.state_dir / undo_script.NAME)
     assert undo in removed
     assert undo in (DEBIAN / "ifdefault.prerm").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -12,7 +13,7 @@ import struct
 import sys
 import termios
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from subprocess import Popen
 from typing import Any
 
@@ -43,6 +44,9 @@ class Terminal:
     program_fd: int
     child: Popen[bytes]
     said: str = ""
+    decode: Callable[[bytes], str] = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")().decode
+    )
 
     def mode(self) -> list[Any]:
         return termios.tcgetattr(self.program_fd)
@@ -54,7 +58,7 @@ class Terminal:
         """Until the last picture matches."""
 
         def matches() -> bool:
-            self.said += os.read(self.fd, 65536).decode().replace("\r\n", "\n")
+            self.said += self.decode(os.read(self.fd, 65536)).replace("\r\n", "\n")
             pictures = self.said.split("\x1b[H")[1:-1]  # the last one may be incomplete
             return bool(pictures) and bool(re.search(pattern, pictures[-1], re.DOTALL))
 
@@ -73,15 +77,15 @@ Start = Callable[..., Terminal]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start the program on a new terminal, as the last arguments of a command."""
+    """Start a command on a new terminal; the program comes last in it, unless it is without."""
     started: list[Terminal] = []
 
-    def begin(*command: str) -> Terminal:
+    def begin(*command: str, program: bool = True) -> Terminal:
         fd, program_fd = pty.openpty()
         resize(program_fd, ROWS, COLUMNS)
         env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         child = Popen(
-            [*command, sys.executable, "-c", PROGRAM],
+            [*command, *([sys.executable, "-c", PROGRAM] if program else [])],
             stdin=program_fd,
             stdout=program_fd,
             stderr=program_fd,

@@ -28,7 +28,9 @@ def command(options: Options) -> int:
     from ifdefault.web.helper import Files
     from ifdefault.web.main import run
 
-    if os.geteuid() == 0:  # that user may not be able to read these modules
-        for module in _OF_HELPER:
-            import_module(module)
-    return run(Files(options.config, options.state_dir, options.run_dir), main.run)
+    def load() -> None:
+        if os.geteuid() == 0:  # the user that it becomes may not be able to read these modules
+            for module in _OF_HELPER:
+                import_module(module)
+
+    return run(Files(options.config, options.state_dir, options.run_dir), load, main.run)

@@ -58,7 +58,7 @@ class PassiveMonitor:
         if now - self._bytes_s < _RATES_S:
             return
         counts = self._read_bytes(now, set(interfaces.values()))
-        span_s = now - self._bytes_s
+        span_s = self._read_s - self._bytes_s
         self.rates = {
             name: (
                 8 * (counts[dev][0] - self._bytes[dev][0]) / span_s,
@@ -67,7 +67,7 @@ class PassiveMonitor:
             for name, dev in interfaces.items()
             if dev in counts and dev in self._bytes
         }
-        self._bytes, self._bytes_s = counts, now
+        self._bytes, self._bytes_s = counts, self._read_s
 
     def counters(self, now: float, uplinks: Iterable[Uplink]) -> tuple[UplinkCounters, ...]:
         """The bytes are at most a second old. Of the connections, those that `look` reads."""

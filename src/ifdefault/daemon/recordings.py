@@ -19,6 +19,7 @@ from ifdefault.daemon.snapshot import Snapshot
 from ifdefault.model.errors import HostError, Problem
 
 RECORD = "record.jsonl"  # in the run directory
+_KEEP_S = 60.0
 
 
 class Recordings:
@@ -51,7 +52,14 @@ class Recordings:
             raise
         finally:
             self._busy = False
+        asyncio.get_running_loop().call_later(_KEEP_S, self._drop, self._path.stat().st_ino)
         return self._path
+
+    def _drop(self, inode: int) -> None:
+        """Remove a record that nobody took away."""
+        with suppress(OSError):
+            if self._path.stat().st_ino == inode:
+                self._path.unlink()
 
     async def _record(self, controller: Controller, seconds: int) -> None:
         problems: list[str] = []

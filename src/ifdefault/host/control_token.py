@@ -40,9 +40,12 @@ def read(path: str) -> str:
         return ""
     generate = f"run (umask 077; openssl rand -hex 32 > {path})"
     try:
-        # not blocking on a FIFO
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status, data = os.fstat(file.fileno()), file.read(_MOST_BYTES)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may be a FIFO
+        try:
+            status = os.fstat(file)
+            data = os.read(file, _MOST_BYTES) if stat.S_ISREG(status.st_mode) else b""
+        finally:
+            os.close(file)
     except FileNotFoundError:
         raise _fault(path, "doesn't exist", generate) from None
     except OSError as error:

@@ -200,6 +200,7 @@ def _log(store: Store, text: str) -> None:
     match store.read(_EVENTS):
         case {"events": [*events], **others}:
             event = {"at": time.time(), "kind": "apply", "uplink": "", "text": text}
+            event["severity"] = "warning"
             with store.tolerating():
                 store.write(_EVENTS, {**others, "events": [*events, event]})
 

@@ -85,11 +85,12 @@ def chart(
         for family, found in columns.items()
         if (d := _line(found, axis, width_s, top))
     )
-    bands = tuple(_bands(outages, axis, now))
+    times = _merged(outages, axis, now)
+    bands = tuple(Band(axis.x(a), max(round(axis.x(b) - axis.x(a), 1), 1.0)) for a, b in times)
     return Chart(
         uplink,
         f"{uplink}: round trip time and loss over the last {span}",
-        _summary(total, span, len(bands)),
+        _summary(total, span, times),
         f"{top:g} ms",
         lines,
         _bars(columns, axis, width_s),
@@ -142,12 +143,17 @@ def _bars(columns: dict[Family, dict[int, Tally]], axis: _Axis, width_s: float) 
     return "".join(bars)
 
 
-def _bands(outages: Iterable[Outage], axis: _Axis, now: float) -> Iterable[Band]:
-    for outage in outages:
-        until = now if outage.until is None else outage.until
-        if until > axis.begin and outage.since < axis.end:
-            x = axis.x(outage.since)
-            yield Band(x, max(round(axis.x(until) - x, 1), 1.0))
+def _merged(outages: Iterable[Outage], axis: _Axis, now: float) -> list[tuple[float, float]]:
+    """When any path was down: of both families, what overlaps is one time."""
+    merged: list[tuple[float, float]] = []
+    for outage in sorted(outages, key=lambda outage: outage.since):
+        begin = max(outage.since, axis.begin)
+        end = min(now if outage.until is None else outage.until, axis.end)
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        elif begin < end:
+            merged.append((begin, end))
+    return merged
 
 
 def _round_up(value: float) -> float:
@@ -167,13 +173,15 @@ def _ticks(axis: _Axis, span: SpanName) -> tuple[str, ...]:
     return tuple(time.strftime(_FORMS[span]) for time in times)
 
 
-def _summary(total: dict[Family, Tally], span: SpanName, outages: int) -> str:
+def _summary(
+    total: dict[Family, Tally], span: SpanName, outages: Sequence[tuple[float, float]]
+) -> str:
     parts = []
     for family, tally in total.items():
         if (loss := tally.loss_ratio) is not None:
             rtt = _rtt(tally)
-            median = f", {rtt:.1f} ms" if rtt is not None else ""
-            parts.append(f"IPv{family} {100 * loss:.2g} % lost{median}")
-    down_s = sum(tally.down_ms + tally.recovering_ms for tally in total.values()) / 1000
-    down = f", not usable for {ago(down_s)}" if outages and down_s else ""
-    return f"Last {span}: {'; '.join(parts)}; {count(outages, 'outage')}{down}"
+            mean = f", {rtt:.1f} ms" if rtt is not None else ""
+            parts.append(f"IPv{family} {100 * loss:.2g} % lost{mean}")
+    down_s = sum(end - begin for begin, end in outages)
+    parts.append(count(len(outages), "outage") + (f" of {ago(down_s)}" if outages else ""))
+    return f"Last {span}: {'; '.join(parts)}"

@@ -86,14 +86,16 @@ class Files:
 class Helper:
     """The page's end: a request at a time."""
 
-    def __init__(self, files: Files, command: Command, uid: int, gid: int) -> None:
-        """Start the process; to be called before any thread is started. `command` runs a command
-        line of ours."""
+    def __init__(
+        self, files: Files, load: Callable[[], None], command: Command, uid: int, gid: int
+    ) -> None:
+        """Start the process; to be called before any thread is started. `load` is called
+        before it drops its privileges; `command` runs a command line of ours."""
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if not self.pid:
             self.sock.close()
-            _run(theirs, files, command, uid, gid)
+            _run(theirs, files, load, command, uid, gid)
         theirs.close()
 
     def settings(self) -> Settings:
@@ -124,14 +126,24 @@ def settings_in(reply: Reply) -> Settings:
 # --- the process --------------------------------------------------------------------------
 
 
-def _run(sock: socket.socket, files: Files, command: Command, uid: int, gid: int) -> None:
+def _run(
+    sock: socket.socket,
+    files: Files,
+    load: Callable[[], None],
+    command: Command,
+    uid: int,
+    gid: int,
+) -> None:
     try:
+        load()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the page; it ends with that
         privileges.drop(uid, gid, parent_death=signal.SIGKILL, oom_score_adj=500)
         while line := sock.recv(_LONGEST):
             request = _decode_request(codec.read(line))
             reply = _load(files) if isinstance(request, Load) else _explain(files, command, request)
             sock.sendall(codec.write(_encode_reply(reply)))
+    except ConnectionError:  # the page has ended
+        pass
     except Exception as error:
         log.exception(error, "the page's helper ends", fatal=True)
     finally:
@@ -194,6 +206,7 @@ def _work(work: Callable[[], int], output: int, errors: int) -> None:
     try:
         os.dup2(output, 1)
         os.dup2(errors, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         work()
         sys.stdout.flush()
     except BaseException as error:

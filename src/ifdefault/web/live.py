@@ -124,7 +124,7 @@ class Live:
                 await asyncio.sleep(max(due_s - now, 0.0))
 
     async def _follow(self) -> None:
-        wait_s = 0  # the first answer comes at once
+        wait_s, was_away = 0, False  # the first answer comes at once
         while True:
             request = Events(MOST_EVENTS, self._serial, wait_s)
             try:
@@ -132,11 +132,12 @@ class Live:
             except IfdefaultError:
                 if wait_s:  # it has just gone
                     self.forget()
-                wait_s = 0
+                wait_s, was_away = 0, True
                 await asyncio.sleep(EVERY_S)
                 continue
-            if not wait_s:
+            if was_away:  # it may have another config
                 self._reloaded()
+                was_away = False
             self._receive(reply)
             wait_s = LONGEST_WAIT_S
 
@@ -144,9 +145,9 @@ class Live:
         if reply.last < self._serial:  # the engine has lost its state, and counts anew
             self._events.clear()
         self._events.extend(reply.events)
-        if any(event.kind in ("reload", "config") for event in reply.events):
-            self._reloaded()
-        if self._serial >= 0 and reply.events:
+        if self._serial >= 0 and reply.events:  # what was before is known
+            if any(event.kind in ("reload", "config") for event in reply.events):
+                self._reloaded()
             self._woken.set()
         self._serial = reply.last
 

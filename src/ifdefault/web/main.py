@@ -17,10 +17,12 @@ import os
 import socket
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.ipc import log, privileges, sandbox, tasks
+from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.model.config import WebConfig
 from ifdefault.model.errors import HostError, Problem, reason
 from ifdefault.web.helper import Command, Files, Helper
@@ -31,8 +33,9 @@ _BACKLOG = 256
 _logger = logging.getLogger("ifdefault")
 
 
-def run(files: Files, command: Command) -> int:
-    """Serve until SIGTERM or SIGINT; HostError if that isn't possible."""
+def run(files: Files, load: Callable[[], None], command: Command) -> int:
+    """Serve until SIGTERM or SIGINT; HostError if that isn't possible. `load` and `command`: see
+    `Helper`."""
     log.set_up()
     uid, gid = privileges.KEEP, privileges.KEEP
     if os.geteuid() == 0:
@@ -40,7 +43,7 @@ def run(files: Files, command: Command) -> int:
         if warning:
             _logger.warning("%s", warning)
         uid, gid = privileges.possible(uid, gid)
-    helper = Helper(files, command, uid, gid)
+    helper = Helper(files, load, command, uid, gid)
     try:
         settings = helper.settings()
         sock = listen(settings.listen)
@@ -84,12 +87,15 @@ def _listen_at(path: Path) -> socket.socket:
 def _serve(
     files: Files, helper: Helper, settings: Settings, sock: socket.socket, uid: int, gid: int
 ) -> int:
-    from ifdefault.web.server import serve  # after the fork, which is to stay small
+    # after the fork, which is to stay small
+    from ifdefault.web.render import Renderer
+    from ifdefault.web.server import serve
+    from ifdefault.web.site import Site
 
-    profile = sandbox.WEB
+    renderer, notifier = Renderer(), Notifier()
     readable = [sys.prefix, sys.base_prefix, "/usr", "/lib", "/etc/localtime", str(files.state_dir)]
-    readable += [str(files.run_dir), str(Path(__file__).parents[2])]  # the monitor's status
-    for missing in sandbox.enter(profile, uid, gid, readable):
+    readable += [str(files.run_dir), str(Path(__file__).parents[2])]
+    for missing in sandbox.enter(sandbox.WEB, uid, gid, readable):
         _logger.warning("the page runs without %s", missing)
     gc.collect()
     with suppress(AttributeError):  # musl has none
@@ -97,4 +103,8 @@ def _serve(
     gc.freeze()
     helper.sock.setblocking(False)
     sock.setblocking(False)
-    return tasks.run(serve(files.run_dir, files.state_dir, helper, settings, sock))
+
+    async def start() -> int:
+        return await serve(Site(files, helper, settings, renderer), sock, notifier)
+
+    return tasks.run(start())

@@ -7,15 +7,14 @@ keep it.
 
 from __future__ import annotations
 
-import re
 import socket
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from ifdefault import __version__
 from ifdefault.web import view
@@ -24,14 +23,6 @@ from ifdefault.web.view import Overview
 _HERE = Path(__file__).parent
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 ACTIONS = {"drain": "Drain", "down": "Force down", "up": "Force up", "auto": "Back to automatic"}
-
-
-_HYPHENATED = re.compile(r"\w+(?:-\w+)+")
-
-
-def _unbroken(text: str) -> Markup:
-    """Names such as isp-a aren't broken at the end of a line."""
-    return Markup(_HYPHENATED.sub(r'<span class="name">\g<0></span>', str(escape(text))))
 
 
 class Renderer:
@@ -51,9 +42,9 @@ class Renderer:
             version=__version__,
             static=lambda name: f"/static/{name}?v={self._versions[name]}",
             sign=view.sign,
+            zone=lambda: time.strftime("%Z"),
             actions=ACTIONS,
         )
-        self._env.filters["unbroken"] = _unbroken
         for name in self._env.list_templates():
             self._env.get_template(name)
         self._parts: Any = self._env.get_template("parts.html").module

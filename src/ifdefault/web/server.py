@@ -6,8 +6,6 @@ import asyncio
 import logging
 import signal
 import socket
-import time
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web, web_response
@@ -22,9 +20,7 @@ from ifdefault.web.access import MOST_BODY, Access, sign
 from ifdefault.web.api import Api
 from ifdefault.web.control import ControlPages
 from ifdefault.web.guard import Guard, Refusals
-from ifdefault.web.helper import Helper
 from ifdefault.web.pages import Pages
-from ifdefault.web.settings import Settings
 from ifdefault.web.site import Site
 
 _IDLE_S = 10.0  # between two requests
@@ -51,19 +47,17 @@ class _Malformed(logging.Logger):
         self._refusals.add("a request: malformed", "")
 
 
-async def serve(
-    run_dir: Path, state_dir: Path, helper: Helper, settings: Settings, sock: socket.socket
-) -> int:
+async def serve(site: Site, sock: socket.socket, notifier: Notifier) -> int:
     """Serve until a signal ends it."""
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
-    server = Server(Site(run_dir, state_dir, helper, settings))
+    server = Server(site)
     await server.start(sock)
-    notifier = Notifier()
-    _logger.info("serving at %s", settings.listen)
-    notifier.ready(f"serving at {settings.listen}")
+    text = f"serving at {site.settings.listen}"
+    _logger.info("%s", text)
+    notifier.ready(text)
     await over.wait()
     notifier.stopping()
     await server.close()
@@ -91,6 +85,7 @@ class Server:
             access_log=None,
             logger=_Malformed(self.guard.refusals),
             handle_signals=False,
+            handler_cancellation=True,  # a stream ends with its client
             keepalive_timeout=_IDLE_S,
             tcp_keepalive=False,
             max_line_size=_MOST_LINE,
@@ -133,6 +128,6 @@ class Server:
         except HostError:
             used = {}
         budgets = [metrics.Budget(name, each.limit, each.used) for name, each in used.items()]
-        monitor = await asyncio.to_thread(read_status, self.site.run_dir, time.time())
+        monitor = read_status(self.site.run_dir, snapshot.at)
         data = metrics.render(snapshot.status, snapshot.counters, budgets, kind, monitor)
         return web.Response(body=data, headers={"Content-Type": kind})

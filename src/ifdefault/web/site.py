@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 
 from ifdefault.ipc import tasks
 from ifdefault.model.errors import HostError
@@ -12,6 +11,7 @@ from ifdefault.monitor.status_file import read_status
 from ifdefault.web.helper import (
     Explain,
     Explained,
+    Files,
     Helper,
     Load,
     Reply,
@@ -29,12 +29,15 @@ _logger = logging.getLogger("ifdefault")
 
 
 class Site:
-    def __init__(self, run_dir: Path, state_dir: Path, helper: Helper, settings: Settings) -> None:
-        self.run_dir, self.state_dir, self.settings = run_dir, state_dir, settings
+    def __init__(
+        self, files: Files, helper: Helper, settings: Settings, renderer: Renderer
+    ) -> None:
+        self.state_dir, self.settings = files.state_dir, settings
+        self.run_dir = files.run_dir
         self.warning = ""  # why the last settings that worked are used
-        self.renderer = Renderer()
+        self.renderer = renderer
         self.streams = Streams(self._parts)
-        self.live = Live(run_dir, self._reload, self.streams.tell)
+        self.live = Live(files.run_dir, self._reload, self.streams.tell)
         self._helper = helper
         self._lock = asyncio.Lock()
         self._waiting = 0

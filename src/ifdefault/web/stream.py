@@ -16,18 +16,27 @@ from ifdefault.web.access import Unwelcome
 from ifdefault.web.guard import MOST_STREAMS
 from ifdefault.web.live import Live, Snapshot
 
-_ALIVE_S = 30.0  # something is sent at least so often, so that proxies keep the connection
-_ALIVE = b":\n\n"
-
 
 class _Reader:
     """What one browser is to be sent next."""
 
-    __slots__ = ("message", "woken")
+    __slots__ = ("_waiter", "message")
 
-    def __init__(self) -> None:
-        self.message = b""
-        self.woken = asyncio.Event()
+    def __init__(self, message: bytes) -> None:
+        self.message = message
+        self._waiter: asyncio.Future[None] | None = None
+
+    def send(self, message: bytes) -> None:
+        self.message = message
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def next(self) -> bytes:
+        if not self.message:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        message, self.message = self.message, b""
+        return message
 
 
 class Streams:
@@ -35,11 +44,13 @@ class Streams:
 
     def __init__(self, render: Callable[[Snapshot], Mapping[str, str]]) -> None:
         self._render = render
-        self._parts: dict[str, str] = {}
+        self._parts: Mapping[str, str] = {}  # as all readers have them, or are to be sent them
+        self._rendered: tuple[float, int] = 0.0, 0  # the snapshot and its last event
+        self._latest: Mapping[str, str] = {}
         self._readers: set[_Reader] = set()
 
     def tell(self, snapshot: Snapshot) -> None:
-        parts = dict(self._render(snapshot))
+        parts = self._render_once(snapshot)
         changed = {id_: html for id_, html in parts.items() if self._parts.get(id_) != html}
         self._parts = parts
         if not changed:
@@ -50,8 +61,13 @@ class Streams:
                 all_parts = all_parts or _message(parts)
                 reader.message = all_parts
             else:
-                reader.message = message
-                reader.woken.set()
+                reader.send(message)
+
+    def _render_once(self, snapshot: Snapshot) -> Mapping[str, str]:
+        which = snapshot.at, snapshot.events[-1].serial if snapshot.events else -1
+        if which != self._rendered:
+            self._rendered, self._latest = which, self._render(snapshot)
+        return self._latest
 
     async def serve(self, request: web.Request, live: Live) -> web.StreamResponse:
         if len(self._readers) >= MOST_STREAMS:
@@ -64,24 +80,16 @@ class Streams:
             }
         )
         await response.prepare(request)
-        reader = _Reader()
-        # the page that asks may be older than what was sent last
-        self._parts = dict(self._render(await live.snapshot()))
-        reader.message = _message(self._parts)
-        reader.woken.set()
+        response.headers.clear()  # they have been sent: of a thousand streams they take a megabyte
+        parts = self._render_once(await live.snapshot())  # the page that asks may be older
+        if not self._readers:
+            self._parts = parts
+        reader = _Reader(_message(parts))
         self._readers.add(reader)
         live.watch()
         try:
-            while True:
-                try:
-                    async with asyncio.timeout(_ALIVE_S):
-                        await reader.woken.wait()
-                except TimeoutError:
-                    await response.write(_ALIVE)
-                    continue
-                message, reader.message = reader.message, b""
-                reader.woken.clear()
-                await response.write(message)
+            while True:  # the time of the snapshot is sent each second: proxies keep the connection
+                await response.write(await reader.next())
         finally:
             self._readers.discard(reader)
             live.unwatch()

@@ -10,21 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ifdefault.model.health import Decision, Forced, Health, PathState
+from ifdefault.model.headline import WORST, headline
+from ifdefault.model.health import Forced, Health, PathState
 from ifdefault.model.report import DaemonStatus, Draining, Event, Named
 from ifdefault.model.report_text import cause, count, grouped, rate, role
 from ifdefault.web.live import Snapshot
 
 MOST_ROWS = 50  # of names, publishers and servers
 _RECENT = 12  # events on the first page
-_WORST: tuple[PathState, ...] = ("down", "recovering", "degraded", "unproven", "up")
-_IS: dict[PathState, str] = {
-    "down": "is down",
-    "recovering": "is recovering",
-    "degraded": "is degraded",
-    "unproven": "isn't proven yet",
-    "up": "works",
-}
 _SIGNS = {
     "up": "●",
     "degraded": "▲",
@@ -137,48 +130,6 @@ def overview(
     )
 
 
-# --- the headline -------------------------------------------------------------------------
-
-
-def headline(status: DaemonStatus) -> tuple[str, str]:
-    """How the uplinks fare, and which of them new connections use; and good, warn or bad."""
-    paths = grouped(status.health)
-    if not paths:
-        return "No uplink has an address yet", "warn"
-    unwell = list(_unwell(status, paths))
-    if not any(path.state != "down" for path in status.health):
-        return f"{_all(len(paths))} {'are' if len(paths) > 1 else 'is'} down", "bad"
-    text = "; ".join(unwell) or f"{_all(len(paths))} work{'s' if len(paths) == 1 else ''}"
-    is_down = any(path.state == "down" for path in status.health)
-    uses = _uses(status.decision)
-    tone = "bad" if is_down else "warn" if unwell else "good"
-    return text + (f"; new connections use {uses}" if uses else ""), tone
-
-
-def _all(number: int) -> str:
-    return {1: "The uplink", 2: "Both uplinks"}.get(number, f"All {number} uplinks")
-
-
-def _unwell(status: DaemonStatus, paths: dict[str, list[Health]]) -> Iterator[str]:
-    for uplink, of_uplink in paths.items():
-        if forced := status.forced.get(uplink):
-            yield f"{uplink} {'is drained' if forced == 'drain' else f'is forced {forced}'}"
-            continue
-        states = {path.state for path in of_uplink}
-        for state in _WORST[:-1]:
-            hit = [path for path in of_uplink if path.state == state]
-            if hit:
-                only = "" if len(states) == 1 else f" for IPv{hit[0].family}"
-                yield f"{uplink} {_IS[state]}{only}"
-
-
-def _uses(decision: Decision) -> str:
-    primary = {family: order[0] for family, order in decision.order if order}
-    if len(set(primary.values())) <= 1:
-        return next(iter(primary.values()), "")
-    return " and ".join(f"{uplink} (IPv{family})" for family, uplink in sorted(primary.items()))
-
-
 # --- sections -----------------------------------------------------------------------------
 
 
@@ -195,7 +146,7 @@ def _cards(
         roles = {role(path, status.decision) for path in of_uplink}
         yield UplinkCard(
             name,
-            next((state for state in _WORST if state in states), "unproven"),
+            next((state for state in WORST if state in states), "unproven"),
             next((r for r in ("primary", "usable", "not used") if r in roles), "no address"),
             status.forced.get(name, "auto"),
             tuple(_path(path, snapshot, status) for path in of_uplink),

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from typing import TYPE_CHECKING
 
 from ifdefault.cli.show import chart, paths
 from ifdefault.cli.show.chart import Row
 from ifdefault.cli.show.event_rows import event_row
-from ifdefault.cli.show.headline import headline
 from ifdefault.cli.show.paths import age, rate
 from ifdefault.cli.show.samples import Samples, Slot, scale
 from ifdefault.cli.show.style import STATES, Line, Style
 from ifdefault.model import report_text
+from ifdefault.model.headline import headline
 
 if TYPE_CHECKING:
     from ifdefault.model.health import Health
@@ -90,25 +90,27 @@ def headline_rows(view: View, columns: int) -> Iterator[Row]:
     if view.problem:
         yield Row().add(view.problem, "bad")
         return
-    line = headline(view.status)
-    head, text = "", str(line)
+    head, (text, tone) = "", headline(view.status)
     if len(text) > columns:
         for part in text.split("; "):
             if head and len(head) + len(part) + 2 > columns:
-                yield Row().add(head, line.style)
+                yield Row().add(head, tone)
                 head = text[text.index(part) :]
                 break
             head = f"{head}; {part}" if head else part
         text = head
-    yield Row().add(text, line.style)
+    yield Row().add(text, tone)
 
 
 def _around(view: View, shown: list[Row], height: int) -> list[Row]:
     """The headline, the heads and those uplinks that fit, the selected one among them."""
     at = next((n for n, row in enumerate(shown) if _is_selected(row, view.selected)), 0)
     fixed = 2
-    first = max(fixed, min(at - (height - fixed) // 2, len(shown) - (height - fixed)))
-    return [*shown[:fixed], *shown[first : first + height - fixed]]
+    first = max(fixed, min(at - (height - fixed - 1) // 2, len(shown) - (height - fixed)))
+    seen = [*shown[:fixed], *shown[first : first + height - fixed]][:height]
+    if height > fixed + 1 and (more := len(shown) - first - (height - fixed)) > 0:
+        seen[-1] = Row().add(f"  and {more + 1} more rows below", "note")
+    return seen
 
 
 def _is_selected(row: Row, name: str) -> bool:
@@ -120,7 +122,8 @@ def _is_selected(row: Row, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """`priority`: columns with the lowest ones are shown if there isn't room for all."""
+    """`priority`: columns with the lowest ones are shown if there isn't room for all, those with
+    the same one together."""
 
     head: str
     width: int
@@ -148,14 +151,19 @@ def _table(view: View, columns: int) -> Iterator[Row]:
             yield row
 
 
+def _priority(column: _Column) -> int:
+    return column.priority
+
+
 def _columns(view: View, groups: dict[str, list[Health]], columns: int) -> list[_Column]:
     """Those that fit, in the order of the screen; the sparkline takes what is left."""
     everything = _all_columns(view, groups)
     chosen: list[_Column] = []
-    for column in sorted(everything, key=lambda c: c.priority):
-        if sum(c.width + _GAP for c in (*chosen, column)) - _GAP > columns:
+    for _, together in groupby(sorted(everything, key=_priority), _priority):
+        more = [*chosen, *together]
+        if sum(c.width + _GAP for c in more) - _GAP > columns:
             break
-        chosen.append(column)
+        chosen = more
     left = columns - sum(c.width + _GAP for c in chosen) + _GAP
     shown = [c for c in everything if c in chosen]
     return [_wider(view, c, left) if c.head == _SPARK_HEAD else c for c in shown]
@@ -179,8 +187,8 @@ def _all_columns(view: View, groups: dict[str, list[Health]]) -> list[_Column]:
         _Column(_SPARK_HEAD, _SPARK[0], 7, partial(_spark, view, _SPARK[0])),
         _Column("In", 11, 8, lambda p, first: _rate(rates, p, 0, first), right=True),
         _Column("", _BAR, 11, lambda p, first: _bar(rates, p, 0, first, peak)),
-        _Column("Out", 11, 9, lambda p, first: _rate(rates, p, 1, first), right=True),
-        _Column("", _BAR, 12, lambda p, first: _bar(rates, p, 1, first, peak)),
+        _Column("Out", 11, 8, lambda p, first: _rate(rates, p, 1, first), right=True),
+        _Column("", _BAR, 11, lambda p, first: _bar(rates, p, 1, first, peak)),
         _Column("TCP", 6, 10, partial(_connections, view.samples), right=True),
         _Column("Role", 8, 6, lambda path, _: [_role(path, status)]),
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,12 @@ from ifdefault.model.errors import IfdefaultError
 
 if TYPE_CHECKING:
     from ifdefault.model.report import CounterReport, DaemonStatus, Event
+    from ifdefault.monitor.history.records import Interval
 
 INTERVAL_S = 1.0
 _LOOK_S, _CHANGE_S = 5.0, 120.0
 _MOST_EVENTS = 500
+_HISTORY_S, _HOUR_S = 20.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Reading:
     counters: CounterReport | None = None
     events: tuple[Event, ...] = ()
     problem: str = ""
+    minutes: tuple[Interval, ...] = ()  # of the history, now and again
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,9 @@ class Outcome:
 class Poller:
     """`told` is called from the thread when there is something to `take`."""
 
-    def __init__(self, run_dir: Path, told: Callable[[], None]) -> None:
-        self._run_dir, self._told = run_dir, told
+    def __init__(self, run_dir: Path, state_dir: Path, told: Callable[[], None]) -> None:
+        self._run_dir, self._state_dir, self._told = run_dir, state_dir, told
+        self._history_s = 0.0  # when it is read next
         self._said: queue.SimpleQueue[Reading | Outcome] = queue.SimpleQueue()
         self._due = threading.Event()
         self._last = -1  # serial of the last event
@@ -83,7 +88,21 @@ class Poller:
         except IfdefaultError as error:
             return Reading(problem=str(error))
         self._last = listed.last
-        return Reading(status, counters, listed.events)
+        return Reading(status, counters, listed.events, minutes=self._minutes())
+
+    def _minutes(self) -> tuple[Interval, ...]:
+        """The last hour of the history, if it is time to; without one, there are just samples."""
+        now, epoch = time.monotonic(), time.time()
+        if now < self._history_s:
+            return ()
+        self._history_s = now + _HISTORY_S
+        from ifdefault.monitor.history.reader import reading
+
+        try:
+            with reading(self._state_dir) as reader:
+                return tuple(reader.minutes(epoch - _HOUR_S, epoch))
+        except IfdefaultError:
+            return ()
 
     def _change(self, request: Asks[UplinkChanged]) -> None:
         try:

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ifdefault.model.config import Family
     from ifdefault.model.report import CounterReport, DaemonStatus, PathCounters
+    from ifdefault.monitor.history.records import Interval, Tally
 
 SPAN_S = 300.0  # how much is remembered
+_HOUR_S = 3700.0  # and as a history
+_SEED_S = 2  # between two samples made of a minute of the history
 Key = tuple[str, "Family"]
 
 
@@ -45,6 +48,8 @@ class Samples:
     paths: dict[Key, deque[Sample]] = field(default_factory=dict)
     rates: dict[str, deque[tuple[float, float, float]]] = field(default_factory=dict)
     connections: dict[str, int] = field(default_factory=dict)
+    minutes: dict[Key, dict[int, Slot]] = field(default_factory=dict)  # of the history, by its time
+    _seeded: bool = False
     _counted: dict[Key, PathCounters] = field(default_factory=dict)
 
     def add(self, status: DaemonStatus, counters: CounterReport) -> None:
@@ -60,6 +65,33 @@ class Samples:
             self.rates.setdefault(uplink, deque()).append((now, bits_in, bits_out))
         self.connections = {u.uplink: u.connections for u in counters.uplinks}
         self._forget(now)
+
+    def add_history(self, intervals: Iterable[Interval], now: float, epoch: float) -> None:
+        """Minutes of the history. The first time they also stand for the samples that there would
+        be if `top` had run already."""
+        seeds: dict[Key, list[Sample]] = {}
+        for interval in intervals:
+            key, slot = (interval.path.uplink, interval.path.family), _minute(interval.tally)
+            self.minutes.setdefault(key, {})[interval.at] = slot
+            begin_s = interval.at - epoch + now
+            for second in range(0, 60, _SEED_S) if now - SPAN_S < begin_s + 60 else ():
+                lost = slot.lost and second == 0
+                sample = Sample(begin_s + second, slot.rtt_ms or 0.0, lost, slot.down)
+                seeds.setdefault(key, []).append(sample)
+        oldest = epoch - _HOUR_S
+        for kept_minutes in self.minutes.values():
+            for at in [at for at in kept_minutes if at < oldest]:
+                del kept_minutes[at]
+        for key, samples in seeds.items() if not self._seeded else ():
+            kept = self.paths.get(key, deque())
+            first_s = kept[0].at_s if kept else now
+            self.paths[key] = deque([s for s in samples if s.at_s < first_s] + [*kept])
+        self._seeded |= bool(seeds)
+
+    def hour(self, key: Key, epoch: float, count: int) -> list[Slot]:
+        """The last minutes of the history, a slot for each."""
+        last, minutes = int(epoch // 60), self.minutes.get(key, {})
+        return [minutes.get(60 * n, Slot()) for n in range(last - count, last)]
 
     def _forget(self, now: float) -> None:
         """What is older than the span, or comes of an engine whose clock was another one."""
@@ -98,6 +130,11 @@ class Samples:
         """The greatest bit rate of any uplink."""
         rates = (rate for kept in self.rates.values() for rate in kept)
         return max((max(bits_in, bits_out) for _, bits_in, bits_out in rates), default=0.0)
+
+
+def _minute(tally: Tally) -> Slot:
+    rtt_ms = tally.rtt_us / tally.answered / 1000 if tally.answered else None
+    return Slot(rtt_ms, tally.lost > 0, not tally.answered and tally.down_ms > 0)
 
 
 def _sample(

@@ -5,12 +5,13 @@ Rules: as in `dashboard`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ifdefault.cli.show import chart, paths
 from ifdefault.cli.show.chart import Row
-from ifdefault.cli.show.dashboard import View
+from ifdefault.cli.show.dashboard import View, sparkline
 from ifdefault.cli.show.paths import age, rate
 from ifdefault.cli.show.samples import SPAN_S, scale
 from ifdefault.cli.show.style import STATES
@@ -19,7 +20,7 @@ from ifdefault.model import report_text
 if TYPE_CHECKING:
     from ifdefault.model.health import Health
 
-_MARGIN = 17  # beside a chart, for its scale
+_MARGIN = 18  # beside a chart, for its scale
 _NARROWEST, _WIDEST = 20, 100  # of a chart
 _LEAST_BITS = 1e4
 
@@ -61,6 +62,10 @@ def _path(view: View, path: Health, columns: int, tall: int) -> Iterator[Row]:
         about.append(f"up in {age(path.until_s - view.status.now_s)}")
     yield Row().add("  " + ", ".join(about))
     yield from _chart(view, path, columns, tall)
+    key = (path.uplink, path.family)
+    if key in view.samples.minutes:
+        hour = view.samples.hour(key, time.time(), min(60, _chart_width(columns)))
+        yield Row().add("last hour", "note", -(_MARGIN - 1)).add(" ").extend(sparkline(hour))
     yield from _targets(path)
 
 
@@ -117,7 +122,7 @@ def _traffic(view: View, columns: int) -> Iterator[Row]:
         cells = "".join(
             chart.level(slot[direction] / max(peak, _LEAST_BITS)) if slot else " " for slot in slots
         )
-        label = Row().add(f"  {name}", None, 5).add(rate(rates[direction]), None, 6 - _MARGIN)
+        label = Row().add(f"  {name}", None, 6).add(rate(rates[direction]), None, 7 - _MARGIN)
         yield label.add(" ").extend([(cells, "note")])
 
 
@@ -143,7 +148,7 @@ def _why(view: View, path: Health) -> str:
     if role == "primary":
         return "primary: new connections leave by it"
     if role == "usable":
-        return "usable: the next one if the primary fails, and published in the DNS"
+        return "usable: new connections leave by it if those before it fail"
     if forced:
         return f"not used: forced {forced}"
     return f"not used: {path.state}"

@@ -41,8 +41,10 @@ _NO_FILES_S = 1.0  # how long to wait for a descriptor to become free
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The reply is what `answer` returns once there is news, or after `wait_s`."""
+    """The reply is what `answer` returns once there is an event with a serial greater than `after`,
+    or after `wait_s`."""
 
+    after: int
     wait_s: float
     answer: Callable[[], bytes]
 
@@ -155,7 +157,7 @@ class Endpoint:
         that have waited long enough are answered."""
         now = time.monotonic()
         late_s = now - PATIENCE_S
-        self._wake(now)
+        self._wake(lambda client: client.due_s <= now)
         idle = [c for c in self.clients if c.task is None and c.wait is None]
         for client in [c for c in idle if c.since_s <= late_s]:
             what = f"incomplete after {PATIENCE_S:g} s"
@@ -226,13 +228,13 @@ class Endpoint:
             self._poll.remove(client.sock)  # it reads and sends nothing meanwhile
             client.task = tasks.start(self._wait(client, answer))
 
-    def news(self) -> None:
-        """Answer those that wait, in this endpoint's share of the time."""
-        self._wake(inf)
+    def news(self, last: int) -> None:
+        """Answer those that wait for an event up to this one, in our share of the time."""
+        self._wake(lambda client: client.wait is not None and client.wait.after < last)
 
-    def _wake(self, now: float) -> None:
+    def _wake(self, is_due: Callable[[Client], bool]) -> None:
         for client in self.clients:
-            if client.due_s <= now and client.due_s < inf:
+            if client.due_s < inf and is_due(client):
                 client.due_s = inf
                 self._poll.change(client.sock, WRITE)
 

@@ -128,7 +128,7 @@ class Control:
     def _answer(self, read: Callable[[Query], bytes], line: bytes, peer: Peer) -> Answer:
         request = parse(line)
         if isinstance(request, Events) and request.wait_s and request.after == self._answerer.last:
-            return Wait(request.wait_s, partial(read, request))
+            return Wait(request.after, request.wait_s, partial(read, request))
         if isinstance(request, Query):
             return read(request)
         # Exec affects the requesting process only
@@ -165,7 +165,7 @@ class Control:
         self._news = None
         self._cache.clear()
         for endpoint in self.endpoints:
-            endpoint.news()
+            endpoint.news(self._answerer.last)
 
     def _read_cached(self, query: Query) -> bytes:
         now = time.monotonic()

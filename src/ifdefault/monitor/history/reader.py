@@ -56,8 +56,8 @@ def reading(state_dir: FilePath) -> Iterator[Reader]:
     path = history_dir(state_dir) / FILE
     try:
         if not path.is_file():
-            remedy = "ifdefault monitor, which keeps it, has to run: systemctl start ifdefault"
-            raise NoHistory(Problem(str(path), "there is no history yet", remedy))
+            remedy = "start the monitor: systemctl start ifdefault-monitor, or ifdefault monitor"
+            raise NoHistory(Problem(str(path), "nothing has been recorded yet", remedy))
         db = sqlite3.connect(
             f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_TIMEOUT_S, isolation_level=None
         )
@@ -72,11 +72,11 @@ def reading(state_dir: FilePath) -> Iterator[Reader]:
 def _problem(path: str, error: Exception) -> Problem:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_READONLY:
-        remedy = "start it: systemctl start ifdefault-monitor"
+        remedy = "start the monitor: systemctl start ifdefault-monitor"
         return Problem(path, "was being written when ifdefault monitor was killed", remedy)
     if code == sqlite3.SQLITE_BUSY:
         return Problem(path, f"is locked for more than {_TIMEOUT_S:g} s", "try again")
-    remedy = "ifdefault monitor begins a new one when it starts or writes to it"
+    remedy = "restart the monitor, which begins a new one: systemctl restart ifdefault-monitor"
     return Problem(path, f"can't be read: {error}", remedy)
 
 
@@ -93,7 +93,7 @@ class Reader:
             what = "isn't a history of ifdefault"
             if application == APPLICATION_ID:
                 what = f"is of another ifdefault (format {version}, not {VERSION})"
-            remedy = "restart ifdefault-monitor, which begins a new one"
+            remedy = "restart the monitor: systemctl restart ifdefault-monitor"
             raise HostError(Problem(path, what, remedy))
         self.seen: float = db.execute("SELECT seen FROM known").fetchone()[0]
 

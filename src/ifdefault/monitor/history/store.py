@@ -60,7 +60,9 @@ class Store:
     def __init__(self, directory: FilePath) -> None:
         """Open the file; Unusable if it has to be set aside first."""
         self._path = directory / FILE
-        self._boot = _BOOT.read_text("ascii", "replace").strip()
+        self._boot = ""  # unknown: counters of interfaces are taken to begin anew
+        with suppress(OSError):
+            self._boot = _BOOT.read_text("ascii", "replace").strip()
         self._uplinks: dict[str, int] = {}
         self._hour = 0  # of the last batch
         # used by one thread at a time; transactions are begun and ended here
@@ -104,7 +106,7 @@ class Store:
         )
         self.spans = self._open_spans()
         self.counters: dict[str, tuple[int, int]] = {}
-        if boot == self._boot:
+        if boot == self._boot != "":
             rows = self._db.execute(
                 "SELECT name, bytes_in, bytes_out FROM counter JOIN uplink ON uplink.id = uplink"
             )

@@ -17,7 +17,7 @@ from ifdefault.monitor.history.records import Path
 from ifdefault.monitor.history.transition import transition_of
 
 FAULTS = ("degraded", "down")  # states of a path
-SETTLE_S = 0.7  # a failure is several events: of two families, and of the uplink that takes over
+SETTLE_S = 0.5  # a failure is several events: of two families, and of the uplink that takes over
 RETRY_S, LONGEST_RETRY_S = 5.0, 600.0
 RARE_AFTER_S, RARE_S = 86400.0, 3600.0  # after a day of failures, it is tried once an hour
 
