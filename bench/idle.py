@@ -7,6 +7,7 @@ runs in the world, and no other bench.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ _SPAN_S = 60.0
 _HOW = f"""\
 The lab's Internet with 4 and 31 providers, each an uplink with IPv4 and IPv6; `ifdefault run` with
 default settings, measured for {_SPAN_S:g} s, from {_CALM_S:g} s after every path is up. *Processor*
-is the time of engine and frontend, in user and kernel mode, as a share of one core. *Probes* are
-counted where they are answered. *Resident* memory counts shared libraries twice, *proportional*
-(PSS) once."""
+is the time of engine and frontend, in user and kernel mode, as a share of one core; beside them
+runs `ifdefault monitor`, which has figures of its own. *Probes* are counted where they are
+answered. *Resident* memory counts shared libraries twice, *proportional* (PSS) once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,9 @@ def run() -> Report:
     by_uplinks = {uplinks: _measure(uplinks) for uplinks in (4, UPLINKS_MAX)}
     figures = []
     for uplinks, targets in ((4, (1.0, 110.0)), (UPLINKS_MAX, (8.0, None))):
+        *daemon, monitor = by_uplinks[uplinks].costs
         spent, rss, pss = (
-            sum(getattr(cost, key) for cost in by_uplinks[uplinks].costs)
+            sum(getattr(cost, key) for cost in daemon)
             for key in ("processor_ratio", "rss_mib", "pss_mib")
         )
         of = f"{uplinks} uplinks: "
@@ -99,6 +101,13 @@ def run() -> Report:
             Figure(f"{of}resident memory", round(rss, 1), "MiB", targets[1]),
             Figure(f"{of}proportional memory", round(pss, 1), "MiB"),
             Figure(f"{of}probes of a path", by_uplinks[uplinks].probes_per_s, "per second"),
+            Figure(
+                f"{of}processor, monitor",
+                round(monitor.processor_ratio * 100, 3),
+                "% of a core",
+                0.5 if uplinks == 4 else None,
+            ),
+            Figure(f"{of}resident memory, monitor", round(monitor.rss_mib, 1), "MiB", 40.0),
         ]
     heads = ("", "process", "processor", "resident", "proportional")
     rows = tuple(
@@ -119,12 +128,16 @@ def run() -> Report:
 
 def _measure(uplinks: int) -> Measured:
     log(f"{uplinks} uplinks")
-    with World.up(topology(uplinks)) as world:
+    with World.up(topology(uplinks)) as world, tempfile.TemporaryDirectory() as folder:
+        world.run_dir = Path(folder)  # the world's own is closed to the monitor's user
+        world.run_dir.chmod(0o755)
         names = [(f"isp-{n}", f"up{n}") for n in range(1, uplinks + 1)]
         daemon = Daemon(world, config({"name": n, "interface": dev} for n, dev in names))
         daemon.start()
+        state = ["--state-dir", str(world.run_dir / "state")]
+        monitor = world["host"].popen([*world.command, *state, "monitor"])
         time.sleep(_CALM_S)
-        pids = daemon.pids()
+        pids = [*daemon.pids(), monitor.pid]
         before, start_s = [_ticks(pid) for pid in pids], time.monotonic()
         received = _echo_requests(world)
         time.sleep(_SPAN_S)
@@ -168,4 +181,5 @@ def _memory_mib(pid: int) -> tuple[float, float]:
 
 def _name(pid: int) -> str:
     command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    return "frontend" if any("frontend" in word for word in command) else "engine"
+    names = (name for name in ("frontend", "monitor") if any(name in word for word in command))
+    return next(names, "engine")

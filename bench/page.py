@@ -81,6 +81,7 @@ def _measure(world: World, daemon: Daemon, web: subprocess.Popen[str]) -> Report
         pages = [stack.enter_context(_request(world, "/live")) for _ in range(_PAGES)]
         reader = _Pages(pages)
         reader.start()
+        stack.callback(reader.join)
         stack.callback(setattr, reader, "over", True)
         stop = threading.Event()
         scraper = threading.Thread(target=_scrape, args=(world, stop), daemon=True)

@@ -16,11 +16,13 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ifdefault.lab import dns, services
+from ifdefault.lab.topology import LinkEnd, Topology, extend, parse
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import answers
@@ -165,8 +167,63 @@ SERVED = {
 }
 
 
-def doctor(world: World, *more: str) -> tuple[int, list[Finding]]:
-    done = world.ifdefault("doctor", "--json", *more)
+# a server that tells each client its address and port (RFC 8489), not XORed
+STUN = """\
+import socket, struct
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("198.18.0.1", 3478))
+while True:
+    request, (address, port) = server.recvfrom(2048)
+    value = struct.pack("!BBH", 0, 1, port) + socket.inet_aton(address)
+    head = struct.pack("!HHI", 0x0101, 4 + len(value), 0x2112A442) + request[8:20]
+    server.sendto(head + struct.pack("!HH", 1, len(value)) + value, (address, port))
+"""
+
+
+def two_cards() -> Topology:
+    """isp-a and isp-b on one LAN, with two cards of the host."""
+    return parse(
+        extend(
+            {
+                "extends": "_lan",
+                "name": "two-cards",
+                "title": "two providers and two cards of the host on one LAN",
+                "drawing": "client ── core ── isp-a, isp-b ── lan ── wan0, wan1 host",
+                "config": """
+[uplink.isp-a]
+interface = "wan0"
+
+[uplink.isp-b]
+interface = "wan1"
+gateways = ["198.51.100.1"]
+
+[health]
+probes = ["icmp://198.18.1.10", "icmp://[2001:db8:f:1::10]"]
+""",
+                "links": ["isp-b.cust0 lan.port-b", "host.wan1 lan.port-wan1"],
+                "providers": {
+                    "isp-b": {
+                        "number": 2,
+                        "prefixes": ["198.51.100.0/24"],
+                        "gateways": ["198.51.100.1/24"],
+                    }
+                },
+                "nodes": {
+                    "lan": {"bridges": {"br0": ["port-b", "port-wan1"]}},
+                    "host": {
+                        "addresses": {"wan1": ["198.51.100.10/24"]},
+                        "routes": ["default via 198.51.100.1 metric 100"],
+                    },
+                },
+            }
+        )
+    )
+
+
+def doctor(
+    world: World, *more: str, env: Mapping[str, str] | None = None
+) -> tuple[int, list[Finding]]:
+    done = world["host"].run([*world.command, "doctor", "--json", *more], check=False, env=env)
     assert done.stderr == "", done.stderr
     findings: list[Finding] = json.loads(done.stdout)["findings"]
     return done.returncode, findings
@@ -248,3 +305,48 @@ def test_what_it_prints_mends_a_host_that_serves_a_zone(lab_world: LabWorld) -> 
             world["client"].run(["dig", f"@{address}", "www.example", "SOA", "+time=2"])
         world["host"].run(["ping", "-c1", "-W2", TARGET])
         shell(world, broken.after)
+
+
+def test_what_only_traffic_shows(lab_world: LabWorld, tmp_path: Path) -> None:
+    world = lab_world(two_cards())
+    services.nginx(world["host"])
+    answers.apply(world)
+    world["core"].popen([sys.executable, "-c", STUN])
+    eventually(lambda: world["core"].run(["ss", "-Hlun", "sport = 3478"]).stdout)
+    # a masquerading router that doesn't filter, and one that filters a port
+    world["isp-b"].nft(
+        "table ip nat { chain post { type nat hook postrouting priority srcnat; oifname core0 "
+        "ip saddr 198.51.100.0/24 udp dport 3478 masquerade random; }; }; delete table inet bcp38"
+    )
+    world["isp-a"].nft(
+        "table ip cut { chain f { type filter hook forward priority 0; tcp dport 80 drop; }; }"
+    )
+    world["isp-a"].run(["ip", "addr", "add", f"{B}/32", "dev", "cust0"])
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\nexec nsenter --net=/run/netns/{world.netns('client')} sh -s\n")
+    ssh.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    more = ("--stun", "198.18.0.1", "--from", "admin@client")
+    status, findings = doctor(world, *more, env=env)
+    assert status == 1
+    mac = LinkEnd("isp-a", "cust0").mac
+    assert sorted(map(text, wrong(findings))) == [
+        f"from admin@client: TCP port 80 of {A} doesn't answer",
+        f"isp-a IPv4: wan1 answers ARP for {A}, which is an address of wan0 (ARP flux)",
+        f"isp-b IPv4: another host ({mac}) has the address {B}, too",
+        f"isp-b IPv4: wan0 answers ARP for {B}, which is an address of wan1 (ARP flux)",
+    ]
+    facts = [text(each) for each in findings if each["level"] == "fact"]
+    for pattern in (
+        f"from admin@client: {B} is open: tcp:80",
+        f"isp-a IPv4: public address {A}, no NAT .*",
+        r"isp-b IPv4: public address 198\.19\.2\.2, NAPT \(port [0-9]+ became [0-9]+\) .*",
+        "isp-a IPv4: the provider drops packets from isp-b's address, as most do",
+        f"isp-b IPv4: the provider forwards packets from isp-a's address .{A}.",
+    ):
+        assert any(re.fullmatch(pattern, fact) for fact in facts), (pattern, facts)
+    for each in wrong(findings):
+        for command in each["commands"]:
+            shell(world, command)
+    _, findings = doctor(world)
+    assert not [each for each in findings if "ARP flux" in each["what"]]

@@ -81,10 +81,10 @@ def test_what_is_counted_told_and_permitted(lab_world: LabWorld, tmp_path: Path)
 
 
 def _follow_a_failure(world: World) -> None:
-    before, last = path(world, "isp-a"), request(world, Events(1)).last
     with ThreadPoolExecutor() as threads:
         recording = threads.submit(request, world, Record(3))
         eventually((world.run_dir / RECORD).exists, what="it has begun")
+        before, last = path(world, "isp-a"), request(world, Events(1)).last
         waiting = threads.submit(request, world, Events(10, last, 30))
         with faults.injected(world, "blackhole", "isp-a"):
             told: EventList = waiting.result(30)

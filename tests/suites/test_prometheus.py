@@ -27,7 +27,7 @@ from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.net import test_dns_daemon
 from tests.net.conftest import LabWorld
-from tests.net.watched import await_states
+from tests.net.watched import await_states, public_run_dir
 from tests.unit.test_metrics import ALL, DASHBOARD, RULES
 
 TESTS = Path(__file__).parent / "prometheus/ifdefault.test.yml"
@@ -74,14 +74,17 @@ def test_each_alert_is_raised_when_it_should_be() -> None:
 
 def test_each_panel_of_the_dashboard_has_its_numbers(lab_world: LabWorld) -> None:
     world = lab_world("two")
-    start(world)
     host = world["host"]
-    with faults.injected(world, "blackhole", "isp-a"):
-        await_states(world, ["down"], "isp-a")
-        test_dns_daemon.ask(world, at=test_dns_daemon.B)
-        await_numbers(host)
-        alerts = {alert["labels"]["alertname"] for alert in ask(host, "alerts")["alerts"]}
-        assert alerts == {"IfdefaultUplinkDown"}
+    with public_run_dir(world):
+        start(world)
+        scraped = "count_over_time(ifdefault_up[1m]) > 1"
+        eventually(lambda: len(ask(host, "query", query=scraped)["result"]) == 2, what="scraped")
+        with faults.injected(world, "blackhole", "isp-a"):
+            await_states(world, ["down"], "isp-a")
+            test_dns_daemon.ask(world, at=test_dns_daemon.B)
+            await_numbers(host)
+            alerts = {alert["labels"]["alertname"] for alert in ask(host, "alerts")["alerts"]}
+            assert alerts == {"IfdefaultUplinkDown"}
     rules = [rule for group in ask(host, "rules")["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}
     # whichever way they came
@@ -91,17 +94,19 @@ def test_each_panel_of_the_dashboard_has_its_numbers(lab_world: LabWorld) -> Non
 def start(world: World) -> None:
     """All that runs on the host."""
     host = world["host"]
-    world.dir.chmod(0o755)  # monitor and web are other users
     services.nginx(world["content"])
     folder = services.home_of(host, "textfiles")
-    file = world.dir / "state/history/ifdefault.prom"
+    # monitor and web are users that may not look into the world's own directory
+    world.config, state = world.run_dir / "ifdefault.toml", world.run_dir / "state"
+    file = state / "history/ifdefault.prom"
     (folder / file.name).symlink_to(file)
     text = world.topology.config.replace("[uplink.isp-a]", '[uplink.isp-a]\nbudget = "1 TB"')
     world.config.write_text(f'{text}{CONFIG}[history]\ntextfile = "{file}"\n')
     world.daemon()
     await_states(world, ["up"])
     for name in ("monitor", "web"):
-        services.start(host, name, [*world.command, name])
+        command = [*world.command, "--state-dir", str(state), name]
+        services.start(host, name, command)
     home = services.home_of(host, "prometheus")
     config = home / "prometheus.yml"
     config.write_text(PROMETHEUS)

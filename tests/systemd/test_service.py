@@ -7,6 +7,7 @@ client ── core ─┬─ isp-a ── wan0 ┬─ host, with a systemd of it
 from __future__ import annotations
 
 import json
+import tarfile
 
 import pytest
 
@@ -124,13 +125,23 @@ def test_an_invalid_config_is_said_once(boot: Boot) -> None:
     assert len([line for line in host.journal(DAEMON) if "ifdefault.toml:2" in line]) == 1
 
 
-def test_what_it_logs_has_a_priority(boot: Boot) -> None:
-    host = start(boot)
+def test_what_it_logs_has_a_priority_and_is_reported(boot: Boot) -> None:
+    secret = "[Service]\nEnvironment=SMTP_PASSWORD=planted\n"
+    host = start(boot, {f"{DROP_IN}/secret.conf": secret})
     host.world["host"].ip("link set wan1 down\n")
     await_states(host.world, ["down"], "isp-b")
     rows = host.run(["journalctl", "-q", "-o", "json", "-u", DAEMON, "-p", "warning"]).stdout
     texts = [json.loads(row)["MESSAGE"] for row in rows.splitlines()]
     assert any("isp-b" in text and "-> down" in text for text in texts), texts
+    host.ifdefault("report", "--recording", "2s", "-o", "/root/r.tar.gz")
+    with tarfile.open(host.path("root/r.tar.gz")) as tar:
+        files = {m.name: tar.extractfile(m) for m in tar.getmembers()}
+        found = {name: file.read().decode() for name, file in files.items() if file}
+    assert not [name for name, text in found.items() if "planted" in text]
+    assert "isp-b IPv4: up -> down" in found["r/systemd/journal.txt"]
+    assert f"Id={DAEMON}" in found["r/systemd/units.txt"]
+    assert "SMTP_PASSWORD=REDACTED" in found["r/systemd/unit-files.txt"]
+    assert found["r/record.jsonl"].count("\n") > 3
 
 
 HOOK = """\

@@ -14,6 +14,7 @@ from tests.systemd.booted import PACKAGING, UNITS
 from tests.systemd.conftest import Boot
 
 DAEMON, ONCE = "ifdefault.service", "ifdefault-once.service"
+MONITOR = "ifdefault-monitor.service"
 BALANCE = {
     f"{UNITS}/{unit}.d/balance.conf": (PACKAGING / "balance.conf").read_text()
     for unit in (DAEMON, ONCE)
@@ -37,6 +38,21 @@ def test_the_daemon(boot: Boot) -> None:
     answers.assert_answered(host.world)
     users = host.shell("ps -eo user:20,args | grep '[i]fdefault'")
     assert "ifdefault " in users, users
+
+    # the monitor came with it, writes what all may read, and outlives it
+    host.await_state(MONITOR)
+    as_nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups"
+    what = "another user reads the history"
+    shown = f"{as_nobody} ifdefault history --outages || true"
+    eventually(lambda: "no outage since" in host.shell(shown), what=what)
+    owners = host.shell("stat -c '%U %a' /var/lib/ifdefault/history/* /run/ifdefault/monitor/*")
+    assert {*owners.split()} <= {"ifdefault", "644", "600"}, owners
+    pid = host.show(MONITOR, "MainPID")
+    host.systemctl("restart", DAEMON)
+    host.systemctl("stop", DAEMON)
+    assert host.show(MONITOR, "MainPID") == pid
+    assert host.state(MONITOR) == "active"
+    assert host.shell(f"journalctl -q -u {MONITOR} -p warning") == ""
 
 
 @pytest.mark.parametrize("files", [{}, BALANCE], ids=["plain", "balance"])

@@ -32,7 +32,6 @@ from ifdefault.model.report import (
 )
 
 ORDER = ("isp-a", "isp-b", "isp-c")
-STARTED = time.monotonic() - 8000.0
 TARGETS = tuple(
     TargetHealth(f"icmp://{a}", 15321, lost, rtt, note)
     for a, lost, rtt, note in (
@@ -46,6 +45,7 @@ TARGETS = tuple(
 
 class FakeEngine:
     def __init__(self) -> None:
+        self.started_s = time.monotonic() - 8000.0
         self.forced: dict[str, Forced] = {}
         self.rounds, self.sums = 0, dict.fromkeys(ORDER, 0.0)
         self.events = [
@@ -74,14 +74,24 @@ class FakeEngine:
         down = now - 192
         cause = "no target answers"
         health = tuple(
-            Health(name, family, "up", STARTED, "", 0.0, self.rtt(name), "answers", targets=TARGETS)
+            Health(
+                name,
+                family,
+                "up",
+                self.started_s,
+                "",
+                0.0,
+                self.rtt(name),
+                "answers",
+                targets=TARGETS,
+            )
             for name in ORDER
             for family in (4, 6)
         )
         dead = replace(health[4], state="down", since_s=down, cause=cause, loss_ratio=1.0, rtt_ms=0)
         return DaemonStatus(
             os.getpid(),
-            now - STARTED,
+            now - self.started_s,
             now,
             "/etc/ifdefault/ifdefault.toml",
             (*health[:4], dead, health[5]),
@@ -95,25 +105,31 @@ class FakeEngine:
             },
             dns=DnsStatus(
                 (
-                    Named("www.example.org", "failover", 30, (("isp-a", "203.0.113.10"),), STARTED),
+                    Named(
+                        "www.example.org",
+                        "failover",
+                        30,
+                        (("isp-a", "203.0.113.10"),),
+                        self.started_s,
+                    ),
                     Named(
                         "all.example.org",
                         "rotate",
                         30,
                         (("isp-a", "203.0.113.10"), ("isp-b", "198.51.100.10")),
-                        STARTED,
+                        self.started_s,
                     ),
                 )
             ),
             servers=(
-                CheckedServer("tcp:443", "192.0.2.7", 443, "up", STARTED, "answers"),
+                CheckedServer("tcp:443", "192.0.2.7", 443, "up", self.started_s, "answers"),
                 CheckedServer("tcp:443", "192.0.2.8", 443, "down", down, "refused"),
             ),
         )
 
     def counters(self) -> CounterReport:
         now = time.monotonic()
-        rounds = int((now - STARTED) * 2)
+        rounds = int((now - self.started_s) * 2)
         for name in ORDER:
             self.sums[name] += (rounds - self.rounds) * self.rtt(name) / 1000
         self.rounds = rounds
@@ -135,7 +151,7 @@ class FakeEngine:
         uplinks = tuple(
             UplinkCounters(n, 0, 0, c) for n, c in zip(ORDER, (1204, 87, 0), strict=True)
         )
-        return CounterReport(time.time() - (now - STARTED), paths, uplinks)
+        return CounterReport(time.time() - (now - self.started_s), paths, uplinks)
 
     @property
     def last(self) -> int:

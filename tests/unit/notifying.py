@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ifdefault.ipc import codec, tasks
@@ -13,20 +16,32 @@ from ifdefault.model.report import Event
 from ifdefault.monitor.config import MonitorConfig
 from ifdefault.monitor.feed import NewEvents
 from ifdefault.monitor.notify import schedule
+from ifdefault.monitor.notify.deliver import Deliverer
 from ifdefault.monitor.notify.notifiers import Notifiers
 from ifdefault.monitor.status_file import StatusFile, status_dir
 
 EVENTS = "events.jsonl"
 
 
-def start(directory: Path, limit_s: float) -> Notifiers:
+@contextmanager
+def deliverer() -> Iterator[Deliverer]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a test's process has threads
+        made = Deliverer()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def start(directory: Path, delivers: Deliverer, limit_s: float) -> Notifiers:
     """Notifiers whose files are all below a directory."""
     status_dir(directory).mkdir(exist_ok=True)
-    return Notifiers(directory, "web1.example.net", StatusFile(directory), limit_s)
+    return Notifiers(directory, "web1.example.net", StatusFile(directory), delivers, limit_s)
 
 
-async def notify(directory: Path, url: str) -> int:
-    notifiers = start(directory, limit_s=0.5)
+async def notify(directory: Path, url: str, delivers: Deliverer) -> int:
+    notifiers = start(directory, delivers, limit_s=0.5)
     config = NotifyConfig("ops", webhook=url, group_s=0)
     await notifiers.configure(MonitorConfig(notify=(config,)))
     while True:
@@ -38,4 +53,4 @@ async def notify(directory: Path, url: str) -> int:
 
 if __name__ == "__main__":
     schedule.SETTLE_S, schedule.RETRY_S = 0.01, 0.02
-    sys.exit(tasks.run(notify(Path(sys.argv[1]), sys.argv[2])))
+    sys.exit(tasks.run(notify(Path(sys.argv[1]), sys.argv[2], Deliverer())))

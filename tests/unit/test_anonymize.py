@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 import pytest
 from hypothesis import given
@@ -71,6 +72,7 @@ def test_names_keep_what_is_below_what() -> None:
     assert TEXT("*.example.org web1 web1.example.org").count(zone) == 2
     assert TEXT("notexample.org ifdefault.toml") == "notexample.org ifdefault.toml"
     assert "web1" not in TEXT("host web1: web1.example.org")
+    assert re.fullmatch(rf"to n[0-9a-f]+@{zone}", TEXT("to John.Doe+x@example.org"))
 
 
 def test_another_archive_has_others() -> None:

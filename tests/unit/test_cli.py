@@ -74,8 +74,8 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
     assert (
         names
         == (
-            "init check plan apply confirm down run reload uplink status top dns events replay"
-            " report exec explain lab demo completion version help"
+            "init check plan apply confirm down run monitor reload uplink status top dns events"
+            " notify history replay web report exec doctor explain lab demo completion version help"
         ).split()
     )
     assert done.stderr.split() == [

@@ -20,6 +20,7 @@ from ifdefault.host.store import HEALTH, Store
 from ifdefault.model.config import EVENT_KINDS
 from ifdefault.model.dns import CandidateAddresses
 from ifdefault.model.kernel import Neighbour
+from ifdefault.monitor import monitor
 
 MEMORY = Memory("down", 12.5, "4 rounds lost", (0.5, 1.0), (("icmp://192.0.2.1", 3.5),), (9.0,))
 SAVE = Save(
@@ -99,7 +100,8 @@ def test_the_kinds_that_a_config_may_name_are_those_that_there_are() -> None:
     source = "".join(path.read_text() for path in Path(daemon.__path__[0]).rglob("*.py"))
     noted = set(re.findall(r'\b(?:note|log|Log)\(\s*"([a-z-]+)"', source))
     noted |= set(re.findall(r'return "(\w+)", f?"', inspect.getsource(adopt)))  # as it was adopted
-    assert noted | {"apply"} == set(EVENT_KINDS)  # that of the rollback timer
+    # those of the rollback timer and of the monitor
+    assert noted | {"apply", monitor.KIND} == set(EVENT_KINDS)
 
 
 def test_another_boot_keeps_events_and_addresses(store: Store) -> None:

@@ -19,6 +19,12 @@ from tests.unit.engine_socket import Engine, running
 T = TypeVar("T", bound=Report)
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "LEAST_S", 0.02)
+    monkeypatch.setattr(feed, "AGAIN_S", 0.01)
+
+
 def _event(text: str) -> Event:
     return Event(0.0, "path", "isp-a", text)
 
@@ -61,9 +67,7 @@ def test_who_knows_events_gets_those_since(tmp_path: Path) -> None:
     _run(test)
 
 
-def test_an_engine_goes_and_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "AGAIN_S", 0.01)
-
+def test_an_engine_goes_and_comes(tmp_path: Path) -> None:
     async def test() -> None:
         engine = Engine()
         async with aclosing(follow(tmp_path)) as reports:

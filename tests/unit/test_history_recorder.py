@@ -135,13 +135,13 @@ def test_what_targets_answered_during_an_outage() -> None:
     recorder = Recorder()
     recorder.receive(_sample(T, targets=targets(100, 1)))
     recorder.receive(NewEvents((_event(T + 5, "up", "down", 1),)))
-    recorder.receive(_sample(T + 6, "down", T + 5, targets=targets(101, 11)))
-    recorder.receive(_sample(T + 20, "down", T + 5, targets=targets(101, 31)))
+    recorder.receive(_sample(T + 6, "down", T + 5, targets=targets(110, 11)))
+    recorder.receive(_sample(T + 20, "down", T + 5, targets=targets(111, 31)))
     recorder.receive(NewEvents((_event(T + 25, "down", "recovering", 2),)))
-    recorder.receive(_sample(T + 26, "recovering", T + 25, targets=targets(111, 31)))
+    recorder.receive(_sample(T + 26, "recovering", T + 25, targets=targets(120, 31)))
     recorder.receive(NewEvents((_event(T + 27, "recovering", "up", 3),)))
     [(path, (target,))] = recorder.batch.targets
-    assert (path, target.answered, target.lost) == (A4, 1, 30)
+    assert (path, target.answered, target.lost) == (A4, 1, 20)
 
 
 def test_an_uplink_that_is_removed_ends() -> None:

@@ -89,8 +89,11 @@ def test_it_goes_on_where_it_ended(file: HistoryFile) -> None:
 
 
 def test_minutes_become_hours_and_go(tmp_path: FilePath, file: HistoryFile) -> None:
-    for minute in range(0, 5 * DAY_S, 10 * MINUTE_S):
-        _write(file, _minute(T + minute), T + minute + 60)
+    for hour in range(T, T + 5 * DAY_S, HOUR_S):
+        batch = Batch(seen=float(hour + HOUR_S))
+        for minute in range(hour, hour + HOUR_S, 10 * MINUTE_S):
+            batch.add(minute, A4, ONE)
+        _write(file, batch, hour + HOUR_S)
     _write(file, _minute(T + 5 * DAY_S), T + 5 * DAY_S + 60)
     with reading(tmp_path) as reader:
         oldest = reader.minutes(0, 1e10)[0].at
@@ -168,8 +171,10 @@ def test_damage_under_way_begins_anew_with_the_spans_of_now(
     tmp_path: FilePath, file: HistoryFile
 ) -> None:
     path = history_dir(tmp_path) / FILE
+    batch = Batch()
     for minute in range(200):
-        _write(file, _minute(T + minute * 60), T + minute * 60)
+        batch.add(T + minute * MINUTE_S, A4, ONE)
+    _write(file, batch, T + 200 * MINUTE_S)
     with open(path, "r+b") as out:
         out.seek(100)
         out.write(b"\xff" * (path.stat().st_size - 100))
@@ -202,6 +207,28 @@ def test_a_full_disk_is_an_error_that_costs_nothing(tmp_path: FilePath, file: Hi
     with reading(tmp_path) as reader:
         assert len(reader.events(0, 1e10)) == 100
         assert sum(i.tally.answered for i in reader.minutes(0, 1e10)) == 2 * ONE.answered
+
+
+def test_a_writer_that_was_killed_is_undone_by_the_next(
+    tmp_path: FilePath, file: HistoryFile
+) -> None:
+    _write(file, _minute(T), T + 60)
+    file.close()
+    if (pid := os.fork()) == 0:
+        store = Store(history_dir(tmp_path))
+        batch = _minute(T + 60)
+        batch.events = [Event(T + n, "path", "isp-a", "x" * 4000) for n in range(1000)]
+        store._db.execute("BEGIN IMMEDIATE")
+        store._write(batch)  # more than its cache: some of it is in the file
+        os._exit(0)
+    os.waitpid(pid, 0)
+    match = "was being written when ifdefault monitor was killed; start the monitor"
+    with pytest.raises(HostError, match=match), reading(tmp_path) as reader:
+        reader.events(0, 1e10)
+    file.open()
+    with reading(tmp_path) as reader:
+        assert reader.events(0, 1e10) == []
+        assert len(reader.minutes(0, 1e10)) == 1
 
 
 def test_a_reader_that_holds_on_makes_the_writer_try_again(

@@ -22,6 +22,7 @@ from ifdefault.monitor.notify.message import Message, compose, compose_test
 from ifdefault.monitor.notify.schedule import select
 from tests.unit.certificates import Authority
 from tests.unit.notified import AT, FAMILIES, event, outage
+from tests.unit.notifying import deliverer
 from tests.unit.receivers import (
     HANG,
     http_receiver,
@@ -38,12 +39,7 @@ def message(*texts: str) -> Message:
 
 
 def send(config: NotifyConfig, text: Message | None = None, source: str = "") -> Outcome:
-    return deliver(Delivery(config, text or message(), source))
-
-
-@pytest.fixture(autouse=True)
-def no_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ifdefault.monitor.notify.deliver._print", lambda _: None)
+    return deliver(Delivery(config, text or message(), source), lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +296,8 @@ def test_reasons(config: NotifyConfig, kind: Kind, text: str) -> None:
 
 
 def run(config: NotifyConfig, limit_s: float = 30.0) -> Outcome:
-    return asyncio.run(attempt(Delivery(config, message()), limit_s=limit_s))
+    with deliverer() as delivers:
+        return asyncio.run(attempt(Delivery(config, message(), "", limit_s), delivers))
 
 
 def test_an_attempt_is_a_process_with_a_limit() -> None:

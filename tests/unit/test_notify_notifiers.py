@@ -20,11 +20,12 @@ from ifdefault.model.health import Decision, Health
 from ifdefault.model.report import CounterReport, DaemonStatus, Event
 from ifdefault.monitor.config import MonitorConfig
 from ifdefault.monitor.feed import NewEvents, Sample
+from ifdefault.monitor.notify.deliver import Deliverer
 from ifdefault.monitor.notify.notifiers import Notifiers, choose_sources
 from ifdefault.monitor.notify.report import NotifierReport
 from ifdefault.monitor.status_file import read_status
 from tests.unit.notified import event, outage
-from tests.unit.notifying import EVENTS, start
+from tests.unit.notifying import EVENTS, deliverer, start
 from tests.unit.receivers import HANG, Received, Receiver, http_receiver
 
 STATUS = DaemonStatus(
@@ -53,8 +54,8 @@ def run(
     test: Callable[[Notifiers], Awaitable[None]],
     limit_s: float = 30.0,
 ) -> None:
-    async def whole() -> None:
-        notifiers = start(directory, limit_s)
+    async def whole(delivers: Deliverer) -> None:
+        notifiers = start(directory, delivers, limit_s)
         try:
             await notifiers.configure(MonitorConfig(notify=tuple(configs)))
             await use(notifiers, STATUS)
@@ -62,7 +63,8 @@ def run(
         finally:
             await notifiers.close()
 
-    asyncio.run(whole())
+    with deliverer() as delivers:
+        asyncio.run(whole(delivers))
 
 
 async def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:

@@ -205,6 +205,10 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
         ("the daemon's state: up", "the daemon's state: up"),
         ("https://h/p?a=b&c=d end", "https://h/p?REDACTED end"),
         ("Is it up? yes", "Is it up? yes"),
+        ("SMTP_PASSWORD_2=abc", "SMTP_PASSWORD_2=REDACTED"),
+        ("passive: 3, passed: 4, bypass: 5", "passive: 3, passed: 4, bypass: 5"),
+        ("web.control_token_file: /k is", "web.control_token_file: /k is"),
+        ("GET /up?token: no answer", "GET /up?REDACTED no answer"),
         ('{"password": "x y"}', '{"password": "REDACTED y"}'),
         ("basic rules stay", "basic REDACTED stay"),  # rather too much
         (

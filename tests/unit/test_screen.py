@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -12,7 +13,7 @@ import struct
 import sys
 import termios
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from subprocess import Popen
 from typing import Any
 
@@ -43,6 +44,9 @@ class Terminal:
     program_fd: int
     child: Popen[bytes]
     said: str = ""
+    decode: Callable[[bytes], str] = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")().decode
+    )
 
     def mode(self) -> list[Any]:
         return termios.tcgetattr(self.program_fd)
@@ -54,7 +58,7 @@ class Terminal:
         """Until the last picture matches."""
 
         def matches() -> bool:
-            self.said += os.read(self.fd, 65536).decode().replace("\r\n", "\n")
+            self.said += self.decode(os.read(self.fd, 65536)).replace("\r\n", "\n")
             pictures = self.said.split("\x1b[H")[1:-1]  # the last one may be incomplete
             return bool(pictures) and bool(re.search(pattern, pictures[-1], re.DOTALL))
 

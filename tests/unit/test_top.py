@@ -177,9 +177,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilePath]:
 
 
 PROGRAM = """
-from ifdefault.cli import main, top
-from ifdefault.cli.show import poll
-top.REFRESH_S, poll.INTERVAL_S = 0.05, 0.1
+from ifdefault.cli import main
+from ifdefault.cli.show import poll, top_screen
+top_screen.REFRESH_S, poll.INTERVAL_S = 0.05, 0.1
 main.main()
 """
 

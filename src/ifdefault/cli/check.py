@@ -36,7 +36,7 @@ def command(options: Options, as_json: bool, schema: bool) -> int:
         config = config_file.read(options.config)
     except ConfigError as error:
         config_errors = error.problems
-    host = hostcheck.check_host(options, config)
+    host = hostcheck.check_host(options, config, "check")
     host_problems, uplinks = host.problems, host.uplinks
     if as_json:
         _print_json(config_errors, host_problems, uplinks)

@@ -6,6 +6,7 @@ said to be so. Problems come first, each with its remedy; then the facts.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo_json, echo_lines, echo_styled
 from ifdefault.cli.show.style import Line, Style, fold, is_terminal, width
 from ifdefault.cli.show.table import table
+from ifdefault.model.config import Config
 from ifdefault.model.errors import Problem
 from ifdefault.model.findings import Finding, Level, from_problem, sorted_findings
 from ifdefault.model.text import escaped
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 LIMIT_S = 9.0
 _INDENT = "  "
+_NEEDS_ROOT = "nftables"  # the problem that it can't be read
 _STYLES: dict[Level, Style | None] = {"error": "bad", "warning": "warn", "note": "note"}
 
 
@@ -72,15 +75,19 @@ def command(
     if other_host.startswith("-"):
         raise click.UsageError(f'--from: "{other_host}" is not a host; write it like user@host')
     config = config_file.read(options.config)
-    host = hostcheck.check_host(options, config)
+    is_root = os.geteuid() == 0
+    host = hostcheck.check_host(options, config, "doctor")
     checks: list[tuple[str, Check]] = []
     if host.prepared:
         checks += host_checks(config, host.prepared, server, other_host)
     if config.dns.server.zones:
         checks.append(("delegation", partial(_delegation, options, roots)))
     found = tasks.run(checks, deadline, _progress if is_terminal(err=True) else _silent)
-    problems = map(from_problem, _not_doubled(host.problems, found))
-    findings = sorted_findings((*problems, *_daemon(host, bool(config.dns.names)), *found))
+    known = [problem for problem in host.problems if problem.where != _NEEDS_ROOT or is_root]
+    problems = map(from_problem, _not_doubled(known, found))
+    findings = sorted_findings(
+        (*problems, *_daemon(host, bool(config.dns.names)), *_monitor(options, config), *found)
+    )
     if as_json:
         echo_json(_as_json(findings))
     else:
@@ -118,6 +125,8 @@ def _delegation(options: Options, roots: Sequence[str]) -> Iterator[Finding]:
 
 def _daemon(host: HostCheck, has_names: bool) -> Iterator[Finding]:
     daemon = host.daemon
+    if host.is_silent:  # one of the problems
+        return
     if daemon is None:
         means = "No name is published." if has_names else "No uplink that fails is replaced."
         remedy = "run `systemctl enable --now ifdefault`"
@@ -129,6 +138,20 @@ def _daemon(host: HostCheck, has_names: bool) -> Iterator[Finding]:
         yield Finding("note", "daemon", what, f"`ifdefault uplink {uplink} auto` ends that")
     for text in (*daemon.conflicts, *daemon.astray, *daemon.problems, *daemon.dns.problems):
         yield Finding("warning", "daemon", text)
+
+
+def _monitor(options: Options, config: Config) -> Iterator[Finding]:
+    from ifdefault.monitor.status_file import read_status
+
+    monitor = read_status(options.run_dir, time.time())
+    if monitor is None:
+        remedy, what = "run `systemctl start ifdefault-monitor`", "doesn't run"
+        means = "There is no history." if not config.notify else "Nobody is notified."
+        yield Finding("warning" if config.notify else "note", "monitor", what, remedy, means)
+        return
+    yield Finding("fact", "monitor", f"runs (pid {monitor.pid})")
+    for trouble in monitor.troubles:
+        yield Finding("warning", "monitor", f"{trouble.what}: {trouble.text}")
 
 
 def _not_doubled(problems: Iterable[Problem], found: Sequence[Finding]) -> Iterator[Problem]:

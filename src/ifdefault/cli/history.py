@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ifdefault.cli import complete
 from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo, echo_json, echo_lines
 from ifdefault.cli.since import since
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("uplink", required=False, default="")
+@click.argument("uplink", required=False, default="", shell_complete=complete.uplinks)
 @click.option(
     "--since",
     "since_at",

@@ -25,21 +25,30 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class HostCheck:
-    """`prepared`: the plan, None if there is none; `daemon`: its status, None if none runs."""
+    """`prepared`: the plan, None if there is none; `daemon`: its status, None if none runs, or it
+    didn't answer (`is_silent`)."""
 
     problems: list[Problem] = field(default_factory=list)
     uplinks: tuple[Uplink, ...] = ()
     prepared: Prepared | None = None
     daemon: DaemonStatus | None = None
+    is_silent: bool = False
 
 
-def check_host(options: Options, config: Config | None) -> HostCheck:
-    """The host's problems and the resolved uplinks; without a config, only what needs none."""
+def check_host(options: Options, config: Config | None, command: str) -> HostCheck:
+    """The host's problems and the resolved uplinks; without a config, only what needs none.
+    `command`: the subcommand, for whoever should run it as root."""
+    from ifdefault.cli import daemon_client
     from ifdefault.host.check_daemon import find_problems
     from ifdefault.host.store import Store
 
     store = Store(options.state_dir)
-    found = HostCheck([*_missing_privileges(), *store.examine()])
+    found = HostCheck([*_missing_privileges(command), *store.examine()])
+    try:
+        found.daemon = daemon_client.status(options)
+    except IfdefaultError as error:
+        found.problems += error.problems
+        found.is_silent = True
     try:
         _examine(options, config, store, found)
     except IfdefaultError as error:
@@ -52,23 +61,23 @@ def check_host(options: Options, config: Config | None) -> HostCheck:
 
 
 def _examine(options: Options, config: Config | None, store: Store, found: HostCheck) -> None:
-    from ifdefault.cli import daemon_client
     from ifdefault.host.check_installation import find_others
     from ifdefault.host.left_dns_server import LEFT_REMEDY, left_dns_server
     from ifdefault.host.status import find_astray, find_differences
     from ifdefault.host.transaction import prepare_config
     from ifdefault.kernel import foreign, nft
 
-    daemon = found.daemon = daemon_client.status(options)
+    daemon = found.daemon
     found.problems += [*_state_problems(daemon), *find_others(daemon)]
-    if daemon is None and (left := left_dns_server(options.run_dir)):
+    is_absent = daemon is None and not found.is_silent
+    if is_absent and (left := left_dns_server(options.run_dir)):
         found.problems.append(Problem("daemon", f"doesn't run, but {left}", LEFT_REMEDY, True))
+    rights = nft.has_rights()
     if config is None:
         nft.check(NFT_TABLE, "")
         found.problems += foreign.networkd_problems()
         return
     found.problems += unconfirmed(store, daemon)
-    rights = nft.has_rights()
     decision = daemon.decision if daemon else None
     prepared = found.prepared = prepare_config(
         config, store, decision=decision, thorough=rights, rights=rights
@@ -76,7 +85,7 @@ def _examine(options: Options, config: Config | None, store: Store, found: HostC
     found.uplinks, known = prepared.uplinks, prepared.problems
     if not prepared.operations:  # otherwise they have only what is to be expected
         known += tuple(p for p in find_astray(prepared) if p not in known)
-    if daemon is None:  # it repairs
+    if is_absent:  # it repairs
         known += tuple(find_differences(prepared, rights=rights))
     found.problems += config_file.with_lines(options.config, known)
     tables = dict(prepared.desired.tables)
@@ -103,7 +112,7 @@ def unconfirmed(store: Store, daemon: DaemonStatus | None) -> Iterator[Problem]:
         yield Problem("apply --confirm", undone_in(left_s), warning=True)
 
 
-def _missing_privileges() -> Iterator[Problem]:
+def _missing_privileges(command: str) -> Iterator[Problem]:
     if os.geteuid():
         what = "without root, not everything can be checked"
-        yield Problem("check", what, "run sudo ifdefault check", warning=True)
+        yield Problem(command, what, f"run sudo ifdefault {command}", warning=True)

@@ -18,10 +18,11 @@ def command(options: Options) -> int:
     a daemon that doesn't run, and outlives its restarts. SIGTERM ends it; SIGHUP reads the
     configuration again, as a reload of the daemon does.
     """
-    from ifdefault.ipc import log, tasks
+    from ifdefault.ipc import log, privileges, tasks
     from ifdefault.model.errors import IfdefaultError
     from ifdefault.monitor.config import MonitorConfig, read_apart
     from ifdefault.monitor.monitor import Monitor
+    from ifdefault.monitor.notify.deliver import Deliverer
     from ifdefault.monitor.start import drop_privileges
 
     log.set_up()
@@ -29,9 +30,11 @@ def command(options: Options) -> int:
     with suppress(IfdefaultError):  # reported when it is read again, by the monitor
         config = read_apart(options.config)
     user = (config or MonitorConfig()).user
+    deliverer = Deliverer(privileges.possible(*privileges.choose_user(user)[:2]))
     drop_privileges(user, options.state_dir, options.run_dir)
 
     async def run() -> int:
-        return await Monitor(options.config, options.state_dir, options.run_dir).run(config)
+        directories = (options.state_dir, options.run_dir)
+        return await Monitor(options.config, *directories, deliverer).run(config)
 
     return tasks.run(run())

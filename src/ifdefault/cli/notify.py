@@ -19,6 +19,7 @@ from ifdefault.model.errors import HostError, Problem
 
 if TYPE_CHECKING:
     from ifdefault.model.config import NotifyConfig
+    from ifdefault.monitor.notify.deliver import Deliverer
     from ifdefault.monitor.notify.delivery import Outcome
     from ifdefault.monitor.notify.report import NotifierReport
 
@@ -116,6 +117,7 @@ def test(options: Options, names: tuple[str, ...], as_json: bool) -> int:
     """
     from ifdefault import config as config_file
     from ifdefault.ipc import privileges
+    from ifdefault.monitor.notify.deliver import Deliverer
 
     config = config_file.read(options.config)
     if not config.notify:
@@ -128,7 +130,11 @@ def test(options: Options, names: tuple[str, ...], as_json: bool) -> int:
     if warning and user[0] != privileges.KEEP:
         echo_lines([Line(f"warning: {warning}", "warn")], err=True)
     chosen = [notify for notify in config.notify if not names or notify.name in names]
-    outcomes = asyncio.run(_test_all(chosen, user, show=not as_json))
+    deliverer = Deliverer(user)
+    try:
+        outcomes = asyncio.run(_test_all(chosen, deliverer, show=not as_json))
+    finally:
+        deliverer.close()
     if as_json:
         rows = zip(chosen, outcomes, strict=True)
         echo_json(
@@ -138,7 +144,7 @@ def test(options: Options, names: tuple[str, ...], as_json: bool) -> int:
 
 
 async def _test_all(
-    configs: list[NotifyConfig], user: tuple[int, int], *, show: bool
+    configs: list[NotifyConfig], deliverer: Deliverer, *, show: bool
 ) -> list[Outcome]:
     """All at once, each printed when it has an outcome."""
     from ifdefault.monitor.notify.attempt import attempt
@@ -150,7 +156,7 @@ async def _test_all(
 
     async def test(config: NotifyConfig) -> Outcome:
         message = compose_test(config.name, host, time.time())
-        outcome = await attempt(Delivery(config, message), user)
+        outcome = await attempt(Delivery(config, message), deliverer)
         if show and outcome.kind == "delivered":
             echo(f"{config.name}: sent to {recipient(config)}: {outcome.text}", "good")
         elif show:

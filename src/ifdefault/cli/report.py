@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +25,7 @@ _OWN: tuple[tuple[str, ...], ...] = (
     ("check",),
     ("plan",),
     ("doctor",),
+    ("history",),
     ("events", "-n", "10000"),
 )
 
@@ -79,20 +80,19 @@ def command(
     seconds = record_s or _RECORD_S
     where = Where(options.config.absolute(), options.state_dir, options.run_dir)
     own = tuple(arguments for arguments in _OWN if arguments[0] in SUBCOMMANDS)
-    with ThreadPoolExecutor(1) as executor:  # it is recorded while the rest is collected
-        recording: Future[str] | None = None
-        if no_recording:
-            left_out[RECORD] = "not wanted: --no-recording"
-        else:
-            echo(f"recording the daemon for {seconds} s", err=True)
-            recording = executor.submit(_record, options, seconds)
-        report = collect(
-            parts(where, own, all_rules=all_rules),
-            recording.result if recording else None,
-            anonymize=anonymize,
-            left_out=left_out,
-            at=at,
-        )
+    recording: _Recording | None = None
+    if no_recording:
+        left_out[RECORD] = "not wanted: --no-recording"
+    else:
+        echo(f"recording the daemon for {seconds} s", err=True)
+        recording = _Recording(options, seconds)
+    report = collect(
+        parts(where, own, all_rules=all_rules),
+        recording.result if recording else None,
+        anonymize=anonymize,
+        left_out=left_out,
+        at=at,
+    )
     size = archive.write(path, report.files, at)
     for name, text in report.files.items():
         note = f"  ({report.notes[name]})" if name in report.notes else ""
@@ -102,20 +102,41 @@ def command(
     echo(f"{path}: {size} bytes; read it before you send it", err=True)
 
 
-def _record(options: Options, seconds: int) -> str:
-    """What the daemon records from now on; Missing says why there is nothing."""
-    from ifdefault.cli import daemon_client
-    from ifdefault.host.bug_report.parts import Missing
-    from ifdefault.ipc.control.protocol import Record
-    from ifdefault.model.errors import HostError, reason
+class _Recording(threading.Thread):
+    """What the daemon records while the rest is collected. Ctrl-C doesn't wait for it."""
 
-    try:
-        path = Path(daemon_client.ask(options, Record(seconds), seconds + _GRACE_S).path)
+    def __init__(self, options: Options, seconds: int) -> None:
+        super().__init__(daemon=True)
+        self._options, self._seconds = options, seconds
+        self._text, self._problem = "", ""
+        self.start()
+
+    def run(self) -> None:
+        from ifdefault.model.errors import HostError, reason
+
         try:
-            return path.read_text("utf-8", "backslashreplace")
-        finally:
-            path.unlink(missing_ok=True)
-    except HostError as error:
-        raise Missing(str(error)) from None
-    except OSError as error:
-        raise Missing(f"{error.filename}: {reason(error)}") from None
+            self._text = _record(self._options, self._seconds)
+        except HostError as error:
+            self._problem = str(error)
+        except OSError as error:
+            self._problem = f"{error.filename}: {reason(error)}"
+
+    def result(self) -> str:
+        """It, or Missing, which says why there is nothing."""
+        from ifdefault.host.bug_report.parts import Missing
+
+        self.join()
+        if self._problem:
+            raise Missing(self._problem)
+        return self._text
+
+
+def _record(options: Options, seconds: int) -> str:
+    from ifdefault.cli import daemon_client
+    from ifdefault.ipc.control.protocol import Record
+
+    path = Path(daemon_client.ask(options, Record(seconds), seconds + _GRACE_S).path)
+    try:
+        return path.read_text("utf-8", "backslashreplace")
+    finally:
+        path.unlink(missing_ok=True)

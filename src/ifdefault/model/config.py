@@ -19,8 +19,8 @@ Transport = Literal["tcp", "udp"]
 Severity = Literal["info", "warning", "error"]  # of an event
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")  # in ascending order
 EVENT_KINDS = (
-    *("apply", "config", "dns", "down", "ended", "engine", "frontend", "gateway", "path"),
-    *("primary", "reload", "repair", "self-check", "server", "state", "uplink"),
+    *("apply", "config", "dns", "down", "ended", "engine", "frontend", "gateway", "monitor"),
+    *("path", "primary", "reload", "repair", "self-check", "server", "state", "uplink"),
 )
 APPRISE_MISSING = "apprise isn't installed"
 APPRISE_REMEDY = "install it: apt install apprise, or pip install ifdefault[apprise]"

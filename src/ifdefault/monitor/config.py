@@ -70,7 +70,7 @@ def read_apart(path: Path) -> MonitorConfig:
             check=True,
         )
         reply: _Reply = _decode(codec.read(process.stdout))
-    except (subprocess.SubprocessError, codec.DecodeError) as error:
+    except (OSError, subprocess.SubprocessError, codec.DecodeError) as error:
         raise HostError(Problem(str(path), f"can't be read: {error}", "see the log")) from None
     if isinstance(reply, _Invalid):
         raise (ConfigError if reply.kind == "config" else HostError)(*reply.problems)

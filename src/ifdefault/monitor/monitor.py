@@ -28,6 +28,7 @@ from ifdefault.monitor.consumer import Consumer
 from ifdefault.monitor.feed import Away, Back, NewEvents, Report, follow
 from ifdefault.monitor.history.reader import history_dir
 from ifdefault.monitor.history.writer import History
+from ifdefault.monitor.notify.deliver import Deliverer
 from ifdefault.monitor.notify.notifiers import Notifiers
 from ifdefault.monitor.status_file import StatusFile
 from ifdefault.monitor.textfile import Textfile
@@ -40,8 +41,17 @@ _log = logging.getLogger("ifdefault")
 
 
 class Monitor:
-    def __init__(self, config_path: Path, state_dir: Path, run_dir: Path) -> None:
+    """`deliverer`: sends notifications; without one there are none."""
+
+    def __init__(
+        self,
+        config_path: Path,
+        state_dir: Path,
+        run_dir: Path,
+        deliverer: Deliverer | None = None,
+    ) -> None:
         self._config_path, self._state_dir, self._run_dir = config_path, state_dir, run_dir
+        self._deliverer = deliverer
         self.status = StatusFile(run_dir)
         self._consumers: Sequence[Consumer] = ()
         self._delivering = asyncio.Lock()
@@ -77,7 +87,9 @@ class Monitor:
         history = History(directory, known.history.keep_s, self.status.say)
         await history.open()
         textfile = Textfile(self._state_dir, self._run_dir, known, self.status.say)
-        notifiers = Notifiers(directory, os.uname().nodename, self.status)
+        if self._deliverer is None:
+            return [history]
+        notifiers = Notifiers(directory, os.uname().nodename, self.status, self._deliverer)
         if config is not None:
             await notifiers.configure(config)
         return [history, textfile, notifiers]

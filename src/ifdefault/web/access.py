@@ -27,7 +27,6 @@ METHODS = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_POST)
 MOST_BODY = 4096
 _BODY_S = 5.0
 _WRONG_S = 0.5  # how long a wrong token takes
-_MOST_WRONG = 32  # that wait so at once
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -78,7 +77,6 @@ class Access:
         answer_error: Callable[[web.Request, int, str], web.Response],
     ) -> None:
         self._guard, self._settings, self._answer_error = guard, settings, answer_error
-        self._wrong = 0
 
     def middleware(self) -> Middleware:
         @web.middleware
@@ -103,6 +101,8 @@ class Access:
             response.headers.update(refused.headers)
         except web.HTTPException as error:
             response = self._answer_error(request, error.status, error.reason)
+            if hdrs.ALLOW in error.headers:
+                response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
         except (asyncio.CancelledError, ConnectionError):  # the client has gone
             raise
         except Exception as error:
@@ -153,12 +153,7 @@ class Access:
         challenge = {"WWW-Authenticate": 'Basic realm="ifdefault", charset="UTF-8"'}
         if given is None:
             raise Refused(401, "no token, which [web] token_file asks for", challenge)
-        if self._wrong < _MOST_WRONG:
-            self._wrong += 1
-            try:
-                await asyncio.sleep(_WRONG_S)
-            finally:
-                self._wrong -= 1
+        await asyncio.sleep(_WRONG_S)
         raise Unwelcome(401, "a wrong token", challenge)
 
 

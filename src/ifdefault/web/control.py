@@ -16,6 +16,7 @@ from ifdefault.ipc.control.client import NotRunning
 from ifdefault.ipc.control.protocol import OtherVersion, SetUplink, UplinkChanged
 from ifdefault.model import duration
 from ifdefault.model.errors import HostError, IfdefaultError
+from ifdefault.model.headline import headline
 from ifdefault.model.health import LONGEST_DRAIN_S, Forced
 from ifdefault.web.access import Refused, body
 from ifdefault.web.live import said
@@ -65,7 +66,7 @@ class ControlPages:
             await set_uplink(self._site, SetUplink(name, cast(Forced, verb), timeout_s, token))
         except Refused as refused:
             return await self._question(request, refused.why, limit, refused.status)
-        raise web.HTTPSeeOther(f"/#uplink-{quote(name)}")
+        return web.Response(status=303, headers={"Location": f"/#uplink-{quote(name)}"})
 
     async def _named(self, request: web.Request) -> tuple[str, str]:
         """The uplink and what to do with it."""
@@ -82,6 +83,7 @@ class ControlPages:
         name, verb = await self._named(request)
         if error and status == 200:
             status = 400
+        snapshot = await self._site.live.snapshot()
         return self._site.renderer.page(
             "uplink.html",
             status=status,
@@ -89,7 +91,7 @@ class ControlPages:
             verb=verb,
             question=_QUESTIONS[verb].format(name),
             meaning=_MEANINGS[verb],
-            view=self._site.overview(await self._site.live.snapshot()),
+            now=headline(snapshot.status)[0] if snapshot.status else snapshot.trouble,
             error=error,
             timeout=limit,
         )

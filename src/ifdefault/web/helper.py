@@ -142,6 +142,8 @@ def _run(
             request = _decode_request(codec.read(line))
             reply = _load(files) if isinstance(request, Load) else _explain(files, command, request)
             sock.sendall(codec.write(_encode_reply(reply)))
+    except ConnectionError:  # the page has ended
+        pass
     except Exception as error:
         log.exception(error, "the page's helper ends", fatal=True)
     finally:

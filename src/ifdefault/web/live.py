@@ -145,9 +145,9 @@ class Live:
         if reply.last < self._serial:  # the engine has lost its state, and counts anew
             self._events.clear()
         self._events.extend(reply.events)
-        if any(event.kind in ("reload", "config") for event in reply.events):
-            self._reloaded()
-        if self._serial >= 0 and reply.events:
+        if self._serial >= 0 and reply.events:  # what was before is known
+            if any(event.kind in ("reload", "config") for event in reply.events):
+                self._reloaded()
             self._woken.set()
         self._serial = reply.last
 

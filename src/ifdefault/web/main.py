@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ifdefault.ipc import log, privileges, sandbox, tasks
+from ifdefault.ipc.sd_notify import Notifier
 from ifdefault.model.config import WebConfig
 from ifdefault.model.errors import HostError, Problem, reason
 from ifdefault.web.helper import Command, Files, Helper
@@ -91,7 +92,7 @@ def _serve(
     from ifdefault.web.server import serve
     from ifdefault.web.site import Site
 
-    renderer = Renderer()
+    renderer, notifier = Renderer(), Notifier()
     readable = [sys.prefix, sys.base_prefix, "/usr", "/lib", "/etc/localtime", str(files.state_dir)]
     readable += [str(files.run_dir), str(Path(__file__).parents[2])]
     for missing in sandbox.enter(sandbox.WEB, uid, gid, readable):
@@ -104,6 +105,6 @@ def _serve(
     sock.setblocking(False)
 
     async def start() -> int:
-        return await serve(Site(files, helper, settings, renderer), sock)
+        return await serve(Site(files, helper, settings, renderer), sock, notifier)
 
     return tasks.run(start())

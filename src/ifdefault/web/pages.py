@@ -38,7 +38,7 @@ class Pages:
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
             web.get("/", self.overview),
-            web.get("/live", self.live),
+            web.get("/live", self.live, allow_head=False),
             web.get("/events", self.events),
             web.get("/explain", self.explain),
             web.get("/outages", self.outages),

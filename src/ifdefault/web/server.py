@@ -47,7 +47,7 @@ class _Malformed(logging.Logger):
         self._refusals.add("a request: malformed", "")
 
 
-async def serve(site: Site, sock: socket.socket) -> int:
+async def serve(site: Site, sock: socket.socket, notifier: Notifier) -> int:
     """Serve until a signal ends it."""
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -55,7 +55,6 @@ async def serve(site: Site, sock: socket.socket) -> int:
         loop.add_signal_handler(number, over.set)
     server = Server(site)
     await server.start(sock)
-    notifier = Notifier()
     text = f"serving at {site.settings.listen}"
     _logger.info("%s", text)
     notifier.ready(text)
@@ -86,6 +85,7 @@ class Server:
             access_log=None,
             logger=_Malformed(self.guard.refusals),
             handle_signals=False,
+            handler_cancellation=True,  # a stream ends with its client
             keepalive_timeout=_IDLE_S,
             tcp_keepalive=False,
             max_line_size=_MOST_LINE,

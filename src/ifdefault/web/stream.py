@@ -44,11 +44,13 @@ class Streams:
 
     def __init__(self, render: Callable[[Snapshot], Mapping[str, str]]) -> None:
         self._render = render
-        self._parts: dict[str, str] = {}
+        self._parts: Mapping[str, str] = {}  # as all readers have them, or are to be sent them
+        self._rendered: tuple[float, int] = 0.0, 0  # the snapshot and its last event
+        self._latest: Mapping[str, str] = {}
         self._readers: set[_Reader] = set()
 
     def tell(self, snapshot: Snapshot) -> None:
-        parts = dict(self._render(snapshot))
+        parts = self._render_once(snapshot)
         changed = {id_: html for id_, html in parts.items() if self._parts.get(id_) != html}
         self._parts = parts
         if not changed:
@@ -61,6 +63,12 @@ class Streams:
             else:
                 reader.send(message)
 
+    def _render_once(self, snapshot: Snapshot) -> Mapping[str, str]:
+        which = snapshot.at, snapshot.events[-1].serial if snapshot.events else -1
+        if which != self._rendered:
+            self._rendered, self._latest = which, self._render(snapshot)
+        return self._latest
+
     async def serve(self, request: web.Request, live: Live) -> web.StreamResponse:
         if len(self._readers) >= MOST_STREAMS:
             raise Unwelcome(503, "an event stream: too many", {"Retry-After": "30"})
@@ -72,9 +80,11 @@ class Streams:
             }
         )
         await response.prepare(request)
-        # the page that asks may be older than what was sent last
-        self._parts = dict(self._render(await live.snapshot()))
-        reader = _Reader(_message(self._parts))
+        response.headers.clear()  # they have been sent: of a thousand streams they take a megabyte
+        parts = self._render_once(await live.snapshot())  # the page that asks may be older
+        if not self._readers:
+            self._parts = parts
+        reader = _Reader(_message(parts))
         self._readers.add(reader)
         live.watch()
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from typing import TYPE_CHECKING
 
 from ifdefault.cli.show import chart, paths
@@ -106,8 +106,11 @@ def _around(view: View, shown: list[Row], height: int) -> list[Row]:
     """The headline, the heads and those uplinks that fit, the selected one among them."""
     at = next((n for n, row in enumerate(shown) if _is_selected(row, view.selected)), 0)
     fixed = 2
-    first = max(fixed, min(at - (height - fixed) // 2, len(shown) - (height - fixed)))
-    return [*shown[:fixed], *shown[first : first + height - fixed]][:height]
+    first = max(fixed, min(at - (height - fixed - 1) // 2, len(shown) - (height - fixed)))
+    seen = [*shown[:fixed], *shown[first : first + height - fixed]][:height]
+    if height > fixed + 1 and (more := len(shown) - first - (height - fixed)) > 0:
+        seen[-1] = Row().add(f"  and {more + 1} more rows below", "note")
+    return seen
 
 
 def _is_selected(row: Row, name: str) -> bool:
@@ -119,7 +122,8 @@ def _is_selected(row: Row, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """`priority`: columns with the lowest ones are shown if there isn't room for all."""
+    """`priority`: columns with the lowest ones are shown if there isn't room for all, those with
+    the same one together."""
 
     head: str
     width: int
@@ -147,14 +151,19 @@ def _table(view: View, columns: int) -> Iterator[Row]:
             yield row
 
 
+def _priority(column: _Column) -> int:
+    return column.priority
+
+
 def _columns(view: View, groups: dict[str, list[Health]], columns: int) -> list[_Column]:
     """Those that fit, in the order of the screen; the sparkline takes what is left."""
     everything = _all_columns(view, groups)
     chosen: list[_Column] = []
-    for column in sorted(everything, key=lambda c: c.priority):
-        if sum(c.width + _GAP for c in (*chosen, column)) - _GAP > columns:
+    for _, together in groupby(sorted(everything, key=_priority), _priority):
+        more = [*chosen, *together]
+        if sum(c.width + _GAP for c in more) - _GAP > columns:
             break
-        chosen.append(column)
+        chosen = more
     left = columns - sum(c.width + _GAP for c in chosen) + _GAP
     shown = [c for c in everything if c in chosen]
     return [_wider(view, c, left) if c.head == _SPARK_HEAD else c for c in shown]
@@ -178,8 +187,8 @@ def _all_columns(view: View, groups: dict[str, list[Health]]) -> list[_Column]:
         _Column(_SPARK_HEAD, _SPARK[0], 7, partial(_spark, view, _SPARK[0])),
         _Column("In", 11, 8, lambda p, first: _rate(rates, p, 0, first), right=True),
         _Column("", _BAR, 11, lambda p, first: _bar(rates, p, 0, first, peak)),
-        _Column("Out", 11, 9, lambda p, first: _rate(rates, p, 1, first), right=True),
-        _Column("", _BAR, 12, lambda p, first: _bar(rates, p, 1, first, peak)),
+        _Column("Out", 11, 8, lambda p, first: _rate(rates, p, 1, first), right=True),
+        _Column("", _BAR, 11, lambda p, first: _bar(rates, p, 1, first, peak)),
         _Column("TCP", 6, 10, partial(_connections, view.samples), right=True),
         _Column("Role", 8, 6, lambda path, _: [_role(path, status)]),
     ]

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ifdefault.cli.show.style import Line
 from ifdefault.cli.show.table import table
-from ifdefault.monitor.history.budget import RATE_DAYS, Budget, budget, month_of
+from ifdefault.monitor.config import UplinkPart
+from ifdefault.monitor.history.budget import RATE_DAYS, Budget, month_of
+from ifdefault.monitor.history.budgets import budgets
 from ifdefault.monitor.history.outage_report import duration
-from ifdefault.monitor.history.records import DAY_S, Interval, Outage, Path, Tally
+from ifdefault.monitor.history.records import Interval, Outage, Path, Tally
 
 if TYPE_CHECKING:
     from ifdefault.model.config import UplinkConfig
@@ -84,22 +86,14 @@ def _known(tally: Tally, month: str, since: float, now: float) -> float:
 def _budgets(
     reader: Reader, uplink: str, now: float, uplinks: Sequence[UplinkConfig]
 ) -> list[tuple[str, Budget]]:
+    """Of the uplinks in the config, or if it can't be read, of those in the history."""
+    recorded = [UplinkPart(name) for name in {path.uplink for path in reader.paths()}]
+    known: Sequence[UplinkConfig | UplinkPart] = uplinks or recorded
+    asked = [each for each in known if uplink in ("", each.name)]
     local = datetime.fromtimestamp(now).astimezone()
-    configured = {u.name: (u.budget_bytes, u.reset_day) for u in uplinks}
-    traffic = reader.traffic(now - (31 + RATE_DAYS) * DAY_S, now, uplink)
-    names = {hour.uplink for hour in traffic}
-    names = names & configured.keys() if configured else names
-    return [
-        (
-            name,
-            budget(
-                [hour for hour in traffic if hour.uplink == name],
-                *configured.get(name, (0, 1)),
-                local,
-            ),
-        )
-        for name in sorted(names)
-    ]
+    found = budgets(reader, asked, local).items()
+    used = [item for item in found if item[1].used or item[1].limit]
+    return sorted(used, key=lambda item: item[0])
 
 
 def is_current(seen: Seen) -> bool:

@@ -20,7 +20,7 @@ from ifdefault.model import report_text
 if TYPE_CHECKING:
     from ifdefault.model.health import Health
 
-_MARGIN = 17  # beside a chart, for its scale
+_MARGIN = 18  # beside a chart, for its scale
 _NARROWEST, _WIDEST = 20, 100  # of a chart
 _LEAST_BITS = 1e4
 
@@ -122,7 +122,7 @@ def _traffic(view: View, columns: int) -> Iterator[Row]:
         cells = "".join(
             chart.level(slot[direction] / max(peak, _LEAST_BITS)) if slot else " " for slot in slots
         )
-        label = Row().add(f"  {name}", None, 5).add(rate(rates[direction]), None, 6 - _MARGIN)
+        label = Row().add(f"  {name}", None, 6).add(rate(rates[direction]), None, 7 - _MARGIN)
         yield label.add(" ").extend([(cells, "note")])
 
 

@@ -46,7 +46,7 @@ class Anonymizer:
         # a single label is a host's name, and might be part of anything else
         forms = (re.escape(name) for name in longest_first)
         self._names = re.compile(
-            rf"(?i)(?<![\w-])(?:[\w-]+\.)*(?:{'|'.join(forms)})(?![\w-])"
+            rf"(?i)(?<![\w+-])(?:[\w.+-]+@)?(?:[\w-]+\.)*(?:{'|'.join(forms)})(?![\w-])"
             if longest_first
             else r"(?!)"
         )
@@ -117,9 +117,10 @@ class Anonymizer:
         return bytes((new[0] & 0xFC | data[0] & 3, *new[1:6])).hex(":")
 
     def _name(self, match: re.Match[str]) -> str:
-        *labels, top = match[0].lower().split(".")
+        local, at, name = match[0].lower().rpartition("@")
+        *labels, top = name.split(".")
         new = [self._label(label) for label in labels or [top]]
-        return ".".join([*new, top] if labels else new)
+        return (self._label(local) + at if at else "") + ".".join([*new, top] if labels else new)
 
     def _label(self, label: str) -> str:
         if label in ("*", "_acme-challenge") or label.startswith("_"):

@@ -63,7 +63,9 @@ def collect(
         except Missing as missing:
             report.left_out[RECORD] = str(missing)
     known = _secrets(read)
-    report.left_out |= {f"secrets of {name.partition(':')[0]}": name for name in known.unread}
+    for path, why in known.unread.items():
+        note = f"can't be read ({why}), so that it isn't replaced where it occurs"
+        report.left_out[f"the secret in {path}"] = note
     anonymizer = Anonymizer(secrets.token_bytes(32), _names(read)) if anonymize else None
     show = anonymizer.text if anonymizer else str
     for name, output in read.items():

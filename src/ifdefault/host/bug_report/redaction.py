@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ifdefault.model.errors import reason
+
 REDACTED = "REDACTED"
 _SHORTEST = 4  # what is shorter isn't searched for
 _NEVER = {"ifdefault", REDACTED}
@@ -25,11 +27,12 @@ _LONGEST_FILE = 65536
 _FILE_KEYS = re.compile(r"(.*_)?(key|file|credentials|apprise)")
 _URL_KEYS = ("webhook", "ntfy")  # whoever knows their paths may use them
 _URL_PATH = re.compile(r"https?://[^/\s]+/(\S+)")
-_NAME = r"[\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|credential|auth[_-]?key)s?"
+_WORDS = r"pass(?:word|wd|phrase)|secret|token|api[_-]?key|credential|auth[_-]?key"
+_NAME = rf"(?:[\w.-]*(?:{_WORDS})[\w-]*|\bpass)"
 _QUOTE = r"\\?[\"']?"  # also as JSON has it in a text
 _PATTERNS = (
     re.compile(r"(?<=://)[^/?#\s\"'@]+(?=@)"),  # a URL's user and password
-    re.compile(r"(?<=\?)[^\s\"'<>]*=[^\s\"'<>]*"),  # a URL's query
+    re.compile(r"/[^\s\"'<>?]*\?([^\s\"'<>]+)"),  # the query of a URL, or of a path alone
     re.compile(rf"(?i){_NAME}{_QUOTE}\s*[:=]\s*{_QUOTE}([^\s\"',;\\]+)"),
     re.compile(rf"(?i)\b(?:secret|password)\s+{_QUOTE}([^\s\";\\]{{4,}})"),  # as BIND writes it
     re.compile(r"(?i)\b(?:bearer|basic)\s+([\w.~+/-]{4,}=*)"),  # RFC 6750, RFC 7617
@@ -41,10 +44,10 @@ _ASSIGNED = re.compile(r"^\s*[\w.-]+\s*[=:]\s*[\"']?([^\"'#\n]+)", re.MULTILINE)
 
 
 class Secrets:
-    """`unread`: the files with secrets that couldn't be read, so that those aren't known."""
+    """`unread`: the files with secrets that couldn't be read, and why: those aren't known."""
 
     def __init__(self) -> None:
-        self.unread: list[str] = []
+        self.unread: dict[str, str] = {}
         self._known: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
 
@@ -96,7 +99,7 @@ class Secrets:
         except FileNotFoundError:
             return  # nor can it have come from there
         except OSError as error:
-            self.unread.append(f"{path}: {(error.strerror or '').lower()}")
+            self.unread[path] = reason(error)
             return
         for secret in _in_file(text):
             self.learn(secret)

@@ -13,7 +13,7 @@ from ifdefault.host.doctor.lines import lines
 from ifdefault.host.doctor.tasks import Check, Result
 from ifdefault.host.doctor.ways import Line, Tried, measure_mtu, try_line
 from ifdefault.host.status import is_applied
-from ifdefault.kernel import filters, sockdiag
+from ifdefault.kernel import filters, nft, sockdiag
 from ifdefault.model.address import family_of, is_private
 from ifdefault.model.config import FAMILIES, Config
 from ifdefault.model.findings import APPLY, Finding, from_problem
@@ -39,7 +39,8 @@ def host_checks(
     for line in lacking:
         yield line.subject, partial(links.lost_default, line, facts)
     web = [port for port in _WEB_PORTS if _is_served(config, port)]
-    yield "firewall", partial(_closed, uplinks, web)
+    if nft.has_rights():
+        yield "firewall", partial(_closed, uplinks, web)
     if other_host:
         ports = list(_ports(config, uplinks, web))
         yield f"from {other_host}", partial(from_host.examine, other_host, ports, _TRIED_S)
@@ -59,7 +60,8 @@ def _line_checks(
         yield about, partial(_measured, results[line])
         yield about, partial(_misled, results[line], config, prepared.facts)
         services = config.dns.discover or _usual_service(line)
-        ask = partial(public_address.examine, way, public[way.uplink], services, stun)
+        known, names = public[way.uplink], bool(config.dns.names)
+        ask = partial(public_address.examine, way, known, services, stun, names=names)
         yield about, ask
         if other := _other(line, complete):
             yield about, partial(_filtered, results[line], results[other])

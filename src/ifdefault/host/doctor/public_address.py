@@ -52,9 +52,14 @@ class Seen:
 
 
 def examine(
-    way: Way, configured: Sequence[str], services: Sequence[str], stun: tuple[str, int] | None
+    way: Way,
+    configured: Sequence[str],
+    services: Sequence[str],
+    stun: tuple[str, int] | None,
+    *,
+    names: bool,
 ) -> Iterator[Finding]:
-    """`configured`: the uplink's `public`."""
+    """`configured`: the uplink's `public`; `names`: whether there are names to publish."""
     seen = look(way, services, stun)
     about, family = subject(way.uplink, way.family), way.family
     if seen is None:
@@ -72,7 +77,7 @@ def examine(
         and seen.address != way.address
     ):
         yield _cgnat(way)
-    published = wanted or ([] if DISCOVER in configured else [way.address])
+    published = wanted or [way.address] if names and DISCOVER not in configured else wanted
     if seen.address not in published and published and not is_private(published[0]):
         where = f"uplink.{way.uplink}.public"
         yield Finding(
@@ -235,7 +240,7 @@ def read_stun(message: bytes, transaction: bytes) -> tuple[str, int] | None:
     while at + 4 <= end:
         attribute, size = struct.unpack_from("!HH", message, at)
         value = message[at + 4 : at + 4 + size]
-        if attribute in (_XOR_MAPPED_ADDRESS, _MAPPED_ADDRESS) and size in (8, 20):
+        if attribute in (_XOR_MAPPED_ADDRESS, _MAPPED_ADDRESS) and len(value) in (8, 20):
             packed = value[4:]
             port = int.from_bytes(value[2:4], "big")
             if attribute == _XOR_MAPPED_ADDRESS:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ifdefault.monitor.history.budget import RATE_DAYS, Budget, budget, month_of
-from ifdefault.monitor.history.reader import reading
+from ifdefault.monitor.history.reader import Reader, reading
 
 
 class Uplink(Protocol):
@@ -25,17 +25,23 @@ class Uplink(Protocol):
     def reset_day(self) -> int: ...
 
 
-def read_budgets(state_dir: Path, uplinks: Iterable[Uplink], now: datetime) -> dict[str, Budget]:
-    """What each uplink that has a budget has used of it. `now`: with the offset of local time.
-    HostError if there is no history, or it can't be read."""
-    limited = [uplink for uplink in uplinks if uplink.budget_bytes]
+def budgets(history: Reader, uplinks: Iterable[Uplink], now: datetime) -> dict[str, Budget]:
+    """What each uplink has used of its budget, if it has one, in its provider's month. `now`: with
+    the offset of local time."""
     found: dict[str, Budget] = {}
-    if not limited:
-        return found
-    with reading(state_dir) as history:
-        for uplink in limited:
-            begin, _ = month_of(now, uplink.reset_day)
-            since = min(begin, now - timedelta(days=RATE_DAYS)).timestamp()
-            traffic = history.traffic(since, now.timestamp(), uplink.name)
-            found[uplink.name] = budget(traffic, uplink.budget_bytes, uplink.reset_day, now)
+    for uplink in uplinks:
+        begin, _ = month_of(now, uplink.reset_day)
+        since = min(begin, now - timedelta(days=RATE_DAYS)).timestamp()
+        traffic = history.traffic(since, now.timestamp(), uplink.name)
+        found[uplink.name] = budget(traffic, uplink.budget_bytes, uplink.reset_day, now)
     return found
+
+
+def read_budgets(state_dir: Path, uplinks: Iterable[Uplink], now: datetime) -> dict[str, Budget]:
+    """The same of each uplink that has a budget. HostError if there is no history, or it can't be
+    read."""
+    limited = [uplink for uplink in uplinks if uplink.budget_bytes]
+    if not limited:
+        return {}
+    with reading(state_dir) as history:
+        return budgets(history, limited, now)

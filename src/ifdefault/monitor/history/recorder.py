@@ -138,6 +138,9 @@ class Recorder:
                 self.batch.add(middle, path, difference(before[path], now))
         for uplink in sample.counters.uplinks:
             self._carry(uplink, int(sample.at))
+        for path, known in self._paths.items():
+            if known.state == "down":
+                self._began.setdefault(path, _targets(sample, path))
         self.batch.counters = dict(self._bytes)
         self.batch.seen = sample.at
 
@@ -155,14 +158,12 @@ class Recorder:
     # --- evidence ---------------------------------------------------------------------------
 
     def _note_targets(self, path: Path, state: PathState) -> None:
-        """What each target answered during an outage, by all uplinks of its family. It is what was
-        counted between the samples before its beginning and before its end."""
+        """What each target answered during an outage, by all uplinks of its family: between the
+        first sample in it and the last one, so that nothing before or after it is counted."""
         counts = _targets(self._last, path) if self._last else {}
-        if state == "down":
-            self._began.setdefault(path, counts)
-        elif state == "recovering":  # what is answered from now on doesn't belong to the outage
+        if state == "recovering":
             self._ended[path] = counts
-        elif (began := self._began.pop(path, None)) is not None:
+        elif state != "down" and (began := self._began.pop(path, None)) is not None:
             ended = self._ended.pop(path, counts)
             self.batch.targets.append((path, tuple(_between(began, ended))))
 
@@ -179,7 +180,8 @@ def _targets(sample: Sample, path: Path) -> _Counts:
 def _between(began: _Counts, ended: _Counts) -> Iterator[Target]:
     for (path, probe), (answered, lost) in ended.items():
         had_answered, had_lost = began.get((path, probe), (answered + 1, 0))
-        if answered >= had_answered:  # else it is new, or counting began anew
+        probes = answered + lost - had_answered - had_lost
+        if answered >= had_answered and probes > 0:  # else it is new, or counting began anew
             yield Target(path, probe, answered - had_answered, max(lost - had_lost, 0))
 
 

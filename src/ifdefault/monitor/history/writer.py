@@ -57,7 +57,12 @@ class History:
         self._say("history aside", self._file.aside())
 
     async def configure(self, config: MonitorConfig) -> None:
-        self._keep_s = config.history.keep_s
+        kept, self._keep_s = self._keep_s, config.history.keep_s
+        if not kept:
+            await self.open()
+        elif not self._keep_s:  # what is left of it stays
+            self._recorder = Recorder()
+            self._say("history", "")
 
     async def receive(self, report: Report) -> None:
         """Events have been written when this returns, if that is possible at once."""

@@ -1,4 +1,4 @@
-"""One attempt to send a message: runs a delivery, and waits for it, up to a limit.
+"""One attempt to send a message: has a delivery do it, and waits for that, up to a limit.
 
 Rules: an attempt always has an outcome. The message may have arrived if its delivery ended after it
 began to send.
@@ -7,80 +7,40 @@ began to send.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from contextlib import suppress
 
-from ifdefault.ipc import codec, privileges
-from ifdefault.ipc.child import environment, python
-from ifdefault.model.errors import reason
-from ifdefault.monitor.notify.delivery import LIMIT_S, Delivery, Outcome, Stage, read_report
+from ifdefault.ipc import codec
+from ifdefault.monitor.notify.deliver import Deliverer
+from ifdefault.monitor.notify.delivery import Delivery, Outcome, Stage, read_report
 
-KEEP = (privileges.KEEP, privileges.KEEP)  # the user of this process
 _LONGEST = 64 * 1024
 
 
-async def attempt(
-    delivery: Delivery, user: tuple[int, int] = KEEP, limit_s: float = LIMIT_S
-) -> Outcome:
-    """Send it, as (uid, gid)."""
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            *python("ifdefault.monitor.notify.deliver", *user),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=environment(),
-            cwd="/",
-            start_new_session=True,
-            limit=_LONGEST,
-        )
-    )
+async def attempt(delivery: Delivery, deliverer: Deliverer) -> Outcome:
+    sock = deliverer.open()
+    stage, writer = Stage("starting"), None
     try:
-        process = await asyncio.shield(starting)
-    except asyncio.CancelledError:  # a start that is interrupted would leave the process running
-        await _end(await starting)
-        raise
-    except OSError as error:  # out of processes or files
-        return Outcome("unreachable", f"can't be started: {reason(error)}")
-    stage = Stage("starting")
-    try:
-        async with asyncio.timeout(limit_s):
-            assert process.stdin is not None
-            assert process.stdout is not None
-            with suppress(ConnectionError):
-                process.stdin.write(codec.write(codec.to_json(delivery)))
-                await process.stdin.drain()
-                process.stdin.close()
-            async for line in process.stdout:
+        async with asyncio.timeout(delivery.limit_s):
+            reader, writer = await asyncio.open_unix_connection(sock=sock, limit=_LONGEST)
+            writer.write(codec.write(codec.to_json(delivery)))
+            writer.write_eof()
+            async for line in reader:
                 report = read_report(codec.read(line))
                 if isinstance(report, Outcome):
                     return report
                 stage = report
         why = "it ended early"
     except TimeoutError:
-        why = f"no answer in {limit_s:g} s"
+        why = f"no answer in {delivery.limit_s:g} s"
+    except OSError as error:
+        why = f"it ended early ({error.strerror})"
     except ValueError:  # too long, or no report
-        why = "it printed something else"
+        why = "it said something else"
     finally:
-        ending = asyncio.ensure_future(_end(process))
-        try:
-            await asyncio.shield(ending)
-        except asyncio.CancelledError:
-            await ending
-            raise
+        if writer is None:
+            sock.close()
+        else:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
     return Outcome("unknown" if stage.sends else "unreachable", f"{why}, while {stage.text}")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill whatever is left of it."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    with suppress(ConnectionError, ValueError):  # ValueError: a line that is too long
-        await process.stdin.wait_closed()
-    while await process.stdout.read(_LONGEST):
-        pass  # to its end, which closes the transport
-    await process.wait()

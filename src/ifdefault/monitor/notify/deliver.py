@@ -1,67 +1,147 @@
-"""A delivery: the process that sends one message to one notifier.
+"""Deliveries: processes that send one message each, forked from one that does nothing else.
 
-`python -m ifdefault.monitor.notify.deliver UID GID`, started by `monitor.notify.attempt`.
+    monitor ──a socket for each delivery──> deliverer ──fork──> delivery ──> a mail server, a URL …
 
-Rules: it drops its privileges before it reads anything, after its imports. It is killed at its time
-limit, and with its parent. An exception that nobody expected is an outcome as well.
+Rules: the deliverer is forked before the monitor has threads and gives up its privileges, since it
+may not be able to execute its own Python afterwards. It loads all that a delivery needs, drops its
+privileges too, and reads nothing but requests to fork. A delivery ends itself at its time limit,
+with what it runs, and is killed with the deliverer, as that is with the monitor. An exception that
+nobody expected is an outcome as well.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
-import smtplib
-import sys
+import socket
 from types import MappingProxyType
 from typing import NoReturn
 
 from ifdefault.ipc import codec, privileges
-from ifdefault.model.errors import internal
-from ifdefault.monitor.notify import apprise, http, mail
-from ifdefault.monitor.notify.connect import one_line, words
+from ifdefault.model.errors import HostError, Problem, internal
 from ifdefault.monitor.notify.delivery import (
     Delivery,
     Outcome,
     Refused,
-    Report,
     Stage,
+    Tell,
     Unknown,
     encode_report,
     read_delivery,
 )
 
+KEEP = (privileges.KEEP, privileges.KEEP)  # the user of this process
 _LIMITS = MappingProxyType({resource.RLIMIT_DATA: 1 << 30})  # more than apprise takes
-_LONGEST = 16 * 1024 * 1024
+_SPARE_S = 1.0  # the monitor ends it before it ends itself
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)
 
 
-def main() -> NoReturn:
-    uid, gid = map(int, sys.argv[1:])
-    "localhost".encode("idna")  # loads the codec: its module may not be readable any more later
-    privileges.drop(uid, gid, limits=_LIMITS, parent_death=signal.SIGKILL)
-    delivery = read_delivery(codec.read(sys.stdin.buffer.read(_LONGEST)))
-    _print(deliver(delivery))
-    sys.exit(0)
+class Deliverer:
+    """The monitor's end. `user`: of the deliveries, as (uid, gid)."""
+
+    def __init__(self, user: tuple[int, int] = KEEP) -> None:
+        self._sock, theirs = socket.socketpair()
+        self._pid = os.fork()
+        if not self._pid:
+            _serve(theirs, *user)
+        theirs.close()
+
+    def open(self) -> socket.socket:
+        """A socket to a new delivery."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._sock, [b"\0"], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                what, remedy = "the process that sends ended", "restart the monitor"
+                raise HostError(Problem("notify", what, remedy)) from None
+        return ours
+
+    def close(self) -> None:
+        self._sock.close()
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
 
 
-def deliver(delivery: Delivery) -> Outcome:
+def _serve(sock: socket.socket, uid: int, gid: int) -> NoReturn:
+    """The deliverer, which nothing but this leaves."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the monitor
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for deliveries
+        _close_others(sock.fileno())
+        _load()
+        privileges.drop(uid, gid, limits=_LIMITS, parent_death=signal.SIGKILL)
+        while True:
+            data, fds, _, _ = socket.recv_fds(sock, 1, 1)
+            if not data:
+                os._exit(0)
+            if os.fork() == 0:
+                sock.close()
+                _deliver(socket.socket(fileno=fds[0]))
+            os.close(fds[0])
+    finally:
+        os._exit(os.EX_SOFTWARE)
+
+
+def _close_others(fd: int) -> None:
+    """All descriptors but this, and stderr."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.closerange(3, fd)
+    os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _load() -> None:
+    """What a delivery needs, and may not be able to read any more."""
+    import encodings.idna
+    import smtplib
+
+    from ifdefault.monitor.notify import apprise, http, mail
+
+    assert all((encodings.idna, smtplib, apprise, http, mail))
+
+
+def _deliver(sock: socket.socket) -> NoReturn:
+    """The delivery, which nothing but this leaves."""
+    try:
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
+        privileges.drop(*KEEP, parent_death=signal.SIGKILL)
+        with sock.makefile("rb") as file:
+            delivery = read_delivery(codec.read(file.read()))
+        signal.setitimer(signal.ITIMER_REAL, delivery.limit_s + _SPARE_S)
+
+        def tell(stage: Stage) -> None:
+            sock.sendall(encode_report(stage))
+
+        sock.sendall(encode_report(deliver(delivery, tell)))
+        os._exit(0)
+    finally:
+        os._exit(os.EX_SOFTWARE)
+
+
+def deliver(delivery: Delivery, tell: Tell) -> Outcome:
     """Send it; say how that ended."""
+    import smtplib
+
+    from ifdefault.monitor.notify.connect import one_line, words
+
     stage, sent = Stage("starting"), False
 
-    def tell(new: Stage) -> None:
+    def note(new: Stage) -> None:
         nonlocal stage, sent
         stage, sent = new, sent or new.sends
-        _print(new)
+        tell(new)
 
-    config = delivery.config
     try:
-        if config.mail:
-            said = mail.send(delivery, tell)
-        elif config.apprise:
-            said = apprise.send(delivery, tell)
-        elif config.webhook or config.webhook_file:
-            said = http.send_webhook(delivery, tell)
-        else:
-            said = http.send_ntfy(delivery, tell)
+        return Outcome("delivered", one_line(_send(delivery, note)))
     except Refused as error:
         return Outcome("refused", str(error))
     except Unknown as error:
@@ -71,13 +151,16 @@ def deliver(delivery: Delivery) -> Outcome:
         return Outcome("unknown" if sent else "unreachable", text)
     except Exception as error:  # noqa: BLE001  the libraries have many
         return Outcome("unknown" if sent else "refused", one_line(internal(error)))
-    return Outcome("delivered", one_line(said))
 
 
-def _print(report: Report) -> None:
-    sys.stdout.buffer.write(encode_report(report))
-    sys.stdout.buffer.flush()
+def _send(delivery: Delivery, tell: Tell) -> str:
+    from ifdefault.monitor.notify import apprise, http, mail
 
-
-if __name__ == "__main__":
-    main()
+    config = delivery.config
+    if config.mail:
+        return mail.send(delivery, tell)
+    if config.apprise:
+        return apprise.send(delivery, tell)
+    if config.webhook or config.webhook_file:
+        return http.send_webhook(delivery, tell)
+    return http.send_ntfy(delivery, tell)

@@ -1,7 +1,7 @@
 """What passes between the monitor and a delivery, the process that sends one message.
 
-Rules: the monitor writes a Delivery to its stdin, as JSON. It writes Reports to its stdout, a line
-each: Stages, and at last an Outcome.
+Rules: the monitor sends a Delivery, as JSON, and the end of the stream. What it gets are Reports, a
+line each: Stages, and at last an Outcome.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ifdefault.ipc import codec
 from ifdefault.model.config import NotifyConfig
 from ifdefault.monitor.notify.message import Message
 
-LIMIT_S = 60.0  # of a delivery; then it is killed
+LIMIT_S = 60.0  # of a delivery
 CONNECT_S, REPLY_S = 10.0, 30.0
 LONGEST_TEXT = 300  # of what a server says
 # "unreachable" and "refused": the message has certainly not arrived; another uplink may help with
@@ -24,11 +24,13 @@ Kind = Literal["delivered", "refused", "unreachable", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """`source`: the local address to send from, "" for what routing chooses."""
+    """`source`: the local address to send from, "" for what routing chooses. `limit_s`: then it is
+    ended."""
 
     config: NotifyConfig
     message: Message
     source: str = ""
+    limit_s: float = LIMIT_S
 
 
 @dataclass(frozen=True, slots=True)

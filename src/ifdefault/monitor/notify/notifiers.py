@@ -26,6 +26,7 @@ from ifdefault.model.report import DaemonStatus, Event
 from ifdefault.monitor.config import MonitorConfig
 from ifdefault.monitor.feed import NewEvents, Report, Sample
 from ifdefault.monitor.notify.attempt import attempt
+from ifdefault.monitor.notify.deliver import Deliverer
 from ifdefault.monitor.notify.delivery import LIMIT_S, Delivery, Outcome
 from ifdefault.monitor.notify.message import compose, message_id
 from ifdefault.monitor.notify.outbox import OUTBOX, Outbox
@@ -45,9 +46,14 @@ class Notifiers:
     """A Consumer, see `monitor.consumer`. `directory`: of the outbox. `limit_s`: of an attempt."""
 
     def __init__(
-        self, directory: Path, host: str, status: StatusFile, limit_s: float = LIMIT_S
+        self,
+        directory: Path,
+        host: str,
+        status: StatusFile,
+        deliverer: Deliverer,
+        limit_s: float = LIMIT_S,
     ) -> None:
-        self.host, self.limit_s = host, limit_s
+        self.host, self.deliverer, self.limit_s = host, deliverer, limit_s
         self._status = status
         self.outbox = Outbox(directory / OUTBOX)
         self.sources: tuple[str, ...] = ("",)
@@ -254,13 +260,14 @@ class _Notifier:
         self._sending_since = now = time.time()
         omitted = outbox.record(name).omitted
         message = compose(items, name, self._all.host, self._all.families, now, omitted)
-        delivery = Delivery(self.config, replace(message, id=identity))
+        message = replace(message, id=identity)
+        delivery = Delivery(self.config, message, limit_s=self._all.limit_s)
         self._all.report()
         may_have_arrived = begun is not None
         outcomes: list[Outcome] = []
         for source in self._all.sources:
             sent = replace(delivery, source=source)
-            outcomes.append(await attempt(sent, limit_s=self._all.limit_s))
+            outcomes.append(await attempt(sent, self._all.deliverer))
             may_have_arrived |= outcomes[-1].kind == "unknown"
             if outcomes[-1].kind in ("delivered", "refused"):
                 break
