@@ -401,6 +401,17 @@ def test_what_is_too_large_or_malformed_is_refused(
         assert (await web.ask("/uplinks/isp-a/up", "POST", "x" * 5000, **form)).status == 413
         assert (await web.ask("/", X=10_000 * "x")).status == 400
         assert (await web.ask("/" + 10_000 * "x")).status == 400
+        for body, kind, status in (
+            ("token=%ff", "application/x-www-form-urlencoded; charset=nonsense", 403),
+            ("a&" * 100, "application/x-www-form-urlencoded", 400),
+            ("a=b&" * 100, "application/x-www-form-urlencoded", 400),
+            ("--x\r\n", "multipart/form-data; boundary=x", 415),
+            ("--x\r\n", "multipart/form-data", 415),
+        ):
+            answer = await web.ask("/uplinks/isp-a/up", "POST", body, Content_Type=kind)
+            assert answer.status == status, (body, kind)
+        form["Content_Encoding"] = "gzip"
+        assert (await web.ask("/uplinks/isp-a/up", "POST", "junk", **form)).status == 400
         for line in (b"\x00\xff\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /\r\n\r\n"):
             answer = await web.send(line)
             assert answer.status in (0, 400, 421)

@@ -141,6 +141,8 @@ def document() -> dict[str, Any]:
                 "description": _STATUSES[status],
                 "content": _content(schemas.of(Problems)),
             }
+        # what isn't HTTP isn't a request of the API yet
+        answers["400"]["content"]["text/plain"] = {"schema": {"type": "string"}}
         return {
             "operationId": name,
             "summary": summary,
