@@ -65,7 +65,7 @@ def read_token(path: str) -> str:
 
     remedy = "write one line into it: openssl rand -hex 16"
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="strict") as file:
             token = file.readline(_LONGEST_TOKEN).strip()
     except OSError as error:
         what, remedy = f"can't be read: {reason(error)}", "let the user ifdefault-web read it"
