@@ -74,8 +74,8 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
     assert (
         names
         == (
-            "init check plan apply confirm down run monitor web reload uplink status top events history"
-            " dns notify doctor explain exec replay report lab demo completion version help"
+            "init check plan apply confirm down run monitor web reload uplink status top events"
+            " history dns notify doctor explain exec replay report lab demo completion version help"
         ).split()
     )
     assert done.stderr.split() == [
