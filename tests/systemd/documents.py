@@ -161,6 +161,13 @@ class Reader:
     elsewhere: Mapping[str, Callable[[Booted], None]] = field(default_factory=dict)
 
 
+_MAIL = {
+    "opt/receivers.py": (TOP / "tests/unit/receivers.py").read_text(),
+    "etc/systemd/system/mail.service": """\
+[Service]
+ExecStart=/usr/bin/python3 /opt/receivers.py 25
+""",
+}
 READERS = {
     "README.md": Reader(releases=("trixie",), installed=False, around=site),
     "docs/tutorial.md": Reader(releases=("bookworm", "trixie"), installed=False, around=site),
@@ -186,6 +193,7 @@ READERS = {
         around=leases,
         before="systemctl start NetworkManager; nm-online --quiet",
     ),
+    "docs/howto/notifications.md": Reader(files=_MAIL, before="systemctl start mail"),
     "docs/howto/podman.md": Reader(),
     "docs/howto/prometheus.md": Reader(
         before="ifdefault init; systemctl enable --now ifdefault",
