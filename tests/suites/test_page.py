@@ -175,9 +175,8 @@ def reports_an_outage(chromium: Browser) -> None:
         rows.first.get_by_role("link", name="page of the report on").click()
         expect(page.locator("h1")).to_contain_text("Outage of isp-a")
         expect(page.locator("pre")).to_contain_text(CAUSE)
-        answer = page.evaluate(
-            "fetch(`${location}.txt`).then(async a => [a.headers.get('Content-Type'), await a.text()])"
-        )
+        read = "async a => [a.headers.get('Content-Type'), await a.text()]"
+        answer = page.evaluate(f"fetch(`${{location}}.txt`).then({read})")
         assert answer == ["text/plain; charset=utf-8", page.locator("pre").text_content()]
 
 
