@@ -139,7 +139,9 @@ class Monitor:
         await self._note(f"the daemon hasn't answered since {since[:19]}: {away.why}", "error")
 
     async def _tell_back(self, back: Back) -> None:
-        if self._telling is not None:
+        if self._telling is not None and self._away is not None:
+            await self._telling  # each consumer gets it, or none
+        elif self._telling is not None:
             await tasks.end(self._telling)
         if self._away is not None:
             away_s = max(back.at - self._away.since, 0.0)
