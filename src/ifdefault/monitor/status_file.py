@@ -89,7 +89,9 @@ class StatusFile:
 def read_status(run_dir: Path, now: float) -> MonitorStatus | None:
     """What the monitor says; None if it doesn't run, or can't be understood."""
     try:
-        with open(status_dir(run_dir) / FILE, "rb") as file:
+        # root reads it as well: neither a link nor a FIFO of the monitor's user may lead it astray
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(status_dir(run_dir) / FILE, flags), "rb") as file:
             value = codec.read(file.read(_LONGEST))
         status = codec.from_json(MonitorStatus, value)
     except (OSError, codec.DecodeError):
