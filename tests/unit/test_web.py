@@ -314,6 +314,7 @@ def test_it_answers_for_its_own_names_only(web: Any, caplog: pytest.LogCaptureFi
         ({}, 303),  # no page sent it
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Sec_Fetch_Site": "cross-site"}, 403),
     ],
 )
@@ -388,6 +389,25 @@ def test_whoever_reads_must_know_the_token(web: Any, caplog: pytest.LogCaptureFi
 
     web(work, token=TOKEN)
     assert TOKEN not in caplog.text
+
+
+def test_an_address_that_is_to_be_listened_at_opens_no_other(web: Any) -> None:
+    """A token that the new address doesn't need is needed until the restart."""
+
+    async def work(web: Web) -> None:
+        config = '[web]\nlisten = "127.0.0.2:8053"\n[uplink.isp-c]\ninterface = "wan2"\n'
+        (web.path / "none.toml").write_text(config)
+        async with asyncio.timeout(10):
+            while not any(isinstance(r, Events) and r.wait_s for r in web.engine.asked):
+                await asyncio.sleep(0.01)
+            web.engine.events.append(replace(EVENT, kind="reload", serial=8))
+            web.engine.news.set()
+            while web.server.site.uplinks != ("isp-c",):
+                await asyncio.sleep(0.01)
+        assert "restart" in web.server.site.warning
+        assert (await web.ask("/")).status == 401
+
+    web(work, token=TOKEN)
 
 
 # --- what costs too much ------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from ifdefault.ipc import tasks
 from ifdefault.model.errors import HostError, IfdefaultError
@@ -59,25 +60,25 @@ class Site:
 
     async def explain(self, request: Explain) -> Explained | Faults:
         """HostError if too many wait for it already."""
+        if self._waiting >= _MOST_WAITING:
+            raise HostError("too many wait for an explanation; try again")
         reply = await self._ask_helper(request)
         assert isinstance(reply, Explained | Faults)
         return reply
 
     async def _ask_helper(self, request: Request) -> Reply:
-        if self._waiting >= _MOST_WAITING:
-            raise HostError("too many wait for an explanation; try again")
         self._waiting += 1
-        try:
-            # shielded: the answer to a request that a client has given up must be read, too
-            return await asyncio.shield(tasks.start(self._exchange(request)))
-        finally:
-            self._waiting -= 1
+        # shielded: the answer to a request that a client has given up must be read, too
+        return await asyncio.shield(tasks.start(self._exchange(request)))
 
     async def _exchange(self, request: Request) -> Reply:
-        async with self._lock:
-            loop = asyncio.get_running_loop()
-            await loop.sock_sendall(self._helper.sock, self._helper.send(request))
-            return self._helper.receive(await loop.sock_recv(self._helper.sock, 1 << 17))
+        try:
+            async with self._lock:
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(self._helper.sock, self._helper.send(request))
+                return self._helper.receive(await loop.sock_recv(self._helper.sock, 1 << 17))
+        finally:
+            self._waiting -= 1  # also of clients that have given up: the helper works for them
 
     def _reload(self) -> None:
         """Read the config again; what is invalid is said, and the last settings are kept."""
@@ -95,4 +96,6 @@ class Site:
         if settings.listen != self.settings.listen:
             self.warning = "web.listen has changed: restart ifdefault-web"
             _logger.warning("%s", self.warning)
+            # who may read is for the new address: the old one may be open to more
+            settings = replace(self.settings, uplinks=settings.uplinks)
         self.settings = settings
