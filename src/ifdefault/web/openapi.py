@@ -135,7 +135,9 @@ def document() -> dict[str, Any]:
     def operation(
         name: str, summary: str, kind: Any, statuses: Sequence[int] = (), *parameters: Any
     ) -> dict[str, Any]:
-        answers = {"200": {"description": summary, "content": _content(schemas.of(kind))}}
+        answers: dict[str, Any] = {
+            "200": {"description": summary, "content": _content(schemas.of(kind))}
+        }
         for status in sorted({400, 401, 421, *statuses}):
             answers[str(status)] = {
                 "description": _STATUSES[status],
