@@ -36,7 +36,6 @@ from ifdefault.monitor.textfile import Textfile
 KIND = "monitor"  # of its own events
 AWAY_S = 10.0  # a restart of the engine isn't worth an event
 _BEAT_S, _WRITE_S = 5.0, 60.0
-LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger("ifdefault")
 
 
@@ -149,7 +148,7 @@ class Monitor:
             await self._note(f"the daemon answers again, after {away_s:.0f} s", "info")
 
     async def _note(self, text: str, severity: Severity) -> None:
-        _log.log(LEVELS[severity], "%s", text)
+        _log.log(log.LEVELS[severity], "%s", text)
         await self._deliver(NewEvents((Event(time.time(), KIND, "", text, severity),)))
 
     # --- the config -------------------------------------------------------------------------
