@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from ifdefault.model.errors import HostError
 from ifdefault.model.report import Event
+from ifdefault.model.report_text import duration, size
 from ifdefault.monitor.history import reader
 from ifdefault.monitor.history.budget import Budget
 from ifdefault.monitor.history.budgets import read_budgets
@@ -33,7 +34,7 @@ from ifdefault.web.records import (
     traffic_hour,
 )
 from ifdefault.web.settings import UplinkSettings
-from ifdefault.web.view import When, ago, when
+from ifdefault.web.view import When, when
 
 OUTAGE_DAYS = 90  # that are listed
 _KEPT_S: dict[str, float] = {"hour": 10.0, "day": 30.0, "month": 60.0}
@@ -125,15 +126,6 @@ def _budget_text(used: Budget) -> str:
     return text
 
 
-def size(number: float) -> str:
-    """Bytes in three digits."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.5:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
-
-
 async def events(state_dir: Path) -> list[Event]:
     """HostError if there is no history."""
 
@@ -159,7 +151,7 @@ async def outages(state_dir: Path) -> list[OutageRow]:
 
 def _row(outage: Outage, now: float) -> OutageRow:
     until = None if outage.until is None else when(outage.until, now)
-    lasted = ago(outage.duration_s(now))
+    lasted = duration(outage.duration_s(now))
     since = when(outage.since, now)
     return OutageRow(outage.span, str(outage.path), since, until, lasted, outage.cause)
 
