@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -32,7 +33,8 @@ from ifdefault.ipc.privileges import KEEP
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import Decision, Health
 from ifdefault.model.report import CounterReport, DaemonStatus, DnsStatus, Event, Named
-from ifdefault.web import guard
+from ifdefault.monitor.history.reader import NoHistory
+from ifdefault.web import guard, history
 from ifdefault.web.helper import Files, Helper
 from ifdefault.web.render import Renderer
 from ifdefault.web.server import Server
@@ -440,6 +442,33 @@ def test_what_is_too_large_or_malformed_is_refused(
 
     web(work)
     assert "Traceback" not in caplog.text
+
+
+def test_a_history_that_hangs_keeps_no_page_waiting(
+    web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PATIENCE_S", 0.05)
+    hangs = threading.Event()
+
+    def reading(_: Path) -> Any:
+        hangs.wait(20)
+        raise NoHistory("none")
+
+    monkeypatch.setattr(history.reader, "reading", reading)
+
+    async def work(web: Web) -> None:
+        try:
+            for path in ("/", "/outages"):
+                answer = await web.ask(path)
+                assert answer.status == 200
+                assert "the history can&#39;t be read in 0.05 s" in answer.text
+        finally:
+            hangs.set()
+        async with asyncio.timeout(10):
+            while "can&#39;t be read in" in (await web.ask("/outages")).text:
+                await asyncio.sleep(0.01)
+
+    web(work)
 
 
 def test_who_is_too_slow_is_disconnected(
