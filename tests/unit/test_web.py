@@ -33,6 +33,7 @@ from ifdefault.ipc.privileges import KEEP
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.health import Decision, Health
 from ifdefault.model.report import CounterReport, DaemonStatus, DnsStatus, Event, Named
+from ifdefault.monitor.history import reader
 from ifdefault.monitor.history.reader import NoHistory
 from ifdefault.web import guard, history
 from ifdefault.web.helper import Files, Helper
@@ -454,7 +455,7 @@ def test_a_history_that_hangs_keeps_no_page_waiting(
         hangs.wait(20)
         raise NoHistory("none")
 
-    monkeypatch.setattr(history.reader, "reading", reading)
+    monkeypatch.setattr(reader, "reading", reading)
 
     async def work(web: Web) -> None:
         try:
