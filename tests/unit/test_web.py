@@ -35,7 +35,7 @@ from ifdefault.model.health import Decision, Health
 from ifdefault.model.report import CounterReport, DaemonStatus, DnsStatus, Event, Named
 from ifdefault.monitor.history import reader
 from ifdefault.monitor.history.reader import NoHistory
-from ifdefault.web import guard, history
+from ifdefault.web import guard, history, site
 from ifdefault.web.helper import Files, Helper
 from ifdefault.web.render import Renderer
 from ifdefault.web.server import Server
@@ -73,7 +73,8 @@ class Engine:
     def __init__(self) -> None:
         self.status, self.events = STATUS, [EVENT]
         self.asked: list[Any] = []
-        self.news = asyncio.Event()
+        self.news, self.refuses = asyncio.Event(), asyncio.Event()
+        self.refuses.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -98,6 +99,7 @@ class Engine:
                 found = [event for event in self.events if event.serial > request.after]
                 return EventList(tuple(found), self.events[-1].serial)
             case SetUplink(token=token) if token != CONTROL:
+                await self.refuses.wait()
                 return refusal(HostError(Problem("permission", "the token is wrong")))
             case SetUplink():
                 return UplinkChanged(request.name, "auto", request.state)
@@ -360,6 +362,36 @@ def test_a_change_needs_the_control_token(web: Any) -> None:
         assert answer.json == {"uplink": "isp-b", "was": "auto", "state": "up"}
         for bad in ("", "[]", '{"state": "left"}', '{"state": "up", "x": 1}'):
             assert (await web.ask("/api/v1/uplinks/isp-b", "POST", bad, **api)).status == 400, bad
+
+    web(work)
+
+
+def test_tokens_that_are_tried_leave_the_page_its_connections(
+    web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine refuses wrong ones late, whether or not the client waits."""
+    monkeypatch.setattr(site, "_MOST_CHANGES", 2)
+
+    async def work(web: Web) -> None:
+        web.engine.refuses.clear()
+
+        async def change() -> Answer:
+            body, form = '{"state": "down", "token": "wrong"}', {"Content_Type": "application/json"}
+            return await web.ask("/api/v1/uplinks/isp-a", "POST", body, **form)
+
+        async with asyncio.timeout(10):
+            for sent in (1, 2):
+                asking = asyncio.create_task(change())
+                while sum(isinstance(r, SetUplink) for r in web.engine.asked) < sent:
+                    await asyncio.sleep(0.01)
+                asking.cancel()
+            answer = await change()
+            assert answer.status == 503
+            assert answer.json["problems"] == ["too many changes at once; try again"]
+            web.engine.refuses.set()
+            while answer.status == 503:
+                answer = await change()
+            assert answer.status == 403
 
     web(work)
 
