@@ -75,8 +75,10 @@ class Site:
 
     async def _ask_helper(self, request: Request) -> Reply:
         self._waiting += 1
-        # shielded: the answer to a request that a client has given up must be read, too
-        return await asyncio.shield(tasks.start(self._exchange(request)))
+        # it goes on when a client gives up: the answer must be read all the same
+        exchange = tasks.start(self._exchange(request))
+        await asyncio.wait([exchange])
+        return exchange.result()
 
     async def _exchange(self, request: Request) -> Reply:
         try:
@@ -94,7 +96,8 @@ class Site:
         self._changing += 1
         task = asyncio.create_task(self.live.ask(request, CHANGE_S))
         task.add_done_callback(self._changed)
-        return await asyncio.shield(task)
+        await asyncio.wait([task])
+        return task.result()
 
     def _changed(self, task: asyncio.Task[UplinkChanged]) -> None:
         self._changing -= 1
