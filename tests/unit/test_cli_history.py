@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from ifdefault.cli.main import cli
 from ifdefault.cli.show import history as show
+from ifdefault.model.report_text import duration, size
 from ifdefault.monitor.history.budget import budget, month_of
 from ifdefault.monitor.history.file import HistoryFile
-from ifdefault.monitor.history.outage_report import duration
 from ifdefault.monitor.history.reader import history_dir
 from ifdefault.monitor.history.records import (
     DAY_S,
@@ -172,7 +172,7 @@ def test_durations(seconds: float, text: str) -> None:
     [(999, "999 B"), (1000, "1.0 kB"), (123_456_789, "123 MB"), (999_960_000_000, "1.0 TB")],
 )
 def test_amounts(count: int, text: str) -> None:
-    assert show.amount(count) == text
+    assert size(count) == text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ifdefault.monitor import feed, monitor
 from ifdefault.monitor.history.reader import history_dir, reading
 from ifdefault.monitor.history.schema import FILE
 from ifdefault.monitor.monitor import Monitor
-from ifdefault.monitor.status_file import read_status, status_dir
+from ifdefault.monitor.status_file import StatusFile, read_status, status_dir
 from tests.unit.engine_socket import Engine, running
 
 CONFIG = '[uplink.isp-a]\ninterface = "wan0"\n'
@@ -133,3 +133,16 @@ def _raise(error: OSError) -> Callable[..., None]:
         raise error
 
     return fail
+
+
+def test_a_status_file_that_is_none_is_no_status(tmp_path: Path) -> None:
+    """Root reads it in a directory of the monitor's user."""
+    status_dir(tmp_path).mkdir()
+    path = status_dir(tmp_path) / "status.json"
+    os.mkfifo(path)
+    assert read_status(tmp_path, time.time()) is None
+    path.unlink()
+    StatusFile(tmp_path).write()
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert read_status(tmp_path, time.time()) is None

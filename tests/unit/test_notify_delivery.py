@@ -287,12 +287,24 @@ def test_what_a_program_prints_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
             "refused",
             'its URL is not valid; write it like "https://www.example.net/path"',
         ),
+        (
+            NotifyConfig("ops", webhook="http://:a%0d%0ab@127.0.0.1/"),
+            "refused",
+            "the token in its URL is not printable ASCII",
+        ),
     ],
 )
 def test_reasons(config: NotifyConfig, kind: Kind, text: str) -> None:
     outcome = send(config)
     assert outcome.kind == kind
     assert outcome.text.startswith(text)
+
+
+def test_a_url_that_is_secret_is_not_quoted(tmp_path: Path) -> None:
+    url = secret(tmp_path / "url", "http://127.0.0.1/s3cret # of ops\n")
+    outcome = send(NotifyConfig("ops", webhook_file=url))
+    assert outcome.kind == "refused"
+    assert "s3cret" not in outcome.text
 
 
 def run(config: NotifyConfig, limit_s: float = 30.0) -> Outcome:

@@ -17,6 +17,7 @@ from pathlib import Path
 from ifdefault import __version__
 from ifdefault.ipc import codec
 from ifdefault.monitor.notify.report import NotifierReport
+from ifdefault.monitor.replace_file import replace_file
 
 FOLDER, FILE = "monitor", "status.json"  # in the run directory
 STALE_S = 180.0
@@ -71,14 +72,8 @@ class StatusFile:
     def write(self) -> None:
         troubles = tuple(sorted(self._troubles.values(), key=lambda trouble: trouble.what))
         status = MonitorStatus(os.getpid(), time.time(), __version__, troubles, self.notifiers)
-        fresh = self._path.with_name(f".{FILE}.new")
         with suppress(OSError):
-            try:
-                fresh.write_bytes(codec.write(codec.to_json(status)) + b"\n")
-                fresh.replace(self._path)
-            except OSError:
-                fresh.unlink(missing_ok=True)
-                raise
+            replace_file(self._path, codec.write(codec.to_json(status)) + b"\n")
 
     def remove(self) -> None:
         """At the end: it doesn't run any more."""
@@ -89,7 +84,9 @@ class StatusFile:
 def read_status(run_dir: Path, now: float) -> MonitorStatus | None:
     """What the monitor says; None if it doesn't run, or can't be understood."""
     try:
-        with open(status_dir(run_dir) / FILE, "rb") as file:
+        # root reads it as well: neither a link nor a FIFO of the monitor's user may lead it astray
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(status_dir(run_dir) / FILE, flags), "rb") as file:
             value = codec.read(file.read(_LONGEST))
         status = codec.from_json(MonitorStatus, value)
     except (OSError, codec.DecodeError):

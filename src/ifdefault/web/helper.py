@@ -23,7 +23,7 @@ from typing import Annotated, Literal, get_args
 
 from ifdefault.ipc import codec, log, privileges
 from ifdefault.ipc.fields import number, text
-from ifdefault.model.errors import ConfigError, HostError, Problem
+from ifdefault.model.errors import ConfigError, HostError, Problem, reason
 from ifdefault.web.settings import Faults, Settings, read_or_faults
 
 LIMIT_S = 10.0  # of one program
@@ -186,7 +186,10 @@ def _forked(work: Callable[[], int]) -> _Done:
     """Do it in a child, for a limited time."""
     output, errors = os.memfd_create("output"), os.memfd_create("errors")
     try:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            return _Done(b"", b"", f"no process for it: {reason(error)}")
         if not pid:
             _work(work, output, errors)
         pidfd = os.pidfd_open(pid)

@@ -86,6 +86,7 @@ class Reader:
     def __init__(self, db: sqlite3.Connection, path: str) -> None:
         self._db = db
         add_functions(db)
+        db.execute("PRAGMA trusted_schema = OFF")  # root reads what the monitor's user wrote
         db.execute("BEGIN")
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()

@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import socket
+from contextlib import suppress
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -80,10 +81,12 @@ def _serve(sock: socket.socket, uid: int, gid: int) -> NoReturn:
             data, fds, _, _ = socket.recv_fds(sock, 1, 1)
             if not data:
                 os._exit(0)
-            if os.fork() == 0:
-                sock.close()
-                _deliver(socket.socket(fileno=fds[0]))
-            os.close(fds[0])
+            for fd in fds:  # none if there was no memory for it
+                with suppress(OSError):  # too many processes: the monitor sees that it has ended
+                    if os.fork() == 0:
+                        sock.close()
+                        _deliver(socket.socket(fileno=fd))
+                os.close(fd)
     finally:
         os._exit(os.EX_SOFTWARE)
 
