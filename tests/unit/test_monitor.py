@@ -133,3 +133,9 @@ def _raise(error: OSError) -> Callable[..., None]:
         raise error
 
     return fail
+
+
+def test_a_pipe_in_place_of_its_status_keeps_nobody_waiting(tmp_path: Path) -> None:
+    status_dir(tmp_path).mkdir()
+    os.mkfifo(status_dir(tmp_path) / "status.json")
+    assert read_status(tmp_path, 0.0) is None

@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -168,6 +169,9 @@ async def serving(path: Path, settings: Settings = SETTINGS) -> AsyncIterator[We
 
 
 def _explain(arguments: Any) -> int:
+    if "--iif=wrong" in arguments:
+        print("Usage: ifdefault explain\n\nError: Invalid value", file=sys.stderr)
+        return 2
     print(json.dumps({"direction": "out", "uplink": HOSTILE, "hop": " ".join(arguments)}))
     return 0
 
@@ -237,6 +241,9 @@ def test_explain_is_run_by_the_helper(web: Any) -> None:
                 f"/api/v1/explain?protocol=tcp&target=any&source={bad}".replace(" ", "%20")
             )
             assert answer.status == 400, bad
+        answer = await web.ask("/api/v1/explain?protocol=tcp&target=any&source=any&iif=wrong")
+        assert answer.json == {"problems": ["Invalid value"]}, "and not how a command is used"
+        assert (await web.ask(f"/api/v1/explain?{query}&iif=a%00b")).status == 400
 
     web(work)
 

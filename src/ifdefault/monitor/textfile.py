@@ -95,8 +95,9 @@ class Textfile:
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file anew; HostError if that isn't possible."""
     fresh = path.with_name(f".{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
+        fresh.unlink(missing_ok=True)  # of a monitor that was killed; never opened: others' pipes
         with open(os.open(fresh, flags, 0o644), "wb") as file:
             os.fchmod(file.fileno(), 0o644)  # whatever the umask
             file.write(content)
