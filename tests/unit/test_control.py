@@ -409,6 +409,33 @@ def test_a_token_permits_it_and_wrong_ones_are_refused_late_one_after_another(
     assert right.token not in caplog.text
 
 
+def test_wrong_tokens_leave_room_for_those_who_read(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = NOBODY
+    monkeypatch.setattr(endpoint, "credentials", lambda _: Peer(1, uid, uid))
+    right, wrong = (SetUplink("a", "down", token=text) for text in ("right-" * 4, "wrong-" * 4))
+    engine.control_token = right.token
+    with ExitStack() as stack:
+
+        def send_wrong() -> bytes:
+            sock = stack.enter_context(engine.connect())
+            sock.settimeout(0.05)
+            sock.sendall(protocol.encode_request(wrong))
+            try:
+                return sock.recv(1000)
+            except TimeoutError:
+                return b""
+
+        assert [send_wrong() for _ in range(server.MOST_WRONG)] == [b""] * server.MOST_WRONG
+        assert b"too many wrong tokens" in send_wrong()
+        with pytest.raises(HostError, match="too many wrong tokens; try again in a minute"):
+            engine.ask(right)
+        assert engine.ask(Status()) == REPLIES[Status]
+        uid += 1
+        assert engine.ask(right) == REPLIES[SetUplink], "other users' are heard"
+
+
 def can_become(uid: int) -> bool:
     """Whether this user namespace has the user at all."""
     mapped = Path("/proc/self/uid_map").read_text().splitlines()

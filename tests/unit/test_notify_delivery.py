@@ -18,6 +18,7 @@ from ifdefault.monitor.notify import apprise, mail
 from ifdefault.monitor.notify.attempt import attempt
 from ifdefault.monitor.notify.deliver import deliver
 from ifdefault.monitor.notify.delivery import Delivery, Kind, Outcome, read_delivery
+from ifdefault.monitor.notify.hidden import hide
 from ifdefault.monitor.notify.message import Message, compose, compose_test
 from ifdefault.monitor.notify.schedule import select
 from tests.unit.certificates import Authority
@@ -99,7 +100,7 @@ def test_a_password_is_sent_by_tls_only_to_who_proves_his_name(
     with mail_receiver(context=context, user=user) as receiver:
         url = f"smtps://me%40example.org@127.0.0.1:{receiver.port}"
         assert send(replace(config, smtp=url)) == Outcome("delivered", "250 queued as 0")
-        wrong = replace(config, smtp=url, password_file=secret(tmp_path / "other", "wrong"))
+        wrong = replace(config, smtp=url, password_file=secret(tmp_path / "other", "0ther"))
         assert send(wrong) == Outcome("refused", "535 5.7.8 wrong password")
         assert receiver.logins == [user, "me@example.org:wrong"]
     monkeypatch.setattr(mail, "is_loopback", lambda _: False)  # that one needs no TLS
@@ -254,6 +255,32 @@ def test_what_a_program_prints_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     assert outcome.kind == "refused"
     assert len(outcome.text) <= 300
     assert "s3cret" not in outcome.text
+
+
+@pytest.mark.parametrize(
+    "url", ["nothing://T0KEN-OF-MINE@host/PATH-OF-MINE", "tgram://T0KEN-OF-MINE/x"]
+)
+def test_apprise_tells_no_secret(tmp_path: Path, url: str) -> None:
+    outcome = send(NotifyConfig("ops", apprise=secret(tmp_path / "apprise.conf", url)))
+    assert outcome.kind == "refused"
+    assert "Unparseable" in outcome.text
+    assert "OF-MINE" not in outcome.text
+
+
+def test_a_server_that_repeats_secrets_tells_nobody_else(tmp_path: Path) -> None:
+    url = "http://me:p%40ssword@127.0.0.1:9/topic/T0KEN?key=K3Y5"
+    said = "404 /topic/T0KEN?key=K3Y5 T0KEN me:p@ssword p%40ssword key=K3Y5 s3cret" + 299 * "x"
+    for config in (
+        NotifyConfig("ops", webhook=url, secret_file=secret(tmp_path / "s")),
+        NotifyConfig("ops", ntfy_file=secret(tmp_path / "n", url), secret_file=str(tmp_path / "s")),
+    ):
+        assert hide(said, config)[:40] == "404 /… … … … … …" + 24 * "x"
+
+
+def test_an_url_that_is_none_was_certainly_not_used() -> None:
+    outcome = send(NotifyConfig("ops", webhook="http://127.0.0.1:9/a b"))
+    assert outcome.kind == "refused"
+    assert "a b" not in outcome.text
 
 
 # --- what fails -----------------------------------------------------------------------------

@@ -211,6 +211,7 @@ def _work(work: Callable[[], int], output: int, errors: int) -> None:
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         work()
         sys.stdout.flush()
+        sys.stderr.flush()
     except BaseException as error:
         print(f"internal error: {error!r}", file=sys.stderr, flush=True)
         raise

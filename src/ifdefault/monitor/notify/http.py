@@ -12,6 +12,7 @@ import base64
 import hmac
 import http.client
 import json
+import re
 import ssl
 import time
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ from ifdefault.monitor.notify.delivery import (
 from ifdefault.monitor.notify.message import Message
 
 _LONGEST_REPLY = 4096
+_NO_URL = re.compile(r"[^!-~]")  # RFC 3986: no space, nothing but ASCII
 _PREFIX = "whsec_"  # of a secret in base64, in Standard Webhooks
 _PRIORITY: dict[Severity, str] = {"info": "default", "warning": "high", "error": "urgent"}
 _TAG: dict[Severity, str] = {
@@ -107,7 +109,7 @@ def _post(url: str, headers: dict[str, str], body: bytes, source: str, tell: Tel
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-        known = parts.scheme in ("https", "http")
+        known = parts.scheme in ("https", "http") and not _NO_URL.search(url)
     except ValueError:
         known = False
     if not known or not host:
