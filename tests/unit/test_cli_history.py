@@ -231,6 +231,15 @@ def test_root_does_not_wait_for_a_pipe_of_the_monitors_user(tmp_path: FilePath, 
     assert "can't be read: not a regular file" in str(result.exception)
 
 
+def test_a_history_that_has_just_begun_does_not_say_that_nobody_records(
+    tmp_path: FilePath,
+) -> None:
+    HistoryFile(history_dir(tmp_path)).open()
+    done = CliRunner().invoke(cli, ["--state-dir", str(tmp_path), "history"])
+    assert "nothing has been recorded yet" in done.output
+    assert "1970" not in done.output
+
+
 def test_root_does_not_run_what_the_monitors_user_has_put_into_it(tmp_path: FilePath) -> None:
     folder = history_dir(tmp_path)
     HistoryFile(folder).write(Batch(seen=NOW), NOW, (), DAY_S)

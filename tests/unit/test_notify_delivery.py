@@ -102,7 +102,7 @@ def test_a_password_is_sent_by_tls_only_to_who_proves_his_name(
         assert send(replace(config, smtp=url)) == Outcome("delivered", "250 queued as 0")
         wrong = replace(config, smtp=url, password_file=secret(tmp_path / "other", "0ther"))
         assert send(wrong) == Outcome("refused", "535 5.7.8 wrong password")
-        assert receiver.logins == [user, "me@example.org:wrong"]
+        assert receiver.logins == [user, "me@example.org:0ther"]
     monkeypatch.setattr(mail, "is_loopback", lambda _: False)  # that one needs no TLS
     with mail_receiver(starttls=context, user=user) as receiver:
         url = f"smtp://me%40example.org@127.0.0.1:{receiver.port}"

@@ -48,7 +48,7 @@ def _secrets(config: NotifyConfig) -> Iterator[str]:
 
 
 def _of_url(url: str) -> Iterator[str]:
-    """Its password, with the user; its path, and the end of that, by which a webhook or topic is used."""
+    """Its password, with the user; its path, and the end of that, which are a webhook or topic."""
     with suppress(ValueError):
         parts = urlsplit(url)
         userinfo = parts.netloc.rpartition("@")[0]
