@@ -28,6 +28,7 @@ from ifdefault.monitor.history.records import DAY_S, HOUR_S, MINUTE_S, Batch, Pa
 from tests.net import test_dns_daemon
 from tests.net.watched import await_states
 
+HOST_A, HOST_B = test_dns_daemon.A, test_dns_daemon.B
 CONTROL = "0123456789abcdef"
 HOSTILE = "<img src=x onerror=document.title=1>\u202e\x1b[31mred"
 SEEN = "<img src=x onerror=document.title=1>"  # as it must be on a page, as text
@@ -48,14 +49,25 @@ def start(world: World, more: str = "") -> None:
     token.chmod(0o600)
     text = world.topology.config.replace("[uplink.isp-a]", '[uplink.isp-a]\nbudget = "2 TB"')
     web = f'[web]\ncontrol_token_file = "{token}"\n'
-    world.config.write_text(f"{text}[health]\nrecover_s = 0.3\n{test_dns_daemon.DNS}{web}{more}")
+    text += '[daemon]\nuser = "nobody"\n[health]\nrecover_s = 0.3\n'
+    world.config.write_text(f"{text}{test_dns_daemon.DNS}{web}{more}")
     for uplink, rtt_s in _RTT_S.items():
         faults.inject(world, "delay", uplink, round(rtt_s * 500))
-    services.nginx(world["client"])
     world.daemon()
     await_states(world, ["up"])
     write_history(world.run_dir / "state", time.time())
+    download(world)
     browser.serve(world)
+
+
+def download(world: World) -> None:
+    """Visitors of the host's web server: two by isp-a, one by isp-b, for the whole test."""
+    services.nginx(world["host"])
+    with (world.dir / "nginx-host/large").open("w") as file:
+        file.truncate(1 << 40)  # sparse
+    for address, bytes_a_second in ((HOST_A, 400_000), (HOST_A, 250_000), (HOST_B, 120_000)):
+        limits = ["--silent", "--limit-rate", str(bytes_a_second), "--output", "/dev/null"]
+        world["client"].popen(["curl", *limits, f"http://{address}/large"])
 
 
 def write_history(state_dir: FilePath, now: float) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,31 +78,64 @@ def test_a_config_that_is_wrong_completes_nothing(
         assert completed("uplink ") == completed("dns delegation ") == completed("dns check ") == []
 
 
-@pytest.mark.usefixtures("_config")
-def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """The script as it is installed, in a real shell."""
-    assert main.run(["completion", "bash"]) == 0
+@pytest.fixture
+def scripts(
+    _config: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Path:
+    """A folder with each shell's script, by its name; the program says how it was called."""
+    for shell in ("bash", "zsh", "fish"):
+        assert main.run(["completion", shell]) == 0
+        (tmp_path / shell).write_text(capsys.readouterr().out)
     program = tmp_path / "ifdefault"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m ifdefault "$@"\n')
+    program.write_text(
+        '#!/bin/sh\n[ "$_IFDEFAULT_COMPLETE" ] || exec echo "called: $*"\n'
+        f'exec {sys.executable} -m ifdefault "$@"\n'
+    )
     program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def shell(*command: str, cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_bash_completes(scripts: Path) -> None:
     press = "COMP_WORDS=(ifdefault uplink isp-a d) COMP_CWORD=3; $(complete -p ifdefault |"
     press += " sed 's/.*-F \\([^ ]*\\).*/\\1/') ifdefault; echo ${COMPREPLY[@]}"
-    done = subprocess.run(
-        ["bash", "-c", f"PATH={tmp_path}:$PATH\n{capsys.readouterr().out}\n{press}"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert done.stdout.split() == ["down", "drain"], done.stderr
+    assert shell("bash", "-c", f". ./bash\n{press}", cwd=scripts).split() == ["down", "drain"]
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_a_script_is_sound(shell: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """By the shell itself, where it is here."""
-    assert main.run(["completion", shell]) == 0
-    script = tmp_path / "script"
-    script.write_text(capsys.readouterr().out)
-    assert "_IFDEFAULT_COMPLETE" in script.read_text()
-    if shutil.which(shell):
-        subprocess.run([shell, "-n", str(script)], check=True, timeout=60)
+def test_fish_completes(scripts: Path) -> None:
+    def pressed(line: str) -> list[str]:
+        script = f"source fish; complete --do-complete '{line}'"
+        return shell("fish", "--no-config", "-c", script, cwd=scripts).splitlines()
+
+    assert pressed("ifdefault uplink isp-a d") == ["down", "drain"]
+    assert dict(row.split("\t") for row in pressed("ifdefault ")) == SUBCOMMANDS
+
+
+def test_zsh_completes(scripts: Path) -> None:
+    """Its completion needs a terminal; the script is found there as it is when it is installed."""
+    (scripts / "_ifdefault").write_text((scripts / "zsh").read_text())
+    ours, its = os.openpty()
+    command = ["timeout", "--foreground", "60", "zsh", "-f", "-i"]
+    with subprocess.Popen(
+        command, stdin=its, stdout=its, stderr=its, cwd=scripts, start_new_session=True
+    ) as child:
+        os.close(its)
+        typed = "fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D\r"
+        os.write(ours, f"{typed}ifdefault uplink isp-b dr\t\rexit\r".encode())
+        shown = b""
+        with suppress(OSError):  # the end
+            while printed := os.read(ours, 65536):
+                shown += printed
+        os.close(ours)
+    assert child.returncode == 0
+    assert b"called: uplink isp-b drain\r\n" in shown, shown.decode()

@@ -20,4 +20,6 @@ def command(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(ctx.find_root().command, {}, "ifdefault", "_IFDEFAULT_COMPLETE")
-    echo(ShellComplete.source(script))  # bash's own looks for a bash
+    text = ShellComplete.source(script)  # bash's own looks for a bash
+    # click's script for fish cuts a description at its first comma
+    echo(text.replace('string split ","', 'string split --max 1 ","'))

@@ -188,7 +188,9 @@ async def form(request: web.Request) -> dict[str, str]:
     if request.content_type != "application/x-www-form-urlencoded":
         raise Unwelcome(415, "its body is no form of the page")
     try:
-        return dict(parse_qsl((await body(request)).decode(), max_num_fields=_MOST_FIELDS))
+        return dict(
+            parse_qsl((await body(request)).decode("utf-8", "strict"), max_num_fields=_MOST_FIELDS)
+        )
     except ValueError:  # also of UTF-8
         raise Unwelcome(400, "its body is no form of the page") from None
 

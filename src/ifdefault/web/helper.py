@@ -213,7 +213,7 @@ def _work(work: Callable[[], int], output: int, errors: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException as error:
-        print(f"internal error: {error!r}", file=sys.stderr, flush=True)
+        os.write(errors, f"internal error: {error!r}\n".encode(errors="replace"))
         raise
     finally:
         os._exit(0)

@@ -68,8 +68,10 @@ class Site:
             raise HostError("too many wait for an explanation; try again")
         self._waiting += 1
         try:
-            # shielded: the answer to a request that a client has given up must be read, too
-            return await asyncio.shield(tasks.start(self._exchange(request)))
+            # it goes on when a client gives up: the answer must be read all the same
+            exchange = tasks.start(self._exchange(request))
+            await asyncio.wait([exchange])
+            return exchange.result()
         finally:
             self._waiting -= 1
 
