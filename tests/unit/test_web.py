@@ -35,6 +35,7 @@ from ifdefault.model.health import Decision, Health
 from ifdefault.model.report import CounterReport, DaemonStatus, DnsStatus, Event, Named
 from ifdefault.web import guard
 from ifdefault.web.helper import Files, Helper
+from ifdefault.web.main import listen
 from ifdefault.web.render import Renderer
 from ifdefault.web.server import Server
 from ifdefault.web.settings import Settings, UplinkSettings
@@ -395,6 +396,13 @@ def test_whoever_reads_must_know_the_token(web: Any, caplog: pytest.LogCaptureFi
 
     web(work, token=TOKEN)
     assert TOKEN not in caplog.text
+
+
+def test_a_port_in_use_is_said_in_few_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        where = f"127.0.0.1:{sock.getsockname()[1]}"
+        with pytest.raises(HostError, match=f"web.listen: {where}: address already in use; choose"):
+            listen(where)
 
 
 # --- what costs too much ------------------------------------------------------------------
