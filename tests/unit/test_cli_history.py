@@ -240,6 +240,13 @@ def test_a_history_that_has_just_begun_does_not_say_that_nobody_records(
     assert "1970" not in done.output
 
 
+def test_a_history_that_is_still_empty_is_none_yet(tmp_path: FilePath) -> None:
+    history_dir(tmp_path).mkdir()
+    (history_dir(tmp_path) / "history.sqlite").touch()
+    done = CliRunner().invoke(cli, ["--state-dir", str(tmp_path), "history"])
+    assert "nothing has been recorded yet" in str(done.exception)
+
+
 def test_root_does_not_run_what_the_monitors_user_has_put_into_it(tmp_path: FilePath) -> None:
     folder = history_dir(tmp_path)
     HistoryFile(folder).write(Batch(seen=NOW), NOW, (), DAY_S)

@@ -6,7 +6,10 @@ import asyncio
 import base64
 import hmac
 import json
+import socket
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -345,3 +348,18 @@ def test_tls_needs_a_server_that_speaks_it() -> None:
         outcome = send(NotifyConfig("ops", webhook=f"https://127.0.0.1:{receiver.port}/"))
         assert outcome.kind == "unreachable"
         assert outcome.text.startswith("connecting to 127.0.0.1: TLS failed: ")
+
+
+def test_an_answer_without_an_end_is_not_read_to_it() -> None:
+    def talk() -> None:
+        with suppress(OSError):
+            connection, _ = sock.accept()
+            with connection:
+                while True:
+                    connection.sendall(b"220-and so on\r\n" * 10_000)
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        threading.Thread(target=talk, daemon=True).start()
+        outcome = send(replace(ADMIN, smtp=f"smtp://127.0.0.1:{sock.getsockname()[1]}"))
+    assert outcome.kind == "unreachable"
+    assert outcome.text.endswith("its reply is too long")

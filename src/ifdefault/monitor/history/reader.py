@@ -99,6 +99,9 @@ class Reader:
         db.execute("BEGIN")
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()
+        if (application, version) == (0, 0) and not db.execute("PRAGMA page_count").fetchone()[0]:
+            what, remedy = "nothing has been recorded yet", "see the log of ifdefault-monitor"
+            raise NoHistory(Problem(path, what, remedy))  # as when the disk is full
         if (application, version) != (APPLICATION_ID, VERSION):
             what = "isn't a history of ifdefault"
             if application == APPLICATION_ID:
