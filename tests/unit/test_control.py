@@ -29,8 +29,8 @@ from ifdefault.daemon.control import endpoint, server
 from ifdefault.daemon.control.server import Control
 from ifdefault.ipc import codec
 from ifdefault.ipc.codec import DecodeError, from_json, to_json
-from ifdefault.ipc.control import client, protocol
-from ifdefault.ipc.control.client import NotRunning, Peer, ask
+from ifdefault.ipc.control import async_client, client, protocol
+from ifdefault.ipc.control.client import OPEN_SOCKET, NotRunning, Peer, ask
 from ifdefault.ipc.control.protocol import (
     Asks,
     Command,
@@ -819,3 +819,29 @@ def test_who_asks_loads_no_asyncio() -> None:
         " assert not {'asyncio', 'pydantic'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_who_waits_for_news_waits_for_the_backlog(tmp_path: Path) -> None:
+    """As long as others connect faster than the engine accepts."""
+    reply = protocol.encode_reply(REPLIES[Status])
+
+    async def work() -> None:
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as crowd:
+            listener.bind(str(tmp_path / OPEN_SOCKET))
+            listener.listen(0)
+            crowd.connect(str(tmp_path / OPEN_SOCKET))
+            asking = asyncio.create_task(async_client.ask(tmp_path, Status(), 5.0))
+            await asyncio.sleep(0.1)
+            assert not asking.done()
+            listener.accept()[0].close()
+            await asyncio.sleep(0.1)
+            with listener.accept()[0] as accepted:
+                accepted.sendall(reply)
+                assert await asking == REPLIES[Status]
+            crowd.close()
+            with socket.socket(socket.AF_UNIX) as again:
+                again.connect(str(tmp_path / OPEN_SOCKET))
+                with pytest.raises(HostError, match=r"no answer from the daemon in 0\.2 s"):
+                    await async_client.ask(tmp_path, Status(), 0.2)
+
+    asyncio.run(work())
