@@ -93,9 +93,19 @@ def test_what_can_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     for impossible in (path, tmp_path / "none/ifdefault.prom"):
         with pytest.raises(OSError, match=str(impossible.name)):
             replace_file(impossible, b"")
-    path.rmdir()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "file"])
+def test_what_others_put_in_its_way_is_not_written_to(tmp_path: Path, kind: str) -> None:
+    path, elsewhere = tmp_path / "ifdefault.prom", tmp_path / "elsewhere"
     fresh = tmp_path / ".ifdefault.prom.new"
-    fresh.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="symbolic links"):
-        replace_file(path, b"")
-    assert not (tmp_path / "elsewhere").exists()
+    elsewhere.write_text("theirs")
+    match kind:
+        case "link":
+            fresh.symlink_to(elsewhere)
+        case "pipe":
+            os.mkfifo(fresh)
+        case _:
+            fresh.hardlink_to(elsewhere)
+    replace_file(path, b"ours")
+    assert (path.read_bytes(), elsewhere.read_text()) == (b"ours", "theirs")

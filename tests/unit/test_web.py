@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -37,6 +38,7 @@ from ifdefault.monitor.history import reader
 from ifdefault.monitor.history.reader import NoHistory
 from ifdefault.web import guard, history, site
 from ifdefault.web.helper import Files, Helper
+from ifdefault.web.main import listen
 from ifdefault.web.render import Renderer
 from ifdefault.web.server import Server
 from ifdefault.web.settings import Settings, UplinkSettings
@@ -173,6 +175,9 @@ async def serving(path: Path, settings: Settings = SETTINGS) -> AsyncIterator[We
 
 
 def _explain(arguments: Any) -> int:
+    if "--iif=wrong" in arguments:
+        print("Usage: ifdefault explain\n\nError: Invalid value", file=sys.stderr)
+        return 2
     print(json.dumps({"direction": "out", "uplink": HOSTILE, "hop": " ".join(arguments)}))
     return 0
 
@@ -242,6 +247,9 @@ def test_explain_is_run_by_the_helper(web: Any) -> None:
                 f"/api/v1/explain?protocol=tcp&target=any&source={bad}".replace(" ", "%20")
             )
             assert answer.status == 400, bad
+        answer = await web.ask("/api/v1/explain?protocol=tcp&target=any&source=any&iif=wrong")
+        assert answer.json == {"problems": ["Invalid value"]}, "and not how a command is used"
+        assert (await web.ask(f"/api/v1/explain?{query}&iif=a%00b")).status == 400
 
     web(work)
 
@@ -443,6 +451,13 @@ def test_an_address_that_is_to_be_listened_at_opens_no_other(web: Any) -> None:
         assert (await web.ask("/")).status == 401
 
     web(work, token=TOKEN)
+
+
+def test_a_port_in_use_is_said_in_few_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        where = f"127.0.0.1:{sock.getsockname()[1]}"
+        with pytest.raises(HostError, match=f"web.listen: {where}: address already in use; choose"):
+            listen(where)
 
 
 # --- what costs too much ------------------------------------------------------------------

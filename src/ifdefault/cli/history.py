@@ -69,7 +69,9 @@ def command(
         echo_json(show.to_json(seen))
         return
     echo_lines(show.outages(seen) if only_outages else show.lines(seen))
-    if not show.is_current(seen):
+    if not seen.seen:  # not even whether the monitor still runs
+        echo("nothing has been recorded yet: the first minute isn't over", err=True)
+    elif not show.is_current(seen):
         echo(
             f"nothing is known since {show.when(seen.seen)}: ifdefault monitor doesn't run",
             err=True,

@@ -2,7 +2,8 @@
 
 Rules: it is in the run directory, where a full disk doesn't prevent it and no reboot leaves it. It
 is written whenever something changes, and each minute; replaced, so that no reader sees half of it.
-One that is older than `STALE_S` is of a monitor that was killed, or hangs.
+One that is older than `STALE_S` is of a monitor that was killed, or hangs. Its readers, some of
+them root, trust the monitor's user with nothing: they don't wait for a pipe in its place.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from ifdefault import __version__
 from ifdefault.ipc import codec
+from ifdefault.ipc.regular_file import read_regular
 from ifdefault.monitor.notify.report import NotifierReport
 from ifdefault.monitor.replace_file import replace_file
 
@@ -84,10 +86,7 @@ class StatusFile:
 def read_status(run_dir: Path, now: float) -> MonitorStatus | None:
     """What the monitor says; None if it doesn't run, or can't be understood."""
     try:
-        # root reads it as well: neither a link nor a FIFO of the monitor's user may lead it astray
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(status_dir(run_dir) / FILE, flags), "rb") as file:
-            value = codec.read(file.read(_LONGEST))
+        value = codec.read(read_regular(status_dir(run_dir) / FILE, _LONGEST))
         status = codec.from_json(MonitorStatus, value)
     except (OSError, codec.DecodeError):
         return None

@@ -49,7 +49,7 @@ class Explain:
     protocol: Protocol
     source: _End
     target: _End
-    iif: Annotated[str, text(r"[^\s/-][^\s/]{0,14}|")] = ""
+    iif: Annotated[str, text(r"[^\s/\x00-\x1f\x7f-][^\s/\x00-\x1f\x7f]{0,14}|")] = ""
     mark: Annotated[int, number(0, (1 << 32) - 1)] = 0
     uid: Annotated[int, number(0, (1 << 32) - 2)] = 0
 
@@ -171,7 +171,9 @@ def _explain(files: Files, command: Command, request: Explain) -> Reply:
     output = done.output.decode("utf-8", "replace")
     if not output.strip():
         lines = tuple(line.removeprefix("ifdefault: ") for line in said)
-        return Faults(lines or (f"explain: {done.why or 'no answer'}",))
+        # of an invalid argument, without how the command is used
+        errors = tuple(e for line in lines if (e := line.removeprefix("Error: ")) != line)
+        return Faults(errors or lines or (f"explain: {done.why or 'no answer'}",))
     return Explained(output, tuple(said))
 
 
@@ -212,6 +214,7 @@ def _work(work: Callable[[], int], output: int, errors: int) -> None:
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         work()
         sys.stdout.flush()
+        sys.stderr.flush()
     except BaseException as error:
         os.write(errors, f"internal error: {error!r}\n".encode(errors="replace"))
         raise

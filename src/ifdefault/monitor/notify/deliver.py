@@ -22,6 +22,7 @@ from typing import NoReturn
 from ifdefault.ipc import codec, privileges
 from ifdefault.model.errors import HostError, Problem, internal
 from ifdefault.monitor.notify.delivery import (
+    LONGEST_TEXT,
     Delivery,
     Outcome,
     Refused,
@@ -105,9 +106,9 @@ def _load() -> None:
     import encodings.idna
     import smtplib
 
-    from ifdefault.monitor.notify import apprise, http, mail
+    from ifdefault.monitor.notify import apprise, hidden, http, mail
 
-    assert all((encodings.idna, smtplib, apprise, http, mail))
+    assert all((encodings.idna, smtplib, apprise, hidden, http, mail))
 
 
 def _deliver(sock: socket.socket) -> NoReturn:
@@ -131,7 +132,14 @@ def _deliver(sock: socket.socket) -> NoReturn:
 
 
 def deliver(delivery: Delivery, tell: Tell) -> Outcome:
-    """Send it; say how that ended."""
+    """Send it; say how that ended, without secrets."""
+    from ifdefault.monitor.notify.hidden import hide
+
+    outcome = _outcome(delivery, tell)
+    return Outcome(outcome.kind, hide(outcome.text, delivery.config)[:LONGEST_TEXT])
+
+
+def _outcome(delivery: Delivery, tell: Tell) -> Outcome:
     import smtplib
 
     from ifdefault.monitor.notify.connect import one_line, words
