@@ -44,6 +44,22 @@ options {{
 }};
 controls {{ }};
 """
+# the host's own busybox, as if it came from a registry
+IMAGE = """\
+mkdir -p /srv/www; echo web >/srv/www/index.html
+tar -c -h -C / bin/busybox srv/www |
+  {0} --change 'CMD ["/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/srv/www"]' - {1} >/dev/null
+"""
+# the host's files are an overlay already, and its control groups are another's
+PODMAN = {
+    "etc/containers/storage.conf": """\
+[storage]
+driver = "vfs"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+""",
+    "etc/containers/containers.conf": '[containers]\ncgroups = "disabled"\n',
+}
 _CONNECTIONS = "etc/NetworkManager/system-connections"
 _CONNECTION = """\
 [connection]
@@ -113,6 +129,17 @@ def web(world: World) -> None:
     services.nginx(world["host"])
 
 
+def behind(world: World) -> None:
+    """A web server behind the host."""
+    services.nginx(world["web1"])
+
+
+def lan(world: World) -> None:
+    """One on the host, and one behind it."""
+    web(world)
+    behind(world)
+
+
 def leases(world: World) -> None:
     """Both providers lease the addresses that the host has in other worlds."""
     host = world["host"]
@@ -155,15 +182,25 @@ class Reader:
     topology: str | Topology = "two"
     releases: tuple[str, ...] = ("bookworm",)
     installed: bool = True  # ifdefault
+    tools: bool = False  # see `package`
     files: Mapping[str, str] = field(default_factory=dict)
     around: Callable[[World], None] = nothing  # what runs beside the host
     before: str = ""  # what was done on the host
+    after: tuple[str, ...] = ()  # what was followed before
     elsewhere: Mapping[str, Callable[[Booted], None]] = field(default_factory=dict)
 
 
+# A document, without the sections of it that are here, too.
 READERS = {
     "README.md": Reader(releases=("trixie",), installed=False, around=site),
     "docs/tutorial.md": Reader(releases=("bookworm", "trixie"), installed=False, around=site),
+    "docs/install.md": Reader(releases=("trixie",), installed=False, tools=True),
+    "docs/upgrade.md#from-a-checkout-or-a-virtual-environment-to-the-package": Reader(
+        releases=("trixie",),
+        installed=False,
+        tools=True,
+        after=("docs/install.md#a-virtual-environment", "docs/install.md#the-units"),
+    ),
     "docs/upgrade.md": Reader(
         installed=False,
         around=web,
@@ -175,8 +212,12 @@ READERS = {
     "docs/howto/cloud-aws.md": Reader("aws"),
     "docs/howto/cloud-azure.md": Reader("azure"),
     "docs/howto/cloud-hetzner.md": Reader("hetzner"),
-    "docs/howto/docker.md": Reader(),
-    "docs/howto/firewalld.md": Reader(around=web),
+    "docs/howto/docker.md": Reader(
+        "lan",
+        around=behind,
+        before=f"systemctl start docker; {IMAGE.format('docker import', 'nginx')}",
+    ),
+    "docs/howto/firewalld.md": Reader("lan", around=web),
     "docs/howto/home-line-behind-nat.md": Reader(home(), around=web),
     "docs/howto/networkmanager.md": Reader(
         files={
@@ -186,17 +227,38 @@ READERS = {
         around=leases,
         before="systemctl start NetworkManager; nm-online --quiet",
     ),
-    "docs/howto/podman.md": Reader(),
+    "docs/howto/podman.md": Reader(
+        releases=("trixie",),
+        files=PODMAN,
+        before=IMAGE.format("podman import", "docker.io/library/nginx"),
+    ),
     "docs/howto/prometheus.md": Reader(
         before="ifdefault init; systemctl enable --now ifdefault",
     ),
     "docs/howto/proxies.md": Reader(around=content),
+    "docs/howto/report.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
     "docs/howto/systemd-networkd.md": Reader(around=leases),
-    "docs/howto/ufw.md": Reader(around=web),
+    "docs/howto/ufw.md": Reader("lan", around=lan),
     "docs/howto/web.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
     "docs/howto/wireguard.md": Reader(),
 }
 HOSTS = [(name, release) for name, reader in READERS.items() for release in reader.releases]
+
+
+def text(name: str) -> str:
+    """What a reader of this name, or of this section, reads; the rest is left blank."""
+    path, _, section = name.partition("#")
+    own = {other.partition("#")[2] for other in READERS if other.startswith(f"{path}#")}
+    parts = re.split(r"(?m)^(?=## )", (TOP / path).read_text())
+    return "".join(
+        part if (_anchor(part) == section if section else _anchor(part) not in own) else "\n" * rows
+        for part, rows in ((part, part.count("\n")) for part in parts)
+    )
+
+
+def _anchor(section: str) -> str:
+    heading = section.partition("\n")[0].lower()
+    return re.sub(r"\W+", "-", heading).strip("-")
 
 
 def paths() -> list[Path]:
