@@ -44,6 +44,7 @@ BENCHES = {
     "foreign_routes": "a million routes, thousands of links, addresses and rules of others",
     "idle": "the cost of the daemon when nothing happens",
     "page": "what 1,000 open pages cost, and how soon they change",
+    "browser": "how soon a fault shows on the page in Chromium",
     "reports": "what it costs the engine to be watched",
     "history": "a simulated year in the history: size, queries, writes a day",
     "judge": "false alarms and delay of the failure detector, simulated",

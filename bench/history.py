@@ -23,7 +23,7 @@ from ifdefault.monitor.history.reader import history_dir, reading
 from ifdefault.monitor.history.records import DAY_S, HOUR_S, MINUTE_S, Batch, Path, Span, Tally
 from ifdefault.monitor.history.schema import FILE
 
-MOST_MIB, MOST_MONTH_MS = 50, 500
+MOST_MB, MOST_MONTH_MS = 50, 500
 YEAR_S, MINUTES_S = 365 * DAY_S, 3 * DAY_S
 BEGIN = 1_767_225_600  # 2026-01-01 00:00 UTC
 KEEP_S = 400 * DAY_S
@@ -42,21 +42,21 @@ def run() -> Report:
     rows = []
     samples: dict[str, list[float]] = {}
     for uplinks in (2, 31):
-        with tempfile.TemporaryDirectory(dir=".") as folder:
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
             state_dir = FilePath(folder)
             log(f"a year of {uplinks} uplinks")
-            write_s, written_mib = _write_year(state_dir, uplinks)
-            size_mib = (history_dir(state_dir) / FILE).stat().st_size / (1 << 20)
+            write_s, written_mb = _write_year(state_dir, uplinks)
+            size_mb = (history_dir(state_dir) / FILE).stat().st_size / 1e6
             all_ms, one_ms = _read_month(state_dir, ""), _read_month(state_dir, "isp-1")
             count = _rows(state_dir)
         key = f"{uplinks} uplinks"
         samples |= {f"{key}, month of all": all_ms, f"{key}, month of one": one_ms}
         figures += [
-            Figure(f"a year of {key}: size", round(size_mib, 1), "MiB", MOST_MIB),
-            Figure(f"a year of {key}: writes a day", round(written_mib, 1), "MiB"),
+            Figure(f"a year of {key}: size", round(size_mb, 1), "MB", MOST_MB),
+            Figure(f"a year of {key}: writes a day", round(written_mb, 1), "MB"),
             Figure(f"a year of {key}: a month", round(median(all_ms), 1), "ms", MOST_MONTH_MS),
         ]
-        cells: tuple[str, ...] = (f"{size_mib:.1f} MiB", f"{count:,}", f"{written_mib:.1f} MiB")
+        cells: tuple[str, ...] = (f"{size_mb:.1f} MB", f"{count:,}", f"{written_mb:.1f} MB")
         cells += (f"{median(all_ms):.0f} ms", f"{median(one_ms):.0f} ms", f"{write_s:.0f} s")
         rows.append((str(uplinks), *cells))
     heads = ("uplinks", "size", "rows", "writes a day", "a month of all", "of one", "written in")
@@ -70,7 +70,7 @@ def run() -> Report:
 
 
 def _write_year(state_dir: FilePath, uplinks: int) -> tuple[float, float]:
-    """Write it; return how long that took, and the MiB that the last day's minutes wrote."""
+    """Write it; return how long that took, and the MB that the last day's minutes wrote."""
     file, random_ = HistoryFile(history_dir(state_dir)), random.Random(18)
     paths = [Path(f"isp-{n}", family) for n in range(1, uplinks + 1) for family in FAMILIES]
     start, before = time.monotonic(), 0
@@ -80,7 +80,7 @@ def _write_year(state_dir: FilePath, uplinks: int) -> tuple[float, float]:
         file.write(_batch(random_, paths, at, step_s), at + step_s, (), KEEP_S)
     written = _written() - before
     file.close()
-    return time.monotonic() - start, written / (1 << 20)
+    return time.monotonic() - start, written / 1e6
 
 
 def _steps() -> Iterator[tuple[int, int]]:

@@ -21,21 +21,22 @@ from bench.clock import log
 from bench.daemon import Daemon, rss_mib, two_uplinks
 from bench.results import Figure, Report, Table
 from ifdefault.ipc.control.client import ask
-from ifdefault.ipc.control.protocol import Events
+from ifdefault.ipc.control.protocol import Counters, Events
 from ifdefault.lab import faults
 from ifdefault.lab.topology import load
 from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 
 _PAGES = 1000
-_SPAN_S, _CALM_S = 15.0, 5.0
+_SPAN_S, _CALM_S = 60.0, 5.0
 _TRIALS = 10
 _AT = ("127.0.0.1", 8053)
 _HOW = f"""\
 The lab's Internet with 2 providers; `ifdefault run` and `ifdefault web` with default settings, and
 no history. {_PAGES:,} clients have the first page's events open, and read them, and one scrapes the
 metrics every second, during {_SPAN_S:g} s. Memory is what is resident of the web server; its helper
-is stated apart. The engine's share of a core is measured before and meanwhile. Then the carrier of
+is stated apart. The engine's share of a core, and the probes that were answered and lost, are
+measured for as long before and meanwhile: a late probe would be one less. Then the carrier of
 an uplink is taken away and given back, {_TRIALS} times: from the engine's event to its being in
 what one of the clients reads."""
 
@@ -76,7 +77,8 @@ def _measure(world: World, daemon: Daemon, web: subprocess.Popen[str]) -> Report
     eventually(lambda: _connects(world), what="the web server listens")
     helper = _children(web.pid)[0]
     time.sleep(_CALM_S)
-    alone, usual = rss_mib(web.pid), _share(daemon.child.pid)
+    alone = rss_mib(web.pid)
+    usual, usual_probes = _watch(world, daemon)
     with ExitStack() as stack:
         pages = [stack.enter_context(_request(world, "/live")) for _ in range(_PAGES)]
         reader = _Pages(pages)
@@ -89,21 +91,25 @@ def _measure(world: World, daemon: Daemon, web: subprocess.Popen[str]) -> Report
         stack.callback(stop.set)
         time.sleep(_CALM_S)
         received, before_s = reader.received, _processor_s(web.pid)
-        watched = _share(daemon.child.pid)
+        watched, probes = _watch(world, daemon)
         used = (_processor_s(web.pid) - before_s) / _SPAN_S
         rate = (reader.received - received) / _SPAN_S / 1e6
-        memory = rss_mib(web.pid)
+        memory, proportional = rss_mib(web.pid), _pss_mib(web.pid)
     delays = [_delay_ms(world, lost) for _ in range(_TRIALS // 2) for lost in (True, False)]
     figures = (
         Figure(f"memory with {_PAGES:,} pages open", round(memory, 1), "MiB", 60.0),
         Figure("engine, for them and a scrape a second", _percent(watched - usual), "%", 1.0),
         Figure("from an event to the page, at most", round(max(delays)), "ms", 1000.0),
+        Figure("probes lost meanwhile", probes[1], "", 0.0),
     )
     rows = (
         ("memory without pages", f"{alone:.1f} MiB"),
+        ("with pages, its share of what is mapped twice (PSS)", f"{proportional:.1f} MiB"),
         ("memory of the helper", f"{rss_mib(helper):.1f} MiB"),
         ("web server's share of a core", f"{_percent(used)} %"),
         ("sent to the pages", f"{rate:.2f} MB/s"),
+        ("probes answered before", f"{usual_probes[0]:,}"),
+        ("probes answered meanwhile", f"{probes[0]:,}"),
         ("from an event to the page, median", f"{median(delays):.0f} ms"),
     )
     samples = {"delays_ms": delays, "usual": usual, "watched": watched}
@@ -176,10 +182,24 @@ def _children(pid: int) -> list[int]:
         return [int(child) for child in file.read().split()]
 
 
-def _share(pid: int) -> float:
-    before_s, start_s = _processor_s(pid), time.monotonic()
+def _watch(world: World, daemon: Daemon) -> tuple[float, tuple[int, int]]:
+    """The engine's share of a core, and the probes that were answered and lost meanwhile."""
+    answered, lost = _probes(world)
+    before_s, start_s = daemon.processor_s(), time.monotonic()
     time.sleep(_SPAN_S)
-    return (_processor_s(pid) - before_s) / (time.monotonic() - start_s)
+    share = (daemon.processor_s() - before_s) / (time.monotonic() - start_s)
+    now = _probes(world)
+    return share, (now[0] - answered, now[1] - lost)
+
+
+def _probes(world: World) -> tuple[int, int]:
+    paths = ask(world.run_dir, Counters()).paths
+    return sum(path.answered for path in paths), sum(path.lost for path in paths)
+
+
+def _pss_mib(pid: int) -> float:
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
 
 
 def _processor_s(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""Tests with DNS servers, resolvers and suites of others, which `./dev system` installs.
+"""Tests with the programs of others that `./dev system` installs, and tests that take long.
 
 Rules: elsewhere they aren't there, rather than skipped: they are collected where they are named.
 """

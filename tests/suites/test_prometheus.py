@@ -32,6 +32,8 @@ from tests.unit.test_metrics import ALL, DASHBOARD, RULES
 
 TESTS = Path(__file__).parent / "prometheus/ifdefault.test.yml"
 CONFIG = f"""\
+[uplink.missing]
+interface = "wan9"
 [health]
 recover_s = 0.3
 {test_dns_daemon.DNS}
@@ -84,7 +86,7 @@ def test_each_panel_of_the_dashboard_has_its_numbers(lab_world: LabWorld) -> Non
             test_dns_daemon.ask(world, at=test_dns_daemon.B)
             await_numbers(host)
             alerts = {alert["labels"]["alertname"] for alert in ask(host, "alerts")["alerts"]}
-            assert alerts == {"IfdefaultUplinkDown"}
+            assert alerts == {"IfdefaultUplinkDown", "IfdefaultUplinkMissing"}
     rules = [rule for group in ask(host, "rules")["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}
     # whichever way they came

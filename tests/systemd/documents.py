@@ -190,6 +190,13 @@ class Reader:
     elsewhere: Mapping[str, Callable[[Booted], None]] = field(default_factory=dict)
 
 
+_MAIL = {
+    "opt/receivers.py": (TOP / "tests/unit/receivers.py").read_text(),
+    "etc/systemd/system/mail.service": """\
+[Service]
+ExecStart=/usr/bin/python3 /opt/receivers.py 25
+""",
+}
 # A document, without the sections of it that are here, too.
 READERS = {
     "README.md": Reader(releases=("trixie",), installed=False, around=site),
@@ -227,6 +234,7 @@ READERS = {
         around=leases,
         before="systemctl start NetworkManager; nm-online --quiet",
     ),
+    "docs/howto/notifications.md": Reader(files=_MAIL, before="systemctl start mail"),
     "docs/howto/podman.md": Reader(
         releases=("trixie",),
         files=PODMAN,

@@ -1,7 +1,8 @@
 """Receivers of notifications: a mail server and an HTTP server, which remember what they were sent.
 
-Rules: they are real servers, of this process, each with a thread for each connection. What they answer
-is chosen for each message: a status, or HANG: nothing, until they are closed.
+Rules: they are real servers, of this process, each with a thread for each connection. What they
+answer is chosen for each message: a status, or HANG: nothing, until they are closed. As a program,
+this is a mail server at the port that is given, and needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import socket
 import socketserver
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -169,10 +171,11 @@ def mail_receiver(
     starttls: ssl.SSLContext | None = None,
     user: str = "",
     address: str = "127.0.0.1",
+    port: int = 0,
 ) -> Iterator[Receiver]:
     """`context`: for TLS at once; `user`: "name:password", the only one who may send."""
     receiver = Receiver(answer)
-    server = _MailServer((address, 0), _Mail)
+    server = _MailServer((address, port), _Mail)
     server.receiver, server.starttls, server.user = receiver, starttls, user
     with _serving(receiver, server, context):
         yield receiver
@@ -201,3 +204,8 @@ def silent_server() -> Iterator[int]:
     """The port of a server that accepts connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield sock.getsockname()[1]
+
+
+if __name__ == "__main__":
+    with mail_receiver(port=int(sys.argv[1])) as it:
+        it.closing.wait()

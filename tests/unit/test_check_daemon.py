@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 from ifdefault.host import check_daemon
 from ifdefault.host.check_daemon import find_problems
 from ifdefault.model.config import (
+    APPRISE_MISSING,
+    APPRISE_REMEDY,
     Config,
     DaemonConfig,
     Family,
     HealthConfig,
     HookConfig,
+    NotifyConfig,
     Probe,
     UplinkConfig,
 )
@@ -121,3 +125,32 @@ def test_names_without_addresses_of_a_family(monkeypatch: pytest.MonkeyPatch) ->
         "health.probes: none doesn't resolve; correct or remove it"
     ]
     assert sorted(asked) == ["both", "none"]
+
+
+def test_notifiers_have_files_that_their_user_alone_reads_and_their_program(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password = folder / "password"
+    password.write_text("s3cret\n")
+    password.chmod(0o644)
+    missing = str(folder / "none")
+    notify = (
+        NotifyConfig("ops", mail="a@example.org", password_file=str(password)),
+        NotifyConfig("hook", webhook="https://example.org/", secret_file=missing),
+        NotifyConfig("chat", apprise=str(password)),
+    )
+    daemon = DaemonConfig(str(os.getuid() + 1))
+    monkeypatch.setattr(check_daemon, "find_program", lambda _: None)
+    gone = f"notify: hook: {missing} can't be read: no such file or directory"
+    no_program = f"notify: {APPRISE_MISSING}; {APPRISE_REMEDY}"
+    assert problems_of(replace(PLAIN, daemon=daemon, notify=notify)) == [
+        f"notify: ops: {password} is readable by others; run chmod 0400 {password}",
+        f"{gone}; create it, or correct the path",
+        f"notify: chat: {password} is readable by others; run chmod 0400 {password}",
+        no_program,
+    ]
+    password.chmod(0o400)
+    owned = f"isn't owned by {daemon.user}, which reads it; run chown {daemon.user} {password}"
+    assert problems_of(replace(PLAIN, daemon=daemon, notify=notify[:1])) == [
+        f"notify: ops: {password} {owned}"
+    ]

@@ -74,8 +74,8 @@ def test_help_names_every_subcommand_and_imports_none() -> None:
     assert (
         names
         == (
-            "init check plan apply confirm down run monitor reload uplink status top dns events"
-            " notify history replay web report exec doctor explain lab demo completion version help"
+            "init check plan apply confirm down run monitor web reload uplink status top events"
+            " history dns notify doctor explain exec replay report lab demo completion version help"
         ).split()
     )
     assert done.stderr.split() == [
@@ -256,7 +256,9 @@ def test_init_without_uplink_shows_the_interfaces(
     monkeypatch.setattr(observe_foreign, "read_facts", lambda: lan)
     monkeypatch.setattr(foreign_files, "read", ForeignFiles)
     assert main.run(["-c", str(tmp_path / "x"), "init"]) == 1
-    assert "(lan0 with 10.0.0.1/8); bring the uplinks up" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "(lan0 with 10.0.0.1/8); lan0 (10.0.0.1) has a private address" in told
+    assert "; bring the uplinks up" in told
     assert not (tmp_path / "x").exists()
 
 

@@ -183,13 +183,11 @@ def test_ports_from_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         is_open, closed = server.getsockname()[1], other.getsockname()[1]
-        ports = [
-            Port("tcp", "127.0.0.1", is_open),
-            Port("tcp", "127.0.0.1", closed, remedy="do it"),
-        ]
+        ports = [Port("tcp", "127.0.0.1", number) for number in (is_open, closed)]
         found = list(from_host.examine("u@h", ports, 9.0))
+    remedy = f"see what listens there: `ss -Hltnp sport = :{closed}`"
     assert [(each.level, each.what, each.remedy) for each in found] == [
-        ("error", f"TCP port {closed} of 127.0.0.1 is refused", "do it"),
+        ("error", f"TCP port {closed} of 127.0.0.1 is refused", remedy),
         ("fact", f"127.0.0.1 is open: tcp:{is_open}", ""),
     ]
 
@@ -230,4 +228,4 @@ def test_checks_that_fail_or_hang_are_findings() -> None:
         ("note", "forbidden", "not tried; it needs root's rights"),
         ("note", "hangs", "not finished in time"),
     ]
-    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]

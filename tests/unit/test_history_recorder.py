@@ -20,9 +20,16 @@ from ifdefault.model.report import (
 from ifdefault.monitor.feed import Away, NewEvents, Sample
 from ifdefault.monitor.history.outages import outages
 from ifdefault.monitor.history.recorder import Recorder
-from ifdefault.monitor.history.records import Batch, Path, Span, Tally, minutes_between
+from ifdefault.monitor.history.records import (
+    Batch,
+    Gone,
+    Path,
+    Span,
+    Tally,
+    minutes_between,
+)
 from ifdefault.monitor.history.schema import PackSum, pack, pack_add, unpack
-from ifdefault.monitor.history.transition import transition_of
+from ifdefault.monitor.history.transition import state_before, transition_of
 
 A4 = Path("isp-a", 4)
 T = 1_800_000_000.0
@@ -62,6 +69,7 @@ def _total(batch: Batch) -> Tally:
 @pytest.mark.parametrize("state", get_args(PathState))
 def test_a_transition_is_what_the_engine_wrote(state: PathState) -> None:
     assert transition_of(_event(T, "up", state)) == (A4, state, "why (really)")
+    assert state_before(_event(T, state, "up")) == state
 
 
 def test_other_events_are_none() -> None:
@@ -110,8 +118,25 @@ def test_an_engine_that_is_away_is_no_states_time() -> None:
 def test_a_missed_transition_is_made_up_by_the_status() -> None:
     recorder = Recorder((Span(A4, "up", T, None, "x"),), seen=T + 100)
     recorder.receive(_sample(T + 400, "down", T + 50))
-    [span] = recorder.batch.spans
-    assert span == Span(A4, "down", T + 100, None, "why"), "not before it was last seen up"
+    assert recorder.batch.spans == [
+        Gone(A4, T + 100),
+        Span(A4, "down", T + 100, None, "why"),  # not before it was last seen up
+    ]
+
+
+def test_an_outage_doesnt_last_while_the_host_is_off() -> None:
+    recorder = Recorder((Span(A4, "down", T, None, "x"),), seen=T + 100)
+    recorder.receive(NewEvents((_event(T + 9000, "unproven", "up"),)))
+    assert recorder.batch.spans == [
+        Gone(A4, T + 100),
+        Span(A4, "up", T + 9000, None, "why (really)"),
+    ]
+
+
+def test_an_outage_lasts_while_only_the_monitor_is_off() -> None:
+    recorder = Recorder((Span(A4, "down", T, None, "x"),), seen=T + 100)
+    recorder.receive(NewEvents((_event(T + 9000, "down", "recovering"),)))
+    assert recorder.batch.spans == [Span(A4, "recovering", T + 9000, None, "why (really)")]
 
 
 def test_bytes_are_counted_over_a_restart_of_this_process() -> None:
@@ -198,6 +223,11 @@ def test_outages_are_the_time_that_a_path_is_out(steps: list[tuple[PathState, in
         before = spans[n - 1].state if n else "up"
         if span.state == "down" and before not in ("down", "recovering"):
             assert span.id in out
+
+
+def test_an_outage_ends_where_nothing_is_known() -> None:
+    spans = [Span(A4, "down", T, T + 100, "x", 1), Span(A4, "down", T + 9000, None, "y", 2)]
+    assert [(o.since, o.until) for o in outages(spans)] == [(T, T + 100), (T + 9000, None)]
 
 
 def test_the_median_and_more() -> None:

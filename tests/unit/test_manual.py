@@ -38,9 +38,10 @@ from ifdefault.daemon.process import dns_server, frontend_connection
 from ifdefault.host import last_config, rollback_timer, settle, store
 from ifdefault.ipc.control import client
 from ifdefault.model.config import Config, HealthConfig
-from ifdefault.monitor import status_file
+from ifdefault.monitor import start, status_file
 from ifdefault.monitor.history import schema
 from ifdefault.monitor.history.reader import history_dir
+from ifdefault.monitor.notify.outbox import OUTBOX
 from ifdefault.plan import undo_script
 
 ROOT = Path(__file__).parents[2]
@@ -195,7 +196,7 @@ def test_environment_and_files() -> None:
     files = {str(state / name) for name in kept}
     sockets = (client.SOCKET, client.OPEN_SOCKET, dns_server.UNIT, frontend_connection.UNIT)
     files |= {str(Options().run_dir / name) for name in (*sockets, server.LOCK, recordings.RECORD)}
-    files |= {str(history_dir(state) / schema.FILE)}
+    files |= {str(history_dir(state) / name) for name in (schema.FILE, start.LOCK, OUTBOX)}
     files |= {str(status_file.status_dir(Options().run_dir) / status_file.FILE)}
     lines = re.findall(r"^\.It Pa (.+)", pages["FILES"], re.MULTILINE)
     told = {str(state / path) for line in lines for path in line.split(" , ")}

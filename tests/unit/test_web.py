@@ -215,7 +215,10 @@ def test_the_page_shows_the_uplinks_and_hostile_names_stay_text(web: Any) -> Non
 def test_an_engine_that_is_away_is_said(web: Any) -> None:
     async def work(web: Web) -> None:
         (web.path / OPEN_SOCKET).unlink()
-        assert "No status: no daemon runs" in (await web.ask("/")).text
+        page = (await web.ask("/")).text
+        assert "No status: no daemon runs" in page
+        assert page.count("The daemon doesn't answer.") == 2
+        assert page.count('class="state unknown"') == 2  # instead of what it said last
         assert (await web.ask("/api/v1/status")).status == 503
         assert "ifdefault_up 0" in (await web.ask("/metrics")).text
 
@@ -325,6 +328,15 @@ def test_another_site_changes_nothing(web: Any, headers: dict[str, str], status:
     web(work)
 
 
+def test_another_site_loads_nothing_but_may_link_here(web: Any) -> None:
+    async def work(web: Web) -> None:
+        image = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"}
+        assert (await web.ask("/explain?target=any", **image)).status == 403
+        assert (await web.ask("/", **{**image, "Sec_Fetch_Mode": "navigate"})).status == 200
+
+    web(work)
+
+
 def test_a_change_needs_the_control_token(web: Any) -> None:
     async def work(web: Web) -> None:
         form = {"Content_Type": "application/x-www-form-urlencoded"}
@@ -389,6 +401,17 @@ def test_what_is_too_large_or_malformed_is_refused(
         assert (await web.ask("/uplinks/isp-a/up", "POST", "x" * 5000, **form)).status == 413
         assert (await web.ask("/", X=10_000 * "x")).status == 400
         assert (await web.ask("/" + 10_000 * "x")).status == 400
+        for body, kind, status in (
+            ("token=%ff", "application/x-www-form-urlencoded; charset=nonsense", 403),
+            ("a&" * 100, "application/x-www-form-urlencoded", 400),
+            ("a=b&" * 100, "application/x-www-form-urlencoded", 400),
+            ("--x\r\n", "multipart/form-data; boundary=x", 415),
+            ("--x\r\n", "multipart/form-data", 415),
+        ):
+            answer = await web.ask("/uplinks/isp-a/up", "POST", body, Content_Type=kind)
+            assert answer.status == status, (body, kind)
+        form["Content_Encoding"] = "gzip"
+        assert (await web.ask("/uplinks/isp-a/up", "POST", "junk", **form)).status == 400
         for line in (b"\x00\xff\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /\r\n\r\n"):
             answer = await web.send(line)
             assert answer.status in (0, 400, 421)

@@ -22,6 +22,7 @@ from ifdefault.cli.options import Options
 from ifdefault.cli.show.output import echo_json, echo_lines, echo_styled
 from ifdefault.cli.show.style import Line, Style, fold, is_terminal, width
 from ifdefault.cli.show.table import table
+from ifdefault.dns.exchange import QueryResult, Question
 from ifdefault.model.config import Config
 from ifdefault.model.errors import Problem
 from ifdefault.model.findings import Finding, Level, from_problem, sorted_findings
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from ifdefault.host.doctor.tasks import Check
 
 LIMIT_S = 9.0
+_QUERY_S = 3.5  # one query, with its repetitions
+_DNS_CHECK = "run `ifdefault dns check`"
 _INDENT = "  "
 _NEEDS_ROOT = "nftables"  # the problem that it can't be read
 _STYLES: dict[Level, Style | None] = {"error": "bad", "warning": "warn", "note": "note"}
@@ -81,7 +84,7 @@ def command(
     if host.prepared:
         checks += host_checks(config, host.prepared, server, other_host)
     if config.dns.server.zones:
-        checks.append(("delegation", partial(_delegation, options, roots)))
+        checks.append(("delegation", partial(_delegation, options, roots, deadline - _QUERY_S)))
     found = tasks.run(checks, deadline, _progress if is_terminal(err=True) else _silent)
     known = [problem for problem in host.problems if problem.where != _NEEDS_ROOT or is_root]
     problems = map(from_problem, _not_doubled(known, found))
@@ -111,12 +114,22 @@ def _endpoint(text: str) -> tuple[str, int] | None:
 # --- what is found ------------------------------------------------------------------------
 
 
-def _delegation(options: Options, roots: Sequence[str]) -> Iterator[Finding]:
-    """What `dns check` finds."""
+def _delegation(options: Options, roots: Sequence[str], until: float) -> Iterator[Finding]:
+    """What `dns check` finds, if that takes no longer than there is."""
     from ifdefault.cli import dnscheck
 
     host = dnscheck.read(options)
-    result = dnscheck.check(host, dnscheck.sender(host), roots, ())
+    send, out_of_time = dnscheck.sender(host), False
+
+    def send_in_time(question: Question) -> QueryResult:
+        nonlocal out_of_time
+        out_of_time = out_of_time or time.monotonic() > until
+        return QueryResult("no time left", is_local=True) if out_of_time else send(question)
+
+    result = dnscheck.check(host, send_in_time, roots, ())
+    if out_of_time:
+        yield Finding("note", "delegation", "not checked, for want of time", _DNS_CHECK)
+        return
     yield from map(from_problem, result.problems)
     if not result.problems:
         zones = ", ".join(survey.zone for survey in result.zones)

@@ -54,9 +54,8 @@ def command(
     text = render_config.render(found.discovery, found)
     if not text:
         interfaces = describe_interfaces(facts)
-        passed = (f"; {each.interface} {each.why}" for each in found.discovery.passed_over)
         what = f"no interface has a default route or a public address ({interfaces})"
-        what = what + "".join(passed)
+        what += "".join(f"; {each.interface} {each.why}" for each in found.discovery.passed_over)
         remedy = "bring the uplinks up, or write [uplink.isp-a] by hand, see ifdefault.toml(5)"
         raise HostError(Problem("init", what, remedy))
     if zone:

@@ -23,7 +23,7 @@ def command(options: Options) -> int:
     from ifdefault.monitor.config import MonitorConfig, read_apart
     from ifdefault.monitor.monitor import Monitor
     from ifdefault.monitor.notify.deliver import Deliverer
-    from ifdefault.monitor.start import drop_privileges
+    from ifdefault.monitor.start import prepare
 
     log.set_up()
     config: MonitorConfig | None = None
@@ -31,7 +31,7 @@ def command(options: Options) -> int:
         config = read_apart(options.config)
     user = (config or MonitorConfig()).user
     deliverer = Deliverer(privileges.possible(*privileges.choose_user(user)[:2]))
-    drop_privileges(user, options.state_dir, options.run_dir)
+    prepare(user, options.state_dir, options.run_dir)
 
     async def run() -> int:
         directories = (options.state_dir, options.run_dir)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from importlib.util import find_spec
 
 import click
 
 from ifdefault.cli.options import Options
 
+_LIBRARIES = ("aiohttp", "jinja2", "prometheus_client")
 _OF_HELPER = (
     *("ifdefault.cli.daemon_client", "ifdefault.cli.explain", "ifdefault.config.file"),
     *("ifdefault.config.parse", "ifdefault.host.explain", "ifdefault.host.status"),
@@ -25,8 +27,13 @@ def command(options: Options) -> int:
     beside the daemon, and whether or not that does.
     """
     from ifdefault.cli import main
+    from ifdefault.model.errors import HostError, Problem
     from ifdefault.web.helper import Files
     from ifdefault.web.main import run
+
+    if lacking := [library for library in _LIBRARIES if not find_spec(library)]:
+        what = f"{', '.join(lacking)} not installed"
+        raise HostError(Problem("web", what, "run pip install 'ifdefault[web]'"))
 
     def load() -> None:
         if os.geteuid() == 0:  # the user that it becomes may not be able to read these modules

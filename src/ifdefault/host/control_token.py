@@ -7,15 +7,13 @@ is wrong with the file is an error, since it would otherwise permit too much, or
 from __future__ import annotations
 
 import os
-import re
 import stat
 
+from ifdefault.model import token as tokens
 from ifdefault.model.config import Config
 from ifdefault.model.errors import HostError, Problem, reason
 
 _WHERE = "web.control_token_file"
-_MOST_BYTES = 4096
-_TOKEN = re.compile(r"[!-~]{16,200}")  # printable ASCII without spaces
 
 
 class ControlTokens:
@@ -38,12 +36,12 @@ def read(path: str) -> str:
     """The token in a file, "" for no file; HostError says what is wrong with it."""
     if not path:
         return ""
-    generate = f"run (umask 077; openssl rand -hex 32 > {path})"
+    generate = tokens.remedy(path)
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may be a FIFO
         try:
             status = os.fstat(file)
-            data = os.read(file, _MOST_BYTES) if stat.S_ISREG(status.st_mode) else b""
+            data = os.read(file, tokens.LONGEST) if stat.S_ISREG(status.st_mode) else b""
         finally:
             os.close(file)
     except FileNotFoundError:
@@ -57,8 +55,7 @@ def read(path: str) -> str:
     if status.st_uid not in (0, os.geteuid()):
         raise _fault(path, "doesn't belong to root", f"run chown root {path}")
     token = data.decode("ascii", "replace").strip()
-    if not _TOKEN.fullmatch(token):
-        what = "is empty" if not token else "is not a token of 16 to 200 characters without spaces"
+    if what := tokens.fault(token):
         raise _fault(path, what, generate)
     return token
 

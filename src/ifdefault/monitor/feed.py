@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ifdefault.ipc import tasks
 from ifdefault.ipc.control.async_client import ask
 from ifdefault.ipc.control.protocol import LONGEST_WAIT_S, Counters, EventList, Events, Status
 from ifdefault.model.errors import IfdefaultError
@@ -88,7 +89,7 @@ class _Feed:
 
     def __init__(self, run_dir: Path, after: int | None, every_s: float) -> None:
         self._run_dir, self._after, self._every_s = run_dir, after, every_s
-        self._waiting: asyncio.Task[EventList] | None = None
+        self._waiting: asyncio.Task[EventList | IfdefaultError] | None = None
         self._sampled_s, self._due_s = float("-inf"), 0.0
         self._answered_at = time.time()
         self._is_new, self._is_away = True, False  # the engine, to us
@@ -113,16 +114,25 @@ class _Feed:
         after = -1 if self._after is None else self._after
         return ask(self._run_dir, Events(_LIMIT, after, wait_s), wait_s + _PATIENCE_S)
 
+    async def _try_events(self, wait_s: int) -> EventList | IfdefaultError:
+        try:
+            return await self._events(wait_s)
+        except IfdefaultError as error:
+            return error
+
     async def _wait(self) -> list[Report]:
         """Wait for events, or until it is time for a sample."""
         if self._waiting is None:
-            self._waiting = asyncio.create_task(self._events(LONGEST_WAIT_S))
+            self._waiting = tasks.start(self._try_events(LONGEST_WAIT_S))
         due_s = max(self._due_s, self._sampled_s + LEAST_S)
         timeout = max(due_s - time.monotonic(), 0.0)
         await asyncio.wait([self._waiting], timeout=timeout)
         if self._waiting.done():
             waiting, self._waiting = self._waiting, None
-            return self._news(waiting.result())
+            outcome = waiting.result()
+            if isinstance(outcome, IfdefaultError):
+                raise outcome
+            return self._news(outcome)
         return [await self._sample()] if time.monotonic() >= due_s else []
 
     def _news(self, reply: EventList, *, new: bool = False) -> list[Report]:

@@ -7,6 +7,7 @@ links that others could have laid are not followed.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import resource
@@ -17,13 +18,14 @@ from ifdefault.model.errors import HostError, Problem, reason
 from ifdefault.monitor.history.reader import history_dir
 from ifdefault.monitor.status_file import status_dir
 
+LOCK = "lock"
 _OOM_SCORE = 300  # of a host that is out of memory, it is ended before the engine
 _LIMITS = {resource.RLIMIT_NOFILE: 1024}
 _log = logging.getLogger("ifdefault")
 
 
-def drop_privileges(user: str, state_dir: Path, run_dir: Path) -> None:
-    """Raises HostError."""
+def prepare(user: str, state_dir: Path, run_dir: Path) -> None:
+    """Make the directories, take the lock of the history, and drop all privileges; HostError."""
     uid, gid, warning = privileges.choose_user(user)
     uid, gid = privileges.possible(uid, gid)
     if warning and uid != privileges.KEEP:
@@ -35,6 +37,7 @@ def drop_privileges(user: str, state_dir: Path, run_dir: Path) -> None:
             what = f"can't be made: {reason(error)}"
             remedy = "run as root, or use --state-dir and --run-dir"
             raise HostError(Problem(str(directory), what, remedy)) from error
+    _lock(history_dir(state_dir) / LOCK, uid, gid)
     os.umask(0o022)  # all users may read the history
     privileges.drop(uid, gid, limits=_LIMITS, parent_death=0, oom_score_adj=_OOM_SCORE)
 
@@ -51,3 +54,19 @@ def _own(directory: Path, uid: int, gid: int) -> None:
             os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
     finally:
         os.close(folder)
+
+
+def _lock(path: Path, uid: int, gid: int) -> None:
+    """Take the lock that one monitor holds until it ends: two would count everything twice."""
+    try:
+        # for its user alone: whoever can open it can keep it locked
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if uid != privileges.KEEP:
+            os.fchown(fd, uid, gid)
+    except BlockingIOError:
+        remedy = "stop it first: systemctl stop ifdefault-monitor; or use another --state-dir"
+        raise HostError(Problem(str(path), "another monitor is running", remedy)) from None
+    except OSError as error:
+        remedy = "run as root, or use another --state-dir"
+        raise HostError(Problem(str(path), f"can't be locked: {reason(error)}", remedy)) from error

@@ -14,7 +14,7 @@ import binascii
 import hmac
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
@@ -25,6 +25,8 @@ from ifdefault.web.settings import Settings
 
 METHODS = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_POST)
 MOST_BODY = 4096
+_MOST_FIELDS = 16
+_NO_HOST = {*"@/?#\\"}
 _BODY_S = 5.0
 _WRONG_S = 0.5  # how long a wrong token takes
 _POLICY = "; ".join(
@@ -116,13 +118,16 @@ class Access:
 
     def _check(self, request: web.Request) -> None:
         if request.method not in METHODS:
-            raise Unwelcome(405, "its method; use GET, HEAD or POST", {"Allow": ", ".join(METHODS)})
+            raise Unwelcome(405, "its method; use GET, HEAD or POST", _allow(request))
         host = request.headers.getall(hdrs.HOST, [])
-        if len(host) != 1 or not self._is_ours(host[0]):
+        # request.host: that of a whole URL in place of a path, if there is one (RFC 9112, 3.2.2)
+        if len(host) != 1 or not all(map(self._is_ours, (host[0], request.host))):
             why = "its Host is none of ours; [web] hosts names further ones"
             raise Unwelcome(421, why)
         if request.method == hdrs.METH_POST:
             _check_origin(request, host[0])
+        elif request.headers.get("Sec-Fetch-Site") == "cross-site" and not _is_link(request):
+            raise Unwelcome(403, "another site's page loads from this one")
         elif request.can_read_body:
             raise Unwelcome(400, "a body where there is none")
         if (request.content_length or 0) > MOST_BODY:
@@ -174,14 +179,40 @@ async def body(request: web.Request) -> bytes:
         raise Unwelcome(408, "its body is too slow") from None
     except web.HTTPRequestEntityTooLarge:
         raise Unwelcome(413, f"its body is longer than {MOST_BODY} bytes") from None
+    except web.RequestPayloadError:
+        raise Unwelcome(400, "its body doesn't have the encoding that it says") from None
+
+
+async def form(request: web.Request) -> dict[str, str]:
+    """The fields of our own forms, which browsers send in this way."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise Unwelcome(415, "its body is no form of the page")
+    try:
+        return dict(
+            parse_qsl((await body(request)).decode("utf-8", "strict"), max_num_fields=_MOST_FIELDS)
+        )
+    except ValueError:  # also of UTF-8
+        raise Unwelcome(400, "its body is no form of the page") from None
 
 
 def host_name(host: str) -> str:
     """The name or address of a Host header, without a port; "" if it is none."""
     try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".") if "@" not in host else ""
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".") if not _NO_HOST & {*host} else ""
     except ValueError:
         return ""
+
+
+def _allow(request: web.Request) -> dict[str, str]:
+    """What the resource can be asked by (RFC 9110, 10.2.1)."""
+    error = request.match_info.http_exception
+    methods = error.allowed_methods if isinstance(error, web.HTTPMethodNotAllowed) else METHODS
+    return {"Allow": ", ".join(sorted(methods))}
+
+
+def _is_link(request: web.Request) -> bool:
+    """Whether it is for a page that the user goes to."""
+    return request.headers.get("Sec-Fetch-Mode", "") == "navigate"
 
 
 def _check_origin(request: web.Request, host: str) -> None:

@@ -18,7 +18,7 @@ from ifdefault.model import duration
 from ifdefault.model.errors import HostError, IfdefaultError
 from ifdefault.model.headline import headline
 from ifdefault.model.health import LONGEST_DRAIN_S, Forced
-from ifdefault.web.access import Refused, body
+from ifdefault.web.access import Refused, form
 from ifdefault.web.live import said
 from ifdefault.web.site import Site
 
@@ -54,9 +54,8 @@ class ControlPages:
 
     async def change(self, request: web.Request) -> web.Response:
         name, verb = await self._named(request)
-        await body(request)  # in time, and not too long
-        form = await request.post()
-        token, limit = str(form.get("token", "")), str(form.get("timeout", "")).strip()
+        fields = await form(request)
+        token, limit = fields.get("token", ""), fields.get("timeout", "").strip()
         timeout_s = duration.seconds(limit) if limit and verb == "drain" else None
         if limit and verb == "drain" and not (timeout_s and timeout_s <= LONGEST_DRAIN_S):
             return await self._question(

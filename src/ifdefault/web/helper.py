@@ -23,7 +23,7 @@ from typing import Annotated, Literal, get_args
 
 from ifdefault.ipc import codec, log, privileges
 from ifdefault.ipc.fields import number, text
-from ifdefault.model.errors import HostError, Problem
+from ifdefault.model.errors import ConfigError, HostError, Problem
 from ifdefault.web.settings import Faults, Settings, read_or_faults
 
 LIMIT_S = 10.0  # of one program
@@ -99,7 +99,7 @@ class Helper:
         theirs.close()
 
     def settings(self) -> Settings:
-        """The config's settings, before there is a loop; HostError."""
+        """The config's settings, before there is a loop; ConfigError."""
         self.sock.sendall(codec.write(_encode_request(Load())))
         return settings_in(self.receive(self.sock.recv(_LONGEST)))
 
@@ -117,10 +117,10 @@ class Helper:
 
 
 def settings_in(reply: Reply) -> Settings:
-    """HostError says why there are none."""
+    """ConfigError says why there are none."""
     if isinstance(reply, Settings):
         return reply
-    raise HostError(*(reply.texts if isinstance(reply, Faults) else ("no settings",)))
+    raise ConfigError(*(reply.texts if isinstance(reply, Faults) else ("no settings",)))
 
 
 # --- the process --------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def _work(work: Callable[[], int], output: int, errors: int) -> None:
         work()
         sys.stdout.flush()
     except BaseException as error:
-        print(f"internal error: {error!r}", file=sys.stderr, flush=True)
+        os.write(errors, f"internal error: {error!r}\n".encode(errors="replace"))
         raise
     finally:
         os._exit(0)

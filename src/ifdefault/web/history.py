@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures.thread import ThreadPoolExecutor  # the module itself: before the sandbox
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from ifdefault.model.errors import HostError
 from ifdefault.model.report import Event
 from ifdefault.monitor.history import reader
-from ifdefault.monitor.history.budget import RATE_DAYS, Budget, budget, month_of
+from ifdefault.monitor.history.budget import Budget
+from ifdefault.monitor.history.budgets import read_budgets
 from ifdefault.monitor.history.outage_report import outage_report
 from ifdefault.monitor.history.records import Outage
 from ifdefault.web.chart import SPANS, Chart, SpanName, chart
@@ -99,15 +100,7 @@ async def month_budgets(state_dir: Path, uplinks: Sequence[UplinkSettings]) -> d
     limited = [uplink for uplink in uplinks if uplink.budget_bytes]
 
     def read() -> dict[str, Budget]:
-        now = datetime.now().astimezone()
-        with reader.reading(state_dir) as history:
-            found = {}
-            for uplink in limited:
-                since, _ = month_of(now, uplink.reset_day)
-                since = min(since, now - timedelta(days=RATE_DAYS))
-                traffic = history.traffic(since.timestamp(), now.timestamp(), uplink.name)
-                found[uplink.name] = budget(traffic, uplink.budget_bytes, uplink.reset_day, now)
-            return found
+        return read_budgets(state_dir, limited, datetime.now().astimezone())
 
     return await _kept.get(("budgets", tuple(limited)), 60.0, read) if limited else {}
 

@@ -1,7 +1,7 @@
 """What the engine reports, shared by all who look: events as they happen, its status on demand.
 
 Rules: however many look, the engine has one request for events that waits, and is asked for its
-status and counters once in `EVERY_S` at most, and once more after an event. While nobody looks it
+status and counters once in `EVERY_S`, and after events in `AGAIN_S` at most. While nobody looks it
 isn't asked for them at all. An engine that doesn't answer is said in words, and asked again.
 """
 
@@ -29,6 +29,7 @@ from ifdefault.model.errors import IfdefaultError
 from ifdefault.model.report import CounterReport, DaemonStatus, Event
 
 EVERY_S = 1.0
+AGAIN_S = 0.5  # after an event
 CACHED_S = 0.2  # how old a status of the engine may be (daemon.control.server): after an event …
 MOST_EVENTS = 500  # that are kept: as many as the engine does
 _PATIENCE_S = 5.0
@@ -61,7 +62,6 @@ class Live:
         self._serial = -1
         self._snapshot = Snapshot(0.0)
         self._taken_s = float("-inf")  # monotonic
-        self._extra_s = float("-inf")  # when it was asked because of an event
         self._lock = asyncio.Lock()
         self._watchers = 0
         self._watched = asyncio.Event()
@@ -109,19 +109,14 @@ class Live:
         while True:
             await self._watched.wait()
             self._tell(await self.snapshot(EVERY_S / 2))
-            self._woken.clear()
-            due_s = time.monotonic() + EVERY_S
+            again_s = time.monotonic() + AGAIN_S
             try:
                 await asyncio.wait_for(self._woken.wait(), EVERY_S)
             except TimeoutError:
                 continue
-            now = time.monotonic()
-            if now - self._extra_s >= EVERY_S:
-                self._extra_s = now
-                await asyncio.sleep(CACHED_S)
-                self._taken_s = float("-inf")
-            else:
-                await asyncio.sleep(max(due_s - now, 0.0))
+            self._woken.clear()  # what happens from now on may not be in the next status
+            await asyncio.sleep(max(CACHED_S, again_s - time.monotonic()))
+            self._taken_s = float("-inf")
 
     async def _follow(self) -> None:
         wait_s, was_away = 0, False  # the first answer comes at once

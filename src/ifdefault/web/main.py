@@ -34,8 +34,8 @@ _logger = logging.getLogger("ifdefault")
 
 
 def run(files: Files, load: Callable[[], None], command: Command) -> int:
-    """Serve until SIGTERM or SIGINT; HostError if that isn't possible. `load` and `command`: see
-    `Helper`."""
+    """Serve until SIGTERM or SIGINT; an IfdefaultError if that isn't possible. `load`, `command`:
+    see `Helper`."""
     log.set_up()
     uid, gid = privileges.KEEP, privileges.KEEP
     if os.geteuid() == 0:

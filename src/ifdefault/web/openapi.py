@@ -135,12 +135,14 @@ def document() -> dict[str, Any]:
     def operation(
         name: str, summary: str, kind: Any, statuses: Sequence[int] = (), *parameters: Any
     ) -> dict[str, Any]:
-        answers = {"200": {"description": summary, "content": _content(schemas.of(kind))}}
+        answers: dict[str, Any] = {
+            "200": {"description": summary, "content": _content(schemas.of(kind))}
+        }
         for status in sorted({400, 401, 421, *statuses}):
-            answers[str(status)] = {
-                "description": _STATUSES[status],
-                "content": _content(schemas.of(Problems)),
-            }
+            content = _content(schemas.of(Problems))
+            if status == 400:  # what isn't HTTP isn't a request of the API yet
+                content |= {"text/plain": {"schema": {"type": "string"}}}
+            answers[str(status)] = {"description": _STATUSES[status], "content": content}
         return {
             "operationId": name,
             "summary": summary,

@@ -111,9 +111,9 @@ class Server:
         await self._runner.cleanup()
 
     def _answer_error(self, request: web.Request, status: int, text: str) -> web.Response:
-        text = f"{text[:1].upper()}{text[1:]}"
         if request.path.startswith(api.PREFIX):
             return api.problems(status, (text,))
+        text = f"{text[:1].upper()}{text[1:]}"
         if request.path == "/metrics":
             return web.Response(text=f"{text}\n", status=status)
         title = _TITLES.get(status, "Refused")

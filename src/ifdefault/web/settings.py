@@ -1,7 +1,7 @@
 """What the page needs of the config file.
 
-Rules: a token is the first line of its file. What parses the config takes memory, which is why only
-a child of the helper calls these functions, and ends (`web.helper`).
+Rules: what parses the config takes memory, which is why only a child of the helper calls these
+functions, and ends (`web.helper`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated
 
 from ifdefault.ipc.fields import number
+from ifdefault.model import token as tokens
 
-_LONGEST_TOKEN = 1000
 _Bytes = Annotated[int, number(0, 1 << 62)]
 
 
@@ -63,17 +63,15 @@ def read_token(path: str) -> str:
     """The token in a file; ConfigError."""
     from ifdefault.model.errors import ConfigError, Problem, reason
 
-    remedy = "write one line into it: openssl rand -hex 16"
+    remedy = tokens.remedy(path) + f", and chown ifdefault-web {path}"
     try:
-        with open(path, encoding="utf-8") as file:
-            token = file.readline(_LONGEST_TOKEN).strip()
+        with open(path, encoding="ascii", errors="replace") as file:
+            token = file.read(tokens.LONGEST).strip()
     except OSError as error:
         what, remedy = f"can't be read: {reason(error)}", "let the user ifdefault-web read it"
         raise ConfigError(Problem(f"web.token_file: {path}", what, remedy)) from None
-    except UnicodeDecodeError:
-        raise ConfigError(Problem(f"web.token_file: {path}", "isn't UTF-8", remedy)) from None
-    if not token:
-        raise ConfigError(Problem(f"web.token_file: {path}", "has no token", remedy))
+    if what := tokens.fault(token):
+        raise ConfigError(Problem(f"web.token_file: {path}", what, remedy))
     return token
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from ifdefault.ipc import tasks
-from ifdefault.model.errors import HostError
+from ifdefault.model.errors import HostError, IfdefaultError
 from ifdefault.monitor.status_file import read_status
 from ifdefault.web.helper import (
     Explain,
@@ -68,8 +68,10 @@ class Site:
             raise HostError("too many wait for an explanation; try again")
         self._waiting += 1
         try:
-            # shielded: the answer to a request that a client has given up must be read, too
-            return await asyncio.shield(tasks.start(self._exchange(request)))
+            # it goes on when a client gives up: the answer must be read all the same
+            exchange = tasks.start(self._exchange(request))
+            await asyncio.wait([exchange])
+            return exchange.result()
         finally:
             self._waiting -= 1
 
@@ -87,7 +89,7 @@ class Site:
     async def _load(self) -> None:
         try:
             settings = settings_in(await self._ask_helper(Load()))
-        except HostError as error:
+        except IfdefaultError as error:
             self.warning = f"The last settings that worked are used: {said(error)}"
             _logger.warning("the last settings that worked are used: %s", said(error))
             return

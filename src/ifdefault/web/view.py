@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from ifdefault.model.headline import WORST, headline
 from ifdefault.model.health import Forced, Health, PathState
@@ -24,6 +25,7 @@ _SIGNS = {
     "recovering": "◐",
     "down": "✕",
     "unproven": "○",
+    "unknown": "?",
     "current": "●",
     "pending": "◐",
     "failing": "✕",
@@ -53,8 +55,8 @@ class PathRow:
 @dataclass(frozen=True, slots=True)
 class UplinkCard:
     name: str
-    state: PathState  # the worst of its paths
-    role: str
+    state: PathState | Literal["unknown"]  # the worst of its paths
+    role: str  # "" if it is unknown
     forced: Forced
     paths: tuple[PathRow, ...]
     rate_in: str = ""
@@ -107,7 +109,8 @@ def overview(
     taken = when(snapshot.at)
     events = tuple(event_row(event, snapshot.at) for event in snapshot.events[: -_RECENT - 1 : -1])
     if status is None:
-        return Overview(f"No status: {snapshot.trouble}", "bad", taken, events=events)
+        unknown = tuple(UplinkCard(name, "unknown", "", "auto", ()) for name in uplinks)
+        return Overview(f"No status: {snapshot.trouble}", "bad", taken, unknown, events=events)
     cards = tuple(_cards(snapshot, status, uplinks))
     problems = tuple(dict.fromkeys((*_problems(status), *troubles)))
     text, tone = headline(status)

@@ -45,13 +45,12 @@ udp() {
 
 @dataclass(frozen=True, order=True, slots=True)
 class Port:
-    """`name`: what a DNS server is asked for. `remedy`: what opens it, as far as that is known."""
+    """`name`: what a DNS server is asked for."""
 
     transport: str
     address: str
     number: int
     name: str = "."
-    remedy: str = ""
 
 
 def script(ports: Sequence[Port]) -> str:
@@ -115,9 +114,11 @@ def _findings(
                 yield Finding("note", about, f"{where} not tried", f"install {needs} there")
             case "closed":
                 means = "Packets arrive, and this host or its router refuses them."
-                yield Finding("error", about, f"{where} is refused", port.remedy, means)
+                remedy = f"see what listens there: `ss -Hltnp sport = :{port.number}`"
+                yield Finding("error", about, f"{where} is refused", remedy, means)
             case _:
                 means = "A packet filter here, at the provider or there drops the packets."
-                yield Finding("error", about, f"{where} doesn't answer", port.remedy, means)
+                remedy = "if no packet filter of this host is named here, ask the provider"
+                yield Finding("error", about, f"{where} doesn't answer", remedy, means)
     for address, numbers in opened.items():
         yield Finding("fact", about, f"{address} is open: {', '.join(numbers)}")

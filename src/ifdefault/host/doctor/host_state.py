@@ -17,7 +17,8 @@ def connections(directory: Path = _CONNTRACK) -> Iterator[Finding]:
     """How full the connection table is, if there is one."""
     try:
         count, most = (
-            int((directory / f"nf_conntrack_{name}").read_text()) for name in ("count", "max")
+            int((directory / f"nf_conntrack_{name}").read_text("ascii", "replace"))
+            for name in ("count", "max")
         )
     except (OSError, ValueError):
         return

@@ -59,7 +59,9 @@ def run(
         except queue.Empty:
             break
         results[number] = findings
-        progress(len(results), len(checks))
+        if len(results) < len(checks):
+            progress(len(results), len(checks))
+    progress(len(checks), len(checks))
     late = [
         Finding("note", about, "not finished in time")
         for number, (about, _) in enumerate(checks)

@@ -126,7 +126,7 @@ def _reach(line: Line, macs: tuple[str, ...], replies: Replies) -> Iterator[Find
             about,
             f"{'the gateway answers, but ' if macs else ''}none of {len(line.targets)} targets "
             f"does{f' ({says})' if says else ''}",
-            "report it to the provider; the daemon uses the other uplinks meanwhile",
+            "report it to the provider; while the daemon runs, it uses the other uplinks",
             "The line to the router works. The provider has an outage, or drops these packets.",
         )
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from ifdefault.model.errors import HostError, Problem
 from ifdefault.model.report import Event
-from ifdefault.monitor.history.outages import outages
+from ifdefault.monitor.history.outages import follows, outages
 from ifdefault.monitor.history.records import (
     HOUR_S,
     MINUTE_S,
@@ -180,7 +180,7 @@ class Reader:
                 " WHERE name = ? AND family = ? AND span.id < ? ORDER BY span.id DESC LIMIT 1",
                 (*span.path, span.id),
             ).fetchone()
-            if row is None or row[0] not in OUT:
+            if row is None or row[0] not in OUT or not follows(row[2], span):
                 return
             span = Span(span.path, *row)
             yield span

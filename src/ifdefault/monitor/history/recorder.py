@@ -24,7 +24,7 @@ from ifdefault.monitor.history.records import (
     in_state,
     minutes_between,
 )
-from ifdefault.monitor.history.transition import transition_of
+from ifdefault.monitor.history.transition import state_before, transition_of
 
 GAP_S = 120.0  # between samples: what is longer isn't known
 _Counts = dict[tuple[Path, str], tuple[int, int]]  # answered and lost, by path and target
@@ -73,6 +73,9 @@ class Recorder:
             self.batch.serial = event.serial
         if (change := transition_of(event)) is not None:
             path, state, cause = change
+            known = self._paths.get(path)
+            if known is not None and known.state != state_before(event):
+                self._lose(path, known, event.at)
             self._enter(path, state, event.at, cause)
 
     def current(self) -> tuple[Span, ...]:
@@ -95,6 +98,13 @@ class Recorder:
         self._paths[path] = _State(state, at, cause, at)
         self._note_targets(path, state)
 
+    def _lose(self, path: Path, known: _State, at: float) -> None:
+        """What is known of a path now isn't what came of what was known. If that was long ago, its
+        state ended then, as far as anybody can tell: an outage doesn't last while the host is off.
+        """
+        if at - known.counted_until > GAP_S:
+            self.batch.spans.append(Gone(path, known.counted_until))
+
     def _count(self, path: Path, known: _State, until: float) -> None:
         """Count a state's time up to now, if it is known."""
         gap_s = until - known.counted_until
@@ -114,6 +124,7 @@ class Recorder:
                 since = sample.epoch(health.since_s)
                 if known is not None:  # its change was missed, and wasn't before it was seen last
                     since = min(max(since, known.counted_until), sample.at)
+                    self._lose(path, known, sample.at)
                 self._enter(path, health.state, since, health.cause)
             known = self._paths[path]
             known.since = min(known.since, sample.at)  # the clock was set back

@@ -15,7 +15,7 @@ from ifdefault.model.report import Event
 from ifdefault.monitor.history.records import Path
 
 _STATES = "|".join(get_args(PathState))
-_TEXT = re.compile(rf"(\S+) IPv([46]): (?:{_STATES}) -> ({_STATES}) \((.*)\)")
+_TEXT = re.compile(rf"(\S+) IPv([46]): ({_STATES}) -> ({_STATES}) \((.*)\)")
 
 
 def transition_of(event: Event) -> tuple[Path, PathState, str] | None:
@@ -23,5 +23,11 @@ def transition_of(event: Event) -> tuple[Path, PathState, str] | None:
     match = _TEXT.fullmatch(event.text) if event.kind == "path" else None
     if match is None:
         return None
-    uplink, family, state, cause = match.groups()
+    uplink, family, _, state, cause = match.groups()
     return Path(uplink, cast(Family, int(family))), cast(PathState, state), cause
+
+
+def state_before(event: Event) -> PathState | None:
+    """The state that the path left."""
+    match = _TEXT.fullmatch(event.text) if event.kind == "path" else None
+    return None if match is None else cast(PathState, match[3])

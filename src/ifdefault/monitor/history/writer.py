@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from ifdefault.ipc import tasks
 from ifdefault.model.errors import reason
 from ifdefault.monitor.config import MonitorConfig
 from ifdefault.monitor.feed import NewEvents, Report
@@ -86,7 +87,7 @@ class History:
         if self._writing is None and self._recorder.batch:
             self._minute = int(now) // MINUTE_S
             batch, self._recorder.batch = self._recorder.batch, Batch()
-            self._writing = asyncio.create_task(self._perform(batch, now))
+            self._writing = tasks.start(self._perform(batch, now))
             await asyncio.wait([self._writing], timeout=PATIENCE_S)
 
     async def _perform(self, batch: Batch, now: float) -> None:

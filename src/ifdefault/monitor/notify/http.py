@@ -88,7 +88,7 @@ def signature(secret: str, key: str, at: int, body: bytes) -> dict[str, str]:
         except ValueError:
             raise Refused("the secret is not base64; write whsec_ and base64, or a text") from None
     digest = hmac.digest(raw, f"{key}.{at}.".encode() + body, "sha256")
-    signed = f"v1,{base64.b64encode(digest).decode()}"
+    signed = f"v1,{base64.b64encode(digest).decode('ascii', 'strict')}"
     return {"webhook-id": key, "webhook-timestamp": str(at), "webhook-signature": signed}
 
 
@@ -157,7 +157,7 @@ def _authorization(user: str, password: str) -> str:
     user, password = unquote(user), unquote(password)
     if not user:
         return f"Bearer {password}"
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii", "strict")
 
 
 def _header(text: str) -> str:

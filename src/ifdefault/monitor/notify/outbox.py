@@ -259,7 +259,7 @@ class Outbox:
 
 
 def _encode(event: Event) -> str:
-    return codec.write(codec.to_json(event)).decode()
+    return codec.write(codec.to_json(event)).decode("utf-8", "strict")
 
 
 def _decode(text: str) -> Event:
