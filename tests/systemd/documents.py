@@ -12,6 +12,7 @@ from ifdefault.dns.roots import ROOTS
 from ifdefault.lab import dns, services, topology
 from ifdefault.lab.node import Node
 from ifdefault.lab.topology import DelegatedZone, Topology
+from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.systemd import dhcp
 from tests.systemd.booted import Booted
@@ -27,6 +28,7 @@ _DELEGATION = DelegatedZone(
 )
 
 _BIND = "docs/howto/bind.md"
+_WIREGUARD = "docs/howto/wireguard.md"
 _ZONE_FILE = """\
 $TTL 3600
 @ SOA ns1 hostmaster 1 3600 600 86400 30
@@ -74,6 +76,11 @@ method=auto
 _NOT_THE_LAN = "[keyfile]\nunmanaged-devices=interface-name:lan0\n"
 
 
+def _titled(path: str, title: str) -> str:
+    """The block of a document with this title."""
+    return (TOP / path).read_text().partition(f' title="{title}"\n')[2].partition("```")[0]
+
+
 def home() -> Topology:
     """client ── core ─┬─ isp-a ──────── wan0 ┬─ host
     └─ isp-b ── cpe ─ wan1 ┘  192.168.178.20
@@ -101,6 +108,42 @@ def home() -> Topology:
     routers = ("203.0.113.1", "2001:db8:a::1", "192.168.178.1 metric 100")
     host["routes"] = [f"default via {router}" for router in routers]
     return topology.parse(table)
+
+
+def vps() -> Topology:
+    """client ── core ─┬─ isp-a ── wan0 ┬─ host
+    └─ vps ═══ wg0 ══┘  10.9.0.2
+    """
+    node = {
+        "addresses": {"eth0": ["192.0.2.80/24"]},
+        "routes": ["default via 192.0.2.1"],
+        "sysctls": {"net.ipv4.ip_forward": 1},
+        "nft": _titled(_WIREGUARD, "/etc/nftables.conf, on the vps"),
+    }
+    table = topology.extend({"extends": "one", "nodes": {"vps": node}, "config": ""})
+    table |= {"name": "vps", "title": "a rented server passes connections on", "drawing": ""}
+    table["links"] += ["core.vps vps.eth0"]
+    table["nodes"].setdefault("core", {}).setdefault("addresses", {})["vps"] = ["192.0.2.1/24"]
+    return topology.parse(table)
+
+
+def far_end(host: Booted) -> None:
+    """The vps's side of the tunnel; either side gets the other's public key."""
+    node = host.world["vps"]
+    name = f"wg{host.world.name}"  # its socket is this machine's
+    services.start(node, "wireguard", ["wireguard-go", "--foreground", name])
+    eventually(lambda: Path(f"/run/wireguard/{name}.sock").exists(), what="wireguard-go listens")
+    theirs = host.shell("wg pubkey </etc/wireguard/wg0.key").strip()
+    key = node.run(["wg", "genkey"]).stdout.strip()
+    ours = node.run(["wg", "pubkey"], stdin=key).stdout.strip()
+    config = _titled(_WIREGUARD, "/etc/wireguard/wg0.conf, on the vps").replace("…", theirs)
+    (address,) = re.findall(r"Address = (.*)\n", config)
+    config = re.sub(r"(Address|PostUp) = .*\n", "", config)
+    node.run(["wg", "setconf", name, "/dev/stdin"], stdin=config)
+    node.run(["wg", "set", name, "private-key", "/dev/stdin"], stdin=key)
+    node.ip(f"address add {address} dev {name}\nlink set {name} up\n")
+    file = host.path("etc/wireguard/wg0.conf")
+    file.write_text(file.read_text().replace("…", ours))
 
 
 def site(world: World) -> None:
@@ -159,9 +202,8 @@ def content(world: World) -> None:
 
 def name_server(host: Booted) -> None:
     """BIND on the client, with the key, and with what the document has it say."""
-    (text,) = re.findall(
-        r'title="named\.conf\.local[^"]*"\n(.*?)```', (TOP / _BIND).read_text(), re.DOTALL
-    )
+    (title,) = re.findall(r'title="(named\.conf\.local[^"]*)"', (TOP / _BIND).read_text())
+    text = _titled(_BIND, title)
     client = host.world["client"]
     home = services.home_of(client, "named")
     key = host.path("etc/ifdefault/keys/update.key").read_text()
@@ -248,7 +290,12 @@ READERS = {
     "docs/howto/systemd-networkd.md": Reader(around=leases),
     "docs/howto/ufw.md": Reader("lan", around=lan),
     "docs/howto/web.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
-    "docs/howto/wireguard.md": Reader(),
+    _WIREGUARD: Reader(
+        vps(),
+        tools=True,
+        around=web,
+        elsewhere={"on the vps": far_end},
+    ),
 }
 HOSTS = [(name, release) for name, reader in READERS.items() for release in reader.releases]
 

@@ -21,7 +21,9 @@ from tests.systemd.documents import FORMER, HOSTS, READERS, text
 
 WHEELS = "var/cache/wheels"  # pip's index
 _ANSWERS_YES = {"etc/apt/apt.conf.d/yes": 'APT::Get::Assume-Yes "true";\n'}
-_NO_INDEX = {"etc/pip.conf": f"[global]\nno-index = true\nfind-links = /{WHEELS} /usr/share/python-wheels\n"}
+_NO_INDEX = {
+    "etc/pip.conf": f"[global]\nno-index = true\nfind-links = /{WHEELS} /usr/share/python-wheels\n"
+}
 
 
 @pytest.fixture

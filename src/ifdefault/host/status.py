@@ -133,8 +133,8 @@ def _differences(prepared: Prepared, *, rights: bool) -> tuple[str, ...]:
 
 
 def find_differences(prepared: Prepared, *, rights: bool = True) -> Iterator[Problem]:
-    """What has to be done since it was applied: another program has removed something, or laid rules
-    beside which less or more is needed, or the config has changed. Nothing, if nothing was applied."""
+    """What has to be done since it was applied: another program has removed something, or laid
+    rules beside which less or more is needed, or the config has changed."""
     differs = _differences(prepared, rights=rights)
     if differs and is_applied(prepared):
         first, number = differs[0].partition("  #")[0], len(differs)
