@@ -3,7 +3,6 @@
     ```console                       commands as root, each after "# ", and their output
     ```console title="on a client"   the same on another node of the lab
     ```toml title="/etc/…"           a file to write; "added to /etc/…" appends to it
-    <!-- not run: WHY -->            the next block can't run here
     <!-- fault: KIND PROVIDER -->    a fault of the lab's, before the next block
 
 Rules: a line that begins with "> " continues a command. "…" stands for any text of a line, and
@@ -33,7 +32,6 @@ _LOOKS = re.compile(
     r"ifdefault (?:status|check|dns|events|explain|plan|notify$)\b|curl |dig |ip |ss |systemctl is-"
 )
 _BLOCK = re.compile(
-    r"(?:^ *<!-- not run: (?P<why>[^>]+) -->\s*)?"
     r"(?:^ *<!-- fault: (?P<fault>[^>]+) -->\s*)?"
     r'^(?P<indent> *)```(?P<language>[\w-]+)(?: title="(?P<title>[^"]+)")?\n'
     r"(?P<text>.*?)^(?P=indent)```$",
@@ -49,7 +47,6 @@ class Block:
     language: str
     title: str
     text: str
-    not_run: str  # why
     fault: str = ""
 
     @property
@@ -64,14 +61,13 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """Those that a reader follows, run or not."""
+    """Those that a reader follows."""
     found = (
         Block(
             line=text.count("\n", 0, match.start("indent")) + 1,
             language=match["language"],
             title=match["title"] or "",
             text=textwrap.dedent(match["text"]),
-            not_run=match["why"] or "",
             fault=match["fault"] or "",
         )
         for match in _BLOCK.finditer(text)
@@ -113,8 +109,6 @@ def follow(
     title names another machine than one of the lab's."""
     count = 0
     for block in blocks(text):
-        if block.not_run:
-            continue
         if block.fault:
             await_states(host.world, ["up"])
             fault, provider = block.fault.split()

@@ -12,6 +12,7 @@ from ifdefault.dns.roots import ROOTS
 from ifdefault.lab import dns, services, topology
 from ifdefault.lab.node import Node
 from ifdefault.lab.topology import DelegatedZone, Topology
+from ifdefault.lab.waiting import eventually
 from ifdefault.lab.world import World
 from tests.systemd import dhcp
 from tests.systemd.booted import Booted
@@ -27,6 +28,7 @@ _DELEGATION = DelegatedZone(
 )
 
 _BIND = "docs/howto/bind.md"
+_WIREGUARD = "docs/howto/wireguard.md"
 _ZONE_FILE = """\
 $TTL 3600
 @ SOA ns1 hostmaster 1 3600 600 86400 30
@@ -44,6 +46,22 @@ options {{
 }};
 controls {{ }};
 """
+# the host's own busybox, as if it came from a registry
+IMAGE = """\
+mkdir -p /srv/www; echo web >/srv/www/index.html
+tar -c -h -C / bin/busybox srv/www |
+  {0} --change 'CMD ["/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/srv/www"]' - {1} >/dev/null
+"""
+# the host's files are an overlay already, and its control groups are another's
+PODMAN = {
+    "etc/containers/storage.conf": """\
+[storage]
+driver = "vfs"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+""",
+    "etc/containers/containers.conf": '[containers]\ncgroups = "disabled"\n',
+}
 _CONNECTIONS = "etc/NetworkManager/system-connections"
 _CONNECTION = """\
 [connection]
@@ -56,6 +74,11 @@ method=auto
 method=auto
 """
 _NOT_THE_LAN = "[keyfile]\nunmanaged-devices=interface-name:lan0\n"
+
+
+def _titled(path: str, title: str) -> str:
+    """The block of a document with this title."""
+    return (TOP / path).read_text().partition(f' title="{title}"\n')[2].partition("```")[0]
 
 
 def home() -> Topology:
@@ -87,6 +110,42 @@ def home() -> Topology:
     return topology.parse(table)
 
 
+def vps() -> Topology:
+    """client ── core ─┬─ isp-a ── wan0 ┬─ host
+    └─ vps ═══ wg0 ══┘  10.9.0.2
+    """
+    node = {
+        "addresses": {"eth0": ["192.0.2.80/24"]},
+        "routes": ["default via 192.0.2.1"],
+        "sysctls": {"net.ipv4.ip_forward": 1},
+        "nft": _titled(_WIREGUARD, "/etc/nftables.conf, on the vps"),
+    }
+    table = topology.extend({"extends": "one", "nodes": {"vps": node}, "config": ""})
+    table |= {"name": "vps", "title": "a rented server passes connections on", "drawing": ""}
+    table["links"] += ["core.vps vps.eth0"]
+    table["nodes"].setdefault("core", {}).setdefault("addresses", {})["vps"] = ["192.0.2.1/24"]
+    return topology.parse(table)
+
+
+def far_end(host: Booted) -> None:
+    """The vps's side of the tunnel; either side gets the other's public key."""
+    node = host.world["vps"]
+    name = f"wg{host.world.name}"  # its socket is this machine's
+    services.start(node, "wireguard", ["wireguard-go", "--foreground", name])
+    eventually(lambda: Path(f"/run/wireguard/{name}.sock").exists(), what="wireguard-go listens")
+    theirs = host.shell("wg pubkey </etc/wireguard/wg0.key").strip()
+    key = node.run(["wg", "genkey"]).stdout.strip()
+    ours = node.run(["wg", "pubkey"], stdin=key).stdout.strip()
+    config = _titled(_WIREGUARD, "/etc/wireguard/wg0.conf, on the vps").replace("…", theirs)
+    (address,) = re.findall(r"Address = (.*)\n", config)
+    config = re.sub(r"(Address|PostUp) = .*\n", "", config)
+    node.run(["wg", "setconf", name, "/dev/stdin"], stdin=config)
+    node.run(["wg", "set", name, "private-key", "/dev/stdin"], stdin=key)
+    node.ip(f"address add {address} dev {name}\nlink set {name} up\n")
+    file = host.path("etc/wireguard/wg0.conf")
+    file.write_text(file.read_text().replace("…", ours))
+
+
 def site(world: World) -> None:
     """A web server on the host, and the Internet's name servers, where the name is delegated."""
     services.nginx(world["host"])
@@ -113,6 +172,17 @@ def web(world: World) -> None:
     services.nginx(world["host"])
 
 
+def behind(world: World) -> None:
+    """A web server behind the host."""
+    services.nginx(world["web1"])
+
+
+def lan(world: World) -> None:
+    """One on the host, and one behind it."""
+    web(world)
+    behind(world)
+
+
 def leases(world: World) -> None:
     """Both providers lease the addresses that the host has in other worlds."""
     host = world["host"]
@@ -132,9 +202,8 @@ def content(world: World) -> None:
 
 def name_server(host: Booted) -> None:
     """BIND on the client, with the key, and with what the document has it say."""
-    (text,) = re.findall(
-        r'title="named\.conf\.local[^"]*"\n(.*?)```', (TOP / _BIND).read_text(), re.DOTALL
-    )
+    (title,) = re.findall(r'title="(named\.conf\.local[^"]*)"', (TOP / _BIND).read_text())
+    text = _titled(_BIND, title)
     client = host.world["client"]
     home = services.home_of(client, "named")
     key = host.path("etc/ifdefault/keys/update.key").read_text()
@@ -155,9 +224,11 @@ class Reader:
     topology: str | Topology = "two"
     releases: tuple[str, ...] = ("bookworm",)
     installed: bool = True  # ifdefault
+    tools: bool = False  # see `package`
     files: Mapping[str, str] = field(default_factory=dict)
     around: Callable[[World], None] = nothing  # what runs beside the host
     before: str = ""  # what was done on the host
+    after: tuple[str, ...] = ()  # what was followed before
     elsewhere: Mapping[str, Callable[[Booted], None]] = field(default_factory=dict)
 
 
@@ -168,9 +239,17 @@ _MAIL = {
 ExecStart=/usr/bin/python3 /opt/receivers.py 25
 """,
 }
+# A document, without the sections of it that are here, too.
 READERS = {
     "README.md": Reader(releases=("trixie",), installed=False, around=site),
     "docs/tutorial.md": Reader(releases=("bookworm", "trixie"), installed=False, around=site),
+    "docs/install.md": Reader(releases=("trixie",), installed=False, tools=True),
+    "docs/upgrade.md#from-a-checkout-or-a-virtual-environment-to-the-package": Reader(
+        releases=("trixie",),
+        installed=False,
+        tools=True,
+        after=("docs/install.md#a-virtual-environment", "docs/install.md#the-units"),
+    ),
     "docs/upgrade.md": Reader(
         installed=False,
         around=web,
@@ -182,8 +261,12 @@ READERS = {
     "docs/howto/cloud-aws.md": Reader("aws"),
     "docs/howto/cloud-azure.md": Reader("azure"),
     "docs/howto/cloud-hetzner.md": Reader("hetzner"),
-    "docs/howto/docker.md": Reader(),
-    "docs/howto/firewalld.md": Reader(around=web),
+    "docs/howto/docker.md": Reader(
+        "lan",
+        around=behind,
+        before=f"systemctl start docker; {IMAGE.format('docker import', 'nginx')}",
+    ),
+    "docs/howto/firewalld.md": Reader("lan", around=web),
     "docs/howto/home-line-behind-nat.md": Reader(home(), around=web),
     "docs/howto/networkmanager.md": Reader(
         files={
@@ -194,17 +277,43 @@ READERS = {
         before="systemctl start NetworkManager; nm-online --quiet",
     ),
     "docs/howto/notifications.md": Reader(files=_MAIL, before="systemctl start mail"),
-    "docs/howto/podman.md": Reader(),
+    "docs/howto/podman.md": Reader(
+        releases=("trixie",),
+        files=PODMAN,
+        before=IMAGE.format("podman import", "docker.io/library/nginx"),
+    ),
     "docs/howto/prometheus.md": Reader(
         before="ifdefault init; systemctl enable --now ifdefault",
     ),
     "docs/howto/proxies.md": Reader(around=content),
+    "docs/howto/report.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
     "docs/howto/systemd-networkd.md": Reader(around=leases),
-    "docs/howto/ufw.md": Reader(around=web),
+    "docs/howto/ufw.md": Reader("lan", around=lan),
     "docs/howto/web.md": Reader(before="ifdefault init; systemctl enable --now ifdefault"),
-    "docs/howto/wireguard.md": Reader(),
+    _WIREGUARD: Reader(
+        vps(),
+        tools=True,
+        around=web,
+        elsewhere={"on the vps": far_end},
+    ),
 }
 HOSTS = [(name, release) for name, reader in READERS.items() for release in reader.releases]
+
+
+def text(name: str) -> str:
+    """What a reader of this name, or of this section, reads; the rest is left blank."""
+    path, _, section = name.partition("#")
+    own = {other.partition("#")[2] for other in READERS if other.startswith(f"{path}#")}
+    parts = re.split(r"(?m)^(?=## )", (TOP / path).read_text())
+    return "".join(
+        part if (_anchor(part) == section if section else _anchor(part) not in own) else "\n" * rows
+        for part, rows in ((part, part.count("\n")) for part in parts)
+    )
+
+
+def _anchor(section: str) -> str:
+    heading = section.partition("\n")[0].lower()
+    return re.sub(r"\W+", "-", heading).strip("-")
 
 
 def paths() -> list[Path]:

@@ -2,7 +2,8 @@
 
     former-RELEASE      the package of the last release
     installed-RELEASE   what installing the package changes ┐
-    systemd-RELEASE     see `folder` ───────────────────────┴─ tools-RELEASE   what builds packages
+    systemd-RELEASE     see `folder` ───────────────────────┴─ tools-RELEASE   what builds packages,
+                                                              and what only documents use
 
 Rules: in the cache folder, made anew when what they are made of has changed. What is built is what
 `./dev package` builds; the machine's pip fetches the wheels, since it knows where it finds them.
@@ -28,12 +29,13 @@ HOME = "usr/lib/ifdefault"  # of the installed program
 # The last release, which is upgraded: its tag, or its commit where a clone has no tags.
 _FORMER = ("v0.2.0", "ea7049beb0e9e1b0477707df80453d44e6615c0f")
 _LOWER = "0.1.99"  # takes its place in a checkout without history: the same files, another version
-_TOOLS = "debhelper dh-python python3-pip"
+_TOOLS = "debhelper dh-python python3-pip pipx wireguard-tools wireguard-go"
 _SOURCES = tuple("src/ man/ packaging/ docs/ README.md CHANGELOG.md SECURITY.md LICENSE".split())
 _INSTALL_TOOLS = f"""\
 apt-get -q -o APT::Sandbox::User=root update
 apt-get -q -y --no-install-recommends -o APT::Sandbox::User=root install {_TOOLS}
 apt-get clean
+rm -rf /var/lib/apt/lists/* # as below: nothing that could be fetched is known
 """
 _BUILD = """\
 cd /mnt
@@ -58,6 +60,11 @@ def layers(cache: Path, release: str) -> list[Path]:
     return [cache / f"installed-{release}" / "upper", folder.path(cache, release)]
 
 
+def tools(cache: Path, release: str) -> Path:
+    """More programs, for above a release's own files."""
+    return cache / f"tools-{release}" / "upper"
+
+
 def make(cache: Path) -> None:
     """Make the folders and packages of all releases."""
     folder.make(cache)
@@ -67,12 +74,12 @@ def make(cache: Path) -> None:
 
 def _make(cache: Path, release: str) -> None:
     base = folder.path(cache, release).with_suffix(".stamp").read_text()
-    tools = cache / f"tools-{release}"
+    changes = tools(cache, release).parent
     text = base + _INSTALL_TOOLS
-    if not folder.is_made(tools, text):
-        shutil.rmtree(tools, ignore_errors=True)
-        folder.chroot([folder.path(cache, release)], tools, _INSTALL_TOOLS, network=True)
-        folder.stamp(tools, text)
+    if not folder.is_made(changes, text):
+        shutil.rmtree(changes, ignore_errors=True)
+        folder.chroot([folder.path(cache, release)], changes, _INSTALL_TOOLS, network=True)
+        folder.stamp(changes, text)
     commit = _commit_of_former()
     former = cache / f"former-{release}"
     if commit and not folder.is_made(former, text + commit):
@@ -90,6 +97,8 @@ def _make(cache: Path, release: str) -> None:
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             _copy_files(Path(scratch) / "source")
             _build(cache, release, Path(scratch), path(cache, release))
+            shutil.move(Path(scratch) / "source/wheels", packages)
+        folder.run([sys.executable, "-m", "hatchling", "build", "-d", str(packages)])
         if commit:
             shutil.copy(former / "former.deb", packages)
         else:
@@ -152,9 +161,10 @@ def _build(cache: Path, release: str, scratch: Path, target: Path) -> None:
                 *("--disable-pip-version-check", "-r", str(lock)),
             ]
         )
-    tools = cache / f"tools-{release}" / "upper"
     changes = scratch / "changes"
-    folder.chroot([tools, folder.path(cache, release)], changes, _BUILD, source=source)
+    folder.chroot(
+        [tools(cache, release), folder.path(cache, release)], changes, _BUILD, source=source
+    )
     (package,) = (changes / "upper").glob("ifdefault_*.deb")
     shutil.move(package, target)
 

@@ -56,7 +56,7 @@ def test_without_the_daemon_check_says_so(boot: Boot, command: str) -> None:
 
     def said() -> bool:  # once what `apply --settle` left behind has had its first look
         host.shell(command)
-        return "not in place: nft replace table inet ifdefault; " in host.ifdefault("check").stderr
+        return "due: nft replace table inet ifdefault; " in host.ifdefault("check").stderr
 
     eventually(said, what="check says so")
     host.systemctl("reload", ONCE)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from ifdefault import config
 from ifdefault.lab.waiting import eventually
 from ifdefault.model.config import Config, OutgoingRule
@@ -158,10 +160,16 @@ def test_networkd_and_ifupdown(boot: Boot) -> None:
     answers.assert_answered(host.world, KINDS, [A, B], count=2)
 
 
-def test_netplan(boot: Boot) -> None:
-    host = boot(
-        enable=["systemd-networkd.service"], files={"etc/netplan/wan.yaml": NETPLAN}, bare=True
-    )
+@pytest.mark.parametrize("renderer", ["networkd", "NetworkManager"])
+def test_netplan(boot: Boot, renderer: str) -> None:
+    files = {
+        "etc/netplan/wan.yaml": NETPLAN.replace("renderer: networkd", f"renderer: {renderer}"),
+        "etc/NetworkManager/conf.d/lan.conf": UNMANAGED,
+    }
+    unit = {"networkd": "systemd-networkd.service"}.get(renderer, f"{renderer}.service")
+    host = boot(enable=[unit], files=files, bare=True)
+    if renderer == "NetworkManager":  # for which netplan 0.106 drops routing-policy
+        host.shell("nm-online --quiet; ip rule add from 198.51.100.10 table 102 priority 100")
     await_their_rules(host, B)
     take_over(host, [("isp-a", "wan0", ()), ("isp-b", "wan1", ("198.51.100.1",))])
 

@@ -133,14 +133,14 @@ def _differences(prepared: Prepared, *, rights: bool) -> tuple[str, ...]:
 
 
 def find_differences(prepared: Prepared, *, rights: bool = True) -> Iterator[Problem]:
-    """What another program has removed since it was applied, or the config says now. Nothing, if
-    nothing was applied."""
+    """What has to be done since it was applied: another program has removed something, or laid
+    rules beside which less or more is needed, or the config has changed."""
     differs = _differences(prepared, rights=rights)
     if differs and is_applied(prepared):
         first, number = differs[0].partition("  #")[0], len(differs)
         what = f"{number} operations of apply are" if number > 1 else "an operation of apply is"
-        remedy = "run ifdefault plan to see what is missing, ifdefault apply to restore it"
-        yield Problem("kernel", f"{what} not in place: {first}", remedy, warning=True)
+        remedy = "run ifdefault plan to see what would change, ifdefault apply to change it"
+        yield Problem("kernel", f"{what} due: {first}", remedy, warning=True)
 
 
 def find_astray(prepared: Prepared) -> tuple[Problem, ...]:

@@ -19,7 +19,7 @@ _COMMAND = re.compile(r"`([^`]+)`")
 # remedies of `check` that say in words what a command does
 _PLAIN = re.compile(r"^run ((?:sudo |ifdefault |chmod |chown |useradd ).*)$")
 _RUN = re.compile(r"\brun: (ifdefault .+)$")  # in what is wrong
-_BY_APPLY = re.compile(r"^apply (adds|sets|moves|makes) |ifdefault apply to restore it")
+_BY_APPLY = re.compile(r"^apply (adds|sets|moves|makes) |ifdefault apply to change it")
 
 
 @dataclass(frozen=True, slots=True)
