@@ -94,16 +94,21 @@ class Site:
         if self._changing >= _MOST_CHANGES:
             raise Busy("too many changes at once; try again")
         self._changing += 1
-        task = asyncio.create_task(self.live.ask(request, CHANGE_S))
-        task.add_done_callback(self._changed)
+        task = tasks.start(self._change(request))
         await asyncio.wait([task])
-        return task.result()
+        outcome = task.result()
+        if isinstance(outcome, IfdefaultError):
+            raise outcome
+        return outcome
 
-    def _changed(self, task: asyncio.Task[UplinkChanged]) -> None:
-        self._changing -= 1
-        if not task.cancelled():
-            task.exception()  # retrieved, also if the client has gone
-        self.live.forget()
+    async def _change(self, request: SetUplink) -> UplinkChanged | IfdefaultError:
+        try:
+            return await self.live.ask(request, CHANGE_S)
+        except IfdefaultError as error:
+            return error
+        finally:
+            self._changing -= 1
+            self.live.forget()
 
     def _reload(self) -> None:
         """Read the config again; what is invalid is said, and the last settings are kept."""
