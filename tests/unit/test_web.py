@@ -532,6 +532,19 @@ def test_who_is_too_slow_is_disconnected(
     assert "a request: too slow" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
+        ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"),
+        ("", ""),
+    ],
+)
+def test_a_host_has_an_address_or_a_prefix(address: str, host: str) -> None:
+    assert guard.host_of(address) == host
+
+
 def test_connections_are_limited(
     web: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,12 +12,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from ifdefault.ipc import log
 
-MOST, MOST_OF_AN_ADDRESS = 1200, 64
+MOST, MOST_OF_A_HOST = 1200, 64
+_HOST_PREFIX = 64
 MOST_STREAMS = 1000  # of events; what is left is for requests
 REQUEST_S = 10.0  # to send a request, also the next one
 READ_S = 10.0  # to read what fills the buffers
@@ -48,25 +49,24 @@ class Guard:
     def __init__(self, refusals: Refusals) -> None:
         self.refusals = refusals
         self.connections: dict[Any, Guarded] = {}
-        self._of_address: Counter[str] = Counter()
+        self._of_host: Counter[str] = Counter()
 
     def admit(self, guarded: Guarded, transport: Any) -> bool:
         address = guarded.address = _address(transport)
+        host = guarded.host = host_of(address)
         alone = address and not ip_address(address).is_loopback
-        if len(self.connections) >= MOST or (
-            alone and self._of_address[address] >= MOST_OF_AN_ADDRESS
-        ):
+        if len(self.connections) >= MOST or (alone and self._of_host[host] >= MOST_OF_A_HOST):
             self.refusals.add("a connection: too many", address)
             return False
         self.connections[transport] = guarded
-        self._of_address[address] += 1
+        self._of_host[host] += 1
         return True
 
     def remove(self, guarded: Guarded, transport: Any) -> None:
         if self.connections.pop(transport, None):
-            self._of_address[guarded.address] -= 1
-            if not self._of_address[guarded.address]:
-                del self._of_address[guarded.address]
+            self._of_host[guarded.host] -= 1
+            if not self._of_host[guarded.host]:
+                del self._of_host[guarded.host]
 
     def begun(self, transport: Any) -> None:
         """Its request has arrived."""
@@ -82,7 +82,16 @@ class Guard:
 class Guarded(asyncio.Protocol):
     """Passes everything on to the protocol that serves a connection, unless it takes too long."""
 
-    __slots__ = ("_guard", "_inner", "_partial", "_reading", "_requesting", "_transport", "address")
+    __slots__ = (
+        "_guard",
+        "_inner",
+        "_partial",
+        "_reading",
+        "_requesting",
+        "_transport",
+        "address",
+        "host",
+    )
 
     def __init__(self, guard: Guard, inner: asyncio.Protocol) -> None:
         self._guard, self._inner = guard, inner
@@ -90,7 +99,7 @@ class Guarded(asyncio.Protocol):
         self._requesting: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
         self._partial = False  # a part of a request has arrived
-        self.address = ""
+        self.address = self.host = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -149,6 +158,14 @@ class Guarded(asyncio.Protocol):
 def _address(transport: Any) -> str:
     peer = transport.get_extra_info("peername")
     return str(peer[0]).partition("%")[0] if isinstance(peer, tuple) else ""
+
+
+def host_of(address: str) -> str:
+    """What a host has at the least: an IPv4 address, or a prefix of IPv6 (RFC 4291, 2.5.4)."""
+    parsed = ip_address(address) if address else None
+    if not isinstance(parsed, IPv6Address) or parsed.ipv4_mapped:
+        return address
+    return str(ip_network((parsed, _HOST_PREFIX), strict=False))
 
 
 def factory(guard: Guard, server: Callable[[], asyncio.Protocol]) -> Callable[[], Guarded]:

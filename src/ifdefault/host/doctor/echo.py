@@ -177,7 +177,12 @@ class _Exchange:
         if kind_sent != _REQUEST[family] or not self._is_ours(identifier, on_wire):
             return
         echo = self._echoes[on_wire]
-        if kind == so.ICMPV6_PKT_TOOBIG if family == 6 else code == _FRAGMENTATION_NEEDED:
+        too_big = (
+            kind == so.ICMPV6_PKT_TOOBIG
+            if family == 6
+            else (kind, code) == (so.ICMP_DEST_UNREACH, _FRAGMENTATION_NEEDED)
+        )
+        if too_big:
             mtu = number if family == 4 else int.from_bytes(data[4:8], "big")
             self._replies.too_big.setdefault(echo, (mtu, sender))
         elif kind == _UNREACHABLE[family]:
